@@ -1,0 +1,62 @@
+# `make run` and `make test` need nothing but Python 3.11 or newer; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format config lock clean test-system
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: Python 3.11 or newer is needed; name it: make PYTHON=python3.13 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+	  { echo "make: this Python cannot make environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# What the program needs, and what its developers need on top: installed again only when a lock changes.
+$(VENV)/run.stamp: requirements/run.txt | $(BIN)/python
+	$(PIP) install --require-hashes --only-binary :all: -r requirements/run.txt
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/run.stamp
+
+run: $(VENV)/run.stamp ## Serve on 127.0.0.1:8080: the real API if NANONETS_API_KEY or NANONETS_API_KEY_FILE is set, else the sandbox
+	@if [ -n "$$NANONETS_API_KEY$$NANONETS_API_KEY_FILE" ]; then sandbox=; else sandbox=--sandbox; fi; \
+	  PYTHONPATH=proxy exec $(BIN)/python -m nanonets_proxy serve $$sandbox $(ARGS)
+
+test: $(VENV)/dev.stamp ## Run the tests (PYTEST_ARGS adds options)
+	$(BIN)/python -m pytest -m "not system" --cov --cov-report=term $(PYTEST_ARGS)
+	@$(BIN)/coverage report --include="*/nanonets_proxy/core/*,*/nanonets_proxy/errors.py" --fail-under=100 \
+	  >/dev/null || { echo "make: the core's branch coverage is below 100 %" >&2; exit 1; }
+
+check: $(VENV)/dev.stamp ## Format, lint, types, layers
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev.stamp ## Format the code, mend what the linter can
+	$(BIN)/ruff check --fix --exit-zero
+	$(BIN)/ruff format
+
+config: $(VENV)/dev.stamp ## Write config/ anew from the settings
+	$(BIN)/nanonets-proxy config --reference > config/nanonets-proxy.toml
+	$(BIN)/nanonets-proxy config --schema > config/nanonets-proxy.schema.json
+
+# `uv` only resolves; what it writes is what pip installs everywhere.
+LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+  --custom-compile-command "make lock" pyproject.toml
+lock: ## Resolve the dependencies anew (needs `uv`)
+	$(LOCK) --upgrade --output-file requirements/run.txt
+	$(LOCK) --upgrade --group dev --output-file requirements/dev.txt
+
+clean: ## Remove what was made
+	rm -rf $(VENV) dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,216 @@
+"""Where to listen and where to connect: what the addresses of the settings become."""
+
+import re
+from base64 import b64encode
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import TypeAlias
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
+
+# RFC 952 and RFC 1123 §2.1, and the underscore that container engines allow in names.
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+                        r"(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*", re.ASCII)  # fmt: skip
+_UNIX_MODE = re.compile(r"mode=(0?[0-7]{3})", re.ASCII)
+# sockaddr_un holds 108 bytes with the final null (man 7 unix); macOS and BSD hold 104.
+_MAX_UNIX_PATH_BYTES = 103
+DEFAULT_UNIX_MODE = 0o660
+
+LISTEN_FORMS = "write 127.0.0.1:8080, [::1]:8080, :8080 for all interfaces, or unix:/path?mode=0660"
+
+
+def is_host_name(host: str) -> bool:
+    """Whether `host` is a DNS name; dotted numbers are addresses, or mistakes."""
+    return _HOST_NAME.fullmatch(host) is not None and not host.rpartition(".")[2].isdigit()
+
+
+def is_ip_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is a loopback address or `localhost` (RFC 6761 §6.3)."""
+    return host == "localhost" or (is_ip_address(host) and ip_address(host).is_loopback)
+
+
+def bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+@dataclass(frozen=True, slots=True)
+class TcpListener:
+    """A TCP address to listen on. An empty `host` is every interface, port 0 a free port."""
+
+    host: str
+    port: int
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        return is_loopback(self.host)
+
+    def __str__(self) -> str:
+        return f"{bracketed(self.host)}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixListener:
+    """A unix socket to listen on, with the permissions that its file gets."""
+
+    path: str
+    mode: int = DEFAULT_UNIX_MODE
+
+    @property
+    def is_local(self) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}?mode={self.mode:04o}"
+
+
+Listener: TypeAlias = TcpListener | UnixListener
+
+
+def _port(text: str, *, lowest: int) -> int | None:
+    if not re.fullmatch(r"[0-9]{1,5}", text, re.ASCII) or not lowest <= int(text) <= 65535:
+        return None
+    return int(text)
+
+
+def parse_listener(text: str) -> Listener:
+    """Read one listening address.
+
+    Raises:
+        ValueError: it is none; the message says why.
+    """
+    if text.startswith("unix:"):
+        return _parse_unix(text)
+    host, colon, port_text = text.rpartition(":")
+    if not colon:
+        raise ValueError(f"{text!r} has no port: {LISTEN_FORMS}")
+    port = _port(port_text, lowest=0)
+    if port is None:
+        raise ValueError(f"{text!r} has no port from 0 to 65535 behind the last colon: {LISTEN_FORMS}")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        if ":" not in host or not is_ip_address(host):
+            raise ValueError(f"{text!r} has no IPv6 address in its brackets: {LISTEN_FORMS}")
+    elif ":" in host:
+        raise ValueError(f"{text!r} needs brackets around its IPv6 address: {LISTEN_FORMS}")
+    elif host and not is_ip_address(host) and not is_host_name(host):
+        raise ValueError(f"{text!r} has no address or host name before the port: {LISTEN_FORMS}")
+    return TcpListener(host.lower(), port)
+
+
+def _parse_unix(text: str) -> UnixListener:
+    name, question, options = text.removeprefix("unix:").partition("?")
+    if not name.startswith("/"):
+        raise ValueError(f"{text!r} needs an absolute path: write unix:/path?mode=0660")
+    if len(name.encode()) > _MAX_UNIX_PATH_BYTES:
+        raise ValueError(f"{text!r} is too long: a socket's path has at most {_MAX_UNIX_PATH_BYTES} bytes")
+    match = _UNIX_MODE.fullmatch(options)
+    if question and match is None:
+        raise ValueError(f"{text!r} has an option that is not mode=0660: write unix:/path?mode=0660")
+    return UnixListener(name, int(match[1], 8) if match else DEFAULT_UNIX_MODE)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port of the upstream; `host` is in lower case and without brackets."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def tls(self) -> bool:
+        return self.scheme == "https"
+
+    @property
+    def authority(self) -> str:
+        """The Host field's value: the port only where it is not the scheme's own (RFC 9110 §4.2)."""
+        default_port = 443 if self.tls else 80
+        return bracketed(self.host) if self.port == default_port else f"{bracketed(self.host)}:{self.port}"
+
+    @property
+    def authorities(self) -> frozenset[str]:
+        """Every spelling of the authority that a caller's absolute-form target may have, in lower case."""
+        return frozenset({self.authority, f"{bracketed(self.host)}:{self.port}"})
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+
+def _split_url(text: str, default_ports: dict[str, int]) -> tuple[SplitResult, str, int]:
+    """The parts, host and port of a URL. No message shows the text: it may hold a password."""
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("is no URL: its host or port cannot be read") from None
+    schemes = " or ".join(f"{scheme}://" for scheme in default_ports)
+    if parts.scheme not in default_ports or not text.lower().startswith(f"{parts.scheme}://"):
+        raise ValueError(f"must start with {schemes}")
+    if not host or not (is_ip_address(host) or is_host_name(host)):
+        raise ValueError("has no host name or address that can be read")
+    if port == 0:
+        raise ValueError("has the port 0, where nothing can answer")
+    if parts.path not in ("", "/") or "?" in text or "#" in text:
+        raise ValueError("must end behind the host and port: no path, query or fragment")
+    return parts, host, port or default_ports[parts.scheme]
+
+
+def parse_origin(text: str) -> Origin:
+    """Read the upstream's URL. Plain HTTP is for loopback alone: the key would travel in the clear.
+
+    Raises:
+        ValueError: it is none; the message says why and never shows the text.
+    """
+    parts, host, port = _split_url(text, {"https": 443, "http": 80})
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a user name: the key has its own settings, such as NANONETS_API_KEY")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ValueError("must be https: plain http would show the key to the network, and is for loopback only")
+    return Origin(parts.scheme, host, port)
+
+
+@dataclass(frozen=True, slots=True)
+class EgressProxy:
+    """An HTTP proxy that reaches the upstream by CONNECT. `repr` and `str` mask its user and password."""
+
+    host: str
+    port: int
+    userinfo: bytes | None = field(default=None, repr=False)
+    """`user:password`, percent-decoded."""
+
+    def authorization(self) -> bytes | None:
+        """The value of Proxy-Authorization (RFC 7617 §2), if there is a user."""
+        return None if self.userinfo is None else b"Basic " + b64encode(self.userinfo)
+
+    def secrets(self) -> tuple[bytes, ...]:
+        """What redaction looks for."""
+        if self.userinfo is None:
+            return ()
+        password = self.userinfo.partition(b":")[2]
+        return tuple(form for form in (b64encode(self.userinfo).rstrip(b"="), password) if form)
+
+    def __str__(self) -> str:
+        user = "" if self.userinfo is None else "***@"
+        return f"http://{user}{bracketed(self.host)}:{self.port}"
+
+
+def parse_egress_proxy(text: str) -> EgressProxy:
+    """Read the URL of an egress proxy.
+
+    Raises:
+        ValueError: it is none; the message says why and never shows the text.
+    """
+    parts, host, port = _split_url(text, {"http": 80})
+    userinfo, at, _ = parts.netloc.rpartition("@")
+    if not at:
+        return EgressProxy(host, port)
+    user, _, password = userinfo.partition(":")
+    return EgressProxy(host, port, unquote_to_bytes(user) + b":" + unquote_to_bytes(password))

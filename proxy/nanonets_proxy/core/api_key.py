@@ -1,0 +1,100 @@
+"""The API key as a value that cannot be printed."""
+
+from base64 import b64encode
+from hmac import compare_digest
+from typing import Any, NoReturn, final
+from urllib.parse import quote
+
+MAX_KEY_CHARS = 4096
+
+
+class KeyUnusable(Exception):
+    """A key was given and cannot be used. The message names its source and the fault, never the value."""
+
+    def __init__(self, source: str, fault: str) -> None:
+        super().__init__(f"the API key of {source} {fault}")
+        self.fault = fault
+
+
+@final
+class ApiKey:
+    """A Nanonets API key: the user name of HTTP Basic with an empty password.
+
+    It shows itself as `ApiKey(***)` however it is formatted, and can be neither pickled, copied nor
+    changed. Two are equal if they hold the same key, wherever it came from.
+    """
+
+    __slots__ = ("_key", "name")
+
+    _key: bytes
+    name: str
+    """The label of its source, such as `env:NANONETS_API_KEY`; fit for logs."""
+
+    def __init__(self, key: bytes, name: str) -> None:
+        object.__setattr__(self, "_key", key)
+        object.__setattr__(self, "name", name)
+
+    @classmethod
+    def parse(cls, text: str, source: str) -> "ApiKey":
+        """Take the key out of what `source` holds; white space around it is dropped.
+
+        Raises:
+            KeyUnusable: it is empty, longer than `MAX_KEY_CHARS`, or has a colon, white space or anything
+                but printable ASCII in it.
+        """
+        key = text.strip()
+        if not key:
+            raise KeyUnusable(source, "is empty")
+        if len(key) > MAX_KEY_CHARS:
+            raise KeyUnusable(source, f"is longer than {MAX_KEY_CHARS} characters")
+        if any(char.isspace() for char in key):
+            raise KeyUnusable(source, "has white space in it")
+        if not key.isascii():
+            raise KeyUnusable(source, "has characters that are not ASCII")
+        if not key.isprintable():
+            raise KeyUnusable(source, "has control characters in it")
+        if ":" in key:
+            # RFC 7617 §2: the first colon ends the user name, which the key is.
+            raise KeyUnusable(source, "has a colon in it")
+        return cls(key.encode("ascii"), source)
+
+    def authorization(self) -> bytes:
+        """The value of the Authorization field (RFC 7617 §2)."""
+        return b"Basic " + b64encode(self._key + b":")
+
+    def secrets(self) -> tuple[bytes, ...]:
+        """Every form that the key may be seen in, longest first: what redaction looks for.
+
+        The Base64 forms come without padding, and so match with and without it.
+        """
+        forms = {
+            self._key,
+            quote(self._key, safe="").encode("ascii"),
+            b64encode(self._key + b":").rstrip(b"="),
+            b64encode(self._key).rstrip(b"="),
+        }
+        return tuple(sorted(forms, key=lambda form: (-len(form), form)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ApiKey) and compare_digest(self._key, other._key)
+
+    # A hash would be a fingerprint of the key, stable within the process: none is needed.
+    __hash__ = None  # type: ignore[assignment]  # the documented way to make a type unhashable
+
+    def __repr__(self) -> str:
+        return "ApiKey(***)"
+
+    def __format__(self, spec: str) -> str:
+        return format(repr(self), spec)
+
+    def __setattr__(self, attribute: str, value: Any) -> NoReturn:
+        raise AttributeError("an ApiKey is constant")
+
+    def __delattr__(self, attribute: str) -> NoReturn:
+        raise AttributeError("an ApiKey is constant")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an ApiKey cannot be pickled or copied")
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("an ApiKey cannot be pickled or copied")

@@ -1,0 +1,16 @@
+"""How long a caller is willing to wait: `Prefer: wait=N` (RFC 7240 §4.3)."""
+
+import re
+from collections.abc import Iterable
+
+# RFC 7240 §2: preferences are a comma-separated list, each `name[=value]` with optional parameters behind `;`.
+_WAIT = re.compile(rb'\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
+
+
+def wait_s(values: Iterable[bytes]) -> int | None:
+    """The seconds of the first well-formed `wait`; None without one. Nonsense is ignored (RFC 7240 §2)."""
+    for value in values:
+        for preference in value.split(b","):
+            if match := _WAIT.fullmatch(preference):
+                return int(match[1])
+    return None

@@ -1,0 +1,116 @@
+"""How long a 429 asks to stay away: the hint.
+
+Nothing obliges an upstream to say it, and several places may. The largest usable one counts, because
+coming back too early costs another refusal:
+
+| where | what it holds | source |
+|---|---|---|
+| body, `details.retry_after` | seconds, int or float | Nanonets' v4 documentation |
+| `Retry-After` | seconds, or an HTTP-date | RFC 9110 §10.2.3 |
+| `RateLimit` | `"policy";r=0;t=30`, seconds in t | draft-ietf-httpapi-ratelimit-headers, from -08 |
+| `RateLimit` | `limit=9, remaining=0, reset=30` | the same draft, -07 |
+| `RateLimit-Reset` | seconds | the same draft, up to -06 |
+| `X-RateLimit-Reset` | seconds, or seconds since the epoch | custom, no standard |
+
+What is negative, not finite, no number, or beyond `MAX_HINT_S` is no hint; so is a body that is
+compressed, cut off, or no JSON.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from email.utils import mktime_tz, parsedate_tz
+
+MAX_HINT_S = 7 * 86_400.0
+"""Longer hints are taken for mistakes (milliseconds, an epoch): no caller waits for a week."""
+
+DISAGREEMENT_S = 1.0
+"""Sources that round to whole seconds may differ by this much and still mean the same instant."""
+
+_MAX_FIELD_BYTES = 1024  # a hint is short; the expressions below never see more
+_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,15})?")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_PARAMETER = re.compile(r"[;,]\s*([a-z]+)=([0-9]{1,15})(?=\s*(?:[;,]|$))")
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What a 429 said about coming back."""
+
+    retry_after_s: float | None
+    """Between 0 and `MAX_HINT_S`; None: nothing usable was said."""
+    sources_disagree: bool
+    """Two usable sources were more than `DISAGREEMENT_S` apart: worth a log event."""
+
+
+def read_hint(headers: Sequence[tuple[bytes, bytes]], body: bytes, *, wall_now_s: float) -> Hint:
+    """The hint of a 429; never raises, whatever was sent.
+
+    `headers` as received, `body` whole or its beginning, `wall_now_s` seconds since the epoch: HTTP-dates
+    and epoch resets are instants on the wall clock.
+    """
+    candidates = [*_from_headers(headers, wall_now_s), *_from_body(body)]
+    usable = [float(seconds) for seconds in candidates if 0 <= seconds <= MAX_HINT_S]  # NaN compares false
+    if not usable:
+        return Hint(None, sources_disagree=False)
+    return Hint(max(usable), sources_disagree=max(usable) - min(usable) > DISAGREEMENT_S)
+
+
+def _from_headers(headers: Sequence[tuple[bytes, bytes]], wall_now_s: float) -> Iterator[float]:
+    for name, value in headers:
+        if len(value) > _MAX_FIELD_BYTES:
+            continue
+        text = value.decode("latin-1").strip()
+        match name.lower():
+            case b"retry-after":
+                yield from _number(text) or _until_date(text, wall_now_s)
+            case b"ratelimit":
+                yield from _structured(text)
+            case b"ratelimit-reset":
+                yield from _number(text)
+            case b"x-ratelimit-reset":
+                for seconds in _number(text):
+                    yield seconds if seconds <= MAX_HINT_S else seconds - wall_now_s
+
+
+def _number(text: str) -> tuple[float, ...]:
+    # The grammar is digits alone; a fraction is meant well. float() itself would take "1_0", "1e3" and "inf".
+    return (float(text),) if _NUMBER.fullmatch(text) else ()
+
+
+def _until_date(text: str, wall_now_s: float) -> tuple[float, ...]:
+    try:
+        # All three forms of RFC 9110 §5.6.7; a missing zone is read as UTC.
+        parsed = parsedate_tz(text)
+        return () if parsed is None else (mktime_tz(parsed) - wall_now_s,)
+    except (
+        ValueError,
+        OverflowError,
+        IndexError,
+        TypeError,
+    ):  # "99 Nov 99999 …": the parser checks no ranges
+        return ()
+
+
+def _structured(text: str) -> Iterator[float]:
+    """Both drafts' `RateLimit`. A policy with something remaining is not the one that refused."""
+    bare = _QUOTED.sub('""', text)  # a policy's name may hold anything
+    # The old form is one dictionary, the new one a list of policies with parameters.
+    for member in [bare] if "reset=" in bare else bare.split(","):
+        fields: dict[str, str] = dict(_PARAMETER.findall(";" + member))
+        reset = fields.get("t", fields.get("reset"))
+        if reset is not None and int(fields.get("r", fields.get("remaining", "0"))) == 0:
+            yield float(reset)
+
+
+def _from_body(body: bytes) -> tuple[float, ...]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):  # ValueError: no JSON, no Unicode, or an integer of 5,000 digits
+        return ()
+    details = document.get("details") if isinstance(document, dict) else None
+    hint = details.get("retry_after") if isinstance(details, dict) else None
+    if isinstance(hint, str):
+        return _number(hint.strip())
+    return (hint,) if isinstance(hint, int | float) and not isinstance(hint, bool) else ()

@@ -1,0 +1,143 @@
+"""Which of the upstream's limits a request counts against.
+
+A *scope* is what one limit applies to. Rules name scopes by method and path; the first that matches
+wins, and what none matches counts against the account:
+
+    POST /api/v2/OCR/Model/{model}/LabelFile -> v2:predict:{model}
+    *    /api/v2/**                          -> v2:other
+
+`{name}` stands for one segment that is not empty, a closing `/**` for any rest (also none). A slash at
+the very end of the request's path and its query never matter. Paths are compared as RFC 3986 §6.2.2.2
+sees them: an escaped unreserved character is that character (`%4CabelFile` is `LabelFile`), while `%2F`
+stays what it is and separates nothing.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Self
+
+ACCOUNT = "account"
+"""The scope of everything that no rule names: v4 is limited "based on your plan", by account."""
+
+MAX_SCOPE_CHARS = 128
+"""Scopes become log fields and metric labels, and callers choose a part of them: longer names are cut."""
+
+DEFAULT_SCOPE_RULES: tuple[str, ...] = (
+    "POST /api/v2/OCR/Model/{model}/LabelFile -> v2:predict:{model}",
+    "POST /api/v2/OCR/Model/{model}/LabelUrls -> v2:predict:{model}",
+    "POST /api/v2/ImageCategorization/Model/{model}/LabelFile -> v2:predict:{model}",
+    "POST /api/v2/ImageCategorization/Model/{model}/LabelUrls -> v2:predict:{model}",
+    "POST /api/v2/ObjectDetection/Model/{model}/LabelFile -> v2:predict:{model}",
+    "POST /api/v2/ObjectDetection/Model/{model}/LabelUrls -> v2:predict:{model}",
+    "* /api/v2/** -> v2:other",
+)
+"""v2 limits predictions by model; the rest of v2 must never wait for a prediction's window."""
+
+_RULE = re.compile(r"\s*(?P<method>\S+)\s+(?P<pattern>\S+)\s+->\s+(?P<scope>\S+)\s*")
+_METHOD = re.compile(r"\*|[A-Z][A-Z-]*")
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SCOPE = re.compile(r"(?:[A-Za-z0-9:._-]|\{[A-Za-z_][A-Za-z0-9_]*\})+")
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")  # RFC 3986 §2.3
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeRule:
+    """One row of the table: requests of this method and path pattern count against this scope."""
+
+    method: str
+    pattern: str
+    scope: str
+    prefix: str = field(init=False, repr=False, compare=False)
+    """What every matching path starts with: a cheap test before the expression."""
+    _regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not _METHOD.fullmatch(self.method):
+            raise ValueError(f"scope rule: {self.method!r} is no method; write one in capitals, or * for any")
+        regex, prefix, names = _compile(self.pattern)
+        if not _SCOPE.fullmatch(self.scope):
+            raise ValueError(
+                f"scope rule: {self.scope!r} is no scope name: letters, digits, any of : . _ - and {{name}}"
+            )
+        for name in _PLACEHOLDER.findall(self.scope):
+            if name not in names:
+                raise ValueError(f"scope rule: {{{name}}} of the scope is not in the path {self.pattern!r}")
+        object.__setattr__(self, "_regex", regex)
+        object.__setattr__(self, "prefix", prefix)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`METHOD /path/{name}/** -> scope:{name}`. A ValueError says in one sentence what is wrong."""
+        match = _RULE.fullmatch(text)
+        if match is None:
+            raise ValueError(f"scope rule: {text!r} does not read METHOD /path -> scope")
+        return cls(**match.groupdict())
+
+    def match(self, method: str, path: str) -> str | None:
+        """The scope of a request with this normalised path, or None if the rule is not about it."""
+        if self.method not in ("*", method):
+            return None
+        match = self._regex.fullmatch(path)
+        if match is None:
+            return None
+        return _PLACEHOLDER.sub(lambda name: match[name[1]], self.scope)[:MAX_SCOPE_CHARS]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.pattern} -> {self.scope}"
+
+
+class ScopeTable:
+    """The rules in their order of precedence."""
+
+    __slots__ = ("_prefixes", "_rules")
+
+    def __init__(self, rules: Iterable[ScopeRule]) -> None:
+        self._rules = tuple(rules)
+        self._prefixes = tuple({rule.prefix for rule in self._rules})
+
+    def classify(self, method: str, raw_path: str) -> str:
+        """The scope of a request; `raw_path` is its target as sent, in origin form (RFC 9112 §3.2.1)."""
+        path = raw_path.partition("?")[0]
+        if "%" in path:
+            path = _decode_unreserved(path)
+        if path.startswith(self._prefixes):
+            for rule in self._rules:
+                scope = rule.match(method, path)
+                if scope is not None:
+                    return scope
+        return ACCOUNT
+
+
+def _compile(pattern: str) -> tuple[re.Pattern[str], str, frozenset[str]]:
+    """The expression for a path pattern, the literal text that it starts with, and the names in it."""
+    if not pattern.startswith("/") or "?" in pattern or "#" in pattern:
+        raise ValueError(f"scope rule: {pattern!r} is no path; it starts with / and has no query")
+    head, open_end = (pattern[:-3], True) if pattern.endswith("/**") else (pattern.removesuffix("/"), False)
+    names: list[str] = []
+    regex = prefix = ""
+    for segment in head.split("/")[1:]:
+        if placeholder := _PLACEHOLDER.fullmatch(segment):
+            names.append(placeholder[1])
+            regex += f"/(?P<{placeholder[1]}>[^/]+)"
+        elif not segment or set("{}*") & set(segment):
+            raise ValueError(
+                f"scope rule: segment {segment!r} of {pattern!r} is neither text nor {{name}}, nor a last **"
+            )
+        else:
+            literal = _decode_unreserved(segment)
+            regex += "/" + re.escape(literal)
+            prefix += "" if names else "/" + literal
+    if len(set(names)) != len(names):
+        raise ValueError(f"scope rule: a name occurs twice in {pattern!r}")
+    return re.compile(regex + ("(?:/.*)?" if open_end else "/?"), re.DOTALL), prefix, frozenset(names)
+
+
+def _decode_unreserved(path: str) -> str:
+    return _ESCAPE.sub(_decode_one, path)
+
+
+def _decode_one(escape: re.Match[str]) -> str:
+    char = chr(int(escape[1], 16))
+    return char if char in _UNRESERVED else escape[0]

@@ -1,0 +1,76 @@
+"""What the gate and its shell hand each other: tickets, permits, verdicts.
+
+`gate.py` has the theory.
+"""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+class Reason(enum.Enum):
+    """Why a ticket gets no permit."""
+
+    QUEUE_FULL = "queue_full"
+    CANNOT_BE_IN_TIME = "cannot_be_in_time"
+    """Its scope is closed beyond its deadline."""
+    DEADLINE_PASSED = "deadline_passed"
+
+
+class TicketState(enum.Enum):
+    NEW = "new"
+    WAITING = "waiting"
+    ADMITTED = "admitted"
+    RETURNED = "returned"
+    ENDED = "ended"
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """One request's claim to be sent; belongs to one gate, which keeps the last two fields."""
+
+    scope: str
+    deadline_s: float
+    """The instant until which it may wait; at it, it still goes if it can go at once."""
+    arrival: int = field(default=0, init=False)
+    """Its number in the order of arrival, over all scopes, given at the first `enqueue`."""
+    state: TicketState = field(default=TicketState.NEW, init=False)
+
+
+@dataclass(eq=False, slots=True)
+class Permit:
+    """The right to send one request once. Ends by `Gate.settle`, exactly once."""
+
+    ticket: Ticket
+    granted_at_s: float
+    round_no: int
+    """Of the scope's limit: tells what was sent before its current closure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The answer to a ticket that may not wait."""
+
+    reason: Reason
+    retry_after_s: float
+    position: int
+    """The place at the end of its scope's line, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """A waiting ticket that leaves without a permit."""
+
+    ticket: Ticket
+    reason: Reason
+    retry_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What a poll decided."""
+
+    granted: Sequence[Permit]
+    expired: Sequence[Expiry]
+    wake_at_s: float | None
+    """When to poll again if nothing happens till then: later than this poll. None: nothing can change."""

@@ -1,0 +1,43 @@
+"""The caller's request body as the upstream side reads it."""
+
+import asyncio
+
+from aiohttp import web
+
+from nanonets_proxy.errors import BadRequest, CallerTooSlow
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class CallerBody:
+    """aiohttp's stream, with `100 Continue` sent when bytes are first wanted, and errors by our names."""
+
+    def __init__(self, request: web.BaseRequest, *, expect_continue: bool, idle_timeout_s: float) -> None:
+        self._request = request
+        self._content = request.content
+        self._expect_continue = expect_continue
+        self._idle_timeout_s = idle_timeout_s
+
+    def is_eof(self) -> bool:
+        return self._content.is_eof()
+
+    def at_eof(self) -> bool:
+        return self._content.at_eof()
+
+    def read_nowait(self, n: int = -1) -> bytes:
+        return self._content.read_nowait(n)
+
+    async def readany(self) -> bytes:
+        """The next bytes, b"" at the end. Raises BadRequest, CallerTooSlow, ConnectionError."""
+        if self._expect_continue:
+            self._expect_continue = False
+            # RFC 9110 §10.1.1: no 100 for a caller that did not wait for it.
+            if not self._content.total_bytes and self._request.transport is not None:
+                self._request.transport.write(_CONTINUE)
+        try:
+            async with asyncio.timeout(self._idle_timeout_s):
+                return await self._content.readany()
+        except TimeoutError:
+            raise CallerTooSlow("The request's body stopped coming.") from None
+        except web.RequestPayloadError:
+            raise BadRequest("The request's body is malformed.") from None

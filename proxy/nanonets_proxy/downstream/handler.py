@@ -1,0 +1,284 @@
+"""The life of one request: guard, identify, wait, rewrite, send, judge, relay, settle.
+
+    arrived -> refused by guard or framing            answered
+            -> waiting    a ticket at the gate        may end: queue full, deadline, shutdown, hang-up
+            -> admitted   a permit, the upstream has it
+                 429, body can be sent again          back to waiting, at its old place
+                 429 otherwise, any other answer      relaying
+                 no answer                            answered with the upstream error
+            -> relaying   head sent; from here on an error can only reset the connection
+
+Every permit is settled in `_attempt`, whatever ends it.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Final
+
+import structlog
+from aiohttp import HttpVersion10, HttpVersion11, web
+
+from nanonets_proxy.core.addresses import Origin
+from nanonets_proxy.core.api_key import ApiKey
+from nanonets_proxy.core.gate import Outcome
+from nanonets_proxy.core.guard import Guard
+from nanonets_proxy.core.headers import Extras, RequestHead, read_request_head, upstream_head
+from nanonets_proxy.core.prefer import wait_s
+from nanonets_proxy.core.retry_after import Hint
+from nanonets_proxy.core.scopes import ScopeTable
+from nanonets_proxy.core.target import origin_form
+from nanonets_proxy.core.tickets import Permit, Ticket
+from nanonets_proxy.downstream.answers import answer
+from nanonets_proxy.downstream.call import Call
+from nanonets_proxy.downstream.caller_body import CallerBody
+from nanonets_proxy.downstream.peers import Peer, has_hung_up
+from nanonets_proxy.downstream.relay import RelayedResponse
+from nanonets_proxy.downstream.throttle import read_throttle
+from nanonets_proxy.downstream.waiting import WaitingRoom
+from nanonets_proxy.errors import InternalError, ProxyError, VersionNotSupported
+from nanonets_proxy.telemetry.metrics import Metrics
+from nanonets_proxy.upstream.body import BodyStore, RequestBody
+from nanonets_proxy.upstream.client import Exchange, UpstreamClient, UpstreamRequest
+from nanonets_proxy.upstream.reply import ResponseHead
+
+_REFUSED_FROM_STATUS: Final = 400
+# A shorter wait is none, and not worth a system call to see whether the caller is still there.
+_NOTICEABLE_WAIT_S: Final = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerPolicy:
+    """`max_wait_s` bounds all waiting of one request together; `idle_timeout_s` each wait for body bytes."""
+
+    max_wait_s: float
+    idle_timeout_s: float
+    caller_header: str = ""
+    server_timing: bool = True
+    via: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a request needs on its way; made once by the composition root."""
+
+    origin: Origin
+    guard: Guard
+    scopes: ScopeTable
+    room: WaitingRoom
+    store: BodyStore
+    client: UpstreamClient
+    current_key: Callable[[], ApiKey]
+    metrics: Metrics
+
+
+@dataclass(slots=True)
+class Passage:
+    """One request on its way: what came, its notes, its answer."""
+
+    request: web.BaseRequest
+    call: Call
+    response: RelayedResponse
+    head: RequestHead
+    target: str
+    body: RequestBody | None = None
+
+
+class Handler:
+    """Call it with each request. `active` counts the requests under way."""
+
+    def __init__(self, policy: HandlerPolicy, services: Services, loop: asyncio.AbstractEventLoop) -> None:
+        self._policy = policy
+        self._services = services
+        self._loop = loop
+        self._log = structlog.get_logger()
+        self._caller_header = policy.caller_header.lower().encode()
+        self._via = policy.via.encode()
+        self._host = services.origin.authority.encode()
+        self._upstream_url = str(services.origin).encode()
+        self._authorities = services.origin.authorities
+        self.active = 0
+        self.draining = False
+
+    async def __call__(self, request: web.BaseRequest, peer: Peer) -> web.StreamResponse:
+        """Never raises but for a lost caller: every ProxyError becomes its answer here."""
+        call = Call(request, peer.name)
+        response = RelayedResponse(request, idle_timeout_s=self._policy.idle_timeout_s)
+        self.active += 1
+        try:
+            await self._handle(request, peer, call, response)
+        except ProxyError as error:
+            return self._refuse(error, call, response)
+        except ConnectionError:
+            call.status = 0
+            raise
+        except Exception:  # noqa: BLE001 - the border: whatever went wrong, the caller gets an answer
+            self._log.exception("request_failed", request_id=call.ensure_request_id())
+            return self._refuse(InternalError("The proxy failed."), call, response)
+        else:
+            return response
+        finally:
+            self.active -= 1
+            call.sent_bytes += response.sent_bytes
+            call.finish(self._log, self._services.metrics)
+
+    def refuse_malformed(self, request: web.BaseRequest, peer: Peer, error: ProxyError) -> web.StreamResponse:
+        """For what the server's parser would not take: answered, logged and counted like any other refusal."""
+        call = Call(request, peer.name)
+        response = self._refuse(error, call, RelayedResponse(request, idle_timeout_s=self._policy.idle_timeout_s))
+        call.finish(self._log, self._services.metrics)
+        return response
+
+    def _refuse(self, error: ProxyError, call: Call, response: RelayedResponse) -> web.StreamResponse:
+        call.code, call.error = error.code, error.message
+        if response.began:
+            response.abort()
+            return response
+        call.status = error.status
+        own = answer(error, call.ensure_request_id())
+        if self.draining:
+            own.force_close()
+        call.sent_bytes = len(own.body) if isinstance(own.body, bytes) else 0
+        return own
+
+    async def _handle(self, request: web.BaseRequest, peer: Peer, call: Call, response: RelayedResponse) -> None:
+        services = self._services
+        services.guard.check_peer(peer.address)
+        if request.version not in (HttpVersion11, HttpVersion10):
+            raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        head = read_request_head(request.raw_headers, caller_header=self._caller_header)
+        call.identify(head.request_id, head.caller)
+        target, authority = origin_form(request.method, request.raw_path, self._authorities)
+        host = head.host if authority is None else authority.encode()
+        services.guard.check_method(request.method, upgrade=head.upgrade)
+        services.guard.check_host(host)
+        services.guard.check_origin(head.origin, head.sec_fetch_site, host)
+        call.scope = services.scopes.classify(request.method, target)
+
+        passage = Passage(request, call, response, head, target)
+        ticket = Ticket(call.scope, self._loop.time() + self._longest_wait_s(head))
+        if head.body_length == 0:
+            await self._until_relayed(passage, ticket)
+            return
+        source = CallerBody(
+            request,
+            expect_continue=head.expect_continue and request.version >= HttpVersion11,
+            idle_timeout_s=self._policy.idle_timeout_s,
+        )
+        with RequestBody(source, head.body_length, services.store) as body:
+            passage.body = body
+            try:
+                await self._until_relayed(passage, ticket)
+            finally:
+                call.received_bytes = body.received_bytes
+
+    def _longest_wait_s(self, head: RequestHead) -> float:
+        wished_s = wait_s(head.prefer)
+        return self._policy.max_wait_s if wished_s is None else min(wished_s, self._policy.max_wait_s)
+
+    async def _until_relayed(self, passage: Passage, ticket: Ticket) -> None:
+        relayed = False
+        while not relayed:
+            waits_since_s = perf_counter()
+            try:
+                permit = await self._services.room.admit(ticket)
+            finally:
+                passage.call.queue_s += perf_counter() - waits_since_s
+            relayed = await self._attempt(passage, permit)
+
+    async def _attempt(self, passage: Passage, permit: Permit) -> bool:
+        """Uses up one permit; False where the request has to wait for another."""
+        services, call, transport = self._services, passage.call, passage.request.transport
+        outcome, retry_after_s = Outcome.UNUSED, None
+        exchange: Exchange | None = None
+        try:
+            if transport is None or (call.queue_s > _NOTICEABLE_WAIT_S and has_hung_up(transport)):
+                raise ConnectionResetError("the caller has gone")
+            outgoing = self._outgoing(passage)
+            call.attempts += 1
+            outcome = Outcome.FAILED
+            started_s = perf_counter()
+            exchange = await services.client.begin(outgoing)
+            call.upstream_s = perf_counter() - started_s
+            outcome = _outcome_of(exchange.head.status)
+            begun, hint = b"", None
+            if outcome is Outcome.THROTTLED:
+                throttle = await read_throttle(exchange.connection, exchange.head)
+                begun, hint = throttle.begun, throttle.hint
+                retry_after_s = hint.retry_after_s
+                self._note_throttle(call, hint)
+                if passage.body is None or passage.body.is_replayable:
+                    return False
+            await self._relay(passage, exchange, begun, hint)
+            call.upstream_s = perf_counter() - started_s
+            return True
+        finally:
+            if exchange is not None:
+                services.client.finish(exchange)
+            services.room.settle(permit, outcome, retry_after_s)
+
+    def _outgoing(self, passage: Passage) -> UpstreamRequest:
+        key = self._services.current_key()
+        passage.call.key_name = key.name
+        method, head = passage.request.method, passage.head
+        lines = upstream_head(
+            method.encode(),
+            passage.target.encode("utf-8", "surrogateescape"),
+            head,
+            host=self._host,
+            authorization=key.authorization(),
+            via=self._via,
+        )
+        return UpstreamRequest(method, lines, passage.body, head.expect_continue)
+
+    async def _relay(self, passage: Passage, exchange: Exchange, begun: bytes, hint: Hint | None) -> None:
+        call, head, request = passage.call, exchange.head, passage.request
+        call.status = head.status
+        lines = []
+        if self._policy.server_timing:
+            timing = b"Server-Timing: queue;dur=%.1f, upstream;dur=%.1f"
+            lines.append(timing % (call.queue_s * 1000, (call.upstream_s or 0.0) * 1000))
+        if self._via:
+            lines.append(b"Via: 1.1 " + self._via)
+        if hint is not None and hint.retry_after_s is not None and not _has(head, b"retry-after"):
+            lines.append(b"Retry-After: %d" % max(1, math.ceil(hint.retry_after_s)))
+        wished_s = wait_s(passage.head.prefer)
+        if wished_s is not None and wished_s <= self._policy.max_wait_s:
+            lines.append(b"Preference-Applied: wait=%d" % wished_s)
+        extras = Extras(
+            lines=lines,
+            request_id=call.ensure_request_id().encode(),
+            upstream_origin=self._upstream_url,
+            own_origin=b"http://" + passage.head.host if passage.head.host else b"",
+        )
+        # A caller whose upload was refused half-way may leave out the rest: its next request could not be found.
+        upload_is_over = request.content.is_eof() or head.status < _REFUSED_FROM_STATUS
+        await passage.response.send(
+            exchange.connection, head, extras, begun=begun, may_stay=upload_is_over and not self.draining
+        )
+
+    def _note_throttle(self, call: Call, hint: Hint) -> None:
+        self._services.metrics.throttled.inc()
+        self._log.info(
+            "cooldown",
+            scope=call.scope,
+            retry_after_s=hint.retry_after_s,
+            hints_disagree=hint.sources_disagree,
+            request_id=call.ensure_request_id(),
+        )
+
+
+def _outcome_of(status: int) -> Outcome:
+    match status:
+        case 429:
+            return Outcome.THROTTLED
+        case 401:
+            return Outcome.KEY_REJECTED
+        case _:
+            return Outcome.SERVED
+
+
+def _has(head: ResponseHead, name: bytes) -> bool:
+    return any(field.lower() == name for field, _ in head.headers)

@@ -1,0 +1,106 @@
+"""The upstream's answer on its way to the caller: head and body straight to the transport, nothing rebuilt.
+
+aiohttp's ordinary response would assemble headers of its own. This one has sent everything before the
+server sees it, so that the server's steps have nothing left to do.
+"""
+
+import asyncio
+
+from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
+
+from nanonets_proxy.core.headers import Extras, downstream_head, trailer_section
+from nanonets_proxy.upstream.connection import UpstreamConnection
+from nanonets_proxy.upstream.reply import ResponseHead
+
+
+class CallerStalled(ConnectionError):
+    """The caller takes nothing of its answer any more."""
+
+
+class RelayedResponse(web.StreamResponse):
+    """An answer that is already on the wire, or was broken off there. `sent_bytes` counts its body."""
+
+    # The base class's set-up (headers, cookies, state) is never used, so it is not paid for.
+    def __init__(self, request: web.BaseRequest, *, idle_timeout_s: float) -> None:  # pylint: disable=super-init-not-called
+        self._request = request
+        self._idle_timeout_s = idle_timeout_s
+        self._stays_open = False
+        self.began = False
+        self.sent_bytes = 0
+
+    @property
+    def keep_alive(self) -> bool:
+        """Asked by the server behind the answer."""
+        return self._stays_open
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002 - aiohttp's signature
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Everything was sent by `send`."""
+
+    async def send(
+        self, connection: UpstreamConnection, head: ResponseHead, extras: Extras, *, begun: bytes, may_stay: bool
+    ) -> None:
+        """Relays to the end. `begun` is what was read of the body before; `may_stay` False closes behind it.
+
+        Raises an UpstreamError where the answer breaks off (then `abort` has to follow), ConnectionError
+        where the caller is lost.
+        """
+        request = self._request
+        framing, chunked = self._framing(head, may_stay=may_stay)
+        lines = downstream_head(head.status, head.reason, head.headers, extras=extras, framing=framing)
+        data = begun + connection.take()
+        self.began = True
+        if connection.is_whole:
+            self._write(lines + self._framed(data, chunked) + self._end(connection, chunked))
+            return
+        self._write(lines + self._framed(data, chunked))
+        while data := await connection.read():
+            self._write(self._framed(data, chunked))
+            if request.protocol.writing_paused:
+                await self._drain()
+        self._write(self._end(connection, chunked))
+
+    def abort(self) -> None:
+        """A short body must never look complete: the connection is reset instead of ended."""
+        self._stays_open = False
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+    def _framing(self, head: ResponseHead, *, may_stay: bool) -> tuple[bytes, bool]:
+        """Our own Transfer-Encoding and Connection lines, and whether the body is chunked (RFC 9112 §6.1, §9.3)."""
+        request = self._request
+        is_modern = request.version >= HttpVersion11
+        self._stays_open = request.keep_alive and may_stay
+        chunked = head.body_length is None and is_modern
+        if head.body_length is None and not is_modern:
+            self._stays_open = False  # the end of the connection is the end of the body
+        lines = b"Transfer-Encoding: chunked\r\n" if chunked else b""
+        if not self._stays_open:
+            lines += b"Connection: close\r\n"
+        elif not is_modern:
+            lines += b"Connection: keep-alive\r\n"
+        return lines, chunked
+
+    def _framed(self, data: bytes, chunked: bool) -> bytes:
+        self.sent_bytes += len(data)
+        return b"%x\r\n%b\r\n" % (len(data), data) if chunked and data else data
+
+    def _end(self, connection: UpstreamConnection, chunked: bool) -> bytes:
+        return trailer_section(connection.trailers) if chunked else b""
+
+    def _write(self, data: bytes) -> None:
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the caller has gone")
+        if data:
+            transport.write(data)
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(self._idle_timeout_s):
+                await self._request.writer.drain()
+        except TimeoutError:
+            raise CallerStalled("the caller takes nothing any more") from None

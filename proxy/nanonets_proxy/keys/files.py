@@ -1,0 +1,49 @@
+"""Small files that hold one value each: keys and secret files."""
+
+import os
+import stat
+from pathlib import Path
+
+MAX_FILE_BYTES = 64 * 1024
+
+
+class FileUnreadable(Exception):
+    """A file that cannot be read; the message is the end of a sentence that starts with its name."""
+
+
+def os_fault(error: OSError) -> str:
+    """What an OSError means, as the end of a sentence that starts with the name of the file."""
+    match error:
+        case FileNotFoundError():
+            return "does not exist"
+        case IsADirectoryError():
+            return "is a directory"
+        case PermissionError():
+            return "cannot be read: permission denied"
+        case _:
+            return f"cannot be read: {(error.strerror or 'unknown fault').lower()}"
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Opening a FIFO would wait for its writer otherwise."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def read_small_file(path: Path) -> str:
+    """The text of a regular file of at most `MAX_FILE_BYTES`, one character for each byte (Latin-1).
+
+    Raises:
+        FileUnreadable: missing, no regular file, too large, or refused by the system.
+    """
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise FileUnreadable("is not a regular file")
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise FileUnreadable(os_fault(error)) from None
+    except ValueError:
+        raise FileUnreadable("is not a file name: it has a null byte in it") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise FileUnreadable(f"is larger than {MAX_FILE_BYTES // 1024} KiB")
+    return content.decode("latin-1")

@@ -1,0 +1,172 @@
+"""Four ways to limit calls, pure: the caller passes the time, in seconds of one monotonic clock.
+
+`decide` admits or refuses a call of a scope; `release` tells that an admitted call has ended.
+A scope is a name under which calls are counted together.
+"""
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from nanonets_proxy.sandbox.policy import LimitKind, LimitRule, LimitScope
+
+MAX_SCOPES = 10_000
+"""Scopes counted at once; beyond it the one that was seen first is forgotten."""
+
+_PREDICT = re.compile(r"/api/v2/OCR/Model/(?P<model>[^/]+)/Label(?:File|Urls)/?")
+_State = TypeVar("_State")
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The call may go on; `release` its scope when it has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The call is refused; it would be admitted `retry_after_s` later if no other came before it."""
+
+    retry_after_s: float
+
+
+_ADMITTED = Admitted()
+
+
+class Limiter(ABC):
+    """One rule, applied to each scope on its own."""
+
+    @abstractmethod
+    def decide(self, scope: str, now_s: float) -> Admitted | Refused:
+        """Admit the call and count it, or refuse it and count nothing."""
+
+    def release(self, scope: str) -> None:  # noqa: B027 - only a concurrency limit cares when calls end
+        """Tell that an admitted call of the scope has ended."""
+
+
+class _Scopes(Generic[_State]):
+    """The state of each scope, at most `MAX_SCOPES` of them."""
+
+    def __init__(self, fresh: Callable[[], _State]) -> None:
+        self._fresh = fresh
+        self._states: dict[str, _State] = {}
+
+    def __getitem__(self, scope: str) -> _State:
+        if scope not in self._states:
+            if len(self._states) >= MAX_SCOPES:
+                del self._states[next(iter(self._states))]
+            self._states[scope] = self._fresh()
+        return self._states[scope]
+
+
+@dataclass(slots=True)
+class _Window:
+    index: int = -1
+    used: int = 0
+
+
+class FixedWindow(Limiter):
+    """`count` calls in each window [k·w, (k+1)·w)."""
+
+    def __init__(self, rule: LimitRule) -> None:
+        self._rule = rule
+        self._windows = _Scopes(_Window)
+
+    def decide(self, scope: str, now_s: float) -> Admitted | Refused:
+        window = self._windows[scope]
+        index = math.floor(now_s / self._rule.per_s)
+        if index != window.index:
+            window.index, window.used = index, 0
+        if window.used < self._rule.count:
+            window.used += 1
+            return _ADMITTED
+        return Refused((index + 1) * self._rule.per_s - now_s)
+
+
+class SlidingWindow(Limiter):
+    """`count` calls in any stretch [t, t+w)."""
+
+    def __init__(self, rule: LimitRule) -> None:
+        self._rule = rule
+        self._admitted_at_s = _Scopes[deque[float]](deque)
+
+    def decide(self, scope: str, now_s: float) -> Admitted | Refused:
+        admitted_at_s = self._admitted_at_s[scope]
+        while admitted_at_s and admitted_at_s[0] + self._rule.per_s <= now_s:
+            admitted_at_s.popleft()
+        if len(admitted_at_s) < self._rule.count:
+            admitted_at_s.append(now_s)
+            return _ADMITTED
+        return Refused(admitted_at_s[0] + self._rule.per_s - now_s)
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float = 0.0
+    filled_at_s: float = -math.inf  # so that the first call finds it full
+
+
+class TokenBucket(Limiter):
+    """A bucket of `count` tokens, full at first, that gains `count` per window; a call takes one."""
+
+    def __init__(self, rule: LimitRule) -> None:
+        self._size = float(rule.count)
+        self._per_token_s = rule.per_s / rule.count
+        self._buckets = _Scopes(_Bucket)
+
+    def decide(self, scope: str, now_s: float) -> Admitted | Refused:
+        bucket = self._buckets[scope]
+        gained = (now_s - bucket.filled_at_s) / self._per_token_s
+        bucket.tokens = min(self._size, bucket.tokens + gained)
+        bucket.filled_at_s = now_s
+        if bucket.tokens >= 1:
+            bucket.tokens -= 1
+            return _ADMITTED
+        return Refused((1 - bucket.tokens) * self._per_token_s)
+
+
+class Concurrency(Limiter):
+    """`count` calls at once; a refusal names the window as the delay, as nothing better is known."""
+
+    def __init__(self, rule: LimitRule) -> None:
+        self._rule = rule
+        self._in_flight: dict[str, int] = {}  # never larger than the calls in flight
+
+    def decide(self, scope: str, now_s: float) -> Admitted | Refused:  # noqa: ARG002 - it needs no clock
+        in_flight = self._in_flight.get(scope, 0)
+        if in_flight >= self._rule.count:
+            return Refused(self._rule.per_s)
+        self._in_flight[scope] = in_flight + 1
+        return _ADMITTED
+
+    def release(self, scope: str) -> None:
+        self._in_flight[scope] -= 1
+        if not self._in_flight[scope]:
+            del self._in_flight[scope]
+
+
+_KINDS: dict[LimitKind, Callable[[LimitRule], Limiter]] = {
+    LimitKind.FIXED_WINDOW: FixedWindow,
+    LimitKind.SLIDING_WINDOW: SlidingWindow,
+    LimitKind.TOKEN_BUCKET: TokenBucket,
+    LimitKind.CONCURRENCY: Concurrency,
+}
+
+
+def make_limiter(kind: LimitKind, rule: LimitRule) -> Limiter:
+    """Return a fresh limiter of that kind."""
+    return _KINDS[kind](rule)
+
+
+def scope_of(limited: LimitScope, method: str, path: str) -> str | None:
+    """Return the scope that counts a call, or None if the limit does not cover it."""
+    if limited is LimitScope.ALL:
+        return "all"
+    if path.startswith("/api/v4/"):
+        return None if limited is LimitScope.V2_PREDICT else "account"
+    if limited is not LimitScope.ACCOUNT and method == "POST" and (predict := _PREDICT.fullmatch(path)):
+        return f"v2-predict:{predict['model']}"
+    return None

@@ -1,0 +1,82 @@
+"""What every API call passes before it is answered: counters, key, limit, latency, invented failures."""
+
+import asyncio
+import base64
+import binascii
+import hmac
+import time
+
+from aiohttp import web
+
+from nanonets_proxy.sandbox import answers
+from nanonets_proxy.sandbox.limiter import Refused, scope_of
+from nanonets_proxy.sandbox.state import DIGEST, SANDBOX, Handler, RequestDigest
+
+_UNKNOWN_CALL = "no such call"
+
+
+def is_authorized(authorization: list[str], api_keys: tuple[str, ...]) -> bool:
+    """Whether the one Authorization field holds a key as the user name and an empty password.
+
+    RFC 7617 §2: `Basic` and the base64 of `user:password`. Two fields are wrong however good they are.
+    """
+    if len(authorization) != 1:
+        return False
+    scheme, _, credentials = authorization[0].partition(" ")
+    if scheme.lower() != "basic":
+        return False
+    try:
+        user, colon, password = base64.b64decode(credentials.strip(), validate=True).partition(b":")
+    except (binascii.Error, ValueError):
+        return False
+    return bool(colon) and not password and any(hmac.compare_digest(user, key.encode()) for key in api_keys)
+
+
+def _name(request: web.Request) -> str:
+    """Return the call's name in the counters, such as `GET /api/v4/workflows/{workflow}`."""
+    resource = request.match_info.route.resource
+    return _UNKNOWN_CALL if resource is None else f"{request.method} {resource.canonical}"
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except answers.Refusal as refusal:
+        return answers.from_refusal(refusal)
+    except web.HTTPException as exc:
+        return answers.from_http_exception(exc)
+
+
+@web.middleware
+async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let an API call through to its handler, or answer it here."""
+    if not request.path.startswith("/api/"):
+        return await _answer(request, handler)
+    sandbox = request.app[SANDBOX]
+    policy, stats, limiter = sandbox.policy, sandbox.stats, sandbox.limiter
+    counts = stats.of(_name(request))
+    if not is_authorized(request.headers.getall("Authorization", []), policy.api_keys):
+        counts.unauthorized += 1
+        return answers.unauthorized()
+    scope = scope_of(policy.limit_scope, request.method, request.path) if limiter else None
+    if limiter and scope:
+        verdict = limiter.decide(scope, time.monotonic())
+        if isinstance(verdict, Refused):
+            counts.refused += 1
+            return answers.rate_limited(verdict.retry_after_s, policy.hint)
+    # `stats` and `limiter` are those of the call's beginning, also if a reset comes in between.
+    with stats.admitted(counts):
+        try:
+            fails = sandbox.next_fails()
+            if policy.latency_s:
+                await asyncio.sleep(policy.latency_s)
+            if fails:
+                counts.failed += 1
+                return answers.unavailable()
+            digest = request[DIGEST] = RequestDigest(request.method, request.raw_path)
+            response = await _answer(request, handler)
+            counts.saw(digest.value())
+            return response
+        finally:
+            if limiter and scope:
+                limiter.release(scope)

@@ -1,0 +1,102 @@
+"""The sandbox's page about itself: one HTML document that loads nothing."""
+
+from collections.abc import Sequence
+from html import escape
+from string import Template
+
+from nanonets_proxy.sandbox.policy import SandboxPolicy
+from nanonets_proxy.sandbox.state import Call
+
+SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
+
+_PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Nanonets sandbox</title>
+<style>
+:root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 18%, transparent); }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2.5rem auto; padding: 0 1rem; }
+h1 { line-height: 1.2; margin-bottom: .25rem; }
+h2 { margin-top: 2.25rem; }
+code, pre { font: .875rem/1.5 ui-monospace, monospace; }
+pre { border: 1px solid var(--line); border-radius: .5rem; padding: 1rem; overflow-x: auto; }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .75rem .3rem 0;
+  border-bottom: 1px solid var(--line); }
+th { font-weight: 600; width: 65%; overflow-wrap: anywhere; }
+</style>
+</head>
+<body>
+<h1>Nanonets sandbox</h1>
+<p>A simulated Nanonets API for tests. It reads no documents: results are invented from the hash of what is
+uploaded, equal bytes giving equal results, and everything is kept in memory only.</p>
+
+<h2>Try it</h2>
+<pre><code>$curl</code></pre>
+
+<h2>How it behaves now</h2>
+<div class="table"><table>$settings</table></div>
+
+<h2>Calls</h2>
+<p>Each also answers with a slash at the end of its path; <code>HEAD</code> works wherever
+<code>GET</code> does.</p>
+<div class="table"><table>$calls</table></div>
+
+<h2>About the sandbox itself</h2>
+<div class="table"><table>
+<tr><th><code>GET /sandbox/stats</code></th><td>what has been seen, call by call: admitted, refused (429),
+unauthorized (401), failed (503), in flight, distinct requests</td></tr>
+<tr><th><code>POST /sandbox/reset</code></th><td>forget everything</td></tr>
+</table></div>
+<p>These two, and this page, need no key.</p>
+</body>
+</html>
+""")
+
+_CURL = """\
+export KEY=...   # the sandbox's key: the user name, with an empty password
+curl -u "$KEY:" {base}/api/v4/workflows
+curl -u "$KEY:" {base}/api/v4/workflows \\
+  -H 'Content-Type: application/json' -d '{{"description": "Invoices"}}'
+curl -u "$KEY:" {base}/api/v4/workflows/WORKFLOW_ID/documents -F file=@invoice.pdf -F async=true
+curl -u "$KEY:" '{base}/api/v2/OCR/Model/any-id/LabelFile/?async=false' -F file=@invoice.pdf
+curl {base}/sandbox/stats"""
+
+
+def _settings(policy: SandboxPolicy) -> list[tuple[str, str]]:
+    keys = len(policy.api_keys)
+    rows = [("Keys accepted", str(keys) if keys else "none: every API call is answered with 401")]
+    if policy.limit is None:
+        rows.append(("Limit", "none"))
+    else:
+        rows += [
+            ("Limit", f"{policy.limit} ({policy.limit_kind})"),
+            ("Limited calls", policy.limit_scope),
+            ("A 429 says when to come back", f"hint: {policy.hint}"),
+        ]
+    return [
+        *rows,
+        ("Latency", f"{policy.latency_s:g} s"),
+        ("Calls answered with 503", f"{policy.failure_rate:.1%}"),
+        ("Polls until an asynchronous document is done", str(policy.pending_polls)),
+        ("Largest body", f"{policy.max_body_bytes:,} bytes"),
+    ]
+
+
+def _rows(rows: list[tuple[str, str]], *, code: bool) -> str:
+    head = "<code>{}</code>" if code else "{}"
+    return "\n".join(
+        f"<tr><th>{head.format(escape(left))}</th><td>{escape(right)}</td></tr>" for left, right in rows
+    )
+
+
+def render(policy: SandboxPolicy, calls: Sequence[Call], *, host: str, scheme: str) -> str:
+    """Return the page. `host` is the caller's own Host, and as such untrusted text."""
+    return _PAGE.substitute(
+        curl=escape(_CURL.format(base=f"{scheme}://{host}"), quote=False),
+        settings=_rows(_settings(policy), code=False),
+        calls=_rows([(f"{call.method} {call.path}", call.about) for call in calls], code=True),
+    )

@@ -1,0 +1,21 @@
+"""What is wrong with the settings, and the nearest right name for a wrong one."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SettingsError(Exception):
+    """The settings cannot be used. `problems` holds one sentence for each fault, and `str` all of them.
+
+    No sentence shows a secret.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the nearest of the known ones."""
+    nearest = get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"did you mean {nearest[0]}?" if nearest else "`nanonets-proxy config --reference` lists them all"

@@ -1,0 +1,61 @@
+"""The settings as flags of a command, by pydantic-settings' own command line source."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_settings import CliSettingsSource
+
+from nanonets_proxy.settings.model import GROUPS, ProgramSettings, Settings
+from nanonets_proxy.settings.quantities import Metavar
+
+# No flag can hold it, so that no word is taken for "no value".
+_NO_WORD = "\0"
+_LONGEST_DEFAULT = 60
+
+
+class SettingsFlags:
+    """Adds a flag to `parser` for each setting of `kind`, and takes their values from what was parsed."""
+
+    def __init__(self, kind: type[ProgramSettings], parser: ArgumentParser) -> None:
+        self._kind = kind
+        self._defaults: dict[str, Any] = kind().model_dump(mode="json")
+        self._group: Any = parser.add_argument_group("Settings")
+        self._source: CliSettingsSource[Any] = CliSettingsSource(
+            kind,
+            root_parser=parser,
+            cli_prog_name=parser.prog,
+            cli_parse_none_str=_NO_WORD,
+            cli_kebab_case=True,
+            cli_implicit_flags=True,
+            add_argument_method=self._add_flag,
+        )
+
+    def values(self, parsed: Namespace) -> Mapping[str, Any]:
+        """The settings that flags gave, as texts and booleans; repeated flags are joined by commas."""
+        given = {name: value for name, value in vars(parsed).items() if name in self._kind.model_fields}
+        values: dict[str, Any] = self._source(parsed_args=given)()
+        return values
+
+    def _add_flag(self, parser: ArgumentParser, *flags: str, dest: str, **options: Any) -> None:
+        """Instead of the library's words on types, what the flag is for, what it takes and its default."""
+        if self._kind is Settings and dest in GROUPS:
+            self._group = parser.add_argument_group(GROUPS[dest])
+        field = self._kind.model_fields[dest]
+        if "metavar" in options:
+            metavars = [item.name for item in field.metadata if isinstance(item, Metavar)]
+            options["metavar"] = metavars[0] if metavars else "NAME"
+        options["help"] = f"{field.description}{self._default(dest)}".replace("%", "%%")
+        self._group.add_argument(*flags, dest=dest, **options)
+
+    def _default(self, name: str) -> str:
+        match self._defaults[name]:
+            case "" | []:
+                return ""
+            case bool(value):
+                shown = "on" if value else "off"
+            case [*items]:
+                shown = ", ".join(items)
+            case value:
+                shown = str(value)
+        return f" [{shown}]" if len(shown) <= _LONGEST_DEFAULT else ""

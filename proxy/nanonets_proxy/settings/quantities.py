@@ -1,0 +1,210 @@
+"""Durations, sizes, counts and switches: how they are read and written."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import (
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-z]*)", re.ASCII)
+
+MIN_DURATION_S = 0.001
+MAX_DURATION_S = 365 * 86400
+
+DURATION_PATTERN = r"^\s*([0-9]+(\.[0-9]+)?|\.[0-9]+)\s*(ms|s|m|h|d)?\s*$"
+SIZE_PATTERN = r"^\s*([0-9]+(\.[0-9]+)?|\.[0-9]+)\s*([kKmMgGtT][iI]?)?[bB]?\s*$"
+
+
+@dataclass(frozen=True, slots=True)
+class Metavar:
+    """What `--help` calls the value of a flag."""
+
+    name: str
+
+
+def _split(value: str) -> tuple[float, str] | None:
+    match = _QUANTITY.fullmatch(value.strip())
+    return (float(match[1]), match[2]) if match else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def parse_delay(value: Any) -> float:
+    """Seconds, from a number of them or a text such as `500ms`, `30s`, `5m`, `1h`; zero is allowed."""
+    if _is_number(value):
+        seconds = float(value)
+    elif isinstance(value, str) and (parts := _split(value)) and (parts[1] or "s") in _SECONDS:
+        seconds = parts[0] * _SECONDS[parts[1] or "s"]
+    else:
+        raise ValueError(f"{value!r} is no duration: write seconds, or 500ms, 30s, 5m, 1h")
+    if not 0 <= seconds <= MAX_DURATION_S:
+        raise ValueError(f"must be at most {MAX_DURATION_S // 86400} days, not {value!r}")
+    return seconds
+
+
+def parse_duration(value: Any) -> float:
+    """As `parse_delay`, and at least a millisecond."""
+    seconds = parse_delay(value)
+    if seconds < MIN_DURATION_S:
+        raise ValueError(f"must be at least 1ms, not {value!r}")
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest text that reads back as the same duration."""
+    for unit in ("h", "m"):
+        if seconds >= _SECONDS[unit] and seconds % _SECONDS[unit] == 0:
+            return f"{seconds / _SECONDS[unit]:.0f}{unit}"
+    return f"{seconds:.0f}s" if seconds == int(seconds) else f"{seconds!r}s"
+
+
+def parse_size(value: Any) -> int:
+    """Bytes, from a whole number of them or a text such as `64MiB`, `1GB`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        size = float(value)
+    elif isinstance(value, str) and (parts := _split(value)) and parts[1].lower() in _BYTES:
+        size = parts[0] * _BYTES[parts[1].lower()]
+    else:
+        raise ValueError(f"{value!r} is no size: write bytes, or 512KiB, 64MiB, 1GB")
+    if not 0 <= size < 2**63 or size != int(size):
+        raise ValueError(f"must be a whole number of bytes, not {value!r}")
+    return int(size)
+
+
+def format_size(size: int) -> str:
+    """The shortest text that reads back as the same size."""
+    for unit, name in (("tib", "TiB"), ("gib", "GiB"), ("mib", "MiB"), ("kib", "KiB")):
+        if size and size % _BYTES[unit] == 0:
+            return f"{size // _BYTES[unit]}{name}"
+    return str(size)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Makes a field a whole number from `low` to `high`."""
+
+    low: int
+    high: int
+
+    def parse(self, value: Any) -> int:
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value.strip(), re.ASCII):
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"{value!r} is no whole number")  # noqa: TRY004  # only ValueError is reported
+        if not self.low <= value <= self.high:
+            raise ValueError(f"must be between {self.low} and {self.high}, not {value}")
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.parse)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "integer", "minimum": self.low, "maximum": self.high}
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """Makes a field one of these words, as `make` turns it into a value."""
+
+    words: tuple[str, ...]
+    make: Callable[[str], Any] = str
+
+    def parse(self, value: Any) -> Any:
+        if value not in self.words:
+            raise ValueError(f"must be {', '.join(self.words[:-1])} or {self.words[-1]}, not {value!r}")
+        return self.make(value)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.parse, serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "enum": list(self.words)}
+
+
+def parse_switch(value: Any) -> bool:
+    """A TOML boolean, or a text: true, yes, on, 1 or false, no, off, 0."""
+    word = str(value).strip().lower()
+    if word in ("true", "yes", "on", "1"):
+        return True
+    if word in ("false", "no", "off", "0"):
+        return False
+    raise ValueError(f"must be true or false, not {value!r}")
+
+
+def parse_share(value: Any) -> float:
+    """A number from 0 to 1."""
+    try:
+        share = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise ValueError(f"must be a number from 0 to 1, not {value!r}")
+    return share
+
+
+Duration: TypeAlias = Annotated[
+    float,
+    PlainValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0},
+                {"type": "string", "pattern": DURATION_PATTERN},
+            ]
+        }
+    ),
+    Metavar("SECONDS"),
+]
+
+Delay: TypeAlias = Annotated[
+    float,
+    PlainValidator(parse_delay),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": DURATION_PATTERN}]}),
+    Metavar("SECONDS"),
+]
+
+Size: TypeAlias = Annotated[
+    int,
+    PlainValidator(parse_size),
+    PlainSerializer(format_size, return_type=str),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": SIZE_PATTERN}]}),
+    Metavar("BYTES"),
+]
+
+Switch: TypeAlias = Annotated[bool, PlainValidator(parse_switch), WithJsonSchema({"type": "boolean"})]
+
+Share: TypeAlias = Annotated[
+    float,
+    PlainValidator(parse_share),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),
+    Metavar("SHARE"),
+]

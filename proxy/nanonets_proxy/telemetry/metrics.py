@@ -1,0 +1,105 @@
+"""What Prometheus sees. Labels are bounded: no path, no caller, no scope is one."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from nanonets_proxy import __version__
+
+# A creation time for each series doubles the scrape and serves only OpenMetrics' resets, which rate() sees anyway.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # published without types
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# Polls take milliseconds, predictions seconds, the longest calls 300 s and waits as long.
+_BUCKETS_S: Final = (0.005, 0.02, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+Gauges = Callable[[], dict[str, float]]
+
+_GAUGES: Final = {
+    "nanonets_proxy_waiting": "Callers that wait for a permit.",
+    "nanonets_proxy_in_flight": "Requests under way to the upstream.",
+    "nanonets_proxy_cooldown_seconds": "Rest of the longest cooldown of any scope.",
+    "nanonets_proxy_closed_scopes": "Scopes that are closed by a 429.",
+    "nanonets_proxy_idle_upstream_connections": "Upstream connections kept for the next request.",
+    "nanonets_proxy_body_memory_bytes": "Memory taken by bodies kept for a replay.",
+    "nanonets_proxy_body_spool_bytes": "Disk taken by bodies kept for a replay.",
+    "nanonets_proxy_ready": "1 when /readyz says ready.",
+}
+
+
+class Metrics:
+    """One registry; `read_gauges` is asked at each scrape for the names in `_GAUGES`."""
+
+    def __init__(self, read_gauges: Gauges) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.registry.register(_GaugeCollector(read_gauges))
+        Info("nanonets_proxy", "The running program.", registry=self.registry).info({"version": __version__})
+        self._requests = Counter(
+            "nanonets_proxy_requests",
+            "Requests answered, by the method and the class of the status that the caller saw; "
+            "`gone` where the caller hung up first.",
+            ["method", "status"],
+            registry=self.registry,
+        )
+        self._queue_s = Histogram(
+            "nanonets_proxy_queue_seconds",
+            "Time that a request waited for its permits.",
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._upstream_s = Histogram(
+            "nanonets_proxy_upstream_seconds",
+            "Time from a permit to the end of the upstream's answer.",
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.throttled = Counter(
+            "nanonets_proxy_upstream_throttled",
+            "Answers with status 429 that the upstream gave.",
+            registry=self.registry,
+        )
+        self.retries = Counter(
+            "nanonets_proxy_upstream_retries",
+            "Requests sent again because a kept connection had been closed.",
+            registry=self.registry,
+        )
+        self._children: dict[tuple[str, int], Counter] = {}
+
+    def observe(self, method: str, status: int, queue_s: float, upstream_s: float | None) -> None:
+        """Counts a request; `status` 0 where the caller hung up, `upstream_s` None where none was asked."""
+        key = (method, status)
+        child = self._children.get(key)
+        if child is None:
+            label = method if method in _METHODS else "other"
+            child = self._requests.labels(label, f"{status // 100}xx" if status else "gone")
+            if method in _METHODS:
+                self._children[key] = child
+        child.inc()
+        self._queue_s.observe(queue_s)
+        if upstream_s is not None:
+            self._upstream_s.observe(upstream_s)
+
+
+class _GaugeCollector(Collector):
+    def __init__(self, read: Gauges) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        values = self._read()
+        for name, documentation in _GAUGES.items():
+            yield GaugeMetricFamily(name, documentation, value=values[name])

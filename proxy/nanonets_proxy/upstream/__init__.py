@@ -1,0 +1,1 @@
+"""Nanonets' side: connections, pool, TLS, egress proxy, bodies that can be sent again."""

@@ -1,0 +1,167 @@
+"""A request body that can be sent again: what was read from the caller is kept until the answer is known.
+
+States and transitions:
+
+    KEEPING  everything read so far is kept, in memory or in the spool file; `pieces()` may start over
+      a piece read             -> KEEPING   memory first; beyond the request's share, the spool file
+      no room, or too large    -> LET_GO
+    LET_GO   the copy is gone; reading goes on, starting over is impossible
+
+The spool file has no name, so a crash leaves nothing behind. It is written and read in place: it
+lives in the page cache, and a chunk costs less than handing it to a thread would.
+"""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol, Self
+
+_SPOOL_READ_BYTES: Final = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class BodyPolicy:
+    """Bounds of the kept copies, in bytes: memory of one request, memory and disk of all requests, and the
+    largest body that is kept at all."""
+
+    memory_bytes: int
+    memory_total_bytes: int
+    spool_dir: Path
+    spool_total_bytes: int
+    replay_limit_bytes: int
+
+
+class BodyStore:
+    """The two budgets that all bodies share."""
+
+    def __init__(self, policy: BodyPolicy) -> None:
+        self.policy = policy
+        self.memory_bytes = 0
+        self.spool_bytes = 0
+
+    def take_memory(self, count: int) -> bool:
+        if self.memory_bytes + count > self.policy.memory_total_bytes:
+            return False
+        self.memory_bytes += count
+        return True
+
+    def take_spool(self, count: int) -> bool:
+        if self.spool_bytes + count > self.policy.spool_total_bytes:
+            return False
+        self.spool_bytes += count
+        return True
+
+
+class Source(Protocol):
+    """The part of aiohttp's StreamReader that is needed here."""
+
+    def is_eof(self) -> bool: ...
+    def at_eof(self) -> bool: ...
+    def read_nowait(self, n: int = -1) -> bytes: ...
+    async def readany(self) -> bytes: ...
+
+
+class RequestBody:
+    """One caller's body. `length` is None where it is chunked. Use as a context manager: leaving it gives back
+    memory, budget and file."""
+
+    def __init__(self, source: Source, length: int | None, store: BodyStore) -> None:
+        self.length = length
+        self.received_bytes = 0
+        self._source = source
+        self._store = store
+        self._memory: list[bytes] = []
+        self._memory_bytes = 0
+        self._file: BinaryIO | None = None
+        self._file_bytes = 0
+        self._keeping = length is None or length <= store.policy.replay_limit_bytes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._let_go()
+
+    @property
+    def is_replayable(self) -> bool:
+        """Whether `pieces()` may be started (again): all that was read is kept, or nothing was read."""
+        return self._keeping or self.received_bytes == 0
+
+    def take_whole(self) -> bytes | None:
+        """The whole body, if it is all here and in memory; None if it has to be streamed."""
+        if self._file is not None or not self._source.is_eof():
+            return None
+        if not self._source.at_eof():
+            piece = self._source.read_nowait()
+            self._keep(piece)
+            if self.received_bytes == len(piece):
+                return piece
+        return b"".join(self._memory) if self._keeping and self._file is None else None
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body from its first byte: what is kept, then what still comes, kept as it passes.
+
+        Raises what the source raises when the caller breaks off.
+        """
+        for piece in tuple(self._memory):
+            yield piece
+        if self._file is not None:
+            offset = 0
+            while offset < self._file_bytes:
+                piece = os.pread(self._file.fileno(), min(_SPOOL_READ_BYTES, self._file_bytes - offset), offset)
+                offset += len(piece)
+                yield piece
+        while piece := await self._source.readany():
+            self._keep(piece)
+            yield piece
+
+    def _keep(self, piece: bytes) -> None:
+        self.received_bytes += len(piece)
+        if not self._keeping:
+            return
+        policy = self._store.policy
+        if self.received_bytes > policy.replay_limit_bytes:
+            self._let_go()
+        elif self._file is None and self._fits_memory(len(piece)):
+            self._memory.append(piece)
+            self._memory_bytes += len(piece)
+        elif not self._spool(piece):
+            self._let_go()
+
+    def _fits_memory(self, count: int) -> bool:
+        return self._memory_bytes + count <= self._store.policy.memory_bytes and self._store.take_memory(count)
+
+    def _spool(self, piece: bytes) -> bool:
+        """Appends to the file, moving what is in memory there first. False where budget or disk are full."""
+        moved = [*self._memory, piece]
+        count = sum(map(len, moved))
+        if not self._store.take_spool(count):
+            return False
+        self._file_bytes += count
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=self._store.policy.spool_dir, buffering=0)  # noqa: SIM115 - __exit__ closes it
+            for chunk in moved:
+                view = memoryview(chunk)
+                while view:
+                    view = view[self._file.write(view) :]
+        except OSError:
+            return False
+        self._forget_memory()
+        return True
+
+    def _forget_memory(self) -> None:
+        self._memory.clear()
+        self._store.memory_bytes -= self._memory_bytes
+        self._memory_bytes = 0
+
+    def _let_go(self) -> None:
+        self._keeping = False
+        self._forget_memory()
+        self._store.spool_bytes -= self._file_bytes
+        self._file_bytes = 0
+        if self._file is not None:
+            self._file.close()
+            self._file = None

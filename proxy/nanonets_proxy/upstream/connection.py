@@ -1,0 +1,259 @@
+"""One HTTP/1.1 connection to the upstream, one exchange at a time.
+
+States and transitions:
+
+    IDLE     no exchange; any byte or end of file from the peer closes (a byte that comes out of turn would
+             become the next caller's answer)
+      start()                                              -> BUSY
+    BUSY     a request is being sent, an answer is coming (its own states: reply.py)
+      release(), request and answer whole, both keep alive -> IDLE
+      release() otherwise                                  -> CLOSED
+    CLOSED   from every state: close(), fail(), a broken answer, a time limit, the peer's end
+
+An error is kept and raised from whatever awaits next, so that none is lost between two awaits. What had
+come of the answer before it can still be read.
+"""
+
+import asyncio
+import enum
+import select
+from typing import Final, cast
+
+from nanonets_proxy.errors import ProxyError, UpstreamTimeout
+from nanonets_proxy.upstream.reply import Reply, ResponseHead, Stage, closed_early
+
+# Received and not yet read: above this the peer is paused until the reader has taken it all.
+_PAUSE_READING_BYTES: Final = 256 * 1024
+_REFUSED_FROM_STATUS: Final = 400
+
+
+class State(enum.Enum):
+    IDLE = enum.auto()
+    BUSY = enum.auto()
+    CLOSED = enum.auto()
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """See the module's docstring. `idle_timeout_s` bounds each wait for the body's next bytes, either way."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, idle_timeout_s: float) -> None:
+        self._loop = loop
+        self._idle_timeout_s = idle_timeout_s
+        self._transport: asyncio.Transport | None = None
+        self._poll: select.poll | None = None
+        self._reply = Reply(is_head=False)
+        self._reply_waiter: asyncio.Future[None] | None = None
+        self._continue_waiter: asyncio.Future[None] | None = None
+        self._drain_waiter: asyncio.Future[None] | None = None
+        self._writing_paused = False
+        self._reading_paused = False
+        self._request_sent = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._error: Exception | None = None
+        self.state = State.IDLE
+        self.idle_since_s = 0.0
+
+    def __repr__(self) -> str:
+        return f"<UpstreamConnection {self.state.name} {self._reply.stage.name}>"
+
+    @property
+    def tls_version(self) -> str | None:
+        """Such as `TLSv1.3`; None on a plain connection."""
+        tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
+        return None if tls is None else str(tls.version())
+
+    # --- an exchange: start, write, finish_request, head, read, release -------------------------
+
+    def start(self, *, is_head: bool) -> None:
+        """Begins an exchange; `is_head` since an answer to HEAD has no body whatever its fields say."""
+        self._reply = Reply(is_head=is_head)
+        self._request_sent = False
+        if self.state is State.IDLE:
+            self.state = State.BUSY
+
+    def write(self, data: bytes) -> None:
+        """Sends; what is written to a lost connection goes nowhere, and `head()` will say so."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Waits until the peer has taken enough of what was written; on a lost connection, not at all."""
+        if self._writing_paused and self.state is State.BUSY:
+            self._drain_waiter = self._loop.create_future()
+            await self._within_idle_timeout(self._drain_waiter, "The upstream stopped taking the request.")
+
+    def finish_request(self, first_byte_timeout_s: float) -> None:
+        """The request is written to its last byte; from now on the head has so long to come."""
+        self._request_sent = True
+        if self.state is State.BUSY and self._reply.stage is Stage.HEAD:
+            self._timer = self._loop.call_later(first_byte_timeout_s, self._on_first_byte_timeout)
+
+    def wants_body(self) -> bool:
+        """Whether an upload should go on: not behind a final answer that refuses it, nor on a lost connection."""
+        reply = self._reply
+        return self.state is State.BUSY and (reply.stage is Stage.HEAD or reply.head.status < _REFUSED_FROM_STATUS)
+
+    @property
+    def answered(self) -> bool:
+        """Whether any byte of an answer has come: then the request was surely received."""
+        return self._reply.began
+
+    async def wait_for_continue(self, timeout_s: float) -> None:
+        """Returns at a 1xx or final head, or after `timeout_s`."""
+        reply = self._reply
+        if self.state is State.BUSY and not reply.informational and reply.stage is Stage.HEAD:
+            self._continue_waiter = self._loop.create_future()
+            await asyncio.wait([self._continue_waiter], timeout=timeout_s)
+
+    async def head(self) -> ResponseHead:
+        """The final head. Raises what came instead: an UpstreamError, or the error of the upload."""
+        while self._reply.stage is Stage.HEAD:
+            if self._error is not None:
+                raise self._error
+            if self.state is State.CLOSED:
+                raise closed_early()
+            self._reply_waiter = self._loop.create_future()
+            await self._reply_waiter
+        return self._reply.head
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the answer is here to its last byte, so that `take()` has all that is left of it."""
+        return self._reply.stage is Stage.DONE
+
+    def take(self) -> bytes:
+        """The body bytes received and not yet taken; never waits."""
+        data = self._reply.take()
+        if self._reading_paused and self._transport is not None:
+            self._reading_paused = False
+            self._transport.resume_reading()
+        return data
+
+    async def read(self) -> bytes:
+        """The next body bytes, b"" at the end. Raises an UpstreamError where the answer breaks off."""
+        while not self._reply.buffered_bytes and self._reply.stage is not Stage.DONE:
+            if self._error is not None:
+                raise self._error
+            if self.state is State.CLOSED:
+                raise closed_early()
+            self._reply_waiter = self._loop.create_future()
+            await self._within_idle_timeout(self._reply_waiter, "The upstream stopped in mid-answer.")
+        return self.take()
+
+    @property
+    def trailers(self) -> list[tuple[bytes, bytes]]:
+        """The trailer fields; complete at the end of the body."""
+        return self._reply.trailers
+
+    def release(self) -> bool:
+        """Ends the exchange; True if the connection is good for another one, else it is closed now."""
+        reply = self._reply
+        reusable = (
+            self.state is State.BUSY
+            and reply.stage is Stage.DONE
+            and reply.keep_alive
+            and self._request_sent
+            and self._transport is not None
+            and not self._transport.is_closing()
+        )
+        if not reusable:
+            self.close()
+            return False
+        if reply.buffered_bytes:
+            self.take()
+        self.state = State.IDLE
+        self.idle_since_s = self._loop.time()
+        return True
+
+    def is_silent(self) -> bool:
+        """Whether nothing, not even an end of file, waits in the socket: one system call.
+
+        Asked before a request that must not be sent twice goes out on a connection that has been idle.
+        """
+        if self._transport is None:
+            return False
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not self._poll.poll(0)
+
+    def fail(self, error: Exception) -> None:
+        """Breaks the exchange off: whatever awaits this connection, now or next, gets `error`: an UpstreamError,
+        or what went wrong on the caller's side."""
+        if self._error is None:
+            self._error = error
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection at once, whatever its state; unsent bytes are dropped."""
+        self.state = State.CLOSED
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+        self._cancel_timer()
+        _wake(self._reply_waiter)
+        _wake(self._continue_waiter)
+        _wake(self._drain_waiter)
+
+    # --- asyncio.Protocol -----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        reply = self._reply
+        if self.state is not State.BUSY:
+            self.close()
+            return
+        try:
+            reply.feed(data)
+        except ProxyError as error:
+            self.fail(error)
+            return
+        if reply.buffered_bytes > _PAUSE_READING_BYTES and not self._reading_paused and self._transport:
+            self._reading_paused = True
+            self._transport.pause_reading()
+        if self._timer is not None and reply.stage is not Stage.HEAD:
+            self._cancel_timer()
+        _wake(self._reply_waiter)
+        _wake(self._continue_waiter)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self.state is State.BUSY and self._reply.stage is not Stage.DONE:
+            try:
+                if exc is not None:
+                    raise closed_early() from exc
+                self._reply.end_of_input()
+            except ProxyError as error:
+                self.fail(error)
+        self.close()
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        _wake(self._drain_waiter)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _on_first_byte_timeout(self) -> None:
+        self.fail(UpstreamTimeout("The upstream did not begin to answer in time.", sent=True))
+
+    async def _within_idle_timeout(self, waiter: "asyncio.Future[None]", message: str) -> None:
+        timer = self._loop.call_later(self._idle_timeout_s, self.fail, UpstreamTimeout(message, sent=True))
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _wake(waiter: "asyncio.Future[None] | None") -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

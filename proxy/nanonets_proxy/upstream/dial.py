@@ -1,0 +1,137 @@
+"""Opening a connection to the upstream: addresses, egress proxy, TLS, and the name of each failure."""
+
+import asyncio
+import errno
+import re
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import aiohappyeyeballs
+
+from nanonets_proxy.core.addresses import EgressProxy, Origin, bracketed
+from nanonets_proxy.errors import (
+    EgressProxyRefused,
+    UpstreamConnectTimeout,
+    UpstreamDnsFailed,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamTlsCertificate,
+    UpstreamTlsProtocol,
+    UpstreamUnreachable,
+)
+from nanonets_proxy.upstream.connection import UpstreamConnection
+
+# RFC 8305 §5 recommends 250 ms before the next address is tried in parallel.
+_HAPPY_EYEBALLS_DELAY_S: Final = 0.25
+_MAX_CONNECT_REPLY_BYTES: Final = 16 * 1024
+_CONNECT_ACCEPTED = re.compile(rb"HTTP/1\.[01] 2[0-9][0-9][ \r]")
+_UNROUTABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL})
+
+
+@dataclass(frozen=True, slots=True)
+class DialPolicy:
+    """How to reach the upstream. `idle_timeout_s` is handed to the connections."""
+
+    origin: Origin
+    connect_timeout_s: float
+    idle_timeout_s: float
+    ca_file: Path | None = None
+    egress_proxy: EgressProxy | None = None
+
+
+def make_tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """TLS 1.2 or newer, certificate and host name always verified. Raises OSError for a bad `ca_file`."""
+    context = ssl.create_default_context(cafile=ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+class Dialer:
+    """Makes connections according to one DialPolicy."""
+
+    def __init__(self, policy: DialPolicy) -> None:
+        self._policy = policy
+        self._tls = make_tls_context(policy.ca_file) if policy.origin.tls else None
+
+    async def dial(self) -> UpstreamConnection:
+        """A new connection, ready for its first exchange. Raises an UpstreamError; nothing was sent then."""
+        try:
+            async with asyncio.timeout(self._policy.connect_timeout_s):
+                return await self._dial()
+        except TimeoutError:
+            raise UpstreamConnectTimeout("The upstream could not be reached in time.") from None
+
+    async def _dial(self) -> UpstreamConnection:
+        policy = self._policy
+        loop = asyncio.get_running_loop()
+        sock = await self._open_socket(loop)
+        try:
+            if policy.egress_proxy is not None:
+                await self._tunnel(loop, sock, policy.egress_proxy)
+            _, connection = await loop.create_connection(
+                lambda: UpstreamConnection(loop, idle_timeout_s=policy.idle_timeout_s),
+                sock=sock,
+                ssl=self._tls,
+                server_hostname=policy.origin.host if self._tls else None,
+            )
+        except (OSError, asyncio.CancelledError) as error:
+            sock.close()
+            if isinstance(error, OSError):
+                raise _named(error) from error
+            raise
+        except UpstreamError:
+            sock.close()
+            raise
+        return connection
+
+    async def _open_socket(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
+        peer = self._policy.egress_proxy or self._policy.origin
+        try:
+            addresses = await loop.getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise UpstreamDnsFailed("The upstream's name could not be resolved.", host=peer.host) from error
+        try:
+            sock = await aiohappyeyeballs.start_connection(
+                addresses, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY_S, interleave=1, loop=loop
+            )
+        except (OSError, RuntimeError) as error:  # uvloop raises RuntimeError for some socket errors
+            raise _named(error) from error
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return sock
+
+    async def _tunnel(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, proxy: EgressProxy) -> None:
+        """RFC 9110 §9.3.6. The upstream speaks only after our TLS hello, so nothing can follow the reply's head."""
+        origin = self._policy.origin
+        authority = f"{bracketed(origin.host)}:{origin.port}".encode()
+        lines = [b"CONNECT %b HTTP/1.1" % authority, b"Host: " + authority]
+        if (authorization := proxy.authorization()) is not None:
+            lines.append(b"Proxy-Authorization: " + authorization)
+        await loop.sock_sendall(sock, b"\r\n".join([*lines, b"", b""]))
+        reply = b""
+        while b"\r\n\r\n" not in reply:
+            data = await loop.sock_recv(sock, _MAX_CONNECT_REPLY_BYTES)
+            reply += data
+            if not data or len(reply) > _MAX_CONNECT_REPLY_BYTES:
+                raise EgressProxyRefused("The egress proxy closed the connection or sent rubbish.")
+        if not _CONNECT_ACCEPTED.match(reply):
+            status = reply.split(b"\r\n", 1)[0].decode("latin-1")[9:12]
+            raise EgressProxyRefused("The egress proxy refused the tunnel.", received_status=status)
+
+
+def _named(error: OSError | RuntimeError) -> UpstreamError:
+    """The one place where the operating system's and OpenSSL's errors get our names."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        reason = error.verify_message or "not valid"
+        return UpstreamTlsCertificate("The upstream's certificate was not accepted.", reason=reason)
+    if isinstance(error, ssl.SSLError):
+        return UpstreamTlsProtocol("TLS with the upstream failed.", reason=error.reason or "unknown")
+    if isinstance(error, ConnectionRefusedError):
+        return UpstreamRefused("The upstream refused the connection.")
+    if isinstance(error, OSError) and error.errno in _UNROUTABLE:
+        return UpstreamUnreachable("The upstream's address cannot be reached from here.")
+    return UpstreamUnreachable("The connection to the upstream failed.")

@@ -1,0 +1,20 @@
+"""What several test folders share."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def run_every_client_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], list[str]]:
+    """`run(base_url, api_key)`: every call of the client `nanonetsclient`; it blocks, so use a thread."""
+    monkeypatch.setenv("NO_PROXY", "*")  # the client obeys proxy variables, and the tests are on loopback
+    path = Path(__file__).parent / "support" / "nanonetsclient_calls.py"
+    spec = importlib.util.spec_from_file_location("nanonetsclient_calls", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda base_url, api_key: module.run_every_call(base_url, api_key, tmp_path)

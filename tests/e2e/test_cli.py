@@ -1,0 +1,360 @@
+"""The command line as a user meets it: the real process, its words and its exit codes."""
+
+import http.server
+import json
+import os
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from nanonets_proxy import __version__
+
+OK, FAILED, WRONG_USE = 0, 1, 2
+COMMANDS = ("serve", "check", "sandbox", "config", "healthcheck")
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """Runs the program in an empty directory, with none of this process's settings."""
+    clean = {name: value for name, value in os.environ.items() if not name.upper().startswith("NANONETS")}
+
+    def run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "nanonets_proxy", *arguments],
+            cwd=tmp_path,
+            env=clean | dict(env or {}),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    return run
+
+
+# --- help and version --------------------------------------------------------------------------
+
+
+def test_the_version_is_printed(run) -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (OK, f"nanonets-proxy {__version__}\n")
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_names_the_commands_the_common_uses_and_where_the_reference_is(flag: str, run) -> None:
+    done = run(flag)
+    assert done.returncode == OK
+    for command in COMMANDS:
+        assert f"\n  {command} " in done.stdout
+    for use in (
+        "nanonets-proxy serve --sandbox",
+        "nanonets-proxy check",
+        "nanonets-proxy config --reference",
+        "NANONETS_API_KEY=...",
+    ):
+        assert use in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 105
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_of_its_own(command: str, run) -> None:
+    done = run(command, "--help")
+    assert done.returncode == OK
+    assert done.stdout.startswith(f"usage: nanonets-proxy {command} [flags]\n")
+    assert "--listen ADDRESS" in done.stdout
+
+
+# --- wrong use ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["sevre"], "sevre: no such command; did you mean serve?"),
+        (
+            ["s3cret"],
+            "the first argument is no command; the commands are serve, check, sandbox, config, healthcheck",
+        ),
+        (["serve", "--listn", "x"], "--listn: no such flag; did you mean --listen?"),
+        (["--listn=x"], "--listn: no such flag; did you mean --listen?"),
+        (["--list", "x"], "--list: no such flag; did you mean --listen?"),
+        (["check", "--jsn"], "--jsn: no such flag; did you mean --json?"),
+        (["sandbox", "--limits", "1/s"], "--limits: no such flag; did you mean --limit?"),
+        (
+            ["sandbox", "--config", "x"],
+            "--config: no such flag; `nanonets-proxy config --reference` lists them all",
+        ),
+        (
+            ["--api-key", "s3cret"],
+            "--api-key: no such flag; the key is never a flag, which others could see: set NANONETS_API_KEY or ",
+        ),
+        (
+            ["--api-key=s3cret"],
+            "--api-key: no such flag; the key is never a flag, which others could see: set NANONETS_API_KEY or ",
+        ),
+        (
+            ["serve", "s3cret"],
+            "an argument is neither a flag nor the value of one; flags start with --, a command comes first",
+        ),
+        (["--via"], "argument --via: expected one argument; see `nanonets-proxy serve --help`"),
+        (["config", "--schema", "--reference"], "--schema and --reference do not go together"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(arguments: list[str], sentence: str, run) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (WRONG_USE, "")
+    assert done.stderr.startswith(f"nanonets-proxy: {sentence}")
+    assert done.stderr.count("\n") == 1
+    assert "s3cret" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--pool-size", "0"], ["serve", "--pool-size", "0"]])
+def test_serve_is_what_runs_without_a_command(arguments: list[str], run) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (WRONG_USE, "")
+    assert done.stderr == "nanonets-proxy: pool_size: must be between 1 and 16384, not 0 (flag --pool-size)\n"
+
+
+@pytest.mark.parametrize("command", ["serve", "config", "healthcheck"])
+def test_each_fault_of_the_settings_is_a_line_on_standard_error(command: str, run) -> None:
+    env = {"NANONETS_PROXY_LISTN": "x", "NANONETS_PROXY_EGRESS_PROXY": "ftp://u:s3cret@proxy"}
+    done = run(command, "--max-wait", "soon", env=env)
+    assert (done.returncode, done.stdout) == (WRONG_USE, "")
+    assert done.stderr.splitlines() == [
+        "nanonets-proxy: NANONETS_PROXY_LISTN: no such setting (environment); did you mean NANONETS_PROXY_LISTEN?",
+        "nanonets-proxy: egress_proxy: must start with http:// (environment NANONETS_PROXY_EGRESS_PROXY)",
+        "nanonets-proxy: max_wait: 'soon' is no duration: write seconds, or 500ms, 30s, 5m, 1h (flag --max-wait)",
+    ]
+
+
+def test_a_bad_setting_of_the_sandbox_is_exit_code_2(run) -> None:
+    done = run("sandbox", "--limit", "many")
+    assert done.returncode == WRONG_USE
+    assert done.stderr.startswith("nanonets-proxy: limit: limit 'many' is not COUNT/WINDOW")
+
+
+# --- the key -----------------------------------------------------------------------------------
+
+
+def test_without_a_key_serve_names_the_ways_to_give_one_and_the_sandbox(run) -> None:
+    done = run("serve")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (WRONG_USE, "", 1)
+    assert done.stderr.startswith("nanonets-proxy: no API key was given: set NANONETS_API_KEY, or set ")
+    assert "nanonets-proxy serve --sandbox" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [
+        ({"NANONETS_API_KEY": "s3cret:"}, "the API key of env:NANONETS_API_KEY has a colon in it"),
+        ({"NANONETS_API_KEY": " "}, "the API key of env:NANONETS_API_KEY is empty"),
+        (
+            {"NANONETS_API_KEY": "s3cret", "NANONETS_API_KEY_FILE": "/k"},
+            (
+                "the API key of env:NANONETS_API_KEY competes with the key file /k "
+                "(NANONETS_API_KEY_FILE, api_key_file): keep one"
+            ),
+        ),
+        (
+            {"NANONETS_API_KEY_FILE": "/no/such/key"},
+            "the API key of file:/no/such/key cannot be had: the file does not exist",
+        ),
+        ({"NANONETS_API_KEY_FILE": "/"}, "the API key of file:/ cannot be had: the file is a directory"),
+    ],
+)
+def test_an_unusable_key_ends_serve_before_it_listens(env: dict[str, str], sentence: str, run) -> None:
+    done = run("serve", env=env)
+    assert (done.returncode, done.stdout, done.stderr) == (WRONG_USE, "", f"nanonets-proxy: {sentence}\n")
+
+
+def test_serve_looks_at_the_files_that_settings_name(run) -> None:
+    done = run("serve", "--ca-file", "/no/ca.pem", env={"NANONETS_API_KEY": "k"})
+    assert done.returncode == WRONG_USE
+    assert done.stderr == "nanonets-proxy: ca_file: /no/ca.pem does not exist (flag --ca-file)\n"
+
+
+# --- check -------------------------------------------------------------------------------------
+
+
+def test_check_says_which_setting_fails(run) -> None:
+    done = run("check", "--pool-size", "0")
+    assert (done.returncode, done.stderr) == (FAILED, "")
+    assert done.stdout == "fail  settings  pool_size: must be between 1 and 16384, not 0 (flag --pool-size)\n"
+
+
+def test_check_says_that_the_key_is_missing(run) -> None:
+    done = run("check", "--json")
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["ok"]) == (FAILED, False)
+    assert [(line["name"], line["ok"]) for line in report["checks"]] == [("settings", True), ("key", False)]
+    assert "no API key was given" in report["checks"][1]["detail"]
+
+
+def test_check_shows_where_the_key_came_from_and_never_the_key(run, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("s3cret\n")
+    done = run("check", "--upstream", "http://127.0.0.1:1", env={"NANONETS_API_KEY_FILE": "key"})
+    assert done.stdout.splitlines()[:2] == [
+        "ok    settings  2 given, the rest are defaults",
+        "ok    key       file:key",
+    ]
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+def test_check_of_the_sandbox_needs_no_key(run) -> None:
+    done = run("check", "--sandbox")
+    assert done.returncode == OK
+    assert done.stdout.splitlines()[:2] == [
+        "ok    settings  1 given, the rest are defaults",
+        "ok    key       none needed: the sandbox is served",
+    ]
+
+
+# --- config ------------------------------------------------------------------------------------
+
+
+def test_config_shows_effective_settings_with_their_sources_and_no_secret(run, tmp_path: Path) -> None:
+    (tmp_path / "nanonets-proxy.toml").write_text("max_wait = 7\n")
+    env = {
+        "NANONETS_PROXY_EGRESS_PROXY": "http://someone:s3cret@proxy.example.com:3128",
+        "NANONETS_API_KEY": "s3cret",
+    }
+    done = run("config", "--via", "edge", env=env)
+    assert (done.returncode, done.stderr) == (OK, "")
+    assert "\n# flag --via\nvia = " in done.stdout
+    assert "\n# nanonets-proxy.toml\nmax_wait = " in done.stdout
+    assert "s3cret" not in done.stdout
+    assert "someone" not in done.stdout
+    assert tomllib.loads(done.stdout)["egress_proxy"] == "http://***@proxy.example.com:3128"
+
+
+def test_config_writes_reference_and_schema_whatever_the_settings_are(run) -> None:
+    env = {"NANONETS_PROXY_LISTEN": "wrong"}
+    assert run("config", "--reference", env=env).stdout.startswith("## nanonets-proxy: every setting")
+    assert json.loads(run("config", "--schema", env=env).stdout)["title"] == "nanonets-proxy"
+
+
+def test_config_reads_the_file_that_a_flag_or_the_environment_names(run, tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text('via = "other"\n')
+    for done in (
+        run("config", "--config", "other.toml"),
+        run("config", env={"NANONETS_PROXY_CONFIG": "other.toml"}),
+    ):
+        assert '\n# other.toml\nvia = "other"\n' in done.stdout
+
+
+# --- healthcheck -------------------------------------------------------------------------------
+
+
+class _Readiness(http.server.BaseHTTPRequestHandler):
+    """Answers /readyz as the server's `reply` says."""
+
+    def do_GET(self) -> None:
+        status, body = self.server.reply if self.path == "/readyz" else (404, b"")
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+    def address_string(self) -> str:
+        return "test"
+
+
+class _UnixServer(socketserver.UnixStreamServer):
+    pass
+
+
+@contextmanager
+def _serving(server: socketserver.BaseServer, status: int, body: bytes) -> Iterator[None]:
+    server.reply = (status, body)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "words"),
+    [
+        (200, b"ok\n", OK, "healthy"),
+        (503, b"draining\nmore", FAILED, "unhealthy: 503 draining"),
+        (404, b"", FAILED, "unhealthy: 404 Not Found"),
+    ],
+)
+def test_healthcheck_asks_the_admin_listener(status: int, body: bytes, code: int, words: str, run) -> None:
+    server = http.server.HTTPServer(("127.0.0.1", 0), _Readiness)
+    with _serving(server, status, body):
+        done = run("healthcheck", env={"NANONETS_PROXY_ADMIN_LISTEN": f"127.0.0.1:{server.server_port}"})
+    assert (done.returncode, done.stdout, done.stderr) == (code, f"{words}\n", "")
+
+
+def test_healthcheck_reaches_a_listener_on_all_interfaces_by_loopback(run) -> None:
+    server = http.server.HTTPServer(("127.0.0.1", 0), _Readiness)
+    with _serving(server, 200, b"ok"):
+        done = run("healthcheck", "--admin-listen", f":{server.server_port}", "--allow-from", "10.0.0.0/8")
+    assert (done.returncode, done.stdout) == (OK, "healthy\n")
+
+
+def test_healthcheck_asks_over_a_unix_socket(run, tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    with _serving(_UnixServer(str(path), _Readiness), 200, b"ok"):
+        done = run("healthcheck", "--admin-listen", f"unix:{path}")
+    assert (done.returncode, done.stdout) == (OK, "healthy\n")
+
+
+def test_healthcheck_is_unhealthy_where_nothing_listens(run) -> None:
+    with socket.socket() as taken:  # bound, so that nobody else gets the port, and not listening
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = run("healthcheck", "--admin-listen", address)
+    assert (done.returncode, done.stdout) == (
+        FAILED,
+        f"unhealthy: no answer from {address}: connection refused\n",
+    )
+
+
+def test_healthcheck_is_unhealthy_where_no_http_is_spoken(run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def hang_up() -> None:
+            connection, _ = server.accept()
+            connection.recv(1024)
+            connection.sendall(b"what?\r\n")
+            connection.close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        done = run("healthcheck", "--admin-listen", address)
+        thread.join()
+    assert (done.returncode, done.stdout) == (
+        FAILED,
+        f"unhealthy: what listens on {address} does not speak HTTP\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("off", "admin_listen: is off, so there is nothing that could be asked for its health"),
+        ("127.0.0.1:0", "admin_listen: has port 0, and no other process knows which one was taken"),
+    ],
+)
+def test_healthcheck_needs_an_address_that_can_be_asked(address: str, sentence: str, run) -> None:
+    done = run("healthcheck", "--admin-listen", address)
+    assert (done.returncode, done.stdout, done.stderr) == (WRONG_USE, "", f"nanonets-proxy: {sentence}\n")

@@ -1,0 +1,177 @@
+import errno
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from nanonets_proxy.core.api_key import KeyUnusable
+from nanonets_proxy.keys.files import MAX_FILE_BYTES, os_fault
+from nanonets_proxy.keys.source import (
+    EnvironmentKey,
+    FileKey,
+    find_key_source,
+    missing_key_message,
+    secret_dirs,
+)
+
+
+def _key_file(directory: Path, text: str, name: str = "nanonets_api_key") -> Path:
+    directory.mkdir(exist_ok=True)
+    path = directory / name
+    path.write_text(text)
+    return path
+
+
+def test_the_environment_comes_before_the_secret_files(tmp_path: Path) -> None:
+    _key_file(tmp_path, "from-file")
+    source = find_key_source({"NANONETS_API_KEY": "from-env"}, api_key_file=None, dirs=[tmp_path])
+    assert isinstance(source, EnvironmentKey)
+    assert source.name == "env:NANONETS_API_KEY"
+    assert source.load().secrets()[-1] == b"from-env"
+
+
+def test_the_named_file_comes_before_the_secret_files(tmp_path: Path) -> None:
+    _key_file(tmp_path, "from-secret")
+    named = _key_file(tmp_path, "from-named", "key.txt")
+    source = find_key_source({}, api_key_file=named, dirs=[tmp_path])
+    assert source == FileKey(named)
+    assert source.load().secrets()[-1] == b"from-named"
+
+
+def test_the_first_secret_directory_that_has_the_key_counts(tmp_path: Path) -> None:
+    run, credentials = tmp_path / "run", tmp_path / "credentials"
+    second = _key_file(credentials, "from-credentials")
+    assert find_key_source({}, api_key_file=None, dirs=[run, credentials]) == FileKey(second)
+    first = _key_file(run, "from-run")
+    source = find_key_source({}, api_key_file=None, dirs=[run, credentials])
+    assert source == FileKey(first)
+    assert source.name == f"file:{first}"
+
+
+def test_a_systemd_credential_is_looked_for_after_the_container_secret() -> None:
+    assert secret_dirs({}) == (Path("/run/secrets"),)
+    assert secret_dirs({"CREDENTIALS_DIRECTORY": "/run/credentials/x"}) == (
+        Path("/run/secrets"),
+        Path("/run/credentials/x"),
+    )
+
+
+def test_no_source_is_none(tmp_path: Path) -> None:
+    assert find_key_source({}, api_key_file=None, dirs=[tmp_path, tmp_path / "missing"]) is None
+
+
+def test_a_key_in_the_environment_and_in_a_file_is_one_too_many() -> None:
+    with pytest.raises(KeyUnusable) as caught:
+        find_key_source({"NANONETS_API_KEY": "s3cret"}, api_key_file=Path("/k"), dirs=[])
+    assert str(caught.value) == (
+        "the API key of env:NANONETS_API_KEY competes with the key file /k "
+        "(NANONETS_API_KEY_FILE, api_key_file): keep one"
+    )
+
+
+def test_an_empty_variable_is_an_error_and_not_as_good_as_unset() -> None:
+    with pytest.raises(KeyUnusable, match=r"^the API key of env:NANONETS_API_KEY is empty$"):
+        find_key_source({"NANONETS_API_KEY": ""}, api_key_file=None, dirs=[])
+
+
+def test_a_file_is_read_anew_by_each_load(tmp_path: Path) -> None:
+    path = _key_file(tmp_path, "first\n")
+    source = FileKey(path)
+    first = source.load()
+    path.write_text("second\n")
+    assert source.load() != first
+    assert source.load().secrets()[-1] == b"second"
+
+
+def _missing(path: Path) -> None:
+    del path
+
+
+def _directory(path: Path) -> None:
+    path.mkdir()
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _dangling(path: Path) -> None:
+    path.symlink_to(path.with_name("nowhere"))
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def _large(path: Path) -> None:
+    path.write_bytes(b"k" * (MAX_FILE_BYTES + 1))
+
+
+def _empty(path: Path) -> None:
+    path.write_text("\n")
+
+
+def _not_ascii(path: Path) -> None:
+    path.write_bytes(b"secr\xe9t")
+
+
+@pytest.mark.parametrize(
+    ("make", "fault"),
+    [
+        (_missing, "cannot be had: the file does not exist"),
+        (_dangling, "cannot be had: the file does not exist"),
+        (_directory, "cannot be had: the file is a directory"),
+        (_fifo, "cannot be had: the file is not a regular file"),
+        (_loop, "cannot be had: the file cannot be read: too many levels of symbolic links"),
+        (_large, "cannot be had: the file is larger than 64 KiB"),
+        (_empty, "is empty"),
+        (_not_ascii, "has characters that are not ASCII"),
+    ],
+)
+def test_a_bad_key_file_is_one_clear_sentence(make, fault: str, tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    make(path)
+    started = time.monotonic()
+    with pytest.raises(KeyUnusable) as caught:
+        FileKey(path).load()
+    assert str(caught.value) == f"the API key of file:{path} {fault}"
+    assert time.monotonic() - started < 5, "a FIFO without a writer must not be waited for"
+
+
+def test_a_refusal_of_the_system_is_said_in_its_own_words() -> None:
+    assert os_fault(PermissionError(errno.EACCES, "Permission denied")) == "cannot be read: permission denied"
+    assert os_fault(OSError(errno.EIO, "Input/output error")) == "cannot be read: input/output error"
+    assert os_fault(OSError()) == "cannot be read: unknown fault"
+
+
+def test_a_name_with_a_null_byte_is_one_clear_sentence() -> None:
+    with pytest.raises(KeyUnusable, match="is not a file name: it has a null byte in it"):
+        FileKey(Path("a\0b")).load()
+
+
+def test_a_dangling_secret_link_is_reported_and_not_passed_over(tmp_path: Path) -> None:
+    _dangling(tmp_path / "nanonets_api_key")
+    source = find_key_source({}, api_key_file=None, dirs=[tmp_path])
+    assert source is not None
+    with pytest.raises(KeyUnusable, match="does not exist"):
+        source.load()
+
+
+def test_without_a_key_the_message_names_every_way_and_the_sandbox() -> None:
+    message = missing_key_message({})
+    for way in (
+        "set NANONETS_API_KEY,",
+        "NANONETS_API_KEY_FILE",
+        "/run/secrets/nanonets_api_key",
+        "$CREDENTIALS_DIRECTORY/nanonets_api_key",
+        "nanonets-proxy serve --sandbox",
+    ):
+        assert way in message
+
+
+@pytest.mark.parametrize("name", ["NANONETS_APIKEY", "nanonets_api_key", "NANONET_API_KEY"])
+def test_a_variable_that_is_nearly_right_is_named_without_its_value(name: str) -> None:
+    message = missing_key_message({name: "s3cret", "NANONETS_MODEL": "m"})
+    assert f"({name} is set: did you mean NANONETS_API_KEY?)" in message
+    assert "s3cret" not in message

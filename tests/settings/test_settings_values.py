@@ -1,0 +1,441 @@
+"""What each setting takes, and the exact sentence for what it does not."""
+
+import datetime as dt
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from nanonets_proxy.core.addresses import (
+    EgressProxy,
+    Origin,
+    TcpListener,
+    UnixListener,
+    is_loopback,
+    parse_listener,
+)
+from nanonets_proxy.settings import (
+    Loaded,
+    Settings,
+    SettingsError,
+    load_settings,
+    verify_files,
+)
+from nanonets_proxy.settings.quantities import format_duration, format_size, parse_duration, parse_size
+
+NO_CONFIG = Path("/nonexistent/nanonets-proxy.toml")
+FORMS = "write 127.0.0.1:8080, [::1]:8080, :8080 for all interfaces, or unix:/path?mode=0660"
+SIZES = "write bytes, or 512KiB, 64MiB, 1GB"
+TIMES = "write seconds, or 500ms, 30s, 5m, 1h"
+
+
+def load(**given: Any) -> Loaded[Settings]:
+    """As if every value came from the environment."""
+    environ = {f"NANONETS_PROXY_{name.upper()}": value for name, value in given.items()}
+    return load_settings({}, environ, dirs=[], default_config=NO_CONFIG)
+
+
+def problems(**given: Any) -> tuple[str, ...]:
+    with pytest.raises(SettingsError) as caught:
+        load(**given)
+    assert str(caught.value) == "\n".join(caught.value.problems)
+    return caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("listen", "", "must name at least one address"),
+        ("listen", "8080", f"'8080' has no port: {FORMS}"),
+        ("listen", "127.0.0.1", f"'127.0.0.1' has no port: {FORMS}"),
+        (
+            "listen",
+            "127.0.0.1:65536",
+            f"'127.0.0.1:65536' has no port from 0 to 65535 behind the last colon: {FORMS}",
+        ),
+        (
+            "listen",
+            "127.0.0.1:http",
+            f"'127.0.0.1:http' has no port from 0 to 65535 behind the last colon: {FORMS}",
+        ),
+        ("listen", "::1:8080", f"'::1:8080' needs brackets around its IPv6 address: {FORMS}"),
+        ("listen", "[127.0.0.1]:1", f"'[127.0.0.1]:1' has no IPv6 address in its brackets: {FORMS}"),
+        ("listen", "127.0.0.256:1", f"'127.0.0.256:1' has no address or host name before the port: {FORMS}"),
+        (
+            "listen",
+            "http://127.0.0.1:1",
+            f"'http://127.0.0.1:1' needs brackets around its IPv6 address: {FORMS}",
+        ),
+        ("listen", "127.0.0.1:1,,127.0.0.1:2", "has an empty item in its list"),
+        ("listen", "unix:socket", "'unix:socket' needs an absolute path: write unix:/path?mode=0660"),
+        (
+            "listen",
+            "unix:/s?mode=888",
+            "'unix:/s?mode=888' has an option that is not mode=0660: write unix:/path?mode=0660",
+        ),
+        (
+            "listen",
+            "unix:/s?owner=me",
+            "'unix:/s?owner=me' has an option that is not mode=0660: write unix:/path?mode=0660",
+        ),
+        (
+            "listen",
+            f"unix:/{'s' * 103}",
+            f"'unix:/{'s' * 103}' is too long: a socket's path has at most 103 bytes",
+        ),
+        ("admin_listen", "", "must name at least one address"),
+        ("admin_listen", "none", f"'none' has no port: {FORMS}"),
+        ("allow_from", "10.0.0.1/8", "'10.0.0.1/8' has bits behind its prefix: write 10.0.0.0/8"),
+        ("allow_from", "fd00::1/8", "'fd00::1/8' has bits behind its prefix: write fd00::/8"),
+        ("allow_from", "lan", "'lan' is no network: write 10.0.0.0/8, fd00::/8, or one address"),
+        (
+            "allowed_hosts",
+            "proxy:8080",
+            "'proxy:8080' is no host name: write proxy.example.com or *.example.com, without a port",
+        ),
+        ("allowed_hosts", "*", "'*' is no host name: write proxy.example.com or *.example.com, without a port"),
+        ("caller_header", "X Team", "'X Team' is no token: letters, digits and !#$%&'*+-.^_`|~ only"),
+        ("via", "a/b", "'a/b' is no token: letters, digits and !#$%&'*+-.^_`|~ only"),
+        ("upstream", "", "must start with https:// or http://"),
+        ("upstream", "app.nanonets.com", "must start with https:// or http://"),
+        ("upstream", "ftp://app.nanonets.com", "must start with https:// or http://"),
+        ("upstream", "https:app.nanonets.com", "must start with https:// or http://"),
+        (
+            "upstream",
+            "http://app.nanonets.com",
+            "must be https: plain http would show the key to the network, and is for loopback only",
+        ),
+        (
+            "upstream",
+            "http://localhost.example.com",
+            "must be https: plain http would show the key to the network, and is for loopback only",
+        ),
+        (
+            "upstream",
+            "https://s3cret:@app.nanonets.com",
+            "must not hold a user name: the key has its own settings, such as NANONETS_API_KEY",
+        ),
+        (
+            "upstream",
+            "https://app.nanonets.com/api/v4",
+            "must end behind the host and port: no path, query or fragment",
+        ),
+        ("upstream", "https://app.nanonets.com?", "must end behind the host and port: no path, query or fragment"),
+        ("upstream", "https://app.nanonets.com/#", "must end behind the host and port: no path, query or fragment"),
+        ("upstream", "https://", "has no host name or address that can be read"),
+        ("upstream", "https://127.1", "has no host name or address that can be read"),
+        ("upstream", "https://a b", "has no host name or address that can be read"),
+        ("upstream", "https://host:port", "is no URL: its host or port cannot be read"),
+        ("upstream", "https://host:0", "has the port 0, where nothing can answer"),
+        ("upstream", "https://[::1", "is no URL: its host or port cannot be read"),
+        ("egress_proxy", "https://proxy:3128", "must start with http://"),
+        ("egress_proxy", "socks5://u:s3cret@proxy:1080", "must start with http://"),
+        (
+            "egress_proxy",
+            "http://u:s3cret@proxy:3128/path",
+            "must end behind the host and port: no path, query or fragment",
+        ),
+        ("egress_proxy", "http://u:s3cret@proxy:what", "is no URL: its host or port cannot be read"),
+        ("connect_timeout", "soon", f"'soon' is no duration: {TIMES}"),
+        ("connect_timeout", "", f"'' is no duration: {TIMES}"),
+        ("connect_timeout", "5 weeks", f"'5 weeks' is no duration: {TIMES}"),
+        ("connect_timeout", "-1", f"'-1' is no duration: {TIMES}"),
+        ("connect_timeout", "nan", f"'nan' is no duration: {TIMES}"),
+        ("connect_timeout", "0", "must be at least 1ms, not '0'"),
+        ("connect_timeout", "366d", "must be at most 365 days, not '366d'"),
+        ("first_byte_timeout", "0s", "must be at least 1ms, not '0s'"),
+        ("idle_timeout", "0s", "must be at least 1ms, not '0s'"),
+        ("upstream_keep_alive", "0s", "must be at least 1ms, not '0s'"),
+        ("keep_alive", "0s", "must be at least 1ms, not '0s'"),
+        ("max_wait", "0s", "must be at least 1ms, not '0s'"),
+        ("drain_timeout", "0s", "must be at least 1ms, not '0s'"),
+        ("pool_size", "0", "must be between 1 and 16384, not 0"),
+        ("pool_size", "many", "'many' is no whole number"),
+        ("pool_size", "1.5", "'1.5' is no whole number"),
+        ("max_waiting", "1000001", "must be between 1 and 1000000, not 1000001"),
+        ("body_memory", "1XB", f"'1XB' is no size: {SIZES}"),
+        ("body_memory", "-1", f"'-1' is no size: {SIZES}"),
+        ("body_memory", "0.3B", "must be a whole number of bytes, not '0.3B'"),
+        ("body_memory_total", "", f"'' is no size: {SIZES}"),
+        ("spool_total", "9000000TiB", "must be a whole number of bytes, not '9000000TiB'"),
+        ("replay_limit", "big", f"'big' is no size: {SIZES}"),
+        ("scopes", "POST", "scope rule: 'POST' does not read METHOD /path -> scope"),
+        ("server_timing", "maybe", "must be true or false, not 'maybe'"),
+        ("sandbox", "", "must be true or false, not ''"),
+        ("log_format", "xml", "must be auto, json or console, not 'xml'"),
+        ("log_level", "DEBUG", "must be debug, info, warning or error, not 'DEBUG'"),
+        ("ca_file", "a\0b", "is not a file name: it has a null byte in it"),
+    ],
+)
+def test_a_bad_value_is_one_sentence_that_names_setting_and_source(name: str, text: str, sentence: str) -> None:
+    (problem,) = problems(**{name: text})
+    assert problem == f"{name}: {sentence} (environment NANONETS_PROXY_{name.upper()})"
+    assert "s3cret" not in problem
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("listen = 8080", "listen: must be a text or a list of texts"),
+        ("listen = [8080]", "listen: must be a text or a list of texts"),
+        ("admin_listen = true", "admin_listen: must be a text or a list of texts"),
+        ("upstream = 1", "upstream: must be a text, not 1"),
+        ("egress_proxy = 1", "egress_proxy: must be a text"),
+        ("max_wait = true", f"max_wait: True is no duration: {TIMES}"),
+        ("max_wait = inf", "max_wait: must be at most 365 days, not inf"),
+        ("max_wait = nan", "max_wait: must be at most 365 days, not nan"),
+        ("body_memory = 1.0", f"body_memory: 1.0 is no size: {SIZES}"),
+        ("body_memory = true", f"body_memory: True is no size: {SIZES}"),
+        ("pool_size = true", "pool_size: True is no whole number"),
+        ("sandbox = 2", "sandbox: must be true or false, not 2"),
+        ("log_level = ['info']", "log_level: must be debug, info, warning or error, not ['info']"),
+        ("via = {}", "via: must be a text, not {}"),
+    ],
+)
+def test_a_toml_value_of_the_wrong_type_is_one_sentence(line: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(f"{line}\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings({}, {}, dirs=[], default_config=path)
+    assert caught.value.problems == (f"{sentence} ({path})",)
+
+
+# --- values that go together, and such that do not ---------------------------------------------
+
+
+@pytest.mark.parametrize("address", [":8080", "0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080", "proxy.local:8080"])
+@pytest.mark.parametrize("name", ["listen", "admin_listen"])
+def test_listening_beyond_this_machine_needs_to_know_who_may_call(name: str, address: str) -> None:
+    (problem,) = problems(**{name: address})
+    assert problem == (
+        f"{name}: {address} can be reached from other machines (environment NANONETS_PROXY_{name.upper()}), "
+        "and allow_from names none that may call: set allow_from, such as 10.0.0.0/8, or listen on 127.0.0.1"
+    )
+    assert load(**{name: address, "allow_from": "10.0.0.0/8"}).settings.allow_from == (ip_network("10.0.0.0/8"),)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "127.9.9.9:1", "[::1]:1", "localhost:1", "unix:/s"])
+def test_listening_on_this_machine_needs_no_networks(address: str) -> None:
+    assert load(listen=address, admin_listen="off").settings.listen[0].is_local
+
+
+def test_one_address_cannot_serve_callers_and_admins() -> None:
+    assert problems(admin_listen="127.0.0.1:8080") == (
+        "admin_listen: 127.0.0.1:8080 is taken already by listen (default)",
+    )
+    assert problems(listen="unix:/s,unix:/s?mode=0600") == (
+        "listen: unix:/s?mode=0600 is taken already by listen (environment NANONETS_PROXY_LISTEN)",
+    )
+    assert load(listen="127.0.0.1:0,127.0.0.1:0", admin_listen="127.0.0.1:0").settings.listen
+
+
+def test_an_egress_proxy_goes_with_https_only() -> None:
+    (problem,) = problems(egress_proxy="http://u:s3cret@proxy:3128", upstream="http://127.0.0.1:1")
+    assert problem == (
+        "egress_proxy: is for an https upstream only (environment NANONETS_PROXY_EGRESS_PROXY); "
+        "upstream (environment NANONETS_PROXY_UPSTREAM) is http://127.0.0.1:1"
+    )
+
+
+@pytest.mark.parametrize("bound", ["body_memory_total", "replay_limit"])
+def test_one_bodys_memory_fits_into_what_bounds_it(bound: str) -> None:
+    (problem,) = problems(**{"body_memory": "2MiB", bound: "1MiB"})
+    assert problem == (
+        f"body_memory: is larger than {bound} (environment NANONETS_PROXY_{bound.upper()}) allows "
+        "(environment NANONETS_PROXY_BODY_MEMORY)"
+    )
+
+
+# --- what good values become -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "listener"),
+    [
+        ("127.0.0.1:8080", TcpListener("127.0.0.1", 8080)),
+        ("[::1]:8080", TcpListener("::1", 8080)),
+        (":0", TcpListener("", 0)),
+        ("LocalHost:1", TcpListener("localhost", 1)),
+        ("unix:/run/proxy.sock", UnixListener("/run/proxy.sock", 0o660)),
+        ("unix:/run/proxy.sock?mode=0600", UnixListener("/run/proxy.sock", 0o600)),
+        ("unix:/run/proxy.sock?mode=777", UnixListener("/run/proxy.sock", 0o777)),
+    ],
+)
+def test_a_listening_address_reads_back_from_its_own_text(text: str, listener: object) -> None:
+    assert parse_listener(text) == listener
+    assert parse_listener(str(listener)) == listener
+
+
+def test_several_addresses_come_as_a_list_with_commas() -> None:
+    settings = load(listen=" 127.0.0.1:1 , [::1]:2,unix:/s").settings
+    assert settings.listen == (TcpListener("127.0.0.1", 1), TcpListener("::1", 2), UnixListener("/s"))
+
+
+def test_the_admin_listener_can_be_off() -> None:
+    assert load(admin_listen="off").settings.admin_listen == ()
+    assert Settings(admin_listen=False).admin_listen == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "origin", "authority"),
+    [
+        ("https://app.nanonets.com", Origin("https", "app.nanonets.com", 443), "app.nanonets.com"),
+        ("https://APP.nanonets.com:443/", Origin("https", "app.nanonets.com", 443), "app.nanonets.com"),
+        ("HTTPS://[2001:db8::1]:8443", Origin("https", "2001:db8::1", 8443), "[2001:db8::1]:8443"),
+        ("http://localhost", Origin("http", "localhost", 80), "localhost"),
+        ("http://127.0.0.1:8090", Origin("http", "127.0.0.1", 8090), "127.0.0.1:8090"),
+        ("http://[::1]:8090", Origin("http", "::1", 8090), "[::1]:8090"),
+    ],
+)
+def test_the_upstream_becomes_an_origin(text: str, origin: Origin, authority: str) -> None:
+    settings = load(upstream=text).settings
+    assert (settings.upstream, settings.upstream.authority) == (origin, authority)
+    assert authority in settings.upstream.authorities
+    assert settings.upstream.tls == text.lower().startswith("https")
+
+
+def test_the_egress_proxys_user_is_decoded_and_never_shown() -> None:
+    proxy = load(egress_proxy="http://us%40er:s3%3Acret@proxy.example.com:3128").settings.egress_proxy
+    assert proxy == EgressProxy("proxy.example.com", 3128, b"us@er:s3:cret")
+    assert proxy.authorization() == b"Basic dXNAZXI6czM6Y3JldA=="
+    assert proxy.secrets() == (b"dXNAZXI6czM6Y3JldA", b"s3:cret")
+    assert str(proxy) == "http://***@proxy.example.com:3128"
+    assert "cret" not in repr(proxy)
+
+
+def test_an_egress_proxy_without_a_user_has_no_credentials() -> None:
+    proxy = load(egress_proxy="http://[::1]").settings.egress_proxy
+    assert proxy == EgressProxy("::1", 80)
+    assert (proxy.authorization(), proxy.secrets(), str(proxy)) == (None, (), "http://[::1]:80")
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("", False), ("::", False)]
+)
+def test_loopback_is_told_by_address_or_by_localhost(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("300", 300), ("300s", 300), ("5m", 300), ("1.5 h", 5400), ("500ms", 0.5), (".5", 0.5), (2, 2), ("1d", 86400)],
+)
+def test_a_duration_is_seconds_or_a_number_with_a_unit(value: str | int, seconds: float) -> None:
+    assert parse_duration(value) == seconds
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [("64MiB", 2**26), ("1GB", 10**9), ("1.5kib", 1536), ("10", 10), ("10 B", 10), (5, 5), ("0", 0)],
+)
+def test_a_size_is_bytes_or_a_number_with_a_unit(value: str | int, size: int) -> None:
+    assert parse_size(value) == size
+
+
+@given(st.floats(0.001, 365 * 86400))
+def test_every_duration_reads_back_from_its_own_text(seconds: float) -> None:
+    assert parse_duration(format_duration(seconds)) == seconds
+
+
+@given(st.integers(0, 2**52))
+def test_every_size_reads_back_from_its_own_text(size: int) -> None:
+    assert parse_size(format_size(size)) == size
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [("true", True), ("ON", True), ("1", True), ("no", False), ("0", False)]
+)
+def test_a_switch_takes_the_usual_words(word: str, value: bool) -> None:
+    assert load(server_timing=word).settings.server_timing is value
+
+
+def test_hosts_are_lower_case_and_scopes_keep_their_text() -> None:
+    settings = load(allowed_hosts="Proxy.Example.COM,*.example.org", scopes="GET /a/{b} -> c:{b}").settings
+    assert settings.allowed_hosts == ("proxy.example.com", "*.example.org")
+    assert settings.scopes == ("GET /a/{b} -> c:{b}",)
+
+
+def test_an_empty_text_is_no_file_no_proxy_and_an_empty_list() -> None:
+    settings = load(
+        ca_file="", egress_proxy="", api_key_file="", spool_dir="", allow_from="", allowed_hosts=""
+    ).settings
+    assert settings == Settings()
+
+
+def test_a_path_may_start_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert load(ca_file="~/ca.pem").settings.ca_file == Path("/home/someone/ca.pem")
+
+
+def test_settings_are_constant_and_know_no_other_names() -> None:
+    with pytest.raises(ValidationError):
+        Settings().via = "x"
+    with pytest.raises(ValidationError):
+        Settings(vias="x")
+    with pytest.raises(ValidationError) as caught:
+        Settings(egress_proxy="ftp://u:s3cret@proxy")
+    assert "s3cret" not in str(caught.value)
+
+
+# --- what the settings point to ----------------------------------------------------------------
+
+
+def test_a_file_of_certificates_and_a_writable_directory_are_fine(tmp_path: Path) -> None:
+    ca_file = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(ca_file))
+    loaded = load(ca_file=str(ca_file), spool_dir=str(tmp_path))
+    verify_files(loaded)
+    assert loaded.settings.spool_path() == tmp_path
+
+
+def test_without_a_spool_dir_the_systems_temporary_directory_is_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert load().settings.spool_path() == tmp_path
+
+
+def test_files_that_cannot_be_used_are_one_sentence_each(tmp_path: Path) -> None:
+    no_pem = tmp_path / "no.pem"
+    no_pem.write_text("hello")
+    missing = tmp_path / "missing"
+
+    def faults(**given: str) -> tuple[str, ...]:
+        with pytest.raises(SettingsError) as caught:
+            verify_files(load(**given))
+        return caught.value.problems
+
+    source = "(environment NANONETS_PROXY_CA_FILE)"
+    spool_source = "(environment NANONETS_PROXY_SPOOL_DIR)"
+    assert faults(ca_file=str(no_pem)) == (f"ca_file: {no_pem} holds no PEM certificates {source}",)
+    assert faults(ca_file=str(missing), spool_dir=str(missing)) == (
+        f"ca_file: {missing} does not exist {source}",
+        f"spool_dir: {missing} cannot hold bodies: no such file or directory {spool_source}",
+    )
+    assert faults(spool_dir=str(no_pem)) == (
+        f"spool_dir: {no_pem} cannot hold bodies: not a directory {spool_source}",
+    )
+
+
+def test_a_file_of_revocations_alone_is_no_file_of_authorities(tmp_path: Path) -> None:
+    now = dt.datetime.now(dt.UTC)
+    revocations = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")]))
+        .last_update(now)
+        .next_update(now + dt.timedelta(days=1))
+        .sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    )
+    ca_file = tmp_path / "crl.pem"
+    ca_file.write_bytes(revocations.public_bytes(serialization.Encoding.PEM))
+    with pytest.raises(SettingsError, match="holds no PEM certificates"):
+        verify_files(load(ca_file=str(ca_file)))
