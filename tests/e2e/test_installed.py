@@ -1,0 +1,68 @@
+"""The program as its user starts it; run against the installed wheel too (see NANONETS_PROXY_COMMAND)."""
+
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import nanonets_proxy
+from support.process import ANY_PORTS, COMMAND, environment, proxy_to, running, sandbox
+
+Call = Callable[..., tuple[int, dict[str, str], Any]]
+
+
+def run(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*COMMAND, *arguments], env=environment(**env), capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def test_the_version_is_the_packages() -> None:
+    assert run("--version").stdout == f"nanonets-proxy {nanonets_proxy.__version__}\n"
+
+
+def test_without_a_command_it_serves_with_the_key_injected(call: Call) -> None:
+    with (
+        sandbox() as upstream,
+        running([*ANY_PORTS, "--upstream", upstream], environment(NANONETS_API_KEY="sandbox-test-key")) as proxy,
+    ):
+        status, headers, body = call(f"{proxy.url}/api/v4/workflows")
+        assert (status, body) == (200, {"workflows": []})
+        assert headers["server-timing"].startswith("queue;dur=")
+
+
+def test_the_embedded_sandbox_needs_no_key_and_says_what_it_is(call: Call) -> None:
+    with running(["serve", "--sandbox", *ANY_PORTS], environment()) as proxy:
+        status, _, body = call(f"{proxy.url}/api/v4/workflows")
+        assert (status, body) == (200, {"workflows": []})
+        assert proxy.end() == 0
+    assert b"SANDBOX" in proxy.stderr
+    assert f"curl {proxy.url}/api/v4/workflows".encode() in proxy.stderr
+
+
+def test_check_walks_through_to_an_accepted_key() -> None:
+    with sandbox() as upstream:
+        good = run("check", "--upstream", upstream, NANONETS_API_KEY="sandbox-test-key")
+        bad = run("check", "--upstream", upstream, NANONETS_API_KEY="another-key")
+    assert good.returncode == 0
+    assert [line.split()[0] for line in good.stdout.splitlines()] == ["ok"] * 4
+    assert bad.returncode == 1
+    assert bad.stdout.splitlines()[-1].startswith("fail  key accepted")
+    assert "another-key" not in bad.stdout + bad.stderr
+
+
+def test_healthcheck_asks_the_running_proxy() -> None:
+    with sandbox() as upstream, proxy_to(upstream) as proxy:
+        address = proxy.admin_url.removeprefix("http://")
+        healthy = run("healthcheck", "--admin-listen", address)
+    gone = run("healthcheck", "--admin-listen", address)
+    assert (healthy.returncode, gone.returncode) == (0, 1)
+
+
+def test_readiness_and_metrics_are_on_the_admin_listener(call: Call) -> None:
+    with sandbox() as upstream, proxy_to(upstream) as proxy:
+        call(f"{proxy.url}/api/v4/workflows")
+        assert call(f"{proxy.admin_url}/readyz")[::2] == (200, {"status": "ready"})
+        assert call(f"{proxy.admin_url}/livez")[::2] == (200, {"status": "alive"})
+        metrics = call(f"{proxy.admin_url}/metrics")[2].decode()
+        assert 'nanonets_proxy_requests_total{method="GET",status="2xx"} 1.0' in metrics
+        assert call(f"{proxy.admin_url}/readyz", Host="rebound.example")[0] == 403

@@ -1,0 +1,130 @@
+"""Signals, addresses and secrets of the real process."""
+
+import base64
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.process import ANY_PORTS, COMMAND, environment, proxy_to, running, sandbox
+
+Call = Callable[..., tuple[int, dict[str, str], Any]]
+KEY = 'secret"key\\of-the-test'
+
+
+def test_sighup_reads_a_changed_key_file(call: Call, tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text("an-old-key\n")
+    with (
+        sandbox(key="the-new-key") as upstream,
+        running(
+            ["serve", *ANY_PORTS, "--upstream", upstream, "--api-key-file", str(key_file)], environment()
+        ) as proxy,
+    ):
+        assert call(f"{proxy.url}/api/v4/workflows")[0] == 401
+        key_file.write_text("the-new-key\n")
+        proxy.process.send_signal(signal.SIGHUP)
+        assert proxy.wait_for("reloaded")["changed"] is True
+        assert call(f"{proxy.url}/api/v4/workflows")[0] == 200
+
+
+def test_a_missing_key_file_at_sighup_keeps_the_old_key(call: Call, tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text("the-key\n")
+    with (
+        sandbox(key="the-key") as upstream,
+        running(
+            ["serve", *ANY_PORTS, "--upstream", upstream, "--api-key-file", str(key_file)], environment()
+        ) as proxy,
+    ):
+        proxy.wait_for("started")
+        key_file.unlink()
+        proxy.process.send_signal(signal.SIGHUP)
+        assert str(key_file) in proxy.wait_for("reload_failed")["reason"]
+        assert call(f"{proxy.url}/api/v4/workflows")[0] == 200
+
+
+def test_a_second_signal_ends_at_once() -> None:
+    with sandbox("--latency", "60") as upstream, proxy_to(upstream) as proxy:
+        host, port = proxy.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as caller:
+            caller.sendall(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            while b"nanonets_proxy_in_flight 1.0" not in _metrics(proxy.admin_url):
+                pass
+            proxy.process.send_signal(signal.SIGINT)
+            proxy.wait_for("draining", in_flight=1)
+            assert proxy.end(signal.SIGINT) == 128 + signal.SIGINT
+
+
+def _metrics(admin_url: str) -> bytes:
+    host, port = admin_url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as admin:
+        admin.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        return b"".join(iter(lambda: admin.recv(65536), b""))
+
+
+def test_a_busy_port_is_one_sentence_and_exit_code_2() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        address = f"127.0.0.1:{busy.getsockname()[1]}"
+        done = subprocess.run(
+            [*COMMAND, "serve", "--sandbox", "--listen", address, "--admin-listen", "off"],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == f"nanonets-proxy: listen: {address} is already in use\n"
+
+
+def test_a_unix_socket_is_served_and_its_file_removed(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.sock"
+    with (
+        sandbox() as upstream,
+        running(
+            ["serve", "--listen", f"unix:{path}?mode=0600", "--admin-listen", "off", "--upstream", upstream],
+            environment(NANONETS_API_KEY="sandbox-test-key"),
+        ) as proxy,
+    ):
+        proxy.wait_for("started")
+        assert path.stat().st_mode & 0o777 == 0o600
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(str(path))
+            caller.sendall(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            answer = b"".join(iter(lambda: caller.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert proxy.wait_for("request")["caller"] == f"unix:uid={os.getuid()}"
+        assert proxy.end() == 0
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("planted_in", ["path", "query", "header"])
+def test_the_key_is_nowhere_in_logs_metrics_and_command_line(call: Call, planted_in: str) -> None:
+    planted = KEY if planted_in != "query" else base64.b64encode(f"{KEY}:".encode()).decode()
+    quoted = planted.replace('"', "%22").replace("\\", "%5C")
+    with sandbox(key=KEY) as upstream, proxy_to(upstream, "--caller-header", "X-Caller", key=KEY) as proxy:
+        target = {
+            "path": f"/api/v4/{quoted}",
+            "query": f"/api/v4/workflows?{quoted}",
+            "header": "/api/v4/workflows",
+        }
+        headers = {"X_Caller": planted} if planted_in == "header" else {}
+        call(f"{proxy.url}{target[planted_in]}", **headers)
+        metrics = _metrics(proxy.admin_url)
+        command_line = Path(f"/proc/{proxy.process.pid}/cmdline").read_bytes()
+        proxy.wait_for("request")
+        assert proxy.end() == 0
+    shown = proxy.stdout + proxy.stderr + metrics + command_line
+    for form in (
+        KEY.encode(),
+        KEY.replace('"', '\\"').encode(),
+        quoted.encode(),
+        base64.b64encode(KEY.encode())[:16],
+    ):
+        assert form not in shown

@@ -1,0 +1,89 @@
+"""Many callers at once: behind a limit, and while the proxy is told to end."""
+
+import asyncio
+import signal
+from typing import Any
+
+import aiohttp
+
+from support.process import proxy_to, sandbox
+
+
+async def test_200_callers_behind_20_per_2_s_see_not_one_429() -> None:
+    with sandbox("--limit", "20/2s") as upstream, proxy_to(upstream) as proxy:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+            async def caller() -> int:
+                async with session.get(f"{proxy.url}/api/v4/workflows") as answer:
+                    await answer.read()
+                    return answer.status
+
+            statuses = await asyncio.gather(*(caller() for _ in range(200)))
+            async with session.get(f"{upstream}/sandbox/stats") as answer:
+                stats: dict[str, Any] = await answer.json()
+    assert statuses == [200] * 200
+    assert stats["admitted"] == 200
+
+
+async def test_uploads_refused_by_the_limit_arrive_whole() -> None:
+    async def upload(session: aiohttp.ClientSession, url: str, number: int) -> bool:
+        content = b"%PDF" + number.to_bytes(2, "big") * 100_000
+        form = aiohttp.FormData()
+        form.add_field("file", content, filename=f"{number}.pdf")
+        async with session.post(f"{url}/api/v2/OCR/Model/m/LabelFile/", data=form) as answer:
+            body = await answer.json()
+            return answer.status == 200 and body["files"][0]["size"] == len(content)
+
+    with sandbox("--limit", "8/1s") as upstream, proxy_to(upstream, "--body-memory", "64KiB") as proxy:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            assert all(await asyncio.gather(*(upload(session, proxy.url, number) for number in range(24))))
+
+
+async def raw_get(host: str, port: int) -> bytes:
+    """All bytes of one answer on a connection of its own, or what came until it ended."""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        return await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def test_sigterm_under_load_leaves_no_answer_half_sent() -> None:
+    with sandbox("--limit", "none", "--latency", "0.2") as upstream, proxy_to(upstream) as proxy:
+        host, port = proxy.url.removeprefix("http://").split(":")
+        answers: list[bytes] = []
+        refused = 0
+        busy, ended = asyncio.Event(), asyncio.Event()
+
+        async def caller() -> None:
+            nonlocal refused
+            while not ended.is_set():
+                try:
+                    answers.append(await raw_get(host, int(port)))
+                except ConnectionRefusedError:
+                    refused += 1
+                    return
+                if len(answers) == 100:
+                    busy.set()
+
+        callers = [asyncio.create_task(caller()) for _ in range(50)]
+        await busy.wait()
+        code = await asyncio.to_thread(proxy.end, signal.SIGTERM)
+        ended.set()
+        await asyncio.gather(*callers)
+    assert code == 0
+    assert refused > 0
+    whole = [answer for answer in answers if answer]
+    assert all(answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 503 ")) for answer in whole)
+    assert all(answer.endswith((b'{"workflows": []}', b"}")) for answer in whole)
+    assert all(_is_whole(answer) for answer in whole)
+    assert proxy.wait_for("stopped")["cut_off"] == 0
+
+
+def _is_whole(answer: bytes) -> bool:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    return len(body) == int(length.split(b":")[1])
