@@ -31,6 +31,13 @@ class KeyVerdict(enum.Enum):
     UNKNOWN = "unknown"
 
 
+def verdict_of(status: int) -> KeyVerdict:
+    """401 refuses the key. Only success proves it: an upstream may answer otherwise before it looks at the key."""
+    if status == 401:
+        return KeyVerdict.REFUSED
+    return KeyVerdict.ACCEPTED if 200 <= status < 300 else KeyVerdict.UNKNOWN
+
+
 class Purpose(enum.Enum):
     """Why a request goes out with a key."""
 

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from nanonets_proxy.core.addresses import Listener, TcpListener
 from nanonets_proxy.keys.files import os_fault
 from nanonets_proxy.keys.source import KEY_FILE_VARIABLE, secret_dirs
+from nanonets_proxy.settings.base import ProgramSettings
 from nanonets_proxy.settings.errors import SettingsError
-from nanonets_proxy.settings.model import ProgramSettings, SandboxSettings, Settings
+from nanonets_proxy.settings.model import SandboxSettings, Settings
 from nanonets_proxy.settings.sources import (
     DEFAULT_CONFIG,
     Given,
