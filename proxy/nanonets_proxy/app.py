@@ -26,7 +26,7 @@ from nanonets_proxy.core.key_records import FoundKey
 from nanonets_proxy.core.keyring import KeyringPolicy
 from nanonets_proxy.core.scopes import ScopeRule, ScopeTable
 from nanonets_proxy.downstream.handler import Handler, HandlerPolicy, Services
-from nanonets_proxy.downstream.listeners import ListenFailed, describe, open_sockets, remove_file
+from nanonets_proxy.downstream.listeners import ListenFailed, close_sockets, describe, open_sockets, remove_file
 from nanonets_proxy.downstream.server import CallerServer
 from nanonets_proxy.downstream.waiting import WaitingRoom
 from nanonets_proxy.keys.keeper import KeeperPolicy, KeeperServices, KeyKeeper
@@ -88,7 +88,8 @@ class Proxy:
         )
         services = Services(
             origin=origin,
-            guard=_guard(settings),
+            # Clients with a proxy variable keep the upstream's own name in Host; no stranger can register it.
+            guard=_guard(settings, origin.host),
             scopes=ScopeTable([ScopeRule.parse(rule) for rule in settings.scopes]),
             room=self._room,
             store=self._store,
@@ -181,8 +182,7 @@ class Program:
                 opened += proxy.open()
             self._admin_sockets = open_sockets("admin_listen", self._settings.admin_listen)
         except ListenFailed:
-            for sock in opened:
-                sock.close()
+            close_sockets(opened)
             raise
         self.admin_addresses = [describe(sock) for sock in self._admin_sockets]
         await self._admin.setup()
@@ -196,9 +196,9 @@ class Program:
         for proxy in self.proxies:
             await proxy.reload()
 
-    async def stop(self) -> None:
+    async def stop(self, drain_timeout_s: float) -> None:
         _remove_files(self._admin_sockets)
-        await asyncio.gather(*(proxy.stop(self._settings.drain_timeout) for proxy in self.proxies))
+        await asyncio.gather(*(proxy.stop(drain_timeout_s) for proxy in self.proxies))
         await self._admin.cleanup()
 
 
@@ -208,8 +208,8 @@ def _remove_files(sockets: Sequence[socket.socket]) -> None:
             remove_file(sock)
 
 
-def _guard(settings: Settings) -> Guard:
-    return Guard(GuardPolicy(settings.allow_from, settings.allowed_hosts))
+def _guard(settings: Settings, *hosts: str) -> Guard:
+    return Guard(GuardPolicy(settings.allow_from, (*settings.allowed_hosts, *hosts)))
 
 
 def _keeper_policy(settings: Settings) -> KeeperPolicy:

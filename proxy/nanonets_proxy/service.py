@@ -34,6 +34,7 @@ _WRONG_USE: Final = 2
 _KILLED_BY: Final = 128  # and the signal's number: how a shell tells such an end
 _SANDBOX_STOP_S: Final = 1.0
 _PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
+_ALL_INTERFACES: Final = ("0.0.0.0", "[::]")  # noqa: S104 - compared, not bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ async def _serve(settings: Settings, environments: Sequence[Environment], redact
         if own.egress_proxy is not None:
             redactor.add(own.egress_proxy.secrets())
         proxies.append(Proxy(environment.name, own, own.upstream, environment.key, redactor.add))
-    await _until_stopped(Program(settings, proxies), _stop_signals())
+    await _until_stopped(Program(settings, proxies), settings, _stop_signals())
 
 
 async def _serve_with_sandbox(settings: Settings, sandbox: SandboxSettings, redactor: Redactor) -> None:
@@ -100,13 +101,15 @@ async def _serve_with_sandbox(settings: Settings, sandbox: SandboxSettings, reda
     source = EnvironmentKey(ApiKey.parse(key, "sandbox"))
     proxy = Proxy("", settings, Origin("http", host, int(port)), KeyInUse(source, source.read()), redactor.add)
     try:
-        await _until_stopped(Program(settings, [proxy]), stopping, on_start=lambda: _announce_sandbox(proxy))
+        await _until_stopped(
+            Program(settings, [proxy]), settings, stopping, on_start=lambda: _announce_sandbox(proxy)
+        )
     finally:
         await runner.cleanup()
 
 
 async def _until_stopped(
-    program: Program, stopping: asyncio.Event, on_start: Callable[[], None] | None = None
+    program: Program, settings: Settings, stopping: asyncio.Event, on_start: Callable[[], None] | None = None
 ) -> None:
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()  # the loop itself holds tasks only weakly
@@ -132,7 +135,7 @@ async def _until_stopped(
     if on_start is not None:
         on_start()
     await stopping.wait()
-    await program.stop()
+    await program.stop(settings.drain_timeout)
 
 
 async def _serve_sandbox(settings: SandboxSettings) -> None:
@@ -178,9 +181,11 @@ def _announce_sandbox(proxy: Proxy) -> None:
 
 
 def _url(address: str) -> str:
-    return (
-        f"http://{address}" if not address.startswith("unix:") else f"--unix-socket {address[5:]} http://localhost"
-    )
+    """What to give curl. All interfaces are no address to call: localhost is one of them, in a container too."""
+    if address.startswith("unix:"):
+        return f"--unix-socket {address[5:]} http://localhost"
+    host, _, port = address.rpartition(":")
+    return f"http://{'localhost' if host in _ALL_INTERFACES else host}:{port}"
 
 
 def _stop_signals() -> asyncio.Event:

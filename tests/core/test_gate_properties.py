@@ -67,13 +67,16 @@ class TheGate(RuleBasedStateMachine):
 
     # --- callers ------------------------------------------------------------------------------
 
-    @rule(scope=st.sampled_from(SCOPES), wait_s=st.sampled_from([0.0, 0.5, 10.0, 300.0, math.inf]))
-    def arrive(self, scope: str, wait_s: float) -> None:
+    @rule(
+        scope=st.sampled_from(SCOPES),
+        waits_s=st.lists(st.sampled_from([0.0, 0.5, 10.0, 300.0, math.inf]), min_size=1, max_size=6),
+    )
+    def arrive(self, scope: str, waits_s: list[float]) -> None:
         self.gate._forget_at_scopes = 1  # forget idle scopes at every chance
-        ticket = Ticket(scope, self.now + wait_s)
-        refusal = self.gate.enqueue(ticket, self.now)
-        full = sum(len(line.waiting) for line in self.plain.values()) >= self.policy.max_waiting
-        self.check_enqueued(ticket, refusal, full=full)
+        for wait_s in waits_s:
+            ticket = Ticket(scope, self.now + wait_s)
+            full = self.gate.waiting >= self.policy.max_waiting
+            self.check_enqueued(ticket, self.gate.enqueue(ticket, self.now), full=full)
 
     @precondition(lambda self: self.to_return)
     @rule(data=st.data())
@@ -183,7 +186,6 @@ class TheGate(RuleBasedStateMachine):
         assert line.limit.may_grant
         assert self.now >= self.hinted_s[ticket.scope], "granted while the scope is closed"
         ready = {scope for scope, other in self.plain.items() if other.ready}
-        self.passed_over = {s: served for s, served in self.passed_over.items() if s in ready}
         self.passed_over.pop(ticket.scope, None)
         for scope in ready - {ticket.scope}:
             served = self.passed_over.setdefault(scope, [])
@@ -196,7 +198,6 @@ class TheGate(RuleBasedStateMachine):
     def check_nothing_was_left_undone(self) -> None:
         ready = {scope for scope, line in self.plain.items() if line.ready}
         assert not ready or len(self.permits) == self.policy.max_in_flight
-        self.passed_over = {s: served for s, served in self.passed_over.items() if s in ready}
         instants = [t.deadline_s for line in self.plain.values() for t in line.waiting]
         instants += [line.limit.changes_at_s for line in self.plain.values() if line.waiting]
         earliest_s = min(instants, default=math.inf)
@@ -212,6 +213,10 @@ class TheGate(RuleBasedStateMachine):
         assert self.gate.closed_scopes(self.now) == closed
         for scope, until_s in self.hinted_s.items():
             assert until_s <= self.now or closed[scope] >= until_s
+
+    @invariant()
+    def who_cannot_go_is_not_passed_over(self) -> None:
+        self.passed_over = {s: served for s, served in self.passed_over.items() if self.plain[s].ready}
 
     @invariant()
     def who_waits_will_be_looked_at(self) -> None:

@@ -61,12 +61,11 @@ def create_admin_app(
         try:
             _check(guard, request)
         except ProxyError as error:
-            return answer(error, request_id="")
-        response = await handler(request)
-        response.headers["Server"] = "nanonets-proxy"
-        return response
+            return answer(error, request_id=None)
+        return await handler(request)
 
     app = web.Application(middlewares=[guarded])
+    app.on_response_prepare.append(_name_server)
     app.add_routes(
         [
             web.get("/livez", livez),
@@ -89,6 +88,11 @@ def _state_of(
     is_good = not any(reasons)
     body = parts.get("") or {"status": good if is_good else bad, "environments": parts}
     return web.json_response(body, status=200 if is_good else 503)
+
+
+async def _name_server(_: web.Request, response: web.StreamResponse) -> None:
+    """Instead of the library's name and version, on its own 404 too."""
+    response.headers["Server"] = "nanonets-proxy"
 
 
 def _check(guard: Guard, request: web.Request) -> None:

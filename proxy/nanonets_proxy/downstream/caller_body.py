@@ -19,7 +19,7 @@ class CallerBody:
         self._idle_timeout_s = idle_timeout_s
 
     def is_eof(self) -> bool:
-        return self._content.is_eof()
+        return self._content.is_eof() and self._content.exception() is None
 
     def at_eof(self) -> bool:
         return self._content.at_eof()

@@ -1,11 +1,13 @@
 """Reading a refusal of the upstream: a bounded piece of its body, and the hint in that of a 429."""
 
+import contextlib
 import time
 import zlib
 from dataclasses import dataclass
 from typing import Final
 
 from nanonets_proxy.core.retry_after import Hint, read_hint
+from nanonets_proxy.errors import UpstreamError
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.reply import ResponseHead
 
@@ -22,15 +24,16 @@ class Throttle:
 
 
 async def read_begun(connection: UpstreamConnection) -> bytes:
-    """The body of a refusal, or its beginning: read to its end, the connection serves on."""
+    """The body of a refusal, or its beginning: read to its end, the connection serves on. One that breaks off is
+    a refusal all the same."""
     begun = connection.take()
-    while len(begun) < MAX_BODY_BYTES and not connection.is_whole and (piece := await connection.read()):
-        begun += piece
+    with contextlib.suppress(UpstreamError):
+        while len(begun) < MAX_BODY_BYTES and not connection.is_whole and (piece := await connection.read()):
+            begun += piece
     return begun
 
 
 async def read_throttle(connection: UpstreamConnection, head: ResponseHead) -> Throttle:
-    """Raises an UpstreamError if the answer breaks off before the bound."""
     begun = await read_begun(connection)
     body = begun[:MAX_BODY_BYTES]
     if any(name.lower() == b"content-encoding" and value.lower() in _INFLATABLE for name, value in head.headers):

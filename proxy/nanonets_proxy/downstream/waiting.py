@@ -29,11 +29,13 @@ class WaitingRoom:
         self._timer_at_s: float | None = None
         self._closed = False
 
-    async def admit(self, ticket: Ticket) -> Permit:
-        """The permit, as soon as the gate grants it. Raises RateLimited or ShuttingDown."""
+    async def admit(self, ticket: Ticket, now_s: float) -> Permit:
+        """The permit, as soon as the gate grants it. Raises RateLimited or ShuttingDown.
+
+        `now_s` is the loop's time, read in this very turn: a ticket that may not wait at all still is in time.
+        """
         if self._closed:
             raise _shutting_down()
-        now_s = self._loop.time()
         refusal = self._gate.enqueue(ticket, now_s)
         if refusal is not None:
             raise RateLimited(

@@ -84,14 +84,15 @@ class KeyKeeper:
 
     # --- for requests -------------------------------------------------------------------------
 
-    async def hold(self, tries: KeyTries, deadline_s: float) -> None:
-        """Returns when the request may go: at once, but in a gap. No later than `deadline_s`."""
-        while not self._closed:
-            now_s = self._loop.time()
+    async def hold(self, tries: KeyTries, now_s: float, deadline_s: float) -> float:
+        """Gives the instant at which the request may go: `now_s`, but in a gap; `deadline_s` at the latest."""
+        while not self._closed and now_s < deadline_s:
             until_s = self._ring.hold_until_s(tries, now_s)
-            if until_s is None or now_s >= deadline_s:
-                return
+            if until_s is None:
+                break
             await self._next_change(min(until_s, deadline_s) - now_s)
+            now_s = self._loop.time()
+        return now_s
 
     def choose(self, tries: KeyTries, *, may_hold: bool) -> Use | None:
         """The key to go with; None: `hold` first."""
