@@ -45,11 +45,10 @@ class Shell:
     def settle(self, use: Use, verdict: KeyVerdict, tries: KeyTries | None = None) -> bool:
         """Whether the answer is final."""
         self.now += 0.01
-        self.events += self.ring.settle(use, verdict, self.now)
+        tries = tries or KeyTries(may_try=True)
+        self.events += self.ring.settle(use, verdict, self.now, tries)
         if verdict is not REFUSED:
             return True
-        tries = tries or KeyTries(may_try=True)
-        tries.refused_with(use.record, self.now)
         return self.ring.is_final(use, tries, self.now)
 
     def get(self, *accepted: str, may_try: bool = True) -> list[str]:
@@ -129,10 +128,10 @@ def test_with_a_probe_no_request_tries_a_candidate() -> None:
     shell.get("a")
     shell.read("b")
     assert shell.get("a", "b") == ["a"]
-    probe = shell.ring.choose_candidate(shell.now)
+    probe = shell.ring.choose_candidate()
     assert probe is not None
     shell.settle(probe, ACCEPTED)
-    assert shell.ring.choose_candidate(shell.now) is None
+    assert shell.ring.choose_candidate() is None
     assert shell.get("a", "b") == ["b"]
 
 

@@ -125,10 +125,10 @@ class TheKeyring(RuleBasedStateMachine):
     @rule(data=st.data(), lost=st.sampled_from([False, False, False, True]))
     def an_answer_comes(self, data: st.DataObject, lost: bool) -> None:
         request, use, verdict = self.sent.pop(data.draw(st.integers(0, len(self.sent) - 1)))
-        self.note(self.ring.settle(use, KeyVerdict.UNKNOWN if lost else verdict, self.now))
-        if lost or verdict is KeyVerdict.ACCEPTED:
+        verdict = KeyVerdict.UNKNOWN if lost else verdict
+        self.note(self.ring.settle(use, verdict, self.now, request.tries))
+        if verdict is not KeyVerdict.REFUSED:
             return
-        request.tries.refused_with(use.record, self.now)
         if self.ring.is_final(use, request.tries, self.now):
             assert not any(request.tries.is_fresh(r) for r in self.standing()), "an untried key was left"
             assert use.purpose in (Purpose.LAST, Purpose.REPEAT)
@@ -137,7 +137,7 @@ class TheKeyring(RuleBasedStateMachine):
 
     @rule(verdict=st.sampled_from(KeyVerdict))
     def probe(self, verdict: KeyVerdict) -> None:
-        use = self.ring.choose_candidate(self.now)
+        use = self.ring.choose_candidate()
         if use is not None:
             self.note(self.ring.settle(use, verdict, self.now))
             self.disturbances += 1
@@ -159,7 +159,7 @@ class TheKeyring(RuleBasedStateMachine):
     @invariant()
     def a_key_that_was_proven_after_its_refusal_is_in_good_standing_or_replaced(self) -> None:
         for record in self.ring.records:
-            if record.state is KeyState.REFUSED and record.proven_at_s > record.refused_at_s:
+            if record.state is KeyState.REFUSED and record.proven_no > record.refused_no:
                 raise AssertionError("known good, and yet refused")
 
     @invariant()
@@ -229,10 +229,9 @@ class CalmWorld(RuleBasedStateMachine):
             assert use is not None
             self.now += 0.01
             good = any(use.record.key == key for key in self.working)
-            self.ring.settle(use, KeyVerdict.ACCEPTED if good else KeyVerdict.REFUSED, self.now)
+            self.ring.settle(use, KeyVerdict.ACCEPTED if good else KeyVerdict.REFUSED, self.now, tries)
             if good:
                 return
-            tries.refused_with(use.record, self.now)
             assert not self.ring.is_final(use, tries, self.now)
         raise AssertionError("not served")
 

@@ -67,8 +67,8 @@ async def test_every_line_begins_with_time_level_and_name() -> None:
     ]
     assert all(list(event)[:3] == ["timestamp", "level", "event"] for event in events)
     assert events[1]["retry_after_s"] == 0.05
-    assert events[0]["scope"] == "account"
-    assert events[0]["request_id"] == events[1]["request_id"]
+    assert events[1]["scope"] == "account"
+    assert events[1]["request_id"] == events[3]["request_id"]
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,10 @@ class KeyRecord:
     expires_at_s: float
     """End of the grace time of a PREVIOUS one."""
     refused_at_s: float = -math.inf
-    proven_at_s: float = -math.inf
-    """When the latest accepted request with it was sent."""
+    refused_no: int = 0
+    """The moment of its latest refusal."""
+    proven_no: int = 0
+    """The moment at which the latest accepted request with it was sent."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +99,8 @@ class Use:
 
     record: KeyRecord
     purpose: Purpose
-    sent_at_s: float
+    sent_no: int
+    """The moment at which it was chosen: moments are counted, since a clock may show two of them as one."""
 
 
 @dataclass(slots=True)
@@ -107,16 +110,14 @@ class KeyTries:
     may_try: bool
     may_probe: bool = False
     """It was let through a gap to probe."""
-    refusals: list[tuple[KeyRecord, float]] = field(default_factory=list)
-
-    def refused_with(self, record: KeyRecord, now: float) -> None:
-        self.refusals.append((record, now))
+    refusals: list[tuple[KeyRecord, int]] = field(default_factory=list)
+    """What it was refused with, and at which moments."""
 
     def is_fresh(self, record: KeyRecord) -> bool:
         return all(refused is not record for refused, _ in self.refusals)
 
-    def last_refusal_s(self, record: KeyRecord) -> float:
-        return max(at_s for refused, at_s in self.refusals if refused is record)
+    def last_refusal_no(self, record: KeyRecord) -> int:
+        return max(number for refused, number in self.refusals if refused is record)
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,7 @@ class _Gap:
     began_s: float = -math.inf
     until_s: float = -math.inf
     allowed: bool = True
+    probed: list[KeyRecord] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -111,6 +112,7 @@ class Keyring:
     _reading: list[KeyRecord] = field(default_factory=list)
     _gap: _Gap = field(default_factory=_Gap)
     _trial_until_s: float = -math.inf  # of a candidate, or of a probe in a gap: never both
+    _moment: int = 0  # counts choices and answers
 
     # --- what the source says -----------------------------------------------------------------
 
@@ -162,22 +164,27 @@ class Keyring:
             return self._first_of(fresh, tries, now)
         if standing:
             record = standing[0]
-            served_others = record.proven_at_s >= tries.last_refusal_s(record)
-            return Use(record, Purpose.REPEAT if served_others else Purpose.PLAIN, now)
+            served_others = record.proven_no > tries.last_refusal_no(record)
+            return self._use(record, Purpose.REPEAT if served_others else Purpose.PLAIN)
         if not (may_hold and self._holds(now)):
-            return Use(self._oldest_refused, Purpose.LAST, now)
+            return self._use(self._oldest_refused, Purpose.LAST)
         if tries.may_probe:
             tries.may_probe = False
-            return Use(self._oldest_refused, Purpose.PROBE, now)
+            oldest = self._oldest_refused
+            self._gap.probed.append(oldest)
+            return self._use(oldest, Purpose.PROBE)
         return None
 
-    def choose_candidate(self, now: float) -> Use | None:
+    def choose_candidate(self) -> Use | None:
         """The candidate, for a probe of the shell's own."""
         first = next(iter(self._standing()), None)
-        return Use(first, Purpose.TRIAL, now) if first and first.state is KeyState.CANDIDATE else None
+        return self._use(first, Purpose.TRIAL) if first and first.state is KeyState.CANDIDATE else None
 
-    def settle(self, use: Use, verdict: KeyVerdict, now: float) -> list[KeyEvent]:
-        """Ends a use."""
+    def settle(self, use: Use, verdict: KeyVerdict, now: float, tries: KeyTries | None = None) -> list[KeyEvent]:
+        """Ends a use; notes a refusal in the `tries` of its request."""
+        self._moment += 1
+        if tries is not None and verdict is KeyVerdict.REFUSED:
+            tries.refusals.append((use.record, self._moment))
         if use.purpose in (Purpose.TRIAL, Purpose.PROBE):
             self._trial_until_s = -math.inf
         if use.record in self._records and verdict is KeyVerdict.ACCEPTED:
@@ -251,17 +258,21 @@ class Keyring:
     def _first_of(self, fresh: Sequence[KeyRecord], tries: KeyTries, now: float) -> Use:
         first, *others = fresh
         if first.state is not KeyState.CANDIDATE:
-            return Use(first, Purpose.PLAIN, now)
+            return self._use(first, Purpose.PLAIN)
         if others and not (tries.may_try and self.policy.requests_try and now >= self._trial_until_s):
-            return Use(others[0], Purpose.PLAIN, now)
+            return self._use(others[0], Purpose.PLAIN)
         self._trial_until_s = now + TRIAL_S
-        return Use(first, Purpose.TRIAL, now)
+        return self._use(first, Purpose.TRIAL)
+
+    def _use(self, record: KeyRecord, purpose: Purpose) -> Use:
+        self._moment += 1
+        return Use(record, purpose, self._moment)
 
     def _accept(self, use: Use, now: float) -> list[KeyEvent]:
         record = use.record
-        if record.state is KeyState.REFUSED and use.sent_at_s < record.refused_at_s:
+        if record.state is KeyState.REFUSED and use.sent_no < record.refused_no:
             return []
-        record.proven_at_s = max(record.proven_at_s, use.sent_at_s)
+        record.proven_no = max(record.proven_no, use.sent_no)
         active = self._active()
         if record is active or (active is not None and record is not self.head):
             return []
@@ -273,9 +284,10 @@ class Keyring:
 
     def _refuse(self, use: Use, now: float) -> list[KeyEvent]:
         record = use.record
-        if use.purpose is Purpose.REPEAT or use.sent_at_s < record.proven_at_s:
+        if use.purpose is Purpose.REPEAT or use.sent_no < record.proven_no:
             return []
-        before, record.state, record.refused_at_s = record.state, KeyState.REFUSED, now
+        before, record.state = record.state, KeyState.REFUSED
+        record.refused_at_s, record.refused_no = now, self._moment
         if before is KeyState.REFUSED:
             return []
         events = [KeyEvent(_REFUSAL_EVENTS[before], record)]
@@ -309,11 +321,12 @@ class Keyring:
 
     @property
     def _oldest_refused(self) -> KeyRecord:
-        return min(self._records, key=lambda record: record.refused_at_s)
+        """The next to be probed in a gap: what has not been tried in this gap comes first."""
+        return min(self._records, key=lambda record: (record in self._gap.probed, record.refused_no))
 
     @property
     def _probe_at_s(self) -> float:
-        """When the next probe of a gap may go: a key that was not tried in this gap at once, others by and by."""
-        refused_at_s = self._oldest_refused.refused_at_s
-        rested_at_s = refused_at_s if refused_at_s <= self._gap.began_s else refused_at_s + PROBE_EVERY_S
+        """When the next probe of a gap may go: each key once at once, then by and by."""
+        oldest = self._oldest_refused
+        rested_at_s = oldest.refused_at_s + (PROBE_EVERY_S if oldest in self._gap.probed else 0.0)
         return max(rested_at_s, self._trial_until_s)

@@ -101,14 +101,13 @@ class KeyKeeper:
     def settle(self, use: Use, verdict: KeyVerdict, tries: KeyTries) -> bool:
         """Ends a use. Whether its answer goes to the caller; otherwise the request goes again."""
         now_s = self._loop.time()
-        events = self._ring.settle(use, verdict, now_s)
+        events = self._ring.settle(use, verdict, now_s, tries)
         if events:
             self._tell(events)
         if verdict is not KeyVerdict.REFUSED:
             return True
         if self._ring.wants_reading:
             self._read_soon()
-        tries.refused_with(use.record, now_s)
         return self._ring.is_final(use, tries, now_s)
 
     # --- for operators ------------------------------------------------------------------------
@@ -192,7 +191,7 @@ class KeyKeeper:
 
     async def _try_candidates(self, probe: Probe) -> None:
         while True:
-            use = self._ring.choose_candidate(self._loop.time())
+            use = self._ring.choose_candidate()
             if use is None:
                 await self._next_change(None)
                 continue
