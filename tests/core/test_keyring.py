@@ -218,6 +218,16 @@ def test_only_so_many_previous_keys_are_kept() -> None:
     assert shell.states() == {"d": "previous", "e": "previous", "f": "active"}
 
 
+def test_of_many_wrong_keys_the_latest_are_kept_and_the_one_that_once_worked() -> None:
+    shell = Shell("good")
+    shell.get("good")
+    shell.get()
+    for name in "abcdef":
+        shell.read(name)
+        shell.get()
+    assert set(shell.states()) == {"good", "e", "f"}
+
+
 def test_a_source_may_give_the_key_before_too() -> None:
     shell = Shell("new", "old")
     assert shell.states() == {"new": "candidate", "old": "previous"}

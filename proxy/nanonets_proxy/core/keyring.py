@@ -13,10 +13,10 @@ reading is its *head*; *no reading has it* speaks of the latest. A key that is k
 | PREVIOUS | a reading: as its head (somebody went back to it) | CANDIDATE |
 | PREVIOUS | accepted, while none is ACTIVE | ACTIVE |
 | PREVIOUS | refused | REFUSED |
-| PREVIOUS | another is ACTIVE, no reading has it, and its grace time is over or others came after | unknown |
+| PREVIOUS | no reading has it; others came after, or another is ACTIVE and its grace time is over | unknown |
 | REFUSED | a reading: as its head, where it was not the head, or on demand | CANDIDATE |
 | REFUSED | accepted, while none is ACTIVE or as the head | ACTIVE |
-| REFUSED | another is ACTIVE, and no reading has it | unknown |
+| REFUSED | no reading has it; others came after, or another is ACTIVE | unknown |
 
 A key that is not REFUSED is *in good standing*. As long as there is one, the keyring SERVES:
 
@@ -81,7 +81,7 @@ class KeyringPolicy:
 
 
 MOST_PREVIOUS: Final = 2
-"""How many replaced keys are kept beside those of the reading."""
+"""How many replaced keys, and how many refused ones, are kept beside those of the reading."""
 
 _PREFERENCE: Final = (KeyState.CANDIDATE, KeyState.ACTIVE, KeyState.PREVIOUS)
 
@@ -306,11 +306,14 @@ class Keyring:
 
     def _tidy(self, now: float) -> None:
         """Forgets what no one may need again."""
-        if self._active() is None:
-            return
-        graced = [r for r in self._standing() if r.state is KeyState.PREVIOUS and r.expires_at_s > now]
-        kept = [*graced[:MOST_PREVIOUS], *self._reading]
-        self._records = [r for r in self._records if r.state is KeyState.ACTIVE or r in kept]
+        active = self._active()
+        previous = [r for r in self._standing() if r.state is KeyState.PREVIOUS]
+        if active is not None:
+            previous = [r for r in previous if r.expires_at_s > now]
+        refused = [r for r in self._records if r.state is KeyState.REFUSED and active is None]
+        refused.sort(key=lambda record: (record.proven_no, record.refused_no), reverse=True)
+        kept = [active, *previous[:MOST_PREVIOUS], *refused[:MOST_PREVIOUS], *self._reading]
+        self._records = [record for record in self._records if record in kept]
 
     def _holds(self, now: float) -> bool:
         return now < self._gap.until_s or now < self._reading_until_s
