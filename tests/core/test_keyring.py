@@ -14,6 +14,7 @@ from nanonets_proxy.core.key_records import (
     Purpose,
     RingState,
     Use,
+    verdict_of,
 )
 from nanonets_proxy.core.keyring import MOST_PREVIOUS, READING_S, REARM_S, TRIAL_S, Keyring, KeyringPolicy
 
@@ -385,6 +386,22 @@ def test_the_key_that_serves_is_shown_as_the_best_and_its_age_is_watched() -> No
     assert shell.warnings(wall_now_s=100.0, max_age_s=101.0) == NO_WARNING
     assert shell.warnings(wall_now_s=100.0, max_age_s=100.0) == [KeyWarning.OLD]
     assert shell.ring.best.state is KeyState.ACTIVE
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [
+        (200, ACCEPTED),
+        (204, ACCEPTED),
+        (401, REFUSED),
+        (403, UNKNOWN),
+        (404, UNKNOWN),
+        (301, UNKNOWN),
+        (503, UNKNOWN),
+    ],
+)
+def test_only_success_proves_a_key_and_only_401_refuses_it(status: int, verdict: KeyVerdict) -> None:
+    assert verdict_of(status) is verdict
 
 
 def test_a_fingerprint_is_8_hex_digits_and_differs_by_key_alone() -> None:

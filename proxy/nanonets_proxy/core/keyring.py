@@ -307,10 +307,11 @@ class Keyring:
     def _tidy(self, now: float) -> None:
         """Forgets what no one may need again."""
         active = self._active()
-        previous = [r for r in self._standing() if r.state is KeyState.PREVIOUS]
+        others = [record for record in self._records if record not in self._reading]
+        previous = [r for r in self._standing() if r in others and r.state is KeyState.PREVIOUS]
         if active is not None:
             previous = [r for r in previous if r.expires_at_s > now]
-        refused = [r for r in self._records if r.state is KeyState.REFUSED and active is None]
+        refused = [r for r in others if r.state is KeyState.REFUSED and active is None]
         refused.sort(key=lambda record: (record.proven_no, record.refused_no), reverse=True)
         kept = [active, *previous[:MOST_PREVIOUS], *refused[:MOST_PREVIOUS], *self._reading]
         self._records = [record for record in self._records if record in kept]
