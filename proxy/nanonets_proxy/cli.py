@@ -83,9 +83,10 @@ class _Invocation:
     def load(self) -> Loaded[Settings]:
         return load_settings(self.flags, self.environ, config=self.parsed.config)
 
-    def key_source(self, settings: Settings) -> KeySource:
+    def key_source(self, settings: Settings, environment: str = "") -> KeySource:
         """Where the key comes from. Raises KeyUnusable, or SettingsError if there is none."""
-        return key_source(settings, self.environ, dirs=secret_dirs(self.environ))
+        dirs = secret_dirs(self.environ)
+        return key_source(settings, self.environ, dirs=dirs, environment=environment)
 
 
 def _say(text: str) -> None:
@@ -101,9 +102,17 @@ def _serve(call: _Invocation) -> int:
 
     if loaded.settings.sandbox:
         return serve_with_sandbox(loaded.settings, load_sandbox_settings({}, call.environ).settings)
-    source = call.key_source(loaded.settings)
-    key = KeyInUse(source, source.read())  # an unusable key ends the program here, before anything listens
-    return serve(loaded.settings, [Environment("", loaded.settings, key)])
+    environments = []
+    for name, own in _environments(loaded):
+        source = call.key_source(own.settings, name)
+        # An unusable key ends the program here, before anything listens.
+        environments.append(Environment(name, own.settings, KeyInUse(source, source.read())))
+    return serve(loaded.settings, environments)
+
+
+def _environments(loaded: Loaded[Settings]) -> list[tuple[str, Loaded[Settings]]]:
+    """The named ones; without any, the only one, whose name is empty."""
+    return list(loaded.environments.items()) or [("", loaded)]
 
 
 def _sandbox(call: _Invocation) -> int:
@@ -130,14 +139,21 @@ def _check_all(call: _Invocation) -> list[CheckResult]:
     results = [CheckResult("settings", ok=True, detail=f"{given} given, the rest are defaults")]
     if settings.sandbox:
         return [*results, CheckResult("key", ok=True, detail="none needed: the sandbox is served")]
+    for name, own in _environments(loaded):
+        found = _check_one(call, own.settings, name)
+        prefix = f"{name}: " if name else ""
+        results += [CheckResult(f"{prefix}{result.name}", ok=result.ok, detail=result.detail) for result in found]
+    return results
+
+
+def _check_one(call: _Invocation, settings: Settings, environment: str) -> list[CheckResult]:
     try:
-        key = call.key_source(settings).read()[0].key
+        key = call.key_source(settings, environment).read()[0].key
     except (KeyUnusable, SettingsError) as error:
-        return [*results, CheckResult("key", ok=False, detail=str(error))]
-    results.append(CheckResult("key", ok=True, detail=key.name))
+        return [CheckResult("key", ok=False, detail=str(error))]
     from nanonets_proxy.probe import run_probe  # as in _serve
 
-    return results + run_probe(settings, key)
+    return [CheckResult("key", ok=True, detail=key.name), *run_probe(settings, key)]
 
 
 def _config(call: _Invocation) -> int:

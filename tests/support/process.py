@@ -32,8 +32,8 @@ class Running:
 
     process: "subprocess.Popen[bytes]"
     events: list[dict[str, Any]] = field(default_factory=list)
-    stdout: bytes = b""
-    stderr: bytes = b""
+    stdout: bytearray = field(default_factory=bytearray)
+    stderr: bytearray = field(default_factory=bytearray)
     _given: dict[str, int] = field(default_factory=dict)
     _new: "queue.Queue[dict[str, Any] | None]" = field(default_factory=queue.Queue)
 
