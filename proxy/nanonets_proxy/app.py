@@ -14,23 +14,31 @@ import random
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 from aiohttp import web
 
 from nanonets_proxy.admin.server import create_admin_app
 from nanonets_proxy.core.addresses import Origin
+from nanonets_proxy.core.budget import Budget, BudgetRule
 from nanonets_proxy.core.gate import Gate, GatePolicy
 from nanonets_proxy.core.guard import Guard, GuardPolicy
 from nanonets_proxy.core.key_records import FoundKey
 from nanonets_proxy.core.keyring import KeyringPolicy
+from nanonets_proxy.core.policy import Policy, Rule
+from nanonets_proxy.core.public_key import parse_pin
 from nanonets_proxy.core.scopes import ScopeRule, ScopeTable
+from nanonets_proxy.downstream.connections import ConnectionPolicy
+from nanonets_proxy.downstream.door import Door, DoorPolicy
 from nanonets_proxy.downstream.handler import Handler, HandlerPolicy, Services
 from nanonets_proxy.downstream.listeners import ListenFailed, close_sockets, describe, open_sockets, remove_file
 from nanonets_proxy.downstream.server import CallerServer
+from nanonets_proxy.downstream.tls import ListenerTls
 from nanonets_proxy.downstream.waiting import WaitingRoom
 from nanonets_proxy.keys.keeper import KeeperPolicy, KeeperServices, KeyKeeper
 from nanonets_proxy.keys.source import KeySource
+from nanonets_proxy.keys.watched import WatchedFile, read_caller_tokens
 from nanonets_proxy.settings import Settings
 from nanonets_proxy.telemetry.key_status import KeyStatus
 from nanonets_proxy.telemetry.metrics import Metrics, join
@@ -39,6 +47,9 @@ from nanonets_proxy.upstream.client import UpstreamClient
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from nanonets_proxy.upstream.key_probe import KeyProbe
 from nanonets_proxy.upstream.pool import Pool
+
+# Long enough for a slow network; a half-open connection must not hold its file for the usual minute.
+_HANDSHAKE_TIMEOUT_S: Final = 10.0
 
 Redact = Callable[[Iterable[bytes]], None]
 
@@ -71,6 +82,8 @@ class Proxy:
                 idle_timeout_s=settings.idle_timeout,
                 ca_file=settings.ca_file,
                 egress_proxy=settings.egress_proxy,
+                may_be_private=settings.upstream_private,
+                pins=tuple(map(parse_pin, settings.upstream_pins)),
             )
         )
         self._pool = Pool(dialer, keep_alive_s=settings.upstream_keep_alive)
@@ -86,19 +99,28 @@ class Proxy:
             _keeper_policy(settings),
             KeeperServices(redact=redact, registry=self.metrics.registry, probe=probe),
         )
+        self._tls = None if (tls := settings.listener_tls()) is None else ListenerTls(tls)
+        self._door = _door(settings, self.metrics)
+        self._watched = _watched(settings, self._door, self._tls)
         services = Services(
             origin=origin,
             # Clients with a proxy variable keep the upstream's own name in Host; no stranger can register it.
-            guard=_guard(settings, origin.host),
+            guard=_guard(settings, origin.host, any_peer=settings.callers_prove_themselves()),
             scopes=ScopeTable([ScopeRule.parse(rule) for rule in settings.scopes]),
             room=self._room,
             store=self._store,
             client=client,
             keys=self.keeper,
             metrics=self.metrics,
+            door=self._door,
         )
         self._handler = Handler(_handler_policy(settings), services, loop)
-        self._server = CallerServer(self._handler, keep_alive_s=settings.keep_alive)
+        self._server = CallerServer(
+            self._handler,
+            keep_alive_s=settings.keep_alive,
+            limits=ConnectionPolicy(settings.max_connections, settings.max_connections_per_peer),
+            registry=self.metrics.registry,
+        )
         self._sockets: list[socket.socket] = []
         self._listening: list[asyncio.Server] = []
         self._state = "starting"
@@ -113,6 +135,8 @@ class Proxy:
 
     async def start(self) -> None:
         self.keeper.start()
+        for file in self._watched:
+            file.start()
         for sock in self._sockets:
             self._listening.append(await self._serve_on(sock))
         self._state = "ready"
@@ -121,7 +145,11 @@ class Proxy:
         # The type stubs know only the asyncio protocol factory; aiohttp's server is one.
         if sock.family is socket.AF_UNIX:
             return await self._loop.create_unix_server(self._server, sock=sock)
-        return await self._loop.create_server(self._server, sock=sock)
+        if self._tls is None:
+            return await self._loop.create_server(self._server, sock=sock)
+        return await self._loop.create_server(
+            self._server, sock=sock, ssl=self._tls.context, ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S
+        )
 
     async def stop(self, drain_timeout_s: float) -> None:
         """Drains, then closes everything. Callers that wait are sent away, answers under way may end."""
@@ -134,6 +162,8 @@ class Proxy:
         self._handler.draining = True
         self._room.close()
         await self.keeper.stop()
+        for file in self._watched:
+            await file.stop()
         cut_off = await self._server.drain(drain_timeout_s)
         self._pool.close()
         self._log.info("stopped", cut_off=cut_off, **named)
@@ -142,7 +172,8 @@ class Proxy:
         return self.keeper.status()
 
     async def reload(self) -> str | None:
-        return await self.keeper.reload()
+        faults = [file.reload() for file in self._watched]
+        return next(filter(None, [await self.keeper.reload(), *faults]), None)
 
     def not_ready_reason(self) -> str | None:
         return None if self._state == "ready" else self._state
@@ -158,6 +189,7 @@ class Proxy:
             "nanonets_proxy_idle_upstream_connections": self._pool.idle,
             "nanonets_proxy_body_memory_bytes": self._store.memory_bytes,
             "nanonets_proxy_body_spool_bytes": self._store.spool_bytes,
+            "nanonets_proxy_caller_connections": self._server.open_connections,
             "nanonets_proxy_ready": float(self.not_ready_reason() is None),
         }
 
@@ -208,8 +240,43 @@ def _remove_files(sockets: Sequence[socket.socket]) -> None:
             remove_file(sock)
 
 
-def _guard(settings: Settings, *hosts: str) -> Guard:
-    return Guard(GuardPolicy(settings.allow_from, (*settings.allowed_hosts, *hosts)))
+def _guard(settings: Settings, *hosts: str, any_peer: bool = False) -> Guard:
+    return Guard(
+        GuardPolicy(
+            allow_from=settings.allow_from,
+            allowed_hosts=(*settings.allowed_hosts, *hosts),
+            allow_uids=frozenset(map(int, settings.allow_uids)),
+            any_peer=any_peer,
+        )
+    )
+
+
+def _door(settings: Settings, metrics: Metrics) -> Door | None:
+    """None where the settings ask for nothing beyond the guard: then it costs nothing."""
+    policy = None
+    if settings.policy or settings.read_only:
+        policy = Policy(map(Rule.parse, settings.policy), read_only=settings.read_only)
+    budget = Budget(map(BudgetRule.parse, settings.daily_budget)) if settings.daily_budget else None
+    if policy is None and budget is None and not settings.callers_prove_themselves():
+        return None
+    own_header = bool(settings.caller_token_header)
+    door = Door(DoorPolicy(own_header, policy, budget, settings.policy_dry_run), metrics.registry)
+    if settings.caller_tokens_file is not None:
+        door.use_tokens(read_caller_tokens(settings.caller_tokens_file))
+    elif settings.caller_tokens:
+        door.use_tokens(settings.caller_tokens)
+    return door
+
+
+def _watched(settings: Settings, door: Door | None, tls: ListenerTls | None) -> list[WatchedFile]:
+    files = []
+    path = settings.caller_tokens_file
+    if path is not None and door is not None:
+        files.append(WatchedFile(path, lambda: door.use_tokens(read_caller_tokens(path))))
+    if tls is not None:
+        pem = (settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+        files += [WatchedFile(path, tls.reload) for path in dict.fromkeys(filter(None, pem))]
+    return files
 
 
 def _keeper_policy(settings: Settings) -> KeeperPolicy:
@@ -228,6 +295,8 @@ def _handler_policy(settings: Settings) -> HandlerPolicy:
         caller_header=settings.caller_header,
         server_timing=settings.server_timing,
         via=settings.via,
+        credentials_header=settings.caller_token_header or "authorization",
+        tls=settings.tls_cert is not None,
     )
 
 

@@ -5,6 +5,7 @@ standard error then has one line for each fault.
 """
 
 import os
+import secrets
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import NoReturn
 from nanonets_proxy import __version__
 from nanonets_proxy.core.addresses import Listener, TcpListener
 from nanonets_proxy.core.api_key import KeyUnusable
+from nanonets_proxy.core.callers import TOKEN_BYTES, CallerToken, make_token
 from nanonets_proxy.healthcheck import TIMEOUT_S, is_ready, reload
 from nanonets_proxy.keys.source import KeySource, secret_dirs
 from nanonets_proxy.settings import (
@@ -28,7 +30,7 @@ from nanonets_proxy.settings import (
 )
 from nanonets_proxy.settings.checks import CheckResult, as_json, as_text
 from nanonets_proxy.settings.flags import SettingsFlags
-from nanonets_proxy.settings.key_source import key_source
+from nanonets_proxy.settings.key_source import key_source, secret_variables
 from nanonets_proxy.settings.reference import effective_toml, json_schema, reference_toml
 from nanonets_proxy.settings.sources import flag_hint, flag_name
 
@@ -70,6 +72,8 @@ class _Command:
     run: Callable[["_Invocation"], int]
     switches: Mapping[str, str]
     """Flags of its own without a value, and their help."""
+    argument: str = ""
+    """What stands behind the command, if anything has to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ def _serve(call: _Invocation) -> int:
     verify_files(loaded)
     # Here: other commands start without the servers.
     from nanonets_proxy.app import KeyInUse
+    from nanonets_proxy.hardening import forget_variables
     from nanonets_proxy.service import Environment, serve, serve_with_sandbox
 
     if loaded.settings.sandbox:
@@ -107,6 +112,7 @@ def _serve(call: _Invocation) -> int:
         source = call.key_source(own.settings, name)
         # An unusable key ends the program here, before anything listens.
         environments.append(Environment(name, own.settings, KeyInUse(source, source.read())))
+    forget_variables(secret_variables(loaded.environments))
     return serve(loaded.settings, environments)
 
 
@@ -193,6 +199,20 @@ def _reload(call: _Invocation) -> int:
     return OK if done else FAILED
 
 
+def _token(call: _Invocation) -> int:
+    token = make_token(secrets.token_bytes(TOKEN_BYTES))
+    try:
+        line = CallerToken.of(call.parsed.argument, token)
+    except ValueError as error:
+        raise _UsageError(str(error)) from None
+    _say(f"{token}\n{line}")
+    sys.stderr.write(
+        "The first line is for the caller, and is kept nowhere. The second goes into caller_tokens, or into the "
+        "file of caller_tokens_file.\n"
+    )
+    return OK
+
+
 _COMMANDS = {
     "serve": _Command("serve the Nanonets API to callers (also without a command)", Settings, _serve, {}),
     "check": _Command(
@@ -212,6 +232,13 @@ _COMMANDS = {
         },
     ),
     "healthcheck": _Command("ask a running proxy whether it is ready", Settings, _healthcheck, {}),
+    "token": _Command(
+        "make a token for a caller, and the line of the settings that lets it in",
+        Settings,
+        _token,
+        {},
+        argument="NAME",
+    ),
     "reload": _Command("tell a running proxy to read its keys again now", Settings, _reload, {}),
 }
 
@@ -235,12 +262,14 @@ def _command_parser(name: str, command: _Command) -> tuple[_Parser, SettingsFlag
     """The parser of a command, and what finds the settings among its flags."""
     parser = _Parser(
         prog=f"{PROGRAM} {name}",
-        usage=f"{PROGRAM} {name} [flags]",
+        usage=f"{PROGRAM} {name} {command.argument}{' ' if command.argument else ''}[flags]",
         description=f"{command.summary[0].upper()}{command.summary[1:]}.",
         allow_abbrev=False,
     )
     for flag, help_text in command.switches.items():
         parser.add_argument(flag, action="store_true", help=help_text)
+    if command.argument:
+        parser.add_argument("argument", metavar=command.argument)
     if command.kind is Settings:
         parser.add_argument(
             "--config", metavar="PATH", help="the TOML file to read [./nanonets-proxy.toml if there is one]"

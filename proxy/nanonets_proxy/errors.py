@@ -72,6 +72,22 @@ class ForbiddenOrigin(Forbidden):
     code = "forbidden_origin"
 
 
+class ForbiddenByPolicy(Forbidden):
+    """The caller may go on with other calls, on this connection too."""
+
+    code = "forbidden_by_policy"
+    close = False
+
+
+class UnknownCaller(ProxyError):
+    """No token, or one that nobody has."""
+
+    status = 401
+    code = "unknown_caller"
+    proxy_error = "http_request_denied"
+    close = True
+
+
 class MethodNotAllowed(ProxyError):
     status = 405
     code = "method_not_allowed"
@@ -102,6 +118,14 @@ class RateLimited(ProxyError):
     status = 429
     code = "rate_limit_exceeded"
     proxy_error = "connection_limit_reached"
+
+
+class BudgetUsedUp(ProxyError):
+    """The caller has made as many requests today as the settings give it."""
+
+    status = 429
+    code = "daily_budget_used_up"
+    proxy_error = "http_request_denied"
 
 
 class NoUsableKey(ProxyError):
@@ -149,6 +173,13 @@ class UpstreamRefused(UpstreamError):
 class UpstreamUnreachable(UpstreamError):
     code = "upstream_unreachable"
     proxy_error = "destination_ip_unroutable"
+
+
+class UpstreamForbiddenAddress(UpstreamError):
+    """The upstream's name leads into a private network, and the settings do not say that it should."""
+
+    code = "upstream_forbidden_address"
+    proxy_error = "destination_ip_prohibited"
 
 
 class UpstreamConnectTimeout(UpstreamError):

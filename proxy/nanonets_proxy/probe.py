@@ -4,6 +4,7 @@ import asyncio
 from typing import Final
 
 from nanonets_proxy.core.api_key import ApiKey
+from nanonets_proxy.core.public_key import parse_pin
 from nanonets_proxy.errors import ProxyError, UpstreamTlsCertificate, UpstreamTlsProtocol
 from nanonets_proxy.settings import Settings
 from nanonets_proxy.settings.checks import CheckResult
@@ -25,6 +26,8 @@ async def probe_upstream(settings: Settings, key: ApiKey) -> list[CheckResult]:
             idle_timeout_s=_TIMEOUT_S,
             ca_file=settings.ca_file,
             egress_proxy=settings.egress_proxy,
+            may_be_private=settings.upstream_private,
+            pins=tuple(map(parse_pin, settings.upstream_pins)),
         )
     )
     try:

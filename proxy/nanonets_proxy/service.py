@@ -4,7 +4,6 @@ SIGTERM and SIGINT drain and end with 0, a second one ends at once; SIGHUP reads
 """
 
 import asyncio
-import ctypes
 import os
 import resource
 import signal
@@ -22,6 +21,7 @@ from nanonets_proxy.app import KeyInUse, Program, Proxy
 from nanonets_proxy.core.addresses import Origin, TcpListener
 from nanonets_proxy.core.api_key import ApiKey
 from nanonets_proxy.downstream.listeners import ListenFailed, describe, open_sockets
+from nanonets_proxy.hardening import leave_no_core, stay_in_memory
 from nanonets_proxy.keys.source import EnvironmentKey
 from nanonets_proxy.sandbox.app import create_app
 from nanonets_proxy.sandbox.policy import make_key
@@ -33,7 +33,6 @@ _OK: Final = 0
 _WRONG_USE: Final = 2
 _KILLED_BY: Final = 128  # and the signal's number: how a shell tells such an end
 _SANDBOX_STOP_S: Final = 1.0
-_PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
 _ALL_INTERFACES: Final = ("0.0.0.0", "[::]")  # noqa: S104 - compared, not bound
 
 
@@ -70,7 +69,8 @@ def _run(log_format: str, level: str, main: Callable[[Redactor], Coroutine[Any, 
         sys.stderr.write("nanonets-proxy: aiohttp lacks its compiled parser here; unset AIOHTTP_NO_EXTENSIONS\n")
         return _WRONG_USE
     _raise_open_files_limit()
-    _leave_no_core()
+    leave_no_core()
+    stay_in_memory()
     redactor = Redactor()
     writer = configure(log_format, level, sys.stdout.buffer, redactor)
     try:
@@ -208,11 +208,3 @@ def _raise_open_files_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _leave_no_core() -> None:
-    """A core dump has the keys in it. A handler that the kernel pipes cores to is not bound by the limit of size;
-    a process that is not dumpable has none (core(5), prctl(2)), and its memory is closed to others of its user."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

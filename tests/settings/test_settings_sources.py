@@ -104,12 +104,30 @@ def test_every_setting_can_be_given_by_flag_environment_secret_file_and_toml(nam
         "via": "edge",
         "caller_header": "X-Team",
         "body_memory": "1KiB",
+        "caller_tokens": f"billing sha256:{'0' * 64}",
+        "caller_token_header": "X-Token",
+        "allow_uids": "1000,1001",
+        "policy": "allow GET /a,deny * /b/**",
+        "read_only": "true",
+        "daily_budget": "5000,billing: 10",
+        "policy_dry_run": "true",
+        "max_connections": "99",
+        "max_connections_per_peer": "99",
+        "upstream_private": "true",
+        "upstream_pins": f"sha256//{'A' * 43}=",
     }.get(name, "65MiB" if name in ("body_memory_total", "replay_limit", "spool_total") else "7s")
     (tmp_path / f"nanonets_proxy_{name}").write_text(f"{text}\n")
     toml = tmp_path / "settings.toml"
     toml.write_text(f'{name} = "{text}"\n')
+    beside = {
+        "caller_token_header": {"caller_tokens_file": "/callers"},
+        "policy_dry_run": {"read_only": "true"},
+        "tls_cert": {"tls_key": "/key.pem"},
+        "tls_key": {"tls_cert": "/cert.pem"},
+        "tls_client_ca": {"tls_cert": "/cert.pem", "tls_key": "/key.pem"},
+    }.get(name, {})
     values = [
-        getattr(load(**source).settings, name)
+        getattr(load(**{"environ": {}, **source, "flags": beside | source.get("flags", {})}).settings, name)
         for source in (
             {"flags": {name: text}},
             {"environ": {f"NANONETS_PROXY_{name.upper()}": text}},

@@ -80,12 +80,18 @@ def problems(**given: Any) -> tuple[str, ...]:
         (
             "listen",
             "unix:/s?mode=888",
-            "'unix:/s?mode=888' has an option that is not mode=0660: write unix:/path?mode=0660",
+            (
+                "'unix:/s?mode=888' has an option that is neither mode=0660 nor owner=user:group: "
+                "write unix:/path?mode=0660&owner=app:team"
+            ),
         ),
         (
             "listen",
-            "unix:/s?owner=me",
-            "'unix:/s?owner=me' has an option that is not mode=0660: write unix:/path?mode=0660",
+            "unix:/s?uid=1",
+            (
+                "'unix:/s?uid=1' has an option that is neither mode=0660 nor owner=user:group: "
+                "write unix:/path?mode=0660&owner=app:team"
+            ),
         ),
         (
             "listen",
@@ -216,9 +222,10 @@ def test_a_toml_value_of_the_wrong_type_is_one_sentence(line: str, sentence: str
 @pytest.mark.parametrize("name", ["listen", "admin_listen"])
 def test_listening_beyond_this_machine_needs_to_know_who_may_call(name: str, address: str) -> None:
     (problem,) = problems(**{name: address})
+    tokens = " or caller_tokens," if name == "listen" else ""
     assert problem == (
-        f"{name}: {address} can be reached from other machines (environment NANONETS_PROXY_{name.upper()}), "
-        "and allow_from names none that may call: set allow_from, such as 10.0.0.0/8, or listen on 127.0.0.1"
+        f"{name}: {address} can be reached from other machines (environment NANONETS_PROXY_{name.upper()}), and "
+        f"allow_from names none that may call: set allow_from, such as 10.0.0.0/8,{tokens} or listen on 127.0.0.1"
     )
     assert load(**{name: address, "allow_from": "10.0.0.0/8"}).settings.allow_from == (ip_network("10.0.0.0/8"),)
 
@@ -267,6 +274,9 @@ def test_one_bodys_memory_fits_into_what_bounds_it(bound: str) -> None:
         ("LocalHost:1", TcpListener("localhost", 1)),
         ("unix:/run/proxy.sock", UnixListener("/run/proxy.sock", 0o660)),
         ("unix:/run/proxy.sock?mode=0600", UnixListener("/run/proxy.sock", 0o600)),
+        ("unix:/s?mode=0660&owner=app", UnixListener("/s", owner="app")),
+        ("unix:/s?owner=1000:team", UnixListener("/s", owner="1000", group="team")),
+        ("unix:/s?owner=:team", UnixListener("/s", group="team")),
         ("unix:/run/proxy.sock?mode=777", UnixListener("/run/proxy.sock", 0o777)),
     ],
 )

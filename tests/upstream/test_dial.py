@@ -36,9 +36,23 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("ca"))
 
 
-def dialer(origin: Origin, ca_file: Path | None = None, *, connect_timeout_s: float = PATIENCE_S) -> Dialer:
+def dialer(
+    origin: Origin,
+    ca_file: Path | None = None,
+    *,
+    connect_timeout_s: float = PATIENCE_S,
+    may_be_private: bool = True,
+    pins: tuple[bytes, ...] = (),
+) -> Dialer:
     return Dialer(
-        DialPolicy(origin, connect_timeout_s=connect_timeout_s, idle_timeout_s=PATIENCE_S, ca_file=ca_file)
+        DialPolicy(
+            origin,
+            connect_timeout_s=connect_timeout_s,
+            idle_timeout_s=PATIENCE_S,
+            ca_file=ca_file,
+            may_be_private=may_be_private,
+            pins=pins,
+        )
     )
 
 

@@ -97,8 +97,9 @@ async def _name_server(_: web.Request, response: web.StreamResponse) -> None:
 
 def _check(guard: Guard, request: web.Request) -> None:
     assert request.transport is not None
-    guard.check_peer(peer_of(request.transport).address)
+    peer = peer_of(request.transport)
+    guard.check_peer(peer.address, peer.uid)
     head = read_request_head(request.raw_headers)
-    guard.check_method(request.method, upgrade=head.upgrade)
+    guard.check_method(request.method, upgrade=head.upgrade, preflight=head.is_preflight)
     guard.check_host(head.host)
     guard.check_origin(head.origin, head.sec_fetch_site, head.host)

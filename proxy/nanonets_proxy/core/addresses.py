@@ -3,14 +3,17 @@
 import re
 from base64 import b64encode
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TypeAlias
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 # RFC 952 and RFC 1123 §2.1, and the underscore that container engines allow in names.
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
                         r"(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*", re.ASCII)  # fmt: skip
-_UNIX_MODE = re.compile(r"mode=(0?[0-7]{3})", re.ASCII)
+_UNIX_OPTIONS = re.compile(
+    r"(?:mode=(?P<mode>0?[0-7]{3}))?&?(?:owner=(?P<owner>[A-Za-z0-9_.-]+)?(?::(?P<group>[A-Za-z0-9_.-]+))?)?",
+    re.ASCII,
+)
 # sockaddr_un holds 108 bytes with the final null (man 7 unix); macOS and BSD hold 104.
 _MAX_UNIX_PATH_BYTES = 103
 DEFAULT_UNIX_MODE = 0o660
@@ -36,6 +39,19 @@ def is_loopback(host: str) -> bool:
     return host == "localhost" or (is_ip_address(host) and ip_address(host).is_loopback)
 
 
+# RFC 6052 §2.1: an IPv4 address stands in the last 32 bits, and is where the packet goes.
+_NAT64 = ip_network("64:ff9b::/96")
+
+
+def is_public_address(address: str) -> bool:
+    """Whether an IP address is one of the public Internet: not private, shared, link-local or the like."""
+    ip = ip_address(address.partition("%")[0])
+    if isinstance(ip, IPv6Address):
+        embedded = ip.ipv4_mapped or ip.sixtofour or (IPv4Address(ip.packed[-4:]) if ip in _NAT64 else None)
+        ip = embedded or ip
+    return ip.is_global and not ip.is_multicast
+
+
 def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
@@ -58,17 +74,22 @@ class TcpListener:
 
 @dataclass(frozen=True, slots=True)
 class UnixListener:
-    """A unix socket to listen on, with the permissions that its file gets."""
+    """A unix socket to listen on, with the permissions that its file gets, and the user and group, by name or
+    number, that own it. None: those of the process."""
 
     path: str
     mode: int = DEFAULT_UNIX_MODE
+    owner: str | None = None
+    group: str | None = None
 
     @property
     def is_local(self) -> bool:
         return True
 
     def __str__(self) -> str:
-        return f"unix:{self.path}?mode={self.mode:04o}"
+        group = "" if self.group is None else f":{self.group}"
+        owner = f"&owner={self.owner or ''}{group}" if self.owner or group else ""
+        return f"unix:{self.path}?mode={self.mode:04o}{owner}"
 
 
 Listener: TypeAlias = TcpListener | UnixListener
@@ -111,10 +132,14 @@ def _parse_unix(text: str) -> UnixListener:
         raise ValueError(f"{text!r} needs an absolute path: write unix:/path?mode=0660")
     if len(name.encode()) > _MAX_UNIX_PATH_BYTES:
         raise ValueError(f"{text!r} is too long: a socket's path has at most {_MAX_UNIX_PATH_BYTES} bytes")
-    match = _UNIX_MODE.fullmatch(options)
-    if question and match is None:
-        raise ValueError(f"{text!r} has an option that is not mode=0660: write unix:/path?mode=0660")
-    return UnixListener(name, int(match[1], 8) if match else DEFAULT_UNIX_MODE)
+    match = _UNIX_OPTIONS.fullmatch(options)
+    if match is None or (question and not any(match.groups())):
+        raise ValueError(
+            f"{text!r} has an option that is neither mode=0660 nor owner=user:group: "
+            "write unix:/path?mode=0660&owner=app:team"
+        )
+    mode = int(match["mode"], 8) if match["mode"] else DEFAULT_UNIX_MODE
+    return UnixListener(name, mode, match["owner"], match["group"])
 
 
 @dataclass(frozen=True, slots=True)

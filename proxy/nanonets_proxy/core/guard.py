@@ -31,10 +31,14 @@ _LABEL = re.compile(r"[a-z0-9_-]+")
 @dataclass(frozen=True, slots=True)
 class GuardPolicy:
     """`allow_from`: networks that may call besides loopback and unix sockets. `allowed_hosts`: names, or
-    `*.suffix` patterns, that Host may have besides the local ones."""
+    `*.suffix` patterns, that Host may have besides the local ones. `allow_uids`: users that may call on a unix
+    socket, empty for all whom its file lets. `any_peer`: every address may call where no network is named, since
+    callers prove who they are in another way."""
 
     allow_from: tuple[Network, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    allow_uids: frozenset[int] = frozenset()
+    any_peer: bool = False
 
 
 class Guard:
@@ -42,26 +46,38 @@ class Guard:
 
     def __init__(self, policy: GuardPolicy) -> None:
         self._networks = policy.allow_from
+        self._any_peer = policy.any_peer and not policy.allow_from
+        self._uids = policy.allow_uids
         self._exact = frozenset(host.lower() for host in policy.allowed_hosts if not host.startswith("*."))
         suffixes = (host[1:].lower() for host in policy.allowed_hosts if host.startswith("*."))
         self._suffixes = (*_LOCAL_SUFFIXES, *suffixes)
         self._passed: set[str | bytes] = set()
 
-    def check_peer(self, address: str | None) -> None:
-        """`address` is the peer's IP address without a port; None for a unix socket. Raises ForbiddenPeer."""
-        if address is None or address in self._passed:
+    def check_peer(self, address: str | None, uid: int | None = None) -> None:
+        """`address` is the peer's IP address without a port; None for a unix socket, whose peer has a user id where
+        the system tells it. Raises ForbiddenPeer."""
+        if address in self._passed:
+            return
+        if address is None:
+            if self._uids and uid not in self._uids:
+                raise ForbiddenPeer("Calls of this user are not allowed; see the setting allow_uids.")
             return
         peer = _address(address)
-        if peer is None or not (peer.is_loopback or any(peer in network for network in self._networks)):
+        if peer is None or not (
+            self._any_peer or peer.is_loopback or any(peer in network for network in self._networks)
+        ):
             raise ForbiddenPeer("Calls from this address are not allowed; see the setting allow_from.")
         self._remember(address)
 
-    def check_method(self, method: str, *, upgrade: bool) -> None:
-        """Refuses tunnels, TRACE (it would echo the credential) and protocol switches."""
+    def check_method(self, method: str, *, upgrade: bool, preflight: bool = False) -> None:
+        """Refuses tunnels, TRACE (it would echo the credential), protocol switches, and a browser's question
+        whether another origin may call: the answer is no, and for private networks too."""
         if method in ("CONNECT", "TRACE"):
             raise MethodNotAllowed(f"{method} is not supported.")
         if upgrade:
             raise NotImplementedHere("Upgrade is not supported.")
+        if preflight and method == "OPTIONS":
+            raise ForbiddenOrigin("Pages of other origins may not call.")
 
     def check_host(self, host: bytes) -> None:
         """Host or an absolute target's authority; b"" (an HTTP/1.0 caller) passes. Raises ForbiddenHost."""

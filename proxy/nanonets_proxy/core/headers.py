@@ -29,7 +29,7 @@ HOP_BY_HOP = frozenset(
 )
 
 # Whatever a caller says of itself here is not ours to vouch for, and its credentials are replaced.
-_NOT_FORWARDED = HOP_BY_HOP | {
+NOT_FORWARDED = HOP_BY_HOP | {
     b"authorization",
     b"forwarded",
     b"host",
@@ -61,6 +61,8 @@ class RequestHead:
     sec_fetch_site: bytes | None = None
     request_id: bytes | None = None
     caller: bytes | None = None
+    credentials: bytes | None = None
+    is_preflight: bool = False
     prefer: list[bytes] = field(default_factory=list)
     upgrade: bool = False
     expect_continue: bool = False
@@ -68,8 +70,15 @@ class RequestHead:
     lines: list[bytes] = field(default_factory=list)
 
 
-def read_request_head(headers: RawHeaders, *, caller_header: bytes = b"") -> RequestHead:
-    """Sorts a caller's fields; `caller_header` (lower case) names the field that names the caller.
+def read_request_head(
+    headers: RawHeaders,
+    *,
+    caller_header: bytes = b"",
+    token_header: bytes = b"authorization",
+    not_forwarded: frozenset[bytes] = NOT_FORWARDED,
+) -> RequestHead:
+    """Sorts a caller's fields; `caller_header` (lower case) names the field that names the caller, `token_header`
+    the one that holds its credentials: it is one of `not_forwarded`, which are dropped.
 
     Raises BadRequest where Host or the framing is missing, repeated or malformed, and
     NotImplementedHere for a transfer coding other than chunked.
@@ -85,7 +94,7 @@ def read_request_head(headers: RawHeaders, *, caller_header: bytes = b"") -> Req
         lower = name.lower()
         if lower == caller_header:
             head.caller = value
-        if lower in _NOT_FORWARDED:
+        if lower in not_forwarded:
             match lower:
                 case b"host":
                     hosts.append(value)
@@ -95,10 +104,14 @@ def read_request_head(headers: RawHeaders, *, caller_header: bytes = b"") -> Req
                     codings.append(value)
                 case b"upgrade":
                     head.upgrade = True
+                case _ if lower == token_header:
+                    head.credentials = value
             continue
         if lower.startswith(_FORWARDING_PREFIX):
             continue
         match lower:
+            case b"access-control-request-method":
+                head.is_preflight = True
             case b"content-length":
                 lengths.append(value)
             case b"expect":

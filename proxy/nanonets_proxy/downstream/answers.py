@@ -5,9 +5,10 @@ import math
 
 from aiohttp import web
 
-from nanonets_proxy.errors import MethodNotAllowed, ProxyError
+from nanonets_proxy.errors import MethodNotAllowed, ProxyError, UnknownCaller
 
 _ALLOW = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+_CHALLENGE = 'Bearer realm="nanonets-proxy"'
 
 
 def answer(error: ProxyError, request_id: str | None) -> web.Response:
@@ -23,6 +24,8 @@ def answer(error: ProxyError, request_id: str | None) -> web.Response:
         details["retry_after"] = retry_after
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = _ALLOW  # RFC 9110 §15.5.6
+    if isinstance(error, UnknownCaller):
+        headers["WWW-Authenticate"] = _CHALLENGE  # RFC 9110 §15.5.2
     body = json.dumps({"code": error.code, "message": error.message, "details": details}).encode()
     response = web.Response(
         status=error.status, body=body, headers=headers, content_type="application/json", charset="utf-8"

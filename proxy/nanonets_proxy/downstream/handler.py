@@ -23,9 +23,10 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 
 from nanonets_proxy.core.addresses import Origin
 from nanonets_proxy.core.api_key import ApiKey
+from nanonets_proxy.core.echo import KeyForms
 from nanonets_proxy.core.gate import Outcome
 from nanonets_proxy.core.guard import Guard
-from nanonets_proxy.core.headers import Extras, RequestHead, read_request_head, upstream_head
+from nanonets_proxy.core.headers import NOT_FORWARDED, Extras, RequestHead, read_request_head, upstream_head
 from nanonets_proxy.core.key_records import KeyTries, KeyVerdict, verdict_of
 from nanonets_proxy.core.prefer import wait_s
 from nanonets_proxy.core.retry_after import Hint
@@ -35,6 +36,7 @@ from nanonets_proxy.core.tickets import Permit, Ticket
 from nanonets_proxy.downstream.answers import answer
 from nanonets_proxy.downstream.call import Call
 from nanonets_proxy.downstream.caller_body import CallerBody
+from nanonets_proxy.downstream.door import Door
 from nanonets_proxy.downstream.keys import Keys, tries_for
 from nanonets_proxy.downstream.peers import Peer, has_hung_up
 from nanonets_proxy.downstream.relay import RelayedResponse
@@ -51,17 +53,21 @@ _REFUSED_FROM_STATUS: Final = 400
 _NOTICEABLE_WAIT_S: Final = 0.001
 # A request that is held while no key works is let go so long before its deadline: it wants a permit as well.
 _HOLD_MARGIN_S: Final = 0.1
+_NO_FORMS: Final = KeyForms(())
 
 
 @dataclass(frozen=True, slots=True)
 class HandlerPolicy:
-    """`max_wait_s` bounds all waiting of one request together; `idle_timeout_s` each wait for body bytes."""
+    """`max_wait_s` bounds all waiting of one request together; `idle_timeout_s` each wait for body bytes.
+    `credentials_header` holds callers' tokens; `tls` says that callers reach us by https."""
 
     max_wait_s: float
     idle_timeout_s: float
     caller_header: str = ""
     server_timing: bool = True
     via: str = ""
+    credentials_header: str = "authorization"
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,7 @@ class Services:
     client: UpstreamClient
     keys: Keys
     metrics: Metrics
+    door: Door | None = None
 
 
 @dataclass(slots=True)
@@ -89,6 +96,7 @@ class Passage:
     target: str
     body: RequestBody | None = None
     tries: KeyTries = field(default_factory=lambda: tries_for(None))
+    forms: KeyForms = _NO_FORMS
 
     @property
     def can_go_again(self) -> bool:
@@ -104,7 +112,11 @@ class Handler:
         self._loop = loop
         self._log = structlog.get_logger()
         self._caller_header = policy.caller_header.lower().encode()
+        self._token_header = policy.credentials_header.lower().encode()
+        self._not_forwarded = NOT_FORWARDED | {self._token_header}
         self._via = policy.via.encode()
+        self._scheme = b"https://" if policy.tls else b"http://"
+        self._forms_of: tuple[ApiKey, KeyForms] | None = None
         self._host = services.origin.authority.encode()
         self._upstream_url = str(services.origin).encode()
         self._authorities = services.origin.authorities
@@ -156,16 +168,24 @@ class Handler:
 
     async def _handle(self, request: web.BaseRequest, peer: Peer, call: Call, response: RelayedResponse) -> None:
         services = self._services
-        services.guard.check_peer(peer.address)
+        services.guard.check_peer(peer.address, peer.uid)
         if request.version not in (HttpVersion11, HttpVersion10):
             raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
-        head = read_request_head(request.raw_headers, caller_header=self._caller_header)
+        head = read_request_head(
+            request.raw_headers,
+            caller_header=self._caller_header,
+            token_header=self._token_header,
+            not_forwarded=self._not_forwarded,
+        )
         call.identify(head.request_id, head.caller)
-        services.guard.check_method(request.method, upgrade=head.upgrade)
+        services.guard.check_method(request.method, upgrade=head.upgrade, preflight=head.is_preflight)
         target, authority = origin_form(request.method, request.raw_path, self._authorities)
         host = head.host if authority is None else authority.encode()
         services.guard.check_host(host)
         services.guard.check_origin(head.origin, head.sec_fetch_site, host)
+        if services.door is not None:
+            call.caller = services.door.identify(peer, head.credentials) or call.caller
+            services.door.check(call.caller, request.method, target, request.raw_headers)
         call.scope = services.scopes.classify(request.method, target)
 
         passage = Passage(request, call, response, head, target)
@@ -261,6 +281,9 @@ class Handler:
 
     def _outgoing(self, passage: Passage, key: ApiKey) -> UpstreamRequest:
         passage.call.key_name = key.name
+        if self._forms_of is None or self._forms_of[0] is not key:
+            self._forms_of = key, KeyForms(key.secrets())
+        passage.forms = self._forms_of[1]
         method, head = passage.request.method, passage.head
         lines = upstream_head(
             method.encode(),
@@ -290,15 +313,25 @@ class Handler:
             lines=lines,
             request_id=call.ensure_request_id().encode(),
             upstream_origin=self._upstream_url,
-            own_origin=b"http://" + passage.head.host if passage.head.host else b"",
+            own_origin=self._scheme + passage.head.host if passage.head.host else b"",
         )
         # A caller whose upload was refused, or who was told no 100, may leave out the rest: its next request
         # could not be found.
         waits_for_continue = passage.head.expect_continue and not request.content.total_bytes
         upload_is_over = request.content.is_eof() or not (waits_for_continue or head.status >= _REFUSED_FROM_STATUS)
-        await passage.response.send(
-            exchange.connection, head, extras, begun=begun, may_stay=upload_is_over and not self.draining
-        )
+        try:
+            await passage.response.send(
+                exchange.connection,
+                head,
+                extras,
+                forms=passage.forms,
+                begun=begun,
+                may_stay=upload_is_over and not self.draining,
+            )
+        finally:
+            if passage.response.echoed:
+                self._services.metrics.key_echoes.inc()
+                self._log.error("key_echoed", status=head.status, key=call.key_name, request_id=call.request_id)
 
     def _note_throttle(self, call: Call, hint: Hint) -> None:
         self._services.metrics.throttled.inc()

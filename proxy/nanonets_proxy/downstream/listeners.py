@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import socket
 import stat
 from collections.abc import Iterable, Sequence
@@ -96,6 +97,8 @@ def _open_unix(listener: UnixListener) -> list[socket.socket]:
             sock.bind(listener.path)
         finally:
             os.umask(old_mask)
+        if listener.owner or listener.group:
+            _give_away(path, listener)
         path.chmod(listener.mode)
         sock.listen(_BACKLOG)
         sock.setblocking(False)  # noqa: FBT003 - the name says what it is
@@ -103,6 +106,20 @@ def _open_unix(listener: UnixListener) -> list[socket.socket]:
         sock.close()
         raise
     return [sock]
+
+
+def _give_away(path: Path, listener: UnixListener) -> None:
+    try:
+        if listener.owner is not None:
+            shutil.chown(path, user=_id_or_name(listener.owner))
+        if listener.group is not None:
+            shutil.chown(path, group=_id_or_name(listener.group))
+    except LookupError as error:
+        raise OSError(errno.EINVAL, str(error)) from None
+
+
+def _id_or_name(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def _remove_stale(path: Path) -> None:

@@ -4,9 +4,9 @@ import asyncio
 import select
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 # The kernel's struct ucred (unix(7)): pid, uid, gid.
 _UCRED: Final = struct.Struct("3i")
@@ -14,14 +14,18 @@ _UCRED: Final = struct.Struct("3i")
 _POLLRDHUP: Final = getattr(select, "POLLRDHUP", 0)
 # socket(7), struct linger: on, for 0 seconds.
 _LINGER_NOT: Final = struct.pack("ii", 1, 0)
+_MAX_NAME_CHARS: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """`address` is an IP address without its port, None on a unix socket. `name` tells callers apart."""
+    """`address` is an IP address without its port, None on a unix socket, where `uid` is the peer's user. `name`
+    tells callers apart; `certificate` is the name in the client certificate that was verified, if any."""
 
     name: str
     address: str | None
+    uid: int | None = None
+    certificate: str | None = None
 
 
 UNKNOWN: Final = Peer("unknown", "unknown")
@@ -34,7 +38,8 @@ def peer_of(transport: asyncio.BaseTransport) -> Peer:
     """
     name = transport.get_extra_info("peername")
     if isinstance(name, tuple):
-        return Peer(name[0], name[0])
+        certificate = transport.get_extra_info("peercert")
+        return Peer(name[0], name[0], certificate=name_in(certificate) if certificate else None)
     sock = transport.get_extra_info("socket")
     if sock is None or sock.family != socket.AF_UNIX:
         return UNKNOWN
@@ -42,7 +47,17 @@ def peer_of(transport: asyncio.BaseTransport) -> Peer:
     if option is None:
         return Peer("unix", None)
     _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, option, _UCRED.size))
-    return Peer(f"unix:uid={uid}", None)
+    return Peer(f"unix:uid={uid}", None, uid)
+
+
+def name_in(certificate: Mapping[str, Any]) -> str | None:
+    """The caller's name in a verified client certificate, as `ssl` decodes it: its first URI (as SPIFFE has it) or
+    DNS name, else its subject's common name."""
+    names = [
+        value for kind in ("URI", "DNS") for key, value in certificate.get("subjectAltName", ()) if key == kind
+    ]
+    names += [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
+    return str(names[0])[:_MAX_NAME_CHARS] if names else None
 
 
 def has_hung_up(transport: asyncio.BaseTransport) -> bool:

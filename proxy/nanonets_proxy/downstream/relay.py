@@ -9,6 +9,7 @@ import asyncio
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
+from nanonets_proxy.core.echo import EchoFilter, KeyForms, must_look
 from nanonets_proxy.core.headers import Extras, downstream_head, trailer_section
 from nanonets_proxy.downstream.peers import reset
 from nanonets_proxy.upstream.connection import UpstreamConnection
@@ -28,6 +29,7 @@ class RelayedResponse(web.StreamResponse):
         self._idle_timeout_s = idle_timeout_s
         self._stays_open = False
         self.began = False
+        self.echoed = False
         self.sent_bytes = 0
 
     @property
@@ -42,27 +44,48 @@ class RelayedResponse(web.StreamResponse):
         """Everything was sent by `send`."""
 
     async def send(
-        self, connection: UpstreamConnection, head: ResponseHead, extras: Extras, *, begun: bytes, may_stay: bool
+        self,
+        connection: UpstreamConnection,
+        head: ResponseHead,
+        extras: Extras,
+        *,
+        forms: KeyForms,
+        begun: bytes,
+        may_stay: bool,
     ) -> None:
         """Relays to the end. `begun` is what was read of the body before; `may_stay` False closes behind it.
+        `forms` are blanked in head, trailers and an error's body; `echoed` tells whether there were any.
 
         Raises an UpstreamError where the answer breaks off, ConnectionError where the caller is lost or takes
         nothing any more; `abort` has to follow on either.
         """
         request = self._request
         framing, chunked = self._framing(head, may_stay=may_stay)
-        lines = downstream_head(head.status, head.reason, head.headers, extras=extras, framing=framing)
+        built = downstream_head(head.status, head.reason, head.headers, extras=extras, framing=framing)
+        lines = forms.blank(built)
+        self.echoed = lines is not built
+        echo = EchoFilter(forms) if must_look(head.status, head.headers) else None
         data = begun + connection.take()
         self.began = True
         if connection.is_whole:
-            self._write(lines + self._framed(data, chunked) + self._end(connection, chunked))
+            if echo is not None:
+                data = echo.feed(data) + echo.end()
+                self.echoed = self.echoed or echo.found
+            self._write(lines + self._framed(data, chunked) + self._end(connection, chunked, forms))
             return
+        if echo is not None:
+            data = echo.feed(data)
         self._write(lines + self._framed(data, chunked))
         while data := await connection.read():
+            if echo is not None:
+                data = echo.feed(data)
             self._write(self._framed(data, chunked))
             if request.protocol.writing_paused:
                 await self._drain()
-        self._write(self._end(connection, chunked))
+        if echo is not None:
+            self._write(self._framed(echo.end(), chunked))
+            self.echoed = self.echoed or echo.found
+        self._write(self._end(connection, chunked, forms))
 
     def force_close(self) -> None:
         """Nothing follows this answer on its connection."""
@@ -93,8 +116,8 @@ class RelayedResponse(web.StreamResponse):
         self.sent_bytes += len(data)
         return b"%x\r\n%b\r\n" % (len(data), data) if chunked and data else data
 
-    def _end(self, connection: UpstreamConnection, chunked: bool) -> bytes:
-        return trailer_section(connection.trailers) if chunked else b""
+    def _end(self, connection: UpstreamConnection, chunked: bool, forms: KeyForms) -> bytes:
+        return forms.blank(trailer_section(connection.trailers)) if chunked else b""
 
     def _write(self, data: bytes) -> None:
         transport = self._request.transport

@@ -5,7 +5,9 @@ from typing import Any, Final, cast
 
 from aiohttp import StreamReader, web
 from aiohttp.web_protocol import _ErrInfo
+from prometheus_client import CollectorRegistry
 
+from nanonets_proxy.downstream.connections import REFUSAL, ConnectionLimits, ConnectionPolicy
 from nanonets_proxy.downstream.handler import Handler
 from nanonets_proxy.downstream.peers import UNKNOWN, Peer, hung_up, peer_of, reset
 from nanonets_proxy.errors import BadRequest, InternalError, ProxyError
@@ -30,6 +32,11 @@ class CallerConnection(web.RequestHandler):
         self._on_malformed = server.on_malformed
         self.under_way: web.BaseRequest | None = None
         self.peer = UNKNOWN
+
+    @property
+    def is_idle(self) -> bool:
+        """No request is under way, or waits to be."""
+        return self.under_way is None and not self._messages
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.peer = peer_of(transport)
@@ -63,8 +70,11 @@ class CallerConnection(web.RequestHandler):
 class CallerServer(web.Server):
     """Makes a CallerConnection for each connection."""
 
-    def __init__(self, handler: Handler, *, keep_alive_s: float) -> None:
+    def __init__(
+        self, handler: Handler, *, keep_alive_s: float, limits: ConnectionPolicy, registry: CollectorRegistry
+    ) -> None:
         self._handler = handler
+        self._limits = ConnectionLimits(limits, registry, lambda: cast("list[CallerConnection]", self.connections))
         self._open = 0
         self._busy = 0
         self._all_ended = asyncio.Event()
@@ -84,6 +94,10 @@ class CallerServer(web.Server):
 
     def __call__(self) -> CallerConnection:
         return CallerConnection(self, loop=self._loop, **self._kwargs)
+
+    @property
+    def open_connections(self) -> int:
+        return self._open
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast("CallerConnection", request.protocol)
@@ -106,11 +120,15 @@ class CallerServer(web.Server):
         super().connection_made(handler, transport)
         self._open += 1
         self._all_ended.clear()
+        if not self._limits.take(cast("CallerConnection", handler)):
+            transport.write(REFUSAL)
+            handler.force_close()
         if self._looker is None:
             self._looker = self._loop.call_later(_HANG_UP_LOOK_S, self._look_for_hang_ups)
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
+        self._limits.give_back(cast("CallerConnection", handler))
         self._open -= 1
         self._note_end()
 

@@ -20,6 +20,7 @@ from nanonets_proxy.core.addresses import (
     parse_origin,
 )
 from nanonets_proxy.core.api_key import ApiKey, KeyUnusable
+from nanonets_proxy.core.public_key import parse_pin
 from nanonets_proxy.core.scopes import ScopeRule
 from nanonets_proxy.settings.quantities import Metavar
 
@@ -82,6 +83,11 @@ def _scope_rule(item: str) -> str:
     return item
 
 
+def _pin(item: str) -> str:
+    parse_pin(item)
+    return item
+
+
 def _sandbox_key(item: str) -> str:
     try:
         ApiKey.parse(item, "the sandbox")
@@ -90,7 +96,7 @@ def _sandbox_key(item: str) -> str:
     return item
 
 
-def _each(parse: Callable[[str], Any]) -> Callable[[Any], tuple[Any, ...]]:
+def each(parse: Callable[[str], Any]) -> Callable[[Any], tuple[Any, ...]]:
     return lambda value: tuple(map(parse, texts(value)))
 
 
@@ -139,7 +145,7 @@ def _path_and_query(value: Any) -> str:
     return target
 
 
-def _strings(values: Iterable[object]) -> list[str]:
+def strings(values: Iterable[object]) -> list[str]:
     return [str(value) for value in values]
 
 
@@ -147,54 +153,62 @@ def _string_or_empty(value: object) -> str:
     return "" if value is None else str(value)
 
 
-_LIST_SCHEMA = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
+LIST_SCHEMA = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
 _TEXT_SCHEMA = {"type": "string"}
 
 Listeners: TypeAlias = Annotated[
     tuple[Listener, ...],
     PlainValidator(_listeners),
-    PlainSerializer(_strings, return_type=list[str]),
-    WithJsonSchema(_LIST_SCHEMA),
+    PlainSerializer(strings, return_type=list[str]),
+    WithJsonSchema(LIST_SCHEMA),
     NoDecode,
     Metavar("ADDRESS"),
 ]
 OptionalListeners: TypeAlias = Annotated[
     tuple[Listener, ...],
     PlainValidator(_listeners_or_off),
-    PlainSerializer(lambda value: _strings(value) or "off"),
-    WithJsonSchema({"anyOf": [*_LIST_SCHEMA["anyOf"], {"const": False}]}),
+    PlainSerializer(lambda value: strings(value) or "off"),
+    WithJsonSchema({"anyOf": [*LIST_SCHEMA["anyOf"], {"const": False}]}),
     NoDecode,
     Metavar("ADDRESS"),
 ]
 Networks: TypeAlias = Annotated[
     tuple[IPv4Network | IPv6Network, ...],
-    PlainValidator(_each(_network)),
-    PlainSerializer(_strings, return_type=list[str]),
-    WithJsonSchema(_LIST_SCHEMA),
+    PlainValidator(each(_network)),
+    PlainSerializer(strings, return_type=list[str]),
+    WithJsonSchema(LIST_SCHEMA),
     NoDecode,
     Metavar("NETWORK"),
 ]
 HostPatterns: TypeAlias = Annotated[
     tuple[str, ...],
-    PlainValidator(_each(_host_pattern)),
-    PlainSerializer(_strings, return_type=list[str]),
-    WithJsonSchema(_LIST_SCHEMA),
+    PlainValidator(each(_host_pattern)),
+    PlainSerializer(strings, return_type=list[str]),
+    WithJsonSchema(LIST_SCHEMA),
     NoDecode,
     Metavar("HOST"),
 ]
 ScopeRules: TypeAlias = Annotated[
     tuple[str, ...],
-    PlainValidator(_each(_scope_rule)),
-    PlainSerializer(_strings, return_type=list[str]),
-    WithJsonSchema(_LIST_SCHEMA),
+    PlainValidator(each(_scope_rule)),
+    PlainSerializer(strings, return_type=list[str]),
+    WithJsonSchema(LIST_SCHEMA),
     NoDecode,
     Metavar("RULE"),
 ]
+PublicKeyPins: TypeAlias = Annotated[
+    tuple[str, ...],
+    PlainValidator(each(_pin)),
+    PlainSerializer(strings, return_type=list[str]),
+    WithJsonSchema(LIST_SCHEMA),
+    NoDecode,
+    Metavar("PIN"),
+]
 SandboxKeys: TypeAlias = Annotated[
     tuple[str, ...],
-    PlainValidator(_each(_sandbox_key)),
-    PlainSerializer(_strings, return_type=list[str]),
-    WithJsonSchema(_LIST_SCHEMA),
+    PlainValidator(each(_sandbox_key)),
+    PlainSerializer(strings, return_type=list[str]),
+    WithJsonSchema(LIST_SCHEMA),
     NoDecode,
     Metavar("KEY"),
 ]

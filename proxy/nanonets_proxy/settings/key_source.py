@@ -1,12 +1,12 @@
 """From the settings to the source of the key."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nanonets_proxy.keys.aws import AwsKey, AwsPolicy
 from nanonets_proxy.keys.command import CommandKey
-from nanonets_proxy.keys.source import KeySource, find_key_source, missing_key_message
+from nanonets_proxy.keys.source import KeySource, find_key_source, key_variable, missing_key_message
 from nanonets_proxy.keys.vault import TOKEN_VARIABLE, VaultKey, VaultPolicy
 from nanonets_proxy.settings.errors import SettingsError
 from nanonets_proxy.settings.model import Settings
@@ -31,6 +31,12 @@ def key_source(
     if source is None:
         raise SettingsError(missing_key_message(environ, environment))
     return source
+
+
+def secret_variables(environments: Iterable[str]) -> tuple[str, ...]:
+    """The variables that may hold a secret, which nobody reads again once the sources are made."""
+    keys = map(key_variable, ["", *environments])
+    return (*keys, TOKEN_VARIABLE, f"{Settings.model_config['env_prefix']}EGRESS_PROXY")
 
 
 def _stores(settings: Settings, environ: Mapping[str, str], prefix: str) -> list[KeySource]:

@@ -9,8 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from nanonets_proxy.core.callers import CallerTable
+from nanonets_proxy.downstream.tls import make_listener_context
 from nanonets_proxy.keys.files import os_fault
 from nanonets_proxy.keys.source import KEY_FILE_VARIABLE, secret_dirs
+from nanonets_proxy.keys.watched import read_caller_tokens
 from nanonets_proxy.settings.contradictions import contradictions
 from nanonets_proxy.settings.errors import SettingsError
 from nanonets_proxy.settings.loaded import AnySettings, Loaded
@@ -130,7 +133,8 @@ def verify_files(loaded: Loaded[Settings]) -> None:
     problems = []
     for name, own in [("", loaded), *loaded.environments.items()]:
         prefix = f"{ENVIRONMENTS}.{name}." if name else ""
-        problems += [f"{prefix}{problem}" for problem in (*_ca_file_problems(own), *_spool_problems(own))]
+        found = (*_ca_file_problems(own), *_spool_problems(own), *_caller_file_problems(own))
+        problems += [f"{prefix}{problem}" for problem in found]
     if problems:
         raise SettingsError(*problems)
 
@@ -161,3 +165,21 @@ def _spool_problems(loaded: Loaded[Settings]) -> Iterator[str]:
         name = loaded.settings.spool_dir or "the system's temporary directory"
         fault = error.strerror.lower() if error.strerror else "no directory can be written to"
         yield f"spool_dir: {name} cannot hold bodies: {fault} ({loaded.sources['spool_dir']})"
+
+
+def _caller_file_problems(loaded: Loaded[Settings]) -> Iterator[str]:
+    path, sources = loaded.settings.caller_tokens_file, loaded.sources
+    if path is not None:
+        try:
+            CallerTable(read_caller_tokens(path))
+        except ValueError as error:
+            yield f"caller_tokens_file: {path} {error} ({sources['caller_tokens_file']})"
+    if (tls := loaded.settings.listener_tls()) is not None:
+        try:
+            make_listener_context(tls)
+        except ssl.SSLError as error:
+            fault = error.reason or error
+            place = f"{tls.cert_file}, its key or its authorities"
+            yield f"tls_cert: {place} cannot be used: {fault} ({sources['tls_cert']})"
+        except OSError as error:
+            yield f"tls_cert: a file that it needs {os_fault(error)} ({sources['tls_cert']})"

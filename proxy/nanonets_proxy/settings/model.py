@@ -11,6 +11,7 @@ from nanonets_proxy.core.addresses import Origin, TcpListener
 from nanonets_proxy.core.scopes import DEFAULT_SCOPE_RULES
 from nanonets_proxy.sandbox.policy import HintStyle, LimitKind, LimitRule, LimitScope, SandboxPolicy
 from nanonets_proxy.settings.base import ProgramSettings
+from nanonets_proxy.settings.boundary_model import BoundarySettings
 from nanonets_proxy.settings.fields import (
     HostPatterns,
     Listeners,
@@ -18,13 +19,13 @@ from nanonets_proxy.settings.fields import (
     OptionalEgressProxy,
     OptionalListeners,
     OptionalPath,
+    PublicKeyPins,
     SandboxKeys,
     ScopeRules,
     Token,
     UpstreamOrigin,
     text,
 )
-from nanonets_proxy.settings.key_model import KeySettings
 from nanonets_proxy.settings.quantities import (
     Count,
     Delay,
@@ -43,6 +44,9 @@ GROUPS: dict[str, str] = {
     "key_gap": "Changing the key",
     "vault_path": "The key in HashiCorp Vault or OpenBao (extra `vault`)",
     "aws_secret": "The key in AWS Secrets Manager (extra `aws`)",
+    "caller_tokens": "Who may call: tokens, users, certificates",
+    "policy": "What may be called, and how often",
+    "max_connections": "Connections",
     "listen": "Callers",
     "upstream": "Upstream",
     "max_wait": "Waiting",
@@ -55,7 +59,7 @@ PROCESS_WIDE = frozenset({"admin_listen", "drain_timeout", "log_format", "log_le
 """What the environments of one process share; everything else a table `[environments.NAME]` may set."""
 
 
-class Settings(KeySettings):
+class Settings(BoundarySettings):
     """Everything that can be set about the proxy. Durations are in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(env_prefix="NANONETS_PROXY_", title="nanonets-proxy")
@@ -63,7 +67,7 @@ class Settings(KeySettings):
     listen: Listeners = Field(
         (TcpListener("127.0.0.1", 8080),),
         description="Where callers connect: host:port, [::1]:8080, :8080 for all interfaces, "
-        "or unix:/path?mode=0660. Port 0 takes a free one, which the start event names.",
+        "or unix:/path?mode=0660&owner=app:team. Port 0 takes a free one, which the start event names.",
     )
     admin_listen: OptionalListeners = Field(
         (TcpListener("127.0.0.1", 8081),),
@@ -72,7 +76,7 @@ class Settings(KeySettings):
     allow_from: Networks = Field(
         (),
         description="Networks that may call besides loopback and unix sockets, such as 10.0.0.0/8. "
-        "Needed to listen on anything else.",
+        "Needed to listen on anything else, unless callers have tokens or certificates.",
     )
     allowed_hosts: HostPatterns = Field(
         (),
@@ -99,6 +103,16 @@ class Settings(KeySettings):
         None,
         description="HTTP proxy to reach the upstream through, http://[user:password@]host:port. "
         "It sees no key: TLS runs through it.",
+    )
+    upstream_private: Switch = Field(
+        default=False,
+        description="Let the upstream's name lead to an address of a private network. An address as the upstream, "
+        "or localhost, needs no such permission.",
+    )
+    upstream_pins: PublicKeyPins = Field(
+        (),
+        description="Public keys of which the upstream's certificate must have one besides being valid, as "
+        "sha256//BASE64. `curl --pinnedpubkey` takes the same.",
     )
     connect_timeout: Duration = Field(
         10.0, description="Longest time to connect to the upstream, its TLS handshake included."

@@ -35,6 +35,7 @@ _GAUGES: Final = {
     "nanonets_proxy_idle_upstream_connections": "Upstream connections kept for the next request.",
     "nanonets_proxy_body_memory_bytes": "Memory taken by bodies kept for a replay.",
     "nanonets_proxy_body_spool_bytes": "Disk taken by bodies kept for a replay.",
+    "nanonets_proxy_caller_connections": "Open connections of callers.",
     "nanonets_proxy_ready": "1 when /readyz says ready.",
 }
 
@@ -72,6 +73,11 @@ class Metrics:
         self.retries = Counter(
             "nanonets_proxy_upstream_retries",
             "Requests sent again because a kept connection had been closed.",
+            registry=self.registry,
+        )
+        self.key_echoes = Counter(
+            "nanonets_proxy_key_echoes",
+            "Answers of the upstream that held the key, which was blanked. Each is an alarm.",
             registry=self.registry,
         )
         self._children: dict[tuple[str, int], Counter] = {}

@@ -19,6 +19,7 @@ import enum
 import select
 from typing import Final, cast
 
+from nanonets_proxy.core.public_key import public_key_digest
 from nanonets_proxy.errors import ProxyError, UpstreamTimeout
 from nanonets_proxy.upstream.reply import Reply, ResponseHead, Stage, closed_early
 
@@ -61,6 +62,11 @@ class UpstreamConnection(asyncio.Protocol):
         """Such as `TLSv1.3`; None on a plain connection."""
         tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
         return None if tls is None else str(tls.version())
+
+    def public_key_digest(self) -> bytes | None:
+        """The SHA-256 of the peer's public key; None on a plain connection."""
+        tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
+        return None if tls is None else public_key_digest(tls.getpeercert(binary_form=True))
 
     # --- an exchange: start, write, finish_request, head, read, release -------------------------
 

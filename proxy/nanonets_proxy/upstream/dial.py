@@ -11,12 +11,20 @@ from typing import Final
 
 import aiohappyeyeballs
 
-from nanonets_proxy.core.addresses import EgressProxy, Origin, bracketed
+from nanonets_proxy.core.addresses import (
+    EgressProxy,
+    Origin,
+    bracketed,
+    is_host_name,
+    is_loopback,
+    is_public_address,
+)
 from nanonets_proxy.errors import (
     EgressProxyRefused,
     UpstreamConnectTimeout,
     UpstreamDnsFailed,
     UpstreamError,
+    UpstreamForbiddenAddress,
     UpstreamRefused,
     UpstreamTlsCertificate,
     UpstreamTlsProtocol,
@@ -34,13 +42,16 @@ _UNROUTABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAV
 
 @dataclass(frozen=True, slots=True)
 class DialPolicy:
-    """How to reach the upstream. `idle_timeout_s` is handed to the connections."""
+    """How to reach the upstream. `idle_timeout_s` is handed to the connections; `may_be_private` lets its name lead
+    into a private network; `pins` are digests of public keys, empty for any."""
 
     origin: Origin
     connect_timeout_s: float
     idle_timeout_s: float
     ca_file: Path | None = None
     egress_proxy: EgressProxy | None = None
+    may_be_private: bool = False
+    pins: tuple[bytes, ...] = ()
 
 
 def make_tls_context(ca_file: Path | None) -> ssl.SSLContext:
@@ -56,6 +67,10 @@ class Dialer:
 
     def __init__(self, policy: DialPolicy) -> None:
         self._policy = policy
+        # An address, or localhost, is where the settings say. Behind an egress proxy the name is resolved there,
+        # and the proxy itself may well be near.
+        named = is_host_name(policy.origin.host) and not is_loopback(policy.origin.host)
+        self._must_be_public = named and policy.egress_proxy is None and not policy.may_be_private
         self._tls = make_tls_context(policy.ca_file) if policy.origin.tls else None
 
     async def dial(self) -> UpstreamConnection:
@@ -87,6 +102,9 @@ class Dialer:
         except UpstreamError:
             sock.close()
             raise
+        if policy.pins and connection.public_key_digest() not in policy.pins:
+            connection.close()  # nothing of a request was sent yet
+            raise UpstreamTlsCertificate("The upstream's public key is not one of the pinned ones.", reason="pin")
         return connection
 
     async def _open_socket(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
@@ -95,6 +113,13 @@ class Dialer:
             addresses = await loop.getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise UpstreamDnsFailed("The upstream's name could not be resolved.", host=peer.host) from error
+        if self._must_be_public:
+            addresses = [info for info in addresses if is_public_address(str(info[4][0]))]
+            if not addresses:
+                raise UpstreamForbiddenAddress(
+                    "The upstream's name leads into a private network; see the setting upstream_private.",
+                    host=peer.host,
+                )
         try:
             sock = await aiohappyeyeballs.start_connection(
                 addresses, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY_S, interleave=1, loop=loop
