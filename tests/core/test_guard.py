@@ -48,6 +48,32 @@ def test_any_other_peer_is_refused_every_time(guard: Guard, peer: str) -> None:
             guard.check_peer(peer)
 
 
+def test_where_callers_prove_themselves_any_address_may_call_unless_networks_are_named() -> None:
+    Guard(GuardPolicy(any_peer=True)).check_peer("2001:db8::1")
+    for policy, peer in (
+        (GuardPolicy(PRIVATE, any_peer=True), "11.0.0.1"),
+        (GuardPolicy(any_peer=True), "unknown"),
+    ):
+        with pytest.raises(ForbiddenPeer):
+            Guard(policy).check_peer(peer)
+
+
+def test_of_the_users_of_a_unix_socket_only_the_named_ones_may_call() -> None:
+    guard = Guard(GuardPolicy(allow_uids=frozenset({7})))
+    guard.check_peer(None, 7)
+    guard.check_peer("127.0.0.1")
+    for uid in (8, None):
+        with pytest.raises(ForbiddenPeer):
+            guard.check_peer(None, uid)
+
+
+@pytest.mark.parametrize("upgrade", [False, True])
+def test_a_preflight_is_refused(upgrade: bool) -> None:
+    with pytest.raises((ForbiddenOrigin, NotImplementedHere)):
+        Guard(GuardPolicy()).check_method("OPTIONS", upgrade=upgrade, preflight=True)
+    Guard(GuardPolicy()).check_method("GET", upgrade=False, preflight=True)
+
+
 @given(st.ip_addresses())
 def test_only_loopback_and_the_named_networks_pass(peer: IPv4Address | IPv6Address) -> None:
     guard = Guard(GuardPolicy(PRIVATE))

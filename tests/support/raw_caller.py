@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -49,12 +50,15 @@ class RawCaller:
         self.writer = writer
 
     @classmethod
-    async def connect(cls, address: str) -> Self:
-        """`address` as the proxy describes it: host:port, [v6]:port, unix:/path."""
+    async def connect(cls, address: str, tls: ssl.SSLContext | None = None) -> Self:
+        """`address` as the proxy describes it: host:port, [v6]:port, unix:/path. `tls`: by TLS, to `localhost`."""
         if address.startswith("unix:"):
             return cls(*await asyncio.open_unix_connection(address.removeprefix("unix:"), limit=2**20))
         host, _, port = address.rpartition(":")
-        return cls(*await asyncio.open_connection(host.strip("[]"), int(port), limit=2**20))
+        name = None if tls is None else "localhost"
+        return cls(
+            *await asyncio.open_connection(host.strip("[]"), int(port), limit=2**20, ssl=tls, server_hostname=name)
+        )
 
     async def __aenter__(self) -> Self:
         return self

@@ -298,3 +298,33 @@ def test_a_ca_file_that_holds_no_certificate_is_an_error(tmp_path: Path) -> None
     for ca_file in (empty, tmp_path / "missing.pem"):
         with pytest.raises(OSError):  # noqa: PT011 - an ssl.SSLError or a FileNotFoundError, as promised
             make_tls_context(ca_file)
+
+
+# --- where the key may go -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "100.64.0.1", "192.168.1.1"])
+async def test_a_name_that_leads_into_a_private_network_is_refused(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve_by(Resolver(address), monkeypatch)
+    failure = await failure_of(dialer(Origin("https", "api.example", 443), may_be_private=False))
+    assert (failure.code, failure.status) == ("upstream_forbidden_address", 502)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_an_address_that_the_settings_name_may_be_private(host: str) -> None:
+    async with raw_upstream(SAYS_OK) as upstream:
+        assert await asked(await dialer(Origin("http", host, upstream.port), may_be_private=False).dial()) == 200
+
+
+async def test_only_a_pinned_public_key_is_spoken_to(authority: Authority) -> None:
+    async with raw_upstream(SAYS_OK, tls=authority.server()) as upstream:
+        made = await dialer(https(upstream), authority.file).dial()
+        digest = made.public_key_digest()
+        made.close()
+        assert digest is not None
+        pinned = dialer(https(upstream), authority.file, pins=(b"\0" * 32, digest))
+        assert await asked(await pinned.dial()) == 200
+        failure = await failure_of(dialer(https(upstream), authority.file, pins=(b"\0" * 32,)))
+        assert failure.details["reason"] == "pin"

@@ -1,0 +1,277 @@
+"""Who may call: tokens, users of unix sockets, client certificates."""
+
+import os
+import ssl
+from base64 import b64encode
+from pathlib import Path
+
+import pytest
+import trustme
+
+from nanonets_proxy.core.callers import CallerToken, make_token
+from nanonets_proxy.downstream.peers import name_in
+from nanonets_proxy.settings import SettingsError, load_settings
+from nanonets_proxy.settings.loader import verify_files
+from support.log_capture import captured_log
+from support.proxy_harness import running_proxy, until
+from support.raw_caller import RawCaller
+from support.scripted_upstream import OK, ScriptedUpstream, answering
+
+TOKEN, OTHER = make_token(b"t" * 32), make_token(b"o" * 32)
+BILLING = str(CallerToken.of("billing", TOKEN))
+SEARCH = str(CallerToken.of("search", OTHER))
+
+
+def bearer(token: str) -> bytes:
+    return b"Authorization: Bearer " + token.encode()
+
+
+async def test_with_tokens_nobody_is_served_without_one() -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin, caller_tokens=BILLING) as proxy,
+    ):
+        for lines in ([], [bearer(OTHER)], [b"Authorization: Basic OnRva2Vu"], [bearer("")]):
+            async with await proxy.caller() as caller:
+                answer = await caller.get(b"/x", *lines)
+                assert (answer.status, answer.json()["code"]) == (401, "unknown_caller")
+                assert answer.one(b"WWW-Authenticate") == b'Bearer realm="nanonets-proxy"'
+        assert upstream.connections == 0
+
+
+async def test_a_token_names_its_caller_in_the_log_and_goes_no_further() -> None:
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream(answering(OK)) as upstream,
+            running_proxy(upstream.origin, caller_tokens=f"{BILLING},{SEARCH}") as proxy,
+            await proxy.caller() as caller,
+        ):
+            assert (await caller.get(b"/x", bearer(TOKEN))).status == 200
+            as_client = b"Authorization: Basic " + b64encode(OTHER.encode() + b":")
+            assert (await caller.get(b"/x", as_client)).status == 200
+        assert [event["caller"] for event in log.events("request")] == ["billing", "search"]
+        assert TOKEN not in log.text()
+    assert not any(token.encode() in request.head for request in upstream.requests for token in (TOKEN, OTHER))
+
+
+async def test_the_token_may_stand_in_a_field_of_its_own_which_is_dropped() -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin, caller_tokens=BILLING, caller_token_header="X-Proxy-Token") as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert (await caller.get(b"/x", b"x-proxy-token: " + TOKEN.encode())).status == 200
+        assert not any(line.lower().startswith(b"x-proxy-token") for line in upstream.requests[0].lines)
+        assert (await caller.get(b"/x", bearer(TOKEN))).status == 401
+
+
+async def test_a_changed_file_of_tokens_counts_from_the_next_request_on(tmp_path: Path) -> None:
+    file = tmp_path / "callers"
+    file.write_text(f"{BILLING}\n")
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin, caller_tokens_file=str(file)) as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert (await caller.get(b"/x", bearer(TOKEN))).status == 200
+        door = proxy.proxy._door
+        assert door is not None
+        before = door._callers
+        file.write_text("this is no list of tokens\n")
+        fault = await proxy.proxy.reload()
+        assert fault is not None
+        assert fault.startswith(f"{file} cannot be used: line 1: is not NAME sha256:HEX")
+        assert (await caller.get(b"/x", bearer(TOKEN))).status == 200, "the last good list stays"
+        file.write_text(f"{SEARCH}\n")
+        await until(lambda: door._callers is not before)
+        assert (await caller.get(b"/x", bearer(OTHER))).status == 200
+        assert (await caller.get(b"/x", bearer(TOKEN))).status == 401
+
+
+def test_listening_elsewhere_needs_networks_or_tokens_and_the_admin_listener_networks() -> None:
+    load_settings({"listen": ":8080", "caller_tokens": BILLING}, {}, dirs=[], default_config=Path("/none"))
+    for flags in ({"listen": ":8080"}, {"admin_listen": ":8081", "caller_tokens": BILLING}):
+        with pytest.raises(SettingsError, match="can be reached from other machines"):
+            load_settings(flags, {}, dirs=[], default_config=Path("/none"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"caller_token_header": "X-A"}, "caller_token_header: needs caller_tokens"),
+        ({"caller_tokens": BILLING, "caller_tokens_file": "/f"}, "are both set"),
+        ({"caller_tokens": BILLING, "caller_header": "X-Team"}, "caller_header: lets callers choose"),
+        ({"tls_cert": "/c"}, "tls_cert: needs tls_key"),
+        ({"tls_client_ca": "/c"}, "tls_client_ca: needs tls_cert"),
+        ({"policy_dry_run": "true"}, "policy_dry_run: there is no policy"),
+        ({"caller_tokens": f"billing {TOKEN}"}, "caller_tokens: is not NAME sha256:HEX"),
+    ],
+)
+def test_what_is_given_by_half_is_an_error_at_start(flags: dict[str, str], sentence: str) -> None:
+    with pytest.raises(SettingsError, match=sentence) as caught:
+        load_settings(flags, {}, dirs=[], default_config=Path("/none"))
+    assert TOKEN not in str(caught.value.problems)
+
+
+def test_files_that_cannot_be_used_are_errors_at_start(tmp_path: Path) -> None:
+    file = tmp_path / "callers"
+    file.write_text("")
+    flags = {"caller_tokens_file": str(file), "tls_cert": str(file), "tls_key": str(file)}
+    with pytest.raises(SettingsError) as caught:
+        verify_files(load_settings(flags, {}, dirs=[], default_config=Path("/none")))
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["caller_tokens_file", "tls_cert"]
+
+
+# --- users of a unix socket ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("uid", "status"), [(os.getuid(), 200), (os.getuid() + 1, 403)])
+async def test_only_the_named_users_may_call_on_a_unix_socket(tmp_path: Path, uid: int, status: int) -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(
+            upstream.origin, listen=f"unix:{tmp_path}/s", admin_listen=f"unix:{tmp_path}/a", allow_uids=str(uid)
+        ) as proxy,
+        await proxy.caller() as caller,
+        await RawCaller.connect(proxy.admin_address) as operator,
+    ):
+        assert (await caller.get(b"/x")).status == status
+        assert (await operator.get(b"/livez")).status == status
+
+
+async def test_a_unix_socket_gets_the_owner_that_is_asked_for(tmp_path: Path) -> None:
+    owner = f"{os.getuid()}:{os.getgid()}"
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin, listen=f"unix:{tmp_path}/s?mode=0600&owner={owner}"),
+    ):
+        status = (tmp_path / "s").stat()
+        assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (os.getuid(), os.getgid(), 0o600)
+
+
+# --- TLS -------------------------------------------------------------------------------------------
+
+
+class Pki:
+    """An authority with the files that the proxy reads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = trustme.CA()
+        self.cert, self.key, self.ca = folder / "cert.pem", folder / "key.pem", folder / "ca.pem"
+        self.authority.cert_pem.write_to_path(self.ca)
+        self.issue()
+
+    def issue(self) -> None:
+        made = self.authority.issue_cert("localhost")
+        made.private_key_pem.write_to_path(self.key)
+        made.cert_chain_pems[0].write_to_path(self.cert)
+
+    def caller(self, *names: str, common_name: str | None = None) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        self.authority.configure_trust(context)
+        if names or common_name:
+            self.authority.issue_cert(*names, common_name=common_name).configure_cert(context)
+        return context
+
+
+@pytest.fixture
+def pki(tmp_path: Path) -> Pki:
+    return Pki(tmp_path)
+
+
+def certificate_of(caller: RawCaller) -> bytes:
+    found: bytes = caller.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    return found
+
+
+async def test_callers_are_served_by_tls_and_redirects_stay_there(pki: Pki) -> None:
+    async with ScriptedUpstream() as upstream:
+        moved = f"HTTP/1.1 302 Found\r\nLocation: {upstream.origin}/y\r\nContent-Length: 0\r\n\r\n".encode()
+        async with (
+            running_proxy(upstream.origin, tls_cert=str(pki.cert), tls_key=str(pki.key)) as proxy,
+            await RawCaller.connect(proxy.address, pki.caller()) as caller,
+        ):
+            await caller.send(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await (await upstream.next_request()).answer(moved)
+            assert (await caller.answer()).one(b"Location") == b"https://localhost/y"
+
+
+async def test_a_new_certificate_is_shown_to_new_connections_and_old_ones_go_on(pki: Pki) -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin, tls_cert=str(pki.cert), tls_key=str(pki.key)) as proxy,
+        await RawCaller.connect(proxy.address, pki.caller()) as old,
+    ):
+        first = certificate_of(old)
+        pki.issue()
+        assert await proxy.proxy.reload() is None
+        async with await RawCaller.connect(proxy.address, pki.caller()) as new:
+            assert certificate_of(new) != first
+            assert (await new.get(b"/x")).status == 200
+        pki.key.write_text("no key")
+        assert await proxy.proxy.reload() is not None
+        async with await RawCaller.connect(proxy.address, pki.caller()) as newest:
+            assert (await newest.get(b"/x")).status == 200, "the last good one stays"
+        assert (await old.get(b"/x")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("names", "common_name", "expected"),
+    [
+        (("billing.example",), None, "billing.example"),
+        ((), "billing", "billing"),
+    ],
+    ids=["dns", "common_name"],
+)
+async def test_the_name_in_a_client_certificate_is_the_caller(
+    pki: Pki, names: tuple[str, ...], common_name: str | None, expected: str
+) -> None:
+    files = {"tls_cert": str(pki.cert), "tls_key": str(pki.key), "tls_client_ca": str(pki.ca)}
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream(answering(OK)) as upstream,
+            running_proxy(upstream.origin, **files) as proxy,
+            await RawCaller.connect(proxy.address, pki.caller(*names, common_name=common_name)) as caller,
+        ):
+            assert (await caller.get(b"/x")).status == 200
+        assert [event["caller"] for event in log.events("request")] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("certificate", "name"),
+    [
+        ({"subjectAltName": (("DNS", "a.example"), ("URI", "spiffe://example/a"))}, "spiffe://example/a"),
+        ({"subject": ((("countryName", "DE"),), (("commonName", "a"),)), "subjectAltName": ()}, "a"),
+        ({"subject": ((("commonName", "a" * 200),),)}, "a" * 128),
+        ({"subject": ()}, None),
+    ],
+    ids=["spiffe", "common_name", "bounded", "nameless"],
+)
+def test_which_name_of_a_certificate_counts(certificate: dict[str, object], name: str | None) -> None:
+    assert name_in(certificate) == name
+
+
+async def test_without_a_client_certificate_there_is_no_connection(pki: Pki, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    stranger = Pki(tmp_path / "other").caller("billing.example")
+    pki.authority.configure_trust(stranger)
+    files = {"tls_cert": str(pki.cert), "tls_key": str(pki.key), "tls_client_ca": str(pki.ca)}
+    async with ScriptedUpstream() as upstream, running_proxy(upstream.origin, **files) as proxy:
+        for context in (pki.caller(), stranger):
+            with pytest.raises((ssl.SSLError, ConnectionError, EOFError)):
+                async with await RawCaller.connect(proxy.address, context) as caller:
+                    await caller.get(b"/x")  # by TLS 1.3 the refusal comes behind the handshake
+        assert upstream.connections == 0
+
+
+async def test_with_tokens_too_either_is_enough(pki: Pki) -> None:
+    files = {"tls_cert": str(pki.cert), "tls_key": str(pki.key), "tls_client_ca": str(pki.ca)}
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin, caller_tokens=BILLING, **files) as proxy,
+    ):
+        async with await RawCaller.connect(proxy.address, pki.caller()) as caller:
+            assert (await caller.get(b"/x", bearer(TOKEN))).status == 200
+            assert (await caller.get(b"/x")).status == 401
+        async with await RawCaller.connect(proxy.address, pki.caller("a.example")) as caller:
+            assert (await caller.get(b"/x")).status == 200

@@ -1,0 +1,134 @@
+"""How many connections callers may hold."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from nanonets_proxy.downstream.connections import REFUSAL, ConnectionLimits, ConnectionPolicy
+from nanonets_proxy.downstream.peers import Peer
+from support.proxy_harness import running_proxy, until
+from support.raw_caller import request
+from support.scripted_upstream import OK, ScriptedUpstream
+
+
+async def test_a_further_connection_takes_the_place_of_the_oldest_idle_one() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, max_connections=16) as proxy,
+        proxy.callers(16) as callers,
+    ):
+        await callers[0].send(request(b"GET", b"/slow"))
+        exchange = await upstream.next_request()
+        await callers[2].send(b"GET /half-open HTTP/1.1\r\n")
+        async with await proxy.caller() as newcomer:
+            await newcomer.send(request(b"GET", b"/x"))
+            await (await upstream.next_request()).answer(OK)
+            assert (await newcomer.answer()).status == 200
+        await exchange.answer(OK)
+        assert (await callers[0].answer()).status == 200, "whoever has a request under way stays"
+        assert await callers[1].rest() == b""
+        assert await callers[2].rest() == b""
+
+
+async def test_where_all_are_busy_the_newcomer_is_told_so() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, max_connections=16) as proxy,
+        proxy.callers(16) as callers,
+    ):
+        for caller in callers:
+            await caller.send(request(b"GET", b"/slow"))
+        exchanges = [await upstream.next_request() for _ in callers]
+        async with await proxy.caller() as newcomer:
+            answer = await newcomer.answer()
+            assert (answer.status, answer.json()["code"]) == (503, "too_many_connections")
+            assert await newcomer.rest() == b""
+        for exchange in exchanges:
+            await exchange.answer(OK)
+        assert [(await caller.answer()).status for caller in callers] == [200] * 16
+        await until(lambda: proxy.proxy._server.open_connections == 16)
+
+
+def test_the_refusal_is_framed_as_it_says() -> None:
+    head, _, body = REFUSAL.partition(b"\r\n\r\n")
+    assert b"Content-Length: %d" % len(body) in head
+    assert json.loads(body)["code"] == "too_many_connections"
+
+
+# --- from one address -----------------------------------------------------------------------------
+
+
+class Connection:
+    """A connection as the limits see it."""
+
+    def __init__(self, address: str | None, *, is_idle: bool, close: Callable[["Connection"], None]) -> None:
+        self.peer = Peer(str(address), address)
+        self.is_idle = is_idle
+        self._close = close
+
+    def force_close(self) -> None:
+        self._close(self)
+
+
+class Listener:
+    """Counts as the server does."""
+
+    def __init__(self, most: int, most_per_peer: int) -> None:
+        self.open: list[Connection] = []
+        policy = ConnectionPolicy(most, most_per_peer)
+        self.limits = ConnectionLimits(policy, CollectorRegistry(), lambda: list(self.open))
+
+    def connect(self, address: str | None, *, is_idle: bool = True) -> bool:
+        newcomer = Connection(address, is_idle=is_idle, close=self.close)
+        self.open.append(newcomer)
+        taken = self.limits.take(newcomer)
+        if not taken:
+            self.close(newcomer)
+        return taken
+
+    def close(self, connection: Connection) -> None:
+        self.open.remove(connection)
+        self.limits.give_back(connection)
+
+    def count(self, address: str | None) -> int:
+        return sum(connection.peer.address == address for connection in self.open)
+
+
+def test_one_address_cannot_take_the_places_of_others() -> None:
+    listener = Listener(100, 2)
+    assert listener.connect("192.0.2.2")
+    assert all(listener.connect("192.0.2.1") for _ in range(5))
+    assert (listener.count("192.0.2.1"), listener.count("192.0.2.2")) == (2, 1)
+    assert not all(listener.connect("192.0.2.3", is_idle=False) for _ in range(3))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", None])
+def test_this_machine_is_many_callers(address: str | None) -> None:
+    listener = Listener(100, 2)
+    assert all(listener.connect(address, is_idle=False) for _ in range(50))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["192.0.2.1", "192.0.2.2", "127.0.0.1", "unknown", None]), st.booleans())),
+    st.integers(1, 5),
+    st.integers(1, 3),
+)
+def test_no_limit_is_ever_passed(arrivals: list[tuple[str | None, bool]], most: int, most_per_peer: int) -> None:
+    listener = Listener(most, most_per_peer)
+    for address, is_idle in arrivals:
+        listener.connect(address, is_idle=is_idle)
+        assert len(listener.open) <= most
+        assert all(listener.count(a) <= most_per_peer for a in ("192.0.2.1", "192.0.2.2", "unknown"))
+    for connection in list(listener.open):
+        listener.close(connection)
+    assert not listener.limits._per_peer
+    assert listener.limits._open == 0
+
+
+async def test_the_gauge_counts_what_is_open() -> None:
+    async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy, proxy.callers(3):
+        await until(lambda: proxy.proxy._read_gauges()["nanonets_proxy_caller_connections"] == 3)

@@ -1,0 +1,59 @@
+"""The credential: where it may go, and what becomes of it where it comes back."""
+
+import asyncio
+from base64 import b64encode
+
+from support.log_capture import captured_log
+from support.proxy_harness import KEY, running_proxy
+from support.scripted_upstream import Exchange, ScriptedUpstream, answering
+
+PLAIN, BASIC = KEY.encode(), b64encode(KEY.encode() + b":")
+SHOWN_BASIC = b"*" * len(BASIC.rstrip(b"=")) + b"=" * BASIC.count(b"=")
+
+
+async def test_the_key_is_blanked_in_a_head_and_an_error_body_with_an_alarm() -> None:
+    body = b"you sent " + BASIC + b", which is " + PLAIN
+    echo = b"HTTP/1.1 400 " + PLAIN + b"\r\nX-Debug: Basic " + BASIC + b"\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream(answering(echo + body)) as upstream,
+            running_proxy(upstream.origin) as proxy,
+            await proxy.caller() as caller,
+        ):
+            answer = await caller.get(b"/x")
+            assert answer.status_line == b"HTTP/1.1 400 " + b"*" * len(PLAIN)
+            assert answer.one(b"X-Debug") == b"Basic " + SHOWN_BASIC
+            assert answer.body == b"you sent " + SHOWN_BASIC + b", which is " + b"*" * len(PLAIN)
+            assert proxy.proxy.metrics.key_echoes._value.get() == 1
+        (alarm,) = log.events("key_echoed")
+        assert (alarm["level"], alarm["status"]) == ("error", 400)
+        assert KEY not in log.text()
+
+
+async def test_a_key_that_comes_in_pieces_is_blanked_too() -> None:
+    async def in_pieces(exchange: Exchange) -> None:
+        await exchange.read_body()
+        await exchange.send(b"HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for piece in (b"a" + PLAIN[:5], PLAIN[5:], b"b"):
+            await exchange.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+            await asyncio.sleep(0.01)  # so that they arrive apart
+        await exchange.send(b"0\r\nX-Trailer: " + PLAIN + b"\r\n\r\n")
+
+    async with (
+        ScriptedUpstream(in_pieces) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        answer = await caller.get(b"/x")
+        assert answer.body == b"a" + b"*" * len(PLAIN) + b"b"
+        assert PLAIN not in answer.trailers
+
+
+async def test_a_body_of_a_success_passes_byte_for_byte() -> None:
+    reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(PLAIN), PLAIN)
+    async with (
+        ScriptedUpstream(answering(reply)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert (await caller.get(b"/x")).body == PLAIN

@@ -1,0 +1,68 @@
+"""What the running process shows of its key to the system around it."""
+
+import json
+import resource
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from support.process import COMMAND, environment, proxy_to, running, sandbox
+
+KEY = "sandbox-test-key"
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="proc(5) and prctl(2) are Linux's")
+
+
+def test_the_key_is_gone_from_the_environment_that_the_kernel_shows() -> None:
+    with sandbox() as upstream, proxy_to(upstream) as child:
+        environ = Path(f"/proc/{child.process.pid}/environ").read_bytes()
+        assert b"NANONETS_API_KEY=" + b"*" * len(KEY) in environ.split(b"\0")
+        assert KEY.encode() not in environ
+
+
+def test_the_process_leaves_no_core_and_is_closed_to_others_of_its_user() -> None:
+    with sandbox() as upstream, proxy_to(upstream) as child:
+        proc = Path(f"/proc/{child.process.pid}")
+        (core,) = [line for line in (proc / "limits").read_text().splitlines() if line.startswith("Max core")]
+        assert core.split()[4:6] == ["0", "0"]
+        assert (proc / "mem").stat().st_uid == 0, "what is not dumpable belongs to root (proc(5))"
+
+
+def test_memory_is_kept_off_swap_where_the_system_allows_it() -> None:
+    unlimited = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY
+    capable = bool(int(_field("self", "CapEff"), 16) >> 14 & 1)
+    with sandbox() as upstream, proxy_to(upstream) as child:
+        locked_kib = int(_field(str(child.process.pid), "VmLck").split()[0])
+        assert (locked_kib > 0) == (unlimited or capable)
+
+
+def _field(process: str, name: str) -> str:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(line.split(":")[1].strip() for line in lines if line.startswith(name))
+
+
+def test_a_token_that_the_command_makes_lets_its_caller_in() -> None:
+    made = subprocess.run(
+        [*COMMAND, "token", "billing"], env=environment(), capture_output=True, check=True, text=True
+    )
+    token, line = made.stdout.splitlines()
+    assert token not in line
+    with sandbox() as upstream, proxy_to(upstream, "--caller-tokens", line) as child:
+        ask = urllib.request.Request(f"{child.url}/api/v4/workflows")
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(ask)
+        ask.add_header("Authorization", f"Bearer {token}")
+        with urllib.request.urlopen(ask) as answer:
+            assert json.load(answer) == {"workflows": []}
+        child.end()
+        assert [event["caller"] for event in child.requests()][1:] == ["billing"]
+        assert token.encode() not in child.stdout + child.stderr
+
+
+@pytest.mark.parametrize("name", [[], ["1"], ["a", "b"]])
+def test_a_token_needs_a_name(name: list[str]) -> None:
+    with running(["token", *name], environment()) as child:
+        assert child.process.wait(10) == 2
