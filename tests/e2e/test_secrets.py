@@ -153,8 +153,16 @@ def test_a_settings_error_shows_no_key(arguments: list[str]) -> None:
     assert_hidden(done.stdout + done.stderr, SECOND)
 
 
-@pytest.mark.parametrize("bad", ["a:colon", "two\nlines", "not-asc\u00efi", "tab\there", ""])
-@pytest.mark.parametrize("source", ["environment", "file", "command"])
+@pytest.mark.parametrize(
+    ("source", "bad"),
+    [
+        ("environment", "a:colon"),
+        ("environment", "not-asc\u00efi"),
+        ("file", "two\nlines"),
+        ("file", ""),
+        ("command", "tab\there"),
+    ],
+)
 def test_a_bad_key_at_start_is_one_sentence_that_names_its_source(source: str, bad: str, tmp_path: Path) -> None:
     text = f"{SECOND}{bad}" if bad else ""
     env, arguments = environment(), ["serve", *ANY_PORTS, "--upstream", "http://127.0.0.1:1"]

@@ -14,6 +14,7 @@ Every permit is settled in `_attempt`, whatever ends it.
 
 import asyncio
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Final
@@ -62,6 +63,8 @@ class HandlerPolicy:
     caller_header: str = ""
     server_timing: bool = True
     via: str = ""
+    log_fields: Mapping[str, str] = field(default_factory=dict)
+    """What each of its events carries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ class Handler:
         self._policy = policy
         self._services = services
         self._loop = loop
-        self._log = structlog.get_logger()
+        self._log = structlog.get_logger(**policy.log_fields)
         self._caller_header = policy.caller_header.lower().encode()
         self._via = policy.via.encode()
         self._host = services.origin.authority.encode()

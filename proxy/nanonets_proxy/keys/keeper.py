@@ -6,7 +6,7 @@ One reading at a time: everybody who wants one while it goes on shares it.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,10 +45,11 @@ Probe = Callable[[ApiKey], Awaitable[KeyVerdict]]
 
 @dataclass(frozen=True, slots=True)
 class KeeperPolicy:
-    """`max_age_s` 0: no key is too old."""
+    """`max_age_s` 0: no key is too old. `log_fields`: what each event carries."""
 
     ring: KeyringPolicy
     max_age_s: float
+    log_fields: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class KeyKeeper:
         self._policy = policy
         self._services = services
         self._loop = asyncio.get_running_loop()
-        self._log = structlog.get_logger()
+        self._log = structlog.get_logger(**policy.log_fields)
         self._ring = Keyring(policy.ring)
         self._metrics = KeyMetrics(services.registry, self.status)
         self._waiters: set[asyncio.Future[None]] = set()
