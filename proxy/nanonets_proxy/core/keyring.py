@@ -148,7 +148,7 @@ class Keyring:
         until_s = max(self._gap.until_s, self._reading_until_s)
         if not tries.may_try:
             return until_s
-        probe_at_s = self._probe_at_s
+        probe_at_s = self._probe_at_s(tries)
         if probe_at_s > now:
             return min(until_s, probe_at_s)
         self._trial_until_s = now + TRIAL_S
@@ -328,9 +328,10 @@ class Keyring:
         """The next to be probed in a gap: what has not been tried in this gap comes first."""
         return min(self._records, key=lambda record: (record in self._gap.probed, record.refused_no))
 
-    @property
-    def _probe_at_s(self) -> float:
-        """When the next probe of a gap may go: each key once at once, then by and by."""
+    def _probe_at_s(self, tries: KeyTries) -> float:
+        """When this request may probe in a gap: with a key that is new to it and to the gap at once, so that a
+        refusal for another request's own sake holds no one up; else when the key has rested."""
         oldest = self._oldest_refused
-        rested_at_s = oldest.refused_at_s + (PROBE_EVERY_S if oldest in self._gap.probed else 0.0)
+        is_new = oldest not in self._gap.probed and tries.is_fresh(oldest)
+        rested_at_s = oldest.refused_at_s + (0.0 if is_new else PROBE_EVERY_S)
         return max(rested_at_s, self._trial_until_s)
