@@ -175,6 +175,18 @@ def test_a_new_key_is_tried_by_a_probe_where_that_is_set(call: Call, tmp_path: P
     assert [event["attempts"] for event in proxy.requests()] == [1]
 
 
+def test_a_probe_that_decides_nothing_is_told(call: Call, tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    _write(key_file, "first-key")
+    with (
+        sandbox(key="first-key") as upstream,
+        proxy_with_file(upstream, key_file, "--key-probe", "/api/v4/no-such-path") as proxy,
+    ):
+        proxy.wait_for("key_probe_undecided")
+        assert call(proxy.url + PATH)[0] == 200
+        proxy.wait_for("key_active")
+
+
 def test_a_revoked_key_holds_callers_until_the_new_one_is_there(call: Call, tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     _write(key_file, "old-key")

@@ -191,6 +191,7 @@ class KeyKeeper:
             await asyncio.sleep(_LOOK_AT_AGE_EVERY_S)
 
     async def _try_candidates(self, probe: Probe) -> None:
+        told = None
         while True:
             use = self._ring.choose_candidate()
             if use is None:
@@ -199,6 +200,10 @@ class KeyKeeper:
             verdict = await probe(use.record.key)
             self._tell(self._ring.settle(use, verdict, self._loop.time()))
             if verdict is KeyVerdict.UNKNOWN:
+                if told is not use.record:
+                    # With a wrong key_probe it would stay a candidate for ever: somebody has to know.
+                    told = use.record
+                    self._log.warning("key_probe_undecided", key=use.record.key.name)
                 await self._next_change(PROBE_AGAIN_S)
 
     # --- reading ------------------------------------------------------------------------------
