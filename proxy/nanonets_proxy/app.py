@@ -12,7 +12,7 @@ a process runs: its environments, and the admin listener that they share.
 import asyncio
 import random
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -72,7 +72,8 @@ class Proxy:
         self.upstream = "sandbox" if settings.sandbox else str(origin)
         self._settings = settings
         self._loop = loop = asyncio.get_running_loop()
-        self._log = structlog.get_logger()
+        log_fields = {"environment": name} if name else {}
+        self._log = structlog.get_logger(**log_fields)
         self._gate = Gate(_gate_policy(settings), random.random)
         self._room = WaitingRoom(self._gate, loop)
         dialer = Dialer(
@@ -96,7 +97,7 @@ class Proxy:
         self.keeper = KeyKeeper(
             key.source,
             key.found,
-            _keeper_policy(settings),
+            _keeper_policy(settings, log_fields),
             KeeperServices(redact=redact, registry=self.metrics.registry, probe=probe),
         )
         self._tls = None if (tls := settings.listener_tls()) is None else ListenerTls(tls)
@@ -114,7 +115,7 @@ class Proxy:
             metrics=self.metrics,
             door=self._door,
         )
-        self._handler = Handler(_handler_policy(settings), services, loop)
+        self._handler = Handler(_handler_policy(settings, log_fields), services, loop)
         self._server = CallerServer(
             self._handler,
             keep_alive_s=settings.keep_alive,
@@ -154,8 +155,7 @@ class Proxy:
     async def stop(self, drain_timeout_s: float) -> None:
         """Drains, then closes everything. Callers that wait are sent away, answers under way may end."""
         self._state = "draining"
-        named = {"environment": self.name} if self.name else {}
-        self._log.info("draining", in_flight=self._gate.in_flight, waiting=self._gate.waiting, **named)
+        self._log.info("draining", in_flight=self._gate.in_flight, waiting=self._gate.waiting)
         _remove_files(self._sockets)
         for server in self._listening:
             server.close()
@@ -166,7 +166,7 @@ class Proxy:
             await file.stop()
         cut_off = await self._server.drain(drain_timeout_s)
         self._pool.close()
-        self._log.info("stopped", cut_off=cut_off, **named)
+        self._log.info("stopped", cut_off=cut_off)
 
     def key_status(self) -> KeyStatus:
         return self.keeper.status()
@@ -279,16 +279,16 @@ def _watched(settings: Settings, door: Door | None, tls: ListenerTls | None) -> 
     return files
 
 
-def _keeper_policy(settings: Settings) -> KeeperPolicy:
+def _keeper_policy(settings: Settings, log_fields: Mapping[str, str]) -> KeeperPolicy:
     ring = KeyringPolicy(gap_s=settings.key_gap, grace_s=settings.key_grace, requests_try=not settings.key_probe)
-    return KeeperPolicy(ring, settings.key_max_age)
+    return KeeperPolicy(ring, settings.key_max_age, log_fields)
 
 
 def _gate_policy(settings: Settings) -> GatePolicy:
     return GatePolicy(max_in_flight=settings.pool_size, max_waiting=settings.max_waiting)
 
 
-def _handler_policy(settings: Settings) -> HandlerPolicy:
+def _handler_policy(settings: Settings, log_fields: Mapping[str, str]) -> HandlerPolicy:
     return HandlerPolicy(
         max_wait_s=settings.max_wait,
         idle_timeout_s=settings.idle_timeout,
@@ -297,6 +297,7 @@ def _handler_policy(settings: Settings) -> HandlerPolicy:
         via=settings.via,
         credentials_header=settings.caller_token_header or "authorization",
         tls=settings.tls_cert is not None,
+        log_fields=log_fields,
     )
 
 

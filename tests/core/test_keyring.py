@@ -16,7 +16,15 @@ from nanonets_proxy.core.key_records import (
     Use,
     verdict_of,
 )
-from nanonets_proxy.core.keyring import MOST_PREVIOUS, READING_S, REARM_S, TRIAL_S, Keyring, KeyringPolicy
+from nanonets_proxy.core.keyring import (
+    MOST_PREVIOUS,
+    PROBE_EVERY_S,
+    READING_S,
+    REARM_S,
+    TRIAL_S,
+    Keyring,
+    KeyringPolicy,
+)
 
 ACCEPTED, REFUSED, UNKNOWN = KeyVerdict.ACCEPTED, KeyVerdict.REFUSED, KeyVerdict.UNKNOWN
 NO_WARNING: list[KeyWarning] = []
@@ -226,7 +234,8 @@ def test_of_many_wrong_keys_the_latest_are_kept_and_the_one_that_once_worked() -
     for name in "abcdef":
         shell.read(name)
         shell.get()
-    assert set(shell.states()) == {"good", "e", "f"}
+    assert {"good", "f"} < set(shell.states())
+    assert len(shell.states()) == 3
 
 
 def test_a_source_may_give_the_key_before_too() -> None:
@@ -239,9 +248,10 @@ def test_a_source_may_give_the_key_before_too() -> None:
 def test_in_the_gap_requests_are_held_until_a_new_key_comes() -> None:
     shell = Shell("a", gap_s=5.0)
     shell.get("a")
-    assert shell.get() == ["a", "a", "held"], "the second time it probes for the others"
+    assert shell.get() == ["a", "held"]
     assert shell.ring.state(shell.now) is RingState.GAP
     assert shell.ring.wants_reading
+    assert shell.get("b") == ["a", "held"], "another one probes"
     assert shell.get("b") == ["held"]
     assert shell.ring.choose(KeyTries(may_try=True), shell.now) is None
     shell.read("b")
@@ -262,14 +272,14 @@ def test_the_gap_is_spent_once_then_callers_get_the_401_at_once() -> None:
     assert shell.get() == ["a", "a", "401"], "no second gap so soon"
     shell.now += REARM_S
     shell.get("a")
-    assert shell.get() == ["a", "a", "held"]
+    assert shell.get() == ["a", "held"]
 
 
 def test_a_new_key_in_the_source_allows_another_gap() -> None:
     shell = Shell("a", gap_s=5.0)
     shell.get()
     shell.read("b")
-    assert shell.get() == ["b", "a", "b", "held"], "what was refused before the gap is tried again first"
+    assert shell.get() == ["b", "a", "held"], "what was refused before the gap is tried again at once"
 
 
 def test_whoever_may_not_be_held_gets_the_401() -> None:
@@ -294,7 +304,7 @@ def test_a_last_attempt_goes_again_if_a_new_key_came_meanwhile() -> None:
 
 def test_without_a_gap_the_reading_is_waited_for_all_the_same() -> None:
     shell = Shell("a", gap_s=0.0)
-    assert shell.get() == ["a", "a", "held"]
+    assert shell.get() == ["a", "held"]
     large = KeyTries(may_try=False)
     assert shell.ring.hold_until_s(large, shell.now) == pytest.approx(shell.now + READING_S, abs=0.1)
     shell.ring.unread()
@@ -314,6 +324,19 @@ def test_one_request_at_a_time_probes_in_the_gap() -> None:
     shell.settle(probe, ACCEPTED)
     assert shell.ring.hold_until_s(second, shell.now) is None
     assert shell.states() == {"a": "active"}
+
+
+def test_who_was_refused_leaves_the_first_probe_to_others_and_takes_a_later_one() -> None:
+    shell = Shell("a")
+    shell.get("a")
+    refused, other = KeyTries(may_try=True), KeyTries(may_try=True)
+    shell.settle(shell.choose(refused), REFUSED, refused)
+    assert shell.ring.hold_until_s(refused, shell.now) == shell.now + PROBE_EVERY_S
+    assert shell.ring.hold_until_s(other, shell.now) is None
+    shell.settle(shell.choose(other), REFUSED, other)
+    shell.now += PROBE_EVERY_S
+    assert shell.ring.hold_until_s(refused, shell.now) is None
+    assert shell.choose(refused).purpose is Purpose.PROBE
 
 
 def test_a_request_refused_for_its_own_sake_gets_its_401_and_the_key_serves_on() -> None:

@@ -1,7 +1,6 @@
 """Keys that change under the real process, in front of the real sandbox."""
 
 import json
-import os
 import signal
 import stat
 import sys
@@ -176,6 +175,18 @@ def test_a_new_key_is_tried_by_a_probe_where_that_is_set(call: Call, tmp_path: P
     assert [event["attempts"] for event in proxy.requests()] == [1]
 
 
+def test_a_probe_that_decides_nothing_is_told(call: Call, tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    _write(key_file, "first-key")
+    with (
+        sandbox(key="first-key") as upstream,
+        proxy_with_file(upstream, key_file, "--key-probe", "/api/v4/no-such-path") as proxy,
+    ):
+        proxy.wait_for("key_probe_undecided")
+        assert call(proxy.url + PATH)[0] == 200
+        proxy.wait_for("key_active")
+
+
 def test_a_revoked_key_holds_callers_until_the_new_one_is_there(call: Call, tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     _write(key_file, "old-key")
@@ -320,10 +331,3 @@ def test_a_key_in_the_environment_is_old_from_the_set_age_on(call: Call) -> None
     ):
         assert proxy.wait_for("key_old")["key"] == "env:NANONETS_API_KEY"
         assert "rotate it" in key_state(call, proxy)["warnings"][0]
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="reads the limits of another process")
-def test_a_crash_leaves_no_core_with_the_key() -> None:
-    with sandbox() as upstream, proxy_with(upstream, NANONETS_API_KEY="sandbox-test-key") as proxy:
-        limits = Path(f"/proc/{proxy.process.pid}/limits").read_text()
-        assert [line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core")] == [["0", "0"]]

@@ -11,7 +11,7 @@ from nanonets_proxy import app
 from nanonets_proxy.app import KeyInUse, Program, Proxy
 from nanonets_proxy.core.addresses import Origin
 from nanonets_proxy.core.api_key import ApiKey
-from nanonets_proxy.keys.source import EnvironmentKey
+from nanonets_proxy.keys.source import EnvironmentKey, KeySource
 from nanonets_proxy.settings import Settings
 from support.raw_caller import RawCaller
 from support.scripted_upstream import WAIT_S
@@ -87,17 +87,19 @@ def settings(**overrides: Any) -> Settings:
     return Settings(**values | overrides)
 
 
-def program(origin: Origin, **overrides: Any) -> Program:
-    """One environment in front of `origin`, with `KEY`."""
-    source = EnvironmentKey(ApiKey.parse(KEY, "test"))
+def program(origin: Origin, source: KeySource | None = None, **overrides: Any) -> Program:
+    """One environment in front of `origin`, with `KEY` unless there is a `source`."""
+    source = source or EnvironmentKey(ApiKey.parse(KEY, "test"))
     own = settings(**overrides)
     return Program(own, [Proxy("", own, origin, KeyInUse(source, source.read()), lambda _: None)])
 
 
 @asynccontextmanager
-async def running_proxy(origin: Origin, **overrides: Any) -> AsyncIterator[RunningProxy]:
+async def running_proxy(
+    origin: Origin, source: KeySource | None = None, **overrides: Any
+) -> AsyncIterator[RunningProxy]:
     """Starts `Proxy`, and stops it at the end of the block with a look at what is left."""
-    running = RunningProxy(program(origin, **overrides))
+    running = RunningProxy(program(origin, source, **overrides))
     await running.program.start()
     try:
         yield running

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -153,12 +154,14 @@ async def test_a_name_that_is_rebound_to_this_machine_gets_nothing(tmp_path: Pat
         port = free.getsockname()[1]
     async with ScriptedUpstream(answering(_OPEN)) as upstream, Site("") as control:
         page = _REBOUND.replace("CONTROL", str(control.port))
-        async with Site(page, port) as attacker, chromium(f"http://rebind.example:{port}/", tmp_path):
+        async with Site(page, port) as attacker, AsyncExitStack() as browser:
+            await browser.enter_async_context(chromium(f"http://rebind.example:{port}/", tmp_path))
             async with asyncio.timeout(WAIT_S):
                 await attacker.visited.wait()
             await attacker.close()  # from here on the name leads to the proxy
             async with running_proxy(upstream.origin, listen=f"127.0.0.1:{port}"):
                 found = await control.report()
+                await browser.aclose()
         assert (found["status"], found["posted"]) == (403, 403)
         assert "forbidden_host" in found["text"]
         assert upstream.connections == 0

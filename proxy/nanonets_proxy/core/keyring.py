@@ -113,6 +113,10 @@ class Keyring:
     _gap: _Gap = field(default_factory=_Gap)
     _trial_until_s: float = -math.inf  # of a candidate, or of a probe in a gap: never both
     _moment: int = 0  # counts choices and answers
+    _standing: list[KeyRecord] = field(default_factory=list)
+    """The keys in good standing, the preferred first; `_tidy` follows each change of a state."""
+    _tidy_at_s: float = math.inf
+    """The end of the next grace time."""
 
     # --- what the source says -----------------------------------------------------------------
 
@@ -143,12 +147,12 @@ class Keyring:
 
     def hold_until_s(self, tries: KeyTries, now: float) -> float | None:
         """When to ask again, at the latest, for a request that has to be held. None: it may go."""
-        if self._standing() or not self._holds(now):
+        if self._standing or not self._holds(now):
             return None
         until_s = max(self._gap.until_s, self._reading_until_s)
         if not tries.may_try:
             return until_s
-        probe_at_s = self._probe_at_s
+        probe_at_s = self._probe_at_s(tries)
         if probe_at_s > now:
             return min(until_s, probe_at_s)
         self._trial_until_s = now + TRIAL_S
@@ -157,9 +161,10 @@ class Keyring:
 
     def choose(self, tries: KeyTries, now: float, *, may_hold: bool = True) -> Use | None:
         """The key to go with; None if the request has to be held."""
-        self._tidy(now)
-        standing = self._standing()
-        fresh = [record for record in standing if tries.is_fresh(record)]
+        if now >= self._tidy_at_s:
+            self._tidy(now)
+        standing = self._standing
+        fresh = [record for record in standing if tries.is_fresh(record)] if tries.refusals else standing
         if fresh:
             return self._first_of(fresh, tries, now)
         if standing:
@@ -177,7 +182,7 @@ class Keyring:
 
     def choose_candidate(self) -> Use | None:
         """The candidate, for a probe of the shell's own."""
-        first = next(iter(self._standing()), None)
+        first = next(iter(self._standing), None)
         return self._use(first, Purpose.TRIAL) if first and first.state is KeyState.CANDIDATE else None
 
     def settle(self, use: Use, verdict: KeyVerdict, now: float, tries: KeyTries | None = None) -> list[KeyEvent]:
@@ -195,7 +200,7 @@ class Keyring:
 
     def is_final(self, use: Use, tries: KeyTries, now: float) -> bool:
         """Whether the refusal of `use`, just settled, is the request's answer; it is to go again otherwise."""
-        standing = self._standing()
+        standing = self._standing
         if any(tries.is_fresh(record) for record in standing):
             return False
         if use.purpose is Purpose.LAST:
@@ -216,18 +221,18 @@ class Keyring:
     @property
     def best(self) -> KeyRecord:
         """The key that serves; where none does, the one that the source holds."""
-        proven = [record for record in self._standing() if record.state is not KeyState.CANDIDATE]
+        proven = [record for record in self._standing if record.state is not KeyState.CANDIDATE]
         return proven[0] if proven else self.head
 
     def state(self, now: float) -> RingState:
-        if self._standing():
+        if self._standing:
             return RingState.SERVING
         return RingState.GAP if self._holds(now) else RingState.SPENT
 
     def warnings(self, *, wall_now_s: float, max_age_s: float) -> list[KeyWarning]:
         """`max_age_s` 0: no key is too old."""
         warnings = []
-        if not self._standing():
+        if not self._standing:
             warnings.append(KeyWarning.NO_KEY_ACCEPTED)
         elif self.head.state is KeyState.REFUSED:
             warnings.append(KeyWarning.CANDIDATE_REFUSED)
@@ -250,17 +255,13 @@ class Keyring:
         record.state = KeyState.PREVIOUS
         record.expires_at_s = now + self.policy.grace_s
 
-    def _standing(self) -> list[KeyRecord]:
-        """The keys in good standing, the preferred first."""
-        standing = [record for record in self._records if record.state is not KeyState.REFUSED]
-        return sorted(standing, key=lambda record: (_PREFERENCE.index(record.state), -record.expires_at_s))
-
     def _first_of(self, fresh: Sequence[KeyRecord], tries: KeyTries, now: float) -> Use:
-        first, *others = fresh
+        first = fresh[0]
         if first.state is not KeyState.CANDIDATE:
             return self._use(first, Purpose.PLAIN)
-        if others and not (tries.may_try and self.policy.requests_try and now >= self._trial_until_s):
-            return self._use(others[0], Purpose.PLAIN)
+        may_try = tries.may_try and self.policy.requests_try and now >= self._trial_until_s
+        if len(fresh) > 1 and not may_try:
+            return self._use(fresh[1], Purpose.PLAIN)
         self._trial_until_s = now + TRIAL_S
         return self._use(first, Purpose.TRIAL)
 
@@ -273,8 +274,10 @@ class Keyring:
         if record.state is KeyState.REFUSED and use.sent_no < record.refused_no:
             return []
         record.proven_no = max(record.proven_no, use.sent_no)
+        if record.state is KeyState.ACTIVE:
+            return []
         active = self._active()
-        if record is active or (active is not None and record is not self.head):
+        if active is not None and record is not self.head:
             return []
         if active is not None:
             self._replace(active, now)
@@ -293,28 +296,31 @@ class Keyring:
         events = [KeyEvent(_REFUSAL_EVENTS[before], record)]
         if before is KeyState.ACTIVE:
             self.wants_reading = True
-        if not self._standing() and (self._gap.allowed or now >= self._gap.until_s + REARM_S):
+        self._tidy(now)
+        if not self._standing and (self._gap.allowed or now >= self._gap.until_s + REARM_S):
             self.wants_reading = True
             self._gap = _Gap(now, now + self.policy.gap_s, allowed=False)
             self._trial_until_s = -math.inf
             events.append(KeyEvent(KeyEventKind.GAP_OPENED, record))
-        self._tidy(now)
         return events
 
     def _active(self) -> KeyRecord | None:
         return next((record for record in self._records if record.state is KeyState.ACTIVE), None)
 
     def _tidy(self, now: float) -> None:
-        """Forgets what no one may need again."""
+        """Forgets what no one may need again, and ranks what is left."""
         active = self._active()
         others = [record for record in self._records if record not in self._reading]
-        previous = [r for r in self._standing() if r in others and r.state is KeyState.PREVIOUS]
+        previous = [r for r in _ranked(others) if r.state is KeyState.PREVIOUS]
         if active is not None:
             previous = [r for r in previous if r.expires_at_s > now]
         refused = [r for r in others if r.state is KeyState.REFUSED and active is None]
         refused.sort(key=lambda record: (record.proven_no, record.refused_no), reverse=True)
         kept = [active, *previous[:MOST_PREVIOUS], *refused[:MOST_PREVIOUS], *self._reading]
         self._records = [record for record in self._records if record in kept]
+        self._standing = _ranked(self._records)
+        ends = [] if active is None else [r.expires_at_s for r in previous]
+        self._tidy_at_s = min(ends, default=math.inf)
 
     def _holds(self, now: float) -> bool:
         return now < self._gap.until_s or now < self._reading_until_s
@@ -328,9 +334,16 @@ class Keyring:
         """The next to be probed in a gap: what has not been tried in this gap comes first."""
         return min(self._records, key=lambda record: (record in self._gap.probed, record.refused_no))
 
-    @property
-    def _probe_at_s(self) -> float:
-        """When the next probe of a gap may go: each key once at once, then by and by."""
+    def _probe_at_s(self, tries: KeyTries) -> float:
+        """When this request may probe in a gap: with a key that is new to it and to the gap at once, so that a
+        refusal for another request's own sake holds no one up; else when the key has rested."""
         oldest = self._oldest_refused
-        rested_at_s = oldest.refused_at_s + (PROBE_EVERY_S if oldest in self._gap.probed else 0.0)
+        is_new = oldest not in self._gap.probed and tries.is_fresh(oldest)
+        rested_at_s = oldest.refused_at_s + (0.0 if is_new else PROBE_EVERY_S)
         return max(rested_at_s, self._trial_until_s)
+
+
+def _ranked(records: Sequence[KeyRecord]) -> list[KeyRecord]:
+    """Those in good standing, the preferred first."""
+    standing = [record for record in records if record.state is not KeyState.REFUSED]
+    return sorted(standing, key=lambda record: (_PREFERENCE.index(record.state), -record.expires_at_s))

@@ -14,6 +14,7 @@ Every permit is settled in `_attempt`, whatever ends it.
 
 import asyncio
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Final
@@ -68,6 +69,8 @@ class HandlerPolicy:
     via: str = ""
     credentials_header: str = "authorization"
     tls: bool = False
+    log_fields: Mapping[str, str] = field(default_factory=dict)
+    """What each of its events carries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ class Handler:
         self._policy = policy
         self._services = services
         self._loop = loop
-        self._log = structlog.get_logger()
+        self._log = structlog.get_logger(**policy.log_fields)
         self._caller_header = policy.caller_header.lower().encode()
         self._token_header = policy.credentials_header.lower().encode()
         self._not_forwarded = NOT_FORWARDED | {self._token_header}

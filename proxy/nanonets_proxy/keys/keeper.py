@@ -6,7 +6,7 @@ One reading at a time: everybody who wants one while it goes on shares it.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,10 +45,11 @@ Probe = Callable[[ApiKey], Awaitable[KeyVerdict]]
 
 @dataclass(frozen=True, slots=True)
 class KeeperPolicy:
-    """`max_age_s` 0: no key is too old."""
+    """`max_age_s` 0: no key is too old. `log_fields`: what each event carries."""
 
     ring: KeyringPolicy
     max_age_s: float
+    log_fields: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class KeyKeeper:
         self._policy = policy
         self._services = services
         self._loop = asyncio.get_running_loop()
-        self._log = structlog.get_logger()
+        self._log = structlog.get_logger(**policy.log_fields)
         self._ring = Keyring(policy.ring)
         self._metrics = KeyMetrics(services.registry, self.status)
         self._waiters: set[asyncio.Future[None]] = set()
@@ -190,6 +191,7 @@ class KeyKeeper:
             await asyncio.sleep(_LOOK_AT_AGE_EVERY_S)
 
     async def _try_candidates(self, probe: Probe) -> None:
+        told = None
         while True:
             use = self._ring.choose_candidate()
             if use is None:
@@ -198,6 +200,10 @@ class KeyKeeper:
             verdict = await probe(use.record.key)
             self._tell(self._ring.settle(use, verdict, self._loop.time()))
             if verdict is KeyVerdict.UNKNOWN:
+                if told is not use.record:
+                    # With a wrong key_probe it would stay a candidate for ever: somebody has to know.
+                    told = use.record
+                    self._log.warning("key_probe_undecided", key=use.record.key.name)
                 await self._next_change(PROBE_AGAIN_S)
 
     # --- reading ------------------------------------------------------------------------------
