@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-stores bench-rotation check format config lock clean test-system
+.PHONY: help run test test-stores bench-rotation check format config lock clean test-system abuse sbom
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -47,6 +47,14 @@ test-stores: $(VENV)/stores.stamp ## Run the tests of the key stores, against a 
 
 bench-rotation: $(VENV)/dev.stamp ## Rotate keys 100 times in a minute under 500 requests a second, in three ways
 	PYTHONPATH=tests $(BIN)/python -m support.rotation
+
+abuse: $(VENV)/dev.stamp ## Attack the proxy at full scale (some minutes; needs 20,000 open files)
+	ABUSE_SCALE=1 $(BIN)/python -m pytest tests/abuse -s $(PYTEST_ARGS)
+
+sbom: ## Write dist/nanonets-proxy.cdx.json: what the locked program is made of, as CycloneDX
+	@mkdir -p dist
+	$(PYTHON) .ci/sbom.py "$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' proxy/nanonets_proxy/__init__.py)" \
+	  < requirements/run.txt > dist/nanonets-proxy.cdx.json
 
 check: $(VENV)/dev.stamp ## Format, lint, types, layers
 	$(BIN)/ruff format --check

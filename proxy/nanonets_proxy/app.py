@@ -20,17 +20,14 @@ import structlog
 from aiohttp import web
 
 from nanonets_proxy.admin.server import create_admin_app
+from nanonets_proxy.boundary import make_door, make_guard, watched_files
 from nanonets_proxy.core.addresses import Origin
-from nanonets_proxy.core.budget import Budget, BudgetRule
 from nanonets_proxy.core.gate import Gate, GatePolicy
-from nanonets_proxy.core.guard import Guard, GuardPolicy
 from nanonets_proxy.core.key_records import FoundKey
 from nanonets_proxy.core.keyring import KeyringPolicy
-from nanonets_proxy.core.policy import Policy, Rule
 from nanonets_proxy.core.public_key import parse_pin
 from nanonets_proxy.core.scopes import ScopeRule, ScopeTable
 from nanonets_proxy.downstream.connections import ConnectionPolicy
-from nanonets_proxy.downstream.door import Door, DoorPolicy
 from nanonets_proxy.downstream.handler import Handler, HandlerPolicy, Services
 from nanonets_proxy.downstream.listeners import ListenFailed, close_sockets, describe, open_sockets, remove_file
 from nanonets_proxy.downstream.server import CallerServer
@@ -38,7 +35,6 @@ from nanonets_proxy.downstream.tls import ListenerTls
 from nanonets_proxy.downstream.waiting import WaitingRoom
 from nanonets_proxy.keys.keeper import KeeperPolicy, KeeperServices, KeyKeeper
 from nanonets_proxy.keys.source import KeySource
-from nanonets_proxy.keys.watched import WatchedFile, read_caller_tokens
 from nanonets_proxy.settings import Settings
 from nanonets_proxy.telemetry.key_status import KeyStatus
 from nanonets_proxy.telemetry.metrics import Metrics, join
@@ -101,12 +97,12 @@ class Proxy:
             KeeperServices(redact=redact, registry=self.metrics.registry, probe=probe),
         )
         self._tls = None if (tls := settings.listener_tls()) is None else ListenerTls(tls)
-        self._door = _door(settings, self.metrics)
-        self._watched = _watched(settings, self._door, self._tls)
+        self._door = make_door(settings, self.metrics)
+        self._watched = watched_files(settings, self._door, self._tls)
         services = Services(
             origin=origin,
             # Clients with a proxy variable keep the upstream's own name in Host; no stranger can register it.
-            guard=_guard(settings, origin.host, any_peer=settings.callers_prove_themselves()),
+            guard=make_guard(settings, origin.host, any_peer=settings.callers_prove_themselves()),
             scopes=ScopeTable([ScopeRule.parse(rule) for rule in settings.scopes]),
             room=self._room,
             store=self._store,
@@ -202,7 +198,7 @@ class Program:
         self._settings = settings
         self.proxies = proxies
         registry = join({proxy.name: proxy.metrics.registry for proxy in proxies})
-        self._admin = web.AppRunner(create_admin_app(_guard(settings), registry, proxies), access_log=None)
+        self._admin = web.AppRunner(create_admin_app(make_guard(settings), registry, proxies), access_log=None)
         self._admin_sockets: list[socket.socket] = []
         self.admin_addresses: list[str] = []
 
@@ -240,45 +236,6 @@ def _remove_files(sockets: Sequence[socket.socket]) -> None:
             remove_file(sock)
 
 
-def _guard(settings: Settings, *hosts: str, any_peer: bool = False) -> Guard:
-    return Guard(
-        GuardPolicy(
-            allow_from=settings.allow_from,
-            allowed_hosts=(*settings.allowed_hosts, *hosts),
-            allow_uids=frozenset(map(int, settings.allow_uids)),
-            any_peer=any_peer,
-        )
-    )
-
-
-def _door(settings: Settings, metrics: Metrics) -> Door | None:
-    """None where the settings ask for nothing beyond the guard: then it costs nothing."""
-    policy = None
-    if settings.policy or settings.read_only:
-        policy = Policy(map(Rule.parse, settings.policy), read_only=settings.read_only)
-    budget = Budget(map(BudgetRule.parse, settings.daily_budget)) if settings.daily_budget else None
-    if policy is None and budget is None and not settings.callers_prove_themselves():
-        return None
-    own_header = bool(settings.caller_token_header)
-    door = Door(DoorPolicy(own_header, policy, budget, settings.policy_dry_run), metrics.registry)
-    if settings.caller_tokens_file is not None:
-        door.use_tokens(read_caller_tokens(settings.caller_tokens_file))
-    elif settings.caller_tokens:
-        door.use_tokens(settings.caller_tokens)
-    return door
-
-
-def _watched(settings: Settings, door: Door | None, tls: ListenerTls | None) -> list[WatchedFile]:
-    files = []
-    path = settings.caller_tokens_file
-    if path is not None and door is not None:
-        files.append(WatchedFile(path, lambda: door.use_tokens(read_caller_tokens(path))))
-    if tls is not None:
-        pem = (settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-        files += [WatchedFile(path, tls.reload) for path in dict.fromkeys(filter(None, pem))]
-    return files
-
-
 def _keeper_policy(settings: Settings, log_fields: Mapping[str, str]) -> KeeperPolicy:
     ring = KeyringPolicy(gap_s=settings.key_gap, grace_s=settings.key_grace, requests_try=not settings.key_probe)
     return KeeperPolicy(ring, settings.key_max_age, log_fields)
@@ -292,6 +249,7 @@ def _handler_policy(settings: Settings, log_fields: Mapping[str, str]) -> Handle
     return HandlerPolicy(
         max_wait_s=settings.max_wait,
         idle_timeout_s=settings.idle_timeout,
+        body_timeout_s=settings.body_timeout,
         caller_header=settings.caller_header,
         server_timing=settings.server_timing,
         via=settings.via,

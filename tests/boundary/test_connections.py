@@ -1,5 +1,6 @@
 """How many connections callers may hold."""
 
+import asyncio
 import json
 from collections.abc import Callable
 
@@ -132,3 +133,19 @@ def test_no_limit_is_ever_passed(arrivals: list[tuple[str | None, bool]], most: 
 async def test_the_gauge_counts_what_is_open() -> None:
     async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy, proxy.callers(3):
         await until(lambda: proxy.proxy._read_gauges()["nanonets_proxy_caller_connections"] == 3)
+
+
+async def test_a_body_that_trickles_ends_in_time() -> None:
+    """Each byte comes in time, the body as a whole does not; its permit is free again."""
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, body_timeout="200ms") as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
+        answer = asyncio.create_task(caller.answer())
+        while not answer.done():
+            caller.writer.write(b"x")
+            await asyncio.sleep(0.02)
+        assert (answer.result().status, answer.result().json()["code"]) == (408, "request_timeout")
+        await proxy.check_idle()

@@ -1,6 +1,7 @@
 """The caller's request body as the upstream side reads it."""
 
 import asyncio
+import math
 
 from aiohttp import web
 
@@ -10,13 +11,21 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class CallerBody:
-    """aiohttp's stream, with `100 Continue` sent when bytes are first wanted, and errors by our names."""
+    """aiohttp's stream, with `100 Continue` sent when bytes are first wanted, and errors by our names.
 
-    def __init__(self, request: web.BaseRequest, *, expect_continue: bool, idle_timeout_s: float) -> None:
+    `idle_timeout_s` bounds each wait for bytes, `timeout_s` the time from the first such wait to the last: a body
+    that trickles would hold its permit for ever.
+    """
+
+    def __init__(
+        self, request: web.BaseRequest, *, expect_continue: bool, idle_timeout_s: float, timeout_s: float
+    ) -> None:
         self._request = request
         self._content = request.content
         self._expect_continue = expect_continue
         self._idle_timeout_s = idle_timeout_s
+        self._timeout_s = timeout_s
+        self._deadline_s = math.inf
 
     def is_eof(self) -> bool:
         return self._content.is_eof() and self._content.exception() is None
@@ -34,10 +43,13 @@ class CallerBody:
             # RFC 9110 §10.1.1: no 100 for a caller that did not wait for it.
             if not self._content.total_bytes and self._request.transport is not None:
                 self._request.transport.write(_CONTINUE)
+        now_s = asyncio.get_running_loop().time()
+        if self._deadline_s == math.inf:
+            self._deadline_s = now_s + self._timeout_s
         try:
-            async with asyncio.timeout(self._idle_timeout_s):
+            async with asyncio.timeout_at(min(now_s + self._idle_timeout_s, self._deadline_s)):
                 return await self._content.readany()
         except TimeoutError:
-            raise CallerTooSlow("The request's body stopped coming.") from None
+            raise CallerTooSlow("The request's body did not come in time.") from None
         except web.RequestPayloadError:
             raise BadRequest("The request's body is malformed.") from None

@@ -59,11 +59,13 @@ _NO_FORMS: Final = KeyForms(())
 
 @dataclass(frozen=True, slots=True)
 class HandlerPolicy:
-    """`max_wait_s` bounds all waiting of one request together; `idle_timeout_s` each wait for body bytes.
+    """`max_wait_s` bounds all waiting of one request together; `idle_timeout_s` each wait for body bytes,
+    `body_timeout_s` all of a request's body.
     `credentials_header` holds callers' tokens; `tls` says that callers reach us by https."""
 
     max_wait_s: float
     idle_timeout_s: float
+    body_timeout_s: float
     caller_header: str = ""
     server_timing: bool = True
     via: str = ""
@@ -199,6 +201,7 @@ class Handler:
             request,
             expect_continue=head.expect_continue and request.version >= HttpVersion11,
             idle_timeout_s=self._policy.idle_timeout_s,
+            timeout_s=self._policy.body_timeout_s,
         )
         with RequestBody(source, head.body_length, services.store) as body:
             passage.body, passage.tries = body, tries_for(body)

@@ -8,7 +8,7 @@ from nanonets_proxy.downstream.tls import ListenerTlsPolicy
 from nanonets_proxy.settings.boundary_fields import BudgetRules, CallerTokens, PolicyRules, UserIds
 from nanonets_proxy.settings.fields import OptionalPath, Token
 from nanonets_proxy.settings.key_model import KeySettings
-from nanonets_proxy.settings.quantities import Count, Metavar, Switch
+from nanonets_proxy.settings.quantities import Count, Duration, Metavar, Switch
 
 
 class BoundarySettings(KeySettings):
@@ -59,6 +59,10 @@ class BoundarySettings(KeySettings):
     )
     max_connections_per_peer: Annotated[int, Count(1, 1_000_000), Metavar("NUMBER")] = Field(
         1024, description="Most connections of one address, loopback and unix sockets apart."
+    )
+    body_timeout: Duration = Field(
+        1800.0,
+        description="Longest time that a request's body may take to come, however steadily it trickles.",
     )
 
     def callers_prove_themselves(self) -> bool:
