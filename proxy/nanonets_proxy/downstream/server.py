@@ -44,8 +44,10 @@ class CallerConnection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.under_way is not None and self._messages and isinstance(self._messages[-1][0], _ErrInfo):
-            self._break_body(self.under_way.content)
+        if self._messages and isinstance(message := self._messages[-1][0], _ErrInfo):
+            _forget_frames(message.exc)
+            if self.under_way is not None:
+                self._break_body(self.under_way.content)
 
     def _break_body(self, body: StreamReader) -> None:
         """aiohttp queues a malformed chunk as the next request, while this one's body goes on without an end."""
@@ -65,6 +67,14 @@ class CallerConnection(web.RequestHandler):
         return self._on_malformed(
             request, self.peer, malformed if status < 500 else InternalError("The proxy failed.")
         )
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """The parser's errors know the frames that they passed, and these all of the bytes that were read. Such a cycle
+    lives until the collector's last generation, which a flood of large heads hardly ever starts."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 class CallerServer(web.Server):
