@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format config lock clean test-system
+.PHONY: help run test check format config lock clean test-system bench-gate
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -57,6 +57,9 @@ LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashe
 lock: ## Resolve the dependencies anew (needs `uv`)
 	$(LOCK) --upgrade --output-file requirements/run.txt
 	$(LOCK) --upgrade --group dev --output-file requirements/dev.txt
+
+bench-gate: $(VENV)/dev.stamp ## Compare the gate with other policies, in virtual time
+	PYTHONPATH=bench $(BIN)/python -m simulator
 
 clean: ## Remove what was made
 	rm -rf $(VENV) dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

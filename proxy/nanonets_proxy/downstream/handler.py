@@ -27,6 +27,7 @@ from nanonets_proxy.core.gate import Outcome
 from nanonets_proxy.core.guard import Guard
 from nanonets_proxy.core.headers import Extras, RequestHead, read_request_head, upstream_head
 from nanonets_proxy.core.prefer import wait_s
+from nanonets_proxy.core.priority import urgency
 from nanonets_proxy.core.retry_after import Hint
 from nanonets_proxy.core.scopes import ScopeTable
 from nanonets_proxy.core.target import origin_form
@@ -158,7 +159,8 @@ class Handler:
         call.scope = services.scopes.classify(request.method, target)
 
         passage = Passage(request, call, response, head, target)
-        ticket = Ticket(call.scope, self._loop.time() + self._longest_wait_s(head))
+        deadline_s = self._loop.time() + self._longest_wait_s(head)
+        ticket = Ticket(call.scope, deadline_s, lane=call.caller, urgency=urgency(head.priority))
         if head.body_length == 0:
             await self._until_relayed(passage, ticket)
             return
@@ -186,6 +188,8 @@ class Handler:
                 permit = await self._services.room.admit(ticket)
             finally:
                 passage.call.queue_s += perf_counter() - waits_since_s
+            if not passage.call.attempts:
+                self._services.metrics.observe_forecast(ticket.forecast_s, passage.call.queue_s)
             relayed = await self._attempt(passage, permit)
 
     async def _attempt(self, passage: Passage, permit: Permit) -> bool:

@@ -13,6 +13,7 @@ from nanonets_proxy.errors import RateLimited, ShuttingDown
 
 _MESSAGES = {
     Reason.QUEUE_FULL: "Too many requests are waiting for the upstream's rate limit.",
+    Reason.LANE_FULL: "Too many requests of this caller are waiting for the upstream's rate limit.",
     Reason.CANNOT_BE_IN_TIME: "The upstream's rate limit opens later than this request may wait.",
     Reason.DEADLINE_PASSED: "The request waited as long as it may for the upstream's rate limit.",
 }
