@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nanonets_proxy.core.gate import (
+    Expiry,
     Gate,
     GatePolicy,
     Outcome,
@@ -172,22 +173,30 @@ class TheGate(RuleBasedStateMachine):
         verdicts = self.gate.poll(self.now)
         self.polled, self.wake_at_s = True, verdicts.wake_at_s
         assert self.wake_at_s is None or self.wake_at_s > self.now
+        # Whose last instant this is may still go in this very poll; who is late has left before.
+        for expiry in verdicts.expired:
+            if expiry.ticket.deadline_s != self.now:
+                self.check_expired(expiry)
         for permit in verdicts.granted:
             self.check_granted(permit)
         for expiry in verdicts.expired:
-            ticket = expiry.ticket
-            assert ticket in self.waiting
-            self.waiting.remove(ticket)
-            self.gone.add(ticket)
-            passed = ticket.deadline_s <= self.now
-            assert expiry.reason is (Reason.DEADLINE_PASSED if passed else Reason.CANNOT_BE_IN_TIME)
-            assert expiry.retry_after_s >= max(1.0, min(self.hinted_s[ticket.scope], math.inf) - self.now)
+            if expiry.ticket.deadline_s == self.now:
+                self.check_expired(expiry)
         assert all(ticket.deadline_s > self.now for ticket in self.waiting)
         assert sorted(map(id, before)) == sorted(
             map(id, [*self.waiting, *(p.ticket for p in verdicts.granted), *(e.ticket for e in verdicts.expired)])
         )
         self.check_nothing_was_left_undone()
         return verdicts
+
+    def check_expired(self, expiry: Expiry) -> None:
+        ticket = expiry.ticket
+        assert ticket in self.waiting
+        self.waiting.remove(ticket)
+        self.gone.add(ticket)
+        passed = ticket.deadline_s <= self.now
+        assert expiry.reason is (Reason.DEADLINE_PASSED if passed else Reason.CANNOT_BE_IN_TIME)
+        assert expiry.retry_after_s >= max(1.0, self.hinted_s[ticket.scope] - self.now)
 
     def check_granted(self, permit: Permit) -> None:
         ticket = permit.ticket

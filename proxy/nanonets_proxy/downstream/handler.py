@@ -85,6 +85,8 @@ class Passage:
     head: RequestHead
     target: str
     body: RequestBody | None = None
+    leave_unread: Callable[[], None] | None = None
+    """Called when the request has to wait."""
 
 
 class Handler:
@@ -171,6 +173,7 @@ class Handler:
         )
         with RequestBody(source, head.body_length, services.store) as body:
             passage.body = body
+            passage.leave_unread = source.leave_unread
             try:
                 await self._until_relayed(passage, ticket)
             finally:
@@ -185,7 +188,7 @@ class Handler:
         while not relayed:
             waits_since_s = perf_counter()
             try:
-                permit = await self._services.room.admit(ticket)
+                permit = await self._services.room.admit(ticket, passage.leave_unread)
             finally:
                 passage.call.queue_s += perf_counter() - waits_since_s
             if not passage.call.attempts:

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from nanonets_proxy.downstream.handler import Handler
 from nanonets_proxy.downstream.peers import Peer, peer_of
+from nanonets_proxy.downstream.valve import Valve, Watch
 from nanonets_proxy.errors import BadRequest, InternalError, ProxyError
 
 # Field and target lengths as common servers have them; more fields than any real client sends.
@@ -18,13 +19,14 @@ _READ_BUFFER_BYTES = 64 * 1024
 class CallerConnection(web.RequestHandler):
     """One caller's connection; knows its peer from the start, and answers malformed requests in our shape."""
 
-    __slots__ = ("_on_malformed", "busy", "peer")
+    __slots__ = ("_on_malformed", "busy", "peer", "valve")
 
     def __init__(self, server: "CallerServer", **options: Any) -> None:
         super().__init__(server, **options)
         self._on_malformed = server.on_malformed
         self.busy = False
         self.peer = Peer("unknown", "unknown")
+        self.valve = Valve(self, server.watch, server.loop)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.peer = peer_of(transport)
@@ -50,6 +52,8 @@ class CallerServer(web.Server):
     def __init__(self, handler: Handler, *, keep_alive_s: float) -> None:
         self._handler = handler
         self._open = 0
+        self.loop = asyncio.get_running_loop()
+        self.watch = Watch(self.loop)
         self._all_closed = asyncio.Event()
         self._all_closed.set()
         super().__init__(
@@ -64,8 +68,8 @@ class CallerServer(web.Server):
             read_bufsize=_READ_BUFFER_BYTES,
         )
 
-    def __call__(self) -> CallerConnection:
-        return CallerConnection(self, loop=self._loop, **self._kwargs)
+    def __call__(self) -> Valve:  # type: ignore[override]  # aiohttp's own protocol stands behind it
+        return CallerConnection(self, loop=self._loop, **self._kwargs).valve
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast("CallerConnection", request.protocol)
@@ -74,6 +78,7 @@ class CallerServer(web.Server):
             return await self._handler(request, connection.peer)
         finally:
             connection.busy = False
+            connection.valve.narrow()
 
     def on_malformed(self, request: web.BaseRequest, peer: Peer, error: ProxyError) -> web.StreamResponse:
         return self._handler.refuse_malformed(request, peer, error)

@@ -6,6 +6,7 @@ cancelled is handed back at once.
 """
 
 import asyncio
+from collections.abc import Callable
 
 from nanonets_proxy.core.gate import Gate, Outcome
 from nanonets_proxy.core.tickets import Expiry, Permit, Reason, Ticket
@@ -30,8 +31,11 @@ class WaitingRoom:
         self._timer_at_s: float | None = None
         self._closed = False
 
-    async def admit(self, ticket: Ticket) -> Permit:
-        """The permit, as soon as the gate grants it. Raises RateLimited or ShuttingDown."""
+    async def admit(self, ticket: Ticket, on_wait: Callable[[], None] | None = None) -> Permit:
+        """The permit, as soon as the gate grants it; `on_wait` is called if that is not at once.
+
+        Raises RateLimited or ShuttingDown.
+        """
         if self._closed:
             raise _shutting_down()
         now_s = self._loop.time()
@@ -48,6 +52,8 @@ class WaitingRoom:
             return verdict
         if verdict is not None:
             raise verdict
+        if on_wait is not None:
+            on_wait()
         future: asyncio.Future[Permit] = self._loop.create_future()
         self._futures[ticket] = future
         try:
