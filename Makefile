@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format config lock clean test-system bench-gate
+.PHONY: help run test check format config lock clean test-system bench-gate bench-gate-sockets
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -60,6 +60,9 @@ lock: ## Resolve the dependencies anew (needs `uv`)
 
 bench-gate: $(VENV)/dev.stamp ## Compare the gate with other policies, in virtual time
 	PYTHONPATH=bench $(BIN)/python -m simulator
+
+bench-gate-sockets: $(VENV)/dev.stamp ## The same with real sockets, against the sandbox
+	PYTHONPATH=bench:tests $(BIN)/python -m sockets
 
 clean: ## Remove what was made
 	rm -rf $(VENV) dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

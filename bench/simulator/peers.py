@@ -160,7 +160,7 @@ class Cubic(Peer):
             if self._rate == math.inf:
                 self._at_s = now
         else:
-            if not self._max_rate:
+            if self._rate == math.inf:
                 return
             rate = self._SCALE * (now - self._throttled_s - self._window_s) ** 3 + self._max_rate
         self._rate = max(0.5, min(rate, 2 * self._measured))

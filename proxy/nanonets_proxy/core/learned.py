@@ -243,8 +243,7 @@ class Learned:
         longest_s = max(self._hints_s, default=0.0)
         if longest_s > 1.5 * refusal.closed_s:
             period_s = min(period_s, longest_s)
-        # A microsecond more, or rounding leaves out the very first.
-        count = max(1, window.granted_since(ends_at_s - period_s - 1e-6))
+        count = max(1, window.granted_since(ends_at_s - period_s))
         self.set_window(count, period_s)
         self.growth = Growth(now)
         self._learn_cap(refusal, count)

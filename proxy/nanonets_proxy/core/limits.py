@@ -33,7 +33,6 @@ from nanonets_proxy.core.policy import GatePolicy, Outcome
 from nanonets_proxy.core.preset import Preset
 from nanonets_proxy.core.trial import Trial
 
-_CAREFUL = 0.25  # by what each attempt that passes widens the trial: so that the refusal at its end is mostly one
 _LATE = 0.9  # of a period: with a constant hint, or a penalty, a later attempt would cost all of the next
 _REMEMBERED_S = 3600.0  # what was learned is kept this long without a request
 
@@ -91,8 +90,7 @@ class Limit:
                 return None if len(trial) else Kind.PROBE
             case LimitState.OPEN:
                 return Kind.TRIAL if trial.has_room else None
-            case LimitState.LEARNED:
-                return self._choose_learned(now)
+        return self._choose_learned(now)
 
     def _choose_learned(self, now: float) -> Kind | None:
         learned = self.learned
@@ -117,7 +115,7 @@ class Limit:
     @property
     def _may_try(self) -> bool:
         """Attempts go one by one, and not while anything else is on trial."""
-        return not len(self._trial) or (self._trial.has_room and bool(self._attempts))
+        return not len(self._trial)
 
     @property
     def _late_at_s(self) -> float:
@@ -157,8 +155,7 @@ class Limit:
         learned.wider.granted()
         if kind is not Kind.PLAIN:
             if kind in ATTEMPTS:
-                if not self._attempts:
-                    self._trial.restart(1, _CAREFUL)
+                self._trial.restart(1)
                 self._attempts[self._serial] = kind
             self._trial.add(self._serial, now)
         return self._serial

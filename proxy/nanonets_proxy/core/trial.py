@@ -8,17 +8,16 @@ import math
 from collections import OrderedDict
 from itertools import islice
 
-GROWTH = 0.5
+_GROWTH = 0.5
 
 
 class Trial:
     """`size` bounds the requests on trial."""
 
-    __slots__ = ("_growth", "_out", "size")
+    __slots__ = ("_out", "size")
 
     def __init__(self, size: float) -> None:
         self.size = size
-        self._growth = GROWTH
         self._out: OrderedDict[int, float] = OrderedDict()
 
     def __len__(self) -> int:
@@ -35,7 +34,7 @@ class Trial:
         """One was answered well. False if it was not on trial."""
         if self._out.pop(serial, None) is None:
             return False
-        self.size += self._growth
+        self.size += _GROWTH
         return True
 
     def drop(self, serial: int) -> bool:
@@ -58,7 +57,6 @@ class Trial:
         """When the oldest on trial will be silent; inf if none is."""
         return next(iter(self._out.values()), math.inf) + patience_s
 
-    def restart(self, size: float, growth: float = GROWTH) -> None:
+    def restart(self, size: float) -> None:
         self.size = size
-        self._growth = growth
         self._out.clear()

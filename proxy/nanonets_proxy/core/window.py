@@ -9,6 +9,7 @@ from collections import OrderedDict, deque
 from itertools import chain, islice
 
 _MOST_KEPT = 8192  # entries; estimates need no more, and a larger count never binds within them
+_ROUNDING_S = 1e-6
 
 
 class Window:
@@ -60,11 +61,11 @@ class Window:
     def newest_s(self) -> float:
         return next(reversed(self._recent.values()), -math.inf)
 
-    def granted_since(self, after_s: float) -> int:
-        """How many were granted after that instant, whether they still count or not."""
+    def granted_since(self, since_s: float) -> int:
+        """How many were granted from that instant on, whether they still count or not."""
         count = 0
         for granted_s in self._backwards():
-            if granted_s <= after_s:
+            if granted_s < since_s - _ROUNDING_S:
                 break
             count += 1
         return count
