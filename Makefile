@@ -52,11 +52,13 @@ config: $(VENV)/dev.stamp ## Write config/ anew from the settings
 	$(BIN)/nanonets-proxy config --schema > config/nanonets-proxy.schema.json
 
 # `uv` only resolves; what it writes is what pip installs everywhere.
-LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
-  --custom-compile-command "make lock" pyproject.toml
+RESOLVE = uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-annotate --custom-compile-command "make lock"
 lock: ## Resolve the dependencies anew (needs `uv`)
-	$(LOCK) --upgrade --output-file requirements/run.txt
-	$(LOCK) --upgrade --group dev --output-file requirements/dev.txt
+	$(RESOLVE) pyproject.toml --output-file requirements/run.txt
+	$(RESOLVE) pyproject.toml --group dev --output-file requirements/dev.txt
+	$(RESOLVE) --group build --output-file requirements/build.txt
+	$(RESOLVE) --group system --output-file requirements/system.txt
 
 bench-gate: $(VENV)/dev.stamp ## Compare the gate with other policies, in virtual time
 	PYTHONPATH=bench $(BIN)/python -m simulator
@@ -65,4 +67,16 @@ bench-gate-sockets: $(VENV)/dev.stamp ## The same with real sockets, against the
 	PYTHONPATH=bench:tests $(BIN)/python -m sockets
 
 clean: ## Remove what was made
-	rm -rf $(VENV) dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-system .system dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+# The tools of the system tests are commands, in an environment of their own: their needs must not move ours.
+SYSTEM_VENV := .venv-system
+$(SYSTEM_VENV)/system.stamp: requirements/system.txt | $(BIN)/python
+	$(BIN)/python -m venv $(SYSTEM_VENV)
+	$(SYSTEM_VENV)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes \
+	  --only-binary :all: -r requirements/system.txt
+	@touch $@
+
+test-system: $(VENV)/dev.stamp $(SYSTEM_VENV)/system.stamp ## Build and run the image and the examples (root; installs Debian packages)
+	tests/system/setup.sh .system
+	$(BIN)/python -m pytest -m system tests/system $(PYTEST_ARGS)

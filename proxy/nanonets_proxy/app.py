@@ -22,7 +22,7 @@ from nanonets_proxy.core.guard import Guard, GuardPolicy
 from nanonets_proxy.core.preset import Presets
 from nanonets_proxy.core.scopes import ScopeRule, ScopeTable
 from nanonets_proxy.downstream.handler import Handler, HandlerPolicy, Services
-from nanonets_proxy.downstream.listeners import ListenFailed, describe, open_sockets, remove_file
+from nanonets_proxy.downstream.listeners import ListenFailed, close_sockets, describe, open_sockets, remove_file
 from nanonets_proxy.downstream.server import CallerServer
 from nanonets_proxy.downstream.state_file import StateFile
 from nanonets_proxy.downstream.waiting import WaitingRoom
@@ -61,7 +61,8 @@ class Proxy:
         )
         self._pool = Pool(dialer, keep_alive_s=settings.upstream_keep_alive)
         self._store = BodyStore(_body_policy(settings))
-        self._guard = Guard(GuardPolicy(settings.allow_from, settings.allowed_hosts))
+        # Clients with a proxy variable keep the upstream's own name in Host; no stranger can register it.
+        self._guard = Guard(GuardPolicy(settings.allow_from, (*settings.allowed_hosts, origin.host)))
         self._metrics = Metrics(self._read_gauges)
         services = Services(
             origin=origin,
@@ -93,8 +94,7 @@ class Proxy:
         try:
             admin_sockets = open_sockets("admin_listen", self._settings.admin_listen)
         except ListenFailed:
-            for sock in sockets:
-                sock.close()
+            close_sockets(sockets)
             raise
         self.addresses = [describe(sock) for sock in sockets]
         self.admin_addresses = [describe(sock) for sock in admin_sockets]

@@ -31,6 +31,7 @@ _OK: Final = 0
 _WRONG_USE: Final = 2
 _KILLED_BY: Final = 128  # and the signal's number: how a shell tells such an end
 _SANDBOX_STOP_S: Final = 1.0
+_ALL_INTERFACES: Final = ("0.0.0.0", "[::]")  # noqa: S104 - compared, not bound
 
 
 def serve(settings: Settings, source: KeySource) -> int:
@@ -150,9 +151,11 @@ def _announce_sandbox(proxy: Proxy) -> None:
 
 
 def _url(address: str) -> str:
-    return (
-        f"http://{address}" if not address.startswith("unix:") else f"--unix-socket {address[5:]} http://localhost"
-    )
+    """What to give curl. All interfaces are no address to call: localhost is one of them, in a container too."""
+    if address.startswith("unix:"):
+        return f"--unix-socket {address[5:]} http://localhost"
+    host, _, port = address.rpartition(":")
+    return f"http://{'localhost' if host in _ALL_INTERFACES else host}:{port}"
 
 
 def _reload(proxy: Proxy, source: KeySource, redactor: Redactor) -> None:

@@ -24,7 +24,7 @@ class Room:
 
     async def enter(self) -> "asyncio.Task[Permit]":
         """A caller that has come as far as it can."""
-        task = asyncio.create_task(self.room.admit(self.ticket(), self._count))
+        task = asyncio.create_task(self.room.admit(self.ticket(), self.loop.time(), self._count))
         await asyncio.sleep(0)
         return task
 
@@ -114,18 +114,18 @@ async def test_a_caller_that_is_cancelled_while_the_shutdown_sends_it_away() -> 
 async def test_a_refused_caller_waits_again_ahead_of_those_who_came_later() -> None:
     room = Room()
     ticket = room.ticket()
-    permit = await room.room.admit(ticket)
+    permit = await room.room.admit(ticket, room.loop.time())
     later = await room.enter()
     room.room.settle(permit, Outcome.THROTTLED, 0.01)
-    again = asyncio.create_task(room.room.admit(ticket))
+    again = asyncio.create_task(room.room.admit(ticket, room.loop.time()))
     room.settle(await again)
     room.settle(await later)
 
 
 async def test_who_cannot_be_in_time_is_told_so_at_once() -> None:
     room = Room()
-    permit = await room.room.admit(room.ticket())
+    permit = await room.room.admit(room.ticket(), room.loop.time())
     room.room.settle(permit, Outcome.THROTTLED, 100.0)
     with pytest.raises(RateLimited) as refusal:
-        await room.room.admit(room.ticket(wait_s=5))
+        await room.room.admit(room.ticket(wait_s=5), room.loop.time())
     assert refusal.value.retry_after_s == pytest.approx(100, abs=5)

@@ -43,14 +43,18 @@ def create_admin_app(guard: Guard, metrics: Metrics, not_ready_reason: NotReadyR
         try:
             _check(guard, request)
         except ProxyError as error:
-            return answer(error, request_id="")
-        response = await handler(request)
-        response.headers["Server"] = "nanonets-proxy"
-        return response
+            return answer(error, request_id=None)
+        return await handler(request)
 
     app = web.Application(middlewares=[guarded])
+    app.on_response_prepare.append(_name_server)
     app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", show_metrics)])
     return app
+
+
+async def _name_server(_: web.Request, response: web.StreamResponse) -> None:
+    """Instead of the library's name and version, on its own 404 too."""
+    response.headers["Server"] = "nanonets-proxy"
 
 
 def _check(guard: Guard, request: web.Request) -> None:

@@ -25,6 +25,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _LOCAL_SUFFIXES = (".localhost", ".internal", ".local", ".svc", ".svc.cluster.local")
 _MAX_REMEMBERED = 1024
 _PORT = re.compile(r":[0-9]{0,5}\Z")
+_LABEL = re.compile(r"[a-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,12 @@ class Guard:
         name = _PORT.sub("", host).lower().rstrip(".")
         if name.startswith("["):
             return _address(name[1:-1]) is not None
-        return "." not in name or _address(name) is not None or name in self._exact or name.endswith(self._suffixes)
+        return (
+            _LABEL.fullmatch(name) is not None
+            or _address(name) is not None
+            or name in self._exact
+            or name.endswith(self._suffixes)
+        )
 
 
 def _address(text: str) -> Address | None:

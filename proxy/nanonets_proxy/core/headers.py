@@ -194,6 +194,7 @@ def downstream_head(
     `framing` holds the proxy's own Transfer-Encoding and Connection lines, each with CR LF.
     X-Request-Id is added only where the upstream gave none.
     """
+    has_no_length = status == 204  # RFC 9110 §8.6: no Content-Length there, even if the upstream sent one
     lines = [b"HTTP/1.1 %d %b" % (status, reason)]
     names: list[bytes] = []
     nominated: set[bytes] = set()
@@ -203,6 +204,8 @@ def downstream_head(
         if lower in HOP_BY_HOP:
             if lower == b"connection":
                 nominated |= _options(value)
+            continue
+        if has_no_length and lower == b"content-length":
             continue
         if lower == b"location":
             value = _own_location(value, extras)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 # RFC 7240 §2: preferences are a comma-separated list, each `name[=value]` with optional parameters behind `;`.
-_WAIT = re.compile(rb'\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
+_WAIT = re.compile(rb'\s*wait\s*=\s*("?)([0-9]{1,9})\1\s*(?:;.*)?', re.IGNORECASE)
 
 
 def wait_s(values: Iterable[bytes]) -> int | None:
@@ -12,5 +12,5 @@ def wait_s(values: Iterable[bytes]) -> int | None:
     for value in values:
         for preference in value.split(b","):
             if match := _WAIT.fullmatch(preference):
-                return int(match[1])
+                return int(match[2])
     return None

@@ -10,14 +10,12 @@ from nanonets_proxy.errors import MethodNotAllowed, ProxyError
 _ALLOW = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
-def answer(error: ProxyError, request_id: str) -> web.Response:
+def answer(error: ProxyError, request_id: str | None) -> web.Response:
     """`{"code", "message", "details"}` with the error's status. RFC 9209 for Proxy-Status."""
-    details = {**error.details, "request_id": request_id}
-    headers = {
-        "Server": "nanonets-proxy",
-        "X-Request-Id": request_id,
-        "Proxy-Status": _proxy_status(error),
-    }
+    details = dict(error.details)
+    headers = {"Server": "nanonets-proxy", "Proxy-Status": _proxy_status(error)}
+    if request_id is not None:
+        details["request_id"] = headers["X-Request-Id"] = request_id
     if error.retry_after_s is not None:
         # Whole seconds, rounded up: who comes back a moment too early waits in vain.
         retry_after = max(1, math.ceil(error.retry_after_s))
@@ -31,6 +29,8 @@ def answer(error: ProxyError, request_id: str) -> web.Response:
     )
     if error.close:
         response.force_close()
+        # aiohttp leaves the field out for what it could not parse, and takes for HTTP/1.0.
+        response.headers["Connection"] = "close"
     return response
 
 

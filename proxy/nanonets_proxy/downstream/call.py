@@ -79,7 +79,7 @@ class Call:
             "total_s": round(perf_counter() - self.started_s, 4),
             "received_bytes": self.received_bytes,
             "sent_bytes": self.sent_bytes,
-            "request_id": self.request_id,
+            "request_id": self.ensure_request_id(),
             "key": self.key_name,
         }
         if self.code is not None:

@@ -29,7 +29,7 @@ class CallerBody:
             self._valve.shut()
 
     def is_eof(self) -> bool:
-        return self._content.is_eof()
+        return self._content.is_eof() and self._content.exception() is None
 
     def at_eof(self) -> bool:
         return self._content.at_eof()

@@ -90,7 +90,7 @@ class Passage:
 
 
 class Handler:
-    """Call it with each request. `active` counts the requests under way."""
+    """Call it with each request. Once `draining` is set, answers announce that their connection ends."""
 
     def __init__(self, policy: HandlerPolicy, services: Services, loop: asyncio.AbstractEventLoop) -> None:
         self._policy = policy
@@ -102,47 +102,49 @@ class Handler:
         self._host = services.origin.authority.encode()
         self._upstream_url = str(services.origin).encode()
         self._authorities = services.origin.authorities
-        self.active = 0
         self.draining = False
 
     async def __call__(self, request: web.BaseRequest, peer: Peer) -> web.StreamResponse:
         """Never raises but for a lost caller: every ProxyError becomes its answer here."""
         call = Call(request, peer.name)
         response = RelayedResponse(request, idle_timeout_s=self._policy.idle_timeout_s)
-        self.active += 1
         try:
             await self._handle(request, peer, call, response)
         except ProxyError as error:
-            return self._refuse(error, call, response)
-        except ConnectionError:
-            call.status = 0
+            return self._refuse(error, request, call, response)
+        except (ConnectionError, asyncio.CancelledError):
+            call.code, call.error = "caller_gone", "The caller hung up."
+            if response.began:
+                response.abort()  # one that takes nothing any more would keep its connection half closed for ever
             raise
         except Exception:  # noqa: BLE001 - the border: whatever went wrong, the caller gets an answer
             self._log.exception("request_failed", request_id=call.ensure_request_id())
-            return self._refuse(InternalError("The proxy failed."), call, response)
+            return self._refuse(InternalError("The proxy failed."), request, call, response)
         else:
             return response
         finally:
-            self.active -= 1
             call.sent_bytes += response.sent_bytes
             call.finish(self._log, self._services.metrics)
 
     def refuse_malformed(self, request: web.BaseRequest, peer: Peer, error: ProxyError) -> web.StreamResponse:
         """For what the server's parser would not take: answered, logged and counted like any other refusal."""
         call = Call(request, peer.name)
-        response = self._refuse(error, call, RelayedResponse(request, idle_timeout_s=self._policy.idle_timeout_s))
+        nothing_sent = RelayedResponse(request, idle_timeout_s=self._policy.idle_timeout_s)
+        response = self._refuse(error, request, call, nothing_sent)
         call.finish(self._log, self._services.metrics)
         return response
 
-    def _refuse(self, error: ProxyError, call: Call, response: RelayedResponse) -> web.StreamResponse:
+    def _refuse(
+        self, error: ProxyError, request: web.BaseRequest, call: Call, response: RelayedResponse
+    ) -> web.StreamResponse:
         call.code, call.error = error.code, error.message
         if response.began:
             response.abort()
             return response
         call.status = error.status
         own = answer(error, call.ensure_request_id())
-        if self.draining:
-            own.force_close()
+        if not request.content.is_eof():
+            own.force_close()  # who waits for 100-continue sends no body now, whose end could not be found
         call.sent_bytes = len(own.body) if isinstance(own.body, bytes) else 0
         return own
 
@@ -153,18 +155,16 @@ class Handler:
             raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         head = read_request_head(request.raw_headers, caller_header=self._caller_header)
         call.identify(head.request_id, head.caller)
+        services.guard.check_method(request.method, upgrade=head.upgrade)
         target, authority = origin_form(request.method, request.raw_path, self._authorities)
         host = head.host if authority is None else authority.encode()
-        services.guard.check_method(request.method, upgrade=head.upgrade)
         services.guard.check_host(host)
         services.guard.check_origin(head.origin, head.sec_fetch_site, host)
         call.scope = services.scopes.classify(request.method, target)
 
         passage = Passage(request, call, response, head, target)
-        deadline_s = self._loop.time() + self._longest_wait_s(head)
-        ticket = Ticket(call.scope, deadline_s, lane=call.caller, urgency=urgency(head.priority))
         if head.body_length == 0:
-            await self._until_relayed(passage, ticket)
+            await self._until_relayed(passage)
             return
         source = CallerBody(
             request,
@@ -175,7 +175,7 @@ class Handler:
             passage.body = body
             passage.leave_unread = source.leave_unread
             try:
-                await self._until_relayed(passage, ticket)
+                await self._until_relayed(passage)
             finally:
                 call.received_bytes = body.received_bytes
 
@@ -183,17 +183,22 @@ class Handler:
         wished_s = wait_s(head.prefer)
         return self._policy.max_wait_s if wished_s is None else min(wished_s, self._policy.max_wait_s)
 
-    async def _until_relayed(self, passage: Passage, ticket: Ticket) -> None:
+    async def _until_relayed(self, passage: Passage) -> None:
+        now_s = self._loop.time()
+        call, head = passage.call, passage.head
+        deadline_s = now_s + self._longest_wait_s(head)
+        ticket = Ticket(call.scope, deadline_s, lane=call.caller, urgency=urgency(head.priority))
         relayed = False
         while not relayed:
             waits_since_s = perf_counter()
             try:
-                permit = await self._services.room.admit(ticket, passage.leave_unread)
+                permit = await self._services.room.admit(ticket, now_s, passage.leave_unread)
             finally:
-                passage.call.queue_s += perf_counter() - waits_since_s
-            if not passage.call.attempts:
-                self._services.metrics.observe_forecast(ticket.forecast_s, passage.call.queue_s)
+                call.queue_s += perf_counter() - waits_since_s
+            if not call.attempts:
+                self._services.metrics.observe_forecast(ticket.forecast_s, call.queue_s)
             relayed = await self._attempt(passage, permit)
+            now_s = self._loop.time()
 
     async def _attempt(self, passage: Passage, permit: Permit) -> bool:
         """Uses up one permit; False where the request has to wait for another."""
@@ -260,8 +265,10 @@ class Handler:
             upstream_origin=self._upstream_url,
             own_origin=b"http://" + passage.head.host if passage.head.host else b"",
         )
-        # A caller whose upload was refused half-way may leave out the rest: its next request could not be found.
-        upload_is_over = request.content.is_eof() or head.status < _REFUSED_FROM_STATUS
+        # A caller whose upload was refused, or who was told no 100, may leave out the rest: its next request
+        # could not be found.
+        waits_for_continue = passage.head.expect_continue and not request.content.total_bytes
+        upload_is_over = request.content.is_eof() or not (waits_for_continue or head.status >= _REFUSED_FROM_STATUS)
         await passage.response.send(
             exchange.connection, head, extras, begun=begun, may_stay=upload_is_over and not self.draining
         )

@@ -5,7 +5,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -35,10 +35,16 @@ def open_sockets(setting: str, listeners: Sequence[Listener]) -> list[socket.soc
                 reason = _REASONS.get(error.errno or 0) or f"cannot be listened on ({error.strerror})"
                 raise ListenFailed(f"{setting}: {listener} {reason}") from error
     except ListenFailed:
-        for sock in opened:
-            sock.close()
+        close_sockets(opened)
         raise
     return opened
+
+
+def close_sockets(sockets: Iterable[socket.socket]) -> None:
+    """For sockets that were opened and are not served after all."""
+    for sock in sockets:
+        remove_file(sock)
+        sock.close()
 
 
 def describe(sock: socket.socket) -> str:
@@ -107,7 +113,10 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # noqa: FBT003 - the name says what it is
         try:
             probe.connect(str(path))
+        except BlockingIOError:
+            pass  # its backlog is full: somebody listens
         except ConnectionRefusedError:
             path.unlink()

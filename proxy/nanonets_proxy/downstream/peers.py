@@ -1,9 +1,10 @@
-"""Who is at the other end of a caller's connection."""
+"""A caller's connection as its socket knows it: who is there, whether still there, and how to break it off."""
 
 import asyncio
 import select
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +12,8 @@ from typing import Final
 _UCRED: Final = struct.Struct("3i")
 # Linux only; elsewhere a hidden hang-up shows once the body is read.
 _POLLRDHUP: Final = getattr(select, "POLLRDHUP", 0)
+# socket(7), struct linger: on, for 0 seconds.
+_LINGER_NOT: Final = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +24,22 @@ class Peer:
     address: str | None
 
 
+UNKNOWN: Final = Peer("unknown", "unknown")
+
+
 def peer_of(transport: asyncio.BaseTransport) -> Peer:
-    """The real peer of the socket: no header is believed."""
+    """The real peer of the socket: no header is believed.
+
+    A TCP peer that was gone before it could be asked for its name is `UNKNOWN`, which no guard lets pass.
+    """
     name = transport.get_extra_info("peername")
     if isinstance(name, tuple):
         return Peer(name[0], name[0])
     sock = transport.get_extra_info("socket")
+    if sock is None or sock.family != socket.AF_UNIX:
+        return UNKNOWN
     option = getattr(socket, "SO_PEERCRED", None)
-    if option is None or sock is None:
+    if option is None:
         return Peer("unix", None)
     _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, option, _UCRED.size))
     return Peer(f"unix:uid={uid}", None)
@@ -36,9 +47,25 @@ def peer_of(transport: asyncio.BaseTransport) -> Peer:
 
 def has_hung_up(transport: asyncio.BaseTransport) -> bool:
     """Whether the peer has ended its side: unread bytes before it hide that from the event loop."""
-    sock = transport.get_extra_info("socket")
-    if not _POLLRDHUP or sock is None or sock.fileno() < 0:
-        return False
+    return bool(hung_up([transport]))
+
+
+def hung_up(transports: Iterable[asyncio.BaseTransport]) -> "list[asyncio.BaseTransport]":
+    """Those whose peer has ended its side; one system call for all of them."""
     poll = select.poll()
-    poll.register(sock.fileno(), _POLLRDHUP)
-    return bool(poll.poll(0))
+    by_fileno = {}
+    for transport in transports:
+        sock = transport.get_extra_info("socket")
+        if sock is not None and (fileno := sock.fileno()) >= 0:
+            poll.register(fileno, _POLLRDHUP)
+            by_fileno[fileno] = transport
+    return [by_fileno[fileno] for fileno, _ in poll.poll(0)] if by_fileno else []
+
+
+def reset(transport: asyncio.WriteTransport) -> None:
+    """Ends the connection so that the peer sees an error, not an end: what is delimited by the connection's end
+    would look complete otherwise. What was not sent yet is dropped."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.fileno() >= 0 and sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+    transport.abort()

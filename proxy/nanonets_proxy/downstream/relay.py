@@ -10,6 +10,7 @@ from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
 from nanonets_proxy.core.headers import Extras, downstream_head, trailer_section
+from nanonets_proxy.downstream.peers import reset
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.reply import ResponseHead
 
@@ -45,8 +46,8 @@ class RelayedResponse(web.StreamResponse):
     ) -> None:
         """Relays to the end. `begun` is what was read of the body before; `may_stay` False closes behind it.
 
-        Raises an UpstreamError where the answer breaks off (then `abort` has to follow), ConnectionError
-        where the caller is lost.
+        Raises an UpstreamError where the answer breaks off, ConnectionError where the caller is lost or takes
+        nothing any more; `abort` has to follow on either.
         """
         request = self._request
         framing, chunked = self._framing(head, may_stay=may_stay)
@@ -63,11 +64,15 @@ class RelayedResponse(web.StreamResponse):
                 await self._drain()
         self._write(self._end(connection, chunked))
 
+    def force_close(self) -> None:
+        """Nothing follows this answer on its connection."""
+        self._stays_open = False
+
     def abort(self) -> None:
         """A short body must never look complete: the connection is reset instead of ended."""
-        self._stays_open = False
+        self.force_close()
         if self._request.transport is not None:
-            self._request.transport.abort()
+            reset(self._request.transport)
 
     def _framing(self, head: ResponseHead, *, may_stay: bool) -> tuple[bytes, bool]:
         """Our own Transfer-Encoding and Connection lines, and whether the body is chunked (RFC 9112 §6.1, §9.3)."""

@@ -1,36 +1,62 @@
 """The callers' listener on aiohttp's low-level server: no routing table, every path is the upstream's."""
 
 import asyncio
-from typing import Any, cast
+from typing import Any, Final, cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.web_protocol import _ErrInfo
 
 from nanonets_proxy.downstream.handler import Handler
-from nanonets_proxy.downstream.peers import Peer, peer_of
-from nanonets_proxy.downstream.valve import Valve, Watch
+from nanonets_proxy.downstream.peers import UNKNOWN, Peer, hung_up, peer_of, reset
+from nanonets_proxy.downstream.valve import Valve
 from nanonets_proxy.errors import BadRequest, InternalError, ProxyError
 
 # Field and target lengths as common servers have them; more fields than any real client sends.
-_MAX_LINE_BYTES = 8190
-_MAX_FIELD_BYTES = 16 * 1024
-_READ_BUFFER_BYTES = 64 * 1024
+_MAX_LINE_BYTES: Final = 8190
+_MAX_FIELD_BYTES: Final = 16 * 1024
+_READ_BUFFER_BYTES: Final = 64 * 1024
+# Half of the second within which a hung-up caller's upstream request has to end.
+_HANG_UP_LOOK_S: Final = 0.5
+# Turns of the event loop from bytes in the socket to the handler's first line: read, wake, new task.
+_TURNS_TO_HANDLER: Final = 3
 
 
 class CallerConnection(web.RequestHandler):
     """One caller's connection; knows its peer from the start, and answers malformed requests in our shape."""
 
-    __slots__ = ("_on_malformed", "busy", "peer", "valve")
+    __slots__ = ("_on_malformed", "peer", "under_way", "valve")
 
     def __init__(self, server: "CallerServer", **options: Any) -> None:
         super().__init__(server, **options)
         self._on_malformed = server.on_malformed
-        self.busy = False
-        self.peer = Peer("unknown", "unknown")
-        self.valve = Valve(self, server.watch, server.loop)
+        self.under_way: web.BaseRequest | None = None
+        self.peer = UNKNOWN
+        self.valve = Valve(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.peer = peer_of(transport)
         super().connection_made(transport)
+
+    @property
+    def has_request(self) -> bool:
+        """Whether one is handled, or is about to be: not what the parser refused, which nobody reads on."""
+        return self.under_way is not None or any(not isinstance(message, _ErrInfo) for message, _ in self._messages)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether none of aiohttp's buffers holds the reading back."""
+        return not self._reading_paused and not self._buffer_paused
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.under_way is not None and self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            self._break_body(self.under_way.content)
+
+    def _break_body(self, body: StreamReader) -> None:
+        """aiohttp queues a malformed chunk as the next request, while this one's body goes on without an end."""
+        if not body.is_eof():
+            body.set_exception(web.RequestPayloadError("malformed"))
+            body.feed_eof()  # nothing of it is left to be skipped behind the answer
 
     def handle_error(
         self,
@@ -52,10 +78,10 @@ class CallerServer(web.Server):
     def __init__(self, handler: Handler, *, keep_alive_s: float) -> None:
         self._handler = handler
         self._open = 0
-        self.loop = asyncio.get_running_loop()
-        self.watch = Watch(self.loop)
-        self._all_closed = asyncio.Event()
-        self._all_closed.set()
+        self._busy = 0
+        self._all_ended = asyncio.Event()
+        self._all_ended.set()
+        self._looker: asyncio.TimerHandle | None = None
         super().__init__(
             self._dispatch,
             # Without this a caller that hangs up would keep its request running to the end.
@@ -73,39 +99,75 @@ class CallerServer(web.Server):
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast("CallerConnection", request.protocol)
-        connection.busy = True
+        connection.under_way = request
+        self._busy += 1
         try:
-            return await self._handler(request, connection.peer)
+            response = await self._handler(request, connection.peer)
+            if self._handler.draining:
+                response.force_close()
+            return response
         finally:
-            connection.busy = False
+            connection.under_way = None
             connection.valve.narrow()
+            self._busy -= 1
+            self._note_end()
 
     def on_malformed(self, request: web.BaseRequest, peer: Peer, error: ProxyError) -> web.StreamResponse:
         return self._handler.refuse_malformed(request, peer, error)
 
-    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
-        super().connection_lost(handler, exc)
-        self._open -= 1
-        if not self._open:
-            self._all_closed.set()
-
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         self._open += 1
-        self._all_closed.clear()
+        self._all_ended.clear()
+        if self._looker is None:
+            self._looker = self._loop.call_later(_HANG_UP_LOOK_S, self._look_for_hang_ups)
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self._open -= 1
+        self._note_end()
+
+    def _note_end(self) -> None:
+        if not self._open and not self._busy:
+            self._all_ended.set()
+
+    def _look_for_hang_ups(self) -> None:
+        """A caller that hangs up behind an upload that nobody reads now is not seen by the event loop."""
+        paused = [
+            connection.transport
+            for connection in cast("list[CallerConnection]", self.connections)
+            if connection.under_way and connection.transport is not None and not connection.transport.is_reading()
+        ]
+        for transport in hung_up(paused):
+            cast("asyncio.Transport", transport).abort()
+        self._looker = self._loop.call_later(_HANG_UP_LOOK_S, self._look_for_hang_ups) if self._open else None
 
     async def drain(self, timeout_s: float) -> int:
-        """Closes idle connections now and the others behind their answers, cutting off what takes longer than
-        `timeout_s`. Returns how many were cut off."""
-        for connection in cast("list[CallerConnection]", self.connections):
-            connection.close()
-            if not connection.busy:
+        """Closes idle connections now and the others behind their answers, resetting what takes longer than
+        `timeout_s`. Returns how many were reset. The handler's `draining` must be set."""
+        idle = [
+            connection
+            for connection in cast("list[CallerConnection]", self.connections)
+            if connection.under_way is None
+        ]
+        for _ in range(_TURNS_TO_HANDLER):  # a request that is here already gets its answer
+            await asyncio.sleep(0)
+        for connection in idle:
+            if connection.under_way is None:
                 connection.force_close()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._all_closed.wait()
+                await self._all_ended.wait()
         except TimeoutError:
-            pass
-        cut_off = self._open
-        await self.shutdown(0)
-        return cut_off
+            return await self._cut_off()
+        finally:
+            if self._looker is not None:
+                self._looker.cancel()
+        return 0
+
+    async def _cut_off(self) -> int:
+        transports = [c.transport for c in self.connections if c.transport is not None]
+        for transport in transports:
+            reset(transport)
+        await self._all_ended.wait()
+        return len(transports)

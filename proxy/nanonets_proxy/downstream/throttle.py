@@ -1,11 +1,13 @@
 """Reading a 429 of the upstream: a bounded piece of its body, and the hint in it."""
 
+import contextlib
 import time
 import zlib
 from dataclasses import dataclass
 from typing import Final
 
 from nanonets_proxy.core.retry_after import Hint, read_hint
+from nanonets_proxy.errors import UpstreamError
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.reply import ResponseHead
 
@@ -22,10 +24,11 @@ class Throttle:
 
 
 async def read_throttle(connection: UpstreamConnection, head: ResponseHead) -> Throttle:
-    """Raises an UpstreamError if the answer breaks off before the bound."""
+    """An answer that breaks off is a refusal too, perhaps without its hint."""
     begun = connection.take()
-    while len(begun) < MAX_BODY_BYTES and not connection.is_whole and (piece := await connection.read()):
-        begun += piece
+    with contextlib.suppress(UpstreamError):
+        while len(begun) < MAX_BODY_BYTES and not connection.is_whole and (piece := await connection.read()):
+            begun += piece
     body = begun[:MAX_BODY_BYTES]
     if any(name.lower() == b"content-encoding" and value.lower() in _INFLATABLE for name, value in head.headers):
         body = _inflated(body)

@@ -31,14 +31,14 @@ class WaitingRoom:
         self._timer_at_s: float | None = None
         self._closed = False
 
-    async def admit(self, ticket: Ticket, on_wait: Callable[[], None] | None = None) -> Permit:
+    async def admit(self, ticket: Ticket, now_s: float, on_wait: Callable[[], None] | None = None) -> Permit:
         """The permit, as soon as the gate grants it; `on_wait` is called if that is not at once.
 
+        `now_s` is the loop's time, read in this very turn: a ticket that may not wait at all still is in time.
         Raises RateLimited or ShuttingDown.
         """
         if self._closed:
             raise _shutting_down()
-        now_s = self._loop.time()
         refusal = self._gate.enqueue(ticket, now_s)
         if refusal is not None:
             raise RateLimited(

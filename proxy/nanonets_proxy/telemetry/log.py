@@ -23,7 +23,7 @@ def configure(log_format: str, level: str, stream: BinaryIO, redactor: Redactor)
     console = log_format == "console" or (log_format == "auto" and stream.isatty())
     render: list[Processor]
     if console:
-        render = [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        render = [_escape, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
     else:
         render = [structlog.processors.format_exc_info, _render_json]
     structlog.configure(
@@ -44,6 +44,16 @@ def _render_json(_logger: Any, _method: str, event: EventDict) -> str:
     # What every line has comes first, for those who read along.
     first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
     return _encode({**first, **event})
+
+
+def _escape(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """A terminal obeys control characters, and callers choose paths and names."""
+    return {
+        name: value.encode("unicode_escape").decode()
+        if isinstance(value, str) and not value.isprintable()
+        else value
+        for name, value in event.items()
+    }
 
 
 class _LineLogger:

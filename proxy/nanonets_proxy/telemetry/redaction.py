@@ -16,8 +16,9 @@ class Redactor:
     def add(self, secrets: Iterable[bytes]) -> None:
         spellings = set(self._spellings)
         for secret in secrets:
-            text = secret.decode("ascii")
-            spellings |= {secret, json.dumps(text)[1:-1].encode(), quote(text, safe="").encode()}
+            # An egress proxy's password may be any bytes.
+            text = secret.decode("utf-8", "surrogateescape")
+            spellings |= {secret, json.dumps(text)[1:-1].encode(), quote(secret, safe="").encode()}
         # The longest first: a key may be the beginning of its own other spelling.
         self._spellings = tuple(sorted(spellings, key=len, reverse=True))
 

@@ -2,15 +2,16 @@
 
 A pipe whose reader is slow blocks its writer; in a proxy that would stall every caller. So lines are
 collected here and written in batches by a thread of their own. The buffer is bounded: beyond it lines
-are dropped and counted, and the next batch says how many.
+are dropped and counted, and the next batch that can be written says how many.
 """
 
 import threading
 from collections import deque
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import BinaryIO, Final
 
-_BATCH_DELAY_S: Final = 0.02
+_BATCH_DELAY_S: Final = 0.05
 _MAX_BUFFERED_LINES: Final = 20_000
 _CLOSE_TIMEOUT_S: Final = 2.0
 
@@ -24,14 +25,21 @@ class LineWriter:
         self._lines: deque[bytes] = deque()  # its ends are safe to use from two threads
         self._wake = threading.Event()
         self._closing = threading.Event()
-        self.dropped = 0
+        self._overflowed = 0  # counted by those who write lines
+        self._unwritten = 0  # counted by the thread
+        self._dropped_told = 0
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """Lines that nobody will see."""
+        return self._overflowed + self._unwritten
 
     def write(self, line: bytes) -> None:
         """Takes a line without its end."""
         if len(self._lines) >= _MAX_BUFFERED_LINES:
-            self.dropped += 1
+            self._overflowed += 1
             return
         self._lines.append(line)
         if not self._wake.is_set():
@@ -44,23 +52,27 @@ class LineWriter:
         self._thread.join(_CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
-        dropped_before = 0
         while not self._closing.is_set():
             self._wake.wait()
             self._closing.wait(_BATCH_DELAY_S)
             self._wake.clear()
             self._flush()
-            if self.dropped > dropped_before:
-                self.write(b'{"event": "log_lines_dropped", "level": "error", "total": %d}' % self.dropped)
-                dropped_before = self.dropped
         self._flush()
 
     def _flush(self) -> None:
         lines = [self._lines.popleft() for _ in range(len(self._lines))]
         if not lines:
             return
+        dropped = self.dropped
+        report = [_report(dropped)] if dropped > self._dropped_told else []
         try:
-            self._stream.write(self._redact(b"\n".join(lines) + b"\n"))
+            self._stream.write(self._redact(b"\n".join([*lines, *report, b""])))
             self._stream.flush()
+            self._dropped_told = dropped
         except (OSError, ValueError):
-            self.dropped += len(lines)  # the reader has gone; there is nowhere left to say so
+            self._unwritten += len(lines)  # the reader has gone; there is nowhere left to say so
+
+
+def _report(dropped: int) -> bytes:
+    now = datetime.now(UTC).isoformat().encode()
+    return b'{"timestamp":"%b","level":"error","event":"log_lines_dropped","total":%d}' % (now, dropped)

@@ -90,15 +90,16 @@ class RequestBody:
         return self._keeping or self.received_bytes == 0
 
     def take_whole(self) -> bytes | None:
-        """The whole body, if it is all here and in memory; None if it has to be streamed."""
+        """The whole body, if it is all here and in memory; None if it has to be streamed. As `pieces()`, only for a
+        body that `is_replayable`."""
         if self._file is not None or not self._source.is_eof():
             return None
-        if not self._source.at_eof():
-            piece = self._source.read_nowait()
-            self._keep(piece)
-            if self.received_bytes == len(piece):
-                return piece
-        return b"".join(self._memory) if self._keeping and self._file is None else None
+        kept = b"".join(self._memory)
+        if self._source.at_eof():
+            return kept
+        piece = self._source.read_nowait()
+        self._keep(piece)  # which may let go of the copy, so it is joined first
+        return kept + piece
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body from its first byte: what is kept, then what still comes, kept as it passes.

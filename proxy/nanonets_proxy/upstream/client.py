@@ -104,8 +104,8 @@ class UpstreamClient:
     async def _upload(self, connection: UpstreamConnection, body: RequestBody, expect_continue: bool) -> None:
         """Streams the body; a failure of the caller's side is handed to whoever awaits the answer."""
         try:
-            if expect_continue:
-                await connection.wait_for_continue(_CONTINUE_WAIT_S)
+            if expect_continue and not await connection.wait_for_continue(_CONTINUE_WAIT_S):
+                return
             async for piece in body.pieces():
                 if not connection.wants_body():
                     return

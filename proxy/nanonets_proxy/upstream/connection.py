@@ -98,12 +98,18 @@ class UpstreamConnection(asyncio.Protocol):
         """Whether any byte of an answer has come: then the request was surely received."""
         return self._reply.began
 
-    async def wait_for_continue(self, timeout_s: float) -> None:
-        """Returns at a 1xx or final head, or after `timeout_s`."""
+    async def wait_for_continue(self, timeout_s: float) -> bool:
+        """Whether the body is wanted: True at a 1xx, or when `timeout_s` have passed; False at a final head or the
+        connection's end."""
         reply = self._reply
-        if self.state is State.BUSY and not reply.informational and reply.stage is Stage.HEAD:
-            self._continue_waiter = self._loop.create_future()
-            await asyncio.wait([self._continue_waiter], timeout=timeout_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.state is State.BUSY and not reply.informational and reply.stage is Stage.HEAD:
+                    self._continue_waiter = self._loop.create_future()
+                    await self._continue_waiter
+        except TimeoutError:
+            pass
+        return self.state is State.BUSY and reply.stage is Stage.HEAD
 
     async def head(self) -> ResponseHead:
         """The final head. Raises what came instead: an UpstreamError, or the error of the upload."""

@@ -27,7 +27,8 @@ from nanonets_proxy.upstream.connection import UpstreamConnection
 # RFC 8305 §5 recommends 250 ms before the next address is tried in parallel.
 _HAPPY_EYEBALLS_DELAY_S: Final = 0.25
 _MAX_CONNECT_REPLY_BYTES: Final = 16 * 1024
-_CONNECT_ACCEPTED = re.compile(rb"HTTP/1\.[01] 2[0-9][0-9][ \r]")
+_CONNECT_STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])[ \r]")
+_NO_TUNNEL: Final = "The egress proxy closed the connection or sent rubbish."
 _UNROUTABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL})
 
 
@@ -117,10 +118,12 @@ class Dialer:
             data = await loop.sock_recv(sock, _MAX_CONNECT_REPLY_BYTES)
             reply += data
             if not data or len(reply) > _MAX_CONNECT_REPLY_BYTES:
-                raise EgressProxyRefused("The egress proxy closed the connection or sent rubbish.")
-        if not _CONNECT_ACCEPTED.match(reply):
-            status = reply.split(b"\r\n", 1)[0].decode("latin-1")[9:12]
-            raise EgressProxyRefused("The egress proxy refused the tunnel.", received_status=status)
+                raise EgressProxyRefused(_NO_TUNNEL)
+        status = _CONNECT_STATUS.match(reply)
+        if status is None:
+            raise EgressProxyRefused(_NO_TUNNEL)
+        if not status[1].startswith(b"2"):
+            raise EgressProxyRefused("The egress proxy refused the tunnel.", received_status=int(status[1]))
 
 
 def _named(error: OSError | RuntimeError) -> UpstreamError:

@@ -18,8 +18,15 @@ from typing import Final
 
 import httptools
 
-from nanonets_proxy.errors import UpstreamBadReply, UpstreamClosed, UpstreamReplyTooLarge, UpstreamUpgraded
+from nanonets_proxy.errors import (
+    UpstreamBadReply,
+    UpstreamClosed,
+    UpstreamError,
+    UpstreamReplyTooLarge,
+    UpstreamUpgraded,
+)
 
+# What may come without a byte of body among it: heads, chunk extensions, trailers.
 MAX_HEAD_BYTES: Final = 64 * 1024
 
 
@@ -49,8 +56,8 @@ class Reply:
     __slots__ = (
         "_broken",
         "_chunks",
-        "_head_bytes",
         "_is_head",
+        "_overhead_bytes",
         "_parser",
         "began",
         "buffered_bytes",
@@ -64,9 +71,9 @@ class Reply:
     def __init__(self, *, is_head: bool) -> None:
         self._is_head = is_head
         self._parser = httptools.HttpResponseParser(self)
-        self._head_bytes = 0
+        self._overhead_bytes = 0  # since the last byte of body
         self._chunks: deque[bytes] = deque()
-        self._broken: str | None = None
+        self._broken: UpstreamError | None = None
         self.buffered_bytes = 0
         self.began = False
         self.head = ResponseHead()
@@ -81,24 +88,21 @@ class Reply:
         if self.stage is Stage.DONE:
             self.keep_alive = False
             return
-        if self.stage is Stage.HEAD:
-            self._head_bytes += len(data)
+        self._overhead_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            raise UpstreamUpgraded("The upstream switched protocols unasked.", sent=True) from None
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._on_parser_error()
         if self._broken is not None:
-            raise UpstreamBadReply(self._broken, sent=True)
-        if self.stage is Stage.HEAD and self._head_bytes > MAX_HEAD_BYTES:
-            raise UpstreamReplyTooLarge("The upstream's header section is too large.", sent=True)
+            raise self._broken
+        if self._overhead_bytes > MAX_HEAD_BYTES and self.stage in (Stage.HEAD, Stage.BODY):
+            raise UpstreamReplyTooLarge("The upstream's header or trailer section is too large.", sent=True)
 
     def _on_parser_error(self) -> None:
         if self.stage is Stage.DONE:
             self.keep_alive = False
         elif self._broken is None:
-            self._broken = "The upstream's answer is not valid HTTP."
+            self._broken = _bad_reply("The upstream's answer is not valid HTTP.")
 
     def end_of_input(self) -> None:
         """The connection ended cleanly. Raises UpstreamClosed if the answer is not complete by that."""
@@ -133,25 +137,28 @@ class Reply:
             self.trailers.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        if self.stage is not Stage.HEAD:
+        if self.stage is not Stage.HEAD or self._broken is not None:
             return
         status = self._parser.get_status_code()
+        self._broken = self._read_framing(status)
+        if self._broken is not None:
+            return  # still in HEAD: a head that cannot be trusted is not shown
         if status < 200:
             self.informational += 1
-            if status != 101:  # an unasked 101 raises HttpParserUpgrade right behind this
-                self.head = ResponseHead()
-                self._head_bytes = 0
+            self.head = ResponseHead()
             return
-        if self._parser.get_http_version() not in ("1.1", "1.0"):
-            self._broken = "The upstream answered in another version of HTTP."
-        self.head.status = status
-        self._read_framing()
-        self.keep_alive = self._parser.should_keep_alive()
+        head = self.head
+        head.status = status
+        if self._is_head or status in (204, 304):
+            head.body_length = 0
+        # Behind a HEAD's answer the parser would take the start of a chunk for granted, unseen by us.
+        self.keep_alive = self._parser.should_keep_alive() and not (self._is_head and head.is_chunked)
         # After HEAD the parser would wait for the body that Content-Length announces.
         self.stage = Stage.DONE if self._is_head else Stage.BODY
 
     def on_body(self, body: bytes) -> None:
         if self.stage is Stage.BODY:
+            self._overhead_bytes = 0
             self._chunks.append(body)
             self.buffered_bytes += len(body)
         else:
@@ -161,7 +168,14 @@ class Reply:
         if self.stage is Stage.BODY:
             self.stage = Stage.DONE
 
-    def _read_framing(self) -> None:
+    def _read_framing(self, status: int) -> UpstreamError | None:
+        """Fills in the head's framing, or says what makes it useless."""
+        if self._parser.get_http_version() not in ("1.1", "1.0"):
+            return _bad_reply("The upstream answered in another version of HTTP.")
+        if status == 101:
+            return UpstreamUpgraded("The upstream switched protocols unasked.", sent=True)
+        if status < 100:
+            return _bad_reply("The upstream's answer has no valid status.")
         head = self.head
         for name, value in head.headers:
             lower = name.lower()
@@ -171,9 +185,12 @@ class Reply:
                 head.is_chunked = True
                 if value.lower() != b"chunked":
                     # Any other coding is the connection's own (RFC 9112 §6.1) and can't be relayed as it is.
-                    self._broken = "The upstream used an unknown transfer coding."
-        if self._is_head or head.status in (204, 304):
-            head.body_length = 0
+                    return _bad_reply("The upstream used an unknown transfer coding.")
+        return None
+
+
+def _bad_reply(message: str) -> UpstreamBadReply:
+    return UpstreamBadReply(message, sent=True)
 
 
 def closed_early() -> UpstreamClosed:

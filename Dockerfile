@@ -1,0 +1,63 @@
+# The image of nanonets-proxy: the program in a virtual environment, and the Python it needs; no compiler, no pip of its own.
+#
+#   docker build -t nanonets-proxy .
+#
+# Where an inspecting firewall signs the connections to PyPI, hand its certificates over for the build alone:
+#
+#   docker build -t nanonets-proxy --secret id=ca,src=/etc/ssl/certs/ca-certificates.crt .
+
+FROM python:3.13-slim AS build
+WORKDIR /src
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1
+
+# Everything that comes from outside is pinned by its hash, the wheel's builder too. In layers before the source, so
+# that a change of the source repeats none of it.
+COPY requirements/run.txt requirements/build.txt requirements/
+RUN --mount=type=secret,id=ca \
+    if [ -f /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi \
+ && python -m venv --without-pip /opt/nanonets-proxy \
+ && python -m pip --python /opt/nanonets-proxy/bin/python install \
+      --no-compile --require-hashes --only-binary :all: -r requirements/run.txt \
+ && python -m venv --without-pip /opt/build \
+ && python -m pip --python /opt/build/bin/python install \
+      --no-compile --require-hashes --only-binary :all: -r requirements/build.txt
+
+COPY pyproject.toml README.md LICENSE ./
+COPY proxy proxy
+# The bytecode is made here, since a read-only container could not keep it. It is checked against no time stamp: a copy
+# of a layer may lose those.
+RUN /opt/build/bin/python -m hatchling build -t wheel -d dist \
+ && python -m pip --python /opt/nanonets-proxy/bin/python install --no-compile --no-deps --no-index dist/*.whl \
+ && python -m compileall -qf -j 0 --invalidation-mode unchecked-hash /opt/nanonets-proxy
+
+
+FROM python:3.13-slim
+COPY --from=build /opt/nanonets-proxy /opt/nanonets-proxy
+# The slim base ships its standard library without bytecode: importing once keeps that of the modules which are used.
+RUN ["/opt/nanonets-proxy/bin/python", "-c", "import nanonets_proxy.cli, nanonets_proxy.service"]
+
+# Other containers, probes and Prometheus call from addresses of their own, so both listeners are on all interfaces;
+# allow_from lets private networks in and nobody else.
+ENV PATH="/opt/nanonets-proxy/bin:${PATH}" \
+    NANONETS_PROXY_LISTEN="0.0.0.0:8080" \
+    NANONETS_PROXY_ADMIN_LISTEN="0.0.0.0:8081" \
+    NANONETS_PROXY_ALLOW_FROM="10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
+
+# A nanonets-proxy.toml that is mounted here is read.
+WORKDIR /etc/nanonets-proxy
+# A number, so that `runAsNonRoot` can tell; it owns no file of the image.
+USER 10001:10001
+EXPOSE 8080 8081
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 CMD ["nanonets-proxy", "healthcheck"]
+ENTRYPOINT ["nanonets-proxy"]
+CMD ["serve"]
+
+ARG VERSION=unreleased
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="nanonets-proxy" \
+      org.opencontainers.image.description="A local authenticating reverse proxy for the Nanonets document API" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"

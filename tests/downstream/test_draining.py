@@ -1,0 +1,158 @@
+"""`Proxy.stop`: nothing is half-answered, nobody waits in vain, and it ends in time."""
+
+import asyncio
+import time
+
+import pytest
+
+from support.proxy_harness import running_proxy, until
+from support.raw_caller import RawCaller, request
+from support.scripted_upstream import OK, ScriptedUpstream, answering
+
+CLOSED = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 9\r\nContent-Length: 0\r\n\r\n"
+
+
+async def test_callers_that_wait_are_told_to_come_back() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as refused,
+        await proxy.caller() as queued,
+    ):
+        await refused.send(request(b"POST", b"/x", body=b"abc"))
+        await (await upstream.next_request()).answer(CLOSED)
+        await until(lambda: proxy.waiting == 1)
+        await queued.send(request(b"GET", b"/y"))
+        await until(lambda: proxy.waiting == 2)
+        stopping = proxy.stop()
+        for caller in (refused, queued):
+            answer = await caller.answer()
+            assert answer.status == 503
+            assert answer.json()["code"] == "shutting_down"
+            assert answer.one(b"Retry-After") == b"1"
+            assert answer.all(b"Connection") == [b"close"]
+            assert await caller.rest() == b""
+        await stopping
+
+
+async def test_an_answer_under_way_ends_whole_with_what_its_upload_still_sends() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", b"Content-Length: 6") + b"abc")
+        exchange = await upstream.next_request()
+        stopping = proxy.stop()
+        await _refuses_connections(proxy.address)
+        await caller.send(b"def")
+        await exchange.answer(OK)
+        assert exchange.body == b"abcdef"
+        answer = await caller.answer()
+        assert answer.body == b"ok"
+        assert answer.all(b"Connection") == [b"close"]
+        assert await caller.rest() == b""
+        await stopping
+
+
+async def test_a_connection_whose_answer_began_before_ends_behind_it() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"GET", b"/x"))
+        exchange = await upstream.next_request()
+        await exchange.send(OK[:-1])
+        await caller.head()
+        stopping = proxy.stop()
+        await _refuses_connections(proxy.address)
+        await exchange.send(OK[-1:])
+        assert await caller.rest() == b"ok"
+        await stopping
+
+
+async def _refuses_connections(address: str) -> None:
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                async with await RawCaller.connect(address):
+                    await asyncio.sleep(0.002)
+            except ConnectionRefusedError:
+                return
+
+
+async def test_idle_connections_end_at_once() -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as used,
+        await proxy.caller() as unused,
+    ):
+        await used.get(b"/x")
+        began_s = time.monotonic()
+        await proxy.stop(60)
+        assert time.monotonic() - began_s < 1
+        assert [await used.rest(), await unused.rest()] == [b"", b""]
+
+
+async def test_a_request_that_is_here_when_draining_begins_gets_an_answer() -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        proxy.callers(20) as callers,
+    ):
+        for caller in callers:
+            await caller.get(b"/x")
+        for caller in callers:
+            caller.writer.write(request(b"GET", b"/y"))
+        stopping = proxy.stop()
+        answers = [await caller.answer() for caller in callers]
+        assert {answer.status for answer in answers} <= {200, 503}
+        assert all(answer.all(b"Connection") == [b"close"] for answer in answers)
+        await stopping
+
+
+@pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
+async def test_what_takes_too_long_is_reset(version: bytes) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+        await proxy.caller() as headless,
+    ):
+        await caller.send(request(b"GET", b"/x", version=version))
+        exchange = await upstream.next_request()
+        await exchange.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        await caller.head()
+        await headless.send(request(b"GET", b"/y"))
+        other = await upstream.next_request()
+        began_s = time.monotonic()
+        await proxy.stop(0.2)
+        assert 0.15 < time.monotonic() - began_s < 1.2
+        for cut_off in (caller, headless):
+            with pytest.raises(ConnectionResetError):
+                await cut_off.rest()
+        await exchange.ended(within_s=1)
+        await other.ended(within_s=1)
+
+
+async def test_readiness_ends_with_draining_while_the_admin_listener_still_answers() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+        await RawCaller.connect(proxy.admin_address) as admin,
+    ):
+        assert (await admin.get(b"/readyz")).status == 200
+        await caller.send(request(b"GET", b"/x"))
+        exchange = await upstream.next_request()
+        stopping = proxy.stop()
+        await _refuses_connections(proxy.address)
+        answer = await admin.get(b"/readyz")
+        assert (answer.status, answer.json()) == (503, {"status": "not ready", "reason": "draining"})
+        assert (await admin.get(b"/livez")).status == 200
+        await exchange.answer(OK)
+        assert (await caller.answer()).status == 200
+        await stopping
+        assert await admin.rest() == b""

@@ -1,0 +1,142 @@
+"""`Expect: 100-continue`: answered when the permit is granted, by the upstream's word or after a moment."""
+
+import pytest
+
+from support.proxy_harness import running_proxy, until
+from support.raw_caller import request
+from support.scripted_upstream import OK, ScriptedUpstream
+
+EXPECT = (b"Expect: 100-continue", b"Content-Length: 4")
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+TOO_MANY = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+
+
+async def test_the_upstreams_100_lets_the_caller_send() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", *EXPECT))
+        exchange = await upstream.next_request()
+        assert b"Expect: 100-continue" in exchange.lines
+        await exchange.send(CONTINUE)
+        assert await caller.head() == CONTINUE
+        await caller.send(b"body")
+        await exchange.answer(OK)
+        assert exchange.body == b"body"
+        assert (await caller.answer()).body == b"ok"
+        # The connection is in step still.
+        await caller.send(request(b"GET", b"/y"))
+        await (await upstream.next_request()).answer(OK)
+        assert (await caller.answer()).status == 200
+
+
+async def test_an_upstream_that_says_nothing_is_sent_the_body_after_a_moment() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", *EXPECT))
+        exchange = await upstream.next_request()
+        assert await caller.head() == CONTINUE
+        await caller.send(b"body")
+        await exchange.answer(OK)
+        assert (await caller.answer()).body == b"ok"
+
+
+@pytest.mark.parametrize("status", [b"413 Content Too Large", b"417 Expectation Failed", b"200 OK"])
+@pytest.mark.parametrize("in_pieces", [False, True], ids=["at_once", "in_pieces"])
+async def test_an_early_answer_reaches_the_caller_without_a_100(status: bytes, in_pieces: bool) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", *EXPECT))
+        exchange = await upstream.next_request()
+        head = b"HTTP/1.1 " + status + b"\r\nContent-Length: 7\r\n\r\n"
+        if in_pieces:
+            await exchange.send(head)
+            got = await caller.head()
+            await exchange.send(b"ref")
+            assert await caller.read(3) == b"ref"
+            await exchange.send(b"used")
+            assert await caller.read(4) == b"used"
+        else:
+            await exchange.send(head + b"refused")
+            got = await caller.head()
+            assert await caller.read(7) == b"refused"
+        assert got.startswith(b"HTTP/1.1 " + status)
+        # Whether the body still comes is not known, so neither connection can be used again.
+        assert b"\r\nConnection: close\r\n" in got
+        caller.writer.write_eof()
+        assert await caller.rest() == b""
+        assert await exchange.ended(within_s=1) == b""
+
+
+async def test_no_100_comes_before_the_permit() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as first,
+        await proxy.caller() as caller,
+    ):
+        await first.send(request(b"GET", b"/first"))
+        await (await upstream.next_request()).answer(TOO_MANY)
+        await until(lambda: proxy.waiting == 1)
+        await caller.send(request(b"POST", b"/x", *EXPECT))
+        await until(lambda: proxy.waiting == 2)
+        # The gate lets the refused one go first, and the next once that has its answer.
+        retried = await upstream.next_request()
+        assert retried.lines[0] == b"GET /first HTTP/1.1"
+        assert proxy.waiting == 1
+        await retried.answer(OK)
+        exchange = await upstream.next_request()
+        await exchange.send(CONTINUE)
+        assert await caller.head() == CONTINUE
+        await caller.send(b"body")
+        await exchange.answer(OK)
+        assert (await caller.answer()).body == b"ok"
+
+
+async def test_a_429_of_the_proxy_comes_instead_of_a_100_and_ends_the_connection() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as first,
+        await proxy.caller() as caller,
+    ):
+        await first.send(request(b"GET", b"/first", b"Prefer: wait=0"))
+        await (await upstream.next_request()).answer(TOO_MANY)
+        assert (await first.answer()).status == 429
+        await caller.send(request(b"POST", b"/x", b"Prefer: wait=0", *EXPECT))
+        answer = await caller.answer()
+        assert answer.status == 429
+        assert answer.all(b"Connection") == [b"close"]
+
+
+async def test_a_caller_that_did_not_wait_gets_no_100() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", *EXPECT) + b"body")
+        await (await upstream.next_request()).answer(OK)
+        assert (await caller.answer()).body == b"ok"
+
+
+async def test_an_http_1_0_caller_gets_no_100() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", *EXPECT, version=b"HTTP/1.0"))
+        exchange = await upstream.next_request()
+        await exchange.send(CONTINUE)
+        await caller.send(b"body")
+        await exchange.answer(OK)
+        assert (await caller.answer()).body == b"ok"

@@ -1,0 +1,252 @@
+"""Bodies of every framing and size, both ways; connections that stay and that end."""
+
+import pytest
+
+from support.proxy_harness import running_proxy
+from support.raw_caller import chunked, request
+from support.scripted_upstream import OK, ScriptedUpstream, answering
+
+MIB = 2**20
+SIZES = [0, 1, 70_000, 8 * MIB]
+NO_BODY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+def _bytes(count: int) -> bytes:
+    """No two places of it look alike, so that nothing lost or doubled goes unseen."""
+    return b"".join(number.to_bytes(4, "big") for number in range(count // 4 + 1))[:count]
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_an_upload_with_a_length_arrives_whole_and_as_one(size: int) -> None:
+    body = _bytes(size)
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert (await caller.post(b"/x", body)).body == b"ok"
+        assert upstream.requests[0].body == body
+        assert b"Content-Length: %d" % size in upstream.requests[0].lines
+        assert b"Transfer-Encoding: chunked" not in upstream.requests[0].lines
+        await proxy.check_idle()
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_chunked_upload_arrives_whole_and_chunked(size: int) -> None:
+    body = _bytes(size)
+    pieces = [body[start : start + 100_000] for start in range(0, size, 100_000)]
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", b"Transfer-Encoding: chunked") + chunked(*pieces))
+        assert (await caller.answer()).body == b"ok"
+        assert upstream.requests[0].body == body
+        assert b"Transfer-Encoding: chunked" in upstream.requests[0].lines
+        assert not any(line.lower().startswith(b"content-length") for line in upstream.requests[0].lines)
+        await proxy.check_idle()
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_an_answer_with_a_length_arrives_whole(size: int) -> None:
+    body = _bytes(size)
+    async with (
+        ScriptedUpstream(answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, body))) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        for _ in range(2):
+            answer = await caller.get(b"/x")
+            assert answer.body == body
+            assert answer.one(b"Content-Length") == b"%d" % size
+        assert upstream.connections == 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_chunked_answer_arrives_chunked_with_its_trailers(size: int) -> None:
+    body = _bytes(size)
+    pieces = [body[start : start + 100_000] for start in range(0, size, 100_000)]
+    end = b"0\r\nX-Checksum: 1\r\nx-checksum: 2\r\n\r\n"
+    data = chunked(*pieces).removesuffix(b"0\r\n\r\n") + end
+    async with (
+        ScriptedUpstream(
+            answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Checksum\r\n\r\n" + data)
+        ) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        for _ in range(2):
+            answer = await caller.get(b"/x")
+            assert answer.body == body
+            assert answer.all(b"Transfer-Encoding") == [b"chunked"]
+            assert answer.trailers == b"X-Checksum: 1\r\nx-checksum: 2\r\n"
+        assert upstream.connections == 1
+
+
+async def test_an_answer_that_ends_with_its_connection_becomes_chunked() -> None:
+    body = _bytes(200_000)
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        for _ in range(2):
+            await caller.send(request(b"GET", b"/x"))
+            exchange = await upstream.next_request()
+            await exchange.send(b"HTTP/1.1 200 OK\r\n\r\n" + body)
+            exchange.close()
+            answer = await caller.answer()
+            assert answer.all(b"Transfer-Encoding") == [b"chunked"]
+            assert answer.body == body
+        assert upstream.connections == 2
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"304 Not Modified"])
+async def test_the_length_of_an_answer_without_a_body_is_kept(status: bytes) -> None:
+    reply = b"HTTP/1.1 " + status + b"\r\nContent-Length: 1234\r\n\r\n"
+    async with (
+        ScriptedUpstream(answering(reply)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        for _ in range(2):
+            await caller.send(request(b"HEAD", b"/x"))
+            answer = await caller.answer(to_head=True)
+            assert answer.one(b"Content-Length") == b"1234"
+            assert not answer.all(b"Transfer-Encoding")
+        assert upstream.connections == 1
+
+
+async def test_a_chunked_answer_to_head_has_no_body_and_no_coding() -> None:
+    async with (
+        ScriptedUpstream(answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        for _ in range(2):
+            await caller.send(request(b"HEAD", b"/x"))
+            assert not (await caller.answer(to_head=True)).all(b"Transfer-Encoding")
+
+
+async def test_a_204_has_no_length() -> None:
+    async with (
+        ScriptedUpstream(answering(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n")) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        for _ in range(2):
+            answer = await caller.get(b"/x")
+            assert answer.status == 204
+            assert not answer.all(b"Content-Length")
+            assert not answer.all(b"Transfer-Encoding")
+
+
+async def test_pipelined_requests_are_answered_in_their_order() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(b"".join(request(b"POST", b"/%d" % i, body=b"b%d" % i) for i in range(3)))
+        for i in range(3):
+            exchange = await upstream.next_request()
+            assert exchange.lines[0] == b"POST /%d HTTP/1.1" % i
+            await exchange.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % i)
+            assert exchange.body == b"b%d" % i
+        assert [(await caller.answer()).body for _ in range(3)] == [b"0", b"1", b"2"]
+
+
+async def test_a_connection_stays_open_and_ends_when_the_caller_says_so() -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert not (await caller.get(b"/1")).all(b"Connection")
+        last = await caller.get(b"/2", b"Connection: close")
+        assert last.all(b"Connection") == [b"close"]
+        assert await caller.rest() == b""
+        assert upstream.connections == 1
+        assert b"Connection" not in upstream.requests[1].head
+
+
+async def test_the_upstreams_connection_field_is_not_the_callers_affair() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"GET", b"/1"))
+        exchange = await upstream.next_request()
+        await exchange.send(
+            b"HTTP/1.1 200 OK\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n"
+            b"Content-Length: 2\r\n\r\nok"
+        )
+        answer = await caller.answer()
+        assert not answer.all(b"Connection")
+        assert not answer.all(b"X-Hop")
+        assert not answer.all(b"Keep-Alive")
+        await exchange.ended(within_s=1)
+        await caller.send(request(b"GET", b"/2"))
+        await (await upstream.next_request()).answer(OK)
+        assert (await caller.answer()).body == b"ok"
+        assert upstream.connections == 2
+
+
+async def test_an_http_1_0_caller_gets_its_answer_and_the_end_of_the_connection() -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", body=b"abc", version=b"HTTP/1.0"))
+        answer = await caller.answer()
+        assert answer.all(b"Connection") == [b"close"]
+        assert answer.body == b"ok"
+        assert await caller.rest() == b""
+        assert upstream.requests[0].lines[0] == b"POST /x HTTP/1.1"
+        assert upstream.requests[0].body == b"abc"
+
+
+async def test_an_http_1_0_caller_may_ask_to_keep_the_connection() -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        for _ in range(2):
+            await caller.send(request(b"GET", b"/x", b"Connection: keep-alive", version=b"HTTP/1.0"))
+            answer = await caller.answer()
+            assert answer.all(b"Connection") == [b"keep-alive"]
+            assert answer.body == b"ok"
+
+
+@pytest.mark.parametrize("field", [b"Transfer-Encoding: chunked\r\n", b""], ids=["chunked", "to_the_end"])
+async def test_an_http_1_0_caller_gets_no_chunks(field: bytes) -> None:
+    data = chunked(b"ab", b"cd") if field else b"abcd"
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"GET", b"/x", b"Connection: keep-alive", version=b"HTTP/1.0"))
+        exchange = await upstream.next_request()
+        await exchange.send(b"HTTP/1.1 200 OK\r\n" + field + b"\r\n" + data)
+        exchange.close()
+        answer = await caller.answer()
+        assert answer.body == b"abcd"
+        assert not answer.all(b"Transfer-Encoding")
+        assert answer.all(b"Connection") == [b"close"]
+
+
+async def test_informational_answers_of_the_upstream_are_passed_over() -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+    async with (
+        ScriptedUpstream(answering(hints + NO_BODY)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        answer = await caller.get(b"/x")
+        assert answer.status == 200
+        assert not answer.all(b"Link")

@@ -1,0 +1,99 @@
+"""The writer of log lines: it never blocks, and loses nothing silently."""
+
+import io
+import json
+import os
+import threading
+import time
+from typing import BinaryIO, cast
+
+import pytest
+
+from nanonets_proxy.telemetry import writer as writer_module
+from nanonets_proxy.telemetry.redaction import Redactor
+from nanonets_proxy.telemetry.writer import LineWriter
+
+
+class _Gone(io.BytesIO):
+    """A pipe whose reader has gone."""
+
+    attempts = 0
+
+    def write(self, _data: object, /) -> int:
+        self.attempts += 1
+        raise BrokenPipeError
+
+
+def _keep(data: bytes) -> bytes:
+    return data
+
+
+def test_a_blocked_pipe_blocks_nobody_and_the_drops_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "_MAX_BUFFERED_LINES", 2000)
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb") as source, os.fdopen(write_end, "wb") as sink:
+        writer = LineWriter(sink, _keep)
+        began_s = time.monotonic()
+        for number in range(10_000):
+            writer.write(b'{"event":"x","number":%d,"padding":"%b"}' % (number, b"p" * 100))
+        assert time.monotonic() - began_s < 1
+        assert writer.dropped > 0
+        lines: list[bytes] = []
+        reader = threading.Thread(target=lambda: lines.extend(source))
+        reader.start()
+        writer.close()
+        sink.close()
+        reader.join(5)
+    events = [json.loads(line) for line in lines]
+    numbers = [event["number"] for event in events if event["event"] == "x"]
+    told = [event["total"] for event in events if event["event"] == "log_lines_dropped"]
+    assert numbers == sorted(numbers)
+    assert len(numbers) + writer.dropped == 10_000
+    assert told[-1] == writer.dropped
+
+
+def test_closing_waits_no_longer_than_a_moment_for_a_blocked_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "_CLOSE_TIMEOUT_S", 0.1)
+    read_end, write_end = os.pipe()
+    with os.fdopen(write_end, "wb", buffering=0) as sink:
+        writer = LineWriter(cast("BinaryIO", sink), _keep)
+        for _ in range(3000):
+            writer.write(b"x" * 100)
+        began_s = time.monotonic()
+        writer.close()
+        assert time.monotonic() - began_s < 1
+        os.close(read_end)  # so that the thread ends
+        writer._thread.join(5)
+        assert not writer._thread.is_alive()
+
+
+def test_a_reader_that_has_gone_costs_one_attempt_for_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "_BATCH_DELAY_S", 0.0)
+    gone = _Gone()
+    writer = LineWriter(gone, _keep)
+    for attempts in (1, 2):
+        writer.write(b"line")
+        deadline_s = time.monotonic() + 5
+        while gone.attempts < attempts:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.002)
+    writer.close()
+    assert (gone.attempts, writer.dropped) == (2, 2)
+
+
+def test_redaction_finds_each_spelling_of_a_secret() -> None:
+    redactor = Redactor()
+    redactor.add([b'a"b/c', "pässword".encode(), b"\xff\xfe"])
+    lines = b"\n".join(
+        [
+            b'a"b/c',
+            b'{"path":"a\\"b/c"}',
+            b"a%22b%2Fc",
+            b"p\\u00e4ssword",
+            "pässword".encode(),
+            b"p%C3%A4ssword",
+            b"%FF%FE",
+        ]
+    )
+    assert redactor(lines).count(b"[REDACTED]") == 7
+    assert b"c" not in redactor(lines)

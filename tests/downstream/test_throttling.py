@@ -1,0 +1,330 @@
+"""A 429 of the upstream: held, and sent again when its scope opens."""
+
+import asyncio
+import gzip
+import json
+import time
+import zlib
+
+import pytest
+
+from support.proxy_harness import running_proxy, until
+from support.raw_caller import Answer, chunked, request
+from support.scripted_upstream import OK, ScriptedUpstream
+
+HINT = json.dumps({"code": "rate_limit_exceeded", "details": {"retry_after": 0.2}}).encode()
+
+
+def too_many(body: bytes = b"", *lines: bytes) -> bytes:
+    head = [b"HTTP/1.1 429 Too Many Requests", *lines, b"Content-Length: %d" % len(body), b"", body]
+    return b"\r\n".join(head)
+
+
+SOON = too_many(HINT)
+LATER = too_many(b"", b"Retry-After: 30")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "least_s"),
+    [
+        (SOON, 0.2),
+        (too_many(gzip.compress(HINT), b"Content-Encoding: gzip"), 0.2),
+        (too_many(zlib.compress(HINT), b"Content-Encoding: deflate"), 0.2),
+        (too_many(HINT, b"Retry-After: 1"), 1.0),
+        (too_many(b"", b"Retry-After: 1"), 1.0),
+        (b"HTTP/1.1 429 No\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(HINT[:9], HINT[9:]), 0.2),
+        (too_many(b"slow down"), 1.0),
+    ],
+    ids=["body", "gzip", "deflate", "both_the_larger", "header", "chunked", "none_backs_off"],
+)
+async def test_a_refused_request_is_held_as_long_as_told_and_sent_again(refusal: bytes, least_s: float) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/api/v4/x", b"X-Request-Id: one", body=b"abc"))
+        first = await upstream.next_request()
+        await first.answer(refusal)
+        refused_s = time.monotonic()
+        second = await upstream.next_request()
+        assert least_s - 0.01 <= time.monotonic() - refused_s < least_s + 1
+        await second.answer(OK)
+        assert (await caller.answer()).body == b"ok"
+        assert (first.head, first.body) == (second.head, second.body)
+        await proxy.check_idle()
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize(("body_memory", "is_spooled"), [("1MiB", False), ("64KiB", True)])
+async def test_the_body_is_repeated_from_memory_or_disk(framing: str, body_memory: str, is_spooled: bool) -> None:
+    body = bytes(range(256)) * 2000
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, body_memory=body_memory) as proxy,
+        await proxy.caller() as caller,
+    ):
+        if framing == "length":
+            await caller.send(request(b"POST", b"/x", body=body))
+        else:
+            await caller.send(request(b"POST", b"/x", b"Transfer-Encoding: chunked") + chunked(body))
+        first = await upstream.next_request()
+        await first.answer(SOON)
+        assert first.body == body
+        await until(lambda: proxy.waiting == 1)
+        assert proxy.kept_bytes == len(body)
+        assert (proxy.spool_bytes > 0) is is_spooled
+        second = await upstream.next_request()
+        await second.answer(OK)
+        assert second.body == body
+        assert (await caller.answer()).body == b"ok"
+        await proxy.check_idle()
+
+
+async def test_an_upload_refused_half_way_is_repeated_with_what_came_later() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", b"Content-Length: 6") + b"abc")
+        first = await upstream.next_request()
+        await first.read(3)
+        await first.send(SOON)
+        await first.ended()
+        await caller.send(b"def")
+        second = await upstream.next_request()
+        await second.answer(OK)
+        assert second.body == b"abcdef"
+        assert (await caller.answer()).body == b"ok"
+
+
+async def test_one_probe_reopens_and_the_order_of_arrival_is_kept() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        proxy.callers(4) as callers,
+    ):
+        await callers[0].send(request(b"POST", b"/0", body=b"body 0"))
+        await (await upstream.next_request()).answer(SOON)
+        await until(lambda: proxy.waiting == 1)
+        for number, caller in enumerate(callers[1:], 1):
+            await caller.send(request(b"POST", b"/%d" % number, body=b"body %d" % number))
+            await until(lambda number=number: proxy.waiting == number + 1)  # type: ignore[misc]
+        answers = [asyncio.create_task(caller.answer()) for caller in callers]
+        probe = await upstream.next_request()
+        assert (proxy.in_flight, proxy.waiting) == (1, 3)
+        await probe.answer(OK)
+        served = [probe.body]
+        for _ in range(3):
+            exchange = await upstream.next_request()
+            await exchange.answer(OK)
+            served.append(exchange.body)
+        assert served == [b"body 0", b"body 1", b"body 2", b"body 3"]
+        assert [answer.status for answer in await asyncio.gather(*answers)] == [200] * 4
+
+
+async def test_a_refused_probe_closes_again() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"GET", b"/x"))
+        for _ in range(3):
+            await (await upstream.next_request()).answer(SOON)
+        await (await upstream.next_request()).answer(OK)
+        assert (await caller.answer()).body == b"ok"
+        assert len(upstream.requests) == 4
+
+
+async def test_a_429_of_a_body_too_large_to_keep_passes_through_with_its_hint_as_a_header() -> None:
+    body = bytes(100_000)
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, replay_limit="64KiB") as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", body=body))
+        await (await upstream.next_request()).answer(SOON)
+        answer = await caller.answer()
+        assert answer.status == 429
+        assert answer.body == HINT
+        assert answer.all(b"Retry-After") == [b"1"]
+        assert not answer.all(b"Proxy-Status")
+        await proxy.check_idle()
+
+
+@pytest.mark.parametrize("body", [b"not gzip", gzip.compress(HINT)[:20], b""])
+async def test_a_429_whose_compression_is_broken_has_no_hint(body: bytes) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, replay_limit="64KiB") as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", body=bytes(100_000)))
+        await (await upstream.next_request()).answer(too_many(body, b"Content-Encoding: gzip"))
+        answer = await caller.answer()
+        assert (answer.status, answer.body) == (429, body)
+        assert not answer.all(b"Retry-After")
+
+
+async def test_a_retry_after_of_the_upstream_is_not_doubled() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, replay_limit="64KiB") as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", body=bytes(100_000)))
+        await (await upstream.next_request()).answer(too_many(HINT, b"Retry-After: 7"))
+        assert (await caller.answer()).all(b"Retry-After") == [b"7"]
+
+
+async def test_a_large_429_passes_through_whole() -> None:
+    page = HINT + b" " * 200_000
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, replay_limit="64KiB") as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", body=bytes(100_000)))
+        await (await upstream.next_request()).answer(too_many(page))
+        answer = await caller.answer()
+        assert answer.body == page
+
+
+async def test_a_429_that_breaks_off_is_a_429_still() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", body=b"abc"))
+        exchange = await upstream.next_request()
+        await exchange.send(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 100\r\n\r\n{")
+        exchange.close()
+        second = await upstream.next_request()
+        await second.answer(OK)
+        assert second.body == b"abc"
+        assert (await caller.answer()).body == b"ok"
+
+
+def _is_rate_limited(answer: Answer, reason: str, retry_after: range) -> None:
+    assert answer.status == 429
+    assert answer.json()["code"] == "rate_limit_exceeded"
+    details = answer.json()["details"]
+    assert details["reason"] == reason
+    assert details["retry_after"] in retry_after
+    assert answer.one(b"Retry-After") == b"%d" % details["retry_after"]
+    assert answer.one(b"Proxy-Status") == (
+        b'nanonets-proxy; error=connection_limit_reached; details="rate_limit_exceeded: %b"' % reason.encode()
+    )
+
+
+@pytest.mark.parametrize("prefer", [b"Prefer: wait=0", b"Prefer: respond-async, wait=1"])
+async def test_a_caller_that_cannot_wait_as_long_is_told_at_once(prefer: bytes) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"GET", b"/x", prefer))
+        await (await upstream.next_request()).answer(LATER)
+        _is_rate_limited(await caller.answer(), "cannot_be_in_time", range(29, 31))
+        await caller.send(request(b"GET", b"/x", prefer))
+        answer = await caller.answer()
+        _is_rate_limited(answer, "cannot_be_in_time", range(29, 31))
+        assert answer.json()["details"]["position"] == 1
+        assert len(upstream.requests) == 1
+        await proxy.check_idle()
+
+
+async def test_a_hint_beyond_the_longest_wait_fails_those_who_wait_now() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, max_wait="1s") as proxy,
+        await proxy.caller() as first,
+        await proxy.caller() as second,
+    ):
+        await first.send(request(b"GET", b"/1"))
+        await (await upstream.next_request()).answer(SOON)
+        await until(lambda: proxy.waiting == 1)
+        await second.send(request(b"GET", b"/2"))
+        await (await upstream.next_request()).answer(LATER)
+        _is_rate_limited(await first.answer(), "cannot_be_in_time", range(29, 31))
+        _is_rate_limited(await second.answer(), "cannot_be_in_time", range(29, 31))
+
+
+@pytest.mark.parametrize("seconds", [0, 5])
+async def test_a_preference_for_a_shorter_wait_is_confirmed(seconds: int) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        for prefer, applied in [(seconds, [b"wait=%d" % seconds]), (3600, [])]:
+            await caller.send(request(b"GET", b"/x", b"Prefer: wait=%d" % prefer))
+            exchange = await upstream.next_request()
+            await exchange.answer(OK)
+            assert (await caller.answer()).all(b"Preference-Applied") == applied
+            assert b"Prefer: wait=%d" % prefer in exchange.lines
+
+
+async def test_a_full_queue_refuses_with_the_place_in_line() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, max_waiting=2) as proxy,
+        proxy.callers(2) as callers,
+        await proxy.caller() as late,
+    ):
+        await callers[0].send(request(b"GET", b"/x"))
+        await (await upstream.next_request()).answer(too_many(b"", b"Retry-After: 5"))
+        await until(lambda: proxy.waiting == 1)
+        await callers[1].send(request(b"GET", b"/x"))
+        await until(lambda: proxy.waiting == 2)
+        await late.send(request(b"GET", b"/x"))
+        answer = await late.answer()
+        _is_rate_limited(answer, "queue_full", range(4, 6))
+        assert answer.json()["details"]["position"] == 3
+
+
+async def test_a_closed_scope_holds_up_no_other() -> None:
+    predict = b"/api/v2/OCR/Model/%b/LabelFile/?async=true"
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as held,
+        await proxy.caller() as caller,
+    ):
+        await held.send(request(b"POST", predict % b"a", body=b"x"))
+        await (await upstream.next_request()).answer(LATER.replace(b"30", b"9"))
+        await until(lambda: proxy.waiting == 1)
+        for method, path in [
+            (b"POST", predict % b"b"),
+            (b"GET", predict % b"a"),
+            (b"GET", b"/api/v2/Inferences/Model/a/ImageLevelInferences"),
+            (b"GET", b"/api/v4/workflows"),
+        ]:
+            await caller.send(request(method, path))
+            await (await upstream.next_request()).answer(OK)
+            assert (await caller.answer()).status == 200
+        assert proxy.waiting == 1
+        held.close()
+
+
+async def test_no_more_are_in_flight_than_the_pool_has_places() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, pool_size=2) as proxy,
+        proxy.callers(5) as callers,
+    ):
+        for caller in callers:
+            await caller.send(request(b"GET", b"/x"))
+        exchanges = [await upstream.next_request() for _ in range(2)]
+        await until(lambda: proxy.waiting == 3)
+        assert len(upstream.requests) == proxy.in_flight == 2
+        while exchanges:
+            await exchanges.pop(0).answer(OK)
+            if len(upstream.requests) < 5:
+                exchanges.append(await upstream.next_request())
+        assert [(await caller.answer()).status for caller in callers] == [200] * 5

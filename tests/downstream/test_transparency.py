@@ -1,0 +1,199 @@
+"""What the proxy is transparent for: bytes of the one side compared with bytes of the other."""
+
+import gzip
+
+import pytest
+
+from support.proxy_harness import AUTHORIZATION, running_proxy
+from support.raw_caller import request
+from support.scripted_upstream import OK, ScriptedUpstream, answering
+
+TARGETS = [
+    b"/a%2Fb%2fc",
+    b"//double//slashes/",
+    b"/a/../b/./c",
+    b"/;params;x=1/y;z",
+    b"/empty?",
+    b"/q?a=1&a=2&b=%20+%7E&c",
+    b"/brackets[0]{1}|^`?x[]=1",
+    b"/q??double?marks",
+    b"/~tilde/%7Etilde",
+    b"/" + b"p" * 7 * 1024,
+]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=range(len(TARGETS)))
+async def test_the_target_passes_byte_for_byte(target: bytes) -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert (await caller.get(target)).body == b"ok"
+        assert upstream.requests[0].lines[0] == b"GET " + target + b" HTTP/1.1"
+
+
+async def test_nothing_is_added_upstream_but_host_and_authorization() -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost:8080\r\n\r\n")
+        await caller.answer()
+        host = b"Host: " + upstream.origin.authority.encode()
+        lines = [b"GET /api/v4/workflows HTTP/1.1", host, AUTHORIZATION, b"", b""]
+        assert upstream.requests[0].head == b"\r\n".join(lines)
+
+
+async def test_order_case_repetition_and_odd_bytes_of_request_fields_pass() -> None:
+    lines = [
+        b"x-UPPER-lower: 1",
+        b"Accept: a",
+        b"X-Empty:",
+        b"accept: b",
+        b"X-Latin: caf\xe9 \xff",
+        b"X-Tab: a\tb  c",
+        b"Content-Type: multipart/form-data; boundary=--x",
+        b"ACCEPT: a",
+        b"X-Colon: a: b: c",
+        b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    ]
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.post(b"/x", b"body", *lines)
+        expected = [line.replace(b"X-Empty:", b"X-Empty: ") for line in lines]
+        assert upstream.requests[0].lines[2:-1] == [*expected, b"Content-Length: 4"]
+        assert upstream.requests[0].body == b"body"
+
+
+async def test_order_case_repetition_and_odd_bytes_of_answer_fields_pass() -> None:
+    lines = [
+        b"Set-Cookie: a=1; Path=/",
+        b"x-UPPER-lower: 1",
+        b"Set-Cookie: b=2",
+        b"X-Empty: ",
+        b"X-Latin: caf\xe9 \xff",
+        b"set-cookie: a=3",
+        b"Link: <x>",
+        b"Content-Length: 2",
+        b"Date: Thu, 01 Jan 1970 00:00:00 GMT",
+    ]
+    async with (
+        ScriptedUpstream(answering(b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"", b"hi"]))) as upstream,
+        running_proxy(upstream.origin, server_timing=False) as proxy,
+        await proxy.caller() as caller,
+    ):
+        answer = await caller.get(b"/x", b"X-Request-Id: mine")
+        assert answer.head.split(b"\r\n") == [b"HTTP/1.1 200 OK", *lines, b"X-Request-Id: mine", b"", b""]
+
+
+@pytest.mark.parametrize(
+    "status_line",
+    [b"299 Quite All Right", b"200 ", b"418 I'm a teapot", b"599 \xe9\xff", b"451 Unavailable For Legal Reasons"],
+)
+async def test_any_status_and_reason_phrase_pass(status_line: bytes) -> None:
+    async with (
+        ScriptedUpstream(answering(b"HTTP/1.1 " + status_line + b"\r\nContent-Length: 0\r\n\r\n")) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert (await caller.get(b"/x")).status_line == b"HTTP/1.1 " + status_line
+
+
+@pytest.mark.parametrize("method", [b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"PROPFIND", b"REPORT", b"M-SEARCH"])
+async def test_methods_that_the_parser_knows_pass(method: bytes) -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(method, b"/x"))
+        assert (await caller.answer()).status == 200
+        assert upstream.requests[0].lines[0] == method + b" /x HTTP/1.1"
+
+
+async def test_compressed_bodies_pass_untouched_both_ways() -> None:
+    packed = gzip.compress(b"a document " * 1000)
+    reply = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(packed), packed)
+    async with (
+        ScriptedUpstream(answering(reply)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        answer = await caller.post(b"/x", packed, b"Content-Encoding: gzip", b"Accept-Encoding: gzip, br")
+        assert upstream.requests[0].body == packed
+        assert b"Content-Encoding: gzip" in upstream.requests[0].lines
+        assert b"Accept-Encoding: gzip, br" in upstream.requests[0].lines
+        assert answer.body == packed
+        assert answer.one(b"Content-Encoding") == b"gzip"
+
+
+async def test_via_is_added_both_ways_only_when_it_is_set() -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin, via="sidecar") as proxy,
+        await proxy.caller() as caller,
+    ):
+        answer = await caller.get(b"/x", b"Via: 1.0 before")
+        assert upstream.requests[0].lines[2:4] == [b"Via: 1.0 before", b"Via: 1.1 sidecar"]
+        assert answer.all(b"Via") == [b"1.1 sidecar"]
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "sent"),
+    [
+        (b"http://localhost:8080/a%2Fb?x=", b"localhost:8080", b"/a%2Fb?x="),
+        (b"HTTP://127.0.0.1/", b"ignored", b"/"),
+        (b"http://localhost?q", b"localhost", b"/?q"),
+        (b"http://localhost", b"localhost", b"/"),
+    ],
+)
+async def test_an_absolute_target_of_the_proxy_becomes_a_path(target: bytes, host: bytes, sent: bytes) -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, host))
+        assert (await caller.answer()).status == 200
+        assert upstream.requests[0].lines[0] == b"GET " + sent + b" HTTP/1.1"
+        assert upstream.requests[0].lines[1] == b"Host: " + upstream.origin.authority.encode()
+
+
+async def test_the_asterisk_of_options_passes() -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"OPTIONS", b"*"))
+        assert (await caller.answer()).status == 200
+        assert upstream.requests[0].lines[0] == b"OPTIONS * HTTP/1.1"
+
+
+@pytest.mark.parametrize(
+    ("location", "seen"),
+    [
+        (b"%b/next?x=%%2F", b"http://localhost/next?x=%%2F"),
+        (b"%b", b"http://localhost"),
+        (b"%b.example.com/next", None),
+        (b"%b1/next", None),
+        (b"%b@evil.example/", None),
+        (b"https://bucket.s3.amazonaws.com/signed?u=%b/", None),
+        (b"/relative", None),
+    ],
+)
+async def test_only_a_location_of_the_upstreams_origin_is_rewritten(location: bytes, seen: bytes | None) -> None:
+    async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
+        sent = location.replace(b"%b", str(upstream.origin).encode()).replace(b"%%", b"%")
+        async with await proxy.caller() as caller:
+            await caller.send(request(b"GET", b"/x"))
+            exchange = await upstream.next_request()
+            await exchange.answer(b"HTTP/1.1 302 Found\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % sent)
+            answer = await caller.answer()
+            assert answer.status == 302
+            assert answer.one(b"Location") == (sent if seen is None else seen.replace(b"%%", b"%"))

@@ -1,0 +1,38 @@
+"""Certificates of a test's own, and TLS servers' contexts that use them."""
+
+import contextlib
+import socket
+import ssl
+import warnings
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import trustme
+
+
+class Authority:
+    """A certificate authority and the file that holds its certificate."""
+
+    def __init__(self, directory: Path) -> None:
+        self._ca = trustme.CA()
+        self.file = directory / "ca.pem"
+        self._ca.cert_pem.write_to_path(self.file)
+
+    def server(self, name: str = "127.0.0.1", *, expired: bool = False) -> ssl.SSLContext:
+        """A server that shows a certificate for `name`."""
+        until = datetime.now(UTC) - timedelta(days=1) if expired else None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._ca.issue_cert(name, not_after=until).configure_cert(context)
+        return context
+
+    def shake_hands_the_old_way(self, listener: socket.socket) -> None:
+        """Accepts one connection and speaks nothing newer than TLS 1.1 on it."""
+        context = self.server()
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # outdated is the point here
+            context.minimum_version = ssl.TLSVersion.TLSv1_1
+            context.maximum_version = ssl.TLSVersion.TLSv1_1
+        sock, _ = listener.accept()
+        with sock, contextlib.suppress(ssl.SSLError), context.wrap_socket(sock, server_side=True):
+            pass

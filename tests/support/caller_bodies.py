@@ -1,0 +1,73 @@
+"""Callers' request bodies, as the upstream side reads them."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+
+class ArrivingBody:
+    """A body that arrives when the test says so: `feed()`, then `finish()` or `break_off()`."""
+
+    def __init__(self, *pieces: bytes, finished: bool = False) -> None:
+        self._pieces = deque(pieces)
+        self._finished = finished
+        self._error: Exception | None = None
+        self._news = asyncio.Event()
+        self.read_pieces = 0
+
+    def feed(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._news.set()
+
+    def finish(self) -> None:
+        self._finished = True
+        self._news.set()
+
+    def break_off(self, error: Exception) -> None:
+        self._error = error
+        self._news.set()
+
+    def is_eof(self) -> bool:
+        return self._finished
+
+    def at_eof(self) -> bool:
+        return self._finished and not self._pieces
+
+    def read_nowait(self, n: int = -1) -> bytes:
+        assert n == -1
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        return data
+
+    async def readany(self) -> bytes:
+        while not self._pieces and not self._finished:
+            if self._error is not None:
+                raise self._error
+            self._news.clear()
+            await self._news.wait()
+        if not self._pieces:
+            return b""
+        self.read_pieces += 1
+        return self._pieces.popleft()
+
+
+class BodyOnDemand:
+    """A large body that is made while it is read; `read_bytes` counts what was asked for."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces: Iterator[bytes] = iter(pieces)
+        self.read_bytes = 0
+
+    def is_eof(self) -> bool:
+        return False
+
+    def at_eof(self) -> bool:
+        return False
+
+    def read_nowait(self, n: int = -1) -> bytes:
+        raise AssertionError(f"read_nowait({n}) is for a body that is all here")
+
+    async def readany(self) -> bytes:
+        piece = next(self._pieces, b"")
+        self.read_bytes += len(piece)
+        return piece

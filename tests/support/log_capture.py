@@ -1,0 +1,49 @@
+"""What the product logs, as parsed events."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+
+from nanonets_proxy.telemetry.log import configure
+from nanonets_proxy.telemetry.redaction import Redactor
+from nanonets_proxy.telemetry.writer import LineWriter
+
+
+class LogCapture:
+    """Closes the log's writer at the first look, so that everything has been written."""
+
+    def __init__(self, stream: io.BytesIO, writer: LineWriter) -> None:
+        self._stream = stream
+        self._writer = writer
+
+    def text(self) -> str:
+        self._writer.close()
+        return self._stream.getvalue().decode()
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The events called `name`, of a log in JSON."""
+        return [event for line in self.text().splitlines() if (event := json.loads(line))["event"] == name]
+
+
+@contextmanager
+def captured_log(*secrets: bytes, log_format: str = "json", level: str = "info") -> Iterator[LogCapture]:
+    """Sets logging up as the program does, and back to where it was."""
+    root = logging.getLogger()
+    handlers, root_level = root.handlers[:], root.level
+    root.handlers.clear()  # they are somebody else's: setting up would close them
+    redactor = Redactor()
+    redactor.add(secrets)
+    stream = io.BytesIO()
+    writer = configure(log_format, level, stream, redactor)
+    try:
+        yield LogCapture(stream, writer)
+    finally:
+        writer.close()
+        structlog.reset_defaults()
+        root.handlers[:] = handlers
+        root.setLevel(root_level)

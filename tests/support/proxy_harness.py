@@ -1,0 +1,117 @@
+"""The real proxy in the test's own process, between raw sockets; whatever it leaves behind fails the test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from aiohttp import web_protocol
+
+from nanonets_proxy import app
+from nanonets_proxy.app import Proxy
+from nanonets_proxy.core.addresses import Origin
+from nanonets_proxy.core.api_key import ApiKey
+from nanonets_proxy.settings import Settings
+from support.raw_caller import RawCaller
+from support.scripted_upstream import WAIT_S
+
+KEY = "sk-test-0123456789"
+AUTHORIZATION = b"Authorization: Basic c2stdGVzdC0wMTIzNDU2Nzg5Og=="
+
+_PRODUCT_FOLDERS = (app.__file__.removesuffix("app.py"), web_protocol.__file__.removesuffix("web_protocol.py"))
+
+
+class RunningProxy:
+    """A started proxy and what tests look at. `stop()` is called at the end unless the test did."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+        self._stopping: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> str:
+        return self.proxy.addresses[0]
+
+    @property
+    def admin_address(self) -> str:
+        return self.proxy.admin_addresses[0]
+
+    @property
+    def waiting(self) -> int:
+        return self.proxy._gate.waiting
+
+    @property
+    def in_flight(self) -> int:
+        return self.proxy._gate.in_flight
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of bodies kept for a replay, in memory and on disk."""
+        return self.proxy._store.memory_bytes + self.proxy._store.spool_bytes
+
+    @property
+    def spool_bytes(self) -> int:
+        return self.proxy._store.spool_bytes
+
+    async def caller(self) -> RawCaller:
+        return await RawCaller.connect(self.address)
+
+    @asynccontextmanager
+    async def callers(self, count: int) -> AsyncIterator[list[RawCaller]]:
+        async with AsyncExitStack() as stack:
+            yield [await stack.enter_async_context(await self.caller()) for _ in range(count)]
+
+    def stop(self, drain_timeout_s: float = WAIT_S) -> "asyncio.Task[None]":
+        """Begins to drain; await the task for the end."""
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self.proxy.stop(drain_timeout_s))
+        return self._stopping
+
+    async def check_idle(self) -> None:
+        """Every permit is back, nobody waits, no byte of a body is kept."""
+        await until(lambda: (self.in_flight, self.waiting, self.kept_bytes) == (0, 0, 0))
+
+
+def settings(**overrides: Any) -> Settings:
+    """Settings for a test: free ports, and no time limit that a failing test would wait for."""
+    values: dict[str, Any] = {
+        "listen": "127.0.0.1:0",
+        "admin_listen": "127.0.0.1:0",
+        "max_wait": "10s",
+        "idle_timeout": "10s",
+        "first_byte_timeout": "10s",
+        "connect_timeout": "2s",
+    }
+    return Settings(**values | overrides)
+
+
+@asynccontextmanager
+async def running_proxy(origin: Origin, **overrides: Any) -> AsyncIterator[RunningProxy]:
+    """Starts `Proxy`, and stops it at the end of the block with a look at what is left."""
+    running = RunningProxy(Proxy(settings(**overrides), origin, ApiKey.parse(KEY, "test")))
+    await running.proxy.start()
+    try:
+        yield running
+    finally:
+        # Exchanges that a test has left open end by themselves once their callers have gone.
+        await running.stop(1.0)
+    await running.check_idle()
+    assert not running.proxy._room._futures
+    await until(lambda: not product_tasks())
+
+
+def product_tasks() -> list["asyncio.Task[Any]"]:
+    """Tasks that run the product's or its server's code."""
+    tasks = []
+    for task in asyncio.all_tasks():
+        code = getattr(task.get_coro(), "cr_code", None)
+        if code is not None and code.co_filename.startswith(_PRODUCT_FOLDERS):
+            tasks.append(task)
+    return tasks
+
+
+async def until(condition: Callable[[], bool], within_s: float = WAIT_S) -> None:
+    """Waits for what shows only in a state. TimeoutError if it does not come."""
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 - a state of the product's that no event tells
+            await asyncio.sleep(0.002)

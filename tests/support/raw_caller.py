@@ -1,0 +1,142 @@
+"""A caller made of a raw socket: it sends the bytes it is given and reads answers strictly by their framing."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any, Self
+
+from support.scripted_upstream import WAIT_S, reset
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer; `fields` in the order of the wire. `trailers` are raw lines."""
+
+    head: bytes
+    body: bytes
+    trailers: bytes = b""
+
+    @property
+    def status(self) -> int:
+        return int(self.head[9:12])
+
+    @property
+    def status_line(self) -> bytes:
+        return self.head.split(b"\r\n", 1)[0]
+
+    @property
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        pairs = (line.split(b": ", 1) for line in self.head[:-4].split(b"\r\n")[1:])
+        return [(name, value) for name, value in pairs]
+
+    def all(self, name: bytes) -> list[bytes]:
+        """The values of every field of this name."""
+        return [value for field, value in self.fields if field.lower() == name.lower()]
+
+    def one(self, name: bytes) -> bytes:
+        (value,) = self.all(name)
+        return value
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class RawCaller:
+    """One connection to the proxy."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def connect(cls, address: str) -> Self:
+        """`address` as the proxy describes it: host:port, [v6]:port, unix:/path."""
+        if address.startswith("unix:"):
+            return cls(*await asyncio.open_unix_connection(address.removeprefix("unix:"), limit=2**20))
+        host, _, port = address.rpartition(":")
+        return cls(*await asyncio.open_connection(host.strip("[]"), int(port), limit=2**20))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.writer.transport.abort()
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        async with asyncio.timeout(WAIT_S):
+            await self.writer.drain()
+
+    async def get(self, path: bytes, *lines: bytes) -> Answer:
+        """One GET and its answer."""
+        await self.send(request(b"GET", path, *lines))
+        return await self.answer()
+
+    async def post(self, path: bytes, body: bytes, *lines: bytes) -> Answer:
+        await self.send(request(b"POST", path, *lines, body=body))
+        return await self.answer()
+
+    async def head(self) -> bytes:
+        """The next header section, a 1xx too."""
+        async with asyncio.timeout(WAIT_S):
+            return await self._reader.readuntil(b"\r\n\r\n")
+
+    async def answer(self, *, to_head: bool = False) -> Answer:
+        """The next answer, whole. Fails on a 1xx and where the framing is broken."""
+        head = await self.head()
+        answer = Answer(head, b"")
+        assert answer.status >= 200, head
+        async with asyncio.timeout(WAIT_S):
+            if to_head or answer.status in (204, 304):
+                return answer
+            if lengths := answer.all(b"content-length"):
+                (length,) = lengths
+                assert not answer.all(b"transfer-encoding"), head
+                return Answer(head, await self._reader.readexactly(int(length)))
+            if answer.all(b"transfer-encoding"):
+                assert answer.all(b"transfer-encoding") == [b"chunked"], head
+                return Answer(head, *await self._chunked())
+            return Answer(head, await self._reader.read())
+
+    async def read(self, count: int) -> bytes:
+        async with asyncio.timeout(WAIT_S):
+            return await self._reader.readexactly(count)
+
+    async def rest(self) -> bytes:
+        """All that comes until the proxy ends the connection in order; ConnectionError where it resets it."""
+        async with asyncio.timeout(WAIT_S):
+            return await self._reader.read()
+
+    def is_closed_by_peer(self) -> bool:
+        return self._reader.at_eof()
+
+    def reset(self) -> None:
+        reset(self.writer)
+
+    def close(self) -> None:
+        self.writer.close()
+
+    async def _chunked(self) -> tuple[bytes, bytes]:
+        body = []
+        while size := int(await self._reader.readuntil(b"\r\n"), 16):
+            body.append(await self._reader.readexactly(size))
+            assert await self._reader.readexactly(2) == b"\r\n"
+        trailers = b""
+        while (line := await self._reader.readuntil(b"\r\n")) != b"\r\n":
+            trailers += line
+        return b"".join(body), trailers
+
+
+def request(
+    method: bytes, target: bytes, *lines: bytes, body: bytes | None = None, version: bytes = b"HTTP/1.1"
+) -> bytes:
+    """A request with `Host: localhost` first, then `lines`, then the body's length if there is a body."""
+    head = [b"%b %b %b" % (method, target, version), b"Host: localhost", *lines]
+    if body is not None:
+        head.append(b"Content-Length: %d" % len(body))
+    return b"\r\n".join([*head, b"", body or b""])
+
+
+def chunked(*pieces: bytes) -> bytes:
+    """A chunked body of these chunks."""
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"

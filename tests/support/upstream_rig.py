@@ -1,0 +1,93 @@
+"""The upstream client under test, put together as the program does it, with limits that suit a test."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from nanonets_proxy.core.addresses import Origin
+from nanonets_proxy.upstream.body import BodyPolicy, BodyStore, RequestBody
+from nanonets_proxy.upstream.client import Exchange, UpstreamClient, UpstreamRequest
+from nanonets_proxy.upstream.dial import Dialer, DialPolicy
+from nanonets_proxy.upstream.pool import Pool
+
+PATIENCE_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    trailers: list[tuple[bytes, bytes]]
+
+
+class Rig:
+    """`retries` counts the requests that went out once more unseen."""
+
+    def __init__(
+        self, origin: Origin, first_byte_timeout_s: float, idle_timeout_s: float, keep_alive_s: float
+    ) -> None:
+        self.dialer = Dialer(DialPolicy(origin, connect_timeout_s=PATIENCE_S, idle_timeout_s=idle_timeout_s))
+        self.pool = Pool(self.dialer, keep_alive_s=keep_alive_s)
+        self.client = UpstreamClient(
+            self.pool, first_byte_timeout_s=first_byte_timeout_s, on_retry=self._count_retry
+        )
+        self.retries = 0
+
+    def _count_retry(self) -> None:
+        self.retries += 1
+
+    async def ask(self, request: UpstreamRequest) -> Answer:
+        """One exchange from beginning to end."""
+        exchange = await self.client.begin(request)
+        return await self.rest_of(exchange)
+
+    async def rest_of(self, exchange: Exchange) -> Answer:
+        body = b""
+        try:
+            while piece := await exchange.connection.read():
+                body += piece
+            trailers = exchange.connection.trailers
+        finally:
+            self.client.finish(exchange)
+        return Answer(exchange.head.status, exchange.head.headers, body, trailers)
+
+
+@asynccontextmanager
+async def rig(
+    origin: Origin,
+    *,
+    first_byte_timeout_s: float = PATIENCE_S,
+    idle_timeout_s: float = PATIENCE_S,
+    keep_alive_s: float = 60.0,
+) -> AsyncIterator[Rig]:
+    made = Rig(origin, first_byte_timeout_s, idle_timeout_s, keep_alive_s)
+    try:
+        yield made
+    finally:
+        made.pool.close()
+
+
+def request(
+    method: str = "GET", body: RequestBody | None = None, *, path: str = "/", expect_continue: bool = False
+) -> UpstreamRequest:
+    """A request with the framing that its body needs."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: upstream"]
+    if body is not None:
+        lines.append("Transfer-Encoding: chunked" if body.length is None else f"Content-Length: {body.length}")
+    head = "\r\n".join([*lines, "", ""]).encode()
+    return UpstreamRequest(method, head, body, expect_continue)
+
+
+def store_in(
+    spool_dir: Path,
+    *,
+    memory: int = 2**20,
+    memory_total: int = 2**24,
+    spool_total: int = 2**28,
+    replay: int = 2**28,
+) -> BodyStore:
+    """Budgets for kept bodies, in bytes."""
+    return BodyStore(BodyPolicy(memory, memory_total, spool_dir, spool_total, replay))

@@ -1,0 +1,63 @@
+#!/bin/sh
+# Makes ready what `make test-system` runs on: container tools from Debian, and a base image in a store of its own.
+#
+#   tests/system/setup.sh DIRECTORY
+#
+# Nothing of the machine's own container storage is touched: DIRECTORY holds configuration and images. A second run
+# finds everything there and ends at once.
+set -eu
+
+fail() {
+    echo "setup.sh: $1" >&2
+    exit 1
+}
+
+[ $# -eq 1 ] || fail "name the directory to use"
+[ "$(id -u)" -eq 0 ] || fail "the system tests need root"
+mkdir -p "$1"
+dir=$(cd "$1" && pwd)
+
+packages="buildah catatonit mmdebstrap podman runc"
+missing=""
+for package in $packages; do
+    dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
+        missing="$missing $package"
+done
+if [ -n "$missing" ]; then
+    command -v apt-get >/dev/null || fail "these Debian packages are missing, and apt-get too:$missing"
+    apt-get update -qq
+    # shellcheck disable=SC2086  # a list of words
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >"$dir/apt.log" 2>&1 || {
+        cat "$dir/apt.log" >&2
+        fail "apt-get could not install:$missing"
+    }
+fi
+
+# runc and cgroupfs also work where no systemd runs; the limits are those that a small machine grants.
+cat >"$dir/containers.conf" <<END
+[containers]
+default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+END
+# The path of the volatile part must be short, and another checkout's must differ.
+cat >"$dir/storage.conf" <<END
+[storage]
+driver = "overlay"
+graphroot = "$dir/storage"
+runroot = "/run/nanonets-proxy-test-$(printf %s "$dir" | cksum | cut -d ' ' -f 1)"
+END
+export CONTAINERS_CONF="$dir/containers.conf" CONTAINERS_STORAGE_CONF="$dir/storage.conf"
+
+# A stand-in for the base of our Dockerfile, of Debian's own packages: no image registry is asked.
+base=localhost/python:3.13-slim
+if ! podman image exists "$base"; then
+    # shellcheck disable=SC2016  # mmdebstrap's hook expands it
+    mmdebstrap --quiet --variant=minbase --include=ca-certificates,python3,python3-pip,python3-venv \
+        --customize-hook='ln -s python3 "$1/usr/bin/python"' trixie "$dir/base.tar" ||
+        fail "mmdebstrap could not make the base image"
+    podman import --quiet --change 'CMD ["python3"]' "$dir/base.tar" "$base" >/dev/null
+    rm "$dir/base.tar"
+fi

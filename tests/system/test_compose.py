@@ -1,0 +1,147 @@
+"""The compose example: a service without credentials, and the proxy beside it."""
+
+import base64
+import contextlib
+import json
+import re
+import subprocess
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.podman import ROOT, TOOLS, Container, podman, run, succeed, wait_for
+
+pytestmark = pytest.mark.system
+
+EXAMPLE = ROOT / "deploy" / "compose"
+API_KEY = "sys-a4d07c21e95b6f38"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """One set of compose files under a name of its own."""
+
+    name: str
+    files: tuple[Path, ...]
+
+    def compose(self, *arguments: str) -> str:
+        files = [f"--file={path}" for path in self.files]
+        return succeed(TOOLS / "podman-compose", "--project-name", self.name, *files, *arguments)
+
+    def container(self, service: str) -> Container:
+        return Container(f"{self.name}_{service}_1")
+
+
+def _project(*files: Path) -> Project:
+    return Project(f"nanonets-proxy-test-{uuid.uuid4().hex[:8]}", (EXAMPLE / "compose.yaml", *files))
+
+
+@contextlib.contextmanager
+def _up(project: Project) -> Iterator[tuple[Container, Container]]:
+    """The service and the proxy, running; both gone at the end."""
+    try:
+        project.compose("up", "--detach", "--no-build")
+        yield project.container("app"), project.container("nanonets-proxy")
+    finally:
+        project.compose("down", "--timeout=5")
+    assert podman("ps", "--all", "--quiet", f"--filter=name={project.name}") == ""
+
+
+def _answers(app: Container) -> list[Any]:
+    """What the sample service says of its calls, without those made before the proxy was there."""
+    return [
+        json.loads(line) for line in run("podman", "logs", app.name).stdout.splitlines() if line.startswith("{")
+    ]
+
+
+def test_the_compose_file_follows_the_specification() -> None:
+    succeed(TOOLS / "check-jsonschema", "--builtin-schema=vendor.compose-spec", EXAMPLE / "compose.yaml")
+
+
+def test_the_example_laid_over_with_the_sandbox_follows_the_specification(tmp_path: Path) -> None:
+    merged = tmp_path / "compose.yaml"
+    merged.write_text(_project(EXAMPLE / "compose.sandbox.yaml").compose("config"))
+    succeed(TOOLS / "check-jsonschema", "--builtin-schema=vendor.compose-spec", merged)
+
+
+def test_the_engine_waits_longer_than_the_proxy_drains() -> None:
+    text = (EXAMPLE / "compose.yaml").read_text()
+    drain_s, grace_s = (
+        int(re.findall(rf"^ +{name}: ([0-9]+)s\b", text, re.MULTILINE)[0])
+        for name in ("NANONETS_PROXY_DRAIN_TIMEOUT", "stop_grace_period")
+    )
+    assert grace_s >= drain_s + 5
+
+
+def test_the_key_file_of_the_example_cannot_be_committed() -> None:
+    done = subprocess.run(
+        ["git", "check-ignore", "--quiet", EXAMPLE / "secrets" / "nanonets_api_key"], cwd=ROOT, check=False
+    )
+    assert done.returncode == 0
+
+
+@pytest.mark.usefixtures("image")
+def test_on_the_sandbox_the_service_gets_its_answers_without_key_and_network() -> None:
+    project = _project(EXAMPLE / "compose.sandbox.yaml")
+    with _up(project) as (app, proxy):
+        wait_for("two answers", lambda: len(_answers(app)) >= 2)
+        assert {answer["status"] for answer in _answers(app)} == {200}
+        wait_for("a passing health check", proxy.is_healthy)
+        _assert_confined(proxy.inspect(), app.inspect())
+        project.compose("stop", "nanonets-proxy")
+        assert proxy.inspect()["State"]["ExitCode"] == 0
+
+
+def _assert_confined(proxy: Any, app: Any) -> None:
+    host = proxy["HostConfig"]
+    assert host["NetworkMode"] == f"container:{app['Id']}"
+    assert host["ReadonlyRootfs"]
+    assert "no-new-privileges" in str(host["SecurityOpt"])
+    assert proxy["EffectiveCaps"] in (None, [])
+    assert host["RestartPolicy"]["Name"] == "unless-stopped"
+
+
+@pytest.mark.usefixtures("image")
+def test_the_key_comes_from_the_secret_file_and_only_the_proxy_has_it(tmp_path: Path) -> None:
+    key_file = tmp_path / "nanonets_api_key"
+    key_file.write_text(f"{API_KEY}\n")
+    key_file.chmod(0o444)
+    overlay = tmp_path / "compose.upstream.yaml"
+    overlay.write_text(_SIMULATED_UPSTREAM.format(key_file=key_file, api_key=API_KEY))
+    with _up(_project(overlay)) as (app, proxy):
+        # The three start together: the first calls may find no proxy yet, or it no upstream.
+        wait_for("an answer with 200", lambda: any(answer["status"] == 200 for answer in _answers(app)))
+        assert proxy.event("started")["key"] == "file:/run/secrets/nanonets_api_key"
+        read_environ = "print(open('/proc/1/environ').read())"
+        shown = [
+            *(json.dumps(container.inspect()) for container in (app, proxy)),
+            *(container.logs() for container in (app, proxy)),
+            *(container.python(read_environ) for container in (app, proxy)),
+        ]
+        assert app.python("import os; print(os.path.exists('/run/secrets/nanonets_api_key'))") == "False\n"
+    forms = (API_KEY, base64.b64encode(f"{API_KEY}:".encode()).decode().rstrip("="))
+    assert not [form for form in forms for text in shown if form in text]
+
+
+_SIMULATED_UPSTREAM = """
+services:
+  app:
+    network_mode: none
+  nanonets-proxy:
+    environment:
+      NANONETS_PROXY_UPSTREAM: http://127.0.0.1:8090
+  upstream:
+    image: nanonets-proxy
+    network_mode: service:app
+    depends_on: [app]
+    command: ["sandbox", "--listen", "127.0.0.1:8090"]
+    environment:
+      NANONETS_SANDBOX_API_KEYS: {api_key}
+secrets:
+  nanonets_api_key:
+    file: {key_file}
+"""

@@ -1,0 +1,285 @@
+"""The container image: what is in it, and how it starts, serves and ends under a strict policy."""
+
+import base64
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nanonets_proxy import __version__
+from support.podman import (
+    BASE,
+    IMAGE,
+    ON_HOST,
+    TOOLS,
+    call,
+    podman,
+    run,
+    run_once,
+    sandbox,
+    started,
+    succeed,
+    wait_for,
+)
+
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("image")]
+
+API_KEY = "sys-3f1c9a7e5b2d4860"
+MEGABYTE = 1_000_000
+
+
+def _inspect(image: str) -> Any:
+    return json.loads(podman("image", "inspect", image))[0]
+
+
+def _in_image(program: str, *options: str) -> str:
+    """What a Python program prints that runs in a fresh container instead of ours."""
+    done = run_once("-c", program, options=("--entrypoint=python", *options))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --- what it is --------------------------------------------------------------------------------
+
+
+def test_the_dockerfile_passes_its_linter() -> None:
+    succeed(TOOLS / "hadolint", "Dockerfile")
+
+
+def test_the_image_says_how_to_start_stop_and_check_it() -> None:
+    image = _inspect(IMAGE)
+    config = image["Config"]
+    assert config["Entrypoint"] == ["nanonets-proxy"]
+    assert config["Cmd"] == ["serve"]
+    assert config["StopSignal"] in ("SIGTERM", "15")
+    assert config["User"] == "10001:10001"
+    assert image["Healthcheck"]["Test"] == ["CMD", "nanonets-proxy", "healthcheck"]
+    assert set(config["ExposedPorts"]) == {"8080/tcp", "8081/tcp"}
+
+
+def test_its_labels_name_program_version_and_licence() -> None:
+    labels = _inspect(IMAGE)["Config"]["Labels"]
+    assert labels["org.opencontainers.image.title"] == "nanonets-proxy"
+    assert labels["org.opencontainers.image.version"] == __version__
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+
+
+def test_it_runs_the_version_of_this_source() -> None:
+    assert run_once("--version").stdout == f"nanonets-proxy {__version__}\n"
+
+
+def test_the_build_is_given_only_what_it_needs(tmp_path: Path) -> None:
+    containerfile = tmp_path / "Containerfile"
+    containerfile.write_text(f"FROM {BASE}\nCOPY . /context\n")
+    tag = "nanonets-proxy-test-context"
+    podman("build", "--layers=false", f"--file={containerfile}", f"--tag={tag}", ".")
+    try:
+        program = (
+            "import os; print('\\n'.join(os.path.join(d, f)[9:] for d, _, fs in os.walk('/context') for f in fs))"
+        )
+        files = podman("run", "--rm", "--network=none", tag, "python3", "-c", program).split()
+    finally:
+        run("podman", "rmi", "--force", tag)
+    assert {file for file in files if not file.startswith("proxy/")} == {
+        "LICENSE",
+        "README.md",
+        "pyproject.toml",
+        "requirements/build.txt",
+        "requirements/run.txt",
+    }
+    assert "proxy/nanonets_proxy/cli.py" in files
+    assert not [file for file in files if "__pycache__" in file]
+
+
+def test_all_of_it_belongs_to_root_and_nobody_else_may_write() -> None:
+    program = """
+import os, stat
+for top in ("/opt", "/etc/nanonets-proxy"):
+    for directory, names, files in os.walk(top):
+        for path in [directory, *(os.path.join(directory, name) for name in (*names, *files))]:
+            entry = os.lstat(path)
+            if entry.st_uid or entry.st_gid or (entry.st_mode & 0o022 and not stat.S_ISLNK(entry.st_mode)):
+                print(path)
+"""
+    assert _in_image(program) == ""
+
+
+def test_neither_build_tools_nor_a_package_cache_are_left_in_it() -> None:
+    program = """
+import importlib.util, os
+print([path for path in ("/src", "/opt/build", "/root/.cache", "/run/secrets") if os.path.exists(path)])
+print([name for name in ("pip", "setuptools", "hatchling", "pytest") if importlib.util.find_spec(name)])
+"""
+    assert _in_image(program, "--user=0") == "[]\n[]\n"
+
+
+def test_the_bytecode_of_every_module_that_serves_is_in_it() -> None:
+    program = """
+import os, sys
+import nanonets_proxy.cli, nanonets_proxy.service
+specs = [module.__spec__ for module in list(sys.modules.values()) if getattr(module, "__spec__", None)]
+cached = [spec.cached for spec in specs if spec.has_location and spec.cached]
+print(len(cached) > 300, [path for path in cached if not os.path.exists(path)])
+"""
+    assert _in_image(program) == "True []\n"
+
+
+def test_no_time_stamp_can_make_the_bytecode_of_its_packages_stale() -> None:
+    # PEP 552: behind the magic number stand the flags; 1 is a hash that is never checked.
+    program = """
+import importlib.util, os
+for directory, _, files in os.walk("/opt/nanonets-proxy/lib"):
+    for path in (os.path.join(directory, name) for name in files if name.endswith(".py")):
+        with open(importlib.util.cache_from_source(path), "rb") as file:
+            if file.read(8)[4:] != b"\\x01\\0\\0\\0":
+                print(path)
+"""
+    assert _in_image(program) == ""
+
+
+def test_it_adds_little_to_its_base(capsys: pytest.CaptureFixture[str]) -> None:
+    size_bytes = _inspect(IMAGE)["Size"]
+    added_bytes = size_bytes - _inspect(BASE)["Size"]
+    with capsys.disabled():
+        print(f"\nimage: {size_bytes / MEGABYTE:.0f} MB, {added_bytes / MEGABYTE:.0f} MB of them above its base")  # noqa: T201 - for the reader of the run
+    assert added_bytes < 60 * MEGABYTE
+
+
+# --- how it starts -----------------------------------------------------------------------------
+
+
+def test_it_becomes_healthy_by_its_own_defaults_without_a_shell_or_any_right() -> None:
+    no_shell = "--volume=/dev/null:/bin/sh:ro"
+    with started("serve", "--sandbox", options=("--network=none", no_shell)) as container:
+        assert container.event("started")["listen"] == ["0.0.0.0:8080"]
+        assert "curl http://localhost:8080/api/v4/workflows\n" in container.logs()
+        wait_for("a passing health check", container.is_healthy)
+        assert container.inspect()["State"]["Health"]["Status"] == "healthy"
+        status = dict(
+            line.split(":\t", 1)
+            for line in container.python("print(open('/proc/1/status').read())").splitlines()
+            if line
+        )
+        assert status["Uid"].split() == ["10001"] * 4
+        assert status["Gid"].split() == ["10001"] * 4
+        assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
+        assert status["NoNewPrivs"] == "1"
+
+
+def test_the_health_check_fails_where_no_proxy_answers() -> None:
+    with started("sandbox", options=("--network=none",)) as container:
+        container.event("sandbox_started")
+        assert not container.is_healthy()
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "sentence"),
+    [
+        ((), (), "no API key was given: "),
+        (
+            ("--env=NANONETS_PROXY_LISTN=x",),
+            ("serve",),
+            "NANONETS_PROXY_LISTN: no such setting (environment); did you",
+        ),
+        ((), ("serve", "--sandbox", "--spool-dir=/opt"), "spool_dir: /opt cannot hold bodies: "),
+        (("--env=NANONETS_API_KEY=a:b",), (), "the API key of env:NANONETS_API_KEY has a colon in it"),
+    ],
+)
+def test_a_wrong_setting_ends_it_with_one_sentence_and_2(
+    options: tuple[str, ...], arguments: tuple[str, ...], sentence: str
+) -> None:
+    done = run_once(*arguments, options=options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"nanonets-proxy: {sentence}")
+    assert done.stderr.count("\n") == 1
+
+
+# --- how it serves -----------------------------------------------------------------------------
+
+
+def test_it_serves_the_sandbox_to_callers_without_a_key() -> None:
+    with started("serve", "--sandbox", options=ON_HOST) as container:
+        address = container.event("started")["listen"][0]
+        status, body = call(address, "/api/v4/workflows")
+    assert status == 200
+    assert json.loads(body) == {"workflows": []}
+
+
+def test_a_key_in_a_secret_file_is_used_and_shown_nowhere(tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text(f"{API_KEY}\n")
+    key_file.chmod(0o444)
+    secret = f"--volume={key_file}:/run/secrets/nanonets_api_key:ro"
+    with (
+        sandbox(API_KEY) as upstream,
+        started(options=(*ON_HOST, secret, f"--env=NANONETS_PROXY_UPSTREAM={upstream}")) as container,
+    ):
+        event = container.event("started")
+        assert event["key"] == "file:/run/secrets/nanonets_api_key"
+        assert call(event["listen"][0], f"/api/v4/workflows?api_key={API_KEY}")[0] == 200
+        container.event("request")
+        shown = [
+            json.dumps(container.inspect()),
+            container.logs(),
+            container.python("print([open(f'/proc/1/{name}').read() for name in ('cmdline', 'environ')])"),
+            call(event["admin_listen"][0], "/metrics")[1],
+        ]
+    forms = (API_KEY, base64.b64encode(f"{API_KEY}:".encode()).decode().rstrip("="))
+    assert all(shown)
+    assert not [form for form in forms for text in shown if form in text]
+
+
+# --- how it ends -------------------------------------------------------------------------------
+
+
+def _serving_a_slow_call(upstream: str) -> Any:
+    return started(
+        options=(*ON_HOST, f"--env=NANONETS_PROXY_UPSTREAM={upstream}", f"--env=NANONETS_API_KEY={API_KEY}")
+    )
+
+
+def _in_background(address: str, answers: list[int]) -> threading.Thread:
+    """A call whose status goes to `answers`; 0 if its connection is cut."""
+
+    def work() -> None:
+        try:
+            answers.append(call(address, "/api/v4/workflows")[0])
+        except OSError:
+            answers.append(0)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def _wait_until_in_flight(admin: str) -> None:
+    wait_for("a request in flight", lambda: "\nnanonets_proxy_in_flight 1.0\n" in call(admin, "/metrics")[1])
+
+
+def test_sigterm_lets_the_call_in_flight_end_and_exits_with_0() -> None:
+    answers: list[int] = []
+    with sandbox(API_KEY, "--latency=2s") as upstream, _serving_a_slow_call(upstream) as container:
+        event = container.event("started")
+        caller = _in_background(event["listen"][0], answers)
+        _wait_until_in_flight(event["admin_listen"][0])
+        container.signal("TERM")
+        assert container.exit_code(within_s=10) == 0
+        caller.join()
+        assert container.event("stopped")["cut_off"] == 0
+    assert answers == [200]
+
+
+def test_a_second_sigterm_ends_it_at_once() -> None:
+    answers: list[int] = []
+    with sandbox(API_KEY, "--latency=20s") as upstream, _serving_a_slow_call(upstream) as container:
+        event = container.event("started")
+        caller = _in_background(event["listen"][0], answers)
+        _wait_until_in_flight(event["admin_listen"][0])
+        container.signal("TERM")
+        container.event("draining")
+        container.signal("TERM")
+        assert container.exit_code(within_s=5) == 128 + 15
+        caller.join()
+    assert answers == [0]

@@ -1,0 +1,246 @@
+"""Request bodies that can be sent again: the same octets each time, within budgets, and nothing left behind."""
+
+import asyncio
+import os
+import resource
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import StreamReader
+from aiohttp.base_protocol import BaseProtocol
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanonets_proxy.upstream.body import BodyStore, RequestBody
+from support.caller_bodies import ArrivingBody
+from support.upstream_rig import store_in
+
+PIECES = st.lists(st.binary(min_size=1, max_size=60), max_size=8)
+LIMITS = st.integers(0, 200)
+
+
+async def read(body: RequestBody, count: int | None = None) -> bytes:
+    """What `pieces()` yields: of all of them, or of the first `count`."""
+    data = b""
+    pieces = body.pieces()
+    if count == 0:
+        return data
+    async for piece in pieces:
+        assert piece
+        data += piece
+        if count is not None:
+            count -= 1
+            if count == 0:
+                break
+    return data
+
+
+def spool_files(spool_dir: Path) -> list[int]:
+    """The open files of this process that lie in `spool_dir`."""
+    found = []
+    for entry in os.scandir("/proc/self/fd"):
+        try:
+            link = Path(f"/proc/self/fd/{entry.name}").readlink()
+        except FileNotFoundError:
+            continue  # the descriptor that listed the directory
+        if str(link).startswith(f"{spool_dir}/"):
+            found.append(int(entry.name))
+    return found
+
+
+def names_in(directory: Path) -> list[str]:
+    return [entry.name for entry in directory.iterdir()]
+
+
+def is_untouched(store: BodyStore) -> bool:
+    return (store.memory_bytes, store.spool_bytes) == (0, 0)
+
+
+# --- the same octets each time --------------------------------------------------------------------------
+
+
+@given(
+    pieces=PIECES, limits=st.tuples(LIMITS, LIMITS, LIMITS, LIMITS), stops=st.lists(st.integers(0, 8), max_size=3)
+)
+async def test_every_reading_of_a_replayable_body_gives_the_same_octets(
+    pieces: list[bytes],
+    limits: tuple[int, int, int, int],
+    stops: list[int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    memory, memory_total, spool_total, replay = limits
+    store = store_in(
+        tmp_path_factory.getbasetemp(),
+        memory=memory,
+        memory_total=memory_total,
+        spool_total=spool_total,
+        replay=replay,
+    )
+    whole = b"".join(pieces)
+    with RequestBody(ArrivingBody(*pieces, finished=True), None, store) as body:
+        for stop in stops:  # attempts that broke off in mid-upload
+            if body.is_replayable:
+                assert whole.startswith(await read(body, stop))
+            assert store.memory_bytes <= memory_total
+            assert store.spool_bytes <= spool_total
+        if body.is_replayable:
+            sent = body.take_whole()
+            assert (await read(body) if sent is None else sent) == whole
+        if body.is_replayable:
+            assert await read(body) == whole
+        if len(whole) > replay:
+            assert not body.is_replayable or body.received_bytes <= replay
+    assert is_untouched(store)
+
+
+@given(pieces=PIECES, memory=LIMITS)
+async def test_a_body_within_its_limits_is_always_replayable(
+    pieces: list[bytes], memory: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    store = store_in(tmp_path_factory.getbasetemp(), memory=memory)
+    whole = b"".join(pieces)
+    with RequestBody(ArrivingBody(*pieces, finished=True), len(whole), store) as body:
+        assert [await read(body) for _ in range(3)] == [whole] * 3
+        assert body.is_replayable
+        assert body.received_bytes == len(whole)
+        assert store.memory_bytes + store.spool_bytes == len(whole)
+        assert store.memory_bytes <= memory
+    assert is_untouched(store)
+
+
+async def test_a_large_spooled_body_is_read_back_whole(tmp_path: Path) -> None:
+    pieces = [bytes([number]) * 100_000 for number in range(20)]
+    with RequestBody(ArrivingBody(*pieces, finished=True), None, store_in(tmp_path, memory=0)) as body:
+        assert await read(body) == b"".join(pieces)
+        assert await read(body) == b"".join(pieces)
+
+
+async def test_the_servers_own_stream_is_such_a_source(tmp_path: Path) -> None:
+    stream = StreamReader(BaseProtocol(asyncio.get_running_loop()), 2**16, loop=asyncio.get_running_loop())
+    stream.feed_data(b"hello ")
+    with RequestBody(stream, None, store_in(tmp_path)) as body:
+        assert body.take_whole() is None
+        assert await read(body, 1) == b"hello "
+        stream.feed_data(b"world")
+        stream.feed_eof()
+        assert body.take_whole() == b"hello world"
+        assert body.take_whole() == b"hello world"
+        assert await read(body) == b"hello world"
+
+
+# --- all at once ------------------------------------------------------------------------------------------
+
+
+async def test_a_body_that_is_all_here_is_taken_in_one_piece(tmp_path: Path) -> None:
+    with RequestBody(ArrivingBody(b"hel", b"lo", finished=True), 5, store_in(tmp_path)) as body:
+        assert [body.take_whole(), body.take_whole()] == [b"hello", b"hello"]
+        assert body.is_replayable
+
+
+async def test_a_body_that_is_in_the_file_is_streamed(tmp_path: Path) -> None:
+    with RequestBody(ArrivingBody(b"hello", finished=True), 5, store_in(tmp_path, memory=0)) as body:
+        assert body.take_whole() == b"hello"  # straight from the caller
+        assert body.take_whole() is None
+        assert await read(body) == b"hello"
+
+
+async def test_a_rest_that_does_not_fit_costs_the_copy_and_not_the_body(tmp_path: Path) -> None:
+    source = ArrivingBody(b"kept ")
+    with RequestBody(source, None, store_in(tmp_path, memory=5, spool_total=0)) as body:
+        assert await read(body, 1) == b"kept "
+        source.feed(b"and the rest")
+        source.finish()
+        before = body.is_replayable
+        assert body.take_whole() == b"kept and the rest"
+        assert (before, body.is_replayable) == (True, False)
+
+
+async def test_the_callers_error_comes_through(tmp_path: Path) -> None:
+    source = ArrivingBody(b"some")
+    source.break_off(ConnectionResetError("the caller has gone"))
+    with RequestBody(source, None, store_in(tmp_path)) as body:
+        with pytest.raises(ConnectionResetError, match="caller"):
+            await read(body)
+        assert body.received_bytes == 4
+
+
+# --- budgets ----------------------------------------------------------------------------------------------
+
+
+async def test_a_body_known_to_be_too_large_is_never_kept(tmp_path: Path) -> None:
+    store = store_in(tmp_path, replay=4)
+    with RequestBody(ArrivingBody(b"hello", finished=True), 5, store) as body:
+        before = body.is_replayable  # nothing was read yet
+        assert await read(body) == b"hello"
+        assert (before, body.is_replayable) == (True, False)
+        assert is_untouched(store)
+
+
+async def test_a_chunked_body_is_let_go_when_it_grows_too_large(tmp_path: Path) -> None:
+    store = store_in(tmp_path, replay=6)
+    with RequestBody(ArrivingBody(b"four", b"more", b"and more", finished=True), None, store) as body:
+        assert await read(body) == b"fourmoreand more"
+        assert not body.is_replayable
+        assert is_untouched(store)
+
+
+async def test_bodies_share_the_memory_and_then_the_disk(tmp_path: Path) -> None:
+    store = store_in(tmp_path, memory=10, memory_total=15, spool_total=12)
+    with (
+        RequestBody(ArrivingBody(b"x" * 10, finished=True), None, store) as first,
+        RequestBody(ArrivingBody(b"y" * 10, finished=True), None, store) as second,
+        RequestBody(ArrivingBody(b"z" * 10, finished=True), None, store) as third,
+    ):
+        for body in (first, second, third):
+            await read(body)
+        assert (store.memory_bytes, store.spool_bytes) == (10, 10)
+        assert [body.is_replayable for body in (first, second, third)] == [True, True, False]
+        assert await read(second) == b"y" * 10
+    assert is_untouched(store)
+
+
+# --- the spool file ---------------------------------------------------------------------------------------
+
+
+async def test_the_spool_file_has_no_name_and_is_ours_alone(tmp_path: Path) -> None:
+    with RequestBody(ArrivingBody(b"a", b"b", finished=True), None, store_in(tmp_path, memory=1)) as body:
+        await read(body)
+        assert names_in(tmp_path) == []
+        (descriptor,) = spool_files(tmp_path)
+        facts = os.fstat(descriptor)
+        assert (facts.st_nlink, facts.st_size, stat.S_IMODE(facts.st_mode)) == (0, 2, 0o600)
+    assert spool_files(tmp_path) == []
+
+
+async def test_without_its_directory_a_body_goes_on_and_cannot_be_repeated(tmp_path: Path) -> None:
+    store = store_in(tmp_path / "gone", memory=1)
+    with RequestBody(ArrivingBody(b"a", b"b", b"c", finished=True), None, store) as body:
+        assert await read(body) == b"abc"
+        assert not body.is_replayable
+        assert is_untouched(store)
+
+
+@contextmanager
+def files_no_larger_than(limit_bytes: int) -> Iterator[None]:
+    """A full disk, as a process can make one for itself: writes beyond the limit fail."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_on_a_full_disk_a_body_goes_on_and_cannot_be_repeated(tmp_path: Path) -> None:
+    store = store_in(tmp_path, memory=0)
+    with RequestBody(ArrivingBody(b"abc", b"def", finished=True), None, store) as body:
+        with files_no_larger_than(5):
+            assert await read(body, 1) == b"abc"
+            before = body.is_replayable
+            assert await read(body) == b"abcdef"  # of which five octets fit
+        assert (before, body.is_replayable) == (True, False)
+        assert spool_files(tmp_path) == []
+        assert is_untouched(store)

@@ -1,0 +1,309 @@
+"""Whole exchanges against a scripted socket: uploads, early answers, time limits, hang-ups."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from nanonets_proxy.errors import UpstreamBadReply, UpstreamClosed, UpstreamError, UpstreamTimeout
+from nanonets_proxy.upstream import client
+from nanonets_proxy.upstream.body import RequestBody
+from nanonets_proxy.upstream.client import UpstreamRequest
+from support.caller_bodies import ArrivingBody, BodyOnDemand
+from support.eventually import settled, until
+from support.raw_upstream import Peer, Script, answering, ok, raw_upstream
+from support.upstream_rig import request, rig, store_in
+
+MIB = 1024 * 1024
+
+
+class Wire:
+    """Keeps what came over the wire: `through` an end mark, then answers."""
+
+    def __init__(self, end: bytes, reply: bytes = ok()) -> None:
+        self.received = b""
+        self._end = end
+        self._reply = reply
+
+    async def __call__(self, peer: Peer) -> None:
+        self.received += await peer.head()
+        if self._end:
+            self.received += await peer.through(self._end)
+        await peer.send(self._reply)
+        self.received += await peer.until_closed()
+
+
+# --- what goes over the wire --------------------------------------------------------------------------
+
+
+async def test_a_request_without_a_body_is_its_head_and_nothing_else() -> None:
+    wire = Wire(b"")
+    async with raw_upstream(wire) as upstream, rig(upstream.origin) as made:
+        assert (await made.ask(request("GET", path="/a?b"))).body == b"ok"
+        made.pool.close()
+        await until(lambda: upstream.ended == 1)
+    assert wire.received == b"GET /a?b HTTP/1.1\r\nHost: upstream\r\n\r\n"
+
+
+@pytest.mark.parametrize("all_here", [True, False])
+@pytest.mark.parametrize(
+    ("pieces", "length", "sent_piecewise", "sent_at_once"),
+    [
+        ([b"hel", b"lo!"], 6, b"hello!", b"hello!"),
+        ([b"hel", b"lo!"], None, b"3\r\nhel\r\n3\r\nlo!\r\n0\r\n\r\n", b"6\r\nhello!\r\n0\r\n\r\n"),
+        ([b"x" * 300 + b"!"], None, b"12d\r\n" + b"x" * 300 + b"!\r\n0\r\n\r\n", None),
+        ([], None, b"0\r\n\r\n", None),
+    ],
+)
+async def test_a_body_is_framed_exactly(
+    pieces: list[bytes],
+    length: int | None,
+    sent_piecewise: bytes,
+    sent_at_once: bytes | None,
+    all_here: bool,
+    tmp_path: Path,
+) -> None:
+    wire = Wire(b"!" if length else b"0\r\n\r\n")
+    source = ArrivingBody(*pieces, finished=True) if all_here else ArrivingBody(*pieces[:-1])
+    with RequestBody(source, length, store_in(tmp_path)) as body:
+        async with raw_upstream(wire) as upstream, rig(upstream.origin) as made:
+            asking = asyncio.create_task(made.ask(request("POST", body)))
+            if not all_here:
+                await until(lambda: source.read_pieces == len(pieces[:-1]))
+                for piece in pieces[-1:]:
+                    source.feed(piece)
+                source.finish()
+            assert (await asking).status == 200
+            assert made.pool.idle == 1
+            made.pool.close()
+            await until(lambda: upstream.ended == 1)
+        assert body.received_bytes == len(b"".join(pieces))
+    head, _, sent = wire.received.partition(b"\r\n\r\n")
+    assert head.startswith(b"POST / HTTP/1.1\r\n")
+    assert sent == (sent_at_once or sent_piecewise if all_here else sent_piecewise)
+
+
+async def test_a_body_is_read_no_faster_than_the_upstream_takes_it(tmp_path: Path) -> None:
+    total = 50 * MIB
+    source = BodyOnDemand(bytes(64 * 1024) for _ in range(total // (64 * 1024)))
+    go_on = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await go_on.wait()
+        for _ in range(50):
+            assert await peer.exactly(MIB) == bytes(MIB)
+        await peer.send(ok())
+        await peer.until_closed()
+
+    with RequestBody(source, total, store_in(tmp_path, replay=0)) as body:
+        async with raw_upstream(script) as upstream, rig(upstream.origin) as made:
+            asking = asyncio.create_task(made.ask(request("POST", body)))
+            await until(lambda: source.read_bytes > 0)
+            assert await settled(lambda: source.read_bytes) < 16 * MIB  # most of it in the kernel's socket buffers
+            go_on.set()
+            assert (await asking).body == b"ok"
+            assert made.pool.idle == 1
+
+
+# --- an answer before the upload is over ----------------------------------------------------------------
+
+
+async def test_an_early_refusal_stops_the_upload_and_ends_the_connection(tmp_path: Path) -> None:
+    refusal = ok(b"too large", status=b"413 Content Too Large")
+    source = ArrivingBody(b"first")
+    with RequestBody(source, 100, store_in(tmp_path)) as body:
+        wire = Wire(b"first", refusal)
+        async with raw_upstream(wire) as upstream, rig(upstream.origin) as made:
+            exchange = await made.client.begin(request("POST", body))
+            assert exchange.head.status == 413
+            source.feed(b"second")
+            await until(lambda: exchange.sender is not None and exchange.sender.done())
+            source.feed(b"third")
+            assert (await made.rest_of(exchange)).body == b"too large"
+            assert made.pool.idle == 0
+            await until(lambda: upstream.ended == 1)
+    assert wire.received.endswith(b"\r\n\r\nfirst")
+    assert source.read_pieces == 2  # the second was on its way when the refusal came; the third stays
+
+
+async def test_an_early_success_lets_the_upload_go_on(tmp_path: Path) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.exactly(5)
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")
+        await peer.send(await peer.exactly(6))
+        await peer.until_closed()
+
+    source = ArrivingBody(b"first")
+    with RequestBody(source, 11, store_in(tmp_path)) as body:
+        async with raw_upstream(script) as upstream, rig(upstream.origin) as made:
+            exchange = await made.client.begin(request("POST", body))
+            source.feed(b"second")
+            source.finish()
+            assert (await made.rest_of(exchange)).body == b"second"
+            assert made.pool.idle == 1
+
+
+async def test_an_exchange_given_up_in_mid_upload_ends_the_connection(tmp_path: Path) -> None:
+    source = ArrivingBody(b"first")
+    with RequestBody(source, 11, store_in(tmp_path)) as body:
+        async with raw_upstream(Wire(b"first")) as upstream, rig(upstream.origin) as made:
+            exchange = await made.client.begin(request("POST", body))
+            made.client.finish(exchange)
+            await until(lambda: upstream.ended == 1)
+            assert exchange.sender is not None
+            await asyncio.wait([exchange.sender])
+            assert exchange.sender.cancelled()
+
+
+# --- Expect: 100-continue -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
+async def test_a_body_waits_for_the_upstreams_100(
+    interim: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_CONTINUE_WAIT_S", 60.0)  # so that it is the 100 and not the time that ends it
+    source = ArrivingBody(b"body!")
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(interim[:15])
+        assert await settled(lambda: source.read_pieces) == 0
+        await peer.send(interim[15:])
+        await peer.exactly(5)
+        await peer.send(ok())
+        await peer.until_closed()
+
+    with RequestBody(source, 5, store_in(tmp_path)) as body:
+        async with raw_upstream(script) as upstream, rig(upstream.origin) as made:
+            asking = asyncio.create_task(made.ask(request("POST", body, expect_continue=True)))
+            await until(lambda: source.read_pieces == 1)
+            source.finish()
+            assert (await asking).status == 200
+
+
+@pytest.mark.parametrize("status", [b"417 Expectation Failed", b"200 OK"])
+async def test_an_answer_instead_of_the_100_leaves_the_body_unread(status: bytes, tmp_path: Path) -> None:
+    source = ArrivingBody(b"body!")
+    with RequestBody(source, 5, store_in(tmp_path)) as body:
+        async with raw_upstream(answering(ok(status=status))) as upstream, rig(upstream.origin) as made:
+            exchange = await made.client.begin(request("POST", body, expect_continue=True))
+            await until(lambda: exchange.sender is not None and exchange.sender.done())
+            assert (await made.rest_of(exchange)).body == b"ok"
+            assert made.pool.idle == 0
+    assert source.read_pieces == 0
+
+
+@pytest.mark.asyncio(loop_factories=["uvloop"])  # a second of real time is enough once
+async def test_a_body_does_not_wait_for_the_100_for_ever(tmp_path: Path) -> None:
+    with RequestBody(ArrivingBody(b"body!"), 5, store_in(tmp_path)) as body:
+        async with raw_upstream(Wire(b"body!")) as upstream, rig(upstream.origin) as made:
+            started_s = time.monotonic()
+            exchange = await made.client.begin(request("POST", body, expect_continue=True))
+            assert 0.9 < time.monotonic() - started_s < 3
+            made.client.finish(exchange)
+
+
+# --- failures and hang-ups --------------------------------------------------------------------------------
+
+
+async def test_what_breaks_on_the_callers_side_is_raised_and_ends_the_upload(tmp_path: Path) -> None:
+    source = ArrivingBody(b"first")
+    wire = Wire(b"never")
+    with RequestBody(source, 100, store_in(tmp_path)) as body:
+        async with raw_upstream(wire) as upstream, rig(upstream.origin) as made:
+            asking = asyncio.create_task(made.ask(request("POST", body)))
+            await until(lambda: source.read_pieces == 1)
+            source.break_off(ConnectionResetError("the caller has gone"))
+            with pytest.raises(ConnectionResetError, match="caller"):
+                await asking
+            await until(lambda: upstream.ended == 1)
+
+
+async def test_what_breaks_on_the_callers_side_behind_an_early_head_is_raised_by_read(tmp_path: Path) -> None:
+    source = ArrivingBody(b"first")
+    reply = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+    with RequestBody(source, 100, store_in(tmp_path)) as body:
+        async with raw_upstream(Wire(b"first", reply)) as upstream, rig(upstream.origin) as made:
+            exchange = await made.client.begin(request("POST", body))
+            source.break_off(ConnectionResetError("the caller has gone"))
+            with pytest.raises(ConnectionResetError, match="caller"):
+                await made.rest_of(exchange)
+
+
+async def test_an_upstream_lost_in_mid_upload_stops_the_reading(tmp_path: Path) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.exactly(5)
+        peer.reset()
+
+    source = ArrivingBody(b"first")
+    with RequestBody(source, 100, store_in(tmp_path)) as body:
+        async with raw_upstream(script) as upstream, rig(upstream.origin) as made:
+            with pytest.raises(UpstreamClosed) as caught:
+                await made.ask(request("POST", body))
+            assert caught.value.sent
+    source.feed(b"second")
+    assert await settled(lambda: source.read_pieces) == 1
+
+
+@pytest.mark.parametrize("with_body", [True, False])
+async def test_cancelling_closes_the_upstreams_connection_at_once(with_body: bool, tmp_path: Path) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        if with_body:
+            await peer.exactly(5)
+        under_way.set()
+        await peer.until_closed()
+
+    under_way = asyncio.Event()
+    with RequestBody(ArrivingBody(b"first"), 100, store_in(tmp_path)) as body:
+        async with raw_upstream(script) as upstream, rig(upstream.origin) as made:
+            asking = asyncio.create_task(made.ask(request("POST", body) if with_body else request()))
+            await under_way.wait()
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            await until(lambda: upstream.ended == 1, within_s=1)
+
+
+async def test_the_first_bytes_time_begins_when_the_upload_is_over(tmp_path: Path) -> None:
+    source = ArrivingBody(b"first")
+    with RequestBody(source, 6, store_in(tmp_path)) as body:
+        async with (
+            raw_upstream(Wire(b"never")) as upstream,
+            rig(upstream.origin, first_byte_timeout_s=0.05) as made,
+        ):
+            asking = asyncio.create_task(made.ask(request("POST", body)))
+            await asyncio.wait([asking], timeout=0.15)
+            assert not asking.done()
+            source.feed(b"!")
+            source.finish()
+            with pytest.raises(UpstreamTimeout):
+                await asking
+
+
+async def rubbish(peer: Peer) -> None:
+    """Sends the request back, key and all."""
+    await peer.send(await peer.head())
+    await peer.until_closed()
+
+
+async def closing(peer: Peer) -> None:
+    await peer.head()
+
+
+@pytest.mark.parametrize(("script", "error"), [(rubbish, UpstreamBadReply), (closing, UpstreamClosed)])
+async def test_no_error_holds_the_key(script: Script, error: type[UpstreamError]) -> None:
+    key = b"c2VjcmV0LWtleTo="
+    head = b"GET / HTTP/1.1\r\nHost: upstream\r\nAuthorization: Basic " + key + b"\r\n\r\n"
+    async with raw_upstream(script) as upstream, rig(upstream.origin) as made:
+        with pytest.raises(error) as caught:
+            await made.ask(UpstreamRequest("GET", head, None))
+    seen: BaseException | None = caught.value
+    while seen is not None:
+        assert key.decode() not in f"{seen!r} {seen} {vars(seen)}"
+        seen = seen.__cause__ or seen.__context__

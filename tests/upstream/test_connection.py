@@ -1,0 +1,374 @@
+"""One connection, one exchange at a time, against a scripted socket."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack
+from typing import Protocol
+
+import pytest
+
+from nanonets_proxy.errors import (
+    UpstreamBadReply,
+    UpstreamClosed,
+    UpstreamError,
+    UpstreamReplyTooLarge,
+    UpstreamTimeout,
+    UpstreamUpgraded,
+)
+from nanonets_proxy.upstream.connection import State, UpstreamConnection
+from nanonets_proxy.upstream.dial import Dialer, DialPolicy
+from support.eventually import settled, until
+from support.raw_upstream import Peer, Script, answering, answering_then_closing, ok, raw_upstream
+from support.upstream_rig import PATIENCE_S
+
+MIB = 1024 * 1024
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class Connect(Protocol):
+    def __call__(self, script: Script, *, idle_timeout_s: float = ...) -> Awaitable[UpstreamConnection]: ...
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """`await connect(script)`: a connection to an upstream of its own."""
+    async with AsyncExitStack() as stack:
+
+        async def dial(script: Script, *, idle_timeout_s: float = PATIENCE_S) -> UpstreamConnection:
+            upstream = await stack.enter_async_context(raw_upstream(script))
+            policy = DialPolicy(upstream.origin, connect_timeout_s=PATIENCE_S, idle_timeout_s=idle_timeout_s)
+            connection = await Dialer(policy).dial()
+            stack.callback(connection.close)
+            return connection
+
+        yield dial
+
+
+def send_get(connection: UpstreamConnection, *, is_head: bool = False, timeout_s: float = PATIENCE_S) -> None:
+    connection.start(is_head=is_head)
+    connection.write(b"GET / HTTP/1.1\r\nHost: upstream\r\n\r\n")
+    connection.finish_request(timeout_s)
+
+
+async def rest_of(connection: UpstreamConnection) -> bytes:
+    body = b""
+    while piece := await connection.read():
+        body += piece
+    return body
+
+
+async def silent(peer: Peer) -> None:
+    await peer.until_closed()
+
+
+# --- bodies -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "body", "reusable"),
+    [
+        (ok(b"hello"), b"hello", True),
+        (ok(b""), b"", True),
+        (CHUNKED + b"2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", b"hello", True),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n" + ok(b"hello"), b"hello", True),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", b"", True),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", b"", True),
+        (ok(b"", status=b"205 Reset Content"), b"", True),
+        (ok(b"hello", b"Connection: close"), b"hello", False),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", b"hello", False),
+        (ok(b"hello") + b"surplus", b"hello", False),
+    ],
+)
+async def test_an_answer_is_read_to_its_end(connect: Connect, reply: bytes, body: bytes, reusable: bool) -> None:
+    connection = await connect(answering(reply))
+    send_get(connection)
+    await connection.head()
+    assert await rest_of(connection) == body
+    assert connection.is_whole
+    assert connection.release() is reusable
+    assert connection.state is (State.IDLE if reusable else State.CLOSED)
+
+
+async def test_without_framing_the_upstreams_end_is_the_bodys(connect: Connect) -> None:
+    connection = await connect(answering_then_closing(b"HTTP/1.1 200 OK\r\n\r\nhello"))
+    send_get(connection)
+    assert (await connection.head()).body_length is None
+    assert await rest_of(connection) == b"hello"
+    assert not connection.release()
+
+
+async def test_a_head_request_leaves_the_connection_ready_for_the_next(connect: Connect) -> None:
+    no_body = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+    connection = await connect(answering(no_body, ok(b"next")))
+    send_get(connection, is_head=True)
+    assert (b"Content-Length", b"5") in (await connection.head()).headers
+    assert await connection.read() == b""
+    assert connection.release()
+    send_get(connection)
+    await connection.head()
+    assert await rest_of(connection) == b"next"
+
+
+async def test_trailers_are_there_at_the_end(connect: Connect) -> None:
+    connection = await connect(answering(CHUNKED + b"1\r\nx\r\n0\r\nDigest: abc\r\n\r\n"))
+    send_get(connection)
+    assert (await connection.head()).is_chunked
+    await rest_of(connection)
+    assert connection.trailers == [(b"Digest", b"abc")]
+
+
+@pytest.mark.parametrize("length", [6, 256 * 1024 + 1])  # the longer one pauses the upstream with its last byte
+async def test_a_body_that_nobody_reads_is_dropped_at_release(connect: Connect, length: int) -> None:
+    connection = await connect(answering(ok(bytes(length)), ok(b"next")))
+    send_get(connection)
+    await connection.head()
+    await until(lambda: connection.is_whole)
+    assert connection.release()
+    send_get(connection)
+    await connection.head()
+    assert await rest_of(connection) == b"next"
+
+
+# --- answers that break off, or are none ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (b"", UpstreamClosed),
+        (b"HTTP/1.1 200 OK\r\nContent-", UpstreamClosed),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", UpstreamClosed),
+        (b"220 smtp.example ESMTP\r\n", UpstreamBadReply),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", UpstreamBadReply),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", UpstreamBadReply),
+        (b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n", UpstreamBadReply),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", UpstreamUpgraded),
+        (b"HTTP/1.1 200 OK\r\nA: " + b"x" * 70_000, UpstreamReplyTooLarge),
+    ],
+)
+async def test_what_came_instead_of_a_head_is_named(
+    connect: Connect, reply: bytes, error: type[UpstreamError]
+) -> None:
+    connection = await connect(answering_then_closing(reply))
+    send_get(connection)
+    for _ in range(2):
+        with pytest.raises(error) as caught:
+            await connection.head()
+        assert caught.value.sent
+    assert connection.state is State.CLOSED
+    assert not connection.release()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello", CHUNKED + b"5\r\nhello\r\n", CHUNKED + b"9\r\nhello"],
+)
+@pytest.mark.parametrize("by_reset", [True, False])
+async def test_a_body_that_breaks_off_is_readable_up_to_there(
+    connect: Connect, reply: bytes, by_reset: bool
+) -> None:
+    may_end = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(reply)
+        await may_end.wait()
+        if by_reset:
+            peer.reset()
+
+    connection = await connect(script)
+    send_get(connection)
+    await connection.head()
+    assert await connection.read() == b"hello"
+    may_end.set()
+    for _ in range(2):
+        with pytest.raises(UpstreamClosed):
+            await connection.read()
+
+
+async def test_a_broken_chunk_is_an_error_behind_the_good_ones(connect: Connect) -> None:
+    connection = await connect(answering(CHUNKED + b"2\r\nok\r\nzz\r\n"))
+    send_get(connection)
+    await connection.head()
+    assert await connection.read() == b"ok"
+    with pytest.raises(UpstreamBadReply):
+        await connection.read()
+
+
+async def test_the_first_error_is_the_one_that_is_raised(connect: Connect) -> None:
+    connection = await connect(silent)
+    send_get(connection)
+    waiting = asyncio.create_task(connection.head())
+    await asyncio.sleep(0)
+    connection.fail(ValueError("first"))
+    connection.fail(ValueError("second"))
+    with pytest.raises(ValueError, match="first"):
+        await waiting
+
+
+@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"])
+async def test_a_connection_closed_on_our_side_leaves_nobody_waiting(connect: Connect, reply: bytes) -> None:
+    connection = await connect(answering(reply))
+    send_get(connection)
+    if reply:
+        await connection.head()
+    waiting = asyncio.create_task(connection.read())
+    await asyncio.sleep(0)
+    connection.close()
+    with pytest.raises(UpstreamClosed):
+        await waiting
+    connection.write(b"goes nowhere")
+    await connection.drain()
+    send_get(connection)
+    with pytest.raises(UpstreamClosed):
+        await connection.head()
+
+
+# --- time limits ------------------------------------------------------------------------------------
+
+
+async def test_the_head_has_so_long_to_come(connect: Connect) -> None:
+    connection = await connect(answering(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200"))
+    send_get(connection, timeout_s=0.05)
+    with pytest.raises(UpstreamTimeout, match="begin to answer"):
+        await connection.head()
+
+
+async def test_a_connection_that_is_closed_has_no_time_limit_any_more(connect: Connect) -> None:
+    connection = await connect(silent)
+    send_get(connection, timeout_s=0.02)
+    connection.close()
+    await asyncio.sleep(0.05)
+    with pytest.raises(UpstreamClosed):
+        await connection.head()
+
+
+async def test_behind_the_head_only_idleness_counts(connect: Connect) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(CHUNKED)
+        for _ in range(10):
+            await asyncio.sleep(0.03)
+            await peer.send(b"1\r\nx\r\n")
+        await peer.until_closed()
+
+    connection = await connect(script, idle_timeout_s=0.25)
+    send_get(connection, timeout_s=0.25)
+    await connection.head()
+    for _ in range(10):
+        assert await connection.read() == b"x"
+    with pytest.raises(UpstreamTimeout, match="mid-answer"):
+        await connection.read()
+
+
+async def test_an_upstream_that_takes_nothing_any_more_is_given_up(connect: Connect) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await asyncio.Event().wait()
+
+    connection = await connect(script, idle_timeout_s=0.1)
+    connection.start(is_head=False)
+    connection.write(b"POST / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n" + bytes(16 * MIB))
+    await connection.drain()  # woken by the time limit
+    with pytest.raises(UpstreamTimeout, match="stopped taking"):
+        await connection.head()
+
+
+# --- backpressure -----------------------------------------------------------------------------------
+
+
+async def test_an_upstream_is_held_back_while_its_answer_is_not_read(connect: Connect) -> None:
+    total, sent = 50 * MIB, 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal sent
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total)
+        while sent < total:
+            await peer.send(bytes(64 * 1024))
+            sent += 64 * 1024
+        await peer.until_closed()
+
+    connection = await connect(script)
+    send_get(connection)
+    await connection.head()
+    assert await settled(lambda: sent) < 16 * MIB  # most of it in the kernel's socket buffers
+    held = connection.take()
+    assert len(held) < MIB
+    received = len(held)
+    while piece := await connection.read():
+        assert len(piece) < MIB
+        received += len(piece)
+    assert received == total
+    assert connection.release()
+
+
+# --- between two exchanges --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_end", [b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"", None])
+async def test_a_connection_that_speaks_out_of_turn_is_closed(connect: Connect, at_end: bytes | None) -> None:
+    idle = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(ok())
+        await idle.wait()
+        if at_end is None:
+            peer.reset()
+        elif at_end:
+            await peer.send(at_end)
+            await peer.until_closed()
+
+    connection = await connect(script)
+    send_get(connection)
+    await connection.head()
+    assert connection.release()
+    idle.set()
+    await until(lambda: connection.state is State.CLOSED)
+    assert not connection.is_silent()
+
+
+async def test_an_answer_given_up_half_way_spoils_the_connection(connect: Connect) -> None:
+    connection = await connect(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel"))
+    send_get(connection)
+    await connection.head()
+    assert not connection.release()
+
+
+async def test_a_request_that_was_not_sent_to_its_end_spoils_the_connection(connect: Connect) -> None:
+    connection = await connect(answering(ok(), ok()))
+    send_get(connection)
+    await connection.head()
+    await until(lambda: connection.is_whole)
+    assert connection.release()
+    connection.start(is_head=False)
+    connection.write(b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhe")
+    await connection.head()
+    await until(lambda: connection.is_whole)
+    assert not connection.release()
+
+
+async def test_silence_is_asked_of_the_socket_itself(connect: Connect) -> None:
+    peers: list[Peer] = []
+
+    async def script(peer: Peer) -> None:
+        peers.append(peer)
+        await peer.until_closed()
+
+    connection = await connect(script)
+    await until(lambda: bool(peers))
+    assert connection.is_silent()
+    assert connection.is_silent()
+    peers[0].end_now()
+    assert connection.state is State.IDLE  # the loop has not run since
+    assert not connection.is_silent()
+
+
+async def test_a_connection_tells_its_state_and_nothing_else(connect: Connect) -> None:
+    connection = await connect(silent)
+    assert repr(connection) == "<UpstreamConnection IDLE HEAD>"
+    assert connection.tls_version is None
+    connection.close()
+    assert repr(connection) == "<UpstreamConnection CLOSED HEAD>"
+    assert connection.tls_version is None

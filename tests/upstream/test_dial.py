@@ -1,0 +1,286 @@
+"""Opening a connection: addresses, TLS, and the name of each failure."""
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import aiohappyeyeballs
+import pytest
+
+from nanonets_proxy.core.addresses import Origin, is_ip_address
+from nanonets_proxy.errors import (
+    UpstreamConnectTimeout,
+    UpstreamDnsFailed,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamTlsCertificate,
+    UpstreamTlsProtocol,
+    UpstreamUnreachable,
+)
+from nanonets_proxy.upstream.connection import UpstreamConnection
+from nanonets_proxy.upstream.dial import Dialer, DialPolicy, make_tls_context
+from support.authorities import Authority
+from support.eventually import until
+from support.raw_upstream import Peer, RawUpstream, answering, ok, raw_upstream
+from support.upstream_rig import PATIENCE_S
+
+SAYS_OK = answering(ok())
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+def dialer(origin: Origin, ca_file: Path | None = None, *, connect_timeout_s: float = PATIENCE_S) -> Dialer:
+    return Dialer(
+        DialPolicy(origin, connect_timeout_s=connect_timeout_s, idle_timeout_s=PATIENCE_S, ca_file=ca_file)
+    )
+
+
+def https(upstream: RawUpstream, host: str = "127.0.0.1") -> Origin:
+    return Origin("https", host, upstream.port)
+
+
+async def asked(connection: UpstreamConnection) -> int:
+    """The status of an answer on this connection, which proves that it works."""
+    connection.start(is_head=False)
+    connection.write(b"GET / HTTP/1.1\r\nHost: upstream\r\n\r\n")
+    connection.finish_request(PATIENCE_S)
+    try:
+        return (await connection.head()).status
+    finally:
+        connection.close()
+
+
+async def failure_of(made: Dialer) -> UpstreamError:
+    with pytest.raises(UpstreamError) as caught:
+        await made.dial()
+    assert not caught.value.sent
+    return caught.value
+
+
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """A port of 127.0.0.1 and 127.0.0.2 where nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
+
+
+# --- addresses --------------------------------------------------------------------------------------------
+
+
+async def test_a_plain_connection_is_made_and_works() -> None:
+    async with raw_upstream(SAYS_OK) as upstream:
+        connection = await dialer(upstream.origin).dial()
+        assert connection.tls_version is None
+        sock = connection._transport.get_extra_info("socket") if connection._transport else None
+        assert sock is not None
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert await asked(connection) == 200
+
+
+async def test_a_port_where_nobody_listens_refuses(dead_port: int) -> None:
+    assert type(await failure_of(dialer(Origin("http", "127.0.0.1", dead_port)))) is UpstreamRefused
+
+
+class Resolver:
+    """Stands in for the loop's name resolution: these addresses for every name, or an error."""
+
+    def __init__(self, *addresses: str, error: OSError | None = None) -> None:
+        self._addresses = addresses
+        self._error = error
+
+    async def __call__(self, host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        if self._error is not None:
+            raise self._error
+        kind = socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, ""
+        # uvloop sends addresses through here too.
+        addresses = [host] if is_ip_address(host) else self._addresses
+        return [(*kind, (address, port)) for address in addresses]
+
+
+def resolve_by(resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolver)
+
+
+@contextmanager
+def silent_listener(address: str, port: int = 0) -> Iterator[int]:
+    """A port that lets every new connection wait for ever: its queue is full."""
+    with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
+        listener.bind((address, port))
+        listener.listen(0)
+        for filler in (first, second):
+            filler.settimeout(0)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("addresses", [["127.0.0.1", "127.0.0.2"], ["127.0.0.2", "127.0.0.3", "127.0.0.1"]])
+async def test_of_several_addresses_one_that_lives_is_enough(
+    addresses: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with raw_upstream(SAYS_OK) as upstream:
+        resolve_by(Resolver(*addresses), monkeypatch)
+        assert await asked(await dialer(Origin("http", "api.example", upstream.port)).dial()) == 200
+
+
+async def test_an_address_that_stays_silent_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with raw_upstream(SAYS_OK) as upstream:
+        with silent_listener("127.0.0.2", upstream.port):
+            resolve_by(Resolver("127.0.0.2", "127.0.0.1"), monkeypatch)
+            connection = await dialer(Origin("http", "api.example", upstream.port), connect_timeout_s=2).dial()
+            assert await asked(connection) == 200
+
+
+async def test_when_no_address_lives_the_reason_is_theirs(dead_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve_by(Resolver("127.0.0.1", "127.0.0.2"), monkeypatch)
+    assert type(await failure_of(dialer(Origin("http", "api.example", dead_port)))) is UpstreamRefused
+
+
+async def test_the_time_to_connect_is_bounded() -> None:
+    with silent_listener("127.0.0.1") as port:
+        error = await failure_of(dialer(Origin("http", "127.0.0.1", port), connect_timeout_s=0.1))
+    assert type(error) is UpstreamConnectTimeout
+
+
+async def test_a_name_that_does_not_resolve_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve_by(Resolver(error=socket.gaierror(socket.EAI_NONAME, "Name or service not known")), monkeypatch)
+    error = await failure_of(dialer(Origin("http", "api.example", 80)))
+    assert type(error) is UpstreamDnsFailed
+    assert error.details == {"host": "api.example"}
+
+
+@pytest.mark.parametrize(
+    ("foreign", "message"),
+    [
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "address cannot be reached"),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), "address cannot be reached"),
+        (OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"), "address cannot be reached"),
+        (OSError(errno.ETIMEDOUT, "Connection timed out"), "connection to the upstream failed"),
+        (OSError(errno.EMFILE, "Too many open files"), "connection to the upstream failed"),
+        (RuntimeError("File descriptor 9 is used by transport"), "connection to the upstream failed"),
+    ],
+)
+async def test_the_systems_other_errors_get_our_words(
+    foreign: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start_connection(*_: object, **__: object) -> None:
+        raise foreign
+
+    monkeypatch.setattr(aiohappyeyeballs, "start_connection", start_connection)
+    error = await failure_of(dialer(Origin("http", "127.0.0.1", 80)))
+    assert type(error) is UpstreamUnreachable
+    assert message in error.message
+    assert str(foreign) not in f"{error} {error.details}"
+
+
+# --- TLS --------------------------------------------------------------------------------------------------
+
+
+async def test_a_certificate_of_a_known_authority_is_accepted(authority: Authority) -> None:
+    async with raw_upstream(SAYS_OK, tls=authority.server()) as upstream:
+        connection = await dialer(https(upstream), authority.file).dial()
+        assert connection.tls_version == "TLSv1.3"
+        assert connection.is_silent()
+        assert await asked(connection) == 200
+
+
+async def test_the_name_in_the_certificate_is_the_origins(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with raw_upstream(SAYS_OK, tls=authority.server("api.example")) as upstream:
+        resolve_by(Resolver("127.0.0.1"), monkeypatch)
+        assert await asked(await dialer(https(upstream, "api.example"), authority.file).dial()) == 200
+        error = await failure_of(dialer(https(upstream, "other.example"), authority.file))
+        assert type(error) is UpstreamTlsCertificate
+        assert "Hostname mismatch" in error.details["reason"]
+
+
+async def test_a_certificate_for_another_address_is_not_accepted(authority: Authority) -> None:
+    async with raw_upstream(SAYS_OK, tls=authority.server("127.0.0.9")) as upstream:
+        error = await failure_of(dialer(https(upstream), authority.file))
+    assert type(error) is UpstreamTlsCertificate
+    assert "IP address mismatch" in error.details["reason"]
+
+
+async def test_a_certificate_of_an_unknown_authority_is_not_accepted(authority: Authority) -> None:
+    async with raw_upstream(SAYS_OK, tls=authority.server()) as upstream:
+        error = await failure_of(dialer(https(upstream)))
+    assert type(error) is UpstreamTlsCertificate
+    assert "unable to get local issuer certificate" in error.details["reason"]
+
+
+async def test_an_expired_certificate_is_not_accepted(authority: Authority) -> None:
+    async with raw_upstream(SAYS_OK, tls=authority.server(expired=True)) as upstream:
+        error = await failure_of(dialer(https(upstream), authority.file))
+    assert type(error) is UpstreamTlsCertificate
+    assert "expired" in error.details["reason"]
+
+
+async def test_a_server_that_speaks_only_old_tls_is_refused(authority: Authority) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE_S)
+        # In a thread: asyncio's own server drops the alert that tells why.
+        serving = asyncio.create_task(asyncio.to_thread(authority.shake_hands_the_old_way, listener))
+        error = await failure_of(dialer(Origin("https", "127.0.0.1", listener.getsockname()[1]), authority.file))
+        await serving
+    assert type(error) is UpstreamTlsProtocol
+    assert "PROTOCOL_VERSION" in error.details["reason"]
+
+
+async def test_a_server_that_speaks_no_tls_is_refused(authority: Authority) -> None:
+    async def plain(peer: Peer) -> None:
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await peer.until_closed()
+
+    async with raw_upstream(plain) as upstream:
+        assert type(await failure_of(dialer(https(upstream), authority.file))) is UpstreamTlsProtocol
+        await until(lambda: upstream.ended == 1)
+
+
+async def test_a_handshake_that_breaks_off_is_a_failed_connection(authority: Authority) -> None:
+    async def resetting(peer: Peer) -> None:
+        await peer.exactly(1)
+        peer.reset()
+
+    async with raw_upstream(resetting) as upstream:
+        assert type(await failure_of(dialer(https(upstream), authority.file))) is UpstreamUnreachable
+
+
+async def test_the_handshake_counts_as_connecting(authority: Authority) -> None:
+    async with raw_upstream(SAYS_OK) as upstream:  # waits for a request that is none
+        error = await failure_of(dialer(https(upstream), authority.file, connect_timeout_s=0.1))
+        assert type(error) is UpstreamConnectTimeout
+        await until(lambda: upstream.ended == 1)
+
+
+async def test_a_dial_that_is_cancelled_leaves_nothing_open(authority: Authority) -> None:
+    async with raw_upstream(SAYS_OK) as upstream:
+        dialling = asyncio.create_task(dialer(https(upstream), authority.file).dial())
+        await until(lambda: upstream.accepted == 1)
+        dialling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await dialling
+        await until(lambda: upstream.ended == 1)
+
+
+def test_verification_cannot_be_weakened(authority: Authority) -> None:
+    for context in (make_tls_context(None), make_tls_context(authority.file)):
+        assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+        assert context.verify_mode == ssl.CERT_REQUIRED
+        assert context.check_hostname
+
+
+def test_a_ca_file_that_holds_no_certificate_is_an_error(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    for ca_file in (empty, tmp_path / "missing.pem"):
+        with pytest.raises(OSError):  # noqa: PT011 - an ssl.SSLError or a FileNotFoundError, as promised
+            make_tls_context(ca_file)

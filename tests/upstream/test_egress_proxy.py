@@ -1,0 +1,231 @@
+"""Through an egress proxy by CONNECT, against a scripted one."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from nanonets_proxy.core.addresses import EgressProxy, Origin
+from nanonets_proxy.errors import (
+    EgressProxyRefused,
+    UpstreamConnectTimeout,
+    UpstreamDnsFailed,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamTlsCertificate,
+    UpstreamUnreachable,
+)
+from nanonets_proxy.upstream.dial import Dialer, DialPolicy
+from support.authorities import Authority
+from support.eventually import until
+from support.raw_upstream import Peer, RawUpstream, Script, raw_upstream
+from support.upstream_rig import PATIENCE_S
+
+ACCEPTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+USERINFO = b"egress-user:egress-password"
+BASIC = b"Basic ZWdyZXNzLXVzZXI6ZWdyZXNzLXBhc3N3b3Jk"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+class Tunnel:
+    """A proxy that answers CONNECT with `reply` and then passes everything on to `port`."""
+
+    def __init__(self, port: int, reply: bytes = ACCEPTED) -> None:
+        self._port = port
+        self._reply = reply
+        self.head = b""
+
+    async def __call__(self, peer: Peer) -> None:
+        self.head = await peer.head()
+        for octet in self._reply:  # no reader may count on whole lines
+            await peer.send(bytes([octet]))
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+
+        async def upstream_to_peer() -> None:
+            while data := await reader.read(65536):
+                await peer.send(data)
+
+        back = asyncio.create_task(upstream_to_peer())
+        try:
+            while data := await peer.some():
+                writer.write(data)
+        finally:
+            back.cancel()
+            writer.close()
+
+
+def dialer(
+    proxy: RawUpstream,
+    host: str = "127.0.0.1",
+    port: int = 443,
+    *,
+    userinfo: bytes | None = USERINFO,
+    ca_file: Path | None = None,
+    connect_timeout_s: float = PATIENCE_S,
+) -> Dialer:
+    return Dialer(
+        DialPolicy(
+            Origin("https", host, port),
+            connect_timeout_s=connect_timeout_s,
+            idle_timeout_s=PATIENCE_S,
+            ca_file=ca_file,
+            egress_proxy=EgressProxy("127.0.0.1", proxy.port, userinfo),
+        )
+    )
+
+
+async def failure_of(made: Dialer) -> UpstreamError:
+    """The error, which shows nothing of the proxy's credentials, nor do its causes."""
+    with pytest.raises(UpstreamError) as caught:
+        await made.dial()
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert not any(secret in f"{error!r} {error} {vars(error)}" for secret in ("egress-", BASIC.decode()[6:]))
+        error = error.__cause__ or error.__context__
+    assert not caught.value.sent
+    return caught.value
+
+
+@pytest.mark.parametrize("reply", [ACCEPTED, b"HTTP/1.0 200 OK\r\nVia: proxy\r\n\r\n", b"HTTP/1.1 299 \r\n\r\n"])
+async def test_the_tunnel_carries_tls_to_the_upstream(reply: bytes, authority: Authority) -> None:
+    seen = b""
+
+    async def upstream_script(peer: Peer) -> None:
+        nonlocal seen
+        seen = await peer.head()
+        await peer.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await peer.until_closed()
+
+    async with raw_upstream(upstream_script, tls=authority.server()) as upstream:
+        tunnel = Tunnel(upstream.port, reply)
+        async with raw_upstream(tunnel) as proxy:
+            connection = await dialer(proxy, port=upstream.port, ca_file=authority.file).dial()
+            assert connection.tls_version == "TLSv1.3"
+            connection.start(is_head=False)
+            connection.write(b"GET / HTTP/1.1\r\nHost: upstream\r\n\r\n")
+            connection.finish_request(PATIENCE_S)
+            assert (await connection.head()).status == 204
+            connection.close()
+            await until(lambda: proxy.ended == upstream.ended == 1)
+        where = b"127.0.0.1:%d" % upstream.port
+    assert tunnel.head == b"\r\n".join(
+        [b"CONNECT %b HTTP/1.1" % where, b"Host: " + where, b"Proxy-Authorization: " + BASIC, b"", b""]
+    )
+    assert seen == b"GET / HTTP/1.1\r\nHost: upstream\r\n\r\n"  # the proxy's credentials stayed outside
+
+
+async def test_the_upstreams_certificate_is_verified_inside_the_tunnel(authority: Authority) -> None:
+    async with (
+        raw_upstream(answers_nothing, tls=authority.server("127.0.0.9")) as upstream,
+        raw_upstream(Tunnel(upstream.port)) as proxy,
+    ):
+        error = await failure_of(dialer(proxy, port=upstream.port, ca_file=authority.file))
+        await until(lambda: proxy.ended == 1)
+    assert type(error) is UpstreamTlsCertificate
+
+
+async def answers_nothing(peer: Peer) -> None:
+    await peer.until_closed()
+
+
+@pytest.mark.parametrize(
+    ("host", "line"),
+    [
+        ("api.example", b"CONNECT api.example:443 HTTP/1.1\r\n"),  # never resolved on our side
+        ("2001:db8::1", b"CONNECT [2001:db8::1]:443 HTTP/1.1\r\n"),
+    ],
+)
+async def test_without_a_user_there_is_no_credential(host: str, line: bytes) -> None:
+    heads: list[bytes] = []
+
+    async def refuse(peer: Peer) -> None:
+        heads.append(await peer.head())
+        await peer.send(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+
+    async with raw_upstream(refuse) as proxy:
+        await failure_of(dialer(proxy, host, userinfo=None))
+    assert heads == [line + b"Host: " + line[8:-11] + b"\r\n\r\n"]
+
+
+@pytest.mark.parametrize("status", [407, 403, 502, 100, 301])
+async def test_a_refusal_tells_the_proxys_status(status: int) -> None:
+    async def refuse(peer: Peer) -> None:
+        request = await peer.head()
+        await peer.send(b"HTTP/1.1 %d Sorry\r\nX-Echo: %b\r\n\r\n" % (status, request.split(b"\r\n")[2]))
+
+    async with raw_upstream(refuse) as proxy:
+        error = await failure_of(dialer(proxy))
+    assert type(error) is EgressProxyRefused
+    assert error.details == {"received_status": status}
+
+
+def says(reply: bytes) -> Script:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(reply)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        b"HTTP/1.1 2x0 OK\r\n\r\n",
+        b"HTTP/1.1 \n\r \r\n\r\n",
+        b"HTTP/2 200\r\n\r\n",
+        b"HTTP/1.1 2000 OK\r\n\r\n",
+    ],
+)
+async def test_rubbish_from_the_proxy_is_called_so(reply: bytes) -> None:
+    async with raw_upstream(says(reply)) as proxy:
+        error = await failure_of(dialer(proxy))
+    assert type(error) is EgressProxyRefused
+    assert "rubbish" in error.message
+    assert error.details == {}
+
+
+async def test_an_endless_head_is_rubbish_too() -> None:
+    async def babble(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\nA: " + b"x" * 20_000)
+        await peer.until_closed()
+
+    async with raw_upstream(babble) as proxy:
+        assert type(await failure_of(dialer(proxy))) is EgressProxyRefused
+
+
+async def test_a_proxy_that_resets_is_a_failed_connection() -> None:
+    async def resetting(peer: Peer) -> None:
+        await peer.head()
+        peer.reset()
+
+    async with raw_upstream(resetting) as proxy:
+        assert type(await failure_of(dialer(proxy))) is UpstreamUnreachable
+
+
+async def test_a_proxy_that_stays_silent_runs_into_the_time_limit() -> None:
+    async with raw_upstream(answers_nothing) as proxy:
+        assert type(await failure_of(dialer(proxy, connect_timeout_s=0.1))) is UpstreamConnectTimeout
+        await until(lambda: proxy.ended == 1)
+
+
+async def test_a_proxy_that_is_not_there_refuses() -> None:
+    async with raw_upstream(answers_nothing) as proxy:
+        pass
+    assert type(await failure_of(dialer(proxy))) is UpstreamRefused
+
+
+async def test_a_proxy_whose_name_does_not_resolve_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def getaddrinfo(*_: object, **__: object) -> None:
+        raise OSError("not known")
+
+    async with raw_upstream(answers_nothing) as proxy:
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+        assert type(await failure_of(dialer(proxy))) is UpstreamDnsFailed
