@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-stores bench-rotation check format config lock clean test-system
+.PHONY: help run test test-stores bench-rotation bench-gate bench-gate-sockets check format config lock clean test-system
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -71,6 +71,12 @@ lock: ## Resolve the dependencies anew (needs `uv`)
 	$(RESOLVE) --group build --output-file requirements/build.txt
 	$(RESOLVE) --group system --output-file requirements/system.txt
 	$(RESOLVE) pyproject.toml --group stores --output-file requirements/stores.txt
+
+bench-gate: $(VENV)/dev.stamp ## Compare the gate with other policies, in virtual time
+	PYTHONPATH=bench $(BIN)/python -m simulator
+
+bench-gate-sockets: $(VENV)/dev.stamp ## The same with real sockets, against the sandbox
+	PYTHONPATH=bench:tests $(BIN)/python -m sockets
 
 clean: ## Remove what was made
 	rm -rf $(VENV) .venv-system .system dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
