@@ -38,7 +38,7 @@ run: $(VENV)/run.stamp ## Serve on 127.0.0.1:8080: the real API if NANONETS_API_
 	  PYTHONPATH=proxy exec $(BIN)/python -m nanonets_proxy serve $$sandbox $(ARGS)
 
 test: $(VENV)/dev.stamp ## Run the tests (PYTEST_ARGS adds options)
-	$(BIN)/python -m pytest -m "not system" --cov --cov-report=term $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not system" --numprocesses auto --maxprocesses 4 --cov --cov-report=term $(PYTEST_ARGS)
 	@$(BIN)/coverage report --include="*/nanonets_proxy/core/*,*/nanonets_proxy/errors.py" --fail-under=100 \
 	  >/dev/null || { echo "make: the core's branch coverage is below 100 %" >&2; exit 1; }
 

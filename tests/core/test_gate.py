@@ -550,3 +550,14 @@ def test_ten_thousand_wait_and_all_are_served_in_order() -> None:
         shell.settle(permits, Outcome.SERVED)
         permits = shell.poll()
     assert order == tickets
+
+
+def test_one_caller_cannot_fill_the_queue_for_the_others() -> None:
+    gate = Gate(GatePolicy(max_in_flight=1, max_waiting=100, max_waiting_per_lane=2), lambda: 0.0)
+    for _ in range(2):
+        assert gate.enqueue(Ticket("account", NEVER_S, lane="busy"), 0.0) is None
+    refusal = gate.enqueue(Ticket("account", NEVER_S, lane="busy"), 0.0)
+    assert refusal is not None
+    assert refusal.reason is Reason.LANE_FULL
+    assert refusal.retry_after_s >= LEAST_RETRY_AFTER_S
+    assert gate.enqueue(Ticket("account", NEVER_S, lane="quiet"), 0.0) is None
