@@ -1,8 +1,8 @@
 """The boundary, put together from the settings: guard, door, and the files that they are read from."""
 
 from nanonets_proxy.core.budget import Budget, BudgetRule
+from nanonets_proxy.core.call_policy import Policy, Rule
 from nanonets_proxy.core.guard import Guard, GuardPolicy
-from nanonets_proxy.core.policy import Policy, Rule
 from nanonets_proxy.downstream.door import Door, DoorPolicy
 from nanonets_proxy.downstream.tls import ListenerTls
 from nanonets_proxy.keys.watched import WatchedFile, read_caller_tokens

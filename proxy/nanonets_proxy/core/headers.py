@@ -64,6 +64,7 @@ class RequestHead:
     credentials: bytes | None = None
     is_preflight: bool = False
     prefer: list[bytes] = field(default_factory=list)
+    priority: list[bytes] = field(default_factory=list)
     upgrade: bool = False
     expect_continue: bool = False
     body_length: int | None = 0
@@ -120,6 +121,8 @@ def read_request_head(
                 head.origin = value
             case b"prefer":
                 head.prefer.append(value)
+            case b"priority":
+                head.priority.append(value)
             case b"sec-fetch-site":
                 head.sec_fetch_site = value
             case b"x-request-id":

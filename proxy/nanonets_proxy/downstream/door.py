@@ -10,8 +10,8 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from nanonets_proxy.core.budget import Budget
+from nanonets_proxy.core.call_policy import Policy
 from nanonets_proxy.core.callers import CallerTable, CallerToken, token_in
-from nanonets_proxy.core.policy import Policy
 from nanonets_proxy.core.target import loggable
 from nanonets_proxy.downstream.peers import Peer
 from nanonets_proxy.errors import BudgetUsedUp, ForbiddenByPolicy, UnknownCaller

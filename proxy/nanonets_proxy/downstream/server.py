@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from nanonets_proxy.downstream.connections import REFUSAL, ConnectionLimits, ConnectionPolicy
 from nanonets_proxy.downstream.handler import Handler
 from nanonets_proxy.downstream.peers import UNKNOWN, Peer, hung_up, peer_of, reset
+from nanonets_proxy.downstream.valve import Valve
 from nanonets_proxy.errors import BadRequest, InternalError, ProxyError
 
 # Field and target lengths as common servers have them; more fields than any real client sends.
@@ -25,13 +26,14 @@ _TURNS_TO_HANDLER: Final = 3
 class CallerConnection(web.RequestHandler):
     """One caller's connection; knows its peer from the start, and answers malformed requests in our shape."""
 
-    __slots__ = ("_on_malformed", "peer", "under_way")
+    __slots__ = ("_on_malformed", "peer", "under_way", "valve")
 
     def __init__(self, server: "CallerServer", **options: Any) -> None:
         super().__init__(server, **options)
         self._on_malformed = server.on_malformed
         self.under_way: web.BaseRequest | None = None
         self.peer = UNKNOWN
+        self.valve = Valve(self)
 
     @property
     def is_idle(self) -> bool:
@@ -41,6 +43,16 @@ class CallerConnection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.peer = peer_of(transport)
         super().connection_made(transport)
+
+    @property
+    def has_request(self) -> bool:
+        """Whether one is handled, or is about to be: not what the parser refused, which nobody reads on."""
+        return self.under_way is not None or any(not isinstance(message, _ErrInfo) for message, _ in self._messages)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether none of aiohttp's buffers holds the reading back."""
+        return not self._reading_paused and not self._buffer_paused
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -102,8 +114,8 @@ class CallerServer(web.Server):
             read_bufsize=_READ_BUFFER_BYTES,
         )
 
-    def __call__(self) -> CallerConnection:
-        return CallerConnection(self, loop=self._loop, **self._kwargs)
+    def __call__(self) -> Valve:  # type: ignore[override]  # aiohttp's own protocol stands behind it
+        return CallerConnection(self, loop=self._loop, **self._kwargs).valve
 
     @property
     def open_connections(self) -> int:
@@ -120,6 +132,7 @@ class CallerServer(web.Server):
             return response
         finally:
             connection.under_way = None
+            connection.valve.narrow()
             self._busy -= 1
             self._note_end()
 

@@ -6,8 +6,8 @@ from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_settings import NoDecode
 
 from nanonets_proxy.core.budget import BudgetRule
+from nanonets_proxy.core.call_policy import Rule
 from nanonets_proxy.core.callers import CallerTable, CallerToken
-from nanonets_proxy.core.policy import Rule
 from nanonets_proxy.settings.fields import LIST_SCHEMA, each, strings
 from nanonets_proxy.settings.quantities import Metavar
 

@@ -18,6 +18,7 @@ def contradictions(
         yield from _callers(loaded, prefix)
         source = loaded.sources["listen"]
         yield from _addresses(f"{prefix}listen", loaded.settings.listen, loaded, source, places, or_tokens=True)
+        yield from _state_file(f"{prefix}state_file", loaded, places)
     if process.settings.sandbox and environments[0][0]:
         yield f"sandbox: does not go with environments ({process.sources['sandbox']})"
     admin = process.settings.admin_listen
@@ -79,6 +80,16 @@ def _callers(loaded: Loaded[Settings], prefix: str) -> Iterator[str]:
         yield f"{prefix}policy_dry_run: there is no policy to try ({sources['policy_dry_run']})"
     if settings.upstream_pins and not settings.upstream.tls:
         yield f"{prefix}upstream_pins: are for an https upstream only ({sources['upstream_pins']})"
+
+
+def _state_file(name: str, loaded: Loaded[Settings], places: dict[Listener | str, str]) -> Iterator[str]:
+    """What one environment learned is not for another: each overwrites the file."""
+    path = loaded.settings.state_file
+    if path is None:
+        return
+    if str(path) in places:
+        yield f"{name}: {path} is taken already by {places[str(path)]}"
+    places[str(path)] = f"{name} ({loaded.sources['state_file']})"
 
 
 def _place(address: Listener) -> Listener | str | None:

@@ -20,10 +20,12 @@ from nanonets_proxy.core.addresses import (
     parse_origin,
 )
 from nanonets_proxy.core.api_key import ApiKey, KeyUnusable
+from nanonets_proxy.core.preset import Preset
 from nanonets_proxy.core.public_key import parse_pin
 from nanonets_proxy.core.scopes import ScopeRule
 from nanonets_proxy.settings.quantities import Metavar
 
+_WEIGHT = re.compile(r"[1-9][0-9]{0,2}|1000", re.ASCII)
 # RFC 9110 §5.6.2
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 
@@ -86,6 +88,17 @@ def _scope_rule(item: str) -> str:
 def _pin(item: str) -> str:
     parse_pin(item)
     return item
+
+
+def _known_limit(item: str) -> str:
+    return str(Preset.parse(item))
+
+
+def _lane_weight(item: str) -> tuple[str, int]:
+    name, equals, number = item.rpartition("=")
+    if not equals or not name.strip() or not _WEIGHT.fullmatch(number.strip()):
+        raise ValueError(f"{item!r} does not read NAME=NUMBER, such as 10.0.0.7=4, with a number from 1 to 1000")
+    return name.strip(), int(number)
 
 
 def _sandbox_key(item: str) -> str:
@@ -203,6 +216,22 @@ PublicKeyPins: TypeAlias = Annotated[
     WithJsonSchema(LIST_SCHEMA),
     NoDecode,
     Metavar("PIN"),
+]
+Limits: TypeAlias = Annotated[
+    tuple[str, ...],
+    PlainValidator(each(_known_limit)),
+    PlainSerializer(strings, return_type=list[str]),
+    WithJsonSchema(LIST_SCHEMA),
+    NoDecode,
+    Metavar("LIMIT"),
+]
+LaneWeights: TypeAlias = Annotated[
+    tuple[tuple[str, int], ...],
+    PlainValidator(each(_lane_weight)),
+    PlainSerializer(lambda value: [f"{name}={weight}" for name, weight in value], return_type=list[str]),
+    WithJsonSchema(LIST_SCHEMA),
+    NoDecode,
+    Metavar("WEIGHT"),
 ]
 SandboxKeys: TypeAlias = Annotated[
     tuple[str, ...],

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.policy import AMBIGUOUS, NOT_ALLOWED, OVERRIDES, READ_ONLY, Policy, Rule, read_path
+from nanonets_proxy.core.call_policy import AMBIGUOUS, NOT_ALLOWED, OVERRIDES, READ_ONLY, Policy, Rule, read_path
 
 
 def policy(*rules: str, read_only: bool = False) -> Policy:
