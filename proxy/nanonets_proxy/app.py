@@ -20,7 +20,7 @@ import structlog
 from aiohttp import web
 
 from nanonets_proxy.admin.server import create_admin_app
-from nanonets_proxy.boundary import make_door, make_guard, watched_files
+from nanonets_proxy.boundary import loosened, make_door, make_guard, watched_files
 from nanonets_proxy.core.addresses import Origin
 from nanonets_proxy.core.gate import Gate, GatePolicy
 from nanonets_proxy.core.key_records import FoundKey
@@ -138,6 +138,8 @@ class Proxy:
         return self._sockets
 
     async def start(self) -> None:
+        for setting, value in loosened(self._settings).items():
+            self._log.warning("boundary_loosened", setting=setting, value=value)
         self.keeper.start()
         for file in self._watched:
             file.start()

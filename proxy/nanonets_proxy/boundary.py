@@ -49,3 +49,15 @@ def watched_files(settings: Settings, door: Door | None, tls: ListenerTls | None
         pem = (settings.tls_cert, settings.tls_key, settings.tls_client_ca)
         files += [WatchedFile(path, tls.reload) for path in dict.fromkeys(filter(None, pem))]
     return files
+
+
+def loosened(settings: Settings) -> dict[str, str]:
+    """The settings that let more in, or out, than the default, with their values: for the log."""
+    found = {
+        "listen": ", ".join(str(item) for item in settings.listen if not item.is_local),
+        "allow_from": ", ".join(map(str, settings.allow_from)),
+        "allowed_hosts": ", ".join(settings.allowed_hosts),
+        "upstream_private": "true" if settings.upstream_private else "",
+        "policy_dry_run": "true" if settings.policy_dry_run else "",
+    }
+    return {name: value for name, value in found.items() if value}
