@@ -69,7 +69,9 @@ class Proxy:
             metrics=self._metrics,
         )
         self._handler = Handler(_handler_policy(settings), services, loop)
-        self._server = CallerServer(self._handler, keep_alive_s=settings.keep_alive)
+        self._server = CallerServer(
+            self._handler, keep_alive_s=settings.keep_alive, head_timeout_s=settings.head_timeout
+        )
         self._admin = web.AppRunner(
             create_admin_app(self._guard, self._metrics, self._not_ready_reason), access_log=None
         )

@@ -35,7 +35,7 @@ from nanonets_proxy.downstream.answers import answer
 from nanonets_proxy.downstream.call import Call
 from nanonets_proxy.downstream.caller_body import CallerBody
 from nanonets_proxy.downstream.peers import Peer, has_hung_up
-from nanonets_proxy.downstream.relay import RelayedResponse
+from nanonets_proxy.downstream.relay import CallerStalled, RelayedResponse
 from nanonets_proxy.downstream.throttle import read_throttle
 from nanonets_proxy.downstream.waiting import WaitingRoom
 from nanonets_proxy.errors import InternalError, ProxyError, VersionNotSupported
@@ -109,9 +109,9 @@ class Handler:
             await self._handle(request, peer, call, response)
         except ProxyError as error:
             return self._refuse(error, request, call, response)
-        except (ConnectionError, asyncio.CancelledError):
+        except (ConnectionError, asyncio.CancelledError) as error:
             call.code, call.error = "caller_gone", "The caller hung up."
-            if response.began:
+            if response.began or isinstance(error, CallerStalled):
                 response.abort()  # one that takes nothing any more would keep its connection half closed for ever
             raise
         except Exception:  # noqa: BLE001 - the border: whatever went wrong, the caller gets an answer
@@ -142,12 +142,14 @@ class Handler:
         own = answer(error, call.ensure_request_id())
         if not request.content.is_eof():
             own.force_close()  # who waits for 100-continue sends no body now, whose end could not be found
-        call.sent_bytes = len(own.body) if isinstance(own.body, bytes) else 0
+        call.sent_bytes = 0 if request.method == "HEAD" else len(own.sent)
         return own
 
     async def _handle(self, request: web.BaseRequest, peer: Peer, call: Call, response: RelayedResponse) -> None:
         services = self._services
         services.guard.check_peer(peer.address)
+        if request.protocol.writing_paused:
+            await response.drain()  # who pipelines without reading must not have its answers pile up here
         if request.version not in (HttpVersion11, HttpVersion10):
             raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         head = read_request_head(request.raw_headers, caller_header=self._caller_header)
@@ -235,7 +237,9 @@ class Handler:
             authorization=key.authorization(),
             via=self._via,
         )
-        return UpstreamRequest(method, lines, passage.body, head.expect_continue)
+        return UpstreamRequest(
+            method, lines, passage.body, head.expect_continue, on_interim=passage.response.send_interim
+        )
 
     async def _relay(self, passage: Passage, exchange: Exchange, begun: bytes, hint: Hint | None) -> None:
         call, head, request = passage.call, exchange.head, passage.request

@@ -5,6 +5,7 @@ server sees it, so that the server's steps have nothing left to do.
 """
 
 import asyncio
+from typing import Final
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
@@ -13,6 +14,8 @@ from nanonets_proxy.core.headers import Extras, downstream_head, trailer_section
 from nanonets_proxy.downstream.peers import reset
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.reply import ResponseHead
+
+_NO_EXTRAS: Final = Extras(lines=(), request_id=None, upstream_origin=b"", own_origin=b"")
 
 
 class CallerStalled(ConnectionError):
@@ -61,8 +64,15 @@ class RelayedResponse(web.StreamResponse):
         while data := await connection.read():
             self._write(self._framed(data, chunked))
             if request.protocol.writing_paused:
-                await self._drain()
+                await self.drain()
         self._write(self._end(connection, chunked))
+
+    def send_interim(self, head: ResponseHead) -> None:
+        """A 1xx on its way (RFC 9110 §15.2); an HTTP/1.0 caller would take it for the answer."""
+        transport = self._request.transport
+        if self.began or self._request.version < HttpVersion11 or transport is None or transport.is_closing():
+            return
+        transport.write(downstream_head(head.status, head.reason, head.headers, extras=_NO_EXTRAS, framing=b""))
 
     def force_close(self) -> None:
         """Nothing follows this answer on its connection."""
@@ -103,7 +113,8 @@ class RelayedResponse(web.StreamResponse):
         if data:
             transport.write(data)
 
-    async def _drain(self) -> None:
+    async def drain(self) -> None:
+        """Waits until the caller has taken most of it. Raises CallerStalled; `abort` has to follow."""
         try:
             async with asyncio.timeout(self._idle_timeout_s):
                 await self._request.writer.drain()

@@ -3,16 +3,26 @@
 import asyncio
 from typing import Any, Final, cast
 
-from aiohttp import StreamReader, web
+from aiohttp import EMPTY_PAYLOAD, StreamReader, web
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.web_protocol import _ErrInfo
 
 from nanonets_proxy.downstream.handler import Handler
 from nanonets_proxy.downstream.peers import UNKNOWN, Peer, hung_up, peer_of, reset
-from nanonets_proxy.errors import BadRequest, InternalError, ProxyError
+from nanonets_proxy.errors import (
+    BadRequest,
+    CallerTooSlow,
+    HeadTooLarge,
+    InternalError,
+    ProxyError,
+    TargetTooLong,
+)
 
-# Field and target lengths as common servers have them; more fields than any real client sends.
-_MAX_LINE_BYTES: Final = 8190
+# RFC 9112 §3 wants at least 8000 octets of request line; the two limits differ, since the parser's error
+# names nothing but the limit. All fields together have as much room as common servers give.
+_MAX_TARGET_BYTES: Final = 12 * 1024
 _MAX_FIELD_BYTES: Final = 16 * 1024
+_MAX_HEAD_BYTES: Final = 64 * 1024
 _READ_BUFFER_BYTES: Final = 64 * 1024
 # Half of the second within which a hung-up caller's upstream request has to end.
 _HANG_UP_LOOK_S: Final = 0.5
@@ -21,13 +31,30 @@ _TURNS_TO_HANDLER: Final = 3
 
 
 class CallerConnection(web.RequestHandler):
-    """One caller's connection; knows its peer from the start, and answers malformed requests in our shape."""
+    """One caller's connection; knows its peer from the start, and answers malformed requests in our shape.
 
-    __slots__ = ("_on_malformed", "peer", "under_way")
+    A head that began has to be complete within `head_timeout_s`, and within `_MAX_HEAD_BYTES`.
+    """
 
-    def __init__(self, server: "CallerServer", **options: Any) -> None:
+    __slots__ = (
+        "_head_bytes",
+        "_head_timeout_s",
+        "_head_timer",
+        "_on_malformed",
+        "_payload",
+        "_refused",
+        "peer",
+        "under_way",
+    )
+
+    def __init__(self, server: "CallerServer", *, head_timeout_s: float, **options: Any) -> None:
         super().__init__(server, **options)
         self._on_malformed = server.on_malformed
+        self._head_timeout_s = head_timeout_s
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._payload: StreamReader = EMPTY_PAYLOAD  # of the request that came last
+        self._refused = False
         self.under_way: web.BaseRequest | None = None
         self.peer = UNKNOWN
 
@@ -35,10 +62,52 @@ class CallerConnection(web.RequestHandler):
         self.peer = peer_of(transport)
         super().connection_made(transport)
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._end_head()
+        super().connection_lost(exc)
+
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        in_body = not self._payload.is_eof()
+        seen = self._request_count
         super().data_received(data)
-        if self.under_way is not None and self._messages and isinstance(self._messages[-1][0], _ErrInfo):
-            self._break_body(self.under_way.content)
+        if self._request_count != seen:
+            self._on_messages(self._head_bytes + len(data))
+        elif data and not in_body:
+            self._on_piece_of_head(len(data))
+
+    def _on_messages(self, count: int) -> None:
+        self._end_head()
+        message, self._payload = self._messages[-1]
+        if isinstance(message, _ErrInfo):
+            if self.under_way is not None:
+                self._break_body(self.under_way.content)
+        elif count > _MAX_HEAD_BYTES and _size_of(message) > _MAX_HEAD_BYTES:
+            self._messages.pop()
+            self._refuse(HeadTooLarge("The request's header section is too large."))
+
+    def _on_piece_of_head(self, count: int) -> None:
+        self._head_bytes += count
+        if self._head_bytes > _MAX_HEAD_BYTES:
+            self._refuse(HeadTooLarge("The request's header section is too large."))
+        elif self._head_timer is None:
+            late = CallerTooSlow("The request's header section did not come in time.")
+            self._head_timer = self._loop.call_later(self._head_timeout_s, self._refuse, late)
+
+    def _end_head(self) -> None:
+        self._head_bytes = 0
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, error: ProxyError) -> None:
+        """Answers with `error` behind what is under way, and takes nothing more from this connection."""
+        self._refused = True
+        self._end_head()
+        self._messages.append((_ErrInfo(error.status, error, error.message), EMPTY_PAYLOAD))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _break_body(self, body: StreamReader) -> None:
         """aiohttp queues a malformed chunk as the next request, while this one's body goes on without an end."""
@@ -50,21 +119,41 @@ class CallerConnection(web.RequestHandler):
         self,
         request: web.BaseRequest,
         status: int = 500,
-        exc: BaseException | None = None,  # noqa: ARG002 - aiohttp's signature
+        exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - may quote the request, so it is not passed on
     ) -> web.StreamResponse:
         """The parser's refusals; the handler itself lets no error out."""
-        malformed = BadRequest("The request is not valid HTTP.")
-        return self._on_malformed(
-            request, self.peer, malformed if status < 500 else InternalError("The proxy failed.")
-        )
+        failed = InternalError("The proxy failed.")
+        return self._on_malformed(request, self.peer, failed if status >= 500 else _refusal(exc))
+
+
+def _refusal(error: BaseException | None) -> ProxyError:
+    """Our error for the parser's."""
+    match error:
+        case ProxyError():
+            return error
+        case LineTooLong(args=(_, limit, *_)) if limit == _MAX_TARGET_BYTES:
+            return TargetTooLong("The request target is too long.")
+        case LineTooLong():
+            return HeadTooLarge("A header field of the request is too large.")
+        case BadHttpMessage(message=message) if message.startswith("Too many headers"):
+            return HeadTooLarge("The request has too many header fields.")
+        case _:
+            return BadRequest("The request is not valid HTTP.")
+
+
+def _size_of(message: Any) -> int:
+    """Octets of a request line and its fields, as they were sent but for optional space."""
+    fields = sum(len(name) + len(value) + 4 for name, value in message.raw_headers)
+    return len(message.method) + len(message.path) + 12 + fields
 
 
 class CallerServer(web.Server):
     """Makes a CallerConnection for each connection."""
 
-    def __init__(self, handler: Handler, *, keep_alive_s: float) -> None:
+    def __init__(self, handler: Handler, *, keep_alive_s: float, head_timeout_s: float) -> None:
         self._handler = handler
+        self._head_timeout_s = head_timeout_s
         self._open = 0
         self._busy = 0
         self._all_ended = asyncio.Event()
@@ -77,13 +166,13 @@ class CallerServer(web.Server):
             keepalive_timeout=keep_alive_s,
             access_log=None,
             auto_decompress=False,
-            max_line_size=_MAX_LINE_BYTES,
+            max_line_size=_MAX_TARGET_BYTES,
             max_field_size=_MAX_FIELD_BYTES,
             read_bufsize=_READ_BUFFER_BYTES,
         )
 
     def __call__(self) -> CallerConnection:
-        return CallerConnection(self, loop=self._loop, **self._kwargs)
+        return CallerConnection(self, head_timeout_s=self._head_timeout_s, loop=self._loop, **self._kwargs)
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast("CallerConnection", request.protocol)

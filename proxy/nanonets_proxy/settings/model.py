@@ -98,6 +98,9 @@ class Settings(ProgramSettings):
         "Empty: the source address.",
     )
     keep_alive: Duration = Field(3630.0, description="How long a caller's idle connection stays open.")
+    head_timeout: Duration = Field(
+        30.0, description="Longest time from the first byte of a request to the end of its header section."
+    )
 
     upstream: UpstreamOrigin = Field(
         Origin("https", "app.nanonets.com", 443),

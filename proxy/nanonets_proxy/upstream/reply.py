@@ -2,18 +2,20 @@
 
 States and transitions:
 
-    HEAD   no final head yet; 1xx are passed over
+    HEAD   no final head yet; a 1xx is told and passed over
       final head                                      -> BODY (DONE for HEAD, 204, 304)
     BODY   the body is coming
       last byte, or the connection's end if that      -> DONE
       is what delimits the body
     DONE   complete; whatever follows is a protocol error of the peer and spoils the connection, not the answer
 
+A 100 is told to nobody: whoever waits for it asks for `informational`.
 `feed()` and `end_of_input()` raise an UpstreamError where the answer is broken; it must not be fed again.
 """
 
 import enum
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import httptools
@@ -64,11 +66,12 @@ class Reply:
         "head",
         "informational",
         "keep_alive",
+        "on_interim",
         "stage",
         "trailers",
     )
 
-    def __init__(self, *, is_head: bool) -> None:
+    def __init__(self, *, is_head: bool, on_interim: Callable[[ResponseHead], None] | None = None) -> None:
         self._is_head = is_head
         self._parser = httptools.HttpResponseParser(self)
         self._overhead_bytes = 0  # since the last byte of body
@@ -79,6 +82,7 @@ class Reply:
         self.head = ResponseHead()
         self.informational = 0
         self.keep_alive = False
+        self.on_interim = on_interim
         self.stage = Stage.HEAD
         self.trailers: list[tuple[bytes, bytes]] = []
 
@@ -145,7 +149,10 @@ class Reply:
             return  # still in HEAD: a head that cannot be trusted is not shown
         if status < 200:
             self.informational += 1
-            self.head = ResponseHead()
+            head, self.head = self.head, ResponseHead()
+            head.status = status
+            if status > 101 and self.on_interim is not None:
+                self.on_interim(head)
             return
         head = self.head
         head.status = status
