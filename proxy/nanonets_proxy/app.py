@@ -18,6 +18,7 @@ from nanonets_proxy.core.addresses import Origin
 from nanonets_proxy.core.api_key import ApiKey
 from nanonets_proxy.core.gate import Gate, GatePolicy
 from nanonets_proxy.core.guard import Guard, GuardPolicy
+from nanonets_proxy.core.retry import Retries, RetryPolicy
 from nanonets_proxy.core.scopes import ScopeRule, ScopeTable
 from nanonets_proxy.downstream.handler import Handler, HandlerPolicy, Services
 from nanonets_proxy.downstream.listeners import ListenFailed, close_sockets, describe, open_sockets, remove_file
@@ -56,6 +57,7 @@ class Proxy:
         # Clients with a proxy variable keep the upstream's own name in Host; no stranger can register it.
         self._guard = Guard(GuardPolicy(settings.allow_from, (*settings.allowed_hosts, origin.host)))
         self._metrics = Metrics(self._read_gauges)
+        retries = RetryPolicy(settings.retries, settings.retry_backoff, settings.retry_budget)
         services = Services(
             origin=origin,
             guard=self._guard,
@@ -66,6 +68,7 @@ class Proxy:
                 self._pool, first_byte_timeout_s=settings.first_byte_timeout, on_retry=self._metrics.retries.inc
             ),
             current_key=lambda: self.key,
+            retries=Retries(retries, random.random),
             metrics=self._metrics,
         )
         self._handler = Handler(_handler_policy(settings), services, loop)

@@ -4,6 +4,7 @@
             -> waiting    a ticket at the gate        may end: queue full, deadline, shutdown, hang-up
             -> admitted   a permit, the upstream has it
                  429, body can be sent again          back to waiting, at its old place
+                 a passing failure, may be repeated   back to waiting after a pause (core/retry.py)
                  429 otherwise, any other answer      relaying
                  no answer                            answered with the upstream error
             -> relaying   head sent; from here on an error can only reset the connection
@@ -27,6 +28,7 @@ from nanonets_proxy.core.gate import Outcome
 from nanonets_proxy.core.guard import Guard
 from nanonets_proxy.core.headers import Extras, RequestHead, read_request_head, upstream_head
 from nanonets_proxy.core.prefer import wait_s
+from nanonets_proxy.core.retry import Retries
 from nanonets_proxy.core.retry_after import Hint
 from nanonets_proxy.core.scopes import ScopeTable
 from nanonets_proxy.core.target import origin_form
@@ -36,9 +38,10 @@ from nanonets_proxy.downstream.call import Call
 from nanonets_proxy.downstream.caller_body import CallerBody
 from nanonets_proxy.downstream.peers import Peer, has_hung_up
 from nanonets_proxy.downstream.relay import CallerStalled, RelayedResponse
+from nanonets_proxy.downstream.retrying import Retrying
 from nanonets_proxy.downstream.throttle import read_throttle
 from nanonets_proxy.downstream.waiting import WaitingRoom
-from nanonets_proxy.errors import InternalError, ProxyError, VersionNotSupported
+from nanonets_proxy.errors import InternalError, ProxyError, UpstreamError, VersionNotSupported
 from nanonets_proxy.telemetry.metrics import Metrics
 from nanonets_proxy.upstream.body import BodyStore, RequestBody
 from nanonets_proxy.upstream.client import Exchange, UpstreamClient, UpstreamRequest
@@ -71,6 +74,7 @@ class Services:
     store: BodyStore
     client: UpstreamClient
     current_key: Callable[[], ApiKey]
+    retries: Retries
     metrics: Metrics
 
 
@@ -83,6 +87,7 @@ class Passage:
     response: RelayedResponse
     head: RequestHead
     target: str
+    retrying: Retrying
     body: RequestBody | None = None
 
 
@@ -161,7 +166,9 @@ class Handler:
         services.guard.check_origin(head.origin, head.sec_fetch_site, host)
         call.scope = services.scopes.classify(request.method, target)
 
-        passage = Passage(request, call, response, head, target)
+        services.retries.note_request()
+        retrying = Retrying(services.retries, services.metrics.retries.inc)
+        passage = Passage(request, call, response, head, target, retrying)
         if head.body_length == 0:
             await self._until_relayed(passage)
             return
@@ -191,12 +198,15 @@ class Handler:
                 permit = await self._services.room.admit(ticket, now_s)
             finally:
                 passage.call.queue_s += perf_counter() - waits_since_s
+            attempt_began_s = perf_counter()
             relayed = await self._attempt(passage, permit)
+            await passage.retrying.pause(attempt_began_s)
             now_s = self._loop.time()
 
     async def _attempt(self, passage: Passage, permit: Permit) -> bool:
         """Uses up one permit; False where the request has to wait for another."""
         services, call, transport = self._services, passage.call, passage.request.transport
+        deadline_s = permit.ticket.deadline_s
         outcome, retry_after_s = Outcome.UNUSED, None
         exchange: Exchange | None = None
         try:
@@ -206,8 +216,15 @@ class Handler:
             call.attempts += 1
             outcome = Outcome.FAILED
             started_s = perf_counter()
-            exchange = await services.client.begin(outgoing)
+            try:
+                exchange = await services.client.begin(outgoing)
+            except UpstreamError as error:
+                if passage.retrying.wants(error, outgoing, deadline_s - self._loop.time()):
+                    return False
+                raise
             call.upstream_s = perf_counter() - started_s
+            if passage.retrying.wants(exchange.head, outgoing, deadline_s - self._loop.time()):
+                return False
             outcome = _outcome_of(exchange.head.status)
             begun, hint = b"", None
             if outcome is Outcome.THROTTLED:
@@ -247,7 +264,9 @@ class Handler:
         lines = []
         if self._policy.server_timing:
             timing = b"Server-Timing: queue;dur=%.1f, upstream;dur=%.1f"
-            lines.append(timing % (call.queue_s * 1000, (call.upstream_s or 0.0) * 1000))
+            lines.append(
+                timing % (call.queue_s * 1000, (call.upstream_s or 0.0) * 1000) + passage.retrying.timing()
+            )
         if self._via:
             lines.append(b"Via: 1.1 " + self._via)
         if hint is not None and hint.retry_after_s is not None and not _has(head, b"retry-after"):

@@ -132,6 +132,19 @@ class Settings(ProgramSettings):
         55.0, description="How long an idle connection to the upstream is kept for the next request."
     )
 
+    retries: Annotated[int, Count(0, 10), Metavar("NUMBER")] = Field(
+        2,
+        description="How often a GET, HEAD or OPTIONS is sent again after a 502, 503 or 504 of the upstream or a "
+        "lost connection, and any request after a connection that could not be made. 0 for never.",
+    )
+    retry_backoff: Duration = Field(
+        0.1,
+        description="Longest pause before the first retry; it doubles, and the pause is drawn at random below it.",
+    )
+    retry_budget: Share = Field(
+        0.2, description="Retries as a share of all requests, so that they never become most of the load."
+    )
+
     max_wait: Duration = Field(
         300.0,
         description="Longest time that a request waits for its turn; Prefer: wait asks for less.",
