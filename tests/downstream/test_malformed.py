@@ -58,8 +58,6 @@ MALFORMED = {
     "http_1_2": b"GET /x HTTP/1.2\r\nHost: localhost\r\n\r\n",
     "http_0_9": b"GET /x HTTP/0.9\r\nHost: localhost\r\n\r\n",
     "unknown_protocol": b"GET /x RTSP/1.0\r\nHost: localhost\r\n\r\n",
-    "unknown_method": b"FROB /x HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    "lower_case_method": b"get /x HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "tls_hello": bytes.fromhex("16030100c8010000c40303") + b"\r\n\r\n",
     "rubbish": b"\x00\xff\r\n\r\n",
     "long_target": b"GET /" + b"a" * 13_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -72,6 +70,8 @@ REFUSALS = {
     "long_target": (414, "target_too_long"),
     "long_field": (431, "head_too_large"),
     "too_many_fields": (431, "head_too_large"),
+    "http_2": (505, "http_version_not_supported"),
+    "http_0_9": (505, "http_version_not_supported"),
     "gzip_coding": (501, "not_implemented"),
 }
 

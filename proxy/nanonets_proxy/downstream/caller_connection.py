@@ -1,0 +1,236 @@
+"""One caller's connection, between its socket and aiohttp's parser: what the parser does not judge, or not well.
+
+no head   idle, or a body is coming, or the parser holds what it has enough of
+  a byte of a request line      -> held      until the line is there as a whole: the parser takes other
+                                             protocols for HTTP, and knows no methods but its own
+  the line's end                -> head      fed up to the head's end and no further: an error of the
+                                             parser's takes along whatever was fed in the same call
+  the head's end                -> no head   the request is queued
+  too slow, too large, invalid  -> refused   answered behind what is under way; nothing more is read
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from aiohttp import EMPTY_PAYLOAD, StreamReader, web
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp.web_protocol import _ErrInfo
+
+from nanonets_proxy.downstream.peers import UNKNOWN, Peer, peer_of
+from nanonets_proxy.errors import (
+    BadRequest,
+    CallerTooSlow,
+    HeadTooLarge,
+    InternalError,
+    ProxyError,
+    TargetTooLong,
+)
+
+OnMalformed = Callable[[web.BaseRequest, Peer, ProxyError], web.StreamResponse]
+
+# RFC 9112 §3 wants at least 8000 octets of request line; the two limits differ, since the parser's error
+# names nothing but the limit. All fields together have as much room as common servers give.
+MAX_TARGET_BYTES: Final = 12 * 1024
+MAX_FIELD_BYTES: Final = 16 * 1024
+_MAX_HEAD_BYTES: Final = 64 * 1024
+_MAX_METHOD_BYTES: Final = 64
+_END_OF_HEAD: Final = b"\r\n\r\n"
+# These the parser knows or has to see as they are; any other passes it as `_STAND_IN`.
+_KNOWN_METHODS: Final = frozenset(
+    {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"CONNECT", b"TRACE", b"PRI"}
+)
+_STAND_IN: Final = b"POST"
+_TOKEN_BYTES: Final = frozenset(b"!#$%&'*+.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-")
+_USUAL_END_OF_LINE: Final = b" HTTP/1.1\r\n"
+_END_OF_LINE: Final = re.compile(rb" HTTP/[0-9]\.[0-9]\r?\n\Z")
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+
+
+class CallerConnection(web.RequestHandler):
+    """One caller's connection; knows its peer from the start, and answers malformed requests in our shape.
+
+    A head that began has to be complete within `head_timeout_s`, and within `_MAX_HEAD_BYTES`.
+    """
+
+    __slots__ = (
+        "_head_bytes",
+        "_head_timeout_s",
+        "_head_timer",
+        "_held",
+        "_on_malformed",
+        "_payload",
+        "_real_method",
+        "_refused",
+        "peer",
+        "under_way",
+    )
+
+    def __init__(
+        self, server: web.Server, on_malformed: OnMalformed, *, head_timeout_s: float, **options: Any
+    ) -> None:
+        super().__init__(server, **options)
+        self._on_malformed = on_malformed
+        self._head_timeout_s = head_timeout_s
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0  # fed of a head that is not complete
+        self._held = b""  # the beginning of a request line
+        self._payload: StreamReader = EMPTY_PAYLOAD  # of the request that came last
+        self._real_method: str | None = None
+        self._refused = False
+        self.under_way: web.BaseRequest | None = None
+        self.peer = UNKNOWN
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.peer = peer_of(transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._end_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Heads are fed one by one: an error of the parser's takes along whatever was fed in the same call."""
+        if self._held:
+            data, self._held = self._held + data, b""
+        start = 0
+        while start < len(data) and not self._refused:
+            end = len(data)  # where a body ends, only the parser knows
+            if self._is_in_head():
+                if not self._head_bytes:
+                    end_of_line = data.find(b"\n", start) + 1
+                    if data[start:end_of_line] == b"\r\n":  # RFC 9112 §2.2: an empty line before a request
+                        start = end_of_line
+                        continue
+                    if not end_of_line and data[start] in _TOKEN_BYTES:
+                        self._hold(data[start:])
+                        return
+                    if not self._may_begin(data, start, end_of_line):
+                        self._refuse(BadRequest("The request line is malformed."))
+                        return
+                end_of_head = data.find(_END_OF_HEAD, start)
+                if end_of_head >= 0:
+                    end = end_of_head + len(_END_OF_HEAD)
+            self._feed(data if end - start == len(data) else data[start:end])
+            start = end
+        if not data:
+            super().data_received(data)  # aiohttp has the parser go on with what it holds
+
+    def _is_in_head(self) -> bool:
+        return self._payload.is_eof() and not self._buffer_paused
+
+    def _hold(self, line: bytes) -> None:
+        """A request line is judged as a whole, so the parser gets it as a whole."""
+        self._held = line
+        self._head_began()
+        if len(line) > _MAX_METHOD_BYTES + MAX_TARGET_BYTES:
+            self._refuse(TargetTooLong("The request target is too long."))
+
+    def _may_begin(self, data: bytes, start: int, end: int) -> bool:
+        """Whether this request line's protocol is HTTP: the parser takes others, and none at all, for HTTP too."""
+        return data[end - 11 : end] == _USUAL_END_OF_LINE or _END_OF_LINE.search(data, start, end) is not None
+
+    def _feed(self, data: bytes) -> None:
+        in_head = self._is_in_head()
+        if in_head and not self._head_bytes:
+            data = self._with_known_method(data)
+        seen = self._request_count
+        super().data_received(data)
+        if self._request_count != seen:
+            self._on_messages(self._request_count - seen, self._head_bytes + len(data))
+        elif in_head:
+            self._head_began()
+            self._head_bytes += len(data)
+            if self._head_bytes > _MAX_HEAD_BYTES:
+                self._refuse(HeadTooLarge("The request's header section is too large."))
+
+    def _head_began(self) -> None:
+        if self._head_timer is None:
+            late = CallerTooSlow("The request's header section did not come in time.")
+            self._head_timer = self._loop.call_later(self._head_timeout_s, self._refuse, late)
+
+    def _with_known_method(self, data: bytes) -> bytes:
+        """The parser has a list of methods and refuses all others; RFC 9110 §9.1 has none. The real one is put back
+        behind its back."""
+        space = data.find(b" ", 0, _MAX_METHOD_BYTES + 1)
+        method = data[:space]
+        if space <= 0 or method in _KNOWN_METHODS or not _TOKEN.fullmatch(method):
+            return data
+        self._real_method = method.decode()
+        return _STAND_IN + data[space:]
+
+    def _on_messages(self, count: int, size: int) -> None:
+        self._end_head()
+        if self._real_method is not None:
+            message, payload = self._messages[-count]
+            if not isinstance(message, _ErrInfo):
+                self._messages[-count] = message._replace(method=self._real_method), payload
+            self._real_method = None
+        body = self._payload
+        message, self._payload = self._messages[-1]
+        if isinstance(message, _ErrInfo):
+            self._refused = True
+            if not body.is_eof():
+                self._break_body(body)
+        elif size > _MAX_HEAD_BYTES:
+            while count and _size_of(self._messages[-count][0]) <= _MAX_HEAD_BYTES:
+                count -= 1
+            if count:
+                for _ in range(count):
+                    self._messages.pop()
+                self._refuse(HeadTooLarge("The request's header section is too large."))
+
+    def _end_head(self) -> None:
+        self._head_bytes = 0
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, error: ProxyError) -> None:
+        """Answers with `error` behind what is under way, and takes nothing more from this connection."""
+        self._refused = True
+        self._end_head()
+        self._messages.append((_ErrInfo(error.status, error, error.message), EMPTY_PAYLOAD))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _break_body(self, body: StreamReader) -> None:
+        """aiohttp queues a malformed chunk as the next request, while its own one's body goes on without an end."""
+        if len(self._messages) > 1 and self._messages[-2][1] is body:
+            del self._messages[-2]  # nobody has begun with it: the refusal stands for both
+            return
+        body.set_exception(web.RequestPayloadError("malformed"))
+        body.feed_eof()  # nothing of it is left to be skipped behind the answer
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - may quote the request, so it is not passed on
+    ) -> web.StreamResponse:
+        """The parser's refusals; the handler itself lets no error out."""
+        failed = InternalError("The proxy failed.")
+        return self._on_malformed(request, self.peer, failed if status >= 500 else _refusal(exc))
+
+
+def _refusal(error: BaseException | None) -> ProxyError:
+    """Our error for the parser's."""
+    match error:
+        case ProxyError():
+            return error
+        case LineTooLong(args=(_, limit, *_)) if limit == MAX_TARGET_BYTES:
+            return TargetTooLong("The request target is too long.")
+        case LineTooLong():
+            return HeadTooLarge("A header field of the request is too large.")
+        case BadHttpMessage(message=message) if message.startswith("Too many headers"):
+            return HeadTooLarge("The request has too many header fields.")
+        case _:
+            return BadRequest("The request is not valid HTTP.")
+
+
+def _size_of(message: Any) -> int:
+    """Octets of a request line and its fields, as they were sent but for optional space."""
+    fields = sum(len(name) + len(value) + 4 for name, value in message.raw_headers)
+    return len(message.method) + len(message.path) + 12 + fields
