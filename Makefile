@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format config lock clean test-system
+.PHONY: help run test check format config lock clean test-system conformance-page conformance-peers soak
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -50,6 +50,14 @@ format: $(VENV)/dev.stamp ## Format the code, mend what the linter can
 config: $(VENV)/dev.stamp ## Write config/ anew from the settings
 	$(BIN)/nanonets-proxy config --reference > config/nanonets-proxy.toml
 	$(BIN)/nanonets-proxy config --schema > config/nanonets-proxy.schema.json
+
+conformance-page: $(VENV)/dev.stamp ## Write docs/conformance.md anew from the table of cases
+	PYTHONPATH=tests $(BIN)/python -m conformance.page
+
+conformance-peers: $(VENV)/dev.stamp ## Ask nginx, HAProxy and Caddy the same cases (root; installs them)
+	tests/conformance/peers/setup.sh .system/peers
+	PYTHONPATH=tests $(BIN)/python -m conformance.peers.compare .system/peers
+	PYTHONPATH=tests $(BIN)/python -m conformance.page
 
 # `uv` only resolves; what it writes is what pip installs everywhere.
 RESOLVE = uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

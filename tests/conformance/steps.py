@@ -133,8 +133,8 @@ Step = (
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`fact` is what the case proves, `source` where it is written. `comparable`: other proxies can be asked the same,
-    `settings` are this one's where its defaults don't do."""
+    """`fact` is what the case proves, `source` where it is written. `comparable`: other proxies can be asked the
+    same. `settings` are this one's where the tests' defaults don't do."""
 
     fact: str
     source: str

@@ -3,6 +3,7 @@
 import pytest
 
 from conformance.cases import CASES
+from conformance.page import PAGE, render
 from conformance.play import Failed, Stage
 from conformance.steps import Case
 from support.proxy_harness import running_proxy
@@ -26,3 +27,7 @@ def test_each_fact_is_proved_once() -> None:
     facts = [case.fact for case in CASES]
     assert sorted(facts) == sorted(set(facts))
     assert len(facts) >= 250
+
+
+def test_the_page_tells_these_cases() -> None:
+    assert PAGE.read_text() == render(), "stale: make conformance-page"
