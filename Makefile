@@ -59,6 +59,9 @@ conformance-peers: $(VENV)/dev.stamp ## Ask nginx, HAProxy and Caddy the same ca
 	PYTHONPATH=tests $(BIN)/python -m conformance.peers.compare .system/peers
 	PYTHONPATH=tests $(BIN)/python -m conformance.page
 
+soak: $(VENV)/dev.stamp ## Ten minutes of random faults on both sides (SOAK_S seconds, SOAK_SEED)
+	SOAK_S=$${SOAK_S:-600} SOAK_SEED=$${SOAK_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/soak -s $(PYTEST_ARGS)
+
 # `uv` only resolves; what it writes is what pip installs everywhere.
 RESOLVE = uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-annotate --custom-compile-command "make lock"
@@ -82,3 +85,4 @@ $(SYSTEM_VENV)/system.stamp: requirements/system.txt | $(BIN)/python
 test-system: $(VENV)/dev.stamp $(SYSTEM_VENV)/system.stamp ## Build and run the image and the examples (root; installs Debian packages)
 	tests/system/setup.sh .system
 	$(BIN)/python -m pytest -m system tests/system $(PYTEST_ARGS)
+	$(MAKE) soak SOAK_S=60
