@@ -6,7 +6,8 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format config lock clean test-system conformance-page conformance-peers soak
+.PHONY: help run test test-stores bench-rotation check format config lock clean test-system conformance-page \
+  conformance-peers soak
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -28,6 +29,11 @@ $(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(BIN)/python
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/run.stamp
 
+# The key stores' client libraries, and the servers that they are tested against.
+$(VENV)/stores.stamp: requirements/stores.txt $(VENV)/dev.stamp
+	$(PIP) install --require-hashes --only-binary :all: -r requirements/stores.txt
+	@touch $@
+
 run: $(VENV)/run.stamp ## Serve on 127.0.0.1:8080: the real API if NANONETS_API_KEY or NANONETS_API_KEY_FILE is set, else the sandbox
 	@if [ -n "$$NANONETS_API_KEY$$NANONETS_API_KEY_FILE" ]; then sandbox=; else sandbox=--sandbox; fi; \
 	  PYTHONPATH=proxy exec $(BIN)/python -m nanonets_proxy serve $$sandbox $(ARGS)
@@ -36,6 +42,12 @@ test: $(VENV)/dev.stamp ## Run the tests (PYTEST_ARGS adds options)
 	$(BIN)/python -m pytest -m "not system" --cov --cov-report=term $(PYTEST_ARGS)
 	@$(BIN)/coverage report --include="*/nanonets_proxy/core/*,*/nanonets_proxy/errors.py" --fail-under=100 \
 	  >/dev/null || { echo "make: the core's branch coverage is below 100 %" >&2; exit 1; }
+
+test-stores: $(VENV)/stores.stamp ## Run the tests of the key stores, against a real OpenBao and a simulated AWS
+	$(BIN)/python -m pytest tests/stores -m system $(PYTEST_ARGS)
+
+bench-rotation: $(VENV)/dev.stamp ## Rotate keys 100 times in a minute under 500 requests a second, in three ways
+	PYTHONPATH=tests $(BIN)/python -m support.rotation
 
 check: $(VENV)/dev.stamp ## Format, lint, types, layers
 	$(BIN)/ruff format --check
@@ -70,6 +82,7 @@ lock: ## Resolve the dependencies anew (needs `uv`)
 	$(RESOLVE) pyproject.toml --group dev --output-file requirements/dev.txt
 	$(RESOLVE) --group build --output-file requirements/build.txt
 	$(RESOLVE) --group system --output-file requirements/system.txt
+	$(RESOLVE) pyproject.toml --group stores --output-file requirements/stores.txt
 
 clean: ## Remove what was made
 	rm -rf $(VENV) .venv-system .system dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -4,43 +4,66 @@ starting  sockets are opened; none is served before all could be
 ready     callers are served
 draining  no new connections; callers that wait get 503, answers under way go on up to a time limit
 stopped
+
+`Proxy` is one environment, with a key, a gate, a pool, metrics and listeners of its own. `Program` is all that
+a process runs: its environments, and the admin listener that they share.
 """
 
 import asyncio
 import random
 import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import structlog
 from aiohttp import web
 
 from nanonets_proxy.admin.server import create_admin_app
 from nanonets_proxy.core.addresses import Origin
-from nanonets_proxy.core.api_key import ApiKey
 from nanonets_proxy.core.gate import Gate, GatePolicy
 from nanonets_proxy.core.guard import Guard, GuardPolicy
+from nanonets_proxy.core.key_records import FoundKey
+from nanonets_proxy.core.keyring import KeyringPolicy
 from nanonets_proxy.core.retry import Retries, RetryPolicy
 from nanonets_proxy.core.scopes import ScopeRule, ScopeTable
 from nanonets_proxy.downstream.handler import Handler, HandlerPolicy, Services
 from nanonets_proxy.downstream.listeners import ListenFailed, close_sockets, describe, open_sockets, remove_file
 from nanonets_proxy.downstream.server import CallerServer
 from nanonets_proxy.downstream.waiting import WaitingRoom
+from nanonets_proxy.keys.keeper import KeeperPolicy, KeeperServices, KeyKeeper
+from nanonets_proxy.keys.source import KeySource
 from nanonets_proxy.settings import Settings
-from nanonets_proxy.telemetry.metrics import Metrics
+from nanonets_proxy.telemetry.key_status import KeyStatus
+from nanonets_proxy.telemetry.metrics import Metrics, join
 from nanonets_proxy.upstream.body import BodyPolicy, BodyStore
 from nanonets_proxy.upstream.client import UpstreamClient
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
+from nanonets_proxy.upstream.key_probe import KeyProbe
 from nanonets_proxy.upstream.pool import Pool
+
+Redact = Callable[[Iterable[bytes]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInUse:
+    """Where a key comes from, and the first reading of it."""
+
+    source: KeySource
+    found: tuple[FoundKey, ...]
 
 
 class Proxy:
-    """One running proxy. `start()`, then `stop()`; the addresses are known in between."""
+    """One environment. `open()`, `start()`, then `stop()`; the addresses are known in between."""
 
-    def __init__(self, settings: Settings, origin: Origin, key: ApiKey) -> None:
-        """`origin` is where requests go: the settings' upstream, or the embedded sandbox."""
+    def __init__(self, name: str, settings: Settings, origin: Origin, key: KeyInUse, redact: Redact) -> None:
+        """`origin` is where requests go: the settings' upstream, or the embedded sandbox. The only environment
+        has the empty name."""
+        self.name = name
+        self.upstream = "sandbox" if settings.sandbox else str(origin)
         self._settings = settings
         self._loop = loop = asyncio.get_running_loop()
-        self._log = structlog.get_logger()
-        self.key = key
+        log_fields = {"environment": name} if name else {}
+        self._log = structlog.get_logger(**log_fields)
         self._gate = Gate(_gate_policy(settings), random.random)
         self._room = WaitingRoom(self._gate, loop)
         dialer = Dialer(
@@ -54,52 +77,51 @@ class Proxy:
         )
         self._pool = Pool(dialer, keep_alive_s=settings.upstream_keep_alive)
         self._store = BodyStore(_body_policy(settings))
-        # Clients with a proxy variable keep the upstream's own name in Host; no stranger can register it.
-        self._guard = Guard(GuardPolicy(settings.allow_from, (*settings.allowed_hosts, origin.host)))
-        self._metrics = Metrics(self._read_gauges)
-        retries = RetryPolicy(settings.retries, settings.retry_backoff, settings.retry_budget)
+        self.metrics = Metrics(self._read_gauges)
+        client = UpstreamClient(
+            self._pool, first_byte_timeout_s=settings.first_byte_timeout, on_retry=self.metrics.retries.inc
+        )
+        probe = KeyProbe(client, origin, settings.key_probe) if settings.key_probe else None
+        self.keeper = KeyKeeper(
+            key.source,
+            key.found,
+            _keeper_policy(settings, log_fields),
+            KeeperServices(redact=redact, registry=self.metrics.registry, probe=probe),
+        )
         services = Services(
             origin=origin,
-            guard=self._guard,
+            # Clients with a proxy variable keep the upstream's own name in Host; no stranger can register it.
+            guard=_guard(settings, origin.host),
             scopes=ScopeTable([ScopeRule.parse(rule) for rule in settings.scopes]),
             room=self._room,
             store=self._store,
-            client=UpstreamClient(
-                self._pool, first_byte_timeout_s=settings.first_byte_timeout, on_retry=self._metrics.retries.inc
+            client=client,
+            keys=self.keeper,
+            retries=Retries(
+                RetryPolicy(settings.retries, settings.retry_backoff, settings.retry_budget), random.random
             ),
-            current_key=lambda: self.key,
-            retries=Retries(retries, random.random),
-            metrics=self._metrics,
+            metrics=self.metrics,
         )
-        self._handler = Handler(_handler_policy(settings), services, loop)
+        self._handler = Handler(_handler_policy(settings, log_fields), services, loop)
         self._server = CallerServer(
             self._handler, keep_alive_s=settings.keep_alive, head_timeout_s=settings.head_timeout
         )
-        self._admin = web.AppRunner(
-            create_admin_app(self._guard, self._metrics, self._not_ready_reason), access_log=None
-        )
+        self._sockets: list[socket.socket] = []
         self._listening: list[asyncio.Server] = []
-        self._unix_sockets: list[socket.socket] = []
         self._state = "starting"
         self.addresses: list[str] = []
-        self.admin_addresses: list[str] = []
+
+    def open(self) -> list[socket.socket]:
+        """The sockets, so that a busy address is known before anything is served. Raises ListenFailed."""
+        setting = f"environments.{self.name}.listen" if self.name else "listen"
+        self._sockets = open_sockets(setting, self._settings.listen)
+        self.addresses = [describe(sock) for sock in self._sockets]
+        return self._sockets
 
     async def start(self) -> None:
-        """Raises ListenFailed with nothing left open."""
-        sockets = open_sockets("listen", self._settings.listen)
-        try:
-            admin_sockets = open_sockets("admin_listen", self._settings.admin_listen)
-        except ListenFailed:
-            close_sockets(sockets)
-            raise
-        self.addresses = [describe(sock) for sock in sockets]
-        self.admin_addresses = [describe(sock) for sock in admin_sockets]
-        await self._admin.setup()
-        for sock in admin_sockets:
-            await web.SockSite(self._admin, sock).start()
-        for sock in sockets:
+        self.keeper.start()
+        for sock in self._sockets:
             self._listening.append(await self._serve_on(sock))
-        self._unix_sockets = [sock for sock in (*sockets, *admin_sockets) if sock.family is socket.AF_UNIX]
         self._state = "ready"
 
     async def _serve_on(self, sock: socket.socket) -> asyncio.Server:
@@ -112,18 +134,23 @@ class Proxy:
         """Drains, then closes everything. Callers that wait are sent away, answers under way may end."""
         self._state = "draining"
         self._log.info("draining", in_flight=self._gate.in_flight, waiting=self._gate.waiting)
-        for sock in self._unix_sockets:
-            remove_file(sock)
+        _remove_files(self._sockets)
         for server in self._listening:
             server.close()
         self._handler.draining = True
         self._room.close()
+        await self.keeper.stop()
         cut_off = await self._server.drain(drain_timeout_s)
         self._pool.close()
-        await self._admin.cleanup()
         self._log.info("stopped", cut_off=cut_off)
 
-    def _not_ready_reason(self) -> str | None:
+    def key_status(self) -> KeyStatus:
+        return self.keeper.status()
+
+    async def reload(self) -> str | None:
+        return await self.keeper.reload()
+
+    def not_ready_reason(self) -> str | None:
         return None if self._state == "ready" else self._state
 
     def _read_gauges(self) -> dict[str, float]:
@@ -137,21 +164,77 @@ class Proxy:
             "nanonets_proxy_idle_upstream_connections": self._pool.idle,
             "nanonets_proxy_body_memory_bytes": self._store.memory_bytes,
             "nanonets_proxy_body_spool_bytes": self._store.spool_bytes,
-            "nanonets_proxy_ready": float(self._not_ready_reason() is None),
+            "nanonets_proxy_ready": float(self.not_ready_reason() is None),
         }
+
+
+class Program:
+    """All that a process runs. `start()`, then `stop()`."""
+
+    def __init__(self, settings: Settings, proxies: Sequence[Proxy]) -> None:
+        """`settings` are those of the process: its admin listener, and who may use it."""
+        self._settings = settings
+        self.proxies = proxies
+        registry = join({proxy.name: proxy.metrics.registry for proxy in proxies})
+        self._admin = web.AppRunner(create_admin_app(_guard(settings), registry, proxies), access_log=None)
+        self._admin_sockets: list[socket.socket] = []
+        self.admin_addresses: list[str] = []
+
+    async def start(self) -> None:
+        """Raises ListenFailed with nothing left open."""
+        opened: list[socket.socket] = []
+        try:
+            for proxy in self.proxies:
+                opened += proxy.open()
+            self._admin_sockets = open_sockets("admin_listen", self._settings.admin_listen)
+        except ListenFailed:
+            close_sockets(opened)
+            raise
+        self.admin_addresses = [describe(sock) for sock in self._admin_sockets]
+        await self._admin.setup()
+        for sock in self._admin_sockets:
+            await web.SockSite(self._admin, sock).start()
+        for proxy in self.proxies:
+            await proxy.start()
+
+    async def reload(self) -> None:
+        """Reads every key again."""
+        for proxy in self.proxies:
+            await proxy.reload()
+
+    async def stop(self, drain_timeout_s: float) -> None:
+        _remove_files(self._admin_sockets)
+        await asyncio.gather(*(proxy.stop(drain_timeout_s) for proxy in self.proxies))
+        await self._admin.cleanup()
+
+
+def _remove_files(sockets: Sequence[socket.socket]) -> None:
+    for sock in sockets:
+        if sock.family is socket.AF_UNIX:
+            remove_file(sock)
+
+
+def _guard(settings: Settings, *hosts: str) -> Guard:
+    return Guard(GuardPolicy(settings.allow_from, (*settings.allowed_hosts, *hosts)))
+
+
+def _keeper_policy(settings: Settings, log_fields: Mapping[str, str]) -> KeeperPolicy:
+    ring = KeyringPolicy(gap_s=settings.key_gap, grace_s=settings.key_grace, requests_try=not settings.key_probe)
+    return KeeperPolicy(ring, settings.key_max_age, log_fields)
 
 
 def _gate_policy(settings: Settings) -> GatePolicy:
     return GatePolicy(max_in_flight=settings.pool_size, max_waiting=settings.max_waiting)
 
 
-def _handler_policy(settings: Settings) -> HandlerPolicy:
+def _handler_policy(settings: Settings, log_fields: Mapping[str, str]) -> HandlerPolicy:
     return HandlerPolicy(
         max_wait_s=settings.max_wait,
         idle_timeout_s=settings.idle_timeout,
         caller_header=settings.caller_header,
         server_timing=settings.server_timing,
         via=settings.via,
+        log_fields=log_fields,
     )
 
 

@@ -13,10 +13,10 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from nanonets_proxy import __version__
-from nanonets_proxy.core.addresses import TcpListener
-from nanonets_proxy.core.api_key import ApiKey, KeyUnusable
-from nanonets_proxy.healthcheck import is_ready
-from nanonets_proxy.keys.source import KeySource, find_key_source, missing_key_message, secret_dirs
+from nanonets_proxy.core.addresses import Listener, TcpListener
+from nanonets_proxy.core.api_key import KeyUnusable
+from nanonets_proxy.healthcheck import TIMEOUT_S, is_ready, reload
+from nanonets_proxy.keys.source import KeySource, secret_dirs
 from nanonets_proxy.settings import (
     Loaded,
     SandboxSettings,
@@ -28,11 +28,13 @@ from nanonets_proxy.settings import (
 )
 from nanonets_proxy.settings.checks import CheckResult, as_json, as_text
 from nanonets_proxy.settings.flags import SettingsFlags
+from nanonets_proxy.settings.key_source import key_source
 from nanonets_proxy.settings.reference import effective_toml, json_schema, reference_toml
 from nanonets_proxy.settings.sources import flag_hint, flag_name
 
 PROGRAM = "nanonets-proxy"
 OK, FAILED, WRONG_USE = 0, 1, 2
+_CALLS_OF_A_READING = 4
 
 _DESCRIPTION = """\
 A local authenticating reverse proxy for the Nanonets API: it holds the API key, adds it to every
@@ -81,12 +83,10 @@ class _Invocation:
     def load(self) -> Loaded[Settings]:
         return load_settings(self.flags, self.environ, config=self.parsed.config)
 
-    def key_source(self, settings: Settings) -> KeySource:
+    def key_source(self, settings: Settings, environment: str = "") -> KeySource:
         """Where the key comes from. Raises KeyUnusable, or SettingsError if there is none."""
-        source = find_key_source(self.environ, api_key_file=settings.api_key_file, dirs=secret_dirs(self.environ))
-        if source is None:
-            raise SettingsError(missing_key_message(self.environ))
-        return source
+        dirs = secret_dirs(self.environ)
+        return key_source(settings, self.environ, dirs=dirs, environment=environment)
 
 
 def _say(text: str) -> None:
@@ -96,13 +96,23 @@ def _say(text: str) -> None:
 def _serve(call: _Invocation) -> int:
     loaded = call.load()
     verify_files(loaded)
-    from nanonets_proxy.service import serve, serve_with_sandbox  # here: other commands start without the servers
+    # Here: other commands start without the servers.
+    from nanonets_proxy.app import KeyInUse
+    from nanonets_proxy.service import Environment, serve, serve_with_sandbox
 
     if loaded.settings.sandbox:
         return serve_with_sandbox(loaded.settings, load_sandbox_settings({}, call.environ).settings)
-    source = call.key_source(loaded.settings)
-    source.load()  # an unusable key ends the program here, before anything listens
-    return serve(loaded.settings, source)
+    environments = []
+    for name, own in _environments(loaded):
+        source = call.key_source(own.settings, name)
+        # An unusable key ends the program here, before anything listens.
+        environments.append(Environment(name, own.settings, KeyInUse(source, source.read())))
+    return serve(loaded.settings, environments)
+
+
+def _environments(loaded: Loaded[Settings]) -> list[tuple[str, Loaded[Settings]]]:
+    """The named ones; without any, the only one, whose name is empty."""
+    return list(loaded.environments.items()) or [("", loaded)]
 
 
 def _sandbox(call: _Invocation) -> int:
@@ -129,14 +139,21 @@ def _check_all(call: _Invocation) -> list[CheckResult]:
     results = [CheckResult("settings", ok=True, detail=f"{given} given, the rest are defaults")]
     if settings.sandbox:
         return [*results, CheckResult("key", ok=True, detail="none needed: the sandbox is served")]
+    for name, own in _environments(loaded):
+        found = _check_one(call, own.settings, name)
+        prefix = f"{name}: " if name else ""
+        results += [CheckResult(f"{prefix}{result.name}", ok=result.ok, detail=result.detail) for result in found]
+    return results
+
+
+def _check_one(call: _Invocation, settings: Settings, environment: str) -> list[CheckResult]:
     try:
-        key: ApiKey = call.key_source(settings).load()
+        key = call.key_source(settings, environment).read()[0].key
     except (KeyUnusable, SettingsError) as error:
-        return [*results, CheckResult("key", ok=False, detail=str(error))]
-    results.append(CheckResult("key", ok=True, detail=key.name))
+        return [CheckResult("key", ok=False, detail=str(error))]
     from nanonets_proxy.probe import run_probe  # as in _serve
 
-    return results + run_probe(settings, key)
+    return [CheckResult("key", ok=True, detail=key.name), *run_probe(settings, key)]
 
 
 def _config(call: _Invocation) -> int:
@@ -151,16 +168,29 @@ def _config(call: _Invocation) -> int:
     return OK
 
 
-def _healthcheck(call: _Invocation) -> int:
-    addresses = call.load().settings.admin_listen
-    if not addresses:
-        raise SettingsError("admin_listen: is off, so there is nothing that could be asked for its health")
-    address = addresses[0]
+def _admin_address(settings: Settings, purpose: str) -> Listener:
+    """Where a running proxy with these settings can be asked. Raises SettingsError."""
+    if not settings.admin_listen:
+        raise SettingsError(f"admin_listen: is off, so there is nothing that could be asked {purpose}")
+    address = settings.admin_listen[0]
     if isinstance(address, TcpListener) and address.port == 0:
         raise SettingsError("admin_listen: has port 0, and no other process knows which one was taken")
-    ready, sentence = is_ready(address)
+    return address
+
+
+def _healthcheck(call: _Invocation) -> int:
+    ready, sentence = is_ready(_admin_address(call.load().settings, "for its health"))
     _say(sentence)
     return OK if ready else FAILED
+
+
+def _reload(call: _Invocation) -> int:
+    settings = call.load().settings
+    # A store is asked more than once at worst: login, renewal, and the secret itself.
+    timeout_s = TIMEOUT_S + _CALLS_OF_A_READING * settings.key_timeout
+    done, sentence = reload(_admin_address(settings, "to reload"), timeout_s)
+    _say(sentence)
+    return OK if done else FAILED
 
 
 _COMMANDS = {
@@ -182,6 +212,7 @@ _COMMANDS = {
         },
     ),
     "healthcheck": _Command("ask a running proxy whether it is ready", Settings, _healthcheck, {}),
+    "reload": _Command("tell a running proxy to read its keys again now", Settings, _reload, {}),
 }
 
 

@@ -4,11 +4,13 @@ SIGTERM and SIGINT drain and end with 0, a second one ends at once; SIGHUP reads
 """
 
 import asyncio
+import ctypes
 import os
 import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -16,11 +18,11 @@ import uvloop
 from aiohttp import http_parser, web
 
 from nanonets_proxy import __version__
-from nanonets_proxy.app import Proxy
+from nanonets_proxy.app import KeyInUse, Program, Proxy
 from nanonets_proxy.core.addresses import Origin, TcpListener
-from nanonets_proxy.core.api_key import ApiKey, KeyUnusable
+from nanonets_proxy.core.api_key import ApiKey
 from nanonets_proxy.downstream.listeners import ListenFailed, describe, open_sockets
-from nanonets_proxy.keys.source import KeySource
+from nanonets_proxy.keys.source import EnvironmentKey
 from nanonets_proxy.sandbox.app import create_app
 from nanonets_proxy.sandbox.policy import make_key
 from nanonets_proxy.settings import SandboxSettings, Settings
@@ -31,17 +33,30 @@ _OK: Final = 0
 _WRONG_USE: Final = 2
 _KILLED_BY: Final = 128  # and the signal's number: how a shell tells such an end
 _SANDBOX_STOP_S: Final = 1.0
+_PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
 _ALL_INTERFACES: Final = ("0.0.0.0", "[::]")  # noqa: S104 - compared, not bound
 
 
-def serve(settings: Settings, source: KeySource) -> int:
-    """Serves the upstream of the settings until a signal; gives the exit code."""
-    return _run(settings.log_format, settings.log_level, lambda redactor: _serve(settings, source, redactor))
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """One named environment of a process, or the only one, whose name is empty."""
+
+    name: str
+    settings: Settings
+    key: KeyInUse
+
+
+def serve(settings: Settings, environments: Sequence[Environment]) -> int:
+    """Serves the upstreams of the environments until a signal; gives the exit code. `settings` are those of
+    the process."""
+    return _run(settings.log_format, settings.log_level, lambda redactor: _serve(settings, environments, redactor))
 
 
 def serve_with_sandbox(settings: Settings, sandbox: SandboxSettings) -> int:
     """Serves the embedded sandbox in the upstream's place: no key is needed, nothing leaves the machine."""
-    return _run(settings.log_format, settings.log_level, lambda _: _serve_with_sandbox(settings, sandbox))
+    return _run(
+        settings.log_format, settings.log_level, lambda redactor: _serve_with_sandbox(settings, sandbox, redactor)
+    )
 
 
 def serve_sandbox(settings: SandboxSettings) -> int:
@@ -55,6 +70,7 @@ def _run(log_format: str, level: str, main: Callable[[Redactor], Coroutine[Any, 
         sys.stderr.write("nanonets-proxy: aiohttp lacks its compiled parser here; unset AIOHTTP_NO_EXTENSIONS\n")
         return _WRONG_USE
     _raise_open_files_limit()
+    _leave_no_core()
     redactor = Redactor()
     writer = configure(log_format, level, sys.stdout.buffer, redactor)
     try:
@@ -67,45 +83,59 @@ def _run(log_format: str, level: str, main: Callable[[Redactor], Coroutine[Any, 
     return _OK
 
 
-async def _serve(settings: Settings, source: KeySource, redactor: Redactor) -> None:
-    key = source.load()
-    redactor.add(key.secrets())
-    if settings.egress_proxy is not None:
-        redactor.add(settings.egress_proxy.secrets())
-    proxy = Proxy(settings, settings.upstream, key)
-    stopping = _stop_signals()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, proxy, source, redactor)
-    await _until_stopped(proxy, settings, stopping)
+async def _serve(settings: Settings, environments: Sequence[Environment], redactor: Redactor) -> None:
+    proxies = []
+    for environment in environments:
+        own = environment.settings
+        if own.egress_proxy is not None:
+            redactor.add(own.egress_proxy.secrets())
+        proxies.append(Proxy(environment.name, own, own.upstream, environment.key, redactor.add))
+    await _until_stopped(Program(settings, proxies), settings, _stop_signals())
 
 
-async def _serve_with_sandbox(settings: Settings, sandbox: SandboxSettings) -> None:
+async def _serve_with_sandbox(settings: Settings, sandbox: SandboxSettings, redactor: Redactor) -> None:
     stopping = _stop_signals()
     key = make_key()
     runner, addresses = await _start_sandbox(sandbox, (key,), [TcpListener("127.0.0.1", 0)])
     host, _, port = addresses[0].rpartition(":")
-    proxy = Proxy(settings, Origin("http", host, int(port)), ApiKey.parse(key, "sandbox"))
+    source = EnvironmentKey(ApiKey.parse(key, "sandbox"))
+    proxy = Proxy("", settings, Origin("http", host, int(port)), KeyInUse(source, source.read()), redactor.add)
     try:
-        await _until_stopped(proxy, settings, stopping, on_start=_announce_sandbox)
+        await _until_stopped(
+            Program(settings, [proxy]), settings, stopping, on_start=lambda: _announce_sandbox(proxy)
+        )
     finally:
         await runner.cleanup()
 
 
 async def _until_stopped(
-    proxy: Proxy, settings: Settings, stopping: asyncio.Event, on_start: Callable[[Proxy], None] | None = None
+    program: Program, settings: Settings, stopping: asyncio.Event, on_start: Callable[[], None] | None = None
 ) -> None:
-    await proxy.start()
-    structlog.get_logger().info(
-        "started",
-        version=__version__,
-        listen=proxy.addresses,
-        admin_listen=proxy.admin_addresses,
-        upstream="sandbox" if settings.sandbox else str(settings.upstream),
-        key=proxy.key.name,
-    )
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[None]] = set()  # the loop itself holds tasks only weakly
+
+    def reload() -> None:
+        task = loop.create_task(program.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    await program.start()
+    for proxy in program.proxies:
+        named = {"environment": proxy.name} if proxy.name else {}
+        structlog.get_logger().info(
+            "started",
+            version=__version__,
+            listen=proxy.addresses,
+            admin_listen=program.admin_addresses,
+            upstream=proxy.upstream,
+            key=proxy.keeper.name,
+            **named,
+        )
     if on_start is not None:
-        on_start(proxy)
+        on_start()
     await stopping.wait()
-    await proxy.stop(settings.drain_timeout)
+    await program.stop(settings.drain_timeout)
 
 
 async def _serve_sandbox(settings: SandboxSettings) -> None:
@@ -158,18 +188,6 @@ def _url(address: str) -> str:
     return f"http://{'localhost' if host in _ALL_INTERFACES else host}:{port}"
 
 
-def _reload(proxy: Proxy, source: KeySource, redactor: Redactor) -> None:
-    log = structlog.get_logger()
-    try:
-        key = source.load()
-    except KeyUnusable as error:
-        log.error("reload_failed", reason=str(error), kept=proxy.key.name)  # noqa: TRY400 - says all without a traceback
-        return
-    redactor.add(key.secrets())
-    log.info("reloaded", key=key.name, changed=key != proxy.key)
-    proxy.key = key
-
-
 def _stop_signals() -> asyncio.Event:
     """Set by the first SIGTERM or SIGINT; the second ends the process."""
     stopping = asyncio.Event()
@@ -190,3 +208,11 @@ def _raise_open_files_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _leave_no_core() -> None:
+    """A core dump has the keys in it. A handler that the kernel pipes cores to is not bound by the limit of size;
+    a process that is not dumpable has none (core(5), prctl(2)), and its memory is closed to others of its user."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

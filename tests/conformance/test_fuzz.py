@@ -29,6 +29,7 @@ REPLIES: Final = corpus.read("replies")
 _FIELD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [^\x00-\x08\x0a-\x1f\x7f]*")
 _REQUEST_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ (?:/[\x21-\x7e]*|\*) HTTP/1\.1")
 _LIMITS: Final = {
+    "keep_alive": "100ms",
     "head_timeout": "30ms",
     "idle_timeout": "30ms",
     "first_byte_timeout": "30ms",

@@ -49,7 +49,7 @@ async def test_a_refusal_has_the_shape_of_the_callers_listener() -> None:
 
 async def test_the_admin_listener_can_be_switched_off() -> None:
     async with ScriptedUpstream() as upstream, running_proxy(upstream.origin, admin_listen="off") as proxy:
-        assert proxy.proxy.admin_addresses == []
+        assert proxy.program.admin_addresses == []
 
 
 async def test_admin_paths_on_the_callers_listener_are_the_upstreams() -> None:

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from nanonets_proxy.app import Proxy
 from nanonets_proxy.core.addresses import Origin, TcpListener, UnixListener
-from nanonets_proxy.core.api_key import ApiKey
 from nanonets_proxy.downstream.listeners import ListenFailed, open_sockets
-from support.proxy_harness import KEY, running_proxy, settings, until
+from support.proxy_harness import program, running_proxy, until
 from support.raw_caller import RawCaller
 from support.scripted_upstream import OK, ScriptedUpstream, answering
 
@@ -112,9 +110,8 @@ async def test_a_busy_port_is_named_with_its_setting_and_nothing_stays_open(tmp_
         free = {"listen": f"127.0.0.1:0,unix:{tmp_path}/s", "admin_listen": f"unix:{tmp_path}/admin"}
         wanted = free | {setting: f"{free[setting]},{busy}"}
         open_before = _open_files()
-        proxy = Proxy(settings(**wanted), NOWHERE, ApiKey.parse(KEY, "test"))
         with pytest.raises(ListenFailed, match=f"^{setting}: {busy} is already in use$"):
-            await proxy.start()
+            await program(NOWHERE, **wanted).start()
         assert _open_files() == open_before
         assert _names_in(tmp_path) == []
 

@@ -49,7 +49,7 @@ async def test_a_safe_request_is_sent_again_and_server_timing_says_so(method: by
         assert b", retry;dur=" in answer.one(b"Server-Timing")
         assert answer.one(b"Server-Timing").endswith(b';desc="2"')
         assert len(upstream.requests) == 3
-        assert proxy.proxy._metrics.registry.get_sample_value("nanonets_proxy_upstream_retries_total") == 2
+        assert proxy.proxy.metrics.registry.get_sample_value("nanonets_proxy_upstream_retries_total") == 2
 
 
 @pytest.mark.parametrize("method", [b"POST", b"PUT", b"PATCH", b"DELETE", b"PROPFIND"])
@@ -116,7 +116,7 @@ async def test_a_post_that_could_not_be_sent_is_sent_when_the_upstream_is_there(
     ):
         await caller.send(request(b"POST", b"/x", body=b"abc"))
         retried = "nanonets_proxy_upstream_retries_total"
-        await until(lambda: proxy.proxy._metrics.registry.get_sample_value(retried) == 1)
+        await until(lambda: proxy.proxy.metrics.registry.get_sample_value(retried) == 1)
         async with ScriptedUpstream(answering(OK), port=port) as upstream:
             assert (await caller.answer()).status == 200
             assert upstream.requests[0].body == b"abc"
@@ -132,7 +132,7 @@ async def test_who_hangs_up_during_the_pause_is_forgotten() -> None:
         async with await proxy.caller() as caller:
             await caller.send(request(b"GET", b"/x"))
             retried = "nanonets_proxy_upstream_retries_total"
-            await until(lambda: proxy.proxy._metrics.registry.get_sample_value(retried) == 1)
+            await until(lambda: proxy.proxy.metrics.registry.get_sample_value(retried) == 1)
             began_s = time.monotonic()
         await proxy.check_idle()
         await until(lambda: proxy.proxy._server._busy == 0)

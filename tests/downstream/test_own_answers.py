@@ -153,11 +153,12 @@ async def test_errors_of_the_upstream_pass_untouched() -> None:
         reply = b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
         async with (
             ScriptedUpstream(answering(reply)) as upstream,
-            running_proxy(upstream.origin) as proxy,
+            running_proxy(upstream.origin, key_gap=0) as proxy,
             await proxy.caller() as caller,
         ):
             answer = await caller.post(b"/x", b"abc")
             assert answer.status_line == b"HTTP/1.1 " + status
             assert answer.body == body
             assert not answer.all(b"Proxy-Status")
-            assert len(upstream.requests) == 1
+            # A 401 is the caller's only after the key has been read again and has failed again.
+            assert len(upstream.requests) in ((2, 3) if status.startswith(b"401") else (1,))

@@ -57,11 +57,18 @@ async def test_every_line_begins_with_time_level_and_name() -> None:
         ):
             await caller.get(b"/x")
         events = [json.loads(line) for line in log.text().splitlines()]
-    assert [event["event"] for event in events] == ["cooldown", "request", "draining", "stopped"]
+    assert [event["event"] for event in events] == [
+        "key_candidate",
+        "cooldown",
+        "key_active",
+        "request",
+        "draining",
+        "stopped",
+    ]
     assert all(list(event)[:3] == ["timestamp", "level", "event"] for event in events)
-    assert events[0]["retry_after_s"] == 0.05
-    assert events[0]["scope"] == "account"
-    assert events[0]["request_id"] == events[1]["request_id"]
+    assert events[1]["retry_after_s"] == 0.05
+    assert events[1]["scope"] == "account"
+    assert events[1]["request_id"] == events[3]["request_id"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +164,7 @@ async def test_control_characters_of_a_caller_are_escaped(log_format: str) -> No
         text = log.text()
     assert "red" in text
     assert all(line.isprintable() for line in text.splitlines())
-    assert len(text.splitlines()) == 3
+    assert len(text.splitlines()) == 5
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])

@@ -11,42 +11,10 @@ from typing import Any
 
 import pytest
 
-from support.process import ANY_PORTS, COMMAND, environment, proxy_to, running, sandbox
+from support.process import COMMAND, environment, proxy_to, running, sandbox
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
 KEY = 'secret"key\\of-the-test'
-
-
-def test_sighup_reads_a_changed_key_file(call: Call, tmp_path: Path) -> None:
-    key_file = tmp_path / "key"
-    key_file.write_text("an-old-key\n")
-    with (
-        sandbox(key="the-new-key") as upstream,
-        running(
-            ["serve", *ANY_PORTS, "--upstream", upstream, "--api-key-file", str(key_file)], environment()
-        ) as proxy,
-    ):
-        assert call(f"{proxy.url}/api/v4/workflows")[0] == 401
-        key_file.write_text("the-new-key\n")
-        proxy.process.send_signal(signal.SIGHUP)
-        assert proxy.wait_for("reloaded")["changed"] is True
-        assert call(f"{proxy.url}/api/v4/workflows")[0] == 200
-
-
-def test_a_missing_key_file_at_sighup_keeps_the_old_key(call: Call, tmp_path: Path) -> None:
-    key_file = tmp_path / "key"
-    key_file.write_text("the-key\n")
-    with (
-        sandbox(key="the-key") as upstream,
-        running(
-            ["serve", *ANY_PORTS, "--upstream", upstream, "--api-key-file", str(key_file)], environment()
-        ) as proxy,
-    ):
-        proxy.wait_for("started")
-        key_file.unlink()
-        proxy.process.send_signal(signal.SIGHUP)
-        assert str(key_file) in proxy.wait_for("reload_failed")["reason"]
-        assert call(f"{proxy.url}/api/v4/workflows")[0] == 200
 
 
 def test_a_second_signal_ends_at_once() -> None:

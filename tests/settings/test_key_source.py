@@ -28,7 +28,7 @@ def test_the_environment_comes_before_the_secret_files(tmp_path: Path) -> None:
     source = find_key_source({"NANONETS_API_KEY": "from-env"}, api_key_file=None, dirs=[tmp_path])
     assert isinstance(source, EnvironmentKey)
     assert source.name == "env:NANONETS_API_KEY"
-    assert source.load().secrets()[-1] == b"from-env"
+    assert source.read()[0].key.secrets()[-1] == b"from-env"
 
 
 def test_the_named_file_comes_before_the_secret_files(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_the_named_file_comes_before_the_secret_files(tmp_path: Path) -> None:
     named = _key_file(tmp_path, "from-named", "key.txt")
     source = find_key_source({}, api_key_file=named, dirs=[tmp_path])
     assert source == FileKey(named)
-    assert source.load().secrets()[-1] == b"from-named"
+    assert source.read()[0].key.secrets()[-1] == b"from-named"
 
 
 def test_the_first_secret_directory_that_has_the_key_counts(tmp_path: Path) -> None:
@@ -78,10 +78,10 @@ def test_an_empty_variable_is_an_error_and_not_as_good_as_unset() -> None:
 def test_a_file_is_read_anew_by_each_load(tmp_path: Path) -> None:
     path = _key_file(tmp_path, "first\n")
     source = FileKey(path)
-    first = source.load()
+    first = source.read()
     path.write_text("second\n")
-    assert source.load() != first
-    assert source.load().secrets()[-1] == b"second"
+    assert source.read() != first
+    assert source.read()[0].key.secrets()[-1] == b"second"
 
 
 def _missing(path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_bad_key_file_is_one_clear_sentence(make, fault: str, tmp_path: Path) 
     make(path)
     started = time.monotonic()
     with pytest.raises(KeyUnusable) as caught:
-        FileKey(path).load()
+        FileKey(path).read()
     assert str(caught.value) == f"the API key of file:{path} {fault}"
     assert time.monotonic() - started < 5, "a FIFO without a writer must not be waited for"
 
@@ -147,7 +147,7 @@ def test_a_refusal_of_the_system_is_said_in_its_own_words() -> None:
 
 def test_a_name_with_a_null_byte_is_one_clear_sentence() -> None:
     with pytest.raises(KeyUnusable, match="is not a file name: it has a null byte in it"):
-        FileKey(Path("a\0b")).load()
+        FileKey(Path("a\0b")).read()
 
 
 def test_a_dangling_secret_link_is_reported_and_not_passed_over(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_dangling_secret_link_is_reported_and_not_passed_over(tmp_path: Path) 
     source = find_key_source({}, api_key_file=None, dirs=[tmp_path])
     assert source is not None
     with pytest.raises(KeyUnusable, match="does not exist"):
-        source.load()
+        source.read()
 
 
 def test_without_a_key_the_message_names_every_way_and_the_sandbox() -> None:

@@ -32,8 +32,9 @@ class Running:
 
     process: "subprocess.Popen[bytes]"
     events: list[dict[str, Any]] = field(default_factory=list)
-    stdout: bytes = b""
-    stderr: bytes = b""
+    stdout: bytearray = field(default_factory=bytearray)
+    stderr: bytearray = field(default_factory=bytearray)
+    _given: dict[str, int] = field(default_factory=dict)
     _new: "queue.Queue[dict[str, Any] | None]" = field(default_factory=queue.Queue)
 
     def wait_for(self, name: str, **fields: Any) -> dict[str, Any]:
@@ -50,8 +51,25 @@ class Running:
                 raise AssertionError(f"ended without {name}: {self.stderr!r} {self.events}")
             self.events.append(event)
 
+    def wait_for_next(self, name: str) -> dict[str, Any]:
+        """The first event called `name` after the one that this gave before."""
+        number = self._given[name] = self._given.get(name, 0) + 1
+        deadline = time.monotonic() + _START_S
+        while True:
+            named = [event for event in self.events if event.get("event") == name]
+            if len(named) >= number:
+                return named[number - 1]
+            event = self._new.get(timeout=max(0.01, deadline - time.monotonic()))
+            if event is None:
+                raise AssertionError(f"ended without {name} no. {number}: {self.stderr!r} {self.events}")
+            self.events.append(event)
+
     def requests(self) -> list[dict[str, Any]]:
         """All `request` events; call it when the process has ended."""
+        return [event for event in self.all_events() if event["event"] == "request"]
+
+    def all_events(self) -> list[dict[str, Any]]:
+        """Call it when the process has ended."""
         while True:
             try:
                 event = self._new.get_nowait()
@@ -59,7 +77,7 @@ class Running:
                 break
             if event is not None:
                 self.events.append(event)
-        return [event for event in self.events if event["event"] == "request"]
+        return self.events
 
     @property
     def url(self) -> str:

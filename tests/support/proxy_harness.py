@@ -8,9 +8,10 @@ from typing import Any
 from aiohttp import web_protocol
 
 from nanonets_proxy import app
-from nanonets_proxy.app import Proxy
+from nanonets_proxy.app import KeyInUse, Program, Proxy
 from nanonets_proxy.core.addresses import Origin
 from nanonets_proxy.core.api_key import ApiKey
+from nanonets_proxy.keys.source import EnvironmentKey, KeySource
 from nanonets_proxy.settings import Settings
 from support.raw_caller import RawCaller
 from support.scripted_upstream import WAIT_S
@@ -24,8 +25,9 @@ _PRODUCT_FOLDERS = (app.__file__.removesuffix("app.py"), web_protocol.__file__.r
 class RunningProxy:
     """A started proxy and what tests look at. `stop()` is called at the end unless the test did."""
 
-    def __init__(self, proxy: Proxy) -> None:
-        self.proxy = proxy
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.proxy = program.proxies[0]
         self._stopping: asyncio.Task[None] | None = None
 
     @property
@@ -34,7 +36,7 @@ class RunningProxy:
 
     @property
     def admin_address(self) -> str:
-        return self.proxy.admin_addresses[0]
+        return self.program.admin_addresses[0]
 
     @property
     def waiting(self) -> int:
@@ -64,7 +66,7 @@ class RunningProxy:
     def stop(self, drain_timeout_s: float = WAIT_S) -> "asyncio.Task[None]":
         """Begins to drain; await the task for the end."""
         if self._stopping is None:
-            self._stopping = asyncio.create_task(self.proxy.stop(drain_timeout_s))
+            self._stopping = asyncio.create_task(self.program.stop(drain_timeout_s))
         return self._stopping
 
     async def check_idle(self) -> None:
@@ -86,11 +88,20 @@ def settings(**overrides: Any) -> Settings:
     return Settings(**values | overrides)
 
 
+def program(origin: Origin, source: KeySource | None = None, **overrides: Any) -> Program:
+    """One environment in front of `origin`, with `KEY` unless there is a `source`."""
+    source = source or EnvironmentKey(ApiKey.parse(KEY, "test"))
+    own = settings(**overrides)
+    return Program(own, [Proxy("", own, origin, KeyInUse(source, source.read()), lambda _: None)])
+
+
 @asynccontextmanager
-async def running_proxy(origin: Origin, **overrides: Any) -> AsyncIterator[RunningProxy]:
+async def running_proxy(
+    origin: Origin, source: KeySource | None = None, **overrides: Any
+) -> AsyncIterator[RunningProxy]:
     """Starts `Proxy`, and stops it at the end of the block with a look at what is left."""
-    running = RunningProxy(Proxy(settings(**overrides), origin, ApiKey.parse(KEY, "test")))
-    await running.proxy.start()
+    running = RunningProxy(program(origin, source, **overrides))
+    await running.program.start()
     try:
         yield running
     finally:

@@ -1,11 +1,16 @@
 """The API key as a value that cannot be printed."""
 
 from base64 import b64encode
+from hashlib import blake2b
 from hmac import compare_digest
 from typing import Any, NoReturn, final
 from urllib.parse import quote
 
 MAX_KEY_CHARS = 4096
+
+# No secret: it makes the fingerprints of this program comparable with one another and with no other hash.
+_FINGERPRINT_KEY = b"nanonets-proxy fingerprint"
+_FINGERPRINT_BYTES = 4
 
 
 class KeyUnusable(Exception):
@@ -61,6 +66,10 @@ class ApiKey:
     def authorization(self) -> bytes:
         """The value of the Authorization field (RFC 7617 §2)."""
         return b"Basic " + b64encode(self._key + b":")
+
+    def fingerprint(self) -> str:
+        """8 hex digits that tell one key from another: the same in every process, and no way back to the key."""
+        return blake2b(self._key, key=_FINGERPRINT_KEY, digest_size=_FINGERPRINT_BYTES).hexdigest()
 
     def secrets(self) -> tuple[bytes, ...]:
         """Every form that the key may be seen in, longest first: what redaction looks for.

@@ -5,7 +5,8 @@
             -> admitted   a permit, the upstream has it
                  429, body can be sent again          back to waiting, at its old place
                  a passing failure, may be repeated   back to waiting after a pause (core/retry.py)
-                 429 otherwise, any other answer      relaying
+                 401, another key may work            sent again by that; in a gap held, and back to waiting
+                 429, 401 otherwise, any other answer      relaying
                  no answer                            answered with the upstream error
             -> relaying   head sent; from here on an error can only reset the connection
 
@@ -14,8 +15,8 @@ Every permit is settled in `_attempt`, whatever ends it.
 
 import asyncio
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Final
 
@@ -27,6 +28,7 @@ from nanonets_proxy.core.api_key import ApiKey
 from nanonets_proxy.core.gate import Outcome
 from nanonets_proxy.core.guard import Guard
 from nanonets_proxy.core.headers import Extras, RequestHead, read_request_head, upstream_head
+from nanonets_proxy.core.key_records import KeyTries, KeyVerdict, verdict_of
 from nanonets_proxy.core.prefer import wait_s
 from nanonets_proxy.core.retry import Retries
 from nanonets_proxy.core.retry_after import Hint
@@ -36,10 +38,11 @@ from nanonets_proxy.core.tickets import Permit, Ticket
 from nanonets_proxy.downstream.answers import answer
 from nanonets_proxy.downstream.call import Call
 from nanonets_proxy.downstream.caller_body import CallerBody
+from nanonets_proxy.downstream.keys import Keys, tries_for
 from nanonets_proxy.downstream.peers import Peer, has_hung_up
 from nanonets_proxy.downstream.relay import CallerStalled, RelayedResponse
 from nanonets_proxy.downstream.retrying import Retrying
-from nanonets_proxy.downstream.throttle import read_throttle
+from nanonets_proxy.downstream.throttle import read_begun, read_throttle
 from nanonets_proxy.downstream.waiting import WaitingRoom
 from nanonets_proxy.errors import InternalError, ProxyError, UpstreamError, VersionNotSupported
 from nanonets_proxy.telemetry.metrics import Metrics
@@ -50,6 +53,8 @@ from nanonets_proxy.upstream.reply import ResponseHead
 _REFUSED_FROM_STATUS: Final = 400
 # A shorter wait is none, and not worth a system call to see whether the caller is still there.
 _NOTICEABLE_WAIT_S: Final = 0.001
+# A request that is held while no key works is let go so long before its deadline: it wants a permit as well.
+_HOLD_MARGIN_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,8 @@ class HandlerPolicy:
     caller_header: str = ""
     server_timing: bool = True
     via: str = ""
+    log_fields: Mapping[str, str] = field(default_factory=dict)
+    """What each of its events carries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,7 @@ class Services:
     room: WaitingRoom
     store: BodyStore
     client: UpstreamClient
-    current_key: Callable[[], ApiKey]
+    keys: Keys
     retries: Retries
     metrics: Metrics
 
@@ -89,6 +96,11 @@ class Passage:
     target: str
     retrying: Retrying
     body: RequestBody | None = None
+    tries: KeyTries = field(default_factory=lambda: tries_for(None))
+
+    @property
+    def can_go_again(self) -> bool:
+        return self.body is None or self.body.is_replayable
 
 
 class Handler:
@@ -98,7 +110,7 @@ class Handler:
         self._policy = policy
         self._services = services
         self._loop = loop
-        self._log = structlog.get_logger()
+        self._log = structlog.get_logger(**policy.log_fields)
         self._caller_header = policy.caller_header.lower().encode()
         self._via = policy.via.encode()
         self._host = services.origin.authority.encode()
@@ -178,7 +190,7 @@ class Handler:
             idle_timeout_s=self._policy.idle_timeout_s,
         )
         with RequestBody(source, head.body_length, services.store) as body:
-            passage.body = body
+            passage.body, passage.tries = body, tries_for(body)
             try:
                 await self._until_relayed(passage)
             finally:
@@ -195,6 +207,7 @@ class Handler:
         while not relayed:
             waits_since_s = perf_counter()
             try:
+                now_s = await self._services.keys.hold(passage.tries, now_s, ticket.deadline_s - _HOLD_MARGIN_S)
                 permit = await self._services.room.admit(ticket, now_s)
             finally:
                 passage.call.queue_s += perf_counter() - waits_since_s
@@ -206,24 +219,25 @@ class Handler:
     async def _attempt(self, passage: Passage, permit: Permit) -> bool:
         """Uses up one permit; False where the request has to wait for another."""
         services, call, transport = self._services, passage.call, passage.request.transport
-        deadline_s = permit.ticket.deadline_s
         outcome, retry_after_s = Outcome.UNUSED, None
         exchange: Exchange | None = None
+        attempts_before = call.attempts
         try:
             if transport is None or (call.queue_s > _NOTICEABLE_WAIT_S and has_hung_up(transport)):
                 raise ConnectionResetError("the caller has gone")
-            outgoing = self._outgoing(passage)
-            call.attempts += 1
-            outcome = Outcome.FAILED
             started_s = perf_counter()
             try:
-                exchange = await services.client.begin(outgoing)
+                exchange = await self._ask(passage, permit.ticket)
             except UpstreamError as error:
-                if passage.retrying.wants(error, outgoing, deadline_s - self._loop.time()):
+                if self._goes_again(error, passage, permit.ticket):
                     return False
                 raise
+            finally:
+                outcome = Outcome.FAILED if call.attempts > attempts_before else Outcome.UNUSED
+            if exchange is None:
+                return False
             call.upstream_s = perf_counter() - started_s
-            if passage.retrying.wants(exchange.head, outgoing, deadline_s - self._loop.time()):
+            if self._goes_again(exchange.head, passage, permit.ticket):
                 return False
             outcome = _outcome_of(exchange.head.status)
             begun, hint = b"", None
@@ -232,7 +246,7 @@ class Handler:
                 begun, hint = throttle.begun, throttle.hint
                 retry_after_s = hint.retry_after_s
                 self._note_throttle(call, hint)
-                if passage.body is None or passage.body.is_replayable:
+                if passage.can_go_again:
                     return False
             await self._relay(passage, exchange, begun, hint)
             call.upstream_s = perf_counter() - started_s
@@ -242,8 +256,34 @@ class Handler:
                 services.client.finish(exchange)
             services.room.settle(permit, outcome, retry_after_s)
 
-    def _outgoing(self, passage: Passage) -> UpstreamRequest:
-        key = self._services.current_key()
+    def _goes_again(self, failed: UpstreamError | ResponseHead, passage: Passage, ticket: Ticket) -> bool:
+        may_take_s = ticket.deadline_s - self._loop.time()
+        return passage.can_go_again and passage.retrying.wants(failed, passage.call.method, may_take_s)
+
+    async def _ask(self, passage: Passage, ticket: Ticket) -> Exchange | None:
+        """The upstream's answer by whichever key it takes; None where the request has to be held for a key."""
+        services = self._services
+        while True:
+            may_hold = self._loop.time() < ticket.deadline_s - _HOLD_MARGIN_S
+            use = services.keys.choose(passage.tries, may_hold=may_hold)
+            if use is None:
+                return None
+            outgoing = self._outgoing(passage, use.record.key)
+            passage.call.attempts += 1
+            verdict = KeyVerdict.UNKNOWN
+            try:
+                exchange = await services.client.begin(outgoing)
+                verdict = verdict_of(exchange.head.status)
+            finally:
+                is_answer = services.keys.settle(use, verdict, passage.tries)
+            if is_answer or not passage.can_go_again:
+                return exchange
+            try:
+                await read_begun(exchange.connection)
+            finally:
+                services.client.finish(exchange)
+
+    def _outgoing(self, passage: Passage, key: ApiKey) -> UpstreamRequest:
         passage.call.key_name = key.name
         method, head = passage.request.method, passage.head
         lines = upstream_head(

@@ -15,7 +15,6 @@ from nanonets_proxy.errors import (
     UpstreamRefused,
     UpstreamUnreachable,
 )
-from nanonets_proxy.upstream.client import UpstreamRequest
 from nanonets_proxy.upstream.reply import ResponseHead
 
 # A handshake that fails, a broken answer or a spent time limit would only fail again, or cost as long again.
@@ -45,17 +44,15 @@ class Retrying:
             return b""
         return b', retry;dur=%.1f;desc="%d"' % (self.spent_s * 1000, self.done)
 
-    def wants(self, failed: UpstreamError | ResponseHead, request: UpstreamRequest, may_take_s: float) -> bool:
-        """Whether to send `request` again instead of answering with the error, or relaying the answer, that came.
+    def wants(self, failed: UpstreamError | ResponseHead, method: str, may_take_s: float) -> bool:
+        """Whether to send the request again instead of answering with the error, or relaying the answer, that came.
 
         True is a promise: `pause()` has to follow. `may_take_s` is what its caller may still be kept waiting.
         """
         failure, hint_s = _failure(failed)
-        if failure is None or (request.body is not None and not request.body.is_replayable):
+        if failure is None:
             return False
-        self._pause_s = self.retries.pause_s(
-            failure, request.method, done=self.done, may_take_s=may_take_s, hint_s=hint_s
-        )
+        self._pause_s = self.retries.pause_s(failure, method, done=self.done, may_take_s=may_take_s, hint_s=hint_s)
         if self._pause_s is None:
             return False
         self.done += 1

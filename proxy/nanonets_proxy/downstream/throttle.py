@@ -1,4 +1,4 @@
-"""Reading a 429 of the upstream: a bounded piece of its body, and the hint in it."""
+"""Reading a refusal of the upstream: a bounded piece of its body, and the hint in that of a 429."""
 
 import contextlib
 import time
@@ -23,12 +23,18 @@ class Throttle:
     hint: Hint
 
 
-async def read_throttle(connection: UpstreamConnection, head: ResponseHead) -> Throttle:
-    """An answer that breaks off is a refusal too, perhaps without its hint."""
+async def read_begun(connection: UpstreamConnection) -> bytes:
+    """The body of a refusal, or its beginning: read to its end, the connection serves on. One that breaks off is
+    a refusal all the same."""
     begun = connection.take()
     with contextlib.suppress(UpstreamError):
         while len(begun) < MAX_BODY_BYTES and not connection.is_whole and (piece := await connection.read()):
             begun += piece
+    return begun
+
+
+async def read_throttle(connection: UpstreamConnection, head: ResponseHead) -> Throttle:
+    begun = await read_begun(connection)
     body = begun[:MAX_BODY_BYTES]
     if any(name.lower() == b"content-encoding" and value.lower() in _INFLATABLE for name, value in head.headers):
         body = _inflated(body)

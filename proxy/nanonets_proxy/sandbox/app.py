@@ -1,10 +1,14 @@
 """The sandbox as an aiohttp application."""
 
+import json
+import math
+import time
+
 from aiohttp import web
 
 from nanonets_proxy.sandbox import page, v2, v4, v4_review
 from nanonets_proxy.sandbox.middleware import gate
-from nanonets_proxy.sandbox.policy import MIB, SandboxPolicy
+from nanonets_proxy.sandbox.policy import MIB, SandboxPolicy, check_key
 from nanonets_proxy.sandbox.state import SANDBOX, Sandbox
 from nanonets_proxy.sandbox.uploads import expect
 
@@ -28,6 +32,21 @@ async def _reset(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
+async def _change_keys(request: web.Request) -> web.Response:
+    """`{"keys": [str, ...], "grace_s": number}`: these are accepted from now on, others for `grace_s` more."""
+    try:
+        wish = json.loads(await request.read())
+        keys, grace_s = wish["keys"], float(wish.get("grace_s", 0))
+        if not isinstance(keys, list) or not (grace_s >= 0 and math.isfinite(grace_s)):
+            raise ValueError  # noqa: TRY301 - one answer for all that is wrong
+        for key in keys:
+            check_key(key)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return web.Response(status=400, text='wanted: {"keys": ["..."], "grace_s": 0}\n')
+    request.app[SANDBOX].keys.replace(keys, grace_s, time.monotonic())
+    return web.Response(status=204)
+
+
 def create_app(policy: SandboxPolicy) -> web.Application:
     """Return a simulated Nanonets API. It keeps everything in memory and shares nothing with others.
 
@@ -38,6 +57,7 @@ def create_app(policy: SandboxPolicy) -> web.Application:
     app.router.add_get("/", _page)
     app.router.add_get("/sandbox/stats", _stats)
     app.router.add_post("/sandbox/reset", _reset)
+    app.router.add_post("/sandbox/keys", _change_keys)
     for path in dict.fromkeys(call.path for call in CALLS):
         # The vendor's own samples write a path with a slash behind it or without.
         for resource in (app.router.add_resource(path), app.router.add_resource(f"{path}/")):

@@ -55,7 +55,7 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     sandbox = request.app[SANDBOX]
     policy, stats, limiter = sandbox.policy, sandbox.stats, sandbox.limiter
     counts = stats.of(_name(request))
-    if not is_authorized(request.headers.getall("Authorization", []), policy.api_keys):
+    if not is_authorized(request.headers.getall("Authorization", []), sandbox.keys.at(time.monotonic())):
         counts.unauthorized += 1
         return answers.unauthorized()
     scope = scope_of(policy.limit_scope, request.method, request.path) if limiter else None

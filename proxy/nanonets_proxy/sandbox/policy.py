@@ -88,6 +88,12 @@ class LimitRule:
         return f"{self.count}/{self.per_s:.15g}s"
 
 
+def check_key(key: str) -> None:
+    """ValueError for what can be no key."""
+    if not key or ":" in key:  # RFC 7617 §2: the user name ends at the first colon.
+        raise ValueError("a sandbox key must not be empty nor contain a colon")
+
+
 @dataclass(frozen=True, slots=True)
 class SandboxPolicy:
     """Everything that may be set about a sandbox. ValueError for what makes no sense."""
@@ -112,8 +118,7 @@ class SandboxPolicy:
 
     def __post_init__(self) -> None:
         for key in self.api_keys:
-            if not key or ":" in key:  # RFC 7617 §2: the user name ends at the first colon.
-                raise ValueError("a sandbox key must not be empty nor contain a colon")
+            check_key(key)
         if not (math.isfinite(self.latency_s) and self.latency_s >= 0):
             raise ValueError("latency_s must be 0 or more seconds")
         if not 0 <= self.failure_rate <= 1:

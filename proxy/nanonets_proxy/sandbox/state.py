@@ -1,8 +1,9 @@
 """One sandbox's state, and the record of one call that it answers."""
 
 import hashlib
+import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -43,11 +44,28 @@ class RequestDigest:
         return self._hash.digest()
 
 
+class AcceptedKeys:
+    """The keys that are accepted now; those that were replaced stay good for a grace time."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._until_s: dict[str, float] = dict.fromkeys(keys, math.inf)
+
+    def replace(self, keys: Sequence[str], grace_s: float, now_s: float) -> None:
+        """Accept `keys` from now on, and any other for `grace_s` seconds more at most."""
+        ending_s = now_s + grace_s
+        old = {key: min(until_s, ending_s) for key, until_s in self._until_s.items() if until_s > now_s}
+        self._until_s = old | dict.fromkeys(keys, math.inf)
+
+    def at(self, now_s: float) -> tuple[str, ...]:
+        return tuple(key for key, until_s in self._until_s.items() if until_s > now_s)
+
+
 class Sandbox:
-    """The mutable part of a sandbox; `reset` makes it as new."""
+    """The mutable part of a sandbox; `reset` makes it as new, but for the keys."""
 
     def __init__(self, policy: SandboxPolicy) -> None:
         self.policy = policy
+        self.keys = AcceptedKeys(policy.api_keys)
         self.reset()
 
     def reset(self) -> None:

@@ -1,6 +1,7 @@
 """The types of the settings: what a text, a number or a list of any source becomes."""
 
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 from pathlib import Path
@@ -24,6 +25,8 @@ from nanonets_proxy.settings.quantities import Metavar
 
 # RFC 9110 §5.6.2
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+
+_PATH_AND_QUERY = re.compile(r"/[!-\"$-~]*", re.ASCII)
 
 
 def texts(value: Any) -> list[str]:
@@ -116,6 +119,26 @@ def _origin(value: Any) -> Origin:
     return parse_origin(text(value))
 
 
+def _origin_or_none(value: Any) -> Origin | None:
+    return parse_origin(text(value)) if text(value) else None
+
+
+def _command_line(value: Any) -> str:
+    line = text(value)
+    try:
+        shlex.split(line)
+    except ValueError as error:
+        raise ValueError(f"cannot be split into words: {str(error).lower()}") from None
+    return line
+
+
+def _path_and_query(value: Any) -> str:
+    target = text(value)
+    if target and not _PATH_AND_QUERY.fullmatch(target):
+        raise ValueError(f"{target!r} is no path: write /api/v4/workflow_types")
+    return target
+
+
 def _strings(values: Iterable[object]) -> list[str]:
     return [str(value) for value in values]
 
@@ -198,4 +221,19 @@ OptionalPath: TypeAlias = Annotated[
     WithJsonSchema(_TEXT_SCHEMA),
     Metavar("PATH"),
 ]
+OptionalOrigin: TypeAlias = Annotated[
+    Origin | None,
+    PlainValidator(_origin_or_none),
+    PlainSerializer(_string_or_empty, return_type=str),
+    WithJsonSchema(_TEXT_SCHEMA),
+    NoDecode,
+    Metavar("URL"),
+]
+CommandLine: TypeAlias = Annotated[
+    str, PlainValidator(_command_line), WithJsonSchema(_TEXT_SCHEMA), Metavar("COMMAND")
+]
+PathAndQuery: TypeAlias = Annotated[
+    str, PlainValidator(_path_and_query), WithJsonSchema(_TEXT_SCHEMA), Metavar("PATH")
+]
+Text: TypeAlias = Annotated[str, PlainValidator(text), WithJsonSchema(_TEXT_SCHEMA), Metavar("TEXT")]
 Token: TypeAlias = Annotated[str, PlainValidator(_token_or_empty), WithJsonSchema(_TEXT_SCHEMA), Metavar("TOKEN")]

@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic_settings import CliSettingsSource
 
-from nanonets_proxy.settings.model import GROUPS, ProgramSettings, Settings
+from nanonets_proxy.settings.base import ProgramSettings
+from nanonets_proxy.settings.model import GROUPS, Settings
 from nanonets_proxy.settings.quantities import Metavar
 
 # No flag can hold it, so that no word is taken for "no value".

@@ -3,39 +3,31 @@
 import ssl
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
-from nanonets_proxy.core.addresses import Listener, TcpListener
 from nanonets_proxy.keys.files import os_fault
 from nanonets_proxy.keys.source import KEY_FILE_VARIABLE, secret_dirs
+from nanonets_proxy.settings.contradictions import contradictions
 from nanonets_proxy.settings.errors import SettingsError
-from nanonets_proxy.settings.model import ProgramSettings, SandboxSettings, Settings
+from nanonets_proxy.settings.loaded import AnySettings, Loaded
+from nanonets_proxy.settings.model import PROCESS_WIDE, SandboxSettings, Settings
 from nanonets_proxy.settings.sources import (
     DEFAULT_CONFIG,
+    ENVIRONMENTS,
     Given,
     Reading,
     read_environment,
+    read_environments,
     read_flags,
     read_secret_files,
     read_toml,
 )
 
 CONFIG_VARIABLE = "NANONETS_PROXY_CONFIG"
-
-AnySettings = TypeVar("AnySettings", bound=ProgramSettings)
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded(Generic[AnySettings]):
-    """Settings, and for each the words for where its value came from."""
-
-    settings: AnySettings
-    sources: Mapping[str, str]
 
 
 def load_settings(
@@ -63,14 +55,33 @@ def load_settings(
         toml = read_toml(names, default_config, None)
     prefix = Settings.model_config["env_prefix"]
     aliases = {KEY_FILE_VARIABLE: "api_key_file"}
-    loaded = _combine(
-        Settings,
+    tables = read_environments(names.keys() - PROCESS_WIDE, PROCESS_WIDE, toml)
+    readings = (
         toml,
         read_secret_files(names, prefix, secret_dirs(environ) if dirs is None else dirs),
         read_environment(names, prefix, environ, aliases=aliases, others=(CONFIG_VARIABLE,)),
         read_flags(flags),
     )
-    if problems := list(_contradictions(loaded)):
+    process = _combine(Settings, *readings)
+    if not tables:
+        if problems := list(contradictions(process, [("", process)])):
+            raise SettingsError(*problems)
+        return process
+    environments = _environments(tables, readings)
+    if problems := list(contradictions(process, list(environments.items()))):
+        raise SettingsError(*problems)
+    return Loaded(process.settings, process.sources, environments)
+
+
+def _environments(tables: Mapping[str, Reading], readings: Sequence[Reading]) -> dict[str, Loaded[Settings]]:
+    """What stands at the top is the default of each; a table wins over all of that, being more particular."""
+    loaded, problems = {}, []
+    for name, table in tables.items():
+        try:
+            loaded[name] = _combine(Settings, *readings, table)
+        except SettingsError as error:
+            problems += [f"{ENVIRONMENTS}.{name}.{problem}" for problem in error.problems]
+    if problems:
         raise SettingsError(*problems)
     return loaded
 
@@ -110,52 +121,17 @@ def _combine(kind: type[AnySettings], *weakest_first: Reading) -> Loaded[AnySett
     return Loaded(settings, sources)
 
 
-def _contradictions(loaded: Loaded[Settings]) -> Iterator[str]:
-    """What each value allows by itself, and all of them together do not."""
-    settings, sources = loaded.settings, loaded.sources
-
-    def named(name: str) -> str:
-        return f"{name} ({sources[name]})"
-
-    addresses = [("listen", item) for item in settings.listen]
-    addresses += [("admin_listen", item) for item in settings.admin_listen]
-    for name, address in addresses:
-        if not settings.allow_from and not address.is_local:
-            yield (
-                f"{name}: {address} can be reached from other machines ({sources[name]}), and allow_from "
-                "names none that may call: set allow_from, such as 10.0.0.0/8, or listen on 127.0.0.1"
-            )
-    places: dict[Listener | str, str] = {}
-    for name, address in addresses:
-        place = _place(address)
-        if place in places:
-            yield f"{name}: {address} is taken already by {named(places[place])}"
-        elif place is not None:
-            places[place] = name
-    if settings.egress_proxy is not None and not settings.upstream.tls:
-        yield (
-            f"egress_proxy: is for an https upstream only ({sources['egress_proxy']}); "
-            f"{named('upstream')} is {settings.upstream}"
-        )
-    for name in ("body_memory_total", "replay_limit"):
-        if settings.body_memory > getattr(settings, name):
-            yield f"body_memory: is larger than {named(name)} allows ({sources['body_memory']})"
-
-
-def _place(address: Listener) -> Listener | str | None:
-    """What two listeners cannot share: None where port 0 gives each its own."""
-    if isinstance(address, TcpListener):
-        return address if address.port else None
-    return address.path
-
-
 def verify_files(loaded: Loaded[Settings]) -> None:
     """Look at what the settings point to: certificate authorities are there, bodies can be written.
 
     Raises:
         SettingsError: one of them cannot be used.
     """
-    if problems := [*_ca_file_problems(loaded), *_spool_problems(loaded)]:
+    problems = []
+    for name, own in [("", loaded), *loaded.environments.items()]:
+        prefix = f"{ENVIRONMENTS}.{name}." if name else ""
+        problems += [f"{prefix}{problem}" for problem in (*_ca_file_problems(own), *_spool_problems(own))]
+    if problems:
         raise SettingsError(*problems)
 
 

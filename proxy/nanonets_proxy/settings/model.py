@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from nanonets_proxy.core.addresses import Origin, TcpListener
 from nanonets_proxy.core.scopes import DEFAULT_SCOPE_RULES
 from nanonets_proxy.sandbox.policy import HintStyle, LimitKind, LimitRule, LimitScope, SandboxPolicy
+from nanonets_proxy.settings.base import ProgramSettings
 from nanonets_proxy.settings.fields import (
     HostPatterns,
     Listeners,
@@ -23,6 +24,7 @@ from nanonets_proxy.settings.fields import (
     UpstreamOrigin,
     text,
 )
+from nanonets_proxy.settings.key_model import KeySettings
 from nanonets_proxy.settings.quantities import (
     Count,
     Delay,
@@ -37,37 +39,23 @@ from nanonets_proxy.settings.quantities import (
 MIB, GIB = 2**20, 2**30
 
 GROUPS: dict[str, str] = {
+    "api_key_file": "The key, or doing without",
+    "key_gap": "Changing the key",
+    "vault_path": "The key in HashiCorp Vault or OpenBao (extra `vault`)",
+    "aws_secret": "The key in AWS Secrets Manager (extra `aws`)",
     "listen": "Callers",
     "upstream": "Upstream",
     "max_wait": "Waiting",
     "body_memory": "Bodies kept for a repeat",
     "server_timing": "Responses and logs",
-    "api_key_file": "The key, or doing without",
 }
 """Where a group of settings begins, and its title in `--help` and in the reference."""
 
-
-class ProgramSettings(BaseSettings):
-    """What both sets of settings share. Made from texts as the sources give them; see `loader`."""
-
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", validate_default=False, hide_input_in_errors=True
-    )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003  # the signature is the library's
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The loader reads the sources itself: only it can say which one a bad value came from."""
-        return (init_settings,)
+PROCESS_WIDE = frozenset({"admin_listen", "drain_timeout", "log_format", "log_level", "sandbox"})
+"""What the environments of one process share; everything else a table `[environments.NAME]` may set."""
 
 
-class Settings(ProgramSettings):
+class Settings(KeySettings):
     """Everything that can be set about the proxy. Durations are in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(env_prefix="NANONETS_PROXY_", title="nanonets-proxy")
@@ -185,13 +173,6 @@ class Settings(ProgramSettings):
     )
     drain_timeout: Duration = Field(
         25.0, description="Longest time that requests in flight get to end after SIGTERM or SIGINT."
-    )
-
-    api_key_file: OptionalPath = Field(
-        None, description="File that holds the API key. NANONETS_API_KEY_FILE names it as well."
-    )
-    sandbox: Switch = Field(
-        default=False, description="Serve the embedded simulated API instead of the upstream; needs no key."
     )
 
     def spool_path(self) -> Path:

@@ -5,9 +5,9 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from nanonets_proxy.settings.loader import Loaded
-from nanonets_proxy.settings.model import GROUPS, Settings
-from nanonets_proxy.settings.sources import flag_name
+from nanonets_proxy.settings.loaded import Loaded
+from nanonets_proxy.settings.model import GROUPS, PROCESS_WIDE, Settings
+from nanonets_proxy.settings.sources import ENVIRONMENTS, flag_name
 
 _WIDTH = 96
 
@@ -23,6 +23,20 @@ _HEADER = """\
 ##
 ## The API key never stands here. It comes from NANONETS_API_KEY, the file that NANONETS_API_KEY_FILE
 ## names, /run/secrets/nanonets_api_key, or $CREDENTIALS_DIRECTORY/nanonets_api_key.
+"""
+
+_ENVIRONMENTS = """
+
+## --- Several environments -------------------------------------------------------------------------
+
+## Each with a key, a gate, a pool and listeners of its own. The settings above are the defaults of each, but
+## for these of the whole process: admin_listen, drain_timeout, log_format, log_level, sandbox. The key may
+## also be in NANONETS_API_KEY_STAGING, or in a secret file nanonets_api_key_staging.
+##
+## [environments.staging]
+## listen = "127.0.0.1:8082"
+## api_key_file = "/run/secrets/staging_key"
+## upstream = "https://app.nanonets.com"
 """
 
 
@@ -71,7 +85,7 @@ def _reference_lines() -> Iterator[str]:
 
 def reference_toml() -> str:
     """Every setting with its description; lines of settings start with `# `, others with `## `."""
-    return _HEADER + "\n".join(_reference_lines()) + "\n"
+    return _HEADER + "\n".join(_reference_lines()) + "\n" + _ENVIRONMENTS
 
 
 def effective_toml(loaded: Loaded[Settings]) -> str:
@@ -79,6 +93,11 @@ def effective_toml(loaded: Loaded[Settings]) -> str:
     lines = ["# The settings in effect, secrets masked, each with the source it came from."]
     for name, value in values(loaded.settings).items():
         lines += ["", f"# {loaded.sources[name]}", f"{name} = {to_toml(value)}"]
+    for environment, own in loaded.environments.items():
+        lines += ["", "", f"[{ENVIRONMENTS}.{environment}]"]
+        for name, value in values(own.settings).items():
+            if name not in PROCESS_WIDE:
+                lines += ["", f"# {own.sources[name]}", f"{name} = {to_toml(value)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -87,4 +106,15 @@ def json_schema() -> str:
     schema = Settings.model_json_schema()
     for name, value in values(Settings()).items():
         schema["properties"][name]["default"] = value
+    schema["properties"][ENVIRONMENTS] = {
+        "description": "Named environments. The settings at the top are the defaults of each.",
+        "type": "object",
+        "additionalProperties": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                name: {"$ref": f"#/properties/{name}"} for name in Settings.model_fields if name not in PROCESS_WIDE
+            },
+        },
+    }
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2) + "\n"

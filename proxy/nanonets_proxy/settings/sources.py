@@ -134,8 +134,55 @@ def _read_secret_file(reading: Reading, name: str, path: Path) -> None:
         reading.given[name] = Given(value, f"file {path}")
 
 
+ENVIRONMENTS = "environments"
+"""The table of the TOML file that has a table for each named environment."""
+
+_ENVIRONMENT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+# NANONETS_API_KEY_FILE is the variable of a setting, and not of an environment with such a name.
+_TAKEN_NAMES = frozenset({"file"})
+
+
+def read_environments(names: Collection[str], shared: Collection[str], toml: Reading) -> dict[str, Reading]:
+    """The environments of a TOML file, taken out of its reading: for each a reading of its own.
+
+    `names` are the settings that an environment may have, `shared` those that only the process has. What is
+    wrong with any of them goes to the problems of `toml`.
+    """
+    given = toml.given.pop(ENVIRONMENTS, None)
+    if given is None:
+        return {}
+    if not isinstance(given.value, dict) or not all(isinstance(table, dict) for table in given.value.values()):
+        toml.problems.append(f"{ENVIRONMENTS}: holds tables, such as [environments.staging] ({given.source})")
+        return {}
+    readings = {}
+    for environment, table in given.value.items():
+        place = f"{ENVIRONMENTS}.{environment}"
+        if not _ENVIRONMENT_NAME.fullmatch(environment) or environment in _TAKEN_NAMES:
+            toml.problems.append(
+                f"{place}: is no name for an environment ({given.source}): "
+                "up to 32 lower-case letters, digits, - and _, a letter first, and not file"
+            )
+            continue
+        reading = readings[environment] = Reading()
+        for key, value in table.items():
+            if key in names:
+                reading.given[key] = Given(value, f"{given.source}, {place}")
+            elif key in shared:
+                toml.problems.append(
+                    f"{place}.{key}: is of the whole process; it stands at the top ({given.source})"
+                )
+            elif key.lower() in _KEY_WORDS:
+                toml.problems.append(
+                    f"{place}.{key}: the key never stands in a settings file ({given.source}); set api_key_file"
+                )
+            else:
+                toml.problems.append(f"{place}.{key}: no such setting ({given.source}); {did_you_mean(key, names)}")
+    return readings
+
+
 def read_toml(names: Collection[str], path: Path, named_by: str | None) -> Reading:
-    """A TOML file. `named_by` is who asked for it: None for the default, which may be missing."""
+    """A TOML file. `named_by` is who asked for it: None for the default, which may be missing. The tables of
+    environments come as they are, under the name `ENVIRONMENTS`."""
     asked = "" if named_by is None else f" ({named_by})"
     try:
         content = path.read_bytes().decode("utf-8")
@@ -156,7 +203,7 @@ def read_toml(names: Collection[str], path: Path, named_by: str | None) -> Readi
         return Reading(problems=[f"{path}:{line}: {_TOML_PLACE.sub('', fault)}"])
     reading = Reading()
     for key, value in values.items():
-        if key in names:
+        if key in names or key == ENVIRONMENTS:
             reading.given[key] = Given(value, str(path))
         elif key.lower() in _KEY_WORDS:
             reading.problems.append(

@@ -1,6 +1,6 @@
 """What Prometheus sees. Labels are bounded: no path, no caller, no scope is one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import (
@@ -40,15 +40,11 @@ _GAUGES: Final = {
 
 
 class Metrics:
-    """One registry; `read_gauges` is asked at each scrape for the names in `_GAUGES`."""
+    """One environment's registry; `read_gauges` is asked at each scrape for the names in `_GAUGES`."""
 
     def __init__(self, read_gauges: Gauges) -> None:
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
         self.registry.register(_GaugeCollector(read_gauges))
-        Info("nanonets_proxy", "The running program.", registry=self.registry).info({"version": __version__})
         self._requests = Counter(
             "nanonets_proxy_requests",
             "Requests answered, by the method and the class of the status that the caller saw; "
@@ -103,3 +99,31 @@ class _GaugeCollector(Collector):
         values = self._read()
         for name, documentation in _GAUGES.items():
             yield GaugeMetricFamily(name, documentation, value=values[name])
+
+
+def join(environments: Mapping[str, CollectorRegistry]) -> CollectorRegistry:
+    """What is scraped: the process's own metrics, and those of each environment, labelled by its name.
+
+    The only environment has the empty name, which for Prometheus is no label.
+    """
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    Info("nanonets_proxy", "The running program.", registry=registry).info({"version": __version__})
+    registry.register(_Joined(environments))
+    return registry
+
+
+class _Joined(Collector):
+    def __init__(self, environments: Mapping[str, CollectorRegistry]) -> None:
+        self._environments = environments
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for name, registry in self._environments.items():
+            label = {"environment": name} if name else {}
+            for family in registry.collect():
+                joined = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                joined.samples += [sample._replace(labels=label | sample.labels) for sample in family.samples]
+        yield from families.values()

@@ -89,6 +89,11 @@ class RequestBody:
         """Whether `pieces()` may be started (again): all that was read is kept, or nothing was read."""
         return self._keeping or self.received_bytes == 0
 
+    @property
+    def is_small(self) -> bool:
+        """Whether its copy will find room in memory, as far as can be told before it is read."""
+        return self.length is not None and self.length <= self._store.policy.memory_bytes
+
     def take_whole(self) -> bytes | None:
         """The whole body, if it is all here and in memory; None if it has to be streamed. As `pieces()`, only for a
         body that `is_replayable`."""

@@ -1,0 +1,30 @@
+"""Asks the upstream about a key by a cheap GET, beside the callers' requests."""
+
+from typing import Final
+
+from nanonets_proxy.core.addresses import Origin
+from nanonets_proxy.core.api_key import ApiKey
+from nanonets_proxy.core.key_records import KeyVerdict, verdict_of
+from nanonets_proxy.errors import ProxyError
+from nanonets_proxy.upstream.client import UpstreamClient, UpstreamRequest
+
+_HEAD: Final = b"GET %b HTTP/1.1\r\nHost: %b\r\nAuthorization: %b\r\n\r\n"
+
+
+class KeyProbe:
+    """Call it with a key. `path` is the target of the GET."""
+
+    def __init__(self, client: UpstreamClient, origin: Origin, path: str) -> None:
+        self._client = client
+        self._host = origin.authority.encode()
+        self._path = path.encode("ascii")
+
+    async def __call__(self, key: ApiKey) -> KeyVerdict:
+        head = _HEAD % (self._path, self._host, key.authorization())
+        try:
+            exchange = await self._client.begin(UpstreamRequest("GET", head, None))
+        except ProxyError:
+            return KeyVerdict.UNKNOWN
+        # Its body is of no interest: finished unread, the connection closes.
+        self._client.finish(exchange)
+        return verdict_of(exchange.head.status)

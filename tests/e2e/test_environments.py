@@ -1,0 +1,70 @@
+"""Two environments in one process: nothing of one is seen by the other."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from support.process import environment, running, sandbox
+
+Call = Callable[..., tuple[int, dict[str, str], Any]]
+PATH = "/api/v4/workflows"
+
+
+def test_each_environment_has_key_upstream_gate_and_metrics_of_its_own(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "staging-key").write_text("staging-key")
+    with sandbox(key="prod-key") as prod, sandbox("--limit", "1/1s", key="staging-key") as staging:
+        config = tmp_path / "settings.toml"
+        config.write_text(
+            f'admin_listen = "127.0.0.1:0"\nlisten = "127.0.0.1:0"\n'
+            f'[environments.prod]\nupstream = "{prod}"\n'
+            f'[environments.staging]\nupstream = "{staging}"\napi_key_file = "{tmp_path / "staging-key"}"\n'
+        )
+        env = environment(NANONETS_API_KEY_PROD="prod-key")
+        with running(["serve", "--config", str(config)], env) as proxy:
+            started = {name: proxy.wait_for("started", environment=name) for name in ("prod", "staging")}
+            urls = {name: f"http://{event['listen'][0]}" for name, event in started.items()}
+            admin = f"http://{started['prod']['admin_listen'][0]}"
+            assert started["staging"]["admin_listen"] == started["prod"]["admin_listen"]
+
+            assert call(f"{urls['prod']}{PATH}", "POST", json.dumps({"description": "of prod"}))[0] in (200, 201)
+            assert call(f"{urls['staging']}{PATH}")[::2] == (200, {"workflows": []})
+            assert call(f"{urls['staging']}{PATH}", Prefer="wait=0")[0] == 429
+            assert call(f"{urls['prod']}{PATH}")[0] == 200, "the closed gate of one is not the other's"
+
+            metrics = call(f"{admin}/metrics")[2].decode()
+            assert 'nanonets_proxy_upstream_throttled_total{environment="staging"} 1.0' in metrics
+            assert 'nanonets_proxy_upstream_throttled_total{environment="prod"} 0.0' in metrics
+            assert metrics.count("# TYPE nanonets_proxy_ready gauge") == 1
+            assert metrics.count("# TYPE process_open_fds gauge") == 1
+
+            status, _, ready = call(f"{admin}/readyz")
+            assert (status, ready["status"]) == (200, "ready")
+            assert [ready["environments"][name]["key"]["source"] for name in ("prod", "staging")] == [
+                "env:NANONETS_API_KEY_PROD",
+                f"file:{tmp_path / 'staging-key'}",
+            ]
+
+            (tmp_path / "staging-key").unlink()
+            status, _, reloaded = call(f"{admin}/reload", "POST")
+            assert status == 503
+            assert [part["status"] for part in reloaded["environments"].values()] == ["reloaded", "not reloaded"]
+            assert proxy.end() == 0
+    assert {event["environment"] for event in proxy.all_events() if event["event"] == "stopped"} == {
+        "prod",
+        "staging",
+    }
+
+
+def test_a_busy_address_is_named_with_its_environment(tmp_path: Path) -> None:
+    with sandbox() as upstream:
+        config = tmp_path / "settings.toml"
+        busy = upstream.removeprefix("http://")
+        config.write_text(
+            f'admin_listen = "off"\n[environments.prod]\nlisten = "127.0.0.1:0"\nupstream = "{upstream}"\n'
+            f'[environments.staging]\nlisten = "{busy}"\nupstream = "{upstream}"\n'
+        )
+        env = environment(NANONETS_API_KEY_PROD="a", NANONETS_API_KEY_STAGING="b")
+        with running(["serve", "--config", str(config)], env) as proxy:
+            assert proxy.process.wait(20) == 2
+        assert proxy.stderr.decode() == f"nanonets-proxy: environments.staging.listen: {busy} is already in use\n"

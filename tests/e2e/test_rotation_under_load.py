@@ -1,0 +1,18 @@
+"""Rotations that nobody notices; `make bench-rotation` is the same for longer."""
+
+from pathlib import Path
+
+import pytest
+
+from support.rotation import Ending, Load, rotate_under_load
+
+
+@pytest.mark.parametrize("ending", Ending)
+async def test_not_one_caller_sees_a_rotation(ending: Ending, tmp_path: Path) -> None:
+    load = Load(rotations=8, duration_s=4.0, requests_per_s=200)
+    outcome, proxy = await rotate_under_load(load, ending, tmp_path)
+    assert set(outcome.statuses) <= {200, 201}, str(outcome)
+    assert sum(outcome.statuses.values()) >= load.duration_s * load.requests_per_s / 2
+    active = [event for event in proxy.all_events() if event["event"] == "key_active"]
+    assert active[-1]["fingerprint"] != active[0]["fingerprint"]
+    assert b"key-7" not in proxy.stdout + proxy.stderr

@@ -1,0 +1,115 @@
+"""The key as a program prints it."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nanonets_proxy.core.api_key import KeyUnusable
+from nanonets_proxy.keys.command import CommandKey
+
+
+def command(body: str, *arguments: str, timeout_s: float = 20.0) -> CommandKey:
+    return CommandKey((sys.executable, "-c", body, *arguments), refresh_s=60.0, timeout_s=timeout_s)
+
+
+def fault_of(source: CommandKey) -> str:
+    with pytest.raises(KeyUnusable) as caught:
+        source.read()
+    return str(caught.value)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether it has ended; what init has not yet collected counts."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_what_the_program_prints_is_the_key() -> None:
+    (found,) = command("print('  a-key  ')").read()
+    assert found.key.secrets()[-1] == b"a-key"
+    assert found.key.name == f"command:{Path(sys.executable).name}"
+    assert abs(found.born_s - time.time()) < 60
+
+
+def test_no_shell_reads_the_arguments() -> None:
+    (found,) = command("import sys; print(sys.argv[1])", "$HOME;`id`").read()
+    assert found.key.secrets()[-1] == b"$HOME;`id`"
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        ("import sys; sys.exit(3)", "it exited with code 3; run it by hand to see why"),
+        ("import os; os.kill(os.getpid(), 9)", "it was ended by signal 9; run it by hand to see why"),
+        ("import sys; sys.stdout.write('k' * 10_000_000)", "it printed more than 64 KiB"),
+        ("print('a-key'); import sys; sys.exit(1)", "it exited with code 1; run it by hand to see why"),
+    ],
+)
+def test_a_program_that_fails_is_one_clear_sentence(body: str, fault: str) -> None:
+    source = command(body)
+    assert fault_of(source) == f"the API key of {source.name} cannot be had: {fault}"
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        ("pass", "is empty"),
+        ("print('a:key')", "has a colon in it"),
+        ("print('two\\nlines')", "has white space in it"),
+        ("print('k\\u00e9y')", "has characters that are not ASCII"),
+        ("import os; os.write(1, b'\\xff\\x00')", "has characters that are not ASCII"),
+    ],
+)
+def test_a_program_that_prints_no_key_is_one_clear_sentence(body: str, fault: str) -> None:
+    source = command(body)
+    assert fault_of(source) == f"the API key of {source.name} {fault}"
+
+
+def test_a_program_that_is_missing_is_one_clear_sentence() -> None:
+    source = CommandKey(("/nonexistent/helper", "--secret"), 60.0, 10.0)
+    assert (
+        fault_of(source)
+        == "the API key of command:helper cannot be had: it cannot be run: no such file or directory"
+    )
+
+
+@pytest.mark.parametrize("prints_first", ["", "a-key\\n"])
+def test_a_program_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path, prints_first: str) -> None:
+    pids = tmp_path / "pids"
+    body = (
+        "import os, sys, subprocess, time\n"
+        f"sys.stdout.write('{prints_first}'); sys.stdout.flush()\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "open(sys.argv[1] + '.new', 'w').write(f'{os.getpid()} {child.pid}')\n"
+        "os.rename(sys.argv[1] + '.new', sys.argv[1])\n"
+        "time.sleep(600)"
+    )
+    source = command(body, str(pids), timeout_s=3.0)
+    assert fault_of(source).endswith("it took longer than 3 s")
+    for pid in map(int, pids.read_text().split()):
+        deadline_s = time.monotonic() + 10
+        while not is_gone(pid):
+            assert time.monotonic() < deadline_s
+
+
+def test_a_program_that_closes_its_output_and_goes_on_is_killed_too() -> None:
+    source = command("import os, time; print('a-key', flush=True); os.close(1); time.sleep(600)", timeout_s=2.0)
+    assert fault_of(source).endswith("it took longer than 2 s")
+
+
+def test_what_it_says_on_standard_error_is_not_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
+    command("import sys; print('a-key'); sys.stderr.write('+ echo a-key')").read()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_it_leaves_no_open_file_behind() -> None:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - only their number is wanted
+    for _ in range(3):
+        command("print('a-key')").read()
+        fault_of(command("import sys; sys.exit(1)"))
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208

@@ -1,0 +1,37 @@
+"""What needs an extra says so where the extra is not installed."""
+
+import sys
+
+import pytest
+
+from nanonets_proxy.core.api_key import KeyUnusable
+from nanonets_proxy.keys.aws import AwsKey, AwsPolicy
+from nanonets_proxy.keys.vault import VaultAuth, VaultKey, VaultPolicy
+
+
+def test_vault_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hvac", None)
+    policy = VaultPolicy(
+        "http://127.0.0.1:1", "secret", "p", "api_key", VaultAuth.TOKEN, "", "", None, "", None, 60.0, 1.0, "t"
+    )
+    with pytest.raises(KeyUnusable) as caught:
+        VaultKey(policy).read()
+    assert str(caught.value) == (
+        "the API key of vault:secret/p cannot be had: install the extra it needs, nanonets-proxy[vault]"
+    )
+
+
+def test_aws_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "botocore", None)
+    with pytest.raises(KeyUnusable) as caught:
+        AwsKey(AwsPolicy("s", "", "", 60.0, 1.0)).read()
+    assert str(caught.value) == (
+        "the API key of aws:s cannot be had: install the extra it needs, nanonets-proxy[aws]"
+    )
+
+
+def test_a_token_is_not_shown() -> None:
+    policy = VaultPolicy(
+        "http://127.0.0.1:1", "secret", "p", "api_key", VaultAuth.TOKEN, "", "", None, "", None, 60.0, 1.0, "s3cret"
+    )
+    assert "s3cret" not in repr(policy)

@@ -1,0 +1,128 @@
+"""When a key file is read again."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nanonets_proxy.keys import watch as watch_module
+from nanonets_proxy.keys.watch import FileWatch, Never, Periodic
+
+PATIENCE_S = 10.0
+
+
+@pytest.fixture(params=["inotify", "looks"])
+def make_watch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], FileWatch]:
+    """With inotify, and as it is on a machine without."""
+    if request.param == "looks":
+        monkeypatch.setattr(watch_module, "_open_inotify", lambda: None)
+    return FileWatch
+
+
+async def change_is_seen(watch: FileWatch, change: Callable[[], object]) -> None:
+    waiting = asyncio.ensure_future(watch.wait())
+    await asyncio.sleep(0)
+    change()
+    await asyncio.wait_for(waiting, PATIENCE_S)
+
+
+async def test_a_file_is_seen_to_be_written_replaced_removed_and_made_again(
+    tmp_path: Path, make_watch: Callable[[Path], FileWatch]
+) -> None:
+    path = tmp_path / "key"
+    path.write_text("one")
+    watch = make_watch(path)
+    try:
+        await change_is_seen(watch, lambda: path.write_text("two!"))
+        (tmp_path / "new").write_text("three")
+        await change_is_seen(watch, lambda: (tmp_path / "new").rename(path))
+        await change_is_seen(watch, path.unlink)
+        await change_is_seen(watch, lambda: path.write_text("four"))
+        await change_is_seen(watch, lambda: path.chmod(0o400))
+    finally:
+        watch.close()
+
+
+async def test_the_target_of_a_link_in_another_directory_is_watched_too(
+    tmp_path: Path, make_watch: Callable[[Path], FileWatch]
+) -> None:
+    target = tmp_path / "elsewhere" / "key"
+    target.parent.mkdir()
+    target.write_text("one")
+    link = tmp_path / "mount" / "key"
+    link.parent.mkdir()
+    link.symlink_to(target)
+    watch = make_watch(link)
+    try:
+        await change_is_seen(watch, lambda: target.write_text("two!"))
+        await change_is_seen(watch, lambda: (link.unlink(), link.write_text("three")))
+    finally:
+        watch.close()
+
+
+async def test_a_directory_that_is_made_later_is_watched_then(
+    tmp_path: Path, make_watch: Callable[[Path], FileWatch]
+) -> None:
+    path = tmp_path / "later" / "key"
+    watch = make_watch(path)
+    try:
+        await change_is_seen(watch, lambda: (path.parent.mkdir(), path.write_text("one")))
+        await change_is_seen(watch, lambda: path.write_text("two!"))
+    finally:
+        watch.close()
+
+
+async def test_a_loop_of_links_is_no_trouble(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.symlink_to(path)
+    watch = FileWatch(path)
+    try:
+        await change_is_seen(watch, lambda: (path.unlink(), path.write_text("one")))
+    finally:
+        watch.close()
+
+
+async def test_an_empty_file_is_given_a_moment_to_be_filled(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("one")
+    watch = FileWatch(path)
+    waiting = asyncio.ensure_future(watch.wait())
+    await asyncio.sleep(0)
+    with path.open("w") as file:
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        file.write("two!")
+    await asyncio.wait_for(waiting, PATIENCE_S)
+    assert path.read_text() == "two!"
+    watch.close()
+
+
+async def test_where_inotify_is_used_up_looking_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import asyncinotify
+
+    def refuse(**_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(asyncinotify, "Inotify", refuse)
+    path = tmp_path / "key"
+    path.write_text("one")
+    watch = FileWatch(path)
+    await change_is_seen(watch, lambda: path.write_text("two!"))
+    watch.close()
+
+
+async def test_a_source_that_cannot_change_is_never_read_again() -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(Never().wait(), 0.05)
+
+
+async def test_a_periodic_watch_asks_each_time_how_long() -> None:
+    waits = iter([0.01, 0.02])
+    watch = Periodic(lambda: next(waits))
+    began_s = time.monotonic()
+    await watch.wait()
+    await watch.wait()
+    assert time.monotonic() - began_s >= 0.03
+    watch.close()

@@ -1,0 +1,173 @@
+"""Keys rotated under load: the real proxy, the real sandbox, a key file, and callers that note what they get.
+
+`make bench-rotation` runs it in full: 100 rotations in 60 s under 500 requests a second, for each way of ending
+the old key.
+"""
+
+import asyncio
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from nanonets_proxy.core.api_key import ApiKey
+from support.process import ANY_PORTS, Running, environment, running, sandbox
+
+GET_PATH, POST_PATH = "/api/v4/workflow_types", "/api/v4/workflows"
+MOST_OPEN = 2000
+"""Calls open at once: a machine that is too slow for the load shows in the rate, and not in open files."""
+BODY = json.dumps({"description": "x" * 200}).encode()
+
+
+class Ending(Enum):
+    """When the upstream ends the old key."""
+
+    AFTER_200_MS = "0.2 s after the new one is made"
+    AT_ONCE = "the moment the new one is made"
+    BEFORE = "0.2 s before the new one is made"
+
+
+@dataclass(frozen=True)
+class Load:
+    rotations: int
+    duration_s: float
+    requests_per_s: int
+
+
+@dataclass
+class Outcome:
+    statuses: Counter[int] = field(default_factory=Counter)
+    requests_per_s: float = 0.0
+    slowest_s: float = 0.0
+    slowest_detection_s: float = 0.0
+    attempts: Counter[int] = field(default_factory=Counter)
+    unauthorized: int = 0
+    """401s that the upstream gave to the proxy."""
+
+    def __str__(self) -> str:
+        statuses = ", ".join(f"{count} x {status}" for status, count in sorted(self.statuses.items()))
+        return (
+            f"{statuses}; {self.requests_per_s:.0f} a second; slowest answer {self.slowest_s * 1000:.0f} ms, "
+            f"slowest detection {self.slowest_detection_s * 1000:.0f} ms, "
+            f"the upstream said 401 {self.unauthorized} times"
+        )
+
+
+class _Callers:
+    def __init__(self, url: str, session: aiohttp.ClientSession, outcome: Outcome) -> None:
+        self._url, self._session, self._outcome = url, session, outcome
+        self._count = 0
+
+    async def call(self) -> None:
+        self._count += 1
+        post = self._count % 4 == 0
+        began_s = time.monotonic()
+        method, path, body = ("POST", POST_PATH, BODY) if post else ("GET", GET_PATH, None)
+        try:
+            async with self._session.request(method, self._url + path, data=body) as answer:
+                await answer.read()
+                status = answer.status
+        except aiohttp.ClientError:
+            status = 0
+        self._outcome.statuses[status] += 1
+        self._outcome.slowest_s = max(self._outcome.slowest_s, time.monotonic() - began_s)
+
+
+async def _rotate(
+    load: Load, ending: Ending, upstream: str, key_file: Path, session: Any
+) -> list[tuple[float, str]]:
+    """Gives when each key was put into its file, on the wall clock."""
+    written = []
+    period_s = load.duration_s / load.rotations
+    began_s = time.monotonic()
+    for number in range(load.rotations):
+        await asyncio.sleep(max(0.0, began_s + number * period_s - time.monotonic()))
+        if ending is Ending.BEFORE:
+            await _accept(session, upstream, [], 0.0)
+            await asyncio.sleep(0.2)
+        grace_s = 0.2 if ending is Ending.AFTER_200_MS else 0.0
+        await _accept(session, upstream, [f"key-{number}"], grace_s)
+        new = key_file.with_suffix(".new")
+        new.write_text(f"key-{number}")
+        written.append((time.time(), f"key-{number}"))
+        new.rename(key_file)
+    await asyncio.sleep(max(1.0, began_s + load.duration_s - time.monotonic()))
+    return written
+
+
+async def _accept(session: aiohttp.ClientSession, upstream: str, keys: list[str], grace_s: float) -> None:
+    async with session.post(f"{upstream}/sandbox/keys", json={"keys": keys, "grace_s": grace_s}) as answer:
+        assert answer.status == 204
+
+
+async def rotate_under_load(load: Load, ending: Ending, directory: Path) -> tuple[Outcome, Running]:
+    """Runs it; the proxy has ended then."""
+    key_file = directory / "key"
+    key_file.write_text("the-first-key")
+    outcome = Outcome()
+    settings = ["serve", *ANY_PORTS, "--api-key-file", str(key_file), "--key-gap", "20s"]
+    with sandbox("--limit", "none", key="the-first-key") as upstream:
+        with running([*settings, "--upstream", upstream], environment()) as proxy:
+            connector = aiohttp.TCPConnector(limit=0)
+            async with aiohttp.ClientSession(connector=connector) as session:
+                callers = _Callers(proxy.url, session, outcome)
+                rotating = asyncio.create_task(_rotate(load, ending, upstream, key_file, session))
+                began_s, tasks, sent = time.monotonic(), set[asyncio.Task[None]](), 0
+                while not rotating.done():
+                    due = int((time.monotonic() - began_s) * load.requests_per_s)
+                    for _ in range(min(due - sent, MOST_OPEN - len(tasks))):
+                        task = asyncio.create_task(callers.call())
+                        tasks.add(task)
+                        task.add_done_callback(tasks.discard)
+                    sent = due
+                    await asyncio.sleep(0.01)
+                outcome.requests_per_s = sum(outcome.statuses.values()) / (time.monotonic() - began_s)
+                written = await rotating
+                await asyncio.gather(*tasks)
+                async with session.get(f"{upstream}/sandbox/stats") as answer:
+                    outcome.unauthorized = (await answer.json())["unauthorized"]
+            assert await asyncio.to_thread(proxy.end) == 0
+        outcome.attempts = Counter(event["attempts"] for event in proxy.requests())
+        outcome.slowest_detection_s = _slowest_detection_s(proxy, written)
+    return outcome, proxy
+
+
+def _slowest_detection_s(proxy: Running, written: list[tuple[float, str]]) -> float:
+    """From the file's change to the event; what was overtaken by the next change counts to that one's."""
+    seen = {
+        event["fingerprint"]: datetime.fromisoformat(event["timestamp"]).timestamp()
+        for event in proxy.all_events()
+        if event["event"] == "key_candidate"
+    }
+    found = [seen.get(ApiKey.parse(key, "test").fingerprint()) for _, key in written]
+    slowest_s, later_s = 0.0, float("inf")
+    for (at_s, _), seen_s in reversed(list(zip(written, found, strict=True))):
+        later_s = min(later_s, seen_s if seen_s is not None else later_s)
+        slowest_s = max(slowest_s, later_s - at_s)
+    return slowest_s
+
+
+def main(rotations: int = 100, duration_s: float = 60.0) -> int:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each call that waits is an open file
+    failed = False
+    for ending in Ending:
+        with tempfile.TemporaryDirectory() as directory:
+            load = Load(rotations, duration_s, requests_per_s=500)
+            outcome, _ = asyncio.run(rotate_under_load(load, ending, Path(directory)))
+        sys.stdout.write(f"old key ends {ending.value}: {outcome}\n")
+        failed |= any(status not in (200, 201) for status in outcome.statuses) or outcome.slowest_detection_s > 1.0
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:])))
