@@ -155,7 +155,7 @@ def _judge(number: int, body: bytes, answer: Answer, outcome: Outcome) -> None:
             outcome.whole += 1
         else:
             outcome.wrong.append(f"{number}: got {answer.head!r}")
-    elif answer.all(b"Proxy-Status") or answer.all(b"X-Busy"):
+    elif answer.status != 500 and (answer.all(b"Proxy-Status") or answer.all(b"X-Busy")):
         outcome.clean[answer.status_line.decode()] += 1
     else:
         outcome.wrong.append(f"{number}: {answer.head!r}")

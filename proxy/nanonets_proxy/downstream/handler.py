@@ -40,7 +40,7 @@ from nanonets_proxy.downstream.call import Call
 from nanonets_proxy.downstream.caller_body import CallerBody
 from nanonets_proxy.downstream.keys import Keys, tries_for
 from nanonets_proxy.downstream.peers import Peer, has_hung_up
-from nanonets_proxy.downstream.relay import CallerStalled, RelayedResponse
+from nanonets_proxy.downstream.relay import RelayedResponse
 from nanonets_proxy.downstream.retrying import Retrying
 from nanonets_proxy.downstream.throttle import read_begun, read_throttle
 from nanonets_proxy.downstream.waiting import WaitingRoom
@@ -126,11 +126,15 @@ class Handler:
             await self._handle(request, peer, call, response)
         except ProxyError as error:
             return self._refuse(error, request, call, response)
-        except (ConnectionError, asyncio.CancelledError) as error:
+        except asyncio.CancelledError:
             call.code, call.error = "caller_gone", "The caller hung up."
-            if response.began or isinstance(error, CallerStalled):
-                response.abort()  # one that takes nothing any more would keep its connection half closed for ever
+            if response.began:
+                response.abort()
             raise
+        except ConnectionError:
+            call.code, call.error = "caller_gone", "The caller hung up."
+            response.abort()  # one that takes nothing any more would keep its connection half closed for ever
+            return response  # raised, it would make aiohttp answer, and tell of the request again
         except Exception:  # noqa: BLE001 - the border: whatever went wrong, the caller gets an answer
             self._log.exception("request_failed", request_id=call.ensure_request_id())
             return self._refuse(InternalError("The proxy failed."), request, call, response)
