@@ -18,6 +18,7 @@ from conformance.steps import (
     SeeBytes,
     SeeEnd,
     SeeInterim,
+    SeeStart,
     Send,
     Step,
     UpstreamCloses,
@@ -64,6 +65,8 @@ def _said(step: Step) -> str:
             return f"**{status}**"
         case SeeBytes(data):
             return _code(data)
+        case SeeStart(data):
+            return f"the caller has {_code(data)}"
         case SeeEnd():
             return "the connection ends"
         case SeeBroken():

@@ -17,6 +17,7 @@ from conformance.steps import (
     SeeBytes,
     SeeEnd,
     SeeInterim,
+    SeeStart,
     Send,
     Step,
     UpstreamCloses,
@@ -90,6 +91,9 @@ class Stage:
                 _equal(int(head[9:12]), status)
                 _equal(head[:-4].split(b"\r\n")[1:], list(fields))
             case SeeBytes(data):
+                _equal(await self._alone(self._caller.read(len(data))), data)
+            case SeeStart(data):
+                await self._alone(self._caller.head())
                 _equal(await self._alone(self._caller.read(len(data))), data)
             case SeeEnd():
                 _equal(await self._alone(self._caller.rest()), b"")

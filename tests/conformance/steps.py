@@ -89,6 +89,13 @@ class SeeInterim:
 
 
 @dataclass(frozen=True, slots=True)
+class SeeStart:
+    """The caller gets an answer's head and these bytes behind it, while the rest was not sent yet."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class SeeBytes:
     """The caller gets exactly these bytes."""
 
@@ -125,6 +132,7 @@ Step = (
     | See
     | SeeInterim
     | SeeBytes
+    | SeeStart
     | SeeEnd
     | SeeBroken
     | Again

@@ -77,3 +77,30 @@ async def _read_all(caller: RawCaller) -> None:
 async def _read_body(caller: RawCaller) -> None:
     for _ in range(SIZE // len(_PIECE)):
         assert await caller.read(len(_PIECE)) == _PIECE
+
+
+async def test_an_upload_of_100_mib_arrives_whole_and_is_not_kept_in_memory() -> None:
+    came = 0
+    pieces = 100 * MIB // len(_PIECE)
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal came
+        await reader.readuntil(b"\r\n\r\n")
+        for _ in range(pieces):
+            came += await reader.readexactly(len(_PIECE)) == _PIECE
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0, limit=MIB)
+    port = server.sockets[0].getsockname()[1]
+    with proxy_to(f"http://127.0.0.1:{port}") as proxy:
+        async with await RawCaller.connect(proxy.url.removeprefix("http://")) as caller:
+            before = _peak_bytes(proxy.process.pid)
+            await caller.send(request(b"POST", b"/x", b"Content-Length: %d" % (pieces * len(_PIECE))))
+            for _ in range(pieces):
+                await caller.send(_PIECE)
+            assert (await caller.answer()).body == b"ok"
+            assert came == pieces
+            assert _peak_bytes(proxy.process.pid) - before < 2 * MIB + SLACK  # the copy has 1 MiB, then a file
+    server.close()
