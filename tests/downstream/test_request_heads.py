@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from support.proxy_harness import running_proxy
-from support.raw_caller import request
+from support.raw_caller import chunked, request
 from support.scripted_upstream import OK, ScriptedUpstream, answering
 
 
@@ -102,3 +102,33 @@ async def test_who_pipelines_without_reading_is_not_served_on_and_reset_in_the_e
             assert transport.get_write_buffer_size() < 2**20
             await asyncio.sleep(0.005)
         assert len(upstream.requests) < 100
+
+
+@pytest.mark.parametrize("piece_bytes", [7, 97, 5_000, 10**6])
+async def test_a_long_pipeline_of_bodies_stays_in_step_however_it_is_cut(piece_bytes: int) -> None:
+    count = 80
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        sent = b"".join(map(_post, range(count)))
+        for start in range(0, len(sent), piece_bytes):
+            caller.writer.write(sent[start : start + piece_bytes])
+            await asyncio.sleep(0)
+        for _ in range(count):
+            assert (await caller.answer()).status == 200
+        for number, exchange in enumerate(upstream.requests):
+            assert exchange.lines[0] == b"POST /%d HTTP/1.1" % number
+            assert exchange.body == _BODY % number * number
+
+
+_BODY = b"%d\r\n\r\n"
+
+
+def _post(number: int) -> bytes:
+    """With a length, or chunked; the body looks like the end of a head."""
+    body = _BODY % number * number
+    if number % 3:
+        return request(b"POST", b"/%d" % number, body=body)
+    return request(b"POST", b"/%d" % number, b"Transfer-Encoding: chunked") + chunked(*([body] if body else []))

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
-from support.eventually import settled
+from support.eventually import settled, until
 from support.process import proxy_to
 from support.raw_caller import RawCaller, request
 
@@ -21,8 +21,10 @@ class Source:
 
     def __init__(self) -> None:
         self.sent_bytes = 0
+        self.open = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
         try:
             while await reader.readuntil(b"\r\n\r\n"):
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
@@ -34,6 +36,7 @@ class Source:
             pass  # the proxy ended the connection, as its caller had gone
         finally:
             writer.close()
+            self.open -= 1
 
 
 def _peak_bytes(pid: int) -> int:
@@ -67,6 +70,7 @@ async def test_a_slow_reader_paces_the_upstream_and_costs_at_most_a_mebibyte() -
             await _read_all(first)
             assert _peak_bytes(proxy.process.pid) - before < CALLERS * MIB + SLACK
     server.close()
+    await until(lambda: source.open == 0)
 
 
 async def _read_all(caller: RawCaller) -> None:
@@ -81,6 +85,7 @@ async def _read_body(caller: RawCaller) -> None:
 
 async def test_an_upload_of_100_mib_arrives_whole_and_is_not_kept_in_memory() -> None:
     came = 0
+    ended = asyncio.Event()
     pieces = 100 * MIB // len(_PIECE)
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -91,6 +96,7 @@ async def test_an_upload_of_100_mib_arrives_whole_and_is_not_kept_in_memory() ->
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         await reader.read()
         writer.close()
+        ended.set()
 
     server = await asyncio.start_server(take, "127.0.0.1", 0, limit=MIB)
     port = server.sockets[0].getsockname()[1]
@@ -104,3 +110,4 @@ async def test_an_upload_of_100_mib_arrives_whole_and_is_not_kept_in_memory() ->
             assert came == pieces
             assert _peak_bytes(proxy.process.pid) - before < 2 * MIB + SLACK  # the copy has 1 MiB, then a file
     server.close()
+    await ended.wait()

@@ -55,10 +55,14 @@ class CallerConnection(web.RequestHandler):
     """
 
     __slots__ = (
+        "_body_left",
         "_head_bytes",
+        "_head_is_known",
+        "_head_tail",
         "_head_timeout_s",
         "_head_timer",
         "_held",
+        "_is_at_line",
         "_on_malformed",
         "_payload",
         "_real_method",
@@ -75,7 +79,11 @@ class CallerConnection(web.RequestHandler):
         self._head_timeout_s = head_timeout_s
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0  # fed of a head that is not complete
+        self._head_is_known = True  # whether its beginning was seen
+        self._head_tail = b""  # its last bytes: its end may come in two pieces
         self._held = b""  # the beginning of a request line
+        self._is_at_line = True  # whether the next byte begins a request line; False where that is not known
+        self._body_left: int | None = None  # of a body with a length; None where only the parser knows
         self._payload: StreamReader = EMPTY_PAYLOAD  # of the request that came last
         self._real_method: str | None = None
         self._refused = False
@@ -96,29 +104,81 @@ class CallerConnection(web.RequestHandler):
             data, self._held = self._held + data, b""
         start = 0
         while start < len(data) and not self._refused:
-            end = len(data)  # where a body ends, only the parser knows
-            if self._is_in_head():
-                if not self._head_bytes:
-                    end_of_line = data.find(b"\n", start) + 1
-                    if data[start:end_of_line] == b"\r\n":  # RFC 9112 §2.2: an empty line before a request
-                        start = end_of_line
-                        continue
-                    if not end_of_line and data[start] in _TOKEN_BYTES:
-                        self._hold(data[start:])
-                        return
-                    if not self._may_begin(data, start, end_of_line):
-                        self._refuse(BadRequest("The request line is malformed."))
-                        return
-                end_of_head = data.find(_END_OF_HEAD, start)
-                if end_of_head >= 0:
-                    end = end_of_head + len(_END_OF_HEAD)
-            self._feed(data if end - start == len(data) else data[start:end])
+            if self._buffer_paused or not self._payload.is_eof():
+                end = self._feed_body(data, start)
+            elif self._is_at_line and (skipped := self._skip_empty_line(data, start)):
+                end = skipped
+            elif self._is_at_line and not self._may_begin(data, start):
+                return
+            else:
+                end = self._feed_head(data, start)
             start = end
-        if not data:
-            super().data_received(data)  # aiohttp has the parser go on with what it holds
+        if not data and not self._refused:
+            self._feed(data)  # aiohttp has the parser go on with what it holds
+            self._body_left = None
+            self._is_at_line = False
 
-    def _is_in_head(self) -> bool:
-        return self._payload.is_eof() and not self._buffer_paused
+    def _feed_body(self, data: bytes, start: int) -> int:
+        """Up to the body's end where that is known, so that a request line begins behind it; else all there is."""
+        if self._body_left and not self._buffer_paused:
+            end = min(len(data), start + self._body_left)
+            self._body_left -= end - start
+            self._feed(data[start:end])
+            self._is_at_line = True
+            return end
+        self._body_left = None
+        self._feed(data[start:])
+        self._is_at_line = not self._buffer_paused and self._payload.is_eof() and data.endswith(_END_OF_HEAD)
+        return len(data)
+
+    def _skip_empty_line(self, data: bytes, start: int) -> int:
+        """RFC 9112 §2.2: an empty line before a request is passed over. Where it ends, or 0."""
+        return start + 2 if data[start : start + 2] == b"\r\n" else 0
+
+    def _may_begin(self, data: bytes, start: int) -> bool:
+        """Whether a request line is here as a whole, and its protocol is HTTP: the parser takes others for it."""
+        end = data.find(b"\n", start) + 1
+        if not end and data[start] in _TOKEN_BYTES:
+            self._hold(data[start:])
+            return False
+        if data[end - 11 : end] == _USUAL_END_OF_LINE or _END_OF_LINE.search(data, start, end) is not None:
+            return True
+        self._refuse(BadRequest("The request line is malformed."))
+        return False
+
+    def _feed_head(self, data: bytes, start: int) -> int:
+        end = self._end_of_head(data, start)
+        is_end = end > 0
+        end = end or len(data)
+        piece = data if end - start == len(data) else data[start:end]
+        if not self._head_bytes:
+            self._head_is_known = self._is_at_line
+        if self._is_at_line:
+            piece = self._with_known_method(piece)
+        before = self._request_count
+        self._feed(piece)
+        if self._request_count != before:
+            message = self._messages[-1][0]
+            length = None if isinstance(message, _ErrInfo) else message.headers.get("Content-Length")
+            is_exact = is_end and self._head_is_known  # else the end found may be one in the body
+            self._body_left = int(length) if length is not None and is_exact else None
+            self._is_at_line = is_exact or (self._payload.is_eof() and piece.endswith(_END_OF_HEAD))
+        else:
+            self._is_at_line = False
+            self._head_began()
+            self._head_bytes += len(piece)
+            self._head_tail = (self._head_tail + piece[-3:])[-3:]
+            if self._head_bytes > _MAX_HEAD_BYTES:
+                self._refuse(HeadTooLarge("The request's header section is too large."))
+        return end
+
+    def _end_of_head(self, data: bytes, start: int) -> int:
+        """Where the head ends whose last bytes so far are `_head_tail`; 0 where it does not."""
+        tail = self._head_tail
+        if tail and (found := (tail + data[start : start + 3]).find(_END_OF_HEAD)) >= 0:
+            return start + found + len(_END_OF_HEAD) - len(tail)
+        found = data.find(_END_OF_HEAD, start)
+        return found + len(_END_OF_HEAD) if found >= 0 else 0
 
     def _hold(self, line: bytes) -> None:
         """A request line is judged as a whole, so the parser gets it as a whole."""
@@ -127,23 +187,11 @@ class CallerConnection(web.RequestHandler):
         if len(line) > _MAX_METHOD_BYTES + MAX_TARGET_BYTES:
             self._refuse(TargetTooLong("The request target is too long."))
 
-    def _may_begin(self, data: bytes, start: int, end: int) -> bool:
-        """Whether this request line's protocol is HTTP: the parser takes others, and none at all, for HTTP too."""
-        return data[end - 11 : end] == _USUAL_END_OF_LINE or _END_OF_LINE.search(data, start, end) is not None
-
     def _feed(self, data: bytes) -> None:
-        in_head = self._is_in_head()
-        if in_head and not self._head_bytes:
-            data = self._with_known_method(data)
         seen = self._request_count
         super().data_received(data)
         if self._request_count != seen:
             self._on_messages(self._request_count - seen, self._head_bytes + len(data))
-        elif in_head:
-            self._head_began()
-            self._head_bytes += len(data)
-            if self._head_bytes > _MAX_HEAD_BYTES:
-                self._refuse(HeadTooLarge("The request's header section is too large."))
 
     def _head_began(self) -> None:
         if self._head_timer is None:
@@ -183,6 +231,7 @@ class CallerConnection(web.RequestHandler):
 
     def _end_head(self) -> None:
         self._head_bytes = 0
+        self._head_tail = b""
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
