@@ -113,14 +113,14 @@ class Stage:
     async def _alone(self, awaited: Awaitable[T]) -> T:
         """What the caller waits for, unless a request comes to the upstream that nobody sent."""
         waiting = asyncio.ensure_future(awaited)
-        while not waiting.done():
-            await asyncio.wait([waiting], timeout=0.02)
-            if not waiting.done():
-                try:
+        try:
+            while not waiting.done():
+                await asyncio.wait([waiting], timeout=0.02)
+                if not waiting.done():
                     self._check_nothing_more()
-                except Failed:
-                    waiting.cancel()
-                    raise
+        finally:
+            waiting.cancel()  # without effect on one that is done
+            await asyncio.gather(waiting, return_exceptions=True)
         return waiting.result()
 
     async def _receive(self, step: Receive) -> None:
