@@ -6,8 +6,8 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-stores bench-rotation check format config lock clean test-system conformance-page \
-  conformance-peers soak
+.PHONY: help run test test-stores bench-rotation bench-gate bench-gate-sockets check format config lock clean test-system \
+  conformance-page conformance-peers soak
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -39,7 +39,7 @@ run: $(VENV)/run.stamp ## Serve on 127.0.0.1:8080: the real API if NANONETS_API_
 	  PYTHONPATH=proxy exec $(BIN)/python -m nanonets_proxy serve $$sandbox $(ARGS)
 
 test: $(VENV)/dev.stamp ## Run the tests (PYTEST_ARGS adds options)
-	$(BIN)/python -m pytest -m "not system" --cov --cov-report=term $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not system" --numprocesses auto --maxprocesses 4 --cov --cov-report=term $(PYTEST_ARGS)
 	@$(BIN)/coverage report --include="*/nanonets_proxy/core/*,*/nanonets_proxy/errors.py" --fail-under=100 \
 	  >/dev/null || { echo "make: the core's branch coverage is below 100 %" >&2; exit 1; }
 
@@ -83,6 +83,12 @@ lock: ## Resolve the dependencies anew (needs `uv`)
 	$(RESOLVE) --group build --output-file requirements/build.txt
 	$(RESOLVE) --group system --output-file requirements/system.txt
 	$(RESOLVE) pyproject.toml --group stores --output-file requirements/stores.txt
+
+bench-gate: $(VENV)/dev.stamp ## Compare the gate with other policies, in virtual time
+	PYTHONPATH=bench $(BIN)/python -m simulator
+
+bench-gate-sockets: $(VENV)/dev.stamp ## The same with real sockets, against the sandbox
+	PYTHONPATH=bench:tests $(BIN)/python -m sockets
 
 clean: ## Remove what was made
 	rm -rf $(VENV) .venv-system .system dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -14,6 +14,7 @@ import random
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 from aiohttp import web
@@ -24,11 +25,13 @@ from nanonets_proxy.core.gate import Gate, GatePolicy
 from nanonets_proxy.core.guard import Guard, GuardPolicy
 from nanonets_proxy.core.key_records import FoundKey
 from nanonets_proxy.core.keyring import KeyringPolicy
+from nanonets_proxy.core.preset import Presets
 from nanonets_proxy.core.retry import Retries, RetryPolicy
 from nanonets_proxy.core.scopes import ScopeRule, ScopeTable
 from nanonets_proxy.downstream.handler import Handler, HandlerPolicy, Services
 from nanonets_proxy.downstream.listeners import ListenFailed, close_sockets, describe, open_sockets, remove_file
 from nanonets_proxy.downstream.server import CallerServer
+from nanonets_proxy.downstream.state_file import StateFile
 from nanonets_proxy.downstream.waiting import WaitingRoom
 from nanonets_proxy.keys.keeper import KeeperPolicy, KeeperServices, KeyKeeper
 from nanonets_proxy.keys.source import KeySource
@@ -40,6 +43,8 @@ from nanonets_proxy.upstream.client import UpstreamClient
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from nanonets_proxy.upstream.key_probe import KeyProbe
 from nanonets_proxy.upstream.pool import Pool
+
+_SAVE_EACH_S: Final = 60.0
 
 Redact = Callable[[Iterable[bytes]], None]
 
@@ -65,6 +70,9 @@ class Proxy:
         log_fields = {"environment": name} if name else {}
         self._log = structlog.get_logger(**log_fields)
         self._gate = Gate(_gate_policy(settings), random.random)
+        self._state_file = None if settings.state_file is None else StateFile(settings.state_file, str(origin))
+        if self._state_file is not None:
+            self._state_file.restore(self._gate, loop.time())
         self._room = WaitingRoom(self._gate, loop)
         dialer = Dialer(
             DialPolicy(
@@ -109,6 +117,7 @@ class Proxy:
         self._sockets: list[socket.socket] = []
         self._listening: list[asyncio.Server] = []
         self._state = "starting"
+        self._next_save: asyncio.TimerHandle | None = None
         self.addresses: list[str] = []
 
     def open(self) -> list[socket.socket]:
@@ -123,6 +132,8 @@ class Proxy:
         for sock in self._sockets:
             self._listening.append(await self._serve_on(sock))
         self._state = "ready"
+        if self._state_file is not None:
+            self._save_state_again()
 
     async def _serve_on(self, sock: socket.socket) -> asyncio.Server:
         # The type stubs know only the asyncio protocol factory; aiohttp's server is one.
@@ -133,6 +144,8 @@ class Proxy:
     async def stop(self, drain_timeout_s: float) -> None:
         """Drains, then closes everything. Callers that wait are sent away, answers under way may end."""
         self._state = "draining"
+        if self._next_save is not None:
+            self._next_save.cancel()
         self._log.info("draining", in_flight=self._gate.in_flight, waiting=self._gate.waiting)
         _remove_files(self._sockets)
         for server in self._listening:
@@ -142,7 +155,17 @@ class Proxy:
         await self.keeper.stop()
         cut_off = await self._server.drain(drain_timeout_s)
         self._pool.close()
+        self._save_state()
         self._log.info("stopped", cut_off=cut_off)
+
+    def _save_state(self) -> None:
+        if self._state_file is not None:
+            self._state_file.save(self._gate, self._loop.time())
+
+    def _save_state_again(self) -> None:
+        """Every minute: what a crash would lose is then soon learned again."""
+        self._save_state()
+        self._next_save = self._loop.call_later(_SAVE_EACH_S, self._save_state_again)
 
     def key_status(self) -> KeyStatus:
         return self.keeper.status()
@@ -161,6 +184,7 @@ class Proxy:
             "nanonets_proxy_in_flight": self._gate.in_flight,
             "nanonets_proxy_cooldown_seconds": max(closed.values(), default=now_s) - now_s,
             "nanonets_proxy_closed_scopes": len(closed),
+            "nanonets_proxy_quota_reserve": self._gate.reserve(),
             "nanonets_proxy_idle_upstream_connections": self._pool.idle,
             "nanonets_proxy_body_memory_bytes": self._store.memory_bytes,
             "nanonets_proxy_body_spool_bytes": self._store.spool_bytes,
@@ -224,7 +248,13 @@ def _keeper_policy(settings: Settings, log_fields: Mapping[str, str]) -> KeeperP
 
 
 def _gate_policy(settings: Settings) -> GatePolicy:
-    return GatePolicy(max_in_flight=settings.pool_size, max_waiting=settings.max_waiting)
+    return GatePolicy(
+        max_in_flight=settings.pool_size,
+        max_waiting=settings.max_waiting,
+        max_waiting_per_lane=settings.max_waiting_per_caller,
+        lane_weights=settings.lane_weights,
+        presets=Presets.parse(settings.limits),
+    )
 
 
 def _handler_policy(settings: Settings, log_fields: Mapping[str, str]) -> HandlerPolicy:

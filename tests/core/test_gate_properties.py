@@ -1,8 +1,7 @@
 """Whatever callers and upstream do, in whatever order: what is always true of the gate.
 
-The machine plays the shell, several callers and a moody upstream in virtual time. Beside the gate it runs
-a *plain* one that keeps lists and looks at everything each time, on limits of the same kind; both must
-decide alike. What the limits themselves must hold is checked from the outside, by the hints alone.
+The machine plays the shell, several callers and a moody upstream in virtual time. What it checks, it checks from
+the outside: by the tickets, the permits and the hints alone.
 """
 
 import math
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nanonets_proxy.core.gate import (
+    Expiry,
     Gate,
     GatePolicy,
     Outcome,
@@ -20,91 +20,96 @@ from nanonets_proxy.core.gate import (
     Reason,
     Refusal,
     Ticket,
+    TicketState,
     Verdicts,
 )
-from nanonets_proxy.core.limits import Limit, LimitState
+from nanonets_proxy.core.preset import Presets
 
 SCOPES = ("account", "v2:other", "v2:predict:m")
+LANES = ("a", "b", "heavy")
+WEIGHTS = {"a": 1, "b": 1, "heavy": 3}
 HINTS_S = st.none() | st.sampled_from([0.0, 0.25, 1.0, 5.0, 60.0])
 ENDINGS = [outcome for outcome in Outcome if outcome is not Outcome.THROTTLED]
-
-
-class PlainLine:
-    """One scope, the obvious way."""
-
-    def __init__(self, policy: GatePolicy) -> None:
-        self.limit = Limit(policy, lambda: 0.5)
-        self.waiting: list[Ticket] = []
-
-    def poll(self, now: float) -> list[Ticket]:
-        """Who leaves in vain before anyone is granted. Also lets time pass for the limit."""
-        expired = [t for t in self.waiting if t.deadline_s < max(now, self.limit.opens_at_s)]
-        self.waiting = [t for t in self.waiting if t not in expired]
-        if self.waiting:
-            self.limit.advance(now, len(self.waiting))
-        return expired
-
-    @property
-    def ready(self) -> bool:
-        return bool(self.waiting) and self.limit.may_grant
+PRESETS = ((), ("account 2/60s", "v2:* 3/s"))
 
 
 class TheGate(RuleBasedStateMachine):
-    @initialize(max_in_flight=st.integers(1, 6), max_waiting=st.integers(1, 12))
-    def start(self, max_in_flight: int, max_waiting: int) -> None:
-        self.policy = GatePolicy(max_in_flight=max_in_flight, max_waiting=max_waiting)
+    @initialize(
+        max_in_flight=st.integers(1, 6),
+        max_waiting=st.integers(1, 12),
+        per_lane=st.integers(1, 6),
+        presets=st.sampled_from(PRESETS),
+    )
+    def start(self, max_in_flight: int, max_waiting: int, per_lane: int, presets: tuple[str, ...]) -> None:
+        self.policy = GatePolicy(
+            max_in_flight=max_in_flight,
+            max_waiting=max_waiting,
+            max_waiting_per_lane=per_lane,
+            lane_weights=tuple(WEIGHTS.items()),
+            presets=Presets.parse(presets),
+        )
         self.gate = Gate(self.policy, lambda: 0.5)
         self.now = 0.0
         self.wake_at_s: float | None = None
         self.polled = True
-        self.plain: dict[str, PlainLine] = defaultdict(lambda: PlainLine(self.policy))
+        self.waiting: list[Ticket] = []
         self.permits: list[Permit] = []
-        self.plain_rounds: dict[Permit, int] = {}
         self.to_return: list[Ticket] = []
         self.gone: set[Ticket] = set()
         self.hinted_s: dict[str, float] = defaultdict(lambda: -math.inf)
-        self.passed_over: dict[str, list[str]] = {}  # a ready scope -> whom the gate has served since
+        self.passed_over: dict[tuple[str, str], int] = defaultdict(int)  # grants of the scope since a lane's last
+        self.oldest_passed: dict[tuple[str, str], int] = defaultdict(int)  # grants of a lane past its oldest
+        self.granted_s: dict[str, list[float]] = defaultdict(list)
 
     # --- callers ------------------------------------------------------------------------------
 
     @rule(
         scope=st.sampled_from(SCOPES),
-        waits_s=st.lists(st.sampled_from([0.0, 0.5, 10.0, 300.0, math.inf]), min_size=1, max_size=6),
+        lane=st.sampled_from(LANES),
+        urgency=st.sampled_from([0, 3, 7]),
+        wait_s=st.sampled_from([0.0, 0.5, 10.0, 300.0, math.inf]),
     )
-    def arrive(self, scope: str, waits_s: list[float]) -> None:
+    def arrive(self, scope: str, lane: str, urgency: int, wait_s: float) -> None:
         self.gate._forget_at_scopes = 1  # forget idle scopes at every chance
-        for wait_s in waits_s:
-            ticket = Ticket(scope, self.now + wait_s)
-            full = self.gate.waiting >= self.policy.max_waiting
-            self.check_enqueued(ticket, self.gate.enqueue(ticket, self.now), full=full)
+        ticket = Ticket(scope, self.now + wait_s, lane, urgency)
+        refusal = self.gate.enqueue(ticket, self.now)
+        in_lane = sum(other.scope == scope and other.lane == lane for other in self.waiting)
+        full = len(self.waiting) >= self.policy.max_waiting
+        self.check_enqueued(ticket, refusal, full=full, lane_full=in_lane >= self.policy.max_waiting_per_lane)
 
     @precondition(lambda self: self.to_return)
     @rule(data=st.data())
     def come_back(self, data: st.DataObject) -> None:
         ticket = data.draw(st.sampled_from(self.to_return))
         self.to_return.remove(ticket)
-        self.check_enqueued(ticket, self.gate.enqueue(ticket, self.now), full=False)
+        self.check_enqueued(ticket, self.gate.enqueue(ticket, self.now), full=False, lane_full=False)
 
-    def check_enqueued(self, ticket: Ticket, refusal: Refusal | None, *, full: bool) -> None:
-        line = self.plain[ticket.scope]
+    def check_enqueued(self, ticket: Ticket, refusal: Refusal | None, *, full: bool, lane_full: bool) -> None:
         if refusal is None:
             assert not full
-            line.waiting = sorted([*line.waiting, ticket], key=lambda waiting: waiting.arrival)
+            assert not lane_full
+            self.waiting.append(ticket)
             self.polled = False
             return
         self.gone.add(ticket)
-        late = ticket.deadline_s < line.limit.opens_at_s
-        assert refusal.reason is (Reason.CANNOT_BE_IN_TIME if late else Reason.QUEUE_FULL)
-        assert late or full
-        assert refusal.retry_after_s == max(1.0, line.limit.opens_at_s - self.now)
-        assert refusal.position == len(line.waiting) + 1
+        assert ticket.state is not TicketState.WAITING
+        assert refusal.retry_after_s >= max(1.0, self.hinted_s[ticket.scope] - self.now)
+        assert 1 <= refusal.position <= len(self.waiting) + 1
+        match refusal.reason:
+            case Reason.QUEUE_FULL:
+                assert full
+            case Reason.LANE_FULL:
+                assert lane_full
+            case _:
+                assert ticket.deadline_s < math.inf
+                assert refusal.retry_after_s > ticket.deadline_s - self.now
 
-    @precondition(lambda self: any(line.waiting for line in self.plain.values()))
+    @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def hang_up(self, data: st.DataObject) -> None:
-        ticket = data.draw(st.sampled_from([t for line in self.plain.values() for t in line.waiting]))
+        ticket = data.draw(st.sampled_from(self.waiting))
         self.gate.withdraw(ticket, self.now)
-        self.plain[ticket.scope].waiting.remove(ticket)
+        self.waiting.remove(ticket)
         self.gone.add(ticket)
         self.polled = False
 
@@ -131,8 +136,6 @@ class TheGate(RuleBasedStateMachine):
     def settle(self, permit: Permit, outcome: Outcome, hint_s: float | None) -> None:
         self.permits.remove(permit)
         self.gate.settle(permit, outcome, self.now, hint_s)
-        limit = self.plain[permit.ticket.scope].limit
-        limit.settle(self.plain_rounds.pop(permit), permit.granted_at_s, outcome, self.now, hint_s)
         self.polled = False
 
     # --- time ---------------------------------------------------------------------------------
@@ -146,97 +149,120 @@ class TheGate(RuleBasedStateMachine):
     @rule()
     def wake(self) -> None:
         assert self.wake_at_s is not None
-        woken_at_s = self.now = max(self.now, self.wake_at_s)
-        states = [line.limit.changes_at_s for line in self.plain.values()]
-        verdicts = self.decide()
-        moved = states != [line.limit.changes_at_s for line in self.plain.values()]
-        assert verdicts.granted or verdicts.expired or moved, "woken for nothing"
-        assert verdicts.wake_at_s is None or verdicts.wake_at_s > woken_at_s
+        self.now = max(self.now, self.wake_at_s)
+        self.decide()
 
     @rule()
     def poll(self) -> None:
         self.decide()
 
+    @rule()
+    def restart(self) -> None:
+        """The process ends between two requests, and a new one takes up what was learned."""
+        if self.waiting or self.permits or self.to_return:
+            return
+        memories = self.gate.memories(self.now)
+        self.gate = Gate(self.policy, lambda: 0.5)
+        self.gate.restore(memories, self.now, 0.0)
+        kept = {memory.scope for memory in memories}
+        for scope in set(self.hinted_s) - kept:
+            del self.hinted_s[scope]
+
     def decide(self) -> Verdicts:
+        before = list(self.waiting)
         verdicts = self.gate.poll(self.now)
         self.polled, self.wake_at_s = True, verdicts.wake_at_s
         assert self.wake_at_s is None or self.wake_at_s > self.now
-        expected = {t: None for line in self.plain.values() for t in line.poll(self.now)}
+        # Whose last instant this is may still go in this very poll; who is late has left before.
+        for expiry in verdicts.expired:
+            if expiry.ticket.deadline_s != self.now:
+                self.check_expired(expiry)
         for permit in verdicts.granted:
             self.check_granted(permit)
-        for line in self.plain.values():
-            last = [t for t in line.waiting if t.deadline_s <= self.now]
-            expected.update(dict.fromkeys(last))
-            line.waiting = [t for t in line.waiting if t not in last]
-        assert {expiry.ticket for expiry in verdicts.expired} == set(expected)
-        assert len(verdicts.expired) == len(expected)
         for expiry in verdicts.expired:
-            passed = expiry.ticket.deadline_s <= self.now
-            assert expiry.reason is (Reason.DEADLINE_PASSED if passed else Reason.CANNOT_BE_IN_TIME)
-            opens_at_s = self.plain[expiry.ticket.scope].limit.opens_at_s
-            assert expiry.retry_after_s == max(1.0, opens_at_s - self.now)
-        self.gone.update(expected)
+            if expiry.ticket.deadline_s == self.now:
+                self.check_expired(expiry)
+        assert all(ticket.deadline_s > self.now for ticket in self.waiting)
+        assert sorted(map(id, before)) == sorted(
+            map(id, [*self.waiting, *(p.ticket for p in verdicts.granted), *(e.ticket for e in verdicts.expired)])
+        )
         self.check_nothing_was_left_undone()
         return verdicts
 
+    def check_expired(self, expiry: Expiry) -> None:
+        ticket = expiry.ticket
+        assert ticket in self.waiting
+        self.waiting.remove(ticket)
+        self.gone.add(ticket)
+        passed = ticket.deadline_s <= self.now
+        assert expiry.reason is (Reason.DEADLINE_PASSED if passed else Reason.CANNOT_BE_IN_TIME)
+        assert expiry.retry_after_s >= max(1.0, self.hinted_s[ticket.scope] - self.now)
+
     def check_granted(self, permit: Permit) -> None:
-        ticket, line = permit.ticket, self.plain[permit.ticket.scope]
+        ticket = permit.ticket
         assert ticket not in self.gone
-        assert ticket is line.waiting[0], "not in order of arrival, or granted twice"
-        assert line.limit.may_grant
+        assert ticket in self.waiting, "granted twice"
         assert self.now >= self.hinted_s[ticket.scope], "granted while the scope is closed"
-        ready = {scope for scope, other in self.plain.items() if other.ready}
-        self.passed_over.pop(ticket.scope, None)
-        for scope in ready - {ticket.scope}:
-            served = self.passed_over.setdefault(scope, [])
-            assert ticket.scope not in served, "served twice while another stood ready"
-            served.append(ticket.scope)
-        del line.waiting[0]
-        self.plain_rounds[permit] = line.limit.grant(self.now)
+        assert self.now <= ticket.deadline_s
+        line = [other for other in self.waiting if other.scope == ticket.scope]
+        same = [other.arrival for other in line if (other.lane, other.urgency) == (ticket.lane, ticket.urgency)]
+        assert ticket.arrival == min(same), "not in order of arrival"
+        self.check_turns(ticket, line)
+        self.waiting.remove(ticket)
         self.permits.append(permit)
+        if preset := self.policy.presets.of(ticket.scope):
+            granted_s = self.granted_s[ticket.scope]
+            granted_s.append(self.now)
+            recent = [at_s for at_s in granted_s if at_s + preset.period_s > self.now]
+            # Those that were refused or handed back do not count: the machine does not follow which.
+            assert len(recent) <= preset.count or len(granted_s) > preset.count
+
+    def check_turns(self, ticket: Ticket, line: list[Ticket]) -> None:
+        lanes = {other.lane for other in line}
+        for lane in LANES:
+            key = (ticket.scope, lane)
+            if lane not in lanes or lane == ticket.lane:
+                self.passed_over[key] = 0
+            else:
+                self.passed_over[key] += 1
+                others = sum(WEIGHTS[other] for other in LANES if other != lane)
+                assert self.passed_over[key] <= others, "a lane was left out of a round"
+        mine = [other for other in line if other.lane == ticket.lane]
+        key = (ticket.scope, ticket.lane)
+        if ticket.arrival == min(other.arrival for other in mine):
+            self.oldest_passed[key] = 0
+        else:
+            self.oldest_passed[key] += 1
+            assert self.oldest_passed[key] < 8, "the oldest of a lane waits for ever"
 
     def check_nothing_was_left_undone(self) -> None:
-        ready = {scope for scope, line in self.plain.items() if line.ready}
-        assert not ready or len(self.permits) == self.policy.max_in_flight
-        instants = [t.deadline_s for line in self.plain.values() for t in line.waiting]
-        instants += [line.limit.changes_at_s for line in self.plain.values() if line.waiting]
-        earliest_s = min(instants, default=math.inf)
-        assert self.wake_at_s == (earliest_s if earliest_s < math.inf else None)
+        if len(self.permits) < self.policy.max_in_flight:
+            for scope in {ticket.scope for ticket in self.waiting}:
+                assert not self.gate._scopes[scope].limit.allows(self.now)
+        if self.waiting:
+            earliest_s = min(ticket.deadline_s for ticket in self.waiting)
+            assert earliest_s == math.inf or (self.wake_at_s is not None and self.wake_at_s <= earliest_s)
 
     # --- always -------------------------------------------------------------------------------
 
     @invariant()
     def the_counts_are_right(self) -> None:
-        assert self.gate.waiting == sum(len(line.waiting) for line in self.plain.values())
+        assert self.gate.waiting == len(self.waiting)
         assert self.gate.in_flight == len(self.permits) <= self.policy.max_in_flight
-        closed = {s: line.limit.opens_at_s for s, line in self.plain.items() if line.limit.opens_at_s > self.now}
-        assert self.gate.closed_scopes(self.now) == closed
+        closed = self.gate.closed_scopes(self.now)
         for scope, until_s in self.hinted_s.items():
             assert until_s <= self.now or closed[scope] >= until_s
-
-    @invariant()
-    def who_cannot_go_is_not_passed_over(self) -> None:
-        self.passed_over = {s: served for s, served in self.passed_over.items() if self.plain[s].ready}
 
     @invariant()
     def who_waits_will_be_looked_at(self) -> None:
         if self.polled and self.gate.waiting and not self.gate.in_flight:
             assert self.wake_at_s is not None
 
-    @invariant()
-    def idle_limits_are_as_new(self) -> None:
-        """The gate may have forgotten an idle scope: then the plain one forgets it as well."""
-        for scope in [s for s in self.plain if s not in self.gate._scopes]:
-            line = self.plain.pop(scope)
-            assert not line.waiting
-            assert line.limit.in_flight == 0
-            assert line.limit.state is LimitState.OPEN or line.limit.opens_at_s + 60 <= self.now
-
     def teardown(self) -> None:
         """Served at last, the queue drains."""
         if not hasattr(self, "gate"):
             return
-        for _ in range(10 * self.gate.waiting + 100):
+        for _ in range(50 * self.gate.waiting + 200):
             for permit in list(self.permits):
                 self.settle(permit, Outcome.SERVED, None)
             self.poll()

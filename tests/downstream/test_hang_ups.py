@@ -50,8 +50,8 @@ async def test_while_it_waits_behind_an_unread_upload_its_ticket_is_withdrawn_to
     async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
         await _close_the_gate(upstream, proxy)
         async with await proxy.caller() as caller:
-            # More than the proxy reads while it waits, less than the system's buffers take.
-            await caller.send(request(b"POST", b"/x", b"Content-Length: 100000000") + bytes(400_000))
+            # More than the proxy reads while it waits, less than its system takes for it.
+            await caller.send(request(b"POST", b"/x", b"Content-Length: 100000000") + bytes(48_000))
             await until(lambda: proxy.waiting == 1)
             _hang_up(caller, how)
             await until(lambda: proxy.waiting == 0, WITHIN_S)
@@ -78,7 +78,7 @@ async def _hang_up_behind_a_queue() -> None:
         await first.send(request(b"GET", b"/first"))
         await (await upstream.next_request()).answer(TOO_MANY)
         await until(lambda: proxy.waiting == 1)
-        await caller.send(request(b"POST", b"/x", b"Content-Length: 100000000") + bytes(400_000))
+        await caller.send(request(b"POST", b"/x", b"Content-Length: 100000000") + bytes(48_000))
         await until(lambda: proxy.waiting == 2)
         caller.close()
         await (await upstream.next_request()).answer(OK)

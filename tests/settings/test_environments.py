@@ -80,6 +80,10 @@ def test_a_table_wins_over_what_the_process_was_given(load: Any) -> None:
             "[environments.a]\nlisten = '127.0.0.1:8081'",
             "admin_listen: 127.0.0.1:8081 is taken already by environments.a.listen",
         ),
+        (
+            "state_file = '/s'\n[environments.a]\nlisten = '127.0.0.1:1'\n[environments.b]\nlisten = '127.0.0.1:2'",
+            "environments.b.state_file: /s is taken already by environments.a.state_file",
+        ),
         ("sandbox = true\n[environments.a]", "sandbox: does not go with environments"),
         (
             "[environments.a]\nbody_memory = '1GiB'",

@@ -13,18 +13,18 @@ settles the permit with what came of it:
 | ADMITTED | `settle` otherwise | RETURNED |
 | RETURNED | `enqueue` | WAITING at its old place in the order of arrival, or stays RETURNED if refused |
 
-Each scope (`scopes.py`) has a line of its own in order of arrival and a limit of its own (`limits.py`); a
-closed scope stops nothing of another. The scopes share `max_in_flight` places; a freed one goes to the
-scopes that could use it in turns.
+Each scope (`scopes.py`) has a line of its own, in which callers take turns (`lanes.py`), and a limit of its
+own (`limits.py`); a closed scope stops nothing of another. The scopes share `max_in_flight` places; a freed
+one goes to the scopes that could use it in turns.
 
 The shell calls `poll` after each round of other calls, and at `wake_at_s`. Two races are its part: a task
 that is cancelled after its grant settles the permit as UNUSED, and so does a grant whose ticket's task
 has gone.
 
-Costs: the waiting are heaps of arrival numbers and deadlines, one pair per scope. What leaves from
-their middle stays as a dead number until it surfaces or the dead outnumber the living; `_waiting` says
-which live. A poll looks only at *touched* scopes (something happened, or their alarm rang) and at
-those whose turn it is. So each call is O(log n) amortised.
+Costs: the waiting stand in heaps by arrival and by deadline. What leaves from their middle stays there, dead,
+until it surfaces or the dead outnumber the living; its state says which it is. A poll looks only at *touched*
+scopes (something happened, or their alarm rang) and at those whose turn it is. So each call is O(log n)
+amortised.
 
 Instants are seconds of one monotonic clock and never decrease from call to call.
 """
@@ -32,10 +32,13 @@ Instants are seconds of one monotonic clock and never decrease from call to call
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from nanonets_proxy.core.limits import GatePolicy, Limit, Outcome
+from nanonets_proxy.core.lanes import Lanes
+from nanonets_proxy.core.limits import Limit
+from nanonets_proxy.core.memory import ScopeMemory
+from nanonets_proxy.core.policy import GatePolicy, Outcome
 from nanonets_proxy.core.tickets import Expiry, Permit, Reason, Refusal, Ticket, TicketState, Verdicts
 
 __all__ = [
@@ -57,6 +60,8 @@ LEAST_RETRY_AFTER_S = 1.0
 MAX_CLOSED_SCOPES_SHOWN = 100
 """Callers choose model ids, and a view is for people and metrics."""
 
+_SURE_SHARE = 0.8  # of a forecast: who can wait for that much is not sent away for its error
+
 _SLACK = 64  # dead entries, or idle scopes, that are not worth clearing away
 
 
@@ -65,9 +70,8 @@ class _Scope:
     name: str
     number: int  # makes alarms of one instant comparable
     limit: Limit
-    waiting: int = 0
-    arrivals: list[int] = field(default_factory=list)  # heap
-    deadlines: list[tuple[float, int]] = field(default_factory=list)  # heap of (deadline, arrival)
+    line: Lanes
+    deadlines: list[tuple[float, int, Ticket]] = field(default_factory=list)  # heap of (deadline, arrival, ticket)
     alarm_s: float = math.inf  # its valid entry among the gate's alarms
     in_turns: bool = False
 
@@ -83,7 +87,8 @@ class Gate:
         self._scopes_made = 0
         self._forget_at_scopes = _SLACK
         self._arrivals = 0
-        self._waiting: dict[int, Ticket] = {}
+        self._weights = dict(policy.lane_weights)
+        self._waiting = 0
         self._permits: set[Permit] = set()
         self._touched: dict[_Scope, None] = {}  # a set that keeps its order
         self._turns: deque[_Scope] = deque()  # scopes that could grant when they were last looked at
@@ -95,7 +100,7 @@ class Gate:
     @property
     def waiting(self) -> int:
         """Tickets that wait, all scopes together."""
-        return len(self._waiting)
+        return self._waiting
 
     @property
     def in_flight(self) -> int:
@@ -107,6 +112,20 @@ class Gate:
         closed = [(s.limit.opens_at_s, s.name) for s in self._scopes.values() if s.limit.opens_at_s > now]
         return {name: opens_at_s for opens_at_s, name in heapq.nlargest(MAX_CLOSED_SCOPES_SHOWN, closed)}
 
+    def reserve(self) -> float:
+        """The largest part of a quota that is sent one by one, because a stranger seems to share it."""
+        return max((scope.limit.learned.reserve for scope in self._scopes.values()), default=0.0)
+
+    def memories(self, now: float) -> list[ScopeMemory]:
+        """What is known of the limits, to outlive the process."""
+        memories = (scope.limit.memory(scope.name, now) for scope in self._scopes.values())
+        return [memory for memory in memories if memory is not None]
+
+    def restore(self, memories: Iterable[ScopeMemory], now: float, away_s: float) -> None:
+        """Take up what a gate knew `away_s` ago. Call it before anything else."""
+        for memory in memories:
+            self._add_scope(memory.scope, now).limit.restore(memory, now, away_s)
+
     def enqueue(self, ticket: Ticket, now: float) -> Refusal | None:
         """Let a ticket wait, or say at once why not. One that was admitted before is never one too many.
 
@@ -115,24 +134,28 @@ class Gate:
         if ticket.state is not TicketState.NEW and ticket.state is not TicketState.RETURNED:
             raise ValueError(f"a ticket that is {ticket.state.value} cannot be enqueued")
         scope = self._scopes.get(ticket.scope) or self._add_scope(ticket.scope, now)
-        if ticket.deadline_s < scope.limit.opens_at_s:
-            return Refusal(Reason.CANNOT_BE_IN_TIME, _retry_after_s(scope, now), scope.waiting + 1)
+        place = scope.line.place(ticket)
+        forecast_s = scope.limit.forecast_s(place, now)
+        if ticket.deadline_s < scope.limit.opens_at_s or now + _SURE_SHARE * forecast_s > ticket.deadline_s:
+            return Refusal(Reason.CANNOT_BE_IN_TIME, _retry_after_s(scope, now, forecast_s), place)
         if ticket.state is TicketState.NEW:
-            if len(self._waiting) >= self._policy.max_waiting:
-                return Refusal(Reason.QUEUE_FULL, _retry_after_s(scope, now), scope.waiting + 1)
+            if self._waiting >= self._policy.max_waiting:
+                return Refusal(Reason.QUEUE_FULL, _retry_after_s(scope, now, forecast_s), place)
+            if scope.line.waiting_in(ticket.lane) >= self._policy.max_waiting_per_lane:
+                return Refusal(Reason.LANE_FULL, _retry_after_s(scope, now, forecast_s), place)
             self._arrivals += 1
             ticket.arrival = self._arrivals
+            ticket.forecast_s = forecast_s
         ticket.state = TicketState.WAITING
-        self._waiting[ticket.arrival] = ticket
-        heapq.heappush(scope.arrivals, ticket.arrival)
-        heapq.heappush(scope.deadlines, (ticket.deadline_s, ticket.arrival))
-        scope.waiting += 1
+        self._waiting += 1
+        scope.line.push(ticket)
+        heapq.heappush(scope.deadlines, (ticket.deadline_s, ticket.arrival, ticket))
         self._touched[scope] = None
         return None
 
     def withdraw(self, ticket: Ticket, now: float) -> None:  # noqa: ARG002 - every event of the seam has its instant
         """The caller has gone. A ticket that does not wait is left alone: hang-ups race with polls."""
-        if self._waiting.get(ticket.arrival) is ticket:
+        if ticket.state is TicketState.WAITING:
             scope = self._scopes[ticket.scope]
             self._end_waiting(scope, ticket, TicketState.ENDED)
             self._touched[scope] = None
@@ -148,8 +171,8 @@ class Gate:
         ticket = permit.ticket
         ticket.state = TicketState.ENDED if outcome is Outcome.SERVED else TicketState.RETURNED
         scope = self._scopes[ticket.scope]
-        scope.limit.settle(permit.round_no, permit.granted_at_s, outcome, now, retry_after_s)
-        if scope.waiting:
+        scope.limit.settle(permit.serial, permit.granted_at_s, outcome, now, retry_after_s)
+        if scope.line.waiting:
             self._touched[scope] = None
 
     def poll(self, now: float) -> Verdicts:
@@ -164,14 +187,14 @@ class Gate:
         for scope in self._touched:
             # Nothing opens before `opens_at_s`: whose deadline comes first, learns it now.
             self._expire(scope, max(now, scope.limit.opens_at_s), now, expired)
-            if scope.waiting:
-                scope.limit.advance(now, scope.waiting)
-                if scope.limit.may_grant and not scope.in_turns:
+            if scope.line.waiting:
+                scope.limit.advance(now)
+                if scope.limit.allows(now) and not scope.in_turns:
                     scope.in_turns = True
                     self._turns.append(scope)
         while self._turns and len(self._permits) < self._policy.max_in_flight:
             scope = self._turns.popleft()
-            if scope.waiting and scope.limit.may_grant:
+            if scope.line.waiting and scope.limit.allows(now):
                 granted.append(self._grant(scope, now))
                 self._turns.append(scope)
                 self._touched[scope] = None
@@ -179,51 +202,46 @@ class Gate:
                 scope.in_turns = False
         for scope in self._touched:
             self._expire(scope, math.nextafter(now, math.inf), now, expired)  # those whose last instant this was
-            self._set_alarm(scope)
+            self._set_alarm(scope, now)
         self._touched.clear()
         return Verdicts(granted, expired, self._next_alarm_s())
 
     def _grant(self, scope: _Scope, now: float) -> Permit:
-        arrival = heapq.heappop(scope.arrivals)
-        while arrival not in self._waiting:
-            arrival = heapq.heappop(scope.arrivals)
-        ticket = self._waiting[arrival]
-        self._end_waiting(scope, ticket, TicketState.ADMITTED)
+        ticket = scope.line.pop()
+        ticket.state = TicketState.ADMITTED
+        self._waiting -= 1
         permit = Permit(ticket, now, scope.limit.grant(now))
         self._permits.add(permit)
         return permit
 
     def _expire(self, scope: _Scope, before_s: float, now: float, expired: list[Expiry]) -> None:
         while scope.deadlines and scope.deadlines[0][0] < before_s:
-            _, arrival = heapq.heappop(scope.deadlines)
-            ticket = self._waiting.get(arrival)
-            if ticket is not None:
+            ticket = heapq.heappop(scope.deadlines)[2]
+            if ticket.state is TicketState.WAITING:
                 self._end_waiting(scope, ticket, TicketState.ENDED)
                 reason = Reason.DEADLINE_PASSED if ticket.deadline_s <= now else Reason.CANNOT_BE_IN_TIME
-                expired.append(Expiry(ticket, reason, _retry_after_s(scope, now)))
+                forecast_s = scope.limit.forecast_s(scope.line.place(ticket), now)
+                expired.append(Expiry(ticket, reason, _retry_after_s(scope, now, forecast_s)))
 
     def _end_waiting(self, scope: _Scope, ticket: Ticket, state: TicketState) -> None:
-        del self._waiting[ticket.arrival]
         ticket.state = state
-        scope.waiting -= 1
+        self._waiting -= 1
+        scope.line.left(ticket)
 
-    def _set_alarm(self, scope: _Scope) -> None:
+    def _set_alarm(self, scope: _Scope, now: float) -> None:
         """Clear the dead away, and note when the scope must be looked at again."""
-        if scope.waiting == 0:
-            scope.arrivals.clear()
+        waiting = scope.line.waiting
+        if not waiting:
             scope.deadlines.clear()
             scope.alarm_s = math.inf
             return
-        if len(scope.arrivals) > 2 * scope.waiting + _SLACK:
-            scope.arrivals = [arrival for arrival in scope.arrivals if arrival in self._waiting]
-            heapq.heapify(scope.arrivals)
-        if len(scope.deadlines) > 2 * scope.waiting + _SLACK:
+        if len(scope.deadlines) > 2 * waiting + _SLACK:
             # A ticket that came back stands here twice: hence the set.
-            scope.deadlines = list({entry for entry in scope.deadlines if entry[1] in self._waiting})
+            scope.deadlines = list({entry for entry in scope.deadlines if entry[2].state is TicketState.WAITING})
             heapq.heapify(scope.deadlines)
-        while scope.deadlines[0][1] not in self._waiting:
+        while scope.deadlines[0][2].state is not TicketState.WAITING:
             heapq.heappop(scope.deadlines)
-        alarm_s = min(scope.deadlines[0][0], scope.limit.changes_at_s)
+        alarm_s = min(scope.deadlines[0][0], scope.limit.changes_at_s(now))
         if alarm_s != scope.alarm_s:
             scope.alarm_s = alarm_s
             heapq.heappush(self._alarms, (alarm_s, scope.number, scope))
@@ -241,18 +259,20 @@ class Gate:
         if len(self._scopes) >= self._forget_at_scopes:
             self._forget_idle(now)
         self._scopes_made += 1
-        scope = self._scopes[name] = _Scope(name, self._scopes_made, Limit(self._policy, self._jitter))
+        limit = Limit(self._policy, self._jitter, self._policy.presets.of(name))
+        scope = self._scopes[name] = _Scope(name, self._scopes_made, limit, Lanes(self._weights))
         return scope
 
     def _forget_idle(self, now: float) -> None:
         """Drop the scopes that a new one could stand for; callers choose model ids, so they never end."""
-        keep = {s.name: s for s in self._scopes.values() if s.waiting or not s.limit.forgettable(now)}
+        keep = {s.name: s for s in self._scopes.values() if s.line.waiting or not s.limit.forgettable(now)}
         for scope in self._scopes.values():
-            scope.in_turns = scope.in_turns and scope.waiting > 0
+            scope.in_turns = scope.in_turns and scope.line.waiting > 0
         self._turns = deque(scope for scope in self._turns if scope.in_turns)
         self._scopes = keep
         self._forget_at_scopes = 2 * len(keep) + _SLACK  # so that forgetting costs O(1) per scope made
 
 
-def _retry_after_s(scope: _Scope, now: float) -> float:
-    return max(LEAST_RETRY_AFTER_S, scope.limit.opens_at_s - now)
+def _retry_after_s(scope: _Scope, now: float, forecast_s: float) -> float:
+    rest_s = scope.limit.opens_at_s - now
+    return max(LEAST_RETRY_AFTER_S, rest_s, 0.0 if math.isnan(forecast_s) else forecast_s)

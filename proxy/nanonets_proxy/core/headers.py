@@ -62,6 +62,7 @@ class RequestHead:
     request_id: bytes | None = None
     caller: bytes | None = None
     prefer: list[bytes] = field(default_factory=list)
+    priority: list[bytes] = field(default_factory=list)
     upgrade: bool = False
     expect_continue: bool = False
     body_length: int | None = 0
@@ -107,6 +108,8 @@ def read_request_head(headers: RawHeaders, *, caller_header: bytes = b"") -> Req
                 head.origin = value
             case b"prefer":
                 head.prefer.append(value)
+            case b"priority":
+                head.priority.append(value)
             case b"sec-fetch-site":
                 head.sec_fetch_site = value
             case b"x-request-id":

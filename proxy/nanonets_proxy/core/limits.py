@@ -1,184 +1,297 @@
 """One scope's limit, as far as its refusals tell: when the next request of the scope may go.
 
-Nothing of a limit is seen but its 429s. The first one closes the scope for as long as it says; then it
-opens in rounds of 1, 2, 4, … requests, each sent once the one before is known, or presumed, to have passed.
+Nothing of a limit is seen but its 429s. What they teach is in `learned.py`; here is who may go.
 
 | state | grants | left when | for |
 |---|---|---|---|
-| OPEN | all | a 429 | CLOSED until now + hint |
+| OPEN | those on trial: 10, and half a one more for each that passes | a 429 | CLOSED until now + hint |
 | CLOSED | none | a 429, any | CLOSED until the later of both instants |
-| | | `opens_at_s` passed, what was sent before the closure settled or silent | PROBING, a round of one |
-| PROBING | its round's rest | a 429 | CLOSED again |
-| | | every permit of the round served or silent | PROBING with twice the round, or |
-| | | the same, and the doubled round would exceed the demand or the gate | OPEN |
+| | | `opens_at_s` passed, what was sent before the closure settled or silent: learn | PROBING |
+| PROBING | one | it is refused | CLOSED again |
+| | | it passes | LEARNED, or OPEN if nothing is known yet |
+| LEARNED | within the window and the cap: what is proven at once, the rest of the count on trial | a 429 | CLOSED |
+| | beyond them: attempts, one by one, when growth is due and someone waits | | |
 
-- *Silent* means not yet settled, but a 429 would long have come (twice the usual time of one): a call of
-  300 s must hold up neither its round nor the probe. Silence is consent.
-- A permit that ends without an answer about the limit (failed, key rejected, unused) gives its place in the
-  round back: the next in line probes instead.
-- A 429 without a hint closes for 1, 2, 4, … 60 s and a random bit more, starting anew once something has
-  been served. A hint of zero is none: it would mean one probe per round trip.
+- *Passes* means answered well, or silent: not settled, but a 429 would long have come (twice the usual time of
+  one). A call of 300 s must hold up neither its trial nor the probe. Silence is consent.
+- A permit that ends without an answer about the limit (failed, key rejected, unused) gives its place on trial
+  back: the next in line goes instead.
+- A 429 without a hint closes for 1, 2, 4, … 60 s and a random bit more, but at least to the believed end of the
+  period, starting anew once something has passed. A hint of zero is none: it would mean one probe per round trip.
 - The refusal of a request that was sent before the current closure belongs to that closure: its hint may
-  prolong it, its lack of one means nothing.
+  prolong it, its lack of one means nothing; what it says of the limit is a corrected count.
+- A limit given beforehand is LEARNED and proven from the start, and never exceeded: it is only learned downwards.
 """
 
 import enum
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from nanonets_proxy.core.learned import ATTEMPTS, Kind, Learned, Refusal
+from nanonets_proxy.core.memory import ScopeMemory
+from nanonets_proxy.core.policy import GatePolicy, Outcome
+from nanonets_proxy.core.preset import Preset
+from nanonets_proxy.core.trial import Trial
 
-class Outcome(enum.Enum):
-    """How a permit ended."""
-
-    SERVED = "served"
-    """Answered, and neither 429 nor 401: the limit let it pass."""
-    THROTTLED = "throttled"
-    """Refused with a 429."""
-    KEY_REJECTED = "key_rejected"
-    """Refused with a 401: tells nothing about the limit."""
-    FAILED = "failed"
-    """No answer; unknown whether the upstream counted it."""
-    UNUSED = "unused"
-    """Handed back before anything was sent."""
+_LATE = 0.9  # of a period: with a constant hint, or a penalty, a later attempt would cost all of the next
+_REMEMBERED_S = 3600.0  # what was learned is kept this long without a request
 
 
 class LimitState(enum.Enum):
     OPEN = "open"
     CLOSED = "closed"
     PROBING = "probing"
-
-
-@dataclass(frozen=True, slots=True)
-class GatePolicy:
-    """The gate's bounds and the constants of its reopening."""
-
-    max_in_flight: int
-    """Permits out at the same time, all scopes together."""
-    max_waiting: int
-    """Tickets waiting at the same time, all scopes together. A ticket waits at least until the next poll."""
-    backoff_first_s: float = 1.0
-    backoff_last_s: float = 60.0  # the vendor advises 30, 60, 120 s; a probe is one request, it may come sooner
-    backoff_jitter: float = 0.25
-    """Each backoff is longer by up to this share: several proxies on one account must not probe in step."""
-    patience_least_s: float = 1.0
-    """A 429 is not presumed absent sooner than this after its request went."""
-    patience_most_s: float = 30.0
-
-    def __post_init__(self) -> None:
-        if self.max_in_flight < 1 or self.max_waiting < 1:
-            raise ValueError("max_in_flight and max_waiting are at least 1: at 0 nothing would ever be sent")
+    LEARNED = "learned"
 
 
 class Limit:
-    """The state machine of one scope. The gate tells it the demand and obeys `may_grant`."""
+    """The state machine of one scope. The gate tells it the demand and obeys `allows`."""
 
     __slots__ = (
-        "_backoff_s",
-        "_first_of_closure",
-        "_jitter",
-        "_last_grant_s",
-        "_policy",
-        "_refusal_s",
-        "_round",
-        "_round_left",
-        "_round_out",
-        "_round_size",
-        "in_flight",
-        "opens_at_s",
-        "state",
-    )
+        "_attempts", "_backoff_s", "_between_s", "_first_of_closure", "_jitter", "_last_grant_s", "_next_kind",
+        "_policy", "_preset", "_refusal", "_serial", "_trial", "in_flight", "learned", "opens_at_s", "state",
+    )  # fmt: skip
 
-    def __init__(self, policy: GatePolicy, jitter: Callable[[], float]) -> None:
+    def __init__(self, policy: GatePolicy, jitter: Callable[[], float], preset: Preset | None = None) -> None:
         self._policy = policy
         self._jitter = jitter
+        self._preset = preset
         self.state = LimitState.OPEN
         self.opens_at_s = -math.inf
         self.in_flight = 0
+        self.learned = Learned()
+        self._trial = Trial(policy.cold_trial)
+        self._attempts: dict[int, Kind] = {}  # by serial number, those whose fate is not known yet
+        self._serial = 0
+        self._first_of_closure = 0  # what has a lower number was sent before the latest closure
+        self._next_kind: Kind | None = None
+        self._refusal: Refusal | None = None
         self._last_grant_s = -math.inf
-        self._refusal_s = 0.0  # the usual time from a grant to its 429
+        self._between_s = 0.0  # the usual time between two grants while the cap binds
         self._backoff_s = policy.backoff_first_s  # the next closure without a hint
-        self._round = 0  # counts closures and rounds, so that a permit knows whether it is of the current one
-        self._first_of_closure = 0  # permits of earlier rounds were sent before the latest closure
-        self._round_size = self._round_left = self._round_out = 0
+        if preset is not None:
+            self.state = LimitState.LEARNED
+            self.learned.set_window(preset.count, preset.period_s)
+            self.learned.sure = preset.count
+
+    # --- who may go -----------------------------------------------------------------------------
+
+    def allows(self, now: float) -> bool:
+        """Whether one more may go at this moment, if someone waits; `advance` first."""
+        self._next_kind = self._choose(now)
+        return self._next_kind is not None
+
+    def _choose(self, now: float) -> Kind | None:
+        trial = self._trial
+        match self.state:
+            case LimitState.CLOSED:
+                return None
+            case LimitState.PROBING:
+                return None if len(trial) else Kind.PROBE
+            case LimitState.OPEN:
+                return Kind.TRIAL if trial.has_room else None
+        return self._choose_learned(now)
+
+    def _choose_learned(self, now: float) -> Kind | None:
+        learned = self.learned
+        window = learned.window
+        used = window.used(now)
+        if self.in_flight >= learned.cap:
+            return Kind.WIDER if used < window.count and learned.wider.due(now) and self._may_try else None
+        if used < learned.sure:
+            return Kind.PLAIN
+        if used < window.count:
+            return Kind.TRIAL if self._trial.has_room else None
+        if self._at_preset or not learned.growth.due(now) or not self._may_try:
+            return None
+        if learned.grows_by_count or self._preset is not None:
+            return Kind.EXTRA if learned.hints_are_rests or now <= self._late_at_s else None
+        return Kind.EARLY if now >= learned.early_at_s else None
 
     @property
-    def may_grant(self) -> bool:
-        """Whether one more may go at this moment; `advance` first."""
-        return self.state is LimitState.OPEN or (self.state is LimitState.PROBING and self._round_left > 0)
+    def _at_preset(self) -> bool:
+        return self._preset is not None and self.learned.window.count >= self._preset.count
 
     @property
-    def changes_at_s(self) -> float:
-        """When `advance` will find something new if nothing is settled till then; inf: never."""
+    def _may_try(self) -> bool:
+        """Attempts go one by one, and not while anything else is on trial."""
+        return not len(self._trial)
+
+    @property
+    def _late_at_s(self) -> float:
+        return self.learned.window.oldest_s + _LATE * self.learned.window.period_s
+
+    def changes_at_s(self, now: float) -> float:
+        """When `allows` may change if nothing is settled till then; inf: never."""
         if self.state is LimitState.CLOSED:
-            return max(self.opens_at_s, self._silent_at_s) if self.in_flight else self.opens_at_s
-        if self.state is LimitState.PROBING and self._round_left == 0:
-            return self._silent_at_s if self._round_out else -math.inf
-        return math.inf
+            return (
+                max(self.opens_at_s, self._last_grant_s + self._patience_s) if self.in_flight else self.opens_at_s
+            )
+        times = [self._trial.next_silent_s(self._patience_s)]
+        if self.state is LimitState.LEARNED:
+            learned = self.learned
+            if self.in_flight >= learned.cap:
+                times.append(learned.wider.due_at_s)
+            elif learned.window.used(now) >= learned.window.count:
+                due_at_s = learned.growth.due_at_s
+                times += (
+                    learned.window.frees_at_s,
+                    due_at_s if learned.grows_by_count else max(due_at_s, learned.early_at_s),
+                )
+        return min((at_s for at_s in times if at_s > now), default=math.inf)
 
     def grant(self, now: float) -> int:
-        """One more goes. Returns the number of its round, to be handed back to `settle`."""
+        """One more goes, as `allows` has said it may. Gives its serial number, to be handed back to `settle`."""
+        kind = self._next_kind
+        assert kind is not None
+        learned = self.learned
+        if self.in_flight + 1 >= learned.cap:
+            self._between_s += 0.1 * (min(now - self._last_grant_s, 60.0) - self._between_s)
+        self._serial += 1
         self.in_flight += 1
         self._last_grant_s = now
-        if self.state is LimitState.PROBING:
-            self._round_left -= 1
-            self._round_out += 1
-        return self._round
+        learned.window.add(self._serial, now)
+        learned.growth.granted()
+        learned.wider.granted()
+        if kind is not Kind.PLAIN:
+            if kind in ATTEMPTS:
+                self._trial.restart(1)
+                self._attempts[self._serial] = kind
+            self._trial.add(self._serial, now)
+        return self._serial
 
-    def settle(
-        self, round_no: int, granted_at_s: float, outcome: Outcome, now: float, hint_s: float | None
-    ) -> None:
+    # --- what came of it --------------------------------------------------------------------------
+
+    def settle(self, serial: int, granted_at_s: float, outcome: Outcome, now: float, hint_s: float | None) -> None:
         """One is back; `hint_s` is what its 429 said, from `now` on."""
         self.in_flight -= 1
-        if outcome is Outcome.THROTTLED:
+        if outcome is Outcome.SERVED:
+            self._trial.passed(serial)
+            self._passed(serial, now)
+            return
+        on_trial = self._trial.drop(serial)
+        kind = self._attempts.pop(serial, Kind.TRIAL if on_trial else Kind.PLAIN)
+        if outcome is Outcome.UNUSED:
+            self.learned.window.remove(serial)
+        elif outcome is Outcome.THROTTLED:
+            self.learned.window.remove(serial)
             self._note_refusal_time(now - granted_at_s)
-            self._refused(now, hint_s, fresh=round_no >= self._first_of_closure)
-            return
-        if outcome is Outcome.SERVED and round_no >= self._first_of_closure:
-            self._backoff_s = self._policy.backoff_first_s
-        if self.state is LimitState.PROBING and round_no == self._round:
-            self._round_out -= 1
-            if outcome is not Outcome.SERVED:
-                self._round_left += 1
+            if on_trial and self.state is LimitState.PROBING:
+                kind = Kind.PROBE
+            self._refused(serial, kind, granted_at_s, now, hint_s)
 
-    def advance(self, now: float, waiting: int) -> None:
-        """Let time pass: open what has been closed for long enough, begin the next round. `waiting` is not 0."""
-        if self.state is LimitState.OPEN or now < self.changes_at_s:
+    def advance(self, now: float) -> None:
+        """Let time pass: silence is consent, and what has been closed for long enough is probed."""
+        for serial in self._trial.silent(now, self._patience_s):
+            self._passed(serial, now)
+        if self.state is LimitState.CLOSED and now >= self.changes_at_s(now):
+            if self._refusal is not None:
+                self.learned.learn(self._refusal, now)
+                self._refusal = None
+            self.state = LimitState.PROBING
+            self._trial.restart(1)
+
+    def _passed(self, serial: int, now: float) -> None:
+        if serial < self._first_of_closure:
             return
-        size = 1 if self.state is LimitState.CLOSED else self._round_size * 2
-        if size > 1 and (size > waiting or size >= self._policy.max_in_flight):
-            self.state = LimitState.OPEN
-            return
-        self.state = LimitState.PROBING
-        self._round += 1
-        self._round_size = self._round_left = size
-        self._round_out = 0
+        self._backoff_s = self._policy.backoff_first_s
+        learned = self.learned
+        if self.state is LimitState.PROBING:
+            self.state = LimitState.LEARNED if learned.known else LimitState.OPEN
+        match self._attempts.pop(serial, None):
+            case Kind.EXTRA:
+                learned.raise_count(now)
+            case Kind.EARLY:
+                learned.raise_pace(now)
+            case Kind.WIDER:
+                learned.widen()
+        if (
+            self.state is LimitState.LEARNED
+            and not len(self._trial)
+            and learned.window.used(now) >= learned.window.count
+        ):
+            learned.bear(now)
+
+    def _refused(self, serial: int, kind: Kind, granted_at_s: float, now: float, hint_s: float | None) -> None:
+        fresh = serial >= self._first_of_closure
+        closed_s = hint_s if hint_s is not None and 0 < hint_s < math.inf else None
+        if not fresh:
+            if self._refusal is not None:
+                self._refusal.in_flight -= 1
+            if closed_s is None:
+                return
+        hinted = closed_s is not None
+        if closed_s is None:
+            backoff_s = self._backoff_s * (1 + self._policy.backoff_jitter * self._jitter())
+            self._backoff_s = min(2 * self._backoff_s, self._policy.backoff_last_s)
+            closed_s = max(backoff_s, self.learned.believed_end_s - now)
+        self.opens_at_s = max(self.opens_at_s, now + closed_s)
+        if fresh:
+            self._refusal = Refusal(kind, granted_at_s, closed_s, hinted, self.in_flight)
+        if self.state is not LimitState.CLOSED:
+            self.state = LimitState.CLOSED
+            self._first_of_closure = self._serial + 1
+            self._trial.restart(1)
+            self._attempts.clear()
+
+    # --- what others want to know -----------------------------------------------------------------
+
+    def forecast_s(self, place: int, now: float) -> float:
+        """How long the one at this place of the line will wait; nan while too little is known."""
+        learned = self.learned
+        if not learned.sure:
+            return math.nan
+        wait_s = max(learned.window.granted_at_s(place, max(now, self.opens_at_s)) - now, 0.0)
+        return max(wait_s, place * self._between_s) if self.in_flight >= learned.cap else wait_s
+
+    def memory(self, scope: str, now: float) -> ScopeMemory | None:
+        """What is worth keeping; None if nothing is known."""
+        learned = self.learned
+        window = learned.window
+        if not learned.known:
+            return None
+        used = window.used(now)
+        return ScopeMemory(
+            scope=scope,
+            count=window.count,
+            period_s=window.period_s,
+            sure=learned.sure,
+            cap=None if learned.cap == math.inf else learned.cap,
+            used=used,
+            newest_age_s=now - window.newest_s if used else 0.0,
+            opens_in_s=max(0.0, self.opens_at_s - now),
+        )
+
+    def restore(self, memory: ScopeMemory, now: float, away_s: float) -> None:
+        """Take up what was known `away_s` ago; a limit given beforehand stays the upper bound."""
+        learned, preset = self.learned, self._preset
+        count, period_s = memory.count, memory.period_s
+        if preset is not None:
+            count, period_s = min(count, preset.count), max(period_s, preset.period_s)
+        learned.set_window(count, period_s)
+        learned.sure = min(memory.sure, count)
+        learned.cap = math.inf if memory.cap is None else max(1.0, memory.cap)
+        for _ in range(min(memory.used, int(count))):
+            self._serial += 1
+            learned.window.add(self._serial, now - away_s - memory.newest_age_s)
+        self.state = LimitState.LEARNED
+        if memory.opens_in_s > away_s:
+            self.opens_at_s = now + memory.opens_in_s - away_s
+            self.state = LimitState.CLOSED
 
     def forgettable(self, now: float) -> bool:
-        """Whether a new `Limit` would serve as well: nothing is out, and no closure is near."""
-        settled_at_s = self.opens_at_s + self._policy.backoff_last_s
-        return self.in_flight == 0 and (self.state is LimitState.OPEN or now >= settled_at_s)
+        """Whether a new `Limit` would serve as well: nothing is out, and nothing is known that still counts."""
+        if self.in_flight or now < self.opens_at_s:
+            return False
+        return not self.learned.known or now >= max(self._last_grant_s, self.opens_at_s) + _REMEMBERED_S
 
     @property
-    def _silent_at_s(self) -> float:
+    def _patience_s(self) -> float:
         policy = self._policy
-        patience_s = min(max(2 * self._refusal_s, policy.patience_least_s), policy.patience_most_s)
-        return self._last_grant_s + patience_s
+        if not self.learned.refusal_s:
+            return policy.patience_first_s
+        return min(max(2 * self.learned.refusal_s, policy.patience_least_s), policy.patience_most_s)
 
     def _note_refusal_time(self, refusal_s: float) -> None:
         # Up at once, down slowly: too much patience costs a moment, too little a round of refusals.
-        self._refusal_s = max(refusal_s, 0.8 * self._refusal_s + 0.2 * refusal_s)
-
-    def _refused(self, now: float, hint_s: float | None, *, fresh: bool) -> None:
-        if hint_s is not None and 0 < hint_s < math.inf:
-            closed_s = hint_s
-        elif fresh:
-            closed_s = self._backoff_s * (1 + self._policy.backoff_jitter * self._jitter())
-            self._backoff_s = min(2 * self._backoff_s, self._policy.backoff_last_s)
-        else:
-            return
-        self.opens_at_s = max(self.opens_at_s, now + closed_s)
-        if self.state is not LimitState.CLOSED:
-            self.state = LimitState.CLOSED
-            self._round += 1
-            self._first_of_closure = self._round
+        self.learned.refusal_s = max(refusal_s, 0.8 * self.learned.refusal_s + 0.2 * refusal_s)

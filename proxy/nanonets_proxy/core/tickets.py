@@ -4,14 +4,18 @@
 """
 
 import enum
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+DEFAULT_URGENCY = 3  # RFC 9218 §4.1
 
 
 class Reason(enum.Enum):
     """Why a ticket gets no permit."""
 
     QUEUE_FULL = "queue_full"
+    LANE_FULL = "queue_full_for_caller"
     CANNOT_BE_IN_TIME = "cannot_be_in_time"
     """Its scope is closed beyond its deadline."""
     DEADLINE_PASSED = "deadline_passed"
@@ -32,6 +36,12 @@ class Ticket:
     scope: str
     deadline_s: float
     """The instant until which it may wait; at it, it still goes if it can go at once."""
+    lane: str = ""
+    """Whose request it is: callers are served in turns."""
+    urgency: int = DEFAULT_URGENCY
+    """RFC 9218 §4.1: 0 before 7, among the requests of one caller."""
+    forecast_s: float = field(default=math.nan, init=False)
+    """How long the gate thought it would wait when it came; nan: it could not know."""
     arrival: int = field(default=0, init=False)
     """Its number in the order of arrival, over all scopes, given at the first `enqueue`."""
     state: TicketState = field(default=TicketState.NEW, init=False)
@@ -43,8 +53,8 @@ class Permit:
 
     ticket: Ticket
     granted_at_s: float
-    round_no: int
-    """Of the scope's limit: tells what was sent before its current closure."""
+    serial: int
+    """Its number within the scope's limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +64,7 @@ class Refusal:
     reason: Reason
     retry_after_s: float
     position: int
-    """The place at the end of its scope's line, from 1."""
+    """Which one it would have been to go, from 1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,14 @@
 """The caller's request body as the upstream side reads it."""
 
 import asyncio
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
 
 from nanonets_proxy.errors import BadRequest, CallerTooSlow
+
+if TYPE_CHECKING:
+    from nanonets_proxy.downstream.caller_connection import CallerConnection
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -15,8 +19,14 @@ class CallerBody:
     def __init__(self, request: web.BaseRequest, *, expect_continue: bool, idle_timeout_s: float) -> None:
         self._request = request
         self._content = request.content
+        self._valve = cast("CallerConnection", request.protocol).valve
         self._expect_continue = expect_continue
         self._idle_timeout_s = idle_timeout_s
+
+    def leave_unread(self) -> None:
+        """The request waits: what has not come yet stays with the caller."""
+        if not self._content.is_eof():
+            self._valve.shut()
 
     def is_eof(self) -> bool:
         return self._content.is_eof() and self._content.exception() is None
@@ -29,6 +39,7 @@ class CallerBody:
 
     async def readany(self) -> bytes:
         """The next bytes, b"" at the end. Raises BadRequest, CallerTooSlow, ConnectionError."""
+        self._valve.open_wide()
         if self._expect_continue:
             self._expect_continue = False
             # RFC 9110 §10.1.1: no 100 for a caller that did not wait for it.

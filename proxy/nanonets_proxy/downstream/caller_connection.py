@@ -19,6 +19,7 @@ from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.web_protocol import _ErrInfo
 
 from nanonets_proxy.downstream.peers import UNKNOWN, Peer, peer_of
+from nanonets_proxy.downstream.valve import Valve
 from nanonets_proxy.errors import (
     BadRequest,
     CallerTooSlow,
@@ -69,6 +70,7 @@ class CallerConnection(web.RequestHandler):
         "_refused",
         "peer",
         "under_way",
+        "valve",
     )
 
     def __init__(
@@ -89,10 +91,21 @@ class CallerConnection(web.RequestHandler):
         self._refused = False
         self.under_way: web.BaseRequest | None = None
         self.peer = UNKNOWN
+        self.valve = Valve(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.peer = peer_of(transport)
         super().connection_made(transport)
+
+    @property
+    def has_request(self) -> bool:
+        """Whether one is handled, or is about to be: not what the parser refused, which nobody reads on."""
+        return self.under_way is not None or any(not isinstance(message, _ErrInfo) for message, _ in self._messages)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether none of aiohttp's buffers holds the reading back."""
+        return not self._reading_paused and not self._buffer_paused
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._end_head()

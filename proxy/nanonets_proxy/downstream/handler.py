@@ -15,7 +15,7 @@ Every permit is settled in `_attempt`, whatever ends it.
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Final
@@ -30,6 +30,7 @@ from nanonets_proxy.core.guard import Guard
 from nanonets_proxy.core.headers import Extras, RequestHead, read_request_head, upstream_head
 from nanonets_proxy.core.key_records import KeyTries, KeyVerdict, verdict_of
 from nanonets_proxy.core.prefer import wait_s
+from nanonets_proxy.core.priority import urgency
 from nanonets_proxy.core.retry import Retries
 from nanonets_proxy.core.retry_after import Hint
 from nanonets_proxy.core.scopes import ScopeTable
@@ -97,6 +98,8 @@ class Passage:
     retrying: Retrying
     body: RequestBody | None = None
     tries: KeyTries = field(default_factory=lambda: tries_for(None))
+    leave_unread: Callable[[], None] | None = None
+    """Called when the request has to wait."""
 
     @property
     def can_go_again(self) -> bool:
@@ -195,6 +198,7 @@ class Handler:
         )
         with RequestBody(source, head.body_length, services.store) as body:
             passage.body, passage.tries = body, tries_for(body)
+            passage.leave_unread = source.leave_unread
             try:
                 await self._until_relayed(passage)
             finally:
@@ -206,15 +210,19 @@ class Handler:
 
     async def _until_relayed(self, passage: Passage) -> None:
         now_s = self._loop.time()
-        ticket = Ticket(passage.call.scope, now_s + self._longest_wait_s(passage.head))
+        call, head = passage.call, passage.head
+        deadline_s = now_s + self._longest_wait_s(head)
+        ticket = Ticket(call.scope, deadline_s, lane=call.caller, urgency=urgency(head.priority))
         relayed = False
         while not relayed:
             waits_since_s = perf_counter()
             try:
                 now_s = await self._services.keys.hold(passage.tries, now_s, ticket.deadline_s - _HOLD_MARGIN_S)
-                permit = await self._services.room.admit(ticket, now_s)
+                permit = await self._services.room.admit(ticket, now_s, passage.leave_unread)
             finally:
-                passage.call.queue_s += perf_counter() - waits_since_s
+                call.queue_s += perf_counter() - waits_since_s
+            if not call.attempts:
+                self._services.metrics.observe_forecast(ticket.forecast_s, call.queue_s)
             attempt_began_s = perf_counter()
             relayed = await self._attempt(passage, permit)
             await passage.retrying.pause(attempt_began_s)

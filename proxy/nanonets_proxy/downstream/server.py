@@ -8,6 +8,7 @@ from aiohttp import web
 from nanonets_proxy.downstream.caller_connection import MAX_FIELD_BYTES, MAX_TARGET_BYTES, CallerConnection
 from nanonets_proxy.downstream.handler import Handler
 from nanonets_proxy.downstream.peers import Peer, hung_up, reset
+from nanonets_proxy.downstream.valve import Valve
 from nanonets_proxy.errors import ProxyError
 
 _READ_BUFFER_BYTES: Final = 64 * 1024
@@ -40,10 +41,11 @@ class CallerServer(web.Server):
             read_bufsize=_READ_BUFFER_BYTES,
         )
 
-    def __call__(self) -> CallerConnection:
-        return CallerConnection(
+    def __call__(self) -> Valve:  # type: ignore[override]  # aiohttp's own protocol stands behind it
+        connection = CallerConnection(
             self, self._on_malformed, head_timeout_s=self._head_timeout_s, loop=self._loop, **self._kwargs
         )
+        return connection.valve
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast("CallerConnection", request.protocol)
@@ -56,6 +58,7 @@ class CallerServer(web.Server):
             return response
         finally:
             connection.under_way = None
+            connection.valve.narrow()
             self._busy -= 1
             self._note_end()
 

@@ -6,6 +6,7 @@ cancelled is handed back at once.
 """
 
 import asyncio
+from collections.abc import Callable
 
 from nanonets_proxy.core.gate import Gate, Outcome
 from nanonets_proxy.core.tickets import Expiry, Permit, Reason, Ticket
@@ -13,6 +14,7 @@ from nanonets_proxy.errors import RateLimited, ShuttingDown
 
 _MESSAGES = {
     Reason.QUEUE_FULL: "Too many requests are waiting for the upstream's rate limit.",
+    Reason.LANE_FULL: "Too many requests of this caller are waiting for the upstream's rate limit.",
     Reason.CANNOT_BE_IN_TIME: "The upstream's rate limit opens later than this request may wait.",
     Reason.DEADLINE_PASSED: "The request waited as long as it may for the upstream's rate limit.",
 }
@@ -29,10 +31,11 @@ class WaitingRoom:
         self._timer_at_s: float | None = None
         self._closed = False
 
-    async def admit(self, ticket: Ticket, now_s: float) -> Permit:
-        """The permit, as soon as the gate grants it. Raises RateLimited or ShuttingDown.
+    async def admit(self, ticket: Ticket, now_s: float, on_wait: Callable[[], None] | None = None) -> Permit:
+        """The permit, as soon as the gate grants it; `on_wait` is called if that is not at once.
 
         `now_s` is the loop's time, read in this very turn: a ticket that may not wait at all still is in time.
+        Raises RateLimited or ShuttingDown.
         """
         if self._closed:
             raise _shutting_down()
@@ -49,6 +52,8 @@ class WaitingRoom:
             return verdict
         if verdict is not None:
             raise verdict
+        if on_wait is not None:
+            on_wait()
         future: asyncio.Future[Permit] = self._loop.create_future()
         self._futures[ticket] = future
         try:

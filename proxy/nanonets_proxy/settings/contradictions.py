@@ -16,6 +16,7 @@ def contradictions(
         prefix = f"environments.{name}." if name else ""
         yield from _within(loaded, prefix)
         yield from _addresses(f"{prefix}listen", loaded.settings.listen, loaded, loaded.sources["listen"], places)
+        yield from _state_file(f"{prefix}state_file", loaded, places)
     if process.settings.sandbox and environments[0][0]:
         yield f"sandbox: does not go with environments ({process.sources['sandbox']})"
     admin = process.settings.admin_listen
@@ -41,6 +42,16 @@ def _addresses(
             yield f"{name}: {address} is taken already by {places[place]}"
         elif place is not None:
             places[place] = f"{name} ({source})"
+
+
+def _state_file(name: str, loaded: Loaded[Settings], places: dict[Listener | str, str]) -> Iterator[str]:
+    """What one environment learned is not for another: each overwrites the file."""
+    path = loaded.settings.state_file
+    if path is None:
+        return
+    if str(path) in places:
+        yield f"{name}: {path} is taken already by {places[str(path)]}"
+    places[str(path)] = f"{name} ({loaded.sources['state_file']})"
 
 
 def _place(address: Listener) -> Listener | str | None:

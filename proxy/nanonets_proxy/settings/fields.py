@@ -20,9 +20,11 @@ from nanonets_proxy.core.addresses import (
     parse_origin,
 )
 from nanonets_proxy.core.api_key import ApiKey, KeyUnusable
+from nanonets_proxy.core.preset import Preset
 from nanonets_proxy.core.scopes import ScopeRule
 from nanonets_proxy.settings.quantities import Metavar
 
+_WEIGHT = re.compile(r"[1-9][0-9]{0,2}|1000", re.ASCII)
 # RFC 9110 §5.6.2
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 
@@ -80,6 +82,17 @@ def _host_pattern(item: str) -> str:
 def _scope_rule(item: str) -> str:
     ScopeRule.parse(item)
     return item
+
+
+def _known_limit(item: str) -> str:
+    return str(Preset.parse(item))
+
+
+def _lane_weight(item: str) -> tuple[str, int]:
+    name, equals, number = item.rpartition("=")
+    if not equals or not name.strip() or not _WEIGHT.fullmatch(number.strip()):
+        raise ValueError(f"{item!r} does not read NAME=NUMBER, such as 10.0.0.7=4, with a number from 1 to 1000")
+    return name.strip(), int(number)
 
 
 def _sandbox_key(item: str) -> str:
@@ -189,6 +202,22 @@ ScopeRules: TypeAlias = Annotated[
     WithJsonSchema(_LIST_SCHEMA),
     NoDecode,
     Metavar("RULE"),
+]
+Limits: TypeAlias = Annotated[
+    tuple[str, ...],
+    PlainValidator(_each(_known_limit)),
+    PlainSerializer(_strings, return_type=list[str]),
+    WithJsonSchema(_LIST_SCHEMA),
+    NoDecode,
+    Metavar("LIMIT"),
+]
+LaneWeights: TypeAlias = Annotated[
+    tuple[tuple[str, int], ...],
+    PlainValidator(_each(_lane_weight)),
+    PlainSerializer(lambda value: [f"{name}={weight}" for name, weight in value], return_type=list[str]),
+    WithJsonSchema(_LIST_SCHEMA),
+    NoDecode,
+    Metavar("WEIGHT"),
 ]
 SandboxKeys: TypeAlias = Annotated[
     tuple[str, ...],

@@ -13,6 +13,8 @@ from nanonets_proxy.sandbox.policy import HintStyle, LimitKind, LimitRule, Limit
 from nanonets_proxy.settings.base import ProgramSettings
 from nanonets_proxy.settings.fields import (
     HostPatterns,
+    LaneWeights,
+    Limits,
     Listeners,
     Networks,
     OptionalEgressProxy,
@@ -145,6 +147,24 @@ class Settings(KeySettings):
         DEFAULT_SCOPE_RULES,
         description="What one rate limit of the upstream applies to: METHOD PATH -> SCOPE, the first match "
         "counts. Replaces the default list; what no rule matches belongs to the account.",
+    )
+
+    limits: Limits = Field(
+        (),
+        description="Limits that are known: SCOPE COUNT/PERIOD, such as account 60/minute; * in a scope stands for "
+        "any text, the first match counts. Never exceeded, and learned downwards like any other.",
+    )
+    max_waiting_per_caller: Annotated[int, Count(1, 1_000_000), Metavar("NUMBER")] = Field(
+        8_000, description="Most requests of one caller that wait at one time for the same limit."
+    )
+    lane_weights: LaneWeights = Field(
+        (),
+        description="Turns of a caller in a round, NAME=NUMBER; 1 for whoever is not named. Callers are named as "
+        "caller_header says, else by address or unix:uid=NUMBER.",
+    )
+    state_file: OptionalPath = Field(
+        None,
+        description="File to keep what was learned of the limits across restarts. Empty: nothing is kept.",
     )
 
     body_memory: Size = Field(

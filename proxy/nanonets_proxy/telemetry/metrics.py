@@ -24,6 +24,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # published without 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Polls take milliseconds, predictions seconds, the longest calls 300 s and waits as long.
 _BUCKETS_S: Final = (0.005, 0.02, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_RATIO_BUCKETS: Final = (0.5, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0)
+_LEAST_FORECAST_S: Final = 1.0  # below it, a few milliseconds would be a large error
 
 Gauges = Callable[[], dict[str, float]]
 
@@ -32,6 +34,7 @@ _GAUGES: Final = {
     "nanonets_proxy_in_flight": "Requests under way to the upstream.",
     "nanonets_proxy_cooldown_seconds": "Rest of the longest cooldown of any scope.",
     "nanonets_proxy_closed_scopes": "Scopes that are closed by a 429.",
+    "nanonets_proxy_quota_reserve": "Requests of a quota that go one by one, because a stranger seems to share it.",
     "nanonets_proxy_idle_upstream_connections": "Upstream connections kept for the next request.",
     "nanonets_proxy_body_memory_bytes": "Memory taken by bodies kept for a replay.",
     "nanonets_proxy_body_spool_bytes": "Disk taken by bodies kept for a replay.",
@@ -74,7 +77,18 @@ class Metrics:
             "Requests sent again: a kept connection had been closed, or the upstream failed in passing.",
             registry=self.registry,
         )
+        self._forecast_ratio = Histogram(
+            "nanonets_proxy_forecast_ratio",
+            "Real wait over the wait that was forecast, of requests for which a second or more was.",
+            buckets=_RATIO_BUCKETS,
+            registry=self.registry,
+        )
         self._children: dict[tuple[str, int], Counter] = {}
+
+    def observe_forecast(self, forecast_s: float, wait_s: float) -> None:
+        """Compares a forecast with what came of it; `forecast_s` is nan where there was none."""
+        if forecast_s >= _LEAST_FORECAST_S:
+            self._forecast_ratio.observe(wait_s / forecast_s)
 
     def observe(self, method: str, status: int, queue_s: float, upstream_s: float | None) -> None:
         """Counts a request; `status` 0 where the caller hung up, `upstream_s` None where none was asked."""

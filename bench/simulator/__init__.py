@@ -1,0 +1,1 @@
+"""The gate against every kind of limit, in virtual time: `make bench-gate`."""

@@ -1,0 +1,152 @@
+"""The cases of the table: a limit, how its 429s read, how long calls take, who asks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from simulator import hints, limiters
+from simulator.hints import Style
+from simulator.limiters import Limiter
+from simulator.world import Conditions, World
+
+QUICK = Conditions()
+W = 10.0
+N = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`target` is the least share of the oracle's goodput."""
+
+    name: str
+    target: float
+    limiter: Callable[[int], Limiter]
+    """By seed."""
+    hint: Style = hints.exact
+    load: Callable[[World, float], None] = field(default=lambda world, _: closed_loop(world))
+    conditions: Conditions = QUICK
+    period_s: float = W
+    horizon_s: float = 1200.0
+
+
+def closed_loop(world: World, callers: int = 60) -> None:
+    for _ in range(callers):
+        world.at(world.random.uniform(0, 0.5), lambda: world.arrive(again=True))
+
+
+def burst(world: World, count: int) -> None:
+    for _ in range(count):
+        world.at(0.0, world.arrive)
+
+
+def poisson(rate: float) -> Callable[[World, float], None]:
+    def load(world: World, horizon_s: float) -> None:
+        at_s = 0.0
+        while (at_s := at_s + world.random.expovariate(rate)) < horizon_s:
+            world.at(at_s, world.arrive)
+
+    return load
+
+
+def two_tenants(world: World, _: float) -> None:
+    for lane in ("a", "b"):
+        for _ in range(30):
+            world.at(world.random.uniform(0, 0.5), partial(world.arrive, lane, again=True))
+
+
+def fixed(seed: int) -> Limiter:  # noqa: ARG001
+    return limiters.FixedWindow(N, W)
+
+
+def aligned(seed: int) -> Limiter:
+    return limiters.FixedWindow(N, W, aligned=True, phase_s=W * (seed * 0.37 % 1))
+
+
+def sliding(seed: int) -> Limiter:  # noqa: ARG001
+    return limiters.SlidingLog(N, W)
+
+
+def bucket(seed: int) -> Limiter:  # noqa: ARG001
+    return limiters.TokenBucket(N, N / W)
+
+
+def gcra(seed: int) -> Limiter:  # noqa: ARG001
+    return limiters.TokenBucket(1, N / W)
+
+
+def penalty(seed: int) -> Limiter:  # noqa: ARG001
+    return limiters.Penalty(N, W)
+
+
+def shared(seed: int) -> Limiter:
+    return limiters.Shared(limiters.FixedWindow(N, W), 0.25 * N / W, seed)
+
+
+def bursting_stranger(seed: int) -> Limiter:
+    return limiters.Raided(N, W, N // 2, seed)
+
+
+def changed(factor: float) -> Callable[[int], Limiter]:
+    """At an instant in the middle third of the run."""
+    return lambda seed: limiters.Changed(
+        limiters.FixedWindow(N, W), limiters.FixedWindow(int(N * factor), W), 400.0 + seed * 123.4 % 400.0
+    )
+
+
+LONG = Conditions(service_s=(0.5, 15.0))
+SLOW = Conditions(service_s=(0.5, 1.5))
+
+CASES = (
+    Case("fixed window", 0.97, fixed),
+    Case("fixed window, whole seconds", 0.97, fixed, hints.whole),
+    Case("fixed window, constant hint", 0.97, fixed, hints.constant),
+    Case("fixed window on the clock", 0.97, aligned),
+    Case("fixed window on the clock, date", 0.97, aligned, hints.date),
+    Case("fixed window, disagreeing hints", 0.97, fixed, hints.disagreeing),
+    Case("fixed window, 5 per window", 0.97, lambda _: limiters.FixedWindow(5, W), hints.whole),
+    Case("fixed window, 2 per window", 0.97, lambda _: limiters.FixedWindow(2, W), hints.whole),
+    Case("fixed window, 150 per window", 0.97, lambda _: limiters.FixedWindow(150, W)),
+    Case("fixed window, calls of 0.5-15 s", 0.97, fixed, conditions=LONG),
+    Case("fixed window, Poisson at 0.8", 0.97, fixed, load=poisson(0.8 * N / W)),
+    Case("fixed window, Poisson at 1.5", 0.97, fixed, load=poisson(1.5 * N / W)),
+    Case("fixed window, two tenants", 0.97, fixed, load=two_tenants),
+    Case("sliding log", 0.97, sliding),
+    Case("sliding log, header", 0.97, sliding, hints.header),
+    Case("sliding log, calls of 0.5-15 s", 0.97, sliding, conditions=LONG),
+    Case("token bucket", 0.90, bucket),
+    Case("token bucket, header", 0.90, bucket, hints.header),
+    Case("token bucket, 20 a second", 0.90, lambda _: limiters.TokenBucket(20, 20.0)),
+    Case("GCRA, burst 1", 0.80, gcra),
+    Case("GCRA, burst 1, header", 0.80, gcra, hints.header),
+    Case("GCRA, burst 1, 10 a second", 0.80, lambda _: limiters.TokenBucket(1, 10.0)),
+    Case("concurrency 5, calls of 0.5-1.5 s", 0.60, lambda _: limiters.Concurrency(5), conditions=SLOW),
+    Case("concurrency 5, no hint", 0.60, lambda _: limiters.Concurrency(5), hints.none, conditions=SLOW),
+    Case("penalty", 0.90, penalty),
+    Case("limit doubled in mid-run", 0.90, changed(2.0)),
+    Case("limit halved in mid-run", 0.90, changed(0.5)),
+    Case("quota shared with a stranger", 0.85, shared),
+    Case("quota raided by a stranger", 0.85, bursting_stranger),
+    Case("fixed window, no hint", 0.85, fixed, hints.none),
+    Case("fixed window, garbage", 0.85, fixed, hints.garbage),
+    Case("token bucket, no hint", 0.85, bucket, hints.none),
+    Case("no limit", 0.90, lambda _: limiters.NoLimit(), conditions=SLOW, horizon_s=300.0),
+)
+
+HOURS = (
+    Case(
+        "20 a minute, unknown",
+        0.95,
+        lambda _: limiters.FixedWindow(20, 60.0),
+        hints.whole,
+        period_s=60.0,
+        horizon_s=4 * 3600.0,
+    ),
+    Case(
+        "150 a minute, unknown",
+        0.95,
+        lambda _: limiters.FixedWindow(150, 60.0),
+        hints.whole,
+        period_s=60.0,
+        horizon_s=4 * 3600.0,
+    ),
+)

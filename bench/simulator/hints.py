@@ -1,0 +1,59 @@
+"""What a 429 says about coming back: real fields and bodies, read by the program's own reader."""
+
+import json
+import math
+import random
+from collections.abc import Callable
+from email.utils import formatdate
+
+from nanonets_proxy.core.retry_after import read_hint
+
+WALL_START_S = 1_800_000_000.0
+
+Style = Callable[[float, float, float, random.Random], float | None]
+"""(rest of the wait, the period, now, random) -> the hint as the program reads it."""
+
+
+def _read(headers: list[tuple[bytes, bytes]], body: object, now: float) -> float | None:
+    return read_hint(headers, json.dumps(body).encode(), wall_now_s=WALL_START_S + now).retry_after_s
+
+
+def _body(seconds: object) -> object:
+    return {"code": "rate_limit_exceeded", "message": "", "details": {"retry_after": seconds}}
+
+
+def exact(rest_s: float, period_s: float, now: float, _: random.Random) -> float | None:
+    return _read([], _body(rest_s if rest_s < math.inf else period_s), now)
+
+
+def whole(rest_s: float, period_s: float, now: float, _: random.Random) -> float | None:
+    """Whole seconds in the body, rounded up, as the documentation's example has them."""
+    return _read([], _body(math.ceil(rest_s if rest_s < math.inf else period_s)), now)
+
+
+def header(rest_s: float, period_s: float, now: float, _: random.Random) -> float | None:
+    seconds = math.ceil(rest_s if rest_s < math.inf else period_s)
+    return _read([(b"Retry-After", b"%d" % seconds)], {}, now)
+
+
+def date(rest_s: float, period_s: float, now: float, _: random.Random) -> float | None:
+    at_s = math.ceil(WALL_START_S + now + (rest_s if rest_s < math.inf else period_s))
+    return _read([(b"Retry-After", formatdate(at_s, usegmt=True).encode())], {}, now)
+
+
+def disagreeing(rest_s: float, period_s: float, now: float, _: random.Random) -> float | None:
+    """The field says half of what the body says."""
+    seconds = rest_s if rest_s < math.inf else period_s
+    return _read([(b"Retry-After", b"%d" % (seconds / 2))], _body(seconds), now)
+
+
+def constant(rest_s: float, period_s: float, now: float, _: random.Random) -> float | None:  # noqa: ARG001
+    return _read([], _body(period_s), now)
+
+
+def none(rest_s: float, period_s: float, now: float, _: random.Random) -> float | None:  # noqa: ARG001
+    return _read([], {}, now)
+
+
+def garbage(rest_s: float, period_s: float, now: float, rng: random.Random) -> float | None:  # noqa: ARG001
+    return _read([(b"Retry-After", b"soon")], _body(rng.choice([-5, "NaN", 1e300, None, [], "later"])), now)

@@ -1,0 +1,172 @@
+"""What the upstream may limit, and how: each model judges a request at the instant that it arrives."""
+
+import math
+import random
+from abc import ABC, abstractmethod
+from collections import deque
+
+
+class Limiter(ABC):
+    """`wait_s` is for the hint of a 429 and for the oracle: how long until a request would be admitted."""
+
+    @abstractmethod
+    def wait_s(self, now: float) -> float:
+        """0 if one would be admitted now; inf if only a release can tell."""
+
+    @abstractmethod
+    def admit(self, now: float) -> None:
+        """Count one. Call it only when `wait_s` is 0."""
+
+    def refuse(self, now: float) -> None:  # noqa: B027 - most count nothing for a refusal
+        """One is refused at this instant."""
+
+    def release(self) -> None:  # noqa: B027 - only a concurrency limit cares
+        """An admitted request has ended."""
+
+
+class NoLimit(Limiter):
+    def wait_s(self, now: float) -> float:  # noqa: ARG002
+        return 0.0
+
+    def admit(self, now: float) -> None:
+        pass
+
+
+class FixedWindow(Limiter):
+    """`count` in each window; a window begins with the first request after the last one, or on the clock."""
+
+    def __init__(self, count: int, period_s: float, *, aligned: bool = False, phase_s: float = 0.0) -> None:
+        self.count, self.period_s, self._aligned, self._phase_s = count, period_s, aligned, phase_s
+        self._ends_at_s = -math.inf
+        self.used = 0
+
+    def _roll(self, now: float) -> None:
+        if now >= self._ends_at_s:
+            self.used = 0
+            if self._aligned:
+                number = math.floor((now + self._phase_s) / self.period_s)
+                self._ends_at_s = (number + 1) * self.period_s - self._phase_s
+
+    def wait_s(self, now: float) -> float:
+        self._roll(now)
+        return 0.0 if self.used < self.count else self._ends_at_s - now
+
+    def admit(self, now: float) -> None:
+        self._roll(now)
+        if not self.used and not self._aligned:
+            self._ends_at_s = now + self.period_s
+        self.used += 1
+
+
+class Penalty(FixedWindow):
+    """A fixed window, and each request while it is used up begins the wait anew."""
+
+    def refuse(self, now: float) -> None:
+        self._ends_at_s = now + self.period_s
+
+
+class SlidingLog(Limiter):
+    def __init__(self, count: int, period_s: float) -> None:
+        self.count, self.period_s = count, period_s
+        self._log: deque[float] = deque()
+
+    def wait_s(self, now: float) -> float:
+        while self._log and self._log[0] + self.period_s <= now:
+            self._log.popleft()
+        if len(self._log) < self.count:
+            return 0.0
+        return self._log[len(self._log) - self.count] + self.period_s - now
+
+    def admit(self, now: float) -> None:
+        self._log.append(now)
+
+
+class TokenBucket(Limiter):
+    """With a size of 1 it is GCRA without a burst."""
+
+    def __init__(self, size: float, rate: float) -> None:
+        self._size, self._rate = size, rate
+        self._tokens, self._at_s = size, 0.0
+
+    def wait_s(self, now: float) -> float:
+        self._tokens = min(self._size, self._tokens + (now - self._at_s) * self._rate)
+        self._at_s = now
+        # 1e-9: so that rounding does not refuse the oracle, which comes at the very instant.
+        return 0.0 if self._tokens >= 1 - 1e-9 else (1 - self._tokens) / self._rate
+
+    def admit(self, now: float) -> None:  # noqa: ARG002
+        self._tokens -= 1
+
+
+class Concurrency(Limiter):
+    """`cap` at once."""
+
+    def __init__(self, cap: int) -> None:
+        self._cap, self._out = cap, 0
+
+    def wait_s(self, now: float) -> float:  # noqa: ARG002
+        return 0.0 if self._out < self._cap else math.inf
+
+    def admit(self, now: float) -> None:  # noqa: ARG002
+        self._out += 1
+
+    def release(self) -> None:
+        self._out -= 1
+
+
+class Changed(Limiter):
+    """One limit until an instant, another from then on."""
+
+    def __init__(self, before: Limiter, after: Limiter, at_s: float) -> None:
+        self._before, self._after, self._at_s = before, after, at_s
+
+    def _now(self, now: float) -> Limiter:
+        return self._before if now < self._at_s else self._after
+
+    def wait_s(self, now: float) -> float:
+        wait_s = self._now(now).wait_s(now)
+        return wait_s if now >= self._at_s or now + wait_s < self._at_s else max(self._at_s - now, 1e-9)
+
+    def admit(self, now: float) -> None:
+        self._now(now).admit(now)
+
+
+class Shared(Limiter):
+    """A stranger draws on the same quota, `rate` requests a second at random instants."""
+
+    def __init__(self, inner: Limiter, rate: float, seed: int) -> None:
+        self._inner, self._rate = inner, rate
+        self._random = random.Random(seed)  # noqa: S311 - a simulation
+        self._next_s = self._random.expovariate(rate)
+
+    def _stranger(self, now: float) -> None:
+        while self._next_s <= now:
+            if self._inner.wait_s(self._next_s) == 0:
+                self._inner.admit(self._next_s)
+            self._next_s += self._random.expovariate(self._rate)
+
+    def wait_s(self, now: float) -> float:
+        self._stranger(now)
+        return self._inner.wait_s(now)
+
+    def admit(self, now: float) -> None:
+        self._inner.admit(now)
+
+
+class Raided(FixedWindow):
+    """At the beginning of each window, on the clock, a stranger takes from none to `most` of it."""
+
+    def __init__(self, count: int, period_s: float, most: int, seed: int) -> None:
+        super().__init__(count, period_s, aligned=True)
+        self._most = most
+        self._random = random.Random(seed)  # noqa: S311 - a simulation
+        self._window = -1
+
+    def _roll(self, now: float) -> None:
+        super()._roll(now)
+        window = math.floor(now / self.period_s)
+        while self._window < window:  # each window its draw, so that all policies meet the same stranger
+            self._window += 1
+            draw = self._random.randint(0, self._most)
+            if self._window == window:
+                self.used += draw

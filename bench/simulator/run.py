@@ -1,0 +1,34 @@
+"""Running a case: our gate, a peer, the oracle."""
+
+from collections.abc import Callable
+
+from nanonets_proxy.core.gate import Gate, GatePolicy
+from simulator.cases import Case
+from simulator.peers import MAX_IN_FLIGHT, Aimd, Cubic, Oracle, ReleaseAll, SingleProbe
+from simulator.world import Result, Seam, World
+
+
+def ours() -> Gate:
+    return Gate(GatePolicy(max_in_flight=MAX_IN_FLIGHT, max_waiting=100_000), lambda: 0.5)
+
+
+POLICIES: dict[str, Callable[[], Seam]] = {
+    "release all": ReleaseAll,
+    "single probe": SingleProbe,
+    "AIMD": Aimd,
+    "CUBIC": Cubic,
+    "this gate": ours,
+}
+
+
+def run(case: Case, make: Callable[[], Seam], seed: int) -> Result:
+    world = World(make(), case.limiter(seed), case.hint, case.period_s, case.conditions, seed)
+    case.load(world, case.horizon_s)
+    return world.run(case.horizon_s)
+
+
+def run_oracle(case: Case, seed: int) -> Result:
+    limiter = case.limiter(seed)
+    world = World(Oracle(limiter), limiter, case.hint, case.period_s, case.conditions, seed, instant=True)
+    case.load(world, case.horizon_s)
+    return world.run(case.horizon_s)

@@ -1,0 +1,168 @@
+"""Virtual time: callers, a gate behind the seam, a network, an upstream with a limiter."""
+
+import heapq
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from nanonets_proxy.core.gate import Outcome, Permit, Refusal, Ticket, Verdicts
+from simulator.hints import Style
+from simulator.limiters import Limiter
+
+SCOPE = "account"
+
+
+class Seam(Protocol):
+    """What the shell sees of a gate; the policies to compare with have the same."""
+
+    def enqueue(self, ticket: Ticket, now: float) -> Refusal | None: ...
+    def poll(self, now: float) -> Verdicts: ...
+    def settle(self, permit: Permit, outcome: Outcome, now: float, retry_after_s: float | None = None) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """The network's round trip and the service time, seconds: from, to."""
+
+    round_trip_s: float = 0.04
+    service_s: tuple[float, float] = (0.01, 0.05)
+
+
+@dataclass(slots=True)
+class Call:
+    """One caller's request. `again`: the caller makes another when it is served."""
+
+    ticket: Ticket
+    arrived_s: float
+    again: bool
+    granted_s: float = math.nan
+    grant_number: int = 0
+
+
+@dataclass(slots=True)
+class Result:
+    admitted: int = 0
+    refused: int = 0
+    seen_429: int = 0
+    first_admitted_s: float = math.nan
+    last_admitted_s: float = math.nan
+    waits: list[tuple[str, float, float]] = field(default_factory=list)
+    """(lane, arrived, wait) of each that was admitted, in the order of admission."""
+    order: list[tuple[int, int]] = field(default_factory=list)
+    """(number of the grant, number in the order of arrival)"""
+    forecasts: list[tuple[float, float, float]] = field(default_factory=list)
+    """(asked at, forecast, real wait)"""
+    refused_at_s: list[float] = field(default_factory=list)
+
+
+class World:
+    def __init__(
+        self,
+        gate: Seam,
+        limiter: Limiter,
+        hint: Style,
+        period_s: float,
+        conditions: Conditions,
+        seed: int,
+        *,
+        instant: bool = False,
+    ) -> None:
+        """`instant`: requests are judged as they are granted, for the oracle."""
+        self.now = 0.0
+        self.result = Result()
+        self._gate, self._limiter, self._hint, self._period_s = gate, limiter, hint, period_s
+        self._conditions, self._instant = conditions, instant
+        self.random = random.Random(seed)  # noqa: S311 - a simulation
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self._grants = 0
+        self._calls: dict[Ticket, Call] = {}
+        self._wake_at_s: float | None = None
+
+    def at(self, when_s: float, what: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._events, (when_s, self._count, what))
+
+    def arrive(self, lane: str = "a", *, again: bool = False, deadline_s: float = math.inf) -> None:
+        ticket = Ticket(SCOPE, deadline_s, lane=lane)
+        call = self._calls[ticket] = Call(ticket, self.now, again)
+        self._enqueue(call)
+
+    def _enqueue(self, call: Call) -> None:
+        if self._gate.enqueue(call.ticket, self.now) is not None:
+            self.result.seen_429 += 1
+            del self._calls[call.ticket]
+
+    def run(self, until_s: float) -> Result:
+        while self._events and self._events[0][0] <= until_s:
+            self.now = self._events[0][0]
+            while self._events and self._events[0][0] == self.now:
+                heapq.heappop(self._events)[2]()
+            self._poll()
+        return self.result
+
+    def _poll(self) -> None:
+        verdicts = self._gate.poll(self.now)
+        for permit in verdicts.granted:
+            self._send(permit)
+        for expiry in verdicts.expired:
+            self.result.seen_429 += 1
+            del self._calls[expiry.ticket]
+        wake_at_s = verdicts.wake_at_s
+        if wake_at_s is not None and wake_at_s != self._wake_at_s:
+            self._wake_at_s = wake_at_s
+            self.at(wake_at_s, lambda: None)
+
+    def _one_way_s(self) -> float:
+        return 0.5 * self._conditions.round_trip_s * self.random.uniform(0.8, 1.2)
+
+    def _send(self, permit: Permit) -> None:
+        call = self._calls[permit.ticket]
+        call.granted_s = self.now
+        self._grants += 1
+        call.grant_number = self._grants
+        if self._instant:
+            self._judge(permit)
+        else:
+            self.at(self.now + self._one_way_s(), lambda: self._judge(permit))
+
+    def _judge(self, permit: Permit) -> None:
+        wait_s = self._limiter.wait_s(self.now)
+        if wait_s > 0:
+            self._limiter.refuse(self.now)
+            hint_s = self._hint(self._limiter.wait_s(self.now), self._period_s, self.now, self.random)
+            self.result.refused += 1
+            self.result.refused_at_s.append(self.now)
+            self.at(self.now + self._one_way_s(), lambda: self._refused(permit, hint_s))
+            return
+        self._limiter.admit(self.now)
+        call = self._calls[permit.ticket]
+        result = self.result
+        result.admitted += 1
+        result.waits.append((call.ticket.lane, call.arrived_s, call.granted_s - call.arrived_s))
+        result.order.append((call.grant_number, call.ticket.arrival))
+        if not math.isnan(call.ticket.forecast_s):
+            result.forecasts.append((call.arrived_s, call.ticket.forecast_s, call.granted_s - call.arrived_s))
+        if result.admitted == 1:
+            result.first_admitted_s = self.now
+        result.last_admitted_s = self.now
+        self.at(self.now + self.random.uniform(*self._conditions.service_s), lambda: self._served(permit))
+
+    def _served(self, permit: Permit) -> None:
+        self._limiter.release()
+        if self._instant:
+            self._answered(permit)
+        else:
+            self.at(self.now + self._one_way_s(), lambda: self._answered(permit))
+
+    def _answered(self, permit: Permit) -> None:
+        self._gate.settle(permit, Outcome.SERVED, self.now)
+        call = self._calls.pop(permit.ticket)
+        if call.again:
+            self.arrive(call.ticket.lane, again=True)
+
+    def _refused(self, permit: Permit, hint_s: float | None) -> None:
+        self._gate.settle(permit, Outcome.THROTTLED, self.now, hint_s)
+        self._enqueue(self._calls[permit.ticket])

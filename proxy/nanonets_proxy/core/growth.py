@@ -1,0 +1,88 @@
+"""When to ask for more than was proven, and by how much.
+
+Asking costs a refusal if the answer is no. After each no the pause doubles, counted in periods and in requests;
+once more has proved good, the next attempt comes soon and is bolder.
+"""
+
+import math
+
+_LONGEST_PAUSE = (8.0, 24.0)  # periods, from short ones to those of a minute: two or three refusals an hour
+_GRANTS_PER_PERIOD = 8  # where a period is one or two requests, a refusal has to be worth more of them
+_STEP = 0.8
+_FINEST = 0.125
+_BOLDEST = 2.0
+_NEAR = 1.05  # of what was refused: there the search ends, and begins anew in fine steps
+
+
+class Growth:
+    """The schedule of one kind of attempt."""
+
+    __slots__ = (
+        "_boldness",
+        "_grants",
+        "_grants_needed",
+        "_since_raise",
+        "_too_short_s",
+        "attempts",
+        "due_at_s",
+        "pause",
+    )
+
+    def __init__(self, first_at_s: float = 0.0) -> None:
+        self.attempts = 0
+        self.pause = 1.0
+        self.due_at_s = first_at_s
+        self._grants, self._grants_needed = 0, 0.0
+        self._boldness = 1.0
+        self._too_short_s = 0.0
+        self._since_raise = _GRANTS_PER_PERIOD
+
+    def shorter_s(self, period_s: float) -> float:
+        """To what a period is to be shortened: not below half the way to what was refused."""
+        if self._too_short_s * _NEAR < period_s:
+            return max(period_s * math.pow(_STEP, self._boldness), math.sqrt(self._too_short_s * period_s))
+        return period_s * math.pow(_STEP, _FINEST)
+
+    def too_short(self, period_s: float) -> None:
+        """One as short as this was refused."""
+        self._too_short_s = period_s
+
+    @property
+    def borne(self) -> bool:
+        """Whether enough requests have gone since the last raise to tell."""
+        return self._since_raise >= _GRANTS_PER_PERIOD
+
+    def granted(self) -> None:
+        self._grants += 1
+        self._since_raise += 1
+
+    def raised(self) -> None:
+        self._since_raise = 0
+
+    def due(self, now: float) -> bool:
+        return now >= self.due_at_s and self._grants >= self._grants_needed
+
+    def failed(self, now: float, period_s: float) -> None:
+        self._boldness = max(_FINEST, self._boldness / 2)
+        self._wait(now, period_s)
+        least, most = _LONGEST_PAUSE
+        self.pause = min(2 * self.pause, max(least, min(period_s / 2.5, most)))
+
+    def proved(self, now: float, period_s: float) -> None:
+        """What had been asked for held for a period."""
+        self._boldness = min(_BOLDEST, 2 * self._boldness)
+        self.pause = max(1.0, self.pause / 2)
+        self.due_at_s = now + period_s
+        self._grants_needed = 0
+
+    def soon(self, now: float, period_s: float) -> None:
+        """The limit has changed: what was refused before says nothing now."""
+        self.pause = 1.0
+        self._too_short_s = 0.0
+        self.due_at_s = now + period_s
+        self._grants_needed = 0
+
+    def _wait(self, now: float, period_s: float) -> None:
+        self.attempts += 1
+        self.due_at_s = now + self.pause * period_s
+        self._grants, self._grants_needed = 0, self.pause * _GRANTS_PER_PERIOD

@@ -1,0 +1,105 @@
+"""How much of a caller's bytes is read, and when: a body that nobody wants yet stays in the caller's hands.
+
+The transport's protocol, in front of aiohttp's. aiohttp takes what comes, up to 256 KB at a read, into its buffer;
+a thousand uploads that wait for their turn would cost that much each.
+
+NARROW  small reads. One that fills the buffer is the last until the request, if there is one, says what it wants
+  a request begins to wait        -> SHUT
+  its body is wanted              -> WIDE
+SHUT    nothing is read; the server looks for hang-ups all the same
+  its body is wanted              -> WIDE
+  the request has ended           -> NARROW
+WIDE    large reads
+  the request has ended           -> NARROW
+"""
+
+import asyncio
+from typing import Any, Final, Protocol, cast
+
+_NARROW: Final = memoryview(bytearray(1024))  # as large as most heads
+_WIDE: Final = memoryview(bytearray(256 * 1024))
+
+
+class Connection(Protocol):
+    """The part of our protocol that is needed here."""
+
+    @property
+    def has_request(self) -> bool:
+        """Whether a request's head is complete, and its end not yet reached."""
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether its own buffers do not hold back the reading."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+    def connection_lost(self, exc: BaseException | None) -> None: ...
+    def data_received(self, data: bytes) -> None: ...
+    def eof_received(self) -> Any: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+
+
+class Valve(asyncio.BufferedProtocol):
+    """One connection's."""
+
+    __slots__ = ("_connection", "_shut", "_transport", "_wide")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._transport: asyncio.Transport | None = None
+        self._wide = False
+        self._shut = False
+
+    # --- what the request wants -------------------------------------------------------------------
+
+    def shut(self) -> None:
+        """The request waits, its body unread."""
+        if not self._shut and self._transport is not None and not self._transport.is_closing():
+            self._shut, self._wide = True, False
+            self._transport.pause_reading()
+
+    def open_wide(self) -> None:
+        """The body is wanted."""
+        if not self._wide:
+            self._wide = True
+            self._reopen()
+
+    def narrow(self) -> None:
+        """The request has ended."""
+        self._wide = False
+        self._reopen()
+
+    def _reopen(self) -> None:
+        self._shut = False
+        if self._transport is not None and self._connection.takes_more:
+            self._transport.resume_reading()
+
+    # --- asyncio's side ---------------------------------------------------------------------------
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        return _WIDE if self._wide else _NARROW
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._wide:
+            self._connection.data_received(bytes(_WIDE[:nbytes]))
+            return
+        self._connection.data_received(bytes(_NARROW[:nbytes]))
+        if nbytes == len(_NARROW) and self._transport is not None and self._connection.has_request:
+            self._transport.pause_reading()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._connection.connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._transport = None
+        self._connection.connection_lost(exc)
+
+    def eof_received(self) -> Any:
+        return self._connection.eof_received()
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()

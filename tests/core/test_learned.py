@@ -1,0 +1,81 @@
+"""Single lessons of a closure, and the bounds of what is kept."""
+
+import math
+
+import pytest
+
+from nanonets_proxy.core.gate import Gate, GatePolicy
+from nanonets_proxy.core.learned import Kind, Learned, Refusal
+from nanonets_proxy.core.window import Window
+
+
+def learned(count: int, period_s: float, granted_s: list[float]) -> Learned:
+    """`count` in `period_s`, all proven, with these grants."""
+    known = Learned()
+    known.set_window(count, period_s)
+    known.sure = count
+    for serial, at_s in enumerate(granted_s):
+        known.window.add(serial, at_s)
+    return known
+
+
+def refusal(kind: Kind, at_s: float, hint_s: float) -> Refusal:
+    return Refusal(kind, at_s, hint_s, hinted=True, in_flight=0)
+
+
+def test_a_period_of_our_own_that_admits_nothing_was_too_short() -> None:
+    known = learned(10, 1.0, [0.0] * 10)
+    known.learn(refusal(Kind.PLAIN, 1.5, 5.0), 6.5)
+    assert (known.window.count, known.window.period_s) == (10, 6.5)
+
+
+def test_a_refusal_just_after_the_period_makes_it_that_little_longer() -> None:
+    known = learned(10, 10.0, [0.0] * 10)
+    known.learn(refusal(Kind.PLAIN, 10.05, 0.2), 11.0)
+    assert (known.window.count, known.window.period_s) == (10, 10.25)
+
+
+def test_less_than_was_proven_leaves_a_reserve_that_goes_one_by_one() -> None:
+    known = learned(10, 10.0, [20.0] * 6)
+    known.learn(refusal(Kind.PLAIN, 20.1, 9.9), 30.0)
+    assert (known.window.count, known.sure, known.reserve) == (6, 6, 3)
+    gate = Gate(GatePolicy(max_in_flight=1, max_waiting=1), lambda: 0.0)
+    assert gate.reserve() == 0
+
+
+def test_without_a_log_a_refusal_teaches_nothing() -> None:
+    known = learned(10, 10.0, [])
+    known.learn(refusal(Kind.PLAIN, 1.0, 5.0), 6.0)
+    assert (known.window.count, known.window.period_s, known.sure) == (10, 10.0, 10)
+
+
+def test_only_a_second_refused_probe_makes_the_period_longer() -> None:
+    known = learned(10, 10.0, [0.0] * 10)
+    known.learn(refusal(Kind.PROBE, 10.0, 10.0), 20.0)
+    assert (known.window.period_s, known.sure) == (10.0, 0)
+    known.learn(refusal(Kind.PROBE, 20.0, 10.0), 30.0)
+    assert known.window.period_s == 30.0
+    known.learn(refusal(Kind.PROBE, 21.0, 1.0), 30.0)
+    assert known.window.period_s == 30.0
+
+
+def test_a_refusal_at_the_cap_lowers_the_cap_alone() -> None:
+    known = learned(100, 10.0, [0.0] * 20)
+    known.cap = 6.0
+    known.learn(Refusal(Kind.PLAIN, 5.0, 1.0, hinted=True, in_flight=5), 6.0)
+    assert (known.cap, known.window.count) == (5, 100)
+
+
+def test_a_window_keeps_a_bounded_log() -> None:
+    window = Window()
+    for serial in range(20_000):
+        window.add(serial, float(serial))
+    assert len(window._recent) + len(window._older) <= 2 * 8192
+    assert window.granted_since(-math.inf) <= 2 * 8192
+    window.remove(5000)  # long out of the window
+    assert window.nth_newest_s(1) == 19_999
+
+
+def test_a_weight_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="weight is at least 1"):
+        GatePolicy(max_in_flight=1, max_waiting=1, lane_weights=(("a", 0),))

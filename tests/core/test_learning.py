@@ -1,0 +1,20 @@
+"""The gate learns what it cannot see: the simulator's cases as tests, in virtual time."""
+
+import pytest
+
+from simulator.cases import CASES, Case
+from simulator.run import ours, run, run_oracle
+
+SEED = 7
+SLACK = 0.04
+"""The table is of means over several seeds; one may fall this much short."""
+
+QUICK = [case for case in CASES if "a second" not in case.name and case.name != "no limit"]
+
+
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
+def test_the_quota_is_used_and_no_caller_sees_a_429(case: Case) -> None:
+    result = run(case, ours, SEED)
+    assert result.seen_429 == 0
+    assert result.admitted >= (case.target - SLACK) * run_oracle(case, SEED).admitted
+    assert result.refused <= 0.12 * result.admitted

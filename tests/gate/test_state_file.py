@@ -1,0 +1,75 @@
+"""What was learned of the limits, across a restart of the real process."""
+
+import json
+import stat
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from support.process import Running, proxy_to, sandbox
+
+CALL = "/api/v4/workflows"
+
+
+def get(proxy: Running, **headers: str) -> tuple[int, float]:
+    """Status and Retry-After."""
+    request = urllib.request.Request(
+        proxy.url + CALL, headers={name.replace("_", "-"): v for name, v in headers.items()}
+    )
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, 0.0
+    except urllib.error.HTTPError as error:
+        return error.code, float(error.headers["Retry-After"])
+
+
+def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    with sandbox("--limit", "2/3s", "--limit-kind", "sliding") as upstream:
+        with proxy_to(upstream, "--state-file", str(path)) as proxy:
+            assert [get(proxy)[0] for _ in range(5)] == [200] * 5
+            assert proxy.end() == 0
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        (scope,) = json.loads(path.read_text())["scopes"]
+        assert (scope["scope"], scope["count"]) == ("account", 2)
+        with proxy_to(upstream, "--state-file", str(path)) as proxy:
+            assert proxy.wait_for("state_restored")["scopes"] == 1
+            assert [get(proxy)[0] for _ in range(2)] == [200] * 2
+            proxy.end()
+            assert sum(event["attempts"] for event in proxy.requests()) <= 3  # one may have asked for more
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[" * 100_000, b'{"version": 1, "upstream": "https://x"}', b"\xff\x00"]
+)
+def test_a_corrupt_or_foreign_file_is_put_aside(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_bytes(content)
+    with sandbox("--limit", "none") as upstream, proxy_to(upstream, "--state-file", str(path)) as proxy:
+        proxy.wait_for("state_file_put_aside", path=str(path))
+        assert get(proxy)[0] == 200
+        assert proxy.end() == 0
+    assert path.with_name("state.json.bad").read_bytes() == content
+    assert json.loads(path.read_text())["scopes"] == []
+
+
+def test_a_place_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "state.json"
+    with sandbox("--limit", "none") as upstream, proxy_to(upstream, "--state-file", str(path)) as proxy:
+        proxy.wait_for("state_file_not_written", path=str(path))
+        assert get(proxy)[0] == 200
+        assert proxy.end() == 0
+
+
+def test_a_known_limit_is_kept_to_and_the_forecast_is_told() -> None:
+    with (
+        sandbox("--limit", "none") as upstream,
+        proxy_to(upstream, "--limits", "account 2/minute") as proxy,
+    ):
+        assert [get(proxy)[0] for _ in range(2)] == [200, 200]
+        status, retry_after_s = get(proxy, Prefer="wait=5", Priority="u=1")
+        assert status == 429
+        assert 50 <= retry_after_s <= 61
+        assert get(proxy, Prefer="wait=5, nonsense", Priority="nonsense")[0] == 429
