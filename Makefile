@@ -6,7 +6,8 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-stores bench-rotation bench-gate bench-gate-sockets check format config lock clean test-system abuse sbom
+.PHONY: help run test test-stores bench-rotation bench-gate bench-gate-sockets check format config lock clean test-system \
+  conformance-page conformance-peers soak abuse sbom
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -70,6 +71,17 @@ config: $(VENV)/dev.stamp ## Write config/ anew from the settings
 	$(BIN)/nanonets-proxy config --reference > config/nanonets-proxy.toml
 	$(BIN)/nanonets-proxy config --schema > config/nanonets-proxy.schema.json
 
+conformance-page: $(VENV)/dev.stamp ## Write docs/conformance.md anew from the table of cases
+	PYTHONPATH=tests $(BIN)/python -m conformance.page
+
+conformance-peers: $(VENV)/dev.stamp ## Ask nginx, HAProxy and Caddy the same cases (root; installs them)
+	tests/conformance/peers/setup.sh .system/peers
+	PYTHONPATH=tests $(BIN)/python -m conformance.peers.compare .system/peers
+	PYTHONPATH=tests $(BIN)/python -m conformance.page
+
+soak: $(VENV)/dev.stamp ## Ten minutes of random faults on both sides (SOAK_S seconds, SOAK_SEED)
+	SOAK_S=$${SOAK_S:-600} SOAK_SEED=$${SOAK_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/soak -s $(PYTEST_ARGS)
+
 # `uv` only resolves; what it writes is what pip installs everywhere.
 RESOLVE = uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-annotate --custom-compile-command "make lock"
@@ -100,3 +112,4 @@ $(SYSTEM_VENV)/system.stamp: requirements/system.txt | $(BIN)/python
 test-system: $(VENV)/dev.stamp $(SYSTEM_VENV)/system.stamp ## Build and run the image and the examples (root; installs Debian packages)
 	tests/system/setup.sh .system
 	$(BIN)/python -m pytest -m system tests/system $(PYTEST_ARGS)
+	$(MAKE) soak SOAK_S=60

@@ -27,6 +27,7 @@ from nanonets_proxy.core.key_records import FoundKey
 from nanonets_proxy.core.keyring import KeyringPolicy
 from nanonets_proxy.core.preset import Presets
 from nanonets_proxy.core.public_key import parse_pin
+from nanonets_proxy.core.retry import Retries, RetryPolicy
 from nanonets_proxy.core.scopes import ScopeRule, ScopeTable
 from nanonets_proxy.downstream.connections import ConnectionPolicy
 from nanonets_proxy.downstream.handler import Handler, HandlerPolicy, Services
@@ -114,6 +115,9 @@ class Proxy:
             store=self._store,
             client=client,
             keys=self.keeper,
+            retries=Retries(
+                RetryPolicy(settings.retries, settings.retry_backoff, settings.retry_budget), random.random
+            ),
             metrics=self.metrics,
             door=self._door,
         )
@@ -123,6 +127,7 @@ class Proxy:
             keep_alive_s=settings.keep_alive,
             limits=ConnectionPolicy(settings.max_connections, settings.max_connections_per_peer),
             registry=self.metrics.registry,
+            head_timeout_s=settings.head_timeout,
         )
         self._sockets: list[socket.socket] = []
         self._listening: list[asyncio.Server] = []

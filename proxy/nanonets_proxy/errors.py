@@ -51,6 +51,22 @@ class CallerTooSlow(ProxyError):
     close = True
 
 
+class TargetTooLong(ProxyError):
+    status = 414
+    code = "target_too_long"
+    proxy_error = "http_request_error"
+    close = True
+
+
+class HeadTooLarge(ProxyError):
+    """RFC 6585 §5: one field, their number, or the header section as a whole."""
+
+    status = 431
+    code = "head_too_large"
+    proxy_error = "http_request_error"
+    close = True
+
+
 class Forbidden(ProxyError):
     """Refused by the guard. `code` says by which rule."""
 

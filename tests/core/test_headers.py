@@ -230,6 +230,7 @@ def test_the_upstreams_request_id_comes_before_ours() -> None:
 def test_an_answer_without_content_has_no_length() -> None:
     fields = [(b"Content-Length", b"0"), (b"A", b"b")]
     assert relayed(fields, extras(), 204) == [b"A: b"]
+    assert relayed(fields, extras(), 103) == [b"A: b"]
     assert relayed(fields, extras(), 304) == [b"Content-Length: 0", b"A: b"]
 
 

@@ -240,13 +240,39 @@ async def test_an_http_1_0_caller_gets_no_chunks(field: bytes) -> None:
         assert answer.all(b"Connection") == [b"close"]
 
 
-async def test_informational_answers_of_the_upstream_are_passed_over() -> None:
-    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+INTERIM = (
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\n"
+    b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 199 \r\nx-odd:\r\n\r\n"
+)
+
+
+async def test_interim_answers_of_the_upstream_pass_without_their_hop_by_hop_fields() -> None:
     async with (
-        ScriptedUpstream(answering(hints + NO_BODY)) as upstream,
+        ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        answer = await caller.get(b"/x")
+        for _ in range(2):
+            await caller.send(request(b"GET", b"/x"))
+            exchange = await upstream.next_request()
+            await exchange.send(INTERIM)
+            assert await caller.head() == b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+            assert await caller.head() == b"HTTP/1.1 102 Processing\r\n\r\n"
+            assert await caller.head() == b"HTTP/1.1 199 \r\nx-odd: \r\n\r\n"
+            await exchange.answer(NO_BODY)
+            answer = await caller.answer()
+            assert answer.status == 200
+            assert not answer.all(b"Link")
+
+
+async def test_an_http_1_0_caller_gets_no_interim_answers() -> None:
+    async with (
+        ScriptedUpstream(answering(INTERIM + NO_BODY)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"GET", b"/x", version=b"HTTP/1.0"))
+        answer = await caller.answer()
         assert answer.status == 200
         assert not answer.all(b"Link")
+        assert await caller.rest() == b""

@@ -5,6 +5,7 @@ from typing import cast
 
 import pytest
 
+from support.log_capture import captured_log
 from support.proxy_harness import RunningProxy, running_proxy, until
 from support.raw_caller import RawCaller, request
 from support.scripted_upstream import OK, ScriptedUpstream
@@ -57,8 +58,17 @@ async def test_while_it_waits_behind_an_unread_upload_its_ticket_is_withdrawn_to
         assert len(upstream.requests) == 1
 
 
-async def test_a_grant_that_comes_before_the_hang_up_is_seen_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_grant_that_comes_before_the_hang_up_is_seen_sends_nothing_and_is_told_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("nanonets_proxy.downstream.server._HANG_UP_LOOK_S", 60.0)
+    with captured_log() as log:
+        await _hang_up_behind_a_queue()
+        told = [(event["path"], event["status"], event.get("code")) for event in log.events("request")]
+    assert sorted(told) == [("/first", 200, None), ("/x", 0, "caller_gone")]
+
+
+async def _hang_up_behind_a_queue() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,

@@ -91,6 +91,8 @@ def test_every_setting_can_be_given_by_flag_environment_secret_file_and_toml(nam
         "scopes": "GET /a -> a,GET /b -> b",
         "server_timing": "false",
         "sandbox": "true",
+        "retries": "9",
+        "retry_budget": "0.5",
         "pool_size": "9",
         "max_waiting": "9",
         "limits": "account 60/60s",

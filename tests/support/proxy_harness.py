@@ -75,7 +75,7 @@ class RunningProxy:
 
 
 def settings(**overrides: Any) -> Settings:
-    """Settings for a test: free ports, and no time limit that a failing test would wait for."""
+    """Settings for a test: free ports, no retries, and no time limit that a failing test would wait for."""
     values: dict[str, Any] = {
         "listen": "127.0.0.1:0",
         "admin_listen": "127.0.0.1:0",
@@ -83,6 +83,7 @@ def settings(**overrides: Any) -> Settings:
         "idle_timeout": "10s",
         "first_byte_timeout": "10s",
         "connect_timeout": "2s",
+        "retries": 0,
     }
     return Settings(**values | overrides)
 

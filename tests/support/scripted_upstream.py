@@ -109,17 +109,18 @@ def answering(*answers: bytes) -> Script:
 
 
 class ScriptedUpstream:
-    """See the module's docstring. `script` is awaited with each exchange."""
+    """See the module's docstring. `script` is awaited with each exchange. Port 0 takes a free one."""
 
-    def __init__(self, script: Script | None = None) -> None:
+    def __init__(self, script: Script | None = None, *, port: int = 0) -> None:
         self._script = script
+        self._port = port
         self._arrived: asyncio.Queue[Exchange] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self.requests: list[Exchange] = []
         self.connections = 0
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._on_connection, "127.0.0.1", 0, limit=2**20)
+        self._server = await asyncio.start_server(self._on_connection, "127.0.0.1", self._port, limit=2**20)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -37,6 +37,9 @@ class KeyForms:
         return data
 
 
+NO_FORMS: Final = KeyForms(())
+
+
 def must_look(status: int, headers: Sequence[tuple[bytes, bytes]]) -> bool:
     """Whether the body is an error's, and can be read."""
     if status < _REFUSED_FROM_STATUS:

@@ -207,7 +207,7 @@ def downstream_head(
     `framing` holds the proxy's own Transfer-Encoding and Connection lines, each with CR LF.
     X-Request-Id is added only where the upstream gave none.
     """
-    has_no_length = status == 204  # RFC 9110 §8.6: no Content-Length there, even if the upstream sent one
+    has_no_length = status < 200 or status == 204  # RFC 9110 §8.6, even if the upstream sent one
     lines = [b"HTTP/1.1 %d %b" % (status, reason)]
     names: list[bytes] = []
     nominated: set[bytes] = set()

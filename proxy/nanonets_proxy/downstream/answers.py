@@ -2,16 +2,63 @@
 
 import json
 import math
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
 
 from nanonets_proxy.errors import MethodNotAllowed, ProxyError, UnknownCaller
 
-_ALLOW = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-_CHALLENGE = 'Bearer realm="nanonets-proxy"'
+_ALLOW: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+_CHALLENGE: Final = 'Bearer realm="nanonets-proxy"'
 
 
-def answer(error: ProxyError, request_id: str | None) -> web.Response:
+class OwnAnswer(web.StreamResponse):
+    """An answer of the proxy's own, written by itself: the library's would repeat the version of the request.
+
+    RFC 9110 §2.5, §6.2: a server answers with the version that it speaks, whatever the request's was.
+    """
+
+    # The base class's set-up (headers, cookies, state) is never used, so it is not paid for.
+    def __init__(self, status: int, fields: dict[str, str], body: bytes, *, close: bool) -> None:  # pylint: disable=super-init-not-called
+        self._status = status
+        self._fields = fields
+        self._closes = close
+        self.sent = body
+
+    @property
+    def keep_alive(self) -> bool:
+        """Asked by the server behind the answer."""
+        return not self._closes
+
+    def force_close(self) -> None:
+        """Nothing follows this answer on its connection."""
+        self._closes = True
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Writes the whole answer. Raises ConnectionError where the caller has gone."""
+        self._closes = self._closes or not request.keep_alive
+        if self._closes:
+            self._fields["Connection"] = "close"
+        elif request.version < HttpVersion11:
+            self._fields["Connection"] = "keep-alive"
+        reason = HTTPStatus(self._status).phrase
+        lines = [f"HTTP/1.1 {self._status} {reason}", *(f"{name}: {value}" for name, value in self._fields.items())]
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the caller has gone")
+        if request.method == "HEAD":
+            self.sent = b""
+        transport.write("\r\n".join([*lines, "", ""]).encode("latin-1") + self.sent)
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Everything was sent by `prepare`."""
+
+
+def answer(error: ProxyError, request_id: str | None) -> OwnAnswer:
     """`{"code", "message", "details"}` with the error's status. RFC 9209 for Proxy-Status."""
     details = dict(error.details)
     headers = {"Server": "nanonets-proxy", "Proxy-Status": _proxy_status(error)}
@@ -27,14 +74,10 @@ def answer(error: ProxyError, request_id: str | None) -> web.Response:
     if isinstance(error, UnknownCaller):
         headers["WWW-Authenticate"] = _CHALLENGE  # RFC 9110 §15.5.2
     body = json.dumps({"code": error.code, "message": error.message, "details": details}).encode()
-    response = web.Response(
-        status=error.status, body=body, headers=headers, content_type="application/json", charset="utf-8"
-    )
-    if error.close:
-        response.force_close()
-        # aiohttp leaves the field out for what it could not parse, and takes for HTTP/1.0.
-        response.headers["Connection"] = "close"
-    return response
+    headers["Content-Type"] = "application/json; charset=utf-8"
+    headers["Content-Length"] = str(len(body))
+    headers["Date"] = formatdate(usegmt=True)  # RFC 9110 §6.6.1
+    return OwnAnswer(error.status, headers, body, close=error.close)
 
 
 def _proxy_status(error: ProxyError) -> str:

@@ -9,7 +9,7 @@ from aiohttp import web
 from nanonets_proxy.errors import BadRequest, CallerTooSlow
 
 if TYPE_CHECKING:
-    from nanonets_proxy.downstream.server import CallerConnection
+    from nanonets_proxy.downstream.caller_connection import CallerConnection
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

@@ -4,6 +4,7 @@
             -> waiting    a ticket at the gate        may end: queue full, deadline, shutdown, hang-up
             -> admitted   a permit, the upstream has it
                  429, body can be sent again          back to waiting, at its old place
+                 a passing failure, may be repeated   back to waiting after a pause (core/retry.py)
                  401, another key may work            sent again by that; in a gap held, and back to waiting
                  429, 401 otherwise, any other answer      relaying
                  no answer                            answered with the upstream error
@@ -31,6 +32,7 @@ from nanonets_proxy.core.headers import NOT_FORWARDED, Extras, RequestHead, read
 from nanonets_proxy.core.key_records import KeyTries, KeyVerdict, verdict_of
 from nanonets_proxy.core.prefer import wait_s
 from nanonets_proxy.core.priority import urgency
+from nanonets_proxy.core.retry import Retries
 from nanonets_proxy.core.retry_after import Hint
 from nanonets_proxy.core.scopes import ScopeTable
 from nanonets_proxy.core.target import origin_form
@@ -42,9 +44,10 @@ from nanonets_proxy.downstream.door import Door
 from nanonets_proxy.downstream.keys import Keys, tries_for
 from nanonets_proxy.downstream.peers import Peer, has_hung_up
 from nanonets_proxy.downstream.relay import RelayedResponse
+from nanonets_proxy.downstream.retrying import Retrying
 from nanonets_proxy.downstream.throttle import read_begun, read_throttle
 from nanonets_proxy.downstream.waiting import WaitingRoom
-from nanonets_proxy.errors import InternalError, ProxyError, VersionNotSupported
+from nanonets_proxy.errors import InternalError, ProxyError, UpstreamError, VersionNotSupported
 from nanonets_proxy.telemetry.metrics import Metrics
 from nanonets_proxy.upstream.body import BodyStore, RequestBody
 from nanonets_proxy.upstream.client import Exchange, UpstreamClient, UpstreamRequest
@@ -55,7 +58,6 @@ _REFUSED_FROM_STATUS: Final = 400
 _NOTICEABLE_WAIT_S: Final = 0.001
 # A request that is held while no key works is let go so long before its deadline: it wants a permit as well.
 _HOLD_MARGIN_S: Final = 0.1
-_NO_FORMS: Final = KeyForms(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class Services:
     store: BodyStore
     client: UpstreamClient
     keys: Keys
+    retries: Retries
     metrics: Metrics
     door: Door | None = None
 
@@ -100,9 +103,9 @@ class Passage:
     response: RelayedResponse
     head: RequestHead
     target: str
+    retrying: Retrying
     body: RequestBody | None = None
     tries: KeyTries = field(default_factory=lambda: tries_for(None))
-    forms: KeyForms = _NO_FORMS
     leave_unread: Callable[[], None] | None = None
     """Called when the request has to wait."""
 
@@ -138,11 +141,15 @@ class Handler:
             await self._handle(request, peer, call, response)
         except ProxyError as error:
             return self._refuse(error, request, call, response)
-        except (ConnectionError, asyncio.CancelledError):
+        except asyncio.CancelledError:
             call.code, call.error = "caller_gone", "The caller hung up."
             if response.began:
-                response.abort()  # one that takes nothing any more would keep its connection half closed for ever
+                response.abort()
             raise
+        except ConnectionError:
+            call.code, call.error = "caller_gone", "The caller hung up."
+            response.abort()  # one that takes nothing any more would keep its connection half closed for ever
+            return response  # raised, it would make aiohttp answer, and tell of the request again
         except Exception:  # noqa: BLE001 - the border: whatever went wrong, the caller gets an answer
             self._log.exception("request_failed", request_id=call.ensure_request_id())
             return self._refuse(InternalError("The proxy failed."), request, call, response)
@@ -171,12 +178,14 @@ class Handler:
         own = answer(error, call.ensure_request_id())
         if not request.content.is_eof():
             own.force_close()  # who waits for 100-continue sends no body now, whose end could not be found
-        call.sent_bytes = len(own.body) if isinstance(own.body, bytes) else 0
+        call.sent_bytes = 0 if request.method == "HEAD" else len(own.sent)
         return own
 
     async def _handle(self, request: web.BaseRequest, peer: Peer, call: Call, response: RelayedResponse) -> None:
         services = self._services
         services.guard.check_peer(peer.address, peer.uid)
+        if request.protocol.writing_paused:
+            await response.drain()  # who pipelines without reading must not have its answers pile up here
         if request.version not in (HttpVersion11, HttpVersion10):
             raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         head = read_request_head(
@@ -196,7 +205,9 @@ class Handler:
             services.door.check(call.caller, request.method, target, request.raw_headers)
         call.scope = services.scopes.classify(request.method, target)
 
-        passage = Passage(request, call, response, head, target)
+        services.retries.note_request()
+        retrying = Retrying(services.retries, services.metrics.retries.inc)
+        passage = Passage(request, call, response, head, target, retrying)
         if head.body_length == 0:
             await self._until_relayed(passage)
             return
@@ -233,7 +244,9 @@ class Handler:
                 call.queue_s += perf_counter() - waits_since_s
             if not call.attempts:
                 self._services.metrics.observe_forecast(ticket.forecast_s, call.queue_s)
+            attempt_began_s = perf_counter()
             relayed = await self._attempt(passage, permit)
+            await passage.retrying.pause(attempt_began_s)
             now_s = self._loop.time()
 
     async def _attempt(self, passage: Passage, permit: Permit) -> bool:
@@ -248,11 +261,17 @@ class Handler:
             started_s = perf_counter()
             try:
                 exchange = await self._ask(passage, permit.ticket)
+            except UpstreamError as error:
+                if self._goes_again(error, passage, permit.ticket):
+                    return False
+                raise
             finally:
                 outcome = Outcome.FAILED if call.attempts > attempts_before else Outcome.UNUSED
             if exchange is None:
                 return False
             call.upstream_s = perf_counter() - started_s
+            if self._goes_again(exchange.head, passage, permit.ticket):
+                return False
             outcome = _outcome_of(exchange.head.status)
             begun, hint = b"", None
             if outcome is Outcome.THROTTLED:
@@ -269,6 +288,10 @@ class Handler:
             if exchange is not None:
                 services.client.finish(exchange)
             services.room.settle(permit, outcome, retry_after_s)
+
+    def _goes_again(self, failed: UpstreamError | ResponseHead, passage: Passage, ticket: Ticket) -> bool:
+        may_take_s = ticket.deadline_s - self._loop.time()
+        return passage.can_go_again and passage.retrying.wants(failed, passage.call.method, may_take_s)
 
     async def _ask(self, passage: Passage, ticket: Ticket) -> Exchange | None:
         """The upstream's answer by whichever key it takes; None where the request has to be held for a key."""
@@ -297,7 +320,7 @@ class Handler:
         passage.call.key_name = key.name
         if self._forms_of is None or self._forms_of[0] is not key:
             self._forms_of = key, KeyForms(key.secrets())
-        passage.forms = self._forms_of[1]
+        passage.response.forms = self._forms_of[1]
         method, head = passage.request.method, passage.head
         lines = upstream_head(
             method.encode(),
@@ -307,7 +330,9 @@ class Handler:
             authorization=key.authorization(),
             via=self._via,
         )
-        return UpstreamRequest(method, lines, passage.body, head.expect_continue)
+        return UpstreamRequest(
+            method, lines, passage.body, head.expect_continue, on_interim=passage.response.send_interim
+        )
 
     async def _relay(self, passage: Passage, exchange: Exchange, begun: bytes, hint: Hint | None) -> None:
         call, head, request = passage.call, exchange.head, passage.request
@@ -315,7 +340,9 @@ class Handler:
         lines = []
         if self._policy.server_timing:
             timing = b"Server-Timing: queue;dur=%.1f, upstream;dur=%.1f"
-            lines.append(timing % (call.queue_s * 1000, (call.upstream_s or 0.0) * 1000))
+            lines.append(
+                timing % (call.queue_s * 1000, (call.upstream_s or 0.0) * 1000) + passage.retrying.timing()
+            )
         if self._via:
             lines.append(b"Via: 1.1 " + self._via)
         if hint is not None and hint.retry_after_s is not None and not _has(head, b"retry-after"):
@@ -338,7 +365,6 @@ class Handler:
                 exchange.connection,
                 head,
                 extras,
-                forms=passage.forms,
                 begun=begun,
                 may_stay=upload_is_over and not self.draining,
             )

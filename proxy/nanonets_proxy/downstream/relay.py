@@ -5,15 +5,18 @@ server sees it, so that the server's steps have nothing left to do.
 """
 
 import asyncio
+from typing import Final
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
-from nanonets_proxy.core.echo import EchoFilter, KeyForms, must_look
+from nanonets_proxy.core.echo import NO_FORMS, EchoFilter, KeyForms, must_look
 from nanonets_proxy.core.headers import Extras, downstream_head, trailer_section
 from nanonets_proxy.downstream.peers import reset
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.reply import ResponseHead
+
+_NO_EXTRAS: Final = Extras(lines=(), request_id=None, upstream_origin=b"", own_origin=b"")
 
 
 class CallerStalled(ConnectionError):
@@ -30,6 +33,8 @@ class RelayedResponse(web.StreamResponse):
         self._stays_open = False
         self.began = False
         self.echoed = False
+        self.forms = NO_FORMS
+        """What to look for: those of the key that the request was sent with."""
         self.sent_bytes = 0
 
     @property
@@ -49,12 +54,11 @@ class RelayedResponse(web.StreamResponse):
         head: ResponseHead,
         extras: Extras,
         *,
-        forms: KeyForms,
         begun: bytes,
         may_stay: bool,
     ) -> None:
         """Relays to the end. `begun` is what was read of the body before; `may_stay` False closes behind it.
-        `forms` are blanked in head, trailers and an error's body; `echoed` tells whether there were any.
+        The key is blanked in head, trailers and an error's body; `echoed` tells whether it was there.
 
         Raises an UpstreamError where the answer breaks off, ConnectionError where the caller is lost or takes
         nothing any more; `abort` has to follow on either.
@@ -62,8 +66,9 @@ class RelayedResponse(web.StreamResponse):
         request = self._request
         framing, chunked = self._framing(head, may_stay=may_stay)
         built = downstream_head(head.status, head.reason, head.headers, extras=extras, framing=framing)
+        forms = self.forms
         lines = forms.blank(built)
-        self.echoed = lines is not built
+        self.echoed = self.echoed or lines is not built
         echo = EchoFilter(forms) if must_look(head.status, head.headers) else None
         data = begun + connection.take()
         self.began = True
@@ -81,11 +86,21 @@ class RelayedResponse(web.StreamResponse):
                 data = echo.feed(data)
             self._write(self._framed(data, chunked))
             if request.protocol.writing_paused:
-                await self._drain()
+                await self.drain()
         if echo is not None:
             self._write(self._framed(echo.end(), chunked))
             self.echoed = self.echoed or echo.found
         self._write(self._end(connection, chunked, forms))
+
+    def send_interim(self, head: ResponseHead) -> None:
+        """A 1xx on its way (RFC 9110 §15.2); an HTTP/1.0 caller would take it for the answer."""
+        transport = self._request.transport
+        if self.began or self._request.version < HttpVersion11 or transport is None or transport.is_closing():
+            return
+        built = downstream_head(head.status, head.reason, head.headers, extras=_NO_EXTRAS, framing=b"")
+        lines = self.forms.blank(built)
+        self.echoed = self.echoed or lines is not built
+        transport.write(lines)
 
     def force_close(self) -> None:
         """Nothing follows this answer on its connection."""
@@ -126,7 +141,8 @@ class RelayedResponse(web.StreamResponse):
         if data:
             transport.write(data)
 
-    async def _drain(self) -> None:
+    async def drain(self) -> None:
+        """Waits until the caller has taken most of it. Raises CallerStalled; `abort` has to follow."""
         try:
             async with asyncio.timeout(self._idle_timeout_s):
                 await self._request.writer.drain()

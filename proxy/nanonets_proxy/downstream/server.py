@@ -1,21 +1,18 @@
 """The callers' listener on aiohttp's low-level server: no routing table, every path is the upstream's."""
 
 import asyncio
-from typing import Any, Final, cast
+from typing import Final, cast
 
-from aiohttp import StreamReader, web
-from aiohttp.web_protocol import _ErrInfo
+from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from nanonets_proxy.downstream.caller_connection import MAX_FIELD_BYTES, MAX_TARGET_BYTES, CallerConnection
 from nanonets_proxy.downstream.connections import REFUSAL, ConnectionLimits, ConnectionPolicy
 from nanonets_proxy.downstream.handler import Handler
-from nanonets_proxy.downstream.peers import UNKNOWN, Peer, hung_up, peer_of, reset
+from nanonets_proxy.downstream.peers import Peer, hung_up, reset
 from nanonets_proxy.downstream.valve import Valve
-from nanonets_proxy.errors import BadRequest, InternalError, ProxyError
+from nanonets_proxy.errors import ProxyError
 
-# Field and target lengths as common servers have them; more fields than any real client sends.
-_MAX_LINE_BYTES: Final = 8190
-_MAX_FIELD_BYTES: Final = 16 * 1024
 _READ_BUFFER_BYTES: Final = 64 * 1024
 # Half of the second within which a hung-up caller's upstream request has to end.
 _HANG_UP_LOOK_S: Final = 0.5
@@ -23,79 +20,20 @@ _HANG_UP_LOOK_S: Final = 0.5
 _TURNS_TO_HANDLER: Final = 3
 
 
-class CallerConnection(web.RequestHandler):
-    """One caller's connection; knows its peer from the start, and answers malformed requests in our shape."""
-
-    __slots__ = ("_on_malformed", "peer", "under_way", "valve")
-
-    def __init__(self, server: "CallerServer", **options: Any) -> None:
-        super().__init__(server, **options)
-        self._on_malformed = server.on_malformed
-        self.under_way: web.BaseRequest | None = None
-        self.peer = UNKNOWN
-        self.valve = Valve(self)
-
-    @property
-    def is_idle(self) -> bool:
-        """No request is under way, or waits to be."""
-        return self.under_way is None and not self._messages
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.peer = peer_of(transport)
-        super().connection_made(transport)
-
-    @property
-    def has_request(self) -> bool:
-        """Whether one is handled, or is about to be: not what the parser refused, which nobody reads on."""
-        return self.under_way is not None or any(not isinstance(message, _ErrInfo) for message, _ in self._messages)
-
-    @property
-    def takes_more(self) -> bool:
-        """Whether none of aiohttp's buffers holds the reading back."""
-        return not self._reading_paused and not self._buffer_paused
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._messages and isinstance(message := self._messages[-1][0], _ErrInfo):
-            _forget_frames(message.exc)
-            if self.under_way is not None:
-                self._break_body(self.under_way.content)
-
-    def _break_body(self, body: StreamReader) -> None:
-        """aiohttp queues a malformed chunk as the next request, while this one's body goes on without an end."""
-        if not body.is_eof():
-            body.set_exception(web.RequestPayloadError("malformed"))
-            body.feed_eof()  # nothing of it is left to be skipped behind the answer
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,  # noqa: ARG002 - aiohttp's signature
-        message: str | None = None,  # noqa: ARG002 - may quote the request, so it is not passed on
-    ) -> web.StreamResponse:
-        """The parser's refusals; the handler itself lets no error out."""
-        malformed = BadRequest("The request is not valid HTTP.")
-        return self._on_malformed(
-            request, self.peer, malformed if status < 500 else InternalError("The proxy failed.")
-        )
-
-
-def _forget_frames(error: BaseException | None) -> None:
-    """The parser's errors know the frames that they passed, and these all of the bytes that were read. Such a cycle
-    lives until the collector's last generation, which a flood of large heads hardly ever starts."""
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__context__
-
-
 class CallerServer(web.Server):
     """Makes a CallerConnection for each connection."""
 
     def __init__(
-        self, handler: Handler, *, keep_alive_s: float, limits: ConnectionPolicy, registry: CollectorRegistry
+        self,
+        handler: Handler,
+        *,
+        keep_alive_s: float,
+        head_timeout_s: float,
+        limits: ConnectionPolicy,
+        registry: CollectorRegistry,
     ) -> None:
         self._handler = handler
+        self._head_timeout_s = head_timeout_s
         self._limits = ConnectionLimits(limits, registry, lambda: cast("list[CallerConnection]", self.connections))
         self._open = 0
         self._busy = 0
@@ -109,13 +47,16 @@ class CallerServer(web.Server):
             keepalive_timeout=keep_alive_s,
             access_log=None,
             auto_decompress=False,
-            max_line_size=_MAX_LINE_BYTES,
-            max_field_size=_MAX_FIELD_BYTES,
+            max_line_size=MAX_TARGET_BYTES,
+            max_field_size=MAX_FIELD_BYTES,
             read_bufsize=_READ_BUFFER_BYTES,
         )
 
     def __call__(self) -> Valve:  # type: ignore[override]  # aiohttp's own protocol stands behind it
-        return CallerConnection(self, loop=self._loop, **self._kwargs).valve
+        connection = CallerConnection(
+            self, self._on_malformed, head_timeout_s=self._head_timeout_s, loop=self._loop, **self._kwargs
+        )
+        return connection.valve
 
     @property
     def open_connections(self) -> int:
@@ -136,7 +77,7 @@ class CallerServer(web.Server):
             self._busy -= 1
             self._note_end()
 
-    def on_malformed(self, request: web.BaseRequest, peer: Peer, error: ProxyError) -> web.StreamResponse:
+    def _on_malformed(self, request: web.BaseRequest, peer: Peer, error: ProxyError) -> web.StreamResponse:
         return self._handler.refuse_malformed(request, peer, error)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:

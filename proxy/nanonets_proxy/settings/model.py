@@ -92,6 +92,9 @@ class Settings(BoundarySettings):
         "Empty: the source address.",
     )
     keep_alive: Duration = Field(3630.0, description="How long a caller's idle connection stays open.")
+    head_timeout: Duration = Field(
+        30.0, description="Longest time from the first byte of a request to the end of its header section."
+    )
 
     upstream: UpstreamOrigin = Field(
         Origin("https", "app.nanonets.com", 443),
@@ -131,6 +134,19 @@ class Settings(BoundarySettings):
     )
     upstream_keep_alive: Duration = Field(
         55.0, description="How long an idle connection to the upstream is kept for the next request."
+    )
+
+    retries: Annotated[int, Count(0, 10), Metavar("NUMBER")] = Field(
+        2,
+        description="How often a GET, HEAD or OPTIONS is sent again after a 502, 503 or 504 of the upstream or a "
+        "lost connection, and any request after a connection that could not be made. 0 for never.",
+    )
+    retry_backoff: Duration = Field(
+        0.1,
+        description="Longest pause before the first retry; it doubles, and the pause is drawn at random below it.",
+    )
+    retry_budget: Share = Field(
+        0.2, description="Retries as a share of all requests, so that they never become most of the load."
     )
 
     max_wait: Duration = Field(

@@ -75,7 +75,7 @@ class Metrics:
         )
         self.retries = Counter(
             "nanonets_proxy_upstream_retries",
-            "Requests sent again because a kept connection had been closed.",
+            "Requests sent again: a kept connection had been closed, or the upstream failed in passing.",
             registry=self.registry,
         )
         self.key_echoes = Counter(

@@ -26,12 +26,14 @@ _CONTINUE_WAIT_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
-    """A request as it goes out. `head` ends in the empty line; `body` is None where there is none."""
+    """A request as it goes out. `head` ends in the empty line; `body` is None where there is none. `on_interim` is
+    told of each 1xx that comes before the answer, but for 100."""
 
     method: str
     head: bytes
     body: RequestBody | None
     expect_continue: bool = False
+    on_interim: Callable[[ResponseHead], None] | None = None
 
 
 class Exchange:
@@ -84,7 +86,7 @@ class UpstreamClient:
         sender = None
         body = request.body
         try:
-            connection.start(is_head=request.method == "HEAD")
+            connection.start(is_head=request.method == "HEAD", on_interim=request.on_interim)
             if body is None:
                 connection.write(request.head)
                 connection.finish_request(self._first_byte_timeout_s)

@@ -17,6 +17,7 @@ come of the answer before it can still be read.
 import asyncio
 import enum
 import select
+from collections.abc import Callable
 from typing import Final, cast
 
 from nanonets_proxy.core.public_key import public_key_digest
@@ -70,9 +71,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     # --- an exchange: start, write, finish_request, head, read, release -------------------------
 
-    def start(self, *, is_head: bool) -> None:
-        """Begins an exchange; `is_head` since an answer to HEAD has no body whatever its fields say."""
-        self._reply = Reply(is_head=is_head)
+    def start(self, *, is_head: bool, on_interim: Callable[[ResponseHead], None] | None = None) -> None:
+        """Begins an exchange; `is_head` since an answer to HEAD has no body whatever its fields say.
+
+        `on_interim` is called with each 1xx other than 100, as it comes.
+        """
+        self._reply = Reply(is_head=is_head, on_interim=on_interim)
         self._request_sent = False
         if self.state is State.IDLE:
             self.state = State.BUSY

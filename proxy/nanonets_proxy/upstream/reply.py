@@ -2,18 +2,21 @@
 
 States and transitions:
 
-    HEAD   no final head yet; 1xx are passed over
+    HEAD   no final head yet; a 1xx is told and passed over
       final head                                      -> BODY (DONE for HEAD, 204, 304)
     BODY   the body is coming
       last byte, or the connection's end if that      -> DONE
       is what delimits the body
     DONE   complete; whatever follows is a protocol error of the peer and spoils the connection, not the answer
 
+A 100 is told to nobody: whoever waits for it asks for `informational`.
 `feed()` and `end_of_input()` raise an UpstreamError where the answer is broken; it must not be fed again.
 """
 
 import enum
+import re
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import httptools
@@ -28,6 +31,8 @@ from nanonets_proxy.errors import (
 
 # What may come without a byte of body among it: heads, chunk extensions, trailers.
 MAX_HEAD_BYTES: Final = 64 * 1024
+# RFC 9112 §4: only a tab is allowed of them; the parser takes them all.
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Stage(enum.Enum):
@@ -59,19 +64,22 @@ class Reply:
         "_is_head",
         "_overhead_bytes",
         "_parser",
+        "_section_bytes",
         "began",
         "buffered_bytes",
         "head",
         "informational",
         "keep_alive",
+        "on_interim",
         "stage",
         "trailers",
     )
 
-    def __init__(self, *, is_head: bool) -> None:
+    def __init__(self, *, is_head: bool, on_interim: Callable[[ResponseHead], None] | None = None) -> None:
         self._is_head = is_head
         self._parser = httptools.HttpResponseParser(self)
         self._overhead_bytes = 0  # since the last byte of body
+        self._section_bytes = 0  # of fields, heads and trailers together, however they were cut in pieces
         self._chunks: deque[bytes] = deque()
         self._broken: UpstreamError | None = None
         self.buffered_bytes = 0
@@ -79,6 +87,7 @@ class Reply:
         self.head = ResponseHead()
         self.informational = 0
         self.keep_alive = False
+        self.on_interim = on_interim
         self.stage = Stage.HEAD
         self.trailers: list[tuple[bytes, bytes]] = []
 
@@ -96,7 +105,7 @@ class Reply:
         if self._broken is not None:
             raise self._broken
         if self._overhead_bytes > MAX_HEAD_BYTES and self.stage in (Stage.HEAD, Stage.BODY):
-            raise UpstreamReplyTooLarge("The upstream's header or trailer section is too large.", sent=True)
+            raise _too_large()
 
     def _on_parser_error(self) -> None:
         if self.stage is Stage.DONE:
@@ -131,6 +140,9 @@ class Reply:
             self.head.reason += status
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._section_bytes += len(name) + len(value)
+        if self._section_bytes > MAX_HEAD_BYTES and self._broken is None:
+            self._broken = _too_large()
         if self.stage is Stage.HEAD:
             self.head.headers.append((name, value.rstrip(b" \t")))
         elif self.stage is Stage.BODY:
@@ -145,7 +157,10 @@ class Reply:
             return  # still in HEAD: a head that cannot be trusted is not shown
         if status < 200:
             self.informational += 1
-            self.head = ResponseHead()
+            head, self.head = self.head, ResponseHead()
+            head.status = status
+            if status > 101 and self.on_interim is not None:
+                self.on_interim(head)
             return
         head = self.head
         head.status = status
@@ -165,7 +180,7 @@ class Reply:
             self.keep_alive = False
 
     def on_message_complete(self) -> None:
-        if self.stage is Stage.BODY:
+        if self.stage is Stage.BODY and self._broken is None:
             self.stage = Stage.DONE
 
     def _read_framing(self, status: int) -> UpstreamError | None:
@@ -177,16 +192,22 @@ class Reply:
         if status < 100:
             return _bad_reply("The upstream's answer has no valid status.")
         head = self.head
+        if _CONTROL.search(head.reason):
+            return _bad_reply("The upstream's reason phrase has control characters in it.")
         for name, value in head.headers:
             lower = name.lower()
             if lower == b"content-length":
                 head.body_length = int(value)
             elif lower == b"transfer-encoding":
-                head.is_chunked = True
-                if value.lower() != b"chunked":
+                if value.lower() != b"chunked" or head.is_chunked:
                     # Any other coding is the connection's own (RFC 9112 §6.1) and can't be relayed as it is.
                     return _bad_reply("The upstream used an unknown transfer coding.")
+                head.is_chunked = True
         return None
+
+
+def _too_large() -> UpstreamReplyTooLarge:
+    return UpstreamReplyTooLarge("The upstream's header or trailer section is too large.", sent=True)
 
 
 def _bad_reply(message: str) -> UpstreamBadReply:

@@ -1,0 +1,313 @@
+"""One caller's connection, between its socket and aiohttp's parser: what the parser does not judge, or not well.
+
+no head   idle, or a body is coming, or the parser holds what it has enough of
+  a byte of a request line      -> held      until the line is there as a whole: the parser takes other
+                                             protocols for HTTP, and knows no methods but its own
+  the line's end                -> head      fed up to the head's end and no further: an error of the
+                                             parser's takes along whatever was fed in the same call
+  the head's end                -> no head   the request is queued
+  too slow, too large, invalid  -> refused   answered behind what is under way; nothing more is read
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from aiohttp import EMPTY_PAYLOAD, StreamReader, web
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp.web_protocol import _ErrInfo
+
+from nanonets_proxy.downstream.peers import UNKNOWN, Peer, peer_of
+from nanonets_proxy.downstream.valve import Valve
+from nanonets_proxy.errors import (
+    BadRequest,
+    CallerTooSlow,
+    HeadTooLarge,
+    InternalError,
+    ProxyError,
+    TargetTooLong,
+)
+
+OnMalformed = Callable[[web.BaseRequest, Peer, ProxyError], web.StreamResponse]
+
+# RFC 9112 §3 wants at least 8000 octets of request line; the two limits differ, since the parser's error
+# names nothing but the limit. All fields together have as much room as common servers give.
+MAX_TARGET_BYTES: Final = 12 * 1024
+MAX_FIELD_BYTES: Final = 16 * 1024
+_MAX_HEAD_BYTES: Final = 64 * 1024
+_MAX_METHOD_BYTES: Final = 64
+_END_OF_HEAD: Final = b"\r\n\r\n"
+# These the parser knows or has to see as they are; any other passes it as `_STAND_IN`.
+_KNOWN_METHODS: Final = frozenset(
+    {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"CONNECT", b"TRACE", b"PRI"}
+)
+_STAND_IN: Final = b"POST"
+_TOKEN_BYTES: Final = frozenset(b"!#$%&'*+.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-")
+_USUAL_END_OF_LINE: Final = b" HTTP/1.1\r\n"
+_END_OF_LINE: Final = re.compile(rb" HTTP/[0-9]\.[0-9]\r?\n\Z")
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+
+
+class CallerConnection(web.RequestHandler):
+    """One caller's connection; knows its peer from the start, and answers malformed requests in our shape.
+
+    A head that began has to be complete within `head_timeout_s`, and within `_MAX_HEAD_BYTES`.
+    """
+
+    __slots__ = (
+        "_body_left",
+        "_head_bytes",
+        "_head_is_known",
+        "_head_tail",
+        "_head_timeout_s",
+        "_head_timer",
+        "_held",
+        "_is_at_line",
+        "_on_malformed",
+        "_payload",
+        "_real_method",
+        "_refused",
+        "peer",
+        "under_way",
+        "valve",
+    )
+
+    def __init__(
+        self, server: web.Server, on_malformed: OnMalformed, *, head_timeout_s: float, **options: Any
+    ) -> None:
+        super().__init__(server, **options)
+        self._on_malformed = on_malformed
+        self._head_timeout_s = head_timeout_s
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0  # fed of a head that is not complete
+        self._head_is_known = True  # whether its beginning was seen
+        self._head_tail = b""  # its last bytes: its end may come in two pieces
+        self._held = b""  # the beginning of a request line
+        self._is_at_line = True  # whether the next byte begins a request line; False where that is not known
+        self._body_left: int | None = None  # of a body with a length; None where only the parser knows
+        self._payload: StreamReader = EMPTY_PAYLOAD  # of the request that came last
+        self._real_method: str | None = None
+        self._refused = False
+        self.under_way: web.BaseRequest | None = None
+        self.peer = UNKNOWN
+        self.valve = Valve(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.peer = peer_of(transport)
+        super().connection_made(transport)
+
+    @property
+    def is_idle(self) -> bool:
+        """No request is under way, or waits to be."""
+        return self.under_way is None and not self._messages
+
+    @property
+    def has_request(self) -> bool:
+        """Whether one is handled, or is about to be: not what the parser refused, which nobody reads on."""
+        return self.under_way is not None or any(not isinstance(message, _ErrInfo) for message, _ in self._messages)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether none of aiohttp's buffers holds the reading back."""
+        return not self._reading_paused and not self._buffer_paused
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._end_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Heads are fed one by one: an error of the parser's takes along whatever was fed in the same call."""
+        if self._held:
+            data, self._held = self._held + data, b""
+        start = 0
+        while start < len(data) and not self._refused:
+            if self._buffer_paused or not self._payload.is_eof():
+                end = self._feed_body(data, start)
+            elif self._is_at_line and (skipped := self._skip_empty_line(data, start)):
+                end = skipped
+            elif self._is_at_line and not self._may_begin(data, start):
+                return
+            else:
+                end = self._feed_head(data, start)
+            start = end
+        if not data and not self._refused:
+            self._feed(data)  # aiohttp has the parser go on with what it holds
+            self._body_left = None
+            self._is_at_line = False
+
+    def _feed_body(self, data: bytes, start: int) -> int:
+        """Up to the body's end where that is known, so that a request line begins behind it; else all there is."""
+        if self._body_left and not self._buffer_paused:
+            end = min(len(data), start + self._body_left)
+            self._body_left -= end - start
+            self._feed(data[start:end])
+            self._is_at_line = True
+            return end
+        self._body_left = None
+        self._feed(data[start:])
+        self._is_at_line = not self._buffer_paused and self._payload.is_eof() and data.endswith(_END_OF_HEAD)
+        return len(data)
+
+    def _skip_empty_line(self, data: bytes, start: int) -> int:
+        """RFC 9112 §2.2: an empty line before a request is passed over. Where it ends, or 0."""
+        return start + 2 if data[start : start + 2] == b"\r\n" else 0
+
+    def _may_begin(self, data: bytes, start: int) -> bool:
+        """Whether a request line is here as a whole, and its protocol is HTTP: the parser takes others for it."""
+        end = data.find(b"\n", start) + 1
+        if not end and data[start] in _TOKEN_BYTES:
+            self._hold(data[start:])
+            return False
+        if data[end - 11 : end] == _USUAL_END_OF_LINE or _END_OF_LINE.search(data, start, end) is not None:
+            return True
+        self._refuse(BadRequest("The request line is malformed."))
+        return False
+
+    def _feed_head(self, data: bytes, start: int) -> int:
+        end = self._end_of_head(data, start)
+        is_end = end > 0
+        end = end or len(data)
+        piece = data if end - start == len(data) else data[start:end]
+        if not self._head_bytes:
+            self._head_is_known = self._is_at_line
+        if self._is_at_line:
+            piece = self._with_known_method(piece)
+        before = self._request_count
+        self._feed(piece)
+        if self._request_count != before:
+            message = self._messages[-1][0]
+            length = None if isinstance(message, _ErrInfo) else message.headers.get("Content-Length")
+            is_exact = is_end and self._head_is_known  # else the end found may be one in the body
+            self._body_left = int(length) if length is not None and is_exact else None
+            self._is_at_line = is_exact or (self._payload.is_eof() and piece.endswith(_END_OF_HEAD))
+        else:
+            self._is_at_line = False
+            self._head_began()
+            self._head_bytes += len(piece)
+            self._head_tail = (self._head_tail + piece[-3:])[-3:]
+            if self._head_bytes > _MAX_HEAD_BYTES:
+                self._refuse(HeadTooLarge("The request's header section is too large."))
+        return end
+
+    def _end_of_head(self, data: bytes, start: int) -> int:
+        """Where the head ends whose last bytes so far are `_head_tail`; 0 where it does not."""
+        tail = self._head_tail
+        if tail and (found := (tail + data[start : start + 3]).find(_END_OF_HEAD)) >= 0:
+            return start + found + len(_END_OF_HEAD) - len(tail)
+        found = data.find(_END_OF_HEAD, start)
+        return found + len(_END_OF_HEAD) if found >= 0 else 0
+
+    def _hold(self, line: bytes) -> None:
+        """A request line is judged as a whole, so the parser gets it as a whole."""
+        self._held = line
+        self._head_began()
+        if len(line) > _MAX_METHOD_BYTES + MAX_TARGET_BYTES:
+            self._refuse(TargetTooLong("The request target is too long."))
+
+    def _feed(self, data: bytes) -> None:
+        seen = self._request_count
+        super().data_received(data)
+        if self._request_count != seen:
+            if isinstance(message := self._messages[-1][0], _ErrInfo):
+                _forget_frames(message.exc)
+            self._on_messages(self._request_count - seen, self._head_bytes + len(data))
+
+    def _head_began(self) -> None:
+        if self._head_timer is None:
+            late = CallerTooSlow("The request's header section did not come in time.")
+            self._head_timer = self._loop.call_later(self._head_timeout_s, self._refuse, late)
+
+    def _with_known_method(self, data: bytes) -> bytes:
+        """The parser has a list of methods and refuses all others; RFC 9110 §9.1 has none. The real one is put back
+        behind its back."""
+        space = data.find(b" ", 0, _MAX_METHOD_BYTES + 1)
+        method = data[:space]
+        if space <= 0 or method in _KNOWN_METHODS or not _TOKEN.fullmatch(method):
+            return data
+        self._real_method = method.decode()
+        return _STAND_IN + data[space:]
+
+    def _on_messages(self, count: int, size: int) -> None:
+        self._end_head()
+        if self._real_method is not None:
+            message, payload = self._messages[-count]
+            if not isinstance(message, _ErrInfo):
+                self._messages[-count] = message._replace(method=self._real_method), payload
+            self._real_method = None
+        body = self._payload
+        message, self._payload = self._messages[-1]
+        if isinstance(message, _ErrInfo):
+            self._refused = True
+            if not body.is_eof():
+                self._break_body(body)
+        elif size > _MAX_HEAD_BYTES:
+            while count and _size_of(self._messages[-count][0]) <= _MAX_HEAD_BYTES:
+                count -= 1
+            if count:
+                for _ in range(count):
+                    self._messages.pop()
+                self._refuse(HeadTooLarge("The request's header section is too large."))
+
+    def _end_head(self) -> None:
+        self._head_bytes = 0
+        self._head_tail = b""
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, error: ProxyError) -> None:
+        """Answers with `error` behind what is under way, and takes nothing more from this connection."""
+        self._refused = True
+        self._end_head()
+        self._messages.append((_ErrInfo(error.status, error, error.message), EMPTY_PAYLOAD))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _break_body(self, body: StreamReader) -> None:
+        """aiohttp queues a malformed chunk as the next request, while its own one's body goes on without an end."""
+        if len(self._messages) > 1 and self._messages[-2][1] is body:
+            del self._messages[-2]  # nobody has begun with it: the refusal stands for both
+            return
+        body.set_exception(web.RequestPayloadError("malformed"))
+        body.feed_eof()  # nothing of it is left to be skipped behind the answer
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - may quote the request, so it is not passed on
+    ) -> web.StreamResponse:
+        """The parser's refusals; the handler itself lets no error out."""
+        failed = InternalError("The proxy failed.")
+        return self._on_malformed(request, self.peer, failed if status >= 500 else _refusal(exc))
+
+
+def _refusal(error: BaseException | None) -> ProxyError:
+    """Our error for the parser's."""
+    match error:
+        case ProxyError():
+            return error
+        case LineTooLong(args=(_, limit, *_)) if limit == MAX_TARGET_BYTES:
+            return TargetTooLong("The request target is too long.")
+        case LineTooLong():
+            return HeadTooLarge("A header field of the request is too large.")
+        case BadHttpMessage(message=message) if message.startswith("Too many headers"):
+            return HeadTooLarge("The request has too many header fields.")
+        case _:
+            return BadRequest("The request is not valid HTTP.")
+
+
+def _size_of(message: Any) -> int:
+    """Octets of a request line and its fields, as they were sent but for optional space."""
+    fields = sum(len(name) + len(value) + 4 for name, value in message.raw_headers)
+    return len(message.method) + len(message.path) + 12 + fields
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """The parser's errors know the frames that they passed, and these all of the bytes that were read. Such a cycle
+    lives until the collector's last generation, which a flood of large heads hardly ever starts."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__

@@ -1,0 +1,195 @@
+"""Plays a case between two sockets. A step that does not come true raises Failed, with what came instead."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from conformance.steps import (
+    OK,
+    Again,
+    Case,
+    HalfClose,
+    Receive,
+    ReceiveBody,
+    Reply,
+    See,
+    SeeBroken,
+    SeeBytes,
+    SeeEnd,
+    SeeInterim,
+    SeeStart,
+    Send,
+    Step,
+    UpstreamCloses,
+    UpstreamEnded,
+    UpstreamResets,
+    get,
+)
+from support.raw_caller import Answer, RawCaller
+from support.scripted_upstream import Exchange, ScriptedUpstream
+
+T = TypeVar("T")
+_SHOWN_BYTES = 200
+
+
+class Failed(AssertionError):
+    """The step that did not come true, and what came instead."""
+
+
+class Stage:
+    """One case under way: its caller's connection, the upstream, the last request there."""
+
+    def __init__(self, caller: RawCaller, upstream: ScriptedUpstream, *, ours: bool, patience_s: float) -> None:
+        self._caller = caller
+        self._upstream = upstream
+        self._ours = ours
+        self._patience_s = patience_s
+        self._authority = upstream.origin.authority.encode()
+        self._exchange: Exchange | None = None
+        self._received = 0
+
+    async def play(self, case: Case) -> None:
+        try:
+            for step in case.steps:
+                try:
+                    async with asyncio.timeout(self._patience_s):
+                        await self._step(step)
+                except (TimeoutError, OSError, EOFError, ValueError, AssertionError) as error:
+                    raise Failed(f"{step!r:.300}: {type(error).__name__} {error!s:.400}") from error
+            self._check_nothing_more()
+        finally:
+            for exchange in self._upstream.requests:
+                exchange.close()
+
+    def _check_nothing_more(self) -> None:
+        more = self._upstream.requests[self._received :]
+        if more:
+            raise Failed(f"reached the upstream: {more[0].head[:_SHOWN_BYTES]!r}")
+
+    async def _step(self, step: Step) -> None:
+        match step:
+            case Send(data):
+                await self._caller.send(self._filled(data))
+            case HalfClose():
+                self._caller.writer.write_eof()
+            case Receive():
+                await self._receive(step)
+            case ReceiveBody(body):
+                _equal(await self._last.read_body(), body)
+            case Reply(data):
+                await self._last.send(self._filled(data))
+            case UpstreamCloses():
+                self._last.close()
+            case UpstreamResets():
+                self._last.reset()
+            case UpstreamEnded():
+                await self._last.ended(self._patience_s)
+            case See():
+                self._check(step, await self._alone(self._caller.answer(to_head=step.to_head)))
+            case SeeInterim(status, fields):
+                head = await self._alone(self._caller.head())
+                _equal(int(head[9:12]), status)
+                _equal(head[:-4].split(b"\r\n")[1:], list(fields))
+            case SeeBytes(data):
+                _equal(await self._alone(self._caller.read(len(data))), data)
+            case SeeStart(data):
+                await self._alone(self._caller.head())
+                _equal(await self._alone(self._caller.read(len(data))), data)
+            case SeeEnd():
+                _equal(await self._alone(self._caller.rest()), b"")
+            case SeeBroken(status):
+                await self._see_broken(status)
+            case Again():
+                await self._again()
+
+    @property
+    def _last(self) -> Exchange:
+        assert self._exchange is not None, "no request has come yet"
+        return self._exchange
+
+    def _filled(self, data: bytes) -> bytes:
+        return data.replace(b"@UP@", self._authority)
+
+    async def _alone(self, awaited: Awaitable[T]) -> T:
+        """What the caller waits for, unless a request comes to the upstream that nobody sent."""
+        waiting = asyncio.ensure_future(awaited)
+        try:
+            while not waiting.done():
+                await asyncio.wait([waiting], timeout=0.02)
+                if not waiting.done():
+                    self._check_nothing_more()
+        finally:
+            waiting.cancel()  # without effect on one that is done
+            await asyncio.gather(waiting, return_exceptions=True)
+        return waiting.result()
+
+    async def _receive(self, step: Receive) -> None:
+        if self._exchange is not None:
+            self._exchange.release()  # its connection may carry the next one
+        exchange = self._exchange = await self._upstream.next_request()
+        self._received += 1
+        lines = exchange.lines
+        _equal(lines[0], self._filled(step.line))
+        _in_order([self._filled(line) for line in step.fields], [_with_space(line) for line in lines[1:]])
+        names = {line.partition(b":")[0].lower() for line in lines[1:]}
+        for name in step.without:
+            if name.lower() in names:
+                raise Failed(f"has a field {name!r}")
+        if step.body is not None:
+            _equal(await exchange.read_body(), step.body)
+
+    def _check(self, step: See, answer: Answer) -> None:
+        if self._ours and step.ours is not None:
+            _equal(answer.status, step.ours)
+        elif answer.status not in step.statuses:
+            raise Failed(f"{answer.head[:_SHOWN_BYTES]!r}")
+        if step.line is not None:
+            _equal(answer.status_line, step.line)
+        _in_order([self._filled(line) for line in step.fields], answer.head.split(b"\r\n")[1:])
+        names = {name.lower() for name, _ in answer.fields}
+        for name in step.without:
+            if name.lower() in names:
+                raise Failed(f"has a field {name!r}: {answer.head[:_SHOWN_BYTES]!r}")
+        if step.body is not None:
+            _equal(answer.body, step.body)
+        if step.trailers:
+            _equal(answer.trailers, step.trailers)
+        if self._ours and step.code is not None:
+            _equal(answer.json()["code"], step.code)
+
+    async def _see_broken(self, status: int) -> None:
+        """A reset right behind the head may take the head along."""
+        try:
+            answer = await self._alone(self._caller.answer())
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return
+        if answer.all(b"content-length") or answer.all(b"transfer-encoding"):
+            if answer.status == status:
+                raise Failed(f"looks whole: {answer.head[:_SHOWN_BYTES]!r}")
+            return  # an error in its place: nothing was begun
+        raise Failed("ended in order where the end is the framing")
+
+    async def _again(self) -> None:
+        await self._caller.send(get(b"/again"))
+        await self._receive(Receive(b"GET /again HTTP/1.1"))
+        await self._last.send(OK)
+        answer = await self._alone(self._caller.answer())
+        _equal(answer.body, b"ok")
+
+
+def _equal(came: object, wanted: object) -> None:
+    if came != wanted:
+        raise Failed(f"came {came!r:.300} instead of {wanted!r:.300}")
+
+
+def _in_order(wanted: list[bytes], lines: list[bytes]) -> None:
+    rest = iter(lines)
+    for line in wanted:
+        if line not in rest:
+            raise Failed(f"no line {line!r} (in its place) among {lines!r:.600}")
+
+
+def _with_space(line: bytes) -> bytes:
+    """Optional space around a value is no part of it (RFC 9110 §5.5)."""
+    name, _, value = line.partition(b":")
+    return name + b": " + value.strip(b" \t")

@@ -1,0 +1,33 @@
+"""Every case of the table against the real proxy, with raw sockets at both ends."""
+
+import pytest
+
+from conformance.cases import CASES
+from conformance.page import PAGE, render
+from conformance.play import Failed, Stage
+from conformance.steps import Case
+from support.proxy_harness import running_proxy
+from support.scripted_upstream import ScriptedUpstream
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.fact)
+async def test_conformance(case: Case) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, **case.settings) as proxy,
+        await proxy.caller() as caller,
+    ):
+        try:
+            await Stage(caller, upstream, ours=True, patience_s=1.0).play(case)
+        except Failed as failure:
+            pytest.fail(str(failure), pytrace=False)
+
+
+def test_each_fact_is_proved_once() -> None:
+    facts = [case.fact for case in CASES]
+    assert sorted(facts) == sorted(set(facts))
+    assert len(facts) >= 250
+
+
+def test_the_page_tells_these_cases() -> None:
+    assert PAGE.read_text() == render(), "stale: make conformance-page"

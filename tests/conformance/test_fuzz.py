@@ -1,0 +1,203 @@
+"""Any bytes from either side, by chance from a corpus. FUZZ_EXAMPLES: how many of each.
+
+Whatever comes: each answer is well-formed, no fault of the proxy itself shows, what reaches the upstream is a
+request without ambiguity, and the next caller gets its own answer. A failure found here is added to the corpus.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from typing import Final
+
+import pytest
+import uvloop
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conformance import corpus
+from conformance.mutations import mutated
+from nanonets_proxy.errors import UpstreamError
+from nanonets_proxy.upstream.reply import Reply, Stage
+from support.proxy_harness import AUTHORIZATION, RunningProxy, running_proxy
+from support.raw_caller import RawCaller, request
+from support.scripted_upstream import OK, Exchange, ScriptedUpstream
+
+REQUESTS: Final = corpus.read("requests")
+REPLIES: Final = corpus.read("replies")
+_FIELD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [^\x00-\x08\x0a-\x1f\x7f]*")
+_REQUEST_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ (?:/[\x21-\x7e]*|\*) HTTP/1\.1")
+_LIMITS: Final = {
+    "keep_alive": "100ms",
+    "head_timeout": "30ms",
+    "idle_timeout": "30ms",
+    "first_byte_timeout": "30ms",
+    "log_level": "error",
+}
+
+fuzzing = settings(
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "150")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+class Rig:
+    """The proxy between a caller and an upstream that answers with `reply`, then ends if `ends`."""
+
+    def __init__(self) -> None:
+        self.runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self._stack = AsyncExitStack()
+        self.upstream = ScriptedUpstream(self._answer)
+        self.reply = OK
+        self.ends = False
+        self.proxy: RunningProxy
+
+    async def start(self) -> None:
+        await self._stack.enter_async_context(self.upstream)
+        self.proxy = await self._stack.enter_async_context(running_proxy(self.upstream.origin, **_LIMITS))
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+
+    async def _answer(self, exchange: Exchange) -> None:
+        await exchange.read_body()
+        await exchange.send(OK if exchange.lines[0].startswith(b"GET /check ") else self.reply)
+        if self.ends and not exchange.lines[0].startswith(b"GET /check "):
+            exchange.close()
+
+    async def exchange(self, sent: bytes) -> list[bytes]:
+        """Sends these bytes; the heads of the answers until the connection is at its end, or broken off."""
+        heads: list[bytes] = []
+        async with await self.proxy.caller() as caller:
+            await caller.send(sent + request(b"GET", b"/last", b"Connection: close"))
+            try:
+                while not heads or b"\r\nConnection: close\r\n" not in heads[-1]:
+                    heads.append(await self._final(caller))
+            except (ConnectionError, asyncio.IncompleteReadError):
+                pass
+        return heads
+
+    async def _final(self, caller: RawCaller) -> bytes:
+        """The head of the next final answer, whose body was read by its framing."""
+        head = await caller.head()
+        while head.startswith(b"HTTP/1.1 1"):
+            head = await caller.head()
+        # Requests are answered in turn, so the last one that arrived is the one that was answered.
+        arrived = self.upstream.requests
+        await _read_body(caller, head, to_head=bool(arrived) and arrived[-1].head.startswith(b"HEAD "))
+        return head
+
+    async def check_own_answer(self) -> None:
+        """Another caller gets what was meant for it."""
+        async with await self.proxy.caller() as caller:
+            answer = await caller.get(b"/check")
+            assert (answer.status, answer.body) == (200, b"ok"), answer
+        await self.proxy.check_idle()
+
+
+async def _read_body(caller: RawCaller, head: bytes, *, to_head: bool) -> None:
+    lines = head[:-4].split(b"\r\n")
+    assert re.fullmatch(rb"HTTP/1\.1 [2-9][0-9][0-9] [^\x00-\x08\x0a-\x1f\x7f]*", lines[0]), head
+    for line in lines[1:]:
+        assert _FIELD.fullmatch(line), head
+    names = [line.partition(b":")[0].lower() for line in lines[1:]]
+    assert names.count(b"content-length") + names.count(b"transfer-encoding") <= 1, head
+    if to_head or lines[0][9:12] in (b"204", b"304"):
+        return
+    if b"content-length" in names:
+        await caller.read(int(lines[1 + names.index(b"content-length")].partition(b":")[2]))
+    elif b"transfer-encoding" in names:
+        await caller._chunked()
+    else:
+        await caller.rest()
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    made = Rig()
+    with made.runner:
+        made.runner.run(made.start())
+        yield made
+        made.runner.run(made.stop())
+
+
+def _check_request(exchange: Exchange) -> None:
+    """Nothing in what reached the upstream can be read in two ways."""
+    head = exchange.head
+    assert _REQUEST_LINE.fullmatch(exchange.lines[0]), head
+    for line in exchange.lines[1:]:
+        assert _FIELD.fullmatch(line), head
+    names = [line.partition(b":")[0].lower() for line in exchange.lines[1:]]
+    assert names.count(b"host") == 1, head
+    assert names[0] == b"host"
+    assert [line for line in exchange.lines if line.lower().startswith(b"authorization:")] == [AUTHORIZATION]
+    assert names.count(b"content-length") + names.count(b"transfer-encoding") <= 1, head
+    assert not {b"connection", b"te", b"upgrade", b"trailer", b"keep-alive"} & set(names), head
+
+
+def _try_request(rig: Rig, sent: bytes) -> None:
+    rig.upstream.requests.clear()
+    heads = rig.runner.run(_both(rig, sent))
+    for exchange in rig.upstream.requests:
+        _check_request(exchange)
+    for head in heads:
+        assert not head.startswith(b"HTTP/1.1 500"), (sent, head)
+
+
+async def _both(rig: Rig, sent: bytes) -> list[bytes]:
+    heads = await rig.exchange(sent)
+    await rig.check_own_answer()
+    return heads
+
+
+def test_every_request_of_the_corpus_is_answered_or_refused_cleanly(rig: Rig) -> None:
+    for sent in REQUESTS:
+        _try_request(rig, sent)
+
+
+@fuzzing
+@given(sent=mutated(REQUESTS))
+def test_any_request_is_answered_or_refused_cleanly(rig: Rig, sent: bytes) -> None:
+    _try_request(rig, sent)
+
+
+def _try_reply(rig: Rig, reply: bytes, *, ends: bool, method: bytes) -> None:
+    rig.reply, rig.ends = reply, ends
+    rig.runner.run(_both(rig, request(method, b"/x")))
+
+
+def test_every_reply_of_the_corpus_is_relayed_or_refused_cleanly(rig: Rig) -> None:
+    for reply in REPLIES:
+        _try_reply(rig, reply, ends=True, method=b"GET")
+
+
+@fuzzing
+@given(reply=mutated(REPLIES), ends=st.booleans(), method=st.sampled_from([b"GET", b"HEAD", b"POST"]))
+def test_any_reply_is_relayed_or_refused_cleanly(rig: Rig, reply: bytes, ends: bool, method: bytes) -> None:
+    _try_reply(rig, reply, ends=ends, method=method)
+
+
+def _parsed(pieces: list[bytes], *, is_head: bool) -> tuple[object, ...]:
+    """What an answer comes to, with all that was shown of it before an error."""
+    reply = Reply(is_head=is_head)
+    error: type[UpstreamError] | None = None
+    try:
+        for piece in pieces:
+            reply.feed(piece)
+        reply.end_of_input()
+    except UpstreamError as raised:
+        error = type(raised)
+    shown = (reply.head.status, reply.head.headers) if reply.stage is not Stage.HEAD else None
+    return error, reply.stage, shown, reply.take(), reply.trailers if reply.stage is Stage.DONE else None
+
+
+@settings(parent=fuzzing, max_examples=4 * fuzzing.max_examples)
+@given(data=mutated(REPLIES), cuts=st.lists(st.integers(1, 400), max_size=4), is_head=st.booleans())
+def test_how_an_answer_is_cut_in_pieces_changes_nothing(data: bytes, cuts: list[int], is_head: bool) -> None:
+    whole = _parsed([data], is_head=is_head)
+    places = sorted({cut % (len(data) + 1) for cut in cuts})
+    pieces = [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
+    assert _parsed([piece for piece in pieces if piece], is_head=is_head) == whole
+    assert _parsed([data[at : at + 1] for at in range(len(data))], is_head=is_head) == whole

@@ -1,0 +1,113 @@
+"""Memory of the real process while callers take large answers slowly."""
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+from support.eventually import settled, until
+from support.process import proxy_to
+from support.raw_caller import RawCaller, request
+
+MIB: Final = 2**20
+SIZE: Final = 200 * MIB
+CALLERS: Final = 12
+# What the process itself may take meanwhile: code loaded late, the allocator's own.
+SLACK: Final = 6 * MIB
+_PIECE: Final = bytes(range(256)) * 1024
+
+
+class Source:
+    """Answers every request with SIZE bytes, as fast as they are taken."""
+
+    def __init__(self) -> None:
+        self.sent_bytes = 0
+        self.open = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
+                for _ in range(SIZE // len(_PIECE)):
+                    writer.write(_PIECE)
+                    await writer.drain()
+                    self.sent_bytes += len(_PIECE)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the proxy ended the connection, as its caller had gone
+        finally:
+            writer.close()
+            self.open -= 1
+
+
+def _peak_bytes(pid: int) -> int:
+    """The largest resident set so far (proc(5), VmHWM)."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+async def test_a_slow_reader_paces_the_upstream_and_costs_at_most_a_mebibyte() -> None:
+    source = Source()
+    server = await asyncio.start_server(source.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with proxy_to(f"http://127.0.0.1:{port}") as proxy:
+        address = proxy.url.removeprefix("http://")
+        async with await RawCaller.connect(address) as first:
+            await first.send(request(b"GET", b"/warm"))
+            await _read_all(first)
+            before = _peak_bytes(proxy.process.pid)
+            source.sent_bytes = 0
+            slow = [await RawCaller.connect(address) for _ in range(CALLERS)]
+            for caller in slow:
+                await caller.send(request(b"GET", b"/slow"))
+                await caller.head()
+            await settled(lambda: source.sent_bytes, for_s=0.3)
+            assert source.sent_bytes < CALLERS * SIZE / 4
+            assert _peak_bytes(proxy.process.pid) - before < CALLERS * MIB + SLACK
+            await _read_body(slow[0])
+            for caller in slow:
+                caller.reset()
+            await first.send(request(b"GET", b"/again"))
+            await _read_all(first)
+            assert _peak_bytes(proxy.process.pid) - before < CALLERS * MIB + SLACK
+    server.close()
+    await until(lambda: source.open == 0)
+
+
+async def _read_all(caller: RawCaller) -> None:
+    await caller.head()
+    await _read_body(caller)
+
+
+async def _read_body(caller: RawCaller) -> None:
+    for _ in range(SIZE // len(_PIECE)):
+        assert await caller.read(len(_PIECE)) == _PIECE
+
+
+async def test_an_upload_of_100_mib_arrives_whole_and_is_not_kept_in_memory() -> None:
+    came = 0
+    ended = asyncio.Event()
+    pieces = 100 * MIB // len(_PIECE)
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal came
+        await reader.readuntil(b"\r\n\r\n")
+        for _ in range(pieces):
+            came += await reader.readexactly(len(_PIECE)) == _PIECE
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await reader.read()
+        writer.close()
+        ended.set()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0, limit=MIB)
+    port = server.sockets[0].getsockname()[1]
+    with proxy_to(f"http://127.0.0.1:{port}") as proxy:
+        async with await RawCaller.connect(proxy.url.removeprefix("http://")) as caller:
+            before = _peak_bytes(proxy.process.pid)
+            await caller.send(request(b"POST", b"/x", b"Content-Length: %d" % (pieces * len(_PIECE))))
+            for _ in range(pieces):
+                await caller.send(_PIECE)
+            assert (await caller.answer()).body == b"ok"
+            assert came == pieces
+            assert _peak_bytes(proxy.process.pid) - before < 2 * MIB + SLACK  # the copy has 1 MiB, then a file
+    server.close()
+    await ended.wait()

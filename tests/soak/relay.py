@@ -1,0 +1,137 @@
+"""A TCP relay that does what networks do: small pieces, stalls, ends and resets, by chance from a seed."""
+
+import asyncio
+import enum
+import random
+import socket
+import struct
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final, Self
+
+_PIECE_BYTES: Final = 64 * 1024
+_LIMIT_BYTES: Final = 2**18
+
+
+class Fault(enum.Enum):
+    """What happens to one connection, once so many bytes have gone through it in the chosen direction."""
+
+    NONE = enum.auto()
+    REFUSE = enum.auto()
+    END = enum.auto()
+    RESET = enum.auto()
+    STALL = enum.auto()
+    DRIP = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class FaultRates:
+    """Shares of all connections, and how long a stall takes at most."""
+
+    refuse: float
+    end: float
+    reset: float
+    stall: float
+    drip: float
+    stall_s: float
+
+    def choose(self, chance: random.Random) -> Fault:
+        kinds = (Fault.REFUSE, Fault.END, Fault.RESET, Fault.STALL, Fault.DRIP)
+        rates = (self.refuse, self.end, self.reset, self.stall, self.drip)
+        return chance.choices((*kinds, Fault.NONE), (*rates, 1 - sum(rates)))[0]
+
+
+class FaultRelay:
+    """Listens on a free port of 127.0.0.1 and relays to `port`. `faults` counts what it did."""
+
+    def __init__(self, port: int, rates: FaultRates, chance: random.Random) -> None:
+        self._target_port = port
+        self._rates = rates
+        self._chance = chance
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.faults: Counter[Fault] = Counter()
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=_LIMIT_BYTES)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        fault = self._rates.choose(self._chance)
+        self.faults[fault] += 1
+        if fault is Fault.REFUSE:
+            _reset(writer)
+            return
+        try:
+            far_reader, far_writer = await asyncio.open_connection(
+                "127.0.0.1", self._target_port, limit=_LIMIT_BYTES
+            )
+        except ConnectionError:
+            _reset(writer)
+            return
+        # The fault strikes one direction, early or late; both ends feel an end or a reset.
+        after_bytes = int(10 ** self._chance.uniform(0, 6))
+        backward = self._chance.random() < 0.5
+        ways = [
+            asyncio.create_task(self._pump(reader, far_writer, Fault.NONE if backward else fault, after_bytes)),
+            asyncio.create_task(self._pump(far_reader, writer, fault if backward else Fault.NONE, after_bytes)),
+        ]
+        try:
+            done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            broken = any(way.exception() or way.result() is Fault.RESET for way in done)
+            if not broken and all(way.result() is Fault.NONE for way in done):
+                await asyncio.wait(ways, timeout=self._rates.stall_s)  # the other direction may still have bytes
+        finally:
+            for way in ways:
+                way.cancel()
+            results = await asyncio.gather(*ways, return_exceptions=True)
+            for end in (writer, far_writer):
+                if Fault.RESET in results or any(isinstance(result, OSError) for result in results):
+                    _reset(end)
+                else:
+                    end.close()
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault, after_bytes: int
+    ) -> Fault:
+        """Relays to the end, or to the fault that ends it."""
+        passed = 0
+        while data := await reader.read(_PIECE_BYTES):
+            if fault in (Fault.END, Fault.RESET) and passed + len(data) >= after_bytes:
+                writer.write(data[: after_bytes - passed])
+                await writer.drain()
+                return fault
+            if fault is Fault.STALL and passed + len(data) >= after_bytes:
+                fault = Fault.NONE
+                await asyncio.sleep(self._chance.uniform(0, self._rates.stall_s))
+            if fault is Fault.DRIP:
+                for start in range(0, min(len(data), 200), 7):
+                    writer.write(data[start : start + 7])
+                    await asyncio.sleep(0)
+                data = data[200 + (-200 % 7) :] if len(data) > 200 else b""
+            writer.write(data)
+            await writer.drain()
+            passed += len(data)
+        if writer.can_write_eof():
+            writer.write_eof()
+        return Fault.NONE
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """socket(7): closing with a linger time of 0 sends a reset."""
+    sock = writer.get_extra_info("socket")
+    if sock is not None and sock.fileno() >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

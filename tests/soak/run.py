@@ -1,0 +1,175 @@
+"""Callers, relays, the real proxy and the upstream for so many seconds, and what is left behind them."""
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import os
+import random
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from nanonets_proxy.core.addresses import Origin
+from soak.relay import Fault, FaultRates, FaultRelay
+from soak.upstream import SoakUpstream
+from support.proxy_harness import RunningProxy, product_tasks, running_proxy, until
+from support.raw_caller import Answer, RawCaller, chunked
+
+_CALLERS: Final = 40
+_ANSWER_WITHIN_S: Final = 30.0
+"""Longer than all of the proxy's time limits together: an answer that takes longer is one that hangs."""
+_NEAR: Final = FaultRates(refuse=0.01, end=0.08, reset=0.08, stall=0.08, drip=0.08, stall_s=0.2)
+_FAR: Final = FaultRates(refuse=0.02, end=0.08, reset=0.08, stall=0.08, drip=0.08, stall_s=1.2)
+_SETTINGS: Final = {
+    "connect_timeout": "1s",
+    "first_byte_timeout": "1s",
+    "idle_timeout": "1s",
+    "head_timeout": "1s",
+    "max_wait": "5s",
+    "retries": 2,
+    "retry_backoff": "10ms",
+    "body_memory": "16KiB",
+    "body_memory_total": "256KiB",
+    "log_level": "error",
+}
+
+
+@dataclass(slots=True)
+class Outcome:
+    """`wrong`: answers that were not their request's own, not whole, or did not come: must be empty."""
+
+    whole: int = 0
+    clean: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    faults: Counter[Fault] = field(default_factory=Counter)
+    posts_sent_twice: list[int] = field(default_factory=list)
+    strangers: list[bytes] = field(default_factory=list)
+    descriptors: Counter[str] = field(default_factory=Counter)
+    """Open at the end and not at the beginning."""
+    resident_bytes: tuple[int, int] = (0, 0)
+    """After a third of the time, and at the end."""
+    spool_files: int = 0
+
+
+async def soak(seconds: float, seed: int, spool_dir: Path) -> Outcome:
+    """Raises where tasks, permits, waiting callers or kept bodies are left."""
+    outcome = Outcome()
+    async with SoakUpstream(random.Random(seed)):
+        pass  # with its first listener the event loop opens a reserve descriptor, and keeps it
+    descriptors = _descriptors()
+    chance = random.Random(seed)
+    async with (
+        SoakUpstream(random.Random(seed + 1)) as upstream,
+        FaultRelay(upstream.port, _FAR, random.Random(seed + 2)) as far,
+        running_proxy(Origin("http", "127.0.0.1", far.port), spool_dir=str(spool_dir), **_SETTINGS) as proxy,
+    ):
+        port = int(proxy.address.rpartition(":")[2])
+        async with FaultRelay(port, _NEAR, random.Random(seed + 3)) as near:
+            await _call(seconds, near.port, chance, outcome)
+            outcome.faults = near.faults + far.faults
+        await _check_idle(proxy)
+    outcome.posts_sent_twice = [number for number, times in upstream.posts.items() if times > 1]
+    outcome.strangers = upstream.strangers
+    outcome.spool_files = sum(1 for _ in os.scandir(spool_dir))
+    await until(lambda: not product_tasks())
+    gc.collect()
+    outcome.descriptors = _descriptors() - descriptors
+    return outcome
+
+
+async def _check_idle(proxy: RunningProxy) -> None:
+    await proxy.check_idle()
+    await until(lambda: not proxy.proxy._server.connections)
+
+
+async def _call(seconds: float, port: int, chance: random.Random, outcome: Outcome) -> None:
+    loop = asyncio.get_running_loop()
+    numbers = itertools.count(1)
+    ends_s = loop.time() + seconds
+    callers = [
+        asyncio.create_task(_caller(port, random.Random(chance.random()), numbers, ends_s, outcome))
+        for _ in range(_CALLERS)
+    ]
+    await asyncio.sleep(seconds / 3)
+    early = _resident_bytes()
+    await asyncio.gather(*callers)
+    outcome.resident_bytes = early, _resident_bytes()
+
+
+async def _caller(
+    port: int, chance: random.Random, numbers: Iterator[int], ends_s: float, outcome: Outcome
+) -> None:
+    """One connection after the other, some requests on each."""
+    loop = asyncio.get_running_loop()
+    while loop.time() < ends_s:
+        try:
+            async with await RawCaller.connect(f"127.0.0.1:{port}") as caller:
+                for _ in range(chance.randint(1, 20)):
+                    if not await _request(caller, next(numbers), chance, outcome):
+                        break
+        except (OSError, asyncio.IncompleteReadError) as error:
+            outcome.clean[type(error).__name__] += 1
+
+
+async def _request(caller: RawCaller, number: int, chance: random.Random, outcome: Outcome) -> bool:
+    """Whether the connection is good for another one."""
+    body = os.urandom(int(10 ** chance.uniform(0, 5))) if chance.random() < 0.5 else b""
+    head = b"%b /r/%d HTTP/1.1\r\nHost: localhost\r\n" % (b"POST" if body else b"GET", number)
+    if not body:
+        data = head + b"\r\n"
+    elif chance.random() < 0.5:
+        data = head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    else:
+        data = head + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(body)
+    if chance.random() < 0.02:
+        await caller.send(data[: chance.randrange(len(data))])
+        caller.reset()
+        outcome.clean["hung up"] += 1
+        return False
+    try:
+        async with asyncio.timeout(_ANSWER_WITHIN_S):
+            sending = asyncio.create_task(caller.send(data))
+            try:
+                answer = await caller.answer()
+            finally:
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+    except TimeoutError:
+        outcome.wrong.append(f"{number}: no answer, no end")
+        return False
+    except AssertionError as error:
+        outcome.wrong.append(f"{number}: {error}")
+        return False
+    _judge(number, body, answer, outcome)
+    return not answer.all(b"connection")
+
+
+def _judge(number: int, body: bytes, answer: Answer, outcome: Outcome) -> None:
+    if answer.status == 200:
+        facts = [int(answer.one(name)) for name in (b"X-Number", b"X-Sum", b"X-Got")]
+        if facts == [number, zlib.crc32(answer.body), zlib.crc32(body)]:
+            outcome.whole += 1
+        else:
+            outcome.wrong.append(f"{number}: got {answer.head!r}")
+    elif answer.status != 500 and (answer.all(b"Proxy-Status") or answer.all(b"X-Busy")):
+        outcome.clean[answer.status_line.decode()] += 1
+    else:
+        outcome.wrong.append(f"{number}: {answer.head!r}")
+
+
+def _descriptors() -> Counter[str]:
+    """What is open, by kind: a file's path, or `socket`, `pipe`, `anon_inode`."""
+    kinds: Counter[str] = Counter()
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            kinds[str(link.readlink()).partition(":[")[0]] += 1
+    return kinds
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
