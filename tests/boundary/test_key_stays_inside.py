@@ -57,3 +57,16 @@ async def test_a_body_of_a_success_passes_byte_for_byte() -> None:
         await proxy.caller() as caller,
     ):
         assert (await caller.get(b"/x")).body == PLAIN
+
+
+async def test_an_interim_answer_is_blanked_as_well() -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: " + PLAIN + b"\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    async with (
+        ScriptedUpstream(answering(hints)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"Link: " + b"*" * len(PLAIN) in await caller.head()
+        assert (await caller.answer()).status == 200
+        assert proxy.proxy.metrics.key_echoes._value.get() == 1
