@@ -20,7 +20,7 @@ import structlog
 from aiohttp import web
 
 from nanonets_proxy.admin.server import create_admin_app
-from nanonets_proxy.boundary import loosened, make_door, make_guard, watched_files
+from nanonets_proxy.boundary import connection_policy, loosened, make_door, make_guard, watched_files
 from nanonets_proxy.core.addresses import Origin
 from nanonets_proxy.core.gate import Gate, GatePolicy
 from nanonets_proxy.core.key_records import FoundKey
@@ -29,7 +29,6 @@ from nanonets_proxy.core.preset import Presets
 from nanonets_proxy.core.public_key import parse_pin
 from nanonets_proxy.core.retry import Retries, RetryPolicy
 from nanonets_proxy.core.scopes import ScopeRule, ScopeTable
-from nanonets_proxy.downstream.connections import ConnectionPolicy
 from nanonets_proxy.downstream.handler import Handler, HandlerPolicy, Services
 from nanonets_proxy.downstream.listeners import ListenFailed, close_sockets, describe, open_sockets, remove_file
 from nanonets_proxy.downstream.server import CallerServer
@@ -125,7 +124,7 @@ class Proxy:
         self._server = CallerServer(
             self._handler,
             keep_alive_s=settings.keep_alive,
-            limits=ConnectionPolicy(settings.max_connections, settings.max_connections_per_peer),
+            limits=connection_policy(settings),
             registry=self.metrics.registry,
             head_timeout_s=settings.head_timeout,
         )

@@ -1,13 +1,20 @@
 """The boundary, put together from the settings: guard, door, and the files that they are read from."""
 
+import resource
+from typing import Final
+
 from nanonets_proxy.core.budget import Budget, BudgetRule
 from nanonets_proxy.core.call_policy import Policy, Rule
 from nanonets_proxy.core.guard import Guard, GuardPolicy
+from nanonets_proxy.downstream.connections import ConnectionPolicy
 from nanonets_proxy.downstream.door import Door, DoorPolicy
 from nanonets_proxy.downstream.tls import ListenerTls
 from nanonets_proxy.keys.watched import WatchedFile, read_caller_tokens
 from nanonets_proxy.settings import Settings
 from nanonets_proxy.telemetry.metrics import Metrics
+
+_FEWEST_CONNECTIONS: Final = 16
+_OTHER_FILES: Final = 128  # listeners, watches, the log, the admin listener's callers
 
 
 def make_guard(settings: Settings, *hosts: str, any_peer: bool = False) -> Guard:
@@ -20,6 +27,16 @@ def make_guard(settings: Settings, *hosts: str, any_peer: bool = False) -> Guard
             any_peer=any_peer,
         )
     )
+
+
+def connection_policy(settings: Settings) -> ConnectionPolicy:
+    """No more connections than there may be open files, beside a connection and a spool file for each request in
+    flight: the system's own limit would stop all accepting for a second each time."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = settings.max_connections
+    if files != resource.RLIM_INFINITY:
+        most = min(most, max(_FEWEST_CONNECTIONS, files - 2 * settings.pool_size - _OTHER_FILES))
+    return ConnectionPolicy(most, settings.max_connections_per_peer)
 
 
 def make_door(settings: Settings, metrics: Metrics) -> Door | None:

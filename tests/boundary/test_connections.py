@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 from collections.abc import Callable
 
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from nanonets_proxy.boundary import connection_policy
 from nanonets_proxy.downstream.connections import REFUSAL, ConnectionLimits, ConnectionPolicy
 from nanonets_proxy.downstream.peers import Peer
-from support.proxy_harness import running_proxy, until
+from support.proxy_harness import running_proxy, settings, until
 from support.raw_caller import request
 from support.scripted_upstream import OK, ScriptedUpstream
 
@@ -149,3 +151,14 @@ async def test_a_body_that_trickles_ends_in_time() -> None:
             await asyncio.sleep(0.02)
         assert (answer.result().status, answer.result().json()["code"]) == (408, "request_timeout")
         await proxy.check_idle()
+
+
+def test_there_are_never_more_connections_than_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def most(files: int, **given: object) -> int:
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+        return connection_policy(settings(**given)).most
+
+    assert most(100_000) == 12_000
+    assert most(resource.RLIM_INFINITY) == 12_000
+    assert most(4096, pool_size=256) == 4096 - 2 * 256 - 128
+    assert most(256) == 16
