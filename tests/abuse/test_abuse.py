@@ -23,8 +23,8 @@ SCALE = float(os.environ.get("ABUSE_SCALE", "0.01"))
 KEY = "sk-abuse-0123456789abcdef"
 AT_ONCE = 200
 MIB = 2**20
-# What the allocator keeps for next time: some 6 KiB for each of 10,000 connections. A flood that is held on to takes
-# a megabyte for each of its requests.
+# What the allocator keeps for next time: some 6 KiB for each of 10,000 connections. A flood that is held on to
+# takes a megabyte for each of its requests.
 ROOM_KIB = 96 * 1024
 PROBES = 200
 _MOST_LOOKS = 20
