@@ -29,8 +29,9 @@ from nanonets_proxy.core.preset import Presets
 from nanonets_proxy.core.public_key import parse_pin
 from nanonets_proxy.core.retry import Retries, RetryPolicy
 from nanonets_proxy.core.scopes import ScopeRule, ScopeTable
-from nanonets_proxy.downstream.handler import Handler, HandlerPolicy, Services
+from nanonets_proxy.downstream.handler import Handler
 from nanonets_proxy.downstream.listeners import ListenFailed, close_sockets, describe, open_sockets, remove_file
+from nanonets_proxy.downstream.passage import HandlerPolicy, Services
 from nanonets_proxy.downstream.server import CallerServer
 from nanonets_proxy.downstream.state_file import StateFile
 from nanonets_proxy.downstream.tls import ListenerTls

@@ -1,0 +1,76 @@
+"""What a request is on its way, and what it meets there."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from nanonets_proxy.core.addresses import Origin
+from nanonets_proxy.core.guard import Guard
+from nanonets_proxy.core.headers import RequestHead
+from nanonets_proxy.core.key_records import KeyTries
+from nanonets_proxy.core.retry import Retries
+from nanonets_proxy.core.scopes import ScopeTable
+from nanonets_proxy.downstream.call import Call
+from nanonets_proxy.downstream.door import Door
+from nanonets_proxy.downstream.keys import Keys, tries_for
+from nanonets_proxy.downstream.relay import RelayedResponse
+from nanonets_proxy.downstream.retrying import Retrying
+from nanonets_proxy.downstream.waiting import WaitingRoom
+from nanonets_proxy.telemetry.metrics import Metrics
+from nanonets_proxy.upstream.body import BodyStore, RequestBody
+from nanonets_proxy.upstream.client import UpstreamClient
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerPolicy:
+    """`max_wait_s` bounds all waiting of one request together; `idle_timeout_s` each wait for body bytes,
+    `body_timeout_s` all of a request's body.
+    `credentials_header` holds callers' tokens; `tls` says that callers reach us by https."""
+
+    max_wait_s: float
+    idle_timeout_s: float
+    body_timeout_s: float
+    caller_header: str = ""
+    server_timing: bool = True
+    via: str = ""
+    credentials_header: str = "authorization"
+    tls: bool = False
+    log_fields: Mapping[str, str] = field(default_factory=dict)
+    """What each of its events carries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a request needs on its way; made once by the composition root."""
+
+    origin: Origin
+    guard: Guard
+    scopes: ScopeTable
+    room: WaitingRoom
+    store: BodyStore
+    client: UpstreamClient
+    keys: Keys
+    retries: Retries
+    metrics: Metrics
+    door: Door | None = None
+
+
+@dataclass(slots=True)
+class Passage:
+    """One request on its way: what came, its notes, its answer."""
+
+    request: web.BaseRequest
+    call: Call
+    response: RelayedResponse
+    head: RequestHead
+    target: str
+    retrying: Retrying
+    body: RequestBody | None = None
+    tries: KeyTries = field(default_factory=lambda: tries_for(None))
+    leave_unread: Callable[[], None] | None = None
+    """Called when the request has to wait."""
+
+    @property
+    def can_go_again(self) -> bool:
+        return self.body is None or self.body.is_replayable
