@@ -112,4 +112,4 @@ $(SYSTEM_VENV)/system.stamp: requirements/system.txt | $(BIN)/python
 test-system: $(VENV)/dev.stamp $(SYSTEM_VENV)/system.stamp ## Build and run the image and the examples (root; installs Debian packages)
 	tests/system/setup.sh .system
 	$(BIN)/python -m pytest -m system tests/system $(PYTEST_ARGS)
-	$(MAKE) soak SOAK_S=60
+	$(MAKE) soak SOAK_S=60 PYTEST_ARGS=--capture=fd # its log is long; a failure shows it
