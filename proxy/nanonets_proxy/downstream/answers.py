@@ -22,7 +22,7 @@ class OwnAnswer(web.StreamResponse):
     """
 
     # The base class's set-up (headers, cookies, state) is never used, so it is not paid for.
-    def __init__(self, status: int, fields: dict[str, str], body: bytes, *, close: bool) -> None:  # pylint: disable=super-init-not-called
+    def __init__(self, status: int, fields: dict[str, str], body: bytes, *, close: bool) -> None:
         self._status = status
         self._fields = fields
         self._closes = close

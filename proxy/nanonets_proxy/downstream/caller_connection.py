@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
-from aiohttp.web_protocol import _ErrInfo
+from aiohttp.web_protocol import _ErrInfo  # private; nothing else tells a refusal of the parser from a request
 
 from nanonets_proxy.downstream.peers import UNKNOWN, Peer, peer_of
 from nanonets_proxy.downstream.valve import Valve

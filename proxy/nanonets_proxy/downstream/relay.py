@@ -27,7 +27,7 @@ class RelayedResponse(web.StreamResponse):
     """An answer that is already on the wire, or was broken off there. `sent_bytes` counts its body."""
 
     # The base class's set-up (headers, cookies, state) is never used, so it is not paid for.
-    def __init__(self, request: web.BaseRequest, *, idle_timeout_s: float) -> None:  # pylint: disable=super-init-not-called
+    def __init__(self, request: web.BaseRequest, *, idle_timeout_s: float) -> None:
         self._request = request
         self._idle_timeout_s = idle_timeout_s
         self._stays_open = False
