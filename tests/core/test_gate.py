@@ -561,3 +561,44 @@ def test_one_caller_cannot_fill_the_queue_for_the_others() -> None:
     assert refusal.reason is Reason.LANE_FULL
     assert refusal.retry_after_s >= LEAST_RETRY_AFTER_S
     assert gate.enqueue(Ticket("account", NEVER_S, lane="quiet"), 0.0) is None
+
+
+# --- the short way --------------------------------------------------------------------------------
+
+
+def test_who_need_not_wait_is_admitted_without_standing_in_line() -> None:
+    shell = Shell()
+    ticket = Ticket("account", shell.now)
+    permit = shell.gate.admit(ticket, shell.now)
+    assert permit is not None
+    assert (permit.ticket, ticket.state, shell.gate.in_flight) == (ticket, TicketState.ADMITTED, 1)
+    with pytest.raises(ValueError, match="admitted cannot be admitted"):
+        shell.gate.admit(ticket, shell.now)
+
+
+def test_no_one_is_admitted_past_those_who_wait() -> None:
+    shell = Shell(max_in_flight=1)
+    (first,) = shell.admit()
+    shell.ask()
+    assert shell.poll() == []
+    assert shell.gate.admit(Ticket("account", NEVER_S), shell.now) is None
+    assert shell.gate.admit(Ticket("v2:other", NEVER_S), shell.now) is None, "the one place is promised"
+    shell.settle([first], Outcome.SERVED)
+    assert len(shell.poll()) == 1
+
+
+def test_no_one_is_admitted_through_a_closed_scope() -> None:
+    shell = Shell()
+    shell.settle(shell.admit(), Outcome.THROTTLED, 5.0)
+    ticket = Ticket("account", NEVER_S)
+    assert shell.gate.admit(ticket, shell.now + 4.9) is None
+    assert shell.gate.admit(ticket, shell.now + 5.0) is not None, "it is the probe"
+    assert shell.gate.admit(Ticket("account", NEVER_S), shell.now + 5.0) is None
+
+
+def test_who_comes_back_too_late_is_not_admitted() -> None:
+    shell = Shell()
+    shell.settle(shell.admit(), Outcome.FAILED)
+    late = Ticket("account", shell.now + 1.0)
+    assert shell.gate.admit(late, shell.now + 1.1) is None
+    assert shell.gate.admit(late, shell.now + 1.0) is not None

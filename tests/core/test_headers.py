@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from nanonets_proxy.core.headers import (
     Extras,
     RequestHead,
+    RequestHeads,
     downstream_head,
-    read_request_head,
     trailer_section,
     upstream_head,
 )
@@ -38,7 +38,7 @@ NOT_FORWARDED = [
 
 
 def read(*fields: tuple[bytes, bytes]) -> RequestHead:
-    return read_request_head([HOST, *fields])
+    return RequestHeads().read([HOST, *fields])
 
 
 def sent(*fields: tuple[bytes, bytes], via: bytes = b"") -> list[bytes]:
@@ -52,7 +52,7 @@ def sent(*fields: tuple[bytes, bytes], via: bytes = b"") -> list[bytes]:
 
 
 def test_what_the_proxy_needs_is_found_whatever_its_case() -> None:
-    head = read_request_head(
+    head = RequestHeads(caller_header=b"x-team").read(
         [
             (b"hOST", b"proxy:80"),
             (b"ORIGIN", b"http://proxy:80"),
@@ -64,16 +64,15 @@ def test_what_the_proxy_needs_is_found_whatever_its_case() -> None:
             (b"EXPECT", b" 100-Continue "),
             (b"Upgrade", b"websocket"),
             (b"content-length", b"42"),
-        ],
-        caller_header=b"x-team",
+        ]
     )
     assert (head.host, head.origin, head.sec_fetch_site) == (b"proxy:80", b"http://proxy:80", b"same-origin")
-    assert (head.request_id, head.caller, head.prefer) == (b"abc", b"billing", [b"wait=1", b"respond-async"])
+    assert (head.request_id, head.caller, head.prefer) == (b"abc", b"billing", (b"wait=1", b"respond-async"))
     assert (head.expect_continue, head.upgrade, head.body_length) == (True, True, 42)
 
 
 def test_a_bare_request_says_nothing() -> None:
-    assert read_request_head([]) == RequestHead()
+    assert RequestHeads().read([]) == RequestHead()
 
 
 def test_any_other_expectation_is_not_100_continue() -> None:
@@ -82,7 +81,7 @@ def test_any_other_expectation_is_not_100_continue() -> None:
 
 @pytest.mark.parametrize("host", [b"a", b"a.b:80", b"a:", b"[::1]:80", b"10.0.0.1", b"a_b-c~d", b""])
 def test_a_good_host_is_taken_as_it_is(host: bytes) -> None:
-    assert read_request_head([(b"Host", host)]).host == host
+    assert RequestHeads().read([(b"Host", host)]).host == host
 
 
 @pytest.mark.parametrize(
@@ -90,12 +89,12 @@ def test_a_good_host_is_taken_as_it_is(host: bytes) -> None:
 )
 def test_a_malformed_host_is_a_bad_request(host: bytes) -> None:
     with pytest.raises(BadRequest, match="Host"):
-        read_request_head([(b"Host", host)])
+        RequestHeads().read([(b"Host", host)])
 
 
 def test_two_hosts_are_a_bad_request_even_if_equal() -> None:
     with pytest.raises(BadRequest, match="more than one"):
-        read_request_head([HOST, HOST])
+        RequestHeads().read([HOST, HOST])
 
 
 @pytest.mark.parametrize("coding", [b"chunked", b"Chunked", b" chunked "])

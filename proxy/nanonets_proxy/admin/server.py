@@ -6,14 +6,14 @@ own answer. `POST /reload`: the keys are read again now; 503 with the reason whe
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from nanonets_proxy.core.guard import Guard
-from nanonets_proxy.core.headers import read_request_head
+from nanonets_proxy.core.headers import RequestHeads
 from nanonets_proxy.downstream.answers import answer
 from nanonets_proxy.downstream.peers import peer_of
 from nanonets_proxy.errors import ProxyError
@@ -95,11 +95,11 @@ async def _name_server(_: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "nanonets-proxy"
 
 
+_HEADS: Final = RequestHeads()
+
+
 def _check(guard: Guard, request: web.Request) -> None:
     assert request.transport is not None
     peer = peer_of(request.transport)
     guard.check_peer(peer.address, peer.uid)
-    head = read_request_head(request.raw_headers)
-    guard.check_method(request.method, upgrade=head.upgrade, preflight=head.is_preflight)
-    guard.check_host(head.host)
-    guard.check_origin(head.origin, head.sec_fetch_site, head.host)
+    guard.check_call(request.method, _HEADS.read(request.raw_headers))

@@ -126,6 +126,29 @@ class Gate:
         for memory in memories:
             self._add_scope(memory.scope, now).limit.restore(memory, now, away_s)
 
+    def admit(self, ticket: Ticket, now: float) -> Permit | None:
+        """The permit of a ticket that need not wait, as an `enqueue` and a `poll` would give it; None: it has to.
+
+        While there is no one before it and no limit in the way, there is nothing to weigh. Most requests are of
+        this kind, and cost a fraction so.
+        """
+        scope = self._scopes.get(ticket.scope) or self._add_scope(ticket.scope, now)
+        limit = scope.limit
+        if scope.line.waiting or self._turns or len(self._permits) >= self._policy.max_in_flight:
+            return None
+        limit.advance(now)
+        if ticket.deadline_s < now or not limit.allows(now):
+            return None
+        if ticket.state is TicketState.NEW:
+            self._arrivals += 1
+            ticket.arrival = self._arrivals
+        elif ticket.state is not TicketState.RETURNED:
+            raise ValueError(f"a ticket that is {ticket.state.value} cannot be admitted")
+        ticket.state = TicketState.ADMITTED
+        permit = Permit(ticket, now, limit.grant(now))
+        self._permits.add(permit)
+        return permit
+
     def enqueue(self, ticket: Ticket, now: float) -> Refusal | None:
         """Let a ticket wait, or say at once why not. One that was admitted before is never one too many.
 

@@ -9,6 +9,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from nanonets_proxy.core.headers import RequestHead
 from nanonets_proxy.errors import (
     ForbiddenHost,
     ForbiddenOrigin,
@@ -24,6 +25,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # nobody can register a name below these and point it to a loopback address.
 _LOCAL_SUFFIXES = (".localhost", ".internal", ".local", ".svc", ".svc.cluster.local")
 _MAX_REMEMBERED = 1024
+_NOT_HERE = frozenset({"CONNECT", "TRACE"})
 _PORT = re.compile(r":[0-9]{0,5}\Z")
 _LABEL = re.compile(r"[a-z0-9_-]+")
 
@@ -72,12 +74,22 @@ class Guard:
     def check_method(self, method: str, *, upgrade: bool, preflight: bool = False) -> None:
         """Refuses tunnels, TRACE (it would echo the credential), protocol switches, and a browser's question
         whether another origin may call: the answer is no, and for private networks too."""
-        if method in ("CONNECT", "TRACE"):
+        if method in _NOT_HERE:
             raise MethodNotAllowed(f"{method} is not supported.")
         if upgrade:
             raise NotImplementedHere("Upgrade is not supported.")
         if preflight and method == "OPTIONS":
             raise ForbiddenOrigin("Pages of other origins may not call.")
+
+    def check_call(self, method: str, head: RequestHead, authority: str | None = None) -> None:
+        """All that there is to ask of a request itself; `authority`, of an absolute target, stands for its Host."""
+        host = head.host if authority is None else authority.encode()
+        if method in _NOT_HERE or head.upgrade or head.is_preflight:
+            self.check_method(method, upgrade=head.upgrade, preflight=head.is_preflight)
+        if host not in self._passed:
+            self.check_host(host)
+        if head.origin is not None or head.sec_fetch_site is not None:
+            self.check_origin(head.origin, head.sec_fetch_site, host)
 
     def check_host(self, host: bytes) -> None:
         """Host or an absolute target's authority; b"" (an HTTP/1.0 caller) passes. Raises ForbiddenHost."""

@@ -7,6 +7,7 @@ byte for byte: order, case, repetition, empty values, octets beyond ASCII.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from nanonets_proxy.errors import BadRequest, NotImplementedHere
 
@@ -48,7 +49,49 @@ _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]+)(?::[0-9
 _DIGITS = re.compile(rb"[0-9]{1,19}")
 
 
-@dataclass(slots=True)
+# Fields of a request that the proxy looks at; those of NOT_FORWARDED go no further.
+_LOOKED_AT = frozenset(
+    {
+        b"access-control-request-method",
+        b"content-length",
+        b"expect",
+        b"origin",
+        b"prefer",
+        b"priority",
+        b"sec-fetch-site",
+        b"x-request-id",
+    }
+)
+_LOOKED_AT_IN_ANSWERS = HOP_BY_HOP | {b"content-length", b"location", b"x-request-id"}
+# Of a Connection field; these nominate no field.
+_USUAL_OPTIONS = frozenset({b"close", b"keep-alive", b"Keep-Alive", b"Close"})
+
+
+class _Names(dict[bytes, bytes | None]):
+    """Field names that matter, in lower case; None for all others. Remembers spellings: few make up all traffic,
+    and finding one costs less than looking at its letters."""
+
+    _MOST = 1024
+    _LONGEST = 64
+
+    def __init__(self, special: frozenset[bytes], prefix: bytes | None = None) -> None:
+        super().__init__()
+        self._special = special
+        self._prefix = prefix
+
+    def __missing__(self, name: bytes) -> bytes | None:
+        lower = name.lower()
+        is_special = lower in self._special or (self._prefix is not None and lower.startswith(self._prefix))
+        found = lower if is_special else None
+        if len(self) < self._MOST and len(name) <= self._LONGEST:
+            self[name] = found
+        return found
+
+
+_ANSWER_NAMES = _Names(_LOOKED_AT_IN_ANSWERS)
+
+
+@dataclass(init=False)
 class RequestHead:
     """What the proxy wants to know of a caller's header section, and what of it goes on.
 
@@ -56,6 +99,7 @@ class RequestHead:
     already `name: value`, without CR LF.
     """
 
+    # Most heads differ from these in two or three, so only those cost.
     host: bytes = b""
     origin: bytes | None = None
     sec_fetch_site: bytes | None = None
@@ -63,78 +107,86 @@ class RequestHead:
     caller: bytes | None = None
     credentials: bytes | None = None
     is_preflight: bool = False
-    prefer: list[bytes] = field(default_factory=list)
-    priority: list[bytes] = field(default_factory=list)
+    prefer: Sequence[bytes] = ()
+    priority: Sequence[bytes] = ()
     upgrade: bool = False
     expect_continue: bool = False
     body_length: int | None = 0
     lines: list[bytes] = field(default_factory=list)
 
+    def __init__(self) -> None:
+        self.lines = []
 
-def read_request_head(
-    headers: RawHeaders,
-    *,
-    caller_header: bytes = b"",
-    token_header: bytes = b"authorization",
-    not_forwarded: frozenset[bytes] = NOT_FORWARDED,
-) -> RequestHead:
-    """Sorts a caller's fields; `caller_header` (lower case) names the field that names the caller, `token_header`
-    the one that holds its credentials: it is one of `not_forwarded`, which are dropped.
 
-    Raises BadRequest where Host or the framing is missing, repeated or malformed, and
-    NotImplementedHere for a transfer coding other than chunked.
-    """
-    head = RequestHead()
-    lines = head.lines
-    names: list[bytes] = []
-    nominated: set[bytes] = set()
-    hosts: list[bytes] = []
-    codings: list[bytes] = []
-    lengths: list[bytes] = []
-    for name, value in headers:
-        lower = name.lower()
-        if lower == caller_header:
-            head.caller = value
-        if lower in not_forwarded:
-            match lower:
-                case b"host":
-                    hosts.append(value)
-                case b"connection":
-                    nominated |= _options(value)
-                case b"transfer-encoding":
-                    codings.append(value)
-                case b"upgrade":
-                    head.upgrade = True
-                case _ if lower == token_header:
+class RequestHeads:
+    """Sorts callers' fields; `caller_header` (lower case) names the field that names the caller, `token_header` the
+    one that holds its credentials, which is dropped."""
+
+    def __init__(self, *, caller_header: bytes = b"", token_header: bytes = b"authorization") -> None:
+        self._caller_header = caller_header
+        self._token_header = token_header
+        self._not_forwarded = NOT_FORWARDED | {token_header}
+        special = self._not_forwarded | _LOOKED_AT | {caller_header}
+        self._names = _Names(special, _FORWARDING_PREFIX)
+
+    def read(self, headers: RawHeaders) -> RequestHead:
+        """Raises BadRequest where Host or the framing is missing, repeated or malformed, and NotImplementedHere for
+        a transfer coding other than chunked."""
+        head = RequestHead()
+        lines = head.lines
+        names = self._names
+        nominated: set[bytes] = set()
+        hosts: list[bytes] = []
+        codings: list[bytes] = []
+        lengths: list[bytes] = []
+        for name, value in headers:
+            special = names[name]
+            if special is not None:
+                if special == self._caller_header:
+                    head.caller = value
+                if special == self._token_header:
                     head.credentials = value
-            continue
-        if lower.startswith(_FORWARDING_PREFIX):
-            continue
-        match lower:
-            case b"access-control-request-method":
-                head.is_preflight = True
-            case b"content-length":
-                lengths.append(value)
-            case b"expect":
-                head.expect_continue = value.strip().lower() == b"100-continue"
-            case b"origin":
-                head.origin = value
-            case b"prefer":
-                head.prefer.append(value)
-            case b"priority":
-                head.priority.append(value)
-            case b"sec-fetch-site":
-                head.sec_fetch_site = value
-            case b"x-request-id":
-                head.request_id = value
-        names.append(lower)
-        lines.append(b"%b: %b" % (name, value))
-    if nominated:
-        nominated -= _NEVER_NOMINATED
-        head.lines = [line for name, line in zip(names, lines, strict=True) if name not in nominated]
-    head.host = _one_host(hosts)
-    head.body_length = _body_length(lengths, codings)
-    return head
+                match special:
+                    case b"host":
+                        hosts.append(value)
+                    case b"connection":
+                        if value not in _USUAL_OPTIONS:
+                            nominated |= _options(value)
+                    case b"content-length":
+                        lengths.append(value)
+                    case b"x-request-id":
+                        head.request_id = value
+                    case b"transfer-encoding":
+                        codings.append(value)
+                    case b"expect":
+                        head.expect_continue = value.strip().lower() == b"100-continue"
+                    case b"prefer":
+                        head.prefer = (*head.prefer, value)
+                    case b"priority":
+                        head.priority = (*head.priority, value)
+                    case b"origin":
+                        head.origin = value
+                    case b"sec-fetch-site":
+                        head.sec_fetch_site = value
+                    case b"access-control-request-method":
+                        head.is_preflight = True
+                    case b"upgrade":
+                        head.upgrade = True
+                if special in self._not_forwarded or special.startswith(_FORWARDING_PREFIX):
+                    continue
+            lines.append(b"%b: %b" % (name, value))
+        if nominated:
+            head.lines = _without(lines, nominated)
+        head.host = _one_host(hosts)
+        if lengths or codings:
+            head.body_length = _body_length(lengths, codings)
+        return head
+
+
+def _without(lines: list[bytes], nominated: set[bytes]) -> list[bytes]:
+    """The `lines` whose field no Connection field names."""
+    nominated -= _NEVER_NOMINATED
+    return [line for line in lines if line.partition(b":")[0].lower() not in nominated]
 
 
 def _options(value: bytes) -> set[bytes]:
@@ -161,8 +213,6 @@ def _body_length(lengths: list[bytes], codings: list[bytes]) -> int | None:
         if len(codings) > 1 or codings[0].strip().lower() != b"chunked":
             raise NotImplementedHere("Of transfer codings only a single `chunked` is understood.")
         return None
-    if not lengths:
-        return 0
     if len(lengths) > 1 or not _DIGITS.fullmatch(lengths[0]):
         raise BadRequest("Content-Length must be given once, in digits.")
     return int(lengths[0])
@@ -176,18 +226,16 @@ def upstream_head(
     Host leads (RFC 9110 §7.2), Authorization is injected last, so that nothing of the caller's can
     remove or precede it. `via` is the pseudonym for a Via field, or empty for none.
     """
-    lines = [b"%b %b HTTP/1.1" % (method, target), b"Host: " + host, *head.lines]
+    lines = [b"%b %b HTTP/1.1\r\nHost: %b" % (method, target, host), *head.lines]
     if head.body_length is None:
         lines.append(b"Transfer-Encoding: chunked")
     if via:
         lines.append(b"Via: 1.1 " + via)
-    lines.append(b"Authorization: " + authorization)
-    lines.append(b"\r\n")
+    lines.append(b"Authorization: %b\r\n\r\n" % authorization)
     return b"\r\n".join(lines)
 
 
-@dataclass(frozen=True, slots=True)
-class Extras:
+class Extras(NamedTuple):
     """What the proxy adds to a relayed answer: complete `name: value` lines, and Location's rewriting.
 
     A Location that starts with `upstream_origin` is pointed to `own_origin`, the address that the caller used.
@@ -207,34 +255,30 @@ def downstream_head(
     `framing` holds the proxy's own Transfer-Encoding and Connection lines, each with CR LF.
     X-Request-Id is added only where the upstream gave none.
     """
-    has_no_length = status < 200 or status == 204  # RFC 9110 §8.6, even if the upstream sent one
-    lines = [b"HTTP/1.1 %d %b" % (status, reason)]
-    names: list[bytes] = []
+    lines: list[bytes] = []
     nominated: set[bytes] = set()
     request_id = extras.request_id
+    names = _ANSWER_NAMES
     for name, value in headers:
-        lower = name.lower()
-        if lower in HOP_BY_HOP:
-            if lower == b"connection":
-                nominated |= _options(value)
-            continue
-        if has_no_length and lower == b"content-length":
-            continue
-        if lower == b"location":
-            value = _own_location(value, extras)
-        elif lower == b"x-request-id":
-            request_id = None
-        names.append(lower)
+        special = names[name]
+        if special is not None:
+            if special == b"connection":
+                if value not in _USUAL_OPTIONS:
+                    nominated |= _options(value)
+            elif special == b"location":
+                value = _own_location(value, extras)
+            elif special == b"x-request-id":
+                request_id = None
+            elif special == b"content-length" and (status < 200 or status == 204):
+                continue  # RFC 9110 §8.6: no length here, even if the upstream sent one
+            if special in HOP_BY_HOP:
+                continue
         lines.append(b"%b: %b" % (name, value))
     if nominated:
-        nominated -= _NEVER_NOMINATED
-        kept = [line for name, line in zip(names, lines[1:], strict=True) if name not in nominated]
-        lines[1:] = kept
+        lines = _without(lines, nominated)
     if request_id is not None:
         lines.append(b"X-Request-Id: " + request_id)
-    lines.extend(extras.lines)
-    lines.append(framing + b"\r\n")
-    return b"\r\n".join(lines)
+    return b"\r\n".join((b"HTTP/1.1 %d %b" % (status, reason), *lines, *extras.lines, framing + b"\r\n"))
 
 
 def _own_location(value: bytes, extras: Extras) -> bytes:

@@ -5,7 +5,8 @@
 
 import enum
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from nanonets_proxy.core.api_key import ApiKey
 
@@ -93,8 +94,7 @@ class KeyRecord:
     """The moment at which the latest accepted request with it was sent."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Use:
+class Use(NamedTuple):
     """One sending of one request. Ends by `Keyring.settle`."""
 
     record: KeyRecord
@@ -110,7 +110,7 @@ class KeyTries:
     may_try: bool
     may_probe: bool = False
     """It was let through a gap to probe."""
-    refusals: list[tuple[KeyRecord, int]] = field(default_factory=list)
+    refusals: tuple[tuple[KeyRecord, int], ...] = ()
     """What it was refused with, and at which moments."""
 
     def is_fresh(self, record: KeyRecord) -> bool:

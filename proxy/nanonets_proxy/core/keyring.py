@@ -145,6 +145,11 @@ class Keyring:
 
     # --- what a request does ------------------------------------------------------------------
 
+    @property
+    def serves(self) -> bool:
+        """Whether a key is in good standing."""
+        return bool(self._standing)
+
     def hold_until_s(self, tries: KeyTries, now: float) -> float | None:
         """When to ask again, at the latest, for a request that has to be held. None: it may go."""
         if self._standing or not self._holds(now):
@@ -164,6 +169,8 @@ class Keyring:
         if now >= self._tidy_at_s:
             self._tidy(now)
         standing = self._standing
+        if standing and not tries.refusals and standing[0].state is KeyState.ACTIVE:
+            return self._use(standing[0], Purpose.PLAIN)  # nearly always
         fresh = [record for record in standing if tries.is_fresh(record)] if tries.refusals else standing
         if fresh:
             return self._first_of(fresh, tries, now)
@@ -189,7 +196,7 @@ class Keyring:
         """Ends a use; notes a refusal in the `tries` of its request."""
         self._moment += 1
         if tries is not None and verdict is KeyVerdict.REFUSED:
-            tries.refusals.append((use.record, self._moment))
+            tries.refusals = (*tries.refusals, (use.record, self._moment))
         if use.purpose in (Purpose.TRIAL, Purpose.PROBE):
             self._trial_until_s = -math.inf
         if use.record in self._records and verdict is KeyVerdict.ACCEPTED:

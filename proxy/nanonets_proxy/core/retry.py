@@ -45,6 +45,7 @@ class Retries:
 
     def __init__(self, policy: RetryPolicy, chance: Callable[[], float]) -> None:
         self._policy = policy
+        self.are_on = policy.retries > 0
         self._chance = chance
         self._saved = _MAX_SAVED
 

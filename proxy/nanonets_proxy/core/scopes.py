@@ -82,6 +82,8 @@ class ScopeRule:
         match = self._regex.fullmatch(path)
         if match is None:
             return None
+        if "{" not in self.scope:
+            return self.scope[:MAX_SCOPE_CHARS]
         return _PLACEHOLDER.sub(lambda name: match[name[1]], self.scope)[:MAX_SCOPE_CHARS]
 
     def __str__(self) -> str:
@@ -104,8 +106,7 @@ class ScopeTable:
             path = _decode_unreserved(path)
         if path.startswith(self._prefixes):
             for rule in self._rules:
-                scope = rule.match(method, path)
-                if scope is not None:
+                if path.startswith(rule.prefix) and (scope := rule.match(method, path)) is not None:
                     return scope
         return ACCOUNT
 

@@ -7,6 +7,7 @@ import enum
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 DEFAULT_URGENCY = 3  # RFC 9218 §4.1
 
@@ -76,8 +77,7 @@ class Expiry:
     retry_after_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Verdicts:
+class Verdicts(NamedTuple):
     """What a poll decided."""
 
     granted: Sequence[Permit]

@@ -21,23 +21,26 @@ from typing import Final
 import structlog
 
 from nanonets_proxy.core.api_key import ApiKey
-from nanonets_proxy.core.echo import KeyForms
+from nanonets_proxy.core.echo import NO_FORMS, KeyForms
 from nanonets_proxy.core.gate import Outcome
 from nanonets_proxy.core.headers import Extras, RequestHead, upstream_head
 from nanonets_proxy.core.key_records import KeyVerdict, verdict_of
 from nanonets_proxy.core.prefer import wait_s
 from nanonets_proxy.core.priority import urgency
+from nanonets_proxy.core.retry import RETRIED_STATUSES
 from nanonets_proxy.core.retry_after import Hint
-from nanonets_proxy.core.tickets import Permit, Ticket
+from nanonets_proxy.core.tickets import DEFAULT_URGENCY, Permit, Ticket, TicketState
 from nanonets_proxy.downstream.call import Call
 from nanonets_proxy.downstream.passage import HandlerPolicy, Passage, Services
 from nanonets_proxy.downstream.peers import has_hung_up
+from nanonets_proxy.downstream.retrying import Retrying
 from nanonets_proxy.downstream.throttle import read_begun, read_throttle
 from nanonets_proxy.errors import UpstreamError
 from nanonets_proxy.upstream.client import Exchange, UpstreamRequest
 from nanonets_proxy.upstream.reply import ResponseHead
 
 _REFUSED_FROM_STATUS: Final = 400
+_OUTCOMES: Final = {429: Outcome.THROTTLED, 401: Outcome.KEY_REJECTED}  # all others are SERVED
 # A shorter wait is none, and not worth a system call to see whether the caller is still there.
 _NOTICEABLE_WAIT_S: Final = 0.001
 # A request that is held while no key works is let go so long before its deadline: it wants a permit as well.
@@ -54,7 +57,9 @@ class Attempts:
         self._log = structlog.get_logger(**policy.log_fields)
         self._via = policy.via.encode()
         self._scheme = b"https://" if policy.tls else b"http://"
-        self._forms_of: tuple[ApiKey, KeyForms] | None = None
+        self._key_in_use: ApiKey | None = None
+        self._forms = NO_FORMS
+        self._authorization = b""
         self._host = services.origin.authority.encode()
         self._upstream_url = str(services.origin).encode()
         self.draining = False
@@ -62,29 +67,39 @@ class Attempts:
     async def until_relayed(self, passage: Passage) -> None:
         """Returns when the caller has its answer. Raises a ProxyError; ConnectionError where the caller is lost."""
         now_s = self._loop.time()
-        call, head = passage.call, passage.head
-        deadline_s = now_s + self._longest_wait_s(head)
-        ticket = Ticket(call.scope, deadline_s, lane=call.caller, urgency=urgency(head.priority))
-        relayed = False
-        while not relayed:
-            waits_since_s = perf_counter()
-            try:
-                now_s = await self._services.keys.hold(passage.tries, now_s, ticket.deadline_s - _HOLD_MARGIN_S)
-                permit = await self._services.room.admit(ticket, now_s, passage.leave_unread)
-            finally:
-                call.queue_s += perf_counter() - waits_since_s
-            if not call.attempts:
-                self._services.metrics.observe_forecast(ticket.forecast_s, call.queue_s)
+        call, head, services = passage.call, passage.head, self._services
+        deadline_s = now_s + (self._longest_wait_s(head) if head.prefer else self._policy.max_wait_s)
+        ticket = Ticket(
+            call.scope, deadline_s, call.caller, urgency(head.priority) if head.priority else DEFAULT_URGENCY
+        )
+        while True:
+            permit = services.room.admit_at_once(ticket, now_s) if services.keys.serve else None
+            if permit is None:
+                permit = await self._wait(passage, ticket, now_s)
             attempt_began_s = perf_counter()
-            relayed = await self._attempt(passage, permit)
-            await passage.retrying.pause(attempt_began_s)
+            if await self._attempt(passage, permit, attempt_began_s):
+                return
+            if passage.retrying is not None:
+                await passage.retrying.pause(attempt_began_s)
             now_s = self._loop.time()
+
+    async def _wait(self, passage: Passage, ticket: Ticket, now_s: float) -> Permit:
+        """For a key, then for a permit; counted in `queue_s`."""
+        call, services = passage.call, self._services
+        waits_since_s = perf_counter()
+        try:
+            now_s = await services.keys.hold(passage.tries, now_s, ticket.deadline_s - _HOLD_MARGIN_S)
+            return await services.room.admit(ticket, now_s, passage.leave_unread)
+        finally:
+            call.queue_s += perf_counter() - waits_since_s
+            if not call.attempts and ticket.state is TicketState.ADMITTED:
+                services.metrics.observe_forecast(ticket.forecast_s, call.queue_s)
 
     def _longest_wait_s(self, head: RequestHead) -> float:
         wished_s = wait_s(head.prefer)
         return self._policy.max_wait_s if wished_s is None else min(wished_s, self._policy.max_wait_s)
 
-    async def _attempt(self, passage: Passage, permit: Permit) -> bool:
+    async def _attempt(self, passage: Passage, permit: Permit, began_s: float) -> bool:
         """Uses up one permit; False where the request has to wait for another."""
         services, call, transport = self._services, passage.call, passage.request.transport
         outcome, retry_after_s = Outcome.UNUSED, None
@@ -93,7 +108,6 @@ class Attempts:
         try:
             if transport is None or (call.queue_s > _NOTICEABLE_WAIT_S and has_hung_up(transport)):
                 raise ConnectionResetError("the caller has gone")
-            started_s = perf_counter()
             try:
                 exchange = await self._ask(passage, permit.ticket)
             except UpstreamError as error:
@@ -104,10 +118,11 @@ class Attempts:
                 outcome = Outcome.FAILED if call.attempts > attempts_before else Outcome.UNUSED
             if exchange is None:
                 return False
-            call.upstream_s = perf_counter() - started_s
-            if self._goes_again(exchange.head, passage, permit.ticket):
+            call.upstream_s = perf_counter() - began_s
+            status = exchange.head.status
+            if status in RETRIED_STATUSES and self._goes_again(exchange.head, passage, permit.ticket):
                 return False
-            outcome = _outcome_of(exchange.head.status)
+            outcome = _OUTCOMES.get(status, Outcome.SERVED)
             begun, hint = b"", None
             if outcome is Outcome.THROTTLED:
                 throttle = await read_throttle(exchange.connection, exchange.head)
@@ -117,7 +132,7 @@ class Attempts:
                 if passage.can_go_again:
                     return False
             await self._relay(passage, exchange, begun, hint)
-            call.upstream_s = perf_counter() - started_s
+            call.upstream_s = perf_counter() - began_s
             return True
         finally:
             if exchange is not None:
@@ -125,15 +140,18 @@ class Attempts:
             services.room.settle(permit, outcome, retry_after_s)
 
     def _goes_again(self, failed: UpstreamError | ResponseHead, passage: Passage, ticket: Ticket) -> bool:
-        may_take_s = ticket.deadline_s - self._loop.time()
-        return passage.can_go_again and passage.retrying.wants(failed, passage.call.method, may_take_s)
+        services = self._services
+        if not services.retries.are_on or not passage.can_go_again:
+            return False
+        if passage.retrying is None:
+            passage.retrying = Retrying(services.retries, services.metrics.retries.inc)
+        return passage.retrying.wants(failed, passage.call.method, ticket.deadline_s - self._loop.time())
 
     async def _ask(self, passage: Passage, ticket: Ticket) -> Exchange | None:
         """The upstream's answer by whichever key it takes; None where the request has to be held for a key."""
-        services = self._services
+        services, tries = self._services, passage.tries
         while True:
-            may_hold = self._loop.time() < ticket.deadline_s - _HOLD_MARGIN_S
-            use = services.keys.choose(passage.tries, may_hold=may_hold)
+            use = services.keys.choose(tries, ticket.deadline_s - _HOLD_MARGIN_S)
             if use is None:
                 return None
             outgoing = self._outgoing(passage, use.record.key)
@@ -143,7 +161,7 @@ class Attempts:
                 exchange = await services.client.begin(outgoing)
                 verdict = verdict_of(exchange.head.status)
             finally:
-                is_answer = services.keys.settle(use, verdict, passage.tries)
+                is_answer = services.keys.settle(use, verdict, tries)
             if is_answer or not passage.can_go_again:
                 return exchange
             try:
@@ -152,61 +170,67 @@ class Attempts:
                 services.client.finish(exchange)
 
     def _outgoing(self, passage: Passage, key: ApiKey) -> UpstreamRequest:
-        passage.call.key_name = key.name
-        if self._forms_of is None or self._forms_of[0] is not key:
-            self._forms_of = key, KeyForms(key.secrets())
-        passage.response.forms = self._forms_of[1]
-        method, head = passage.request.method, passage.head
+        call, head, response = passage.call, passage.head, passage.response
+        if self._key_in_use is not key:
+            self._key_in_use, self._forms, self._authorization = key, KeyForms(key.secrets()), key.authorization()
+        call.key_name, response.forms = key.name, self._forms
         lines = upstream_head(
-            method.encode(),
+            call.method.encode(),
             passage.target.encode("utf-8", "surrogateescape"),
             head,
             host=self._host,
-            authorization=key.authorization(),
+            authorization=self._authorization,
             via=self._via,
         )
         return UpstreamRequest(
-            method, lines, passage.body, head.expect_continue, on_interim=passage.response.send_interim
+            call.method, lines, passage.body, head.expect_continue, on_interim=response.send_interim
         )
 
     async def _relay(self, passage: Passage, exchange: Exchange, begun: bytes, hint: Hint | None) -> None:
-        call, head, request = passage.call, exchange.head, passage.request
-        call.status = head.status
-        lines = []
-        if self._policy.server_timing:
-            timing = b"Server-Timing: queue;dur=%.1f, upstream;dur=%.1f"
-            lines.append(
-                timing % (call.queue_s * 1000, (call.upstream_s or 0.0) * 1000) + passage.retrying.timing()
-            )
-        if self._via:
-            lines.append(b"Via: 1.1 " + self._via)
-        if hint is not None and hint.retry_after_s is not None and not _has(head, b"retry-after"):
-            lines.append(b"Retry-After: %d" % max(1, math.ceil(hint.retry_after_s)))
-        wished_s = wait_s(passage.head.prefer)
-        if wished_s is not None and wished_s <= self._policy.max_wait_s:
-            lines.append(b"Preference-Applied: wait=%d" % wished_s)
+        call, head, request, response = passage.call, passage.head, passage.request, passage.response
+        answer = exchange.head
+        call.status = answer.status
         extras = Extras(
-            lines=lines,
+            lines=self._added_lines(passage, answer, hint),
             request_id=call.ensure_request_id().encode(),
             upstream_origin=self._upstream_url,
-            own_origin=self._scheme + passage.head.host if passage.head.host else b"",
+            own_origin=self._scheme + head.host if head.host else b"",
         )
-        # A caller whose upload was refused, or who was told no 100, may leave out the rest: its next request
-        # could not be found.
-        waits_for_continue = passage.head.expect_continue and not request.content.total_bytes
-        upload_is_over = request.content.is_eof() or not (waits_for_continue or head.status >= _REFUSED_FROM_STATUS)
+        upload_is_over = passage.body is None or request.content.is_eof()
+        if not upload_is_over:
+            # A caller whose upload was refused, or who was told no 100, may leave out the rest: its next request
+            # could not be found.
+            waits_for_continue = head.expect_continue and not request.content.total_bytes
+            upload_is_over = not (waits_for_continue or answer.status >= _REFUSED_FROM_STATUS)
         try:
-            await passage.response.send(
-                exchange.connection,
-                head,
-                extras,
-                begun=begun,
-                may_stay=upload_is_over and not self.draining,
+            is_whole = response.begin(
+                exchange.connection, answer, extras, begun=begun, may_stay=upload_is_over and not self.draining
             )
+            if not is_whole:
+                await response.follow(exchange.connection)
         finally:
-            if passage.response.echoed:
+            if response.echoed:
                 self._services.metrics.key_echoes.inc()
-                self._log.error("key_echoed", status=head.status, key=call.key_name, request_id=call.request_id)
+                self._log.error("key_echoed", status=answer.status, key=call.key_name, request_id=call.request_id)
+
+    def _added_lines(self, passage: Passage, answer: ResponseHead, hint: Hint | None) -> list[bytes]:
+        call = passage.call
+        lines = []
+        if self._policy.server_timing:
+            timing = b"Server-Timing: queue;dur=%.1f, upstream;dur=%.1f" % (
+                call.queue_s * 1000,
+                (call.upstream_s or 0.0) * 1000,
+            )
+            lines.append(timing if passage.retrying is None else timing + passage.retrying.timing())
+        if self._via:
+            lines.append(b"Via: 1.1 " + self._via)
+        if hint is not None and hint.retry_after_s is not None and not _has(answer, b"retry-after"):
+            lines.append(b"Retry-After: %d" % max(1, math.ceil(hint.retry_after_s)))
+        if passage.head.prefer:
+            wished_s = wait_s(passage.head.prefer)
+            if wished_s is not None and wished_s <= self._policy.max_wait_s:
+                lines.append(b"Preference-Applied: wait=%d" % wished_s)
+        return lines
 
     def _note_throttle(self, call: Call, hint: Hint) -> None:
         self._services.metrics.throttled.inc()
@@ -217,16 +241,6 @@ class Attempts:
             hints_disagree=hint.sources_disagree,
             request_id=call.ensure_request_id(),
         )
-
-
-def _outcome_of(status: int) -> Outcome:
-    match status:
-        case 429:
-            return Outcome.THROTTLED
-        case 401:
-            return Outcome.KEY_REJECTED
-        case _:
-            return Outcome.SERVED
 
 
 def _has(head: ResponseHead, name: bytes) -> bool:

@@ -2,13 +2,14 @@
 
 import random
 import re
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Final
 
 from aiohttp import web
 
 from nanonets_proxy.core.target import loggable
-from nanonets_proxy.telemetry.metrics import Metrics
+from nanonets_proxy.telemetry.metrics import RequestTally
 
 _GOOD_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _MAX_CALLER_CHARS: Final = 128
@@ -64,10 +65,11 @@ class Call:
             self.request_id = f"{random.getrandbits(64):016x}"
         return self.request_id
 
-    def finish(self, log: Any, metrics: Metrics) -> None:
+    def finish(self, log: Callable[[dict[str, Any]], None], requests: RequestTally) -> None:
         """One log event and the counts."""
-        metrics.observe(self.method, self.status, self.queue_s, self.upstream_s)
+        requests.observe(self.method, self.status, self.queue_s, self.upstream_s)
         event: dict[str, Any] = {
+            "event": "request",
             "method": self.method,
             "path": loggable(self.target),
             "status": self.status,
@@ -86,4 +88,4 @@ class Call:
             event["code"] = self.code
         if self.error is not None:
             event["error"] = self.error
-        log.info("request", **event)
+        log(event)

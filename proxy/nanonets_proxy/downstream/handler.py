@@ -5,7 +5,7 @@ import asyncio
 import structlog
 from aiohttp import HttpVersion10, HttpVersion11, web
 
-from nanonets_proxy.core.headers import NOT_FORWARDED, read_request_head
+from nanonets_proxy.core.headers import RequestHeads
 from nanonets_proxy.core.target import origin_form
 from nanonets_proxy.downstream.answers import answer
 from nanonets_proxy.downstream.attempts import Attempts
@@ -15,8 +15,8 @@ from nanonets_proxy.downstream.keys import tries_for
 from nanonets_proxy.downstream.passage import HandlerPolicy, Passage, Services
 from nanonets_proxy.downstream.peers import Peer
 from nanonets_proxy.downstream.relay import RelayedResponse
-from nanonets_proxy.downstream.retrying import Retrying
 from nanonets_proxy.errors import InternalError, ProxyError, VersionNotSupported
+from nanonets_proxy.telemetry.log import whole_events
 from nanonets_proxy.upstream.body import RequestBody
 
 
@@ -27,9 +27,11 @@ class Handler:
         self._policy = policy
         self._services = services
         self._log = structlog.get_logger(**policy.log_fields)
-        self._caller_header = policy.caller_header.lower().encode()
-        self._token_header = policy.credentials_header.lower().encode()
-        self._not_forwarded = NOT_FORWARDED | {self._token_header}
+        self._log_request = whole_events(**policy.log_fields)
+        self._heads = RequestHeads(
+            caller_header=policy.caller_header.lower().encode(),
+            token_header=policy.credentials_header.lower().encode(),
+        )
         self._authorities = services.origin.authorities
         self._attempts = Attempts(policy, services, loop)
 
@@ -65,14 +67,14 @@ class Handler:
             return response
         finally:
             call.sent_bytes += response.sent_bytes
-            call.finish(self._log, self._services.metrics)
+            call.finish(self._log_request, self._services.metrics.requests)
 
     def refuse_malformed(self, request: web.BaseRequest, peer: Peer, error: ProxyError) -> web.StreamResponse:
         """For what the server's parser would not take: answered, logged and counted like any other refusal."""
         call = Call(request, peer.name)
         nothing_sent = RelayedResponse(request, idle_timeout_s=self._policy.idle_timeout_s)
         response = self._refuse(error, request, call, nothing_sent)
-        call.finish(self._log, self._services.metrics)
+        call.finish(self._log_request, self._services.metrics.requests)
         return response
 
     def _refuse(
@@ -96,26 +98,22 @@ class Handler:
             await response.drain()  # who pipelines without reading must not have its answers pile up here
         if request.version not in (HttpVersion11, HttpVersion10):
             raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
-        head = read_request_head(
-            request.raw_headers,
-            caller_header=self._caller_header,
-            token_header=self._token_header,
-            not_forwarded=self._not_forwarded,
-        )
-        call.identify(head.request_id, head.caller)
-        services.guard.check_method(request.method, upgrade=head.upgrade, preflight=head.is_preflight)
-        target, authority = origin_form(request.method, request.raw_path, self._authorities)
-        host = head.host if authority is None else authority.encode()
-        services.guard.check_host(host)
-        services.guard.check_origin(head.origin, head.sec_fetch_site, host)
+        head = self._heads.read(request.raw_headers)
+        if head.request_id is not None or head.caller is not None:
+            call.identify(head.request_id, head.caller)
+        target, authority = call.target, None
+        if not target.startswith("/"):
+            services.guard.check_method(call.method, upgrade=head.upgrade, preflight=head.is_preflight)
+            target, authority = origin_form(call.method, target, self._authorities)
+        services.guard.check_call(call.method, head, authority)
         if services.door is not None:
             call.caller = services.door.identify(peer, head.credentials) or call.caller
-            services.door.check(call.caller, request.method, target, request.raw_headers)
-        call.scope = services.scopes.classify(request.method, target)
+            services.door.check(call.caller, call.method, target, request.raw_headers)
+        call.scope = services.scopes.classify(call.method, target)
 
-        services.retries.note_request()
-        retrying = Retrying(services.retries, services.metrics.retries.inc)
-        passage = Passage(request, call, response, head, target, retrying)
+        if services.retries.are_on:
+            services.retries.note_request()
+        passage = Passage(request, call, response, head, target)
         if head.body_length == 0:
             await self._attempts.until_relayed(passage)
             return

@@ -7,9 +7,14 @@ from nanonets_proxy.upstream.body import RequestBody
 
 
 class Keys(Protocol):
+    @property
+    def serve(self) -> bool:
+        """Whether a key is in good standing, so that there is nothing to hold a request for."""
+
     async def hold(self, tries: KeyTries, now_s: float, deadline_s: float) -> float: ...
 
-    def choose(self, tries: KeyTries, *, may_hold: bool) -> Use | None: ...
+    def choose(self, tries: KeyTries, deadline_s: float) -> Use | None:
+        """None, which is told before `deadline_s` only: hold it first."""
 
     def settle(self, use: Use, verdict: KeyVerdict, tries: KeyTries) -> bool: ...
 

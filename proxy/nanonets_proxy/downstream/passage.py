@@ -13,7 +13,7 @@ from nanonets_proxy.core.retry import Retries
 from nanonets_proxy.core.scopes import ScopeTable
 from nanonets_proxy.downstream.call import Call
 from nanonets_proxy.downstream.door import Door
-from nanonets_proxy.downstream.keys import Keys, tries_for
+from nanonets_proxy.downstream.keys import Keys
 from nanonets_proxy.downstream.relay import RelayedResponse
 from nanonets_proxy.downstream.retrying import Retrying
 from nanonets_proxy.downstream.waiting import WaitingRoom
@@ -65,11 +65,12 @@ class Passage:
     response: RelayedResponse
     head: RequestHead
     target: str
-    retrying: Retrying
     body: RequestBody | None = None
-    tries: KeyTries = field(default_factory=lambda: tries_for(None))
+    tries: KeyTries = field(default_factory=lambda: KeyTries(may_try=True))
     leave_unread: Callable[[], None] | None = None
     """Called when the request has to wait."""
+    retrying: Retrying | None = None
+    """Of one that has failed before."""
 
     @property
     def can_go_again(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
-from nanonets_proxy.core.echo import NO_FORMS, EchoFilter, KeyForms, must_look
+from nanonets_proxy.core.echo import NO_FORMS, EchoFilter, must_look
 from nanonets_proxy.core.headers import Extras, downstream_head, trailer_section
 from nanonets_proxy.downstream.peers import reset
 from nanonets_proxy.upstream.connection import UpstreamConnection
@@ -31,6 +31,8 @@ class RelayedResponse(web.StreamResponse):
         self._request = request
         self._idle_timeout_s = idle_timeout_s
         self._stays_open = False
+        self._chunked = False
+        self._echo: EchoFilter | None = None
         self.began = False
         self.echoed = False
         self.forms = NO_FORMS
@@ -46,51 +48,49 @@ class RelayedResponse(web.StreamResponse):
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Everything was sent by `send`."""
+        """Everything was sent by `begin` and `follow`."""
 
-    async def send(
-        self,
-        connection: UpstreamConnection,
-        head: ResponseHead,
-        extras: Extras,
-        *,
-        begun: bytes,
-        may_stay: bool,
-    ) -> None:
-        """Relays to the end. `begun` is what was read of the body before; `may_stay` False closes behind it.
-        The key is blanked in head, trailers and an error's body; `echoed` tells whether it was there.
+    def begin(
+        self, connection: UpstreamConnection, head: ResponseHead, extras: Extras, *, begun: bytes, may_stay: bool
+    ) -> bool:
+        """Relays the head and what is here of the body; True if that was all, else `follow` has to be awaited.
+
+        `begun` is what was read of the body before; `may_stay` False closes behind it. The key is blanked in head,
+        trailers and an error's body; `echoed` tells whether it was there. Raises ConnectionError where the caller
+        is lost.
+        """
+        framing, self._chunked = self._framing(head, may_stay=may_stay)
+        built = downstream_head(head.status, head.reason, head.headers, extras=extras, framing=framing)
+        lines = self.forms.blank(built)
+        if lines is not built:
+            self.echoed = True
+        if must_look(head.status, head.headers):
+            self._echo = EchoFilter(self.forms)
+        is_whole = connection.is_whole
+        data = begun + connection.take()
+        if self._echo is not None:
+            data = self._echo.feed(data)
+        self.began = True
+        if is_whole:
+            self._write(lines + self._framed(data) + self._end(connection))
+        else:
+            self._write(lines + self._framed(data))
+        return is_whole
+
+    async def follow(self, connection: UpstreamConnection) -> None:
+        """Relays the rest of a body to its end.
 
         Raises an UpstreamError where the answer breaks off, ConnectionError where the caller is lost or takes
         nothing any more; `abort` has to follow on either.
         """
-        request = self._request
-        framing, chunked = self._framing(head, may_stay=may_stay)
-        built = downstream_head(head.status, head.reason, head.headers, extras=extras, framing=framing)
-        forms = self.forms
-        lines = forms.blank(built)
-        self.echoed = self.echoed or lines is not built
-        echo = EchoFilter(forms) if must_look(head.status, head.headers) else None
-        data = begun + connection.take()
-        self.began = True
-        if connection.is_whole:
-            if echo is not None:
-                data = echo.feed(data) + echo.end()
-                self.echoed = self.echoed or echo.found
-            self._write(lines + self._framed(data, chunked) + self._end(connection, chunked, forms))
-            return
-        if echo is not None:
-            data = echo.feed(data)
-        self._write(lines + self._framed(data, chunked))
+        protocol = self._request.protocol
         while data := await connection.read():
-            if echo is not None:
-                data = echo.feed(data)
-            self._write(self._framed(data, chunked))
-            if request.protocol.writing_paused:
+            if self._echo is not None:
+                data = self._echo.feed(data)
+            self._write(self._framed(data))
+            if protocol.writing_paused:
                 await self.drain()
-        if echo is not None:
-            self._write(self._framed(echo.end(), chunked))
-            self.echoed = self.echoed or echo.found
-        self._write(self._end(connection, chunked, forms))
+        self._write(self._end(connection))
 
     def send_interim(self, head: ResponseHead) -> None:
         """A 1xx on its way (RFC 9110 §15.2); an HTTP/1.0 caller would take it for the answer."""
@@ -127,12 +127,17 @@ class RelayedResponse(web.StreamResponse):
             lines += b"Connection: keep-alive\r\n"
         return lines, chunked
 
-    def _framed(self, data: bytes, chunked: bool) -> bytes:
+    def _framed(self, data: bytes) -> bytes:
         self.sent_bytes += len(data)
-        return b"%x\r\n%b\r\n" % (len(data), data) if chunked and data else data
+        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data
 
-    def _end(self, connection: UpstreamConnection, chunked: bool, forms: KeyForms) -> bytes:
-        return forms.blank(trailer_section(connection.trailers)) if chunked else b""
+    def _end(self, connection: UpstreamConnection) -> bytes:
+        """What the filter held back, and what ends a chunked body."""
+        end = b""
+        if self._echo is not None:
+            end = self._framed(self._echo.end())
+            self.echoed = self.echoed or self._echo.found
+        return end + self.forms.blank(trailer_section(connection.trailers)) if self._chunked else end
 
     def _write(self, data: bytes) -> None:
         transport = self._request.transport

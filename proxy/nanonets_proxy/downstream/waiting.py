@@ -1,6 +1,6 @@
 """The gate's shell: one future a waiting ticket, one timer, and nothing decided here.
 
-A ticket is admitted at once where the gate allows, without a future. A task that is cancelled withdraws
+A ticket that need not wait is admitted without a future (`admit_at_once`). A task that is cancelled withdraws
 its ticket; if the grant was faster, it hands the permit back. A grant for a future that is already
 cancelled is handed back at once.
 """
@@ -30,6 +30,10 @@ class WaitingRoom:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s: float | None = None
         self._closed = False
+
+    def admit_at_once(self, ticket: Ticket, now_s: float) -> Permit | None:
+        """The permit of one that need not wait; None: `admit` has to be awaited. `now_s` as there."""
+        return None if self._closed else self._gate.admit(ticket, now_s)
 
     async def admit(self, ticket: Ticket, now_s: float, on_wait: Callable[[], None] | None = None) -> Permit:
         """The permit, as soon as the gate grants it; `on_wait` is called if that is not at once.
@@ -68,7 +72,8 @@ class WaitingRoom:
         """Ends a permit; whoever can go because of that, goes."""
         now_s = self._loop.time()
         self._gate.settle(permit, outcome, now_s, retry_after_s)
-        self._poll(now_s)
+        if self._gate.waiting:
+            self._poll(now_s)
 
     def close(self) -> None:
         """Sends all who wait away, and whoever comes from now on. Permits that are out stay good."""

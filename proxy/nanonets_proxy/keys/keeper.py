@@ -95,9 +95,15 @@ class KeyKeeper:
             now_s = self._loop.time()
         return now_s
 
-    def choose(self, tries: KeyTries, *, may_hold: bool) -> Use | None:
-        """The key to go with; None: `hold` first."""
-        return self._ring.choose(tries, self._loop.time(), may_hold=may_hold and not self._closed)
+    @property
+    def serve(self) -> bool:
+        """Whether a key is in good standing, so that `hold` would not."""
+        return self._ring.serves
+
+    def choose(self, tries: KeyTries, deadline_s: float) -> Use | None:
+        """The key to go with; None, which is told before `deadline_s` only: `hold` first."""
+        now_s = self._loop.time()
+        return self._ring.choose(tries, now_s, may_hold=now_s < deadline_s and not self._closed)
 
     def settle(self, use: Use, verdict: KeyVerdict, tries: KeyTries) -> bool:
         """Ends a use. Whether its answer goes to the caller; otherwise the request goes again."""

@@ -1,6 +1,9 @@
 """What Prometheus sees. Labels are bounded: no path, no caller, no scope is one."""
 
+from bisect import bisect_left
+from collections import Counter as Counts
 from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 from typing import Final
 
 from prometheus_client import (
@@ -13,8 +16,9 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from nanonets_proxy import __version__
 
@@ -49,25 +53,8 @@ class Metrics:
     def __init__(self, read_gauges: Gauges) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_GaugeCollector(read_gauges))
-        self._requests = Counter(
-            "nanonets_proxy_requests",
-            "Requests answered, by the method and the class of the status that the caller saw; "
-            "`gone` where the caller hung up first.",
-            ["method", "status"],
-            registry=self.registry,
-        )
-        self._queue_s = Histogram(
-            "nanonets_proxy_queue_seconds",
-            "Time that a request waited for its permits.",
-            buckets=_BUCKETS_S,
-            registry=self.registry,
-        )
-        self._upstream_s = Histogram(
-            "nanonets_proxy_upstream_seconds",
-            "Time from a permit to the end of the upstream's answer.",
-            buckets=_BUCKETS_S,
-            registry=self.registry,
-        )
+        self.requests = RequestTally()
+        self.registry.register(self.requests)
         self.throttled = Counter(
             "nanonets_proxy_upstream_throttled",
             "Answers with status 429 that the upstream gave.",
@@ -89,26 +76,67 @@ class Metrics:
             buckets=_RATIO_BUCKETS,
             registry=self.registry,
         )
-        self._children: dict[tuple[str, int], Counter] = {}
 
     def observe_forecast(self, forecast_s: float, wait_s: float) -> None:
         """Compares a forecast with what came of it; `forecast_s` is nan where there was none."""
         if forecast_s >= _LEAST_FORECAST_S:
             self._forecast_ratio.observe(wait_s / forecast_s)
 
+
+class RequestTally(Collector):
+    """Counts every request. The library's counters take a lock and several calls for each; its families take
+    figures that were counted elsewhere, so that only the scrape has to pay for them."""
+
+    def __init__(self) -> None:
+        self._requests: Counts[tuple[str, int]] = Counts()
+        self._queue_s = _Histogram("nanonets_proxy_queue_seconds", "Time that a request waited for its permits.")
+        self._upstream_s = _Histogram(
+            "nanonets_proxy_upstream_seconds", "Time from a permit to the end of the upstream's answer."
+        )
+
     def observe(self, method: str, status: int, queue_s: float, upstream_s: float | None) -> None:
         """Counts a request; `status` 0 where the caller hung up, `upstream_s` None where none was asked."""
-        key = (method, status)
-        child = self._children.get(key)
-        if child is None:
-            label = method if method in _METHODS else "other"
-            child = self._requests.labels(label, f"{status // 100}xx" if status else "gone")
-            if method in _METHODS:
-                self._children[key] = child
-        child.inc()
+        self._requests[method if method in _METHODS else "other", status] += 1
         self._queue_s.observe(queue_s)
         if upstream_s is not None:
             self._upstream_s.observe(upstream_s)
+
+    def collect(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "nanonets_proxy_requests",
+            "Requests answered, by the method and the class of the status that the caller saw; "
+            "`gone` where the caller hung up first.",
+            labels=["method", "status"],
+        )
+        by_class: Counts[tuple[str, str]] = Counts()
+        for (method, status), count in self._requests.items():
+            by_class[method, f"{status // 100}xx" if status else "gone"] += count
+        for labels, count in by_class.items():
+            requests.add_metric(labels, count)
+        yield requests
+        yield self._queue_s.family()
+        yield self._upstream_s.family()
+
+
+class _Histogram:
+    """Durations in seconds, by `_BUCKETS_S`."""
+
+    __slots__ = ("_counts", "_documentation", "_name", "_sum_s")
+
+    def __init__(self, name: str, documentation: str) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._counts = [0] * (len(_BUCKETS_S) + 1)
+        self._sum_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self._counts[bisect_left(_BUCKETS_S, seconds)] += 1
+        self._sum_s += seconds
+
+    def family(self) -> HistogramMetricFamily:
+        bounds = [*map(floatToGoString, _BUCKETS_S), "+Inf"]
+        buckets = list(zip(bounds, accumulate(self._counts), strict=True))
+        return HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum_s)
 
 
 class _GaugeCollector(Collector):
