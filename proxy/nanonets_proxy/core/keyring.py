@@ -145,11 +145,6 @@ class Keyring:
 
     # --- what a request does ------------------------------------------------------------------
 
-    @property
-    def serves(self) -> bool:
-        """Whether a key is in good standing."""
-        return bool(self._standing)
-
     def hold_until_s(self, tries: KeyTries, now: float) -> float | None:
         """When to ask again, at the latest, for a request that has to be held. None: it may go."""
         if self._standing or not self._holds(now):

@@ -72,16 +72,13 @@ class Attempts:
         ticket = Ticket(
             call.scope, deadline_s, call.caller, urgency(head.priority) if head.priority else DEFAULT_URGENCY
         )
-        while True:
-            permit = services.room.admit_at_once(ticket, now_s) if services.keys.serve else None
-            if permit is None:
-                permit = await self._wait(passage, ticket, now_s)
-            attempt_began_s = perf_counter()
-            if await self._attempt(passage, permit, attempt_began_s):
-                return
+        permit = services.room.admit_at_once(ticket, now_s) or await self._wait(passage, ticket, now_s)
+        attempt_began_s = perf_counter()
+        while not await self._attempt(passage, permit, attempt_began_s):
             if passage.retrying is not None:
                 await passage.retrying.pause(attempt_began_s)
-            now_s = self._loop.time()
+            permit = await self._wait(passage, ticket, self._loop.time())
+            attempt_began_s = perf_counter()
 
     async def _wait(self, passage: Passage, ticket: Ticket, now_s: float) -> Permit:
         """For a key, then for a permit; counted in `queue_s`."""
@@ -192,7 +189,7 @@ class Attempts:
         call.status = answer.status
         extras = Extras(
             lines=self._added_lines(passage, answer, hint),
-            request_id=call.ensure_request_id().encode(),
+            request_id=call.request_id.encode(),
             upstream_origin=self._upstream_url,
             own_origin=self._scheme + head.host if head.host else b"",
         )

@@ -1,6 +1,7 @@
 """A request's way in and its end: guard, identify, hand on to the attempts; refuse, log, count."""
 
 import asyncio
+from typing import Final
 
 import structlog
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -18,6 +19,8 @@ from nanonets_proxy.downstream.relay import RelayedResponse
 from nanonets_proxy.errors import InternalError, ProxyError, VersionNotSupported
 from nanonets_proxy.telemetry.log import whole_events
 from nanonets_proxy.upstream.body import RequestBody
+
+_SPOKEN: Final = (HttpVersion11, HttpVersion10)
 
 
 class Handler:
@@ -48,7 +51,13 @@ class Handler:
         call = Call(request, peer.name)
         response = RelayedResponse(request, idle_timeout_s=self._policy.idle_timeout_s)
         try:
-            await self._handle(request, peer, call, response)
+            if request.protocol.writing_paused:
+                await response.drain()  # who pipelines without reading must not have its answers pile up here
+            passage = self._enter(request, peer, call, response)
+            if passage.head.body_length == 0:
+                await self._attempts.until_relayed(passage)
+            else:
+                await self._relay_with_body(passage)
         except ProxyError as error:
             return self._refuse(error, request, call, response)
         except asyncio.CancelledError:
@@ -91,16 +100,14 @@ class Handler:
         call.sent_bytes = 0 if request.method == "HEAD" else len(own.sent)
         return own
 
-    async def _handle(self, request: web.BaseRequest, peer: Peer, call: Call, response: RelayedResponse) -> None:
+    def _enter(self, request: web.BaseRequest, peer: Peer, call: Call, response: RelayedResponse) -> Passage:
+        """Lets a request in. Raises the ProxyError that keeps it out."""
         services = self._services
         services.guard.check_peer(peer.address, peer.uid)
-        if request.protocol.writing_paused:
-            await response.drain()  # who pipelines without reading must not have its answers pile up here
-        if request.version not in (HttpVersion11, HttpVersion10):
+        if request.version not in _SPOKEN:
             raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         head = self._heads.read(request.raw_headers)
-        if head.request_id is not None or head.caller is not None:
-            call.identify(head.request_id, head.caller)
+        call.identify(head.request_id, head.caller)
         target, authority = call.target, None
         if not target.startswith("/"):
             services.guard.check_method(call.method, upgrade=head.upgrade, preflight=head.is_preflight)
@@ -110,23 +117,22 @@ class Handler:
             call.caller = services.door.identify(peer, head.credentials) or call.caller
             services.door.check(call.caller, call.method, target, request.raw_headers)
         call.scope = services.scopes.classify(call.method, target)
-
         if services.retries.are_on:
             services.retries.note_request()
-        passage = Passage(request, call, response, head, target)
-        if head.body_length == 0:
-            await self._attempts.until_relayed(passage)
-            return
+        return Passage(request, call, response, head, target)
+
+    async def _relay_with_body(self, passage: Passage) -> None:
+        request, head, policy = passage.request, passage.head, self._policy
         source = CallerBody(
             request,
             expect_continue=head.expect_continue and request.version >= HttpVersion11,
-            idle_timeout_s=self._policy.idle_timeout_s,
-            timeout_s=self._policy.body_timeout_s,
+            idle_timeout_s=policy.idle_timeout_s,
+            timeout_s=policy.body_timeout_s,
         )
-        with RequestBody(source, head.body_length, services.store) as body:
+        with RequestBody(source, head.body_length, self._services.store) as body:
             passage.body, passage.tries = body, tries_for(body)
             passage.leave_unread = source.leave_unread
             try:
                 await self._attempts.until_relayed(passage)
             finally:
-                call.received_bytes = body.received_bytes
+                passage.call.received_bytes = body.received_bytes

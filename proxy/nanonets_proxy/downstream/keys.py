@@ -7,10 +7,6 @@ from nanonets_proxy.upstream.body import RequestBody
 
 
 class Keys(Protocol):
-    @property
-    def serve(self) -> bool:
-        """Whether a key is in good standing, so that there is nothing to hold a request for."""
-
     async def hold(self, tries: KeyTries, now_s: float, deadline_s: float) -> float: ...
 
     def choose(self, tries: KeyTries, deadline_s: float) -> Use | None:

@@ -95,11 +95,6 @@ class KeyKeeper:
             now_s = self._loop.time()
         return now_s
 
-    @property
-    def serve(self) -> bool:
-        """Whether a key is in good standing, so that `hold` would not."""
-        return self._ring.serves
-
     def choose(self, tries: KeyTries, deadline_s: float) -> Use | None:
         """The key to go with; None, which is told before `deadline_s` only: `hold` first."""
         now_s = self._loop.time()

@@ -28,7 +28,7 @@ def configure(log_format: str, level: str, stream: BinaryIO, redactor: Redactor)
     if console:
         render = [_escape, structlog.dev.ConsoleRenderer(colors=stream.isatty()), _encode_text]
     else:
-        render = [structlog.processors.format_exc_info, _render_json]
+        render = [_render_json]
     structlog.configure(
         processors=[_Header(), *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -49,7 +49,7 @@ def whole_events(**context: str) -> Callable[[EventDict], None]:
     processors, write = config["processors"], config["logger_factory"]().info
 
     def emit(event: EventDict) -> None:
-        line: Any = {**context, **event}
+        line: Any = {**context, **event} if context else event
         for process in processors:
             line = process(None, "info", line)
         write(line)
@@ -70,12 +70,17 @@ class _Header:
         if second != known:
             text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
             self._latest = second, text
-        level = "error" if method == "exception" else method
-        first = {"timestamp": f"{text}.{microseconds % 1_000_000:06d}Z", "level": level}
-        return {**first, "event": event.pop("event"), **event}
+        return {
+            "timestamp": f"{text}.{microseconds % 1_000_000:06d}Z",
+            "level": "error" if method == "exception" else method,
+            "event": event.pop("event"),
+            **event,
+        }
 
 
-def _render_json(_logger: Any, _method: str, event: EventDict) -> bytes:
+def _render_json(logger: Any, method: str, event: EventDict) -> bytes:
+    if "exc_info" in event:
+        event = structlog.processors.format_exc_info(logger, method, event)
     try:
         line = orjson.dumps(event)
     except TypeError:  # not to be had in JSON, or text that is none
@@ -101,12 +106,9 @@ class _LineLogger:
     """What structlog calls with the rendered line; every level is the same to it."""
 
     def __init__(self, writer: LineWriter) -> None:
-        self._writer = writer
-
-    def msg(self, line: bytes) -> None:
-        self._writer.write(line)
-
-    debug = info = warning = error = critical = exception = msg
+        self.msg = self.debug = self.info = self.warning = self.error = self.critical = self.exception = (
+            writer.write
+        )
 
 
 class _Bridge(logging.Handler):

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections import Counter as Counts
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final
 
@@ -89,17 +90,19 @@ class RequestTally(Collector):
 
     def __init__(self) -> None:
         self._requests: Counts[tuple[str, int]] = Counts()
-        self._queue_s = _Histogram("nanonets_proxy_queue_seconds", "Time that a request waited for its permits.")
-        self._upstream_s = _Histogram(
-            "nanonets_proxy_upstream_seconds", "Time from a permit to the end of the upstream's answer."
-        )
+        self._queue = _Durations()
+        self._upstream = _Durations()
 
     def observe(self, method: str, status: int, queue_s: float, upstream_s: float | None) -> None:
         """Counts a request; `status` 0 where the caller hung up, `upstream_s` None where none was asked."""
         self._requests[method if method in _METHODS else "other", status] += 1
-        self._queue_s.observe(queue_s)
+        queue = self._queue
+        queue.counts[bisect_left(_BUCKETS_S, queue_s)] += 1
+        queue.sum_s += queue_s
         if upstream_s is not None:
-            self._upstream_s.observe(upstream_s)
+            upstream = self._upstream
+            upstream.counts[bisect_left(_BUCKETS_S, upstream_s)] += 1
+            upstream.sum_s += upstream_s
 
     def collect(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
@@ -114,29 +117,23 @@ class RequestTally(Collector):
         for labels, count in by_class.items():
             requests.add_metric(labels, count)
         yield requests
-        yield self._queue_s.family()
-        yield self._upstream_s.family()
+        yield self._queue.family("nanonets_proxy_queue_seconds", "Time that a request waited for its permits.")
+        yield self._upstream.family(
+            "nanonets_proxy_upstream_seconds", "Time from a permit to the end of the upstream's answer."
+        )
 
 
-class _Histogram:
-    """Durations in seconds, by `_BUCKETS_S`."""
+@dataclass(slots=True)
+class _Durations:
+    """How many fell into which of `_BUCKETS_S`, the last beyond them all; and their sum in seconds."""
 
-    __slots__ = ("_counts", "_documentation", "_name", "_sum_s")
+    counts: list[int] = field(default_factory=lambda: [0] * (len(_BUCKETS_S) + 1))
+    sum_s: float = 0.0
 
-    def __init__(self, name: str, documentation: str) -> None:
-        self._name = name
-        self._documentation = documentation
-        self._counts = [0] * (len(_BUCKETS_S) + 1)
-        self._sum_s = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self._counts[bisect_left(_BUCKETS_S, seconds)] += 1
-        self._sum_s += seconds
-
-    def family(self) -> HistogramMetricFamily:
+    def family(self, name: str, documentation: str) -> HistogramMetricFamily:
         bounds = [*map(floatToGoString, _BUCKETS_S), "+Inf"]
-        buckets = list(zip(bounds, accumulate(self._counts), strict=True))
-        return HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum_s)
+        buckets = list(zip(bounds, accumulate(self.counts), strict=True))
+        return HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=self.sum_s)
 
 
 class _GaugeCollector(Collector):

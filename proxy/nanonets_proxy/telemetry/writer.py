@@ -24,6 +24,7 @@ class LineWriter:
         self._redact = redact
         self._lines: deque[bytes] = deque()  # its ends are safe to use from two threads
         self._wake = threading.Event()
+        self._is_asleep = True  # asked for each line, more cheaply than the event
         self._closing = threading.Event()
         self._overflowed = 0  # counted by those who write lines
         self._unwritten = 0  # counted by the thread
@@ -42,7 +43,8 @@ class LineWriter:
             self._overflowed += 1
             return
         self._lines.append(line)
-        if not self._wake.is_set():
+        if self._is_asleep:
+            self._is_asleep = False
             self._wake.set()
 
     def close(self) -> None:
@@ -56,6 +58,7 @@ class LineWriter:
             self._wake.wait()
             self._closing.wait(_BATCH_DELAY_S)
             self._wake.clear()
+            self._is_asleep = True  # before the lines are taken: one that comes now wakes again
             self._flush()
         self._flush()
 
