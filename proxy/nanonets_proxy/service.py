@@ -4,6 +4,7 @@ SIGTERM and SIGINT drain and end with 0, a second one ends at once; SIGHUP reads
 """
 
 import asyncio
+import gc
 import os
 import resource
 import signal
@@ -134,6 +135,7 @@ async def _until_stopped(
         )
     if on_start is not None:
         on_start()
+    _spare_the_collector()
     await stopping.wait()
     await program.stop(settings.drain_timeout)
 
@@ -201,6 +203,14 @@ def _stop_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     return stopping
+
+
+def _spare_the_collector() -> None:
+    """What is here now lives as long as the process, and a request leaves no cycles: by default the collector would
+    walk over all that is under way every few requests, for a fifteenth of all CPU time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)
 
 
 def _raise_open_files_limit() -> None:

@@ -67,12 +67,13 @@ _LOOKED_AT_IN_ANSWERS = HOP_BY_HOP | {b"content-length", b"location", b"x-reques
 _USUAL_OPTIONS = frozenset({b"close", b"keep-alive", b"Keep-Alive", b"Close"})
 
 
+_MOST_NAMES = 1024
+_LONGEST_NAME_BYTES = 64
+
+
 class _Names(dict[bytes, bytes | None]):
     """Field names that matter, in lower case; None for all others. Remembers spellings: few make up all traffic,
     and finding one costs less than looking at its letters."""
-
-    _MOST = 1024
-    _LONGEST = 64
 
     def __init__(self, special: frozenset[bytes], prefix: bytes | None = None) -> None:
         super().__init__()
@@ -83,7 +84,7 @@ class _Names(dict[bytes, bytes | None]):
         lower = name.lower()
         is_special = lower in self._special or (self._prefix is not None and lower.startswith(self._prefix))
         found = lower if is_special else None
-        if len(self) < self._MOST and len(name) <= self._LONGEST:
+        if len(self) < _MOST_NAMES and len(name) <= _LONGEST_NAME_BYTES:
             self[name] = found
         return found
 
@@ -91,7 +92,7 @@ class _Names(dict[bytes, bytes | None]):
 _ANSWER_NAMES = _Names(_LOOKED_AT_IN_ANSWERS)
 
 
-@dataclass(init=False)
+@dataclass(slots=True)
 class RequestHead:
     """What the proxy wants to know of a caller's header section, and what of it goes on.
 
@@ -99,7 +100,6 @@ class RequestHead:
     already `name: value`, without CR LF.
     """
 
-    # Most heads differ from these in two or three, so only those cost.
     host: bytes = b""
     origin: bytes | None = None
     sec_fetch_site: bytes | None = None
@@ -107,15 +107,12 @@ class RequestHead:
     caller: bytes | None = None
     credentials: bytes | None = None
     is_preflight: bool = False
-    prefer: Sequence[bytes] = ()
-    priority: Sequence[bytes] = ()
+    prefer: tuple[bytes, ...] = ()
+    priority: tuple[bytes, ...] = ()
     upgrade: bool = False
     expect_continue: bool = False
     body_length: int | None = 0
     lines: list[bytes] = field(default_factory=list)
-
-    def __init__(self) -> None:
-        self.lines = []
 
 
 class RequestHeads:

@@ -17,6 +17,10 @@ _LINGER_NOT: Final = struct.pack("ii", 1, 0)
 _MAX_NAME_CHARS: Final = 128
 
 
+class CallerStalled(ConnectionError):
+    """The caller takes nothing of its answer any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """`address` is an IP address without its port, None on a unix socket, where `uid` is the peer's user. `name`

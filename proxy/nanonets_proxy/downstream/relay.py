@@ -12,15 +12,11 @@ from aiohttp.abc import AbstractStreamWriter
 
 from nanonets_proxy.core.echo import NO_FORMS, EchoFilter, must_look
 from nanonets_proxy.core.headers import Extras, downstream_head, trailer_section
-from nanonets_proxy.downstream.peers import reset
+from nanonets_proxy.downstream.peers import CallerStalled, reset
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.reply import ResponseHead
 
 _NO_EXTRAS: Final = Extras(lines=(), request_id=None, upstream_origin=b"", own_origin=b"")
-
-
-class CallerStalled(ConnectionError):
-    """The caller takes nothing of its answer any more."""
 
 
 class RelayedResponse(web.StreamResponse):
