@@ -243,6 +243,31 @@ async def test_a_connection_that_is_closed_has_no_time_limit_any_more(connect: C
         await connection.head()
 
 
+async def test_the_time_limit_of_one_request_is_not_that_of_the_next(connect: Connect) -> None:
+    async def script(peer: Peer) -> None:
+        for pause_s in (0, 0.1):
+            await peer.head()
+            await asyncio.sleep(pause_s)
+            await peer.send(ok())
+        await peer.until_closed()
+
+    connection = await connect(script)
+    for timeout_s in (0.05, PATIENCE_S):
+        send_get(connection, timeout_s=timeout_s)
+        await connection.head()
+        assert await rest_of(connection) == b"ok"
+        assert connection.release()
+
+
+async def test_the_time_limit_of_an_answered_request_harms_no_idle_connection(connect: Connect) -> None:
+    connection = await connect(answering(ok()))
+    send_get(connection, timeout_s=0.02)
+    await connection.head()
+    assert connection.release()
+    await asyncio.sleep(0.05)
+    assert connection.state is State.IDLE
+
+
 async def test_behind_the_head_only_idleness_counts(connect: Connect) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()

@@ -38,7 +38,10 @@ class Seen:
 
 
 def see(*pieces: bytes, is_head: bool = False, ended: bool = False) -> Seen:
-    reply = Reply(is_head=is_head)
+    return see_by(Reply(is_head=is_head), *pieces, ended=ended)
+
+
+def see_by(reply: Reply, *pieces: bytes, ended: bool = False) -> Seen:
     error: UpstreamError | None = None
     try:
         for piece in pieces:
@@ -320,3 +323,60 @@ def test_whatever_arrives_nothing_but_an_upstream_error_is_raised(pieces: list[b
     seen = see(*pieces, is_head=is_head, ended=True)
     assert (seen.error is None) == (seen.stage is Stage.DONE)
     assert not seen.keep_alive
+
+
+# --- one answer behind the other ------------------------------------------------------------------------
+
+USUAL = OK + b"Content-Length: 5\r\nX-Empty:\r\n\r\nhello"
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_head", "may"),
+    [
+        (USUAL, False, True),
+        (b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", False, True),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", False, True),
+        (OK + b"Content-Length: 5\r\n\r\n", True, False),
+        (USUAL + b"x", False, False),
+        (USUAL[:-1], False, False),
+        (OK + b"Connection: close\r\nContent-Length: 0\r\n\r\n", False, False),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + USUAL, False, False),
+        (CHUNKED + b"0\r\nDigest: abc\r\n\r\n", False, False),
+        (OK + b"No colon\r\n\r\n", False, False),
+        (b"", False, False),
+    ],
+)
+def test_only_an_answer_that_left_nothing_behind_lends_its_parser_to_the_next(
+    answer: bytes, is_head: bool, may: bool
+) -> None:
+    reply = Reply(is_head=is_head)
+    see_by(reply, answer)
+    assert reply.restart(is_head=False, on_interim=None) is may
+
+
+def test_a_body_that_was_not_taken_does_not_become_the_next_answers() -> None:
+    reply = Reply(is_head=False)
+    reply.feed(USUAL)
+    assert not reply.restart(is_head=False, on_interim=None)
+    reply.take()
+    assert reply.restart(is_head=False, on_interim=None)
+    assert (reply.stage, reply.began, reply.keep_alive, reply.take()) == (Stage.HEAD, False, False, b"")
+
+
+@given(
+    before=st.lists(st.sampled_from([*ANSWERS, USUAL]), max_size=3),
+    data=st.sampled_from(ANSWERS),
+    cuts=st.lists(st.integers(0, 200), max_size=3),
+    is_head=st.booleans(),
+)
+def test_what_came_before_changes_no_answer(
+    before: list[bytes], data: bytes, cuts: list[int], is_head: bool
+) -> None:
+    reply = Reply(is_head=False)
+    for answer in before:
+        see_by(reply, answer)
+        if not reply.restart(is_head=False, on_interim=None):
+            reply = Reply(is_head=False)
+    see_by(reply, USUAL)
+    assert reply.restart(is_head=is_head, on_interim=None)
+    assert see_by(reply, *split(data, cuts), ended=True) == see(data, is_head=is_head, ended=True)

@@ -24,7 +24,7 @@ IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _CONTINUE_WAIT_S: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UpstreamRequest:
     """A request as it goes out. `head` ends in the empty line; `body` is None where there is none. `on_interim` is
     told of each 1xx that comes before the answer, but for 100."""
@@ -57,51 +57,48 @@ class UpstreamClient:
         self._pool = pool
         self._first_byte_timeout_s = first_byte_timeout_s
         self._on_retry = on_retry
+        self._loop = asyncio.get_running_loop()
 
     async def begin(self, request: UpstreamRequest) -> Exchange:
         """Sends `request` and waits for the final head; `finish()` has to follow.
 
         Raises an UpstreamError, or what reading the caller's body raised; nothing is left open then.
         """
+        body, on_interim = request.body, request.on_interim
+        is_head = request.method == "HEAD"
         repeatable = request.method in IDEMPOTENT
-        now_s = asyncio.get_running_loop().time()
-        connection = self._pool.take_idle(now_s, careful=not repeatable)
-        if connection is not None:
+        connection = self._pool.take_idle(self._loop.time(), careful=not repeatable)
+        reused = connection is not None
+        while True:
+            if connection is None:
+                connection = await self._pool.dial()
+            sender = None
             try:
-                return await self._send(connection, request)
-            except UpstreamClosed:
-                body_can_go = request.body is None or request.body.is_replayable
-                if not repeatable or connection.answered or not body_can_go:
+                if body is None:
+                    head = await connection.send(request.head, self._first_byte_timeout_s, is_head, on_interim)
+                elif (whole := _whole(request.head, body)) is not None:
+                    head = await connection.send(whole, self._first_byte_timeout_s, is_head, on_interim)
+                else:
+                    connection.start(is_head=is_head, on_interim=on_interim)
+                    connection.write(request.head)
+                    sender = asyncio.create_task(self._upload(connection, body, request.expect_continue))
+                    head = await connection.head()
+                return Exchange(connection, head, sender)
+            except BaseException as error:
+                connection.close()
+                if sender is not None:
+                    sender.cancel()
+                lost = reused and isinstance(error, UpstreamClosed) and not connection.answered
+                if not (lost and repeatable and (body is None or body.is_replayable)):
                     raise
-                self._on_retry()
-        return await self._send(await self._pool.dial(), request)
+            connection, reused = None, False
+            self._on_retry()
 
     def finish(self, exchange: Exchange) -> None:
         """Gives the connection back, or closes it where answer or upload did not come to their end."""
         if exchange.sender is not None:
             exchange.sender.cancel()  # without effect on one that is done
         self._pool.give_back(exchange.connection)
-
-    async def _send(self, connection: UpstreamConnection, request: UpstreamRequest) -> Exchange:
-        sender = None
-        body = request.body
-        try:
-            connection.start(is_head=request.method == "HEAD", on_interim=request.on_interim)
-            if body is None:
-                connection.write(request.head)
-                connection.finish_request(self._first_byte_timeout_s)
-            elif (data := body.take_whole()) is not None:
-                connection.write(b"".join((request.head, _framed(data, body), _end_of(body))))
-                connection.finish_request(self._first_byte_timeout_s)
-            else:
-                connection.write(request.head)
-                sender = asyncio.create_task(self._upload(connection, body, request.expect_continue))
-            return Exchange(connection, await connection.head(), sender)
-        except BaseException:
-            connection.close()
-            if sender is not None:
-                sender.cancel()
-            raise
 
     async def _upload(self, connection: UpstreamConnection, body: RequestBody, expect_continue: bool) -> None:
         """Streams the body; a failure of the caller's side is handed to whoever awaits the answer."""
@@ -117,6 +114,12 @@ class UpstreamClient:
             connection.finish_request(self._first_byte_timeout_s)
         except Exception as error:  # noqa: BLE001 - carried to the awaiting side, where it is mapped
             connection.fail(error)
+
+
+def _whole(head: bytes, body: RequestBody) -> bytes | None:
+    """The request in one piece, where its body is all here."""
+    data = body.take_whole()
+    return None if data is None else b"".join((head, _framed(data, body), _end_of(body)))
 
 
 def _framed(piece: bytes, body: RequestBody) -> bytes:

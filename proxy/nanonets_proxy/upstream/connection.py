@@ -4,7 +4,7 @@ States and transitions:
 
     IDLE     no exchange; any byte or end of file from the peer closes (a byte that comes out of turn would
              become the next caller's answer)
-      start()                                              -> BUSY
+      send() or start()                                    -> BUSY
     BUSY     a request is being sent, an answer is coming (its own states: reply.py)
       release(), request and answer whole, both keep alive -> IDLE
       release() otherwise                                  -> CLOSED
@@ -23,6 +23,7 @@ from typing import Final, cast
 from nanonets_proxy.core.public_key import public_key_digest
 from nanonets_proxy.errors import ProxyError, UpstreamTimeout
 from nanonets_proxy.upstream.reply import Reply, ResponseHead, Stage, closed_early
+from nanonets_proxy.upstream.time_limit import TimeLimit
 
 # Received and not yet read: above this the peer is paused until the reader has taken it all.
 _PAUSE_READING_BYTES: Final = 256 * 1024
@@ -35,6 +36,11 @@ class State(enum.Enum):
     CLOSED = enum.auto()
 
 
+# As attributes of their class they cost a call at each look, in Python 3.11.
+_IDLE, _BUSY, _CLOSED = State
+_HEAD, _DONE = Stage.HEAD, Stage.DONE
+
+
 class UpstreamConnection(asyncio.Protocol):
     """See the module's docstring. `idle_timeout_s` bounds each wait for the body's next bytes, either way."""
 
@@ -44,15 +50,16 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._poll: select.poll | None = None
         self._reply = Reply(is_head=False)
+        self._head_waiter: asyncio.Future[ResponseHead] | None = None
         self._reply_waiter: asyncio.Future[None] | None = None
         self._continue_waiter: asyncio.Future[None] | None = None
         self._drain_waiter: asyncio.Future[None] | None = None
         self._writing_paused = False
         self._reading_paused = False
         self._request_sent = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._first_byte = TimeLimit(loop, self._on_first_byte_due)
         self._error: Exception | None = None
-        self.state = State.IDLE
+        self.state = _IDLE
         self.idle_since_s = 0.0
 
     def __repr__(self) -> str:
@@ -69,17 +76,35 @@ class UpstreamConnection(asyncio.Protocol):
         tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
         return None if tls is None else public_key_digest(tls.getpeercert(binary_form=True))
 
-    # --- an exchange: start, write, finish_request, head, read, release -------------------------
+    # --- an exchange: send, or start, write, finish_request and head; then read, release ----------
+
+    def send(
+        self,
+        request: bytes,
+        first_byte_timeout_s: float,
+        is_head: bool,
+        on_interim: Callable[[ResponseHead], None] | None,
+    ) -> "asyncio.Future[ResponseHead]":
+        """All of the above with a request that is all here; to be awaited as `head()` is."""
+        self.start(is_head=is_head, on_interim=on_interim)
+        self._head_waiter = waiter = self._loop.create_future()
+        if self._transport is None:
+            self._settle_head(waiter)
+        else:
+            self._transport.write(request)
+            self.finish_request(first_byte_timeout_s)
+        return waiter
 
     def start(self, *, is_head: bool, on_interim: Callable[[ResponseHead], None] | None = None) -> None:
         """Begins an exchange; `is_head` since an answer to HEAD has no body whatever its fields say.
 
         `on_interim` is called with each 1xx other than 100, as it comes.
         """
-        self._reply = Reply(is_head=is_head, on_interim=on_interim)
+        if not self._reply.restart(is_head=is_head, on_interim=on_interim):
+            self._reply = Reply(is_head=is_head, on_interim=on_interim)
         self._request_sent = False
-        if self.state is State.IDLE:
-            self.state = State.BUSY
+        if self.state is _IDLE:
+            self.state = _BUSY
 
     def write(self, data: bytes) -> None:
         """Sends; what is written to a lost connection goes nowhere, and `head()` will say so."""
@@ -88,20 +113,20 @@ class UpstreamConnection(asyncio.Protocol):
 
     async def drain(self) -> None:
         """Waits until the peer has taken enough of what was written; on a lost connection, not at all."""
-        if self._writing_paused and self.state is State.BUSY:
+        if self._writing_paused and self.state is _BUSY:
             self._drain_waiter = self._loop.create_future()
             await self._within_idle_timeout(self._drain_waiter, "The upstream stopped taking the request.")
 
     def finish_request(self, first_byte_timeout_s: float) -> None:
         """The request is written to its last byte; from now on the head has so long to come."""
         self._request_sent = True
-        if self.state is State.BUSY and self._reply.stage is Stage.HEAD:
-            self._timer = self._loop.call_later(first_byte_timeout_s, self._on_first_byte_timeout)
+        if self.state is _BUSY:
+            self._first_byte.set(self._loop.time() + first_byte_timeout_s)
 
     def wants_body(self) -> bool:
         """Whether an upload should go on: not behind a final answer that refuses it, nor on a lost connection."""
         reply = self._reply
-        return self.state is State.BUSY and (reply.stage is Stage.HEAD or reply.head.status < _REFUSED_FROM_STATUS)
+        return self.state is _BUSY and (reply.stage is _HEAD or reply.head.status < _REFUSED_FROM_STATUS)
 
     @property
     def answered(self) -> bool:
@@ -114,28 +139,27 @@ class UpstreamConnection(asyncio.Protocol):
         reply = self._reply
         try:
             async with asyncio.timeout(timeout_s):
-                while self.state is State.BUSY and not reply.informational and reply.stage is Stage.HEAD:
+                while self.state is _BUSY and not reply.informational and reply.stage is _HEAD:
                     self._continue_waiter = self._loop.create_future()
                     await self._continue_waiter
         except TimeoutError:
             pass
-        return self.state is State.BUSY and reply.stage is Stage.HEAD
+        return self.state is _BUSY and reply.stage is _HEAD
 
     async def head(self) -> ResponseHead:
         """The final head. Raises what came instead: an UpstreamError, or the error of the upload."""
-        while self._reply.stage is Stage.HEAD:
-            if self._error is not None:
-                raise self._error
-            if self.state is State.CLOSED:
-                raise closed_early()
-            self._reply_waiter = self._loop.create_future()
-            await self._reply_waiter
-        return self._reply.head
+        if self._reply.stage is not _HEAD:
+            return self._reply.head
+        if self.state is _CLOSED:
+            raise self._why_closed()
+        waiter: asyncio.Future[ResponseHead] = self._loop.create_future()
+        self._head_waiter = waiter
+        return await waiter
 
     @property
     def is_whole(self) -> bool:
         """Whether the answer is here to its last byte, so that `take()` has all that is left of it."""
-        return self._reply.stage is Stage.DONE
+        return self._reply.stage is _DONE
 
     def take(self) -> bytes:
         """The body bytes received and not yet taken; never waits."""
@@ -147,11 +171,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     async def read(self) -> bytes:
         """The next body bytes, b"" at the end. Raises an UpstreamError where the answer breaks off."""
-        while not self._reply.buffered_bytes and self._reply.stage is not Stage.DONE:
-            if self._error is not None:
-                raise self._error
-            if self.state is State.CLOSED:
-                raise closed_early()
+        while not self._reply.buffered_bytes and self._reply.stage is not _DONE:
+            if self.state is _CLOSED:
+                raise self._why_closed()
             self._reply_waiter = self._loop.create_future()
             await self._within_idle_timeout(self._reply_waiter, "The upstream stopped in mid-answer.")
         return self.take()
@@ -163,21 +185,20 @@ class UpstreamConnection(asyncio.Protocol):
 
     def release(self) -> bool:
         """Ends the exchange; True if the connection is good for another one, else it is closed now."""
-        reply = self._reply
-        reusable = (
-            self.state is State.BUSY
-            and reply.stage is Stage.DONE
-            and reply.keep_alive
-            and self._request_sent
-            and self._transport is not None
-            and not self._transport.is_closing()
-        )
-        if not reusable:
+        reply, transport = self._reply, self._transport
+        if (
+            self.state is not _BUSY
+            or reply.stage is not _DONE
+            or not reply.keep_alive
+            or not self._request_sent
+            or transport is None
+            or transport.is_closing()
+        ):
             self.close()
             return False
         if reply.buffered_bytes:
             self.take()
-        self.state = State.IDLE
+        self.state = _IDLE
         self.idle_since_s = self._loop.time()
         return True
 
@@ -202,11 +223,13 @@ class UpstreamConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Ends the connection at once, whatever its state; unsent bytes are dropped."""
-        self.state = State.CLOSED
+        self.state = _CLOSED
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
-        self._cancel_timer()
+        self._first_byte.cancel()
+        if self._head_waiter is not None:
+            self._settle_head(self._head_waiter)
         _wake(self._reply_waiter)
         _wake(self._continue_waiter)
         _wake(self._drain_waiter)
@@ -218,7 +241,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         reply = self._reply
-        if self.state is not State.BUSY:
+        if self.state is not _BUSY:
             self.close()
             return
         try:
@@ -229,14 +252,18 @@ class UpstreamConnection(asyncio.Protocol):
         if reply.buffered_bytes > _PAUSE_READING_BYTES and not self._reading_paused and self._transport:
             self._reading_paused = True
             self._transport.pause_reading()
-        if self._timer is not None and reply.stage is not Stage.HEAD:
-            self._cancel_timer()
-        _wake(self._reply_waiter)
-        _wake(self._continue_waiter)
+        if self._continue_waiter is not None:
+            _wake(self._continue_waiter)
+        if reply.stage is _HEAD:
+            return
+        if self._head_waiter is not None:
+            self._settle_head(self._head_waiter)
+        if self._reply_waiter is not None:
+            _wake(self._reply_waiter)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if self.state is State.BUSY and self._reply.stage is not Stage.DONE:
+        if self.state is _BUSY and self._reply.stage is not _DONE:
             try:
                 if exc is not None:
                     raise closed_early() from exc
@@ -254,8 +281,21 @@ class UpstreamConnection(asyncio.Protocol):
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _on_first_byte_timeout(self) -> None:
-        self.fail(UpstreamTimeout("The upstream did not begin to answer in time.", sent=True))
+    def _settle_head(self, waiter: "asyncio.Future[ResponseHead]") -> None:
+        self._head_waiter = None
+        if waiter.done():
+            return
+        if self._reply.stage is _HEAD:
+            waiter.set_exception(self._why_closed())
+        else:
+            waiter.set_result(self._reply.head)
+
+    def _why_closed(self) -> Exception:
+        return closed_early() if self._error is None else self._error
+
+    def _on_first_byte_due(self) -> None:
+        if self.state is _BUSY and self._request_sent and self._reply.stage is _HEAD:
+            self.fail(UpstreamTimeout("The upstream did not begin to answer in time.", sent=True))
 
     async def _within_idle_timeout(self, waiter: "asyncio.Future[None]", message: str) -> None:
         timer = self._loop.call_later(self._idle_timeout_s, self.fail, UpstreamTimeout(message, sent=True))
@@ -263,11 +303,6 @@ class UpstreamConnection(asyncio.Protocol):
             await waiter
         finally:
             timer.cancel()
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 def _wake(waiter: "asyncio.Future[None] | None") -> None:

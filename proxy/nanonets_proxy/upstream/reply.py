@@ -15,9 +15,8 @@ A 100 is told to nobody: whoever waits for it asks for `informational`.
 
 import enum
 import re
-from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
 
 import httptools
 
@@ -31,6 +30,7 @@ from nanonets_proxy.errors import (
 
 # What may come without a byte of body among it: heads, chunk extensions, trailers.
 MAX_HEAD_BYTES: Final = 64 * 1024
+_NO_BODY: Final = (204, 304)
 # RFC 9112 §4: only a tab is allowed of them; the parser takes them all.
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -41,18 +41,43 @@ class Stage(enum.Enum):
     DONE = enum.auto()
 
 
+# As attributes of their class they cost a call at each look, in Python 3.11.
+_HEAD, _BODY, _DONE = Stage
+
+
 class ResponseHead:
-    """Status line and fields of a final answer, as they came. `body_length` is None where only chunked coding or
-    the connection's end delimits the body; `is_chunked` tells which."""
+    """Status line and fields of an answer, as they came; `values` has the value of each of `names`, which are one
+    and the same tuple for answers of like fields on a connection. `body_length` is None where only chunked coding
+    or the connection's end delimits the body; `is_chunked` tells which."""
 
-    __slots__ = ("body_length", "headers", "is_chunked", "reason", "status")
+    __slots__ = ("body_length", "is_chunked", "names", "reason", "status", "values")
 
-    def __init__(self) -> None:
-        self.status = 0
-        self.reason = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.body_length: int | None = None
-        self.is_chunked = False
+    # One is made for each answer, and filled in where it is made: a constructor would double its cost.
+    status: int
+    reason: bytes
+    names: tuple[bytes, ...]
+    values: tuple[bytes, ...]
+    body_length: int | None
+    is_chunked: bool
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The fields as pairs."""
+        return list(zip(self.names, self.values, strict=True))
+
+
+class _Framing(NamedTuple):
+    """Where among fields of such names Content-Length is, which the parser lets pass only once, and each
+    Transfer-Encoding."""
+
+    names: tuple[bytes, ...]
+    length_at: int | None
+    codings_at: tuple[int, ...]
+
+
+_NO_HEAD: Final = ResponseHead()
+_NO_HEAD.status, _NO_HEAD.reason, _NO_HEAD.names, _NO_HEAD.values = 0, b"", (), ()
+_NO_HEAD.body_length, _NO_HEAD.is_chunked = None, False
 
 
 class Reply:
@@ -61,10 +86,15 @@ class Reply:
     __slots__ = (
         "_broken",
         "_chunks",
+        "_framing",
+        "_interim_bytes",
         "_is_head",
+        "_is_usual_version",
+        "_names",
         "_overhead_bytes",
         "_parser",
-        "_section_bytes",
+        "_reason",
+        "_values",
         "began",
         "buffered_bytes",
         "head",
@@ -76,103 +106,154 @@ class Reply:
     )
 
     def __init__(self, *, is_head: bool, on_interim: Callable[[ResponseHead], None] | None = None) -> None:
-        self._is_head = is_head
         self._parser = httptools.HttpResponseParser(self)
-        self._overhead_bytes = 0  # since the last byte of body
-        self._section_bytes = 0  # of fields, heads and trailers together, however they were cut in pieces
-        self._chunks: deque[bytes] = deque()
+        self._is_head = is_head
+        self._is_usual_version = False
         self._broken: UpstreamError | None = None
+        self._chunks: list[bytes] = []
+        self._framing = _Framing((), None, ())
+        self._interim_bytes = 0  # of fields
+        self._overhead_bytes = 0  # since the last byte of body
+        self._reason = b""
+        self._names: list[bytes] = []  # of the section that is coming
+        self._values: list[bytes] = []
         self.buffered_bytes = 0
         self.began = False
-        self.head = ResponseHead()
+        self.head = _NO_HEAD
         self.informational = 0
         self.keep_alive = False
         self.on_interim = on_interim
-        self.stage = Stage.HEAD
+        self.stage = _HEAD
         self.trailers: list[tuple[bytes, bytes]] = []
+
+    def restart(self, *, is_head: bool, on_interim: Callable[[ResponseHead], None] | None) -> bool:
+        """Makes this one ready for the connection's next answer, for less than a new one costs. False where the
+        last answer left anything but the usual behind: a new one is needed then."""
+        # Behind a HEAD's answer the parser waits for the body.
+        if self._is_head or not self.keep_alive or self.stage is not _DONE:
+            return False
+        if self.informational or self.trailers or self.buffered_bytes:
+            return False
+        self._is_head = is_head
+        self._overhead_bytes = 0
+        self._reason = b""
+        self.began = False
+        self.head = _NO_HEAD
+        self.keep_alive = False
+        self.on_interim = on_interim
+        self.stage = _HEAD
+        return True
 
     def feed(self, data: bytes) -> None:
         """Raises UpstreamBadReply, UpstreamUpgraded or UpstreamReplyTooLarge."""
-        self.began = True
-        if self.stage is Stage.DONE:
+        if self.stage is _DONE:
             self.keep_alive = False
             return
+        if not self.began:
+            self.began = True
+            self._is_usual_version = data.startswith(b"HTTP/1.1")
         self._overhead_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._on_parser_error()
-        if self._broken is not None:
-            raise self._broken
-        if self._overhead_bytes > MAX_HEAD_BYTES and self.stage in (Stage.HEAD, Stage.BODY):
-            raise _too_large()
+        if self.stage is not _DONE:
+            if self._broken is not None:
+                raise self._broken
+            if self._overhead_bytes > MAX_HEAD_BYTES or self._fields_are_too_large():
+                raise _too_large()
 
     def _on_parser_error(self) -> None:
-        if self.stage is Stage.DONE:
+        if self.stage is _DONE:
             self.keep_alive = False
         elif self._broken is None:
             self._broken = _bad_reply("The upstream's answer is not valid HTTP.")
+
+    def _fields_are_too_large(self) -> bool:
+        """Of heads and trailers together, however they were cut in pieces; asked where fields are still coming."""
+        if not self._names:
+            return False
+        head = self.head
+        return (
+            self._interim_bytes + _size(head.names, head.values) + _size(self._names, self._values) > MAX_HEAD_BYTES
+        )
 
     def end_of_input(self) -> None:
         """The connection ended cleanly. Raises UpstreamClosed if the answer is not complete by that."""
         self.keep_alive = False
         # RFC 9112 §6.3 rule 8: without Content-Length and chunked, the connection's end is the body's.
-        if self.stage is Stage.BODY and self.head.body_length is None and not self.head.is_chunked:
-            self.stage = Stage.DONE
-        if self.stage is not Stage.DONE:
+        if self.stage is _BODY and self.head.body_length is None and not self.head.is_chunked:
+            self.stage = _DONE
+        if self.stage is not _DONE:
             raise closed_early()
 
     def take(self) -> bytes:
         """The body bytes that came and were not taken yet."""
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
+        chunks = self._chunks
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
         self.buffered_bytes = 0
         return data
 
     # --- httptools calls these ------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        if self.stage is Stage.DONE:
+        if self.stage is _DONE:
             self.keep_alive = False
 
     def on_status(self, status: bytes) -> None:
-        if self.stage is Stage.HEAD:
-            self.head.reason += status
+        self._reason += status
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._section_bytes += len(name) + len(value)
-        if self._section_bytes > MAX_HEAD_BYTES and self._broken is None:
-            self._broken = _too_large()
-        if self.stage is Stage.HEAD:
-            self.head.headers.append((name, value.rstrip(b" \t")))
-        elif self.stage is Stage.BODY:
-            self.trailers.append((name, value.rstrip(b" \t")))
+        self._names.append(name)
+        self._values.append(value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
-        if self.stage is not Stage.HEAD or self._broken is not None:
+        if self.stage is not _HEAD or self._broken is not None:
+            return  # a head that cannot be trusted is not shown
+        # Fields that are no more than all the bytes since the start of the answer need no counting.
+        if self._overhead_bytes > MAX_HEAD_BYTES and self._fields_are_too_large():
+            self._broken = _too_large()
             return
         status = self._parser.get_status_code()
-        self._broken = self._read_framing(status)
-        if self._broken is not None:
-            return  # still in HEAD: a head that cannot be trusted is not shown
-        if status < 200:
-            self.informational += 1
-            head, self.head = self.head, ResponseHead()
-            head.status = status
-            if status > 101 and self.on_interim is not None:
-                self.on_interim(head)
-            return
-        head = self.head
+        if status != 200 or self._reason != b"OK" or not self._is_usual_version:
+            self._broken = self._fault_of_status_line(status)
+        head = ResponseHead()
         head.status = status
-        if self._is_head or status in (204, 304):
+        head.reason = self._reason
+        head.values = values = tuple(self._values)
+        framing = self._framing
+        if (names := tuple(self._names)) != framing.names:  # the answer before had the same, as a rule
+            self._framing = framing = _find_framing(names)
+        head.names, length_at, codings_at = framing
+        head.body_length = None if length_at is None else int(values[length_at])
+        head.is_chunked = False
+        for at in codings_at:
+            if head.is_chunked or values[at].lower() != b"chunked":
+                # Any other coding is the connection's own (RFC 9112 §6.1) and can't be relayed as it is.
+                self._broken = self._broken or _bad_reply("The upstream used an unknown transfer coding.")
+            head.is_chunked = True
+        if self._broken is not None:
+            return
+        self._names.clear()
+        self._values.clear()
+        if status < 200:
+            self._pass_over(head)
+            return
+        self.head = head
+        self.keep_alive = self._parser.should_keep_alive()
+        self.stage = _BODY
+        if self._is_head:
+            # The parser would wait for the body that Content-Length announces, and in a chunked one would take the
+            # start of a chunk for granted, unseen by us.
+            self.keep_alive = self.keep_alive and not head.is_chunked
             head.body_length = 0
-        # Behind a HEAD's answer the parser would take the start of a chunk for granted, unseen by us.
-        self.keep_alive = self._parser.should_keep_alive() and not (self._is_head and head.is_chunked)
-        # After HEAD the parser would wait for the body that Content-Length announces.
-        self.stage = Stage.DONE if self._is_head else Stage.BODY
+            self.stage = _DONE
+        elif status in _NO_BODY:
+            head.body_length = 0
 
     def on_body(self, body: bytes) -> None:
-        if self.stage is Stage.BODY:
+        if self.stage is _BODY:
             self._overhead_bytes = 0
             self._chunks.append(body)
             self.buffered_bytes += len(body)
@@ -180,30 +261,43 @@ class Reply:
             self.keep_alive = False
 
     def on_message_complete(self) -> None:
-        if self.stage is Stage.BODY and self._broken is None:
-            self.stage = Stage.DONE
+        if self.stage is not _BODY or self._broken is not None:
+            return
+        if self._names:
+            if self._fields_are_too_large():
+                self._broken = _too_large()
+                return
+            self.trailers = list(zip(self._names, self._values, strict=True))
+        self.stage = _DONE
 
-    def _read_framing(self, status: int) -> UpstreamError | None:
-        """Fills in the head's framing, or says what makes it useless."""
+    def _pass_over(self, interim: ResponseHead) -> None:
+        self.informational += 1
+        self._interim_bytes += _size(interim.names, interim.values)
+        self._is_usual_version = False  # what was seen is the first one's
+        self._reason = b""
+        if interim.status > 101 and self.on_interim is not None:
+            self.on_interim(interim)
+
+    def _fault_of_status_line(self, status: int) -> UpstreamError | None:
         if self._parser.get_http_version() not in ("1.1", "1.0"):
             return _bad_reply("The upstream answered in another version of HTTP.")
         if status == 101:
             return UpstreamUpgraded("The upstream switched protocols unasked.", sent=True)
         if status < 100:
             return _bad_reply("The upstream's answer has no valid status.")
-        head = self.head
-        if _CONTROL.search(head.reason):
+        if _CONTROL.search(self._reason):
             return _bad_reply("The upstream's reason phrase has control characters in it.")
-        for name, value in head.headers:
-            lower = name.lower()
-            if lower == b"content-length":
-                head.body_length = int(value)
-            elif lower == b"transfer-encoding":
-                if value.lower() != b"chunked" or head.is_chunked:
-                    # Any other coding is the connection's own (RFC 9112 §6.1) and can't be relayed as it is.
-                    return _bad_reply("The upstream used an unknown transfer coding.")
-                head.is_chunked = True
         return None
+
+
+def _find_framing(names: tuple[bytes, ...]) -> _Framing:
+    lower = [name.lower() for name in names]
+    length_at = lower.index(b"content-length") if b"content-length" in lower else None
+    return _Framing(names, length_at, tuple(at for at, name in enumerate(lower) if name == b"transfer-encoding"))
+
+
+def _size(names: Iterable[bytes], values: Iterable[bytes]) -> int:
+    return sum(map(len, names)) + sum(map(len, values))
 
 
 def _too_large() -> UpstreamReplyTooLarge:

@@ -1,0 +1,104 @@
+"""A time limit whose timer serves many waits: it passes when the last of them has to, and only then."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from nanonets_proxy.upstream.time_limit import TimeLimit
+
+
+class Timer:
+    def __init__(self, at_s: float, callback: Callable[[], None]) -> None:
+        self.at_s = at_s
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class ByHand:
+    """The part of a loop that is needed here; its time passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.timers: list[Timer] = []
+        self.passed_at_s: list[float] = []
+        self.limit = TimeLimit(cast("Any", self), lambda: self.passed_at_s.append(self.now_s))
+
+    def time(self) -> float:
+        return self.now_s
+
+    def call_at(self, at_s: float, callback: Callable[[], None]) -> Timer:
+        self.timers.append(Timer(at_s, callback))
+        return self.timers[-1]
+
+    @property
+    def pending(self) -> list[Timer]:
+        return [timer for timer in self.timers if not timer.cancelled]
+
+    def run_until(self, now_s: float) -> None:
+        while due := [timer for timer in self.pending if timer.at_s <= now_s]:
+            first = min(due, key=lambda timer: timer.at_s)
+            self.timers.remove(first)
+            self.now_s = max(self.now_s, first.at_s)
+            first.callback()
+        self.now_s = now_s
+
+
+@pytest.fixture
+def loop() -> ByHand:
+    return ByHand()
+
+
+def test_it_passes_at_its_time_and_leaves_no_timer_behind(loop: ByHand) -> None:
+    loop.limit.set(105)
+    loop.run_until(104.9)
+    assert loop.passed_at_s == []
+    loop.run_until(200)
+    assert loop.passed_at_s == [105]
+    assert not loop.pending
+
+
+def test_only_the_time_set_last_counts_and_one_timer_is_enough(loop: ByHand) -> None:
+    for due_s in (105, 106, 107, 120):
+        loop.limit.set(due_s)
+    assert [timer.at_s for timer in loop.timers] == [105]
+    loop.run_until(119)
+    assert loop.passed_at_s == []
+    loop.run_until(200)
+    assert loop.passed_at_s == [120]
+
+
+def test_an_earlier_time_counts_too(loop: ByHand) -> None:
+    loop.limit.set(150)
+    loop.limit.set(105)
+    loop.run_until(200)
+    assert loop.passed_at_s == [105]
+
+
+def test_a_timer_that_is_early_by_less_than_the_clock_can_tell_is_in_time(loop: ByHand) -> None:
+    loop.limit.set(105)
+    loop.now_s = 104.9995
+    loop.timers[0].callback()
+    assert loop.passed_at_s == [104.9995]
+
+
+def test_it_can_be_set_again_when_it_has_passed(loop: ByHand) -> None:
+    loop.limit.set(105)
+    loop.run_until(110)
+    loop.limit.set(115)
+    loop.run_until(200)
+    assert loop.passed_at_s == [105, 115]
+
+
+def test_cancelled_it_does_not_pass_until_it_is_set_again(loop: ByHand) -> None:
+    loop.limit.cancel()
+    loop.limit.set(105)
+    loop.limit.cancel()
+    loop.run_until(110)
+    assert loop.passed_at_s == []
+    loop.limit.set(115)
+    loop.run_until(200)
+    assert loop.passed_at_s == [115]
