@@ -19,13 +19,12 @@ from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.web_protocol import _ErrInfo  # private; nothing else tells a refusal of the parser from a request
 
-from nanonets_proxy.downstream.peers import UNKNOWN, Peer, peer_of
-from nanonets_proxy.downstream.valve import Valve
+from nanonets_proxy.downstream.peers import Peer, peer_of
+from nanonets_proxy.downstream.request_loop import RequestHandler, RequestLoop
 from nanonets_proxy.errors import (
     BadRequest,
     CallerTooSlow,
     HeadTooLarge,
-    InternalError,
     ProxyError,
     TargetTooLong,
 )
@@ -39,9 +38,10 @@ MAX_FIELD_BYTES: Final = 16 * 1024
 _MAX_HEAD_BYTES: Final = 64 * 1024
 _MAX_METHOD_BYTES: Final = 64
 _END_OF_HEAD: Final = b"\r\n\r\n"
-# These the parser knows or has to see as they are; any other passes it as `_STAND_IN`.
-_KNOWN_METHODS: Final = frozenset(
-    {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"CONNECT", b"TRACE", b"PRI"}
+# These the parser knows or has to see as they are, the usual ones first; any other passes it as `_STAND_IN`.
+_KNOWN_METHODS: Final = (
+    *(b"GET", b"POST", b"PUT", b"PATCH", b"DELETE"),
+    *(b"HEAD", b"OPTIONS", b"CONNECT", b"TRACE", b"PRI"),
 )
 _STAND_IN: Final = b"POST"
 _TOKEN_BYTES: Final = frozenset(b"!#$%&'*+.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-")
@@ -49,10 +49,11 @@ _USUAL_END_OF_LINE: Final = b" HTTP/1.1\r\n"
 _END_OF_LINE: Final = re.compile(rb" HTTP/[0-9]\.[0-9]\r?\n\Z")
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 
+_USUAL_LINE: Final = re.compile(rb"(?:%b) [^ \n]* HTTP/1\.1\r\n" % b"|".join(_KNOWN_METHODS)).match
 _FEED_PARSER: Final = web.RequestHandler.data_received  # for each request, so without super()'s way there
 
 
-class CallerConnection(web.RequestHandler):
+class CallerConnection(RequestLoop):
     """One caller's connection; knows its peer from the start, and answers malformed requests in our shape.
 
     A head that began has to be complete within `head_timeout_s`, and within `_MAX_HEAD_BYTES`.
@@ -71,15 +72,18 @@ class CallerConnection(web.RequestHandler):
         "_payload",
         "_real_method",
         "_refused",
-        "peer",
-        "under_way",
-        "valve",
     )
 
     def __init__(
-        self, server: web.Server, on_malformed: OnMalformed, *, head_timeout_s: float, **options: Any
+        self,
+        server: web.Server,
+        handler: RequestHandler,
+        on_malformed: OnMalformed,
+        *,
+        head_timeout_s: float,
+        **options: Any,
     ) -> None:
-        super().__init__(server, **options)
+        super().__init__(server, handler, **options)
         self._on_malformed = on_malformed
         self._head_timeout_s = head_timeout_s
         self._head_timer: asyncio.TimerHandle | None = None
@@ -92,28 +96,10 @@ class CallerConnection(web.RequestHandler):
         self._payload: StreamReader = EMPTY_PAYLOAD  # of the request that came last
         self._real_method: str | None = None
         self._refused = False
-        self.under_way: web.BaseRequest | None = None
-        self.peer = UNKNOWN
-        self.valve = Valve(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.peer = peer_of(transport)
         super().connection_made(transport)
-
-    @property
-    def is_idle(self) -> bool:
-        """No request is under way, or waits to be."""
-        return self.under_way is None and not self._messages
-
-    @property
-    def has_request(self) -> bool:
-        """Whether one is handled, or is about to be: not what the parser refused, which nobody reads on."""
-        return self.under_way is not None or any(not isinstance(message, _ErrInfo) for message, _ in self._messages)
-
-    @property
-    def takes_more(self) -> bool:
-        """Whether none of aiohttp's buffers holds the reading back."""
-        return not self._reading_paused and not self._buffer_paused
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._end_head()
@@ -305,13 +291,12 @@ class CallerConnection(web.RequestHandler):
     def handle_error(
         self,
         request: web.BaseRequest,
-        status: int = 500,
+        status: int = 500,  # noqa: ARG002 - our errors have their own
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - may quote the request, so it is not passed on
     ) -> web.StreamResponse:
         """The parser's refusals; the handler itself lets no error out."""
-        failed = InternalError("The proxy failed.")
-        return self._on_malformed(request, self.peer, failed if status >= 500 else _refusal(exc))
+        return self._on_malformed(request, self.peer, _refusal(exc))
 
 
 def _refusal(error: BaseException | None) -> ProxyError:
@@ -331,13 +316,8 @@ def _refusal(error: BaseException | None) -> ProxyError:
 
 def _is_usual_head(data: bytes) -> bool:
     """Whether it is one head and nothing else, with a method that the parser knows, and in HTTP/1.1."""
-    line_end = data.find(b"\n") + 1
-    return (
-        data.find(_END_OF_HEAD) == len(data) - len(_END_OF_HEAD) > 0
-        and data[line_end - 11 : line_end] == _USUAL_END_OF_LINE
-        and data[: data.find(b" ")] in _KNOWN_METHODS
-        and len(data) <= _MAX_HEAD_BYTES
-    )
+    end = len(data) - len(_END_OF_HEAD)
+    return data.find(_END_OF_HEAD) == end <= _MAX_HEAD_BYTES and _USUAL_LINE(data) is not None
 
 
 def _length_of(message: Any) -> int | None:

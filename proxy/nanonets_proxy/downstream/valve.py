@@ -82,9 +82,9 @@ class Valve(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._wide:
-            self._connection.data_received(bytes(_WIDE[:nbytes]))
+            self._connection.data_received(_WIDE[:nbytes].tobytes())
             return
-        self._connection.data_received(bytes(_NARROW[:nbytes]))
+        self._connection.data_received(_NARROW[:nbytes].tobytes())
         if nbytes == len(_NARROW) and self._connection.has_request:
             self.shut()
 
