@@ -135,7 +135,7 @@ async def test_who_hangs_up_during_the_pause_is_forgotten() -> None:
             await until(lambda: proxy.proxy.metrics.registry.get_sample_value(retried) == 1)
             began_s = time.monotonic()
         await proxy.check_idle()
-        await until(lambda: proxy.proxy._server._busy == 0)
+        await until(lambda: not proxy.proxy._server.connections)
         assert time.monotonic() - began_s < 4
         assert len(upstream.requests) == 1
 

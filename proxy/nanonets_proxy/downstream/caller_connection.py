@@ -6,6 +6,7 @@ no head   idle, or a body is coming, or the parser holds what it has enough of
   the line's end                -> head      fed up to the head's end and no further: an error of the
                                              parser's takes along whatever was fed in the same call
   the head's end                -> no head   the request is queued
+  a whole head, and a usual one -> no head   as most requests come: fed in one go, with the same outcome
   too slow, too large, invalid  -> refused   answered behind what is under way; nothing more is read
 """
 
@@ -18,13 +19,12 @@ from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.web_protocol import _ErrInfo  # private; nothing else tells a refusal of the parser from a request
 
-from nanonets_proxy.downstream.peers import UNKNOWN, Peer, peer_of
-from nanonets_proxy.downstream.valve import Valve
+from nanonets_proxy.downstream.peers import Peer, peer_of
+from nanonets_proxy.downstream.request_loop import RequestHandler, RequestLoop
 from nanonets_proxy.errors import (
     BadRequest,
     CallerTooSlow,
     HeadTooLarge,
-    InternalError,
     ProxyError,
     TargetTooLong,
 )
@@ -38,9 +38,10 @@ MAX_FIELD_BYTES: Final = 16 * 1024
 _MAX_HEAD_BYTES: Final = 64 * 1024
 _MAX_METHOD_BYTES: Final = 64
 _END_OF_HEAD: Final = b"\r\n\r\n"
-# These the parser knows or has to see as they are; any other passes it as `_STAND_IN`.
-_KNOWN_METHODS: Final = frozenset(
-    {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"CONNECT", b"TRACE", b"PRI"}
+# These the parser knows or has to see as they are, the usual ones first; any other passes it as `_STAND_IN`.
+_KNOWN_METHODS: Final = (
+    *(b"GET", b"POST", b"PUT", b"PATCH", b"DELETE"),
+    *(b"HEAD", b"OPTIONS", b"CONNECT", b"TRACE", b"PRI"),
 )
 _STAND_IN: Final = b"POST"
 _TOKEN_BYTES: Final = frozenset(b"!#$%&'*+.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-")
@@ -48,8 +49,11 @@ _USUAL_END_OF_LINE: Final = b" HTTP/1.1\r\n"
 _END_OF_LINE: Final = re.compile(rb" HTTP/[0-9]\.[0-9]\r?\n\Z")
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 
+_USUAL_LINE: Final = re.compile(rb"(?:%b) [^ \n]* HTTP/1\.1\r\n" % b"|".join(_KNOWN_METHODS)).match
+_FEED_PARSER: Final = web.RequestHandler.data_received  # for each request, so without super()'s way there
 
-class CallerConnection(web.RequestHandler):
+
+class CallerConnection(RequestLoop):
     """One caller's connection; knows its peer from the start, and answers malformed requests in our shape.
 
     A head that began has to be complete within `head_timeout_s`, and within `_MAX_HEAD_BYTES`.
@@ -68,15 +72,18 @@ class CallerConnection(web.RequestHandler):
         "_payload",
         "_real_method",
         "_refused",
-        "peer",
-        "under_way",
-        "valve",
     )
 
     def __init__(
-        self, server: web.Server, on_malformed: OnMalformed, *, head_timeout_s: float, **options: Any
+        self,
+        server: web.Server,
+        handler: RequestHandler,
+        on_malformed: OnMalformed,
+        *,
+        head_timeout_s: float,
+        **options: Any,
     ) -> None:
-        super().__init__(server, **options)
+        super().__init__(server, handler, **options)
         self._on_malformed = on_malformed
         self._head_timeout_s = head_timeout_s
         self._head_timer: asyncio.TimerHandle | None = None
@@ -89,28 +96,10 @@ class CallerConnection(web.RequestHandler):
         self._payload: StreamReader = EMPTY_PAYLOAD  # of the request that came last
         self._real_method: str | None = None
         self._refused = False
-        self.under_way: web.BaseRequest | None = None
-        self.peer = UNKNOWN
-        self.valve = Valve(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.peer = peer_of(transport)
         super().connection_made(transport)
-
-    @property
-    def is_idle(self) -> bool:
-        """No request is under way, or waits to be."""
-        return self.under_way is None and not self._messages
-
-    @property
-    def has_request(self) -> bool:
-        """Whether one is handled, or is about to be: not what the parser refused, which nobody reads on."""
-        return self.under_way is not None or any(not isinstance(message, _ErrInfo) for message, _ in self._messages)
-
-    @property
-    def takes_more(self) -> bool:
-        """Whether none of aiohttp's buffers holds the reading back."""
-        return not self._reading_paused and not self._buffer_paused
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._end_head()
@@ -118,6 +107,16 @@ class CallerConnection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Heads are fed one by one: an error of the parser's takes along whatever was fed in the same call."""
+        if (
+            self._is_at_line
+            and not self._held
+            and not self._refused
+            and not self._buffer_paused
+            and (self._payload is EMPTY_PAYLOAD or self._payload.is_eof())
+            and _is_usual_head(data)
+        ):
+            self._feed_usual_head(data)
+            return
         if self._held:
             data, self._held = self._held + data, b""
         start = 0
@@ -136,6 +135,19 @@ class CallerConnection(web.RequestHandler):
             self._body_left = None
             self._is_at_line = False
 
+    def _feed_usual_head(self, data: bytes) -> None:
+        """What all the steps below would come to for such a head."""
+        before = self._request_count
+        _FEED_PARSER(self, data)
+        if self._request_count == before:
+            self._note_partial_head(data)
+            return
+        message, self._payload = self._messages[-1]
+        self._body_left = None if self._payload is EMPTY_PAYLOAD else _length_of(message)
+        if isinstance(message, _ErrInfo):
+            _forget_frames(message.exc)
+            self._refused = True
+
     def _feed_body(self, data: bytes, start: int) -> int:
         """Up to the body's end where that is known, so that a request line begins behind it; else all there is."""
         if self._body_left and not self._buffer_paused:
@@ -151,12 +163,15 @@ class CallerConnection(web.RequestHandler):
 
     def _skip_empty_line(self, data: bytes, start: int) -> int:
         """RFC 9112 §2.2: an empty line before a request is passed over. Where it ends, or 0."""
-        return start + 2 if data[start : start + 2] == b"\r\n" else 0
+        if data[start : start + 2] != b"\r\n":
+            return 0
+        self._end_head()  # its first byte may have come alone, and been taken for a line's beginning
+        return start + 2
 
     def _may_begin(self, data: bytes, start: int) -> bool:
         """Whether a request line is here as a whole, and its protocol is HTTP: the parser takes others for it."""
         end = data.find(b"\n", start) + 1
-        if not end and data[start] in _TOKEN_BYTES:
+        if not end and (data[start] in _TOKEN_BYTES or data[start:] == b"\r"):
             self._hold(data[start:])
             return False
         if data[end - 11 : end] == _USUAL_END_OF_LINE or _END_OF_LINE.search(data, start, end) is not None:
@@ -176,19 +191,20 @@ class CallerConnection(web.RequestHandler):
         before = self._request_count
         self._feed(piece)
         if self._request_count != before:
-            message = self._messages[-1][0]
-            length = None if isinstance(message, _ErrInfo) else message.headers.get("Content-Length")
             is_exact = is_end and self._head_is_known  # else the end found may be one in the body
-            self._body_left = int(length) if length is not None and is_exact else None
+            self._body_left = _length_of(self._messages[-1][0]) if is_exact else None
             self._is_at_line = is_exact or (self._payload.is_eof() and piece.endswith(_END_OF_HEAD))
         else:
-            self._is_at_line = False
-            self._head_began()
-            self._head_bytes += len(piece)
-            self._head_tail = (self._head_tail + piece[-3:])[-3:]
-            if self._head_bytes > _MAX_HEAD_BYTES:
-                self._refuse(HeadTooLarge("The request's header section is too large."))
+            self._note_partial_head(piece)
         return end
+
+    def _note_partial_head(self, piece: bytes) -> None:
+        self._is_at_line = False
+        self._head_began()
+        self._head_bytes += len(piece)
+        self._head_tail = (self._head_tail + piece[-3:])[-3:]
+        if self._head_bytes > _MAX_HEAD_BYTES:
+            self._refuse(HeadTooLarge("The request's header section is too large."))
 
     def _end_of_head(self, data: bytes, start: int) -> int:
         """Where the head ends whose last bytes so far are `_head_tail`; 0 where it does not."""
@@ -207,7 +223,7 @@ class CallerConnection(web.RequestHandler):
 
     def _feed(self, data: bytes) -> None:
         seen = self._request_count
-        super().data_received(data)
+        _FEED_PARSER(self, data)
         if self._request_count != seen:
             if isinstance(message := self._messages[-1][0], _ErrInfo):
                 _forget_frames(message.exc)
@@ -275,13 +291,12 @@ class CallerConnection(web.RequestHandler):
     def handle_error(
         self,
         request: web.BaseRequest,
-        status: int = 500,
+        status: int = 500,  # noqa: ARG002 - our errors have their own
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - may quote the request, so it is not passed on
     ) -> web.StreamResponse:
         """The parser's refusals; the handler itself lets no error out."""
-        failed = InternalError("The proxy failed.")
-        return self._on_malformed(request, self.peer, failed if status >= 500 else _refusal(exc))
+        return self._on_malformed(request, self.peer, _refusal(exc))
 
 
 def _refusal(error: BaseException | None) -> ProxyError:
@@ -297,6 +312,18 @@ def _refusal(error: BaseException | None) -> ProxyError:
             return HeadTooLarge("The request has too many header fields.")
         case _:
             return BadRequest("The request is not valid HTTP.")
+
+
+def _is_usual_head(data: bytes) -> bool:
+    """Whether it is one head and nothing else, with a method that the parser knows, and in HTTP/1.1."""
+    end = len(data) - len(_END_OF_HEAD)
+    return data.find(_END_OF_HEAD) == end <= _MAX_HEAD_BYTES and _USUAL_LINE(data) is not None
+
+
+def _length_of(message: Any) -> int | None:
+    """Octets of its body, where it says so."""
+    length = None if isinstance(message, _ErrInfo) else message.headers.get("Content-Length")
+    return None if length is None else int(length)
 
 
 def _size_of(message: Any) -> int:

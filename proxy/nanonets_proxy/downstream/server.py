@@ -9,15 +9,14 @@ from prometheus_client import CollectorRegistry
 from nanonets_proxy.downstream.caller_connection import MAX_FIELD_BYTES, MAX_TARGET_BYTES, CallerConnection
 from nanonets_proxy.downstream.connections import REFUSAL, ConnectionLimits, ConnectionPolicy
 from nanonets_proxy.downstream.handler import Handler
-from nanonets_proxy.downstream.peers import Peer, hung_up, reset
+from nanonets_proxy.downstream.peers import hung_up, reset
 from nanonets_proxy.downstream.valve import Valve
-from nanonets_proxy.errors import ProxyError
 
 _READ_BUFFER_BYTES: Final = 64 * 1024
 # Half of the second within which a hung-up caller's upstream request has to end.
 _HANG_UP_LOOK_S: Final = 0.5
-# Turns of the event loop from bytes in the socket to the handler's first line: read, wake, new task.
-_TURNS_TO_HANDLER: Final = 3
+# Turns of the event loop from bytes in the socket to the handler's first line: read, wake.
+_TURNS_TO_HANDLER: Final = 2
 
 
 class CallerServer(web.Server):
@@ -36,12 +35,11 @@ class CallerServer(web.Server):
         self._head_timeout_s = head_timeout_s
         self._limits = ConnectionLimits(limits, registry, lambda: cast("list[CallerConnection]", self.connections))
         self._open = 0
-        self._busy = 0
         self._all_ended = asyncio.Event()
         self._all_ended.set()
         self._looker: asyncio.TimerHandle | None = None
         super().__init__(
-            self._dispatch,
+            handler.__call__,  # type: ignore[arg-type]  # our own loop tells it the peer as well
             # Without this a caller that hangs up would keep its request running to the end.
             handler_cancellation=True,
             keepalive_timeout=keep_alive_s,
@@ -54,31 +52,18 @@ class CallerServer(web.Server):
 
     def __call__(self) -> Valve:  # type: ignore[override]  # aiohttp's own protocol stands behind it
         connection = CallerConnection(
-            self, self._on_malformed, head_timeout_s=self._head_timeout_s, loop=self._loop, **self._kwargs
+            self,
+            self._handler,
+            self._handler.refuse_malformed,
+            head_timeout_s=self._head_timeout_s,
+            loop=self._loop,
+            **self._kwargs,
         )
         return connection.valve
 
     @property
     def open_connections(self) -> int:
         return self._open
-
-    async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
-        connection = cast("CallerConnection", request.protocol)
-        connection.under_way = request
-        self._busy += 1
-        try:
-            response = await self._handler(request, connection.peer)
-            if self._handler.draining:
-                response.force_close()
-            return response
-        finally:
-            connection.under_way = None
-            connection.valve.narrow()
-            self._busy -= 1
-            self._note_end()
-
-    def _on_malformed(self, request: web.BaseRequest, peer: Peer, error: ProxyError) -> web.StreamResponse:
-        return self._handler.refuse_malformed(request, peer, error)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
@@ -91,13 +76,17 @@ class CallerServer(web.Server):
             self._looker = self._loop.call_later(_HANG_UP_LOOK_S, self._look_for_hang_ups)
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
-        super().connection_lost(handler, exc)
-        self._limits.give_back(cast("CallerConnection", handler))
+        connection = cast("CallerConnection", handler)
+        super().connection_lost(connection, exc)
+        self._limits.give_back(connection)
         self._open -= 1
-        self._note_end()
+        if connection.task is None:
+            self._note_end()
+        else:
+            connection.task.add_done_callback(self._note_end)
 
-    def _note_end(self) -> None:
-        if not self._open and not self._busy:
+    def _note_end(self, _: object = None) -> None:
+        if not self._connections:  # a lost one counts until its request has ended as well
             self._all_ended.set()
 
     def _look_for_hang_ups(self) -> None:
@@ -105,7 +94,9 @@ class CallerServer(web.Server):
         paused = [
             connection.transport
             for connection in cast("list[CallerConnection]", self.connections)
-            if connection.under_way and connection.transport is not None and not connection.transport.is_reading()
+            if connection.under_way is not None
+            and connection.transport is not None
+            and not connection.transport.is_reading()
         ]
         for transport in hung_up(paused):
             cast("asyncio.Transport", transport).abort()

@@ -66,8 +66,9 @@ class Valve(asyncio.BufferedProtocol):
 
     def narrow(self) -> None:
         """The request has ended."""
-        self._wide = False
-        self._reopen()
+        if self._wide or self._shut:
+            self._wide = False
+            self._reopen()
 
     def _reopen(self) -> None:
         self._shut = False
@@ -81,11 +82,11 @@ class Valve(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._wide:
-            self._connection.data_received(bytes(_WIDE[:nbytes]))
+            self._connection.data_received(_WIDE[:nbytes].tobytes())
             return
-        self._connection.data_received(bytes(_NARROW[:nbytes]))
-        if nbytes == len(_NARROW) and self._transport is not None and self._connection.has_request:
-            self._transport.pause_reading()
+        self._connection.data_received(_NARROW[:nbytes].tobytes())
+        if nbytes == len(_NARROW) and self._connection.has_request:
+            self.shut()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)

@@ -1,0 +1,182 @@
+"""One request after another on a caller's connection: aiohttp's own loop, less what nobody here asks for.
+
+idle       a future is waited for
+  a request is queued                    -> handled
+handled    in the connection's own task, which a hang-up cancels
+  answered                               -> skipping
+  cancelled, or the caller is lost       -> closed
+skipping   what comes of a body that nobody has read is dropped, for a while
+  its end, behind an answer that says so -> idle
+  no end in time, or no further request  -> closed
+
+aiohttp's `start` makes a task, a coroutine to run in it, a writer and a request with tables and caches for every
+request; this one makes a request with what the handler reads. All else stays aiohttp's: parser, queue, payloads,
+timers, `shutdown`. Of its private parts this stands on those that `start` and what it calls use.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from typing import Any, Protocol
+
+from aiohttp import EMPTY_PAYLOAD, StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.http_writer import StreamWriter
+from aiohttp.web_protocol import ERROR, PayloadAccessError, _ErrInfo  # private; what the parser refused
+
+from nanonets_proxy.downstream.peers import UNKNOWN, Peer
+from nanonets_proxy.downstream.relay import RelayedResponse
+from nanonets_proxy.downstream.valve import Valve
+
+
+class RequestHandler(Protocol):
+    """Once it is `draining`, no connection outlives its answer."""
+
+    @property
+    def draining(self) -> bool: ...
+
+    def __call__(self, request: web.BaseRequest, peer: Peer) -> Awaitable[web.StreamResponse]: ...
+
+
+class CallerRequest(web.BaseRequest):
+    """A request with what ours are asked for; the base class's set-up is not paid for."""
+
+    __slots__ = ("content", "keep_alive", "method", "protocol", "raw_headers", "raw_path", "version")
+
+    def __init__(self, message: RawRequestMessage, content: StreamReader, protocol: web.RequestHandler) -> None:
+        self.method = message.method
+        self.raw_path = message.path
+        self.version = message.version
+        self.raw_headers = message.raw_headers
+        self.keep_alive = not message.should_close
+        self.content = content
+        self.protocol = protocol  # type: ignore[misc]  # a property there
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        return self.protocol.transport
+
+    @property
+    def writer(self) -> AbstractStreamWriter:
+        """For its `drain` only: what is written goes to the transport."""
+        return StreamWriter(self.protocol, asyncio.get_running_loop())
+
+    def _cancel(self, exc: BaseException) -> None:
+        """aiohttp's, where the connection is lost: who waits for the body learns of it."""
+        self.content.set_exception(exc)
+
+
+class RequestLoop(web.RequestHandler):
+    """Handles the requests that its subclass queues."""
+
+    __slots__ = ("_handler", "peer", "valve")
+
+    def __init__(self, server: web.Server, handler: RequestHandler, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._handler = handler
+        self.peer = UNKNOWN
+        self.valve = Valve(self)
+
+    @property
+    def under_way(self) -> web.BaseRequest | None:
+        """The request that is handled now."""
+        return self._current_request
+
+    @property
+    def is_idle(self) -> bool:
+        """No request is under way, or waits to be."""
+        return self._current_request is None and not self._messages
+
+    @property
+    def has_request(self) -> bool:
+        """Whether one is handled, or is about to be: not what the parser refused, which nobody reads on."""
+        waiting = (message for message, _ in self._messages)
+        return self._current_request is not None or any(not isinstance(message, _ErrInfo) for message in waiting)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether none of aiohttp's buffers holds the reading back."""
+        return not self._reading_paused and not self._buffer_paused
+
+    @property
+    def task(self) -> "asyncio.Task[None] | None":
+        """In which its requests are handled, until the last one has ended."""
+        return self._task_handler
+
+    async def start(self) -> None:
+        loop = self._loop
+        while not self._force_close:
+            if not self._messages:
+                self._waiter = loop.create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
+            try:
+                stays_open = await self._respond(*self._messages.popleft())
+            except ConnectionError:
+                break  # the caller has gone
+            except Exception as error:  # noqa: BLE001
+                self.log_exception("Unhandled exception", exc_info=error)
+                self.force_close()
+                break
+            except BaseException:
+                self.force_close()
+                raise
+            self._keepalive = stays_open
+            if not stays_open or self._close or self._force_close:
+                break
+            self._next_keepalive_close_time = loop.time() + self._keepalive_timeout
+            if self._keepalive_handle is None:
+                self._keepalive_handle = loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+        if not self._force_close:
+            self._task_handler = None
+            if self.transport is not None:
+                self.transport.close()
+
+    async def _respond(self, message: RawRequestMessage | _ErrInfo, body: StreamReader) -> bool:
+        """Answers one request, and takes what is left of it. Whether another may follow; ConnectionError where the
+        caller has gone."""
+        parser = self._parser
+        assert parser is not None
+        parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+        self._request_in_progress = True
+        try:
+            if isinstance(message, _ErrInfo):
+                request = CallerRequest(ERROR, body, self)
+                response = self.handle_error(request, message.status, message.exc)
+            else:
+                request = self._current_request = CallerRequest(message, body, self)
+                try:
+                    response = await self._handler.__call__(request, self.peer)
+                finally:
+                    self._current_request = None
+                    self.valve.narrow()
+            if self._handler.draining:
+                response.force_close()
+            if self._upgraded:
+                await self.finish_response(request, response, None)  # has the parser go on behind a refused upgrade
+            elif not isinstance(response, RelayedResponse):  # which is on its way already
+                await response.prepare(request)
+        finally:
+            self._request_in_progress = False
+            if self._handler_waiter is not None:
+                self._handler_waiter.set_result(None)
+        if body is not EMPTY_PAYLOAD:
+            await self._skip(body)
+        return response.keep_alive or False
+
+    async def _skip(self, body: StreamReader) -> None:
+        """A caller may look for its answer only behind its body, so what nobody wants of that is read for a while.
+        Nothing can follow a body whose end did not come."""
+        if not body.is_eof() and not self._force_close:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._lingering_time):
+                    while not body.is_eof():
+                        await body.readany()
+            if not body.is_eof():
+                self.close()
+        body.set_exception(PayloadAccessError())
