@@ -11,7 +11,9 @@ from typing import Final
 MAX_BODY_BYTES: Final = 64 * 1024
 """So much of an error's body is looked at."""
 
-_REFUSED_FROM_STATUS: Final = 400
+ERROR_FROM_STATUS: Final = 400
+"""Below it a body is a document, which holds no key."""
+
 # A real key has 36 characters and more; a form as short as a word would blank innocent text.
 _SHORTEST_FORM: Final = 8
 _SIGN_BYTES: Final = 16
@@ -40,10 +42,8 @@ class KeyForms:
 NO_FORMS: Final = KeyForms(())
 
 
-def must_look(status: int, headers: Sequence[tuple[bytes, bytes]]) -> bool:
-    """Whether the body is an error's, and can be read."""
-    if status < _REFUSED_FROM_STATUS:
-        return False
+def is_readable(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether a body is in no content coding, so that it can be searched."""
     codings = [value.strip().lower() for name, value in headers if name.lower() == b"content-encoding"]
     return all(coding in (b"", b"identity") for coding in codings)
 

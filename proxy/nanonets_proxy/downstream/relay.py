@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
-from nanonets_proxy.core.echo import NO_FORMS, EchoFilter, must_look
+from nanonets_proxy.core.echo import ERROR_FROM_STATUS, NO_FORMS, EchoFilter, is_readable
 from nanonets_proxy.core.headers import Extras, downstream_head, trailer_section
 from nanonets_proxy.downstream.peers import CallerStalled, reset
 from nanonets_proxy.upstream.connection import UpstreamConnection
@@ -56,11 +56,12 @@ class RelayedResponse(web.StreamResponse):
         is lost.
         """
         framing, self._chunked = self._framing(head, may_stay=may_stay)
-        built = downstream_head(head.status, head.reason, head.headers, extras=extras, framing=framing)
+        fields = zip(head.names, head.values, strict=True)
+        built = downstream_head(head.status, head.reason, fields, extras=extras, framing=framing)
         lines = self.forms.blank(built)
         if lines is not built:
             self.echoed = True
-        if must_look(head.status, head.headers):
+        if head.status >= ERROR_FROM_STATUS and is_readable(head.headers):
             self._echo = EchoFilter(self.forms)
         is_whole = connection.is_whole
         data = begun + connection.take()
