@@ -126,7 +126,7 @@ class Reply:
         self.stage = _HEAD
         self.trailers: list[tuple[bytes, bytes]] = []
 
-    def restart(self, *, is_head: bool, on_interim: Callable[[ResponseHead], None] | None) -> bool:
+    def restart(self, is_head: bool, on_interim: Callable[[ResponseHead], None] | None) -> bool:
         """Makes this one ready for the connection's next answer, for less than a new one costs. False where the
         last answer left anything but the usual behind: a new one is needed then."""
         # Behind a HEAD's answer the parser waits for the body.
