@@ -85,14 +85,18 @@ class UpstreamConnection(asyncio.Protocol):
         is_head: bool,
         on_interim: Callable[[ResponseHead], None] | None,
     ) -> "asyncio.Future[ResponseHead]":
-        """All of the above with a request that is all here; to be awaited as `head()` is."""
-        self.start(is_head=is_head, on_interim=on_interim)
-        self._head_waiter = waiter = self._loop.create_future()
+        """`start`, `write`, `finish_request` and `head` in one call, for a request that is all here: most are."""
+        if not self._reply.restart(is_head, on_interim):
+            self._reply = Reply(is_head=is_head, on_interim=on_interim)
+        loop = self._loop
+        self._head_waiter = waiter = loop.create_future()
         if self._transport is None:
             self._settle_head(waiter)
-        else:
-            self._transport.write(request)
-            self.finish_request(first_byte_timeout_s)
+            return waiter
+        self.state = _BUSY  # it was not CLOSED: the transport would be gone
+        self._transport.write(request)
+        self._request_sent = True
+        self._first_byte.set(loop.time() + first_byte_timeout_s)
         return waiter
 
     def start(self, *, is_head: bool, on_interim: Callable[[ResponseHead], None] | None = None) -> None:
@@ -100,7 +104,7 @@ class UpstreamConnection(asyncio.Protocol):
 
         `on_interim` is called with each 1xx other than 100, as it comes.
         """
-        if not self._reply.restart(is_head=is_head, on_interim=on_interim):
+        if not self._reply.restart(is_head, on_interim):
             self._reply = Reply(is_head=is_head, on_interim=on_interim)
         self._request_sent = False
         if self.state is _IDLE:
@@ -252,14 +256,14 @@ class UpstreamConnection(asyncio.Protocol):
         if reply.buffered_bytes > _PAUSE_READING_BYTES and not self._reading_paused and self._transport:
             self._reading_paused = True
             self._transport.pause_reading()
-        if self._continue_waiter is not None:
-            _wake(self._continue_waiter)
-        if reply.stage is _HEAD:
-            return
-        if self._head_waiter is not None:
-            self._settle_head(self._head_waiter)
+        if (waiter := self._head_waiter) is not None and reply.stage is not _HEAD:
+            self._head_waiter = None
+            if not waiter.done():
+                waiter.set_result(reply.head)
         if self._reply_waiter is not None:
             _wake(self._reply_waiter)
+        if self._continue_waiter is not None:
+            _wake(self._continue_waiter)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

@@ -5,6 +5,8 @@ import asyncio
 from nanonets_proxy.upstream.connection import State, UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer
 
+_IDLE = State.IDLE
+
 
 class Pool:
     """Hands out idle connections and dials new ones; one sweep timer closes what idled for too long.
@@ -31,7 +33,7 @@ class Pool:
         """An idle connection that is still good; `careful` asks the socket too, for what must not be repeated."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.state is not State.IDLE:
+            if connection.state is not _IDLE:
                 continue
             too_old = now_s - connection.idle_since_s > self._keep_alive_s
             if too_old or (careful and not connection.is_silent()):
@@ -54,7 +56,7 @@ class Pool:
         oldest_s = loop.time() - self._keep_alive_s
         kept = []
         for connection in self._idle:
-            if connection.state is State.IDLE and connection.idle_since_s > oldest_s:
+            if connection.state is _IDLE and connection.idle_since_s > oldest_s:
                 kept.append(connection)
             else:
                 connection.close()

@@ -16,7 +16,7 @@ A 100 is told to nobody: whoever waits for it asks for `informational`.
 import enum
 import re
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 import httptools
 
@@ -66,15 +66,6 @@ class ResponseHead:
         return list(zip(self.names, self.values, strict=True))
 
 
-class _Framing(NamedTuple):
-    """Where among fields of such names Content-Length is, which the parser lets pass only once, and each
-    Transfer-Encoding."""
-
-    names: tuple[bytes, ...]
-    length_at: int | None
-    codings_at: tuple[int, ...]
-
-
 _NO_HEAD: Final = ResponseHead()
 _NO_HEAD.status, _NO_HEAD.reason, _NO_HEAD.names, _NO_HEAD.values = 0, b"", (), ()
 _NO_HEAD.body_length, _NO_HEAD.is_chunked = None, False
@@ -86,10 +77,12 @@ class Reply:
     __slots__ = (
         "_broken",
         "_chunks",
-        "_framing",
+        "_codings_at",
         "_interim_bytes",
         "_is_head",
         "_is_usual_version",
+        "_known_names",
+        "_length_at",
         "_names",
         "_overhead_bytes",
         "_parser",
@@ -111,8 +104,8 @@ class Reply:
         self._is_usual_version = False
         self._broken: UpstreamError | None = None
         self._chunks: list[bytes] = []
-        self._framing = _Framing((), None, ())
         self._interim_bytes = 0  # of fields
+        self._know(())
         self._overhead_bytes = 0  # since the last byte of body
         self._reason = b""
         self._names: list[bytes] = []  # of the section that is coming
@@ -126,7 +119,7 @@ class Reply:
         self.stage = _HEAD
         self.trailers: list[tuple[bytes, bytes]] = []
 
-    def restart(self, *, is_head: bool, on_interim: Callable[[ResponseHead], None] | None) -> bool:
+    def restart(self, is_head: bool, on_interim: Callable[[ResponseHead], None] | None) -> bool:
         """Makes this one ready for the connection's next answer, for less than a new one costs. False where the
         last answer left anything but the usual behind: a new one is needed then."""
         # Behind a HEAD's answer the parser waits for the body.
@@ -222,17 +215,17 @@ class Reply:
         head.status = status
         head.reason = self._reason
         head.values = values = tuple(self._values)
-        framing = self._framing
-        if (names := tuple(self._names)) != framing.names:  # the answer before had the same, as a rule
-            self._framing = framing = _find_framing(names)
-        head.names, length_at, codings_at = framing
-        head.body_length = None if length_at is None else int(values[length_at])
+        names = tuple(self._names)
+        if names != self._known_names:
+            self._know(names)
+        head.names = self._known_names
+        head.body_length = None if self._length_at is None else int(values[self._length_at])
         head.is_chunked = False
-        for at in codings_at:
-            if head.is_chunked or values[at].lower() != b"chunked":
+        if self._codings_at:
+            head.is_chunked = True
+            if [values[at].lower() for at in self._codings_at] != [b"chunked"]:
                 # Any other coding is the connection's own (RFC 9112 §6.1) and can't be relayed as it is.
                 self._broken = self._broken or _bad_reply("The upstream used an unknown transfer coding.")
-            head.is_chunked = True
         if self._broken is not None:
             return
         self._names.clear()
@@ -270,6 +263,14 @@ class Reply:
             self.trailers = list(zip(self._names, self._values, strict=True))
         self.stage = _DONE
 
+    def _know(self, names: tuple[bytes, ...]) -> None:
+        """Where among fields of such names Content-Length is, which the parser lets pass only once, and each
+        Transfer-Encoding. Kept, since the next answer on a connection mostly has the same fields."""
+        self._known_names = names
+        lower = [name.lower() for name in names]
+        self._length_at = lower.index(b"content-length") if b"content-length" in lower else None
+        self._codings_at = [at for at, name in enumerate(lower) if name == b"transfer-encoding"]
+
     def _pass_over(self, interim: ResponseHead) -> None:
         self.informational += 1
         self._interim_bytes += _size(interim.names, interim.values)
@@ -288,12 +289,6 @@ class Reply:
         if _CONTROL.search(self._reason):
             return _bad_reply("The upstream's reason phrase has control characters in it.")
         return None
-
-
-def _find_framing(names: tuple[bytes, ...]) -> _Framing:
-    lower = [name.lower() for name in names]
-    length_at = lower.index(b"content-length") if b"content-length" in lower else None
-    return _Framing(names, length_at, tuple(at for at, name in enumerate(lower) if name == b"transfer-encoding"))
 
 
 def _size(names: Iterable[bytes], values: Iterable[bytes]) -> int:
