@@ -24,7 +24,6 @@ from nanonets_proxy.core.api_key import ApiKey
 from nanonets_proxy.downstream.listeners import ListenFailed, describe, open_sockets
 from nanonets_proxy.hardening import leave_no_core, stay_in_memory
 from nanonets_proxy.keys.source import EnvironmentKey
-from nanonets_proxy.sandbox.app import create_app
 from nanonets_proxy.sandbox.policy import make_key
 from nanonets_proxy.settings import SandboxSettings, Settings
 from nanonets_proxy.telemetry.log import configure
@@ -158,6 +157,8 @@ async def _serve_sandbox(settings: SandboxSettings) -> None:
 async def _start_sandbox(
     settings: SandboxSettings, keys: Sequence[str], listeners: Sequence[Any]
 ) -> tuple[web.AppRunner, list[str]]:
+    from nanonets_proxy.sandbox.app import create_app  # here: most processes never serve it
+
     sockets = open_sockets("listen", listeners)
     runner = web.AppRunner(
         create_app(settings.policy(tuple(keys))), access_log=None, shutdown_timeout=_SANDBOX_STOP_S

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from support.proxy_harness import running_proxy
+from nanonets_proxy.downstream import request_loop
+from support.proxy_harness import running_proxy, until
 from support.raw_caller import chunked, request
 from support.scripted_upstream import OK, ScriptedUpstream, answering
 
@@ -75,6 +76,30 @@ async def test_fields_that_are_too_large_together_are_a_431(split: bool) -> None
         assert answer.status_line == b"HTTP/1.1 431 Request Header Fields Too Large"
         assert answer.json()["code"] == "head_too_large"
         assert upstream.connections == 0
+
+
+async def test_what_a_refused_caller_still_sends_does_not_cost_it_its_answer() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"GET", b"/x", b"X: " + bytes(2_000_000).replace(b"\0", b"a")))
+        assert (await caller.answer()).status == 431
+        assert await caller.rest() == b""
+        assert upstream.connections == 0
+
+
+async def test_a_refused_caller_that_does_not_end_its_side_is_left_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_loop, "_LINGER_S", 0.02)
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(b"\0\r\n\r\n")
+        assert (await caller.answer()).status == 400
+        await until(lambda: proxy.proxy._server.open_connections == 0)
 
 
 async def test_a_body_behind_its_head_does_not_count_as_head() -> None:

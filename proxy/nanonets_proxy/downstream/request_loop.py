@@ -4,6 +4,7 @@ idle       a future is waited for
   a request is queued                    -> handled
 handled    in the connection's own task, which a hang-up cancels
   answered                               -> skipping
+  answered, and refused by the parser    -> closed    once the caller has ended its side too, or a moment later
   cancelled, or the caller is lost       -> closed
 skipping   what comes of a body that nobody has read is dropped, for a while
   its end, behind an answer that says so -> idle
@@ -17,7 +18,7 @@ timers, `shutdown`. Of its private parts this stands on those that `start` and w
 import asyncio
 import contextlib
 from collections.abc import Awaitable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
@@ -28,6 +29,9 @@ from aiohttp.web_protocol import ERROR, PayloadAccessError, _ErrInfo  # private;
 from nanonets_proxy.downstream.peers import UNKNOWN, Peer
 from nanonets_proxy.downstream.relay import RelayedResponse
 from nanonets_proxy.downstream.valve import Valve
+
+# Enough for what a refused caller had sent before it could see its answer.
+_LINGER_S: Final = 1.0
 
 
 class RequestHandler(Protocol):
@@ -165,9 +169,17 @@ class RequestLoop(web.RequestHandler):
             self._request_in_progress = False
             if self._handler_waiter is not None:
                 self._handler_waiter.set_result(None)
-        if body is not EMPTY_PAYLOAD:
+        if isinstance(message, _ErrInfo):
+            await self._linger()
+        elif body is not EMPTY_PAYLOAD:
             await self._skip(body)
         return response.keep_alive or False
+
+    async def _linger(self) -> None:
+        """RFC 9112 §9.6: closed with bytes unread, the connection would be reset, and the answer lost with it."""
+        if self.transport is not None and self.transport.can_write_eof():
+            self.transport.write_eof()
+            await asyncio.sleep(_LINGER_S)  # cancelled when the caller ends its side
 
     async def _skip(self, body: StreamReader) -> None:
         """A caller may look for its answer only behind its body, so what nobody wants of that is read for a while.
