@@ -12,7 +12,7 @@ The reserve is for quotas that someone else draws on too: what was refused thoug
 |---|---|---|
 | the first | nothing is known | what was admitted, from the first of it to the end of the hint |
 | an attempt, or one while a raise is pending | | the raise goes back; the next comes later and asks for less |
-| a request in flight up to the cap | | the cap is what was admitted and in flight |
+| a request in flight up to the cap | not at a known end of a period | the cap is what was admitted and in flight |
 | the probe | twice in a row | the period is longer: up to the end of the hint |
 | any other | just after a period | the period is that little longer |
 | | some were admitted in the period | the count is what was; a *reserve* of it goes one by one |
@@ -35,6 +35,7 @@ _LONGEST_FIRST = 10.0  # times the first hint, which is the rest of a period of 
 _GUARD = 0.02  # of a period, at most, against requests that take different times to arrive
 _RESERVE_KEPT = 0.75  # a period, while nothing is refused
 _HINTS_KEPT = 4
+_LATE = 0.9  # of a period: with a constant hint, or a penalty, a later attempt would cost all of the next
 
 
 class Kind(enum.Enum):
@@ -125,6 +126,13 @@ class Learned:
         attempts = self.growth.attempts
         return attempts % 16 != 1 if self._hinted else attempts % 4 == 3
 
+    def extra_would_tell(self, now: float) -> bool:
+        """Whether one more falls into the same period as all that counts; at last, if no such moment comes, any."""
+        window = self.window
+        if now <= window.oldest_s + _LATE * window.period_s:
+            return True
+        return now >= max(self.growth.due_at_s, self._raised_at_s) + window.period_s and self.growth.borne
+
     @property
     def early_at_s(self) -> float:
         """When a shorter period may be tried; the last raise must have been borne for a period."""
@@ -182,8 +190,9 @@ class Learned:
         """Once all that was sent before the closure is known, or silent."""
         window = self.window
         ends_at_s = refusal.granted_at_s + refusal.closed_s
-        self._note_hint(refusal, ends_at_s)
-        at_cap = refusal.kind in (Kind.PLAIN, Kind.TRIAL) and refusal.in_flight >= max(2, self.cap - 1)
+        explained = self._note_hint(refusal, ends_at_s)
+        ours = refusal.kind in (Kind.PLAIN, Kind.TRIAL)
+        at_cap = ours and not explained and refusal.in_flight >= max(2, self.cap - 1)
         if refusal.kind is Kind.WIDER or (at_cap and self.cap < math.inf):
             self.cap = min(self.cap, max(1, refusal.in_flight)) if at_cap else self.cap
             self.wider.failed(now, max(refusal.closed_s, window.period_s))
@@ -214,14 +223,19 @@ class Learned:
             self._learn_anew(refusal, ends_at_s, now)
         else:
             self.set_window(window.count, needed_s)
-        self._learn_cap(refusal, counted)
+        if not explained:
+            self._learn_cap(refusal, counted)
 
-    def _note_hint(self, refusal: Refusal, ends_at_s: float) -> None:
-        """Hints are true rests if they differ, and the ends that they name are whole periods apart."""
+    def _note_hint(self, refusal: Refusal, ends_at_s: float) -> bool:
+        """Hints are true rests if they differ, and the ends that they name are whole periods apart.
+
+        Gives whether that is known of them, and true of this one.
+        """
         self._hinted = refusal.hinted
         if not refusal.hinted:
-            return
+            return False
         window = self.window
+        explained = False
         if self._hints_s and window.count >= FEW and self.known:
             apart_s = ends_at_s - self._ended_at_s
             periods = round(apart_s / window.period_s)
@@ -230,8 +244,10 @@ class Learned:
             # Exact hints, or those in whole seconds.
             if periods >= 1 and ((differ > 0.001 and off <= 0.02) or (differ > 0.1 and off <= 0.1)):
                 self.hints_are_rests = True
+            explained = self.hints_are_rests and off <= 0.1
         self._hints_s.append(refusal.closed_s)
         self._ended_at_s = ends_at_s
+        return explained
 
     def _learn_anew(self, refusal: Refusal, ends_at_s: float, now: float) -> None:
         window = self.window

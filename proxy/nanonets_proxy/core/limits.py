@@ -20,6 +20,8 @@ Nothing of a limit is seen but its 429s. What they teach is in `learned.py`; her
   period, starting anew once something has passed. A hint of zero is none: it would mean one probe per round trip.
 - The refusal of a request that was sent before the current closure belongs to that closure: its hint may
   prolong it, its lack of one means nothing; what it says of the limit is a corrected count.
+- What goes together with an attempt may arrive before it: if one of them is refused, it was the attempt that was
+  too much; if more are, it was not the attempt alone.
 - A limit given beforehand is LEARNED and proven from the start, and never exceeded: it is only learned downwards.
 """
 
@@ -33,7 +35,6 @@ from nanonets_proxy.core.policy import GatePolicy, Outcome
 from nanonets_proxy.core.preset import Preset
 from nanonets_proxy.core.trial import Trial
 
-_LATE = 0.9  # of a period: with a constant hint, or a penalty, a later attempt would cost all of the next
 _REMEMBERED_S = 3600.0  # what was learned is kept this long without a request
 
 
@@ -105,7 +106,7 @@ class Limit:
         if self._at_preset or not learned.growth.due(now) or not self._may_try:
             return None
         if learned.grows_by_count or self._preset is not None:
-            return Kind.EXTRA if learned.hints_are_rests or now <= self._late_at_s else None
+            return Kind.EXTRA if learned.extra_would_tell(now) else None
         return Kind.EARLY if now >= learned.early_at_s else None
 
     @property
@@ -116,10 +117,6 @@ class Limit:
     def _may_try(self) -> bool:
         """Attempts go one by one, and not while anything else is on trial."""
         return not len(self._trial)
-
-    @property
-    def _late_at_s(self) -> float:
-        return self.learned.window.oldest_s + _LATE * self.learned.window.period_s
 
     def changes_at_s(self, now: float) -> float:
         """When `allows` may change if nothing is settled till then; inf: never."""
@@ -166,11 +163,13 @@ class Limit:
         """One is back; `hint_s` is what its 429 said, from `now` on."""
         self.in_flight -= 1
         if outcome is Outcome.SERVED:
-            self._trial.passed(serial)
+            self._trial.passed(serial, now)
             self._passed(serial, now)
             return
         on_trial = self._trial.drop(serial)
         kind = self._attempts.pop(serial, Kind.TRIAL if on_trial else Kind.PLAIN)
+        if kind not in ATTEMPTS:  # what goes together arrives in any order: it is the attempt that was too much
+            kind = next(iter(self._attempts.values()), kind)
         if outcome is Outcome.UNUSED:
             self.learned.window.remove(serial)
         elif outcome is Outcome.THROTTLED:
@@ -218,6 +217,8 @@ class Limit:
         if not fresh:
             if self._refusal is not None:
                 self._refusal.in_flight -= 1
+                if self._refusal.kind in ATTEMPTS:  # it was not the attempt alone that was too much
+                    self._refusal.kind = Kind.PLAIN
             if closed_s is None:
                 return
         hinted = closed_s is not None

@@ -1,0 +1,109 @@
+"""Asking for more than was proven: when it tells something, and what its refusal means."""
+
+import math
+
+from nanonets_proxy.core.learned import Kind, Refusal
+from nanonets_proxy.core.limits import Limit, LimitState
+from nanonets_proxy.core.policy import GatePolicy, Outcome
+from nanonets_proxy.core.trial import Trial
+
+
+class Attempted:
+    """A limit of ten in ten seconds, all proven, with someone always waiting; more may be asked for."""
+
+    def __init__(self) -> None:
+        self.limit = Limit(GatePolicy(max_in_flight=100, max_waiting=100), lambda: 0.0)
+        self.limit.state = LimitState.LEARNED
+        self.limit.learned.set_window(10, 10.0)
+        self.limit.learned.sure = 10
+        self.limit.learned.hints_are_rests = True
+
+    def go(self, now: float) -> list[int]:
+        """Serial numbers of all that may go."""
+        serials = []
+        self.limit.advance(now)
+        while self.limit.allows(now):
+            serials.append(self.limit.grant(now))
+        return serials
+
+    def settle(self, serial: int, outcome: Outcome, now: float, hint_s: float | None = None) -> None:
+        self.limit.settle(serial, 0.0, outcome, now, hint_s)
+
+
+def test_of_an_attempt_and_what_went_with_it_any_may_be_the_one_that_is_refused() -> None:
+    scene = Attempted()
+    *others, proven, extra = scene.go(0.0)
+    assert extra == 11
+    scene.settle(proven, Outcome.THROTTLED, 0.1, 9.9)
+    for serial in (*others, extra):
+        scene.settle(serial, Outcome.SERVED, 0.1)
+    scene.go(10.0)
+    learned = scene.limit.learned
+    assert (learned.window.count, learned.sure, learned.reserve, learned.growth.pause) == (10, 10, 0, 2)
+
+
+def test_more_refusals_than_the_attempts_mean_that_what_was_proven_is_not_there() -> None:
+    scene = Attempted()
+    *others, first, second, extra = scene.go(0.0)
+    for serial in (extra, first, second):
+        scene.settle(serial, Outcome.THROTTLED, 0.1, 9.9)
+    for serial in others:
+        scene.settle(serial, Outcome.SERVED, 0.1)
+    scene.go(10.0)
+    learned = scene.limit.learned
+    assert (learned.window.count, learned.window.period_s, learned.reserve) == (8, 10.0, 2)
+
+
+def test_an_extra_goes_early_in_the_period_or_waits_for_the_next() -> None:
+    scene = Attempted()
+    scene.limit.learned.growth.due_at_s = 9.5
+    for serial in scene.go(0.0):
+        scene.settle(serial, Outcome.SERVED, 0.1)
+    assert scene.go(9.6) == []  # the upstream's period may be over sooner than is known
+    assert len(scene.go(10.3)) == 11
+
+
+def test_where_no_period_is_ever_young_an_extra_goes_once_it_is_overdue_by_a_period() -> None:
+    scene = Attempted()
+    learned = scene.limit.learned
+    learned.set_window(20, 10.0)
+    learned.sure = 20
+    learned.growth.due_at_s = 20.0
+    for half_s in range(20):  # one each half second: the oldest is always about to leave
+        learned.window.add(-half_s, half_s / 2)
+    went = {}
+    for half_s in range(20, 80):
+        went[half_s / 2] = serials = scene.go(half_s / 2)
+        for serial in serials:
+            scene.settle(serial, Outcome.SERVED, half_s / 2)
+    assert next(at_s for at_s, serials in went.items() if len(serials) > 1) == 30.0
+
+
+def test_a_refusal_at_the_end_of_a_known_period_does_not_lower_the_cap() -> None:
+    scene = Attempted()
+    learned = scene.limit.learned
+    for serial in range(10):
+        learned.window.add(serial, 0.0)
+    learned.learn(Refusal(Kind.EXTRA, 1.0, 9.0, hinted=True, in_flight=0), 10.0)
+    for serial in range(10, 20):
+        learned.window.add(serial, 10.0)
+    learned.learn(Refusal(Kind.EXTRA, 12.0, 8.0, hinted=True, in_flight=10), 20.0)
+    assert (learned.hints_are_rests, learned.cap) == (True, math.inf)
+
+
+def test_quick_answers_narrow_a_cold_trial_and_slow_ones_widen_it() -> None:
+    quick, slow = Trial(10), Trial(10)
+    for serial in range(20):
+        for trial, after_s in ((quick, 0.01), (slow, 2.0)):
+            trial.add(serial, 0.0)
+            assert trial.passed(serial, after_s)
+    assert 5 < quick.size < 5.2
+    assert slow.size == 15
+
+
+def test_once_something_is_known_each_that_passes_makes_room_for_one_and_a_half() -> None:
+    trial = Trial(10)
+    trial.restart(1)
+    trial.add(1, 0.0)
+    trial.passed(1, 0.01)
+    assert trial.size == 1.5
