@@ -84,7 +84,7 @@ class Learned:
     """Changed by what passes (`raise_count`, `raise_pace`, `widen`, `bear`) and by closures (`learn`)."""
 
     __slots__ = (
-        "_before_raise", "_ended_at_s", "_full_at_s", "_hinted", "_hints_s", "_raised_at_s",
+        "_before_raise", "_ended_at_s", "_full_at_s", "_hinted", "_hints_s", "_least_s", "_raised_at_s",
         "cap", "growth", "hints_are_rests", "refusal_s", "reserve", "sure", "wider", "window",
     )  # fmt: skip
 
@@ -105,6 +105,7 @@ class Learned:
         self._raised_at_s = -math.inf
         self._full_at_s = -math.inf
         self._before_raise: _Proven | None = None
+        self._least_s = 0.0  # a shorter period was refused
 
     @property
     def known(self) -> bool:
@@ -213,12 +214,15 @@ class Learned:
             self.sure = 0.0
         elif window.period_s < needed_s <= _SAME_PERIOD * window.period_s:
             self.set_window(window.count, needed_s)
+            # Hints in whole seconds are rounded up.
+            self._least_s = needed_s if refusal.closed_s % 1 else needed_s - 1
         elif counted:
             if counted < self.sure:
                 self.reserve = min(counted // 2, max(self.reserve, self.sure - counted))
             self.set_window(min(counted, window.count), window.period_s)
             self.sure = min(self.sure, counted)
             self.growth.soon(now, window.period_s)
+            self._least_s = 0.0
         elif window.count < FEW:
             self._learn_anew(refusal, ends_at_s, now)
         else:
@@ -262,6 +266,7 @@ class Learned:
         count = max(1, window.granted_since(ends_at_s - period_s))
         self.set_window(count, period_s)
         self.growth = Growth(now)
+        self._least_s = 0.0
         self._learn_cap(refusal, count)
 
     def _learn_cap(self, refusal: Refusal, counted: int) -> None:
@@ -292,4 +297,4 @@ class Learned:
         # The first extra tells the true end of a period of which only the rest was known.
         longer = first and needed_s > _SAME_PERIOD * window.period_s
         if refusal.kind is Kind.EXTRA and (needed_s < window.period_s or longer):
-            self.set_window(window.count, needed_s)
+            self.set_window(window.count, max(needed_s, self._least_s))
