@@ -30,9 +30,10 @@ import math
 from collections.abc import Callable
 
 from nanonets_proxy.core.learned import ATTEMPTS, Kind, Learned, Refusal
-from nanonets_proxy.core.memory import ScopeMemory
+from nanonets_proxy.core.memory import ScopeMemory, closed
 from nanonets_proxy.core.policy import GatePolicy, Outcome
 from nanonets_proxy.core.preset import Preset
+from nanonets_proxy.core.retry_after import MAX_HINT_S
 from nanonets_proxy.core.trial import Trial
 
 _REMEMBERED_S = 3600.0  # what was learned is kept this long without a request
@@ -246,11 +247,12 @@ class Limit:
         return max(wait_s, place * self._between_s) if self.in_flight >= learned.cap else wait_s
 
     def memory(self, scope: str, now: float) -> ScopeMemory | None:
-        """What is worth keeping; None if nothing is known."""
+        """What is worth keeping; None if nothing is known and the scope is open."""
         learned = self.learned
         window = learned.window
+        opens_in_s = min(max(0.0, self.opens_at_s - now), MAX_HINT_S)
         if not learned.known:
-            return None
+            return closed(scope, opens_in_s) if opens_in_s else None
         used = window.used(now)
         return ScopeMemory(
             scope=scope,
@@ -260,13 +262,20 @@ class Limit:
             cap=None if learned.cap == math.inf else learned.cap,
             used=used,
             newest_age_s=now - window.newest_s if used else 0.0,
-            opens_in_s=max(0.0, self.opens_at_s - now),
+            opens_in_s=opens_in_s,
         )
 
     def restore(self, memory: ScopeMemory, now: float, away_s: float) -> None:
         """Take up what was known `away_s` ago; a limit given beforehand stays the upper bound."""
+        if memory.count is not None:
+            self._restore_window(memory, memory.count, now - away_s)
+        if memory.opens_in_s > away_s:
+            self.opens_at_s = now + memory.opens_in_s - away_s
+            self.state = LimitState.CLOSED
+
+    def _restore_window(self, memory: ScopeMemory, count: float, saved_at_s: float) -> None:
         learned, preset = self.learned, self._preset
-        count, period_s = memory.count, memory.period_s
+        period_s = memory.period_s
         if preset is not None:
             count, period_s = min(count, preset.count), max(period_s, preset.period_s)
         learned.set_window(count, period_s)
@@ -274,11 +283,8 @@ class Limit:
         learned.cap = math.inf if memory.cap is None else max(1.0, memory.cap)
         for _ in range(min(memory.used, int(count))):
             self._serial += 1
-            learned.window.add(self._serial, now - away_s - memory.newest_age_s)
+            learned.window.add(self._serial, saved_at_s - memory.newest_age_s)
         self.state = LimitState.LEARNED
-        if memory.opens_in_s > away_s:
-            self.opens_at_s = now + memory.opens_in_s - away_s
-            self.state = LimitState.CLOSED
 
     def forgettable(self, now: float) -> bool:
         """Whether a new `Limit` would serve as well: nothing is out, and nothing is known that still counts."""
