@@ -2,20 +2,23 @@
 
 import math
 
-from nanonets_proxy.core.learned import Kind, Refusal
 from nanonets_proxy.core.limits import Limit, LimitState
 from nanonets_proxy.core.policy import GatePolicy, Outcome
+from nanonets_proxy.core.refusal import Kind, Refusal
 from nanonets_proxy.core.trial import Trial
 
 
 class Attempted:
-    """A limit of ten in ten seconds, all proven, with someone always waiting; more may be asked for."""
+    """A limit of ten in ten seconds, with someone always waiting. `held`: the period is proven too."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, held: bool = True) -> None:
         self.limit = Limit(GatePolicy(max_in_flight=100, max_waiting=100), lambda: 0.0)
         self.limit.state = LimitState.LEARNED
-        self.limit.learned.set_window(10, 10.0)
-        self.limit.learned.sure = 10
+        if held:
+            self.limit.learned.given(10, 10.0, 10)
+        else:
+            self.limit.learned.set_window(10, 10.0)
+            self.limit.learned.sure = 10
         self.limit.learned.hints_are_rests = True
 
     def go(self, now: float) -> list[int]:
@@ -66,8 +69,7 @@ def test_an_extra_goes_early_in_the_period_or_waits_for_the_next() -> None:
 def test_where_no_period_is_ever_young_an_extra_goes_once_it_is_overdue_by_a_period() -> None:
     scene = Attempted()
     learned = scene.limit.learned
-    learned.set_window(20, 10.0)
-    learned.sure = 20
+    learned.given(20, 10.0, 20)
     learned.growth.due_at_s = 20.0
     for half_s in range(20):  # one each half second: the oldest is always about to leave
         learned.window.add(-half_s, half_s / 2)
@@ -89,6 +91,44 @@ def test_a_refusal_at_the_end_of_a_known_period_does_not_lower_the_cap() -> None
         learned.window.add(serial, 10.0)
     learned.learn(Refusal(Kind.EXTRA, 12.0, 8.0, hinted=True, in_flight=10), 20.0)
     assert (learned.hints_are_rests, learned.cap) == (True, math.inf)
+
+
+def test_a_period_that_has_not_held_yet_begins_with_one_request() -> None:
+    scene = Attempted(held=False)
+    scene.limit.learned.growth.due_at_s = math.inf
+    for start in range(6):
+        now = 10.1 * start
+        first = scene.go(now)
+        # The very first begins nothing by our clock; four starts are felt for, then the period is taken as proven.
+        assert len(first) == (1 if 1 <= start <= 4 else 10)
+        for serial in first:
+            scene.settle(serial, Outcome.SERVED, now)
+        for serial in scene.go(now):
+            scene.settle(serial, Outcome.SERVED, now)
+
+
+def test_one_refusal_tells_that_a_period_is_too_short_for_all_that_would_have_followed() -> None:
+    scene = Attempted(held=False)
+    scene.limit.learned.growth.due_at_s = math.inf
+    for serial in scene.go(0.0):
+        scene.settle(serial, Outcome.SERVED, 0.1)
+    (first,) = scene.go(10.1)
+    scene.limit.settle(first, 10.1, Outcome.THROTTLED, 10.2, 3.0)
+    assert scene.go(10.3) == []
+    scene.go(13.3)
+    learned = scene.limit.learned
+    assert (learned.window.count, learned.sure) == (10, 10)
+    assert math.isclose(learned.window.period_s, 13.1)
+
+
+def test_a_limit_that_was_given_needs_no_feeling() -> None:
+    scene = Attempted()
+    scene.limit.learned.growth.due_at_s = math.inf
+    for now in (0.0, 10.1):
+        granted = scene.go(now)
+        assert len(granted) == 10
+        for serial in granted:
+            scene.settle(serial, Outcome.SERVED, now)
 
 
 def test_quick_answers_narrow_a_cold_trial_and_slow_ones_widen_it() -> None:

@@ -19,12 +19,12 @@ The reserve is for quotas that someone else draws on too: what was refused thoug
 | | none were | the period is longer, or, for a count below 5, all is learned anew |
 """
 
-import enum
 import math
 from collections import deque
 from dataclasses import dataclass
 
 from nanonets_proxy.core.growth import Growth
+from nanonets_proxy.core.refusal import ATTEMPTS, Kind, Refusal
 from nanonets_proxy.core.window import Window
 
 FEW = 5
@@ -35,40 +35,8 @@ _LONGEST_FIRST = 10.0  # times the first hint, which is the rest of a period of 
 _GUARD = 0.02  # of a period, at most, against requests that take different times to arrive
 _RESERVE_KEPT = 0.75  # a period, while nothing is refused
 _HINTS_KEPT = 4
+_STARTS_TO_FEEL = 4  # windows on the clock forgive a period that is a little short a few times
 _LATE = 0.9  # of a period: with a constant hint, or a penalty, a later attempt would cost all of the next
-
-
-class Kind(enum.Enum):
-    """By what right a request was granted."""
-
-    PLAIN = "plain"
-    """Within what was proven."""
-    TRIAL = "trial"
-    """Within what is believed."""
-    PROBE = "probe"
-    """The first after a closure."""
-    EXTRA = "extra"
-    """One more than the window's count."""
-    EARLY = "early"
-    """Before the window's period has passed."""
-    WIDER = "wider"
-    """One more in flight than the cap."""
-
-
-ATTEMPTS = frozenset({Kind.EXTRA, Kind.EARLY, Kind.WIDER})
-
-
-@dataclass(slots=True)
-class Refusal:
-    """The 429 that closed the scope."""
-
-    kind: Kind
-    granted_at_s: float
-    closed_s: float
-    """How long, from then on, by its hint or the backoff."""
-    hinted: bool
-    in_flight: int
-    """Others that were in flight when it came, less those that were refused later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +53,8 @@ class Learned:
 
     __slots__ = (
         "_before_raise", "_ended_at_s", "_full_at_s", "_hinted", "_hints_s", "_least_s", "_raised_at_s",
-        "cap", "growth", "hints_are_rests", "refusal_s", "reserve", "sure", "wider", "window",
+        "cap", "growth", "hints_are_rests", "refusal_s", "reserve", "since_start", "starts_to_feel", "sure",
+        "wider", "window",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -99,6 +68,10 @@ class Learned:
         self.hints_are_rests = False
         self.refusal_s = 0.0
         """The usual time from a grant to its 429."""
+        self.starts_to_feel = 0
+        """So many more periods that begin by our clock, not by a hint, begin with one request."""
+        self.since_start = 0
+        """Grants since a closure, or since a period began so."""
         self._hinted = False
         self._hints_s: deque[float] = deque(maxlen=_HINTS_KEPT)
         self._ended_at_s = -math.inf  # where the last hint ended
@@ -112,7 +85,24 @@ class Learned:
         return self.window.count < math.inf
 
     def set_window(self, count: float, period_s: float) -> None:
+        if period_s != self.window.period_s:
+            self.starts_to_feel = _STARTS_TO_FEEL
         self.window.set(count, period_s, min(self.refusal_s / 2, _GUARD * period_s))
+
+    def given(self, count: float, period_s: float, sure: float) -> None:
+        """What is known from elsewhere."""
+        self.set_window(count, period_s)
+        self.sure = sure
+        self.starts_to_feel = 0
+
+    @property
+    def at_unproven_start(self) -> bool:
+        """Whether the next one follows a period that has not proved long enough: all after it may be refused."""
+        return self.starts_to_feel > 0 and self.since_start >= self.window.count
+
+    def start_passed(self) -> None:
+        self.starts_to_feel -= 1
+        self.since_start = 1
 
     # --- asking for more ----------------------------------------------------------------------------
 
@@ -190,6 +180,7 @@ class Learned:
     def learn(self, refusal: Refusal, now: float) -> None:
         """Once all that was sent before the closure is known, or silent."""
         window = self.window
+        self.since_start = 0
         ends_at_s = refusal.granted_at_s + refusal.closed_s
         explained = self._note_hint(refusal, ends_at_s)
         ours = refusal.kind in (Kind.PLAIN, Kind.TRIAL)

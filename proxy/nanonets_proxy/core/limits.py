@@ -10,6 +10,7 @@ Nothing of a limit is seen but its 429s. What they teach is in `learned.py`; her
 | PROBING | one | it is refused | CLOSED again |
 | | | it passes | LEARNED, or OPEN if nothing is known yet |
 | LEARNED | within the window and the cap: what is proven at once, the rest of the count on trial | a 429 | CLOSED |
+| | of a period that our clock begins, and of which four have not held yet: one, the rest once it passes | | |
 | | beyond them: attempts, one by one, when growth is due and someone waits | | |
 
 - *Passes* means answered well, or silent: not settled, but a 429 would long have come (twice the usual time of
@@ -29,10 +30,11 @@ import enum
 import math
 from collections.abc import Callable
 
-from nanonets_proxy.core.learned import ATTEMPTS, Kind, Learned, Refusal
+from nanonets_proxy.core.learned import Learned
 from nanonets_proxy.core.memory import ScopeMemory, closed
 from nanonets_proxy.core.policy import GatePolicy, Outcome
 from nanonets_proxy.core.preset import Preset
+from nanonets_proxy.core.refusal import ATTEMPTS, Kind, Refusal
 from nanonets_proxy.core.retry_after import MAX_HINT_S
 from nanonets_proxy.core.trial import Trial
 
@@ -73,8 +75,7 @@ class Limit:
         self._backoff_s = policy.backoff_first_s  # the next closure without a hint
         if preset is not None:
             self.state = LimitState.LEARNED
-            self.learned.set_window(preset.count, preset.period_s)
-            self.learned.sure = preset.count
+            self.learned.given(preset.count, preset.period_s, preset.count)
 
     # --- who may go -----------------------------------------------------------------------------
 
@@ -101,7 +102,9 @@ class Limit:
         if self.in_flight >= learned.cap:
             return Kind.WIDER if used < window.count and learned.wider.due(now) and self._may_try else None
         if used < learned.sure:
-            return Kind.PLAIN
+            if not learned.at_unproven_start:
+                return Kind.PLAIN
+            return Kind.FIRST if self._may_try else None
         if used < window.count:
             return Kind.TRIAL if self._trial.has_room else None
         if self._at_preset or not learned.growth.due(now) or not self._may_try:
@@ -149,11 +152,13 @@ class Limit:
         self.in_flight += 1
         self._last_grant_s = now
         learned.window.add(self._serial, now)
+        learned.since_start += 1
         learned.growth.granted()
         learned.wider.granted()
         if kind is not Kind.PLAIN:
             if kind in ATTEMPTS:
                 self._trial.restart(1)
+            if kind in ATTEMPTS or kind is Kind.FIRST:
                 self._attempts[self._serial] = kind
             self._trial.add(self._serial, now)
         return self._serial
@@ -199,6 +204,8 @@ class Limit:
         if self.state is LimitState.PROBING:
             self.state = LimitState.LEARNED if learned.known else LimitState.OPEN
         match self._attempts.pop(serial, None):
+            case Kind.FIRST:
+                learned.start_passed()
             case Kind.EXTRA:
                 learned.raise_count(now)
             case Kind.EARLY:
@@ -278,8 +285,7 @@ class Limit:
         period_s = memory.period_s
         if preset is not None:
             count, period_s = min(count, preset.count), max(period_s, preset.period_s)
-        learned.set_window(count, period_s)
-        learned.sure = min(memory.sure, count)
+        learned.given(count, period_s, min(memory.sure, count))
         learned.cap = math.inf if memory.cap is None else max(1.0, memory.cap)
         for _ in range(min(memory.used, int(count))):
             self._serial += 1
