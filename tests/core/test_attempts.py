@@ -131,6 +131,25 @@ def test_a_limit_that_was_given_needs_no_feeling() -> None:
             scene.settle(serial, Outcome.SERVED, now)
 
 
+def test_where_the_quota_varies_more_is_asked_for_again_soon() -> None:
+    scene = Attempted()
+    learned = scene.limit.learned
+    learned.growth.pause = 8.0
+    for _ in range(11):  # the first ten are proven, three more pass in turn
+        for serial in scene.go(0.0):
+            scene.settle(serial, Outcome.SERVED, 0.1)
+        if learned.window.count == 13:
+            learned.growth.due_at_s = math.inf
+    *proven, unproven = scene.go(10.1)
+    assert len(proven) == 10
+    scene.limit.settle(unproven, 10.1, Outcome.THROTTLED, 10.2, 9.9)
+    for serial in proven:
+        scene.settle(serial, Outcome.SERVED, 10.2)
+    scene.go(20.2)
+    assert learned.window.count == 10
+    assert learned.growth.pause == 4
+
+
 def test_quick_answers_narrow_a_cold_trial_and_slow_ones_widen_it() -> None:
     quick, slow = Trial(10), Trial(10)
     for serial in range(20):

@@ -268,6 +268,12 @@ class Learned:
 
     def _raise_failed(self, refusal: Refusal, counted: int, needed_s: float, now: float) -> None:
         window, before, growth = self.window, self._before_raise, self.growth
+        varied = (
+            before is not None
+            and refusal.kind is not Kind.EXTRA
+            and window.count >= before.count + 2
+            and window.period_s == before.period_s
+        )
         if refusal.kind is Kind.EARLY:
             growth.too_short(growth.shorter_s(window.period_s))
         elif before is not None and before.period_s > window.period_s:
@@ -280,7 +286,10 @@ class Learned:
             self.sure = min(before.sure, count)
             self._before_raise = None
         first = not growth.attempts
-        growth.failed(now, window.period_s)
+        if varied:
+            growth.varied(now, window.period_s)
+        else:
+            growth.failed(now, window.period_s)
         if not refusal.hinted or refusal.kind not in ATTEMPTS:
             return
         if abs(needed_s - window.period_s) <= 0.1 * window.period_s and refusal.closed_s < 0.9 * window.period_s:
