@@ -70,7 +70,7 @@ class Growth:
         self.pause = min(2 * self.pause, max(least, min(period_s / 2, most)))
 
     def varied(self, now: float, period_s: float) -> None:
-        """More passed in one period than in the next: someone else takes a changing share. Worth asking again soon."""
+        """More passed in one period than in the next: someone else takes a changing share. Ask again soon."""
         self._boldness = max(_FINEST, self._boldness / 2)
         self.pause = max(1.0, self.pause / 2)
         self._wait(now, period_s)

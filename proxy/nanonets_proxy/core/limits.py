@@ -4,7 +4,7 @@ Nothing of a limit is seen but its 429s. What they teach is in `learned.py`; her
 
 | state | grants | left when | for |
 |---|---|---|---|
-| OPEN | those on trial: 10, and half a one more for each that passes | a 429 | CLOSED until now + hint |
+| OPEN | those on trial: 10, then 5 and more with time | a 429 | CLOSED until now + hint |
 | CLOSED | none | a 429, any | CLOSED until the later of both instants |
 | | | `opens_at_s` passed, what was sent before the closure settled or silent: learn | PROBING |
 | PROBING | one | it is refused | CLOSED again |
