@@ -6,11 +6,10 @@ from statistics import fmean
 from simulator.cases import CASES, HOURS, Case
 from simulator.more import measures
 from simulator.run import POLICIES, run, run_oracle
-from simulator.world import Result
 
-SEEDS = (1, 2, 3, 4)
+SEEDS = (1, 2, 3, 4, 5, 6, 7, 8)
 OURS = "this gate"
-LEAST_MEAN, MOST_WASTE = 0.92, 30.0
+LEAST_MEAN, MOST_WASTE, MOST_AN_HOUR = 0.965, 20.0, 5.0
 
 
 def _line(cells: list[str], widths: list[int]) -> str:
@@ -26,49 +25,65 @@ def _print(rows: list[list[str]]) -> None:
     print()
 
 
-def _compare(case: Case) -> dict[str, tuple[float, float]]:
-    """Policy -> share of the oracle's goodput, 429s per 1,000 admitted: means over the seeds."""
+def _compare(case: Case) -> tuple[dict[str, tuple[float, float]], float]:
+    """Policy -> share of the oracle's goodput, 429s per 1,000 admitted: means over the seeds; our worst goodput."""
     oracle = {seed: run_oracle(case, seed).admitted for seed in SEEDS}
     found = {}
+    worst = 1.0
     for name, make in POLICIES.items():
         results = {seed: run(case, make, seed) for seed in (SEEDS if name == OURS else SEEDS[:1])}
         goodput = fmean(result.admitted / oracle[seed] for seed, result in results.items())
         waste = fmean(1000 * result.refused / max(1, result.admitted) for result in results.values())
         assert not any(result.seen_429 for result in results.values()), case.name
         found[name] = (goodput, waste)
-    return found
+        if name == OURS:
+            worst = min(result.admitted / oracle[seed] for seed, result in results.items())
+    return found, worst
 
 
-def _after_an_hour(result: Result, case: Case) -> float:
-    """429s an hour, the first hour left out."""
-    return sum(at_s > 3600 for at_s in result.refused_at_s) / (case.horizon_s / 3600 - 1)
+def _hours(case: Case) -> tuple[float, float, float]:
+    """Share of the oracle's goodput, 429s in the first hour, 429s an hour after it: means over the seeds."""
+    results = {seed: run(case, POLICIES[OURS], seed) for seed in SEEDS}
+    share = fmean(result.admitted / run_oracle(case, seed).admitted for seed, result in results.items())
+    first = fmean(sum(at_s <= 3600 for at_s in result.refused_at_s) for result in results.values())
+    all_of_it = fmean(result.refused for result in results.values())
+    return share, first, (all_of_it - first) / (case.horizon_s / 3600 - 1)
 
 
 def main() -> int:
-    rows = [["case", "target", *POLICIES]]
+    rows = [["case", "target", *POLICIES, "worst seed"]]
     all_found = []
+    missed, missed_by_a_seed = [], []
     for case in CASES:
-        found = _compare(case)
+        found, worst = _compare(case)
         all_found.append(found)
-        rows.append([case.name, f"{case.target:.2f}", *(f"{g:.2f} / {w:.0f}" for g, w in found.values())])
+        if found[OURS][0] < case.target:
+            missed.append(case.name)
+        elif worst < case.target:
+            missed_by_a_seed.append(case.name)
+        cells = [f"{goodput:.2f} / {waste:.0f}" for goodput, waste in found.values()]
+        rows.append([case.name, f"{case.target:.2f}", *cells, f"{worst:.2f}"])
     means = {name: [fmean(found[name][part] for found in all_found) for part in (0, 1)] for name in POLICIES}
-    rows.append(["mean", f"{LEAST_MEAN:.2f}", *(f"{g:.3f} / {w:.0f}" for g, w in means.values())])
+    rows.append(["mean", f"{LEAST_MEAN:.3f}", *(f"{g:.3f} / {w:.0f}" for g, w in means.values()), ""])
     print("Goodput as a share of the oracle's / upstream 429s per 1,000 admitted\n")
     _print(rows)
-    rows = [["windows of a minute, 4 hours", "goodput", "429s in the first hour", "429s an hour after it"]]
+    rows = [
+        ["windows of a minute, 4 hours", "goodput", "429s in the first hour", "an hour after it", "mean an hour"]
+    ]
+    most_an_hour = 0.0
     for case in HOURS:
-        result, ideal = run(case, POLICIES[OURS], SEEDS[0]), run_oracle(case, SEEDS[0])
-        first = sum(at_s <= 3600 for at_s in result.refused_at_s)
-        share = f"{result.admitted / ideal.admitted:.3f}"
-        rows.append([case.name, share, str(first), f"{_after_an_hour(result, case):.1f}"])
+        share, first, later = _hours(case)
+        an_hour = (first + 3 * later) / 4
+        most_an_hour = max(most_an_hour, an_hour)
+        rows.append([case.name, f"{share:.3f}", f"{first:.1f}", f"{later:.1f}", f"{an_hour:.1f}"])
     _print(rows)
     rows = [["besides", "target", "this gate", ""]]
     rows += [[m.name, m.target, m.value, "" if m.good else "missed"] for m in measures(SEEDS[0])]
     _print(rows)
     goodput, waste = means[OURS]
-    missed = [case.name for case, found in zip(CASES, all_found, strict=True) if found[OURS][0] < case.target]
     print("Below target:", ", ".join(missed) or "none")
-    return 0 if goodput >= LEAST_MEAN and waste <= MOST_WASTE else 1
+    print("Below target with one seed or more:", ", ".join(missed_by_a_seed) or "none")
+    return 0 if goodput >= LEAST_MEAN and waste <= MOST_WASTE and most_an_hour <= MOST_AN_HOUR else 1
 
 
 if __name__ == "__main__":

@@ -182,15 +182,12 @@ class TheGate(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """The process ends between two requests, and a new one takes up what was learned."""
+        """The process ends between two requests, and a new one takes up what was learned and what is closed."""
         if self.waiting or self.permits or self.to_return:
             return
         memories = self.gate.memories(self.now)
         self.gate = Gate(self.policy, lambda: 0.5)
         self.gate.restore(memories, self.now, 0.0)
-        kept = {memory.scope for memory in memories}
-        for scope in set(self.hinted_s) - kept:
-            del self.hinted_s[scope]
 
     def decide(self) -> Verdicts:
         before = list(self.waiting)

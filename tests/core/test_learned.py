@@ -5,7 +5,8 @@ import math
 import pytest
 
 from nanonets_proxy.core.gate import Gate, GatePolicy
-from nanonets_proxy.core.learned import Kind, Learned, Refusal
+from nanonets_proxy.core.learned import Learned
+from nanonets_proxy.core.refusal import Kind, Refusal
 from nanonets_proxy.core.window import Window
 
 

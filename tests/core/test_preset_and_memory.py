@@ -6,8 +6,9 @@ import math
 import pytest
 
 from nanonets_proxy.core.gate import Gate, GatePolicy, Outcome, Ticket
-from nanonets_proxy.core.memory import dump, load
+from nanonets_proxy.core.memory import ScopeMemory, closed, dump, load
 from nanonets_proxy.core.preset import Preset, Presets
+from nanonets_proxy.core.retry_after import MAX_HINT_S
 
 UPSTREAM = "https://app.nanonets.com"
 
@@ -139,6 +140,58 @@ def test_a_scope_that_has_opened_meanwhile_is_open_and_a_limit_in_the_settings_b
     after.gate.restore(memories, after.now, away_s)
     after.ask(50)
     assert after.go() == 4
+
+
+def closed_scene(hint_s: float | None = 30.0) -> Scene:
+    """Nothing is known but that the very first request was refused."""
+    scene = Scene()
+    scene.ask(1)
+    for permit in scene.gate.poll(scene.now).granted:
+        scene.gate.settle(permit, Outcome.THROTTLED, scene.now, hint_s)
+    return scene
+
+
+def restarted(before: Scene, away_s: float, *presets: str) -> Scene:
+    document = json.loads(json.dumps(dump(before.gate.memories(before.now), UPSTREAM, 5000.0)))
+    after = Scene(*presets)
+    after.gate.restore(*restored(document, 5000.0 + away_s, after.now))
+    return after
+
+
+def restored(document: object, wall_s: float, now: float) -> tuple[list[ScopeMemory], float, float]:
+    memories, away_s = load(document, UPSTREAM, wall_s)
+    return memories, now, away_s
+
+
+@pytest.mark.parametrize("presets", [(), ("account 5/minute",)])
+def test_a_closure_outlives_a_restart_though_nothing_was_learned(presets: tuple[str, ...]) -> None:
+    after = restarted(closed_scene(), 10.0, *presets)
+    after.ask(50)
+    assert after.go() == 0
+    assert after.gate.closed_scopes(after.now) == {"account": after.now + 20}
+    after.now += 20
+    assert after.go() >= 5
+
+
+def test_a_closure_that_is_over_at_the_restart_leaves_nothing_behind() -> None:
+    after = restarted(closed_scene(), 30.0)
+    after.ask(50)
+    assert after.go() == 50
+    assert closed_scene().gate.memories(1030.0) == []
+
+
+def test_a_closure_is_kept_no_longer_than_the_longest_hint_though_the_clock_went_backwards() -> None:
+    before = closed_scene(10 * MAX_HINT_S)  # the gate obeys whoever calls it, the file does not
+    after = restarted(before, -1000.0)
+    assert after.gate.closed_scopes(after.now) == {"account": after.now + MAX_HINT_S}
+
+
+def test_closures_never_displace_what_was_learned() -> None:
+    closures = [closed(f"v2:predict:{number}", 5.0) for number in range(20_000)]
+    document = dump([*closures, *learned_scene().gate.memories(1010.0)], UPSTREAM, 1.0)
+    assert len(document["scopes"]) == 10_000
+    assert document["scopes"][0]["scope"] == "account"
+    assert len(load(document, UPSTREAM, 1.0)[0]) == 10_000
 
 
 def test_nothing_known_is_nothing_kept() -> None:

@@ -41,6 +41,28 @@ def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
             assert sum(event["attempts"] for event in proxy.requests()) <= 3  # one may have asked for more
 
 
+def test_a_restart_does_not_run_into_the_429_that_closed_the_scope(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    with sandbox("--limit", "1/300s", "--limit-kind", "sliding") as upstream:
+        assert refusals(upstream) == 0
+        with proxy_to(upstream, "--state-file", str(path)) as proxy:
+            assert get(proxy)[0] == 200
+            assert get(proxy, Prefer="wait=5")[0] == 429
+            assert proxy.end() == 0
+        assert json.loads(path.read_text())["scopes"][0]["count"] is None
+        with proxy_to(upstream, "--state-file", str(path)) as proxy:
+            status, retry_after_s = get(proxy, Prefer="wait=5")
+            assert status == 429
+            assert 200 < retry_after_s <= 300
+        assert refusals(upstream) == 1
+
+
+def refusals(upstream: str) -> int:
+    with urllib.request.urlopen(f"{upstream}/sandbox/stats") as answer:
+        refused: int = json.load(answer)["refused"]
+        return refused
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[" * 100_000, b'{"version": 1, "upstream": "https://x"}', b"\xff\x00"]
 )

@@ -6,8 +6,9 @@ once more has proved good, the next attempt comes soon and is bolder.
 
 import math
 
-_LONGEST_PAUSE = (8.0, 24.0)  # periods, from short ones to those of a minute: two or three refusals an hour
-_GRANTS_PER_PERIOD = 8  # where a period is one or two requests, a refusal has to be worth more of them
+_LONGEST_PAUSE = (8.0, 30.0)  # periods, from short ones to those of a minute: two refusals an hour
+_GRANTS_PER_PERIOD = 16  # where a period is one or two requests, a refusal has to be worth more of them
+_GRANTS_TO_BEAR = 8
 _STEP = 0.8
 _FINEST = 0.125
 _BOLDEST = 2.0
@@ -35,7 +36,7 @@ class Growth:
         self._grants, self._grants_needed = 0, 0.0
         self._boldness = 1.0
         self._too_short_s = 0.0
-        self._since_raise = _GRANTS_PER_PERIOD
+        self._since_raise = _GRANTS_TO_BEAR
 
     def shorter_s(self, period_s: float) -> float:
         """To what a period is to be shortened: not below half the way to what was refused."""
@@ -50,7 +51,7 @@ class Growth:
     @property
     def borne(self) -> bool:
         """Whether enough requests have gone since the last raise to tell."""
-        return self._since_raise >= _GRANTS_PER_PERIOD
+        return self._since_raise >= _GRANTS_TO_BEAR
 
     def granted(self) -> None:
         self._grants += 1
@@ -66,7 +67,13 @@ class Growth:
         self._boldness = max(_FINEST, self._boldness / 2)
         self._wait(now, period_s)
         least, most = _LONGEST_PAUSE
-        self.pause = min(2 * self.pause, max(least, min(period_s / 2.5, most)))
+        self.pause = min(2 * self.pause, max(least, min(period_s / 2, most)))
+
+    def varied(self, now: float, period_s: float) -> None:
+        """More passed in one period than in the next: someone else takes a changing share. Ask again soon."""
+        self._boldness = max(_FINEST, self._boldness / 2)
+        self.pause = max(1.0, self.pause / 2)
+        self._wait(now, period_s)
 
     def proved(self, now: float, period_s: float) -> None:
         """What had been asked for held for a period."""
@@ -85,4 +92,4 @@ class Growth:
     def _wait(self, now: float, period_s: float) -> None:
         self.attempts += 1
         self.due_at_s = now + self.pause * period_s
-        self._grants, self._grants_needed = 0, self.pause * _GRANTS_PER_PERIOD
+        self._grants, self._grants_needed = 0, min(self.pause, _LONGEST_PAUSE[0]) * _GRANTS_PER_PERIOD

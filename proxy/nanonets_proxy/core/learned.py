@@ -12,19 +12,19 @@ The reserve is for quotas that someone else draws on too: what was refused thoug
 |---|---|---|
 | the first | nothing is known | what was admitted, from the first of it to the end of the hint |
 | an attempt, or one while a raise is pending | | the raise goes back; the next comes later and asks for less |
-| a request in flight up to the cap | | the cap is what was admitted and in flight |
+| a request in flight up to the cap | not at a known end of a period | the cap is what was admitted and in flight |
 | the probe | twice in a row | the period is longer: up to the end of the hint |
 | any other | just after a period | the period is that little longer |
 | | some were admitted in the period | the count is what was; a *reserve* of it goes one by one |
 | | none were | the period is longer, or, for a count below 5, all is learned anew |
 """
 
-import enum
 import math
 from collections import deque
 from dataclasses import dataclass
 
 from nanonets_proxy.core.growth import Growth
+from nanonets_proxy.core.refusal import ATTEMPTS, Kind, Refusal
 from nanonets_proxy.core.window import Window
 
 FEW = 5
@@ -35,39 +35,8 @@ _LONGEST_FIRST = 10.0  # times the first hint, which is the rest of a period of 
 _GUARD = 0.02  # of a period, at most, against requests that take different times to arrive
 _RESERVE_KEPT = 0.75  # a period, while nothing is refused
 _HINTS_KEPT = 4
-
-
-class Kind(enum.Enum):
-    """By what right a request was granted."""
-
-    PLAIN = "plain"
-    """Within what was proven."""
-    TRIAL = "trial"
-    """Within what is believed."""
-    PROBE = "probe"
-    """The first after a closure."""
-    EXTRA = "extra"
-    """One more than the window's count."""
-    EARLY = "early"
-    """Before the window's period has passed."""
-    WIDER = "wider"
-    """One more in flight than the cap."""
-
-
-ATTEMPTS = frozenset({Kind.EXTRA, Kind.EARLY, Kind.WIDER})
-
-
-@dataclass(slots=True)
-class Refusal:
-    """The 429 that closed the scope."""
-
-    kind: Kind
-    granted_at_s: float
-    closed_s: float
-    """How long, from then on, by its hint or the backoff."""
-    hinted: bool
-    in_flight: int
-    """Others that were in flight when it came, less those that were refused later."""
+_STARTS_TO_FEEL = 4  # windows on the clock forgive a period that is a little short a few times
+_LATE = 0.9  # of a period: with a constant hint, or a penalty, a later attempt would cost all of the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +52,9 @@ class Learned:
     """Changed by what passes (`raise_count`, `raise_pace`, `widen`, `bear`) and by closures (`learn`)."""
 
     __slots__ = (
-        "_before_raise", "_ended_at_s", "_full_at_s", "_hinted", "_hints_s", "_raised_at_s",
-        "cap", "growth", "hints_are_rests", "refusal_s", "reserve", "sure", "wider", "window",
+        "_before_raise", "_ended_at_s", "_full_at_s", "_hinted", "_hints_s", "_least_s", "_raised_at_s",
+        "cap", "growth", "hints_are_rests", "refusal_s", "reserve", "since_start", "starts_to_feel", "sure",
+        "wider", "window",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -98,19 +68,41 @@ class Learned:
         self.hints_are_rests = False
         self.refusal_s = 0.0
         """The usual time from a grant to its 429."""
+        self.starts_to_feel = 0
+        """So many more periods that begin by our clock, not by a hint, begin with one request."""
+        self.since_start = 0
+        """Grants since a closure, or since a period began so."""
         self._hinted = False
         self._hints_s: deque[float] = deque(maxlen=_HINTS_KEPT)
         self._ended_at_s = -math.inf  # where the last hint ended
         self._raised_at_s = -math.inf
         self._full_at_s = -math.inf
         self._before_raise: _Proven | None = None
+        self._least_s = 0.0  # a shorter period was refused
 
     @property
     def known(self) -> bool:
         return self.window.count < math.inf
 
     def set_window(self, count: float, period_s: float) -> None:
+        if period_s != self.window.period_s:
+            self.starts_to_feel = _STARTS_TO_FEEL
         self.window.set(count, period_s, min(self.refusal_s / 2, _GUARD * period_s))
+
+    def given(self, count: float, period_s: float, sure: float) -> None:
+        """What is known from elsewhere."""
+        self.set_window(count, period_s)
+        self.sure = sure
+        self.starts_to_feel = 0
+
+    @property
+    def at_unproven_start(self) -> bool:
+        """Whether the next one follows a period that has not proved long enough: all after it may be refused."""
+        return self.starts_to_feel > 0 and self.since_start >= self.window.count
+
+    def start_passed(self) -> None:
+        self.starts_to_feel -= 1
+        self.since_start = 1
 
     # --- asking for more ----------------------------------------------------------------------------
 
@@ -124,6 +116,13 @@ class Learned:
         # While the end of the period is not known, it is the period that is to be found out.
         attempts = self.growth.attempts
         return attempts % 16 != 1 if self._hinted else attempts % 4 == 3
+
+    def extra_would_tell(self, now: float) -> bool:
+        """Whether one more falls into the same period as all that counts; at last, if no such moment comes, any."""
+        window = self.window
+        if now <= window.oldest_s + _LATE * window.period_s:
+            return True
+        return now >= max(self.growth.due_at_s, self._raised_at_s) + window.period_s and self.growth.borne
 
     @property
     def early_at_s(self) -> float:
@@ -181,9 +180,11 @@ class Learned:
     def learn(self, refusal: Refusal, now: float) -> None:
         """Once all that was sent before the closure is known, or silent."""
         window = self.window
+        self.since_start = 0
         ends_at_s = refusal.granted_at_s + refusal.closed_s
-        self._note_hint(refusal, ends_at_s)
-        at_cap = refusal.kind in (Kind.PLAIN, Kind.TRIAL) and refusal.in_flight >= max(2, self.cap - 1)
+        explained = self._note_hint(refusal, ends_at_s)
+        ours = refusal.kind in (Kind.PLAIN, Kind.TRIAL)
+        at_cap = ours and not explained and refusal.in_flight >= max(2, self.cap - 1)
         if refusal.kind is Kind.WIDER or (at_cap and self.cap < math.inf):
             self.cap = min(self.cap, max(1, refusal.in_flight)) if at_cap else self.cap
             self.wider.failed(now, max(refusal.closed_s, window.period_s))
@@ -204,24 +205,32 @@ class Learned:
             self.sure = 0.0
         elif window.period_s < needed_s <= _SAME_PERIOD * window.period_s:
             self.set_window(window.count, needed_s)
+            # Hints in whole seconds are rounded up.
+            self._least_s = needed_s if refusal.closed_s % 1 else needed_s - 1
         elif counted:
             if counted < self.sure:
                 self.reserve = min(counted // 2, max(self.reserve, self.sure - counted))
             self.set_window(min(counted, window.count), window.period_s)
             self.sure = min(self.sure, counted)
             self.growth.soon(now, window.period_s)
+            self._least_s = 0.0
         elif window.count < FEW:
             self._learn_anew(refusal, ends_at_s, now)
         else:
             self.set_window(window.count, needed_s)
-        self._learn_cap(refusal, counted)
+        if not explained:
+            self._learn_cap(refusal, counted)
 
-    def _note_hint(self, refusal: Refusal, ends_at_s: float) -> None:
-        """Hints are true rests if they differ, and the ends that they name are whole periods apart."""
+    def _note_hint(self, refusal: Refusal, ends_at_s: float) -> bool:
+        """Hints are true rests if they differ, and the ends that they name are whole periods apart.
+
+        Gives whether that is known of them, and true of this one.
+        """
         self._hinted = refusal.hinted
         if not refusal.hinted:
-            return
+            return False
         window = self.window
+        explained = False
         if self._hints_s and window.count >= FEW and self.known:
             apart_s = ends_at_s - self._ended_at_s
             periods = round(apart_s / window.period_s)
@@ -230,8 +239,10 @@ class Learned:
             # Exact hints, or those in whole seconds.
             if periods >= 1 and ((differ > 0.001 and off <= 0.02) or (differ > 0.1 and off <= 0.1)):
                 self.hints_are_rests = True
+            explained = self.hints_are_rests and off <= 0.1
         self._hints_s.append(refusal.closed_s)
         self._ended_at_s = ends_at_s
+        return explained
 
     def _learn_anew(self, refusal: Refusal, ends_at_s: float, now: float) -> None:
         window = self.window
@@ -246,6 +257,7 @@ class Learned:
         count = max(1, window.granted_since(ends_at_s - period_s))
         self.set_window(count, period_s)
         self.growth = Growth(now)
+        self._least_s = 0.0
         self._learn_cap(refusal, count)
 
     def _learn_cap(self, refusal: Refusal, counted: int) -> None:
@@ -256,6 +268,12 @@ class Learned:
 
     def _raise_failed(self, refusal: Refusal, counted: int, needed_s: float, now: float) -> None:
         window, before, growth = self.window, self._before_raise, self.growth
+        varied = (
+            before is not None
+            and refusal.kind is not Kind.EXTRA
+            and window.count >= before.count + 2
+            and window.period_s == before.period_s
+        )
         if refusal.kind is Kind.EARLY:
             growth.too_short(growth.shorter_s(window.period_s))
         elif before is not None and before.period_s > window.period_s:
@@ -268,7 +286,10 @@ class Learned:
             self.sure = min(before.sure, count)
             self._before_raise = None
         first = not growth.attempts
-        growth.failed(now, window.period_s)
+        if varied:
+            growth.varied(now, window.period_s)
+        else:
+            growth.failed(now, window.period_s)
         if not refusal.hinted or refusal.kind not in ATTEMPTS:
             return
         if abs(needed_s - window.period_s) <= 0.1 * window.period_s and refusal.closed_s < 0.9 * window.period_s:
@@ -276,4 +297,4 @@ class Learned:
         # The first extra tells the true end of a period of which only the rest was known.
         longer = first and needed_s > _SAME_PERIOD * window.period_s
         if refusal.kind is Kind.EXTRA and (needed_s < window.period_s or longer):
-            self.set_window(window.count, needed_s)
+            self.set_window(window.count, max(needed_s, self._least_s))

@@ -4,12 +4,13 @@ Nothing of a limit is seen but its 429s. What they teach is in `learned.py`; her
 
 | state | grants | left when | for |
 |---|---|---|---|
-| OPEN | those on trial: 10, and half a one more for each that passes | a 429 | CLOSED until now + hint |
+| OPEN | those on trial: 10, then 5 and more with time | a 429 | CLOSED until now + hint |
 | CLOSED | none | a 429, any | CLOSED until the later of both instants |
 | | | `opens_at_s` passed, what was sent before the closure settled or silent: learn | PROBING |
 | PROBING | one | it is refused | CLOSED again |
 | | | it passes | LEARNED, or OPEN if nothing is known yet |
 | LEARNED | within the window and the cap: what is proven at once, the rest of the count on trial | a 429 | CLOSED |
+| | of a period that our clock begins, and of which four have not held yet: one, the rest once it passes | | |
 | | beyond them: attempts, one by one, when growth is due and someone waits | | |
 
 - *Passes* means answered well, or silent: not settled, but a 429 would long have come (twice the usual time of
@@ -20,6 +21,8 @@ Nothing of a limit is seen but its 429s. What they teach is in `learned.py`; her
   period, starting anew once something has passed. A hint of zero is none: it would mean one probe per round trip.
 - The refusal of a request that was sent before the current closure belongs to that closure: its hint may
   prolong it, its lack of one means nothing; what it says of the limit is a corrected count.
+- What goes together with an attempt may arrive before it: if one of them is refused, it was the attempt that was
+  too much; if more are, it was not the attempt alone.
 - A limit given beforehand is LEARNED and proven from the start, and never exceeded: it is only learned downwards.
 """
 
@@ -27,13 +30,14 @@ import enum
 import math
 from collections.abc import Callable
 
-from nanonets_proxy.core.learned import ATTEMPTS, Kind, Learned, Refusal
-from nanonets_proxy.core.memory import ScopeMemory
+from nanonets_proxy.core.learned import Learned
+from nanonets_proxy.core.memory import ScopeMemory, closed
 from nanonets_proxy.core.policy import GatePolicy, Outcome
 from nanonets_proxy.core.preset import Preset
+from nanonets_proxy.core.refusal import ATTEMPTS, Kind, Refusal
+from nanonets_proxy.core.retry_after import MAX_HINT_S
 from nanonets_proxy.core.trial import Trial
 
-_LATE = 0.9  # of a period: with a constant hint, or a penalty, a later attempt would cost all of the next
 _REMEMBERED_S = 3600.0  # what was learned is kept this long without a request
 
 
@@ -71,8 +75,7 @@ class Limit:
         self._backoff_s = policy.backoff_first_s  # the next closure without a hint
         if preset is not None:
             self.state = LimitState.LEARNED
-            self.learned.set_window(preset.count, preset.period_s)
-            self.learned.sure = preset.count
+            self.learned.given(preset.count, preset.period_s, preset.count)
 
     # --- who may go -----------------------------------------------------------------------------
 
@@ -99,13 +102,15 @@ class Limit:
         if self.in_flight >= learned.cap:
             return Kind.WIDER if used < window.count and learned.wider.due(now) and self._may_try else None
         if used < learned.sure:
-            return Kind.PLAIN
+            if not learned.at_unproven_start:
+                return Kind.PLAIN
+            return Kind.FIRST if self._may_try else None
         if used < window.count:
             return Kind.TRIAL if self._trial.has_room else None
         if self._at_preset or not learned.growth.due(now) or not self._may_try:
             return None
         if learned.grows_by_count or self._preset is not None:
-            return Kind.EXTRA if learned.hints_are_rests or now <= self._late_at_s else None
+            return Kind.EXTRA if learned.extra_would_tell(now) else None
         return Kind.EARLY if now >= learned.early_at_s else None
 
     @property
@@ -116,10 +121,6 @@ class Limit:
     def _may_try(self) -> bool:
         """Attempts go one by one, and not while anything else is on trial."""
         return not len(self._trial)
-
-    @property
-    def _late_at_s(self) -> float:
-        return self.learned.window.oldest_s + _LATE * self.learned.window.period_s
 
     def changes_at_s(self, now: float) -> float:
         """When `allows` may change if nothing is settled till then; inf: never."""
@@ -151,11 +152,13 @@ class Limit:
         self.in_flight += 1
         self._last_grant_s = now
         learned.window.add(self._serial, now)
+        learned.since_start += 1
         learned.growth.granted()
         learned.wider.granted()
         if kind is not Kind.PLAIN:
             if kind in ATTEMPTS:
                 self._trial.restart(1)
+            if kind in ATTEMPTS or kind is Kind.FIRST:
                 self._attempts[self._serial] = kind
             self._trial.add(self._serial, now)
         return self._serial
@@ -166,11 +169,13 @@ class Limit:
         """One is back; `hint_s` is what its 429 said, from `now` on."""
         self.in_flight -= 1
         if outcome is Outcome.SERVED:
-            self._trial.passed(serial)
+            self._trial.passed(serial, now)
             self._passed(serial, now)
             return
         on_trial = self._trial.drop(serial)
         kind = self._attempts.pop(serial, Kind.TRIAL if on_trial else Kind.PLAIN)
+        if kind not in ATTEMPTS:  # what goes together arrives in any order: it is the attempt that was too much
+            kind = next(iter(self._attempts.values()), kind)
         if outcome is Outcome.UNUSED:
             self.learned.window.remove(serial)
         elif outcome is Outcome.THROTTLED:
@@ -199,6 +204,8 @@ class Limit:
         if self.state is LimitState.PROBING:
             self.state = LimitState.LEARNED if learned.known else LimitState.OPEN
         match self._attempts.pop(serial, None):
+            case Kind.FIRST:
+                learned.start_passed()
             case Kind.EXTRA:
                 learned.raise_count(now)
             case Kind.EARLY:
@@ -218,6 +225,8 @@ class Limit:
         if not fresh:
             if self._refusal is not None:
                 self._refusal.in_flight -= 1
+                if self._refusal.kind in ATTEMPTS:  # it was not the attempt alone that was too much
+                    self._refusal.kind = Kind.PLAIN
             if closed_s is None:
                 return
         hinted = closed_s is not None
@@ -245,11 +254,12 @@ class Limit:
         return max(wait_s, place * self._between_s) if self.in_flight >= learned.cap else wait_s
 
     def memory(self, scope: str, now: float) -> ScopeMemory | None:
-        """What is worth keeping; None if nothing is known."""
+        """What is worth keeping; None if nothing is known and the scope is open."""
         learned = self.learned
         window = learned.window
+        opens_in_s = min(max(0.0, self.opens_at_s - now), MAX_HINT_S)
         if not learned.known:
-            return None
+            return closed(scope, opens_in_s) if opens_in_s else None
         used = window.used(now)
         return ScopeMemory(
             scope=scope,
@@ -259,25 +269,28 @@ class Limit:
             cap=None if learned.cap == math.inf else learned.cap,
             used=used,
             newest_age_s=now - window.newest_s if used else 0.0,
-            opens_in_s=max(0.0, self.opens_at_s - now),
+            opens_in_s=opens_in_s,
         )
 
     def restore(self, memory: ScopeMemory, now: float, away_s: float) -> None:
         """Take up what was known `away_s` ago; a limit given beforehand stays the upper bound."""
-        learned, preset = self.learned, self._preset
-        count, period_s = memory.count, memory.period_s
-        if preset is not None:
-            count, period_s = min(count, preset.count), max(period_s, preset.period_s)
-        learned.set_window(count, period_s)
-        learned.sure = min(memory.sure, count)
-        learned.cap = math.inf if memory.cap is None else max(1.0, memory.cap)
-        for _ in range(min(memory.used, int(count))):
-            self._serial += 1
-            learned.window.add(self._serial, now - away_s - memory.newest_age_s)
-        self.state = LimitState.LEARNED
+        if memory.count is not None:
+            self._restore_window(memory, memory.count, now - away_s)
         if memory.opens_in_s > away_s:
             self.opens_at_s = now + memory.opens_in_s - away_s
             self.state = LimitState.CLOSED
+
+    def _restore_window(self, memory: ScopeMemory, count: float, saved_at_s: float) -> None:
+        learned, preset = self.learned, self._preset
+        period_s = memory.period_s
+        if preset is not None:
+            count, period_s = min(count, preset.count), max(period_s, preset.period_s)
+        learned.given(count, period_s, min(memory.sure, count))
+        learned.cap = math.inf if memory.cap is None else max(1.0, memory.cap)
+        for _ in range(min(memory.used, int(count))):
+            self._serial += 1
+            learned.window.add(self._serial, saved_at_s - memory.newest_age_s)
+        self.state = LimitState.LEARNED
 
     def forgettable(self, now: float) -> bool:
         """Whether a new `Limit` would serve as well: nothing is out, and nothing is known that still counts."""

@@ -18,10 +18,13 @@ _MAX_PERIOD_S = 10 * MAX_HINT_S
 
 @dataclass(frozen=True, slots=True)
 class ScopeMemory:
-    """One scope: `count` requests in `period_s`, of which `sure` proven; `cap` in flight, None for no cap."""
+    """One scope: `count` requests in `period_s`, of which `sure` proven; `cap` in flight, None for no cap.
+
+    Without a `count` nothing was learned yet, and all but `opens_in_s` is 0 or None.
+    """
 
     scope: str
-    count: float
+    count: float | None
     period_s: float
     sure: float
     cap: float | None
@@ -33,10 +36,16 @@ class ScopeMemory:
     """How long the scope was still closed; 0 if it was open."""
 
 
+def closed(scope: str, opens_in_s: float) -> ScopeMemory:
+    """Of a scope that is closed, and nothing else is known of it."""
+    return ScopeMemory(scope, None, 0.0, 0.0, None, 0, 0.0, opens_in_s)
+
+
 def dump(memories: Iterable[ScopeMemory], upstream: str, saved_at_s: float) -> dict[str, Any]:
-    """A JSON object; `saved_at_s` is in seconds since the epoch."""
-    scopes = [asdict(memory) for memory in memories]
-    return {"version": VERSION, "upstream": upstream, "saved_at_s": saved_at_s, "scopes": scopes[:_MAX_SCOPES]}
+    """A JSON object; `saved_at_s` is in seconds since the epoch. Of too many, the only closed are left out."""
+    kept = sorted(memories, key=lambda memory: memory.count is None)[:_MAX_SCOPES]
+    scopes = [asdict(memory) for memory in kept]
+    return {"version": VERSION, "upstream": upstream, "saved_at_s": saved_at_s, "scopes": scopes}
 
 
 def load(document: object, upstream: str, now_s: float) -> tuple[list[ScopeMemory], float]:
@@ -57,6 +66,9 @@ def load(document: object, upstream: str, now_s: float) -> tuple[list[ScopeMemor
 def _scope(document: object) -> ScopeMemory:
     if not isinstance(document, Mapping) or not isinstance(scope := document.get("scope"), str):
         raise ValueError("a scope has no name")  # noqa: TRY004 - whatever is wrong with a file is a wrong value
+    opens_in_s = _number(document, "opens_in_s", 0, MAX_HINT_S)
+    if document.get("count", 0) is None:
+        return closed(scope, opens_in_s)
     cap = document.get("cap")
     return ScopeMemory(
         scope=scope,
@@ -66,7 +78,7 @@ def _scope(document: object) -> ScopeMemory:
         cap=None if cap is None else _number(document, "cap", 1, _MAX_COUNT),
         used=int(_number(document, "used", 0, _MAX_COUNT)),
         newest_age_s=_number(document, "newest_age_s", 0, _MAX_PERIOD_S),
-        opens_in_s=_number(document, "opens_in_s", 0, MAX_HINT_S),
+        opens_in_s=opens_in_s,
     )
 
 

@@ -2,6 +2,10 @@
 
 A request is *on trial* from its grant until it is answered or *silent*: a 429 would long have come. Each that
 passes makes room for one and a half more, so that 1 becomes 2, 3, 5, 8, … within a few round trips.
+
+Where nothing is known yet, about as many are refused at once as are on trial when the limit is met. So the first
+to pass narrow the trial to half, and from then on it grows with time, by a half each second, not with round trips:
+quick answers let enough through, however few are out.
 """
 
 import math
@@ -9,15 +13,18 @@ from collections import OrderedDict
 from itertools import islice
 
 _GROWTH = 0.5
+_COLD_S = 1.0  # what passes sooner makes less room while nothing is known
 
 
 class Trial:
-    """`size` bounds the requests on trial."""
+    """`size` bounds the requests on trial; until `restart` nothing is known."""
 
-    __slots__ = ("_out", "size")
+    __slots__ = ("_cold", "_out", "_to_narrow", "size")
 
     def __init__(self, size: float) -> None:
         self.size = size
+        self._cold = True
+        self._to_narrow = int(size)  # so many that pass still narrow it, each by a half
         self._out: OrderedDict[int, float] = OrderedDict()
 
     def __len__(self) -> int:
@@ -30,11 +37,15 @@ class Trial:
     def add(self, serial: int, now: float) -> None:
         self._out[serial] = now
 
-    def passed(self, serial: int) -> bool:
+    def passed(self, serial: int, now: float) -> bool:
         """One was answered well. False if it was not on trial."""
-        if self._out.pop(serial, None) is None:
+        granted_s = self._out.pop(serial, None)
+        if granted_s is None:
             return False
-        self.size += _GROWTH
+        self.size += _GROWTH * min(1.0, (now - granted_s) / _COLD_S) if self._cold else _GROWTH
+        if self._to_narrow:
+            self._to_narrow -= 1
+            self.size -= 0.5
         return True
 
     def drop(self, serial: int) -> bool:
@@ -50,7 +61,7 @@ class Trial:
             count += 1
         silent = list(islice(self._out, count))
         for serial in silent:
-            self.passed(serial)
+            self.passed(serial, now)
         return silent
 
     def next_silent_s(self, patience_s: float) -> float:
@@ -59,4 +70,5 @@ class Trial:
 
     def restart(self, size: float) -> None:
         self.size = size
+        self._cold, self._to_narrow = False, 0
         self._out.clear()
