@@ -1,0 +1,82 @@
+"""What a request costs: Python calls of one exchange, which no load of the machine changes.
+
+A number here is lowered when something got cheaper, and raised only with a reason in the commit. Calls are of
+the product and of the libraries below it; those of comprehensions are left out, which Python 3.12 has no more.
+"""
+
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import aiohttp
+import pytest
+
+import nanonets_proxy
+from support.log_capture import captured_log
+from support.proxy_harness import running_proxy
+from support.raw_caller import request
+from support.raw_upstream import Peer, raw_upstream
+
+CALLS = {"small GET": 1, "POST of 1 KiB": 1, "reply of 64 KiB": 1}
+TOLERANCE = 0.05
+
+WARM_UP = 20
+COUNTED = 50
+
+FIELDS = (b"User-Agent: python-requests/2.32.3", b"Accept-Encoding: gzip, deflate", b"Accept: */*")
+SMALL = b'{"message":"Success","result":[]}'
+EXCHANGES = {
+    "small GET": (request(b"GET", b"/api/v4/workflows", *FIELDS), SMALL),
+    "POST of 1 KiB": (request(b"POST", b"/api/v4/workflows", *FIELDS, body=b"x" * 1024), SMALL),
+    "reply of 64 KiB": (request(b"GET", b"/api/v4/workflows", *FIELDS), b"x" * 64 * 1024),
+}
+
+_COUNTED_FOLDERS = (str(Path(nanonets_proxy.__file__).parent), str(Path(aiohttp.__file__).parents[1]))
+
+
+class CallCounter:
+    """Counts Python calls, resumed coroutines among them, in the block."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __enter__(self) -> "CallCounter":
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _note(self, frame: FrameType, event: str, _: Any) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(_COUNTED_FOLDERS) and code.co_name[0] != "<":
+            self.calls += 1
+
+
+@pytest.mark.parametrize("kind", EXCHANGES)
+async def test_an_exchange_takes_no_more_calls_than_it_did(kind: str) -> None:
+    sent, body = EXCHANGES[kind]
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+    async def serve(peer: Peer) -> None:
+        for _ in range(WARM_UP + COUNTED):
+            await peer.head()
+            if sent.startswith(b"POST"):
+                await peer.exactly(1024)
+            await peer.send(answer)
+        await peer.until_closed()
+
+    with captured_log() as log:
+        async with raw_upstream(serve) as upstream, running_proxy(upstream.origin) as proxy, await proxy.caller() as caller:
+            for _ in range(WARM_UP):
+                await caller.send(sent)
+                assert (await caller.answer()).body == body
+            with CallCounter() as counter:
+                for _ in range(COUNTED):
+                    await caller.send(sent)
+                    assert (await caller.answer()).body == body
+        assert len(log.events("request")) == WARM_UP + COUNTED
+    calls = counter.calls / COUNTED
+    assert calls <= CALLS[kind] * (1 + TOLERANCE), f"{calls:.1f} calls: what was added?"
+    assert calls >= CALLS[kind] * (1 - TOLERANCE), f"{calls:.1f} calls: it got cheaper; write the new number down"
