@@ -1,6 +1,7 @@
 """One connection, one exchange at a time, against a scripted socket."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from typing import Protocol
@@ -17,6 +18,7 @@ from nanonets_proxy.errors import (
 )
 from nanonets_proxy.upstream.connection import State, UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
+from nanonets_proxy.upstream.reply import Reply
 from support.eventually import settled, until
 from support.raw_upstream import Peer, Script, answering, answering_then_closing, ok, raw_upstream
 from support.upstream_rig import PATIENCE_S
@@ -352,6 +354,25 @@ async def test_a_connection_that_speaks_out_of_turn_is_closed(connect: Connect, 
     idle.set()
     await until(lambda: connection.state is State.CLOSED)
     assert not connection.is_silent()
+
+
+async def test_exchanges_leave_no_parser_behind_for_the_garbage_collector(connect: Connect) -> None:
+    def replies() -> int:
+        return sum(type(kept) is Reply for kept in gc.get_objects())
+
+    gc.collect()
+    before = replies()
+    gc.disable()
+    try:
+        connection = await connect(answering(*[ok()] * 5))
+        for _ in range(5):
+            send_get(connection)
+            await connection.head()
+            assert await rest_of(connection) == b"ok"
+            assert connection.release()
+        assert replies() - before == 1  # the connection's own
+    finally:
+        gc.enable()
 
 
 async def test_an_answer_given_up_half_way_spoils_the_connection(connect: Connect) -> None:

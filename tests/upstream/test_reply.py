@@ -343,7 +343,7 @@ USUAL = OK + b"Content-Length: 5\r\nX-Empty:\r\n\r\nhello"
         (b"HTTP/1.1 100 Continue\r\n\r\n" + USUAL, False, False),
         (CHUNKED + b"0\r\nDigest: abc\r\n\r\n", False, False),
         (OK + b"No colon\r\n\r\n", False, False),
-        (b"", False, False),
+        (b"H", False, False),
     ],
 )
 def test_only_an_answer_that_left_nothing_behind_lends_its_parser_to_the_next(
@@ -352,6 +352,12 @@ def test_only_an_answer_that_left_nothing_behind_lends_its_parser_to_the_next(
     reply = Reply(is_head=is_head)
     see_by(reply, answer)
     assert reply.restart(is_head=False, on_interim=None) is may
+
+
+def test_one_that_was_fed_nothing_is_as_good_as_new() -> None:
+    reply = Reply(is_head=True)
+    assert reply.restart(is_head=False, on_interim=None)
+    assert see_by(reply, USUAL) == see(USUAL)
 
 
 def test_a_body_that_was_not_taken_does_not_become_the_next_answers() -> None:

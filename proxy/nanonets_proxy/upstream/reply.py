@@ -122,11 +122,12 @@ class Reply:
     def restart(self, is_head: bool, on_interim: Callable[[ResponseHead], None] | None) -> bool:
         """Makes this one ready for the connection's next answer, for less than a new one costs. False where the
         last answer left anything but the usual behind: a new one is needed then."""
-        # Behind a HEAD's answer the parser waits for the body.
-        if self._is_head or not self.keep_alive or self.stage is not _DONE:
-            return False
-        if self.informational or self.trailers or self.buffered_bytes:
-            return False
+        if self.began:
+            # Behind a HEAD's answer the parser waits for the body.
+            if self._is_head or not self.keep_alive or self.stage is not _DONE:
+                return False
+            if self.informational or self.trailers or self.buffered_bytes:
+                return False
         self._is_head = is_head
         self._overhead_bytes = 0
         self._reason = b""
