@@ -7,7 +7,7 @@ the product and of the libraries below it; those of comprehensions are left out,
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import pytest
@@ -41,7 +41,7 @@ class CallCounter:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __enter__(self) -> "CallCounter":
+    def __enter__(self) -> Self:
         sys.setprofile(self._note)
         return self
 
@@ -68,7 +68,11 @@ async def test_an_exchange_takes_no_more_calls_than_it_did(kind: str) -> None:
         await peer.until_closed()
 
     with captured_log() as log:
-        async with raw_upstream(serve) as upstream, running_proxy(upstream.origin) as proxy, await proxy.caller() as caller:
+        async with (
+            raw_upstream(serve) as upstream,
+            running_proxy(upstream.origin) as proxy,
+            await proxy.caller() as caller,
+        ):
             for _ in range(WARM_UP):
                 await caller.send(sent)
                 assert (await caller.answer()).body == body

@@ -6,9 +6,10 @@ byte for byte: order, case, repetition, empty values, octets beyond ASCII.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from nanonets_proxy.core.sections import Plans
 from nanonets_proxy.errors import BadRequest, NotImplementedHere
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
@@ -49,55 +50,33 @@ _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]+)(?::[0-9
 _DIGITS = re.compile(rb"[0-9]{1,19}")
 
 
-# Fields of a request that the proxy looks at; those of NOT_FORWARDED go no further.
+# Fields that the proxy looks at; of a request, those of NOT_FORWARDED go no further.
 _LOOKED_AT = frozenset(
     {
         b"access-control-request-method",
+        b"connection",
         b"content-length",
         b"expect",
+        b"host",
         b"origin",
         b"prefer",
         b"priority",
         b"sec-fetch-site",
+        b"transfer-encoding",
+        b"upgrade",
         b"x-request-id",
     }
 )
-_LOOKED_AT_IN_ANSWERS = HOP_BY_HOP | {b"content-length", b"location", b"x-request-id"}
-# Of a Connection field; these nominate no field.
+_ANSWERS = Plans(frozenset({b"connection", b"content-length", b"location", b"x-request-id"}), HOP_BY_HOP)
+# Values of a Connection field that name no other field.
 _USUAL_OPTIONS = frozenset({b"close", b"keep-alive", b"Keep-Alive", b"Close"})
-
-
-_MOST_NAMES = 1024
-_LONGEST_NAME_BYTES = 64
-
-
-class _Names(dict[bytes, bytes | None]):
-    """Field names that matter, in lower case; None for all others. Remembers spellings: few make up all traffic,
-    and finding one costs less than looking at its letters."""
-
-    def __init__(self, special: frozenset[bytes], prefix: bytes | None = None) -> None:
-        super().__init__()
-        self._special = special
-        self._prefix = prefix
-
-    def __missing__(self, name: bytes) -> bytes | None:
-        lower = name.lower()
-        is_special = lower in self._special or (self._prefix is not None and lower.startswith(self._prefix))
-        found = lower if is_special else None
-        if len(self) < _MOST_NAMES and len(name) <= _LONGEST_NAME_BYTES:
-            self[name] = found
-        return found
-
-
-_ANSWER_NAMES = _Names(_LOOKED_AT_IN_ANSWERS)
 
 
 @dataclass(slots=True)
 class RequestHead:
     """What the proxy wants to know of a caller's header section, and what of it goes on.
 
-    `body_length` is None for a chunked body and 0 for none. `lines` are the fields that pass, each
-    already `name: value`, without CR LF.
+    `body_length` is None for a chunked body and 0 for none. `fields` has the lines that pass, each with its CR LF.
     """
 
     host: bytes = b""
@@ -112,7 +91,7 @@ class RequestHead:
     upgrade: bool = False
     expect_continue: bool = False
     body_length: int | None = 0
-    lines: list[bytes] = field(default_factory=list)
+    fields: bytes = b""
 
 
 class RequestHeads:
@@ -122,73 +101,76 @@ class RequestHeads:
     def __init__(self, *, caller_header: bytes = b"", token_header: bytes = b"authorization") -> None:
         self._caller_header = caller_header
         self._token_header = token_header
-        self._not_forwarded = NOT_FORWARDED | {token_header}
-        special = self._not_forwarded | _LOOKED_AT | {caller_header}
-        self._names = _Names(special, _FORWARDING_PREFIX)
+        looked_at = _LOOKED_AT | {caller_header, token_header}
+        self._plans = Plans(looked_at, NOT_FORWARDED | {token_header}, _FORWARDING_PREFIX)
 
     def read(self, headers: RawHeaders) -> RequestHead:
         """Raises BadRequest where Host or the framing is missing, repeated or malformed, and NotImplementedHere for
         a transfer coding other than chunked."""
         head = RequestHead()
-        lines = head.lines
-        names = self._names
+        if not headers:
+            return head
+        names: tuple[bytes, ...]
+        values: tuple[bytes, ...]
+        names, values = zip(*headers, strict=True)
+        plan = self._plans.of(names)
         nominated: set[bytes] = set()
         hosts: list[bytes] = []
         codings: list[bytes] = []
         lengths: list[bytes] = []
-        for name, value in headers:
-            special = names[name]
-            if special is not None:
-                if special == self._caller_header:
-                    head.caller = value
-                if special == self._token_header:
-                    head.credentials = value
-                match special:
-                    case b"host":
-                        hosts.append(value)
-                    case b"connection":
-                        if value not in _USUAL_OPTIONS:
-                            nominated |= _options(value)
-                    case b"content-length":
-                        lengths.append(value)
-                    case b"x-request-id":
-                        head.request_id = value
-                    case b"transfer-encoding":
-                        codings.append(value)
-                    case b"expect":
-                        head.expect_continue = value.strip().lower() == b"100-continue"
-                    case b"prefer":
-                        head.prefer = (*head.prefer, value)
-                    case b"priority":
-                        head.priority = (*head.priority, value)
-                    case b"origin":
-                        head.origin = value
-                    case b"sec-fetch-site":
-                        head.sec_fetch_site = value
-                    case b"access-control-request-method":
-                        head.is_preflight = True
-                    case b"upgrade":
-                        head.upgrade = True
-                if special in self._not_forwarded or special.startswith(_FORWARDING_PREFIX):
-                    continue
-            lines.append(b"%b: %b" % (name, value))
-        if nominated:
-            head.lines = _without(lines, nominated)
+        for at, name in plan.special:
+            value = values[at]
+            if name == self._caller_header:
+                head.caller = value
+            if name == self._token_header:
+                head.credentials = value
+            match name:
+                case b"host":
+                    hosts.append(value)
+                case b"connection":
+                    if value not in _USUAL_OPTIONS:
+                        nominated |= _options(value)
+                case b"content-length":
+                    lengths.append(value)
+                case b"x-request-id":
+                    head.request_id = value
+                case b"transfer-encoding":
+                    codings.append(value)
+                case b"expect":
+                    head.expect_continue = value.strip().lower() == b"100-continue"
+                case b"prefer":
+                    head.prefer = (*head.prefer, value)
+                case b"priority":
+                    head.priority = (*head.priority, value)
+                case b"origin":
+                    head.origin = value
+                case b"sec-fetch-site":
+                    head.sec_fetch_site = value
+                case b"access-control-request-method":
+                    head.is_preflight = True
+                case b"upgrade":
+                    head.upgrade = True
         head.host = _one_host(hosts)
         if lengths or codings:
             head.body_length = _body_length(lengths, codings)
+        if nominated:
+            names, values = _without(nominated, names, values)
+            plan = self._plans.of(names)
+        head.fields = plan.template % values
         return head
 
 
-def _without(lines: list[bytes], nominated: set[bytes]) -> list[bytes]:
-    """The `lines` whose field no Connection field names."""
-    nominated -= _NEVER_NOMINATED
-    return [line for line in lines if line.partition(b":")[0].lower() not in nominated]
+def _without(
+    nominated: set[bytes], names: tuple[bytes, ...], values: tuple[bytes, ...]
+) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """The fields that are not nominated."""
+    kept = [at for at, name in enumerate(names) if name.lower() not in nominated]
+    return tuple(names[at] for at in kept), tuple(values[at] for at in kept)
 
 
 def _options(value: bytes) -> set[bytes]:
-    """The lower-case tokens of a Connection field."""
-    return {token.strip().lower() for token in value.split(b",")}
+    """The fields that a Connection field names, in lower case."""
+    return {token.strip().lower() for token in value.split(b",")} - _NEVER_NOMINATED
 
 
 def _one_host(hosts: list[bytes]) -> bytes:
@@ -223,59 +205,71 @@ def upstream_head(
     Host leads (RFC 9110 §7.2), Authorization is injected last, so that nothing of the caller's can
     remove or precede it. `via` is the pseudonym for a Via field, or empty for none.
     """
-    lines = [b"%b %b HTTP/1.1\r\nHost: %b" % (method, target, host), *head.lines]
-    if head.body_length is None:
-        lines.append(b"Transfer-Encoding: chunked")
+    added = b"" if head.body_length is not None else b"Transfer-Encoding: chunked\r\n"
     if via:
-        lines.append(b"Via: 1.1 " + via)
-    lines.append(b"Authorization: %b\r\n\r\n" % authorization)
-    return b"\r\n".join(lines)
+        added += b"Via: 1.1 %b\r\n" % via
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%bAuthorization: %b\r\n\r\n" % (
+        method,
+        target,
+        host,
+        head.fields,
+        added,
+        authorization,
+    )
 
 
 class Extras(NamedTuple):
-    """What the proxy adds to a relayed answer: complete `name: value` lines, and Location's rewriting.
+    """What the proxy adds to a relayed answer: `lines`, each with its CR LF, and Location's rewriting.
 
     A Location that starts with `upstream_origin` is pointed to `own_origin`, the address that the caller used.
     """
 
-    lines: Sequence[bytes]
+    lines: bytes
     request_id: bytes | None
     upstream_origin: bytes
     own_origin: bytes
 
 
 def downstream_head(
-    status: int, reason: bytes, headers: Iterable[tuple[bytes, bytes]], *, extras: Extras, framing: bytes
+    status: int,
+    reason: bytes,
+    names: tuple[bytes, ...],
+    values: tuple[bytes, ...],
+    *,
+    extras: Extras,
+    framing: bytes,
 ) -> bytes:
     """The header section of a relayed answer, ending in the empty line.
 
     `framing` holds the proxy's own Transfer-Encoding and Connection lines, each with CR LF.
     X-Request-Id is added only where the upstream gave none.
     """
-    lines: list[bytes] = []
-    nominated: set[bytes] = set()
+    plan = _ANSWERS.of(names)
     request_id = extras.request_id
-    names = _ANSWER_NAMES
-    for name, value in headers:
-        special = names[name]
-        if special is not None:
-            if special == b"connection":
-                if value not in _USUAL_OPTIONS:
-                    nominated |= _options(value)
-            elif special == b"location":
-                value = _own_location(value, extras)
-            elif special == b"x-request-id":
+    unwanted: set[bytes] = set()
+    for at, name in plan.special:
+        match name:
+            case b"content-length":
+                if status < 200 or status == 204:  # RFC 9110 §8.6, even if the upstream sent one
+                    unwanted.add(name)
+            case b"connection":
+                if values[at] not in _USUAL_OPTIONS:
+                    unwanted |= _options(values[at])
+            case b"location":
+                values = (*values[:at], _own_location(values[at], extras), *values[at + 1 :])
+            case b"x-request-id":
                 request_id = None
-            elif special == b"content-length" and (status < 200 or status == 204):
-                continue  # RFC 9110 §8.6: no length here, even if the upstream sent one
-            if special in HOP_BY_HOP:
-                continue
-        lines.append(b"%b: %b" % (name, value))
-    if nominated:
-        lines = _without(lines, nominated)
-    if request_id is not None:
-        lines.append(b"X-Request-Id: " + request_id)
-    return b"\r\n".join((b"HTTP/1.1 %d %b" % (status, reason), *lines, *extras.lines, framing + b"\r\n"))
+    if unwanted:
+        names, values = _without(unwanted, names, values)
+        plan = _ANSWERS.of(names)
+    return b"HTTP/1.1 %d %b\r\n%b%b%b%b\r\n" % (
+        status,
+        reason,
+        plan.template % values,
+        b"" if request_id is None else b"X-Request-Id: %b\r\n" % request_id,
+        extras.lines,
+        framing,
+    )
 
 
 def _own_location(value: bytes, extras: Extras) -> bytes:

@@ -68,6 +68,11 @@ REARM_S: Final = 60.0
 """After a gap that no reading ended: before this time has passed since, there is no other one."""
 
 
+# As attributes of their class they cost a call at each look, in Python 3.11.
+_ACTIVE, _PLAIN, _TRIAL, _PROBE = KeyState.ACTIVE, Purpose.PLAIN, Purpose.TRIAL, Purpose.PROBE
+_ACCEPTED, _REFUSED = KeyVerdict.ACCEPTED, KeyVerdict.REFUSED
+
+
 @dataclass(frozen=True, slots=True)
 class KeyringPolicy:
     """`gap_s`: how long requests are held while no key works. `grace_s`: how long a replaced key is kept.
@@ -164,22 +169,22 @@ class Keyring:
         if now >= self._tidy_at_s:
             self._tidy(now)
         standing = self._standing
-        if standing and not tries.refusals and standing[0].state is KeyState.ACTIVE:
-            return self._use(standing[0], Purpose.PLAIN)  # nearly always
+        if standing and not tries.refusals and standing[0].state is _ACTIVE:
+            return self._use(standing[0], _PLAIN)  # nearly always
         fresh = [record for record in standing if tries.is_fresh(record)] if tries.refusals else standing
         if fresh:
             return self._first_of(fresh, tries, now)
         if standing:
             record = standing[0]
             served_others = record.proven_no > tries.last_refusal_no(record)
-            return self._use(record, Purpose.REPEAT if served_others else Purpose.PLAIN)
+            return self._use(record, Purpose.REPEAT if served_others else _PLAIN)
         if not (may_hold and self._holds(now)):
             return self._use(self._oldest_refused, Purpose.LAST)
         if tries.may_probe:
             tries.may_probe = False
             oldest = self._oldest_refused
             self._gap.probed.append(oldest)
-            return self._use(oldest, Purpose.PROBE)
+            return self._use(oldest, _PROBE)
         return None
 
     def choose_candidate(self) -> Use | None:
@@ -190,13 +195,13 @@ class Keyring:
     def settle(self, use: Use, verdict: KeyVerdict, now: float, tries: KeyTries | None = None) -> list[KeyEvent]:
         """Ends a use; notes a refusal in the `tries` of its request."""
         self._moment += 1
-        if tries is not None and verdict is KeyVerdict.REFUSED:
+        if tries is not None and verdict is _REFUSED:
             tries.refusals = (*tries.refusals, (use.record, self._moment))
-        if use.purpose in (Purpose.TRIAL, Purpose.PROBE):
+        if use.purpose is not _PLAIN and use.purpose in (_TRIAL, _PROBE):
             self._trial_until_s = -math.inf
-        if use.record in self._records and verdict is KeyVerdict.ACCEPTED:
+        if use.record in self._records and verdict is _ACCEPTED:
             return self._accept(use, now)
-        if use.record in self._records and verdict is KeyVerdict.REFUSED:
+        if use.record in self._records and verdict is _REFUSED:
             return self._refuse(use, now)
         return []
 
@@ -276,14 +281,14 @@ class Keyring:
         if record.state is KeyState.REFUSED and use.sent_no < record.refused_no:
             return []
         record.proven_no = max(record.proven_no, use.sent_no)
-        if record.state is KeyState.ACTIVE:
+        if record.state is _ACTIVE:
             return []
         active = self._active()
         if active is not None and record is not self.head:
             return []
         if active is not None:
             self._replace(active, now)
-        record.state = KeyState.ACTIVE
+        record.state = _ACTIVE
         self._tidy(now)
         return [KeyEvent(KeyEventKind.ACTIVATED, record)]
 

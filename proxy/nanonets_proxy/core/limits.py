@@ -48,19 +48,26 @@ class LimitState(enum.Enum):
     LEARNED = "learned"
 
 
+# As attributes of their class they cost a call at each look, in Python 3.11.
+_OPEN, _CLOSED, _PROBING, _LEARNED = LimitState
+_SERVED, _PLAIN, _TRIAL, _PROBE, _FIRST = Outcome.SERVED, Kind.PLAIN, Kind.TRIAL, Kind.PROBE, Kind.FIRST
+
+
 class Limit:
     """The state machine of one scope. The gate tells it the demand and obeys `allows`."""
 
     __slots__ = (
         "_attempts", "_backoff_s", "_between_s", "_first_of_closure", "_jitter", "_last_grant_s", "_next_kind",
-        "_policy", "_preset", "_refusal", "_serial", "_trial", "in_flight", "learned", "opens_at_s", "state",
+        "_policy", "_preset", "_refusal", "_serial", "_silent_from_s", "_trial", "in_flight", "learned",
+        "opens_at_s", "state",
     )  # fmt: skip
 
     def __init__(self, policy: GatePolicy, jitter: Callable[[], float], preset: Preset | None = None) -> None:
         self._policy = policy
         self._jitter = jitter
         self._preset = preset
-        self.state = LimitState.OPEN
+        self.state = _OPEN
+        self._silent_from_s = -math.inf  # before it nothing on trial turns silent
         self.opens_at_s = -math.inf
         self.in_flight = 0
         self.learned = Learned()
@@ -74,7 +81,7 @@ class Limit:
         self._between_s = 0.0  # the usual time between two grants while the cap binds
         self._backoff_s = policy.backoff_first_s  # the next closure without a hint
         if preset is not None:
-            self.state = LimitState.LEARNED
+            self.state = _LEARNED
             self.learned.given(preset.count, preset.period_s, preset.count)
 
     # --- who may go -----------------------------------------------------------------------------
@@ -86,14 +93,11 @@ class Limit:
 
     def _choose(self, now: float) -> Kind | None:
         trial = self._trial
-        match self.state:
-            case LimitState.CLOSED:
-                return None
-            case LimitState.PROBING:
-                return None if len(trial) else Kind.PROBE
-            case LimitState.OPEN:
-                return Kind.TRIAL if trial.has_room else None
-        return self._choose_learned(now)
+        if self.state is _OPEN:
+            return _TRIAL if trial.has_room else None
+        if self.state is _LEARNED:
+            return self._choose_learned(now)
+        return _PROBE if self.state is _PROBING and not len(trial) else None
 
     def _choose_learned(self, now: float) -> Kind | None:
         learned = self.learned
@@ -103,10 +107,10 @@ class Limit:
             return Kind.WIDER if used < window.count and learned.wider.due(now) and self._may_try else None
         if used < learned.sure:
             if not learned.at_unproven_start:
-                return Kind.PLAIN
-            return Kind.FIRST if self._may_try else None
+                return _PLAIN
+            return _FIRST if self._may_try else None
         if used < window.count:
-            return Kind.TRIAL if self._trial.has_room else None
+            return _TRIAL if self._trial.has_room else None
         if self._at_preset or not learned.growth.due(now) or not self._may_try:
             return None
         if learned.grows_by_count or self._preset is not None:
@@ -124,12 +128,12 @@ class Limit:
 
     def changes_at_s(self, now: float) -> float:
         """When `allows` may change if nothing is settled till then; inf: never."""
-        if self.state is LimitState.CLOSED:
+        if self.state is _CLOSED:
             return (
                 max(self.opens_at_s, self._last_grant_s + self._patience_s) if self.in_flight else self.opens_at_s
             )
         times = [self._trial.next_silent_s(self._patience_s)]
-        if self.state is LimitState.LEARNED:
+        if self.state is _LEARNED:
             learned = self.learned
             if self.in_flight >= learned.cap:
                 times.append(learned.wider.due_at_s)
@@ -155,10 +159,10 @@ class Limit:
         learned.since_start += 1
         learned.growth.granted()
         learned.wider.granted()
-        if kind is not Kind.PLAIN:
+        if kind is not _PLAIN:
             if kind in ATTEMPTS:
                 self._trial.restart(1)
-            if kind in ATTEMPTS or kind is Kind.FIRST:
+            if kind in ATTEMPTS or kind is _FIRST:
                 self._attempts[self._serial] = kind
             self._trial.add(self._serial, now)
         return self._serial
@@ -168,12 +172,12 @@ class Limit:
     def settle(self, serial: int, granted_at_s: float, outcome: Outcome, now: float, hint_s: float | None) -> None:
         """One is back; `hint_s` is what its 429 said, from `now` on."""
         self.in_flight -= 1
-        if outcome is Outcome.SERVED:
+        if outcome is _SERVED:
             self._trial.passed(serial, now)
             self._passed(serial, now)
             return
         on_trial = self._trial.drop(serial)
-        kind = self._attempts.pop(serial, Kind.TRIAL if on_trial else Kind.PLAIN)
+        kind = self._attempts.pop(serial, _TRIAL if on_trial else _PLAIN)
         if kind not in ATTEMPTS:  # what goes together arrives in any order: it is the attempt that was too much
             kind = next(iter(self._attempts.values()), kind)
         if outcome is Outcome.UNUSED:
@@ -181,19 +185,22 @@ class Limit:
         elif outcome is Outcome.THROTTLED:
             self.learned.window.remove(serial)
             self._note_refusal_time(now - granted_at_s)
-            if on_trial and self.state is LimitState.PROBING:
-                kind = Kind.PROBE
+            if on_trial and self.state is _PROBING:
+                kind = _PROBE
             self._refused(serial, kind, granted_at_s, now, hint_s)
 
     def advance(self, now: float) -> None:
         """Let time pass: silence is consent, and what has been closed for long enough is probed."""
-        for serial in self._trial.silent(now, self._patience_s):
-            self._passed(serial, now)
-        if self.state is LimitState.CLOSED and now >= self.changes_at_s(now):
+        if now >= self._silent_from_s:
+            for serial in self._trial.silent(now, self._patience_s):
+                self._passed(serial, now)
+            # What goes from now on is silent no sooner than this either.
+            self._silent_from_s = min(self._trial.next_silent_s(self._patience_s), now + self._patience_s)
+        if self.state is _CLOSED and now >= self.changes_at_s(now):
             if self._refusal is not None:
                 self.learned.learn(self._refusal, now)
                 self._refusal = None
-            self.state = LimitState.PROBING
+            self.state = _PROBING
             self._trial.restart(1)
 
     def _passed(self, serial: int, now: float) -> None:
@@ -201,8 +208,10 @@ class Limit:
             return
         self._backoff_s = self._policy.backoff_first_s
         learned = self.learned
-        if self.state is LimitState.PROBING:
-            self.state = LimitState.LEARNED if learned.known else LimitState.OPEN
+        if self.state is _OPEN:
+            return
+        if self.state is _PROBING:
+            self.state = _LEARNED if learned.known else _OPEN
         match self._attempts.pop(serial, None):
             case Kind.FIRST:
                 learned.start_passed()
@@ -212,11 +221,7 @@ class Limit:
                 learned.raise_pace(now)
             case Kind.WIDER:
                 learned.widen()
-        if (
-            self.state is LimitState.LEARNED
-            and not len(self._trial)
-            and learned.window.used(now) >= learned.window.count
-        ):
+        if self.state is _LEARNED and not len(self._trial) and learned.window.used(now) >= learned.window.count:
             learned.bear(now)
 
     def _refused(self, serial: int, kind: Kind, granted_at_s: float, now: float, hint_s: float | None) -> None:
@@ -226,7 +231,7 @@ class Limit:
             if self._refusal is not None:
                 self._refusal.in_flight -= 1
                 if self._refusal.kind in ATTEMPTS:  # it was not the attempt alone that was too much
-                    self._refusal.kind = Kind.PLAIN
+                    self._refusal.kind = _PLAIN
             if closed_s is None:
                 return
         hinted = closed_s is not None
@@ -237,8 +242,8 @@ class Limit:
         self.opens_at_s = max(self.opens_at_s, now + closed_s)
         if fresh:
             self._refusal = Refusal(kind, granted_at_s, closed_s, hinted, self.in_flight)
-        if self.state is not LimitState.CLOSED:
-            self.state = LimitState.CLOSED
+        if self.state is not _CLOSED:
+            self.state = _CLOSED
             self._first_of_closure = self._serial + 1
             self._trial.restart(1)
             self._attempts.clear()
@@ -278,7 +283,7 @@ class Limit:
             self._restore_window(memory, memory.count, now - away_s)
         if memory.opens_in_s > away_s:
             self.opens_at_s = now + memory.opens_in_s - away_s
-            self.state = LimitState.CLOSED
+            self.state = _CLOSED
 
     def _restore_window(self, memory: ScopeMemory, count: float, saved_at_s: float) -> None:
         learned, preset = self.learned, self._preset
@@ -290,7 +295,7 @@ class Limit:
         for _ in range(min(memory.used, int(count))):
             self._serial += 1
             learned.window.add(self._serial, saved_at_s - memory.newest_age_s)
-        self.state = LimitState.LEARNED
+        self.state = _LEARNED
 
     def forgettable(self, now: float) -> bool:
         """Whether a new `Limit` would serve as well: nothing is out, and nothing is known that still counts."""
@@ -306,5 +311,6 @@ class Limit:
         return min(max(2 * self.learned.refusal_s, policy.patience_least_s), policy.patience_most_s)
 
     def _note_refusal_time(self, refusal_s: float) -> None:
+        self._silent_from_s = -math.inf
         # Up at once, down slowly: too much patience costs a moment, too little a round of refusals.
         self.learned.refusal_s = max(refusal_s, 0.8 * self.learned.refusal_s + 0.2 * refusal_s)

@@ -16,7 +16,7 @@ from nanonets_proxy.downstream.peers import CallerStalled, reset
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.reply import ResponseHead
 
-_NO_EXTRAS: Final = Extras(lines=(), request_id=None, upstream_origin=b"", own_origin=b"")
+_NO_EXTRAS: Final = Extras(lines=b"", request_id=None, upstream_origin=b"", own_origin=b"")
 
 
 class RelayedResponse(web.StreamResponse):
@@ -56,8 +56,7 @@ class RelayedResponse(web.StreamResponse):
         is lost.
         """
         framing, self._chunked = self._framing(head, may_stay=may_stay)
-        fields = zip(head.names, head.values, strict=True)
-        built = downstream_head(head.status, head.reason, fields, extras=extras, framing=framing)
+        built = downstream_head(head.status, head.reason, head.names, head.values, extras=extras, framing=framing)
         lines = self.forms.blank(built)
         if lines is not built:
             self.echoed = True
@@ -94,7 +93,7 @@ class RelayedResponse(web.StreamResponse):
         transport = self._request.transport
         if self.began or self._request.version < HttpVersion11 or transport is None or transport.is_closing():
             return
-        built = downstream_head(head.status, head.reason, head.headers, extras=_NO_EXTRAS, framing=b"")
+        built = downstream_head(head.status, head.reason, head.names, head.values, extras=_NO_EXTRAS, framing=b"")
         lines = self.forms.blank(built)
         self.echoed = self.echoed or lines is not built
         transport.write(lines)

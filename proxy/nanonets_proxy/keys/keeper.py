@@ -40,6 +40,8 @@ _REFUSED_STATES: Final = {
     KeyEventKind.PREVIOUS_REFUSED: "previous",
 }
 
+_REFUSED: Final = KeyVerdict.REFUSED  # as an attribute of its class it costs a call at each look, in Python 3.11
+
 Probe = Callable[[ApiKey], Awaitable[KeyVerdict]]
 
 
@@ -106,7 +108,7 @@ class KeyKeeper:
         events = self._ring.settle(use, verdict, now_s, tries)
         if events:
             self._tell(events)
-        if verdict is not KeyVerdict.REFUSED:
+        if verdict is not _REFUSED:
             return True
         if self._ring.wants_reading:
             self._read_soon()

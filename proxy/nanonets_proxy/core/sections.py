@@ -1,0 +1,54 @@
+"""What to do with the fields of a header section: found once for a list of names, done by one formatting for each.
+
+Callers send the same names in the same order and spelling again and again, and so does the upstream.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+# A plan is kept for so many lists of names, none of which is longer, or has more octets.
+_MOST_PLANS = 256
+_MOST_NAMES = 64
+_MOST_NAME_BYTES = 2048
+
+
+class Plan(NamedTuple):
+    """For fields of certain names, in their order."""
+
+    special: Sequence[tuple[int, bytes]]
+    """Where those stand that are looked at, and their names in lower case."""
+    template: bytes
+    """The lines that pass, each with its CR LF. Takes the values of all fields, and writes nothing of those that do
+    not pass."""
+
+
+class Plans:
+    """`dropped` names, and those that begin with `dropped_prefix`, do not pass; `looked_at` ones are special."""
+
+    def __init__(self, looked_at: frozenset[bytes], dropped: frozenset[bytes], dropped_prefix: bytes = b"") -> None:
+        self._looked_at = looked_at
+        self._dropped = dropped
+        self._dropped_prefix = dropped_prefix
+        self._known: dict[tuple[bytes, ...], Plan] = {}
+
+    def of(self, names: tuple[bytes, ...]) -> Plan:
+        plan = self._known.get(names)
+        if plan is None:
+            plan = self._make(names)
+            is_usual = len(names) <= _MOST_NAMES and sum(map(len, names)) <= _MOST_NAME_BYTES
+            if is_usual and len(self._known) < _MOST_PLANS:
+                self._known[names] = plan
+        return plan
+
+    def _make(self, names: tuple[bytes, ...]) -> Plan:
+        special = []
+        template = b""
+        for at, name in enumerate(names):
+            lower = name.lower()
+            if lower in self._looked_at:
+                special.append((at, lower))
+            is_dropped = lower in self._dropped or bool(
+                self._dropped_prefix and lower.startswith(self._dropped_prefix)
+            )
+            template += b"%.0b" if is_dropped else name.replace(b"%", b"%%") + b": %b\r\n"
+        return Plan(special, template)
