@@ -1,4 +1,4 @@
-"""What callers who wait cost the real process, and what becomes of those who hang up meanwhile."""
+"""What waiting callers and idle connections cost the real process, and what becomes of those who hang up."""
 
 import json
 import re
@@ -62,6 +62,15 @@ def caller(proxy: Running, length: int, *, sent: int | None = None) -> socket.so
     return sock
 
 
+def served_caller(proxy: Running) -> socket.socket:
+    """A caller that has had an answer, and keeps its connection."""
+    host, port = proxy.url.removeprefix("http://").split(":")
+    sock = socket.create_connection((host, int(port)), timeout=_PATIENCE_S)
+    sock.sendall(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert sock.recv(4096).startswith(b"HTTP/1.1 200 ")
+    return sock
+
+
 @pytest.fixture(autouse=True)
 def _enough_files() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -83,6 +92,18 @@ def test_a_waiting_caller_costs_little_whatever_it_uploads(callers: int, length:
         each = (memory_bytes(proxy) - before) / callers
         # 10 to 13 KiB are seen, most of it the connection itself; aiohttp's buffers alone took 64 and more.
         assert each <= 16 * KIB, f"{each / KIB:.1f} KiB"
+
+
+def test_an_idle_connection_costs_little() -> None:
+    with sandbox("--limit", "none") as upstream, proxy_to(upstream) as proxy, ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(served_caller(proxy))
+        before = memory_bytes(proxy)
+        for _ in range(2000):
+            stack.enter_context(served_caller(proxy))
+        each = (memory_bytes(proxy) - before) / 2000
+        # About 7 KiB are seen.
+        assert each <= 12 * KIB, f"{each / KIB:.1f} KiB"
 
 
 def test_a_hang_up_that_an_unread_body_hides_frees_the_place_and_is_never_sent() -> None:

@@ -177,14 +177,16 @@ class RequestLoop(web.RequestHandler):
 
     async def _linger(self) -> None:
         """RFC 9112 §9.6: closed with bytes unread, the connection would be reset, and the answer lost with it."""
-        if self.transport is not None and self.transport.can_write_eof():
-            self.transport.write_eof()
+        if self.transport is not None:
+            if self.transport.can_write_eof():  # TLS as it is here cannot
+                self.transport.write_eof()
             await asyncio.sleep(_LINGER_S)  # cancelled when the caller ends its side
 
     async def _skip(self, body: StreamReader) -> None:
         """A caller may look for its answer only behind its body, so what nobody wants of that is read for a while.
         Nothing can follow a body whose end did not come."""
         if not body.is_eof() and not self._force_close:
+            await asyncio.sleep(0)  # who read it before has just been told to stop, and lets go of it in this turn
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._lingering_time):
                     while not body.is_eof():
