@@ -72,7 +72,7 @@ class Limit:
         if preset is not None:
             self.state = LimitState.LEARNED
             self.learned.set_window(preset.count, preset.period_s)
-            self.learned.sure = preset.count
+            self.learned.sure = float(preset.count)
 
     # --- who may go -----------------------------------------------------------------------------
 
