@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-stores bench-rotation bench-gate bench-gate-sockets check format config lock clean test-system \
+.PHONY: help run test test-stores bench bench-quick bench-rotation bench-gate bench-gate-sockets check format config lock clean test-system \
   conformance-page conformance-peers soak abuse sbom
 
 help: ## Show this list
@@ -91,6 +91,15 @@ lock: ## Resolve the dependencies anew (needs `uv`)
 	$(RESOLVE) --group build --output-file requirements/build.txt
 	$(RESOLVE) --group system --output-file requirements/system.txt
 	$(RESOLVE) pyproject.toml --group stores --output-file requirements/stores.txt
+	$(RESOLVE) --group bench --output-file requirements/bench.txt
+
+# BENCH_ONLY and BENCH_PEERS choose cases and peers, with commas between.
+BENCH = bench/speed/setup.sh .system/speed && PYTHONPATH=bench $(BIN)/python -m speed .system/speed
+bench: $(VENV)/dev.stamp ## Measure cost and latency beside nginx, Envoy and others (root; installs them; BENCH_ONLY, BENCH_PEERS, BENCH_ROUNDS)
+	$(BENCH) --only "$(BENCH_ONLY)" --peers "$(BENCH_PEERS)" --rounds $${BENCH_ROUNDS:-5} --window $${BENCH_WINDOW_S:-2}
+
+bench-quick: $(VENV)/dev.stamp ## The small GET alone, beside Envoy and nginx: a minute
+	$(BENCH) --only small_get,small_get_tls --peers Envoy,nginx --rounds $${BENCH_ROUNDS:-4} --window 1
 
 bench-gate: $(VENV)/dev.stamp ## Compare the gate with other policies, in virtual time
 	PYTHONPATH=bench $(BIN)/python -m simulator
