@@ -1,17 +1,24 @@
-"""Runs the benchmark: `python -m speed TOOLS`, TOOLS being the directory that setup.sh filled."""
+"""Runs the benchmark: `python -m speed TOOLS`, TOOLS being the directory that setup.sh filled.
+
+A whole run is kept in results.json and makes docs/speed.md; a part of it, in TOOLS/last.json.
+"""
 
 import os
+import resource
 import sys
 import tempfile
 from argparse import ArgumentParser
 from pathlib import Path
 
+from speed import machine, page, tables
 from speed.cases import CASES
-from speed.peers import OURS, PEERS
+from speed.peers import DIRECT, OURS, PEERS
 from speed.processes import LOAD_CORE
-from speed.results import Samples
+from speed.results import Results
 from speed.run import Plan, run
-from speed.upstream import upstream
+from speed.upstream import upstreams
+
+LEAST_ROUNDS = 5
 
 
 def _names(text: str) -> list[str]:
@@ -22,42 +29,40 @@ def _plan(arguments: list[str]) -> Plan:
     parser = ArgumentParser(prog="python -m speed", description=__doc__)
     parser.add_argument("tools", type=Path, help="the directory that setup.sh filled")
     parser.add_argument("--only", type=_names, default=[], help="cases, with commas between")
-    parser.add_argument("--peers", type=_names, default=[], help="peers, with commas between")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--window", type=int, default=2, help="seconds of a measurement")
+    parser.add_argument("--peers", type=_names, default=[], help="peers besides ours, with commas between")
+    parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS)
     given = parser.parse_args(arguments)
+    all_peers = [OURS, DIRECT, *(peer.name for peer in PEERS if peer.name != OURS)]
     for kind, names, known in (
         ("case", given.only, [case.name for case in CASES]),
-        ("peer", given.peers, [peer.name for peer in PEERS]),
+        ("peer", given.peers, all_peers),
     ):
         for name in set(names) - set(known):
             parser.error(f"no {kind} is called {name!r}; there are {', '.join(known)}")
     cases = [case for case in CASES if not given.only or case.name in given.only]
-    peers = [peer for peer in PEERS if not given.peers or peer.name in given.peers or peer.name == OURS]
-    return Plan(cases, peers, given.rounds, given.window, given.tools.resolve())
-
-
-def _show(plan: Plan, samples: Samples) -> None:
-    for case in plan.cases:
-        ours = samples.median(case.name, OURS, "cpu_us")
-        assert ours
-        for peer in plan.peers:
-            cpu_us = samples.median(case.name, peer.name, "cpu_us")
-            per_s = samples.median(case.name, peer.name, "per_s")
-            spread = samples.figures[case.name][peer.name]["cpu_us"]
-            assert cpu_us
-            print(
-                f"{case.title:28} {peer.name:16} {cpu_us:8.1f} us ({min(spread):.1f}-{max(spread):.1f}) "
-                f"{per_s:8.0f}/s  ours x {ours / cpu_us:.2f}"
-            )
+    peers = [name for name in all_peers if not given.peers or name in given.peers or name == OURS]
+    return Plan(cases, peers, given.rounds, given.tools.resolve())
 
 
 def main() -> int:
     plan = _plan(sys.argv[1:])
+    other_work = machine.OtherWork()
     os.sched_setaffinity(0, {LOAD_CORE})
-    with tempfile.TemporaryDirectory() as home, upstream(Path(home)) as behind:
-        samples = run(plan, Path(home), behind)
-    _show(plan, samples)
+    most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+    with tempfile.TemporaryDirectory() as home, upstreams(Path(home)) as found:
+        samples = run(plan, Path(home), found)
+    others = f"{other_work.cores():.1f}"
+    for table in tables.all_tables(samples):
+        print(f"\n{table}", end="")
+    print(f"\nMeanwhile other work kept {others} cores busy.")
+    facts = {**machine.facts(), "cores busy with other work": others}
+    results = Results(facts, machine.versions(plan.peers, plan.tools), plan.rounds, samples)
+    if plan.cases == list(CASES) and plan.rounds >= LEAST_ROUNDS:
+        results.write(page.RESULTS)
+        page.write()
+    else:
+        results.write(plan.tools / "last.json")
     return 0
 
 

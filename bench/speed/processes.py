@@ -31,6 +31,16 @@ class Started:
         """CPU time that the whole tree has used so far."""
         return sum(_cpu_ns(pid) for pid in tree(self.pid)) / 1e9
 
+    def begin_peak(self) -> int:
+        """Resident memory now, in bytes; `peak_bytes` is of what comes."""
+        for pid in tree(self.pid):
+            (_PROC / str(pid) / "clear_refs").write_text("5")  # proc(5): resets the peak
+        return self.peak_bytes()
+
+    def peak_bytes(self) -> int:
+        """The most memory that was resident since `begin_peak`."""
+        return sum(kib_of("VmHWM", (_PROC / str(pid) / "status").read_text()) for pid in tree(self.pid)) * 1024
+
     def resident_bytes(self) -> int:
         """Resident memory of the whole tree; what processes share counts for each."""
         return sum(_resident_bytes(pid) for pid in tree(self.pid))
@@ -118,10 +128,10 @@ def _cpu_ns(pid: int) -> int:
 
 
 def _resident_bytes(pid: int) -> int:
-    return resident_of((_PROC / str(pid) / "smaps_rollup").read_text())
+    return kib_of("Rss", (_PROC / str(pid) / "smaps_rollup").read_text()) * 1024
 
 
-def resident_of(rollup: str) -> int:
-    """Bytes of `Rss` in the text of /proc/PID/smaps_rollup."""
-    line = next(line for line in rollup.splitlines() if line.startswith("Rss:"))
-    return int(line.split()[1]) * 1024
+def kib_of(name: str, text: str) -> int:
+    """The figure of a line `name: 123 kB`, as files below /proc have it."""
+    line = next(line for line in text.splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1])

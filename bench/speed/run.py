@@ -1,46 +1,58 @@
-"""Rounds: in each, every peer has its turn, in a process of its own."""
+"""Rounds: in each, every peer has its turn in every stage, in a process of its own."""
 
-import contextlib
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from speed.cases import Case
 from speed.closed_loop import load
-from speed.peers import Peer, Running, serving
+from speed.measures import CONNECTIONS
+from speed.peers import DIRECT, PEERS, Running, serving
 from speed.requests import SMALL
 from speed.results import Samples
-from speed.upstream import Upstream
+from speed.stages import STAGES, Stage
+from speed.upstream import Upstreams
+
+_PEERS: Final = {peer.name: peer for peer in PEERS}
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run, and for how long: windows are whole seconds."""
+    """What to run; `peers` by name, `no proxy` among them."""
 
     cases: Sequence[Case]
-    peers: Sequence[Peer]
+    peers: Sequence[str]
     rounds: int
-    window_s: int
     tools: Path
 
 
-def run(plan: Plan, home: Path, upstream: Upstream) -> Samples:
-    """All rounds; a round begins with another peer each time, so that what drifts is nobody's alone."""
+def run(plan: Plan, home: Path, upstreams: Upstreams) -> Samples:
+    """All rounds. Each begins with another peer, so that what the machine does meanwhile is nobody's alone."""
     samples = Samples()
     for number in range(plan.rounds):
+        begun_s = time.monotonic()
         first = number % len(plan.peers)
-        for peer in (*plan.peers[first:], *plan.peers[:first]):
-            for tls in (False, True):
-                cases = [case for case in plan.cases if case.tls == tls]
+        for stage in STAGES:
+            for name in (*plan.peers[first:], *plan.peers[:first]):
+                cases = [case for case in plan.cases if case.stage is stage and name in case.of]
                 if cases:
-                    with _warm(peer, plan, home, upstream, tls=tls) as running:
+                    with _serving(name, stage, plan, home, upstreams) as peer:
                         for case in cases:
-                            samples.add(case.name, peer.name, case.measure(running, plan.window_s))
+                            samples.add(case.name, name, case.measure(peer))
+        print(f"round {number + 1} of {plan.rounds}: {time.monotonic() - begun_s:.0f} s", flush=True)
     return samples
 
 
-@contextlib.contextmanager
-def _warm(peer: Peer, plan: Plan, home: Path, upstream: Upstream, *, tls: bool) -> Iterator[Running]:
-    with serving(peer, home, plan.tools, upstream, tls=tls) as running:
-        load(running.origin, SMALL, connections=32, duration_s=1)
+@contextmanager
+def _serving(name: str, stage: Stage, plan: Plan, home: Path, upstreams: Upstreams) -> Iterator[Running]:
+    origin = stage.upstream(upstreams)
+    if name == DIRECT:
+        yield Running(name, origin.url, origin)
+        return
+    with serving(_PEERS[name], home, plan.tools, origin, stage.environment(home)) as running:
+        if stage.warm:
+            load(running.url, SMALL, connections=CONNECTIONS, duration_s=1)
         yield running

@@ -1,6 +1,7 @@
-"""The upstream: nginx on the load's core, answering at once, plain and by TLS."""
+"""The upstreams, on the load's core: nginx, which answers at once, and one for bodies of a gigabyte."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,17 +11,10 @@ from typing import Final
 import trustme
 
 from speed.processes import LOAD_CORE, free_port, running, until
-from speed.requests import SMALL, answers
+from speed.requests import LARGE_BYTES, SMALL, SMALL_ANSWER, answers
 
-LARGE_BYTES: Final = 64 * 1024
-HUGE_BYTES: Final = 1024**3
 NGINX_USER: Final = "user root;" if os.geteuid() == 0 else ""
 """As root, nginx would else become a user that may not read this run's files."""
-
-_SMALL_ANSWER: Final = (
-    '{"workflows": [{"id": "5f2c9d1e", "description": "Invoices of suppliers", "workflow_type": "", '
-    '"created_at": "2025-01-31T12:00:00Z", "settings": {"table_capture": true, "status": "ready"}}], "next": null}'
-)
 
 # `return` would answer before the body has come; a mirror of the request makes nginx read all of it first.
 _CONFIGURATION: Final = """
@@ -29,7 +23,9 @@ worker_rlimit_nofile 20000;
 events {{ worker_connections 16000; }}
 http {{
     access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000; keepalive_timeout 600s;
-    open_file_cache max=10 inactive=600s; client_max_body_size 0; client_body_buffer_size 256k;
+    open_file_cache max=10 inactive=600s; open_file_cache_errors on;
+    client_max_body_size 0; client_body_buffer_size 2m;
+    large_client_header_buffers 8 16k;
     client_body_temp_path {home}/body; proxy_temp_path {home}/proxy; fastcgi_temp_path {home}/fastcgi;
     uwsgi_temp_path {home}/uwsgi; scgi_temp_path {home}/scgi;
     server {{
@@ -38,57 +34,66 @@ http {{
         ssl_certificate {home}/upstream.pem; ssl_certificate_key {home}/upstream.key;
         ssl_protocols TLSv1.3; ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;
         default_type application/json; root {home}/files;
-        location = /api/v4/workflows {{ return 200 '{small}'; }}
-        location = /api/v4/documents {{ mirror /nowhere; mirror_request_body on; try_files /small.json =404; }}
+        location / {{ return 200 '{small}'; }}
+        location = /api/v4/documents {{ mirror /nowhere; error_page 404 405 = @small; }}
+        location @small {{ return 200 '{small}'; }}
         location = /nowhere {{ internal; return 204; }}
         location = /api/v4/large {{ try_files /large.json =404; }}
-        location = /api/v4/huge {{ try_files /huge.bin =404; }}
+        location = /requests {{ stub_status; }}
     }}
 }}
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Upstream:
-    """Where it listens, and the authority that its certificate is of."""
+class Origin:
+    """Where an upstream listens; `ca_file` is set if it speaks TLS, as `localhost`."""
 
-    plain_port: int
-    tls_port: int
-    ca_file: Path
+    port: int
+    ca_file: Path | None = None
 
-    def origin(self, *, tls: bool) -> str:
-        return f"https://localhost:{self.tls_port}" if tls else f"http://127.0.0.1:{self.plain_port}"
+    @property
+    def authority(self) -> str:
+        return f"{'localhost' if self.ca_file else '127.0.0.1'}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.ca_file else 'http'}://{self.authority}"
+
+
+@dataclass(frozen=True, slots=True)
+class Upstreams:
+    plain: Origin
+    tls: Origin
+    bulk: Origin
+    """Takes and gives bodies of a gigabyte without touching a disk."""
 
 
 @contextmanager
-def upstream(home: Path) -> Iterator[Upstream]:
-    """`home` gets its files and configuration."""
-    found = Upstream(free_port(), free_port(), home / "ca.pem")
-    _write_certificates(home, found.ca_file)
-    _write_files(home / "files")
-    file = home / "upstream.conf"
-    file.write_text(
-        _CONFIGURATION.format(
-            home=home, plain=found.plain_port, tls=found.tls_port, small=_SMALL_ANSWER, user=NGINX_USER
-        )
-    )
-    command = ["nginx", "-p", str(home), "-c", str(file)]
-    with running(command, core=LOAD_CORE, log=home / "upstream.log") as started:
-        until(lambda: answers(found.origin(tls=False), SMALL), started)
+def upstreams(home: Path) -> Iterator[Upstreams]:
+    """Running until left. `home` gets their files."""
+    found = Upstreams(Origin(free_port()), Origin(free_port(), home / "ca.pem"), Origin(free_port()))
+    _write_certificates(home)
+    files = home / "files"
+    files.mkdir()
+    (files / "large.json").write_bytes(b'"' + b"x" * (LARGE_BYTES - 2) + b'"')
+    configuration = home / "upstream.conf"
+    ports = {"plain": found.plain.port, "tls": found.tls.port}
+    configuration.write_text(_CONFIGURATION.format(home=home, user=NGINX_USER, small=SMALL_ANSWER, **ports))
+    nginx = ["nginx", "-p", str(home), "-c", str(configuration)]
+    bulk = [sys.executable, "-m", "speed.bulk_upstream", str(found.bulk.port), str(home)]
+    with (
+        running(nginx, core=LOAD_CORE, log=home / "upstream.log") as nginx_process,
+        running(bulk, core=LOAD_CORE, log=home / "bulk.log") as bulk_process,
+    ):
+        until(lambda: answers(found.plain.url, SMALL), nginx_process)
+        until(lambda: answers(found.bulk.url, SMALL), bulk_process)
         yield found
 
 
-def _write_certificates(home: Path, ca_file: Path) -> None:
+def _write_certificates(home: Path) -> None:
     authority = trustme.CA()
-    authority.cert_pem.write_to_path(ca_file)
+    authority.cert_pem.write_to_path(home / "ca.pem")
     server = authority.issue_cert("localhost")
     server.private_key_pem.write_to_path(home / "upstream.key")
     (home / "upstream.pem").write_bytes(b"".join(part.bytes() for part in server.cert_chain_pems))
-
-
-def _write_files(directory: Path) -> None:
-    directory.mkdir(exist_ok=True)
-    (directory / "small.json").write_text(_SMALL_ANSWER)
-    (directory / "large.json").write_bytes(b'"' + b"x" * (LARGE_BYTES - 2) + b'"')
-    with (directory / "huge.bin").open("wb") as file:
-        file.truncate(HUGE_BYTES)  # without blocks: it costs no disk
