@@ -25,7 +25,7 @@ _HOW: Final = {
 _CHARTED: Final = ("small_get", "small_get_tls")
 
 
-def _chart(results: Results) -> str:
+def chart(results: Results) -> str:
     found = {}
     for peer in PEERS:
         figures = [results.samples.median(case, peer.name, "cpu_us") for case in _CHARTED]
@@ -34,7 +34,7 @@ def _chart(results: Results) -> str:
     return bars(title, ("plain upstream", "TLS upstream"), found, OURS)
 
 
-def _page(results: Results) -> str:
+def text(results: Results) -> str:
     facts, samples = results.facts, results.samples
     peers = [["peer", "version", "how it runs"]]
     peers += [[name, results.versions.get(name, ""), how] for name, how in _HOW.items()]
@@ -64,8 +64,8 @@ def _page(results: Results) -> str:
 def write() -> None:
     """From the results that were kept last."""
     results = Results.read(RESULTS)
-    (_DOCS / "speed.svg").write_text(_chart(results))
-    (_DOCS / "speed.md").write_text(_page(results))
+    (_DOCS / "speed.svg").write_text(chart(results))
+    (_DOCS / "speed.md").write_text(text(results))
 
 
 if __name__ == "__main__":
