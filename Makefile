@@ -6,8 +6,8 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test wheel wheel-compiled test-stores bench-rotation bench-gate bench-gate-sockets check format config lock clean test-system \
-  conformance-page conformance-peers soak abuse sbom
+.PHONY: help run test wheel wheel-compiled test-stores bench bench-quick bench-page bench-rotation bench-gate \
+  bench-gate-sockets check format config lock clean test-system conformance-page conformance-peers soak abuse sbom
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -110,6 +110,18 @@ lock: ## Resolve the dependencies anew (needs `uv`)
 	$(RESOLVE) pyproject.toml --group build --output-file requirements/build.txt
 	$(RESOLVE) --group system --output-file requirements/system.txt
 	$(RESOLVE) pyproject.toml --group stores --output-file requirements/stores.txt
+	$(RESOLVE) --group bench --output-file requirements/bench.txt
+
+# BENCH_ONLY and BENCH_PEERS take names with commas between. A whole run writes docs/speed.md.
+BENCH = bench/speed/setup.sh .system/speed && PYTHONPATH=bench $(BIN)/python -m speed .system/speed
+bench: $(VENV)/dev.stamp ## Measure speed beside nginx, Envoy and others (root; installs them; BENCH_ONLY, BENCH_PEERS, BENCH_ROUNDS)
+	$(BENCH) --only "$(BENCH_ONLY)" --peers "$(BENCH_PEERS)" --rounds $${BENCH_ROUNDS:-5}
+
+bench-quick: $(VENV)/dev.stamp ## The small GETs alone, beside Envoy and nginx: a minute
+	$(BENCH) --only small_get,small_get_tls --peers Envoy,nginx --rounds $${BENCH_ROUNDS:-4}
+
+bench-page: $(VENV)/dev.stamp ## Write docs/speed.md anew from the results of the last whole run
+	PYTHONPATH=bench $(BIN)/python -m speed.page
 
 bench-gate: $(VENV)/dev.stamp ## Compare the gate with other policies, in virtual time
 	PYTHONPATH=bench $(BIN)/python -m simulator

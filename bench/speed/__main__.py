@@ -1,0 +1,70 @@
+"""Runs the benchmark: `python -m speed TOOLS`, TOOLS being the directory that setup.sh filled.
+
+A whole run is kept in results.json and makes docs/speed.md; a part of it, in TOOLS/last.json.
+"""
+
+import os
+import resource
+import sys
+import tempfile
+from argparse import ArgumentParser
+from pathlib import Path
+
+from speed import machine, page, tables
+from speed.cases import CASES
+from speed.peers import DIRECT, OURS, PEERS
+from speed.processes import LOAD_CORE
+from speed.results import Results
+from speed.run import Plan, run
+from speed.upstream import upstreams
+
+LEAST_ROUNDS = 5
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _plan(arguments: list[str]) -> Plan:
+    parser = ArgumentParser(prog="python -m speed", description=__doc__)
+    parser.add_argument("tools", type=Path, help="the directory that setup.sh filled")
+    parser.add_argument("--only", type=_names, default=[], help="cases, with commas between")
+    parser.add_argument("--peers", type=_names, default=[], help="peers besides ours, with commas between")
+    parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS)
+    given = parser.parse_args(arguments)
+    all_peers = [OURS, DIRECT, *(peer.name for peer in PEERS if peer.name != OURS)]
+    for kind, names, known in (
+        ("case", given.only, [case.name for case in CASES]),
+        ("peer", given.peers, all_peers),
+    ):
+        for name in set(names) - set(known):
+            parser.error(f"no {kind} is called {name!r}; there are {', '.join(known)}")
+    cases = [case for case in CASES if not given.only or case.name in given.only]
+    peers = [name for name in all_peers if not given.peers or name in given.peers or name == OURS]
+    return Plan(cases, peers, given.rounds, given.tools.resolve())
+
+
+def main() -> int:
+    plan = _plan(sys.argv[1:])
+    other_work = machine.OtherWork()
+    os.sched_setaffinity(0, {LOAD_CORE})
+    most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+    with tempfile.TemporaryDirectory() as home, upstreams(Path(home)) as found:
+        samples = run(plan, Path(home), found)
+    others = f"{other_work.cores():.1f}"
+    for table in tables.all_tables(samples):
+        print(f"\n{table}", end="")
+    print(f"\nMeanwhile other work kept {others} cores busy.")
+    facts = {**machine.facts(), "cores busy with other work": others}
+    results = Results(facts, machine.versions(plan.peers, plan.tools), plan.rounds, samples)
+    if plan.cases == list(CASES) and plan.rounds >= LEAST_ROUNDS:
+        results.write(page.RESULTS)
+        page.write()
+    else:
+        results.write(plan.tools / "last.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

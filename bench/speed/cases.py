@@ -1,0 +1,48 @@
+"""The cases: which measure, of whom, in which stage of a round."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from speed import growth
+from speed.measures import Measure, bulk, cpu_of, idle_memory, latency_at, start, unused_imports
+from speed.peers import DIRECT, OURS, PEERS
+from speed.requests import LARGE, SMALL, post
+from speed.stages import BULK, GROWTH, IDLE, IMPORTS, LIMITED, PLAIN, START, TLS, Stage
+
+_ALL: Final = frozenset(peer.name for peer in PEERS)
+_AND_DIRECT: Final = _ALL | {DIRECT}
+_NO_MITMPROXY: Final = _ALL - {"mitmproxy"}
+"""It would take minutes."""
+_OURS: Final = frozenset({OURS})
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`name` is what BENCH_ONLY takes and results are kept under."""
+
+    name: str
+    title: str
+    stage: Stage
+    measure: Measure
+    of: frozenset[str] = _ALL
+
+
+CASES: Final = (
+    Case("start", "start", START, start),
+    Case("imports", "imports", IMPORTS, unused_imports, _OURS),
+    Case("small_get", "small GET", PLAIN, cpu_of(SMALL), _AND_DIRECT),
+    Case("post_1k", "POST of 1 KiB", PLAIN, cpu_of(post(1024))),
+    Case("post_64k", "POST of 64 KiB", PLAIN, cpu_of(post(64 * 1024))),
+    Case("get_64k", "answer of 64 KiB", PLAIN, cpu_of(LARGE)),
+    Case("latency_200", "200 requests a second", PLAIN, latency_at(200), _AND_DIRECT),
+    Case("latency_1000", "1,000 requests a second", PLAIN, latency_at(1_000), _AND_DIRECT),
+    Case("small_get_tls", "small GET, TLS upstream", TLS, cpu_of(SMALL)),
+    Case("bulk_up", "1 GiB up", BULK, bulk("up"), _AND_DIRECT),
+    Case("bulk_down", "1 GiB down", BULK, bulk("down"), _AND_DIRECT),
+    Case("idle", "idle connections", IDLE, idle_memory, _NO_MITMPROXY),
+    Case("growth_fields", "header fields", GROWTH, growth.of_fields, frozenset({OURS, "nginx", "Envoy"})),
+    Case("growth_bodies", "KiB of a POST", GROWTH, growth.of_bodies, frozenset({OURS, "nginx", "Envoy"})),
+    Case("growth_open", "open connections, 32 busy", GROWTH, growth.of_open_connections, _OURS),
+    Case("growth_busy", "busy connections", GROWTH, growth.of_busy_connections, _OURS),
+    Case("growth_waiting", "waiting callers", LIMITED, growth.of_waiting, _OURS),
+)

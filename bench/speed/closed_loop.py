@@ -1,0 +1,44 @@
+"""Load in a closed loop, by wrk: each connection asks again as soon as it has its answer."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from speed.processes import run_on_load_core
+from speed.requests import Request
+
+_SCRIPT: Final = Path(__file__).with_suffix(".lua")
+
+
+class LoadFailed(Exception):
+    """More than one request in a thousand had no good answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What came of it."""
+
+    requests: int
+    duration_s: float
+
+    @property
+    def per_s(self) -> float:
+        return self.requests / self.duration_s
+
+
+def load(url: str, request: Request, *, connections: int, duration_s: int) -> Loaded:
+    """Asks for `duration_s`. Raises LoadFailed."""
+    said = run_on_load_core(_command(url, request, connections, duration_s))
+    found = json.loads(said.splitlines()[-1])
+    failed, answered = int(found["failed"]), int(found["requests"])
+    if failed * 1000 > answered or not answered:
+        raise LoadFailed(f"{failed} of {answered} requests for {request.path} failed at {url}")
+    return Loaded(answered - failed, found["duration_us"] / 1e6)
+
+
+def _command(url: str, request: Request, connections: int, duration_s: int) -> list[str]:
+    headers = [part for name, value in request.all_headers().items() for part in ("--header", f"{name}: {value}")]
+    options = ["--threads", "1", "--connections", str(connections), "--duration", f"{duration_s}s"]
+    command = ["wrk", *options, "--timeout", "30s", *headers, "--script", str(_SCRIPT), url + request.path]
+    return [*command, "--", request.method, str(request.body_bytes)]

@@ -1,0 +1,73 @@
+"""The peers: how each is started, and until when it is not ready."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from speed import envoy, launches
+from speed.launches import OUR_COMMAND, Launch, Setting
+from speed.processes import PROXY_CORE, Started, free_port, running, until
+from speed.requests import SMALL, answers
+from speed.upstream import Origin
+
+OURS: Final = "nanonets-proxy"
+DIRECT: Final = "no proxy"
+RECIPE: Final = "aiohttp recipe"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """`version` is a command whose output names it."""
+
+    name: str
+    launch: Callable[[Setting], Launch]
+    version: Callable[[Path], list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A peer that answers; without a process, the upstream itself."""
+
+    name: str
+    url: str
+    upstream: Origin
+    process: Started | None = None
+    ready_after_s: float = 0.0
+    log: Path = Path(os.devnull)
+    """What it said."""
+
+    def cpu_s(self) -> float:
+        """CPU time that its process tree has used so far."""
+        return self.process.cpu_s() if self.process else 0.0
+
+
+PEERS: Final = (
+    Peer(OURS, launches.ours, lambda _: [*OUR_COMMAND, "--version"]),
+    Peer("nginx", launches.nginx, lambda _: ["nginx", "-v"]),
+    Peer("HAProxy", launches.haproxy, lambda _: ["haproxy", "-v"]),
+    Peer("Envoy", envoy.launch, lambda tools: [str(tools / "venv/bin/envoy"), "--version"]),
+    Peer("Caddy", launches.caddy, lambda tools: [str(tools / "venv/bin/caddy"), "version"]),
+    Peer(RECIPE, launches.recipe, lambda _: launches.AIOHTTP_VERSION),
+    Peer("mitmproxy", launches.mitmproxy, lambda tools: [str(tools / "venv/bin/mitmdump"), "--version"]),
+)
+
+
+@contextmanager
+def serving(
+    peer: Peer, home: Path, tools: Path, upstream: Origin, options: Mapping[str, str] | None = None
+) -> Iterator[Running]:
+    """The peer, once it answers the small request. `options` are settings of ours besides the defaults."""
+    own = home / peer.name
+    own.mkdir(exist_ok=True)
+    setting = Setting(own, tools, upstream, free_port(), free_port())
+    launch = peer.launch(setting)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("NANONETS_")}
+    env = {**inherited, **launch.env, **(options or {})}
+    url = f"http://127.0.0.1:{setting.port}"
+    log = own / "output.log"
+    with running(launch.command, core=PROXY_CORE, log=log, env=env) as process:
+        ready_after_s = until(lambda: answers(url, SMALL), process)
+        yield Running(peer.name, url, upstream, process, ready_after_s, log)

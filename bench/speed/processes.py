@@ -1,0 +1,137 @@
+"""Processes of the benchmark: started on one core, measured by the kernel's own accounts, ended by their pid."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+PROXY_CORE: Final = 0
+LOAD_CORE: Final = 1
+"""Where the load and the upstream share a core, so that the proxy has its own."""
+
+_PROC: Final = Path("/proc")
+_END_S: Final = 20.0
+_POLL_S: Final = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A running command and those it started."""
+
+    pid: int
+    spawned_at_s: float
+    """By `time.perf_counter`."""
+    poll: Callable[[], int | None]
+
+    def cpu_s(self) -> float:
+        """CPU time that the whole tree has used so far."""
+        return sum(_cpu_ns(pid) for pid in tree(self.pid)) / 1e9
+
+    def begin_peak(self) -> int:
+        """Resident memory now, in bytes; `peak_bytes` is of what comes."""
+        for pid in tree(self.pid):
+            (_PROC / str(pid) / "clear_refs").write_text("5")  # proc(5): resets the peak
+        return self.peak_bytes()
+
+    def peak_bytes(self) -> int:
+        """The most memory that was resident since `begin_peak`."""
+        return sum(kib_of("VmHWM", (_PROC / str(pid) / "status").read_text()) for pid in tree(self.pid)) * 1024
+
+    def resident_bytes(self) -> int:
+        """Resident memory of the whole tree; what processes share counts for each."""
+        return sum(_resident_bytes(pid) for pid in tree(self.pid))
+
+
+def on_core(core: int, command: Sequence[str]) -> list[str]:
+    """`taskset` becomes the command: its pid is the command's."""
+    return ["taskset", "--cpu-list", str(core), *command]
+
+
+@contextmanager
+def running(
+    command: Sequence[str], *, core: int, log: Path, env: Mapping[str, str] | None = None
+) -> Iterator[Started]:
+    """Starts `command`, whose output goes to `log`; ends it on leaving, however that happens."""
+    with log.open("wb") as output:
+        spawned_at_s = time.perf_counter()
+        process = subprocess.Popen(
+            on_core(core, command), env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+    try:
+        yield Started(process.pid, spawned_at_s, process.poll)
+    finally:
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def run_on_load_core(command: Sequence[str], *, stdin: IO[bytes] | None = None) -> bytes:
+    """What a command of the load says. Raises CalledProcessError, with its errors shown, if it fails."""
+    return subprocess.run(
+        on_core(LOAD_CORE, command), check=True, stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE
+    ).stdout
+
+
+def until(ready: Callable[[], bool], started: Started, *, within_s: float = 20.0) -> float:
+    """Seconds from the start of the process until `ready`. Raises RuntimeError if it ends or takes too long."""
+    while not ready():
+        if started.poll() is not None:
+            raise RuntimeError(f"process {started.pid} ended instead of getting ready")
+        if time.perf_counter() - started.spawned_at_s > within_s:
+            raise RuntimeError(f"process {started.pid} is not ready after {within_s:.0f} s")
+        time.sleep(_POLL_S)
+    return time.perf_counter() - started.spawned_at_s
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def parent_of(stat: str) -> int:
+    """The parent's pid in a line of /proc/PID/stat; the command's name before it may hold anything."""
+    return int(stat.rpartition(")")[2].split()[1])
+
+
+def tree(pid: int) -> list[int]:
+    """The process and all that it started, as far as they live."""
+    children: dict[int, list[int]] = {}
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = parent_of((entry / "stat").read_text())
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it ended meanwhile
+            children.setdefault(parent, []).append(int(entry.name))
+    found = [pid]
+    for one in found:  # which grows meanwhile
+        found += children.get(one, [])
+    return found
+
+
+def _cpu_ns(pid: int) -> int:
+    """Nanoseconds on a core, by all threads that live."""
+    tasks = (_PROC / str(pid) / "task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+
+
+def _resident_bytes(pid: int) -> int:
+    return kib_of("Rss", (_PROC / str(pid) / "smaps_rollup").read_text()) * 1024
+
+
+def kib_of(name: str, text: str) -> int:
+    """The figure of a line `name: 123 kB`, as files below /proc have it."""
+    line = next(line for line in text.splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1])
