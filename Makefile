@@ -6,8 +6,8 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test wheel wheel-compiled test-stores bench bench-quick bench-page bench-rotation bench-gate \
-  bench-gate-sockets check format config lock clean test-system conformance-page conformance-peers soak abuse sbom
+.PHONY: help run test test-stores bench bench-quick bench-page bench-rotation bench-gate bench-gate-sockets check \
+  format config lock clean test-system conformance-page conformance-peers soak abuse sbom
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -57,25 +57,6 @@ sbom: ## Write dist/nanonets-proxy.cdx.json: what the locked program is made of,
 	$(PYTHON) .ci/sbom.py "$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' proxy/nanonets_proxy/__init__.py)" \
 	  < requirements/run.txt > dist/nanonets-proxy.cdx.json
 
-wheel: $(VENV)/dev.stamp ## Build the wheel into dist/: pure Python
-	$(BIN)/python -m hatchling build --target wheel --directory dist
-
-# Needs a C compiler and Python's headers; takes a minute or two.
-COMPILE = HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(BIN)/python -m hatchling build --target wheel --directory
-wheel-compiled: $(VENV)/dev.stamp ## Build the wheel into dist/, compiled, for this Python and platform (needs a C compiler)
-	$(COMPILE) dist
-
-# An environment that has the compiled program, and what its tests need.
-COMPILED_VENV := .venv-compiled
-COMPILED_BIN := $(COMPILED_VENV)/bin
-$(COMPILED_VENV)/stamp: requirements/dev.txt pyproject.toml hatch_build.py $(shell find proxy -name '*.py') | $(VENV)/dev.stamp
-	$(BIN)/python -m venv --clear $(COMPILED_VENV)
-	$(COMPILE) $(COMPILED_VENV)/dist
-	$(COMPILED_BIN)/python -m pip --quiet --disable-pip-version-check install --require-hashes --only-binary :all: \
-	  -r requirements/dev.txt
-	$(COMPILED_BIN)/python -m pip --quiet --disable-pip-version-check install --no-deps --no-index $(COMPILED_VENV)/dist/*.whl
-	@touch $@
-
 check: $(VENV)/dev.stamp ## Format, lint, types, layers
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -107,7 +88,7 @@ RESOLVE = uv pip compile --quiet --upgrade --universal --python-version 3.11 --g
 lock: ## Resolve the dependencies anew (needs `uv`)
 	$(RESOLVE) pyproject.toml --output-file requirements/run.txt
 	$(RESOLVE) pyproject.toml --group dev --output-file requirements/dev.txt
-	$(RESOLVE) pyproject.toml --group build --output-file requirements/build.txt
+	$(RESOLVE) --group build --output-file requirements/build.txt
 	$(RESOLVE) --group system --output-file requirements/system.txt
 	$(RESOLVE) pyproject.toml --group stores --output-file requirements/stores.txt
 	$(RESOLVE) --group bench --output-file requirements/bench.txt
@@ -130,7 +111,7 @@ bench-gate-sockets: $(VENV)/dev.stamp ## The same with real sockets, against the
 	PYTHONPATH=bench:tests $(BIN)/python -m sockets
 
 clean: ## Remove what was made
-	rm -rf $(VENV) .venv-compiled .venv-system .system dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-system .system dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 # The tools of the system tests are commands, in an environment of their own: their needs must not move ours.
 SYSTEM_VENV := .venv-system

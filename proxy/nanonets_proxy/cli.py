@@ -14,7 +14,6 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from nanonets_proxy import __version__
-from nanonets_proxy.compiled import IS_COMPILED
 from nanonets_proxy.core.addresses import Listener, TcpListener
 from nanonets_proxy.core.api_key import KeyUnusable
 from nanonets_proxy.core.callers import TOKEN_BYTES, CallerToken, make_token
@@ -255,8 +254,7 @@ def _root_parser() -> _Parser:
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    kind = " (compiled)" if IS_COMPILED else ""
-    root.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}{kind}")
+    root.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     return root
 
 

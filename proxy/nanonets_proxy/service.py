@@ -19,7 +19,6 @@ from aiohttp import http_parser, web
 
 from nanonets_proxy import __version__
 from nanonets_proxy.app import KeyInUse, Program, Proxy
-from nanonets_proxy.compiled import IS_COMPILED
 from nanonets_proxy.core.addresses import Origin, TcpListener
 from nanonets_proxy.core.api_key import ApiKey
 from nanonets_proxy.downstream.listeners import ListenFailed, describe, open_sockets
@@ -127,7 +126,6 @@ async def _until_stopped(
         structlog.get_logger().info(
             "started",
             version=__version__,
-            compiled=IS_COMPILED,
             listen=proxy.addresses,
             admin_listen=program.admin_addresses,
             upstream=proxy.upstream,

@@ -80,14 +80,14 @@ class Growth:
         self._boldness = min(_BOLDEST, 2 * self._boldness)
         self.pause = max(1.0, self.pause / 2)
         self.due_at_s = now + period_s
-        self._grants_needed = 0.0
+        self._grants_needed = 0
 
     def soon(self, now: float, period_s: float) -> None:
         """The limit has changed: what was refused before says nothing now."""
         self.pause = 1.0
         self._too_short_s = 0.0
         self.due_at_s = now + period_s
-        self._grants_needed = 0.0
+        self._grants_needed = 0
 
     def _wait(self, now: float, period_s: float) -> None:
         self.attempts += 1

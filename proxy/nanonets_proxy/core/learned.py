@@ -171,7 +171,7 @@ class Learned:
         if self._before_raise is not None:
             self._before_raise = None
             self.growth.proved(now, period_s)
-        self.reserve = float(math.floor(_RESERVE_KEPT * self.reserve))
+        self.reserve = math.floor(_RESERVE_KEPT * self.reserve)
         self.sure = self.window.count - self.reserve
         self._full_at_s = now  # hence once a period
 

@@ -27,10 +27,9 @@ from nanonets_proxy import __version__
 disable_created_metrics()  # type: ignore[no-untyped-call]  # published without types
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-# Of any length for the type checker: mypyc 2.4 loses a Final tuple of so many floats.
 # Polls take milliseconds, predictions seconds, the longest calls 300 s and waits as long.
-_BUCKETS_S: Final[tuple[float, ...]] = (0.005, 0.02, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-_RATIO_BUCKETS: Final[tuple[float, ...]] = (0.5, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0)
+_BUCKETS_S: Final = (0.005, 0.02, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_RATIO_BUCKETS: Final = (0.5, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0)
 _LEAST_FORECAST_S: Final = 1.0  # below it, a few milliseconds would be a large error
 
 Gauges = Callable[[], dict[str, float]]
