@@ -5,6 +5,7 @@ A whole run is kept in results.json and makes docs/speed.md; a part of it, in TO
 
 import os
 import resource
+import signal
 import sys
 import tempfile
 from argparse import ArgumentParser
@@ -47,6 +48,7 @@ def _plan(arguments: list[str]) -> Plan:
 def main() -> int:
     plan = _plan(sys.argv[1:])
     other_work = machine.OtherWork()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
     os.sched_setaffinity(0, {LOAD_CORE})
     most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))

@@ -14,6 +14,7 @@ _AND_DIRECT: Final = _ALL | {DIRECT}
 _NO_MITMPROXY: Final = _ALL - {"mitmproxy"}
 """It would take minutes."""
 _OURS: Final = frozenset({OURS})
+_OURS_AND_ENVOY: Final = _OURS | {"Envoy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,8 @@ CASES: Final = (
     Case("bulk_up", "1 GiB up", BULK, bulk("up"), _AND_DIRECT),
     Case("bulk_down", "1 GiB down", BULK, bulk("down"), _AND_DIRECT),
     Case("idle", "idle connections", IDLE, idle_memory, _NO_MITMPROXY),
-    Case("growth_fields", "header fields", GROWTH, growth.of_fields, frozenset({OURS, "nginx", "Envoy"})),
-    Case("growth_bodies", "KiB of a POST", GROWTH, growth.of_bodies, frozenset({OURS, "nginx", "Envoy"})),
+    Case("growth_fields", "header fields", GROWTH, growth.of_fields, _OURS_AND_ENVOY),
+    Case("growth_bodies", "KiB of a POST", GROWTH, growth.of_bodies, _OURS_AND_ENVOY),
     Case("growth_open", "open connections, 32 busy", GROWTH, growth.of_open_connections, _OURS),
     Case("growth_busy", "busy connections", GROWTH, growth.of_busy_connections, _OURS),
     Case("growth_waiting", "waiting callers", LIMITED, growth.of_waiting, _OURS),

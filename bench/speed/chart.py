@@ -58,7 +58,7 @@ def bars(title: str, series: Sequence[str], figures: Mapping[str, Sequence[float
 
 def _bar(y: int, figure: float, length: float, kind: str) -> list[str]:
     parts = [f'<rect class="{kind}" x="{_LEFT}" y="{y}" width="{length:.1f}" height="{_BAR - 1}"/>']
-    parts.append(f'<text class="small" x="{_LEFT + length + 6:.1f}" y="{y + 11}">{figure:.0f}</text>')
+    parts.append(f'<text class="small" x="{_LEFT + length + 6:.1f}" y="{y + 11}">{figure:,.0f}</text>')
     return parts
 
 

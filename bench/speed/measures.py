@@ -15,11 +15,11 @@ Measure: TypeAlias = Callable[[Running], Mapping[str, float]]
 
 CONNECTIONS: Final = 32
 WINDOW_S: Final = 1
-LATENCY_S: Final = 3
+LATENCY_S: Final = 2
 
 IDLE: Final = 10_000
-IDLE_OF_OTHERS: Final = 5_000
-"""HAProxy counts two files for each connection, and there are 20,000."""
+IDLE_OF_OTHERS: Final = 2_000
+"""Enough, and quick: a connection costs what it costs."""
 
 
 def cpu(peer: Running, request: Request, connections: int = CONNECTIONS) -> dict[str, float]:

@@ -33,16 +33,18 @@ def run(plan: Plan, home: Path, upstreams: Upstreams) -> Samples:
     """All rounds. Each begins with another peer, so that what the machine does meanwhile is nobody's alone."""
     samples = Samples()
     for number in range(plan.rounds):
-        begun_s = time.monotonic()
         first = number % len(plan.peers)
         for stage in STAGES:
+            begun_s = time.monotonic()
             for name in (*plan.peers[first:], *plan.peers[:first]):
                 cases = [case for case in plan.cases if case.stage is stage and name in case.of]
                 if cases:
                     with _serving(name, stage, plan, home, upstreams) as peer:
                         for case in cases:
                             samples.add(case.name, name, case.measure(peer))
-        print(f"round {number + 1} of {plan.rounds}: {time.monotonic() - begun_s:.0f} s", flush=True)
+            print(
+                f"round {number + 1} of {plan.rounds}, {stage.name}: {time.monotonic() - begun_s:.0f} s", flush=True
+            )
     return samples
 
 
