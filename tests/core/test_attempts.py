@@ -156,8 +156,16 @@ def test_quick_answers_narrow_a_cold_trial_and_slow_ones_widen_it() -> None:
         for trial, after_s in ((quick, 0.01), (slow, 2.0)):
             trial.add(serial, 0.0)
             assert trial.passed(serial, after_s)
-    assert 5 < quick.size < 5.2
+    assert 5 < quick.size < 5.5
     assert slow.size == 15
+
+
+def test_an_upstream_that_goes_on_answering_quickly_is_let_have_all_soon() -> None:
+    trial = Trial(10)
+    for serial in range(5_000):
+        trial.add(serial, 0.0)
+        trial.passed(serial, 0.001)
+    assert trial.size > 100
 
 
 def test_once_something_is_known_each_that_passes_makes_room_for_one_and_a_half() -> None:

@@ -5,7 +5,7 @@ passes makes room for one and a half more, so that 1 becomes 2, 3, 5, 8, … wit
 
 Where nothing is known yet, about as many are refused at once as are on trial when the limit is met. So the first
 to pass narrow the trial to half, and from then on it grows with time, by a half each second, not with round trips:
-quick answers let enough through, however few are out.
+quick answers let enough through, however few are out. Thousands of them are no limit's beginning, and let all through.
 """
 
 import math
@@ -14,6 +14,7 @@ from itertools import islice
 
 _GROWTH = 0.5
 _COLD_S = 1.0  # what passes sooner makes less room while nothing is known
+_LEAST = 0.04  # of that second, however quick
 
 
 class Trial:
@@ -42,7 +43,7 @@ class Trial:
         granted_s = self._out.pop(serial, None)
         if granted_s is None:
             return False
-        self.size += _GROWTH * min(1.0, (now - granted_s) / _COLD_S) if self._cold else _GROWTH
+        self.size += _GROWTH * min(1.0, max(_LEAST, (now - granted_s) / _COLD_S)) if self._cold else _GROWTH
         if self._to_narrow:
             self._to_narrow -= 1
             self.size -= 0.5
