@@ -5,7 +5,7 @@ passes makes room for one and a half more, so that 1 becomes 2, 3, 5, 8, … wit
 
 Where nothing is known yet, about as many are refused at once as are on trial when the limit is met. So the first
 to pass narrow the trial to half, and from then on it grows with time, by a half each second, not with round trips:
-quick answers let enough through, however few are out. Thousands of them are no limit's beginning, and let all through.
+quick answers let enough through, however few are out. Thousands of them let all through: that is no limit's start.
 """
 
 import math
