@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -60,12 +60,27 @@ def serving(
     peer: Peer, home: Path, tools: Path, upstream: Origin, options: Mapping[str, str] | None = None
 ) -> Iterator[Running]:
     """The peer, once it answers the small request. `options` are settings of ours besides the defaults."""
+    with ExitStack() as stack:
+        for attempts_left in (2, 1, 0):
+            try:
+                peer_there = stack.enter_context(_serving(peer, home, tools, upstream, options or {}))
+                break
+            except RuntimeError:  # a connection of the load may have taken the port meanwhile
+                if not attempts_left:
+                    raise
+        yield peer_there
+
+
+@contextmanager
+def _serving(
+    peer: Peer, home: Path, tools: Path, upstream: Origin, options: Mapping[str, str]
+) -> Iterator[Running]:
     own = home / peer.name
     own.mkdir(exist_ok=True)
     setting = Setting(own, tools, upstream, free_port(), free_port())
     launch = peer.launch(setting)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("NANONETS_")}
-    env = {**inherited, **launch.env, **(options or {})}
+    env = {**inherited, **launch.env, **options}
     url = f"http://127.0.0.1:{setting.port}"
     log = own / "output.log"
     with running(launch.command, core=PROXY_CORE, log=log, env=env) as process:
