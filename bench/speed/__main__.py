@@ -19,7 +19,7 @@ from speed.results import Results
 from speed.run import Plan, run
 from speed.upstream import upstreams
 
-LEAST_ROUNDS = 5
+LEAST_ROUNDS = 3
 
 
 def _names(text: str) -> list[str]:
@@ -31,7 +31,7 @@ def _plan(arguments: list[str]) -> Plan:
     parser.add_argument("tools", type=Path, help="the directory that setup.sh filled")
     parser.add_argument("--only", type=_names, default=[], help="cases, with commas between")
     parser.add_argument("--peers", type=_names, default=[], help="peers besides ours, with commas between")
-    parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS)
+    parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args(arguments)
     all_peers = [OURS, DIRECT, *(peer.name for peer in PEERS if peer.name != OURS)]
     for kind, names, known in (
