@@ -30,7 +30,14 @@ from nanonets_proxy.core.public_key import parse_pin
 from nanonets_proxy.core.retry import Retries, RetryPolicy
 from nanonets_proxy.core.scopes import ScopeRule, ScopeTable
 from nanonets_proxy.downstream.handler import Handler
-from nanonets_proxy.downstream.listeners import ListenFailed, close_sockets, describe, open_sockets, remove_file
+from nanonets_proxy.downstream.listeners import (
+    BACKLOG,
+    ListenFailed,
+    close_sockets,
+    describe,
+    open_sockets,
+    remove_file,
+)
 from nanonets_proxy.downstream.passage import HandlerPolicy, Services
 from nanonets_proxy.downstream.server import CallerServer
 from nanonets_proxy.downstream.state_file import StateFile
@@ -157,11 +164,15 @@ class Proxy:
     async def _serve_on(self, sock: socket.socket) -> asyncio.Server:
         # The type stubs know only the asyncio protocol factory; aiohttp's server is one.
         if sock.family is socket.AF_UNIX:
-            return await self._loop.create_unix_server(self._server, sock=sock)
+            return await self._loop.create_unix_server(self._server, sock=sock, backlog=BACKLOG)
         if self._tls is None:
-            return await self._loop.create_server(self._server, sock=sock)
+            return await self._loop.create_server(self._server, sock=sock, backlog=BACKLOG)
         return await self._loop.create_server(
-            self._server, sock=sock, ssl=self._tls.context, ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S
+            self._server,
+            sock=sock,
+            backlog=BACKLOG,
+            ssl=self._tls.context,
+            ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
         )
 
     async def stop(self, drain_timeout_s: float) -> None:
@@ -244,7 +255,7 @@ class Program:
         self.admin_addresses = [describe(sock) for sock in self._admin_sockets]
         await self._admin.setup()
         for sock in self._admin_sockets:
-            await web.SockSite(self._admin, sock).start()
+            await web.SockSite(self._admin, sock, backlog=BACKLOG).start()
         for proxy in self.proxies:
             await proxy.start()
 

@@ -4,17 +4,19 @@ import os
 import re
 import socket
 import stat
+import struct
 from pathlib import Path
 
 import pytest
 
 from nanonets_proxy.core.addresses import Origin, TcpListener, UnixListener
-from nanonets_proxy.downstream.listeners import ListenFailed, open_sockets
+from nanonets_proxy.downstream.listeners import BACKLOG, ListenFailed, open_sockets
 from support.proxy_harness import program, running_proxy, until
 from support.raw_caller import RawCaller
 from support.scripted_upstream import OK, ScriptedUpstream, answering
 
 NOWHERE = Origin("http", "127.0.0.1", 9)
+MOST_THE_KERNEL_GRANTS = int(Path("/proc/sys/net/core/somaxconn").read_text())
 
 
 def _has_ipv6() -> bool:
@@ -139,3 +141,12 @@ async def test_an_idle_connection_ends_after_the_keep_alive() -> None:
         assert (await caller.get(b"/x")).status == 200
         assert [await silent.rest(), await caller.rest()] == [b"", b""]
         await until(lambda: not proxy.proxy._server.connections)
+
+
+async def test_a_crowd_that_connects_at_once_finds_room_in_the_queue() -> None:
+    """The event loop listens once more on the socket that it is given, by default for a hundred."""
+    async with running_proxy(NOWHERE) as proxy:
+        sock = proxy.proxy._sockets[0]
+        # tcp(7), struct tcp_info: 8 octets, then 32 bits each; of a listening socket the 6th is its backlog.
+        backlog = struct.unpack_from("=8x6I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104))[5]
+        assert backlog == min(BACKLOG, MOST_THE_KERNEL_GRANTS)

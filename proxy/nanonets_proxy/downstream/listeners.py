@@ -12,7 +12,7 @@ from typing import Final
 
 from nanonets_proxy.core.addresses import Listener, TcpListener, UnixListener
 
-_BACKLOG: Final = 2048
+BACKLOG: Final = 2048
 _REASONS: Final = {
     errno.EADDRINUSE: "is already in use",
     errno.EADDRNOTAVAIL: "is not an address of this machine",
@@ -77,7 +77,7 @@ def _open_tcp(listener: TcpListener) -> list[socket.socket]:
             # A free port is chosen once, for all addresses of the name.
             sock.bind((address[0], port, *address[2:]))
             port = sock.getsockname()[1]
-            sock.listen(_BACKLOG)
+            sock.listen(BACKLOG)
             sock.setblocking(False)  # noqa: FBT003 - the name says what it is
     except OSError:
         for sock in opened:
@@ -100,7 +100,7 @@ def _open_unix(listener: UnixListener) -> list[socket.socket]:
         if listener.owner or listener.group:
             _give_away(path, listener)
         path.chmod(listener.mode)
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
         sock.setblocking(False)  # noqa: FBT003 - the name says what it is
     except OSError:
         sock.close()
