@@ -602,3 +602,11 @@ def test_who_comes_back_too_late_is_not_admitted() -> None:
     late = Ticket("account", shell.now + 1.0)
     assert shell.gate.admit(late, shell.now + 1.1) is None
     assert shell.gate.admit(late, shell.now + 1.0) is not None
+
+
+def test_who_need_not_wait_is_admitted_though_the_queue_is_full() -> None:
+    shell = Shell(max_waiting=1)
+    shell.settle(shell.admit(), Outcome.THROTTLED, 60.0)
+    shell.ask()
+    other = Ticket("v2:other", NEVER_S)
+    assert shell.gate.admit(other, shell.now) is not None
