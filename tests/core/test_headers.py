@@ -75,6 +75,11 @@ def test_a_bare_request_says_nothing() -> None:
     assert RequestHeads().read([]) == RequestHead()
 
 
+def test_an_http_1_0_caller_may_leave_out_the_host() -> None:
+    head = RequestHeads().read([(b"Accept", b"*/*")])
+    assert (head.host, head.fields) == (b"", b"Accept: */*\r\n")
+
+
 def test_any_other_expectation_is_not_100_continue() -> None:
     assert not read((b"Expect", b"tea")).expect_continue
 

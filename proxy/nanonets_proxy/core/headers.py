@@ -257,7 +257,7 @@ def downstream_head(
                     unwanted |= _options(values[at])
             case b"location":
                 values = (*values[:at], _own_location(values[at], extras), *values[at + 1 :])
-            case b"x-request-id":
+            case _:  # X-Request-Id: the upstream's stays
                 request_id = None
     if unwanted:
         names, values = _without(unwanted, names, values)
