@@ -239,7 +239,7 @@ class Attempts:
             scope=call.scope,
             retry_after_s=hint.retry_after_s,
             hints_disagree=hint.sources_disagree,
-            request_id=call.ensure_request_id(),
+            request_id=call.request_id,
         )
 
 

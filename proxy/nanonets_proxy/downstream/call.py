@@ -58,7 +58,7 @@ class Call:
         if request_id is not None and _GOOD_REQUEST_ID.fullmatch(request_id):
             self.request_id = request_id.decode("ascii")
         else:
-            self.request_id = f"{random.getrandbits(64):016x}"
+            self.ensure_request_id()
         if caller:
             self.caller = caller[:_MAX_CALLER_CHARS].decode("latin-1")
 
@@ -83,7 +83,7 @@ class Call:
             "total_s": _to_100_us(perf_counter() - self.started_s),
             "received_bytes": self.received_bytes,
             "sent_bytes": self.sent_bytes,
-            "request_id": self.request_id or self.ensure_request_id(),
+            "request_id": self.ensure_request_id(),
             "key": self.key_name,
         }
         if self.code is not None:
