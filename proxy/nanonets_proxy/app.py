@@ -184,7 +184,7 @@ class Proxy:
         _remove_files(self._sockets)
         for server in self._listening:
             server.close()
-        self._handler.draining = True
+        self._handler.drain()
         self._room.close()
         await self.keeper.stop()
         for file in self._watched:

@@ -11,32 +11,32 @@ def plans() -> Plans:
 
 
 def test_what_passes_is_written_in_its_own_spelling_and_what_does_not_leaves_nothing() -> None:
-    plan = plans().of((b"hOST", b"X-A", b"TE", b"X-Forwarded-For", b"etag", b"X-A"))
+    plan = plans()[b"hOST", b"X-A", b"TE", b"X-Forwarded-For", b"etag", b"X-A"]
     assert plan.special == [(0, b"host"), (4, b"etag")]
     assert plan.template % (b"h", b"1", b"t", b"f", b"%s", b"") == b"X-A: 1\r\netag: %s\r\nX-A: \r\n"
 
 
 def test_a_name_is_no_format() -> None:
-    plan = plans().of((b"X-%b%d", b"%"))
+    plan = plans()[b"X-%b%d", b"%"]
     assert plan.template % (b"1", b"2") == b"X-%b%d: 1\r\n%: 2\r\n"
 
 
 def test_no_fields_make_no_lines() -> None:
-    assert plans().of(()).template % () == b""
+    assert plans()[()].template % () == b""
 
 
 def test_the_same_names_have_the_same_plan() -> None:
     made = plans()
-    assert made.of((b"A", b"B")) is made.of((b"A", b"B"))
-    assert made.of((b"A", b"B")) is not made.of((b"a", b"B"))
+    assert made[b"A", b"B"] is made[b"A", b"B"]
+    assert made[b"A", b"B"] is not made[b"a", b"B"]
 
 
 def test_few_plans_are_kept_and_none_for_unusual_lists() -> None:
     made = plans()
     for names in [(b"A",) * 65, (b"A" * 2049,)]:
-        assert made.of(names) == made.of(names)
-        assert made.of(names) is not made.of(names)
+        assert made[names] == made[names]
+        assert made[names] is not made[names]
     for number in range(256):
-        made.of((b"A-%d" % number,))
-    assert made.of((b"A-0",)) is made.of((b"A-0",))
-    assert made.of((b"late",)) is not made.of((b"late",))
+        assert made[(b"A-%d" % number,)]
+    assert made[b"A-0",] is made[b"A-0",]
+    assert made[b"late",] is not made[b"late",]

@@ -67,7 +67,12 @@ _LOOKED_AT = frozenset(
         b"x-request-id",
     }
 )
-_ANSWERS = Plans(frozenset({b"connection", b"content-length", b"location", b"x-request-id"}), HOP_BY_HOP)
+_ANSWERS = Plans(frozenset({b"connection", b"location", b"x-request-id"}), HOP_BY_HOP)
+# RFC 9110 §8.6: an answer without a body must not have it, even if the upstream sent one.
+_NO_LENGTH = frozenset({b"content-length"})
+_NOTHING: frozenset[bytes] = frozenset()
+# So many are remembered as well formed.
+_MOST_HOSTS = 64
 # Values of a Connection field that name no other field.
 _USUAL_OPTIONS = frozenset({b"close", b"keep-alive", b"Keep-Alive", b"Close"})
 
@@ -103,6 +108,7 @@ class RequestHeads:
         self._token_header = token_header
         looked_at = _LOOKED_AT | {caller_header, token_header}
         self._plans = Plans(looked_at, NOT_FORWARDED | {token_header}, _FORWARDING_PREFIX)
+        self._good_hosts: set[bytes] = set()
 
     def read(self, headers: RawHeaders) -> RequestHead:
         """Raises BadRequest where Host or the framing is missing, repeated or malformed, and NotImplementedHere for
@@ -113,12 +119,12 @@ class RequestHeads:
         names: tuple[bytes, ...]
         values: tuple[bytes, ...]
         names, values = zip(*headers, strict=True)
-        plan = self._plans.of(names)
-        nominated: set[bytes] = set()
-        hosts: list[bytes] = []
-        codings: list[bytes] = []
-        lengths: list[bytes] = []
-        for at, name in plan.special:
+        special, template = self._plans[names]
+        nominated: frozenset[bytes] = frozenset()
+        hosts: tuple[bytes, ...] = ()
+        codings: tuple[bytes, ...] = ()
+        lengths: tuple[bytes, ...] = ()
+        for at, name in special:
             value = values[at]
             if name == self._caller_header:
                 head.caller = value
@@ -126,16 +132,16 @@ class RequestHeads:
                 head.credentials = value
             match name:
                 case b"host":
-                    hosts.append(value)
+                    hosts += (value,)
                 case b"connection":
                     if value not in _USUAL_OPTIONS:
                         nominated |= _options(value)
                 case b"content-length":
-                    lengths.append(value)
+                    lengths += (value,)
                 case b"x-request-id":
                     head.request_id = value
                 case b"transfer-encoding":
-                    codings.append(value)
+                    codings += (value,)
                 case b"expect":
                     head.expect_continue = value.strip().lower() == b"100-continue"
                 case b"prefer":
@@ -150,41 +156,42 @@ class RequestHeads:
                     head.is_preflight = True
                 case b"upgrade":
                     head.upgrade = True
-        head.host = _one_host(hosts)
+        if hosts:
+            head.host = hosts[0]
+            if len(hosts) > 1 or hosts[0] not in self._good_hosts:
+                self._check(hosts)
         if lengths or codings:
             head.body_length = _body_length(lengths, codings)
         if nominated:
             names, values = _without(nominated, names, values)
-            plan = self._plans.of(names)
-        head.fields = plan.template % values
+            template = self._plans[names].template
+        head.fields = template % values
         return head
+
+    def _check(self, hosts: tuple[bytes, ...]) -> None:
+        """RFC 9112 §3.2: a repeated or invalid Host is a 400; an HTTP/1.0 caller may send none."""
+        if len(hosts) > 1:
+            raise BadRequest("The request has more than one Host field.")
+        if hosts[0] and not _HOST.fullmatch(hosts[0]):
+            raise BadRequest("The Host field is malformed.")
+        if len(self._good_hosts) < _MOST_HOSTS:
+            self._good_hosts.add(hosts[0])
 
 
 def _without(
-    nominated: set[bytes], names: tuple[bytes, ...], values: tuple[bytes, ...]
+    nominated: frozenset[bytes], names: tuple[bytes, ...], values: tuple[bytes, ...]
 ) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     """The fields that are not nominated."""
     kept = [at for at, name in enumerate(names) if name.lower() not in nominated]
     return tuple(names[at] for at in kept), tuple(values[at] for at in kept)
 
 
-def _options(value: bytes) -> set[bytes]:
+def _options(value: bytes) -> frozenset[bytes]:
     """The fields that a Connection field names, in lower case."""
-    return {token.strip().lower() for token in value.split(b",")} - _NEVER_NOMINATED
+    return frozenset(token.strip().lower() for token in value.split(b",")) - _NEVER_NOMINATED
 
 
-def _one_host(hosts: list[bytes]) -> bytes:
-    """The Host, b"" where an HTTP/1.0 caller sent none. RFC 9112 §3.2: a repeated or invalid one is a 400."""
-    if not hosts:
-        return b""
-    if len(hosts) > 1:
-        raise BadRequest("The request has more than one Host field.")
-    if hosts[0] and not _HOST.fullmatch(hosts[0]):
-        raise BadRequest("The Host field is malformed.")
-    return hosts[0]
-
-
-def _body_length(lengths: list[bytes], codings: list[bytes]) -> int | None:
+def _body_length(lengths: tuple[bytes, ...], codings: tuple[bytes, ...]) -> int | None:
     """RFC 9112 §6.3; ambiguous framing is refused rather than repaired, since that is what smuggling needs."""
     if codings:
         if lengths:
@@ -244,14 +251,11 @@ def downstream_head(
     `framing` holds the proxy's own Transfer-Encoding and Connection lines, each with CR LF.
     X-Request-Id is added only where the upstream gave none.
     """
-    plan = _ANSWERS.of(names)
+    special, template = _ANSWERS[names]
     request_id = extras.request_id
-    unwanted: set[bytes] = set()
-    for at, name in plan.special:
+    unwanted = _NO_LENGTH if status < 200 or status == 204 else _NOTHING
+    for at, name in special:
         match name:
-            case b"content-length":
-                if status < 200 or status == 204:  # RFC 9110 §8.6, even if the upstream sent one
-                    unwanted.add(name)
             case b"connection":
                 if values[at] not in _USUAL_OPTIONS:
                     unwanted |= _options(values[at])
@@ -261,11 +265,11 @@ def downstream_head(
                 request_id = None
     if unwanted:
         names, values = _without(unwanted, names, values)
-        plan = _ANSWERS.of(names)
+        template = _ANSWERS[names].template
     return b"HTTP/1.1 %d %b\r\n%b%b%b%b\r\n" % (
         status,
         reason,
-        plan.template % values,
+        template % values,
         b"" if request_id is None else b"X-Request-Id: %b\r\n" % request_id,
         extras.lines,
         framing,

@@ -170,7 +170,8 @@ class Keyring:
             self._tidy(now)
         standing = self._standing
         if standing and not tries.refusals and standing[0].state is _ACTIVE:
-            return self._use(standing[0], _PLAIN)  # nearly always
+            self._moment += 1
+            return Use(standing[0], _PLAIN, self._moment)  # nearly always
         fresh = [record for record in standing if tries.is_fresh(record)] if tries.refusals else standing
         if fresh:
             return self._first_of(fresh, tries, now)
@@ -195,13 +196,17 @@ class Keyring:
     def settle(self, use: Use, verdict: KeyVerdict, now: float, tries: KeyTries | None = None) -> list[KeyEvent]:
         """Ends a use; notes a refusal in the `tries` of its request."""
         self._moment += 1
+        record, purpose, sent_no = use
+        if verdict is _ACCEPTED and record.state is _ACTIVE and purpose is _PLAIN:  # nearly always
+            record.proven_no = max(record.proven_no, sent_no)
+            return []
         if tries is not None and verdict is _REFUSED:
-            tries.refusals = (*tries.refusals, (use.record, self._moment))
-        if use.purpose is not _PLAIN and use.purpose in (_TRIAL, _PROBE):
+            tries.refusals = (*tries.refusals, (record, self._moment))
+        if purpose in (_TRIAL, _PROBE):
             self._trial_until_s = -math.inf
-        if use.record in self._records and verdict is _ACCEPTED:
+        if record in self._records and verdict is _ACCEPTED:
             return self._accept(use, now)
-        if use.record in self._records and verdict is _REFUSED:
+        if record in self._records and verdict is _REFUSED:
             return self._refuse(use, now)
         return []
 

@@ -53,7 +53,7 @@ class Learned:
 
     __slots__ = (
         "_before_raise", "_ended_at_s", "_full_at_s", "_hinted", "_hints_s", "_least_s", "_raised_at_s",
-        "cap", "growth", "hints_are_rests", "refusal_s", "reserve", "since_start", "starts_to_feel", "sure",
+        "_start", "cap", "growth", "hints_are_rests", "refusal_s", "reserve", "starts_to_feel", "sure",
         "wider", "window",
     )  # fmt: skip
 
@@ -63,15 +63,14 @@ class Learned:
         self.cap = math.inf
         self.reserve = 0.0
         """Of the count, what goes one by one: so much of the quota was taken by someone else."""
-        self.growth = Growth()
-        self.wider = Growth()
+        self.growth = Growth(self.window)
+        self.wider = Growth(self.window)
         self.hints_are_rests = False
         self.refusal_s = 0.0
         """The usual time from a grant to its 429."""
         self.starts_to_feel = 0
         """So many more periods that begin by our clock, not by a hint, begin with one request."""
-        self.since_start = 0
-        """Grants since a closure, or since a period began so."""
+        self._start = 0  # the grants before the latest closure, or before a period that began so
         self._hinted = False
         self._hints_s: deque[float] = deque(maxlen=_HINTS_KEPT)
         self._ended_at_s = -math.inf  # where the last hint ended
@@ -98,11 +97,11 @@ class Learned:
     @property
     def at_unproven_start(self) -> bool:
         """Whether the next one follows a period that has not proved long enough: all after it may be refused."""
-        return self.starts_to_feel > 0 and self.since_start >= self.window.count
+        return self.starts_to_feel > 0 and self.window.granted - self._start >= self.window.count
 
     def start_passed(self) -> None:
         self.starts_to_feel -= 1
-        self.since_start = 1
+        self._start = self.window.granted - 1
 
     # --- asking for more ----------------------------------------------------------------------------
 
@@ -180,7 +179,7 @@ class Learned:
     def learn(self, refusal: Refusal, now: float) -> None:
         """Once all that was sent before the closure is known, or silent."""
         window = self.window
-        self.since_start = 0
+        self._start = window.granted
         ends_at_s = refusal.granted_at_s + refusal.closed_s
         explained = self._note_hint(refusal, ends_at_s)
         ours = refusal.kind in (Kind.PLAIN, Kind.TRIAL)
@@ -256,7 +255,7 @@ class Learned:
             period_s = min(period_s, longest_s)
         count = max(1, window.granted_since(ends_at_s - period_s))
         self.set_window(count, period_s)
-        self.growth = Growth(now)
+        self.growth = Growth(window, now)
         self._least_s = 0.0
         self._learn_cap(refusal, count)
 

@@ -150,22 +150,19 @@ class Limit:
         kind = self._next_kind
         assert kind is not None
         learned = self.learned
-        if self.in_flight + 1 >= learned.cap:
-            self._between_s += 0.1 * (min(now - self._last_grant_s, 60.0) - self._between_s)
-        self._serial += 1
         self.in_flight += 1
+        if self.in_flight >= learned.cap:
+            self._between_s += 0.1 * (min(now - self._last_grant_s, 60.0) - self._between_s)
         self._last_grant_s = now
-        learned.window.add(self._serial, now)
-        learned.since_start += 1
-        learned.growth.granted()
-        learned.wider.granted()
+        self._serial = serial = self._serial + 1
+        learned.window.add(serial, now)
         if kind is not _PLAIN:
-            if kind in ATTEMPTS:
-                self._trial.restart(1)
-            if kind in ATTEMPTS or kind is _FIRST:
-                self._attempts[self._serial] = kind
-            self._trial.add(self._serial, now)
-        return self._serial
+            if kind is not _TRIAL and kind is not _PROBE:
+                if kind is not _FIRST:
+                    self._trial.restart(1)
+                self._attempts[serial] = kind
+            self._trial.add(serial, now)
+        return serial
 
     # --- what came of it --------------------------------------------------------------------------
 

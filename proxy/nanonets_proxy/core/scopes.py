@@ -52,6 +52,8 @@ class ScopeRule:
     prefix: str = field(init=False, repr=False, compare=False)
     """What every matching path starts with: a cheap test before the expression."""
     _regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _fixed: str | None = field(init=False, repr=False, compare=False)
+    """The scope, where it has no placeholder."""
 
     def __post_init__(self) -> None:
         if not _METHOD.fullmatch(self.method):
@@ -66,6 +68,7 @@ class ScopeRule:
                 raise ValueError(f"scope rule: {{{name}}} of the scope is not in the path {self.pattern!r}")
         object.__setattr__(self, "_regex", regex)
         object.__setattr__(self, "prefix", prefix)
+        object.__setattr__(self, "_fixed", None if "{" in self.scope else self.scope[:MAX_SCOPE_CHARS])
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -75,15 +78,16 @@ class ScopeRule:
             raise ValueError(f"scope rule: {text!r} does not read METHOD /path -> scope")
         return cls(**match.groupdict())
 
-    def match(self, method: str, path: str) -> str | None:
+    def is_for(self, method: str) -> bool:
+        return self.method in ("*", method)
+
+    def match(self, path: str) -> str | None:
         """The scope of a request with this normalised path, or None if the rule is not about it."""
-        if self.method not in ("*", method):
-            return None
         match = self._regex.fullmatch(path)
         if match is None:
             return None
-        if "{" not in self.scope:
-            return self.scope[:MAX_SCOPE_CHARS]
+        if self._fixed is not None:
+            return self._fixed
         return _PLACEHOLDER.sub(lambda name: match[name[1]], self.scope)[:MAX_SCOPE_CHARS]
 
     def __str__(self) -> str:
@@ -93,21 +97,23 @@ class ScopeRule:
 class ScopeTable:
     """The rules in their order of precedence."""
 
-    __slots__ = ("_prefixes", "_rules")
+    __slots__ = ("_by_method", "_for_others")
 
     def __init__(self, rules: Iterable[ScopeRule]) -> None:
-        self._rules = tuple(rules)
-        self._prefixes = tuple({rule.prefix for rule in self._rules})
+        rules = tuple(rules)
+        self._for_others = tuple(rule for rule in rules if rule.method == "*")
+        self._by_method = {
+            method: tuple(rule for rule in rules if rule.is_for(method)) for method in {r.method for r in rules}
+        }
 
     def classify(self, method: str, raw_path: str) -> str:
         """The scope of a request; `raw_path` is its target as sent, in origin form (RFC 9112 §3.2.1)."""
         path = raw_path.partition("?")[0]
         if "%" in path:
             path = _decode_unreserved(path)
-        if path.startswith(self._prefixes):
-            for rule in self._rules:
-                if path.startswith(rule.prefix) and (scope := rule.match(method, path)) is not None:
-                    return scope
+        for rule in self._by_method.get(method, self._for_others):
+            if path.startswith(rule.prefix) and (scope := rule.match(path)) is not None:
+                return scope
         return ACCOUNT
 
 

@@ -22,22 +22,21 @@ class Plan(NamedTuple):
     not pass."""
 
 
-class Plans:
-    """`dropped` names, and those that begin with `dropped_prefix`, do not pass; `looked_at` ones are special."""
+class Plans(dict[tuple[bytes, ...], Plan]):
+    """The plan of each list of names, made where it is not known yet. `dropped` names, and those that begin with
+    `dropped_prefix`, do not pass; `looked_at` ones are special."""
 
     def __init__(self, looked_at: frozenset[bytes], dropped: frozenset[bytes], dropped_prefix: bytes = b"") -> None:
+        super().__init__()
         self._looked_at = looked_at
         self._dropped = dropped
         self._dropped_prefix = dropped_prefix
-        self._known: dict[tuple[bytes, ...], Plan] = {}
 
-    def of(self, names: tuple[bytes, ...]) -> Plan:
-        plan = self._known.get(names)
-        if plan is None:
-            plan = self._make(names)
-            is_usual = len(names) <= _MOST_NAMES and sum(map(len, names)) <= _MOST_NAME_BYTES
-            if is_usual and len(self._known) < _MOST_PLANS:
-                self._known[names] = plan
+    def __missing__(self, names: tuple[bytes, ...]) -> Plan:
+        plan = self._make(names)
+        is_usual = len(names) <= _MOST_NAMES and sum(map(len, names)) <= _MOST_NAME_BYTES
+        if is_usual and len(self) < _MOST_PLANS:
+            self[names] = plan
         return plan
 
     def _make(self, names: tuple[bytes, ...]) -> Plan:

@@ -43,7 +43,9 @@ class Trial:
         granted_s = self._out.pop(serial, None)
         if granted_s is None:
             return False
-        self.size += _GROWTH * min(1.0, max(_LEAST, (now - granted_s) / _COLD_S)) if self._cold else _GROWTH
+        took_s = now - granted_s
+        share = 1.0 if not self._cold or took_s >= _COLD_S else max(_LEAST, took_s / _COLD_S)
+        self.size += _GROWTH * share
         if self._to_narrow:
             self._to_narrow -= 1
             self.size -= 0.5

@@ -15,19 +15,23 @@ _ROUNDING_S = 1e-6
 class Window:
     """`count` is inf while nothing is known. Requests are known by their serial numbers."""
 
-    __slots__ = ("_hold_s", "_older", "_recent", "count", "period_s")
+    __slots__ = ("_hold_s", "_older", "_recent", "count", "granted", "period_s")
 
     def __init__(self) -> None:
         self.count = math.inf
         self.period_s = math.inf
         self._hold_s = math.inf
+        self.granted = 0
+        """How many were ever granted."""
         self._recent: OrderedDict[int, float] = OrderedDict()  # ordered by time of grant
         self._older: deque[tuple[int, float]] = deque(maxlen=_MOST_KEPT)  # no longer counting; for estimates
 
     def add(self, serial: int, now: float) -> None:
-        self._recent[serial] = now
-        if len(self._recent) > max(_MOST_KEPT, self.count if self.count < math.inf else 0):
-            self._older.append(self._recent.popitem(last=False))
+        self.granted += 1
+        recent = self._recent
+        recent[serial] = now
+        if len(recent) > _MOST_KEPT and not len(recent) <= self.count < math.inf:
+            self._older.append(recent.popitem(last=False))
 
     def remove(self, serial: int) -> None:
         """The upstream did not count it."""

@@ -132,12 +132,15 @@ class Attempts:
                 self._note_throttle(call, hint)
                 if passage.can_go_again:
                     return False
-            await self._relay(passage, exchange, begun, hint)
+            if not self._begin_relay(passage, exchange, begun, hint):
+                await passage.response.follow(exchange.connection)
             call.upstream_s = perf_counter() - began_s
             return True
         finally:
             if exchange is not None:
                 services.client.finish(exchange)
+                if passage.response.echoed:
+                    self._note_echo(call)
             services.room.settle(permit, outcome, retry_after_s)
 
     def _goes_again(self, failed: UpstreamError | ResponseHead, passage: Passage, ticket: Ticket) -> bool:
@@ -187,32 +190,19 @@ class Attempts:
             call.method, lines, passage.body, head.expect_continue, on_interim=response.send_interim
         )
 
-    async def _relay(self, passage: Passage, exchange: Exchange, begun: bytes, hint: Hint | None) -> None:
-        call, head, request, response = passage.call, passage.head, passage.request, passage.response
-        answer = exchange.head
+    def _begin_relay(self, passage: Passage, exchange: Exchange, begun: bytes, hint: Hint | None) -> bool:
+        """True if that was all; as `RelayedResponse.begin`."""
+        call, answer = passage.call, exchange.head
         call.status = answer.status
+        host = passage.head.host
         extras = Extras(
-            lines=self._added_lines(passage, answer, hint),
-            request_id=call.request_id.encode(),
-            upstream_origin=self._upstream_url,
-            own_origin=self._scheme + head.host if head.host else b"",
+            self._added_lines(passage, answer, hint),
+            call.request_id.encode(),
+            self._upstream_url,
+            self._scheme + host if host else b"",
         )
-        upload_is_over = passage.body is None or request.content.is_eof()
-        if not upload_is_over:
-            # A caller whose upload was refused, or who was told no 100, may leave out the rest: its next request
-            # could not be found.
-            waits_for_continue = head.expect_continue and not request.content.total_bytes
-            upload_is_over = not (waits_for_continue or answer.status >= _REFUSED_FROM_STATUS)
-        try:
-            is_whole = response.begin(
-                exchange.connection, answer, extras, begun=begun, may_stay=upload_is_over and not self.draining
-            )
-            if not is_whole:
-                await response.follow(exchange.connection)
-        finally:
-            if response.echoed:
-                self._services.metrics.key_echoes.inc()
-                self._log.error("key_echoed", status=answer.status, key=call.key_name, request_id=call.request_id)
+        may_stay = not self.draining and (passage.body is None or _can_find_next(passage, answer.status))
+        return passage.response.begin(exchange.connection, answer, extras, begun=begun, may_stay=may_stay)
 
     def _added_lines(self, passage: Passage, answer: ResponseHead, hint: Hint | None) -> bytes:
         call = passage.call
@@ -232,6 +222,10 @@ class Attempts:
                 lines += b"Preference-Applied: wait=%d\r\n" % wished_s
         return lines
 
+    def _note_echo(self, call: Call) -> None:
+        self._services.metrics.key_echoes.inc()
+        self._log.error("key_echoed", status=call.status, key=call.key_name, request_id=call.request_id)
+
     def _note_throttle(self, call: Call, hint: Hint) -> None:
         self._services.metrics.throttled.inc()
         self._log.info(
@@ -241,6 +235,16 @@ class Attempts:
             hints_disagree=hint.sources_disagree,
             request_id=call.request_id,
         )
+
+
+def _can_find_next(passage: Passage, status: int) -> bool:
+    """Whether the next request can be found behind this one's body: a caller whose upload was refused, or who was
+    told no 100, may leave out the rest."""
+    content = passage.request.content
+    if content.is_eof():
+        return True
+    waits_for_continue = passage.head.expect_continue and not content.total_bytes
+    return not waits_for_continue and status < _REFUSED_FROM_STATUS
 
 
 def _has(head: ResponseHead, name: bytes) -> bool:

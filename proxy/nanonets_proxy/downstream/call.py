@@ -58,32 +58,31 @@ class Call:
         if request_id is not None and _GOOD_REQUEST_ID.fullmatch(request_id):
             self.request_id = request_id.decode("ascii")
         else:
-            self.ensure_request_id()
+            self.request_id = _new_id()
         if caller:
             self.caller = caller[:_MAX_CALLER_CHARS].decode("latin-1")
 
     def ensure_request_id(self) -> str:
         if not self.request_id:
-            self.request_id = f"{random.getrandbits(64):016x}"
+            self.request_id = _new_id()
         return self.request_id
 
     def finish(self, log: Callable[[dict[str, Any]], None], requests: RequestTally) -> None:
         """One log event and the counts."""
         requests.observe(self.method, self.status, self.queue_s, self.upstream_s)
         event: dict[str, Any] = {
-            "event": "request",
             "method": self.method,
             "path": loggable(self.target),
             "status": self.status,
             "caller": self.caller,
             "scope": self.scope,
             "attempts": self.attempts,
-            "wait_s": _to_100_us(self.queue_s),
+            "wait_s": _to_100_us(self.queue_s) if self.queue_s else 0.0,
             "upstream_s": None if self.upstream_s is None else _to_100_us(self.upstream_s),
             "total_s": _to_100_us(perf_counter() - self.started_s),
             "received_bytes": self.received_bytes,
             "sent_bytes": self.sent_bytes,
-            "request_id": self.ensure_request_id(),
+            "request_id": self.request_id or self.ensure_request_id(),
             "key": self.key_name,
         }
         if self.code is not None:
@@ -91,6 +90,10 @@ class Call:
         if self.error is not None:
             event["error"] = self.error
         log(event)
+
+
+def _new_id() -> str:
+    return random.getrandbits(64).to_bytes(8).hex()
 
 
 def _to_100_us(seconds: float) -> float:

@@ -24,27 +24,24 @@ _SPOKEN: Final = (HttpVersion11, HttpVersion10)
 
 
 class Handler:
-    """Call it with each request. Once `draining` is set, answers announce that their connection ends."""
+    """Call it with each request."""
 
     def __init__(self, policy: HandlerPolicy, services: Services, loop: asyncio.AbstractEventLoop) -> None:
         self._policy = policy
         self._services = services
         self._log = structlog.get_logger(**policy.log_fields)
-        self._log_request = whole_events(**policy.log_fields)
+        self._log_request = whole_events("request", **policy.log_fields)
         self._heads = RequestHeads(
             caller_header=policy.caller_header.lower().encode(),
             token_header=policy.credentials_header.lower().encode(),
         )
         self._authorities = services.origin.authorities
         self._attempts = Attempts(policy, services, loop)
+        self.draining = False
 
-    @property
-    def draining(self) -> bool:
-        return self._attempts.draining
-
-    @draining.setter
-    def draining(self, value: bool) -> None:
-        self._attempts.draining = value
+    def drain(self) -> None:
+        """From now on answers announce that their connection ends."""
+        self.draining = self._attempts.draining = True
 
     async def __call__(self, request: web.BaseRequest, peer: Peer) -> web.StreamResponse:
         """Never raises but for a lost caller: every ProxyError becomes its answer here."""

@@ -67,7 +67,10 @@ class RelayedResponse(web.StreamResponse):
         if self._echo is not None:
             data = self._echo.feed(data)
         self.began = True
-        if is_whole:
+        if is_whole and not self._chunked and self._echo is None:
+            self.sent_bytes += len(data)
+            self._write(lines + data)
+        elif is_whole:
             self._write(lines + self._framed(data) + self._end(connection))
         else:
             self._write(lines + self._framed(data))

@@ -35,10 +35,8 @@ _LINGER_S: Final = 1.0
 
 
 class RequestHandler(Protocol):
-    """Once it is `draining`, no connection outlives its answer."""
-
-    @property
-    def draining(self) -> bool: ...
+    draining: bool
+    """Once it is, no connection outlives its answer."""
 
     def __call__(self, request: web.BaseRequest, peer: Peer) -> Awaitable[web.StreamResponse]: ...
 

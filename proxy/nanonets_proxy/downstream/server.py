@@ -104,7 +104,7 @@ class CallerServer(web.Server):
 
     async def drain(self, timeout_s: float) -> int:
         """Closes idle connections now and the others behind their answers, resetting what takes longer than
-        `timeout_s`. Returns how many were reset. The handler's `draining` must be set."""
+        `timeout_s`. Returns how many were reset. The handler must be told to `drain` before."""
         idle = [
             connection
             for connection in cast("list[CallerConnection]", self.connections)

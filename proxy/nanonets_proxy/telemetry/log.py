@@ -39,39 +39,66 @@ def configure(log_format: str, level: str, stream: BinaryIO, redactor: Redactor)
     return writer
 
 
-def whole_events(**context: str) -> Callable[[EventDict], None]:
-    """Writes events of level info that are ready as a whole, `event` among their fields: the one that every request
-    costs. structlog as it is configured now, but for its way of handing keywords from call to call."""
+def whole_events(name: str, **context: str) -> Callable[[EventDict], None]:
+    """Writes events of level info, given all their fields but name and context: the one that every request costs.
+    As structlog is configured now, without its way of handing keywords from call to call."""
     log = structlog.get_logger(**context).bind()
     if not log.is_enabled_for(logging.INFO):
         return lambda _: None
     config = structlog.get_config()
     processors, write = config["processors"], config["logger_factory"]().info
+    always = {"event": name, **context}
 
-    def emit(event: EventDict) -> None:
-        line: Any = {**context, **event} if context else event
+    def emit(fields: EventDict) -> None:
+        line: Any = {**always, **fields}
         for process in processors:
             line = process(None, "info", line)
         write(line)
 
-    return emit
+    if processors[-1] is not _render_json:
+        return emit
+    clock = _Clock()
+    beginning = b',"level":"info",%b,' % orjson.dumps(always)[1:-1]
+
+    def emit_json(fields: EventDict) -> None:
+        try:
+            line = orjson.dumps(fields)
+        except TypeError:
+            emit(fields)
+            return
+        if line.isascii():
+            write(b'{"timestamp":"%b"%b%b' % (clock.now(), beginning, line[1:]))
+        else:
+            emit(fields)
+
+    return emit_json
+
+
+class _Clock:
+    """The time as lines show it: UTC, to the microsecond."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = b""  # of that second: most events fall in the same one as their predecessor
+
+    def now(self) -> bytes:
+        now_s = time.time()
+        second = int(now_s)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+        return b"%b.%06dZ" % (self._text, int((now_s - second) * 1e6))
 
 
 class _Header:
     """What every line has comes first, for those who read along: when, how grave, what."""
 
     def __init__(self) -> None:
-        self._latest = (0, "")  # a second and its text: most events fall in the same one as their predecessor
+        self._clock = _Clock()
 
     def __call__(self, _logger: Any, method: str, event: EventDict) -> EventDict:
-        microseconds = time.time_ns() // 1000
-        second = microseconds // 1_000_000
-        known, text = self._latest
-        if second != known:
-            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-            self._latest = second, text
         return {
-            "timestamp": f"{text}.{microseconds % 1_000_000:06d}Z",
+            "timestamp": self._clock.now().decode(),
             "level": "error" if method == "exception" else method,
             "event": event.pop("event"),
             **event,
