@@ -51,7 +51,8 @@ class Retries:
 
     def note_request(self) -> None:
         """A request came: it earns its share of a retry."""
-        self._saved = min(_MAX_SAVED, self._saved + self._policy.budget)
+        if self._saved < _MAX_SAVED:
+            self._saved = min(_MAX_SAVED, self._saved + self._policy.budget)
 
     def pause_s(
         self, failure: Failure, method: str, *, done: int, may_take_s: float, hint_s: float | None = None

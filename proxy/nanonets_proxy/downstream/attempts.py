@@ -102,7 +102,7 @@ class Attempts:
 
     async def _attempt(self, passage: Passage, permit: Permit, began_s: float) -> bool:
         """Uses up one permit; False where the request has to wait for another."""
-        services, call, transport = self._services, passage.call, passage.request.transport
+        services, call, transport = self._services, passage.call, passage.request.protocol.transport
         outcome, retry_after_s = _UNUSED, None
         exchange: Exchange | None = None
         attempts_before = call.attempts
@@ -134,7 +134,7 @@ class Attempts:
                     return False
             if not self._begin_relay(passage, exchange, begun, hint):
                 await passage.response.follow(exchange.connection)
-            call.upstream_s = perf_counter() - began_s
+                call.upstream_s = perf_counter() - began_s
             return True
         finally:
             if exchange is not None:

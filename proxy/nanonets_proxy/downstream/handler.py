@@ -116,7 +116,7 @@ class Handler:
         call.scope = services.scopes.classify(call.method, target)
         if services.retries.are_on:
             services.retries.note_request()
-        return Passage(request, call, response, head, target)
+        return Passage(request, call, response, head, target, tries_for(None))
 
     async def _relay_with_body(self, passage: Passage) -> None:
         request, head, policy = passage.request, passage.head, self._policy

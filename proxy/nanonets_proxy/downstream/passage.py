@@ -65,8 +65,8 @@ class Passage:
     response: RelayedResponse
     head: RequestHead
     target: str
+    tries: KeyTries
     body: RequestBody | None = None
-    tries: KeyTries = field(default_factory=lambda: KeyTries(may_try=True))
     leave_unread: Callable[[], None] | None = None
     """Called when the request has to wait."""
     retrying: Retrying | None = None

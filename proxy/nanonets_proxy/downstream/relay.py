@@ -139,7 +139,7 @@ class RelayedResponse(web.StreamResponse):
         return end + self.forms.blank(trailer_section(connection.trailers)) if self._chunked else end
 
     def _write(self, data: bytes) -> None:
-        transport = self._request.transport
+        transport = self._request.protocol.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the caller has gone")
         if data:
