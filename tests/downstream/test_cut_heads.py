@@ -68,15 +68,15 @@ async def test_however_a_head_comes_its_verdict_is_the_same(
         for piece_bytes in (1, 2, 16, len(sent)):
             pieces = [sent[start : start + piece_bytes] for start in range(0, len(sent), piece_bytes)]
             assert _fed(proxy, pieces)[0] == outcome
-        monkeypatch.setattr(caller_connection, "_is_usual_head", lambda _: False)
+        monkeypatch.setattr(caller_connection, "_end_of_usual_head", lambda _: 0)
         assert _fed(proxy, reads) == (outcome, state)
 
 
 async def test_most_heads_take_the_short_way_and_no_other_does() -> None:
-    short = {name for name, reads in READS.items() if caller_connection._is_usual_head(reads[0])}
-    assert {"get", "three_gets", "close", "no_fields", "body_behind", "chunked", "two_lengths"} <= short
+    short = {name for name, reads in READS.items() if caller_connection._end_of_usual_head(reads[0])}
+    assert {"get", "three_gets", "close", "body_behind", "body_with_it", "two_at_once", "chunked"} <= short
     assert short.isdisjoint(
-        {"two_at_once", "body_with_it", "body_ends_like_a_head", "empty_line_first", "http_1_0", "no_protocol"}
+        {"empty_line_first", "http_1_0", "no_protocol"}
         | {"no_protocol_but_later", "unknown_method", "nothing_but_an_end", "bare_lf", "large_head"}
     )
 

@@ -111,6 +111,19 @@ async def test_a_body_behind_its_head_does_not_count_as_head() -> None:
         assert (await caller.post(b"/x", bytes(100_000))).status == 200
 
 
+async def test_behind_a_body_that_was_sent_on_a_head_is_judged_like_any_other() -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        for body in (b"at once", bytes(100_000)):
+            assert (await caller.post(b"/x", body)).status == 200
+            await caller.send(request(b"FROB", b"/x"))
+            assert (await caller.answer()).status == 200
+        assert [exchange.lines[0][:4] for exchange in upstream.requests] == [b"POST", b"FROB"] * 2
+
+
 async def test_who_pipelines_without_reading_is_not_served_on_and_reset_in_the_end() -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + bytes(200_000)
     async with (

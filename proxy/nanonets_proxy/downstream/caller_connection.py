@@ -6,7 +6,7 @@ no head   idle, or a body is coming, or the parser holds what it has enough of
   the line's end                -> head      fed up to the head's end and no further: an error of the
                                              parser's takes along whatever was fed in the same call
   the head's end                -> no head   the request is queued
-  a whole head, and a usual one -> no head   as most requests come: fed in one go, with the same outcome
+  a usual head, whole in a read -> no head   as most requests come: fed at once, with the same outcome
   too slow, too large, invalid  -> refused   answered behind what is under way; nothing more is read
 """
 
@@ -107,19 +107,20 @@ class CallerConnection(RequestLoop):
 
     def data_received(self, data: bytes) -> None:
         """Heads are fed one by one: an error of the parser's takes along whatever was fed in the same call."""
+        start = 0
         if (
             self._is_at_line
             and not self._held
             and not self._refused
             and not self._buffer_paused
             and (self._payload is EMPTY_PAYLOAD or self._payload.is_eof())
-            and _is_usual_head(data)
+            and (start := _end_of_usual_head(data))
         ):
-            self._feed_usual_head(data)
-            return
-        if self._held:
+            self._feed_usual_head(data[:start])
+            if start == len(data):
+                return
+        elif self._held:
             data, self._held = self._held + data, b""
-        start = 0
         while start < len(data) and not self._refused:
             if self._buffer_paused or not self._payload.is_eof():
                 end = self._feed_body(data, start)
@@ -153,7 +154,7 @@ class CallerConnection(RequestLoop):
         if self._body_left and not self._buffer_paused:
             end = min(len(data), start + self._body_left)
             self._body_left -= end - start
-            self._feed(data[start:end])
+            _FEED_PARSER(self, data[start:end])  # among which no message can begin
             self._is_at_line = True
             return end
         self._body_left = None
@@ -314,10 +315,11 @@ def _refusal(error: BaseException | None) -> ProxyError:
             return BadRequest("The request is not valid HTTP.")
 
 
-def _is_usual_head(data: bytes) -> bool:
-    """Whether it is one head and nothing else, with a method that the parser knows, and in HTTP/1.1."""
-    end = len(data) - len(_END_OF_HEAD)
-    return data.find(_END_OF_HEAD) == end <= _MAX_HEAD_BYTES and _USUAL_LINE(data) is not None
+def _end_of_usual_head(data: bytes) -> int:
+    """Where the head ends that this begins with, if it has a method that the parser knows, and is in HTTP/1.1; else
+    0."""
+    end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+    return end if len(_END_OF_HEAD) <= end <= _MAX_HEAD_BYTES and _USUAL_LINE(data) is not None else 0
 
 
 def _length_of(message: Any) -> int | None:

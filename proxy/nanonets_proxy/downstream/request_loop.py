@@ -106,6 +106,12 @@ class RequestLoop(web.RequestHandler):
         """In which its requests are handled, until the last one has ended."""
         return self._task_handler
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """aiohttp calls this at each read from a body, paused or not, and would feed the parser nothing each time,
+        over which it would be forgotten where the next request begins."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     async def start(self) -> None:
         loop = self._loop
         while not self._force_close:
@@ -169,7 +175,7 @@ class RequestLoop(web.RequestHandler):
                 self._handler_waiter.set_result(None)
         if isinstance(message, _ErrInfo):
             await self._linger()
-        elif body is not EMPTY_PAYLOAD:
+        elif body is not EMPTY_PAYLOAD and not body.is_eof():
             await self._skip(body)
         return response.keep_alive or False
 
@@ -183,12 +189,14 @@ class RequestLoop(web.RequestHandler):
     async def _skip(self, body: StreamReader) -> None:
         """A caller may look for its answer only behind its body, so what nobody wants of that is read for a while.
         Nothing can follow a body whose end did not come."""
-        if not body.is_eof() and not self._force_close:
+        if not self._force_close:
             await asyncio.sleep(0)  # who read it before has just been told to stop, and lets go of it in this turn
+            self.valve.open_wide()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._lingering_time):
                     while not body.is_eof():
                         await body.readany()
+            self.valve.narrow()
             if not body.is_eof():
                 self.close()
         body.set_exception(PayloadAccessError())
