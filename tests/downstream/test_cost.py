@@ -18,7 +18,7 @@ from support.proxy_harness import running_proxy
 from support.raw_caller import request
 from support.raw_upstream import Peer, raw_upstream
 
-CALLS = {"small GET": 107, "POST of 1 KiB": 147, "reply of 64 KiB": 110}
+CALLS = {"small GET": 108, "POST of 1 KiB": 160, "reply of 64 KiB": 111}
 TOLERANCE = 0.05
 
 WARM_UP = 20

@@ -51,6 +51,11 @@ class Peer:
         with self._own_socket() as sock:
             sock.shutdown(socket.SHUT_WR)
 
+    def send_past_tls(self, data: bytes) -> None:
+        """Straight to the socket."""
+        with self._own_socket() as sock:
+            sock.sendall(data)
+
     def reset(self) -> None:
         """Ends with RST instead of FIN."""
         with self._own_socket() as sock:

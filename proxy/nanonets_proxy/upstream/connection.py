@@ -41,11 +41,16 @@ _IDLE, _BUSY, _CLOSED = State
 _HEAD, _DONE = Stage.HEAD, Stage.DONE
 
 
-class UpstreamConnection(asyncio.Protocol):
-    """See the module's docstring. `idle_timeout_s` bounds each wait for the body's next bytes, either way."""
+class UpstreamConnection(asyncio.BufferedProtocol):
+    """See the module's docstring. `idle_timeout_s` bounds each wait for the body's next bytes, either way.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, idle_timeout_s: float) -> None:
+    `read_buffer` is where the transport puts what it reads: one for all connections of a loop, since it is parsed
+    before anything else is read. For a protocol without one, TLS allocates 256 KiB at each read.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, read_buffer: memoryview, *, idle_timeout_s: float) -> None:
         self._loop = loop
+        self._read_buffer = read_buffer
         self._idle_timeout_s = idle_timeout_s
         self._transport: asyncio.Transport | None = None
         self._poll: select.poll | None = None
@@ -238,18 +243,21 @@ class UpstreamConnection(asyncio.Protocol):
         _wake(self._continue_waiter)
         _wake(self._drain_waiter)
 
-    # --- asyncio.Protocol -----------------------------------------------------------------------
+    # --- asyncio.BufferedProtocol ---------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        return self._read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         reply = self._reply
         if self.state is not _BUSY:
             self.close()
             return
         try:
-            reply.feed(data)
+            reply.feed(self._read_buffer[:nbytes])
         except ProxyError as error:
             self.fail(error)
             return

@@ -34,6 +34,7 @@ from nanonets_proxy.upstream.connection import UpstreamConnection
 
 # RFC 8305 §5 recommends 250 ms before the next address is tried in parallel.
 _HAPPY_EYEBALLS_DELAY_S: Final = 0.25
+_READ_BYTES: Final = 256 * 1024  # as many as uvloop takes from a TLS connection at once
 _MAX_CONNECT_REPLY_BYTES: Final = 16 * 1024
 _CONNECT_STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])[ \r]")
 _NO_TUNNEL: Final = "The egress proxy closed the connection or sent rubbish."
@@ -63,7 +64,7 @@ def make_tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 class Dialer:
-    """Makes connections according to one DialPolicy."""
+    """Makes connections according to one DialPolicy, for one event loop."""
 
     def __init__(self, policy: DialPolicy) -> None:
         self._policy = policy
@@ -72,6 +73,7 @@ class Dialer:
         named = is_host_name(policy.origin.host) and not is_loopback(policy.origin.host)
         self._must_be_public = named and policy.egress_proxy is None and not policy.may_be_private
         self._tls = make_tls_context(policy.ca_file) if policy.origin.tls else None
+        self._read_buffer = memoryview(bytearray(_READ_BYTES))
 
     async def dial(self) -> UpstreamConnection:
         """A new connection, ready for its first exchange. Raises an UpstreamError; nothing was sent then."""
@@ -89,7 +91,7 @@ class Dialer:
             if policy.egress_proxy is not None:
                 await self._tunnel(loop, sock, policy.egress_proxy)
             _, connection = await loop.create_connection(
-                lambda: UpstreamConnection(loop, idle_timeout_s=policy.idle_timeout_s),
+                lambda: UpstreamConnection(loop, self._read_buffer, idle_timeout_s=policy.idle_timeout_s),
                 sock=sock,
                 ssl=self._tls,
                 server_hostname=policy.origin.host if self._tls else None,

@@ -138,14 +138,14 @@ class Reply:
         self.stage = _HEAD
         return True
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Raises UpstreamBadReply, UpstreamUpgraded or UpstreamReplyTooLarge."""
         if self.stage is _DONE:
             self.keep_alive = False
             return
         if not self.began:
             self.began = True
-            self._is_usual_version = data.startswith(b"HTTP/1.1")
+            self._is_usual_version = data[:8] == b"HTTP/1.1"
         self._overhead_bytes += len(data)
         try:
             self._parser.feed_data(data)

@@ -1,0 +1,169 @@
+"""What comes over TLS, and in the buffer that all connections of a dialer share."""
+
+import asyncio
+import ssl
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+
+from nanonets_proxy.core.addresses import Origin
+from nanonets_proxy.errors import UpstreamClosed
+from nanonets_proxy.upstream.connection import UpstreamConnection
+from nanonets_proxy.upstream.dial import Dialer, DialPolicy
+from nanonets_proxy.upstream.reply import ResponseHead
+from support.authorities import Authority
+from support.eventually import settled
+from support.raw_upstream import Peer, Script, answering, ok, raw_upstream
+from support.upstream_rig import PATIENCE_S
+
+MIB = 1024 * 1024
+Dialling = Callable[..., Awaitable[Dialer]]
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture
+async def dialling(authority: Authority) -> AsyncIterator[Dialling]:
+    """`await dialling(*scripts)`: a dialer to an upstream that plays them over TLS, or `plain`."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*scripts: Script, version: ssl.TLSVersion | None = None, plain: bool = False) -> Dialer:
+            tls = None if plain else authority.server()
+            if tls is not None and version is not None:
+                tls.maximum_version = version
+            upstream = await stack.enter_async_context(raw_upstream(*scripts, tls=tls))
+            origin = Origin("http" if plain else "https", "127.0.0.1", upstream.port)
+            ca_file = None if plain else authority.file
+            return Dialer(
+                DialPolicy(origin, connect_timeout_s=PATIENCE_S, idle_timeout_s=PATIENCE_S, ca_file=ca_file)
+            )
+
+        yield start
+
+
+def send_get(connection: UpstreamConnection) -> asyncio.Future[ResponseHead]:
+    request = b"GET / HTTP/1.1\r\nHost: upstream\r\n\r\n"
+    return connection.send(request, PATIENCE_S, is_head=False, on_interim=None)
+
+
+async def ask(dialer: Dialer) -> UpstreamConnection:
+    connection = await dialer.dial()
+    await send_get(connection)
+    return connection
+
+
+async def rest_of(connection: UpstreamConnection) -> bytes:
+    body = b""
+    while piece := await connection.read():
+        body += piece
+    return body
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_large_answer_comes_whole(dialling: Dialling, version: ssl.TLSVersion) -> None:
+    body = b"".join(at.to_bytes(4) for at in range(MIB))
+    connection = await ask(await dialling(answering(ok(body), ok(b"the next")), version=version))
+    assert connection.tls_version == version.name.replace("_", ".")
+    assert await rest_of(connection) == body
+    assert connection.release()
+    await send_get(connection)
+    assert await rest_of(connection) == b"the next"
+    connection.close()
+
+
+@pytest.mark.parametrize("plain", [False, True])
+async def test_answers_that_come_at_the_same_time_stay_apart(dialling: Dialling, plain: bool) -> None:
+    count, pieces = 8, 50
+    together = asyncio.Barrier(count)
+
+    def answering_with(mark: bytes) -> Script:
+        async def script(peer: Peer) -> None:
+            await peer.head()
+            await peer.send(b"HTTP/1.1 200 OK\r\nX-Mark: %b\r\nContent-Length: %d\r\n\r\n" % (mark, pieces * 1000))
+            for _ in range(pieces):
+                await together.wait()
+                await peer.send(mark * 1000)
+            await peer.until_closed()
+
+        return script
+
+    dialer = await dialling(*(answering_with(b"%d" % number) for number in range(count)), plain=plain)
+    connections = [await dialer.dial() for _ in range(count)]
+    heads = [send_get(connection) for connection in connections]
+    bodies = await asyncio.gather(*map(rest_of, connections))
+    for head, body, connection in zip(heads, bodies, connections, strict=True):
+        mark = head.result().values[0]
+        assert body == mark * 1000 * pieces
+        connection.close()
+    assert len(set(bodies)) == count
+
+
+async def test_an_upstream_is_held_back_over_tls_too(dialling: Dialling) -> None:
+    total, sent = 32 * MIB, 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal sent
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total)
+        while sent < total:
+            await peer.send(bytes(64 * 1024))
+            sent += 64 * 1024
+        await peer.until_closed()
+
+    connection = await ask(await dialling(script))
+    assert await settled(lambda: sent) < 16 * MIB  # most of it in the kernel's socket buffers
+    received = 0
+    while piece := await connection.read():
+        assert len(piece) < MIB
+        received += len(piece)
+    assert received == total
+    assert connection.release()
+    connection.close()
+
+
+@pytest.mark.parametrize("rest", [b"", b"\x17\x03\x03\x00\x20" + bytes(32), b"HTTP/1.1 200 OK\r\n\r\n"])
+async def test_an_answer_whose_tls_breaks_off_is_not_whole(dialling: Dialling, rest: bytes) -> None:
+    """The end without TLS's own, a record that nobody encrypted, no record at all."""
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+        await goes_on.wait()
+        peer.send_past_tls(rest)
+        peer.end_now()
+        await peer.until_closed()
+
+    goes_on = asyncio.Event()
+    connection = await ask(await dialling(script))
+    assert await connection.read() == b"hello"
+    goes_on.set()
+    with pytest.raises(UpstreamClosed):
+        await connection.read()
+    assert not connection.release()
+
+
+async def test_a_read_over_tls_takes_no_more_memory_than_what_came(dialling: Dialling) -> None:
+    before, peak = 0, 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal before
+        await peer.head()
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        await peer.send(ok(b"x" * 1000))
+        await peer.until_closed()
+
+    dialer = await dialling(script)
+    tracemalloc.start()
+    try:
+        connection = await ask(dialer)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert before < peak < before + 64 * 1024
+    connection.close()
