@@ -19,7 +19,7 @@ from support.proxy_harness import running_proxy
 from support.raw_caller import RawCaller, request
 from support.raw_upstream import Peer, raw_upstream
 
-CALLS = {"small GET": 107, "POST of 1 KiB": 159, "reply of 64 KiB": 110, "GET in a line of eight": 135}
+CALLS = {"small GET": 94, "POST of 1 KiB": 135, "reply of 64 KiB": 97, "GET in a line of eight": 122}
 TOLERANCE = 0.05
 
 WARM_UP = 20
