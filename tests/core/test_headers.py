@@ -97,6 +97,16 @@ def test_a_malformed_host_is_a_bad_request(host: bytes) -> None:
         RequestHeads().read([(b"Host", host)])
 
 
+def test_a_host_is_judged_by_itself_however_many_came_before() -> None:
+    heads = RequestHeads()
+    for number in range(100):
+        host = b"host-%d" % number
+        assert heads.read([(b"Host", host)]).host == host
+        assert heads.read([(b"Host", host)]).host == host
+    with pytest.raises(BadRequest, match="Host"):
+        heads.read([(b"Host", b"a b")])
+
+
 def test_two_hosts_are_a_bad_request_even_if_equal() -> None:
     with pytest.raises(BadRequest, match="more than one"):
         RequestHeads().read([HOST, HOST])
