@@ -42,11 +42,12 @@ class Connection(Protocol):
 class Valve(asyncio.BufferedProtocol):
     """One connection's."""
 
-    __slots__ = ("_connection", "_shut", "_transport", "_wide")
+    __slots__ = ("_connection", "_shut", "_tls", "_transport", "_wide")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._transport: asyncio.Transport | None = None
+        self._tls: Any = None  # the transport, if it decrypts
         self._wide = False
         self._shut = False
 
@@ -57,6 +58,8 @@ class Valve(asyncio.BufferedProtocol):
         if not self._shut and self._transport is not None and not self._transport.is_closing():
             self._shut, self._wide = True, False
             self._transport.pause_reading()
+            if self._tls is not None:
+                self._tls.set_read_buffer_limits(0)  # else it reads on, half a megabyte that nobody has decrypted
 
     def open_wide(self) -> None:
         """The body is wanted."""
@@ -71,8 +74,12 @@ class Valve(asyncio.BufferedProtocol):
             self._reopen()
 
     def _reopen(self) -> None:
-        self._shut = False
-        if self._transport is not None and self._connection.takes_more:
+        was_shut, self._shut = self._shut, False
+        if self._transport is None or self._transport.is_closing():
+            return
+        if was_shut and self._tls is not None:
+            self._tls.set_read_buffer_limits()
+        if self._connection.takes_more:
             self._transport.resume_reading()
 
     # --- asyncio's side ---------------------------------------------------------------------------
@@ -90,10 +97,11 @@ class Valve(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._tls = None if transport.get_extra_info("ssl_object") is None else transport
         self._connection.connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._transport = None
+        self._transport = self._tls = None
         self._connection.connection_lost(exc)
 
     def eof_received(self) -> Any:
