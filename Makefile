@@ -83,8 +83,9 @@ soak: $(VENV)/dev.stamp ## Ten minutes of random faults on both sides (SOAK_S se
 	SOAK_S=$${SOAK_S:-600} SOAK_SEED=$${SOAK_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/soak -s $(PYTEST_ARGS)
 
 # `uv` only resolves; what it writes is what pip installs everywhere.
-RESOLVE = uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-  --no-annotate --custom-compile-command "make lock"
+# With their extras: an older pip looks for the newest of what is asked for with an extra, past a pin without it.
+RESOLVE = uv pip compile --quiet --no-strip-extras --upgrade --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-annotate --custom-compile-command "make lock"
 lock: ## Resolve the dependencies anew (needs `uv`)
 	$(RESOLVE) pyproject.toml --output-file requirements/run.txt
 	$(RESOLVE) pyproject.toml --group dev --output-file requirements/dev.txt
