@@ -147,6 +147,31 @@ async def test_an_answer_whose_tls_breaks_off_is_not_whole(dialling: Dialling, r
     assert not connection.release()
 
 
+@pytest.mark.asyncio(loop_factories=["uvloop"])  # asyncio's own loop tells the two ends alike
+@pytest.mark.parametrize("says_so", [True, False])
+async def test_an_end_that_delimits_an_answer_has_to_be_tls_own(dialling: Dialling, says_so: bool) -> None:
+    """RFC 9112 §9.8: whoever can cut the connection could cut the answer."""
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\nhello")
+        await goes_on.wait()
+        if not says_so:
+            peer.end_now()
+            await peer.until_closed()
+
+    goes_on = asyncio.Event()
+    connection = await ask(await dialling(script))
+    assert await connection.read() == b"hello"
+    goes_on.set()
+    if says_so:
+        assert await connection.read() == b""
+    else:
+        with pytest.raises(UpstreamClosed):
+            await connection.read()
+    assert not connection.release()
+
+
 async def test_a_read_over_tls_takes_no_more_memory_than_what_came(dialling: Dialling) -> None:
     before, peak = 0, 0
 

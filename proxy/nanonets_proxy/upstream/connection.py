@@ -62,6 +62,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._writing_paused = False
         self._reading_paused = False
         self._request_sent = False
+        self._ended_cleanly = False
         self._first_byte = TimeLimit(loop, self._on_first_byte_due)
         self._error: Exception | None = None
         self.state = _IDLE
@@ -273,11 +274,16 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._continue_waiter is not None:
             _wake(self._continue_waiter)
 
+    def eof_received(self) -> None:
+        """Over TLS only at its own closing alert: without that, whoever can cut the connection could have cut the
+        answer short (RFC 9112 §9.8)."""
+        self._ended_cleanly = True
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         if self.state is _BUSY and self._reply.stage is not _DONE:
             try:
-                if exc is not None:
+                if exc is not None or not self._ended_cleanly:
                     raise closed_early() from exc
                 self._reply.end_of_input()
             except ProxyError as error:
