@@ -18,7 +18,7 @@ from support.proxy_harness import running_proxy
 from support.raw_caller import request
 from support.raw_upstream import Peer, raw_upstream
 
-CALLS = {"small GET": 107, "POST of 1 KiB": 144, "POST of 64 KiB": 190, "reply of 64 KiB": 110}
+CALLS = {"small GET": 107, "POST of 1 KiB": 142, "POST of 64 KiB": 178, "reply of 64 KiB": 110}
 TOLERANCE = 0.05
 
 WARM_UP = 20

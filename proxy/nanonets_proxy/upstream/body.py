@@ -94,7 +94,11 @@ class RequestBody:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._let_go()
+        self._keeping = False
+        self._store.memory_bytes -= self._memory_bytes
+        self._memory_bytes = 0
+        if self._file_bytes:
+            self._let_go()
 
     @property
     def is_replayable(self) -> bool:
@@ -126,6 +130,8 @@ class RequestBody:
     async def read(self) -> bytes:
         """The next bytes, kept as they pass; b"" at the end. Raises what the source raises when the caller breaks
         off."""
+        if self._given_bytes == self.length:
+            return b""
         if self._file is not None and self._given_bytes < self._file_bytes:
             left = self._file_bytes - self._given_bytes
             piece = os.pread(self._file.fileno(), min(_SPOOL_READ_BYTES, left), self._given_bytes)
