@@ -18,6 +18,7 @@ import uvloop
 from aiohttp import http_parser, web
 
 from nanonets_proxy import __version__
+from nanonets_proxy.allocator import keep_freed_memory
 from nanonets_proxy.app import KeyInUse, Program, Proxy
 from nanonets_proxy.core.addresses import Origin, TcpListener
 from nanonets_proxy.core.api_key import ApiKey
@@ -69,6 +70,7 @@ def _run(log_format: str, level: str, main: Callable[[Redactor], Coroutine[Any, 
         sys.stderr.write("nanonets-proxy: aiohttp lacks its compiled parser here; unset AIOHTTP_NO_EXTENSIONS\n")
         return _WRONG_USE
     _raise_open_files_limit()
+    keep_freed_memory()
     leave_no_core()
     stay_in_memory()
     redactor = Redactor()

@@ -30,14 +30,11 @@ class ArrivingBody:
     def is_eof(self) -> bool:
         return self._finished
 
-    def at_eof(self) -> bool:
-        return self._finished and not self._pieces
-
-    def read_nowait(self, n: int = -1) -> bytes:
-        assert n == -1
-        data = b"".join(self._pieces)
-        self._pieces.clear()
-        return data
+    def read_nowait(self) -> bytes:
+        """All there is once it has ended; before, a piece at a time."""
+        taken = [self._pieces.popleft() for _ in range(len(self._pieces) if self._finished else 1) if self._pieces]
+        self.read_pieces += len(taken)
+        return b"".join(taken)
 
     async def readany(self) -> bytes:
         while not self._pieces and not self._finished:
@@ -51,6 +48,22 @@ class ArrivingBody:
         return self._pieces.popleft()
 
 
+class PiecewiseBody:
+    """A body of which the next piece has come each time that it is read."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = deque(pieces)
+
+    def is_eof(self) -> bool:
+        return not self._pieces
+
+    def read_nowait(self) -> bytes:
+        return self._pieces.popleft() if self._pieces else b""
+
+    async def readany(self) -> bytes:
+        return self.read_nowait()
+
+
 class BodyOnDemand:
     """A large body that is made while it is read; `read_bytes` counts what was asked for."""
 
@@ -61,11 +74,8 @@ class BodyOnDemand:
     def is_eof(self) -> bool:
         return False
 
-    def at_eof(self) -> bool:
-        return False
-
-    def read_nowait(self, n: int = -1) -> bytes:
-        raise AssertionError(f"read_nowait({n}) is for a body that is all here")
+    def read_nowait(self) -> bytes:
+        return b""
 
     async def readany(self) -> bytes:
         piece = next(self._pieces, b"")

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanonets_proxy.upstream.body import BodyStore, RequestBody
-from support.caller_bodies import ArrivingBody
+from support.caller_bodies import ArrivingBody, PiecewiseBody
 from support.upstream_rig import store_in
 
 PIECES = st.lists(st.binary(min_size=1, max_size=60), max_size=8)
@@ -23,18 +23,14 @@ LIMITS = st.integers(0, 200)
 
 
 async def read(body: RequestBody, count: int | None = None) -> bytes:
-    """What `pieces()` yields: of all of them, or of the first `count`."""
-    data = b""
-    pieces = body.pieces()
-    if count == 0:
-        return data
-    async for piece in pieces:
-        assert piece
+    """What is sent of it: all, or what it begins with and `count` pieces more."""
+    data = body.begin()
+    while count is None or count > 0:
+        piece = await body.read()
+        if not piece:
+            break
         data += piece
-        if count is not None:
-            count -= 1
-            if count == 0:
-                break
+        count = None if count is None else count - 1
     return data
 
 
@@ -80,7 +76,7 @@ async def test_every_reading_of_a_replayable_body_gives_the_same_octets(
         replay=replay,
     )
     whole = b"".join(pieces)
-    with RequestBody(ArrivingBody(*pieces, finished=True), None, store) as body:
+    with RequestBody(PiecewiseBody(*pieces), None, store) as body:
         for stop in stops:  # attempts that broke off in mid-upload
             if body.is_replayable:
                 assert whole.startswith(await read(body, stop))
@@ -102,7 +98,7 @@ async def test_a_body_within_its_limits_is_always_replayable(
 ) -> None:
     store = store_in(tmp_path_factory.getbasetemp(), memory=memory)
     whole = b"".join(pieces)
-    with RequestBody(ArrivingBody(*pieces, finished=True), len(whole), store) as body:
+    with RequestBody(PiecewiseBody(*pieces), len(whole), store) as body:
         assert [await read(body) for _ in range(3)] == [whole] * 3
         assert body.is_replayable
         assert body.received_bytes == len(whole)
@@ -113,7 +109,7 @@ async def test_a_body_within_its_limits_is_always_replayable(
 
 async def test_a_large_spooled_body_is_read_back_whole(tmp_path: Path) -> None:
     pieces = [bytes([number]) * 100_000 for number in range(20)]
-    with RequestBody(ArrivingBody(*pieces, finished=True), None, store_in(tmp_path, memory=0)) as body:
+    with RequestBody(PiecewiseBody(*pieces), None, store_in(tmp_path, memory=0)) as body:
         assert await read(body) == b"".join(pieces)
         assert await read(body) == b"".join(pieces)
 
@@ -123,7 +119,7 @@ async def test_the_servers_own_stream_is_such_a_source(tmp_path: Path) -> None:
     stream.feed_data(b"hello ")
     with RequestBody(stream, None, store_in(tmp_path)) as body:
         assert body.take_whole() is None
-        assert await read(body, 1) == b"hello "
+        assert await read(body, 0) == b"hello "
         stream.feed_data(b"world")
         stream.feed_eof()
         assert body.take_whole() == b"hello world"
@@ -150,7 +146,7 @@ async def test_a_body_that_is_in_the_file_is_streamed(tmp_path: Path) -> None:
 async def test_a_rest_that_does_not_fit_costs_the_copy_and_not_the_body(tmp_path: Path) -> None:
     source = ArrivingBody(b"kept ")
     with RequestBody(source, None, store_in(tmp_path, memory=5, spool_total=0)) as body:
-        assert await read(body, 1) == b"kept "
+        assert await read(body, 0) == b"kept "
         source.feed(b"and the rest")
         source.finish()
         before = body.is_replayable
@@ -181,7 +177,7 @@ async def test_a_body_known_to_be_too_large_is_never_kept(tmp_path: Path) -> Non
 
 async def test_a_chunked_body_is_let_go_when_it_grows_too_large(tmp_path: Path) -> None:
     store = store_in(tmp_path, replay=6)
-    with RequestBody(ArrivingBody(b"four", b"more", b"and more", finished=True), None, store) as body:
+    with RequestBody(PiecewiseBody(b"four", b"more", b"and more"), None, store) as body:
         assert await read(body) == b"fourmoreand more"
         assert not body.is_replayable
         assert is_untouched(store)
@@ -206,7 +202,7 @@ async def test_bodies_share_the_memory_and_then_the_disk(tmp_path: Path) -> None
 
 
 async def test_the_spool_file_has_no_name_and_is_ours_alone(tmp_path: Path) -> None:
-    with RequestBody(ArrivingBody(b"a", b"b", finished=True), None, store_in(tmp_path, memory=1)) as body:
+    with RequestBody(PiecewiseBody(b"a", b"b"), None, store_in(tmp_path, memory=1)) as body:
         await read(body)
         assert names_in(tmp_path) == []
         (descriptor,) = spool_files(tmp_path)
@@ -217,7 +213,7 @@ async def test_the_spool_file_has_no_name_and_is_ours_alone(tmp_path: Path) -> N
 
 async def test_without_its_directory_a_body_goes_on_and_cannot_be_repeated(tmp_path: Path) -> None:
     store = store_in(tmp_path / "gone", memory=1)
-    with RequestBody(ArrivingBody(b"a", b"b", b"c", finished=True), None, store) as body:
+    with RequestBody(PiecewiseBody(b"a", b"b", b"c"), None, store) as body:
         assert await read(body) == b"abc"
         assert not body.is_replayable
         assert is_untouched(store)
@@ -236,9 +232,9 @@ def files_no_larger_than(limit_bytes: int) -> Iterator[None]:
 
 async def test_on_a_full_disk_a_body_goes_on_and_cannot_be_repeated(tmp_path: Path) -> None:
     store = store_in(tmp_path, memory=0)
-    with RequestBody(ArrivingBody(b"abc", b"def", finished=True), None, store) as body:
+    with RequestBody(PiecewiseBody(b"abc", b"def"), None, store) as body:
         with files_no_larger_than(5):
-            assert await read(body, 1) == b"abc"
+            assert await read(body, 0) == b"abc"
             before = body.is_replayable
             assert await read(body) == b"abcdef"  # of which five octets fit
         assert (before, body.is_replayable) == (True, False)

@@ -21,6 +21,16 @@ class CallerBody:
     that trickles would hold its permit for ever.
     """
 
+    __slots__ = (
+        "_content",
+        "_deadline_s",
+        "_expect_continue",
+        "_idle_timeout_s",
+        "_request",
+        "_timeout_s",
+        "_valve",
+    )
+
     def __init__(
         self, request: web.BaseRequest, *, expect_continue: bool, idle_timeout_s: float, timeout_s: float
     ) -> None:
@@ -40,15 +50,19 @@ class CallerBody:
     def is_eof(self) -> bool:
         return self._content.is_eof() and self._content.exception() is None
 
-    def at_eof(self) -> bool:
-        return self._content.at_eof()
-
-    def read_nowait(self, n: int = -1) -> bytes:
-        return self._content.read_nowait(n)
+    def read_nowait(self) -> bytes:
+        """What has come, b"" where nothing has; more is wanted from now on. Raises BadRequest, ConnectionError."""
+        if not self._content.is_eof():
+            self._valve.open_wide()
+        try:
+            return self._content.read_nowait()
+        except web.RequestPayloadError:
+            raise BadRequest("The request's body is malformed.") from None
 
     async def readany(self) -> bytes:
         """The next bytes, b"" at the end. Raises BadRequest, CallerTooSlow, ConnectionError."""
-        self._valve.open_wide()
+        if (piece := self.read_nowait()) or self._content.is_eof():
+            return piece
         if self._expect_continue:
             self._expect_continue = False
             # RFC 9110 §10.1.1: no 100 for a caller that did not wait for it.

@@ -107,6 +107,11 @@ class CallerConnection(RequestLoop):
 
     def data_received(self, data: bytes) -> None:
         """Heads are fed one by one: an error of the parser's takes along whatever was fed in the same call."""
+        if self._body_left and len(data) <= self._body_left and not self._buffer_paused:
+            self._body_left -= len(data)
+            _FEED_PARSER(self, data)  # of a body alone, among which no message can begin
+            self._is_at_line = True
+            return
         start = 0
         if (
             self._is_at_line
@@ -154,7 +159,7 @@ class CallerConnection(RequestLoop):
         if self._body_left and not self._buffer_paused:
             end = min(len(data), start + self._body_left)
             self._body_left -= end - start
-            _FEED_PARSER(self, data[start:end])  # among which no message can begin
+            _FEED_PARSER(self, data[start:end])
             self._is_at_line = True
             return end
         self._body_left = None

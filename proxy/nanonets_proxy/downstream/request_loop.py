@@ -92,9 +92,9 @@ class RequestLoop(web.RequestHandler):
 
     @property
     def has_request(self) -> bool:
-        """Whether one is handled, or is about to be: not what the parser refused, which nobody reads on."""
-        waiting = (message for message, _ in self._messages)
-        return self._current_request is not None or any(not isinstance(message, _ErrInfo) for message in waiting)
+        """Whether one is handled, or is about to be: not what the parser refused, behind which nothing is read."""
+        messages = self._messages
+        return self._current_request is not None or bool(messages and not isinstance(messages[0][0], _ErrInfo))
 
     @property
     def takes_more(self) -> bool:

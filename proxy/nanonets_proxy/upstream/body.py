@@ -2,7 +2,7 @@
 
 States and transitions:
 
-    KEEPING  everything read so far is kept, in memory or in the spool file; `pieces()` may start over
+    KEEPING  everything read so far is kept, in memory or in the spool file; `begin()` may start over
       a piece read             -> KEEPING   memory first; beyond the request's share, the spool file
       no room, or too large    -> LET_GO
     LET_GO   the copy is gone; reading goes on, starting over is impossible
@@ -13,7 +13,6 @@ lives in the page cache, and a chunk costs less than handing it to a thread woul
 
 import os
 import tempfile
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol, Self
@@ -58,14 +57,26 @@ class Source(Protocol):
     """The part of aiohttp's StreamReader that is needed here."""
 
     def is_eof(self) -> bool: ...
-    def at_eof(self) -> bool: ...
-    def read_nowait(self, n: int = -1) -> bytes: ...
+    def read_nowait(self) -> bytes: ...
     async def readany(self) -> bytes: ...
 
 
 class RequestBody:
     """One caller's body. `length` is None where it is chunked. Use as a context manager: leaving it gives back
     memory, budget and file."""
+
+    __slots__ = (
+        "_file",
+        "_file_bytes",
+        "_given_bytes",
+        "_keeping",
+        "_memory",
+        "_memory_bytes",
+        "_source",
+        "_store",
+        "length",
+        "received_bytes",
+    )
 
     def __init__(self, source: Source, length: int | None, store: BodyStore) -> None:
         self.length = length
@@ -76,17 +87,22 @@ class RequestBody:
         self._memory_bytes = 0
         self._file: BinaryIO | None = None
         self._file_bytes = 0
+        self._given_bytes = 0  # since it was begun
         self._keeping = length is None or length <= store.policy.replay_limit_bytes
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._let_go()
+        self._keeping = False
+        self._store.memory_bytes -= self._memory_bytes
+        self._memory_bytes = 0
+        if self._file_bytes:
+            self._let_go()
 
     @property
     def is_replayable(self) -> bool:
-        """Whether `pieces()` may be started (again): all that was read is kept, or nothing was read."""
+        """Whether it may be begun (again): all that was read is kept, or nothing was read."""
         return self._keeping or self.received_bytes == 0
 
     @property
@@ -95,49 +111,47 @@ class RequestBody:
         return self.length is not None and self.length <= self._store.policy.memory_bytes
 
     def take_whole(self) -> bytes | None:
-        """The whole body, if it is all here and in memory; None if it has to be streamed. As `pieces()`, only for a
+        """The whole body, if it is all here and in memory; None if it has to be streamed. As `begin()`, only for a
         body that `is_replayable`."""
-        if self._file is not None or not self._source.is_eof():
-            return None
-        kept = b"".join(self._memory)
-        if self._source.at_eof():
-            return kept
-        piece = self._source.read_nowait()
-        self._keep(piece)  # which may let go of the copy, so it is joined first
-        return kept + piece
+        return None if self._file is not None or not self._source.is_eof() else self.begin()
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The body from its first byte: what is kept, then what still comes, kept as it passes.
-
-        Raises what the source raises when the caller breaks off.
-        """
-        for piece in tuple(self._memory):
-            yield piece
+    def begin(self) -> bytes:
+        """Starts (over) with what is here: all that is kept in memory, and what has come. `read()` has the rest."""
+        self._given_bytes = 0
         if self._file is not None:
-            offset = 0
-            while offset < self._file_bytes:
-                piece = os.pread(self._file.fileno(), min(_SPOOL_READ_BYTES, self._file_bytes - offset), offset)
-                offset += len(piece)
-                yield piece
-        while piece := await self._source.readany():
+            return b""
+        data = b"".join(self._memory)
+        if piece := self._source.read_nowait():
+            self._keep(piece)  # which may let go of the copy, or move it to the file, so it is joined first
+            data += piece
+        self._given_bytes = len(data)
+        return data
+
+    async def read(self) -> bytes:
+        """The next bytes, kept as they pass; b"" at the end. Raises what the source raises when the caller breaks
+        off."""
+        if self._given_bytes == self.length:
+            return b""
+        if self._file is not None and self._given_bytes < self._file_bytes:
+            left = self._file_bytes - self._given_bytes
+            piece = os.pread(self._file.fileno(), min(_SPOOL_READ_BYTES, left), self._given_bytes)
+        elif piece := await self._source.readany():
             self._keep(piece)
-            yield piece
+        self._given_bytes += len(piece)
+        return piece
 
     def _keep(self, piece: bytes) -> None:
         self.received_bytes += len(piece)
         if not self._keeping:
             return
-        policy = self._store.policy
+        policy, in_memory = self._store.policy, self._memory_bytes + len(piece)
         if self.received_bytes > policy.replay_limit_bytes:
             self._let_go()
-        elif self._file is None and self._fits_memory(len(piece)):
+        elif self._file is None and in_memory <= policy.memory_bytes and self._store.take_memory(len(piece)):
             self._memory.append(piece)
-            self._memory_bytes += len(piece)
+            self._memory_bytes = in_memory
         elif not self._spool(piece):
             self._let_go()
-
-    def _fits_memory(self, count: int) -> bool:
-        return self._memory_bytes + count <= self._store.policy.memory_bytes and self._store.take_memory(count)
 
     def _spool(self, piece: bytes) -> bool:
         """Appends to the file, moving what is in memory there first. False where budget or disk are full."""

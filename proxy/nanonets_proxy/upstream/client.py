@@ -80,8 +80,9 @@ class UpstreamClient:
                     head = await connection.send(whole, self._first_byte_timeout_s, is_head, on_interim)
                 else:
                     connection.start(is_head=is_head, on_interim=on_interim)
-                    connection.write(request.head)
-                    sender = asyncio.create_task(self._upload(connection, body, request.expect_continue))
+                    begun = b"" if request.expect_continue else body.begin()
+                    connection.write(request.head + _framed(begun, body))
+                    sender = self._loop.create_task(self._upload(connection, body, request.expect_continue))
                     head = await connection.head()
                 return Exchange(connection, head, sender)
             except BaseException as error:
@@ -101,11 +102,14 @@ class UpstreamClient:
         self._pool.give_back(exchange.connection)
 
     async def _upload(self, connection: UpstreamConnection, body: RequestBody, expect_continue: bool) -> None:
-        """Streams the body; a failure of the caller's side is handed to whoever awaits the answer."""
+        """Streams the rest of a body; a failure of the caller's side is handed to whoever awaits the answer."""
         try:
-            if expect_continue and not await connection.wait_for_continue(_CONTINUE_WAIT_S):
-                return
-            async for piece in body.pieces():
+            if expect_continue:
+                if not await connection.wait_for_continue(_CONTINUE_WAIT_S):
+                    return
+                connection.write(_framed(body.begin(), body))
+            await connection.drain()
+            while piece := await body.read():
                 if not connection.wants_body():
                     return
                 connection.write(_framed(piece, body))
@@ -119,7 +123,9 @@ class UpstreamClient:
 def _whole(head: bytes, body: RequestBody) -> bytes | None:
     """The request in one piece, where its body is all here."""
     data = body.take_whole()
-    return None if data is None else b"".join((head, _framed(data, body), _end_of(body)))
+    if data is None:
+        return None
+    return head + data if body.length is not None else b"".join((head, _framed(data, body), _end_of(body)))
 
 
 def _framed(piece: bytes, body: RequestBody) -> bytes:
