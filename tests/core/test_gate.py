@@ -508,6 +508,20 @@ def test_scopes_that_were_given_up_while_the_gate_is_full_leave_nothing_behind()
     assert tickets_of(shell.poll()) == [back]
 
 
+def test_one_more_in_a_line_asks_for_no_poll_unless_it_may_wait_for_less_than_all_others() -> None:
+    shell = Shell(max_in_flight=1)
+    shell.admit()
+    shell.ask(wait_s=60)
+    assert shell.gate.wants_poll
+    shell.poll()
+    shell.ask(100, wait_s=60)
+    assert not shell.gate.wants_poll
+    shell.ask(wait_s=0.5)
+    assert shell.gate.wants_poll
+    shell.poll()
+    assert shell.last.wake_at_s == shell.now + 0.5
+
+
 def test_withdrawn_and_granted_tickets_leave_nothing_behind() -> None:
     shell = Shell(max_in_flight=1)
     running = shell.admit()

@@ -188,10 +188,13 @@ class TheGate(RuleBasedStateMachine):
         memories = self.gate.memories(self.now)
         self.gate = Gate(self.policy, lambda: 0.5)
         self.gate.restore(memories, self.now, 0.0)
+        self.wake_at_s = None
 
     def decide(self) -> Verdicts:
         before = list(self.waiting)
+        may_decide = self.gate.wants_poll or (self.wake_at_s is not None and self.wake_at_s <= self.now)
         verdicts = self.gate.poll(self.now)
+        assert may_decide or verdicts == ([], [], self.wake_at_s), "decided what no one would have asked for"
         self.polled, self.wake_at_s = True, verdicts.wake_at_s
         assert self.wake_at_s is None or self.wake_at_s > self.now
         # Whose last instant this is may still go in this very poll; who is late has left before.

@@ -17,14 +17,14 @@ Each scope (`scopes.py`) has a line of its own, in which callers take turns (`la
 own (`limits.py`); a closed scope stops nothing of another. The scopes share `max_in_flight` places; a freed
 one goes to the scopes that could use it in turns.
 
-The shell calls `poll` after each round of other calls, and at `wake_at_s`. Two races are its part: a task
-that is cancelled after its grant settles the permit as UNUSED, and so does a grant whose ticket's task
-has gone.
+The shell calls `poll` after each round of other calls if the gate `wants_poll`, and at `wake_at_s`. Two races
+are its part: a task that is cancelled after its grant settles the permit as UNUSED, and so does a grant whose
+ticket's task has gone.
 
-Costs: the waiting stand in heaps by arrival and by deadline. What leaves from their middle stays there, dead,
-until it surfaces or the dead outnumber the living; its state says which it is. A poll looks only at *touched*
-scopes (something happened, or their alarm rang) and at those whose turn it is. So each call is O(log n)
-amortised.
+Costs: the waiting stand in heaps by arrival and by deadline. What leaves stays there, dead, until it is in the way
+or the dead outnumber the living; its state says which it is. A poll looks only at *touched* scopes (something
+happened, or their alarm rang) and at those whose turn it is; one more behind others that wait touches nothing, so
+that a request in a long line costs one poll, its place's. Each call is O(log n) amortised.
 
 Instants are seconds of one monotonic clock and never decrease from call to call.
 """
@@ -112,6 +112,11 @@ class Gate:
         """Permits that are not settled, all scopes together."""
         return len(self._permits)
 
+    @property
+    def wants_poll(self) -> bool:
+        """Whether a poll before the `wake_at_s` of the last one could decide anything."""
+        return bool(self._touched) or (bool(self._turns) and len(self._permits) < self._policy.max_in_flight)
+
     def closed_scopes(self, now: float) -> Mapping[str, float]:
         """Which scopes are closed until when: at most `MAX_CLOSED_SCOPES_SHOWN`, the longest closed."""
         closed = [(s.limit.opens_at_s, s.name) for s in self._scopes.values() if s.limit.opens_at_s > now]
@@ -169,16 +174,19 @@ class Gate:
         if ticket.state is _NEW:
             if self._waiting >= self._policy.max_waiting:
                 return Refusal(Reason.QUEUE_FULL, _retry_after_s(scope, now, forecast_s), place)
-            if scope.line.waiting_in(ticket.lane) >= self._policy.max_waiting_per_lane:
+            most = self._policy.max_waiting_per_lane
+            if scope.line.waiting >= most and scope.line.waiting_in(ticket.lane) >= most:
                 return Refusal(Reason.LANE_FULL, _retry_after_s(scope, now, forecast_s), place)
             self._arrivals += 1
             ticket.arrival = self._arrivals
             ticket.forecast_s = forecast_s
         ticket.state = _WAITING
         self._waiting += 1
+        # Behind others it changes nothing before the scope's alarm, unless its own deadline comes first.
+        if not (scope.line.waiting and now < scope.alarm_s <= ticket.deadline_s):
+            self._touched[scope] = None
         scope.line.push(ticket)
         heapq.heappush(scope.deadlines, (ticket.deadline_s, ticket.arrival, ticket))
-        self._touched[scope] = None
         return None
 
     def withdraw(self, ticket: Ticket, now: float) -> None:  # noqa: ARG002 - every event of the seam has its instant
@@ -213,11 +221,13 @@ class Gate:
                 scope.alarm_s = math.inf
                 self._touched[scope] = None
         for scope in self._touched:
+            limit = scope.limit
             # Nothing opens before `opens_at_s`: whose deadline comes first, learns it now.
-            self._expire(scope, max(now, scope.limit.opens_at_s), now, expired)
+            if scope.deadlines and scope.deadlines[0][0] < (before_s := max(now, limit.opens_at_s)):
+                self._expire(scope, before_s, now, expired)
             if scope.line.waiting:
-                scope.limit.advance(now)
-                if scope.limit.allows(now) and not scope.in_turns:
+                limit.advance(now)
+                if not scope.in_turns and limit.allows(now):
                     scope.in_turns = True
                     self._turns.append(scope)
         while self._turns and len(self._permits) < self._policy.max_in_flight:
@@ -229,7 +239,8 @@ class Gate:
             else:
                 scope.in_turns = False
         for scope in self._touched:
-            self._expire(scope, math.nextafter(now, math.inf), now, expired)  # those whose last instant this was
+            if scope.deadlines and scope.deadlines[0][0] <= now:  # those whose last instant this was
+                self._expire(scope, math.nextafter(now, math.inf), now, expired)
             self._set_alarm(scope, now)
         self._touched.clear()
         return Verdicts(granted, expired, self._next_alarm_s())
@@ -267,9 +278,12 @@ class Gate:
             # A ticket that came back stands here twice: hence the set.
             scope.deadlines = list({entry for entry in scope.deadlines if entry[2].state is _WAITING})
             heapq.heapify(scope.deadlines)
-        while scope.deadlines[0][2].state is not _WAITING:
-            heapq.heappop(scope.deadlines)
-        alarm_s = min(scope.deadlines[0][0], scope.limit.changes_at_s(now))
+        alarm_s = scope.limit.changes_at_s(now)
+        while scope.deadlines[0][0] < alarm_s:
+            if scope.deadlines[0][2].state is _WAITING:
+                alarm_s = scope.deadlines[0][0]
+            else:
+                heapq.heappop(scope.deadlines)
         if alarm_s != scope.alarm_s:
             scope.alarm_s = alarm_s
             heapq.heappush(self._alarms, (alarm_s, scope.number, scope))

@@ -20,6 +20,8 @@ _OLDEST_EACH = 8
 _SLACK = 64  # dead entries that are not worth clearing away
 _COUNTED_LANES = 64  # with more, the place in line is estimated
 
+_WAITING = TicketState.WAITING  # as an attribute of its class it costs a call at each look, in Python 3.11
+
 
 @dataclass(eq=False, slots=True)
 class _Lane:
@@ -87,38 +89,44 @@ class Lanes:
         self._one_less(lane)
         if lane.entries > 2 * lane.waiting + _SLACK:
             for urgency, heap in list(lane.heaps.items()):
-                lane.heaps[urgency] = [entry for entry in heap if entry[1].state is TicketState.WAITING]
+                lane.heaps[urgency] = [entry for entry in heap if entry[1].state is _WAITING]
                 heapq.heapify(lane.heaps[urgency])
             lane.entries = lane.waiting
 
     def place(self, ticket: Ticket) -> int:
         """Which one it would be to go, from 1, if it came now and no one after it."""
         own = self._lanes.get(ticket.lane)
-        weight = self._weights.get(ticket.lane, 1) if own is None else own.weight
-        ahead = (
-            0
-            if own is None
-            else min(own.waiting, sum(len(heap) for u, heap in own.heaps.items() if u <= ticket.urgency))
-        )
+        ahead = 0
+        if own is None:
+            weight = self._weights.get(ticket.lane, 1)
+        else:
+            weight = own.weight
+            for urgency, heap in own.heaps.items():
+                if urgency <= ticket.urgency:
+                    ahead += len(heap)
+            ahead = min(own.waiting, ahead)
         turns = ahead // weight + 1
         if len(self._lanes) > _COUNTED_LANES:
             others = self._weight_waiting - (0 if own is None else own.weight)
             return min(self.waiting, ahead + turns * others) + 1
-        return (
-            ahead
-            + 1
-            + sum(min(lane.waiting, turns * lane.weight) for lane in self._lanes.values() if lane is not own)
-        )
+        place = ahead + 1
+        for lane in self._lanes.values():
+            if lane is not own:
+                place += min(lane.waiting, turns * lane.weight)
+        return place
 
     def _first(self, lane: _Lane) -> Ticket:
         for urgency, heap in list(lane.heaps.items()):
-            while heap and heap[0][1].state is not TicketState.WAITING:
+            while heap and heap[0][1].state is not _WAITING:
                 heapq.heappop(heap)
                 lane.entries -= 1
             if not heap:
                 del lane.heaps[urgency]
-        oldest = lane.grants % _OLDEST_EACH == 0
-        heap = min(lane.heaps.items(), key=lambda item: item[1][0][0] if oldest else item[0])[1]
+        if len(lane.heaps) == 1:
+            (heap,) = lane.heaps.values()
+        else:
+            oldest = lane.grants % _OLDEST_EACH == 0
+            heap = min(lane.heaps.items(), key=lambda item: item[1][0][0] if oldest else item[0])[1]
         return heapq.heappop(heap)[1]
 
     def _one_less(self, lane: _Lane) -> None:

@@ -58,8 +58,8 @@ class Limit:
 
     __slots__ = (
         "_attempts", "_backoff_s", "_between_s", "_first_of_closure", "_jitter", "_last_grant_s", "_next_kind",
-        "_policy", "_preset", "_refusal", "_serial", "_silent_from_s", "_trial", "in_flight", "learned",
-        "opens_at_s", "state",
+        "_patience_s", "_policy", "_preset", "_refusal", "_serial", "_silent_from_s", "_trial", "in_flight",
+        "learned", "opens_at_s", "state",
     )  # fmt: skip
 
     def __init__(self, policy: GatePolicy, jitter: Callable[[], float], preset: Preset | None = None) -> None:
@@ -67,7 +67,8 @@ class Limit:
         self._jitter = jitter
         self._preset = preset
         self.state = _OPEN
-        self._silent_from_s = -math.inf  # before it nothing on trial turns silent
+        self._patience_s = policy.patience_first_s  # after which what is on trial turns silent
+        self._silent_from_s = -math.inf  # before it nothing does
         self.opens_at_s = -math.inf
         self.in_flight = 0
         self.learned = Learned()
@@ -143,7 +144,11 @@ class Limit:
                     learned.window.frees_at_s,
                     due_at_s if learned.grows_by_count else max(due_at_s, learned.early_at_s),
                 )
-        return min((at_s for at_s in times if at_s > now), default=math.inf)
+        soonest_s = math.inf
+        for at_s in times:
+            if now < at_s < soonest_s:
+                soonest_s = at_s
+        return soonest_s
 
     def grant(self, now: float) -> int:
         """One more goes, as `allows` has said it may. Gives its serial number, to be handed back to `settle`."""
@@ -303,14 +308,9 @@ class Limit:
             return False
         return not self.learned.known or now >= max(self._last_grant_s, self.opens_at_s) + _REMEMBERED_S
 
-    @property
-    def _patience_s(self) -> float:
-        policy = self._policy
-        if not self.learned.refusal_s:
-            return policy.patience_first_s
-        return min(max(2 * self.learned.refusal_s, policy.patience_least_s), policy.patience_most_s)
-
     def _note_refusal_time(self, refusal_s: float) -> None:
         self._silent_from_s = -math.inf
         # Up at once, down slowly: too much patience costs a moment, too little a round of refusals.
-        self.learned.refusal_s = max(refusal_s, 0.8 * self.learned.refusal_s + 0.2 * refusal_s)
+        usual_s = self.learned.refusal_s = max(refusal_s, 0.8 * self.learned.refusal_s + 0.2 * refusal_s)
+        if usual_s:
+            self._patience_s = min(max(2 * usual_s, self._policy.patience_least_s), self._policy.patience_most_s)

@@ -64,9 +64,9 @@ def name_in(certificate: Mapping[str, Any]) -> str | None:
     return str(names[0])[:_MAX_NAME_CHARS] if names else None
 
 
-def has_hung_up(transport: asyncio.BaseTransport) -> bool:
-    """Whether the peer has ended its side: unread bytes before it hide that from the event loop."""
-    return bool(hung_up([transport]))
+def has_hung_up(transport: asyncio.ReadTransport) -> bool:
+    """Whether the peer has ended its side unseen: the event loop tells only of those that are read."""
+    return not transport.is_reading() and bool(hung_up([transport]))
 
 
 def hung_up(transports: Iterable[asyncio.BaseTransport]) -> "list[asyncio.BaseTransport]":

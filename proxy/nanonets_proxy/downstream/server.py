@@ -94,9 +94,9 @@ class CallerServer(web.Server):
         paused = [
             connection.transport
             for connection in cast("list[CallerConnection]", self.connections)
-            if connection.under_way is not None
-            and connection.transport is not None
+            if connection.transport is not None
             and not connection.transport.is_reading()
+            and connection.under_way is not None
         ]
         for transport in hung_up(paused):
             cast("asyncio.Transport", transport).abort()

@@ -6,6 +6,7 @@ cancelled is handed back at once.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 
 from nanonets_proxy.core.gate import Gate, Outcome
@@ -28,7 +29,7 @@ class WaitingRoom:
         self._loop = loop
         self._futures: dict[Ticket, asyncio.Future[Permit]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at_s: float | None = None
+        self._timer_at_s = math.inf
         self._closed = False
 
     def admit_at_once(self, ticket: Ticket, now_s: float) -> Permit | None:
@@ -51,7 +52,7 @@ class WaitingRoom:
                 reason=refusal.reason.value,
                 position=refusal.position,
             )
-        verdict = self._poll(now_s, newcomer=ticket)
+        verdict = self._poll(now_s, newcomer=ticket) if self._gate.wants_poll else None
         if isinstance(verdict, Permit):
             return verdict
         if verdict is not None:
@@ -122,15 +123,16 @@ class WaitingRoom:
         return own
 
     def _set_timer(self, wake_at_s: float | None) -> None:
-        if wake_at_s == self._timer_at_s:
+        """One that is set may ring too early. That costs a poll; setting it anew at each poll would cost more."""
+        if wake_at_s is None or wake_at_s >= self._timer_at_s:
             return
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at_s = wake_at_s
-        self._timer = None if wake_at_s is None else self._loop.call_at(wake_at_s, self._on_timer)
+        self._timer = self._loop.call_at(wake_at_s, self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer = self._timer_at_s = None
+        self._timer, self._timer_at_s = None, math.inf
         self._poll(self._loop.time())
 
 
