@@ -1,6 +1,7 @@
 """Runs the benchmark: `python -m speed TOOLS`, TOOLS being the directory that setup.sh filled.
 
-A whole run is kept in results.json and makes docs/speed.md; a part of it, in TOOLS/last.json.
+What is measured so far is in TOOLS/last.json behind each round. A whole run is kept in results.json and makes
+docs/speed.md.
 """
 
 import os
@@ -19,7 +20,7 @@ from speed.results import Results
 from speed.run import Plan, run
 from speed.upstream import upstreams
 
-LEAST_ROUNDS = 3
+LEAST_ROUNDS = 5
 
 
 def _names(text: str) -> list[str]:
@@ -31,7 +32,7 @@ def _plan(arguments: list[str]) -> Plan:
     parser.add_argument("tools", type=Path, help="the directory that setup.sh filled")
     parser.add_argument("--only", type=_names, default=[], help="cases, with commas between")
     parser.add_argument("--peers", type=_names, default=[], help="peers besides ours, with commas between")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS)
     given = parser.parse_args(arguments)
     all_peers = [OURS, DIRECT, *(peer.name for peer in PEERS if peer.name != OURS)]
     for kind, names, known in (
@@ -40,6 +41,8 @@ def _plan(arguments: list[str]) -> Plan:
     ):
         for name in set(names) - set(known):
             parser.error(f"no {kind} is called {name!r}; there are {', '.join(known)}")
+    if given.rounds < 1:
+        parser.error("at least one round is needed to measure anything")
     cases = [case for case in CASES if not given.only or case.name in given.only]
     peers = [name for name in all_peers if not given.peers or name in given.peers or name == OURS]
     return Plan(cases, peers, given.rounds, given.tools.resolve())
@@ -47,24 +50,23 @@ def _plan(arguments: list[str]) -> Plan:
 
 def main() -> int:
     plan = _plan(sys.argv[1:])
+    versions = machine.versions(plan.peers, plan.tools)
     other_work = machine.OtherWork()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
     os.sched_setaffinity(0, {LOAD_CORE})
     most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     with tempfile.TemporaryDirectory() as home, upstreams(Path(home)) as found:
-        samples = run(plan, Path(home), found)
-    others = f"{other_work.cores():.1f}"
-    for table in tables.all_tables(samples):
+        for rounds, samples in enumerate(run(plan, Path(home), found), 1):
+            facts = {**machine.facts(), "cores busy with other work": f"{other_work.cores():.1f}"}
+            results = Results(facts, versions, rounds, samples)
+            results.write(plan.tools / "last.json")  # so that a run that breaks leaves what it had found
+    for table in tables.all_tables(results.samples):
         print(f"\n{table}", end="")
-    print(f"\nMeanwhile other work kept {others} cores busy.")
-    facts = {**machine.facts(), "cores busy with other work": others}
-    results = Results(facts, machine.versions(plan.peers, plan.tools), plan.rounds, samples)
+    print(f"\nMeanwhile other work kept {results.facts['cores busy with other work']} cores busy.")
     if plan.cases == list(CASES) and plan.rounds >= LEAST_ROUNDS:
         results.write(page.RESULTS)
         page.write()
-    else:
-        results.write(plan.tools / "last.json")
     return 0
 
 

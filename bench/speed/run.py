@@ -29,8 +29,9 @@ class Plan:
     tools: Path
 
 
-def run(plan: Plan, home: Path, upstreams: Upstreams) -> Samples:
-    """All rounds. Each begins with another peer, so that what the machine does meanwhile is nobody's alone."""
+def run(plan: Plan, home: Path, upstreams: Upstreams) -> Iterator[Samples]:
+    """All samples so far, behind each round. Each begins with another peer, so that what the machine does meanwhile
+    is nobody's alone."""
     samples = Samples()
     for number in range(plan.rounds):
         first = number % len(plan.peers)
@@ -45,7 +46,7 @@ def run(plan: Plan, home: Path, upstreams: Upstreams) -> Samples:
             print(
                 f"round {number + 1} of {plan.rounds}, {stage.name}: {time.monotonic() - begun_s:.0f} s", flush=True
             )
-    return samples
+        yield samples
 
 
 @contextmanager

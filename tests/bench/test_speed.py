@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 
 from speed import growth, page, tables
-from speed.cases import CASES
+from speed.__main__ import LEAST_ROUNDS
+from speed.cases import CASES, Case
 from speed.chart import bars
 from speed.peers import DIRECT, OURS, PEERS
 from speed.processes import kib_of, parent_of, tree
 from speed.results import Results, Samples, quantile
+from speed.run import Plan, run
+from speed.stages import PLAIN
 from speed.targets import TARGETS
+from speed.upstream import Origin, Upstreams
 from speed.wire import BrokenAnswer, answer_bytes, discard
 
 
@@ -101,8 +105,19 @@ def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert "[12.35, 13.0]" in file.read_text()
 
 
-def test_the_results_that_are_kept_have_every_case_peer_and_target() -> None:
-    samples = Results.read(page.RESULTS).samples
+def test_a_run_that_breaks_has_given_what_the_rounds_before_found(tmp_path: Path) -> None:
+    figures = iter([7.0])
+    case = Case("small_get", "small GET", PLAIN, lambda _: {"per_s": next(figures)}, frozenset({DIRECT}))
+    rounds = run(Plan([case], [DIRECT], 2, tmp_path), tmp_path, Upstreams(Origin(1), Origin(2), Origin(3)))
+    assert next(rounds).all("small_get", DIRECT, "per_s") == [7.0]
+    with pytest.raises(RuntimeError):
+        next(rounds)
+
+
+def test_the_results_that_are_kept_have_every_round_case_peer_and_target() -> None:
+    results = Results.read(page.RESULTS)
+    samples = results.samples
+    assert results.rounds >= LEAST_ROUNDS
     assert {case.name: case.of for case in CASES} == {case: frozenset(of) for case, of in samples.figures.items()}
     assert all(target.figure(samples) is not None for target in TARGETS)
 

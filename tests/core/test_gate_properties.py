@@ -188,6 +188,7 @@ class TheGate(RuleBasedStateMachine):
         memories = self.gate.memories(self.now)
         self.gate = Gate(self.policy, lambda: 0.5)
         self.gate.restore(memories, self.now, 0.0)
+        self.wake_at_s = None
 
     def decide(self) -> Verdicts:
         before = list(self.waiting)

@@ -16,7 +16,7 @@ WIDE    large reads
 import asyncio
 from typing import Any, Final, Protocol, cast
 
-_NARROW: Final = memoryview(bytearray(2048))  # as large as most heads, and as a small body behind one
+_NARROW: Final = memoryview(bytearray(3072))  # as large as most heads with their tokens, or a small body
 _WIDE: Final = memoryview(bytearray(256 * 1024))
 
 
