@@ -1,8 +1,11 @@
 """A child reads the settings of the real command, and ends: what comes of it, and what can happen meanwhile."""
 
+import asyncio
+import contextlib
 import os
 import signal
 import socket
+import ssl
 import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -12,7 +15,9 @@ from typing import Any
 import pytest
 
 from nanonets_proxy.core.callers import TOKEN_BYTES, CallerToken, make_token
+from support.authorities import Authority
 from support.process import ANY_PORTS, Running, environment, proxy_to, running, sandbox
+from support.raw_caller import RawCaller, request
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the other process is seen in proc(5)")
@@ -159,3 +164,24 @@ def test_a_secret_of_the_settings_comes_over_and_shows_in_no_process() -> None:
             assert proxy.end() == 0
     assert b"Proxy-Authorization: Basic " + b64encode(b"user:egress-password") in asked
     assert b"egress-password" not in b"".join([*shown, proxy.stdout, proxy.stderr])
+
+
+async def test_the_systems_certificate_authorities_are_there_for_the_upstream(tmp_path: Path) -> None:
+    """They are hidden from aiohttp's client while that is imported, and from nobody else."""
+    authority = Authority(tmp_path)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=authority.server())
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with proxy_to(f"https://127.0.0.1:{port}", SSL_CERT_FILE=str(authority.file)) as proxy:
+            async with await RawCaller.connect(proxy.url.removeprefix("http://")) as caller:
+                await caller.send(request(b"GET", b"/x"))
+                assert (await caller.answer()).status == 200
+            server.close()
