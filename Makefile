@@ -95,7 +95,8 @@ lock: ## Resolve the dependencies anew (needs `uv`)
 	$(RESOLVE) --group bench --output-file requirements/bench.txt
 
 # BENCH_ONLY and BENCH_PEERS take names with commas between. A whole run writes docs/speed.md.
-BENCH = bench/speed/setup.sh .system/speed && PYTHONPATH=bench $(BIN)/python -m speed .system/speed
+# What is installed has its bytecode; without, each start would compile the program anew.
+BENCH = $(BIN)/python -m compileall -q proxy && bench/speed/setup.sh .system/speed && PYTHONPATH=bench $(BIN)/python -m speed .system/speed
 bench: $(VENV)/dev.stamp ## Measure speed beside nginx, Envoy and others (root; installs them; BENCH_ONLY, BENCH_PEERS, BENCH_ROUNDS)
 	$(BENCH) --only "$(BENCH_ONLY)" --peers "$(BENCH_PEERS)" --rounds $${BENCH_ROUNDS:-5}
 

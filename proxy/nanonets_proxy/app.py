@@ -1,4 +1,4 @@
-"""The composition root: settings in, running servers out.
+"""The composition root: a plan in, running servers out.
 
 starting  sockets are opened; none is served before all could be
 ready     callers are served
@@ -12,7 +12,7 @@ a process runs: its environments, and the admin listener that they share.
 import asyncio
 import random
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,15 +20,12 @@ import structlog
 from aiohttp import web
 
 from nanonets_proxy.admin.server import create_admin_app
-from nanonets_proxy.boundary import connection_policy, loosened, make_door, make_guard, watched_files
-from nanonets_proxy.core.addresses import Origin
-from nanonets_proxy.core.gate import Gate, GatePolicy
+from nanonets_proxy.boundary import connection_policy, make_door, make_guard, watched_files
+from nanonets_proxy.core.gate import Gate
+from nanonets_proxy.core.guard import Guard
 from nanonets_proxy.core.key_records import FoundKey
-from nanonets_proxy.core.keyring import KeyringPolicy
-from nanonets_proxy.core.preset import Presets
-from nanonets_proxy.core.public_key import parse_pin
-from nanonets_proxy.core.retry import Retries, RetryPolicy
-from nanonets_proxy.core.scopes import ScopeRule, ScopeTable
+from nanonets_proxy.core.retry import Retries
+from nanonets_proxy.core.scopes import ScopeTable
 from nanonets_proxy.downstream.handler import Handler
 from nanonets_proxy.downstream.listeners import (
     BACKLOG,
@@ -38,19 +35,19 @@ from nanonets_proxy.downstream.listeners import (
     open_sockets,
     remove_file,
 )
-from nanonets_proxy.downstream.passage import HandlerPolicy, Services
+from nanonets_proxy.downstream.passage import Services
 from nanonets_proxy.downstream.server import CallerServer
 from nanonets_proxy.downstream.state_file import StateFile
 from nanonets_proxy.downstream.tls import ListenerTls
 from nanonets_proxy.downstream.waiting import WaitingRoom
 from nanonets_proxy.keys.keeper import KeeperPolicy, KeeperServices, KeyKeeper
 from nanonets_proxy.keys.source import KeySource
-from nanonets_proxy.settings import Settings
+from nanonets_proxy.plan import ProxyPlan, ServingPlan
 from nanonets_proxy.telemetry.key_status import KeyStatus
 from nanonets_proxy.telemetry.metrics import Metrics, join
-from nanonets_proxy.upstream.body import BodyPolicy, BodyStore
+from nanonets_proxy.upstream.body import BodyStore
 from nanonets_proxy.upstream.client import UpstreamClient
-from nanonets_proxy.upstream.dial import Dialer, DialPolicy
+from nanonets_proxy.upstream.dial import Dialer
 from nanonets_proxy.upstream.key_probe import KeyProbe
 from nanonets_proxy.upstream.pool import Pool
 
@@ -72,69 +69,53 @@ class KeyInUse:
 class Proxy:
     """One environment. `open()`, `start()`, then `stop()`; the addresses are known in between."""
 
-    def __init__(self, name: str, settings: Settings, origin: Origin, key: KeyInUse, redact: Redact) -> None:
-        """`origin` is where requests go: the settings' upstream, or the embedded sandbox. The only environment
-        has the empty name."""
-        self.name = name
-        self.upstream = "sandbox" if settings.sandbox else str(origin)
-        self._settings = settings
+    def __init__(self, plan: ProxyPlan, key: KeyInUse, redact: Redact) -> None:
+        self.name = plan.name
+        self.upstream = plan.upstream
+        self._plan = plan
         self._loop = loop = asyncio.get_running_loop()
-        log_fields = {"environment": name} if name else {}
+        origin, log_fields = plan.dial.origin, plan.handler.log_fields
         self._log = structlog.get_logger(**log_fields)
-        self._gate = Gate(_gate_policy(settings), random.random)
-        self._state_file = None if settings.state_file is None else StateFile(settings.state_file, str(origin))
+        self._gate = Gate(plan.gate, random.random)
+        self._state_file = None if plan.state_file is None else StateFile(plan.state_file, str(origin))
         if self._state_file is not None:
             self._state_file.restore(self._gate, loop.time())
         self._room = WaitingRoom(self._gate, loop)
-        dialer = Dialer(
-            DialPolicy(
-                origin=origin,
-                connect_timeout_s=settings.connect_timeout,
-                idle_timeout_s=settings.idle_timeout,
-                ca_file=settings.ca_file,
-                egress_proxy=settings.egress_proxy,
-                may_be_private=settings.upstream_private,
-                pins=tuple(map(parse_pin, settings.upstream_pins)),
-            )
-        )
-        self._pool = Pool(dialer, keep_alive_s=settings.upstream_keep_alive)
-        self._store = BodyStore(_body_policy(settings))
+        self._pool = Pool(Dialer(plan.dial), keep_alive_s=plan.upstream_keep_alive_s)
+        self._store = BodyStore(plan.bodies)
         self.metrics = Metrics(self._read_gauges)
         client = UpstreamClient(
-            self._pool, first_byte_timeout_s=settings.first_byte_timeout, on_retry=self.metrics.retries.inc
+            self._pool, first_byte_timeout_s=plan.first_byte_timeout_s, on_retry=self.metrics.retries.inc
         )
-        probe = KeyProbe(client, origin, settings.key_probe) if settings.key_probe else None
+        probe = KeyProbe(client, origin, plan.key_probe) if plan.key_probe else None
         self.keeper = KeyKeeper(
             key.source,
             key.found,
-            _keeper_policy(settings, log_fields),
+            KeeperPolicy(plan.keyring, plan.key_max_age_s, log_fields),
             KeeperServices(redact=redact, registry=self.metrics.registry, probe=probe),
         )
-        self._tls = None if (tls := settings.listener_tls()) is None else ListenerTls(tls)
-        self._door = make_door(settings, self.metrics)
-        self._watched = watched_files(settings, self._door, self._tls)
+        self._tls = None if plan.tls is None else ListenerTls(plan.tls)
+        self._door = make_door(plan, self.metrics)
+        self._watched = watched_files(plan, self._door, self._tls)
         services = Services(
             origin=origin,
-            # Clients with a proxy variable keep the upstream's own name in Host; no stranger can register it.
-            guard=make_guard(settings, origin.host, any_peer=settings.callers_prove_themselves()),
-            scopes=ScopeTable([ScopeRule.parse(rule) for rule in settings.scopes]),
+            guard=make_guard(plan),
+            scopes=ScopeTable(plan.scopes),
             room=self._room,
             store=self._store,
             client=client,
             keys=self.keeper,
-            retries=Retries(
-                RetryPolicy(settings.retries, settings.retry_backoff, settings.retry_budget), random.random
-            ),
+            retries=Retries(plan.retries, random.random),
             metrics=self.metrics,
             door=self._door,
         )
-        self._handler = Handler(_handler_policy(settings, log_fields), services, loop)
+        self._handler = Handler(plan.handler, services, loop)
         self._server = CallerServer(
             self._handler,
-            keep_alive_s=settings.keep_alive,
-            limits=connection_policy(settings),
+            keep_alive_s=plan.keep_alive_s,
+            limits=connection_policy(plan),
             registry=self.metrics.registry,
-            head_timeout_s=settings.head_timeout,
+            head_timeout_s=plan.head_timeout_s,
         )
         self._sockets: list[socket.socket] = []
         self._listening: list[asyncio.Server] = []
@@ -145,12 +126,12 @@ class Proxy:
     def open(self) -> list[socket.socket]:
         """The sockets, so that a busy address is known before anything is served. Raises ListenFailed."""
         setting = f"environments.{self.name}.listen" if self.name else "listen"
-        self._sockets = open_sockets(setting, self._settings.listen)
+        self._sockets = open_sockets(setting, self._plan.listen)
         self.addresses = [describe(sock) for sock in self._sockets]
         return self._sockets
 
     async def start(self) -> None:
-        for setting, value in loosened(self._settings).items():
+        for setting, value in self._plan.loosened.items():
             self._log.warning("boundary_loosened", setting=setting, value=value)
         self.keeper.start()
         for file in self._watched:
@@ -233,12 +214,11 @@ class Proxy:
 class Program:
     """All that a process runs. `start()`, then `stop()`."""
 
-    def __init__(self, settings: Settings, proxies: Sequence[Proxy]) -> None:
-        """`settings` are those of the process: its admin listener, and who may use it."""
-        self._settings = settings
+    def __init__(self, plan: ServingPlan, proxies: Sequence[Proxy]) -> None:
+        self._plan = plan
         self.proxies = proxies
         registry = join({proxy.name: proxy.metrics.registry for proxy in proxies})
-        self._admin = web.AppRunner(create_admin_app(make_guard(settings), registry, proxies), access_log=None)
+        self._admin = web.AppRunner(create_admin_app(Guard(plan.admin_guard), registry, proxies), access_log=None)
         self._admin_sockets: list[socket.socket] = []
         self.admin_addresses: list[str] = []
 
@@ -248,7 +228,7 @@ class Program:
         try:
             for proxy in self.proxies:
                 opened += proxy.open()
-            self._admin_sockets = open_sockets("admin_listen", self._settings.admin_listen)
+            self._admin_sockets = open_sockets("admin_listen", self._plan.admin_listen)
         except ListenFailed:
             close_sockets(opened)
             raise
@@ -274,42 +254,3 @@ def _remove_files(sockets: Sequence[socket.socket]) -> None:
     for sock in sockets:
         if sock.family is socket.AF_UNIX:
             remove_file(sock)
-
-
-def _keeper_policy(settings: Settings, log_fields: Mapping[str, str]) -> KeeperPolicy:
-    ring = KeyringPolicy(gap_s=settings.key_gap, grace_s=settings.key_grace, requests_try=not settings.key_probe)
-    return KeeperPolicy(ring, settings.key_max_age, log_fields)
-
-
-def _gate_policy(settings: Settings) -> GatePolicy:
-    return GatePolicy(
-        max_in_flight=settings.pool_size,
-        max_waiting=settings.max_waiting,
-        max_waiting_per_lane=settings.max_waiting_per_caller,
-        lane_weights=settings.lane_weights,
-        presets=Presets.parse(settings.limits),
-    )
-
-
-def _handler_policy(settings: Settings, log_fields: Mapping[str, str]) -> HandlerPolicy:
-    return HandlerPolicy(
-        max_wait_s=settings.max_wait,
-        idle_timeout_s=settings.idle_timeout,
-        body_timeout_s=settings.body_timeout,
-        caller_header=settings.caller_header,
-        server_timing=settings.server_timing,
-        via=settings.via,
-        credentials_header=settings.caller_token_header or "authorization",
-        tls=settings.tls_cert is not None,
-        log_fields=log_fields,
-    )
-
-
-def _body_policy(settings: Settings) -> BodyPolicy:
-    return BodyPolicy(
-        memory_bytes=settings.body_memory,
-        memory_total_bytes=settings.body_memory_total,
-        spool_dir=settings.spool_path(),
-        spool_total_bytes=settings.spool_total,
-        replay_limit_bytes=settings.replay_limit,
-    )

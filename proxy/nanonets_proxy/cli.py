@@ -2,6 +2,8 @@
 
 0: done. 1: a check failed, or the proxy is not healthy. 2: the command line, a setting or the key is wrong;
 standard error then has one line for each fault.
+
+What `serve` and `sandbox` come to is a plan; what becomes of it is for `main.py` to say.
 """
 
 import os
@@ -17,8 +19,9 @@ from nanonets_proxy import __version__
 from nanonets_proxy.core.addresses import Listener, TcpListener
 from nanonets_proxy.core.api_key import KeyUnusable
 from nanonets_proxy.core.callers import TOKEN_BYTES, CallerToken, make_token
-from nanonets_proxy.healthcheck import TIMEOUT_S, is_ready, reload
-from nanonets_proxy.keys.source import KeySource, secret_dirs
+from nanonets_proxy.exits import FAILED, OK, WRONG_USE
+from nanonets_proxy.keys.source import NoKeyGiven
+from nanonets_proxy.plan import Plan
 from nanonets_proxy.settings import (
     Loaded,
     SandboxSettings,
@@ -30,12 +33,12 @@ from nanonets_proxy.settings import (
 )
 from nanonets_proxy.settings.checks import CheckResult, as_json, as_text
 from nanonets_proxy.settings.flags import SettingsFlags
-from nanonets_proxy.settings.key_source import key_source, secret_variables
+from nanonets_proxy.settings.key_source import key_places
+from nanonets_proxy.settings.planning import sandbox_plan, serving_plan
 from nanonets_proxy.settings.reference import effective_toml, json_schema, reference_toml
 from nanonets_proxy.settings.sources import flag_hint, flag_name
 
 PROGRAM = "nanonets-proxy"
-OK, FAILED, WRONG_USE = 0, 1, 2
 _CALLS_OF_A_READING = 4
 
 _DESCRIPTION = """\
@@ -83,14 +86,11 @@ class _Invocation:
     parsed: Namespace
     flags: Mapping[str, object]
     environ: Mapping[str, str]
+    serve: Callable[[Plan], int]
+    """Gives the exit code."""
 
     def load(self) -> Loaded[Settings]:
         return load_settings(self.flags, self.environ, config=self.parsed.config)
-
-    def key_source(self, settings: Settings, environment: str = "") -> KeySource:
-        """Where the key comes from. Raises KeyUnusable, or SettingsError if there is none."""
-        dirs = secret_dirs(self.environ)
-        return key_source(settings, self.environ, dirs=dirs, environment=environment)
 
 
 def _say(text: str) -> None:
@@ -100,32 +100,12 @@ def _say(text: str) -> None:
 def _serve(call: _Invocation) -> int:
     loaded = call.load()
     verify_files(loaded)
-    # Here: other commands start without the servers.
-    from nanonets_proxy.app import KeyInUse
-    from nanonets_proxy.hardening import forget_variables
-    from nanonets_proxy.service import Environment, serve, serve_with_sandbox
-
-    if loaded.settings.sandbox:
-        return serve_with_sandbox(loaded.settings, load_sandbox_settings({}, call.environ).settings)
-    environments = []
-    for name, own in _environments(loaded):
-        source = call.key_source(own.settings, name)
-        # An unusable key ends the program here, before anything listens.
-        environments.append(Environment(name, own.settings, KeyInUse(source, source.read())))
-    forget_variables(secret_variables(loaded.environments))
-    return serve(loaded.settings, environments)
-
-
-def _environments(loaded: Loaded[Settings]) -> list[tuple[str, Loaded[Settings]]]:
-    """The named ones; without any, the only one, whose name is empty."""
-    return list(loaded.environments.items()) or [("", loaded)]
+    sandbox = load_sandbox_settings({}, call.environ).settings if loaded.settings.sandbox else None
+    return call.serve(serving_plan(loaded, sandbox, call.environ))
 
 
 def _sandbox(call: _Invocation) -> int:
-    loaded = load_sandbox_settings(call.flags, call.environ)
-    from nanonets_proxy.service import serve_sandbox  # as in _serve
-
-    return serve_sandbox(loaded.settings)
+    return call.serve(sandbox_plan(load_sandbox_settings(call.flags, call.environ).settings))
 
 
 def _check(call: _Invocation) -> int:
@@ -145,7 +125,7 @@ def _check_all(call: _Invocation) -> list[CheckResult]:
     results = [CheckResult("settings", ok=True, detail=f"{given} given, the rest are defaults")]
     if settings.sandbox:
         return [*results, CheckResult("key", ok=True, detail="none needed: the sandbox is served")]
-    for name, own in _environments(loaded):
+    for name, own in loaded.by_name().items():
         found = _check_one(call, own.settings, name)
         prefix = f"{name}: " if name else ""
         results += [CheckResult(f"{prefix}{result.name}", ok=result.ok, detail=result.detail) for result in found]
@@ -154,10 +134,10 @@ def _check_all(call: _Invocation) -> list[CheckResult]:
 
 def _check_one(call: _Invocation, settings: Settings, environment: str) -> list[CheckResult]:
     try:
-        key = call.key_source(settings, environment).read()[0].key
-    except (KeyUnusable, SettingsError) as error:
+        key = key_places(settings, call.environ, environment).find(call.environ).read()[0].key
+    except (KeyUnusable, NoKeyGiven, SettingsError) as error:
         return [CheckResult("key", ok=False, detail=str(error))]
-    from nanonets_proxy.probe import run_probe  # as in _serve
+    from nanonets_proxy.probe import run_probe  # here: other commands start without the upstream's side
 
     return [CheckResult("key", ok=True, detail=key.name), *run_probe(settings, key)]
 
@@ -185,12 +165,16 @@ def _admin_address(settings: Settings, purpose: str) -> Listener:
 
 
 def _healthcheck(call: _Invocation) -> int:
+    from nanonets_proxy.healthcheck import is_ready  # here: other commands start without an HTTP client
+
     ready, sentence = is_ready(_admin_address(call.load().settings, "for its health"))
     _say(sentence)
     return OK if ready else FAILED
 
 
 def _reload(call: _Invocation) -> int:
+    from nanonets_proxy.healthcheck import TIMEOUT_S, reload  # as above
+
     settings = call.load().settings
     # A store is asked more than once at worst: login, renewal, and the secret itself.
     timeout_s = TIMEOUT_S + _CALLS_OF_A_READING * settings.key_timeout
@@ -277,7 +261,9 @@ def _command_parser(name: str, command: _Command) -> tuple[_Parser, SettingsFlag
     return parser, SettingsFlags(command.kind, parser)
 
 
-def _parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[_Command, _Invocation]:
+def _parse(
+    argv: Sequence[str], environ: Mapping[str, str], serve: Callable[[Plan], int]
+) -> tuple[_Command, _Invocation]:
     if argv and argv[0] in ("-h", "--help", "--version"):
         _root_parser().parse_args(argv[:1])  # prints and exits
     name, arguments = ("serve", argv) if not argv or argv[0].startswith("-") else (argv[0], argv[1:])
@@ -289,7 +275,7 @@ def _parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[_Command, _
     if unknown:
         own = [*command.switches, "--help", *(["--config"] if command.kind is Settings else [])]
         raise _UsageError(_unknown_arguments(unknown, [*map(flag_name, command.kind.model_fields), *own]))
-    return command, _Invocation(parsed, flags.values(parsed), environ)
+    return command, _Invocation(parsed, flags.values(parsed), environ, serve)
 
 
 def _unknown_command(name: str) -> str:
@@ -308,17 +294,15 @@ def _unknown_arguments(unknown: Sequence[str], flags: Sequence[str]) -> str:
     return "an argument is neither a flag nor the value of one; flags start with --, a command comes first"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that `argv` (by default the process's arguments) names; gives the exit code."""
+def run(argv: Sequence[str], serve: Callable[[Plan], int]) -> int:
+    """Runs the command that `argv` names; gives the exit code. `serve` takes what is to be served."""
     try:
-        command, call = _parse(sys.argv[1:] if argv is None else argv, os.environ)
+        command, call = _parse(argv, os.environ, serve)
         return command.run(call)
     except _UsageError as error:
         problems: Sequence[str] = (str(error),)
     except SettingsError as error:
         problems = error.problems
-    except KeyUnusable as error:
-        problems = (str(error),)
     for problem in problems:
         sys.stderr.write(f"{PROGRAM}: {problem}\n")
     return WRONG_USE

@@ -1,15 +1,16 @@
 """The part of `check` that asks the upstream: is it there, is its certificate good, does it take the key?"""
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 
 from nanonets_proxy.core.api_key import ApiKey
-from nanonets_proxy.core.public_key import parse_pin
 from nanonets_proxy.errors import ProxyError, UpstreamTlsCertificate, UpstreamTlsProtocol
 from nanonets_proxy.settings import Settings
 from nanonets_proxy.settings.checks import CheckResult
+from nanonets_proxy.settings.planning import dial_policy
 from nanonets_proxy.upstream.connection import UpstreamConnection
-from nanonets_proxy.upstream.dial import Dialer, DialPolicy
+from nanonets_proxy.upstream.dial import Dialer
 
 # A small, documented read; it uses no pages and changes nothing.
 _PATH: Final = "/api/v4/workflow_types"
@@ -19,17 +20,7 @@ _TIMEOUT_S: Final = 30.0
 async def probe_upstream(settings: Settings, key: ApiKey) -> list[CheckResult]:
     """Up to three results: `upstream`, `tls` (https only), `key accepted`. Stops at the first that fails."""
     upstream = str(settings.upstream)
-    dialer = Dialer(
-        DialPolicy(
-            origin=settings.upstream,
-            connect_timeout_s=settings.connect_timeout,
-            idle_timeout_s=_TIMEOUT_S,
-            ca_file=settings.ca_file,
-            egress_proxy=settings.egress_proxy,
-            may_be_private=settings.upstream_private,
-            pins=tuple(map(parse_pin, settings.upstream_pins)),
-        )
-    )
+    dialer = Dialer(replace(dial_policy(settings), idle_timeout_s=_TIMEOUT_S))
     try:
         connection = await dialer.dial()
     except (UpstreamTlsCertificate, UpstreamTlsProtocol) as error:

@@ -10,7 +10,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
@@ -20,55 +20,49 @@ from aiohttp import http_parser, web
 from nanonets_proxy import __version__
 from nanonets_proxy.allocator import keep_freed_memory
 from nanonets_proxy.app import KeyInUse, Program, Proxy
-from nanonets_proxy.core.addresses import Origin, TcpListener
-from nanonets_proxy.core.api_key import ApiKey
+from nanonets_proxy.core.addresses import Origin
+from nanonets_proxy.core.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.downstream.listeners import ListenFailed, describe, open_sockets
-from nanonets_proxy.hardening import leave_no_core, stay_in_memory
-from nanonets_proxy.keys.source import EnvironmentKey
-from nanonets_proxy.sandbox.policy import make_key
-from nanonets_proxy.settings import SandboxSettings, Settings
+from nanonets_proxy.exits import KILLED_BY, OK, WRONG_USE
+from nanonets_proxy.hardening import forget_variables, leave_no_core, stay_in_memory
+from nanonets_proxy.keys.source import EnvironmentKey, KeyPlaces, NoKeyGiven
+from nanonets_proxy.plan import Plan, SandboxPlan, ServingPlan
 from nanonets_proxy.telemetry.log import configure
 from nanonets_proxy.telemetry.redaction import Redactor
 
-_OK: Final = 0
-_WRONG_USE: Final = 2
-_KILLED_BY: Final = 128  # and the signal's number: how a shell tells such an end
 _SANDBOX_STOP_S: Final = 1.0
 _ALL_INTERFACES: Final = ("0.0.0.0", "[::]")  # noqa: S104 - compared, not bound
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """One named environment of a process, or the only one, whose name is empty."""
-
-    name: str
-    settings: Settings
-    key: KeyInUse
-
-
-def serve(settings: Settings, environments: Sequence[Environment]) -> int:
-    """Serves the upstreams of the environments until a signal; gives the exit code. `settings` are those of
-    the process."""
-    return _run(settings.log_format, settings.log_level, lambda redactor: _serve(settings, environments, redactor))
-
-
-def serve_with_sandbox(settings: Settings, sandbox: SandboxSettings) -> int:
-    """Serves the embedded sandbox in the upstream's place: no key is needed, nothing leaves the machine."""
-    return _run(
-        settings.log_format, settings.log_level, lambda redactor: _serve_with_sandbox(settings, sandbox, redactor)
-    )
+def serve(plan: Plan) -> int:
+    """Serves until a signal; gives the exit code. What is wrong by then is one line on standard error."""
+    if isinstance(plan, SandboxPlan):
+        return _run("auto", "info", lambda _: _serve_sandbox(plan))
+    if (sandbox := plan.sandbox) is not None:
+        return _run(plan.log_format, plan.log_level, lambda redactor: _serve_with_sandbox(plan, sandbox, redactor))
+    try:
+        # An unusable key ends the program here, before anything listens.
+        keys = [_find_key(proxy.key_places) for proxy in plan.proxies]
+    except (KeyUnusable, NoKeyGiven) as error:
+        return _wrong_use(error)
+    forget_variables(plan.secret_variables)
+    return _run(plan.log_format, plan.log_level, lambda redactor: _serve(plan, keys, redactor))
 
 
-def serve_sandbox(settings: SandboxSettings) -> int:
-    """Serves the sandbox alone, which wants its key like the real API."""
-    return _run("auto", "info", lambda _: _serve_sandbox(settings))
+def _find_key(places: KeyPlaces) -> KeyInUse:
+    source = places.find(os.environ)
+    return KeyInUse(source, source.read())
+
+
+def _wrong_use(error: object) -> int:
+    sys.stderr.write(f"nanonets-proxy: {error}\n")
+    return WRONG_USE
 
 
 def _run(log_format: str, level: str, main: Callable[[Redactor], Coroutine[Any, Any, None]]) -> int:
     if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
         # Its checks of framing are weaker, and an intermediary's must not be.
-        sys.stderr.write("nanonets-proxy: aiohttp lacks its compiled parser here; unset AIOHTTP_NO_EXTENSIONS\n")
-        return _WRONG_USE
+        return _wrong_use("aiohttp lacks its compiled parser here; unset AIOHTTP_NO_EXTENSIONS")
     _raise_open_files_limit()
     keep_freed_memory()
     leave_no_core()
@@ -78,40 +72,42 @@ def _run(log_format: str, level: str, main: Callable[[Redactor], Coroutine[Any, 
     try:
         uvloop.run(main(redactor))
     except ListenFailed as error:
-        sys.stderr.write(f"nanonets-proxy: {error}\n")
-        return _WRONG_USE
+        return _wrong_use(error)
     finally:
         writer.close()
-    return _OK
+    return OK
 
 
-async def _serve(settings: Settings, environments: Sequence[Environment], redactor: Redactor) -> None:
+async def _serve(plan: ServingPlan, keys: Sequence[KeyInUse], redactor: Redactor) -> None:
     proxies = []
-    for environment in environments:
-        own = environment.settings
-        if own.egress_proxy is not None:
-            redactor.add(own.egress_proxy.secrets())
-        proxies.append(Proxy(environment.name, own, own.upstream, environment.key, redactor.add))
-    await _until_stopped(Program(settings, proxies), settings, _stop_signals())
+    for proxy, key in zip(plan.proxies, keys, strict=True):
+        if proxy.dial.egress_proxy is not None:
+            redactor.add(proxy.dial.egress_proxy.secrets())
+        proxies.append(Proxy(proxy, key, redactor.add))
+    await _until_stopped(Program(plan, proxies), plan.drain_timeout_s, _stop_signals())
 
 
-async def _serve_with_sandbox(settings: Settings, sandbox: SandboxSettings, redactor: Redactor) -> None:
+async def _serve_with_sandbox(plan: ServingPlan, sandbox: SandboxPlan, redactor: Redactor) -> None:
+    """No key is needed, and nothing leaves the machine."""
     stopping = _stop_signals()
-    key = make_key()
-    runner, addresses = await _start_sandbox(sandbox, (key,), [TcpListener("127.0.0.1", 0)])
+    runner, addresses, keys = await _start_sandbox(sandbox)
     host, _, port = addresses[0].rpartition(":")
-    source = EnvironmentKey(ApiKey.parse(key, "sandbox"))
-    proxy = Proxy("", settings, Origin("http", host, int(port)), KeyInUse(source, source.read()), redactor.add)
+    source = EnvironmentKey(ApiKey.parse(keys[0], "sandbox"))
+    own = plan.proxies[0].towards(Origin("http", host, int(port)), "sandbox")
+    proxy = Proxy(own, KeyInUse(source, source.read()), redactor.add)
     try:
         await _until_stopped(
-            Program(settings, [proxy]), settings, stopping, on_start=lambda: _announce_sandbox(proxy)
+            Program(plan, [proxy]), plan.drain_timeout_s, stopping, on_start=lambda: _announce_sandbox(proxy)
         )
     finally:
         await runner.cleanup()
 
 
 async def _until_stopped(
-    program: Program, settings: Settings, stopping: asyncio.Event, on_start: Callable[[], None] | None = None
+    program: Program,
+    drain_timeout_s: float,
+    stopping: asyncio.Event,
+    on_start: Callable[[], None] | None = None,
 ) -> None:
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()  # the loop itself holds tasks only weakly
@@ -138,16 +134,17 @@ async def _until_stopped(
         on_start()
     _spare_the_collector()
     await stopping.wait()
-    await program.stop(settings.drain_timeout)
+    await program.stop(drain_timeout_s)
 
 
-async def _serve_sandbox(settings: SandboxSettings) -> None:
+async def _serve_sandbox(plan: SandboxPlan) -> None:
+    """The simulated API alone, which wants its key like the real one."""
     stopping = _stop_signals()
-    keys = settings.api_keys or (make_key(),)
-    runner, addresses = await _start_sandbox(settings, keys, settings.listen)
-    structlog.get_logger().info("sandbox_started", listen=addresses, limit=str(settings.limit or "none"))
+    runner, addresses, keys = await _start_sandbox(plan)
+    limit = plan.policy.limit
+    structlog.get_logger().info("sandbox_started", listen=addresses, limit=str(limit or "none"))
     sys.stderr.write(f"A simulated Nanonets API. Its documentation: {_url(addresses[0])}/\n")
-    if not settings.api_keys:
+    if not plan.policy.api_keys:
         # Made a moment ago, for this process alone: no secret, but useless unless it is shown.
         sys.stderr.write(f"Its key: {keys[0]}\n  curl -u {keys[0]}: {_url(addresses[0])}/api/v4/workflows\n")
     try:
@@ -156,20 +153,20 @@ async def _serve_sandbox(settings: SandboxSettings) -> None:
         await runner.cleanup()
 
 
-async def _start_sandbox(
-    settings: SandboxSettings, keys: Sequence[str], listeners: Sequence[Any]
-) -> tuple[web.AppRunner, list[str]]:
+async def _start_sandbox(plan: SandboxPlan) -> tuple[web.AppRunner, list[str], Sequence[str]]:
+    """What serves it, where, and the keys that it takes."""
     from nanonets_proxy.sandbox.app import create_app  # here: most processes never serve it
+    from nanonets_proxy.sandbox.policy import make_key
 
-    sockets = open_sockets("listen", listeners)
-    runner = web.AppRunner(
-        create_app(settings.policy(tuple(keys))), access_log=None, shutdown_timeout=_SANDBOX_STOP_S
-    )
+    sockets = open_sockets("listen", plan.listen)
+    keys = plan.policy.api_keys or (make_key(),)
+    app = create_app(replace(plan.policy, api_keys=keys))
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SANDBOX_STOP_S)
     await runner.setup()
     addresses = [describe(sock) for sock in sockets]
     for sock in sockets:
         await web.SockSite(runner, sock).start()
-    return runner, addresses
+    return runner, addresses, keys
 
 
 def _announce_sandbox(proxy: Proxy) -> None:
@@ -199,7 +196,7 @@ def _stop_signals() -> asyncio.Event:
 
     def on_signal(number: int) -> None:
         if stopping.is_set():
-            os._exit(_KILLED_BY + number)
+            os._exit(KILLED_BY + number)
         stopping.set()
 
     loop = asyncio.get_running_loop()

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from nanonets_proxy.boundary import connection_policy
 from nanonets_proxy.downstream.connections import REFUSAL, ConnectionLimits, ConnectionPolicy
 from nanonets_proxy.downstream.peers import Peer
-from support.proxy_harness import running_proxy, settings, until
+from support.proxy_harness import plan, running_proxy, until
 from support.raw_caller import request
 from support.scripted_upstream import OK, ScriptedUpstream
 
@@ -156,7 +156,7 @@ async def test_a_body_that_trickles_ends_in_time() -> None:
 def test_there_are_never_more_connections_than_files(monkeypatch: pytest.MonkeyPatch) -> None:
     def most(files: int, **given: object) -> int:
         monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
-        return connection_policy(settings(**given)).most
+        return connection_policy(plan(**given).proxies[0]).most
 
     assert most(100_000) == 12_000
     assert most(resource.RLIM_INFINITY) == 12_000

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from nanonets_proxy.core.api_key import KeyUnusable
-from nanonets_proxy.keys.source import EnvironmentKey, FileKey
+from nanonets_proxy.keys.source import EnvironmentKey, FileKey, NoKeyGiven
 from nanonets_proxy.settings import Loaded, Settings, SettingsError, load_settings
-from nanonets_proxy.settings.key_source import key_source
+from nanonets_proxy.settings.key_source import key_places
 from nanonets_proxy.settings.reference import effective_toml, json_schema
 
 TWO = """
@@ -103,7 +103,7 @@ def test_each_environment_finds_its_own_key(load: Any, tmp_path: Path) -> None:
     prod, staging = (loaded.environments[name].settings for name in ("prod", "staging"))
 
     def find(settings: Settings, name: str, **environ: str) -> Any:
-        return key_source(settings, environ, dirs=[tmp_path], environment=name)
+        return key_places(settings, environ, name).find(environ, dirs=[tmp_path])
 
     found = find(prod, "prod", NANONETS_API_KEY_PROD="prod-key", NANONETS_API_KEY="not-mine")
     assert isinstance(found, EnvironmentKey)
@@ -111,7 +111,7 @@ def test_each_environment_finds_its_own_key(load: Any, tmp_path: Path) -> None:
     assert find(staging, "staging") == FileKey(Path("/run/staging"))
     with pytest.raises(KeyUnusable, match="env:NANONETS_API_KEY_STAGING competes with"):
         find(staging, "staging", NANONETS_API_KEY_STAGING="x")
-    with pytest.raises(SettingsError, match=r"^environments\.prod: no API key was given: set api_key_file"):
+    with pytest.raises(NoKeyGiven, match=r"^environments\.prod: no API key was given: set api_key_file"):
         find(prod, "prod", NANONETS_API_KEY="not-mine")
     (tmp_path / "nanonets_api_key_prod").write_text("k")
     assert find(prod, "prod") == FileKey(tmp_path / "nanonets_api_key_prod")
@@ -129,13 +129,13 @@ def test_each_environment_finds_its_own_key(load: Any, tmp_path: Path) -> None:
 )
 def test_a_store_that_is_given_by_half_is_an_error(settings: dict[str, str], problem: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        key_source(Settings(**settings), {}, dirs=[], environment="a")  # type: ignore[arg-type]  # texts, as given
+        key_places(Settings(**settings), {}, "a")  # type: ignore[arg-type]  # texts, as given
     assert str(caught.value) == problem
 
 
 def test_two_stores_are_one_too_many() -> None:
     with pytest.raises(KeyUnusable) as caught:
-        key_source(Settings(api_key_command="cat /k", aws_secret="name"), {}, dirs=[])
+        key_places(Settings(api_key_command="cat /k", aws_secret="name"), {}).find({}, dirs=[])
     assert str(caught.value) == "the API key of command:cat competes with aws:name: keep one"
 
 

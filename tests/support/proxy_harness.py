@@ -12,7 +12,9 @@ from nanonets_proxy.app import KeyInUse, Program, Proxy
 from nanonets_proxy.core.addresses import Origin
 from nanonets_proxy.core.api_key import ApiKey
 from nanonets_proxy.keys.source import EnvironmentKey, KeySource
-from nanonets_proxy.settings import Settings
+from nanonets_proxy.plan import ServingPlan
+from nanonets_proxy.settings import Loaded, Settings
+from nanonets_proxy.settings.planning import serving_plan
 from support.raw_caller import RawCaller
 from support.scripted_upstream import WAIT_S
 
@@ -74,8 +76,8 @@ class RunningProxy:
         await until(lambda: (self.in_flight, self.waiting, self.kept_bytes) == (0, 0, 0))
 
 
-def settings(**overrides: Any) -> Settings:
-    """Settings for a test: free ports, no retries, and no time limit that a failing test would wait for."""
+def plan(**overrides: Any) -> ServingPlan:
+    """What a test serves: free ports, no retries, and no time limit that a failing test would wait for."""
     values: dict[str, Any] = {
         "listen": "127.0.0.1:0",
         "admin_listen": "127.0.0.1:0",
@@ -85,14 +87,15 @@ def settings(**overrides: Any) -> Settings:
         "connect_timeout": "2s",
         "retries": 0,
     }
-    return Settings(**values | overrides)
+    return serving_plan(Loaded(Settings(**values | overrides), {}), None, {})
 
 
 def program(origin: Origin, source: KeySource | None = None, **overrides: Any) -> Program:
     """One environment in front of `origin`, with `KEY` unless there is a `source`."""
     source = source or EnvironmentKey(ApiKey.parse(KEY, "test"))
-    own = settings(**overrides)
-    return Program(own, [Proxy("", own, origin, KeyInUse(source, source.read()), lambda _: None)])
+    own = plan(**overrides)
+    proxy = own.proxies[0].towards(origin)
+    return Program(own, [Proxy(proxy, KeyInUse(source, source.read()), lambda _: None)])
 
 
 @asynccontextmanager

@@ -31,8 +31,9 @@ from nanonets_proxy.core.retry import RETRIED_STATUSES
 from nanonets_proxy.core.retry_after import Hint
 from nanonets_proxy.core.tickets import DEFAULT_URGENCY, Permit, Ticket, TicketState
 from nanonets_proxy.downstream.call import Call
-from nanonets_proxy.downstream.passage import HandlerPolicy, Passage, Services
+from nanonets_proxy.downstream.passage import Passage, Services
 from nanonets_proxy.downstream.peers import has_hung_up
+from nanonets_proxy.downstream.policy import HandlerPolicy
 from nanonets_proxy.downstream.retrying import Retrying
 from nanonets_proxy.downstream.throttle import read_begun, read_throttle
 from nanonets_proxy.errors import UpstreamError

@@ -13,8 +13,9 @@ from nanonets_proxy.downstream.attempts import Attempts
 from nanonets_proxy.downstream.call import Call
 from nanonets_proxy.downstream.caller_body import CallerBody
 from nanonets_proxy.downstream.keys import tries_for
-from nanonets_proxy.downstream.passage import HandlerPolicy, Passage, Services
+from nanonets_proxy.downstream.passage import Passage, Services
 from nanonets_proxy.downstream.peers import Peer
+from nanonets_proxy.downstream.policy import HandlerPolicy
 from nanonets_proxy.downstream.relay import RelayedResponse
 from nanonets_proxy.errors import InternalError, ProxyError, VersionNotSupported
 from nanonets_proxy.telemetry.log import whole_events

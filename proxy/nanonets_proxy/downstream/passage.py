@@ -1,6 +1,6 @@
 """What a request is on its way, and what it meets there."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -20,24 +20,6 @@ from nanonets_proxy.downstream.waiting import WaitingRoom
 from nanonets_proxy.telemetry.metrics import Metrics
 from nanonets_proxy.upstream.body import BodyStore, RequestBody
 from nanonets_proxy.upstream.client import UpstreamClient
-
-
-@dataclass(frozen=True, slots=True)
-class HandlerPolicy:
-    """`max_wait_s` bounds all waiting of one request together; `idle_timeout_s` each wait for body bytes,
-    `body_timeout_s` all of a request's body.
-    `credentials_header` holds callers' tokens; `tls` says that callers reach us by https."""
-
-    max_wait_s: float
-    idle_timeout_s: float
-    body_timeout_s: float
-    caller_header: str = ""
-    server_timing: bool = True
-    via: str = ""
-    credentials_header: str = "authorization"
-    tls: bool = False
-    log_fields: Mapping[str, str] = field(default_factory=dict)
-    """What each of its events carries."""
 
 
 @dataclass(frozen=True, slots=True)

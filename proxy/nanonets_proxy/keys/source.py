@@ -157,3 +157,35 @@ def find_key_source(
         if path.is_symlink() or path.exists():
             return FileKey(path)
     return None
+
+
+class NoKeyGiven(Exception):
+    """No place has a key. The message says which there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPlaces:
+    """Where the settings say that the key of an environment is: a file, or `stores`. The variable and the secret
+    files that are called after the environment need no saying."""
+
+    environment: str = ""
+    api_key_file: Path | None = None
+    stores: tuple[KeySource, ...] = ()
+
+    def find(self, environ: Mapping[str, str], dirs: Sequence[Path] | None = None) -> KeySource:
+        """The one that counts. `dirs` are the directories of secret files, by default those that `environ` tells.
+
+        Raises:
+            KeyUnusable: as `find_key_source`.
+            NoKeyGiven: there is none.
+        """
+        source = find_key_source(
+            environ,
+            api_key_file=self.api_key_file,
+            dirs=secret_dirs(environ) if dirs is None else dirs,
+            stores=self.stores,
+            environment=self.environment,
+        )
+        if source is None:
+            raise NoKeyGiven(missing_key_message(environ, self.environment))
+        return source

@@ -1,36 +1,24 @@
-"""From the settings to the source of the key."""
+"""From the settings to the places where a key may be."""
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
 from nanonets_proxy.keys.aws import AwsKey, AwsPolicy
 from nanonets_proxy.keys.command import CommandKey
-from nanonets_proxy.keys.source import KeySource, find_key_source, key_variable, missing_key_message
+from nanonets_proxy.keys.source import KeyPlaces, KeySource, key_variable
 from nanonets_proxy.keys.vault import TOKEN_VARIABLE, VaultKey, VaultPolicy
 from nanonets_proxy.settings.errors import SettingsError
 from nanonets_proxy.settings.model import Settings
 
 
-def key_source(
-    settings: Settings, environ: Mapping[str, str], *, dirs: Sequence[Path], environment: str = ""
-) -> KeySource:
-    """Where the key of `environment` comes from; nothing but the process's environment is read yet.
+def key_places(settings: Settings, environ: Mapping[str, str], environment: str = "") -> KeyPlaces:
+    """Where the settings say that the key of `environment` is; `environ` may have what a store wants.
 
     Raises:
-        KeyUnusable: the environment holds something that is no key, or the key is given twice.
-        SettingsError: no key is given, or its source is given by half.
+        SettingsError: its source is given by half.
     """
-    source = find_key_source(
-        environ,
-        api_key_file=settings.api_key_file,
-        dirs=dirs,
-        stores=_stores(settings, environ, f"environments.{environment}." if environment else ""),
-        environment=environment,
-    )
-    if source is None:
-        raise SettingsError(missing_key_message(environ, environment))
-    return source
+    prefix = f"environments.{environment}." if environment else ""
+    return KeyPlaces(environment, settings.api_key_file, tuple(_stores(settings, environ, prefix)))
 
 
 def secret_variables(environments: Iterable[str]) -> tuple[str, ...]:

@@ -17,3 +17,7 @@ class Loaded(Generic[AnySettings]):
     sources: Mapping[str, str]
     environments: Mapping[str, "Loaded[AnySettings]"] = field(default_factory=dict)
     """The named environments, if there are any: then `settings` counts for what is the process's alone."""
+
+    def by_name(self) -> Mapping[str, "Loaded[AnySettings]"]:
+        """The named environments; without any, the only one, whose name is empty."""
+        return self.environments or {"": self}

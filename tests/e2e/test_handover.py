@@ -1,0 +1,187 @@
+"""A child reads the settings of the real command, and ends: what comes of it, and what can happen meanwhile."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import sys
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nanonets_proxy.core.callers import TOKEN_BYTES, CallerToken, make_token
+from support.authorities import Authority
+from support.process import ANY_PORTS, Running, environment, proxy_to, running, sandbox
+from support.raw_caller import RawCaller, request
+
+Call = Callable[..., tuple[int, dict[str, str], Any]]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the other process is seen in proc(5)")
+
+
+def _children(pid: int) -> list[int]:
+    """Of the first thread, which is the only one that forks."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _maps_pydantic(pid: int) -> bool:
+    return "pydantic_core" in Path(f"/proc/{pid}/maps").read_text()
+
+
+def _is_gone(pid: int) -> bool:
+    """Ended, and reaped: a zombie still has its number."""
+    return not Path(f"/proc/{pid}").exists()
+
+
+def _descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+@pytest.fixture
+def reading(tmp_path: Path) -> Iterator[tuple[Running, int]]:
+    """A command, and its child that waits for the rest of its settings file, which never comes."""
+    file = tmp_path / "settings.toml"
+    os.mkfifo(file)
+    with (
+        running(["serve", "--config", str(file)], environment(NANONETS_API_KEY="k")) as command,
+        file.open("w"),  # waits until it is being read
+    ):
+        yield command, _children(command.process.pid)[0]
+
+
+@pytest.mark.parametrize("command", [["serve"], ["serve", "--sandbox"], ["sandbox"]])
+def test_who_serves_has_no_settings_in_memory_and_no_child(command: list[str]) -> None:
+    listen = ANY_PORTS if command[0] == "serve" else ANY_PORTS[:2]
+    with running([*command, *listen], environment(NANONETS_API_KEY="k")) as child:
+        child.wait_for("sandbox_started" if command == ["sandbox"] else "started")
+        pid = child.process.pid
+        assert not _maps_pydantic(pid)
+        assert _children(pid) == []
+        assert child.end() == 0
+
+
+def test_the_reading_process_leaves_no_core_either(reading: tuple[Running, int]) -> None:
+    _, reader = reading
+    (core,) = [line for line in Path(f"/proc/{reader}/limits").read_text().splitlines() if "core" in line]
+    assert core.split()[4:6] == ["0", "0"]
+    assert Path(f"/proc/{reader}/mem").stat().st_uid == 0, "what is not dumpable belongs to root (proc(5))"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_the_settings_are_read_ends_both_without_a_word(
+    number: signal.Signals, reading: tuple[Running, int]
+) -> None:
+    command, reader = reading
+    assert command.end(number) == 128 + number
+    assert _is_gone(reader)
+    assert (command.stdout, command.stderr) == (b"", b"")
+
+
+def test_a_key_that_stops_all_of_a_terminal_leaves_no_traceback_of_the_child(reading: tuple[Running, int]) -> None:
+    command, reader = reading
+    os.kill(reader, signal.SIGINT)  # as Ctrl+C does, besides to the other
+    assert command.process.wait(10) == 128 + signal.SIGINT
+    assert b"Traceback" not in command.stderr
+
+
+def test_a_reading_process_that_is_killed_is_one_sentence_and_its_signals_exit_code(
+    reading: tuple[Running, int],
+) -> None:
+    command, reader = reading
+    os.kill(reader, signal.SIGKILL)
+    assert command.process.wait(10) == 128 + signal.SIGKILL
+    assert command.stderr == b"nanonets-proxy: signal 9 (Killed) ended the process that read the settings\n"
+
+
+def test_each_fault_is_told_once_with_the_exit_code_of_wrong_use() -> None:
+    with running(["serve", "--max-wait", "soon", "--retries", "many"], environment()) as command:
+        assert command.process.wait(10) == 2
+    lines = bytes(command.stderr).decode().splitlines()
+    assert sorted(line.split(": ")[1] for line in lines) == ["max_wait", "retries"]
+    assert command.stdout == b""
+
+
+def test_where_no_process_can_be_had_the_settings_are_read_by_the_one_that_serves(
+    call: Call, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import errno, os\n"
+        "def fork():\n"
+        "    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))\n"
+        "os.fork = fork\n"
+    )
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    with sandbox() as upstream, proxy_to(upstream, PYTHONPATH=path) as alone, proxy_to(upstream) as usual:
+        assert _maps_pydantic(alone.process.pid)
+        assert _descriptors(alone.process.pid) == _descriptors(usual.process.pid), "no end of a pipe is left"
+        assert call(f"{alone.url}/api/v4/workflows")[0] == 200
+        assert alone.end() == 0
+
+
+def test_a_supervisor_that_ignores_the_end_of_its_children_does_not_stand_in_the_way(call: Call) -> None:
+    with sandbox() as upstream:
+        before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # outlives exec: the kernel would reap the child
+        try:
+            with proxy_to(upstream) as proxy:
+                signal.signal(signal.SIGCHLD, before)
+                assert call(f"{proxy.url}/api/v4/workflows")[0] == 200
+        finally:
+            signal.signal(signal.SIGCHLD, before)
+
+
+def test_a_plan_that_no_pipe_can_hold_at_once_comes_over_whole(tmp_path: Path) -> None:
+    tokens = [make_token(n.to_bytes(TOKEN_BYTES)) for n in range(2000)]
+    lines = [str(CallerToken.of(f"caller{n}", token)) for n, token in enumerate(tokens)]
+    file = tmp_path / "settings.toml"
+    file.write_text(f"caller_tokens = {lines!r}\n")
+    with sandbox() as upstream, proxy_to(upstream, "--config", str(file)) as proxy:
+        host, port = proxy.url.removeprefix("http://").split(":")
+        for token in (tokens[0], tokens[-1]):
+            with socket.create_connection((host, int(port)), timeout=10) as caller:
+                head = f"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+                caller.sendall(head.encode())
+                assert caller.recv(12) == b"HTTP/1.1 200"
+
+
+def test_a_secret_of_the_settings_comes_over_and_shows_in_no_process() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as egress:
+        egress.settimeout(10)
+        address = f"127.0.0.1:{egress.getsockname()[1]}"
+        url = f"http://user:egress-password@{address}"
+        with proxy_to("https://api.example.com", "--retries", "0", NANONETS_PROXY_EGRESS_PROXY=url) as proxy:
+            pid = proxy.process.pid
+            shown = [Path(f"/proc/{pid}/{name}").read_bytes() for name in ("environ", "cmdline")]
+            host, port = proxy.url.removeprefix("http://").split(":")
+            with socket.create_connection((host, int(port)), timeout=10) as caller:
+                caller.sendall(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                tunnel, _ = egress.accept()
+                with tunnel:
+                    asked = tunnel.recv(65536)
+            assert proxy.end() == 0
+    assert b"Proxy-Authorization: Basic " + b64encode(b"user:egress-password") in asked
+    assert b"egress-password" not in b"".join([*shown, proxy.stdout, proxy.stderr])
+
+
+async def test_the_systems_certificate_authorities_are_there_for_the_upstream(tmp_path: Path) -> None:
+    """They are hidden from aiohttp's client while that is imported, and from nobody else."""
+    authority = Authority(tmp_path)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=authority.server())
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with proxy_to(f"https://127.0.0.1:{port}", SSL_CERT_FILE=str(authority.file)) as proxy:
+            async with await RawCaller.connect(proxy.url.removeprefix("http://")) as caller:
+                await caller.send(request(b"GET", b"/x"))
+                assert (await caller.answer()).status == 200
+            server.close()
