@@ -1,7 +1,7 @@
 """What a request is on its way, and what it meets there."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from aiohttp import web
 
