@@ -15,7 +15,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 GROUPS = PROJECT["dependency-groups"]
-_PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)(.*?)(?=^[A-Za-z0-9])", re.MULTILINE | re.DOTALL)
+_NAME = r"[A-Za-z0-9._-]+(?:\[[^\]]+\])?"
+_PINNED = re.compile(rf"^({_NAME})==([^\s;\\]+)(.*?)(?=^[A-Za-z0-9])", re.MULTILINE | re.DOTALL)
 
 ASKED = {
     "run": PROJECT["project"]["dependencies"],
@@ -29,11 +30,17 @@ ASKED = {
 @pytest.mark.parametrize("name", ASKED)
 def test_a_lock_holds_what_is_asked_for_with_hashes_and_nothing_unpinned(name: str) -> None:
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
-    pinned = {canonicalize_name(found[1]): found[2] for found in _PINNED.finditer(text + "\nend")}
+    pinned = {}
+    for found in _PINNED.finditer(text + "\nend"):
+        requirement = Requirement(found[1])
+        pinned[canonicalize_name(requirement.name)] = found[2], requirement.extras
     assert all("--hash=sha256:" in found[3] for found in _PINNED.finditer(text + "\nend"))
     for requirement in map(Requirement, ASKED[name]):
-        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)])
-    unpinned = [line for line in text.splitlines() if not re.match(r"#|    --hash=|[A-Za-z0-9._-]+==|$", line)]
+        version, extras = pinned[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version)
+        # Without them, pip up to 23.2 looks for the newest release that has the extra, and finds it unpinned.
+        assert extras == requirement.extras
+    unpinned = [line for line in text.splitlines() if not re.match(rf"#|    --hash=|{_NAME}==|$", line)]
     assert unpinned == []
 
 

@@ -137,11 +137,13 @@ class Gate:
             self._add_scope(memory.scope, now).limit.restore(memory, now, away_s)
 
     def admit(self, ticket: Ticket, now: float) -> Permit | None:
-        """The permit of a ticket that need not wait, as an `enqueue` and a `poll` would give it; None: it has to.
+        """The permit of a new ticket that need not wait, as an `enqueue` and a `poll` would give it; None: it has to.
 
         While there is no one before it and no limit in the way, there is nothing to weigh. Most requests are of
-        this kind, and cost a fraction so.
+        this kind, and cost a fraction so. ValueError: the ticket is not new.
         """
+        if ticket.state is not _NEW:
+            raise ValueError(f"a ticket that is {ticket.state.value} cannot be admitted at once")
         scope = self._scopes.get(ticket.scope) or self._add_scope(ticket.scope, now)
         limit = scope.limit
         if scope.line.waiting or self._turns or len(self._permits) >= self._policy.max_in_flight:
@@ -149,11 +151,8 @@ class Gate:
         limit.advance(now)
         if ticket.deadline_s < now or not limit.allows(now):
             return None
-        if ticket.state is _NEW:
-            self._arrivals += 1
-            ticket.arrival = self._arrivals
-        elif ticket.state is not _RETURNED:
-            raise ValueError(f"a ticket that is {ticket.state.value} cannot be admitted")
+        self._arrivals += 1
+        ticket.arrival = self._arrivals
         ticket.state = _ADMITTED
         permit = Permit(ticket, now, limit.grant(now))
         self._permits.add(permit)
