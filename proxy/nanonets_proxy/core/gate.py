@@ -137,7 +137,7 @@ class Gate:
             self._add_scope(memory.scope, now).limit.restore(memory, now, away_s)
 
     def admit(self, ticket: Ticket, now: float) -> Permit | None:
-        """The permit of a new ticket that need not wait, as an `enqueue` and a `poll` would give it; None: it has to.
+        """The permit of a new ticket that need not wait, as `enqueue` and `poll` would give it; None: it has to.
 
         While there is no one before it and no limit in the way, there is nothing to weigh. Most requests are of
         this kind, and cost a fraction so. ValueError: the ticket is not new.
