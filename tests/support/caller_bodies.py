@@ -27,9 +27,6 @@ class ArrivingBody:
         self._error = error
         self._news.set()
 
-    def is_eof(self) -> bool:
-        return self._finished
-
     def read_nowait(self) -> bytes:
         """All there is once it has ended; before, a piece at a time."""
         taken = [self._pieces.popleft() for _ in range(len(self._pieces) if self._finished else 1) if self._pieces]
@@ -54,9 +51,6 @@ class PiecewiseBody:
     def __init__(self, *pieces: bytes) -> None:
         self._pieces = deque(pieces)
 
-    def is_eof(self) -> bool:
-        return not self._pieces
-
     def read_nowait(self) -> bytes:
         return self._pieces.popleft() if self._pieces else b""
 
@@ -70,9 +64,6 @@ class BodyOnDemand:
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces: Iterator[bytes] = iter(pieces)
         self.read_bytes = 0
-
-    def is_eof(self) -> bool:
-        return False
 
     def read_nowait(self) -> bytes:
         return b""

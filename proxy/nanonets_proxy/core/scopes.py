@@ -98,22 +98,27 @@ class ScopeTable:
     """The rules in their order of precedence."""
 
     __slots__ = ("_by_method", "_for_others")
+    # What all of a method's rules begin with, and these.
+    _by_method: dict[str, tuple[tuple[str, ...], tuple[ScopeRule, ...]]]
 
     def __init__(self, rules: Iterable[ScopeRule]) -> None:
         rules = tuple(rules)
-        self._for_others = tuple(rule for rule in rules if rule.method == "*")
-        self._by_method = {
-            method: tuple(rule for rule in rules if rule.is_for(method)) for method in {r.method for r in rules}
-        }
+        self._by_method = {}
+        for method in {"*", *(rule.method for rule in rules)}:
+            own = tuple(rule for rule in rules if rule.is_for(method))
+            self._by_method[method] = tuple({rule.prefix for rule in own}), own
+        self._for_others = self._by_method["*"]
 
     def classify(self, method: str, raw_path: str) -> str:
         """The scope of a request; `raw_path` is its target as sent, in origin form (RFC 9112 §3.2.1)."""
         path = raw_path.partition("?")[0]
         if "%" in path:
             path = _decode_unreserved(path)
-        for rule in self._by_method.get(method, self._for_others):
-            if path.startswith(rule.prefix) and (scope := rule.match(path)) is not None:
-                return scope
+        prefixes, rules = self._by_method.get(method, self._for_others)
+        if path.startswith(prefixes):
+            for rule in rules:
+                if path.startswith(rule.prefix) and (scope := rule.match(path)) is not None:
+                    return scope
         return ACCOUNT
 
 

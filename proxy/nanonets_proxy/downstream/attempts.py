@@ -188,7 +188,11 @@ class Attempts:
             via=self._via,
         )
         return UpstreamRequest(
-            call.method, lines, passage.body, head.expect_continue, on_interim=response.send_interim
+            call.method,
+            lines + passage.payload,
+            passage.body,
+            head.expect_continue,
+            on_interim=response.send_interim,
         )
 
     def _begin_relay(self, passage: Passage, exchange: Exchange, begun: bytes, hint: Hint | None) -> bool:

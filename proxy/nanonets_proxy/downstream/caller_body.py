@@ -47,9 +47,6 @@ class CallerBody:
         if not self._content.is_eof():
             self._valve.shut()
 
-    def is_eof(self) -> bool:
-        return self._content.is_eof() and self._content.exception() is None
-
     def read_nowait(self) -> bytes:
         """What has come, b"" where nothing has; more is wanted from now on. Raises BadRequest, ConnectionError."""
         if not self._content.is_eof():

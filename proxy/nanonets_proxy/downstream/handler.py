@@ -48,11 +48,12 @@ class Handler:
         """Never raises but for a lost caller: every ProxyError becomes its answer here."""
         call = Call(request, peer.name)
         response = RelayedResponse(request, idle_timeout_s=self._policy.idle_timeout_s)
+        kept_bytes = 0
         try:
             if request.protocol.writing_paused:
                 await response.drain()  # who pipelines without reading must not have its answers pile up here
             passage = self._enter(request, peer, call, response)
-            if passage.head.body_length == 0:
+            if passage.head.body_length == 0 or (kept_bytes := self._take_whole(passage)):
                 await self._attempts.until_relayed(passage)
             else:
                 await self._relay_with_body(passage)
@@ -73,6 +74,8 @@ class Handler:
         else:
             return response
         finally:
+            if kept_bytes:
+                self._services.store.memory_bytes -= kept_bytes
             call.sent_bytes += response.sent_bytes
             call.finish(self._log_request, self._services.metrics.requests)
 
@@ -118,6 +121,16 @@ class Handler:
         if services.retries.are_on:
             services.retries.note_request()
         return Passage(request, call, response, head, target, tries_for(None))
+
+    def _take_whole(self, passage: Passage) -> int:
+        """Reads a body that has a length and is here to its end, as a small one mostly is: it goes with its head,
+        each time. How much of the store's memory it takes; 0: it has to be streamed."""
+        content, length, store = passage.request.content, passage.head.body_length, self._services.store
+        if length is None or not content.is_eof() or content.exception() is not None or not store.take(length):
+            return 0
+        passage.payload = content.read_nowait()
+        passage.call.received_bytes = length
+        return length
 
     async def _relay_with_body(self, passage: Passage) -> None:
         request, head, policy = passage.request, passage.head, self._policy

@@ -48,6 +48,8 @@ class Passage:
     head: RequestHead
     target: str
     tries: KeyTries
+    payload: bytes = b""
+    """A body that came with the head, whole; any other is `body`."""
     body: RequestBody | None = None
     leave_unread: Callable[[], None] | None = None
     """Called when the request has to wait."""

@@ -40,6 +40,11 @@ class BodyStore:
         self.memory_bytes = 0
         self.spool_bytes = 0
 
+    def take(self, length: int) -> bool:
+        """Room in memory for the copy of a whole body, if it may have one."""
+        policy = self.policy
+        return length <= policy.replay_limit_bytes and length <= policy.memory_bytes and self.take_memory(length)
+
     def take_memory(self, count: int) -> bool:
         if self.memory_bytes + count > self.policy.memory_total_bytes:
             return False
@@ -56,7 +61,6 @@ class BodyStore:
 class Source(Protocol):
     """The part of aiohttp's StreamReader that is needed here."""
 
-    def is_eof(self) -> bool: ...
     def read_nowait(self) -> bytes: ...
     async def readany(self) -> bytes: ...
 
@@ -110,13 +114,9 @@ class RequestBody:
         """Whether its copy will find room in memory, as far as can be told before it is read."""
         return self.length is not None and self.length <= self._store.policy.memory_bytes
 
-    def take_whole(self) -> bytes | None:
-        """The whole body, if it is all here and in memory; None if it has to be streamed. As `begin()`, only for a
-        body that `is_replayable`."""
-        return None if self._file is not None or not self._source.is_eof() else self.begin()
-
     def begin(self) -> bytes:
-        """Starts (over) with what is here: all that is kept in memory, and what has come. `read()` has the rest."""
+        """Starts (over) with what is here: all that is kept in memory, and what has come. `read()` has the rest.
+        Only for a body that `is_replayable`."""
         self._given_bytes = 0
         if self._file is not None:
             return b""

@@ -76,8 +76,6 @@ class UpstreamClient:
             try:
                 if body is None:
                     head = await connection.send(request.head, self._first_byte_timeout_s, is_head, on_interim)
-                elif (whole := _whole(request.head, body)) is not None:
-                    head = await connection.send(whole, self._first_byte_timeout_s, is_head, on_interim)
                 else:
                     connection.start(is_head=is_head, on_interim=on_interim)
                     begun = b"" if request.expect_continue else body.begin()
@@ -118,14 +116,6 @@ class UpstreamClient:
             connection.finish_request(self._first_byte_timeout_s)
         except Exception as error:  # noqa: BLE001 - carried to the awaiting side, where it is mapped
             connection.fail(error)
-
-
-def _whole(head: bytes, body: RequestBody) -> bytes | None:
-    """The request in one piece, where its body is all here."""
-    data = body.take_whole()
-    if data is None:
-        return None
-    return head + data if body.length is not None else b"".join((head, _framed(data, body), _end_of(body)))
 
 
 def _framed(piece: bytes, body: RequestBody) -> bytes:
