@@ -22,7 +22,7 @@ from support.raw_upstream import Peer, raw_upstream
 CALLS = {
     "small GET": 94,
     "POST of 1 KiB": 115,
-    "POST of 64 KiB": 166,
+    "POST of 64 KiB": 120,
     "reply of 64 KiB": 97,
     "GET in a line of eight": 122,
 }

@@ -11,6 +11,7 @@ from nanonets_proxy import app
 from nanonets_proxy.app import KeyInUse, Program, Proxy
 from nanonets_proxy.core.addresses import Origin
 from nanonets_proxy.core.api_key import ApiKey
+from nanonets_proxy.downstream.valve import MOST_AHEAD_BYTES
 from nanonets_proxy.keys.source import EnvironmentKey, KeySource
 from nanonets_proxy.plan import ServingPlan
 from nanonets_proxy.settings import Loaded, Settings
@@ -56,6 +57,11 @@ class RunningProxy:
     @property
     def spool_bytes(self) -> int:
         return self.proxy._store.spool_bytes
+
+    @property
+    def unread_ahead_bytes(self) -> int:
+        """Bytes of bodies that were read before they were wanted, as they are counted, and not wanted yet."""
+        return MOST_AHEAD_BYTES - self.proxy._server._ahead.free_bytes
 
     async def caller(self) -> RawCaller:
         return await RawCaller.connect(self.address)
@@ -112,6 +118,7 @@ async def running_proxy(
         await running.stop(1.0)
     await running.check_idle()
     assert not running.proxy._room._futures
+    assert not running.unread_ahead_bytes
     await until(lambda: not product_tasks())
 
 

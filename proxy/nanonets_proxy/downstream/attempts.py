@@ -78,6 +78,8 @@ class Attempts:
             call.scope, deadline_s, call.caller, urgency(head.priority) if head.priority else DEFAULT_URGENCY
         )
         permit = services.room.admit_at_once(ticket, now_s) or await self._wait(passage, ticket, now_s)
+        if passage.on_permit is not None:
+            passage.on_permit()
         attempt_began_s = perf_counter()
         while not await self._attempt(passage, permit, attempt_began_s):
             if passage.retrying is not None:

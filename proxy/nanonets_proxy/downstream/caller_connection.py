@@ -21,6 +21,7 @@ from aiohttp.web_protocol import _ErrInfo  # private; nothing else tells a refus
 
 from nanonets_proxy.downstream.peers import Peer, peer_of
 from nanonets_proxy.downstream.request_loop import RequestHandler, RequestLoop
+from nanonets_proxy.downstream.valve import ReadAhead
 from nanonets_proxy.errors import (
     BadRequest,
     CallerTooSlow,
@@ -78,12 +79,13 @@ class CallerConnection(RequestLoop):
         self,
         server: web.Server,
         handler: RequestHandler,
+        ahead: ReadAhead,
         on_malformed: OnMalformed,
         *,
         head_timeout_s: float,
         **options: Any,
     ) -> None:
-        super().__init__(server, handler, **options)
+        super().__init__(server, handler, ahead, **options)
         self._on_malformed = on_malformed
         self._head_timeout_s = head_timeout_s
         self._head_timer: asyncio.TimerHandle | None = None
@@ -159,7 +161,7 @@ class CallerConnection(RequestLoop):
         if self._body_left and not self._buffer_paused:
             end = min(len(data), start + self._body_left)
             self._body_left -= end - start
-            _FEED_PARSER(self, data[start:end])
+            _FEED_PARSER(self, memoryview(data)[start:end])  # type: ignore[arg-type]  # which the parser takes too
             self._is_at_line = True
             return end
         self._body_left = None

@@ -1,7 +1,7 @@
 """A request's way in and its end: guard, identify, hand on to the attempts; refuse, log, count."""
 
 import asyncio
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 
 import structlog
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -20,6 +20,9 @@ from nanonets_proxy.downstream.relay import RelayedResponse
 from nanonets_proxy.errors import InternalError, ProxyError, VersionNotSupported
 from nanonets_proxy.telemetry.log import whole_events
 from nanonets_proxy.upstream.body import RequestBody
+
+if TYPE_CHECKING:
+    from nanonets_proxy.downstream.caller_connection import CallerConnection
 
 _SPOKEN: Final = (HttpVersion11, HttpVersion10)
 
@@ -129,6 +132,7 @@ class Handler:
         if length is None or not content.is_eof() or content.exception() is not None or not store.take(length):
             return 0
         passage.payload = content.read_nowait()
+        passage.on_permit = cast("CallerConnection", passage.request.protocol).valve.release
         passage.call.received_bytes = length
         return length
 

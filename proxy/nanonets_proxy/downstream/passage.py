@@ -50,6 +50,8 @@ class Passage:
     tries: KeyTries
     payload: bytes = b""
     """A body that came with the head, whole; any other is `body`."""
+    on_permit: Callable[[], None] | None = None
+    """Called when the payload waits no longer."""
     body: RequestBody | None = None
     leave_unread: Callable[[], None] | None = None
     """Called when the request has to wait."""

@@ -28,7 +28,7 @@ from aiohttp.web_protocol import ERROR, PayloadAccessError, _ErrInfo  # private;
 
 from nanonets_proxy.downstream.peers import UNKNOWN, Peer
 from nanonets_proxy.downstream.relay import RelayedResponse
-from nanonets_proxy.downstream.valve import Valve
+from nanonets_proxy.downstream.valve import ReadAhead, Valve
 
 # Enough for what a refused caller had sent before it could see its answer.
 _LINGER_S: Final = 1.0
@@ -74,11 +74,11 @@ class RequestLoop(web.RequestHandler):
 
     __slots__ = ("_handler", "peer", "valve")
 
-    def __init__(self, server: web.Server, handler: RequestHandler, **options: Any) -> None:
+    def __init__(self, server: web.Server, handler: RequestHandler, ahead: ReadAhead, **options: Any) -> None:
         super().__init__(server, **options)
         self._handler = handler
         self.peer = UNKNOWN
-        self.valve = Valve(self)
+        self.valve = Valve(self, ahead)
 
     @property
     def under_way(self) -> web.BaseRequest | None:

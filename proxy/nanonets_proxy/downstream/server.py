@@ -10,7 +10,7 @@ from nanonets_proxy.downstream.caller_connection import MAX_FIELD_BYTES, MAX_TAR
 from nanonets_proxy.downstream.connections import REFUSAL, ConnectionLimits, ConnectionPolicy
 from nanonets_proxy.downstream.handler import Handler
 from nanonets_proxy.downstream.peers import hung_up, reset
-from nanonets_proxy.downstream.valve import Valve
+from nanonets_proxy.downstream.valve import ReadAhead, Valve
 
 _READ_BUFFER_BYTES: Final = 64 * 1024
 # Half of the second within which a hung-up caller's upstream request has to end.
@@ -34,6 +34,7 @@ class CallerServer(web.Server):
         self._handler = handler
         self._head_timeout_s = head_timeout_s
         self._limits = ConnectionLimits(limits, registry, lambda: cast("list[CallerConnection]", self.connections))
+        self._ahead = ReadAhead()
         self._open = 0
         self._all_ended = asyncio.Event()
         self._all_ended.set()
@@ -54,6 +55,7 @@ class CallerServer(web.Server):
         connection = CallerConnection(
             self,
             self._handler,
+            self._ahead,
             self._handler.refuse_malformed,
             head_timeout_s=self._head_timeout_s,
             loop=self._loop,

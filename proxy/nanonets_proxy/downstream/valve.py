@@ -3,7 +3,8 @@
 The transport's protocol, in front of aiohttp's. aiohttp takes what comes, up to 256 KB at a read, into its buffer;
 a thousand uploads that wait for their turn would cost that much each.
 
-NARROW  small reads. One that fills the buffer is the last until the request, if there is one, says what it wants
+NARROW  small reads, or larger ones while there is room for what they may bring too early (`ReadAhead`). One
+        that fills the buffer is the last until the request, if there is one, says what it wants
   a request begins to wait        -> SHUT
   its body is wanted              -> WIDE
 SHUT    nothing is read; the server looks for hang-ups all the same
@@ -17,7 +18,20 @@ import asyncio
 from typing import Any, Final, Protocol, cast
 
 _NARROW: Final = memoryview(bytearray(3072))  # as large as most heads with their tokens, or a small body
+_AHEAD: Final = memoryview(bytearray(68 * 1024))  # a head and 64 KiB, as clients write them
 _WIDE: Final = memoryview(bytearray(256 * 1024))
+# Of all connections together: a thousand waiting uploads may cost a KiB more each.
+MOST_AHEAD_BYTES: Final = 1024 * 1024
+
+
+class ReadAhead:
+    """Room for what is read of bodies before it is known whether they are wanted: most are, at once, and then one
+    read of a head and its body is all that they take. Shared by the connections of a server."""
+
+    __slots__ = ("free_bytes",)
+
+    def __init__(self) -> None:
+        self.free_bytes = MOST_AHEAD_BYTES
 
 
 class Connection(Protocol):
@@ -42,10 +56,12 @@ class Connection(Protocol):
 class Valve(asyncio.BufferedProtocol):
     """One connection's."""
 
-    __slots__ = ("_connection", "_shut", "_tls", "_transport", "_wide")
+    __slots__ = ("_ahead", "_ahead_bytes", "_connection", "_shut", "_tls", "_transport", "_wide")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, ahead: ReadAhead) -> None:
         self._connection = connection
+        self._ahead = ahead
+        self._ahead_bytes = 0  # taken of its room
         self._transport: asyncio.Transport | None = None
         self._tls: Any = None  # the transport, if it decrypts
         self._wide = False
@@ -66,12 +82,20 @@ class Valve(asyncio.BufferedProtocol):
         if not self._wide:
             self._wide = True
             self._reopen()
+            self.release()
 
     def narrow(self) -> None:
         """The request has ended."""
         if self._wide or self._shut:
             self._wide = False
             self._reopen()
+        if self._ahead_bytes:
+            self.release()
+
+    def release(self) -> None:
+        """What was read ahead is wanted, or gone."""
+        self._ahead.free_bytes += self._ahead_bytes
+        self._ahead_bytes = 0
 
     def _reopen(self) -> None:
         was_shut, self._shut = self._shut, False
@@ -85,15 +109,22 @@ class Valve(asyncio.BufferedProtocol):
     # --- asyncio's side ---------------------------------------------------------------------------
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        return _WIDE if self._wide else _NARROW
+        return self._buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
+        buffer = self._buffer()
+        self._connection.data_received(buffer[:nbytes].tobytes())
+        if nbytes >= len(_NARROW) and not self._wide and self._connection.has_request:
+            self._ahead.free_bytes -= nbytes
+            self._ahead_bytes += nbytes
+            if nbytes == len(buffer):
+                self.shut()
+
+    def _buffer(self) -> memoryview:
+        """The same for a read and what comes of it: nothing else happens in between."""
         if self._wide:
-            self._connection.data_received(_WIDE[:nbytes].tobytes())
-            return
-        self._connection.data_received(_NARROW[:nbytes].tobytes())
-        if nbytes == len(_NARROW) and self._connection.has_request:
-            self.shut()
+            return _WIDE
+        return _AHEAD if self._ahead.free_bytes >= len(_AHEAD) else _NARROW
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -102,6 +133,7 @@ class Valve(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._transport = self._tls = None
+        self.release()
         self._connection.connection_lost(exc)
 
     def eof_received(self) -> Any:
