@@ -38,6 +38,7 @@ MAX_TARGET_BYTES: Final = 12 * 1024
 MAX_FIELD_BYTES: Final = 16 * 1024
 _MAX_HEAD_BYTES: Final = 64 * 1024
 _MAX_METHOD_BYTES: Final = 64
+_USUAL_HEAD_BYTES: Final = 4096
 _END_OF_HEAD: Final = b"\r\n\r\n"
 # These the parser knows or has to see as they are, the usual ones first; any other passes it as `_STAND_IN`.
 _KNOWN_METHODS: Final = (
@@ -108,25 +109,25 @@ class CallerConnection(RequestLoop):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Heads are fed one by one: an error of the parser's takes along whatever was fed in the same call."""
-        if self._body_left and len(data) <= self._body_left and not self._buffer_paused:
-            self._body_left -= len(data)
-            _FEED_PARSER(self, data)  # of a body alone, among which no message can begin
-            self._is_at_line = True
+        """Heads are fed one by one: an error of the parser's takes along whatever was fed in the same call. `data`
+        may be a view of a buffer that others will use."""
+        if self._body_left and self._feed_if_body(data):
             return
         start = 0
+        head = data if type(data) is bytes else bytes(data[:_USUAL_HEAD_BYTES])
         if (
             self._is_at_line
             and not self._held
             and not self._refused
             and not self._buffer_paused
             and (self._payload is EMPTY_PAYLOAD or self._payload.is_eof())
-            and (start := _end_of_usual_head(data))
+            and (start := _end_of_usual_head(head))
         ):
-            self._feed_usual_head(data[:start])
-            if start == len(data):
+            self._feed_usual_head(head[:start])
+            if start == len(data) or (self._body_left and self._feed_if_body(data[start:])):
                 return
-        elif self._held:
+        data = bytes(data)
+        if self._held:
             data, self._held = self._held + data, b""
         while start < len(data) and not self._refused:
             if self._buffer_paused or not self._payload.is_eof():
@@ -155,6 +156,15 @@ class CallerConnection(RequestLoop):
         if isinstance(message, _ErrInfo):
             _forget_frames(message.exc)
             self._refused = True
+
+    def _feed_if_body(self, data: bytes) -> bool:
+        """Feeds what is of a body alone, among which no message can begin; the parser copies it."""
+        if self._body_left is None or len(data) > self._body_left or self._buffer_paused:
+            return False
+        self._body_left -= len(data)
+        _FEED_PARSER(self, data)
+        self._is_at_line = True
+        return True
 
     def _feed_body(self, data: bytes, start: int) -> int:
         """Up to the body's end where that is known, so that a request line begins behind it; else all there is."""

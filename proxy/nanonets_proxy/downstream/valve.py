@@ -47,7 +47,9 @@ class Connection(Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
     def connection_lost(self, exc: BaseException | None) -> None: ...
-    def data_received(self, data: bytes) -> None: ...
+    def data_received(self, data: bytes) -> None:
+        """What is more than a head comes as it lies in the buffer, which is good for this call only."""
+
     def eof_received(self) -> Any: ...
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
@@ -113,7 +115,8 @@ class Valve(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         buffer = self._buffer()
-        self._connection.data_received(buffer[:nbytes].tobytes())
+        data = buffer[:nbytes]
+        self._connection.data_received(cast("bytes", data) if nbytes > len(_NARROW) else data.tobytes())
         if nbytes >= len(_NARROW) and not self._wide and self._connection.has_request:
             self._ahead.free_bytes -= nbytes
             self._ahead_bytes += nbytes
