@@ -28,7 +28,7 @@ async def test_a_body_of_any_size_arrives_as_it_was_sent(size: int) -> None:
 
 
 async def test_what_is_read_of_waiting_uploads_is_bounded_for_all_of_them_together() -> None:
-    count, size = 60, 64 * KIB
+    count, size = 120, 64 * KIB
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin, max_wait="60s") as proxy,

@@ -20,8 +20,8 @@ from typing import Any, Final, Protocol, cast
 _NARROW: Final = memoryview(bytearray(3072))  # as large as most heads with their tokens, or a small body
 _AHEAD: Final = memoryview(bytearray(68 * 1024))  # a head and 64 KiB, as clients write them
 _WIDE: Final = memoryview(bytearray(256 * 1024))
-# Of all connections together: a thousand waiting uploads may cost a KiB more each.
-MOST_AHEAD_BYTES: Final = 1024 * 1024
+# Of all connections together: a thousand waiting uploads may cost two KiB more each.
+MOST_AHEAD_BYTES: Final = 2 * 1024 * 1024
 
 
 class ReadAhead:
@@ -58,12 +58,13 @@ class Connection(Protocol):
 class Valve(asyncio.BufferedProtocol):
     """One connection's."""
 
-    __slots__ = ("_ahead", "_ahead_bytes", "_connection", "_shut", "_tls", "_transport", "_wide")
+    __slots__ = ("_ahead", "_ahead_bytes", "_buffer", "_connection", "_shut", "_tls", "_transport", "_wide")
 
     def __init__(self, connection: Connection, ahead: ReadAhead) -> None:
         self._connection = connection
         self._ahead = ahead
         self._ahead_bytes = 0  # taken of its room
+        self._buffer = _NARROW  # of the read that is under way
         self._transport: asyncio.Transport | None = None
         self._tls: Any = None  # the transport, if it decrypts
         self._wide = False
@@ -111,10 +112,14 @@ class Valve(asyncio.BufferedProtocol):
     # --- asyncio's side ---------------------------------------------------------------------------
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        return self._buffer()
+        if self._wide:
+            self._buffer = _WIDE
+        else:
+            self._buffer = _AHEAD if self._ahead.free_bytes >= len(_AHEAD) else _NARROW
+        return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        buffer = self._buffer()
+        buffer = self._buffer
         data = buffer[:nbytes]
         self._connection.data_received(cast("bytes", data) if nbytes > len(_NARROW) else data.tobytes())
         if nbytes >= len(_NARROW) and not self._wide and self._connection.has_request:
@@ -122,12 +127,6 @@ class Valve(asyncio.BufferedProtocol):
             self._ahead_bytes += nbytes
             if nbytes == len(buffer):
                 self.shut()
-
-    def _buffer(self) -> memoryview:
-        """The same for a read and what comes of it: nothing else happens in between."""
-        if self._wide:
-            return _WIDE
-        return _AHEAD if self._ahead.free_bytes >= len(_AHEAD) else _NARROW
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
