@@ -5,8 +5,8 @@ import sys
 from typing import Final
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-# As much freed memory as 32 bodies of 64 KiB take, copied once, stays with the process.
-_KEPT_BYTES: Final = 4 * 1024 * 1024
+# As much freed memory as 32 bodies of 64 KiB take, with three copies, stays with the process.
+_KEPT_BYTES: Final = 8 * 1024 * 1024
 _MAPPED_FROM_BYTES: Final = 1024 * 1024
 
 

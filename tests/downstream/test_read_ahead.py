@@ -40,7 +40,7 @@ async def test_what_is_read_of_waiting_uploads_is_bounded_for_all_of_them_togeth
         for caller in callers[1:]:
             await caller.send(request(b"POST", b"/x", body=bytes(size)))
         await until(lambda: proxy.waiting == count)
-        # Once the room is taken, three KiB of each that follows.
-        assert MOST_AHEAD_BYTES - 128 * KIB < proxy.unread_ahead_bytes <= MOST_AHEAD_BYTES + count * 3 * KIB
+        # Once the room is taken, two KiB of each that follows.
+        assert MOST_AHEAD_BYTES - 128 * KIB < proxy.unread_ahead_bytes <= MOST_AHEAD_BYTES + count * 2 * KIB
         assert proxy.unread_ahead_bytes < count * size / 3
     assert not proxy.unread_ahead_bytes

@@ -41,6 +41,9 @@ class FaultRates:
         return chance.choices((*kinds, Fault.NONE), (*rates, 1 - sum(rates)))[0]
 
 
+_Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
 class FaultRelay:
     """Listens on a free port of 127.0.0.1 and relays to `port`. `faults` counts what it did."""
 
@@ -81,12 +84,20 @@ class FaultRelay:
         except ConnectionError:
             _reset(writer)
             return
-        # The fault strikes one direction, early or late; both ends feel an end or a reset.
+        try:
+            await self._relay((reader, writer), (far_reader, far_writer), fault)
+        except asyncio.CancelledError:  # the run is over, maybe in the middle of an end
+            _reset(writer)
+            _reset(far_writer)
+            raise
+
+    async def _relay(self, near: _Ends, far: _Ends, fault: Fault) -> None:
+        """The fault strikes one direction, early or late; both ends feel an end or a reset."""
         after_bytes = int(10 ** self._chance.uniform(0, 6))
         backward = self._chance.random() < 0.5
         ways = [
-            asyncio.create_task(self._pump(reader, far_writer, Fault.NONE if backward else fault, after_bytes)),
-            asyncio.create_task(self._pump(far_reader, writer, fault if backward else Fault.NONE, after_bytes)),
+            asyncio.create_task(self._pump(near[0], far[1], Fault.NONE if backward else fault, after_bytes)),
+            asyncio.create_task(self._pump(far[0], near[1], fault if backward else Fault.NONE, after_bytes)),
         ]
         try:
             done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -97,7 +108,7 @@ class FaultRelay:
             for way in ways:
                 way.cancel()
             results = await asyncio.gather(*ways, return_exceptions=True)
-            for end in (writer, far_writer):
+            for end in (near[1], far[1]):
                 if Fault.RESET in results or any(isinstance(result, OSError) for result in results):
                     _reset(end)
                 else:

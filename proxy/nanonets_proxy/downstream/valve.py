@@ -17,7 +17,7 @@ WIDE    large reads
 import asyncio
 from typing import Any, Final, Protocol, cast
 
-_NARROW: Final = memoryview(bytearray(3072))  # as large as most heads with their tokens, or a small body
+_NARROW: Final = memoryview(bytearray(2048))  # as large as most heads with their tokens
 _AHEAD: Final = memoryview(bytearray(68 * 1024))  # a head and 64 KiB, as clients write them
 _WIDE: Final = memoryview(bytearray(256 * 1024))
 # Of all connections together: a thousand waiting uploads may cost two KiB more each.
