@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from nanonets_proxy.downstream import caller_connection
+from nanonets_proxy.downstream.caller_connection import MAX_TARGET_BYTES
+from nanonets_proxy.downstream.parser_errors import refusal_for
 from support.proxy_harness import RunningProxy, running_proxy
 from support.scripted_upstream import ScriptedUpstream
 
@@ -97,6 +99,6 @@ def _fed(proxy: RunningProxy, reads: list[bytes]) -> tuple[Any, Any]:
 
 def _told(message: Any, payload: Any) -> Any:
     if not hasattr(message, "raw_headers"):
-        return caller_connection._refusal(message.exc).code
+        return refusal_for(message.exc, max_target_bytes=MAX_TARGET_BYTES).code
     body = b"".join(payload._buffer) if hasattr(payload, "_buffer") else b""
     return message.method, message.path, message.version, message.raw_headers, message.should_close, body

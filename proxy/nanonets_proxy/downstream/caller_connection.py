@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
-from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.web_protocol import _ErrInfo  # private; nothing else tells a refusal of the parser from a request
 
+from nanonets_proxy.downstream.parser_errors import forget_frames, refusal_for
 from nanonets_proxy.downstream.peers import Peer, peer_of
 from nanonets_proxy.downstream.request_loop import RequestHandler, RequestLoop
 from nanonets_proxy.downstream.valve import ReadAhead
@@ -154,7 +154,7 @@ class CallerConnection(RequestLoop):
         message, self._payload = self._messages[-1]
         self._body_left = None if self._payload is EMPTY_PAYLOAD else _length_of(message)
         if isinstance(message, _ErrInfo):
-            _forget_frames(message.exc)
+            forget_frames(message.exc)
             self._refused = True
 
     def _feed_if_body(self, data: bytes) -> bool:
@@ -244,7 +244,7 @@ class CallerConnection(RequestLoop):
         _FEED_PARSER(self, data)
         if self._request_count != seen:
             if isinstance(message := self._messages[-1][0], _ErrInfo):
-                _forget_frames(message.exc)
+                forget_frames(message.exc)
             self._on_messages(self._request_count - seen, self._head_bytes + len(data))
 
     def _head_began(self) -> None:
@@ -314,22 +314,7 @@ class CallerConnection(RequestLoop):
         message: str | None = None,  # noqa: ARG002 - may quote the request, so it is not passed on
     ) -> web.StreamResponse:
         """The parser's refusals; the handler itself lets no error out."""
-        return self._on_malformed(request, self.peer, _refusal(exc))
-
-
-def _refusal(error: BaseException | None) -> ProxyError:
-    """Our error for the parser's."""
-    match error:
-        case ProxyError():
-            return error
-        case LineTooLong(args=(_, limit, *_)) if limit == MAX_TARGET_BYTES:
-            return TargetTooLong("The request target is too long.")
-        case LineTooLong():
-            return HeadTooLarge("A header field of the request is too large.")
-        case BadHttpMessage(message=message) if message.startswith("Too many headers"):
-            return HeadTooLarge("The request has too many header fields.")
-        case _:
-            return BadRequest("The request is not valid HTTP.")
+        return self._on_malformed(request, self.peer, refusal_for(exc, max_target_bytes=MAX_TARGET_BYTES))
 
 
 def _end_of_usual_head(data: bytes) -> int:
@@ -349,11 +334,3 @@ def _size_of(message: Any) -> int:
     """Octets of a request line and its fields, as they were sent but for optional space."""
     fields = sum(len(name) + len(value) + 4 for name, value in message.raw_headers)
     return len(message.method) + len(message.path) + 12 + fields
-
-
-def _forget_frames(error: BaseException | None) -> None:
-    """The parser's errors know the frames that they passed, and these all of the bytes that were read. Such a cycle
-    lives until the collector's last generation, which a flood of large heads hardly ever starts."""
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__context__
