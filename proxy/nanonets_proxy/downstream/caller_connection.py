@@ -38,7 +38,7 @@ MAX_TARGET_BYTES: Final = 12 * 1024
 MAX_FIELD_BYTES: Final = 16 * 1024
 _MAX_HEAD_BYTES: Final = 64 * 1024
 _MAX_METHOD_BYTES: Final = 64
-_USUAL_HEAD_BYTES: Final = 4096
+_USUAL_HEAD_BYTES: Final = 4096  # of a read with a body in it, so much is searched for the end of the head
 _END_OF_HEAD: Final = b"\r\n\r\n"
 # These the parser knows or has to see as they are, the usual ones first; any other passes it as `_STAND_IN`.
 _KNOWN_METHODS: Final = (
