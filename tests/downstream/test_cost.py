@@ -21,8 +21,8 @@ from support.raw_upstream import Peer, raw_upstream
 
 CALLS = {
     "small GET": 94,
-    "POST of 1 KiB": 115,
-    "POST of 64 KiB": 120,
+    "POST of 1 KiB": 97,
+    "POST of 64 KiB": 102,
     "reply of 64 KiB": 97,
     "GET in a line of eight": 122,
 }

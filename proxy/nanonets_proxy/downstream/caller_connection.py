@@ -6,7 +6,9 @@ no head   idle, or a body is coming, or the parser holds what it has enough of
   the line's end                -> head      fed up to the head's end and no further: an error of the
                                              parser's takes along whatever was fed in the same call
   the head's end                -> no head   the request is queued
-  a usual head, whole in a read -> no head   as most requests come: fed at once, with the same outcome
+  a usual head, whole in a read -> no head   fed at once, with the same outcome
+  a whole request, of a shape   -> no head   queued without the parser (known_shapes.py), with the same outcome:
+  that was seen before                       as most requests come
   too slow, too large, invalid  -> refused   answered behind what is under way; nothing more is read
 """
 
@@ -18,9 +20,10 @@ from typing import Any, Final
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.web_protocol import _ErrInfo  # private; nothing else tells a refusal of the parser from a request
 
+from nanonets_proxy.downstream.known_shapes import METHOD_BYTES, Shape, Shapes
 from nanonets_proxy.downstream.parser_errors import forget_frames, refusal_for
 from nanonets_proxy.downstream.peers import Peer, peer_of
-from nanonets_proxy.downstream.request_loop import RequestHandler, RequestLoop
+from nanonets_proxy.downstream.request_loop import CallerRequest, RequestHandler, RequestLoop, WholeBody
 from nanonets_proxy.downstream.valve import ReadAhead
 from nanonets_proxy.errors import (
     BadRequest,
@@ -38,7 +41,7 @@ MAX_TARGET_BYTES: Final = 12 * 1024
 MAX_FIELD_BYTES: Final = 16 * 1024
 _MAX_HEAD_BYTES: Final = 64 * 1024
 _MAX_METHOD_BYTES: Final = 64
-_USUAL_HEAD_BYTES: Final = 4096  # of a read with a body in it, so much is searched for the end of the head
+_USUAL_HEAD_BYTES: Final = 4096  # so much of a read is searched for the end of a head
 _END_OF_HEAD: Final = b"\r\n\r\n"
 # These the parser knows or has to see as they are, the usual ones first; any other passes it as `_STAND_IN`.
 _KNOWN_METHODS: Final = (
@@ -70,10 +73,12 @@ class CallerConnection(RequestLoop):
         "_head_timer",
         "_held",
         "_is_at_line",
+        "_known",
         "_on_malformed",
         "_payload",
         "_real_method",
         "_refused",
+        "_shapes",
     )
 
     def __init__(
@@ -82,6 +87,7 @@ class CallerConnection(RequestLoop):
         handler: RequestHandler,
         ahead: ReadAhead,
         on_malformed: OnMalformed,
+        known: Shapes,
         *,
         head_timeout_s: float,
         **options: Any,
@@ -99,6 +105,8 @@ class CallerConnection(RequestLoop):
         self._payload: StreamReader = EMPTY_PAYLOAD  # of the request that came last
         self._real_method: str | None = None
         self._refused = False
+        self._known = known
+        self._shapes = known.usual
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.peer = peer_of(transport)
@@ -114,18 +122,19 @@ class CallerConnection(RequestLoop):
         if self._body_left and self._feed_if_body(data):
             return
         start = 0
-        head = data if type(data) is bytes else bytes(data[:_USUAL_HEAD_BYTES])
-        if (
-            self._is_at_line
-            and not self._held
-            and not self._refused
-            and not self._buffer_paused
-            and (self._payload is EMPTY_PAYLOAD or self._payload.is_eof())
-            and (start := _end_of_usual_head(head))
-        ):
-            self._feed_usual_head(head[:start])
-            if start == len(data) or (self._body_left and self._feed_if_body(data[start:])):
+        head = bytes(data[:_USUAL_HEAD_BYTES])
+        if self._is_at_line and not self._held and not self._refused:
+            shape = self._shapes.get(head[:METHOD_BYTES])
+            if shape is not None and self._queue_known(shape, head, data):
                 return
+            if (
+                not self._buffer_paused
+                and (self._payload is EMPTY_PAYLOAD or self._payload.is_eof())
+                and (start := _end_of_usual_head(head))
+            ):
+                self._feed_usual_head(head[:start])
+                if start == len(data) or (self._body_left and self._feed_if_body(data[start:])):
+                    return
         data = bytes(data)
         if self._held:
             data, self._held = self._held + data, b""
@@ -144,6 +153,25 @@ class CallerConnection(RequestLoop):
             self._body_left = None
             self._is_at_line = False
 
+    def _queue_known(self, shape: Shape, head: bytes, data: bytes) -> bool:
+        """Queues a request that is whole and of this shape, as if the parser had read it; False: let that do so."""
+        waiter = self._waiter
+        if waiter is None or waiter.done():  # something is under way, or the connection ends
+            return False
+        found = shape.match(head)
+        if found is None:
+            return False
+        fields, end = found.groups(), found.end()
+        body_bytes = 0 if shape.length_at is None else int(fields[shape.length_at])
+        if end + body_bytes != len(data):
+            return False
+        body: Any = WholeBody(bytes(data[end:])) if body_bytes else EMPTY_PAYLOAD
+        request = CallerRequest(self, body, shape.method, fields[0].decode(), shape.names, fields[1:])
+        self._request_count += 1
+        self._messages.append((request, body))  # type: ignore[arg-type]  # only our own loop takes it out
+        waiter.set_result(None)
+        return True
+
     def _feed_usual_head(self, data: bytes) -> None:
         """What all the steps below would come to for such a head."""
         before = self._request_count
@@ -156,6 +184,8 @@ class CallerConnection(RequestLoop):
         if isinstance(message, _ErrInfo):
             forget_frames(message.exc)
             self._refused = True
+        elif shape := self._known.learn(message.method, tuple(name for name, _ in message.raw_headers)):
+            self._shapes = self._known.usual = {**self._shapes, data[:METHOD_BYTES]: shape}
 
     def _feed_if_body(self, data: bytes) -> bool:
         """Feeds what is of a body alone, among which no message can begin; the parser copies it."""

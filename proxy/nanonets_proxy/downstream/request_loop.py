@@ -18,9 +18,9 @@ timers, `shutdown`. Of its private parts this stands on those that `start` and w
 import asyncio
 import contextlib
 from collections.abc import Awaitable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
-from aiohttp import EMPTY_PAYLOAD, StreamReader, web
+from aiohttp import HttpVersion, HttpVersion11, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.http_writer import StreamWriter
@@ -41,19 +41,78 @@ class RequestHandler(Protocol):
     def __call__(self, request: web.BaseRequest, peer: Peer) -> Awaitable[web.StreamResponse]: ...
 
 
+class WholeBody:
+    """A body that came with its head: as much of aiohttp's stream as is asked for."""
+
+    __slots__ = ("_data", "total_bytes")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.total_bytes = len(data)
+
+    def is_eof(self) -> bool:
+        """Whether all has come, read or not."""
+        return True
+
+    def exception(self) -> None:
+        return None
+
+    def set_exception(self, exc: BaseException) -> None:
+        """The connection is lost, which takes nothing from what is here."""
+
+    def read_nowait(self) -> bytes:
+        data, self._data = self._data, b""
+        return data
+
+
+Body = StreamReader | WholeBody
+
+
 class CallerRequest(web.BaseRequest):
     """A request with what ours are asked for; the base class's set-up is not paid for."""
 
-    __slots__ = ("content", "keep_alive", "method", "protocol", "raw_headers", "raw_path", "version")
+    __slots__ = (
+        "content",
+        "field_names",
+        "field_values",
+        "keep_alive",
+        "method",
+        "protocol",
+        "raw_path",
+        "version",
+    )
 
-    def __init__(self, message: RawRequestMessage, content: StreamReader, protocol: web.RequestHandler) -> None:
-        self.method = message.method
-        self.raw_path = message.path
-        self.version = message.version
-        self.raw_headers = message.raw_headers
-        self.keep_alive = not message.should_close
-        self.content = content
+    def __init__(
+        self,
+        protocol: web.RequestHandler,
+        content: Body,
+        method: str,
+        raw_path: str,
+        field_names: tuple[bytes, ...],
+        field_values: tuple[bytes, ...],
+        version: HttpVersion = HttpVersion11,
+        keep_alive: bool = True,
+    ) -> None:
+        """There is one value for each name."""
         self.protocol = protocol  # type: ignore[misc]  # a property there
+        self.content = content  # type: ignore[assignment]  # no more of a stream is asked for
+        self.method = method
+        self.raw_path = raw_path
+        self.field_names = field_names
+        self.field_values = field_values
+        self.version = version
+        self.keep_alive = keep_alive
+
+    @classmethod
+    def parsed(cls, protocol: web.RequestHandler, content: Body, message: RawRequestMessage) -> Self:
+        """As aiohttp's parser has read it."""
+        names, values = zip(*message.raw_headers, strict=True) if message.raw_headers else ((), ())
+        keep_alive = not message.should_close
+        return cls(protocol, content, message.method, message.path, names, values, message.version, keep_alive)
+
+    @property
+    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        return tuple(zip(self.field_names, self.field_values, strict=True))
 
     @property
     def transport(self) -> asyncio.Transport | None:
@@ -143,21 +202,25 @@ class RequestLoop(web.RequestHandler):
             if self.transport is not None:
                 self.transport.close()
 
-    async def _respond(self, message: RawRequestMessage | _ErrInfo, body: StreamReader) -> bool:
+    async def _respond(self, message: RawRequestMessage | CallerRequest | _ErrInfo, body: Body) -> bool:
         """Answers one request, and takes what is left of it. Whether another may follow; ConnectionError where the
         caller has gone."""
-        parser = self._parser
-        assert parser is not None
-        parser.message_consumed()
+        if not isinstance(message, CallerRequest):
+            assert self._parser is not None
+            self._parser.message_consumed()
         if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
             self._resume_reading_if_drained()
         self._request_in_progress = True
         try:
             if isinstance(message, _ErrInfo):
-                request = CallerRequest(ERROR, body, self)
+                request = CallerRequest.parsed(self, body, ERROR)
                 response = self.handle_error(request, message.status, message.exc)
             else:
-                request = self._current_request = CallerRequest(message, body, self)
+                if isinstance(message, CallerRequest):
+                    request = message
+                else:
+                    request = CallerRequest.parsed(self, body, message)
+                self._current_request = request
                 try:
                     response = await self._handler.__call__(request, self.peer)
                 finally:
@@ -175,7 +238,7 @@ class RequestLoop(web.RequestHandler):
                 self._handler_waiter.set_result(None)
         if isinstance(message, _ErrInfo):
             await self._linger()
-        elif body is not EMPTY_PAYLOAD and not body.is_eof():
+        elif type(body) is StreamReader and not body.is_eof():
             await self._skip(body)
         return response.keep_alive or False
 

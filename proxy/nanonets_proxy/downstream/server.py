@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from nanonets_proxy.downstream.caller_connection import MAX_FIELD_BYTES, MAX_TARGET_BYTES, CallerConnection
 from nanonets_proxy.downstream.connections import REFUSAL, ConnectionLimits, ConnectionPolicy
 from nanonets_proxy.downstream.handler import Handler
+from nanonets_proxy.downstream.known_shapes import Shapes
 from nanonets_proxy.downstream.peers import hung_up, reset
 from nanonets_proxy.downstream.valve import ReadAhead, Valve
 
@@ -35,6 +36,7 @@ class CallerServer(web.Server):
         self._head_timeout_s = head_timeout_s
         self._limits = ConnectionLimits(limits, registry, lambda: cast("list[CallerConnection]", self.connections))
         self._ahead = ReadAhead()
+        self._shapes = Shapes()
         self._open = 0
         self._all_ended = asyncio.Event()
         self._all_ended.set()
@@ -57,6 +59,7 @@ class CallerServer(web.Server):
             self._handler,
             self._ahead,
             self._handler.refuse_malformed,
+            self._shapes,
             head_timeout_s=self._head_timeout_s,
             loop=self._loop,
             **self._kwargs,
