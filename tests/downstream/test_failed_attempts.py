@@ -108,19 +108,21 @@ async def test_what_is_not_repeated(overrides: dict[str, object], line: bytes, f
 
 
 async def test_a_post_that_could_not_be_sent_is_sent_when_the_upstream_is_there() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    async with (
-        running_proxy(Origin("http", "127.0.0.1", port), retries=10, retry_backoff="20ms") as proxy,
-        await proxy.caller() as caller,
-    ):
-        await caller.send(request(b"POST", b"/x", body=b"abc"))
-        retried = "nanonets_proxy_upstream_retries_total"
-        await until(lambda: proxy.proxy.metrics.registry.get_sample_value(retried) == 1)
-        async with ScriptedUpstream(answering(OK), port=port) as upstream:
-            assert (await caller.answer()).status == 200
-            assert upstream.requests[0].body == b"abc"
-            assert len(upstream.requests) == 1
+    with socket.socket() as kept_free:
+        kept_free.bind(("127.0.0.1", 0))  # nobody else gets the port, and nobody listens there
+        port = kept_free.getsockname()[1]
+        async with (
+            running_proxy(Origin("http", "127.0.0.1", port), retries=10, retry_backoff="20ms") as proxy,
+            await proxy.caller() as caller,
+        ):
+            await caller.send(request(b"POST", b"/x", body=b"abc"))
+            retried = "nanonets_proxy_upstream_retries_total"
+            await until(lambda: bool(proxy.proxy.metrics.registry.get_sample_value(retried)))
+            kept_free.close()
+            async with ScriptedUpstream(answering(OK), port=port) as upstream:
+                assert (await caller.answer()).status == 200
+                assert upstream.requests[0].body == b"abc"
+                assert len(upstream.requests) == 1
 
 
 async def test_who_hangs_up_during_the_pause_is_forgotten() -> None:
