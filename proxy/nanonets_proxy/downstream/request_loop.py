@@ -181,7 +181,8 @@ class RequestLoop(web.RequestHandler):
                 finally:
                     self._waiter = None
             try:
-                stays_open = await self._respond(*self._messages.popleft())
+                message, body = self._messages.popleft()
+                stays_open = await self._respond(message, body)
             except ConnectionError:
                 break  # the caller has gone
             except Exception as error:  # noqa: BLE001
@@ -205,21 +206,22 @@ class RequestLoop(web.RequestHandler):
     async def _respond(self, message: RawRequestMessage | CallerRequest | _ErrInfo, body: Body) -> bool:
         """Answers one request, and takes what is left of it. Whether another may follow; ConnectionError where the
         caller has gone."""
-        if not isinstance(message, CallerRequest):
+        refused = None
+        if isinstance(message, CallerRequest):
+            request = message
+        elif isinstance(message, _ErrInfo):
+            request, refused = CallerRequest.parsed(self, body, ERROR), message
+        else:
+            request = CallerRequest.parsed(self, body, message)
             assert self._parser is not None
             self._parser.message_consumed()
         if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
             self._resume_reading_if_drained()
         self._request_in_progress = True
         try:
-            if isinstance(message, _ErrInfo):
-                request = CallerRequest.parsed(self, body, ERROR)
-                response = self.handle_error(request, message.status, message.exc)
+            if refused is not None:
+                response = self.handle_error(request, refused.status, refused.exc)
             else:
-                if isinstance(message, CallerRequest):
-                    request = message
-                else:
-                    request = CallerRequest.parsed(self, body, message)
                 self._current_request = request
                 try:
                     response = await self._handler.__call__(request, self.peer)
@@ -236,7 +238,7 @@ class RequestLoop(web.RequestHandler):
             self._request_in_progress = False
             if self._handler_waiter is not None:
                 self._handler_waiter.set_result(None)
-        if isinstance(message, _ErrInfo):
+        if refused is not None:
             await self._linger()
         elif type(body) is StreamReader and not body.is_eof():
             await self._skip(body)
