@@ -1,4 +1,4 @@
-"""A usual head that comes in one read takes a short way to the parser: the outcome is that of all the others."""
+"""However a request is cut, and whether the parser reads it or a shape does: the outcome is the same."""
 
 import asyncio
 from typing import Any
@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 from aiohttp.web_protocol import _ErrInfo
 
-from nanonets_proxy.downstream import caller_connection
-from nanonets_proxy.downstream.caller_connection import MAX_TARGET_BYTES
 from nanonets_proxy.downstream.parser_errors import refusal_for
+from nanonets_proxy.downstream.parser_feed import MAX_TARGET_BYTES
 from nanonets_proxy.downstream.request_loop import CallerRequest
 from support.proxy_harness import RunningProxy, running_proxy
 from support.scripted_upstream import ScriptedUpstream
@@ -64,7 +63,7 @@ READS: dict[str, list[bytes]] = {
 
 
 @pytest.mark.parametrize("name", READS)
-async def test_however_a_head_comes_its_verdict_is_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_however_a_head_comes_its_verdict_is_the_same(name: str) -> None:
     reads = READS[name]
     sent = b"".join(reads)
     async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
@@ -74,17 +73,6 @@ async def test_however_a_head_comes_its_verdict_is_the_same(name: str, monkeypat
             assert _fed(proxy, pieces)[0] == outcome
         for _ in range(2):  # by now what need not go through the parser does not
             assert _fed(proxy, reads) == (outcome, state)
-        monkeypatch.setattr(caller_connection, "_end_of_usual_head", lambda _: 0)
-        assert _fed(proxy, reads) == (outcome, state)
-
-
-async def test_most_heads_take_the_short_way_and_no_other_does() -> None:
-    short = {name for name, reads in READS.items() if caller_connection._end_of_usual_head(reads[0])}
-    assert {"get", "three_gets", "close", "body_behind", "body_with_it", "two_at_once", "chunked"} <= short
-    assert short.isdisjoint(
-        {"empty_line_first", "http_1_0", "no_protocol"}
-        | {"no_protocol_but_later", "unknown_method", "nothing_but_an_end", "bare_lf", "large_head"}
-    )
 
 
 async def test_what_comes_again_is_read_without_the_parser_if_it_is_whole_and_usual() -> None:

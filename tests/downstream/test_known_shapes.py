@@ -11,8 +11,8 @@ from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nanonets_proxy.downstream.caller_connection import MAX_FIELD_BYTES, MAX_TARGET_BYTES
 from nanonets_proxy.downstream.known_shapes import Shape, Shapes
+from nanonets_proxy.downstream.parser_feed import MAX_FIELD_BYTES, MAX_TARGET_BYTES
 from support.proxy_harness import running_proxy
 from support.raw_caller import request
 from support.scripted_upstream import OK, ScriptedUpstream

@@ -34,8 +34,10 @@ _MOST_NAMES: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """`match` has a whole head's target and values, one group for each; Content-Length's is at `length_at`."""
+    """`match` has a whole head's target and values, one group for each; Content-Length's is at `length_at`.
+    `beginning`: the first `METHOD_BYTES` of its request line."""
 
+    beginning: bytes
     method: str
     names: tuple[bytes, ...]
     length_at: int | None
@@ -81,4 +83,4 @@ def _shape_of(method: str, names: tuple[bytes, ...]) -> Shape:
     ]
     pattern = re.compile(b"%b %b HTTP/1\\.1\r\n%b\r\n" % (method.encode(), _TARGET, b"".join(lines)))
     length_at = 1 + lower.index(b"content-length") if b"content-length" in lower else None
-    return Shape(method, names, length_at, pattern.match)
+    return Shape((method.encode() + b" ")[:METHOD_BYTES], method, names, length_at, pattern.match)

@@ -6,10 +6,11 @@ from typing import Final, cast
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from nanonets_proxy.downstream.caller_connection import MAX_FIELD_BYTES, MAX_TARGET_BYTES, CallerConnection
+from nanonets_proxy.downstream.caller_connection import CallerConnection
 from nanonets_proxy.downstream.connections import REFUSAL, ConnectionLimits, ConnectionPolicy
 from nanonets_proxy.downstream.handler import Handler
 from nanonets_proxy.downstream.known_shapes import Shapes
+from nanonets_proxy.downstream.parser_feed import MAX_FIELD_BYTES, MAX_TARGET_BYTES
 from nanonets_proxy.downstream.peers import hung_up, reset
 from nanonets_proxy.downstream.valve import ReadAhead, Valve
 
