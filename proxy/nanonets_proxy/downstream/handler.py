@@ -12,7 +12,6 @@ from nanonets_proxy.downstream.answers import answer
 from nanonets_proxy.downstream.attempts import Attempts
 from nanonets_proxy.downstream.call import Call
 from nanonets_proxy.downstream.caller_body import CallerBody
-from nanonets_proxy.downstream.keys import tries_for
 from nanonets_proxy.downstream.passage import Passage, Services
 from nanonets_proxy.downstream.peers import Peer
 from nanonets_proxy.downstream.policy import HandlerPolicy
@@ -123,7 +122,7 @@ class Handler:
         call.scope = services.scopes.classify(call.method, target)
         if services.retries.are_on:
             services.retries.note_request()
-        return Passage(request, call, response, head, target, tries_for(None))
+        return Passage(request, call, response, head, target)
 
     def _take_whole(self, passage: Passage) -> int:
         """Reads a body that has a length and is here to its end, as a small one mostly is: it goes with its head,
@@ -145,7 +144,7 @@ class Handler:
             timeout_s=policy.body_timeout_s,
         )
         with RequestBody(source, head.body_length, self._services.store) as body:
-            passage.body, passage.tries = body, tries_for(body)
+            passage.body = body
             passage.leave_unread = source.leave_unread
             try:
                 await self._attempts.until_relayed(passage)
