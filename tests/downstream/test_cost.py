@@ -20,11 +20,11 @@ from support.raw_caller import RawCaller, request
 from support.raw_upstream import Peer, raw_upstream
 
 CALLS = {
-    "small GET": 90,
-    "POST of 1 KiB": 111,
-    "POST of 64 KiB": 112,
-    "reply of 64 KiB": 93,
-    "GET in a line of eight": 119,
+    "small GET": 88,
+    "POST of 1 KiB": 109,
+    "POST of 64 KiB": 110,
+    "reply of 64 KiB": 91,
+    "GET in a line of eight": 117,
 }
 TOLERANCE = 0.05
 

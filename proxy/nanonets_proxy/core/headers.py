@@ -74,27 +74,12 @@ _MOST_HOSTS = 64
 _USUAL_OPTIONS = frozenset({b"close", b"keep-alive", b"Keep-Alive", b"Close"})
 
 
+@dataclass(init=False, slots=True)
 class RequestHead:
     """What the proxy wants to know of a caller's header section, and what of it goes on.
 
     `body_length` is None for a chunked body and 0 for none. `fields` has the lines that pass, each with its CR LF.
     """
-
-    __slots__ = (
-        "body_length",
-        "caller",
-        "credentials",
-        "expect_continue",
-        "fields",
-        "host",
-        "is_preflight",
-        "origin",
-        "prefer",
-        "priority",
-        "request_id",
-        "sec_fetch_site",
-        "upgrade",
-    )
 
     # One is made for each request, and filled in where it is made: a constructor would double its cost.
     host: bytes

@@ -97,10 +97,9 @@ class KeyRecord:
     """The moment at which the latest accepted request with it was sent."""
 
 
+@dataclass(init=False, eq=False, slots=True)
 class Use:
     """One sending of one request. Ends by `Keyring.settle`."""
-
-    __slots__ = ("purpose", "record", "sent_no")
 
     # One is made for each request, and filled in where it is made: a constructor would double its cost.
     record: KeyRecord

@@ -170,7 +170,12 @@ class Keyring:
     def choose_usual(self) -> Use | None:
         """The key to go with for a request that was refused with none, while there is nothing to be thought over;
         otherwise None: ask `choose`."""
-        return None if self._usual is None else self._use(self._usual, _PLAIN)
+        if self._usual is None:
+            return None
+        self._moment += 1
+        use = Use()
+        use.record, use.purpose, use.sent_no = self._usual, _PLAIN, self._moment
+        return use
 
     def choose(self, tries: KeyTries, now: float, *, may_hold: bool = True) -> Use | None:
         """The key to go with; None if the request has to be held."""

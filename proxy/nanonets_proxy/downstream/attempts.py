@@ -223,19 +223,15 @@ class Attempts:
             wished_s = wait_s(passage.head.prefer)
             if wished_s is not None and wished_s <= self._policy.max_wait_s:
                 lines += b"Preference-Applied: wait=%d\r\n" % wished_s
+        lines += framing
         if not self._policy.server_timing:
-            return b"%b%b\r\n" % (lines, framing)
+            return lines + b"\r\n"
         upstream_ms = (call.upstream_s or 0.0) * 1000
         if not call.queue_s and passage.retrying is None:  # mostly; each number costs as much as all the rest
-            return b"Server-Timing: queue;dur=0.0, upstream;dur=%.1f\r\n%b%b\r\n" % (upstream_ms, lines, framing)
+            return b"Server-Timing: queue;dur=0.0, upstream;dur=%.1f\r\n%b\r\n" % (upstream_ms, lines)
         retries = b"" if passage.retrying is None else passage.retrying.timing()
-        return b"Server-Timing: queue;dur=%.1f, upstream;dur=%.1f%b\r\n%b%b\r\n" % (
-            call.queue_s * 1000,
-            upstream_ms,
-            retries,
-            lines,
-            framing,
-        )
+        timing = (call.queue_s * 1000, upstream_ms, retries, lines)
+        return b"Server-Timing: queue;dur=%.1f, upstream;dur=%.1f%b\r\n%b\r\n" % timing
 
     async def _read_throttle(
         self, call: Call, connection: UpstreamConnection, answer: ResponseHead

@@ -49,7 +49,7 @@ class Handler:
     async def __call__(self, request: web.BaseRequest, peer: Peer) -> web.StreamResponse:
         """Never raises but for a lost caller: every ProxyError becomes its answer here."""
         call = Call(request, peer.name)
-        response = RelayedResponse(request, idle_timeout_s=self._policy.idle_timeout_s)
+        response = RelayedResponse(request, self._policy.idle_timeout_s)
         kept_bytes = 0
         try:
             if request.protocol.writing_paused:
@@ -84,7 +84,7 @@ class Handler:
     def refuse_malformed(self, request: web.BaseRequest, peer: Peer, error: ProxyError) -> web.StreamResponse:
         """For what the server's parser would not take: answered, logged and counted like any other refusal."""
         call = Call(request, peer.name)
-        nothing_sent = RelayedResponse(request, idle_timeout_s=self._policy.idle_timeout_s)
+        nothing_sent = RelayedResponse(request, self._policy.idle_timeout_s)
         response = self._refuse(error, request, call, nothing_sent)
         call.finish(self._log_request, self._services.metrics.requests)
         return response

@@ -20,7 +20,7 @@ class RelayedResponse(web.StreamResponse):
     """An answer that is already on the wire, or was broken off there. `sent_bytes` counts its body."""
 
     # The base class's set-up (headers, cookies, state) is never used, so it is not paid for.
-    def __init__(self, request: web.BaseRequest, *, idle_timeout_s: float) -> None:
+    def __init__(self, request: web.BaseRequest, idle_timeout_s: float) -> None:
         self._request = request
         self._idle_timeout_s = idle_timeout_s
         self._stays_open = False
@@ -72,16 +72,14 @@ class RelayedResponse(web.StreamResponse):
             self._echo = EchoFilter(self.forms)
         is_whole = connection.is_whole
         data = begun + connection.take()
-        if self._echo is not None:
-            data = self._echo.feed(data)
         self.began = True
         if is_whole and not self._chunked and self._echo is None:
-            self.sent_bytes += len(data)
-            self._write(lines + data)
-        elif is_whole:
-            self._write(lines + self._framed(data) + self._end(connection))
+            self.sent_bytes = len(data)
         else:
-            self._write(lines + self._framed(data))
+            if self._echo is not None:
+                data = self._echo.feed(data)
+            data = self._framed(data) + (self._end(connection) if is_whole else b"")
+        self._write(lines + data)
         return is_whole
 
     async def follow(self, connection: UpstreamConnection) -> None:

@@ -76,6 +76,8 @@ class KeyKeeper:
         self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger(**policy.log_fields)
         self._ring = Keyring(policy.ring)
+        self.choose_usual = self._ring.choose_usual
+        """The key to go with for a request that was refused with none; None: ask `choose`."""
         self._metrics = KeyMetrics(services.registry, self.status)
         self._waiters: set[asyncio.Future[None]] = set()
         self._reading: asyncio.Task[None] | None = None
@@ -96,10 +98,6 @@ class KeyKeeper:
             await self._next_change(min(until_s, deadline_s) - now_s)
             now_s = self._loop.time()
         return now_s
-
-    def choose_usual(self) -> Use | None:
-        """The key to go with for a request that was refused with none; None: ask `choose`."""
-        return self._ring.choose_usual()
 
     def choose(self, tries: KeyTries, deadline_s: float) -> Use | None:
         """The key to go with; None, which is told before `deadline_s` only: `hold` first."""

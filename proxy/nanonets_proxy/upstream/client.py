@@ -58,7 +58,7 @@ class UpstreamClient:
 
         The future gives the final head; `finish()` has to follow. What it raises instead goes to `again`.
         """
-        connection = self._pool.take_idle(self._loop.time(), careful=method not in IDEMPOTENT)
+        connection = self._pool.take_idle(self._loop.time(), method not in IDEMPOTENT)
         if connection is None:
             return None
         return connection, connection.send(request, self._first_byte_timeout_s, method == "HEAD", on_interim)
@@ -68,7 +68,7 @@ class UpstreamClient:
 
         Raises an UpstreamError, or what reading the caller's body raised; nothing is left open then.
         """
-        connection = self._pool.take_idle(self._loop.time(), careful=request.method not in IDEMPOTENT)
+        connection = self._pool.take_idle(self._loop.time(), request.method not in IDEMPOTENT)
         if connection is None:
             return await self._begin_anew(request)
         try:
