@@ -5,12 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanonets_proxy.core.headers import (
-    Extras,
+    Relocation,
     RequestHead,
     RequestHeads,
+    UpstreamHeads,
     downstream_head,
     trailer_section,
-    upstream_head,
+    unzipped,
+    via_line,
 )
 from nanonets_proxy.errors import BadRequest, NotImplementedHere
 
@@ -37,13 +39,18 @@ NOT_FORWARDED = [
 ]
 
 
+def read_by(heads: RequestHeads, *fields: tuple[bytes, bytes]) -> RequestHead:
+    return heads.read(*unzipped(fields))
+
+
 def read(*fields: tuple[bytes, bytes]) -> RequestHead:
-    return RequestHeads().read([HOST, *fields])
+    return read_by(RequestHeads(), HOST, *fields)
 
 
 def sent(*fields: tuple[bytes, bytes], via: bytes = b"") -> list[bytes]:
     """The lines that go upstream for these fields of the caller's."""
-    head = upstream_head(b"GET", b"/a?b", read(*fields), host=b"up.example", authorization=KEY, via=via)
+    heads = UpstreamHeads(host=b"up.example", authorization=KEY, via=via)
+    head = heads.write(b"GET", b"/a?b", read(*fields))
     assert head.endswith(b"\r\n\r\n")
     return head[:-4].split(b"\r\n")
 
@@ -52,31 +59,37 @@ def sent(*fields: tuple[bytes, bytes], via: bytes = b"") -> list[bytes]:
 
 
 def test_what_the_proxy_needs_is_found_whatever_its_case() -> None:
-    head = RequestHeads(caller_header=b"x-team").read(
-        [
-            (b"hOST", b"proxy:80"),
-            (b"ORIGIN", b"http://proxy:80"),
-            (b"sec-fetch-SITE", b"same-origin"),
-            (b"x-request-id", b"abc"),
-            (b"X-Team", b"billing"),
-            (b"Prefer", b"wait=1"),
-            (b"prefer", b"respond-async"),
-            (b"EXPECT", b" 100-Continue "),
-            (b"Upgrade", b"websocket"),
-            (b"content-length", b"42"),
-        ]
+    head = read_by(
+        RequestHeads(caller_header=b"x-team"),
+        (b"hOST", b"proxy:80"),
+        (b"ORIGIN", b"http://proxy:80"),
+        (b"sec-fetch-SITE", b"same-origin"),
+        (b"x-request-id", b"abc"),
+        (b"X-Team", b"billing"),
+        (b"Prefer", b"wait=1"),
+        (b"prefer", b"respond-async"),
+        (b"Priority", b"u=1"),
+        (b"Access-Control-Request-Method", b"GET"),
+        (b"authorization", b"Basic dG9rZW46"),
+        (b"EXPECT", b" 100-Continue "),
+        (b"Upgrade", b"websocket"),
+        (b"content-length", b"42"),
     )
     assert (head.host, head.origin, head.sec_fetch_site) == (b"proxy:80", b"http://proxy:80", b"same-origin")
     assert (head.request_id, head.caller, head.prefer) == (b"abc", b"billing", (b"wait=1", b"respond-async"))
     assert (head.expect_continue, head.upgrade, head.body_length) == (True, True, 42)
+    assert (head.priority, head.is_preflight, head.credentials) == ((b"u=1",), True, b"Basic dG9rZW46")
 
 
 def test_a_bare_request_says_nothing() -> None:
-    assert RequestHeads().read([]) == RequestHead()
+    head = read_by(RequestHeads())
+    assert (head.host, head.fields, head.body_length, head.prefer, head.priority) == (b"", b"", 0, (), ())
+    assert (head.origin, head.sec_fetch_site, head.request_id, head.caller, head.credentials) == (None,) * 5
+    assert (head.is_preflight, head.upgrade, head.expect_continue) == (False,) * 3
 
 
 def test_an_http_1_0_caller_may_leave_out_the_host() -> None:
-    head = RequestHeads().read([(b"Accept", b"*/*")])
+    head = read_by(RequestHeads(), (b"Accept", b"*/*"))
     assert (head.host, head.fields) == (b"", b"Accept: */*\r\n")
 
 
@@ -86,7 +99,7 @@ def test_any_other_expectation_is_not_100_continue() -> None:
 
 @pytest.mark.parametrize("host", [b"a", b"a.b:80", b"a:", b"[::1]:80", b"10.0.0.1", b"a_b-c~d", b""])
 def test_a_good_host_is_taken_as_it_is(host: bytes) -> None:
-    assert RequestHeads().read([(b"Host", host)]).host == host
+    assert read_by(RequestHeads(), (b"Host", host)).host == host
 
 
 @pytest.mark.parametrize(
@@ -94,22 +107,22 @@ def test_a_good_host_is_taken_as_it_is(host: bytes) -> None:
 )
 def test_a_malformed_host_is_a_bad_request(host: bytes) -> None:
     with pytest.raises(BadRequest, match="Host"):
-        RequestHeads().read([(b"Host", host)])
+        read_by(RequestHeads(), (b"Host", host))
 
 
 def test_a_host_is_judged_by_itself_however_many_came_before() -> None:
     heads = RequestHeads()
     for number in range(100):
         host = b"host-%d" % number
-        assert heads.read([(b"Host", host)]).host == host
-        assert heads.read([(b"Host", host)]).host == host
+        assert read_by(heads, (b"Host", host)).host == host
+        assert read_by(heads, (b"Host", host)).host == host
     with pytest.raises(BadRequest, match="Host"):
-        heads.read([(b"Host", b"a b")])
+        read_by(heads, (b"Host", b"a b"))
 
 
 def test_two_hosts_are_a_bad_request_even_if_equal() -> None:
     with pytest.raises(BadRequest, match="more than one"):
-        RequestHeads().read([HOST, HOST])
+        read_by(RequestHeads(), HOST, HOST)
 
 
 @pytest.mark.parametrize("coding", [b"chunked", b"Chunked", b" chunked "])
@@ -144,7 +157,8 @@ def test_ambiguous_framing_is_always_refused(lengths: list[bytes], chunked: bool
 
 def test_the_head_that_goes_upstream_octet_by_octet() -> None:
     head = read((b"X-B", b"1"), (b"x-a", b"caf\xe9"), (b"Cookie", b""), (b"X-B", b"2"), (b"Content-Length", b"3"))
-    assert upstream_head(b"PUT", b"/%7e?", head, host=b"up.example:8443", authorization=KEY, via=b"me") == (
+    heads = UpstreamHeads(host=b"up.example:8443", authorization=KEY, via=b"me")
+    assert heads.write(b"PUT", b"/%7e?", head) == (
         b"PUT /%7e? HTTP/1.1\r\nHost: up.example:8443\r\n"
         b"X-B: 1\r\nx-a: caf\xe9\r\nCookie: \r\nX-B: 2\r\nContent-Length: 3\r\n"
         b"Via: 1.1 me\r\nAuthorization: Basic b3Vycw==\r\n\r\n"
@@ -195,24 +209,16 @@ def test_our_credential_is_the_only_one_and_the_last_line(fields: Fields, option
 # --- the answer -----------------------------------------------------------------------------------
 
 
-def extras(
-    *lines: bytes,
-    request_id: bytes | None = None,
-    origin: bytes = b"https://up.example",
-    own: bytes = b"http://me:80",
-) -> Extras:
-    return Extras(
-        lines=b"".join(line + b"\r\n" for line in lines),
-        request_id=request_id,
-        upstream_origin=origin,
-        own_origin=own,
-    )
+RELOCATION = Relocation(upstream_origin=b"https://up.example", own_scheme=b"http://")
 
 
-def relayed(fields: Fields, added: Extras, status: int = 200) -> list[bytes]:
+def relayed(
+    fields: Fields, *added: bytes, status: int = 200, request_id: str = "", host: bytes = b"me:80"
+) -> list[bytes]:
     """The field lines of the answer that the caller gets."""
     names, values = tuple(name for name, _ in fields), tuple(value for _, value in fields)
-    head = downstream_head(status, b"OK", names, values, extras=added, framing=b"Connection: close\r\n")
+    end = b"\r\n".join([*added, b"Connection: close", b"", b""])
+    head = downstream_head(status, b"OK", names, values, end, request_id, host, RELOCATION)
     assert head.startswith(b"HTTP/1.1 %d OK\r\n" % status)
     assert head.endswith(b"\r\nConnection: close\r\n\r\n")
     return head[:-4].split(b"\r\n")[1:-1]
@@ -224,8 +230,8 @@ def test_the_head_that_the_caller_gets_octet_by_octet() -> None:
         b"I'm a caf\xe9",
         (b"Set-Cookie", b"set-cookie", b"X", b"Transfer-Encoding"),
         (b"a", b"b", b"", b"chunked"),
-        extras=extras(b"Via: 1.1 me", request_id=b"42"),
-        framing=b"Transfer-Encoding: chunked\r\n",
+        b"%bTransfer-Encoding: chunked\r\n\r\n" % via_line(b"me"),
+        "42",
     )
     assert head == (
         b"HTTP/1.1 418 I'm a caf\xe9\r\nSet-Cookie: a\r\nset-cookie: b\r\nX: \r\n"
@@ -235,23 +241,26 @@ def test_the_head_that_the_caller_gets_octet_by_octet() -> None:
 
 @pytest.mark.parametrize("name", HOP_BY_HOP)
 def test_the_upstreams_own_hop_ends_here(name: bytes) -> None:
-    assert relayed([(name, b"x"), (b"A", b"b")], extras()) == [b"A: b"]
+    assert relayed([(name, b"x"), (b"A", b"b")]) == [b"A: b"]
 
 
 def test_what_the_upstreams_connection_names_ends_here_too() -> None:
-    fields = [(b"X-Hop", b"1"), (b"Connection", b"x-hop, content-length"), (b"Content-Length", b"3")]
-    assert relayed(fields, extras(b"Server-Timing: a")) == [b"Content-Length: 3", b"Server-Timing: a"]
+    hops = [(b"X-Hop", b"1"), (b"connection", b"x-two"), (b"Connection", b"x-hop, content-length"), (b"X-Two", b"")]
+    fields = [*hops, (b"Content-Length", b"3")]
+    assert relayed(fields, b"Server-Timing: a") == [b"Content-Length: 3", b"Server-Timing: a"]
 
 
 def test_the_upstreams_request_id_comes_before_ours() -> None:
-    assert relayed([(b"x-request-ID", b"theirs")], extras(request_id=b"ours")) == [b"x-request-ID: theirs"]
+    assert relayed([(b"x-request-ID", b"theirs")], request_id="ours") == [b"x-request-ID: theirs"]
+    twice = [(b"X-Request-Id", b"1"), (b"X-Request-Id", b"2")]
+    assert relayed(twice, request_id="ours") == [b"X-Request-Id: 1", b"X-Request-Id: 2"]
 
 
 def test_an_answer_without_content_has_no_length() -> None:
     fields = [(b"Content-Length", b"0"), (b"A", b"b")]
-    assert relayed(fields, extras(), 204) == [b"A: b"]
-    assert relayed(fields, extras(), 103) == [b"A: b"]
-    assert relayed(fields, extras(), 304) == [b"Content-Length: 0", b"A: b"]
+    assert relayed(fields, status=204) == [b"A: b"]
+    assert relayed(fields, status=103) == [b"A: b"]
+    assert relayed(fields, status=304) == [b"Content-Length: 0", b"A: b"]
 
 
 @pytest.mark.parametrize(
@@ -275,16 +284,26 @@ def test_an_answer_without_content_has_no_length() -> None:
     ],
 )
 def test_only_a_location_at_the_upstream_itself_is_rewritten(location: bytes, rewritten: bytes) -> None:
-    assert relayed([(b"LOCATION", location)], extras()) == [b"LOCATION: " + rewritten]
+    assert relayed([(b"LOCATION", location)]) == [b"LOCATION: " + rewritten]
+    assert (
+        relayed([(b"A", location), (b"location", location)] * 2)
+        == [
+            b"A: " + location,
+            b"location: " + rewritten,
+        ]
+        * 2
+    )
 
 
 def test_without_an_address_of_our_own_a_location_stays() -> None:
-    assert relayed([(b"Location", b"https://up.example/")], extras(own=b"")) == [b"Location: https://up.example/"]
+    assert relayed([(b"Location", b"https://up.example/")], host=b"") == [b"Location: https://up.example/"]
+    interim = downstream_head(103, b"", (b"Location",), (b"https://up.example/",), b"\r\n")
+    assert interim == b"HTTP/1.1 103 \r\nLocation: https://up.example/\r\n\r\n"
 
 
 @given(st.lists(st.tuples(FREE_NAMES, VALUES)), st.integers(200, 599))
 def test_the_upstreams_other_fields_pass_in_order_octet_by_octet(fields: Fields, status: int) -> None:
-    assert relayed(fields, extras(), status) == [name + b": " + value for name, value in fields]
+    assert relayed(fields, status=status) == [name + b": " + value for name, value in fields]
 
 
 def test_trailers_follow_the_last_chunk() -> None:

@@ -47,7 +47,8 @@ class Shell:
         self.events += self.ring.read([FoundKey(key(name), 0.0) for name in names], self.now, on_demand=on_demand)
 
     def choose(self, tries: KeyTries | None = None, *, may_try: bool = True, may_hold: bool = True) -> Use:
-        use = self.ring.choose(tries or KeyTries(may_try), self.now, may_hold=may_hold)
+        use = self.ring.choose_usual() if tries is None or not tries.refusals else None
+        use = use or self.ring.choose(tries or KeyTries(may_try), self.now, may_hold=may_hold)
         assert use is not None
         return use
 
@@ -113,6 +114,24 @@ def test_one_request_at_a_time_tries_a_candidate_the_others_go_with_the_active_k
     assert (other.record.key, other.purpose) == (key("a"), Purpose.PLAIN)
     shell.settle(trial, UNKNOWN)
     assert shell.choose().purpose is Purpose.TRIAL
+
+
+def test_there_is_a_usual_key_while_the_active_one_stands_before_all_others_for_good() -> None:
+    shell = Shell("a", grace_s=60.0)
+    assert shell.ring.choose_usual() is None  # a candidate
+    shell.get("a")
+    usual = shell.ring.choose_usual()
+    assert usual is not None
+    assert (usual.record.key, usual.purpose) == (key("a"), Purpose.PLAIN)
+    shell.read("b")
+    assert shell.ring.choose_usual() is None  # another candidate
+    shell.get("b")
+    assert shell.ring.choose_usual() is None  # the one before it has its grace time
+    shell.now += 60.0
+    shell.get("b")
+    assert shell.ring.choose_usual() is not None
+    shell.settle(shell.choose(), REFUSED)
+    assert shell.ring.choose_usual() is None
 
 
 def test_a_trial_that_takes_long_leaves_room_for_another() -> None:

@@ -5,6 +5,7 @@ refuses a request for its own sake, and requests whose answers come late and out
 """
 
 import math
+from collections.abc import Sequence
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -51,7 +52,7 @@ class TheKeyring(RuleBasedStateMachine):
         self.disturbances = 1
         self.read(on_demand=False)
 
-    def note(self, events: list[KeyEvent]) -> None:
+    def note(self, events: Sequence[KeyEvent]) -> None:
         for event in events:
             if event.kind is KeyEventKind.ACTIVATED:
                 self.activations += 1
@@ -99,7 +100,11 @@ class TheKeyring(RuleBasedStateMachine):
         request = data.draw(st.sampled_from(self.waiting))
         standing = [r for r in self.ring.records if r.state is not KeyState.REFUSED]
         hold_s = self.ring.hold_until_s(request.tries, self.now)
+        usual = self.ring.choose_usual()
         use = self.ring.choose(request.tries, self.now, may_hold=may_hold)
+        if usual is not None and not request.tries.refusals:
+            assert use is not None
+            assert (use.record, use.purpose) == (usual.record, usual.purpose)
         if use is None:
             assert may_hold
             assert not standing, "never without a key while one is in good standing"

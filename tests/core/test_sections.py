@@ -2,17 +2,19 @@
 
 from nanonets_proxy.core.sections import Plans
 
+KNOWN = (b"te", b"x-a", b"none")
 LOOKED_AT = frozenset({b"host", b"etag"})
 DROPPED = frozenset({b"host", b"te"})
 
 
 def plans() -> Plans:
-    return Plans(LOOKED_AT, DROPPED, b"x-forwarded-")
+    return Plans(KNOWN, LOOKED_AT, DROPPED, b"x-forwarded-")
 
 
 def test_what_passes_is_written_in_its_own_spelling_and_what_does_not_leaves_nothing() -> None:
     plan = plans()[b"hOST", b"X-A", b"TE", b"X-Forwarded-For", b"etag", b"X-A"]
-    assert plan.special == [(0, b"host"), (4, b"etag")]
+    assert plan.places == (2, 5, None)
+    assert plan.special == [(0, b"host"), (1, b"x-a"), (4, b"etag")]
     assert plan.template % (b"h", b"1", b"t", b"f", b"%s", b"") == b"X-A: 1\r\netag: %s\r\nX-A: \r\n"
 
 

@@ -20,11 +20,11 @@ from support.raw_caller import RawCaller, request
 from support.raw_upstream import Peer, raw_upstream
 
 CALLS = {
-    "small GET": 94,
-    "POST of 1 KiB": 97,
-    "POST of 64 KiB": 102,
-    "reply of 64 KiB": 97,
-    "GET in a line of eight": 122,
+    "small GET": 85,
+    "POST of 1 KiB": 95,
+    "POST of 64 KiB": 96,
+    "reply of 64 KiB": 88,
+    "GET in a line of eight": 114,
 }
 TOLERANCE = 0.05
 

@@ -69,6 +69,23 @@ async def test_any_other_request_that_may_have_been_received_is_sent_once(
         assert len(upstream.requests) == 1
 
 
+@pytest.mark.parametrize(("method", "status"), [(b"GET", 200), (b"DELETE", 200), (b"POST", 502)])
+async def test_what_a_reused_connection_lost_goes_out_once_more_if_it_does_not_matter(
+    method: bytes, status: int
+) -> None:
+    async with (
+        ScriptedUpstream(failing(OK, None)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert (await caller.get(b"/x")).status == 200
+        await caller.send(request(method, b"/x", body=b"abc"))
+        assert (await caller.answer()).status == status
+        assert len(upstream.requests) == 2 + (status == 200)
+        retries = proxy.proxy.metrics.registry.get_sample_value("nanonets_proxy_upstream_retries_total")
+        assert retries == (status == 200)
+
+
 async def test_the_last_failure_is_the_answer_untouched() -> None:
     last = status(b"503 Busy", b"X-Last: 1")
     async with (

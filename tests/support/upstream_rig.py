@@ -45,14 +45,15 @@ class Rig:
         return await self.rest_of(exchange)
 
     async def rest_of(self, exchange: Exchange) -> Answer:
+        connection, head = exchange
         body = b""
         try:
-            while piece := await exchange.connection.read():
+            while piece := await connection.read():
                 body += piece
-            trailers = exchange.connection.trailers
+            trailers = connection.trailers
         finally:
-            self.client.finish(exchange)
-        return Answer(exchange.head.status, exchange.head.headers, body, trailers)
+            self.client.finish(connection)
+        return Answer(head.status, head.headers, body, trailers)
 
 
 @asynccontextmanager

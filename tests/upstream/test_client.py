@@ -117,9 +117,10 @@ async def test_an_early_refusal_stops_the_upload_and_ends_the_connection(tmp_pat
         wire = Wire(b"first", refusal)
         async with raw_upstream(wire) as upstream, rig(upstream.origin) as made:
             exchange = await made.client.begin(request("POST", body))
-            assert exchange.head.status == 413
+            connection, head = exchange
+            assert head.status == 413
             source.feed(b"second")
-            await until(lambda: exchange.sender is not None and exchange.sender.done())
+            await until(made.client._senders[connection].done)
             source.feed(b"third")
             assert (await made.rest_of(exchange)).body == b"too large"
             assert made.pool.idle == 0
@@ -150,12 +151,13 @@ async def test_an_exchange_given_up_in_mid_upload_ends_the_connection(tmp_path: 
     source = ArrivingBody(b"first")
     with RequestBody(source, 11, store_in(tmp_path)) as body:
         async with raw_upstream(Wire(b"first")) as upstream, rig(upstream.origin) as made:
-            exchange = await made.client.begin(request("POST", body))
-            made.client.finish(exchange)
+            connection, _ = await made.client.begin(request("POST", body))
+            sender = made.client._senders[connection]
+            made.client.finish(connection)
             await until(lambda: upstream.ended == 1)
-            assert exchange.sender is not None
-            await asyncio.wait([exchange.sender])
-            assert exchange.sender.cancelled()
+            await asyncio.wait([sender])
+            assert sender.cancelled()
+            assert made.client._senders == {}
 
 
 # --- Expect: 100-continue -------------------------------------------------------------------------------
@@ -191,7 +193,7 @@ async def test_an_answer_instead_of_the_100_leaves_the_body_unread(status: bytes
     with RequestBody(source, 5, store_in(tmp_path)) as body:
         async with raw_upstream(answering(ok(status=status))) as upstream, rig(upstream.origin) as made:
             exchange = await made.client.begin(request("POST", body, expect_continue=True))
-            await until(lambda: exchange.sender is not None and exchange.sender.done())
+            await until(made.client._senders[exchange[0]].done)
             assert (await made.rest_of(exchange)).body == b"ok"
             assert made.pool.idle == 0
     assert source.read_pieces == 0
@@ -202,9 +204,9 @@ async def test_a_body_does_not_wait_for_the_100_for_ever(tmp_path: Path) -> None
     with RequestBody(ArrivingBody(b"body!"), 5, store_in(tmp_path)) as body:
         async with raw_upstream(Wire(b"body!")) as upstream, rig(upstream.origin) as made:
             started_s = time.monotonic()
-            exchange = await made.client.begin(request("POST", body, expect_continue=True))
+            connection, _ = await made.client.begin(request("POST", body, expect_continue=True))
             assert 0.9 < time.monotonic() - started_s < 3
-            made.client.finish(exchange)
+            made.client.finish(connection)
 
 
 # --- failures and hang-ups --------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ async def test_an_upstream_that_closes_while_idle_is_seen_in_time() -> None:
 async def test_a_connection_that_idled_for_too_long_is_closed_instead_of_taken(careful: bool) -> None:
     async with raw_upstream(answering(ok())) as upstream, rig(upstream.origin) as made:
         await fill(made, 2)
-        assert made.pool.take_idle(LATER_S, careful=careful) is None
+        assert made.pool.take_idle(LATER_S, careful) is None
         assert made.pool.idle == 0
         await until(lambda: upstream.ended == 2)
 

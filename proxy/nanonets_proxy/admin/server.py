@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from nanonets_proxy.core.guard import Guard
-from nanonets_proxy.core.headers import RequestHeads
+from nanonets_proxy.core.headers import RequestHeads, unzipped
 from nanonets_proxy.downstream.answers import answer
 from nanonets_proxy.downstream.peers import peer_of
 from nanonets_proxy.errors import ProxyError
@@ -102,4 +102,4 @@ def _check(guard: Guard, request: web.Request) -> None:
     assert request.transport is not None
     peer = peer_of(request.transport)
     guard.check_peer(peer.address, peer.uid)
-    guard.check_call(request.method, _HEADS.read(request.raw_headers))
+    guard.check_call(request.method, _HEADS.read(*unzipped(request.raw_headers)))

@@ -33,7 +33,7 @@ class KeyForms:
     def blank(self, data: bytes) -> bytes:
         """`data` itself where nothing is in it."""
         for sign in self._signs:
-            if sign in data:
+            if data.partition(sign)[1]:  # `in` tries it as an octet first, `find` reads its arguments one by one
                 blanked, count = self._pattern.subn(lambda found: b"*" * len(found[0]), data)
                 return blanked if count else data
         return data

@@ -7,7 +7,6 @@ byte for byte: order, case, repetition, empty values, octets beyond ASCII.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from nanonets_proxy.core.sections import Plans
 from nanonets_proxy.errors import BadRequest, NotImplementedHere
@@ -50,24 +49,22 @@ _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]+)(?::[0-9
 _DIGITS = re.compile(rb"[0-9]{1,19}")
 
 
-# Fields that the proxy looks at; of a request, those of NOT_FORWARDED go no further.
+# Fields of a request that nearly all have, or that stand once: the plan of a section has their places.
+_KNOWN = (b"host", b"connection", b"content-length", b"x-request-id")
+# Others that the proxy looks at.
 _LOOKED_AT = frozenset(
     {
         b"access-control-request-method",
-        b"connection",
-        b"content-length",
         b"expect",
-        b"host",
         b"origin",
         b"prefer",
         b"priority",
         b"sec-fetch-site",
         b"transfer-encoding",
         b"upgrade",
-        b"x-request-id",
     }
 )
-_ANSWERS = Plans(frozenset({b"connection", b"location", b"x-request-id"}), HOP_BY_HOP)
+_ANSWERS = Plans((b"connection", b"location", b"x-request-id"), frozenset(), HOP_BY_HOP)
 # RFC 9110 §8.6: an answer without a body must not have it, even if the upstream sent one.
 _NO_LENGTH = frozenset({b"content-length"})
 _NOTHING: frozenset[bytes] = frozenset()
@@ -77,26 +74,32 @@ _MOST_HOSTS = 64
 _USUAL_OPTIONS = frozenset({b"close", b"keep-alive", b"Keep-Alive", b"Close"})
 
 
-@dataclass(slots=True)
+@dataclass(init=False, slots=True)
 class RequestHead:
     """What the proxy wants to know of a caller's header section, and what of it goes on.
 
     `body_length` is None for a chunked body and 0 for none. `fields` has the lines that pass, each with its CR LF.
     """
 
-    host: bytes = b""
-    origin: bytes | None = None
-    sec_fetch_site: bytes | None = None
-    request_id: bytes | None = None
-    caller: bytes | None = None
-    credentials: bytes | None = None
-    is_preflight: bool = False
-    prefer: tuple[bytes, ...] = ()
-    priority: tuple[bytes, ...] = ()
-    upgrade: bool = False
-    expect_continue: bool = False
-    body_length: int | None = 0
-    fields: bytes = b""
+    # One is made for each request, and filled in where it is made: a constructor would double its cost.
+    host: bytes
+    origin: bytes | None
+    sec_fetch_site: bytes | None
+    request_id: bytes | None
+    caller: bytes | None
+    credentials: bytes | None
+    is_preflight: bool
+    prefer: tuple[bytes, ...]
+    priority: tuple[bytes, ...]
+    upgrade: bool
+    expect_continue: bool
+    body_length: int | None
+    fields: bytes
+
+
+def unzipped(headers: RawHeaders) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """The names, and the value of each."""
+    return tuple(name for name, _ in headers), tuple(value for _, value in headers)
 
 
 class RequestHeads:
@@ -104,78 +107,79 @@ class RequestHeads:
     one that holds its credentials, which is dropped."""
 
     def __init__(self, *, caller_header: bytes = b"", token_header: bytes = b"authorization") -> None:
-        self._caller_header = caller_header
-        self._token_header = token_header
-        looked_at = _LOOKED_AT | {caller_header, token_header}
-        self._plans = Plans(looked_at, NOT_FORWARDED | {token_header}, _FORWARDING_PREFIX)
-        self._good_hosts: set[bytes] = set()
+        known = (*_KNOWN, caller_header, token_header)
+        self._plans = Plans(known, _LOOKED_AT, NOT_FORWARDED | {token_header}, _FORWARDING_PREFIX)
+        self._good_hosts = {b""}  # an HTTP/1.0 caller may send none
 
-    def read(self, headers: RawHeaders) -> RequestHead:
-        """Raises BadRequest where Host or the framing is missing, repeated or malformed, and NotImplementedHere for
-        a transfer coding other than chunked."""
+    def read(self, names: tuple[bytes, ...], values: tuple[bytes, ...]) -> RequestHead:
+        """One value for each name. Raises BadRequest where Host or the framing is repeated or malformed, and
+        NotImplementedHere for a transfer coding other than chunked."""
+        plan = self._plans[names]
+        host_at, connection_at, length_at, request_id_at, caller_at, credentials_at = plan.places
         head = RequestHead()
-        if not headers:
-            return head
-        names: tuple[bytes, ...]
-        values: tuple[bytes, ...]
-        names, values = zip(*headers, strict=True)
-        special, template = self._plans[names]
-        nominated: frozenset[bytes] = frozenset()
-        hosts: tuple[bytes, ...] = ()
-        codings: tuple[bytes, ...] = ()
-        lengths: tuple[bytes, ...] = ()
-        for at, name in special:
-            value = values[at]
-            if name == self._caller_header:
-                head.caller = value
-            if name == self._token_header:
-                head.credentials = value
-            match name:
-                case b"host":
-                    hosts += (value,)
-                case b"connection":
-                    if value not in _USUAL_OPTIONS:
-                        nominated |= _options(value)
-                case b"content-length":
-                    lengths += (value,)
-                case b"x-request-id":
-                    head.request_id = value
-                case b"transfer-encoding":
-                    codings += (value,)
-                case b"expect":
-                    head.expect_continue = value.strip().lower() == b"100-continue"
-                case b"prefer":
-                    head.prefer = (*head.prefer, value)
-                case b"priority":
-                    head.priority = (*head.priority, value)
-                case b"origin":
-                    head.origin = value
-                case b"sec-fetch-site":
-                    head.sec_fetch_site = value
-                case b"access-control-request-method":
-                    head.is_preflight = True
-                case b"upgrade":
-                    head.upgrade = True
-        if hosts:
-            head.host = hosts[0]
-            if len(hosts) > 1 or hosts[0] not in self._good_hosts:
-                self._check(hosts)
-        if lengths or codings:
-            head.body_length = _body_length(lengths, codings)
+        head.host = host = b"" if host_at is None else values[host_at]
+        head.request_id = None if request_id_at is None else values[request_id_at]
+        head.caller = None if caller_at is None else values[caller_at]
+        head.credentials = None if credentials_at is None else values[credentials_at]
+        head.origin = head.sec_fetch_site = None
+        head.is_preflight = head.upgrade = head.expect_continue = False
+        head.prefer = head.priority = ()
+        if host not in self._good_hosts:
+            self._check(host)
+        head.body_length = 0 if length_at is None else _length(values[length_at])
+        template, nominated = plan.template, _NOTHING
+        if connection_at is not None and values[connection_at] not in _USUAL_OPTIONS:
+            nominated = _options(values[connection_at])
+        if plan.special:
+            nominated |= _read_special(
+                head, [(name, values[at]) for at, name in plan.special], length_at is not None
+            )
         if nominated:
             names, values = _without(nominated, names, values)
             template = self._plans[names].template
         head.fields = template % values
         return head
 
-    def _check(self, hosts: tuple[bytes, ...]) -> None:
-        """RFC 9112 §3.2: a repeated or invalid Host is a 400; an HTTP/1.0 caller may send none."""
-        if len(hosts) > 1:
-            raise BadRequest("The request has more than one Host field.")
-        if hosts[0] and not _HOST.fullmatch(hosts[0]):
+    def _check(self, host: bytes) -> None:
+        """RFC 9112 §3.2: an invalid Host is a 400."""
+        if not _HOST.fullmatch(host):
             raise BadRequest("The Host field is malformed.")
         if len(self._good_hosts) < _MOST_HOSTS:
-            self._good_hosts.add(hosts[0])
+            self._good_hosts.add(host)
+
+
+def _read_special(head: RequestHead, fields: Iterable[tuple[bytes, bytes]], has_length: bool) -> frozenset[bytes]:
+    """Takes over what few requests have, and refuses what none may have twice; gives what Connection nominates."""
+    nominated = _NOTHING
+    codings: tuple[bytes, ...] = ()
+    for name, value in fields:
+        match name:
+            case b"host":  # RFC 9112 §3.2
+                raise BadRequest("The request has more than one Host field.")
+            case b"content-length":
+                raise BadRequest("Content-Length must be given once, in digits.")
+            case b"connection":
+                nominated |= _options(value)
+            case b"transfer-encoding":
+                codings += (value,)
+            case b"expect":
+                head.expect_continue = value.strip().lower() == b"100-continue"
+            case b"prefer":
+                head.prefer += (value,)
+            case b"priority":
+                head.priority += (value,)
+            case b"origin":
+                head.origin = value
+            case b"sec-fetch-site":
+                head.sec_fetch_site = value
+            case b"access-control-request-method":
+                head.is_preflight = True
+            case b"upgrade":
+                head.upgrade = True
+    if codings:
+        _check_codings(codings, has_length)
+        head.body_length = None
+    return nominated
 
 
 def _without(
@@ -191,50 +195,59 @@ def _options(value: bytes) -> frozenset[bytes]:
     return frozenset(token.strip().lower() for token in value.split(b",")) - _NEVER_NOMINATED
 
 
-def _body_length(lengths: tuple[bytes, ...], codings: tuple[bytes, ...]) -> int | None:
-    """RFC 9112 §6.3; ambiguous framing is refused rather than repaired, since that is what smuggling needs."""
-    if codings:
-        if lengths:
-            raise BadRequest("Content-Length and Transfer-Encoding exclude each other.")
-        if len(codings) > 1 or codings[0].strip().lower() != b"chunked":
-            raise NotImplementedHere("Of transfer codings only a single `chunked` is understood.")
-        return None
-    if len(lengths) > 1 or not _DIGITS.fullmatch(lengths[0]):
+# RFC 9112 §6.3; ambiguous framing is refused rather than repaired, since that is what smuggling needs.
+def _length(value: bytes) -> int:
+    if not _DIGITS.fullmatch(value):
         raise BadRequest("Content-Length must be given once, in digits.")
-    return int(lengths[0])
+    return int(value)
 
 
-def upstream_head(
-    method: bytes, target: bytes, head: RequestHead, *, host: bytes, authorization: bytes, via: bytes = b""
-) -> bytes:
-    """The header section that goes upstream, ending in the empty line.
+def _check_codings(codings: tuple[bytes, ...], has_length: bool) -> None:
+    if has_length:
+        raise BadRequest("Content-Length and Transfer-Encoding exclude each other.")
+    if len(codings) > 1 or codings[0].strip().lower() != b"chunked":
+        raise NotImplementedHere("Of transfer codings only a single `chunked` is understood.")
+
+
+class UpstreamHeads:
+    """Writes the header sections that go upstream.
 
     Host leads (RFC 9110 §7.2), Authorization is injected last, so that nothing of the caller's can
     remove or precede it. `via` is the pseudonym for a Via field, or empty for none.
     """
-    added = b"" if head.body_length is not None else b"Transfer-Encoding: chunked\r\n"
-    if via:
-        added += b"Via: 1.1 %b\r\n" % via
-    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%bAuthorization: %b\r\n\r\n" % (
-        method,
-        target,
-        host,
-        head.fields,
-        added,
-        authorization,
-    )
+
+    __slots__ = ("_after_target", "_chunked_end", "_end")
+
+    def __init__(self, *, host: bytes, authorization: bytes, via: bytes = b"") -> None:
+        self._after_target = b" HTTP/1.1\r\nHost: %b\r\n" % host
+        self._end = b"%bAuthorization: %b\r\n\r\n" % (via_line(via), authorization)
+        self._chunked_end = b"Transfer-Encoding: chunked\r\n" + self._end
+
+    def write(self, method: bytes, target: bytes, head: RequestHead) -> bytes:
+        """A section, ending in the empty line."""
+        end = self._chunked_end if head.body_length is None else self._end
+        return b"".join((method, b" ", target, self._after_target, head.fields, end))
 
 
-class Extras(NamedTuple):
-    """What the proxy adds to a relayed answer: `lines`, each with its CR LF, and Location's rewriting.
+def via_line(pseudonym: bytes) -> bytes:
+    """A Via field with its CR LF (RFC 9110 §7.6.3); nothing without a pseudonym."""
+    return b"Via: 1.1 %b\r\n" % pseudonym if pseudonym else b""
 
-    A Location that starts with `upstream_origin` is pointed to `own_origin`, the address that the caller used.
-    """
 
-    lines: bytes
-    request_id: bytes | None
+@dataclass(frozen=True, slots=True)
+class Relocation:
+    """Where a Location leads that starts with `upstream_origin`: to the address that the caller used, which is
+    `own_scheme`, such as `https://`, and its Host."""
+
     upstream_origin: bytes
-    own_origin: bytes
+    own_scheme: bytes
+
+    def of(self, location: bytes, host: bytes) -> bytes:
+        length = len(self.upstream_origin)
+        rest = location[length:]
+        # `https://app.nanonets.com.example` begins with the origin too, and is somebody else's.
+        is_there = location[:length].lower() == self.upstream_origin and rest[:1] in (b"", b"/", b"?", b"#")
+        return self.own_scheme + host + rest if is_there else location
 
 
 def downstream_head(
@@ -242,47 +255,38 @@ def downstream_head(
     reason: bytes,
     names: tuple[bytes, ...],
     values: tuple[bytes, ...],
-    *,
-    extras: Extras,
-    framing: bytes,
+    added: bytes,
+    request_id: str = "",
+    host: bytes = b"",
+    relocation: Relocation | None = None,
 ) -> bytes:
-    """The header section of a relayed answer, ending in the empty line.
+    """The header section of a relayed answer: `added` has the proxy's own lines, and its end in the empty line.
 
-    `framing` holds the proxy's own Transfer-Encoding and Connection lines, each with CR LF.
-    X-Request-Id is added only where the upstream gave none.
+    X-Request-Id is added only where the upstream gave none. `host` is the caller's Host: without it, or without
+    `relocation`, a Location stays as it is.
     """
-    special, template = _ANSWERS[names]
-    request_id = extras.request_id
-    unwanted = _NO_LENGTH if status < 200 or status == 204 else _NOTHING
-    for at, name in special:
-        match name:
-            case b"connection":
-                if values[at] not in _USUAL_OPTIONS:
-                    unwanted |= _options(values[at])
-            case b"location":
-                values = (*values[:at], _own_location(values[at], extras), *values[at + 1 :])
-            case _:  # X-Request-Id: the upstream's stays
-                request_id = None
+    plan = _ANSWERS[names]
+    connection_at, location_at, request_id_at = plan.places
+    template, unwanted = plan.template, _NOTHING
+    if status == 200 and reason == b"OK":
+        status_line = b"HTTP/1.1 200 OK\r\n"
+    else:
+        status_line = b"HTTP/1.1 %d %b\r\n" % (status, reason)
+        if status < 200 or status == 204:
+            unwanted = _NO_LENGTH
+    if connection_at is not None and values[connection_at] not in _USUAL_OPTIONS:
+        unwanted |= _options(values[connection_at])
+    if plan.special:
+        unwanted = unwanted.union(*(_options(values[at]) for at, name in plan.special if name == b"connection"))
+    if location_at is not None and host and relocation is not None:
+        pairs = zip(names, values, strict=True)
+        values = tuple(relocation.of(v, host) if name.lower() == b"location" else v for name, v in pairs)
     if unwanted:
         names, values = _without(unwanted, names, values)
         template = _ANSWERS[names].template
-    return b"HTTP/1.1 %d %b\r\n%b%b%b%b\r\n" % (
-        status,
-        reason,
-        template % values,
-        b"" if request_id is None else b"X-Request-Id: %b\r\n" % request_id,
-        extras.lines,
-        framing,
-    )
-
-
-def _own_location(value: bytes, extras: Extras) -> bytes:
-    origin = extras.upstream_origin
-    if value[: len(origin)].lower() != origin or not extras.own_origin:
-        return value
-    rest = value[len(origin) :]
-    # `https://app.nanonets.com.example` begins with the origin too, and is somebody else's.
-    return extras.own_origin + rest if rest[:1] in (b"", b"/", b"?", b"#") else value
+    if request_id_at is None and request_id:
+        added = b"X-Request-Id: %b\r\n%b" % (request_id.encode(), added)
+    return status_line + template % values + added
 
 
 def trailer_section(trailers: Iterable[tuple[bytes, bytes]]) -> bytes:

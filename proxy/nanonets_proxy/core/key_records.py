@@ -6,7 +6,6 @@
 import enum
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from nanonets_proxy.core.api_key import ApiKey
 
@@ -98,9 +97,11 @@ class KeyRecord:
     """The moment at which the latest accepted request with it was sent."""
 
 
-class Use(NamedTuple):
+@dataclass(init=False, eq=False, slots=True)
+class Use:
     """One sending of one request. Ends by `Keyring.settle`."""
 
+    # One is made for each request, and filled in where it is made: a constructor would double its cost.
     record: KeyRecord
     purpose: Purpose
     sent_no: int

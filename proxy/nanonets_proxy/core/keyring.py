@@ -71,6 +71,7 @@ REARM_S: Final = 60.0
 # As attributes of their class they cost a call at each look, in Python 3.11.
 _ACTIVE, _PLAIN, _TRIAL, _PROBE = KeyState.ACTIVE, Purpose.PLAIN, Purpose.TRIAL, Purpose.PROBE
 _ACCEPTED, _REFUSED = KeyVerdict.ACCEPTED, KeyVerdict.REFUSED
+_NO_EVENTS: Final[Sequence[KeyEvent]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,8 @@ class Keyring:
     """The keys in good standing, the preferred first; `_tidy` follows each change of a state."""
     _tidy_at_s: float = math.inf
     """The end of the next grace time."""
+    _usual: KeyRecord | None = None
+    """The active key, where it is preferred to all others and no grace time is running; `_tidy` again."""
 
     # --- what the source says -----------------------------------------------------------------
 
@@ -164,14 +167,21 @@ class Keyring:
         tries.may_probe = True
         return None
 
+    def choose_usual(self) -> Use | None:
+        """The key to go with for a request that was refused with none, while there is nothing to be thought over;
+        otherwise None: ask `choose`."""
+        if self._usual is None:
+            return None
+        self._moment += 1
+        use = Use()
+        use.record, use.purpose, use.sent_no = self._usual, _PLAIN, self._moment
+        return use
+
     def choose(self, tries: KeyTries, now: float, *, may_hold: bool = True) -> Use | None:
         """The key to go with; None if the request has to be held."""
         if now >= self._tidy_at_s:
             self._tidy(now)
         standing = self._standing
-        if standing and not tries.refusals and standing[0].state is _ACTIVE:
-            self._moment += 1
-            return Use(standing[0], _PLAIN, self._moment)  # nearly always
         fresh = [record for record in standing if tries.is_fresh(record)] if tries.refusals else standing
         if fresh:
             return self._first_of(fresh, tries, now)
@@ -193,13 +203,16 @@ class Keyring:
         first = next(iter(self._standing), None)
         return self._use(first, Purpose.TRIAL) if first and first.state is KeyState.CANDIDATE else None
 
-    def settle(self, use: Use, verdict: KeyVerdict, now: float, tries: KeyTries | None = None) -> list[KeyEvent]:
+    def settle(
+        self, use: Use, verdict: KeyVerdict, now: float, tries: KeyTries | None = None
+    ) -> Sequence[KeyEvent]:
         """Ends a use; notes a refusal in the `tries` of its request."""
         self._moment += 1
-        record, purpose, sent_no = use
+        record, purpose = use.record, use.purpose
         if verdict is _ACCEPTED and record.state is _ACTIVE and purpose is _PLAIN:  # nearly always
-            record.proven_no = max(record.proven_no, sent_no)
-            return []
+            if use.sent_no > record.proven_no:
+                record.proven_no = use.sent_no
+            return _NO_EVENTS
         if tries is not None and verdict is _REFUSED:
             tries.refusals = (*tries.refusals, (record, self._moment))
         if purpose in (_TRIAL, _PROBE):
@@ -208,7 +221,7 @@ class Keyring:
             return self._accept(use, now)
         if record in self._records and verdict is _REFUSED:
             return self._refuse(use, now)
-        return []
+        return _NO_EVENTS
 
     def is_final(self, use: Use, tries: KeyTries, now: float) -> bool:
         """Whether the refusal of `use`, just settled, is the request's answer; it is to go again otherwise."""
@@ -279,7 +292,9 @@ class Keyring:
 
     def _use(self, record: KeyRecord, purpose: Purpose) -> Use:
         self._moment += 1
-        return Use(record, purpose, self._moment)
+        use = Use()
+        use.record, use.purpose, use.sent_no = record, purpose, self._moment
+        return use
 
     def _accept(self, use: Use, now: float) -> list[KeyEvent]:
         record = use.record
@@ -333,6 +348,8 @@ class Keyring:
         self._standing = _ranked(self._records)
         ends = [] if active is None else [r.expires_at_s for r in previous]
         self._tidy_at_s = min(ends, default=math.inf)
+        is_usual = not ends and self._standing[:1] == [active]
+        self._usual = active if is_usual else None
 
     def _holds(self, now: float) -> bool:
         return now < self._gap.until_s or now < self._reading_until_s

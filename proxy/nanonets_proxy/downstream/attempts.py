@@ -10,7 +10,7 @@
       no answer                            -> the upstream error is the answer
     relaying   head sent; from here on an error can only reset the connection
 
-Every permit is settled in `_attempt`, whatever ends it.
+Every permit is settled in `until_relayed`, whatever ends it.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ import structlog
 from nanonets_proxy.core.api_key import ApiKey
 from nanonets_proxy.core.echo import NO_FORMS, KeyForms
 from nanonets_proxy.core.gate import Outcome
-from nanonets_proxy.core.headers import Extras, RequestHead, upstream_head
+from nanonets_proxy.core.headers import Relocation, RequestHead, UpstreamHeads, downstream_head, via_line
 from nanonets_proxy.core.key_records import KeyVerdict, verdict_of
 from nanonets_proxy.core.prefer import wait_s
 from nanonets_proxy.core.priority import urgency
@@ -38,13 +38,13 @@ from nanonets_proxy.downstream.retrying import Retrying
 from nanonets_proxy.downstream.throttle import read_begun, read_throttle
 from nanonets_proxy.errors import UpstreamError
 from nanonets_proxy.upstream.client import Exchange, UpstreamRequest
+from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.reply import ResponseHead
 
 _REFUSED_FROM_STATUS: Final = 400
 # As attributes of their class they cost a call at each look, in Python 3.11.
 _SERVED, _THROTTLED, _REJECTED, _FAILED, _UNUSED = Outcome
-_UNKNOWN: Final = KeyVerdict.UNKNOWN
-_OUTCOMES: Final = {429: _THROTTLED, 401: _REJECTED}  # all others are SERVED
+_, _REFUSED, _UNKNOWN = KeyVerdict
 # A shorter wait is none, and not worth a system call to see whether the caller is still there.
 _NOTICEABLE_WAIT_S: Final = 0.001
 # A request that is held while no key works is let go so long before its deadline: it wants a permit as well.
@@ -60,19 +60,19 @@ class Attempts:
         self._loop = loop
         self._log = structlog.get_logger(**policy.log_fields)
         self._via = policy.via.encode()
-        self._via_line = b"Via: 1.1 %b\r\n" % self._via if policy.via else b""
-        self._scheme = b"https://" if policy.tls else b"http://"
+        self._via_line = via_line(self._via)
         self._key_in_use: ApiKey | None = None
         self._forms = NO_FORMS
-        self._authorization = b""
         self._host = services.origin.authority.encode()
-        self._upstream_url = str(services.origin).encode()
+        self._heads = UpstreamHeads(host=self._host, authorization=b"")
+        own_scheme = b"https://" if policy.tls else b"http://"
+        self._relocation = Relocation(str(services.origin).encode(), own_scheme)
         self.draining = False
 
     async def until_relayed(self, passage: Passage) -> None:
         """Returns when the caller has its answer. Raises a ProxyError; ConnectionError where the caller is lost."""
+        services, call, head = self._services, passage.call, passage.head
         now_s = self._loop.time()
-        call, head, services = passage.call, passage.head, self._services
         deadline_s = now_s + (self._longest_wait_s(head) if head.prefer else self._policy.max_wait_s)
         ticket = Ticket(
             call.scope, deadline_s, call.caller, urgency(head.priority) if head.priority else DEFAULT_URGENCY
@@ -80,19 +80,53 @@ class Attempts:
         permit = services.room.admit_at_once(ticket, now_s) or await self._wait(passage, ticket, now_s)
         if passage.on_permit is not None:
             passage.on_permit()
-        attempt_began_s = perf_counter()
-        while not await self._attempt(passage, permit, attempt_began_s):
+        while True:  # each time round uses up one permit
+            began_s, attempts_before = perf_counter(), call.attempts
+            outcome: Outcome | None = None
+            retry_after_s: float | None = None
+            connection: UpstreamConnection | None = None
+            try:
+                transport = passage.request.protocol.transport
+                if transport is None or (call.queue_s > _NOTICEABLE_WAIT_S and has_hung_up(transport)):
+                    raise ConnectionResetError("the caller has gone")
+                exchange = await self._ask(passage, ticket)
+                if exchange is not None:
+                    connection, answer = exchange
+                    call.upstream_s = perf_counter() - began_s
+                    begun, hint, goes_again = b"", None, False
+                    if answer.status == 429:
+                        outcome = _THROTTLED
+                        begun, hint = await self._read_throttle(call, connection, answer)
+                        retry_after_s, goes_again = hint.retry_after_s, passage.can_go_again
+                    elif answer.status in RETRIED_STATUSES:
+                        goes_again = self._goes_again(answer, passage, ticket)
+                    if not goes_again:
+                        outcome = outcome or (_REJECTED if answer.status == 401 else _SERVED)
+                        if not self._begin_relay(passage, connection, answer, begun, hint):
+                            await passage.response.follow(connection)
+                            call.upstream_s = perf_counter() - began_s
+                        return
+            except UpstreamError as error:
+                if connection is not None or not self._goes_again(error, passage, ticket):
+                    raise
+            finally:
+                if connection is not None:
+                    services.client.finish(connection)
+                    if passage.response.echoed:
+                        self._note_echo(call)
+                if outcome is None:
+                    outcome = _FAILED if call.attempts > attempts_before else _UNUSED
+                services.room.settle(permit, outcome, retry_after_s)
             if passage.retrying is not None:
-                await passage.retrying.pause(attempt_began_s)
+                await passage.retrying.pause(began_s)
             permit = await self._wait(passage, ticket, self._loop.time())
-            attempt_began_s = perf_counter()
 
     async def _wait(self, passage: Passage, ticket: Ticket, now_s: float) -> Permit:
         """For a key, then for a permit; counted in `queue_s`."""
         call, services = passage.call, self._services
         waits_since_s = perf_counter()
         try:
-            now_s = await services.keys.hold(passage.tries, now_s, ticket.deadline_s - _HOLD_MARGIN_S)
+            now_s = await services.keys.hold(passage.tries(), now_s, ticket.deadline_s - _HOLD_MARGIN_S)
             return await services.room.admit(ticket, now_s, passage.leave_unread)
         finally:
             call.queue_s += perf_counter() - waits_since_s
@@ -102,49 +136,6 @@ class Attempts:
     def _longest_wait_s(self, head: RequestHead) -> float:
         wished_s = wait_s(head.prefer)
         return self._policy.max_wait_s if wished_s is None else min(wished_s, self._policy.max_wait_s)
-
-    async def _attempt(self, passage: Passage, permit: Permit, began_s: float) -> bool:
-        """Uses up one permit; False where the request has to wait for another."""
-        services, call, transport = self._services, passage.call, passage.request.protocol.transport
-        outcome, retry_after_s = _UNUSED, None
-        exchange: Exchange | None = None
-        attempts_before = call.attempts
-        try:
-            if transport is None or (call.queue_s > _NOTICEABLE_WAIT_S and has_hung_up(transport)):
-                raise ConnectionResetError("the caller has gone")
-            try:
-                exchange = await self._ask(passage, permit.ticket)
-            except UpstreamError as error:
-                if self._goes_again(error, passage, permit.ticket):
-                    return False
-                raise
-            finally:
-                outcome = _FAILED if call.attempts > attempts_before else _UNUSED
-            if exchange is None:
-                return False
-            call.upstream_s = perf_counter() - began_s
-            status = exchange.head.status
-            if status in RETRIED_STATUSES and self._goes_again(exchange.head, passage, permit.ticket):
-                return False
-            outcome = _OUTCOMES.get(status, _SERVED)
-            begun, hint = b"", None
-            if outcome is _THROTTLED:
-                throttle = await read_throttle(exchange.connection, exchange.head)
-                begun, hint = throttle.begun, throttle.hint
-                retry_after_s = hint.retry_after_s
-                self._note_throttle(call, hint)
-                if passage.can_go_again:
-                    return False
-            if not self._begin_relay(passage, exchange, begun, hint):
-                await passage.response.follow(exchange.connection)
-                call.upstream_s = perf_counter() - began_s
-            return True
-        finally:
-            if exchange is not None:
-                services.client.finish(exchange)
-                if passage.response.echoed:
-                    self._note_echo(call)
-            services.room.settle(permit, outcome, retry_after_s)
 
     def _goes_again(self, failed: UpstreamError | ResponseHead, passage: Passage, ticket: Ticket) -> bool:
         services = self._services
@@ -156,84 +147,98 @@ class Attempts:
 
     async def _ask(self, passage: Passage, ticket: Ticket) -> Exchange | None:
         """The upstream's answer by whichever key it takes; None where the request has to be held for a key."""
-        services, tries = self._services, passage.tries
+        call, client, keys = passage.call, self._services.client, self._services.keys
         while True:
-            use = services.keys.choose(tries, ticket.deadline_s - _HOLD_MARGIN_S)
+            tries = passage.key_tries
+            use = keys.choose_usual() if tries is None or not tries.refusals else None
             if use is None:
-                return None
-            outgoing = self._outgoing(passage, use.record.key)
-            passage.call.attempts += 1
+                use = keys.choose(passage.tries(), ticket.deadline_s - _HOLD_MARGIN_S)
+                if use is None:
+                    return None
+            data = self._outgoing(passage, use.record.key)
+            call.attempts += 1
             verdict = _UNKNOWN
             try:
-                exchange = await services.client.begin(outgoing)
-                verdict = verdict_of(exchange.head.status)
+                sent = (
+                    client.send(call.method, data, passage.response.send_interim) if passage.body is None else None
+                )
+                if sent is None:
+                    connection, answer = await client.begin(_request(passage, data))
+                else:
+                    connection, head = sent
+                    try:
+                        answer = await head
+                    except BaseException as error:  # noqa: BLE001 - raised again there
+                        connection, answer = await client.again(connection, _request(passage, data), error)
+                verdict = verdict_of(answer.status)
             finally:
-                is_answer = services.keys.settle(use, verdict, tries)
+                is_answer = keys.settle(use, verdict, passage.tries() if verdict is _REFUSED else None)
             if is_answer or not passage.can_go_again:
-                return exchange
+                return connection, answer
             try:
-                await read_begun(exchange.connection)
+                await read_begun(connection)
             finally:
-                services.client.finish(exchange)
+                client.finish(connection)
 
-    def _outgoing(self, passage: Passage, key: ApiKey) -> UpstreamRequest:
-        call, head, response = passage.call, passage.head, passage.response
-        if self._key_in_use is not key:
-            self._key_in_use, self._forms, self._authorization = key, KeyForms(key.secrets()), key.authorization()
-        call.key_name, response.forms = key.name, self._forms
-        lines = upstream_head(
-            call.method.encode(),
-            passage.target.encode("utf-8", "surrogateescape"),
-            head,
-            host=self._host,
-            authorization=self._authorization,
-            via=self._via,
-        )
-        return UpstreamRequest(
-            call.method,
-            lines + passage.payload,
-            passage.body,
-            head.expect_continue,
-            on_interim=response.send_interim,
-        )
-
-    def _begin_relay(self, passage: Passage, exchange: Exchange, begun: bytes, hint: Hint | None) -> bool:
-        """True if that was all; as `RelayedResponse.begin`."""
-        call, answer = passage.call, exchange.head
-        call.status = answer.status
-        host = passage.head.host
-        extras = Extras(
-            self._added_lines(passage, answer, hint),
-            call.request_id.encode(),
-            self._upstream_url,
-            self._scheme + host if host else b"",
-        )
-        may_stay = not self.draining and (passage.body is None or _can_find_next(passage, answer.status))
-        return passage.response.begin(exchange.connection, answer, extras, begun=begun, may_stay=may_stay)
-
-    def _added_lines(self, passage: Passage, answer: ResponseHead, hint: Hint | None) -> bytes:
+    def _outgoing(self, passage: Passage, key: ApiKey) -> bytes:
         call = passage.call
-        lines = self._via_line
-        if self._policy.server_timing:
-            lines = b"Server-Timing: queue;dur=%.1f, upstream;dur=%.1f%b\r\n%b" % (
-                call.queue_s * 1000,
-                (call.upstream_s or 0.0) * 1000,
-                b"" if passage.retrying is None else passage.retrying.timing(),
-                lines,
-            )
+        if self._key_in_use is not key:
+            self._key_in_use, self._forms = key, KeyForms(key.secrets())
+            self._heads = UpstreamHeads(host=self._host, authorization=key.authorization(), via=self._via)
+        call.key_name, passage.response.forms = key.name, self._forms
+        target = passage.target.encode("utf-8", "surrogateescape")
+        return self._heads.write(call.method.encode(), target, passage.head) + passage.payload
+
+    def _begin_relay(
+        self,
+        passage: Passage,
+        connection: UpstreamConnection,
+        answer: ResponseHead,
+        begun: bytes,
+        hint: Hint | None,
+    ) -> bool:
+        """True if that was all; as `RelayedResponse.begin`."""
+        call, response = passage.call, passage.response
+        call.status = answer.status
+        may_stay = not self.draining and (passage.body is None or _can_find_next(passage, answer.status))
+        added = self._added_lines(passage, answer, hint, response.frame(answer, may_stay))
+        lines = downstream_head(
+            answer.status,
+            answer.reason,
+            answer.names,
+            answer.values,
+            added,
+            call.request_id,
+            passage.head.host,
+            self._relocation,
+        )
+        return response.begin(connection, answer, lines, begun)
+
+    def _added_lines(self, passage: Passage, answer: ResponseHead, hint: Hint | None, framing: bytes) -> bytes:
+        """What the proxy adds to an answer's head, to its end in the empty line."""
+        call, lines = passage.call, self._via_line
         if hint is not None and hint.retry_after_s is not None and not _has(answer, b"retry-after"):
             lines += b"Retry-After: %d\r\n" % max(1, math.ceil(hint.retry_after_s))
         if passage.head.prefer:
             wished_s = wait_s(passage.head.prefer)
             if wished_s is not None and wished_s <= self._policy.max_wait_s:
                 lines += b"Preference-Applied: wait=%d\r\n" % wished_s
-        return lines
+        lines += framing
+        if not self._policy.server_timing:
+            return lines + b"\r\n"
+        upstream_ms = (call.upstream_s or 0.0) * 1000
+        if not call.queue_s and passage.retrying is None:  # mostly; each number costs as much as all the rest
+            return b"Server-Timing: queue;dur=0.0, upstream;dur=%.1f\r\n%b\r\n" % (upstream_ms, lines)
+        retries = b"" if passage.retrying is None else passage.retrying.timing()
+        timing = (call.queue_s * 1000, upstream_ms, retries, lines)
+        return b"Server-Timing: queue;dur=%.1f, upstream;dur=%.1f%b\r\n%b\r\n" % timing
 
-    def _note_echo(self, call: Call) -> None:
-        self._services.metrics.key_echoes.inc()
-        self._log.error("key_echoed", status=call.status, key=call.key_name, request_id=call.request_id)
-
-    def _note_throttle(self, call: Call, hint: Hint) -> None:
+    async def _read_throttle(
+        self, call: Call, connection: UpstreamConnection, answer: ResponseHead
+    ) -> tuple[bytes, Hint]:
+        """What is read of a 429's body, and what it says."""
+        throttle = await read_throttle(connection, answer)
+        hint = throttle.hint
         self._services.metrics.throttled.inc()
         self._log.info(
             "cooldown",
@@ -242,6 +247,16 @@ class Attempts:
             hints_disagree=hint.sources_disagree,
             request_id=call.request_id,
         )
+        return throttle.begun, hint
+
+    def _note_echo(self, call: Call) -> None:
+        self._services.metrics.key_echoes.inc()
+        self._log.error("key_echoed", status=call.status, key=call.key_name, request_id=call.request_id)
+
+
+def _request(passage: Passage, data: bytes) -> UpstreamRequest:
+    call, response = passage.call, passage.response
+    return UpstreamRequest(call.method, data, passage.body, passage.head.expect_continue, response.send_interim)
 
 
 def _can_find_next(passage: Passage, status: int) -> bool:

@@ -12,7 +12,6 @@ from nanonets_proxy.downstream.answers import answer
 from nanonets_proxy.downstream.attempts import Attempts
 from nanonets_proxy.downstream.call import Call
 from nanonets_proxy.downstream.caller_body import CallerBody
-from nanonets_proxy.downstream.keys import tries_for
 from nanonets_proxy.downstream.passage import Passage, Services
 from nanonets_proxy.downstream.peers import Peer
 from nanonets_proxy.downstream.policy import HandlerPolicy
@@ -23,6 +22,7 @@ from nanonets_proxy.upstream.body import RequestBody
 
 if TYPE_CHECKING:
     from nanonets_proxy.downstream.caller_connection import CallerConnection
+    from nanonets_proxy.downstream.request_loop import CallerRequest
 
 _SPOKEN: Final = (HttpVersion11, HttpVersion10)
 
@@ -47,10 +47,10 @@ class Handler:
         """From now on answers announce that their connection ends."""
         self.draining = self._attempts.draining = True
 
-    async def __call__(self, request: web.BaseRequest, peer: Peer) -> web.StreamResponse:
+    async def __call__(self, request: "CallerRequest", peer: Peer) -> web.StreamResponse:
         """Never raises but for a lost caller: every ProxyError becomes its answer here."""
         call = Call(request, peer.name)
-        response = RelayedResponse(request, idle_timeout_s=self._policy.idle_timeout_s)
+        response = RelayedResponse(request, self._policy.idle_timeout_s)
         kept_bytes = 0
         try:
             if request.protocol.writing_paused:
@@ -85,7 +85,7 @@ class Handler:
     def refuse_malformed(self, request: web.BaseRequest, peer: Peer, error: ProxyError) -> web.StreamResponse:
         """For what the server's parser would not take: answered, logged and counted like any other refusal."""
         call = Call(request, peer.name)
-        nothing_sent = RelayedResponse(request, idle_timeout_s=self._policy.idle_timeout_s)
+        nothing_sent = RelayedResponse(request, self._policy.idle_timeout_s)
         response = self._refuse(error, request, call, nothing_sent)
         call.finish(self._log_request, self._services.metrics.requests)
         return response
@@ -104,13 +104,13 @@ class Handler:
         call.sent_bytes = 0 if request.method == "HEAD" else len(own.sent)
         return own
 
-    def _enter(self, request: web.BaseRequest, peer: Peer, call: Call, response: RelayedResponse) -> Passage:
+    def _enter(self, request: "CallerRequest", peer: Peer, call: Call, response: RelayedResponse) -> Passage:
         """Lets a request in. Raises the ProxyError that keeps it out."""
         services = self._services
         services.guard.check_peer(peer.address, peer.uid)
         if request.version not in _SPOKEN:
             raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
-        head = self._heads.read(request.raw_headers)
+        head = self._heads.read(request.field_names, request.field_values)
         call.identify(head.request_id, head.caller)
         target, authority = call.target, None
         if not target.startswith("/"):
@@ -123,7 +123,7 @@ class Handler:
         call.scope = services.scopes.classify(call.method, target)
         if services.retries.are_on:
             services.retries.note_request()
-        return Passage(request, call, response, head, target, tries_for(None))
+        return Passage(request, call, response, head, target)
 
     def _take_whole(self, passage: Passage) -> int:
         """Reads a body that has a length and is here to its end, as a small one mostly is: it goes with its head,
@@ -145,7 +145,7 @@ class Handler:
             timeout_s=policy.body_timeout_s,
         )
         with RequestBody(source, head.body_length, self._services.store) as body:
-            passage.body, passage.tries = body, tries_for(body)
+            passage.body = body
             passage.leave_unread = source.leave_unread
             try:
                 await self._attempts.until_relayed(passage)

@@ -3,18 +3,16 @@
 from typing import Protocol
 
 from nanonets_proxy.core.key_records import KeyTries, KeyVerdict, Use
-from nanonets_proxy.upstream.body import RequestBody
 
 
 class Keys(Protocol):
     async def hold(self, tries: KeyTries, now_s: float, deadline_s: float) -> float: ...
 
+    def choose_usual(self) -> Use | None:
+        """For a request that was refused with no key yet. None: ask `choose`."""
+
     def choose(self, tries: KeyTries, deadline_s: float) -> Use | None:
         """None, which is told before `deadline_s` only: hold it first."""
 
-    def settle(self, use: Use, verdict: KeyVerdict, tries: KeyTries) -> bool: ...
-
-
-def tries_for(body: RequestBody | None) -> KeyTries:
-    """A large upload tries no unproven key: it would have to go twice."""
-    return KeyTries(may_try=body is None or body.is_small)
+    def settle(self, use: Use, verdict: KeyVerdict, tries: KeyTries | None) -> bool:
+        """A refusal wants `tries`."""

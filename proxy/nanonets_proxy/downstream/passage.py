@@ -47,7 +47,6 @@ class Passage:
     response: RelayedResponse
     head: RequestHead
     target: str
-    tries: KeyTries
     payload: bytes = b""
     """A body that came with the head, whole; any other is `body`."""
     on_permit: Callable[[], None] | None = None
@@ -57,7 +56,15 @@ class Passage:
     """Called when the request has to wait."""
     retrying: Retrying | None = None
     """Of one that has failed before."""
+    key_tries: KeyTries | None = None
+    """Of one that has waited, or for which the keys were thought over."""
 
     @property
     def can_go_again(self) -> bool:
         return self.body is None or self.body.is_replayable
+
+    def tries(self) -> KeyTries:
+        """Its part with the keys. A large upload tries no unproven one: it would have to go twice."""
+        if self.key_tries is None:
+            self.key_tries = KeyTries(may_try=self.body is None or self.body.is_small)
+        return self.key_tries

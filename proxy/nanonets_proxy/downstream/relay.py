@@ -5,25 +5,22 @@ server sees it, so that the server's steps have nothing left to do.
 """
 
 import asyncio
-from typing import Final
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
 from nanonets_proxy.core.echo import ERROR_FROM_STATUS, NO_FORMS, EchoFilter, is_readable
-from nanonets_proxy.core.headers import Extras, downstream_head, trailer_section
+from nanonets_proxy.core.headers import downstream_head, trailer_section
 from nanonets_proxy.downstream.peers import CallerStalled, reset
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.reply import ResponseHead
-
-_NO_EXTRAS: Final = Extras(lines=b"", request_id=None, upstream_origin=b"", own_origin=b"")
 
 
 class RelayedResponse(web.StreamResponse):
     """An answer that is already on the wire, or was broken off there. `sent_bytes` counts its body."""
 
     # The base class's set-up (headers, cookies, state) is never used, so it is not paid for.
-    def __init__(self, request: web.BaseRequest, *, idle_timeout_s: float) -> None:
+    def __init__(self, request: web.BaseRequest, idle_timeout_s: float) -> None:
         self._request = request
         self._idle_timeout_s = idle_timeout_s
         self._stays_open = False
@@ -46,34 +43,43 @@ class RelayedResponse(web.StreamResponse):
     async def write_eof(self, data: bytes = b"") -> None:
         """Everything was sent by `begin` and `follow`."""
 
-    def begin(
-        self, connection: UpstreamConnection, head: ResponseHead, extras: Extras, *, begun: bytes, may_stay: bool
-    ) -> bool:
-        """Relays the head and what is here of the body; True if that was all, else `follow` has to be awaited.
+    def frame(self, head: ResponseHead, may_stay: bool) -> bytes:
+        """Settles how the answer `head` is told from the next; `may_stay` False closes behind it. Our own
+        Transfer-Encoding and Connection lines for it (RFC 9112 §6.1, §9.3)."""
+        request = self._request
+        is_modern = request.version >= HttpVersion11
+        self._chunked = head.body_length is None and is_modern
+        # Of an old caller's answer without a length the end of the connection is the end of the body.
+        self._stays_open = request.keep_alive and may_stay and (is_modern or head.body_length is not None)
+        lines = b"Transfer-Encoding: chunked\r\n" if self._chunked else b""
+        if not self._stays_open:
+            lines += b"Connection: close\r\n"
+        elif not is_modern:
+            lines += b"Connection: keep-alive\r\n"
+        return lines
 
-        `begun` is what was read of the body before; `may_stay` False closes behind it. The key is blanked in head,
-        trailers and an error's body; `echoed` tells whether it was there. Raises ConnectionError where the caller
-        is lost.
+    def begin(self, connection: UpstreamConnection, head: ResponseHead, lines: bytes, begun: bytes) -> bool:
+        """Relays an answer that is framed: `lines`, which are its head, and what is here of the body; True if that
+        was all, else `follow` has to be awaited.
+
+        `begun` is what was read of the body before. The key is blanked in head, trailers and an error's body;
+        `echoed` tells whether it was there. Raises ConnectionError where the caller is lost.
         """
-        framing, self._chunked = self._framing(head, may_stay=may_stay)
-        built = downstream_head(head.status, head.reason, head.names, head.values, extras=extras, framing=framing)
-        lines = self.forms.blank(built)
-        if lines is not built:
-            self.echoed = True
+        blanked = self.forms.blank(lines)
+        if blanked is not lines:
+            lines, self.echoed = blanked, True
         if head.status >= ERROR_FROM_STATUS and is_readable(head.headers):
             self._echo = EchoFilter(self.forms)
         is_whole = connection.is_whole
         data = begun + connection.take()
-        if self._echo is not None:
-            data = self._echo.feed(data)
         self.began = True
         if is_whole and not self._chunked and self._echo is None:
-            self.sent_bytes += len(data)
-            self._write(lines + data)
-        elif is_whole:
-            self._write(lines + self._framed(data) + self._end(connection))
+            self.sent_bytes = len(data)
         else:
-            self._write(lines + self._framed(data))
+            if self._echo is not None:
+                data = self._echo.feed(data)
+            data = self._framed(data) + (self._end(connection) if is_whole else b"")
+        self._write(lines + data)
         return is_whole
 
     async def follow(self, connection: UpstreamConnection) -> None:
@@ -96,7 +102,7 @@ class RelayedResponse(web.StreamResponse):
         transport = self._request.transport
         if self.began or self._request.version < HttpVersion11 or transport is None or transport.is_closing():
             return
-        built = downstream_head(head.status, head.reason, head.names, head.values, extras=_NO_EXTRAS, framing=b"")
+        built = downstream_head(head.status, head.reason, head.names, head.values, b"\r\n")
         lines = self.forms.blank(built)
         self.echoed = self.echoed or lines is not built
         transport.write(lines)
@@ -110,21 +116,6 @@ class RelayedResponse(web.StreamResponse):
         self.force_close()
         if self._request.transport is not None:
             reset(self._request.transport)
-
-    def _framing(self, head: ResponseHead, *, may_stay: bool) -> tuple[bytes, bool]:
-        """Our own Transfer-Encoding and Connection lines, and whether the body is chunked (RFC 9112 §6.1, §9.3)."""
-        request = self._request
-        is_modern = request.version >= HttpVersion11
-        self._stays_open = request.keep_alive and may_stay
-        chunked = head.body_length is None and is_modern
-        if head.body_length is None and not is_modern:
-            self._stays_open = False  # the end of the connection is the end of the body
-        lines = b"Transfer-Encoding: chunked\r\n" if chunked else b""
-        if not self._stays_open:
-            lines += b"Connection: close\r\n"
-        elif not is_modern:
-            lines += b"Connection: keep-alive\r\n"
-        return lines, chunked
 
     def _framed(self, data: bytes) -> bytes:
         self.sent_bytes += len(data)

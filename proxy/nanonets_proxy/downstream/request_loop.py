@@ -26,6 +26,7 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.http_writer import StreamWriter
 from aiohttp.web_protocol import ERROR, PayloadAccessError, _ErrInfo  # private; what the parser refused
 
+from nanonets_proxy.core.headers import unzipped
 from nanonets_proxy.downstream.peers import UNKNOWN, Peer
 from nanonets_proxy.downstream.relay import RelayedResponse
 from nanonets_proxy.downstream.valve import ReadAhead, Valve
@@ -38,7 +39,7 @@ class RequestHandler(Protocol):
     draining: bool
     """Once it is, no connection outlives its answer."""
 
-    def __call__(self, request: web.BaseRequest, peer: Peer) -> Awaitable[web.StreamResponse]: ...
+    def __call__(self, request: "CallerRequest", peer: Peer) -> Awaitable[web.StreamResponse]: ...
 
 
 class WholeBody:
@@ -106,7 +107,7 @@ class CallerRequest(web.BaseRequest):
     @classmethod
     def parsed(cls, protocol: web.RequestHandler, content: Body, message: RawRequestMessage) -> Self:
         """As aiohttp's parser has read it."""
-        names, values = zip(*message.raw_headers, strict=True) if message.raw_headers else ((), ())
+        names, values = unzipped(message.raw_headers)
         keep_alive = not message.should_close
         return cls(protocol, content, message.method, message.path, names, values, message.version, keep_alive)
 

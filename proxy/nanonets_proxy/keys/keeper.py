@@ -76,6 +76,8 @@ class KeyKeeper:
         self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger(**policy.log_fields)
         self._ring = Keyring(policy.ring)
+        self.choose_usual = self._ring.choose_usual
+        """The key to go with for a request that was refused with none; None: ask `choose`."""
         self._metrics = KeyMetrics(services.registry, self.status)
         self._waiters: set[asyncio.Future[None]] = set()
         self._reading: asyncio.Task[None] | None = None
@@ -102,13 +104,14 @@ class KeyKeeper:
         now_s = self._loop.time()
         return self._ring.choose(tries, now_s, may_hold=now_s < deadline_s and not self._closed)
 
-    def settle(self, use: Use, verdict: KeyVerdict, tries: KeyTries) -> bool:
-        """Ends a use. Whether its answer goes to the caller; otherwise the request goes again."""
+    def settle(self, use: Use, verdict: KeyVerdict, tries: KeyTries | None) -> bool:
+        """Ends a use. Whether its answer goes to the caller; otherwise the request goes again. Only a refusal needs
+        `tries`, where it is noted."""
         now_s = self._loop.time()
         events = self._ring.settle(use, verdict, now_s, tries)
         if events:
             self._tell(events)
-        if verdict is not _REFUSED:
+        if verdict is not _REFUSED or tries is None:
             return True
         if self._ring.wants_reading:
             self._read_soon()

@@ -36,17 +36,8 @@ class UpstreamRequest:
     on_interim: Callable[[ResponseHead], None] | None = None
 
 
-class Exchange:
-    """An answer under way: its head is here, its body is read from `connection`. The upload may still go on."""
-
-    __slots__ = ("connection", "head", "sender")
-
-    def __init__(
-        self, connection: UpstreamConnection, head: ResponseHead, sender: "asyncio.Task[None] | None"
-    ) -> None:
-        self.connection = connection
-        self.head = head
-        self.sender = sender
+Exchange = tuple[UpstreamConnection, ResponseHead]
+"""An answer under way: its head is here, its body is read from the connection. The upload may still go on."""
 
 
 class UpstreamClient:
@@ -58,46 +49,70 @@ class UpstreamClient:
         self._first_byte_timeout_s = first_byte_timeout_s
         self._on_retry = on_retry
         self._loop = asyncio.get_running_loop()
+        self._senders: dict[UpstreamConnection, asyncio.Task[None]] = {}
+
+    def send(
+        self, method: str, request: bytes, on_interim: Callable[[ResponseHead], None] | None
+    ) -> "tuple[UpstreamConnection, asyncio.Future[ResponseHead]] | None":
+        """`begin` without a coroutine, for a request that is all here; None where no connection is idle.
+
+        The future gives the final head; `finish()` has to follow. What it raises instead goes to `again`.
+        """
+        connection = self._pool.take_idle(self._loop.time(), method not in IDEMPOTENT)
+        if connection is None:
+            return None
+        return connection, connection.send(request, self._first_byte_timeout_s, method == "HEAD", on_interim)
 
     async def begin(self, request: UpstreamRequest) -> Exchange:
         """Sends `request` and waits for the final head; `finish()` has to follow.
 
         Raises an UpstreamError, or what reading the caller's body raised; nothing is left open then.
         """
-        body, on_interim = request.body, request.on_interim
-        is_head = request.method == "HEAD"
-        repeatable = request.method in IDEMPOTENT
-        connection = self._pool.take_idle(self._loop.time(), careful=not repeatable)
-        reused = connection is not None
-        while True:
-            if connection is None:
-                connection = await self._pool.dial()
-            sender = None
-            try:
-                if body is None:
-                    head = await connection.send(request.head, self._first_byte_timeout_s, is_head, on_interim)
-                else:
-                    connection.start(is_head=is_head, on_interim=on_interim)
-                    begun = b"" if request.expect_continue else body.begin()
-                    connection.write(request.head + _framed(begun, body))
-                    sender = self._loop.create_task(self._upload(connection, body, request.expect_continue))
-                    head = await connection.head()
-                return Exchange(connection, head, sender)
-            except BaseException as error:
-                connection.close()
-                if sender is not None:
-                    sender.cancel()
-                lost = reused and isinstance(error, UpstreamClosed) and not connection.answered
-                if not (lost and repeatable and (body is None or body.is_replayable)):
-                    raise
-            connection, reused = None, False
-            self._on_retry()
+        connection = self._pool.take_idle(self._loop.time(), request.method not in IDEMPOTENT)
+        if connection is None:
+            return await self._begin_anew(request)
+        try:
+            return connection, await self._head(connection, request)
+        except BaseException as error:  # noqa: BLE001 - raised again there
+            return await self.again(connection, request, error)
 
-    def finish(self, exchange: Exchange) -> None:
-        """Gives the connection back, or closes it where answer or upload did not come to their end."""
-        if exchange.sender is not None:
-            exchange.sender.cancel()  # without effect on one that is done
-        self._pool.give_back(exchange.connection)
+    async def again(
+        self, connection: UpstreamConnection, request: UpstreamRequest, error: BaseException
+    ) -> Exchange:
+        """`begin` once more, after `error` on a connection that had served before; raises `error` where that may
+        not be."""
+        self.finish(connection)
+        is_lost = isinstance(error, UpstreamClosed) and not connection.answered
+        can_be_sent = request.body is None or request.body.is_replayable
+        if not (is_lost and can_be_sent and request.method in IDEMPOTENT):
+            raise error
+        self._on_retry()
+        return await self._begin_anew(request)
+
+    async def _begin_anew(self, request: UpstreamRequest) -> Exchange:
+        connection = await self._pool.dial()
+        try:
+            return connection, await self._head(connection, request)
+        except BaseException:
+            self.finish(connection)
+            raise
+
+    async def _head(self, connection: UpstreamConnection, request: UpstreamRequest) -> ResponseHead:
+        body, is_head = request.body, request.method == "HEAD"
+        if body is None:
+            return await connection.send(request.head, self._first_byte_timeout_s, is_head, request.on_interim)
+        connection.start(is_head=is_head, on_interim=request.on_interim)
+        begun = b"" if request.expect_continue else body.begin()
+        connection.write(request.head + _framed(begun, body))
+        upload = self._upload(connection, body, request.expect_continue)
+        self._senders[connection] = self._loop.create_task(upload)
+        return await connection.head()
+
+    def finish(self, connection: UpstreamConnection) -> None:
+        """Ends an exchange: keeps its connection, or closes it where answer or upload did not come to their end."""
+        if self._senders and (sender := self._senders.pop(connection, None)) is not None:
+            sender.cancel()  # without effect on one that is done
+        self._pool.give_back(connection)
 
     async def _upload(self, connection: UpstreamConnection, body: RequestBody, expect_continue: bool) -> None:
         """Streams the rest of a body; a failure of the caller's side is handed to whoever awaits the answer."""

@@ -22,9 +22,9 @@ class KeyProbe:
     async def __call__(self, key: ApiKey) -> KeyVerdict:
         head = _HEAD % (self._path, self._host, key.authorization())
         try:
-            exchange = await self._client.begin(UpstreamRequest("GET", head, None))
+            connection, answer = await self._client.begin(UpstreamRequest("GET", head, None))
         except ProxyError:
             return KeyVerdict.UNKNOWN
         # Its body is of no interest: finished unread, the connection closes.
-        self._client.finish(exchange)
-        return verdict_of(exchange.head.status)
+        self._client.finish(connection)
+        return verdict_of(answer.status)

@@ -29,7 +29,7 @@ class Pool:
     async def dial(self) -> UpstreamConnection:
         return await self._dialer.dial()
 
-    def take_idle(self, now_s: float, *, careful: bool) -> UpstreamConnection | None:
+    def take_idle(self, now_s: float, careful: bool) -> UpstreamConnection | None:
         """An idle connection that is still good; `careful` asks the socket too, for what must not be repeated."""
         while self._idle:
             connection = self._idle.pop()
