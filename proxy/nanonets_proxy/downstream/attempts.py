@@ -88,16 +88,16 @@ class Attempts:
             attempt_began_s = perf_counter()
 
     async def _wait(self, passage: Passage, ticket: Ticket, now_s: float) -> Permit:
-        """For a key, then for a permit; counted in `queue_s`."""
+        """For a key, then for a permit; counted in `wait_s`."""
         call, services = passage.call, self._services
         waits_since_s = perf_counter()
         try:
             now_s = await services.keys.hold(passage.tries, now_s, ticket.deadline_s - _HOLD_MARGIN_S)
             return await services.room.admit(ticket, now_s, passage.leave_unread)
         finally:
-            call.queue_s += perf_counter() - waits_since_s
+            call.wait_s += perf_counter() - waits_since_s
             if not call.attempts and ticket.state is TicketState.ADMITTED:
-                services.metrics.observe_forecast(ticket.forecast_s, call.queue_s)
+                services.metrics.observe_forecast(ticket.forecast_s, call.wait_s)
 
     def _longest_wait_s(self, head: RequestHead) -> float:
         wished_s = wait_s(head.prefer)
@@ -110,7 +110,7 @@ class Attempts:
         exchange: Exchange | None = None
         attempts_before = call.attempts
         try:
-            if transport is None or (call.queue_s > _NOTICEABLE_WAIT_S and has_hung_up(transport)):
+            if transport is None or (call.wait_s > _NOTICEABLE_WAIT_S and has_hung_up(transport)):
                 raise ConnectionResetError("the caller has gone")
             try:
                 exchange = await self._ask(passage, permit.ticket)
@@ -180,7 +180,7 @@ class Attempts:
         call, head, response = passage.call, passage.head, passage.response
         if self._key_in_use is not key:
             self._key_in_use, self._forms, self._authorization = key, KeyForms(key.secrets()), key.authorization()
-        call.key_name, response.forms = key.name, self._forms
+        call.key, response.forms = key.name, self._forms
         lines = upstream_head(
             call.method.encode(),
             passage.target.encode("utf-8", "surrogateescape"),
@@ -216,7 +216,7 @@ class Attempts:
         lines = self._via_line
         if self._policy.server_timing:
             lines = b"Server-Timing: queue;dur=%.1f, upstream;dur=%.1f%b\r\n%b" % (
-                call.queue_s * 1000,
+                call.wait_s * 1000,
                 (call.upstream_s or 0.0) * 1000,
                 b"" if passage.retrying is None else passage.retrying.timing(),
                 lines,
@@ -231,7 +231,7 @@ class Attempts:
 
     def _note_echo(self, call: Call) -> None:
         self._services.metrics.key_echoes.inc()
-        self._log.error("key_echoed", status=call.status, key=call.key_name, request_id=call.request_id)
+        self._log.error("key_echoed", status=call.status, key=call.key, request_id=call.request_id)
 
     def _note_throttle(self, call: Call, hint: Hint) -> None:
         self._services.metrics.throttled.inc()

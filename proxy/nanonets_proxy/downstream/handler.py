@@ -112,7 +112,7 @@ class Handler:
             raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         head = self._heads.read(request.raw_headers)
         call.identify(head.request_id, head.caller)
-        target, authority = call.target, None
+        target, authority = call.path, None
         if not target.startswith("/"):
             services.guard.check_method(call.method, upgrade=head.upgrade, preflight=head.is_preflight)
             target, authority = origin_form(call.method, target, self._authorities)
