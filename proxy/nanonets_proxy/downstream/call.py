@@ -37,39 +37,31 @@ class Call:
         self.total_s = -perf_counter()  # until the end is added
         self.received_bytes = 0
         self.sent_bytes = 0
-        self.request_id = ""
+        self.request_id = _new_id()
         self.key = ""  # its name
 
     def identify(self, request_id: bytes | None, caller: bytes | None) -> None:
-        """Takes over what the caller says of itself, within bounds; makes an id where there is no good one."""
+        """Takes over what the caller says of itself, within bounds."""
         if request_id is not None and _GOOD_REQUEST_ID.fullmatch(request_id):
             self.request_id = request_id.decode("ascii")
-        else:
-            self.request_id = _new_id()
         if caller:
             self.caller = caller[:_MAX_CALLER_CHARS].decode("latin-1")
-
-    def ensure_request_id(self) -> str:
-        if not self.request_id:
-            self.request_id = _new_id()
-        return self.request_id
 
     def finish(self, log: WholeEvents | None, requests: RequestTally) -> None:
         """One log event and the counts. Nothing more can be noted: the durations are now rounded, to 100 us, and
         the path has lost what is not to be logged."""
-        requests.observe(self.method, self.status, self.wait_s, self.upstream_s)
+        wait_s, upstream_s = self.wait_s, self.upstream_s
+        requests.observe(self.method, self.status, wait_s, upstream_s)
         if log is None:
             return
         # `round` goes by way of decimal text, and a function of our own would be called three times.
-        if self.wait_s:
-            self.wait_s = floor(self.wait_s * 10_000 + 0.5) / 10_000
-        if self.upstream_s is not None:
-            self.upstream_s = floor(self.upstream_s * 10_000 + 0.5) / 10_000
+        if wait_s:
+            self.wait_s = floor(wait_s * 10_000 + 0.5) / 10_000
+        if upstream_s is not None:
+            self.upstream_s = floor(upstream_s * 10_000 + 0.5) / 10_000
         now_s = perf_counter()
         self.total_s = floor((self.total_s + now_s) * 10_000 + 0.5) / 10_000
         self.path = loggable(self.path)
-        if not self.request_id:
-            self.request_id = _new_id()
         log(self.__dict__, now_s)
 
 
