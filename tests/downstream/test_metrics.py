@@ -1,7 +1,10 @@
 """What Prometheus sees after a scripted run."""
 
+import pytest
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
+from nanonets_proxy.telemetry.metrics import RequestTally
 from support.proxy_harness import RunningProxy, running_proxy, until
 from support.raw_caller import RawCaller, request
 from support.scripted_upstream import OK, ScriptedUpstream
@@ -106,3 +109,34 @@ async def test_callers_cannot_make_labels() -> None:
             ("requests_total", "other", "4xx"),
         }
         assert not any("Model" in label or "LINK" in label for key in samples for label in key)
+
+
+def test_durations_are_counted_as_the_librarys_own_histogram_does() -> None:
+    tally, registry = RequestTally(), CollectorRegistry()
+    registry.register(tally)
+    finite = [float(bound) for bound in _buckets(registry, "nanonets_proxy_queue_seconds") if bound != "+Inf"]
+    queue = Histogram("queue_seconds", "", buckets=finite, registry=registry)
+    upstream = Histogram("upstream_seconds", "", buckets=finite, registry=registry)
+    beside_bounds = [bound + aside for bound in finite for aside in (-0.001, 0.0, 0.001)]
+    for queue_s in [0.0] * 7 + beside_bounds:
+        queue.observe(queue_s)
+        tally.observe("GET", 200, queue_s, None)
+    for upstream_s in [0.0, *beside_bounds]:
+        queue.observe(0.0)
+        upstream.observe(upstream_s)
+        tally.observe("odd", 0, 0.0, upstream_s)
+    for name in ("queue_seconds", "upstream_seconds"):
+        assert _buckets(registry, f"nanonets_proxy_{name}") == _buckets(registry, name)
+        for suffix in ("_count", "_sum"):
+            counted = registry.get_sample_value(f"nanonets_proxy_{name}{suffix}")
+            assert counted == pytest.approx(registry.get_sample_value(name + suffix))
+
+
+def _buckets(registry: CollectorRegistry, name: str) -> dict[str, float]:
+    """How many were no longer than which bound."""
+    return {
+        sample.labels["le"]: sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == name + "_bucket"
+    }

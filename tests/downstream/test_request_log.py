@@ -3,6 +3,8 @@
 import json
 import logging
 from base64 import b64encode
+from datetime import UTC, datetime, timedelta
+from time import perf_counter
 from urllib.parse import quote
 
 import pytest
@@ -10,6 +12,7 @@ import structlog
 
 from nanonets_proxy.core.api_key import ApiKey
 from nanonets_proxy.core.scopes import ScopeTable
+from nanonets_proxy.telemetry.log import whole_events
 from support.log_capture import captured_log
 from support.proxy_harness import AUTHORIZATION, KEY, running_proxy, until
 from support.raw_caller import request
@@ -46,6 +49,46 @@ async def test_a_served_request_is_one_event_with_its_facts() -> None:
         "request_id": "mine",
         "key": "test",
     }
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize("path", ["/x", '/"\\', "/\x01\x9b", "/caf\xe9", "/caf\udce9", "/50%d"])
+def test_a_whole_event_is_the_line_that_structlog_writes(log_format: str, path: str) -> None:
+    context = {"environment": "50%b"}
+    fields = {"path": path, "status": 200, "upstream_s": None, "total_s": 0.0012}
+    with captured_log(log_format=log_format) as log:
+        emit = whole_events("request", **context)
+        assert emit is not None
+        emit(fields, perf_counter())
+        structlog.get_logger(**context).info("request", **fields)
+        whole, usual = log.text().splitlines()
+    time_ends_at = whole.index("Z")
+    assert whole[time_ends_at:] == usual[time_ends_at:]
+    assert whole[:10] == usual[:10]
+
+
+def test_a_whole_event_has_its_time_to_the_microsecond() -> None:
+    passed_s = [0.0, 0.000004, 0.5, 0.999999, 1.0, 1.5, 61.25, 90_000.0, 90_000.000002]
+    with captured_log() as log:
+        emit = whole_events("request")
+        assert emit is not None
+        began_s, before = perf_counter(), datetime.now(UTC)
+        for after_s in passed_s:
+            emit({"path": "/"}, began_s + after_s)
+        texts = [event["timestamp"] for event in log.events("request")]
+    assert {len(text) for text in texts} == {len("2026-01-31T00:00:00.000000Z")}
+    times = [datetime.fromisoformat(text) for text in texts]
+    assert abs(times[0] - before) < timedelta(seconds=1)
+    for time, after_s in zip(times, passed_s, strict=True):
+        # The clocks are asked one after the other, anew for another second.
+        assert abs(time - times[0] - timedelta(seconds=after_s)) < timedelta(milliseconds=5)
+    assert times == sorted(times)
+    assert times[-1] - times[-2] <= timedelta(microseconds=3)
+
+
+def test_nothing_is_made_of_whole_events_below_the_level() -> None:
+    with captured_log(level="warning"):
+        assert whole_events("request") is None
 
 
 async def test_every_line_begins_with_time_level_and_name() -> None:

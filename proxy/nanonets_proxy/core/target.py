@@ -31,7 +31,8 @@ def origin_form(method: str, target: str, authorities: frozenset[str]) -> tuple[
 
 def loggable(target: str) -> str:
     """The target for the log: bounded, query names kept, their values dropped."""
-    path, mark, query = target.partition("?")
-    if mark:
-        path += "?" + "&".join(pair.partition("=")[0] for pair in query[: 2 * _LOGGED_CHARACTERS].split("&"))
-    return path if len(path) <= _LOGGED_CHARACTERS else path[:_LOGGED_CHARACTERS] + "…"
+    if "?" in target:
+        path, _, query = target.partition("?")
+        names = [pair.partition("=")[0] for pair in query[: 2 * _LOGGED_CHARACTERS].split("&")]
+        target = path + "?" + "&".join(names)
+    return target if len(target) <= _LOGGED_CHARACTERS else target[:_LOGGED_CHARACTERS] + "…"

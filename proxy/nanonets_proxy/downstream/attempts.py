@@ -87,7 +87,7 @@ class Attempts:
             connection: UpstreamConnection | None = None
             try:
                 transport = passage.request.protocol.transport
-                if transport is None or (call.queue_s > _NOTICEABLE_WAIT_S and has_hung_up(transport)):
+                if transport is None or (call.wait_s > _NOTICEABLE_WAIT_S and has_hung_up(transport)):
                     raise ConnectionResetError("the caller has gone")
                 exchange = await self._ask(passage, ticket)
                 if exchange is not None:
@@ -122,16 +122,16 @@ class Attempts:
             permit = await self._wait(passage, ticket, self._loop.time())
 
     async def _wait(self, passage: Passage, ticket: Ticket, now_s: float) -> Permit:
-        """For a key, then for a permit; counted in `queue_s`."""
+        """For a key, then for a permit; counted in `wait_s`."""
         call, services = passage.call, self._services
         waits_since_s = perf_counter()
         try:
             now_s = await services.keys.hold(passage.tries(), now_s, ticket.deadline_s - _HOLD_MARGIN_S)
             return await services.room.admit(ticket, now_s, passage.leave_unread)
         finally:
-            call.queue_s += perf_counter() - waits_since_s
+            call.wait_s += perf_counter() - waits_since_s
             if not call.attempts and ticket.state is TicketState.ADMITTED:
-                services.metrics.observe_forecast(ticket.forecast_s, call.queue_s)
+                services.metrics.observe_forecast(ticket.forecast_s, call.wait_s)
 
     def _longest_wait_s(self, head: RequestHead) -> float:
         wished_s = wait_s(head.prefer)
@@ -185,7 +185,7 @@ class Attempts:
         if self._key_in_use is not key:
             self._key_in_use, self._forms = key, KeyForms(key.secrets())
             self._heads = UpstreamHeads(host=self._host, authorization=key.authorization(), via=self._via)
-        call.key_name, passage.response.forms = key.name, self._forms
+        call.key, passage.response.forms = key.name, self._forms
         target = passage.target.encode("utf-8", "surrogateescape")
         return self._heads.write(call.method.encode(), target, passage.head) + passage.payload
 
@@ -227,10 +227,10 @@ class Attempts:
         if not self._policy.server_timing:
             return lines + b"\r\n"
         upstream_ms = (call.upstream_s or 0.0) * 1000
-        if not call.queue_s and passage.retrying is None:  # mostly; each number costs as much as all the rest
+        if not call.wait_s and passage.retrying is None:  # mostly; each number costs as much as all the rest
             return b"Server-Timing: queue;dur=0.0, upstream;dur=%.1f\r\n%b\r\n" % (upstream_ms, lines)
         retries = b"" if passage.retrying is None else passage.retrying.timing()
-        timing = (call.queue_s * 1000, upstream_ms, retries, lines)
+        timing = (call.wait_s * 1000, upstream_ms, retries, lines)
         return b"Server-Timing: queue;dur=%.1f, upstream;dur=%.1f%b\r\n%b\r\n" % timing
 
     async def _read_throttle(
@@ -251,7 +251,7 @@ class Attempts:
 
     def _note_echo(self, call: Call) -> None:
         self._services.metrics.key_echoes.inc()
-        self._log.error("key_echoed", status=call.status, key=call.key_name, request_id=call.request_id)
+        self._log.error("key_echoed", status=call.status, key=call.key, request_id=call.request_id)
 
 
 def _request(passage: Passage, data: bytes) -> UpstreamRequest:

@@ -72,7 +72,7 @@ class Handler:
             response.abort()  # one that takes nothing any more would keep its connection half closed for ever
             return response  # raised, it would make aiohttp answer, and tell of the request again
         except Exception:  # noqa: BLE001 - the border: whatever went wrong, the caller gets an answer
-            self._log.exception("request_failed", request_id=call.ensure_request_id())
+            self._log.exception("request_failed", request_id=call.request_id)
             return self._refuse(InternalError("The proxy failed."), request, call, response)
         else:
             return response
@@ -98,7 +98,7 @@ class Handler:
             response.abort()
             return response
         call.status = error.status
-        own = answer(error, call.ensure_request_id())
+        own = answer(error, call.request_id)
         if not request.content.is_eof():
             own.force_close()  # who waits for 100-continue sends no body now, whose end could not be found
         call.sent_bytes = 0 if request.method == "HEAD" else len(own.sent)
@@ -112,7 +112,7 @@ class Handler:
             raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         head = self._heads.read(request.field_names, request.field_values)
         call.identify(head.request_id, head.caller)
-        target, authority = call.target, None
+        target, authority = call.path, None
         if not target.startswith("/"):
             services.guard.check_method(call.method, upgrade=head.upgrade, preflight=head.is_preflight)
             target, authority = origin_form(call.method, target, self._authorities)

@@ -4,7 +4,9 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from datetime import UTC, datetime
+from math import floor
+from typing import Any, BinaryIO, Final
 
 import orjson
 import structlog
@@ -12,6 +14,10 @@ from structlog.typing import EventDict
 
 from nanonets_proxy.telemetry.redaction import Redactor
 from nanonets_proxy.telemetry.writer import LineWriter
+
+WholeEvents = Callable[[EventDict, float], None]
+
+_LAST_MICROSECOND: Final = 999_999
 
 # Compact, ASCII: control and foreign characters of a caller's come out escaped.
 _encode_carefully = json.JSONEncoder(separators=(",", ":"), default=repr).encode
@@ -30,7 +36,7 @@ def configure(log_format: str, level: str, stream: BinaryIO, redactor: Redactor)
     else:
         render = [_render_json]
     structlog.configure(
-        processors=[_Header(), *render],
+        processors=[_head, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: _LineLogger(writer),
         cache_logger_on_first_use=False,
@@ -39,70 +45,69 @@ def configure(log_format: str, level: str, stream: BinaryIO, redactor: Redactor)
     return writer
 
 
-def whole_events(name: str, **context: str) -> Callable[[EventDict], None]:
-    """Writes events of level info, given all their fields but name and context: the one that every request costs.
-    As structlog is configured now, without its way of handing keywords from call to call."""
+def whole_events(name: str, **context: str) -> WholeEvents | None:
+    """Writes events of level info, the one that every request costs, given all their fields but name and context,
+    and the time by `perf_counter`. As structlog is configured now, without its way of handing keywords from call
+    to call; None if it drops that level."""
     log = structlog.get_logger(**context).bind()
     if not log.is_enabled_for(logging.INFO):
-        return lambda _: None
+        return None
     config = structlog.get_config()
     processors, write = config["processors"], config["logger_factory"]().info
     always = {"event": name, **context}
 
-    def emit(fields: EventDict) -> None:
+    def emit(fields: EventDict, _now_s: float) -> None:
         line: Any = {**always, **fields}
         for process in processors:
             line = process(None, "info", line)
         write(line)
 
-    if processors[-1] is not _render_json:
-        return emit
-    clock = _Clock()
-    beginning = b',"level":"info",%b,' % orjson.dumps(always)[1:-1]
+    return _JsonEvents(always, write, emit).emit if processors[-1] is _render_json else emit
 
-    def emit_json(fields: EventDict) -> None:
+
+class _JsonEvents:
+    """Lines in JSON that begin alike but for the time, of which only the microseconds are rendered for each: the
+    wall clock is asked once a second. `emit_carefully` takes what has to be escaped."""
+
+    def __init__(self, always: EventDict, write: Callable[[bytes], None], emit_carefully: WholeEvents) -> None:
+        self._write = write
+        self._emit_carefully = emit_carefully
+        self._behind_time = b'Z","level":"info",%b,' % orjson.dumps(always)[1:-1]
+        self._second_began_s = -1.0  # by `perf_counter`
+        self._beginning = b""  # of all lines in that second, for `%`
+
+    def emit(self, fields: EventDict, now_s: float) -> None:
         try:
             line = orjson.dumps(fields)
-        except TypeError:
-            emit(fields)
+        except TypeError:  # text that is none
+            self._emit_carefully(fields, now_s)
             return
-        if line.isascii():
-            write(b'{"timestamp":"%b"%b%b' % (clock.now(), beginning, line[1:]))
-        else:
-            emit(fields)
+        if not line.isascii():
+            self._emit_carefully(fields, now_s)
+            return
+        microseconds = floor((now_s - self._second_began_s) * 1e6)
+        if microseconds > _LAST_MICROSECOND:
+            microseconds = self._turn_to_second_of(now_s)
+        self._write(self._beginning % microseconds + line[1:])
 
-    return emit_json
-
-
-class _Clock:
-    """The time as lines show it: UTC, to the microsecond."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._text = b""  # of that second: most events fall in the same one as their predecessor
-
-    def now(self) -> bytes:
-        now_s = time.time()
-        second = int(now_s)
-        if second != self._second:
-            self._second = second
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
-        return b"%b.%06dZ" % (self._text, int((now_s - second) * 1e6))
+    def _turn_to_second_of(self, now_s: float) -> int:
+        """The microseconds of the time."""
+        wall_s = time.time() + now_s - time.perf_counter()
+        second = floor(wall_s)
+        self._second_began_s = now_s - (wall_s - second)
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+        self._beginning = b'{"timestamp":"%b.%%06d%b' % (text, self._behind_time.replace(b"%", b"%%"))
+        return floor((wall_s - second) * 1e6)
 
 
-class _Header:
+def _head(_logger: Any, method: str, event: EventDict) -> EventDict:
     """What every line has comes first, for those who read along: when, how grave, what."""
-
-    def __init__(self) -> None:
-        self._clock = _Clock()
-
-    def __call__(self, _logger: Any, method: str, event: EventDict) -> EventDict:
-        return {
-            "timestamp": self._clock.now().decode(),
-            "level": "error" if method == "exception" else method,
-            "event": event.pop("event"),
-            **event,
-        }
+    return {
+        "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "level": "error" if method == "exception" else method,
+        "event": event.pop("event"),
+        **event,
+    }
 
 
 def _render_json(logger: Any, method: str, event: EventDict) -> bytes:

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter as Counts
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -26,7 +27,8 @@ from nanonets_proxy import __version__
 # A creation time for each series doubles the scrape and serves only OpenMetrics' resets, which rate() sees anyway.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # published without types
 
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_OTHER_METHOD: Final = "other"
 # Polls take milliseconds, predictions seconds, the longest calls 300 s and waits as long.
 _BUCKETS_S: Final = (0.005, 0.02, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _RATIO_BUCKETS: Final = (0.5, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0)
@@ -89,16 +91,20 @@ class RequestTally(Collector):
     figures that were counted elsewhere, so that only the scrape has to pay for them."""
 
     def __init__(self) -> None:
-        self._requests: Counts[tuple[str, int]] = Counts()
-        self._queue = _Durations()
+        self._by_status = {method: defaultdict[int, int](int) for method in (*_METHODS, _OTHER_METHOD)}
+        self._queue = _Durations()  # of those that did wait
         self._upstream = _Durations()
 
     def observe(self, method: str, status: int, queue_s: float, upstream_s: float | None) -> None:
         """Counts a request; `status` 0 where the caller hung up, `upstream_s` None where none was asked."""
-        self._requests[method if method in _METHODS else "other", status] += 1
-        queue = self._queue
-        queue.counts[bisect_left(_BUCKETS_S, queue_s)] += 1
-        queue.sum_s += queue_s
+        try:
+            self._by_status[method][status] += 1
+        except KeyError:
+            self._by_status[_OTHER_METHOD][status] += 1
+        if queue_s:
+            queue = self._queue
+            queue.counts[bisect_left(_BUCKETS_S, queue_s)] += 1
+            queue.sum_s += queue_s
         if upstream_s is not None:
             upstream = self._upstream
             upstream.counts[bisect_left(_BUCKETS_S, upstream_s)] += 1
@@ -112,12 +118,16 @@ class RequestTally(Collector):
             labels=["method", "status"],
         )
         by_class: Counts[tuple[str, str]] = Counts()
-        for (method, status), count in self._requests.items():
-            by_class[method, f"{status // 100}xx" if status else "gone"] += count
+        for method, counts in self._by_status.items():
+            for status, count in counts.items():
+                by_class[method, f"{status // 100}xx" if status else "gone"] += count
         for labels, count in by_class.items():
             requests.add_metric(labels, count)
         yield requests
-        yield self._queue.family("nanonets_proxy_queue_seconds", "Time that a request waited for its permits.")
+        did_not_wait = by_class.total() - sum(self._queue.counts)
+        yield self._queue.family(
+            "nanonets_proxy_queue_seconds", "Time that a request waited for its permits.", zeros=did_not_wait
+        )
         yield self._upstream.family(
             "nanonets_proxy_upstream_seconds", "Time from a permit to the end of the upstream's answer."
         )
@@ -130,9 +140,11 @@ class _Durations:
     counts: list[int] = field(default_factory=lambda: [0] * (len(_BUCKETS_S) + 1))
     sum_s: float = 0.0
 
-    def family(self, name: str, documentation: str) -> HistogramMetricFamily:
+    def family(self, name: str, documentation: str, *, zeros: int = 0) -> HistogramMetricFamily:
+        """`zeros` durations of nothing come on top of those counted here."""
         bounds = [*map(floatToGoString, _BUCKETS_S), "+Inf"]
-        buckets = list(zip(bounds, accumulate(self.counts), strict=True))
+        counts = [self.counts[0] + zeros, *self.counts[1:]]
+        buckets = list(zip(bounds, accumulate(counts), strict=True))
         return HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=self.sum_s)
 
 

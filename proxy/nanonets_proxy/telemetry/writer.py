@@ -6,7 +6,6 @@ are dropped and counted, and the next batch that can be written says how many.
 """
 
 import threading
-from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import BinaryIO, Final
@@ -22,7 +21,7 @@ class LineWriter:
     def __init__(self, stream: BinaryIO, redact: Callable[[bytes], bytes]) -> None:
         self._stream = stream
         self._redact = redact
-        self._lines: deque[bytes] = deque()  # its ends are safe to use from two threads
+        self._lines: list[bytes] = []  # one thread appends to it, another cuts off its front: safe without a lock
         self._wake = threading.Event()
         self._is_asleep = True  # asked for each line, more cheaply than the event
         self._closing = threading.Event()
@@ -39,10 +38,11 @@ class LineWriter:
 
     def write(self, line: bytes) -> None:
         """Takes a line without its end."""
-        if len(self._lines) >= _MAX_BUFFERED_LINES:
+        lines = self._lines
+        if len(lines) >= _MAX_BUFFERED_LINES:
             self._overflowed += 1
             return
-        self._lines.append(line)
+        lines.append(line)
         if self._is_asleep:
             self._is_asleep = False
             self._wake.set()
@@ -63,7 +63,8 @@ class LineWriter:
         self._flush()
 
     def _flush(self) -> None:
-        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        lines = self._lines[:]
+        del self._lines[: len(lines)]
         if not lines:
             return
         dropped = self.dropped
