@@ -251,7 +251,7 @@ class TheGate(RuleBasedStateMachine):
     def check_nothing_was_left_undone(self) -> None:
         if len(self.permits) < self.policy.max_in_flight:
             for scope in {ticket.scope for ticket in self.waiting}:
-                assert not self.gate._scopes[scope].limit.allows(self.now)
+                assert not self.gate._scopes[scope].limit.right(self.now)
         if self.waiting:
             earliest_s = min(ticket.deadline_s for ticket in self.waiting)
             assert earliest_s == math.inf or (self.wake_at_s is not None and self.wake_at_s <= earliest_s)

@@ -39,6 +39,7 @@ from nanonets_proxy.core.lanes import Lanes
 from nanonets_proxy.core.limits import Limit
 from nanonets_proxy.core.memory import ScopeMemory
 from nanonets_proxy.core.policy import GatePolicy, Outcome
+from nanonets_proxy.core.refusal import Kind
 from nanonets_proxy.core.tickets import Expiry, Permit, Reason, Refusal, Ticket, TicketState, Verdicts
 
 __all__ = [
@@ -148,13 +149,12 @@ class Gate:
         limit = scope.limit
         if scope.line.waiting or self._turns or len(self._permits) >= self._policy.max_in_flight:
             return None
-        limit.advance(now)
-        if ticket.deadline_s < now or not limit.allows(now):
+        if ticket.deadline_s < now or (kind := limit.right(now)) is None:
             return None
         self._arrivals += 1
         ticket.arrival = self._arrivals
         ticket.state = _ADMITTED
-        permit = Permit(ticket, now, limit.grant(now))
+        permit = Permit(ticket, now, limit.grant(kind, now))
         self._permits.add(permit)
         return permit
 
@@ -226,13 +226,13 @@ class Gate:
                 self._expire(scope, before_s, now, expired)
             if scope.line.waiting:
                 limit.advance(now)
-                if not scope.in_turns and limit.allows(now):
+                if not scope.in_turns and limit.right(now) is not None:
                     scope.in_turns = True
                     self._turns.append(scope)
         while self._turns and len(self._permits) < self._policy.max_in_flight:
             scope = self._turns.popleft()
-            if scope.line.waiting and scope.limit.allows(now):
-                granted.append(self._grant(scope, now))
+            if scope.line.waiting and (kind := scope.limit.right(now)) is not None:
+                granted.append(self._grant(scope, kind, now))
                 self._turns.append(scope)
                 self._touched[scope] = None
             else:
@@ -244,11 +244,11 @@ class Gate:
         self._touched.clear()
         return Verdicts(granted, expired, self._next_alarm_s())
 
-    def _grant(self, scope: _Scope, now: float) -> Permit:
+    def _grant(self, scope: _Scope, kind: Kind, now: float) -> Permit:
         ticket = scope.line.pop()
         ticket.state = _ADMITTED
         self._waiting -= 1
-        permit = Permit(ticket, now, scope.limit.grant(now))
+        permit = Permit(ticket, now, scope.limit.grant(kind, now))
         self._permits.add(permit)
         return permit
 
