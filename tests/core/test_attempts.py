@@ -30,7 +30,10 @@ class Attempted:
         return serials
 
     def settle(self, serial: int, outcome: Outcome, now: float, hint_s: float | None = None) -> None:
-        self.limit.settle(serial, 0.0, outcome, now, hint_s)
+        if outcome is Outcome.SERVED:
+            self.limit.served(serial, now)
+        else:
+            self.limit.not_served(serial, 0.0, outcome, now, hint_s)
 
 
 def test_of_an_attempt_and_what_went_with_it_any_may_be_the_one_that_is_refused() -> None:
@@ -113,7 +116,7 @@ def test_one_refusal_tells_that_a_period_is_too_short_for_all_that_would_have_fo
     for serial in scene.go(0.0):
         scene.settle(serial, Outcome.SERVED, 0.1)
     (first,) = scene.go(10.1)
-    scene.limit.settle(first, 10.1, Outcome.THROTTLED, 10.2, 3.0)
+    scene.limit.not_served(first, 10.1, Outcome.THROTTLED, 10.2, 3.0)
     assert scene.go(10.3) == []
     scene.go(13.3)
     learned = scene.limit.learned
@@ -142,7 +145,7 @@ def test_where_the_quota_varies_more_is_asked_for_again_soon() -> None:
             learned.growth.due_at_s = math.inf
     *proven, unproven = scene.go(10.1)
     assert len(proven) == 10
-    scene.limit.settle(unproven, 10.1, Outcome.THROTTLED, 10.2, 9.9)
+    scene.limit.not_served(unproven, 10.1, Outcome.THROTTLED, 10.2, 9.9)
     for serial in proven:
         scene.settle(serial, Outcome.SERVED, 10.2)
     scene.go(20.2)

@@ -20,11 +20,11 @@ from support.raw_caller import RawCaller, request
 from support.raw_upstream import Peer, raw_upstream
 
 CALLS = {
-    "small GET": 90,
-    "POST of 1 KiB": 111,
-    "POST of 64 KiB": 112,
-    "reply of 64 KiB": 93,
-    "GET in a line of eight": 120,
+    "small GET": 87,
+    "POST of 1 KiB": 108,
+    "POST of 64 KiB": 109,
+    "reply of 64 KiB": 90,
+    "GET in a line of eight": 116,
 }
 TOLERANCE = 0.05
 

@@ -51,7 +51,6 @@ class LimitState(enum.Enum):
 # As attributes of their class they cost a call at each look, in Python 3.11.
 _OPEN, _CLOSED, _PROBING, _LEARNED = LimitState
 _PLAIN, _TRIAL, _FIRST, _PROBE, _EXTRA, _EARLY, _WIDER = Kind
-_SERVED = Outcome.SERVED
 
 
 class Limit:
@@ -90,10 +89,10 @@ class Limit:
         if now >= self._idle_until_s:
             self.advance(now)
         trial = self._trial
-        if self.state is _LEARNED:
-            return self._right_learned(now)
         if self.state is _OPEN:
             return _TRIAL if len(trial.out) + 1 <= trial.size else None
+        if self.state is _LEARNED:
+            return self._right_learned(now)
         return _PROBE if self.state is _PROBING and not trial.out else None
 
     def _right_learned(self, now: float) -> Kind | None:
@@ -147,7 +146,7 @@ class Limit:
         return soonest_s
 
     def grant(self, kind: Kind, now: float) -> int:
-        """One more goes, by the `right` of this moment. Gives its serial number, to be handed back to `settle`."""
+        """One more goes, by the `right` of this moment. Gives its serial number, to be handed back in the end."""
         learned = self.learned
         self.in_flight += 1
         if self.in_flight >= learned.cap:
@@ -165,14 +164,19 @@ class Limit:
 
     # --- what came of it --------------------------------------------------------------------------
 
-    def settle(self, serial: int, granted_at_s: float, outcome: Outcome, now: float, hint_s: float | None) -> None:
-        """One is back; `hint_s` is what its 429 said, from `now` on."""
+    def served(self, serial: int, now: float) -> None:
+        """One is back, and was answered well."""
         self.in_flight -= 1
-        if outcome is _SERVED:
+        if self._trial.out:
             self._trial.passed(serial, now)
-            if serial >= self._first_of_closure:
-                self._passed(serial, now)
-            return
+        if self.state is not _OPEN and serial >= self._first_of_closure:
+            self._passed(serial, now)
+
+    def not_served(
+        self, serial: int, granted_at_s: float, outcome: Outcome, now: float, hint_s: float | None
+    ) -> None:
+        """One is back by another outcome; `hint_s` is what its 429 said, from `now` on."""
+        self.in_flight -= 1
         on_trial = self._trial.drop(serial)
         kind = self._attempts.pop(serial, _TRIAL if on_trial else _PLAIN)
         if kind not in ATTEMPTS:  # what goes together arrives in any order: it is the attempt that was too much
@@ -205,11 +209,9 @@ class Limit:
 
     def _passed(self, serial: int, now: float) -> None:
         """One that was sent since the latest closure was answered well, or is silent."""
-        self._backoff_s = self._policy.backoff_first_s
-        if self.state is _OPEN:
-            return
         learned = self.learned
         if self.state is _PROBING:
+            self._backoff_s = self._policy.backoff_first_s
             self.state = _LEARNED if learned.known else _OPEN
         if self._attempts:
             match self._attempts.pop(serial, None):

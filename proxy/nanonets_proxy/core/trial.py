@@ -12,7 +12,8 @@ import math
 
 _GROWTH = 0.5
 _COLD_S = 1.0  # what passes sooner makes less room while nothing is known
-_LEAST = 0.04  # of that second, however quick
+_LEAST_S = 0.04  # however quick, it makes as much as after this
+_LEAST_GROWTH = _GROWTH * _LEAST_S / _COLD_S
 
 
 class Trial:
@@ -35,12 +36,13 @@ class Trial:
         granted_s = self.out.pop(serial, None)
         if granted_s is None:
             return
-        share = (now - granted_s) / _COLD_S if self._cold else 1.0
-        if share < _LEAST:
-            share = _LEAST
-        elif share > 1.0:
-            share = 1.0
-        self.size += _GROWTH * share
+        took_s = now - granted_s if self._cold else _COLD_S
+        if took_s < _LEAST_S:
+            self.size += _LEAST_GROWTH
+        elif took_s < _COLD_S:
+            self.size += _GROWTH * (took_s / _COLD_S)
+        else:
+            self.size += _GROWTH
         if self._to_narrow:
             self._to_narrow -= 1
             self.size -= 0.5

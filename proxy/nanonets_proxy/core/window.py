@@ -16,7 +16,7 @@ _ROUNDING_S = 1e-6
 class Window:
     """`count` is inf while nothing is known. The log is of instants alone: those of one instant are alike."""
 
-    __slots__ = ("_hold_s", "_older", "_recent", "count", "granted", "period_s")
+    __slots__ = ("_hold_s", "_most_recent", "_older", "_recent", "count", "granted", "period_s")
 
     def __init__(self) -> None:
         self.count = math.inf
@@ -24,6 +24,7 @@ class Window:
         self._hold_s = math.inf
         self.granted = 0
         """How many were ever granted."""
+        self._most_recent: float = _MOST_KEPT
         self._recent: deque[float] = deque()  # when those that count were granted, in order
         self._older: deque[float] = deque(maxlen=_MOST_KEPT)  # no longer counting; for estimates
 
@@ -31,7 +32,7 @@ class Window:
         """One more is granted. Gives its serial number, from 1."""
         recent = self._recent
         recent.append(now)
-        if len(recent) > _MOST_KEPT and not len(recent) <= self.count < math.inf:
+        if len(recent) > self._most_recent:
             self._older.append(recent.popleft())
         self.granted = serial = self.granted + 1
         return serial
@@ -109,6 +110,7 @@ class Window:
     def set(self, count: float, period_s: float, guard_s: float = 0.0) -> None:
         """`guard_s`: how much longer a request is taken to count, as two may take different times to arrive."""
         self.count = count
+        self._most_recent = max(_MOST_KEPT, count)
         self._hold_s = period_s + guard_s
         if period_s > self.period_s:  # what had run out may count again
             self._recent.extendleft(reversed(self._older))

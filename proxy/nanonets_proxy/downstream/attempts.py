@@ -29,7 +29,7 @@ from nanonets_proxy.core.prefer import wait_s
 from nanonets_proxy.core.priority import urgency
 from nanonets_proxy.core.retry import RETRIED_STATUSES
 from nanonets_proxy.core.retry_after import Hint
-from nanonets_proxy.core.tickets import DEFAULT_URGENCY, Permit, Ticket, TicketState
+from nanonets_proxy.core.tickets import DEFAULT_URGENCY, Ticket, TicketState
 from nanonets_proxy.downstream.call import Call
 from nanonets_proxy.downstream.passage import Passage, Services
 from nanonets_proxy.downstream.peers import has_hung_up
@@ -77,23 +77,24 @@ class Attempts:
         ticket = Ticket(
             call.scope, deadline_s, call.caller, urgency(head.priority) if head.priority else DEFAULT_URGENCY
         )
-        permit = services.room.admit_at_once(ticket, now_s) or await self._wait(passage, ticket, now_s)
+        if not services.room.admit_at_once(ticket, now_s):
+            await self._wait(passage, ticket, now_s)
         if passage.on_permit is not None:
             passage.on_permit()
         attempt_began_s = perf_counter()
-        while not await self._attempt(passage, permit, attempt_began_s):
+        while not await self._attempt(passage, ticket, attempt_began_s):
             if passage.retrying is not None:
                 await passage.retrying.pause(attempt_began_s)
-            permit = await self._wait(passage, ticket, self._loop.time())
+            await self._wait(passage, ticket, self._loop.time())
             attempt_began_s = perf_counter()
 
-    async def _wait(self, passage: Passage, ticket: Ticket, now_s: float) -> Permit:
+    async def _wait(self, passage: Passage, ticket: Ticket, now_s: float) -> None:
         """For a key, then for a permit; counted in `queue_s`."""
         call, services = passage.call, self._services
         waits_since_s = perf_counter()
         try:
             now_s = await services.keys.hold(passage.tries, now_s, ticket.deadline_s - _HOLD_MARGIN_S)
-            return await services.room.admit(ticket, now_s, passage.leave_unread)
+            await services.room.admit(ticket, now_s, passage.leave_unread)
         finally:
             call.queue_s += perf_counter() - waits_since_s
             if not call.attempts and ticket.state is TicketState.ADMITTED:
@@ -103,8 +104,8 @@ class Attempts:
         wished_s = wait_s(head.prefer)
         return self._policy.max_wait_s if wished_s is None else min(wished_s, self._policy.max_wait_s)
 
-    async def _attempt(self, passage: Passage, permit: Permit, began_s: float) -> bool:
-        """Uses up one permit; False where the request has to wait for another."""
+    async def _attempt(self, passage: Passage, ticket: Ticket, began_s: float) -> bool:
+        """Uses up the ticket's permit; False where the request has to wait for another."""
         services, call, transport = self._services, passage.call, passage.request.protocol.transport
         outcome, retry_after_s = _UNUSED, None
         exchange: Exchange | None = None
@@ -113,9 +114,9 @@ class Attempts:
             if transport is None or (call.queue_s > _NOTICEABLE_WAIT_S and has_hung_up(transport)):
                 raise ConnectionResetError("the caller has gone")
             try:
-                exchange = await self._ask(passage, permit.ticket)
+                exchange = await self._ask(passage, ticket)
             except UpstreamError as error:
-                if self._goes_again(error, passage, permit.ticket):
+                if self._goes_again(error, passage, ticket):
                     return False
                 raise
             finally:
@@ -124,7 +125,7 @@ class Attempts:
                 return False
             call.upstream_s = perf_counter() - began_s
             status = exchange.head.status
-            if status in RETRIED_STATUSES and self._goes_again(exchange.head, passage, permit.ticket):
+            if status in RETRIED_STATUSES and self._goes_again(exchange.head, passage, ticket):
                 return False
             outcome = _OUTCOMES.get(status, _SERVED)
             begun, hint = b"", None
@@ -144,7 +145,7 @@ class Attempts:
                 services.client.finish(exchange)
                 if passage.response.echoed:
                     self._note_echo(call)
-            services.room.settle(permit, outcome, retry_after_s)
+            services.room.settle(ticket, outcome, retry_after_s)
 
     def _goes_again(self, failed: UpstreamError | ResponseHead, passage: Passage, ticket: Ticket) -> bool:
         services = self._services
