@@ -171,6 +171,18 @@ def test_an_upstream_that_goes_on_answering_quickly_is_let_have_all_soon() -> No
     assert trial.size > 100
 
 
+def test_no_one_is_on_trial_any_more_where_a_trial_has_more_room_than_there_are_places() -> None:
+    limit = Limit(GatePolicy(max_in_flight=20, max_waiting=1), lambda: 0.0)
+    kinds = []
+    for number in range(1000):
+        kind = limit.right(number * 0.01)
+        assert kind is not None
+        kinds.append(kind)
+        limit.served(limit.grant(kind, number * 0.01), number * 0.01 + 0.002)
+    assert kinds == sorted(kinds, key=[Kind.TRIAL, Kind.PLAIN].index)
+    assert 700 < kinds.count(Kind.TRIAL) < 800
+
+
 def test_once_something_is_known_each_that_passes_makes_room_for_one_and_a_half() -> None:
     trial = Trial(10)
     trial.restart(1)

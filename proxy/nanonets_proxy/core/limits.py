@@ -4,7 +4,7 @@ Nothing of a limit is seen but its 429s. What they teach is in `learned.py`; her
 
 | state | grants | left when | for |
 |---|---|---|---|
-| OPEN | those on trial: 10, then 5 and more with time | a 429 | CLOSED until now + hint |
+| OPEN | those on trial: 10, then 5 and more with time; at last all | a 429 | CLOSED until now + hint |
 | CLOSED | none | a 429, any | CLOSED until the later of both instants |
 | | | `opens_at_s` passed, what was sent before the closure settled or silent: learn | PROBING |
 | PROBING | one | it is refused | CLOSED again |
@@ -90,6 +90,8 @@ class Limit:
             self.advance(now)
         trial = self._trial
         if self.state is _OPEN:
+            if trial.size > self._policy.max_in_flight:  # it cannot be filled: none need be on trial
+                return _PLAIN
             return _TRIAL if len(trial.out) + 1 <= trial.size else None
         if self.state is _LEARNED:
             return self._right_learned(now)
