@@ -18,7 +18,7 @@ own (`limits.py`); a closed scope stops nothing of another. The scopes share `ma
 one goes to the scopes that could use it in turns.
 
 The shell calls `poll` after each round of other calls if the gate `wants_poll`, and at `wake_at_s`. Two races
-are its part: a task that is cancelled after its grant settles the permit as UNUSED, and so is a grant settled whose
+are its part: a task that is cancelled after its grant settles the permit as UNUSED, and so does a grant whose
 ticket's task has gone.
 
 Costs: the waiting stand in heaps by arrival and by deadline. What leaves stays there, dead, until it is in the way
@@ -188,7 +188,7 @@ class Gate:
     def settle(self, ticket: Ticket, outcome: Outcome, now: float, retry_after_s: float | None = None) -> None:
         """End a ticket's permit; `retry_after_s` is what a 429 said, from `now` on.
 
-        ValueError: it has none, since it is settled already, or one of another gate.
+        ValueError: it has none, as it is settled already; or its scope is unknown here, as it is another gate's.
         """
         scope = self._scopes.get(ticket.scope)
         if ticket.state is not _ADMITTED or scope is None:
