@@ -5,7 +5,7 @@ import math
 import random
 from collections import deque
 
-from nanonets_proxy.core.gate import Outcome, Permit, Refusal, Ticket, TicketState, Verdicts
+from nanonets_proxy.core.gate import Outcome, Refusal, Ticket, TicketState, Verdicts
 from simulator.limiters import Limiter
 
 MAX_IN_FLIGHT = 256
@@ -34,14 +34,15 @@ class Peer:
             ticket.state = TicketState.ADMITTED
             self.in_flight += 1
             self.on_grant(now)
-            granted.append(Permit(ticket, now, 0))
+            ticket.granted_at_s = now
+            granted.append(ticket)
         wake_s = self.ready_s(now) if self._line and self.in_flight < MAX_IN_FLIGHT else math.inf
         return Verdicts(granted, (), wake_s if now < wake_s < math.inf else None)
 
-    def settle(self, permit: Permit, outcome: Outcome, now: float, retry_after_s: float | None = None) -> None:
+    def settle(self, ticket: Ticket, outcome: Outcome, now: float, retry_after_s: float | None = None) -> None:
         self.in_flight -= 1
-        permit.ticket.state = TicketState.RETURNED
-        self.on_end(permit, outcome, now, retry_after_s)
+        ticket.state = TicketState.RETURNED
+        self.on_end(ticket, outcome, now, retry_after_s)
 
     def ready_s(self, now: float) -> float:
         raise NotImplementedError
@@ -49,7 +50,7 @@ class Peer:
     def on_grant(self, now: float) -> None:
         pass
 
-    def on_end(self, permit: Permit, outcome: Outcome, now: float, hint_s: float | None) -> None:
+    def on_end(self, ticket: Ticket, outcome: Outcome, now: float, hint_s: float | None) -> None:
         pass
 
 
@@ -63,7 +64,7 @@ class ReleaseAll(Peer):
     def ready_s(self, now: float) -> float:  # noqa: ARG002
         return self._opens_at_s
 
-    def on_end(self, permit: Permit, outcome: Outcome, now: float, hint_s: float | None) -> None:  # noqa: ARG002
+    def on_end(self, ticket: Ticket, outcome: Outcome, now: float, hint_s: float | None) -> None:  # noqa: ARG002
         if outcome is Outcome.THROTTLED:
             self._opens_at_s = max(self._opens_at_s, now + (1.0 if hint_s is None else hint_s))
 
@@ -86,7 +87,7 @@ class SingleProbe(Peer):
     def on_grant(self, now: float) -> None:  # noqa: ARG002
         self._left -= 1
 
-    def on_end(self, permit: Permit, outcome: Outcome, now: float, hint_s: float | None) -> None:  # noqa: ARG002
+    def on_end(self, ticket: Ticket, outcome: Outcome, now: float, hint_s: float | None) -> None:  # noqa: ARG002
         if outcome is Outcome.THROTTLED:
             if now >= self._opens_at_s and hint_s is None:
                 hint_s = self._backoff_s
@@ -112,9 +113,9 @@ class Aimd(Peer):
     def on_grant(self, now: float) -> None:
         self._next_s = max(now, self._next_s) + 1 / self._rate
 
-    def on_end(self, permit: Permit, outcome: Outcome, now: float, hint_s: float | None) -> None:  # noqa: ARG002
+    def on_end(self, ticket: Ticket, outcome: Outcome, now: float, hint_s: float | None) -> None:  # noqa: ARG002
         if outcome is Outcome.THROTTLED:
-            if permit.granted_at_s >= self._cut_s:  # one cut a round trip
+            if ticket.granted_at_s >= self._cut_s:  # one cut a round trip
                 self._rate = max(0.05, self._rate / 2)
                 self._cut_s = now
                 self._next_s = now + 1 / self._rate
@@ -150,7 +151,7 @@ class Cubic(Peer):
         if self._rate < math.inf:
             self._tokens -= 1
 
-    def on_end(self, permit: Permit, outcome: Outcome, now: float, hint_s: float | None) -> None:  # noqa: ARG002
+    def on_end(self, ticket: Ticket, outcome: Outcome, now: float, hint_s: float | None) -> None:  # noqa: ARG002
         self._measure(now)
         if outcome is Outcome.THROTTLED:
             rate = self._measured if self._rate == math.inf else min(self._measured, self._rate)
@@ -193,4 +194,4 @@ class Oracle(Peer):
         ticket = heapq.heappop(self._line)[1]
         ticket.state = TicketState.ADMITTED
         self.in_flight += 1
-        return Verdicts([Permit(ticket, now, 0)], (), math.nextafter(now, math.inf))
+        return Verdicts([ticket], (), math.nextafter(now, math.inf))

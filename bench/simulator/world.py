@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from nanonets_proxy.core.gate import Outcome, Permit, Refusal, Ticket, Verdicts
+from nanonets_proxy.core.gate import Outcome, Refusal, Ticket, Verdicts
 from simulator.hints import Style
 from simulator.limiters import Limiter
 
@@ -19,7 +19,7 @@ class Seam(Protocol):
 
     def enqueue(self, ticket: Ticket, now: float) -> Refusal | None: ...
     def poll(self, now: float) -> Verdicts: ...
-    def settle(self, permit: Permit, outcome: Outcome, now: float, retry_after_s: float | None = None) -> None: ...
+    def settle(self, ticket: Ticket, outcome: Outcome, now: float, retry_after_s: float | None = None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,8 @@ class World:
 
     def _poll(self) -> None:
         verdicts = self._gate.poll(self.now)
-        for permit in verdicts.granted:
-            self._send(permit)
+        for ticket in verdicts.granted:
+            self._send(ticket)
         for expiry in verdicts.expired:
             self.result.seen_429 += 1
             del self._calls[expiry.ticket]
@@ -118,27 +118,27 @@ class World:
     def _one_way_s(self) -> float:
         return 0.5 * self._conditions.round_trip_s * self.random.uniform(0.8, 1.2)
 
-    def _send(self, permit: Permit) -> None:
-        call = self._calls[permit.ticket]
+    def _send(self, ticket: Ticket) -> None:
+        call = self._calls[ticket]
         call.granted_s = self.now
         self._grants += 1
         call.grant_number = self._grants
         if self._instant:
-            self._judge(permit)
+            self._judge(ticket)
         else:
-            self.at(self.now + self._one_way_s(), lambda: self._judge(permit))
+            self.at(self.now + self._one_way_s(), lambda: self._judge(ticket))
 
-    def _judge(self, permit: Permit) -> None:
+    def _judge(self, ticket: Ticket) -> None:
         wait_s = self._limiter.wait_s(self.now)
         if wait_s > 0:
             self._limiter.refuse(self.now)
             hint_s = self._hint(self._limiter.wait_s(self.now), self._period_s, self.now, self.random)
             self.result.refused += 1
             self.result.refused_at_s.append(self.now)
-            self.at(self.now + self._one_way_s(), lambda: self._refused(permit, hint_s))
+            self.at(self.now + self._one_way_s(), lambda: self._refused(ticket, hint_s))
             return
         self._limiter.admit(self.now)
-        call = self._calls[permit.ticket]
+        call = self._calls[ticket]
         result = self.result
         result.admitted += 1
         result.waits.append((call.ticket.lane, call.arrived_s, call.granted_s - call.arrived_s))
@@ -148,21 +148,21 @@ class World:
         if result.admitted == 1:
             result.first_admitted_s = self.now
         result.last_admitted_s = self.now
-        self.at(self.now + self.random.uniform(*self._conditions.service_s), lambda: self._served(permit))
+        self.at(self.now + self.random.uniform(*self._conditions.service_s), lambda: self._served(ticket))
 
-    def _served(self, permit: Permit) -> None:
+    def _served(self, ticket: Ticket) -> None:
         self._limiter.release()
         if self._instant:
-            self._answered(permit)
+            self._answered(ticket)
         else:
-            self.at(self.now + self._one_way_s(), lambda: self._answered(permit))
+            self.at(self.now + self._one_way_s(), lambda: self._answered(ticket))
 
-    def _answered(self, permit: Permit) -> None:
-        self._gate.settle(permit, Outcome.SERVED, self.now)
-        call = self._calls.pop(permit.ticket)
+    def _answered(self, ticket: Ticket) -> None:
+        self._gate.settle(ticket, Outcome.SERVED, self.now)
+        call = self._calls.pop(ticket)
         if call.again:
             self.arrive(call.ticket.lane, again=True)
 
-    def _refused(self, permit: Permit, hint_s: float | None) -> None:
-        self._gate.settle(permit, Outcome.THROTTLED, self.now, hint_s)
-        self._enqueue(self._calls[permit.ticket])
+    def _refused(self, ticket: Ticket, hint_s: float | None) -> None:
+        self._gate.settle(ticket, Outcome.THROTTLED, self.now, hint_s)
+        self._enqueue(self._calls[ticket])

@@ -25,12 +25,15 @@ class Attempted:
         """Serial numbers of all that may go."""
         serials = []
         self.limit.advance(now)
-        while self.limit.allows(now):
-            serials.append(self.limit.grant(now))
+        while (kind := self.limit.right(now)) is not None:
+            serials.append(self.limit.grant(kind, now))
         return serials
 
     def settle(self, serial: int, outcome: Outcome, now: float, hint_s: float | None = None) -> None:
-        self.limit.settle(serial, 0.0, outcome, now, hint_s)
+        if outcome is Outcome.SERVED:
+            self.limit.served(serial, now)
+        else:
+            self.limit.not_served(serial, 0.0, outcome, now, hint_s)
 
 
 def test_of_an_attempt_and_what_went_with_it_any_may_be_the_one_that_is_refused() -> None:
@@ -72,7 +75,7 @@ def test_where_no_period_is_ever_young_an_extra_goes_once_it_is_overdue_by_a_per
     learned.given(20, 10.0, 20)
     learned.growth.due_at_s = 20.0
     for half_s in range(20):  # one each half second: the oldest is always about to leave
-        learned.window.add(-half_s, half_s / 2)
+        learned.window.add(half_s / 2)
     went = {}
     for half_s in range(20, 80):
         went[half_s / 2] = serials = scene.go(half_s / 2)
@@ -84,11 +87,11 @@ def test_where_no_period_is_ever_young_an_extra_goes_once_it_is_overdue_by_a_per
 def test_a_refusal_at_the_end_of_a_known_period_does_not_lower_the_cap() -> None:
     scene = Attempted()
     learned = scene.limit.learned
-    for serial in range(10):
-        learned.window.add(serial, 0.0)
+    for _ in range(10):
+        learned.window.add(0.0)
     learned.learn(Refusal(Kind.EXTRA, 1.0, 9.0, hinted=True, in_flight=0), 10.0)
-    for serial in range(10, 20):
-        learned.window.add(serial, 10.0)
+    for _ in range(10):
+        learned.window.add(10.0)
     learned.learn(Refusal(Kind.EXTRA, 12.0, 8.0, hinted=True, in_flight=10), 20.0)
     assert (learned.hints_are_rests, learned.cap) == (True, math.inf)
 
@@ -113,7 +116,7 @@ def test_one_refusal_tells_that_a_period_is_too_short_for_all_that_would_have_fo
     for serial in scene.go(0.0):
         scene.settle(serial, Outcome.SERVED, 0.1)
     (first,) = scene.go(10.1)
-    scene.limit.settle(first, 10.1, Outcome.THROTTLED, 10.2, 3.0)
+    scene.limit.not_served(first, 10.1, Outcome.THROTTLED, 10.2, 3.0)
     assert scene.go(10.3) == []
     scene.go(13.3)
     learned = scene.limit.learned
@@ -142,7 +145,7 @@ def test_where_the_quota_varies_more_is_asked_for_again_soon() -> None:
             learned.growth.due_at_s = math.inf
     *proven, unproven = scene.go(10.1)
     assert len(proven) == 10
-    scene.limit.settle(unproven, 10.1, Outcome.THROTTLED, 10.2, 9.9)
+    scene.limit.not_served(unproven, 10.1, Outcome.THROTTLED, 10.2, 9.9)
     for serial in proven:
         scene.settle(serial, Outcome.SERVED, 10.2)
     scene.go(20.2)
@@ -154,8 +157,8 @@ def test_quick_answers_narrow_a_cold_trial_and_slow_ones_widen_it() -> None:
     quick, slow = Trial(10), Trial(10)
     for serial in range(20):
         for trial, after_s in ((quick, 0.01), (slow, 2.0)):
-            trial.add(serial, 0.0)
-            assert trial.passed(serial, after_s)
+            trial.out[serial] = 0.0
+            trial.passed(serial, after_s)
     assert 5 < quick.size < 5.5
     assert slow.size == 15
 
@@ -163,14 +166,26 @@ def test_quick_answers_narrow_a_cold_trial_and_slow_ones_widen_it() -> None:
 def test_an_upstream_that_goes_on_answering_quickly_is_let_have_all_soon() -> None:
     trial = Trial(10)
     for serial in range(5_000):
-        trial.add(serial, 0.0)
+        trial.out[serial] = 0.0
         trial.passed(serial, 0.001)
     assert trial.size > 100
+
+
+def test_no_one_is_on_trial_any_more_where_a_trial_has_more_room_than_there_are_places() -> None:
+    limit = Limit(GatePolicy(max_in_flight=20, max_waiting=1), lambda: 0.0)
+    kinds = []
+    for number in range(1000):
+        kind = limit.right(number * 0.01)
+        assert kind is not None
+        kinds.append(kind)
+        limit.served(limit.grant(kind, number * 0.01), number * 0.01 + 0.002)
+    assert kinds == sorted(kinds, key=[Kind.TRIAL, Kind.PLAIN].index)
+    assert 700 < kinds.count(Kind.TRIAL) < 800
 
 
 def test_once_something_is_known_each_that_passes_makes_room_for_one_and_a_half() -> None:
     trial = Trial(10)
     trial.restart(1)
-    trial.add(1, 0.0)
+    trial.out[1] = 0.0
     trial.passed(1, 0.01)
     assert trial.size == 1.5

@@ -12,7 +12,6 @@ from nanonets_proxy.core.gate import (
     Gate,
     GatePolicy,
     Outcome,
-    Permit,
     Reason,
     Refusal,
     Ticket,
@@ -39,44 +38,40 @@ class Shell:
             assert self.gate.enqueue(ticket, self.now) is None
         return tickets
 
-    def poll(self, *, after_s: float = 0.0) -> list[Permit]:
+    def poll(self, *, after_s: float = 0.0) -> list[Ticket]:
         self.now += after_s
         self.last = self.gate.poll(self.now)
         assert self.last.wake_at_s is None or self.last.wake_at_s > self.now
         return list(self.last.granted)
 
-    def sleep(self) -> list[Permit]:
+    def sleep(self) -> list[Ticket]:
         """Poll when the gate says."""
         assert self.last.wake_at_s is not None
         self.now = self.last.wake_at_s
         return self.poll()
 
-    def admit(self, count: int = 1, *, scope: str = "account") -> list[Permit]:
+    def admit(self, count: int = 1, *, scope: str = "account") -> list[Ticket]:
         tickets = self.ask(count, scope=scope)
         permits = self.poll()
-        assert [permit.ticket for permit in permits] == tickets
+        assert permits == tickets
         return permits
 
-    def settle(self, permits: list[Permit], outcome: Outcome, hint_s: float | None = None) -> None:
+    def settle(self, permits: list[Ticket], outcome: Outcome, hint_s: float | None = None) -> None:
         for permit in permits:
             self.gate.settle(permit, outcome, self.now, hint_s)
 
-    def refuse(self, permits: list[Permit], hint_s: float | None = None) -> None:
+    def refuse(self, permits: list[Ticket], hint_s: float | None = None) -> None:
         """A 429 for each; the tickets wait again."""
         self.settle(permits, Outcome.THROTTLED, hint_s)
         for permit in permits:
-            assert self.gate.enqueue(permit.ticket, self.now) is None
+            assert self.gate.enqueue(permit, self.now) is None
 
     def close(self, hint_s: float | None = None, *, scope: str = "account") -> Ticket:
         """Close a scope by one 429; its ticket leads the line."""
         permits = self.admit(scope=scope)
         self.refuse(permits, hint_s)
         assert self.poll() == []
-        return permits[0].ticket
-
-
-def tickets_of(permits: list[Permit]) -> list[Ticket]:
-    return [permit.ticket for permit in permits]
+        return permits[0]
 
 
 # --- open -------------------------------------------------------------------------------------
@@ -87,7 +82,7 @@ def test_an_open_gate_grants_at_once() -> None:
     (ticket,) = shell.ask()
     assert (shell.gate.waiting, shell.gate.in_flight) == (1, 0)
     (permit,) = shell.poll()
-    assert permit.ticket is ticket
+    assert permit is ticket
     assert permit.granted_at_s == shell.now
     assert (shell.gate.waiting, shell.gate.in_flight) == (0, 1)
     assert shell.last.wake_at_s is None
@@ -114,7 +109,7 @@ def test_a_freed_place_goes_to_the_scopes_in_turns() -> None:
     for _ in range(7):
         shell.settle([running], Outcome.SERVED)
         (running,) = shell.poll()
-        order.append(running.ticket.scope)
+        order.append(running.scope)
     assert order == ["a", "b", "a", "b", "a", "a", "a"]
 
 
@@ -133,7 +128,7 @@ def test_a_429_closes_the_gate_for_its_hint() -> None:
     assert shell.last.wake_at_s == shell.now + 60
     assert shell.gate.closed_scopes(shell.now) == {"account": shell.now + 60}
     assert shell.poll(after_s=59.9) == []
-    assert tickets_of(shell.sleep()) == [ticket]
+    assert shell.sleep() == [ticket]
     assert shell.gate.closed_scopes(shell.now) == {}
 
 
@@ -151,7 +146,7 @@ def test_a_refused_request_returns_to_the_front_in_order_of_arrival() -> None:
     shell.refuse([permits[2], permits[0], permits[1]], 5)
     order, served = [], shell.poll(after_s=5)
     while served:
-        order += tickets_of(served)
+        order += served
         shell.settle(served, Outcome.SERVED)
         served = shell.poll()
     assert order == [first, second, third, *rest]
@@ -245,7 +240,7 @@ def test_a_probe_without_an_answer_hands_on_to_the_next_in_line(outcome: Outcome
     shell.settle(shell.sleep(), outcome)
     for ticket in line[:5]:
         probe = shell.poll()
-        assert tickets_of(probe) == [ticket]
+        assert probe == [ticket]
         assert shell.poll() == []
         shell.settle(probe, outcome)
 
@@ -362,7 +357,7 @@ def test_a_hint_beyond_the_deadline_fails_those_who_wait_now() -> None:
     shell.settle(running, Outcome.THROTTLED, 60)
     assert shell.poll() == []
     assert shell.last.expired == [Expiry(short, Reason.CANNOT_BE_IN_TIME, 60)]
-    assert tickets_of(shell.sleep()) == [patient]
+    assert shell.sleep() == [patient]
 
 
 def test_a_hint_beyond_the_deadline_refuses_new_ones_at_once_until_then() -> None:
@@ -380,7 +375,7 @@ def test_a_refused_request_that_cannot_be_in_time_any_more_is_told_so() -> None:
     shell.ask(wait_s=30)
     (permit,) = shell.poll()
     shell.settle([permit], Outcome.THROTTLED, 60)
-    refusal = shell.gate.enqueue(permit.ticket, shell.now)
+    refusal = shell.gate.enqueue(permit, shell.now)
     assert refusal == Refusal(Reason.CANNOT_BE_IN_TIME, 60, position=1)
 
 
@@ -409,7 +404,7 @@ def test_a_withdrawn_ticket_is_never_granted() -> None:
     shell.close(10)
     gone, stays = shell.ask(2)
     shell.gate.withdraw(gone, shell.now)
-    granted = tickets_of(shell.poll(after_s=10)) + tickets_of(shell.sleep())
+    granted = shell.poll(after_s=10) + shell.sleep()
     assert gone not in granted
     assert granted[-1] is stays
     assert gone.state is TicketState.ENDED
@@ -426,11 +421,11 @@ def test_when_the_last_has_gone_nothing_wakes_the_gate() -> None:
 def test_withdrawing_what_does_not_wait_changes_nothing() -> None:
     shell = Shell()
     (permit,) = shell.admit()
-    shell.gate.withdraw(permit.ticket, shell.now)
+    shell.gate.withdraw(permit, shell.now)
     assert shell.gate.in_flight == 1
     (mine,) = shell.ask()
     shell.gate.withdraw(Ticket("account", NEVER_S), shell.now)
-    assert tickets_of(shell.poll()) == [mine]
+    assert shell.poll() == [mine]
 
 
 # --- programming errors -----------------------------------------------------------------------
@@ -502,10 +497,10 @@ def test_scopes_that_were_given_up_while_the_gate_is_full_leave_nothing_behind()
     assert len(shell.gate._turns) < 200
     assert len(shell.gate._alarms) < 500
     shell.settle(running, Outcome.SERVED)
-    assert tickets_of(shell.poll()) == [patient]
+    assert shell.poll() == [patient]
     (back,) = shell.ask(scope="m1999")
     shell.gate.settle(shell.last.granted[0], Outcome.SERVED, shell.now)
-    assert tickets_of(shell.poll()) == [back]
+    assert shell.poll() == [back]
 
 
 def test_one_more_in_a_line_asks_for_no_poll_unless_it_may_wait_for_less_than_all_others() -> None:
@@ -536,7 +531,7 @@ def test_withdrawn_and_granted_tickets_leave_nothing_behind() -> None:
     for _ in range(3):
         shell.settle(running, Outcome.SERVED)
         running = shell.poll()
-        order += tickets_of(running)
+        order += running
     assert order == stays
 
 
@@ -560,7 +555,7 @@ def test_ten_thousand_wait_and_all_are_served_in_order() -> None:
     shell.poll()
     order, permits = [], shell.sleep()
     while permits:
-        order += tickets_of(permits)
+        order += permits
         shell.settle(permits, Outcome.SERVED)
         permits = shell.poll()
     assert order == tickets
@@ -583,9 +578,8 @@ def test_one_caller_cannot_fill_the_queue_for_the_others() -> None:
 def test_who_need_not_wait_is_admitted_without_standing_in_line() -> None:
     shell = Shell()
     ticket = Ticket("account", shell.now)
-    permit = shell.gate.admit(ticket, shell.now)
-    assert permit is not None
-    assert (permit.ticket, ticket.state, shell.gate.in_flight) == (ticket, TicketState.ADMITTED, 1)
+    assert shell.gate.admit(ticket, shell.now)
+    assert (ticket.state, shell.gate.in_flight) == (TicketState.ADMITTED, 1)
     with pytest.raises(ValueError, match="admitted cannot be admitted at once"):
         shell.gate.admit(ticket, shell.now)
 
@@ -595,8 +589,8 @@ def test_no_one_is_admitted_past_those_who_wait() -> None:
     (first,) = shell.admit()
     shell.ask()
     assert shell.poll() == []
-    assert shell.gate.admit(Ticket("account", NEVER_S), shell.now) is None
-    assert shell.gate.admit(Ticket("v2:other", NEVER_S), shell.now) is None, "the one place is promised"
+    assert not shell.gate.admit(Ticket("account", NEVER_S), shell.now)
+    assert not shell.gate.admit(Ticket("v2:other", NEVER_S), shell.now), "the one place is promised"
     shell.settle([first], Outcome.SERVED)
     assert len(shell.poll()) == 1
 
@@ -605,17 +599,17 @@ def test_no_one_is_admitted_through_a_closed_scope() -> None:
     shell = Shell()
     shell.settle(shell.admit(), Outcome.THROTTLED, 5.0)
     ticket = Ticket("account", NEVER_S)
-    assert shell.gate.admit(ticket, shell.now + 4.9) is None
-    assert shell.gate.admit(ticket, shell.now + 5.0) is not None, "it is the probe"
-    assert shell.gate.admit(Ticket("account", NEVER_S), shell.now + 5.0) is None
+    assert not shell.gate.admit(ticket, shell.now + 4.9)
+    assert shell.gate.admit(ticket, shell.now + 5.0), "it is the probe"
+    assert not shell.gate.admit(Ticket("account", NEVER_S), shell.now + 5.0)
 
 
 def test_who_comes_back_too_late_is_not_admitted() -> None:
     shell = Shell()
     shell.settle(shell.admit(), Outcome.FAILED)
     late = Ticket("account", shell.now + 1.0)
-    assert shell.gate.admit(late, shell.now + 1.1) is None
-    assert shell.gate.admit(late, shell.now + 1.0) is not None
+    assert not shell.gate.admit(late, shell.now + 1.1)
+    assert shell.gate.admit(late, shell.now + 1.0)
 
 
 def test_who_need_not_wait_is_admitted_though_the_queue_is_full() -> None:
@@ -623,4 +617,4 @@ def test_who_need_not_wait_is_admitted_though_the_queue_is_full() -> None:
     shell.settle(shell.admit(), Outcome.THROTTLED, 60.0)
     shell.ask()
     other = Ticket("v2:other", NEVER_S)
-    assert shell.gate.admit(other, shell.now) is not None
+    assert shell.gate.admit(other, shell.now)

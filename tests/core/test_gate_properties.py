@@ -16,7 +16,6 @@ from nanonets_proxy.core.gate import (
     Gate,
     GatePolicy,
     Outcome,
-    Permit,
     Reason,
     Refusal,
     Ticket,
@@ -53,7 +52,7 @@ class TheGate(RuleBasedStateMachine):
         self.wake_at_s: float | None = None
         self.polled = True
         self.waiting: list[Ticket] = []
-        self.permits: list[Permit] = []
+        self.permits: list[Ticket] = []
         self.to_return: list[Ticket] = []
         self.gone: set[Ticket] = set()
         self.hinted_s: dict[str, float] = defaultdict(lambda: -math.inf)
@@ -82,13 +81,12 @@ class TheGate(RuleBasedStateMachine):
     def arrive_and_find_no_one(self, scope: str, lane: str) -> None:
         """As the shell does first. It gives nothing that the long way would not have given."""
         ticket = Ticket(scope, self.now + 10.0, lane)
-        permit = self.gate.admit(ticket, self.now)
-        if permit is None:
+        if not self.gate.admit(ticket, self.now):
             assert ticket.state is TicketState.NEW
             return
         assert all(other.scope != scope for other in self.waiting)
         self.waiting.append(ticket)
-        self.check_granted(permit)
+        self.check_granted(ticket)
 
     @precondition(lambda self: self.to_return)
     @rule(data=st.data())
@@ -134,19 +132,19 @@ class TheGate(RuleBasedStateMachine):
         permit = data.draw(st.sampled_from(self.permits))
         self.settle(permit, outcome, None)
         if outcome is not Outcome.SERVED:
-            self.to_return.append(permit.ticket)
+            self.to_return.append(permit)
 
     @precondition(lambda self: self.permits)
     @rule(data=st.data(), hint_s=HINTS_S)
     def refuse(self, data: st.DataObject, hint_s: float | None) -> None:
         permit = data.draw(st.sampled_from(self.permits))
         self.settle(permit, Outcome.THROTTLED, hint_s)
-        self.to_return.append(permit.ticket)
+        self.to_return.append(permit)
         if hint_s is not None:
-            scope = permit.ticket.scope
+            scope = permit.scope
             self.hinted_s[scope] = max(self.hinted_s[scope], self.now + hint_s)
 
-    def settle(self, permit: Permit, outcome: Outcome, hint_s: float | None) -> None:
+    def settle(self, permit: Ticket, outcome: Outcome, hint_s: float | None) -> None:
         self.permits.remove(permit)
         self.gate.settle(permit, outcome, self.now, hint_s)
         self.polled = False
@@ -197,7 +195,7 @@ class TheGate(RuleBasedStateMachine):
                 self.check_expired(expiry)
         assert all(ticket.deadline_s > self.now for ticket in self.waiting)
         assert sorted(map(id, before)) == sorted(
-            map(id, [*self.waiting, *(p.ticket for p in verdicts.granted), *(e.ticket for e in verdicts.expired)])
+            map(id, [*self.waiting, *verdicts.granted, *(e.ticket for e in verdicts.expired)])
         )
         self.check_nothing_was_left_undone()
         return verdicts
@@ -211,8 +209,8 @@ class TheGate(RuleBasedStateMachine):
         assert expiry.reason is (Reason.DEADLINE_PASSED if passed else Reason.CANNOT_BE_IN_TIME)
         assert expiry.retry_after_s >= max(1.0, self.hinted_s[ticket.scope] - self.now)
 
-    def check_granted(self, permit: Permit) -> None:
-        ticket = permit.ticket
+    def check_granted(self, ticket: Ticket) -> None:
+        assert ticket.state is TicketState.ADMITTED
         assert ticket not in self.gone
         assert ticket in self.waiting, "granted twice"
         assert self.now >= self.hinted_s[ticket.scope], "granted while the scope is closed"
@@ -222,7 +220,7 @@ class TheGate(RuleBasedStateMachine):
         assert ticket.arrival == min(same), "not in order of arrival"
         self.check_turns(ticket, line)
         self.waiting.remove(ticket)
-        self.permits.append(permit)
+        self.permits.append(ticket)
         if preset := self.policy.presets.of(ticket.scope):
             granted_s = self.granted_s[ticket.scope]
             granted_s.append(self.now)
@@ -251,7 +249,7 @@ class TheGate(RuleBasedStateMachine):
     def check_nothing_was_left_undone(self) -> None:
         if len(self.permits) < self.policy.max_in_flight:
             for scope in {ticket.scope for ticket in self.waiting}:
-                assert not self.gate._scopes[scope].limit.allows(self.now)
+                assert not self.gate._scopes[scope].limit.right(self.now)
         if self.waiting:
             earliest_s = min(ticket.deadline_s for ticket in self.waiting)
             assert earliest_s == math.inf or (self.wake_at_s is not None and self.wake_at_s <= earliest_s)

@@ -15,8 +15,8 @@ def learned(count: int, period_s: float, granted_s: list[float]) -> Learned:
     known = Learned()
     known.set_window(count, period_s)
     known.sure = count
-    for serial, at_s in enumerate(granted_s):
-        known.window.add(serial, at_s)
+    for at_s in granted_s:
+        known.window.add(at_s)
     return known
 
 
@@ -69,12 +69,26 @@ def test_a_refusal_at_the_cap_lowers_the_cap_alone() -> None:
 
 def test_a_window_keeps_a_bounded_log() -> None:
     window = Window()
-    for serial in range(20_000):
-        window.add(serial, float(serial))
+    for number in range(20_000):
+        window.add(float(number))
     assert len(window._recent) + len(window._older) <= 2 * 8192
     assert window.granted_since(-math.inf) <= 2 * 8192
-    window.remove(5000)  # long out of the window
+    kept = window.granted_since(-math.inf)
+    window.remove(5000.0)  # long out of the window
+    window.remove(5000.0)
+    window.remove(1.0)  # and long forgotten
+    assert window.granted_since(-math.inf) == kept - 1
     assert window.nth_newest_s(1) == 19_999
+
+
+def test_of_two_granted_at_once_one_is_taken_back() -> None:
+    window = Window()
+    window.set(10, 10.0)
+    assert [window.add(at_s) for at_s in (1.0, 2.0, 2.0, 3.0)] == [1, 2, 3, 4]
+    window.remove(2.0)
+    assert window.used(3.0) == 3
+    assert (window.oldest_s, window.newest_s) == (1.0, 3.0)
+    assert window.granted_since(2.0) == 2
 
 
 def test_a_weight_of_nothing_is_refused() -> None:

@@ -86,7 +86,7 @@ def test_a_known_limit_is_learned_downwards_and_back_up_to_it() -> None:
         scene.gate.settle(permit, Outcome.SERVED, scene.now)
     for permit in granted[6:]:
         scene.gate.settle(permit, Outcome.THROTTLED, scene.now, 60.0)
-        assert scene.gate.enqueue(permit.ticket, scene.now) is None
+        assert scene.gate.enqueue(permit, scene.now) is None
     scene.gate.poll(scene.now)
     scene.now += 60
     assert scene.go() == 6
@@ -115,7 +115,7 @@ def learned_scene() -> Scene:
 def refuse(scene: Scene) -> None:
     for permit in scene.gate.poll(scene.now).granted:
         scene.gate.settle(permit, Outcome.THROTTLED, scene.now, 10.0)
-        assert scene.gate.enqueue(permit.ticket, scene.now) is None
+        assert scene.gate.enqueue(permit, scene.now) is None
     assert scene.go() == 0
 
 

@@ -46,8 +46,9 @@ def test_what_no_rule_names_belongs_to_the_account(path: str) -> None:
 
 def test_escaping_an_unreserved_character_does_not_dodge_a_rule() -> None:
     assert DEFAULT.classify("POST", "/api/v2/OCR/Model/%6d%2d1/%4CabelFile") == "v2:predict:m-1"
-    rule = ScopeRule.parse("GET /a/%4Cist -> list")
-    assert rule.match("/a/List") == "list"
+    table = ScopeTable([ScopeRule.parse("GET /a/%4Cist -> list")])
+    assert table.classify("GET", "/a/List") == "list"
+    assert table.classify("GET", "/a/%4cis%74?q=%4c") == "list"
 
 
 def test_an_escaped_slash_is_part_of_its_segment() -> None:
@@ -86,9 +87,20 @@ def test_a_rule_for_everything_takes_everything() -> None:
 
 
 def test_the_root_alone_can_be_named() -> None:
-    rule = ScopeRule.parse("GET / -> root")
-    assert rule.match("/") == "root"
-    assert rule.match("/x") is None
+    table = ScopeTable([ScopeRule.parse("GET / -> root")])
+    assert {table.classify("GET", path) for path in ("/", "", "/?a=b")} == {"root"}
+    assert table.classify("GET", "/x") == "account"
+
+
+def test_a_scope_may_have_several_parts_of_the_path() -> None:
+    rules = ["GET /{a}/x/{b} -> x:{b}.{a}", "GET /{a}/y/{b}/** -> y:{b}", "GET /{a}/y -> y"]
+    table = ScopeTable(map(ScopeRule.parse, rules))
+    assert table.classify("GET", "/1/x/2/?c=/3") == "x:2.1"
+    assert table.classify("GET", "/1/y/2?c=3") == "y:2"
+    assert table.classify("GET", "/1/y/2/z?c=3") == "y:2"
+    assert table.classify("GET", "/1/y/") == "y"
+    assert table.classify("GET", "/1/y?/2") == "y"
+    assert table.classify("GET", "/1/y//2") == "account"
 
 
 def test_a_rule_reads_as_it_was_written() -> None:

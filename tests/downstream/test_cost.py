@@ -20,11 +20,11 @@ from support.raw_caller import RawCaller, request
 from support.raw_upstream import Peer, raw_upstream
 
 CALLS = {
-    "small GET": 80,
-    "POST of 1 KiB": 90,
-    "POST of 64 KiB": 91,
-    "reply of 64 KiB": 83,
-    "GET in a line of eight": 108,
+    "small GET": 72,
+    "POST of 1 KiB": 82,
+    "POST of 64 KiB": 83,
+    "reply of 64 KiB": 75,
+    "GET in a line of eight": 101,
 }
 TOLERANCE = 0.05
 

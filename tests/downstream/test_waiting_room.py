@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from nanonets_proxy.core.gate import Gate, GatePolicy, Outcome
-from nanonets_proxy.core.tickets import Permit, Ticket
+from nanonets_proxy.core.tickets import Ticket
 from nanonets_proxy.downstream.waiting import WaitingRoom
 from nanonets_proxy.errors import RateLimited, ShuttingDown
 
@@ -20,11 +20,13 @@ class Room:
         self.gate = Gate(GatePolicy(max_in_flight=1, max_waiting=10), lambda: 0.0)
         self.room = WaitingRoom(self.gate, self.loop)
 
-    async def admit(self, wait_s: float = LONG_S) -> Permit:
+    async def admit(self, wait_s: float = LONG_S) -> Ticket:
         now_s = self.loop.time()
-        return await self.room.admit(Ticket("account", now_s + wait_s), now_s)
+        ticket = Ticket("account", now_s + wait_s)
+        await self.room.admit(ticket, now_s)
+        return ticket
 
-    async def waiting(self) -> "asyncio.Task[Permit]":
+    async def waiting(self) -> "asyncio.Task[Ticket]":
         task = asyncio.create_task(self.admit())
         await asyncio.sleep(0)
         return task

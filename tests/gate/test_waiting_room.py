@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from nanonets_proxy.core.gate import Gate, GatePolicy, Outcome, Permit, Ticket
+from nanonets_proxy.core.gate import Gate, GatePolicy, Outcome, Ticket
 from nanonets_proxy.downstream.waiting import WaitingRoom
 from nanonets_proxy.errors import RateLimited, ShuttingDown
 
@@ -22,16 +22,20 @@ class Room:
     def ticket(self, wait_s: float = math.inf) -> Ticket:
         return Ticket("account", self.loop.time() + wait_s)
 
-    async def enter(self) -> "asyncio.Task[Permit]":
+    async def enter(self) -> "asyncio.Task[Ticket]":
         """A caller that has come as far as it can."""
-        task = asyncio.create_task(self.room.admit(self.ticket(), self.loop.time(), self._count))
+        task = asyncio.create_task(self.admit(self.ticket()))
         await asyncio.sleep(0)
         return task
+
+    async def admit(self, ticket: Ticket) -> Ticket:
+        await self.room.admit(ticket, self.loop.time(), self._count)
+        return ticket
 
     def _count(self) -> None:
         self.waits += 1
 
-    def settle(self, permit: Permit, outcome: Outcome = Outcome.SERVED) -> None:
+    def settle(self, permit: Ticket, outcome: Outcome = Outcome.SERVED) -> None:
         self.room.settle(permit, outcome)
 
 
@@ -114,18 +118,18 @@ async def test_a_caller_that_is_cancelled_while_the_shutdown_sends_it_away() -> 
 async def test_a_refused_caller_waits_again_ahead_of_those_who_came_later() -> None:
     room = Room()
     ticket = room.ticket()
-    permit = await room.room.admit(ticket, room.loop.time())
+    permit = await room.admit(ticket)
     later = await room.enter()
     room.room.settle(permit, Outcome.THROTTLED, 0.01)
-    again = asyncio.create_task(room.room.admit(ticket, room.loop.time()))
+    again = asyncio.create_task(room.admit(ticket))
     room.settle(await again)
     room.settle(await later)
 
 
 async def test_who_cannot_be_in_time_is_told_so_at_once() -> None:
     room = Room()
-    permit = await room.room.admit(room.ticket(), room.loop.time())
+    permit = await room.admit(room.ticket())
     room.room.settle(permit, Outcome.THROTTLED, 100.0)
     with pytest.raises(RateLimited) as refusal:
-        await room.room.admit(room.ticket(wait_s=5), room.loop.time())
+        await room.admit(room.ticket(wait_s=5))
     assert refusal.value.retry_after_s == pytest.approx(100, abs=5)

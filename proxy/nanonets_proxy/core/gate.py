@@ -1,7 +1,7 @@
 """The gate: who goes when. A pure core; the shell brings the time and carries out the verdicts.
 
 A caller's request is a *ticket*. It waits until the gate grants it a *permit*, goes to the upstream, and
-settles the permit with what came of it:
+settles the permit with what came of it. An admitted ticket is its own permit:
 
 | a ticket is | on | becomes |
 |---|---|---|
@@ -39,14 +39,14 @@ from nanonets_proxy.core.lanes import Lanes
 from nanonets_proxy.core.limits import Limit
 from nanonets_proxy.core.memory import ScopeMemory
 from nanonets_proxy.core.policy import GatePolicy, Outcome
-from nanonets_proxy.core.tickets import Expiry, Permit, Reason, Refusal, Ticket, TicketState, Verdicts
+from nanonets_proxy.core.refusal import Kind
+from nanonets_proxy.core.tickets import Expiry, Reason, Refusal, Ticket, TicketState, Verdicts
 
 __all__ = [
     "Expiry",
     "Gate",
     "GatePolicy",
     "Outcome",
-    "Permit",
     "Reason",
     "Refusal",
     "Ticket",
@@ -86,6 +86,10 @@ class Gate:
 
     def __init__(self, policy: GatePolicy, jitter: Callable[[], float]) -> None:
         """`jitter` returns a number from 0 to 1, a new one each time."""
+        self.waiting = 0
+        """Tickets that wait, all scopes together; for others to read."""
+        self.in_flight = 0
+        """Permits that are not settled, all scopes together; for others to read."""
         self._policy = policy
         self._jitter = jitter
         self._scopes: dict[str, _Scope] = {}
@@ -93,8 +97,6 @@ class Gate:
         self._forget_at_scopes = _SLACK
         self._arrivals = 0
         self._weights = dict(policy.lane_weights)
-        self._waiting = 0
-        self._permits: set[Permit] = set()
         self._touched: dict[_Scope, None] = {}  # a set that keeps its order
         self._turns: deque[_Scope] = deque()  # scopes that could grant when they were last looked at
         self._alarms: list[tuple[float, int, _Scope]] = []  # heap
@@ -103,19 +105,9 @@ class Gate:
         return f"<Gate waiting={self.waiting} in_flight={self.in_flight} scopes={len(self._scopes)}>"
 
     @property
-    def waiting(self) -> int:
-        """Tickets that wait, all scopes together."""
-        return self._waiting
-
-    @property
-    def in_flight(self) -> int:
-        """Permits that are not settled, all scopes together."""
-        return len(self._permits)
-
-    @property
     def wants_poll(self) -> bool:
         """Whether a poll before the `wake_at_s` of the last one could decide anything."""
-        return bool(self._touched) or (bool(self._turns) and len(self._permits) < self._policy.max_in_flight)
+        return bool(self._touched) or (bool(self._turns) and self.in_flight < self._policy.max_in_flight)
 
     def closed_scopes(self, now: float) -> Mapping[str, float]:
         """Which scopes are closed until when: at most `MAX_CLOSED_SCOPES_SHOWN`, the longest closed."""
@@ -136,8 +128,8 @@ class Gate:
         for memory in memories:
             self._add_scope(memory.scope, now).limit.restore(memory, now, away_s)
 
-    def admit(self, ticket: Ticket, now: float) -> Permit | None:
-        """The permit of a new ticket that need not wait, as `enqueue` and `poll` would give it; None: it has to.
+    def admit(self, ticket: Ticket, now: float) -> bool:
+        """Admit a new ticket that need not wait, as `enqueue` and `poll` would; False: it has to, and is still new.
 
         While there is no one before it and no limit in the way, there is nothing to weigh. Most requests are of
         this kind, and cost a fraction so. ValueError: the ticket is not new.
@@ -146,17 +138,16 @@ class Gate:
             raise ValueError(f"a ticket that is {ticket.state.value} cannot be admitted at once")
         scope = self._scopes.get(ticket.scope) or self._add_scope(ticket.scope, now)
         limit = scope.limit
-        if scope.line.waiting or self._turns or len(self._permits) >= self._policy.max_in_flight:
-            return None
-        limit.advance(now)
-        if ticket.deadline_s < now or not limit.allows(now):
-            return None
-        self._arrivals += 1
-        ticket.arrival = self._arrivals
+        if scope.line.waiting or self._turns or self.in_flight >= self._policy.max_in_flight:
+            return False
+        if ticket.deadline_s < now or (kind := limit.right(now)) is None:
+            return False
+        self._arrivals = ticket.arrival = self._arrivals + 1
+        self.in_flight += 1
         ticket.state = _ADMITTED
-        permit = Permit(ticket, now, limit.grant(now))
-        self._permits.add(permit)
-        return permit
+        ticket.granted_at_s = now
+        ticket.serial = limit.grant(kind, now)
+        return True
 
     def enqueue(self, ticket: Ticket, now: float) -> Refusal | None:
         """Let a ticket wait, or say at once why not. One that was admitted before is never one too many.
@@ -171,16 +162,15 @@ class Gate:
         if ticket.deadline_s < scope.limit.opens_at_s or now + _SURE_SHARE * forecast_s > ticket.deadline_s:
             return Refusal(Reason.CANNOT_BE_IN_TIME, _retry_after_s(scope, now, forecast_s), place)
         if ticket.state is _NEW:
-            if self._waiting >= self._policy.max_waiting:
+            if self.waiting >= self._policy.max_waiting:
                 return Refusal(Reason.QUEUE_FULL, _retry_after_s(scope, now, forecast_s), place)
             most = self._policy.max_waiting_per_lane
             if scope.line.waiting >= most and scope.line.waiting_in(ticket.lane) >= most:
                 return Refusal(Reason.LANE_FULL, _retry_after_s(scope, now, forecast_s), place)
-            self._arrivals += 1
-            ticket.arrival = self._arrivals
+            self._arrivals = ticket.arrival = self._arrivals + 1
             ticket.forecast_s = forecast_s
         ticket.state = _WAITING
-        self._waiting += 1
+        self.waiting += 1
         # Behind others it changes nothing before the scope's alarm, unless its own deadline comes first.
         if not (scope.line.waiting and now < scope.alarm_s <= ticket.deadline_s):
             self._touched[scope] = None
@@ -195,24 +185,27 @@ class Gate:
             self._end_waiting(scope, ticket, _ENDED)
             self._touched[scope] = None
 
-    def settle(self, permit: Permit, outcome: Outcome, now: float, retry_after_s: float | None = None) -> None:
-        """End a permit; `retry_after_s` is what a 429 said, from `now` on.
+    def settle(self, ticket: Ticket, outcome: Outcome, now: float, retry_after_s: float | None = None) -> None:
+        """End a ticket's permit; `retry_after_s` is what a 429 said, from `now` on.
 
-        ValueError: it is settled already, or of another gate.
+        ValueError: it has none, as it is settled already; or its scope is unknown here, as it is another gate's.
         """
-        if permit not in self._permits:
+        scope = self._scopes.get(ticket.scope)
+        if ticket.state is not _ADMITTED or scope is None:
             raise ValueError("this permit is settled already, or another gate's")
-        self._permits.remove(permit)
-        ticket = permit.ticket
-        ticket.state = _ENDED if outcome is _SERVED else _RETURNED
-        scope = self._scopes[ticket.scope]
-        scope.limit.settle(permit.serial, permit.granted_at_s, outcome, now, retry_after_s)
+        self.in_flight -= 1
+        if outcome is _SERVED:
+            ticket.state = _ENDED
+            scope.limit.served(ticket.serial, now)
+        else:
+            ticket.state = _RETURNED
+            scope.limit.not_served(ticket.serial, ticket.granted_at_s, outcome, now, retry_after_s)
         if scope.line.waiting:
             self._touched[scope] = None
 
     def poll(self, now: float) -> Verdicts:
         """Decide: who goes, who has waited in vain, and when to look again."""
-        granted: list[Permit] = []
+        granted: list[Ticket] = []
         expired: list[Expiry] = []
         while self._alarms and self._alarms[0][0] <= now:
             alarm_s, _, scope = heapq.heappop(self._alarms)
@@ -226,13 +219,13 @@ class Gate:
                 self._expire(scope, before_s, now, expired)
             if scope.line.waiting:
                 limit.advance(now)
-                if not scope.in_turns and limit.allows(now):
+                if not scope.in_turns and limit.right(now) is not None:
                     scope.in_turns = True
                     self._turns.append(scope)
-        while self._turns and len(self._permits) < self._policy.max_in_flight:
+        while self._turns and self.in_flight < self._policy.max_in_flight:
             scope = self._turns.popleft()
-            if scope.line.waiting and scope.limit.allows(now):
-                granted.append(self._grant(scope, now))
+            if scope.line.waiting and (kind := scope.limit.right(now)) is not None:
+                granted.append(self._grant(scope, kind, now))
                 self._turns.append(scope)
                 self._touched[scope] = None
             else:
@@ -244,13 +237,14 @@ class Gate:
         self._touched.clear()
         return Verdicts(granted, expired, self._next_alarm_s())
 
-    def _grant(self, scope: _Scope, now: float) -> Permit:
+    def _grant(self, scope: _Scope, kind: Kind, now: float) -> Ticket:
         ticket = scope.line.pop()
+        self.waiting -= 1
+        self.in_flight += 1
         ticket.state = _ADMITTED
-        self._waiting -= 1
-        permit = Permit(ticket, now, scope.limit.grant(now))
-        self._permits.add(permit)
-        return permit
+        ticket.granted_at_s = now
+        ticket.serial = scope.limit.grant(kind, now)
+        return ticket
 
     def _expire(self, scope: _Scope, before_s: float, now: float, expired: list[Expiry]) -> None:
         while scope.deadlines and scope.deadlines[0][0] < before_s:
@@ -263,7 +257,7 @@ class Gate:
 
     def _end_waiting(self, scope: _Scope, ticket: Ticket, state: TicketState) -> None:
         ticket.state = state
-        self._waiting -= 1
+        self.waiting -= 1
         scope.line.left(ticket)
 
     def _set_alarm(self, scope: _Scope, now: float) -> None:

@@ -95,9 +95,10 @@ class Learned:
         self.starts_to_feel = 0
 
     @property
-    def at_unproven_start(self) -> bool:
-        """Whether the next one follows a period that has not proved long enough: all after it may be refused."""
-        return self.starts_to_feel > 0 and self.window.granted - self._start >= self.window.count
+    def at_start(self) -> bool:
+        """Whether the next one begins a period. One that is still to be felt may be too soon: then all after the
+        first would be refused too."""
+        return self.window.granted - self._start >= self.window.count
 
     def start_passed(self) -> None:
         self.starts_to_feel -= 1

@@ -4,7 +4,7 @@ Nothing of a limit is seen but its 429s. What they teach is in `learned.py`; her
 
 | state | grants | left when | for |
 |---|---|---|---|
-| OPEN | those on trial: 10, then 5 and more with time | a 429 | CLOSED until now + hint |
+| OPEN | those on trial: 10, then 5 and more with time; at last all | a 429 | CLOSED until now + hint |
 | CLOSED | none | a 429, any | CLOSED until the later of both instants |
 | | | `opens_at_s` passed, what was sent before the closure settled or silent: learn | PROBING |
 | PROBING | one | it is refused | CLOSED again |
@@ -50,16 +50,15 @@ class LimitState(enum.Enum):
 
 # As attributes of their class they cost a call at each look, in Python 3.11.
 _OPEN, _CLOSED, _PROBING, _LEARNED = LimitState
-_SERVED, _PLAIN, _TRIAL, _PROBE, _FIRST = Outcome.SERVED, Kind.PLAIN, Kind.TRIAL, Kind.PROBE, Kind.FIRST
+_PLAIN, _TRIAL, _FIRST, _PROBE, _EXTRA, _EARLY, _WIDER = Kind
 
 
 class Limit:
-    """The state machine of one scope. The gate tells it the demand and obeys `allows`."""
+    """The state machine of one scope. The gate tells it the demand and obeys `right`."""
 
     __slots__ = (
-        "_attempts", "_backoff_s", "_between_s", "_first_of_closure", "_jitter", "_last_grant_s", "_next_kind",
-        "_patience_s", "_policy", "_preset", "_refusal", "_serial", "_silent_from_s", "_trial", "in_flight",
-        "learned", "opens_at_s", "state",
+        "_attempts", "_backoff_s", "_between_s", "_first_of_closure", "_idle_until_s", "_jitter", "_last_grant_s",
+        "_patience_s", "_policy", "_preset", "_refusal", "_trial", "in_flight", "learned", "opens_at_s", "state",
     )  # fmt: skip
 
     def __init__(self, policy: GatePolicy, jitter: Callable[[], float], preset: Preset | None = None) -> None:
@@ -68,15 +67,13 @@ class Limit:
         self._preset = preset
         self.state = _OPEN
         self._patience_s = policy.patience_first_s  # after which what is on trial turns silent
-        self._silent_from_s = -math.inf  # before it nothing does
+        self._idle_until_s = -math.inf  # before it `advance` does nothing
         self.opens_at_s = -math.inf
         self.in_flight = 0
         self.learned = Learned()
         self._trial = Trial(policy.cold_trial)
         self._attempts: dict[int, Kind] = {}  # by serial number, those whose fate is not known yet
-        self._serial = 0
         self._first_of_closure = 0  # what has a lower number was sent before the latest closure
-        self._next_kind: Kind | None = None
         self._refusal: Refusal | None = None
         self._last_grant_s = -math.inf
         self._between_s = 0.0  # the usual time between two grants while the cap binds
@@ -87,36 +84,36 @@ class Limit:
 
     # --- who may go -----------------------------------------------------------------------------
 
-    def allows(self, now: float) -> bool:
-        """Whether one more may go at this moment, if someone waits; `advance` first."""
-        self._next_kind = self._choose(now)
-        return self._next_kind is not None
-
-    def _choose(self, now: float) -> Kind | None:
+    def right(self, now: float) -> Kind | None:
+        """By what right one more may go at this moment, if someone waits; None: it may not."""
+        if now >= self._idle_until_s:
+            self.advance(now)
         trial = self._trial
         if self.state is _OPEN:
-            return _TRIAL if trial.has_room else None
+            if trial.size > self._policy.max_in_flight:  # it cannot be filled: none need be on trial
+                return _PLAIN
+            return _TRIAL if len(trial.out) + 1 <= trial.size else None
         if self.state is _LEARNED:
-            return self._choose_learned(now)
-        return _PROBE if self.state is _PROBING and not len(trial) else None
+            return self._right_learned(now)
+        return _PROBE if self.state is _PROBING and not trial.out else None
 
-    def _choose_learned(self, now: float) -> Kind | None:
+    def _right_learned(self, now: float) -> Kind | None:
         learned = self.learned
         window = learned.window
         used = window.used(now)
         if self.in_flight >= learned.cap:
-            return Kind.WIDER if used < window.count and learned.wider.due(now) and self._may_try else None
+            return _WIDER if used < window.count and learned.wider.due(now) and self._may_try else None
         if used < learned.sure:
-            if not learned.at_unproven_start:
-                return _PLAIN
-            return _FIRST if self._may_try else None
+            if learned.starts_to_feel and learned.at_start:
+                return _FIRST if self._may_try else None
+            return _PLAIN
         if used < window.count:
-            return _TRIAL if self._trial.has_room else None
+            return _TRIAL if len(self._trial.out) + 1 <= self._trial.size else None
         if self._at_preset or not learned.growth.due(now) or not self._may_try:
             return None
         if learned.grows_by_count or self._preset is not None:
-            return Kind.EXTRA if learned.extra_would_tell(now) else None
-        return Kind.EARLY if now >= learned.early_at_s else None
+            return _EXTRA if learned.extra_would_tell(now) else None
+        return _EARLY if now >= learned.early_at_s else None
 
     @property
     def _at_preset(self) -> bool:
@@ -125,10 +122,10 @@ class Limit:
     @property
     def _may_try(self) -> bool:
         """Attempts go one by one, and not while anything else is on trial."""
-        return not len(self._trial)
+        return not self._trial.out
 
     def changes_at_s(self, now: float) -> float:
-        """When `allows` may change if nothing is settled till then; inf: never."""
+        """When `right` may change if nothing is settled till then; inf: never."""
         if self.state is _CLOSED:
             return (
                 max(self.opens_at_s, self._last_grant_s + self._patience_s) if self.in_flight else self.opens_at_s
@@ -150,42 +147,46 @@ class Limit:
                 soonest_s = at_s
         return soonest_s
 
-    def grant(self, now: float) -> int:
-        """One more goes, as `allows` has said it may. Gives its serial number, to be handed back to `settle`."""
-        kind = self._next_kind
-        assert kind is not None
+    def grant(self, kind: Kind, now: float) -> int:
+        """One more goes, by the `right` of this moment. Gives its serial number, to be handed back in the end."""
         learned = self.learned
         self.in_flight += 1
         if self.in_flight >= learned.cap:
             self._between_s += 0.1 * (min(now - self._last_grant_s, 60.0) - self._between_s)
         self._last_grant_s = now
-        self._serial = serial = self._serial + 1
-        learned.window.add(serial, now)
-        if kind is not _PLAIN:
-            if kind is not _TRIAL and kind is not _PROBE:
-                if kind is not _FIRST:
-                    self._trial.restart(1)
-                self._attempts[serial] = kind
-            self._trial.add(serial, now)
+        serial = learned.window.add(now)
+        if kind is _PLAIN:
+            return serial
+        if kind is not _TRIAL and kind is not _PROBE:
+            if kind is not _FIRST:
+                self._trial.restart(1)
+            self._attempts[serial] = kind
+        self._trial.out[serial] = now
         return serial
 
     # --- what came of it --------------------------------------------------------------------------
 
-    def settle(self, serial: int, granted_at_s: float, outcome: Outcome, now: float, hint_s: float | None) -> None:
-        """One is back; `hint_s` is what its 429 said, from `now` on."""
+    def served(self, serial: int, now: float) -> None:
+        """One is back, and was answered well."""
         self.in_flight -= 1
-        if outcome is _SERVED:
+        if self._trial.out:
             self._trial.passed(serial, now)
+        if self.state is not _OPEN and serial >= self._first_of_closure:
             self._passed(serial, now)
-            return
+
+    def not_served(
+        self, serial: int, granted_at_s: float, outcome: Outcome, now: float, hint_s: float | None
+    ) -> None:
+        """One is back by another outcome; `hint_s` is what its 429 said, from `now` on."""
+        self.in_flight -= 1
         on_trial = self._trial.drop(serial)
         kind = self._attempts.pop(serial, _TRIAL if on_trial else _PLAIN)
         if kind not in ATTEMPTS:  # what goes together arrives in any order: it is the attempt that was too much
             kind = next(iter(self._attempts.values()), kind)
         if outcome is Outcome.UNUSED:
-            self.learned.window.remove(serial)
+            self.learned.window.remove(granted_at_s)
         elif outcome is Outcome.THROTTLED:
-            self.learned.window.remove(serial)
+            self.learned.window.remove(granted_at_s)
             self._note_refusal_time(now - granted_at_s)
             if on_trial and self.state is _PROBING:
                 kind = _PROBE
@@ -193,37 +194,38 @@ class Limit:
 
     def advance(self, now: float) -> None:
         """Let time pass: silence is consent, and what has been closed for long enough is probed."""
-        if now >= self._silent_from_s:
-            for serial in self._trial.silent(now, self._patience_s):
-                self._passed(serial, now)
-            # What goes from now on is silent no sooner than this either.
-            self._silent_from_s = min(self._trial.next_silent_s(self._patience_s), now + self._patience_s)
-        if self.state is _CLOSED and now >= self.changes_at_s(now):
+        if now < self._idle_until_s:
+            return
+        for serial in self._trial.silent(now, self._patience_s):
+            self._passed(serial, now)
+        if self.state is _CLOSED:
+            if now < self.changes_at_s(now):
+                return
             if self._refusal is not None:
                 self.learned.learn(self._refusal, now)
                 self._refusal = None
             self.state = _PROBING
             self._trial.restart(1)
+        # What goes from now on is silent no sooner than this either.
+        self._idle_until_s = min(self._trial.next_silent_s(self._patience_s), now + self._patience_s)
 
     def _passed(self, serial: int, now: float) -> None:
-        if serial < self._first_of_closure:
-            return
-        self._backoff_s = self._policy.backoff_first_s
+        """One that was sent since the latest closure was answered well, or is silent."""
         learned = self.learned
-        if self.state is _OPEN:
-            return
         if self.state is _PROBING:
+            self._backoff_s = self._policy.backoff_first_s
             self.state = _LEARNED if learned.known else _OPEN
-        match self._attempts.pop(serial, None):
-            case Kind.FIRST:
-                learned.start_passed()
-            case Kind.EXTRA:
-                learned.raise_count(now)
-            case Kind.EARLY:
-                learned.raise_pace(now)
-            case Kind.WIDER:
-                learned.widen()
-        if self.state is _LEARNED and not len(self._trial) and learned.window.used(now) >= learned.window.count:
+        if self._attempts:
+            match self._attempts.pop(serial, None):
+                case Kind.FIRST:
+                    learned.start_passed()
+                case Kind.EXTRA:
+                    learned.raise_count(now)
+                case Kind.EARLY:
+                    learned.raise_pace(now)
+                case Kind.WIDER:
+                    learned.widen()
+        if self.state is _LEARNED and not self._trial.out and learned.window.used(now) >= learned.window.count:
             learned.bear(now)
 
     def _refused(self, serial: int, kind: Kind, granted_at_s: float, now: float, hint_s: float | None) -> None:
@@ -246,7 +248,7 @@ class Limit:
             self._refusal = Refusal(kind, granted_at_s, closed_s, hinted, self.in_flight)
         if self.state is not _CLOSED:
             self.state = _CLOSED
-            self._first_of_closure = self._serial + 1
+            self._first_of_closure = self.learned.window.granted + 1
             self._trial.restart(1)
             self._attempts.clear()
 
@@ -295,8 +297,7 @@ class Limit:
         learned.given(count, period_s, min(memory.sure, count))
         learned.cap = math.inf if memory.cap is None else max(1.0, memory.cap)
         for _ in range(min(memory.used, int(count))):
-            self._serial += 1
-            learned.window.add(self._serial, saved_at_s - memory.newest_age_s)
+            learned.window.add(saved_at_s - memory.newest_age_s)
         self.state = _LEARNED
 
     def forgettable(self, now: float) -> bool:
@@ -306,7 +307,7 @@ class Limit:
         return not self.learned.known or now >= max(self._last_grant_s, self.opens_at_s) + _REMEMBERED_S
 
     def _note_refusal_time(self, refusal_s: float) -> None:
-        self._silent_from_s = -math.inf
+        self._idle_until_s = -math.inf
         # Up at once, down slowly: too much patience costs a moment, too little a round of refusals.
         usual_s = self.learned.refusal_s = max(refusal_s, 0.8 * self.learned.refusal_s + 0.2 * refusal_s)
         if usual_s:

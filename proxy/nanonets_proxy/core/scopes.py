@@ -13,7 +13,7 @@ stays what it is and separates nothing.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -49,16 +49,15 @@ class ScopeRule:
     method: str
     pattern: str
     scope: str
-    prefix: str = field(init=False, repr=False, compare=False)
-    """What every matching path starts with: a cheap test before the expression."""
-    _regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
-    _fixed: str | None = field(init=False, repr=False, compare=False)
-    """The scope, where it has no placeholder."""
+    expression: str = field(init=False, repr=False, compare=False)
+    """For the beginning of a target: its path to the end or, where the pattern has an open one, as far as that."""
+    names: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """Of the expression's groups."""
 
     def __post_init__(self) -> None:
         if not _METHOD.fullmatch(self.method):
             raise ValueError(f"scope rule: {self.method!r} is no method; write one in capitals, or * for any")
-        regex, prefix, names = _compile(self.pattern)
+        expression, names = _compile(self.pattern)
         if not _SCOPE.fullmatch(self.scope):
             raise ValueError(
                 f"scope rule: {self.scope!r} is no scope name: letters, digits, any of : . _ - and {{name}}"
@@ -66,9 +65,8 @@ class ScopeRule:
         for name in _PLACEHOLDER.findall(self.scope):
             if name not in names:
                 raise ValueError(f"scope rule: {{{name}}} of the scope is not in the path {self.pattern!r}")
-        object.__setattr__(self, "_regex", regex)
-        object.__setattr__(self, "prefix", prefix)
-        object.__setattr__(self, "_fixed", None if "{" in self.scope else self.scope[:MAX_SCOPE_CHARS])
+        object.__setattr__(self, "expression", expression)
+        object.__setattr__(self, "names", names)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -81,69 +79,72 @@ class ScopeRule:
     def is_for(self, method: str) -> bool:
         return self.method in ("*", method)
 
-    def match(self, path: str) -> str | None:
-        """The scope of a request with this normalised path, or None if the rule is not about it."""
-        match = self._regex.fullmatch(path)
-        if match is None:
-            return None
-        if self._fixed is not None:
-            return self._fixed
-        return _PLACEHOLDER.sub(lambda name: match[name[1]], self.scope)[:MAX_SCOPE_CHARS]
-
     def __str__(self) -> str:
         return f"{self.method} {self.pattern} -> {self.scope}"
 
 
 class ScopeTable:
-    """The rules in their order of precedence."""
+    """The rules in their order of precedence, as one expression for each method.
+
+    Each rule's part of it ends with an empty group, so that the last group of a match tells which rule it was.
+    """
 
     __slots__ = ("_by_method", "_for_others")
-    # What all of a method's rules begin with, and these.
-    _by_method: dict[str, tuple[tuple[str, ...], tuple[ScopeRule, ...]]]
 
     def __init__(self, rules: Iterable[ScopeRule]) -> None:
         rules = tuple(rules)
-        self._by_method = {}
-        for method in {"*", *(rule.method for rule in rules)}:
-            own = tuple(rule for rule in rules if rule.is_for(method))
-            self._by_method[method] = tuple({rule.prefix for rule in own}), own
+        methods = {"*", *(rule.method for rule in rules)}
+        self._by_method = {method: _combine(rule for rule in rules if rule.is_for(method)) for method in methods}
         self._for_others = self._by_method["*"]
 
     def classify(self, method: str, raw_path: str) -> str:
         """The scope of a request; `raw_path` is its target as sent, in origin form (RFC 9112 §3.2.1)."""
-        path = raw_path.partition("?")[0]
-        if "%" in path:
-            path = _decode_unreserved(path)
-        prefixes, rules = self._by_method.get(method, self._for_others)
-        if path.startswith(prefixes):
-            for rule in rules:
-                if path.startswith(rule.prefix) and (scope := rule.match(path)) is not None:
-                    return scope
-        return ACCOUNT
+        if "%" in raw_path:
+            raw_path = _decode_unreserved(raw_path.partition("?")[0])
+        match_first, scopes = self._by_method.get(method, self._for_others)
+        match = match_first(raw_path)
+        if match is None:
+            return ACCOUNT
+        scope, groups = scopes[match.lastindex]
+        return (scope % match.group(*groups))[:MAX_SCOPE_CHARS] if groups else scope
 
 
-def _compile(pattern: str) -> tuple[re.Pattern[str], str, frozenset[str]]:
-    """The expression for a path pattern, the literal text that it starts with, and the names in it."""
+_Combined = tuple[Callable[[str], re.Match[str] | None], dict[int | None, tuple[str, tuple[int, ...]]]]
+
+
+def _combine(rules: Iterable[ScopeRule]) -> _Combined:
+    """What matches the first rule that does; by the last group of that, the scope and what goes into it."""
+    expressions: list[str] = []
+    scopes: dict[int | None, tuple[str, tuple[int, ...]]] = {}
+    group = 0
+    for rule in rules:
+        expressions.append(rule.expression + "()")
+        used = tuple(group + 1 + rule.names.index(name) for name in _PLACEHOLDER.findall(rule.scope))
+        group += len(rule.names) + 1
+        scopes[group] = (_PLACEHOLDER.sub("%s", rule.scope) if used else rule.scope[:MAX_SCOPE_CHARS], used)
+    return re.compile("|".join(expressions) or "(?!)").match, scopes
+
+
+def _compile(pattern: str) -> tuple[str, tuple[str, ...]]:
+    """The expression for a path pattern, and the names of its groups."""
     if not pattern.startswith("/") or "?" in pattern or "#" in pattern:
         raise ValueError(f"scope rule: {pattern!r} is no path; it starts with / and has no query")
     head, open_end = (pattern[:-3], True) if pattern.endswith("/**") else (pattern.removesuffix("/"), False)
     names: list[str] = []
-    regex = prefix = ""
+    expression = ""
     for segment in head.split("/")[1:]:
         if placeholder := _PLACEHOLDER.fullmatch(segment):
             names.append(placeholder[1])
-            regex += f"/(?P<{placeholder[1]}>[^/]+)"
+            expression += "/([^/?]+)"
         elif not segment or set("{}*") & set(segment):
             raise ValueError(
                 f"scope rule: segment {segment!r} of {pattern!r} is neither text nor {{name}}, nor a last **"
             )
         else:
-            literal = _decode_unreserved(segment)
-            regex += "/" + re.escape(literal)
-            prefix += "" if names else "/" + literal
+            expression += "/" + re.escape(_decode_unreserved(segment))
     if len(set(names)) != len(names):
         raise ValueError(f"scope rule: a name occurs twice in {pattern!r}")
-    return re.compile(regex + ("(?:/.*)?" if open_end else "/?"), re.DOTALL), prefix, frozenset(names)
+    return expression + (r"(?:[/?]|\Z)" if open_end else r"/?(?:\?|\Z)"), tuple(names)
 
 
 def _decode_unreserved(path: str) -> str:

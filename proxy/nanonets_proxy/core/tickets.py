@@ -1,4 +1,4 @@
-"""What the gate and its shell hand each other: tickets, permits, verdicts.
+"""What the gate and its shell hand each other: tickets, verdicts.
 
 `gate.py` has the theory.
 """
@@ -32,7 +32,10 @@ class TicketState(enum.Enum):
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """One request's claim to be sent; belongs to one gate, which keeps the last two fields."""
+    """One request's claim to be sent; while ADMITTED, its permit to be sent once, which ends by `Gate.settle`.
+
+    Belongs to one gate, which keeps the fields from `forecast_s` on.
+    """
 
     scope: str
     deadline_s: float
@@ -46,16 +49,10 @@ class Ticket:
     arrival: int = field(default=0, init=False)
     """Its number in the order of arrival, over all scopes, given at the first `enqueue`."""
     state: TicketState = field(default=TicketState.NEW, init=False)
-
-
-@dataclass(eq=False, slots=True)
-class Permit:
-    """The right to send one request once. Ends by `Gate.settle`, exactly once."""
-
-    ticket: Ticket
-    granted_at_s: float
-    serial: int
-    """Its number within the scope's limit."""
+    granted_at_s: float = field(init=False, repr=False)
+    """When it was admitted, for the last time."""
+    serial: int = field(init=False, repr=False)
+    """The number of that grant within the scope's limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +77,7 @@ class Expiry:
 class Verdicts(NamedTuple):
     """What a poll decided."""
 
-    granted: Sequence[Permit]
+    granted: Sequence[Ticket]
     expired: Sequence[Expiry]
     wake_at_s: float | None
     """When to poll again if nothing happens till then: later than this poll. None: nothing can change."""

@@ -9,69 +9,64 @@ quick answers let enough through, however few are out. Thousands of them let all
 """
 
 import math
-from collections import OrderedDict
-from itertools import islice
 
 _GROWTH = 0.5
 _COLD_S = 1.0  # what passes sooner makes less room while nothing is known
-_LEAST = 0.04  # of that second, however quick
+_LEAST_S = 0.04  # however quick, it makes as much as after this
+_LEAST_GROWTH = _GROWTH * _LEAST_S / _COLD_S
 
 
 class Trial:
     """`size` bounds the requests on trial; until `restart` nothing is known."""
 
-    __slots__ = ("_cold", "_out", "_to_narrow", "size")
+    __slots__ = ("_cold", "_to_narrow", "out", "size")
 
     def __init__(self, size: float) -> None:
         self.size = size
         self._cold = True
         self._to_narrow = int(size)  # so many that pass still narrow it, each by a half
-        self._out: OrderedDict[int, float] = OrderedDict()
+        self.out: dict[int, float] = {}
+        """When those on trial were granted, by serial number and in order. Who goes on trial is put in.
 
-    def __len__(self) -> int:
-        return len(self._out)
+        Of a dict whose first have gone, the first that is left costs a look at each of their places, until more
+        are put in: a few times as many as there were at once, and those are bounded by the places in flight."""
 
-    @property
-    def has_room(self) -> bool:
-        return len(self._out) < int(self.size)
-
-    def add(self, serial: int, now: float) -> None:
-        self._out[serial] = now
-
-    def passed(self, serial: int, now: float) -> bool:
-        """One was answered well. False if it was not on trial."""
-        granted_s = self._out.pop(serial, None)
+    def passed(self, serial: int, now: float) -> None:
+        """One was answered well. It need not be on trial."""
+        granted_s = self.out.pop(serial, None)
         if granted_s is None:
-            return False
-        took_s = now - granted_s
-        share = 1.0 if not self._cold or took_s >= _COLD_S else max(_LEAST, took_s / _COLD_S)
-        self.size += _GROWTH * share
+            return
+        took_s = now - granted_s if self._cold else _COLD_S
+        if took_s < _LEAST_S:
+            self.size += _LEAST_GROWTH
+        elif took_s < _COLD_S:
+            self.size += _GROWTH * (took_s / _COLD_S)
+        else:
+            self.size += _GROWTH
         if self._to_narrow:
             self._to_narrow -= 1
             self.size -= 0.5
-        return True
 
     def drop(self, serial: int) -> bool:
         """One ended without telling anything, or refused. False if it was not on trial."""
-        return self._out.pop(serial, None) is not None
+        return self.out.pop(serial, None) is not None
 
     def silent(self, now: float, patience_s: float) -> list[int]:
         """Ends the trial of those out for so long: silence is consent. Gives their serial numbers."""
-        count = 0
-        for granted_s in self._out.values():
+        silent = []
+        for serial, granted_s in self.out.items():
             if granted_s + patience_s > now:
                 break
-            count += 1
-        silent = list(islice(self._out, count))
+            silent.append(serial)
         for serial in silent:
             self.passed(serial, now)
         return silent
 
     def next_silent_s(self, patience_s: float) -> float:
         """When the oldest on trial will be silent; inf if none is."""
-        return next(iter(self._out.values()), math.inf) + patience_s
+        return next(iter(self.out.values()), math.inf) + patience_s
 
     def restart(self, size: float) -> None:
         self.size = size
         self._cold, self._to_narrow = False, 0
-        self._out.clear()
+        self.out.clear()

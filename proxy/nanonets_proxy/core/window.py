@@ -5,7 +5,8 @@ the same size too, wherever they begin. With a count of 1 it is a pace.
 """
 
 import math
-from collections import OrderedDict, deque
+from bisect import bisect_left
+from collections import deque
 from itertools import chain, islice
 
 _MOST_KEPT = 8192  # entries; estimates need no more, and a larger count never binds within them
@@ -13,9 +14,9 @@ _ROUNDING_S = 1e-6
 
 
 class Window:
-    """`count` is inf while nothing is known. Requests are known by their serial numbers."""
+    """`count` is inf while nothing is known. The log is of instants alone: those of one instant are alike."""
 
-    __slots__ = ("_hold_s", "_older", "_recent", "count", "granted", "period_s")
+    __slots__ = ("_hold_s", "_most_recent", "_older", "_recent", "count", "granted", "period_s")
 
     def __init__(self) -> None:
         self.count = math.inf
@@ -23,47 +24,53 @@ class Window:
         self._hold_s = math.inf
         self.granted = 0
         """How many were ever granted."""
-        self._recent: OrderedDict[int, float] = OrderedDict()  # ordered by time of grant
-        self._older: deque[tuple[int, float]] = deque(maxlen=_MOST_KEPT)  # no longer counting; for estimates
+        self._most_recent: float = _MOST_KEPT
+        self._recent: deque[float] = deque()  # when those that count were granted, in order
+        self._older: deque[float] = deque(maxlen=_MOST_KEPT)  # no longer counting; for estimates
 
-    def add(self, serial: int, now: float) -> None:
-        self.granted += 1
+    def add(self, now: float) -> int:
+        """One more is granted. Gives its serial number, from 1."""
         recent = self._recent
-        recent[serial] = now
-        if len(recent) > _MOST_KEPT and not len(recent) <= self.count < math.inf:
-            self._older.append(recent.popitem(last=False))
+        recent.append(now)
+        if len(recent) > self._most_recent:
+            self._older.append(recent.popleft())
+        self.granted = serial = self.granted + 1
+        return serial
 
-    def remove(self, serial: int) -> None:
-        """The upstream did not count it."""
-        if self._recent.pop(serial, None) is None:
-            self._older = deque((entry for entry in self._older if entry[0] != serial), _MOST_KEPT)
+    def remove(self, granted_s: float) -> None:
+        """The upstream did not count the one granted then."""
+        for log in (self._recent, self._older):
+            index = bisect_left(log, granted_s)
+            if index < len(log) and log[index] == granted_s:
+                del log[index]
+                return
 
     def used(self, now: float) -> int:
         """How many count now."""
-        while self._recent and self.frees_at_s <= now:
-            self._older.append(self._recent.popitem(last=False))
-        return len(self._recent)
+        recent = self._recent
+        while recent and recent[0] + self._hold_s <= now:
+            self._older.append(recent.popleft())
+        return len(recent)
 
     @property
     def frees_at_s(self) -> float:
         """When the oldest that counts will count no longer; inf if none does."""
-        return next(iter(self._recent.values()), math.inf) + self._hold_s
+        return self._recent[0] + self._hold_s if self._recent else math.inf
 
     @property
     def oldest_s(self) -> float:
         """When the oldest that counts was granted; -inf if none does."""
-        return next(iter(self._recent.values()), -math.inf)
+        return self._recent[0] if self._recent else -math.inf
 
     @property
     def first_s(self) -> float | None:
         """When the first one known was granted; None if none is."""
-        if self._older:
-            return self._older[0][1]
-        return next(iter(self._recent.values()), None)
+        log = self._older or self._recent
+        return log[0] if log else None
 
     @property
     def newest_s(self) -> float:
-        return next(reversed(self._recent.values()), -math.inf)
+        return self._recent[-1] if self._recent else -math.inf
 
     def granted_since(self, since_s: float) -> int:
         """How many were granted from that instant on, whether they still count or not."""
@@ -103,12 +110,12 @@ class Window:
     def set(self, count: float, period_s: float, guard_s: float = 0.0) -> None:
         """`guard_s`: how much longer a request is taken to count, as two may take different times to arrive."""
         self.count = count
+        self._most_recent = max(_MOST_KEPT, count)
         self._hold_s = period_s + guard_s
         if period_s > self.period_s:  # what had run out may count again
-            entries = chain(self._older, self._recent.items())
-            self._recent = OrderedDict(entries)
+            self._recent.extendleft(reversed(self._older))
             self._older.clear()
         self.period_s = period_s
 
     def _backwards(self) -> "chain[float]":
-        return chain(reversed(self._recent.values()), (granted_s for _, granted_s in reversed(self._older)))
+        return chain(reversed(self._recent), reversed(self._older))

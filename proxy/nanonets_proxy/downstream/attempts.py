@@ -29,7 +29,7 @@ from nanonets_proxy.core.prefer import wait_s
 from nanonets_proxy.core.priority import urgency
 from nanonets_proxy.core.retry import RETRIED_STATUSES
 from nanonets_proxy.core.retry_after import Hint
-from nanonets_proxy.core.tickets import DEFAULT_URGENCY, Permit, Ticket, TicketState
+from nanonets_proxy.core.tickets import DEFAULT_URGENCY, Ticket, TicketState
 from nanonets_proxy.downstream.call import Call
 from nanonets_proxy.downstream.passage import Passage, Services
 from nanonets_proxy.downstream.peers import has_hung_up
@@ -77,7 +77,8 @@ class Attempts:
         ticket = Ticket(
             call.scope, deadline_s, call.caller, urgency(head.priority) if head.priority else DEFAULT_URGENCY
         )
-        permit = services.room.admit_at_once(ticket, now_s) or await self._wait(passage, ticket, now_s)
+        if not services.room.admit_at_once(ticket, now_s):
+            await self._wait(passage, ticket, now_s)
         if passage.on_permit is not None:
             passage.on_permit()
         while True:  # each time round uses up one permit
@@ -116,18 +117,18 @@ class Attempts:
                         self._note_echo(call)
                 if outcome is None:
                     outcome = _FAILED if call.attempts > attempts_before else _UNUSED
-                services.room.settle(permit, outcome, retry_after_s)
+                services.room.settle(ticket, outcome, retry_after_s)
             if passage.retrying is not None:
                 await passage.retrying.pause(began_s)
-            permit = await self._wait(passage, ticket, self._loop.time())
+            await self._wait(passage, ticket, self._loop.time())
 
-    async def _wait(self, passage: Passage, ticket: Ticket, now_s: float) -> Permit:
+    async def _wait(self, passage: Passage, ticket: Ticket, now_s: float) -> None:
         """For a key, then for a permit; counted in `wait_s`."""
         call, services = passage.call, self._services
         waits_since_s = perf_counter()
         try:
             now_s = await services.keys.hold(passage.tries(), now_s, ticket.deadline_s - _HOLD_MARGIN_S)
-            return await services.room.admit(ticket, now_s, passage.leave_unread)
+            await services.room.admit(ticket, now_s, passage.leave_unread)
         finally:
             call.wait_s += perf_counter() - waits_since_s
             if not call.attempts and ticket.state is TicketState.ADMITTED:

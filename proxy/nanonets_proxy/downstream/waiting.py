@@ -10,8 +10,10 @@ import math
 from collections.abc import Callable
 
 from nanonets_proxy.core.gate import Gate, Outcome
-from nanonets_proxy.core.tickets import Expiry, Permit, Reason, Ticket
+from nanonets_proxy.core.tickets import Expiry, Reason, Ticket, TicketState
 from nanonets_proxy.errors import RateLimited, ShuttingDown
+
+_ADMITTED = TicketState.ADMITTED  # as an attribute of its class it costs a call at each look, in Python 3.11
 
 _MESSAGES = {
     Reason.QUEUE_FULL: "Too many requests are waiting for the upstream's rate limit.",
@@ -25,19 +27,17 @@ class WaitingRoom:
     """Callers wait here for their permits."""
 
     def __init__(self, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
+        self.admit_at_once: Callable[[Ticket, float], bool] = gate.admit
+        """Admits a ticket that need not wait; False: `admit` has to be awaited. The time is as there."""
         self._gate = gate
         self._loop = loop
-        self._futures: dict[Ticket, asyncio.Future[Permit]] = {}
+        self._futures: dict[Ticket, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = math.inf
         self._closed = False
 
-    def admit_at_once(self, ticket: Ticket, now_s: float) -> Permit | None:
-        """The permit of one that need not wait; None: `admit` has to be awaited. `now_s` as there."""
-        return None if self._closed else self._gate.admit(ticket, now_s)
-
-    async def admit(self, ticket: Ticket, now_s: float, on_wait: Callable[[], None] | None = None) -> Permit:
-        """The permit, as soon as the gate grants it; `on_wait` is called if that is not at once.
+    async def admit(self, ticket: Ticket, now_s: float, on_wait: Callable[[], None] | None = None) -> None:
+        """Returns as soon as the gate has admitted the ticket; `on_wait` is called if that is not at once.
 
         `now_s` is the loop's time, read in this very turn: a ticket that may not wait at all still is in time.
         Raises RateLimited or ShuttingDown.
@@ -52,33 +52,34 @@ class WaitingRoom:
                 reason=refusal.reason.value,
                 position=refusal.position,
             )
-        verdict = self._poll(now_s, newcomer=ticket) if self._gate.wants_poll else None
-        if isinstance(verdict, Permit):
-            return verdict
-        if verdict is not None:
-            raise verdict
+        expired = self._poll(now_s, newcomer=ticket) if self._gate.wants_poll else None
+        if expired is not None:
+            raise expired
+        if ticket.state is _ADMITTED:
+            return
         if on_wait is not None:
             on_wait()
-        future: asyncio.Future[Permit] = self._loop.create_future()
+        future: asyncio.Future[None] = self._loop.create_future()
         self._futures[ticket] = future
         try:
-            return await future
+            await future
         except asyncio.CancelledError:
-            self._leave(ticket, future)
+            self._leave(ticket)
             raise
         finally:
             self._futures.pop(ticket, None)
 
-    def settle(self, permit: Permit, outcome: Outcome, retry_after_s: float | None = None) -> None:
-        """Ends a permit; whoever can go because of that, goes."""
+    def settle(self, ticket: Ticket, outcome: Outcome, retry_after_s: float | None = None) -> None:
+        """Ends a ticket's permit; whoever can go because of that, goes."""
         now_s = self._loop.time()
-        self._gate.settle(permit, outcome, now_s, retry_after_s)
+        self._gate.settle(ticket, outcome, now_s, retry_after_s)
         if self._gate.waiting:
             self._poll(now_s)
 
     def close(self) -> None:
         """Sends all who wait away, and whoever comes from now on. Permits that are out stay good."""
         self._closed = True
+        self.admit_at_once = lambda _ticket, _now_s: False
         now_s = self._loop.time()
         for ticket, future in self._futures.items():
             self._gate.withdraw(ticket, now_s)
@@ -86,32 +87,31 @@ class WaitingRoom:
                 future.set_exception(_shutting_down())
         self._poll(now_s)
 
-    def _leave(self, ticket: Ticket, future: "asyncio.Future[Permit]") -> None:
+    def _leave(self, ticket: Ticket) -> None:
         """The waiting task was cancelled: before its grant, or between the grant and its turn to run."""
         now_s = self._loop.time()
-        if future.done() and not future.cancelled() and future.exception() is None:
-            self._gate.settle(future.result(), Outcome.UNUSED, now_s)
+        if ticket.state is _ADMITTED:
+            self._gate.settle(ticket, Outcome.UNUSED, now_s)
         else:
             self._gate.withdraw(ticket, now_s)
         self._poll(now_s)
 
-    def _poll(self, now_s: float, newcomer: Ticket | None = None) -> Permit | RateLimited | None:
-        """Carries out the gate's verdicts; returns the newcomer's, who has no future yet."""
-        own: Permit | RateLimited | None = None
+    def _poll(self, now_s: float, newcomer: Ticket | None = None) -> RateLimited | None:
+        """Carries out the gate's verdicts; returns the newcomer's expiry, who has no future yet."""
+        own: RateLimited | None = None
         again = True
         while again:
             again = False
             verdicts = self._gate.poll(now_s)
-            for permit in verdicts.granted:
-                if permit.ticket is newcomer:
-                    own = permit
+            for ticket in verdicts.granted:
+                if ticket is newcomer:
                     continue
-                future = self._futures.get(permit.ticket)
+                future = self._futures.get(ticket)
                 if future is None or future.done():
-                    self._gate.settle(permit, Outcome.UNUSED, now_s)
+                    self._gate.settle(ticket, Outcome.UNUSED, now_s)
                     again = True
                 else:
-                    future.set_result(permit)
+                    future.set_result(None)
             for expiry in verdicts.expired:
                 if expiry.ticket is newcomer:
                     own = _expired(expiry)
