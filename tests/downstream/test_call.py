@@ -24,7 +24,7 @@ def _call() -> Call:
 def _finish(call: Call) -> dict[str, Any]:
     """The event."""
     events: list[dict[str, Any]] = []
-    call.finish(lambda fields, _: events.append(fields), RequestTally())
+    call.finish(events.append, RequestTally())
     (event,) = events
     return event
 

@@ -59,10 +59,9 @@ class Call:
             self.wait_s = floor(wait_s * 10_000 + 0.5) / 10_000
         if upstream_s is not None:
             self.upstream_s = floor(upstream_s * 10_000 + 0.5) / 10_000
-        now_s = perf_counter()
-        self.total_s = floor((self.total_s + now_s) * 10_000 + 0.5) / 10_000
+        self.total_s = floor((self.total_s + perf_counter()) * 10_000 + 0.5) / 10_000
         self.path = loggable(self.path)
-        log(self.__dict__, now_s)
+        log(self.__dict__)
 
 
 def _some_ids() -> Iterator[list[str]]:

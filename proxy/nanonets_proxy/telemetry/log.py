@@ -2,10 +2,9 @@
 
 import json
 import logging
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from math import floor
+from time import gmtime, strftime, time
 from typing import Any, BinaryIO, Final
 
 import orjson
@@ -15,9 +14,9 @@ from structlog.typing import EventDict
 from nanonets_proxy.telemetry.redaction import Redactor
 from nanonets_proxy.telemetry.writer import LineWriter
 
-WholeEvents = Callable[[EventDict, float], None]
+WholeEvents = Callable[[EventDict], None]
 
-_LAST_MICROSECOND: Final = 999_999
+_SECOND_US: Final = 1_000_000
 
 # Compact, ASCII: control and foreign characters of a caller's come out escaped.
 _encode_carefully = json.JSONEncoder(separators=(",", ":"), default=repr).encode
@@ -46,9 +45,8 @@ def configure(log_format: str, level: str, stream: BinaryIO, redactor: Redactor)
 
 
 def whole_events(name: str, **context: str) -> WholeEvents | None:
-    """Writes events of level info, the one that every request costs, given all their fields but name and context,
-    and the time by `perf_counter`. As structlog is configured now, without its way of handing keywords from call
-    to call; None if it drops that level."""
+    """Writes events of level info, given all their fields but name and context: the one that every request costs. As
+    structlog is configured now, without its way of handing keywords from call to call; None if it drops the level."""
     log = structlog.get_logger(**context).bind()
     if not log.is_enabled_for(logging.INFO):
         return None
@@ -56,7 +54,7 @@ def whole_events(name: str, **context: str) -> WholeEvents | None:
     processors, write = config["processors"], config["logger_factory"]().info
     always = {"event": name, **context}
 
-    def emit(fields: EventDict, _now_s: float) -> None:
+    def emit(fields: EventDict) -> None:
         line: Any = {**always, **fields}
         for process in processors:
             line = process(None, "info", line)
@@ -66,38 +64,36 @@ def whole_events(name: str, **context: str) -> WholeEvents | None:
 
 
 class _JsonEvents:
-    """Lines in JSON that begin alike but for the time, of which only the microseconds are rendered for each: the
-    wall clock is asked once a second. `emit_carefully` takes what has to be escaped."""
+    """Lines in JSON that begin alike but for the time, of which only the microseconds are rendered for each.
+    `emit_carefully` takes what has to be escaped."""
 
     def __init__(self, always: EventDict, write: Callable[[bytes], None], emit_carefully: WholeEvents) -> None:
         self._write = write
         self._emit_carefully = emit_carefully
         self._behind_time = b'Z","level":"info",%b,' % orjson.dumps(always)[1:-1]
-        self._second_began_s = -1.0  # by `perf_counter`
+        self._second = 0
         self._beginning = b""  # of all lines in that second, for `%`
 
-    def emit(self, fields: EventDict, now_s: float) -> None:
+    def emit(self, fields: EventDict) -> None:
         try:
             line = orjson.dumps(fields)
         except TypeError:  # text that is none
-            self._emit_carefully(fields, now_s)
+            self._emit_carefully(fields)
             return
         if not line.isascii():
-            self._emit_carefully(fields, now_s)
+            self._emit_carefully(fields)
             return
-        microseconds = floor((now_s - self._second_began_s) * 1e6)
-        if microseconds > _LAST_MICROSECOND:
-            microseconds = self._turn_to_second_of(now_s)
+        now_s = time()
+        microseconds = int((now_s - self._second) * 1e6)
+        if not 0 <= microseconds < _SECOND_US:
+            self._turn_to(int(now_s))
+            microseconds = int((now_s - self._second) * 1e6)
         self._write(self._beginning % microseconds + line[1:])
 
-    def _turn_to_second_of(self, now_s: float) -> int:
-        """The microseconds of the time."""
-        wall_s = time.time() + now_s - time.perf_counter()
-        second = floor(wall_s)
-        self._second_began_s = now_s - (wall_s - second)
-        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+    def _turn_to(self, second: int) -> None:
+        self._second = second
+        text = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second)).encode()
         self._beginning = b'{"timestamp":"%b.%%06d%b' % (text, self._behind_time.replace(b"%", b"%%"))
-        return floor((wall_s - second) * 1e6)
 
 
 def _head(_logger: Any, method: str, event: EventDict) -> EventDict:
