@@ -45,8 +45,8 @@ def configure(log_format: str, level: str, stream: BinaryIO, redactor: Redactor)
 
 
 def whole_events(name: str, **context: str) -> WholeEvents | None:
-    """Writes events of level info, given all their fields but name and context: the one that every request costs. As
-    structlog is configured now, without its way of handing keywords from call to call; None if it drops the level."""
+    """Writes events of level info, given all their fields but name and context: one for each request. As structlog
+    is configured now, without its way of handing keywords from call to call; None if it drops the level."""
     log = structlog.get_logger(**context).bind()
     if not log.is_enabled_for(logging.INFO):
         return None
