@@ -20,11 +20,11 @@ from support.raw_caller import RawCaller, request
 from support.raw_upstream import Peer, raw_upstream
 
 CALLS = {
-    "small GET": 94,
-    "POST of 1 KiB": 115,
-    "POST of 64 KiB": 120,
-    "reply of 64 KiB": 97,
-    "GET in a line of eight": 122,
+    "small GET": 87,
+    "POST of 1 KiB": 108,
+    "POST of 64 KiB": 109,
+    "reply of 64 KiB": 98,
+    "GET in a line of eight": 115,
 }
 TOLERANCE = 0.05
 
