@@ -3,7 +3,7 @@
 States and transitions:
 
     HEAD   no final head yet; a 1xx is told and passed over
-      all of an answer like the one before, at once   -> DONE, past the parser (shape.py)
+      all of an answer like one before, at once       -> DONE, past the parser (shape.py)
       final head                                      -> BODY (DONE for HEAD, 204, 304)
     BODY   the body is coming
       last byte, or the connection's end if that      -> DONE
@@ -29,11 +29,13 @@ from nanonets_proxy.errors import (
     UpstreamReplyTooLarge,
     UpstreamUpgraded,
 )
-from nanonets_proxy.upstream.shape import Shape, Shapes
+from nanonets_proxy.upstream.shape import Shapes
 
 # What may come without a byte of body among it: heads, chunk extensions, trailers.
 MAX_HEAD_BYTES: Final = 64 * 1024
 _NO_BODY: Final = (204, 304)
+# Behind so many answers in a row of no known shape, the next is not tried either.
+_MOST_MISSES: Final = 2
 # RFC 9112 §4: only a tab is allowed of them; the parser takes them all.
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -87,12 +89,12 @@ class Reply:
         "_is_usual_version",
         "_known_names",
         "_length_at",
+        "_misses",
         "_more",
         "_names",
         "_overhead_bytes",
         "_parser",
         "_reason",
-        "_shape",
         "_shapes",
         "_values",
         "began",
@@ -119,10 +121,10 @@ class Reply:
         self._body = b""  # not taken yet
         self._more: list[bytes] = []  # behind it
         self._interim_bytes = 0  # of fields
+        self._misses = 0
         self._know(())
         self._overhead_bytes = 0  # since the last byte of body
         self._reason = b""
-        self._shape: Shape | None = None  # of the last answer, if all of it came at once
         self._shapes = shapes or Shapes()
         self._names: list[bytes] = []  # of the section that is coming
         self._values: list[bytes] = []
@@ -152,33 +154,37 @@ class Reply:
         self.stage = _HEAD
         return True
 
-    def feed_whole(self, buffer: bytes | memoryview, length: int) -> bool:
-        """Takes the first `length` bytes if they are all of an answer like the one before; else it is for `feed`.
-        Only while no byte of the answer has come."""
-        shape, self._shape = self._shape, None  # behind one that is not like the last, the next is not tried
+    def feed_whole(self, buffer: memoryview, length: int) -> bool:
+        """Takes the first `length` bytes if they are all of an answer like one of the last; else they are for
+        `feed`. Only while no byte of the answer has come."""
         # What is no longer than a head may be, has no fields that are too large.
-        if shape is None or self._is_head or length > MAX_HEAD_BYTES:
+        if self._misses >= _MOST_MISSES or self._is_head or length > MAX_HEAD_BYTES:
             return False
-        found = shape.match(buffer, 0, length)
-        if found is None:
+        latest = self._shapes.latest
+        for shape in latest:
+            if (found := shape.match(buffer, 0, length)) is not None:
+                break
+        else:
+            self._misses += 1
             return False
-        groups = found.groups()
-        values = groups[:-1]
-        body = groups[-1]
-        length_bytes = len(body)
-        if int(values[shape.length_at]) != length_bytes:
+        values = found.groups()
+        end = found.end()
+        body_length = int(values[shape.length_at])
+        if body_length != length - end:
+            self._misses += 1
             return False
-        self._shape = shape
+        if shape is not latest[0]:
+            self._shapes.put_first(shape)
+        self._misses = 0
         self.began = True
         self.head = head = ResponseHead()
         head.status = shape.status
         head.reason = shape.reason
         head.names = shape.names
         head.values = values
-        head.body_length = length_bytes
+        head.body_length = self.buffered_bytes = body_length
         head.is_chunked = False
-        self._body = body
-        self.buffered_bytes = length_bytes
+        self._body = buffer[end:length].tobytes()
         self.keep_alive = True
         self.stage = _DONE
         return True
@@ -205,7 +211,10 @@ class Reply:
             if self._overhead_bytes > MAX_HEAD_BYTES or self._fields_are_too_large():
                 raise _too_large()
         elif is_first and self.head.body_length and self.keep_alive and len(data) <= MAX_HEAD_BYTES:
-            self._shape = self._shapes.find(self.head.status, self.head.reason, self.head.names)
+            shape = self._shapes.find(self.head.status, self.head.reason, self.head.names)
+            if shape is not None:
+                self._shapes.put_first(shape)
+                self._misses = 0
 
     def _on_parser_error(self) -> None:
         if self.stage is _DONE:

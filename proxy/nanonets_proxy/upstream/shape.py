@@ -1,7 +1,7 @@
 """Whole answers read by one expression, where their like has come before.
 
 An upstream sends the same fields in the same order and spelling again and again. A shape is what such answers have
-in common: the status line, the names, the framing; the values and the body are what its expression takes out.
+in common: the status line, the names, the framing; its expression takes out the values.
 Whatever is not surely well formed does not match, and is the parser's to judge: a shape takes a part of what the
 parser takes, and gives the same for it.
 """
@@ -25,7 +25,6 @@ _NOT_USUAL: Final = frozenset({b"proxy-connection", b"transfer-encoding", b"upgr
 # `*+` and `++` never try a shorter one: nothing that follows could begin within it.
 _VALUE: Final = rb"([!-~\x80-\xff][ -~\x80-\xff]*+)(?<! )"
 _VALUES: Final = {b"content-length": rb"([0-9]{1,5}+)", b"connection": rb"([Kk]eep-[Aa]live)"}
-_BODY: Final = rb"((?s:.*+))"
 
 _Key = tuple[int, bytes, tuple[bytes, ...]]
 
@@ -39,26 +38,37 @@ class Shape:
     reason: bytes
     names: tuple[bytes, ...]
     length_at: int
-    match: Callable[[bytes | memoryview, int, int], re.Match[bytes] | None]
-    """Of the expression whose groups are the values of all fields and the body, be that as long as Content-Length
-    says or not."""
+    match: Callable[[memoryview, int, int], re.Match[bytes] | None]
+    """Of the expression for the head, to the end of its empty line; its groups are the values of all fields."""
 
 
 class Shapes:
-    """The shapes of answers that came more than once."""
+    """The shapes of answers that came more than once; `latest` has the last two of them, the very last first."""
 
     def __init__(self) -> None:
         self._shapes: dict[_Key, Shape | None] = {}
         self._seen: set[_Key] = set()
+        self.latest: tuple[Shape, ...] = ()
 
     def find(self, status: int, reason: bytes, names: tuple[bytes, ...]) -> Shape | None:
         """That of an answer with a body which the parser took; None where it has none, or has come but once."""
         key = (status, reason, names)
-        if key in self._shapes:
+        try:
             return self._shapes[key]
+        except KeyError:
+            return self._learn(key)
+
+    def put_first(self, shape: Shape) -> None:
+        latest = self.latest
+        if not latest or latest[0] is not shape:
+            self.latest = (shape, *latest[:1])
+
+    def _learn(self, key: _Key) -> Shape | None:
+        names = key[2]
         if key in self._seen:
             if len(self._shapes) < _MOST_SHAPES:
-                return self._shapes.setdefault(key, _make(status, reason, names))
+                self._shapes[key] = shape = _make(*key)
+                return shape
         elif len(names) <= _MOST_NAMES and sum(map(len, names)) <= _MOST_NAME_BYTES:
             if len(self._seen) >= _MOST_SEEN:
                 self._seen.clear()
@@ -73,5 +83,5 @@ def _make(status: int, reason: bytes, names: tuple[bytes, ...]) -> Shape | None:
     lines = [b"HTTP/1\\.1 %d %b" % (status, re.escape(reason))]
     for name, known in zip(names, lower, strict=True):
         lines.append(re.escape(name) + b": " + _VALUES.get(known, _VALUE))
-    expression = re.compile(rb"\r\n".join([*lines, b"", _BODY]))
+    expression = re.compile(rb"\r\n".join([*lines, b"", b""]))
     return Shape(status, reason, names, lower.index(b"content-length"), expression.match)
