@@ -20,11 +20,11 @@ from support.raw_caller import RawCaller, request
 from support.raw_upstream import Peer, raw_upstream
 
 CALLS = {
-    "small GET": 72,
-    "POST of 1 KiB": 82,
-    "POST of 64 KiB": 83,
-    "reply of 64 KiB": 75,
-    "GET in a line of eight": 101,
+    "small GET": 65,
+    "POST of 1 KiB": 75,
+    "POST of 64 KiB": 76,
+    "reply of 64 KiB": 76,
+    "GET in a line of eight": 94,
 }
 TOLERANCE = 0.05
 

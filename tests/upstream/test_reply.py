@@ -1,8 +1,5 @@
 """The parser of answers: pure, so every octet and every split of them can be tried."""
 
-import itertools
-from dataclasses import dataclass
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,66 +7,15 @@ from hypothesis import strategies as st
 from nanonets_proxy.errors import (
     UpstreamBadReply,
     UpstreamClosed,
-    UpstreamError,
     UpstreamReplyTooLarge,
     UpstreamUpgraded,
 )
 from nanonets_proxy.upstream.reply import Reply, Stage
+from support.seen_reply import see, see_by, split
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 CLOSED_LATER = OK + b"Content-Type: text/plain\r\n\r\n"
-
-
-@dataclass(frozen=True)
-class Seen:
-    """All that can be told of an answer from the outside."""
-
-    stage: Stage
-    status: int
-    reason: bytes
-    headers: tuple[tuple[bytes, bytes], ...]
-    body_length: int | None
-    body: bytes
-    trailers: tuple[tuple[bytes, bytes], ...]
-    informational: int
-    keep_alive: bool
-    error: type[UpstreamError] | None
-
-
-def see(*pieces: bytes, is_head: bool = False, ended: bool = False) -> Seen:
-    return see_by(Reply(is_head=is_head), *pieces, ended=ended)
-
-
-def see_by(reply: Reply, *pieces: bytes, ended: bool = False) -> Seen:
-    error: UpstreamError | None = None
-    try:
-        for piece in pieces:
-            reply.feed(piece)
-        if ended:
-            reply.end_of_input()
-    except UpstreamError as caught:
-        error = caught
-    assert error is None or error.sent
-    head = reply.head
-    keep_alive = reply.keep_alive and error is None
-    return Seen(
-        reply.stage,
-        head.status,
-        head.reason,
-        tuple(head.headers),
-        head.body_length,
-        reply.take(),
-        tuple(reply.trailers),
-        reply.informational,
-        keep_alive,
-        None if error is None else type(error),
-    )
-
-
-def split(data: bytes, cuts: list[int]) -> list[bytes]:
-    edges = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
-    return [data[start:end] for start, end in itertools.pairwise(edges)]
 
 
 # --- where the body ends --------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from typing import Final, cast
 from nanonets_proxy.core.public_key import public_key_digest
 from nanonets_proxy.errors import ProxyError, UpstreamTimeout
 from nanonets_proxy.upstream.reply import Reply, ResponseHead, Stage, closed_early
+from nanonets_proxy.upstream.shape import Shapes
 from nanonets_proxy.upstream.time_limit import TimeLimit
 
 # Received and not yet read: above this the peer is paused until the reader has taken it all.
@@ -48,13 +49,16 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     before anything else is read. For a protocol without one, TLS allocates 256 KiB at each read.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, read_buffer: memoryview, *, idle_timeout_s: float) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, read_buffer: memoryview, shapes: Shapes, *, idle_timeout_s: float
+    ) -> None:
         self._loop = loop
         self._read_buffer = read_buffer
         self._idle_timeout_s = idle_timeout_s
         self._transport: asyncio.Transport | None = None
         self._poll: select.poll | None = None
-        self._reply = Reply(is_head=False)
+        self._shapes = shapes
+        self._reply = Reply(is_head=False, shapes=shapes)
         self._head_waiter: asyncio.Future[ResponseHead] | None = None
         self._reply_waiter: asyncio.Future[None] | None = None
         self._continue_waiter: asyncio.Future[None] | None = None
@@ -93,7 +97,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     ) -> "asyncio.Future[ResponseHead]":
         """`start`, `write`, `finish_request` and `head` in one call, for a request that is all here: most are."""
         if not self._reply.restart(is_head, on_interim):
-            self._reply = Reply(is_head=is_head, on_interim=on_interim)
+            self._reply = Reply(is_head=is_head, on_interim=on_interim, shapes=self._shapes)
         loop = self._loop
         self._head_waiter = waiter = loop.create_future()
         if self._transport is None:
@@ -111,7 +115,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         `on_interim` is called with each 1xx other than 100, as it comes.
         """
         if not self._reply.restart(is_head, on_interim):
-            self._reply = Reply(is_head=is_head, on_interim=on_interim)
+            self._reply = Reply(is_head=is_head, on_interim=on_interim, shapes=self._shapes)
         self._request_sent = False
         if self.state is _IDLE:
             self.state = _BUSY
@@ -258,7 +262,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.close()
             return
         try:
-            reply.feed(self._read_buffer[:nbytes])
+            if reply.began or not reply.feed_whole(self._read_buffer, nbytes):
+                reply.feed(self._read_buffer[:nbytes])
         except ProxyError as error:
             self.fail(error)
             return

@@ -3,12 +3,14 @@
 States and transitions:
 
     HEAD   no final head yet; a 1xx is told and passed over
+      all of an answer like one before, at once       -> DONE, past the parser (shape.py)
       final head                                      -> BODY (DONE for HEAD, 204, 304)
     BODY   the body is coming
       last byte, or the connection's end if that      -> DONE
       is what delimits the body
     DONE   complete; whatever follows is a protocol error of the peer and spoils the connection, not the answer
 
+The parser sees an answer from its first byte on or not at all, so it is as the last one that it saw left it.
 A 100 is told to nobody: whoever waits for it asks for `informational`.
 `feed()` and `end_of_input()` raise an UpstreamError where the answer is broken; it must not be fed again.
 """
@@ -27,10 +29,13 @@ from nanonets_proxy.errors import (
     UpstreamReplyTooLarge,
     UpstreamUpgraded,
 )
+from nanonets_proxy.upstream.shape import Shapes
 
 # What may come without a byte of body among it: heads, chunk extensions, trailers.
 MAX_HEAD_BYTES: Final = 64 * 1024
 _NO_BODY: Final = (204, 304)
+# Behind so many answers in a row of no known shape, the next is not tried either.
+_MOST_MISSES: Final = 2
 # RFC 9112 §4: only a tab is allowed of them; the parser takes them all.
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -72,21 +77,25 @@ _NO_HEAD.body_length, _NO_HEAD.is_chunked = None, False
 
 
 class Reply:
-    """See the module's docstring. `is_head`: an answer to HEAD has no body, whatever its fields announce."""
+    """See the module's docstring. `is_head`: an answer to HEAD has no body, whatever its fields announce. `shapes`
+    are those of the upstream's answers, on all its connections."""
 
     __slots__ = (
+        "_body",
         "_broken",
-        "_chunks",
         "_codings_at",
         "_interim_bytes",
         "_is_head",
         "_is_usual_version",
         "_known_names",
         "_length_at",
+        "_misses",
+        "_more",
         "_names",
         "_overhead_bytes",
         "_parser",
         "_reason",
+        "_shapes",
         "_values",
         "began",
         "buffered_bytes",
@@ -98,16 +107,25 @@ class Reply:
         "trailers",
     )
 
-    def __init__(self, *, is_head: bool, on_interim: Callable[[ResponseHead], None] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        is_head: bool,
+        on_interim: Callable[[ResponseHead], None] | None = None,
+        shapes: Shapes | None = None,
+    ) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._is_head = is_head
         self._is_usual_version = False
         self._broken: UpstreamError | None = None
-        self._chunks: list[bytes] = []
+        self._body = b""  # not taken yet
+        self._more: list[bytes] = []  # behind it
         self._interim_bytes = 0  # of fields
+        self._misses = 0
         self._know(())
         self._overhead_bytes = 0  # since the last byte of body
         self._reason = b""
+        self._shapes = shapes or Shapes()
         self._names: list[bytes] = []  # of the section that is coming
         self._values: list[bytes] = []
         self.buffered_bytes = 0
@@ -129,8 +147,6 @@ class Reply:
             if self.informational or self.trailers or self.buffered_bytes:
                 return False
         self._is_head = is_head
-        self._overhead_bytes = 0
-        self._reason = b""
         self.began = False
         self.head = _NO_HEAD
         self.keep_alive = False
@@ -138,14 +154,52 @@ class Reply:
         self.stage = _HEAD
         return True
 
+    def feed_whole(self, buffer: memoryview, length: int) -> bool:
+        """Takes the first `length` bytes if they are all of an answer like one of the last; else they are for
+        `feed`. Only while no byte of the answer has come."""
+        # What is no longer than a head may be, has no fields that are too large.
+        if self._misses >= _MOST_MISSES or self._is_head or length > MAX_HEAD_BYTES:
+            return False
+        latest = self._shapes.latest
+        for shape in latest:
+            if (found := shape.match(buffer, 0, length)) is not None:
+                break
+        else:
+            self._misses += 1
+            return False
+        values = found.groups()
+        end = found.end()
+        body_length = int(values[shape.length_at])
+        if body_length != length - end:
+            self._misses += 1
+            return False
+        if shape is not latest[0]:
+            self._shapes.put_first(shape)
+        self._misses = 0
+        self.began = True
+        self.head = head = ResponseHead()
+        head.status = shape.status
+        head.reason = shape.reason
+        head.names = shape.names
+        head.values = values
+        head.body_length = self.buffered_bytes = body_length
+        head.is_chunked = False
+        self._body = buffer[end:length].tobytes()
+        self.keep_alive = True
+        self.stage = _DONE
+        return True
+
     def feed(self, data: bytes | memoryview) -> None:
         """Raises UpstreamBadReply, UpstreamUpgraded or UpstreamReplyTooLarge."""
         if self.stage is _DONE:
             self.keep_alive = False
             return
-        if not self.began:
+        is_first = not self.began
+        if is_first:
             self.began = True
             self._is_usual_version = data[:8] == b"HTTP/1.1"
+            self._overhead_bytes = 0
+            self._reason = b""
         self._overhead_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -156,6 +210,11 @@ class Reply:
                 raise self._broken
             if self._overhead_bytes > MAX_HEAD_BYTES or self._fields_are_too_large():
                 raise _too_large()
+        elif is_first and self.head.body_length and self.keep_alive and len(data) <= MAX_HEAD_BYTES:
+            shape = self._shapes.find(self.head.status, self.head.reason, self.head.names)
+            if shape is not None:
+                self._shapes.put_first(shape)
+                self._misses = 0
 
     def _on_parser_error(self) -> None:
         if self.stage is _DONE:
@@ -183,9 +242,10 @@ class Reply:
 
     def take(self) -> bytes:
         """The body bytes that came and were not taken yet."""
-        chunks = self._chunks
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        chunks.clear()
+        data, self._body = self._body, b""
+        if self._more:
+            data = b"".join((data, *self._more))
+            self._more.clear()
         self.buffered_bytes = 0
         return data
 
@@ -249,7 +309,10 @@ class Reply:
     def on_body(self, body: bytes) -> None:
         if self.stage is _BODY:
             self._overhead_bytes = 0
-            self._chunks.append(body)
+            if self.buffered_bytes:
+                self._more.append(body)
+            else:
+                self._body = body
             self.buffered_bytes += len(body)
         else:
             self.keep_alive = False

@@ -1,0 +1,58 @@
+"""What a parsed answer looks like from the outside, to compare one way of parsing with another."""
+
+import itertools
+from dataclasses import dataclass
+
+from nanonets_proxy.errors import UpstreamError
+from nanonets_proxy.upstream.reply import Reply, Stage
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that can be told of an answer from the outside."""
+
+    stage: Stage
+    status: int
+    reason: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+    body_length: int | None
+    body: bytes
+    trailers: tuple[tuple[bytes, bytes], ...]
+    informational: int
+    keep_alive: bool
+    error: type[UpstreamError] | None
+
+
+def see(*pieces: bytes, is_head: bool = False, ended: bool = False) -> Seen:
+    return see_by(Reply(is_head=is_head), *pieces, ended=ended)
+
+
+def see_by(reply: Reply, *pieces: bytes, ended: bool = False) -> Seen:
+    error: UpstreamError | None = None
+    try:
+        for piece in pieces:
+            reply.feed(piece)
+        if ended:
+            reply.end_of_input()
+    except UpstreamError as caught:
+        error = caught
+    assert error is None or error.sent
+    head = reply.head
+    keep_alive = reply.keep_alive and error is None
+    return Seen(
+        reply.stage,
+        head.status,
+        head.reason,
+        tuple(head.headers),
+        head.body_length,
+        reply.take(),
+        tuple(reply.trailers),
+        reply.informational,
+        keep_alive,
+        None if error is None else type(error),
+    )
+
+
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    edges = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
+    return [data[start:end] for start, end in itertools.pairwise(edges)]
