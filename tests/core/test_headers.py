@@ -4,16 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.headers import (
-    Relocation,
-    RequestHead,
-    RequestHeads,
-    UpstreamHeads,
-    downstream_head,
-    trailer_section,
-    unzipped,
-    via_line,
-)
+from nanonets_proxy.core.headers import Relocation, downstream_head, trailer_section, via_line
+from nanonets_proxy.core.request_heads import RequestHead, RequestHeads, UpstreamHeads, unzipped
 from nanonets_proxy.errors import BadRequest, NotImplementedHere
 
 Fields = list[tuple[bytes, bytes]]

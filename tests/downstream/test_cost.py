@@ -20,11 +20,11 @@ from support.raw_caller import RawCaller, request
 from support.raw_upstream import Peer, raw_upstream
 
 CALLS = {
-    "small GET": 65,
-    "POST of 1 KiB": 75,
-    "POST of 64 KiB": 76,
-    "reply of 64 KiB": 76,
-    "GET in a line of eight": 94,
+    "small GET": 66,
+    "POST of 1 KiB": 76,
+    "POST of 64 KiB": 77,
+    "reply of 64 KiB": 77,
+    "GET in a line of eight": 95,
 }
 TOLERANCE = 0.05
 

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from aiohttp.web_protocol import _ErrInfo
 
+from nanonets_proxy.core.request_heads import RequestHead, RequestHeads, unzipped
 from nanonets_proxy.downstream.parser_errors import refusal_for
 from nanonets_proxy.downstream.parser_feed import MAX_TARGET_BYTES
 from nanonets_proxy.downstream.request_loop import CallerRequest
+from nanonets_proxy.errors import ProxyError
 from support.proxy_harness import RunningProxy, running_proxy
 from support.scripted_upstream import ScriptedUpstream
 
@@ -113,9 +115,17 @@ def _fed(proxy: RunningProxy, reads: list[bytes]) -> tuple[Any, Any]:
 def _told(message: Any, payload: Any) -> Any:
     if isinstance(message, _ErrInfo):
         return refusal_for(message.exc, max_target_bytes=MAX_TARGET_BYTES).code
-    if isinstance(message, CallerRequest):
-        path, should_close = message.raw_path, not message.keep_alive
-    else:
-        path, should_close = message.path, message.should_close
     body = payload.read_nowait() if payload.is_eof() else b"".join(payload._buffer)
-    return message.method, path, message.version, message.raw_headers, should_close, body
+    heads = RequestHeads()
+    if isinstance(message, CallerRequest):
+        path, names, should_close = message.raw_path, message.field_names, not message.keep_alive
+        head = heads.read_known(message.shape, message.parts)
+    else:
+        names, values = unzipped(message.raw_headers)
+        path, should_close = message.path, message.should_close
+        try:
+            head = heads.read(names, values)
+        except ProxyError as error:
+            return error.code
+    facts = {name: getattr(head, name) for name in RequestHead.__slots__}
+    return message.method, path, message.version, names, facts, should_close, body

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from nanonets_proxy.core.guard import Guard
-from nanonets_proxy.core.headers import RequestHeads, unzipped
+from nanonets_proxy.core.request_heads import RequestHeads, unzipped
 from nanonets_proxy.downstream.answers import answer
 from nanonets_proxy.downstream.peers import peer_of
 from nanonets_proxy.errors import ProxyError

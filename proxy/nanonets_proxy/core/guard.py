@@ -9,7 +9,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-from nanonets_proxy.core.headers import RequestHead
+from nanonets_proxy.core.request_heads import RequestHead
 from nanonets_proxy.errors import (
     ForbiddenHost,
     ForbiddenOrigin,

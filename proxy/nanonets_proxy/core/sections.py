@@ -21,6 +21,8 @@ class Plan:
     not pass."""
     places: tuple[int | None, ...]
     """Where each of the `known` names stands, at last if more than once; None: nowhere."""
+    passing: Sequence[bool]
+    """Which of the fields pass."""
     special: Sequence[tuple[int, bytes]]
     """Where those stand that are looked at, and all but the last of a known name; their names in lower case."""
 
@@ -53,6 +55,7 @@ class Plans(dict[tuple[bytes, ...], Plan]):
         lower_names = [name.lower() for name in names]
         last = {lower: at for at, lower in enumerate(lower_names)}
         special = []
+        passing = []
         template = b""
         for at, (name, lower) in enumerate(zip(names, lower_names, strict=True)):
             if lower in self._looked_at or (lower in self._known and at != last[lower]):
@@ -60,5 +63,6 @@ class Plans(dict[tuple[bytes, ...], Plan]):
             is_dropped = lower in self._dropped or bool(
                 self._dropped_prefix and lower.startswith(self._dropped_prefix)
             )
+            passing.append(not is_dropped)
             template += b"%.0b" if is_dropped else name.replace(b"%", b"%%") + b": %b\r\n"
-        return Plan(template, tuple(last.get(name) for name in self._known), special)
+        return Plan(template, tuple(last.get(name) for name in self._known), passing, special)

@@ -23,10 +23,11 @@ import structlog
 from nanonets_proxy.core.api_key import ApiKey
 from nanonets_proxy.core.echo import NO_FORMS, KeyForms
 from nanonets_proxy.core.gate import Outcome
-from nanonets_proxy.core.headers import Relocation, RequestHead, UpstreamHeads, downstream_head, via_line
+from nanonets_proxy.core.headers import Relocation, downstream_head, via_line
 from nanonets_proxy.core.key_records import KeyVerdict, verdict_of
 from nanonets_proxy.core.prefer import wait_s
 from nanonets_proxy.core.priority import urgency
+from nanonets_proxy.core.request_heads import RequestHead, UpstreamHeads
 from nanonets_proxy.core.retry import RETRIED_STATUSES
 from nanonets_proxy.core.retry_after import Hint
 from nanonets_proxy.core.tickets import DEFAULT_URGENCY, Ticket, TicketState

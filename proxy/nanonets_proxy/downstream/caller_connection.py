@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiohttp import EMPTY_PAYLOAD, web
 from aiohttp.http_parser import RawRequestMessage
 
-from nanonets_proxy.downstream.known_shapes import METHOD_BYTES, Shape, Shapes
+from nanonets_proxy.core.request_shapes import BEGINNING_BYTES, RequestShape, RequestShapes
 from nanonets_proxy.downstream.parser_errors import refusal_for
 from nanonets_proxy.downstream.parser_feed import MAX_TARGET_BYTES, ParserFeed
 from nanonets_proxy.downstream.peers import Peer, peer_of
@@ -36,7 +36,7 @@ class CallerConnection(ParserFeed):
         handler: RequestHandler,
         ahead: ReadAhead,
         on_malformed: OnMalformed,
-        shapes: Shapes,
+        shapes: RequestShapes,
         *,
         head_timeout_s: float,
         **options: Any,
@@ -54,12 +54,12 @@ class CallerConnection(ParserFeed):
         """`data` may be a view of a buffer that others will use."""
         if self._is_at_line and not self._held and not self._body_left and not self._refused:
             head = bytes(data[:_KNOWN_HEAD_BYTES])
-            shape = self._usual.get(head[:METHOD_BYTES])
+            shape = self._usual.get(head[:BEGINNING_BYTES])
             if shape is not None and self._queue_known(shape, head, data):
                 return
         _FEED(self, data)
 
-    def _queue_known(self, shape: Shape, head: bytes, data: bytes) -> bool:
+    def _queue_known(self, shape: RequestShape, head: bytes, data: bytes) -> bool:
         """Queues a request that is whole and of this shape, as if the parser had read it; False: let that do so."""
         waiter = self._waiter
         if waiter is None or waiter.done():  # something is under way, or the connection ends
@@ -67,12 +67,12 @@ class CallerConnection(ParserFeed):
         found = shape.match(head)
         if found is None:
             return False
-        fields, end = found.groups(), found.end()
-        body_bytes = 0 if shape.length_at is None else int(fields[shape.length_at])
+        groups, end = found.groups(), found.end()
+        body_bytes = 0 if shape.length_at is None else int(groups[shape.length_at])
         if end + body_bytes != len(data):
             return False
         body: Body = WholeBody(bytes(data[end:])) if body_bytes else EMPTY_PAYLOAD
-        request = CallerRequest(self, body, shape.method, fields[0].decode(), shape.names, fields[1:])
+        request = CallerRequest(self, body, shape.method, groups[0].decode(), shape.names, groups, shape)
         self._request_count += 1
         self._messages.append((request, body))  # type: ignore[arg-type]  # only our own loop takes it out
         waiter.set_result(None)
@@ -80,7 +80,7 @@ class CallerConnection(ParserFeed):
 
     def on_head(self, message: RawRequestMessage) -> None:
         """What comes again gets a shape."""
-        shape = self._shapes.learn(message.method, tuple(name for name, _ in message.raw_headers))
+        shape = self._shapes.find(message.method, tuple(name for name, _ in message.raw_headers))
         if shape is not None:
             self._usual = self._shapes.usual = {**self._usual, shape.beginning: shape}
 

@@ -62,11 +62,11 @@ class Door:
             )
         return name
 
-    def check(self, caller: str, method: str, target: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raises ForbiddenByPolicy or BudgetUsedUp."""
+    def check(self, caller: str, method: str, target: str, names: Iterable[bytes]) -> None:
+        """`names` are those of the request's fields. Raises ForbiddenByPolicy or BudgetUsedUp."""
         policy, budget = self._policy.policy, self._policy.budget
         if policy is not None:
-            denial = policy.judge(caller, method, target, (name.lower() for name, _ in headers))
+            denial = policy.judge(caller, method, target, (name.lower() for name in names))
             if denial is not None and not self._passes(denial.reason, caller, method, target):
                 raise ForbiddenByPolicy("The proxy's policy does not allow this call.", reason=denial.reason)
         if budget is not None:

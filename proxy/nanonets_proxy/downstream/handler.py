@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, cast
 import structlog
 from aiohttp import HttpVersion10, HttpVersion11, web
 
-from nanonets_proxy.core.headers import RequestHeads
+from nanonets_proxy.core.request_heads import RequestHeads
 from nanonets_proxy.core.target import origin_form
 from nanonets_proxy.downstream.answers import answer
 from nanonets_proxy.downstream.attempts import Attempts
@@ -35,7 +35,7 @@ class Handler:
         self._services = services
         self._log = structlog.get_logger(**policy.log_fields)
         self._log_request = whole_events("request", **policy.log_fields)
-        self._heads = RequestHeads(
+        self.heads = RequestHeads(
             caller_header=policy.caller_header.lower().encode(),
             token_header=policy.credentials_header.lower().encode(),
         )
@@ -110,7 +110,10 @@ class Handler:
         services.guard.check_peer(peer.address, peer.uid)
         if request.version not in _SPOKEN:
             raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
-        head = self._heads.read(request.field_names, request.field_values)
+        if request.shape is None:
+            head = self.heads.read(request.field_names, request.parts)
+        else:
+            head = self.heads.read_known(request.shape, request.parts)
         call.identify(head.request_id, head.caller)
         target, authority = call.path, None
         if not target.startswith("/"):
@@ -119,7 +122,7 @@ class Handler:
         services.guard.check_call(call.method, head, authority)
         if services.door is not None:
             call.caller = services.door.identify(peer, head.credentials) or call.caller
-            services.door.check(call.caller, call.method, target, request.raw_headers)
+            services.door.check(call.caller, call.method, target, request.field_names)
         call.scope = services.scopes.classify(call.method, target)
         if services.retries.are_on:
             services.retries.note_request()

@@ -7,8 +7,8 @@ from aiohttp import web
 
 from nanonets_proxy.core.addresses import Origin
 from nanonets_proxy.core.guard import Guard
-from nanonets_proxy.core.headers import RequestHead
 from nanonets_proxy.core.key_records import KeyTries
+from nanonets_proxy.core.request_heads import RequestHead
 from nanonets_proxy.core.retry import Retries
 from nanonets_proxy.core.scopes import ScopeTable
 from nanonets_proxy.downstream.call import Call

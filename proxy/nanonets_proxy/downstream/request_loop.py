@@ -26,7 +26,8 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.http_writer import StreamWriter
 from aiohttp.web_protocol import ERROR, PayloadAccessError, _ErrInfo  # private; what the parser refused
 
-from nanonets_proxy.core.headers import unzipped
+from nanonets_proxy.core.request_heads import unzipped
+from nanonets_proxy.core.request_shapes import RequestShape
 from nanonets_proxy.downstream.peers import UNKNOWN, Peer
 from nanonets_proxy.downstream.relay import RelayedResponse
 from nanonets_proxy.downstream.valve import ReadAhead, Valve
@@ -73,14 +74,8 @@ class CallerRequest(web.BaseRequest):
     """A request with what ours are asked for; the base class's set-up is not paid for."""
 
     __slots__ = (
-        "content",
-        "field_names",
-        "field_values",
-        "keep_alive",
-        "method",
-        "protocol",
-        "raw_path",
-        "version",
+        *("content", "field_names", "keep_alive", "method", "parts"),
+        *("protocol", "raw_path", "shape", "version"),
     )
 
     def __init__(
@@ -90,17 +85,19 @@ class CallerRequest(web.BaseRequest):
         method: str,
         raw_path: str,
         field_names: tuple[bytes, ...],
-        field_values: tuple[bytes, ...],
+        parts: tuple[bytes, ...],
+        shape: RequestShape | None = None,
         version: HttpVersion = HttpVersion11,
         keep_alive: bool = True,
     ) -> None:
-        """There is one value for each name."""
+        """`parts` are the values of all fields; of a request that has a `shape`, the groups of its expression."""
         self.protocol = protocol  # type: ignore[misc]  # a property there
         self.content = content  # type: ignore[assignment]  # no more of a stream is asked for
         self.method = method
         self.raw_path = raw_path
         self.field_names = field_names
-        self.field_values = field_values
+        self.parts = parts
+        self.shape = shape
         self.version = version
         self.keep_alive = keep_alive
 
@@ -108,12 +105,8 @@ class CallerRequest(web.BaseRequest):
     def parsed(cls, protocol: web.RequestHandler, content: Body, message: RawRequestMessage) -> Self:
         """As aiohttp's parser has read it."""
         names, values = unzipped(message.raw_headers)
-        keep_alive = not message.should_close
-        return cls(protocol, content, message.method, message.path, names, values, message.version, keep_alive)
-
-    @property
-    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        return tuple(zip(self.field_names, self.field_values, strict=True))
+        stays = not message.should_close
+        return cls(protocol, content, message.method, message.path, names, values, None, message.version, stays)
 
     @property
     def transport(self) -> asyncio.Transport | None:

@@ -9,7 +9,6 @@ from prometheus_client import CollectorRegistry
 from nanonets_proxy.downstream.caller_connection import CallerConnection
 from nanonets_proxy.downstream.connections import REFUSAL, ConnectionLimits, ConnectionPolicy
 from nanonets_proxy.downstream.handler import Handler
-from nanonets_proxy.downstream.known_shapes import Shapes
 from nanonets_proxy.downstream.parser_feed import MAX_FIELD_BYTES, MAX_TARGET_BYTES
 from nanonets_proxy.downstream.peers import hung_up, reset
 from nanonets_proxy.downstream.valve import ReadAhead, Valve
@@ -37,7 +36,7 @@ class CallerServer(web.Server):
         self._head_timeout_s = head_timeout_s
         self._limits = ConnectionLimits(limits, registry, lambda: cast("list[CallerConnection]", self.connections))
         self._ahead = ReadAhead()
-        self._shapes = Shapes()
+        self._shapes = handler.heads.shapes()
         self._open = 0
         self._all_ended = asyncio.Event()
         self._all_ended.set()
