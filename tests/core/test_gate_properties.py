@@ -167,6 +167,19 @@ class TheGate(RuleBasedStateMachine):
     def poll(self) -> None:
         self.decide()
 
+    @precondition(lambda self: self.polled and self.permits and self.waiting)
+    @rule(data=st.data())
+    def end_and_hand_on(self, data: st.DataObject) -> None:
+        """As the shell does: it polls if that gives nothing, or not all."""
+        self.settle(data.draw(st.sampled_from(self.permits)), Outcome.SERVED, None)
+        heir = self.gate.hand_on(self.now)
+        if heir is not None:
+            self.check_granted(heir)
+        if heir is None or self.gate.wants_poll:
+            self.decide()
+        self.polled = True
+        self.check_nothing_was_left_undone()
+
     @rule()
     def restart(self) -> None:
         """The process ends between two requests, and a new one takes up what was learned and what is closed."""

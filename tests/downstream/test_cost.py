@@ -24,7 +24,7 @@ CALLS = {
     "POST of 1 KiB": 75,
     "POST of 64 KiB": 76,
     "reply of 64 KiB": 76,
-    "GET in a line of eight": 94,
+    "GET in a line of eight": 82,
 }
 TOLERANCE = 0.05
 
