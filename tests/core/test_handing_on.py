@@ -106,7 +106,8 @@ def test_a_place_that_is_handed_on_asks_for_no_poll() -> None:
         gate.settle(before, Outcome.SERVED, 1.0)
         assert gate.hand_on(1.0) is after
         assert not gate.wants_poll or len(gate._scopes["account"].deadlines) > 64
-    assert len(gate._scopes["account"].deadlines) <= 100
+    scope = gate._scopes["account"]
+    assert (len(scope.deadlines), scope.alarm_s) == (0, math.inf), "who has gone leaves nothing behind"
 
 
 def test_a_place_is_not_handed_on_at_the_last_instant_of_one_that_waits() -> None:

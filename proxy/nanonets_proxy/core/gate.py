@@ -219,15 +219,16 @@ class Gate:
         if not line.waiting or deadlines[0][0] <= now or (kind := limit.right(now)) is None:
             return None
         ticket = self._grant(scope, kind, now)
+        touched.clear()
         alarm_s = scope.alarm_s
-        if (
+        if not line.waiting:
+            self._set_alarm(scope, now)
+        elif (
             deadlines[0][0] < alarm_s
             or limit.changes_at_s(now) < alarm_s
             or len(deadlines) > 2 * line.waiting + _SLACK
         ):
             touched[scope] = None
-        else:
-            touched.clear()
         return ticket
 
     def poll(self, now: float) -> Verdicts:
