@@ -100,6 +100,7 @@ class TheKeyring(RuleBasedStateMachine):
         request = data.draw(st.sampled_from(self.waiting))
         standing = [r for r in self.ring.records if r.state is not KeyState.REFUSED]
         hold_s = self.ring.hold_until_s(request.tries, self.now)
+        assert hold_s is None or not self.ring.serves()
         usual = self.ring.choose_usual()
         use = self.ring.choose(request.tries, self.now, may_hold=may_hold)
         if usual is not None and not request.tries.refusals:

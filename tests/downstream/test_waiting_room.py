@@ -8,6 +8,7 @@ from nanonets_proxy.core.gate import Gate, GatePolicy, Outcome
 from nanonets_proxy.core.tickets import Ticket
 from nanonets_proxy.downstream.waiting import WaitingRoom
 from nanonets_proxy.errors import RateLimited, ShuttingDown
+from support.waiting import admitted
 
 LONG_S = 60.0
 
@@ -23,7 +24,7 @@ class Room:
     async def admit(self, wait_s: float = LONG_S) -> Ticket:
         now_s = self.loop.time()
         ticket = Ticket("account", now_s + wait_s)
-        await self.room.admit(ticket, now_s)
+        await admitted(self.room, ticket, now_s)
         return ticket
 
     async def waiting(self) -> "asyncio.Task[Ticket]":

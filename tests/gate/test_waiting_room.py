@@ -8,6 +8,7 @@ import pytest
 from nanonets_proxy.core.gate import Gate, GatePolicy, Outcome, Ticket
 from nanonets_proxy.downstream.waiting import WaitingRoom
 from nanonets_proxy.errors import RateLimited, ShuttingDown
+from support.waiting import admitted
 
 
 class Room:
@@ -29,7 +30,7 @@ class Room:
         return task
 
     async def admit(self, ticket: Ticket) -> Ticket:
-        await self.room.admit(ticket, self.loop.time(), self._count)
+        await admitted(self.room, ticket, self.loop.time(), self._count)
         return ticket
 
     def _count(self) -> None:

@@ -21,10 +21,10 @@ The shell calls `poll` after each round of other calls if the gate `wants_poll`,
 are its part: a task that is cancelled after its grant settles the permit as UNUSED, and so does a grant whose
 ticket's task has gone.
 
-Costs: the waiting stand in heaps by arrival and by deadline. What leaves stays there, dead, until it is in the way
-or the dead outnumber the living; its state says which it is. A poll looks only at *touched* scopes (something
-happened, or their alarm rang) and at those whose turn it is; one more behind others that wait touches nothing, so
-that a request in a long line costs one poll, its place's. Each call is O(log n) amortised.
+Costs: the waiting stand in queues by arrival and in a heap by deadline. What leaves stays there, dead, until it is
+in the way or the dead outnumber the living; its state says which it is. A poll looks only at *touched* scopes
+(something happened, or their alarm rang) and at those whose turn it is; one more behind others that wait touches
+nothing, so that a request in a long line costs one poll, its place's. Each call is O(log n) amortised.
 
 Instants are seconds of one monotonic clock and never decrease from call to call.
 """
@@ -138,7 +138,7 @@ class Gate:
             raise ValueError(f"a ticket that is {ticket.state.value} cannot be admitted at once")
         scope = self._scopes.get(ticket.scope) or self._add_scope(ticket.scope, now)
         limit = scope.limit
-        if scope.line.waiting or self._turns or self.in_flight >= self._policy.max_in_flight:
+        if scope.line.waiting or (self._turns and self.waiting) or self.in_flight >= self._policy.max_in_flight:
             return False
         if ticket.deadline_s < now or (kind := limit.right(now)) is None:
             return False
@@ -157,25 +157,25 @@ class Gate:
         if ticket.state is not _NEW and ticket.state is not _RETURNED:
             raise ValueError(f"a ticket that is {ticket.state.value} cannot be enqueued")
         scope = self._scopes.get(ticket.scope) or self._add_scope(ticket.scope, now)
-        place = scope.line.place(ticket)
-        forecast_s = scope.limit.forecast_s(place, now)
-        if ticket.deadline_s < scope.limit.opens_at_s or now + _SURE_SHARE * forecast_s > ticket.deadline_s:
-            return Refusal(Reason.CANNOT_BE_IN_TIME, _retry_after_s(scope, now, forecast_s), place)
+        limit, line, deadline_s = scope.limit, scope.line, ticket.deadline_s
+        forecast_s = limit.forecast_s(line.place(ticket), now) if limit.learned.sure else math.nan
+        if deadline_s < limit.opens_at_s or now + _SURE_SHARE * forecast_s > deadline_s:
+            return _refusal(Reason.CANNOT_BE_IN_TIME, scope, ticket, now)
         if ticket.state is _NEW:
             if self.waiting >= self._policy.max_waiting:
-                return Refusal(Reason.QUEUE_FULL, _retry_after_s(scope, now, forecast_s), place)
+                return _refusal(Reason.QUEUE_FULL, scope, ticket, now)
             most = self._policy.max_waiting_per_lane
-            if scope.line.waiting >= most and scope.line.waiting_in(ticket.lane) >= most:
-                return Refusal(Reason.LANE_FULL, _retry_after_s(scope, now, forecast_s), place)
+            if line.waiting >= most and line.waiting_in(ticket.lane) >= most:
+                return _refusal(Reason.LANE_FULL, scope, ticket, now)
             self._arrivals = ticket.arrival = self._arrivals + 1
             ticket.forecast_s = forecast_s
         ticket.state = _WAITING
         self.waiting += 1
         # Behind others it changes nothing before the scope's alarm, unless its own deadline comes first.
-        if not (scope.line.waiting and now < scope.alarm_s <= ticket.deadline_s):
+        if not (line.waiting and now < scope.alarm_s <= deadline_s):
             self._touched[scope] = None
-        scope.line.push(ticket)
-        heapq.heappush(scope.deadlines, (ticket.deadline_s, ticket.arrival, ticket))
+        line.push(ticket)
+        heapq.heappush(scope.deadlines, (deadline_s, ticket.arrival, ticket))
         return None
 
     def withdraw(self, ticket: Ticket, now: float) -> None:  # noqa: ARG002 - every event of the seam has its instant
@@ -252,8 +252,7 @@ class Gate:
             if ticket.state is _WAITING:
                 self._end_waiting(scope, ticket, _ENDED)
                 reason = Reason.DEADLINE_PASSED if ticket.deadline_s <= now else Reason.CANNOT_BE_IN_TIME
-                forecast_s = scope.limit.forecast_s(scope.line.place(ticket), now)
-                expired.append(Expiry(ticket, reason, _retry_after_s(scope, now, forecast_s)))
+                expired.append(Expiry(ticket, reason, _retry_after_s(scope, scope.line.place(ticket), now)))
 
     def _end_waiting(self, scope: _Scope, ticket: Ticket, state: TicketState) -> None:
         ticket.state = state
@@ -268,8 +267,9 @@ class Gate:
             scope.alarm_s = math.inf
             return
         if len(scope.deadlines) > 2 * waiting + _SLACK:
-            # A ticket that came back stands here twice: hence the set.
-            scope.deadlines = list({entry for entry in scope.deadlines if entry[2].state is _WAITING})
+            # A ticket that came back stands here twice: hence the keys.
+            living = {entry[2]: entry for entry in scope.deadlines if entry[2].state is _WAITING}
+            scope.deadlines = list(living.values())
             heapq.heapify(scope.deadlines)
         alarm_s = scope.limit.changes_at_s(now)
         while scope.deadlines[0][0] < alarm_s:
@@ -308,6 +308,12 @@ class Gate:
         self._forget_at_scopes = 2 * len(keep) + _SLACK  # so that forgetting costs O(1) per scope made
 
 
-def _retry_after_s(scope: _Scope, now: float, forecast_s: float) -> float:
+def _refusal(reason: Reason, scope: _Scope, ticket: Ticket, now: float) -> Refusal:
+    place = scope.line.place(ticket)
+    return Refusal(reason, _retry_after_s(scope, place, now), place)
+
+
+def _retry_after_s(scope: _Scope, place: int, now: float) -> float:
     rest_s = scope.limit.opens_at_s - now
+    forecast_s = scope.limit.forecast_s(place, now)
     return max(LEAST_RETRY_AFTER_S, rest_s, 0.0 if math.isnan(forecast_s) else forecast_s)

@@ -153,6 +153,10 @@ class Keyring:
 
     # --- what a request does ------------------------------------------------------------------
 
+    def serves(self) -> bool:
+        """Whether a key is in good standing: no request has to be held."""
+        return bool(self._standing)
+
     def hold_until_s(self, tries: KeyTries, now: float) -> float | None:
         """When to ask again, at the latest, for a request that has to be held. None: it may go."""
         if self._standing or not self._holds(now):

@@ -5,14 +5,16 @@ as many grants as its weight, so that a caller with 200 requests makes one with 
 not for 200. Within a lane the more urgent goes first (RFC 9218 §4.1), and among those of one urgency who came
 first; but one grant in eight goes to the lane's oldest, whatever its urgency, so that none waits for ever.
 
-A ticket that is withdrawn or expires stays in its heap, dead, until it surfaces or the dead outnumber the living.
-All calls are O(log n) amortised.
+A ticket that is withdrawn or expires stays in its queue, dead, until it surfaces or the dead outnumber the living.
+A queue is in order of arrival: who comes back was granted before those that wait there, so its place is near the
+front. All calls are O(log n) amortised.
 """
 
-import heapq
+from bisect import insort
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from nanonets_proxy.core.tickets import Ticket, TicketState
 
@@ -21,6 +23,7 @@ _SLACK = 64  # dead entries that are not worth clearing away
 _COUNTED_LANES = 64  # with more, the place in line is estimated
 
 _WAITING = TicketState.WAITING  # as an attribute of its class it costs a call at each look, in Python 3.11
+_arrival = attrgetter("arrival")
 
 
 @dataclass(eq=False, slots=True)
@@ -32,7 +35,7 @@ class _Lane:
     waiting: int = 0
     entries: int = 0
     grants: int = 0
-    heaps: dict[int, list[tuple[int, Ticket]]] = field(default_factory=dict)
+    queues: dict[int, deque[Ticket]] = field(default_factory=dict)
     """By urgency, in order of arrival."""
 
 
@@ -63,7 +66,13 @@ class Lanes:
             self._weight_waiting += lane.weight
         elif not lane.waiting:
             self._empty -= 1
-        heapq.heappush(lane.heaps.setdefault(ticket.urgency, []), (ticket.arrival, ticket))
+        queue = lane.queues.get(ticket.urgency)
+        if queue is None:
+            lane.queues[ticket.urgency] = deque((ticket,))
+        elif not queue or queue[-1].arrival < ticket.arrival:
+            queue.append(ticket)
+        else:
+            insort(queue, ticket, key=_arrival)
         lane.waiting += 1
         lane.entries += 1
         self.waiting += 1
@@ -78,7 +87,12 @@ class Lanes:
             lane.credit = lane.weight
             self._turns.rotate(-1)
         lane.grants += 1
-        ticket = self._first(lane)
+        if len(lane.queues) == 1:  # mostly
+            (queue,) = lane.queues.values()
+        else:
+            queue = self._next_queue(lane)
+        while (ticket := queue.popleft()).state is not _WAITING:
+            lane.entries -= 1
         lane.entries -= 1
         self._one_less(lane)
         return ticket
@@ -88,9 +102,8 @@ class Lanes:
         lane = self._lanes[ticket.lane]
         self._one_less(lane)
         if lane.entries > 2 * lane.waiting + _SLACK:
-            for urgency, heap in list(lane.heaps.items()):
-                lane.heaps[urgency] = [entry for entry in heap if entry[1].state is _WAITING]
-                heapq.heapify(lane.heaps[urgency])
+            for urgency, queue in lane.queues.items():
+                lane.queues[urgency] = deque(waiting for waiting in queue if waiting.state is _WAITING)
             lane.entries = lane.waiting
 
     def place(self, ticket: Ticket) -> int:
@@ -101,9 +114,9 @@ class Lanes:
             weight = self._weights.get(ticket.lane, 1)
         else:
             weight = own.weight
-            for urgency, heap in own.heaps.items():
+            for urgency, queue in own.queues.items():
                 if urgency <= ticket.urgency:
-                    ahead += len(heap)
+                    ahead += len(queue)
             ahead = min(own.waiting, ahead)
         turns = ahead // weight + 1
         if len(self._lanes) > _COUNTED_LANES:
@@ -115,25 +128,21 @@ class Lanes:
                 place += min(lane.waiting, turns * lane.weight)
         return place
 
-    def _first(self, lane: _Lane) -> Ticket:
-        for urgency, heap in list(lane.heaps.items()):
-            while heap and heap[0][1].state is not _WAITING:
-                heapq.heappop(heap)
+    def _next_queue(self, lane: _Lane) -> deque[Ticket]:
+        for urgency, queue in list(lane.queues.items()):
+            while queue and queue[0].state is not _WAITING:
+                queue.popleft()
                 lane.entries -= 1
-            if not heap:
-                del lane.heaps[urgency]
-        if len(lane.heaps) == 1:
-            (heap,) = lane.heaps.values()
-        else:
-            oldest = lane.grants % _OLDEST_EACH == 0
-            heap = min(lane.heaps.items(), key=lambda item: item[1][0][0] if oldest else item[0])[1]
-        return heapq.heappop(heap)[1]
+            if not queue:
+                del lane.queues[urgency]
+        oldest = lane.grants % _OLDEST_EACH == 0
+        return min(lane.queues.items(), key=lambda item: item[1][0].arrival if oldest else item[0])[1]
 
     def _one_less(self, lane: _Lane) -> None:
         lane.waiting -= 1
         self.waiting -= 1
         if not lane.waiting:
-            lane.heaps.clear()
+            lane.queues.clear()
             lane.entries = 0
             self._empty += 1
             if self._empty > len(self._lanes) // 2 + _SLACK or not self.waiting:

@@ -130,6 +130,8 @@ class Limit:
             return (
                 max(self.opens_at_s, self._last_grant_s + self._patience_s) if self.in_flight else self.opens_at_s
             )
+        if self.state is _OPEN and not self._trial.out:
+            return math.inf
         times = [self._trial.next_silent_s(self._patience_s)]
         if self.state is _LEARNED:
             learned = self.learned

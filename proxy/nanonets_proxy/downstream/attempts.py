@@ -46,6 +46,7 @@ _REFUSED_FROM_STATUS: Final = 400
 # As attributes of their class they cost a call at each look, in Python 3.11.
 _SERVED, _THROTTLED, _REJECTED, _FAILED, _UNUSED = Outcome
 _, _REFUSED, _UNKNOWN = KeyVerdict
+_ADMITTED = TicketState.ADMITTED
 # A shorter wait is none, and not worth a system call to see whether the caller is still there.
 _NOTICEABLE_WAIT_S: Final = 0.001
 # A request that is held while no key works is let go so long before its deadline: it wants a permit as well.
@@ -128,11 +129,17 @@ class Attempts:
         call, services = passage.call, self._services
         waits_since_s = perf_counter()
         try:
-            now_s = await services.keys.hold(passage.tries(), now_s, ticket.deadline_s - _HOLD_MARGIN_S)
-            await services.room.admit(ticket, now_s, passage.leave_unread)
+            if not services.keys.serves():
+                now_s = await services.keys.hold(passage.tries(), now_s, ticket.deadline_s - _HOLD_MARGIN_S)
+            admission = services.room.enter(ticket, now_s, passage.leave_unread)
+            if admission is not None:
+                await admission
+        except asyncio.CancelledError:
+            services.room.leave(ticket)
+            raise
         finally:
             call.wait_s += perf_counter() - waits_since_s
-            if not call.attempts and ticket.state is TicketState.ADMITTED:
+            if ticket.forecast_s > 0 and not call.attempts and ticket.state is _ADMITTED:
                 services.metrics.observe_forecast(ticket.forecast_s, call.wait_s)
 
     def _longest_wait_s(self, head: RequestHead) -> float:

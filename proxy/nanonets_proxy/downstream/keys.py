@@ -6,6 +6,9 @@ from nanonets_proxy.core.key_records import KeyTries, KeyVerdict, Use
 
 
 class Keys(Protocol):
+    def serves(self) -> bool:
+        """Whether requests may go; otherwise they are to `hold`."""
+
     async def hold(self, tries: KeyTries, now_s: float, deadline_s: float) -> float: ...
 
     def choose_usual(self) -> Use | None:

@@ -1,7 +1,7 @@
 """The gate's shell: one future a waiting ticket, one timer, and nothing decided here.
 
 A ticket that need not wait is admitted without a future (`admit_at_once`). A task that is cancelled withdraws
-its ticket; if the grant was faster, it hands the permit back. A grant for a future that is already
+its ticket (`leave`); if the grant was faster, that hands the permit back. A grant for a future that is already
 cancelled is handed back at once.
 """
 
@@ -28,7 +28,7 @@ class WaitingRoom:
 
     def __init__(self, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
         self.admit_at_once: Callable[[Ticket, float], bool] = gate.admit
-        """Admits a ticket that need not wait; False: `admit` has to be awaited. The time is as there."""
+        """Admits a ticket that need not wait; False: it has to `enter`. The time is as there."""
         self._gate = gate
         self._loop = loop
         self._futures: dict[Ticket, asyncio.Future[None]] = {}
@@ -36,15 +36,19 @@ class WaitingRoom:
         self._timer_at_s = math.inf
         self._closed = False
 
-    async def admit(self, ticket: Ticket, now_s: float, on_wait: Callable[[], None] | None = None) -> None:
-        """Returns as soon as the gate has admitted the ticket; `on_wait` is called if that is not at once.
+    def enter(
+        self, ticket: Ticket, now_s: float, on_wait: Callable[[], None] | None = None
+    ) -> "asyncio.Future[None] | None":
+        """What has to be awaited before the gate has admitted the ticket; None: it has. If `await` is cancelled,
+        the ticket has to `leave`. `on_wait` is called if there is to be a wait.
 
         `now_s` is the loop's time, read in this very turn: a ticket that may not wait at all still is in time.
-        Raises RateLimited or ShuttingDown.
+        Raises RateLimited or ShuttingDown, and so does the `await`.
         """
         if self._closed:
             raise _shutting_down()
-        refusal = self._gate.enqueue(ticket, now_s)
+        gate = self._gate
+        refusal = gate.enqueue(ticket, now_s)
         if refusal is not None:
             raise RateLimited(
                 _MESSAGES[refusal.reason],
@@ -52,22 +56,26 @@ class WaitingRoom:
                 reason=refusal.reason.value,
                 position=refusal.position,
             )
-        expired = self._poll(now_s, newcomer=ticket) if self._gate.wants_poll else None
-        if expired is not None:
-            raise expired
-        if ticket.state is _ADMITTED:
-            return
+        if gate.wants_poll:
+            expired = self._poll(now_s, newcomer=ticket)
+            if expired is not None:
+                raise expired
+            if ticket.state is _ADMITTED:
+                return None
         if on_wait is not None:
             on_wait()
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._futures[ticket] = future
-        try:
-            await future
-        except asyncio.CancelledError:
-            self._leave(ticket)
-            raise
-        finally:
-            self._futures.pop(ticket, None)
+        future = self._futures[ticket] = self._loop.create_future()
+        return future
+
+    def leave(self, ticket: Ticket) -> None:
+        """The waiting task was cancelled: before its grant, or between the grant and its turn to run."""
+        self._futures.pop(ticket, None)
+        now_s = self._loop.time()
+        if ticket.state is _ADMITTED:
+            self._gate.settle(ticket, Outcome.UNUSED, now_s)
+        else:
+            self._gate.withdraw(ticket, now_s)
+        self._poll(now_s)
 
     def settle(self, ticket: Ticket, outcome: Outcome, retry_after_s: float | None = None) -> None:
         """Ends a ticket's permit; whoever can go because of that, goes."""
@@ -81,19 +89,11 @@ class WaitingRoom:
         self._closed = True
         self.admit_at_once = lambda _ticket, _now_s: False
         now_s = self._loop.time()
-        for ticket, future in self._futures.items():
+        futures, self._futures = self._futures, {}
+        for ticket, future in futures.items():
             self._gate.withdraw(ticket, now_s)
             if not future.done():
                 future.set_exception(_shutting_down())
-        self._poll(now_s)
-
-    def _leave(self, ticket: Ticket) -> None:
-        """The waiting task was cancelled: before its grant, or between the grant and its turn to run."""
-        now_s = self._loop.time()
-        if ticket.state is _ADMITTED:
-            self._gate.settle(ticket, Outcome.UNUSED, now_s)
-        else:
-            self._gate.withdraw(ticket, now_s)
         self._poll(now_s)
 
     def _poll(self, now_s: float, newcomer: Ticket | None = None) -> RateLimited | None:
@@ -101,24 +101,23 @@ class WaitingRoom:
         own: RateLimited | None = None
         again = True
         while again:
-            again = False
             verdicts = self._gate.poll(now_s)
             for ticket in verdicts.granted:
                 if ticket is newcomer:
                     continue
-                future = self._futures.get(ticket)
-                if future is None or future.done():
+                future = self._futures.pop(ticket, None)
+                if future is None or future.done():  # its task is being cancelled
                     self._gate.settle(ticket, Outcome.UNUSED, now_s)
-                    again = True
                 else:
                     future.set_result(None)
             for expiry in verdicts.expired:
                 if expiry.ticket is newcomer:
                     own = _expired(expiry)
                     continue
-                future = self._futures.get(expiry.ticket)
+                future = self._futures.pop(expiry.ticket, None)
                 if future is not None and not future.done():
                     future.set_exception(_expired(expiry))
+            again = self._gate.wants_poll
         self._set_timer(verdicts.wake_at_s)
         return own
 

@@ -78,6 +78,8 @@ class KeyKeeper:
         self._ring = Keyring(policy.ring)
         self.choose_usual = self._ring.choose_usual
         """The key to go with for a request that was refused with none; None: ask `choose`."""
+        self.serves = self._ring.serves
+        """Whether requests may go; otherwise they are to `hold`."""
         self._metrics = KeyMetrics(services.registry, self.status)
         self._waiters: set[asyncio.Future[None]] = set()
         self._reading: asyncio.Task[None] | None = None

@@ -1,0 +1,20 @@
+"""A caller that waits for its permit as a request does."""
+
+import asyncio
+from collections.abc import Callable
+
+from nanonets_proxy.core.tickets import Ticket
+from nanonets_proxy.downstream.waiting import WaitingRoom
+
+
+async def admitted(
+    room: WaitingRoom, ticket: Ticket, now_s: float, on_wait: Callable[[], None] | None = None
+) -> None:
+    """Returns once the ticket is admitted. Raises RateLimited or ShuttingDown."""
+    admission = room.enter(ticket, now_s, on_wait)
+    if admission is not None:
+        try:
+            await admission
+        except asyncio.CancelledError:
+            room.leave(ticket)
+            raise
