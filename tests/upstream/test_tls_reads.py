@@ -12,7 +12,7 @@ from nanonets_proxy.core.addresses import Origin
 from nanonets_proxy.errors import UpstreamClosed
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
-from nanonets_proxy.upstream.reply import ResponseHead
+from nanonets_proxy.upstream.response_head import ResponseHead
 from support.authorities import Authority
 from support.eventually import settled
 from support.raw_upstream import Peer, Script, answering, ok, raw_upstream

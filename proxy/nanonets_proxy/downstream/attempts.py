@@ -40,7 +40,7 @@ from nanonets_proxy.downstream.throttle import read_begun, read_throttle
 from nanonets_proxy.errors import UpstreamError
 from nanonets_proxy.upstream.client import Exchange, UpstreamRequest
 from nanonets_proxy.upstream.connection import UpstreamConnection
-from nanonets_proxy.upstream.reply import ResponseHead
+from nanonets_proxy.upstream.response_head import ResponseHead
 
 _REFUSED_FROM_STATUS: Final = 400
 # As attributes of their class they cost a call at each look, in Python 3.11.

@@ -13,7 +13,7 @@ from nanonets_proxy.core.echo import ERROR_FROM_STATUS, NO_FORMS, EchoFilter, is
 from nanonets_proxy.core.headers import downstream_head, trailer_section
 from nanonets_proxy.downstream.peers import CallerStalled, reset
 from nanonets_proxy.upstream.connection import UpstreamConnection
-from nanonets_proxy.upstream.reply import ResponseHead
+from nanonets_proxy.upstream.response_head import ResponseHead
 
 
 class RelayedResponse(web.StreamResponse):

@@ -15,7 +15,7 @@ from nanonets_proxy.errors import (
     UpstreamRefused,
     UpstreamUnreachable,
 )
-from nanonets_proxy.upstream.reply import ResponseHead
+from nanonets_proxy.upstream.response_head import ResponseHead
 
 # A handshake that fails, a broken answer or a spent time limit would only fail again, or cost as long again.
 _PASSING: Final = (UpstreamClosed, UpstreamDnsFailed, UpstreamRefused, UpstreamUnreachable)

@@ -9,7 +9,7 @@ from typing import Final
 from nanonets_proxy.core.retry_after import Hint, read_hint
 from nanonets_proxy.errors import UpstreamError
 from nanonets_proxy.upstream.connection import UpstreamConnection
-from nanonets_proxy.upstream.reply import ResponseHead
+from nanonets_proxy.upstream.response_head import ResponseHead
 
 MAX_BODY_BYTES: Final = 64 * 1024
 _ZLIB_OR_GZIP: Final = 32 + zlib.MAX_WBITS  # zlib's manual, inflateInit2: detect the header

@@ -17,7 +17,7 @@ from nanonets_proxy.errors import UpstreamClosed
 from nanonets_proxy.upstream.body import RequestBody
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.pool import Pool
-from nanonets_proxy.upstream.reply import ResponseHead
+from nanonets_proxy.upstream.response_head import ResponseHead
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 # RFC 9110 §10.1.1: a client that expects 100-continue must not wait for it for ever. curl waits as long.

@@ -22,8 +22,10 @@ from typing import Final, cast
 
 from nanonets_proxy.core.public_key import public_key_digest
 from nanonets_proxy.errors import ProxyError, UpstreamTimeout
-from nanonets_proxy.upstream.reply import Reply, ResponseHead, Stage, closed_early
-from nanonets_proxy.upstream.shape import Shapes
+from nanonets_proxy.upstream.reply import Reply, Stage
+from nanonets_proxy.upstream.reply_faults import closed_early
+from nanonets_proxy.upstream.reply_shapes import ReplyShapes
+from nanonets_proxy.upstream.response_head import ResponseHead
 from nanonets_proxy.upstream.time_limit import TimeLimit
 
 # Received and not yet read: above this the peer is paused until the reader has taken it all.
@@ -50,7 +52,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, read_buffer: memoryview, shapes: Shapes, *, idle_timeout_s: float
+        self,
+        loop: asyncio.AbstractEventLoop,
+        read_buffer: memoryview,
+        shapes: ReplyShapes,
+        *,
+        idle_timeout_s: float,
     ) -> None:
         self._loop = loop
         self._read_buffer = read_buffer

@@ -3,7 +3,7 @@
 States and transitions:
 
     HEAD   no final head yet; a 1xx is told and passed over
-      all of an answer like one before, at once       -> DONE, past the parser (shape.py)
+      all of an answer like one before, at once       -> DONE, past the parser (reply_shapes.py)
       final head                                      -> BODY (DONE for HEAD, 204, 304)
     BODY   the body is coming
       last byte, or the connection's end if that      -> DONE
@@ -16,28 +16,23 @@ A 100 is told to nobody: whoever waits for it asks for `informational`.
 """
 
 import enum
-import re
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import httptools
 
-from nanonets_proxy.errors import (
-    UpstreamBadReply,
-    UpstreamClosed,
-    UpstreamError,
-    UpstreamReplyTooLarge,
-    UpstreamUpgraded,
-)
-from nanonets_proxy.upstream.shape import Shapes
+from nanonets_proxy.upstream.reply_faults import bad_reply, closed_early, status_line_fault, too_large
+from nanonets_proxy.upstream.reply_shapes import ReplyShapes
+from nanonets_proxy.upstream.response_head import NO_HEAD, ResponseHead
+
+if TYPE_CHECKING:
+    from nanonets_proxy.errors import UpstreamError
 
 # What may come without a byte of body among it: heads, chunk extensions, trailers.
 MAX_HEAD_BYTES: Final = 64 * 1024
 _NO_BODY: Final = (204, 304)
 # Behind so many answers in a row of no known shape, the next is not tried either.
 _MOST_MISSES: Final = 2
-# RFC 9112 §4: only a tab is allowed of them; the parser takes them all.
-_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Stage(enum.Enum):
@@ -48,32 +43,6 @@ class Stage(enum.Enum):
 
 # As attributes of their class they cost a call at each look, in Python 3.11.
 _HEAD, _BODY, _DONE = Stage
-
-
-class ResponseHead:
-    """Status line and fields of an answer, as they came; `values` has the value of each of `names`, which are one
-    and the same tuple for answers of like fields on a connection. `body_length` is None where only chunked coding
-    or the connection's end delimits the body; `is_chunked` tells which."""
-
-    __slots__ = ("body_length", "is_chunked", "names", "reason", "status", "values")
-
-    # One is made for each answer, and filled in where it is made: a constructor would double its cost.
-    status: int
-    reason: bytes
-    names: tuple[bytes, ...]
-    values: tuple[bytes, ...]
-    body_length: int | None
-    is_chunked: bool
-
-    @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """The fields as pairs."""
-        return list(zip(self.names, self.values, strict=True))
-
-
-_NO_HEAD: Final = ResponseHead()
-_NO_HEAD.status, _NO_HEAD.reason, _NO_HEAD.names, _NO_HEAD.values = 0, b"", (), ()
-_NO_HEAD.body_length, _NO_HEAD.is_chunked = None, False
 
 
 class Reply:
@@ -112,7 +81,7 @@ class Reply:
         *,
         is_head: bool,
         on_interim: Callable[[ResponseHead], None] | None = None,
-        shapes: Shapes | None = None,
+        shapes: ReplyShapes | None = None,
     ) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._is_head = is_head
@@ -125,12 +94,12 @@ class Reply:
         self._know(())
         self._overhead_bytes = 0  # since the last byte of body
         self._reason = b""
-        self._shapes = shapes or Shapes()
+        self._shapes = shapes or ReplyShapes()
         self._names: list[bytes] = []  # of the section that is coming
         self._values: list[bytes] = []
         self.buffered_bytes = 0
         self.began = False
-        self.head = _NO_HEAD
+        self.head = NO_HEAD
         self.informational = 0
         self.keep_alive = False
         self.on_interim = on_interim
@@ -148,7 +117,7 @@ class Reply:
                 return False
         self._is_head = is_head
         self.began = False
-        self.head = _NO_HEAD
+        self.head = NO_HEAD
         self.keep_alive = False
         self.on_interim = on_interim
         self.stage = _HEAD
@@ -160,31 +129,16 @@ class Reply:
         # What is no longer than a head may be, has no fields that are too large.
         if self._misses >= _MOST_MISSES or self._is_head or length > MAX_HEAD_BYTES:
             return False
-        latest = self._shapes.latest
-        for shape in latest:
-            if (found := shape.match(buffer, 0, length)) is not None:
-                break
-        else:
+        head = self._shapes.read(buffer, length)
+        if head is None:
             self._misses += 1
             return False
-        values = found.groups()
-        end = found.end()
-        body_length = int(values[shape.length_at])
-        if body_length != length - end:
-            self._misses += 1
-            return False
-        if shape is not latest[0]:
-            self._shapes.put_first(shape)
+        body_length = head.body_length or 0
         self._misses = 0
+        self._body = buffer[length - body_length : length].tobytes()
         self.began = True
-        self.head = head = ResponseHead()
-        head.status = shape.status
-        head.reason = shape.reason
-        head.names = shape.names
-        head.values = values
-        head.body_length = self.buffered_bytes = body_length
-        head.is_chunked = False
-        self._body = buffer[end:length].tobytes()
+        self.buffered_bytes = body_length
+        self.head = head
         self.keep_alive = True
         self.stage = _DONE
         return True
@@ -209,18 +163,21 @@ class Reply:
             if self._broken is not None:
                 raise self._broken
             if self._overhead_bytes > MAX_HEAD_BYTES or self._fields_are_too_large():
-                raise _too_large()
-        elif is_first and self.head.body_length and self.keep_alive and len(data) <= MAX_HEAD_BYTES:
-            shape = self._shapes.find(self.head.status, self.head.reason, self.head.names)
-            if shape is not None:
-                self._shapes.put_first(shape)
-                self._misses = 0
+                raise too_large()
+        elif (
+            is_first
+            and self.head.body_length
+            and self.keep_alive
+            and len(data) <= MAX_HEAD_BYTES
+            and self._shapes.learn(self.head)
+        ):
+            self._misses = 0
 
     def _on_parser_error(self) -> None:
         if self.stage is _DONE:
             self.keep_alive = False
         elif self._broken is None:
-            self._broken = _bad_reply("The upstream's answer is not valid HTTP.")
+            self._broken = bad_reply("The upstream's answer is not valid HTTP.")
 
     def _fields_are_too_large(self) -> bool:
         """Of heads and trailers together, however they were cut in pieces; asked where fields are still coming."""
@@ -267,11 +224,11 @@ class Reply:
             return  # a head that cannot be trusted is not shown
         # Fields that are no more than all the bytes since the start of the answer need no counting.
         if self._overhead_bytes > MAX_HEAD_BYTES and self._fields_are_too_large():
-            self._broken = _too_large()
+            self._broken = too_large()
             return
         status = self._parser.get_status_code()
         if status != 200 or self._reason != b"OK" or not self._is_usual_version:
-            self._broken = self._fault_of_status_line(status)
+            self._broken = status_line_fault(self._parser.get_http_version(), status, self._reason)
         head = ResponseHead()
         head.status = status
         head.reason = self._reason
@@ -286,7 +243,7 @@ class Reply:
             head.is_chunked = True
             if [values[at].lower() for at in self._codings_at] != [b"chunked"]:
                 # Any other coding is the connection's own (RFC 9112 §6.1) and can't be relayed as it is.
-                self._broken = self._broken or _bad_reply("The upstream used an unknown transfer coding.")
+                self._broken = self._broken or bad_reply("The upstream used an unknown transfer coding.")
         if self._broken is not None:
             return
         self._names.clear()
@@ -322,7 +279,7 @@ class Reply:
             return
         if self._names:
             if self._fields_are_too_large():
-                self._broken = _too_large()
+                self._broken = too_large()
                 return
             self.trailers = list(zip(self._names, self._values, strict=True))
         self.stage = _DONE
@@ -343,29 +300,6 @@ class Reply:
         if interim.status > 101 and self.on_interim is not None:
             self.on_interim(interim)
 
-    def _fault_of_status_line(self, status: int) -> UpstreamError | None:
-        if self._parser.get_http_version() not in ("1.1", "1.0"):
-            return _bad_reply("The upstream answered in another version of HTTP.")
-        if status == 101:
-            return UpstreamUpgraded("The upstream switched protocols unasked.", sent=True)
-        if status < 100:
-            return _bad_reply("The upstream's answer has no valid status.")
-        if _CONTROL.search(self._reason):
-            return _bad_reply("The upstream's reason phrase has control characters in it.")
-        return None
-
 
 def _size(names: Iterable[bytes], values: Iterable[bytes]) -> int:
     return sum(map(len, names)) + sum(map(len, values))
-
-
-def _too_large() -> UpstreamReplyTooLarge:
-    return UpstreamReplyTooLarge("The upstream's header or trailer section is too large.", sent=True)
-
-
-def _bad_reply(message: str) -> UpstreamBadReply:
-    return UpstreamBadReply(message, sent=True)
-
-
-def closed_early() -> UpstreamClosed:
-    return UpstreamClosed("The upstream closed the connection before its answer was complete.", sent=True)
