@@ -46,11 +46,10 @@ class RequestHandler(Protocol):
 class WholeBody:
     """A body that came with its head: as much of aiohttp's stream as is asked for."""
 
-    __slots__ = ("_data", "total_bytes")
+    __slots__ = ("_data",)
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self.total_bytes = len(data)
 
     def is_eof(self) -> bool:
         """Whether all has come, read or not."""
