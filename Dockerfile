@@ -35,7 +35,7 @@ RUN /opt/build/bin/python -m hatchling build -t wheel -d dist \
 FROM python:3.13-slim
 COPY --from=build /opt/nanonets-proxy /opt/nanonets-proxy
 # The slim base ships its standard library without bytecode: importing once keeps that of the modules which are used.
-RUN ["/opt/nanonets-proxy/bin/python", "-c", "import nanonets_proxy.main, nanonets_proxy.cli, nanonets_proxy.handover, nanonets_proxy.service"]
+RUN ["/opt/nanonets-proxy/bin/python", "-c", "import nanonets_proxy.cli.main, nanonets_proxy.cli.commands, nanonets_proxy.process.settings_reader, nanonets_proxy.process.serve"]
 
 # Other containers, probes and Prometheus call from addresses of their own, so both listeners are on all interfaces;
 # allow_from lets private networks in and nobody else.

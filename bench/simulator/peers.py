@@ -5,7 +5,7 @@ import math
 import random
 from collections import deque
 
-from nanonets_proxy.core.gate import Outcome, Refusal, Ticket, TicketState, Verdicts
+from nanonets_proxy.core.ratelimit.gate import Outcome, Refusal, Ticket, TicketState, Verdicts
 from simulator.limiters import Limiter
 
 MAX_IN_FLIGHT = 256

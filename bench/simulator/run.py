@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from nanonets_proxy.core.gate import Gate, GatePolicy
+from nanonets_proxy.core.ratelimit.gate import Gate, GatePolicy
 from simulator.cases import Case
 from simulator.peers import MAX_IN_FLIGHT, Aimd, Cubic, Oracle, ReleaseAll, SingleProbe
 from simulator.world import Result, Seam, World

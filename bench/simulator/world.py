@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from nanonets_proxy.core.gate import Outcome, Refusal, Ticket, Verdicts
+from nanonets_proxy.core.ratelimit.gate import Outcome, Refusal, Ticket, Verdicts
 from simulator.hints import Style
 from simulator.limiters import Limiter
 

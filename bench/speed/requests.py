@@ -41,7 +41,7 @@ class Request:
 
 SMALL: Final = Request("/api/v4/workflows")
 UNSHAPED: Final = Request("/api/v4/workflows", headers=(("X-Tab", "a\tb"),))
-"""Which no shape of ours takes (core/shapes.py), so that the parser reads it, however often it comes."""
+"""No head pattern matches this request (core/http/head_patterns.py), so the parser reads it each time."""
 LARGE: Final = Request("/api/v4/large")
 HUGE: Final = Request("/api/v4/huge")
 PREDICT: Final = Request("/api/v2/OCR/Model/busy/LabelUrls", "POST", 2)

@@ -2,6 +2,6 @@
 
 import sys
 
-from nanonets_proxy.main import main
+from nanonets_proxy.cli.main import main
 
 sys.exit(main())

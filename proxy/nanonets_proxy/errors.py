@@ -1,7 +1,7 @@
 """The answers that the proxy makes itself: each error carries its own.
 
 A `ProxyError` is raised where the reason is known and turned into a response in one place
-(`downstream/answers.py`). It holds what a caller may see and nothing else: no address, no key,
+(`server/error_response.py`). It holds what a caller may see and nothing else: no address, no key,
 no text of a foreign exception.
 """
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from nanonets_proxy.core.callers import CallerToken, make_token
-from nanonets_proxy.downstream.peers import name_in
+from nanonets_proxy.core.access.caller_tokens import CallerToken, make_token
+from nanonets_proxy.server.peers import name_in
 from nanonets_proxy.settings import SettingsError, load_settings
 from nanonets_proxy.settings.loader import verify_files
 from support.log_capture import captured_log

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from nanonets_proxy.boundary import connection_policy
-from nanonets_proxy.downstream.connections import REFUSAL, ConnectionLimits, ConnectionPolicy
-from nanonets_proxy.downstream.peers import Peer
+from nanonets_proxy.app.boundary import connection_policy
+from nanonets_proxy.server.connection_limits import REFUSAL, ConnectionLimits, ConnectionPolicy
+from nanonets_proxy.server.peers import Peer
 from support.proxy_harness import plan, running_proxy, until
 from support.raw_caller import request
 from support.scripted_upstream import OK, ScriptedUpstream

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from conformance import corpus
 from conformance.mutations import mutated
 from nanonets_proxy.errors import UpstreamError
-from nanonets_proxy.upstream.reply import Reply, Stage
+from nanonets_proxy.upstream.response_parser import ResponseParser, Stage
 from support.proxy_harness import AUTHORIZATION, RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request
 from support.scripted_upstream import OK, Exchange, ScriptedUpstream
@@ -181,7 +181,7 @@ def test_any_reply_is_relayed_or_refused_cleanly(rig: Rig, reply: bytes, ends: b
 
 def _parsed(pieces: list[bytes], *, is_head: bool) -> tuple[object, ...]:
     """What an answer comes to, with all that was shown of it before an error."""
-    reply = Reply(is_head=is_head)
+    reply = ResponseParser(is_head=is_head)
     error: type[UpstreamError] | None = None
     try:
         for piece in pieces:

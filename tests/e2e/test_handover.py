@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from nanonets_proxy.core.callers import TOKEN_BYTES, CallerToken, make_token
+from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
 from support.authorities import Authority
 from support.process import ANY_PORTS, Running, environment, proxy_to, running, sandbox
 from support.raw_caller import RawCaller, request

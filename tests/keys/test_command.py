@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nanonets_proxy.core.api_key import KeyUnusable
+from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.keys.command import CommandKey
 
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from nanonets_proxy.core.api_key import KeyUnusable
+from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.keys.aws import AwsKey, AwsPolicy
 from nanonets_proxy.keys.vault import VaultAuth, VaultKey, VaultPolicy
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nanonets_proxy.core.api_key import KeyUnusable
+from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.keys.source import EnvironmentKey, FileKey, NoKeyGiven
 from nanonets_proxy.settings import Loaded, Settings, SettingsError, load_settings
 from nanonets_proxy.settings.key_source import key_places

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nanonets_proxy.core.api_key import KeyUnusable
+from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.keys.files import MAX_FILE_BYTES, os_fault
 from nanonets_proxy.keys.source import (
     EnvironmentKey,

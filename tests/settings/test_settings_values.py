@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nanonets_proxy.core.addresses import (
+from nanonets_proxy.core.net.addresses import (
     EgressProxy,
     Origin,
     TcpListener,

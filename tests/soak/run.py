@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from nanonets_proxy.core.addresses import Origin
+from nanonets_proxy.core.net.addresses import Origin
 from soak.relay import Fault, FaultRates, FaultRelay
 from soak.upstream import SoakUpstream
 from support.proxy_harness import RunningProxy, product_tasks, running_proxy, until

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nanonets_proxy.core.api_key import KeyUnusable
+from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.keys.aws import AwsKey, AwsPolicy
 
 pytestmark = pytest.mark.system

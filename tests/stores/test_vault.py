@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trustme
 
-from nanonets_proxy.core.api_key import KeyUnusable
+from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.keys.vault import VaultAuth, VaultKey, VaultPolicy
 from support.process import ANY_PORTS, environment, running, sandbox
 

@@ -7,22 +7,25 @@ from typing import Any
 
 from aiohttp import web_protocol
 
-from nanonets_proxy import app
-from nanonets_proxy.app import KeyInUse, Program, Proxy
-from nanonets_proxy.core.addresses import Origin
-from nanonets_proxy.core.api_key import ApiKey
-from nanonets_proxy.downstream.valve import MOST_AHEAD_BYTES
+import nanonets_proxy
+from nanonets_proxy.app.config import ServeConfig
+from nanonets_proxy.app.proxy import KeyInUse, Program, Proxy
+from nanonets_proxy.core.keys.api_key import ApiKey
+from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.keys.source import EnvironmentKey, KeySource
-from nanonets_proxy.plan import ServingPlan
+from nanonets_proxy.server.flow_control import MOST_AHEAD_BYTES
 from nanonets_proxy.settings import Loaded, Settings
-from nanonets_proxy.settings.planning import serving_plan
+from nanonets_proxy.settings.configure import serving_plan
 from support.raw_caller import RawCaller
 from support.scripted_upstream import WAIT_S
 
 KEY = "sk-test-0123456789"
 AUTHORIZATION = b"Authorization: Basic c2stdGVzdC0wMTIzNDU2Nzg5Og=="
 
-_PRODUCT_FOLDERS = (app.__file__.removesuffix("app.py"), web_protocol.__file__.removesuffix("web_protocol.py"))
+_PRODUCT_FOLDERS = (
+    nanonets_proxy.__file__.removesuffix("__init__.py"),
+    web_protocol.__file__.removesuffix("web_protocol.py"),
+)
 
 
 class RunningProxy:
@@ -82,7 +85,7 @@ class RunningProxy:
         await until(lambda: (self.in_flight, self.waiting, self.kept_bytes) == (0, 0, 0))
 
 
-def plan(**overrides: Any) -> ServingPlan:
+def plan(**overrides: Any) -> ServeConfig:
     """What a test serves: free ports, no retries, and no time limit that a failing test would wait for."""
     values: dict[str, Any] = {
         "listen": "127.0.0.1:0",

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from nanonets_proxy.core.addresses import Origin
+from nanonets_proxy.core.net.addresses import Origin
 
 _LIMIT_BYTES: Final = 1024 * 1024
 

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import Self
 
-from nanonets_proxy.core.addresses import Origin
+from nanonets_proxy.core.net.addresses import Origin
 
 WAIT_S = 5.0
 """How long anything that must happen may take; nothing waits as long unless a test fails."""

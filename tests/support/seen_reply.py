@@ -4,7 +4,7 @@ import itertools
 from dataclasses import dataclass
 
 from nanonets_proxy.errors import UpstreamError
-from nanonets_proxy.upstream.reply import Reply, Stage
+from nanonets_proxy.upstream.response_parser import ResponseParser, Stage
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Seen:
 
 
 def see(*pieces: bytes, is_head: bool = False, ended: bool = False) -> Seen:
-    return see_by(Reply(is_head=is_head), *pieces, ended=ended)
+    return see_by(ResponseParser(is_head=is_head), *pieces, ended=ended)
 
 
-def see_by(reply: Reply, *pieces: bytes, ended: bool = False) -> Seen:
+def see_by(reply: ResponseParser, *pieces: bytes, ended: bool = False) -> Seen:
     error: UpstreamError | None = None
     try:
         for piece in pieces:

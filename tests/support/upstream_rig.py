@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from nanonets_proxy.core.addresses import Origin
+from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.upstream.body import BodyPolicy, BodyStore, RequestBody
 from nanonets_proxy.upstream.client import Exchange, UpstreamClient, UpstreamRequest
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from nanonets_proxy.core.tickets import Ticket
-from nanonets_proxy.downstream.waiting import WaitingRoom
+from nanonets_proxy.admission.waiting_room import WaitingRoom
+from nanonets_proxy.core.ratelimit.tickets import Ticket
 
 
 async def admitted(

@@ -119,7 +119,8 @@ print([name for name in ("pip", "setuptools", "hatchling", "pytest") if importli
 def test_the_bytecode_of_every_module_that_serves_is_in_it() -> None:
     program = """
 import os, sys
-import nanonets_proxy.main, nanonets_proxy.cli, nanonets_proxy.handover, nanonets_proxy.service
+import nanonets_proxy.cli.main, nanonets_proxy.cli.commands
+import nanonets_proxy.process.settings_reader, nanonets_proxy.process.serve
 specs = [module.__spec__ for module in list(sys.modules.values()) if getattr(module, "__spec__", None)]
 cached = [spec.cached for spec in specs if spec.has_location and spec.cached]
 print(len(cached) > 300, [path for path in cached if not os.path.exists(path)])

@@ -18,7 +18,7 @@ from nanonets_proxy.errors import (
 )
 from nanonets_proxy.upstream.connection import State, UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
-from nanonets_proxy.upstream.reply import Reply
+from nanonets_proxy.upstream.response_parser import ResponseParser
 from support.eventually import settled, until
 from support.raw_upstream import Peer, Script, answering, answering_then_closing, ok, raw_upstream
 from support.upstream_rig import PATIENCE_S
@@ -358,7 +358,7 @@ async def test_a_connection_that_speaks_out_of_turn_is_closed(connect: Connect, 
 
 async def test_exchanges_leave_no_parser_behind_for_the_garbage_collector(connect: Connect) -> None:
     def replies() -> int:
-        return sum(type(kept) is Reply for kept in gc.get_objects())
+        return sum(type(kept) is ResponseParser for kept in gc.get_objects())
 
     gc.collect()
     before = replies()

@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohappyeyeballs
 import pytest
 
-from nanonets_proxy.core.addresses import Origin, is_ip_address
+from nanonets_proxy.core.net.addresses import Origin, is_ip_address
 from nanonets_proxy.errors import (
     UpstreamConnectTimeout,
     UpstreamDnsFailed,

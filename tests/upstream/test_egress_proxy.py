@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nanonets_proxy.core.addresses import EgressProxy, Origin
+from nanonets_proxy.core.net.addresses import EgressProxy, Origin
 from nanonets_proxy.errors import (
     EgressProxyRefused,
     UpstreamConnectTimeout,

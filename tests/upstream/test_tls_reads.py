@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from nanonets_proxy.core.addresses import Origin
+from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.errors import UpstreamClosed
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy

@@ -12,11 +12,11 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from nanonets_proxy.core.guard import Guard
-from nanonets_proxy.core.request_heads import RequestHeads, unzipped
-from nanonets_proxy.downstream.answers import answer
-from nanonets_proxy.downstream.peers import peer_of
+from nanonets_proxy.core.access.peer_guard import PeerGuard
+from nanonets_proxy.core.http.request_head import RequestHeads, unzipped
 from nanonets_proxy.errors import ProxyError
+from nanonets_proxy.server.error_response import answer
+from nanonets_proxy.server.peers import peer_of
 from nanonets_proxy.telemetry.key_status import KeyStatus
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -39,7 +39,7 @@ class Environment(Protocol):
 
 
 def create_admin_app(
-    guard: Guard, registry: CollectorRegistry, environments: Sequence[Environment]
+    guard: PeerGuard, registry: CollectorRegistry, environments: Sequence[Environment]
 ) -> web.Application:
     async def livez(_: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})
@@ -98,7 +98,7 @@ async def _name_server(_: web.Request, response: web.StreamResponse) -> None:
 _HEADS: Final = RequestHeads()
 
 
-def _check(guard: Guard, request: web.Request) -> None:
+def _check(guard: PeerGuard, request: web.Request) -> None:
     assert request.transport is not None
     peer = peer_of(request.transport)
     guard.check_peer(peer.address, peer.uid)

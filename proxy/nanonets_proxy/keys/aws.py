@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nanonets_proxy.core.api_key import ApiKey, KeyUnusable
-from nanonets_proxy.core.key_records import FoundKey
+from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
+from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.keys.watch import Periodic, Watch
 
 _CURRENT: Final = "AWSCURRENT"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from nanonets_proxy.core.api_key import ApiKey, KeyUnusable
-from nanonets_proxy.core.key_records import FoundKey
+from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
+from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.keys.watch import Periodic, Watch
 
 MAX_OUTPUT_BYTES: Final = 64 * 1024

@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
-from nanonets_proxy.core.api_key import ApiKey, KeyUnusable
-from nanonets_proxy.core.key_records import FoundKey
+from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
+from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.keys.files import FileUnreadable, read_small_file
 from nanonets_proxy.keys.watch import FileWatch, Never, Watch
 

@@ -11,8 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nanonets_proxy.core.api_key import ApiKey, KeyUnusable
-from nanonets_proxy.core.key_records import FoundKey
+from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
+from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.keys.files import FileUnreadable, read_small_file
 from nanonets_proxy.keys.watch import Periodic, Watch
 

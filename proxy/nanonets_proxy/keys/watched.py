@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from nanonets_proxy.core.callers import CallerToken, parse_token_lines
+from nanonets_proxy.core.access.caller_tokens import CallerToken, parse_token_lines
 from nanonets_proxy.keys.files import FileUnreadable, read_small_file
 from nanonets_proxy.keys.watch import FileWatch
 

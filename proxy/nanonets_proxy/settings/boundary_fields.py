@@ -5,9 +5,9 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_settings import NoDecode
 
-from nanonets_proxy.core.budget import BudgetRule
-from nanonets_proxy.core.call_policy import Rule
-from nanonets_proxy.core.callers import CallerTable, CallerToken
+from nanonets_proxy.core.access.call_policy import Rule
+from nanonets_proxy.core.access.caller_tokens import CallerTable, CallerToken
+from nanonets_proxy.core.access.daily_budget import BudgetRule
 from nanonets_proxy.settings.fields import LIST_SCHEMA, each, strings
 from nanonets_proxy.settings.quantities import Metavar
 

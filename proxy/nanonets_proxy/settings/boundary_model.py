@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from nanonets_proxy.downstream.tls import ListenerTlsPolicy
+from nanonets_proxy.server.tls import ListenerTlsPolicy
 from nanonets_proxy.settings.boundary_fields import BudgetRules, CallerTokens, PolicyRules, UserIds
 from nanonets_proxy.settings.fields import OptionalPath, Token
 from nanonets_proxy.settings.key_model import KeySettings

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from nanonets_proxy.core.addresses import Listener, TcpListener
+from nanonets_proxy.core.net.addresses import Listener, TcpListener
 from nanonets_proxy.settings.loaded import Loaded
 from nanonets_proxy.settings.model import Settings
 

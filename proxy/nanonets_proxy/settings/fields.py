@@ -10,7 +10,8 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_settings import NoDecode
 
-from nanonets_proxy.core.addresses import (
+from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
+from nanonets_proxy.core.net.addresses import (
     EgressProxy,
     Listener,
     Origin,
@@ -19,10 +20,9 @@ from nanonets_proxy.core.addresses import (
     parse_listener,
     parse_origin,
 )
-from nanonets_proxy.core.api_key import ApiKey, KeyUnusable
-from nanonets_proxy.core.preset import Preset
-from nanonets_proxy.core.public_key import parse_pin
-from nanonets_proxy.core.scopes import ScopeRule
+from nanonets_proxy.core.net.key_pins import parse_pin
+from nanonets_proxy.core.ratelimit.scopes import ScopeRule
+from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
 from nanonets_proxy.settings.quantities import Metavar
 
 _WEIGHT = re.compile(r"[1-9][0-9]{0,2}|1000", re.ASCII)
@@ -91,7 +91,7 @@ def _pin(item: str) -> str:
 
 
 def _known_limit(item: str) -> str:
-    return str(Preset.parse(item))
+    return str(StaticLimit.parse(item))
 
 
 def _lane_weight(item: str) -> tuple[str, int]:

@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nanonets_proxy.core.callers import CallerTable
-from nanonets_proxy.downstream.tls import make_listener_context
+from nanonets_proxy.core.access.caller_tokens import CallerTable
 from nanonets_proxy.keys.files import os_fault
 from nanonets_proxy.keys.source import KEY_FILE_VARIABLE, secret_dirs
 from nanonets_proxy.keys.watched import read_caller_tokens
+from nanonets_proxy.server.tls import make_listener_context
 from nanonets_proxy.settings.contradictions import contradictions
 from nanonets_proxy.settings.errors import SettingsError
 from nanonets_proxy.settings.loaded import AnySettings, Loaded

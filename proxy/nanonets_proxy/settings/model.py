@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from nanonets_proxy.core.addresses import Origin, TcpListener
-from nanonets_proxy.core.scopes import DEFAULT_SCOPE_RULES
+from nanonets_proxy.core.net.addresses import Origin, TcpListener
+from nanonets_proxy.core.ratelimit.scopes import DEFAULT_SCOPE_RULES
 from nanonets_proxy.sandbox.policy import HintStyle, LimitKind, LimitRule, LimitScope, SandboxPolicy
 from nanonets_proxy.settings.base import ProgramSettings
 from nanonets_proxy.settings.boundary_model import BoundarySettings

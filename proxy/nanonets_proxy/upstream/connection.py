@@ -20,12 +20,12 @@ import select
 from collections.abc import Callable
 from typing import Final, cast
 
-from nanonets_proxy.core.public_key import public_key_digest
+from nanonets_proxy.core.net.key_pins import public_key_digest
 from nanonets_proxy.errors import ProxyError, UpstreamTimeout
-from nanonets_proxy.upstream.reply import Reply, Stage
-from nanonets_proxy.upstream.reply_faults import closed_early
-from nanonets_proxy.upstream.reply_shapes import ReplyShapes
+from nanonets_proxy.upstream.response_faults import closed_early
 from nanonets_proxy.upstream.response_head import ResponseHead
+from nanonets_proxy.upstream.response_parser import ResponseParser, Stage
+from nanonets_proxy.upstream.response_patterns import ResponsePatterns
 from nanonets_proxy.upstream.time_limit import TimeLimit
 
 # Received and not yet read: above this the peer is paused until the reader has taken it all.
@@ -55,7 +55,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self,
         loop: asyncio.AbstractEventLoop,
         read_buffer: memoryview,
-        shapes: ReplyShapes,
+        shapes: ResponsePatterns,
         *,
         idle_timeout_s: float,
     ) -> None:
@@ -65,7 +65,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._poll: select.poll | None = None
         self._shapes = shapes
-        self._reply = Reply(is_head=False, shapes=shapes)
+        self._reply = ResponseParser(is_head=False, shapes=shapes)
         self._head_waiter: asyncio.Future[ResponseHead] | None = None
         self._reply_waiter: asyncio.Future[None] | None = None
         self._continue_waiter: asyncio.Future[None] | None = None
@@ -104,7 +104,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     ) -> "asyncio.Future[ResponseHead]":
         """`start`, `write`, `finish_request` and `head` in one call, for a request that is all here: most are."""
         if not self._reply.restart(is_head, on_interim):
-            self._reply = Reply(is_head=is_head, on_interim=on_interim, shapes=self._shapes)
+            self._reply = ResponseParser(is_head=is_head, on_interim=on_interim, shapes=self._shapes)
         loop = self._loop
         self._head_waiter = waiter = loop.create_future()
         if self._transport is None:
@@ -122,7 +122,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         `on_interim` is called with each 1xx other than 100, as it comes.
         """
         if not self._reply.restart(is_head, on_interim):
-            self._reply = Reply(is_head=is_head, on_interim=on_interim, shapes=self._shapes)
+            self._reply = ResponseParser(is_head=is_head, on_interim=on_interim, shapes=self._shapes)
         self._request_sent = False
         if self.state is _IDLE:
             self.state = _BUSY

@@ -11,7 +11,7 @@ from typing import Final
 
 import aiohappyeyeballs
 
-from nanonets_proxy.core.addresses import (
+from nanonets_proxy.core.net.addresses import (
     EgressProxy,
     Origin,
     bracketed,
@@ -31,7 +31,7 @@ from nanonets_proxy.errors import (
     UpstreamUnreachable,
 )
 from nanonets_proxy.upstream.connection import UpstreamConnection
-from nanonets_proxy.upstream.reply_shapes import ReplyShapes
+from nanonets_proxy.upstream.response_patterns import ResponsePatterns
 
 # RFC 8305 §5 recommends 250 ms before the next address is tried in parallel.
 _HAPPY_EYEBALLS_DELAY_S: Final = 0.25
@@ -75,7 +75,7 @@ class Dialer:
         self._must_be_public = named and policy.egress_proxy is None and not policy.may_be_private
         self._tls = make_tls_context(policy.ca_file) if policy.origin.tls else None
         self._read_buffer = memoryview(bytearray(_READ_BYTES))
-        self._shapes = ReplyShapes()
+        self._shapes = ResponsePatterns()
 
     async def dial(self) -> UpstreamConnection:
         """A new connection, ready for its first exchange. Raises an UpstreamError; nothing was sent then."""

@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from nanonets_proxy.core.addresses import Origin
-from nanonets_proxy.core.api_key import ApiKey
-from nanonets_proxy.core.key_records import KeyVerdict, verdict_of
+from nanonets_proxy.core.keys.api_key import ApiKey
+from nanonets_proxy.core.keys.key_records import KeyVerdict, verdict_of
+from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.errors import ProxyError
 from nanonets_proxy.upstream.client import UpstreamClient, UpstreamRequest
 

@@ -1,0 +1,144 @@
+"""The gate's shell: one future a waiting ticket, one timer, and nothing decided here.
+
+A ticket that need not wait is admitted without a future (`admit_at_once`). A task that is cancelled withdraws
+its ticket (`leave`); if the grant was faster, that hands the permit back. A grant for a future that is already
+cancelled is handed back at once.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable
+
+from nanonets_proxy.core.ratelimit.gate import Gate, Outcome
+from nanonets_proxy.core.ratelimit.tickets import Expiry, Reason, Ticket, TicketState
+from nanonets_proxy.errors import RateLimited, ShuttingDown
+
+_ADMITTED = TicketState.ADMITTED  # as an attribute of its class it costs a call at each look, in Python 3.11
+
+_MESSAGES = {
+    Reason.QUEUE_FULL: "Too many requests are waiting for the upstream's rate limit.",
+    Reason.LANE_FULL: "Too many requests of this caller are waiting for the upstream's rate limit.",
+    Reason.CANNOT_BE_IN_TIME: "The upstream's rate limit opens later than this request may wait.",
+    Reason.DEADLINE_PASSED: "The request waited as long as it may for the upstream's rate limit.",
+}
+
+
+class WaitingRoom:
+    """Callers wait here for their permits."""
+
+    def __init__(self, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
+        self.admit_at_once: Callable[[Ticket, float], bool] = gate.admit
+        """Admits a ticket that need not wait; False: it has to `enter`. The time is as there."""
+        self._gate = gate
+        self._loop = loop
+        self._futures: dict[Ticket, asyncio.Future[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s = math.inf
+        self._closed = False
+
+    def enter(
+        self, ticket: Ticket, now_s: float, on_wait: Callable[[], None] | None = None
+    ) -> "asyncio.Future[None] | None":
+        """What has to be awaited before the gate has admitted the ticket; None: it has. If `await` is cancelled,
+        the ticket has to `leave`. `on_wait` is called if there is to be a wait.
+
+        `now_s` is the loop's time, read in this very turn: a ticket that may not wait at all still is in time.
+        Raises RateLimited or ShuttingDown, and so does the `await`.
+        """
+        if self._closed:
+            raise _shutting_down()
+        gate = self._gate
+        refusal = gate.enqueue(ticket, now_s)
+        if refusal is not None:
+            raise RateLimited(
+                _MESSAGES[refusal.reason],
+                retry_after_s=refusal.retry_after_s,
+                reason=refusal.reason.value,
+                position=refusal.position,
+            )
+        if gate.wants_poll:
+            expired = self._poll(now_s, newcomer=ticket)
+            if expired is not None:
+                raise expired
+            if ticket.state is _ADMITTED:
+                return None
+        if on_wait is not None:
+            on_wait()
+        future = self._futures[ticket] = self._loop.create_future()
+        return future
+
+    def leave(self, ticket: Ticket) -> None:
+        """The waiting task was cancelled: before its grant, or between the grant and its turn to run."""
+        self._futures.pop(ticket, None)
+        now_s = self._loop.time()
+        if ticket.state is _ADMITTED:
+            self._gate.settle(ticket, Outcome.UNUSED, now_s)
+        else:
+            self._gate.withdraw(ticket, now_s)
+        self._poll(now_s)
+
+    def settle(self, ticket: Ticket, outcome: Outcome, retry_after_s: float | None = None) -> None:
+        """Ends a ticket's permit; whoever can go because of that, goes."""
+        now_s = self._loop.time()
+        self._gate.settle(ticket, outcome, now_s, retry_after_s)
+        if self._gate.waiting:
+            self._poll(now_s)
+
+    def close(self) -> None:
+        """Sends all who wait away, and whoever comes from now on. Permits that are out stay good."""
+        self._closed = True
+        self.admit_at_once = lambda _ticket, _now_s: False
+        now_s = self._loop.time()
+        futures, self._futures = self._futures, {}
+        for ticket, future in futures.items():
+            self._gate.withdraw(ticket, now_s)
+            if not future.done():
+                future.set_exception(_shutting_down())
+        self._poll(now_s)
+
+    def _poll(self, now_s: float, newcomer: Ticket | None = None) -> RateLimited | None:
+        """Carries out the gate's verdicts; returns the newcomer's expiry, who has no future yet."""
+        own: RateLimited | None = None
+        again = True
+        while again:
+            verdicts = self._gate.poll(now_s)
+            for ticket in verdicts.granted:
+                if ticket is newcomer:
+                    continue
+                future = self._futures.pop(ticket, None)
+                if future is None or future.done():  # its task is being cancelled
+                    self._gate.settle(ticket, Outcome.UNUSED, now_s)
+                else:
+                    future.set_result(None)
+            for expiry in verdicts.expired:
+                if expiry.ticket is newcomer:
+                    own = _expired(expiry)
+                    continue
+                future = self._futures.pop(expiry.ticket, None)
+                if future is not None and not future.done():
+                    future.set_exception(_expired(expiry))
+            again = self._gate.wants_poll
+        self._set_timer(verdicts.wake_at_s)
+        return own
+
+    def _set_timer(self, wake_at_s: float | None) -> None:
+        """One that is set may ring too early. That costs a poll; setting it anew at each poll would cost more."""
+        if wake_at_s is None or wake_at_s >= self._timer_at_s:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at_s = wake_at_s
+        self._timer = self._loop.call_at(wake_at_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer, self._timer_at_s = None, math.inf
+        self._poll(self._loop.time())
+
+
+def _expired(expiry: Expiry) -> RateLimited:
+    message = _MESSAGES[expiry.reason]
+    return RateLimited(message, retry_after_s=expiry.retry_after_s, reason=expiry.reason.value)
+
+
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("The proxy is shutting down.", retry_after_s=1.0)

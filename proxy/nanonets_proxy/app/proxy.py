@@ -1,0 +1,258 @@
+"""The composition root: a plan in, running servers out.
+
+starting  sockets are opened; none is served before all could be
+ready     callers are served
+draining  no new connections; callers that wait get 503, answers under way go on up to a time limit
+stopped
+
+`Proxy` is one environment, with a key, a gate, a pool, metrics and listeners of its own. `Program` is all that
+a process runs: its environments, and the admin listener that they share.
+"""
+
+import asyncio
+import random
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from nanonets_proxy.admin.server import create_admin_app
+from nanonets_proxy.admission.state_file import StateFile
+from nanonets_proxy.admission.waiting_room import WaitingRoom
+from nanonets_proxy.app.boundary import connection_policy, make_door, make_guard, watched_files
+from nanonets_proxy.app.config import EnvironmentConfig, ServeConfig
+from nanonets_proxy.core.access.peer_guard import PeerGuard
+from nanonets_proxy.core.http.retry import Retries
+from nanonets_proxy.core.keys.key_records import FoundKey
+from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.ratelimit.scopes import ScopeTable
+from nanonets_proxy.keys.key_manager import KeyManager, KeyManagerPolicy, KeyManagerServices
+from nanonets_proxy.keys.source import KeySource
+from nanonets_proxy.request.context import Services
+from nanonets_proxy.request.handler import Handler
+from nanonets_proxy.server.listeners import (
+    BACKLOG,
+    ListenFailed,
+    close_sockets,
+    describe,
+    open_sockets,
+    remove_file,
+)
+from nanonets_proxy.server.server import CallerServer
+from nanonets_proxy.server.tls import ListenerTls
+from nanonets_proxy.telemetry.key_status import KeyStatus
+from nanonets_proxy.telemetry.metrics import Metrics, join
+from nanonets_proxy.upstream.body import BodyStore
+from nanonets_proxy.upstream.client import UpstreamClient
+from nanonets_proxy.upstream.dial import Dialer
+from nanonets_proxy.upstream.key_probe import KeyProbe
+from nanonets_proxy.upstream.pool import Pool
+
+# Long enough for a slow network; a half-open connection must not hold its file for the usual minute.
+_HANDSHAKE_TIMEOUT_S: Final = 10.0
+_SAVE_EACH_S: Final = 60.0
+
+Redact = Callable[[Iterable[bytes]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInUse:
+    """Where a key comes from, and the first reading of it."""
+
+    source: KeySource
+    found: tuple[FoundKey, ...]
+
+
+class Proxy:
+    """One environment. `open()`, `start()`, then `stop()`; the addresses are known in between."""
+
+    def __init__(self, plan: EnvironmentConfig, key: KeyInUse, redact: Redact) -> None:
+        self.name = plan.name
+        self.upstream = plan.upstream
+        self._plan = plan
+        self._loop = loop = asyncio.get_running_loop()
+        origin, log_fields = plan.dial.origin, plan.handler.log_fields
+        self._log = structlog.get_logger(**log_fields)
+        self._gate = Gate(plan.gate, random.random)
+        self._state_file = None if plan.state_file is None else StateFile(plan.state_file, str(origin))
+        if self._state_file is not None:
+            self._state_file.restore(self._gate, loop.time())
+        self._room = WaitingRoom(self._gate, loop)
+        self._pool = Pool(Dialer(plan.dial), keep_alive_s=plan.upstream_keep_alive_s)
+        self._store = BodyStore(plan.bodies)
+        self.metrics = Metrics(self._read_gauges)
+        client = UpstreamClient(
+            self._pool, first_byte_timeout_s=plan.first_byte_timeout_s, on_retry=self.metrics.retries.inc
+        )
+        probe = KeyProbe(client, origin, plan.key_probe) if plan.key_probe else None
+        self.keeper = KeyManager(
+            key.source,
+            key.found,
+            KeyManagerPolicy(plan.keyring, plan.key_max_age_s, log_fields),
+            KeyManagerServices(redact=redact, registry=self.metrics.registry, probe=probe),
+        )
+        self._tls = None if plan.tls is None else ListenerTls(plan.tls)
+        self._door = make_door(plan, self.metrics)
+        self._watched = watched_files(plan, self._door, self._tls)
+        services = Services(
+            origin=origin,
+            guard=make_guard(plan),
+            scopes=ScopeTable(plan.scopes),
+            room=self._room,
+            store=self._store,
+            client=client,
+            keys=self.keeper,
+            retries=Retries(plan.retries, random.random),
+            metrics=self.metrics,
+            door=self._door,
+        )
+        self._handler = Handler(plan.handler, services, loop)
+        self._server = CallerServer(
+            self._handler,
+            keep_alive_s=plan.keep_alive_s,
+            limits=connection_policy(plan),
+            registry=self.metrics.registry,
+            head_timeout_s=plan.head_timeout_s,
+        )
+        self._sockets: list[socket.socket] = []
+        self._listening: list[asyncio.Server] = []
+        self._state = "starting"
+        self._next_save: asyncio.TimerHandle | None = None
+        self.addresses: list[str] = []
+
+    def open(self) -> list[socket.socket]:
+        """The sockets, so that a busy address is known before anything is served. Raises ListenFailed."""
+        setting = f"environments.{self.name}.listen" if self.name else "listen"
+        self._sockets = open_sockets(setting, self._plan.listen)
+        self.addresses = [describe(sock) for sock in self._sockets]
+        return self._sockets
+
+    async def start(self) -> None:
+        for setting, value in self._plan.loosened.items():
+            self._log.warning("boundary_loosened", setting=setting, value=value)
+        self.keeper.start()
+        for file in self._watched:
+            file.start()
+        for sock in self._sockets:
+            self._listening.append(await self._serve_on(sock))
+        self._state = "ready"
+        if self._state_file is not None:
+            self._save_state_again()
+
+    async def _serve_on(self, sock: socket.socket) -> asyncio.Server:
+        # The type stubs know only the asyncio protocol factory; aiohttp's server is one.
+        if sock.family is socket.AF_UNIX:
+            return await self._loop.create_unix_server(self._server, sock=sock, backlog=BACKLOG)
+        if self._tls is None:
+            return await self._loop.create_server(self._server, sock=sock, backlog=BACKLOG)
+        return await self._loop.create_server(
+            self._server,
+            sock=sock,
+            backlog=BACKLOG,
+            ssl=self._tls.context,
+            ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
+        )
+
+    async def stop(self, drain_timeout_s: float) -> None:
+        """Drains, then closes everything. Callers that wait are sent away, answers under way may end."""
+        self._state = "draining"
+        if self._next_save is not None:
+            self._next_save.cancel()
+        self._log.info("draining", in_flight=self._gate.in_flight, waiting=self._gate.waiting)
+        _remove_files(self._sockets)
+        for server in self._listening:
+            server.close()
+        self._handler.drain()
+        self._room.close()
+        await self.keeper.stop()
+        for file in self._watched:
+            await file.stop()
+        cut_off = await self._server.drain(drain_timeout_s)
+        self._pool.close()
+        self._save_state()
+        self._log.info("stopped", cut_off=cut_off)
+
+    def _save_state(self) -> None:
+        if self._state_file is not None:
+            self._state_file.save(self._gate, self._loop.time())
+
+    def _save_state_again(self) -> None:
+        """Every minute: what a crash would lose is then soon learned again."""
+        self._save_state()
+        self._next_save = self._loop.call_later(_SAVE_EACH_S, self._save_state_again)
+
+    def key_status(self) -> KeyStatus:
+        return self.keeper.status()
+
+    async def reload(self) -> str | None:
+        faults = [file.reload() for file in self._watched]
+        return next(filter(None, [await self.keeper.reload(), *faults]), None)
+
+    def not_ready_reason(self) -> str | None:
+        return None if self._state == "ready" else self._state
+
+    def _read_gauges(self) -> dict[str, float]:
+        now_s = self._loop.time()
+        closed = self._gate.closed_scopes(now_s)
+        return {
+            "nanonets_proxy_waiting": self._gate.waiting,
+            "nanonets_proxy_in_flight": self._gate.in_flight,
+            "nanonets_proxy_cooldown_seconds": max(closed.values(), default=now_s) - now_s,
+            "nanonets_proxy_closed_scopes": len(closed),
+            "nanonets_proxy_quota_reserve": self._gate.reserve(),
+            "nanonets_proxy_idle_upstream_connections": self._pool.idle,
+            "nanonets_proxy_body_memory_bytes": self._store.memory_bytes,
+            "nanonets_proxy_body_spool_bytes": self._store.spool_bytes,
+            "nanonets_proxy_caller_connections": self._server.open_connections,
+            "nanonets_proxy_ready": float(self.not_ready_reason() is None),
+        }
+
+
+class Program:
+    """All that a process runs. `start()`, then `stop()`."""
+
+    def __init__(self, plan: ServeConfig, proxies: Sequence[Proxy]) -> None:
+        self._plan = plan
+        self.proxies = proxies
+        registry = join({proxy.name: proxy.metrics.registry for proxy in proxies})
+        self._admin = web.AppRunner(
+            create_admin_app(PeerGuard(plan.admin_guard), registry, proxies), access_log=None
+        )
+        self._admin_sockets: list[socket.socket] = []
+        self.admin_addresses: list[str] = []
+
+    async def start(self) -> None:
+        """Raises ListenFailed with nothing left open."""
+        opened: list[socket.socket] = []
+        try:
+            for proxy in self.proxies:
+                opened += proxy.open()
+            self._admin_sockets = open_sockets("admin_listen", self._plan.admin_listen)
+        except ListenFailed:
+            close_sockets(opened)
+            raise
+        self.admin_addresses = [describe(sock) for sock in self._admin_sockets]
+        await self._admin.setup()
+        for sock in self._admin_sockets:
+            await web.SockSite(self._admin, sock, backlog=BACKLOG).start()
+        for proxy in self.proxies:
+            await proxy.start()
+
+    async def reload(self) -> None:
+        """Reads every key again."""
+        for proxy in self.proxies:
+            await proxy.reload()
+
+    async def stop(self, drain_timeout_s: float) -> None:
+        _remove_files(self._admin_sockets)
+        await asyncio.gather(*(proxy.stop(drain_timeout_s) for proxy in self.proxies))
+        await self._admin.cleanup()
+
+
+def _remove_files(sockets: Sequence[socket.socket]) -> None:
+    for sock in sockets:
+        if sock.family is socket.AF_UNIX:
+            remove_file(sock)

@@ -1,0 +1,65 @@
+"""The part of `check` that asks the upstream: is it there, is its certificate good, does it take the key?"""
+
+import asyncio
+from dataclasses import replace
+from typing import Final
+
+from nanonets_proxy.core.keys.api_key import ApiKey
+from nanonets_proxy.errors import ProxyError, UpstreamTlsCertificate, UpstreamTlsProtocol
+from nanonets_proxy.settings import Settings
+from nanonets_proxy.settings.checks import CheckResult
+from nanonets_proxy.settings.configure import dial_policy
+from nanonets_proxy.upstream.connection import UpstreamConnection
+from nanonets_proxy.upstream.dial import Dialer
+
+# A small, documented read; it uses no pages and changes nothing.
+_PATH: Final = "/api/v4/workflow_types"
+_TIMEOUT_S: Final = 30.0
+
+
+async def probe_upstream(settings: Settings, key: ApiKey) -> list[CheckResult]:
+    """Up to three results: `upstream`, `tls` (https only), `key accepted`. Stops at the first that fails."""
+    upstream = str(settings.upstream)
+    dialer = Dialer(replace(dial_policy(settings), idle_timeout_s=_TIMEOUT_S))
+    try:
+        connection = await dialer.dial()
+    except (UpstreamTlsCertificate, UpstreamTlsProtocol) as error:
+        return [
+            CheckResult("upstream", ok=True, detail=f"{upstream} can be reached"),
+            CheckResult("tls", ok=False, detail=_sentence(error)),
+        ]
+    except ProxyError as error:
+        return [CheckResult("upstream", ok=False, detail=f"{upstream}: {_sentence(error)}")]
+    results = [CheckResult("upstream", ok=True, detail=f"{upstream} can be reached")]
+    if connection.tls_version is not None:
+        results.append(CheckResult("tls", ok=True, detail=f"{connection.tls_version}, certificate verified"))
+    try:
+        results.append(await _ask(connection, settings, key))
+    except ProxyError as error:
+        results.append(CheckResult("key accepted", ok=False, detail=f"cannot be told: {_sentence(error)}"))
+    finally:
+        connection.close()
+    return results
+
+
+async def _ask(connection: UpstreamConnection, settings: Settings, key: ApiKey) -> CheckResult:
+    host, authorization = settings.upstream.authority.encode(), key.authorization()
+    head = b"GET %b HTTP/1.1\r\nHost: %b\r\nConnection: close\r\nAuthorization: %b\r\n\r\n"
+    connection.start(is_head=False)
+    connection.write(head % (_PATH.encode(), host, authorization))
+    connection.finish_request(_TIMEOUT_S)
+    status = (await connection.head()).status
+    if 200 <= status < 300:
+        return CheckResult("key accepted", ok=True, detail=f"the upstream accepts {key.name}")
+    if status in (401, 403):
+        return CheckResult("key accepted", ok=False, detail=f"the upstream rejects {key.name} ({status})")
+    return CheckResult("key accepted", ok=False, detail=f"cannot be told: GET {_PATH} was answered with {status}")
+
+
+def _sentence(error: ProxyError) -> str:
+    reason = error.details.get("reason")
+    return f"{error.message.rstrip('.')} ({reason})" if reason else error.message.rstrip(".")
+
+
+def run_probe(settings: Settings, key: ApiKey) -> list[CheckResult]:
+    return asyncio.run(probe_upstream(settings, key))

@@ -1,0 +1,1 @@
+"""Access decisions: peers, caller tokens, call policy, daily budgets."""

@@ -1,0 +1,54 @@
+"""How many requests a caller may make in a day (UTC). Counts live in memory: a restart forgets them."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Self
+
+_RULE: Final = re.compile(r"(?:(?P<caller>\S+):\s+)?(?P<count>[0-9]{1,12})", re.ASCII)
+_DAY_S: Final = 86_400
+# Callers may be addresses, and there are many: those beyond share one count.
+MAX_CALLERS: Final = 10_000
+_OTHERS: Final = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetRule:
+    """So many requests a day for `caller`; None: for each caller that has no rule of its own."""
+
+    caller: str | None
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads `5000` or `billing: 5000`. A ValueError says what is wrong."""
+        match = _RULE.fullmatch(text.strip())
+        if match is None:
+            raise ValueError(f"{text!r} is no daily budget: write 5000, or billing: 5000")
+        return cls(match["caller"], int(match["count"]))
+
+
+class DailyBudget:
+    """Counts each caller's requests of the current day."""
+
+    def __init__(self, rules: Iterable[BudgetRule]) -> None:
+        self._limits = {rule.caller: rule.count for rule in rules}
+        self._day = -1
+        self._used: dict[str, int] = {}
+
+    def take(self, caller: str, wall_now_s: float) -> float | None:
+        """Counts one request of `caller`; if it is one too many, the seconds until the next day instead."""
+        limit = self._limits.get(caller, self._limits.get(None))
+        if limit is None:
+            return None
+        day = int(wall_now_s // _DAY_S)
+        if day != self._day:
+            self._day = day
+            self._used.clear()
+        if caller not in self._used and len(self._used) >= MAX_CALLERS:
+            caller = _OTHERS
+        used = self._used.get(caller, 0)
+        if used >= limit:
+            return (day + 1) * _DAY_S - wall_now_s
+        self._used[caller] = used + 1
+        return None

@@ -1,0 +1,1 @@
+"""HTTP messages as values: header fields, targets, preferences, retry decisions."""

@@ -1,0 +1,1 @@
+"""Network addresses and key pins as values."""

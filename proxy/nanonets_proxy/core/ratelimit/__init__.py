@@ -1,0 +1,1 @@
+"""The rate-limit gate: decides which request may go upstream and when."""

@@ -1,0 +1,55 @@
+"""Limits that are known beforehand: `account 60/minute`, `v2:predict:* 20/60s`."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Self
+
+_PRESET = re.compile(r"\s*(?P<scope>\S+)\s+(?P<count>[0-9]{1,9})\s*/\s*(?P<size>[0-9]{1,9})?\s*(?P<unit>[a-z]+)\s*")
+_UNITS_S = {
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0),
+    **dict.fromkeys(("m", "min", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hour", "hours"), 3600.0),
+    **dict.fromkeys(("d", "day", "days"), 86400.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StaticLimit:
+    """At most `count` requests of a matching scope within any `period_s`."""
+
+    scope: str
+    """A scope's name, with * for any text in it."""
+    count: int
+    period_s: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`SCOPE COUNT/PERIOD`. A ValueError says in one sentence what is wrong."""
+        match = _PRESET.fullmatch(text)
+        if match is None:
+            raise ValueError(f"limit {text!r} does not read SCOPE COUNT/PERIOD, such as account 60/minute")
+        if match["unit"] not in _UNITS_S:
+            raise ValueError(f"limit {text!r}: the period is in seconds, minutes, hours or days")
+        count, periods = int(match["count"]), int(match["size"] or 1)
+        if not count or not periods:
+            raise ValueError(f"limit {text!r}: count and period are at least 1")
+        return cls(match["scope"], count, periods * _UNITS_S[match["unit"]])
+
+    def __str__(self) -> str:
+        return f"{self.scope} {self.count}/{self.period_s:.0f}s"
+
+
+@dataclass(frozen=True, slots=True)
+class StaticLimits:
+    """The known limits in their order of precedence: the first that matches a scope counts."""
+
+    rows: tuple[StaticLimit, ...] = ()
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> Self:
+        return cls(tuple(map(StaticLimit.parse, texts)))
+
+    def of(self, scope: str) -> StaticLimit | None:
+        return next((row for row in self.rows if fnmatchcase(scope, row.scope)), None)

@@ -1,1 +1,0 @@
-"""The callers' side: the server, the life of one request, the relay of its answer."""

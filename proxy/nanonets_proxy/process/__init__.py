@@ -1,0 +1,1 @@
+"""The life of the process: serving, reading the settings in a child, hardening."""

@@ -1,0 +1,221 @@
+"""The life of a serving process: logging, signals, start, drain, exit code.
+
+SIGTERM and SIGINT drain and end with 0, a second one ends at once; SIGHUP reads the key again.
+"""
+
+import asyncio
+import gc
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import structlog
+import uvloop
+from aiohttp import http_parser, web
+
+from nanonets_proxy import __version__
+from nanonets_proxy.app.config import Config, SandboxConfig, ServeConfig
+from nanonets_proxy.app.proxy import KeyInUse, Program, Proxy
+from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
+from nanonets_proxy.core.net.addresses import Origin
+from nanonets_proxy.keys.source import EnvironmentKey, KeyPlaces, NoKeyGiven
+from nanonets_proxy.process.allocator import keep_freed_memory
+from nanonets_proxy.process.exit_codes import KILLED_BY, OK, WRONG_USE
+from nanonets_proxy.process.hardening import forget_variables, leave_no_core, stay_in_memory
+from nanonets_proxy.server.listeners import ListenFailed, describe, open_sockets
+from nanonets_proxy.telemetry.log import configure
+from nanonets_proxy.telemetry.redaction import Redactor
+
+_SANDBOX_STOP_S: Final = 1.0
+_ALL_INTERFACES: Final = ("0.0.0.0", "[::]")  # noqa: S104 - compared, not bound
+
+
+def serve(plan: Config) -> int:
+    """Serves until a signal; gives the exit code. What is wrong by then is one line on standard error."""
+    if isinstance(plan, SandboxConfig):
+        return _run("auto", "info", lambda _: _serve_sandbox(plan))
+    if (sandbox := plan.sandbox) is not None:
+        return _run(plan.log_format, plan.log_level, lambda redactor: _serve_with_sandbox(plan, sandbox, redactor))
+    try:
+        # An unusable key ends the program here, before anything listens.
+        keys = [_find_key(proxy.key_places) for proxy in plan.proxies]
+    except (KeyUnusable, NoKeyGiven) as error:
+        return _wrong_use(error)
+    forget_variables(plan.secret_variables)
+    return _run(plan.log_format, plan.log_level, lambda redactor: _serve(plan, keys, redactor))
+
+
+def _find_key(places: KeyPlaces) -> KeyInUse:
+    source = places.find(os.environ)
+    return KeyInUse(source, source.read())
+
+
+def _wrong_use(error: object) -> int:
+    sys.stderr.write(f"nanonets-proxy: {error}\n")
+    return WRONG_USE
+
+
+def _run(log_format: str, level: str, main: Callable[[Redactor], Coroutine[Any, Any, None]]) -> int:
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        # Its checks of framing are weaker, and an intermediary's must not be.
+        return _wrong_use("aiohttp lacks its compiled parser here; unset AIOHTTP_NO_EXTENSIONS")
+    _raise_open_files_limit()
+    keep_freed_memory()
+    leave_no_core()
+    stay_in_memory()
+    redactor = Redactor()
+    writer = configure(log_format, level, sys.stdout.buffer, redactor)
+    try:
+        uvloop.run(main(redactor))
+    except ListenFailed as error:
+        return _wrong_use(error)
+    finally:
+        writer.close()
+    return OK
+
+
+async def _serve(plan: ServeConfig, keys: Sequence[KeyInUse], redactor: Redactor) -> None:
+    proxies = []
+    for proxy, key in zip(plan.proxies, keys, strict=True):
+        if proxy.dial.egress_proxy is not None:
+            redactor.add(proxy.dial.egress_proxy.secrets())
+        proxies.append(Proxy(proxy, key, redactor.add))
+    await _until_stopped(Program(plan, proxies), plan.drain_timeout_s, _stop_signals())
+
+
+async def _serve_with_sandbox(plan: ServeConfig, sandbox: SandboxConfig, redactor: Redactor) -> None:
+    """No key is needed, and nothing leaves the machine."""
+    stopping = _stop_signals()
+    runner, addresses, keys = await _start_sandbox(sandbox)
+    host, _, port = addresses[0].rpartition(":")
+    source = EnvironmentKey(ApiKey.parse(keys[0], "sandbox"))
+    own = plan.proxies[0].towards(Origin("http", host, int(port)), "sandbox")
+    proxy = Proxy(own, KeyInUse(source, source.read()), redactor.add)
+    try:
+        await _until_stopped(
+            Program(plan, [proxy]), plan.drain_timeout_s, stopping, on_start=lambda: _announce_sandbox(proxy)
+        )
+    finally:
+        await runner.cleanup()
+
+
+async def _until_stopped(
+    program: Program,
+    drain_timeout_s: float,
+    stopping: asyncio.Event,
+    on_start: Callable[[], None] | None = None,
+) -> None:
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[None]] = set()  # the loop itself holds tasks only weakly
+
+    def reload() -> None:
+        task = loop.create_task(program.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    await program.start()
+    for proxy in program.proxies:
+        named = {"environment": proxy.name} if proxy.name else {}
+        structlog.get_logger().info(
+            "started",
+            version=__version__,
+            listen=proxy.addresses,
+            admin_listen=program.admin_addresses,
+            upstream=proxy.upstream,
+            key=proxy.keeper.name,
+            **named,
+        )
+    if on_start is not None:
+        on_start()
+    _spare_the_collector()
+    await stopping.wait()
+    await program.stop(drain_timeout_s)
+
+
+async def _serve_sandbox(plan: SandboxConfig) -> None:
+    """The simulated API alone, which wants its key like the real one."""
+    stopping = _stop_signals()
+    runner, addresses, keys = await _start_sandbox(plan)
+    limit = plan.policy.limit
+    structlog.get_logger().info("sandbox_started", listen=addresses, limit=str(limit or "none"))
+    sys.stderr.write(f"A simulated Nanonets API. Its documentation: {_url(addresses[0])}/\n")
+    if not plan.policy.api_keys:
+        # Made a moment ago, for this process alone: no secret, but useless unless it is shown.
+        sys.stderr.write(f"Its key: {keys[0]}\n  curl -u {keys[0]}: {_url(addresses[0])}/api/v4/workflows\n")
+    try:
+        await stopping.wait()
+    finally:
+        await runner.cleanup()
+
+
+async def _start_sandbox(plan: SandboxConfig) -> tuple[web.AppRunner, list[str], Sequence[str]]:
+    """What serves it, where, and the keys that it takes."""
+    from nanonets_proxy.sandbox.app import create_app  # here: most processes never serve it
+    from nanonets_proxy.sandbox.policy import make_key
+
+    sockets = open_sockets("listen", plan.listen)
+    keys = plan.policy.api_keys or (make_key(),)
+    app = create_app(replace(plan.policy, api_keys=keys))
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SANDBOX_STOP_S)
+    await runner.setup()
+    addresses = [describe(sock) for sock in sockets]
+    for sock in sockets:
+        await web.SockSite(runner, sock).start()
+    return runner, addresses, keys
+
+
+def _announce_sandbox(proxy: Proxy) -> None:
+    url = _url(proxy.addresses[0])
+    sys.stderr.write(
+        "\n"
+        "  *** SANDBOX: a simulated Nanonets API. No key, no cost, nothing leaves this machine. ***\n"
+        "\n"
+        f"  Try it:        curl {url}/api/v4/workflows\n"
+        f"  What it does:  {url}/\n"
+        "  The real API:  set NANONETS_API_KEY or NANONETS_API_KEY_FILE and start again\n"
+        "\n"
+    )
+
+
+def _url(address: str) -> str:
+    """What to give curl. All interfaces are no address to call: localhost is one of them, in a container too."""
+    if address.startswith("unix:"):
+        return f"--unix-socket {address[5:]} http://localhost"
+    host, _, port = address.rpartition(":")
+    return f"http://{'localhost' if host in _ALL_INTERFACES else host}:{port}"
+
+
+def _stop_signals() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; the second ends the process."""
+    stopping = asyncio.Event()
+
+    def on_signal(number: int) -> None:
+        if stopping.is_set():
+            os._exit(KILLED_BY + number)
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    return stopping
+
+
+def _spare_the_collector() -> None:
+    """What is here now lives as long as the process, and a request leaves no cycles: by default the collector would
+    walk over all that is under way every few requests, for a fifteenth of all CPU time. With 10,000 callers the
+    objects under way come and go by more than 10,000 at a time, and a walk takes 0.1 s."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(30_000)
+
+
+def _raise_open_files_limit() -> None:
+    """Each waiting caller is an open file; the usual soft limit of 1,024 is meant for select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

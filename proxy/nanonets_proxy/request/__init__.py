@@ -1,0 +1,1 @@
+"""The life of one request: guard, wait, forward, judge, relay, record."""

@@ -1,0 +1,1 @@
+"""The callers' side: listeners, connections, the HTTP parser's shell, TLS."""

@@ -1,0 +1,164 @@
+"""From the settings to what is to be served."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from nanonets_proxy.app.config import AuthorizerConfig, EnvironmentConfig, SandboxConfig, ServeConfig
+from nanonets_proxy.core.access.call_policy import Rule
+from nanonets_proxy.core.access.daily_budget import BudgetRule
+from nanonets_proxy.core.access.peer_guard import GuardPolicy
+from nanonets_proxy.core.http.retry import RetryPolicy
+from nanonets_proxy.core.keys.keyring import KeyringPolicy
+from nanonets_proxy.core.net.addresses import TcpListener
+from nanonets_proxy.core.net.key_pins import parse_pin
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.scopes import ScopeRule
+from nanonets_proxy.core.ratelimit.static_limits import StaticLimits
+from nanonets_proxy.keys.source import KeyPlaces
+from nanonets_proxy.request.policy import HandlerPolicy
+from nanonets_proxy.settings.key_source import key_places, secret_variables
+from nanonets_proxy.settings.loaded import Loaded
+from nanonets_proxy.settings.model import SandboxSettings, Settings
+from nanonets_proxy.upstream.body import BodyPolicy
+from nanonets_proxy.upstream.dial import DialPolicy
+
+
+def serving_plan(
+    loaded: Loaded[Settings], sandbox: SandboxSettings | None, environ: Mapping[str, str]
+) -> ServeConfig:
+    """`sandbox`: what is served in the upstream's place, to this process alone.
+
+    Raises:
+        SettingsError: the source of a key is given by half.
+    """
+    settings = loaded.settings
+    proxies = tuple(
+        # Who serves the sandbox needs no key, however its source is given.
+        proxy_plan(own.settings, KeyPlaces() if sandbox else key_places(own.settings, environ, name), name)
+        for name, own in loaded.by_name().items()
+    )
+    return ServeConfig(
+        proxies=proxies,
+        sandbox=None if sandbox is None else SandboxConfig((TcpListener("127.0.0.1", 0),), sandbox.policy(())),
+        admin_listen=settings.admin_listen,
+        admin_guard=_guard_policy(settings),
+        drain_timeout_s=settings.drain_timeout,
+        log_format=settings.log_format,
+        log_level=settings.log_level,
+        secret_variables=secret_variables(loaded.environments),
+    )
+
+
+def sandbox_plan(settings: SandboxSettings) -> SandboxConfig:
+    return SandboxConfig(settings.listen, settings.policy(settings.api_keys))
+
+
+def proxy_plan(settings: Settings, places: KeyPlaces, name: str = "") -> EnvironmentConfig:
+    """One environment; the only one has the empty name."""
+    return EnvironmentConfig(
+        name=name,
+        listen=settings.listen,
+        tls=settings.listener_tls(),
+        guard=replace(_guard_policy(settings), any_peer=settings.callers_prove_themselves()),
+        door=_door_plan(settings),
+        max_connections=settings.max_connections,
+        max_connections_per_peer=settings.max_connections_per_peer,
+        keep_alive_s=settings.keep_alive,
+        head_timeout_s=settings.head_timeout,
+        handler=_handler_policy(settings, name),
+        loosened=_loosened(settings),
+        gate=_gate_policy(settings),
+        scopes=tuple(map(ScopeRule.parse, settings.scopes)),
+        state_file=settings.state_file,
+        upstream=str(settings.upstream),
+        dial=dial_policy(settings),
+        upstream_keep_alive_s=settings.upstream_keep_alive,
+        first_byte_timeout_s=settings.first_byte_timeout,
+        retries=RetryPolicy(settings.retries, settings.retry_backoff, settings.retry_budget),
+        bodies=_body_policy(settings),
+        key_places=places,
+        keyring=KeyringPolicy(
+            gap_s=settings.key_gap, grace_s=settings.key_grace, requests_try=not settings.key_probe
+        ),
+        key_max_age_s=settings.key_max_age,
+        key_probe=settings.key_probe,
+    )
+
+
+def dial_policy(settings: Settings) -> DialPolicy:
+    return DialPolicy(
+        origin=settings.upstream,
+        connect_timeout_s=settings.connect_timeout,
+        idle_timeout_s=settings.idle_timeout,
+        ca_file=settings.ca_file,
+        egress_proxy=settings.egress_proxy,
+        may_be_private=settings.upstream_private,
+        pins=tuple(map(parse_pin, settings.upstream_pins)),
+    )
+
+
+def _guard_policy(settings: Settings) -> GuardPolicy:
+    return GuardPolicy(
+        allow_from=settings.allow_from,
+        allowed_hosts=settings.allowed_hosts,
+        allow_uids=frozenset(map(int, settings.allow_uids)),
+    )
+
+
+def _door_plan(settings: Settings) -> AuthorizerConfig | None:
+    if not (settings.policy or settings.read_only or settings.daily_budget or settings.callers_prove_themselves()):
+        return None
+    return AuthorizerConfig(
+        own_header=bool(settings.caller_token_header),
+        rules=tuple(map(Rule.parse, settings.policy)),
+        read_only=settings.read_only,
+        budgets=tuple(map(BudgetRule.parse, settings.daily_budget)),
+        dry_run=settings.policy_dry_run,
+        tokens=settings.caller_tokens,
+        tokens_file=settings.caller_tokens_file,
+    )
+
+
+def _handler_policy(settings: Settings, name: str) -> HandlerPolicy:
+    return HandlerPolicy(
+        max_wait_s=settings.max_wait,
+        idle_timeout_s=settings.idle_timeout,
+        body_timeout_s=settings.body_timeout,
+        caller_header=settings.caller_header,
+        server_timing=settings.server_timing,
+        via=settings.via,
+        credentials_header=settings.caller_token_header or "authorization",
+        tls=settings.tls_cert is not None,
+        log_fields={"environment": name} if name else {},
+    )
+
+
+def _gate_policy(settings: Settings) -> GatePolicy:
+    return GatePolicy(
+        max_in_flight=settings.pool_size,
+        max_waiting=settings.max_waiting,
+        max_waiting_per_lane=settings.max_waiting_per_caller,
+        lane_weights=settings.lane_weights,
+        presets=StaticLimits.parse(settings.limits),
+    )
+
+
+def _body_policy(settings: Settings) -> BodyPolicy:
+    return BodyPolicy(
+        memory_bytes=settings.body_memory,
+        memory_total_bytes=settings.body_memory_total,
+        spool_dir=settings.spool_path(),
+        spool_total_bytes=settings.spool_total,
+        replay_limit_bytes=settings.replay_limit,
+    )
+
+
+def _loosened(settings: Settings) -> dict[str, str]:
+    found = {
+        "listen": ", ".join(str(item) for item in settings.listen if not item.is_local),
+        "allow_from": ", ".join(map(str, settings.allow_from)),
+        "allowed_hosts": ", ".join(settings.allowed_hosts),
+        "upstream_private": "true" if settings.upstream_private else "",
+        "policy_dry_run": "true" if settings.policy_dry_run else "",
+    }
+    return {name: value for name, value in found.items() if value}

@@ -1,0 +1,56 @@
+"""How many requests a caller may make in a day."""
+
+import pytest
+
+from nanonets_proxy.core.access import daily_budget as module
+from nanonets_proxy.core.access.daily_budget import BudgetRule, DailyBudget
+
+DAY_S = 86_400.0
+NOON_S = 20_000 * DAY_S + DAY_S / 2
+
+
+def budget(*rules: str) -> DailyBudget:
+    return DailyBudget(map(BudgetRule.parse, rules))
+
+
+def test_each_caller_has_its_own_count() -> None:
+    counts = budget("2")
+    assert [counts.take(caller, NOON_S) for caller in "aab"] == [None, None, None]
+    assert counts.take("a", NOON_S + 60) == DAY_S / 2 - 60
+    assert counts.take("b", NOON_S) is None
+
+
+def test_the_next_day_starts_anew() -> None:
+    counts = budget("1")
+    counts.take("a", NOON_S)
+    assert counts.take("a", NOON_S) == DAY_S / 2
+    assert counts.take("a", NOON_S + DAY_S / 2) is None
+
+
+def test_a_rule_of_its_own_goes_before_that_for_all() -> None:
+    counts = budget("0", "billing: 1")
+    assert counts.take("billing", NOON_S) is None
+    assert counts.take("billing", NOON_S) is not None
+    assert counts.take("other", NOON_S) is not None
+
+
+def test_without_a_rule_for_all_others_are_not_counted() -> None:
+    counts = budget("billing: 0")
+    assert counts.take("other", NOON_S) is None
+    assert counts.take("billing", NOON_S) is not None
+
+
+def test_callers_without_number_take_no_memory_without_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CALLERS", 3)
+    counts = budget("1")
+    taken = [counts.take(str(number), NOON_S) for number in range(5)]
+    assert taken[:4] == [None] * 4
+    assert taken[4] is not None, "the others share one count"
+    assert counts.take("1", NOON_S) is not None, "who has a count keeps it"
+    assert len(counts._used) == 4
+
+
+@pytest.mark.parametrize("text", ["", "many", "-1", "a:1", "a: b", "1.5"])
+def test_what_is_no_budget_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match="is no daily budget"):
+        BudgetRule.parse(text)

@@ -1,0 +1,208 @@
+"""Who may call at all."""
+
+from ipaddress import IPv4Address, IPv6Address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanonets_proxy.core.access.peer_guard import GuardPolicy, PeerGuard
+from nanonets_proxy.errors import (
+    ForbiddenHost,
+    ForbiddenOrigin,
+    ForbiddenPeer,
+    MethodNotAllowed,
+    NotImplementedHere,
+)
+
+PRIVATE = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
+PORT = st.just("") | st.integers(0, 65535).map(":{}".format)
+
+
+@pytest.fixture
+def guard() -> PeerGuard:
+    return PeerGuard(GuardPolicy(PRIVATE, ("proxy.example.com", "*.Corp.example")))
+
+
+# --- the peer ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("peer", [None, "127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"])
+def test_this_machine_may_always_call(peer: str | None) -> None:
+    PeerGuard(GuardPolicy()).check_peer(peer)
+
+
+@pytest.mark.parametrize("peer", ["10.1.2.3", "::ffff:10.1.2.3", "fd12::1", "fd12::1%eth0"])
+def test_a_named_network_may_call(guard: PeerGuard, peer: str) -> None:
+    guard.check_peer(peer)
+    guard.check_peer(peer)
+    with pytest.raises(ForbiddenPeer):
+        PeerGuard(GuardPolicy()).check_peer(peer)
+
+
+@pytest.mark.parametrize("peer", ["11.0.0.1", "192.168.0.1", "2001:db8::1", "::ffff:11.0.0.1", "", "localhost"])
+def test_any_other_peer_is_refused_every_time(guard: PeerGuard, peer: str) -> None:
+    for _ in range(2):
+        with pytest.raises(ForbiddenPeer):
+            guard.check_peer(peer)
+
+
+def test_where_callers_prove_themselves_any_address_may_call_unless_networks_are_named() -> None:
+    PeerGuard(GuardPolicy(any_peer=True)).check_peer("2001:db8::1")
+    for policy, peer in (
+        (GuardPolicy(PRIVATE, any_peer=True), "11.0.0.1"),
+        (GuardPolicy(any_peer=True), "unknown"),
+    ):
+        with pytest.raises(ForbiddenPeer):
+            PeerGuard(policy).check_peer(peer)
+
+
+def test_of_the_users_of_a_unix_socket_only_the_named_ones_may_call() -> None:
+    guard = PeerGuard(GuardPolicy(allow_uids=frozenset({7})))
+    guard.check_peer(None, 7)
+    guard.check_peer("127.0.0.1")
+    for uid in (8, None):
+        with pytest.raises(ForbiddenPeer):
+            guard.check_peer(None, uid)
+
+
+@pytest.mark.parametrize("upgrade", [False, True])
+def test_a_preflight_is_refused(upgrade: bool) -> None:
+    with pytest.raises((ForbiddenOrigin, NotImplementedHere)):
+        PeerGuard(GuardPolicy()).check_method("OPTIONS", upgrade=upgrade, preflight=True)
+    PeerGuard(GuardPolicy()).check_method("GET", upgrade=False, preflight=True)
+
+
+@given(st.ip_addresses())
+def test_only_loopback_and_the_named_networks_pass(peer: IPv4Address | IPv6Address) -> None:
+    guard = PeerGuard(GuardPolicy(PRIVATE))
+    plain = getattr(peer, "ipv4_mapped", None) or peer
+    if plain.is_loopback or any(plain in network for network in PRIVATE):
+        guard.check_peer(str(peer))
+    else:
+        with pytest.raises(ForbiddenPeer):
+            guard.check_peer(str(peer))
+
+
+# --- the method --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["CONNECT", "TRACE"])
+def test_tunnels_and_echoes_are_not_allowed(guard: PeerGuard, method: str) -> None:
+    with pytest.raises(MethodNotAllowed, match=method):
+        guard.check_method(method, upgrade=False)
+
+
+def test_a_protocol_switch_is_not_implemented(guard: PeerGuard) -> None:
+    with pytest.raises(NotImplementedHere):
+        guard.check_method("GET", upgrade=True)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PURGE"])
+def test_every_other_method_passes(guard: PeerGuard, method: str) -> None:
+    guard.check_method(method, upgrade=False)
+
+
+# --- the Host ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"",
+        b"localhost",
+        b"LOCALHOST:8080",
+        b"localhost.",
+        b"nanonets-proxy:8080",
+        b"nanonets-proxy.tools.svc",
+        b"nanonets-proxy.tools.svc.cluster.local:80",
+        b"host.docker.internal",
+        b"printer.local",
+        b"x.localhost",
+        b"10.9.8.7",
+        b"203.0.113.9:80",
+        b"[::1]:8080",
+        b"[2001:db8::1]",
+        b"proxy.example.com",
+        b"Proxy.Example.com.:8080",
+        b"a.corp.example",
+        b"a.b.CORP.example:1",
+    ],
+)
+def test_a_name_that_no_stranger_can_hold_passes(guard: PeerGuard, host: bytes) -> None:
+    guard.check_host(host)
+    guard.check_host(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"evil.example",
+        b"localhost.evil.example",
+        b"127.0.0.1.evil.example",
+        b"proxy.example.com.evil.example",
+        b"sub.proxy.example.com",
+        b"corp.example",
+        b"evilcorp.example",
+        b"app.nanonets.com",
+        b"127.1",
+        b"[evil.example]",
+        b"[]",
+        b"evil.example:80:localhost",
+        b"ev\xefl.example",
+        b"user@localhost",
+    ],
+)
+def test_any_other_name_is_refused_every_time(guard: PeerGuard, host: bytes) -> None:
+    for _ in range(2):
+        with pytest.raises(ForbiddenHost):
+            guard.check_host(host)
+
+
+@given(LABEL, st.sampled_from(["com", "example", "io", "co.uk"]), PORT)
+def test_a_name_that_can_be_registered_is_refused(label: str, suffix: str, port: str) -> None:
+    with pytest.raises(ForbiddenHost):
+        PeerGuard(GuardPolicy()).check_host(f"{label}.{suffix}{port}".encode())
+
+
+@given(st.ip_addresses(), PORT)
+def test_an_address_cannot_be_rebound_and_passes(address: IPv4Address | IPv6Address, port: str) -> None:
+    text = f"[{address}]" if address.version == 6 else str(address)
+    PeerGuard(GuardPolicy()).check_host(f"{text}{port}".encode())
+
+
+def test_what_is_remembered_is_bounded(guard: PeerGuard) -> None:
+    for number in range(2000):
+        guard.check_host(b"host%d" % number)
+    guard.check_host(b"host1999")
+    assert len(guard._passed) == 1024
+
+
+# --- the page that asks ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("site", [None, b"none", b"same-origin"])
+@pytest.mark.parametrize("origin", [None, b"http://localhost:8080", b"https://localhost:8080"])
+def test_a_page_of_this_very_address_may_call(guard: PeerGuard, site: bytes | None, origin: bytes | None) -> None:
+    guard.check_origin(origin, site, b"localhost:8080")
+
+
+@pytest.mark.parametrize(
+    ("origin", "site"),
+    [
+        (None, b"cross-site"),
+        (None, b"same-site"),
+        (b"http://localhost:8080", b"cross-site"),
+        (b"http://localhost:3000", None),
+        (b"http://localhost", None),
+        (b"http://evil.example", b"same-origin"),
+        (b"null", None),
+        (b"", None),
+        (b"localhost:8080", None),
+        (b"ws://localhost:8080", None),
+    ],
+)
+def test_another_sites_page_may_not(guard: PeerGuard, origin: bytes | None, site: bytes | None) -> None:
+    with pytest.raises(ForbiddenOrigin):
+        guard.check_origin(origin, site, b"localhost:8080")

@@ -1,0 +1,110 @@
+"""What of a request target goes upstream, and what of it is logged."""
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from nanonets_proxy.core.http.target import loggable, origin_form
+from nanonets_proxy.errors import BadRequest
+
+UPSTREAM = frozenset({"app.nanonets.com", "app.nanonets.com:443"})
+
+
+@pytest.mark.parametrize(
+    "target", ["/", "/a/b?c=d", "/a?", "//x", "/%7E%2e%2E/../x", "/a[1]?b=[2]", "/caf\udce9", "/http://x/"]
+)
+def test_a_path_passes_character_by_character(target: str) -> None:
+    assert origin_form("GET", target, UPSTREAM) == (target, None)
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("http://app.nanonets.com/a?b", "/a?b"),
+        ("https://APP.nanonets.com:443/a", "/a"),
+        ("HTTP://app.nanonets.com", "/"),
+        ("http://app.nanonets.com?a=b", "/?a=b"),
+        ("http://app.nanonets.com/a/http://x/", "/a/http://x/"),
+    ],
+)
+def test_a_url_of_the_upstream_is_its_path(target: str, path: str) -> None:
+    assert origin_form("GET", target, UPSTREAM) == (path, None)
+
+
+@pytest.mark.parametrize(
+    "authority", ["localhost:8080", "Evil.example", "app.nanonets.com:80", "a@app.nanonets.com", ""]
+)
+def test_any_other_urls_authority_is_handed_back_to_be_judged(authority: str) -> None:
+    assert origin_form("GET", f"http://{authority}/x", UPSTREAM) == ("/x", authority)
+
+
+@pytest.mark.parametrize("target", ["*", "http://app.nanonets.com"])
+def test_options_may_ask_about_the_server_as_a_whole(target: str) -> None:
+    assert origin_form("OPTIONS", target, UPSTREAM) == ("*", None)
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", "*"),
+        ("GET", ""),
+        ("GET", "a/b"),
+        ("GET", "app.nanonets.com:443"),
+        ("GET", "ftp://app.nanonets.com/"),
+        ("GET", "http:/app.nanonets.com/"),
+        ("GET", "?a=b"),
+        ("OPTIONS", "**"),
+    ],
+)
+def test_any_other_form_is_refused(method: str, target: str) -> None:
+    with pytest.raises(BadRequest):
+        origin_form(method, target, UPSTREAM)
+
+
+@given(st.sampled_from(["GET", "OPTIONS"]), st.text() | st.text().map("http://".__add__))
+def test_what_goes_upstream_is_always_a_path_or_the_asterisk(method: str, target: str) -> None:
+    try:
+        path, _ = origin_form(method, target, UPSTREAM)
+    except BadRequest:
+        return
+    assert path.startswith("/") or (path == "*" and method == "OPTIONS")
+
+
+@given(st.text().map("/".__add__), st.sampled_from(["http://App.nanonets.com", "HTTPS://app.nanonets.com:443"]))
+def test_behind_the_authority_not_a_character_changes(path: str, origin: str) -> None:
+    assert origin_form("GET", path, UPSTREAM) == (path, None)
+    assert origin_form("GET", origin + path, UPSTREAM) == (path, None)
+
+
+# --- the log -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "logged"),
+    [
+        ("/a", "/a"),
+        ("/a?", "/a?"),
+        ("/a?async=true&x=1", "/a?async&x"),
+        ("/a?token", "/a?token"),
+        ("/a?x=1=2?y=3&=4", "/a?x&"),
+    ],
+)
+def test_the_log_keeps_query_names_and_drops_their_values(target: str, logged: str) -> None:
+    assert loggable(target) == logged
+
+
+def test_a_long_target_is_cut_off_visibly() -> None:
+    assert loggable("/" + "a" * 511) == "/" + "a" * 511
+    assert loggable("/" + "a" * 512) == "/" + "a" * 511 + "…"
+
+
+@given(
+    st.text(),
+    st.dictionaries(st.from_regex(r"[a-z]{1,9}", fullmatch=True), st.from_regex(r"[A-Z]+", fullmatch=True)),
+)
+def test_no_query_value_is_ever_logged(path: str, query: dict[str, str]) -> None:
+    assume("?" not in path)
+    logged = loggable(f"/{path}?" + "&".join(f"{name}={value}" for name, value in query.items()))
+    assert len(logged) <= 513
+    behind_path = logged.partition("?")[2]
+    assert not any(char.isupper() for char in behind_path)

@@ -1,0 +1,107 @@
+import copy
+import json
+import pickle
+from base64 import b64encode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanonets_proxy.core.keys.api_key import MAX_KEY_CHARS, ApiKey, KeyUnusable
+
+SECRET = "ab+c/D-9_x=="
+
+
+@pytest.fixture
+def key() -> ApiKey:
+    return ApiKey.parse(SECRET, "env:NANONETS_API_KEY")
+
+
+def test_the_key_is_the_user_name_of_basic_with_an_empty_password(key: ApiKey) -> None:
+    assert key.authorization() == b"Basic " + b64encode(b"ab+c/D-9_x==:")
+
+
+def test_the_name_is_the_label_of_the_source(key: ApiKey) -> None:
+    assert key.name == "env:NANONETS_API_KEY"
+
+
+@pytest.mark.parametrize("padding", [" {} ", "{}\n", "\r\n\t{}\r\n"])
+def test_white_space_around_a_key_is_dropped(padding: str, key: ApiKey) -> None:
+    assert ApiKey.parse(padding.format(SECRET), "file") == key
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "is empty"),
+        (" \n", "is empty"),
+        ("se:cret", "has a colon in it"),
+        ("secret:", "has a colon in it"),
+        ("se cret", "has white space in it"),
+        ("one\ntwo", "has white space in it"),
+        ("Bearer secret", "has white space in it"),
+        ("secr\u00e9t", "has characters that are not ASCII"),
+        ("se\x00cret", "has control characters in it"),
+        ("se\x7fcret", "has control characters in it"),
+        ("s" * (MAX_KEY_CHARS + 1), "is longer than 4096 characters"),
+    ],
+)
+def test_an_unusable_key_is_refused_with_its_source_and_without_its_value(text: str, fault: str) -> None:
+    with pytest.raises(KeyUnusable) as caught:
+        ApiKey.parse(text, "env:NANONETS_API_KEY")
+    assert str(caught.value) == f"the API key of env:NANONETS_API_KEY {fault}"
+    assert caught.value.fault == fault
+
+
+def test_the_longest_key_is_taken() -> None:
+    text = "k" * MAX_KEY_CHARS
+    assert ApiKey.parse(text, "file").secrets()[-1] == text.encode()
+
+
+@given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters=":"), min_size=1))
+def test_every_printable_ascii_text_without_a_colon_is_a_key_that_no_format_shows(text: str) -> None:
+    key = ApiKey.parse(text, "file")
+    shown = {repr(key), str(key), f"{key}", f"{key!r:>20}".strip(), "%s" % key, "%r" % key}  # noqa: UP031  # a way to print
+    assert shown == {"ApiKey(***)"}
+
+
+def test_a_width_pads_what_is_shown_and_not_the_key(key: ApiKey) -> None:
+    assert f"{key:>13}" == "  ApiKey(***)"
+
+
+@pytest.mark.parametrize(
+    "take_apart", [pickle.dumps, copy.copy, copy.deepcopy, json.dumps, list, vars, bytes, hash]
+)
+def test_a_key_cannot_be_taken_apart(take_apart, key: ApiKey) -> None:
+    with pytest.raises(TypeError):
+        take_apart(key)
+
+
+def test_even_the_state_of_a_key_is_kept_back(key: ApiKey) -> None:
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        key.__getstate__()
+
+
+def test_a_key_is_constant(key: ApiKey) -> None:
+    with pytest.raises(AttributeError, match="constant"):
+        key.name = "other"
+    with pytest.raises(AttributeError, match="constant"):
+        del key.name
+
+
+def test_keys_are_equal_by_value_whatever_their_source(key: ApiKey) -> None:
+    assert key == ApiKey.parse(SECRET, "file:/run/secrets/nanonets_api_key")
+    assert key != ApiKey.parse("other", "env:NANONETS_API_KEY")
+    assert key != SECRET
+
+
+def test_secrets_hold_every_form_that_redaction_must_find_longest_first(key: ApiKey) -> None:
+    plain = SECRET.encode()
+    assert set(key.secrets()) == {
+        plain,
+        b"ab%2Bc%2FD-9_x%3D%3D",
+        b64encode(plain + b":").rstrip(b"="),
+        b64encode(plain).rstrip(b"="),
+    }
+    lengths = [len(form) for form in key.secrets()]
+    assert lengths == sorted(lengths, reverse=True)

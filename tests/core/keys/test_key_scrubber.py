@@ -1,0 +1,75 @@
+"""The key in an answer."""
+
+import re
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanonets_proxy.core.keys.api_key import ApiKey
+from nanonets_proxy.core.keys.key_scrubber import MAX_BODY_BYTES, KeyForms, KeyScrubber, is_readable
+
+KEY = ApiKey.parse("sk-test-0123456789", "test")
+PLAIN, BASIC = b"sk-test-0123456789", b"c2stdGVzdC0wMTIzNDU2Nzg5Og"
+FORMS = KeyForms(KEY.secrets())
+
+
+def filtered(*pieces: bytes) -> tuple[bytes, bool]:
+    echo = KeyScrubber(FORMS)
+    body = b"".join([*map(echo.feed, pieces), echo.end()])
+    return body, echo.found
+
+
+def test_every_form_becomes_as_many_asterisks() -> None:
+    for form in KEY.secrets():
+        assert FORMS.blank(b"<" + form + b">" + form) == b"<" + b"*" * len(form) + b">" + b"*" * len(form)
+
+
+def test_what_holds_no_key_is_handed_back_as_it_is() -> None:
+    data = b"nothing here"
+    assert FORMS.blank(data) is data
+    assert KeyForms(()).blank(data) is data
+
+
+def test_a_key_as_short_as_a_word_is_not_looked_for() -> None:
+    forms = KeyForms(ApiKey.parse("ok", "test").secrets())
+    assert forms.blank(b"ok") == b"ok"
+
+
+@given(st.lists(st.integers(0, 60), max_size=6), st.sampled_from([PLAIN, BASIC]))
+def test_however_the_body_is_cut_the_key_is_blanked_and_the_length_holds(cuts: list[int], form: bytes) -> None:
+    body = b"before sk-tes " + form + b" after " + form[:9]
+    places = sorted({0, len(body), *(min(cut, len(body)) for cut in cuts)})
+    pieces = [body[a:b] for a, b in pairwise(places)]
+    blanked, found = filtered(*pieces)
+    # A cut behind the key's own Base64 leaves that of the colon, which is no secret.
+    assert re.fullmatch(rb"before sk-tes \*{18,}(Og|g)? after " + form[:9], blanked)
+    assert len(blanked) == len(body)
+    assert found
+
+
+@given(st.lists(st.binary(max_size=30), max_size=8))
+def test_a_body_without_the_key_is_not_changed(pieces: list[bytes]) -> None:
+    assert filtered(*pieces) == (b"".join(pieces), False)
+
+
+def test_what_cannot_be_the_beginning_of_a_key_goes_on_at_once() -> None:
+    echo = KeyScrubber(FORMS)
+    assert echo.feed(b'{"code": 1} ') == b'{"code": 1} '
+    assert echo.feed(b"sk-tes") == b""
+    assert echo.feed(b"x") == b"sk-tesx"
+
+
+def test_only_the_beginning_of_a_body_is_looked_at() -> None:
+    filler = b"x" * MAX_BODY_BYTES
+    assert filtered(filler, PLAIN) == (filler + PLAIN, False)
+    assert filtered(filler[:-1], PLAIN, b"y") == (filler[:-1] + b"*" * len(PLAIN) + b"y", True)
+    begun = filler + PLAIN[:3]
+    assert filtered(begun, PLAIN[3:]) == (begun + PLAIN[3:], False)
+
+
+def test_a_body_is_readable_unless_it_is_compressed() -> None:
+    assert is_readable([(b"Content-Type", b"text/plain")])
+    assert is_readable([(b"content-encoding", b" Identity ")])
+    assert not is_readable([(b"Content-Encoding", b"gzip")])
+    assert is_readable([])

@@ -1,0 +1,246 @@
+"""Whatever source, upstream and callers do, in whatever order: what is always true of the keyring.
+
+The machine plays the shell, a source whose key changes, an upstream that accepts some keys and now and then
+refuses a request for its own sake, and requests whose answers come late and out of order. Time is virtual.
+"""
+
+import math
+from collections.abc import Sequence
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from nanonets_proxy.core.keys.api_key import ApiKey
+from nanonets_proxy.core.keys.key_records import (
+    FoundKey,
+    KeyEvent,
+    KeyEventKind,
+    KeyRecord,
+    KeyState,
+    KeyTries,
+    KeyVerdict,
+    KeyWarning,
+    Purpose,
+    RingState,
+    Use,
+)
+from nanonets_proxy.core.keys.keyring import Keyring, KeyringPolicy
+
+KEYS = [ApiKey.parse(f"key-{letter}", "test") for letter in "abcd"]
+MOST_SENDINGS = 40  # of one request; far more than any sound run needs
+
+
+class Request:
+    def __init__(self, *, small: bool, forbidden: bool) -> None:
+        self.tries = KeyTries(may_try=small)
+        self.forbidden = forbidden
+        """The upstream refuses it for its own sake."""
+        self.sendings = 0
+
+
+class TheKeyring(RuleBasedStateMachine):
+    @initialize(gap_s=st.sampled_from([0.0, 5.0]), grace_s=st.sampled_from([0.0, 1.0, 900.0]), tries=st.booleans())
+    def start(self, gap_s: float, grace_s: float, tries: bool) -> None:
+        self.now = 100.0
+        self.source = [KEYS[0]]
+        self.accepted = {0}
+        self.ring = Keyring(KeyringPolicy(gap_s=gap_s, grace_s=grace_s, requests_try=tries))
+        self.sent: list[tuple[Request, Use, KeyVerdict]] = []
+        self.waiting: list[Request] = []
+        self.activations = 0
+        self.disturbances = 1
+        self.read(on_demand=False)
+
+    def note(self, events: Sequence[KeyEvent]) -> None:
+        for event in events:
+            if event.kind is KeyEventKind.ACTIVATED:
+                self.activations += 1
+                assert event.record.state is KeyState.ACTIVE
+
+    # --- the source ---------------------------------------------------------------------------
+
+    @rule(keys=st.lists(st.sampled_from(range(4)), min_size=1, max_size=2, unique=True))
+    def the_source_changes(self, keys: list[int]) -> None:
+        self.source = [KEYS[number] for number in keys]
+
+    @rule(on_demand=st.booleans())
+    def read(self, on_demand: bool) -> None:
+        active = [r for r in self.ring.records if r.state is KeyState.ACTIVE]
+        self.note(self.ring.read([FoundKey(key, 0.0) for key in self.source], self.now, on_demand=on_demand))
+        self.disturbances += 1
+        assert not self.ring.wants_reading
+        assert all(r.state is KeyState.ACTIVE for r in active), "a reading never drops a working key"
+        assert self.ring.head.key == self.source[0]
+        assert len(self.ring.records) <= 2 * len(KEYS)
+
+    @rule()
+    def a_reading_fails(self) -> None:
+        before = [(r, r.state) for r in self.ring.records]
+        self.ring.unread()
+        assert [(r, r.state) for r in self.ring.records] == before
+
+    # --- the upstream -------------------------------------------------------------------------
+
+    @rule(number=st.sampled_from(range(4)))
+    def a_key_is_made_or_revoked(self, number: int) -> None:
+        self.accepted ^= {number}
+        self.disturbances += 1
+
+    # --- requests -----------------------------------------------------------------------------
+
+    @rule(small=st.booleans(), forbidden=st.sampled_from([False, False, False, True]))
+    def arrive(self, small: bool, forbidden: bool) -> None:
+        self.disturbances += forbidden
+        self.waiting.append(Request(small=small, forbidden=forbidden))
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data(), may_hold=st.sampled_from([True, True, False]))
+    def send(self, data: st.DataObject, may_hold: bool) -> None:
+        request = data.draw(st.sampled_from(self.waiting))
+        standing = [r for r in self.ring.records if r.state is not KeyState.REFUSED]
+        hold_s = self.ring.hold_until_s(request.tries, self.now)
+        assert hold_s is None or not self.ring.serves()
+        usual = self.ring.choose_usual()
+        use = self.ring.choose(request.tries, self.now, may_hold=may_hold)
+        if usual is not None and not request.tries.refusals:
+            assert use is not None
+            assert (use.record, use.purpose) == (usual.record, usual.purpose)
+        if use is None:
+            assert may_hold
+            assert not standing, "never without a key while one is in good standing"
+            assert hold_s is not None
+            assert self.now < hold_s < math.inf
+            return
+        assert hold_s is None or not may_hold
+        if use.record.state is KeyState.REFUSED:
+            assert not standing, "never a refused key while another is untried"
+        if standing and use.purpose in (Purpose.PLAIN, Purpose.TRIAL) and not request.tries.is_fresh(use.record):
+            assert not any(request.tries.is_fresh(r) for r in standing)
+        if use.purpose is Purpose.TRIAL and len([r for r in standing if request.tries.is_fresh(r)]) > 1:
+            assert request.tries.may_try
+            assert self.ring.policy.requests_try
+        request.sendings += 1
+        assert request.sendings < MOST_SENDINGS
+        self.waiting.remove(request)
+        # The upstream looks at the key at once; its answer comes some time.
+        good = any(use.record.key == KEYS[n] for n in self.accepted) and not request.forbidden
+        self.sent.append((request, use, KeyVerdict.ACCEPTED if good else KeyVerdict.REFUSED))
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data(), lost=st.sampled_from([False, False, False, True]))
+    def an_answer_comes(self, data: st.DataObject, lost: bool) -> None:
+        request, use, verdict = self.sent.pop(data.draw(st.integers(0, len(self.sent) - 1)))
+        verdict = KeyVerdict.UNKNOWN if lost else verdict
+        self.note(self.ring.settle(use, verdict, self.now, request.tries))
+        if verdict is not KeyVerdict.REFUSED:
+            return
+        if self.ring.is_final(use, request.tries, self.now):
+            assert not any(request.tries.is_fresh(r) for r in self.standing()), "an untried key was left"
+            assert use.purpose in (Purpose.LAST, Purpose.REPEAT)
+        else:
+            self.waiting.append(request)
+
+    @rule(verdict=st.sampled_from(KeyVerdict))
+    def probe(self, verdict: KeyVerdict) -> None:
+        use = self.ring.choose_candidate()
+        if use is not None:
+            self.note(self.ring.settle(use, verdict, self.now))
+            self.disturbances += 1
+
+    @rule(passed_s=st.sampled_from([0.0, 0.01, 1.0, 5.0, 100.0]))
+    def time_passes(self, passed_s: float) -> None:
+        self.now += passed_s
+
+    # --- always -------------------------------------------------------------------------------
+
+    def standing(self) -> list[KeyRecord]:
+        return [r for r in self.ring.records if r.state is not KeyState.REFUSED]
+
+    @invariant()
+    def at_most_one_key_is_active_and_one_on_trial(self) -> None:
+        for state in (KeyState.ACTIVE, KeyState.CANDIDATE):
+            assert sum(r.state is state for r in self.ring.records) <= 1
+
+    @invariant()
+    def a_key_that_was_proven_after_its_refusal_is_in_good_standing_or_replaced(self) -> None:
+        for record in self.ring.records:
+            if record.state is KeyState.REFUSED and record.proven_no > record.refused_no:
+                raise AssertionError("known good, and yet refused")
+
+    @invariant()
+    def the_ring_serves_as_long_as_a_key_is_in_good_standing(self) -> None:
+        serves = self.ring.state(self.now) is RingState.SERVING
+        assert serves == bool(self.standing())
+        assert serves != (KeyWarning.NO_KEY_ACCEPTED in self.ring.warnings(wall_now_s=0.0, max_age_s=0.0))
+        assert self.ring.best in self.ring.records
+        assert self.ring.head in self.ring.records
+
+    @invariant()
+    def there_is_no_flapping(self) -> None:
+        # Each change of the world (a reading, a key made or revoked, a request refused for its own sake)
+        # may set off as many changes of the active key as there are keys, and no more.
+        assert self.activations <= len(KEYS) * self.disturbances
+
+
+TheKeyring.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestTheKeyring = TheKeyring.TestCase
+
+
+class CalmWorld(RuleBasedStateMachine):
+    """Keys are rotated as they should be: the new one works before the old one ends. Nobody notices."""
+
+    @initialize(requests_try=st.booleans())
+    def start(self, requests_try: bool) -> None:
+        self.now = 0.0
+        self.number = 0
+        self.current = self.key(0)
+        self.working = [self.current]
+        self.ring = Keyring(KeyringPolicy(requests_try=requests_try))
+        self.ring.read([FoundKey(self.current, 0.0)], self.now)
+
+    def key(self, number: int) -> ApiKey:
+        return ApiKey.parse(f"key-{number}", "test")
+
+    @rule()
+    def rotate(self) -> None:
+        self.number += 1
+        self.current = self.key(self.number)
+        self.working = [self.current, *self.working]
+        self.ring.read([FoundKey(self.current, 0.0)], self.now)
+
+    @precondition(lambda self: self.ring.best.key == self.current)
+    @rule()
+    def a_wrong_key_is_put_there_and_taken_back(self) -> None:
+        self.ring.read([FoundKey(ApiKey.parse("wrong", "test"), 0.0)], self.now)
+        self.get()
+        if self.ring.policy.requests_try:
+            assert KeyWarning.CANDIDATE_REFUSED in self.ring.warnings(wall_now_s=0.0, max_age_s=0.0)
+        self.ring.read([FoundKey(self.current, 0.0)], self.now)
+
+    @rule()
+    def the_old_keys_end(self) -> None:
+        self.working = [self.current]
+
+    @rule(passed_s=st.sampled_from([0.01, 10.0, 1000.0]))
+    def time_passes(self, passed_s: float) -> None:
+        self.now += passed_s
+
+    @rule(small=st.booleans())
+    def get(self, small: bool = True) -> None:
+        tries = KeyTries(may_try=small)
+        for _ in range(5):
+            assert self.ring.hold_until_s(tries, self.now) is None
+            use = self.ring.choose(tries, self.now)
+            assert use is not None
+            self.now += 0.01
+            good = any(use.record.key == key for key in self.working)
+            self.ring.settle(use, KeyVerdict.ACCEPTED if good else KeyVerdict.REFUSED, self.now, tries)
+            if good:
+                return
+            assert not self.ring.is_final(use, tries, self.now)
+        raise AssertionError("not served")
+
+
+CalmWorld.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestCalmWorld = CalmWorld.TestCase

@@ -1,0 +1,46 @@
+"""Pins of public keys, against certificates and digests of a real library."""
+
+from hashlib import sha256
+
+import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanonets_proxy.core.net.key_pins import format_pin, parse_pin, public_key_digest
+
+
+@pytest.mark.parametrize("kind", list(trustme.KeyType))
+def test_the_digest_is_that_of_the_subject_public_key_info(kind: trustme.KeyType) -> None:
+    pem = trustme.CA(key_type=kind).issue_cert("localhost", key_type=kind).cert_chain_pems[0].bytes()
+    certificate = x509.load_pem_x509_certificate(pem)
+    info = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert public_key_digest(certificate.public_bytes(Encoding.DER)) == sha256(info).digest()
+
+
+def test_a_certificate_of_version_1_has_no_version_in_it() -> None:
+    key = b"\x30\x01k"
+    body = b"".join([b"\x02\x01\x01", b"\x30\x00", b"\x30\x00", b"\x30\x00", b"\x30\x00", key])
+    inner = b"\x30" + bytes([len(body)]) + body
+    assert public_key_digest(b"\x30" + bytes([len(inner)]) + inner) == sha256(key).digest()
+
+
+@given(st.binary(max_size=40))
+def test_what_is_no_certificate_is_a_value_error(data: bytes) -> None:
+    with pytest.raises(ValueError, match="is no certificate"):
+        public_key_digest(b"\x30\x10\x31\x00" + data)
+    with pytest.raises(ValueError, match="is no certificate"):
+        public_key_digest(data[:5])
+
+
+def test_a_pin_reads_back() -> None:
+    digest = sha256(b"key").digest()
+    assert parse_pin(format_pin(digest)) == digest
+
+
+@pytest.mark.parametrize("text", ["", "sha256//", "sha256//AAAA", "sha256//!", format_pin(b"x" * 32)[8:]])
+def test_what_is_no_pin_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match="is no pin"):
+        parse_pin(text)

@@ -1,0 +1,620 @@
+"""The gate in virtual time: who goes when."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from nanonets_proxy.core.ratelimit.gate import (
+    LEAST_RETRY_AFTER_S,
+    MAX_CLOSED_SCOPES_SHOWN,
+    Expiry,
+    Gate,
+    GatePolicy,
+    Outcome,
+    Reason,
+    Refusal,
+    Ticket,
+    TicketState,
+    Verdicts,
+)
+
+NEVER_S = 1e9
+
+
+class Shell:
+    """A gate with a clock that only moves when told."""
+
+    def __init__(
+        self, max_in_flight: int = 100, max_waiting: int = 1000, jitter: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self.gate = Gate(GatePolicy(max_in_flight=max_in_flight, max_waiting=max_waiting), jitter)
+        self.now = 1000.0
+        self.last = Verdicts((), (), None)
+
+    def ask(self, count: int = 1, *, scope: str = "account", wait_s: float = NEVER_S) -> list[Ticket]:
+        tickets = [Ticket(scope, self.now + wait_s) for _ in range(count)]
+        for ticket in tickets:
+            assert self.gate.enqueue(ticket, self.now) is None
+        return tickets
+
+    def poll(self, *, after_s: float = 0.0) -> list[Ticket]:
+        self.now += after_s
+        self.last = self.gate.poll(self.now)
+        assert self.last.wake_at_s is None or self.last.wake_at_s > self.now
+        return list(self.last.granted)
+
+    def sleep(self) -> list[Ticket]:
+        """Poll when the gate says."""
+        assert self.last.wake_at_s is not None
+        self.now = self.last.wake_at_s
+        return self.poll()
+
+    def admit(self, count: int = 1, *, scope: str = "account") -> list[Ticket]:
+        tickets = self.ask(count, scope=scope)
+        permits = self.poll()
+        assert permits == tickets
+        return permits
+
+    def settle(self, permits: list[Ticket], outcome: Outcome, hint_s: float | None = None) -> None:
+        for permit in permits:
+            self.gate.settle(permit, outcome, self.now, hint_s)
+
+    def refuse(self, permits: list[Ticket], hint_s: float | None = None) -> None:
+        """A 429 for each; the tickets wait again."""
+        self.settle(permits, Outcome.THROTTLED, hint_s)
+        for permit in permits:
+            assert self.gate.enqueue(permit, self.now) is None
+
+    def close(self, hint_s: float | None = None, *, scope: str = "account") -> Ticket:
+        """Close a scope by one 429; its ticket leads the line."""
+        permits = self.admit(scope=scope)
+        self.refuse(permits, hint_s)
+        assert self.poll() == []
+        return permits[0]
+
+
+# --- open -------------------------------------------------------------------------------------
+
+
+def test_an_open_gate_grants_at_once() -> None:
+    shell = Shell()
+    (ticket,) = shell.ask()
+    assert (shell.gate.waiting, shell.gate.in_flight) == (1, 0)
+    (permit,) = shell.poll()
+    assert permit is ticket
+    assert permit.granted_at_s == shell.now
+    assert (shell.gate.waiting, shell.gate.in_flight) == (0, 1)
+    assert shell.last.wake_at_s is None
+    shell.settle([permit], Outcome.SERVED)
+    assert repr(shell.gate) == "<Gate waiting=0 in_flight=0 scopes=1>"
+
+
+def test_in_flight_never_exceeds_the_cap() -> None:
+    shell = Shell(max_in_flight=3)
+    shell.ask(5)
+    permits = shell.poll()
+    assert len(permits) == 3
+    assert shell.poll() == []
+    shell.settle(permits[:1], Outcome.SERVED)
+    assert len(shell.poll()) == 1
+
+
+def test_a_freed_place_goes_to_the_scopes_in_turns() -> None:
+    shell = Shell(max_in_flight=1)
+    (running,) = shell.admit(scope="first")
+    shell.ask(5, scope="a")
+    shell.ask(2, scope="b")
+    order = []
+    for _ in range(7):
+        shell.settle([running], Outcome.SERVED)
+        (running,) = shell.poll()
+        order.append(running.scope)
+    assert order == ["a", "b", "a", "b", "a", "a", "a"]
+
+
+@pytest.mark.parametrize(("max_in_flight", "max_waiting"), [(0, 1), (1, 0)])
+def test_a_gate_through_which_nothing_can_go_is_refused(max_in_flight: int, max_waiting: int) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        GatePolicy(max_in_flight=max_in_flight, max_waiting=max_waiting)
+
+
+# --- closed -----------------------------------------------------------------------------------
+
+
+def test_a_429_closes_the_gate_for_its_hint() -> None:
+    shell = Shell()
+    ticket = shell.close(60)
+    assert shell.last.wake_at_s == shell.now + 60
+    assert shell.gate.closed_scopes(shell.now) == {"account": shell.now + 60}
+    assert shell.poll(after_s=59.9) == []
+    assert shell.sleep() == [ticket]
+    assert shell.gate.closed_scopes(shell.now) == {}
+
+
+def test_a_closed_scope_stops_nothing_of_another() -> None:
+    shell = Shell()
+    shell.close(60, scope="v2:predict:m")
+    assert len(shell.admit(10, scope="v2:other")) == 10
+    assert len(shell.admit(10, scope="account")) == 10
+
+
+def test_a_refused_request_returns_to_the_front_in_order_of_arrival() -> None:
+    shell = Shell(max_in_flight=3)
+    first, second, third, *rest = shell.ask(6)
+    permits = shell.poll()
+    shell.refuse([permits[2], permits[0], permits[1]], 5)
+    order, served = [], shell.poll(after_s=5)
+    while served:
+        order += served
+        shell.settle(served, Outcome.SERVED)
+        served = shell.poll()
+    assert order == [first, second, third, *rest]
+
+
+def test_a_later_429_only_prolongs_a_closure() -> None:
+    shell = Shell()
+    permits = shell.admit(3)
+    start_s = shell.now
+    shell.refuse(permits[:1], 10)
+    shell.refuse(permits[1:2], 30)
+    shell.refuse(permits[2:], 20)
+    shell.poll()
+    assert shell.last.wake_at_s == start_s + 30
+
+
+def test_without_a_hint_backoff_doubles_from_one_second_to_sixty_with_one_probe_each() -> None:
+    shell = Shell()
+    shell.close()
+    shell.ask(10)
+    waits_s = []
+    for _ in range(8):
+        start_s = shell.now
+        shell.poll()
+        probe = shell.sleep()
+        assert len(probe) == 1
+        waits_s.append(shell.now - start_s)
+        shell.refuse(probe)
+    assert waits_s == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_backoff_starts_anew_once_something_was_served() -> None:
+    shell = Shell()
+    shell.close()
+    shell.refuse(shell.sleep())
+    shell.poll()
+    shell.settle(shell.sleep(), Outcome.SERVED)
+    shell.close()
+    assert shell.last.wake_at_s == shell.now + 1
+
+
+def test_backoff_is_lengthened_by_the_jitter() -> None:
+    shell = Shell(jitter=lambda: 1.0)
+    shell.close()
+    assert shell.last.wake_at_s == shell.now + 1.25
+
+
+@pytest.mark.parametrize("hint_s", [0.0, -1.0, math.nan, math.inf])
+def test_a_hint_that_names_no_later_instant_is_none(hint_s: float) -> None:
+    shell = Shell()
+    shell.close(hint_s)
+    assert shell.last.wake_at_s == shell.now + 1
+
+
+def test_a_burst_refused_without_a_hint_is_one_closure() -> None:
+    shell = Shell()
+    shell.refuse(shell.admit(10))
+    shell.poll()
+    assert shell.last.wake_at_s == shell.now + 1
+
+
+def test_a_served_request_from_before_the_closure_does_not_shorten_the_backoff() -> None:
+    shell = Shell()
+    slow, quick = shell.admit(2)
+    shell.refuse([quick])
+    shell.poll()
+    shell.settle([slow], Outcome.SERVED)
+    shell.refuse(shell.sleep())
+    shell.poll()
+    assert shell.last.wake_at_s == shell.now + 2
+
+
+# --- reopening --------------------------------------------------------------------------------
+
+
+def test_a_429_of_the_probe_closes_again() -> None:
+    shell = Shell()
+    shell.close(10)
+    shell.ask(40)
+    shell.refuse(shell.sleep(), 20)
+    assert shell.poll() == []
+    assert shell.last.wake_at_s == shell.now + 20
+    assert len(shell.sleep()) == 1
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.UNUSED, Outcome.KEY_REJECTED])
+def test_a_probe_without_an_answer_hands_on_to_the_next_in_line(outcome: Outcome) -> None:
+    shell = Shell()
+    shell.close(10)
+    line = shell.ask(20)
+    shell.settle(shell.sleep(), outcome)
+    for ticket in line[:5]:
+        probe = shell.poll()
+        assert probe == [ticket]
+        assert shell.poll() == []
+        shell.settle(probe, outcome)
+
+
+def test_silence_takes_twice_the_usual_time_of_a_429() -> None:
+    shell = Shell()
+    permits = shell.admit()
+    shell.now += 3
+    shell.refuse(permits, 10)
+    shell.ask(40)
+    shell.poll()
+    shell.sleep()
+    start_s = shell.now
+    shell.sleep()
+    assert shell.now - start_s == 6
+
+
+def test_the_usual_time_of_a_429_falls_slowly_and_has_a_ceiling() -> None:
+    shell = Shell()
+    permits = shell.admit(2)
+    shell.now += 100
+    shell.refuse(permits[:1], 10)
+    shell.ask(40)
+    shell.poll()
+    probe = shell.sleep()
+    assert shell.last.wake_at_s == shell.now + 30
+    shell.refuse(probe, 10)  # at once; 80 s are left of the 100
+    shell.poll()
+    shell.sleep()
+    assert shell.last.wake_at_s == shell.now + 30
+
+
+def test_the_probe_waits_for_what_was_sent_before_the_closure_until_it_is_silent() -> None:
+    shell = Shell()
+    slow, quick = shell.admit(2)
+    shell.refuse([quick], 0.25)
+    assert shell.poll() == []
+    assert len(shell.sleep()) == 1
+    assert shell.now == 1001  # not at 1000.25: a 429 of the slow one could still have come
+    assert shell.gate.in_flight == 2
+    shell.settle([slow], Outcome.SERVED)
+
+
+def test_the_probe_goes_once_what_was_sent_before_the_closure_is_back() -> None:
+    shell = Shell()
+    slow, quick = shell.admit(2)
+    shell.refuse([quick], 0.25)
+    assert shell.poll(after_s=0.5) == []
+    shell.settle([slow], Outcome.SERVED)
+    assert len(shell.poll()) == 1
+
+
+def test_a_late_429_with_a_hint_closes_a_reopened_scope_without_counting_as_another() -> None:
+    shell = Shell()
+    slow, quick = shell.admit(2)
+    shell.refuse([quick])
+    shell.poll()
+    shell.sleep()
+    shell.refuse([slow], 30)
+    assert shell.poll() == []
+    assert shell.gate.closed_scopes(shell.now) == {"account": shell.now + 30}
+    shell.now += 30
+    shell.refuse(shell.poll())
+    shell.poll()
+    assert shell.gate.closed_scopes(shell.now) == {"account": shell.now + 2}  # the second backoff, not the third
+
+
+def test_a_late_429_without_a_hint_changes_nothing() -> None:
+    shell = Shell()
+    slow, quick = shell.admit(2)
+    shell.refuse([quick])
+    shell.poll()
+    shell.sleep()
+    shell.refuse([slow])
+    assert shell.gate.closed_scopes(shell.now) == {}
+
+
+# --- deadlines, refusals, hang-ups ------------------------------------------------------------
+
+
+def test_a_ticket_leaves_at_its_deadline_with_an_honest_retry_after() -> None:
+    shell = Shell(max_in_flight=1)
+    shell.admit()
+    (ticket,) = shell.ask(wait_s=5)
+    while not shell.last.expired:
+        shell.poll()
+        shell.sleep()
+    assert shell.now == 1005
+    assert shell.last.expired == [Expiry(ticket, Reason.DEADLINE_PASSED, LEAST_RETRY_AFTER_S)]
+    assert ticket.state is TicketState.ENDED
+    assert shell.gate.waiting == 0
+    assert shell.last.wake_at_s is None
+
+
+def test_who_will_not_wait_goes_at_once_or_not_at_all() -> None:
+    shell = Shell(max_in_flight=1)
+    shell.ask(2, wait_s=0)
+    assert len(shell.poll()) == 1
+    assert [expiry.reason for expiry in shell.last.expired] == [Reason.DEADLINE_PASSED]
+
+
+def test_nobody_is_granted_after_the_deadline_though_a_poll_comes_late() -> None:
+    shell = Shell()
+    shell.ask(wait_s=1)
+    assert shell.poll(after_s=2) == []
+    assert len(shell.last.expired) == 1
+
+
+def test_a_hint_beyond_the_deadline_fails_those_who_wait_now() -> None:
+    shell = Shell(max_in_flight=1)
+    running = shell.admit()
+    short, patient = *shell.ask(wait_s=30), *shell.ask(wait_s=90)
+    shell.poll()
+    shell.settle(running, Outcome.THROTTLED, 60)
+    assert shell.poll() == []
+    assert shell.last.expired == [Expiry(short, Reason.CANNOT_BE_IN_TIME, 60)]
+    assert shell.sleep() == [patient]
+
+
+def test_a_hint_beyond_the_deadline_refuses_new_ones_at_once_until_then() -> None:
+    shell = Shell()
+    shell.close(60)
+    late = Ticket("account", shell.now + 59)
+    assert shell.gate.enqueue(late, shell.now) == Refusal(Reason.CANNOT_BE_IN_TIME, 60, position=2)
+    assert late.state is TicketState.NEW
+    shell.now += 20
+    assert shell.gate.enqueue(Ticket("account", shell.now + 59), shell.now) is None
+
+
+def test_a_refused_request_that_cannot_be_in_time_any_more_is_told_so() -> None:
+    shell = Shell()
+    shell.ask(wait_s=30)
+    (permit,) = shell.poll()
+    shell.settle([permit], Outcome.THROTTLED, 60)
+    refusal = shell.gate.enqueue(permit, shell.now)
+    assert refusal == Refusal(Reason.CANNOT_BE_IN_TIME, 60, position=1)
+
+
+def test_a_full_queue_refuses_with_the_rest_of_the_cooldown() -> None:
+    shell = Shell(max_waiting=3)
+    shell.close(60)
+    shell.ask(2)
+    newcomer = Ticket("account", shell.now + NEVER_S)
+    assert shell.gate.enqueue(newcomer, shell.now + 20) == Refusal(Reason.QUEUE_FULL, 40, position=4)
+    other = Ticket("other", shell.now + NEVER_S)
+    assert shell.gate.enqueue(other, shell.now + 20) == Refusal(Reason.QUEUE_FULL, 1, position=1)
+    shell.poll(after_s=60)
+    assert shell.gate.enqueue(newcomer, shell.now) is None
+
+
+def test_a_request_that_was_admitted_once_is_never_one_too_many() -> None:
+    shell = Shell(max_in_flight=1, max_waiting=1)
+    permits = shell.admit()
+    shell.ask()
+    shell.refuse(permits, 5)
+    assert shell.gate.waiting == 2
+
+
+def test_a_withdrawn_ticket_is_never_granted() -> None:
+    shell = Shell()
+    shell.close(10)
+    gone, stays = shell.ask(2)
+    shell.gate.withdraw(gone, shell.now)
+    granted = shell.poll(after_s=10) + shell.sleep()
+    assert gone not in granted
+    assert granted[-1] is stays
+    assert gone.state is TicketState.ENDED
+
+
+def test_when_the_last_has_gone_nothing_wakes_the_gate() -> None:
+    shell = Shell()
+    shell.gate.withdraw(shell.close(10), shell.now)
+    shell.poll()
+    assert shell.gate.waiting == 0
+    assert shell.last.wake_at_s is None
+
+
+def test_withdrawing_what_does_not_wait_changes_nothing() -> None:
+    shell = Shell()
+    (permit,) = shell.admit()
+    shell.gate.withdraw(permit, shell.now)
+    assert shell.gate.in_flight == 1
+    (mine,) = shell.ask()
+    shell.gate.withdraw(Ticket("account", NEVER_S), shell.now)
+    assert shell.poll() == [mine]
+
+
+# --- programming errors -----------------------------------------------------------------------
+
+
+def test_a_permit_ends_once() -> None:
+    shell = Shell()
+    permits = shell.admit()
+    shell.settle(permits, Outcome.SERVED)
+    with pytest.raises(ValueError, match="settled already"):
+        shell.settle(permits, Outcome.SERVED)
+
+
+def test_another_gates_permit_is_refused() -> None:
+    permits = Shell().admit()
+    with pytest.raises(ValueError, match="another gate's"):
+        Shell().settle(permits, Outcome.UNUSED)
+
+
+def test_a_ticket_is_enqueued_once_at_a_time_and_not_after_its_end() -> None:
+    shell = Shell()
+    (ticket,) = shell.ask()
+    with pytest.raises(ValueError, match="that is waiting cannot be enqueued"):
+        shell.gate.enqueue(ticket, shell.now)
+    permits = shell.poll()
+    with pytest.raises(ValueError, match="that is admitted cannot be enqueued"):
+        shell.gate.enqueue(ticket, shell.now)
+    shell.settle(permits, Outcome.SERVED)
+    with pytest.raises(ValueError, match="that is ended cannot be enqueued"):
+        shell.gate.enqueue(ticket, shell.now)
+
+
+# --- what is kept, and for how long -----------------------------------------------------------
+
+
+def test_idle_scopes_are_forgotten() -> None:
+    shell = Shell()
+    for number in range(2000):
+        shell.settle(shell.admit(scope=f"v2:predict:{number}"), Outcome.SERVED)
+    assert len(shell.gate._scopes) < 200
+
+
+def test_a_closed_scope_is_remembered_and_forgotten_once_its_backoff_is_past() -> None:
+    shell = Shell(max_in_flight=1000)
+    closed = [shell.admit(scope=f"m{number}") for number in range(150)]
+    for permits in closed:
+        shell.settle(permits, Outcome.THROTTLED, 100)
+    shell.settle(shell.admit(scope="longest"), Outcome.THROTTLED, 200)
+    shown = shell.gate.closed_scopes(shell.now)
+    assert len(shown) == MAX_CLOSED_SCOPES_SHOWN
+    assert shown["longest"] == shell.now + 200
+    shell.now += 160
+    for number in range(500):
+        shell.settle(shell.admit(scope=f"n{number}"), Outcome.SERVED)
+    assert "m0" not in shell.gate._scopes
+    assert list(shell.gate.closed_scopes(shell.now)) == ["longest"]
+
+
+def test_scopes_that_were_given_up_while_the_gate_is_full_leave_nothing_behind() -> None:
+    shell = Shell(max_in_flight=1)
+    running = shell.admit()
+    (patient,) = shell.ask(scope="patient")
+    for number in range(2000):
+        (ticket,) = shell.ask(scope=f"m{number}")
+        shell.poll()
+        shell.gate.withdraw(ticket, shell.now)
+        shell.poll()
+    assert len(shell.gate._scopes) < 200
+    assert len(shell.gate._turns) < 200
+    assert len(shell.gate._alarms) < 500
+    shell.settle(running, Outcome.SERVED)
+    assert shell.poll() == [patient]
+    (back,) = shell.ask(scope="m1999")
+    shell.gate.settle(shell.last.granted[0], Outcome.SERVED, shell.now)
+    assert shell.poll() == [back]
+
+
+def test_one_more_in_a_line_asks_for_no_poll_unless_it_may_wait_for_less_than_all_others() -> None:
+    shell = Shell(max_in_flight=1)
+    shell.admit()
+    shell.ask(wait_s=60)
+    assert shell.gate.wants_poll
+    shell.poll()
+    shell.ask(100, wait_s=60)
+    assert not shell.gate.wants_poll
+    shell.ask(wait_s=0.5)
+    assert shell.gate.wants_poll
+    shell.poll()
+    assert shell.last.wake_at_s == shell.now + 0.5
+
+
+def test_withdrawn_and_granted_tickets_leave_nothing_behind() -> None:
+    shell = Shell(max_in_flight=1)
+    running = shell.admit()
+    stays = shell.ask(3)
+    for _ in range(2000):
+        shell.gate.withdraw(shell.ask()[0], shell.now)
+        shell.poll()
+    scope = shell.gate._scopes["account"]
+    assert sum(lane.entries for lane in scope.line._turns) < 200
+    assert len(scope.deadlines) < 200
+    order = []
+    for _ in range(3):
+        shell.settle(running, Outcome.SERVED)
+        running = shell.poll()
+        order += running
+    assert order == stays
+
+
+def test_a_request_that_is_refused_again_and_again_leaves_nothing_behind() -> None:
+    shell = Shell(max_in_flight=1)
+    shell.close(1)
+    shell.ask(3)
+    for _ in range(500):
+        shell.refuse(shell.sleep(), 1)
+        shell.poll()
+    assert len(shell.gate._scopes["account"].deadlines) < 200
+    assert len(shell.gate._alarms) < 200
+
+
+def test_ten_thousand_wait_and_all_are_served_in_order() -> None:
+    shell = Shell(max_waiting=10_000)
+    first = shell.close(60)
+    tickets = [first, *shell.ask(9_999)]
+    with_full_queue = shell.gate.enqueue(Ticket("account", shell.now + NEVER_S), shell.now)
+    assert with_full_queue is not None
+    shell.poll()
+    order, permits = [], shell.sleep()
+    while permits:
+        order += permits
+        shell.settle(permits, Outcome.SERVED)
+        permits = shell.poll()
+    assert order == tickets
+
+
+def test_one_caller_cannot_fill_the_queue_for_the_others() -> None:
+    gate = Gate(GatePolicy(max_in_flight=1, max_waiting=100, max_waiting_per_lane=2), lambda: 0.0)
+    for _ in range(2):
+        assert gate.enqueue(Ticket("account", NEVER_S, lane="busy"), 0.0) is None
+    refusal = gate.enqueue(Ticket("account", NEVER_S, lane="busy"), 0.0)
+    assert refusal is not None
+    assert refusal.reason is Reason.LANE_FULL
+    assert refusal.retry_after_s >= LEAST_RETRY_AFTER_S
+    assert gate.enqueue(Ticket("account", NEVER_S, lane="quiet"), 0.0) is None
+
+
+# --- the short way --------------------------------------------------------------------------------
+
+
+def test_who_need_not_wait_is_admitted_without_standing_in_line() -> None:
+    shell = Shell()
+    ticket = Ticket("account", shell.now)
+    assert shell.gate.admit(ticket, shell.now)
+    assert (ticket.state, shell.gate.in_flight) == (TicketState.ADMITTED, 1)
+    with pytest.raises(ValueError, match="admitted cannot be admitted at once"):
+        shell.gate.admit(ticket, shell.now)
+
+
+def test_no_one_is_admitted_past_those_who_wait() -> None:
+    shell = Shell(max_in_flight=1)
+    (first,) = shell.admit()
+    shell.ask()
+    assert shell.poll() == []
+    assert not shell.gate.admit(Ticket("account", NEVER_S), shell.now)
+    assert not shell.gate.admit(Ticket("v2:other", NEVER_S), shell.now), "the one place is promised"
+    shell.settle([first], Outcome.SERVED)
+    assert len(shell.poll()) == 1
+
+
+def test_no_one_is_admitted_through_a_closed_scope() -> None:
+    shell = Shell()
+    shell.settle(shell.admit(), Outcome.THROTTLED, 5.0)
+    ticket = Ticket("account", NEVER_S)
+    assert not shell.gate.admit(ticket, shell.now + 4.9)
+    assert shell.gate.admit(ticket, shell.now + 5.0), "it is the probe"
+    assert not shell.gate.admit(Ticket("account", NEVER_S), shell.now + 5.0)
+
+
+def test_who_comes_back_too_late_is_not_admitted() -> None:
+    shell = Shell()
+    shell.settle(shell.admit(), Outcome.FAILED)
+    late = Ticket("account", shell.now + 1.0)
+    assert not shell.gate.admit(late, shell.now + 1.1)
+    assert shell.gate.admit(late, shell.now + 1.0)
+
+
+def test_who_need_not_wait_is_admitted_though_the_queue_is_full() -> None:
+    shell = Shell(max_waiting=1)
+    shell.settle(shell.admit(), Outcome.THROTTLED, 60.0)
+    shell.ask()
+    other = Ticket("v2:other", NEVER_S)
+    assert shell.gate.admit(other, shell.now)

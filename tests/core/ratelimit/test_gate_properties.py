@@ -1,0 +1,289 @@
+"""Whatever callers and upstream do, in whatever order: what is always true of the gate.
+
+The machine plays the shell, several callers and a moody upstream in virtual time. What it checks, it checks from
+the outside: by the tickets, the permits and the hints alone.
+"""
+
+import math
+from collections import defaultdict
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from nanonets_proxy.core.ratelimit.gate import (
+    Expiry,
+    Gate,
+    GatePolicy,
+    Outcome,
+    Reason,
+    Refusal,
+    Ticket,
+    TicketState,
+    Verdicts,
+)
+from nanonets_proxy.core.ratelimit.static_limits import StaticLimits
+
+SCOPES = ("account", "v2:other", "v2:predict:m")
+LANES = ("a", "b", "heavy")
+WEIGHTS = {"a": 1, "b": 1, "heavy": 3}
+HINTS_S = st.none() | st.sampled_from([0.0, 0.25, 1.0, 5.0, 60.0])
+ENDINGS = [outcome for outcome in Outcome if outcome is not Outcome.THROTTLED]
+PRESETS = ((), ("account 2/60s", "v2:* 3/s"))
+
+
+class TheGate(RuleBasedStateMachine):
+    @initialize(
+        max_in_flight=st.integers(1, 6),
+        max_waiting=st.integers(1, 12),
+        per_lane=st.integers(1, 6),
+        presets=st.sampled_from(PRESETS),
+    )
+    def start(self, max_in_flight: int, max_waiting: int, per_lane: int, presets: tuple[str, ...]) -> None:
+        self.policy = GatePolicy(
+            max_in_flight=max_in_flight,
+            max_waiting=max_waiting,
+            max_waiting_per_lane=per_lane,
+            lane_weights=tuple(WEIGHTS.items()),
+            presets=StaticLimits.parse(presets),
+        )
+        self.gate = Gate(self.policy, lambda: 0.5)
+        self.now = 0.0
+        self.wake_at_s: float | None = None
+        self.polled = True
+        self.waiting: list[Ticket] = []
+        self.permits: list[Ticket] = []
+        self.to_return: list[Ticket] = []
+        self.gone: set[Ticket] = set()
+        self.hinted_s: dict[str, float] = defaultdict(lambda: -math.inf)
+        self.passed_over: dict[tuple[str, str], int] = defaultdict(int)  # grants of the scope since a lane's last
+        self.oldest_passed: dict[tuple[str, str], int] = defaultdict(int)  # grants of a lane past its oldest
+        self.granted_s: dict[str, list[float]] = defaultdict(list)
+
+    # --- callers ------------------------------------------------------------------------------
+
+    @rule(
+        scope=st.sampled_from(SCOPES),
+        lane=st.sampled_from(LANES),
+        urgency=st.sampled_from([0, 3, 7]),
+        wait_s=st.sampled_from([0.0, 0.5, 10.0, 300.0, math.inf]),
+    )
+    def arrive(self, scope: str, lane: str, urgency: int, wait_s: float) -> None:
+        self.gate._forget_at_scopes = 1  # forget idle scopes at every chance
+        ticket = Ticket(scope, self.now + wait_s, lane, urgency)
+        refusal = self.gate.enqueue(ticket, self.now)
+        in_lane = sum(other.scope == scope and other.lane == lane for other in self.waiting)
+        full = len(self.waiting) >= self.policy.max_waiting
+        self.check_enqueued(ticket, refusal, full=full, lane_full=in_lane >= self.policy.max_waiting_per_lane)
+
+    @precondition(lambda self: self.polled)
+    @rule(scope=st.sampled_from(SCOPES), lane=st.sampled_from(LANES))
+    def arrive_and_find_no_one(self, scope: str, lane: str) -> None:
+        """As the shell does first. It gives nothing that the long way would not have given."""
+        ticket = Ticket(scope, self.now + 10.0, lane)
+        if not self.gate.admit(ticket, self.now):
+            assert ticket.state is TicketState.NEW
+            return
+        assert all(other.scope != scope for other in self.waiting)
+        self.waiting.append(ticket)
+        self.check_granted(ticket)
+
+    @precondition(lambda self: self.to_return)
+    @rule(data=st.data())
+    def come_back(self, data: st.DataObject) -> None:
+        ticket = data.draw(st.sampled_from(self.to_return))
+        self.to_return.remove(ticket)
+        self.check_enqueued(ticket, self.gate.enqueue(ticket, self.now), full=False, lane_full=False)
+
+    def check_enqueued(self, ticket: Ticket, refusal: Refusal | None, *, full: bool, lane_full: bool) -> None:
+        if refusal is None:
+            assert not full
+            assert not lane_full
+            self.waiting.append(ticket)
+            self.polled = False
+            return
+        self.gone.add(ticket)
+        assert ticket.state is not TicketState.WAITING
+        assert refusal.retry_after_s >= max(1.0, self.hinted_s[ticket.scope] - self.now)
+        assert 1 <= refusal.position <= len(self.waiting) + 1
+        match refusal.reason:
+            case Reason.QUEUE_FULL:
+                assert full
+            case Reason.LANE_FULL:
+                assert lane_full
+            case _:
+                assert ticket.deadline_s < math.inf
+                assert refusal.retry_after_s > ticket.deadline_s - self.now
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def hang_up(self, data: st.DataObject) -> None:
+        ticket = data.draw(st.sampled_from(self.waiting))
+        self.gate.withdraw(ticket, self.now)
+        self.waiting.remove(ticket)
+        self.gone.add(ticket)
+        self.polled = False
+
+    # --- the upstream -------------------------------------------------------------------------
+
+    @precondition(lambda self: self.permits)
+    @rule(data=st.data(), outcome=st.sampled_from(ENDINGS))
+    def end(self, data: st.DataObject, outcome: Outcome) -> None:
+        permit = data.draw(st.sampled_from(self.permits))
+        self.settle(permit, outcome, None)
+        if outcome is not Outcome.SERVED:
+            self.to_return.append(permit)
+
+    @precondition(lambda self: self.permits)
+    @rule(data=st.data(), hint_s=HINTS_S)
+    def refuse(self, data: st.DataObject, hint_s: float | None) -> None:
+        permit = data.draw(st.sampled_from(self.permits))
+        self.settle(permit, Outcome.THROTTLED, hint_s)
+        self.to_return.append(permit)
+        if hint_s is not None:
+            scope = permit.scope
+            self.hinted_s[scope] = max(self.hinted_s[scope], self.now + hint_s)
+
+    def settle(self, permit: Ticket, outcome: Outcome, hint_s: float | None) -> None:
+        self.permits.remove(permit)
+        self.gate.settle(permit, outcome, self.now, hint_s)
+        self.polled = False
+
+    # --- time ---------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([0.0, 0.1, 1.0, 7.0, 61.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.polled = False
+
+    @precondition(lambda self: self.polled and self.wake_at_s is not None)
+    @rule()
+    def wake(self) -> None:
+        assert self.wake_at_s is not None
+        self.now = max(self.now, self.wake_at_s)
+        self.decide()
+
+    @rule()
+    def poll(self) -> None:
+        self.decide()
+
+    @rule()
+    def restart(self) -> None:
+        """The process ends between two requests, and a new one takes up what was learned and what is closed."""
+        if self.waiting or self.permits or self.to_return:
+            return
+        memories = self.gate.memories(self.now)
+        self.gate = Gate(self.policy, lambda: 0.5)
+        self.gate.restore(memories, self.now, 0.0)
+        self.wake_at_s = None
+
+    def decide(self) -> Verdicts:
+        before = list(self.waiting)
+        may_decide = self.gate.wants_poll or (self.wake_at_s is not None and self.wake_at_s <= self.now)
+        verdicts = self.gate.poll(self.now)
+        assert may_decide or verdicts == ([], [], self.wake_at_s), "decided what no one would have asked for"
+        self.polled, self.wake_at_s = True, verdicts.wake_at_s
+        assert self.wake_at_s is None or self.wake_at_s > self.now
+        # Whose last instant this is may still go in this very poll; who is late has left before.
+        for expiry in verdicts.expired:
+            if expiry.ticket.deadline_s != self.now:
+                self.check_expired(expiry)
+        for permit in verdicts.granted:
+            self.check_granted(permit)
+        for expiry in verdicts.expired:
+            if expiry.ticket.deadline_s == self.now:
+                self.check_expired(expiry)
+        assert all(ticket.deadline_s > self.now for ticket in self.waiting)
+        assert sorted(map(id, before)) == sorted(
+            map(id, [*self.waiting, *verdicts.granted, *(e.ticket for e in verdicts.expired)])
+        )
+        self.check_nothing_was_left_undone()
+        return verdicts
+
+    def check_expired(self, expiry: Expiry) -> None:
+        ticket = expiry.ticket
+        assert ticket in self.waiting
+        self.waiting.remove(ticket)
+        self.gone.add(ticket)
+        passed = ticket.deadline_s <= self.now
+        assert expiry.reason is (Reason.DEADLINE_PASSED if passed else Reason.CANNOT_BE_IN_TIME)
+        assert expiry.retry_after_s >= max(1.0, self.hinted_s[ticket.scope] - self.now)
+
+    def check_granted(self, ticket: Ticket) -> None:
+        assert ticket.state is TicketState.ADMITTED
+        assert ticket not in self.gone
+        assert ticket in self.waiting, "granted twice"
+        assert self.now >= self.hinted_s[ticket.scope], "granted while the scope is closed"
+        assert self.now <= ticket.deadline_s
+        line = [other for other in self.waiting if other.scope == ticket.scope]
+        same = [other.arrival for other in line if (other.lane, other.urgency) == (ticket.lane, ticket.urgency)]
+        assert ticket.arrival == min(same), "not in order of arrival"
+        self.check_turns(ticket, line)
+        self.waiting.remove(ticket)
+        self.permits.append(ticket)
+        if preset := self.policy.presets.of(ticket.scope):
+            granted_s = self.granted_s[ticket.scope]
+            granted_s.append(self.now)
+            recent = [at_s for at_s in granted_s if at_s + preset.period_s > self.now]
+            # Those that were refused or handed back do not count: the machine does not follow which.
+            assert len(recent) <= preset.count or len(granted_s) > preset.count
+
+    def check_turns(self, ticket: Ticket, line: list[Ticket]) -> None:
+        lanes = {other.lane for other in line}
+        for lane in LANES:
+            key = (ticket.scope, lane)
+            if lane not in lanes or lane == ticket.lane:
+                self.passed_over[key] = 0
+            else:
+                self.passed_over[key] += 1
+                others = sum(WEIGHTS[other] for other in LANES if other != lane)
+                assert self.passed_over[key] <= others, "a lane was left out of a round"
+        mine = [other for other in line if other.lane == ticket.lane]
+        key = (ticket.scope, ticket.lane)
+        if ticket.arrival == min(other.arrival for other in mine):
+            self.oldest_passed[key] = 0
+        else:
+            self.oldest_passed[key] += 1
+            assert self.oldest_passed[key] < 8, "the oldest of a lane waits for ever"
+
+    def check_nothing_was_left_undone(self) -> None:
+        if len(self.permits) < self.policy.max_in_flight:
+            for scope in {ticket.scope for ticket in self.waiting}:
+                assert not self.gate._scopes[scope].limit.right(self.now)
+        if self.waiting:
+            earliest_s = min(ticket.deadline_s for ticket in self.waiting)
+            assert earliest_s == math.inf or (self.wake_at_s is not None and self.wake_at_s <= earliest_s)
+
+    # --- always -------------------------------------------------------------------------------
+
+    @invariant()
+    def the_counts_are_right(self) -> None:
+        assert self.gate.waiting == len(self.waiting)
+        assert self.gate.in_flight == len(self.permits) <= self.policy.max_in_flight
+        closed = self.gate.closed_scopes(self.now)
+        for scope, until_s in self.hinted_s.items():
+            assert until_s <= self.now or closed[scope] >= until_s
+
+    @invariant()
+    def who_waits_will_be_looked_at(self) -> None:
+        if self.polled and self.gate.waiting and not self.gate.in_flight:
+            assert self.wake_at_s is not None
+
+    def teardown(self) -> None:
+        """Served at last, the queue drains."""
+        if not hasattr(self, "gate"):
+            return
+        for _ in range(50 * self.gate.waiting + 200):
+            for permit in list(self.permits):
+                self.settle(permit, Outcome.SERVED, None)
+            self.poll()
+            if not self.gate.waiting:
+                break
+            if not self.permits:
+                assert self.wake_at_s is not None
+                self.now = self.wake_at_s
+        assert self.gate.waiting == 0
+
+
+TestTheGate = TheGate.TestCase
+TestTheGate.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

@@ -1,0 +1,187 @@
+"""What a 429 says about coming back."""
+
+import json
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanonets_proxy.core.ratelimit.retry_hint import MAX_HINT_S, Hint, read_hint
+
+NOW_S = 1_800_000_000.0
+NONE = Hint(None, sources_disagree=False)
+
+
+def from_header(name: str, value: str) -> float | None:
+    return read_hint([(name.encode(), value.encode("latin-1"))], b"", wall_now_s=NOW_S).retry_after_s
+
+
+def from_body(body: bytes) -> float | None:
+    return read_hint([], body, wall_now_s=NOW_S).retry_after_s
+
+
+def test_nothing_said_is_no_hint() -> None:
+    assert read_hint([], b"", wall_now_s=NOW_S) == NONE
+
+
+def test_the_documented_v4_body_is_a_hint() -> None:
+    body = b'{"code":"rate_limit_exceeded","message":"Rate limit exceeded","details":{"retry_after":60}}'
+    assert from_body(body) == 60
+
+
+@pytest.mark.parametrize(
+    ("written", "hint_s"),
+    [("0", 0), ("1.5", 1.5), ('"30"', 30), ('" 2.5 "', 2.5), ("6e1", 60), ("604800", 604_800)],
+)
+def test_a_bodys_number_is_a_hint(written: str, hint_s: float) -> None:
+    assert from_body(b'{"details":{"retry_after":%s}}' % written.encode()) == hint_s
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "-1", "NaN", "Infinity", "-Infinity", "true", "false", "null", "[]", "{}", '""', '"soon"', '"1_0"', '"1e3"',
+        '"inf"', '"\u0663"', "604801", "1e400", "9" * 400, "9" * 5000,
+    ],
+)  # fmt: skip
+def test_a_bodys_garbage_is_no_hint(written: str) -> None:
+    assert from_body(b'{"details":{"retry_after":%s}}' % written.encode()) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Too many requests",
+        b'{"details":{"retry_after":60',
+        b'{"retry_after":60}',
+        b'{"details":[60]}',
+        b'[{"details":{"retry_after":60}}]',
+        b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03",
+        b"\xff\xfe\xfd",
+        b"[" * 100_000,
+        b'{"details":' * 50_000,
+    ],
+)
+def test_any_other_body_is_no_hint(body: bytes) -> None:
+    assert from_body(body) is None
+
+
+@pytest.mark.parametrize("value", ["30", " 30 ", "030"])
+def test_retry_after_in_seconds(value: str) -> None:
+    assert from_header("Retry-After", value) == 30
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Sun, 06 Nov 1994 08:49:37 GMT",
+        "Sunday, 06-Nov-94 08:49:37 GMT",
+        "Sun Nov  6 08:49:37 1994",
+        "Sun, 06 Nov 1994 08:49:37 -0000",
+    ],
+)
+def test_retry_after_as_a_date_in_each_form_of_rfc_9110(value: str) -> None:
+    hint = read_hint([(b"retry-after", value.encode())], b"", wall_now_s=784_111_777 - 90.5)
+    assert hint.retry_after_s == 90.5
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "", "-5", "+5", "soon", "1e3", "inf", "5s", "9" * 30, "604801", "5" * 2000,
+        "Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 99 Nov 2099 08:49:37 GMT", "Fri, 01 Jan 99999 00:00:00 GMT",
+        "Fri, 01 Jan 0000 00:00:00 GMT",
+    ],
+)  # fmt: skip
+def test_an_unusable_retry_after_is_no_hint(value: str) -> None:
+    assert from_header("Retry-After", value) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "hint_s"),
+    [
+        ('"default";r=0;t=30', 30),
+        ('"default";t=30', 30),
+        ('"a;t=99";r=0;t=30', 30),
+        ('"a\\",;t=99";r=0;t=30', 30),
+        ('"burst";r=0;t=2, "day";r=0;t=500', 500),
+        ('"burst";r=0;t=2, "day";r=90;t=500', 2),
+        ("default;r=0;t=30", 30),
+        ("burst;r=0;t=2,day;r=90;t=500", 2),
+        ("limit=100, remaining=0, reset=50", 50),
+        ("limit=100,remaining=0,reset=50", 50),
+        ("limit=100, reset=50", 50),
+    ],
+)
+def test_the_ratelimit_field_of_both_drafts(value: str, hint_s: float) -> None:
+    assert from_header("RateLimit", value) == hint_s
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        '"default";r=5;t=30',
+        '"default"',
+        '"default";r=0;t=-3',
+        '"default";t=x',
+        '"t=5',
+        "limit=9, remaining=1, reset=5",
+    ],
+)
+def test_a_ratelimit_field_that_refuses_nothing_is_no_hint(value: str) -> None:
+    assert from_header("RateLimit", value) is None
+
+
+def test_the_reset_fields_count_in_seconds() -> None:
+    assert from_header("RateLimit-Reset", "12") == 12
+    assert from_header("X-RateLimit-Reset", "12") == 12
+    assert from_header("X-RateLimit-Reset", "soon") is None
+
+
+def test_an_x_ratelimit_reset_may_be_an_instant_of_the_epoch() -> None:
+    assert from_header("X-RateLimit-Reset", f"{NOW_S + 45:.0f}") == 45
+    assert from_header("X-RateLimit-Reset", f"{NOW_S - 45:.0f}") is None
+    assert from_header("X-RateLimit-Reset", f"{NOW_S * 1000:.0f}") is None
+    assert from_header("RateLimit-Reset", f"{NOW_S + 45:.0f}") is None
+
+
+def test_the_largest_usable_source_counts_and_disagreement_is_told() -> None:
+    headers = [(b"X-Other", b"99"), (b"RETRY-AFTER", b"5"), (b"Retry-After", b"-1"), (b"ratelimit-reset", b"20")]
+    body = b'{"details":{"retry_after":60}}'
+    assert read_hint(headers, body, wall_now_s=NOW_S) == Hint(60.0, sources_disagree=True)
+    assert read_hint(headers[:3], b"", wall_now_s=NOW_S) == Hint(5.0, sources_disagree=False)
+
+
+def test_sources_that_differ_by_rounding_agree() -> None:
+    headers = [(b"Retry-After", formatdate(NOW_S + 60, usegmt=True).encode()), (b"Retry-After", b"61")]
+    assert read_hint(headers, b"", wall_now_s=NOW_S + 0.5) == Hint(61.0, sources_disagree=True)
+    assert read_hint(headers, b"", wall_now_s=NOW_S) == Hint(61.0, sources_disagree=False)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["details", "retry_after"]), inner),
+)
+BODIES = st.binary() | JSON.map(lambda document: json.dumps(document).encode())
+NAMES = st.sampled_from([b"Retry-After", b"RateLimit", b"RateLimit-Reset", b"X-RateLimit-Reset"]) | st.binary()
+VALUES = (
+    st.binary()
+    | st.text(alphabet='0123456789.,;= "\\rteslimn', max_size=60).map(str.encode)
+    | st.builds("{}, {} {} {} {}:{}:{} {}".format, *[st.text(max_size=5) | st.integers()] * 8).map(str.encode)
+    | st.integers().map(lambda number: str(number).encode())
+)
+
+
+@given(
+    st.lists(st.tuples(NAMES, VALUES), max_size=5),
+    BODIES,
+    st.floats(min_value=0, max_value=1e11),
+)
+def test_whatever_was_sent_gives_a_bounded_hint_or_none(
+    headers: list[tuple[bytes, bytes]], body: bytes, wall_now_s: float
+) -> None:
+    hint = read_hint(headers, body, wall_now_s=wall_now_s)
+    assert hint.retry_after_s is None or 0 <= hint.retry_after_s <= MAX_HINT_S
+    assert not (hint.retry_after_s is None and hint.sources_disagree)

@@ -1,0 +1,149 @@
+"""Which scope a request belongs to."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanonets_proxy.core.ratelimit.scopes import DEFAULT_SCOPE_RULES, MAX_SCOPE_CHARS, ScopeRule, ScopeTable
+
+DEFAULT = ScopeTable(ScopeRule.parse(text) for text in DEFAULT_SCOPE_RULES)
+
+
+@pytest.mark.parametrize("family", ["OCR", "ImageCategorization", "ObjectDetection"])
+@pytest.mark.parametrize("call", ["LabelFile", "LabelUrls"])
+@pytest.mark.parametrize("end", ["", "/", "?async=true", "/?async=false", "?"])
+def test_a_v2_prediction_counts_against_its_model(family: str, call: str, end: str) -> None:
+    assert DEFAULT.classify("POST", f"/api/v2/{family}/Model/m-1/{call}{end}") == "v2:predict:m-1"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/v2/OCR/Model/m/LabelFile/"),
+        ("POST", "/api/v2/OCR/Model/m/LabelFile/more"),
+        ("POST", "/api/v2/OCR/Model//LabelFile"),
+        ("POST", "/api/v2/OCR/Model/m/LabelFile//"),
+        ("POST", "/api/v2/OCR/Model/m%2FLabelFile"),
+        ("POST", "/api/v2/OCR/Model/m/labelfile"),
+        ("GET", "/api/v2/Inferences/Model/m/ImageLevelInferences/2"),
+        ("POST", "/api/v2/OCR/FullText"),
+        ("GET", "/api/v2"),
+        ("GET", "/api/v2/"),
+        ("GET", "/api/v2?x=/api/v4"),
+        ("GET", "/api/%76%32/x"),
+    ],
+)
+def test_the_rest_of_v2_shares_one_scope(method: str, path: str) -> None:
+    assert DEFAULT.classify(method, path) == "v2:other"
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/v4/workflows", "/", "", "*", "/api/v22/x", "/API/v2/x", "/x/api/v2/y", "/?/api/v2/"]
+)
+def test_what_no_rule_names_belongs_to_the_account(path: str) -> None:
+    assert DEFAULT.classify("POST", path) == "account"
+
+
+def test_escaping_an_unreserved_character_does_not_dodge_a_rule() -> None:
+    assert DEFAULT.classify("POST", "/api/v2/OCR/Model/%6d%2d1/%4CabelFile") == "v2:predict:m-1"
+    table = ScopeTable([ScopeRule.parse("GET /a/%4Cist -> list")])
+    assert table.classify("GET", "/a/List") == "list"
+    assert table.classify("GET", "/a/%4cis%74?q=%4c") == "list"
+
+
+def test_an_escaped_slash_is_part_of_its_segment() -> None:
+    assert DEFAULT.classify("POST", "/api/v2/OCR/Model/a%2Fb/LabelFile") == "v2:predict:a%2Fb"
+
+
+def test_an_odd_escape_passes_as_it_is() -> None:
+    assert DEFAULT.classify("POST", "/api/v2/OCR/Model/a%zz%/LabelFile") == "v2:predict:a%zz%"
+
+
+def test_a_callers_part_cannot_make_a_scope_long() -> None:
+    scope = DEFAULT.classify("POST", f"/api/v2/OCR/Model/{'m' * 5000}/LabelFile")
+    assert len(scope) == MAX_SCOPE_CHARS
+    assert scope.startswith("v2:predict:mmm")
+
+
+def test_a_callers_part_is_never_read_as_a_placeholder() -> None:
+    assert DEFAULT.classify("POST", "/api/v2/OCR/Model/{model}/LabelFile") == "v2:predict:{model}"
+
+
+def test_the_first_matching_rule_wins() -> None:
+    table = ScopeTable(map(ScopeRule.parse, ["* /a/b -> first", "* /a/{x} -> second:{x}", "GET /a/** -> third"]))
+    assert table.classify("GET", "/a/b") == "first"
+    assert table.classify("GET", "/a/c") == "second:c"
+    assert table.classify("GET", "/a/c/d") == "third"
+    assert table.classify("PUT", "/a/c/d") == "account"
+
+
+def test_a_table_without_rules_knows_the_account_alone() -> None:
+    assert ScopeTable([]).classify("GET", "/api/v2/x") == "account"
+
+
+def test_a_rule_for_everything_takes_everything() -> None:
+    table = ScopeTable([ScopeRule.parse("* /** -> all")])
+    assert {table.classify("GET", path) for path in ("/", "", "/x", "/x/y/")} == {"all"}
+
+
+def test_the_root_alone_can_be_named() -> None:
+    table = ScopeTable([ScopeRule.parse("GET / -> root")])
+    assert {table.classify("GET", path) for path in ("/", "", "/?a=b")} == {"root"}
+    assert table.classify("GET", "/x") == "account"
+
+
+def test_a_scope_may_have_several_parts_of_the_path() -> None:
+    rules = ["GET /{a}/x/{b} -> x:{b}.{a}", "GET /{a}/y/{b}/** -> y:{b}", "GET /{a}/y -> y"]
+    table = ScopeTable(map(ScopeRule.parse, rules))
+    assert table.classify("GET", "/1/x/2/?c=/3") == "x:2.1"
+    assert table.classify("GET", "/1/y/2?c=3") == "y:2"
+    assert table.classify("GET", "/1/y/2/z?c=3") == "y:2"
+    assert table.classify("GET", "/1/y/") == "y"
+    assert table.classify("GET", "/1/y?/2") == "y"
+    assert table.classify("GET", "/1/y//2") == "account"
+
+
+def test_a_rule_reads_as_it_was_written() -> None:
+    for text in DEFAULT_SCOPE_RULES:
+        assert str(ScopeRule.parse(text)) == text
+        assert ScopeRule.parse(f"  {text.replace(' ', '   ')} ") == ScopeRule.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "does not read METHOD /path -> scope"),
+        ("POST /a", "does not read METHOD /path -> scope"),
+        ("POST /a => b", "does not read METHOD /path -> scope"),
+        ("POST /a -> b c", "does not read METHOD /path -> scope"),
+        ("post /a -> b", "'post' is no method"),
+        ("POST a -> b", "'a' is no path"),
+        ("POST /a?b=c -> b", "'/a?b=c' is no path"),
+        ("POST /a#b -> b", "'/a#b' is no path"),
+        ("POST /a//b -> b", "segment ''"),
+        ("POST /a/x{id} -> b", "segment 'x{id}'"),
+        ("POST /a/{} -> b", "segment '{}'"),
+        ("POST /a/{1} -> b", "segment '{1}'"),
+        ("POST /**/a -> b", "segment '**'"),
+        ("POST /a/b* -> b", "segment 'b*'"),
+        ("POST /{a}/{a} -> b", "a name occurs twice"),
+        ("POST /{a}/ -> b:{c}", "{c} of the scope is not in the path"),
+        ("POST /{a}/ -> b:{a", "'b:{a' is no scope name"),
+        ("POST /{a}/ -> b/c", "'b/c' is no scope name"),
+    ],
+)
+def test_a_wrong_rule_is_refused_with_a_reason(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=r"^scope rule: ") as raised:
+        ScopeRule.parse(text)
+    assert says in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@given(st.text(), st.text())
+def test_any_request_has_one_scope_of_bounded_length(method: str, path: str) -> None:
+    assert 0 < len(DEFAULT.classify(method, "/api/v2/" + path)) <= MAX_SCOPE_CHARS
+
+
+@given(st.text(alphabet=st.characters(codec="ascii", exclude_characters="?/%"), min_size=1, max_size=60))
+def test_a_model_keeps_its_name(model: str) -> None:
+    assert DEFAULT.classify("POST", f"/api/v2/OCR/Model/{model}/LabelUrls/") == f"v2:predict:{model}"

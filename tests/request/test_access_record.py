@@ -1,0 +1,94 @@
+"""A request's notes, and what its end makes of them."""
+
+import re
+from time import perf_counter
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from nanonets_proxy.request.access_record import AccessRecord
+from nanonets_proxy.telemetry.metrics import RequestTally
+
+
+class _Request:
+    method = "GET"
+    raw_path = "/a?token=secret"
+
+
+def _call() -> AccessRecord:
+    request: Any = _Request()
+    return AccessRecord(request, "127.0.0.1")
+
+
+def _finish(call: AccessRecord) -> dict[str, Any]:
+    """The event."""
+    events: list[dict[str, Any]] = []
+    call.finish(events.append, RequestTally())
+    (event,) = events
+    return event
+
+
+def test_each_call_without_an_id_gets_one_of_its_own() -> None:
+    ids = {_call().request_id for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(re.fullmatch("[0-9a-f]{16}", request_id) for request_id in ids)
+
+
+def test_the_event_has_the_notes_in_order() -> None:
+    call = _call()
+    call.code, call.error = "caller_gone", "The caller hung up."
+    call.upstream_s = 0.0
+    assert list(_finish(call)) == [
+        "method",
+        "path",
+        "status",
+        "caller",
+        "scope",
+        "attempts",
+        "wait_s",
+        "upstream_s",
+        "total_s",
+        "received_bytes",
+        "sent_bytes",
+        "request_id",
+        "key",
+        "code",
+        "error",
+    ]
+
+
+def test_the_event_of_a_served_request_has_no_error() -> None:
+    event = _finish(_call())
+    assert not {"code", "error"} & set(event)
+    assert event["path"] == "/a?token"
+    assert event["request_id"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "logged"), [(0.0, 0.0), (0.00004, 0.0), (0.00006, 0.0001), (1.23456, 1.2346), (299.99996, 300.0)]
+)
+def test_durations_are_rounded_to_a_tenth_of_a_millisecond(seconds: float, logged: float) -> None:
+    call = _call()
+    call.wait_s = call.upstream_s = seconds
+    event = _finish(call)
+    assert (event["wait_s"], event["upstream_s"]) == (logged, logged)
+
+
+def test_the_total_is_the_time_since_the_call_began() -> None:
+    before_s = perf_counter()
+    call = _call()
+    began_s = perf_counter()
+    while perf_counter() < began_s + 0.002:
+        pass
+    total_s = _finish(call)["total_s"]
+    assert 0.002 <= total_s <= perf_counter() - before_s + 0.0001
+    assert total_s == round(total_s, 4)
+
+
+def test_a_request_that_is_not_logged_is_counted() -> None:
+    registry, tally = CollectorRegistry(), RequestTally()
+    registry.register(tally)
+    _call().finish(None, tally)
+    labels = {"method": "GET", "status": "gone"}
+    assert registry.get_sample_value("nanonets_proxy_requests_total", labels) == 1

@@ -1,0 +1,211 @@
+"""An upstream that fails: before its head that is an answer of ours, behind it the caller's connection breaks."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from nanonets_proxy.core.net.addresses import Origin
+from support.proxy_harness import running_proxy
+from support.raw_caller import Answer, chunked, request
+from support.scripted_upstream import OK, Exchange, ScriptedUpstream
+
+Failure = Callable[[Exchange], Awaitable[None]]
+
+
+async def _rubbish(exchange: Exchange) -> None:
+    await exchange.send(b"not HTTP at all\r\n\r\n")
+
+
+async def _close(exchange: Exchange) -> None:
+    exchange.close()
+
+
+async def _reset(exchange: Exchange) -> None:
+    exchange.reset()
+
+
+async def _half_a_head(exchange: Exchange) -> None:
+    await exchange.send(b"HTTP/1.1 200 OK\r\nContent-")
+    exchange.close()
+
+
+async def _switch(exchange: Exchange) -> None:
+    await exchange.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
+
+
+async def _endless_head(exchange: Exchange) -> None:
+    await exchange.send(b"HTTP/1.1 200 OK\r\n" + b"X-Padding: %b\r\n" % (b"p" * 7000) * 20)
+
+
+async def _two_lengths(exchange: Exchange) -> None:
+    await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok")
+
+
+def _is_own_answer(answer: Answer, status: int, code: str, proxy_error: bytes) -> None:
+    assert answer.status == status
+    assert answer.json()["code"] == code
+    assert answer.one(b"Proxy-Status").startswith(b"nanonets-proxy; error=" + proxy_error)
+    assert answer.json()["details"]["request_id"] == answer.one(b"X-Request-Id").decode()
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "proxy_error"),
+    [
+        (_close, "upstream_closed", b"connection_terminated"),
+        (_reset, "upstream_closed", b"connection_terminated"),
+        (_half_a_head, "upstream_closed", b"connection_terminated"),
+        (_rubbish, "upstream_bad_reply", b"http_protocol_error"),
+        (_two_lengths, "upstream_bad_reply", b"http_protocol_error"),
+        (_switch, "upstream_upgraded", b"http_upgrade_failed"),
+        (_endless_head, "upstream_head_too_large", b"http_response_header_section_size"),
+    ],
+)
+async def test_before_the_head_a_failure_is_a_502_and_the_caller_goes_on(
+    failure: Failure, code: str, proxy_error: bytes
+) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", body=b"abc"))
+        exchange = await upstream.next_request()
+        await exchange.read_body()
+        await failure(exchange)
+        _is_own_answer(await caller.answer(), 502, code, proxy_error)
+        await proxy.check_idle()
+        await caller.send(request(b"GET", b"/y"))
+        await (await upstream.next_request()).answer(OK)
+        assert (await caller.answer()).body == b"ok"
+
+
+async def test_an_upstream_that_refuses_is_a_502() -> None:
+    async with ScriptedUpstream() as upstream:
+        port = upstream.origin.port
+    async with running_proxy(Origin("http", "127.0.0.1", port)) as proxy, await proxy.caller() as caller:
+        _is_own_answer(await caller.get(b"/x"), 502, "upstream_refused", b"connection_refused")
+        assert (await caller.get(b"/x")).status == 502  # and the caller's connection stays
+
+
+async def test_an_upstream_that_does_not_begin_to_answer_is_a_504() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, first_byte_timeout="100ms") as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", body=b"abc"))
+        exchange = await upstream.next_request()
+        _is_own_answer(await caller.answer(), 504, "upstream_timeout", b"http_response_timeout")
+        await exchange.ended()
+
+
+async def test_a_caller_whose_upload_stops_gets_a_408() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, idle_timeout="100ms") as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", b"Content-Length: 10") + b"abc")
+        exchange = await upstream.next_request()
+        answer = await caller.answer()
+        _is_own_answer(answer, 408, "request_timeout", b"http_request_error")
+        assert answer.one(b"Connection") == b"close"
+        await exchange.ended()
+
+
+BROKEN = {
+    "length": b"Content-Length: 10\r\n\r\nabc",
+    "chunked": b"Transfer-Encoding: chunked\r\n\r\n" + chunked(b"abc").removesuffix(b"0\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("framing", BROKEN)
+@pytest.mark.parametrize("end", [_close, _reset])
+@pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
+async def test_a_body_that_breaks_off_resets_the_callers_connection(
+    framing: str, end: Failure, version: bytes
+) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"GET", b"/x", version=version))
+        exchange = await upstream.next_request()
+        await exchange.send(b"HTTP/1.1 200 OK\r\n" + BROKEN[framing])
+        head = await caller.head()
+        is_chunked = b"Transfer-Encoding: chunked" in head
+        assert await caller.read(8 if is_chunked else 3) == (b"3\r\nabc\r\n" if is_chunked else b"abc")
+        await end(exchange)
+        # An orderly end would make a body without length or chunks look complete.
+        with pytest.raises(ConnectionResetError):
+            await caller.rest()
+        await proxy.check_idle()
+
+
+async def test_a_body_that_stops_coming_resets_the_callers_connection() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, idle_timeout="100ms") as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"GET", b"/x"))
+        exchange = await upstream.next_request()
+        await exchange.send(b"HTTP/1.1 200 OK\r\n" + BROKEN["length"])
+        await caller.head()
+        await exchange.ended()
+        with pytest.raises(ConnectionResetError):
+            await caller.rest()
+
+
+async def test_a_stale_kept_connection_is_not_seen_by_the_caller_of_a_get() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"GET", b"/1"))
+        await (await upstream.next_request()).answer(OK)
+        await caller.answer()
+        await caller.send(request(b"GET", b"/2"))
+        (await upstream.next_request()).close()
+        await (await upstream.next_request()).answer(OK)
+        assert (await caller.answer()).body == b"ok"
+        assert upstream.connections == 2
+
+
+async def test_the_rest_of_an_upload_that_was_refused_is_not_taken_for_a_request() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        smuggled = request(b"GET", b"/smuggled")
+        await caller.send(request(b"POST", b"/x", b"Content-Length: %d" % (3 + len(smuggled))) + b"abc")
+        exchange = await upstream.next_request()
+        await exchange.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
+        answer = await caller.answer()
+        assert answer.status == 413
+        assert answer.one(b"Connection") == b"close"
+        await caller.send(smuggled)
+        assert await caller.rest() == b""
+        await exchange.ended()
+        assert len(upstream.requests) == 1
+
+
+async def test_an_answer_begins_before_the_upload_ends_and_both_go_on() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", b"Content-Length: 6") + b"abc")
+        exchange = await upstream.next_request()
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
+        assert (await caller.head()).startswith(b"HTTP/1.1 200 OK\r\n")
+        await caller.send(b"def")
+        assert await exchange.read(6) == b"abcdef"
+        await exchange.send(b"done")
+        assert await caller.read(4) == b"done"
+        await asyncio.wait_for(proxy.check_idle(), 1)

@@ -1,0 +1,170 @@
+"""Passing failures of the upstream: which requests are sent again, and what their callers see of it."""
+
+import socket
+import time
+
+import pytest
+
+from nanonets_proxy.core.net.addresses import Origin
+from support.proxy_harness import running_proxy, until
+from support.raw_caller import request
+from support.scripted_upstream import OK, Exchange, Script, ScriptedUpstream, answering
+
+FAST = {"retries": 2, "retry_backoff": "1ms"}
+
+
+def failing(*failures: bytes | None) -> Script:
+    """Fails as often as there are failures, a None by closing without an answer; then all is well."""
+    left = list(failures)
+
+    async def script(exchange: Exchange) -> None:
+        failure = left.pop(0) if left else OK
+        if failure is None:
+            await exchange.read_body()
+            exchange.close()
+        else:
+            await exchange.answer(failure)
+
+    return script
+
+
+def status(line: bytes, *fields: bytes) -> bytes:
+    return b"\r\n".join([b"HTTP/1.1 " + line, b"Content-Length: 4", *fields, b"", b"fail"])
+
+
+FAILURES = [status(b"502 Bad Gateway"), status(b"503 Service Unavailable"), status(b"504 Gateway Timeout"), None]
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"OPTIONS"])
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_a_safe_request_is_sent_again_and_server_timing_says_so(method: bytes, failure: bytes | None) -> None:
+    async with (
+        ScriptedUpstream(failing(failure, failure)) as upstream,
+        running_proxy(upstream.origin, **FAST) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(method, b"/x"))
+        answer = await caller.answer(to_head=method == b"HEAD")
+        assert answer.status == 200
+        assert b", retry;dur=" in answer.one(b"Server-Timing")
+        assert answer.one(b"Server-Timing").endswith(b';desc="2"')
+        assert len(upstream.requests) == 3
+        assert proxy.proxy.metrics.registry.get_sample_value("nanonets_proxy_upstream_retries_total") == 2
+
+
+@pytest.mark.parametrize("method", [b"POST", b"PUT", b"PATCH", b"DELETE", b"PROPFIND"])
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_any_other_request_that_may_have_been_received_is_sent_once(
+    method: bytes, failure: bytes | None
+) -> None:
+    async with (
+        ScriptedUpstream(failing(failure)) as upstream,
+        running_proxy(upstream.origin, **FAST) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(method, b"/x", body=b"abc"))
+        answer = await caller.answer()
+        assert answer.status == (502 if failure is None else int(failure[9:12]))
+        assert answer.body == b"fail" if failure else b"upstream_closed" in answer.body
+        assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize(("method", "status"), [(b"GET", 200), (b"DELETE", 200), (b"POST", 502)])
+async def test_what_a_reused_connection_lost_goes_out_once_more_if_it_does_not_matter(
+    method: bytes, status: int
+) -> None:
+    async with (
+        ScriptedUpstream(failing(OK, None)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert (await caller.get(b"/x")).status == 200
+        await caller.send(request(method, b"/x", body=b"abc"))
+        assert (await caller.answer()).status == status
+        assert len(upstream.requests) == 2 + (status == 200)
+        retries = proxy.proxy.metrics.registry.get_sample_value("nanonets_proxy_upstream_retries_total")
+        assert retries == (status == 200)
+
+
+async def test_the_last_failure_is_the_answer_untouched() -> None:
+    last = status(b"503 Busy", b"X-Last: 1")
+    async with (
+        ScriptedUpstream(failing(None, status(b"502 Bad Gateway"), last)) as upstream,
+        running_proxy(upstream.origin, **FAST) as proxy,
+        await proxy.caller() as caller,
+    ):
+        answer = await caller.get(b"/x")
+        assert answer.status_line == b"HTTP/1.1 503 Busy"
+        assert answer.one(b"X-Last") == b"1"
+        assert answer.body == b"fail"
+        assert len(upstream.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line", "fields"),
+    [
+        ({"retries": 0}, b"503 Busy", ()),
+        ({}, b"503 Busy", (b"Retry-After: 60",)),
+        ({}, b"500 Broken", ()),
+        ({}, b"404 Not Found", ()),
+        ({"retry_backoff": "5s"}, b"503 Busy", (b"Prefer: wait=0",)),
+    ],
+)
+async def test_what_is_not_repeated(overrides: dict[str, object], line: bytes, fields: tuple[bytes, ...]) -> None:
+    prefer = [field for field in fields if field.startswith(b"Prefer")]
+    answer_fields = [field for field in fields if not field.startswith(b"Prefer")]
+    async with (
+        ScriptedUpstream(failing(status(line, *answer_fields))) as upstream,
+        running_proxy(upstream.origin, **(FAST | overrides)) as proxy,
+        await proxy.caller() as caller,
+    ):
+        answer = await caller.get(b"/x", *prefer)
+        assert answer.status_line == b"HTTP/1.1 " + line
+        assert b"retry" not in answer.one(b"Server-Timing")
+        assert len(upstream.requests) == 1
+
+
+async def test_a_post_that_could_not_be_sent_is_sent_when_the_upstream_is_there() -> None:
+    with socket.socket() as kept_free:
+        kept_free.bind(("127.0.0.1", 0))  # nobody else gets the port, and nobody listens there
+        port = kept_free.getsockname()[1]
+        async with (
+            running_proxy(Origin("http", "127.0.0.1", port), retries=10, retry_backoff="20ms") as proxy,
+            await proxy.caller() as caller,
+        ):
+            await caller.send(request(b"POST", b"/x", body=b"abc"))
+            retried = "nanonets_proxy_upstream_retries_total"
+            await until(lambda: bool(proxy.proxy.metrics.registry.get_sample_value(retried)))
+            kept_free.close()
+            async with ScriptedUpstream(answering(OK), port=port) as upstream:
+                assert (await caller.answer()).status == 200
+                assert upstream.requests[0].body == b"abc"
+                assert len(upstream.requests) == 1
+
+
+async def test_who_hangs_up_during_the_pause_is_forgotten() -> None:
+    async with (
+        ScriptedUpstream(failing(None)) as upstream,
+        running_proxy(upstream.origin, retries=1, retry_backoff="5s") as proxy,
+    ):
+        proxy.proxy._handler._services.retries._chance = lambda: 1.0
+        async with await proxy.caller() as caller:
+            await caller.send(request(b"GET", b"/x"))
+            retried = "nanonets_proxy_upstream_retries_total"
+            await until(lambda: proxy.proxy.metrics.registry.get_sample_value(retried) == 1)
+            began_s = time.monotonic()
+        await proxy.check_idle()
+        await until(lambda: not proxy.proxy._server.connections)
+        assert time.monotonic() - began_s < 4
+        assert len(upstream.requests) == 1
+
+
+async def test_the_budget_keeps_retries_a_share_of_all_requests() -> None:
+    async with (
+        ScriptedUpstream(answering(status(b"503 Busy"))) as upstream,
+        running_proxy(upstream.origin, retry_budget=0.1, **FAST) as proxy,
+        await proxy.caller() as caller,
+    ):
+        for _ in range(100):
+            assert (await caller.get(b"/x")).status == 503
+        assert 110 <= len(upstream.requests) <= 121

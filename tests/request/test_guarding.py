@@ -1,0 +1,136 @@
+"""The guard on the way: which Host, Origin and target a caller may use."""
+
+import socket
+import struct
+from typing import Any
+
+import pytest
+
+from nanonets_proxy.core.net.addresses import Origin
+from nanonets_proxy.server.peers import UNKNOWN, peer_of
+from support.proxy_harness import running_proxy
+from support.raw_caller import RawCaller
+from support.scripted_upstream import OK, ScriptedUpstream, answering
+
+
+async def _answer(caller: RawCaller, target: bytes, *lines: bytes) -> tuple[int, str]:
+    await caller.send(b"\r\n".join([b"GET " + target + b" HTTP/1.1", *lines, b"", b""]))
+    answer = await caller.answer()
+    return answer.status, answer.json()["code"] if answer.status != 200 else ""
+
+
+@pytest.mark.parametrize(
+    "host",
+    [b"localhost:8080", b"127.0.0.1", b"[::1]:8080", b"proxy", b"proxy.localhost", b"PROXY.svc.cluster.local", b""],
+)
+async def test_a_local_host_passes(host: bytes) -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert await _answer(caller, b"/x", b"Host: " + host) == (200, "")
+
+
+@pytest.mark.parametrize("host", [b"evil.example", b"localhost.evil.example:8080", b"127.0.0.1.evil.example"])
+async def test_a_foreign_host_is_refused(host: bytes) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert await _answer(caller, b"/x", b"Host: " + host) == (403, "forbidden_host")
+        assert await caller.rest() == b""
+        assert upstream.connections == 0
+
+
+async def test_a_host_that_the_settings_name_passes() -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin, allowed_hosts="api.example.com,*.team.example") as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert await _answer(caller, b"/x", b"Host: API.example.com:80") == (200, "")
+        assert await _answer(caller, b"/x", b"Host: a.team.example") == (200, "")
+        assert await _answer(caller, b"/x", b"Host: team.example") == (403, "forbidden_host")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"http://evil.example/x",
+        b"https://app.nanonets.com.evil.example/x",
+        b"http://127.0.0.1.evil.example",
+        b"http://user@localhost/x",
+    ],
+)
+async def test_an_absolute_target_of_another_server_is_refused(target: bytes) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert await _answer(caller, target, b"Host: localhost") == (403, "forbidden_host")
+        assert upstream.connections == 0
+
+
+async def test_a_client_that_takes_the_proxy_for_a_forward_proxy_is_served() -> None:
+    """It names the upstream in target and Host. The upstream is reached by a tunnel here, whose end we play."""
+    async with (
+        ScriptedUpstream() as egress,
+        running_proxy(Origin("http", "upstream.example", 80), egress_proxy=str(egress.origin)) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(b"GET http://Upstream.example/a?b HTTP/1.1\r\nHost: Upstream.example\r\n\r\n")
+        tunnel = await egress.next_request()
+        assert tunnel.lines[0] == b"CONNECT upstream.example:80 HTTP/1.1"
+        await tunnel.answer(b"HTTP/1.1 200 OK\r\n\r\n")
+        exchange = await egress.next_request()
+        assert exchange.lines[:2] == [b"GET /a?b HTTP/1.1", b"Host: upstream.example"]
+        await exchange.answer(
+            b"HTTP/1.1 302 Found\r\nLocation: http://upstream.example/c\r\nContent-Length: 0\r\n\r\n"
+        )
+        assert (await caller.answer()).one(b"Location") == b"http://Upstream.example/c"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([b"Origin: http://localhost:8080"], (200, "")),
+        ([b"Origin: http://localhost:8080", b"Sec-Fetch-Site: same-origin"], (200, "")),
+        ([b"Sec-Fetch-Site: none"], (200, "")),
+        ([b"Origin: http://localhost:9090"], (403, "forbidden_origin")),
+        ([b"Origin: https://evil.example"], (403, "forbidden_origin")),
+        ([b"Origin: null"], (403, "forbidden_origin")),
+        ([b"Sec-Fetch-Site: cross-site"], (403, "forbidden_origin")),
+        ([b"Sec-Fetch-Site: same-site"], (403, "forbidden_origin")),
+    ],
+    ids=str,
+)
+async def test_only_pages_of_the_same_origin_may_call(lines: list[bytes], expected: tuple[int, str]) -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert await _answer(caller, b"/x", b"Host: localhost:8080", *lines) == expected
+        assert len(upstream.requests) == (1 if expected[0] == 200 else 0)
+
+
+async def test_a_tcp_peer_that_has_gone_is_not_taken_for_one_on_a_unix_socket() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        caller = socket.create_connection(server.getsockname())
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted, _ = server.accept()
+        caller.close()
+        with accepted, pytest.raises(OSError, match="not connected"):
+            accepted.getpeername()
+
+        class Transport:
+            """What an event loop makes of a socket that has no peer name."""
+
+            def get_extra_info(self, name: str) -> Any:
+                return accepted if name == "socket" else None
+
+        with accepted:
+            assert peer_of(Transport()) == UNKNOWN  # type: ignore[arg-type]  # it asks for nothing else

@@ -1,0 +1,175 @@
+"""What a request does when the upstream refuses its key, seen from both ends of the wire."""
+
+import asyncio
+import threading
+from base64 import b64encode
+from dataclasses import dataclass, field
+
+import pytest
+
+from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
+from nanonets_proxy.core.keys.key_records import FoundKey
+from nanonets_proxy.keys.watch import Never, Watch
+from support.proxy_harness import running_proxy, until
+from support.raw_caller import chunked, request
+from support.scripted_upstream import OK, Exchange, ScriptedUpstream, answering
+
+REFUSED = b'HTTP/1.1 401 Unauthorized\r\nContent-Length: 15\r\n\r\n{"code":"none"}'
+
+
+@dataclass
+class Store:
+    """A source of keys that a test changes, and holds up."""
+
+    keys: list[str]
+    readings: int = 0
+    open: threading.Event = field(default_factory=threading.Event)
+    fault: Exception | None = None
+    name: str = "test:store"
+
+    def __post_init__(self) -> None:
+        self.open.set()
+
+    def read(self) -> tuple[FoundKey, ...]:
+        self.readings += 1
+        assert self.open.wait(10)
+        if self.fault is not None:
+            raise self.fault
+        return tuple(FoundKey(ApiKey.parse(key, f"test:{key}"), 0.0) for key in self.keys)
+
+    def watch(self) -> Watch:
+        return Never()
+
+
+def key_of(exchange: Exchange) -> str:
+    (line,) = [line for line in exchange.lines if line.startswith(b"Authorization: Basic ")]
+    for key in ("new", "old", "good"):
+        if line.endswith(b64encode(f"{key}:".encode())):
+            return key
+    raise AssertionError(line)
+
+
+async def test_a_post_goes_again_with_its_body_on_the_same_connection() -> None:
+    async with (
+        ScriptedUpstream(answering(REFUSED, OK)) as upstream,
+        running_proxy(upstream.origin, Store(["new", "old"])) as proxy,
+        await proxy.caller() as caller,
+    ):
+        answer = await caller.post(b"/x", b"abc" * 1000)
+        assert answer.status == 200
+        assert [key_of(exchange) for exchange in upstream.requests] == ["new", "old"]
+        assert [exchange.body for exchange in upstream.requests] == [b"abc" * 1000] * 2
+        assert upstream.connections == 1
+
+
+async def test_a_large_upload_tries_no_candidate_and_a_spooled_one_goes_again() -> None:
+    async with (
+        ScriptedUpstream(answering(REFUSED, OK)) as upstream,
+        running_proxy(upstream.origin, Store(["new", "old"]), body_memory="1KiB") as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert (await caller.post(b"/x", b"a" * 100_000)).status == 200
+        assert [key_of(exchange) for exchange in upstream.requests] == ["old", "new"]
+        assert upstream.requests[1].body == b"a" * 100_000
+
+
+async def test_what_cannot_be_sent_again_has_the_upstreams_own_401() -> None:
+    async with (
+        ScriptedUpstream(answering(REFUSED, OK)) as upstream,
+        running_proxy(upstream.origin, Store(["new", "old"]), body_memory="1KiB", replay_limit="1KiB") as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", b"Transfer-Encoding: chunked") + chunked(b"a" * 2000, b"b"))
+        answer = await caller.answer()
+        assert (answer.status, answer.body) == (401, b'{"code":"none"}')
+        assert len(upstream.requests) == 1
+
+
+async def test_a_request_in_flight_finishes_with_the_key_it_began_with() -> None:
+    store = Store(["old"])
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, store) as proxy,
+        await proxy.caller() as slow,
+        await proxy.caller() as quick,
+    ):
+        await slow.send(request(b"GET", b"/slow"))
+        in_flight = await upstream.next_request()
+        store.keys = ["new"]
+        await proxy.proxy.reload()
+        await quick.send(request(b"GET", b"/quick"))
+        await (await upstream.next_request()).answer(OK)
+        assert (await quick.answer()).status == 200
+        await in_flight.answer(OK)
+        assert (await slow.answer()).status == 200
+        assert [key_of(exchange) for exchange in upstream.requests] == ["old", "new"]
+
+
+async def test_all_concurrent_401s_share_one_reading() -> None:
+    store = Store(["old"])
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(OK if key_of(exchange) == "new" else REFUSED)
+
+    async with ScriptedUpstream(script) as upstream, running_proxy(upstream.origin, store) as proxy:
+        await until(lambda: store.readings == 2)  # the first, and the one that begins the watch
+        async with proxy.callers(10) as callers:
+            store.open.clear()
+            store.keys = ["new"]
+            for caller in callers:
+                await caller.send(request(b"GET", b"/x"))
+            await until(lambda: store.readings == 3)
+            await until(lambda: proxy.in_flight == 0)
+            store.open.set()
+            answers = await asyncio.gather(*(caller.answer() for caller in callers))
+        assert [answer.status for answer in answers] == [200] * 10
+        assert store.readings == 3
+
+
+@pytest.mark.parametrize("fault", [KeyUnusable("test:store", "is empty"), RuntimeError("with the key in its text")])
+async def test_a_source_that_fails_says_why_and_drops_no_key(fault: Exception) -> None:
+    store = Store(["good"])
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin, store) as proxy,
+        await proxy.caller() as caller,
+    ):
+        store.fault = fault
+        said = await proxy.proxy.reload()
+        assert said in (
+            "the API key of test:store is empty",
+            "the API key of test:store cannot be had (RuntimeError)",
+        )
+        assert proxy.proxy.key_status().fault == said
+        assert (await caller.get(b"/x")).status == 200
+
+
+async def test_a_caller_that_hangs_up_while_it_is_held_is_gone() -> None:
+    async with (
+        ScriptedUpstream(answering(REFUSED)) as upstream,
+        running_proxy(upstream.origin, Store(["old"]), key_gap="60s") as proxy,
+    ):
+        async with await proxy.caller() as caller:
+            await caller.send(request(b"GET", b"/x"))
+            await until(lambda: proxy.proxy.key_status().state == "gap")
+        await until(lambda: proxy.proxy._server._open == 0)
+        await until(lambda: len(proxy.proxy.keeper._waiters) <= 1, within_s=5)
+
+
+async def test_a_401_about_one_path_does_not_hold_the_others() -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(REFUSED if b"/forbidden" in exchange.lines[0] else OK)
+
+    async with (
+        ScriptedUpstream(script) as upstream,
+        running_proxy(upstream.origin, Store(["good"]), key_gap="60s") as proxy,
+        await proxy.caller() as unlucky,
+        await proxy.caller() as other,
+    ):
+        assert (await other.get(b"/x")).status == 200
+        await unlucky.send(request(b"GET", b"/forbidden"))
+        await until(lambda: proxy.proxy.key_status().state == "gap")
+        async with asyncio.timeout(5):
+            assert (await other.get(b"/x")).status == 200
+            assert (await unlucky.answer()).status == 401
+            assert (await other.get(b"/x")).status == 200

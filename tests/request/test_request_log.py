@@ -1,0 +1,276 @@
+"""One `request` event for each request, whatever becomes of it; nothing secret in any line."""
+
+import json
+import logging
+from base64 import b64encode
+from urllib.parse import quote
+
+import pytest
+import structlog
+
+from nanonets_proxy.core.keys.api_key import ApiKey
+from nanonets_proxy.core.ratelimit.scopes import ScopeTable
+from nanonets_proxy.telemetry import log as telemetry_log
+from nanonets_proxy.telemetry.log import whole_events
+from support.log_capture import captured_log
+from support.proxy_harness import AUTHORIZATION, KEY, running_proxy, until
+from support.raw_caller import request
+from support.scripted_upstream import OK, ScriptedUpstream, answering
+
+SECRETS = ApiKey.parse(KEY, "test").secrets()
+TOO_MANY = b'HTTP/1.1 429 No\r\nContent-Length: 34\r\n\r\n{"details": {"retry_after": 0.05}}'
+
+
+async def test_a_served_request_is_one_event_with_its_facts() -> None:
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream(answering(TOO_MANY, OK)) as upstream,
+            running_proxy(upstream.origin) as proxy,
+            await proxy.caller() as caller,
+        ):
+            await caller.post(b"/api/v4/x?page=2&secret=hidden&flag", b"four", b"X-Request-Id: mine")
+        (event,) = log.events("request")
+    assert event.pop("timestamp")
+    assert event.pop("wait_s") >= 0.04  # the loop's clock counts in milliseconds
+    assert 0 <= event.pop("upstream_s") < 1
+    assert 0.04 <= event.pop("total_s") < 5
+    assert event == {
+        "level": "info",
+        "event": "request",
+        "method": "POST",
+        "path": "/api/v4/x?page&secret&flag",
+        "status": 200,
+        "caller": "127.0.0.1",
+        "scope": "account",
+        "attempts": 2,
+        "received_bytes": 4,
+        "sent_bytes": 2,
+        "request_id": "mine",
+        "key": "test",
+    }
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize("path", ["/x", '/"\\', "/\x01\x9b", "/caf\xe9", "/caf\udce9", "/50%d"])
+def test_a_whole_event_is_the_line_that_structlog_writes(log_format: str, path: str) -> None:
+    context = {"environment": "50%b"}
+    fields = {"path": path, "status": 200, "upstream_s": None, "total_s": 0.0012}
+    with captured_log(log_format=log_format) as log:
+        emit = whole_events("request", **context)
+        assert emit is not None
+        emit(fields)
+        structlog.get_logger(**context).info("request", **fields)
+        whole, usual = log.text().splitlines()
+    time_ends_at = whole.index("Z")
+    assert whole[time_ends_at:] == usual[time_ends_at:]
+    assert whole[:10] == usual[:10]
+
+
+def test_a_whole_event_has_the_time_to_the_microsecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_s = [1e9, 1e9 + 0.000004, 1e9 + 0.5, 1e9 + 0.9999995, 1e9 + 1, 1e9 + 90_000.25, 1e9 + 61.125, 1e9 - 0.25]
+    with captured_log() as log:
+        emit = whole_events("request")
+        assert emit is not None
+        monkeypatch.setattr(telemetry_log, "time", iter(at_s).__next__)  # the clock may be set back
+        for _ in at_s:
+            emit({"path": "/"})
+        times = [event["timestamp"] for event in log.events("request")]
+    assert times == [
+        "2001-09-09T01:46:40.000000Z",
+        "2001-09-09T01:46:40.000004Z",
+        "2001-09-09T01:46:40.500000Z",
+        "2001-09-09T01:46:40.999999Z",
+        "2001-09-09T01:46:41.000000Z",
+        "2001-09-10T02:46:40.250000Z",
+        "2001-09-09T01:47:41.125000Z",
+        "2001-09-09T01:46:39.750000Z",
+    ]
+
+
+def test_nothing_is_made_of_whole_events_below_the_level() -> None:
+    with captured_log(level="warning"):
+        assert whole_events("request") is None
+
+
+async def test_every_line_begins_with_time_level_and_name() -> None:
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream(answering(TOO_MANY, OK)) as upstream,
+            running_proxy(upstream.origin) as proxy,
+            await proxy.caller() as caller,
+        ):
+            await caller.get(b"/x")
+        events = [json.loads(line) for line in log.text().splitlines()]
+    assert [event["event"] for event in events] == [
+        "key_candidate",
+        "cooldown",
+        "key_active",
+        "request",
+        "draining",
+        "stopped",
+    ]
+    assert all(list(event)[:3] == ["timestamp", "level", "event"] for event in events)
+    assert events[1]["retry_after_s"] == 0.05
+    assert events[1]["scope"] == "account"
+    assert events[1]["request_id"] == events[3]["request_id"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        (request(b"GET", b"/x", b"Origin: https://evil.example"), 403, "forbidden_origin"),
+        (request(b"TRACE", b"/x"), 405, "method_not_allowed"),
+        (b"rubbish\r\n\r\n", 400, "bad_request"),
+        (request(b"GET", b"/x", b"Prefer: wait=0"), 429, "rate_limit_exceeded"),
+    ],
+)
+async def test_a_refused_request_is_one_event_with_its_reason(sent: bytes, status: int, code: str) -> None:
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream(answering(TOO_MANY)) as upstream,
+            running_proxy(upstream.origin) as proxy,
+            await proxy.caller() as caller,
+        ):
+            await caller.send(sent)
+            answer = await caller.answer()
+        (event,) = log.events("request")
+    assert (event["status"], event["code"]) == (status, code)
+    assert event["error"] == answer.json()["message"]
+    assert event["request_id"].encode() == answer.one(b"X-Request-Id")
+    assert event["sent_bytes"] == len(answer.body)
+
+
+async def test_a_hung_up_request_is_one_event_without_a_status() -> None:
+    with captured_log() as log:
+        async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
+            async with await proxy.caller() as caller:
+                await caller.send(request(b"GET", b"/x"))
+                await upstream.next_request()
+            await until(lambda: proxy.in_flight == 0)
+        (event,) = log.events("request")
+    assert (event["status"], event["code"], event["attempts"]) == (0, "caller_gone", 1)
+    assert event["request_id"]
+
+
+async def test_an_answer_that_broke_off_is_one_event_that_says_so() -> None:
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream() as upstream,
+            running_proxy(upstream.origin) as proxy,
+            await proxy.caller() as caller,
+        ):
+            await caller.send(request(b"GET", b"/x"))
+            exchange = await upstream.next_request()
+            await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+            await caller.head()
+            await caller.read(3)
+            exchange.close()
+            with pytest.raises(ConnectionResetError):
+                await caller.rest()
+        (event,) = log.events("request")
+    assert (event["status"], event["code"], event["sent_bytes"]) == (200, "upstream_closed", 3)
+
+
+async def test_the_caller_is_named_by_the_header_of_the_settings() -> None:
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream(answering(OK)) as upstream,
+            running_proxy(upstream.origin, caller_header="X-Service") as proxy,
+            await proxy.caller() as caller,
+        ):
+            await caller.get(b"/x", b"x-service: billing")
+            await caller.get(b"/x", b"X-Service: " + b"c" * 500)
+            await caller.get(b"/x")
+        assert [event["caller"] for event in log.events("request")] == ["billing", "c" * 128, "127.0.0.1"]
+
+
+async def test_long_and_escaped_paths_are_bounded() -> None:
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream(answering(OK)) as upstream,
+            running_proxy(upstream.origin) as proxy,
+            await proxy.caller() as caller,
+        ):
+            await caller.get(b"/" + b"p" * 5000)
+        (event,) = log.events("request")
+    assert len(event["path"]) <= 513
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+async def test_control_characters_of_a_caller_are_escaped(log_format: str) -> None:
+    with captured_log(log_format=log_format) as log:
+        async with (
+            ScriptedUpstream(answering(OK)) as upstream,
+            running_proxy(upstream.origin, caller_header="X-Service") as proxy,
+            await proxy.caller() as caller,
+        ):
+            await caller.get(b"/x", b"X-Service: a\x9b31mred\x85\xad\tb")
+        text = log.text()
+    assert "red" in text
+    assert all(line.isprintable() for line in text.splitlines())
+    assert len(text.splitlines()) == 5
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+async def test_the_key_is_blanked_wherever_it_stands(log_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leak(_self: ScopeTable, _method: str, _path: str) -> str:
+        raise RuntimeError(f"{KEY} {AUTHORIZATION.decode()}")
+
+    encoded = b64encode(KEY.encode()).decode()
+    with captured_log(*SECRETS, log_format=log_format) as log:
+        async with (
+            ScriptedUpstream(answering(OK)) as upstream,
+            running_proxy(upstream.origin, caller_header="X-Service") as proxy,
+            await proxy.caller() as caller,
+        ):
+            await caller.get(f"/{KEY}/{quote(KEY, safe='')}/{encoded}?{KEY}=1".encode())
+            await caller.get(b"/x", f"X-Request-Id: {KEY}".encode(), f"X-Service: {encoded}".encode())
+            monkeypatch.setattr(ScopeTable, "classify", leak)
+            answer = await caller.get(b"/x")
+            assert answer.status == 500
+            assert answer.json()["code"] == "internal_error"
+            assert KEY.encode() not in answer.head + answer.body
+            logging.getLogger("aiohttp.server").warning("seen: %s", KEY)
+        text = log.text()
+    assert "request_failed" in text
+    assert "RuntimeError" in text
+    assert "seen: [REDACTED]" in text
+    assert not [secret for secret in SECRETS if secret.decode() in text]
+
+
+async def test_an_internal_error_settles_its_permit_and_shows_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream(answering(OK)) as upstream,
+            running_proxy(upstream.origin) as proxy,
+            await proxy.caller() as caller,
+        ):
+            monkeypatch.setattr(ApiKey, "authorization", lambda _: 1 / 0)
+            answer = await caller.post(b"/x", b"abc")
+            assert answer.json() == {
+                "code": "internal_error",
+                "message": "The proxy failed.",
+                "details": {"request_id": answer.one(b"X-Request-Id").decode()},
+            }
+            await proxy.check_idle()
+        (failure,) = log.events("request_failed")
+        (event,) = log.events("request")
+    assert "ZeroDivisionError" in failure["exception"]
+    assert failure["request_id"] == event["request_id"]
+
+
+def test_events_below_the_level_are_not_written() -> None:
+    with captured_log(level="warning") as log:
+        structlog.get_logger().info("quiet")
+        structlog.get_logger().warning("loud")
+        logging.getLogger("asyncio").warning("%s is slow", "it")
+        logging.getLogger("asyncio").info("chatter")
+        logging.getLogger("asyncio").error("failed", exc_info=LookupError("why"))
+        events = [json.loads(line) for line in log.text().splitlines()]
+    assert [(event["level"], event["event"]) for event in events] == [
+        ("warning", "loud"),
+        ("warning", "library"),
+        ("error", "library"),
+    ]
+    assert events[2]["exception"].endswith("LookupError: why")
+    assert (events[1]["logger"], events[1]["message"]) == ("asyncio", "it is slow")

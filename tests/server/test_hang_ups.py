@@ -1,0 +1,218 @@
+"""A caller that hangs up, at each stage of its request: the upstream's part ends within a second."""
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from support.log_capture import captured_log
+from support.proxy_harness import RunningProxy, running_proxy, until
+from support.raw_caller import RawCaller, request
+from support.scripted_upstream import OK, ScriptedUpstream
+
+TOO_MANY = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+LARGE = 8 * 2**20
+WITHIN_S = 1.0
+
+
+async def _close_the_gate(upstream: ScriptedUpstream, proxy: RunningProxy) -> None:
+    async with await proxy.caller() as caller:
+        await caller.send(request(b"GET", b"/closes-the-gate", b"Prefer: wait=0"))
+        await (await upstream.next_request()).answer(TOO_MANY)
+        assert (await caller.answer()).status == 429
+
+
+def _hang_up(caller: RawCaller, how: str) -> None:
+    if how == "reset":
+        caller.reset()
+    else:
+        caller.close()
+
+
+HOW = pytest.mark.parametrize("how", ["close", "reset"])
+
+
+@HOW
+async def test_while_it_waits_its_ticket_is_withdrawn(how: str) -> None:
+    async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
+        await _close_the_gate(upstream, proxy)
+        async with await proxy.caller() as caller:
+            await caller.send(request(b"POST", b"/x", body=b"abc"))
+            await until(lambda: proxy.waiting == 1)
+            _hang_up(caller, how)
+            await until(lambda: proxy.waiting == 0, WITHIN_S)
+            await proxy.check_idle()
+        assert [exchange.lines[0] for exchange in upstream.requests] == [b"GET /closes-the-gate HTTP/1.1"]
+
+
+@HOW
+async def test_while_it_waits_behind_an_unread_upload_its_ticket_is_withdrawn_too(how: str) -> None:
+    async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
+        await _close_the_gate(upstream, proxy)
+        async with await proxy.caller() as caller:
+            # More than the proxy reads while it waits, less than its system takes for it.
+            await caller.send(request(b"POST", b"/x", b"Content-Length: 100000000") + bytes(48_000))
+            await until(lambda: proxy.waiting == 1)
+            _hang_up(caller, how)
+            await until(lambda: proxy.waiting == 0, WITHIN_S)
+        assert len(upstream.requests) == 1
+
+
+async def test_a_grant_that_comes_before_the_hang_up_is_seen_sends_nothing_and_is_told_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("nanonets_proxy.server.server._HANG_UP_LOOK_S", 60.0)
+    with captured_log() as log:
+        await _hang_up_behind_a_queue()
+        told = [(event["path"], event["status"], event.get("code")) for event in log.events("request")]
+    assert sorted(told) == [("/first", 200, None), ("/x", 0, "caller_gone")]
+
+
+async def _hang_up_behind_a_queue() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as first,
+        await proxy.caller() as caller,
+    ):
+        await first.send(request(b"GET", b"/first"))
+        await (await upstream.next_request()).answer(TOO_MANY)
+        await until(lambda: proxy.waiting == 1)
+        await caller.send(request(b"POST", b"/x", b"Content-Length: 100000000") + bytes(48_000))
+        await until(lambda: proxy.waiting == 2)
+        caller.close()
+        await (await upstream.next_request()).answer(OK)
+        assert (await first.answer()).status == 200
+        await proxy.check_idle()
+        assert all(exchange.lines[0] == b"GET /first HTTP/1.1" for exchange in upstream.requests)
+
+
+@HOW
+async def test_during_its_upload_the_upstream_connection_ends(how: str) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", b"Content-Length: 1000") + bytes(10))
+        exchange = await upstream.next_request()
+        assert await exchange.read(10) == bytes(10)
+        _hang_up(caller, how)
+        await exchange.ended(WITHIN_S)
+        await proxy.check_idle()
+
+
+@HOW
+async def test_during_an_upload_that_the_upstream_does_not_take_the_connection_ends(how: str) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", b"Content-Length: 100000000"))
+        exchange = await upstream.next_request()
+        _stop_reading(exchange.connection)
+        while not await _stays_paused(proxy):
+            await caller.send(bytes(64_000))
+        _hang_up(caller, how)
+        await until(lambda: proxy.in_flight == 0, WITHIN_S)
+        await proxy.check_idle()
+
+
+async def _stays_paused(proxy: RunningProxy) -> bool:
+    """Whether the proxy reads no more of its only caller, the event loop turning as it may."""
+    (connection,) = proxy.proxy._server.connections
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+        if connection.transport is None or connection.transport.is_reading():
+            return False
+    return True
+
+
+def _stop_reading(writer: asyncio.StreamWriter) -> None:
+    cast("asyncio.Transport", writer.transport).pause_reading()
+
+
+@HOW
+async def test_while_the_head_is_awaited_the_upstream_connection_ends(how: str) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", body=b"abc"))
+        exchange = await upstream.next_request()
+        await exchange.read_body()
+        _hang_up(caller, how)
+        await exchange.ended(WITHIN_S)
+        await proxy.check_idle()
+
+
+@HOW
+async def test_in_mid_answer_the_upstream_connection_ends(how: str) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"GET", b"/x"))
+        exchange = await upstream.next_request()
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc")
+        await caller.head()
+        assert await caller.read(3) == b"abc"
+        _hang_up(caller, how)
+        await exchange.ended(WITHIN_S)
+        await proxy.check_idle()
+
+
+@HOW
+async def test_with_an_answer_that_it_does_not_take_the_upstream_connection_ends(how: str) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"GET", b"/x"))
+        exchange = await upstream.next_request()
+        _stop_reading(caller.writer)
+        exchange.connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n" + bytes(50_000_000))
+        await until(lambda: _is_stuck(proxy))
+        _hang_up(caller, how)
+        await exchange.ended(WITHIN_S)
+        await proxy.check_idle()
+
+
+def _is_stuck(proxy: RunningProxy) -> bool:
+    return any(connection.writing_paused for connection in proxy.proxy._server.connections)
+
+
+async def test_an_answer_that_nobody_takes_is_reset_after_the_idle_timeout() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, idle_timeout="300ms") as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"GET", b"/x"))
+        exchange = await upstream.next_request()
+        _stop_reading(caller.writer)
+        exchange.connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n" + bytes(50_000_000))
+        await exchange.ended()
+        await until(lambda: not proxy.proxy._server.connections)
+        await proxy.check_idle()
+
+
+async def test_backpressure_holds_the_upstream_back_and_nothing_is_lost() -> None:
+    body = bytes(range(256)) * (LARGE // 256)
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"GET", b"/x"))
+        exchange = await upstream.next_request()
+        _stop_reading(caller.writer)
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (4 * LARGE)
+        exchange.connection.write(head + 4 * body)
+        await until(lambda: _is_stuck(proxy))
+        cast("asyncio.Transport", caller.writer.transport).resume_reading()
+        assert (await caller.answer()).body == 4 * body

@@ -1,0 +1,152 @@
+"""Where callers connect: TCP, IPv6, unix sockets; and addresses that cannot be had."""
+
+import os
+import re
+import socket
+import stat
+import struct
+from pathlib import Path
+
+import pytest
+
+from nanonets_proxy.core.net.addresses import Origin, TcpListener, UnixListener
+from nanonets_proxy.server.listeners import BACKLOG, ListenFailed, open_sockets
+from support.proxy_harness import program, running_proxy, until
+from support.raw_caller import RawCaller
+from support.scripted_upstream import OK, ScriptedUpstream, answering
+
+NOWHERE = Origin("http", "127.0.0.1", 9)
+MOST_THE_KERNEL_GRANTS = int(Path("/proc/sys/net/core/somaxconn").read_text())
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+async def test_a_unix_socket_serves_with_its_mode_and_goes_with_the_proxy(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.sock"
+    async with ScriptedUpstream(answering(OK)) as upstream:
+        async with (
+            running_proxy(upstream.origin, listen=f"unix:{path}?mode=0600") as proxy,
+            await proxy.caller() as caller,
+        ):
+            assert proxy.address == f"unix:{path}"
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            assert (await caller.get(b"/x")).body == b"ok"
+        assert not path.exists()
+
+
+async def test_a_unix_caller_is_named_by_its_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin, listen=f"unix:{tmp_path}/s") as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.get(b"/x")
+    assert f"unix:uid={os.getuid()}" in capsys.readouterr().out
+
+
+async def test_several_addresses_serve_at_once(tmp_path: Path) -> None:
+    addresses = ["127.0.0.1:0", f"unix:{tmp_path}/s", *(["[::1]:0"] if _has_ipv6() else [])]
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin, listen=",".join(addresses)) as proxy,
+    ):
+        assert len(proxy.proxy.addresses) == len(addresses)
+        for address in proxy.proxy.addresses:
+            async with await RawCaller.connect(address) as caller:
+                assert (await caller.get(b"/x")).body == b"ok"
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
+async def test_an_ipv6_address_is_served_and_described_with_brackets() -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin, listen="[::1]:0") as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert re.fullmatch(r"\[::1\]:[0-9]+", proxy.address)
+        assert (await caller.get(b"/x", b"Origin: http://localhost")).body == b"ok"
+
+
+async def test_a_socket_file_that_a_crash_left_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as crashed:
+        crashed.bind(str(path))
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin, listen=f"unix:{path}") as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert (await caller.get(b"/x")).body == b"ok"
+
+
+@pytest.mark.parametrize("backlog", [5, 0], ids=["free", "with_a_full_backlog"])
+def test_a_socket_that_another_process_serves_is_refused_and_left_alone(tmp_path: Path, backlog: int) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as other, socket.socket(socket.AF_UNIX) as waiting:
+        other.bind(str(path))
+        other.listen(backlog)
+        waiting.connect(str(path))
+        with pytest.raises(ListenFailed, match=re.escape(f"listen: unix:{path}?mode=0660 is already in use")):
+            open_sockets("listen", [UnixListener(str(path))])
+        assert path.exists()
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("important")
+    with pytest.raises(ListenFailed, match=r"notes\.txt\?mode=0660 is already in use"):
+        open_sockets("listen", [UnixListener(str(path))])
+    assert path.read_text() == "important"
+
+
+@pytest.mark.parametrize("setting", ["listen", "admin_listen"])
+async def test_a_busy_port_is_named_with_its_setting_and_nothing_stays_open(tmp_path: Path, setting: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        busy = f"127.0.0.1:{other.getsockname()[1]}"
+        free = {"listen": f"127.0.0.1:0,unix:{tmp_path}/s", "admin_listen": f"unix:{tmp_path}/admin"}
+        wanted = free | {setting: f"{free[setting]},{busy}"}
+        open_before = _open_files()
+        with pytest.raises(ListenFailed, match=f"^{setting}: {busy} is already in use$"):
+            await program(NOWHERE, **wanted).start()
+        assert _open_files() == open_before
+        assert _names_in(tmp_path) == []
+
+
+def _open_files() -> int:
+    return len(_names_in(Path("/proc/self/fd")))
+
+
+def _names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(ListenFailed, match=r"^listen: 192\.0\.2\.1:0 is not an address of this machine$"):
+        open_sockets("listen", [TcpListener("192.0.2.1", 0)])
+
+
+async def test_an_idle_connection_ends_after_the_keep_alive() -> None:
+    async with (
+        ScriptedUpstream(answering(OK)) as upstream,
+        running_proxy(upstream.origin, keep_alive="100ms") as proxy,
+        await proxy.caller() as silent,
+        await proxy.caller() as caller,
+    ):
+        assert (await caller.get(b"/x")).status == 200
+        assert [await silent.rest(), await caller.rest()] == [b"", b""]
+        await until(lambda: not proxy.proxy._server.connections)
+
+
+async def test_a_crowd_that_connects_at_once_finds_room_in_the_queue() -> None:
+    """The event loop listens once more on the socket that it is given, by default for a hundred."""
+    async with running_proxy(NOWHERE) as proxy:
+        sock = proxy.proxy._sockets[0]
+        # tcp(7), struct tcp_info: 8 octets, then 32 bits each; of a listening socket the 6th is its backlog.
+        backlog = struct.unpack_from("=8x6I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104))[5]
+        assert backlog == min(BACKLOG, MOST_THE_KERNEL_GRANTS)

@@ -1,0 +1,96 @@
+"""What settings come to, and that it can go from one process to another."""
+
+import pickle
+import pickletools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nanonets_proxy.app.config import ServeConfig
+from nanonets_proxy.core.access.caller_tokens import CallerToken
+from nanonets_proxy.settings import Loaded, SandboxSettings, Settings
+from nanonets_proxy.settings.configure import sandbox_plan, serving_plan
+
+TOKEN = str(CallerToken.of("billing", "token"))
+STORES: list[dict[str, Any]] = [
+    {"api_key_file": "/run/key"},
+    {"api_key_command": "print-key 'of mine'"},
+    {"vault_path": "nanonets", "vault_address": "https://vault.example"},
+    {"aws_secret": "nanonets"},
+]
+ALL: dict[str, Any] = {
+    "listen": "127.0.0.1:8080,unix:/run/proxy.sock?mode=0600",
+    "allow_from": "10.0.0.0/8,fd00::/8",
+    "allowed_hosts": "*.example.com",
+    "allow_uids": "1000",
+    "caller_tokens": TOKEN,
+    "policy": "allow GET /api/v4/**,billing: deny * /api/v4/secret/*",
+    "daily_budget": "1000,billing: 20",
+    "tls_cert": "/cert.pem",
+    "tls_key": "/key.pem",
+    "tls_client_ca": "/ca.pem",
+    "limits": "account 60/minute",
+    "lane_weights": "billing=4",
+    "state_file": "/var/lib/limits",
+    "egress_proxy": "http://user:password@proxy.example:3128",
+    "upstream_pins": "sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
+    "key_probe": "/api/v4/workflow_types",
+}
+
+
+def _plan(**values: Any) -> ServeConfig:
+    return serving_plan(Loaded(Settings(**values), {}), None, {"VAULT_TOKEN": "s3cret"})
+
+
+def _modules(pickled: bytes) -> set[str]:
+    """The modules that a pickle imports: the texts before its names of classes."""
+    texts = [str(argument) for _, argument, _ in pickletools.genops(pickled) if isinstance(argument, str)]
+    return {text for text in texts if text.startswith(("nanonets_proxy", "pydantic", "aiohttp"))}
+
+
+@pytest.mark.parametrize("values", [{}, ALL, *STORES])
+def test_a_plan_comes_over_as_it_was(values: dict[str, Any]) -> None:
+    plan = _plan(**values)
+    sent = pickle.dumps(plan)
+    (proxy,), (original,) = pickle.loads(sent).proxies, plan.proxies
+    # Sources that hold a connection are equal to themselves alone.
+    assert [store.name for store in proxy.key_places.stores] == [s.name for s in original.key_places.stores]
+    for name in (field for field in original.__slots__ if field != "key_places"):
+        assert getattr(proxy, name) == getattr(original, name), name
+
+
+def test_what_comes_over_brings_neither_pydantic_nor_the_settings_along() -> None:
+    modules = _modules(pickle.dumps(_plan(**ALL)))
+    assert {"nanonets_proxy.app.config", "nanonets_proxy.core.net.addresses"} <= modules
+    assert not {module for module in modules if module.startswith(("pydantic", "nanonets_proxy.settings"))}
+
+
+def test_a_sandbox_comes_over_as_it_was() -> None:
+    plan = sandbox_plan(SandboxSettings(api_keys="a,b", limit="20/60s", limit_kind="sliding"))
+    assert pickle.loads(pickle.dumps(plan)) == plan
+
+
+def test_callers_that_prove_who_they_are_may_come_from_anywhere_but_to_the_admin_listener() -> None:
+    plan = _plan(caller_tokens=TOKEN)
+    assert plan.proxies[0].guard.any_peer
+    assert not plan.admin_guard.any_peer
+    assert not _plan().proxies[0].guard.any_peer
+
+
+def test_a_door_is_planned_only_where_something_is_asked_at_it() -> None:
+    assert _plan().proxies[0].door is None
+    assert _plan(caller_header="X-Caller").proxies[0].door is None
+    for asked in ({"policy": "deny * /x"}, {"read_only": True}, {"daily_budget": "1"}, {"caller_tokens": TOKEN}):
+        assert _plan(**asked).proxies[0].door is not None, asked
+    file = _plan(caller_tokens_file="/run/callers").proxies[0].door
+    assert file is not None
+    assert (file.tokens, file.tokens_file) == ((), Path("/run/callers"))
+
+
+def test_who_serves_the_sandbox_needs_no_key_even_if_its_source_is_given_by_half() -> None:
+    loaded = Loaded(Settings(sandbox=True, vault_path="nanonets"), {})
+    plan = serving_plan(loaded, SandboxSettings(api_keys="theirs"), {})
+    assert plan.proxies[0].key_places.stores == ()
+    assert plan.sandbox is not None
+    assert plan.sandbox.policy.api_keys == (), "one is made for this process alone"
