@@ -65,8 +65,8 @@ class Counts:
 async def _call_until(url: str, ends_at_s: float, statuses: list[int]) -> None:
     async def caller() -> None:
         while time.monotonic() < ends_at_s:
-            async with session.get(url) as answer:
-                statuses.append(answer.status)
+            async with session.get(url) as response:
+                statuses.append(response.status)
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         tasks = [asyncio.create_task(caller()) for _ in range(CALLERS)]
@@ -77,8 +77,8 @@ async def _call_until(url: str, ends_at_s: float, statuses: list[int]) -> None:
 
 
 def _counts(upstream: str) -> Counts:
-    with urllib.request.urlopen(f"{upstream}/sandbox/stats") as answer:  # noqa: S310 - loopback, http
-        stats = json.load(answer)
+    with urllib.request.urlopen(f"{upstream}/sandbox/stats") as response:  # noqa: S310 - loopback, http
+        stats = json.load(response)
     return Counts(stats["admitted"], stats["refused"])
 
 

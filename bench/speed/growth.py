@@ -11,7 +11,7 @@ from speed.closed_loop import LoadFailed
 from speed.hold import held
 from speed.measures import CONNECTIONS, cpu
 from speed.peers import Running
-from speed.requests import HEADERS, PREDICT, SMALL, Request, answers, post, requests_served
+from speed.requests import HEADERS, PREDICT, SMALL, Request, post, requests_served, responses
 
 CONNECTION_COUNTS: Final = (1, 10, 100, 1_000, 10_000)
 WAITING_COUNTS: Final = (0, 10, 100, 1_000, 10_000)
@@ -70,7 +70,7 @@ def of_busy_connections(peer: Running) -> dict[str, float]:
 def of_waiting(peer: Running) -> dict[str, float]:
     """By callers that wait for another limit; and `bytes_each` of the most."""
     assert peer.process
-    if not answers(peer.url, PREDICT):
+    if not responses(peer.url, PREDICT):
         raise LoadFailed("nothing could be predicted")
     found = {}
     waiting, resident = 0, 0

@@ -10,7 +10,7 @@ from typing import Final
 from speed import envoy, launches
 from speed.launches import OUR_COMMAND, Launch, Setting
 from speed.processes import PROXY_CORE, Started, free_port, running, until
-from speed.requests import SMALL, answers
+from speed.requests import SMALL, responses
 from speed.upstream import Origin
 
 OURS: Final = "nanonets-proxy"
@@ -84,5 +84,5 @@ def _serving(
     url = f"http://127.0.0.1:{setting.port}"
     log = own / "output.log"
     with running(launch.command, core=PROXY_CORE, log=log, env=env) as process:
-        ready_after_s = until(lambda: answers(url, SMALL), process)
+        ready_after_s = until(lambda: responses(url, SMALL), process)
         yield Running(peer.name, url, upstream, process, ready_after_s, log)

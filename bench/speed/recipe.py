@@ -31,15 +31,15 @@ def application(upstream: str, authorization: str, ca_file: str | None) -> web.A
         url = upstream + request.path_qs
         async with request.app[_SESSION].request(
             request.method, url, headers=headers, data=body, allow_redirects=False
-        ) as answer:
-            fields = answer.headers.items()
+        ) as upstream_response:
+            fields = upstream_response.headers.items()
             kept = CIMultiDict((name, value) for name, value in fields if name.lower() not in _HOP_BY_HOP)
-            if (answer.content_length or 0) < _WHOLE_BYTES:
-                whole = await answer.read()
-                return web.Response(status=answer.status, headers=kept, body=whole)
-            response = web.StreamResponse(status=answer.status, headers=kept)
+            if (upstream_response.content_length or 0) < _WHOLE_BYTES:
+                whole = await upstream_response.read()
+                return web.Response(status=upstream_response.status, headers=kept, body=whole)
+            response = web.StreamResponse(status=upstream_response.status, headers=kept)
             await response.prepare(request)
-            async for chunk in answer.content.iter_any():
+            async for chunk in upstream_response.content.iter_any():
                 await response.write(chunk)
             return response
 

@@ -52,7 +52,7 @@ def post(body_bytes: int) -> Request:
     return Request("/api/v4/documents", "POST", body_bytes)
 
 
-def answers(origin: str, request: Request) -> bool:
+def responses(origin: str, request: Request) -> bool:
     """Whether `origin`, which speaks plain HTTP, answers with 200."""
     connection = http.client.HTTPConnection(urlsplit(origin).netloc, timeout=5)
     try:

@@ -11,7 +11,7 @@ from typing import Final
 import trustme
 
 from speed.processes import LOAD_CORE, free_port, running, until
-from speed.requests import LARGE_BYTES, SMALL, SMALL_ANSWER, answers
+from speed.requests import LARGE_BYTES, SMALL, SMALL_ANSWER, responses
 
 NGINX_USER: Final = "user root;" if os.geteuid() == 0 else ""
 """As root, nginx would else become a user that may not read this run's files."""
@@ -86,8 +86,8 @@ def upstreams(home: Path) -> Iterator[Upstreams]:
         running(nginx, core=LOAD_CORE, log=home / "upstream.log") as nginx_process,
         running(bulk, core=LOAD_CORE, log=home / "bulk.log") as bulk_process,
     ):
-        until(lambda: answers(found.plain.url, SMALL), nginx_process)
-        until(lambda: answers(found.bulk.url, SMALL), bulk_process)
+        until(lambda: responses(found.plain.url, SMALL), nginx_process)
+        until(lambda: responses(found.bulk.url, SMALL), bulk_process)
         yield found
 
 

@@ -238,8 +238,8 @@ async def test_header_floods(tmp_path: Path) -> None:
         with suppress(ConnectionError):
             writer.write(data)
             async with asyncio.timeout(20):
-                answer = await reader.read()
-            assert answer[9:10] in (b"4", b"")
+                response = await reader.read()
+            assert response[9:10] in (b"4", b"")
         writer.transport.abort()
 
     async with target(tmp_path) as made:
@@ -278,4 +278,4 @@ async def test_a_request_that_is_refused_costs_the_upstream_nothing(tmp_path: Pa
         for trick in (b"/api/v4/%73ecret/1", b"/api/v4/x/../secret/1", b"/api/v4//secret/1", b"/api/v4/secret%2f1"):
             async with await RawCaller.connect(made.address) as caller:
                 await caller.send(request(b"GET", trick))
-                assert (await caller.answer()).status == 403
+                assert (await caller.response()).status == 403

@@ -28,9 +28,9 @@ async def test_the_admin_listener_answers_behind_the_guard(sent: bytes, status: 
         await RawCaller.connect(proxy.admin_address) as admin,
     ):
         await admin.send(sent)
-        answer = await admin.answer(to_head=sent.startswith(b"HEAD"))
-        assert answer.status == status
-        assert answer.all(b"Server") == [b"nanonets-proxy"]
+        response = await admin.response(to_head=sent.startswith(b"HEAD"))
+        assert response.status == status
+        assert response.all(b"Server") == [b"nanonets-proxy"]
         assert upstream.connections == 0
 
 
@@ -41,10 +41,10 @@ async def test_a_refusal_has_the_shape_of_the_callers_listener() -> None:
         await RawCaller.connect(proxy.admin_address) as admin,
     ):
         await admin.send(b"GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n")
-        answer = await admin.answer()
-        assert answer.json()["code"] == "forbidden_host"
-        assert answer.json()["details"] == {}
-        assert not answer.all(b"X-Request-Id")
+        response = await admin.response()
+        assert response.json()["code"] == "forbidden_host"
+        assert response.json()["details"] == {}
+        assert not response.all(b"X-Request-Id")
 
 
 async def test_the_admin_listener_can_be_switched_off() -> None:
@@ -61,5 +61,5 @@ async def test_admin_paths_on_the_callers_listener_are_the_upstreams() -> None:
         await caller.send(request(b"GET", b"/metrics"))
         exchange = await upstream.next_request()
         assert exchange.lines[0] == b"GET /metrics HTTP/1.1"
-        await exchange.answer(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
-        assert (await caller.answer()).status == 404
+        await exchange.response(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        assert (await caller.response()).status == 404

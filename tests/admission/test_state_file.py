@@ -19,8 +19,8 @@ def get(proxy: Running, **headers: str) -> tuple[int, float]:
         proxy.url + CALL, headers={name.replace("_", "-"): v for name, v in headers.items()}
     )
     try:
-        with urllib.request.urlopen(request) as answer:
-            return answer.status, 0.0
+        with urllib.request.urlopen(request) as response:
+            return response.status, 0.0
     except urllib.error.HTTPError as error:
         return error.code, float(error.headers["Retry-After"])
 
@@ -58,8 +58,8 @@ def test_a_restart_does_not_run_into_the_429_that_closed_the_scope(tmp_path: Pat
 
 
 def refusals(upstream: str) -> int:
-    with urllib.request.urlopen(f"{upstream}/sandbox/stats") as answer:
-        refused: int = json.load(answer)["refused"]
+    with urllib.request.urlopen(f"{upstream}/sandbox/stats") as response:
+        refused: int = json.load(response)["refused"]
         return refused
 
 

@@ -28,8 +28,8 @@ def memory_bytes(proxy: Running) -> int:
 
 
 def gauge(proxy: Running, name: str) -> float:
-    with urllib.request.urlopen(f"{proxy.admin_url}/metrics") as answer:
-        return float(re.findall(rf"^{name} (.+)$", answer.read().decode(), re.MULTILINE)[0])
+    with urllib.request.urlopen(f"{proxy.admin_url}/metrics") as response:
+        return float(re.findall(rf"^{name} (.+)$", response.read().decode(), re.MULTILINE)[0])
 
 
 def until(proxy: Running, name: str, value: float) -> None:
@@ -161,5 +161,5 @@ def test_a_hang_up_that_an_unread_body_hides_frees_the_place_and_is_never_sent(
         stays.sendall(bytes(UPLOAD_BYTES))
         assert stays.recv(64).startswith(b"HTTP/1.1 ")
         until(proxy, "nanonets_proxy_waiting", 0)
-        with urllib.request.urlopen(f"{upstream}/sandbox/stats") as answer:
-            assert json.load(answer)["admitted"] == 3
+        with urllib.request.urlopen(f"{upstream}/sandbox/stats") as response:
+            assert json.load(response)["admitted"] == 3

@@ -56,9 +56,9 @@ def test_a_process_tree_has_this_process_and_no_stranger() -> None:
 
 @pytest.mark.parametrize("cut", [0, 10, 37])
 def test_an_answer_has_a_length_once_its_head_is_complete(cut: int) -> None:
-    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
-    assert answer_bytes(answer[:cut]) is None
-    assert answer_bytes(answer) == len(answer)
+    response = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
+    assert answer_bytes(response[:cut]) is None
+    assert answer_bytes(response) == len(response)
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])

@@ -15,7 +15,7 @@ from nanonets_proxy.settings.loader import verify_files
 from support.log_capture import captured_log
 from support.proxy_harness import running_proxy, until
 from support.raw_caller import RawCaller
-from support.scripted_upstream import OK, ScriptedUpstream, answering
+from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 TOKEN, OTHER = make_token(b"t" * 32), make_token(b"o" * 32)
 BILLING = str(CallerToken.of("billing", TOKEN))
@@ -28,21 +28,21 @@ def bearer(token: str) -> bytes:
 
 async def test_with_tokens_nobody_is_served_without_one() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, caller_tokens=BILLING) as proxy,
     ):
         for lines in ([], [bearer(OTHER)], [b"Authorization: Basic OnRva2Vu"], [bearer("")]):
             async with await proxy.caller() as caller:
-                answer = await caller.get(b"/x", *lines)
-                assert (answer.status, answer.json()["code"]) == (401, "unknown_caller")
-                assert answer.one(b"WWW-Authenticate") == b'Bearer realm="nanonets-proxy"'
+                response = await caller.get(b"/x", *lines)
+                assert (response.status, response.json()["code"]) == (401, "unknown_caller")
+                assert response.one(b"WWW-Authenticate") == b'Bearer realm="nanonets-proxy"'
         assert upstream.connections == 0
 
 
 async def test_a_token_names_its_caller_in_the_log_and_goes_no_further() -> None:
     with captured_log() as log:
         async with (
-            ScriptedUpstream(answering(OK)) as upstream,
+            ScriptedUpstream(responding(OK)) as upstream,
             running_proxy(upstream.origin, caller_tokens=f"{BILLING},{SEARCH}") as proxy,
             await proxy.caller() as caller,
         ):
@@ -56,7 +56,7 @@ async def test_a_token_names_its_caller_in_the_log_and_goes_no_further() -> None
 
 async def test_the_token_may_stand_in_a_field_of_its_own_which_is_dropped() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, caller_tokens=BILLING, caller_token_header="X-Proxy-Token") as proxy,
         await proxy.caller() as caller,
     ):
@@ -69,7 +69,7 @@ async def test_a_changed_file_of_tokens_counts_from_the_next_request_on(tmp_path
     file = tmp_path / "callers"
     file.write_text(f"{BILLING}\n")
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, caller_tokens_file=str(file)) as proxy,
         await proxy.caller() as caller,
     ):
@@ -128,7 +128,7 @@ def test_files_that_cannot_be_used_are_errors_at_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("uid", "status"), [(os.getuid(), 200), (os.getuid() + 1, 403)])
 async def test_only_the_named_users_may_call_on_a_unix_socket(tmp_path: Path, uid: int, status: int) -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(
             upstream.origin, listen=f"unix:{tmp_path}/s", admin_listen=f"unix:{tmp_path}/a", allow_uids=str(uid)
         ) as proxy,
@@ -142,7 +142,7 @@ async def test_only_the_named_users_may_call_on_a_unix_socket(tmp_path: Path, ui
 async def test_a_unix_socket_gets_the_owner_that_is_asked_for(tmp_path: Path) -> None:
     owner = f"{os.getuid()}:{os.getgid()}"
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, listen=f"unix:{tmp_path}/s?mode=0600&owner={owner}"),
     ):
         status = (tmp_path / "s").stat()
@@ -192,13 +192,13 @@ async def test_callers_are_served_by_tls_and_redirects_stay_there(pki: Pki) -> N
             await RawCaller.connect(proxy.address, pki.caller()) as caller,
         ):
             await caller.send(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            await (await upstream.next_request()).answer(moved)
-            assert (await caller.answer()).one(b"Location") == b"https://localhost/y"
+            await (await upstream.next_request()).response(moved)
+            assert (await caller.response()).one(b"Location") == b"https://localhost/y"
 
 
 async def test_a_new_certificate_is_shown_to_new_connections_and_old_ones_go_on(pki: Pki) -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, tls_cert=str(pki.cert), tls_key=str(pki.key)) as proxy,
         await RawCaller.connect(proxy.address, pki.caller()) as old,
     ):
@@ -229,7 +229,7 @@ async def test_the_name_in_a_client_certificate_is_the_caller(
     files = {"tls_cert": str(pki.cert), "tls_key": str(pki.key), "tls_client_ca": str(pki.ca)}
     with captured_log() as log:
         async with (
-            ScriptedUpstream(answering(OK)) as upstream,
+            ScriptedUpstream(responding(OK)) as upstream,
             running_proxy(upstream.origin, **files) as proxy,
             await RawCaller.connect(proxy.address, pki.caller(*names, common_name=common_name)) as caller,
         ):
@@ -267,7 +267,7 @@ async def test_without_a_client_certificate_there_is_no_connection(pki: Pki, tmp
 async def test_with_tokens_too_either_is_enough(pki: Pki) -> None:
     files = {"tls_cert": str(pki.cert), "tls_key": str(pki.key), "tls_client_ca": str(pki.ca)}
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, caller_tokens=BILLING, **files) as proxy,
     ):
         async with await RawCaller.connect(proxy.address, pki.caller()) as caller:

@@ -29,10 +29,10 @@ async def test_a_further_connection_takes_the_place_of_the_oldest_idle_one() -> 
         await callers[2].send(b"GET /half-open HTTP/1.1\r\n")
         async with await proxy.caller() as newcomer:
             await newcomer.send(request(b"GET", b"/x"))
-            await (await upstream.next_request()).answer(OK)
-            assert (await newcomer.answer()).status == 200
-        await exchange.answer(OK)
-        assert (await callers[0].answer()).status == 200, "whoever has a request under way stays"
+            await (await upstream.next_request()).response(OK)
+            assert (await newcomer.response()).status == 200
+        await exchange.response(OK)
+        assert (await callers[0].response()).status == 200, "whoever has a request under way stays"
         assert await callers[1].rest() == b""
         assert await callers[2].rest() == b""
 
@@ -47,12 +47,12 @@ async def test_where_all_are_busy_the_newcomer_is_told_so() -> None:
             await caller.send(request(b"GET", b"/slow"))
         exchanges = [await upstream.next_request() for _ in callers]
         async with await proxy.caller() as newcomer:
-            answer = await newcomer.answer()
-            assert (answer.status, answer.json()["code"]) == (503, "too_many_connections")
+            response = await newcomer.response()
+            assert (response.status, response.json()["code"]) == (503, "too_many_connections")
             assert await newcomer.rest() == b""
         for exchange in exchanges:
-            await exchange.answer(OK)
-        assert [(await caller.answer()).status for caller in callers] == [200] * 16
+            await exchange.response(OK)
+        assert [(await caller.response()).status for caller in callers] == [200] * 16
         await until(lambda: proxy.proxy._server.open_connections == 16)
 
 
@@ -145,11 +145,11 @@ async def test_a_body_that_trickles_ends_in_time() -> None:
         await proxy.caller() as caller,
     ):
         await caller.send(b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
-        answer = asyncio.create_task(caller.answer())
-        while not answer.done():
+        response = asyncio.create_task(caller.response())
+        while not response.done():
             caller.writer.write(b"x")
             await asyncio.sleep(0.02)
-        assert (answer.result().status, answer.result().json()["code"]) == (408, "request_timeout")
+        assert (response.result().status, response.result().json()["code"]) == (408, "request_timeout")
         await proxy.check_idle()
 
 

@@ -5,7 +5,7 @@ from base64 import b64encode
 
 from support.log_capture import captured_log
 from support.proxy_harness import KEY, running_proxy
-from support.scripted_upstream import Exchange, ScriptedUpstream, answering
+from support.scripted_upstream import Exchange, ScriptedUpstream, responding
 
 PLAIN, BASIC = KEY.encode(), b64encode(KEY.encode() + b":")
 SHOWN_BASIC = b"*" * len(BASIC.rstrip(b"=")) + b"=" * BASIC.count(b"=")
@@ -16,14 +16,14 @@ async def test_the_key_is_blanked_in_a_head_and_an_error_body_with_an_alarm() ->
     echo = b"HTTP/1.1 400 " + PLAIN + b"\r\nX-Debug: Basic " + BASIC + b"\r\nContent-Length: %d\r\n\r\n" % len(body)
     with captured_log() as log:
         async with (
-            ScriptedUpstream(answering(echo + body)) as upstream,
+            ScriptedUpstream(responding(echo + body)) as upstream,
             running_proxy(upstream.origin) as proxy,
             await proxy.caller() as caller,
         ):
-            answer = await caller.get(b"/x")
-            assert answer.status_line == b"HTTP/1.1 400 " + b"*" * len(PLAIN)
-            assert answer.one(b"X-Debug") == b"Basic " + SHOWN_BASIC
-            assert answer.body == b"you sent " + SHOWN_BASIC + b", which is " + b"*" * len(PLAIN)
+            response = await caller.get(b"/x")
+            assert response.status_line == b"HTTP/1.1 400 " + b"*" * len(PLAIN)
+            assert response.one(b"X-Debug") == b"Basic " + SHOWN_BASIC
+            assert response.body == b"you sent " + SHOWN_BASIC + b", which is " + b"*" * len(PLAIN)
             assert proxy.proxy.metrics.key_echoes._value.get() == 1
         (alarm,) = log.events("key_echoed")
         assert (alarm["level"], alarm["status"]) == ("error", 400)
@@ -44,15 +44,15 @@ async def test_a_key_that_comes_in_pieces_is_blanked_too() -> None:
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        answer = await caller.get(b"/x")
-        assert answer.body == b"a" + b"*" * len(PLAIN) + b"b"
-        assert PLAIN not in answer.trailers
+        response = await caller.get(b"/x")
+        assert response.body == b"a" + b"*" * len(PLAIN) + b"b"
+        assert PLAIN not in response.trailers
 
 
 async def test_a_body_of_a_success_passes_byte_for_byte() -> None:
     reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(PLAIN), PLAIN)
     async with (
-        ScriptedUpstream(answering(reply)) as upstream,
+        ScriptedUpstream(responding(reply)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
@@ -62,11 +62,11 @@ async def test_a_body_of_a_success_passes_byte_for_byte() -> None:
 async def test_an_interim_answer_is_blanked_as_well() -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: " + PLAIN + b"\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
     async with (
-        ScriptedUpstream(answering(hints)) as upstream,
+        ScriptedUpstream(responding(hints)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
         await caller.send(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"Link: " + b"*" * len(PLAIN) in await caller.head()
-        assert (await caller.answer()).status == 200
+        assert (await caller.response()).status == 200
         assert proxy.proxy.metrics.key_echoes._value.get() == 1

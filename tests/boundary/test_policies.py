@@ -5,26 +5,26 @@ import pytest
 from support.log_capture import captured_log
 from support.proxy_harness import running_proxy
 from support.raw_caller import request
-from support.scripted_upstream import OK, ScriptedUpstream, answering
+from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 
 async def test_a_denied_call_is_refused_and_the_connection_serves_on() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, policy="allow GET /api/v4/**,deny * /api/v4/secret/**") as proxy,
         await proxy.caller() as caller,
     ):
         for method, path in ((b"POST", b"/api/v4/x"), (b"GET", b"/api/v4/secret/1"), (b"GET", b"/api/v4/%2e%2e/x")):
             await caller.send(request(method, path))
-            answer = await caller.answer()
-            assert (answer.status, answer.json()["code"]) == (403, "forbidden_by_policy")
+            response = await caller.response()
+            assert (response.status, response.json()["code"]) == (403, "forbidden_by_policy")
         assert upstream.connections == 0
         assert (await caller.get(b"/api/v4/x")).status == 200
 
 
 async def test_the_raw_path_goes_upstream_whatever_was_decided_on() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, policy="allow GET /api/workflows/*") as proxy,
         await proxy.caller() as caller,
     ):
@@ -34,7 +34,7 @@ async def test_the_raw_path_goes_upstream_whatever_was_decided_on() -> None:
 
 async def test_read_only_refuses_a_post_and_a_field_that_would_make_one() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, read_only=True) as proxy,
         await proxy.caller() as caller,
     ):
@@ -47,7 +47,7 @@ async def test_read_only_refuses_a_post_and_a_field_that_would_make_one() -> Non
 async def test_a_dry_run_logs_and_lets_pass() -> None:
     with captured_log() as log:
         async with (
-            ScriptedUpstream(answering(OK)) as upstream,
+            ScriptedUpstream(responding(OK)) as upstream,
             running_proxy(
                 upstream.origin, read_only=True, daily_budget="0", policy="deny GET /a", policy_dry_run=True
             ) as proxy,
@@ -61,14 +61,14 @@ async def test_a_dry_run_logs_and_lets_pass() -> None:
 
 async def test_a_caller_beyond_its_daily_budget_hears_when_to_come_back() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, daily_budget="1") as proxy,
         await proxy.caller() as caller,
     ):
         assert (await caller.get(b"/x")).status == 200
-        answer = await caller.get(b"/x")
-        assert (answer.status, answer.json()["code"]) == (429, "daily_budget_used_up")
-        assert 1 <= int(answer.one(b"Retry-After")) <= 86_400
+        response = await caller.get(b"/x")
+        assert (response.status, response.json()["code"]) == (429, "daily_budget_used_up")
+        assert 1 <= int(response.one(b"Retry-After")) <= 86_400
 
 
 @pytest.mark.parametrize("setting", [{}, {"server_timing": False}])

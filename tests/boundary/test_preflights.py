@@ -21,7 +21,7 @@ async def test_a_preflight_is_refused_on_both_listeners_and_no_cors_field_is_add
         await RawCaller.connect(getattr(proxy, listener)) as caller,
     ):
         await caller.send(request(b"OPTIONS", b"/metrics", *lines))
-        answer = await caller.answer()
-        assert (answer.status, answer.json()["code"]) == (403, "forbidden_origin")
-        assert b"access-control" not in answer.head.lower()
+        response = await caller.response()
+        assert (response.status, response.json()["code"]) == (403, "forbidden_origin")
+        assert b"access-control" not in response.head.lower()
         assert upstream.connections == 0

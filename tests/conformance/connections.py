@@ -597,13 +597,13 @@ BROKEN_BODIES: Final = [
 
 FAULTS: Final = [
     Case(
-        f"an upstream that {what} is a {answer.ours} and the caller goes on",
+        f"an upstream that {what} is a {response.ours} and the caller goes on",
         "RFC 9110 §15.6",
-        (Send(get()), GOT, *steps, answer, Again()),
+        (Send(get()), GOT, *steps, response, Again()),
         comparable=comparable,
         settings=settings,
     )
-    for what, steps, answer, comparable, settings in [
+    for what, steps, response, comparable, settings in [
         ("closes before its head", (UpstreamCloses(),), status(502, 504, code="upstream_closed"), False, {}),
         ("resets before its head", (UpstreamResets(),), status(502, 504, code="upstream_closed"), False, {}),
         (

@@ -25,7 +25,7 @@ from conformance.steps import (
     UpstreamResets,
     get,
 )
-from support.raw_caller import Answer, RawCaller
+from support.raw_caller import RawCaller, RawResponse
 from support.scripted_upstream import Exchange, ScriptedUpstream
 
 T = TypeVar("T")
@@ -85,7 +85,7 @@ class Stage:
             case UpstreamEnded():
                 await self._last.ended(self._patience_s)
             case See():
-                self._check(step, await self._alone(self._caller.answer(to_head=step.to_head)))
+                self._check(step, await self._alone(self._caller.response(to_head=step.to_head)))
             case SeeInterim(status, fields):
                 head = await self._alone(self._caller.head())
                 _equal(int(head[9:12]), status)
@@ -138,34 +138,34 @@ class Stage:
         if step.body is not None:
             _equal(await exchange.read_body(), step.body)
 
-    def _check(self, step: See, answer: Answer) -> None:
+    def _check(self, step: See, response: RawResponse) -> None:
         if self._ours and step.ours is not None:
-            _equal(answer.status, step.ours)
-        elif answer.status not in step.statuses:
-            raise Failed(f"{answer.head[:_SHOWN_BYTES]!r}")
+            _equal(response.status, step.ours)
+        elif response.status not in step.statuses:
+            raise Failed(f"{response.head[:_SHOWN_BYTES]!r}")
         if step.line is not None:
-            _equal(answer.status_line, step.line)
-        _in_order([self._filled(line) for line in step.fields], answer.head.split(b"\r\n")[1:])
-        names = {name.lower() for name, _ in answer.fields}
+            _equal(response.status_line, step.line)
+        _in_order([self._filled(line) for line in step.fields], response.head.split(b"\r\n")[1:])
+        names = {name.lower() for name, _ in response.fields}
         for name in step.without:
             if name.lower() in names:
-                raise Failed(f"has a field {name!r}: {answer.head[:_SHOWN_BYTES]!r}")
+                raise Failed(f"has a field {name!r}: {response.head[:_SHOWN_BYTES]!r}")
         if step.body is not None:
-            _equal(answer.body, step.body)
+            _equal(response.body, step.body)
         if step.trailers:
-            _equal(answer.trailers, step.trailers)
+            _equal(response.trailers, step.trailers)
         if self._ours and step.code is not None:
-            _equal(answer.json()["code"], step.code)
+            _equal(response.json()["code"], step.code)
 
     async def _see_broken(self, status: int) -> None:
         """A reset right behind the head may take the head along."""
         try:
-            answer = await self._alone(self._caller.answer())
+            response = await self._alone(self._caller.response())
         except (ConnectionError, asyncio.IncompleteReadError):
             return
-        if answer.all(b"content-length") or answer.all(b"transfer-encoding"):
-            if answer.status == status:
-                raise Failed(f"looks whole: {answer.head[:_SHOWN_BYTES]!r}")
+        if response.all(b"content-length") or response.all(b"transfer-encoding"):
+            if response.status == status:
+                raise Failed(f"looks whole: {response.head[:_SHOWN_BYTES]!r}")
             return  # an error in its place: nothing was begun
         raise Failed("ended in order where the end is the framing")
 
@@ -173,8 +173,8 @@ class Stage:
         await self._caller.send(get(b"/again"))
         await self._receive(Receive(b"GET /again HTTP/1.1"))
         await self._last.send(OK)
-        answer = await self._alone(self._caller.answer())
-        _equal(answer.body, b"ok")
+        response = await self._alone(self._caller.response())
+        _equal(response.body, b"ok")
 
 
 def _equal(came: object, wanted: object) -> None:

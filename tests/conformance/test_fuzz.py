@@ -92,8 +92,8 @@ class Rig:
     async def check_own_answer(self) -> None:
         """Another caller gets what was meant for it."""
         async with await self.proxy.caller() as caller:
-            answer = await caller.get(b"/check")
-            assert (answer.status, answer.body) == (200, b"ok"), answer
+            response = await caller.get(b"/check")
+            assert (response.status, response.body) == (200, b"ok"), response
         await self.proxy.check_idle()
 
 

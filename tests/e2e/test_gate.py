@@ -11,8 +11,8 @@ CALL = "/api/v4/workflows"
 
 async def test_a_caller_with_many_requests_does_not_hold_up_one_with_a_few() -> None:
     async def call(session: aiohttp.ClientSession, url: str, team: str, order: list[str]) -> None:
-        async with session.get(url + CALL, headers={"X-Team": team}) as answer:
-            assert answer.status == 200
+        async with session.get(url + CALL, headers={"X-Team": team}) as response:
+            assert response.status == 200
             order.append(team)
 
     order: list[str] = []
@@ -37,13 +37,13 @@ async def test_an_early_429_stops_the_upload_and_what_came_is_not_read_again() -
         async def upload(session: aiohttp.ClientSession) -> int:
             form = aiohttp.FormData()
             form.add_field("file", content, filename="a.pdf")
-            async with session.post(f"{proxy.url}/api/v2/OCR/Model/m/LabelFile/", data=form) as answer:
-                return int((await answer.json())["files"][0]["size"])
+            async with session.post(f"{proxy.url}/api/v2/OCR/Model/m/LabelFile/", data=form) as response:
+                return int((await response.json())["files"][0]["size"])
 
         async with aiohttp.ClientSession() as session:
             assert await asyncio.gather(*(upload(session) for _ in range(4))) == [len(content)] * 4
-            async with session.get(f"{upstream}/sandbox/stats") as answer:
-                stats = await answer.json()
+            async with session.get(f"{upstream}/sandbox/stats") as response:
+                stats = await response.json()
         proxy.end()
         requests = proxy.requests()
     assert stats["admitted"] == 4

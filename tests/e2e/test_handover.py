@@ -170,18 +170,18 @@ async def test_the_systems_certificate_authorities_are_there_for_the_upstream(tm
     """They are hidden from aiohttp's client while that is imported, and from nobody else."""
     authority = Authority(tmp_path)
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def response(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
             await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=authority.server())
+    server = await asyncio.start_server(response, "127.0.0.1", 0, ssl=authority.server())
     async with server:
         port = server.sockets[0].getsockname()[1]
         with proxy_to(f"https://127.0.0.1:{port}", SSL_CERT_FILE=str(authority.file)) as proxy:
             async with await RawCaller.connect(proxy.url.removeprefix("http://")) as caller:
                 await caller.send(request(b"GET", b"/x"))
-                assert (await caller.answer()).status == 200
+                assert (await caller.response()).status == 200
             server.close()

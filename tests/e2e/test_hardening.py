@@ -55,8 +55,8 @@ def test_a_token_that_the_command_makes_lets_its_caller_in() -> None:
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(ask)
         ask.add_header("Authorization", f"Bearer {token}")
-        with urllib.request.urlopen(ask) as answer:
-            assert json.load(answer) == {"workflows": []}
+        with urllib.request.urlopen(ask) as response:
+            assert json.load(response) == {"workflows": []}
         child.end()
         assert [event["caller"] for event in child.requests()][1:] == ["billing"]
         assert token.encode() not in child.stdout + child.stderr

@@ -11,7 +11,7 @@ import pytest
 from support.eventually import settled, until
 from support.process import proxy_to
 from support.raw_caller import RawCaller, request
-from support.scripted_upstream import ScriptedUpstream, answering
+from support.scripted_upstream import ScriptedUpstream, responding
 
 MIB: Final = 2**20
 SIZE: Final = 200 * MIB
@@ -111,7 +111,7 @@ async def test_an_upload_of_100_mib_arrives_whole_and_is_not_kept_in_memory() ->
             await caller.send(request(b"POST", b"/x", b"Content-Length: %d" % (pieces * len(_PIECE))))
             for _ in range(pieces):
                 await caller.send(_PIECE)
-            assert (await caller.answer()).body == b"ok"
+            assert (await caller.response()).body == b"ok"
             assert came == pieces
             assert _peak_bytes(proxy.process.pid) - before < 2 * MIB + SLACK  # the copy has 1 MiB, then a file
     server.close()
@@ -123,8 +123,8 @@ async def test_a_body_is_held_in_the_memory_of_those_before_it() -> None:
     """Else each one of 64 KiB would cost some page faults, of which the system clears a page each time."""
     rounds, callers = 20, 32
     body = bytes(64 * 1024)
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-    async with ScriptedUpstream(answering(answer)) as upstream, contextlib.AsyncExitStack() as stack:
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    async with ScriptedUpstream(responding(response)) as upstream, contextlib.AsyncExitStack() as stack:
         with proxy_to(str(upstream.origin)) as proxy:
             address = proxy.url.removeprefix("http://")
             connected = [await stack.enter_async_context(await RawCaller.connect(address)) for _ in range(callers)]
@@ -132,8 +132,8 @@ async def test_a_body_is_held_in_the_memory_of_those_before_it() -> None:
             for turn in range(2 * rounds):
                 if turn == rounds:
                     before = _faults(proxy.process.pid)
-                answers = await asyncio.gather(*(caller.post(b"/x", body) for caller in connected))
-                assert {each.body for each in answers} == {body}
+                responses = await asyncio.gather(*(caller.post(b"/x", body) for caller in connected))
+                assert {each.body for each in responses} == {body}
             assert (_faults(proxy.process.pid) - before) / (rounds * callers) < 1
 
 

@@ -65,8 +65,8 @@ def test_a_unix_socket_is_served_and_its_file_removed(tmp_path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as caller:
             caller.connect(str(path))
             caller.sendall(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            answer = b"".join(iter(lambda: caller.recv(65536), b""))
-        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            response = b"".join(iter(lambda: caller.recv(65536), b""))
+        assert response.startswith(b"HTTP/1.1 200 OK\r\n")
         assert proxy.wait_for("request")["caller"] == f"unix:uid={os.getuid()}"
         assert proxy.end() == 0
     assert not path.exists()

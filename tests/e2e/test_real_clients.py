@@ -34,7 +34,7 @@ def test_curl_uploads_48_mb_with_expect_100_continue(tmp_path: Path) -> None:
     document.write_bytes(b"%PDF-1.7\n" + bytes(range(256)) * 187_500)
     digest = hashlib.sha256(document.read_bytes()).hexdigest()
     with sandbox() as upstream, proxy_to(upstream) as proxy:
-        answer = curl(
+        response = curl(
             "-v",
             "-F",
             f"file=@{document}",
@@ -42,12 +42,12 @@ def test_curl_uploads_48_mb_with_expect_100_continue(tmp_path: Path) -> None:
             "Expect: 100-continue",
             f"{proxy.url}/api/v2/OCR/Model/m/LabelFile/",
         )
-    assert "< HTTP/1.1 100 Continue" in answer.stderr
-    assert digest in answer.stdout
+    assert "< HTTP/1.1 100 Continue" in response.stderr
+    assert digest in response.stdout
 
 
 def test_curl_speaks_http_1_0_to_it() -> None:
     with sandbox() as upstream, proxy_to(upstream) as proxy:
-        answer = curl("-0", "-i", f"{proxy.url}/api/v4/workflows")
-    assert answer.stdout.endswith('{"workflows": []}')
-    assert "Connection: close" in answer.stdout
+        response = curl("-0", "-i", f"{proxy.url}/api/v4/workflows")
+    assert response.stdout.endswith('{"workflows": []}')
+    assert "Connection: close" in response.stdout

@@ -14,13 +14,13 @@ async def test_200_callers_behind_20_per_2_s_see_not_one_429() -> None:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
             async def caller() -> int:
-                async with session.get(f"{proxy.url}/api/v4/workflows") as answer:
-                    await answer.read()
-                    return answer.status
+                async with session.get(f"{proxy.url}/api/v4/workflows") as response:
+                    await response.read()
+                    return response.status
 
             statuses = await asyncio.gather(*(caller() for _ in range(200)))
-            async with session.get(f"{upstream}/sandbox/stats") as answer:
-                stats: dict[str, Any] = await answer.json()
+            async with session.get(f"{upstream}/sandbox/stats") as response:
+                stats: dict[str, Any] = await response.json()
     assert statuses == [200] * 200
     assert stats["admitted"] == 200
 
@@ -30,9 +30,9 @@ async def test_uploads_refused_by_the_limit_arrive_whole() -> None:
         content = b"%PDF" + number.to_bytes(2, "big") * 100_000
         form = aiohttp.FormData()
         form.add_field("file", content, filename=f"{number}.pdf")
-        async with session.post(f"{url}/api/v2/OCR/Model/m/LabelFile/", data=form) as answer:
-            body = await answer.json()
-            return answer.status == 200 and body["files"][0]["size"] == len(content)
+        async with session.post(f"{url}/api/v2/OCR/Model/m/LabelFile/", data=form) as response:
+            body = await response.json()
+            return response.status == 200 and body["files"][0]["size"] == len(content)
 
     with sandbox("--limit", "8/1s") as upstream, proxy_to(upstream, "--body-memory", "64KiB") as proxy:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
@@ -54,7 +54,7 @@ async def raw_get(host: str, port: int) -> bytes:
 async def test_sigterm_under_load_leaves_no_answer_half_sent() -> None:
     with sandbox("--limit", "none", "--latency", "0.2") as upstream, proxy_to(upstream) as proxy:
         host, port = proxy.url.removeprefix("http://").split(":")
-        answers: list[bytes] = []
+        responses: list[bytes] = []
         refused = 0
         busy, ended = asyncio.Event(), asyncio.Event()
 
@@ -62,11 +62,11 @@ async def test_sigterm_under_load_leaves_no_answer_half_sent() -> None:
             nonlocal refused
             while not ended.is_set():
                 try:
-                    answers.append(await raw_get(host, int(port)))
+                    responses.append(await raw_get(host, int(port)))
                 except ConnectionError:  # reset, if it was still in the backlog
                     refused += 1
                     return
-                if len(answers) == 100:
+                if len(responses) == 100:
                     busy.set()
 
         callers = [asyncio.create_task(caller()) for _ in range(50)]
@@ -76,14 +76,14 @@ async def test_sigterm_under_load_leaves_no_answer_half_sent() -> None:
         await asyncio.gather(*callers)
     assert code == 0
     assert refused > 0
-    whole = [answer for answer in answers if answer]
-    assert all(answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 503 ")) for answer in whole)
-    assert all(answer.endswith((b'{"workflows": []}', b"}")) for answer in whole)
-    assert all(_is_whole(answer) for answer in whole)
+    whole = [response for response in responses if response]
+    assert all(response.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 503 ")) for response in whole)
+    assert all(response.endswith((b'{"workflows": []}', b"}")) for response in whole)
+    assert all(_is_whole(response) for response in whole)
     assert proxy.wait_for("stopped")["cut_off"] == 0
 
 
-def _is_whole(answer: bytes) -> bool:
-    head, _, body = answer.partition(b"\r\n\r\n")
+def _is_whole(response: bytes) -> bool:
+    head, _, body = response.partition(b"\r\n\r\n")
     length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
     return len(body) == int(length.split(b":")[1])

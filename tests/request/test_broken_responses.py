@@ -7,7 +7,7 @@ import pytest
 
 from nanonets_proxy.core.net.addresses import Origin
 from support.proxy_harness import running_proxy
-from support.raw_caller import Answer, chunked, request
+from support.raw_caller import RawResponse, chunked, request
 from support.scripted_upstream import OK, Exchange, ScriptedUpstream
 
 Failure = Callable[[Exchange], Awaitable[None]]
@@ -42,11 +42,11 @@ async def _two_lengths(exchange: Exchange) -> None:
     await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok")
 
 
-def _is_own_answer(answer: Answer, status: int, code: str, proxy_error: bytes) -> None:
-    assert answer.status == status
-    assert answer.json()["code"] == code
-    assert answer.one(b"Proxy-Status").startswith(b"nanonets-proxy; error=" + proxy_error)
-    assert answer.json()["details"]["request_id"] == answer.one(b"X-Request-Id").decode()
+def _is_own_answer(response: RawResponse, status: int, code: str, proxy_error: bytes) -> None:
+    assert response.status == status
+    assert response.json()["code"] == code
+    assert response.one(b"Proxy-Status").startswith(b"nanonets-proxy; error=" + proxy_error)
+    assert response.json()["details"]["request_id"] == response.one(b"X-Request-Id").decode()
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,11 @@ async def test_before_the_head_a_failure_is_a_502_and_the_caller_goes_on(
         exchange = await upstream.next_request()
         await exchange.read_body()
         await failure(exchange)
-        _is_own_answer(await caller.answer(), 502, code, proxy_error)
+        _is_own_answer(await caller.response(), 502, code, proxy_error)
         await proxy.check_idle()
         await caller.send(request(b"GET", b"/y"))
-        await (await upstream.next_request()).answer(OK)
-        assert (await caller.answer()).body == b"ok"
+        await (await upstream.next_request()).response(OK)
+        assert (await caller.response()).body == b"ok"
 
 
 async def test_an_upstream_that_refuses_is_a_502() -> None:
@@ -96,7 +96,7 @@ async def test_an_upstream_that_does_not_begin_to_answer_is_a_504() -> None:
     ):
         await caller.send(request(b"POST", b"/x", body=b"abc"))
         exchange = await upstream.next_request()
-        _is_own_answer(await caller.answer(), 504, "upstream_timeout", b"http_response_timeout")
+        _is_own_answer(await caller.response(), 504, "upstream_timeout", b"http_response_timeout")
         await exchange.ended()
 
 
@@ -108,9 +108,9 @@ async def test_a_caller_whose_upload_stops_gets_a_408() -> None:
     ):
         await caller.send(request(b"POST", b"/x", b"Content-Length: 10") + b"abc")
         exchange = await upstream.next_request()
-        answer = await caller.answer()
-        _is_own_answer(answer, 408, "request_timeout", b"http_request_error")
-        assert answer.one(b"Connection") == b"close"
+        response = await caller.response()
+        _is_own_answer(response, 408, "request_timeout", b"http_request_error")
+        assert response.one(b"Connection") == b"close"
         await exchange.ended()
 
 
@@ -166,12 +166,12 @@ async def test_a_stale_kept_connection_is_not_seen_by_the_caller_of_a_get() -> N
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"GET", b"/1"))
-        await (await upstream.next_request()).answer(OK)
-        await caller.answer()
+        await (await upstream.next_request()).response(OK)
+        await caller.response()
         await caller.send(request(b"GET", b"/2"))
         (await upstream.next_request()).close()
-        await (await upstream.next_request()).answer(OK)
-        assert (await caller.answer()).body == b"ok"
+        await (await upstream.next_request()).response(OK)
+        assert (await caller.response()).body == b"ok"
         assert upstream.connections == 2
 
 
@@ -185,9 +185,9 @@ async def test_the_rest_of_an_upload_that_was_refused_is_not_taken_for_a_request
         await caller.send(request(b"POST", b"/x", b"Content-Length: %d" % (3 + len(smuggled))) + b"abc")
         exchange = await upstream.next_request()
         await exchange.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
-        answer = await caller.answer()
-        assert answer.status == 413
-        assert answer.one(b"Connection") == b"close"
+        response = await caller.response()
+        assert response.status == 413
+        assert response.one(b"Connection") == b"close"
         await caller.send(smuggled)
         assert await caller.rest() == b""
         await exchange.ended()

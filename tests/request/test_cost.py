@@ -69,20 +69,20 @@ class CallCounter:
 async def test_an_exchange_takes_no_more_calls_than_it_did(kind: str) -> None:
     sent, body = EXCHANGES[kind]
     count = CALLERS.get(kind, 1)
-    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    response = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
     async def serve(peer: Peer) -> None:
         for _ in range((WARM_UP + COUNTED) * count):
             await peer.head()
             await peer.exactly(len(sent.partition(b"\r\n\r\n")[2]))
-            await peer.send(answer)
+            await peer.send(response)
         await peer.until_closed()
 
     async def all_ask(callers: list[RawCaller]) -> None:
         for caller in callers:
             await caller.send(sent)
         for caller in callers:
-            assert (await caller.answer()).body == body
+            assert (await caller.response()).body == body
 
     with captured_log() as log:
         async with (

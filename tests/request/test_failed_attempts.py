@@ -8,7 +8,7 @@ import pytest
 from nanonets_proxy.core.net.addresses import Origin
 from support.proxy_harness import running_proxy, until
 from support.raw_caller import request
-from support.scripted_upstream import OK, Exchange, Script, ScriptedUpstream, answering
+from support.scripted_upstream import OK, Exchange, Script, ScriptedUpstream, responding
 
 FAST = {"retries": 2, "retry_backoff": "1ms"}
 
@@ -23,7 +23,7 @@ def failing(*failures: bytes | None) -> Script:
             await exchange.read_body()
             exchange.close()
         else:
-            await exchange.answer(failure)
+            await exchange.response(failure)
 
     return script
 
@@ -44,10 +44,10 @@ async def test_a_safe_request_is_sent_again_and_server_timing_says_so(method: by
         await proxy.caller() as caller,
     ):
         await caller.send(request(method, b"/x"))
-        answer = await caller.answer(to_head=method == b"HEAD")
-        assert answer.status == 200
-        assert b", retry;dur=" in answer.one(b"Server-Timing")
-        assert answer.one(b"Server-Timing").endswith(b';desc="2"')
+        response = await caller.response(to_head=method == b"HEAD")
+        assert response.status == 200
+        assert b", retry;dur=" in response.one(b"Server-Timing")
+        assert response.one(b"Server-Timing").endswith(b';desc="2"')
         assert len(upstream.requests) == 3
         assert proxy.proxy.metrics.registry.get_sample_value("nanonets_proxy_upstream_retries_total") == 2
 
@@ -63,9 +63,9 @@ async def test_any_other_request_that_may_have_been_received_is_sent_once(
         await proxy.caller() as caller,
     ):
         await caller.send(request(method, b"/x", body=b"abc"))
-        answer = await caller.answer()
-        assert answer.status == (502 if failure is None else int(failure[9:12]))
-        assert answer.body == b"fail" if failure else b"upstream_closed" in answer.body
+        response = await caller.response()
+        assert response.status == (502 if failure is None else int(failure[9:12]))
+        assert response.body == b"fail" if failure else b"upstream_closed" in response.body
         assert len(upstream.requests) == 1
 
 
@@ -80,7 +80,7 @@ async def test_what_a_reused_connection_lost_goes_out_once_more_if_it_does_not_m
     ):
         assert (await caller.get(b"/x")).status == 200
         await caller.send(request(method, b"/x", body=b"abc"))
-        assert (await caller.answer()).status == status
+        assert (await caller.response()).status == status
         assert len(upstream.requests) == 2 + (status == 200)
         retries = proxy.proxy.metrics.registry.get_sample_value("nanonets_proxy_upstream_retries_total")
         assert retries == (status == 200)
@@ -93,10 +93,10 @@ async def test_the_last_failure_is_the_answer_untouched() -> None:
         running_proxy(upstream.origin, **FAST) as proxy,
         await proxy.caller() as caller,
     ):
-        answer = await caller.get(b"/x")
-        assert answer.status_line == b"HTTP/1.1 503 Busy"
-        assert answer.one(b"X-Last") == b"1"
-        assert answer.body == b"fail"
+        response = await caller.get(b"/x")
+        assert response.status_line == b"HTTP/1.1 503 Busy"
+        assert response.one(b"X-Last") == b"1"
+        assert response.body == b"fail"
         assert len(upstream.requests) == 3
 
 
@@ -118,9 +118,9 @@ async def test_what_is_not_repeated(overrides: dict[str, object], line: bytes, f
         running_proxy(upstream.origin, **(FAST | overrides)) as proxy,
         await proxy.caller() as caller,
     ):
-        answer = await caller.get(b"/x", *prefer)
-        assert answer.status_line == b"HTTP/1.1 " + line
-        assert b"retry" not in answer.one(b"Server-Timing")
+        response = await caller.get(b"/x", *prefer)
+        assert response.status_line == b"HTTP/1.1 " + line
+        assert b"retry" not in response.one(b"Server-Timing")
         assert len(upstream.requests) == 1
 
 
@@ -136,8 +136,8 @@ async def test_a_post_that_could_not_be_sent_is_sent_when_the_upstream_is_there(
             retried = "nanonets_proxy_upstream_retries_total"
             await until(lambda: bool(proxy.proxy.metrics.registry.get_sample_value(retried)))
             kept_free.close()
-            async with ScriptedUpstream(answering(OK), port=port) as upstream:
-                assert (await caller.answer()).status == 200
+            async with ScriptedUpstream(responding(OK), port=port) as upstream:
+                assert (await caller.response()).status == 200
                 assert upstream.requests[0].body == b"abc"
                 assert len(upstream.requests) == 1
 
@@ -161,7 +161,7 @@ async def test_who_hangs_up_during_the_pause_is_forgotten() -> None:
 
 async def test_the_budget_keeps_retries_a_share_of_all_requests() -> None:
     async with (
-        ScriptedUpstream(answering(status(b"503 Busy"))) as upstream,
+        ScriptedUpstream(responding(status(b"503 Busy"))) as upstream,
         running_proxy(upstream.origin, retry_budget=0.1, **FAST) as proxy,
         await proxy.caller() as caller,
     ):

@@ -10,13 +10,13 @@ from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.server.peers import UNKNOWN, peer_of
 from support.proxy_harness import running_proxy
 from support.raw_caller import RawCaller
-from support.scripted_upstream import OK, ScriptedUpstream, answering
+from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 
 async def _answer(caller: RawCaller, target: bytes, *lines: bytes) -> tuple[int, str]:
     await caller.send(b"\r\n".join([b"GET " + target + b" HTTP/1.1", *lines, b"", b""]))
-    answer = await caller.answer()
-    return answer.status, answer.json()["code"] if answer.status != 200 else ""
+    response = await caller.response()
+    return response.status, response.json()["code"] if response.status != 200 else ""
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ async def _answer(caller: RawCaller, target: bytes, *lines: bytes) -> tuple[int,
 )
 async def test_a_local_host_passes(host: bytes) -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
@@ -46,7 +46,7 @@ async def test_a_foreign_host_is_refused(host: bytes) -> None:
 
 async def test_a_host_that_the_settings_name_passes() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, allowed_hosts="api.example.com,*.team.example") as proxy,
         await proxy.caller() as caller,
     ):
@@ -84,13 +84,13 @@ async def test_a_client_that_takes_the_proxy_for_a_forward_proxy_is_served() -> 
         await caller.send(b"GET http://Upstream.example/a?b HTTP/1.1\r\nHost: Upstream.example\r\n\r\n")
         tunnel = await egress.next_request()
         assert tunnel.lines[0] == b"CONNECT upstream.example:80 HTTP/1.1"
-        await tunnel.answer(b"HTTP/1.1 200 OK\r\n\r\n")
+        await tunnel.response(b"HTTP/1.1 200 OK\r\n\r\n")
         exchange = await egress.next_request()
         assert exchange.lines[:2] == [b"GET /a?b HTTP/1.1", b"Host: upstream.example"]
-        await exchange.answer(
+        await exchange.response(
             b"HTTP/1.1 302 Found\r\nLocation: http://upstream.example/c\r\nContent-Length: 0\r\n\r\n"
         )
-        assert (await caller.answer()).one(b"Location") == b"http://Upstream.example/c"
+        assert (await caller.response()).one(b"Location") == b"http://Upstream.example/c"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ async def test_a_client_that_takes_the_proxy_for_a_forward_proxy_is_served() -> 
 )
 async def test_only_pages_of_the_same_origin_may_call(lines: list[bytes], expected: tuple[int, str]) -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):

@@ -12,7 +12,7 @@ from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.keys.watch import Never, Watch
 from support.proxy_harness import running_proxy, until
 from support.raw_caller import chunked, request
-from support.scripted_upstream import OK, Exchange, ScriptedUpstream, answering
+from support.scripted_upstream import OK, Exchange, ScriptedUpstream, responding
 
 REFUSED = b'HTTP/1.1 401 Unauthorized\r\nContent-Length: 15\r\n\r\n{"code":"none"}'
 
@@ -51,12 +51,12 @@ def key_of(exchange: Exchange) -> str:
 
 async def test_a_post_goes_again_with_its_body_on_the_same_connection() -> None:
     async with (
-        ScriptedUpstream(answering(REFUSED, OK)) as upstream,
+        ScriptedUpstream(responding(REFUSED, OK)) as upstream,
         running_proxy(upstream.origin, Store(["new", "old"])) as proxy,
         await proxy.caller() as caller,
     ):
-        answer = await caller.post(b"/x", b"abc" * 1000)
-        assert answer.status == 200
+        response = await caller.post(b"/x", b"abc" * 1000)
+        assert response.status == 200
         assert [key_of(exchange) for exchange in upstream.requests] == ["new", "old"]
         assert [exchange.body for exchange in upstream.requests] == [b"abc" * 1000] * 2
         assert upstream.connections == 1
@@ -64,7 +64,7 @@ async def test_a_post_goes_again_with_its_body_on_the_same_connection() -> None:
 
 async def test_a_large_upload_tries_no_candidate_and_a_spooled_one_goes_again() -> None:
     async with (
-        ScriptedUpstream(answering(REFUSED, OK)) as upstream,
+        ScriptedUpstream(responding(REFUSED, OK)) as upstream,
         running_proxy(upstream.origin, Store(["new", "old"]), body_memory="1KiB") as proxy,
         await proxy.caller() as caller,
     ):
@@ -75,13 +75,13 @@ async def test_a_large_upload_tries_no_candidate_and_a_spooled_one_goes_again() 
 
 async def test_what_cannot_be_sent_again_has_the_upstreams_own_401() -> None:
     async with (
-        ScriptedUpstream(answering(REFUSED, OK)) as upstream,
+        ScriptedUpstream(responding(REFUSED, OK)) as upstream,
         running_proxy(upstream.origin, Store(["new", "old"]), body_memory="1KiB", replay_limit="1KiB") as proxy,
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"POST", b"/x", b"Transfer-Encoding: chunked") + chunked(b"a" * 2000, b"b"))
-        answer = await caller.answer()
-        assert (answer.status, answer.body) == (401, b'{"code":"none"}')
+        response = await caller.response()
+        assert (response.status, response.body) == (401, b'{"code":"none"}')
         assert len(upstream.requests) == 1
 
 
@@ -98,10 +98,10 @@ async def test_a_request_in_flight_finishes_with_the_key_it_began_with() -> None
         store.keys = ["new"]
         await proxy.proxy.reload()
         await quick.send(request(b"GET", b"/quick"))
-        await (await upstream.next_request()).answer(OK)
-        assert (await quick.answer()).status == 200
-        await in_flight.answer(OK)
-        assert (await slow.answer()).status == 200
+        await (await upstream.next_request()).response(OK)
+        assert (await quick.response()).status == 200
+        await in_flight.response(OK)
+        assert (await slow.response()).status == 200
         assert [key_of(exchange) for exchange in upstream.requests] == ["old", "new"]
 
 
@@ -109,7 +109,7 @@ async def test_all_concurrent_401s_share_one_reading() -> None:
     store = Store(["old"])
 
     async def script(exchange: Exchange) -> None:
-        await exchange.answer(OK if key_of(exchange) == "new" else REFUSED)
+        await exchange.response(OK if key_of(exchange) == "new" else REFUSED)
 
     async with ScriptedUpstream(script) as upstream, running_proxy(upstream.origin, store) as proxy:
         await until(lambda: store.readings == 2)  # the first, and the one that begins the watch
@@ -121,8 +121,8 @@ async def test_all_concurrent_401s_share_one_reading() -> None:
             await until(lambda: store.readings == 3)
             await until(lambda: proxy.in_flight == 0)
             store.open.set()
-            answers = await asyncio.gather(*(caller.answer() for caller in callers))
-        assert [answer.status for answer in answers] == [200] * 10
+            responses = await asyncio.gather(*(caller.response() for caller in callers))
+        assert [response.status for response in responses] == [200] * 10
         assert store.readings == 3
 
 
@@ -130,7 +130,7 @@ async def test_all_concurrent_401s_share_one_reading() -> None:
 async def test_a_source_that_fails_says_why_and_drops_no_key(fault: Exception) -> None:
     store = Store(["good"])
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, store) as proxy,
         await proxy.caller() as caller,
     ):
@@ -146,7 +146,7 @@ async def test_a_source_that_fails_says_why_and_drops_no_key(fault: Exception) -
 
 async def test_a_caller_that_hangs_up_while_it_is_held_is_gone() -> None:
     async with (
-        ScriptedUpstream(answering(REFUSED)) as upstream,
+        ScriptedUpstream(responding(REFUSED)) as upstream,
         running_proxy(upstream.origin, Store(["old"]), key_gap="60s") as proxy,
     ):
         async with await proxy.caller() as caller:
@@ -158,7 +158,7 @@ async def test_a_caller_that_hangs_up_while_it_is_held_is_gone() -> None:
 
 async def test_a_401_about_one_path_does_not_hold_the_others() -> None:
     async def script(exchange: Exchange) -> None:
-        await exchange.answer(REFUSED if b"/forbidden" in exchange.lines[0] else OK)
+        await exchange.response(REFUSED if b"/forbidden" in exchange.lines[0] else OK)
 
     async with (
         ScriptedUpstream(script) as upstream,
@@ -171,5 +171,5 @@ async def test_a_401_about_one_path_does_not_hold_the_others() -> None:
         await until(lambda: proxy.proxy.key_status().state == "gap")
         async with asyncio.timeout(5):
             assert (await other.get(b"/x")).status == 200
-            assert (await unlucky.answer()).status == 401
+            assert (await unlucky.response()).status == 401
             assert (await other.get(b"/x")).status == 200

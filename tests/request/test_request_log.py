@@ -15,7 +15,7 @@ from nanonets_proxy.telemetry.log import whole_events
 from support.log_capture import captured_log
 from support.proxy_harness import AUTHORIZATION, KEY, running_proxy, until
 from support.raw_caller import request
-from support.scripted_upstream import OK, ScriptedUpstream, answering
+from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 SECRETS = ApiKey.parse(KEY, "test").secrets()
 TOO_MANY = b'HTTP/1.1 429 No\r\nContent-Length: 34\r\n\r\n{"details": {"retry_after": 0.05}}'
@@ -24,7 +24,7 @@ TOO_MANY = b'HTTP/1.1 429 No\r\nContent-Length: 34\r\n\r\n{"details": {"retry_af
 async def test_a_served_request_is_one_event_with_its_facts() -> None:
     with captured_log() as log:
         async with (
-            ScriptedUpstream(answering(TOO_MANY, OK)) as upstream,
+            ScriptedUpstream(responding(TOO_MANY, OK)) as upstream,
             running_proxy(upstream.origin) as proxy,
             await proxy.caller() as caller,
         ):
@@ -95,7 +95,7 @@ def test_nothing_is_made_of_whole_events_below_the_level() -> None:
 async def test_every_line_begins_with_time_level_and_name() -> None:
     with captured_log() as log:
         async with (
-            ScriptedUpstream(answering(TOO_MANY, OK)) as upstream,
+            ScriptedUpstream(responding(TOO_MANY, OK)) as upstream,
             running_proxy(upstream.origin) as proxy,
             await proxy.caller() as caller,
         ):
@@ -127,17 +127,17 @@ async def test_every_line_begins_with_time_level_and_name() -> None:
 async def test_a_refused_request_is_one_event_with_its_reason(sent: bytes, status: int, code: str) -> None:
     with captured_log() as log:
         async with (
-            ScriptedUpstream(answering(TOO_MANY)) as upstream,
+            ScriptedUpstream(responding(TOO_MANY)) as upstream,
             running_proxy(upstream.origin) as proxy,
             await proxy.caller() as caller,
         ):
             await caller.send(sent)
-            answer = await caller.answer()
+            response = await caller.response()
         (event,) = log.events("request")
     assert (event["status"], event["code"]) == (status, code)
-    assert event["error"] == answer.json()["message"]
-    assert event["request_id"].encode() == answer.one(b"X-Request-Id")
-    assert event["sent_bytes"] == len(answer.body)
+    assert event["error"] == response.json()["message"]
+    assert event["request_id"].encode() == response.one(b"X-Request-Id")
+    assert event["sent_bytes"] == len(response.body)
 
 
 async def test_a_hung_up_request_is_one_event_without_a_status() -> None:
@@ -174,7 +174,7 @@ async def test_an_answer_that_broke_off_is_one_event_that_says_so() -> None:
 async def test_the_caller_is_named_by_the_header_of_the_settings() -> None:
     with captured_log() as log:
         async with (
-            ScriptedUpstream(answering(OK)) as upstream,
+            ScriptedUpstream(responding(OK)) as upstream,
             running_proxy(upstream.origin, caller_header="X-Service") as proxy,
             await proxy.caller() as caller,
         ):
@@ -187,7 +187,7 @@ async def test_the_caller_is_named_by_the_header_of_the_settings() -> None:
 async def test_long_and_escaped_paths_are_bounded() -> None:
     with captured_log() as log:
         async with (
-            ScriptedUpstream(answering(OK)) as upstream,
+            ScriptedUpstream(responding(OK)) as upstream,
             running_proxy(upstream.origin) as proxy,
             await proxy.caller() as caller,
         ):
@@ -200,7 +200,7 @@ async def test_long_and_escaped_paths_are_bounded() -> None:
 async def test_control_characters_of_a_caller_are_escaped(log_format: str) -> None:
     with captured_log(log_format=log_format) as log:
         async with (
-            ScriptedUpstream(answering(OK)) as upstream,
+            ScriptedUpstream(responding(OK)) as upstream,
             running_proxy(upstream.origin, caller_header="X-Service") as proxy,
             await proxy.caller() as caller,
         ):
@@ -219,17 +219,17 @@ async def test_the_key_is_blanked_wherever_it_stands(log_format: str, monkeypatc
     encoded = b64encode(KEY.encode()).decode()
     with captured_log(*SECRETS, log_format=log_format) as log:
         async with (
-            ScriptedUpstream(answering(OK)) as upstream,
+            ScriptedUpstream(responding(OK)) as upstream,
             running_proxy(upstream.origin, caller_header="X-Service") as proxy,
             await proxy.caller() as caller,
         ):
             await caller.get(f"/{KEY}/{quote(KEY, safe='')}/{encoded}?{KEY}=1".encode())
             await caller.get(b"/x", f"X-Request-Id: {KEY}".encode(), f"X-Service: {encoded}".encode())
             monkeypatch.setattr(ScopeTable, "classify", leak)
-            answer = await caller.get(b"/x")
-            assert answer.status == 500
-            assert answer.json()["code"] == "internal_error"
-            assert KEY.encode() not in answer.head + answer.body
+            response = await caller.get(b"/x")
+            assert response.status == 500
+            assert response.json()["code"] == "internal_error"
+            assert KEY.encode() not in response.head + response.body
             logging.getLogger("aiohttp.server").warning("seen: %s", KEY)
         text = log.text()
     assert "request_failed" in text
@@ -241,16 +241,16 @@ async def test_the_key_is_blanked_wherever_it_stands(log_format: str, monkeypatc
 async def test_an_internal_error_settles_its_permit_and_shows_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
     with captured_log() as log:
         async with (
-            ScriptedUpstream(answering(OK)) as upstream,
+            ScriptedUpstream(responding(OK)) as upstream,
             running_proxy(upstream.origin) as proxy,
             await proxy.caller() as caller,
         ):
             monkeypatch.setattr(ApiKey, "authorization", lambda _: 1 / 0)
-            answer = await caller.post(b"/x", b"abc")
-            assert answer.json() == {
+            response = await caller.post(b"/x", b"abc")
+            assert response.json() == {
                 "code": "internal_error",
                 "message": "The proxy failed.",
-                "details": {"request_id": answer.one(b"X-Request-Id").decode()},
+                "details": {"request_id": response.one(b"X-Request-Id").decode()},
             }
             await proxy.check_idle()
         (failure,) = log.events("request_failed")

@@ -4,7 +4,7 @@ import pytest
 
 from support.proxy_harness import AUTHORIZATION, running_proxy
 from support.raw_caller import request
-from support.scripted_upstream import OK, ScriptedUpstream, answering
+from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 DROPPED = [
     b"Authorization: Basic d3Jvbmc6",
@@ -28,7 +28,7 @@ DROPPED = [
 @pytest.mark.parametrize("line", DROPPED)
 async def test_hop_by_hop_credentials_and_forwarding_fields_are_dropped(line: bytes) -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
@@ -39,7 +39,7 @@ async def test_hop_by_hop_credentials_and_forwarding_fields_are_dropped(line: by
 @pytest.mark.parametrize("connection", [b"Connection: close, X-Hop", b"CONNECTION: x-hop ,,keep-alive"])
 async def test_fields_that_connection_names_are_dropped(connection: bytes) -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
@@ -51,7 +51,7 @@ async def test_fields_that_connection_names_are_dropped(connection: bytes) -> No
 
 async def test_connection_cannot_remove_our_credential_host_or_the_framing() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
@@ -60,7 +60,7 @@ async def test_connection_cannot_remove_our_credential_host_or_the_framing() -> 
             b"Authorization: Basic eDo=",
         )
         await caller.send(request(b"POST", b"/x", *lines, body=b"abc"))
-        assert (await caller.answer()).status == 200
+        assert (await caller.response()).status == 200
         host = b"Host: " + upstream.origin.authority.encode()
         assert upstream.requests[0].lines[1:] == [host, b"Content-Length: 3", AUTHORIZATION]
         assert upstream.requests[0].body == b"abc"
@@ -68,7 +68,7 @@ async def test_connection_cannot_remove_our_credential_host_or_the_framing() -> 
 
 async def test_the_key_is_injected_exactly_once() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
@@ -81,10 +81,10 @@ async def test_the_key_is_injected_exactly_once() -> None:
 
 async def test_the_key_goes_to_no_caller() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        answer = await caller.get(b"/x")
-        assert AUTHORIZATION.removeprefix(b"Authorization: Basic ") not in answer.head
-        assert b"\r\nAuthorization" not in answer.head
+        response = await caller.get(b"/x")
+        assert AUTHORIZATION.removeprefix(b"Authorization: Basic ") not in response.head
+        assert b"\r\nAuthorization" not in response.head

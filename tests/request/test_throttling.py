@@ -9,7 +9,7 @@ import zlib
 import pytest
 
 from support.proxy_harness import running_proxy, until
-from support.raw_caller import Answer, chunked, request
+from support.raw_caller import RawResponse, chunked, request
 from support.scripted_upstream import OK, ScriptedUpstream
 
 HINT = json.dumps({"code": "rate_limit_exceeded", "details": {"retry_after": 0.2}}).encode()
@@ -45,12 +45,12 @@ async def test_a_refused_request_is_held_as_long_as_told_and_sent_again(refusal:
     ):
         await caller.send(request(b"POST", b"/api/v4/x", b"X-Request-Id: one", body=b"abc"))
         first = await upstream.next_request()
-        await first.answer(refusal)
+        await first.response(refusal)
         refused_s = time.monotonic()
         second = await upstream.next_request()
         assert least_s - 0.01 <= time.monotonic() - refused_s < least_s + 1
-        await second.answer(OK)
-        assert (await caller.answer()).body == b"ok"
+        await second.response(OK)
+        assert (await caller.response()).body == b"ok"
         assert (first.head, first.body) == (second.head, second.body)
         await proxy.check_idle()
 
@@ -69,15 +69,15 @@ async def test_the_body_is_repeated_from_memory_or_disk(framing: str, body_memor
         else:
             await caller.send(request(b"POST", b"/x", b"Transfer-Encoding: chunked") + chunked(body))
         first = await upstream.next_request()
-        await first.answer(SOON)
+        await first.response(SOON)
         assert first.body == body
         await until(lambda: proxy.waiting == 1)
         assert proxy.kept_bytes == len(body)
         assert (proxy.spool_bytes > 0) is is_spooled
         second = await upstream.next_request()
-        await second.answer(OK)
+        await second.response(OK)
         assert second.body == body
-        assert (await caller.answer()).body == b"ok"
+        assert (await caller.response()).body == b"ok"
         await proxy.check_idle()
 
 
@@ -94,9 +94,9 @@ async def test_an_upload_refused_half_way_is_repeated_with_what_came_later() -> 
         await first.ended()
         await caller.send(b"def")
         second = await upstream.next_request()
-        await second.answer(OK)
+        await second.response(OK)
         assert second.body == b"abcdef"
-        assert (await caller.answer()).body == b"ok"
+        assert (await caller.response()).body == b"ok"
 
 
 async def test_one_probe_reopens_and_the_order_of_arrival_is_kept() -> None:
@@ -106,22 +106,22 @@ async def test_one_probe_reopens_and_the_order_of_arrival_is_kept() -> None:
         proxy.callers(4) as callers,
     ):
         await callers[0].send(request(b"POST", b"/0", body=b"body 0"))
-        await (await upstream.next_request()).answer(SOON)
+        await (await upstream.next_request()).response(SOON)
         await until(lambda: proxy.waiting == 1)
         for number, caller in enumerate(callers[1:], 1):
             await caller.send(request(b"POST", b"/%d" % number, body=b"body %d" % number))
             await until(lambda number=number: proxy.waiting == number + 1)  # type: ignore[misc]
-        answers = [asyncio.create_task(caller.answer()) for caller in callers]
+        responses = [asyncio.create_task(caller.response()) for caller in callers]
         probe = await upstream.next_request()
         assert (proxy.in_flight, proxy.waiting) == (1, 3)
-        await probe.answer(OK)
+        await probe.response(OK)
         served = [probe.body]
         for _ in range(3):
             exchange = await upstream.next_request()
-            await exchange.answer(OK)
+            await exchange.response(OK)
             served.append(exchange.body)
         assert served == [b"body 0", b"body 1", b"body 2", b"body 3"]
-        assert [answer.status for answer in await asyncio.gather(*answers)] == [200] * 4
+        assert [response.status for response in await asyncio.gather(*responses)] == [200] * 4
 
 
 async def test_a_refused_probe_closes_again() -> None:
@@ -132,9 +132,9 @@ async def test_a_refused_probe_closes_again() -> None:
     ):
         await caller.send(request(b"GET", b"/x"))
         for _ in range(3):
-            await (await upstream.next_request()).answer(SOON)
-        await (await upstream.next_request()).answer(OK)
-        assert (await caller.answer()).body == b"ok"
+            await (await upstream.next_request()).response(SOON)
+        await (await upstream.next_request()).response(OK)
+        assert (await caller.response()).body == b"ok"
         assert len(upstream.requests) == 4
 
 
@@ -146,12 +146,12 @@ async def test_a_429_of_a_body_too_large_to_keep_passes_through_with_its_hint_as
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"POST", b"/x", body=body))
-        await (await upstream.next_request()).answer(SOON)
-        answer = await caller.answer()
-        assert answer.status == 429
-        assert answer.body == HINT
-        assert answer.all(b"Retry-After") == [b"1"]
-        assert not answer.all(b"Proxy-Status")
+        await (await upstream.next_request()).response(SOON)
+        response = await caller.response()
+        assert response.status == 429
+        assert response.body == HINT
+        assert response.all(b"Retry-After") == [b"1"]
+        assert not response.all(b"Proxy-Status")
         await proxy.check_idle()
 
 
@@ -165,10 +165,10 @@ async def test_a_429_whose_compression_is_broken_has_no_hint(body: bytes) -> Non
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"POST", b"/x", body=bytes(100_000)))
-        await (await upstream.next_request()).answer(too_many(body, b"Content-Encoding: gzip"))
-        answer = await caller.answer()
-        assert (answer.status, answer.body) == (429, body)
-        assert not answer.all(b"Retry-After")
+        await (await upstream.next_request()).response(too_many(body, b"Content-Encoding: gzip"))
+        response = await caller.response()
+        assert (response.status, response.body) == (429, body)
+        assert not response.all(b"Retry-After")
 
 
 async def test_a_retry_after_of_the_upstream_is_not_doubled() -> None:
@@ -178,8 +178,8 @@ async def test_a_retry_after_of_the_upstream_is_not_doubled() -> None:
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"POST", b"/x", body=bytes(100_000)))
-        await (await upstream.next_request()).answer(too_many(HINT, b"Retry-After: 7"))
-        assert (await caller.answer()).all(b"Retry-After") == [b"7"]
+        await (await upstream.next_request()).response(too_many(HINT, b"Retry-After: 7"))
+        assert (await caller.response()).all(b"Retry-After") == [b"7"]
 
 
 async def test_a_large_429_passes_through_whole() -> None:
@@ -190,9 +190,9 @@ async def test_a_large_429_passes_through_whole() -> None:
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"POST", b"/x", body=bytes(100_000)))
-        await (await upstream.next_request()).answer(too_many(page))
-        answer = await caller.answer()
-        assert answer.body == page
+        await (await upstream.next_request()).response(too_many(page))
+        response = await caller.response()
+        assert response.body == page
 
 
 async def test_a_429_that_breaks_off_is_a_429_still() -> None:
@@ -206,19 +206,19 @@ async def test_a_429_that_breaks_off_is_a_429_still() -> None:
         await exchange.send(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 100\r\n\r\n{")
         exchange.close()
         second = await upstream.next_request()
-        await second.answer(OK)
+        await second.response(OK)
         assert second.body == b"abc"
-        assert (await caller.answer()).body == b"ok"
+        assert (await caller.response()).body == b"ok"
 
 
-def _is_rate_limited(answer: Answer, reason: str, retry_after: range) -> None:
-    assert answer.status == 429
-    assert answer.json()["code"] == "rate_limit_exceeded"
-    details = answer.json()["details"]
+def _is_rate_limited(response: RawResponse, reason: str, retry_after: range) -> None:
+    assert response.status == 429
+    assert response.json()["code"] == "rate_limit_exceeded"
+    details = response.json()["details"]
     assert details["reason"] == reason
     assert details["retry_after"] in retry_after
-    assert answer.one(b"Retry-After") == b"%d" % details["retry_after"]
-    assert answer.one(b"Proxy-Status") == (
+    assert response.one(b"Retry-After") == b"%d" % details["retry_after"]
+    assert response.one(b"Proxy-Status") == (
         b'nanonets-proxy; error=connection_limit_reached; details="rate_limit_exceeded: %b"' % reason.encode()
     )
 
@@ -231,12 +231,12 @@ async def test_a_caller_that_cannot_wait_as_long_is_told_at_once(prefer: bytes) 
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"GET", b"/x", prefer))
-        await (await upstream.next_request()).answer(LATER)
-        _is_rate_limited(await caller.answer(), "cannot_be_in_time", range(29, 31))
+        await (await upstream.next_request()).response(LATER)
+        _is_rate_limited(await caller.response(), "cannot_be_in_time", range(29, 31))
         await caller.send(request(b"GET", b"/x", prefer))
-        answer = await caller.answer()
-        _is_rate_limited(answer, "cannot_be_in_time", range(29, 31))
-        assert answer.json()["details"]["position"] == 1
+        response = await caller.response()
+        _is_rate_limited(response, "cannot_be_in_time", range(29, 31))
+        assert response.json()["details"]["position"] == 1
         assert len(upstream.requests) == 1
         await proxy.check_idle()
 
@@ -249,12 +249,12 @@ async def test_a_hint_beyond_the_longest_wait_fails_those_who_wait_now() -> None
         await proxy.caller() as second,
     ):
         await first.send(request(b"GET", b"/1"))
-        await (await upstream.next_request()).answer(SOON)
+        await (await upstream.next_request()).response(SOON)
         await until(lambda: proxy.waiting == 1)
         await second.send(request(b"GET", b"/2"))
-        await (await upstream.next_request()).answer(LATER)
-        _is_rate_limited(await first.answer(), "cannot_be_in_time", range(29, 31))
-        _is_rate_limited(await second.answer(), "cannot_be_in_time", range(29, 31))
+        await (await upstream.next_request()).response(LATER)
+        _is_rate_limited(await first.response(), "cannot_be_in_time", range(29, 31))
+        _is_rate_limited(await second.response(), "cannot_be_in_time", range(29, 31))
 
 
 @pytest.mark.parametrize("seconds", [0, 5])
@@ -267,8 +267,8 @@ async def test_a_preference_for_a_shorter_wait_is_confirmed(seconds: int) -> Non
         for prefer, applied in [(seconds, [b"wait=%d" % seconds]), (3600, [])]:
             await caller.send(request(b"GET", b"/x", b"Prefer: wait=%d" % prefer))
             exchange = await upstream.next_request()
-            await exchange.answer(OK)
-            assert (await caller.answer()).all(b"Preference-Applied") == applied
+            await exchange.response(OK)
+            assert (await caller.response()).all(b"Preference-Applied") == applied
             assert b"Prefer: wait=%d" % prefer in exchange.lines
 
 
@@ -280,14 +280,14 @@ async def test_a_full_queue_refuses_with_the_place_in_line() -> None:
         await proxy.caller() as late,
     ):
         await callers[0].send(request(b"GET", b"/x"))
-        await (await upstream.next_request()).answer(too_many(b"", b"Retry-After: 5"))
+        await (await upstream.next_request()).response(too_many(b"", b"Retry-After: 5"))
         await until(lambda: proxy.waiting == 1)
         await callers[1].send(request(b"GET", b"/x"))
         await until(lambda: proxy.waiting == 2)
         await late.send(request(b"GET", b"/x"))
-        answer = await late.answer()
-        _is_rate_limited(answer, "queue_full", range(4, 6))
-        assert answer.json()["details"]["position"] == 3
+        response = await late.response()
+        _is_rate_limited(response, "queue_full", range(4, 6))
+        assert response.json()["details"]["position"] == 3
 
 
 async def test_a_closed_scope_holds_up_no_other() -> None:
@@ -299,7 +299,7 @@ async def test_a_closed_scope_holds_up_no_other() -> None:
         await proxy.caller() as caller,
     ):
         await held.send(request(b"POST", predict % b"a", body=b"x"))
-        await (await upstream.next_request()).answer(LATER.replace(b"30", b"9"))
+        await (await upstream.next_request()).response(LATER.replace(b"30", b"9"))
         await until(lambda: proxy.waiting == 1)
         for method, path in [
             (b"POST", predict % b"b"),
@@ -308,8 +308,8 @@ async def test_a_closed_scope_holds_up_no_other() -> None:
             (b"GET", b"/api/v4/workflows"),
         ]:
             await caller.send(request(method, path))
-            await (await upstream.next_request()).answer(OK)
-            assert (await caller.answer()).status == 200
+            await (await upstream.next_request()).response(OK)
+            assert (await caller.response()).status == 200
         assert proxy.waiting == 1
         held.close()
 
@@ -326,7 +326,7 @@ async def test_no_more_are_in_flight_than_the_pool_has_places() -> None:
         await until(lambda: proxy.waiting == 3)
         assert len(upstream.requests) == proxy.in_flight == 2
         while exchanges:
-            await exchanges.pop(0).answer(OK)
+            await exchanges.pop(0).response(OK)
             if len(upstream.requests) < 5:
                 exchanges.append(await upstream.next_request())
-        assert [(await caller.answer()).status for caller in callers] == [200] * 5
+        assert [(await caller.response()).status for caller in callers] == [200] * 5

@@ -6,7 +6,7 @@ import pytest
 
 from support.proxy_harness import AUTHORIZATION, running_proxy
 from support.raw_caller import request
-from support.scripted_upstream import OK, ScriptedUpstream, answering
+from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 TARGETS = [
     b"/a%2Fb%2fc",
@@ -25,7 +25,7 @@ TARGETS = [
 @pytest.mark.parametrize("target", TARGETS, ids=range(len(TARGETS)))
 async def test_the_target_passes_byte_for_byte(target: bytes) -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
@@ -35,12 +35,12 @@ async def test_the_target_passes_byte_for_byte(target: bytes) -> None:
 
 async def test_nothing_is_added_upstream_but_host_and_authorization() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
         await caller.send(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost:8080\r\n\r\n")
-        await caller.answer()
+        await caller.response()
         host = b"Host: " + upstream.origin.authority.encode()
         lines = [b"GET /api/v4/workflows HTTP/1.1", host, AUTHORIZATION, b"", b""]
         assert upstream.requests[0].head == b"\r\n".join(lines)
@@ -60,7 +60,7 @@ async def test_order_case_repetition_and_odd_bytes_of_request_fields_pass() -> N
         b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     ]
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
@@ -83,12 +83,12 @@ async def test_order_case_repetition_and_odd_bytes_of_answer_fields_pass() -> No
         b"Date: Thu, 01 Jan 1970 00:00:00 GMT",
     ]
     async with (
-        ScriptedUpstream(answering(b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"", b"hi"]))) as upstream,
+        ScriptedUpstream(responding(b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"", b"hi"]))) as upstream,
         running_proxy(upstream.origin, server_timing=False) as proxy,
         await proxy.caller() as caller,
     ):
-        answer = await caller.get(b"/x", b"X-Request-Id: mine")
-        assert answer.head.split(b"\r\n") == [b"HTTP/1.1 200 OK", *lines, b"X-Request-Id: mine", b"", b""]
+        response = await caller.get(b"/x", b"X-Request-Id: mine")
+        assert response.head.split(b"\r\n") == [b"HTTP/1.1 200 OK", *lines, b"X-Request-Id: mine", b"", b""]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ async def test_order_case_repetition_and_odd_bytes_of_answer_fields_pass() -> No
 )
 async def test_any_status_and_reason_phrase_pass(status_line: bytes) -> None:
     async with (
-        ScriptedUpstream(answering(b"HTTP/1.1 " + status_line + b"\r\nContent-Length: 0\r\n\r\n")) as upstream,
+        ScriptedUpstream(responding(b"HTTP/1.1 " + status_line + b"\r\nContent-Length: 0\r\n\r\n")) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
@@ -107,12 +107,12 @@ async def test_any_status_and_reason_phrase_pass(status_line: bytes) -> None:
 @pytest.mark.parametrize("method", [b"PUT", b"PATCH", b"OPTIONS", b"PROPFIND", b"M-SEARCH", b"FROB", b"get"])
 async def test_every_method_passes(method: bytes) -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
         await caller.send(request(method, b"/x"))
-        assert (await caller.answer()).status == 200
+        assert (await caller.response()).status == 200
         assert upstream.requests[0].lines[0] == method + b" /x HTTP/1.1"
 
 
@@ -120,27 +120,27 @@ async def test_compressed_bodies_pass_untouched_both_ways() -> None:
     packed = gzip.compress(b"a document " * 1000)
     reply = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(packed), packed)
     async with (
-        ScriptedUpstream(answering(reply)) as upstream,
+        ScriptedUpstream(responding(reply)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        answer = await caller.post(b"/x", packed, b"Content-Encoding: gzip", b"Accept-Encoding: gzip, br")
+        response = await caller.post(b"/x", packed, b"Content-Encoding: gzip", b"Accept-Encoding: gzip, br")
         assert upstream.requests[0].body == packed
         assert b"Content-Encoding: gzip" in upstream.requests[0].lines
         assert b"Accept-Encoding: gzip, br" in upstream.requests[0].lines
-        assert answer.body == packed
-        assert answer.one(b"Content-Encoding") == b"gzip"
+        assert response.body == packed
+        assert response.one(b"Content-Encoding") == b"gzip"
 
 
 async def test_via_is_added_both_ways_only_when_it_is_set() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, via="sidecar") as proxy,
         await proxy.caller() as caller,
     ):
-        answer = await caller.get(b"/x", b"Via: 1.0 before")
+        response = await caller.get(b"/x", b"Via: 1.0 before")
         assert upstream.requests[0].lines[2:4] == [b"Via: 1.0 before", b"Via: 1.1 sidecar"]
-        assert answer.all(b"Via") == [b"1.1 sidecar"]
+        assert response.all(b"Via") == [b"1.1 sidecar"]
 
 
 @pytest.mark.parametrize(
@@ -154,24 +154,24 @@ async def test_via_is_added_both_ways_only_when_it_is_set() -> None:
 )
 async def test_an_absolute_target_of_the_proxy_becomes_a_path(target: bytes, host: bytes, sent: bytes) -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
         await caller.send(b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, host))
-        assert (await caller.answer()).status == 200
+        assert (await caller.response()).status == 200
         assert upstream.requests[0].lines[0] == b"GET " + sent + b" HTTP/1.1"
         assert upstream.requests[0].lines[1] == b"Host: " + upstream.origin.authority.encode()
 
 
 async def test_the_asterisk_of_options_passes() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"OPTIONS", b"*"))
-        assert (await caller.answer()).status == 200
+        assert (await caller.response()).status == 200
         assert upstream.requests[0].lines[0] == b"OPTIONS * HTTP/1.1"
 
 
@@ -193,7 +193,7 @@ async def test_only_a_location_of_the_upstreams_origin_is_rewritten(location: by
         async with await proxy.caller() as caller:
             await caller.send(request(b"GET", b"/x"))
             exchange = await upstream.next_request()
-            await exchange.answer(b"HTTP/1.1 302 Found\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % sent)
-            answer = await caller.answer()
-            assert answer.status == 302
-            assert answer.one(b"Location") == (sent if seen is None else seen.replace(b"%%", b"%"))
+            await exchange.response(b"HTTP/1.1 302 Found\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % sent)
+            response = await caller.response()
+            assert response.status == 302
+            assert response.one(b"Location") == (sent if seen is None else seen.replace(b"%%", b"%"))

@@ -14,9 +14,9 @@ WORKFLOWS = "/api/v4/workflows"
 
 
 async def json_of(response, status=200):
-    answer = await response.json()
-    assert response.status == status, answer
-    return answer
+    content = await response.json()
+    assert response.status == status, content
+    return content
 
 
 async def new_workflow(http, base, **members):
@@ -45,8 +45,8 @@ async def test_an_asynchronous_document_is_pending_for_the_set_number_of_polls(s
 
 async def test_an_asynchronous_prediction_is_pending_for_the_set_number_of_polls(start, http):
     base = await start(pending_polls=1)
-    answer = await json_of(await http.post(f"{base}/api/v2/OCR/Model/m1/LabelFile/?async=true", data=pdf()))
-    [entry] = answer["result"]
+    content = await json_of(await http.post(f"{base}/api/v2/OCR/Model/m1/LabelFile/?async=true", data=pdf()))
+    [entry] = content["result"]
     assert (entry["prediction"], entry["processing_type"]) == ([], "async")
     looked_up = f"{base}/api/v2/Inferences/Model/m1/ImageLevelInferences/{entry['id']}"
     first, second = [(await json_of(await http.get(looked_up)))["result"][0] for _ in range(2)]
@@ -58,9 +58,9 @@ async def test_an_asynchronous_prediction_is_pending_for_the_set_number_of_polls
 
 async def test_a_synchronous_prediction_has_the_documented_shape(start, http):
     base = await start()
-    answer = await json_of(await http.post(f"{base}/api/v2/OCR/Model/m1/LabelFile/", data=pdf()))
-    [entry] = answer["result"]
-    assert answer["message"] == entry["message"] == "Success"
+    content = await json_of(await http.post(f"{base}/api/v2/OCR/Model/m1/LabelFile/", data=pdf()))
+    [entry] = content["result"]
+    assert content["message"] == entry["message"] == "Success"
     assert (entry["input"], entry["page"]) == ("a.pdf", 0)
     assert entry["request_file_id"] != entry["id"]
     listed = await json_of(await http.get(f"{base}/api/v2/Inferences/Model/m1/ImageLevelInferences"))
@@ -129,8 +129,8 @@ async def test_a_v4_call_that_makes_no_sense_gets_400(start, http, method, path,
         f=page["data"]["fields"]["invoice_date"][0]["field_data_id"],
         t=page["data"]["tables"][0]["table_id"],
     )
-    answer = await json_of(await http.request(method, base + WORKFLOWS + path, json=body), 400)
-    assert set(answer) == {"code", "message", "details"}
+    content = await json_of(await http.request(method, base + WORKFLOWS + path, json=body), 400)
+    assert set(content) == {"code", "message", "details"}
 
 
 @pytest.mark.parametrize(("body", "path"), [({"categories": "a"}, "Model"), ({"categories": [1]}, "Model/")])
@@ -158,9 +158,9 @@ async def test_whatever_is_not_there_gets_404_in_the_documented_shape(start, htt
         ("DELETE", f"{page}/tables/nothing"),
         ("DELETE", f"{table}/cells/nothing"),
     ]:
-        answer = await json_of(await http.request(method, missing), 404)
-        assert answer["code"] == "not_found"
-        assert set(answer) == {"code", "message", "details"}
+        content = await json_of(await http.request(method, missing), 404)
+        assert content["code"] == "not_found"
+        assert set(content) == {"code", "message", "details"}
 
 
 async def test_a_wrong_method_gets_405_and_the_right_ones(start, http):
@@ -174,10 +174,10 @@ async def test_every_call_exists_with_and_without_a_slash_at_the_end(start, http
     for call in CALLS:
         for path in (call.path, f"{call.path}/"):
             response = await http.request(call.method, base + re.sub(r"\{\w+\}", "x", path))
-            answer = await response.json()
+            content = await response.json()
             assert response.status in (200, 400, 404), (call.method, path)
             # No such thing is fine; "no such call" would have no detail.
-            assert response.status != 404 or answer["details"], (call.method, path)
+            assert response.status != 404 or content["details"], (call.method, path)
 
 
 async def test_head_answers_as_get_without_a_body(start, http):
@@ -210,8 +210,8 @@ async def test_models_are_made_trained_and_used_in_each_family(start, http):
 
 async def test_classification_may_name_its_model_in_the_form(start, http):
     url = f"{await start()}/api/v2/ImageCategorization/LabelFile/"
-    answer = await json_of(await http.post(url, data=pdf(modelId="mine")))
-    assert sum(item["probability"] for item in answer["result"][0]["prediction"]) == pytest.approx(1, abs=1e-3)
+    content = await json_of(await http.post(url, data=pdf(modelId="mine")))
+    assert sum(item["probability"] for item in content["result"][0]["prediction"]) == pytest.approx(1, abs=1e-3)
     await json_of(await http.post(url, data=pdf()), 400)
 
 

@@ -7,9 +7,9 @@ import pytest
 from aiohttp import encode_basic_auth
 
 from nanonets_proxy.sandbox import stats as stats_module
-from nanonets_proxy.sandbox.answers import rate_limited
 from nanonets_proxy.sandbox.middleware import is_authorized
 from nanonets_proxy.sandbox.policy import HintStyle, LimitKind, LimitRule
+from nanonets_proxy.sandbox.responses import rate_limited
 from nanonets_proxy.sandbox.stats import CallCounts
 
 WORKFLOWS = "/api/v4/workflows"
@@ -72,12 +72,12 @@ async def test_a_sandbox_without_keys_accepts_none(start, http):
 
 async def test_a_call_beyond_the_limit_gets_the_documented_429(start, http):
     base = await start(limit=HOUR, limit_kind=LimitKind.SLIDING_WINDOW)
-    answers = [await http.get(base + WORKFLOWS) for _ in range(3)]
-    assert [answer.status for answer in answers] == [200, 200, 429]
-    body = await answers[2].json()
+    responses = [await http.get(base + WORKFLOWS) for _ in range(3)]
+    assert [response.status for response in responses] == [200, 200, 429]
+    body = await responses[2].json()
     assert 3590 <= body["details"].pop("retry_after") <= 3600
     assert body == {"code": "rate_limit_exceeded", "message": "Rate limit exceeded", "details": {}}
-    assert "Retry-After" not in answers[2].headers
+    assert "Retry-After" not in responses[2].headers
     stats = await stats_of(http, base)
     assert (stats["admitted"], stats["refused"]) == (2, 1)
 
@@ -92,15 +92,15 @@ async def test_a_call_beyond_the_limit_gets_the_documented_429(start, http):
     ],
 )
 def test_the_hint_stands_where_the_style_says(hint, in_body, in_header):
-    answer = rate_limited(12.2, hint)
-    assert (b'"retry_after": 13}' in answer.body) is in_body
-    assert (answer.headers.get("Retry-After") == "13") is in_header
+    response = rate_limited(12.2, hint)
+    assert (b'"retry_after": 13}' in response.body) is in_body
+    assert (response.headers.get("Retry-After") == "13") is in_header
 
 
 def test_a_delay_below_a_second_keeps_its_milliseconds_in_the_body():
-    answer = rate_limited(0.1501, HintStyle.BOTH)
-    assert b'"retry_after": 0.151}' in answer.body
-    assert answer.headers["Retry-After"] == "1"
+    response = rate_limited(0.1501, HintStyle.BOTH)
+    assert b'"retry_after": 0.151}' in response.body
+    assert response.headers["Retry-After"] == "1"
 
 
 async def test_predict_posts_are_limited_per_model_and_nothing_else_of_v2(start, http):
@@ -121,7 +121,7 @@ async def test_predict_posts_are_limited_per_model_and_nothing_else_of_v2(start,
 async def test_a_concurrency_limit_frees_its_place_when_the_call_ends(start, http):
     base = await start(limit=LimitRule(1, 1), limit_kind=LimitKind.CONCURRENCY, latency_s=0.1)
     together = await asyncio.gather(*(http.get(base + WORKFLOWS) for _ in range(3)))
-    assert sorted(answer.status for answer in together) == [200, 429, 429]
+    assert sorted(response.status for response in together) == [200, 429, 429]
     assert (await http.get(base + WORKFLOWS)).status == 200
     assert (await stats_of(http, base))["max_in_flight"] == 1
 

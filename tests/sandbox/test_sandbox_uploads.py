@@ -85,28 +85,28 @@ async def test_several_files_are_each_hashed(start, http):
     data = form(a=b"first", b=b"", c=b"third")
     data.add_field("files", b"fourth", filename="d.pdf")
     data.add_field("request_metadata", "mine")
-    answer = await (await http.post(base + PREDICT, data=data)).json()
+    content = await (await http.post(base + PREDICT, data=data)).json()
     contents = {"a.pdf": b"first", "b.pdf": b"", "c.pdf": b"third", "d.pdf": b"fourth"}
-    assert answer["files"] == [
+    assert content["files"] == [
         {"name": name, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         for name, content in contents.items()
     ]
-    assert [entry["input"] for entry in answer["result"]] == list(contents)
-    assert {entry["request_metadata"] for entry in answer["result"]} == {"mine"}
+    assert [entry["input"] for entry in content["result"]] == list(contents)
+    assert {entry["request_metadata"] for entry in content["result"]} == {"mine"}
 
 
 async def test_several_files_of_a_v4_upload_give_several_documents(start, http):
     base = await start()
     url = f"{await new_workflow(http, base)}/documents"
-    answer = await (await http.post(url, data=form(a=b"1", b=b"22"))).json()
-    assert [document["size"] for document in answer["documents"]] == [1, 2]
+    content = await (await http.post(url, data=form(a=b"1", b=b"22"))).json()
+    assert [document["size"] for document in content["documents"]] == [1, 2]
 
 
 async def test_repeated_urls_of_a_form_are_each_predicted(start, http):
     base = await start()
     data = [("urls", "https://files.invalid/a.pdf"), ("urls", "https://files.invalid/b.pdf"), ("x", "")]
-    answer = await (await http.post(f"{base}/api/v2/OCR/Model/m1/LabelUrls", data=data)).json()
-    assert [entry["input"] for entry in answer["result"]] == [url for _, url in data[:2]]
+    content = await (await http.post(f"{base}/api/v2/OCR/Model/m1/LabelUrls", data=data)).json()
+    assert [entry["input"] for entry in content["result"]] == [url for _, url in data[:2]]
 
 
 async def test_a_document_url_in_json_makes_a_document(start, http):
@@ -148,9 +148,9 @@ async def test_a_document_url_in_json_makes_a_document(start, http):
 async def test_an_upload_that_makes_no_sense_gets_a_400_with_a_reason(start, http, headers, body):
     base = await start()
     response = await http.post(base + PREDICT, data=body, headers=headers)
-    answer = await response.json()
-    assert (response.status, answer["code"]) == (400, "bad_request")
-    assert answer["message"]
+    content = await response.json()
+    assert (response.status, content["code"]) == (400, "bad_request")
+    assert content["message"]
 
 
 @pytest.mark.parametrize("chunked", [True, False])

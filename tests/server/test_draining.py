@@ -7,7 +7,7 @@ import pytest
 
 from support.proxy_harness import running_proxy, until
 from support.raw_caller import RawCaller, request
-from support.scripted_upstream import OK, ScriptedUpstream, answering
+from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 CLOSED = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 9\r\nContent-Length: 0\r\n\r\n"
 
@@ -20,17 +20,17 @@ async def test_callers_that_wait_are_told_to_come_back() -> None:
         await proxy.caller() as queued,
     ):
         await refused.send(request(b"POST", b"/x", body=b"abc"))
-        await (await upstream.next_request()).answer(CLOSED)
+        await (await upstream.next_request()).response(CLOSED)
         await until(lambda: proxy.waiting == 1)
         await queued.send(request(b"GET", b"/y"))
         await until(lambda: proxy.waiting == 2)
         stopping = proxy.stop()
         for caller in (refused, queued):
-            answer = await caller.answer()
-            assert answer.status == 503
-            assert answer.json()["code"] == "shutting_down"
-            assert answer.one(b"Retry-After") == b"1"
-            assert answer.all(b"Connection") == [b"close"]
+            response = await caller.response()
+            assert response.status == 503
+            assert response.json()["code"] == "shutting_down"
+            assert response.one(b"Retry-After") == b"1"
+            assert response.all(b"Connection") == [b"close"]
             assert await caller.rest() == b""
         await stopping
 
@@ -46,11 +46,11 @@ async def test_an_answer_under_way_ends_whole_with_what_its_upload_still_sends()
         stopping = proxy.stop()
         await _refuses_connections(proxy.address)
         await caller.send(b"def")
-        await exchange.answer(OK)
+        await exchange.response(OK)
         assert exchange.body == b"abcdef"
-        answer = await caller.answer()
-        assert answer.body == b"ok"
-        assert answer.all(b"Connection") == [b"close"]
+        response = await caller.response()
+        assert response.body == b"ok"
+        assert response.all(b"Connection") == [b"close"]
         assert await caller.rest() == b""
         await stopping
 
@@ -84,7 +84,7 @@ async def _refuses_connections(address: str) -> None:
 
 async def test_idle_connections_end_at_once() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as used,
         await proxy.caller() as unused,
@@ -98,7 +98,7 @@ async def test_idle_connections_end_at_once() -> None:
 
 async def test_a_request_that_is_here_when_draining_begins_gets_an_answer() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         proxy.callers(20) as callers,
     ):
@@ -107,9 +107,9 @@ async def test_a_request_that_is_here_when_draining_begins_gets_an_answer() -> N
         for caller in callers:
             caller.writer.write(request(b"GET", b"/y"))
         stopping = proxy.stop()
-        answers = [await caller.answer() for caller in callers]
-        assert {answer.status for answer in answers} <= {200, 503}
-        assert all(answer.all(b"Connection") == [b"close"] for answer in answers)
+        responses = [await caller.response() for caller in callers]
+        assert {response.status for response in responses} <= {200, 503}
+        assert all(response.all(b"Connection") == [b"close"] for response in responses)
         await stopping
 
 
@@ -149,11 +149,11 @@ async def test_readiness_ends_with_draining_while_the_admin_listener_still_answe
         exchange = await upstream.next_request()
         stopping = proxy.stop()
         await _refuses_connections(proxy.address)
-        answer = await admin.get(b"/readyz")
-        assert answer.status == 503
-        assert (answer.json()["status"], answer.json()["reason"]) == ("not ready", "draining")
+        response = await admin.get(b"/readyz")
+        assert response.status == 503
+        assert (response.json()["status"], response.json()["reason"]) == ("not ready", "draining")
         assert (await admin.get(b"/livez")).status == 200
-        await exchange.answer(OK)
-        assert (await caller.answer()).status == 200
+        await exchange.response(OK)
+        assert (await caller.response()).status == 200
         await stopping
         assert await admin.rest() == b""

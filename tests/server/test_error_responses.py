@@ -6,7 +6,7 @@ import pytest
 
 from support.proxy_harness import running_proxy
 from support.raw_caller import request
-from support.scripted_upstream import OK, ScriptedUpstream, answering
+from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 MADE_ID = re.compile(rb"[0-9a-f]{16}")
 
@@ -17,20 +17,20 @@ async def test_an_answer_of_the_proxy_has_the_vendors_shape() -> None:
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        answer = await caller.get(b"/x", b"Origin: https://evil.example", b"X-Request-Id: mine")
-        assert answer.status_line == b"HTTP/1.1 403 Forbidden"
-        assert answer.json() == {
+        response = await caller.get(b"/x", b"Origin: https://evil.example", b"X-Request-Id: mine")
+        assert response.status_line == b"HTTP/1.1 403 Forbidden"
+        assert response.json() == {
             "code": "forbidden_origin",
             "message": "Requests with a foreign Origin are not allowed.",
             "details": {"request_id": "mine"},
         }
-        assert answer.one(b"Content-Type") == b"application/json; charset=utf-8"
-        assert answer.one(b"Proxy-Status") == (
+        assert response.one(b"Content-Type") == b"application/json; charset=utf-8"
+        assert response.one(b"Proxy-Status") == (
             b'nanonets-proxy; error=http_request_denied; details="forbidden_origin"'
         )
-        assert answer.one(b"X-Request-Id") == b"mine"
-        assert answer.one(b"Server") == b"nanonets-proxy"
-        assert answer.one(b"Connection") == b"close"
+        assert response.one(b"X-Request-Id") == b"mine"
+        assert response.one(b"Server") == b"nanonets-proxy"
+        assert response.one(b"Connection") == b"close"
         assert await caller.rest() == b""
 
 
@@ -43,10 +43,10 @@ async def test_trace_and_connect_are_refused_with_the_methods_that_are_not(metho
         await proxy.caller() as caller,
     ):
         await caller.send(request(method, target))
-        answer = await caller.answer()
-        assert answer.status == 405
-        assert answer.json()["code"] == "method_not_allowed"
-        assert answer.one(b"Allow") == b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+        response = await caller.response()
+        assert response.status == 405
+        assert response.json()["code"] == "method_not_allowed"
+        assert response.one(b"Allow") == b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
         assert await caller.rest() == b""
         assert upstream.connections == 0
 
@@ -60,9 +60,9 @@ async def test_an_upgrade_is_refused(protocol: bytes, connection: bytes) -> None
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"GET", b"/x", connection, b"Upgrade: " + protocol))
-        answer = await caller.answer()
-        assert answer.status == 501
-        assert answer.json()["code"] == "not_implemented"
+        response = await caller.response()
+        assert response.status == 501
+        assert response.json()["code"] == "not_implemented"
         assert await caller.rest() == b""
         assert upstream.connections == 0
 
@@ -74,9 +74,9 @@ async def test_an_answer_of_the_proxy_to_head_has_no_body() -> None:
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"HEAD", b"/x", b"Sec-Fetch-Site: cross-site"))
-        answer = await caller.answer(to_head=True)
-        assert answer.status == 403
-        assert int(answer.one(b"Content-Length")) > 0
+        response = await caller.response(to_head=True)
+        assert response.status == 403
+        assert int(response.one(b"Content-Length")) > 0
         assert await caller.rest() == b""
 
 
@@ -87,13 +87,13 @@ async def test_a_refused_upload_is_read_to_its_end_so_that_the_answer_arrives() 
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"POST", b"/x", b"Origin: https://evil.example", body=bytes(8_000_000)))
-        assert (await caller.answer()).status == 403
+        assert (await caller.response()).status == 403
         assert await caller.rest() == b""
 
 
 async def test_a_request_id_is_made_for_the_answer_alone() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
@@ -105,31 +105,31 @@ async def test_a_request_id_is_made_for_the_answer_alone() -> None:
 
 async def test_a_callers_request_id_is_kept_and_sent() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        answer = await caller.get(b"/x", b"x-request-id: from/the:caller=1")
-        assert answer.all(b"X-Request-Id") == [b"from/the:caller=1"]
+        response = await caller.get(b"/x", b"x-request-id: from/the:caller=1")
+        assert response.all(b"X-Request-Id") == [b"from/the:caller=1"]
         assert b"x-request-id: from/the:caller=1" in upstream.requests[0].lines
 
 
 @pytest.mark.parametrize("bad", [b"two words", b"x" * 129, b"caf\xe9", b""])
 async def test_an_unfit_request_id_is_sent_but_not_echoed(bad: bytes) -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        answer = await caller.get(b"/x", b"X-Request-Id: " + bad)
-        assert MADE_ID.fullmatch(answer.one(b"X-Request-Id"))
+        response = await caller.get(b"/x", b"X-Request-Id: " + bad)
+        assert MADE_ID.fullmatch(response.one(b"X-Request-Id"))
         assert b"X-Request-Id: " + bad in upstream.requests[0].lines
 
 
 async def test_the_upstreams_request_id_is_not_doubled() -> None:
     reply = b"HTTP/1.1 200 OK\r\nx-request-id: theirs\r\nContent-Length: 0\r\n\r\n"
     async with (
-        ScriptedUpstream(answering(reply)) as upstream,
+        ScriptedUpstream(responding(reply)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
@@ -138,7 +138,7 @@ async def test_the_upstreams_request_id_is_not_doubled() -> None:
 
 async def test_server_timing_tells_both_times_and_can_be_switched_off() -> None:
     reply = b"HTTP/1.1 200 OK\r\nServer-Timing: db;dur=3\r\nContent-Length: 0\r\n\r\n"
-    async with ScriptedUpstream(answering(reply)) as upstream:
+    async with ScriptedUpstream(responding(reply)) as upstream:
         async with running_proxy(upstream.origin) as proxy, await proxy.caller() as caller:
             theirs, ours = (await caller.get(b"/x")).all(b"Server-Timing")
             assert theirs == b"db;dur=3"
@@ -152,13 +152,13 @@ async def test_errors_of_the_upstream_pass_untouched() -> None:
     for status in (b"400 Bad Request", b"401 Unauthorized", b"402 Payment Required", b"503 Service Unavailable"):
         reply = b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
         async with (
-            ScriptedUpstream(answering(reply)) as upstream,
+            ScriptedUpstream(responding(reply)) as upstream,
             running_proxy(upstream.origin, key_gap=0) as proxy,
             await proxy.caller() as caller,
         ):
-            answer = await caller.post(b"/x", b"abc")
-            assert answer.status_line == b"HTTP/1.1 " + status
-            assert answer.body == body
-            assert not answer.all(b"Proxy-Status")
+            response = await caller.post(b"/x", b"abc")
+            assert response.status_line == b"HTTP/1.1 " + status
+            assert response.body == body
+            assert not response.all(b"Proxy-Status")
             # A 401 is the caller's only after the key has been read again and has failed again.
             assert len(upstream.requests) in ((2, 3) if status.startswith(b"401") else (1,))

@@ -23,13 +23,13 @@ async def test_the_upstreams_100_lets_the_caller_send() -> None:
         await exchange.send(CONTINUE)
         assert await caller.head() == CONTINUE
         await caller.send(b"body")
-        await exchange.answer(OK)
+        await exchange.response(OK)
         assert exchange.body == b"body"
-        assert (await caller.answer()).body == b"ok"
+        assert (await caller.response()).body == b"ok"
         # The connection is in step still.
         await caller.send(request(b"GET", b"/y"))
-        await (await upstream.next_request()).answer(OK)
-        assert (await caller.answer()).status == 200
+        await (await upstream.next_request()).response(OK)
+        assert (await caller.response()).status == 200
 
 
 async def test_an_upstream_that_says_nothing_is_sent_the_body_after_a_moment() -> None:
@@ -42,8 +42,8 @@ async def test_an_upstream_that_says_nothing_is_sent_the_body_after_a_moment() -
         exchange = await upstream.next_request()
         assert await caller.head() == CONTINUE
         await caller.send(b"body")
-        await exchange.answer(OK)
-        assert (await caller.answer()).body == b"ok"
+        await exchange.response(OK)
+        assert (await caller.response()).body == b"ok"
 
 
 @pytest.mark.parametrize("status", [b"413 Content Too Large", b"417 Expectation Failed", b"200 OK"])
@@ -84,7 +84,7 @@ async def test_no_100_comes_before_the_permit() -> None:
         await proxy.caller() as caller,
     ):
         await first.send(request(b"GET", b"/first"))
-        await (await upstream.next_request()).answer(TOO_MANY)
+        await (await upstream.next_request()).response(TOO_MANY)
         await until(lambda: proxy.waiting == 1)
         await caller.send(request(b"POST", b"/x", *EXPECT))
         await until(lambda: proxy.waiting == 2)
@@ -92,13 +92,13 @@ async def test_no_100_comes_before_the_permit() -> None:
         retried = await upstream.next_request()
         assert retried.lines[0] == b"GET /first HTTP/1.1"
         assert proxy.waiting == 1
-        await retried.answer(OK)
+        await retried.response(OK)
         exchange = await upstream.next_request()
         await exchange.send(CONTINUE)
         assert await caller.head() == CONTINUE
         await caller.send(b"body")
-        await exchange.answer(OK)
-        assert (await caller.answer()).body == b"ok"
+        await exchange.response(OK)
+        assert (await caller.response()).body == b"ok"
 
 
 async def test_a_429_of_the_proxy_comes_instead_of_a_100_and_ends_the_connection() -> None:
@@ -109,12 +109,12 @@ async def test_a_429_of_the_proxy_comes_instead_of_a_100_and_ends_the_connection
         await proxy.caller() as caller,
     ):
         await first.send(request(b"GET", b"/first", b"Prefer: wait=0"))
-        await (await upstream.next_request()).answer(TOO_MANY)
-        assert (await first.answer()).status == 429
+        await (await upstream.next_request()).response(TOO_MANY)
+        assert (await first.response()).status == 429
         await caller.send(request(b"POST", b"/x", b"Prefer: wait=0", *EXPECT))
-        answer = await caller.answer()
-        assert answer.status == 429
-        assert answer.all(b"Connection") == [b"close"]
+        response = await caller.response()
+        assert response.status == 429
+        assert response.all(b"Connection") == [b"close"]
 
 
 async def test_a_caller_that_did_not_wait_gets_no_100() -> None:
@@ -124,8 +124,8 @@ async def test_a_caller_that_did_not_wait_gets_no_100() -> None:
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"POST", b"/x", *EXPECT) + b"body")
-        await (await upstream.next_request()).answer(OK)
-        assert (await caller.answer()).body == b"ok"
+        await (await upstream.next_request()).response(OK)
+        assert (await caller.response()).body == b"ok"
 
 
 async def test_an_http_1_0_caller_gets_no_100() -> None:
@@ -138,5 +138,5 @@ async def test_an_http_1_0_caller_gets_no_100() -> None:
         exchange = await upstream.next_request()
         await exchange.send(CONTINUE)
         await caller.send(b"body")
-        await exchange.answer(OK)
-        assert (await caller.answer()).body == b"ok"
+        await exchange.response(OK)
+        assert (await caller.response()).body == b"ok"

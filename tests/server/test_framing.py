@@ -4,7 +4,7 @@ import pytest
 
 from support.proxy_harness import running_proxy
 from support.raw_caller import chunked, request
-from support.scripted_upstream import OK, ScriptedUpstream, answering
+from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 MIB = 2**20
 SIZES = [0, 1, 70_000, 8 * MIB]
@@ -20,7 +20,7 @@ def _bytes(count: int) -> bytes:
 async def test_an_upload_with_a_length_arrives_whole_and_as_one(size: int) -> None:
     body = _bytes(size)
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
@@ -36,12 +36,12 @@ async def test_a_chunked_upload_arrives_whole_and_chunked(size: int) -> None:
     body = _bytes(size)
     pieces = [body[start : start + 100_000] for start in range(0, size, 100_000)]
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"POST", b"/x", b"Transfer-Encoding: chunked") + chunked(*pieces))
-        assert (await caller.answer()).body == b"ok"
+        assert (await caller.response()).body == b"ok"
         assert upstream.requests[0].body == body
         assert b"Transfer-Encoding: chunked" in upstream.requests[0].lines
         assert not any(line.lower().startswith(b"content-length") for line in upstream.requests[0].lines)
@@ -52,14 +52,14 @@ async def test_a_chunked_upload_arrives_whole_and_chunked(size: int) -> None:
 async def test_an_answer_with_a_length_arrives_whole(size: int) -> None:
     body = _bytes(size)
     async with (
-        ScriptedUpstream(answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, body))) as upstream,
+        ScriptedUpstream(responding(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, body))) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
         for _ in range(2):
-            answer = await caller.get(b"/x")
-            assert answer.body == body
-            assert answer.one(b"Content-Length") == b"%d" % size
+            response = await caller.get(b"/x")
+            assert response.body == body
+            assert response.one(b"Content-Length") == b"%d" % size
         assert upstream.connections == 1
 
 
@@ -71,16 +71,16 @@ async def test_a_chunked_answer_arrives_chunked_with_its_trailers(size: int) -> 
     data = chunked(*pieces).removesuffix(b"0\r\n\r\n") + end
     async with (
         ScriptedUpstream(
-            answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Checksum\r\n\r\n" + data)
+            responding(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Checksum\r\n\r\n" + data)
         ) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
         for _ in range(2):
-            answer = await caller.get(b"/x")
-            assert answer.body == body
-            assert answer.all(b"Transfer-Encoding") == [b"chunked"]
-            assert answer.trailers == b"X-Checksum: 1\r\nx-checksum: 2\r\n"
+            response = await caller.get(b"/x")
+            assert response.body == body
+            assert response.all(b"Transfer-Encoding") == [b"chunked"]
+            assert response.trailers == b"X-Checksum: 1\r\nx-checksum: 2\r\n"
         assert upstream.connections == 1
 
 
@@ -96,9 +96,9 @@ async def test_an_answer_that_ends_with_its_connection_becomes_chunked() -> None
             exchange = await upstream.next_request()
             await exchange.send(b"HTTP/1.1 200 OK\r\n\r\n" + body)
             exchange.close()
-            answer = await caller.answer()
-            assert answer.all(b"Transfer-Encoding") == [b"chunked"]
-            assert answer.body == body
+            response = await caller.response()
+            assert response.all(b"Transfer-Encoding") == [b"chunked"]
+            assert response.body == body
         assert upstream.connections == 2
 
 
@@ -106,40 +106,40 @@ async def test_an_answer_that_ends_with_its_connection_becomes_chunked() -> None
 async def test_the_length_of_an_answer_without_a_body_is_kept(status: bytes) -> None:
     reply = b"HTTP/1.1 " + status + b"\r\nContent-Length: 1234\r\n\r\n"
     async with (
-        ScriptedUpstream(answering(reply)) as upstream,
+        ScriptedUpstream(responding(reply)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
         for _ in range(2):
             await caller.send(request(b"HEAD", b"/x"))
-            answer = await caller.answer(to_head=True)
-            assert answer.one(b"Content-Length") == b"1234"
-            assert not answer.all(b"Transfer-Encoding")
+            response = await caller.response(to_head=True)
+            assert response.one(b"Content-Length") == b"1234"
+            assert not response.all(b"Transfer-Encoding")
         assert upstream.connections == 1
 
 
 async def test_a_chunked_answer_to_head_has_no_body_and_no_coding() -> None:
     async with (
-        ScriptedUpstream(answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")) as upstream,
+        ScriptedUpstream(responding(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
         for _ in range(2):
             await caller.send(request(b"HEAD", b"/x"))
-            assert not (await caller.answer(to_head=True)).all(b"Transfer-Encoding")
+            assert not (await caller.response(to_head=True)).all(b"Transfer-Encoding")
 
 
 async def test_a_204_has_no_length() -> None:
     async with (
-        ScriptedUpstream(answering(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n")) as upstream,
+        ScriptedUpstream(responding(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n")) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
         for _ in range(2):
-            answer = await caller.get(b"/x")
-            assert answer.status == 204
-            assert not answer.all(b"Content-Length")
-            assert not answer.all(b"Transfer-Encoding")
+            response = await caller.get(b"/x")
+            assert response.status == 204
+            assert not response.all(b"Content-Length")
+            assert not response.all(b"Transfer-Encoding")
 
 
 async def test_pipelined_requests_are_answered_in_their_order() -> None:
@@ -152,14 +152,14 @@ async def test_pipelined_requests_are_answered_in_their_order() -> None:
         for i in range(3):
             exchange = await upstream.next_request()
             assert exchange.lines[0] == b"POST /%d HTTP/1.1" % i
-            await exchange.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % i)
+            await exchange.response(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % i)
             assert exchange.body == b"b%d" % i
-        assert [(await caller.answer()).body for _ in range(3)] == [b"0", b"1", b"2"]
+        assert [(await caller.response()).body for _ in range(3)] == [b"0", b"1", b"2"]
 
 
 async def test_a_connection_stays_open_and_ends_when_the_caller_says_so() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
@@ -183,27 +183,27 @@ async def test_the_upstreams_connection_field_is_not_the_callers_affair() -> Non
             b"HTTP/1.1 200 OK\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n"
             b"Content-Length: 2\r\n\r\nok"
         )
-        answer = await caller.answer()
-        assert not answer.all(b"Connection")
-        assert not answer.all(b"X-Hop")
-        assert not answer.all(b"Keep-Alive")
+        response = await caller.response()
+        assert not response.all(b"Connection")
+        assert not response.all(b"X-Hop")
+        assert not response.all(b"Keep-Alive")
         await exchange.ended(within_s=1)
         await caller.send(request(b"GET", b"/2"))
-        await (await upstream.next_request()).answer(OK)
-        assert (await caller.answer()).body == b"ok"
+        await (await upstream.next_request()).response(OK)
+        assert (await caller.response()).body == b"ok"
         assert upstream.connections == 2
 
 
 async def test_an_http_1_0_caller_gets_its_answer_and_the_end_of_the_connection() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"POST", b"/x", body=b"abc", version=b"HTTP/1.0"))
-        answer = await caller.answer()
-        assert answer.all(b"Connection") == [b"close"]
-        assert answer.body == b"ok"
+        response = await caller.response()
+        assert response.all(b"Connection") == [b"close"]
+        assert response.body == b"ok"
         assert await caller.rest() == b""
         assert upstream.requests[0].lines[0] == b"POST /x HTTP/1.1"
         assert upstream.requests[0].body == b"abc"
@@ -211,15 +211,15 @@ async def test_an_http_1_0_caller_gets_its_answer_and_the_end_of_the_connection(
 
 async def test_an_http_1_0_caller_may_ask_to_keep_the_connection() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
         for _ in range(2):
             await caller.send(request(b"GET", b"/x", b"Connection: keep-alive", version=b"HTTP/1.0"))
-            answer = await caller.answer()
-            assert answer.all(b"Connection") == [b"keep-alive"]
-            assert answer.body == b"ok"
+            response = await caller.response()
+            assert response.all(b"Connection") == [b"keep-alive"]
+            assert response.body == b"ok"
 
 
 @pytest.mark.parametrize("field", [b"Transfer-Encoding: chunked\r\n", b""], ids=["chunked", "to_the_end"])
@@ -234,10 +234,10 @@ async def test_an_http_1_0_caller_gets_no_chunks(field: bytes) -> None:
         exchange = await upstream.next_request()
         await exchange.send(b"HTTP/1.1 200 OK\r\n" + field + b"\r\n" + data)
         exchange.close()
-        answer = await caller.answer()
-        assert answer.body == b"abcd"
-        assert not answer.all(b"Transfer-Encoding")
-        assert answer.all(b"Connection") == [b"close"]
+        response = await caller.response()
+        assert response.body == b"abcd"
+        assert not response.all(b"Transfer-Encoding")
+        assert response.all(b"Connection") == [b"close"]
 
 
 INTERIM = (
@@ -259,20 +259,20 @@ async def test_interim_answers_of_the_upstream_pass_without_their_hop_by_hop_fie
             assert await caller.head() == b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
             assert await caller.head() == b"HTTP/1.1 102 Processing\r\n\r\n"
             assert await caller.head() == b"HTTP/1.1 199 \r\nx-odd: \r\n\r\n"
-            await exchange.answer(NO_BODY)
-            answer = await caller.answer()
-            assert answer.status == 200
-            assert not answer.all(b"Link")
+            await exchange.response(NO_BODY)
+            response = await caller.response()
+            assert response.status == 200
+            assert not response.all(b"Link")
 
 
 async def test_an_http_1_0_caller_gets_no_interim_answers() -> None:
     async with (
-        ScriptedUpstream(answering(INTERIM + NO_BODY)) as upstream,
+        ScriptedUpstream(responding(INTERIM + NO_BODY)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"GET", b"/x", version=b"HTTP/1.0"))
-        answer = await caller.answer()
-        assert answer.status == 200
-        assert not answer.all(b"Link")
+        response = await caller.response()
+        assert response.status == 200
+        assert not response.all(b"Link")
         assert await caller.rest() == b""

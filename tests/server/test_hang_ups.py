@@ -18,8 +18,8 @@ WITHIN_S = 1.0
 async def _close_the_gate(upstream: ScriptedUpstream, proxy: RunningProxy) -> None:
     async with await proxy.caller() as caller:
         await caller.send(request(b"GET", b"/closes-the-gate", b"Prefer: wait=0"))
-        await (await upstream.next_request()).answer(TOO_MANY)
-        assert (await caller.answer()).status == 429
+        await (await upstream.next_request()).response(TOO_MANY)
+        assert (await caller.response()).status == 429
 
 
 def _hang_up(caller: RawCaller, how: str) -> None:
@@ -76,13 +76,13 @@ async def _hang_up_behind_a_queue() -> None:
         await proxy.caller() as caller,
     ):
         await first.send(request(b"GET", b"/first"))
-        await (await upstream.next_request()).answer(TOO_MANY)
+        await (await upstream.next_request()).response(TOO_MANY)
         await until(lambda: proxy.waiting == 1)
         await caller.send(request(b"POST", b"/x", b"Content-Length: 100000000") + bytes(48_000))
         await until(lambda: proxy.waiting == 2)
         caller.close()
-        await (await upstream.next_request()).answer(OK)
-        assert (await first.answer()).status == 200
+        await (await upstream.next_request()).response(OK)
+        assert (await first.response()).status == 200
         await proxy.check_idle()
         assert all(exchange.lines[0] == b"GET /first HTTP/1.1" for exchange in upstream.requests)
 
@@ -215,4 +215,4 @@ async def test_backpressure_holds_the_upstream_back_and_nothing_is_lost() -> Non
         exchange.connection.write(head + 4 * body)
         await until(lambda: _is_stuck(proxy))
         cast("asyncio.Transport", caller.writer.transport).resume_reading()
-        assert (await caller.answer()).body == 4 * body
+        assert (await caller.response()).body == 4 * body

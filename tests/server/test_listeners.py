@@ -13,7 +13,7 @@ from nanonets_proxy.core.net.addresses import Origin, TcpListener, UnixListener
 from nanonets_proxy.server.listeners import BACKLOG, ListenFailed, open_sockets
 from support.proxy_harness import program, running_proxy, until
 from support.raw_caller import RawCaller
-from support.scripted_upstream import OK, ScriptedUpstream, answering
+from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 NOWHERE = Origin("http", "127.0.0.1", 9)
 MOST_THE_KERNEL_GRANTS = int(Path("/proc/sys/net/core/somaxconn").read_text())
@@ -29,7 +29,7 @@ def _has_ipv6() -> bool:
 
 async def test_a_unix_socket_serves_with_its_mode_and_goes_with_the_proxy(tmp_path: Path) -> None:
     path = tmp_path / "proxy.sock"
-    async with ScriptedUpstream(answering(OK)) as upstream:
+    async with ScriptedUpstream(responding(OK)) as upstream:
         async with (
             running_proxy(upstream.origin, listen=f"unix:{path}?mode=0600") as proxy,
             await proxy.caller() as caller,
@@ -42,7 +42,7 @@ async def test_a_unix_socket_serves_with_its_mode_and_goes_with_the_proxy(tmp_pa
 
 async def test_a_unix_caller_is_named_by_its_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, listen=f"unix:{tmp_path}/s") as proxy,
         await proxy.caller() as caller,
     ):
@@ -53,7 +53,7 @@ async def test_a_unix_caller_is_named_by_its_user(tmp_path: Path, capsys: pytest
 async def test_several_addresses_serve_at_once(tmp_path: Path) -> None:
     addresses = ["127.0.0.1:0", f"unix:{tmp_path}/s", *(["[::1]:0"] if _has_ipv6() else [])]
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, listen=",".join(addresses)) as proxy,
     ):
         assert len(proxy.proxy.addresses) == len(addresses)
@@ -65,7 +65,7 @@ async def test_several_addresses_serve_at_once(tmp_path: Path) -> None:
 @pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
 async def test_an_ipv6_address_is_served_and_described_with_brackets() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, listen="[::1]:0") as proxy,
         await proxy.caller() as caller,
     ):
@@ -78,7 +78,7 @@ async def test_a_socket_file_that_a_crash_left_is_replaced(tmp_path: Path) -> No
     with socket.socket(socket.AF_UNIX) as crashed:
         crashed.bind(str(path))
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, listen=f"unix:{path}") as proxy,
         await proxy.caller() as caller,
     ):
@@ -133,7 +133,7 @@ def test_an_address_of_another_machine_is_refused() -> None:
 
 async def test_an_idle_connection_ends_after_the_keep_alive() -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, keep_alive="100ms") as proxy,
         await proxy.caller() as silent,
         await proxy.caller() as caller,

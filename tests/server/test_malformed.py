@@ -4,7 +4,7 @@ import pytest
 
 from support.proxy_harness import running_proxy
 from support.raw_caller import request
-from support.scripted_upstream import OK, ScriptedUpstream, answering
+from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 GOOD = b"GET /x HTTP/1.1\r\nHost: localhost\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: localhost\r\n"
@@ -79,17 +79,17 @@ REFUSALS = {
 @pytest.mark.parametrize("name", MALFORMED)
 async def test_a_malformed_request_is_refused_and_reaches_no_upstream(name: str) -> None:
     async with (
-        ScriptedUpstream(answering(OK)) as upstream,
+        ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
         await caller.send(MALFORMED[name] + request(b"GET", b"/smuggled"))
-        answer = await caller.answer()
+        response = await caller.response()
         status, code = REFUSALS.get(name, (400, "bad_request"))
-        assert answer.status_line.startswith(b"HTTP/1.1 %d " % status)
-        assert answer.json()["code"] == code
-        assert answer.all(b"Connection") == [b"close"]
-        assert b"Proxy-Status" in answer.head
+        assert response.status_line.startswith(b"HTTP/1.1 %d " % status)
+        assert response.json()["code"] == code
+        assert response.all(b"Connection") == [b"close"]
+        assert b"Proxy-Status" in response.head
         assert await caller.rest() == b""
         assert upstream.connections == 0
         await proxy.check_idle()
@@ -104,9 +104,9 @@ async def test_what_is_malformed_behind_a_good_request_ends_the_connection_behin
         await caller.send(request(b"POST", b"/good", body=b"abc"))
         exchange = await upstream.next_request()
         await caller.send(MALFORMED["two_different_lengths"])
-        await exchange.answer(OK)
-        assert (await caller.answer()).body == b"ok"
-        assert (await caller.answer()).status == 400
+        await exchange.response(OK)
+        assert (await caller.response()).body == b"ok"
+        assert (await caller.response()).status == 400
         assert await caller.rest() == b""
         assert len(upstream.requests) == 1
 
@@ -119,10 +119,10 @@ async def test_another_version_of_http_is_a_505(version: bytes) -> None:
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"GET", b"/x", version=version))
-        answer = await caller.answer()
-        assert answer.status == 505
-        assert answer.json()["code"] == "http_version_not_supported"
-        assert answer.all(b"Connection") == [b"close"]
+        response = await caller.response()
+        assert response.status == 505
+        assert response.json()["code"] == "http_version_not_supported"
+        assert response.all(b"Connection") == [b"close"]
         assert await caller.rest() == b""
         assert upstream.connections == 0
 
@@ -151,9 +151,9 @@ async def test_a_malformed_chunk_is_refused_and_never_looks_like_an_end(chunk: s
             await caller.send(head)
             await upstream.next_request()
             await caller.send(BAD_CHUNKS[chunk])
-        answer = await caller.answer()
-        assert answer.status == 400
-        assert answer.one(b"Connection") == b"close"
+        response = await caller.response()
+        assert response.status == 400
+        assert response.one(b"Connection") == b"close"
         assert await caller.rest() == b""
         await proxy.check_idle()
         for exchange in upstream.requests:

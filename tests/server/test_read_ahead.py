@@ -22,9 +22,9 @@ async def test_a_body_of_any_size_arrives_as_it_was_sent(size: int) -> None:
         for _ in range(3):
             await caller.send(request(b"POST", b"/x", body=body))
             exchange = await upstream.next_request()
-            await exchange.answer(OK)
+            await exchange.response(OK)
             assert exchange.body == body
-            assert (await caller.answer()).status == 200
+            assert (await caller.response()).status == 200
 
 
 async def test_what_is_read_of_waiting_uploads_is_bounded_for_all_of_them_together() -> None:
@@ -35,7 +35,7 @@ async def test_what_is_read_of_waiting_uploads_is_bounded_for_all_of_them_togeth
         proxy.callers(count) as callers,
     ):
         await callers[0].send(request(b"POST", b"/x", body=b"first"))
-        await (await upstream.next_request()).answer(TOO_MANY)
+        await (await upstream.next_request()).response(TOO_MANY)
         await until(lambda: proxy.waiting == 1)
         for caller in callers[1:]:
             await caller.send(request(b"POST", b"/x", body=bytes(size)))

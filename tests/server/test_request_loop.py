@@ -16,7 +16,7 @@ async def answered_early(upstream: ScriptedUpstream, caller: RawCaller) -> None:
     """The upstream answers while the upload is under way, so that nobody wants the rest."""
     await caller.send(HALF_SENT)
     await (await upstream.next_request()).send(OK)
-    assert (await caller.answer()).status == 200
+    assert (await caller.response()).status == 200
 
 
 async def test_what_nobody_wants_of_a_body_is_passed_over() -> None:
@@ -29,8 +29,8 @@ async def test_what_nobody_wants_of_a_body_is_passed_over() -> None:
         await caller.send(b"def" + request(b"GET", b"/next"))
         exchange = await upstream.next_request()
         assert exchange.lines[0] == b"GET /next HTTP/1.1"
-        await exchange.answer(OK)
-        assert (await caller.answer()).status == 200
+        await exchange.response(OK)
+        assert (await caller.response()).status == 200
 
 
 async def test_a_body_without_an_end_ends_its_connection() -> None:
@@ -74,7 +74,7 @@ async def test_the_librarys_shutdown_waits_for_the_answer() -> None:
         (connection,) = proxy.proxy._server.connections
         shutdown = asyncio.create_task(connection.shutdown(5.0))
         await until(lambda: connection._handler_waiter is not None)
-        await exchange.answer(OK)
-        assert (await caller.answer()).status == 200
+        await exchange.response(OK)
+        assert (await caller.response()).status == 200
         await shutdown
         assert await caller.rest() == b""

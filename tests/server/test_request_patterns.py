@@ -229,9 +229,9 @@ async def test_the_third_request_of_a_shape_is_read_without_the_parser(monkeypat
             exchange = await upstream.next_request()
             assert exchange.lines[0] == b"POST /x?n=%d HTTP/1.1" % number
             assert b"X-N: %d" % number in exchange.lines
-            await exchange.answer(OK)
+            await exchange.response(OK)
             assert exchange.body == b"abc" * number
-            assert (await caller.answer()).status == 200
+            assert (await caller.response()).status == 200
             (connection,) = proxy.proxy._server.connections
             if number == 2:
                 monkeypatch.setattr(connection, "_parser", None)

@@ -17,7 +17,7 @@ from nanonets_proxy.core.net.addresses import Origin
 from soak.relay import Fault, FaultRates, FaultRelay
 from soak.upstream import SoakUpstream
 from support.proxy_harness import RunningProxy, product_tasks, running_proxy, until
-from support.raw_caller import Answer, RawCaller, chunked
+from support.raw_caller import RawCaller, RawResponse, chunked
 
 _CALLERS: Final = 40
 _ANSWER_WITHIN_S: Final = 30.0
@@ -134,7 +134,7 @@ async def _request(caller: RawCaller, number: int, chance: random.Random, outcom
         async with asyncio.timeout(_ANSWER_WITHIN_S):
             sending = asyncio.create_task(caller.send(data))
             try:
-                answer = await caller.answer()
+                response = await caller.response()
             finally:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
@@ -144,21 +144,21 @@ async def _request(caller: RawCaller, number: int, chance: random.Random, outcom
     except AssertionError as error:
         outcome.wrong.append(f"{number}: {error}")
         return False
-    _judge(number, body, answer, outcome)
-    return not answer.all(b"connection")
+    _judge(number, body, response, outcome)
+    return not response.all(b"connection")
 
 
-def _judge(number: int, body: bytes, answer: Answer, outcome: Outcome) -> None:
-    if answer.status == 200:
-        facts = [int(answer.one(name)) for name in (b"X-Number", b"X-Sum", b"X-Got")]
-        if facts == [number, zlib.crc32(answer.body), zlib.crc32(body)]:
+def _judge(number: int, body: bytes, response: RawResponse, outcome: Outcome) -> None:
+    if response.status == 200:
+        facts = [int(response.one(name)) for name in (b"X-Number", b"X-Sum", b"X-Got")]
+        if facts == [number, zlib.crc32(response.body), zlib.crc32(body)]:
             outcome.whole += 1
         else:
-            outcome.wrong.append(f"{number}: got {answer.head!r}")
-    elif answer.status != 500 and (answer.all(b"Proxy-Status") or answer.all(b"X-Busy")):
-        outcome.clean[answer.status_line.decode()] += 1
+            outcome.wrong.append(f"{number}: got {response.head!r}")
+    elif response.status != 500 and (response.all(b"Proxy-Status") or response.all(b"X-Busy")):
+        outcome.clean[response.status_line.decode()] += 1
     else:
-        outcome.wrong.append(f"{number}: {answer.head!r}")
+        outcome.wrong.append(f"{number}: {response.head!r}")
 
 
 def _descriptors() -> Counter[str]:

@@ -48,8 +48,8 @@ class Bao:
             {"X-Vault-Token": ROOT_TOKEN, "Content-Type": "application/json"},
             method=method,
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            data = answer.read()
+        with urllib.request.urlopen(request, timeout=10) as response:
+            data = response.read()
         return json.loads(data) if data else {}
 
     def write(self, path: str, **fields: str) -> None:

@@ -105,8 +105,8 @@ def test_a_token_of_the_file_is_renewed_and_a_new_one_is_taken_from_there(
     bao.write("nanonets/prod", api_key="the-key")
 
     def token(**options: Any) -> str:
-        answer = bao.ask("POST", "auth/token/create", policies=["reader"], no_parent=True, **options)
-        return str(answer["auth"]["client_token"])
+        response = bao.ask("POST", "auth/token/create", policies=["reader"], no_parent=True, **options)
+        return str(response["auth"]["client_token"])
 
     (tmp_path / "token").write_text(token(ttl="3s", period="3s"))
     vault = source(credential_file=tmp_path / "token", token=None)
@@ -154,8 +154,8 @@ def test_what_is_wrong_is_one_clear_sentence(
     bao.write("nanonets/bad", api_key="a:key", other="x")
     bao.write("other/secret", api_key="the-key")
     begin = f"the API key of vault:secret/nanonets/prod cannot be had from {bao.address}: "
-    answer = bao.ask("POST", "auth/token/create", policies=["reader"])
-    reader = answer["auth"]["client_token"]
+    response = bao.ask("POST", "auth/token/create", policies=["reader"])
+    reader = response["auth"]["client_token"]
     missing = fault(source(path="nanonets/none", token=reader))
     assert missing.endswith("nothing is there, or its latest version is deleted")
     assert fault(source(path="other/secret", token=reader)).endswith("permission is denied")
@@ -187,8 +187,8 @@ def test_the_real_proxy_takes_a_new_version_and_serves_on_while_the_store_is_awa
     relay += ["--vault-credential-file", str(tmp_path / "token"), "--key-refresh", "200ms"]
 
     def get(url: str) -> int:
-        with urllib.request.urlopen(f"{url}/api/v4/workflows", timeout=20) as answer:
-            return int(answer.status)
+        with urllib.request.urlopen(f"{url}/api/v4/workflows", timeout=20) as response:
+            return int(response.status)
 
     with (
         sandbox(key="first-key") as upstream,

@@ -10,7 +10,7 @@ from support.scripted_upstream import WAIT_S, reset
 
 
 @dataclass(frozen=True)
-class Answer:
+class RawResponse:
     """One answer; `fields` in the order of the wire. `trailers` are raw lines."""
 
     head: bytes
@@ -71,36 +71,36 @@ class RawCaller:
         async with asyncio.timeout(WAIT_S):
             await self.writer.drain()
 
-    async def get(self, path: bytes, *lines: bytes) -> Answer:
+    async def get(self, path: bytes, *lines: bytes) -> RawResponse:
         """One GET and its answer."""
         await self.send(request(b"GET", path, *lines))
-        return await self.answer()
+        return await self.response()
 
-    async def post(self, path: bytes, body: bytes, *lines: bytes) -> Answer:
+    async def post(self, path: bytes, body: bytes, *lines: bytes) -> RawResponse:
         await self.send(request(b"POST", path, *lines, body=body))
-        return await self.answer()
+        return await self.response()
 
     async def head(self) -> bytes:
         """The next header section, a 1xx too."""
         async with asyncio.timeout(WAIT_S):
             return await self._reader.readuntil(b"\r\n\r\n")
 
-    async def answer(self, *, to_head: bool = False) -> Answer:
+    async def response(self, *, to_head: bool = False) -> RawResponse:
         """The next answer, whole. Fails on a 1xx and where the framing is broken."""
         head = await self.head()
-        answer = Answer(head, b"")
-        assert answer.status >= 200, head
+        response = RawResponse(head, b"")
+        assert response.status >= 200, head
         async with asyncio.timeout(WAIT_S):
-            if to_head or answer.status in (204, 304):
-                return answer
-            if lengths := answer.all(b"content-length"):
+            if to_head or response.status in (204, 304):
+                return response
+            if lengths := response.all(b"content-length"):
                 (length,) = lengths
-                assert not answer.all(b"transfer-encoding"), head
-                return Answer(head, await self._reader.readexactly(int(length)))
-            if answer.all(b"transfer-encoding"):
-                assert answer.all(b"transfer-encoding") == [b"chunked"], head
-                return Answer(head, *await self._chunked())
-            return Answer(head, await self._reader.read())
+                assert not response.all(b"transfer-encoding"), head
+                return RawResponse(head, await self._reader.readexactly(int(length)))
+            if response.all(b"transfer-encoding"):
+                assert response.all(b"transfer-encoding") == [b"chunked"], head
+                return RawResponse(head, *await self._chunked())
+            return RawResponse(head, await self._reader.read())
 
     async def read(self, count: int) -> bytes:
         async with asyncio.timeout(WAIT_S):

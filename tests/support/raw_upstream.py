@@ -124,7 +124,7 @@ async def raw_upstream(*scripts: Script, tls: ssl.SSLContext | None = None) -> A
         await upstream.stop()
 
 
-def answering(*replies: bytes) -> Script:
+def responding(*replies: bytes) -> Script:
     """Answers one request without a body after the other, then waits for the other side to close."""
 
     async def script(peer: Peer) -> None:
@@ -136,7 +136,7 @@ def answering(*replies: bytes) -> Script:
     return script
 
 
-def answering_then_closing(*replies: bytes) -> Script:
+def responding_then_closing(*replies: bytes) -> Script:
     """Answers one request without a body after the other, then closes."""
 
     async def script(peer: Peer) -> None:

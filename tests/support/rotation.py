@@ -73,9 +73,9 @@ class _Callers:
         began_s = time.monotonic()
         method, path, body = ("POST", POST_PATH, BODY) if post else ("GET", GET_PATH, None)
         try:
-            async with self._session.request(method, self._url + path, data=body) as answer:
-                await answer.read()
-                status = answer.status
+            async with self._session.request(method, self._url + path, data=body) as response:
+                await response.read()
+                status = response.status
         except aiohttp.ClientError:
             status = 0
         self._outcome.statuses[status] += 1
@@ -105,8 +105,8 @@ async def _rotate(
 
 
 async def _accept(session: aiohttp.ClientSession, upstream: str, keys: list[str], grace_s: float) -> None:
-    async with session.post(f"{upstream}/sandbox/keys", json={"keys": keys, "grace_s": grace_s}) as answer:
-        assert answer.status == 204
+    async with session.post(f"{upstream}/sandbox/keys", json={"keys": keys, "grace_s": grace_s}) as response:
+        assert response.status == 204
 
 
 async def rotate_under_load(load: Load, ending: Ending, directory: Path) -> tuple[Outcome, Running]:
@@ -133,8 +133,8 @@ async def rotate_under_load(load: Load, ending: Ending, directory: Path) -> tupl
                 outcome.requests_per_s = sum(outcome.statuses.values()) / (time.monotonic() - began_s)
                 written = await rotating
                 await asyncio.gather(*tasks)
-                async with session.get(f"{upstream}/sandbox/stats") as answer:
-                    outcome.unauthorized = (await answer.json())["unauthorized"]
+                async with session.get(f"{upstream}/sandbox/stats") as response:
+                    outcome.unauthorized = (await response.json())["unauthorized"]
             assert await asyncio.to_thread(proxy.end) == 0
         outcome.attempts = Counter(event["attempts"] for event in proxy.requests())
         outcome.slowest_detection_s = _slowest_detection_s(proxy, written)

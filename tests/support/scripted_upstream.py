@@ -63,7 +63,7 @@ class Exchange:
         async with asyncio.timeout(WAIT_S):
             await self._writer.drain()
 
-    async def answer(self, data: bytes) -> None:
+    async def response(self, data: bytes) -> None:
         """Reads the body, sends `data`, and is ready for the connection's next request."""
         await self.read_body()
         await self.send(data)
@@ -98,12 +98,12 @@ class Exchange:
 Script = Callable[[Exchange], Awaitable[None]]
 
 
-def answering(*answers: bytes) -> Script:
+def responding(*responses: bytes) -> Script:
     """Answers the first request with the first of `answers` and so on; the last one is given again and again."""
-    left = list(answers)
+    left = list(responses)
 
     async def script(exchange: Exchange) -> None:
-        await exchange.answer(left.pop(0) if len(left) > 1 else left[0])
+        await exchange.response(left.pop(0) if len(left) > 1 else left[0])
 
     return script
 

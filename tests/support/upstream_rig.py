@@ -16,7 +16,7 @@ PATIENCE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RawResponse:
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
@@ -39,12 +39,12 @@ class Rig:
     def _count_retry(self) -> None:
         self.retries += 1
 
-    async def ask(self, request: UpstreamRequest) -> Answer:
+    async def ask(self, request: UpstreamRequest) -> RawResponse:
         """One exchange from beginning to end."""
         exchange = await self.client.begin(request)
         return await self.rest_of(exchange)
 
-    async def rest_of(self, exchange: Exchange) -> Answer:
+    async def rest_of(self, exchange: Exchange) -> RawResponse:
         connection, head = exchange
         body = b""
         try:
@@ -53,7 +53,7 @@ class Rig:
             trailers = connection.trailers
         finally:
             self.client.finish(connection)
-        return Answer(head.status, head.headers, body, trailers)
+        return RawResponse(head.status, head.headers, body, trailers)
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ import pytest
 from support.browser import WAIT_S, Site, chromium
 from support.log_capture import captured_log
 from support.proxy_harness import RunningProxy, running_proxy
-from support.scripted_upstream import ScriptedUpstream, answering
+from support.scripted_upstream import ScriptedUpstream, responding
 
 pytestmark = pytest.mark.system
 
@@ -114,7 +114,7 @@ def _check_nothing_was_read(found: dict[str, Any]) -> None:
 async def test_no_page_reaches_the_upstream(origin: str, tmp_path: Path) -> None:
     with captured_log() as log:
         async with (
-            ScriptedUpstream(answering(_OPEN)) as upstream,
+            ScriptedUpstream(responding(_OPEN)) as upstream,
             running_proxy(upstream.origin) as proxy,
             Site(_ATTACK) as site,
         ):
@@ -152,7 +152,7 @@ async def test_a_name_that_is_rebound_to_this_machine_gets_nothing(tmp_path: Pat
     """For the browser the proxy is then the page's own origin: neither Origin nor Sec-Fetch-Site betrays it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    async with ScriptedUpstream(answering(_OPEN)) as upstream, Site("") as control:
+    async with ScriptedUpstream(responding(_OPEN)) as upstream, Site("") as control:
         page = _REBOUND.replace("CONTROL", str(control.port))
         async with Site(page, port) as attacker, AsyncExitStack() as browser:
             await browser.enter_async_context(chromium(f"http://rebind.example:{port}/", tmp_path))

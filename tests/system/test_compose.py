@@ -89,7 +89,7 @@ def test_on_the_sandbox_the_service_gets_its_answers_without_key_and_network() -
     project = _project(EXAMPLE / "compose.sandbox.yaml")
     with _up(project) as (app, proxy):
         wait_for("two answers", lambda: len(_answers(app)) >= 2)
-        assert {answer["status"] for answer in _answers(app)} == {200}
+        assert {response["status"] for response in _answers(app)} == {200}
         wait_for("a passing health check", proxy.is_healthy)
         _assert_confined(proxy.inspect(), app.inspect())
         project.compose("stop", "nanonets-proxy")
@@ -114,7 +114,7 @@ def test_the_key_comes_from_the_secret_file_and_only_the_proxy_has_it(tmp_path: 
     overlay.write_text(_SIMULATED_UPSTREAM.format(key_file=key_file, api_key=API_KEY))
     with _up(_project(overlay)) as (app, proxy):
         # The three start together: the first calls may find no proxy yet, or it no upstream.
-        wait_for("an answer with 200", lambda: any(answer["status"] == 200 for answer in _answers(app)))
+        wait_for("an answer with 200", lambda: any(response["status"] == 200 for response in _answers(app)))
         assert proxy.event("started")["key"] == "file:/run/secrets/nanonets_api_key"
         assert proxy.python(READ_ENVIRON) == "closed to its own user\n"
         shown = [

@@ -243,14 +243,14 @@ def _serving_a_slow_call(upstream: str) -> Any:
     )
 
 
-def _in_background(address: str, answers: list[int]) -> threading.Thread:
+def _in_background(address: str, responses: list[int]) -> threading.Thread:
     """A call whose status goes to `answers`; 0 if its connection is cut."""
 
     def work() -> None:
         try:
-            answers.append(call(address, "/api/v4/workflows")[0])
+            responses.append(call(address, "/api/v4/workflows")[0])
         except OSError:
-            answers.append(0)
+            responses.append(0)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -262,27 +262,27 @@ def _wait_until_in_flight(admin: str) -> None:
 
 
 def test_sigterm_lets_the_call_in_flight_end_and_exits_with_0() -> None:
-    answers: list[int] = []
+    responses: list[int] = []
     with sandbox(API_KEY, "--latency=2s") as upstream, _serving_a_slow_call(upstream) as container:
         event = container.event("started")
-        caller = _in_background(event["listen"][0], answers)
+        caller = _in_background(event["listen"][0], responses)
         _wait_until_in_flight(event["admin_listen"][0])
         container.signal("TERM")
         assert container.exit_code(within_s=10) == 0
         caller.join()
         assert container.event("stopped")["cut_off"] == 0
-    assert answers == [200]
+    assert responses == [200]
 
 
 def test_a_second_sigterm_ends_it_at_once() -> None:
-    answers: list[int] = []
+    responses: list[int] = []
     with sandbox(API_KEY, "--latency=20s") as upstream, _serving_a_slow_call(upstream) as container:
         event = container.event("started")
-        caller = _in_background(event["listen"][0], answers)
+        caller = _in_background(event["listen"][0], responses)
         _wait_until_in_flight(event["admin_listen"][0])
         container.signal("TERM")
         container.event("draining")
         container.signal("TERM")
         assert container.exit_code(within_s=5) == 128 + 15
         caller.join()
-    assert answers == [0]
+    assert responses == [0]

@@ -16,11 +16,11 @@ Samples = dict[tuple[str, ...], float]
 async def _scrape(proxy: RunningProxy) -> Samples:
     """Values by name and label values, without what the client library measures itself."""
     async with await RawCaller.connect(proxy.admin_address) as admin:
-        answer = await admin.get(b"/metrics")
-    assert answer.one(b"Content-Type").startswith(b"text/plain; version=")
+        response = await admin.get(b"/metrics")
+    assert response.one(b"Content-Type").startswith(b"text/plain; version=")
     return {
         (sample.name.removeprefix("nanonets_proxy_"), *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(answer.body.decode())
+        for family in text_string_to_metric_families(response.body.decode())
         for sample in family.samples
         if sample.name.startswith("nanonets_proxy_")
     }
@@ -40,8 +40,8 @@ async def test_counters_and_gauges_tell_what_happened() -> None:
 
         for _ in range(2):
             await caller.send(request(b"GET", b"/x"))
-            await (await upstream.next_request()).answer(OK)
-            await caller.answer()
+            await (await upstream.next_request()).response(OK)
+            await caller.response()
         assert (await _scrape(proxy))["idle_upstream_connections",] == 1
         await gone.send(request(b"PUT", b"/x", body=b"abc"))
         exchange = await upstream.next_request()
@@ -52,7 +52,7 @@ async def test_counters_and_gauges_tell_what_happened() -> None:
         await proxy.check_idle()
 
         await held.send(request(b"POST", b"/x", body=b"12345"))
-        await (await upstream.next_request()).answer(TOO_MANY)
+        await (await upstream.next_request()).response(TOO_MANY)
         await until(lambda: proxy.waiting == 1)
         during = await _scrape(proxy)
         assert (during["waiting",], during["in_flight",], during["closed_scopes",]) == (1, 0, 1)
@@ -61,7 +61,7 @@ async def test_counters_and_gauges_tell_what_happened() -> None:
         assert during["upstream_throttled_total",] == 1
 
         await caller.send(request(b"GET", b"/x", b"Prefer: wait=0"))
-        assert (await caller.answer()).status == 429
+        assert (await caller.response()).status == 429
         held.close()
         await proxy.check_idle()
         after = await _scrape(proxy)
@@ -82,12 +82,12 @@ async def test_a_repeat_on_a_fresh_connection_is_counted() -> None:
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"GET", b"/1"))
-        await (await upstream.next_request()).answer(OK)
-        await caller.answer()
+        await (await upstream.next_request()).response(OK)
+        await caller.response()
         await caller.send(request(b"GET", b"/2"))
         (await upstream.next_request()).close()
-        await (await upstream.next_request()).answer(OK)
-        await caller.answer()
+        await (await upstream.next_request()).response(OK)
+        await caller.response()
         assert (await _scrape(proxy))["upstream_retries_total",] == 1
 
 
@@ -99,10 +99,10 @@ async def test_callers_cannot_make_labels() -> None:
     ):
         for method in (b"PROPFIND", b"REPORT", b"LINK"):
             await caller.send(request(method, b"/api/v2/OCR/Model/" + method))
-            await (await upstream.next_request()).answer(b"HTTP/1.1 599 Odd\r\nContent-Length: 0\r\n\r\n")
-            await caller.answer()
+            await (await upstream.next_request()).response(b"HTTP/1.1 599 Odd\r\nContent-Length: 0\r\n\r\n")
+            await caller.response()
         await caller.send(b"rubbish\r\n\r\n")
-        await caller.answer()
+        await caller.response()
         samples = await _scrape(proxy)
         assert {key for key in samples if key[0] == "requests_total"} == {
             ("requests_total", "other", "5xx"),

@@ -12,7 +12,7 @@ from nanonets_proxy.upstream.body import RequestBody
 from nanonets_proxy.upstream.client import UpstreamRequest
 from support.caller_bodies import ArrivingBody, BodyOnDemand
 from support.eventually import settled, until
-from support.raw_upstream import Peer, Script, answering, ok, raw_upstream
+from support.raw_upstream import Peer, Script, ok, raw_upstream, responding
 from support.upstream_rig import request, rig, store_in
 
 MIB = 1024 * 1024
@@ -191,7 +191,7 @@ async def test_a_body_waits_for_the_upstreams_100(
 async def test_an_answer_instead_of_the_100_leaves_the_body_unread(status: bytes, tmp_path: Path) -> None:
     source = ArrivingBody(b"body!")
     with RequestBody(source, 5, store_in(tmp_path)) as body:
-        async with raw_upstream(answering(ok(status=status))) as upstream, rig(upstream.origin) as made:
+        async with raw_upstream(responding(ok(status=status))) as upstream, rig(upstream.origin) as made:
             exchange = await made.client.begin(request("POST", body, expect_continue=True))
             await until(made.client._senders[exchange[0]].done)
             assert (await made.rest_of(exchange)).body == b"ok"

@@ -20,7 +20,7 @@ from nanonets_proxy.upstream.connection import State, UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from nanonets_proxy.upstream.response_parser import ResponseParser
 from support.eventually import settled, until
-from support.raw_upstream import Peer, Script, answering, answering_then_closing, ok, raw_upstream
+from support.raw_upstream import Peer, Script, ok, raw_upstream, responding, responding_then_closing
 from support.upstream_rig import PATIENCE_S
 
 MIB = 1024 * 1024
@@ -82,7 +82,7 @@ async def silent(peer: Peer) -> None:
     ],
 )
 async def test_an_answer_is_read_to_its_end(connect: Connect, reply: bytes, body: bytes, reusable: bool) -> None:
-    connection = await connect(answering(reply))
+    connection = await connect(responding(reply))
     send_get(connection)
     await connection.head()
     assert await rest_of(connection) == body
@@ -92,7 +92,7 @@ async def test_an_answer_is_read_to_its_end(connect: Connect, reply: bytes, body
 
 
 async def test_without_framing_the_upstreams_end_is_the_bodys(connect: Connect) -> None:
-    connection = await connect(answering_then_closing(b"HTTP/1.1 200 OK\r\n\r\nhello"))
+    connection = await connect(responding_then_closing(b"HTTP/1.1 200 OK\r\n\r\nhello"))
     send_get(connection)
     assert (await connection.head()).body_length is None
     assert await rest_of(connection) == b"hello"
@@ -101,7 +101,7 @@ async def test_without_framing_the_upstreams_end_is_the_bodys(connect: Connect) 
 
 async def test_a_head_request_leaves_the_connection_ready_for_the_next(connect: Connect) -> None:
     no_body = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
-    connection = await connect(answering(no_body, ok(b"next")))
+    connection = await connect(responding(no_body, ok(b"next")))
     send_get(connection, is_head=True)
     assert (b"Content-Length", b"5") in (await connection.head()).headers
     assert await connection.read() == b""
@@ -112,7 +112,7 @@ async def test_a_head_request_leaves_the_connection_ready_for_the_next(connect: 
 
 
 async def test_trailers_are_there_at_the_end(connect: Connect) -> None:
-    connection = await connect(answering(CHUNKED + b"1\r\nx\r\n0\r\nDigest: abc\r\n\r\n"))
+    connection = await connect(responding(CHUNKED + b"1\r\nx\r\n0\r\nDigest: abc\r\n\r\n"))
     send_get(connection)
     assert (await connection.head()).is_chunked
     await rest_of(connection)
@@ -121,7 +121,7 @@ async def test_trailers_are_there_at_the_end(connect: Connect) -> None:
 
 @pytest.mark.parametrize("length", [6, 256 * 1024 + 1])  # the longer one pauses the upstream with its last byte
 async def test_a_body_that_nobody_reads_is_dropped_at_release(connect: Connect, length: int) -> None:
-    connection = await connect(answering(ok(bytes(length)), ok(b"next")))
+    connection = await connect(responding(ok(bytes(length)), ok(b"next")))
     send_get(connection)
     await connection.head()
     await until(lambda: connection.is_whole)
@@ -151,7 +151,7 @@ async def test_a_body_that_nobody_reads_is_dropped_at_release(connect: Connect, 
 async def test_what_came_instead_of_a_head_is_named(
     connect: Connect, reply: bytes, error: type[UpstreamError]
 ) -> None:
-    connection = await connect(answering_then_closing(reply))
+    connection = await connect(responding_then_closing(reply))
     send_get(connection)
     for _ in range(2):
         with pytest.raises(error) as caught:
@@ -189,7 +189,7 @@ async def test_a_body_that_breaks_off_is_readable_up_to_there(
 
 
 async def test_a_broken_chunk_is_an_error_behind_the_good_ones(connect: Connect) -> None:
-    connection = await connect(answering(CHUNKED + b"2\r\nok\r\nzz\r\n"))
+    connection = await connect(responding(CHUNKED + b"2\r\nok\r\nzz\r\n"))
     send_get(connection)
     await connection.head()
     assert await connection.read() == b"ok"
@@ -210,7 +210,7 @@ async def test_the_first_error_is_the_one_that_is_raised(connect: Connect) -> No
 
 @pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"])
 async def test_a_connection_closed_on_our_side_leaves_nobody_waiting(connect: Connect, reply: bytes) -> None:
-    connection = await connect(answering(reply))
+    connection = await connect(responding(reply))
     send_get(connection)
     if reply:
         await connection.head()
@@ -230,7 +230,7 @@ async def test_a_connection_closed_on_our_side_leaves_nobody_waiting(connect: Co
 
 
 async def test_the_head_has_so_long_to_come(connect: Connect) -> None:
-    connection = await connect(answering(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200"))
+    connection = await connect(responding(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200"))
     send_get(connection, timeout_s=0.05)
     with pytest.raises(UpstreamTimeout, match="begin to answer"):
         await connection.head()
@@ -262,7 +262,7 @@ async def test_the_time_limit_of_one_request_is_not_that_of_the_next(connect: Co
 
 
 async def test_the_time_limit_of_an_answered_request_harms_no_idle_connection(connect: Connect) -> None:
-    connection = await connect(answering(ok()))
+    connection = await connect(responding(ok()))
     send_get(connection, timeout_s=0.02)
     await connection.head()
     assert connection.release()
@@ -364,7 +364,7 @@ async def test_exchanges_leave_no_parser_behind_for_the_garbage_collector(connec
     before = replies()
     gc.disable()
     try:
-        connection = await connect(answering(*[ok()] * 5))
+        connection = await connect(responding(*[ok()] * 5))
         for _ in range(5):
             send_get(connection)
             await connection.head()
@@ -376,14 +376,14 @@ async def test_exchanges_leave_no_parser_behind_for_the_garbage_collector(connec
 
 
 async def test_an_answer_given_up_half_way_spoils_the_connection(connect: Connect) -> None:
-    connection = await connect(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel"))
+    connection = await connect(responding(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel"))
     send_get(connection)
     await connection.head()
     assert not connection.release()
 
 
 async def test_a_request_that_was_not_sent_to_its_end_spoils_the_connection(connect: Connect) -> None:
-    connection = await connect(answering(ok(), ok()))
+    connection = await connect(responding(ok(), ok()))
     send_get(connection)
     await connection.head()
     await until(lambda: connection.is_whole)

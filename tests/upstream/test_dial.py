@@ -25,10 +25,10 @@ from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy, make_tls_context
 from support.authorities import Authority
 from support.eventually import until
-from support.raw_upstream import Peer, RawUpstream, answering, ok, raw_upstream
+from support.raw_upstream import Peer, RawUpstream, ok, raw_upstream, responding
 from support.upstream_rig import PATIENCE_S
 
-SAYS_OK = answering(ok())
+SAYS_OK = responding(ok())
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 from nanonets_proxy.upstream.connection import State
 from support.eventually import until
-from support.raw_upstream import Peer, answering, ok, raw_upstream
+from support.raw_upstream import Peer, ok, raw_upstream, responding
 from support.upstream_rig import Rig, request, rig
 
 LATER_S = 1e9
@@ -21,7 +21,7 @@ async def fill(made: Rig, count: int) -> None:
 
 
 async def test_one_connection_serves_one_request_after_the_other() -> None:
-    async with raw_upstream(answering(*[ok(b"%d" % number) for number in range(5)])) as upstream:
+    async with raw_upstream(responding(*[ok(b"%d" % number) for number in range(5)])) as upstream:
         async with rig(upstream.origin) as made:
             assert [(await made.ask(request())).body for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
         assert upstream.accepted == 1
@@ -33,7 +33,7 @@ async def test_the_newest_idle_connection_is_taken_first() -> None:
     async def script(peer: Peer) -> None:
         numbers.append(len(numbers))
         me = b"%d" % numbers[-1]
-        await answering(ok(me), ok(me))(peer)
+        await responding(ok(me), ok(me))(peer)
 
     async with raw_upstream(script) as upstream, rig(upstream.origin) as made:
         await fill(made, 3)
@@ -52,7 +52,7 @@ async def test_the_newest_idle_connection_is_taken_first() -> None:
     ],
 )
 async def test_a_connection_that_is_not_to_be_trusted_again_is_not_kept(spoilt: bytes) -> None:
-    async with raw_upstream(answering(spoilt)) as upstream, rig(upstream.origin) as made:
+    async with raw_upstream(responding(spoilt)) as upstream, rig(upstream.origin) as made:
         for number in (1, 2):
             assert (await made.ask(request())).body == b"ok"
             assert (made.pool.idle, upstream.accepted) == (0, number)
@@ -68,7 +68,7 @@ async def test_an_answer_that_nobody_asked_for_never_becomes_the_next_one() -> N
         await peer.send(ok(b"evil"))
         await peer.until_closed()
 
-    async with raw_upstream(script, answering(ok(b"good"))) as upstream, rig(upstream.origin) as made:
+    async with raw_upstream(script, responding(ok(b"good"))) as upstream, rig(upstream.origin) as made:
         await made.ask(request())
         idle.set()
         await until(lambda: upstream.ended == 1)
@@ -91,7 +91,7 @@ async def test_an_upstream_that_closes_while_idle_is_seen_in_time() -> None:
 
 @pytest.mark.parametrize("careful", [True, False])
 async def test_a_connection_that_idled_for_too_long_is_closed_instead_of_taken(careful: bool) -> None:
-    async with raw_upstream(answering(ok())) as upstream, rig(upstream.origin) as made:
+    async with raw_upstream(responding(ok())) as upstream, rig(upstream.origin) as made:
         await fill(made, 2)
         assert made.pool.take_idle(LATER_S, careful) is None
         assert made.pool.idle == 0
@@ -99,7 +99,7 @@ async def test_a_connection_that_idled_for_too_long_is_closed_instead_of_taken(c
 
 
 async def test_idle_connections_age_out_without_any_traffic() -> None:
-    async with raw_upstream(answering(ok())) as upstream, rig(upstream.origin, keep_alive_s=0.1) as made:
+    async with raw_upstream(responding(ok())) as upstream, rig(upstream.origin, keep_alive_s=0.1) as made:
         await fill(made, 2)
         made.pool._idle[1].idle_since_s += 0.4  # as if it had come back so much later
         await until(lambda: upstream.ended == 1)
@@ -109,7 +109,7 @@ async def test_idle_connections_age_out_without_any_traffic() -> None:
 
 
 async def test_the_sweep_forgets_what_closed_by_itself() -> None:
-    async with raw_upstream(answering(ok())) as upstream, rig(upstream.origin, keep_alive_s=0.05) as made:
+    async with raw_upstream(responding(ok())) as upstream, rig(upstream.origin, keep_alive_s=0.05) as made:
         await fill(made, 1)
         made.pool._idle[0].close()
         await until(lambda: made.pool.idle == 0)
@@ -119,7 +119,7 @@ async def test_the_sweep_forgets_what_closed_by_itself() -> None:
 
 
 async def test_closing_the_pool_closes_the_idle_now_and_the_busy_as_they_come_back() -> None:
-    async with raw_upstream(answering(ok(), ok())) as upstream, rig(upstream.origin) as made:
+    async with raw_upstream(responding(ok(), ok())) as upstream, rig(upstream.origin) as made:
         await fill(made, 2)
         busy = await made.client.begin(request())
         made.pool.close()
@@ -130,6 +130,6 @@ async def test_closing_the_pool_closes_the_idle_now_and_the_busy_as_they_come_ba
 
 
 async def test_a_pool_that_was_never_used_closes_too() -> None:
-    async with raw_upstream(answering(ok())) as upstream, rig(upstream.origin) as made:
+    async with raw_upstream(responding(ok())) as upstream, rig(upstream.origin) as made:
         assert made.pool.idle == 0
         assert upstream.accepted == 0

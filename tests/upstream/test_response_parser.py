@@ -277,7 +277,7 @@ USUAL = OK + b"Content-Length: 5\r\nX-Empty:\r\n\r\nhello"
 
 
 @pytest.mark.parametrize(
-    ("answer", "is_head", "may"),
+    ("response", "is_head", "may"),
     [
         (USUAL, False, True),
         (b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", False, True),
@@ -293,10 +293,10 @@ USUAL = OK + b"Content-Length: 5\r\nX-Empty:\r\n\r\nhello"
     ],
 )
 def test_only_an_answer_that_left_nothing_behind_lends_its_parser_to_the_next(
-    answer: bytes, is_head: bool, may: bool
+    response: bytes, is_head: bool, may: bool
 ) -> None:
     reply = ResponseParser(is_head=is_head)
-    see_by(reply, answer)
+    see_by(reply, response)
     assert reply.restart(is_head=False, on_interim=None) is may
 
 
@@ -325,8 +325,8 @@ def test_what_came_before_changes_no_answer(
     before: list[bytes], data: bytes, cuts: list[int], is_head: bool
 ) -> None:
     reply = ResponseParser(is_head=False)
-    for answer in before:
-        see_by(reply, answer)
+    for response in before:
+        see_by(reply, response)
         if not reply.restart(is_head=False, on_interim=None):
             reply = ResponseParser(is_head=False)
     see_by(reply, USUAL)

@@ -16,11 +16,11 @@ TWICE = b"HTTP/1.1 404 Not Found\r\nSet-Cookie: a\r\nset-cookie: b\r\nContent-Le
 USUAL = [PLAIN, KEPT, TWICE]
 
 
-def after(*answers: bytes | list[bytes], shapes: ResponsePatterns | None = None) -> ResponseParser:
+def after(*responses: bytes | list[bytes], shapes: ResponsePatterns | None = None) -> ResponseParser:
     """One that is ready for the answer behind these, whole ones or pieces, of a connection that stays."""
     reply = ResponseParser(is_head=False, shapes=shapes)
-    for answer in answers:
-        first, *rest = [answer] if isinstance(answer, bytes) else answer
+    for response in responses:
+        first, *rest = [response] if isinstance(response, bytes) else response
         for piece in rest if takes(reply, first) else (first, *rest):
             reply.feed(piece)
         reply.take()
@@ -165,10 +165,10 @@ def test_an_answer_may_be_so_long_and_no_longer(length: int, is_taken: bool) -> 
 
 def test_an_upstream_of_ever_new_fields_gets_no_more_than_so_many_expressions() -> None:
     shapes = ResponsePatterns()
-    answers = [field(b"X-%d: x" % number) for number in range(100)]
-    for answer in answers:
-        after(answer, answer, shapes=shapes)
-    assert sum(takes(after(answer, shapes=shapes), answer) for answer in answers) == 64
+    responses = [field(b"X-%d: x" % number) for number in range(100)]
+    for response in responses:
+        after(response, response, shapes=shapes)
+    assert sum(takes(after(response, shapes=shapes), response) for response in responses) == 64
 
 
 @pytest.mark.parametrize(("others", "is_known"), [(255, True), (256, False)])
@@ -235,9 +235,11 @@ def test_whatever_the_values_are_the_parser_would_say_the_same(
 
 
 @given(st.lists(st.tuples(st.sampled_from(USUAL), st.lists(st.integers(1, 200), max_size=1)), max_size=12))
-def test_whatever_passes_the_parser_by_it_reads_the_others_as_ever(answers: list[tuple[bytes, list[int]]]) -> None:
+def test_a_pattern_match_leaves_the_parser_ready_for_the_next_response(
+    responses: list[tuple[bytes, list[int]]],
+) -> None:
     reply = after()
-    for data, cuts in answers:
+    for data, cuts in responses:
         first, *rest = [piece for piece in split(data, cuts) if piece]
         assert see_by(reply, *rest if takes(reply, first) else (first, *rest)) == see(data)
         assert reply.restart(is_head=False, on_interim=None)

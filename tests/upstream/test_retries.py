@@ -9,7 +9,7 @@ from nanonets_proxy.errors import UpstreamClosed, UpstreamTimeout
 from nanonets_proxy.upstream.body import RequestBody
 from support.caller_bodies import ArrivingBody
 from support.eventually import until
-from support.raw_upstream import Peer, answering, answering_then_closing, ok, raw_upstream
+from support.raw_upstream import Peer, ok, raw_upstream, responding, responding_then_closing
 from support.upstream_rig import request, rig, store_in
 
 REPEATABLE = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]
@@ -25,8 +25,8 @@ async def dies_on_the_second(peer: Peer) -> None:
 
 @pytest.mark.parametrize("method", REPEATABLE)
 async def test_a_repeatable_request_that_a_reused_connection_lost_goes_out_once_more(method: str) -> None:
-    answer = ok(b"" if method == "HEAD" else b"second")
-    async with raw_upstream(dies_on_the_second, answering(answer)) as upstream, rig(upstream.origin) as made:
+    response = ok(b"" if method == "HEAD" else b"second")
+    async with raw_upstream(dies_on_the_second, responding(response)) as upstream, rig(upstream.origin) as made:
         await made.ask(request())
         assert (await made.ask(request(method))).status == 200
         assert (upstream.accepted, made.retries, made.pool.idle) == (2, 1, 1)
@@ -43,7 +43,7 @@ async def test_any_other_request_that_was_delivered_never_does(method: str) -> N
 
 
 async def test_only_a_reused_connection_earns_a_second_try() -> None:
-    async with raw_upstream(answering_then_closing(b"")) as upstream, rig(upstream.origin) as made:
+    async with raw_upstream(responding_then_closing(b"")) as upstream, rig(upstream.origin) as made:
         with pytest.raises(UpstreamClosed):
             await made.ask(request())
         assert (upstream.accepted, made.retries) == (1, 0)
@@ -51,7 +51,7 @@ async def test_only_a_reused_connection_earns_a_second_try() -> None:
 
 async def test_there_is_no_third_try() -> None:
     async with (
-        raw_upstream(dies_on_the_second, answering_then_closing(b"")) as upstream,
+        raw_upstream(dies_on_the_second, responding_then_closing(b"")) as upstream,
         rig(upstream.origin) as made,
     ):
         await made.ask(request())
@@ -62,7 +62,7 @@ async def test_there_is_no_third_try() -> None:
 
 @pytest.mark.parametrize("begun", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\n"])
 async def test_a_request_whose_answer_has_begun_is_not_repeated(begun: bytes) -> None:
-    async with raw_upstream(answering_then_closing(ok(), begun)) as upstream, rig(upstream.origin) as made:
+    async with raw_upstream(responding_then_closing(ok(), begun)) as upstream, rig(upstream.origin) as made:
         await made.ask(request())
         with pytest.raises(UpstreamClosed):
             await made.ask(request())
@@ -71,7 +71,7 @@ async def test_a_request_whose_answer_has_begun_is_not_repeated(begun: bytes) ->
 
 async def test_a_reused_connection_that_is_only_slow_is_not_tried_again() -> None:
     async with (
-        raw_upstream(answering(ok(), b"")) as upstream,
+        raw_upstream(responding(ok(), b"")) as upstream,
         rig(upstream.origin, first_byte_timeout_s=0.1) as made,
     ):
         await made.ask(request())
@@ -136,7 +136,7 @@ async def test_what_must_not_be_repeated_asks_the_socket_first(method: str) -> N
 
     async def script(peer: Peer) -> None:
         peers.append(peer)
-        await answering(ok(b"%d" % len(peers)))(peer)
+        await responding(ok(b"%d" % len(peers)))(peer)
 
     async with raw_upstream(script) as upstream, rig(upstream.origin) as made:
         await made.ask(request())

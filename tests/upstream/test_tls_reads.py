@@ -15,7 +15,7 @@ from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from nanonets_proxy.upstream.response_head import ResponseHead
 from support.authorities import Authority
 from support.eventually import settled
-from support.raw_upstream import Peer, Script, answering, ok, raw_upstream
+from support.raw_upstream import Peer, Script, ok, raw_upstream, responding
 from support.upstream_rig import PATIENCE_S
 
 MIB = 1024 * 1024
@@ -67,7 +67,7 @@ async def rest_of(connection: UpstreamConnection) -> bytes:
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_a_large_answer_comes_whole(dialling: Dialling, version: ssl.TLSVersion) -> None:
     body = b"".join(at.to_bytes(4) for at in range(MIB))
-    connection = await ask(await dialling(answering(ok(body), ok(b"the next")), version=version))
+    connection = await ask(await dialling(responding(ok(body), ok(b"the next")), version=version))
     assert connection.tls_version == version.name.replace("_", ".")
     assert await rest_of(connection) == body
     assert connection.release()

@@ -8,7 +8,7 @@ import time
 
 from aiohttp import web
 
-from nanonets_proxy.sandbox import answers
+from nanonets_proxy.sandbox import responses
 from nanonets_proxy.sandbox.limiter import Refused, scope_of
 from nanonets_proxy.sandbox.state import DIGEST, SANDBOX, Handler, RequestDigest
 
@@ -41,10 +41,10 @@ def _name(request: web.Request) -> str:
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
-    except answers.Refusal as refusal:
-        return answers.from_refusal(refusal)
+    except responses.Refusal as refusal:
+        return responses.from_refusal(refusal)
     except web.HTTPException as exc:
-        return answers.from_http_exception(exc)
+        return responses.from_http_exception(exc)
 
 
 @web.middleware
@@ -57,13 +57,13 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     counts = stats.of(_name(request))
     if not is_authorized(request.headers.getall("Authorization", []), sandbox.keys.at(time.monotonic())):
         counts.unauthorized += 1
-        return answers.unauthorized()
+        return responses.unauthorized()
     scope = scope_of(policy.limit_scope, request.method, request.path) if limiter else None
     if limiter and scope:
         verdict = limiter.decide(scope, time.monotonic())
         if isinstance(verdict, Refused):
             counts.refused += 1
-            return answers.rate_limited(verdict.retry_after_s, policy.hint)
+            return responses.rate_limited(verdict.retry_after_s, policy.hint)
     # `stats` and `limiter` are those of the call's beginning, also if a reset comes in between.
     with stats.admitted(counts):
         try:
@@ -72,7 +72,7 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
                 await asyncio.sleep(policy.latency_s)
             if fails:
                 counts.failed += 1
-                return answers.unavailable()
+                return responses.unavailable()
             digest = request[DIGEST] = RequestDigest(request.method, request.raw_path)
             response = await _answer(request, handler)
             counts.saw(digest.value())

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 from aiohttp import BodyPartReader, HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from nanonets_proxy.sandbox.answers import bad_request, from_http_exception, too_large
+from nanonets_proxy.sandbox.responses import bad_request, from_http_exception, too_large
 from nanonets_proxy.sandbox.state import DIGEST, SANDBOX
 from nanonets_proxy.sandbox.store import MAX_ORIGINAL_BYTES
 

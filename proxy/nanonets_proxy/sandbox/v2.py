@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from nanonets_proxy.sandbox import invent
-from nanonets_proxy.sandbox.answers import bad_request, not_found
+from nanonets_proxy.sandbox.responses import bad_request, not_found
 from nanonets_proxy.sandbox.state import SANDBOX, Call
 from nanonets_proxy.sandbox.store import Inference, Json, Model
 from nanonets_proxy.sandbox.uploads import Received, ReceivedFile, read_json, read_upload

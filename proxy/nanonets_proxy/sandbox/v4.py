@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from nanonets_proxy.sandbox import invent
-from nanonets_proxy.sandbox.answers import Refusal, bad_request, not_found
+from nanonets_proxy.sandbox.responses import Refusal, bad_request, not_found
 from nanonets_proxy.sandbox.state import SANDBOX, Call, timestamp
 from nanonets_proxy.sandbox.store import MAX_ORIGINAL_BYTES, Document, Json, Workflow
 from nanonets_proxy.sandbox.uploads import Received, ReceivedFile, read_json, read_upload

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from nanonets_proxy.sandbox.answers import bad_request, not_found
+from nanonets_proxy.sandbox.responses import bad_request, not_found
 from nanonets_proxy.sandbox.state import SANDBOX, Call
 from nanonets_proxy.sandbox.store import Json
 from nanonets_proxy.sandbox.uploads import read_json

@@ -178,10 +178,10 @@ async def compare(home: Path) -> int:
     for peer in PEERS:
         upstream_port = _free_port()
         async with _running(peer, home, upstream_port) as address:
-            answers = {case.fact: await _ask(case, address, upstream_port) for case in asked}
-        failed[peer.name] = {fact: answer for fact, answer in answers.items() if answer is not None}
+            responses = {case.fact: await _ask(case, address, upstream_port) for case in asked}
+        failed[peer.name] = {fact: response for fact, response in responses.items() if response is not None}
     ours = {case.fact: await _ask_ourselves(case) for case in asked}
-    failed[_OURS] = {fact: answer for fact, answer in ours.items() if answer is not None}
+    failed[_OURS] = {fact: response for fact, response in ours.items() if response is not None}
     versions = {peer.name: _version(peer.version(home)) for peer in PEERS}
     report = {
         name: {"version": versions.get(name, "this"), "failed": sorted(failed[name])} for name in (_OURS, *versions)
