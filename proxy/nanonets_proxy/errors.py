@@ -144,12 +144,6 @@ class BudgetUsedUp(ProxyError):
     proxy_error = "http_request_denied"
 
 
-class NoUsableKey(ProxyError):
-    status = 503
-    code = "no_api_key"
-    proxy_error = "proxy_configuration_error"
-
-
 class ShuttingDown(ProxyError):
     status = 503
     code = "shutting_down"

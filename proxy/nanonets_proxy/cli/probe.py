@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
+from nanonets_proxy.core.http.head_writer import request_head
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.errors import ProxyError, UpstreamTlsCertificate, UpstreamTlsProtocol
 from nanonets_proxy.settings import Settings
@@ -43,10 +44,10 @@ async def probe_upstream(settings: Settings, key: ApiKey) -> list[CheckResult]:
 
 
 async def _ask(connection: UpstreamConnection, settings: Settings, key: ApiKey) -> CheckResult:
-    host, authorization = settings.upstream.authority.encode(), key.authorization()
-    head = b"GET %b HTTP/1.1\r\nHost: %b\r\nConnection: close\r\nAuthorization: %b\r\n\r\n"
+    host = settings.upstream.authority.encode()
+    fields = (b"Connection", b"close"), (b"Authorization", key.authorization())
     connection.start(is_head=False)
-    connection.write(head % (_PATH.encode(), host, authorization))
+    connection.write(request_head(b"GET", _PATH.encode(), host, *fields))
     connection.finish_request(_TIMEOUT_S)
     status = (await connection.head()).status
     if 200 <= status < 300:

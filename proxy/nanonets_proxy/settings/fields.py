@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_settings import NoDecode
 
+from nanonets_proxy.core.http.grammar import is_token
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.net.addresses import (
     EgressProxy,
@@ -26,8 +27,6 @@ from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
 from nanonets_proxy.settings.quantities import Metavar
 
 _WEIGHT = re.compile(r"[1-9][0-9]{0,2}|1000", re.ASCII)
-# RFC 9110 §5.6.2
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 
 _PATH_AND_QUERY = re.compile(r"/[!-\"$-~]*", re.ASCII)
 
@@ -115,7 +114,7 @@ def each(parse: Callable[[str], Any]) -> Callable[[Any], tuple[Any, ...]]:
 
 def _token_or_empty(value: Any) -> str:
     token = text(value)
-    if token and not _TOKEN.fullmatch(token):
+    if token and not is_token(token):
         raise ValueError(f"{token!r} is no token: letters, digits and !#$%&'*+-.^_`|~ only")
     return token
 

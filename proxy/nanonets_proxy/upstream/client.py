@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from nanonets_proxy.core.http.methods import IDEMPOTENT_METHODS
 from nanonets_proxy.errors import UpstreamClosed
 from nanonets_proxy.upstream.body import RequestBody
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.pool import Pool
 from nanonets_proxy.upstream.response_head import ResponseHead
 
-IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 # RFC 9110 §10.1.1: a client that expects 100-continue must not wait for it for ever. curl waits as long.
 _CONTINUE_WAIT_S: Final = 1.0
 
@@ -58,7 +58,7 @@ class UpstreamClient:
 
         The future gives the final head; `finish()` has to follow. What it raises instead goes to `again`.
         """
-        connection = self._pool.take_idle(self._loop.time(), method not in IDEMPOTENT)
+        connection = self._pool.take_idle(self._loop.time(), method not in IDEMPOTENT_METHODS)
         if connection is None:
             return None
         return connection, connection.send(request, self._first_byte_timeout_s, method == "HEAD", on_interim)
@@ -68,7 +68,7 @@ class UpstreamClient:
 
         Raises an UpstreamError, or what reading the caller's body raised; nothing is left open then.
         """
-        connection = self._pool.take_idle(self._loop.time(), request.method not in IDEMPOTENT)
+        connection = self._pool.take_idle(self._loop.time(), request.method not in IDEMPOTENT_METHODS)
         if connection is None:
             return await self._begin_anew(request)
         try:
@@ -84,7 +84,7 @@ class UpstreamClient:
         self.finish(connection)
         is_lost = isinstance(error, UpstreamClosed) and not connection.answered
         can_be_sent = request.body is None or request.body.is_replayable
-        if not (is_lost and can_be_sent and request.method in IDEMPOTENT):
+        if not (is_lost and can_be_sent and request.method in IDEMPOTENT_METHODS):
             raise error
         self._on_retry()
         return await self._begin_anew(request)

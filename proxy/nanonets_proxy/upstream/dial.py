@@ -11,6 +11,7 @@ from typing import Final
 
 import aiohappyeyeballs
 
+from nanonets_proxy.core.http.head_writer import request_head
 from nanonets_proxy.core.net.addresses import (
     EgressProxy,
     Origin,
@@ -140,10 +141,9 @@ class Dialer:
         """RFC 9110 §9.3.6. The upstream speaks only after our TLS hello, so nothing can follow the reply's head."""
         origin = self._policy.origin
         authority = f"{bracketed(origin.host)}:{origin.port}".encode()
-        lines = [b"CONNECT %b HTTP/1.1" % authority, b"Host: " + authority]
-        if (authorization := proxy.authorization()) is not None:
-            lines.append(b"Proxy-Authorization: " + authorization)
-        await loop.sock_sendall(sock, b"\r\n".join([*lines, b"", b""]))
+        authorization = proxy.authorization()
+        fields = [] if authorization is None else [(b"Proxy-Authorization", authorization)]
+        await loop.sock_sendall(sock, request_head(b"CONNECT", authority, authority, *fields))
         reply = b""
         while b"\r\n\r\n" not in reply:
             data = await loop.sock_recv(sock, _MAX_CONNECT_REPLY_BYTES)

@@ -1,14 +1,11 @@
 """Asks the upstream about a key by a cheap GET, beside the callers' requests."""
 
-from typing import Final
-
+from nanonets_proxy.core.http.head_writer import request_head
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.keys.key_records import KeyVerdict, verdict_of
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.errors import ProxyError
 from nanonets_proxy.upstream.client import UpstreamClient, UpstreamRequest
-
-_HEAD: Final = b"GET %b HTTP/1.1\r\nHost: %b\r\nAuthorization: %b\r\n\r\n"
 
 
 class KeyProbe:
@@ -20,7 +17,7 @@ class KeyProbe:
         self._path = path.encode("ascii")
 
     async def __call__(self, key: ApiKey) -> KeyVerdict:
-        head = _HEAD % (self._path, self._host, key.authorization())
+        head = request_head(b"GET", self._path, self._host, (b"Authorization", key.authorization()))
         try:
             connection, answer = await self._client.begin(UpstreamRequest("GET", head, None))
         except ProxyError:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.http.retry import MAX_PAUSE_S, SAFE_METHODS, Failure, Retries, RetryPolicy
+from nanonets_proxy.core.http.methods import SAFE_METHODS
+from nanonets_proxy.core.http.retry import MAX_PAUSE_S, Failure, Retries, RetryPolicy
 
 METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "FROB"]
 

@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import unquote_to_bytes
 
+from nanonets_proxy.core.http.methods import SAFE_METHODS
+
 _RULE: Final = re.compile(
     r"\s*(?:(?P<caller>\S+):\s+)?(?P<verdict>allow|deny)\s+(?P<methods>\S+)\s+(?P<pattern>\S+)\s*"
 )
 _METHOD: Final = re.compile(r"[A-Z][A-Z-]*", re.ASCII)
-_SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 # RFC 3986 §3.3: what a segment may hold as it is. `;` is left out: some readers cut there.
 _PLAIN: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,=:@/-]*", re.ASCII)
 _SEGMENT_WITH_ESCAPES: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,=:@-]|%[0-9A-Fa-f]{2})*", re.ASCII)
@@ -162,7 +163,7 @@ class CallPolicy:
 
     def judge(self, caller: str, method: str, target: str, field_names: Iterable[bytes]) -> Denial | None:
         """None: it may go. `target` as sent, in origin form; `field_names` in lower case."""
-        if self._read_only and method not in _SAFE_METHODS:
+        if self._read_only and method not in SAFE_METHODS:
             return READ_ONLY
         segments = read_path(target)
         if segments is None:

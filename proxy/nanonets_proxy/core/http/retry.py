@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+from nanonets_proxy.core.http.methods import SAFE_METHODS
+
 # RFC 9110 §15.6.3-5: a gateway's trouble behind it, or a server's that will pass.
 RETRIED_STATUSES: Final = frozenset({502, 503, 504})
 MAX_PAUSE_S: Final = 5.0

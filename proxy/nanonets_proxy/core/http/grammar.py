@@ -1,0 +1,11 @@
+"""The grammar that names of methods, header fields and other tokens share (RFC 9110 §5.6.2)."""
+
+import re
+from typing import Final
+
+TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def is_token(text: str) -> bool:
+    """Returns whether `text` is one token."""
+    return text.isascii() and TOKEN.fullmatch(text.encode()) is not None
