@@ -4,24 +4,24 @@ import sys
 from statistics import fmean
 
 from simulator.cases import CASES, HOURS, Case
-from simulator.more import measures
-from simulator.run import POLICIES, run, run_oracle
+from simulator.measures import measures
+from simulator.run import GATES, run, run_oracle
 
 SEEDS = (1, 2, 3, 4, 5, 6, 7, 8)
-OURS = "this gate"
-LEAST_MEAN, MOST_WASTE, MOST_AN_HOUR = 0.965, 20.0, 5.0
+THIS_GATE = "this gate"
+MIN_MEAN_GOODPUT, MAX_WASTE, MAX_REFUSALS_AN_HOUR = 0.965, 20.0, 5.0
 
 
-def _line(cells: list[str], widths: list[int]) -> str:
+def _table_row(cells: list[str], widths: list[int]) -> str:
     return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
 
 
 def _print(rows: list[list[str]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    print(_line(rows[0], widths))
+    print(_table_row(rows[0], widths))
     print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
     for row in rows[1:]:
-        print(_line(row, widths), flush=True)
+        print(_table_row(row, widths), flush=True)
     print()
 
 
@@ -30,20 +30,20 @@ def _compare(case: Case) -> tuple[dict[str, tuple[float, float]], float]:
     oracle = {seed: run_oracle(case, seed).admitted for seed in SEEDS}
     found = {}
     worst = 1.0
-    for name, make in POLICIES.items():
-        results = {seed: run(case, make, seed) for seed in (SEEDS if name == OURS else SEEDS[:1])}
+    for name, make in GATES.items():
+        results = {seed: run(case, make, seed) for seed in (SEEDS if name == THIS_GATE else SEEDS[:1])}
         goodput = fmean(result.admitted / oracle[seed] for seed, result in results.items())
         waste = fmean(1000 * result.refused / max(1, result.admitted) for result in results.values())
-        assert not any(result.seen_429 for result in results.values()), case.name
+        assert not any(result.rejected for result in results.values()), case.name
         found[name] = (goodput, waste)
-        if name == OURS:
+        if name == THIS_GATE:
             worst = min(result.admitted / oracle[seed] for seed, result in results.items())
     return found, worst
 
 
 def _hours(case: Case) -> tuple[float, float, float]:
     """Share of the oracle's goodput, 429s in the first hour, 429s an hour after it: means over the seeds."""
-    results = {seed: run(case, POLICIES[OURS], seed) for seed in SEEDS}
+    results = {seed: run(case, GATES[THIS_GATE], seed) for seed in SEEDS}
     share = fmean(result.admitted / run_oracle(case, seed).admitted for seed, result in results.items())
     first = fmean(sum(at_s <= 3600 for at_s in result.refused_at_s) for result in results.values())
     all_of_it = fmean(result.refused for result in results.values())
@@ -51,20 +51,20 @@ def _hours(case: Case) -> tuple[float, float, float]:
 
 
 def main() -> int:
-    rows = [["case", "target", *POLICIES, "worst seed"]]
+    rows = [["case", "target", *GATES, "worst seed"]]
     all_found = []
     missed, missed_by_a_seed = [], []
     for case in CASES:
         found, worst = _compare(case)
         all_found.append(found)
-        if found[OURS][0] < case.target:
+        if found[THIS_GATE][0] < case.target:
             missed.append(case.name)
         elif worst < case.target:
             missed_by_a_seed.append(case.name)
         cells = [f"{goodput:.2f} / {waste:.0f}" for goodput, waste in found.values()]
         rows.append([case.name, f"{case.target:.2f}", *cells, f"{worst:.2f}"])
-    means = {name: [fmean(found[name][part] for found in all_found) for part in (0, 1)] for name in POLICIES}
-    rows.append(["mean", f"{LEAST_MEAN:.3f}", *(f"{g:.3f} / {w:.0f}" for g, w in means.values()), ""])
+    means = {name: [fmean(found[name][part] for found in all_found) for part in (0, 1)] for name in GATES}
+    rows.append(["mean", f"{MIN_MEAN_GOODPUT:.3f}", *(f"{g:.3f} / {w:.0f}" for g, w in means.values()), ""])
     print("Goodput as a share of the oracle's / upstream 429s per 1,000 admitted\n")
     _print(rows)
     rows = [
@@ -80,10 +80,10 @@ def main() -> int:
     rows = [["besides", "target", "this gate", ""]]
     rows += [[m.name, m.target, m.value, "" if m.good else "missed"] for m in measures(SEEDS[0])]
     _print(rows)
-    goodput, waste = means[OURS]
+    goodput, waste = means[THIS_GATE]
     print("Below target:", ", ".join(missed) or "none")
     print("Below target with one seed or more:", ", ".join(missed_by_a_seed) or "none")
-    return 0 if goodput >= LEAST_MEAN and waste <= MOST_WASTE and most_an_hour <= MOST_AN_HOUR else 1
+    return 0 if goodput >= MIN_MEAN_GOODPUT and waste <= MAX_WASTE and most_an_hour <= MAX_REFUSALS_AN_HOUR else 1
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from simulator import hints, limiters
-from simulator.hints import Style
+from simulator.hints import HintStyle
 from simulator.limiters import Limiter
 from simulator.world import Conditions, World
 
 QUICK = Conditions()
-W = 10.0
-N = 20
+PERIOD_S = 10.0
+COUNT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +22,16 @@ class Case:
     target: float
     limiter: Callable[[int], Limiter]
     """By seed."""
-    hint: Style = hints.exact
+    hint: HintStyle = hints.exact
     load: Callable[[World, float], None] = field(default=lambda world, _: closed_loop(world))
     conditions: Conditions = QUICK
-    period_s: float = W
+    period_s: float = PERIOD_S
     horizon_s: float = 1200.0
 
 
 def closed_loop(world: World, callers: int = 60) -> None:
     for _ in range(callers):
-        world.at(world.random.uniform(0, 0.5), lambda: world.arrive(again=True))
+        world.at(world.random.uniform(0, 0.5), lambda: world.arrive(repeats=True))
 
 
 def burst(world: World, count: int) -> None:
@@ -51,45 +51,47 @@ def poisson(rate: float) -> Callable[[World, float], None]:
 def two_tenants(world: World, _: float) -> None:
     for lane in ("a", "b"):
         for _ in range(30):
-            world.at(world.random.uniform(0, 0.5), partial(world.arrive, lane, again=True))
+            world.at(world.random.uniform(0, 0.5), partial(world.arrive, lane, repeats=True))
 
 
 def fixed(seed: int) -> Limiter:  # noqa: ARG001
-    return limiters.FixedWindow(N, W)
+    return limiters.FixedWindow(COUNT, PERIOD_S)
 
 
 def aligned(seed: int) -> Limiter:
-    return limiters.FixedWindow(N, W, aligned=True, phase_s=W * (seed * 0.37 % 1))
+    return limiters.FixedWindow(COUNT, PERIOD_S, aligned=True, phase_s=PERIOD_S * (seed * 0.37 % 1))
 
 
 def sliding(seed: int) -> Limiter:  # noqa: ARG001
-    return limiters.SlidingLog(N, W)
+    return limiters.SlidingLog(COUNT, PERIOD_S)
 
 
 def bucket(seed: int) -> Limiter:  # noqa: ARG001
-    return limiters.TokenBucket(N, N / W)
+    return limiters.TokenBucket(COUNT, COUNT / PERIOD_S)
 
 
 def gcra(seed: int) -> Limiter:  # noqa: ARG001
-    return limiters.TokenBucket(1, N / W)
+    return limiters.TokenBucket(1, COUNT / PERIOD_S)
 
 
 def penalty(seed: int) -> Limiter:  # noqa: ARG001
-    return limiters.Penalty(N, W)
+    return limiters.Penalty(COUNT, PERIOD_S)
 
 
 def shared(seed: int) -> Limiter:
-    return limiters.Shared(limiters.FixedWindow(N, W), 0.25 * N / W, seed)
+    return limiters.Shared(limiters.FixedWindow(COUNT, PERIOD_S), 0.25 * COUNT / PERIOD_S, seed)
 
 
 def bursting_stranger(seed: int) -> Limiter:
-    return limiters.Raided(N, W, N // 2, seed)
+    return limiters.RaidedWindow(COUNT, PERIOD_S, COUNT // 2, seed)
 
 
 def changed(factor: float) -> Callable[[int], Limiter]:
     """At an instant in the middle third of the run."""
     return lambda seed: limiters.Changed(
-        limiters.FixedWindow(N, W), limiters.FixedWindow(int(N * factor), W), 400.0 + seed * 123.4 % 400.0
+        limiters.FixedWindow(COUNT, PERIOD_S),
+        limiters.FixedWindow(int(COUNT * factor), PERIOD_S),
+        400.0 + seed * 123.4 % 400.0,
     )
 
 
@@ -98,17 +100,17 @@ SLOW = Conditions(service_s=(0.5, 1.5))
 
 CASES = (
     Case("fixed window", 0.97, fixed),
-    Case("fixed window, whole seconds", 0.97, fixed, hints.whole),
+    Case("fixed window, whole seconds", 0.97, fixed, hints.whole_seconds),
     Case("fixed window, constant hint", 0.97, fixed, hints.constant),
     Case("fixed window on the clock", 0.97, aligned),
     Case("fixed window on the clock, date", 0.97, aligned, hints.date),
     Case("fixed window, disagreeing hints", 0.97, fixed, hints.disagreeing),
-    Case("fixed window, 5 per window", 0.97, lambda _: limiters.FixedWindow(5, W), hints.whole),
-    Case("fixed window, 2 per window", 0.97, lambda _: limiters.FixedWindow(2, W), hints.whole),
-    Case("fixed window, 150 per window", 0.97, lambda _: limiters.FixedWindow(150, W)),
+    Case("fixed window, 5 per window", 0.97, lambda _: limiters.FixedWindow(5, PERIOD_S), hints.whole_seconds),
+    Case("fixed window, 2 per window", 0.97, lambda _: limiters.FixedWindow(2, PERIOD_S), hints.whole_seconds),
+    Case("fixed window, 150 per window", 0.97, lambda _: limiters.FixedWindow(150, PERIOD_S)),
     Case("fixed window, calls of 0.5-15 s", 0.97, fixed, conditions=LONG),
-    Case("fixed window, Poisson at 0.8", 0.97, fixed, load=poisson(0.8 * N / W)),
-    Case("fixed window, Poisson at 1.5", 0.97, fixed, load=poisson(1.5 * N / W)),
+    Case("fixed window, Poisson at 0.8", 0.97, fixed, load=poisson(0.8 * COUNT / PERIOD_S)),
+    Case("fixed window, Poisson at 1.5", 0.97, fixed, load=poisson(1.5 * COUNT / PERIOD_S)),
     Case("fixed window, two tenants", 0.97, fixed, load=two_tenants),
     Case("sliding log", 0.97, sliding),
     Case("sliding log, header", 0.97, sliding, hints.header),
@@ -137,7 +139,7 @@ HOURS = (
         "20 a minute, unknown",
         0.95,
         lambda _: limiters.FixedWindow(20, 60.0),
-        hints.whole,
+        hints.whole_seconds,
         period_s=60.0,
         horizon_s=4 * 3600.0,
     ),
@@ -145,7 +147,7 @@ HOURS = (
         "150 a minute, unknown",
         0.95,
         lambda _: limiters.FixedWindow(150, 60.0),
-        hints.whole,
+        hints.whole_seconds,
         period_s=60.0,
         horizon_s=4 * 3600.0,
     ),

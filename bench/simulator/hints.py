@@ -10,7 +10,7 @@ from nanonets_proxy.core.ratelimit.retry_hint import read_hint
 
 WALL_START_S = 1_800_000_000.0
 
-Style = Callable[[float, float, float, random.Random], float | None]
+HintStyle = Callable[[float, float, float, random.Random], float | None]
 """(rest of the wait, the period, now, random) -> the hint as the program reads it."""
 
 
@@ -26,7 +26,7 @@ def exact(rest_s: float, period_s: float, now: float, _: random.Random) -> float
     return _read([], _body(rest_s if rest_s < math.inf else period_s), now)
 
 
-def whole(rest_s: float, period_s: float, now: float, _: random.Random) -> float | None:
+def whole_seconds(rest_s: float, period_s: float, now: float, _: random.Random) -> float | None:
     """Whole seconds in the body, rounded up, as the documentation's example has them."""
     return _read([], _body(math.ceil(rest_s if rest_s < math.inf else period_s)), now)
 

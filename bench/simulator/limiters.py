@@ -101,11 +101,11 @@ class TokenBucket(Limiter):
 class Concurrency(Limiter):
     """`cap` at once."""
 
-    def __init__(self, cap: int) -> None:
-        self._cap, self._out = cap, 0
+    def __init__(self, concurrency_limit: int) -> None:
+        self._concurrency_limit, self._out = concurrency_limit, 0
 
     def wait_s(self, now: float) -> float:  # noqa: ARG002
-        return 0.0 if self._out < self._cap else math.inf
+        return 0.0 if self._out < self._concurrency_limit else math.inf
 
     def admit(self, now: float) -> None:  # noqa: ARG002
         self._out += 1
@@ -153,7 +153,7 @@ class Shared(Limiter):
         self._inner.admit(now)
 
 
-class Raided(FixedWindow):
+class RaidedWindow(FixedWindow):
     """At the beginning of each window, on the clock, a stranger takes from none to `most` of it."""
 
     def __init__(self, count: int, period_s: float, most: int, seed: int) -> None:

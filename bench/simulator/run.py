@@ -2,26 +2,27 @@
 
 from collections.abc import Callable
 
-from nanonets_proxy.core.ratelimit.gate import Gate, GatePolicy
+from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from simulator.baselines import MAX_IN_FLIGHT, Aimd, Cubic, Oracle, ReleaseAll, SingleProbe
 from simulator.cases import Case
-from simulator.peers import MAX_IN_FLIGHT, Aimd, Cubic, Oracle, ReleaseAll, SingleProbe
-from simulator.world import Result, Seam, World
+from simulator.world import GateLike, Result, World
 
 
-def ours() -> Gate:
+def this_gate() -> Gate:
     return Gate(GatePolicy(max_in_flight=MAX_IN_FLIGHT, max_waiting=100_000), lambda: 0.5)
 
 
-POLICIES: dict[str, Callable[[], Seam]] = {
+GATES: dict[str, Callable[[], GateLike]] = {
     "release all": ReleaseAll,
     "single probe": SingleProbe,
     "AIMD": Aimd,
     "CUBIC": Cubic,
-    "this gate": ours,
+    "this gate": this_gate,
 }
 
 
-def run(case: Case, make: Callable[[], Seam], seed: int) -> Result:
+def run(case: Case, make: Callable[[], GateLike], seed: int) -> Result:
     world = World(make(), case.limiter(seed), case.hint, case.period_s, case.conditions, seed)
     case.load(world, case.horizon_s)
     return world.run(case.horizon_s)

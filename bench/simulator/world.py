@@ -7,17 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from nanonets_proxy.core.ratelimit.gate import Outcome, Refusal, Ticket, Verdicts
-from simulator.hints import Style
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Rejection, Ticket, Verdicts
+from simulator.hints import HintStyle
 from simulator.limiters import Limiter
 
 SCOPE = "account"
 
 
-class Seam(Protocol):
+class GateLike(Protocol):
     """What the shell sees of a gate; the policies to compare with have the same."""
 
-    def enqueue(self, ticket: Ticket, now: float) -> Refusal | None: ...
+    def enqueue(self, ticket: Ticket, now: float) -> Rejection | None: ...
     def poll(self, now: float) -> Verdicts: ...
     def settle(self, ticket: Ticket, outcome: Outcome, now: float, retry_after_s: float | None = None) -> None: ...
 
@@ -31,12 +31,12 @@ class Conditions:
 
 
 @dataclass(slots=True)
-class Call:
+class SimulatedRequest:
     """One caller's request. `again`: the caller makes another when it is served."""
 
     ticket: Ticket
     arrived_s: float
-    again: bool
+    repeats: bool
     granted_s: float = math.nan
     grant_number: int = 0
 
@@ -45,7 +45,7 @@ class Call:
 class Result:
     admitted: int = 0
     refused: int = 0
-    seen_429: int = 0
+    rejected: int = 0
     first_admitted_s: float = math.nan
     last_admitted_s: float = math.nan
     waits: list[tuple[str, float, float]] = field(default_factory=list)
@@ -60,9 +60,9 @@ class Result:
 class World:
     def __init__(
         self,
-        gate: Seam,
+        gate: GateLike,
         limiter: Limiter,
-        hint: Style,
+        hint: HintStyle,
         period_s: float,
         conditions: Conditions,
         seed: int,
@@ -78,22 +78,22 @@ class World:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._grants = 0
-        self._calls: dict[Ticket, Call] = {}
+        self._requests: dict[Ticket, SimulatedRequest] = {}
         self._wake_at_s: float | None = None
 
     def at(self, when_s: float, what: Callable[[], None]) -> None:
         self._count += 1
         heapq.heappush(self._events, (when_s, self._count, what))
 
-    def arrive(self, lane: str = "a", *, again: bool = False, deadline_s: float = math.inf) -> None:
+    def arrive(self, lane: str = "a", *, repeats: bool = False, deadline_s: float = math.inf) -> None:
         ticket = Ticket(SCOPE, deadline_s, lane=lane)
-        call = self._calls[ticket] = Call(ticket, self.now, again)
-        self._enqueue(call)
+        request = self._requests[ticket] = SimulatedRequest(ticket, self.now, repeats)
+        self._enqueue(request)
 
-    def _enqueue(self, call: Call) -> None:
-        if self._gate.enqueue(call.ticket, self.now) is not None:
-            self.result.seen_429 += 1
-            del self._calls[call.ticket]
+    def _enqueue(self, request: SimulatedRequest) -> None:
+        if self._gate.enqueue(request.ticket, self.now) is not None:
+            self.result.rejected += 1
+            del self._requests[request.ticket]
 
     def run(self, until_s: float) -> Result:
         while self._events and self._events[0][0] <= until_s:
@@ -108,8 +108,8 @@ class World:
         for ticket in verdicts.granted:
             self._send(ticket)
         for expiry in verdicts.expired:
-            self.result.seen_429 += 1
-            del self._calls[expiry.ticket]
+            self.result.rejected += 1
+            del self._requests[expiry.ticket]
         wake_at_s = verdicts.wake_at_s
         if wake_at_s is not None and wake_at_s != self._wake_at_s:
             self._wake_at_s = wake_at_s
@@ -119,10 +119,10 @@ class World:
         return 0.5 * self._conditions.round_trip_s * self.random.uniform(0.8, 1.2)
 
     def _send(self, ticket: Ticket) -> None:
-        call = self._calls[ticket]
-        call.granted_s = self.now
+        request = self._requests[ticket]
+        request.granted_s = self.now
         self._grants += 1
-        call.grant_number = self._grants
+        request.grant_number = self._grants
         if self._instant:
             self._judge(ticket)
         else:
@@ -138,13 +138,15 @@ class World:
             self.at(self.now + self._one_way_s(), lambda: self._refused(ticket, hint_s))
             return
         self._limiter.admit(self.now)
-        call = self._calls[ticket]
+        request = self._requests[ticket]
         result = self.result
         result.admitted += 1
-        result.waits.append((call.ticket.lane, call.arrived_s, call.granted_s - call.arrived_s))
-        result.order.append((call.grant_number, call.ticket.arrival))
-        if not math.isnan(call.ticket.forecast_s):
-            result.forecasts.append((call.arrived_s, call.ticket.forecast_s, call.granted_s - call.arrived_s))
+        result.waits.append((request.ticket.lane, request.arrived_s, request.granted_s - request.arrived_s))
+        result.order.append((request.grant_number, request.ticket.arrival))
+        if not math.isnan(request.ticket.forecast_s):
+            result.forecasts.append(
+                (request.arrived_s, request.ticket.forecast_s, request.granted_s - request.arrived_s)
+            )
         if result.admitted == 1:
             result.first_admitted_s = self.now
         result.last_admitted_s = self.now
@@ -159,10 +161,10 @@ class World:
 
     def _answered(self, ticket: Ticket) -> None:
         self._gate.settle(ticket, Outcome.SERVED, self.now)
-        call = self._calls.pop(ticket)
-        if call.again:
-            self.arrive(call.ticket.lane, again=True)
+        request = self._requests.pop(ticket)
+        if request.repeats:
+            self.arrive(request.ticket.lane, repeats=True)
 
     def _refused(self, ticket: Ticket, hint_s: float | None) -> None:
         self._gate.settle(ticket, Outcome.THROTTLED, self.now, hint_s)
-        self._enqueue(self._calls[ticket])
+        self._enqueue(self._requests[ticket])

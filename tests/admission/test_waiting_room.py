@@ -6,7 +6,9 @@ import math
 import pytest
 
 from nanonets_proxy.admission.waiting_room import WaitingRoom
-from nanonets_proxy.core.ratelimit.gate import Gate, GatePolicy, Outcome, Ticket
+from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from nanonets_proxy.errors import RateLimited, ShuttingDown
 from support.waiting import admitted
 
@@ -131,6 +133,6 @@ async def test_who_cannot_be_in_time_is_told_so_at_once() -> None:
     room = Room()
     permit = await room.admit(room.ticket())
     room.room.settle(permit, Outcome.THROTTLED, 100.0)
-    with pytest.raises(RateLimited) as refusal:
+    with pytest.raises(RateLimited) as rejection:
         await room.admit(room.ticket(wait_s=5))
-    assert refusal.value.retry_after_s == pytest.approx(100, abs=5)
+    assert rejection.value.retry_after_s == pytest.approx(100, abs=5)

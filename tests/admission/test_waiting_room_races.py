@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from nanonets_proxy.admission.waiting_room import WaitingRoom
-from nanonets_proxy.core.ratelimit.gate import Gate, GatePolicy, Outcome
-from nanonets_proxy.core.ratelimit.tickets import Ticket
+from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from nanonets_proxy.errors import RateLimited, ShuttingDown
 from support.waiting import admitted
 
@@ -98,9 +99,9 @@ async def test_a_permit_that_was_granted_before_closing_is_good_still() -> None:
 async def test_a_deadline_ends_the_wait_and_a_wait_of_zero_takes_a_free_place() -> None:
     room = Room()
     permit = await room.admit(0)
-    with pytest.raises(RateLimited) as refusal:
+    with pytest.raises(RateLimited) as rejection:
         await room.admit(0.02)
-    assert refusal.value.details["reason"] == "deadline_passed"
+    assert rejection.value.details["reason"] == "deadline_passed"
     with pytest.raises(RateLimited):
         await room.admit(0)
     room.room.settle(permit, Outcome.SERVED)

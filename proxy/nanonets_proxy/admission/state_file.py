@@ -31,7 +31,7 @@ class StateFile:
         try:
             with self._path.open("rb") as file:
                 document = json.loads(file.read(_MAX_BYTES))
-            memories, away_s = load(document, self._upstream, time.time())
+            snapshots, away_s = load(document, self._upstream, time.time())
         except FileNotFoundError:
             return
         except OSError as error:
@@ -39,12 +39,12 @@ class StateFile:
         except (ValueError, RecursionError) as error:
             self._put_aside(str(error))
         else:
-            gate.restore(memories, now_s, away_s)
-            self._log.info("state_restored", path=str(self._path), scopes=len(memories), away_s=round(away_s, 1))
+            gate.restore(snapshots, now_s, away_s)
+            self._log.info("state_restored", path=str(self._path), scopes=len(snapshots), away_s=round(away_s, 1))
 
     def save(self, gate: Gate, now_s: float) -> None:
         """Replaces the file; a failure is told and costs nothing else."""
-        text = json.dumps(dump(gate.memories(now_s), self._upstream, time.time()), indent=1)
+        text = json.dumps(dump(gate.snapshots(now_s), self._upstream, time.time()), indent=1)
         new = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
             new.unlink(missing_ok=True)  # of a process of the same number that was killed in the middle

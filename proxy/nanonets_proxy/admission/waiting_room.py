@@ -9,8 +9,8 @@ import asyncio
 import math
 from collections.abc import Callable
 
-from nanonets_proxy.core.ratelimit.gate import Gate, Outcome
-from nanonets_proxy.core.ratelimit.tickets import Expiry, Reason, Ticket, TicketState
+from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Ticket, TicketState
 from nanonets_proxy.errors import RateLimited, ShuttingDown
 
 _ADMITTED = TicketState.ADMITTED  # as an attribute of its class it costs a call at each look, in Python 3.11
@@ -27,7 +27,7 @@ class WaitingRoom:
     """Callers wait here for their permits."""
 
     def __init__(self, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
-        self.admit_at_once: Callable[[Ticket, float], bool] = gate.admit
+        self.try_admit: Callable[[Ticket, float], bool] = gate.try_admit
         """Admits a ticket that need not wait; False: it has to `enter`. The time is as there."""
         self._gate = gate
         self._loop = loop
@@ -48,15 +48,15 @@ class WaitingRoom:
         if self._closed:
             raise _shutting_down()
         gate = self._gate
-        refusal = gate.enqueue(ticket, now_s)
-        if refusal is not None:
+        rejection = gate.enqueue(ticket, now_s)
+        if rejection is not None:
             raise RateLimited(
-                _MESSAGES[refusal.reason],
-                retry_after_s=refusal.retry_after_s,
-                reason=refusal.reason.value,
-                position=refusal.position,
+                _MESSAGES[rejection.reason],
+                retry_after_s=rejection.retry_after_s,
+                reason=rejection.reason.value,
+                position=rejection.position,
             )
-        if gate.wants_poll:
+        if gate.needs_poll:
             expired = self._poll(now_s, newcomer=ticket)
             if expired is not None:
                 raise expired
@@ -87,7 +87,7 @@ class WaitingRoom:
     def close(self) -> None:
         """Sends all who wait away, and whoever comes from now on. Permits that are out stay good."""
         self._closed = True
-        self.admit_at_once = lambda _ticket, _now_s: False
+        self.try_admit = lambda _ticket, _now_s: False
         now_s = self._loop.time()
         futures, self._futures = self._futures, {}
         for ticket, future in futures.items():
@@ -117,7 +117,7 @@ class WaitingRoom:
                 future = self._futures.pop(expiry.ticket, None)
                 if future is not None and not future.done():
                     future.set_exception(_expired(expiry))
-            again = self._gate.wants_poll
+            again = self._gate.needs_poll
         self._set_timer(verdicts.wake_at_s)
         return own
 

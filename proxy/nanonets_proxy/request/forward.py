@@ -28,9 +28,8 @@ from nanonets_proxy.core.http.retry import RETRIED_STATUSES
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.keys.key_records import KeyVerdict, verdict_of
 from nanonets_proxy.core.keys.key_scrubber import NO_FORMS, KeyForms
-from nanonets_proxy.core.ratelimit.gate import Outcome
 from nanonets_proxy.core.ratelimit.retry_hint import Hint
-from nanonets_proxy.core.ratelimit.tickets import DEFAULT_URGENCY, Ticket, TicketState
+from nanonets_proxy.core.ratelimit.tickets import DEFAULT_URGENCY, Outcome, Ticket, TicketState
 from nanonets_proxy.errors import UpstreamError
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.context import RequestContext, Services
@@ -79,7 +78,7 @@ class Forwarder:
         ticket = Ticket(
             call.scope, deadline_s, call.caller, urgency(head.priority) if head.priority else DEFAULT_URGENCY
         )
-        if not services.room.admit_at_once(ticket, now_s):
+        if not services.room.try_admit(ticket, now_s):
             await self._wait(passage, ticket, now_s)
         if passage.on_permit is not None:
             passage.on_permit()

@@ -33,7 +33,7 @@ class Line:
 
     def leave(self, ticket: Ticket) -> None:
         ticket.state = TicketState.ENDED
-        self.lanes.left(ticket)
+        self.lanes.discard(ticket)
 
 
 def names(tickets: list[Ticket]) -> str:
@@ -41,89 +41,89 @@ def names(tickets: list[Ticket]) -> str:
 
 
 def test_callers_are_served_in_turns_however_much_they_ask() -> None:
-    line = Line()
-    line.come("a", 5)
-    line.come("b", 2)
-    assert names(line.serve(7)) == "ababaaa"
+    queue = Line()
+    queue.come("a", 5)
+    queue.come("b", 2)
+    assert names(queue.serve(7)) == "ababaaa"
 
 
 def test_a_newcomer_waits_for_one_turn_of_each() -> None:
-    line = Line()
-    line.come("a", 200)
-    line.serve(50)
-    line.come("b")
-    assert "b" in names(line.serve(2))
+    queue = Line()
+    queue.come("a", 200)
+    queue.serve(50)
+    queue.come("b")
+    assert "b" in names(queue.serve(2))
 
 
 def test_a_weight_is_the_number_of_turns_in_a_row() -> None:
-    line = Line(a=3)
-    line.come("a", 6)
-    line.come("b", 6)
-    assert names(line.serve(8)) == "aaabaaab"
+    queue = Line(a=3)
+    queue.come("a", 6)
+    queue.come("b", 6)
+    assert names(queue.serve(8)) == "aaabaaab"
 
 
 def test_within_a_lane_the_urgent_go_first_and_the_oldest_is_not_left_for_ever() -> None:
-    line = Line()
-    (background,) = line.come("a", urgency=7)
-    urgent = line.come("a", 20, urgency=0)
-    served = line.serve(21)
+    queue = Line()
+    (background,) = queue.come("a", urgency=7)
+    urgent = queue.come("a", 20, urgency=0)
+    served = queue.serve(21)
     assert served[:7] == urgent[:7]
     assert served.index(background) == 7
     assert [ticket for ticket in served if ticket is not background] == urgent
 
 
 def test_one_that_returns_finds_its_old_place() -> None:
-    line = Line()
-    first, *rest = line.come("a", 4)
-    assert line.serve(2) == [first, rest[0]]
+    queue = Line()
+    first, *rest = queue.come("a", 4)
+    assert queue.serve(2) == [first, rest[0]]
     rest[0].state = TicketState.WAITING
-    line.lanes.push(rest[0])
+    queue.lanes.push(rest[0])
     first.state = TicketState.WAITING
-    line.lanes.push(first)
-    assert line.serve(4) == [first, *rest]
+    queue.lanes.push(first)
+    assert queue.serve(4) == [first, *rest]
 
 
 def test_who_has_left_is_passed_over() -> None:
-    line = Line()
-    gone, stays = line.come("a", 2)
-    (other,) = line.come("b")
-    line.leave(gone)
-    line.leave(other)
-    assert line.lanes.waiting == 1
-    assert line.serve(1) == [stays]
+    queue = Line()
+    gone, stays = queue.come("a", 2)
+    (other,) = queue.come("b")
+    queue.leave(gone)
+    queue.leave(other)
+    assert queue.lanes.waiting == 1
+    assert queue.serve(1) == [stays]
     with pytest.raises(IndexError):
-        line.lanes.pop()
+        queue.lanes.pop()
 
 
 def test_lanes_of_those_who_have_left_leave_nothing_behind() -> None:
-    line = Line()
-    line.come("stays")
+    queue = Line()
+    queue.come("stays")
     for number in range(2000):
-        line.leave(line.come(f"caller {number}")[0])
-    assert len(line.lanes._lanes) < 200
-    assert len(line.lanes._turns) < 200
-    (back,) = line.come("caller 1999")
-    assert back in line.serve(2)
-    assert len(line.lanes._lanes) < 200
+        queue.leave(queue.come(f"caller {number}")[0])
+    assert len(queue.lanes._lanes) < 200
+    assert len(queue.lanes._turns) < 200
+    (back,) = queue.come("caller 1999")
+    assert back in queue.serve(2)
+    assert len(queue.lanes._lanes) < 200
 
 
 def test_the_place_counts_the_turns_of_the_others() -> None:
-    line = Line(heavy=2)
-    assert line.lanes.place(Ticket("account", 1e9, "a")) == 1
-    line.come("a", 3)
-    line.come("heavy", 100)
-    line.come("b", 1)
-    assert line.lanes.place(Ticket("account", 1e9, "a")) == 3 + 1 + 8 + 1
-    assert line.lanes.place(Ticket("account", 1e9, "new")) == 1 + 1 + 2 + 1
-    assert line.lanes.place(Ticket("account", 1e9, "a", urgency=0)) == 1 + 2 + 1
+    queue = Line(heavy=2)
+    assert queue.lanes.position(Ticket("account", 1e9, "a")) == 1
+    queue.come("a", 3)
+    queue.come("heavy", 100)
+    queue.come("b", 1)
+    assert queue.lanes.position(Ticket("account", 1e9, "a")) == 3 + 1 + 8 + 1
+    assert queue.lanes.position(Ticket("account", 1e9, "new")) == 1 + 1 + 2 + 1
+    assert queue.lanes.position(Ticket("account", 1e9, "a", urgency=0)) == 1 + 2 + 1
 
 
 def test_with_many_lanes_the_place_is_estimated() -> None:
-    line = Line()
+    queue = Line()
     for number in range(100):
-        line.come(f"caller {number}", 2)
-    assert line.lanes.place(Ticket("account", 1e9, "caller 0")) == 201
-    assert line.lanes.place(Ticket("account", 1e9, "new")) == 101
+        queue.come(f"caller {number}", 2)
+    assert queue.lanes.position(Ticket("account", 1e9, "caller 0")) == 201
+    assert queue.lanes.position(Ticket("account", 1e9, "new")) == 101
 
 
 @pytest.mark.parametrize(

@@ -5,19 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from nanonets_proxy.core.ratelimit.gate import (
-    LEAST_RETRY_AFTER_S,
-    MAX_CLOSED_SCOPES_SHOWN,
-    Expiry,
-    Gate,
-    GatePolicy,
-    Outcome,
-    Reason,
-    Refusal,
-    Ticket,
-    TicketState,
-    Verdicts,
-)
+from nanonets_proxy.core.ratelimit.gate import MAX_CLOSED_SCOPES_SHOWN, MIN_RETRY_AFTER_S, Gate
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Rejection, Ticket, TicketState, Verdicts
 
 NEVER_S = 1e9
 
@@ -236,9 +226,9 @@ def test_a_429_of_the_probe_closes_again() -> None:
 def test_a_probe_without_an_answer_hands_on_to_the_next_in_line(outcome: Outcome) -> None:
     shell = Shell()
     shell.close(10)
-    line = shell.ask(20)
+    queue = shell.ask(20)
     shell.settle(shell.sleep(), outcome)
-    for ticket in line[:5]:
+    for ticket in queue[:5]:
         probe = shell.poll()
         assert probe == [ticket]
         assert shell.poll() == []
@@ -329,7 +319,7 @@ def test_a_ticket_leaves_at_its_deadline_with_an_honest_retry_after() -> None:
         shell.poll()
         shell.sleep()
     assert shell.now == 1005
-    assert shell.last.expired == [Expiry(ticket, Reason.DEADLINE_PASSED, LEAST_RETRY_AFTER_S)]
+    assert shell.last.expired == [Expiry(ticket, Reason.DEADLINE_PASSED, MIN_RETRY_AFTER_S)]
     assert ticket.state is TicketState.ENDED
     assert shell.gate.waiting == 0
     assert shell.last.wake_at_s is None
@@ -364,7 +354,7 @@ def test_a_hint_beyond_the_deadline_refuses_new_ones_at_once_until_then() -> Non
     shell = Shell()
     shell.close(60)
     late = Ticket("account", shell.now + 59)
-    assert shell.gate.enqueue(late, shell.now) == Refusal(Reason.CANNOT_BE_IN_TIME, 60, position=2)
+    assert shell.gate.enqueue(late, shell.now) == Rejection(Reason.CANNOT_BE_IN_TIME, 60, position=2)
     assert late.state is TicketState.NEW
     shell.now += 20
     assert shell.gate.enqueue(Ticket("account", shell.now + 59), shell.now) is None
@@ -375,8 +365,8 @@ def test_a_refused_request_that_cannot_be_in_time_any_more_is_told_so() -> None:
     shell.ask(wait_s=30)
     (permit,) = shell.poll()
     shell.settle([permit], Outcome.THROTTLED, 60)
-    refusal = shell.gate.enqueue(permit, shell.now)
-    assert refusal == Refusal(Reason.CANNOT_BE_IN_TIME, 60, position=1)
+    rejection = shell.gate.enqueue(permit, shell.now)
+    assert rejection == Rejection(Reason.CANNOT_BE_IN_TIME, 60, position=1)
 
 
 def test_a_full_queue_refuses_with_the_rest_of_the_cooldown() -> None:
@@ -384,9 +374,9 @@ def test_a_full_queue_refuses_with_the_rest_of_the_cooldown() -> None:
     shell.close(60)
     shell.ask(2)
     newcomer = Ticket("account", shell.now + NEVER_S)
-    assert shell.gate.enqueue(newcomer, shell.now + 20) == Refusal(Reason.QUEUE_FULL, 40, position=4)
+    assert shell.gate.enqueue(newcomer, shell.now + 20) == Rejection(Reason.QUEUE_FULL, 40, position=4)
     other = Ticket("other", shell.now + NEVER_S)
-    assert shell.gate.enqueue(other, shell.now + 20) == Refusal(Reason.QUEUE_FULL, 1, position=1)
+    assert shell.gate.enqueue(other, shell.now + 20) == Rejection(Reason.QUEUE_FULL, 1, position=1)
     shell.poll(after_s=60)
     assert shell.gate.enqueue(newcomer, shell.now) is None
 
@@ -495,7 +485,7 @@ def test_scopes_that_were_given_up_while_the_gate_is_full_leave_nothing_behind()
         shell.poll()
     assert len(shell.gate._scopes) < 200
     assert len(shell.gate._turns) < 200
-    assert len(shell.gate._alarms) < 500
+    assert len(shell.gate._timers) < 500
     shell.settle(running, Outcome.SERVED)
     assert shell.poll() == [patient]
     (back,) = shell.ask(scope="m1999")
@@ -507,12 +497,12 @@ def test_one_more_in_a_line_asks_for_no_poll_unless_it_may_wait_for_less_than_al
     shell = Shell(max_in_flight=1)
     shell.admit()
     shell.ask(wait_s=60)
-    assert shell.gate.wants_poll
+    assert shell.gate.needs_poll
     shell.poll()
     shell.ask(100, wait_s=60)
-    assert not shell.gate.wants_poll
+    assert not shell.gate.needs_poll
     shell.ask(wait_s=0.5)
-    assert shell.gate.wants_poll
+    assert shell.gate.needs_poll
     shell.poll()
     assert shell.last.wake_at_s == shell.now + 0.5
 
@@ -525,7 +515,7 @@ def test_withdrawn_and_granted_tickets_leave_nothing_behind() -> None:
         shell.gate.withdraw(shell.ask()[0], shell.now)
         shell.poll()
     scope = shell.gate._scopes["account"]
-    assert sum(lane.entries for lane in scope.line._turns) < 200
+    assert sum(lane.entries for lane in scope.queue._turns) < 200
     assert len(scope.deadlines) < 200
     order = []
     for _ in range(3):
@@ -543,7 +533,7 @@ def test_a_request_that_is_refused_again_and_again_leaves_nothing_behind() -> No
         shell.refuse(shell.sleep(), 1)
         shell.poll()
     assert len(shell.gate._scopes["account"].deadlines) < 200
-    assert len(shell.gate._alarms) < 200
+    assert len(shell.gate._timers) < 200
 
 
 def test_ten_thousand_wait_and_all_are_served_in_order() -> None:
@@ -565,10 +555,10 @@ def test_one_caller_cannot_fill_the_queue_for_the_others() -> None:
     gate = Gate(GatePolicy(max_in_flight=1, max_waiting=100, max_waiting_per_lane=2), lambda: 0.0)
     for _ in range(2):
         assert gate.enqueue(Ticket("account", NEVER_S, lane="busy"), 0.0) is None
-    refusal = gate.enqueue(Ticket("account", NEVER_S, lane="busy"), 0.0)
-    assert refusal is not None
-    assert refusal.reason is Reason.LANE_FULL
-    assert refusal.retry_after_s >= LEAST_RETRY_AFTER_S
+    rejection = gate.enqueue(Ticket("account", NEVER_S, lane="busy"), 0.0)
+    assert rejection is not None
+    assert rejection.reason is Reason.LANE_FULL
+    assert rejection.retry_after_s >= MIN_RETRY_AFTER_S
     assert gate.enqueue(Ticket("account", NEVER_S, lane="quiet"), 0.0) is None
 
 
@@ -578,10 +568,10 @@ def test_one_caller_cannot_fill_the_queue_for_the_others() -> None:
 def test_who_need_not_wait_is_admitted_without_standing_in_line() -> None:
     shell = Shell()
     ticket = Ticket("account", shell.now)
-    assert shell.gate.admit(ticket, shell.now)
+    assert shell.gate.try_admit(ticket, shell.now)
     assert (ticket.state, shell.gate.in_flight) == (TicketState.ADMITTED, 1)
     with pytest.raises(ValueError, match="admitted cannot be admitted at once"):
-        shell.gate.admit(ticket, shell.now)
+        shell.gate.try_admit(ticket, shell.now)
 
 
 def test_no_one_is_admitted_past_those_who_wait() -> None:
@@ -589,8 +579,8 @@ def test_no_one_is_admitted_past_those_who_wait() -> None:
     (first,) = shell.admit()
     shell.ask()
     assert shell.poll() == []
-    assert not shell.gate.admit(Ticket("account", NEVER_S), shell.now)
-    assert not shell.gate.admit(Ticket("v2:other", NEVER_S), shell.now), "the one place is promised"
+    assert not shell.gate.try_admit(Ticket("account", NEVER_S), shell.now)
+    assert not shell.gate.try_admit(Ticket("v2:other", NEVER_S), shell.now), "the one place is promised"
     shell.settle([first], Outcome.SERVED)
     assert len(shell.poll()) == 1
 
@@ -599,17 +589,17 @@ def test_no_one_is_admitted_through_a_closed_scope() -> None:
     shell = Shell()
     shell.settle(shell.admit(), Outcome.THROTTLED, 5.0)
     ticket = Ticket("account", NEVER_S)
-    assert not shell.gate.admit(ticket, shell.now + 4.9)
-    assert shell.gate.admit(ticket, shell.now + 5.0), "it is the probe"
-    assert not shell.gate.admit(Ticket("account", NEVER_S), shell.now + 5.0)
+    assert not shell.gate.try_admit(ticket, shell.now + 4.9)
+    assert shell.gate.try_admit(ticket, shell.now + 5.0), "it is the probe"
+    assert not shell.gate.try_admit(Ticket("account", NEVER_S), shell.now + 5.0)
 
 
 def test_who_comes_back_too_late_is_not_admitted() -> None:
     shell = Shell()
     shell.settle(shell.admit(), Outcome.FAILED)
     late = Ticket("account", shell.now + 1.0)
-    assert not shell.gate.admit(late, shell.now + 1.1)
-    assert shell.gate.admit(late, shell.now + 1.0)
+    assert not shell.gate.try_admit(late, shell.now + 1.1)
+    assert shell.gate.try_admit(late, shell.now + 1.0)
 
 
 def test_who_need_not_wait_is_admitted_though_the_queue_is_full() -> None:
@@ -617,4 +607,4 @@ def test_who_need_not_wait_is_admitted_though_the_queue_is_full() -> None:
     shell.settle(shell.admit(), Outcome.THROTTLED, 60.0)
     shell.ask()
     other = Ticket("v2:other", NEVER_S)
-    assert shell.gate.admit(other, shell.now)
+    assert shell.gate.try_admit(other, shell.now)

@@ -11,25 +11,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from nanonets_proxy.core.ratelimit.gate import (
-    Expiry,
-    Gate,
-    GatePolicy,
-    Outcome,
-    Reason,
-    Refusal,
-    Ticket,
-    TicketState,
-    Verdicts,
-)
+from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimits
+from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Rejection, Ticket, TicketState, Verdicts
 
 SCOPES = ("account", "v2:other", "v2:predict:m")
 LANES = ("a", "b", "heavy")
 WEIGHTS = {"a": 1, "b": 1, "heavy": 3}
 HINTS_S = st.none() | st.sampled_from([0.0, 0.25, 1.0, 5.0, 60.0])
 ENDINGS = [outcome for outcome in Outcome if outcome is not Outcome.THROTTLED]
-PRESETS = ((), ("account 2/60s", "v2:* 3/s"))
+STATIC_LIMITS = ((), ("account 2/60s", "v2:* 3/s"))
 
 
 class TheGate(RuleBasedStateMachine):
@@ -37,15 +29,15 @@ class TheGate(RuleBasedStateMachine):
         max_in_flight=st.integers(1, 6),
         max_waiting=st.integers(1, 12),
         per_lane=st.integers(1, 6),
-        presets=st.sampled_from(PRESETS),
+        static_limits=st.sampled_from(STATIC_LIMITS),
     )
-    def start(self, max_in_flight: int, max_waiting: int, per_lane: int, presets: tuple[str, ...]) -> None:
+    def start(self, max_in_flight: int, max_waiting: int, per_lane: int, static_limits: tuple[str, ...]) -> None:
         self.policy = GatePolicy(
             max_in_flight=max_in_flight,
             max_waiting=max_waiting,
             max_waiting_per_lane=per_lane,
             lane_weights=tuple(WEIGHTS.items()),
-            presets=StaticLimits.parse(presets),
+            static_limits=StaticLimits.parse(static_limits),
         )
         self.gate = Gate(self.policy, lambda: 0.5)
         self.now = 0.0
@@ -71,17 +63,17 @@ class TheGate(RuleBasedStateMachine):
     def arrive(self, scope: str, lane: str, urgency: int, wait_s: float) -> None:
         self.gate._forget_at_scopes = 1  # forget idle scopes at every chance
         ticket = Ticket(scope, self.now + wait_s, lane, urgency)
-        refusal = self.gate.enqueue(ticket, self.now)
+        rejection = self.gate.enqueue(ticket, self.now)
         in_lane = sum(other.scope == scope and other.lane == lane for other in self.waiting)
         full = len(self.waiting) >= self.policy.max_waiting
-        self.check_enqueued(ticket, refusal, full=full, lane_full=in_lane >= self.policy.max_waiting_per_lane)
+        self.check_enqueued(ticket, rejection, full=full, lane_full=in_lane >= self.policy.max_waiting_per_lane)
 
     @precondition(lambda self: self.polled)
     @rule(scope=st.sampled_from(SCOPES), lane=st.sampled_from(LANES))
     def arrive_and_find_no_one(self, scope: str, lane: str) -> None:
         """As the shell does first. It gives nothing that the long way would not have given."""
         ticket = Ticket(scope, self.now + 10.0, lane)
-        if not self.gate.admit(ticket, self.now):
+        if not self.gate.try_admit(ticket, self.now):
             assert ticket.state is TicketState.NEW
             return
         assert all(other.scope != scope for other in self.waiting)
@@ -95,8 +87,8 @@ class TheGate(RuleBasedStateMachine):
         self.to_return.remove(ticket)
         self.check_enqueued(ticket, self.gate.enqueue(ticket, self.now), full=False, lane_full=False)
 
-    def check_enqueued(self, ticket: Ticket, refusal: Refusal | None, *, full: bool, lane_full: bool) -> None:
-        if refusal is None:
+    def check_enqueued(self, ticket: Ticket, rejection: Rejection | None, *, full: bool, lane_full: bool) -> None:
+        if rejection is None:
             assert not full
             assert not lane_full
             self.waiting.append(ticket)
@@ -104,16 +96,16 @@ class TheGate(RuleBasedStateMachine):
             return
         self.gone.add(ticket)
         assert ticket.state is not TicketState.WAITING
-        assert refusal.retry_after_s >= max(1.0, self.hinted_s[ticket.scope] - self.now)
-        assert 1 <= refusal.position <= len(self.waiting) + 1
-        match refusal.reason:
+        assert rejection.retry_after_s >= max(1.0, self.hinted_s[ticket.scope] - self.now)
+        assert 1 <= rejection.position <= len(self.waiting) + 1
+        match rejection.reason:
             case Reason.QUEUE_FULL:
                 assert full
             case Reason.LANE_FULL:
                 assert lane_full
             case _:
                 assert ticket.deadline_s < math.inf
-                assert refusal.retry_after_s > ticket.deadline_s - self.now
+                assert rejection.retry_after_s > ticket.deadline_s - self.now
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
@@ -172,14 +164,14 @@ class TheGate(RuleBasedStateMachine):
         """The process ends between two requests, and a new one takes up what was learned and what is closed."""
         if self.waiting or self.permits or self.to_return:
             return
-        memories = self.gate.memories(self.now)
+        snapshots = self.gate.snapshots(self.now)
         self.gate = Gate(self.policy, lambda: 0.5)
-        self.gate.restore(memories, self.now, 0.0)
+        self.gate.restore(snapshots, self.now, 0.0)
         self.wake_at_s = None
 
     def decide(self) -> Verdicts:
         before = list(self.waiting)
-        may_decide = self.gate.wants_poll or (self.wake_at_s is not None and self.wake_at_s <= self.now)
+        may_decide = self.gate.needs_poll or (self.wake_at_s is not None and self.wake_at_s <= self.now)
         verdicts = self.gate.poll(self.now)
         assert may_decide or verdicts == ([], [], self.wake_at_s), "decided what no one would have asked for"
         self.polled, self.wake_at_s = True, verdicts.wake_at_s
@@ -215,21 +207,21 @@ class TheGate(RuleBasedStateMachine):
         assert ticket in self.waiting, "granted twice"
         assert self.now >= self.hinted_s[ticket.scope], "granted while the scope is closed"
         assert self.now <= ticket.deadline_s
-        line = [other for other in self.waiting if other.scope == ticket.scope]
-        same = [other.arrival for other in line if (other.lane, other.urgency) == (ticket.lane, ticket.urgency)]
+        queue = [other for other in self.waiting if other.scope == ticket.scope]
+        same = [other.arrival for other in queue if (other.lane, other.urgency) == (ticket.lane, ticket.urgency)]
         assert ticket.arrival == min(same), "not in order of arrival"
-        self.check_turns(ticket, line)
+        self.check_turns(ticket, queue)
         self.waiting.remove(ticket)
         self.permits.append(ticket)
-        if preset := self.policy.presets.of(ticket.scope):
+        if static_limit := self.policy.static_limits.of(ticket.scope):
             granted_s = self.granted_s[ticket.scope]
             granted_s.append(self.now)
-            recent = [at_s for at_s in granted_s if at_s + preset.period_s > self.now]
+            recent = [at_s for at_s in granted_s if at_s + static_limit.period_s > self.now]
             # Those that were refused or handed back do not count: the machine does not follow which.
-            assert len(recent) <= preset.count or len(granted_s) > preset.count
+            assert len(recent) <= static_limit.count or len(granted_s) > static_limit.count
 
-    def check_turns(self, ticket: Ticket, line: list[Ticket]) -> None:
-        lanes = {other.lane for other in line}
+    def check_turns(self, ticket: Ticket, queue: list[Ticket]) -> None:
+        lanes = {other.lane for other in queue}
         for lane in LANES:
             key = (ticket.scope, lane)
             if lane not in lanes or lane == ticket.lane:
@@ -238,7 +230,7 @@ class TheGate(RuleBasedStateMachine):
                 self.passed_over[key] += 1
                 others = sum(WEIGHTS[other] for other in LANES if other != lane)
                 assert self.passed_over[key] <= others, "a lane was left out of a round"
-        mine = [other for other in line if other.lane == ticket.lane]
+        mine = [other for other in queue if other.lane == ticket.lane]
         key = (ticket.scope, ticket.lane)
         if ticket.arrival == min(other.arrival for other in mine):
             self.oldest_passed[key] = 0
@@ -249,7 +241,7 @@ class TheGate(RuleBasedStateMachine):
     def check_nothing_was_left_undone(self) -> None:
         if len(self.permits) < self.policy.max_in_flight:
             for scope in {ticket.scope for ticket in self.waiting}:
-                assert not self.gate._scopes[scope].limit.right(self.now)
+                assert not self.gate._scopes[scope].limit.grant_kind(self.now)
         if self.waiting:
             earliest_s = min(ticket.deadline_s for ticket in self.waiting)
             assert earliest_s == math.inf or (self.wake_at_s is not None and self.wake_at_s <= earliest_s)

@@ -4,71 +4,73 @@ import math
 
 import pytest
 
-from nanonets_proxy.core.ratelimit.closure import Closure, GrantKind
-from nanonets_proxy.core.ratelimit.gate import Gate, GatePolicy
-from nanonets_proxy.core.ratelimit.limit_estimate import LimitEstimate
-from nanonets_proxy.core.ratelimit.sliding_window import Window
+from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
+from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
+from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
+from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
+from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 
 
-def learned(count: int, period_s: float, granted_s: list[float]) -> LimitEstimate:
+def estimate_of(count: int, period_s: float, granted_s: list[float]) -> LimitEstimate:
     """`count` in `period_s`, all proven, with these grants."""
-    known = LimitEstimate()
-    known.set_window(count, period_s)
-    known.sure = count
+    estimate = LimitEstimate()
+    estimate.set_window(count, period_s)
+    estimate.proven = count
     for at_s in granted_s:
-        known.window.add(at_s)
-    return known
+        estimate.window.add(at_s)
+    return estimate
 
 
-def refusal(kind: GrantKind, at_s: float, hint_s: float) -> Closure:
+def closure(kind: GrantKind, at_s: float, hint_s: float) -> Closure:
     return Closure(kind, at_s, hint_s, hinted=True, in_flight=0)
 
 
 def test_a_period_of_our_own_that_admits_nothing_was_too_short() -> None:
-    known = learned(10, 1.0, [0.0] * 10)
-    known.learn(refusal(GrantKind.PLAIN, 1.5, 5.0), 6.5)
-    assert (known.window.count, known.window.period_s) == (10, 6.5)
+    estimate = estimate_of(10, 1.0, [0.0] * 10)
+    estimate.learn_from(closure(GrantKind.PROVEN, 1.5, 5.0), 6.5)
+    assert (estimate.window.count, estimate.window.period_s) == (10, 6.5)
 
 
 def test_a_refusal_just_after_the_period_makes_it_that_little_longer() -> None:
-    known = learned(10, 10.0, [0.0] * 10)
-    known.learn(refusal(GrantKind.PLAIN, 10.05, 0.2), 11.0)
-    assert (known.window.count, known.window.period_s) == (10, 10.25)
+    estimate = estimate_of(10, 10.0, [0.0] * 10)
+    estimate.learn_from(closure(GrantKind.PROVEN, 10.05, 0.2), 11.0)
+    assert (estimate.window.count, estimate.window.period_s) == (10, 10.25)
 
 
 def test_less_than_was_proven_leaves_a_reserve_that_goes_one_by_one() -> None:
-    known = learned(10, 10.0, [20.0] * 6)
-    known.learn(refusal(GrantKind.PLAIN, 20.1, 9.9), 30.0)
-    assert (known.window.count, known.sure, known.reserve) == (6, 6, 3)
+    estimate = estimate_of(10, 10.0, [20.0] * 6)
+    estimate.learn_from(closure(GrantKind.PROVEN, 20.1, 9.9), 30.0)
+    assert (estimate.window.count, estimate.proven, estimate.reserve) == (6, 6, 3)
     gate = Gate(GatePolicy(max_in_flight=1, max_waiting=1), lambda: 0.0)
     assert gate.reserve() == 0
 
 
 def test_without_a_log_a_refusal_teaches_nothing() -> None:
-    known = learned(10, 10.0, [])
-    known.learn(refusal(GrantKind.PLAIN, 1.0, 5.0), 6.0)
-    assert (known.window.count, known.window.period_s, known.sure) == (10, 10.0, 10)
+    estimate = estimate_of(10, 10.0, [])
+    estimate.learn_from(closure(GrantKind.PROVEN, 1.0, 5.0), 6.0)
+    assert (estimate.window.count, estimate.window.period_s, estimate.proven) == (10, 10.0, 10)
 
 
 def test_only_a_second_refused_probe_makes_the_period_longer() -> None:
-    known = learned(10, 10.0, [0.0] * 10)
-    known.learn(refusal(GrantKind.PROBE, 10.0, 10.0), 20.0)
-    assert (known.window.period_s, known.sure) == (10.0, 0)
-    known.learn(refusal(GrantKind.PROBE, 20.0, 10.0), 30.0)
-    assert known.window.period_s == 30.0
-    known.learn(refusal(GrantKind.PROBE, 21.0, 1.0), 30.0)
-    assert known.window.period_s == 30.0
+    estimate = estimate_of(10, 10.0, [0.0] * 10)
+    estimate.learn_from(closure(GrantKind.RECOVERY_PROBE, 10.0, 10.0), 20.0)
+    assert (estimate.window.period_s, estimate.proven) == (10.0, 0)
+    estimate.learn_from(closure(GrantKind.RECOVERY_PROBE, 20.0, 10.0), 30.0)
+    assert estimate.window.period_s == 30.0
+    estimate.learn_from(closure(GrantKind.RECOVERY_PROBE, 21.0, 1.0), 30.0)
+    assert estimate.window.period_s == 30.0
 
 
 def test_a_refusal_at_the_cap_lowers_the_cap_alone() -> None:
-    known = learned(100, 10.0, [0.0] * 20)
-    known.cap = 6.0
-    known.learn(Closure(GrantKind.PLAIN, 5.0, 1.0, hinted=True, in_flight=5), 6.0)
-    assert (known.cap, known.window.count) == (5, 100)
+    estimate = estimate_of(100, 10.0, [0.0] * 20)
+    estimate.concurrency_limit = 6.0
+    estimate.learn_from(Closure(GrantKind.PROVEN, 5.0, 1.0, hinted=True, in_flight=5), 6.0)
+    assert (estimate.concurrency_limit, estimate.window.count) == (5, 100)
 
 
 def test_a_window_keeps_a_bounded_log() -> None:
-    window = Window()
+    window = SlidingWindow()
     for number in range(20_000):
         window.add(float(number))
     assert len(window._recent) + len(window._older) <= 2 * 8192
@@ -82,7 +84,7 @@ def test_a_window_keeps_a_bounded_log() -> None:
 
 
 def test_of_two_granted_at_once_one_is_taken_back() -> None:
-    window = Window()
+    window = SlidingWindow()
     window.set(10, 10.0)
     assert [window.add(at_s) for at_s in (1.0, 2.0, 2.0, 3.0)] == [1, 2, 3, 4]
     window.remove(2.0)

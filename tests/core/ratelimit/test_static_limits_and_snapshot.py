@@ -5,10 +5,12 @@ import math
 
 import pytest
 
-from nanonets_proxy.core.ratelimit.gate import Gate, GatePolicy, Outcome, Ticket
+from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.retry_hint import MAX_HINT_S
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, closed, dump, load
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimit, StaticLimits
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 
 UPSTREAM = "https://app.nanonets.com"
 
@@ -36,17 +38,19 @@ def test_what_is_no_limit_is_refused_in_a_sentence(text: str) -> None:
 
 
 def test_the_first_limit_that_matches_counts() -> None:
-    presets = StaticLimits.parse(["v2:predict:big 5/minute", "v2:* 20/minute"])
-    assert presets.of("v2:predict:big") == StaticLimit("v2:predict:big", 5, 60.0)
-    assert presets.of("v2:other") == StaticLimit("v2:*", 20, 60.0)
-    assert presets.of("account") is None
+    static_limits = StaticLimits.parse(["v2:predict:big 5/minute", "v2:* 20/minute"])
+    assert static_limits.of("v2:predict:big") == StaticLimit("v2:predict:big", 5, 60.0)
+    assert static_limits.of("v2:other") == StaticLimit("v2:*", 20, 60.0)
+    assert static_limits.of("account") is None
 
 
 class Scene:
     """A gate with a line that never ends; grants are served at once unless told otherwise."""
 
-    def __init__(self, *presets: str, max_in_flight: int = 100) -> None:
-        policy = GatePolicy(max_in_flight=max_in_flight, max_waiting=10_000, presets=StaticLimits.parse(presets))
+    def __init__(self, *static_limits: str, max_in_flight: int = 100) -> None:
+        policy = GatePolicy(
+            max_in_flight=max_in_flight, max_waiting=10_000, static_limits=StaticLimits.parse(static_limits)
+        )
         self.gate = Gate(policy, lambda: 0.0)
         self.now = 1000.0
         self.wake_at_s: float | None = None
@@ -121,23 +125,23 @@ def refuse(scene: Scene) -> None:
 
 def test_what_was_learned_outlives_a_restart() -> None:
     before = learned_scene()
-    document = json.loads(json.dumps(dump(before.gate.memories(before.now), UPSTREAM, 5000.0)))
-    memories, away_s = load(document, UPSTREAM, 5004.0)
+    document = json.loads(json.dumps(dump(before.gate.snapshots(before.now), UPSTREAM, 5000.0)))
+    snapshots, away_s = load(document, UPSTREAM, 5004.0)
     after = Scene()
-    after.gate.restore(memories, after.now, away_s)
+    after.gate.restore(snapshots, after.now, away_s)
     after.ask(50)
     assert after.go() == 0
     assert after.gate.closed_scopes(after.now) == {"account": after.now + 6}
     after.now += 6
     assert 1 <= after.go() <= 10
-    assert after.gate.memories(after.now)[0].count == before.gate.memories(before.now)[0].count
+    assert after.gate.snapshots(after.now)[0].count == before.gate.snapshots(before.now)[0].count
 
 
 def test_a_scope_that_has_opened_meanwhile_is_open_and_a_limit_in_the_settings_bounds_it() -> None:
     before = learned_scene()
-    memories, away_s = load(dump(before.gate.memories(before.now), UPSTREAM, 5000.0), UPSTREAM, 5100.0)
+    snapshots, away_s = load(dump(before.gate.snapshots(before.now), UPSTREAM, 5000.0), UPSTREAM, 5100.0)
     after = Scene("account 4/minute")
-    after.gate.restore(memories, after.now, away_s)
+    after.gate.restore(snapshots, after.now, away_s)
     after.ask(50)
     assert after.go() == 4
 
@@ -151,21 +155,21 @@ def closed_scene(hint_s: float | None = 30.0) -> Scene:
     return scene
 
 
-def restarted(before: Scene, away_s: float, *presets: str) -> Scene:
-    document = json.loads(json.dumps(dump(before.gate.memories(before.now), UPSTREAM, 5000.0)))
-    after = Scene(*presets)
+def restarted(before: Scene, away_s: float, *static_limits: str) -> Scene:
+    document = json.loads(json.dumps(dump(before.gate.snapshots(before.now), UPSTREAM, 5000.0)))
+    after = Scene(*static_limits)
     after.gate.restore(*restored(document, 5000.0 + away_s, after.now))
     return after
 
 
 def restored(document: object, wall_s: float, now: float) -> tuple[list[ScopeSnapshot], float, float]:
-    memories, away_s = load(document, UPSTREAM, wall_s)
-    return memories, now, away_s
+    snapshots, away_s = load(document, UPSTREAM, wall_s)
+    return snapshots, now, away_s
 
 
-@pytest.mark.parametrize("presets", [(), ("account 5/minute",)])
-def test_a_closure_outlives_a_restart_though_nothing_was_learned(presets: tuple[str, ...]) -> None:
-    after = restarted(closed_scene(), 10.0, *presets)
+@pytest.mark.parametrize("static_limits", [(), ("account 5/minute",)])
+def test_a_closure_outlives_a_restart_though_nothing_was_learned(static_limits: tuple[str, ...]) -> None:
+    after = restarted(closed_scene(), 10.0, *static_limits)
     after.ask(50)
     assert after.go() == 0
     assert after.gate.closed_scopes(after.now) == {"account": after.now + 20}
@@ -177,7 +181,7 @@ def test_a_closure_that_is_over_at_the_restart_leaves_nothing_behind() -> None:
     after = restarted(closed_scene(), 30.0)
     after.ask(50)
     assert after.go() == 50
-    assert closed_scene().gate.memories(1030.0) == []
+    assert closed_scene().gate.snapshots(1030.0) == []
 
 
 def test_a_closure_is_kept_no_longer_than_the_longest_hint_though_the_clock_went_backwards() -> None:
@@ -188,7 +192,7 @@ def test_a_closure_is_kept_no_longer_than_the_longest_hint_though_the_clock_went
 
 def test_closures_never_displace_what_was_learned() -> None:
     closures = [closed(f"v2:predict:{number}", 5.0) for number in range(20_000)]
-    document = dump([*closures, *learned_scene().gate.memories(1010.0)], UPSTREAM, 1.0)
+    document = dump([*closures, *learned_scene().gate.snapshots(1010.0)], UPSTREAM, 1.0)
     assert len(document["scopes"]) == 10_000
     assert document["scopes"][0]["scope"] == "account"
     assert len(load(document, UPSTREAM, 1.0)[0]) == 10_000
@@ -198,7 +202,7 @@ def test_nothing_known_is_nothing_kept() -> None:
     scene = Scene()
     scene.ask(3)
     scene.go()
-    assert scene.gate.memories(scene.now) == []
+    assert scene.gate.snapshots(scene.now) == []
 
 
 GOOD = {
@@ -215,8 +219,8 @@ GOOD = {
 
 def test_a_clock_that_went_backwards_means_no_time_away() -> None:
     document = {"version": 1, "upstream": UPSTREAM, "saved_at_s": 9000.0, "scopes": [{**GOOD, "cap": 3}]}
-    memories, away_s = load(document, UPSTREAM, 10.0)
-    assert (memories[0].cap, away_s) == (3, 0.0)
+    snapshots, away_s = load(document, UPSTREAM, 10.0)
+    assert (snapshots[0].concurrency_limit, away_s) == (3, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from operator import attrgetter
 from nanonets_proxy.core.ratelimit.tickets import Ticket, TicketState
 
 _OLDEST_EACH = 8
-_SLACK = 64  # dead entries that are not worth clearing away
+_MAX_STALE = 64  # dead entries that are not worth clearing away
 _COUNTED_LANES = 64  # with more, the place in line is estimated
 
 _WAITING = TicketState.WAITING  # as an attribute of its class it costs a call at each look, in Python 3.11
@@ -42,14 +42,14 @@ class _Lane:
 class FairQueue:
     """The waiting tickets of one scope."""
 
-    __slots__ = ("_empty", "_lanes", "_turns", "_weight_waiting", "_weights", "waiting")
+    __slots__ = ("_empty_lanes", "_lanes", "_turns", "_weight_waiting", "_weights", "waiting")
 
     def __init__(self, weights: Mapping[str, int]) -> None:
         self._weights = weights
         self._lanes: dict[str, _Lane] = {}  # those in which someone waits
         self._turns: deque[_Lane] = deque()
         self._weight_waiting = 0
-        self._empty = 0  # lanes that are kept till their turn comes, though no one waits in them
+        self._empty_lanes = 0  # lanes that are kept till their turn comes, though no one waits in them
         self.waiting = 0
 
     def waiting_in(self, name: str) -> int:
@@ -65,7 +65,7 @@ class FairQueue:
             self._turns.append(lane)
             self._weight_waiting += lane.weight
         elif not lane.waiting:
-            self._empty -= 1
+            self._empty_lanes -= 1
         queue = lane.queues.get(ticket.urgency)
         if queue is None:
             lane.queues[ticket.urgency] = deque((ticket,))
@@ -94,19 +94,19 @@ class FairQueue:
         while (ticket := queue.popleft()).state is not _WAITING:
             lane.entries -= 1
         lane.entries -= 1
-        self._one_less(lane)
+        self._decrement(lane)
         return ticket
 
-    def left(self, ticket: Ticket) -> None:
+    def discard(self, ticket: Ticket) -> None:
         """A ticket waits no longer: its state has changed already."""
         lane = self._lanes[ticket.lane]
-        self._one_less(lane)
-        if lane.entries > 2 * lane.waiting + _SLACK:
+        self._decrement(lane)
+        if lane.entries > 2 * lane.waiting + _MAX_STALE:
             for urgency, queue in lane.queues.items():
                 lane.queues[urgency] = deque(waiting for waiting in queue if waiting.state is _WAITING)
             lane.entries = lane.waiting
 
-    def place(self, ticket: Ticket) -> int:
+    def position(self, ticket: Ticket) -> int:
         """Which one it would be to go, from 1, if it came now and no one after it."""
         own = self._lanes.get(ticket.lane)
         ahead = 0
@@ -122,11 +122,11 @@ class FairQueue:
         if len(self._lanes) > _COUNTED_LANES:
             others = self._weight_waiting - (0 if own is None else own.weight)
             return min(self.waiting, ahead + turns * others) + 1
-        place = ahead + 1
+        position = ahead + 1
         for lane in self._lanes.values():
             if lane is not own:
-                place += min(lane.waiting, turns * lane.weight)
-        return place
+                position += min(lane.waiting, turns * lane.weight)
+        return position
 
     def _next_queue(self, lane: _Lane) -> deque[Ticket]:
         for urgency, queue in list(lane.queues.items()):
@@ -138,19 +138,19 @@ class FairQueue:
         oldest = lane.grants % _OLDEST_EACH == 0
         return min(lane.queues.items(), key=lambda item: item[1][0].arrival if oldest else item[0])[1]
 
-    def _one_less(self, lane: _Lane) -> None:
+    def _decrement(self, lane: _Lane) -> None:
         lane.waiting -= 1
         self.waiting -= 1
         if not lane.waiting:
             lane.queues.clear()
             lane.entries = 0
-            self._empty += 1
-            if self._empty > len(self._lanes) // 2 + _SLACK or not self.waiting:
+            self._empty_lanes += 1
+            if self._empty_lanes > len(self._lanes) // 2 + _MAX_STALE or not self.waiting:
                 for empty in [lane for lane in self._turns if not lane.waiting]:
                     self._forget(empty)
                 self._turns = deque(lane for lane in self._turns if lane.waiting)
 
     def _forget(self, lane: _Lane) -> None:
         del self._lanes[lane.name]
-        self._empty -= 1
+        self._empty_lanes -= 1
         self._weight_waiting -= lane.weight

@@ -1,24 +1,8 @@
-"""The gate's bounds and constants, and how a permit can end."""
+"""The gate's bounds and constants."""
 
-import enum
 from dataclasses import dataclass, field
 
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimits
-
-
-class Outcome(enum.Enum):
-    """How a permit ended."""
-
-    SERVED = "served"
-    """Answered, and neither 429 nor 401: the limit let it pass."""
-    THROTTLED = "throttled"
-    """Refused with a 429."""
-    KEY_REJECTED = "key_rejected"
-    """Refused with a 401: tells nothing about the limit."""
-    FAILED = "failed"
-    """No answer; unknown whether the upstream counted it."""
-    UNUSED = "unused"
-    """Handed back before anything was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +17,18 @@ class GatePolicy:
     """Tickets of one caller waiting at the same time in one scope."""
     lane_weights: tuple[tuple[str, int], ...] = ()
     """Turns of a caller in a round; 1 for whoever is not named."""
-    presets: StaticLimits = field(default_factory=StaticLimits)
+    static_limits: StaticLimits = field(default_factory=StaticLimits)
     """Limits known beforehand."""
-    cold_trial: int = 10
+    initial_unconfirmed: int = 10
     """Requests that may be on trial while nothing is known: fewer than any documented paid plan allows."""
     backoff_first_s: float = 1.0
     backoff_last_s: float = 60.0  # the vendor advises 30, 60, 120 s; a probe is one request, it may come sooner
     backoff_jitter: float = 0.25
     """Each backoff is longer by up to this share: several proxies on one account must not probe in step."""
-    patience_least_s: float = 0.05
-    patience_first_s: float = 1.0
+    acceptance_timeout_min_s: float = 0.05
+    acceptance_timeout_first_s: float = 1.0
     """While no 429 was seen, none is presumed absent sooner than this after its request went."""
-    patience_most_s: float = 30.0
+    acceptance_timeout_max_s: float = 30.0
 
     def __post_init__(self) -> None:
         if min(self.max_in_flight, self.max_waiting, self.max_waiting_per_lane) < 1:

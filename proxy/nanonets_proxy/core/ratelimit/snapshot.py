@@ -1,11 +1,11 @@
-"""What the gate knows of the limits, as a value that outlives the process.
+"""What the gate knows about the limits, as values and as the state file's JSON document.
 
-Instants are kept as distances to the moment of saving; how long the program was away is the reader's to say.
+Instants are stored as distances from the moment of saving. The reader says how long the program was away.
 """
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from nanonets_proxy.core.ratelimit.retry_hint import MAX_HINT_S
@@ -18,64 +18,82 @@ _MAX_PERIOD_S = 10 * MAX_HINT_S
 
 @dataclass(frozen=True, slots=True)
 class ScopeSnapshot:
-    """One scope: `count` requests in `period_s`, of which `sure` proven; `cap` in flight, None for no cap.
+    """The limit of one scope: `count` requests in `period_s`, of which `proven` are proven.
 
-    Without a `count` nothing was learned yet, and all but `opens_in_s` is 0 or None.
+    A closed scope whose limit is unknown has no `count`: only `opens_in_s` is set then.
     """
 
     scope: str
     count: float | None
     period_s: float
-    sure: float
-    cap: float | None
+    proven: float
+    concurrency_limit: float | None
+    """The most requests in flight; None: no limit is known."""
     used: int
-    """How many requests counted."""
+    """The number of requests that still counted."""
     newest_age_s: float
-    """How long ago the last of them was granted."""
+    """How long ago the newest of these requests was granted."""
     opens_in_s: float
-    """How long the scope was still closed; 0 if it was open."""
+    """How long the scope stays closed; 0 if it is open."""
 
 
 def closed(scope: str, opens_in_s: float) -> ScopeSnapshot:
-    """Of a scope that is closed, and nothing else is known of it."""
+    """Returns the snapshot of a closed scope whose limit is unknown."""
     return ScopeSnapshot(scope, None, 0.0, 0.0, None, 0, 0.0, opens_in_s)
 
 
-def dump(memories: Iterable[ScopeSnapshot], upstream: str, saved_at_s: float) -> dict[str, Any]:
-    """A JSON object; `saved_at_s` is in seconds since the epoch. Of too many, the only closed are left out."""
-    kept = sorted(memories, key=lambda memory: memory.count is None)[:_MAX_SCOPES]
-    scopes = [asdict(memory) for memory in kept]
+def dump(snapshots: Iterable[ScopeSnapshot], upstream: str, saved_at_s: float) -> dict[str, Any]:
+    """Returns the JSON document; `saved_at_s` is in seconds since the epoch.
+
+    Keeps at most 10,000 scopes, and drops those with an unknown limit first.
+    """
+    kept = sorted(snapshots, key=lambda snapshot: snapshot.count is None)[:_MAX_SCOPES]
+    scopes = [_to_document(snapshot) for snapshot in kept]
     return {"version": VERSION, "upstream": upstream, "saved_at_s": saved_at_s, "scopes": scopes}
 
 
 def load(document: object, upstream: str, now_s: float) -> tuple[list[ScopeSnapshot], float]:
-    """The scopes, and for how many seconds the program was away: 0 where the clock went backwards.
+    """Returns the scopes, and the seconds since the document was saved: 0 if the clock went backwards.
 
-    ValueError: it is not ours, of another version, or of another upstream.
+    Raises ValueError for anything but a document of this version and this upstream.
     """
     if not isinstance(document, Mapping) or document.get("version") != VERSION:
         raise ValueError(f"it is no state of version {VERSION}")
     if document.get("upstream") != upstream:
-        raise ValueError("it is of another upstream")
+        raise ValueError("it belongs to another upstream")
     saved_at_s, scopes = document.get("saved_at_s"), document.get("scopes")
     if not isinstance(saved_at_s, int | float) or not 0 <= saved_at_s < math.inf or not isinstance(scopes, list):
-        raise ValueError("it lacks saved_at_s or scopes")
-    return [_scope(scope) for scope in scopes[:_MAX_SCOPES]], max(0.0, now_s - saved_at_s)
+        raise ValueError("it lacks a valid saved_at_s or scopes")
+    return [_from_document(scope) for scope in scopes[:_MAX_SCOPES]], max(0.0, now_s - saved_at_s)
 
 
-def _scope(document: object) -> ScopeSnapshot:
+def _to_document(snapshot: ScopeSnapshot) -> dict[str, Any]:
+    # The keys "sure" and "cap" stay as files of version 1 have them.
+    return {
+        "scope": snapshot.scope,
+        "count": snapshot.count,
+        "period_s": snapshot.period_s,
+        "sure": snapshot.proven,
+        "cap": snapshot.concurrency_limit,
+        "used": snapshot.used,
+        "newest_age_s": snapshot.newest_age_s,
+        "opens_in_s": snapshot.opens_in_s,
+    }
+
+
+def _from_document(document: object) -> ScopeSnapshot:
     if not isinstance(document, Mapping) or not isinstance(scope := document.get("scope"), str):
-        raise ValueError("a scope has no name")  # noqa: TRY004 - whatever is wrong with a file is a wrong value
+        raise ValueError("a scope has no name")  # noqa: TRY004 - every fault of a file is a ValueError
     opens_in_s = _number(document, "opens_in_s", 0, MAX_HINT_S)
     if document.get("count", 0) is None:
         return closed(scope, opens_in_s)
-    cap = document.get("cap")
+    has_concurrency_limit = document.get("cap") is not None
     return ScopeSnapshot(
         scope=scope,
         count=_number(document, "count", 1, _MAX_COUNT),
         period_s=_number(document, "period_s", 1e-6, _MAX_PERIOD_S),
-        sure=_number(document, "sure", 0, _MAX_COUNT),
-        cap=None if cap is None else _number(document, "cap", 1, _MAX_COUNT),
+        proven=_number(document, "sure", 0, _MAX_COUNT),
+        concurrency_limit=_number(document, "cap", 1, _MAX_COUNT) if has_concurrency_limit else None,
         used=int(_number(document, "used", 0, _MAX_COUNT)),
         newest_age_s=_number(document, "newest_age_s", 0, _MAX_PERIOD_S),
         opens_in_s=opens_in_s,

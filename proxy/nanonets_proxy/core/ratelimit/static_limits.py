@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Self
 
-_PRESET = re.compile(r"\s*(?P<scope>\S+)\s+(?P<count>[0-9]{1,9})\s*/\s*(?P<size>[0-9]{1,9})?\s*(?P<unit>[a-z]+)\s*")
+_LIMIT = re.compile(r"\s*(?P<scope>\S+)\s+(?P<count>[0-9]{1,9})\s*/\s*(?P<size>[0-9]{1,9})?\s*(?P<unit>[a-z]+)\s*")
 _UNITS_S = {
     **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0),
     **dict.fromkeys(("m", "min", "minute", "minutes"), 60.0),
@@ -27,7 +27,7 @@ class StaticLimit:
     @classmethod
     def parse(cls, text: str) -> Self:
         """`SCOPE COUNT/PERIOD`. A ValueError says in one sentence what is wrong."""
-        match = _PRESET.fullmatch(text)
+        match = _LIMIT.fullmatch(text)
         if match is None:
             raise ValueError(f"limit {text!r} does not read SCOPE COUNT/PERIOD, such as account 60/minute")
         if match["unit"] not in _UNITS_S:

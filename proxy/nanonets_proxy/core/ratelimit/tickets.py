@@ -30,6 +30,21 @@ class TicketState(enum.Enum):
     ENDED = "ended"
 
 
+class Outcome(enum.Enum):
+    """How a permit ended."""
+
+    SERVED = "served"
+    """The upstream accepted the request: its response was neither 429 nor 401."""
+    THROTTLED = "throttled"
+    """The upstream refused the request with a 429."""
+    KEY_REJECTED = "key_rejected"
+    """The upstream rejected the key with a 401, which tells nothing about the limit."""
+    FAILED = "failed"
+    """No response came: the upstream may or may not have counted the request."""
+    UNUSED = "unused"
+    """The permit was handed back before anything was sent."""
+
+
 @dataclass(eq=False, slots=True)
 class Ticket:
     """One request's claim to be sent; while ADMITTED, its permit to be sent once, which ends by `Gate.settle`.
@@ -56,7 +71,7 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Rejection:
     """The answer to a ticket that may not wait."""
 
     reason: Reason

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
-from simulator.cases import N, W, burst, closed_loop, poisson
+from simulator.cases import COUNT, PERIOD_S, burst, closed_loop, poisson
 from simulator.hints import exact
 from simulator.limiters import FixedWindow
-from simulator.run import ours
+from simulator.run import this_gate
 from simulator.world import Conditions, World
 
 _BURST = 1000
@@ -25,7 +25,7 @@ class Measure:
 
 
 def _world(limiter: FixedWindow, period_s: float, seed: int) -> World:
-    return World(ours(), limiter, exact, period_s, Conditions(), seed)
+    return World(this_gate(), limiter, exact, period_s, Conditions(), seed)
 
 
 def _quantile(values: list[float], share: float) -> float:
@@ -33,10 +33,10 @@ def _quantile(values: list[float], share: float) -> float:
 
 
 def burst_of_a_thousand(seed: int) -> list[Measure]:
-    world = _world(FixedWindow(_PER_WINDOW, W), W, seed)
+    world = _world(FixedWindow(_PER_WINDOW, PERIOD_S), PERIOD_S, seed)
     burst(world, _BURST)
     result = world.run(600.0)
-    ideal_s = (_BURST - 1) // _PER_WINDOW * W
+    ideal_s = (_BURST - 1) // _PER_WINDOW * PERIOD_S
     share = (result.last_admitted_s - result.first_admitted_s) / ideal_s
     order = [arrival for _, arrival in sorted(result.order)]
     inverted = sum(later < earlier for earlier, later in pairwise(order))
@@ -48,25 +48,25 @@ def burst_of_a_thousand(seed: int) -> list[Measure]:
 
 
 def a_lone_caller(seed: int) -> list[Measure]:
-    world = _world(FixedWindow(N, W), W, seed)
+    world = _world(FixedWindow(COUNT, PERIOD_S), PERIOD_S, seed)
     for _ in range(200):
-        world.at(0.0, lambda: world.arrive("heavy", again=True))
+        world.at(0.0, lambda: world.arrive("heavy", repeats=True))
     for number in range(1, 60):
-        world.at(number * W * 1.5, lambda: world.arrive("lone"))
-    result = world.run(60 * 1.5 * W)
+        world.at(number * PERIOD_S * 1.5, lambda: world.arrive("lone"))
+    result = world.run(60 * 1.5 * PERIOD_S)
     waits = [wait_s for lane, _, wait_s in result.waits if lane == "lone"]
     # With the window used up when it comes, its fair share is to be among the next window's first.
     p99_s = _quantile(waits, 0.99)
-    good = p99_s <= 1.3 * W
-    return [Measure("a lone caller beside 200: p99 wait over a window", "<= 1.3", f"{p99_s / W:.2f}", good)]
+    good = p99_s <= 1.3 * PERIOD_S
+    return [Measure("a lone caller beside 200: p99 wait over a window", "<= 1.3", f"{p99_s / PERIOD_S:.2f}", good)]
 
 
 def equal_demand(seed: int) -> list[Measure]:
-    world = _world(FixedWindow(N, W), W, seed)
+    world = _world(FixedWindow(COUNT, PERIOD_S), PERIOD_S, seed)
     lanes = [f"caller {number}" for number in range(10)]
     for lane in lanes:
         for _ in range(20):
-            world.at(world.random.uniform(0, 1), partial(world.arrive, lane, again=True))
+            world.at(world.random.uniform(0, 1), partial(world.arrive, lane, repeats=True))
     result = world.run(600.0)
     shares = [sum(1 for lane, _, _ in result.waits if lane == name) for name in lanes]
     jain = sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares))
@@ -74,8 +74,8 @@ def equal_demand(seed: int) -> list[Measure]:
 
 
 def under_the_limit(seed: int) -> list[Measure]:
-    world = _world(FixedWindow(1000, W), W, seed)
-    poisson(0.5 * 1000 / W)(world, 120.0)
+    world = _world(FixedWindow(1000, PERIOD_S), PERIOD_S, seed)
+    poisson(0.5 * 1000 / PERIOD_S)(world, 120.0)
     result = world.run(130.0)
     p99_s = _quantile([wait_s for _, _, wait_s in result.waits], 0.99)
     return [Measure("under the limit: p99 added wait", "< 5 ms", f"{p99_s * 1000:.1f} ms", p99_s < 0.005)]
@@ -83,11 +83,13 @@ def under_the_limit(seed: int) -> list[Measure]:
 
 def forecasts(seed: int) -> list[Measure]:
     """Of waits of a second or more, once the limit is learned."""
-    world = _world(FixedWindow(N, W), W, seed)
+    world = _world(FixedWindow(COUNT, PERIOD_S), PERIOD_S, seed)
     closed_loop(world, 100)
     result = world.run(1200.0)
     ratios = [
-        real_s / forecast_s for at_s, forecast_s, real_s in result.forecasts if at_s > 5 * W and forecast_s > 1
+        real_s / forecast_s
+        for at_s, forecast_s, real_s in result.forecasts
+        if at_s > 5 * PERIOD_S and forecast_s > 1
     ]
     near = sum(0.8 <= ratio <= 1.2 for ratio in ratios) / max(1, len(ratios))
     return [Measure("forecasts within 20 % of the real wait", ">= 90 %", f"{near:.1%}", near >= 0.9)]

@@ -5,38 +5,38 @@ import math
 import random
 from collections import deque
 
-from nanonets_proxy.core.ratelimit.gate import Outcome, Refusal, Ticket, TicketState, Verdicts
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Rejection, Ticket, TicketState, Verdicts
 from simulator.limiters import Limiter
 
 MAX_IN_FLIGHT = 256
 
 
-class Peer:
+class Baseline:
     """Keeps the line; a policy says `ready_s`: the next instant at which one more may go."""
 
     def __init__(self) -> None:
-        self._line: list[tuple[int, Ticket]] = []
+        self._queue: list[tuple[int, Ticket]] = []
         self._arrivals = 0
         self.in_flight = 0
 
-    def enqueue(self, ticket: Ticket, now: float) -> Refusal | None:  # noqa: ARG002
+    def enqueue(self, ticket: Ticket, now: float) -> Rejection | None:  # noqa: ARG002
         if ticket.state is TicketState.NEW:
             self._arrivals += 1
             ticket.arrival = self._arrivals
         ticket.state = TicketState.WAITING
-        heapq.heappush(self._line, (ticket.arrival, ticket))
+        heapq.heappush(self._queue, (ticket.arrival, ticket))
         return None
 
     def poll(self, now: float) -> Verdicts:
         granted = []
-        while self._line and self.in_flight < MAX_IN_FLIGHT and self.ready_s(now) <= now:
-            ticket = heapq.heappop(self._line)[1]
+        while self._queue and self.in_flight < MAX_IN_FLIGHT and self.ready_s(now) <= now:
+            ticket = heapq.heappop(self._queue)[1]
             ticket.state = TicketState.ADMITTED
             self.in_flight += 1
             self.on_grant(now)
             ticket.granted_at_s = now
             granted.append(ticket)
-        wake_s = self.ready_s(now) if self._line and self.in_flight < MAX_IN_FLIGHT else math.inf
+        wake_s = self.ready_s(now) if self._queue and self.in_flight < MAX_IN_FLIGHT else math.inf
         return Verdicts(granted, (), wake_s if now < wake_s < math.inf else None)
 
     def settle(self, ticket: Ticket, outcome: Outcome, now: float, retry_after_s: float | None = None) -> None:
@@ -54,7 +54,7 @@ class Peer:
         pass
 
 
-class ReleaseAll(Peer):
+class ReleaseAll(Baseline):
     """Closed for the hint, then all at once."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class ReleaseAll(Peer):
             self._opens_at_s = max(self._opens_at_s, now + (1.0 if hint_s is None else hint_s))
 
 
-class SingleProbe(Peer):
+class SingleProbe(Baseline):
     """Closed for the hint, then one, then twice as many each time all of a round have passed."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class SingleProbe(Peer):
             self._left = self._size
 
 
-class Aimd(Peer):
+class Aimd(Baseline):
     """A rate: one a second more for each second without refusals, half of it after one."""
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class Aimd(Peer):
             self._rate += 1 / max(1.0, self._rate)
 
 
-class Cubic(Peer):
+class Cubic(Baseline):
     """The client-side rate of the AWS SDKs' adaptive retry mode."""
 
     _BETA, _SCALE, _SMOOTH = 0.7, 0.4, 0.8
@@ -175,7 +175,7 @@ class Cubic(Peer):
             self._sent, self._bucket_s = 0, bucket_s
 
 
-class Oracle(Peer):
+class Oracle(Baseline):
     """Knows the limiter; run it in an instant world."""
 
     def __init__(self, limiter: Limiter) -> None:
@@ -188,10 +188,10 @@ class Oracle(Peer):
 
     def poll(self, now: float) -> Verdicts:
         # One at a time: the world must have counted it before the limiter is asked again.
-        if not self._line or self.in_flight >= MAX_IN_FLIGHT or (at_s := self.ready_s(now)) > now:
-            wake = bool(self._line) and self.in_flight < MAX_IN_FLIGHT and at_s < math.inf
+        if not self._queue or self.in_flight >= MAX_IN_FLIGHT or (at_s := self.ready_s(now)) > now:
+            wake = bool(self._queue) and self.in_flight < MAX_IN_FLIGHT and at_s < math.inf
             return Verdicts((), (), at_s if wake else None)
-        ticket = heapq.heappop(self._line)[1]
+        ticket = heapq.heappop(self._queue)[1]
         ticket.state = TicketState.ADMITTED
         self.in_flight += 1
         return Verdicts([ticket], (), math.nextafter(now, math.inf))

@@ -9,30 +9,30 @@ from bisect import bisect_left
 from collections import deque
 from itertools import chain, islice
 
-_MOST_KEPT = 8192  # entries; estimates need no more, and a larger count never binds within them
+_MAX_KEPT = 8192  # entries; estimates need no more, and a larger count never binds within them
 _ROUNDING_S = 1e-6
 
 
-class Window:
+class SlidingWindow:
     """`count` is inf while nothing is known. The log is of instants alone: those of one instant are alike."""
 
-    __slots__ = ("_hold_s", "_most_recent", "_older", "_recent", "count", "granted", "period_s")
+    __slots__ = ("_counted_for_s", "_max_recent", "_older", "_recent", "count", "granted", "period_s")
 
     def __init__(self) -> None:
         self.count = math.inf
         self.period_s = math.inf
-        self._hold_s = math.inf
+        self._counted_for_s = math.inf
         self.granted = 0
         """How many were ever granted."""
-        self._most_recent: float = _MOST_KEPT
+        self._max_recent: float = _MAX_KEPT
         self._recent: deque[float] = deque()  # when those that count were granted, in order
-        self._older: deque[float] = deque(maxlen=_MOST_KEPT)  # no longer counting; for estimates
+        self._older: deque[float] = deque(maxlen=_MAX_KEPT)  # no longer counting; for estimates
 
     def add(self, now: float) -> int:
         """One more is granted. Gives its serial number, from 1."""
         recent = self._recent
         recent.append(now)
-        if len(recent) > self._most_recent:
+        if len(recent) > self._max_recent:
             self._older.append(recent.popleft())
         self.granted = serial = self.granted + 1
         return serial
@@ -48,14 +48,14 @@ class Window:
     def used(self, now: float) -> int:
         """How many count now."""
         recent = self._recent
-        while recent and recent[0] + self._hold_s <= now:
+        while recent and recent[0] + self._counted_for_s <= now:
             self._older.append(recent.popleft())
         return len(recent)
 
     @property
     def frees_at_s(self) -> float:
         """When the oldest that counts will count no longer; inf if none does."""
-        return self._recent[0] + self._hold_s if self._recent else math.inf
+        return self._recent[0] + self._counted_for_s if self._recent else math.inf
 
     @property
     def oldest_s(self) -> float:
@@ -63,7 +63,7 @@ class Window:
         return self._recent[0] if self._recent else -math.inf
 
     @property
-    def first_s(self) -> float | None:
+    def first_known_s(self) -> float | None:
         """When the first one known was granted; None if none is."""
         log = self._older or self._recent
         return log[0] if log else None
@@ -86,32 +86,33 @@ class Window:
         last = deque(islice(self._backwards(), n), 1)
         return last[0] if last else None
 
-    def granted_at_s(self, place: int, from_s: float) -> float:
+    def forecast_at_s(self, position: int, from_s: float) -> float:
         """When the one at this place of the line will go, if nothing goes before `from_s`. Takes the requests that
         count as evenly spread from the oldest to the newest."""
         counting = len(self._recent)
         oldest_s, newest_s = self.oldest_s, self.newest_s
         spread_s = newest_s - oldest_s if counting > 1 else 0.0
-        if counting and newest_s + self._hold_s <= from_s:
+        if counting and newest_s + self._counted_for_s <= from_s:
             counting = 0
-        elif counting and oldest_s + self._hold_s < from_s and spread_s:
-            counting -= int(counting * (from_s - self._hold_s - oldest_s) / spread_s)
-            oldest_s, spread_s = from_s - self._hold_s, newest_s + self._hold_s - from_s
+        elif counting and oldest_s + self._counted_for_s < from_s and spread_s:
+            counting -= int(counting * (from_s - self._counted_for_s - oldest_s) / spread_s)
+            oldest_s, spread_s = from_s - self._counted_for_s, newest_s + self._counted_for_s - from_s
         free = int(self.count) - counting
-        if place <= free:
+        if position <= free:
             return from_s
-        periods, index = divmod(place - free - 1, int(self.count))
+        periods, index = divmod(position - free - 1, int(self.count))
         if index >= counting:  # it follows one that is still to go
-            return from_s + (periods + 1) * self._hold_s
+            return from_s + (periods + 1) * self._counted_for_s
         return (
-            max(from_s, oldest_s + spread_s * index / max(1, counting - 1) + self._hold_s) + periods * self._hold_s
+            max(from_s, oldest_s + spread_s * index / max(1, counting - 1) + self._counted_for_s)
+            + periods * self._counted_for_s
         )
 
     def set(self, count: float, period_s: float, guard_s: float = 0.0) -> None:
         """`guard_s`: how much longer a request is taken to count, as two may take different times to arrive."""
         self.count = count
-        self._most_recent = max(_MOST_KEPT, count)
-        self._hold_s = period_s + guard_s
+        self._max_recent = max(_MAX_KEPT, count)
+        self._counted_for_s = period_s + guard_s
         if period_s > self.period_s:  # what had run out may count again
             self._recent.extendleft(reversed(self._older))
             self._older.clear()

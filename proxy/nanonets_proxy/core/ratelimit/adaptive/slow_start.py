@@ -19,54 +19,54 @@ _LEAST_GROWTH = _GROWTH * _LEAST_S / _COLD_S
 class SlowStart:
     """`size` bounds the requests on trial; until `restart` nothing is known."""
 
-    __slots__ = ("_cold", "_to_narrow", "out", "size")
+    __slots__ = ("_cold", "_to_narrow", "max_unconfirmed", "unconfirmed")
 
-    def __init__(self, size: float) -> None:
-        self.size = size
+    def __init__(self, max_unconfirmed: float) -> None:
+        self.max_unconfirmed = max_unconfirmed
         self._cold = True
-        self._to_narrow = int(size)  # so many that pass still narrow it, each by a half
-        self.out: dict[int, float] = {}
+        self._to_narrow = int(max_unconfirmed)  # so many that pass still narrow it, each by a half
+        self.unconfirmed: dict[int, float] = {}
         """When those on trial were granted, by serial number and in order. Who goes on trial is put in.
 
         Of a dict whose first have gone, the first that is left costs a look at each of their places, until more
         are put in: a few times as many as there were at once, and those are bounded by the places in flight."""
 
-    def passed(self, serial: int, now: float) -> None:
+    def accepted(self, serial: int, now: float) -> None:
         """One was answered well. It need not be on trial."""
-        granted_s = self.out.pop(serial, None)
+        granted_s = self.unconfirmed.pop(serial, None)
         if granted_s is None:
             return
         took_s = now - granted_s if self._cold else _COLD_S
         if took_s < _LEAST_S:
-            self.size += _LEAST_GROWTH
+            self.max_unconfirmed += _LEAST_GROWTH
         elif took_s < _COLD_S:
-            self.size += _GROWTH * (took_s / _COLD_S)
+            self.max_unconfirmed += _GROWTH * (took_s / _COLD_S)
         else:
-            self.size += _GROWTH
+            self.max_unconfirmed += _GROWTH
         if self._to_narrow:
             self._to_narrow -= 1
-            self.size -= 0.5
+            self.max_unconfirmed -= 0.5
 
-    def drop(self, serial: int) -> bool:
+    def discard(self, serial: int) -> bool:
         """One ended without telling anything, or refused. False if it was not on trial."""
-        return self.out.pop(serial, None) is not None
+        return self.unconfirmed.pop(serial, None) is not None
 
-    def silent(self, now: float, patience_s: float) -> list[int]:
+    def accepted_by_timeout(self, now: float, timeout_s: float) -> list[int]:
         """Ends the trial of those out for so long: silence is consent. Gives their serial numbers."""
-        silent = []
-        for serial, granted_s in self.out.items():
-            if granted_s + patience_s > now:
+        accepted_by_timeout = []
+        for serial, granted_s in self.unconfirmed.items():
+            if granted_s + timeout_s > now:
                 break
-            silent.append(serial)
-        for serial in silent:
-            self.passed(serial, now)
-        return silent
+            accepted_by_timeout.append(serial)
+        for serial in accepted_by_timeout:
+            self.accepted(serial, now)
+        return accepted_by_timeout
 
-    def next_silent_s(self, patience_s: float) -> float:
+    def next_timeout_s(self, timeout_s: float) -> float:
         """When the oldest on trial will be silent; inf if none is."""
-        return next(iter(self.out.values()), math.inf) + patience_s
+        return next(iter(self.unconfirmed.values()), math.inf) + timeout_s
 
-    def restart(self, size: float) -> None:
-        self.size = size
+    def restart(self, max_unconfirmed: float) -> None:
+        self.max_unconfirmed = max_unconfirmed
         self._cold, self._to_narrow = False, 0
-        self.out.clear()
+        self.unconfirmed.clear()
