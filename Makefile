@@ -44,7 +44,7 @@ test: $(VENV)/dev.stamp ## Run the tests (PYTEST_ARGS adds options)
 	  >/dev/null || { echo "make: the core's branch coverage is below 100 %" >&2; exit 1; }
 
 test-stores: $(VENV)/stores.stamp ## Run the tests of the key stores, against a real OpenBao and a simulated AWS
-	$(BIN)/python -m pytest tests/stores -m system $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/keys -m system $(PYTEST_ARGS)
 
 bench-rotation: $(VENV)/dev.stamp ## Rotate keys 100 times in a minute under 500 requests a second, in three ways
 	PYTHONPATH=tests $(BIN)/python -m support.rotation

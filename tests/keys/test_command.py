@@ -33,7 +33,7 @@ def test_what_the_program_prints_is_the_key() -> None:
     (found,) = command("print('  a-key  ')").read()
     assert found.key.secrets()[-1] == b"a-key"
     assert found.key.name == f"command:{Path(sys.executable).name}"
-    assert abs(found.born_s - time.time()) < 60
+    assert abs(found.created_at_s - time.time()) < 60
 
 
 def test_no_shell_reads_the_arguments() -> None:

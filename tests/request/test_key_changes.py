@@ -9,7 +9,7 @@ import pytest
 
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.keys.key_records import FoundKey
-from nanonets_proxy.keys.watch import Never, Watch
+from nanonets_proxy.keys.change_watch import ChangeWatch, NoChanges
 from support.proxy_harness import running_proxy, until
 from support.raw_caller import chunked, request
 from support.scripted_upstream import OK, Exchange, ScriptedUpstream, responding
@@ -37,8 +37,8 @@ class Store:
             raise self.fault
         return tuple(FoundKey(ApiKey.parse(key, f"test:{key}"), 0.0) for key in self.keys)
 
-    def watch(self) -> Watch:
-        return Never()
+    def watch(self) -> ChangeWatch:
+        return NoChanges()
 
 
 def key_of(exchange: Exchange) -> str:

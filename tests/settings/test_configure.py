@@ -55,8 +55,10 @@ def test_a_plan_comes_over_as_it_was(values: dict[str, Any]) -> None:
     sent = pickle.dumps(plan)
     (proxy,), (original,) = pickle.loads(sent).proxies, plan.proxies
     # Sources that hold a connection are equal to themselves alone.
-    assert [store.name for store in proxy.key_places.stores] == [s.name for s in original.key_places.stores]
-    for name in (field for field in original.__slots__ if field != "key_places"):
+    assert [store.name for store in proxy.key_source_config.stores] == [
+        s.name for s in original.key_source_config.stores
+    ]
+    for name in (field for field in original.__slots__ if field != "key_source_config"):
         assert getattr(proxy, name) == getattr(original, name), name
 
 
@@ -91,6 +93,6 @@ def test_a_door_is_planned_only_where_something_is_asked_at_it() -> None:
 def test_who_serves_the_sandbox_needs_no_key_even_if_its_source_is_given_by_half() -> None:
     loaded = Loaded(Settings(sandbox=True, vault_path="nanonets"), {})
     plan = serving_plan(loaded, SandboxSettings(api_keys="theirs"), {})
-    assert plan.proxies[0].key_places.stores == ()
+    assert plan.proxies[0].key_source_config.stores == ()
     assert plan.sandbox is not None
     assert plan.sandbox.policy.api_keys == (), "one is made for this process alone"

@@ -9,7 +9,7 @@ import pytest
 from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.keys.source import EnvironmentKey, FileKey, NoKeyGiven
 from nanonets_proxy.settings import Loaded, Settings, SettingsError, load_settings
-from nanonets_proxy.settings.key_source import key_places
+from nanonets_proxy.settings.key_source import key_source_config
 from nanonets_proxy.settings.reference import effective_toml, json_schema
 
 TWO = """
@@ -103,7 +103,7 @@ def test_each_environment_finds_its_own_key(load: Any, tmp_path: Path) -> None:
     prod, staging = (loaded.environments[name].settings for name in ("prod", "staging"))
 
     def find(settings: Settings, name: str, **environ: str) -> Any:
-        return key_places(settings, environ, name).find(environ, dirs=[tmp_path])
+        return key_source_config(settings, environ, name).find(environ, dirs=[tmp_path])
 
     found = find(prod, "prod", NANONETS_API_KEY_PROD="prod-key", NANONETS_API_KEY="not-mine")
     assert isinstance(found, EnvironmentKey)
@@ -129,13 +129,13 @@ def test_each_environment_finds_its_own_key(load: Any, tmp_path: Path) -> None:
 )
 def test_a_store_that_is_given_by_half_is_an_error(settings: dict[str, str], problem: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        key_places(Settings(**settings), {}, "a")  # type: ignore[arg-type]  # texts, as given
+        key_source_config(Settings(**settings), {}, "a")  # type: ignore[arg-type]  # texts, as given
     assert str(caught.value) == problem
 
 
 def test_two_stores_are_one_too_many() -> None:
     with pytest.raises(KeyUnusable) as caught:
-        key_places(Settings(api_key_command="cat /k", aws_secret="name"), {}).find({}, dirs=[])
+        key_source_config(Settings(api_key_command="cat /k", aws_secret="name"), {}).find({}, dirs=[])
     assert str(caught.value) == "the API key of command:cat competes with aws:name: keep one"
 
 

@@ -102,4 +102,4 @@ def _check(guard: PeerGuard, request: web.Request) -> None:
     assert request.transport is not None
     peer = peer_of(request.transport)
     guard.check_peer(peer.address, peer.uid)
-    guard.check_call(request.method, _HEADS.read(*unzipped(request.raw_headers)))
+    guard.check_request(request.method, _HEADS.read(*unzipped(request.raw_headers)))

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Final
 
 from nanonets_proxy.app.config import EnvironmentConfig
-from nanonets_proxy.core.access.call_policy import CallPolicy
+from nanonets_proxy.core.access.access_rules import AccessRules
 from nanonets_proxy.core.access.daily_budget import DailyBudget
 from nanonets_proxy.core.access.peer_guard import PeerGuard
-from nanonets_proxy.keys.watched import WatchedFile, read_caller_tokens
+from nanonets_proxy.keys.reloaded_file import ReloadedFile, read_caller_tokens
 from nanonets_proxy.request.authorizer import Authorizer, AuthorizerPolicy
 from nanonets_proxy.server.connection_limits import ConnectionPolicy
 from nanonets_proxy.server.tls import ListenerTls
@@ -38,7 +38,7 @@ def make_door(plan: EnvironmentConfig, metrics: Metrics) -> Authorizer | None:
     """None where nothing is asked beyond the guard: then it costs nothing."""
     if (asked := plan.door) is None:
         return None
-    policy = CallPolicy(asked.rules, read_only=asked.read_only) if asked.rules or asked.read_only else None
+    policy = AccessRules(asked.rules, read_only=asked.read_only) if asked.rules or asked.read_only else None
     budget = DailyBudget(asked.budgets) if asked.budgets else None
     door = Authorizer(AuthorizerPolicy(asked.own_header, policy, budget, asked.dry_run), metrics.registry)
     if asked.tokens_file is not None:
@@ -48,12 +48,12 @@ def make_door(plan: EnvironmentConfig, metrics: Metrics) -> Authorizer | None:
     return door
 
 
-def watched_files(plan: EnvironmentConfig, door: Authorizer | None, tls: ListenerTls | None) -> list[WatchedFile]:
+def reloaded_files(plan: EnvironmentConfig, door: Authorizer | None, tls: ListenerTls | None) -> list[ReloadedFile]:
     """The files that door and listeners are made of, to be read again when they change."""
     files = []
     if door is not None and plan.door is not None and (path := plan.door.tokens_file) is not None:
-        files.append(WatchedFile(path, lambda: door.use_tokens(read_caller_tokens(path))))
+        files.append(ReloadedFile(path, lambda: door.use_tokens(read_caller_tokens(path))))
     if tls is not None and plan.tls is not None:
         pem = (plan.tls.cert_file, plan.tls.key_file, plan.tls.client_ca_file)
-        files += [WatchedFile(path, tls.reload) for path in dict.fromkeys(filter(None, pem))]
+        files += [ReloadedFile(path, tls.reload) for path in dict.fromkeys(filter(None, pem))]
     return files

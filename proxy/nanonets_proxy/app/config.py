@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
 
-from nanonets_proxy.core.access.call_policy import Rule
+from nanonets_proxy.core.access.access_rules import AccessRule
 from nanonets_proxy.core.access.caller_tokens import CallerToken
 from nanonets_proxy.core.access.daily_budget import BudgetRule
-from nanonets_proxy.core.access.peer_guard import GuardPolicy
+from nanonets_proxy.core.access.peer_guard import PeerGuardPolicy
 from nanonets_proxy.core.http.retry import RetryPolicy
 from nanonets_proxy.core.keys.keyring import KeyringPolicy
 from nanonets_proxy.core.net.addresses import Listener, Origin
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes import ScopeRule
-from nanonets_proxy.keys.source import KeyPlaces
+from nanonets_proxy.keys.source import KeySourceConfig
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.server.tls import ListenerTlsPolicy
 from nanonets_proxy.upstream.body import BodyPolicy
@@ -33,7 +33,7 @@ class AuthorizerConfig:
     """What the door asks beyond the guard. `own_header`: the token stands in a field of its own, as it is."""
 
     own_header: bool
-    rules: tuple[Rule, ...]
+    rules: tuple[AccessRule, ...]
     read_only: bool
     budgets: tuple[BudgetRule, ...]
     dry_run: bool
@@ -49,7 +49,7 @@ class EnvironmentConfig:
     name: str
     listen: tuple[Listener, ...]
     tls: ListenerTlsPolicy | None
-    guard: GuardPolicy
+    guard: PeerGuardPolicy
     door: AuthorizerConfig | None
     """None where nothing is asked beyond the guard."""
     max_connections: int
@@ -72,7 +72,7 @@ class EnvironmentConfig:
     retries: RetryPolicy
     bodies: BodyPolicy
 
-    key_places: KeyPlaces
+    key_source_config: KeySourceConfig
     keyring: KeyringPolicy
     key_max_age_s: float
     """0: no key is too old."""
@@ -100,7 +100,7 @@ class ServeConfig:
     sandbox: SandboxConfig | None
     """Served in the upstream's place; then there is one environment."""
     admin_listen: tuple[Listener, ...]
-    admin_guard: GuardPolicy
+    admin_guard: PeerGuardPolicy
     drain_timeout_s: float
     log_format: str
     log_level: str

@@ -22,7 +22,7 @@ from aiohttp import web
 from nanonets_proxy.admin.server import create_admin_app
 from nanonets_proxy.admission.state_file import StateFile
 from nanonets_proxy.admission.waiting_room import WaitingRoom
-from nanonets_proxy.app.boundary import connection_policy, make_door, make_guard, watched_files
+from nanonets_proxy.app.boundary import connection_policy, make_door, make_guard, reloaded_files
 from nanonets_proxy.app.config import EnvironmentConfig, ServeConfig
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.core.http.retry import Retries
@@ -96,7 +96,7 @@ class Proxy:
         )
         self._tls = None if plan.tls is None else ListenerTls(plan.tls)
         self._door = make_door(plan, self.metrics)
-        self._watched = watched_files(plan, self._door, self._tls)
+        self._watched = reloaded_files(plan, self._door, self._tls)
         services = Services(
             origin=origin,
             guard=make_guard(plan),

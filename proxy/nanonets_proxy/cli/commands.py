@@ -34,7 +34,7 @@ from nanonets_proxy.settings import (
 from nanonets_proxy.settings.checks import CheckResult, as_json, as_text
 from nanonets_proxy.settings.configure import sandbox_plan, serving_plan
 from nanonets_proxy.settings.flags import SettingsFlags
-from nanonets_proxy.settings.key_source import key_places
+from nanonets_proxy.settings.key_source import key_source_config
 from nanonets_proxy.settings.reference import effective_toml, json_schema, reference_toml
 from nanonets_proxy.settings.sources import flag_hint, flag_name
 
@@ -134,7 +134,7 @@ def _check_all(call: _Invocation) -> list[CheckResult]:
 
 def _check_one(call: _Invocation, settings: Settings, environment: str) -> list[CheckResult]:
     try:
-        key = key_places(settings, call.environ, environment).find(call.environ).read()[0].key
+        key = key_source_config(settings, call.environ, environment).find(call.environ).read()[0].key
     except (KeyUnusable, NoKeyGiven, SettingsError) as error:
         return [CheckResult("key", ok=False, detail=str(error))]
     from nanonets_proxy.cli.probe import run_probe  # here: other commands start without the upstream's side

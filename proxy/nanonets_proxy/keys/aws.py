@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.keys.key_records import FoundKey
-from nanonets_proxy.keys.watch import Periodic, Watch
+from nanonets_proxy.keys.change_watch import ChangeWatch, PeriodicWatch
 
 _CURRENT: Final = "AWSCURRENT"
 _PREVIOUS: Final = "AWSPREVIOUS"
@@ -51,8 +51,8 @@ class AwsKey:
     def name(self) -> str:
         return f"aws:{self._policy.secret}"
 
-    def watch(self) -> Watch:
-        return Periodic(lambda: self._policy.refresh_s)
+    def watch(self) -> ChangeWatch:
+        return PeriodicWatch(lambda: self._policy.refresh_s)
 
     def read(self) -> tuple[FoundKey, ...]:
         """Asks for the current version, and the one before; blocks for some multiple of `timeout_s` at most.

@@ -12,7 +12,7 @@ from typing import Final
 
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.keys.key_records import FoundKey
-from nanonets_proxy.keys.watch import Periodic, Watch
+from nanonets_proxy.keys.change_watch import ChangeWatch, PeriodicWatch
 
 MAX_OUTPUT_BYTES: Final = 64 * 1024
 _PIECE_BYTES: Final = 16 * 1024
@@ -34,8 +34,8 @@ class CommandKey:
         """Without the arguments: they may hold secrets."""
         return f"command:{Path(self.command[0]).name}"
 
-    def watch(self) -> Watch:
-        return Periodic(lambda: self.refresh_s)
+    def watch(self) -> ChangeWatch:
+        return PeriodicWatch(lambda: self.refresh_s)
 
     def read(self) -> tuple[FoundKey, ...]:
         """Runs the command; blocks for up to `timeout_s`.

@@ -18,16 +18,16 @@ from nanonets_proxy.core.keys.key_records import (
     FoundKey,
     KeyEvent,
     KeyEventKind,
-    KeyTries,
+    KeyHistory,
+    KeyringState,
+    KeyUse,
     KeyVerdict,
     KeyWarning,
-    RingState,
-    Use,
 )
 from nanonets_proxy.core.keys.keyring import Keyring, KeyringPolicy
+from nanonets_proxy.keys.change_watch import ChangeWatch
+from nanonets_proxy.keys.daemon_thread import in_daemon_thread
 from nanonets_proxy.keys.source import KeySource
-from nanonets_proxy.keys.threads import in_thread
-from nanonets_proxy.keys.watch import Watch
 from nanonets_proxy.telemetry.key_status import KeyMetrics, KeyStatus, ShownKey
 
 READ_IN_GAP_EVERY_S: Final = 0.5
@@ -35,12 +35,12 @@ PROBE_AGAIN_S: Final = 2.0
 _LOOK_AT_AGE_EVERY_S: Final = 24 * 3600.0
 
 _REFUSED_STATES: Final = {
-    KeyEventKind.CANDIDATE_REFUSED: "candidate",
-    KeyEventKind.ACTIVE_REFUSED: "active",
-    KeyEventKind.PREVIOUS_REFUSED: "previous",
+    KeyEventKind.CANDIDATE_REJECTED: "candidate",
+    KeyEventKind.ACTIVE_REJECTED: "active",
+    KeyEventKind.PREVIOUS_REJECTED: "previous",
 }
 
-_REFUSED: Final = KeyVerdict.REFUSED  # as an attribute of its class it costs a call at each look, in Python 3.11
+_REFUSED: Final = KeyVerdict.REJECTED  # as an attribute of its class it costs a call at each look, in Python 3.11
 
 Probe = Callable[[ApiKey], Awaitable[KeyVerdict]]
 
@@ -76,10 +76,10 @@ class KeyManager:
         self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger(**policy.log_fields)
         self._ring = Keyring(policy.ring)
-        self.choose_usual = self._ring.choose_usual
+        self.choose_fast = self._ring.choose_fast
         """The key to go with for a request that was refused with none; None: ask `choose`."""
-        self.serves = self._ring.serves
-        """Whether requests may go; otherwise they are to `hold`."""
+        self.has_usable_key = self._ring.has_usable_key
+        """Whether requests may go; otherwise they `wait_for_key`."""
         self._metrics = KeyMetrics(services.registry, self.status)
         self._waiters: set[asyncio.Future[None]] = set()
         self._reading: asyncio.Task[None] | None = None
@@ -91,33 +91,33 @@ class KeyManager:
 
     # --- for requests -------------------------------------------------------------------------
 
-    async def hold(self, tries: KeyTries, now_s: float, deadline_s: float) -> float:
+    async def wait_for_key(self, history: KeyHistory, now_s: float, deadline_s: float) -> float:
         """Gives the instant at which the request may go: `now_s`, but in a gap; `deadline_s` at the latest."""
         while not self._closed and now_s < deadline_s:
-            until_s = self._ring.hold_until_s(tries, now_s)
+            until_s = self._ring.hold_until_s(history, now_s)
             if until_s is None:
                 break
             await self._next_change(min(until_s, deadline_s) - now_s)
             now_s = self._loop.time()
         return now_s
 
-    def choose(self, tries: KeyTries, deadline_s: float) -> Use | None:
-        """The key to go with; None, which is told before `deadline_s` only: `hold` first."""
+    def choose(self, history: KeyHistory, deadline_s: float) -> KeyUse | None:
+        """The key to go with; None, which is told before `deadline_s` only: `wait_for_key` first."""
         now_s = self._loop.time()
-        return self._ring.choose(tries, now_s, may_hold=now_s < deadline_s and not self._closed)
+        return self._ring.choose(history, now_s, may_hold=now_s < deadline_s and not self._closed)
 
-    def settle(self, use: Use, verdict: KeyVerdict, tries: KeyTries | None) -> bool:
+    def settle(self, use: KeyUse, verdict: KeyVerdict, history: KeyHistory | None) -> bool:
         """Ends a use. Whether its answer goes to the caller; otherwise the request goes again. Only a refusal needs
-        `tries`, where it is noted."""
+        `history`, where it is noted."""
         now_s = self._loop.time()
-        events = self._ring.settle(use, verdict, now_s, tries)
+        events = self._ring.settle(use, verdict, now_s, history)
         if events:
             self._tell(events)
-        if verdict is not _REFUSED or tries is None:
+        if verdict is not _REFUSED or history is None:
             return True
         if self._ring.wants_reading:
             self._read_soon()
-        return self._ring.is_final(use, tries, now_s)
+        return self._ring.is_final(use, history, now_s)
 
     # --- for operators ------------------------------------------------------------------------
 
@@ -145,12 +145,12 @@ class KeyManager:
             source=self._source.name,
             state=self._ring.state(self._loop.time()).value,
             keys=tuple(
-                ShownKey(r.key.name, r.key.fingerprint(), r.state.value, max(0.0, wall_now_s - r.born_s))
+                ShownKey(r.key.name, r.key.fingerprint(), r.state.value, max(0.0, wall_now_s - r.created_at_s))
                 for r in self._ring.records
             ),
             warnings=tuple(warning.value for warning in warnings),
             fault=self._fault,
-            candidate_refused=KeyWarning.CANDIDATE_REFUSED in warnings,
+            candidate_refused=KeyWarning.CANDIDATE_REJECTED in warnings,
         )
 
     # --- its life -----------------------------------------------------------------------------
@@ -175,7 +175,7 @@ class KeyManager:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _follow(self, watch: Watch) -> None:
+    async def _follow(self, watch: ChangeWatch) -> None:
         with contextlib.closing(watch):
             await self._read()
             while True:
@@ -186,7 +186,7 @@ class KeyManager:
         """A source that is only asked now and then is asked often while no key works."""
         while True:
             await self._next_change(None)
-            while self._ring.state(self._loop.time()) is RingState.GAP:
+            while self._ring.state(self._loop.time()) is KeyringState.HOLDING:
                 await asyncio.sleep(READ_IN_GAP_EVERY_S)
                 await self._read()
 
@@ -194,7 +194,7 @@ class KeyManager:
         while True:
             if KeyWarning.OLD in self._warnings():
                 best = self._ring.best
-                age_days = (time.time() - best.born_s) / 86400
+                age_days = (time.time() - best.created_at_s) / 86400
                 self._log.warning("key_old", key=best.key.name, age_days=round(age_days, 1))
             await asyncio.sleep(_LOOK_AT_AGE_EVERY_S)
 
@@ -230,7 +230,7 @@ class KeyManager:
 
     async def _read_once(self, *, on_demand: bool) -> None:
         try:
-            found = await in_thread(self._source.read)
+            found = await in_daemon_thread(self._source.read)
         except KeyUnusable as error:
             self._failed(str(error))
         except Exception as error:  # noqa: BLE001 - whatever a store's library comes up with, the old key serves on

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.keys.key_records import FoundKey
+from nanonets_proxy.keys.change_watch import ChangeWatch, FileWatch, NoChanges
 from nanonets_proxy.keys.files import FileUnreadable, read_small_file
-from nanonets_proxy.keys.watch import FileWatch, Never, Watch
 
 KEY_VARIABLE = "NANONETS_API_KEY"
 KEY_FILE_VARIABLE = "NANONETS_API_KEY_FILE"
@@ -34,7 +34,7 @@ class KeySource(Protocol):
         """
         ...
 
-    def watch(self) -> Watch:
+    def watch(self) -> ChangeWatch:
         """Tells when to read again."""
         ...
 
@@ -53,8 +53,8 @@ class EnvironmentKey:
     def read(self) -> tuple[FoundKey, ...]:
         return (FoundKey(self.key, self.since_s),)
 
-    def watch(self) -> Watch:
-        return Never()
+    def watch(self) -> ChangeWatch:
+        return NoChanges()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class FileKey:
             since_s = time.time()  # it has gone since
         return (FoundKey(ApiKey.parse(text, self.name), since_s),)
 
-    def watch(self) -> Watch:
+    def watch(self) -> ChangeWatch:
         return FileWatch(self.path)
 
 
@@ -164,7 +164,7 @@ class NoKeyGiven(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class KeyPlaces:
+class KeySourceConfig:
     """Where the settings say that the key of an environment is: a file, or `stores`. The variable and the secret
     files that are called after the environment need no saying."""
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.keys.key_records import FoundKey
+from nanonets_proxy.keys.change_watch import ChangeWatch, PeriodicWatch
 from nanonets_proxy.keys.files import FileUnreadable, read_small_file
-from nanonets_proxy.keys.watch import Periodic, Watch
 
 if TYPE_CHECKING:
     import hvac
@@ -62,8 +62,8 @@ class VaultKey:
     def name(self) -> str:
         return f"vault:{self._policy.mount}/{self._policy.path}"
 
-    def watch(self) -> Watch:
-        return Periodic(self._next_read_s)
+    def watch(self) -> ChangeWatch:
+        return PeriodicWatch(self._next_read_s)
 
     def _next_read_s(self) -> float:
         # A lease that is shorter than the refresh must not run out in between.

@@ -22,7 +22,7 @@ from nanonets_proxy.app.config import Config, SandboxConfig, ServeConfig
 from nanonets_proxy.app.proxy import KeyInUse, Program, Proxy
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.net.addresses import Origin
-from nanonets_proxy.keys.source import EnvironmentKey, KeyPlaces, NoKeyGiven
+from nanonets_proxy.keys.source import EnvironmentKey, KeySourceConfig, NoKeyGiven
 from nanonets_proxy.process.allocator import keep_freed_memory
 from nanonets_proxy.process.exit_codes import KILLED_BY, OK, WRONG_USE
 from nanonets_proxy.process.hardening import forget_variables, leave_no_core, stay_in_memory
@@ -42,14 +42,14 @@ def serve(plan: Config) -> int:
         return _run(plan.log_format, plan.log_level, lambda redactor: _serve_with_sandbox(plan, sandbox, redactor))
     try:
         # An unusable key ends the program here, before anything listens.
-        keys = [_find_key(proxy.key_places) for proxy in plan.proxies]
+        keys = [_find_key(proxy.key_source_config) for proxy in plan.proxies]
     except (KeyUnusable, NoKeyGiven) as error:
         return _wrong_use(error)
     forget_variables(plan.secret_variables)
     return _run(plan.log_format, plan.log_level, lambda redactor: _serve(plan, keys, redactor))
 
 
-def _find_key(places: KeyPlaces) -> KeyInUse:
+def _find_key(places: KeySourceConfig) -> KeyInUse:
     source = places.find(os.environ)
     return KeyInUse(source, source.read())
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
-from nanonets_proxy.core.http.target import loggable
+from nanonets_proxy.core.http.target import loggable_target
 from nanonets_proxy.telemetry.log import WholeEvents
 from nanonets_proxy.telemetry.metrics import RequestTally
 
@@ -60,7 +60,7 @@ class AccessRecord:
         if upstream_s is not None:
             self.upstream_s = floor(upstream_s * 10_000 + 0.5) / 10_000
         self.total_s = floor((self.total_s + perf_counter()) * 10_000 + 0.5) / 10_000
-        self.path = loggable(self.path)
+        self.path = loggable_target(self.path)
         log(self.__dict__)
 
 

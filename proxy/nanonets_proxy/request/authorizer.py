@@ -9,10 +9,10 @@ from typing import Any
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
-from nanonets_proxy.core.access.call_policy import CallPolicy
-from nanonets_proxy.core.access.caller_tokens import CallerTable, CallerToken, token_in
+from nanonets_proxy.core.access.access_rules import AccessRules
+from nanonets_proxy.core.access.caller_tokens import CallersByToken, CallerToken, token_from_authorization
 from nanonets_proxy.core.access.daily_budget import DailyBudget
-from nanonets_proxy.core.http.target import loggable
+from nanonets_proxy.core.http.target import loggable_target
 from nanonets_proxy.errors import BudgetUsedUp, ForbiddenByPolicy, UnknownCaller
 from nanonets_proxy.server.peers import Peer
 
@@ -25,7 +25,7 @@ class AuthorizerPolicy:
     would refuse is logged and goes."""
 
     own_header: bool
-    policy: CallPolicy | None
+    policy: AccessRules | None
     budget: DailyBudget | None
     dry_run: bool
 
@@ -35,7 +35,7 @@ class Authorizer:
 
     def __init__(self, policy: AuthorizerPolicy, registry: CollectorRegistry) -> None:
         self._policy = policy
-        self._callers: CallerTable | None = None
+        self._callers: CallersByToken | None = None
         self._log = structlog.get_logger()
         self._refused = Counter(
             "nanonets_proxy_policy_refusals",
@@ -46,7 +46,7 @@ class Authorizer:
 
     def use_tokens(self, tokens: Iterable[CallerToken]) -> None:
         """From now on every caller needs one of these. ValueError: two callers have the same."""
-        self._callers = CallerTable(tokens)
+        self._callers = CallersByToken(tokens)
 
     def identify(self, peer: Peer, credentials: bytes | None) -> str | None:
         """The proven name of the caller, None where none is asked for. Raises UnknownCaller."""
@@ -54,8 +54,10 @@ class Authorizer:
             return peer.certificate
         if self._callers is None:
             return None
-        token = credentials if self._policy.own_header or credentials is None else token_in(credentials)
-        name = None if token is None else self._callers.name_of(token)
+        token = (
+            credentials if self._policy.own_header or credentials is None else token_from_authorization(credentials)
+        )
+        name = None if token is None else self._callers.caller_of(token)
         if name is None:
             raise UnknownCaller(
                 "A caller's token is needed, as Authorization: Bearer or as the API key of a client."
@@ -77,6 +79,6 @@ class Authorizer:
     def _passes(self, reason: str, caller: str, method: str, target: str) -> bool:
         self._refused.labels("rule" if reason.startswith(_BY_RULE) else reason).inc()
         if self._policy.dry_run:
-            facts: dict[str, Any] = {"caller": caller, "method": method, "path": loggable(target)}
+            facts: dict[str, Any] = {"caller": caller, "method": method, "path": loggable_target(target)}
             self._log.warning("policy_would_refuse", reason=reason, **facts)
         return self._policy.dry_run

@@ -9,7 +9,7 @@ from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.core.http.request_head import RequestHead
 from nanonets_proxy.core.http.retry import Retries
-from nanonets_proxy.core.keys.key_records import KeyTries
+from nanonets_proxy.core.keys.key_records import KeyHistory
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.core.ratelimit.scopes import ScopeTable
 from nanonets_proxy.request.access_record import AccessRecord
@@ -56,15 +56,15 @@ class RequestContext:
     """Called when the request has to wait."""
     retrying: Retrying | None = None
     """Of one that has failed before."""
-    key_tries: KeyTries | None = None
+    key_history: KeyHistory | None = None
     """Of one that has waited, or for which the keys were thought over."""
 
     @property
     def can_go_again(self) -> bool:
         return self.body is None or self.body.is_replayable
 
-    def tries(self) -> KeyTries:
-        """Its part with the keys. A large upload tries no unproven one: it would have to go twice."""
-        if self.key_tries is None:
-            self.key_tries = KeyTries(may_try=self.body is None or self.body.is_small)
-        return self.key_tries
+    def ensure_key_history(self) -> KeyHistory:
+        """Its part with the keys. A large upload tests no candidate one: it would have to go twice."""
+        if self.key_history is None:
+            self.key_history = KeyHistory(may_test_candidate=self.body is None or self.body.is_small)
+        return self.key_history

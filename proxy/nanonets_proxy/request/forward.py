@@ -20,7 +20,7 @@ from typing import Final
 
 import structlog
 
-from nanonets_proxy.core.http.headers import Relocation, downstream_head, via_line
+from nanonets_proxy.core.http.headers import LocationRewrite, caller_response_head, via_field
 from nanonets_proxy.core.http.prefer import wait_s
 from nanonets_proxy.core.http.priority import urgency
 from nanonets_proxy.core.http.request_head import RequestHead, UpstreamHeads
@@ -61,13 +61,13 @@ class Forwarder:
         self._loop = loop
         self._log = structlog.get_logger(**policy.log_fields)
         self._via = policy.via.encode()
-        self._via_line = via_line(self._via)
+        self._via_field = via_field(self._via)
         self._key_in_use: ApiKey | None = None
         self._forms = NO_FORMS
         self._host = services.origin.authority.encode()
         self._heads = UpstreamHeads(host=self._host, authorization=b"")
-        own_scheme = b"https://" if policy.tls else b"http://"
-        self._relocation = Relocation(str(services.origin).encode(), own_scheme)
+        proxy_scheme = b"https://" if policy.tls else b"http://"
+        self._location_rewrite = LocationRewrite(str(services.origin).encode(), proxy_scheme)
         self.draining = False
 
     async def until_relayed(self, passage: RequestContext) -> None:
@@ -128,8 +128,10 @@ class Forwarder:
         call, services = passage.call, self._services
         waits_since_s = perf_counter()
         try:
-            if not services.keys.serves():
-                now_s = await services.keys.hold(passage.tries(), now_s, ticket.deadline_s - _HOLD_MARGIN_S)
+            if not services.keys.has_usable_key():
+                now_s = await services.keys.wait_for_key(
+                    passage.ensure_key_history(), now_s, ticket.deadline_s - _HOLD_MARGIN_S
+                )
             admission = services.room.enter(ticket, now_s, passage.leave_unread)
             if admission is not None:
                 await admission
@@ -157,10 +159,10 @@ class Forwarder:
         """The upstream's answer by whichever key it takes; None where the request has to be held for a key."""
         call, client, keys = passage.call, self._services.client, self._services.keys
         while True:
-            tries = passage.key_tries
-            use = keys.choose_usual() if tries is None or not tries.refusals else None
+            history = passage.key_history
+            use = keys.choose_fast() if history is None or not history.rejections else None
             if use is None:
-                use = keys.choose(passage.tries(), ticket.deadline_s - _HOLD_MARGIN_S)
+                use = keys.choose(passage.ensure_key_history(), ticket.deadline_s - _HOLD_MARGIN_S)
                 if use is None:
                     return None
             data = self._outgoing(passage, use.record.key)
@@ -180,7 +182,7 @@ class Forwarder:
                         connection, answer = await client.again(connection, _request(passage, data), error)
                 verdict = verdict_of(answer.status)
             finally:
-                is_answer = keys.settle(use, verdict, passage.tries() if verdict is _REFUSED else None)
+                is_answer = keys.settle(use, verdict, passage.ensure_key_history() if verdict is _REFUSED else None)
             if is_answer or not passage.can_go_again:
                 return connection, answer
             try:
@@ -210,7 +212,7 @@ class Forwarder:
         call.status = answer.status
         may_stay = not self.draining and (passage.body is None or _can_find_next(passage, answer.status))
         added = self._added_lines(passage, answer, hint, response.frame(answer, may_stay))
-        lines = downstream_head(
+        lines = caller_response_head(
             answer.status,
             answer.reason,
             answer.names,
@@ -218,7 +220,7 @@ class Forwarder:
             added,
             call.request_id,
             passage.head.host,
-            self._relocation,
+            self._location_rewrite,
         )
         return response.begin(connection, answer, lines, begun)
 
@@ -226,7 +228,7 @@ class Forwarder:
         self, passage: RequestContext, answer: ResponseHead, hint: Hint | None, framing: bytes
     ) -> bytes:
         """What the proxy adds to an answer's head, to its end in the empty line."""
-        call, lines = passage.call, self._via_line
+        call, lines = passage.call, self._via_field
         if hint is not None and hint.retry_after_s is not None and not _has(answer, b"retry-after"):
             lines += b"Retry-After: %d\r\n" % max(1, math.ceil(hint.retry_after_s))
         if passage.head.prefer:

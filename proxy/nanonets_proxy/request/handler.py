@@ -121,7 +121,7 @@ class Handler:
         if not target.startswith("/"):
             services.guard.check_method(call.method, upgrade=head.upgrade, preflight=head.is_preflight)
             target, authority = origin_form(call.method, target, self._authorities)
-        services.guard.check_call(call.method, head, authority)
+        services.guard.check_request(call.method, head, authority)
         if services.door is not None:
             call.caller = services.door.identify(peer, head.credentials) or call.caller
             services.door.check(call.caller, call.method, target, request.field_names)

@@ -2,20 +2,20 @@
 
 from typing import Protocol
 
-from nanonets_proxy.core.keys.key_records import KeyTries, KeyVerdict, Use
+from nanonets_proxy.core.keys.key_records import KeyHistory, KeyUse, KeyVerdict
 
 
 class KeyProvider(Protocol):
-    def serves(self) -> bool:
+    def has_usable_key(self) -> bool:
         """Whether requests may go; otherwise they are to `hold`."""
 
-    async def hold(self, tries: KeyTries, now_s: float, deadline_s: float) -> float: ...
+    async def wait_for_key(self, history: KeyHistory, now_s: float, deadline_s: float) -> float: ...
 
-    def choose_usual(self) -> Use | None:
+    def choose_fast(self) -> KeyUse | None:
         """For a request that was refused with no key yet. None: ask `choose`."""
 
-    def choose(self, tries: KeyTries, deadline_s: float) -> Use | None:
+    def choose(self, history: KeyHistory, deadline_s: float) -> KeyUse | None:
         """None, which is told before `deadline_s` only: hold it first."""
 
-    def settle(self, use: Use, verdict: KeyVerdict, tries: KeyTries | None) -> bool:
-        """A refusal wants `tries`."""
+    def settle(self, use: KeyUse, verdict: KeyVerdict, history: KeyHistory | None) -> bool:
+        """A refusal wants `history`."""

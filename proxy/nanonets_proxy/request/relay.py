@@ -9,8 +9,8 @@ import asyncio
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
-from nanonets_proxy.core.http.headers import downstream_head, trailer_section
-from nanonets_proxy.core.keys.key_scrubber import ERROR_FROM_STATUS, NO_FORMS, KeyScrubber, is_readable
+from nanonets_proxy.core.http.headers import caller_response_head, chunked_body_end
+from nanonets_proxy.core.keys.key_scrubber import ERROR_FROM_STATUS, NO_FORMS, KeyScrubber, is_unencoded
 from nanonets_proxy.server.peers import CallerStalled, reset
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.response_head import ResponseHead
@@ -68,7 +68,7 @@ class RelayedResponse(web.StreamResponse):
         blanked = self.forms.blank(lines)
         if blanked is not lines:
             lines, self.echoed = blanked, True
-        if head.status >= ERROR_FROM_STATUS and is_readable(head.headers):
+        if head.status >= ERROR_FROM_STATUS and is_unencoded(head.headers):
             self._echo = KeyScrubber(self.forms)
         is_whole = connection.is_whole
         data = begun + connection.take()
@@ -102,7 +102,7 @@ class RelayedResponse(web.StreamResponse):
         transport = self._request.transport
         if self.began or self._request.version < HttpVersion11 or transport is None or transport.is_closing():
             return
-        built = downstream_head(head.status, head.reason, head.names, head.values, b"\r\n")
+        built = caller_response_head(head.status, head.reason, head.names, head.values, b"\r\n")
         lines = self.forms.blank(built)
         self.echoed = self.echoed or lines is not built
         transport.write(lines)
@@ -127,7 +127,7 @@ class RelayedResponse(web.StreamResponse):
         if self._echo is not None:
             end = self._framed(self._echo.end())
             self.echoed = self.echoed or self._echo.found
-        return end + self.forms.blank(trailer_section(connection.trailers)) if self._chunked else end
+        return end + self.forms.blank(chunked_body_end(connection.trailers)) if self._chunked else end
 
     def _write(self, data: bytes) -> None:
         transport = self._request.protocol.transport

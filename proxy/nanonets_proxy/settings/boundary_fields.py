@@ -5,8 +5,8 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_settings import NoDecode
 
-from nanonets_proxy.core.access.call_policy import Rule
-from nanonets_proxy.core.access.caller_tokens import CallerTable, CallerToken
+from nanonets_proxy.core.access.access_rules import AccessRule
+from nanonets_proxy.core.access.caller_tokens import CallersByToken, CallerToken
 from nanonets_proxy.core.access.daily_budget import BudgetRule
 from nanonets_proxy.settings.fields import LIST_SCHEMA, each, strings
 from nanonets_proxy.settings.quantities import Metavar
@@ -14,12 +14,12 @@ from nanonets_proxy.settings.quantities import Metavar
 
 def _caller_tokens(value: Any) -> tuple[CallerToken, ...]:
     tokens: tuple[CallerToken, ...] = each(CallerToken.parse)(value)
-    CallerTable(tokens)
+    CallersByToken(tokens)
     return tokens
 
 
 def _policy_rule(item: str) -> str:
-    Rule.parse(item)
+    AccessRule.parse(item)
     return item
 
 

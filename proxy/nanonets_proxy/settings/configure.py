@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from nanonets_proxy.app.config import AuthorizerConfig, EnvironmentConfig, SandboxConfig, ServeConfig
-from nanonets_proxy.core.access.call_policy import Rule
+from nanonets_proxy.core.access.access_rules import AccessRule
 from nanonets_proxy.core.access.daily_budget import BudgetRule
-from nanonets_proxy.core.access.peer_guard import GuardPolicy
+from nanonets_proxy.core.access.peer_guard import PeerGuardPolicy
 from nanonets_proxy.core.http.retry import RetryPolicy
 from nanonets_proxy.core.keys.keyring import KeyringPolicy
 from nanonets_proxy.core.net.addresses import TcpListener
@@ -14,9 +14,9 @@ from nanonets_proxy.core.net.key_pins import parse_pin
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes import ScopeRule
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimits
-from nanonets_proxy.keys.source import KeyPlaces
+from nanonets_proxy.keys.source import KeySourceConfig
 from nanonets_proxy.request.policy import HandlerPolicy
-from nanonets_proxy.settings.key_source import key_places, secret_variables
+from nanonets_proxy.settings.key_source import key_source_config, secret_variables
 from nanonets_proxy.settings.loaded import Loaded
 from nanonets_proxy.settings.model import SandboxSettings, Settings
 from nanonets_proxy.upstream.body import BodyPolicy
@@ -34,7 +34,9 @@ def serving_plan(
     settings = loaded.settings
     proxies = tuple(
         # Who serves the sandbox needs no key, however its source is given.
-        proxy_plan(own.settings, KeyPlaces() if sandbox else key_places(own.settings, environ, name), name)
+        proxy_plan(
+            own.settings, KeySourceConfig() if sandbox else key_source_config(own.settings, environ, name), name
+        )
         for name, own in loaded.by_name().items()
     )
     return ServeConfig(
@@ -53,7 +55,7 @@ def sandbox_plan(settings: SandboxSettings) -> SandboxConfig:
     return SandboxConfig(settings.listen, settings.policy(settings.api_keys))
 
 
-def proxy_plan(settings: Settings, places: KeyPlaces, name: str = "") -> EnvironmentConfig:
+def proxy_plan(settings: Settings, places: KeySourceConfig, name: str = "") -> EnvironmentConfig:
     """One environment; the only one has the empty name."""
     return EnvironmentConfig(
         name=name,
@@ -76,9 +78,9 @@ def proxy_plan(settings: Settings, places: KeyPlaces, name: str = "") -> Environ
         first_byte_timeout_s=settings.first_byte_timeout,
         retries=RetryPolicy(settings.retries, settings.retry_backoff, settings.retry_budget),
         bodies=_body_policy(settings),
-        key_places=places,
+        key_source_config=places,
         keyring=KeyringPolicy(
-            gap_s=settings.key_gap, grace_s=settings.key_grace, requests_try=not settings.key_probe
+            hold_s=settings.key_gap, grace_s=settings.key_grace, requests_probe=not settings.key_probe
         ),
         key_max_age_s=settings.key_max_age,
         key_probe=settings.key_probe,
@@ -97,8 +99,8 @@ def dial_policy(settings: Settings) -> DialPolicy:
     )
 
 
-def _guard_policy(settings: Settings) -> GuardPolicy:
-    return GuardPolicy(
+def _guard_policy(settings: Settings) -> PeerGuardPolicy:
+    return PeerGuardPolicy(
         allow_from=settings.allow_from,
         allowed_hosts=settings.allowed_hosts,
         allow_uids=frozenset(map(int, settings.allow_uids)),
@@ -110,7 +112,7 @@ def _door_plan(settings: Settings) -> AuthorizerConfig | None:
         return None
     return AuthorizerConfig(
         own_header=bool(settings.caller_token_header),
-        rules=tuple(map(Rule.parse, settings.policy)),
+        rules=tuple(map(AccessRule.parse, settings.policy)),
         read_only=settings.read_only,
         budgets=tuple(map(BudgetRule.parse, settings.daily_budget)),
         dry_run=settings.policy_dry_run,

@@ -5,20 +5,20 @@ from collections.abc import Iterable, Mapping
 
 from nanonets_proxy.keys.aws import AwsKey, AwsPolicy
 from nanonets_proxy.keys.command import CommandKey
-from nanonets_proxy.keys.source import KeyPlaces, KeySource, key_variable
+from nanonets_proxy.keys.source import KeySource, KeySourceConfig, key_variable
 from nanonets_proxy.keys.vault import TOKEN_VARIABLE, VaultKey, VaultPolicy
 from nanonets_proxy.settings.errors import SettingsError
 from nanonets_proxy.settings.model import Settings
 
 
-def key_places(settings: Settings, environ: Mapping[str, str], environment: str = "") -> KeyPlaces:
+def key_source_config(settings: Settings, environ: Mapping[str, str], environment: str = "") -> KeySourceConfig:
     """Where the settings say that the key of `environment` is; `environ` may have what a store wants.
 
     Raises:
         SettingsError: its source is given by half.
     """
     prefix = f"environments.{environment}." if environment else ""
-    return KeyPlaces(environment, settings.api_key_file, tuple(_stores(settings, environ, prefix)))
+    return KeySourceConfig(environment, settings.api_key_file, tuple(_stores(settings, environ, prefix)))
 
 
 def secret_variables(environments: Iterable[str]) -> tuple[str, ...]:

@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nanonets_proxy.core.access.caller_tokens import CallerTable
+from nanonets_proxy.core.access.caller_tokens import CallersByToken
 from nanonets_proxy.keys.files import os_fault
+from nanonets_proxy.keys.reloaded_file import read_caller_tokens
 from nanonets_proxy.keys.source import KEY_FILE_VARIABLE, secret_dirs
-from nanonets_proxy.keys.watched import read_caller_tokens
 from nanonets_proxy.server.tls import make_listener_context
 from nanonets_proxy.settings.contradictions import contradictions
 from nanonets_proxy.settings.errors import SettingsError
@@ -171,7 +171,7 @@ def _caller_file_problems(loaded: Loaded[Settings]) -> Iterator[str]:
     path, sources = loaded.settings.caller_tokens_file, loaded.sources
     if path is not None:
         try:
-            CallerTable(read_caller_tokens(path))
+            CallersByToken(read_caller_tokens(path))
         except ValueError as error:
             yield f"caller_tokens_file: {path} {error} ({sources['caller_tokens_file']})"
     if (tls := loaded.settings.listener_tls()) is not None:

@@ -8,31 +8,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanonets_proxy.core.access.caller_tokens import (
-    CallerTable,
+    CallersByToken,
     CallerToken,
     check_caller_name,
     make_token,
     parse_token_lines,
-    token_in,
+    token_from_authorization,
 )
 
 TOKEN = make_token(bytes(range(32)))
 
 
 def test_a_token_finds_its_caller_and_no_other_does() -> None:
-    table = CallerTable([CallerToken.of("billing", TOKEN), CallerToken.of("search", make_token(b"x" * 32))])
-    assert table.name_of(TOKEN.encode()) == "billing"
-    assert table.name_of(TOKEN.encode() + b"x") is None
-    assert table.name_of(b"") is None
-    assert table.name_of(sha256(TOKEN.encode()).hexdigest().encode()) is None
+    table = CallersByToken([CallerToken.of("billing", TOKEN), CallerToken.of("search", make_token(b"x" * 32))])
+    assert table.caller_of(TOKEN.encode()) == "billing"
+    assert table.caller_of(TOKEN.encode() + b"x") is None
+    assert table.caller_of(b"") is None
+    assert table.caller_of(sha256(TOKEN.encode()).hexdigest().encode()) is None
 
 
 def test_one_name_may_have_several_tokens_and_one_token_one_name() -> None:
     lines = [CallerToken.of("billing", TOKEN), CallerToken.of("billing", make_token(b"x" * 32))]
-    assert CallerTable(lines).name_of(TOKEN.encode()) == "billing"
-    assert CallerTable([lines[0], lines[0]]).name_of(TOKEN.encode()) == "billing"
+    assert CallersByToken(lines).caller_of(TOKEN.encode()) == "billing"
+    assert CallersByToken([lines[0], lines[0]]).caller_of(TOKEN.encode()) == "billing"
     with pytest.raises(ValueError, match="billing and search have the same token"):
-        CallerTable([lines[0], CallerToken.of("search", TOKEN)])
+        CallersByToken([lines[0], CallerToken.of("search", TOKEN)])
 
 
 def test_a_line_reads_back_and_holds_no_token() -> None:
@@ -89,10 +89,10 @@ def test_a_file_that_lets_nobody_in_or_holds_the_token_itself_is_an_error(text: 
     ],
 )
 def test_where_the_token_stands(credentials: bytes, token: bytes | None) -> None:
-    assert token_in(credentials) == token
+    assert token_from_authorization(credentials) == token
 
 
 @given(st.binary(max_size=200))
 def test_no_credentials_are_too_strange(credentials: bytes) -> None:
-    token = token_in(credentials)
-    assert CallerTable([CallerToken.of("a", TOKEN)]).name_of(token or b"") is None
+    token = token_from_authorization(credentials)
+    assert CallersByToken([CallerToken.of("a", TOKEN)]).caller_of(token or b"") is None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.access.peer_guard import GuardPolicy, PeerGuard
+from nanonets_proxy.core.access.peer_guard import PeerGuard, PeerGuardPolicy
 from nanonets_proxy.errors import (
     ForbiddenHost,
     ForbiddenOrigin,
@@ -22,7 +22,7 @@ PORT = st.just("") | st.integers(0, 65535).map(":{}".format)
 
 @pytest.fixture
 def guard() -> PeerGuard:
-    return PeerGuard(GuardPolicy(PRIVATE, ("proxy.example.com", "*.Corp.example")))
+    return PeerGuard(PeerGuardPolicy(PRIVATE, ("proxy.example.com", "*.Corp.example")))
 
 
 # --- the peer ----------------------------------------------------------------------------------
@@ -30,7 +30,7 @@ def guard() -> PeerGuard:
 
 @pytest.mark.parametrize("peer", [None, "127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"])
 def test_this_machine_may_always_call(peer: str | None) -> None:
-    PeerGuard(GuardPolicy()).check_peer(peer)
+    PeerGuard(PeerGuardPolicy()).check_peer(peer)
 
 
 @pytest.mark.parametrize("peer", ["10.1.2.3", "::ffff:10.1.2.3", "fd12::1", "fd12::1%eth0"])
@@ -38,7 +38,7 @@ def test_a_named_network_may_call(guard: PeerGuard, peer: str) -> None:
     guard.check_peer(peer)
     guard.check_peer(peer)
     with pytest.raises(ForbiddenPeer):
-        PeerGuard(GuardPolicy()).check_peer(peer)
+        PeerGuard(PeerGuardPolicy()).check_peer(peer)
 
 
 @pytest.mark.parametrize("peer", ["11.0.0.1", "192.168.0.1", "2001:db8::1", "::ffff:11.0.0.1", "", "localhost"])
@@ -49,17 +49,17 @@ def test_any_other_peer_is_refused_every_time(guard: PeerGuard, peer: str) -> No
 
 
 def test_where_callers_prove_themselves_any_address_may_call_unless_networks_are_named() -> None:
-    PeerGuard(GuardPolicy(any_peer=True)).check_peer("2001:db8::1")
+    PeerGuard(PeerGuardPolicy(any_peer=True)).check_peer("2001:db8::1")
     for policy, peer in (
-        (GuardPolicy(PRIVATE, any_peer=True), "11.0.0.1"),
-        (GuardPolicy(any_peer=True), "unknown"),
+        (PeerGuardPolicy(PRIVATE, any_peer=True), "11.0.0.1"),
+        (PeerGuardPolicy(any_peer=True), "unknown"),
     ):
         with pytest.raises(ForbiddenPeer):
             PeerGuard(policy).check_peer(peer)
 
 
 def test_of_the_users_of_a_unix_socket_only_the_named_ones_may_call() -> None:
-    guard = PeerGuard(GuardPolicy(allow_uids=frozenset({7})))
+    guard = PeerGuard(PeerGuardPolicy(allow_uids=frozenset({7})))
     guard.check_peer(None, 7)
     guard.check_peer("127.0.0.1")
     for uid in (8, None):
@@ -70,13 +70,13 @@ def test_of_the_users_of_a_unix_socket_only_the_named_ones_may_call() -> None:
 @pytest.mark.parametrize("upgrade", [False, True])
 def test_a_preflight_is_refused(upgrade: bool) -> None:
     with pytest.raises((ForbiddenOrigin, NotImplementedHere)):
-        PeerGuard(GuardPolicy()).check_method("OPTIONS", upgrade=upgrade, preflight=True)
-    PeerGuard(GuardPolicy()).check_method("GET", upgrade=False, preflight=True)
+        PeerGuard(PeerGuardPolicy()).check_method("OPTIONS", upgrade=upgrade, preflight=True)
+    PeerGuard(PeerGuardPolicy()).check_method("GET", upgrade=False, preflight=True)
 
 
 @given(st.ip_addresses())
 def test_only_loopback_and_the_named_networks_pass(peer: IPv4Address | IPv6Address) -> None:
-    guard = PeerGuard(GuardPolicy(PRIVATE))
+    guard = PeerGuard(PeerGuardPolicy(PRIVATE))
     plain = getattr(peer, "ipv4_mapped", None) or peer
     if plain.is_loopback or any(plain in network for network in PRIVATE):
         guard.check_peer(str(peer))
@@ -163,13 +163,13 @@ def test_any_other_name_is_refused_every_time(guard: PeerGuard, host: bytes) -> 
 @given(LABEL, st.sampled_from(["com", "example", "io", "co.uk"]), PORT)
 def test_a_name_that_can_be_registered_is_refused(label: str, suffix: str, port: str) -> None:
     with pytest.raises(ForbiddenHost):
-        PeerGuard(GuardPolicy()).check_host(f"{label}.{suffix}{port}".encode())
+        PeerGuard(PeerGuardPolicy()).check_host(f"{label}.{suffix}{port}".encode())
 
 
 @given(st.ip_addresses(), PORT)
 def test_an_address_cannot_be_rebound_and_passes(address: IPv4Address | IPv6Address, port: str) -> None:
     text = f"[{address}]" if address.version == 6 else str(address)
-    PeerGuard(GuardPolicy()).check_host(f"{text}{port}".encode())
+    PeerGuard(PeerGuardPolicy()).check_host(f"{text}{port}".encode())
 
 
 def test_what_is_remembered_is_bounded(guard: PeerGuard) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.http.headers import Relocation, downstream_head, trailer_section, via_line
+from nanonets_proxy.core.http.headers import LocationRewrite, caller_response_head, chunked_body_end, via_field
 from nanonets_proxy.core.http.request_head import RequestHead, RequestHeads, UpstreamHeads, unzipped
 from nanonets_proxy.errors import BadRequest, NotImplementedHere
 
@@ -201,7 +201,7 @@ def test_our_credential_is_the_only_one_and_the_last_line(fields: Fields, option
 # --- the answer -----------------------------------------------------------------------------------
 
 
-RELOCATION = Relocation(upstream_origin=b"https://up.example", own_scheme=b"http://")
+LOCATION_REWRITE = LocationRewrite(upstream_origin=b"https://up.example", proxy_scheme=b"http://")
 
 
 def relayed(
@@ -210,19 +210,19 @@ def relayed(
     """The field lines of the answer that the caller gets."""
     names, values = tuple(name for name, _ in fields), tuple(value for _, value in fields)
     end = b"\r\n".join([*added, b"Connection: close", b"", b""])
-    head = downstream_head(status, b"OK", names, values, end, request_id, host, RELOCATION)
+    head = caller_response_head(status, b"OK", names, values, end, request_id, host, LOCATION_REWRITE)
     assert head.startswith(b"HTTP/1.1 %d OK\r\n" % status)
     assert head.endswith(b"\r\nConnection: close\r\n\r\n")
     return head[:-4].split(b"\r\n")[1:-1]
 
 
 def test_the_head_that_the_caller_gets_octet_by_octet() -> None:
-    head = downstream_head(
+    head = caller_response_head(
         418,
         b"I'm a caf\xe9",
         (b"Set-Cookie", b"set-cookie", b"X", b"Transfer-Encoding"),
         (b"a", b"b", b"", b"chunked"),
-        b"%bTransfer-Encoding: chunked\r\n\r\n" % via_line(b"me"),
+        b"%bTransfer-Encoding: chunked\r\n\r\n" % via_field(b"me"),
         "42",
     )
     assert head == (
@@ -289,7 +289,7 @@ def test_only_a_location_at_the_upstream_itself_is_rewritten(location: bytes, re
 
 def test_without_an_address_of_our_own_a_location_stays() -> None:
     assert relayed([(b"Location", b"https://up.example/")], host=b"") == [b"Location: https://up.example/"]
-    interim = downstream_head(103, b"", (b"Location",), (b"https://up.example/",), b"\r\n")
+    interim = caller_response_head(103, b"", (b"Location",), (b"https://up.example/",), b"\r\n")
     assert interim == b"HTTP/1.1 103 \r\nLocation: https://up.example/\r\n\r\n"
 
 
@@ -299,5 +299,5 @@ def test_the_upstreams_other_fields_pass_in_order_octet_by_octet(fields: Fields,
 
 
 def test_trailers_follow_the_last_chunk() -> None:
-    assert trailer_section([(b"A", b"1"), (b"b", b"")]) == b"0\r\nA: 1\r\nb: \r\n\r\n"
-    assert trailer_section([]) == b"0\r\n\r\n"
+    assert chunked_body_end([(b"A", b"1"), (b"b", b"")]) == b"0\r\nA: 1\r\nb: \r\n\r\n"
+    assert chunked_body_end([]) == b"0\r\n\r\n"

@@ -7,13 +7,13 @@ from nanonets_proxy.core.keys.key_records import (
     FoundKey,
     KeyEvent,
     KeyEventKind,
+    KeyHistory,
+    KeyringState,
     KeyState,
-    KeyTries,
+    KeyUse,
     KeyVerdict,
     KeyWarning,
     Purpose,
-    RingState,
-    Use,
     verdict_of,
 )
 from nanonets_proxy.core.keys.keyring import (
@@ -26,7 +26,7 @@ from nanonets_proxy.core.keys.keyring import (
     KeyringPolicy,
 )
 
-ACCEPTED, REFUSED, UNKNOWN = KeyVerdict.ACCEPTED, KeyVerdict.REFUSED, KeyVerdict.UNKNOWN
+ACCEPTED, REFUSED, UNKNOWN = KeyVerdict.ACCEPTED, KeyVerdict.REJECTED, KeyVerdict.UNKNOWN
 NO_WARNING: list[KeyWarning] = []
 
 
@@ -46,34 +46,36 @@ class Shell:
     def read(self, *names: str, on_demand: bool = False) -> None:
         self.events += self.ring.read([FoundKey(key(name), 0.0) for name in names], self.now, on_demand=on_demand)
 
-    def choose(self, tries: KeyTries | None = None, *, may_try: bool = True, may_hold: bool = True) -> Use:
-        use = self.ring.choose_usual() if tries is None or not tries.refusals else None
-        use = use or self.ring.choose(tries or KeyTries(may_try), self.now, may_hold=may_hold)
+    def choose(
+        self, history: KeyHistory | None = None, *, may_test_candidate: bool = True, may_hold: bool = True
+    ) -> KeyUse:
+        use = self.ring.choose_fast() if history is None or not history.rejections else None
+        use = use or self.ring.choose(history or KeyHistory(may_test_candidate), self.now, may_hold=may_hold)
         assert use is not None
         return use
 
-    def settle(self, use: Use, verdict: KeyVerdict, tries: KeyTries | None = None) -> bool:
+    def settle(self, use: KeyUse, verdict: KeyVerdict, history: KeyHistory | None = None) -> bool:
         """Whether the answer is final."""
         self.now += 0.01
-        tries = tries or KeyTries(may_try=True)
-        self.events += self.ring.settle(use, verdict, self.now, tries)
+        history = history or KeyHistory(may_test_candidate=True)
+        self.events += self.ring.settle(use, verdict, self.now, history)
         if verdict is not REFUSED:
             return True
-        return self.ring.is_final(use, tries, self.now)
+        return self.ring.is_final(use, history, self.now)
 
-    def get(self, *accepted: str, may_try: bool = True) -> list[str]:
+    def get(self, *accepted: str, may_test_candidate: bool = True) -> list[str]:
         """One request until its answer: the names of the keys it went out with, and `held` or `401` at its end."""
-        tries, names = KeyTries(may_try), []
+        history, names = KeyHistory(may_test_candidate), []
         while True:
-            if self.ring.hold_until_s(tries, self.now) is not None:
+            if self.ring.hold_until_s(history, self.now) is not None:
                 return [*names, "held"]
-            use = self.choose(tries)
+            use = self.choose(history)
             name = use.record.key.name.removeprefix("test:")
             names.append(name)
             if name in accepted:
                 self.settle(use, ACCEPTED)
                 return names
-            if self.settle(use, REFUSED, tries):
+            if self.settle(use, REFUSED, history):
                 return [*names, "401"]
 
     def states(self) -> dict[str, str]:
@@ -118,20 +120,20 @@ def test_one_request_at_a_time_tries_a_candidate_the_others_go_with_the_active_k
 
 def test_there_is_a_usual_key_while_the_active_one_stands_before_all_others_for_good() -> None:
     shell = Shell("a", grace_s=60.0)
-    assert shell.ring.choose_usual() is None  # a candidate
+    assert shell.ring.choose_fast() is None  # a candidate
     shell.get("a")
-    usual = shell.ring.choose_usual()
+    usual = shell.ring.choose_fast()
     assert usual is not None
     assert (usual.record.key, usual.purpose) == (key("a"), Purpose.PLAIN)
     shell.read("b")
-    assert shell.ring.choose_usual() is None  # another candidate
+    assert shell.ring.choose_fast() is None  # another candidate
     shell.get("b")
-    assert shell.ring.choose_usual() is None  # the one before it has its grace time
+    assert shell.ring.choose_fast() is None  # the one before it has its grace time
     shell.now += 60.0
     shell.get("b")
-    assert shell.ring.choose_usual() is not None
+    assert shell.ring.choose_fast() is not None
     shell.settle(shell.choose(), REFUSED)
-    assert shell.ring.choose_usual() is None
+    assert shell.ring.choose_fast() is None
 
 
 def test_a_trial_that_takes_long_leaves_room_for_another() -> None:
@@ -147,12 +149,12 @@ def test_what_cannot_be_sent_again_cheaply_tries_no_candidate_unless_there_is_no
     shell = Shell("a")
     shell.get("a")
     shell.read("b")
-    assert shell.get("a", "b", may_try=False) == ["a"]
-    assert shell.get("b", may_try=False) == ["a", "b"]
+    assert shell.get("a", "b", may_test_candidate=False) == ["a"]
+    assert shell.get("b", may_test_candidate=False) == ["a", "b"]
 
 
 def test_with_a_probe_no_request_tries_a_candidate() -> None:
-    shell = Shell("a", requests_try=False)
+    shell = Shell("a", requests_probe=False)
     shell.get("a")
     shell.read("b")
     assert shell.get("a", "b") == ["a"]
@@ -170,8 +172,8 @@ def test_a_wrong_candidate_is_put_aside_and_nobody_notices() -> None:
     assert shell.get("a") == ["wrong", "a"]
     assert [shell.get("a") for _ in range(3)] == [["a"]] * 3
     assert shell.states() == {"a": "active", "wrong": "refused"}
-    assert shell.warnings() == [KeyWarning.CANDIDATE_REFUSED]
-    assert shell.kinds()[-1] is KeyEventKind.CANDIDATE_REFUSED
+    assert shell.warnings() == [KeyWarning.CANDIDATE_REJECTED]
+    assert shell.kinds()[-1] is KeyEventKind.CANDIDATE_REJECTED
     assert not shell.ring.wants_reading
 
 
@@ -201,9 +203,9 @@ def test_a_revoked_key_is_replaced_by_the_new_one_within_the_same_request() -> N
     shell = Shell("a")
     shell.get("a")
     shell.read("b")
-    plain = [shell.choose(may_try=False) for _ in range(3)]
-    tries = [KeyTries(may_try=False) for _ in plain]
-    for use, one in zip(plain, tries, strict=True):
+    plain = [shell.choose(may_test_candidate=False) for _ in range(3)]
+    history = [KeyHistory(may_test_candidate=False) for _ in plain]
+    for use, one in zip(plain, history, strict=True):
         assert not shell.settle(use, REFUSED, one)
         assert shell.choose(one).record.key == key("b")
 
@@ -261,30 +263,30 @@ def test_a_source_may_give_the_key_before_too() -> None:
     shell = Shell("new", "old")
     assert shell.states() == {"new": "candidate", "old": "previous"}
     assert shell.get("old") == ["new", "old"]
-    assert shell.warnings() == [KeyWarning.CANDIDATE_REFUSED]
+    assert shell.warnings() == [KeyWarning.CANDIDATE_REJECTED]
 
 
 def test_in_the_gap_requests_are_held_until_a_new_key_comes() -> None:
-    shell = Shell("a", gap_s=5.0)
+    shell = Shell("a", hold_s=5.0)
     shell.get("a")
     assert shell.get() == ["a", "held"]
-    assert shell.ring.state(shell.now) is RingState.GAP
+    assert shell.ring.state(shell.now) is KeyringState.HOLDING
     assert shell.ring.wants_reading
     assert shell.get("b") == ["a", "held"], "another one probes"
     assert shell.get("b") == ["held"]
-    assert shell.ring.choose(KeyTries(may_try=True), shell.now) is None
+    assert shell.ring.choose(KeyHistory(may_test_candidate=True), shell.now) is None
     shell.read("b")
-    assert shell.ring.state(shell.now) is RingState.SERVING
+    assert shell.ring.state(shell.now) is KeyringState.SERVING
     assert shell.get("b") == ["b"]
 
 
 def test_the_gap_is_spent_once_then_callers_get_the_401_at_once() -> None:
-    shell = Shell("a", gap_s=5.0)
+    shell = Shell("a", hold_s=5.0)
     shell.get("a")
     shell.get()
     shell.ring.unread()
     shell.now += 5.0
-    assert shell.ring.state(shell.now) is RingState.SPENT
+    assert shell.ring.state(shell.now) is KeyringState.EXHAUSTED
     assert shell.warnings() == [KeyWarning.NO_KEY_ACCEPTED]
     assert [shell.get() for _ in range(3)] == [["a", "401"]] * 3
     assert shell.get("a") == ["a"]
@@ -295,7 +297,7 @@ def test_the_gap_is_spent_once_then_callers_get_the_401_at_once() -> None:
 
 
 def test_a_new_key_in_the_source_allows_another_gap() -> None:
-    shell = Shell("a", gap_s=5.0)
+    shell = Shell("a", hold_s=5.0)
     shell.get()
     shell.read("b")
     assert shell.get() == ["b", "a", "held"], "what was refused before the gap is tried again at once"
@@ -304,27 +306,27 @@ def test_a_new_key_in_the_source_allows_another_gap() -> None:
 def test_whoever_may_not_be_held_gets_the_401() -> None:
     shell = Shell("a")
     shell.get()
-    tries = KeyTries(may_try=True)
-    use = shell.choose(tries, may_hold=False)
+    history = KeyHistory(may_test_candidate=True)
+    use = shell.choose(history, may_hold=False)
     assert use.purpose is Purpose.LAST
-    assert shell.settle(use, REFUSED, tries)
+    assert shell.settle(use, REFUSED, history)
 
 
 def test_a_last_attempt_goes_again_if_a_new_key_came_meanwhile() -> None:
-    shell = Shell("a", gap_s=0.0)
+    shell = Shell("a", hold_s=0.0)
     shell.get()
     shell.ring.unread()
-    tries = KeyTries(may_try=True)
-    use = shell.choose(tries)
+    history = KeyHistory(may_test_candidate=True)
+    use = shell.choose(history)
     shell.read("b")
-    assert not shell.settle(use, REFUSED, tries)
-    assert shell.choose(tries).record.key == key("b")
+    assert not shell.settle(use, REFUSED, history)
+    assert shell.choose(history).record.key == key("b")
 
 
 def test_without_a_gap_the_reading_is_waited_for_all_the_same() -> None:
-    shell = Shell("a", gap_s=0.0)
+    shell = Shell("a", hold_s=0.0)
     assert shell.get() == ["a", "held"]
-    large = KeyTries(may_try=False)
+    large = KeyHistory(may_test_candidate=False)
     assert shell.ring.hold_until_s(large, shell.now) == pytest.approx(shell.now + READING_S, abs=0.1)
     shell.ring.unread()
     assert shell.ring.hold_until_s(large, shell.now) is None
@@ -332,10 +334,10 @@ def test_without_a_gap_the_reading_is_waited_for_all_the_same() -> None:
 
 
 def test_one_request_at_a_time_probes_in_the_gap() -> None:
-    shell = Shell("a", gap_s=5.0)
+    shell = Shell("a", hold_s=5.0)
     shell.get("a")
     shell.settle(shell.choose(), REFUSED)
-    first, second = KeyTries(may_try=True), KeyTries(may_try=True)
+    first, second = KeyHistory(may_test_candidate=True), KeyHistory(may_test_candidate=True)
     assert shell.ring.hold_until_s(first, shell.now) is None
     assert shell.ring.hold_until_s(second, shell.now) == shell.now + TRIAL_S
     probe = shell.choose(first)
@@ -348,7 +350,7 @@ def test_one_request_at_a_time_probes_in_the_gap() -> None:
 def test_who_was_refused_leaves_the_first_probe_to_others_and_takes_a_later_one() -> None:
     shell = Shell("a")
     shell.get("a")
-    refused, other = KeyTries(may_try=True), KeyTries(may_try=True)
+    refused, other = KeyHistory(may_test_candidate=True), KeyHistory(may_test_candidate=True)
     shell.settle(shell.choose(refused), REFUSED, refused)
     assert shell.ring.hold_until_s(refused, shell.now) == shell.now + PROBE_EVERY_S
     assert shell.ring.hold_until_s(other, shell.now) is None
@@ -361,12 +363,12 @@ def test_who_was_refused_leaves_the_first_probe_to_others_and_takes_a_later_one(
 def test_a_request_refused_for_its_own_sake_gets_its_401_and_the_key_serves_on() -> None:
     shell = Shell("a")
     shell.get("a")
-    tries = KeyTries(may_try=True)
-    shell.settle(shell.choose(tries), REFUSED, tries)
+    history = KeyHistory(may_test_candidate=True)
+    shell.settle(shell.choose(history), REFUSED, history)
     assert shell.get("a") == ["a"], "the next request probes"
-    again = shell.choose(tries)
+    again = shell.choose(history)
     assert again.purpose is Purpose.REPEAT
-    assert shell.settle(again, REFUSED, tries)
+    assert shell.settle(again, REFUSED, history)
     assert shell.states() == {"a": "active"}
     assert shell.get("a") == ["a"]
 
@@ -374,25 +376,25 @@ def test_a_request_refused_for_its_own_sake_gets_its_401_and_the_key_serves_on()
 def test_a_repeat_is_held_like_the_others_if_the_key_ends_meanwhile() -> None:
     shell = Shell("a")
     shell.get("a")
-    tries = KeyTries(may_try=True)
-    shell.settle(shell.choose(tries), REFUSED, tries)
+    history = KeyHistory(may_test_candidate=True)
+    shell.settle(shell.choose(history), REFUSED, history)
     shell.get("a")
-    again = shell.choose(tries)
+    again = shell.choose(history)
     shell.settle(shell.choose(), REFUSED)
-    assert not shell.settle(again, REFUSED, tries)
-    assert shell.ring.choose(tries, shell.now) is None
+    assert not shell.settle(again, REFUSED, history)
+    assert shell.ring.choose(history, shell.now) is None
 
 
 def test_a_refusal_older_than_an_acceptance_says_nothing() -> None:
     shell = Shell("a")
     shell.get("a")
-    tries = KeyTries(may_try=True)
-    slow = shell.choose(tries)
+    history = KeyHistory(may_test_candidate=True)
+    slow = shell.choose(history)
     shell.now += 0.01
     assert shell.get("a") == ["a"]
-    assert not shell.settle(slow, REFUSED, tries)
+    assert not shell.settle(slow, REFUSED, history)
     assert shell.states() == {"a": "active"}
-    assert shell.choose(tries).purpose is Purpose.PLAIN, "had the key ended since, this one would count"
+    assert shell.choose(history).purpose is Purpose.PLAIN, "had the key ended since, this one would count"
 
 
 def test_an_acceptance_older_than_the_refusal_says_nothing() -> None:

@@ -16,14 +16,14 @@ from nanonets_proxy.core.keys.key_records import (
     FoundKey,
     KeyEvent,
     KeyEventKind,
+    KeyHistory,
     KeyRecord,
+    KeyringState,
     KeyState,
-    KeyTries,
+    KeyUse,
     KeyVerdict,
     KeyWarning,
     Purpose,
-    RingState,
-    Use,
 )
 from nanonets_proxy.core.keys.keyring import Keyring, KeyringPolicy
 
@@ -33,20 +33,22 @@ MOST_SENDINGS = 40  # of one request; far more than any sound run needs
 
 class Request:
     def __init__(self, *, small: bool, forbidden: bool) -> None:
-        self.tries = KeyTries(may_try=small)
+        self.history = KeyHistory(may_test_candidate=small)
         self.forbidden = forbidden
         """The upstream refuses it for its own sake."""
         self.sendings = 0
 
 
 class TheKeyring(RuleBasedStateMachine):
-    @initialize(gap_s=st.sampled_from([0.0, 5.0]), grace_s=st.sampled_from([0.0, 1.0, 900.0]), tries=st.booleans())
-    def start(self, gap_s: float, grace_s: float, tries: bool) -> None:
+    @initialize(
+        hold_s=st.sampled_from([0.0, 5.0]), grace_s=st.sampled_from([0.0, 1.0, 900.0]), requests_probe=st.booleans()
+    )
+    def start(self, hold_s: float, grace_s: float, requests_probe: bool) -> None:
         self.now = 100.0
         self.source = [KEYS[0]]
         self.accepted = {0}
-        self.ring = Keyring(KeyringPolicy(gap_s=gap_s, grace_s=grace_s, requests_try=tries))
-        self.sent: list[tuple[Request, Use, KeyVerdict]] = []
+        self.ring = Keyring(KeyringPolicy(hold_s=hold_s, grace_s=grace_s, requests_probe=requests_probe))
+        self.sent: list[tuple[Request, KeyUse, KeyVerdict]] = []
         self.waiting: list[Request] = []
         self.activations = 0
         self.disturbances = 1
@@ -98,12 +100,12 @@ class TheKeyring(RuleBasedStateMachine):
     @rule(data=st.data(), may_hold=st.sampled_from([True, True, False]))
     def send(self, data: st.DataObject, may_hold: bool) -> None:
         request = data.draw(st.sampled_from(self.waiting))
-        standing = [r for r in self.ring.records if r.state is not KeyState.REFUSED]
-        hold_s = self.ring.hold_until_s(request.tries, self.now)
-        assert hold_s is None or not self.ring.serves()
-        usual = self.ring.choose_usual()
-        use = self.ring.choose(request.tries, self.now, may_hold=may_hold)
-        if usual is not None and not request.tries.refusals:
+        standing = [r for r in self.ring.records if r.state is not KeyState.REJECTED]
+        hold_s = self.ring.hold_until_s(request.history, self.now)
+        assert hold_s is None or not self.ring.has_usable_key()
+        usual = self.ring.choose_fast()
+        use = self.ring.choose(request.history, self.now, may_hold=may_hold)
+        if usual is not None and not request.history.rejections:
             assert use is not None
             assert (use.record, use.purpose) == (usual.record, usual.purpose)
         if use is None:
@@ -113,30 +115,30 @@ class TheKeyring(RuleBasedStateMachine):
             assert self.now < hold_s < math.inf
             return
         assert hold_s is None or not may_hold
-        if use.record.state is KeyState.REFUSED:
+        if use.record.state is KeyState.REJECTED:
             assert not standing, "never a refused key while another is untried"
-        if standing and use.purpose in (Purpose.PLAIN, Purpose.TRIAL) and not request.tries.is_fresh(use.record):
-            assert not any(request.tries.is_fresh(r) for r in standing)
-        if use.purpose is Purpose.TRIAL and len([r for r in standing if request.tries.is_fresh(r)]) > 1:
-            assert request.tries.may_try
-            assert self.ring.policy.requests_try
+        if standing and use.purpose in (Purpose.PLAIN, Purpose.TRIAL) and not request.history.is_fresh(use.record):
+            assert not any(request.history.is_fresh(r) for r in standing)
+        if use.purpose is Purpose.TRIAL and len([r for r in standing if request.history.is_fresh(r)]) > 1:
+            assert request.history.may_test_candidate
+            assert self.ring.policy.requests_probe
         request.sendings += 1
         assert request.sendings < MOST_SENDINGS
         self.waiting.remove(request)
         # The upstream looks at the key at once; its answer comes some time.
         good = any(use.record.key == KEYS[n] for n in self.accepted) and not request.forbidden
-        self.sent.append((request, use, KeyVerdict.ACCEPTED if good else KeyVerdict.REFUSED))
+        self.sent.append((request, use, KeyVerdict.ACCEPTED if good else KeyVerdict.REJECTED))
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data(), lost=st.sampled_from([False, False, False, True]))
     def an_answer_comes(self, data: st.DataObject, lost: bool) -> None:
         request, use, verdict = self.sent.pop(data.draw(st.integers(0, len(self.sent) - 1)))
         verdict = KeyVerdict.UNKNOWN if lost else verdict
-        self.note(self.ring.settle(use, verdict, self.now, request.tries))
-        if verdict is not KeyVerdict.REFUSED:
+        self.note(self.ring.settle(use, verdict, self.now, request.history))
+        if verdict is not KeyVerdict.REJECTED:
             return
-        if self.ring.is_final(use, request.tries, self.now):
-            assert not any(request.tries.is_fresh(r) for r in self.standing()), "an untried key was left"
+        if self.ring.is_final(use, request.history, self.now):
+            assert not any(request.history.is_fresh(r) for r in self.standing()), "an untried key was left"
             assert use.purpose in (Purpose.LAST, Purpose.REPEAT)
         else:
             self.waiting.append(request)
@@ -155,7 +157,7 @@ class TheKeyring(RuleBasedStateMachine):
     # --- always -------------------------------------------------------------------------------
 
     def standing(self) -> list[KeyRecord]:
-        return [r for r in self.ring.records if r.state is not KeyState.REFUSED]
+        return [r for r in self.ring.records if r.state is not KeyState.REJECTED]
 
     @invariant()
     def at_most_one_key_is_active_and_one_on_trial(self) -> None:
@@ -165,12 +167,12 @@ class TheKeyring(RuleBasedStateMachine):
     @invariant()
     def a_key_that_was_proven_after_its_refusal_is_in_good_standing_or_replaced(self) -> None:
         for record in self.ring.records:
-            if record.state is KeyState.REFUSED and record.proven_no > record.refused_no:
+            if record.state is KeyState.REJECTED and record.proven_no > record.refused_no:
                 raise AssertionError("known good, and yet refused")
 
     @invariant()
     def the_ring_serves_as_long_as_a_key_is_in_good_standing(self) -> None:
-        serves = self.ring.state(self.now) is RingState.SERVING
+        serves = self.ring.state(self.now) is KeyringState.SERVING
         assert serves == bool(self.standing())
         assert serves != (KeyWarning.NO_KEY_ACCEPTED in self.ring.warnings(wall_now_s=0.0, max_age_s=0.0))
         assert self.ring.best in self.ring.records
@@ -190,13 +192,13 @@ TestTheKeyring = TheKeyring.TestCase
 class CalmWorld(RuleBasedStateMachine):
     """Keys are rotated as they should be: the new one works before the old one ends. Nobody notices."""
 
-    @initialize(requests_try=st.booleans())
-    def start(self, requests_try: bool) -> None:
+    @initialize(requests_probe=st.booleans())
+    def start(self, requests_probe: bool) -> None:
         self.now = 0.0
         self.number = 0
         self.current = self.key(0)
         self.working = [self.current]
-        self.ring = Keyring(KeyringPolicy(requests_try=requests_try))
+        self.ring = Keyring(KeyringPolicy(requests_probe=requests_probe))
         self.ring.read([FoundKey(self.current, 0.0)], self.now)
 
     def key(self, number: int) -> ApiKey:
@@ -214,8 +216,8 @@ class CalmWorld(RuleBasedStateMachine):
     def a_wrong_key_is_put_there_and_taken_back(self) -> None:
         self.ring.read([FoundKey(ApiKey.parse("wrong", "test"), 0.0)], self.now)
         self.get()
-        if self.ring.policy.requests_try:
-            assert KeyWarning.CANDIDATE_REFUSED in self.ring.warnings(wall_now_s=0.0, max_age_s=0.0)
+        if self.ring.policy.requests_probe:
+            assert KeyWarning.CANDIDATE_REJECTED in self.ring.warnings(wall_now_s=0.0, max_age_s=0.0)
         self.ring.read([FoundKey(self.current, 0.0)], self.now)
 
     @rule()
@@ -228,17 +230,17 @@ class CalmWorld(RuleBasedStateMachine):
 
     @rule(small=st.booleans())
     def get(self, small: bool = True) -> None:
-        tries = KeyTries(may_try=small)
+        history = KeyHistory(may_test_candidate=small)
         for _ in range(5):
-            assert self.ring.hold_until_s(tries, self.now) is None
-            use = self.ring.choose(tries, self.now)
+            assert self.ring.hold_until_s(history, self.now) is None
+            use = self.ring.choose(history, self.now)
             assert use is not None
             self.now += 0.01
             good = any(use.record.key == key for key in self.working)
-            self.ring.settle(use, KeyVerdict.ACCEPTED if good else KeyVerdict.REFUSED, self.now, tries)
+            self.ring.settle(use, KeyVerdict.ACCEPTED if good else KeyVerdict.REJECTED, self.now, history)
             if good:
                 return
-            assert not self.ring.is_final(use, tries, self.now)
+            assert not self.ring.is_final(use, history, self.now)
         raise AssertionError("not served")
 
 

@@ -79,7 +79,7 @@ def parse_token_lines(text: str) -> tuple[CallerToken, ...]:
     return tuple(tokens)
 
 
-class CallerTable:
+class CallersByToken:
     """Finds the caller of a token."""
 
     __slots__ = ("_names",)
@@ -91,7 +91,7 @@ class CallerTable:
             if known[1] != token.name:
                 raise ValueError(f"{known[1]} and {token.name} have the same token")
 
-    def name_of(self, token: bytes) -> str | None:
+    def caller_of(self, token: bytes) -> str | None:
         """The caller's name. The time that it takes tells nothing: a digest is looked up by a hash that is keyed
         anew in each process, and what is found is compared in constant time."""
         digest = sha256(token).digest()
@@ -99,7 +99,7 @@ class CallerTable:
         return found[1] if found is not None and compare_digest(found[0], digest) else None
 
 
-def token_in(credentials: bytes) -> bytes | None:
+def token_from_authorization(credentials: bytes) -> bytes | None:
     """The token in the value of an Authorization field: that of Bearer (RFC 6750 §2.1), or the user name of
     Basic (RFC 7617 §2), which is where the clients of the API put their key."""
     match = _SCHEME.fullmatch(credentials)

@@ -31,7 +31,7 @@ _LABEL = re.compile(r"[a-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
-class GuardPolicy:
+class PeerGuardPolicy:
     """`allow_from`: networks that may call besides loopback and unix sockets. `allowed_hosts`: names, or
     `*.suffix` patterns, that Host may have besides the local ones. `allow_uids`: users that may call on a unix
     socket, empty for all whom its file lets. `any_peer`: every address may call where no network is named, since
@@ -44,9 +44,9 @@ class GuardPolicy:
 
 
 class PeerGuard:
-    """Applies a GuardPolicy; remembers what passed, since peers and Host values hardly ever vary."""
+    """Applies a PeerGuardPolicy; remembers what passed, since peers and Host values hardly ever vary."""
 
-    def __init__(self, policy: GuardPolicy) -> None:
+    def __init__(self, policy: PeerGuardPolicy) -> None:
         self._networks = policy.allow_from
         self._any_peer = policy.any_peer and not policy.allow_from
         self._uids = policy.allow_uids
@@ -81,7 +81,7 @@ class PeerGuard:
         if preflight and method == "OPTIONS":
             raise ForbiddenOrigin("Pages of other origins may not call.")
 
-    def check_call(self, method: str, head: RequestHead, authority: str | None = None) -> None:
+    def check_request(self, method: str, head: RequestHead, authority: str | None = None) -> None:
         """All that there is to ask of a request itself; `authority`, of an absolute target, stands for its Host."""
         host = head.host if authority is None else authority.encode()
         if method in _NOT_HERE or head.upgrade or head.is_preflight:

@@ -45,10 +45,10 @@ _ANSWERS = HeaderPlans((b"connection", b"location", b"x-request-id"), frozenset(
 _NO_LENGTH = frozenset({b"content-length"})
 _NOTHING: frozenset[bytes] = frozenset()
 # Values of a Connection field that name no other field.
-USUAL_OPTIONS = frozenset({b"close", b"keep-alive", b"Keep-Alive", b"Close"})
+PLAIN_CONNECTION_VALUES = frozenset({b"close", b"keep-alive", b"Keep-Alive", b"Close"})
 
 
-def without(
+def without_fields(
     nominated: frozenset[bytes], names: tuple[bytes, ...], values: tuple[bytes, ...]
 ) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     """The fields that are not nominated."""
@@ -56,33 +56,33 @@ def without(
     return tuple(names[at] for at in kept), tuple(values[at] for at in kept)
 
 
-def nominated_by(value: bytes) -> frozenset[bytes]:
+def connection_options(value: bytes) -> frozenset[bytes]:
     """The fields that a Connection field names, in lower case."""
     return frozenset(token.strip().lower() for token in value.split(b",")) - _NEVER_NOMINATED
 
 
-def via_line(pseudonym: bytes) -> bytes:
+def via_field(pseudonym: bytes) -> bytes:
     """A Via field with its CR LF (RFC 9110 §7.6.3); nothing without a pseudonym."""
     return b"Via: 1.1 %b\r\n" % pseudonym if pseudonym else b""
 
 
 @dataclass(frozen=True, slots=True)
-class Relocation:
+class LocationRewrite:
     """Where a Location leads that starts with `upstream_origin`: to the address that the caller used, which is
-    `own_scheme`, such as `https://`, and its Host."""
+    `proxy_scheme`, such as `https://`, and its Host."""
 
     upstream_origin: bytes
-    own_scheme: bytes
+    proxy_scheme: bytes
 
     def of(self, location: bytes, host: bytes) -> bytes:
         length = len(self.upstream_origin)
         rest = location[length:]
         # `https://app.nanonets.com.example` begins with the origin too, and is somebody else's.
         is_there = location[:length].lower() == self.upstream_origin and rest[:1] in (b"", b"/", b"?", b"#")
-        return self.own_scheme + host + rest if is_there else location
+        return self.proxy_scheme + host + rest if is_there else location
 
 
-def downstream_head(
+def caller_response_head(
     status: int,
     reason: bytes,
     names: tuple[bytes, ...],
@@ -90,12 +90,12 @@ def downstream_head(
     added: bytes,
     request_id: str = "",
     host: bytes = b"",
-    relocation: Relocation | None = None,
+    location_rewrite: LocationRewrite | None = None,
 ) -> bytes:
     """The header section of a relayed answer: `added` has the proxy's own lines, and its end in the empty line.
 
     X-Request-Id is added only where the upstream gave none. `host` is the caller's Host: without it, or without
-    `relocation`, a Location stays as it is.
+    `location_rewrite`, a Location stays as it is.
     """
     plan = _ANSWERS[names]
     connection_at, location_at, request_id_at = plan.places
@@ -106,21 +106,23 @@ def downstream_head(
         status_line = b"HTTP/1.1 %d %b\r\n" % (status, reason)
         if status < 200 or status == 204:
             unwanted = _NO_LENGTH
-    if connection_at is not None and values[connection_at] not in USUAL_OPTIONS:
-        unwanted |= nominated_by(values[connection_at])
+    if connection_at is not None and values[connection_at] not in PLAIN_CONNECTION_VALUES:
+        unwanted |= connection_options(values[connection_at])
     if plan.special:
-        unwanted = unwanted.union(*(nominated_by(values[at]) for at, name in plan.special if name == b"connection"))
-    if location_at is not None and host and relocation is not None:
+        unwanted = unwanted.union(
+            *(connection_options(values[at]) for at, name in plan.special if name == b"connection")
+        )
+    if location_at is not None and host and location_rewrite is not None:
         pairs = zip(names, values, strict=True)
-        values = tuple(relocation.of(v, host) if name.lower() == b"location" else v for name, v in pairs)
+        values = tuple(location_rewrite.of(v, host) if name.lower() == b"location" else v for name, v in pairs)
     if unwanted:
-        names, values = without(unwanted, names, values)
+        names, values = without_fields(unwanted, names, values)
         template = _ANSWERS[names].template
     if request_id_at is None and request_id:
         added = b"X-Request-Id: %b\r\n%b" % (request_id.encode(), added)
     return status_line + template % values + added
 
 
-def trailer_section(trailers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def chunked_body_end(trailers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The end of a chunked body: the last chunk, the trailer fields, the empty line (RFC 9112 §7.1.2)."""
     return b"".join([b"0\r\n", *(b"%b: %b\r\n" % pair for pair in trailers), b"\r\n"])

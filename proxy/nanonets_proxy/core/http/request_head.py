@@ -8,10 +8,10 @@ from nanonets_proxy.core.http.header_plans import HeaderPlan, HeaderPlans
 from nanonets_proxy.core.http.headers import (
     FORWARDING_PREFIX,
     NOT_FORWARDED,
-    USUAL_OPTIONS,
-    nominated_by,
-    via_line,
-    without,
+    PLAIN_CONNECTION_VALUES,
+    connection_options,
+    via_field,
+    without_fields,
 )
 from nanonets_proxy.core.http.request_patterns import RequestPattern, RequestPatterns, shape_of
 from nanonets_proxy.errors import BadRequest, NotImplementedHere
@@ -92,7 +92,7 @@ class RequestHeads:
         nominated = self._fill(head, plan, values)
         template = plan.template
         if nominated:
-            names, values = without(nominated, names, values)
+            names, values = without_fields(nominated, names, values)
             template = self._plans[names].template
         head.fields = template % values
         return head
@@ -121,8 +121,8 @@ class RequestHeads:
             self._check(host)
         head.body_length = 0 if length_at is None else _length(values[length_at])
         nominated = _NOTHING
-        if connection_at is not None and values[connection_at] not in USUAL_OPTIONS:
-            nominated = nominated_by(values[connection_at])
+        if connection_at is not None and values[connection_at] not in PLAIN_CONNECTION_VALUES:
+            nominated = connection_options(values[connection_at])
         if plan.special:
             fields = [(name, values[at]) for at, name in plan.special]
             nominated |= _read_special(head, fields, length_at is not None)
@@ -147,7 +147,7 @@ def _read_special(head: RequestHead, fields: Iterable[tuple[bytes, bytes]], has_
             case b"content-length":
                 raise BadRequest("Content-Length must be given once, in digits.")
             case b"connection":
-                nominated |= nominated_by(value)
+                nominated |= connection_options(value)
             case b"transfer-encoding":
                 codings += (value,)
             case b"expect":
@@ -195,7 +195,7 @@ class UpstreamHeads:
 
     def __init__(self, *, host: bytes, authorization: bytes, via: bytes = b"") -> None:
         self._after_target = b" HTTP/1.1\r\nHost: %b\r\n" % host
-        self._end = b"%bAuthorization: %b\r\n\r\n" % (via_line(via), authorization)
+        self._end = b"%bAuthorization: %b\r\n\r\n" % (via_field(via), authorization)
         self._chunked_end = b"Transfer-Encoding: chunked\r\n" + self._end
 
     def write(self, method: bytes, target: bytes, head: RequestHead) -> bytes:

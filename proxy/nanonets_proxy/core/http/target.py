@@ -29,7 +29,7 @@ def origin_form(method: str, target: str, authorities: frozenset[str]) -> tuple[
     return rest, None if authority.lower() in authorities else authority
 
 
-def loggable(target: str) -> str:
+def loggable_target(target: str) -> str:
     """The target for the log: bounded, query names kept, their values dropped."""
     if "?" in target:
         path, _, query = target.partition("?")

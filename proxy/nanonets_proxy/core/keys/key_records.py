@@ -14,32 +14,32 @@ class KeyState(enum.Enum):
     CANDIDATE = "candidate"
     ACTIVE = "active"
     PREVIOUS = "previous"
-    REFUSED = "refused"
+    REJECTED = "refused"
 
 
-class RingState(enum.Enum):
+class KeyringState(enum.Enum):
     SERVING = "serving"
-    GAP = "gap"
-    SPENT = "spent"
+    HOLDING = "gap"
+    EXHAUSTED = "spent"
 
 
 class KeyVerdict(enum.Enum):
     """What an answer says of the key it was asked with."""
 
     ACCEPTED = "accepted"
-    REFUSED = "refused"
+    REJECTED = "refused"
     UNKNOWN = "unknown"
 
 
 # As attributes of their class they cost a call at each look, in Python 3.11.
-_ACCEPTED, _REFUSED, _UNKNOWN = KeyVerdict
+_ACCEPTED, _REJECTED, _UNKNOWN = KeyVerdict
 
 
 def verdict_of(status: int) -> KeyVerdict:
     """401 refuses the key. Only success proves it: an upstream may answer otherwise before it looks at the key."""
     if 200 <= status < 300:
         return _ACCEPTED
-    return _REFUSED if status == 401 else _UNKNOWN
+    return _REJECTED if status == 401 else _UNKNOWN
 
 
 class Purpose(enum.Enum):
@@ -59,26 +59,26 @@ class Purpose(enum.Enum):
 class KeyEventKind(enum.Enum):
     CANDIDATE_FOUND = "key_candidate"
     ACTIVATED = "key_active"
-    CANDIDATE_REFUSED = "key_candidate_refused"
-    ACTIVE_REFUSED = "key_refused"
-    PREVIOUS_REFUSED = "key_previous_refused"
+    CANDIDATE_REJECTED = "key_candidate_refused"
+    ACTIVE_REJECTED = "key_refused"
+    PREVIOUS_REJECTED = "key_previous_refused"
     GAP_OPENED = "key_gap"
 
 
 class KeyWarning(enum.Enum):
     """What somebody should look at."""
 
-    CANDIDATE_REFUSED = "the source holds a key that the upstream refuses; the one before it goes on serving"
+    CANDIDATE_REJECTED = "the source holds a key that the upstream refuses; the one before it goes on serving"
     NO_KEY_ACCEPTED = "the upstream refuses every key"
     OLD = "the key is older than key_max_age: rotate it"
 
 
 @dataclass(frozen=True, slots=True)
 class FoundKey:
-    """A key of a reading. `born_s` is when it was put there, on the wall clock."""
+    """A key of a reading. `created_at_s` is when it was put there, on the wall clock."""
 
     key: ApiKey
-    born_s: float
+    created_at_s: float
 
 
 @dataclass(eq=False, slots=True)
@@ -87,7 +87,7 @@ class KeyRecord:
 
     key: ApiKey
     state: KeyState
-    born_s: float
+    created_at_s: float
     expires_at_s: float
     """End of the grace time of a PREVIOUS one."""
     refused_at_s: float = -math.inf
@@ -98,7 +98,7 @@ class KeyRecord:
 
 
 @dataclass(init=False, eq=False, slots=True)
-class Use:
+class KeyUse:
     """One sending of one request. Ends by `Keyring.settle`."""
 
     # One is made for each request, and filled in where it is made: a constructor would double its cost.
@@ -109,20 +109,20 @@ class Use:
 
 
 @dataclass(slots=True)
-class KeyTries:
-    """One request's part. `may_try`: sending it again is a small thing, should a key turn out to be wrong."""
+class KeyHistory:
+    """What one request found out about keys. `may_test_candidate`: sending it again is cheap."""
 
-    may_try: bool
+    may_test_candidate: bool
     may_probe: bool = False
     """It was let through a gap to probe."""
-    refusals: tuple[tuple[KeyRecord, int], ...] = ()
+    rejections: tuple[tuple[KeyRecord, int], ...] = ()
     """What it was refused with, and at which moments."""
 
     def is_fresh(self, record: KeyRecord) -> bool:
-        return all(refused is not record for refused, _ in self.refusals)
+        return all(refused is not record for refused, _ in self.rejections)
 
     def last_refusal_no(self, record: KeyRecord) -> int:
-        return max(number for refused, number in self.refusals if refused is record)
+        return max(number for refused, number in self.rejections if refused is record)
 
 
 @dataclass(frozen=True, slots=True)

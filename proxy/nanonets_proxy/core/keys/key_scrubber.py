@@ -33,7 +33,7 @@ class KeyForms:
     def blank(self, data: bytes) -> bytes:
         """`data` itself where nothing is in it."""
         for sign in self._signs:
-            if data.partition(sign)[1]:  # `in` tries it as an octet first, `find` reads its arguments one by one
+            if data.partition(sign)[1]:  # `in` history it as an octet first, `find` reads its arguments one by one
                 blanked, count = self._pattern.subn(lambda found: b"*" * len(found[0]), data)
                 return blanked if count else data
         return data
@@ -42,7 +42,7 @@ class KeyForms:
 NO_FORMS: Final = KeyForms(())
 
 
-def is_readable(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+def is_unencoded(headers: Sequence[tuple[bytes, bytes]]) -> bool:
     """Whether a body is in no content coding, so that it can be searched."""
     codings = [value.strip().lower() for name, value in headers if name.lower() == b"content-encoding"]
     return all(coding in (b"", b"identity") for coding in codings)

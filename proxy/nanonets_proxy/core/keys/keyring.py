@@ -23,11 +23,11 @@ A key that is not REFUSED is *in good standing*. As long as there is one, the ke
 | the keyring is | on | becomes |
 |---|---|---|
 | SERVING | the last key in good standing is refused | GAP, or SPENT if it may not hold again |
-| GAP: requests are held, one at a time tries | a key is accepted, or a reading has a new head | SERVING |
+| GAP: requests are held, one at a time history | a key is accepted, or a reading has a new head | SERVING |
 | GAP | its time is over | SPENT |
 | SPENT: requests go, whatever comes | a key is accepted, or a reading has a new head | SERVING |
 
-A request tries each key once. Is it refused with one that has served others since, then for its own sake:
+A request history each key once. Is it refused with one that has served others since, then for its own sake:
 it goes once more, and what comes is its answer and says nothing of the key.
 
 Evidence: an acceptance counts against an earlier refusal only if its request was sent after that had come; a
@@ -45,14 +45,14 @@ from nanonets_proxy.core.keys.key_records import (
     FoundKey,
     KeyEvent,
     KeyEventKind,
+    KeyHistory,
     KeyRecord,
+    KeyringState,
     KeyState,
-    KeyTries,
+    KeyUse,
     KeyVerdict,
     KeyWarning,
     Purpose,
-    RingState,
-    Use,
 )
 
 TRIAL_S: Final = 2.0
@@ -70,20 +70,20 @@ REARM_S: Final = 60.0
 
 # As attributes of their class they cost a call at each look, in Python 3.11.
 _ACTIVE, _PLAIN, _TRIAL, _PROBE = KeyState.ACTIVE, Purpose.PLAIN, Purpose.TRIAL, Purpose.PROBE
-_ACCEPTED, _REFUSED = KeyVerdict.ACCEPTED, KeyVerdict.REFUSED
+_ACCEPTED, _REFUSED = KeyVerdict.ACCEPTED, KeyVerdict.REJECTED
 _NO_EVENTS: Final[Sequence[KeyEvent]] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class KeyringPolicy:
-    """`gap_s`: how long requests are held while no key works. `grace_s`: how long a replaced key is kept.
+    """`hold_s`: how long requests are held while no key works. `grace_s`: how long a replaced key is kept.
 
-    `requests_try`: whether requests try a candidate; otherwise a probe of the shell's own does.
+    `requests_probe`: whether requests try a candidate; otherwise a probe of the shell's own does.
     """
 
-    gap_s: float = 5.0
+    hold_s: float = 5.0
     grace_s: float = 900.0
-    requests_try: bool = True
+    requests_probe: bool = True
 
 
 MOST_PREVIOUS: Final = 2
@@ -92,9 +92,9 @@ MOST_PREVIOUS: Final = 2
 _PREFERENCE: Final = (KeyState.CANDIDATE, KeyState.ACTIVE, KeyState.PREVIOUS)
 
 _REFUSAL_EVENTS: Final = {
-    KeyState.CANDIDATE: KeyEventKind.CANDIDATE_REFUSED,
-    KeyState.ACTIVE: KeyEventKind.ACTIVE_REFUSED,
-    KeyState.PREVIOUS: KeyEventKind.PREVIOUS_REFUSED,
+    KeyState.CANDIDATE: KeyEventKind.CANDIDATE_REJECTED,
+    KeyState.ACTIVE: KeyEventKind.ACTIVE_REJECTED,
+    KeyState.PREVIOUS: KeyEventKind.PREVIOUS_REJECTED,
 }
 
 
@@ -138,7 +138,7 @@ class Keyring:
         for record in self._records:
             if record.state is KeyState.CANDIDATE and record is not head:
                 self._replace(record, now)
-        if head.state is KeyState.PREVIOUS or (head.state is KeyState.REFUSED and (is_new or on_demand)):
+        if head.state is KeyState.PREVIOUS or (head.state is KeyState.REJECTED and (is_new or on_demand)):
             head.state = KeyState.CANDIDATE
         self._tidy(now)
         if not is_new:
@@ -153,72 +153,72 @@ class Keyring:
 
     # --- what a request does ------------------------------------------------------------------
 
-    def serves(self) -> bool:
+    def has_usable_key(self) -> bool:
         """Whether a key is in good standing: no request has to be held."""
         return bool(self._standing)
 
-    def hold_until_s(self, tries: KeyTries, now: float) -> float | None:
+    def hold_until_s(self, history: KeyHistory, now: float) -> float | None:
         """When to ask again, at the latest, for a request that has to be held. None: it may go."""
         if self._standing or not self._holds(now):
             return None
         until_s = max(self._gap.until_s, self._reading_until_s)
-        if not tries.may_try:
+        if not history.may_test_candidate:
             return until_s
-        probe_at_s = self._probe_at_s(tries)
+        probe_at_s = self._probe_at_s(history)
         if probe_at_s > now:
             return min(until_s, probe_at_s)
         self._trial_until_s = now + TRIAL_S
-        tries.may_probe = True
+        history.may_probe = True
         return None
 
-    def choose_usual(self) -> Use | None:
+    def choose_fast(self) -> KeyUse | None:
         """The key to go with for a request that was refused with none, while there is nothing to be thought over;
         otherwise None: ask `choose`."""
         if self._usual is None:
             return None
         self._moment += 1
-        use = Use()
+        use = KeyUse()
         use.record, use.purpose, use.sent_no = self._usual, _PLAIN, self._moment
         return use
 
-    def choose(self, tries: KeyTries, now: float, *, may_hold: bool = True) -> Use | None:
+    def choose(self, history: KeyHistory, now: float, *, may_hold: bool = True) -> KeyUse | None:
         """The key to go with; None if the request has to be held."""
         if now >= self._tidy_at_s:
             self._tidy(now)
         standing = self._standing
-        fresh = [record for record in standing if tries.is_fresh(record)] if tries.refusals else standing
+        fresh = [record for record in standing if history.is_fresh(record)] if history.rejections else standing
         if fresh:
-            return self._first_of(fresh, tries, now)
+            return self._first_of(fresh, history, now)
         if standing:
             record = standing[0]
-            served_others = record.proven_no > tries.last_refusal_no(record)
+            served_others = record.proven_no > history.last_refusal_no(record)
             return self._use(record, Purpose.REPEAT if served_others else _PLAIN)
         if not (may_hold and self._holds(now)):
             return self._use(self._oldest_refused, Purpose.LAST)
-        if tries.may_probe:
-            tries.may_probe = False
+        if history.may_probe:
+            history.may_probe = False
             oldest = self._oldest_refused
             self._gap.probed.append(oldest)
             return self._use(oldest, _PROBE)
         return None
 
-    def choose_candidate(self) -> Use | None:
+    def choose_candidate(self) -> KeyUse | None:
         """The candidate, for a probe of the shell's own."""
         first = next(iter(self._standing), None)
         return self._use(first, Purpose.TRIAL) if first and first.state is KeyState.CANDIDATE else None
 
     def settle(
-        self, use: Use, verdict: KeyVerdict, now: float, tries: KeyTries | None = None
+        self, use: KeyUse, verdict: KeyVerdict, now: float, history: KeyHistory | None = None
     ) -> Sequence[KeyEvent]:
-        """Ends a use; notes a refusal in the `tries` of its request."""
+        """Ends a use; notes a refusal in the `history` of its request."""
         self._moment += 1
         record, purpose = use.record, use.purpose
         if verdict is _ACCEPTED and record.state is _ACTIVE and purpose is _PLAIN:  # nearly always
             if use.sent_no > record.proven_no:
                 record.proven_no = use.sent_no
             return _NO_EVENTS
-        if tries is not None and verdict is _REFUSED:
-            tries.refusals = (*tries.refusals, (record, self._moment))
+        if history is not None and verdict is _REFUSED:
+            history.rejections = (*history.rejections, (record, self._moment))
         if purpose in (_TRIAL, _PROBE):
             self._trial_until_s = -math.inf
         if record in self._records and verdict is _ACCEPTED:
@@ -227,10 +227,10 @@ class Keyring:
             return self._refuse(use, now)
         return _NO_EVENTS
 
-    def is_final(self, use: Use, tries: KeyTries, now: float) -> bool:
+    def is_final(self, use: KeyUse, history: KeyHistory, now: float) -> bool:
         """Whether the refusal of `use`, just settled, is the request's answer; it is to go again otherwise."""
         standing = self._standing
-        if any(tries.is_fresh(record) for record in standing):
+        if any(history.is_fresh(record) for record in standing):
             return False
         if use.purpose is Purpose.LAST:
             return True
@@ -253,19 +253,19 @@ class Keyring:
         proven = [record for record in self._standing if record.state is not KeyState.CANDIDATE]
         return proven[0] if proven else self.head
 
-    def state(self, now: float) -> RingState:
+    def state(self, now: float) -> KeyringState:
         if self._standing:
-            return RingState.SERVING
-        return RingState.GAP if self._holds(now) else RingState.SPENT
+            return KeyringState.SERVING
+        return KeyringState.HOLDING if self._holds(now) else KeyringState.EXHAUSTED
 
     def warnings(self, *, wall_now_s: float, max_age_s: float) -> list[KeyWarning]:
         """`max_age_s` 0: no key is too old."""
         warnings = []
         if not self._standing:
             warnings.append(KeyWarning.NO_KEY_ACCEPTED)
-        elif self.head.state is KeyState.REFUSED:
-            warnings.append(KeyWarning.CANDIDATE_REFUSED)
-        if max_age_s and wall_now_s - self.best.born_s >= max_age_s:
+        elif self.head.state is KeyState.REJECTED:
+            warnings.append(KeyWarning.CANDIDATE_REJECTED)
+        if max_age_s and wall_now_s - self.best.created_at_s >= max_age_s:
             warnings.append(KeyWarning.OLD)
         return warnings
 
@@ -276,7 +276,7 @@ class Keyring:
             if record.key == found.key:
                 record.key = found.key  # by the name that the source has for it now
                 return record
-        record = KeyRecord(found.key, KeyState.PREVIOUS, found.born_s, expires_at_s=now + self.policy.grace_s)
+        record = KeyRecord(found.key, KeyState.PREVIOUS, found.created_at_s, expires_at_s=now + self.policy.grace_s)
         self._records.append(record)
         return record
 
@@ -284,25 +284,27 @@ class Keyring:
         record.state = KeyState.PREVIOUS
         record.expires_at_s = now + self.policy.grace_s
 
-    def _first_of(self, fresh: Sequence[KeyRecord], tries: KeyTries, now: float) -> Use:
+    def _first_of(self, fresh: Sequence[KeyRecord], history: KeyHistory, now: float) -> KeyUse:
         first = fresh[0]
         if first.state is not KeyState.CANDIDATE:
             return self._use(first, Purpose.PLAIN)
-        may_try = tries.may_try and self.policy.requests_try and now >= self._trial_until_s
-        if len(fresh) > 1 and not may_try:
+        may_test_candidate = (
+            history.may_test_candidate and self.policy.requests_probe and now >= self._trial_until_s
+        )
+        if len(fresh) > 1 and not may_test_candidate:
             return self._use(fresh[1], Purpose.PLAIN)
         self._trial_until_s = now + TRIAL_S
         return self._use(first, Purpose.TRIAL)
 
-    def _use(self, record: KeyRecord, purpose: Purpose) -> Use:
+    def _use(self, record: KeyRecord, purpose: Purpose) -> KeyUse:
         self._moment += 1
-        use = Use()
+        use = KeyUse()
         use.record, use.purpose, use.sent_no = record, purpose, self._moment
         return use
 
-    def _accept(self, use: Use, now: float) -> list[KeyEvent]:
+    def _accept(self, use: KeyUse, now: float) -> list[KeyEvent]:
         record = use.record
-        if record.state is KeyState.REFUSED and use.sent_no < record.refused_no:
+        if record.state is KeyState.REJECTED and use.sent_no < record.refused_no:
             return []
         record.proven_no = max(record.proven_no, use.sent_no)
         if record.state is _ACTIVE:
@@ -316,13 +318,13 @@ class Keyring:
         self._tidy(now)
         return [KeyEvent(KeyEventKind.ACTIVATED, record)]
 
-    def _refuse(self, use: Use, now: float) -> list[KeyEvent]:
+    def _refuse(self, use: KeyUse, now: float) -> list[KeyEvent]:
         record = use.record
         if use.purpose is Purpose.REPEAT or use.sent_no < record.proven_no:
             return []
-        before, record.state = record.state, KeyState.REFUSED
+        before, record.state = record.state, KeyState.REJECTED
         record.refused_at_s, record.refused_no = now, self._moment
-        if before is KeyState.REFUSED:
+        if before is KeyState.REJECTED:
             return []
         events = [KeyEvent(_REFUSAL_EVENTS[before], record)]
         if before is KeyState.ACTIVE:
@@ -330,7 +332,7 @@ class Keyring:
         self._tidy(now)
         if not self._standing and (self._gap.allowed or now >= self._gap.until_s + REARM_S):
             self.wants_reading = True
-            self._gap = _Gap(now, now + self.policy.gap_s, allowed=False)
+            self._gap = _Gap(now, now + self.policy.hold_s, allowed=False)
             self._trial_until_s = -math.inf
             events.append(KeyEvent(KeyEventKind.GAP_OPENED, record))
         return events
@@ -345,7 +347,7 @@ class Keyring:
         previous = [r for r in _ranked(others) if r.state is KeyState.PREVIOUS]
         if active is not None:
             previous = [r for r in previous if r.expires_at_s > now]
-        refused = [r for r in others if r.state is KeyState.REFUSED and active is None]
+        refused = [r for r in others if r.state is KeyState.REJECTED and active is None]
         refused.sort(key=lambda record: (record.proven_no, record.refused_no), reverse=True)
         kept = [active, *previous[:MOST_PREVIOUS], *refused[:MOST_PREVIOUS], *self._reading]
         self._records = [record for record in self._records if record in kept]
@@ -367,16 +369,16 @@ class Keyring:
         """The next to be probed in a gap: what has not been tried in this gap comes first."""
         return min(self._records, key=lambda record: (record in self._gap.probed, record.refused_no))
 
-    def _probe_at_s(self, tries: KeyTries) -> float:
+    def _probe_at_s(self, history: KeyHistory) -> float:
         """When this request may probe in a gap: with a key that is new to it and to the gap at once, so that a
         refusal for another request's own sake holds no one up; else when the key has rested."""
         oldest = self._oldest_refused
-        is_new = oldest not in self._gap.probed and tries.is_fresh(oldest)
+        is_new = oldest not in self._gap.probed and history.is_fresh(oldest)
         rested_at_s = oldest.refused_at_s + (0.0 if is_new else PROBE_EVERY_S)
         return max(rested_at_s, self._trial_until_s)
 
 
 def _ranked(records: Sequence[KeyRecord]) -> list[KeyRecord]:
     """Those in good standing, the preferred first."""
-    standing = [record for record in records if record.state is not KeyState.REFUSED]
+    standing = [record for record in records if record.state is not KeyState.REJECTED]
     return sorted(standing, key=lambda record: (_PREFERENCE.index(record.state), -record.expires_at_s))

@@ -13,7 +13,7 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
-async def in_thread(function: Callable[[], Result]) -> Result:
+async def in_daemon_thread(function: Callable[[], Result]) -> Result:
     """What `function` returns or raises. Cancelling leaves the thread to its end."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()

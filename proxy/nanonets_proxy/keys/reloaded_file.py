@@ -12,8 +12,8 @@ from pathlib import Path
 import structlog
 
 from nanonets_proxy.core.access.caller_tokens import CallerToken, parse_token_lines
+from nanonets_proxy.keys.change_watch import FileWatch
 from nanonets_proxy.keys.files import FileUnreadable, read_small_file
-from nanonets_proxy.keys.watch import FileWatch
 
 
 def read_caller_tokens(path: Path) -> tuple[CallerToken, ...]:
@@ -24,7 +24,7 @@ def read_caller_tokens(path: Path) -> tuple[CallerToken, ...]:
         raise ValueError(str(error)) from None
 
 
-class WatchedFile:
+class ReloadedFile:
     """Calls `use` each time that `path` has changed, until `stop()`. `use` raises ValueError, or OSError, for what
     cannot be used, and then has changed nothing."""
 

@@ -65,7 +65,7 @@ def test_each_new_version_is_read_with_its_number_and_date(bao: Any, source: Cal
         "vault:secret/nanonets/versions@2",
     )
     assert value(vault) == b"second-key"
-    assert abs(second.born_s - time.time()) < 60
+    assert abs(second.created_at_s - time.time()) < 60
 
 
 def test_approle_logs_in_and_again_when_its_login_was_revoked(

@@ -60,7 +60,7 @@ def test_the_current_version_comes_first_and_then_the_one_before(
     current, previous = aws.read()
     assert (current.key.name, previous.key.name) == (f"aws:{name}@AWSCURRENT", f"aws:{name}@AWSPREVIOUS")
     assert values(aws) == [b"second-key", b"first-key"]
-    assert abs(current.born_s - time.time()) < 60
+    assert abs(current.created_at_s - time.time()) < 60
 
 
 def test_the_key_may_be_a_field_of_a_json_secret(make_secret: Callable[[str], str]) -> None:

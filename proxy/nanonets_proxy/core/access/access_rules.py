@@ -73,7 +73,7 @@ def _is_odd(segment: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class AccessRule:
     """One line of a policy. `methods` empty: any; `caller` None: everybody."""
 
     caller: str | None
@@ -140,21 +140,21 @@ READ_ONLY: Final = Denial("read_only")
 OVERRIDES: Final = Denial("overriding_field")
 
 
-class CallPolicy:
+class AccessRules:
     """Decides for one environment."""
 
     __slots__ = ("_allows", "_common_allows", "_denies", "_read_only")
 
-    def __init__(self, rules: Iterable[Rule], *, read_only: bool) -> None:
+    def __init__(self, rules: Iterable[AccessRule], *, read_only: bool) -> None:
         """`read_only` denies all methods but GET, HEAD and OPTIONS."""
         self._read_only = read_only
-        self._common_allows: list[Rule] = []
-        self._allows: dict[str, list[Rule]] = {}
-        self._denies: list[tuple[Rule, str | None]] = []
+        self._common_allows: list[AccessRule] = []
+        self._allows: dict[str, list[AccessRule]] = {}
+        self._denies: list[tuple[AccessRule, str | None]] = []
         for rule in rules:
             if not rule.allows:
                 folded = tuple(segment.casefold() for segment in rule.segments)
-                plain = Rule(rule.caller, False, rule.methods, folded, rule.is_open, rule.text)  # noqa: FBT003 - a field
+                plain = AccessRule(rule.caller, False, rule.methods, folded, rule.is_open, rule.text)  # noqa: FBT003 - a field
                 self._denies.append((plain, rule.caller))
             elif rule.caller is None:
                 self._common_allows.append(rule)

@@ -9,22 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.access.call_policy import (
+from nanonets_proxy.core.access.access_rules import (
     AMBIGUOUS,
     NOT_ALLOWED,
     OVERRIDES,
     READ_ONLY,
-    CallPolicy,
-    Rule,
+    AccessRule,
+    AccessRules,
     read_path,
 )
 
 
-def policy(*rules: str, read_only: bool = False) -> CallPolicy:
-    return CallPolicy(map(Rule.parse, rules), read_only=read_only)
+def policy(*rules: str, read_only: bool = False) -> AccessRules:
+    return AccessRules(map(AccessRule.parse, rules), read_only=read_only)
 
 
-def passes(judge: CallPolicy, method: str, target: str, caller: str = "anybody") -> bool:
+def passes(judge: AccessRules, method: str, target: str, caller: str = "anybody") -> bool:
     return judge.judge(caller, method, target, ()) is None
 
 
@@ -150,7 +150,7 @@ def test_a_path_with_two_readings_is_refused(target: str) -> None:
 )
 def test_a_rule_that_means_nothing_is_an_error(text: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        Rule.parse(text)
+        AccessRule.parse(text)
 
 
 # --- no raw path that the upstream could read as a forbidden one passes -------------------------

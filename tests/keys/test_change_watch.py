@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nanonets_proxy.keys import watch as watch_module
-from nanonets_proxy.keys.watch import FileWatch, Never, Periodic
+from nanonets_proxy.keys import change_watch
+from nanonets_proxy.keys.change_watch import FileWatch, NoChanges, PeriodicWatch
 
 PATIENCE_S = 10.0
 
@@ -17,7 +17,7 @@ PATIENCE_S = 10.0
 def make_watch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], FileWatch]:
     """With inotify, and as it is on a machine without."""
     if request.param == "looks":
-        monkeypatch.setattr(watch_module, "_open_inotify", lambda: None)
+        monkeypatch.setattr(change_watch, "_open_inotify", lambda: None)
     return FileWatch
 
 
@@ -115,12 +115,12 @@ async def test_where_inotify_is_used_up_looking_goes_on(tmp_path: Path, monkeypa
 
 async def test_a_source_that_cannot_change_is_never_read_again() -> None:
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(Never().wait(), 0.05)
+        await asyncio.wait_for(NoChanges().wait(), 0.05)
 
 
 async def test_a_periodic_watch_asks_each_time_how_long() -> None:
     waits = iter([0.01, 0.02])
-    watch = Periodic(lambda: next(waits))
+    watch = PeriodicWatch(lambda: next(waits))
     began_s = time.monotonic()
     await watch.wait()
     await watch.wait()

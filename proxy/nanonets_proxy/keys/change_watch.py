@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import structlog
 
-from nanonets_proxy.keys.threads import in_thread
+from nanonets_proxy.keys.daemon_thread import in_daemon_thread
 
 if TYPE_CHECKING:
     from asyncinotify import Inotify
@@ -27,7 +27,7 @@ _MOST_LINKS: Final = 40  # as Linux has it
 _Look: TypeAlias = tuple[int, ...] | None
 
 
-class Watch(Protocol):
+class ChangeWatch(Protocol):
     async def wait(self) -> None:
         """Returns when the source should be read again."""
         ...
@@ -35,7 +35,7 @@ class Watch(Protocol):
     def close(self) -> None: ...
 
 
-class Never:
+class NoChanges:
     """For a source that cannot change."""
 
     async def wait(self) -> None:
@@ -45,7 +45,7 @@ class Never:
         """Nothing is open."""
 
 
-class Periodic:
+class PeriodicWatch:
     """For a source that has to be asked. `wait_s` is asked each time for how long."""
 
     def __init__(self, wait_s: Callable[[], float]) -> None:
@@ -70,7 +70,7 @@ class FileWatch:
         """Returns when the file is another one than at the last call, or at the start, and has come to rest."""
         while True:
             await self._something_happened()
-            look = await in_thread(lambda: _look(self._path))
+            look = await in_daemon_thread(lambda: _look(self._path))
             if look != self._seen:
                 self._seen = await self._settled(look)
                 return
@@ -81,7 +81,7 @@ class FileWatch:
 
     async def _something_happened(self) -> None:
         """An event in one of the file's directories, or the time for a look."""
-        if self._inotify is None or not await in_thread(self._arm):
+        if self._inotify is None or not await in_daemon_thread(self._arm):
             await asyncio.sleep(LOOK_EVERY_S)
             return
         with contextlib.suppress(TimeoutError):
@@ -108,7 +108,7 @@ class FileWatch:
     async def _settled(self, look: _Look) -> _Look:
         for _ in range(_MOST_SETTLING):
             await asyncio.sleep(_SETTLE_S)
-            before, look = look, await in_thread(lambda: _look(self._path))
+            before, look = look, await in_daemon_thread(lambda: _look(self._path))
             if look == before and look is not None and look[0] > 0:
                 break
         return look
