@@ -9,7 +9,7 @@ from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from nanonets_proxy.errors import RateLimited, ShuttingDown
-from support.waiting import admitted
+from support.waiting_caller import admitted
 
 LONG_S = 60.0
 

@@ -12,8 +12,9 @@ from nanonets_proxy.core.access.caller_tokens import CallerToken, make_token
 from nanonets_proxy.server.peers import name_in
 from nanonets_proxy.settings import SettingsError, load_settings
 from nanonets_proxy.settings.loader import verify_files
+from support.eventually import until
 from support.log_capture import captured_log
-from support.proxy_harness import running_proxy, until
+from support.proxy_harness import running_proxy
 from support.raw_caller import RawCaller
 from support.scripted_upstream import OK, ScriptedUpstream, responding
 
@@ -35,7 +36,7 @@ async def test_with_tokens_nobody_is_served_without_one() -> None:
             async with await proxy.caller() as caller:
                 response = await caller.get(b"/x", *lines)
                 assert (response.status, response.json()["code"]) == (401, "unknown_caller")
-                assert response.one(b"WWW-Authenticate") == b'Bearer realm="nanonets-proxy"'
+                assert response.value(b"WWW-Authenticate") == b'Bearer realm="nanonets-proxy"'
         assert upstream.connections == 0
 
 
@@ -192,8 +193,8 @@ async def test_callers_are_served_by_tls_and_redirects_stay_there(pki: Pki) -> N
             await RawCaller.connect(proxy.address, pki.caller()) as caller,
         ):
             await caller.send(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            await (await upstream.next_request()).response(moved)
-            assert (await caller.response()).one(b"Location") == b"https://localhost/y"
+            await (await upstream.next_request()).respond(moved)
+            assert (await caller.response()).value(b"Location") == b"https://localhost/y"
 
 
 async def test_a_new_certificate_is_shown_to_new_connections_and_old_ones_go_on(pki: Pki) -> None:

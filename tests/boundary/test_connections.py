@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 from nanonets_proxy.app.boundary import connection_policy
 from nanonets_proxy.server.connection_limits import REFUSAL, ConnectionLimits, ConnectionPolicy
 from nanonets_proxy.server.peers import Peer
-from support.proxy_harness import plan, running_proxy, until
+from support.eventually import until
+from support.proxy_harness import running_proxy, serve_config
 from support.raw_caller import request
 from support.scripted_upstream import OK, ScriptedUpstream
 
@@ -29,12 +30,12 @@ async def test_a_further_connection_takes_the_place_of_the_oldest_idle_one() -> 
         await callers[2].send(b"GET /half-open HTTP/1.1\r\n")
         async with await proxy.caller() as newcomer:
             await newcomer.send(request(b"GET", b"/x"))
-            await (await upstream.next_request()).response(OK)
+            await (await upstream.next_request()).respond(OK)
             assert (await newcomer.response()).status == 200
-        await exchange.response(OK)
+        await exchange.respond(OK)
         assert (await callers[0].response()).status == 200, "whoever has a request under way stays"
-        assert await callers[1].rest() == b""
-        assert await callers[2].rest() == b""
+        assert await callers[1].read_to_end() == b""
+        assert await callers[2].read_to_end() == b""
 
 
 async def test_where_all_are_busy_the_newcomer_is_told_so() -> None:
@@ -49,9 +50,9 @@ async def test_where_all_are_busy_the_newcomer_is_told_so() -> None:
         async with await proxy.caller() as newcomer:
             response = await newcomer.response()
             assert (response.status, response.json()["code"]) == (503, "too_many_connections")
-            assert await newcomer.rest() == b""
+            assert await newcomer.read_to_end() == b""
         for exchange in exchanges:
-            await exchange.response(OK)
+            await exchange.respond(OK)
         assert [(await caller.response()).status for caller in callers] == [200] * 16
         await until(lambda: proxy.proxy._server.open_connections == 16)
 
@@ -156,7 +157,7 @@ async def test_a_body_that_trickles_ends_in_time() -> None:
 def test_there_are_never_more_connections_than_files(monkeypatch: pytest.MonkeyPatch) -> None:
     def most(files: int, **given: object) -> int:
         monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
-        return connection_policy(plan(**given).proxies[0]).most
+        return connection_policy(serve_config(**given).proxies[0]).most
 
     assert most(100_000) == 12_000
     assert most(resource.RLIM_INFINITY) == 12_000

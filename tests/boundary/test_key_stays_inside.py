@@ -22,7 +22,7 @@ async def test_the_key_is_blanked_in_a_head_and_an_error_body_with_an_alarm() ->
         ):
             response = await caller.get(b"/x")
             assert response.status_line == b"HTTP/1.1 400 " + b"*" * len(PLAIN)
-            assert response.one(b"X-Debug") == b"Basic " + SHOWN_BASIC
+            assert response.value(b"X-Debug") == b"Basic " + SHOWN_BASIC
             assert response.body == b"you sent " + SHOWN_BASIC + b", which is " + b"*" * len(PLAIN)
             assert proxy.proxy.metrics.key_echoes._value.get() == 1
         (alarm,) = log.events("key_echoed")

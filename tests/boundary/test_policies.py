@@ -68,7 +68,7 @@ async def test_a_caller_beyond_its_daily_budget_hears_when_to_come_back() -> Non
         assert (await caller.get(b"/x")).status == 200
         response = await caller.get(b"/x")
         assert (response.status, response.json()["code"]) == (429, "daily_budget_used_up")
-        assert 1 <= int(response.one(b"Retry-After")) <= 86_400
+        assert 1 <= int(response.value(b"Retry-After")) <= 86_400
 
 
 @pytest.mark.parametrize("setting", [{}, {"server_timing": False}])

@@ -83,7 +83,7 @@ class Stage:
             case UpstreamResets():
                 self._last.reset()
             case UpstreamEnded():
-                await self._last.ended(self._patience_s)
+                await self._last.read_to_end(self._patience_s)
             case See():
                 self._check(step, await self._alone(self._caller.response(to_head=step.to_head)))
             case SeeInterim(status, fields):
@@ -96,7 +96,7 @@ class Stage:
                 await self._alone(self._caller.head())
                 _equal(await self._alone(self._caller.read(len(data))), data)
             case SeeEnd():
-                _equal(await self._alone(self._caller.rest()), b"")
+                _equal(await self._alone(self._caller.read_to_end()), b"")
             case SeeBroken(status):
                 await self._see_broken(status)
             case Again():
@@ -163,7 +163,7 @@ class Stage:
             response = await self._alone(self._caller.response())
         except (ConnectionError, asyncio.IncompleteReadError):
             return
-        if response.all(b"content-length") or response.all(b"transfer-encoding"):
+        if response.values(b"content-length") or response.values(b"transfer-encoding"):
             if response.status == status:
                 raise Failed(f"looks whole: {response.head[:_SHOWN_BYTES]!r}")
             return  # an error in its place: nothing was begun

@@ -111,7 +111,7 @@ async def _read_body(caller: RawCaller, head: bytes, *, to_head: bool) -> None:
     elif b"transfer-encoding" in names:
         await caller._chunked()
     else:
-        await caller.rest()
+        await caller.read_to_end()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
-from support.authorities import Authority
+from support.certificates import CertificateAuthority
 from support.process import ANY_PORTS, Running, environment, proxy_to, running, sandbox
 from support.raw_caller import RawCaller, request
 
@@ -168,7 +168,7 @@ def test_a_secret_of_the_settings_comes_over_and_shows_in_no_process() -> None:
 
 async def test_the_systems_certificate_authorities_are_there_for_the_upstream(tmp_path: Path) -> None:
     """They are hidden from aiohttp's client while that is imported, and from nobody else."""
-    authority = Authority(tmp_path)
+    authority = CertificateAuthority(tmp_path)
 
     async def response(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from support.eventually import settled, until
+from support.eventually import stable, until
 from support.process import proxy_to
 from support.raw_caller import RawCaller, request
 from support.scripted_upstream import ScriptedUpstream, responding
@@ -65,7 +65,7 @@ async def test_a_slow_reader_paces_the_upstream_and_costs_at_most_a_mebibyte() -
             for caller in slow:
                 await caller.send(request(b"GET", b"/slow"))
                 await caller.head()
-            await settled(lambda: source.sent_bytes, for_s=0.3)
+            await stable(lambda: source.sent_bytes, for_s=0.3)
             assert source.sent_bytes < CALLERS * SIZE / 4
             assert _peak_bytes(proxy.process.pid) - before < CALLERS * MIB + SLACK
             await _read_body(slow[0])

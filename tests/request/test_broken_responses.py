@@ -45,8 +45,8 @@ async def _two_lengths(exchange: Exchange) -> None:
 def _is_own_answer(response: RawResponse, status: int, code: str, proxy_error: bytes) -> None:
     assert response.status == status
     assert response.json()["code"] == code
-    assert response.one(b"Proxy-Status").startswith(b"nanonets-proxy; error=" + proxy_error)
-    assert response.json()["details"]["request_id"] == response.one(b"X-Request-Id").decode()
+    assert response.value(b"Proxy-Status").startswith(b"nanonets-proxy; error=" + proxy_error)
+    assert response.json()["details"]["request_id"] == response.value(b"X-Request-Id").decode()
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ async def test_before_the_head_a_failure_is_a_502_and_the_caller_goes_on(
         _is_own_answer(await caller.response(), 502, code, proxy_error)
         await proxy.check_idle()
         await caller.send(request(b"GET", b"/y"))
-        await (await upstream.next_request()).response(OK)
+        await (await upstream.next_request()).respond(OK)
         assert (await caller.response()).body == b"ok"
 
 
@@ -97,7 +97,7 @@ async def test_an_upstream_that_does_not_begin_to_answer_is_a_504() -> None:
         await caller.send(request(b"POST", b"/x", body=b"abc"))
         exchange = await upstream.next_request()
         _is_own_answer(await caller.response(), 504, "upstream_timeout", b"http_response_timeout")
-        await exchange.ended()
+        await exchange.read_to_end()
 
 
 async def test_a_caller_whose_upload_stops_gets_a_408() -> None:
@@ -110,8 +110,8 @@ async def test_a_caller_whose_upload_stops_gets_a_408() -> None:
         exchange = await upstream.next_request()
         response = await caller.response()
         _is_own_answer(response, 408, "request_timeout", b"http_request_error")
-        assert response.one(b"Connection") == b"close"
-        await exchange.ended()
+        assert response.value(b"Connection") == b"close"
+        await exchange.read_to_end()
 
 
 BROKEN = {
@@ -140,7 +140,7 @@ async def test_a_body_that_breaks_off_resets_the_callers_connection(
         await end(exchange)
         # An orderly end would make a body without length or chunks look complete.
         with pytest.raises(ConnectionResetError):
-            await caller.rest()
+            await caller.read_to_end()
         await proxy.check_idle()
 
 
@@ -154,9 +154,9 @@ async def test_a_body_that_stops_coming_resets_the_callers_connection() -> None:
         exchange = await upstream.next_request()
         await exchange.send(b"HTTP/1.1 200 OK\r\n" + BROKEN["length"])
         await caller.head()
-        await exchange.ended()
+        await exchange.read_to_end()
         with pytest.raises(ConnectionResetError):
-            await caller.rest()
+            await caller.read_to_end()
 
 
 async def test_a_stale_kept_connection_is_not_seen_by_the_caller_of_a_get() -> None:
@@ -166,11 +166,11 @@ async def test_a_stale_kept_connection_is_not_seen_by_the_caller_of_a_get() -> N
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"GET", b"/1"))
-        await (await upstream.next_request()).response(OK)
+        await (await upstream.next_request()).respond(OK)
         await caller.response()
         await caller.send(request(b"GET", b"/2"))
         (await upstream.next_request()).close()
-        await (await upstream.next_request()).response(OK)
+        await (await upstream.next_request()).respond(OK)
         assert (await caller.response()).body == b"ok"
         assert upstream.connections == 2
 
@@ -187,10 +187,10 @@ async def test_the_rest_of_an_upload_that_was_refused_is_not_taken_for_a_request
         await exchange.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
         response = await caller.response()
         assert response.status == 413
-        assert response.one(b"Connection") == b"close"
+        assert response.value(b"Connection") == b"close"
         await caller.send(smuggled)
-        assert await caller.rest() == b""
-        await exchange.ended()
+        assert await caller.read_to_end() == b""
+        await exchange.read_to_end()
         assert len(upstream.requests) == 1
 
 

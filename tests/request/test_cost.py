@@ -74,9 +74,9 @@ async def test_an_exchange_takes_no_more_calls_than_it_did(kind: str) -> None:
     async def serve(peer: Peer) -> None:
         for _ in range((WARM_UP + COUNTED) * count):
             await peer.head()
-            await peer.exactly(len(sent.partition(b"\r\n\r\n")[2]))
+            await peer.read_exactly(len(sent.partition(b"\r\n\r\n")[2]))
             await peer.send(response)
-        await peer.until_closed()
+        await peer.read_to_end()
 
     async def all_ask(callers: list[RawCaller]) -> None:
         for caller in callers:

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from nanonets_proxy.core.net.addresses import Origin
-from support.proxy_harness import running_proxy, until
+from support.eventually import until
+from support.proxy_harness import running_proxy
 from support.raw_caller import request
 from support.scripted_upstream import OK, Exchange, Script, ScriptedUpstream, responding
 
@@ -23,7 +24,7 @@ def failing(*failures: bytes | None) -> Script:
             await exchange.read_body()
             exchange.close()
         else:
-            await exchange.response(failure)
+            await exchange.respond(failure)
 
     return script
 
@@ -46,8 +47,8 @@ async def test_a_safe_request_is_sent_again_and_server_timing_says_so(method: by
         await caller.send(request(method, b"/x"))
         response = await caller.response(to_head=method == b"HEAD")
         assert response.status == 200
-        assert b", retry;dur=" in response.one(b"Server-Timing")
-        assert response.one(b"Server-Timing").endswith(b';desc="2"')
+        assert b", retry;dur=" in response.value(b"Server-Timing")
+        assert response.value(b"Server-Timing").endswith(b';desc="2"')
         assert len(upstream.requests) == 3
         assert proxy.proxy.metrics.registry.get_sample_value("nanonets_proxy_upstream_retries_total") == 2
 
@@ -95,7 +96,7 @@ async def test_the_last_failure_is_the_answer_untouched() -> None:
     ):
         response = await caller.get(b"/x")
         assert response.status_line == b"HTTP/1.1 503 Busy"
-        assert response.one(b"X-Last") == b"1"
+        assert response.value(b"X-Last") == b"1"
         assert response.body == b"fail"
         assert len(upstream.requests) == 3
 
@@ -120,7 +121,7 @@ async def test_what_is_not_repeated(overrides: dict[str, object], line: bytes, f
     ):
         response = await caller.get(b"/x", *prefer)
         assert response.status_line == b"HTTP/1.1 " + line
-        assert b"retry" not in response.one(b"Server-Timing")
+        assert b"retry" not in response.value(b"Server-Timing")
         assert len(upstream.requests) == 1
 
 

@@ -10,7 +10,8 @@ import pytest
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.keys.change_watch import ChangeWatch, NoChanges
-from support.proxy_harness import running_proxy, until
+from support.eventually import until
+from support.proxy_harness import running_proxy
 from support.raw_caller import chunked, request
 from support.scripted_upstream import OK, Exchange, ScriptedUpstream, responding
 
@@ -98,9 +99,9 @@ async def test_a_request_in_flight_finishes_with_the_key_it_began_with() -> None
         store.keys = ["new"]
         await proxy.proxy.reload()
         await quick.send(request(b"GET", b"/quick"))
-        await (await upstream.next_request()).response(OK)
+        await (await upstream.next_request()).respond(OK)
         assert (await quick.response()).status == 200
-        await in_flight.response(OK)
+        await in_flight.respond(OK)
         assert (await slow.response()).status == 200
         assert [key_of(exchange) for exchange in upstream.requests] == ["old", "new"]
 
@@ -109,7 +110,7 @@ async def test_all_concurrent_401s_share_one_reading() -> None:
     store = Store(["old"])
 
     async def script(exchange: Exchange) -> None:
-        await exchange.response(OK if key_of(exchange) == "new" else REFUSED)
+        await exchange.respond(OK if key_of(exchange) == "new" else REFUSED)
 
     async with ScriptedUpstream(script) as upstream, running_proxy(upstream.origin, store) as proxy:
         await until(lambda: store.readings == 2)  # the first, and the one that begins the watch
@@ -158,7 +159,7 @@ async def test_a_caller_that_hangs_up_while_it_is_held_is_gone() -> None:
 
 async def test_a_401_about_one_path_does_not_hold_the_others() -> None:
     async def script(exchange: Exchange) -> None:
-        await exchange.response(REFUSED if b"/forbidden" in exchange.lines[0] else OK)
+        await exchange.respond(REFUSED if b"/forbidden" in exchange.lines[0] else OK)
 
     async with (
         ScriptedUpstream(script) as upstream,

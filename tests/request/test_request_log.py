@@ -12,8 +12,9 @@ from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.ratelimit.scopes import ScopeTable
 from nanonets_proxy.telemetry import log as telemetry_log
 from nanonets_proxy.telemetry.log import whole_events
+from support.eventually import until
 from support.log_capture import captured_log
-from support.proxy_harness import AUTHORIZATION, KEY, running_proxy, until
+from support.proxy_harness import AUTHORIZATION, KEY, running_proxy
 from support.raw_caller import request
 from support.scripted_upstream import OK, ScriptedUpstream, responding
 
@@ -136,7 +137,7 @@ async def test_a_refused_request_is_one_event_with_its_reason(sent: bytes, statu
         (event,) = log.events("request")
     assert (event["status"], event["code"]) == (status, code)
     assert event["error"] == response.json()["message"]
-    assert event["request_id"].encode() == response.one(b"X-Request-Id")
+    assert event["request_id"].encode() == response.value(b"X-Request-Id")
     assert event["sent_bytes"] == len(response.body)
 
 
@@ -166,7 +167,7 @@ async def test_an_answer_that_broke_off_is_one_event_that_says_so() -> None:
             await caller.read(3)
             exchange.close()
             with pytest.raises(ConnectionResetError):
-                await caller.rest()
+                await caller.read_to_end()
         (event,) = log.events("request")
     assert (event["status"], event["code"], event["sent_bytes"]) == (200, "upstream_closed", 3)
 
@@ -250,7 +251,7 @@ async def test_an_internal_error_settles_its_permit_and_shows_no_text(monkeypatc
             assert response.json() == {
                 "code": "internal_error",
                 "message": "The proxy failed.",
-                "details": {"request_id": response.one(b"X-Request-Id").decode()},
+                "details": {"request_id": response.value(b"X-Request-Id").decode()},
             }
             await proxy.check_idle()
         (failure,) = log.events("request_failed")

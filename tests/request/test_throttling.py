@@ -8,7 +8,8 @@ import zlib
 
 import pytest
 
-from support.proxy_harness import running_proxy, until
+from support.eventually import until
+from support.proxy_harness import running_proxy
 from support.raw_caller import RawResponse, chunked, request
 from support.scripted_upstream import OK, ScriptedUpstream
 
@@ -45,11 +46,11 @@ async def test_a_refused_request_is_held_as_long_as_told_and_sent_again(refusal:
     ):
         await caller.send(request(b"POST", b"/api/v4/x", b"X-Request-Id: one", body=b"abc"))
         first = await upstream.next_request()
-        await first.response(refusal)
+        await first.respond(refusal)
         refused_s = time.monotonic()
         second = await upstream.next_request()
         assert least_s - 0.01 <= time.monotonic() - refused_s < least_s + 1
-        await second.response(OK)
+        await second.respond(OK)
         assert (await caller.response()).body == b"ok"
         assert (first.head, first.body) == (second.head, second.body)
         await proxy.check_idle()
@@ -69,13 +70,13 @@ async def test_the_body_is_repeated_from_memory_or_disk(framing: str, body_memor
         else:
             await caller.send(request(b"POST", b"/x", b"Transfer-Encoding: chunked") + chunked(body))
         first = await upstream.next_request()
-        await first.response(SOON)
+        await first.respond(SOON)
         assert first.body == body
         await until(lambda: proxy.waiting == 1)
         assert proxy.kept_bytes == len(body)
         assert (proxy.spool_bytes > 0) is is_spooled
         second = await upstream.next_request()
-        await second.response(OK)
+        await second.respond(OK)
         assert second.body == body
         assert (await caller.response()).body == b"ok"
         await proxy.check_idle()
@@ -91,10 +92,10 @@ async def test_an_upload_refused_half_way_is_repeated_with_what_came_later() -> 
         first = await upstream.next_request()
         await first.read(3)
         await first.send(SOON)
-        await first.ended()
+        await first.read_to_end()
         await caller.send(b"def")
         second = await upstream.next_request()
-        await second.response(OK)
+        await second.respond(OK)
         assert second.body == b"abcdef"
         assert (await caller.response()).body == b"ok"
 
@@ -106,7 +107,7 @@ async def test_one_probe_reopens_and_the_order_of_arrival_is_kept() -> None:
         proxy.callers(4) as callers,
     ):
         await callers[0].send(request(b"POST", b"/0", body=b"body 0"))
-        await (await upstream.next_request()).response(SOON)
+        await (await upstream.next_request()).respond(SOON)
         await until(lambda: proxy.waiting == 1)
         for number, caller in enumerate(callers[1:], 1):
             await caller.send(request(b"POST", b"/%d" % number, body=b"body %d" % number))
@@ -114,11 +115,11 @@ async def test_one_probe_reopens_and_the_order_of_arrival_is_kept() -> None:
         responses = [asyncio.create_task(caller.response()) for caller in callers]
         probe = await upstream.next_request()
         assert (proxy.in_flight, proxy.waiting) == (1, 3)
-        await probe.response(OK)
+        await probe.respond(OK)
         served = [probe.body]
         for _ in range(3):
             exchange = await upstream.next_request()
-            await exchange.response(OK)
+            await exchange.respond(OK)
             served.append(exchange.body)
         assert served == [b"body 0", b"body 1", b"body 2", b"body 3"]
         assert [response.status for response in await asyncio.gather(*responses)] == [200] * 4
@@ -132,8 +133,8 @@ async def test_a_refused_probe_closes_again() -> None:
     ):
         await caller.send(request(b"GET", b"/x"))
         for _ in range(3):
-            await (await upstream.next_request()).response(SOON)
-        await (await upstream.next_request()).response(OK)
+            await (await upstream.next_request()).respond(SOON)
+        await (await upstream.next_request()).respond(OK)
         assert (await caller.response()).body == b"ok"
         assert len(upstream.requests) == 4
 
@@ -146,12 +147,12 @@ async def test_a_429_of_a_body_too_large_to_keep_passes_through_with_its_hint_as
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"POST", b"/x", body=body))
-        await (await upstream.next_request()).response(SOON)
+        await (await upstream.next_request()).respond(SOON)
         response = await caller.response()
         assert response.status == 429
         assert response.body == HINT
-        assert response.all(b"Retry-After") == [b"1"]
-        assert not response.all(b"Proxy-Status")
+        assert response.values(b"Retry-After") == [b"1"]
+        assert not response.values(b"Proxy-Status")
         await proxy.check_idle()
 
 
@@ -165,10 +166,10 @@ async def test_a_429_whose_compression_is_broken_has_no_hint(body: bytes) -> Non
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"POST", b"/x", body=bytes(100_000)))
-        await (await upstream.next_request()).response(too_many(body, b"Content-Encoding: gzip"))
+        await (await upstream.next_request()).respond(too_many(body, b"Content-Encoding: gzip"))
         response = await caller.response()
         assert (response.status, response.body) == (429, body)
-        assert not response.all(b"Retry-After")
+        assert not response.values(b"Retry-After")
 
 
 async def test_a_retry_after_of_the_upstream_is_not_doubled() -> None:
@@ -178,8 +179,8 @@ async def test_a_retry_after_of_the_upstream_is_not_doubled() -> None:
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"POST", b"/x", body=bytes(100_000)))
-        await (await upstream.next_request()).response(too_many(HINT, b"Retry-After: 7"))
-        assert (await caller.response()).all(b"Retry-After") == [b"7"]
+        await (await upstream.next_request()).respond(too_many(HINT, b"Retry-After: 7"))
+        assert (await caller.response()).values(b"Retry-After") == [b"7"]
 
 
 async def test_a_large_429_passes_through_whole() -> None:
@@ -190,7 +191,7 @@ async def test_a_large_429_passes_through_whole() -> None:
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"POST", b"/x", body=bytes(100_000)))
-        await (await upstream.next_request()).response(too_many(page))
+        await (await upstream.next_request()).respond(too_many(page))
         response = await caller.response()
         assert response.body == page
 
@@ -206,7 +207,7 @@ async def test_a_429_that_breaks_off_is_a_429_still() -> None:
         await exchange.send(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 100\r\n\r\n{")
         exchange.close()
         second = await upstream.next_request()
-        await second.response(OK)
+        await second.respond(OK)
         assert second.body == b"abc"
         assert (await caller.response()).body == b"ok"
 
@@ -217,8 +218,8 @@ def _is_rate_limited(response: RawResponse, reason: str, retry_after: range) -> 
     details = response.json()["details"]
     assert details["reason"] == reason
     assert details["retry_after"] in retry_after
-    assert response.one(b"Retry-After") == b"%d" % details["retry_after"]
-    assert response.one(b"Proxy-Status") == (
+    assert response.value(b"Retry-After") == b"%d" % details["retry_after"]
+    assert response.value(b"Proxy-Status") == (
         b'nanonets-proxy; error=connection_limit_reached; details="rate_limit_exceeded: %b"' % reason.encode()
     )
 
@@ -231,7 +232,7 @@ async def test_a_caller_that_cannot_wait_as_long_is_told_at_once(prefer: bytes) 
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"GET", b"/x", prefer))
-        await (await upstream.next_request()).response(LATER)
+        await (await upstream.next_request()).respond(LATER)
         _is_rate_limited(await caller.response(), "cannot_be_in_time", range(29, 31))
         await caller.send(request(b"GET", b"/x", prefer))
         response = await caller.response()
@@ -249,10 +250,10 @@ async def test_a_hint_beyond_the_longest_wait_fails_those_who_wait_now() -> None
         await proxy.caller() as second,
     ):
         await first.send(request(b"GET", b"/1"))
-        await (await upstream.next_request()).response(SOON)
+        await (await upstream.next_request()).respond(SOON)
         await until(lambda: proxy.waiting == 1)
         await second.send(request(b"GET", b"/2"))
-        await (await upstream.next_request()).response(LATER)
+        await (await upstream.next_request()).respond(LATER)
         _is_rate_limited(await first.response(), "cannot_be_in_time", range(29, 31))
         _is_rate_limited(await second.response(), "cannot_be_in_time", range(29, 31))
 
@@ -267,8 +268,8 @@ async def test_a_preference_for_a_shorter_wait_is_confirmed(seconds: int) -> Non
         for prefer, applied in [(seconds, [b"wait=%d" % seconds]), (3600, [])]:
             await caller.send(request(b"GET", b"/x", b"Prefer: wait=%d" % prefer))
             exchange = await upstream.next_request()
-            await exchange.response(OK)
-            assert (await caller.response()).all(b"Preference-Applied") == applied
+            await exchange.respond(OK)
+            assert (await caller.response()).values(b"Preference-Applied") == applied
             assert b"Prefer: wait=%d" % prefer in exchange.lines
 
 
@@ -280,7 +281,7 @@ async def test_a_full_queue_refuses_with_the_place_in_line() -> None:
         await proxy.caller() as late,
     ):
         await callers[0].send(request(b"GET", b"/x"))
-        await (await upstream.next_request()).response(too_many(b"", b"Retry-After: 5"))
+        await (await upstream.next_request()).respond(too_many(b"", b"Retry-After: 5"))
         await until(lambda: proxy.waiting == 1)
         await callers[1].send(request(b"GET", b"/x"))
         await until(lambda: proxy.waiting == 2)
@@ -299,7 +300,7 @@ async def test_a_closed_scope_holds_up_no_other() -> None:
         await proxy.caller() as caller,
     ):
         await held.send(request(b"POST", predict % b"a", body=b"x"))
-        await (await upstream.next_request()).response(LATER.replace(b"30", b"9"))
+        await (await upstream.next_request()).respond(LATER.replace(b"30", b"9"))
         await until(lambda: proxy.waiting == 1)
         for method, path in [
             (b"POST", predict % b"b"),
@@ -308,7 +309,7 @@ async def test_a_closed_scope_holds_up_no_other() -> None:
             (b"GET", b"/api/v4/workflows"),
         ]:
             await caller.send(request(method, path))
-            await (await upstream.next_request()).response(OK)
+            await (await upstream.next_request()).respond(OK)
             assert (await caller.response()).status == 200
         assert proxy.waiting == 1
         held.close()
@@ -326,7 +327,7 @@ async def test_no_more_are_in_flight_than_the_pool_has_places() -> None:
         await until(lambda: proxy.waiting == 3)
         assert len(upstream.requests) == proxy.in_flight == 2
         while exchanges:
-            await exchanges.pop(0).response(OK)
+            await exchanges.pop(0).respond(OK)
             if len(upstream.requests) < 5:
                 exchanges.append(await upstream.next_request())
         assert [(await caller.response()).status for caller in callers] == [200] * 5

@@ -129,7 +129,7 @@ async def test_compressed_bodies_pass_untouched_both_ways() -> None:
         assert b"Content-Encoding: gzip" in upstream.requests[0].lines
         assert b"Accept-Encoding: gzip, br" in upstream.requests[0].lines
         assert response.body == packed
-        assert response.one(b"Content-Encoding") == b"gzip"
+        assert response.value(b"Content-Encoding") == b"gzip"
 
 
 async def test_via_is_added_both_ways_only_when_it_is_set() -> None:
@@ -140,7 +140,7 @@ async def test_via_is_added_both_ways_only_when_it_is_set() -> None:
     ):
         response = await caller.get(b"/x", b"Via: 1.0 before")
         assert upstream.requests[0].lines[2:4] == [b"Via: 1.0 before", b"Via: 1.1 sidecar"]
-        assert response.all(b"Via") == [b"1.1 sidecar"]
+        assert response.values(b"Via") == [b"1.1 sidecar"]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ async def test_only_a_location_of_the_upstreams_origin_is_rewritten(location: by
         async with await proxy.caller() as caller:
             await caller.send(request(b"GET", b"/x"))
             exchange = await upstream.next_request()
-            await exchange.response(b"HTTP/1.1 302 Found\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % sent)
+            await exchange.respond(b"HTTP/1.1 302 Found\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % sent)
             response = await caller.response()
             assert response.status == 302
-            assert response.one(b"Location") == (sent if seen is None else seen.replace(b"%%", b"%"))
+            assert response.value(b"Location") == (sent if seen is None else seen.replace(b"%%", b"%"))

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from support.proxy_harness import running_proxy, until
+from support.eventually import until
+from support.proxy_harness import running_proxy
 from support.raw_caller import RawCaller, request
 from support.scripted_upstream import OK, ScriptedUpstream, responding
 
@@ -20,7 +21,7 @@ async def test_callers_that_wait_are_told_to_come_back() -> None:
         await proxy.caller() as queued,
     ):
         await refused.send(request(b"POST", b"/x", body=b"abc"))
-        await (await upstream.next_request()).response(CLOSED)
+        await (await upstream.next_request()).respond(CLOSED)
         await until(lambda: proxy.waiting == 1)
         await queued.send(request(b"GET", b"/y"))
         await until(lambda: proxy.waiting == 2)
@@ -29,9 +30,9 @@ async def test_callers_that_wait_are_told_to_come_back() -> None:
             response = await caller.response()
             assert response.status == 503
             assert response.json()["code"] == "shutting_down"
-            assert response.one(b"Retry-After") == b"1"
-            assert response.all(b"Connection") == [b"close"]
-            assert await caller.rest() == b""
+            assert response.value(b"Retry-After") == b"1"
+            assert response.values(b"Connection") == [b"close"]
+            assert await caller.read_to_end() == b""
         await stopping
 
 
@@ -46,12 +47,12 @@ async def test_an_answer_under_way_ends_whole_with_what_its_upload_still_sends()
         stopping = proxy.stop()
         await _refuses_connections(proxy.address)
         await caller.send(b"def")
-        await exchange.response(OK)
+        await exchange.respond(OK)
         assert exchange.body == b"abcdef"
         response = await caller.response()
         assert response.body == b"ok"
-        assert response.all(b"Connection") == [b"close"]
-        assert await caller.rest() == b""
+        assert response.values(b"Connection") == [b"close"]
+        assert await caller.read_to_end() == b""
         await stopping
 
 
@@ -68,7 +69,7 @@ async def test_a_connection_whose_answer_began_before_ends_behind_it() -> None:
         stopping = proxy.stop()
         await _refuses_connections(proxy.address)
         await exchange.send(OK[-1:])
-        assert await caller.rest() == b"ok"
+        assert await caller.read_to_end() == b"ok"
         await stopping
 
 
@@ -93,7 +94,7 @@ async def test_idle_connections_end_at_once() -> None:
         began_s = time.monotonic()
         await proxy.stop(60)
         assert time.monotonic() - began_s < 1
-        assert [await used.rest(), await unused.rest()] == [b"", b""]
+        assert [await used.read_to_end(), await unused.read_to_end()] == [b"", b""]
 
 
 async def test_a_request_that_is_here_when_draining_begins_gets_an_answer() -> None:
@@ -109,7 +110,7 @@ async def test_a_request_that_is_here_when_draining_begins_gets_an_answer() -> N
         stopping = proxy.stop()
         responses = [await caller.response() for caller in callers]
         assert {response.status for response in responses} <= {200, 503}
-        assert all(response.all(b"Connection") == [b"close"] for response in responses)
+        assert all(response.values(b"Connection") == [b"close"] for response in responses)
         await stopping
 
 
@@ -132,9 +133,9 @@ async def test_what_takes_too_long_is_reset(version: bytes) -> None:
         assert 0.15 < time.monotonic() - began_s < 1.2
         for cut_off in (caller, headless):
             with pytest.raises(ConnectionResetError):
-                await cut_off.rest()
-        await exchange.ended(within_s=1)
-        await other.ended(within_s=1)
+                await cut_off.read_to_end()
+        await exchange.read_to_end(within_s=1)
+        await other.read_to_end(within_s=1)
 
 
 async def test_readiness_ends_with_draining_while_the_admin_listener_still_answers() -> None:
@@ -153,7 +154,7 @@ async def test_readiness_ends_with_draining_while_the_admin_listener_still_answe
         assert response.status == 503
         assert (response.json()["status"], response.json()["reason"]) == ("not ready", "draining")
         assert (await admin.get(b"/livez")).status == 200
-        await exchange.response(OK)
+        await exchange.respond(OK)
         assert (await caller.response()).status == 200
         await stopping
-        assert await admin.rest() == b""
+        assert await admin.read_to_end() == b""

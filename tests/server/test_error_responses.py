@@ -24,14 +24,14 @@ async def test_an_answer_of_the_proxy_has_the_vendors_shape() -> None:
             "message": "Requests with a foreign Origin are not allowed.",
             "details": {"request_id": "mine"},
         }
-        assert response.one(b"Content-Type") == b"application/json; charset=utf-8"
-        assert response.one(b"Proxy-Status") == (
+        assert response.value(b"Content-Type") == b"application/json; charset=utf-8"
+        assert response.value(b"Proxy-Status") == (
             b'nanonets-proxy; error=http_request_denied; details="forbidden_origin"'
         )
-        assert response.one(b"X-Request-Id") == b"mine"
-        assert response.one(b"Server") == b"nanonets-proxy"
-        assert response.one(b"Connection") == b"close"
-        assert await caller.rest() == b""
+        assert response.value(b"X-Request-Id") == b"mine"
+        assert response.value(b"Server") == b"nanonets-proxy"
+        assert response.value(b"Connection") == b"close"
+        assert await caller.read_to_end() == b""
 
 
 @pytest.mark.parametrize("method", [b"TRACE", b"CONNECT"])
@@ -46,8 +46,8 @@ async def test_trace_and_connect_are_refused_with_the_methods_that_are_not(metho
         response = await caller.response()
         assert response.status == 405
         assert response.json()["code"] == "method_not_allowed"
-        assert response.one(b"Allow") == b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-        assert await caller.rest() == b""
+        assert response.value(b"Allow") == b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+        assert await caller.read_to_end() == b""
         assert upstream.connections == 0
 
 
@@ -63,7 +63,7 @@ async def test_an_upgrade_is_refused(protocol: bytes, connection: bytes) -> None
         response = await caller.response()
         assert response.status == 501
         assert response.json()["code"] == "not_implemented"
-        assert await caller.rest() == b""
+        assert await caller.read_to_end() == b""
         assert upstream.connections == 0
 
 
@@ -76,8 +76,8 @@ async def test_an_answer_of_the_proxy_to_head_has_no_body() -> None:
         await caller.send(request(b"HEAD", b"/x", b"Sec-Fetch-Site: cross-site"))
         response = await caller.response(to_head=True)
         assert response.status == 403
-        assert int(response.one(b"Content-Length")) > 0
-        assert await caller.rest() == b""
+        assert int(response.value(b"Content-Length")) > 0
+        assert await caller.read_to_end() == b""
 
 
 async def test_a_refused_upload_is_read_to_its_end_so_that_the_answer_arrives() -> None:
@@ -88,7 +88,7 @@ async def test_a_refused_upload_is_read_to_its_end_so_that_the_answer_arrives() 
     ):
         await caller.send(request(b"POST", b"/x", b"Origin: https://evil.example", body=bytes(8_000_000)))
         assert (await caller.response()).status == 403
-        assert await caller.rest() == b""
+        assert await caller.read_to_end() == b""
 
 
 async def test_a_request_id_is_made_for_the_answer_alone() -> None:
@@ -97,7 +97,7 @@ async def test_a_request_id_is_made_for_the_answer_alone() -> None:
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        ids = [(await caller.get(b"/x")).one(b"X-Request-Id") for _ in range(2)]
+        ids = [(await caller.get(b"/x")).value(b"X-Request-Id") for _ in range(2)]
         assert all(MADE_ID.fullmatch(made) for made in ids)
         assert ids[0] != ids[1]
         assert not any(b"X-Request-Id" in exchange.head for exchange in upstream.requests)
@@ -110,7 +110,7 @@ async def test_a_callers_request_id_is_kept_and_sent() -> None:
         await proxy.caller() as caller,
     ):
         response = await caller.get(b"/x", b"x-request-id: from/the:caller=1")
-        assert response.all(b"X-Request-Id") == [b"from/the:caller=1"]
+        assert response.values(b"X-Request-Id") == [b"from/the:caller=1"]
         assert b"x-request-id: from/the:caller=1" in upstream.requests[0].lines
 
 
@@ -122,7 +122,7 @@ async def test_an_unfit_request_id_is_sent_but_not_echoed(bad: bytes) -> None:
         await proxy.caller() as caller,
     ):
         response = await caller.get(b"/x", b"X-Request-Id: " + bad)
-        assert MADE_ID.fullmatch(response.one(b"X-Request-Id"))
+        assert MADE_ID.fullmatch(response.value(b"X-Request-Id"))
         assert b"X-Request-Id: " + bad in upstream.requests[0].lines
 
 
@@ -133,18 +133,18 @@ async def test_the_upstreams_request_id_is_not_doubled() -> None:
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        assert (await caller.get(b"/x", b"X-Request-Id: mine")).all(b"X-Request-Id") == [b"theirs"]
+        assert (await caller.get(b"/x", b"X-Request-Id: mine")).values(b"X-Request-Id") == [b"theirs"]
 
 
 async def test_server_timing_tells_both_times_and_can_be_switched_off() -> None:
     reply = b"HTTP/1.1 200 OK\r\nServer-Timing: db;dur=3\r\nContent-Length: 0\r\n\r\n"
     async with ScriptedUpstream(responding(reply)) as upstream:
         async with running_proxy(upstream.origin) as proxy, await proxy.caller() as caller:
-            theirs, ours = (await caller.get(b"/x")).all(b"Server-Timing")
+            theirs, ours = (await caller.get(b"/x")).values(b"Server-Timing")
             assert theirs == b"db;dur=3"
             assert re.fullmatch(rb"queue;dur=[0-9]+\.[0-9], upstream;dur=[0-9]+\.[0-9]", ours)
         async with running_proxy(upstream.origin, server_timing=False) as proxy, await proxy.caller() as caller:
-            assert (await caller.get(b"/x")).all(b"Server-Timing") == [b"db;dur=3"]
+            assert (await caller.get(b"/x")).values(b"Server-Timing") == [b"db;dur=3"]
 
 
 async def test_errors_of_the_upstream_pass_untouched() -> None:
@@ -159,6 +159,6 @@ async def test_errors_of_the_upstream_pass_untouched() -> None:
             response = await caller.post(b"/x", b"abc")
             assert response.status_line == b"HTTP/1.1 " + status
             assert response.body == body
-            assert not response.all(b"Proxy-Status")
+            assert not response.values(b"Proxy-Status")
             # A 401 is the caller's only after the key has been read again and has failed again.
             assert len(upstream.requests) in ((2, 3) if status.startswith(b"401") else (1,))

@@ -2,7 +2,8 @@
 
 import pytest
 
-from support.proxy_harness import running_proxy, until
+from support.eventually import until
+from support.proxy_harness import running_proxy
 from support.raw_caller import request
 from support.scripted_upstream import OK, ScriptedUpstream
 
@@ -23,12 +24,12 @@ async def test_the_upstreams_100_lets_the_caller_send() -> None:
         await exchange.send(CONTINUE)
         assert await caller.head() == CONTINUE
         await caller.send(b"body")
-        await exchange.response(OK)
+        await exchange.respond(OK)
         assert exchange.body == b"body"
         assert (await caller.response()).body == b"ok"
         # The connection is in step still.
         await caller.send(request(b"GET", b"/y"))
-        await (await upstream.next_request()).response(OK)
+        await (await upstream.next_request()).respond(OK)
         assert (await caller.response()).status == 200
 
 
@@ -42,7 +43,7 @@ async def test_an_upstream_that_says_nothing_is_sent_the_body_after_a_moment() -
         exchange = await upstream.next_request()
         assert await caller.head() == CONTINUE
         await caller.send(b"body")
-        await exchange.response(OK)
+        await exchange.respond(OK)
         assert (await caller.response()).body == b"ok"
 
 
@@ -72,8 +73,8 @@ async def test_an_early_answer_reaches_the_caller_without_a_100(status: bytes, i
         # Whether the body still comes is not known, so neither connection can be used again.
         assert b"\r\nConnection: close\r\n" in got
         caller.writer.write_eof()
-        assert await caller.rest() == b""
-        assert await exchange.ended(within_s=1) == b""
+        assert await caller.read_to_end() == b""
+        assert await exchange.read_to_end(within_s=1) == b""
 
 
 async def test_no_100_comes_before_the_permit() -> None:
@@ -84,7 +85,7 @@ async def test_no_100_comes_before_the_permit() -> None:
         await proxy.caller() as caller,
     ):
         await first.send(request(b"GET", b"/first"))
-        await (await upstream.next_request()).response(TOO_MANY)
+        await (await upstream.next_request()).respond(TOO_MANY)
         await until(lambda: proxy.waiting == 1)
         await caller.send(request(b"POST", b"/x", *EXPECT))
         await until(lambda: proxy.waiting == 2)
@@ -92,12 +93,12 @@ async def test_no_100_comes_before_the_permit() -> None:
         retried = await upstream.next_request()
         assert retried.lines[0] == b"GET /first HTTP/1.1"
         assert proxy.waiting == 1
-        await retried.response(OK)
+        await retried.respond(OK)
         exchange = await upstream.next_request()
         await exchange.send(CONTINUE)
         assert await caller.head() == CONTINUE
         await caller.send(b"body")
-        await exchange.response(OK)
+        await exchange.respond(OK)
         assert (await caller.response()).body == b"ok"
 
 
@@ -109,12 +110,12 @@ async def test_a_429_of_the_proxy_comes_instead_of_a_100_and_ends_the_connection
         await proxy.caller() as caller,
     ):
         await first.send(request(b"GET", b"/first", b"Prefer: wait=0"))
-        await (await upstream.next_request()).response(TOO_MANY)
+        await (await upstream.next_request()).respond(TOO_MANY)
         assert (await first.response()).status == 429
         await caller.send(request(b"POST", b"/x", b"Prefer: wait=0", *EXPECT))
         response = await caller.response()
         assert response.status == 429
-        assert response.all(b"Connection") == [b"close"]
+        assert response.values(b"Connection") == [b"close"]
 
 
 async def test_a_caller_that_did_not_wait_gets_no_100() -> None:
@@ -124,7 +125,7 @@ async def test_a_caller_that_did_not_wait_gets_no_100() -> None:
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"POST", b"/x", *EXPECT) + b"body")
-        await (await upstream.next_request()).response(OK)
+        await (await upstream.next_request()).respond(OK)
         assert (await caller.response()).body == b"ok"
 
 
@@ -138,5 +139,5 @@ async def test_an_http_1_0_caller_gets_no_100() -> None:
         exchange = await upstream.next_request()
         await exchange.send(CONTINUE)
         await caller.send(b"body")
-        await exchange.response(OK)
+        await exchange.respond(OK)
         assert (await caller.response()).body == b"ok"

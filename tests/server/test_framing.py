@@ -59,7 +59,7 @@ async def test_an_answer_with_a_length_arrives_whole(size: int) -> None:
         for _ in range(2):
             response = await caller.get(b"/x")
             assert response.body == body
-            assert response.one(b"Content-Length") == b"%d" % size
+            assert response.value(b"Content-Length") == b"%d" % size
         assert upstream.connections == 1
 
 
@@ -79,7 +79,7 @@ async def test_a_chunked_answer_arrives_chunked_with_its_trailers(size: int) -> 
         for _ in range(2):
             response = await caller.get(b"/x")
             assert response.body == body
-            assert response.all(b"Transfer-Encoding") == [b"chunked"]
+            assert response.values(b"Transfer-Encoding") == [b"chunked"]
             assert response.trailers == b"X-Checksum: 1\r\nx-checksum: 2\r\n"
         assert upstream.connections == 1
 
@@ -97,7 +97,7 @@ async def test_an_answer_that_ends_with_its_connection_becomes_chunked() -> None
             await exchange.send(b"HTTP/1.1 200 OK\r\n\r\n" + body)
             exchange.close()
             response = await caller.response()
-            assert response.all(b"Transfer-Encoding") == [b"chunked"]
+            assert response.values(b"Transfer-Encoding") == [b"chunked"]
             assert response.body == body
         assert upstream.connections == 2
 
@@ -113,8 +113,8 @@ async def test_the_length_of_an_answer_without_a_body_is_kept(status: bytes) -> 
         for _ in range(2):
             await caller.send(request(b"HEAD", b"/x"))
             response = await caller.response(to_head=True)
-            assert response.one(b"Content-Length") == b"1234"
-            assert not response.all(b"Transfer-Encoding")
+            assert response.value(b"Content-Length") == b"1234"
+            assert not response.values(b"Transfer-Encoding")
         assert upstream.connections == 1
 
 
@@ -126,7 +126,7 @@ async def test_a_chunked_answer_to_head_has_no_body_and_no_coding() -> None:
     ):
         for _ in range(2):
             await caller.send(request(b"HEAD", b"/x"))
-            assert not (await caller.response(to_head=True)).all(b"Transfer-Encoding")
+            assert not (await caller.response(to_head=True)).values(b"Transfer-Encoding")
 
 
 async def test_a_204_has_no_length() -> None:
@@ -138,8 +138,8 @@ async def test_a_204_has_no_length() -> None:
         for _ in range(2):
             response = await caller.get(b"/x")
             assert response.status == 204
-            assert not response.all(b"Content-Length")
-            assert not response.all(b"Transfer-Encoding")
+            assert not response.values(b"Content-Length")
+            assert not response.values(b"Transfer-Encoding")
 
 
 async def test_pipelined_requests_are_answered_in_their_order() -> None:
@@ -152,7 +152,7 @@ async def test_pipelined_requests_are_answered_in_their_order() -> None:
         for i in range(3):
             exchange = await upstream.next_request()
             assert exchange.lines[0] == b"POST /%d HTTP/1.1" % i
-            await exchange.response(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % i)
+            await exchange.respond(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % i)
             assert exchange.body == b"b%d" % i
         assert [(await caller.response()).body for _ in range(3)] == [b"0", b"1", b"2"]
 
@@ -163,10 +163,10 @@ async def test_a_connection_stays_open_and_ends_when_the_caller_says_so() -> Non
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        assert not (await caller.get(b"/1")).all(b"Connection")
+        assert not (await caller.get(b"/1")).values(b"Connection")
         last = await caller.get(b"/2", b"Connection: close")
-        assert last.all(b"Connection") == [b"close"]
-        assert await caller.rest() == b""
+        assert last.values(b"Connection") == [b"close"]
+        assert await caller.read_to_end() == b""
         assert upstream.connections == 1
         assert b"Connection" not in upstream.requests[1].head
 
@@ -184,12 +184,12 @@ async def test_the_upstreams_connection_field_is_not_the_callers_affair() -> Non
             b"Content-Length: 2\r\n\r\nok"
         )
         response = await caller.response()
-        assert not response.all(b"Connection")
-        assert not response.all(b"X-Hop")
-        assert not response.all(b"Keep-Alive")
-        await exchange.ended(within_s=1)
+        assert not response.values(b"Connection")
+        assert not response.values(b"X-Hop")
+        assert not response.values(b"Keep-Alive")
+        await exchange.read_to_end(within_s=1)
         await caller.send(request(b"GET", b"/2"))
-        await (await upstream.next_request()).response(OK)
+        await (await upstream.next_request()).respond(OK)
         assert (await caller.response()).body == b"ok"
         assert upstream.connections == 2
 
@@ -202,9 +202,9 @@ async def test_an_http_1_0_caller_gets_its_answer_and_the_end_of_the_connection(
     ):
         await caller.send(request(b"POST", b"/x", body=b"abc", version=b"HTTP/1.0"))
         response = await caller.response()
-        assert response.all(b"Connection") == [b"close"]
+        assert response.values(b"Connection") == [b"close"]
         assert response.body == b"ok"
-        assert await caller.rest() == b""
+        assert await caller.read_to_end() == b""
         assert upstream.requests[0].lines[0] == b"POST /x HTTP/1.1"
         assert upstream.requests[0].body == b"abc"
 
@@ -218,7 +218,7 @@ async def test_an_http_1_0_caller_may_ask_to_keep_the_connection() -> None:
         for _ in range(2):
             await caller.send(request(b"GET", b"/x", b"Connection: keep-alive", version=b"HTTP/1.0"))
             response = await caller.response()
-            assert response.all(b"Connection") == [b"keep-alive"]
+            assert response.values(b"Connection") == [b"keep-alive"]
             assert response.body == b"ok"
 
 
@@ -236,8 +236,8 @@ async def test_an_http_1_0_caller_gets_no_chunks(field: bytes) -> None:
         exchange.close()
         response = await caller.response()
         assert response.body == b"abcd"
-        assert not response.all(b"Transfer-Encoding")
-        assert response.all(b"Connection") == [b"close"]
+        assert not response.values(b"Transfer-Encoding")
+        assert response.values(b"Connection") == [b"close"]
 
 
 INTERIM = (
@@ -259,10 +259,10 @@ async def test_interim_answers_of_the_upstream_pass_without_their_hop_by_hop_fie
             assert await caller.head() == b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
             assert await caller.head() == b"HTTP/1.1 102 Processing\r\n\r\n"
             assert await caller.head() == b"HTTP/1.1 199 \r\nx-odd: \r\n\r\n"
-            await exchange.response(NO_BODY)
+            await exchange.respond(NO_BODY)
             response = await caller.response()
             assert response.status == 200
-            assert not response.all(b"Link")
+            assert not response.values(b"Link")
 
 
 async def test_an_http_1_0_caller_gets_no_interim_answers() -> None:
@@ -274,5 +274,5 @@ async def test_an_http_1_0_caller_gets_no_interim_answers() -> None:
         await caller.send(request(b"GET", b"/x", version=b"HTTP/1.0"))
         response = await caller.response()
         assert response.status == 200
-        assert not response.all(b"Link")
-        assert await caller.rest() == b""
+        assert not response.values(b"Link")
+        assert await caller.read_to_end() == b""

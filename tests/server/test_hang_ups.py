@@ -5,8 +5,9 @@ from typing import cast
 
 import pytest
 
+from support.eventually import until
 from support.log_capture import captured_log
-from support.proxy_harness import RunningProxy, running_proxy, until
+from support.proxy_harness import RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request
 from support.scripted_upstream import OK, ScriptedUpstream
 
@@ -18,7 +19,7 @@ WITHIN_S = 1.0
 async def _close_the_gate(upstream: ScriptedUpstream, proxy: RunningProxy) -> None:
     async with await proxy.caller() as caller:
         await caller.send(request(b"GET", b"/closes-the-gate", b"Prefer: wait=0"))
-        await (await upstream.next_request()).response(TOO_MANY)
+        await (await upstream.next_request()).respond(TOO_MANY)
         assert (await caller.response()).status == 429
 
 
@@ -76,12 +77,12 @@ async def _hang_up_behind_a_queue() -> None:
         await proxy.caller() as caller,
     ):
         await first.send(request(b"GET", b"/first"))
-        await (await upstream.next_request()).response(TOO_MANY)
+        await (await upstream.next_request()).respond(TOO_MANY)
         await until(lambda: proxy.waiting == 1)
         await caller.send(request(b"POST", b"/x", b"Content-Length: 100000000") + bytes(48_000))
         await until(lambda: proxy.waiting == 2)
         caller.close()
-        await (await upstream.next_request()).response(OK)
+        await (await upstream.next_request()).respond(OK)
         assert (await first.response()).status == 200
         await proxy.check_idle()
         assert all(exchange.lines[0] == b"GET /first HTTP/1.1" for exchange in upstream.requests)
@@ -98,7 +99,7 @@ async def test_during_its_upload_the_upstream_connection_ends(how: str) -> None:
         exchange = await upstream.next_request()
         assert await exchange.read(10) == bytes(10)
         _hang_up(caller, how)
-        await exchange.ended(WITHIN_S)
+        await exchange.read_to_end(WITHIN_S)
         await proxy.check_idle()
 
 
@@ -144,7 +145,7 @@ async def test_while_the_head_is_awaited_the_upstream_connection_ends(how: str) 
         exchange = await upstream.next_request()
         await exchange.read_body()
         _hang_up(caller, how)
-        await exchange.ended(WITHIN_S)
+        await exchange.read_to_end(WITHIN_S)
         await proxy.check_idle()
 
 
@@ -161,7 +162,7 @@ async def test_in_mid_answer_the_upstream_connection_ends(how: str) -> None:
         await caller.head()
         assert await caller.read(3) == b"abc"
         _hang_up(caller, how)
-        await exchange.ended(WITHIN_S)
+        await exchange.read_to_end(WITHIN_S)
         await proxy.check_idle()
 
 
@@ -178,7 +179,7 @@ async def test_with_an_answer_that_it_does_not_take_the_upstream_connection_ends
         exchange.connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n" + bytes(50_000_000))
         await until(lambda: _is_stuck(proxy))
         _hang_up(caller, how)
-        await exchange.ended(WITHIN_S)
+        await exchange.read_to_end(WITHIN_S)
         await proxy.check_idle()
 
 
@@ -196,7 +197,7 @@ async def test_an_answer_that_nobody_takes_is_reset_after_the_idle_timeout() -> 
         exchange = await upstream.next_request()
         _stop_reading(caller.writer)
         exchange.connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n" + bytes(50_000_000))
-        await exchange.ended()
+        await exchange.read_to_end()
         await until(lambda: not proxy.proxy._server.connections)
         await proxy.check_idle()
 

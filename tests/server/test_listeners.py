@@ -11,7 +11,8 @@ import pytest
 
 from nanonets_proxy.core.net.addresses import Origin, TcpListener, UnixListener
 from nanonets_proxy.server.listeners import BACKLOG, ListenFailed, open_sockets
-from support.proxy_harness import program, running_proxy, until
+from support.eventually import until
+from support.proxy_harness import program, running_proxy
 from support.raw_caller import RawCaller
 from support.scripted_upstream import OK, ScriptedUpstream, responding
 
@@ -139,7 +140,7 @@ async def test_an_idle_connection_ends_after_the_keep_alive() -> None:
         await proxy.caller() as caller,
     ):
         assert (await caller.get(b"/x")).status == 200
-        assert [await silent.rest(), await caller.rest()] == [b"", b""]
+        assert [await silent.read_to_end(), await caller.read_to_end()] == [b"", b""]
         await until(lambda: not proxy.proxy._server.connections)
 
 

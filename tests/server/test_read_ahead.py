@@ -3,7 +3,8 @@
 import pytest
 
 from nanonets_proxy.server.flow_control import MOST_AHEAD_BYTES
-from support.proxy_harness import running_proxy, until
+from support.eventually import until
+from support.proxy_harness import running_proxy
 from support.raw_caller import request
 from support.scripted_upstream import OK, ScriptedUpstream
 
@@ -22,7 +23,7 @@ async def test_a_body_of_any_size_arrives_as_it_was_sent(size: int) -> None:
         for _ in range(3):
             await caller.send(request(b"POST", b"/x", body=body))
             exchange = await upstream.next_request()
-            await exchange.response(OK)
+            await exchange.respond(OK)
             assert exchange.body == body
             assert (await caller.response()).status == 200
 
@@ -35,7 +36,7 @@ async def test_what_is_read_of_waiting_uploads_is_bounded_for_all_of_them_togeth
         proxy.callers(count) as callers,
     ):
         await callers[0].send(request(b"POST", b"/x", body=b"first"))
-        await (await upstream.next_request()).response(TOO_MANY)
+        await (await upstream.next_request()).respond(TOO_MANY)
         await until(lambda: proxy.waiting == 1)
         for caller in callers[1:]:
             await caller.send(request(b"POST", b"/x", body=bytes(size)))

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from nanonets_proxy.server import request_loop
-from support.proxy_harness import running_proxy, until
+from support.eventually import until
+from support.proxy_harness import running_proxy
 from support.raw_caller import chunked, request
 from support.scripted_upstream import OK, ScriptedUpstream, responding
 
@@ -24,8 +25,8 @@ async def test_a_head_that_stops_coming_is_a_408(before: bytes) -> None:
         response = await caller.response()
         assert response.status_line == b"HTTP/1.1 408 Request Timeout"
         assert response.json()["code"] == "request_timeout"
-        assert response.one(b"Connection") == b"close"
-        assert await caller.rest() == b""
+        assert response.value(b"Connection") == b"close"
+        assert await caller.read_to_end() == b""
         assert upstream.connections == bool(before)
 
 
@@ -42,7 +43,7 @@ async def test_a_head_that_comes_in_pieces_in_time_is_served_and_its_clock_stops
             exchange = await upstream.next_request()
             (connection,) = proxy.proxy._server.connections
             assert connection._head_timer is None
-            await exchange.response(OK)
+            await exchange.respond(OK)
             assert (await caller.response()).status == 200
             assert connection._head_timer is None
 
@@ -56,7 +57,7 @@ async def test_a_body_that_nobody_waits_for_any_more_is_not_taken_for_a_head() -
         await caller.send(request(b"POST", b"/x", b"Content-Length: 6", b"Origin: http://evil.example") + b"abc")
         assert (await caller.response()).status == 403
         await caller.send(b"def")
-        assert await caller.rest() == b""
+        assert await caller.read_to_end() == b""
 
 
 @pytest.mark.parametrize("split", [False, True])
@@ -86,7 +87,7 @@ async def test_what_a_refused_caller_still_sends_does_not_cost_it_its_answer() -
     ):
         await caller.send(request(b"GET", b"/x", b"X: " + bytes(2_000_000).replace(b"\0", b"a")))
         assert (await caller.response()).status == 431
-        assert await caller.rest() == b""
+        assert await caller.read_to_end() == b""
         assert upstream.connections == 0
 
 

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from nanonets_proxy.request.handler import Handler
-from support.proxy_harness import running_proxy, until
+from support.eventually import until
+from support.proxy_harness import running_proxy
 from support.raw_caller import RawCaller, request
 from support.scripted_upstream import OK, ScriptedUpstream
 
@@ -29,7 +30,7 @@ async def test_what_nobody_wants_of_a_body_is_passed_over() -> None:
         await caller.send(b"def" + request(b"GET", b"/next"))
         exchange = await upstream.next_request()
         assert exchange.lines[0] == b"GET /next HTTP/1.1"
-        await exchange.response(OK)
+        await exchange.respond(OK)
         assert (await caller.response()).status == 200
 
 
@@ -43,7 +44,7 @@ async def test_a_body_without_an_end_ends_its_connection() -> None:
         (connection,) = proxy.proxy._server.connections
         connection._lingering_time = 0.02
         await answered_early(upstream, caller)
-        assert await caller.rest() == b""
+        assert await caller.read_to_end() == b""
 
 
 async def test_an_error_that_leaves_the_handler_ends_the_connection(
@@ -59,7 +60,7 @@ async def test_an_error_that_leaves_the_handler_ends_the_connection(
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"GET", b"/x"))
-        assert await caller.rest() == b""
+        assert await caller.read_to_end() == b""
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ValueError]
 
 
@@ -74,7 +75,7 @@ async def test_the_librarys_shutdown_waits_for_the_answer() -> None:
         (connection,) = proxy.proxy._server.connections
         shutdown = asyncio.create_task(connection.shutdown(5.0))
         await until(lambda: connection._handler_waiter is not None)
-        await exchange.response(OK)
+        await exchange.respond(OK)
         assert (await caller.response()).status == 200
         await shutdown
-        assert await caller.rest() == b""
+        assert await caller.read_to_end() == b""

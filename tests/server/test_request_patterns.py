@@ -229,7 +229,7 @@ async def test_the_third_request_of_a_shape_is_read_without_the_parser(monkeypat
             exchange = await upstream.next_request()
             assert exchange.lines[0] == b"POST /x?n=%d HTTP/1.1" % number
             assert b"X-N: %d" % number in exchange.lines
-            await exchange.response(OK)
+            await exchange.respond(OK)
             assert exchange.body == b"abc" * number
             assert (await caller.response()).status == 200
             (connection,) = proxy.proxy._server.connections

@@ -16,7 +16,8 @@ from typing import Final
 from nanonets_proxy.core.net.addresses import Origin
 from soak.relay import Fault, FaultRates, FaultRelay
 from soak.upstream import SoakUpstream
-from support.proxy_harness import RunningProxy, product_tasks, running_proxy, until
+from support.eventually import until
+from support.proxy_harness import RunningProxy, product_tasks, running_proxy
 from support.raw_caller import RawCaller, RawResponse, chunked
 
 _CALLERS: Final = 40
@@ -145,17 +146,17 @@ async def _request(caller: RawCaller, number: int, chance: random.Random, outcom
         outcome.wrong.append(f"{number}: {error}")
         return False
     _judge(number, body, response, outcome)
-    return not response.all(b"connection")
+    return not response.values(b"connection")
 
 
 def _judge(number: int, body: bytes, response: RawResponse, outcome: Outcome) -> None:
     if response.status == 200:
-        facts = [int(response.one(name)) for name in (b"X-Number", b"X-Sum", b"X-Got")]
+        facts = [int(response.value(name)) for name in (b"X-Number", b"X-Sum", b"X-Got")]
         if facts == [number, zlib.crc32(response.body), zlib.crc32(body)]:
             outcome.whole += 1
         else:
             outcome.wrong.append(f"{number}: got {response.head!r}")
-    elif response.status != 500 and (response.all(b"Proxy-Status") or response.all(b"X-Busy")):
+    elif response.status != 500 and (response.values(b"Proxy-Status") or response.values(b"X-Busy")):
         outcome.clean[response.status_line.decode()] += 1
     else:
         outcome.wrong.append(f"{number}: {response.head!r}")

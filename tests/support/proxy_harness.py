@@ -1,7 +1,7 @@
 """The real proxy in the test's own process, between raw sockets; whatever it leaves behind fails the test."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -16,8 +16,8 @@ from nanonets_proxy.keys.source import EnvironmentKey, KeySource
 from nanonets_proxy.server.flow_control import MOST_AHEAD_BYTES
 from nanonets_proxy.settings import Loaded, Settings
 from nanonets_proxy.settings.configure import serving_plan
+from support.eventually import WAIT_S, until
 from support.raw_caller import RawCaller
-from support.scripted_upstream import WAIT_S
 
 KEY = "sk-test-0123456789"
 AUTHORIZATION = b"Authorization: Basic c2stdGVzdC0wMTIzNDU2Nzg5Og=="
@@ -85,7 +85,7 @@ class RunningProxy:
         await until(lambda: (self.in_flight, self.waiting, self.kept_bytes) == (0, 0, 0))
 
 
-def plan(**overrides: Any) -> ServeConfig:
+def serve_config(**overrides: Any) -> ServeConfig:
     """What a test serves: free ports, no retries, and no time limit that a failing test would wait for."""
     values: dict[str, Any] = {
         "listen": "127.0.0.1:0",
@@ -102,7 +102,7 @@ def plan(**overrides: Any) -> ServeConfig:
 def program(origin: Origin, source: KeySource | None = None, **overrides: Any) -> Program:
     """One environment in front of `origin`, with `KEY` unless there is a `source`."""
     source = source or EnvironmentKey(ApiKey.parse(KEY, "test"))
-    own = plan(**overrides)
+    own = serve_config(**overrides)
     proxy = own.proxies[0].towards(origin)
     return Program(own, [Proxy(proxy, KeyInUse(source, source.read()), lambda _: None)])
 
@@ -133,10 +133,3 @@ def product_tasks() -> list["asyncio.Task[Any]"]:
         if code is not None and code.co_filename.startswith(_PRODUCT_FOLDERS):
             tasks.append(task)
     return tasks
-
-
-async def until(condition: Callable[[], bool], within_s: float = WAIT_S) -> None:
-    """Waits for what shows only in a state. TimeoutError if it does not come."""
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - a state of the product's that no event tells
-            await asyncio.sleep(0.002)

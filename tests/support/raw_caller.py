@@ -6,7 +6,8 @@ import ssl
 from dataclasses import dataclass
 from typing import Any, Self
 
-from support.scripted_upstream import WAIT_S, reset
+from support.eventually import WAIT_S
+from support.scripted_upstream import reset
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,12 @@ class RawResponse:
         pairs = (line.split(b": ", 1) for line in self.head[:-4].split(b"\r\n")[1:])
         return [(name, value) for name, value in pairs]
 
-    def all(self, name: bytes) -> list[bytes]:
+    def values(self, name: bytes) -> list[bytes]:
         """The values of every field of this name."""
         return [value for field, value in self.fields if field.lower() == name.lower()]
 
-    def one(self, name: bytes) -> bytes:
-        (value,) = self.all(name)
+    def value(self, name: bytes) -> bytes:
+        (value,) = self.values(name)
         return value
 
     def json(self) -> Any:
@@ -93,12 +94,12 @@ class RawCaller:
         async with asyncio.timeout(WAIT_S):
             if to_head or response.status in (204, 304):
                 return response
-            if lengths := response.all(b"content-length"):
+            if lengths := response.values(b"content-length"):
                 (length,) = lengths
-                assert not response.all(b"transfer-encoding"), head
+                assert not response.values(b"transfer-encoding"), head
                 return RawResponse(head, await self._reader.readexactly(int(length)))
-            if response.all(b"transfer-encoding"):
-                assert response.all(b"transfer-encoding") == [b"chunked"], head
+            if response.values(b"transfer-encoding"):
+                assert response.values(b"transfer-encoding") == [b"chunked"], head
                 return RawResponse(head, *await self._chunked())
             return RawResponse(head, await self._reader.read())
 
@@ -106,7 +107,7 @@ class RawCaller:
         async with asyncio.timeout(WAIT_S):
             return await self._reader.readexactly(count)
 
-    async def rest(self) -> bytes:
+    async def read_to_end(self) -> bytes:
         """All that comes until the proxy ends the connection in order; ConnectionError where it resets it."""
         async with asyncio.timeout(WAIT_S):
             return await self._reader.read()

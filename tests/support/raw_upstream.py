@@ -25,33 +25,33 @@ class Peer:
         """The next request's header section with its empty line."""
         return await self._reader.readuntil(b"\r\n\r\n")
 
-    async def exactly(self, count: int) -> bytes:
+    async def read_exactly(self, count: int) -> bytes:
         return await self._reader.readexactly(count)
 
-    async def some(self) -> bytes:
+    async def read_some(self) -> bytes:
         """What has come, at least one byte; b"" at the end."""
         return await self._reader.read(_LIMIT_BYTES)
 
-    async def through(self, end: bytes) -> bytes:
+    async def read_through(self, end: bytes) -> bytes:
         return await self._reader.readuntil(end)
 
     async def send(self, data: bytes) -> None:
         self._writer.write(data)
         await self._writer.drain()
 
-    async def until_closed(self) -> bytes:
+    async def read_to_end(self) -> bytes:
         """Waits until the other side has closed; what it sent before that."""
         try:
             return await self._reader.read()
         except ConnectionError:
             return b""
 
-    def end_now(self) -> None:
+    def send_fin(self) -> None:
         """FIN is in the other side's socket when this returns, unseen by its event loop."""
         with self._own_socket() as sock:
             sock.shutdown(socket.SHUT_WR)
 
-    def send_past_tls(self, data: bytes) -> None:
+    def send_without_tls(self, data: bytes) -> None:
         """Straight to the socket."""
         with self._own_socket() as sock:
             sock.sendall(data)
@@ -131,7 +131,7 @@ def responding(*replies: bytes) -> Script:
         for reply in replies:
             await peer.head()
             await peer.send(reply)
-        await peer.until_closed()
+        await peer.read_to_end()
 
     return script
 

@@ -17,9 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import Self
 
 from nanonets_proxy.core.net.addresses import Origin
-
-WAIT_S = 5.0
-"""How long anything that must happen may take; nothing waits as long unless a test fails."""
+from support.eventually import WAIT_S
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -63,7 +61,7 @@ class Exchange:
         async with asyncio.timeout(WAIT_S):
             await self._writer.drain()
 
-    async def response(self, data: bytes) -> None:
+    async def respond(self, data: bytes) -> None:
         """Reads the body, sends `data`, and is ready for the connection's next request."""
         await self.read_body()
         await self.send(data)
@@ -83,7 +81,7 @@ class Exchange:
         reset(self._writer)
         self.release()
 
-    async def ended(self, within_s: float = WAIT_S) -> bytes:
+    async def read_to_end(self, within_s: float = WAIT_S) -> bytes:
         """Waits until the proxy has ended the connection; what came before that."""
         async with asyncio.timeout(within_s):
             try:
@@ -103,7 +101,7 @@ def responding(*responses: bytes) -> Script:
     left = list(responses)
 
     async def script(exchange: Exchange) -> None:
-        await exchange.response(left.pop(0) if len(left) > 1 else left[0])
+        await exchange.respond(left.pop(0) if len(left) > 1 else left[0])
 
     return script
 

@@ -5,7 +5,8 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from nanonets_proxy.telemetry.metrics import RequestTally
-from support.proxy_harness import RunningProxy, running_proxy, until
+from support.eventually import until
+from support.proxy_harness import RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request
 from support.scripted_upstream import OK, ScriptedUpstream
 
@@ -17,7 +18,7 @@ async def _scrape(proxy: RunningProxy) -> Samples:
     """Values by name and label values, without what the client library measures itself."""
     async with await RawCaller.connect(proxy.admin_address) as admin:
         response = await admin.get(b"/metrics")
-    assert response.one(b"Content-Type").startswith(b"text/plain; version=")
+    assert response.value(b"Content-Type").startswith(b"text/plain; version=")
     return {
         (sample.name.removeprefix("nanonets_proxy_"), *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(response.body.decode())
@@ -40,7 +41,7 @@ async def test_counters_and_gauges_tell_what_happened() -> None:
 
         for _ in range(2):
             await caller.send(request(b"GET", b"/x"))
-            await (await upstream.next_request()).response(OK)
+            await (await upstream.next_request()).respond(OK)
             await caller.response()
         assert (await _scrape(proxy))["idle_upstream_connections",] == 1
         await gone.send(request(b"PUT", b"/x", body=b"abc"))
@@ -48,11 +49,11 @@ async def test_counters_and_gauges_tell_what_happened() -> None:
         assert (await _scrape(proxy))["in_flight",] == 1
         assert (await _scrape(proxy))["body_memory_bytes",] == 3
         gone.close()
-        await exchange.ended()
+        await exchange.read_to_end()
         await proxy.check_idle()
 
         await held.send(request(b"POST", b"/x", body=b"12345"))
-        await (await upstream.next_request()).response(TOO_MANY)
+        await (await upstream.next_request()).respond(TOO_MANY)
         await until(lambda: proxy.waiting == 1)
         during = await _scrape(proxy)
         assert (during["waiting",], during["in_flight",], during["closed_scopes",]) == (1, 0, 1)
@@ -82,11 +83,11 @@ async def test_a_repeat_on_a_fresh_connection_is_counted() -> None:
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"GET", b"/1"))
-        await (await upstream.next_request()).response(OK)
+        await (await upstream.next_request()).respond(OK)
         await caller.response()
         await caller.send(request(b"GET", b"/2"))
         (await upstream.next_request()).close()
-        await (await upstream.next_request()).response(OK)
+        await (await upstream.next_request()).respond(OK)
         await caller.response()
         assert (await _scrape(proxy))["upstream_retries_total",] == 1
 
@@ -99,7 +100,7 @@ async def test_callers_cannot_make_labels() -> None:
     ):
         for method in (b"PROPFIND", b"REPORT", b"LINK"):
             await caller.send(request(method, b"/api/v2/OCR/Model/" + method))
-            await (await upstream.next_request()).response(b"HTTP/1.1 599 Odd\r\nContent-Length: 0\r\n\r\n")
+            await (await upstream.next_request()).respond(b"HTTP/1.1 599 Odd\r\nContent-Length: 0\r\n\r\n")
             await caller.response()
         await caller.send(b"rubbish\r\n\r\n")
         await caller.response()

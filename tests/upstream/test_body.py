@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nanonets_proxy.upstream.body import BodyStore, RequestBody
 from support.caller_bodies import ArrivingBody, PiecewiseBody
-from support.upstream_rig import store_in
+from support.client_harness import body_store
 
 PIECES = st.lists(st.binary(min_size=1, max_size=60), max_size=8)
 LIMITS = st.integers(0, 200)
@@ -68,7 +68,7 @@ async def test_every_reading_of_a_replayable_body_gives_the_same_octets(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     memory, memory_total, spool_total, replay = limits
-    store = store_in(
+    store = body_store(
         tmp_path_factory.getbasetemp(),
         memory=memory,
         memory_total=memory_total,
@@ -94,7 +94,7 @@ async def test_every_reading_of_a_replayable_body_gives_the_same_octets(
 async def test_a_body_within_its_limits_is_always_replayable(
     pieces: list[bytes], memory: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    store = store_in(tmp_path_factory.getbasetemp(), memory=memory)
+    store = body_store(tmp_path_factory.getbasetemp(), memory=memory)
     whole = b"".join(pieces)
     with RequestBody(PiecewiseBody(*pieces), len(whole), store) as body:
         assert [await read(body) for _ in range(3)] == [whole] * 3
@@ -107,7 +107,7 @@ async def test_a_body_within_its_limits_is_always_replayable(
 
 async def test_a_large_spooled_body_is_read_back_whole(tmp_path: Path) -> None:
     pieces = [bytes([number]) * 100_000 for number in range(20)]
-    with RequestBody(PiecewiseBody(*pieces), None, store_in(tmp_path, memory=0)) as body:
+    with RequestBody(PiecewiseBody(*pieces), None, body_store(tmp_path, memory=0)) as body:
         assert await read(body) == b"".join(pieces)
         assert await read(body) == b"".join(pieces)
 
@@ -115,7 +115,7 @@ async def test_a_large_spooled_body_is_read_back_whole(tmp_path: Path) -> None:
 async def test_the_servers_own_stream_is_such_a_source(tmp_path: Path) -> None:
     stream = StreamReader(BaseProtocol(asyncio.get_running_loop()), 2**16, loop=asyncio.get_running_loop())
     stream.feed_data(b"hello ")
-    with RequestBody(stream, None, store_in(tmp_path)) as body:
+    with RequestBody(stream, None, body_store(tmp_path)) as body:
         assert await read(body, 0) == b"hello "
         stream.feed_data(b"world")
         stream.feed_eof()
@@ -128,13 +128,13 @@ async def test_the_servers_own_stream_is_such_a_source(tmp_path: Path) -> None:
 
 
 async def test_a_body_that_is_all_here_is_taken_in_one_piece(tmp_path: Path) -> None:
-    with RequestBody(ArrivingBody(b"hel", b"lo", finished=True), 5, store_in(tmp_path)) as body:
+    with RequestBody(ArrivingBody(b"hel", b"lo", finished=True), 5, body_store(tmp_path)) as body:
         assert [body.begin(), body.begin()] == [b"hello", b"hello"]
         assert body.is_replayable
 
 
 async def test_a_body_that_is_in_the_file_is_streamed(tmp_path: Path) -> None:
-    with RequestBody(ArrivingBody(b"hello", finished=True), 5, store_in(tmp_path, memory=0)) as body:
+    with RequestBody(ArrivingBody(b"hello", finished=True), 5, body_store(tmp_path, memory=0)) as body:
         assert body.begin() == b"hello"  # straight from the caller
         assert body.begin() == b""
         assert await read(body) == b"hello"
@@ -142,7 +142,7 @@ async def test_a_body_that_is_in_the_file_is_streamed(tmp_path: Path) -> None:
 
 async def test_a_rest_that_does_not_fit_costs_the_copy_and_not_the_body(tmp_path: Path) -> None:
     source = ArrivingBody(b"kept ")
-    with RequestBody(source, None, store_in(tmp_path, memory=5, spool_total=0)) as body:
+    with RequestBody(source, None, body_store(tmp_path, memory=5, spool_total=0)) as body:
         assert await read(body, 0) == b"kept "
         source.feed(b"and the rest")
         source.finish()
@@ -154,7 +154,7 @@ async def test_a_rest_that_does_not_fit_costs_the_copy_and_not_the_body(tmp_path
 async def test_the_callers_error_comes_through(tmp_path: Path) -> None:
     source = ArrivingBody(b"some")
     source.break_off(ConnectionResetError("the caller has gone"))
-    with RequestBody(source, None, store_in(tmp_path)) as body:
+    with RequestBody(source, None, body_store(tmp_path)) as body:
         with pytest.raises(ConnectionResetError, match="caller"):
             await read(body)
         assert body.received_bytes == 4
@@ -164,7 +164,7 @@ async def test_the_callers_error_comes_through(tmp_path: Path) -> None:
 
 
 async def test_a_body_known_to_be_too_large_is_never_kept(tmp_path: Path) -> None:
-    store = store_in(tmp_path, replay=4)
+    store = body_store(tmp_path, replay=4)
     with RequestBody(ArrivingBody(b"hello", finished=True), 5, store) as body:
         before = body.is_replayable  # nothing was read yet
         assert await read(body) == b"hello"
@@ -173,7 +173,7 @@ async def test_a_body_known_to_be_too_large_is_never_kept(tmp_path: Path) -> Non
 
 
 async def test_a_chunked_body_is_let_go_when_it_grows_too_large(tmp_path: Path) -> None:
-    store = store_in(tmp_path, replay=6)
+    store = body_store(tmp_path, replay=6)
     with RequestBody(PiecewiseBody(b"four", b"more", b"and more"), None, store) as body:
         assert await read(body) == b"fourmoreand more"
         assert not body.is_replayable
@@ -181,7 +181,7 @@ async def test_a_chunked_body_is_let_go_when_it_grows_too_large(tmp_path: Path) 
 
 
 async def test_bodies_share_the_memory_and_then_the_disk(tmp_path: Path) -> None:
-    store = store_in(tmp_path, memory=10, memory_total=15, spool_total=12)
+    store = body_store(tmp_path, memory=10, memory_total=15, spool_total=12)
     with (
         RequestBody(ArrivingBody(b"x" * 10, finished=True), None, store) as first,
         RequestBody(ArrivingBody(b"y" * 10, finished=True), None, store) as second,
@@ -199,7 +199,7 @@ async def test_bodies_share_the_memory_and_then_the_disk(tmp_path: Path) -> None
 
 
 async def test_the_spool_file_has_no_name_and_is_ours_alone(tmp_path: Path) -> None:
-    with RequestBody(PiecewiseBody(b"a", b"b"), None, store_in(tmp_path, memory=1)) as body:
+    with RequestBody(PiecewiseBody(b"a", b"b"), None, body_store(tmp_path, memory=1)) as body:
         await read(body)
         assert names_in(tmp_path) == []
         (descriptor,) = spool_files(tmp_path)
@@ -209,7 +209,7 @@ async def test_the_spool_file_has_no_name_and_is_ours_alone(tmp_path: Path) -> N
 
 
 async def test_without_its_directory_a_body_goes_on_and_cannot_be_repeated(tmp_path: Path) -> None:
-    store = store_in(tmp_path / "gone", memory=1)
+    store = body_store(tmp_path / "gone", memory=1)
     with RequestBody(PiecewiseBody(b"a", b"b", b"c"), None, store) as body:
         assert await read(body) == b"abc"
         assert not body.is_replayable
@@ -228,7 +228,7 @@ def files_no_larger_than(limit_bytes: int) -> Iterator[None]:
 
 
 async def test_on_a_full_disk_a_body_goes_on_and_cannot_be_repeated(tmp_path: Path) -> None:
-    store = store_in(tmp_path, memory=0)
+    store = body_store(tmp_path, memory=0)
     with RequestBody(PiecewiseBody(b"abc", b"def"), None, store) as body:
         with files_no_larger_than(5):
             assert await read(body, 0) == b"abc"

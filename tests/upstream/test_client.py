@@ -11,9 +11,9 @@ from nanonets_proxy.upstream import client
 from nanonets_proxy.upstream.body import RequestBody
 from nanonets_proxy.upstream.client import UpstreamRequest
 from support.caller_bodies import ArrivingBody, BodyOnDemand
-from support.eventually import settled, until
+from support.client_harness import body_store, request, running_client
+from support.eventually import stable, until
 from support.raw_upstream import Peer, Script, ok, raw_upstream, responding
-from support.upstream_rig import request, rig, store_in
 
 MIB = 1024 * 1024
 
@@ -29,9 +29,9 @@ class Wire:
     async def __call__(self, peer: Peer) -> None:
         self.received += await peer.head()
         if self._end:
-            self.received += await peer.through(self._end)
+            self.received += await peer.read_through(self._end)
         await peer.send(self._reply)
-        self.received += await peer.until_closed()
+        self.received += await peer.read_to_end()
 
 
 # --- what goes over the wire --------------------------------------------------------------------------
@@ -39,9 +39,9 @@ class Wire:
 
 async def test_a_request_without_a_body_is_its_head_and_nothing_else() -> None:
     wire = Wire(b"")
-    async with raw_upstream(wire) as upstream, rig(upstream.origin) as made:
-        assert (await made.ask(request("GET", path="/a?b"))).body == b"ok"
-        made.pool.close()
+    async with raw_upstream(wire) as upstream, running_client(upstream.origin) as running:
+        assert (await running.fetch(request("GET", path="/a?b"))).body == b"ok"
+        running.pool.close()
         await until(lambda: upstream.ended == 1)
     assert wire.received == b"GET /a?b HTTP/1.1\r\nHost: upstream\r\n\r\n"
 
@@ -66,17 +66,17 @@ async def test_a_body_is_framed_exactly(
 ) -> None:
     wire = Wire(b"!" if length else b"0\r\n\r\n")
     source = ArrivingBody(*pieces, finished=True) if all_here else ArrivingBody(*pieces[:-1])
-    with RequestBody(source, length, store_in(tmp_path)) as body:
-        async with raw_upstream(wire) as upstream, rig(upstream.origin) as made:
-            asking = asyncio.create_task(made.ask(request("POST", body)))
+    with RequestBody(source, length, body_store(tmp_path)) as body:
+        async with raw_upstream(wire) as upstream, running_client(upstream.origin) as running:
+            asking = asyncio.create_task(running.fetch(request("POST", body)))
             if not all_here:
                 await until(lambda: source.read_pieces == len(pieces[:-1]))
                 for piece in pieces[-1:]:
                     source.feed(piece)
                 source.finish()
             assert (await asking).status == 200
-            assert made.pool.idle == 1
-            made.pool.close()
+            assert running.pool.idle == 1
+            running.pool.close()
             await until(lambda: upstream.ended == 1)
         assert body.received_bytes == len(b"".join(pieces))
     head, _, sent = wire.received.partition(b"\r\n\r\n")
@@ -93,18 +93,18 @@ async def test_a_body_is_read_no_faster_than_the_upstream_takes_it(tmp_path: Pat
         await peer.head()
         await go_on.wait()
         for _ in range(50):
-            assert await peer.exactly(MIB) == bytes(MIB)
+            assert await peer.read_exactly(MIB) == bytes(MIB)
         await peer.send(ok())
-        await peer.until_closed()
+        await peer.read_to_end()
 
-    with RequestBody(source, total, store_in(tmp_path, replay=0)) as body:
-        async with raw_upstream(script) as upstream, rig(upstream.origin) as made:
-            asking = asyncio.create_task(made.ask(request("POST", body)))
+    with RequestBody(source, total, body_store(tmp_path, replay=0)) as body:
+        async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
+            asking = asyncio.create_task(running.fetch(request("POST", body)))
             await until(lambda: source.read_bytes > 0)
-            assert await settled(lambda: source.read_bytes) < 16 * MIB  # most of it in the kernel's socket buffers
+            assert await stable(lambda: source.read_bytes) < 16 * MIB  # most of it in the kernel's socket buffers
             go_on.set()
             assert (await asking).body == b"ok"
-            assert made.pool.idle == 1
+            assert running.pool.idle == 1
 
 
 # --- an answer before the upload is over ----------------------------------------------------------------
@@ -113,17 +113,17 @@ async def test_a_body_is_read_no_faster_than_the_upstream_takes_it(tmp_path: Pat
 async def test_an_early_refusal_stops_the_upload_and_ends_the_connection(tmp_path: Path) -> None:
     refusal = ok(b"too large", status=b"413 Content Too Large")
     source = ArrivingBody(b"first")
-    with RequestBody(source, 100, store_in(tmp_path)) as body:
+    with RequestBody(source, 100, body_store(tmp_path)) as body:
         wire = Wire(b"first", refusal)
-        async with raw_upstream(wire) as upstream, rig(upstream.origin) as made:
-            exchange = await made.client.begin(request("POST", body))
+        async with raw_upstream(wire) as upstream, running_client(upstream.origin) as running:
+            exchange = await running.client.begin(request("POST", body))
             connection, head = exchange
             assert head.status == 413
             source.feed(b"second")
-            await until(made.client._senders[connection].done)
+            await until(running.client._senders[connection].done)
             source.feed(b"third")
-            assert (await made.rest_of(exchange)).body == b"too large"
-            assert made.pool.idle == 0
+            assert (await running.read_response(exchange)).body == b"too large"
+            assert running.pool.idle == 0
             await until(lambda: upstream.ended == 1)
     assert wire.received.endswith(b"\r\n\r\nfirst")
     assert source.read_pieces == 2  # the second was on its way when the refusal came; the third stays
@@ -132,32 +132,32 @@ async def test_an_early_refusal_stops_the_upload_and_ends_the_connection(tmp_pat
 async def test_an_early_success_lets_the_upload_go_on(tmp_path: Path) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
-        await peer.exactly(5)
+        await peer.read_exactly(5)
         await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")
-        await peer.send(await peer.exactly(6))
-        await peer.until_closed()
+        await peer.send(await peer.read_exactly(6))
+        await peer.read_to_end()
 
     source = ArrivingBody(b"first")
-    with RequestBody(source, 11, store_in(tmp_path)) as body:
-        async with raw_upstream(script) as upstream, rig(upstream.origin) as made:
-            exchange = await made.client.begin(request("POST", body))
+    with RequestBody(source, 11, body_store(tmp_path)) as body:
+        async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
+            exchange = await running.client.begin(request("POST", body))
             source.feed(b"second")
             source.finish()
-            assert (await made.rest_of(exchange)).body == b"second"
-            assert made.pool.idle == 1
+            assert (await running.read_response(exchange)).body == b"second"
+            assert running.pool.idle == 1
 
 
 async def test_an_exchange_given_up_in_mid_upload_ends_the_connection(tmp_path: Path) -> None:
     source = ArrivingBody(b"first")
-    with RequestBody(source, 11, store_in(tmp_path)) as body:
-        async with raw_upstream(Wire(b"first")) as upstream, rig(upstream.origin) as made:
-            connection, _ = await made.client.begin(request("POST", body))
-            sender = made.client._senders[connection]
-            made.client.finish(connection)
+    with RequestBody(source, 11, body_store(tmp_path)) as body:
+        async with raw_upstream(Wire(b"first")) as upstream, running_client(upstream.origin) as running:
+            connection, _ = await running.client.begin(request("POST", body))
+            sender = running.client._senders[connection]
+            running.client.finish(connection)
             await until(lambda: upstream.ended == 1)
             await asyncio.wait([sender])
             assert sender.cancelled()
-            assert made.client._senders == {}
+            assert running.client._senders == {}
 
 
 # --- Expect: 100-continue -------------------------------------------------------------------------------
@@ -173,15 +173,15 @@ async def test_a_body_waits_for_the_upstreams_100(
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(interim[:15])
-        assert await settled(lambda: source.read_pieces) == 0
+        assert await stable(lambda: source.read_pieces) == 0
         await peer.send(interim[15:])
-        await peer.exactly(5)
+        await peer.read_exactly(5)
         await peer.send(ok())
-        await peer.until_closed()
+        await peer.read_to_end()
 
-    with RequestBody(source, 5, store_in(tmp_path)) as body:
-        async with raw_upstream(script) as upstream, rig(upstream.origin) as made:
-            asking = asyncio.create_task(made.ask(request("POST", body, expect_continue=True)))
+    with RequestBody(source, 5, body_store(tmp_path)) as body:
+        async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
+            asking = asyncio.create_task(running.fetch(request("POST", body, expect_continue=True)))
             await until(lambda: source.read_pieces == 1)
             source.finish()
             assert (await asking).status == 200
@@ -190,23 +190,26 @@ async def test_a_body_waits_for_the_upstreams_100(
 @pytest.mark.parametrize("status", [b"417 Expectation Failed", b"200 OK"])
 async def test_an_answer_instead_of_the_100_leaves_the_body_unread(status: bytes, tmp_path: Path) -> None:
     source = ArrivingBody(b"body!")
-    with RequestBody(source, 5, store_in(tmp_path)) as body:
-        async with raw_upstream(responding(ok(status=status))) as upstream, rig(upstream.origin) as made:
-            exchange = await made.client.begin(request("POST", body, expect_continue=True))
-            await until(made.client._senders[exchange[0]].done)
-            assert (await made.rest_of(exchange)).body == b"ok"
-            assert made.pool.idle == 0
+    with RequestBody(source, 5, body_store(tmp_path)) as body:
+        async with (
+            raw_upstream(responding(ok(status=status))) as upstream,
+            running_client(upstream.origin) as running,
+        ):
+            exchange = await running.client.begin(request("POST", body, expect_continue=True))
+            await until(running.client._senders[exchange[0]].done)
+            assert (await running.read_response(exchange)).body == b"ok"
+            assert running.pool.idle == 0
     assert source.read_pieces == 0
 
 
 @pytest.mark.asyncio(loop_factories=["uvloop"])  # a second of real time is enough once
 async def test_a_body_does_not_wait_for_the_100_for_ever(tmp_path: Path) -> None:
-    with RequestBody(ArrivingBody(b"body!"), 5, store_in(tmp_path)) as body:
-        async with raw_upstream(Wire(b"body!")) as upstream, rig(upstream.origin) as made:
+    with RequestBody(ArrivingBody(b"body!"), 5, body_store(tmp_path)) as body:
+        async with raw_upstream(Wire(b"body!")) as upstream, running_client(upstream.origin) as running:
             started_s = time.monotonic()
-            connection, _ = await made.client.begin(request("POST", body, expect_continue=True))
+            connection, _ = await running.client.begin(request("POST", body, expect_continue=True))
             assert 0.9 < time.monotonic() - started_s < 3
-            made.client.finish(connection)
+            running.client.finish(connection)
 
 
 # --- failures and hang-ups --------------------------------------------------------------------------------
@@ -215,9 +218,9 @@ async def test_a_body_does_not_wait_for_the_100_for_ever(tmp_path: Path) -> None
 async def test_what_breaks_on_the_callers_side_is_raised_and_ends_the_upload(tmp_path: Path) -> None:
     source = ArrivingBody(b"first")
     wire = Wire(b"never")
-    with RequestBody(source, 100, store_in(tmp_path)) as body:
-        async with raw_upstream(wire) as upstream, rig(upstream.origin) as made:
-            asking = asyncio.create_task(made.ask(request("POST", body)))
+    with RequestBody(source, 100, body_store(tmp_path)) as body:
+        async with raw_upstream(wire) as upstream, running_client(upstream.origin) as running:
+            asking = asyncio.create_task(running.fetch(request("POST", body)))
             await until(lambda: source.read_pieces == 1)
             source.break_off(ConnectionResetError("the caller has gone"))
             with pytest.raises(ConnectionResetError, match="caller"):
@@ -228,28 +231,28 @@ async def test_what_breaks_on_the_callers_side_is_raised_and_ends_the_upload(tmp
 async def test_what_breaks_on_the_callers_side_behind_an_early_head_is_raised_by_read(tmp_path: Path) -> None:
     source = ArrivingBody(b"first")
     reply = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
-    with RequestBody(source, 100, store_in(tmp_path)) as body:
-        async with raw_upstream(Wire(b"first", reply)) as upstream, rig(upstream.origin) as made:
-            exchange = await made.client.begin(request("POST", body))
+    with RequestBody(source, 100, body_store(tmp_path)) as body:
+        async with raw_upstream(Wire(b"first", reply)) as upstream, running_client(upstream.origin) as running:
+            exchange = await running.client.begin(request("POST", body))
             source.break_off(ConnectionResetError("the caller has gone"))
             with pytest.raises(ConnectionResetError, match="caller"):
-                await made.rest_of(exchange)
+                await running.read_response(exchange)
 
 
 async def test_an_upstream_lost_in_mid_upload_stops_the_reading(tmp_path: Path) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
-        await peer.exactly(5)
+        await peer.read_exactly(5)
         peer.reset()
 
     source = ArrivingBody(b"first")
-    with RequestBody(source, 100, store_in(tmp_path)) as body:
-        async with raw_upstream(script) as upstream, rig(upstream.origin) as made:
+    with RequestBody(source, 100, body_store(tmp_path)) as body:
+        async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
             with pytest.raises(UpstreamClosed) as caught:
-                await made.ask(request("POST", body))
+                await running.fetch(request("POST", body))
             assert caught.value.sent
     source.feed(b"second")
-    assert await settled(lambda: source.read_pieces) == 1
+    assert await stable(lambda: source.read_pieces) == 1
 
 
 @pytest.mark.parametrize("with_body", [True, False])
@@ -257,14 +260,14 @@ async def test_cancelling_closes_the_upstreams_connection_at_once(with_body: boo
     async def script(peer: Peer) -> None:
         await peer.head()
         if with_body:
-            await peer.exactly(5)
+            await peer.read_exactly(5)
         under_way.set()
-        await peer.until_closed()
+        await peer.read_to_end()
 
     under_way = asyncio.Event()
-    with RequestBody(ArrivingBody(b"first"), 100, store_in(tmp_path)) as body:
-        async with raw_upstream(script) as upstream, rig(upstream.origin) as made:
-            asking = asyncio.create_task(made.ask(request("POST", body) if with_body else request()))
+    with RequestBody(ArrivingBody(b"first"), 100, body_store(tmp_path)) as body:
+        async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
+            asking = asyncio.create_task(running.fetch(request("POST", body) if with_body else request()))
             await under_way.wait()
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -274,12 +277,12 @@ async def test_cancelling_closes_the_upstreams_connection_at_once(with_body: boo
 
 async def test_the_first_bytes_time_begins_when_the_upload_is_over(tmp_path: Path) -> None:
     source = ArrivingBody(b"first")
-    with RequestBody(source, 6, store_in(tmp_path)) as body:
+    with RequestBody(source, 6, body_store(tmp_path)) as body:
         async with (
             raw_upstream(Wire(b"never")) as upstream,
-            rig(upstream.origin, first_byte_timeout_s=0.05) as made,
+            running_client(upstream.origin, first_byte_timeout_s=0.05) as running,
         ):
-            asking = asyncio.create_task(made.ask(request("POST", body)))
+            asking = asyncio.create_task(running.fetch(request("POST", body)))
             await asyncio.wait([asking], timeout=0.15)
             assert not asking.done()
             source.feed(b"!")
@@ -291,7 +294,7 @@ async def test_the_first_bytes_time_begins_when_the_upload_is_over(tmp_path: Pat
 async def rubbish(peer: Peer) -> None:
     """Sends the request back, key and all."""
     await peer.send(await peer.head())
-    await peer.until_closed()
+    await peer.read_to_end()
 
 
 async def closing(peer: Peer) -> None:
@@ -302,9 +305,9 @@ async def closing(peer: Peer) -> None:
 async def test_no_error_holds_the_key(script: Script, error: type[UpstreamError]) -> None:
     key = b"c2VjcmV0LWtleTo="
     head = b"GET / HTTP/1.1\r\nHost: upstream\r\nAuthorization: Basic " + key + b"\r\n\r\n"
-    async with raw_upstream(script) as upstream, rig(upstream.origin) as made:
+    async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
         with pytest.raises(error) as caught:
-            await made.ask(UpstreamRequest("GET", head, None))
+            await running.fetch(UpstreamRequest("GET", head, None))
     seen: BaseException | None = caught.value
     while seen is not None:
         assert key.decode() not in f"{seen!r} {seen} {vars(seen)}"

@@ -19,9 +19,8 @@ from nanonets_proxy.errors import (
 from nanonets_proxy.upstream.connection import State, UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from nanonets_proxy.upstream.response_parser import ResponseParser
-from support.eventually import settled, until
+from support.eventually import WAIT_S, stable, until
 from support.raw_upstream import Peer, Script, ok, raw_upstream, responding, responding_then_closing
-from support.upstream_rig import PATIENCE_S
 
 MIB = 1024 * 1024
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -36,9 +35,9 @@ async def connect() -> AsyncIterator[Connect]:
     """`await connect(script)`: a connection to an upstream of its own."""
     async with AsyncExitStack() as stack:
 
-        async def dial(script: Script, *, idle_timeout_s: float = PATIENCE_S) -> UpstreamConnection:
+        async def dial(script: Script, *, idle_timeout_s: float = WAIT_S) -> UpstreamConnection:
             upstream = await stack.enter_async_context(raw_upstream(script))
-            policy = DialPolicy(upstream.origin, connect_timeout_s=PATIENCE_S, idle_timeout_s=idle_timeout_s)
+            policy = DialPolicy(upstream.origin, connect_timeout_s=WAIT_S, idle_timeout_s=idle_timeout_s)
             connection = await Dialer(policy).dial()
             stack.callback(connection.close)
             return connection
@@ -46,7 +45,7 @@ async def connect() -> AsyncIterator[Connect]:
         yield dial
 
 
-def send_get(connection: UpstreamConnection, *, is_head: bool = False, timeout_s: float = PATIENCE_S) -> None:
+def send_get(connection: UpstreamConnection, *, is_head: bool = False, timeout_s: float = WAIT_S) -> None:
     connection.start(is_head=is_head)
     connection.write(b"GET / HTTP/1.1\r\nHost: upstream\r\n\r\n")
     connection.finish_request(timeout_s)
@@ -60,7 +59,7 @@ async def rest_of(connection: UpstreamConnection) -> bytes:
 
 
 async def silent(peer: Peer) -> None:
-    await peer.until_closed()
+    await peer.read_to_end()
 
 
 # --- bodies -----------------------------------------------------------------------------------------
@@ -251,10 +250,10 @@ async def test_the_time_limit_of_one_request_is_not_that_of_the_next(connect: Co
             await peer.head()
             await asyncio.sleep(pause_s)
             await peer.send(ok())
-        await peer.until_closed()
+        await peer.read_to_end()
 
     connection = await connect(script)
-    for timeout_s in (0.05, PATIENCE_S):
+    for timeout_s in (0.05, WAIT_S):
         send_get(connection, timeout_s=timeout_s)
         await connection.head()
         assert await rest_of(connection) == b"ok"
@@ -277,7 +276,7 @@ async def test_behind_the_head_only_idleness_counts(connect: Connect) -> None:
         for _ in range(10):
             await asyncio.sleep(0.03)
             await peer.send(b"1\r\nx\r\n")
-        await peer.until_closed()
+        await peer.read_to_end()
 
     connection = await connect(script, idle_timeout_s=0.25)
     send_get(connection, timeout_s=0.25)
@@ -314,12 +313,12 @@ async def test_an_upstream_is_held_back_while_its_answer_is_not_read(connect: Co
         while sent < total:
             await peer.send(bytes(64 * 1024))
             sent += 64 * 1024
-        await peer.until_closed()
+        await peer.read_to_end()
 
     connection = await connect(script)
     send_get(connection)
     await connection.head()
-    assert await settled(lambda: sent) < 16 * MIB  # most of it in the kernel's socket buffers
+    assert await stable(lambda: sent) < 16 * MIB  # most of it in the kernel's socket buffers
     held = connection.take()
     assert len(held) < MIB
     received = len(held)
@@ -345,7 +344,7 @@ async def test_a_connection_that_speaks_out_of_turn_is_closed(connect: Connect, 
             peer.reset()
         elif at_end:
             await peer.send(at_end)
-            await peer.until_closed()
+            await peer.read_to_end()
 
     connection = await connect(script)
     send_get(connection)
@@ -400,13 +399,13 @@ async def test_silence_is_asked_of_the_socket_itself(connect: Connect) -> None:
 
     async def script(peer: Peer) -> None:
         peers.append(peer)
-        await peer.until_closed()
+        await peer.read_to_end()
 
     connection = await connect(script)
     await until(lambda: bool(peers))
     assert connection.is_silent()
     assert connection.is_silent()
-    peers[0].end_now()
+    peers[0].send_fin()
     assert connection.state is State.IDLE  # the loop has not run since
     assert not connection.is_silent()
 

@@ -23,24 +23,23 @@ from nanonets_proxy.errors import (
 )
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy, make_tls_context
-from support.authorities import Authority
-from support.eventually import until
+from support.certificates import CertificateAuthority
+from support.eventually import WAIT_S, until
 from support.raw_upstream import Peer, RawUpstream, ok, raw_upstream, responding
-from support.upstream_rig import PATIENCE_S
 
 SAYS_OK = responding(ok())
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path_factory.mktemp("ca"))
 
 
 def dialer(
     origin: Origin,
     ca_file: Path | None = None,
     *,
-    connect_timeout_s: float = PATIENCE_S,
+    connect_timeout_s: float = WAIT_S,
     may_be_private: bool = True,
     pins: tuple[bytes, ...] = (),
 ) -> Dialer:
@@ -48,7 +47,7 @@ def dialer(
         DialPolicy(
             origin,
             connect_timeout_s=connect_timeout_s,
-            idle_timeout_s=PATIENCE_S,
+            idle_timeout_s=WAIT_S,
             ca_file=ca_file,
             may_be_private=may_be_private,
             pins=pins,
@@ -64,7 +63,7 @@ async def asked(connection: UpstreamConnection) -> int:
     """The status of an answer on this connection, which proves that it works."""
     connection.start(is_head=False)
     connection.write(b"GET / HTTP/1.1\r\nHost: upstream\r\n\r\n")
-    connection.finish_request(PATIENCE_S)
+    connection.finish_request(WAIT_S)
     try:
         return (await connection.head()).status
     finally:
@@ -198,7 +197,7 @@ async def test_the_systems_other_errors_get_our_words(
 # --- TLS --------------------------------------------------------------------------------------------------
 
 
-async def test_a_certificate_of_a_known_authority_is_accepted(authority: Authority) -> None:
+async def test_a_certificate_of_a_known_authority_is_accepted(authority: CertificateAuthority) -> None:
     async with raw_upstream(SAYS_OK, tls=authority.server()) as upstream:
         connection = await dialer(https(upstream), authority.file).dial()
         assert connection.tls_version == "TLSv1.3"
@@ -207,7 +206,7 @@ async def test_a_certificate_of_a_known_authority_is_accepted(authority: Authori
 
 
 async def test_the_name_in_the_certificate_is_the_origins(
-    authority: Authority, monkeypatch: pytest.MonkeyPatch
+    authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with raw_upstream(SAYS_OK, tls=authority.server("api.example")) as upstream:
         resolve_by(Resolver("127.0.0.1"), monkeypatch)
@@ -217,65 +216,65 @@ async def test_the_name_in_the_certificate_is_the_origins(
         assert "Hostname mismatch" in error.details["reason"]
 
 
-async def test_a_certificate_for_another_address_is_not_accepted(authority: Authority) -> None:
+async def test_a_certificate_for_another_address_is_not_accepted(authority: CertificateAuthority) -> None:
     async with raw_upstream(SAYS_OK, tls=authority.server("127.0.0.9")) as upstream:
         error = await failure_of(dialer(https(upstream), authority.file))
     assert type(error) is UpstreamTlsCertificate
     assert "IP address mismatch" in error.details["reason"]
 
 
-async def test_a_certificate_of_an_unknown_authority_is_not_accepted(authority: Authority) -> None:
+async def test_a_certificate_of_an_unknown_authority_is_not_accepted(authority: CertificateAuthority) -> None:
     async with raw_upstream(SAYS_OK, tls=authority.server()) as upstream:
         error = await failure_of(dialer(https(upstream)))
     assert type(error) is UpstreamTlsCertificate
     assert "unable to get local issuer certificate" in error.details["reason"]
 
 
-async def test_an_expired_certificate_is_not_accepted(authority: Authority) -> None:
+async def test_an_expired_certificate_is_not_accepted(authority: CertificateAuthority) -> None:
     async with raw_upstream(SAYS_OK, tls=authority.server(expired=True)) as upstream:
         error = await failure_of(dialer(https(upstream), authority.file))
     assert type(error) is UpstreamTlsCertificate
     assert "expired" in error.details["reason"]
 
 
-async def test_a_server_that_speaks_only_old_tls_is_refused(authority: Authority) -> None:
+async def test_a_server_that_speaks_only_old_tls_is_refused(authority: CertificateAuthority) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(PATIENCE_S)
+        listener.settimeout(WAIT_S)
         # In a thread: asyncio's own server drops the alert that tells why.
-        serving = asyncio.create_task(asyncio.to_thread(authority.shake_hands_the_old_way, listener))
+        serving = asyncio.create_task(asyncio.to_thread(authority.accept_with_tls_1_1, listener))
         error = await failure_of(dialer(Origin("https", "127.0.0.1", listener.getsockname()[1]), authority.file))
         await serving
     assert type(error) is UpstreamTlsProtocol
     assert "PROTOCOL_VERSION" in error.details["reason"]
 
 
-async def test_a_server_that_speaks_no_tls_is_refused(authority: Authority) -> None:
+async def test_a_server_that_speaks_no_tls_is_refused(authority: CertificateAuthority) -> None:
     async def plain(peer: Peer) -> None:
         await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        await peer.until_closed()
+        await peer.read_to_end()
 
     async with raw_upstream(plain) as upstream:
         assert type(await failure_of(dialer(https(upstream), authority.file))) is UpstreamTlsProtocol
         await until(lambda: upstream.ended == 1)
 
 
-async def test_a_handshake_that_breaks_off_is_a_failed_connection(authority: Authority) -> None:
+async def test_a_handshake_that_breaks_off_is_a_failed_connection(authority: CertificateAuthority) -> None:
     async def resetting(peer: Peer) -> None:
-        await peer.exactly(1)
+        await peer.read_exactly(1)
         peer.reset()
 
     async with raw_upstream(resetting) as upstream:
         assert type(await failure_of(dialer(https(upstream), authority.file))) is UpstreamUnreachable
 
 
-async def test_the_handshake_counts_as_connecting(authority: Authority) -> None:
+async def test_the_handshake_counts_as_connecting(authority: CertificateAuthority) -> None:
     async with raw_upstream(SAYS_OK) as upstream:  # waits for a request that is none
         error = await failure_of(dialer(https(upstream), authority.file, connect_timeout_s=0.1))
         assert type(error) is UpstreamConnectTimeout
         await until(lambda: upstream.ended == 1)
 
 
-async def test_a_dial_that_is_cancelled_leaves_nothing_open(authority: Authority) -> None:
+async def test_a_dial_that_is_cancelled_leaves_nothing_open(authority: CertificateAuthority) -> None:
     async with raw_upstream(SAYS_OK) as upstream:
         dialling = asyncio.create_task(dialer(https(upstream), authority.file).dial())
         await until(lambda: upstream.accepted == 1)
@@ -285,7 +284,7 @@ async def test_a_dial_that_is_cancelled_leaves_nothing_open(authority: Authority
         await until(lambda: upstream.ended == 1)
 
 
-def test_verification_cannot_be_weakened(authority: Authority) -> None:
+def test_verification_cannot_be_weakened(authority: CertificateAuthority) -> None:
     for context in (make_tls_context(None), make_tls_context(authority.file)):
         assert context.minimum_version == ssl.TLSVersion.TLSv1_2
         assert context.verify_mode == ssl.CERT_REQUIRED
@@ -318,7 +317,7 @@ async def test_an_address_that_the_settings_name_may_be_private(host: str) -> No
         assert await asked(await dialer(Origin("http", host, upstream.port), may_be_private=False).dial()) == 200
 
 
-async def test_only_a_pinned_public_key_is_spoken_to(authority: Authority) -> None:
+async def test_only_a_pinned_public_key_is_spoken_to(authority: CertificateAuthority) -> None:
     async with raw_upstream(SAYS_OK, tls=authority.server()) as upstream:
         made = await dialer(https(upstream), authority.file).dial()
         digest = made.public_key_digest()

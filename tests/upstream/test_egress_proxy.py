@@ -16,10 +16,9 @@ from nanonets_proxy.errors import (
     UpstreamUnreachable,
 )
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
-from support.authorities import Authority
-from support.eventually import until
+from support.certificates import CertificateAuthority
+from support.eventually import WAIT_S, until
 from support.raw_upstream import Peer, RawUpstream, Script, raw_upstream
-from support.upstream_rig import PATIENCE_S
 
 ACCEPTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 USERINFO = b"egress-user:egress-password"
@@ -27,8 +26,8 @@ BASIC = b"Basic ZWdyZXNzLXVzZXI6ZWdyZXNzLXBhc3N3b3Jk"
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path_factory.mktemp("ca"))
 
 
 class Tunnel:
@@ -51,7 +50,7 @@ class Tunnel:
 
         back = asyncio.create_task(upstream_to_peer())
         try:
-            while data := await peer.some():
+            while data := await peer.read_some():
                 writer.write(data)
         finally:
             back.cancel()
@@ -65,13 +64,13 @@ def dialer(
     *,
     userinfo: bytes | None = USERINFO,
     ca_file: Path | None = None,
-    connect_timeout_s: float = PATIENCE_S,
+    connect_timeout_s: float = WAIT_S,
 ) -> Dialer:
     return Dialer(
         DialPolicy(
             Origin("https", host, port),
             connect_timeout_s=connect_timeout_s,
-            idle_timeout_s=PATIENCE_S,
+            idle_timeout_s=WAIT_S,
             ca_file=ca_file,
             egress_proxy=EgressProxy("127.0.0.1", proxy.port, userinfo),
         )
@@ -91,14 +90,14 @@ async def failure_of(made: Dialer) -> UpstreamError:
 
 
 @pytest.mark.parametrize("reply", [ACCEPTED, b"HTTP/1.0 200 OK\r\nVia: proxy\r\n\r\n", b"HTTP/1.1 299 \r\n\r\n"])
-async def test_the_tunnel_carries_tls_to_the_upstream(reply: bytes, authority: Authority) -> None:
+async def test_the_tunnel_carries_tls_to_the_upstream(reply: bytes, authority: CertificateAuthority) -> None:
     seen = b""
 
     async def upstream_script(peer: Peer) -> None:
         nonlocal seen
         seen = await peer.head()
         await peer.send(b"HTTP/1.1 204 No Content\r\n\r\n")
-        await peer.until_closed()
+        await peer.read_to_end()
 
     async with raw_upstream(upstream_script, tls=authority.server()) as upstream:
         tunnel = Tunnel(upstream.port, reply)
@@ -107,7 +106,7 @@ async def test_the_tunnel_carries_tls_to_the_upstream(reply: bytes, authority: A
             assert connection.tls_version == "TLSv1.3"
             connection.start(is_head=False)
             connection.write(b"GET / HTTP/1.1\r\nHost: upstream\r\n\r\n")
-            connection.finish_request(PATIENCE_S)
+            connection.finish_request(WAIT_S)
             assert (await connection.head()).status == 204
             connection.close()
             await until(lambda: proxy.ended == upstream.ended == 1)
@@ -118,7 +117,7 @@ async def test_the_tunnel_carries_tls_to_the_upstream(reply: bytes, authority: A
     assert seen == b"GET / HTTP/1.1\r\nHost: upstream\r\n\r\n"  # the proxy's credentials stayed outside
 
 
-async def test_the_upstreams_certificate_is_verified_inside_the_tunnel(authority: Authority) -> None:
+async def test_the_upstreams_certificate_is_verified_inside_the_tunnel(authority: CertificateAuthority) -> None:
     async with (
         raw_upstream(answers_nothing, tls=authority.server("127.0.0.9")) as upstream,
         raw_upstream(Tunnel(upstream.port)) as proxy,
@@ -129,7 +128,7 @@ async def test_the_upstreams_certificate_is_verified_inside_the_tunnel(authority
 
 
 async def answers_nothing(peer: Peer) -> None:
-    await peer.until_closed()
+    await peer.read_to_end()
 
 
 @pytest.mark.parametrize(
@@ -195,7 +194,7 @@ async def test_an_endless_head_is_rubbish_too() -> None:
     async def babble(peer: Peer) -> None:
         await peer.head()
         await peer.send(b"HTTP/1.1 200 OK\r\nA: " + b"x" * 20_000)
-        await peer.until_closed()
+        await peer.read_to_end()
 
     async with raw_upstream(babble) as proxy:
         assert type(await failure_of(dialer(proxy))) is EgressProxyRefused

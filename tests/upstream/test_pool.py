@@ -5,25 +5,25 @@ import asyncio
 import pytest
 
 from nanonets_proxy.upstream.connection import State
+from support.client_harness import RunningClient, request, running_client
 from support.eventually import until
 from support.raw_upstream import Peer, ok, raw_upstream, responding
-from support.upstream_rig import Rig, request, rig
 
 LATER_S = 1e9
 
 
-async def fill(made: Rig, count: int) -> None:
+async def fill(running: RunningClient, count: int) -> None:
     """Leaves `count` idle connections in the pool, in the order in which they were opened."""
-    exchanges = [await made.client.begin(request()) for _ in range(count)]
+    exchanges = [await running.client.begin(request()) for _ in range(count)]
     for exchange in exchanges:
-        await made.rest_of(exchange)
-    assert made.pool.idle == count
+        await running.read_response(exchange)
+    assert running.pool.idle == count
 
 
 async def test_one_connection_serves_one_request_after_the_other() -> None:
     async with raw_upstream(responding(*[ok(b"%d" % number) for number in range(5)])) as upstream:
-        async with rig(upstream.origin) as made:
-            assert [(await made.ask(request())).body for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
+        async with running_client(upstream.origin) as running:
+            assert [(await running.fetch(request())).body for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
         assert upstream.accepted == 1
 
 
@@ -35,10 +35,10 @@ async def test_the_newest_idle_connection_is_taken_first() -> None:
         me = b"%d" % numbers[-1]
         await responding(ok(me), ok(me))(peer)
 
-    async with raw_upstream(script) as upstream, rig(upstream.origin) as made:
-        await fill(made, 3)
-        exchanges = [await made.client.begin(request()) for _ in range(3)]
-        assert [(await made.rest_of(exchange)).body for exchange in exchanges] == [b"2", b"1", b"0"]
+    async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
+        await fill(running, 3)
+        exchanges = [await running.client.begin(request()) for _ in range(3)]
+        assert [(await running.read_response(exchange)).body for exchange in exchanges] == [b"2", b"1", b"0"]
         assert upstream.accepted == 3
 
 
@@ -52,10 +52,10 @@ async def test_the_newest_idle_connection_is_taken_first() -> None:
     ],
 )
 async def test_a_connection_that_is_not_to_be_trusted_again_is_not_kept(spoilt: bytes) -> None:
-    async with raw_upstream(responding(spoilt)) as upstream, rig(upstream.origin) as made:
+    async with raw_upstream(responding(spoilt)) as upstream, running_client(upstream.origin) as running:
         for number in (1, 2):
-            assert (await made.ask(request())).body == b"ok"
-            assert (made.pool.idle, upstream.accepted) == (0, number)
+            assert (await running.fetch(request())).body == b"ok"
+            assert (running.pool.idle, upstream.accepted) == (0, number)
 
 
 async def test_an_answer_that_nobody_asked_for_never_becomes_the_next_one() -> None:
@@ -66,14 +66,17 @@ async def test_an_answer_that_nobody_asked_for_never_becomes_the_next_one() -> N
         await peer.send(ok(b"good"))
         await idle.wait()
         await peer.send(ok(b"evil"))
-        await peer.until_closed()
+        await peer.read_to_end()
 
-    async with raw_upstream(script, responding(ok(b"good"))) as upstream, rig(upstream.origin) as made:
-        await made.ask(request())
+    async with (
+        raw_upstream(script, responding(ok(b"good"))) as upstream,
+        running_client(upstream.origin) as running,
+    ):
+        await running.fetch(request())
         idle.set()
         await until(lambda: upstream.ended == 1)
-        assert (await made.ask(request())).body == b"good"
-        assert (upstream.accepted, made.retries) == (2, 0)
+        assert (await running.fetch(request())).body == b"good"
+        assert (upstream.accepted, running.retries) == (2, 0)
 
 
 async def test_an_upstream_that_closes_while_idle_is_seen_in_time() -> None:
@@ -81,55 +84,61 @@ async def test_an_upstream_that_closes_while_idle_is_seen_in_time() -> None:
         await peer.head()
         await peer.send(ok())
 
-    async with raw_upstream(script) as upstream, rig(upstream.origin) as made:
-        await made.ask(request())
-        connection = made.pool._idle[0]
+    async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
+        await running.fetch(request())
+        connection = running.pool._idle[0]
         await until(lambda: connection.state is State.CLOSED)
-        assert (await made.ask(request("POST"))).body == b"ok"
-        assert (upstream.accepted, made.retries) == (2, 0)
+        assert (await running.fetch(request("POST"))).body == b"ok"
+        assert (upstream.accepted, running.retries) == (2, 0)
 
 
 @pytest.mark.parametrize("careful", [True, False])
 async def test_a_connection_that_idled_for_too_long_is_closed_instead_of_taken(careful: bool) -> None:
-    async with raw_upstream(responding(ok())) as upstream, rig(upstream.origin) as made:
-        await fill(made, 2)
-        assert made.pool.take_idle(LATER_S, careful) is None
-        assert made.pool.idle == 0
+    async with raw_upstream(responding(ok())) as upstream, running_client(upstream.origin) as running:
+        await fill(running, 2)
+        assert running.pool.take_idle(LATER_S, careful) is None
+        assert running.pool.idle == 0
         await until(lambda: upstream.ended == 2)
 
 
 async def test_idle_connections_age_out_without_any_traffic() -> None:
-    async with raw_upstream(responding(ok())) as upstream, rig(upstream.origin, keep_alive_s=0.1) as made:
-        await fill(made, 2)
-        made.pool._idle[1].idle_since_s += 0.4  # as if it had come back so much later
+    async with (
+        raw_upstream(responding(ok())) as upstream,
+        running_client(upstream.origin, keep_alive_s=0.1) as running,
+    ):
+        await fill(running, 2)
+        running.pool._idle[1].idle_since_s += 0.4  # as if it had come back so much later
         await until(lambda: upstream.ended == 1)
-        assert made.pool.idle == 1
+        assert running.pool.idle == 1
         await until(lambda: upstream.ended == 2)
-        assert made.pool.idle == 0
+        assert running.pool.idle == 0
 
 
 async def test_the_sweep_forgets_what_closed_by_itself() -> None:
-    async with raw_upstream(responding(ok())) as upstream, rig(upstream.origin, keep_alive_s=0.05) as made:
-        await fill(made, 1)
-        made.pool._idle[0].close()
-        await until(lambda: made.pool.idle == 0)
-        await fill(made, 1)  # and a new sweep begins
-        await until(lambda: made.pool.idle == 0)
+    async with (
+        raw_upstream(responding(ok())) as upstream,
+        running_client(upstream.origin, keep_alive_s=0.05) as running,
+    ):
+        await fill(running, 1)
+        running.pool._idle[0].close()
+        await until(lambda: running.pool.idle == 0)
+        await fill(running, 1)  # and a new sweep begins
+        await until(lambda: running.pool.idle == 0)
         await until(lambda: upstream.ended == 2)
 
 
 async def test_closing_the_pool_closes_the_idle_now_and_the_busy_as_they_come_back() -> None:
-    async with raw_upstream(responding(ok(), ok())) as upstream, rig(upstream.origin) as made:
-        await fill(made, 2)
-        busy = await made.client.begin(request())
-        made.pool.close()
+    async with raw_upstream(responding(ok(), ok())) as upstream, running_client(upstream.origin) as running:
+        await fill(running, 2)
+        busy = await running.client.begin(request())
+        running.pool.close()
         await until(lambda: upstream.ended == 1)
-        assert (await made.rest_of(busy)).body == b"ok"
-        assert made.pool.idle == 0
+        assert (await running.read_response(busy)).body == b"ok"
+        assert running.pool.idle == 0
         await until(lambda: upstream.ended == 2)
 
 
 async def test_a_pool_that_was_never_used_closes_too() -> None:
-    async with raw_upstream(responding(ok())) as upstream, rig(upstream.origin) as made:
-        assert made.pool.idle == 0
+    async with raw_upstream(responding(ok())) as upstream, running_client(upstream.origin) as running:
+        assert running.pool.idle == 0
         assert upstream.accepted == 0

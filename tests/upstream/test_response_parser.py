@@ -11,7 +11,7 @@ from nanonets_proxy.errors import (
     UpstreamUpgraded,
 )
 from nanonets_proxy.upstream.response_parser import ResponseParser, Stage
-from support.seen_reply import see, see_by, split
+from support.parsed_response import parse, parse_with, split_at
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -33,13 +33,13 @@ CLOSED_LATER = OK + b"Content-Type: text/plain\r\n\r\n"
     ],
 )
 def test_a_body_ends_where_its_framing_says(data: bytes, body: bytes) -> None:
-    seen = see(data)
+    seen = parse(data)
     assert (seen.stage, seen.body, seen.keep_alive, seen.error) == (Stage.DONE, body, True, None)
 
 
 def test_without_framing_the_connections_end_is_the_bodys() -> None:
-    assert see(CLOSED_LATER, b"hello").stage is Stage.BODY
-    seen = see(CLOSED_LATER, b"hello", ended=True)
+    assert parse(CLOSED_LATER, b"hello").stage is Stage.BODY
+    seen = parse(CLOSED_LATER, b"hello", ended=True)
     assert (seen.stage, seen.body, seen.keep_alive, seen.error) == (Stage.DONE, b"hello", False, None)
 
 
@@ -56,30 +56,30 @@ def test_without_framing_the_connections_end_is_the_bodys() -> None:
     ],
 )
 def test_an_end_before_that_is_an_error(data: bytes) -> None:
-    assert see(data, ended=True).error is UpstreamClosed
+    assert parse(data, ended=True).error is UpstreamClosed
 
 
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
 def test_some_statuses_have_no_body_whatever_they_announce(status: bytes) -> None:
-    seen = see(b"HTTP/1.1 " + status + b"\r\nContent-Length: 5\r\n\r\n")
+    seen = parse(b"HTTP/1.1 " + status + b"\r\nContent-Length: 5\r\n\r\n")
     assert (seen.stage, seen.body_length, seen.body, seen.keep_alive) == (Stage.DONE, 0, b"", True)
     assert seen.headers == ((b"Content-Length", b"5"),)
 
 
 def test_a_reset_content_has_the_body_that_its_framing_says() -> None:
-    assert see(b"HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n").stage is Stage.DONE
-    assert see(b"HTTP/1.1 205 Reset Content\r\n\r\n").stage is Stage.BODY
+    assert parse(b"HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n").stage is Stage.DONE
+    assert parse(b"HTTP/1.1 205 Reset Content\r\n\r\n").stage is Stage.BODY
 
 
 def test_an_answer_to_head_ends_with_its_head() -> None:
-    seen = see(OK + b"Content-Length: 5\r\n\r\n", is_head=True)
+    seen = parse(OK + b"Content-Length: 5\r\n\r\n", is_head=True)
     assert (seen.stage, seen.body_length, seen.keep_alive) == (Stage.DONE, 0, True)
     assert seen.headers == ((b"Content-Length", b"5"),)
 
 
 @pytest.mark.parametrize("body", [b"", b"5\r\n", b"5\r\nhello\r\n0\r\n\r\n"])
 def test_behind_a_chunked_answer_to_head_nothing_is_certain(body: bytes) -> None:
-    seen = see(CHUNKED + body, is_head=True)
+    seen = parse(CHUNKED + body, is_head=True)
     assert (seen.stage, seen.body, seen.keep_alive, seen.error) == (Stage.DONE, b"", False, None)
 
 
@@ -87,7 +87,7 @@ def test_behind_a_chunked_answer_to_head_nothing_is_certain(body: bytes) -> None
 
 
 def test_fields_come_as_they_were_sent_in_order_with_repetitions() -> None:
-    seen = see(
+    seen = parse(
         OK + b"Set-Cookie: a\r\nset-cookie:b  \r\nX-Empty:\r\nX-Odd: caf\xe9, \t\r\nContent-Length: 0\r\n\r\n"
     )
     assert seen.headers == (
@@ -100,14 +100,14 @@ def test_fields_come_as_they_were_sent_in_order_with_repetitions() -> None:
 
 
 def test_trailers_are_kept_apart_from_the_head() -> None:
-    seen = see(CHUNKED + b"1\r\nx\r\n0\r\nDigest: abc \r\nX-Empty:\r\n\r\n")
+    seen = parse(CHUNKED + b"1\r\nx\r\n0\r\nDigest: abc \r\nX-Empty:\r\n\r\n")
     assert seen.trailers == ((b"Digest", b"abc"), (b"X-Empty", b""))
     assert seen.headers == ((b"Transfer-Encoding", b"chunked"),)
 
 
 def test_interim_answers_are_passed_over() -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
-    seen = see(b"HTTP/1.1 100 Continue\r\n\r\n" + hints + OK + b"Content-Length: 0\r\n\r\n")
+    seen = parse(b"HTTP/1.1 100 Continue\r\n\r\n" + hints + OK + b"Content-Length: 0\r\n\r\n")
     assert (seen.informational, seen.status, seen.reason) == (2, 200, b"OK")
     assert seen.headers == ((b"Content-Length", b"0"),)
 
@@ -126,7 +126,7 @@ def test_interim_answers_are_passed_over() -> None:
     ],
 )
 def test_the_connection_stays_as_version_and_connection_field_say(head: bytes, keep_alive: bool) -> None:
-    assert see(head + b"Content-Length: 0\r\n\r\n").keep_alive is keep_alive
+    assert parse(head + b"Content-Length: 0\r\n\r\n").keep_alive is keep_alive
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_octets_behind_a_whole_answer_spoil_the_connection_not_the_answer(
     surplus: bytes, is_head: bool, at_once: bool
 ) -> None:
     whole = OK + b"Content-Length: 2\r\n\r\n" + (b"" if is_head else b"ok")
-    seen = see(whole + surplus, is_head=is_head) if at_once else see(whole, surplus, is_head=is_head)
+    seen = parse(whole + surplus, is_head=is_head) if at_once else parse(whole, surplus, is_head=is_head)
     assert (seen.stage, seen.status, seen.keep_alive, seen.error) == (Stage.DONE, 200, False, None)
     assert seen.body == (b"" if is_head else b"ok")
     assert seen.headers == ((b"Content-Length", b"2"),)
@@ -184,7 +184,7 @@ def test_octets_behind_a_whole_answer_spoil_the_connection_not_the_answer(
 )
 @pytest.mark.parametrize("is_head", [True, False])
 def test_a_broken_head_is_never_shown(data: bytes, is_head: bool) -> None:
-    seen = see(data + OK + b"Content-Length: 0\r\n\r\n", is_head=is_head)
+    seen = parse(data + OK + b"Content-Length: 0\r\n\r\n", is_head=is_head)
     assert (seen.error, seen.stage, seen.body) == (UpstreamBadReply, Stage.HEAD, b"")
 
 
@@ -192,18 +192,18 @@ def test_a_broken_head_is_never_shown(data: bytes, is_head: bool) -> None:
     "rest", [b"x\r\n", b"2\r\nabc\r\n", b"2\nab\r\n", b"FFFFFFFFFFFFFFFFF\r\n", b"-1\r\n", b"0\r\nA b\r\n\r\n"]
 )
 def test_a_broken_chunk_breaks_the_body_off(rest: bytes) -> None:
-    seen = see(CHUNKED + b"2\r\nok\r\n" + rest)
+    seen = parse(CHUNKED + b"2\r\nok\r\n" + rest)
     assert (seen.error, seen.stage, seen.status) == (UpstreamBadReply, Stage.BODY, 200)
 
 
 @pytest.mark.parametrize("fields", [b"Upgrade: websocket\r\nConnection: upgrade\r\n", b""])
 def test_a_protocol_switch_that_nobody_asked_for_is_an_error(fields: bytes) -> None:
-    seen = see(b"HTTP/1.1 101 Switching Protocols\r\n" + fields + b"\r\n")
+    seen = parse(b"HTTP/1.1 101 Switching Protocols\r\n" + fields + b"\r\n")
     assert (seen.error, seen.stage) == (UpstreamUpgraded, Stage.HEAD)
 
 
 def test_an_offer_to_upgrade_is_none_of_that() -> None:
-    assert see(OK + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n").error is None
+    assert parse(OK + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n").error is None
 
 
 # --- bounds -------------------------------------------------------------------------------------------
@@ -214,23 +214,23 @@ KIBIBYTE = b"x" * 1024
 def test_a_head_may_be_large_but_not_endless() -> None:
     field = b"A: %b\r\n" % KIBIBYTE
     end = b"Content-Length: 1\r\n\r\nx"
-    assert see(OK, *[field] * 60, end).error is None
-    assert see(OK, *[field] * 70, end).error is UpstreamReplyTooLarge
-    assert see(OK, b"A: ", *[KIBIBYTE] * 65).error is UpstreamReplyTooLarge
+    assert parse(OK, *[field] * 60, end).error is None
+    assert parse(OK, *[field] * 70, end).error is UpstreamReplyTooLarge
+    assert parse(OK, b"A: ", *[KIBIBYTE] * 65).error is UpstreamReplyTooLarge
 
 
 def test_interim_heads_are_bounded_together() -> None:
-    assert see(*[b"HTTP/1.1 103 Early Hints\r\nLink: %b\r\n\r\n" % KIBIBYTE] * 65).error is UpstreamReplyTooLarge
+    assert parse(*[b"HTTP/1.1 103 Early Hints\r\nLink: %b\r\n\r\n" % KIBIBYTE] * 65).error is UpstreamReplyTooLarge
 
 
 @pytest.mark.parametrize("start", [b"0\r\nA: ", b"1;extension="])
 def test_trailers_and_chunk_extensions_are_not_endless(start: bytes) -> None:
-    seen = see(CHUNKED + b"1\r\nx\r\n" + start, *[KIBIBYTE] * 65)
+    seen = parse(CHUNKED + b"1\r\nx\r\n" + start, *[KIBIBYTE] * 65)
     assert (seen.error, seen.body) == (UpstreamReplyTooLarge, b"x")
 
 
 def test_a_body_is_as_long_as_it_likes() -> None:
-    seen = see(CHUNKED, *[b"400\r\n" + KIBIBYTE + b"\r\n"] * 300, b"0\r\n\r\n")
+    seen = parse(CHUNKED, *[b"400\r\n" + KIBIBYTE + b"\r\n"] * 300, b"0\r\n\r\n")
     assert (seen.error, len(seen.body)) == (None, 300 * 1024)
 
 
@@ -254,9 +254,9 @@ ANSWERS = [
 @pytest.mark.parametrize("is_head", [True, False])
 @given(data=st.sampled_from(ANSWERS), cuts=st.lists(st.integers(0, 200), max_size=6))
 def test_any_split_of_the_octets_gives_the_same_answer(data: bytes, cuts: list[int], is_head: bool) -> None:
-    whole = see(data, is_head=is_head, ended=True)
-    assert see(*split(data, cuts), is_head=is_head, ended=True) == whole
-    assert see(*[data[at : at + 1] for at in range(len(data))], is_head=is_head, ended=True) == whole
+    whole = parse(data, is_head=is_head, ended=True)
+    assert parse(*split_at(data, cuts), is_head=is_head, ended=True) == whole
+    assert parse(*[data[at : at + 1] for at in range(len(data))], is_head=is_head, ended=True) == whole
 
 
 @given(
@@ -266,7 +266,7 @@ def test_any_split_of_the_octets_gives_the_same_answer(data: bytes, cuts: list[i
     st.booleans(),
 )
 def test_whatever_arrives_nothing_but_an_upstream_error_is_raised(pieces: list[bytes], is_head: bool) -> None:
-    seen = see(*pieces, is_head=is_head, ended=True)
+    seen = parse(*pieces, is_head=is_head, ended=True)
     assert (seen.error is None) == (seen.stage is Stage.DONE)
     assert not seen.keep_alive
 
@@ -296,14 +296,14 @@ def test_only_an_answer_that_left_nothing_behind_lends_its_parser_to_the_next(
     response: bytes, is_head: bool, may: bool
 ) -> None:
     reply = ResponseParser(is_head=is_head)
-    see_by(reply, response)
+    parse_with(reply, response)
     assert reply.restart(is_head=False, on_interim=None) is may
 
 
 def test_one_that_was_fed_nothing_is_as_good_as_new() -> None:
     reply = ResponseParser(is_head=True)
     assert reply.restart(is_head=False, on_interim=None)
-    assert see_by(reply, USUAL) == see(USUAL)
+    assert parse_with(reply, USUAL) == parse(USUAL)
 
 
 def test_a_body_that_was_not_taken_does_not_become_the_next_answers() -> None:
@@ -326,9 +326,9 @@ def test_what_came_before_changes_no_answer(
 ) -> None:
     reply = ResponseParser(is_head=False)
     for response in before:
-        see_by(reply, response)
+        parse_with(reply, response)
         if not reply.restart(is_head=False, on_interim=None):
             reply = ResponseParser(is_head=False)
-    see_by(reply, USUAL)
+    parse_with(reply, USUAL)
     assert reply.restart(is_head=is_head, on_interim=None)
-    assert see_by(reply, *split(data, cuts), ended=True) == see(data, is_head=is_head, ended=True)
+    assert parse_with(reply, *split_at(data, cuts), ended=True) == parse(data, is_head=is_head, ended=True)

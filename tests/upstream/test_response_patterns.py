@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from conformance.mutations import mutated
 from nanonets_proxy.upstream.response_parser import MAX_HEAD_BYTES, ResponseParser, Stage
 from nanonets_proxy.upstream.response_patterns import ResponsePatterns
-from support.seen_reply import Seen, see, see_by, split
+from support.parsed_response import ParsedResponse, parse, parse_with, split_at
 
 OK = b"HTTP/1.1 200 OK\r\n"
 PLAIN = OK + b"Date: Tue, 24 Nov 2026 15:00:00 GMT\r\nContent-Length: 2\r\nX-Odd: caf\xe9 %% {}\r\n\r\nok"
@@ -43,7 +43,7 @@ def test_the_third_of_its_kind_passes_the_parser_by(usual: bytes) -> None:
     reply = after(usual, usual)
     assert takes(reply, usual)
     assert (reply.stage, reply.began) == (Stage.DONE, True)
-    assert see_by(reply) == see(usual)
+    assert parse_with(reply) == parse(usual)
 
 
 def test_values_and_body_may_be_others_each_time() -> None:
@@ -51,7 +51,7 @@ def test_values_and_body_may_be_others_each_time() -> None:
     for value in (b"x", b"a  b", b"\x80", b"~" * 1000):
         data = OK + b"Date: %b\r\nContent-Length: %d\r\nX-Odd: :\r\n\r\n%b" % (value, len(value) + 1, value + b"\0")
         assert takes(reply, data)
-        assert see_by(reply) == see(data)
+        assert parse_with(reply) == parse(data)
         assert reply.restart(is_head=False, on_interim=None)
 
 
@@ -86,7 +86,7 @@ def test_all_else_is_the_parsers_to_judge(data: bytes) -> None:
     reply = after(PLAIN, PLAIN)
     assert not takes(reply, data)
     assert (reply.stage, reply.began) == (Stage.HEAD, False)
-    assert see_by(reply, data) == see(data)
+    assert parse_with(reply, data) == parse(data)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_connection_field_that_says_more_than_to_stay_is_read_by_the_parser(op
     data = KEPT.replace(b"keep-alive", option)
     reply = after(KEPT, KEPT)
     assert not takes(reply, data)
-    assert see_by(reply, data) == see(data)
+    assert parse_with(reply, data) == parse(data)
     assert takes(after(KEPT, KEPT), KEPT.replace(b"keep-alive", b"Keep-Alive"))
 
 
@@ -119,7 +119,7 @@ def test_an_answer_to_head_is_the_parsers_even_if_a_body_comes_with_it() -> None
     reply = after(PLAIN, PLAIN)
     reply.restart(is_head=True, on_interim=None)
     assert not takes(reply, PLAIN)
-    assert see_by(reply, PLAIN) == see(PLAIN, is_head=True)
+    assert parse_with(reply, PLAIN) == parse(PLAIN, is_head=True)
 
 
 def test_octets_behind_an_answer_that_passed_the_parser_by_spoil_the_connection() -> None:
@@ -127,7 +127,7 @@ def test_octets_behind_an_answer_that_passed_the_parser_by_spoil_the_connection(
     assert takes(reply, PLAIN)
     reply.feed(b"x")
     assert not reply.keep_alive
-    assert see_by(reply) == see(PLAIN, b"x")
+    assert parse_with(reply) == parse(PLAIN, b"x")
 
 
 def test_behind_two_answers_of_no_known_shape_the_next_is_not_tried() -> None:
@@ -135,7 +135,7 @@ def test_behind_two_answers_of_no_known_shape_the_next_is_not_tried() -> None:
     assert takes(after(PLAIN, PLAIN, cut), PLAIN)
     reply = after(PLAIN, PLAIN, cut, cut)
     assert not takes(reply, PLAIN)
-    assert see_by(reply, PLAIN) == see(PLAIN)
+    assert parse_with(reply, PLAIN) == parse(PLAIN)
     assert reply.restart(is_head=False, on_interim=None)
     assert takes(reply, PLAIN)
 
@@ -144,7 +144,7 @@ def test_two_kinds_in_turn_both_pass_the_parser_by() -> None:
     reply = after(PLAIN, PLAIN, KEPT, KEPT)
     for data in (PLAIN, KEPT, PLAIN, PLAIN, KEPT):
         assert takes(reply, data)
-        assert see_by(reply) == see(data)
+        assert parse_with(reply) == parse(data)
         assert reply.restart(is_head=False, on_interim=None)
 
 
@@ -181,12 +181,12 @@ def test_what_came_once_is_forgotten_behind_hundreds_of_others(others: int, is_k
 # --- the same as the parser's ---------------------------------------------------------------------------
 
 
-def parsed(usual: bytes, data: bytes) -> tuple[Seen, bool]:
+def parsed(usual: bytes, data: bytes) -> tuple[ParsedResponse, bool]:
     """What becomes of `data` behind usual answers, and whether the parser was passed by."""
     reply = after(usual, usual)
     if takes(reply, data):
-        return see_by(reply), True
-    return see_by(reply, data), False
+        return parse_with(reply), True
+    return parse_with(reply, data), False
 
 
 @pytest.mark.parametrize("usual", USUAL)
@@ -198,7 +198,7 @@ def test_whatever_octet_is_changed_added_or_lost_the_parser_would_say_the_same(u
         kept += [usual[:at] + octet + usual[at:] for octet in (b"\r", b"\n", b"\0", b" ", b"\t", b":", b"0", b"x")]
         for data in kept:
             seen, passed_by = parsed(usual, data)
-            assert seen == see(data), data
+            assert seen == parse(data), data
             taken += passed_by
     assert taken > 1000
 
@@ -206,7 +206,7 @@ def test_whatever_octet_is_changed_added_or_lost_the_parser_would_say_the_same(u
 @given(usual=st.sampled_from(USUAL), data=mutated(USUAL))
 def test_whatever_is_changed_the_parser_would_say_the_same(usual: bytes, data: bytes) -> None:
     seen, _ = parsed(usual, data)
-    assert seen == see(data)
+    assert seen == parse(data)
 
 
 VALUES = st.text(st.sampled_from("\x00\t\n\r !:;a~\x7f\x80\xff"), max_size=6).map(
@@ -231,7 +231,7 @@ def test_whatever_the_values_are_the_parser_would_say_the_same(
         body,
     )
     seen, _ = parsed(PLAIN, data)
-    assert seen == see(data)
+    assert seen == parse(data)
 
 
 @given(st.lists(st.tuples(st.sampled_from(USUAL), st.lists(st.integers(1, 200), max_size=1)), max_size=12))
@@ -240,6 +240,6 @@ def test_a_pattern_match_leaves_the_parser_ready_for_the_next_response(
 ) -> None:
     reply = after()
     for data, cuts in responses:
-        first, *rest = [piece for piece in split(data, cuts) if piece]
-        assert see_by(reply, *rest if takes(reply, first) else (first, *rest)) == see(data)
+        first, *rest = [piece for piece in split_at(data, cuts) if piece]
+        assert parse_with(reply, *rest if takes(reply, first) else (first, *rest)) == parse(data)
         assert reply.restart(is_head=False, on_interim=None)

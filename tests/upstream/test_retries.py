@@ -8,9 +8,9 @@ import pytest
 from nanonets_proxy.errors import UpstreamClosed, UpstreamTimeout
 from nanonets_proxy.upstream.body import RequestBody
 from support.caller_bodies import ArrivingBody
+from support.client_harness import body_store, request, running_client
 from support.eventually import until
 from support.raw_upstream import Peer, ok, raw_upstream, responding, responding_then_closing
-from support.upstream_rig import request, rig, store_in
 
 REPEATABLE = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]
 NOT_REPEATABLE = ["POST", "PATCH", "MOVE"]
@@ -26,58 +26,64 @@ async def dies_on_the_second(peer: Peer) -> None:
 @pytest.mark.parametrize("method", REPEATABLE)
 async def test_a_repeatable_request_that_a_reused_connection_lost_goes_out_once_more(method: str) -> None:
     response = ok(b"" if method == "HEAD" else b"second")
-    async with raw_upstream(dies_on_the_second, responding(response)) as upstream, rig(upstream.origin) as made:
-        await made.ask(request())
-        assert (await made.ask(request(method))).status == 200
-        assert (upstream.accepted, made.retries, made.pool.idle) == (2, 1, 1)
+    async with (
+        raw_upstream(dies_on_the_second, responding(response)) as upstream,
+        running_client(upstream.origin) as running,
+    ):
+        await running.fetch(request())
+        assert (await running.fetch(request(method))).status == 200
+        assert (upstream.accepted, running.retries, running.pool.idle) == (2, 1, 1)
 
 
 @pytest.mark.parametrize("method", NOT_REPEATABLE)
 async def test_any_other_request_that_was_delivered_never_does(method: str) -> None:
-    async with raw_upstream(dies_on_the_second) as upstream, rig(upstream.origin) as made:
-        await made.ask(request())
+    async with raw_upstream(dies_on_the_second) as upstream, running_client(upstream.origin) as running:
+        await running.fetch(request())
         with pytest.raises(UpstreamClosed) as caught:
-            await made.ask(request(method))
+            await running.fetch(request(method))
         assert caught.value.sent
-        assert (upstream.accepted, made.retries) == (1, 0)
+        assert (upstream.accepted, running.retries) == (1, 0)
 
 
 async def test_only_a_reused_connection_earns_a_second_try() -> None:
-    async with raw_upstream(responding_then_closing(b"")) as upstream, rig(upstream.origin) as made:
+    async with raw_upstream(responding_then_closing(b"")) as upstream, running_client(upstream.origin) as running:
         with pytest.raises(UpstreamClosed):
-            await made.ask(request())
-        assert (upstream.accepted, made.retries) == (1, 0)
+            await running.fetch(request())
+        assert (upstream.accepted, running.retries) == (1, 0)
 
 
 async def test_there_is_no_third_try() -> None:
     async with (
         raw_upstream(dies_on_the_second, responding_then_closing(b"")) as upstream,
-        rig(upstream.origin) as made,
+        running_client(upstream.origin) as running,
     ):
-        await made.ask(request())
+        await running.fetch(request())
         with pytest.raises(UpstreamClosed):
-            await made.ask(request())
-        assert (upstream.accepted, made.retries) == (2, 1)
+            await running.fetch(request())
+        assert (upstream.accepted, running.retries) == (2, 1)
 
 
 @pytest.mark.parametrize("begun", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\n"])
 async def test_a_request_whose_answer_has_begun_is_not_repeated(begun: bytes) -> None:
-    async with raw_upstream(responding_then_closing(ok(), begun)) as upstream, rig(upstream.origin) as made:
-        await made.ask(request())
+    async with (
+        raw_upstream(responding_then_closing(ok(), begun)) as upstream,
+        running_client(upstream.origin) as running,
+    ):
+        await running.fetch(request())
         with pytest.raises(UpstreamClosed):
-            await made.ask(request())
-        assert (upstream.accepted, made.retries) == (1, 0)
+            await running.fetch(request())
+        assert (upstream.accepted, running.retries) == (1, 0)
 
 
 async def test_a_reused_connection_that_is_only_slow_is_not_tried_again() -> None:
     async with (
         raw_upstream(responding(ok(), b"")) as upstream,
-        rig(upstream.origin, first_byte_timeout_s=0.1) as made,
+        running_client(upstream.origin, first_byte_timeout_s=0.1) as running,
     ):
-        await made.ask(request())
+        await running.fetch(request())
         with pytest.raises(UpstreamTimeout):
-            await made.ask(request())
-        assert (upstream.accepted, made.retries) == (1, 0)
+            await running.fetch(request())
+        assert (upstream.accepted, running.retries) == (1, 0)
 
 
 @pytest.mark.parametrize("memory", [2**20, 0])
@@ -92,24 +98,27 @@ async def test_a_put_is_repeated_from_the_copy_of_its_body(length: int | None, m
         await peer.head()
         await peer.send(ok(b"first"))
         await peer.head()
-        received.append(await peer.exactly(len(b"3\r\nabc\r\n3\r\ndef\r\n") if chunked else len(b"abcdef")))
+        received.append(await peer.read_exactly(len(b"3\r\nabc\r\n3\r\ndef\r\n") if chunked else len(b"abcdef")))
         peer.reset()
 
     async def takes_all(peer: Peer) -> None:
         await peer.head()
-        received.append(await peer.through(b"ghi\r\n0\r\n\r\n" if chunked else b"ghi"))
+        received.append(await peer.read_through(b"ghi\r\n0\r\n\r\n" if chunked else b"ghi"))
         await peer.send(ok(b"second"))
-        await peer.until_closed()
+        await peer.read_to_end()
 
-    with RequestBody(source, length, store_in(tmp_path, memory=memory)) as body:
-        async with raw_upstream(dies_in_mid_upload, takes_all) as upstream, rig(upstream.origin) as made:
-            await made.ask(request())
-            asking = asyncio.create_task(made.ask(request("PUT", body)))
+    with RequestBody(source, length, body_store(tmp_path, memory=memory)) as body:
+        async with (
+            raw_upstream(dies_in_mid_upload, takes_all) as upstream,
+            running_client(upstream.origin) as running,
+        ):
+            await running.fetch(request())
+            asking = asyncio.create_task(running.fetch(request("PUT", body)))
             await until(lambda: upstream.accepted == 2)
             source.feed(b"ghi")
             source.finish()
             assert (await asking).body == b"second"
-            assert made.retries == 1
+            assert running.retries == 1
     payloads = [b"".join(part.split(b"\r\n")[1::2]) if chunked else part for part in received]
     assert payloads == [b"abcdef", b"abcdefghi"]
 
@@ -119,14 +128,14 @@ async def test_a_put_whose_copy_was_let_go_is_not_repeated(tmp_path: Path) -> No
         await peer.head()
         await peer.send(ok(b"first"))
         await peer.head()
-        await peer.exactly(3)
+        await peer.read_exactly(3)
 
-    with RequestBody(ArrivingBody(b"abc"), 9, store_in(tmp_path, replay=0)) as body:
-        async with raw_upstream(dies_in_mid_upload) as upstream, rig(upstream.origin) as made:
-            await made.ask(request())
+    with RequestBody(ArrivingBody(b"abc"), 9, body_store(tmp_path, replay=0)) as body:
+        async with raw_upstream(dies_in_mid_upload) as upstream, running_client(upstream.origin) as running:
+            await running.fetch(request())
             with pytest.raises(UpstreamClosed):
-                await made.ask(request("PUT", body))
-            assert (upstream.accepted, made.retries) == (1, 0)
+                await running.fetch(request("PUT", body))
+            assert (upstream.accepted, running.retries) == (1, 0)
 
 
 @pytest.mark.parametrize("method", NOT_REPEATABLE)
@@ -138,9 +147,9 @@ async def test_what_must_not_be_repeated_asks_the_socket_first(method: str) -> N
         peers.append(peer)
         await responding(ok(b"%d" % len(peers)))(peer)
 
-    async with raw_upstream(script) as upstream, rig(upstream.origin) as made:
-        await made.ask(request())
-        peers[0].end_now()
-        assert made.pool.idle == 1
-        assert (await made.ask(request(method))).body == b"2"
-        assert (upstream.accepted, made.retries) == (2, 0)
+    async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
+        await running.fetch(request())
+        peers[0].send_fin()
+        assert running.pool.idle == 1
+        assert (await running.fetch(request(method))).body == b"2"
+        assert (upstream.accepted, running.retries) == (2, 0)

@@ -13,22 +13,21 @@ from nanonets_proxy.errors import UpstreamClosed
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from nanonets_proxy.upstream.response_head import ResponseHead
-from support.authorities import Authority
-from support.eventually import settled
+from support.certificates import CertificateAuthority
+from support.eventually import WAIT_S, stable
 from support.raw_upstream import Peer, Script, ok, raw_upstream, responding
-from support.upstream_rig import PATIENCE_S
 
 MIB = 1024 * 1024
 Dialling = Callable[..., Awaitable[Dialer]]
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture
-async def dialling(authority: Authority) -> AsyncIterator[Dialling]:
+async def dialling(authority: CertificateAuthority) -> AsyncIterator[Dialling]:
     """`await dialling(*scripts)`: a dialer to an upstream that plays them over TLS, or `plain`."""
     async with AsyncExitStack() as stack:
 
@@ -39,16 +38,14 @@ async def dialling(authority: Authority) -> AsyncIterator[Dialling]:
             upstream = await stack.enter_async_context(raw_upstream(*scripts, tls=tls))
             origin = Origin("http" if plain else "https", "127.0.0.1", upstream.port)
             ca_file = None if plain else authority.file
-            return Dialer(
-                DialPolicy(origin, connect_timeout_s=PATIENCE_S, idle_timeout_s=PATIENCE_S, ca_file=ca_file)
-            )
+            return Dialer(DialPolicy(origin, connect_timeout_s=WAIT_S, idle_timeout_s=WAIT_S, ca_file=ca_file))
 
         yield start
 
 
 def send_get(connection: UpstreamConnection) -> asyncio.Future[ResponseHead]:
     request = b"GET / HTTP/1.1\r\nHost: upstream\r\n\r\n"
-    return connection.send(request, PATIENCE_S, is_head=False, on_interim=None)
+    return connection.send(request, WAIT_S, is_head=False, on_interim=None)
 
 
 async def ask(dialer: Dialer) -> UpstreamConnection:
@@ -88,7 +85,7 @@ async def test_answers_that_come_at_the_same_time_stay_apart(dialling: Dialling,
             for _ in range(pieces):
                 await together.wait()
                 await peer.send(mark * 1000)
-            await peer.until_closed()
+            await peer.read_to_end()
 
         return script
 
@@ -113,10 +110,10 @@ async def test_an_upstream_is_held_back_over_tls_too(dialling: Dialling) -> None
         while sent < total:
             await peer.send(bytes(64 * 1024))
             sent += 64 * 1024
-        await peer.until_closed()
+        await peer.read_to_end()
 
     connection = await ask(await dialling(script))
-    assert await settled(lambda: sent) < 16 * MIB  # most of it in the kernel's socket buffers
+    assert await stable(lambda: sent) < 16 * MIB  # most of it in the kernel's socket buffers
     received = 0
     while piece := await connection.read():
         assert len(piece) < MIB
@@ -134,9 +131,9 @@ async def test_an_answer_whose_tls_breaks_off_is_not_whole(dialling: Dialling, r
         await peer.head()
         await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
         await goes_on.wait()
-        peer.send_past_tls(rest)
-        peer.end_now()
-        await peer.until_closed()
+        peer.send_without_tls(rest)
+        peer.send_fin()
+        await peer.read_to_end()
 
     goes_on = asyncio.Event()
     connection = await ask(await dialling(script))
@@ -157,8 +154,8 @@ async def test_an_end_that_delimits_an_answer_has_to_be_tls_own(dialling: Dialli
         await peer.send(b"HTTP/1.1 200 OK\r\n\r\nhello")
         await goes_on.wait()
         if not says_so:
-            peer.end_now()
-            await peer.until_closed()
+            peer.send_fin()
+            await peer.read_to_end()
 
     goes_on = asyncio.Event()
     connection = await ask(await dialling(script))
@@ -181,7 +178,7 @@ async def test_a_read_over_tls_takes_no_more_memory_than_what_came(dialling: Dia
         before, _ = tracemalloc.get_traced_memory()
         tracemalloc.reset_peak()
         await peer.send(ok(b"x" * 1000))
-        await peer.until_closed()
+        await peer.read_to_end()
 
     dialer = await dialling(script)
     tracemalloc.start()

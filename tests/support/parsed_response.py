@@ -8,7 +8,7 @@ from nanonets_proxy.upstream.response_parser import ResponseParser, Stage
 
 
 @dataclass(frozen=True)
-class Seen:
+class ParsedResponse:
     """All that can be told of an answer from the outside."""
 
     stage: Stage
@@ -23,11 +23,11 @@ class Seen:
     error: type[UpstreamError] | None
 
 
-def see(*pieces: bytes, is_head: bool = False, ended: bool = False) -> Seen:
-    return see_by(ResponseParser(is_head=is_head), *pieces, ended=ended)
+def parse(*pieces: bytes, is_head: bool = False, ended: bool = False) -> ParsedResponse:
+    return parse_with(ResponseParser(is_head=is_head), *pieces, ended=ended)
 
 
-def see_by(reply: ResponseParser, *pieces: bytes, ended: bool = False) -> Seen:
+def parse_with(reply: ResponseParser, *pieces: bytes, ended: bool = False) -> ParsedResponse:
     error: UpstreamError | None = None
     try:
         for piece in pieces:
@@ -39,7 +39,7 @@ def see_by(reply: ResponseParser, *pieces: bytes, ended: bool = False) -> Seen:
     assert error is None or error.sent
     head = reply.head
     keep_alive = reply.keep_alive and error is None
-    return Seen(
+    return ParsedResponse(
         reply.stage,
         head.status,
         head.reason,
@@ -53,6 +53,6 @@ def see_by(reply: ResponseParser, *pieces: bytes, ended: bool = False) -> Seen:
     )
 
 
-def split(data: bytes, cuts: list[int]) -> list[bytes]:
+def split_at(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
     return [data[start:end] for start, end in itertools.pairwise(edges)]

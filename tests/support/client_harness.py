@@ -4,15 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.upstream.body import BodyPolicy, BodyStore, RequestBody
 from nanonets_proxy.upstream.client import Exchange, UpstreamClient, UpstreamRequest
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from nanonets_proxy.upstream.pool import Pool
-
-PATIENCE_S: Final = 5.0
+from support.eventually import WAIT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +21,13 @@ class RawResponse:
     trailers: list[tuple[bytes, bytes]]
 
 
-class Rig:
+class RunningClient:
     """`retries` counts the requests that went out once more unseen."""
 
     def __init__(
         self, origin: Origin, first_byte_timeout_s: float, idle_timeout_s: float, keep_alive_s: float
     ) -> None:
-        self.dialer = Dialer(DialPolicy(origin, connect_timeout_s=PATIENCE_S, idle_timeout_s=idle_timeout_s))
+        self.dialer = Dialer(DialPolicy(origin, connect_timeout_s=WAIT_S, idle_timeout_s=idle_timeout_s))
         self.pool = Pool(self.dialer, keep_alive_s=keep_alive_s)
         self.client = UpstreamClient(
             self.pool, first_byte_timeout_s=first_byte_timeout_s, on_retry=self._count_retry
@@ -39,12 +37,12 @@ class Rig:
     def _count_retry(self) -> None:
         self.retries += 1
 
-    async def ask(self, request: UpstreamRequest) -> RawResponse:
+    async def fetch(self, request: UpstreamRequest) -> RawResponse:
         """One exchange from beginning to end."""
         exchange = await self.client.begin(request)
-        return await self.rest_of(exchange)
+        return await self.read_response(exchange)
 
-    async def rest_of(self, exchange: Exchange) -> RawResponse:
+    async def read_response(self, exchange: Exchange) -> RawResponse:
         connection, head = exchange
         body = b""
         try:
@@ -57,18 +55,18 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(
+async def running_client(
     origin: Origin,
     *,
-    first_byte_timeout_s: float = PATIENCE_S,
-    idle_timeout_s: float = PATIENCE_S,
+    first_byte_timeout_s: float = WAIT_S,
+    idle_timeout_s: float = WAIT_S,
     keep_alive_s: float = 60.0,
-) -> AsyncIterator[Rig]:
-    made = Rig(origin, first_byte_timeout_s, idle_timeout_s, keep_alive_s)
+) -> AsyncIterator[RunningClient]:
+    running = RunningClient(origin, first_byte_timeout_s, idle_timeout_s, keep_alive_s)
     try:
-        yield made
+        yield running
     finally:
-        made.pool.close()
+        running.pool.close()
 
 
 def request(
@@ -82,7 +80,7 @@ def request(
     return UpstreamRequest(method, head, body, expect_continue)
 
 
-def store_in(
+def body_store(
     spool_dir: Path,
     *,
     memory: int = 2**20,

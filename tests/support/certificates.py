@@ -10,7 +10,7 @@ from pathlib import Path
 import trustme
 
 
-class Authority:
+class CertificateAuthority:
     """A certificate authority and the file that holds its certificate."""
 
     def __init__(self, directory: Path) -> None:
@@ -25,7 +25,7 @@ class Authority:
         self._ca.issue_cert(name, not_after=until).configure_cert(context)
         return context
 
-    def shake_hands_the_old_way(self, listener: socket.socket) -> None:
+    def accept_with_tls_1_1(self, listener: socket.socket) -> None:
         """Accepts one connection and speaks nothing newer than TLS 1.1 on it."""
         context = self.server()
         context.set_ciphers("ALL:@SECLEVEL=0")
