@@ -157,7 +157,7 @@ async def test_a_body_that_trickles_ends_in_time() -> None:
 def test_there_are_never_more_connections_than_files(monkeypatch: pytest.MonkeyPatch) -> None:
     def most(files: int, **given: object) -> int:
         monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
-        return connection_policy(serve_config(**given).proxies[0]).most
+        return connection_policy(serve_config(**given).environments[0]).most
 
     assert most(100_000) == 12_000
     assert most(resource.RLIM_INFINITY) == 12_000

@@ -17,7 +17,7 @@ import pytest
 
 from nanonets_proxy import __version__
 
-OK, FAILED, WRONG_USE = 0, 1, 2
+OK, FAILED, USAGE_ERROR = 0, 1, 2
 COMMANDS = ("serve", "check", "sandbox", "config", "healthcheck")
 
 
@@ -110,7 +110,7 @@ def test_every_command_has_help_of_its_own(command: str, run) -> None:
 )
 def test_wrong_use_is_one_line_and_exit_code_2(arguments: list[str], sentence: str, run) -> None:
     done = run(*arguments)
-    assert (done.returncode, done.stdout) == (WRONG_USE, "")
+    assert (done.returncode, done.stdout) == (USAGE_ERROR, "")
     assert done.stderr.startswith(f"nanonets-proxy: {sentence}")
     assert done.stderr.count("\n") == 1
     assert "s3cret" not in done.stderr
@@ -119,7 +119,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(arguments: list[str], sentence: s
 @pytest.mark.parametrize("arguments", [["--pool-size", "0"], ["serve", "--pool-size", "0"]])
 def test_serve_is_what_runs_without_a_command(arguments: list[str], run) -> None:
     done = run(*arguments)
-    assert (done.returncode, done.stdout) == (WRONG_USE, "")
+    assert (done.returncode, done.stdout) == (USAGE_ERROR, "")
     assert done.stderr == "nanonets-proxy: pool_size: must be between 1 and 16384, not 0 (flag --pool-size)\n"
 
 
@@ -127,7 +127,7 @@ def test_serve_is_what_runs_without_a_command(arguments: list[str], run) -> None
 def test_each_fault_of_the_settings_is_a_line_on_standard_error(command: str, run) -> None:
     env = {"NANONETS_PROXY_LISTN": "x", "NANONETS_PROXY_EGRESS_PROXY": "ftp://u:s3cret@proxy"}
     done = run(command, "--max-wait", "soon", env=env)
-    assert (done.returncode, done.stdout) == (WRONG_USE, "")
+    assert (done.returncode, done.stdout) == (USAGE_ERROR, "")
     assert done.stderr.splitlines() == [
         "nanonets-proxy: NANONETS_PROXY_LISTN: no such setting (environment); did you mean NANONETS_PROXY_LISTEN?",
         "nanonets-proxy: egress_proxy: must start with http:// (environment NANONETS_PROXY_EGRESS_PROXY)",
@@ -137,7 +137,7 @@ def test_each_fault_of_the_settings_is_a_line_on_standard_error(command: str, ru
 
 def test_a_bad_setting_of_the_sandbox_is_exit_code_2(run) -> None:
     done = run("sandbox", "--limit", "many")
-    assert done.returncode == WRONG_USE
+    assert done.returncode == USAGE_ERROR
     assert done.stderr.startswith("nanonets-proxy: limit: limit 'many' is not COUNT/WINDOW")
 
 
@@ -146,7 +146,7 @@ def test_a_bad_setting_of_the_sandbox_is_exit_code_2(run) -> None:
 
 def test_without_a_key_serve_names_the_ways_to_give_one_and_the_sandbox(run) -> None:
     done = run("serve")
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (WRONG_USE, "", 1)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (USAGE_ERROR, "", 1)
     assert done.stderr.startswith("nanonets-proxy: no API key was given: set NANONETS_API_KEY, or set ")
     assert "nanonets-proxy serve --sandbox" in done.stderr
 
@@ -172,12 +172,12 @@ def test_without_a_key_serve_names_the_ways_to_give_one_and_the_sandbox(run) -> 
 )
 def test_an_unusable_key_ends_serve_before_it_listens(env: dict[str, str], sentence: str, run) -> None:
     done = run("serve", env=env)
-    assert (done.returncode, done.stdout, done.stderr) == (WRONG_USE, "", f"nanonets-proxy: {sentence}\n")
+    assert (done.returncode, done.stdout, done.stderr) == (USAGE_ERROR, "", f"nanonets-proxy: {sentence}\n")
 
 
 def test_serve_looks_at_the_files_that_settings_name(run) -> None:
     done = run("serve", "--ca-file", "/no/ca.pem", env={"NANONETS_API_KEY": "k"})
-    assert done.returncode == WRONG_USE
+    assert done.returncode == USAGE_ERROR
     assert done.stderr == "nanonets-proxy: ca_file: /no/ca.pem does not exist (flag --ca-file)\n"
 
 
@@ -357,4 +357,4 @@ def test_healthcheck_is_unhealthy_where_no_http_is_spoken(run) -> None:
 )
 def test_healthcheck_needs_an_address_that_can_be_asked(address: str, sentence: str, run) -> None:
     done = run("healthcheck", "--admin-listen", address)
-    assert (done.returncode, done.stdout, done.stderr) == (WRONG_USE, "", f"nanonets-proxy: {sentence}\n")
+    assert (done.returncode, done.stdout, done.stderr) == (USAGE_ERROR, "", f"nanonets-proxy: {sentence}\n")

@@ -10,7 +10,7 @@ import pytest
 from nanonets_proxy.app.config import ServeConfig
 from nanonets_proxy.core.access.caller_tokens import CallerToken
 from nanonets_proxy.settings import Loaded, SandboxSettings, Settings
-from nanonets_proxy.settings.configure import sandbox_plan, serving_plan
+from nanonets_proxy.settings.configure import sandbox_config, serve_config
 
 TOKEN = str(CallerToken.of("billing", "token"))
 STORES: list[dict[str, Any]] = [
@@ -39,8 +39,8 @@ ALL: dict[str, Any] = {
 }
 
 
-def _plan(**values: Any) -> ServeConfig:
-    return serving_plan(Loaded(Settings(**values), {}), None, {"VAULT_TOKEN": "s3cret"})
+def _config(**values: Any) -> ServeConfig:
+    return serve_config(Loaded(Settings(**values), {}), None, {"VAULT_TOKEN": "s3cret"})
 
 
 def _modules(pickled: bytes) -> set[str]:
@@ -51,9 +51,9 @@ def _modules(pickled: bytes) -> set[str]:
 
 @pytest.mark.parametrize("values", [{}, ALL, *STORES])
 def test_a_plan_comes_over_as_it_was(values: dict[str, Any]) -> None:
-    plan = _plan(**values)
-    sent = pickle.dumps(plan)
-    (proxy,), (original,) = pickle.loads(sent).proxies, plan.proxies
+    config = _config(**values)
+    sent = pickle.dumps(config)
+    (proxy,), (original,) = pickle.loads(sent).environments, config.environments
     # Sources that hold a connection are equal to themselves alone.
     assert [store.name for store in proxy.key_source_config.stores] == [
         s.name for s in original.key_source_config.stores
@@ -63,36 +63,36 @@ def test_a_plan_comes_over_as_it_was(values: dict[str, Any]) -> None:
 
 
 def test_what_comes_over_brings_neither_pydantic_nor_the_settings_along() -> None:
-    modules = _modules(pickle.dumps(_plan(**ALL)))
+    modules = _modules(pickle.dumps(_config(**ALL)))
     assert {"nanonets_proxy.app.config", "nanonets_proxy.core.net.addresses"} <= modules
     assert not {module for module in modules if module.startswith(("pydantic", "nanonets_proxy.settings"))}
 
 
 def test_a_sandbox_comes_over_as_it_was() -> None:
-    plan = sandbox_plan(SandboxSettings(api_keys="a,b", limit="20/60s", limit_kind="sliding"))
-    assert pickle.loads(pickle.dumps(plan)) == plan
+    config = sandbox_config(SandboxSettings(api_keys="a,b", limit="20/60s", limit_kind="sliding"))
+    assert pickle.loads(pickle.dumps(config)) == config
 
 
 def test_callers_that_prove_who_they_are_may_come_from_anywhere_but_to_the_admin_listener() -> None:
-    plan = _plan(caller_tokens=TOKEN)
-    assert plan.proxies[0].guard.any_peer
-    assert not plan.admin_guard.any_peer
-    assert not _plan().proxies[0].guard.any_peer
+    config = _config(caller_tokens=TOKEN)
+    assert config.environments[0].guard.any_peer
+    assert not config.admin_guard.any_peer
+    assert not _config().environments[0].guard.any_peer
 
 
 def test_a_door_is_planned_only_where_something_is_asked_at_it() -> None:
-    assert _plan().proxies[0].door is None
-    assert _plan(caller_header="X-Caller").proxies[0].door is None
+    assert _config().environments[0].authorizer is None
+    assert _config(caller_header="X-Caller").environments[0].authorizer is None
     for asked in ({"policy": "deny * /x"}, {"read_only": True}, {"daily_budget": "1"}, {"caller_tokens": TOKEN}):
-        assert _plan(**asked).proxies[0].door is not None, asked
-    file = _plan(caller_tokens_file="/run/callers").proxies[0].door
+        assert _config(**asked).environments[0].authorizer is not None, asked
+    file = _config(caller_tokens_file="/run/callers").environments[0].authorizer
     assert file is not None
     assert (file.tokens, file.tokens_file) == ((), Path("/run/callers"))
 
 
 def test_who_serves_the_sandbox_needs_no_key_even_if_its_source_is_given_by_half() -> None:
     loaded = Loaded(Settings(sandbox=True, vault_path="nanonets"), {})
-    plan = serving_plan(loaded, SandboxSettings(api_keys="theirs"), {})
-    assert plan.proxies[0].key_source_config.stores == ()
-    assert plan.sandbox is not None
-    assert plan.sandbox.policy.api_keys == (), "one is made for this process alone"
+    config = serve_config(loaded, SandboxSettings(api_keys="theirs"), {})
+    assert config.environments[0].key_source_config.stores == ()
+    assert config.sandbox is not None
+    assert config.sandbox.policy.api_keys == (), "one is made for this process alone"

@@ -30,7 +30,7 @@ from nanonets_proxy.settings import (
     load_settings,
     verify_files,
 )
-from nanonets_proxy.settings.quantities import format_duration, format_size, parse_duration, parse_size
+from nanonets_proxy.settings.model.quantities import format_duration, format_size, parse_duration, parse_size
 
 NO_CONFIG = Path("/nonexistent/nanonets-proxy.toml")
 FORMS = "write 127.0.0.1:8080, [::1]:8080, :8080 for all interfaces, or unix:/path?mode=0660"

@@ -9,13 +9,13 @@ from aiohttp import web_protocol
 
 import nanonets_proxy
 from nanonets_proxy.app.config import ServeConfig
-from nanonets_proxy.app.proxy import KeyInUse, Program, Proxy
+from nanonets_proxy.app.environment import Environment, InitialKeys
+from nanonets_proxy.app.program import Program
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.keys.source import EnvironmentKey, KeySource
 from nanonets_proxy.server.flow_control import MOST_AHEAD_BYTES
-from nanonets_proxy.settings import Loaded, Settings
-from nanonets_proxy.settings.configure import serving_plan
+from nanonets_proxy.settings import Loaded, Settings, configure
 from support.eventually import WAIT_S, until
 from support.raw_caller import RawCaller
 
@@ -33,7 +33,7 @@ class RunningProxy:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.proxy = program.proxies[0]
+        self.proxy = program.environments[0]
         self._stopping: asyncio.Task[None] | None = None
 
     @property
@@ -96,22 +96,22 @@ def serve_config(**overrides: Any) -> ServeConfig:
         "connect_timeout": "2s",
         "retries": 0,
     }
-    return serving_plan(Loaded(Settings(**values | overrides), {}), None, {})
+    return configure.serve_config(Loaded(Settings(**values | overrides), {}), None, {})
 
 
 def program(origin: Origin, source: KeySource | None = None, **overrides: Any) -> Program:
     """One environment in front of `origin`, with `KEY` unless there is a `source`."""
     source = source or EnvironmentKey(ApiKey.parse(KEY, "test"))
     own = serve_config(**overrides)
-    proxy = own.proxies[0].towards(origin)
-    return Program(own, [Proxy(proxy, KeyInUse(source, source.read()), lambda _: None)])
+    environment = own.environments[0].with_upstream(origin)
+    return Program(own, [Environment(environment, InitialKeys(source, source.read()), lambda _: None)])
 
 
 @asynccontextmanager
 async def running_proxy(
     origin: Origin, source: KeySource | None = None, **overrides: Any
 ) -> AsyncIterator[RunningProxy]:
-    """Starts `Proxy`, and stops it at the end of the block with a look at what is left."""
+    """Starts the program, and stops it at the end of the block with a look at what is left."""
     running = RunningProxy(program(origin, source, **overrides))
     await running.program.start()
     try:

@@ -50,21 +50,21 @@ class EnvironmentConfig:
     listen: tuple[Listener, ...]
     tls: ListenerTlsPolicy | None
     guard: PeerGuardPolicy
-    door: AuthorizerConfig | None
+    authorizer: AuthorizerConfig | None
     """None where nothing is asked beyond the guard."""
     max_connections: int
     max_connections_per_peer: int
     keep_alive_s: float
     head_timeout_s: float
     handler: HandlerPolicy
-    loosened: Mapping[str, str]
+    permissive_settings: Mapping[str, str]
     """The settings that let more in, or out, than the default, with their values: for the log."""
 
     gate: GatePolicy
     scopes: tuple[ScopeRule, ...]
     state_file: Path | None
 
-    upstream: str
+    upstream_name: str
     """What the log calls the upstream."""
     dial: DialPolicy
     upstream_keep_alive_s: float
@@ -79,9 +79,9 @@ class EnvironmentConfig:
     key_probe: str
     """The path that a new key is tried on; empty: requests try it."""
 
-    def towards(self, origin: Origin, upstream: str = "") -> Self:
+    def with_upstream(self, origin: Origin, upstream_name: str = "") -> Self:
         """The same in front of another upstream, which the log calls by its origin if by nothing else."""
-        return replace(self, upstream=upstream or str(origin), dial=replace(self.dial, origin=origin))
+        return replace(self, upstream_name=upstream_name or str(origin), dial=replace(self.dial, origin=origin))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class SandboxConfig:
 class ServeConfig:
     """All that a process runs: its environments, and the admin listener that they share."""
 
-    proxies: tuple[EnvironmentConfig, ...]
+    environments: tuple[EnvironmentConfig, ...]
     sandbox: SandboxConfig | None
     """Served in the upstream's place; then there is one environment."""
     admin_listen: tuple[Listener, ...]

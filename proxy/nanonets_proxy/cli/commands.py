@@ -17,11 +17,12 @@ from typing import NoReturn
 
 from nanonets_proxy import __version__
 from nanonets_proxy.app.config import Config
+from nanonets_proxy.cli.check_results import CheckResult, as_json, as_text
 from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
 from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.core.net.addresses import Listener, TcpListener
 from nanonets_proxy.keys.source import NoKeyGiven
-from nanonets_proxy.process.exit_codes import FAILED, OK, WRONG_USE
+from nanonets_proxy.process.exit_codes import FAILED, OK, USAGE_ERROR
 from nanonets_proxy.settings import (
     Loaded,
     SandboxSettings,
@@ -31,8 +32,7 @@ from nanonets_proxy.settings import (
     load_settings,
     verify_files,
 )
-from nanonets_proxy.settings.checks import CheckResult, as_json, as_text
-from nanonets_proxy.settings.configure import sandbox_plan, serving_plan
+from nanonets_proxy.settings.configure import sandbox_config, serve_config
 from nanonets_proxy.settings.flags import SettingsFlags
 from nanonets_proxy.settings.key_source import key_source_config
 from nanonets_proxy.settings.reference import effective_toml, json_schema, reference_toml
@@ -101,11 +101,11 @@ def _serve(call: _Invocation) -> int:
     loaded = call.load()
     verify_files(loaded)
     sandbox = load_sandbox_settings({}, call.environ).settings if loaded.settings.sandbox else None
-    return call.serve(serving_plan(loaded, sandbox, call.environ))
+    return call.serve(serve_config(loaded, sandbox, call.environ))
 
 
 def _sandbox(call: _Invocation) -> int:
-    return call.serve(sandbox_plan(load_sandbox_settings(call.flags, call.environ).settings))
+    return call.serve(sandbox_config(load_sandbox_settings(call.flags, call.environ).settings))
 
 
 def _check(call: _Invocation) -> int:
@@ -137,7 +137,9 @@ def _check_one(call: _Invocation, settings: Settings, environment: str) -> list[
         key = key_source_config(settings, call.environ, environment).find(call.environ).read()[0].key
     except (KeyUnusable, NoKeyGiven, SettingsError) as error:
         return [CheckResult("key", ok=False, detail=str(error))]
-    from nanonets_proxy.cli.probe import run_probe  # here: other commands start without the upstream's side
+    from nanonets_proxy.cli.check_upstream import (
+        run_probe,  # here: other commands start without the upstream's side
+    )
 
     return [CheckResult("key", ok=True, detail=key.name), *run_probe(settings, key)]
 
@@ -165,7 +167,7 @@ def _admin_address(settings: Settings, purpose: str) -> Listener:
 
 
 def _healthcheck(call: _Invocation) -> int:
-    from nanonets_proxy.cli.healthcheck import is_ready  # here: other commands start without an HTTP client
+    from nanonets_proxy.cli.admin_client import is_ready  # here: other commands start without an HTTP client
 
     ready, sentence = is_ready(_admin_address(call.load().settings, "for its health"))
     _say(sentence)
@@ -173,7 +175,7 @@ def _healthcheck(call: _Invocation) -> int:
 
 
 def _reload(call: _Invocation) -> int:
-    from nanonets_proxy.cli.healthcheck import TIMEOUT_S, reload  # as above
+    from nanonets_proxy.cli.admin_client import TIMEOUT_S, reload  # as above
 
     settings = call.load().settings
     # A store is asked more than once at worst: login, renewal, and the secret itself.
@@ -305,4 +307,4 @@ def run(argv: Sequence[str], serve: Callable[[Config], int]) -> int:
         problems = error.problems
     for problem in problems:
         sys.stderr.write(f"{PROGRAM}: {problem}\n")
-    return WRONG_USE
+    return USAGE_ERROR

@@ -26,18 +26,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not _serves(arguments):
         return _run(arguments, _serve)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # who stops it now wants no traceback
-    from nanonets_proxy.process.settings_reader import Reader
+    from nanonets_proxy.process.settings_reader import SettingsReader
 
     try:
-        reader = Reader(lambda send: _run(arguments, send))
+        reader = SettingsReader(lambda send: _run(arguments, send))
     except OSError:
         return _run(arguments, _serve)
     # What `_serve` needs, while the child reads.
     with _no_authorities():
         import nanonets_proxy.process.serve  # noqa: F401
 
-    plan = reader.plan()
-    return plan if isinstance(plan, int) else _serve(plan)
+    config = reader.config()
+    return config if isinstance(config, int) else _serve(config)
 
 
 def _serves(arguments: Sequence[str]) -> bool:
@@ -52,10 +52,10 @@ def _run(arguments: Sequence[str], serve: "Callable[[Config], int]") -> int:
     return run(arguments, serve)
 
 
-def _serve(plan: "Config") -> int:
+def _serve(config: "Config") -> int:
     from nanonets_proxy.process.serve import serve
 
-    return serve(plan)
+    return serve(config)
 
 
 @contextmanager

@@ -19,12 +19,13 @@ from aiohttp import http_parser, web
 
 from nanonets_proxy import __version__
 from nanonets_proxy.app.config import Config, SandboxConfig, ServeConfig
-from nanonets_proxy.app.proxy import KeyInUse, Program, Proxy
+from nanonets_proxy.app.environment import Environment, InitialKeys
+from nanonets_proxy.app.program import Program
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.keys.source import EnvironmentKey, KeySourceConfig, NoKeyGiven
 from nanonets_proxy.process.allocator import keep_freed_memory
-from nanonets_proxy.process.exit_codes import KILLED_BY, OK, WRONG_USE
+from nanonets_proxy.process.exit_codes import OK, SIGNAL_BASE, USAGE_ERROR
 from nanonets_proxy.process.hardening import forget_variables, leave_no_core, stay_in_memory
 from nanonets_proxy.server.listeners import ListenFailed, describe, open_sockets
 from nanonets_proxy.telemetry.log import configure
@@ -34,29 +35,31 @@ _SANDBOX_STOP_S: Final = 1.0
 _ALL_INTERFACES: Final = ("0.0.0.0", "[::]")  # noqa: S104 - compared, not bound
 
 
-def serve(plan: Config) -> int:
+def serve(config: Config) -> int:
     """Serves until a signal; gives the exit code. What is wrong by then is one line on standard error."""
-    if isinstance(plan, SandboxConfig):
-        return _run("auto", "info", lambda _: _serve_sandbox(plan))
-    if (sandbox := plan.sandbox) is not None:
-        return _run(plan.log_format, plan.log_level, lambda redactor: _serve_with_sandbox(plan, sandbox, redactor))
+    if isinstance(config, SandboxConfig):
+        return _run("auto", "info", lambda _: _serve_sandbox(config))
+    if (sandbox := config.sandbox) is not None:
+        return _run(
+            config.log_format, config.log_level, lambda redactor: _serve_with_sandbox(config, sandbox, redactor)
+        )
     try:
         # An unusable key ends the program here, before anything listens.
-        keys = [_find_key(proxy.key_source_config) for proxy in plan.proxies]
+        keys = [_find_key(environment.key_source_config) for environment in config.environments]
     except (KeyUnusable, NoKeyGiven) as error:
         return _wrong_use(error)
-    forget_variables(plan.secret_variables)
-    return _run(plan.log_format, plan.log_level, lambda redactor: _serve(plan, keys, redactor))
+    forget_variables(config.secret_variables)
+    return _run(config.log_format, config.log_level, lambda redactor: _serve(config, keys, redactor))
 
 
-def _find_key(places: KeySourceConfig) -> KeyInUse:
+def _find_key(places: KeySourceConfig) -> InitialKeys:
     source = places.find(os.environ)
-    return KeyInUse(source, source.read())
+    return InitialKeys(source, source.read())
 
 
 def _wrong_use(error: object) -> int:
     sys.stderr.write(f"nanonets-proxy: {error}\n")
-    return WRONG_USE
+    return USAGE_ERROR
 
 
 def _run(log_format: str, level: str, main: Callable[[Redactor], Coroutine[Any, Any, None]]) -> int:
@@ -78,26 +81,29 @@ def _run(log_format: str, level: str, main: Callable[[Redactor], Coroutine[Any, 
     return OK
 
 
-async def _serve(plan: ServeConfig, keys: Sequence[KeyInUse], redactor: Redactor) -> None:
-    proxies = []
-    for proxy, key in zip(plan.proxies, keys, strict=True):
-        if proxy.dial.egress_proxy is not None:
-            redactor.add(proxy.dial.egress_proxy.secrets())
-        proxies.append(Proxy(proxy, key, redactor.add))
-    await _until_stopped(Program(plan, proxies), plan.drain_timeout_s, _stop_signals())
+async def _serve(config: ServeConfig, keys: Sequence[InitialKeys], redactor: Redactor) -> None:
+    environments = []
+    for environment, key in zip(config.environments, keys, strict=True):
+        if environment.dial.egress_proxy is not None:
+            redactor.add(environment.dial.egress_proxy.secrets())
+        environments.append(Environment(environment, key, redactor.add))
+    await _until_stopped(Program(config, environments), config.drain_timeout_s, _stop_signals())
 
 
-async def _serve_with_sandbox(plan: ServeConfig, sandbox: SandboxConfig, redactor: Redactor) -> None:
+async def _serve_with_sandbox(config: ServeConfig, sandbox: SandboxConfig, redactor: Redactor) -> None:
     """No key is needed, and nothing leaves the machine."""
     stopping = _stop_signals()
     runner, addresses, keys = await _start_sandbox(sandbox)
     host, _, port = addresses[0].rpartition(":")
     source = EnvironmentKey(ApiKey.parse(keys[0], "sandbox"))
-    own = plan.proxies[0].towards(Origin("http", host, int(port)), "sandbox")
-    proxy = Proxy(own, KeyInUse(source, source.read()), redactor.add)
+    own = config.environments[0].with_upstream(Origin("http", host, int(port)), "sandbox")
+    environment = Environment(own, InitialKeys(source, source.read()), redactor.add)
     try:
         await _until_stopped(
-            Program(plan, [proxy]), plan.drain_timeout_s, stopping, on_start=lambda: _announce_sandbox(proxy)
+            Program(config, [environment]),
+            config.drain_timeout_s,
+            stopping,
+            on_start=lambda: _announce_sandbox(environment),
         )
     finally:
         await runner.cleanup()
@@ -119,15 +125,15 @@ async def _until_stopped(
 
     loop.add_signal_handler(signal.SIGHUP, reload)
     await program.start()
-    for proxy in program.proxies:
-        named = {"environment": proxy.name} if proxy.name else {}
+    for environment in program.environments:
+        named = {"environment": environment.name} if environment.name else {}
         structlog.get_logger().info(
             "started",
             version=__version__,
-            listen=proxy.addresses,
+            listen=environment.addresses,
             admin_listen=program.admin_addresses,
-            upstream=proxy.upstream,
-            key=proxy.keeper.name,
+            upstream=environment.upstream_name,
+            key=environment.key_manager.name,
             **named,
         )
     if on_start is not None:
@@ -137,14 +143,14 @@ async def _until_stopped(
     await program.stop(drain_timeout_s)
 
 
-async def _serve_sandbox(plan: SandboxConfig) -> None:
+async def _serve_sandbox(config: SandboxConfig) -> None:
     """The simulated API alone, which wants its key like the real one."""
     stopping = _stop_signals()
-    runner, addresses, keys = await _start_sandbox(plan)
-    limit = plan.policy.limit
+    runner, addresses, keys = await _start_sandbox(config)
+    limit = config.policy.limit
     structlog.get_logger().info("sandbox_started", listen=addresses, limit=str(limit or "none"))
     sys.stderr.write(f"A simulated Nanonets API. Its documentation: {_url(addresses[0])}/\n")
-    if not plan.policy.api_keys:
+    if not config.policy.api_keys:
         # Made a moment ago, for this process alone: no secret, but useless unless it is shown.
         sys.stderr.write(f"Its key: {keys[0]}\n  curl -u {keys[0]}: {_url(addresses[0])}/api/v4/workflows\n")
     try:
@@ -153,14 +159,14 @@ async def _serve_sandbox(plan: SandboxConfig) -> None:
         await runner.cleanup()
 
 
-async def _start_sandbox(plan: SandboxConfig) -> tuple[web.AppRunner, list[str], Sequence[str]]:
+async def _start_sandbox(config: SandboxConfig) -> tuple[web.AppRunner, list[str], Sequence[str]]:
     """What serves it, where, and the keys that it takes."""
     from nanonets_proxy.sandbox.app import create_app  # here: most processes never serve it
     from nanonets_proxy.sandbox.policy import make_key
 
-    sockets = open_sockets("listen", plan.listen)
-    keys = plan.policy.api_keys or (make_key(),)
-    app = create_app(replace(plan.policy, api_keys=keys))
+    sockets = open_sockets("listen", config.listen)
+    keys = config.policy.api_keys or (make_key(),)
+    app = create_app(replace(config.policy, api_keys=keys))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SANDBOX_STOP_S)
     await runner.setup()
     addresses = [describe(sock) for sock in sockets]
@@ -169,8 +175,8 @@ async def _start_sandbox(plan: SandboxConfig) -> tuple[web.AppRunner, list[str],
     return runner, addresses, keys
 
 
-def _announce_sandbox(proxy: Proxy) -> None:
-    url = _url(proxy.addresses[0])
+def _announce_sandbox(environment: Environment) -> None:
+    url = _url(environment.addresses[0])
     sys.stderr.write(
         "\n"
         "  *** SANDBOX: a simulated Nanonets API. No key, no cost, nothing leaves this machine. ***\n"
@@ -196,7 +202,7 @@ def _stop_signals() -> asyncio.Event:
 
     def on_signal(number: int) -> None:
         if stopping.is_set():
-            os._exit(KILLED_BY + number)
+            os._exit(SIGNAL_BASE + number)
         stopping.set()
 
     loop = asyncio.get_running_loop()

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from nanonets_proxy.app.config import Config
-from nanonets_proxy.process.exit_codes import FAILED, KILLED_BY
+from nanonets_proxy.process.exit_codes import FAILED, SIGNAL_BASE
 from nanonets_proxy.process.hardening import leave_no_core, stay_in_memory
 
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -25,7 +25,7 @@ Read = Callable[[Callable[[Config], int]], int]
 """Is given what sends a plan, and gives an exit code."""
 
 
-class Reader:
+class SettingsReader:
     """The child, from its start to its end. SIGTERM and SIGINT end both processes at once from now on."""
 
     def __init__(self, read: Read) -> None:
@@ -55,7 +55,7 @@ class Reader:
             os.close(childs_pipe)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    def plan(self) -> Config | int:
+    def config(self) -> Config | int:
         """What the child has sent, or, where there is nothing to serve, the exit code. Waits for its end."""
         with os.fdopen(self._pipe, "rb") as pipe:
             sent = pipe.read()
@@ -64,26 +64,26 @@ class Reader:
         if code < 0:
             name = signal.strsignal(-code)
             sys.stderr.write(f"nanonets-proxy: signal {-code} ({name}) ended the process that read the settings\n")
-            return KILLED_BY - code
+            return SIGNAL_BASE - code
         if code or not sent:
             return code
-        plan: Config = pickle.loads(sent)  # noqa: S301 - from our own child, through a pipe that nobody else has
-        return plan
+        config: Config = pickle.loads(sent)  # noqa: S301 - from our own child, through a pipe that nobody else has
+        return config
 
     def _stop(self, number: int, _: FrameType | None) -> NoReturn:
         if self._pid:
             with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it has just ended by itself
                 os.kill(self._pid, signal.SIGKILL)
                 os.waitpid(self._pid, 0)
-        os._exit(KILLED_BY + number)
+        os._exit(SIGNAL_BASE + number)
 
 
 def _be_the_child(read: Read, pipe: int, mask: set[int | signal.Signals]) -> NoReturn:
     """Never returns: what called it is the other process's to go on with."""
 
-    def send(plan: Config) -> int:
+    def send(config: Config) -> int:
         with os.fdopen(pipe, "wb") as file:
-            pickle.dump(plan, file)
+            pickle.dump(config, file)
         return 0
 
     code = FAILED

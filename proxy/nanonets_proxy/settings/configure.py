@@ -18,12 +18,12 @@ from nanonets_proxy.keys.source import KeySourceConfig
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.settings.key_source import key_source_config, secret_variables
 from nanonets_proxy.settings.loaded import Loaded
-from nanonets_proxy.settings.model import SandboxSettings, Settings
+from nanonets_proxy.settings.model.proxy import SandboxSettings, Settings
 from nanonets_proxy.upstream.body import BodyPolicy
 from nanonets_proxy.upstream.dial import DialPolicy
 
 
-def serving_plan(
+def serve_config(
     loaded: Loaded[Settings], sandbox: SandboxSettings | None, environ: Mapping[str, str]
 ) -> ServeConfig:
     """`sandbox`: what is served in the upstream's place, to this process alone.
@@ -32,15 +32,15 @@ def serving_plan(
         SettingsError: the source of a key is given by half.
     """
     settings = loaded.settings
-    proxies = tuple(
+    environments = tuple(
         # Who serves the sandbox needs no key, however its source is given.
-        proxy_plan(
+        environment_config(
             own.settings, KeySourceConfig() if sandbox else key_source_config(own.settings, environ, name), name
         )
         for name, own in loaded.by_name().items()
     )
     return ServeConfig(
-        proxies=proxies,
+        environments=environments,
         sandbox=None if sandbox is None else SandboxConfig((TcpListener("127.0.0.1", 0),), sandbox.policy(())),
         admin_listen=settings.admin_listen,
         admin_guard=_guard_policy(settings),
@@ -51,28 +51,28 @@ def serving_plan(
     )
 
 
-def sandbox_plan(settings: SandboxSettings) -> SandboxConfig:
+def sandbox_config(settings: SandboxSettings) -> SandboxConfig:
     return SandboxConfig(settings.listen, settings.policy(settings.api_keys))
 
 
-def proxy_plan(settings: Settings, places: KeySourceConfig, name: str = "") -> EnvironmentConfig:
+def environment_config(settings: Settings, places: KeySourceConfig, name: str = "") -> EnvironmentConfig:
     """One environment; the only one has the empty name."""
     return EnvironmentConfig(
         name=name,
         listen=settings.listen,
         tls=settings.listener_tls(),
-        guard=replace(_guard_policy(settings), any_peer=settings.callers_prove_themselves()),
-        door=_door_plan(settings),
+        guard=replace(_guard_policy(settings), any_peer=settings.requires_authentication()),
+        authorizer=_authorizer_config(settings),
         max_connections=settings.max_connections,
         max_connections_per_peer=settings.max_connections_per_peer,
         keep_alive_s=settings.keep_alive,
         head_timeout_s=settings.head_timeout,
         handler=_handler_policy(settings, name),
-        loosened=_loosened(settings),
+        permissive_settings=_permissive_settings(settings),
         gate=_gate_policy(settings),
         scopes=tuple(map(ScopeRule.parse, settings.scopes)),
         state_file=settings.state_file,
-        upstream=str(settings.upstream),
+        upstream_name=str(settings.upstream),
         dial=dial_policy(settings),
         upstream_keep_alive_s=settings.upstream_keep_alive,
         first_byte_timeout_s=settings.first_byte_timeout,
@@ -107,8 +107,8 @@ def _guard_policy(settings: Settings) -> PeerGuardPolicy:
     )
 
 
-def _door_plan(settings: Settings) -> AuthorizerConfig | None:
-    if not (settings.policy or settings.read_only or settings.daily_budget or settings.callers_prove_themselves()):
+def _authorizer_config(settings: Settings) -> AuthorizerConfig | None:
+    if not (settings.policy or settings.read_only or settings.daily_budget or settings.requires_authentication()):
         return None
     return AuthorizerConfig(
         own_header=bool(settings.caller_token_header),
@@ -155,12 +155,12 @@ def _body_policy(settings: Settings) -> BodyPolicy:
     )
 
 
-def _loosened(settings: Settings) -> dict[str, str]:
-    found = {
+def _permissive_settings(settings: Settings) -> dict[str, str]:
+    values = {
         "listen": ", ".join(str(item) for item in settings.listen if not item.is_local),
         "allow_from": ", ".join(map(str, settings.allow_from)),
         "allowed_hosts": ", ".join(settings.allowed_hosts),
         "upstream_private": "true" if settings.upstream_private else "",
         "policy_dry_run": "true" if settings.policy_dry_run else "",
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in values.items() if value}

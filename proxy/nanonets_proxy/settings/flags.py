@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic_settings import CliSettingsSource
 
-from nanonets_proxy.settings.base import ProgramSettings
-from nanonets_proxy.settings.model import GROUPS, Settings
-from nanonets_proxy.settings.quantities import Metavar
+from nanonets_proxy.settings.model.base import ProgramSettings
+from nanonets_proxy.settings.model.proxy import GROUPS, Settings
+from nanonets_proxy.settings.model.quantities import Metavar
 
 # No flag can hold it, so that no word is taken for "no value".
 _NO_WORD = "\0"

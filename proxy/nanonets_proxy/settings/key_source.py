@@ -8,7 +8,7 @@ from nanonets_proxy.keys.command import CommandKey
 from nanonets_proxy.keys.source import KeySource, KeySourceConfig, key_variable
 from nanonets_proxy.keys.vault import TOKEN_VARIABLE, VaultKey, VaultPolicy
 from nanonets_proxy.settings.errors import SettingsError
-from nanonets_proxy.settings.model import Settings
+from nanonets_proxy.settings.model.proxy import Settings
 
 
 def key_source_config(settings: Settings, environ: Mapping[str, str], environment: str = "") -> KeySourceConfig:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from nanonets_proxy.settings.base import ProgramSettings
+from nanonets_proxy.settings.model.base import ProgramSettings
 
 AnySettings = TypeVar("AnySettings", bound=ProgramSettings)
 

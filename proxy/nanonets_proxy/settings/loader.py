@@ -14,10 +14,9 @@ from nanonets_proxy.keys.files import os_fault
 from nanonets_proxy.keys.reloaded_file import read_caller_tokens
 from nanonets_proxy.keys.source import KEY_FILE_VARIABLE, secret_dirs
 from nanonets_proxy.server.tls import make_listener_context
-from nanonets_proxy.settings.contradictions import contradictions
 from nanonets_proxy.settings.errors import SettingsError
 from nanonets_proxy.settings.loaded import AnySettings, Loaded
-from nanonets_proxy.settings.model import PROCESS_WIDE, SandboxSettings, Settings
+from nanonets_proxy.settings.model.proxy import PROCESS_WIDE, SandboxSettings, Settings
 from nanonets_proxy.settings.sources import (
     DEFAULT_CONFIG,
     ENVIRONMENTS,
@@ -29,6 +28,7 @@ from nanonets_proxy.settings.sources import (
     read_secret_files,
     read_toml,
 )
+from nanonets_proxy.settings.validation import contradictions
 
 CONFIG_VARIABLE = "NANONETS_PROXY_CONFIG"
 

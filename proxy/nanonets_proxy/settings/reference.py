@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nanonets_proxy.settings.loaded import Loaded
-from nanonets_proxy.settings.model import GROUPS, PROCESS_WIDE, Settings
+from nanonets_proxy.settings.model.proxy import GROUPS, PROCESS_WIDE, Settings
 from nanonets_proxy.settings.sources import ENVIRONMENTS, flag_name
 
 _WIDTH = 96

@@ -4,11 +4,11 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
+from nanonets_proxy.cli.check_results import CheckResult
 from nanonets_proxy.core.http.head_writer import request_head
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.errors import ProxyError, UpstreamTlsCertificate, UpstreamTlsProtocol
 from nanonets_proxy.settings import Settings
-from nanonets_proxy.settings.checks import CheckResult
 from nanonets_proxy.settings.configure import dial_policy
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from nanonets_proxy.core.net.addresses import Listener, TcpListener
 from nanonets_proxy.settings.loaded import Loaded
-from nanonets_proxy.settings.model import Settings
+from nanonets_proxy.settings.model.proxy import Settings
 
 
 def contradictions(
@@ -37,7 +37,7 @@ def _addresses(
 ) -> Iterator[str]:
     """Notes in `places` who listens where. `or_tokens`: callers that prove who they are may come from anywhere."""
     settings = loaded.settings
-    is_open = settings.allow_from or (or_tokens and settings.callers_prove_themselves())
+    is_open = settings.allow_from or (or_tokens and settings.requires_authentication())
     for address in addresses:
         if not is_open and not address.is_local:
             ways = "allow_from, such as 10.0.0.0/8," + (" or caller_tokens," if or_tokens else "")
@@ -71,7 +71,7 @@ def _callers(loaded: Loaded[Settings], prefix: str) -> Iterator[str]:
     if settings.caller_token_header and not has_tokens:
         source = sources["caller_token_header"]
         yield f"{prefix}caller_token_header: needs caller_tokens or caller_tokens_file ({source})"
-    if settings.caller_header and settings.callers_prove_themselves():
+    if settings.caller_header and settings.requires_authentication():
         yield (
             f"{prefix}caller_header: lets callers choose their names ({sources['caller_header']}), "
             "which tokens and certificates are there to prove; leave it out"

@@ -24,7 +24,7 @@ from nanonets_proxy.core.net.addresses import (
 from nanonets_proxy.core.net.key_pins import parse_pin
 from nanonets_proxy.core.ratelimit.scopes import ScopeRule
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
-from nanonets_proxy.settings.quantities import Metavar
+from nanonets_proxy.settings.model.quantities import Metavar
 
 _WEIGHT = re.compile(r"[1-9][0-9]{0,2}|1000", re.ASCII)
 

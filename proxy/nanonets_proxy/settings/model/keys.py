@@ -6,9 +6,9 @@ from typing import Annotated
 from pydantic import Field
 
 from nanonets_proxy.keys.vault import VaultAuth
-from nanonets_proxy.settings.base import ProgramSettings
-from nanonets_proxy.settings.fields import CommandLine, OptionalOrigin, OptionalPath, PathAndQuery, Text
-from nanonets_proxy.settings.quantities import Delay, Duration, Metavar, OneOf, Switch
+from nanonets_proxy.settings.model.base import ProgramSettings
+from nanonets_proxy.settings.model.fields import CommandLine, OptionalOrigin, OptionalPath, PathAndQuery, Text
+from nanonets_proxy.settings.model.quantities import Delay, Duration, Metavar, OneOf, Switch
 
 
 class KeySettings(ProgramSettings):

@@ -1,4 +1,4 @@
-"""The composition root: a plan in, running servers out.
+"""The composition root: a config in, running servers out.
 
 starting  sockets are opened; none is served before all could be
 ready     callers are served
@@ -17,14 +17,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from aiohttp import web
 
-from nanonets_proxy.admin.server import create_admin_app
 from nanonets_proxy.admission.state_file import StateFile
 from nanonets_proxy.admission.waiting_room import WaitingRoom
-from nanonets_proxy.app.boundary import connection_policy, make_door, make_guard, reloaded_files
-from nanonets_proxy.app.config import EnvironmentConfig, ServeConfig
-from nanonets_proxy.core.access.peer_guard import PeerGuard
+from nanonets_proxy.app.boundary import connection_policy, make_authorizer, make_guard, reloaded_files
+from nanonets_proxy.app.config import EnvironmentConfig
 from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.core.ratelimit.gate import Gate
@@ -35,8 +32,6 @@ from nanonets_proxy.request.context import Services
 from nanonets_proxy.request.handler import Handler
 from nanonets_proxy.server.listeners import (
     BACKLOG,
-    ListenFailed,
-    close_sockets,
     describe,
     open_sockets,
     remove_file,
@@ -44,7 +39,7 @@ from nanonets_proxy.server.listeners import (
 from nanonets_proxy.server.server import CallerServer
 from nanonets_proxy.server.tls import ListenerTls
 from nanonets_proxy.telemetry.key_status import KeyStatus
-from nanonets_proxy.telemetry.metrics import Metrics, join
+from nanonets_proxy.telemetry.metrics import Metrics
 from nanonets_proxy.upstream.body import BodyStore
 from nanonets_proxy.upstream.client import UpstreamClient
 from nanonets_proxy.upstream.dial import Dialer
@@ -59,63 +54,63 @@ Redact = Callable[[Iterable[bytes]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class KeyInUse:
+class InitialKeys:
     """Where a key comes from, and the first reading of it."""
 
     source: KeySource
-    found: tuple[FoundKey, ...]
+    keys: tuple[FoundKey, ...]
 
 
-class Proxy:
+class Environment:
     """One environment. `open()`, `start()`, then `stop()`; the addresses are known in between."""
 
-    def __init__(self, plan: EnvironmentConfig, key: KeyInUse, redact: Redact) -> None:
-        self.name = plan.name
-        self.upstream = plan.upstream
-        self._plan = plan
+    def __init__(self, config: EnvironmentConfig, initial: InitialKeys, redact: Redact) -> None:
+        self.name = config.name
+        self.upstream_name = config.upstream_name
+        self._config = config
         self._loop = loop = asyncio.get_running_loop()
-        origin, log_fields = plan.dial.origin, plan.handler.log_fields
+        origin, log_fields = config.dial.origin, config.handler.log_fields
         self._log = structlog.get_logger(**log_fields)
-        self._gate = Gate(plan.gate, random.random)
-        self._state_file = None if plan.state_file is None else StateFile(plan.state_file, str(origin))
+        self._gate = Gate(config.gate, random.random)
+        self._state_file = None if config.state_file is None else StateFile(config.state_file, str(origin))
         if self._state_file is not None:
             self._state_file.restore(self._gate, loop.time())
         self._room = WaitingRoom(self._gate, loop)
-        self._pool = Pool(Dialer(plan.dial), keep_alive_s=plan.upstream_keep_alive_s)
-        self._store = BodyStore(plan.bodies)
+        self._pool = Pool(Dialer(config.dial), keep_alive_s=config.upstream_keep_alive_s)
+        self._store = BodyStore(config.bodies)
         self.metrics = Metrics(self._read_gauges)
         client = UpstreamClient(
-            self._pool, first_byte_timeout_s=plan.first_byte_timeout_s, on_retry=self.metrics.retries.inc
+            self._pool, first_byte_timeout_s=config.first_byte_timeout_s, on_retry=self.metrics.retries.inc
         )
-        probe = KeyProbe(client, origin, plan.key_probe) if plan.key_probe else None
-        self.keeper = KeyManager(
-            key.source,
-            key.found,
-            KeyManagerPolicy(plan.keyring, plan.key_max_age_s, log_fields),
+        probe = KeyProbe(client, origin, config.key_probe) if config.key_probe else None
+        self.key_manager = KeyManager(
+            initial.source,
+            initial.keys,
+            KeyManagerPolicy(config.keyring, config.key_max_age_s, log_fields),
             KeyManagerServices(redact=redact, registry=self.metrics.registry, probe=probe),
         )
-        self._tls = None if plan.tls is None else ListenerTls(plan.tls)
-        self._door = make_door(plan, self.metrics)
-        self._watched = reloaded_files(plan, self._door, self._tls)
+        self._tls = None if config.tls is None else ListenerTls(config.tls)
+        self._authorizer = make_authorizer(config, self.metrics)
+        self._watched = reloaded_files(config, self._authorizer, self._tls)
         services = Services(
             origin=origin,
-            guard=make_guard(plan),
-            scopes=ScopeTable(plan.scopes),
+            guard=make_guard(config),
+            scopes=ScopeTable(config.scopes),
             room=self._room,
             store=self._store,
             client=client,
-            keys=self.keeper,
-            retries=Retries(plan.retries, random.random),
+            keys=self.key_manager,
+            retries=Retries(config.retries, random.random),
             metrics=self.metrics,
-            door=self._door,
+            door=self._authorizer,
         )
-        self._handler = Handler(plan.handler, services, loop)
+        self._handler = Handler(config.handler, services, loop)
         self._server = CallerServer(
             self._handler,
-            keep_alive_s=plan.keep_alive_s,
-            limits=connection_policy(plan),
+            keep_alive_s=config.keep_alive_s,
+            limits=connection_policy(config),
             registry=self.metrics.registry,
-            head_timeout_s=plan.head_timeout_s,
+            head_timeout_s=config.head_timeout_s,
         )
         self._sockets: list[socket.socket] = []
         self._listening: list[asyncio.Server] = []
@@ -126,14 +121,14 @@ class Proxy:
     def open(self) -> list[socket.socket]:
         """The sockets, so that a busy address is known before anything is served. Raises ListenFailed."""
         setting = f"environments.{self.name}.listen" if self.name else "listen"
-        self._sockets = open_sockets(setting, self._plan.listen)
+        self._sockets = open_sockets(setting, self._config.listen)
         self.addresses = [describe(sock) for sock in self._sockets]
         return self._sockets
 
     async def start(self) -> None:
-        for setting, value in self._plan.loosened.items():
+        for setting, value in self._config.permissive_settings.items():
             self._log.warning("boundary_loosened", setting=setting, value=value)
-        self.keeper.start()
+        self.key_manager.start()
         for file in self._watched:
             file.start()
         for sock in self._sockets:
@@ -162,12 +157,12 @@ class Proxy:
         if self._next_save is not None:
             self._next_save.cancel()
         self._log.info("draining", in_flight=self._gate.in_flight, waiting=self._gate.waiting)
-        _remove_files(self._sockets)
+        remove_files(self._sockets)
         for server in self._listening:
             server.close()
         self._handler.drain()
         self._room.close()
-        await self.keeper.stop()
+        await self.key_manager.stop()
         for file in self._watched:
             await file.stop()
         cut_off = await self._server.drain(drain_timeout_s)
@@ -185,11 +180,11 @@ class Proxy:
         self._next_save = self._loop.call_later(_SAVE_EACH_S, self._save_state_again)
 
     def key_status(self) -> KeyStatus:
-        return self.keeper.status()
+        return self.key_manager.status()
 
     async def reload(self) -> str | None:
         faults = [file.reload() for file in self._watched]
-        return next(filter(None, [await self.keeper.reload(), *faults]), None)
+        return next(filter(None, [await self.key_manager.reload(), *faults]), None)
 
     def not_ready_reason(self) -> str | None:
         return None if self._state == "ready" else self._state
@@ -211,48 +206,7 @@ class Proxy:
         }
 
 
-class Program:
-    """All that a process runs. `start()`, then `stop()`."""
-
-    def __init__(self, plan: ServeConfig, proxies: Sequence[Proxy]) -> None:
-        self._plan = plan
-        self.proxies = proxies
-        registry = join({proxy.name: proxy.metrics.registry for proxy in proxies})
-        self._admin = web.AppRunner(
-            create_admin_app(PeerGuard(plan.admin_guard), registry, proxies), access_log=None
-        )
-        self._admin_sockets: list[socket.socket] = []
-        self.admin_addresses: list[str] = []
-
-    async def start(self) -> None:
-        """Raises ListenFailed with nothing left open."""
-        opened: list[socket.socket] = []
-        try:
-            for proxy in self.proxies:
-                opened += proxy.open()
-            self._admin_sockets = open_sockets("admin_listen", self._plan.admin_listen)
-        except ListenFailed:
-            close_sockets(opened)
-            raise
-        self.admin_addresses = [describe(sock) for sock in self._admin_sockets]
-        await self._admin.setup()
-        for sock in self._admin_sockets:
-            await web.SockSite(self._admin, sock, backlog=BACKLOG).start()
-        for proxy in self.proxies:
-            await proxy.start()
-
-    async def reload(self) -> None:
-        """Reads every key again."""
-        for proxy in self.proxies:
-            await proxy.reload()
-
-    async def stop(self, drain_timeout_s: float) -> None:
-        _remove_files(self._admin_sockets)
-        await asyncio.gather(*(proxy.stop(drain_timeout_s) for proxy in self.proxies))
-        await self._admin.cleanup()
-
-
-def _remove_files(sockets: Sequence[socket.socket]) -> None:
+def remove_files(sockets: Sequence[socket.socket]) -> None:
     for sock in sockets:
         if sock.family is socket.AF_UNIX:
             remove_file(sock)

@@ -5,10 +5,10 @@ from typing import Annotated
 from pydantic import Field
 
 from nanonets_proxy.server.tls import ListenerTlsPolicy
-from nanonets_proxy.settings.boundary_fields import BudgetRules, CallerTokens, PolicyRules, UserIds
-from nanonets_proxy.settings.fields import OptionalPath, Token
-from nanonets_proxy.settings.key_model import KeySettings
-from nanonets_proxy.settings.quantities import Count, Duration, Metavar, Switch
+from nanonets_proxy.settings.model.access_fields import BudgetRules, CallerTokens, PolicyRules, UserIds
+from nanonets_proxy.settings.model.fields import OptionalPath, Token
+from nanonets_proxy.settings.model.keys import KeySettings
+from nanonets_proxy.settings.model.quantities import Count, Duration, Metavar, Switch
 
 
 class BoundarySettings(KeySettings):
@@ -65,7 +65,7 @@ class BoundarySettings(KeySettings):
         description="Longest time that a request's body may take to come, however steadily it trickles.",
     )
 
-    def callers_prove_themselves(self) -> bool:
+    def requires_authentication(self) -> bool:
         """Whether nobody is served without a token or a client certificate."""
         return bool(self.caller_tokens or self.caller_tokens_file or self.tls_client_ca)
 

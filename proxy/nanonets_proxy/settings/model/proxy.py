@@ -10,9 +10,9 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from nanonets_proxy.core.net.addresses import Origin, TcpListener
 from nanonets_proxy.core.ratelimit.scopes import DEFAULT_SCOPE_RULES
 from nanonets_proxy.sandbox.policy import HintStyle, LimitKind, LimitRule, LimitScope, SandboxPolicy
-from nanonets_proxy.settings.base import ProgramSettings
-from nanonets_proxy.settings.boundary_model import BoundarySettings
-from nanonets_proxy.settings.fields import (
+from nanonets_proxy.settings.model.access import BoundarySettings
+from nanonets_proxy.settings.model.base import ProgramSettings
+from nanonets_proxy.settings.model.fields import (
     HostPatterns,
     LaneWeights,
     Limits,
@@ -28,7 +28,7 @@ from nanonets_proxy.settings.fields import (
     UpstreamOrigin,
     text,
 )
-from nanonets_proxy.settings.quantities import (
+from nanonets_proxy.settings.model.quantities import (
     Count,
     Delay,
     Duration,

@@ -8,8 +8,8 @@ from pydantic_settings import NoDecode
 from nanonets_proxy.core.access.access_rules import AccessRule
 from nanonets_proxy.core.access.caller_tokens import CallersByToken, CallerToken
 from nanonets_proxy.core.access.daily_budget import BudgetRule
-from nanonets_proxy.settings.fields import LIST_SCHEMA, each, strings
-from nanonets_proxy.settings.quantities import Metavar
+from nanonets_proxy.settings.model.fields import LIST_SCHEMA, each, strings
+from nanonets_proxy.settings.model.quantities import Metavar
 
 
 def _caller_tokens(value: Any) -> tuple[CallerToken, ...]:
