@@ -1,4 +1,4 @@
-"""A request's notes, and what its end makes of them."""
+"""The access record of a request, its log event and its counts."""
 
 import re
 from time import perf_counter
@@ -16,30 +16,30 @@ class _Request:
     raw_path = "/a?token=secret"
 
 
-def _call() -> AccessRecord:
+def _record() -> AccessRecord:
     request: Any = _Request()
     return AccessRecord(request, "127.0.0.1")
 
 
-def _finish(call: AccessRecord) -> dict[str, Any]:
-    """The event."""
+def _finish(record: AccessRecord) -> dict[str, Any]:
+    """Returns the log event."""
     events: list[dict[str, Any]] = []
-    call.finish(events.append, RequestTally())
+    record.finish(events.append, RequestTally())
     (event,) = events
     return event
 
 
-def test_each_call_without_an_id_gets_one_of_its_own() -> None:
-    ids = {_call().request_id for _ in range(1000)}
+def test_each_request_without_an_id_gets_its_own() -> None:
+    ids = {_record().request_id for _ in range(1000)}
     assert len(ids) == 1000
     assert all(re.fullmatch("[0-9a-f]{16}", request_id) for request_id in ids)
 
 
-def test_the_event_has_the_notes_in_order() -> None:
-    call = _call()
-    call.code, call.error = "caller_gone", "The caller hung up."
-    call.upstream_s = 0.0
-    assert list(_finish(call)) == [
+def test_the_event_has_its_fields_in_order() -> None:
+    record = _record()
+    record.code, record.error = "caller_gone", "The caller hung up."
+    record.upstream_s = 0.0
+    assert list(_finish(record)) == [
         "method",
         "path",
         "status",
@@ -59,7 +59,7 @@ def test_the_event_has_the_notes_in_order() -> None:
 
 
 def test_the_event_of_a_served_request_has_no_error() -> None:
-    event = _finish(_call())
+    event = _finish(_record())
     assert not {"code", "error"} & set(event)
     assert event["path"] == "/a?token"
     assert event["request_id"]
@@ -69,26 +69,26 @@ def test_the_event_of_a_served_request_has_no_error() -> None:
     ("seconds", "logged"), [(0.0, 0.0), (0.00004, 0.0), (0.00006, 0.0001), (1.23456, 1.2346), (299.99996, 300.0)]
 )
 def test_durations_are_rounded_to_a_tenth_of_a_millisecond(seconds: float, logged: float) -> None:
-    call = _call()
-    call.wait_s = call.upstream_s = seconds
-    event = _finish(call)
+    record = _record()
+    record.wait_s = record.upstream_s = seconds
+    event = _finish(record)
     assert (event["wait_s"], event["upstream_s"]) == (logged, logged)
 
 
-def test_the_total_is_the_time_since_the_call_began() -> None:
+def test_the_total_is_the_time_since_the_request_began() -> None:
     before_s = perf_counter()
-    call = _call()
-    began_s = perf_counter()
-    while perf_counter() < began_s + 0.002:
+    record = _record()
+    started_s = perf_counter()
+    while perf_counter() < started_s + 0.002:
         pass
-    total_s = _finish(call)["total_s"]
+    total_s = _finish(record)["total_s"]
     assert 0.002 <= total_s <= perf_counter() - before_s + 0.0001
     assert total_s == round(total_s, 4)
 
 
-def test_a_request_that_is_not_logged_is_counted() -> None:
+def test_a_request_without_a_log_event_is_counted() -> None:
     registry, tally = CollectorRegistry(), RequestTally()
     registry.register(tally)
-    _call().finish(None, tally)
+    _record().finish(None, tally)
     labels = {"method": "GET", "status": "gone"}
     assert registry.get_sample_value("nanonets_proxy_requests_total", labels) == 1

@@ -39,7 +39,7 @@ class RunningClient:
 
     async def fetch(self, request: UpstreamRequest) -> RawResponse:
         """One exchange from beginning to end."""
-        exchange = await self.client.begin(request)
+        exchange = await self.client.send(request)
         return await self.read_response(exchange)
 
     async def read_response(self, exchange: Exchange) -> RawResponse:

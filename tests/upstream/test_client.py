@@ -116,7 +116,7 @@ async def test_an_early_refusal_stops_the_upload_and_ends_the_connection(tmp_pat
     with RequestBody(source, 100, body_store(tmp_path)) as body:
         wire = Wire(b"first", refusal)
         async with raw_upstream(wire) as upstream, running_client(upstream.origin) as running:
-            exchange = await running.client.begin(request("POST", body))
+            exchange = await running.client.send(request("POST", body))
             connection, head = exchange
             assert head.status == 413
             source.feed(b"second")
@@ -140,7 +140,7 @@ async def test_an_early_success_lets_the_upload_go_on(tmp_path: Path) -> None:
     source = ArrivingBody(b"first")
     with RequestBody(source, 11, body_store(tmp_path)) as body:
         async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
-            exchange = await running.client.begin(request("POST", body))
+            exchange = await running.client.send(request("POST", body))
             source.feed(b"second")
             source.finish()
             assert (await running.read_response(exchange)).body == b"second"
@@ -151,7 +151,7 @@ async def test_an_exchange_given_up_in_mid_upload_ends_the_connection(tmp_path: 
     source = ArrivingBody(b"first")
     with RequestBody(source, 11, body_store(tmp_path)) as body:
         async with raw_upstream(Wire(b"first")) as upstream, running_client(upstream.origin) as running:
-            connection, _ = await running.client.begin(request("POST", body))
+            connection, _ = await running.client.send(request("POST", body))
             sender = running.client._senders[connection]
             running.client.finish(connection)
             await until(lambda: upstream.ended == 1)
@@ -195,7 +195,7 @@ async def test_an_answer_instead_of_the_100_leaves_the_body_unread(status: bytes
             raw_upstream(responding(ok(status=status))) as upstream,
             running_client(upstream.origin) as running,
         ):
-            exchange = await running.client.begin(request("POST", body, expect_continue=True))
+            exchange = await running.client.send(request("POST", body, expect_continue=True))
             await until(running.client._senders[exchange[0]].done)
             assert (await running.read_response(exchange)).body == b"ok"
             assert running.pool.idle == 0
@@ -207,7 +207,7 @@ async def test_a_body_does_not_wait_for_the_100_for_ever(tmp_path: Path) -> None
     with RequestBody(ArrivingBody(b"body!"), 5, body_store(tmp_path)) as body:
         async with raw_upstream(Wire(b"body!")) as upstream, running_client(upstream.origin) as running:
             started_s = time.monotonic()
-            connection, _ = await running.client.begin(request("POST", body, expect_continue=True))
+            connection, _ = await running.client.send(request("POST", body, expect_continue=True))
             assert 0.9 < time.monotonic() - started_s < 3
             running.client.finish(connection)
 
@@ -233,7 +233,7 @@ async def test_what_breaks_on_the_callers_side_behind_an_early_head_is_raised_by
     reply = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
     with RequestBody(source, 100, body_store(tmp_path)) as body:
         async with raw_upstream(Wire(b"first", reply)) as upstream, running_client(upstream.origin) as running:
-            exchange = await running.client.begin(request("POST", body))
+            exchange = await running.client.send(request("POST", body))
             source.break_off(ConnectionResetError("the caller has gone"))
             with pytest.raises(ConnectionResetError, match="caller"):
                 await running.read_response(exchange)

@@ -14,7 +14,7 @@ LATER_S = 1e9
 
 async def fill(running: RunningClient, count: int) -> None:
     """Leaves `count` idle connections in the pool, in the order in which they were opened."""
-    exchanges = [await running.client.begin(request()) for _ in range(count)]
+    exchanges = [await running.client.send(request()) for _ in range(count)]
     for exchange in exchanges:
         await running.read_response(exchange)
     assert running.pool.idle == count
@@ -37,7 +37,7 @@ async def test_the_newest_idle_connection_is_taken_first() -> None:
 
     async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
         await fill(running, 3)
-        exchanges = [await running.client.begin(request()) for _ in range(3)]
+        exchanges = [await running.client.send(request()) for _ in range(3)]
         assert [(await running.read_response(exchange)).body for exchange in exchanges] == [b"2", b"1", b"0"]
         assert upstream.accepted == 3
 
@@ -130,7 +130,7 @@ async def test_the_sweep_forgets_what_closed_by_itself() -> None:
 async def test_closing_the_pool_closes_the_idle_now_and_the_busy_as_they_come_back() -> None:
     async with raw_upstream(responding(ok(), ok())) as upstream, running_client(upstream.origin) as running:
         await fill(running, 2)
-        busy = await running.client.begin(request())
+        busy = await running.client.send(request())
         running.pool.close()
         await until(lambda: upstream.ended == 1)
         assert (await running.read_response(busy)).body == b"ok"

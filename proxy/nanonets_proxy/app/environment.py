@@ -96,13 +96,13 @@ class Environment:
             origin=origin,
             guard=make_guard(config),
             scopes=ScopeTable(config.scopes),
-            room=self._room,
-            store=self._store,
+            waiting_room=self._room,
+            body_store=self._store,
             client=client,
             keys=self.key_manager,
             retries=Retries(config.retries, random.random),
             metrics=self.metrics,
-            door=self._authorizer,
+            authorizer=self._authorizer,
         )
         self._handler = Handler(config.handler, services, loop)
         self._server = CallerServer(

@@ -1,4 +1,4 @@
-"""What is noted of one request while it lives, and the log event and metrics at its end."""
+"""The access record: the log fields of one request, its log event and its metrics."""
 
 import os
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import chain
 from math import floor
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -14,60 +14,78 @@ from nanonets_proxy.core.http.target import loggable_target
 from nanonets_proxy.telemetry.log import WholeEvents
 from nanonets_proxy.telemetry.metrics import RequestTally
 
-_GOOD_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
+_VALID_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _MAX_CALLER_CHARS: Final = 128
 
 
 class AccessRecord:
-    """One request's notes, named and in the order of its log event, whose fields are this object's own dictionary:
-    a mapping made of them at the end would cost as much as its rendering. Durations are in seconds."""
+    """The log fields of one request. Durations are in seconds."""
 
-    code: str  # why it was refused or broke off; this and the next are there only where it was
-    error: str
+    __slots__ = (
+        *("attempts", "caller", "code", "error", "key", "method", "path", "received_bytes", "request_id"),
+        *("scope", "sent_bytes", "started_s", "status", "upstream_s", "wait_s"),
+    )
 
     def __init__(self, request: web.BaseRequest, caller: str) -> None:
         self.method = request.method
-        self.path = request.raw_path  # until the end with its query
-        self.status = 0  # 0: the caller hung up first
+        self.path = request.raw_path
+        """With the query."""
+        self.status = 0
+        """0: the caller hung up before the response began."""
         self.caller = caller
         self.scope = ""
         self.attempts = 0
         self.wait_s = 0.0
         self.upstream_s: float | None = None
-        self.total_s = -perf_counter()  # until the end is added
+        """From the last permit to the end of the response; None: the upstream was not asked, or did not respond."""
+        self.started_s = perf_counter()
         self.received_bytes = 0
         self.sent_bytes = 0
         self.request_id = _new_id()
-        self.key = ""  # its name
+        self.key = ""
+        """The key's name."""
+        self.code = ""
+        """The error's code; "": the request was served. `error` is its message."""
+        self.error = ""
 
     def identify(self, request_id: bytes | None, caller: bytes | None) -> None:
-        """Takes over what the caller says of itself, within bounds."""
-        if request_id is not None and _GOOD_REQUEST_ID.fullmatch(request_id):
+        """Takes over the request's id if it is valid, and the caller's name, cut to `_MAX_CALLER_CHARS`."""
+        if request_id is not None and _VALID_REQUEST_ID.fullmatch(request_id):
             self.request_id = request_id.decode("ascii")
         if caller:
             self.caller = caller[:_MAX_CALLER_CHARS].decode("latin-1")
 
     def finish(self, log: WholeEvents | None, requests: RequestTally) -> None:
-        """One log event and the counts. Nothing more can be noted: the durations are now rounded, to 100 us, and
-        the path has lost what is not to be logged."""
+        """Counts the request and writes its log event, with durations rounded to 100 µs; `log` None: no event."""
         wait_s, upstream_s = self.wait_s, self.upstream_s
         requests.observe(self.method, self.status, wait_s, upstream_s)
         if log is None:
             return
-        # `round` goes by way of decimal text, and a function of our own would be called three times.
-        if wait_s:
-            self.wait_s = floor(wait_s * 10_000 + 0.5) / 10_000
-        if upstream_s is not None:
-            self.upstream_s = floor(upstream_s * 10_000 + 0.5) / 10_000
-        self.total_s = floor((self.total_s + perf_counter()) * 10_000 + 0.5) / 10_000
-        self.path = loggable_target(self.path)
-        log(self.__dict__)
+        # `round` converts to decimal text and back, which takes longer than `floor`.
+        event: dict[str, Any] = {
+            "method": self.method,
+            "path": loggable_target(self.path),
+            "status": self.status,
+            "caller": self.caller,
+            "scope": self.scope,
+            "attempts": self.attempts,
+            "wait_s": floor(wait_s * 10_000 + 0.5) / 10_000 if wait_s else 0.0,
+            "upstream_s": None if upstream_s is None else floor(upstream_s * 10_000 + 0.5) / 10_000,
+            "total_s": floor((perf_counter() - self.started_s) * 10_000 + 0.5) / 10_000,
+            "received_bytes": self.received_bytes,
+            "sent_bytes": self.sent_bytes,
+            "request_id": self.request_id,
+            "key": self.key,
+        }
+        if self.code:
+            event["code"], event["error"] = self.code, self.error
+        log(event)
 
 
-def _some_ids() -> Iterator[list[str]]:
-    """Of 64 random bits each, a few at a time: made singly, they cost twice as much."""
+def _id_batches() -> Iterator[list[str]]:
+    """Yields 64 ids of 64 random bits at a time: one system call per id would cost twice as much."""
     while True:
         yield os.urandom(8 * 64).hex(" ", 8).split()
 
 
-_new_id: Final = chain.from_iterable(_some_ids()).__next__
+_new_id: Final = chain.from_iterable(_id_batches()).__next__

@@ -1,5 +1,7 @@
-"""Who calls, whether that may be called, and how often: what the settings ask beyond the guard. All of it is off
-by default, and then there is no door."""
+"""Authorizes requests beyond the peer guard: callers' tokens, the call policy, daily budgets.
+
+All three are off by default; then no authorizer exists.
+"""
 
 import time
 from collections.abc import Iterable
@@ -21,35 +23,36 @@ _BY_RULE = "rule: "
 
 @dataclass(frozen=True, slots=True)
 class AuthorizerPolicy:
-    """`own_header`: the token stands in a field of its own, as it is. `dry_run`: what the policy and the budget
-    would refuse is logged and goes."""
+    """The checks of one environment; None: no such check."""
 
     own_header: bool
+    """Whether the token has a header field of its own, without a scheme such as Bearer."""
     policy: AccessRules | None
     budget: DailyBudget | None
     dry_run: bool
+    """Whether a request that policy or budget reject is only logged and counted, and sent all the same."""
 
 
 class Authorizer:
-    """Asked once for each request, behind the guard."""
+    """Checks each request once, after the peer guard."""
 
     def __init__(self, policy: AuthorizerPolicy, registry: CollectorRegistry) -> None:
         self._policy = policy
         self._callers: CallersByToken | None = None
         self._log = structlog.get_logger()
-        self._refused = Counter(
+        self._rejections = Counter(
             "nanonets_proxy_policy_refusals",
-            "Requests that the policy or a budget refused, or would have in a dry run.",
+            "Requests that the call policy or a daily budget rejected, or would have rejected in a dry run.",
             ["reason"],
             registry=registry,
         )
 
     def use_tokens(self, tokens: Iterable[CallerToken]) -> None:
-        """From now on every caller needs one of these. ValueError: two callers have the same."""
+        """Requires one of these tokens of every caller from now on. Raises ValueError if two callers share one."""
         self._callers = CallersByToken(tokens)
 
     def identify(self, peer: Peer, credentials: bytes | None) -> str | None:
-        """The proven name of the caller, None where none is asked for. Raises UnknownCaller."""
+        """Returns the proven name of the caller; None if no proof is required. Raises UnknownCaller."""
         if peer.certificate is not None:
             return peer.certificate
         if self._callers is None:
@@ -60,24 +63,27 @@ class Authorizer:
         name = None if token is None else self._callers.caller_of(token)
         if name is None:
             raise UnknownCaller(
-                "A caller's token is needed, as Authorization: Bearer or as the API key of a client."
+                "The request needs a caller's token: send it as Authorization: Bearer, or as the client's API key."
             )
         return name
 
     def check(self, caller: str, method: str, target: str, names: Iterable[bytes]) -> None:
-        """`names` are those of the request's fields. Raises ForbiddenByPolicy or BudgetUsedUp."""
+        """Raises ForbiddenByPolicy or BudgetUsedUp. `names` are the names of the request's header fields."""
         policy, budget = self._policy.policy, self._policy.budget
         if policy is not None:
             denial = policy.judge(caller, method, target, (name.lower() for name in names))
-            if denial is not None and not self._passes(denial.reason, caller, method, target):
-                raise ForbiddenByPolicy("The proxy's policy does not allow this call.", reason=denial.reason)
+            if denial is not None and not self._is_dry_run(denial.reason, caller, method, target):
+                raise ForbiddenByPolicy(
+                    "The proxy's call policy does not allow this request.", reason=denial.reason
+                )
         if budget is not None:
-            again_s = budget.take(caller, time.time())
-            if again_s is not None and not self._passes("daily_budget", caller, method, target):
-                raise BudgetUsedUp("Today's requests of this caller are used up.", retry_after_s=again_s)
+            retry_after_s = budget.take(caller, time.time())
+            if retry_after_s is not None and not self._is_dry_run("daily_budget", caller, method, target):
+                raise BudgetUsedUp("This caller has used up its requests of today.", retry_after_s=retry_after_s)
 
-    def _passes(self, reason: str, caller: str, method: str, target: str) -> bool:
-        self._refused.labels("rule" if reason.startswith(_BY_RULE) else reason).inc()
+    def _is_dry_run(self, reason: str, caller: str, method: str, target: str) -> bool:
+        """Counts a rejection. Returns whether the request is sent all the same; then the rejection is logged."""
+        self._rejections.labels("rule" if reason.startswith(_BY_RULE) else reason).inc()
         if self._policy.dry_run:
             facts: dict[str, Any] = {"caller": caller, "method": method, "path": loggable_target(target)}
             self._log.warning("policy_would_refuse", reason=reason, **facts)

@@ -1,7 +1,7 @@
-"""What a request is on its way, and what it meets there."""
+"""The state of one request, and the services that it uses."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from aiohttp import web
 
@@ -16,7 +16,7 @@ from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.authorizer import Authorizer
 from nanonets_proxy.request.keys import KeyProvider
 from nanonets_proxy.request.relay import RelayedResponse
-from nanonets_proxy.request.retrying import Retrying
+from nanonets_proxy.server.caller_body import CallerBody
 from nanonets_proxy.telemetry.metrics import Metrics
 from nanonets_proxy.upstream.body import BodyStore, RequestBody
 from nanonets_proxy.upstream.client import UpstreamClient
@@ -24,47 +24,64 @@ from nanonets_proxy.upstream.client import UpstreamClient
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What a request needs on its way; made once by the composition root."""
+    """The services that all requests of an environment share; the composition root makes them."""
 
     origin: Origin
     guard: PeerGuard
     scopes: ScopeTable
-    room: WaitingRoom
-    store: BodyStore
+    waiting_room: WaitingRoom
+    body_store: BodyStore
     client: UpstreamClient
     keys: KeyProvider
     retries: Retries
     metrics: Metrics
-    door: Authorizer | None = None
+    authorizer: Authorizer | None = None
+
+
+class ReadAhead(Protocol):
+    """Room for bytes that were read before anybody wanted them."""
+
+    def release(self) -> None: ...
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request on its way: what came, its notes, its answer."""
+    """One request: what came, its access record, its response, and how far it is."""
 
     request: web.BaseRequest
-    call: AccessRecord
+    record: AccessRecord
     response: RelayedResponse
     head: RequestHead
     target: str
     payload: bytes = b""
-    """A body that came with the head, whole; any other is `body`."""
-    on_permit: Callable[[], None] | None = None
-    """Called when the payload waits no longer."""
+    """A whole body that came with the head; any other body is `body`."""
+    read_ahead: ReadAhead | None = None
+    """The room that `payload` takes until the request has its permit."""
     body: RequestBody | None = None
-    leave_unread: Callable[[], None] | None = None
-    """Called when the request has to wait."""
-    retrying: Retrying | None = None
-    """Of one that has failed before."""
+    body_source: CallerBody | None = None
+    """The source of `body`."""
     key_history: KeyHistory | None = None
-    """Of one that has waited, or for which the keys were thought over."""
+    """Made on first need, by `ensure_key_history`: few requests need it."""
+    retries: int = 0
+    retry_spent_s: float = 0.0
+    """Time of the attempts that were retried, with their pauses."""
 
     @property
-    def can_go_again(self) -> bool:
+    def method(self) -> str:
+        return self.record.method
+
+    @property
+    def can_be_sent_again(self) -> bool:
+        """Whether all of the body that was read is kept."""
         return self.body is None or self.body.is_replayable
 
     def ensure_key_history(self) -> KeyHistory:
-        """Its part with the keys. A large upload tests no candidate one: it would have to go twice."""
+        """Returns the record of the keys tried. A large upload tries no unproven key: it could go out twice."""
         if self.key_history is None:
             self.key_history = KeyHistory(may_test_candidate=self.body is None or self.body.is_small)
         return self.key_history
+
+    def leave_body_unread(self) -> None:
+        """Stops reading the caller's body while the request waits."""
+        if self.body_source is not None:
+            self.body_source.leave_unread()

@@ -1,4 +1,4 @@
-"""A request's way in and its end: guard, identify, hand on to the attempts; refuse, log, count."""
+"""Handles one request: checks it, has it forwarded, turns an error into a response, logs and counts."""
 
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from nanonets_proxy.server.caller_connection import CallerConnection
     from nanonets_proxy.server.request_loop import CallerRequest
 
-_SPOKEN: Final = (HttpVersion11, HttpVersion10)
+_VERSIONS: Final = (HttpVersion11, HttpVersion10)
 
 
 class Handler:
-    """AccessRecord it with each request."""
+    """The handler of one environment: call it with each request."""
 
     def __init__(self, policy: HandlerPolicy, services: Services, loop: asyncio.AbstractEventLoop) -> None:
         self._policy = policy
@@ -40,119 +40,126 @@ class Handler:
             token_header=policy.credentials_header.lower().encode(),
         )
         self._authorities = services.origin.authorities
-        self._attempts = Forwarder(policy, services, loop)
+        self._forwarder = Forwarder(policy, services, loop)
         self.draining = False
 
     def drain(self) -> None:
-        """From now on answers announce that their connection ends."""
-        self.draining = self._attempts.draining = True
+        """From now on each response announces that its connection closes."""
+        self.draining = True
+        self._forwarder.drain()
 
     async def __call__(self, request: "CallerRequest", peer: Peer) -> web.StreamResponse:
-        """Never raises but for a lost caller: every ProxyError becomes its answer here."""
-        call = AccessRecord(request, peer.name)
+        """Returns the response, already sent or still to be sent. Raises CancelledError if the caller hangs up."""
+        record = AccessRecord(request, peer.name)
         response = RelayedResponse(request, self._policy.idle_timeout_s)
         kept_bytes = 0
         try:
             if request.protocol.writing_paused:
-                await response.drain()  # who pipelines without reading must not have its answers pile up here
-            passage = self._enter(request, peer, call, response)
-            if passage.head.body_length == 0 or (kept_bytes := self._take_whole(passage)):
-                await self._attempts.until_relayed(passage)
+                await response.drain()  # responses must not pile up for a caller that pipelines without reading
+            context = self._admit(request, peer, record, response)
+            if context.head.body_length == 0 or (kept_bytes := self._take_whole_body(context)):
+                await self._forwarder.forward(context)
             else:
-                await self._relay_with_body(passage)
+                await self._forward_with_body(context)
         except ProxyError as error:
-            return self._refuse(error, request, call, response)
+            return self._error_response(error, request, record, response)
         except asyncio.CancelledError:
-            call.code, call.error = "caller_gone", "The caller hung up."
+            record.code, record.error = "caller_gone", "The caller hung up."
             if response.began:
                 response.abort()
             raise
         except ConnectionError:
-            call.code, call.error = "caller_gone", "The caller hung up."
-            response.abort()  # one that takes nothing any more would keep its connection half closed for ever
-            return response  # raised, it would make aiohttp answer, and tell of the request again
-        except Exception:  # noqa: BLE001 - the border: whatever went wrong, the caller gets an answer
-            self._log.exception("request_failed", request_id=call.request_id)
-            return self._refuse(InternalError("The proxy failed."), request, call, response)
+            record.code, record.error = "caller_gone", "The caller hung up."
+            response.abort()  # else the connection of a caller that reads nothing would stay half closed for ever
+            return response  # if it were raised, aiohttp would respond, and the request would be logged twice
+        except Exception:  # noqa: BLE001 - whatever the defect, the caller gets a response
+            self._log.exception("request_failed", request_id=record.request_id)
+            return self._error_response(InternalError("The proxy failed."), request, record, response)
         else:
             return response
         finally:
             if kept_bytes:
-                self._services.store.memory_bytes -= kept_bytes
-            call.sent_bytes += response.sent_bytes
-            call.finish(self._log_request, self._services.metrics.requests)
+                self._services.body_store.memory_bytes -= kept_bytes
+            record.sent_bytes += response.sent_bytes
+            record.finish(self._log_request, self._services.metrics.requests)
 
     def refuse_malformed(self, request: web.BaseRequest, peer: Peer, error: ProxyError) -> web.StreamResponse:
-        """For what the server's parser would not take: answered, logged and counted like any other refusal."""
-        call = AccessRecord(request, peer.name)
-        nothing_sent = RelayedResponse(request, self._policy.idle_timeout_s)
-        response = self._refuse(error, request, call, nothing_sent)
-        call.finish(self._log_request, self._services.metrics.requests)
+        """Returns the error response to a request that the parser rejected; logs and counts the request."""
+        record = AccessRecord(request, peer.name)
+        not_begun = RelayedResponse(request, self._policy.idle_timeout_s)
+        response = self._error_response(error, request, record, not_begun)
+        record.finish(self._log_request, self._services.metrics.requests)
         return response
 
-    def _refuse(
-        self, error: ProxyError, request: web.BaseRequest, call: AccessRecord, response: RelayedResponse
+    def _error_response(
+        self, error: ProxyError, request: web.BaseRequest, record: AccessRecord, response: RelayedResponse
     ) -> web.StreamResponse:
-        call.code, call.error = error.code, error.message
+        """Returns the response to an error. Resets the connection instead if `response` has begun."""
+        record.code, record.error = error.code, error.message
         if response.began:
             response.abort()
             return response
-        call.status = error.status
-        own = answer(error, call.request_id)
+        record.status = error.status
+        error_response = answer(error, record.request_id)
         if not request.content.is_eof():
-            own.force_close()  # who waits for 100-continue sends no body now, whose end could not be found
-        call.sent_bytes = 0 if request.method == "HEAD" else len(own.sent)
-        return own
+            # A caller that waits for 100 Continue now omits its body, so the next request could not be found.
+            error_response.force_close()
+        record.sent_bytes = 0 if request.method == "HEAD" else len(error_response.sent)
+        return error_response
 
-    def _enter(
-        self, request: "CallerRequest", peer: Peer, call: AccessRecord, response: RelayedResponse
+    def _admit(
+        self, request: "CallerRequest", peer: Peer, record: AccessRecord, response: RelayedResponse
     ) -> RequestContext:
-        """Lets a request in. Raises the ProxyError that keeps it out."""
+        """Checks the request and classifies it. Raises a ProxyError for a request that must not be forwarded."""
         services = self._services
         services.guard.check_peer(peer.address, peer.uid)
-        if request.version not in _SPOKEN:
-            raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        if request.version not in _VERSIONS:
+            raise VersionNotSupported("The proxy supports HTTP/1.1 and HTTP/1.0 only.")
         if request.shape is None:
             head = self.heads.read(request.field_names, request.parts)
         else:
             head = self.heads.read_known(request.shape, request.parts)
-        call.identify(head.request_id, head.caller)
-        target, authority = call.path, None
+        if head.request_id is not None or head.caller is not None:
+            record.identify(head.request_id, head.caller)
+        target, authority = record.path, None
         if not target.startswith("/"):
-            services.guard.check_method(call.method, upgrade=head.upgrade, preflight=head.is_preflight)
-            target, authority = origin_form(call.method, target, self._authorities)
-        services.guard.check_request(call.method, head, authority)
-        if services.door is not None:
-            call.caller = services.door.identify(peer, head.credentials) or call.caller
-            services.door.check(call.caller, call.method, target, request.field_names)
-        call.scope = services.scopes.classify(call.method, target)
+            services.guard.check_method(record.method, upgrade=head.upgrade, preflight=head.is_preflight)
+            target, authority = origin_form(record.method, target, self._authorities)
+        services.guard.check_request(record.method, head, authority)
+        if services.authorizer is not None:
+            record.caller = services.authorizer.identify(peer, head.credentials) or record.caller
+            services.authorizer.check(record.caller, record.method, target, request.field_names)
+        record.scope = services.scopes.classify(record.method, target)
         if services.retries.are_on:
             services.retries.note_request()
-        return RequestContext(request, call, response, head, target)
+        return RequestContext(request, record, response, head, target)
 
-    def _take_whole(self, passage: RequestContext) -> int:
-        """Reads a body that has a length and is here to its end, as a small one mostly is: it goes with its head,
-        each time. How much of the store's memory it takes; 0: it has to be streamed."""
-        content, length, store = passage.request.content, passage.head.body_length, self._services.store
+    def _take_whole_body(self, context: RequestContext) -> int:
+        """Reads a body of known length if all of it is here, as most small bodies are.
+
+        Such a body is sent in one piece with the head. Returns the bytes taken from the store's memory budget; 0:
+        the body must be streamed.
+        """
+        content, length, store = context.request.content, context.head.body_length, self._services.body_store
         if length is None or not content.is_eof() or content.exception() is not None or not store.take(length):
             return 0
-        passage.payload = content.read_nowait()
-        passage.on_permit = cast("CallerConnection", passage.request.protocol).valve.release
-        passage.call.received_bytes = length
+        context.payload = content.read_nowait()
+        context.read_ahead = cast("CallerConnection", context.request.protocol).valve
+        context.record.received_bytes = length
         return length
 
-    async def _relay_with_body(self, passage: RequestContext) -> None:
-        request, head, policy = passage.request, passage.head, self._policy
+    async def _forward_with_body(self, context: RequestContext) -> None:
+        """Forwards a request whose body is streamed."""
+        request, head, policy = context.request, context.head, self._policy
         source = CallerBody(
             request,
             expect_continue=head.expect_continue and request.version >= HttpVersion11,
             idle_timeout_s=policy.idle_timeout_s,
             timeout_s=policy.body_timeout_s,
         )
-        with RequestBody(source, head.body_length, self._services.store) as body:
-            passage.body = body
-            passage.leave_unread = source.leave_unread
+        with RequestBody(source, head.body_length, self._services.body_store) as body:
+            context.body, context.body_source = body, source
             try:
-                await self._attempts.until_relayed(passage)
+                await self._forwarder.forward(context)
             finally:
-                passage.call.received_bytes = body.received_bytes
+                context.record.received_bytes = body.received_bytes

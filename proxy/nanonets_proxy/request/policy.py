@@ -1,4 +1,4 @@
-"""How requests are handled, as a value."""
+"""The parameters of the handling of requests."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,17 +6,23 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class HandlerPolicy:
-    """`max_wait_s` bounds all waiting of one request together; `idle_timeout_s` each wait for body bytes,
-    `body_timeout_s` all of a request's body.
-    `credentials_header` holds callers' tokens; `tls` says that callers reach us by https."""
+    """How one environment handles its requests."""
 
     max_wait_s: float
+    """Bounds the time that one request waits, over all its permits."""
     idle_timeout_s: float
+    """Bounds each wait for bytes of a body, in both directions."""
     body_timeout_s: float
+    """Bounds the time in which a request's whole body must come."""
     caller_header: str = ""
+    """Name of the field that names the caller; "": the peer's address names it."""
     server_timing: bool = True
+    """Whether responses carry Server-Timing."""
     via: str = ""
+    """The pseudonym in Via, in both directions; "": no Via."""
     credentials_header: str = "authorization"
+    """Name of the field that holds a caller's token."""
     tls: bool = False
+    """Whether callers use https."""
     log_fields: Mapping[str, str] = field(default_factory=dict)
-    """What each of its events carries."""
+    """Fields of each log event."""

@@ -9,9 +9,9 @@ What may be repeated, and when (RFC 9110 §9.2.2, RFC 9112 §9.3.1):
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from nanonets_proxy.core.http.methods import IDEMPOTENT_METHODS
 from nanonets_proxy.errors import UpstreamClosed
@@ -51,62 +51,41 @@ class UpstreamClient:
         self._loop = asyncio.get_running_loop()
         self._senders: dict[UpstreamConnection, asyncio.Task[None]] = {}
 
-    def send(
-        self, method: str, request: bytes, on_interim: Callable[[ResponseHead], None] | None
-    ) -> "tuple[UpstreamConnection, asyncio.Future[ResponseHead]] | None":
-        """`begin` without a coroutine, for a request that is all here; None where no connection is idle.
+    async def send(self, request: UpstreamRequest) -> Exchange:
+        """Sends `request` and returns once the final head has come; `finish()` must follow.
 
-        The future gives the final head; `finish()` has to follow. What it raises instead goes to `again`.
-        """
-        connection = self._pool.take_idle(self._loop.time(), method not in IDEMPOTENT_METHODS)
-        if connection is None:
-            return None
-        return connection, connection.send(request, self._first_byte_timeout_s, method == "HEAD", on_interim)
-
-    async def begin(self, request: UpstreamRequest) -> Exchange:
-        """Sends `request` and waits for the final head; `finish()` has to follow.
-
-        Raises an UpstreamError, or what reading the caller's body raised; nothing is left open then.
+        Raises an UpstreamError, or the error that reading the caller's body raised; nothing is left open then.
         """
         connection = self._pool.take_idle(self._loop.time(), request.method not in IDEMPOTENT_METHODS)
-        if connection is None:
-            return await self._begin_anew(request)
-        try:
-            return connection, await self._head(connection, request)
-        except BaseException as error:  # noqa: BLE001 - raised again there
-            return await self.again(connection, request, error)
+        is_reused = connection is not None
+        while True:
+            if connection is None:
+                connection = await self._pool.dial()
+            try:
+                if request.body is None:
+                    is_head, timeout_s = request.method == "HEAD", self._first_byte_timeout_s
+                    head = await connection.send(request.head, timeout_s, is_head, request.on_interim)
+                else:
+                    head = await self._send_with_body(connection, request, request.body)
+            except BaseException as error:
+                self.finish(connection)
+                if not (is_reused and _may_replace_connection(connection, request, error)):
+                    raise
+            else:
+                return connection, head
+            self._on_retry()
+            connection, is_reused = None, False
 
-    async def again(
-        self, connection: UpstreamConnection, request: UpstreamRequest, error: BaseException
-    ) -> Exchange:
-        """`begin` once more, after `error` on a connection that had served before; raises `error` where that may
-        not be."""
-        self.finish(connection)
-        is_lost = isinstance(error, UpstreamClosed) and not connection.answered
-        can_be_sent = request.body is None or request.body.is_replayable
-        if not (is_lost and can_be_sent and request.method in IDEMPOTENT_METHODS):
-            raise error
-        self._on_retry()
-        return await self._begin_anew(request)
-
-    async def _begin_anew(self, request: UpstreamRequest) -> Exchange:
-        connection = await self._pool.dial()
-        try:
-            return connection, await self._head(connection, request)
-        except BaseException:
-            self.finish(connection)
-            raise
-
-    async def _head(self, connection: UpstreamConnection, request: UpstreamRequest) -> ResponseHead:
-        body, is_head = request.body, request.method == "HEAD"
-        if body is None:
-            return await connection.send(request.head, self._first_byte_timeout_s, is_head, request.on_interim)
-        connection.start(is_head=is_head, on_interim=request.on_interim)
-        begun = b"" if request.expect_continue else body.begin()
-        connection.write(request.head + _framed(begun, body))
+    def _send_with_body(
+        self, connection: UpstreamConnection, request: UpstreamRequest, body: RequestBody
+    ) -> Coroutine[Any, Any, ResponseHead]:
+        """Sends the head, and starts a task that uploads the body. The result is the final head."""
+        connection.start(is_head=request.method == "HEAD", on_interim=request.on_interim)
+        first_piece = b"" if request.expect_continue else body.begin()
+        connection.write(request.head + _framed(first_piece, body))
         upload = self._upload(connection, body, request.expect_continue)
         self._senders[connection] = self._loop.create_task(upload)
-        return await connection.head()
+        return connection.head()
 
     def finish(self, connection: UpstreamConnection) -> None:
         """Ends an exchange: keeps its connection, or closes it where answer or upload did not come to their end."""
@@ -131,6 +110,16 @@ class UpstreamClient:
             connection.finish_request(self._first_byte_timeout_s)
         except Exception as error:  # noqa: BLE001 - carried to the awaiting side, where it is mapped
             connection.fail(error)
+
+
+def _may_replace_connection(connection: UpstreamConnection, request: UpstreamRequest, error: BaseException) -> bool:
+    """Returns whether a request that failed on a reused connection may go out on a new one.
+
+    RFC 9112 §9.3.1: the upstream may have closed the connection before it saw the request.
+    """
+    is_lost = isinstance(error, UpstreamClosed) and not connection.answered
+    can_be_sent_again = request.body is None or request.body.is_replayable
+    return is_lost and can_be_sent_again and request.method in IDEMPOTENT_METHODS
 
 
 def _framed(piece: bytes, body: RequestBody) -> bytes:

@@ -19,7 +19,7 @@ class KeyProbe:
     async def __call__(self, key: ApiKey) -> KeyVerdict:
         head = request_head(b"GET", self._path, self._host, (b"Authorization", key.authorization()))
         try:
-            connection, answer = await self._client.begin(UpstreamRequest("GET", head, None))
+            connection, answer = await self._client.send(UpstreamRequest("GET", head, None))
         except ProxyError:
             return KeyVerdict.UNKNOWN
         # Its body is of no interest: finished unread, the connection closes.

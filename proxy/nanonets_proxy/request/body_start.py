@@ -1,0 +1,45 @@
+"""Reads the start of a response's body before the response is judged, and the hint of a 429 in it."""
+
+import contextlib
+import time
+import zlib
+from typing import Final
+
+from nanonets_proxy.core.ratelimit.retry_hint import Hint, read_hint
+from nanonets_proxy.errors import UpstreamError
+from nanonets_proxy.upstream.connection import UpstreamConnection
+from nanonets_proxy.upstream.response_head import ResponseHead
+
+MAX_BODY_BYTES: Final = 64 * 1024
+_ZLIB_OR_GZIP: Final = 32 + zlib.MAX_WBITS  # zlib's manual, inflateInit2: detect the header
+# Callers ask for compression on their own behalf, so even a 429 may be compressed.
+_INFLATABLE: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
+
+
+async def read_body_start(connection: UpstreamConnection) -> bytes:
+    """Returns the body of a response, or about its first `MAX_BODY_BYTES`.
+
+    A connection whose response was read to its end can serve another request. A body that breaks off is returned
+    as far as it came.
+    """
+    start = connection.take()
+    with contextlib.suppress(UpstreamError):
+        while len(start) < MAX_BODY_BYTES and not connection.is_whole and (piece := await connection.read()):
+            start += piece
+    return start
+
+
+def hint_of(head: ResponseHead, body_start: bytes = b"") -> Hint:
+    """Returns what a response says about when to come back."""
+    body = body_start[:MAX_BODY_BYTES]
+    if any(name.lower() == b"content-encoding" and value.lower() in _INFLATABLE for name, value in head.headers):
+        body = _inflate(body)
+    return read_hint(head.headers, body, wall_now_s=time.time())
+
+
+def _inflate(body: bytes) -> bytes:
+    """Returns the inflated beginning of `body`; b"" if `body` is not compressed after all."""
+    try:
+        return zlib.decompressobj(_ZLIB_OR_GZIP).decompress(body, MAX_BODY_BYTES)
+    except zlib.error:
+        return b""

@@ -1,0 +1,129 @@
+"""Judges the result of an attempt: decides whether the request is sent again, and how its permit is settled.
+
+| result of the attempt | step | permit |
+|---|---|---|
+| 401, another key may work, the request can be sent again | SEND_WITH_OTHER_KEY | kept |
+| any other 401 | RELAY | KEY_REJECTED |
+| 429, the request can be sent again | WAIT | THROTTLED |
+| any other 429 | RELAY | THROTTLED |
+| 502, 503 or 504, and `Retries` grants a pause | RETRY | FAILED |
+| any other response | RELAY | SERVED |
+| a passing error, and `Retries` grants a pause | RETRY | FAILED |
+| any other error | REPORT | FAILED |
+
+Only the upstream client repeats a request besides: within one attempt, when a reused connection turns out to be
+closed (RFC 9112 §9.3.1).
+"""
+
+import enum
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+from nanonets_proxy.core.http.retry import RETRIED_STATUSES, Failure, Retries
+from nanonets_proxy.core.ratelimit.retry_hint import Hint
+from nanonets_proxy.core.ratelimit.tickets import Outcome
+from nanonets_proxy.errors import (
+    UpstreamClosed,
+    UpstreamDnsFailed,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamUnreachable,
+)
+from nanonets_proxy.upstream.connection import UpstreamConnection
+from nanonets_proxy.upstream.response_head import ResponseHead
+
+# A failed handshake, a malformed response or a spent time limit would fail again, or cost as much time again.
+_PASSING_ERRORS: Final = (UpstreamClosed, UpstreamDnsFailed, UpstreamRefused, UpstreamUnreachable)
+_MAY_BE_SENT_AGAIN: Final = RETRIED_STATUSES | {401, 429}
+
+
+class Step(enum.Enum):
+    """What follows an attempt."""
+
+    RELAY = "relay the response"
+    REPORT = "respond with the error"
+    SEND_WITH_OTHER_KEY = "send again at once, with another key"
+    WAIT = "wait for another permit, at the old place"
+    RETRY = "pause, then wait for another permit"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The step that follows, and how the permit is settled."""
+
+    step: Step
+    outcome: Outcome
+    retry_after_s: float | None = None
+    """What a 429 said."""
+    pause_s: float = 0.0
+    """The pause of a RETRY."""
+
+
+class Received(NamedTuple):
+    """A response that has begun."""
+
+    connection: UpstreamConnection
+    head: ResponseHead
+    other_key_may_work: bool
+    """Whether a 401 says nothing yet about the other keys."""
+    body_start: bytes = b""
+    """What was read of the body already."""
+    hint: Hint | None = None
+    """What a response of status 429, 502, 503 or 504 says about coming back."""
+
+
+class SentRequest(Protocol):
+    """The part of a request that the judge looks at."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def can_be_sent_again(self) -> bool: ...
+    @property
+    def retries(self) -> int:
+        """How often the request was retried so far."""
+
+
+_SERVED: Final = Decision(Step.RELAY, Outcome.SERVED)
+_KEY_REJECTED: Final = Decision(Step.RELAY, Outcome.KEY_REJECTED)
+_OTHER_KEY: Final = Decision(Step.SEND_WITH_OTHER_KEY, Outcome.FAILED)
+_REPORT: Final = Decision(Step.REPORT, Outcome.FAILED)
+HOLD_FOR_KEY: Final = Decision(Step.WAIT, Outcome.UNUSED)
+"""For a request that no key can be sent with now."""
+
+
+class Judge:
+    """Reads no clock and does no I/O. Its only state is the budget of `retries`, from which each RETRY is paid."""
+
+    def __init__(self, retries: Retries) -> None:
+        self._retries = retries
+
+    def of_response(self, received: Received, request: SentRequest, time_left_s: float) -> Decision:
+        """Decides on a response. The request may wait for another `time_left_s`."""
+        status = received.head.status
+        if status not in _MAY_BE_SENT_AGAIN:
+            return _SERVED
+        if status == 401:
+            return _OTHER_KEY if received.other_key_may_work and request.can_be_sent_again else _KEY_REJECTED
+        hint_s = None if received.hint is None else received.hint.retry_after_s
+        if status == 429:
+            step = Step.WAIT if request.can_be_sent_again else Step.RELAY
+            return Decision(step, Outcome.THROTTLED, hint_s)
+        return self._retry(Failure.UNAVAILABLE, request, time_left_s, hint_s) or _SERVED
+
+    def of_error(self, error: UpstreamError, request: SentRequest, time_left_s: float) -> Decision:
+        """Decides on an attempt without a response. The request may wait for another `time_left_s`."""
+        if not isinstance(error, _PASSING_ERRORS):
+            return _REPORT
+        failure = Failure.LOST if error.sent else Failure.NOT_SENT
+        return self._retry(failure, request, time_left_s, None) or _REPORT
+
+    def _retry(
+        self, failure: Failure, request: SentRequest, time_left_s: float, hint_s: float | None
+    ) -> Decision | None:
+        if not self._retries.are_on or not request.can_be_sent_again:
+            return None
+        pause_s = self._retries.pause_s(
+            failure, request.method, done=request.retries, may_take_s=time_left_s, hint_s=hint_s
+        )
+        return None if pause_s is None else Decision(Step.RETRY, Outcome.FAILED, pause_s=pause_s)

@@ -1,0 +1,95 @@
+"""Writes the head of a relayed response: the upstream's fields, and the proxy's own."""
+
+import math
+from typing import Final
+
+from nanonets_proxy.core.http.headers import LocationRewrite, caller_response_head, via_field
+from nanonets_proxy.core.http.prefer import wait_s
+from nanonets_proxy.core.net.addresses import Origin
+from nanonets_proxy.request.context import RequestContext
+from nanonets_proxy.request.judge import Received
+from nanonets_proxy.request.policy import HandlerPolicy
+from nanonets_proxy.upstream.response_head import ResponseHead
+
+_ERROR_FROM_STATUS: Final = 400
+
+
+class ResponseHeads:
+    """Writes the heads of one environment. While `draining`, each head announces that its connection closes."""
+
+    def __init__(self, policy: HandlerPolicy, origin: Origin) -> None:
+        self._max_wait_s = policy.max_wait_s
+        self._server_timing = policy.server_timing
+        self._via_field = via_field(policy.via.encode())
+        proxy_scheme = b"https://" if policy.tls else b"http://"
+        self._location_rewrite = LocationRewrite(str(origin).encode(), proxy_scheme)
+        self.draining = False
+
+    def write(self, context: RequestContext, received: Received) -> bytes:
+        """Returns the whole head, to the empty line."""
+        head, record = received.head, context.record
+        lines = self._via_field
+        if head.status == 429:
+            lines += _retry_after(received)
+        if context.head.prefer:
+            lines += self._preference_applied(context.head.prefer)
+        may_stay_open = not self.draining and (
+            context.body is None or _next_request_can_be_found(context, head.status)
+        )
+        lines += context.response.frame(head, may_stay_open)
+        if not self._server_timing:
+            lines += b"\r\n"
+        elif record.wait_s or context.retries:
+            lines = b"Server-Timing: %b\r\n%b\r\n" % (_server_timing(context), lines)
+        else:  # the usual case: formatting a float costs as much as all the other fields
+            upstream_ms = (record.upstream_s or 0.0) * 1000
+            lines = b"Server-Timing: queue;dur=0.0, upstream;dur=%.1f\r\n%b\r\n" % (upstream_ms, lines)
+        return caller_response_head(
+            head.status,
+            head.reason,
+            head.names,
+            head.values,
+            lines,
+            record.request_id,
+            context.head.host,
+            self._location_rewrite,
+        )
+
+    def _preference_applied(self, prefer: tuple[bytes, ...]) -> bytes:
+        """Returns the confirmation that the caller's `wait` was the limit (RFC 7240 §3)."""
+        preferred_s = wait_s(prefer)
+        if preferred_s is None or preferred_s > self._max_wait_s:
+            return b""
+        return b"Preference-Applied: wait=%d\r\n" % preferred_s
+
+
+def _retry_after(received: Received) -> bytes:
+    """Returns a 429's hint as a field, unless the upstream sent the field itself."""
+    hint_s = None if received.hint is None else received.hint.retry_after_s
+    if hint_s is None or _has(received.head, b"retry-after"):
+        return b""
+    return b"Retry-After: %d\r\n" % max(1, math.ceil(hint_s))
+
+
+def _server_timing(context: RequestContext) -> bytes:
+    record = context.record
+    timing = b"queue;dur=%.1f, upstream;dur=%.1f" % (record.wait_s * 1000, (record.upstream_s or 0.0) * 1000)
+    if context.retries:
+        timing += b', retry;dur=%.1f;desc="%d"' % (context.retry_spent_s * 1000, context.retries)
+    return timing
+
+
+def _next_request_can_be_found(context: RequestContext, status: int) -> bool:
+    """Returns whether the caller's next request can be found after the body of this one.
+
+    A caller may omit the remaining body after an error response, or if it got no 100 (RFC 9110 §10.1.1).
+    """
+    content = context.request.content
+    if content.is_eof():
+        return True
+    waits_for_continue = context.head.expect_continue and not content.total_bytes
+    return not waits_for_continue and status < _ERROR_FROM_STATUS
+
+
+def _has(head: ResponseHead, name: bytes) -> bool:
+    return any(field.lower() == name for field in head.names)
