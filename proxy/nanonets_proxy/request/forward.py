@@ -79,8 +79,8 @@ class Forwarder:
     async def forward(self, context: RequestContext) -> None:
         """Returns when the caller has the whole response.
 
-        Raises a ProxyError that becomes the response (or breaks it off, once it has begun), and ConnectionError if
-        the caller is lost.
+        Raises the ProxyError that must become the response, or must break off a response that has begun. Raises
+        ConnectionError if the caller is lost.
         """
         head, record = context.head, context.record
         now_s = self._loop.time()
@@ -120,10 +120,11 @@ class Forwarder:
                 services.metrics.observe_forecast(ticket.forecast_s, record.wait_s)
 
     async def _use_permit(self, context: RequestContext, ticket: Ticket, began_s: float) -> Decision:
-        """Makes attempts until the permit has to be settled, relays a final response, and settles the permit.
+        """Makes attempts with one permit, relays a final response, and settles the permit, whatever ends it.
 
-        `began_s` is the instant of the grant, by `perf_counter`. Returns a decision to RELAY (done), WAIT or RETRY.
-        Raises an UpstreamError for a decision to REPORT, or if the response breaks off.
+        `began_s` is the instant of the grant, by `perf_counter`. Returns the decision to WAIT or RETRY, or RELAY
+        once the response is relayed. Raises an UpstreamError if the decision is to REPORT, or if the response
+        breaks off; ConnectionError if the caller is lost.
         """
         services, record, response, judge = self._services, context.record, context.response, self._judge
         outcome, retry_after_s = _UNUSED, None
@@ -145,9 +146,9 @@ class Forwarder:
                         raise
                     return decision
                 record.upstream_s = perf_counter() - began_s
-                decision = judge.of_response(received, context, ticket.deadline_s - self._loop.time())
-                outcome, retry_after_s = decision.outcome, decision.retry_after_s
                 try:
+                    decision = judge.of_response(received, context, ticket.deadline_s - self._loop.time())
+                    outcome, retry_after_s = decision.outcome, decision.retry_after_s
                     if decision.step is _RELAY:
                         record.status = received.head.status
                         lines = self._response_heads.write(context, received)
@@ -168,13 +169,12 @@ class Forwarder:
     async def _attempt(self, context: RequestContext, use: KeyUse) -> Received:
         """Sends the request once, with the key of `use`, and settles the use.
 
-        The connection of the response must be finished. Raises an UpstreamError if no response comes, or what
-        reading the caller's body raises; nothing is left open then.
+        The connection must be finished afterwards. Raises an UpstreamError if no response comes, or the error that
+        reading the caller's body raised; nothing is left open then.
         """
         services, verdict = self._services, _KEY_UNKNOWN
-        request = self._upstream_request(context, use.record.key)
         try:
-            connection, head = await services.client.send(request)
+            connection, head = await services.client.send(self._upstream_request(context, use.record.key))
             verdict = verdict_of(head.status)
         finally:
             history = context.ensure_key_history() if verdict is _KEY_REJECTED else None

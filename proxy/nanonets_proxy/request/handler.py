@@ -130,7 +130,7 @@ class Handler:
             record.caller = services.authorizer.identify(peer, head.credentials) or record.caller
             services.authorizer.check(record.caller, record.method, target, request.field_names)
         record.scope = services.scopes.classify(record.method, target)
-        if services.retries.are_on:
+        if services.retries.enabled:
             services.retries.note_request()
         return RequestContext(request, record, response, head, target)
 

@@ -121,9 +121,9 @@ class Judge:
     def _retry(
         self, failure: Failure, request: SentRequest, time_left_s: float, hint_s: float | None
     ) -> Decision | None:
-        if not self._retries.are_on or not request.can_be_sent_again:
+        if not self._retries.enabled or not request.can_be_sent_again:
             return None
         pause_s = self._retries.pause_s(
-            failure, request.method, done=request.retries, may_take_s=time_left_s, hint_s=hint_s
+            failure, request.method, retries_made=request.retries, time_left_s=time_left_s, hint_s=hint_s
         )
         return None if pause_s is None else Decision(Step.RETRY, Outcome.FAILED, pause_s=pause_s)
