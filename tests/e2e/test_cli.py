@@ -165,9 +165,9 @@ def test_without_a_key_serve_names_the_ways_to_give_one_and_the_sandbox(run) -> 
         ),
         (
             {"NANONETS_API_KEY_FILE": "/no/such/key"},
-            "the API key of file:/no/such/key cannot be had: the file does not exist",
+            "the API key of file:/no/such/key is unavailable: the file does not exist",
         ),
-        ({"NANONETS_API_KEY_FILE": "/"}, "the API key of file:/ cannot be had: the file is a directory"),
+        ({"NANONETS_API_KEY_FILE": "/"}, "the API key of file:/ is unavailable: the file is a directory"),
     ],
 )
 def test_an_unusable_key_ends_serve_before_it_listens(env: dict[str, str], sentence: str, run) -> None:

@@ -148,7 +148,7 @@ def test_a_wrong_new_key_costs_no_call_and_is_an_alarm(call: Call, tmp_path: Pat
         assert metric(call, proxy, 'nanonets_proxy_key_refusals_total{state="candidate"} 1.0')
         shown = key_state(call, proxy)
         assert [key["state"] for key in shown["keys"]] == ["active", "refused"]
-        assert "goes on serving" in shown["warnings"][0]
+        assert "stays in use" in shown["warnings"][0]
         assert {len(key["fingerprint"]) for key in shown["keys"]} == {8}
         _write(key_file, "good-key")
         deadline_s = time.monotonic() + 10

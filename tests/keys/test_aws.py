@@ -66,7 +66,7 @@ def test_the_current_version_comes_first_and_then_the_one_before(
 def test_the_key_may_be_a_field_of_a_json_secret(make_secret: Callable[[str], str]) -> None:
     name = make_secret(json.dumps({"api_key": "the-key", "other": 1}))
     assert values(source(name, "api_key")) == [b"the-key"]
-    assert fault(source(name, "other")).endswith("@AWSCURRENT cannot be had: there is no text in the field other")
+    assert fault(source(name, "other")).endswith("@AWSCURRENT is unavailable: there is no text in the field other")
     assert "there is no text in the field f" in fault(source(make_secret("no json"), "f"))
 
 
@@ -81,7 +81,7 @@ def test_what_is_wrong_is_one_clear_sentence(
     client: Any, make_secret: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, free_address: str
 ) -> None:
     assert fault(source("nanonets/none")) == (
-        "the API key of aws:nanonets/none cannot be had: there is no such secret in this region"
+        "the API key of aws:nanonets/none is unavailable: there is no such secret in this region"
     )
     name = make_secret("the-key")
     client.delete_secret(SecretId=name, RecoveryWindowInDays=7)
@@ -93,4 +93,4 @@ def test_what_is_wrong_is_one_clear_sentence(
     assert "the service cannot be reached (EndpointConnectionError)" in fault(source(name))
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    assert fault(source(name)).endswith("there are no AWS credentials")
+    assert fault(source(name)).endswith("no AWS credentials were found")

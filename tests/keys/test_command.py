@@ -44,15 +44,15 @@ def test_no_shell_reads_the_arguments() -> None:
 @pytest.mark.parametrize(
     ("body", "fault"),
     [
-        ("import sys; sys.exit(3)", "it exited with code 3; run it by hand to see why"),
-        ("import os; os.kill(os.getpid(), 9)", "it was ended by signal 9; run it by hand to see why"),
-        ("import sys; sys.stdout.write('k' * 10_000_000)", "it printed more than 64 KiB"),
-        ("print('a-key'); import sys; sys.exit(1)", "it exited with code 1; run it by hand to see why"),
+        ("import sys; sys.exit(3)", "the command exited with code 3; run it by hand to see why"),
+        ("import os; os.kill(os.getpid(), 9)", "the command was ended by signal 9; run it by hand to see why"),
+        ("import sys; sys.stdout.write('k' * 10_000_000)", "the command printed more than 64 KiB"),
+        ("print('a-key'); import sys; sys.exit(1)", "the command exited with code 1; run it by hand to see why"),
     ],
 )
 def test_a_program_that_fails_is_one_clear_sentence(body: str, fault: str) -> None:
     source = command(body)
-    assert fault_of(source) == f"the API key of {source.name} cannot be had: {fault}"
+    assert fault_of(source) == f"the API key of {source.name} is unavailable: {fault}"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_program_that_is_missing_is_one_clear_sentence() -> None:
     source = CommandKey(("/nonexistent/helper", "--secret"), 60.0, 10.0)
     assert (
         fault_of(source)
-        == "the API key of command:helper cannot be had: it cannot be run: no such file or directory"
+        == "the API key of command:helper is unavailable: the command cannot be run: no such file or directory"
     )
 
 
@@ -90,7 +90,7 @@ def test_a_program_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path,
         "time.sleep(600)"
     )
     source = command(body, str(pids), timeout_s=3.0)
-    assert fault_of(source).endswith("it took longer than 3 s")
+    assert fault_of(source).endswith("the command took longer than 3 s")
     for pid in map(int, pids.read_text().split()):
         deadline_s = time.monotonic() + 10
         while not is_gone(pid):
@@ -99,7 +99,7 @@ def test_a_program_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path,
 
 def test_a_program_that_closes_its_output_and_goes_on_is_killed_too() -> None:
     source = command("import os, time; print('a-key', flush=True); os.close(1); time.sleep(600)", timeout_s=2.0)
-    assert fault_of(source).endswith("it took longer than 2 s")
+    assert fault_of(source).endswith("the command took longer than 2 s")
 
 
 def test_what_it_says_on_standard_error_is_not_passed_on(capfd: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ def test_vault_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPat
     with pytest.raises(KeyUnusable) as caught:
         VaultKey(policy).read()
     assert str(caught.value) == (
-        "the API key of vault:secret/p cannot be had: install the extra it needs, nanonets-proxy[vault]"
+        "the API key of vault:secret/p is unavailable: install the extra nanonets-proxy[vault]"
     )
 
 
@@ -25,9 +25,7 @@ def test_aws_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "botocore", None)
     with pytest.raises(KeyUnusable) as caught:
         AwsKey(AwsPolicy("s", "", "", 60.0, 1.0)).read()
-    assert str(caught.value) == (
-        "the API key of aws:s cannot be had: install the extra it needs, nanonets-proxy[aws]"
-    )
+    assert str(caught.value) == ("the API key of aws:s is unavailable: install the extra nanonets-proxy[aws]")
 
 
 def test_a_token_is_not_shown() -> None:

@@ -82,7 +82,7 @@ def test_approle_logs_in_and_again_when_its_login_was_revoked(
     assert value(vault) == b"the-key"
     (tmp_path / "secret-id").write_text("a-wrong-one")
     bao.ask("PUT", "sys/leases/revoke-prefix/auth/approle")
-    assert "the login or the request is refused" in fault(vault)
+    assert "the server rejects the login or the request" in fault(vault)
 
 
 def test_a_short_lease_is_renewed_before_it_ends(bao: Any, source: Callable[..., VaultKey], tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_kubernetes_logs_in_with_the_service_accounts_token(
     (tmp_path / "token").write_text(service_token())
     fields = {"auth": VaultAuth.KUBERNETES, "credential_file": tmp_path / "token", "token": None}
     assert value(source(role="proxy", **fields)) == b"the-key"
-    assert "cannot be had" in fault(source(role="no-such-role", **fields))
+    assert "is unavailable" in fault(source(role="no-such-role", **fields))
     (tmp_path / "token").write_text(service_token("somebody-else"))
     assert "permission is denied" in fault(source(role="proxy", **fields))
 
@@ -153,11 +153,11 @@ def test_what_is_wrong_is_one_clear_sentence(
     bao.write("nanonets/prod", api_key="the-key")
     bao.write("nanonets/bad", api_key="a:key", other="x")
     bao.write("other/secret", api_key="the-key")
-    begin = f"the API key of vault:secret/nanonets/prod cannot be had from {bao.address}: "
+    begin = f"the API key of vault:secret/nanonets/prod is unavailable from {bao.address}: "
     response = bao.ask("POST", "auth/token/create", policies=["reader"])
     reader = response["auth"]["client_token"]
     missing = fault(source(path="nanonets/none", token=reader))
-    assert missing.endswith("nothing is there, or its latest version is deleted")
+    assert missing.endswith("the path holds no secret, or its latest version is deleted")
     assert fault(source(path="other/secret", token=reader)).endswith("permission is denied")
     assert fault(source(token="no-such-token")) == f"{begin}permission is denied"
     assert fault(source(token=None)) == f"{begin}neither VAULT_TOKEN nor vault_credential_file is set"
@@ -166,7 +166,7 @@ def test_what_is_wrong_is_one_clear_sentence(
     )
     assert "there is no text in the field key" in fault(source(secret_field="key"))
     assert fault(source(path="nanonets/bad")).endswith("@1 has a colon in it")
-    assert fault(source(mount="nowhere")).endswith("nothing is there, or its latest version is deleted")
+    assert fault(source(mount="nowhere")).endswith("the path holds no secret, or its latest version is deleted")
     assert "the server cannot be reached (ConnectionError)" in fault(source(address=free_address))
 
 
@@ -175,7 +175,7 @@ def test_a_deleted_version_keeps_the_old_key_out_of_trouble(bao: Any, source: Ca
     vault = source(path="nanonets/gone")
     assert value(vault) == b"the-key"
     bao.ask("DELETE", "secret/data/nanonets/gone")
-    assert fault(vault).endswith("nothing is there, or its latest version is deleted")
+    assert fault(vault).endswith("the path holds no secret, or its latest version is deleted")
 
 
 def test_the_real_proxy_takes_a_new_version_and_serves_on_while_the_store_is_away(

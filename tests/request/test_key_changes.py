@@ -139,7 +139,7 @@ async def test_a_source_that_fails_says_why_and_drops_no_key(fault: Exception) -
         said = await proxy.proxy.reload()
         assert said in (
             "the API key of test:store is empty",
-            "the API key of test:store cannot be had (RuntimeError)",
+            "the API key of test:store is unavailable (RuntimeError)",
         )
         assert proxy.proxy.key_status().fault == said
         assert (await caller.get(b"/x")).status == 200
@@ -154,7 +154,7 @@ async def test_a_caller_that_hangs_up_while_it_is_held_is_gone() -> None:
             await caller.send(request(b"GET", b"/x"))
             await until(lambda: proxy.proxy.key_status().state == "gap")
         await until(lambda: proxy.proxy._server._open == 0)
-        await until(lambda: len(proxy.proxy.key_manager._waiters) <= 1, within_s=5)
+        await until(lambda: len(proxy.proxy.key_manager._change._waiters) <= 1, within_s=5)
 
 
 async def test_a_401_about_one_path_does_not_hold_the_others() -> None:

@@ -119,12 +119,12 @@ def _not_ascii(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "fault"),
     [
-        (_missing, "cannot be had: the file does not exist"),
-        (_dangling, "cannot be had: the file does not exist"),
-        (_directory, "cannot be had: the file is a directory"),
-        (_fifo, "cannot be had: the file is not a regular file"),
-        (_loop, "cannot be had: the file cannot be read: too many levels of symbolic links"),
-        (_large, "cannot be had: the file is larger than 64 KiB"),
+        (_missing, "is unavailable: the file does not exist"),
+        (_dangling, "is unavailable: the file does not exist"),
+        (_directory, "is unavailable: the file is a directory"),
+        (_fifo, "is unavailable: the file is not a regular file"),
+        (_loop, "is unavailable: the file cannot be read: too many levels of symbolic links"),
+        (_large, "is unavailable: the file is larger than 64 KiB"),
         (_empty, "is empty"),
         (_not_ascii, "has characters that are not ASCII"),
     ],

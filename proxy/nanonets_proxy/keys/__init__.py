@@ -1,1 +1,1 @@
-"""Where the API key comes from."""
+"""Where API keys come from, and when they change."""

@@ -1,6 +1,6 @@
-"""The key in AWS Secrets Manager: the version with the stage AWSCURRENT, and the one before, AWSPREVIOUS.
+"""Reads the key from AWS Secrets Manager: the version with the stage AWSCURRENT, and the one with AWSPREVIOUS.
 
-Credentials and endpoints come as with every AWS program: environment, profile, the machine's or pod's role.
+Credentials and endpoints come from the usual places of AWS: environment, profile, the role of the machine or pod.
 """
 
 import json
@@ -18,18 +18,20 @@ _FAULTS: Final = {
     _NOT_FOUND: "there is no such secret in this region",
     "AccessDeniedException": "permission is denied",
     "InvalidRequestException": "the secret is marked for deletion",
-    "DecryptionFailure": "it cannot be decrypted with this permission",
-    "UnrecognizedClientException": "the AWS credentials are refused",
-    "InvalidSignatureException": "the AWS credentials are refused",
+    "DecryptionFailure": "the secret cannot be decrypted with these permissions",
+    "UnrecognizedClientException": "AWS rejects the credentials",
+    "InvalidSignatureException": "AWS rejects the credentials",
     "ExpiredTokenException": "the AWS credentials have expired",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class AwsPolicy:
-    """`field`: the name of the key's field where the secret is a JSON object; empty where it is the key itself.
+    """Where the secret is, and how to read it.
 
-    `region` empty: as environment or profile have it."""
+    `field`: the field that holds the key if the secret is a JSON object; empty if the secret is the key itself.
+    `region`: empty to take the region of the environment or profile.
+    """
 
     secret: str
     field: str
@@ -39,7 +41,7 @@ class AwsPolicy:
 
 
 class AwsKey:
-    """Asks the service at each `read`; for the version before only when the current one has changed."""
+    """Reads the current version each time, and the previous version only after the current one changed."""
 
     def __init__(self, policy: AwsPolicy) -> None:
         self._policy = policy
@@ -55,34 +57,34 @@ class AwsKey:
         return PeriodicWatch(lambda: self._policy.refresh_s)
 
     def read(self) -> tuple[FoundKey, ...]:
-        """Asks for the current version, and the one before; blocks for some multiple of `timeout_s` at most.
+        """Reads the current version and the previous one. Blocks for a small multiple of `timeout_s` at most.
 
         Raises:
-            KeyUnusable: the service cannot be reached or refuses, or what it holds is no key.
+            KeyUnusable: the service is unreachable or rejects the request, or the secret is not a key.
         """
         try:
             from botocore import exceptions
         except ImportError:
-            raise KeyUnusable(self.name, "cannot be had: install the extra it needs, nanonets-proxy[aws]") from None
+            raise KeyUnusable(self.name, "is unavailable: install the extra nanonets-proxy[aws]") from None
         try:
-            return self._ask()
+            return self._read()
         except exceptions.ClientError as error:
             code = error.response["Error"]["Code"]
-            raise self._unusable(_FAULTS.get(code, f"the service refuses ({code})")) from None
+            raise self._unusable(_FAULTS.get(code, f"the service rejects the request ({code})")) from None
         except exceptions.NoRegionError:
-            raise self._unusable("no region is given; see aws_region") from None
+            raise self._unusable("no region is known: set aws_region") from None
         except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
-            raise self._unusable("there are no AWS credentials") from None
+            raise self._unusable("no AWS credentials were found") from None
         except (exceptions.BotoCoreError, OSError, ValueError) as error:
             raise self._unusable(f"the service cannot be reached ({type(error).__name__})") from None
 
-    def _ask(self) -> tuple[FoundKey, ...]:
+    def _read(self) -> tuple[FoundKey, ...]:
         if self._client is None:
             self._client = self._make_client()
-        answer = self._value(_CURRENT)
-        if answer["VersionId"] != self._version:
-            self._found = (self._key_in(answer, _CURRENT), *self._previous())
-            self._version = answer["VersionId"]
+        response = self._get_secret(_CURRENT)
+        if response["VersionId"] != self._version:
+            self._found = (self._key_from(response, _CURRENT), *self._previous())
+            self._version = response["VersionId"]
         return self._found
 
     def _make_client(self) -> Any:
@@ -98,31 +100,31 @@ class AwsKey:
         session = boto3.session.Session(region_name=policy.region or None)
         return session.client("secretsmanager", config=config)
 
-    def _value(self, stage: str) -> dict[str, Any]:
-        answer: dict[str, Any] = self._client.get_secret_value(SecretId=self._policy.secret, VersionStage=stage)
-        return answer
+    def _get_secret(self, stage: str) -> dict[str, Any]:
+        response: dict[str, Any] = self._client.get_secret_value(SecretId=self._policy.secret, VersionStage=stage)
+        return response
 
     def _previous(self) -> tuple[FoundKey, ...]:
-        """Welcome where there is one and it is a key; the current one has to do without it otherwise."""
+        """Returns the previous key, or nothing if there is none or it is unusable: the current key suffices."""
         from botocore.exceptions import ClientError
 
         try:
-            return (self._key_in(self._value(_PREVIOUS), _PREVIOUS),)
+            return (self._key_from(self._get_secret(_PREVIOUS), _PREVIOUS),)
         except (ClientError, KeyUnusable):
             return ()
 
-    def _key_in(self, answer: dict[str, Any], stage: str) -> FoundKey:
+    def _key_from(self, response: dict[str, Any], stage: str) -> FoundKey:
         name = f"{self.name}@{stage}"
-        text = answer.get("SecretString")
+        text = response.get("SecretString")
         if self._policy.field and isinstance(text, str):
             text = _field_of(text, self._policy.field)
         if not isinstance(text, str):
             where = f" in the field {self._policy.field}" if self._policy.field else ""
-            raise KeyUnusable(name, f"cannot be had: there is no text{where}")
-        return FoundKey(ApiKey.parse(text, name), answer["CreatedDate"].timestamp())
+            raise KeyUnusable(name, f"is unavailable: there is no text{where}")
+        return FoundKey(ApiKey.parse(text, name), response["CreatedDate"].timestamp())
 
     def _unusable(self, fault: str) -> KeyUnusable:
-        return KeyUnusable(self.name, f"cannot be had: {fault}")
+        return KeyUnusable(self.name, f"is unavailable: {fault}")
 
 
 def _field_of(text: str, name: str) -> Any:

@@ -1,8 +1,8 @@
-"""When to read a source again: a file that changed, a time that has passed, or never.
+"""Tells when to read a source again: after a file changed, after an interval, or never.
 
-A file is watched twice over. inotify tells at once; what it cannot see (changes made by another machine on
-a network share, a directory that was swapped for another) the look at the file every half second does. Where
-there is no inotify, that look is all, and early enough.
+A file is watched in two ways. inotify reports a change at once. It misses changes that another machine makes on a
+network share, and directories that are exchanged; so the file's status is compared every half second too. On
+systems without inotify that comparison alone finds the changes.
 """
 
 import asyncio
@@ -19,15 +19,17 @@ from nanonets_proxy.keys.daemon_thread import in_daemon_thread
 if TYPE_CHECKING:
     from asyncinotify import Inotify
 
-LOOK_EVERY_S: Final = 0.5
-_SETTLE_S: Final = 0.02
-_MOST_SETTLING: Final = 15  # looks; an editor's file is empty for a moment, not for longer
-_MOST_LINKS: Final = 40  # as Linux has it
+CHECK_EVERY_S: Final = 0.5
+_STABLE_S: Final = 0.02
+_MOST_STABLE_CHECKS: Final = 15  # an editor may leave the file empty, but only for a moment
+_MOST_LINKS: Final = 40  # Linux follows as many (path_resolution(7))
 
-_Look: TypeAlias = tuple[int, ...] | None
+_Status: TypeAlias = tuple[int, ...] | None
 
 
 class ChangeWatch(Protocol):
+    """Watches one source for changes."""
+
     async def wait(self) -> None:
         """Returns when the source should be read again."""
         ...
@@ -36,7 +38,7 @@ class ChangeWatch(Protocol):
 
 
 class NoChanges:
-    """For a source that cannot change."""
+    """Watches a source that cannot change."""
 
     async def wait(self) -> None:
         await asyncio.get_running_loop().create_future()
@@ -46,76 +48,79 @@ class NoChanges:
 
 
 class PeriodicWatch:
-    """For a source that has to be asked. `wait_s` is asked each time for how long."""
+    """Watches a source that must be polled. `next_wait_s` returns the seconds until the next reading."""
 
-    def __init__(self, wait_s: Callable[[], float]) -> None:
-        self._wait_s = wait_s
+    def __init__(self, next_wait_s: Callable[[], float]) -> None:
+        self._next_wait_s = next_wait_s
 
     async def wait(self) -> None:
-        await asyncio.sleep(self._wait_s())
+        await asyncio.sleep(self._next_wait_s())
 
     def close(self) -> None:
         """Nothing is open."""
 
 
 class FileWatch:
-    """For a file, however it changes: written in place, renamed over, behind a link, or the link's target."""
+    """Watches a file: written in place, replaced by a rename, reached by a link, or with the link changed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen = _look(path)
+        self._seen = _status(path)
         self._inotify = _open_inotify()
 
     async def wait(self) -> None:
-        """Returns when the file is another one than at the last call, or at the start, and has come to rest."""
+        """Returns when the file differs from the last call, or from the start, and no longer changes."""
         while True:
-            await self._something_happened()
-            look = await in_daemon_thread(lambda: _look(self._path))
-            if look != self._seen:
-                self._seen = await self._settled(look)
+            await self._wait_for_hint()
+            status = await in_daemon_thread(lambda: _status(self._path))
+            if status != self._seen:
+                self._seen = await self._until_stable(status)
                 return
 
     def close(self) -> None:
         if self._inotify is not None:
             self._inotify.close()
 
-    async def _something_happened(self) -> None:
-        """An event in one of the file's directories, or the time for a look."""
-        if self._inotify is None or not await in_daemon_thread(self._arm):
-            await asyncio.sleep(LOOK_EVERY_S)
+    async def _wait_for_hint(self) -> None:
+        """Waits for an inotify event in one of the file's directories, CHECK_EVERY_S at most."""
+        if self._inotify is None or not await in_daemon_thread(self._add_watches):
+            await asyncio.sleep(CHECK_EVERY_S)
             return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_EVERY_S):
+            async with asyncio.timeout(CHECK_EVERY_S):
                 await self._inotify.get()
                 for _ in self._inotify:
-                    """All that has happened is one reason to look."""
+                    """Discards further events: one check covers them all."""
 
-    def _arm(self) -> bool:
-        """Watches each directory that the file, or a link on the way to it, stands in. Anew each time: any of
-        them may have been replaced."""
-        from asyncinotify import Mask  # here: the module cannot be imported where there is no inotify
+    def _add_watches(self) -> bool:
+        """Watches each directory that holds the file, or a link on the way to it. Returns whether any is watched.
+
+        Called before each wait, because a directory may have been replaced.
+        """
+        from asyncinotify import Mask  # imported here: the import fails on systems without inotify
 
         assert self._inotify is not None
         mask = Mask.CREATE | Mask.MOVE | Mask.CLOSE_WRITE | Mask.DELETE | Mask.ATTRIB | Mask.ONLYDIR
-        armed = False
+        is_watched = False
         for directory in _directories(self._path):
-            # One that is missing, or one too many for this user: the look is left.
+            # The directory is missing, or the user has too many watches: the regular check remains.
             with contextlib.suppress(OSError):
                 self._inotify.add_watch(directory, mask)
-                armed = True
-        return armed
+                is_watched = True
+        return is_watched
 
-    async def _settled(self, look: _Look) -> _Look:
-        for _ in range(_MOST_SETTLING):
-            await asyncio.sleep(_SETTLE_S)
-            before, look = look, await in_daemon_thread(lambda: _look(self._path))
-            if look == before and look is not None and look[0] > 0:
+    async def _until_stable(self, status: _Status) -> _Status:
+        """Waits until the file exists, is not empty and stays the same, for a limited time."""
+        for _ in range(_MOST_STABLE_CHECKS):
+            await asyncio.sleep(_STABLE_S)
+            before, status = status, await in_daemon_thread(lambda: _status(self._path))
+            if status == before and status is not None and status[0] > 0:
                 break
-        return look
+        return status
 
 
-def _look(path: Path) -> _Look:
-    """What tells one state of a file from another, its size first; None where there is none."""
+def _status(path: Path) -> _Status:
+    """Returns the values that change with the file, its size first; None if there is no file."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -124,6 +129,7 @@ def _look(path: Path) -> _Look:
 
 
 def _directories(path: Path) -> list[Path]:
+    """Returns the directory of the file, and of each link's target on the way to it."""
     directories = []
     for _ in range(_MOST_LINKS):
         directories.append(path.parent)
@@ -136,9 +142,9 @@ def _directories(path: Path) -> list[Path]:
 
 def _open_inotify() -> "Inotify | None":
     try:
-        from asyncinotify import Inotify  # as in _arm
+        from asyncinotify import Inotify  # imported here: as in _add_watches
 
         return Inotify(sync_timeout=0)
-    except Exception as error:  # noqa: BLE001 - whatever it is (no Linux, too many instances), looking is left
+    except Exception as error:  # noqa: BLE001 - whatever the reason (no Linux, too many instances), the regular check remains
         structlog.get_logger().warning("key_watch_looks_only", reason=type(error).__name__)
         return None

@@ -1,4 +1,4 @@
-"""The key as a program prints it, the way git and Kubernetes ask their credential helpers."""
+"""Reads the key from the output of a command, as git and Kubernetes use credential helpers."""
 
 import contextlib
 import os
@@ -15,14 +15,14 @@ from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.keys.change_watch import ChangeWatch, PeriodicWatch
 
 MAX_OUTPUT_BYTES: Final = 64 * 1024
-_PIECE_BYTES: Final = 16 * 1024
+_CHUNK_BYTES: Final = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class CommandKey:
-    """`command` is run without a shell, in a process group of its own that is killed if it fails.
+    """Runs `command` without a shell, in a process group of its own that is killed if the reading fails.
 
-    What it prints to standard error is thrown away: a program that traces itself would show the key there.
+    Standard error is discarded: a program with tracing turned on would print the key there.
     """
 
     command: tuple[str, ...]
@@ -31,7 +31,7 @@ class CommandKey:
 
     @property
     def name(self) -> str:
-        """Without the arguments: they may hold secrets."""
+        """The name for logs, without the arguments, which may hold secrets."""
         return f"command:{Path(self.command[0]).name}"
 
     def watch(self) -> ChangeWatch:
@@ -41,7 +41,8 @@ class CommandKey:
         """Runs the command; blocks for up to `timeout_s`.
 
         Raises:
-            KeyUnusable: it cannot be run, fails, takes too long, prints too much or what is no key.
+            KeyUnusable: the command cannot be run, fails, takes too long or prints too much, or its output is not
+                a key.
         """
         try:
             process = subprocess.Popen(  # noqa: S603 - the operator chose the program, and no shell reads it
@@ -52,7 +53,9 @@ class CommandKey:
                 start_new_session=True,
             )
         except OSError as error:
-            raise self._unusable(f"it cannot be run: {(error.strerror or 'unknown fault').lower()}") from None
+            raise self._unusable(
+                f"the command cannot be run: {(error.strerror or 'unknown fault').lower()}"
+            ) from None
         try:
             output = self._output_of(process)
         except BaseException:
@@ -61,39 +64,39 @@ class CommandKey:
         return (FoundKey(ApiKey.parse(output.decode("latin-1"), self.name), time.time()),)
 
     def _output_of(self, process: "subprocess.Popen[bytes]") -> bytes:
-        """Standard output to its end, then the exit code."""
+        """Reads standard output to its end, then checks the exit code."""
         assert process.stdout is not None
         deadline_s = time.monotonic() + self.timeout_s
         output = b""
         with process.stdout as stdout:
             while True:
-                left_s = deadline_s - time.monotonic()
-                if left_s <= 0 or not select.select([stdout], [], [], left_s)[0]:
+                remaining_s = deadline_s - time.monotonic()
+                if remaining_s <= 0 or not select.select([stdout], [], [], remaining_s)[0]:
                     raise self._too_slow()
-                piece = os.read(stdout.fileno(), _PIECE_BYTES)
-                if not piece:
+                chunk = os.read(stdout.fileno(), _CHUNK_BYTES)
+                if not chunk:
                     break
-                output += piece
+                output += chunk
                 if len(output) > MAX_OUTPUT_BYTES:
-                    raise self._unusable(f"it printed more than {MAX_OUTPUT_BYTES // 1024} KiB")
+                    raise self._unusable(f"the command printed more than {MAX_OUTPUT_BYTES // 1024} KiB")
         try:
             code = process.wait(max(0.0, deadline_s - time.monotonic()))
         except subprocess.TimeoutExpired:
             raise self._too_slow() from None
         if code:
             end = f"exited with code {code}" if code > 0 else f"was ended by signal {-code}"
-            raise self._unusable(f"it {end}; run it by hand to see why")
+            raise self._unusable(f"the command {end}; run it by hand to see why")
         return output
 
     def _too_slow(self) -> KeyUnusable:
-        return self._unusable(f"it took longer than {self.timeout_s:g} s")
+        return self._unusable(f"the command took longer than {self.timeout_s:g} s")
 
     def _unusable(self, fault: str) -> KeyUnusable:
-        return KeyUnusable(self.name, f"cannot be had: {fault}")
+        return KeyUnusable(self.name, f"is unavailable: {fault}")
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """The program, and whatever it started in its group."""
+    """Kills the program and every process in its group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

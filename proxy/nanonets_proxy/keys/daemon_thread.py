@@ -1,7 +1,7 @@
-"""Blocking calls in threads of their own.
+"""Runs blocking calls, such as reading a key's source, each in a daemon thread of its own.
 
-The loop's default executor is waited for when the program ends. A store that hangs, or a file on a dead
-network share, must not hold that up: so these threads are daemons, one for each call.
+At its end a program waits for the threads of the event loop's default executor. A store that hangs, or a file on a
+dead network share, must not delay that end.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 async def in_daemon_thread(function: Callable[[], Result]) -> Result:
-    """What `function` returns or raises. Cancelling leaves the thread to its end."""
+    """Returns or raises what `function` does. If this coroutine is cancelled, the thread still runs to its end."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
 
@@ -30,9 +30,9 @@ async def in_daemon_thread(function: Callable[[], Result]) -> Result:
         result, error = None, None
         try:
             result = function()
-        except BaseException as caught:  # noqa: BLE001 - handed to whoever awaits it
+        except BaseException as caught:  # noqa: BLE001 - the awaiting coroutine raises it
             error = caught
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+        with contextlib.suppress(RuntimeError):  # the loop is closed by now
             loop.call_soon_threadsafe(deliver, result, error)
 
     threading.Thread(target=run, name="key-source", daemon=True).start()

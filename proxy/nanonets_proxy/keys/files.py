@@ -1,4 +1,4 @@
-"""Small files that hold one value each: keys and secret files."""
+"""Reads small files that hold secrets or settings."""
 
 import os
 import stat
@@ -8,11 +8,11 @@ MAX_FILE_BYTES = 64 * 1024
 
 
 class FileUnreadable(Exception):
-    """A file that cannot be read; the message is the end of a sentence that starts with its name."""
+    """A file cannot be read. The message is the end of a sentence that starts with the file's name."""
 
 
 def os_fault(error: OSError) -> str:
-    """What an OSError means, as the end of a sentence that starts with the name of the file."""
+    """Describes an OSError, as the end of a sentence that starts with the file's name."""
     match error:
         case FileNotFoundError():
             return "does not exist"
@@ -25,15 +25,15 @@ def os_fault(error: OSError) -> str:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """Opening a FIFO would wait for its writer otherwise."""
+    # Without O_NONBLOCK the opening of a FIFO waits for its writer.
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_small_file(path: Path) -> str:
-    """The text of a regular file of at most `MAX_FILE_BYTES`, one character for each byte (Latin-1).
+    """Returns the text of a regular file of at most `MAX_FILE_BYTES`, one character for each byte (Latin-1).
 
     Raises:
-        FileUnreadable: missing, no regular file, too large, or refused by the system.
+        FileUnreadable: the file is missing, not regular or too large, or the system denies access.
     """
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:

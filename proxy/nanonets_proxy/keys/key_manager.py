@@ -1,6 +1,7 @@
-"""The keyring's shell: reads the source, watches it, holds requests, tells what happens. It decides nothing.
+"""The key manager: reads and watches the source of the keys, makes requests wait, and logs events.
 
-One reading at a time: everybody who wants one while it goes on shares it.
+The keyring (`core/keys/keyring.py`) makes every decision. At most one reading runs at a time, and all that need a
+reading share it.
 """
 
 import asyncio
@@ -25,38 +26,39 @@ from nanonets_proxy.core.keys.key_records import (
     KeyWarning,
 )
 from nanonets_proxy.core.keys.keyring import Keyring, KeyringPolicy
+from nanonets_proxy.keys.change_signal import ChangeSignal
 from nanonets_proxy.keys.change_watch import ChangeWatch
 from nanonets_proxy.keys.daemon_thread import in_daemon_thread
 from nanonets_proxy.keys.source import KeySource
 from nanonets_proxy.telemetry.key_status import KeyMetrics, KeyStatus, ShownKey
 
-READ_IN_GAP_EVERY_S: Final = 0.5
+REREAD_WHILE_HOLDING_S: Final = 0.5
 PROBE_AGAIN_S: Final = 2.0
-_LOOK_AT_AGE_EVERY_S: Final = 24 * 3600.0
+_CHECK_AGE_EVERY_S: Final = 24 * 3600.0
 
-_REFUSED_STATES: Final = {
+_REJECTED_STATES: Final = {
     KeyEventKind.CANDIDATE_REJECTED: "candidate",
     KeyEventKind.ACTIVE_REJECTED: "active",
     KeyEventKind.PREVIOUS_REJECTED: "previous",
 }
 
-_REFUSED: Final = KeyVerdict.REJECTED  # as an attribute of its class it costs a call at each look, in Python 3.11
+_REJECTED: Final = KeyVerdict.REJECTED  # in Python 3.11 a lookup on the class costs a function call
 
 Probe = Callable[[ApiKey], Awaitable[KeyVerdict]]
 
 
 @dataclass(frozen=True, slots=True)
 class KeyManagerPolicy:
-    """`max_age_s` 0: no key is too old. `log_fields`: what each event carries."""
+    """If `max_age_s` is 0, no key is too old. `log_fields` are added to each log event."""
 
-    ring: KeyringPolicy
+    keyring: KeyringPolicy
     max_age_s: float
     log_fields: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class KeyManagerServices:
-    """`redact` takes what must never be shown from now on; `probe` asks the upstream about a candidate."""
+    """`redact` adds byte strings that must never appear in the log. `probe` tests a candidate upstream."""
 
     redact: Callable[[Iterable[bytes]], None]
     registry: CollectorRegistry
@@ -64,7 +66,7 @@ class KeyManagerServices:
 
 
 class KeyManager:
-    """Has the keys of one environment. `start()`, then `stop()`."""
+    """Manages the keys of one environment, from `start()` to `stop()`."""
 
     def __init__(
         self, source: KeySource, found: tuple[FoundKey, ...], policy: KeyManagerPolicy, services: KeyManagerServices
@@ -75,154 +77,158 @@ class KeyManager:
         self._services = services
         self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger(**policy.log_fields)
-        self._ring = Keyring(policy.ring)
-        self.choose_fast = self._ring.choose_fast
-        """The key to go with for a request that was refused with none; None: ask `choose`."""
-        self.has_usable_key = self._ring.has_usable_key
-        """Whether requests may go; otherwise they `wait_for_key`."""
+        self._keyring = Keyring(policy.keyring)
+        self._known = self._keyring.known
+        self.choose_fast = self._keyring.choose_fast
+        """As `Keyring.choose_fast`."""
+        self.has_usable_key = self._keyring.has_usable_key
+        """Returns whether requests may be sent at once; otherwise they call `wait_for_key`."""
         self._metrics = KeyMetrics(services.registry, self.status)
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._change = ChangeSignal()
+        """Notified after each event and each reading."""
         self._reading: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._fault: str | None = None
-        self._has_served = False
-        self._closed = False
-        self._take_in(found, on_demand=False)
+        self._source_fault: str | None = None
+        self._was_key_accepted = False
+        self._is_stopped = False
+        self._take_reading(found, on_demand=False)
 
     # --- for requests -------------------------------------------------------------------------
 
     async def wait_for_key(self, history: KeyHistory, now_s: float, deadline_s: float) -> float:
-        """Gives the instant at which the request may go: `now_s`, but in a gap; `deadline_s` at the latest."""
-        while not self._closed and now_s < deadline_s:
-            until_s = self._ring.hold_until_s(history, now_s)
+        """Waits until the request may be sent, `deadline_s` at the latest, and returns that instant."""
+        while not self._is_stopped and now_s < deadline_s:
+            until_s = self._keyring.wait_until_s(history, now_s)
             if until_s is None:
                 break
-            await self._next_change(min(until_s, deadline_s) - now_s)
+            await self._change.wait(min(until_s, deadline_s) - now_s)
             now_s = self._loop.time()
         return now_s
 
     def choose(self, history: KeyHistory, deadline_s: float) -> KeyUse | None:
-        """The key to go with; None, which is told before `deadline_s` only: `wait_for_key` first."""
+        """Returns a use of the key to send with; None, before `deadline_s` only: call `wait_for_key` first."""
         now_s = self._loop.time()
-        return self._ring.choose(history, now_s, may_hold=now_s < deadline_s and not self._closed)
+        return self._keyring.choose(history, now_s, may_wait=now_s < deadline_s and not self._is_stopped)
 
     def settle(self, use: KeyUse, verdict: KeyVerdict, history: KeyHistory | None) -> bool:
-        """Ends a use. Whether its answer goes to the caller; otherwise the request goes again. Only a refusal needs
-        `history`, where it is noted."""
+        """Ends a use. Returns whether the caller gets the response; otherwise the request is sent again.
+
+        Only a rejection needs `history`, where it is noted.
+        """
         now_s = self._loop.time()
-        events = self._ring.settle(use, verdict, now_s, history)
+        events = self._keyring.settle(use, verdict, now_s, history)
         if events:
-            self._tell(events)
-        if verdict is not _REFUSED or history is None:
+            self._report(events)
+        if verdict is not _REJECTED or history is None:
             return True
-        if self._ring.wants_reading:
-            self._read_soon()
-        return self._ring.is_final(use, history, now_s)
+        if self._keyring.needs_reading:
+            self._start_reading()
+        return self._keyring.is_final(use, history, now_s)
 
     # --- for operators ------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
-        """Of the key that serves."""
-        return self._ring.best.key.name
+        """The name of the key that serves."""
+        return self._known.serving_key.key.name
 
     async def reload(self) -> str | None:
-        """Reads the source now. Gives the sentence that says why it could not be read."""
+        """Reads the source now. Returns a sentence that says why the reading failed, or None."""
         await self._read(on_demand=True)
-        if self._fault is None:
-            head = self._ring.head
+        if self._source_fault is None:
+            record = self._known.source_key
             self._log.info(
-                "reloaded", key=head.key.name, fingerprint=head.key.fingerprint(), state=head.state.value
+                "reloaded", key=record.key.name, fingerprint=record.key.fingerprint(), state=record.state.value
             )
         else:
-            self._log.error("reload_failed", reason=self._fault, kept=self.name)
-        return self._fault
+            self._log.error("reload_failed", reason=self._source_fault, kept=self.name)
+        return self._source_fault
 
     def status(self) -> KeyStatus:
         wall_now_s = time.time()
         warnings = self._warnings()
         return KeyStatus(
             source=self._source.name,
-            state=self._ring.state(self._loop.time()).value,
+            state=self._keyring.state(self._loop.time()).value,
             keys=tuple(
                 ShownKey(r.key.name, r.key.fingerprint(), r.state.value, max(0.0, wall_now_s - r.created_at_s))
-                for r in self._ring.records
+                for r in self._known.records
             ),
             warnings=tuple(warning.value for warning in warnings),
-            fault=self._fault,
+            fault=self._source_fault,
             candidate_refused=KeyWarning.CANDIDATE_REJECTED in warnings,
         )
 
-    # --- its life -----------------------------------------------------------------------------
+    # --- background tasks ---------------------------------------------------------------------
 
     def start(self) -> None:
-        # Opened before the source is read again, so that no change falls in between.
+        # The watch must exist before the first reading, so that no change between the two is missed.
         watch = self._source.watch()
         self._tasks = [
-            self._loop.create_task(self._follow(watch)),
-            self._loop.create_task(self._mind_the_gap()),
-            self._loop.create_task(self._mind_the_age()),
+            self._loop.create_task(self._follow_changes(watch)),
+            self._loop.create_task(self._reread_while_holding()),
+            self._loop.create_task(self._warn_about_age()),
         ]
         if self._services.probe is not None:
-            self._tasks.append(self._loop.create_task(self._try_candidates(self._services.probe)))
+            self._tasks.append(self._loop.create_task(self._probe_candidates(self._services.probe)))
 
     async def stop(self) -> None:
-        """Nobody is held any more; what is read by now is all."""
-        self._closed = True
-        self._wake()
+        """Releases all waiting requests and ends all readings."""
+        self._is_stopped = True
+        self._change.notify()
         tasks = [*self._tasks, *([self._reading] if self._reading else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _follow(self, watch: ChangeWatch) -> None:
+    async def _follow_changes(self, watch: ChangeWatch) -> None:
         with contextlib.closing(watch):
             await self._read()
             while True:
                 await watch.wait()
                 await self._read()
 
-    async def _mind_the_gap(self) -> None:
-        """A source that is only asked now and then is asked often while no key works."""
+    async def _reread_while_holding(self) -> None:
+        """Reads the source often while requests wait: otherwise a store is read at long intervals only."""
         while True:
-            await self._next_change(None)
-            while self._ring.state(self._loop.time()) is KeyringState.HOLDING:
-                await asyncio.sleep(READ_IN_GAP_EVERY_S)
+            await self._change.wait()
+            while self._keyring.state(self._loop.time()) is KeyringState.HOLDING:
+                await asyncio.sleep(REREAD_WHILE_HOLDING_S)
                 await self._read()
 
-    async def _mind_the_age(self) -> None:
+    async def _warn_about_age(self) -> None:
         while True:
             if KeyWarning.OLD in self._warnings():
-                best = self._ring.best
-                age_days = (time.time() - best.created_at_s) / 86400
-                self._log.warning("key_old", key=best.key.name, age_days=round(age_days, 1))
-            await asyncio.sleep(_LOOK_AT_AGE_EVERY_S)
+                record = self._known.serving_key
+                age_days = (time.time() - record.created_at_s) / 86400
+                self._log.warning("key_old", key=record.key.name, age_days=round(age_days, 1))
+            await asyncio.sleep(_CHECK_AGE_EVERY_S)
 
-    async def _try_candidates(self, probe: Probe) -> None:
-        told = None
+    async def _probe_candidates(self, probe: Probe) -> None:
+        reported = None
         while True:
-            use = self._ring.choose_candidate()
+            use = self._keyring.choose_candidate()
             if use is None:
-                await self._next_change(None)
+                await self._change.wait()
                 continue
             verdict = await probe(use.record.key)
-            self._tell(self._ring.settle(use, verdict, self._loop.time()))
+            self._report(self._keyring.settle(use, verdict, self._loop.time()))
             if verdict is KeyVerdict.UNKNOWN:
-                if told is not use.record:
-                    # With a wrong key_probe it would stay a candidate for ever: somebody has to know.
-                    told = use.record
+                if reported is not use.record:
+                    # With a wrong key_probe the key would stay a candidate for ever, so the operator must know.
+                    reported = use.record
                     self._log.warning("key_probe_undecided", key=use.record.key.name)
-                await self._next_change(PROBE_AGAIN_S)
+                await self._change.wait(PROBE_AGAIN_S)
 
-    # --- reading ------------------------------------------------------------------------------
+    # --- reading the source -------------------------------------------------------------------
 
-    def _read_soon(self) -> None:
-        """Shares the reading that is under way."""
+    def _start_reading(self) -> None:
+        """Starts a reading unless one is running."""
         if self._reading is None or self._reading.done():
             self._reading = self._loop.create_task(self._read_once(on_demand=False))
 
     async def _read(self, *, on_demand: bool = False) -> None:
-        """A reading that begins now: one that is under way may have begun before the change."""
+        """Waits for a reading that begins now: a running one may have begun before the change."""
         while self._reading is not None and not self._reading.done():
             await asyncio.shield(self._reading)
         self._reading = self._loop.create_task(self._read_once(on_demand=on_demand))
@@ -232,65 +238,44 @@ class KeyManager:
         try:
             found = await in_daemon_thread(self._source.read)
         except KeyUnusable as error:
-            self._failed(str(error))
-        except Exception as error:  # noqa: BLE001 - whatever a store's library comes up with, the old key serves on
-            # Its text is left out: it may quote what was read.
-            self._failed(f"the API key of {self._source.name} cannot be had ({type(error).__name__})")
+            self._reading_failed(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever a store's library raises, the old key stays in use
+            # The error's text is left out, since it may quote the secret.
+            self._reading_failed(f"the API key of {self._source.name} is unavailable ({type(error).__name__})")
         else:
-            if self._fault is not None:
-                self._fault = None
+            if self._source_fault is not None:
+                self._source_fault = None
                 self._log.info("key_source_works_again", source=self._source.name)
-            self._take_in(found, on_demand=on_demand)
-        self._wake()
+            self._take_reading(found, on_demand=on_demand)
+        self._change.notify()
 
-    def _failed(self, sentence: str) -> None:
-        self._ring.unread()
+    def _reading_failed(self, sentence: str) -> None:
+        self._keyring.reading_failed()
         self._metrics.source_failures.inc()
-        if sentence != self._fault:
-            self._fault = sentence
+        if sentence != self._source_fault:
+            self._source_fault = sentence
             self._log.error("key_source_failed", reason=sentence, kept=self.name)
 
-    def _take_in(self, found: tuple[FoundKey, ...], *, on_demand: bool) -> None:
+    def _take_reading(self, found: tuple[FoundKey, ...], *, on_demand: bool) -> None:
         for item in found:
             self._services.redact(item.key.secrets())
-        self._tell(self._ring.read(found, self._loop.time(), on_demand=on_demand))
+        self._report(self._keyring.read(found, self._loop.time(), on_demand=on_demand))
 
-    # --- telling ------------------------------------------------------------------------------
+    # --- reporting ----------------------------------------------------------------------------
 
     def _warnings(self) -> list[KeyWarning]:
-        return self._ring.warnings(wall_now_s=time.time(), max_age_s=self._policy.max_age_s)
+        return self._known.warnings(wall_now_s=time.time(), max_age_s=self._policy.max_age_s)
 
-    def _tell(self, events: Iterable[KeyEvent]) -> None:
+    def _report(self, events: Iterable[KeyEvent]) -> None:
+        """Logs and counts the events, and wakes all waiting requests."""
         for event in events:
             key, kind = event.record.key, event.kind
-            if (state := _REFUSED_STATES.get(kind)) is not None:
+            if (state := _REJECTED_STATES.get(kind)) is not None:
                 self._metrics.refusals.labels(state).inc()
             if kind is KeyEventKind.ACTIVATED:
-                self._metrics.rotations.inc(self._has_served)
-                self._has_served = True
+                self._metrics.rotations.inc(self._was_key_accepted)
+                self._was_key_accepted = True
             is_bad = kind not in (KeyEventKind.ACTIVATED, KeyEventKind.CANDIDATE_FOUND)
             log = self._log.warning if is_bad else self._log.info
             log(kind.value, key=key.name, fingerprint=key.fingerprint())
-        self._wake()
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, set()
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def _next_change(self, timeout_s: float | None) -> None:
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._waiters.add(waiter)
-        timer = None if timeout_s is None else self._loop.call_later(timeout_s, _finish, waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters.discard(waiter)
-            if timer is not None:
-                timer.cancel()
-
-
-def _finish(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+        self._change.notify()

@@ -1,7 +1,7 @@
-"""Files that are read again when they change: callers' tokens, the listeners' certificates.
+"""Files that are loaded again when they change: callers' tokens, and the listeners' certificates.
 
-What cannot be used leaves the last good state as it is, and the log says so. Who is dropped from a file is out
-with the next request; who cannot be read for a moment is not.
+If the new content cannot be used, the last good state stays in force, and the log says so. Removing a caller takes
+effect on its next request. While the file is unreadable, the previous callers stay valid.
 """
 
 import asyncio
@@ -17,7 +17,11 @@ from nanonets_proxy.keys.files import FileUnreadable, read_small_file
 
 
 def read_caller_tokens(path: Path) -> tuple[CallerToken, ...]:
-    """ValueError: the file cannot be used; the message is the end of a sentence that starts with its name."""
+    """Parses a file of caller tokens.
+
+    Raises:
+        ValueError: the file cannot be used; the message is the end of a sentence that starts with the file's name.
+    """
     try:
         return parse_token_lines(read_small_file(path))
     except FileUnreadable as error:
@@ -25,12 +29,14 @@ def read_caller_tokens(path: Path) -> tuple[CallerToken, ...]:
 
 
 class ReloadedFile:
-    """Calls `use` each time that `path` has changed, until `stop()`. `use` raises ValueError, or OSError, for what
-    cannot be used, and then has changed nothing."""
+    """Calls `load` after each change of `path`, from `start()` to `stop()`.
 
-    def __init__(self, path: Path, use: Callable[[], None]) -> None:
+    If the content cannot be used, `load` must raise ValueError or OSError and must have changed nothing.
+    """
+
+    def __init__(self, path: Path, load: Callable[[], None]) -> None:
         self._path = path
-        self._use = use
+        self._load = load
         self._log = structlog.get_logger()
         self._task: asyncio.Task[None] | None = None
 
@@ -44,9 +50,9 @@ class ReloadedFile:
                 await self._task
 
     def reload(self) -> str | None:
-        """Reads the file now; why it cannot be used."""
+        """Loads the file now. Returns a sentence that says why it cannot be used, or None."""
         try:
-            self._use()
+            self._load()
         except (ValueError, OSError) as error:
             self._log.error("file_not_reloaded", file=str(self._path), reason=str(error))
             return f"{self._path} {error}"

@@ -1,4 +1,4 @@
-"""Where the API key comes from: which source counts, and the two that need nothing but the machine."""
+"""Finds the source of the API key, and reads keys from environment variables and files."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -17,31 +17,33 @@ KEY_FILE_VARIABLE = "NANONETS_API_KEY_FILE"
 KEY_FILE_NAME = "nanonets_api_key"
 
 DEFAULT_SECRET_DIR = Path("/run/secrets")
-"""Where container engines put secrets."""
+"""The directory in which container engines put secrets."""
 
 
 class KeySource(Protocol):
-    """`name` is fit for logs, such as `file:/run/secrets/nanonets_api_key`."""
+    """A place that holds an API key."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """A name for logs, such as `file:/run/secrets/nanonets_api_key`."""
+        ...
 
     def read(self) -> tuple[FoundKey, ...]:
-        """What it holds now: the key, then those before it where the source knows them. Blocks; safe in a thread.
+        """Returns the current key, then the keys before it if the source keeps them. Blocks; safe in a thread.
 
         Raises:
-            KeyUnusable: it cannot be had, or is no key.
+            KeyUnusable: the source cannot be read, or its content is not a key.
         """
         ...
 
     def watch(self) -> ChangeWatch:
-        """Tells when to read again."""
+        """Returns a watch that tells when to read the source again."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentKey:
-    """The key as the environment held it at start: it cannot change while the program runs."""
+    """A key from an environment variable. It cannot change while the program runs."""
 
     key: ApiKey
     since_s: float = field(default_factory=time.time, compare=False)
@@ -59,7 +61,7 @@ class EnvironmentKey:
 
 @dataclass(frozen=True, slots=True)
 class FileKey:
-    """The key in a file, which each `read` reads anew."""
+    """A key in a file."""
 
     path: Path
 
@@ -68,14 +70,14 @@ class FileKey:
         return f"file:{self.path}"
 
     def read(self) -> tuple[FoundKey, ...]:
-        """As old as the file is."""
+        """Reads the file. The key's age is the file's."""
         try:
             text = read_small_file(self.path)
             since_s = self.path.stat().st_mtime
         except FileUnreadable as error:
-            raise KeyUnusable(self.name, f"cannot be had: the file {error}") from None
+            raise KeyUnusable(self.name, f"is unavailable: the file {error}") from None
         except OSError:
-            since_s = time.time()  # it has gone since
+            since_s = time.time()  # the file was removed after it was read
         return (FoundKey(ApiKey.parse(text, self.name), since_s),)
 
     def watch(self) -> ChangeWatch:
@@ -83,18 +85,18 @@ class FileKey:
 
 
 def secret_dirs(environ: Mapping[str, str]) -> tuple[Path, ...]:
-    """The directories that hold secret files: the container engine's, then systemd's."""
+    """Returns the directories that may hold secret files: the container engine's, then systemd's."""
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     return (DEFAULT_SECRET_DIR, Path(credentials)) if credentials else (DEFAULT_SECRET_DIR,)
 
 
 def key_variable(environment: str) -> str:
-    """The variable that holds the key of a named environment; of the only one, where it has no name."""
+    """Returns the variable that holds an environment's key. The only environment has the name ""."""
     return f"{KEY_VARIABLE}{_suffix(environment).upper()}"
 
 
 def key_file_name(environment: str) -> str:
-    """What a secret file with the key is called, likewise."""
+    """Returns the name of the secret file that holds an environment's key. The only environment has the name ""."""
     return f"{KEY_FILE_NAME}{_suffix(environment)}"
 
 
@@ -103,7 +105,7 @@ def _suffix(environment: str) -> str:
 
 
 def missing_key_message(environ: Mapping[str, str], environment: str = "") -> str:
-    """What to tell somebody who gave no key: the ways to give one, and a variable that was nearly right."""
+    """Returns a message that lists the ways to give a key, and a set variable whose name looks misspelt."""
     variable, file_name = key_variable(environment), key_file_name(environment)
     if environment:
         return (
@@ -112,10 +114,10 @@ def missing_key_message(environ: Mapping[str, str], environment: str = "") -> st
             f"{DEFAULT_SECRET_DIR / file_name} or $CREDENTIALS_DIRECTORY/{file_name}"
         )
     known = (KEY_VARIABLE, KEY_FILE_VARIABLE)
-    slips = [name for name in sorted(environ) if get_close_matches(name.upper(), known, n=1, cutoff=0.85)]
-    slip = f" ({slips[0]} is set: did you mean {KEY_VARIABLE}?)" if slips else ""
+    misspelt = [name for name in sorted(environ) if get_close_matches(name.upper(), known, n=1, cutoff=0.85)]
+    hint = f" ({misspelt[0]} is set: did you mean {KEY_VARIABLE}?)" if misspelt else ""
     return (
-        f"no API key was given{slip}: set {KEY_VARIABLE}, or set {KEY_FILE_VARIABLE} to the path of a file, "
+        f"no API key was given{hint}: set {KEY_VARIABLE}, or set {KEY_FILE_VARIABLE} to the path of a file, "
         f"or put the key into {DEFAULT_SECRET_DIR / KEY_FILE_NAME} or $CREDENTIALS_DIRECTORY/{KEY_FILE_NAME}; "
         "a command, Vault and AWS can give it too (api_key_command, vault_path, aws_secret). "
         "Without a key, a simulated API can be served: nanonets-proxy serve --sandbox"
@@ -130,54 +132,56 @@ def find_key_source(
     stores: Sequence[KeySource] = (),
     environment: str = "",
 ) -> KeySource | None:
-    """The place that names a key: the environment, the file of the settings, one of `stores`; without any of
-    these, the secret files.
+    """Returns the one source that is configured, otherwise the first secret file that exists, or None.
 
-    Only the environment's key is looked at; everything else is by `read`.
+    A source is configured by the environment's variable, by the setting `api_key_file`, or as one of `stores`.
+    Only the variable's key is read here.
 
     Raises:
-        KeyUnusable: the environment holds something that is no key, or the key is given twice.
+        KeyUnusable: the variable's value is not a key, or more than one source is configured.
     """
     variable = key_variable(environment)
-    named: list[KeySource] = [*stores] if api_key_file is None else [FileKey(api_key_file), *stores]
+    sources: list[KeySource] = [*stores] if api_key_file is None else [FileKey(api_key_file), *stores]
     if (text := environ.get(variable)) is not None:
         if api_key_file is not None:
             raise KeyUnusable(
                 f"env:{variable}",
                 f"competes with the key file {api_key_file} ({KEY_FILE_VARIABLE}, api_key_file): keep one",
             )
-        named.insert(0, EnvironmentKey(ApiKey.parse(text, f"env:{variable}")))
-    if len(named) > 1:
-        raise KeyUnusable(named[0].name, f"competes with {named[1].name}: keep one")
-    if named:
-        return named[0]
+        sources.insert(0, EnvironmentKey(ApiKey.parse(text, f"env:{variable}")))
+    if len(sources) > 1:
+        raise KeyUnusable(sources[0].name, f"competes with {sources[1].name}: keep one")
+    if sources:
+        return sources[0]
     for directory in dirs:
         path = directory / key_file_name(environment)
-        # A dangling link counts as given: reading it then says what is wrong with it.
+        # A dangling link counts as present: reading it later reports the fault.
         if path.is_symlink() or path.exists():
             return FileKey(path)
     return None
 
 
 class NoKeyGiven(Exception):
-    """No place has a key. The message says which there are."""
+    """No source of a key is configured or present. The message lists the ways to give a key."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeySourceConfig:
-    """Where the settings say that the key of an environment is: a file, or `stores`. The variable and the secret
-    files that are called after the environment need no saying."""
+    """The configured sources of one environment's key.
+
+    The variable and the secret files are named after the environment, so no setting is needed for them.
+    """
 
     environment: str = ""
     api_key_file: Path | None = None
     stores: tuple[KeySource, ...] = ()
 
     def find(self, environ: Mapping[str, str], dirs: Sequence[Path] | None = None) -> KeySource:
-        """The one that counts. `dirs` are the directories of secret files, by default those that `environ` tells.
+        """Returns the source of the key. `dirs`: where to look for secret files, by default as `environ` says.
 
         Raises:
             KeyUnusable: as `find_key_source`.
-            NoKeyGiven: there is none.
+            NoKeyGiven: no source is configured, and no secret file exists.
         """
         source = find_key_source(
             environ,

@@ -1,7 +1,7 @@
-"""The key in HashiCorp Vault or OpenBao: KV version 2, by token, AppRole or Kubernetes authentication.
+"""Reads the key from HashiCorp Vault or OpenBao: KV version 2, with token, AppRole or Kubernetes authentication.
 
-Logged in until two thirds of the lease are over; then, or when permission is denied, logged in anew. A
-token that was given is renewed instead, where it allows that.
+After two thirds of a login's lease, or when permission is denied, the proxy logs in again. A configured token is
+renewed instead, if the token allows that.
 """
 
 import time
@@ -19,21 +19,24 @@ from nanonets_proxy.keys.files import FileUnreadable, read_small_file
 if TYPE_CHECKING:
     import hvac
 
-TOKEN_VARIABLE: Final = "VAULT_TOKEN"  # noqa: S105 - the name of a variable, no secret
+TOKEN_VARIABLE: Final = "VAULT_TOKEN"  # noqa: S105 - the name of a variable, not a secret
 _LEASE_SHARE: Final = 2 / 3
-_SOONEST_S: Final = 1.0
+_MIN_WAIT_S: Final = 1.0
 
 
 class VaultAuth(StrEnum):
-    TOKEN = "token"  # noqa: S105 - the name of a method, no secret
+    TOKEN = "token"  # noqa: S105 - the name of a method, not a secret
     APPROLE = "approle"
     KUBERNETES = "kubernetes"
 
 
 @dataclass(frozen=True, slots=True)
 class VaultPolicy:
-    """`role`: the role id for AppRole, the role's name for Kubernetes. `credential_file`: holds the token, the
-    secret id or the service account's token; `token` stands in for it."""
+    """Where the secret is, and how to log in.
+
+    `role`: the role id for AppRole, the role's name for Kubernetes. `credential_file`: holds the token, the
+    secret id or the service account's token. `token`: the token itself, if there is no such file.
+    """
 
     address: str
     mount: str
@@ -51,12 +54,12 @@ class VaultPolicy:
 
 
 class VaultKey:
-    """Asks the server at each `read`."""
+    """Asks the server at each reading."""
 
     def __init__(self, policy: VaultPolicy) -> None:
         self._policy = policy
         self._client: hvac.Client | None = None
-        self._login_again_at_s = float("inf")
+        self._next_login_at_s = float("inf")
 
     @property
     def name(self) -> str:
@@ -66,43 +69,41 @@ class VaultKey:
         return PeriodicWatch(self._next_read_s)
 
     def _next_read_s(self) -> float:
-        # A lease that is shorter than the refresh must not run out in between.
-        return max(_SOONEST_S, min(self._policy.refresh_s, self._login_again_at_s - time.monotonic()))
+        # A lease shorter than the refresh interval must not end before the next reading.
+        return max(_MIN_WAIT_S, min(self._policy.refresh_s, self._next_login_at_s - time.monotonic()))
 
     def read(self) -> tuple[FoundKey, ...]:
-        """Asks for the latest version of the secret; blocks for some multiple of `timeout_s` at most.
+        """Reads the latest version of the secret. Blocks for a small multiple of `timeout_s` at most.
 
         Raises:
-            KeyUnusable: the server cannot be reached or refuses, or what it holds is no key.
+            KeyUnusable: the server is unreachable or rejects the request, or the secret is not a key.
         """
         try:
             import hvac
             import requests
         except ImportError:
-            raise KeyUnusable(
-                self.name, "cannot be had: install the extra it needs, nanonets-proxy[vault]"
-            ) from None
+            raise KeyUnusable(self.name, "is unavailable: install the extra nanonets-proxy[vault]") from None
         try:
-            answer = self._ask()
+            response = self._read()
         except hvac.exceptions.InvalidPath:
-            raise self._unusable("nothing is there, or its latest version is deleted") from None
+            raise self._unusable("the path holds no secret, or its latest version is deleted") from None
         except hvac.exceptions.Forbidden:
             raise self._unusable("permission is denied") from None
         except hvac.exceptions.Unauthorized:
-            raise self._unusable("the login is refused") from None
+            raise self._unusable("the server rejects the login") from None
         except hvac.exceptions.InvalidRequest:
-            raise self._unusable("the login or the request is refused as invalid") from None
+            raise self._unusable("the server rejects the login or the request as invalid") from None
         except hvac.exceptions.VaultDown:
             raise self._unusable("the server is sealed or down") from None
         except hvac.exceptions.VaultError as error:
-            raise self._unusable(f"the server fails ({type(error).__name__})") from None
+            raise self._unusable(f"the server failed ({type(error).__name__})") from None
         except requests.exceptions.SSLError:
             raise self._unusable("the server's certificate is not trusted; see vault_ca_file") from None
         except (requests.exceptions.RequestException, OSError, ValueError) as error:
             raise self._unusable(f"the server cannot be reached ({type(error).__name__})") from None
-        return (self._key_in(answer),)
+        return (self._key_from(response),)
 
-    def _ask(self) -> dict[str, Any]:
+    def _read(self) -> dict[str, Any]:
         import hvac
 
         is_new = self._client is None
@@ -117,30 +118,30 @@ class VaultKey:
 
     def _read_with(self, client: "hvac.Client") -> dict[str, Any]:
         policy = self._policy
-        answer: dict[str, Any] = client.secrets.kv.v2.read_secret_version(
+        response: dict[str, Any] = client.secrets.kv.v2.read_secret_version(
             policy.path, mount_point=policy.mount, raise_on_deleted_version=True
         )
-        return answer
+        return response
 
-    def _key_in(self, answer: dict[str, Any]) -> FoundKey:
-        data, metadata = answer["data"]["data"], answer["data"]["metadata"]
+    def _key_from(self, response: dict[str, Any]) -> FoundKey:
+        data, metadata = response["data"]["data"], response["data"]["metadata"]
         name = f"{self.name}@{metadata['version']}"
         text = data.get(self._policy.secret_field)
         if not isinstance(text, str):
-            raise KeyUnusable(name, f"cannot be had: there is no text in the field {self._policy.secret_field}")
-        return FoundKey(ApiKey.parse(text, name), _moment(metadata["created_time"]))
+            raise KeyUnusable(name, f"is unavailable: there is no text in the field {self._policy.secret_field}")
+        return FoundKey(ApiKey.parse(text, name), _timestamp(metadata["created_time"]))
 
     # --- the login ----------------------------------------------------------------------------
 
     def _logged_in(self) -> "hvac.Client":
         if self._client is None or (
-            time.monotonic() >= self._login_again_at_s and not (self._is_by_token and self._renew(self._client))
+            time.monotonic() >= self._next_login_at_s and not (self._uses_token and self._renew(self._client))
         ):
             self._client = self._log_in()
         return self._client
 
     @property
-    def _is_by_token(self) -> bool:
+    def _uses_token(self) -> bool:
         return self._policy.auth is VaultAuth.TOKEN
 
     def _log_in(self) -> "hvac.Client":
@@ -180,10 +181,10 @@ class VaultKey:
         import hvac
 
         try:
-            answer = client.auth.token.lookup_self()
+            response = client.auth.token.lookup_self()
         except hvac.exceptions.Forbidden:
-            return 0.0  # a token may be denied the look at itself, and still read
-        return float(answer["data"].get("ttl") or 0)
+            return 0.0  # a token may read secrets without permission to look itself up
+        return float(response["data"].get("ttl") or 0)
 
     def _renew(self, client: "hvac.Client") -> bool:
         import hvac
@@ -191,21 +192,21 @@ class VaultKey:
         try:
             self._note_lease(_lease_s(client.auth.token.renew_self()))
         except (hvac.exceptions.Forbidden, hvac.exceptions.InvalidRequest):
-            return False  # the file may hold another one by now
+            return False  # the file may hold another token by now
         return True
 
     def _note_lease(self, lease_s: float) -> None:
-        """0: it never ends."""
-        self._login_again_at_s = time.monotonic() + lease_s * _LEASE_SHARE if lease_s else float("inf")
+        """Notes when to log in again. A lease of 0 never ends."""
+        self._next_login_at_s = time.monotonic() + lease_s * _LEASE_SHARE if lease_s else float("inf")
 
     def _unusable(self, fault: str) -> KeyUnusable:
-        return KeyUnusable(self.name, f"cannot be had from {self._policy.address}: {fault}")
+        return KeyUnusable(self.name, f"is unavailable from {self._policy.address}: {fault}")
 
 
-def _lease_s(answer: Any) -> float:
-    return float(answer["auth"]["lease_duration"] or 0)
+def _lease_s(response: Any) -> float:
+    return float(response["auth"]["lease_duration"] or 0)
 
 
-def _moment(text: str) -> float:
-    """RFC 3339 with nanoseconds, as the server writes it; the fraction is of no interest."""
+def _timestamp(text: str) -> float:
+    """Parses an RFC 3339 time as the server writes it. The fraction, with nanoseconds, is ignored."""
     return datetime.fromisoformat(f"{text[:19]}+00:00").timestamp()

@@ -1,7 +1,7 @@
-"""Whatever source, upstream and callers do, in whatever order: what is always true of the keyring.
+"""Invariants of the keyring, whatever source, upstream and callers do, in whatever order.
 
-The machine plays the shell, a source whose key changes, an upstream that accepts some keys and now and then
-refuses a request for its own sake, and requests whose answers come late and out of order. Time is virtual.
+The state machine plays the key manager, a source whose key changes, an upstream that accepts some keys and at times
+rejects a single request, and requests whose responses come late and out of order. Time is virtual.
 """
 
 import math
@@ -28,15 +28,15 @@ from nanonets_proxy.core.keys.key_records import (
 from nanonets_proxy.core.keys.keyring import Keyring, KeyringPolicy
 
 KEYS = [ApiKey.parse(f"key-{letter}", "test") for letter in "abcd"]
-MOST_SENDINGS = 40  # of one request; far more than any sound run needs
+MOST_ATTEMPTS = 40  # of one request: far more than a correct keyring needs
 
 
 class Request:
     def __init__(self, *, small: bool, forbidden: bool) -> None:
         self.history = KeyHistory(may_test_candidate=small)
         self.forbidden = forbidden
-        """The upstream refuses it for its own sake."""
-        self.sendings = 0
+        """The upstream rejects this request with every key."""
+        self.attempts = 0
 
 
 class TheKeyring(RuleBasedStateMachine):
@@ -68,19 +68,19 @@ class TheKeyring(RuleBasedStateMachine):
 
     @rule(on_demand=st.booleans())
     def read(self, on_demand: bool) -> None:
-        active = [r for r in self.ring.records if r.state is KeyState.ACTIVE]
+        active = [r for r in self.ring.known.records if r.state is KeyState.ACTIVE]
         self.note(self.ring.read([FoundKey(key, 0.0) for key in self.source], self.now, on_demand=on_demand))
         self.disturbances += 1
-        assert not self.ring.wants_reading
+        assert not self.ring.needs_reading
         assert all(r.state is KeyState.ACTIVE for r in active), "a reading never drops a working key"
-        assert self.ring.head.key == self.source[0]
-        assert len(self.ring.records) <= 2 * len(KEYS)
+        assert self.ring.known.source_key.key == self.source[0]
+        assert len(self.ring.known.records) <= 2 * len(KEYS)
 
     @rule()
     def a_reading_fails(self) -> None:
-        before = [(r, r.state) for r in self.ring.records]
-        self.ring.unread()
-        assert [(r, r.state) for r in self.ring.records] == before
+        before = [(r, r.state) for r in self.ring.known.records]
+        self.ring.reading_failed()
+        assert [(r, r.state) for r in self.ring.known.records] == before
 
     # --- the upstream -------------------------------------------------------------------------
 
@@ -97,49 +97,50 @@ class TheKeyring(RuleBasedStateMachine):
         self.waiting.append(Request(small=small, forbidden=forbidden))
 
     @precondition(lambda self: self.waiting)
-    @rule(data=st.data(), may_hold=st.sampled_from([True, True, False]))
-    def send(self, data: st.DataObject, may_hold: bool) -> None:
+    @rule(data=st.data(), may_wait=st.sampled_from([True, True, False]))
+    def send(self, data: st.DataObject, may_wait: bool) -> None:
         request = data.draw(st.sampled_from(self.waiting))
-        standing = [r for r in self.ring.records if r.state is not KeyState.REJECTED]
-        hold_s = self.ring.hold_until_s(request.history, self.now)
+        usable = self.usable()
+        hold_s = self.ring.wait_until_s(request.history, self.now)
         assert hold_s is None or not self.ring.has_usable_key()
-        usual = self.ring.choose_fast()
-        use = self.ring.choose(request.history, self.now, may_hold=may_hold)
-        if usual is not None and not request.history.rejections:
+        fast = self.ring.choose_fast()
+        use = self.ring.choose(request.history, self.now, may_wait=may_wait)
+        if fast is not None and not request.history.rejections:
             assert use is not None
-            assert (use.record, use.purpose) == (usual.record, usual.purpose)
+            assert (use.record, use.purpose) == (fast.record, fast.purpose)
         if use is None:
-            assert may_hold
-            assert not standing, "never without a key while one is in good standing"
+            assert may_wait
+            assert not usable, "never without a key while one is usable"
             assert hold_s is not None
             assert self.now < hold_s < math.inf
             return
-        assert hold_s is None or not may_hold
+        assert hold_s is None or not may_wait
         if use.record.state is KeyState.REJECTED:
-            assert not standing, "never a refused key while another is untried"
-        if standing and use.purpose in (Purpose.PLAIN, Purpose.TRIAL) and not request.history.is_fresh(use.record):
-            assert not any(request.history.is_fresh(r) for r in standing)
-        if use.purpose is Purpose.TRIAL and len([r for r in standing if request.history.is_fresh(r)]) > 1:
+            assert not usable, "never a rejected key while another is usable"
+        untried = [r for r in usable if request.history.is_untried(r)]
+        if use.purpose in (Purpose.ORDINARY, Purpose.CANDIDATE_PROBE):
+            assert use.record in untried or not untried
+        if use.purpose is Purpose.CANDIDATE_PROBE and len(untried) > 1:
             assert request.history.may_test_candidate
             assert self.ring.policy.requests_probe
-        request.sendings += 1
-        assert request.sendings < MOST_SENDINGS
+        request.attempts += 1
+        assert request.attempts < MOST_ATTEMPTS
         self.waiting.remove(request)
-        # The upstream looks at the key at once; its answer comes some time.
+        # The upstream checks the key at once; its response comes at any later time.
         good = any(use.record.key == KEYS[n] for n in self.accepted) and not request.forbidden
         self.sent.append((request, use, KeyVerdict.ACCEPTED if good else KeyVerdict.REJECTED))
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data(), lost=st.sampled_from([False, False, False, True]))
-    def an_answer_comes(self, data: st.DataObject, lost: bool) -> None:
+    def a_response_comes(self, data: st.DataObject, lost: bool) -> None:
         request, use, verdict = self.sent.pop(data.draw(st.integers(0, len(self.sent) - 1)))
         verdict = KeyVerdict.UNKNOWN if lost else verdict
         self.note(self.ring.settle(use, verdict, self.now, request.history))
         if verdict is not KeyVerdict.REJECTED:
             return
         if self.ring.is_final(use, request.history, self.now):
-            assert not any(request.history.is_fresh(r) for r in self.standing()), "an untried key was left"
-            assert use.purpose in (Purpose.LAST, Purpose.REPEAT)
+            assert not any(request.history.is_untried(r) for r in self.usable()), "an untried key was left"
+            assert use.purpose in (Purpose.LAST_RESORT, Purpose.REPEAT)
         else:
             self.waiting.append(request)
 
@@ -156,32 +157,32 @@ class TheKeyring(RuleBasedStateMachine):
 
     # --- always -------------------------------------------------------------------------------
 
-    def standing(self) -> list[KeyRecord]:
-        return [r for r in self.ring.records if r.state is not KeyState.REJECTED]
+    def usable(self) -> list[KeyRecord]:
+        return [r for r in self.ring.known.records if r.state is not KeyState.REJECTED]
 
     @invariant()
-    def at_most_one_key_is_active_and_one_on_trial(self) -> None:
+    def at_most_one_key_is_active_and_one_is_a_candidate(self) -> None:
         for state in (KeyState.ACTIVE, KeyState.CANDIDATE):
-            assert sum(r.state is state for r in self.ring.records) <= 1
+            assert sum(r.state is state for r in self.ring.known.records) <= 1
 
     @invariant()
-    def a_key_that_was_proven_after_its_refusal_is_in_good_standing_or_replaced(self) -> None:
-        for record in self.ring.records:
-            if record.state is KeyState.REJECTED and record.proven_no > record.refused_no:
-                raise AssertionError("known good, and yet refused")
+    def a_key_that_was_accepted_after_its_rejection_is_not_rejected(self) -> None:
+        for record in self.ring.known.records:
+            if record.state is KeyState.REJECTED and record.accepted_seq > record.rejected_seq:
+                raise AssertionError("accepted, and yet rejected")
 
     @invariant()
-    def the_ring_serves_as_long_as_a_key_is_in_good_standing(self) -> None:
+    def the_keyring_serves_while_a_key_is_usable(self) -> None:
         serves = self.ring.state(self.now) is KeyringState.SERVING
-        assert serves == bool(self.standing())
-        assert serves != (KeyWarning.NO_KEY_ACCEPTED in self.ring.warnings(wall_now_s=0.0, max_age_s=0.0))
-        assert self.ring.best in self.ring.records
-        assert self.ring.head in self.ring.records
+        assert serves == bool(self.usable())
+        assert serves != (KeyWarning.NO_KEY_ACCEPTED in self.ring.known.warnings(wall_now_s=0.0, max_age_s=0.0))
+        assert self.ring.known.serving_key in self.ring.known.records
+        assert self.ring.known.source_key in self.ring.known.records
 
     @invariant()
-    def there_is_no_flapping(self) -> None:
-        # Each change of the world (a reading, a key made or revoked, a request refused for its own sake)
-        # may set off as many changes of the active key as there are keys, and no more.
+    def the_active_key_does_not_flap(self) -> None:
+        # A disturbance is a reading, a key made or revoked, or a request that alone is rejected. Each may change
+        # the active key once for each key at most.
         assert self.activations <= len(KEYS) * self.disturbances
 
 
@@ -190,7 +191,7 @@ TestTheKeyring = TheKeyring.TestCase
 
 
 class CalmWorld(RuleBasedStateMachine):
-    """Keys are rotated as they should be: the new one works before the old one ends. Nobody notices."""
+    """Keys rotate in the right order: a new key works before the old one is revoked. No caller gets a 401."""
 
     @initialize(requests_probe=st.booleans())
     def start(self, requests_probe: bool) -> None:
@@ -211,17 +212,17 @@ class CalmWorld(RuleBasedStateMachine):
         self.working = [self.current, *self.working]
         self.ring.read([FoundKey(self.current, 0.0)], self.now)
 
-    @precondition(lambda self: self.ring.best.key == self.current)
+    @precondition(lambda self: self.ring.known.serving_key.key == self.current)
     @rule()
-    def a_wrong_key_is_put_there_and_taken_back(self) -> None:
+    def the_source_holds_a_wrong_key_for_a_while(self) -> None:
         self.ring.read([FoundKey(ApiKey.parse("wrong", "test"), 0.0)], self.now)
         self.get()
         if self.ring.policy.requests_probe:
-            assert KeyWarning.CANDIDATE_REJECTED in self.ring.warnings(wall_now_s=0.0, max_age_s=0.0)
+            assert KeyWarning.CANDIDATE_REJECTED in self.ring.known.warnings(wall_now_s=0.0, max_age_s=0.0)
         self.ring.read([FoundKey(self.current, 0.0)], self.now)
 
     @rule()
-    def the_old_keys_end(self) -> None:
+    def the_old_keys_are_revoked(self) -> None:
         self.working = [self.current]
 
     @rule(passed_s=st.sampled_from([0.01, 10.0, 1000.0]))
@@ -232,7 +233,7 @@ class CalmWorld(RuleBasedStateMachine):
     def get(self, small: bool = True) -> None:
         history = KeyHistory(may_test_candidate=small)
         for _ in range(5):
-            assert self.ring.hold_until_s(history, self.now) is None
+            assert self.ring.wait_until_s(history, self.now) is None
             use = self.ring.choose(history, self.now)
             assert use is not None
             self.now += 0.01

@@ -1,6 +1,6 @@
-"""What the keyring and its shell hand each other: keys and what is known of them, uses, verdicts, events.
+"""The values that the keyring and the key manager exchange: keys, uses, verdicts, events.
 
-`keyring.py` has the theory.
+`keyring.py` explains how the keyring works.
 """
 
 import enum
@@ -11,6 +11,8 @@ from nanonets_proxy.core.keys.api_key import ApiKey
 
 
 class KeyState(enum.Enum):
+    """The state of one key. `keyring.py` has the transitions; operators see the values."""
+
     CANDIDATE = "candidate"
     ACTIVE = "active"
     PREVIOUS = "previous"
@@ -18,64 +20,71 @@ class KeyState(enum.Enum):
 
 
 class KeyringState(enum.Enum):
+    """The state of the whole keyring. `keyring.py` has the transitions; operators see the values."""
+
     SERVING = "serving"
     HOLDING = "gap"
     EXHAUSTED = "spent"
 
 
 class KeyVerdict(enum.Enum):
-    """What an answer says of the key it was asked with."""
+    """What a response says about the key of its request."""
 
     ACCEPTED = "accepted"
-    REJECTED = "refused"
+    REJECTED = "rejected"
     UNKNOWN = "unknown"
 
 
-# As attributes of their class they cost a call at each look, in Python 3.11.
+# In Python 3.11 a lookup of an enum member on its class costs a function call.
 _ACCEPTED, _REJECTED, _UNKNOWN = KeyVerdict
 
 
 def verdict_of(status: int) -> KeyVerdict:
-    """401 refuses the key. Only success proves it: an upstream may answer otherwise before it looks at the key."""
+    """Returns the verdict of a response status.
+
+    401 rejects the key. Only success proves the key: an upstream may send other statuses before it checks the key.
+    """
     if 200 <= status < 300:
         return _ACCEPTED
     return _REJECTED if status == 401 else _UNKNOWN
 
 
 class Purpose(enum.Enum):
-    """Why a request goes out with a key."""
+    """Why a request is sent with a key."""
 
-    PLAIN = "plain"
-    TRIAL = "trial"
-    """It is the first to use a candidate."""
-    PROBE = "probe"
-    """It looks for others, within a gap, whether a refused key works again."""
+    ORDINARY = "ordinary"
+    CANDIDATE_PROBE = "candidate probe"
+    """The first use of a candidate."""
+    REJECTED_PROBE = "rejected probe"
+    """In a hold period: tests whether a rejected key works again."""
     REPEAT = "repeat"
-    """It was refused with this key, which has served others since."""
-    LAST = "last"
-    """No key is in good standing, and it may not be held: what comes is its answer."""
+    """The upstream rejected this request with this key, and has accepted other requests with it since."""
+    LAST_RESORT = "last resort"
+    """No key is usable and the request may not be held: the caller gets whatever the upstream responds."""
 
 
 class KeyEventKind(enum.Enum):
+    """The names of log events."""
+
     CANDIDATE_FOUND = "key_candidate"
     ACTIVATED = "key_active"
     CANDIDATE_REJECTED = "key_candidate_refused"
     ACTIVE_REJECTED = "key_refused"
     PREVIOUS_REJECTED = "key_previous_refused"
-    GAP_OPENED = "key_gap"
+    HOLD_STARTED = "key_gap"
 
 
 class KeyWarning(enum.Enum):
-    """What somebody should look at."""
+    """A condition that an operator should look into, as a sentence."""
 
-    CANDIDATE_REJECTED = "the source holds a key that the upstream refuses; the one before it goes on serving"
-    NO_KEY_ACCEPTED = "the upstream refuses every key"
+    CANDIDATE_REJECTED = "the upstream rejects the key that the source holds; the previous key stays in use"
+    NO_KEY_ACCEPTED = "the upstream rejects every key"
     OLD = "the key is older than key_max_age: rotate it"
 
 
 @dataclass(frozen=True, slots=True)
 class FoundKey:
-    """A key of a reading. `created_at_s` is when it was put there, on the wall clock."""
+    """A key that a source holds. `created_at_s` is when it was put there, on the wall clock."""
 
     key: ApiKey
     created_at_s: float
@@ -83,51 +92,56 @@ class FoundKey:
 
 @dataclass(eq=False, slots=True)
 class KeyRecord:
-    """What is known of one key."""
+    """What the keyring knows about one key."""
 
     key: ApiKey
     state: KeyState
     created_at_s: float
     expires_at_s: float
-    """End of the grace time of a PREVIOUS one."""
-    refused_at_s: float = -math.inf
-    refused_no: int = 0
-    """The moment of its latest refusal."""
-    proven_no: int = 0
-    """The moment at which the latest accepted request with it was sent."""
+    """The end of the grace time, if the key is PREVIOUS."""
+    rejected_at_s: float = -math.inf
+    rejected_seq: int = 0
+    """The sequence number of the latest rejection."""
+    accepted_seq: int = 0
+    """The sequence number at which the latest accepted request chose the key."""
 
 
 @dataclass(init=False, eq=False, slots=True)
 class KeyUse:
-    """One sending of one request. Ends by `Keyring.settle`."""
+    """One attempt of one request with one key. Ends by `Keyring.settle`."""
 
-    # One is made for each request, and filled in where it is made: a constructor would double its cost.
+    # Every request makes one, and its maker sets the fields: a constructor would double the cost.
     record: KeyRecord
     purpose: Purpose
-    sent_no: int
-    """The moment at which it was chosen: moments are counted, since a clock may show two of them as one."""
+    chosen_seq: int
+    """The sequence number of the choice. The keyring counts, because two choices may share one clock instant."""
 
 
 @dataclass(slots=True)
 class KeyHistory:
-    """What one request found out about keys. `may_test_candidate`: sending it again is cheap."""
+    """The keys that the upstream rejected one request with.
+
+    `may_test_candidate`: sending the request again is cheap, so it may be the first to use a new key.
+    """
 
     may_test_candidate: bool
     may_probe: bool = False
-    """It was let through a gap to probe."""
+    """Whether the request was released from a hold period to probe a rejected key."""
     rejections: tuple[tuple[KeyRecord, int], ...] = ()
-    """What it was refused with, and at which moments."""
+    """Each rejection's key and sequence number."""
 
-    def is_fresh(self, record: KeyRecord) -> bool:
-        return all(refused is not record for refused, _ in self.rejections)
+    def is_untried(self, record: KeyRecord) -> bool:
+        """Returns whether the upstream has not rejected this request with the key."""
+        return all(rejected is not record for rejected, _ in self.rejections)
 
-    def last_refusal_no(self, record: KeyRecord) -> int:
-        return max(number for refused, number in self.rejections if refused is record)
+    def last_rejection_seq(self, record: KeyRecord) -> int:
+        """Returns the sequence number of this request's latest rejection with the key."""
+        return max(seq for rejected, seq in self.rejections if rejected is record)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyEvent:
-    """Something for the log."""
+    """A change of a key's state, for the log."""
 
     kind: KeyEventKind
     record: KeyRecord

@@ -1,37 +1,40 @@
-"""The keyring: which key a request goes out with, and what its answer says of that key. A pure core.
+"""The keyring: chooses the key for each request, and learns from the responses which keys work. A pure core.
 
-The source of the key gives *readings*: one key, or the current one and those before it. The first key of a
-reading is its *head*; *no reading has it* speaks of the latest. A key that is known is in one state:
+The source of the key gives *readings*: one key, or the current key and those before it. The *source key* is the
+first key of the latest reading. Every known key is in one state:
 
-| a key is | on | becomes |
+| a key is | when | it becomes |
 |---|---|---|
-| unknown | a reading: as its head / further down | CANDIDATE / PREVIOUS |
-| CANDIDATE | accepted | ACTIVE, and the active one PREVIOUS |
-| CANDIDATE | refused | REFUSED: put aside, the others go on serving |
-| CANDIDATE | a reading: further down, or without it | PREVIOUS |
-| ACTIVE | refused | REFUSED, and the source is to be read again |
-| PREVIOUS | a reading: as its head (somebody went back to it) | CANDIDATE |
-| PREVIOUS | accepted, while none is ACTIVE | ACTIVE |
-| PREVIOUS | refused | REFUSED |
-| PREVIOUS | no reading has it; others came after, or another is ACTIVE and its grace time is over | unknown |
-| REFUSED | a reading: as its head, where it was not the head, or on demand | CANDIDATE |
-| REFUSED | accepted, while none is ACTIVE or as the head | ACTIVE |
-| REFUSED | no reading has it; others came after, or another is ACTIVE | unknown |
+| unknown | a reading lists it first / further down | CANDIDATE / PREVIOUS |
+| CANDIDATE | the upstream accepts it | ACTIVE, and the active key becomes PREVIOUS |
+| CANDIDATE | the upstream rejects it | REJECTED; the other keys stay in use |
+| CANDIDATE | a reading lists it further down, or not at all | PREVIOUS |
+| ACTIVE | the upstream rejects it | REJECTED; the keyring asks for a reading |
+| PREVIOUS | a reading lists it first (somebody went back to it) | CANDIDATE |
+| PREVIOUS | the upstream accepts it, while no key is ACTIVE | ACTIVE |
+| PREVIOUS | the upstream rejects it | REJECTED |
+| PREVIOUS | the grace time ends while another key is ACTIVE [1] | unknown |
+| REJECTED | a reading lists it first, after another key or on demand | CANDIDATE |
+| REJECTED | the upstream accepts it, while no key is ACTIVE or as the source key | ACTIVE |
+| REJECTED | another key is ACTIVE [1] | unknown |
 
-A key that is not REFUSED is *in good standing*. As long as there is one, the keyring SERVES:
+[1] Or when newer keys exceed MOST_UNLISTED. A key of the latest reading always stays known.
 
-| the keyring is | on | becomes |
+A key that is not REJECTED is *usable*. The keyring is in one state:
+
+| the keyring is | when | it becomes |
 |---|---|---|
-| SERVING | the last key in good standing is refused | GAP, or SPENT if it may not hold again |
-| GAP: requests are held, one at a time history | a key is accepted, or a reading has a new head | SERVING |
-| GAP | its time is over | SPENT |
-| SPENT: requests go, whatever comes | a key is accepted, or a reading has a new head | SERVING |
+| SERVING: a key is usable | the upstream rejects the last usable key | HOLDING; EXHAUSTED if none may start |
+| HOLDING: requests wait; one at a time probes | a key is accepted, or a reading has a new source key | SERVING |
+| HOLDING | the hold period ends | EXHAUSTED |
+| EXHAUSTED: requests use a rejected key | a key is accepted, or a reading has a new source key | SERVING |
 
-A request history each key once. Is it refused with one that has served others since, then for its own sake:
-it goes once more, and what comes is its answer and says nothing of the key.
+A request tries each key once. If the upstream rejected a request with a key and has accepted others with that key
+since, the rejection concerned the request. The request is then sent once more with the key (a *repeat*), the caller
+gets the response, and a rejection of the repeat does not count against the key.
 
-Evidence: an acceptance counts against an earlier refusal only if its request was sent after that had come; a
-refusal of a request that was sent before an accepted one does not count.
+The order of events decides which evidence counts. An acceptance outweighs an earlier rejection only if its request
+chose the key after that rejection. A rejection does not count if its request chose the key before an accepted one.
 
 Instants are seconds of one monotonic clock. Ages are on the wall clock, as sources tell them.
 """
@@ -41,6 +44,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from nanonets_proxy.core.keys.hold_period import HoldPeriod
 from nanonets_proxy.core.keys.key_records import (
     FoundKey,
     KeyEvent,
@@ -51,34 +55,31 @@ from nanonets_proxy.core.keys.key_records import (
     KeyState,
     KeyUse,
     KeyVerdict,
-    KeyWarning,
     Purpose,
 )
+from nanonets_proxy.core.keys.known_keys import KnownKeys
 
-TRIAL_S: Final = 2.0
-"""A trial may be a call of minutes: after this time another request may try the key as well."""
+PROBE_S: Final = 2.0
+"""How long one request alone probes a key: a probe may last minutes, so then another request may probe it too."""
 
-PROBE_EVERY_S: Final = 1.0
-"""How soon a key that was refused within a gap is tried again in it: an upstream counts refused logins."""
-
-READING_S: Final = 1.0
-"""How long requests wait for the reading that a refusal asks for, however short the gap is."""
-
-REARM_S: Final = 60.0
-"""After a gap that no reading ended: before this time has passed since, there is no other one."""
-
-
-# As attributes of their class they cost a call at each look, in Python 3.11.
-_ACTIVE, _PLAIN, _TRIAL, _PROBE = KeyState.ACTIVE, Purpose.PLAIN, Purpose.TRIAL, Purpose.PROBE
-_ACCEPTED, _REFUSED = KeyVerdict.ACCEPTED, KeyVerdict.REJECTED
+# In Python 3.11 a lookup of an enum member on its class costs a function call.
+_ACTIVE = KeyState.ACTIVE
+_ORDINARY, _CANDIDATE_PROBE, _REJECTED_PROBE, _REPEAT, _LAST_RESORT = Purpose
+_ACCEPTED, _REJECTED = KeyVerdict.ACCEPTED, KeyVerdict.REJECTED
 _NO_EVENTS: Final[Sequence[KeyEvent]] = ()
+
+_REJECTION_EVENTS: Final = {
+    KeyState.CANDIDATE: KeyEventKind.CANDIDATE_REJECTED,
+    KeyState.ACTIVE: KeyEventKind.ACTIVE_REJECTED,
+    KeyState.PREVIOUS: KeyEventKind.PREVIOUS_REJECTED,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class KeyringPolicy:
-    """`hold_s`: how long requests are held while no key works. `grace_s`: how long a replaced key is kept.
+    """`hold_s`: how long requests wait while no key is usable. `grace_s`: how long a replaced key is kept.
 
-    `requests_probe`: whether requests try a candidate; otherwise a probe of the shell's own does.
+    `requests_probe`: whether requests test a candidate; otherwise the key manager sends a probe of its own.
     """
 
     hold_s: float = 5.0
@@ -86,299 +87,200 @@ class KeyringPolicy:
     requests_probe: bool = True
 
 
-MOST_PREVIOUS: Final = 2
-"""How many replaced keys, and how many refused ones, are kept beside those of the reading."""
-
-_PREFERENCE: Final = (KeyState.CANDIDATE, KeyState.ACTIVE, KeyState.PREVIOUS)
-
-_REFUSAL_EVENTS: Final = {
-    KeyState.CANDIDATE: KeyEventKind.CANDIDATE_REJECTED,
-    KeyState.ACTIVE: KeyEventKind.ACTIVE_REJECTED,
-    KeyState.PREVIOUS: KeyEventKind.PREVIOUS_REJECTED,
-}
-
-
-@dataclass(slots=True)
-class _Gap:
-    """The latest gap. `allowed`: whether another one may follow as soon as it is needed."""
-
-    began_s: float = -math.inf
-    until_s: float = -math.inf
-    allowed: bool = True
-    probed: list[KeyRecord] = field(default_factory=list)
-
-
 @dataclass(slots=True)
 class Keyring:
-    """Start it with a reading. `wants_reading` is for the shell to answer, by `read` or `unread`."""
+    """Call `read` first. While `needs_reading`, the key manager must call `read` or `reading_failed`."""
 
     policy: KeyringPolicy
-    wants_reading: bool = False
-    _records: list[KeyRecord] = field(default_factory=list)
-    _reading: list[KeyRecord] = field(default_factory=list)
-    _gap: _Gap = field(default_factory=_Gap)
-    _trial_until_s: float = -math.inf  # of a candidate, or of a probe in a gap: never both
-    _moment: int = 0  # counts choices and answers
-    _standing: list[KeyRecord] = field(default_factory=list)
-    """The keys in good standing, the preferred first; `_tidy` follows each change of a state."""
-    _tidy_at_s: float = math.inf
-    """The end of the next grace time."""
-    _usual: KeyRecord | None = None
-    """The active key, where it is preferred to all others and no grace time is running; `_tidy` again."""
+    needs_reading: bool = False
+    _hold: HoldPeriod = field(default_factory=HoldPeriod)
+    _probe_until_s: float = -math.inf
+    """The end of the turn of the request that probes: a candidate, or a rejected key in a hold period."""
+    _seq: int = 0
+    """Counts choices and settlements."""
+    known: KnownKeys = field(init=False)
 
-    # --- what the source says -----------------------------------------------------------------
+    def __post_init__(self) -> None:
+        self.known = KnownKeys(self.policy.grace_s)
+
+    # --- readings of the source ---------------------------------------------------------------
 
     def read(self, found: Sequence[FoundKey], now: float, *, on_demand: bool = False) -> list[KeyEvent]:
-        """Takes in a reading, head first, never empty. `on_demand`: a refused head gets another chance."""
-        self.wants_reading = False
-        before = self._reading[0] if self._reading else None
-        self._reading = [self._record_of(item, now) for item in found]
-        head = self._reading[0]
-        is_new = head is not before
-        for record in self._records:
-            if record.state is KeyState.CANDIDATE and record is not head:
-                self._replace(record, now)
-        if head.state is KeyState.PREVIOUS or (head.state is KeyState.REJECTED and (is_new or on_demand)):
-            head.state = KeyState.CANDIDATE
-        self._tidy(now)
+        """Takes in a reading: at least one key, the newest first.
+
+        `on_demand`: a rejected source key gets another chance.
+        """
+        self.needs_reading = False
+        known = self.known
+        before = known.reading[0] if known.reading else None
+        known.take_reading(found, now)
+        source_key = known.source_key
+        is_new = source_key is not before
+        for record in known.records:
+            if record.state is KeyState.CANDIDATE and record is not source_key:
+                known.replace(record, now)
+        gets_chance = source_key.state is KeyState.REJECTED and (is_new or on_demand)
+        if source_key.state is KeyState.PREVIOUS or gets_chance:
+            source_key.state = KeyState.CANDIDATE
+        known.refresh(now)
         if not is_new:
             return []
-        self._gap.allowed = True
-        self._trial_until_s = -math.inf
-        return [KeyEvent(KeyEventKind.CANDIDATE_FOUND, head)] if head.state is KeyState.CANDIDATE else []
+        self._hold.is_armed = True
+        self._probe_until_s = -math.inf
+        is_candidate = source_key.state is KeyState.CANDIDATE
+        return [KeyEvent(KeyEventKind.CANDIDATE_FOUND, source_key)] if is_candidate else []
 
-    def unread(self) -> None:
-        """The reading that was wanted failed: what is known stays."""
-        self.wants_reading = False
+    def reading_failed(self) -> None:
+        """Notes that the reading failed; the known keys stay."""
+        self.needs_reading = False
 
-    # --- what a request does ------------------------------------------------------------------
+    def state(self, now: float) -> KeyringState:
+        """Returns the state of the whole keyring."""
+        if self.known.usable:
+            return KeyringState.SERVING
+        return KeyringState.HOLDING if self._is_holding(now) else KeyringState.EXHAUSTED
+
+    # --- requests -----------------------------------------------------------------------------
 
     def has_usable_key(self) -> bool:
-        """Whether a key is in good standing: no request has to be held."""
-        return bool(self._standing)
+        """Returns whether at least one key is usable, so that no request has to wait."""
+        return bool(self.known.usable)
 
-    def hold_until_s(self, history: KeyHistory, now: float) -> float | None:
-        """When to ask again, at the latest, for a request that has to be held. None: it may go."""
-        if self._standing or not self._holds(now):
+    def wait_until_s(self, history: KeyHistory, now: float) -> float | None:
+        """Returns the instant at which a waiting request must ask again; None if the request need not wait."""
+        if self.known.usable or not self._is_holding(now):
             return None
-        until_s = max(self._gap.until_s, self._reading_until_s)
+        until_s = self._hold.end_s(needs_reading=self.needs_reading)
         if not history.may_test_candidate:
             return until_s
-        probe_at_s = self._probe_at_s(history)
+        record = self._hold.next_to_probe(self.known.records)
+        probe_at_s = max(self._hold.probe_at_s(record, history), self._probe_until_s)
         if probe_at_s > now:
             return min(until_s, probe_at_s)
-        self._trial_until_s = now + TRIAL_S
+        self._probe_until_s = now + PROBE_S
         history.may_probe = True
         return None
 
     def choose_fast(self) -> KeyUse | None:
-        """The key to go with for a request that was refused with none, while there is nothing to be thought over;
-        otherwise None: ask `choose`."""
-        if self._usual is None:
+        """Returns a use of the active key if that is the only choice; None if `choose` must decide.
+
+        Only for a request that the upstream has rejected with no key.
+        """
+        record = self.known.sole_choice
+        if record is None:
             return None
-        self._moment += 1
+        self._seq += 1
         use = KeyUse()
-        use.record, use.purpose, use.sent_no = self._usual, _PLAIN, self._moment
+        use.record, use.purpose, use.chosen_seq = record, _ORDINARY, self._seq
         return use
 
-    def choose(self, history: KeyHistory, now: float, *, may_hold: bool = True) -> KeyUse | None:
-        """The key to go with; None if the request has to be held."""
-        if now >= self._tidy_at_s:
-            self._tidy(now)
-        standing = self._standing
-        fresh = [record for record in standing if history.is_fresh(record)] if history.rejections else standing
-        if fresh:
-            return self._first_of(fresh, history, now)
-        if standing:
-            record = standing[0]
-            served_others = record.proven_no > history.last_refusal_no(record)
-            return self._use(record, Purpose.REPEAT if served_others else _PLAIN)
-        if not (may_hold and self._holds(now)):
-            return self._use(self._oldest_refused, Purpose.LAST)
+    def choose(self, history: KeyHistory, now: float, *, may_wait: bool = True) -> KeyUse | None:
+        """Returns a use of the key to send the request with; None if the request must wait."""
+        if now >= self.known.next_expiry_s:
+            self.known.refresh(now)
+        usable = self.known.usable
+        untried = [record for record in usable if history.is_untried(record)] if history.rejections else usable
+        if untried:
+            return self._choose_untried(untried, history, now)
+        if usable:
+            record = usable[0]
+            was_accepted_since = record.accepted_seq > history.last_rejection_seq(record)
+            return self._use(record, _REPEAT if was_accepted_since else _ORDINARY)
+        record = self._hold.next_to_probe(self.known.records)
+        if not (may_wait and self._is_holding(now)):
+            return self._use(record, _LAST_RESORT)
         if history.may_probe:
             history.may_probe = False
-            oldest = self._oldest_refused
-            self._gap.probed.append(oldest)
-            return self._use(oldest, _PROBE)
+            self._hold.note_probe(record)
+            return self._use(record, _REJECTED_PROBE)
         return None
 
     def choose_candidate(self) -> KeyUse | None:
-        """The candidate, for a probe of the shell's own."""
-        first = next(iter(self._standing), None)
-        return self._use(first, Purpose.TRIAL) if first and first.state is KeyState.CANDIDATE else None
+        """Returns a use of the candidate, for a probe of the key manager's own; None without a candidate."""
+        first = next(iter(self.known.usable), None)
+        return self._use(first, _CANDIDATE_PROBE) if first and first.state is KeyState.CANDIDATE else None
 
     def settle(
         self, use: KeyUse, verdict: KeyVerdict, now: float, history: KeyHistory | None = None
     ) -> Sequence[KeyEvent]:
-        """Ends a use; notes a refusal in the `history` of its request."""
-        self._moment += 1
+        """Ends a use, and notes a rejection in the `history` of its request."""
+        self._seq += 1
         record, purpose = use.record, use.purpose
-        if verdict is _ACCEPTED and record.state is _ACTIVE and purpose is _PLAIN:  # nearly always
-            if use.sent_no > record.proven_no:
-                record.proven_no = use.sent_no
+        if verdict is _ACCEPTED and record.state is _ACTIVE and purpose is _ORDINARY:  # the common case
+            if use.chosen_seq > record.accepted_seq:
+                record.accepted_seq = use.chosen_seq
             return _NO_EVENTS
-        if history is not None and verdict is _REFUSED:
-            history.rejections = (*history.rejections, (record, self._moment))
-        if purpose in (_TRIAL, _PROBE):
-            self._trial_until_s = -math.inf
-        if record in self._records and verdict is _ACCEPTED:
+        if history is not None and verdict is _REJECTED:
+            history.rejections = (*history.rejections, (record, self._seq))
+        if purpose in (_CANDIDATE_PROBE, _REJECTED_PROBE):
+            self._probe_until_s = -math.inf
+        if record in self.known.records and verdict is _ACCEPTED:
             return self._accept(use, now)
-        if record in self._records and verdict is _REFUSED:
-            return self._refuse(use, now)
+        if record in self.known.records and verdict is _REJECTED:
+            return self._reject(use, now)
         return _NO_EVENTS
 
     def is_final(self, use: KeyUse, history: KeyHistory, now: float) -> bool:
-        """Whether the refusal of `use`, just settled, is the request's answer; it is to go again otherwise."""
-        standing = self._standing
-        if any(history.is_fresh(record) for record in standing):
+        """Returns whether the caller gets the 401 of `use`, just settled; otherwise the request is sent again."""
+        usable = self.known.usable
+        if any(history.is_untried(record) for record in usable):
             return False
-        if use.purpose is Purpose.LAST:
+        if use.purpose is _LAST_RESORT:
             return True
-        return use.purpose is Purpose.REPEAT and (bool(standing) or not self._holds(now))
+        return use.purpose is _REPEAT and (bool(usable) or not self._is_holding(now))
 
-    # --- what there is to see -----------------------------------------------------------------
+    # --- internals ----------------------------------------------------------------------------
 
-    @property
-    def records(self) -> Sequence[KeyRecord]:
-        return tuple(self._records)
-
-    @property
-    def head(self) -> KeyRecord:
-        """What the source holds."""
-        return self._reading[0]
-
-    @property
-    def best(self) -> KeyRecord:
-        """The key that serves; where none does, the one that the source holds."""
-        proven = [record for record in self._standing if record.state is not KeyState.CANDIDATE]
-        return proven[0] if proven else self.head
-
-    def state(self, now: float) -> KeyringState:
-        if self._standing:
-            return KeyringState.SERVING
-        return KeyringState.HOLDING if self._holds(now) else KeyringState.EXHAUSTED
-
-    def warnings(self, *, wall_now_s: float, max_age_s: float) -> list[KeyWarning]:
-        """`max_age_s` 0: no key is too old."""
-        warnings = []
-        if not self._standing:
-            warnings.append(KeyWarning.NO_KEY_ACCEPTED)
-        elif self.head.state is KeyState.REJECTED:
-            warnings.append(KeyWarning.CANDIDATE_REJECTED)
-        if max_age_s and wall_now_s - self.best.created_at_s >= max_age_s:
-            warnings.append(KeyWarning.OLD)
-        return warnings
-
-    # --- inside -------------------------------------------------------------------------------
-
-    def _record_of(self, found: FoundKey, now: float) -> KeyRecord:
-        for record in self._records:
-            if record.key == found.key:
-                record.key = found.key  # by the name that the source has for it now
-                return record
-        record = KeyRecord(found.key, KeyState.PREVIOUS, found.created_at_s, expires_at_s=now + self.policy.grace_s)
-        self._records.append(record)
-        return record
-
-    def _replace(self, record: KeyRecord, now: float) -> None:
-        record.state = KeyState.PREVIOUS
-        record.expires_at_s = now + self.policy.grace_s
-
-    def _first_of(self, fresh: Sequence[KeyRecord], history: KeyHistory, now: float) -> KeyUse:
-        first = fresh[0]
+    def _choose_untried(self, untried: Sequence[KeyRecord], history: KeyHistory, now: float) -> KeyUse:
+        first = untried[0]
         if first.state is not KeyState.CANDIDATE:
-            return self._use(first, Purpose.PLAIN)
-        may_test_candidate = (
-            history.may_test_candidate and self.policy.requests_probe and now >= self._trial_until_s
-        )
-        if len(fresh) > 1 and not may_test_candidate:
-            return self._use(fresh[1], Purpose.PLAIN)
-        self._trial_until_s = now + TRIAL_S
-        return self._use(first, Purpose.TRIAL)
+            return self._use(first, _ORDINARY)
+        may_probe = history.may_test_candidate and self.policy.requests_probe and now >= self._probe_until_s
+        if len(untried) > 1 and not may_probe:
+            return self._use(untried[1], _ORDINARY)
+        self._probe_until_s = now + PROBE_S
+        return self._use(first, _CANDIDATE_PROBE)
 
     def _use(self, record: KeyRecord, purpose: Purpose) -> KeyUse:
-        self._moment += 1
+        self._seq += 1
         use = KeyUse()
-        use.record, use.purpose, use.sent_no = record, purpose, self._moment
+        use.record, use.purpose, use.chosen_seq = record, purpose, self._seq
         return use
 
     def _accept(self, use: KeyUse, now: float) -> list[KeyEvent]:
         record = use.record
-        if record.state is KeyState.REJECTED and use.sent_no < record.refused_no:
+        if record.state is KeyState.REJECTED and use.chosen_seq < record.rejected_seq:
             return []
-        record.proven_no = max(record.proven_no, use.sent_no)
+        record.accepted_seq = max(record.accepted_seq, use.chosen_seq)
         if record.state is _ACTIVE:
             return []
-        active = self._active()
-        if active is not None and record is not self.head:
+        active = self.known.active()
+        if active is not None and record is not self.known.source_key:
             return []
         if active is not None:
-            self._replace(active, now)
+            self.known.replace(active, now)
         record.state = _ACTIVE
-        self._tidy(now)
+        self.known.refresh(now)
         return [KeyEvent(KeyEventKind.ACTIVATED, record)]
 
-    def _refuse(self, use: KeyUse, now: float) -> list[KeyEvent]:
+    def _reject(self, use: KeyUse, now: float) -> list[KeyEvent]:
         record = use.record
-        if use.purpose is Purpose.REPEAT or use.sent_no < record.proven_no:
+        if use.purpose is _REPEAT or use.chosen_seq < record.accepted_seq:
             return []
         before, record.state = record.state, KeyState.REJECTED
-        record.refused_at_s, record.refused_no = now, self._moment
+        record.rejected_at_s, record.rejected_seq = now, self._seq
         if before is KeyState.REJECTED:
             return []
-        events = [KeyEvent(_REFUSAL_EVENTS[before], record)]
+        events = [KeyEvent(_REJECTION_EVENTS[before], record)]
         if before is KeyState.ACTIVE:
-            self.wants_reading = True
-        self._tidy(now)
-        if not self._standing and (self._gap.allowed or now >= self._gap.until_s + REARM_S):
-            self.wants_reading = True
-            self._gap = _Gap(now, now + self.policy.hold_s, allowed=False)
-            self._trial_until_s = -math.inf
-            events.append(KeyEvent(KeyEventKind.GAP_OPENED, record))
+            self.needs_reading = True
+        self.known.refresh(now)
+        if not self.known.usable and self._hold.may_start(now):
+            self.needs_reading = True
+            self._hold.start(now, self.policy.hold_s)
+            self._probe_until_s = -math.inf
+            events.append(KeyEvent(KeyEventKind.HOLD_STARTED, record))
         return events
 
-    def _active(self) -> KeyRecord | None:
-        return next((record for record in self._records if record.state is KeyState.ACTIVE), None)
-
-    def _tidy(self, now: float) -> None:
-        """Forgets what no one may need again, and ranks what is left."""
-        active = self._active()
-        others = [record for record in self._records if record not in self._reading]
-        previous = [r for r in _ranked(others) if r.state is KeyState.PREVIOUS]
-        if active is not None:
-            previous = [r for r in previous if r.expires_at_s > now]
-        refused = [r for r in others if r.state is KeyState.REJECTED and active is None]
-        refused.sort(key=lambda record: (record.proven_no, record.refused_no), reverse=True)
-        kept = [active, *previous[:MOST_PREVIOUS], *refused[:MOST_PREVIOUS], *self._reading]
-        self._records = [record for record in self._records if record in kept]
-        self._standing = _ranked(self._records)
-        ends = [] if active is None else [r.expires_at_s for r in previous]
-        self._tidy_at_s = min(ends, default=math.inf)
-        is_usual = not ends and self._standing[:1] == [active]
-        self._usual = active if is_usual else None
-
-    def _holds(self, now: float) -> bool:
-        return now < self._gap.until_s or now < self._reading_until_s
-
-    @property
-    def _reading_until_s(self) -> float:
-        return self._gap.began_s + READING_S if self.wants_reading else -math.inf
-
-    @property
-    def _oldest_refused(self) -> KeyRecord:
-        """The next to be probed in a gap: what has not been tried in this gap comes first."""
-        return min(self._records, key=lambda record: (record in self._gap.probed, record.refused_no))
-
-    def _probe_at_s(self, history: KeyHistory) -> float:
-        """When this request may probe in a gap: with a key that is new to it and to the gap at once, so that a
-        refusal for another request's own sake holds no one up; else when the key has rested."""
-        oldest = self._oldest_refused
-        is_new = oldest not in self._gap.probed and history.is_fresh(oldest)
-        rested_at_s = oldest.refused_at_s + (0.0 if is_new else PROBE_EVERY_S)
-        return max(rested_at_s, self._trial_until_s)
-
-
-def _ranked(records: Sequence[KeyRecord]) -> list[KeyRecord]:
-    """Those in good standing, the preferred first."""
-    standing = [record for record in records if record.state is not KeyState.REJECTED]
-    return sorted(standing, key=lambda record: (_PREFERENCE.index(record.state), -record.expires_at_s))
+    def _is_holding(self, now: float) -> bool:
+        return now < self._hold.end_s(needs_reading=self.needs_reading)

@@ -1,0 +1,56 @@
+"""The time during which the proxy holds requests because no key is usable, and the probes within it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from nanonets_proxy.core.keys.key_records import KeyHistory, KeyRecord
+
+PROBE_EVERY_S: Final = 1.0
+"""The pause between two probes of one rejected key: an upstream may count failed logins."""
+
+READING_S: Final = 1.0
+"""How long requests wait for the reading that a rejection asks for, even if the hold period is shorter."""
+
+REARM_S: Final = 60.0
+"""How long after a hold period no other may start, unless the source brought a new key."""
+
+
+@dataclass(slots=True)
+class HoldPeriod:
+    """The latest hold period. Instants are seconds of the keyring's clock."""
+
+    began_s: float = -math.inf
+    until_s: float = -math.inf
+    is_armed: bool = True
+    """Whether another hold period may start as soon as no key is usable."""
+    _probed: list[KeyRecord] = field(default_factory=list)
+
+    def may_start(self, now: float) -> bool:
+        return self.is_armed or now >= self.until_s + REARM_S
+
+    def start(self, now: float, length_s: float) -> None:
+        self.began_s, self.until_s = now, now + length_s
+        self.is_armed = False
+        self._probed = []
+
+    def end_s(self, *, needs_reading: bool) -> float:
+        """Returns the instant until which requests are held; a pending reading can prolong the hold period."""
+        return max(self.until_s, self.began_s + READING_S) if needs_reading else self.until_s
+
+    def next_to_probe(self, records: Sequence[KeyRecord]) -> KeyRecord:
+        """Returns the key to probe next: a key that this hold period has not probed, then the longest rejected."""
+        return min(records, key=lambda record: (record in self._probed, record.rejected_seq))
+
+    def note_probe(self, record: KeyRecord) -> None:
+        self._probed.append(record)
+
+    def probe_at_s(self, record: KeyRecord, history: KeyHistory) -> float:
+        """Returns the instant from which a request may probe the key.
+
+        If neither the request nor this hold period has tried the key, the request may probe it at once: a
+        rejection that concerned another request alone must delay nobody. Otherwise the key rests first.
+        """
+        is_new = record not in self._probed and history.is_untried(record)
+        return record.rejected_at_s + (0.0 if is_new else PROBE_EVERY_S)
