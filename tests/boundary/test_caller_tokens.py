@@ -75,16 +75,16 @@ async def test_a_changed_file_of_tokens_counts_from_the_next_request_on(tmp_path
         await proxy.caller() as caller,
     ):
         assert (await caller.get(b"/x", bearer(TOKEN))).status == 200
-        door = proxy.proxy._door
-        assert door is not None
-        before = door._callers
+        authorizer = proxy.proxy._authorizer
+        assert authorizer is not None
+        before = authorizer._callers
         file.write_text("this is no list of tokens\n")
         fault = await proxy.proxy.reload()
         assert fault is not None
         assert fault.startswith(f"{file} cannot be used: line 1: is not NAME sha256:HEX")
         assert (await caller.get(b"/x", bearer(TOKEN))).status == 200, "the last good list stays"
         file.write_text(f"{SEARCH}\n")
-        await until(lambda: door._callers is not before)
+        await until(lambda: authorizer._callers is not before)
         assert (await caller.get(b"/x", bearer(OTHER))).status == 200
         assert (await caller.get(b"/x", bearer(TOKEN))).status == 401
 

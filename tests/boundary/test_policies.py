@@ -72,6 +72,6 @@ async def test_a_caller_beyond_its_daily_budget_hears_when_to_come_back() -> Non
 
 
 @pytest.mark.parametrize("setting", [{}, {"server_timing": False}])
-async def test_without_such_settings_there_is_no_door(setting: dict[str, bool]) -> None:
+async def test_without_such_settings_there_is_no_authorizer(setting: dict[str, bool]) -> None:
     async with ScriptedUpstream() as upstream, running_proxy(upstream.origin, **setting) as proxy:
-        assert proxy.proxy._door is None
+        assert proxy.proxy._authorizer is None

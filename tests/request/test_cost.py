@@ -17,7 +17,7 @@ import nanonets_proxy
 from support.log_capture import captured_log
 from support.proxy_harness import running_proxy
 from support.raw_caller import RawCaller, request
-from support.raw_upstream import Peer, raw_upstream
+from support.raw_upstream import Peer, RawUpstream
 
 CALLS = {
     "small GET": 67,
@@ -86,7 +86,7 @@ async def test_an_exchange_takes_no_more_calls_than_it_did(kind: str) -> None:
 
     with captured_log() as log:
         async with (
-            raw_upstream(serve) as upstream,
+            RawUpstream(serve) as upstream,
             running_proxy(upstream.origin, pool_size=1) as proxy,
             AsyncExitStack() as stack,
         ):

@@ -1,20 +1,20 @@
-"""A TCP relay that does what networks do: small pieces, stalls, ends and resets, by chance from a seed."""
+"""A TCP relay that injects network faults: small pieces, stalls, ends and resets, chosen by a seeded generator."""
 
 import asyncio
 import enum
 import random
-import socket
-import struct
 from collections import Counter
 from dataclasses import dataclass
 from typing import Final, Self
+
+from support.raw_upstream import reset
 
 _PIECE_BYTES: Final = 64 * 1024
 _LIMIT_BYTES: Final = 2**18
 
 
 class Fault(enum.Enum):
-    """What happens to one connection, once so many bytes have gone through it in the chosen direction."""
+    """The fault of one connection. It strikes after a number of bytes in one direction."""
 
     NONE = enum.auto()
     REFUSE = enum.auto()
@@ -26,7 +26,7 @@ class Fault(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class FaultRates:
-    """Shares of all connections, and how long a stall takes at most."""
+    """The share of connections with each fault, and the longest stall."""
 
     refuse: float
     end: float
@@ -45,7 +45,7 @@ _Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class FaultRelay:
-    """Listens on a free port of 127.0.0.1 and relays to `port`. `faults` counts what it did."""
+    """Listens on a free port of 127.0.0.1 and relays to `port`. `faults` counts the injected faults."""
 
     def __init__(self, port: int, rates: FaultRates, chance: random.Random) -> None:
         self._target_port = port
@@ -75,24 +75,24 @@ class FaultRelay:
         fault = self._rates.choose(self._chance)
         self.faults[fault] += 1
         if fault is Fault.REFUSE:
-            _reset(writer)
+            reset(writer)
             return
         try:
             far_reader, far_writer = await asyncio.open_connection(
                 "127.0.0.1", self._target_port, limit=_LIMIT_BYTES
             )
         except ConnectionError:
-            _reset(writer)
+            reset(writer)
             return
         try:
             await self._relay((reader, writer), (far_reader, far_writer), fault)
-        except asyncio.CancelledError:  # the run is over, maybe in the middle of an end
-            _reset(writer)
-            _reset(far_writer)
+        except asyncio.CancelledError:  # the run is over
+            reset(writer)
+            reset(far_writer)
             raise
 
     async def _relay(self, near: _Ends, far: _Ends, fault: Fault) -> None:
-        """The fault strikes one direction, early or late; both ends feel an end or a reset."""
+        """Applies the fault to one direction after 1 to 10⁶ bytes; an end or a reset reaches both connections."""
         after_bytes = int(10 ** self._chance.uniform(0, 6))
         backward = self._chance.random() < 0.5
         ways = [
@@ -103,21 +103,21 @@ class FaultRelay:
             done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             broken = any(way.exception() or way.result() is Fault.RESET for way in done)
             if not broken and all(way.result() is Fault.NONE for way in done):
-                await asyncio.wait(ways, timeout=self._rates.stall_s)  # the other direction may still have bytes
+                await asyncio.wait(ways, timeout=self._rates.stall_s)  # the other direction may still carry bytes
         finally:
             for way in ways:
                 way.cancel()
             results = await asyncio.gather(*ways, return_exceptions=True)
             for end in (near[1], far[1]):
                 if Fault.RESET in results or any(isinstance(result, OSError) for result in results):
-                    _reset(end)
+                    reset(end)
                 else:
                     end.close()
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault, after_bytes: int
     ) -> Fault:
-        """Relays to the end, or to the fault that ends it."""
+        """Relays until the end of the stream, or until the fault ends it."""
         passed = 0
         while data := await reader.read(_PIECE_BYTES):
             if fault in (Fault.END, Fault.RESET) and passed + len(data) >= after_bytes:
@@ -138,11 +138,3 @@ class FaultRelay:
         if writer.can_write_eof():
             writer.write_eof()
         return Fault.NONE
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    """socket(7): closing with a linger time of 0 sends a reset."""
-    sock = writer.get_extra_info("socket")
-    if sock is not None and sock.fileno() >= 0:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()

@@ -1,4 +1,4 @@
-"""Callers, relays, the real proxy and the upstream for so many seconds, and what is left behind them."""
+"""Runs callers, fault relays, the real proxy and the upstream, then checks for wrong responses and leaks."""
 
 import asyncio
 import contextlib
@@ -21,8 +21,8 @@ from support.proxy_harness import RunningProxy, product_tasks, running_proxy
 from support.raw_caller import RawCaller, RawResponse, chunked
 
 _CALLERS: Final = 40
-_ANSWER_WITHIN_S: Final = 30.0
-"""Longer than all of the proxy's time limits together: an answer that takes longer is one that hangs."""
+_RESPONSE_WITHIN_S: Final = 30.0
+"""Longer than the sum of the proxy's time limits: a response that takes longer hangs."""
 _NEAR: Final = FaultRates(refuse=0.01, end=0.08, reset=0.08, stall=0.08, drip=0.08, stall_s=0.2)
 _FAR: Final = FaultRates(refuse=0.02, end=0.08, reset=0.08, stall=0.08, drip=0.08, stall_s=1.2)
 _SETTINGS: Final = {
@@ -41,7 +41,7 @@ _SETTINGS: Final = {
 
 @dataclass(slots=True)
 class Outcome:
-    """`wrong`: answers that were not their request's own, not whole, or did not come: must be empty."""
+    """`wrong` lists responses that were missing, incomplete, or belonged to another request. It must be empty."""
 
     whole: int = 0
     clean: Counter[str] = field(default_factory=Counter)
@@ -50,17 +50,17 @@ class Outcome:
     posts_sent_twice: list[int] = field(default_factory=list)
     strangers: list[bytes] = field(default_factory=list)
     descriptors: Counter[str] = field(default_factory=Counter)
-    """Open at the end and not at the beginning."""
+    """Descriptors that are open at the end and were not at the beginning, by kind."""
     resident_bytes: tuple[int, int] = (0, 0)
-    """After a third of the time, and at the end."""
+    """Resident memory after a third of the time, and at the end."""
     spool_files: int = 0
 
 
 async def soak(seconds: float, seed: int, spool_dir: Path) -> Outcome:
-    """Raises where tasks, permits, waiting callers or kept bodies are left."""
+    """Raises TimeoutError if tasks, permits, waiting callers or kept bodies remain."""
     outcome = Outcome()
     async with SoakUpstream(random.Random(seed)):
-        pass  # with its first listener the event loop opens a reserve descriptor, and keeps it
+        pass  # the event loop opens a reserve descriptor with its first listener, and keeps it
     descriptors = _descriptors()
     chance = random.Random(seed)
     async with (
@@ -104,7 +104,7 @@ async def _call(seconds: float, port: int, chance: random.Random, outcome: Outco
 async def _caller(
     port: int, chance: random.Random, numbers: Iterator[int], ends_s: float, outcome: Outcome
 ) -> None:
-    """One connection after the other, some requests on each."""
+    """Opens one connection after another, and sends 1 to 20 requests on each."""
     loop = asyncio.get_running_loop()
     while loop.time() < ends_s:
         try:
@@ -117,7 +117,7 @@ async def _caller(
 
 
 async def _request(caller: RawCaller, number: int, chance: random.Random, outcome: Outcome) -> bool:
-    """Whether the connection is good for another one."""
+    """Returns whether the connection can carry another request."""
     body = os.urandom(int(10 ** chance.uniform(0, 5))) if chance.random() < 0.5 else b""
     head = b"%b /r/%d HTTP/1.1\r\nHost: localhost\r\n" % (b"POST" if body else b"GET", number)
     if not body:
@@ -132,7 +132,7 @@ async def _request(caller: RawCaller, number: int, chance: random.Random, outcom
         outcome.clean["hung up"] += 1
         return False
     try:
-        async with asyncio.timeout(_ANSWER_WITHIN_S):
+        async with asyncio.timeout(_RESPONSE_WITHIN_S):
             sending = asyncio.create_task(caller.send(data))
             try:
                 response = await caller.response()
@@ -140,7 +140,7 @@ async def _request(caller: RawCaller, number: int, chance: random.Random, outcom
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
     except TimeoutError:
-        outcome.wrong.append(f"{number}: no answer, no end")
+        outcome.wrong.append(f"{number}: no response and no end")
         return False
     except AssertionError as error:
         outcome.wrong.append(f"{number}: {error}")
@@ -163,10 +163,10 @@ def _judge(number: int, body: bytes, response: RawResponse, outcome: Outcome) ->
 
 
 def _descriptors() -> Counter[str]:
-    """What is open, by kind: a file's path, or `socket`, `pipe`, `anon_inode`."""
+    """Counts open descriptors by kind: a file's path, or `socket`, `pipe`, `anon_inode`."""
     kinds: Counter[str] = Counter()
     for link in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the listing's own
+        with contextlib.suppress(FileNotFoundError):  # the listing's own descriptor
             kinds[str(link.readlink()).partition(":[")[0]] += 1
     return kinds
 

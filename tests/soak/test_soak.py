@@ -1,4 +1,4 @@
-"""Random faults on both sides of the real proxy. SOAK_S: for how many seconds; SOAK_SEED: the same faults again."""
+"""Random faults on both sides of the real proxy. SOAK_S sets the seconds; SOAK_SEED repeats a run's faults."""
 
 import os
 from pathlib import Path
@@ -7,13 +7,15 @@ from soak.run import soak
 
 _SECONDS = float(os.environ.get("SOAK_S", "8"))
 _SEED = int(os.environ.get("SOAK_SEED", "1"))
-# What the allocator keeps of the largest moment; a leak of one kilobyte a request would be far more.
+# The allocator keeps memory of the peak. A leak of 1 KB per request would be far more.
 _MAY_GROW_BYTES = 48 * 2**20
 
 
-async def test_every_answer_is_whole_and_its_own_or_a_clean_error_and_nothing_is_left(tmp_path: Path) -> None:
+async def test_responses_are_complete_or_clean_errors_and_nothing_leaks(
+    tmp_path: Path,
+) -> None:
     outcome = await soak(_SECONDS, _SEED, tmp_path)
-    print(_SEED, outcome)  # noqa: T201 - shown by -s, and where it fails
+    print(_SEED, outcome)  # noqa: T201 - pytest -s shows it, and so does a failure
     assert outcome.wrong == []
     assert outcome.posts_sent_twice == []
     assert outcome.strangers == []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from support.eventually import WAIT_S
-from support.scripted_upstream import reset
+from support.raw_upstream import reset
 
 
 @dataclass(frozen=True)

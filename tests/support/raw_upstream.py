@@ -1,17 +1,20 @@
-"""An upstream that does what a script says, octet by octet: sockets alone, no HTTP library on this side."""
+"""An upstream made of raw sockets: it plays one script per connection, byte by byte.
+
+async with RawUpstream(responding(ok(b"hello"))) as upstream:
+    ...
+"""
 
 import asyncio
 import os
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, Self
 
 from nanonets_proxy.core.net.addresses import Origin
 
-_LIMIT_BYTES: Final = 1024 * 1024
+_READ_LIMIT_BYTES: Final = 1024 * 1024
 
 
 class Peer:
@@ -21,49 +24,72 @@ class Peer:
         self._reader = reader
         self._writer = writer
 
+    @property
+    def is_closing(self) -> bool:
+        return self._writer.is_closing()
+
     async def head(self) -> bytes:
-        """The next request's header section with its empty line."""
+        """Reads the next request's head, including its empty line."""
         return await self._reader.readuntil(b"\r\n\r\n")
 
     async def read_exactly(self, count: int) -> bytes:
         return await self._reader.readexactly(count)
 
     async def read_some(self) -> bytes:
-        """What has come, at least one byte; b"" at the end."""
-        return await self._reader.read(_LIMIT_BYTES)
+        """Reads at least one byte; b"" at the end of the connection."""
+        return await self._reader.read(_READ_LIMIT_BYTES)
 
     async def read_through(self, end: bytes) -> bytes:
         return await self._reader.readuntil(end)
 
-    async def send(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
-
     async def read_to_end(self) -> bytes:
-        """Waits until the other side has closed; what it sent before that."""
+        """Waits until the other side closes or resets the connection; returns the bytes before an orderly end."""
         try:
             return await self._reader.read()
         except ConnectionError:
             return b""
 
+    async def read_body(self, head: bytes) -> bytes:
+        """Reads the body that `head` announces, and removes the chunks' framing."""
+        lengths = [value for name, value in _fields(head) if name == b"content-length"]
+        if lengths:
+            return await self.read_exactly(int(lengths[0]))
+        if (b"transfer-encoding", b"chunked") not in _fields(head):
+            return b""
+        body = []
+        while size := int(await self.read_through(b"\r\n"), 16):
+            body.append(await self.read_exactly(size))
+            assert await self.read_exactly(2) == b"\r\n"
+        assert await self.read_through(b"\r\n") == b"\r\n"
+        return b"".join(body)
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
     def send_fin(self) -> None:
-        """FIN is in the other side's socket when this returns, unseen by its event loop."""
+        """Puts FIN into the other side's socket before its event loop can see it."""
         with self._own_socket() as sock:
             sock.shutdown(socket.SHUT_WR)
 
     def send_without_tls(self, data: bytes) -> None:
-        """Straight to the socket."""
+        """Writes plain bytes to the socket below TLS."""
         with self._own_socket() as sock:
             sock.sendall(data)
 
-    def reset(self) -> None:
-        """Ends with RST instead of FIN."""
-        with self._own_socket() as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    def close(self) -> None:
+        self._writer.close()
+
+    def abort(self) -> None:
+        """Closes at once, without flushing."""
         self._writer.transport.abort()
 
+    def reset(self) -> None:
+        """Ends the connection with RST instead of FIN."""
+        reset(self._writer)
+
     def _own_socket(self) -> socket.socket:
-        """The connection's socket apart from its transport; closing it leaves the connection open."""
+        """Returns a duplicate of the connection's socket; closing it leaves the connection open."""
         return socket.socket(fileno=os.dup(self._writer.get_extra_info("socket").fileno()))
 
 
@@ -71,38 +97,30 @@ Script = Callable[[Peer], Awaitable[None]]
 
 
 class RawUpstream:
-    """Plays `scripts`: the first connection gets the first one, the last is for all that follow."""
+    """Listens on 127.0.0.1; port 0 takes a free port.
 
-    def __init__(self, scripts: tuple[Script, ...]) -> None:
+    The first connection plays the first script, and so on; the last script serves all later connections.
+    A script's exception fails the test at the end of the block.
+    """
+
+    def __init__(self, *scripts: Script, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self._scripts = scripts
+        self.port = port
+        self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures: list[Exception] = []
-        self.port = 0
         self.accepted = 0
         self.ended = 0
 
-    @property
-    def origin(self) -> Origin:
-        return Origin("http", "127.0.0.1", self.port)
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self.port, limit=_READ_LIMIT_BYTES, ssl=self._tls
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        script = self._scripts[min(self.accepted, len(self._scripts) - 1)]
-        self.accepted += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            await script(Peer(reader, writer))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the other side has gone, which is what a script that waits for more ends with
-        except Exception as error:  # noqa: BLE001 - a script's own failure has to fail the test
-            self._failures.append(error)
-        finally:
-            self.ended += 1
-            self._tasks.discard(task)
-            writer.close()
-
-    async def stop(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
@@ -110,44 +128,68 @@ class RawUpstream:
         if self._failures:
             raise self._failures[0]
 
+    @property
+    def origin(self) -> Origin:
+        return Origin("http", "127.0.0.1", self.port)
 
-@asynccontextmanager
-async def raw_upstream(*scripts: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawUpstream]:
-    """A running RawUpstream on a free port of 127.0.0.1. A script that fails, fails the test at the end."""
-    upstream = RawUpstream(scripts)
-    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, limit=_LIMIT_BYTES, ssl=tls)
-    upstream.port = server.sockets[0].getsockname()[1]
-    try:
-        yield upstream
-    finally:
-        server.close()
-        await upstream.stop()
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        script = self._scripts[min(self.accepted, len(self._scripts) - 1)]
+        self.accepted += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        peer = Peer(reader, writer)
+        try:
+            await script(peer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the other side closed while the script waited for more
+        except asyncio.CancelledError:
+            peer.abort()
+            raise
+        except Exception as error:  # noqa: BLE001 - a script's own failure has to fail the test
+            self._failures.append(error)
+        finally:
+            self.ended += 1
+            self._tasks.discard(task)
+            peer.close()
 
 
-def responding(*replies: bytes) -> Script:
-    """Answers one request without a body after the other, then waits for the other side to close."""
+def responding(*responses: bytes) -> Script:
+    """Responds to one bodyless request after another, then waits for the other side to close."""
 
     async def script(peer: Peer) -> None:
-        for reply in replies:
-            await peer.head()
-            await peer.send(reply)
+        await responding_then_closing(*responses)(peer)
         await peer.read_to_end()
 
     return script
 
 
-def responding_then_closing(*replies: bytes) -> Script:
-    """Answers one request without a body after the other, then closes."""
+def responding_then_closing(*responses: bytes) -> Script:
+    """Responds to one bodyless request after another, then closes the connection."""
 
     async def script(peer: Peer) -> None:
-        for reply in replies:
+        for response in responses:
             await peer.head()
-            await peer.send(reply)
+            await peer.send(response)
 
     return script
 
 
 def ok(body: bytes = b"ok", *fields: bytes, status: bytes = b"200 OK") -> bytes:
-    """A complete answer with Content-Length."""
+    """A complete response with Content-Length."""
     lines = [b"HTTP/1.1 " + status, b"Content-Length: %d" % len(body), *fields, b"", body]
     return b"\r\n".join(lines)
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Ends a connection with RST. socket(7): a linger time of 0 makes closing send RST instead of FIN."""
+    sock = writer.get_extra_info("socket")
+    if sock is not None and sock.fileno() >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def _fields(head: bytes) -> list[tuple[bytes, bytes]]:
+    """Returns the header fields, names and values in lower case."""
+    lines = [line.lower().partition(b":") for line in head.split(b"\r\n")[1:]]
+    return [(name, value.strip()) for name, _, value in lines]

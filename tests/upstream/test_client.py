@@ -13,7 +13,7 @@ from nanonets_proxy.upstream.client import UpstreamRequest
 from support.caller_bodies import ArrivingBody, BodyOnDemand
 from support.client_harness import body_store, request, running_client
 from support.eventually import stable, until
-from support.raw_upstream import Peer, Script, ok, raw_upstream, responding
+from support.raw_upstream import Peer, RawUpstream, Script, ok, responding
 
 MIB = 1024 * 1024
 
@@ -39,7 +39,7 @@ class Wire:
 
 async def test_a_request_without_a_body_is_its_head_and_nothing_else() -> None:
     wire = Wire(b"")
-    async with raw_upstream(wire) as upstream, running_client(upstream.origin) as running:
+    async with RawUpstream(wire) as upstream, running_client(upstream.origin) as running:
         assert (await running.fetch(request("GET", path="/a?b"))).body == b"ok"
         running.pool.close()
         await until(lambda: upstream.ended == 1)
@@ -67,7 +67,7 @@ async def test_a_body_is_framed_exactly(
     wire = Wire(b"!" if length else b"0\r\n\r\n")
     source = ArrivingBody(*pieces, finished=True) if all_here else ArrivingBody(*pieces[:-1])
     with RequestBody(source, length, body_store(tmp_path)) as body:
-        async with raw_upstream(wire) as upstream, running_client(upstream.origin) as running:
+        async with RawUpstream(wire) as upstream, running_client(upstream.origin) as running:
             asking = asyncio.create_task(running.fetch(request("POST", body)))
             if not all_here:
                 await until(lambda: source.read_pieces == len(pieces[:-1]))
@@ -98,7 +98,7 @@ async def test_a_body_is_read_no_faster_than_the_upstream_takes_it(tmp_path: Pat
         await peer.read_to_end()
 
     with RequestBody(source, total, body_store(tmp_path, replay=0)) as body:
-        async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
+        async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:
             asking = asyncio.create_task(running.fetch(request("POST", body)))
             await until(lambda: source.read_bytes > 0)
             assert await stable(lambda: source.read_bytes) < 16 * MIB  # most of it in the kernel's socket buffers
@@ -115,7 +115,7 @@ async def test_an_early_refusal_stops_the_upload_and_ends_the_connection(tmp_pat
     source = ArrivingBody(b"first")
     with RequestBody(source, 100, body_store(tmp_path)) as body:
         wire = Wire(b"first", refusal)
-        async with raw_upstream(wire) as upstream, running_client(upstream.origin) as running:
+        async with RawUpstream(wire) as upstream, running_client(upstream.origin) as running:
             exchange = await running.client.send(request("POST", body))
             connection, head = exchange
             assert head.status == 413
@@ -139,7 +139,7 @@ async def test_an_early_success_lets_the_upload_go_on(tmp_path: Path) -> None:
 
     source = ArrivingBody(b"first")
     with RequestBody(source, 11, body_store(tmp_path)) as body:
-        async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
+        async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:
             exchange = await running.client.send(request("POST", body))
             source.feed(b"second")
             source.finish()
@@ -150,7 +150,7 @@ async def test_an_early_success_lets_the_upload_go_on(tmp_path: Path) -> None:
 async def test_an_exchange_given_up_in_mid_upload_ends_the_connection(tmp_path: Path) -> None:
     source = ArrivingBody(b"first")
     with RequestBody(source, 11, body_store(tmp_path)) as body:
-        async with raw_upstream(Wire(b"first")) as upstream, running_client(upstream.origin) as running:
+        async with RawUpstream(Wire(b"first")) as upstream, running_client(upstream.origin) as running:
             connection, _ = await running.client.send(request("POST", body))
             sender = running.client._senders[connection]
             running.client.finish(connection)
@@ -180,7 +180,7 @@ async def test_a_body_waits_for_the_upstreams_100(
         await peer.read_to_end()
 
     with RequestBody(source, 5, body_store(tmp_path)) as body:
-        async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
+        async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:
             asking = asyncio.create_task(running.fetch(request("POST", body, expect_continue=True)))
             await until(lambda: source.read_pieces == 1)
             source.finish()
@@ -192,7 +192,7 @@ async def test_an_answer_instead_of_the_100_leaves_the_body_unread(status: bytes
     source = ArrivingBody(b"body!")
     with RequestBody(source, 5, body_store(tmp_path)) as body:
         async with (
-            raw_upstream(responding(ok(status=status))) as upstream,
+            RawUpstream(responding(ok(status=status))) as upstream,
             running_client(upstream.origin) as running,
         ):
             exchange = await running.client.send(request("POST", body, expect_continue=True))
@@ -205,7 +205,7 @@ async def test_an_answer_instead_of_the_100_leaves_the_body_unread(status: bytes
 @pytest.mark.asyncio(loop_factories=["uvloop"])  # a second of real time is enough once
 async def test_a_body_does_not_wait_for_the_100_for_ever(tmp_path: Path) -> None:
     with RequestBody(ArrivingBody(b"body!"), 5, body_store(tmp_path)) as body:
-        async with raw_upstream(Wire(b"body!")) as upstream, running_client(upstream.origin) as running:
+        async with RawUpstream(Wire(b"body!")) as upstream, running_client(upstream.origin) as running:
             started_s = time.monotonic()
             connection, _ = await running.client.send(request("POST", body, expect_continue=True))
             assert 0.9 < time.monotonic() - started_s < 3
@@ -219,7 +219,7 @@ async def test_what_breaks_on_the_callers_side_is_raised_and_ends_the_upload(tmp
     source = ArrivingBody(b"first")
     wire = Wire(b"never")
     with RequestBody(source, 100, body_store(tmp_path)) as body:
-        async with raw_upstream(wire) as upstream, running_client(upstream.origin) as running:
+        async with RawUpstream(wire) as upstream, running_client(upstream.origin) as running:
             asking = asyncio.create_task(running.fetch(request("POST", body)))
             await until(lambda: source.read_pieces == 1)
             source.break_off(ConnectionResetError("the caller has gone"))
@@ -232,7 +232,7 @@ async def test_what_breaks_on_the_callers_side_behind_an_early_head_is_raised_by
     source = ArrivingBody(b"first")
     reply = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
     with RequestBody(source, 100, body_store(tmp_path)) as body:
-        async with raw_upstream(Wire(b"first", reply)) as upstream, running_client(upstream.origin) as running:
+        async with RawUpstream(Wire(b"first", reply)) as upstream, running_client(upstream.origin) as running:
             exchange = await running.client.send(request("POST", body))
             source.break_off(ConnectionResetError("the caller has gone"))
             with pytest.raises(ConnectionResetError, match="caller"):
@@ -247,7 +247,7 @@ async def test_an_upstream_lost_in_mid_upload_stops_the_reading(tmp_path: Path) 
 
     source = ArrivingBody(b"first")
     with RequestBody(source, 100, body_store(tmp_path)) as body:
-        async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
+        async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:
             with pytest.raises(UpstreamClosed) as caught:
                 await running.fetch(request("POST", body))
             assert caught.value.sent
@@ -266,7 +266,7 @@ async def test_cancelling_closes_the_upstreams_connection_at_once(with_body: boo
 
     under_way = asyncio.Event()
     with RequestBody(ArrivingBody(b"first"), 100, body_store(tmp_path)) as body:
-        async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
+        async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:
             asking = asyncio.create_task(running.fetch(request("POST", body) if with_body else request()))
             await under_way.wait()
             asking.cancel()
@@ -279,7 +279,7 @@ async def test_the_first_bytes_time_begins_when_the_upload_is_over(tmp_path: Pat
     source = ArrivingBody(b"first")
     with RequestBody(source, 6, body_store(tmp_path)) as body:
         async with (
-            raw_upstream(Wire(b"never")) as upstream,
+            RawUpstream(Wire(b"never")) as upstream,
             running_client(upstream.origin, first_byte_timeout_s=0.05) as running,
         ):
             asking = asyncio.create_task(running.fetch(request("POST", body)))
@@ -305,7 +305,7 @@ async def closing(peer: Peer) -> None:
 async def test_no_error_holds_the_key(script: Script, error: type[UpstreamError]) -> None:
     key = b"c2VjcmV0LWtleTo="
     head = b"GET / HTTP/1.1\r\nHost: upstream\r\nAuthorization: Basic " + key + b"\r\n\r\n"
-    async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
+    async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:
         with pytest.raises(error) as caught:
             await running.fetch(UpstreamRequest("GET", head, None))
     seen: BaseException | None = caught.value

@@ -20,7 +20,7 @@ from nanonets_proxy.upstream.connection import State, UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from nanonets_proxy.upstream.response_parser import ResponseParser
 from support.eventually import WAIT_S, stable, until
-from support.raw_upstream import Peer, Script, ok, raw_upstream, responding, responding_then_closing
+from support.raw_upstream import Peer, RawUpstream, Script, ok, responding, responding_then_closing
 
 MIB = 1024 * 1024
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -36,7 +36,7 @@ async def connect() -> AsyncIterator[Connect]:
     async with AsyncExitStack() as stack:
 
         async def dial(script: Script, *, idle_timeout_s: float = WAIT_S) -> UpstreamConnection:
-            upstream = await stack.enter_async_context(raw_upstream(script))
+            upstream = await stack.enter_async_context(RawUpstream(script))
             policy = DialPolicy(upstream.origin, connect_timeout_s=WAIT_S, idle_timeout_s=idle_timeout_s)
             connection = await Dialer(policy).dial()
             stack.callback(connection.close)

@@ -25,7 +25,7 @@ from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy, make_tls_context
 from support.certificates import CertificateAuthority
 from support.eventually import WAIT_S, until
-from support.raw_upstream import Peer, RawUpstream, ok, raw_upstream, responding
+from support.raw_upstream import Peer, RawUpstream, ok, responding
 
 SAYS_OK = responding(ok())
 
@@ -89,7 +89,7 @@ def dead_port() -> Iterator[int]:
 
 
 async def test_a_plain_connection_is_made_and_works() -> None:
-    async with raw_upstream(SAYS_OK) as upstream:
+    async with RawUpstream(SAYS_OK) as upstream:
         connection = await dialer(upstream.origin).dial()
         assert connection.tls_version is None
         sock = connection._transport.get_extra_info("socket") if connection._transport else None
@@ -139,13 +139,13 @@ def silent_listener(address: str, port: int = 0) -> Iterator[int]:
 async def test_of_several_addresses_one_that_lives_is_enough(
     addresses: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with raw_upstream(SAYS_OK) as upstream:
+    async with RawUpstream(SAYS_OK) as upstream:
         resolve_by(Resolver(*addresses), monkeypatch)
         assert await asked(await dialer(Origin("http", "api.example", upstream.port)).dial()) == 200
 
 
 async def test_an_address_that_stays_silent_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with raw_upstream(SAYS_OK) as upstream:
+    async with RawUpstream(SAYS_OK) as upstream:
         with silent_listener("127.0.0.2", upstream.port):
             resolve_by(Resolver("127.0.0.2", "127.0.0.1"), monkeypatch)
             connection = await dialer(Origin("http", "api.example", upstream.port), connect_timeout_s=2).dial()
@@ -198,7 +198,7 @@ async def test_the_systems_other_errors_get_our_words(
 
 
 async def test_a_certificate_of_a_known_authority_is_accepted(authority: CertificateAuthority) -> None:
-    async with raw_upstream(SAYS_OK, tls=authority.server()) as upstream:
+    async with RawUpstream(SAYS_OK, tls=authority.server()) as upstream:
         connection = await dialer(https(upstream), authority.file).dial()
         assert connection.tls_version == "TLSv1.3"
         assert connection.is_silent()
@@ -208,7 +208,7 @@ async def test_a_certificate_of_a_known_authority_is_accepted(authority: Certifi
 async def test_the_name_in_the_certificate_is_the_origins(
     authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with raw_upstream(SAYS_OK, tls=authority.server("api.example")) as upstream:
+    async with RawUpstream(SAYS_OK, tls=authority.server("api.example")) as upstream:
         resolve_by(Resolver("127.0.0.1"), monkeypatch)
         assert await asked(await dialer(https(upstream, "api.example"), authority.file).dial()) == 200
         error = await failure_of(dialer(https(upstream, "other.example"), authority.file))
@@ -217,21 +217,21 @@ async def test_the_name_in_the_certificate_is_the_origins(
 
 
 async def test_a_certificate_for_another_address_is_not_accepted(authority: CertificateAuthority) -> None:
-    async with raw_upstream(SAYS_OK, tls=authority.server("127.0.0.9")) as upstream:
+    async with RawUpstream(SAYS_OK, tls=authority.server("127.0.0.9")) as upstream:
         error = await failure_of(dialer(https(upstream), authority.file))
     assert type(error) is UpstreamTlsCertificate
     assert "IP address mismatch" in error.details["reason"]
 
 
 async def test_a_certificate_of_an_unknown_authority_is_not_accepted(authority: CertificateAuthority) -> None:
-    async with raw_upstream(SAYS_OK, tls=authority.server()) as upstream:
+    async with RawUpstream(SAYS_OK, tls=authority.server()) as upstream:
         error = await failure_of(dialer(https(upstream)))
     assert type(error) is UpstreamTlsCertificate
     assert "unable to get local issuer certificate" in error.details["reason"]
 
 
 async def test_an_expired_certificate_is_not_accepted(authority: CertificateAuthority) -> None:
-    async with raw_upstream(SAYS_OK, tls=authority.server(expired=True)) as upstream:
+    async with RawUpstream(SAYS_OK, tls=authority.server(expired=True)) as upstream:
         error = await failure_of(dialer(https(upstream), authority.file))
     assert type(error) is UpstreamTlsCertificate
     assert "expired" in error.details["reason"]
@@ -253,7 +253,7 @@ async def test_a_server_that_speaks_no_tls_is_refused(authority: CertificateAuth
         await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await peer.read_to_end()
 
-    async with raw_upstream(plain) as upstream:
+    async with RawUpstream(plain) as upstream:
         assert type(await failure_of(dialer(https(upstream), authority.file))) is UpstreamTlsProtocol
         await until(lambda: upstream.ended == 1)
 
@@ -263,19 +263,19 @@ async def test_a_handshake_that_breaks_off_is_a_failed_connection(authority: Cer
         await peer.read_exactly(1)
         peer.reset()
 
-    async with raw_upstream(resetting) as upstream:
+    async with RawUpstream(resetting) as upstream:
         assert type(await failure_of(dialer(https(upstream), authority.file))) is UpstreamUnreachable
 
 
 async def test_the_handshake_counts_as_connecting(authority: CertificateAuthority) -> None:
-    async with raw_upstream(SAYS_OK) as upstream:  # waits for a request that is none
+    async with RawUpstream(SAYS_OK) as upstream:  # waits for a request that is none
         error = await failure_of(dialer(https(upstream), authority.file, connect_timeout_s=0.1))
         assert type(error) is UpstreamConnectTimeout
         await until(lambda: upstream.ended == 1)
 
 
 async def test_a_dial_that_is_cancelled_leaves_nothing_open(authority: CertificateAuthority) -> None:
-    async with raw_upstream(SAYS_OK) as upstream:
+    async with RawUpstream(SAYS_OK) as upstream:
         dialling = asyncio.create_task(dialer(https(upstream), authority.file).dial())
         await until(lambda: upstream.accepted == 1)
         dialling.cancel()
@@ -313,12 +313,12 @@ async def test_a_name_that_leads_into_a_private_network_is_refused(
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_an_address_that_the_settings_name_may_be_private(host: str) -> None:
-    async with raw_upstream(SAYS_OK) as upstream:
+    async with RawUpstream(SAYS_OK) as upstream:
         assert await asked(await dialer(Origin("http", host, upstream.port), may_be_private=False).dial()) == 200
 
 
 async def test_only_a_pinned_public_key_is_spoken_to(authority: CertificateAuthority) -> None:
-    async with raw_upstream(SAYS_OK, tls=authority.server()) as upstream:
+    async with RawUpstream(SAYS_OK, tls=authority.server()) as upstream:
         made = await dialer(https(upstream), authority.file).dial()
         digest = made.public_key_digest()
         made.close()

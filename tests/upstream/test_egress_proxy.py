@@ -18,7 +18,7 @@ from nanonets_proxy.errors import (
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from support.certificates import CertificateAuthority
 from support.eventually import WAIT_S, until
-from support.raw_upstream import Peer, RawUpstream, Script, raw_upstream
+from support.raw_upstream import Peer, RawUpstream, Script
 
 ACCEPTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 USERINFO = b"egress-user:egress-password"
@@ -99,9 +99,9 @@ async def test_the_tunnel_carries_tls_to_the_upstream(reply: bytes, authority: C
         await peer.send(b"HTTP/1.1 204 No Content\r\n\r\n")
         await peer.read_to_end()
 
-    async with raw_upstream(upstream_script, tls=authority.server()) as upstream:
+    async with RawUpstream(upstream_script, tls=authority.server()) as upstream:
         tunnel = Tunnel(upstream.port, reply)
-        async with raw_upstream(tunnel) as proxy:
+        async with RawUpstream(tunnel) as proxy:
             connection = await dialer(proxy, port=upstream.port, ca_file=authority.file).dial()
             assert connection.tls_version == "TLSv1.3"
             connection.start(is_head=False)
@@ -119,8 +119,8 @@ async def test_the_tunnel_carries_tls_to_the_upstream(reply: bytes, authority: C
 
 async def test_the_upstreams_certificate_is_verified_inside_the_tunnel(authority: CertificateAuthority) -> None:
     async with (
-        raw_upstream(answers_nothing, tls=authority.server("127.0.0.9")) as upstream,
-        raw_upstream(Tunnel(upstream.port)) as proxy,
+        RawUpstream(answers_nothing, tls=authority.server("127.0.0.9")) as upstream,
+        RawUpstream(Tunnel(upstream.port)) as proxy,
     ):
         error = await failure_of(dialer(proxy, port=upstream.port, ca_file=authority.file))
         await until(lambda: proxy.ended == 1)
@@ -145,7 +145,7 @@ async def test_without_a_user_there_is_no_credential(host: str, line: bytes) -> 
         heads.append(await peer.head())
         await peer.send(b"HTTP/1.1 403 Forbidden\r\n\r\n")
 
-    async with raw_upstream(refuse) as proxy:
+    async with RawUpstream(refuse) as proxy:
         await failure_of(dialer(proxy, host, userinfo=None))
     assert heads == [line + b"Host: " + line[8:-11] + b"\r\n\r\n"]
 
@@ -156,7 +156,7 @@ async def test_a_refusal_tells_the_proxys_status(status: int) -> None:
         request = await peer.head()
         await peer.send(b"HTTP/1.1 %d Sorry\r\nX-Echo: %b\r\n\r\n" % (status, request.split(b"\r\n")[2]))
 
-    async with raw_upstream(refuse) as proxy:
+    async with RawUpstream(refuse) as proxy:
         error = await failure_of(dialer(proxy))
     assert type(error) is EgressProxyRefused
     assert error.details == {"received_status": status}
@@ -183,7 +183,7 @@ def says(reply: bytes) -> Script:
     ],
 )
 async def test_rubbish_from_the_proxy_is_called_so(reply: bytes) -> None:
-    async with raw_upstream(says(reply)) as proxy:
+    async with RawUpstream(says(reply)) as proxy:
         error = await failure_of(dialer(proxy))
     assert type(error) is EgressProxyRefused
     assert "rubbish" in error.message
@@ -196,7 +196,7 @@ async def test_an_endless_head_is_rubbish_too() -> None:
         await peer.send(b"HTTP/1.1 200 OK\r\nA: " + b"x" * 20_000)
         await peer.read_to_end()
 
-    async with raw_upstream(babble) as proxy:
+    async with RawUpstream(babble) as proxy:
         assert type(await failure_of(dialer(proxy))) is EgressProxyRefused
 
 
@@ -205,18 +205,18 @@ async def test_a_proxy_that_resets_is_a_failed_connection() -> None:
         await peer.head()
         peer.reset()
 
-    async with raw_upstream(resetting) as proxy:
+    async with RawUpstream(resetting) as proxy:
         assert type(await failure_of(dialer(proxy))) is UpstreamUnreachable
 
 
 async def test_a_proxy_that_stays_silent_runs_into_the_time_limit() -> None:
-    async with raw_upstream(answers_nothing) as proxy:
+    async with RawUpstream(answers_nothing) as proxy:
         assert type(await failure_of(dialer(proxy, connect_timeout_s=0.1))) is UpstreamConnectTimeout
         await until(lambda: proxy.ended == 1)
 
 
 async def test_a_proxy_that_is_not_there_refuses() -> None:
-    async with raw_upstream(answers_nothing) as proxy:
+    async with RawUpstream(answers_nothing) as proxy:
         pass
     assert type(await failure_of(dialer(proxy))) is UpstreamRefused
 
@@ -225,6 +225,6 @@ async def test_a_proxy_whose_name_does_not_resolve_is_named(monkeypatch: pytest.
     async def getaddrinfo(*_: object, **__: object) -> None:
         raise OSError("not known")
 
-    async with raw_upstream(answers_nothing) as proxy:
+    async with RawUpstream(answers_nothing) as proxy:
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
         assert type(await failure_of(dialer(proxy))) is UpstreamDnsFailed

@@ -7,7 +7,7 @@ import pytest
 from nanonets_proxy.upstream.connection import State
 from support.client_harness import RunningClient, request, running_client
 from support.eventually import until
-from support.raw_upstream import Peer, ok, raw_upstream, responding
+from support.raw_upstream import Peer, RawUpstream, ok, responding
 
 LATER_S = 1e9
 
@@ -21,7 +21,7 @@ async def fill(running: RunningClient, count: int) -> None:
 
 
 async def test_one_connection_serves_one_request_after_the_other() -> None:
-    async with raw_upstream(responding(*[ok(b"%d" % number) for number in range(5)])) as upstream:
+    async with RawUpstream(responding(*[ok(b"%d" % number) for number in range(5)])) as upstream:
         async with running_client(upstream.origin) as running:
             assert [(await running.fetch(request())).body for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
         assert upstream.accepted == 1
@@ -35,7 +35,7 @@ async def test_the_newest_idle_connection_is_taken_first() -> None:
         me = b"%d" % numbers[-1]
         await responding(ok(me), ok(me))(peer)
 
-    async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
+    async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:
         await fill(running, 3)
         exchanges = [await running.client.send(request()) for _ in range(3)]
         assert [(await running.read_response(exchange)).body for exchange in exchanges] == [b"2", b"1", b"0"]
@@ -52,7 +52,7 @@ async def test_the_newest_idle_connection_is_taken_first() -> None:
     ],
 )
 async def test_a_connection_that_is_not_to_be_trusted_again_is_not_kept(spoilt: bytes) -> None:
-    async with raw_upstream(responding(spoilt)) as upstream, running_client(upstream.origin) as running:
+    async with RawUpstream(responding(spoilt)) as upstream, running_client(upstream.origin) as running:
         for number in (1, 2):
             assert (await running.fetch(request())).body == b"ok"
             assert (running.pool.idle, upstream.accepted) == (0, number)
@@ -69,7 +69,7 @@ async def test_an_answer_that_nobody_asked_for_never_becomes_the_next_one() -> N
         await peer.read_to_end()
 
     async with (
-        raw_upstream(script, responding(ok(b"good"))) as upstream,
+        RawUpstream(script, responding(ok(b"good"))) as upstream,
         running_client(upstream.origin) as running,
     ):
         await running.fetch(request())
@@ -84,7 +84,7 @@ async def test_an_upstream_that_closes_while_idle_is_seen_in_time() -> None:
         await peer.head()
         await peer.send(ok())
 
-    async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
+    async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:
         await running.fetch(request())
         connection = running.pool._idle[0]
         await until(lambda: connection.state is State.CLOSED)
@@ -94,7 +94,7 @@ async def test_an_upstream_that_closes_while_idle_is_seen_in_time() -> None:
 
 @pytest.mark.parametrize("careful", [True, False])
 async def test_a_connection_that_idled_for_too_long_is_closed_instead_of_taken(careful: bool) -> None:
-    async with raw_upstream(responding(ok())) as upstream, running_client(upstream.origin) as running:
+    async with RawUpstream(responding(ok())) as upstream, running_client(upstream.origin) as running:
         await fill(running, 2)
         assert running.pool.take_idle(LATER_S, careful) is None
         assert running.pool.idle == 0
@@ -103,7 +103,7 @@ async def test_a_connection_that_idled_for_too_long_is_closed_instead_of_taken(c
 
 async def test_idle_connections_age_out_without_any_traffic() -> None:
     async with (
-        raw_upstream(responding(ok())) as upstream,
+        RawUpstream(responding(ok())) as upstream,
         running_client(upstream.origin, keep_alive_s=0.1) as running,
     ):
         await fill(running, 2)
@@ -116,7 +116,7 @@ async def test_idle_connections_age_out_without_any_traffic() -> None:
 
 async def test_the_sweep_forgets_what_closed_by_itself() -> None:
     async with (
-        raw_upstream(responding(ok())) as upstream,
+        RawUpstream(responding(ok())) as upstream,
         running_client(upstream.origin, keep_alive_s=0.05) as running,
     ):
         await fill(running, 1)
@@ -128,7 +128,7 @@ async def test_the_sweep_forgets_what_closed_by_itself() -> None:
 
 
 async def test_closing_the_pool_closes_the_idle_now_and_the_busy_as_they_come_back() -> None:
-    async with raw_upstream(responding(ok(), ok())) as upstream, running_client(upstream.origin) as running:
+    async with RawUpstream(responding(ok(), ok())) as upstream, running_client(upstream.origin) as running:
         await fill(running, 2)
         busy = await running.client.send(request())
         running.pool.close()
@@ -139,6 +139,6 @@ async def test_closing_the_pool_closes_the_idle_now_and_the_busy_as_they_come_ba
 
 
 async def test_a_pool_that_was_never_used_closes_too() -> None:
-    async with raw_upstream(responding(ok())) as upstream, running_client(upstream.origin) as running:
+    async with RawUpstream(responding(ok())) as upstream, running_client(upstream.origin) as running:
         assert running.pool.idle == 0
         assert upstream.accepted == 0

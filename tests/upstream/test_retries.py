@@ -10,7 +10,7 @@ from nanonets_proxy.upstream.body import RequestBody
 from support.caller_bodies import ArrivingBody
 from support.client_harness import body_store, request, running_client
 from support.eventually import until
-from support.raw_upstream import Peer, ok, raw_upstream, responding, responding_then_closing
+from support.raw_upstream import Peer, RawUpstream, ok, responding, responding_then_closing
 
 REPEATABLE = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]
 NOT_REPEATABLE = ["POST", "PATCH", "MOVE"]
@@ -27,7 +27,7 @@ async def dies_on_the_second(peer: Peer) -> None:
 async def test_a_repeatable_request_that_a_reused_connection_lost_goes_out_once_more(method: str) -> None:
     response = ok(b"" if method == "HEAD" else b"second")
     async with (
-        raw_upstream(dies_on_the_second, responding(response)) as upstream,
+        RawUpstream(dies_on_the_second, responding(response)) as upstream,
         running_client(upstream.origin) as running,
     ):
         await running.fetch(request())
@@ -37,7 +37,7 @@ async def test_a_repeatable_request_that_a_reused_connection_lost_goes_out_once_
 
 @pytest.mark.parametrize("method", NOT_REPEATABLE)
 async def test_any_other_request_that_was_delivered_never_does(method: str) -> None:
-    async with raw_upstream(dies_on_the_second) as upstream, running_client(upstream.origin) as running:
+    async with RawUpstream(dies_on_the_second) as upstream, running_client(upstream.origin) as running:
         await running.fetch(request())
         with pytest.raises(UpstreamClosed) as caught:
             await running.fetch(request(method))
@@ -46,7 +46,7 @@ async def test_any_other_request_that_was_delivered_never_does(method: str) -> N
 
 
 async def test_only_a_reused_connection_earns_a_second_try() -> None:
-    async with raw_upstream(responding_then_closing(b"")) as upstream, running_client(upstream.origin) as running:
+    async with RawUpstream(responding_then_closing(b"")) as upstream, running_client(upstream.origin) as running:
         with pytest.raises(UpstreamClosed):
             await running.fetch(request())
         assert (upstream.accepted, running.retries) == (1, 0)
@@ -54,7 +54,7 @@ async def test_only_a_reused_connection_earns_a_second_try() -> None:
 
 async def test_there_is_no_third_try() -> None:
     async with (
-        raw_upstream(dies_on_the_second, responding_then_closing(b"")) as upstream,
+        RawUpstream(dies_on_the_second, responding_then_closing(b"")) as upstream,
         running_client(upstream.origin) as running,
     ):
         await running.fetch(request())
@@ -66,7 +66,7 @@ async def test_there_is_no_third_try() -> None:
 @pytest.mark.parametrize("begun", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\n"])
 async def test_a_request_whose_answer_has_begun_is_not_repeated(begun: bytes) -> None:
     async with (
-        raw_upstream(responding_then_closing(ok(), begun)) as upstream,
+        RawUpstream(responding_then_closing(ok(), begun)) as upstream,
         running_client(upstream.origin) as running,
     ):
         await running.fetch(request())
@@ -77,7 +77,7 @@ async def test_a_request_whose_answer_has_begun_is_not_repeated(begun: bytes) ->
 
 async def test_a_reused_connection_that_is_only_slow_is_not_tried_again() -> None:
     async with (
-        raw_upstream(responding(ok(), b"")) as upstream,
+        RawUpstream(responding(ok(), b"")) as upstream,
         running_client(upstream.origin, first_byte_timeout_s=0.1) as running,
     ):
         await running.fetch(request())
@@ -109,7 +109,7 @@ async def test_a_put_is_repeated_from_the_copy_of_its_body(length: int | None, m
 
     with RequestBody(source, length, body_store(tmp_path, memory=memory)) as body:
         async with (
-            raw_upstream(dies_in_mid_upload, takes_all) as upstream,
+            RawUpstream(dies_in_mid_upload, takes_all) as upstream,
             running_client(upstream.origin) as running,
         ):
             await running.fetch(request())
@@ -131,7 +131,7 @@ async def test_a_put_whose_copy_was_let_go_is_not_repeated(tmp_path: Path) -> No
         await peer.read_exactly(3)
 
     with RequestBody(ArrivingBody(b"abc"), 9, body_store(tmp_path, replay=0)) as body:
-        async with raw_upstream(dies_in_mid_upload) as upstream, running_client(upstream.origin) as running:
+        async with RawUpstream(dies_in_mid_upload) as upstream, running_client(upstream.origin) as running:
             await running.fetch(request())
             with pytest.raises(UpstreamClosed):
                 await running.fetch(request("PUT", body))
@@ -147,7 +147,7 @@ async def test_what_must_not_be_repeated_asks_the_socket_first(method: str) -> N
         peers.append(peer)
         await responding(ok(b"%d" % len(peers)))(peer)
 
-    async with raw_upstream(script) as upstream, running_client(upstream.origin) as running:
+    async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:
         await running.fetch(request())
         peers[0].send_fin()
         assert running.pool.idle == 1

@@ -15,7 +15,7 @@ from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from nanonets_proxy.upstream.response_head import ResponseHead
 from support.certificates import CertificateAuthority
 from support.eventually import WAIT_S, stable
-from support.raw_upstream import Peer, Script, ok, raw_upstream, responding
+from support.raw_upstream import Peer, RawUpstream, Script, ok, responding
 
 MIB = 1024 * 1024
 Dialling = Callable[..., Awaitable[Dialer]]
@@ -35,7 +35,7 @@ async def dialling(authority: CertificateAuthority) -> AsyncIterator[Dialling]:
             tls = None if plain else authority.server()
             if tls is not None and version is not None:
                 tls.maximum_version = version
-            upstream = await stack.enter_async_context(raw_upstream(*scripts, tls=tls))
+            upstream = await stack.enter_async_context(RawUpstream(*scripts, tls=tls))
             origin = Origin("http" if plain else "https", "127.0.0.1", upstream.port)
             ca_file = None if plain else authority.file
             return Dialer(DialPolicy(origin, connect_timeout_s=WAIT_S, idle_timeout_s=WAIT_S, ca_file=ca_file))
