@@ -174,7 +174,7 @@ def problems(**given: Any) -> tuple[str, ...]:
         ("body_memory_total", "", f"'' is no size: {SIZES}"),
         ("spool_total", "9000000TiB", "must be a whole number of bytes, not '9000000TiB'"),
         ("replay_limit", "big", f"'big' is no size: {SIZES}"),
-        ("scopes", "POST", "scope rule: 'POST' does not read METHOD /path -> scope"),
+        ("scopes", "POST", "scope rule: 'POST' is not of the form METHOD /path -> scope"),
         ("server_timing", "maybe", "must be true or false, not 'maybe'"),
         ("sandbox", "", "must be true or false, not ''"),
         ("log_format", "xml", "must be auto, json or console, not 'xml'"),

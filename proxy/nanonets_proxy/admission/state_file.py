@@ -1,7 +1,7 @@
-"""The small file in which what was learned of the limits outlives the process.
+"""The state file, which keeps the estimates of the limits across restarts.
 
-Written anew each time, beside its place and then moved there (rename(2) is atomic), for the owner alone. What
-cannot be read is put aside under the name with `.bad` behind it, and told; it never stops the program.
+Each save writes a new file beside the old one and renames it: rename(2) is atomic. Only the owner can read the
+file. A file that cannot be understood is renamed to `.bad` and logged. A fault of the file never stops the program.
 """
 
 import json
@@ -19,7 +19,7 @@ _MODE = 0o600
 
 
 class StateFile:
-    """Of one gate and one upstream."""
+    """The state file of one gate and one upstream."""
 
     def __init__(self, path: Path, upstream: str) -> None:
         self._path = path
@@ -27,7 +27,7 @@ class StateFile:
         self._log = structlog.get_logger()
 
     def restore(self, gate: Gate, now_s: float) -> None:
-        """Hands what the file holds to the gate; a file that is not there is a first start."""
+        """Restores the gate from the file. A missing file is a first start."""
         try:
             with self._path.open("rb") as file:
                 document = json.loads(file.read(_MAX_BYTES))
@@ -43,12 +43,12 @@ class StateFile:
             self._log.info("state_restored", path=str(self._path), scopes=len(snapshots), away_s=round(away_s, 1))
 
     def save(self, gate: Gate, now_s: float) -> None:
-        """Replaces the file; a failure is told and costs nothing else."""
+        """Replaces the file. Logs a failure."""
         text = json.dumps(dump(gate.snapshots(now_s), self._upstream, time.time()), indent=1)
         new = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
-            new.unlink(missing_ok=True)  # of a process of the same number that was killed in the middle
-            # O_EXCL: nobody's link is followed; 0600 from the very first moment.
+            new.unlink(missing_ok=True)  # left by a killed process with the same id
+            # O_EXCL follows no symbolic link. The mode is 0600 from the start.
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
             with os.fdopen(descriptor, "w") as file:
                 file.write(text)

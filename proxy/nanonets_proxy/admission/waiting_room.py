@@ -1,8 +1,8 @@
-"""The gate's shell: one future a waiting ticket, one timer, and nothing decided here.
+"""The gate's shell: one future per waiting ticket, and one timer. It carries out the gate's verdicts.
 
-A ticket that need not wait is admitted without a future (`admit_at_once`). A task that is cancelled withdraws
-its ticket (`leave`); if the grant was faster, that hands the permit back. A grant for a future that is already
-cancelled is handed back at once.
+A ticket that need not wait is admitted without a future (`try_admit`). A cancelled task withdraws its ticket
+(`leave`), or hands its permit back if the grant was faster. The permit of a future that is already cancelled is
+handed back at once.
 """
 
 import asyncio
@@ -13,22 +13,22 @@ from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Ticket, TicketState
 from nanonets_proxy.errors import RateLimited, ShuttingDown
 
-_ADMITTED = TicketState.ADMITTED  # as an attribute of its class it costs a call at each look, in Python 3.11
+_ADMITTED = TicketState.ADMITTED  # in Python 3.11 each look at a member through its class costs a call
 
 _MESSAGES = {
     Reason.QUEUE_FULL: "Too many requests are waiting for the upstream's rate limit.",
     Reason.LANE_FULL: "Too many requests of this caller are waiting for the upstream's rate limit.",
-    Reason.CANNOT_BE_IN_TIME: "The upstream's rate limit opens later than this request may wait.",
-    Reason.DEADLINE_PASSED: "The request waited as long as it may for the upstream's rate limit.",
+    Reason.CANNOT_BE_IN_TIME: "The upstream's rate limit does not allow this request before its deadline.",
+    Reason.DEADLINE_PASSED: "Timed out waiting for the upstream's rate limit.",
 }
 
 
 class WaitingRoom:
-    """Callers wait here for their permits."""
+    """Lets requests wait for their permits."""
 
     def __init__(self, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
         self.try_admit: Callable[[Ticket, float], bool] = gate.try_admit
-        """Admits a ticket that need not wait; False: it has to `enter`. The time is as there."""
+        """Admits a ticket that need not wait; False: the ticket must `enter`. The instant is `now_s` of `enter`."""
         self._gate = gate
         self._loop = loop
         self._futures: dict[Ticket, asyncio.Future[None]] = {}
@@ -39,11 +39,11 @@ class WaitingRoom:
     def enter(
         self, ticket: Ticket, now_s: float, on_wait: Callable[[], None] | None = None
     ) -> "asyncio.Future[None] | None":
-        """What has to be awaited before the gate has admitted the ticket; None: it has. If `await` is cancelled,
-        the ticket has to `leave`. `on_wait` is called if there is to be a wait.
+        """Returns a future to await until the gate admits the ticket; None if the ticket is admitted already.
 
-        `now_s` is the loop's time, read in this very turn: a ticket that may not wait at all still is in time.
-        Raises RateLimited or ShuttingDown, and so does the `await`.
+        If the `await` is cancelled, the ticket must `leave`. `on_wait` is called before a wait. `now_s` is the
+        loop's time in this turn of the loop, so that a ticket with a wait of zero is not late. This method and
+        the future raise RateLimited or ShuttingDown.
         """
         if self._closed:
             raise _shutting_down()
@@ -68,7 +68,7 @@ class WaitingRoom:
         return future
 
     def leave(self, ticket: Ticket) -> None:
-        """The waiting task was cancelled: before its grant, or between the grant and its turn to run."""
+        """Ends the ticket of a cancelled task, whether it is still waiting or was just granted."""
         self._futures.pop(ticket, None)
         now_s = self._loop.time()
         if ticket.state is _ADMITTED:
@@ -78,14 +78,14 @@ class WaitingRoom:
         self._poll(now_s)
 
     def settle(self, ticket: Ticket, outcome: Outcome, retry_after_s: float | None = None) -> None:
-        """Ends a ticket's permit; whoever can go because of that, goes."""
+        """Ends a ticket's permit, and grants the permits that this makes possible."""
         now_s = self._loop.time()
         self._gate.settle(ticket, outcome, now_s, retry_after_s)
         if self._gate.waiting:
             self._poll(now_s)
 
     def close(self) -> None:
-        """Sends all who wait away, and whoever comes from now on. Permits that are out stay good."""
+        """Rejects all waiting and all future tickets. Permits in use stay valid."""
         self._closed = True
         self.try_admit = lambda _ticket, _now_s: False
         now_s = self._loop.time()
@@ -97,7 +97,7 @@ class WaitingRoom:
         self._poll(now_s)
 
     def _poll(self, now_s: float, newcomer: Ticket | None = None) -> RateLimited | None:
-        """Carries out the gate's verdicts; returns the newcomer's expiry, who has no future yet."""
+        """Carries out the gate's verdicts. Returns the expiry of `newcomer`, which has no future yet."""
         own: RateLimited | None = None
         again = True
         while again:
@@ -122,7 +122,7 @@ class WaitingRoom:
         return own
 
     def _set_timer(self, wake_at_s: float | None) -> None:
-        """One that is set may ring too early. That costs a poll; setting it anew at each poll would cost more."""
+        """Sets the timer earlier if needed. A timer that fires early costs one poll, less than a reset per poll."""
         if wake_at_s is None or wake_at_s >= self._timer_at_s:
             return
         if self._timer is not None:

@@ -141,7 +141,7 @@ def _gate_policy(settings: Settings) -> GatePolicy:
         max_waiting=settings.max_waiting,
         max_waiting_per_lane=settings.max_waiting_per_caller,
         lane_weights=settings.lane_weights,
-        static_limits=StaticLimits.parse(settings.limits),
+        static_limits=StaticLimits(settings.limits),
     )
 
 

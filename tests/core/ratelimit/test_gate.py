@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from nanonets_proxy.core.ratelimit.gate import MAX_CLOSED_SCOPES_SHOWN, MIN_RETRY_AFTER_S, Gate
+from nanonets_proxy.core.ratelimit.gate import MAX_CLOSED_SCOPES_SHOWN, Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.scope_state import MIN_RETRY_AFTER_S
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Rejection, Ticket, TicketState, Verdicts
 
 NEVER_S = 1e9
@@ -438,13 +439,13 @@ def test_another_gates_permit_is_refused() -> None:
 def test_a_ticket_is_enqueued_once_at_a_time_and_not_after_its_end() -> None:
     shell = Shell()
     (ticket,) = shell.ask()
-    with pytest.raises(ValueError, match="that is waiting cannot be enqueued"):
+    with pytest.raises(ValueError, match="in state waiting cannot be enqueued"):
         shell.gate.enqueue(ticket, shell.now)
     permits = shell.poll()
-    with pytest.raises(ValueError, match="that is admitted cannot be enqueued"):
+    with pytest.raises(ValueError, match="in state admitted cannot be enqueued"):
         shell.gate.enqueue(ticket, shell.now)
     shell.settle(permits, Outcome.SERVED)
-    with pytest.raises(ValueError, match="that is ended cannot be enqueued"):
+    with pytest.raises(ValueError, match="in state ended cannot be enqueued"):
         shell.gate.enqueue(ticket, shell.now)
 
 
@@ -570,7 +571,7 @@ def test_who_need_not_wait_is_admitted_without_standing_in_line() -> None:
     ticket = Ticket("account", shell.now)
     assert shell.gate.try_admit(ticket, shell.now)
     assert (ticket.state, shell.gate.in_flight) == (TicketState.ADMITTED, 1)
-    with pytest.raises(ValueError, match="admitted cannot be admitted at once"):
+    with pytest.raises(ValueError, match="in state admitted cannot be admitted at once"):
         shell.gate.try_admit(ticket, shell.now)
 
 

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
-from nanonets_proxy.core.ratelimit.static_limits import StaticLimits
+from nanonets_proxy.core.ratelimit.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Rejection, Ticket, TicketState, Verdicts
 
 SCOPES = ("account", "v2:other", "v2:predict:m")
@@ -37,7 +37,7 @@ class TheGate(RuleBasedStateMachine):
             max_waiting=max_waiting,
             max_waiting_per_lane=per_lane,
             lane_weights=tuple(WEIGHTS.items()),
-            static_limits=StaticLimits.parse(static_limits),
+            static_limits=StaticLimits(tuple(map(StaticLimit.parse, static_limits))),
         )
         self.gate = Gate(self.policy, lambda: 0.5)
         self.now = 0.0

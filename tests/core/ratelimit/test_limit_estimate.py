@@ -94,5 +94,5 @@ def test_of_two_granted_at_once_one_is_taken_back() -> None:
 
 
 def test_a_weight_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="weight is at least 1"):
+    with pytest.raises(ValueError, match="weight must be at least 1"):
         GatePolicy(max_in_flight=1, max_waiting=1, lane_weights=(("a", 0),))

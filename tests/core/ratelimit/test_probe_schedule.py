@@ -21,7 +21,7 @@ class Attempted:
         else:
             self.limit.estimate.set_window(10, 10.0)
             self.limit.estimate.proven = 10
-        self.limit.estimate.hints_are_exact = True
+        self.limit.estimate.hints.are_exact = True
 
     def go(self, now: float) -> list[int]:
         """Serial numbers of all that may go."""
@@ -100,7 +100,7 @@ def test_a_refusal_at_the_end_of_a_known_period_does_not_lower_the_cap() -> None
     for _ in range(10):
         estimate.window.add(10.0)
     estimate.learn_from(Closure(GrantKind.COUNT_PROBE, 12.0, 8.0, hinted=True, in_flight=10), 20.0)
-    assert (estimate.hints_are_exact, estimate.concurrency_limit) == (True, math.inf)
+    assert (estimate.hints.are_exact, estimate.concurrency_limit) == (True, math.inf)
 
 
 def test_a_period_that_has_not_held_yet_begins_with_one_request() -> None:

@@ -38,7 +38,7 @@ def test_what_is_no_limit_is_refused_in_a_sentence(text: str) -> None:
 
 
 def test_the_first_limit_that_matches_counts() -> None:
-    static_limits = StaticLimits.parse(["v2:predict:big 5/minute", "v2:* 20/minute"])
+    static_limits = StaticLimits(tuple(map(StaticLimit.parse, ["v2:predict:big 5/minute", "v2:* 20/minute"])))
     assert static_limits.of("v2:predict:big") == StaticLimit("v2:predict:big", 5, 60.0)
     assert static_limits.of("v2:other") == StaticLimit("v2:*", 20, 60.0)
     assert static_limits.of("account") is None
@@ -49,7 +49,9 @@ class Scene:
 
     def __init__(self, *static_limits: str, max_in_flight: int = 100) -> None:
         policy = GatePolicy(
-            max_in_flight=max_in_flight, max_waiting=10_000, static_limits=StaticLimits.parse(static_limits)
+            max_in_flight=max_in_flight,
+            max_waiting=10_000,
+            static_limits=StaticLimits(tuple(map(StaticLimit.parse, static_limits))),
         )
         self.gate = Gate(policy, lambda: 0.0)
         self.now = 1000.0

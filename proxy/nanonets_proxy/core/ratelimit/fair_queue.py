@@ -1,13 +1,14 @@
-"""One scope's line: a lane for each caller, served in turns.
+"""The queue of one scope: a lane for each caller, served in turns.
 
-Deficit round robin (Shreedhar and Varghese, 1995), where a request costs one: each lane in its turn gets
-as many grants as its weight, so that a caller with 200 requests makes one with a single request wait for a turn,
-not for 200. Within a lane the more urgent goes first (RFC 9218 §4.1), and among those of one urgency who came
-first; but one grant in eight goes to the lane's oldest, whatever its urgency, so that none waits for ever.
+Deficit round robin (Shreedhar and Varghese, 1995), where each request costs 1. In its turn a lane gets as many
+grants as its weight. So a caller with 200 requests makes another caller wait for one turn, not for 200 requests.
 
-A ticket that is withdrawn or expires stays in its queue, dead, until it surfaces or the dead outnumber the living.
-A queue is in order of arrival: who comes back was granted before those that wait there, so its place is near the
-front. All calls are O(log n) amortised.
+Within a lane, urgent requests go first (RFC 9218 §4.1), and requests of the same urgency go in order of arrival.
+One grant in eight goes to the lane's oldest request, whatever its urgency, so that no request waits for ever.
+
+A ticket that is withdrawn or expires stays in its lane as a stale entry, until it comes to the front or the stale
+entries outnumber the others. A ticket that returns was granted before all that wait there, so its place is near
+the front. Each call is O(log n) amortised.
 """
 
 from bisect import insort
@@ -19,10 +20,10 @@ from operator import attrgetter
 from nanonets_proxy.core.ratelimit.tickets import Ticket, TicketState
 
 _OLDEST_EACH = 8
-_MAX_STALE = 64  # dead entries that are not worth clearing away
-_COUNTED_LANES = 64  # with more, the place in line is estimated
+_MAX_STALE = 64  # as many stale entries are not worth clearing away
+_COUNTED_LANES = 64  # with more lanes, a position is estimated
 
-_WAITING = TicketState.WAITING  # as an attribute of its class it costs a call at each look, in Python 3.11
+_WAITING = TicketState.WAITING  # in Python 3.11 each look at a member through its class costs a call
 _arrival = attrgetter("arrival")
 
 
@@ -34,9 +35,10 @@ class _Lane:
     """Grants left in this turn."""
     waiting: int = 0
     entries: int = 0
+    """Waiting tickets and stale entries."""
     grants: int = 0
     queues: dict[int, deque[Ticket]] = field(default_factory=dict)
-    """By urgency, in order of arrival."""
+    """By urgency, each in order of arrival."""
 
 
 class FairQueue:
@@ -46,18 +48,19 @@ class FairQueue:
 
     def __init__(self, weights: Mapping[str, int]) -> None:
         self._weights = weights
-        self._lanes: dict[str, _Lane] = {}  # those in which someone waits
+        self._lanes: dict[str, _Lane] = {}
         self._turns: deque[_Lane] = deque()
         self._weight_waiting = 0
-        self._empty_lanes = 0  # lanes that are kept till their turn comes, though no one waits in them
+        self._empty_lanes = 0  # lanes without a waiting ticket, which stay until their turn comes
         self.waiting = 0
 
     def waiting_in(self, name: str) -> int:
+        """Returns how many tickets wait in a lane."""
         lane = self._lanes.get(name)
         return 0 if lane is None else lane.waiting
 
     def push(self, ticket: Ticket) -> None:
-        """A ticket that waits from now on; one that returns finds its old place."""
+        """Adds a ticket, by its order of arrival."""
         lane = self._lanes.get(ticket.lane)
         if lane is None:
             weight = self._weights.get(ticket.lane, 1)
@@ -78,10 +81,10 @@ class FairQueue:
         self.waiting += 1
 
     def pop(self) -> Ticket:
-        """Whose turn it is. IndexError: no one waits."""
+        """Takes the ticket whose turn it is. Raises IndexError if no ticket waits."""
         while not (lane := self._turns[0]).waiting:
             self._turns.popleft()
-            self._forget(lane)
+            self._drop_lane(lane)
         lane.credit -= 1
         if not lane.credit:
             lane.credit = lane.weight
@@ -94,20 +97,20 @@ class FairQueue:
         while (ticket := queue.popleft()).state is not _WAITING:
             lane.entries -= 1
         lane.entries -= 1
-        self._decrement(lane)
+        self._count_down(lane)
         return ticket
 
     def discard(self, ticket: Ticket) -> None:
-        """A ticket waits no longer: its state has changed already."""
+        """Removes a ticket that no longer waits. Its state must have changed before."""
         lane = self._lanes[ticket.lane]
-        self._decrement(lane)
+        self._count_down(lane)
         if lane.entries > 2 * lane.waiting + _MAX_STALE:
             for urgency, queue in lane.queues.items():
                 lane.queues[urgency] = deque(waiting for waiting in queue if waiting.state is _WAITING)
             lane.entries = lane.waiting
 
     def position(self, ticket: Ticket) -> int:
-        """Which one it would be to go, from 1, if it came now and no one after it."""
+        """Returns the position, from 1, that a ticket would have if it came now and none after it."""
         own = self._lanes.get(ticket.lane)
         ahead = 0
         if own is None:
@@ -138,7 +141,8 @@ class FairQueue:
         oldest = lane.grants % _OLDEST_EACH == 0
         return min(lane.queues.items(), key=lambda item: item[1][0].arrival if oldest else item[0])[1]
 
-    def _decrement(self, lane: _Lane) -> None:
+    def _count_down(self, lane: _Lane) -> None:
+        """Counts one waiting ticket less. Drops empty lanes once they are many, or no ticket waits."""
         lane.waiting -= 1
         self.waiting -= 1
         if not lane.waiting:
@@ -147,10 +151,10 @@ class FairQueue:
             self._empty_lanes += 1
             if self._empty_lanes > len(self._lanes) // 2 + _MAX_STALE or not self.waiting:
                 for empty in [lane for lane in self._turns if not lane.waiting]:
-                    self._forget(empty)
+                    self._drop_lane(empty)
                 self._turns = deque(lane for lane in self._turns if lane.waiting)
 
-    def _forget(self, lane: _Lane) -> None:
+    def _drop_lane(self, lane: _Lane) -> None:
         del self._lanes[lane.name]
         self._empty_lanes -= 1
         self._weight_waiting -= lane.weight

@@ -1,129 +1,114 @@
-"""The gate: who goes when. A pure core; the shell brings the time and carries out the verdicts.
+"""The gate: which request may go upstream, and when. A pure core: its shell brings the time and acts on verdicts.
 
-A caller's request is a *ticket*. It waits until the gate grants it a *permit*, goes to the upstream, and
-settles the permit with what came of it. An admitted ticket is its own permit:
+Each request is a *ticket*. It waits until the gate grants it a *permit*, goes upstream, and settles the permit with
+the outcome. An admitted ticket is its own permit:
 
-| a ticket is | on | becomes |
+| state of a ticket | event | next state |
 |---|---|---|
-| NEW | `enqueue` | WAITING, or stays NEW if refused |
-| WAITING | `poll`: a place is free and its scope's limit allows | ADMITTED, by a permit |
-| WAITING | `poll`: its deadline has passed, or will before its scope opens | ENDED, told by an expiry |
+| NEW | `enqueue` | WAITING; NEW if rejected |
+| NEW | `try_admit`, and nothing is in the way | ADMITTED |
+| WAITING | `poll`: a place in flight is free and the scope's limit allows a grant | ADMITTED |
+| WAITING | `poll`: its deadline has passed, or its scope opens after its deadline | ENDED, reported as an expiry |
 | WAITING | `withdraw` | ENDED |
-| ADMITTED | `settle` SERVED | ENDED |
-| ADMITTED | `settle` otherwise | RETURNED |
-| RETURNED | `enqueue` | WAITING at its old place in the order of arrival, or stays RETURNED if refused |
+| ADMITTED | `settle` as SERVED | ENDED |
+| ADMITTED | `settle` with another outcome | RETURNED |
+| RETURNED | `enqueue` | WAITING, at its old place in the order of arrival; RETURNED if rejected |
 
-Each scope (`scopes.py`) has a line of its own, in which callers take turns (`lanes.py`), and a limit of its
-own (`limits.py`); a closed scope stops nothing of another. The scopes share `max_in_flight` places; a freed
-one goes to the scopes that could use it in turns.
+Each scope (`scopes.py`) has its own limit (`adaptive/limit.py`) and its own queue, in which callers take turns
+(`fair_queue.py`). A closed scope does not stop the others. All scopes share `max_in_flight` places. The scopes
+that can use a free place take turns.
 
-The shell calls `poll` after each round of other calls if the gate `wants_poll`, and at `wake_at_s`. Two races
-are its part: a task that is cancelled after its grant settles the permit as UNUSED, and so does a grant whose
-ticket's task has gone.
+The shell calls `poll` after other calls if the gate `needs_poll`, and at `wake_at_s`. The shell also handles two
+races: when a task is cancelled after its grant, and when the task of a granted ticket is gone, it settles the
+permit as UNUSED.
 
-Costs: the waiting stand in queues by arrival and in a heap by deadline. What leaves stays there, dead, until it is
-in the way or the dead outnumber the living; its state says which it is. A poll looks only at *touched* scopes
-(something happened, or their alarm rang) and at those whose turn it is; one more behind others that wait touches
-nothing, so that a request in a long line costs one poll, its place's. Each call is O(log n) amortised.
+Costs: each call is O(log n) amortised. Waiting tickets stand in the queue and in a heap by deadline. A ticket that
+leaves stays there as a stale entry, until it comes to the front or the stale entries outnumber the others. A poll
+looks only at *dirty* scopes, which had an event or whose timer is due, and at the scopes whose turn it is. A ticket
+that arrives behind others does not make its scope dirty, so a long queue costs one poll per grant.
 
-Instants are seconds of one monotonic clock and never decrease from call to call.
+Instants are seconds of one monotonic clock. They never decrease from call to call.
 """
 
 import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit
+from nanonets_proxy.core.ratelimit.adaptive.limit_snapshot import restore_snapshot, take_snapshot
 from nanonets_proxy.core.ratelimit.fair_queue import FairQueue
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.scope_state import MAX_STALE, ScopeState
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Rejection, Ticket, TicketState, Verdicts
 
-MIN_RETRY_AFTER_S = 1.0
-"""No one is told to come back sooner: with the scope open, it is the queue that has to shorten."""
-
 MAX_CLOSED_SCOPES_SHOWN = 100
-"""Callers choose model ids, and a view is for people and metrics."""
+"""The most scopes in a view for people and metrics: callers choose model ids, so there may be many."""
 
-_FORECAST_TRUST = 0.8  # of a forecast: who can wait for that much is not sent away for its error
+_FORECAST_TRUST = 0.8  # a ticket that can wait for this share of its forecast is not rejected
 
-_MAX_STALE = 64  # dead entries, or idle scopes, that are not worth clearing away
-
-
-# As attributes of their class they cost a call at each look, in Python 3.11.
+# In Python 3.11 each look at a member through its class costs a call.
 _NEW, _WAITING, _ADMITTED, _RETURNED, _ENDED = TicketState
 _SERVED = Outcome.SERVED
 
 
-@dataclass(eq=False, slots=True)
-class _Scope:
-    name: str
-    number: int  # makes alarms of one instant comparable
-    limit: Limit
-    queue: FairQueue
-    deadlines: list[tuple[float, int, Ticket]] = field(default_factory=list)  # heap of (deadline, arrival, ticket)
-    timer_at_s: float = math.inf  # its valid entry among the gate's alarms
-    in_turns: bool = False
-
-
 class Gate:
-    """Holds tickets back and lets them through as fast as the limits allow."""
+    """Holds tickets back and grants permits as fast as the limits allow."""
 
     def __init__(self, policy: GatePolicy, jitter: Callable[[], float]) -> None:
-        """`jitter` returns a number from 0 to 1, a new one each time."""
+        """`jitter` returns a new random number from 0 to 1 each time."""
         self.waiting = 0
-        """Tickets that wait, all scopes together; for others to read."""
+        """The number of waiting tickets of all scopes. Read-only for others."""
         self.in_flight = 0
-        """Permits that are not settled, all scopes together; for others to read."""
+        """The number of unsettled permits of all scopes. Read-only for others."""
         self._policy = policy
         self._jitter = jitter
-        self._scopes: dict[str, _Scope] = {}
+        self._scopes: dict[str, ScopeState] = {}
         self._scopes_made = 0
-        self._forget_at_scopes = _MAX_STALE
+        self._forget_at_scopes = MAX_STALE
         self._arrivals = 0
         self._weights = dict(policy.lane_weights)
-        self._dirty: dict[_Scope, None] = {}  # a set that keeps its order
-        self._turns: deque[_Scope] = deque()  # scopes that could grant when they were last looked at
-        self._timers: list[tuple[float, int, _Scope]] = []  # heap
+        self._dirty: dict[ScopeState, None] = {}  # an ordered set
+        self._turns: deque[ScopeState] = deque()  # scopes that could grant at the last look
+        self._timers: list[tuple[float, int, ScopeState]] = []  # heap
 
     def __repr__(self) -> str:
         return f"<Gate waiting={self.waiting} in_flight={self.in_flight} scopes={len(self._scopes)}>"
 
     @property
     def needs_poll(self) -> bool:
-        """Whether a poll before the `wake_at_s` of the last one could decide anything."""
+        """Whether a poll before the last `wake_at_s` could decide anything."""
         return bool(self._dirty) or (bool(self._turns) and self.in_flight < self._policy.max_in_flight)
 
     def closed_scopes(self, now: float) -> Mapping[str, float]:
-        """Which scopes are closed until when: at most `MAX_CLOSED_SCOPES_SHOWN`, the longest closed."""
+        """Returns when each closed scope opens: for at most `MAX_CLOSED_SCOPES_SHOWN`, those that open last."""
         closed = [(s.limit.opens_at_s, s.name) for s in self._scopes.values() if s.limit.opens_at_s > now]
         return {name: opens_at_s for opens_at_s, name in heapq.nlargest(MAX_CLOSED_SCOPES_SHOWN, closed)}
 
     def reserve(self) -> float:
-        """The largest part of a quota that is sent one by one, because a stranger seems to share it."""
+        """Returns the largest reserve of all scopes: requests of a quota that another client seems to share."""
         return max((scope.limit.estimate.reserve for scope in self._scopes.values()), default=0.0)
 
     def snapshots(self, now: float) -> list[ScopeSnapshot]:
-        """What is known of the limits, to outlive the process."""
-        snapshots = (scope.limit.snapshot(scope.name, now) for scope in self._scopes.values())
+        """Returns what is known about the limits, as values that outlive the process."""
+        snapshots = (take_snapshot(scope.limit, scope.name, now) for scope in self._scopes.values())
         return [snapshot for snapshot in snapshots if snapshot is not None]
 
     def restore(self, snapshots: Iterable[ScopeSnapshot], now: float, away_s: float) -> None:
-        """Take up what a gate knew `away_s` ago. Call it before anything else."""
+        """Restores snapshots that were taken `away_s` ago. Must be the first call."""
         for snapshot in snapshots:
-            self._add_scope(snapshot.scope, now).limit.restore(snapshot, now, away_s)
+            restore_snapshot(self._add_scope(snapshot.scope, now).limit, snapshot, now, away_s)
 
     def try_admit(self, ticket: Ticket, now: float) -> bool:
-        """Admit a new ticket that need not wait, as `enqueue` and `poll` would; False: it has to, and is still new.
+        """Admits a new ticket that need not wait, with the same result as `enqueue` and `poll`.
 
-        While there is no one before it and no limit in the way, there is nothing to weigh. Most requests are of
-        this kind, and cost a fraction so. ValueError: the ticket is not new.
+        Returns False if the ticket must wait; it is still new then. Most requests need not wait, and this call
+        costs a fraction of the others. Raises ValueError if the ticket is not new.
         """
         if ticket.state is not _NEW:
-            raise ValueError(f"a ticket that is {ticket.state.value} cannot be admitted at once")
+            raise ValueError(f"a ticket in state {ticket.state.value} cannot be admitted at once")
         scope = self._scopes.get(ticket.scope) or self._add_scope(ticket.scope, now)
         limit = scope.limit
         if scope.queue.waiting or (self._turns and self.waiting) or self.in_flight >= self._policy.max_in_flight:
@@ -138,45 +123,45 @@ class Gate:
         return True
 
     def enqueue(self, ticket: Ticket, now: float) -> Rejection | None:
-        """Let a ticket wait, or say at once why not. One that was admitted before is never one too many.
+        """Lets a ticket wait, or returns why it may not. Only new tickets count against the bounds of the queue.
 
-        ValueError: it waits already, has a permit, or has ended.
+        Raises ValueError if the ticket waits already, has a permit, or has ended.
         """
         if ticket.state is not _NEW and ticket.state is not _RETURNED:
-            raise ValueError(f"a ticket that is {ticket.state.value} cannot be enqueued")
+            raise ValueError(f"a ticket in state {ticket.state.value} cannot be enqueued")
         scope = self._scopes.get(ticket.scope) or self._add_scope(ticket.scope, now)
         limit, queue, deadline_s = scope.limit, scope.queue, ticket.deadline_s
         forecast_s = limit.forecast_s(queue.position(ticket), now) if limit.estimate.proven else math.nan
         if deadline_s < limit.opens_at_s or now + _FORECAST_TRUST * forecast_s > deadline_s:
-            return _rejection(Reason.CANNOT_BE_IN_TIME, scope, ticket, now)
+            return scope.reject(Reason.CANNOT_BE_IN_TIME, ticket, now)
         if ticket.state is _NEW:
             if self.waiting >= self._policy.max_waiting:
-                return _rejection(Reason.QUEUE_FULL, scope, ticket, now)
+                return scope.reject(Reason.QUEUE_FULL, ticket, now)
             most = self._policy.max_waiting_per_lane
             if queue.waiting >= most and queue.waiting_in(ticket.lane) >= most:
-                return _rejection(Reason.LANE_FULL, scope, ticket, now)
+                return scope.reject(Reason.LANE_FULL, ticket, now)
             self._arrivals = ticket.arrival = self._arrivals + 1
             ticket.forecast_s = forecast_s
         ticket.state = _WAITING
         self.waiting += 1
-        # Behind others it changes nothing before the scope's alarm, unless its own deadline comes first.
+        # Behind others it changes nothing before the scope's timer, unless its own deadline comes first.
         if not (queue.waiting and now < scope.timer_at_s <= deadline_s):
             self._dirty[scope] = None
         queue.push(ticket)
         heapq.heappush(scope.deadlines, (deadline_s, ticket.arrival, ticket))
         return None
 
-    def withdraw(self, ticket: Ticket, now: float) -> None:  # noqa: ARG002 - every event of the seam has its instant
-        """The caller has gone. A ticket that does not wait is left alone: hang-ups race with polls."""
+    def withdraw(self, ticket: Ticket, now: float) -> None:  # noqa: ARG002 - each event has its instant
+        """Ends a waiting ticket whose caller has gone. Ignores any other ticket: hang-ups race with polls."""
         if ticket.state is _WAITING:
             scope = self._scopes[ticket.scope]
-            self._end_waiting(scope, ticket, _ENDED)
+            self._end_waiting(scope, ticket)
             self._dirty[scope] = None
 
     def settle(self, ticket: Ticket, outcome: Outcome, now: float, retry_after_s: float | None = None) -> None:
-        """End a ticket's permit; `retry_after_s` is what a 429 said, from `now` on.
+        """Ends a ticket's permit; `retry_after_s` is the hint of a 429, counted from `now`.
 
-        ValueError: it has none, as it is settled already; or its scope is unknown here, as it is another gate's.
+        Raises ValueError if the ticket has no permit of this gate, or has settled it already.
         """
         scope = self._scopes.get(ticket.scope)
         if ticket.state is not _ADMITTED or scope is None:
@@ -192,7 +177,7 @@ class Gate:
             self._dirty[scope] = None
 
     def poll(self, now: float) -> Verdicts:
-        """Decide: who goes, who has waited in vain, and when to look again."""
+        """Decides which tickets are granted, which expire, and when to poll again."""
         granted: list[Ticket] = []
         expired: list[Expiry] = []
         while self._timers and self._timers[0][0] <= now:
@@ -202,7 +187,7 @@ class Gate:
                 self._dirty[scope] = None
         for scope in self._dirty:
             limit = scope.limit
-            # Nothing opens before `opens_at_s`: whose deadline comes first, learns it now.
+            # Nothing opens before `opens_at_s`: a ticket with an earlier deadline expires now.
             if scope.deadlines and scope.deadlines[0][0] < (before_s := max(now, limit.opens_at_s)):
                 self._expire(scope, before_s, now, expired)
             if scope.queue.waiting:
@@ -219,13 +204,13 @@ class Gate:
             else:
                 scope.in_turns = False
         for scope in self._dirty:
-            if scope.deadlines and scope.deadlines[0][0] <= now:  # those whose last instant this was
+            if scope.deadlines and scope.deadlines[0][0] <= now:  # a deadline of just now had its last chance
                 self._expire(scope, math.nextafter(now, math.inf), now, expired)
             self._set_timer(scope, now)
         self._dirty.clear()
         return Verdicts(granted, expired, self._next_timer_s())
 
-    def _grant(self, scope: _Scope, kind: GrantKind, now: float) -> Ticket:
+    def _grant(self, scope: ScopeState, kind: GrantKind, now: float) -> Ticket:
         ticket = scope.queue.pop()
         self.waiting -= 1
         self.in_flight += 1
@@ -234,74 +219,46 @@ class Gate:
         ticket.serial = scope.limit.grant(kind, now)
         return ticket
 
-    def _expire(self, scope: _Scope, before_s: float, now: float, expired: list[Expiry]) -> None:
-        while scope.deadlines and scope.deadlines[0][0] < before_s:
-            ticket = heapq.heappop(scope.deadlines)[2]
-            if ticket.state is _WAITING:
-                self._end_waiting(scope, ticket, _ENDED)
-                reason = Reason.DEADLINE_PASSED if ticket.deadline_s <= now else Reason.CANNOT_BE_IN_TIME
-                expired.append(Expiry(ticket, reason, _retry_after_s(scope, scope.queue.position(ticket), now)))
+    def _expire(self, scope: ScopeState, before_s: float, now: float, expired: list[Expiry]) -> None:
+        while (ticket := scope.pop_overdue(before_s)) is not None:
+            self._end_waiting(scope, ticket)
+            reason = Reason.DEADLINE_PASSED if ticket.deadline_s <= now else Reason.CANNOT_BE_IN_TIME
+            expired.append(Expiry(ticket, reason, scope.retry_after_s(scope.queue.position(ticket), now)))
 
-    def _end_waiting(self, scope: _Scope, ticket: Ticket, state: TicketState) -> None:
-        ticket.state = state
+    def _end_waiting(self, scope: ScopeState, ticket: Ticket) -> None:
+        ticket.state = _ENDED
         self.waiting -= 1
         scope.queue.discard(ticket)
 
-    def _set_timer(self, scope: _Scope, now: float) -> None:
-        """Clear the dead away, and note when the scope must be looked at again."""
-        waiting = scope.queue.waiting
-        if not waiting:
-            scope.deadlines.clear()
-            scope.timer_at_s = math.inf
-            return
-        if len(scope.deadlines) > 2 * waiting + _MAX_STALE:
-            # A ticket that came back stands here twice: hence the keys.
-            living = {entry[2]: entry for entry in scope.deadlines if entry[2].state is _WAITING}
-            scope.deadlines = list(living.values())
-            heapq.heapify(scope.deadlines)
-        timer_at_s = scope.limit.changes_at_s(now)
-        while scope.deadlines[0][0] < timer_at_s:
-            if scope.deadlines[0][2].state is _WAITING:
-                timer_at_s = scope.deadlines[0][0]
-            else:
-                heapq.heappop(scope.deadlines)
-        if timer_at_s != scope.timer_at_s:
-            scope.timer_at_s = timer_at_s
-            heapq.heappush(self._timers, (timer_at_s, scope.number, scope))
+    def _set_timer(self, scope: ScopeState, now: float) -> None:
+        at_s = scope.next_event_at_s(now)
+        if at_s != scope.timer_at_s:
+            scope.timer_at_s = at_s
+            if at_s < math.inf:
+                heapq.heappush(self._timers, (at_s, scope.number, scope))
 
     def _next_timer_s(self) -> float | None:
         timers = self._timers
-        if len(timers) > 2 * len(self._scopes) + _MAX_STALE:
+        if len(timers) > 2 * len(self._scopes) + MAX_STALE:
             timers[:] = [entry for entry in timers if entry[0] == entry[2].timer_at_s]
             heapq.heapify(timers)
         while timers and timers[0][0] != timers[0][2].timer_at_s:
             heapq.heappop(timers)
-        return timers[0][0] if timers and timers[0][0] < math.inf else None
+        return timers[0][0] if timers else None
 
-    def _add_scope(self, name: str, now: float) -> _Scope:
+    def _add_scope(self, name: str, now: float) -> ScopeState:
         if len(self._scopes) >= self._forget_at_scopes:
             self._forget_idle(now)
         self._scopes_made += 1
         limit = Limit(self._policy, self._jitter, self._policy.static_limits.of(name))
-        scope = self._scopes[name] = _Scope(name, self._scopes_made, limit, FairQueue(self._weights))
+        scope = self._scopes[name] = ScopeState(name, self._scopes_made, limit, FairQueue(self._weights))
         return scope
 
     def _forget_idle(self, now: float) -> None:
-        """Drop the scopes that a new one could stand for; callers choose model ids, so they never end."""
+        """Drops the scopes that a new one could replace. Callers choose model ids, so new scopes never end."""
         keep = {s.name: s for s in self._scopes.values() if s.queue.waiting or not s.limit.can_be_forgotten(now)}
         for scope in self._scopes.values():
             scope.in_turns = scope.in_turns and scope.queue.waiting > 0
         self._turns = deque(scope for scope in self._turns if scope.in_turns)
         self._scopes = keep
-        self._forget_at_scopes = 2 * len(keep) + _MAX_STALE  # so that forgetting costs O(1) per scope made
-
-
-def _rejection(reason: Reason, scope: _Scope, ticket: Ticket, now: float) -> Rejection:
-    position = scope.queue.position(ticket)
-    return Rejection(reason, _retry_after_s(scope, position, now), position)
-
-
-def _retry_after_s(scope: _Scope, position: int, now: float) -> float:
-    rest_s = scope.limit.opens_at_s - now
-    forecast_s = scope.limit.forecast_s(position, now)
-    return max(MIN_RETRY_AFTER_S, rest_s, 0.0 if math.isnan(forecast_s) else forecast_s)
+        self._forget_at_scopes = 2 * len(keep) + MAX_STALE  # so that forgetting costs O(1) per new scope

@@ -7,31 +7,31 @@ from nanonets_proxy.core.ratelimit.static_limits import StaticLimits
 
 @dataclass(frozen=True, slots=True)
 class GatePolicy:
-    """What the gate is told; the rest it learns."""
+    """The gate's parameters. Raises ValueError for bounds that would let no request through."""
 
     max_in_flight: int
-    """Permits out at the same time, all scopes together."""
+    """The most unsettled permits, all scopes together."""
     max_waiting: int
-    """Tickets waiting at the same time, all scopes together. A ticket waits at least until the next poll."""
+    """The most waiting tickets, all scopes together. Each ticket waits at least until the next poll."""
     max_waiting_per_lane: int = 1_000_000
-    """Tickets of one caller waiting at the same time in one scope."""
+    """The most waiting tickets of one caller in one scope."""
     lane_weights: tuple[tuple[str, int], ...] = ()
-    """Turns of a caller in a round; 1 for whoever is not named."""
+    """Turns of a caller per round. Callers without an entry have 1."""
     static_limits: StaticLimits = field(default_factory=StaticLimits)
-    """Limits known beforehand."""
+    """The limits from the settings."""
     initial_unconfirmed: int = 10
-    """Requests that may be on trial while nothing is known: fewer than any documented paid plan allows."""
+    """The most unconfirmed requests of a cold start: fewer than any documented paid plan allows."""
     backoff_first_s: float = 1.0
     backoff_last_s: float = 60.0  # the vendor advises 30, 60, 120 s; a probe is one request, it may come sooner
     backoff_jitter: float = 0.25
-    """Each backoff is longer by up to this share: several proxies on one account must not probe in step."""
+    """Up to this share is added to each backoff, so that several proxies on one account do not probe in step."""
     acceptance_timeout_min_s: float = 0.05
     acceptance_timeout_first_s: float = 1.0
-    """While no 429 was seen, none is presumed absent sooner than this after its request went."""
+    """The time in which a 429 is expected after a grant, while none has been seen."""
     acceptance_timeout_max_s: float = 30.0
 
     def __post_init__(self) -> None:
         if min(self.max_in_flight, self.max_waiting, self.max_waiting_per_lane) < 1:
-            raise ValueError("max_in_flight and max_waiting are at least 1: at 0 nothing would ever be sent")
+            raise ValueError("max_in_flight, max_waiting and max_waiting_per_lane must be at least 1")
         if any(weight < 1 for _, weight in self.lane_weights):
-            raise ValueError("a lane's weight is at least 1: at 0 it would wait for ever")
+            raise ValueError("a lane's weight must be at least 1")

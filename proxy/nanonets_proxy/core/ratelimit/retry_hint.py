@@ -1,9 +1,9 @@
-"""How long a 429 asks to stay away: the hint.
+"""The hint of a 429: how long to wait before the next request.
 
-Nothing obliges an upstream to say it, and several places may. The largest usable one counts, because
-coming back too early costs another refusal:
+A 429 may have no hint, or several. The largest usable hint counts, because coming back too early costs another
+refusal:
 
-| where | what it holds | source |
+| field | content | source |
 |---|---|---|
 | body, `details.retry_after` | seconds, int or float | Nanonets' v4 documentation |
 | `Retry-After` | seconds, or an HTTP-date | RFC 9110 §10.2.3 |
@@ -12,8 +12,8 @@ coming back too early costs another refusal:
 | `RateLimit-Reset` | seconds | the same draft, up to -06 |
 | `X-RateLimit-Reset` | seconds, or seconds since the epoch | custom, no standard |
 
-What is negative, not finite, no number, or beyond `MAX_HINT_S` is no hint; so is a body that is
-compressed, cut off, or no JSON.
+A value is unusable if it is negative, not finite, no number, or above `MAX_HINT_S`. A body without complete JSON,
+such as a compressed one, has no hint.
 """
 
 import json
@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 
 MAX_HINT_S = 7 * 86_400.0
-"""Longer hints are taken for mistakes (milliseconds, an epoch): no caller waits for a week."""
+"""Longer hints are taken for mistakes, such as milliseconds: no caller waits for a week."""
 
 DISAGREEMENT_S = 1.0
-"""Sources that round to whole seconds may differ by this much and still mean the same instant."""
+"""Sources that round to whole seconds differ by up to this much, and still mean the same instant."""
 
-_MAX_FIELD_BYTES = 1024  # a hint is short; the expressions below never see more
+_MAX_FIELD_BYTES = 1024  # a hint is short; this bounds the work of the expressions below
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,15})?")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _PARAMETER = re.compile(r"[;,]\s*([a-z]+)=([0-9]{1,15})(?=\s*(?:[;,]|$))")
@@ -36,22 +36,22 @@ _PARAMETER = re.compile(r"[;,]\s*([a-z]+)=([0-9]{1,15})(?=\s*(?:[;,]|$))")
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """What a 429 said about coming back."""
+    """The hint of one 429."""
 
     retry_after_s: float | None
-    """Between 0 and `MAX_HINT_S`; None: nothing usable was said."""
+    """From 0 to `MAX_HINT_S`; None: the 429 had no usable hint."""
     sources_disagree: bool
-    """Two usable sources were more than `DISAGREEMENT_S` apart: worth a log event."""
+    """Whether usable sources differed by more than `DISAGREEMENT_S`, which is worth a log event."""
 
 
 def read_hint(headers: Sequence[tuple[bytes, bytes]], body: bytes, *, wall_now_s: float) -> Hint:
-    """The hint of a 429; never raises, whatever was sent.
+    """Returns the hint of a 429. Never raises.
 
-    `headers` as received, `body` whole or its beginning, `wall_now_s` seconds since the epoch: HTTP-dates
-    and epoch resets are instants on the wall clock.
+    `headers` are the fields as received, and `body` is the body or its beginning. `wall_now_s` is in seconds since
+    the epoch, as HTTP dates and epoch resets are.
     """
     candidates = [*_from_headers(headers, wall_now_s), *_from_body(body)]
-    usable = [float(seconds) for seconds in candidates if 0 <= seconds <= MAX_HINT_S]  # NaN compares false
+    usable = [float(seconds) for seconds in candidates if 0 <= seconds <= MAX_HINT_S]  # False for NaN
     if not usable:
         return Hint(None, sources_disagree=False)
     return Hint(max(usable), sources_disagree=max(usable) - min(usable) > DISAGREEMENT_S)
@@ -75,7 +75,7 @@ def _from_headers(headers: Sequence[tuple[bytes, bytes]], wall_now_s: float) -> 
 
 
 def _number(text: str) -> tuple[float, ...]:
-    # The grammar is digits alone; a fraction is meant well. float() itself would take "1_0", "1e3" and "inf".
+    # RFC 9110 §10.2.3 allows digits alone; a fraction is tolerated. float() would accept "1_0", "1e3" and "inf".
     return (float(text),) if _NUMBER.fullmatch(text) else ()
 
 
@@ -84,19 +84,14 @@ def _until_date(text: str, wall_now_s: float) -> tuple[float, ...]:
         # All three forms of RFC 9110 §5.6.7; a missing zone is read as UTC.
         parsed = parsedate_tz(text)
         return () if parsed is None else (mktime_tz(parsed) - wall_now_s,)
-    except (
-        ValueError,
-        OverflowError,
-        IndexError,
-        TypeError,
-    ):  # "99 Nov 99999 …": the parser checks no ranges
+    except (ValueError, OverflowError, IndexError, TypeError):  # "99 Nov 99999 …": the parser checks no ranges
         return ()
 
 
 def _structured(text: str) -> Iterator[float]:
-    """Both drafts' `RateLimit`. A policy with something remaining is not the one that refused."""
-    bare = _QUOTED.sub('""', text)  # a policy's name may hold anything
-    # The old form is one dictionary, the new one a list of policies with parameters.
+    """Yields the hints of a `RateLimit` field. A policy with requests remaining did not refuse this one."""
+    bare = _QUOTED.sub('""', text)  # a policy's name may contain anything
+    # Draft -07 has one dictionary; draft -08 has a list of policies with parameters.
     for member in [bare] if "reset=" in bare else bare.split(","):
         fields: dict[str, str] = dict(_PARAMETER.findall(";" + member))
         reset = fields.get("t", fields.get("reset"))

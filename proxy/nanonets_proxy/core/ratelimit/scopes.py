@@ -1,15 +1,14 @@
 """Which of the upstream's limits a request counts against.
 
-A *scope* is what one limit applies to. Rules name scopes by method and path; the first that matches
-wins, and what none matches counts against the account:
+A *scope* is the set of requests that one limit applies to. Rules choose the scope by method and path. The first
+rule that matches applies; a request without a matching rule counts against the account:
 
     POST /api/v2/OCR/Model/{model}/LabelFile -> v2:predict:{model}
     *    /api/v2/**                          -> v2:other
 
-`{name}` stands for one segment that is not empty, a closing `/**` for any rest (also none). A slash at
-the very end of the request's path and its query never matter. Paths are compared as RFC 3986 §6.2.2.2
-sees them: an escaped unreserved character is that character (`%4CabelFile` is `LabelFile`), while `%2F`
-stays what it is and separates nothing.
+`{name}` matches one segment that is not empty. `/**` at the end matches any further segments, or none. A slash at
+the end of the request's path is ignored, and so is its query. Paths are compared by RFC 3986 §6.2.2.2: an escaped
+unreserved character equals that character (`%4CabelFile` is `LabelFile`), while `%2F` separates no segments.
 """
 
 import re
@@ -18,10 +17,10 @@ from dataclasses import dataclass, field
 from typing import Self
 
 ACCOUNT = "account"
-"""The scope of everything that no rule names: v4 is limited "based on your plan", by account."""
+"""The scope of requests without a matching rule: the vendor limits v4 by account, "based on your plan"."""
 
 MAX_SCOPE_CHARS = 128
-"""Scopes become log fields and metric labels, and callers choose a part of them: longer names are cut."""
+"""Longer names are cut: callers choose a part of them, and they become log fields and metric labels."""
 
 DEFAULT_SCOPE_RULES: tuple[str, ...] = (
     "POST /api/v2/OCR/Model/{model}/LabelFile -> v2:predict:{model}",
@@ -32,7 +31,7 @@ DEFAULT_SCOPE_RULES: tuple[str, ...] = (
     "POST /api/v2/ObjectDetection/Model/{model}/LabelUrls -> v2:predict:{model}",
     "* /api/v2/** -> v2:other",
 )
-"""v2 limits predictions by model; the rest of v2 must never wait for a prediction's window."""
+"""v2 limits predictions by model. Other v2 requests must not wait for a prediction's limit."""
 
 _RULE = re.compile(r"\s*(?P<method>\S+)\s+(?P<pattern>\S+)\s+->\s+(?P<scope>\S+)\s*")
 _METHOD = re.compile(r"\*|[A-Z][A-Z-]*")
@@ -44,39 +43,39 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 
 @dataclass(frozen=True, slots=True)
 class ScopeRule:
-    """One row of the table: requests of this method and path pattern count against this scope."""
+    """Requests of this method and path pattern count against this scope. Raises ValueError for a bad rule."""
 
     method: str
     pattern: str
     scope: str
     expression: str = field(init=False, repr=False, compare=False)
-    """For the beginning of a target: its path to the end or, where the pattern has an open one, as far as that."""
+    """The regular expression for a request target, up to the end of its path or of the pattern before `/**`."""
     names: tuple[str, ...] = field(init=False, repr=False, compare=False)
-    """Of the expression's groups."""
+    """The names of the expression's groups."""
 
     def __post_init__(self) -> None:
         if not _METHOD.fullmatch(self.method):
-            raise ValueError(f"scope rule: {self.method!r} is no method; write one in capitals, or * for any")
+            raise ValueError(f"scope rule: {self.method!r} is no method: write one in capitals, or * for any")
         expression, names = _compile(self.pattern)
         if not _SCOPE.fullmatch(self.scope):
             raise ValueError(
-                f"scope rule: {self.scope!r} is no scope name: letters, digits, any of : . _ - and {{name}}"
+                f"scope rule: {self.scope!r} is no scope name: use letters, digits, : . _ - and {{name}}"
             )
         for name in _PLACEHOLDER.findall(self.scope):
             if name not in names:
-                raise ValueError(f"scope rule: {{{name}}} of the scope is not in the path {self.pattern!r}")
+                raise ValueError(f"scope rule: the path {self.pattern!r} has no {{{name}}} for the scope")
         object.__setattr__(self, "expression", expression)
         object.__setattr__(self, "names", names)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`METHOD /path/{name}/** -> scope:{name}`. A ValueError says in one sentence what is wrong."""
+        """Parses `METHOD /path/{name}/** -> scope:{name}`. Raises ValueError with a sentence for the user."""
         match = _RULE.fullmatch(text)
         if match is None:
-            raise ValueError(f"scope rule: {text!r} does not read METHOD /path -> scope")
+            raise ValueError(f"scope rule: {text!r} is not of the form METHOD /path -> scope")
         return cls(**match.groupdict())
 
-    def is_for(self, method: str) -> bool:
+    def applies_to(self, method: str) -> bool:
         return self.method in ("*", method)
 
     def __str__(self) -> str:
@@ -84,9 +83,9 @@ class ScopeRule:
 
 
 class ScopeTable:
-    """The rules in their order of precedence, as one expression for each method.
+    """The rules in order of precedence, as one regular expression per method.
 
-    Each rule's part of it ends with an empty group, so that the last group of a match tells which rule it was.
+    The part of each rule ends with an empty group, so that the last group of a match identifies the rule.
     """
 
     __slots__ = ("_by_method", "_for_others")
@@ -94,11 +93,13 @@ class ScopeTable:
     def __init__(self, rules: Iterable[ScopeRule]) -> None:
         rules = tuple(rules)
         methods = {"*", *(rule.method for rule in rules)}
-        self._by_method = {method: _combine(rule for rule in rules if rule.is_for(method)) for method in methods}
+        self._by_method = {
+            method: _combine(rule for rule in rules if rule.applies_to(method)) for method in methods
+        }
         self._for_others = self._by_method["*"]
 
     def classify(self, method: str, raw_path: str) -> str:
-        """The scope of a request; `raw_path` is its target as sent, in origin form (RFC 9112 §3.2.1)."""
+        """Returns the scope of a request; `raw_path` is its target as sent, in origin form (RFC 9112 §3.2.1)."""
         if "%" in raw_path:
             raw_path = _decode_unreserved(raw_path.partition("?")[0])
         match_first, scopes = self._by_method.get(method, self._for_others)
@@ -113,7 +114,7 @@ _Combined = tuple[Callable[[str], re.Match[str] | None], dict[int | None, tuple[
 
 
 def _combine(rules: Iterable[ScopeRule]) -> _Combined:
-    """What matches the first rule that does; by the last group of that, the scope and what goes into it."""
+    """Returns the expression of all rules, and by a match's last group the scope and the groups to fill in."""
     expressions: list[str] = []
     scopes: dict[int | None, tuple[str, tuple[int, ...]]] = {}
     group = 0
@@ -126,9 +127,9 @@ def _combine(rules: Iterable[ScopeRule]) -> _Combined:
 
 
 def _compile(pattern: str) -> tuple[str, tuple[str, ...]]:
-    """The expression for a path pattern, and the names of its groups."""
+    """Returns the expression for a path pattern, and the names of its groups."""
     if not pattern.startswith("/") or "?" in pattern or "#" in pattern:
-        raise ValueError(f"scope rule: {pattern!r} is no path; it starts with / and has no query")
+        raise ValueError(f"scope rule: {pattern!r} is no path: it must start with / and have no query")
     head, open_end = (pattern[:-3], True) if pattern.endswith("/**") else (pattern.removesuffix("/"), False)
     names: list[str] = []
     expression = ""
@@ -138,12 +139,12 @@ def _compile(pattern: str) -> tuple[str, tuple[str, ...]]:
             expression += "/([^/?]+)"
         elif not segment or set("{}*") & set(segment):
             raise ValueError(
-                f"scope rule: segment {segment!r} of {pattern!r} is neither text nor {{name}}, nor a last **"
+                f"scope rule: segment {segment!r} of {pattern!r} must be text, {{name}}, or a final **"
             )
         else:
             expression += "/" + re.escape(_decode_unreserved(segment))
     if len(set(names)) != len(names):
-        raise ValueError(f"scope rule: a name occurs twice in {pattern!r}")
+        raise ValueError(f"scope rule: {pattern!r} uses a name twice")
     return expression + (r"(?:[/?]|\Z)" if open_end else r"/?(?:\?|\Z)"), tuple(names)
 
 

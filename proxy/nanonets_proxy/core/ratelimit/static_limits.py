@@ -1,7 +1,6 @@
-"""Limits that are known beforehand: `account 60/minute`, `v2:predict:* 20/60s`."""
+"""Limits from the settings: `account 60/minute`, `v2:predict:* 20/60s`."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Self
@@ -20,21 +19,21 @@ class StaticLimit:
     """At most `count` requests of a matching scope within any `period_s`."""
 
     scope: str
-    """A scope's name, with * for any text in it."""
+    """A scope's name, in which * stands for any text."""
     count: int
     period_s: float
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`SCOPE COUNT/PERIOD`. A ValueError says in one sentence what is wrong."""
+        """Parses `SCOPE COUNT/PERIOD`. Raises ValueError with a sentence for the user."""
         match = _LIMIT.fullmatch(text)
         if match is None:
-            raise ValueError(f"limit {text!r} does not read SCOPE COUNT/PERIOD, such as account 60/minute")
+            raise ValueError(f"limit {text!r} is not of the form SCOPE COUNT/PERIOD, such as account 60/minute")
         if match["unit"] not in _UNITS_S:
-            raise ValueError(f"limit {text!r}: the period is in seconds, minutes, hours or days")
+            raise ValueError(f"limit {text!r}: the period must be in seconds, minutes, hours or days")
         count, periods = int(match["count"]), int(match["size"] or 1)
         if not count or not periods:
-            raise ValueError(f"limit {text!r}: count and period are at least 1")
+            raise ValueError(f"limit {text!r}: count and period must be at least 1")
         return cls(match["scope"], count, periods * _UNITS_S[match["unit"]])
 
     def __str__(self) -> str:
@@ -43,13 +42,10 @@ class StaticLimit:
 
 @dataclass(frozen=True, slots=True)
 class StaticLimits:
-    """The known limits in their order of precedence: the first that matches a scope counts."""
+    """The limits in order of precedence: the first one that matches a scope applies."""
 
     rows: tuple[StaticLimit, ...] = ()
 
-    @classmethod
-    def parse(cls, texts: Iterable[str]) -> Self:
-        return cls(tuple(map(StaticLimit.parse, texts)))
-
     def of(self, scope: str) -> StaticLimit | None:
+        """Returns the limit of a scope; None if no limit matches."""
         return next((row for row in self.rows if fnmatchcase(scope, row.scope)), None)

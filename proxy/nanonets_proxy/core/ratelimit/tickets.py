@@ -1,6 +1,6 @@
-"""What the gate and its shell hand each other: tickets, verdicts.
+"""The values that the gate and its shell exchange: tickets, outcomes, rejections, verdicts.
 
-`gate.py` has the theory.
+`gate.py` has the states of a ticket.
 """
 
 import enum
@@ -18,7 +18,7 @@ class Reason(enum.Enum):
     QUEUE_FULL = "queue_full"
     LANE_FULL = "queue_full_for_caller"
     CANNOT_BE_IN_TIME = "cannot_be_in_time"
-    """Its scope is closed beyond its deadline."""
+    """The scope opens, or the ticket's turn comes, after the deadline."""
     DEADLINE_PASSED = "deadline_passed"
 
 
@@ -47,42 +47,42 @@ class Outcome(enum.Enum):
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """One request's claim to be sent; while ADMITTED, its permit to be sent once, which ends by `Gate.settle`.
+    """One request's claim to be sent. In state ADMITTED it is a permit to send the request once.
 
-    Belongs to one gate, which keeps the fields from `forecast_s` on.
+    It belongs to one gate, which sets the fields from `forecast_s` on.
     """
 
     scope: str
     deadline_s: float
-    """The instant until which it may wait; at it, it still goes if it can go at once."""
+    """The last instant of the wait. A ticket can still be granted at this very instant."""
     lane: str = ""
-    """Whose request it is: callers are served in turns."""
+    """The caller. Callers take turns."""
     urgency: int = DEFAULT_URGENCY
-    """RFC 9218 §4.1: 0 before 7, among the requests of one caller."""
+    """RFC 9218 §4.1: 0 goes before 7, among the requests of one caller."""
     forecast_s: float = field(default=math.nan, init=False)
-    """How long the gate thought it would wait when it came; nan: it could not know."""
+    """The predicted wait at the first `enqueue`; nan if it was unknown."""
     arrival: int = field(default=0, init=False)
-    """Its number in the order of arrival, over all scopes, given at the first `enqueue`."""
+    """The place in the order of arrival of all scopes, given at the first `enqueue`."""
     state: TicketState = field(default=TicketState.NEW, init=False)
     granted_at_s: float = field(init=False, repr=False)
-    """When it was admitted, for the last time."""
+    """The instant of the latest grant."""
     serial: int = field(init=False, repr=False)
-    """The number of that grant within the scope's limit."""
+    """The serial number of the latest grant in its scope's limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """The answer to a ticket that may not wait."""
+    """The gate's "no" to a ticket that asks to wait."""
 
     reason: Reason
     retry_after_s: float
     position: int
-    """Which one it would have been to go, from 1."""
+    """The position in the queue that the ticket would have had, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """A waiting ticket that leaves without a permit."""
+    """The end of a waiting ticket without a permit."""
 
     ticket: Ticket
     reason: Reason
@@ -90,9 +90,9 @@ class Expiry:
 
 
 class Verdicts(NamedTuple):
-    """What a poll decided."""
+    """The decisions of a poll."""
 
     granted: Sequence[Ticket]
     expired: Sequence[Expiry]
     wake_at_s: float | None
-    """When to poll again if nothing happens till then: later than this poll. None: nothing can change."""
+    """When to poll again if nothing else happens: later than this poll. None: there is nothing to wait for."""

@@ -89,10 +89,6 @@ def _pin(item: str) -> str:
     return item
 
 
-def _known_limit(item: str) -> str:
-    return str(StaticLimit.parse(item))
-
-
 def _lane_weight(item: str) -> tuple[str, int]:
     name, equals, number = item.rpartition("=")
     if not equals or not name.strip() or not _WEIGHT.fullmatch(number.strip()):
@@ -217,8 +213,8 @@ PublicKeyPins: TypeAlias = Annotated[
     Metavar("PIN"),
 ]
 Limits: TypeAlias = Annotated[
-    tuple[str, ...],
-    PlainValidator(each(_known_limit)),
+    tuple[StaticLimit, ...],
+    PlainValidator(each(StaticLimit.parse)),
     PlainSerializer(strings, return_type=list[str]),
     WithJsonSchema(LIST_SCHEMA),
     NoDecode,

@@ -1,38 +1,40 @@
-"""Feeling the way: how many requests may be out whose fate nobody knows yet.
+"""Slow start: how many unconfirmed requests may be in flight.
 
-A request is *on trial* from its grant until it is answered or *silent*: a 429 would long have come. Each that
-passes makes room for one and a half more, so that 1 becomes 2, 3, 5, 8, … within a few round trips.
+A request is *unconfirmed* from its grant until it is served, or until its acceptance timeout: by then a 429
+would have come. Each accepted request makes room for one and a half others, so that 1 becomes 2, 3, 5, 8, …
+within a few round trips.
 
-Where nothing is known yet, about as many are refused at once as are on trial when the limit is met. So the first
-to pass narrow the trial to half, and from then on it grows with time, by a half each second, not with round trips:
-quick answers let enough through, however few are out. Thousands of them let all through: that is no limit's start.
+A cold start, with nothing known about the limit, is more careful. When it meets the limit, about as many requests
+are refused as are unconfirmed. So the first accepted requests halve the room, and later ones add to it by
+elapsed time, a half per second, not by round trips. Quick responses still let enough through: thousands of them
+lift the bound, since they show that there is no limit.
 """
 
 import math
 
 _GROWTH = 0.5
-_COLD_S = 1.0  # what passes sooner makes less room while nothing is known
-_LEAST_S = 0.04  # however quick, it makes as much as after this
+_COLD_S = 1.0  # in a cold start, a quicker acceptance adds less room
+_LEAST_S = 0.04  # acceptances quicker than this add as much as after this time
 _LEAST_GROWTH = _GROWTH * _LEAST_S / _COLD_S
 
 
 class SlowStart:
-    """`size` bounds the requests on trial; until `restart` nothing is known."""
+    """Bounds the unconfirmed requests by `max_unconfirmed`. A cold start lasts until the first `restart`."""
 
     __slots__ = ("_cold", "_to_narrow", "max_unconfirmed", "unconfirmed")
 
     def __init__(self, max_unconfirmed: float) -> None:
         self.max_unconfirmed = max_unconfirmed
         self._cold = True
-        self._to_narrow = int(max_unconfirmed)  # so many that pass still narrow it, each by a half
+        self._to_narrow = int(max_unconfirmed)  # the next accepted requests, each of which takes half a place away
         self.unconfirmed: dict[int, float] = {}
-        """When those on trial were granted, by serial number and in order. Who goes on trial is put in.
+        """The instant of each unconfirmed grant, by serial number and in order. `Limit.grant` adds to it.
 
-        Of a dict whose first have gone, the first that is left costs a look at each of their places, until more
-        are put in: a few times as many as there were at once, and those are bounded by the places in flight."""
+        After deletions at its front, a dict scans the empty slots on each look at its first entry, until an
+        insertion resizes it. Here these are few: `max_in_flight` bounds them."""
 
     def accepted(self, serial: int, now: float) -> None:
-        """One was answered well. It need not be on trial."""
+        """Notes that a request was accepted. A request that is not unconfirmed changes nothing."""
         granted_s = self.unconfirmed.pop(serial, None)
         if granted_s is None:
             return
@@ -48,25 +50,26 @@ class SlowStart:
             self.max_unconfirmed -= 0.5
 
     def discard(self, serial: int) -> bool:
-        """One ended without telling anything, or refused. False if it was not on trial."""
+        """Forgets a request that was refused or ended without a response; False if it was not unconfirmed."""
         return self.unconfirmed.pop(serial, None) is not None
 
-    def accepted_by_timeout(self, now: float, timeout_s: float) -> list[int]:
-        """Ends the trial of those out for so long: silence is consent. Gives their serial numbers."""
-        accepted_by_timeout = []
+    def accept_by_timeout(self, now: float, timeout_s: float) -> list[int]:
+        """Accepts the requests granted at least `timeout_s` ago. Returns their serial numbers."""
+        overdue = []
         for serial, granted_s in self.unconfirmed.items():
             if granted_s + timeout_s > now:
                 break
-            accepted_by_timeout.append(serial)
-        for serial in accepted_by_timeout:
+            overdue.append(serial)
+        for serial in overdue:
             self.accepted(serial, now)
-        return accepted_by_timeout
+        return overdue
 
-    def next_timeout_s(self, timeout_s: float) -> float:
-        """When the oldest on trial will be silent; inf if none is."""
+    def next_timeout_at_s(self, timeout_s: float) -> float:
+        """Returns when the oldest unconfirmed request is accepted by timeout; inf if there is none."""
         return next(iter(self.unconfirmed.values()), math.inf) + timeout_s
 
     def restart(self, max_unconfirmed: float) -> None:
+        """Forgets all unconfirmed requests and starts with a new bound."""
         self.max_unconfirmed = max_unconfirmed
         self._cold, self._to_narrow = False, 0
         self.unconfirmed.clear()

@@ -1,0 +1,50 @@
+"""A limit as a value that outlives the process, and back."""
+
+import math
+
+from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
+from nanonets_proxy.core.ratelimit.retry_hint import MAX_HINT_S
+from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, closed
+
+
+def take_snapshot(limit: Limit, scope: str, now: float) -> ScopeSnapshot | None:
+    """Returns what is worth keeping of a limit; None if nothing is known and the scope is open."""
+    estimate = limit.estimate
+    window = estimate.window
+    opens_in_s = min(max(0.0, limit.opens_at_s - now), MAX_HINT_S)
+    if not estimate.known:
+        return closed(scope, opens_in_s) if opens_in_s else None
+    used = window.used(now)
+    return ScopeSnapshot(
+        scope=scope,
+        count=window.count,
+        period_s=window.period_s,
+        proven=estimate.proven,
+        concurrency_limit=None if estimate.concurrency_limit == math.inf else estimate.concurrency_limit,
+        used=used,
+        newest_age_s=now - window.newest_s if used else 0.0,
+        opens_in_s=opens_in_s,
+    )
+
+
+def restore_snapshot(limit: Limit, snapshot: ScopeSnapshot, now: float, away_s: float) -> None:
+    """Applies a snapshot taken `away_s` ago to a new limit. A static limit stays the upper bound."""
+    if snapshot.count is not None:
+        _restore_window(limit, snapshot, snapshot.count, now - away_s)
+    if snapshot.opens_in_s > away_s:
+        limit.opens_at_s = now + snapshot.opens_in_s - away_s
+        limit.state = LimitState.CLOSED
+
+
+def _restore_window(limit: Limit, snapshot: ScopeSnapshot, count: float, saved_at_s: float) -> None:
+    estimate, static_limit = limit.estimate, limit.static_limit
+    period_s = snapshot.period_s
+    if static_limit is not None:
+        count, period_s = min(count, static_limit.count), max(period_s, static_limit.period_s)
+    estimate.set_known(count, period_s, min(snapshot.proven, count))
+    estimate.concurrency_limit = (
+        math.inf if snapshot.concurrency_limit is None else max(1.0, snapshot.concurrency_limit)
+    )
+    for _ in range(min(snapshot.used, int(count))):
+        estimate.window.add(saved_at_s - snapshot.newest_age_s)
+    limit.state = LimitState.LEARNED
