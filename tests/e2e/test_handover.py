@@ -16,6 +16,7 @@ import pytest
 
 from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
 from support.certificates import CertificateAuthority
+from support.proc import Witness, shown_to_its_user
 from support.process import ANY_PORTS, Running, environment, proxy_to, running, sandbox
 from support.raw_caller import RawCaller, request
 
@@ -28,17 +29,9 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _maps_pydantic(pid: int) -> bool:
-    return "pydantic_core" in Path(f"/proc/{pid}/maps").read_text()
-
-
 def _is_gone(pid: int) -> bool:
     """Ended, and reaped: a zombie still has its number."""
     return not Path(f"/proc/{pid}").exists()
-
-
-def _descriptors(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 @pytest.fixture
@@ -54,14 +47,19 @@ def reading(tmp_path: Path) -> Iterator[tuple[Running, int]]:
 
 
 @pytest.mark.parametrize("command", [["serve"], ["serve", "--sandbox"], ["sandbox"]])
-def test_who_serves_has_no_settings_in_memory_and_no_child(command: list[str]) -> None:
+def test_the_serving_process_has_no_settings_code_in_memory_and_no_child(
+    command: list[str], tmp_path: Path
+) -> None:
+    witness = Witness.in_folder(tmp_path)
     listen = ANY_PORTS if command[0] == "serve" else ANY_PORTS[:2]
-    with running([*command, *listen], environment(NANONETS_API_KEY="k")) as child:
+    env = environment(NANONETS_API_KEY="k", PYTHONPATH=witness.python_path)
+    with running([*command, *listen], env) as child:
         child.wait_for("sandbox_started" if command == ["sandbox"] else "started")
-        pid = child.process.pid
-        assert not _maps_pydantic(pid)
-        assert _children(pid) == []
+        assert _children(child.process.pid) == []
         assert child.end() == 0
+    modules = witness.modules(child.process.pid)
+    assert "nanonets_proxy.process.serve" in modules
+    assert not {"pydantic", "pydantic_core", "pydantic_settings", "nanonets_proxy.settings"} & modules
 
 
 def test_the_reading_process_leaves_no_core_either(reading: tuple[Running, int]) -> None:
@@ -105,21 +103,26 @@ def test_each_fault_is_told_once_with_the_exit_code_of_wrong_use() -> None:
     assert command.stdout == b""
 
 
-def test_where_no_process_can_be_had_the_settings_are_read_by_the_one_that_serves(
-    call: Call, tmp_path: Path
-) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import errno, os\n"
+def test_the_serving_process_reads_the_settings_itself_where_it_cannot_fork(call: Call, tmp_path: Path) -> None:
+    (usual := tmp_path / "usual").mkdir()
+    (alone := tmp_path / "alone").mkdir()
+    forking = Witness.in_folder(usual)
+    unable = Witness.in_folder(
+        alone,
+        "import errno\n"
         "def fork():\n"
         "    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))\n"
-        "os.fork = fork\n"
+        "os.fork = fork\n",
     )
-    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    with sandbox() as upstream, proxy_to(upstream, PYTHONPATH=path) as alone, proxy_to(upstream) as usual:
-        assert _maps_pydantic(alone.process.pid)
-        assert _descriptors(alone.process.pid) == _descriptors(usual.process.pid), "no end of a pipe is left"
-        assert call(f"{alone.url}/api/v4/workflows")[0] == 200
-        assert alone.end() == 0
+    with (
+        sandbox() as upstream,
+        proxy_to(upstream, PYTHONPATH=unable.python_path) as first,
+        proxy_to(upstream, PYTHONPATH=forking.python_path) as second,
+    ):
+        assert call(f"{first.url}/api/v4/workflows")[0] == 200
+        assert (first.end(), second.end()) == (0, 0)
+    assert "pydantic" in unable.modules(first.process.pid)
+    assert unable.pipes(first.process.pid) == forking.pipes(second.process.pid), "no end of a pipe is left"
 
 
 def test_a_supervisor_that_ignores_the_end_of_its_children_does_not_stand_in_the_way(call: Call) -> None:
@@ -153,8 +156,7 @@ def test_a_secret_of_the_settings_comes_over_and_shows_in_no_process() -> None:
         address = f"127.0.0.1:{egress.getsockname()[1]}"
         url = f"http://user:egress-password@{address}"
         with proxy_to("https://api.example.com", "--retries", "0", NANONETS_PROXY_EGRESS_PROXY=url) as proxy:
-            pid = proxy.process.pid
-            shown = [Path(f"/proc/{pid}/{name}").read_bytes() for name in ("environ", "cmdline")]
+            shown = shown_to_its_user(proxy.process.pid)
             host, port = proxy.url.removeprefix("http://").split(":")
             with socket.create_connection((host, int(port)), timeout=10) as caller:
                 caller.sendall(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -163,7 +165,7 @@ def test_a_secret_of_the_settings_comes_over_and_shows_in_no_process() -> None:
                     asked = tunnel.recv(65536)
             assert proxy.end() == 0
     assert b"Proxy-Authorization: Basic " + b64encode(b"user:egress-password") in asked
-    assert b"egress-password" not in b"".join([*shown, proxy.stdout, proxy.stderr])
+    assert b"egress-password" not in shown + proxy.stdout + proxy.stderr
 
 
 async def test_the_systems_certificate_authorities_are_there_for_the_upstream(tmp_path: Path) -> None:

@@ -10,25 +10,40 @@ from pathlib import Path
 
 import pytest
 
+from support.proc import shown_to_its_user
 from support.process import COMMAND, environment, proxy_to, running, sandbox
 
-KEY = "sandbox-test-key"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="proc(5) and prctl(2) are Linux's")
 
 
-def test_the_key_is_gone_from_the_environment_that_the_kernel_shows() -> None:
-    with sandbox() as upstream, proxy_to(upstream) as child:
-        environ = Path(f"/proc/{child.process.pid}/environ").read_bytes()
-        assert b"NANONETS_API_KEY=" + b"*" * len(KEY) in environ.split(b"\0")
-        assert KEY.encode() not in environ
+def test_the_kernel_shows_no_forgotten_variable_of_a_process() -> None:
+    forget = (
+        "import sys; from nanonets_proxy.process.hardening import forget_variables\n"
+        "forget_variables(['SECRET']); print('done', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", forget],
+        env=environment(SECRET="a-secret-value", KEPT="a-plain-value"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"done\n"
+        environ = Path(f"/proc/{child.pid}/environ").read_bytes().split(b"\0")
+        child.communicate()
+    assert b"SECRET=" + b"*" * len("a-secret-value") in environ
+    assert b"KEPT=a-plain-value" in environ
 
 
 def test_the_process_leaves_no_core_and_is_closed_to_others_of_its_user() -> None:
-    with sandbox() as upstream, proxy_to(upstream) as child:
-        proc = Path(f"/proc/{child.process.pid}")
-        (core,) = [line for line in (proc / "limits").read_text().splitlines() if line.startswith("Max core")]
+    with sandbox() as upstream, proxy_to(upstream, OPEN="an-open-value") as child:
+        limits = Path(f"/proc/{child.process.pid}/limits").read_text()
+        (core,) = [line for line in limits.splitlines() if line.startswith("Max core")]
         assert core.split()[4:6] == ["0", "0"]
-        assert (proc / "mem").stat().st_uid == 0, "what is not dumpable belongs to root (proc(5))"
+        shown = shown_to_its_user(child.process.pid)
+    assert b"nanonets_proxy" in shown, "the command line is open to everybody"
+    assert b"an-open-value" not in shown, "the environment is closed"
+    assert b".so" not in shown, "the memory map is closed"
 
 
 def test_memory_is_kept_off_swap_where_the_system_allows_it() -> None:

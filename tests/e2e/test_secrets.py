@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from support.proc import shown_to_its_user
 from support.process import ANY_PORTS, COMMAND, environment, running
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
@@ -94,9 +95,8 @@ def test_keys_that_come_and_go_are_nowhere_to_be_seen(call: Call, tmp_path: Path
                 shown += repr(fields).encode() + (body if isinstance(body, bytes) else json.dumps(body).encode())
         key_file.write_text(f"{SECOND}:colon")
         shown += json.dumps(call(f"{admin}/reload", "POST")[2]).encode()
-        process = Path(f"/proc/{proxy.process.pid}")
-        shown += (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-        limits = (process / "limits").read_text()
+        shown += shown_to_its_user(proxy.process.pid)
+        limits = Path(f"/proc/{proxy.process.pid}/limits").read_text()
         assert [line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core")] == [["0", "0"]]
         assert proxy.end() == 0
     assert b"key_candidate_refused" in proxy.stdout

@@ -1,0 +1,17 @@
+"""What root, to whom no process is closed, sees of the key."""
+
+from pathlib import Path
+
+import pytest
+
+from support.process import proxy_to, sandbox
+
+KEY = "sandbox-test-key"
+pytestmark = pytest.mark.system
+
+
+def test_the_kernel_shows_no_key_in_the_environment_to_root() -> None:
+    with sandbox() as upstream, proxy_to(upstream, key=KEY) as child:
+        environ = Path(f"/proc/{child.process.pid}/environ").read_bytes()
+    assert b"NANONETS_API_KEY=" + b"*" * len(KEY) in environ.split(b"\0")
+    assert KEY.encode() not in environ
