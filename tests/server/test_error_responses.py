@@ -21,7 +21,7 @@ async def test_an_answer_of_the_proxy_has_the_vendors_shape() -> None:
         assert response.status_line == b"HTTP/1.1 403 Forbidden"
         assert response.json() == {
             "code": "forbidden_origin",
-            "message": "Requests with a foreign Origin are not allowed.",
+            "message": "Pages of another origin may not call the proxy.",
             "details": {"request_id": "mine"},
         }
         assert response.value(b"Content-Type") == b"application/json; charset=utf-8"

@@ -1,4 +1,4 @@
-"""What may be called, and that no other reading of a path gets around it."""
+"""Access rules, and that no spelling of a path gets around them."""
 
 import posixpath
 import unicodedata
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nanonets_proxy.core.access.access_rules import (
     AMBIGUOUS,
     NOT_ALLOWED,
-    OVERRIDES,
+    OVERRIDING_FIELD,
     READ_ONLY,
     AccessRule,
     AccessRules,
@@ -28,7 +28,7 @@ def passes(judge: AccessRules, method: str, target: str, caller: str = "anybody"
     return judge.judge(caller, method, target, ()) is None
 
 
-def test_without_an_allow_what_is_not_denied_passes() -> None:
+def test_without_an_allow_every_request_that_is_not_denied_passes() -> None:
     judge = policy("deny DELETE /**", "deny * /api/v4/workflows/*/settings")
     assert passes(judge, "GET", "/api/v4/workflows/1?page=2")
     assert not passes(judge, "DELETE", "/api/v4/workflows/1")
@@ -37,7 +37,7 @@ def test_without_an_allow_what_is_not_denied_passes() -> None:
     assert passes(judge, "PATCH", "/api/v4/workflows/1/settings/more")
 
 
-def test_with_an_allow_only_what_is_allowed_passes() -> None:
+def test_with_an_allow_only_allowed_requests_pass() -> None:
     judge = policy("allow GET|POST /api/v4/**")
     assert passes(judge, "GET", "/api/v4")
     assert passes(judge, "HEAD", "/api/v4/workflows/")
@@ -48,13 +48,13 @@ def test_with_an_allow_only_what_is_allowed_passes() -> None:
     assert not passes(judge, "GET", "/api/v44/x")
 
 
-def test_a_deny_wins_over_an_allow_wherever_it_stands() -> None:
+def test_a_deny_wins_over_an_allow_in_any_order() -> None:
     for rules in (("allow * /**", "deny GET /a"), ("deny GET /a", "allow * /**")):
         assert not passes(policy(*rules), "GET", "/a")
         assert passes(policy(*rules), "GET", "/b")
 
 
-def test_a_caller_with_allows_of_its_own_has_these_only_and_every_common_deny() -> None:
+def test_a_callers_own_allows_replace_the_common_ones_but_every_common_deny_applies() -> None:
     judge = policy("allow GET /**", "billing: allow POST /api/**", "deny * /api/x", "billing: deny * /api/y")
     assert passes(judge, "POST", "/api/v4", "billing")
     assert not passes(judge, "GET", "/api/v4", "billing")
@@ -65,7 +65,7 @@ def test_a_caller_with_allows_of_its_own_has_these_only_and_every_common_deny() 
     assert passes(policy("unix:uid=7: allow GET /a", "deny * /b"), "GET", "/a", "unix:uid=7")
 
 
-def test_read_only_lets_safe_methods_pass_alone() -> None:
+def test_read_only_allows_safe_methods_alone() -> None:
     judge = policy(read_only=True)
     assert all(passes(judge, method, "/api/v4/x") for method in ("GET", "HEAD", "OPTIONS"))
     assert judge.judge("a", "POST", "/api/v4/x", ()) is READ_ONLY
@@ -73,8 +73,8 @@ def test_read_only_lets_safe_methods_pass_alone() -> None:
 
 
 @pytest.mark.parametrize("field", [b"x-http-method-override", b"x-original-url", b"x-rewrite-url"])
-def test_a_field_that_names_another_method_or_path_is_refused(field: bytes) -> None:
-    assert policy("allow GET /**").judge("a", "GET", "/x", (b"accept", field)) is OVERRIDES
+def test_a_field_that_overrides_the_method_or_path_is_rejected(field: bytes) -> None:
+    assert policy("allow GET /**").judge("a", "GET", "/x", (b"accept", field)) is OVERRIDING_FIELD
 
 
 def test_the_reason_names_the_rule() -> None:
@@ -85,7 +85,7 @@ def test_the_reason_names_the_rule() -> None:
     assert judge.judge("x", "GET", "/c", ()) is NOT_ALLOWED
 
 
-def test_an_escape_that_is_needless_or_harmless_is_no_disguise() -> None:
+def test_needless_escapes_and_other_cases_do_not_evade_a_deny() -> None:
     judge = policy("deny GET /secret")
     assert not passes(judge, "GET", "/%73ecret")
     assert not passes(judge, "GET", "/SECRET")
@@ -131,33 +131,33 @@ def test_an_escape_that_is_needless_or_harmless_is_no_disguise() -> None:
         "/a/ ",
     ],
 )
-def test_a_path_with_two_readings_is_refused(target: str) -> None:
+def test_an_ambiguous_path_is_rejected(target: str) -> None:
     assert policy("deny GET /elsewhere").judge("a", "GET", target, ()) is AMBIGUOUS
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("GET /a", "does not read"),
-        ("permit GET /a", "does not read"),
-        ("allow get /a", "names no methods"),
-        ("allow GET,POST /a", "names no methods"),
-        ("allow GET a", "is no path that can be decided on"),
-        ("allow GET /a/**/b", "is no path that can be decided on"),
-        ("allow GET /a/../b", "is no path that can be decided on"),
-        ("allow GET /a?b", "is no path that can be decided on"),
+        ("GET /a", "is not a rule"),
+        ("permit GET /a", "is not a rule"),
+        ("allow get /a", "does not name methods"),
+        ("allow GET,POST /a", "does not name methods"),
+        ("allow GET a", "is not a path that a rule can match"),
+        ("allow GET /a/**/b", "is not a path that a rule can match"),
+        ("allow GET /a/../b", "is not a path that a rule can match"),
+        ("allow GET /a?b", "is not a path that a rule can match"),
     ],
 )
-def test_a_rule_that_means_nothing_is_an_error(text: str, sentence: str) -> None:
+def test_a_malformed_rule_is_an_error(text: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         AccessRule.parse(text)
 
 
-# --- no raw path that the upstream could read as a forbidden one passes -------------------------
+# --- no raw path passes if the upstream could read it as a forbidden path -----------------------
 
 
 def _readings(raw: str) -> Iterator[str]:
-    """The paths that some server or other would take `raw` for: each habit is known of a real one."""
+    """Yields the paths that servers may read `raw` as. Each kind of reading is known from a real server."""
     once = _decoded(raw)
     for decoded in {raw, once, _decoded(once)}:
         for cut in {decoded, *(decoded.partition(mark)[0] for mark in "#?\0")}:
@@ -176,8 +176,8 @@ def _decoded(text: str) -> str:
     return unquote_to_bytes(text.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
 
 
-def _disguises(word: str) -> st.SearchStrategy[str]:
-    """Spellings of a word: each letter as itself, in the other case, or escaped once or twice."""
+def _spellings(word: str) -> st.SearchStrategy[str]:
+    """Returns spellings of a word: each letter plain, in upper case, or escaped once or twice."""
     letters = [
         st.sampled_from([c, c.upper(), f"%{ord(c):02x}", f"%{ord(c):02X}", f"%25{ord(c):02x}"]) for c in word
     ]
@@ -229,9 +229,9 @@ _TAIL = st.sampled_from(
 _RAW = st.builds(
     lambda a, b, c, d, e: f"{a}{b}{c}{d}{e}",
     st.sampled_from(["/", "//", "/./", "/x/../", "/\\", "/%2f", "/%5c"]),
-    _disguises("api"),
+    _spellings("api"),
     _GLUE,
-    _disguises("admin"),
+    _spellings("admin"),
     _TAIL,
 )
 _WILD = st.lists(
@@ -244,14 +244,14 @@ _WILD = st.lists(
 
 @settings(max_examples=600)
 @given(_RAW | _WILD)
-def test_no_raw_path_that_the_upstream_could_read_as_a_forbidden_one_passes(raw: str) -> None:
+def test_no_raw_path_passes_if_the_upstream_could_read_it_as_a_forbidden_path(raw: str) -> None:
     if "/api/admin" in set(_readings(raw)):
         assert not passes(policy("deny * /api/admin"), "GET", raw)
         assert not passes(policy("allow * /api/*/x", "allow * /api/public"), "GET", raw)
 
 
 @given(st.text(st.sampled_from("abAB01-_.~@:!/%25"), max_size=20).map("/".__add__))
-def test_what_passes_has_one_reading(raw: str) -> None:
+def test_a_path_that_is_not_ambiguous_has_one_reading(raw: str) -> None:
     segments = read_path(raw)
     if segments is not None:
         expected = ("/" + "/".join(segments)).casefold()
@@ -259,5 +259,5 @@ def test_what_passes_has_one_reading(raw: str) -> None:
 
 
 def _readings_of_raw(raw: str) -> str:
-    """What a server sees that decodes nothing; it has no resource by that name."""
+    """Returns the reading of a server that decodes nothing. Such a server has no resource by that name."""
     return posixpath.normpath("/" + raw.partition("?")[0].lstrip("/")).casefold()

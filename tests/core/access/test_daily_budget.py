@@ -1,4 +1,4 @@
-"""How many requests a caller may make in a day."""
+"""Daily budgets: how many requests a caller may make in a day."""
 
 import pytest
 
@@ -20,37 +20,37 @@ def test_each_caller_has_its_own_count() -> None:
     assert counts.take("b", NOON_S) is None
 
 
-def test_the_next_day_starts_anew() -> None:
+def test_the_counts_start_again_the_next_day() -> None:
     counts = budget("1")
     counts.take("a", NOON_S)
     assert counts.take("a", NOON_S) == DAY_S / 2
     assert counts.take("a", NOON_S + DAY_S / 2) is None
 
 
-def test_a_rule_of_its_own_goes_before_that_for_all() -> None:
+def test_a_callers_own_rule_replaces_the_common_one() -> None:
     counts = budget("0", "billing: 1")
     assert counts.take("billing", NOON_S) is None
     assert counts.take("billing", NOON_S) is not None
     assert counts.take("other", NOON_S) is not None
 
 
-def test_without_a_rule_for_all_others_are_not_counted() -> None:
+def test_without_a_common_rule_other_callers_are_not_counted() -> None:
     counts = budget("billing: 0")
     assert counts.take("other", NOON_S) is None
     assert counts.take("billing", NOON_S) is not None
 
 
-def test_callers_without_number_take_no_memory_without_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_counted_callers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_CALLERS", 3)
     counts = budget("1")
     taken = [counts.take(str(number), NOON_S) for number in range(5)]
     assert taken[:4] == [None] * 4
-    assert taken[4] is not None, "the others share one count"
-    assert counts.take("1", NOON_S) is not None, "who has a count keeps it"
+    assert taken[4] is not None, "further callers share one count"
+    assert counts.take("1", NOON_S) is not None, "a counted caller keeps its count"
     assert len(counts._used) == 4
 
 
 @pytest.mark.parametrize("text", ["", "many", "-1", "a:1", "a: b", "1.5"])
-def test_what_is_no_budget_is_an_error(text: str) -> None:
-    with pytest.raises(ValueError, match="is no daily budget"):
+def test_a_malformed_budget_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a daily budget"):
         BudgetRule.parse(text)

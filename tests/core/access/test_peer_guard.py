@@ -1,4 +1,4 @@
-"""Who may call at all."""
+"""The peer guard: which peers, methods, hosts and origins are let in."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
@@ -42,13 +42,13 @@ def test_a_named_network_may_call(guard: PeerGuard, peer: str) -> None:
 
 
 @pytest.mark.parametrize("peer", ["11.0.0.1", "192.168.0.1", "2001:db8::1", "::ffff:11.0.0.1", "", "localhost"])
-def test_any_other_peer_is_refused_every_time(guard: PeerGuard, peer: str) -> None:
+def test_any_other_peer_is_rejected_every_time(guard: PeerGuard, peer: str) -> None:
     for _ in range(2):
         with pytest.raises(ForbiddenPeer):
             guard.check_peer(peer)
 
 
-def test_where_callers_prove_themselves_any_address_may_call_unless_networks_are_named() -> None:
+def test_any_peer_lets_every_address_in_unless_networks_are_named() -> None:
     PeerGuard(PeerGuardPolicy(any_peer=True)).check_peer("2001:db8::1")
     for policy, peer in (
         (PeerGuardPolicy(PRIVATE, any_peer=True), "11.0.0.1"),
@@ -58,7 +58,7 @@ def test_where_callers_prove_themselves_any_address_may_call_unless_networks_are
             PeerGuard(policy).check_peer(peer)
 
 
-def test_of_the_users_of_a_unix_socket_only_the_named_ones_may_call() -> None:
+def test_on_a_unix_socket_only_the_named_users_may_call() -> None:
     guard = PeerGuard(PeerGuardPolicy(allow_uids=frozenset({7})))
     guard.check_peer(None, 7)
     guard.check_peer("127.0.0.1")
@@ -68,7 +68,7 @@ def test_of_the_users_of_a_unix_socket_only_the_named_ones_may_call() -> None:
 
 
 @pytest.mark.parametrize("upgrade", [False, True])
-def test_a_preflight_is_refused(upgrade: bool) -> None:
+def test_a_preflight_is_rejected(upgrade: bool) -> None:
     with pytest.raises((ForbiddenOrigin, NotImplementedHere)):
         PeerGuard(PeerGuardPolicy()).check_method("OPTIONS", upgrade=upgrade, preflight=True)
     PeerGuard(PeerGuardPolicy()).check_method("GET", upgrade=False, preflight=True)
@@ -89,12 +89,12 @@ def test_only_loopback_and_the_named_networks_pass(peer: IPv4Address | IPv6Addre
 
 
 @pytest.mark.parametrize("method", ["CONNECT", "TRACE"])
-def test_tunnels_and_echoes_are_not_allowed(guard: PeerGuard, method: str) -> None:
+def test_connect_and_trace_are_rejected(guard: PeerGuard, method: str) -> None:
     with pytest.raises(MethodNotAllowed, match=method):
         guard.check_method(method, upgrade=False)
 
 
-def test_a_protocol_switch_is_not_implemented(guard: PeerGuard) -> None:
+def test_an_upgrade_is_rejected(guard: PeerGuard) -> None:
     with pytest.raises(NotImplementedHere):
         guard.check_method("GET", upgrade=True)
 
@@ -130,7 +130,7 @@ def test_every_other_method_passes(guard: PeerGuard, method: str) -> None:
         b"a.b.CORP.example:1",
     ],
 )
-def test_a_name_that_no_stranger_can_hold_passes(guard: PeerGuard, host: bytes) -> None:
+def test_a_host_name_that_no_stranger_can_register_passes(guard: PeerGuard, host: bytes) -> None:
     guard.check_host(host)
     guard.check_host(host)
 
@@ -154,37 +154,37 @@ def test_a_name_that_no_stranger_can_hold_passes(guard: PeerGuard, host: bytes) 
         b"user@localhost",
     ],
 )
-def test_any_other_name_is_refused_every_time(guard: PeerGuard, host: bytes) -> None:
+def test_any_other_host_name_is_rejected_every_time(guard: PeerGuard, host: bytes) -> None:
     for _ in range(2):
         with pytest.raises(ForbiddenHost):
             guard.check_host(host)
 
 
 @given(LABEL, st.sampled_from(["com", "example", "io", "co.uk"]), PORT)
-def test_a_name_that_can_be_registered_is_refused(label: str, suffix: str, port: str) -> None:
+def test_a_host_name_that_can_be_registered_is_rejected(label: str, suffix: str, port: str) -> None:
     with pytest.raises(ForbiddenHost):
         PeerGuard(PeerGuardPolicy()).check_host(f"{label}.{suffix}{port}".encode())
 
 
 @given(st.ip_addresses(), PORT)
-def test_an_address_cannot_be_rebound_and_passes(address: IPv4Address | IPv6Address, port: str) -> None:
+def test_an_ip_address_as_host_passes(address: IPv4Address | IPv6Address, port: str) -> None:
     text = f"[{address}]" if address.version == 6 else str(address)
     PeerGuard(PeerGuardPolicy()).check_host(f"{text}{port}".encode())
 
 
-def test_what_is_remembered_is_bounded(guard: PeerGuard) -> None:
+def test_the_number_of_remembered_hosts_is_bounded(guard: PeerGuard) -> None:
     for number in range(2000):
         guard.check_host(b"host%d" % number)
     guard.check_host(b"host1999")
-    assert len(guard._passed) == 1024
+    assert len(guard._accepted) == 1024
 
 
-# --- the page that asks ------------------------------------------------------------------------
+# --- the page of the request -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("site", [None, b"none", b"same-origin"])
 @pytest.mark.parametrize("origin", [None, b"http://localhost:8080", b"https://localhost:8080"])
-def test_a_page_of_this_very_address_may_call(guard: PeerGuard, site: bytes | None, origin: bytes | None) -> None:
+def test_a_page_of_the_proxy_itself_may_call(guard: PeerGuard, site: bytes | None, origin: bytes | None) -> None:
     guard.check_origin(origin, site, b"localhost:8080")
 
 
@@ -203,6 +203,6 @@ def test_a_page_of_this_very_address_may_call(guard: PeerGuard, site: bytes | No
         (b"ws://localhost:8080", None),
     ],
 )
-def test_another_sites_page_may_not(guard: PeerGuard, origin: bytes | None, site: bytes | None) -> None:
+def test_a_page_of_another_site_may_not_call(guard: PeerGuard, origin: bytes | None, site: bytes | None) -> None:
     with pytest.raises(ForbiddenOrigin):
         guard.check_origin(origin, site, b"localhost:8080")

@@ -1,1 +1,1 @@
-"""Access decisions: peers, caller tokens, call policy, daily budgets."""
+"""Access decisions: which peers may connect, who a caller is, and what a caller may request."""

@@ -1,22 +1,22 @@
-"""What may be called: rules on method and path, and how a path is read before they are asked.
+"""Access rules: which methods and paths a caller may request, and how a path is read before the rules apply.
 
-    allow GET|POST /api/v4/workflows/**        for everybody
+    allow GET|POST /api/v4/workflows/**        for every caller
     deny * /api/v4/workflows/*/settings        wins over every allow
-    billing: allow POST /api/v4/**             for the caller `billing`, in place of the allows for everybody
+    billing: allow POST /api/v4/**             for the caller `billing`, instead of the allows for every caller
 
-`*` stands for one segment, a closing `/**` for any rest (also none); a slash at the very end never matters, and
-GET is HEAD too. Without an allow that concerns a caller, what is not denied is allowed.
+`*` stands for one segment, and a closing `/**` for any number of segments. A slash at the end of a path does not
+matter, and GET covers HEAD. If no allow applies to a caller, every request that no rule denies is allowed.
 
-The raw path goes upstream, so a rule is only worth as much as its reading of the path is the upstream's. A path
-that two readers could take for two different ones is therefore *ambiguous* and refused, whatever the rules say:
-see `read_path`. What is left, every reader splits into the same segments. A deny compares without regard to case,
-an allow with it: whichever the upstream does, no denied path passes.
+The upstream gets the raw path, so a rule holds only if the upstream reads the path as the rule does. A path that
+two servers could read differently is therefore *ambiguous* and rejected, whatever the rules say: see `read_path`.
+Every server splits any other path into the same segments. A deny ignores case, and an allow does not, so no denied
+path passes, whether or not the upstream ignores case.
 """
 
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 from urllib.parse import unquote_to_bytes
 
@@ -26,32 +26,34 @@ _RULE: Final = re.compile(
     r"\s*(?:(?P<caller>\S+):\s+)?(?P<verdict>allow|deny)\s+(?P<methods>\S+)\s+(?P<pattern>\S+)\s*"
 )
 _METHOD: Final = re.compile(r"[A-Z][A-Z-]*", re.ASCII)
-# RFC 3986 §3.3: what a segment may hold as it is. `;` is left out: some readers cut there.
-_PLAIN: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,=:@/-]*", re.ASCII)
+# RFC 3986 §3.3: the characters of a segment that need no escape. `;` is left out: some servers cut segments there.
+_PATH_WITHOUT_ESCAPES: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,=:@/-]*", re.ASCII)
 _SEGMENT_WITH_ESCAPES: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,=:@-]|%[0-9A-Fa-f]{2})*", re.ASCII)
-# What an escape must not stand for: another reader may unescape it earlier, later or twice.
-_NOT_ESCAPED: Final = frozenset("/\\%;?#")
+# No escape may stand for these: another server may decode it earlier, later or twice.
+_NEVER_ESCAPED: Final = frozenset("/\\%;?#")
 
 OVERRIDING_FIELDS: Final = frozenset(
     {b"x-http-method", b"x-http-method-override", b"x-method-override", b"x-original-url", b"x-rewrite-url"}
 )
-"""Fields by which some servers let a caller name another method or path than the request line does."""
+"""Header fields that make some servers use another method or path than the request line's."""
 
 
 def read_path(target: str) -> tuple[str, ...] | None:
-    """The decoded segments of a target's path, without the empty one behind a closing slash; None: ambiguous.
+    """Returns the decoded segments of a target's path, or None if the path is ambiguous.
 
-    Ambiguous are an empty segment, `.` and `..` (also with further dots or spaces at a segment's end, which some
-    readers drop), a backslash, a semicolon, an escaped one of these or of `/ % ? #`, control characters,
-    escapes that are no UTF-8, characters that compatibility normalisation turns into others, and anything that
-    RFC 3986 has no place for.
+    A slash at the end adds no segment. A path is ambiguous if it has
+    - an empty segment, a backslash or a semicolon;
+    - a segment that ends in a dot or a space, such as `..`, or starts with a space: some servers drop these;
+    - an escape of `/ \\ % ; ? #` or of a control character, or escapes that are not UTF-8;
+    - characters that compatibility normalisation changes;
+    - anything else that RFC 3986 does not allow.
     """
     path = target.partition("?")[0]
     if not path.startswith("/"):
         return None
     parts = path.removesuffix("/").split("/")[1:]
-    if "%" not in path and _PLAIN.fullmatch(path):
-        return None if any(map(_is_odd, parts)) else tuple(parts)
+    if "%" not in path and _PATH_WITHOUT_ESCAPES.fullmatch(path):
+        return None if any(map(_is_often_trimmed, parts)) else tuple(parts)
     segments = []
     for part in parts:
         if not _SEGMENT_WITH_ESCAPES.fullmatch(part):
@@ -60,7 +62,7 @@ def read_path(target: str) -> tuple[str, ...] | None:
             segment = unquote_to_bytes(part).decode("utf-8")
         except UnicodeDecodeError:
             return None
-        if _is_odd(segment) or not segment.isprintable() or not _NOT_ESCAPED.isdisjoint(segment):
+        if _is_often_trimmed(segment) or not segment.isprintable() or not _NEVER_ESCAPED.isdisjoint(segment):
             return None
         if unicodedata.normalize("NFKC", segment) != segment:
             return None
@@ -68,43 +70,44 @@ def read_path(target: str) -> tuple[str, ...] | None:
     return tuple(segments)
 
 
-def _is_odd(segment: str) -> bool:
+def _is_often_trimmed(segment: str) -> bool:
+    """Returns whether some servers would shorten the segment, or drop it."""
     return not segment or segment[-1] in ". " or segment[0] == " "
 
 
 @dataclass(frozen=True, slots=True)
 class AccessRule:
-    """One line of a policy. `methods` empty: any; `caller` None: everybody."""
+    """One rule. If `methods` is empty, every method matches. If `caller` is None, the rule is for every caller."""
 
     caller: str | None
     allows: bool
     methods: frozenset[str]
     segments: tuple[str, ...]
-    is_open: bool
-    """Whether any rest may follow."""
+    is_prefix: bool
+    """Whether further segments may follow."""
     text: str
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads one line. A ValueError says in one sentence what is wrong."""
+        """Parses one rule. Raises ValueError with a sentence that says what is wrong."""
         match = _RULE.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text!r} does not read [CALLER:] allow|deny METHODS /path")
-        segments, is_open = _pattern(match["pattern"])
+            raise ValueError(f"{text!r} is not a rule: write [CALLER:] allow|deny METHODS /path")
+        segments, is_prefix = _pattern(match["pattern"])
         return cls(
             match["caller"],
             match["verdict"] == "allow",
             _methods(match["methods"]),
             segments,
-            is_open,
+            is_prefix,
             text.strip(),
         )
 
     def matches(self, method: str, segments: Sequence[str]) -> bool:
-        """Whether it is about this call. `segments` are folded to one case for a deny."""
+        """Returns whether the rule applies to a request. For a deny the segments must be case-folded."""
         if self.methods and method not in self.methods:
             return False
-        if len(segments) < len(self.segments) or (len(segments) > len(self.segments) and not self.is_open):
+        if len(segments) < len(self.segments) or (len(segments) > len(self.segments) and not self.is_prefix):
             return False
         return all(own in ("*", other) for own, other in zip(self.segments, segments, strict=False))
 
@@ -114,22 +117,22 @@ def _methods(text: str) -> frozenset[str]:
         return frozenset()
     methods = set(text.split("|"))
     if not all(map(_METHOD.fullmatch, methods)):
-        raise ValueError(f"{text!r} names no methods; write GET, or GET|POST, or * for any")
+        raise ValueError(f"{text!r} does not name methods: write GET, or GET|POST, or * for any")
     # RFC 9110 §9.3.2: HEAD is GET without the body.
     return frozenset(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 def _pattern(pattern: str) -> tuple[tuple[str, ...], bool]:
-    head, is_open = (pattern[:-3], True) if pattern.endswith("/**") else (pattern, False)
+    head, is_prefix = (pattern[:-3], True) if pattern.endswith("/**") else (pattern, False)
     segments = read_path(head or "/")
     if segments is None or "**" in segments or "?" in pattern:
-        raise ValueError(f"{pattern!r} is no path that can be decided on; write /api/v4/workflows/*/fields/**")
-    return segments, is_open
+        raise ValueError(f"{pattern!r} is not a path that a rule can match: write /api/v4/workflows/*/fields/**")
+    return segments, is_prefix
 
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """Why a call is not allowed: fit for the caller and the log."""
+    """Why a request is not allowed. The reason is shown to the caller and in the log."""
 
     reason: str
 
@@ -137,42 +140,41 @@ class Denial:
 AMBIGUOUS: Final = Denial("ambiguous_path")
 NOT_ALLOWED: Final = Denial("no_rule_allows_it")
 READ_ONLY: Final = Denial("read_only")
-OVERRIDES: Final = Denial("overriding_field")
+OVERRIDING_FIELD: Final = Denial("overriding_field")
 
 
 class AccessRules:
-    """Decides for one environment."""
+    """The access rules of one environment."""
 
     __slots__ = ("_allows", "_common_allows", "_denies", "_read_only")
 
     def __init__(self, rules: Iterable[AccessRule], *, read_only: bool) -> None:
-        """`read_only` denies all methods but GET, HEAD and OPTIONS."""
+        """`read_only` denies all methods but the safe ones."""
         self._read_only = read_only
         self._common_allows: list[AccessRule] = []
         self._allows: dict[str, list[AccessRule]] = {}
-        self._denies: list[tuple[AccessRule, str | None]] = []
+        self._denies: list[AccessRule] = []
         for rule in rules:
             if not rule.allows:
                 folded = tuple(segment.casefold() for segment in rule.segments)
-                plain = AccessRule(rule.caller, False, rule.methods, folded, rule.is_open, rule.text)  # noqa: FBT003 - a field
-                self._denies.append((plain, rule.caller))
+                self._denies.append(replace(rule, segments=folded))
             elif rule.caller is None:
                 self._common_allows.append(rule)
             else:
                 self._allows.setdefault(rule.caller, []).append(rule)
 
     def judge(self, caller: str, method: str, target: str, field_names: Iterable[bytes]) -> Denial | None:
-        """None: it may go. `target` as sent, in origin form; `field_names` in lower case."""
+        """Returns why the request is denied, or None. `target`: in origin form; `field_names`: in lower case."""
         if self._read_only and method not in SAFE_METHODS:
             return READ_ONLY
         segments = read_path(target)
         if segments is None:
             return AMBIGUOUS
         if not OVERRIDING_FIELDS.isdisjoint(field_names):
-            return OVERRIDES
+            return OVERRIDING_FIELD
         folded = [segment.casefold() for segment in segments]
-        for rule, concerned in self._denies:
-            if concerned in (None, caller) and rule.matches(method, folded):
+        for rule in self._denies:
+            if rule.caller in (None, caller) and rule.matches(method, folded):
                 return Denial(f"rule: {rule.text}")
         allows = self._allows.get(caller, self._common_allows)
         if allows and not any(rule.matches(method, segments) for rule in allows):

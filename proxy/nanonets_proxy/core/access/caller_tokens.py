@@ -1,8 +1,8 @@
-"""Who a caller is: names, and the tokens that prove them.
+"""The names of callers, and the tokens that prove them.
 
-A token is 256 random bits, so its plain SHA-256 is no way back to it, and a slow hash would only slow each
-request down. What is kept is a line `NAME sha256:HEX`; several lines may have one name, so that a token can be
-replaced without a gap.
+A token is 256 random bits, so its plain SHA-256 cannot be reversed, and a slow hash would only slow down each
+request. Settings and files keep the hash, as `NAME sha256:HEX`. Several of these may have the same name, so that a
+token can be replaced without interruption.
 """
 
 import binascii
@@ -15,31 +15,31 @@ from hmac import compare_digest
 from typing import Final, Self
 
 TOKEN_BYTES: Final = 32
-# Lets a scanner of repositories know one when it sees it.
+# Secret scanners recognise a token by this prefix.
 _PREFIX: Final = "nnp_"
-# A letter first: no name looks like an address, nor, without a colon, like the peer of a unix socket.
+# The first letter keeps a name from looking like an IP address; without a colon it cannot look like a unix peer.
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}", re.ASCII)
 _LINE: Final = re.compile(r"(?P<name>\S+)\s+sha256:(?P<digest>[0-9a-fA-F]{64})", re.ASCII)
 _SCHEME: Final = re.compile(rb"(bearer|basic) +([!-~]+) *", re.IGNORECASE)
 
 
 def check_caller_name(name: str) -> str:
-    """The name as it is. ValueError: it is none."""
+    """Returns the name. Raises ValueError if it is not a caller's name."""
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no caller's name: up to 64 letters, digits and . _ -, a letter first")
+        raise ValueError(f"{name!r} is not a caller's name: use up to 64 letters, digits and . _ -, a letter first")
     return name
 
 
 def make_token(randomness: bytes) -> str:
-    """A token of `TOKEN_BYTES` random bytes, for its caller alone."""
+    """Returns a new token. `randomness`: TOKEN_BYTES random bytes."""
     if len(randomness) != TOKEN_BYTES:
-        raise ValueError(f"a token is made of {TOKEN_BYTES} bytes")
+        raise ValueError(f"a token needs {TOKEN_BYTES} random bytes")
     return _PREFIX + urlsafe_b64encode(randomness).rstrip(b"=").decode()
 
 
 @dataclass(frozen=True, slots=True)
 class CallerToken:
-    """One caller's name, and the SHA-256 of one of its tokens."""
+    """A caller's name and the SHA-256 of one of its tokens."""
 
     name: str
     digest: bytes
@@ -50,7 +50,7 @@ class CallerToken:
 
     @classmethod
     def parse(cls, line: str) -> Self:
-        """Reads `NAME sha256:HEX`. The message of a ValueError never shows the line: it may hold a token."""
+        """Parses `NAME sha256:HEX`. Raises ValueError; its message never shows the line, which may hold a token."""
         match = _LINE.fullmatch(line.strip())
         if match is None:
             raise ValueError("is not NAME sha256:HEX, as `nanonets-proxy token NAME` writes it")
@@ -61,11 +61,11 @@ class CallerToken:
 
 
 def parse_token_lines(text: str) -> tuple[CallerToken, ...]:
-    """Reads a file of such lines; empty lines and those that start with # are left out.
+    """Parses the content of a file of caller tokens. Empty lines and lines that start with # are ignored.
 
     Raises:
-        ValueError: a line is none, or there is no line at all; the message is the end of a sentence that starts
-            with the name of the file.
+        ValueError: a line is malformed, or the file holds no token. The message is the end of a sentence that
+            starts with the file's name.
     """
     tokens = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -75,12 +75,12 @@ def parse_token_lines(text: str) -> tuple[CallerToken, ...]:
             except ValueError as error:
                 raise ValueError(f"cannot be used: line {number}: {error}") from None
     if not tokens:
-        raise ValueError("holds no token: nobody could call")
+        raise ValueError("holds no token, so no caller could be let in")
     return tuple(tokens)
 
 
 class CallersByToken:
-    """Finds the caller of a token."""
+    """Finds the caller that a token belongs to."""
 
     __slots__ = ("_names",)
 
@@ -92,16 +92,21 @@ class CallersByToken:
                 raise ValueError(f"{known[1]} and {token.name} have the same token")
 
     def caller_of(self, token: bytes) -> str | None:
-        """The caller's name. The time that it takes tells nothing: a digest is looked up by a hash that is keyed
-        anew in each process, and what is found is compared in constant time."""
+        """Returns the caller's name, or None. The time taken reveals nothing about the tokens.
+
+        The digest is looked up by a hash with a random key per process, and compared in constant time.
+        """
         digest = sha256(token).digest()
         found = self._names.get(digest)
         return found[1] if found is not None and compare_digest(found[0], digest) else None
 
 
 def token_from_authorization(credentials: bytes) -> bytes | None:
-    """The token in the value of an Authorization field: that of Bearer (RFC 6750 §2.1), or the user name of
-    Basic (RFC 7617 §2), which is where the clients of the API put their key."""
+    """Returns the token in an Authorization field's value, or None.
+
+    The token is that of Bearer (RFC 6750 §2.1) or the user name of Basic (RFC 7617 §2). Clients of the API send
+    their key as that user name.
+    """
     match = _SCHEME.fullmatch(credentials)
     if match is None:
         return None

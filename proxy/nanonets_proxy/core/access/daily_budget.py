@@ -1,4 +1,4 @@
-"""How many requests a caller may make in a day (UTC). Counts live in memory: a restart forgets them."""
+"""Limits the requests of each caller in a day (UTC). Counts are kept in memory: a restart clears them."""
 
 import re
 from collections.abc import Iterable
@@ -7,24 +7,24 @@ from typing import Final, Self
 
 _RULE: Final = re.compile(r"(?:(?P<caller>\S+):\s+)?(?P<count>[0-9]{1,12})", re.ASCII)
 _DAY_S: Final = 86_400
-# Callers may be addresses, and there are many: those beyond share one count.
+# Callers may be addresses, so their number needs a bound: all further callers share one count.
 MAX_CALLERS: Final = 10_000
 _OTHERS: Final = ""
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetRule:
-    """So many requests a day for `caller`; None: for each caller that has no rule of its own."""
+    """A caller's requests per day. If `caller` is None, for each caller without a rule of its own."""
 
     caller: str | None
     count: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads `5000` or `billing: 5000`. A ValueError says what is wrong."""
+        """Parses `5000` or `billing: 5000`. Raises ValueError with a sentence that says what is wrong."""
         match = _RULE.fullmatch(text.strip())
         if match is None:
-            raise ValueError(f"{text!r} is no daily budget: write 5000, or billing: 5000")
+            raise ValueError(f"{text!r} is not a daily budget: write 5000, or billing: 5000")
         return cls(match["caller"], int(match["count"]))
 
 
@@ -37,7 +37,7 @@ class DailyBudget:
         self._used: dict[str, int] = {}
 
     def take(self, caller: str, wall_now_s: float) -> float | None:
-        """Counts one request of `caller`; if it is one too many, the seconds until the next day instead."""
+        """Counts one request of `caller`. If its budget is used up, returns the seconds to the next day."""
         limit = self._limits.get(caller, self._limits.get(None))
         if limit is None:
             return None
