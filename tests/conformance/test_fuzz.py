@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from conformance import corpus
 from conformance.mutations import mutated
 from nanonets_proxy.errors import UpstreamError
-from nanonets_proxy.upstream.response_parser import ResponseParser, Stage
+from nanonets_proxy.upstream.response_parser import ResponseParser, ResponseState
 from support.proxy_harness import AUTHORIZATION, RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request
 from support.scripted_upstream import OK, Exchange, ScriptedUpstream
@@ -189,8 +189,14 @@ def _parsed(pieces: list[bytes], *, is_head: bool) -> tuple[object, ...]:
         reply.end_of_input()
     except UpstreamError as raised:
         error = type(raised)
-    shown = (reply.head.status, reply.head.headers) if reply.stage is not Stage.HEAD else None
-    return error, reply.stage, shown, reply.take(), reply.trailers if reply.stage is Stage.DONE else None
+    shown = (reply.head.status, reply.head.headers) if reply.state is not ResponseState.HEAD else None
+    return (
+        error,
+        reply.state,
+        shown,
+        reply.take_body(),
+        reply.trailers if reply.state is ResponseState.COMPLETE else None,
+    )
 
 
 @settings(parent=fuzzing, max_examples=4 * fuzzing.max_examples)

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from nanonets_proxy.request.access_record import AccessRecord
-from nanonets_proxy.telemetry.metrics import RequestTally
+from nanonets_proxy.telemetry.metrics import RequestMetrics
 
 
 class _Request:
@@ -24,7 +24,7 @@ def _record() -> AccessRecord:
 def _finish(record: AccessRecord) -> dict[str, Any]:
     """Returns the log event."""
     events: list[dict[str, Any]] = []
-    record.finish(events.append, RequestTally())
+    record.finish(events.append, RequestMetrics())
     (event,) = events
     return event
 
@@ -87,7 +87,7 @@ def test_the_total_is_the_time_since_the_request_began() -> None:
 
 
 def test_a_request_without_a_log_event_is_counted() -> None:
-    registry, tally = CollectorRegistry(), RequestTally()
+    registry, tally = CollectorRegistry(), RequestMetrics()
     registry.register(tally)
     _record().finish(None, tally)
     labels = {"method": "GET", "status": "gone"}

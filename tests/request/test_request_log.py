@@ -11,7 +11,7 @@ import structlog
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.ratelimit.scopes import ScopeTable
 from nanonets_proxy.telemetry import log as telemetry_log
-from nanonets_proxy.telemetry.log import whole_events
+from nanonets_proxy.telemetry.log import event_writer
 from support.eventually import until
 from support.log_capture import captured_log
 from support.proxy_harness import AUTHORIZATION, KEY, running_proxy
@@ -57,7 +57,7 @@ def test_a_whole_event_is_the_line_that_structlog_writes(log_format: str, path: 
     context = {"environment": "50%b"}
     fields = {"path": path, "status": 200, "upstream_s": None, "total_s": 0.0012}
     with captured_log(log_format=log_format) as log:
-        emit = whole_events("request", **context)
+        emit = event_writer("request", **context)
         assert emit is not None
         emit(fields)
         structlog.get_logger(**context).info("request", **fields)
@@ -70,7 +70,7 @@ def test_a_whole_event_is_the_line_that_structlog_writes(log_format: str, path: 
 def test_a_whole_event_has_the_time_to_the_microsecond(monkeypatch: pytest.MonkeyPatch) -> None:
     at_s = [1e9, 1e9 + 0.000004, 1e9 + 0.5, 1e9 + 0.9999995, 1e9 + 1, 1e9 + 90_000.25, 1e9 + 61.125, 1e9 - 0.25]
     with captured_log() as log:
-        emit = whole_events("request")
+        emit = event_writer("request")
         assert emit is not None
         monkeypatch.setattr(telemetry_log, "time", iter(at_s).__next__)  # the clock may be set back
         for _ in at_s:
@@ -90,7 +90,7 @@ def test_a_whole_event_has_the_time_to_the_microsecond(monkeypatch: pytest.Monke
 
 def test_nothing_is_made_of_whole_events_below_the_level() -> None:
     with captured_log(level="warning"):
-        assert whole_events("request") is None
+        assert event_writer("request") is None
 
 
 async def test_every_line_begins_with_time_level_and_name() -> None:

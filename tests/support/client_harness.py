@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanonets_proxy.core.net.addresses import Origin
-from nanonets_proxy.upstream.body import BodyPolicy, BodyStore, RequestBody
-from nanonets_proxy.upstream.client import Exchange, UpstreamClient, UpstreamRequest
+from nanonets_proxy.upstream.body import BodyBudget, BodyPolicy, RequestBody
+from nanonets_proxy.upstream.client import StartedResponse, UpstreamClient, UpstreamRequest
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from nanonets_proxy.upstream.pool import Pool
 from support.eventually import WAIT_S
@@ -42,7 +42,7 @@ class RunningClient:
         exchange = await self.client.send(request)
         return await self.read_response(exchange)
 
-    async def read_response(self, exchange: Exchange) -> RawResponse:
+    async def read_response(self, exchange: StartedResponse) -> RawResponse:
         connection, head = exchange
         body = b""
         try:
@@ -50,7 +50,7 @@ class RunningClient:
                 body += piece
             trailers = connection.trailers
         finally:
-            self.client.finish(connection)
+            self.client.release(connection)
         return RawResponse(head.status, head.headers, body, trailers)
 
 
@@ -80,13 +80,13 @@ def request(
     return UpstreamRequest(method, head, body, expect_continue)
 
 
-def body_store(
+def body_budget(
     spool_dir: Path,
     *,
     memory: int = 2**20,
     memory_total: int = 2**24,
     spool_total: int = 2**28,
     replay: int = 2**28,
-) -> BodyStore:
+) -> BodyBudget:
     """Budgets for kept bodies, in bytes."""
-    return BodyStore(BodyPolicy(memory, memory_total, spool_dir, spool_total, replay))
+    return BodyBudget(BodyPolicy(memory, memory_total, spool_dir, spool_total, replay))

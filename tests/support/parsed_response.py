@@ -4,21 +4,21 @@ import itertools
 from dataclasses import dataclass
 
 from nanonets_proxy.errors import UpstreamError
-from nanonets_proxy.upstream.response_parser import ResponseParser, Stage
+from nanonets_proxy.upstream.response_parser import ResponseParser, ResponseState
 
 
 @dataclass(frozen=True)
 class ParsedResponse:
     """All that can be told of an answer from the outside."""
 
-    stage: Stage
+    state: ResponseState
     status: int
     reason: bytes
     headers: tuple[tuple[bytes, bytes], ...]
     body_length: int | None
     body: bytes
     trailers: tuple[tuple[bytes, bytes], ...]
-    informational: int
+    interim_count: int
     keep_alive: bool
     error: type[UpstreamError] | None
 
@@ -40,14 +40,14 @@ def parse_with(reply: ResponseParser, *pieces: bytes, ended: bool = False) -> Pa
     head = reply.head
     keep_alive = reply.keep_alive and error is None
     return ParsedResponse(
-        reply.stage,
+        reply.state,
         head.status,
         head.reason,
         tuple(head.headers),
         head.body_length,
-        reply.take(),
+        reply.take_body(),
         tuple(reply.trailers),
-        reply.informational,
+        reply.interim_count,
         keep_alive,
         None if error is None else type(error),
     )

@@ -55,11 +55,11 @@ class RunningProxy:
     @property
     def kept_bytes(self) -> int:
         """Bytes of bodies kept for a replay, in memory and on disk."""
-        return self.proxy._store.memory_bytes + self.proxy._store.spool_bytes
+        return self.proxy._body_budget.memory_bytes + self.proxy._body_budget.spool_bytes
 
     @property
     def spool_bytes(self) -> int:
-        return self.proxy._store.spool_bytes
+        return self.proxy._body_budget.spool_bytes
 
     @property
     def unread_ahead_bytes(self) -> int:

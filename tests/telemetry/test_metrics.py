@@ -4,7 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from nanonets_proxy.telemetry.metrics import RequestTally
+from nanonets_proxy.telemetry.metrics import RequestMetrics
 from support.eventually import until
 from support.proxy_harness import RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request
@@ -113,7 +113,7 @@ async def test_callers_cannot_make_labels() -> None:
 
 
 def test_durations_are_counted_as_the_librarys_own_histogram_does() -> None:
-    tally, registry = RequestTally(), CollectorRegistry()
+    tally, registry = RequestMetrics(), CollectorRegistry()
     registry.register(tally)
     finite = [float(bound) for bound in _buckets(registry, "nanonets_proxy_queue_seconds") if bound != "+Inf"]
     queue = Histogram("queue_seconds", "", buckets=finite, registry=registry)

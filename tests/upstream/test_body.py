@@ -14,9 +14,9 @@ from aiohttp.base_protocol import BaseProtocol
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.upstream.body import BodyStore, RequestBody
+from nanonets_proxy.upstream.body import BodyBudget, RequestBody
 from support.caller_bodies import ArrivingBody, PiecewiseBody
-from support.client_harness import body_store
+from support.client_harness import body_budget
 
 PIECES = st.lists(st.binary(min_size=1, max_size=60), max_size=8)
 LIMITS = st.integers(0, 200)
@@ -24,7 +24,7 @@ LIMITS = st.integers(0, 200)
 
 async def read(body: RequestBody, count: int | None = None) -> bytes:
     """What is sent of it: all, or what it begins with and `count` pieces more."""
-    data = body.begin()
+    data = body.rewind()
     while count is None or count > 0:
         piece = await body.read()
         if not piece:
@@ -51,8 +51,8 @@ def names_in(directory: Path) -> list[str]:
     return [entry.name for entry in directory.iterdir()]
 
 
-def is_untouched(store: BodyStore) -> bool:
-    return (store.memory_bytes, store.spool_bytes) == (0, 0)
+def is_untouched(budget: BodyBudget) -> bool:
+    return (budget.memory_bytes, budget.spool_bytes) == (0, 0)
 
 
 # --- the same octets each time --------------------------------------------------------------------------
@@ -68,7 +68,7 @@ async def test_every_reading_of_a_replayable_body_gives_the_same_octets(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     memory, memory_total, spool_total, replay = limits
-    store = body_store(
+    budget = body_budget(
         tmp_path_factory.getbasetemp(),
         memory=memory,
         memory_total=memory_total,
@@ -76,38 +76,38 @@ async def test_every_reading_of_a_replayable_body_gives_the_same_octets(
         replay=replay,
     )
     whole = b"".join(pieces)
-    with RequestBody(PiecewiseBody(*pieces), None, store) as body:
+    with RequestBody(PiecewiseBody(*pieces), None, budget) as body:
         for stop in stops:  # attempts that broke off in mid-upload
             if body.is_replayable:
                 assert whole.startswith(await read(body, stop))
-            assert store.memory_bytes <= memory_total
-            assert store.spool_bytes <= spool_total
+            assert budget.memory_bytes <= memory_total
+            assert budget.spool_bytes <= spool_total
         for _ in range(2):
             if body.is_replayable:
                 assert await read(body) == whole
         if len(whole) > replay:
             assert not body.is_replayable or body.received_bytes <= replay
-    assert is_untouched(store)
+    assert is_untouched(budget)
 
 
 @given(pieces=PIECES, memory=LIMITS)
 async def test_a_body_within_its_limits_is_always_replayable(
     pieces: list[bytes], memory: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    store = body_store(tmp_path_factory.getbasetemp(), memory=memory)
+    budget = body_budget(tmp_path_factory.getbasetemp(), memory=memory)
     whole = b"".join(pieces)
-    with RequestBody(PiecewiseBody(*pieces), len(whole), store) as body:
+    with RequestBody(PiecewiseBody(*pieces), len(whole), budget) as body:
         assert [await read(body) for _ in range(3)] == [whole] * 3
         assert body.is_replayable
         assert body.received_bytes == len(whole)
-        assert store.memory_bytes + store.spool_bytes == len(whole)
-        assert store.memory_bytes <= memory
-    assert is_untouched(store)
+        assert budget.memory_bytes + budget.spool_bytes == len(whole)
+        assert budget.memory_bytes <= memory
+    assert is_untouched(budget)
 
 
 async def test_a_large_spooled_body_is_read_back_whole(tmp_path: Path) -> None:
     pieces = [bytes([number]) * 100_000 for number in range(20)]
-    with RequestBody(PiecewiseBody(*pieces), None, body_store(tmp_path, memory=0)) as body:
+    with RequestBody(PiecewiseBody(*pieces), None, body_budget(tmp_path, memory=0)) as body:
         assert await read(body) == b"".join(pieces)
         assert await read(body) == b"".join(pieces)
 
@@ -115,12 +115,12 @@ async def test_a_large_spooled_body_is_read_back_whole(tmp_path: Path) -> None:
 async def test_the_servers_own_stream_is_such_a_source(tmp_path: Path) -> None:
     stream = StreamReader(BaseProtocol(asyncio.get_running_loop()), 2**16, loop=asyncio.get_running_loop())
     stream.feed_data(b"hello ")
-    with RequestBody(stream, None, body_store(tmp_path)) as body:
+    with RequestBody(stream, None, body_budget(tmp_path)) as body:
         assert await read(body, 0) == b"hello "
         stream.feed_data(b"world")
         stream.feed_eof()
-        assert body.begin() == b"hello world"
-        assert body.begin() == b"hello world"
+        assert body.rewind() == b"hello world"
+        assert body.rewind() == b"hello world"
         assert await read(body) == b"hello world"
 
 
@@ -128,33 +128,33 @@ async def test_the_servers_own_stream_is_such_a_source(tmp_path: Path) -> None:
 
 
 async def test_a_body_that_is_all_here_is_taken_in_one_piece(tmp_path: Path) -> None:
-    with RequestBody(ArrivingBody(b"hel", b"lo", finished=True), 5, body_store(tmp_path)) as body:
-        assert [body.begin(), body.begin()] == [b"hello", b"hello"]
+    with RequestBody(ArrivingBody(b"hel", b"lo", finished=True), 5, body_budget(tmp_path)) as body:
+        assert [body.rewind(), body.rewind()] == [b"hello", b"hello"]
         assert body.is_replayable
 
 
 async def test_a_body_that_is_in_the_file_is_streamed(tmp_path: Path) -> None:
-    with RequestBody(ArrivingBody(b"hello", finished=True), 5, body_store(tmp_path, memory=0)) as body:
-        assert body.begin() == b"hello"  # straight from the caller
-        assert body.begin() == b""
+    with RequestBody(ArrivingBody(b"hello", finished=True), 5, body_budget(tmp_path, memory=0)) as body:
+        assert body.rewind() == b"hello"  # straight from the caller
+        assert body.rewind() == b""
         assert await read(body) == b"hello"
 
 
 async def test_a_rest_that_does_not_fit_costs_the_copy_and_not_the_body(tmp_path: Path) -> None:
     source = ArrivingBody(b"kept ")
-    with RequestBody(source, None, body_store(tmp_path, memory=5, spool_total=0)) as body:
+    with RequestBody(source, None, body_budget(tmp_path, memory=5, spool_total=0)) as body:
         assert await read(body, 0) == b"kept "
         source.feed(b"and the rest")
         source.finish()
         before = body.is_replayable
-        assert body.begin() == b"kept and the rest"
+        assert body.rewind() == b"kept and the rest"
         assert (before, body.is_replayable) == (True, False)
 
 
 async def test_the_callers_error_comes_through(tmp_path: Path) -> None:
     source = ArrivingBody(b"some")
     source.break_off(ConnectionResetError("the caller has gone"))
-    with RequestBody(source, None, body_store(tmp_path)) as body:
+    with RequestBody(source, None, body_budget(tmp_path)) as body:
         with pytest.raises(ConnectionResetError, match="caller"):
             await read(body)
         assert body.received_bytes == 4
@@ -164,42 +164,42 @@ async def test_the_callers_error_comes_through(tmp_path: Path) -> None:
 
 
 async def test_a_body_known_to_be_too_large_is_never_kept(tmp_path: Path) -> None:
-    store = body_store(tmp_path, replay=4)
-    with RequestBody(ArrivingBody(b"hello", finished=True), 5, store) as body:
+    budget = body_budget(tmp_path, replay=4)
+    with RequestBody(ArrivingBody(b"hello", finished=True), 5, budget) as body:
         before = body.is_replayable  # nothing was read yet
         assert await read(body) == b"hello"
         assert (before, body.is_replayable) == (True, False)
-        assert is_untouched(store)
+        assert is_untouched(budget)
 
 
 async def test_a_chunked_body_is_let_go_when_it_grows_too_large(tmp_path: Path) -> None:
-    store = body_store(tmp_path, replay=6)
-    with RequestBody(PiecewiseBody(b"four", b"more", b"and more"), None, store) as body:
+    budget = body_budget(tmp_path, replay=6)
+    with RequestBody(PiecewiseBody(b"four", b"more", b"and more"), None, budget) as body:
         assert await read(body) == b"fourmoreand more"
         assert not body.is_replayable
-        assert is_untouched(store)
+        assert is_untouched(budget)
 
 
 async def test_bodies_share_the_memory_and_then_the_disk(tmp_path: Path) -> None:
-    store = body_store(tmp_path, memory=10, memory_total=15, spool_total=12)
+    budget = body_budget(tmp_path, memory=10, memory_total=15, spool_total=12)
     with (
-        RequestBody(ArrivingBody(b"x" * 10, finished=True), None, store) as first,
-        RequestBody(ArrivingBody(b"y" * 10, finished=True), None, store) as second,
-        RequestBody(ArrivingBody(b"z" * 10, finished=True), None, store) as third,
+        RequestBody(ArrivingBody(b"x" * 10, finished=True), None, budget) as first,
+        RequestBody(ArrivingBody(b"y" * 10, finished=True), None, budget) as second,
+        RequestBody(ArrivingBody(b"z" * 10, finished=True), None, budget) as third,
     ):
         for body in (first, second, third):
             await read(body)
-        assert (store.memory_bytes, store.spool_bytes) == (10, 10)
+        assert (budget.memory_bytes, budget.spool_bytes) == (10, 10)
         assert [body.is_replayable for body in (first, second, third)] == [True, True, False]
         assert await read(second) == b"y" * 10
-    assert is_untouched(store)
+    assert is_untouched(budget)
 
 
 # --- the spool file ---------------------------------------------------------------------------------------
 
 
 async def test_the_spool_file_has_no_name_and_is_ours_alone(tmp_path: Path) -> None:
-    with RequestBody(PiecewiseBody(b"a", b"b"), None, body_store(tmp_path, memory=1)) as body:
+    with RequestBody(PiecewiseBody(b"a", b"b"), None, body_budget(tmp_path, memory=1)) as body:
         await read(body)
         assert names_in(tmp_path) == []
         (descriptor,) = spool_files(tmp_path)
@@ -209,11 +209,11 @@ async def test_the_spool_file_has_no_name_and_is_ours_alone(tmp_path: Path) -> N
 
 
 async def test_without_its_directory_a_body_goes_on_and_cannot_be_repeated(tmp_path: Path) -> None:
-    store = body_store(tmp_path / "gone", memory=1)
-    with RequestBody(PiecewiseBody(b"a", b"b", b"c"), None, store) as body:
+    budget = body_budget(tmp_path / "gone", memory=1)
+    with RequestBody(PiecewiseBody(b"a", b"b", b"c"), None, budget) as body:
         assert await read(body) == b"abc"
         assert not body.is_replayable
-        assert is_untouched(store)
+        assert is_untouched(budget)
 
 
 @contextmanager
@@ -228,12 +228,12 @@ def files_no_larger_than(limit_bytes: int) -> Iterator[None]:
 
 
 async def test_on_a_full_disk_a_body_goes_on_and_cannot_be_repeated(tmp_path: Path) -> None:
-    store = body_store(tmp_path, memory=0)
-    with RequestBody(PiecewiseBody(b"abc", b"def"), None, store) as body:
+    budget = body_budget(tmp_path, memory=0)
+    with RequestBody(PiecewiseBody(b"abc", b"def"), None, budget) as body:
         with files_no_larger_than(5):
             assert await read(body, 0) == b"abc"
             before = body.is_replayable
             assert await read(body) == b"abcdef"  # of which five octets fit
         assert (before, body.is_replayable) == (True, False)
         assert spool_files(tmp_path) == []
-        assert is_untouched(store)
+        assert is_untouched(budget)

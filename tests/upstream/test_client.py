@@ -11,7 +11,7 @@ from nanonets_proxy.upstream import client
 from nanonets_proxy.upstream.body import RequestBody
 from nanonets_proxy.upstream.client import UpstreamRequest
 from support.caller_bodies import ArrivingBody, BodyOnDemand
-from support.client_harness import body_store, request, running_client
+from support.client_harness import body_budget, request, running_client
 from support.eventually import stable, until
 from support.raw_upstream import Peer, RawUpstream, Script, ok, responding
 
@@ -66,7 +66,7 @@ async def test_a_body_is_framed_exactly(
 ) -> None:
     wire = Wire(b"!" if length else b"0\r\n\r\n")
     source = ArrivingBody(*pieces, finished=True) if all_here else ArrivingBody(*pieces[:-1])
-    with RequestBody(source, length, body_store(tmp_path)) as body:
+    with RequestBody(source, length, body_budget(tmp_path)) as body:
         async with RawUpstream(wire) as upstream, running_client(upstream.origin) as running:
             asking = asyncio.create_task(running.fetch(request("POST", body)))
             if not all_here:
@@ -97,7 +97,7 @@ async def test_a_body_is_read_no_faster_than_the_upstream_takes_it(tmp_path: Pat
         await peer.send(ok())
         await peer.read_to_end()
 
-    with RequestBody(source, total, body_store(tmp_path, replay=0)) as body:
+    with RequestBody(source, total, body_budget(tmp_path, replay=0)) as body:
         async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:
             asking = asyncio.create_task(running.fetch(request("POST", body)))
             await until(lambda: source.read_bytes > 0)
@@ -113,7 +113,7 @@ async def test_a_body_is_read_no_faster_than_the_upstream_takes_it(tmp_path: Pat
 async def test_an_early_refusal_stops_the_upload_and_ends_the_connection(tmp_path: Path) -> None:
     refusal = ok(b"too large", status=b"413 Content Too Large")
     source = ArrivingBody(b"first")
-    with RequestBody(source, 100, body_store(tmp_path)) as body:
+    with RequestBody(source, 100, body_budget(tmp_path)) as body:
         wire = Wire(b"first", refusal)
         async with RawUpstream(wire) as upstream, running_client(upstream.origin) as running:
             exchange = await running.client.send(request("POST", body))
@@ -138,7 +138,7 @@ async def test_an_early_success_lets_the_upload_go_on(tmp_path: Path) -> None:
         await peer.read_to_end()
 
     source = ArrivingBody(b"first")
-    with RequestBody(source, 11, body_store(tmp_path)) as body:
+    with RequestBody(source, 11, body_budget(tmp_path)) as body:
         async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:
             exchange = await running.client.send(request("POST", body))
             source.feed(b"second")
@@ -149,11 +149,11 @@ async def test_an_early_success_lets_the_upload_go_on(tmp_path: Path) -> None:
 
 async def test_an_exchange_given_up_in_mid_upload_ends_the_connection(tmp_path: Path) -> None:
     source = ArrivingBody(b"first")
-    with RequestBody(source, 11, body_store(tmp_path)) as body:
+    with RequestBody(source, 11, body_budget(tmp_path)) as body:
         async with RawUpstream(Wire(b"first")) as upstream, running_client(upstream.origin) as running:
             connection, _ = await running.client.send(request("POST", body))
             sender = running.client._senders[connection]
-            running.client.finish(connection)
+            running.client.release(connection)
             await until(lambda: upstream.ended == 1)
             await asyncio.wait([sender])
             assert sender.cancelled()
@@ -179,7 +179,7 @@ async def test_a_body_waits_for_the_upstreams_100(
         await peer.send(ok())
         await peer.read_to_end()
 
-    with RequestBody(source, 5, body_store(tmp_path)) as body:
+    with RequestBody(source, 5, body_budget(tmp_path)) as body:
         async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:
             asking = asyncio.create_task(running.fetch(request("POST", body, expect_continue=True)))
             await until(lambda: source.read_pieces == 1)
@@ -190,7 +190,7 @@ async def test_a_body_waits_for_the_upstreams_100(
 @pytest.mark.parametrize("status", [b"417 Expectation Failed", b"200 OK"])
 async def test_an_answer_instead_of_the_100_leaves_the_body_unread(status: bytes, tmp_path: Path) -> None:
     source = ArrivingBody(b"body!")
-    with RequestBody(source, 5, body_store(tmp_path)) as body:
+    with RequestBody(source, 5, body_budget(tmp_path)) as body:
         async with (
             RawUpstream(responding(ok(status=status))) as upstream,
             running_client(upstream.origin) as running,
@@ -204,12 +204,12 @@ async def test_an_answer_instead_of_the_100_leaves_the_body_unread(status: bytes
 
 @pytest.mark.asyncio(loop_factories=["uvloop"])  # a second of real time is enough once
 async def test_a_body_does_not_wait_for_the_100_for_ever(tmp_path: Path) -> None:
-    with RequestBody(ArrivingBody(b"body!"), 5, body_store(tmp_path)) as body:
+    with RequestBody(ArrivingBody(b"body!"), 5, body_budget(tmp_path)) as body:
         async with RawUpstream(Wire(b"body!")) as upstream, running_client(upstream.origin) as running:
             started_s = time.monotonic()
             connection, _ = await running.client.send(request("POST", body, expect_continue=True))
             assert 0.9 < time.monotonic() - started_s < 3
-            running.client.finish(connection)
+            running.client.release(connection)
 
 
 # --- failures and hang-ups --------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ async def test_a_body_does_not_wait_for_the_100_for_ever(tmp_path: Path) -> None
 async def test_what_breaks_on_the_callers_side_is_raised_and_ends_the_upload(tmp_path: Path) -> None:
     source = ArrivingBody(b"first")
     wire = Wire(b"never")
-    with RequestBody(source, 100, body_store(tmp_path)) as body:
+    with RequestBody(source, 100, body_budget(tmp_path)) as body:
         async with RawUpstream(wire) as upstream, running_client(upstream.origin) as running:
             asking = asyncio.create_task(running.fetch(request("POST", body)))
             await until(lambda: source.read_pieces == 1)
@@ -231,7 +231,7 @@ async def test_what_breaks_on_the_callers_side_is_raised_and_ends_the_upload(tmp
 async def test_what_breaks_on_the_callers_side_behind_an_early_head_is_raised_by_read(tmp_path: Path) -> None:
     source = ArrivingBody(b"first")
     reply = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
-    with RequestBody(source, 100, body_store(tmp_path)) as body:
+    with RequestBody(source, 100, body_budget(tmp_path)) as body:
         async with RawUpstream(Wire(b"first", reply)) as upstream, running_client(upstream.origin) as running:
             exchange = await running.client.send(request("POST", body))
             source.break_off(ConnectionResetError("the caller has gone"))
@@ -246,7 +246,7 @@ async def test_an_upstream_lost_in_mid_upload_stops_the_reading(tmp_path: Path) 
         peer.reset()
 
     source = ArrivingBody(b"first")
-    with RequestBody(source, 100, body_store(tmp_path)) as body:
+    with RequestBody(source, 100, body_budget(tmp_path)) as body:
         async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:
             with pytest.raises(UpstreamClosed) as caught:
                 await running.fetch(request("POST", body))
@@ -265,7 +265,7 @@ async def test_cancelling_closes_the_upstreams_connection_at_once(with_body: boo
         await peer.read_to_end()
 
     under_way = asyncio.Event()
-    with RequestBody(ArrivingBody(b"first"), 100, body_store(tmp_path)) as body:
+    with RequestBody(ArrivingBody(b"first"), 100, body_budget(tmp_path)) as body:
         async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:
             asking = asyncio.create_task(running.fetch(request("POST", body) if with_body else request()))
             await under_way.wait()
@@ -277,7 +277,7 @@ async def test_cancelling_closes_the_upstreams_connection_at_once(with_body: boo
 
 async def test_the_first_bytes_time_begins_when_the_upload_is_over(tmp_path: Path) -> None:
     source = ArrivingBody(b"first")
-    with RequestBody(source, 6, body_store(tmp_path)) as body:
+    with RequestBody(source, 6, body_budget(tmp_path)) as body:
         async with (
             RawUpstream(Wire(b"never")) as upstream,
             running_client(upstream.origin, first_byte_timeout_s=0.05) as running,

@@ -16,7 +16,7 @@ from nanonets_proxy.errors import (
     UpstreamTimeout,
     UpstreamUpgraded,
 )
-from nanonets_proxy.upstream.connection import State, UpstreamConnection
+from nanonets_proxy.upstream.connection import ConnectionState, UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from nanonets_proxy.upstream.response_parser import ResponseParser
 from support.eventually import WAIT_S, stable, until
@@ -85,9 +85,9 @@ async def test_an_answer_is_read_to_its_end(connect: Connect, reply: bytes, body
     send_get(connection)
     await connection.head()
     assert await rest_of(connection) == body
-    assert connection.is_whole
+    assert connection.is_complete
     assert connection.release() is reusable
-    assert connection.state is (State.IDLE if reusable else State.CLOSED)
+    assert connection.state is (ConnectionState.IDLE if reusable else ConnectionState.CLOSED)
 
 
 async def test_without_framing_the_upstreams_end_is_the_bodys(connect: Connect) -> None:
@@ -123,7 +123,7 @@ async def test_a_body_that_nobody_reads_is_dropped_at_release(connect: Connect, 
     connection = await connect(responding(ok(bytes(length)), ok(b"next")))
     send_get(connection)
     await connection.head()
-    await until(lambda: connection.is_whole)
+    await until(lambda: connection.is_complete)
     assert connection.release()
     send_get(connection)
     await connection.head()
@@ -156,7 +156,7 @@ async def test_what_came_instead_of_a_head_is_named(
         with pytest.raises(error) as caught:
             await connection.head()
         assert caught.value.sent
-    assert connection.state is State.CLOSED
+    assert connection.state is ConnectionState.CLOSED
     assert not connection.release()
 
 
@@ -266,7 +266,7 @@ async def test_the_time_limit_of_an_answered_request_harms_no_idle_connection(co
     await connection.head()
     assert connection.release()
     await asyncio.sleep(0.05)
-    assert connection.state is State.IDLE
+    assert connection.state is ConnectionState.IDLE
 
 
 async def test_behind_the_head_only_idleness_counts(connect: Connect) -> None:
@@ -319,7 +319,7 @@ async def test_an_upstream_is_held_back_while_its_answer_is_not_read(connect: Co
     send_get(connection)
     await connection.head()
     assert await stable(lambda: sent) < 16 * MIB  # most of it in the kernel's socket buffers
-    held = connection.take()
+    held = connection.read_nowait()
     assert len(held) < MIB
     received = len(held)
     while piece := await connection.read():
@@ -351,8 +351,8 @@ async def test_a_connection_that_speaks_out_of_turn_is_closed(connect: Connect, 
     await connection.head()
     assert connection.release()
     idle.set()
-    await until(lambda: connection.state is State.CLOSED)
-    assert not connection.is_silent()
+    await until(lambda: connection.state is ConnectionState.CLOSED)
+    assert connection.is_readable()
 
 
 async def test_exchanges_leave_no_parser_behind_for_the_garbage_collector(connect: Connect) -> None:
@@ -385,12 +385,12 @@ async def test_a_request_that_was_not_sent_to_its_end_spoils_the_connection(conn
     connection = await connect(responding(ok(), ok()))
     send_get(connection)
     await connection.head()
-    await until(lambda: connection.is_whole)
+    await until(lambda: connection.is_complete)
     assert connection.release()
     connection.start(is_head=False)
     connection.write(b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhe")
     await connection.head()
-    await until(lambda: connection.is_whole)
+    await until(lambda: connection.is_complete)
     assert not connection.release()
 
 
@@ -403,11 +403,11 @@ async def test_silence_is_asked_of_the_socket_itself(connect: Connect) -> None:
 
     connection = await connect(script)
     await until(lambda: bool(peers))
-    assert connection.is_silent()
-    assert connection.is_silent()
+    assert not connection.is_readable()
+    assert not connection.is_readable()
     peers[0].send_fin()
-    assert connection.state is State.IDLE  # the loop has not run since
-    assert not connection.is_silent()
+    assert connection.state is ConnectionState.IDLE  # the loop has not run since
+    assert connection.is_readable()
 
 
 async def test_a_connection_tells_its_state_and_nothing_else(connect: Connect) -> None:

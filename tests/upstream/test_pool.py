@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from nanonets_proxy.upstream.connection import State
+from nanonets_proxy.upstream.connection import ConnectionState
 from support.client_harness import RunningClient, request, running_client
 from support.eventually import until
 from support.raw_upstream import Peer, RawUpstream, ok, responding
@@ -87,7 +87,7 @@ async def test_an_upstream_that_closes_while_idle_is_seen_in_time() -> None:
     async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:
         await running.fetch(request())
         connection = running.pool._idle[0]
-        await until(lambda: connection.state is State.CLOSED)
+        await until(lambda: connection.state is ConnectionState.CLOSED)
         assert (await running.fetch(request("POST"))).body == b"ok"
         assert (upstream.accepted, running.retries) == (2, 0)
 

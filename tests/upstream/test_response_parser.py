@@ -10,7 +10,7 @@ from nanonets_proxy.errors import (
     UpstreamReplyTooLarge,
     UpstreamUpgraded,
 )
-from nanonets_proxy.upstream.response_parser import ResponseParser, Stage
+from nanonets_proxy.upstream.response_parser import ResponseParser, ResponseState
 from support.parsed_response import parse, parse_with, split_at
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -34,13 +34,13 @@ CLOSED_LATER = OK + b"Content-Type: text/plain\r\n\r\n"
 )
 def test_a_body_ends_where_its_framing_says(data: bytes, body: bytes) -> None:
     seen = parse(data)
-    assert (seen.stage, seen.body, seen.keep_alive, seen.error) == (Stage.DONE, body, True, None)
+    assert (seen.state, seen.body, seen.keep_alive, seen.error) == (ResponseState.COMPLETE, body, True, None)
 
 
 def test_without_framing_the_connections_end_is_the_bodys() -> None:
-    assert parse(CLOSED_LATER, b"hello").stage is Stage.BODY
+    assert parse(CLOSED_LATER, b"hello").state is ResponseState.BODY
     seen = parse(CLOSED_LATER, b"hello", ended=True)
-    assert (seen.stage, seen.body, seen.keep_alive, seen.error) == (Stage.DONE, b"hello", False, None)
+    assert (seen.state, seen.body, seen.keep_alive, seen.error) == (ResponseState.COMPLETE, b"hello", False, None)
 
 
 @pytest.mark.parametrize(
@@ -62,25 +62,25 @@ def test_an_end_before_that_is_an_error(data: bytes) -> None:
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
 def test_some_statuses_have_no_body_whatever_they_announce(status: bytes) -> None:
     seen = parse(b"HTTP/1.1 " + status + b"\r\nContent-Length: 5\r\n\r\n")
-    assert (seen.stage, seen.body_length, seen.body, seen.keep_alive) == (Stage.DONE, 0, b"", True)
+    assert (seen.state, seen.body_length, seen.body, seen.keep_alive) == (ResponseState.COMPLETE, 0, b"", True)
     assert seen.headers == ((b"Content-Length", b"5"),)
 
 
 def test_a_reset_content_has_the_body_that_its_framing_says() -> None:
-    assert parse(b"HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n").stage is Stage.DONE
-    assert parse(b"HTTP/1.1 205 Reset Content\r\n\r\n").stage is Stage.BODY
+    assert parse(b"HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n").state is ResponseState.COMPLETE
+    assert parse(b"HTTP/1.1 205 Reset Content\r\n\r\n").state is ResponseState.BODY
 
 
 def test_an_answer_to_head_ends_with_its_head() -> None:
     seen = parse(OK + b"Content-Length: 5\r\n\r\n", is_head=True)
-    assert (seen.stage, seen.body_length, seen.keep_alive) == (Stage.DONE, 0, True)
+    assert (seen.state, seen.body_length, seen.keep_alive) == (ResponseState.COMPLETE, 0, True)
     assert seen.headers == ((b"Content-Length", b"5"),)
 
 
 @pytest.mark.parametrize("body", [b"", b"5\r\n", b"5\r\nhello\r\n0\r\n\r\n"])
 def test_behind_a_chunked_answer_to_head_nothing_is_certain(body: bytes) -> None:
     seen = parse(CHUNKED + body, is_head=True)
-    assert (seen.stage, seen.body, seen.keep_alive, seen.error) == (Stage.DONE, b"", False, None)
+    assert (seen.state, seen.body, seen.keep_alive, seen.error) == (ResponseState.COMPLETE, b"", False, None)
 
 
 # --- fields -----------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def test_trailers_are_kept_apart_from_the_head() -> None:
 def test_interim_answers_are_passed_over() -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
     seen = parse(b"HTTP/1.1 100 Continue\r\n\r\n" + hints + OK + b"Content-Length: 0\r\n\r\n")
-    assert (seen.informational, seen.status, seen.reason) == (2, 200, b"OK")
+    assert (seen.interim_count, seen.status, seen.reason) == (2, 200, b"OK")
     assert seen.headers == ((b"Content-Length", b"0"),)
 
 
@@ -146,7 +146,7 @@ def test_octets_behind_a_whole_answer_spoil_the_connection_not_the_answer(
 ) -> None:
     whole = OK + b"Content-Length: 2\r\n\r\n" + (b"" if is_head else b"ok")
     seen = parse(whole + surplus, is_head=is_head) if at_once else parse(whole, surplus, is_head=is_head)
-    assert (seen.stage, seen.status, seen.keep_alive, seen.error) == (Stage.DONE, 200, False, None)
+    assert (seen.state, seen.status, seen.keep_alive, seen.error) == (ResponseState.COMPLETE, 200, False, None)
     assert seen.body == (b"" if is_head else b"ok")
     assert seen.headers == ((b"Content-Length", b"2"),)
 
@@ -185,7 +185,7 @@ def test_octets_behind_a_whole_answer_spoil_the_connection_not_the_answer(
 @pytest.mark.parametrize("is_head", [True, False])
 def test_a_broken_head_is_never_shown(data: bytes, is_head: bool) -> None:
     seen = parse(data + OK + b"Content-Length: 0\r\n\r\n", is_head=is_head)
-    assert (seen.error, seen.stage, seen.body) == (UpstreamBadReply, Stage.HEAD, b"")
+    assert (seen.error, seen.state, seen.body) == (UpstreamBadReply, ResponseState.HEAD, b"")
 
 
 @pytest.mark.parametrize(
@@ -193,13 +193,13 @@ def test_a_broken_head_is_never_shown(data: bytes, is_head: bool) -> None:
 )
 def test_a_broken_chunk_breaks_the_body_off(rest: bytes) -> None:
     seen = parse(CHUNKED + b"2\r\nok\r\n" + rest)
-    assert (seen.error, seen.stage, seen.status) == (UpstreamBadReply, Stage.BODY, 200)
+    assert (seen.error, seen.state, seen.status) == (UpstreamBadReply, ResponseState.BODY, 200)
 
 
 @pytest.mark.parametrize("fields", [b"Upgrade: websocket\r\nConnection: upgrade\r\n", b""])
 def test_a_protocol_switch_that_nobody_asked_for_is_an_error(fields: bytes) -> None:
     seen = parse(b"HTTP/1.1 101 Switching Protocols\r\n" + fields + b"\r\n")
-    assert (seen.error, seen.stage) == (UpstreamUpgraded, Stage.HEAD)
+    assert (seen.error, seen.state) == (UpstreamUpgraded, ResponseState.HEAD)
 
 
 def test_an_offer_to_upgrade_is_none_of_that() -> None:
@@ -267,7 +267,7 @@ def test_any_split_of_the_octets_gives_the_same_answer(data: bytes, cuts: list[i
 )
 def test_whatever_arrives_nothing_but_an_upstream_error_is_raised(pieces: list[bytes], is_head: bool) -> None:
     seen = parse(*pieces, is_head=is_head, ended=True)
-    assert (seen.error is None) == (seen.stage is Stage.DONE)
+    assert (seen.error is None) == (seen.state is ResponseState.COMPLETE)
     assert not seen.keep_alive
 
 
@@ -310,9 +310,14 @@ def test_a_body_that_was_not_taken_does_not_become_the_next_answers() -> None:
     reply = ResponseParser(is_head=False)
     reply.feed(USUAL)
     assert not reply.restart(is_head=False, on_interim=None)
-    reply.take()
+    reply.take_body()
     assert reply.restart(is_head=False, on_interim=None)
-    assert (reply.stage, reply.began, reply.keep_alive, reply.take()) == (Stage.HEAD, False, False, b"")
+    assert (reply.state, reply.has_begun, reply.keep_alive, reply.take_body()) == (
+        ResponseState.HEAD,
+        False,
+        False,
+        b"",
+    )
 
 
 @given(

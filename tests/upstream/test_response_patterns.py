@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance.mutations import mutated
-from nanonets_proxy.upstream.response_parser import MAX_HEAD_BYTES, ResponseParser, Stage
+from nanonets_proxy.upstream.response_parser import MAX_HEAD_BYTES, ResponseParser, ResponseState
 from nanonets_proxy.upstream.response_patterns import ResponsePatterns
 from support.parsed_response import ParsedResponse, parse, parse_with, split_at
 
@@ -23,7 +23,7 @@ def after(*responses: bytes | list[bytes], shapes: ResponsePatterns | None = Non
         first, *rest = [response] if isinstance(response, bytes) else response
         for piece in rest if takes(reply, first) else (first, *rest):
             reply.feed(piece)
-        reply.take()
+        reply.take_body()
         assert reply.restart(is_head=False, on_interim=None)
     return reply
 
@@ -42,7 +42,7 @@ def test_the_third_of_its_kind_passes_the_parser_by(usual: bytes) -> None:
     assert not takes(after(usual), usual)
     reply = after(usual, usual)
     assert takes(reply, usual)
-    assert (reply.stage, reply.began) == (Stage.DONE, True)
+    assert (reply.state, reply.has_begun) == (ResponseState.COMPLETE, True)
     assert parse_with(reply) == parse(usual)
 
 
@@ -85,7 +85,7 @@ def test_values_and_body_may_be_others_each_time() -> None:
 def test_all_else_is_the_parsers_to_judge(data: bytes) -> None:
     reply = after(PLAIN, PLAIN)
     assert not takes(reply, data)
-    assert (reply.stage, reply.began) == (Stage.HEAD, False)
+    assert (reply.state, reply.has_begun) == (ResponseState.HEAD, False)
     assert parse_with(reply, data) == parse(data)
 
 

@@ -8,7 +8,7 @@ import pytest
 from nanonets_proxy.errors import UpstreamClosed, UpstreamTimeout
 from nanonets_proxy.upstream.body import RequestBody
 from support.caller_bodies import ArrivingBody
-from support.client_harness import body_store, request, running_client
+from support.client_harness import body_budget, request, running_client
 from support.eventually import until
 from support.raw_upstream import Peer, RawUpstream, ok, responding, responding_then_closing
 
@@ -107,7 +107,7 @@ async def test_a_put_is_repeated_from_the_copy_of_its_body(length: int | None, m
         await peer.send(ok(b"second"))
         await peer.read_to_end()
 
-    with RequestBody(source, length, body_store(tmp_path, memory=memory)) as body:
+    with RequestBody(source, length, body_budget(tmp_path, memory=memory)) as body:
         async with (
             RawUpstream(dies_in_mid_upload, takes_all) as upstream,
             running_client(upstream.origin) as running,
@@ -130,7 +130,7 @@ async def test_a_put_whose_copy_was_let_go_is_not_repeated(tmp_path: Path) -> No
         await peer.head()
         await peer.read_exactly(3)
 
-    with RequestBody(ArrivingBody(b"abc"), 9, body_store(tmp_path, replay=0)) as body:
+    with RequestBody(ArrivingBody(b"abc"), 9, body_budget(tmp_path, replay=0)) as body:
         async with RawUpstream(dies_in_mid_upload) as upstream, running_client(upstream.origin) as running:
             await running.fetch(request())
             with pytest.raises(UpstreamClosed):

@@ -40,7 +40,7 @@ from nanonets_proxy.server.server import CallerServer
 from nanonets_proxy.server.tls import ListenerTls
 from nanonets_proxy.telemetry.key_status import KeyStatus
 from nanonets_proxy.telemetry.metrics import Metrics
-from nanonets_proxy.upstream.body import BodyStore
+from nanonets_proxy.upstream.body import BodyBudget
 from nanonets_proxy.upstream.client import UpstreamClient
 from nanonets_proxy.upstream.dial import Dialer
 from nanonets_proxy.upstream.key_probe import KeyProbe
@@ -77,7 +77,7 @@ class Environment:
             self._state_file.restore(self._gate, loop.time())
         self._room = WaitingRoom(self._gate, loop)
         self._pool = Pool(Dialer(config.dial), keep_alive_s=config.upstream_keep_alive_s)
-        self._store = BodyStore(config.bodies)
+        self._body_budget = BodyBudget(config.bodies)
         self.metrics = Metrics(self._read_gauges)
         client = UpstreamClient(
             self._pool, first_byte_timeout_s=config.first_byte_timeout_s, on_retry=self.metrics.retries.inc
@@ -97,7 +97,7 @@ class Environment:
             guard=make_guard(config),
             scopes=ScopeTable(config.scopes),
             waiting_room=self._room,
-            body_store=self._store,
+            body_budget=self._body_budget,
             client=client,
             keys=self.key_manager,
             retries=Retries(config.retries, random.random),
@@ -199,8 +199,8 @@ class Environment:
             "nanonets_proxy_closed_scopes": len(closed),
             "nanonets_proxy_quota_reserve": self._gate.reserve(),
             "nanonets_proxy_idle_upstream_connections": self._pool.idle,
-            "nanonets_proxy_body_memory_bytes": self._store.memory_bytes,
-            "nanonets_proxy_body_spool_bytes": self._store.spool_bytes,
+            "nanonets_proxy_body_memory_bytes": self._body_budget.memory_bytes,
+            "nanonets_proxy_body_spool_bytes": self._body_budget.spool_bytes,
             "nanonets_proxy_caller_connections": self._server.open_connections,
             "nanonets_proxy_ready": float(self.not_ready_reason() is None),
         }

@@ -30,7 +30,7 @@ from nanonets_proxy.keys.change_signal import ChangeSignal
 from nanonets_proxy.keys.change_watch import ChangeWatch
 from nanonets_proxy.keys.daemon_thread import in_daemon_thread
 from nanonets_proxy.keys.source import KeySource
-from nanonets_proxy.telemetry.key_status import KeyMetrics, KeyStatus, ShownKey
+from nanonets_proxy.telemetry.key_status import KeyEntry, KeyMetrics, KeyStatus
 
 REREAD_WHILE_HOLDING_S: Final = 0.5
 PROBE_AGAIN_S: Final = 2.0
@@ -151,12 +151,12 @@ class KeyManager:
             source=self._source.name,
             state=self._keyring.state(self._loop.time()).value,
             keys=tuple(
-                ShownKey(r.key.name, r.key.fingerprint(), r.state.value, max(0.0, wall_now_s - r.created_at_s))
+                KeyEntry(r.key.name, r.key.fingerprint(), r.state.value, max(0.0, wall_now_s - r.created_at_s))
                 for r in self._known.records
             ),
             warnings=tuple(warning.value for warning in warnings),
             fault=self._source_fault,
-            candidate_refused=KeyWarning.CANDIDATE_REJECTED in warnings,
+            candidate_rejected=KeyWarning.CANDIDATE_REJECTED in warnings,
         )
 
     # --- background tasks ---------------------------------------------------------------------
@@ -271,7 +271,7 @@ class KeyManager:
         for event in events:
             key, kind = event.record.key, event.kind
             if (state := _REJECTED_STATES.get(kind)) is not None:
-                self._metrics.refusals.labels(state).inc()
+                self._metrics.rejections.labels(state).inc()
             if kind is KeyEventKind.ACTIVATED:
                 self._metrics.rotations.inc(self._was_key_accepted)
                 self._was_key_accepted = True

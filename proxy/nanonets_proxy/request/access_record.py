@@ -11,8 +11,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from nanonets_proxy.core.http.target import loggable_target
-from nanonets_proxy.telemetry.log import WholeEvents
-from nanonets_proxy.telemetry.metrics import RequestTally
+from nanonets_proxy.telemetry.log import EventWriter
+from nanonets_proxy.telemetry.metrics import RequestMetrics
 
 _VALID_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _MAX_CALLER_CHARS: Final = 128
@@ -55,7 +55,7 @@ class AccessRecord:
         if caller:
             self.caller = caller[:_MAX_CALLER_CHARS].decode("latin-1")
 
-    def finish(self, log: WholeEvents | None, requests: RequestTally) -> None:
+    def finish(self, log: EventWriter | None, requests: RequestMetrics) -> None:
         """Counts the request and writes its log event, with durations rounded to 100 µs; `log` None: no event."""
         wait_s, upstream_s = self.wait_s, self.upstream_s
         requests.observe(self.method, self.status, wait_s, upstream_s)

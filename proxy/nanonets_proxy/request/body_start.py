@@ -22,9 +22,9 @@ async def read_body_start(connection: UpstreamConnection) -> bytes:
     A connection whose response was read to its end can serve another request. A body that breaks off is returned
     as far as it came.
     """
-    start = connection.take()
+    start = connection.read_nowait()
     with contextlib.suppress(UpstreamError):
-        while len(start) < MAX_BODY_BYTES and not connection.is_whole and (piece := await connection.read()):
+        while len(start) < MAX_BODY_BYTES and not connection.is_complete and (piece := await connection.read()):
             start += piece
     return start
 

@@ -18,7 +18,7 @@ from nanonets_proxy.request.keys import KeyProvider
 from nanonets_proxy.request.relay import RelayedResponse
 from nanonets_proxy.server.caller_body import CallerBody
 from nanonets_proxy.telemetry.metrics import Metrics
-from nanonets_proxy.upstream.body import BodyStore, RequestBody
+from nanonets_proxy.upstream.body import BodyBudget, RequestBody
 from nanonets_proxy.upstream.client import UpstreamClient
 
 
@@ -30,7 +30,7 @@ class Services:
     guard: PeerGuard
     scopes: ScopeTable
     waiting_room: WaitingRoom
-    body_store: BodyStore
+    body_budget: BodyBudget
     client: UpstreamClient
     keys: KeyProvider
     retries: Retries
@@ -78,7 +78,7 @@ class RequestContext:
     def ensure_key_history(self) -> KeyHistory:
         """Returns the record of the keys tried. A large upload tries no unproven key: it could go out twice."""
         if self.key_history is None:
-            self.key_history = KeyHistory(may_test_candidate=self.body is None or self.body.is_small)
+            self.key_history = KeyHistory(may_test_candidate=self.body is None or self.body.fits_memory)
         return self.key_history
 
     def leave_body_unread(self) -> None:

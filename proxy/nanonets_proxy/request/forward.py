@@ -160,7 +160,7 @@ class Forwarder:
                         return decision
                     await read_body_start(received.connection)
                 finally:
-                    services.client.finish(received.connection)
+                    services.client.release(received.connection)
                     if response.echoed:
                         self._note_echo(record)
         finally:
@@ -191,7 +191,7 @@ class Forwarder:
         try:
             body_start = await read_body_start(connection)
         except BaseException:
-            self._services.client.finish(connection)
+            self._services.client.release(connection)
             raise
         hint = hint_of(head, body_start)
         self._services.metrics.throttled.inc()

@@ -17,7 +17,7 @@ from nanonets_proxy.request.relay import RelayedResponse
 from nanonets_proxy.server.caller_body import CallerBody
 from nanonets_proxy.server.error_response import answer
 from nanonets_proxy.server.peers import Peer
-from nanonets_proxy.telemetry.log import whole_events
+from nanonets_proxy.telemetry.log import event_writer
 from nanonets_proxy.upstream.body import RequestBody
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Handler:
         self._policy = policy
         self._services = services
         self._log = structlog.get_logger(**policy.log_fields)
-        self._log_request = whole_events("request", **policy.log_fields)
+        self._log_request = event_writer("request", **policy.log_fields)
         self.heads = RequestHeads(
             caller_header=policy.caller_header.lower().encode(),
             token_header=policy.credentials_header.lower().encode(),
@@ -79,7 +79,7 @@ class Handler:
             return response
         finally:
             if kept_bytes:
-                self._services.body_store.memory_bytes -= kept_bytes
+                self._services.body_budget.memory_bytes -= kept_bytes
             record.sent_bytes += response.sent_bytes
             record.finish(self._log_request, self._services.metrics.requests)
 
@@ -140,8 +140,13 @@ class Handler:
         Such a body is sent in one piece with the head. Returns the bytes taken from the store's memory budget; 0:
         the body must be streamed.
         """
-        content, length, store = context.request.content, context.head.body_length, self._services.body_store
-        if length is None or not content.is_eof() or content.exception() is not None or not store.take(length):
+        content, length, budget = context.request.content, context.head.body_length, self._services.body_budget
+        if (
+            length is None
+            or not content.is_eof()
+            or content.exception() is not None
+            or not budget.reserve_whole(length)
+        ):
             return 0
         context.payload = content.read_nowait()
         context.read_ahead = cast("CallerConnection", context.request.protocol).valve
@@ -157,7 +162,7 @@ class Handler:
             idle_timeout_s=policy.idle_timeout_s,
             timeout_s=policy.body_timeout_s,
         )
-        with RequestBody(source, head.body_length, self._services.body_store) as body:
+        with RequestBody(source, head.body_length, self._services.body_budget) as body:
             context.body, context.body_source = body, source
             try:
                 await self._forwarder.forward(context)

@@ -70,8 +70,8 @@ class RelayedResponse(web.StreamResponse):
             lines, self.echoed = blanked, True
         if head.status >= ERROR_FROM_STATUS and is_unencoded(head.headers):
             self._echo = KeyScrubber(self.forms)
-        is_whole = connection.is_whole
-        data = begun + connection.take()
+        is_whole = connection.is_complete
+        data = begun + connection.read_nowait()
         self.began = True
         if is_whole and not self._chunked and self._echo is None:
             self.sent_bytes = len(data)

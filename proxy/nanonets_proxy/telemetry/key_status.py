@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 
 @dataclass(frozen=True, slots=True)
-class ShownKey:
+class KeyEntry:
     name: str
     fingerprint: str
     state: str
@@ -23,10 +23,10 @@ class KeyStatus:
 
     source: str
     state: str
-    keys: tuple[ShownKey, ...]
+    keys: tuple[KeyEntry, ...]
     warnings: tuple[str, ...]
-    fault: str | None
-    candidate_refused: bool
+    source_error: str | None
+    candidate_rejected: bool
 
     def to_json(self) -> dict[str, Any]:
         shown: dict[str, Any] = {"source": self.source, "state": self.state}
@@ -36,8 +36,8 @@ class KeyStatus:
         ]
         if self.warnings:
             shown["warnings"] = list(self.warnings)
-        if self.fault is not None:
-            shown["source_fault"] = self.fault
+        if self.source_error is not None:
+            shown["source_fault"] = self.source_error
         return shown
 
 
@@ -49,7 +49,7 @@ class KeyMetrics:
         self.rotations = Counter(
             "nanonets_proxy_key_rotations", "Times that another key became the active one.", registry=registry
         )
-        self.refusals = Counter(
+        self.rejections = Counter(
             "nanonets_proxy_key_refusals",
             "Keys that the upstream refused, by the state that they were in.",
             ["state"],
@@ -80,12 +80,12 @@ class _StatusCollector(Collector):
         yield GaugeMetricFamily(
             "nanonets_proxy_key_candidate_refused",
             "1 while the source holds a key that the upstream refuses: it has to be looked at.",
-            value=float(status.candidate_refused),
+            value=float(status.candidate_rejected),
         )
         yield GaugeMetricFamily(
             "nanonets_proxy_key_source_failing",
             "1 while the source of the key cannot be read.",
-            value=float(status.fault is not None),
+            value=float(status.source_error is not None),
         )
         yield GaugeMetricFamily(
             "nanonets_proxy_key_accepted",

@@ -14,7 +14,7 @@ from structlog.typing import EventDict
 from nanonets_proxy.telemetry.redaction import Redactor
 from nanonets_proxy.telemetry.writer import LineWriter
 
-WholeEvents = Callable[[EventDict], None]
+EventWriter = Callable[[EventDict], None]
 
 _SECOND_US: Final = 1_000_000
 
@@ -44,7 +44,7 @@ def configure(log_format: str, level: str, stream: BinaryIO, redactor: Redactor)
     return writer
 
 
-def whole_events(name: str, **context: str) -> WholeEvents | None:
+def event_writer(name: str, **context: str) -> EventWriter | None:
     """Writes events of level info, given all their fields but name and context: one for each request. As structlog
     is configured now, without its way of handing keywords from call to call; None if it drops the level."""
     log = structlog.get_logger(**context).bind()
@@ -67,7 +67,7 @@ class _JsonEvents:
     """Lines in JSON that begin alike but for the time, of which only the microseconds are rendered for each.
     `emit_carefully` takes what has to be escaped."""
 
-    def __init__(self, always: EventDict, write: Callable[[bytes], None], emit_carefully: WholeEvents) -> None:
+    def __init__(self, always: EventDict, write: Callable[[bytes], None], emit_carefully: EventWriter) -> None:
         self._write = write
         self._emit_carefully = emit_carefully
         self._behind_time = b'Z","level":"info",%b,' % orjson.dumps(always)[1:-1]

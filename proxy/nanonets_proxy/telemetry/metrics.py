@@ -56,7 +56,7 @@ class Metrics:
     def __init__(self, read_gauges: Gauges) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_GaugeCollector(read_gauges))
-        self.requests = RequestTally()
+        self.requests = RequestMetrics()
         self.registry.register(self.requests)
         self.throttled = Counter(
             "nanonets_proxy_upstream_throttled",
@@ -86,7 +86,7 @@ class Metrics:
             self._forecast_ratio.observe(wait_s / forecast_s)
 
 
-class RequestTally(Collector):
+class RequestMetrics(Collector):
     """Counts every request. The library's counters take a lock and several calls for each; its families take
     figures that were counted elsewhere, so that only the scrape has to pay for them."""
 

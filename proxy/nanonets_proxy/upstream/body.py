@@ -2,7 +2,7 @@
 
 States and transitions:
 
-    KEEPING  everything read so far is kept, in memory or in the spool file; `begin()` may start over
+    KEEPING  everything read so far is kept, in memory or in the spool file; `rewind()` may start over
       a piece read             -> KEEPING   memory first; beyond the request's share, the spool file
       no room, or too large    -> LET_GO
     LET_GO   the copy is gone; reading goes on, starting over is impossible
@@ -32,7 +32,7 @@ class BodyPolicy:
     replay_limit_bytes: int
 
 
-class BodyStore:
+class BodyBudget:
     """The two budgets that all bodies share."""
 
     def __init__(self, policy: BodyPolicy) -> None:
@@ -40,25 +40,25 @@ class BodyStore:
         self.memory_bytes = 0
         self.spool_bytes = 0
 
-    def take(self, length: int) -> bool:
+    def reserve_whole(self, length: int) -> bool:
         """Room in memory for the copy of a whole body, if it may have one."""
         policy = self.policy
-        return length <= policy.replay_limit_bytes and length <= policy.memory_bytes and self.take_memory(length)
+        return length <= policy.replay_limit_bytes and length <= policy.memory_bytes and self.reserve_memory(length)
 
-    def take_memory(self, count: int) -> bool:
+    def reserve_memory(self, count: int) -> bool:
         if self.memory_bytes + count > self.policy.memory_total_bytes:
             return False
         self.memory_bytes += count
         return True
 
-    def take_spool(self, count: int) -> bool:
+    def reserve_spool(self, count: int) -> bool:
         if self.spool_bytes + count > self.policy.spool_total_bytes:
             return False
         self.spool_bytes += count
         return True
 
 
-class Source(Protocol):
+class BodySource(Protocol):
     """The part of aiohttp's StreamReader that is needed here."""
 
     def read_nowait(self) -> bytes: ...
@@ -70,6 +70,7 @@ class RequestBody:
     memory, budget and file."""
 
     __slots__ = (
+        "_budget",
         "_file",
         "_file_bytes",
         "_given_bytes",
@@ -77,29 +78,28 @@ class RequestBody:
         "_memory",
         "_memory_bytes",
         "_source",
-        "_store",
         "length",
         "received_bytes",
     )
 
-    def __init__(self, source: Source, length: int | None, store: BodyStore) -> None:
+    def __init__(self, source: BodySource, length: int | None, budget: BodyBudget) -> None:
         self.length = length
         self.received_bytes = 0
         self._source = source
-        self._store = store
+        self._budget = budget
         self._memory: list[bytes] = []
         self._memory_bytes = 0
         self._file: BinaryIO | None = None
         self._file_bytes = 0
         self._given_bytes = 0  # since it was begun
-        self._keeping = length is None or length <= store.policy.replay_limit_bytes
+        self._keeping = length is None or length <= budget.policy.replay_limit_bytes
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._keeping = False
-        self._store.memory_bytes -= self._memory_bytes
+        self._budget.memory_bytes -= self._memory_bytes
         self._memory_bytes = 0
         if self._file_bytes:
             self._let_go()
@@ -110,11 +110,11 @@ class RequestBody:
         return self._keeping or self.received_bytes == 0
 
     @property
-    def is_small(self) -> bool:
+    def fits_memory(self) -> bool:
         """Whether its copy will find room in memory, as far as can be told before it is read."""
-        return self.length is not None and self.length <= self._store.policy.memory_bytes
+        return self.length is not None and self.length <= self._budget.policy.memory_bytes
 
-    def begin(self) -> bytes:
+    def rewind(self) -> bytes:
         """Starts (over) with what is here: all that is kept in memory, and what has come. `read()` has the rest.
         Only for a body that `is_replayable`."""
         self._given_bytes = 0
@@ -144,10 +144,10 @@ class RequestBody:
         self.received_bytes += len(piece)
         if not self._keeping:
             return
-        policy, in_memory = self._store.policy, self._memory_bytes + len(piece)
+        policy, in_memory = self._budget.policy, self._memory_bytes + len(piece)
         if self.received_bytes > policy.replay_limit_bytes:
             self._let_go()
-        elif self._file is None and in_memory <= policy.memory_bytes and self._store.take_memory(len(piece)):
+        elif self._file is None and in_memory <= policy.memory_bytes and self._budget.reserve_memory(len(piece)):
             self._memory.append(piece)
             self._memory_bytes = in_memory
         elif not self._spool(piece):
@@ -157,12 +157,12 @@ class RequestBody:
         """Appends to the file, moving what is in memory there first. False where budget or disk are full."""
         moved = [*self._memory, piece]
         count = sum(map(len, moved))
-        if not self._store.take_spool(count):
+        if not self._budget.reserve_spool(count):
             return False
         self._file_bytes += count
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=self._store.policy.spool_dir, buffering=0)  # noqa: SIM115 - __exit__ closes it
+                self._file = tempfile.TemporaryFile(dir=self._budget.policy.spool_dir, buffering=0)  # noqa: SIM115 - __exit__ closes it
             for chunk in moved:
                 view = memoryview(chunk)
                 while view:
@@ -174,13 +174,13 @@ class RequestBody:
 
     def _forget_memory(self) -> None:
         self._memory.clear()
-        self._store.memory_bytes -= self._memory_bytes
+        self._budget.memory_bytes -= self._memory_bytes
         self._memory_bytes = 0
 
     def _let_go(self) -> None:
         self._keeping = False
         self._forget_memory()
-        self._store.spool_bytes -= self._file_bytes
+        self._budget.spool_bytes -= self._file_bytes
         self._file_bytes = 0
         if self._file is not None:
             self._file.close()

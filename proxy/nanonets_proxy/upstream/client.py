@@ -36,7 +36,7 @@ class UpstreamRequest:
     on_interim: Callable[[ResponseHead], None] | None = None
 
 
-Exchange = tuple[UpstreamConnection, ResponseHead]
+StartedResponse = tuple[UpstreamConnection, ResponseHead]
 """An answer under way: its head is here, its body is read from the connection. The upload may still go on."""
 
 
@@ -51,8 +51,8 @@ class UpstreamClient:
         self._loop = asyncio.get_running_loop()
         self._senders: dict[UpstreamConnection, asyncio.Task[None]] = {}
 
-    async def send(self, request: UpstreamRequest) -> Exchange:
-        """Sends `request` and returns once the final head has come; `finish()` must follow.
+    async def send(self, request: UpstreamRequest) -> StartedResponse:
+        """Sends `request` and returns once the final head has come; `release()` must follow.
 
         Raises an UpstreamError, or the error that reading the caller's body raised; nothing is left open then.
         """
@@ -68,7 +68,7 @@ class UpstreamClient:
                 else:
                     head = await self._send_with_body(connection, request, request.body)
             except BaseException as error:
-                self.finish(connection)
+                self.release(connection)
                 if not (is_reused and _may_replace_connection(connection, request, error)):
                     raise
             else:
@@ -81,13 +81,13 @@ class UpstreamClient:
     ) -> Coroutine[Any, Any, ResponseHead]:
         """Sends the head, and starts a task that uploads the body. The result is the final head."""
         connection.start(is_head=request.method == "HEAD", on_interim=request.on_interim)
-        first_piece = b"" if request.expect_continue else body.begin()
+        first_piece = b"" if request.expect_continue else body.rewind()
         connection.write(request.head + _framed(first_piece, body))
         upload = self._upload(connection, body, request.expect_continue)
         self._senders[connection] = self._loop.create_task(upload)
         return connection.head()
 
-    def finish(self, connection: UpstreamConnection) -> None:
+    def release(self, connection: UpstreamConnection) -> None:
         """Ends an exchange: keeps its connection, or closes it where answer or upload did not come to their end."""
         if self._senders and (sender := self._senders.pop(connection, None)) is not None:
             sender.cancel()  # without effect on one that is done
@@ -99,7 +99,7 @@ class UpstreamClient:
             if expect_continue:
                 if not await connection.wait_for_continue(_CONTINUE_WAIT_S):
                     return
-                connection.write(_framed(body.begin(), body))
+                connection.write(_framed(body.rewind(), body))
             await connection.drain()
             while piece := await body.read():
                 if not connection.wants_body():
@@ -117,7 +117,7 @@ def _may_replace_connection(connection: UpstreamConnection, request: UpstreamReq
 
     RFC 9112 §9.3.1: the upstream may have closed the connection before it saw the request.
     """
-    is_lost = isinstance(error, UpstreamClosed) and not connection.answered
+    is_lost = isinstance(error, UpstreamClosed) and not connection.response_begun
     can_be_sent_again = request.body is None or request.body.is_replayable
     return is_lost and can_be_sent_again and request.method in IDEMPOTENT_METHODS
 

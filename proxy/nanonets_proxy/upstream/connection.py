@@ -24,7 +24,7 @@ from nanonets_proxy.core.net.key_pins import public_key_digest
 from nanonets_proxy.errors import ProxyError, UpstreamTimeout
 from nanonets_proxy.upstream.response_faults import closed_early
 from nanonets_proxy.upstream.response_head import ResponseHead
-from nanonets_proxy.upstream.response_parser import ResponseParser, Stage
+from nanonets_proxy.upstream.response_parser import ResponseParser, ResponseState
 from nanonets_proxy.upstream.response_patterns import ResponsePatterns
 from nanonets_proxy.upstream.time_limit import TimeLimit
 
@@ -33,15 +33,15 @@ _PAUSE_READING_BYTES: Final = 256 * 1024
 _REFUSED_FROM_STATUS: Final = 400
 
 
-class State(enum.Enum):
+class ConnectionState(enum.Enum):
     IDLE = enum.auto()
     BUSY = enum.auto()
     CLOSED = enum.auto()
 
 
 # As attributes of their class they cost a call at each look, in Python 3.11.
-_IDLE, _BUSY, _CLOSED = State
-_HEAD, _DONE = Stage.HEAD, Stage.DONE
+_IDLE, _BUSY, _CLOSED = ConnectionState
+_HEAD, _COMPLETE = ResponseState.HEAD, ResponseState.COMPLETE
 
 
 class UpstreamConnection(asyncio.BufferedProtocol):
@@ -80,7 +80,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.idle_since_s = 0.0
 
     def __repr__(self) -> str:
-        return f"<UpstreamConnection {self.state.name} {self._reply.stage.name}>"
+        return f"<UpstreamConnection {self.state.name} {self._reply.state.name}>"
 
     @property
     def tls_version(self) -> str | None:
@@ -147,12 +147,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def wants_body(self) -> bool:
         """Whether an upload should go on: not behind a final answer that refuses it, nor on a lost connection."""
         reply = self._reply
-        return self.state is _BUSY and (reply.stage is _HEAD or reply.head.status < _REFUSED_FROM_STATUS)
+        return self.state is _BUSY and (reply.state is _HEAD or reply.head.status < _REFUSED_FROM_STATUS)
 
     @property
-    def answered(self) -> bool:
+    def response_begun(self) -> bool:
         """Whether any byte of an answer has come: then the request was surely received."""
-        return self._reply.began
+        return self._reply.has_begun
 
     async def wait_for_continue(self, timeout_s: float) -> bool:
         """Whether the body is wanted: True at a 1xx, or when `timeout_s` have passed; False at a final head or the
@@ -160,16 +160,16 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         reply = self._reply
         try:
             async with asyncio.timeout(timeout_s):
-                while self.state is _BUSY and not reply.informational and reply.stage is _HEAD:
+                while self.state is _BUSY and not reply.interim_count and reply.state is _HEAD:
                     self._continue_waiter = self._loop.create_future()
                     await self._continue_waiter
         except TimeoutError:
             pass
-        return self.state is _BUSY and reply.stage is _HEAD
+        return self.state is _BUSY and reply.state is _HEAD
 
     async def head(self) -> ResponseHead:
         """The final head. Raises what came instead: an UpstreamError, or the error of the upload."""
-        if self._reply.stage is not _HEAD:
+        if self._reply.state is not _HEAD:
             return self._reply.head
         if self.state is _CLOSED:
             raise self._why_closed()
@@ -178,13 +178,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return await waiter
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the answer is here to its last byte, so that `take()` has all that is left of it."""
-        return self._reply.stage is _DONE
+    def is_complete(self) -> bool:
+        """Whether the answer is here to its last byte, so that `read_nowait()` has all that is left of it."""
+        return self._reply.state is _COMPLETE
 
-    def take(self) -> bytes:
+    def read_nowait(self) -> bytes:
         """The body bytes received and not yet taken; never waits."""
-        data = self._reply.take()
+        data = self._reply.take_body()
         if self._reading_paused and self._transport is not None:
             self._reading_paused = False
             self._transport.resume_reading()
@@ -192,12 +192,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     async def read(self) -> bytes:
         """The next body bytes, b"" at the end. Raises an UpstreamError where the answer breaks off."""
-        while not self._reply.buffered_bytes and self._reply.stage is not _DONE:
+        while not self._reply.buffered_bytes and self._reply.state is not _COMPLETE:
             if self.state is _CLOSED:
                 raise self._why_closed()
             self._reply_waiter = self._loop.create_future()
             await self._within_idle_timeout(self._reply_waiter, "The upstream stopped in mid-answer.")
-        return self.take()
+        return self.read_nowait()
 
     @property
     def trailers(self) -> list[tuple[bytes, bytes]]:
@@ -209,7 +209,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         reply, transport = self._reply, self._transport
         if (
             self.state is not _BUSY
-            or reply.stage is not _DONE
+            or reply.state is not _COMPLETE
             or not reply.keep_alive
             or not self._request_sent
             or transport is None
@@ -218,22 +218,22 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.close()
             return False
         if reply.buffered_bytes:
-            self.take()
+            self.read_nowait()
         self.state = _IDLE
         self.idle_since_s = self._loop.time()
         return True
 
-    def is_silent(self) -> bool:
-        """Whether nothing, not even an end of file, waits in the socket: one system call.
+    def is_readable(self) -> bool:
+        """Returns whether bytes or an end of file wait in the socket, or the connection is lost: one system call.
 
-        Asked before a request that must not be sent twice goes out on a connection that has been idle.
+        The pool asks before it gives an idle connection to a request that must not be sent twice.
         """
         if self._transport is None:
-            return False
+            return True
         if self._poll is None:
             self._poll = select.poll()
             self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not self._poll.poll(0)
+        return bool(self._poll.poll(0))
 
     def fail(self, error: Exception) -> None:
         """Breaks the exchange off: whatever awaits this connection, now or next, gets `error`: an UpstreamError,
@@ -269,7 +269,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.close()
             return
         try:
-            if reply.began or not reply.feed_whole(self._read_buffer, nbytes):
+            if reply.has_begun or not reply.feed_whole(self._read_buffer, nbytes):
                 reply.feed(self._read_buffer[:nbytes])
         except ProxyError as error:
             self.fail(error)
@@ -277,7 +277,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if reply.buffered_bytes > _PAUSE_READING_BYTES and not self._reading_paused and self._transport:
             self._reading_paused = True
             self._transport.pause_reading()
-        if (waiter := self._head_waiter) is not None and reply.stage is not _HEAD:
+        if (waiter := self._head_waiter) is not None and reply.state is not _HEAD:
             self._head_waiter = None
             if not waiter.done():
                 waiter.set_result(reply.head)
@@ -293,7 +293,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if self.state is _BUSY and self._reply.stage is not _DONE:
+        if self.state is _BUSY and self._reply.state is not _COMPLETE:
             try:
                 if exc is not None or not self._ended_cleanly:
                     raise closed_early() from exc
@@ -315,7 +315,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._head_waiter = None
         if waiter.done():
             return
-        if self._reply.stage is _HEAD:
+        if self._reply.state is _HEAD:
             waiter.set_exception(self._why_closed())
         else:
             waiter.set_result(self._reply.head)
@@ -324,7 +324,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return closed_early() if self._error is None else self._error
 
     def _on_first_byte_due(self) -> None:
-        if self.state is _BUSY and self._request_sent and self._reply.stage is _HEAD:
+        if self.state is _BUSY and self._request_sent and self._reply.state is _HEAD:
             self.fail(UpstreamTimeout("The upstream did not begin to answer in time.", sent=True))
 
     async def _within_idle_timeout(self, waiter: "asyncio.Future[None]", message: str) -> None:

@@ -23,5 +23,5 @@ class KeyProbe:
         except ProxyError:
             return KeyVerdict.UNKNOWN
         # Its body is of no interest: finished unread, the connection closes.
-        self._client.finish(connection)
+        self._client.release(connection)
         return verdict_of(answer.status)

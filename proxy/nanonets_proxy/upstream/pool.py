@@ -2,10 +2,10 @@
 
 import asyncio
 
-from nanonets_proxy.upstream.connection import State, UpstreamConnection
+from nanonets_proxy.upstream.connection import ConnectionState, UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer
 
-_IDLE = State.IDLE
+_IDLE = ConnectionState.IDLE
 
 
 class Pool:
@@ -36,7 +36,7 @@ class Pool:
             if connection.state is not _IDLE:
                 continue
             too_old = now_s - connection.idle_since_s > self._keep_alive_s
-            if too_old or (careful and not connection.is_silent()):
+            if too_old or (careful and connection.is_readable()):
                 connection.close()
                 continue
             return connection

@@ -3,15 +3,15 @@
 States and transitions:
 
     HEAD   no final head yet; a 1xx is told and passed over
-      all of an answer like one before, at once       -> DONE, past the parser (reply_shapes.py)
-      final head                                      -> BODY (DONE for HEAD, 204, 304)
+      all of an answer like one before, at once       -> COMPLETE, past the parser (reply_shapes.py)
+      final head                                      -> BODY (COMPLETE for HEAD, 204, 304)
     BODY   the body is coming
-      last byte, or the connection's end if that      -> DONE
+      last byte, or the connection's end if that      -> COMPLETE
       is what delimits the body
-    DONE   complete; whatever follows is a protocol error of the peer and spoils the connection, not the answer
+    COMPLETE   complete; whatever follows is a protocol error of the peer and spoils the connection, not the answer
 
 The parser sees an answer from its first byte on or not at all, so it is as the last one that it saw left it.
-A 100 is told to nobody: whoever waits for it asks for `informational`.
+A 100 is told to nobody: whoever waits for it asks for `interim_count`.
 `feed()` and `end_of_input()` raise an UpstreamError where the answer is broken; it must not be fed again.
 """
 
@@ -35,14 +35,14 @@ _NO_BODY: Final = (204, 304)
 _MOST_MISSES: Final = 2
 
 
-class Stage(enum.Enum):
+class ResponseState(enum.Enum):
     HEAD = enum.auto()
     BODY = enum.auto()
-    DONE = enum.auto()
+    COMPLETE = enum.auto()
 
 
 # As attributes of their class they cost a call at each look, in Python 3.11.
-_HEAD, _BODY, _DONE = Stage
+_HEAD, _BODY, _COMPLETE = ResponseState
 
 
 class ResponseParser:
@@ -66,13 +66,13 @@ class ResponseParser:
         "_reason",
         "_shapes",
         "_values",
-        "began",
         "buffered_bytes",
+        "has_begun",
         "head",
-        "informational",
+        "interim_count",
         "keep_alive",
         "on_interim",
-        "stage",
+        "state",
         "trailers",
     )
 
@@ -98,29 +98,29 @@ class ResponseParser:
         self._names: list[bytes] = []  # of the section that is coming
         self._values: list[bytes] = []
         self.buffered_bytes = 0
-        self.began = False
+        self.has_begun = False
         self.head = NO_HEAD
-        self.informational = 0
+        self.interim_count = 0
         self.keep_alive = False
         self.on_interim = on_interim
-        self.stage = _HEAD
+        self.state = _HEAD
         self.trailers: list[tuple[bytes, bytes]] = []
 
     def restart(self, is_head: bool, on_interim: Callable[[ResponseHead], None] | None) -> bool:
         """Makes this one ready for the connection's next answer, for less than a new one costs. False where the
         last answer left anything but the usual behind: a new one is needed then."""
-        if self.began:
+        if self.has_begun:
             # Behind a HEAD's answer the parser waits for the body.
-            if self._is_head or not self.keep_alive or self.stage is not _DONE:
+            if self._is_head or not self.keep_alive or self.state is not _COMPLETE:
                 return False
-            if self.informational or self.trailers or self.buffered_bytes:
+            if self.interim_count or self.trailers or self.buffered_bytes:
                 return False
         self._is_head = is_head
-        self.began = False
+        self.has_begun = False
         self.head = NO_HEAD
         self.keep_alive = False
         self.on_interim = on_interim
-        self.stage = _HEAD
+        self.state = _HEAD
         return True
 
     def feed_whole(self, buffer: memoryview, length: int) -> bool:
@@ -136,21 +136,21 @@ class ResponseParser:
         body_length = head.body_length or 0
         self._misses = 0
         self._body = buffer[length - body_length : length].tobytes()
-        self.began = True
+        self.has_begun = True
         self.buffered_bytes = body_length
         self.head = head
         self.keep_alive = True
-        self.stage = _DONE
+        self.state = _COMPLETE
         return True
 
     def feed(self, data: bytes | memoryview) -> None:
         """Raises UpstreamBadReply, UpstreamUpgraded or UpstreamReplyTooLarge."""
-        if self.stage is _DONE:
+        if self.state is _COMPLETE:
             self.keep_alive = False
             return
-        is_first = not self.began
+        is_first = not self.has_begun
         if is_first:
-            self.began = True
+            self.has_begun = True
             self._is_usual_version = data[:8] == b"HTTP/1.1"
             self._overhead_bytes = 0
             self._reason = b""
@@ -159,7 +159,7 @@ class ResponseParser:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._on_parser_error()
-        if self.stage is not _DONE:
+        if self.state is not _COMPLETE:
             if self._broken is not None:
                 raise self._broken
             if self._overhead_bytes > MAX_HEAD_BYTES or self._fields_are_too_large():
@@ -174,7 +174,7 @@ class ResponseParser:
             self._misses = 0
 
     def _on_parser_error(self) -> None:
-        if self.stage is _DONE:
+        if self.state is _COMPLETE:
             self.keep_alive = False
         elif self._broken is None:
             self._broken = bad_reply("The upstream's answer is not valid HTTP.")
@@ -192,12 +192,12 @@ class ResponseParser:
         """The connection ended cleanly. Raises UpstreamClosed if the answer is not complete by that."""
         self.keep_alive = False
         # RFC 9112 §6.3 rule 8: without Content-Length and chunked, the connection's end is the body's.
-        if self.stage is _BODY and self.head.body_length is None and not self.head.is_chunked:
-            self.stage = _DONE
-        if self.stage is not _DONE:
+        if self.state is _BODY and self.head.body_length is None and not self.head.is_chunked:
+            self.state = _COMPLETE
+        if self.state is not _COMPLETE:
             raise closed_early()
 
-    def take(self) -> bytes:
+    def take_body(self) -> bytes:
         """The body bytes that came and were not taken yet."""
         data, self._body = self._body, b""
         if self._more:
@@ -209,7 +209,7 @@ class ResponseParser:
     # --- httptools calls these ------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        if self.stage is _DONE:
+        if self.state is _COMPLETE:
             self.keep_alive = False
 
     def on_status(self, status: bytes) -> None:
@@ -220,7 +220,7 @@ class ResponseParser:
         self._values.append(value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
-        if self.stage is not _HEAD or self._broken is not None:
+        if self.state is not _HEAD or self._broken is not None:
             return  # a head that cannot be trusted is not shown
         # Fields that are no more than all the bytes since the start of the answer need no counting.
         if self._overhead_bytes > MAX_HEAD_BYTES and self._fields_are_too_large():
@@ -253,18 +253,18 @@ class ResponseParser:
             return
         self.head = head
         self.keep_alive = self._parser.should_keep_alive()
-        self.stage = _BODY
+        self.state = _BODY
         if self._is_head:
             # The parser would wait for the body that Content-Length announces, and in a chunked one would take the
             # start of a chunk for granted, unseen by us.
             self.keep_alive = self.keep_alive and not head.is_chunked
             head.body_length = 0
-            self.stage = _DONE
+            self.state = _COMPLETE
         elif status in _NO_BODY:
             head.body_length = 0
 
     def on_body(self, body: bytes) -> None:
-        if self.stage is _BODY:
+        if self.state is _BODY:
             self._overhead_bytes = 0
             if self.buffered_bytes:
                 self._more.append(body)
@@ -275,14 +275,14 @@ class ResponseParser:
             self.keep_alive = False
 
     def on_message_complete(self) -> None:
-        if self.stage is not _BODY or self._broken is not None:
+        if self.state is not _BODY or self._broken is not None:
             return
         if self._names:
             if self._fields_are_too_large():
                 self._broken = too_large()
                 return
             self.trailers = list(zip(self._names, self._values, strict=True))
-        self.stage = _DONE
+        self.state = _COMPLETE
 
     def _know(self, names: tuple[bytes, ...]) -> None:
         """Where among fields of such names Content-Length is, which the parser lets pass only once, and each
@@ -293,7 +293,7 @@ class ResponseParser:
         self._codings_at = [at for at, name in enumerate(lower) if name == b"transfer-encoding"]
 
     def _pass_over(self, interim: ResponseHead) -> None:
-        self.informational += 1
+        self.interim_count += 1
         self._interim_bytes += _size(interim.names, interim.values)
         self._is_usual_version = False  # what was seen is the first one's
         self._reason = b""
