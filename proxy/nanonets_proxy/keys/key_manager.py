@@ -155,7 +155,7 @@ class KeyManager:
                 for r in self._known.records
             ),
             warnings=tuple(warning.value for warning in warnings),
-            fault=self._source_fault,
+            source_error=self._source_fault,
             candidate_rejected=KeyWarning.CANDIDATE_REJECTED in warnings,
         )
 
