@@ -206,7 +206,11 @@ class Gate:
         for scope in self._dirty:
             if scope.deadlines and scope.deadlines[0][0] <= now:  # a deadline of just now had its last chance
                 self._expire(scope, math.nextafter(now, math.inf), now, expired)
-            self._set_timer(scope, now)
+            at_s = scope.next_event_at_s(now)
+            if at_s != scope.timer_at_s:
+                scope.timer_at_s = at_s
+                if at_s < math.inf:
+                    heapq.heappush(self._timers, (at_s, scope.number, scope))
         self._dirty.clear()
         return Verdicts(granted, expired, self._next_timer_s())
 
@@ -229,13 +233,6 @@ class Gate:
         ticket.state = _ENDED
         self.waiting -= 1
         scope.queue.discard(ticket)
-
-    def _set_timer(self, scope: ScopeState, now: float) -> None:
-        at_s = scope.next_event_at_s(now)
-        if at_s != scope.timer_at_s:
-            scope.timer_at_s = at_s
-            if at_s < math.inf:
-                heapq.heappush(self._timers, (at_s, scope.number, scope))
 
     def _next_timer_s(self) -> float | None:
         timers = self._timers
