@@ -1,6 +1,6 @@
-"""The gate with real sockets: callers, the proxy and the sandbox as processes. `make bench-gate-sockets`.
+"""Benchmarks the gate with real sockets: callers, proxy and sandbox are processes. `make bench-gate-sockets`.
 
-Times are real, so that a busy machine shows in the figures: they are for reading, not for judging a build.
+Times are real, so the load of the machine affects the figures. They must not decide about a build.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ PATH = "/api/v4/workflows"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A limit of the sandbox, and what an oracle would get through it in `RUN_S`."""
+    """A limit of the sandbox, and the requests that an oracle would get through it in `RUN_S`."""
 
     name: str
     arguments: tuple[str, ...]
@@ -49,13 +49,14 @@ KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the sandbox has admitted and refused since its start."""
+    """The requests that the sandbox has admitted and refused since its start."""
 
     admitted: int
     refused: int
 
     @property
     def waste(self) -> float:
+        """Refused requests per 1,000 admitted ones."""
         return 1000 * self.refused / max(1, self.admitted)
 
     def __sub__(self, other: "Counts") -> "Counts":
@@ -88,33 +89,33 @@ async def _counts_after(upstream: str, seconds: float) -> Counts:
 
 
 async def _run(upstream: str, url: str, statuses: list[int]) -> list[Counts]:
-    """The sandbox's counts after `COLD_S`, `SHORT_S` and `RUN_S`."""
-    snapshots = [asyncio.create_task(_counts_after(upstream, seconds)) for seconds in (COLD_S, SHORT_S, RUN_S)]
+    """Returns the sandbox's counts after `COLD_S`, `SHORT_S` and `RUN_S`."""
+    counts = [asyncio.create_task(_counts_after(upstream, seconds)) for seconds in (COLD_S, SHORT_S, RUN_S)]
     await _call_until(url, time.monotonic() + RUN_S, statuses)
-    return list(await asyncio.gather(*snapshots))
+    return list(await asyncio.gather(*counts))
 
 
 def main() -> int:
     columns = ["sandbox", "goodput", "429s, first 8 s", f"per 1,000 in {SHORT_S:.0f} s", "after 8 s", "not 200"]
     print("| " + " | ".join(columns) + " |")
     print("|---" * len(columns) + "|")
-    seen = 0
+    failures = 0
     for kind in KINDS:
         statuses: list[int] = []
         with sandbox(*kind.arguments) as upstream, proxy_to(upstream) as proxy:
-            cold, short, all_of_it = asyncio.run(_run(upstream, proxy.url + PATH, statuses))
+            cold, short, total = asyncio.run(_run(upstream, proxy.url + PATH, statuses))
         others = sum(status != 200 for status in statuses)
-        seen += others
+        failures += others
         cells = [
             kind.name,
-            f"{all_of_it.admitted / kind.ideal:.2f}",
+            f"{total.admitted / kind.ideal:.2f}",
             f"{cold.refused}",
             f"{short.waste:.0f}",
-            f"{(all_of_it - cold).waste:.0f}",
+            f"{(total - cold).waste:.0f}",
             f"{others}",
         ]
         print("| " + " | ".join(cells) + " |", flush=True)
-    return 1 if seen else 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

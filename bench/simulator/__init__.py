@@ -1,1 +1,1 @@
-"""The gate against every kind of limit, in virtual time: `make bench-gate`."""
+"""A simulator of the gate and other policies against many kinds of limits: `make bench-gate`."""

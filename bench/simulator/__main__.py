@@ -1,4 +1,4 @@
-"""Prints the tables of docs/gate.md. Ends with 1 if the means miss their targets."""
+"""Prints the tables of docs/gate-benchmarks.md. Exits with 1 if the means miss their targets."""
 
 import sys
 from statistics import fmean
@@ -26,7 +26,10 @@ def _print(rows: list[list[str]]) -> None:
 
 
 def _compare(case: Case) -> tuple[dict[str, tuple[float, float]], float]:
-    """Policy -> share of the oracle's goodput, 429s per 1,000 admitted: means over the seeds; our worst goodput."""
+    """Returns (goodput, 429s per 1,000 admitted) of each gate, and the worst goodput of this one.
+
+    Goodput is a share of the oracle's. This gate's figures are means over all seeds, the others' are of one seed.
+    """
     oracle = {seed: run_oracle(case, seed).admitted for seed in SEEDS}
     found = {}
     worst = 1.0
@@ -42,7 +45,7 @@ def _compare(case: Case) -> tuple[dict[str, tuple[float, float]], float]:
 
 
 def _hours(case: Case) -> tuple[float, float, float]:
-    """Share of the oracle's goodput, 429s in the first hour, 429s an hour after it: means over the seeds."""
+    """Returns the goodput, the 429s in the first hour and the 429s per later hour: means over the seeds."""
     results = {seed: run(case, GATES[THIS_GATE], seed) for seed in SEEDS}
     share = fmean(result.admitted / run_oracle(case, seed).admitted for seed, result in results.items())
     first = fmean(sum(at_s <= 3600 for at_s in result.refused_at_s) for result in results.values())
@@ -68,7 +71,7 @@ def main() -> int:
     print("Goodput as a share of the oracle's / upstream 429s per 1,000 admitted\n")
     _print(rows)
     rows = [
-        ["windows of a minute, 4 hours", "goodput", "429s in the first hour", "an hour after it", "mean an hour"]
+        ["windows of a minute, 4 hours", "goodput", "429s in the first hour", "per later hour", "mean per hour"]
     ]
     most_an_hour = 0.0
     for case in HOURS:
@@ -77,7 +80,7 @@ def main() -> int:
         most_an_hour = max(most_an_hour, an_hour)
         rows.append([case.name, f"{share:.3f}", f"{first:.1f}", f"{later:.1f}", f"{an_hour:.1f}"])
     _print(rows)
-    rows = [["besides", "target", "this gate", ""]]
+    rows = [["other measures", "target", "this gate", ""]]
     rows += [[m.name, m.target, m.value, "" if m.good else "missed"] for m in measures(SEEDS[0])]
     _print(rows)
     goodput, waste = means[THIS_GATE]

@@ -1,9 +1,7 @@
-"""The policies to compare with, behind the gate's own seam: one scope, first come first served."""
+"""Other gates to compare with: one scope, first come first served."""
 
 import heapq
 import math
-import random
-from collections import deque
 
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Rejection, Ticket, TicketState, Verdicts
 from simulator.limiters import Limiter
@@ -12,7 +10,7 @@ MAX_IN_FLIGHT = 256
 
 
 class Baseline:
-    """Keeps the line; a policy says `ready_s`: the next instant at which one more may go."""
+    """Keeps the queue. A subclass says with `ready_s` when the next request may go."""
 
     def __init__(self) -> None:
         self._queue: list[tuple[int, Ticket]] = []
@@ -55,7 +53,7 @@ class Baseline:
 
 
 class ReleaseAll(Baseline):
-    """Closed for the hint, then all at once."""
+    """Closes for the hint, then releases all requests at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +68,7 @@ class ReleaseAll(Baseline):
 
 
 class SingleProbe(Baseline):
-    """Closed for the hint, then one, then twice as many each time all of a round have passed."""
+    """Closes for the hint, then releases one request, then twice as many after each round without refusals."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +99,7 @@ class SingleProbe(Baseline):
 
 
 class Aimd(Baseline):
-    """A rate: one a second more for each second without refusals, half of it after one."""
+    """Adds 1/s to its rate for each second without a refusal, and halves it after a refusal."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,7 +113,7 @@ class Aimd(Baseline):
 
     def on_end(self, ticket: Ticket, outcome: Outcome, now: float, hint_s: float | None) -> None:  # noqa: ARG002
         if outcome is Outcome.THROTTLED:
-            if ticket.granted_at_s >= self._cut_s:  # one cut a round trip
+            if ticket.granted_at_s >= self._cut_s:  # one cut per round trip
                 self._rate = max(0.05, self._rate / 2)
                 self._cut_s = now
                 self._next_s = now + 1 / self._rate
@@ -124,18 +122,16 @@ class Aimd(Baseline):
 
 
 class Cubic(Baseline):
-    """The client-side rate of the AWS SDKs' adaptive retry mode."""
+    """The client-side rate limiter of the AWS SDKs' adaptive retry mode."""
 
     _BETA, _SCALE, _SMOOTH = 0.7, 0.4, 0.8
 
     def __init__(self) -> None:
         super().__init__()
-        self._random = random.Random(1)  # noqa: S311 - a simulation
         self._rate = math.inf
         self._tokens, self._at_s = 0.0, 0.0
         self._max_rate = self._window_s = self._throttled_s = 0.0
         self._measured, self._bucket_s, self._sent = 0.0, 0.0, 0
-        self._asleep: deque[float] = deque()
 
     def _fill(self, now: float) -> None:
         self._tokens = min(max(self._rate, 1.0), self._tokens + (now - self._at_s) * self._rate)
@@ -176,7 +172,7 @@ class Cubic(Baseline):
 
 
 class Oracle(Baseline):
-    """Knows the limiter; run it in an instant world."""
+    """Knows the limiter. It must run in a world whose requests travel in no time (`instant`)."""
 
     def __init__(self, limiter: Limiter) -> None:
         super().__init__()
@@ -187,7 +183,7 @@ class Oracle(Baseline):
         return now if wait_s <= 0 else max(now + wait_s, math.nextafter(now, math.inf))
 
     def poll(self, now: float) -> Verdicts:
-        # One at a time: the world must have counted it before the limiter is asked again.
+        # One at a time: the limiter must count a request before the next question.
         if not self._queue or self.in_flight >= MAX_IN_FLIGHT or (at_s := self.ready_s(now)) > now:
             wake = bool(self._queue) and self.in_flight < MAX_IN_FLIGHT and at_s < math.inf
             return Verdicts((), (), at_s if wake else None)

@@ -1,4 +1,4 @@
-"""The cases of the table: a limit, how its 429s read, how long calls take, who asks."""
+"""The cases of the table: a limiter, its hints, its service times and the load."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ COUNT = 20
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`target` is the least share of the oracle's goodput."""
+    """`target` is the least acceptable goodput, as a share of the oracle's."""
 
     name: str
     target: float
     limiter: Callable[[int], Limiter]
-    """By seed."""
+    """Makes the limiter, by seed."""
     hint: HintStyle = hints.exact
     load: Callable[[World, float], None] = field(default=lambda world, _: closed_loop(world))
     conditions: Conditions = QUICK
@@ -82,12 +82,12 @@ def shared(seed: int) -> Limiter:
     return limiters.Shared(limiters.FixedWindow(COUNT, PERIOD_S), 0.25 * COUNT / PERIOD_S, seed)
 
 
-def bursting_stranger(seed: int) -> Limiter:
+def raided(seed: int) -> Limiter:
     return limiters.RaidedWindow(COUNT, PERIOD_S, COUNT // 2, seed)
 
 
 def changed(factor: float) -> Callable[[int], Limiter]:
-    """At an instant in the middle third of the run."""
+    """Changes the count at an instant in the middle third of the run."""
     return lambda seed: limiters.Changed(
         limiters.FixedWindow(COUNT, PERIOD_S),
         limiters.FixedWindow(int(COUNT * factor), PERIOD_S),
@@ -126,8 +126,8 @@ CASES = (
     Case("penalty", 0.90, penalty),
     Case("limit doubled in mid-run", 0.90, changed(2.0)),
     Case("limit halved in mid-run", 0.90, changed(0.5)),
-    Case("quota shared with a stranger", 0.85, shared),
-    Case("quota raided by a stranger", 0.85, bursting_stranger),
+    Case("quota shared with another client", 0.85, shared),
+    Case("quota raided by another client", 0.85, raided),
     Case("fixed window, no hint", 0.85, fixed, hints.none),
     Case("fixed window, garbage", 0.85, fixed, hints.garbage),
     Case("token bucket, no hint", 0.85, bucket, hints.none),

@@ -1,4 +1,4 @@
-"""What a 429 says about coming back: real fields and bodies, read by the program's own reader."""
+"""The hints of 429s: real header fields and bodies, read by the program's own reader."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from nanonets_proxy.core.ratelimit.retry_hint import read_hint
 WALL_START_S = 1_800_000_000.0
 
 HintStyle = Callable[[float, float, float, random.Random], float | None]
-"""(rest of the wait, the period, now, random) -> the hint as the program reads it."""
+"""(remaining wait, period, now, random) -> the hint as the program reads it, in seconds."""
 
 
 def _read(headers: list[tuple[bytes, bytes]], body: object, now: float) -> float | None:
@@ -27,7 +27,7 @@ def exact(rest_s: float, period_s: float, now: float, _: random.Random) -> float
 
 
 def whole_seconds(rest_s: float, period_s: float, now: float, _: random.Random) -> float | None:
-    """Whole seconds in the body, rounded up, as the documentation's example has them."""
+    """Gives whole seconds in the body, rounded up, as in the vendor's example."""
     return _read([], _body(math.ceil(rest_s if rest_s < math.inf else period_s)), now)
 
 
@@ -42,7 +42,7 @@ def date(rest_s: float, period_s: float, now: float, _: random.Random) -> float 
 
 
 def disagreeing(rest_s: float, period_s: float, now: float, _: random.Random) -> float | None:
-    """The field says half of what the body says."""
+    """Gives half the seconds in the header field that it gives in the body."""
     seconds = rest_s if rest_s < math.inf else period_s
     return _read([(b"Retry-After", b"%d" % (seconds / 2))], _body(seconds), now)
 

@@ -1,4 +1,4 @@
-"""What the upstream may limit, and how: each model judges a request at the instant that it arrives."""
+"""Models of the upstream's limit. Each judges a request at the instant of its arrival."""
 
 import math
 import random
@@ -7,21 +7,21 @@ from collections import deque
 
 
 class Limiter(ABC):
-    """`wait_s` is for the hint of a 429 and for the oracle: how long until a request would be admitted."""
+    """A limit. Its `wait_s` serves the hints of 429s and the oracle."""
 
     @abstractmethod
     def wait_s(self, now: float) -> float:
-        """0 if one would be admitted now; inf if only a release can tell."""
+        """Returns how long until a request would be admitted: 0 now, inf if that depends on a release."""
 
     @abstractmethod
     def admit(self, now: float) -> None:
-        """Count one. Call it only when `wait_s` is 0."""
+        """Counts one request. `wait_s` must be 0."""
 
-    def refuse(self, now: float) -> None:  # noqa: B027 - most count nothing for a refusal
-        """One is refused at this instant."""
+    def refuse(self, now: float) -> None:  # noqa: B027 - most limits do not count refusals
+        """Notes a refused request."""
 
-    def release(self) -> None:  # noqa: B027 - only a concurrency limit cares
-        """An admitted request has ended."""
+    def release(self) -> None:  # noqa: B027 - only a concurrency limit needs it
+        """Notes the end of an admitted request."""
 
 
 class NoLimit(Limiter):
@@ -33,7 +33,7 @@ class NoLimit(Limiter):
 
 
 class FixedWindow(Limiter):
-    """`count` in each window; a window begins with the first request after the last one, or on the clock."""
+    """`count` in each window, which begins with a request or, if `aligned`, on the clock."""
 
     def __init__(self, count: int, period_s: float, *, aligned: bool = False, phase_s: float = 0.0) -> None:
         self.count, self.period_s, self._aligned, self._phase_s = count, period_s, aligned, phase_s
@@ -59,7 +59,7 @@ class FixedWindow(Limiter):
 
 
 class Penalty(FixedWindow):
-    """A fixed window, and each request while it is used up begins the wait anew."""
+    """A fixed window that each refused request starts again."""
 
     def refuse(self, now: float) -> None:
         self._ends_at_s = now + self.period_s
@@ -82,7 +82,7 @@ class SlidingLog(Limiter):
 
 
 class TokenBucket(Limiter):
-    """With a size of 1 it is GCRA without a burst."""
+    """A token bucket. With a size of 1 it is GCRA without a burst."""
 
     def __init__(self, size: float, rate: float) -> None:
         self._size, self._rate = size, rate
@@ -91,7 +91,7 @@ class TokenBucket(Limiter):
     def wait_s(self, now: float) -> float:
         self._tokens = min(self._size, self._tokens + (now - self._at_s) * self._rate)
         self._at_s = now
-        # 1e-9: so that rounding does not refuse the oracle, which comes at the very instant.
+        # 1e-9: the oracle comes at the exact instant, and rounding must not refuse it.
         return 0.0 if self._tokens >= 1 - 1e-9 else (1 - self._tokens) / self._rate
 
     def admit(self, now: float) -> None:  # noqa: ARG002
@@ -99,13 +99,13 @@ class TokenBucket(Limiter):
 
 
 class Concurrency(Limiter):
-    """`cap` at once."""
+    """At most `limit` requests at once."""
 
-    def __init__(self, concurrency_limit: int) -> None:
-        self._concurrency_limit, self._out = concurrency_limit, 0
+    def __init__(self, limit: int) -> None:
+        self._limit, self._out = limit, 0
 
     def wait_s(self, now: float) -> float:  # noqa: ARG002
-        return 0.0 if self._out < self._concurrency_limit else math.inf
+        return 0.0 if self._out < self._limit else math.inf
 
     def admit(self, now: float) -> None:  # noqa: ARG002
         self._out += 1
@@ -115,7 +115,7 @@ class Concurrency(Limiter):
 
 
 class Changed(Limiter):
-    """One limit until an instant, another from then on."""
+    """One limiter until `at_s`, another one after it."""
 
     def __init__(self, before: Limiter, after: Limiter, at_s: float) -> None:
         self._before, self._after, self._at_s = before, after, at_s
@@ -132,21 +132,21 @@ class Changed(Limiter):
 
 
 class Shared(Limiter):
-    """A stranger draws on the same quota, `rate` requests a second at random instants."""
+    """Another client draws on the same quota: `rate` requests per second at random instants."""
 
     def __init__(self, inner: Limiter, rate: float, seed: int) -> None:
         self._inner, self._rate = inner, rate
         self._random = random.Random(seed)  # noqa: S311 - a simulation
         self._next_s = self._random.expovariate(rate)
 
-    def _stranger(self, now: float) -> None:
+    def _other_client(self, now: float) -> None:
         while self._next_s <= now:
             if self._inner.wait_s(self._next_s) == 0:
                 self._inner.admit(self._next_s)
             self._next_s += self._random.expovariate(self._rate)
 
     def wait_s(self, now: float) -> float:
-        self._stranger(now)
+        self._other_client(now)
         return self._inner.wait_s(now)
 
     def admit(self, now: float) -> None:
@@ -154,7 +154,7 @@ class Shared(Limiter):
 
 
 class RaidedWindow(FixedWindow):
-    """At the beginning of each window, on the clock, a stranger takes from none to `most` of it."""
+    """Another client takes 0 to `most` requests at the beginning of each window, on the clock."""
 
     def __init__(self, count: int, period_s: float, most: int, seed: int) -> None:
         super().__init__(count, period_s, aligned=True)
@@ -165,7 +165,7 @@ class RaidedWindow(FixedWindow):
     def _roll(self, now: float) -> None:
         super()._roll(now)
         window = math.floor(now / self.period_s)
-        while self._window < window:  # each window its draw, so that all policies meet the same stranger
+        while self._window < window:  # one draw per window, so that all gates meet the same client
             self._window += 1
             draw = self._random.randint(0, self._most)
             if self._window == window:

@@ -1,4 +1,4 @@
-"""What goodput does not show: a burst's makespan, fairness, waits that need not be, forecasts."""
+"""Measures beside goodput: a burst's makespan, fairness, unnecessary waits, forecasts."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ _PER_WINDOW = 150
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One line of the second table; `good` says whether the target holds."""
+    """One row of the table; `good` says whether the target is met."""
 
     name: str
     target: str
@@ -55,7 +55,7 @@ def a_lone_caller(seed: int) -> list[Measure]:
         world.at(number * PERIOD_S * 1.5, lambda: world.arrive("lone"))
     result = world.run(60 * 1.5 * PERIOD_S)
     waits = [wait_s for lane, _, wait_s in result.waits if lane == "lone"]
-    # With the window used up when it comes, its fair share is to be among the next window's first.
+    # The window is used up when it comes, so it should be among the first of the next window.
     p99_s = _quantile(waits, 0.99)
     good = p99_s <= 1.3 * PERIOD_S
     return [Measure("a lone caller beside 200: p99 wait over a window", "<= 1.3", f"{p99_s / PERIOD_S:.2f}", good)]
@@ -82,7 +82,7 @@ def under_the_limit(seed: int) -> list[Measure]:
 
 
 def forecasts(seed: int) -> list[Measure]:
-    """Of waits of a second or more, once the limit is learned."""
+    """Compares forecasts of more than a second with the real waits, once the limit is learned."""
     world = _world(FixedWindow(COUNT, PERIOD_S), PERIOD_S, seed)
     closed_loop(world, 100)
     result = world.run(1200.0)

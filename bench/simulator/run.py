@@ -1,4 +1,4 @@
-"""Running a case: our gate, a peer, the oracle."""
+"""Runs a case with this gate, another gate, or the oracle."""
 
 from collections.abc import Callable
 

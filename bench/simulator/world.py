@@ -1,4 +1,4 @@
-"""Virtual time: callers, a gate behind the seam, a network, an upstream with a limiter."""
+"""A world in virtual time: callers, a gate, a network, and an upstream with a limiter."""
 
 import heapq
 import math
@@ -15,7 +15,7 @@ SCOPE = "account"
 
 
 class GateLike(Protocol):
-    """What the shell sees of a gate; the policies to compare with have the same."""
+    """The interface of a gate for its shell."""
 
     def enqueue(self, ticket: Ticket, now: float) -> Rejection | None: ...
     def poll(self, now: float) -> Verdicts: ...
@@ -24,7 +24,7 @@ class GateLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The network's round trip and the service time, seconds: from, to."""
+    """The network's round trip, and the range of service times."""
 
     round_trip_s: float = 0.04
     service_s: tuple[float, float] = (0.01, 0.05)
@@ -32,7 +32,7 @@ class Conditions:
 
 @dataclass(slots=True)
 class SimulatedRequest:
-    """One caller's request. `again`: the caller makes another when it is served."""
+    """One request. If it `repeats`, its caller sends another one after the response."""
 
     ticket: Ticket
     arrived_s: float
@@ -43,21 +43,27 @@ class SimulatedRequest:
 
 @dataclass(slots=True)
 class Result:
+    """What a run has counted."""
+
     admitted: int = 0
     refused: int = 0
+    """Requests that got a 429 from the upstream."""
     rejected: int = 0
+    """Requests that got a 429 from the gate."""
     first_admitted_s: float = math.nan
     last_admitted_s: float = math.nan
     waits: list[tuple[str, float, float]] = field(default_factory=list)
-    """(lane, arrived, wait) of each that was admitted, in the order of admission."""
+    """(lane, arrival, wait) of each admitted request, in the order of admission."""
     order: list[tuple[int, int]] = field(default_factory=list)
-    """(number of the grant, number in the order of arrival)"""
+    """(number in the order of grants, number in the order of arrival)"""
     forecasts: list[tuple[float, float, float]] = field(default_factory=list)
-    """(asked at, forecast, real wait)"""
+    """(arrival, forecast, real wait)"""
     refused_at_s: list[float] = field(default_factory=list)
 
 
 class World:
+    """Runs events in order of time. All randomness comes from the seed."""
+
     def __init__(
         self,
         gate: GateLike,
@@ -69,7 +75,7 @@ class World:
         *,
         instant: bool = False,
     ) -> None:
-        """`instant`: requests are judged as they are granted, for the oracle."""
+        """`instant`: requests and responses travel in no time, for the oracle."""
         self.now = 0.0
         self.result = Result()
         self._gate, self._limiter, self._hint, self._period_s = gate, limiter, hint, period_s
@@ -81,9 +87,9 @@ class World:
         self._requests: dict[Ticket, SimulatedRequest] = {}
         self._wake_at_s: float | None = None
 
-    def at(self, when_s: float, what: Callable[[], None]) -> None:
+    def at(self, when_s: float, event: Callable[[], None]) -> None:
         self._count += 1
-        heapq.heappush(self._events, (when_s, self._count, what))
+        heapq.heappush(self._events, (when_s, self._count, event))
 
     def arrive(self, lane: str = "a", *, repeats: bool = False, deadline_s: float = math.inf) -> None:
         ticket = Ticket(SCOPE, deadline_s, lane=lane)
@@ -155,11 +161,11 @@ class World:
     def _served(self, ticket: Ticket) -> None:
         self._limiter.release()
         if self._instant:
-            self._answered(ticket)
+            self._responded(ticket)
         else:
-            self.at(self.now + self._one_way_s(), lambda: self._answered(ticket))
+            self.at(self.now + self._one_way_s(), lambda: self._responded(ticket))
 
-    def _answered(self, ticket: Ticket) -> None:
+    def _responded(self, ticket: Ticket) -> None:
         self._gate.settle(ticket, Outcome.SERVED, self.now)
         request = self._requests.pop(ticket)
         if request.repeats:
