@@ -1,4 +1,4 @@
-"""Writes a CycloneDX 1.6 bill of materials of what `requirements/run.txt` locks, with the locked hashes.
+"""Writes a CycloneDX 1.6 bill of materials of the packages in `requirements/run.txt`, with their hashes.
 
 python .ci/sbom.py VERSION < requirements/run.txt > nanonets-proxy.cdx.json
 """
@@ -16,7 +16,11 @@ _HASH = re.compile(r"\s+--hash=sha256:(?P<hash>[0-9a-f]{64})\s*\\?$")
 
 
 def components(lock: str) -> Iterator[dict[str, Any]]:
-    """One component for each pinned package. ValueError: a line that is neither package, hash nor comment."""
+    """Yields one component for each pinned package.
+
+    Raises:
+        ValueError: a line is neither a package nor a hash nor a comment.
+    """
     current: dict[str, Any] | None = None
     for line in lock.splitlines():
         if pinned := _PINNED.fullmatch(line):
@@ -27,18 +31,18 @@ def components(lock: str) -> Iterator[dict[str, Any]]:
             current = {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
             if pinned["marker"]:
                 current["properties"] = [{"name": "pip:marker", "value": pinned["marker"]}]
-            # The lock lists the hashes of all its files, so they belong to the package's distributions.
+            # The lock file lists the hashes of all files of a package: its wheels and its source distribution.
             current["externalReferences"] = [{"type": "distribution", "url": purl, "hashes": []}]
         elif (found := _HASH.fullmatch(line)) and current is not None:
             current["externalReferences"][0]["hashes"].append({"alg": "SHA-256", "content": found["hash"]})
         elif line.strip() and not line.lstrip().startswith("#"):
-            raise ValueError(f"no line of a lock: {line!r}")
+            raise ValueError(f"not a line of a lock file: {line!r}")
     if current is not None:
         yield current
 
 
 def bill(version: str, lock: str) -> dict[str, Any]:
-    """The document; the same for the same input, so that a release can be made again."""
+    """Returns the document. Equal inputs give equal documents, so that a release is reproducible."""
     purl = f"pkg:pypi/nanonets-proxy@{version}"
     parts = list(components(lock))
     return {
