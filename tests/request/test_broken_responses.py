@@ -1,4 +1,4 @@
-"""An upstream that fails: before its head that is an answer of ours, behind it the caller's connection breaks."""
+"""An upstream that fails: before its head the caller gets an error response, after it a reset connection."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ from support.scripted_upstream import OK, Exchange, ScriptedUpstream
 Failure = Callable[[Exchange], Awaitable[None]]
 
 
-async def _rubbish(exchange: Exchange) -> None:
+async def _send_garbage(exchange: Exchange) -> None:
     await exchange.send(b"not HTTP at all\r\n\r\n")
 
 
@@ -25,24 +25,24 @@ async def _reset(exchange: Exchange) -> None:
     exchange.reset()
 
 
-async def _half_a_head(exchange: Exchange) -> None:
+async def _send_half_a_head(exchange: Exchange) -> None:
     await exchange.send(b"HTTP/1.1 200 OK\r\nContent-")
     exchange.close()
 
 
-async def _switch(exchange: Exchange) -> None:
+async def _switch_protocols(exchange: Exchange) -> None:
     await exchange.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
 
 
-async def _endless_head(exchange: Exchange) -> None:
+async def _send_too_large_a_head(exchange: Exchange) -> None:
     await exchange.send(b"HTTP/1.1 200 OK\r\n" + b"X-Padding: %b\r\n" % (b"p" * 7000) * 20)
 
 
-async def _two_lengths(exchange: Exchange) -> None:
+async def _send_two_lengths(exchange: Exchange) -> None:
     await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok")
 
 
-def _is_own_answer(response: RawResponse, status: int, code: str, proxy_error: bytes) -> None:
+def _assert_error_response(response: RawResponse, status: int, code: str, proxy_error: bytes) -> None:
     assert response.status == status
     assert response.json()["code"] == code
     assert response.value(b"Proxy-Status").startswith(b"nanonets-proxy; error=" + proxy_error)
@@ -54,14 +54,14 @@ def _is_own_answer(response: RawResponse, status: int, code: str, proxy_error: b
     [
         (_close, "upstream_closed", b"connection_terminated"),
         (_reset, "upstream_closed", b"connection_terminated"),
-        (_half_a_head, "upstream_closed", b"connection_terminated"),
-        (_rubbish, "upstream_bad_reply", b"http_protocol_error"),
-        (_two_lengths, "upstream_bad_reply", b"http_protocol_error"),
-        (_switch, "upstream_upgraded", b"http_upgrade_failed"),
-        (_endless_head, "upstream_head_too_large", b"http_response_header_section_size"),
+        (_send_half_a_head, "upstream_closed", b"connection_terminated"),
+        (_send_garbage, "upstream_bad_reply", b"http_protocol_error"),
+        (_send_two_lengths, "upstream_bad_reply", b"http_protocol_error"),
+        (_switch_protocols, "upstream_upgraded", b"http_upgrade_failed"),
+        (_send_too_large_a_head, "upstream_head_too_large", b"http_response_header_section_size"),
     ],
 )
-async def test_before_the_head_a_failure_is_a_502_and_the_caller_goes_on(
+async def test_a_failure_before_the_head_is_a_502_and_the_connection_stays_open(
     failure: Failure, code: str, proxy_error: bytes
 ) -> None:
     async with (
@@ -73,22 +73,22 @@ async def test_before_the_head_a_failure_is_a_502_and_the_caller_goes_on(
         exchange = await upstream.next_request()
         await exchange.read_body()
         await failure(exchange)
-        _is_own_answer(await caller.response(), 502, code, proxy_error)
+        _assert_error_response(await caller.response(), 502, code, proxy_error)
         await proxy.check_idle()
         await caller.send(request(b"GET", b"/y"))
         await (await upstream.next_request()).respond(OK)
         assert (await caller.response()).body == b"ok"
 
 
-async def test_an_upstream_that_refuses_is_a_502() -> None:
+async def test_an_upstream_that_refuses_the_connection_is_a_502() -> None:
     async with ScriptedUpstream() as upstream:
         port = upstream.origin.port
     async with running_proxy(Origin("http", "127.0.0.1", port)) as proxy, await proxy.caller() as caller:
-        _is_own_answer(await caller.get(b"/x"), 502, "upstream_refused", b"connection_refused")
-        assert (await caller.get(b"/x")).status == 502  # and the caller's connection stays
+        _assert_error_response(await caller.get(b"/x"), 502, "upstream_refused", b"connection_refused")
+        assert (await caller.get(b"/x")).status == 502  # the caller's connection stays open
 
 
-async def test_an_upstream_that_does_not_begin_to_answer_is_a_504() -> None:
+async def test_an_upstream_that_does_not_begin_its_response_in_time_is_a_504() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin, first_byte_timeout="100ms") as proxy,
@@ -96,7 +96,7 @@ async def test_an_upstream_that_does_not_begin_to_answer_is_a_504() -> None:
     ):
         await caller.send(request(b"POST", b"/x", body=b"abc"))
         exchange = await upstream.next_request()
-        _is_own_answer(await caller.response(), 504, "upstream_timeout", b"http_response_timeout")
+        _assert_error_response(await caller.response(), 504, "upstream_timeout", b"http_response_timeout")
         await exchange.read_to_end()
 
 
@@ -109,7 +109,7 @@ async def test_a_caller_whose_upload_stops_gets_a_408() -> None:
         await caller.send(request(b"POST", b"/x", b"Content-Length: 10") + b"abc")
         exchange = await upstream.next_request()
         response = await caller.response()
-        _is_own_answer(response, 408, "request_timeout", b"http_request_error")
+        _assert_error_response(response, 408, "request_timeout", b"http_request_error")
         assert response.value(b"Connection") == b"close"
         await exchange.read_to_end()
 
@@ -138,7 +138,7 @@ async def test_a_body_that_breaks_off_resets_the_callers_connection(
         is_chunked = b"Transfer-Encoding: chunked" in head
         assert await caller.read(8 if is_chunked else 3) == (b"3\r\nabc\r\n" if is_chunked else b"abc")
         await end(exchange)
-        # An orderly end would make a body without length or chunks look complete.
+        # A clean end would make a body without length or chunks look complete.
         with pytest.raises(ConnectionResetError):
             await caller.read_to_end()
         await proxy.check_idle()
@@ -159,7 +159,7 @@ async def test_a_body_that_stops_coming_resets_the_callers_connection() -> None:
             await caller.read_to_end()
 
 
-async def test_a_stale_kept_connection_is_not_seen_by_the_caller_of_a_get() -> None:
+async def test_a_get_that_meets_a_stale_connection_is_sent_again_unseen() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -175,7 +175,7 @@ async def test_a_stale_kept_connection_is_not_seen_by_the_caller_of_a_get() -> N
         assert upstream.connections == 2
 
 
-async def test_the_rest_of_an_upload_that_was_refused_is_not_taken_for_a_request() -> None:
+async def test_the_remainder_of_a_rejected_upload_is_not_read_as_a_request() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -194,7 +194,7 @@ async def test_the_rest_of_an_upload_that_was_refused_is_not_taken_for_a_request
         assert len(upstream.requests) == 1
 
 
-async def test_an_answer_begins_before_the_upload_ends_and_both_go_on() -> None:
+async def test_a_response_can_begin_before_the_upload_ends() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,

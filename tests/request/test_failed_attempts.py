@@ -1,4 +1,4 @@
-"""Passing failures of the upstream: which requests are sent again, and what their callers see of it."""
+"""Temporary failures of the upstream: which requests are retried, and what their callers see."""
 
 import socket
 import time
@@ -15,7 +15,7 @@ FAST = {"retries": 2, "retry_backoff": "1ms"}
 
 
 def failing(*failures: bytes | None) -> Script:
-    """Fails as often as there are failures, a None by closing without an answer; then all is well."""
+    """Fails once per failure, None by closing without a response; then responds with OK."""
     left = list(failures)
 
     async def script(exchange: Exchange) -> None:
@@ -38,7 +38,7 @@ FAILURES = [status(b"502 Bad Gateway"), status(b"503 Service Unavailable"), stat
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"OPTIONS"])
 @pytest.mark.parametrize("failure", FAILURES)
-async def test_a_safe_request_is_sent_again_and_server_timing_says_so(method: bytes, failure: bytes | None) -> None:
+async def test_a_safe_request_is_retried_and_server_timing_says_so(method: bytes, failure: bytes | None) -> None:
     async with (
         ScriptedUpstream(failing(failure, failure)) as upstream,
         running_proxy(upstream.origin, **FAST) as proxy,
@@ -55,9 +55,7 @@ async def test_a_safe_request_is_sent_again_and_server_timing_says_so(method: by
 
 @pytest.mark.parametrize("method", [b"POST", b"PUT", b"PATCH", b"DELETE", b"PROPFIND"])
 @pytest.mark.parametrize("failure", FAILURES)
-async def test_any_other_request_that_may_have_been_received_is_sent_once(
-    method: bytes, failure: bytes | None
-) -> None:
+async def test_any_other_request_that_may_have_arrived_is_sent_once(method: bytes, failure: bytes | None) -> None:
     async with (
         ScriptedUpstream(failing(failure)) as upstream,
         running_proxy(upstream.origin, **FAST) as proxy,
@@ -71,9 +69,7 @@ async def test_any_other_request_that_may_have_been_received_is_sent_once(
 
 
 @pytest.mark.parametrize(("method", "status"), [(b"GET", 200), (b"DELETE", 200), (b"POST", 502)])
-async def test_what_a_reused_connection_lost_goes_out_once_more_if_it_does_not_matter(
-    method: bytes, status: int
-) -> None:
+async def test_an_idempotent_request_lost_on_a_reused_connection_is_sent_again(method: bytes, status: int) -> None:
     async with (
         ScriptedUpstream(failing(OK, None)) as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -87,7 +83,7 @@ async def test_what_a_reused_connection_lost_goes_out_once_more_if_it_does_not_m
         assert retries == (status == 200)
 
 
-async def test_the_last_failure_is_the_answer_untouched() -> None:
+async def test_the_last_failure_is_relayed_unchanged() -> None:
     last = status(b"503 Busy", b"X-Last: 1")
     async with (
         ScriptedUpstream(failing(None, status(b"502 Bad Gateway"), last)) as upstream,
@@ -111,11 +107,13 @@ async def test_the_last_failure_is_the_answer_untouched() -> None:
         ({"retry_backoff": "5s"}, b"503 Busy", (b"Prefer: wait=0",)),
     ],
 )
-async def test_what_is_not_repeated(overrides: dict[str, object], line: bytes, fields: tuple[bytes, ...]) -> None:
+async def test_a_failed_request_without_a_possible_retry_is_sent_once(
+    overrides: dict[str, object], line: bytes, fields: tuple[bytes, ...]
+) -> None:
     prefer = [field for field in fields if field.startswith(b"Prefer")]
-    answer_fields = [field for field in fields if not field.startswith(b"Prefer")]
+    response_fields = [field for field in fields if not field.startswith(b"Prefer")]
     async with (
-        ScriptedUpstream(failing(status(line, *answer_fields))) as upstream,
+        ScriptedUpstream(failing(status(line, *response_fields))) as upstream,
         running_proxy(upstream.origin, **(FAST | overrides)) as proxy,
         await proxy.caller() as caller,
     ):
@@ -125,9 +123,9 @@ async def test_what_is_not_repeated(overrides: dict[str, object], line: bytes, f
         assert len(upstream.requests) == 1
 
 
-async def test_a_post_that_could_not_be_sent_is_sent_when_the_upstream_is_there() -> None:
+async def test_a_post_that_could_not_be_sent_is_retried_until_the_upstream_listens() -> None:
     with socket.socket() as kept_free:
-        kept_free.bind(("127.0.0.1", 0))  # nobody else gets the port, and nobody listens there
+        kept_free.bind(("127.0.0.1", 0))  # reserves the port; nobody listens there
         port = kept_free.getsockname()[1]
         async with (
             running_proxy(Origin("http", "127.0.0.1", port), retries=10, retry_backoff="20ms") as proxy,
@@ -143,7 +141,7 @@ async def test_a_post_that_could_not_be_sent_is_sent_when_the_upstream_is_there(
                 assert len(upstream.requests) == 1
 
 
-async def test_who_hangs_up_during_the_pause_is_forgotten() -> None:
+async def test_a_caller_that_hangs_up_during_the_pause_ends_its_request() -> None:
     async with (
         ScriptedUpstream(failing(None)) as upstream,
         running_proxy(upstream.origin, retries=1, retry_backoff="5s") as proxy,
@@ -160,7 +158,7 @@ async def test_who_hangs_up_during_the_pause_is_forgotten() -> None:
         assert len(upstream.requests) == 1
 
 
-async def test_the_budget_keeps_retries_a_share_of_all_requests() -> None:
+async def test_the_budget_bounds_the_share_of_retries() -> None:
     async with (
         ScriptedUpstream(responding(status(b"503 Busy"))) as upstream,
         running_proxy(upstream.origin, retry_budget=0.1, **FAST) as proxy,

@@ -1,4 +1,4 @@
-"""The guard on the way: which Host, Origin and target a caller may use."""
+"""The peer guard: which Host, Origin and target a caller may use."""
 
 import socket
 import struct
@@ -13,7 +13,7 @@ from support.raw_caller import RawCaller
 from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 
-async def _answer(caller: RawCaller, target: bytes, *lines: bytes) -> tuple[int, str]:
+async def _status_and_code(caller: RawCaller, target: bytes, *lines: bytes) -> tuple[int, str]:
     await caller.send(b"\r\n".join([b"GET " + target + b" HTTP/1.1", *lines, b"", b""]))
     response = await caller.response()
     return response.status, response.json()["code"] if response.status != 200 else ""
@@ -29,30 +29,30 @@ async def test_a_local_host_passes(host: bytes) -> None:
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        assert await _answer(caller, b"/x", b"Host: " + host) == (200, "")
+        assert await _status_and_code(caller, b"/x", b"Host: " + host) == (200, "")
 
 
 @pytest.mark.parametrize("host", [b"evil.example", b"localhost.evil.example:8080", b"127.0.0.1.evil.example"])
-async def test_a_foreign_host_is_refused(host: bytes) -> None:
+async def test_a_foreign_host_is_rejected(host: bytes) -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        assert await _answer(caller, b"/x", b"Host: " + host) == (403, "forbidden_host")
+        assert await _status_and_code(caller, b"/x", b"Host: " + host) == (403, "forbidden_host")
         assert await caller.read_to_end() == b""
         assert upstream.connections == 0
 
 
-async def test_a_host_that_the_settings_name_passes() -> None:
+async def test_a_host_of_the_settings_passes() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, allowed_hosts="api.example.com,*.team.example") as proxy,
         await proxy.caller() as caller,
     ):
-        assert await _answer(caller, b"/x", b"Host: API.example.com:80") == (200, "")
-        assert await _answer(caller, b"/x", b"Host: a.team.example") == (200, "")
-        assert await _answer(caller, b"/x", b"Host: team.example") == (403, "forbidden_host")
+        assert await _status_and_code(caller, b"/x", b"Host: API.example.com:80") == (200, "")
+        assert await _status_and_code(caller, b"/x", b"Host: a.team.example") == (200, "")
+        assert await _status_and_code(caller, b"/x", b"Host: team.example") == (403, "forbidden_host")
 
 
 @pytest.mark.parametrize(
@@ -64,18 +64,18 @@ async def test_a_host_that_the_settings_name_passes() -> None:
         b"http://user@localhost/x",
     ],
 )
-async def test_an_absolute_target_of_another_server_is_refused(target: bytes) -> None:
+async def test_an_absolute_target_of_another_server_is_rejected(target: bytes) -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        assert await _answer(caller, target, b"Host: localhost") == (403, "forbidden_host")
+        assert await _status_and_code(caller, target, b"Host: localhost") == (403, "forbidden_host")
         assert upstream.connections == 0
 
 
-async def test_a_client_that_takes_the_proxy_for_a_forward_proxy_is_served() -> None:
-    """It names the upstream in target and Host. The upstream is reached by a tunnel here, whose end we play."""
+async def test_a_client_that_uses_the_proxy_as_a_forward_proxy_is_served() -> None:
+    """Such a client names the upstream in target and Host. The scripted upstream plays the end of a tunnel."""
     async with (
         ScriptedUpstream() as egress,
         running_proxy(Origin("http", "upstream.example", 80), egress_proxy=str(egress.origin)) as proxy,
@@ -107,17 +107,19 @@ async def test_a_client_that_takes_the_proxy_for_a_forward_proxy_is_served() -> 
     ],
     ids=str,
 )
-async def test_only_pages_of_the_same_origin_may_call(lines: list[bytes], expected: tuple[int, str]) -> None:
+async def test_only_pages_of_the_same_origin_may_send_requests(
+    lines: list[bytes], expected: tuple[int, str]
+) -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        assert await _answer(caller, b"/x", b"Host: localhost:8080", *lines) == expected
+        assert await _status_and_code(caller, b"/x", b"Host: localhost:8080", *lines) == expected
         assert len(upstream.requests) == (1 if expected[0] == 200 else 0)
 
 
-async def test_a_tcp_peer_that_has_gone_is_not_taken_for_one_on_a_unix_socket() -> None:
+async def test_a_disconnected_tcp_peer_is_not_mistaken_for_a_peer_on_a_unix_socket() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         caller = socket.create_connection(server.getsockname())
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -127,10 +129,10 @@ async def test_a_tcp_peer_that_has_gone_is_not_taken_for_one_on_a_unix_socket() 
             accepted.getpeername()
 
         class Transport:
-            """What an event loop makes of a socket that has no peer name."""
+            """The transport of a socket that has no peer name."""
 
             def get_extra_info(self, name: str) -> Any:
                 return accepted if name == "socket" else None
 
         with accepted:
-            assert peer_of(Transport()) == UNKNOWN  # type: ignore[arg-type]  # it asks for nothing else
+            assert peer_of(Transport()) == UNKNOWN  # type: ignore[arg-type]  # `peer_of` calls nothing else

@@ -1,4 +1,4 @@
-"""What a request does when the upstream refuses its key, seen from both ends of the wire."""
+"""Requests whose key the upstream rejects, seen from both ends of the wire."""
 
 import asyncio
 import threading
@@ -15,12 +15,12 @@ from support.proxy_harness import running_proxy
 from support.raw_caller import chunked, request
 from support.scripted_upstream import OK, Exchange, ScriptedUpstream, responding
 
-REFUSED = b'HTTP/1.1 401 Unauthorized\r\nContent-Length: 15\r\n\r\n{"code":"none"}'
+REJECTED = b'HTTP/1.1 401 Unauthorized\r\nContent-Length: 15\r\n\r\n{"code":"none"}'
 
 
 @dataclass
 class Store:
-    """A source of keys that a test changes, and holds up."""
+    """A key source whose keys a test changes, and whose readings a test delays."""
 
     keys: list[str]
     readings: int = 0
@@ -42,7 +42,7 @@ class Store:
         return NoChanges()
 
 
-def key_of(exchange: Exchange) -> str:
+def key_name(exchange: Exchange) -> str:
     (line,) = [line for line in exchange.lines if line.startswith(b"Authorization: Basic ")]
     for key in ("new", "old", "good"):
         if line.endswith(b64encode(f"{key}:".encode())):
@@ -50,33 +50,33 @@ def key_of(exchange: Exchange) -> str:
     raise AssertionError(line)
 
 
-async def test_a_post_goes_again_with_its_body_on_the_same_connection() -> None:
+async def test_a_post_is_sent_again_with_its_body_on_the_same_connection() -> None:
     async with (
-        ScriptedUpstream(responding(REFUSED, OK)) as upstream,
+        ScriptedUpstream(responding(REJECTED, OK)) as upstream,
         running_proxy(upstream.origin, Store(["new", "old"])) as proxy,
         await proxy.caller() as caller,
     ):
         response = await caller.post(b"/x", b"abc" * 1000)
         assert response.status == 200
-        assert [key_of(exchange) for exchange in upstream.requests] == ["new", "old"]
+        assert [key_name(exchange) for exchange in upstream.requests] == ["new", "old"]
         assert [exchange.body for exchange in upstream.requests] == [b"abc" * 1000] * 2
         assert upstream.connections == 1
 
 
-async def test_a_large_upload_tries_no_candidate_and_a_spooled_one_goes_again() -> None:
+async def test_a_large_upload_tests_no_candidate_and_is_sent_again_from_the_spool_file() -> None:
     async with (
-        ScriptedUpstream(responding(REFUSED, OK)) as upstream,
+        ScriptedUpstream(responding(REJECTED, OK)) as upstream,
         running_proxy(upstream.origin, Store(["new", "old"]), body_memory="1KiB") as proxy,
         await proxy.caller() as caller,
     ):
         assert (await caller.post(b"/x", b"a" * 100_000)).status == 200
-        assert [key_of(exchange) for exchange in upstream.requests] == ["old", "new"]
+        assert [key_name(exchange) for exchange in upstream.requests] == ["old", "new"]
         assert upstream.requests[1].body == b"a" * 100_000
 
 
-async def test_what_cannot_be_sent_again_has_the_upstreams_own_401() -> None:
+async def test_a_request_that_cannot_be_sent_again_gets_the_upstreams_401() -> None:
     async with (
-        ScriptedUpstream(responding(REFUSED, OK)) as upstream,
+        ScriptedUpstream(responding(REJECTED, OK)) as upstream,
         running_proxy(upstream.origin, Store(["new", "old"]), body_memory="1KiB", replay_limit="1KiB") as proxy,
         await proxy.caller() as caller,
     ):
@@ -103,14 +103,14 @@ async def test_a_request_in_flight_finishes_with_the_key_it_began_with() -> None
         assert (await quick.response()).status == 200
         await in_flight.respond(OK)
         assert (await slow.response()).status == 200
-        assert [key_of(exchange) for exchange in upstream.requests] == ["old", "new"]
+        assert [key_name(exchange) for exchange in upstream.requests] == ["old", "new"]
 
 
-async def test_all_concurrent_401s_share_one_reading() -> None:
+async def test_concurrent_401s_share_one_reading() -> None:
     store = Store(["old"])
 
     async def script(exchange: Exchange) -> None:
-        await exchange.respond(OK if key_of(exchange) == "new" else REFUSED)
+        await exchange.respond(OK if key_name(exchange) == "new" else REJECTED)
 
     async with ScriptedUpstream(script) as upstream, running_proxy(upstream.origin, store) as proxy:
         await until(lambda: store.readings == 2)  # the first, and the one that begins the watch
@@ -128,7 +128,7 @@ async def test_all_concurrent_401s_share_one_reading() -> None:
 
 
 @pytest.mark.parametrize("fault", [KeyUnusable("test:store", "is empty"), RuntimeError("with the key in its text")])
-async def test_a_source_that_fails_says_why_and_drops_no_key(fault: Exception) -> None:
+async def test_a_failing_source_says_why_and_drops_no_key(fault: Exception) -> None:
     store = Store(["good"])
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
@@ -136,18 +136,18 @@ async def test_a_source_that_fails_says_why_and_drops_no_key(fault: Exception) -
         await proxy.caller() as caller,
     ):
         store.fault = fault
-        said = await proxy.proxy.reload()
-        assert said in (
+        message = await proxy.proxy.reload()
+        assert message in (
             "the API key of test:store is empty",
             "the API key of test:store is unavailable (RuntimeError)",
         )
-        assert proxy.proxy.key_status().fault == said
+        assert proxy.proxy.key_status().fault == message
         assert (await caller.get(b"/x")).status == 200
 
 
-async def test_a_caller_that_hangs_up_while_it_is_held_is_gone() -> None:
+async def test_a_caller_that_hangs_up_while_held_leaves_nothing_behind() -> None:
     async with (
-        ScriptedUpstream(responding(REFUSED)) as upstream,
+        ScriptedUpstream(responding(REJECTED)) as upstream,
         running_proxy(upstream.origin, Store(["old"]), key_gap="60s") as proxy,
     ):
         async with await proxy.caller() as caller:
@@ -157,9 +157,9 @@ async def test_a_caller_that_hangs_up_while_it_is_held_is_gone() -> None:
         await until(lambda: len(proxy.proxy.key_manager._change._waiters) <= 1, within_s=5)
 
 
-async def test_a_401_about_one_path_does_not_hold_the_others() -> None:
+async def test_a_401_for_one_path_does_not_hold_other_requests() -> None:
     async def script(exchange: Exchange) -> None:
-        await exchange.respond(REFUSED if b"/forbidden" in exchange.lines[0] else OK)
+        await exchange.respond(REJECTED if b"/forbidden" in exchange.lines[0] else OK)
 
     async with (
         ScriptedUpstream(script) as upstream,

@@ -1,4 +1,4 @@
-"""One `request` event for each request, whatever becomes of it; nothing secret in any line."""
+"""The log has one `request` event for each request, whatever its end, and no secret in any line."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ SECRETS = ApiKey.parse(KEY, "test").secrets()
 TOO_MANY = b'HTTP/1.1 429 No\r\nContent-Length: 34\r\n\r\n{"details": {"retry_after": 0.05}}'
 
 
-async def test_a_served_request_is_one_event_with_its_facts() -> None:
+async def test_a_served_request_is_one_event_with_all_fields() -> None:
     with captured_log() as log:
         async with (
             ScriptedUpstream(responding(TOO_MANY, OK)) as upstream,
@@ -53,7 +53,7 @@ async def test_a_served_request_is_one_event_with_its_facts() -> None:
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 @pytest.mark.parametrize("path", ["/x", '/"\\', "/\x01\x9b", "/caf\xe9", "/caf\udce9", "/50%d"])
-def test_a_whole_event_is_the_line_that_structlog_writes(log_format: str, path: str) -> None:
+def test_a_whole_event_is_written_as_structlog_writes_it(log_format: str, path: str) -> None:
     context = {"environment": "50%b"}
     fields = {"path": path, "status": 200, "upstream_s": None, "total_s": 0.0012}
     with captured_log(log_format=log_format) as log:
@@ -67,7 +67,7 @@ def test_a_whole_event_is_the_line_that_structlog_writes(log_format: str, path: 
     assert whole[:10] == usual[:10]
 
 
-def test_a_whole_event_has_the_time_to_the_microsecond(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_event_carries_its_time_in_microseconds(monkeypatch: pytest.MonkeyPatch) -> None:
     at_s = [1e9, 1e9 + 0.000004, 1e9 + 0.5, 1e9 + 0.9999995, 1e9 + 1, 1e9 + 90_000.25, 1e9 + 61.125, 1e9 - 0.25]
     with captured_log() as log:
         emit = event_writer("request")
@@ -88,12 +88,12 @@ def test_a_whole_event_has_the_time_to_the_microsecond(monkeypatch: pytest.Monke
     ]
 
 
-def test_nothing_is_made_of_whole_events_below_the_level() -> None:
+def test_whole_events_below_the_level_have_no_writer() -> None:
     with captured_log(level="warning"):
         assert event_writer("request") is None
 
 
-async def test_every_line_begins_with_time_level_and_name() -> None:
+async def test_every_line_begins_with_time_level_and_event() -> None:
     with captured_log() as log:
         async with (
             ScriptedUpstream(responding(TOO_MANY, OK)) as upstream,
@@ -121,11 +121,11 @@ async def test_every_line_begins_with_time_level_and_name() -> None:
     [
         (request(b"GET", b"/x", b"Origin: https://evil.example"), 403, "forbidden_origin"),
         (request(b"TRACE", b"/x"), 405, "method_not_allowed"),
-        (b"rubbish\r\n\r\n", 400, "bad_request"),
+        (b"garbage\r\n\r\n", 400, "bad_request"),
         (request(b"GET", b"/x", b"Prefer: wait=0"), 429, "rate_limit_exceeded"),
     ],
 )
-async def test_a_refused_request_is_one_event_with_its_reason(sent: bytes, status: int, code: str) -> None:
+async def test_a_rejected_request_is_one_event_with_its_error(sent: bytes, status: int, code: str) -> None:
     with captured_log() as log:
         async with (
             ScriptedUpstream(responding(TOO_MANY)) as upstream,
@@ -141,7 +141,7 @@ async def test_a_refused_request_is_one_event_with_its_reason(sent: bytes, statu
     assert event["sent_bytes"] == len(response.body)
 
 
-async def test_a_hung_up_request_is_one_event_without_a_status() -> None:
+async def test_a_request_whose_caller_hung_up_is_one_event_without_a_status() -> None:
     with captured_log() as log:
         async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
             async with await proxy.caller() as caller:
@@ -153,7 +153,7 @@ async def test_a_hung_up_request_is_one_event_without_a_status() -> None:
     assert event["request_id"]
 
 
-async def test_an_answer_that_broke_off_is_one_event_that_says_so() -> None:
+async def test_a_response_that_broke_off_is_one_event_with_its_error() -> None:
     with captured_log() as log:
         async with (
             ScriptedUpstream() as upstream,
@@ -172,7 +172,7 @@ async def test_an_answer_that_broke_off_is_one_event_that_says_so() -> None:
     assert (event["status"], event["code"], event["sent_bytes"]) == (200, "upstream_closed", 3)
 
 
-async def test_the_caller_is_named_by_the_header_of_the_settings() -> None:
+async def test_the_field_of_the_settings_names_the_caller() -> None:
     with captured_log() as log:
         async with (
             ScriptedUpstream(responding(OK)) as upstream,
@@ -185,7 +185,7 @@ async def test_the_caller_is_named_by_the_header_of_the_settings() -> None:
         assert [event["caller"] for event in log.events("request")] == ["billing", "c" * 128, "127.0.0.1"]
 
 
-async def test_long_and_escaped_paths_are_bounded() -> None:
+async def test_a_logged_path_has_a_maximal_length() -> None:
     with captured_log() as log:
         async with (
             ScriptedUpstream(responding(OK)) as upstream,
@@ -198,7 +198,7 @@ async def test_long_and_escaped_paths_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-async def test_control_characters_of_a_caller_are_escaped(log_format: str) -> None:
+async def test_control_characters_in_a_callers_name_are_escaped(log_format: str) -> None:
     with captured_log(log_format=log_format) as log:
         async with (
             ScriptedUpstream(responding(OK)) as upstream,
@@ -213,7 +213,7 @@ async def test_control_characters_of_a_caller_are_escaped(log_format: str) -> No
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-async def test_the_key_is_blanked_wherever_it_stands(log_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_key_is_blanked_in_every_line(log_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def leak(_self: ScopeTable, _method: str, _path: str) -> str:
         raise RuntimeError(f"{KEY} {AUTHORIZATION.decode()}")
 
@@ -239,7 +239,9 @@ async def test_the_key_is_blanked_wherever_it_stands(log_format: str, monkeypatc
     assert not [secret for secret in SECRETS if secret.decode() in text]
 
 
-async def test_an_internal_error_settles_its_permit_and_shows_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_internal_error_settles_the_permit_and_shows_the_caller_no_details(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with captured_log() as log:
         async with (
             ScriptedUpstream(responding(OK)) as upstream,

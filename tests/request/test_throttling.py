@@ -1,4 +1,4 @@
-"""A 429 of the upstream: held, and sent again when its scope opens."""
+"""A 429 of the upstream: the request is held, and sent again when its scope opens."""
 
 import asyncio
 import gzip
@@ -36,9 +36,11 @@ LATER = too_many(b"", b"Retry-After: 30")
         (b"HTTP/1.1 429 No\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(HINT[:9], HINT[9:]), 0.2),
         (too_many(b"slow down"), 1.0),
     ],
-    ids=["body", "gzip", "deflate", "both_the_larger", "header", "chunked", "none_backs_off"],
+    ids=["body", "gzip", "deflate", "the_larger_of_both", "header", "chunked", "no_hint"],
 )
-async def test_a_refused_request_is_held_as_long_as_told_and_sent_again(refusal: bytes, least_s: float) -> None:
+async def test_a_refused_request_is_held_as_long_as_the_hint_says_and_sent_again(
+    refusal: bytes, least_s: float
+) -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -58,7 +60,7 @@ async def test_a_refused_request_is_held_as_long_as_told_and_sent_again(refusal:
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize(("body_memory", "is_spooled"), [("1MiB", False), ("64KiB", True)])
-async def test_the_body_is_repeated_from_memory_or_disk(framing: str, body_memory: str, is_spooled: bool) -> None:
+async def test_the_body_is_sent_again_from_memory_or_disk(framing: str, body_memory: str, is_spooled: bool) -> None:
     body = bytes(range(256)) * 2000
     async with (
         ScriptedUpstream() as upstream,
@@ -82,7 +84,7 @@ async def test_the_body_is_repeated_from_memory_or_disk(framing: str, body_memor
         await proxy.check_idle()
 
 
-async def test_an_upload_refused_half_way_is_repeated_with_what_came_later() -> None:
+async def test_an_upload_refused_half_way_is_sent_again_whole() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -100,7 +102,7 @@ async def test_an_upload_refused_half_way_is_repeated_with_what_came_later() -> 
         assert (await caller.response()).body == b"ok"
 
 
-async def test_one_probe_reopens_and_the_order_of_arrival_is_kept() -> None:
+async def test_one_probe_reopens_the_scope_and_requests_keep_their_order_of_arrival() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -125,7 +127,7 @@ async def test_one_probe_reopens_and_the_order_of_arrival_is_kept() -> None:
         assert [response.status for response in await asyncio.gather(*responses)] == [200] * 4
 
 
-async def test_a_refused_probe_closes_again() -> None:
+async def test_a_refused_probe_closes_the_scope_again() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -139,7 +141,7 @@ async def test_a_refused_probe_closes_again() -> None:
         assert len(upstream.requests) == 4
 
 
-async def test_a_429_of_a_body_too_large_to_keep_passes_through_with_its_hint_as_a_header() -> None:
+async def test_a_429_to_a_body_too_large_to_keep_is_relayed_with_its_hint_as_a_field() -> None:
     body = bytes(100_000)
     async with (
         ScriptedUpstream() as upstream,
@@ -157,7 +159,7 @@ async def test_a_429_of_a_body_too_large_to_keep_passes_through_with_its_hint_as
 
 
 @pytest.mark.parametrize(
-    "body", [b"not gzip", gzip.compress(HINT, mtime=0)[:20], b""], ids=["no gzip at all", "cut off", "empty"]
+    "body", [b"not gzip", gzip.compress(HINT, mtime=0)[:20], b""], ids=["not gzip", "cut off", "empty"]
 )
 async def test_a_429_whose_compression_is_broken_has_no_hint(body: bytes) -> None:
     async with (
@@ -172,7 +174,7 @@ async def test_a_429_whose_compression_is_broken_has_no_hint(body: bytes) -> Non
         assert not response.values(b"Retry-After")
 
 
-async def test_a_retry_after_of_the_upstream_is_not_doubled() -> None:
+async def test_the_upstreams_own_retry_after_is_not_repeated() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin, replay_limit="64KiB") as proxy,
@@ -183,7 +185,7 @@ async def test_a_retry_after_of_the_upstream_is_not_doubled() -> None:
         assert (await caller.response()).values(b"Retry-After") == [b"7"]
 
 
-async def test_a_large_429_passes_through_whole() -> None:
+async def test_a_large_429_is_relayed_whole() -> None:
     page = HINT + b" " * 200_000
     async with (
         ScriptedUpstream() as upstream,
@@ -196,7 +198,7 @@ async def test_a_large_429_passes_through_whole() -> None:
         assert response.body == page
 
 
-async def test_a_429_that_breaks_off_is_a_429_still() -> None:
+async def test_a_429_whose_body_breaks_off_still_counts_as_a_429() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -212,7 +214,7 @@ async def test_a_429_that_breaks_off_is_a_429_still() -> None:
         assert (await caller.response()).body == b"ok"
 
 
-def _is_rate_limited(response: RawResponse, reason: str, retry_after: range) -> None:
+def _assert_rate_limited(response: RawResponse, reason: str, retry_after: range) -> None:
     assert response.status == 429
     assert response.json()["code"] == "rate_limit_exceeded"
     details = response.json()["details"]
@@ -225,7 +227,7 @@ def _is_rate_limited(response: RawResponse, reason: str, retry_after: range) -> 
 
 
 @pytest.mark.parametrize("prefer", [b"Prefer: wait=0", b"Prefer: respond-async, wait=1"])
-async def test_a_caller_that_cannot_wait_as_long_is_told_at_once(prefer: bytes) -> None:
+async def test_a_caller_that_cannot_wait_long_enough_gets_its_429_at_once(prefer: bytes) -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -233,16 +235,16 @@ async def test_a_caller_that_cannot_wait_as_long_is_told_at_once(prefer: bytes) 
     ):
         await caller.send(request(b"GET", b"/x", prefer))
         await (await upstream.next_request()).respond(LATER)
-        _is_rate_limited(await caller.response(), "cannot_be_in_time", range(29, 31))
+        _assert_rate_limited(await caller.response(), "cannot_be_in_time", range(29, 31))
         await caller.send(request(b"GET", b"/x", prefer))
         response = await caller.response()
-        _is_rate_limited(response, "cannot_be_in_time", range(29, 31))
+        _assert_rate_limited(response, "cannot_be_in_time", range(29, 31))
         assert response.json()["details"]["position"] == 1
         assert len(upstream.requests) == 1
         await proxy.check_idle()
 
 
-async def test_a_hint_beyond_the_longest_wait_fails_those_who_wait_now() -> None:
+async def test_a_hint_beyond_the_longest_wait_fails_all_waiting_requests() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin, max_wait="1s") as proxy,
@@ -254,8 +256,8 @@ async def test_a_hint_beyond_the_longest_wait_fails_those_who_wait_now() -> None
         await until(lambda: proxy.waiting == 1)
         await second.send(request(b"GET", b"/2"))
         await (await upstream.next_request()).respond(LATER)
-        _is_rate_limited(await first.response(), "cannot_be_in_time", range(29, 31))
-        _is_rate_limited(await second.response(), "cannot_be_in_time", range(29, 31))
+        _assert_rate_limited(await first.response(), "cannot_be_in_time", range(29, 31))
+        _assert_rate_limited(await second.response(), "cannot_be_in_time", range(29, 31))
 
 
 @pytest.mark.parametrize("seconds", [0, 5])
@@ -273,7 +275,7 @@ async def test_a_preference_for_a_shorter_wait_is_confirmed(seconds: int) -> Non
             assert b"Prefer: wait=%d" % prefer in exchange.lines
 
 
-async def test_a_full_queue_refuses_with_the_place_in_line() -> None:
+async def test_a_full_queue_rejects_a_request_and_names_its_position() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin, max_waiting=2) as proxy,
@@ -287,11 +289,11 @@ async def test_a_full_queue_refuses_with_the_place_in_line() -> None:
         await until(lambda: proxy.waiting == 2)
         await late.send(request(b"GET", b"/x"))
         response = await late.response()
-        _is_rate_limited(response, "queue_full", range(4, 6))
+        _assert_rate_limited(response, "queue_full", range(4, 6))
         assert response.json()["details"]["position"] == 3
 
 
-async def test_a_closed_scope_holds_up_no_other() -> None:
+async def test_a_closed_scope_does_not_delay_other_scopes() -> None:
     predict = b"/api/v2/OCR/Model/%b/LabelFile/?async=true"
     async with (
         ScriptedUpstream() as upstream,
@@ -315,7 +317,7 @@ async def test_a_closed_scope_holds_up_no_other() -> None:
         held.close()
 
 
-async def test_no_more_are_in_flight_than_the_pool_has_places() -> None:
+async def test_no_more_requests_are_in_flight_than_the_pool_has_connections() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin, pool_size=2) as proxy,

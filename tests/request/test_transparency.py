@@ -1,4 +1,4 @@
-"""What the proxy is transparent for: bytes of the one side compared with bytes of the other."""
+"""Transparency: requests and responses pass byte for byte."""
 
 import gzip
 
@@ -33,7 +33,7 @@ async def test_the_target_passes_byte_for_byte(target: bytes) -> None:
         assert upstream.requests[0].lines[0] == b"GET " + target + b" HTTP/1.1"
 
 
-async def test_nothing_is_added_upstream_but_host_and_authorization() -> None:
+async def test_only_host_and_authorization_are_added_to_a_request() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -46,7 +46,7 @@ async def test_nothing_is_added_upstream_but_host_and_authorization() -> None:
         assert upstream.requests[0].head == b"\r\n".join(lines)
 
 
-async def test_order_case_repetition_and_odd_bytes_of_request_fields_pass() -> None:
+async def test_request_fields_keep_their_order_case_repetition_and_bytes() -> None:
     lines = [
         b"x-UPPER-lower: 1",
         b"Accept: a",
@@ -70,7 +70,7 @@ async def test_order_case_repetition_and_odd_bytes_of_request_fields_pass() -> N
         assert upstream.requests[0].body == b"body"
 
 
-async def test_order_case_repetition_and_odd_bytes_of_answer_fields_pass() -> None:
+async def test_response_fields_keep_their_order_case_repetition_and_bytes() -> None:
     lines = [
         b"Set-Cookie: a=1; Path=/",
         b"x-UPPER-lower: 1",
@@ -95,7 +95,7 @@ async def test_order_case_repetition_and_odd_bytes_of_answer_fields_pass() -> No
     "status_line",
     [b"299 Quite All Right", b"200 ", b"418 I'm a teapot", b"599 \xe9\xff", b"451 Unavailable For Legal Reasons"],
 )
-async def test_any_status_and_reason_phrase_pass(status_line: bytes) -> None:
+async def test_any_status_and_reason_phrase_is_relayed(status_line: bytes) -> None:
     async with (
         ScriptedUpstream(responding(b"HTTP/1.1 " + status_line + b"\r\nContent-Length: 0\r\n\r\n")) as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -105,7 +105,7 @@ async def test_any_status_and_reason_phrase_pass(status_line: bytes) -> None:
 
 
 @pytest.mark.parametrize("method", [b"PUT", b"PATCH", b"OPTIONS", b"PROPFIND", b"M-SEARCH", b"FROB", b"get"])
-async def test_every_method_passes(method: bytes) -> None:
+async def test_every_method_is_forwarded(method: bytes) -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -116,23 +116,26 @@ async def test_every_method_passes(method: bytes) -> None:
         assert upstream.requests[0].lines[0] == method + b" /x HTTP/1.1"
 
 
-async def test_compressed_bodies_pass_untouched_both_ways() -> None:
-    packed = gzip.compress(b"a document " * 1000)
-    reply = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(packed), packed)
+async def test_compressed_bodies_pass_unchanged_in_both_directions() -> None:
+    compressed = gzip.compress(b"a document " * 1000)
+    response_bytes = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (
+        len(compressed),
+        compressed,
+    )
     async with (
-        ScriptedUpstream(responding(reply)) as upstream,
+        ScriptedUpstream(responding(response_bytes)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        response = await caller.post(b"/x", packed, b"Content-Encoding: gzip", b"Accept-Encoding: gzip, br")
-        assert upstream.requests[0].body == packed
+        response = await caller.post(b"/x", compressed, b"Content-Encoding: gzip", b"Accept-Encoding: gzip, br")
+        assert upstream.requests[0].body == compressed
         assert b"Content-Encoding: gzip" in upstream.requests[0].lines
         assert b"Accept-Encoding: gzip, br" in upstream.requests[0].lines
-        assert response.body == packed
+        assert response.body == compressed
         assert response.value(b"Content-Encoding") == b"gzip"
 
 
-async def test_via_is_added_both_ways_only_when_it_is_set() -> None:
+async def test_via_is_added_in_both_directions_if_it_is_set() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, via="sidecar") as proxy,
@@ -164,7 +167,7 @@ async def test_an_absolute_target_of_the_proxy_becomes_a_path(target: bytes, hos
         assert upstream.requests[0].lines[1] == b"Host: " + upstream.origin.authority.encode()
 
 
-async def test_the_asterisk_of_options_passes() -> None:
+async def test_the_asterisk_target_of_options_is_forwarded() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,

@@ -16,7 +16,7 @@ def retries(count: int = 3, *, backoff_s: float = 0.1, budget: float = 0.2, chan
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("failure", [Failure.LOST, Failure.UNAVAILABLE])
-def test_a_request_that_may_have_been_received_is_repeated_only_if_its_method_is_safe(
+def test_a_request_that_may_have_arrived_is_repeated_only_if_its_method_is_safe(
     method: str, failure: Failure
 ) -> None:
     pause_s = retries().pause_s(failure, method, retries_made=0, time_left_s=60)
