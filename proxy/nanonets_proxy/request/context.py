@@ -59,7 +59,7 @@ class RequestContext:
     """The room that `payload` takes until the request has its permit."""
     body: RequestBody | None = None
     body_source: CallerBody | None = None
-    """The source of `body`."""
+    """The source of `body`; while the request waits, the source is left unread."""
     key_history: KeyHistory | None = None
     """Made on first need, by `ensure_key_history`: few requests need it."""
     retries: int = 0
@@ -80,8 +80,3 @@ class RequestContext:
         if self.key_history is None:
             self.key_history = KeyHistory(may_test_candidate=self.body is None or self.body.fits_memory)
         return self.key_history
-
-    def leave_body_unread(self) -> None:
-        """Stops reading the caller's body while the request waits."""
-        if self.body_source is not None:
-            self.body_source.leave_unread()

@@ -15,8 +15,8 @@ A request is in one of these states:
     RELAYING   the caller has the response's head; from now on an error can only reset the connection
       end of the response, or an error             -> ended
 
-A permit that `_wait` obtained is settled once: by `_use_permit`, whatever ends it, or by `WaitingRoom.leave` if the
-task is cancelled between the grant and its turn to run.
+Each permit is settled once: by `_use_permit`, whatever ends it, or by `WaitingRoom.leave` if the task is cancelled
+between the grant and its next turn to run.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ from nanonets_proxy.upstream.client import UpstreamRequest
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.response_head import ResponseHead
 
-# Python 3.11 makes a call each time that an enum's member is looked up in its class.
+# In Python 3.11, each look-up of a member in its enum costs a call.
 _RELAY, _REPORT, _OTHER_KEY, _RETRY = Step.RELAY, Step.REPORT, Step.SEND_WITH_OTHER_KEY, Step.RETRY
 _FAILED, _UNUSED = Outcome.FAILED, Outcome.UNUSED
 _KEY_REJECTED, _KEY_UNKNOWN = KeyVerdict.REJECTED, KeyVerdict.UNKNOWN
@@ -108,7 +108,8 @@ class Forwarder:
             if not services.keys.has_usable_key():
                 history = context.ensure_key_history()
                 now_s = await services.keys.wait_for_key(history, now_s, ticket.deadline_s - _HOLD_MARGIN_S)
-            admission = services.waiting_room.enter(ticket, now_s, context.leave_body_unread)
+            on_wait = None if context.body_source is None else context.body_source.leave_unread
+            admission = services.waiting_room.enter(ticket, now_s, on_wait)
             if admission is not None:
                 await admission
         except asyncio.CancelledError:

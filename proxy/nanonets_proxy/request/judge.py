@@ -11,8 +11,8 @@
 | a passing error, and `Retries` grants a pause | RETRY | FAILED |
 | any other error | REPORT | FAILED |
 
-Only the upstream client repeats a request besides: within one attempt, when a reused connection turns out to be
-closed (RFC 9112 §9.3.1).
+Within one attempt, the upstream client may send a request a second time, if a reused connection turns out to be
+closed: see `may_use_new_connection` in core/http/retry.py.
 """
 
 import enum
@@ -38,7 +38,7 @@ _MAY_BE_SENT_AGAIN: Final = RETRIED_STATUSES | {401, 429}
 
 
 class Step(enum.Enum):
-    """What follows an attempt."""
+    """The step that follows an attempt."""
 
     RELAY = "relay the response"
     REPORT = "respond with the error"
@@ -54,7 +54,7 @@ class Decision:
     step: Step
     outcome: Outcome
     retry_after_s: float | None = None
-    """What a 429 said."""
+    """The hint of a 429."""
     pause_s: float = 0.0
     """The pause of a RETRY."""
 
@@ -67,13 +67,13 @@ class Received(NamedTuple):
     other_key_may_work: bool
     """Whether a 401 says nothing yet about the other keys."""
     body_start: bytes = b""
-    """What was read of the body already."""
+    """The part of the body that was read before the decision."""
     hint: Hint | None = None
-    """What a response of status 429, 502, 503 or 504 says about coming back."""
+    """When to come back, according to a response of status 429, 502, 503 or 504."""
 
 
 class SentRequest(Protocol):
-    """The part of a request that the judge looks at."""
+    """The part of a request that the judge reads."""
 
     @property
     def method(self) -> str: ...
@@ -81,7 +81,7 @@ class SentRequest(Protocol):
     def can_be_sent_again(self) -> bool: ...
     @property
     def retries(self) -> int:
-        """How often the request was retried so far."""
+        """The number of retries so far."""
 
 
 _SERVED: Final = Decision(Step.RELAY, Outcome.SERVED)
@@ -99,7 +99,7 @@ class Judge:
         self._retries = retries
 
     def of_response(self, received: Received, request: SentRequest, time_left_s: float) -> Decision:
-        """Decides on a response. The request may wait for another `time_left_s`."""
+        """Decides on a response. The request's deadline is `time_left_s` away."""
         status = received.head.status
         if status not in _MAY_BE_SENT_AGAIN:
             return _SERVED
@@ -112,7 +112,7 @@ class Judge:
         return self._retry(Failure.UNAVAILABLE, request, time_left_s, hint_s) or _SERVED
 
     def of_error(self, error: UpstreamError, request: SentRequest, time_left_s: float) -> Decision:
-        """Decides on an attempt without a response. The request may wait for another `time_left_s`."""
+        """Decides on an attempt without a response. The request's deadline is `time_left_s` away."""
         if not isinstance(error, _PASSING_ERRORS):
             return _REPORT
         failure = Failure.LOST if error.sent else Failure.NOT_SENT

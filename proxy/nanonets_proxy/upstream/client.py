@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nanonets_proxy.core.http.methods import IDEMPOTENT_METHODS
+from nanonets_proxy.core.http.retry import may_use_new_connection
 from nanonets_proxy.errors import UpstreamClosed
 from nanonets_proxy.upstream.body import RequestBody
 from nanonets_proxy.upstream.connection import UpstreamConnection
@@ -113,13 +114,11 @@ class UpstreamClient:
 
 
 def _may_replace_connection(connection: UpstreamConnection, request: UpstreamRequest, error: BaseException) -> bool:
-    """Returns whether a request that failed on a reused connection may go out on a new one.
-
-    RFC 9112 §9.3.1: the upstream may have closed the connection before it saw the request.
-    """
-    is_lost = isinstance(error, UpstreamClosed) and not connection.response_begun
+    """Returns whether a request that failed on a reused connection is sent on a new one."""
     can_be_sent_again = request.body is None or request.body.is_replayable
-    return is_lost and can_be_sent_again and request.method in IDEMPOTENT_METHODS
+    return isinstance(error, UpstreamClosed) and may_use_new_connection(
+        request.method, response_began=connection.response_begun, can_be_sent_again=can_be_sent_again
+    )
 
 
 def _framed(piece: bytes, body: RequestBody) -> bytes:

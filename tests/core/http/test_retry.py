@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.http.methods import SAFE_METHODS
-from nanonets_proxy.core.http.retry import MAX_PAUSE_S, Failure, Retries, RetryPolicy
+from nanonets_proxy.core.http.methods import IDEMPOTENT_METHODS, SAFE_METHODS
+from nanonets_proxy.core.http.retry import MAX_PAUSE_S, Failure, Retries, RetryPolicy, may_use_new_connection
 
 METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "FROB"]
 
@@ -103,3 +103,12 @@ def test_a_granted_pause_is_within_every_bound_and_costs_one_retry(
             assert (hint_s or 0) <= pause_s <= min(MAX_PAUSE_S, time_left_s)
             assert failure is Failure.NOT_SENT or method in SAFE_METHODS
     assert granted <= 10
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("response_began", "can_be_sent_again"), [(True, True), (False, False), (False, True)])
+def test_an_idempotent_request_without_a_response_may_use_a_new_connection(
+    method: str, response_began: bool, can_be_sent_again: bool
+) -> None:
+    allowed = may_use_new_connection(method, response_began=response_began, can_be_sent_again=can_be_sent_again)
+    assert allowed == (method in IDEMPOTENT_METHODS and can_be_sent_again and not response_began)

@@ -3,9 +3,12 @@
 A request that the upstream may have received is repeated only if its method is safe (RFC 9110 §9.2.1): a document
 sent twice is billed twice. A request of which no byte was sent may be repeated whatever its method.
 
-The pause is drawn between 0 and a bound that doubles ("full jitter"), so that callers that failed together do not
-return together. A budget bounds the share of retries among all requests: while everything fails, retries are load
-without use.
+A request that a reused connection lost before any byte of a response may be sent on a new connection if its method
+is idempotent (RFC 9112 §9.3.1): the upstream probably closed the connection before it saw the request.
+
+The pause before a retry is drawn between 0 and a bound that doubles ("full jitter"), so that callers that failed
+together do not return together. A budget bounds the share of retries among all requests: while everything fails,
+retries are load without use.
 """
 
 import enum
@@ -13,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from nanonets_proxy.core.http.methods import SAFE_METHODS
+from nanonets_proxy.core.http.methods import IDEMPOTENT_METHODS, SAFE_METHODS
 
 # RFC 9110 §15.6.3-5: a failure behind a gateway, or a temporary one of a server.
 RETRIED_STATUSES: Final = frozenset({502, 503, 504})
@@ -77,3 +80,8 @@ class Retries:
             return None
         self._saved_retries -= 1
         return pause_s
+
+
+def may_use_new_connection(method: str, *, response_began: bool, can_be_sent_again: bool) -> bool:
+    """Returns whether a request that a reused connection lost may be sent on a new connection, at once."""
+    return method in IDEMPOTENT_METHODS and can_be_sent_again and not response_began
