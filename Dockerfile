@@ -1,8 +1,8 @@
-# The image of nanonets-proxy: the program in a virtual environment, and the Python it needs; no compiler, no pip of its own.
+# The image of nanonets-proxy: Python, and the program in a virtual environment without pip or a compiler.
 #
 #   docker build -t nanonets-proxy .
 #
-# Where an inspecting firewall signs the connections to PyPI, hand its certificates over for the build alone:
+# Behind a firewall that inspects TLS, give its certificates to the build; the image does not keep them:
 #
 #   docker build -t nanonets-proxy --secret id=ca,src=/etc/ssl/certs/ca-certificates.crt .
 
@@ -11,8 +11,8 @@ WORKDIR /src
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 
-# Everything that comes from outside is pinned by its hash, the wheel's builder too. In layers before the source, so
-# that a change of the source repeats none of it.
+# Every package is pinned by its hash, also those that build the wheel. They come before the source, so that a change
+# of the source does not install them again.
 COPY requirements/run.txt requirements/build.txt requirements/
 RUN --mount=type=secret,id=ca \
     if [ -f /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi \
@@ -25,8 +25,8 @@ RUN --mount=type=secret,id=ca \
 
 COPY pyproject.toml README.md LICENSE ./
 COPY proxy proxy
-# The bytecode is made here, since a read-only container could not keep it. It is checked against no time stamp: a copy
-# of a layer may lose those.
+# A read-only container cannot store bytecode, so the build compiles it. Python must not compare it with time stamps,
+# because copying a layer may change them.
 RUN /opt/build/bin/python -m hatchling build -t wheel -d dist \
  && python -m pip --python /opt/nanonets-proxy/bin/python install --no-compile --no-deps --no-index dist/*.whl \
  && python -m compileall -qf -j 0 --invalidation-mode unchecked-hash /opt/nanonets-proxy
@@ -34,19 +34,19 @@ RUN /opt/build/bin/python -m hatchling build -t wheel -d dist \
 
 FROM python:3.13-slim
 COPY --from=build /opt/nanonets-proxy /opt/nanonets-proxy
-# The slim base ships its standard library without bytecode: importing once keeps that of the modules which are used.
+# The slim base has no bytecode for the standard library. Importing the program stores that of the modules in use.
 RUN ["/opt/nanonets-proxy/bin/python", "-c", "import nanonets_proxy.cli.main, nanonets_proxy.cli.commands, nanonets_proxy.process.settings_reader, nanonets_proxy.process.serve"]
 
-# Other containers, probes and Prometheus call from addresses of their own, so both listeners are on all interfaces;
-# allow_from lets private networks in and nobody else.
+# Other containers, health probes and Prometheus call from other addresses, so both listeners are on all interfaces.
+# NANONETS_PROXY_ALLOW_FROM admits callers from private networks only.
 ENV PATH="/opt/nanonets-proxy/bin:${PATH}" \
     NANONETS_PROXY_LISTEN="0.0.0.0:8080" \
     NANONETS_PROXY_ADMIN_LISTEN="0.0.0.0:8081" \
     NANONETS_PROXY_ALLOW_FROM="10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
 
-# A nanonets-proxy.toml that is mounted here is read.
+# The program reads a nanonets-proxy.toml that is mounted here.
 WORKDIR /etc/nanonets-proxy
-# A number, so that `runAsNonRoot` can tell; it owns no file of the image.
+# Kubernetes can check `runAsNonRoot` only for a number. The user owns no file of the image.
 USER 10001:10001
 EXPOSE 8080 8081
 STOPSIGNAL SIGTERM

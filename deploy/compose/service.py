@@ -1,5 +1,5 @@
-# noqa: INP001 - a script that is mounted into a container, no package
-"""A sample service: it lists the workflows every few seconds, through the proxy beside it, and holds no key."""
+# noqa: INP001 - a script that is mounted into a container, not part of a package
+"""A sample service without a key: lists the workflows every few seconds through the proxy beside it."""
 
 import http.client
 import json
@@ -10,13 +10,13 @@ import time
 PROXY = ("localhost", 8080)
 TARGET = "/api/v4/workflows"
 EVERY_S = 3.0
-TIMEOUT_S = 330.0  # the proxy may hold a call back while the API's rate limit is used up
+TIMEOUT_S = 330.0  # the proxy may hold a request for that long while the API's rate limit is used up
 
 log = logging.getLogger("service")
 
 
 def call() -> str:
-    """One call, and a line about its answer."""
+    """Sends one request and returns a line about its response."""
     connection = http.client.HTTPConnection(*PROXY, timeout=TIMEOUT_S)
     try:
         connection.request("GET", TARGET)
@@ -33,8 +33,8 @@ def main() -> None:
         try:
             log.info(call())
         except OSError as error:
-            # The proxy lives in this container's network, so it starts a moment after it.
-            log.info("no proxy on port %d yet: %s", PROXY[1], error)
+            # The proxy joins this container's network, so it starts a moment later.
+            log.info("the proxy does not respond on port %d yet: %s", PROXY[1], error)
         time.sleep(EVERY_S)
 
 
