@@ -1,11 +1,11 @@
-"""Bytes that nobody would write by hand: entries of a corpus, changed a little or much."""
+"""Mutates the entries of a corpus for fuzzing."""
 
 from collections.abc import Callable
 from typing import Final
 
 from hypothesis import strategies as st
 
-# What parsers stumble over: line ends, separators, framing, and what they do with a number.
+# Tokens that parsers often mishandle: line ends, separators, framing, numbers.
 _TOKENS: Final = [
     b"\r\n",
     b"\n",
@@ -81,7 +81,7 @@ def _changes(draw: st.DrawFn) -> Change:
 
 
 def mutated(corpus: list[bytes]) -> st.SearchStrategy[bytes]:
-    """An entry, or two in a row, with up to five changes."""
+    """Returns one entry or two concatenated entries, with at most five changes."""
 
     def build(entries: list[bytes], changes: list[Change]) -> bytes:
         data = b"".join(entries)

@@ -1,4 +1,4 @@
-"""docs/conformance.md, made from the table of cases. `python -m conformance.page` writes it."""
+"""Generates docs/conformance.md from the cases. `python -m conformance.page` writes it."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from conformance.steps import (
     HalfClose,
     Receive,
     ReceiveBody,
-    Reply,
+    Respond,
     See,
     SeeBroken,
     SeeBytes,
@@ -37,11 +37,12 @@ def render() -> str:
 
 
 def _groups() -> Iterator[str]:
-    yield f"## The cases\n\n{len(CASES)} of them. `→` is what goes to the upstream, `←` what comes from it.\n"
+    yield f"## The cases\n\n{len(CASES)} cases. `→` marks bytes to the upstream, and `←` bytes from the upstream. "
+    yield "A bold number is the status that the caller gets.\n"
     for title, cases in GROUPS.items():
-        yield f"\n### {title}\n\n| fact | source | the caller sends | what follows |\n|---|---|---|---|\n"
+        yield f"\n### {title}\n\n| fact | source | the caller sends | then |\n|---|---|---|---|\n"
         for case in cases:
-            yield f"| {_text(case.fact)} | {case.source} | {_sent(case)} | {_followed(case)} |\n"
+            yield f"| {_text(case.fact)} | {case.source} | {_sent(case)} | {_then(case)} |\n"
 
 
 def _sent(case: Case) -> str:
@@ -49,15 +50,15 @@ def _sent(case: Case) -> str:
     return _code(b"".join(first))
 
 
-def _followed(case: Case) -> str:
-    return "; ".join(said for step in case.steps if (said := _said(step)))
+def _then(case: Case) -> str:
+    return "; ".join(text for step in case.steps if (text := _described(step)))
 
 
-def _said(step: Step) -> str:
+def _described(step: Step) -> str:
     match step:
         case Receive(line):
             return f"→ {_code(line)}"
-        case Reply(data):
+        case Respond(data):
             return f"← {_code(data)}"
         case See(ours=ours, code=code):
             return f"**{ours}**" + (f" `{code}`" if code else "")
@@ -66,21 +67,21 @@ def _said(step: Step) -> str:
         case SeeBytes(data):
             return _code(data)
         case SeeStart(data):
-            return f"the caller has {_code(data)}"
+            return f"the caller gets {_code(data)}"
         case SeeEnd():
-            return "the connection ends"
+            return "the caller's connection ends"
         case SeeBroken():
-            return "**broken off**"
+            return "the caller sees an incomplete response"
         case Again():
             return "the next request is served"
         case UpstreamCloses():
-            return "← end"
+            return "← FIN"
         case UpstreamResets():
-            return "← reset"
+            return "← RST"
         case UpstreamEnded():
-            return "→ end"
+            return "→ FIN"
         case HalfClose():
-            return "the caller ends"
+            return "the caller closes its sending side"
         case Send() | ReceiveBody():
             return ""
 
@@ -101,17 +102,23 @@ def _peers() -> Iterator[str]:
         return
     results = json.loads(RESULTS.read_text())
     names = list(results["peers"])
-    asked = [case.fact for case in CASES if case.comparable]
+    compared = [case.fact for case in CASES if case.comparable]
     yield "## Beside other proxies\n\n"
-    yield "`make conformance-peers` asks the comparable cases of other proxies too, each configured as a plain "
-    yield "reverse proxy. They judge some things otherwise, and mostly may: the figures calibrate the table, and "
-    yield "rank nobody.\n\n"
+    yield "`make conformance-peers` runs the comparable cases against other proxies, each configured as a plain "
+    yield "reverse proxy. The standards leave room for most of the differences. The figures check the cases; "
+    yield "they are no ranking.\n\n"
     yield "| | " + " | ".join(names) + " |\n|---|" + "---|" * len(names) + "\n"
     yield "| version | " + " | ".join(results["peers"][name]["version"] for name in names) + " |\n"
-    passed = [len(asked) - len(set(results["peers"][name]["failed"]) & set(asked)) for name in names]
-    yield f"| passed, of {len(asked)} | " + " | ".join(map(str, passed)) + " |\n\n"
-    yield "Where they differ:\n\n| fact | " + " | ".join(names) + " |\n|---|" + "---|" * len(names) + "\n"
-    for fact in asked:
+    passed = [len(compared) - len(set(results["peers"][name]["failed"]) & set(compared)) for name in names]
+    yield f"| passed, of {len(compared)} | " + " | ".join(map(str, passed)) + " |\n\n"
+    yield (
+        "The cases that at least one proxy does not pass:\n\n| fact | "
+        + " | ".join(names)
+        + " |\n|---|"
+        + "---|" * len(names)
+        + "\n"
+    )
+    for fact in compared:
         marks = ["no" if fact in results["peers"][name]["failed"] else "yes" for name in names]
         if "no" in marks:
             yield f"| {_text(fact)} | " + " | ".join(marks) + " |\n"

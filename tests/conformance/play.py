@@ -1,4 +1,4 @@
-"""Plays a case between two sockets. A step that does not come true raises Failed, with what came instead."""
+"""Plays a case between two sockets. Raises Failed at the first step that does not happen."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -11,7 +11,7 @@ from conformance.steps import (
     HalfClose,
     Receive,
     ReceiveBody,
-    Reply,
+    Respond,
     See,
     SeeBroken,
     SeeBytes,
@@ -33,11 +33,11 @@ _SHOWN_BYTES = 200
 
 
 class Failed(AssertionError):
-    """The step that did not come true, and what came instead."""
+    """The step that did not happen, and what happened instead."""
 
 
 class Stage:
-    """One case under way: its caller's connection, the upstream, the last request there."""
+    """One case in progress: the caller's connection, the upstream, and the upstream's last request."""
 
     def __init__(self, caller: RawCaller, upstream: ScriptedUpstream, *, ours: bool, patience_s: float) -> None:
         self._caller = caller
@@ -69,15 +69,15 @@ class Stage:
     async def _step(self, step: Step) -> None:
         match step:
             case Send(data):
-                await self._caller.send(self._filled(data))
+                await self._caller.send(self._with_authority(data))
             case HalfClose():
                 self._caller.writer.write_eof()
             case Receive():
                 await self._receive(step)
             case ReceiveBody(body):
                 _equal(await self._last.read_body(), body)
-            case Reply(data):
-                await self._last.send(self._filled(data))
+            case Respond(data):
+                await self._last.send(self._with_authority(data))
             case UpstreamCloses():
                 self._last.close()
             case UpstreamResets():
@@ -104,14 +104,14 @@ class Stage:
 
     @property
     def _last(self) -> Exchange:
-        assert self._exchange is not None, "no request has come yet"
+        assert self._exchange is not None, "no request has arrived yet"
         return self._exchange
 
-    def _filled(self, data: bytes) -> bytes:
+    def _with_authority(self, data: bytes) -> bytes:
         return data.replace(b"@UP@", self._authority)
 
     async def _alone(self, awaited: Awaitable[T]) -> T:
-        """What the caller waits for, unless a request comes to the upstream that nobody sent."""
+        """Awaits the caller's next bytes. Raises Failed if an unexpected request reaches the upstream meanwhile."""
         waiting = asyncio.ensure_future(awaited)
         try:
             while not waiting.done():
@@ -119,18 +119,18 @@ class Stage:
                 if not waiting.done():
                     self._check_nothing_more()
         finally:
-            waiting.cancel()  # without effect on one that is done
+            waiting.cancel()  # has no effect on a finished task
             await asyncio.gather(waiting, return_exceptions=True)
         return waiting.result()
 
     async def _receive(self, step: Receive) -> None:
         if self._exchange is not None:
-            self._exchange.release()  # its connection may carry the next one
+            self._exchange.release()  # its connection may carry the next request
         exchange = self._exchange = await self._upstream.next_request()
         self._received += 1
         lines = exchange.lines
-        _equal(lines[0], self._filled(step.line))
-        _in_order([self._filled(line) for line in step.fields], [_with_space(line) for line in lines[1:]])
+        _equal(lines[0], self._with_authority(step.line))
+        _in_order([self._with_authority(line) for line in step.fields], [_with_space(line) for line in lines[1:]])
         names = {line.partition(b":")[0].lower() for line in lines[1:]}
         for name in step.without:
             if name.lower() in names:
@@ -145,7 +145,7 @@ class Stage:
             raise Failed(f"{response.head[:_SHOWN_BYTES]!r}")
         if step.line is not None:
             _equal(response.status_line, step.line)
-        _in_order([self._filled(line) for line in step.fields], response.head.split(b"\r\n")[1:])
+        _in_order([self._with_authority(line) for line in step.fields], response.head.split(b"\r\n")[1:])
         names = {name.lower() for name, _ in response.fields}
         for name in step.without:
             if name.lower() in names:
@@ -158,16 +158,16 @@ class Stage:
             _equal(response.json()["code"], step.code)
 
     async def _see_broken(self, status: int) -> None:
-        """A reset right behind the head may take the head along."""
+        """Accepts a lost head, because a reset after the head may discard the head."""
         try:
             response = await self._alone(self._caller.response())
         except (ConnectionError, asyncio.IncompleteReadError):
             return
         if response.values(b"content-length") or response.values(b"transfer-encoding"):
             if response.status == status:
-                raise Failed(f"looks whole: {response.head[:_SHOWN_BYTES]!r}")
-            return  # an error in its place: nothing was begun
-        raise Failed("ended in order where the end is the framing")
+                raise Failed(f"looks complete: {response.head[:_SHOWN_BYTES]!r}")
+            return  # an error response in its place: no byte of the response was sent
+        raise Failed("closed normally, although only the close delimits the body")
 
     async def _again(self) -> None:
         await self._caller.send(get(b"/again"))
@@ -177,19 +177,19 @@ class Stage:
         _equal(response.body, b"ok")
 
 
-def _equal(came: object, wanted: object) -> None:
-    if came != wanted:
-        raise Failed(f"came {came!r:.300} instead of {wanted!r:.300}")
+def _equal(actual: object, expected: object) -> None:
+    if actual != expected:
+        raise Failed(f"got {actual!r:.300} instead of {expected!r:.300}")
 
 
-def _in_order(wanted: list[bytes], lines: list[bytes]) -> None:
-    rest = iter(lines)
-    for line in wanted:
-        if line not in rest:
-            raise Failed(f"no line {line!r} (in its place) among {lines!r:.600}")
+def _in_order(expected: list[bytes], lines: list[bytes]) -> None:
+    remaining = iter(lines)
+    for line in expected:
+        if line not in remaining:
+            raise Failed(f"no line {line!r} in the expected order among {lines!r:.600}")
 
 
 def _with_space(line: bytes) -> bytes:
-    """Optional space around a value is no part of it (RFC 9110 §5.5)."""
+    """Normalizes the optional whitespace around a field's value (RFC 9110 §5.5)."""
     name, _, value = line.partition(b":")
     return name + b": " + value.strip(b" \t")

@@ -1,7 +1,7 @@
-"""A case is a conversation: what the caller sends, what the upstream gets and says, what the caller sees.
+"""The steps of a case: what the caller sends, what the upstream receives and sends, and what the caller sees.
 
-The steps happen in their order. A caller's bytes and an upstream's are given as they stand on the wire, `@UP@` in
-them standing for the upstream's host and port. Whatever else reaches the upstream as a request fails the case.
+The steps happen in order. Bytes are as on the wire; `@UP@` in them stands for the upstream's host and port.
+A case fails if any other request reaches the upstream.
 """
 
 from collections.abc import Mapping
@@ -21,13 +21,16 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class HalfClose:
-    """The caller ends its side of the connection."""
+    """The caller closes its sending side of the connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receive:
-    """A request reaches the upstream. `line` is its request line; `fields` stand in it in this order, and `without`
-    are the names of fields that don't; `body` is its content without framing, None if it is not to be read yet."""
+    """A request reaches the upstream.
+
+    It has the request line `line`, contains `fields` in this order, and no field with a name in `without`.
+    `body` is its content without framing; None leaves the body unread for now.
+    """
 
     line: bytes
     fields: tuple[bytes, ...] = ()
@@ -37,26 +40,26 @@ class Receive:
 
 @dataclass(frozen=True, slots=True)
 class ReceiveBody:
-    """The rest of a request whose head has come."""
+    """The body of a request whose head has arrived."""
 
     body: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """The upstream says `data` on the connection of the last request."""
+class Respond:
+    """The upstream sends `data` on the connection of the last request."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamCloses:
-    """The upstream ends the connection in order."""
+    """The upstream closes the connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamResets:
-    """The upstream breaks the connection off."""
+    """The upstream resets the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,11 @@ class UpstreamEnded:
 
 @dataclass(frozen=True, slots=True)
 class See:
-    """The caller gets an answer. `statuses` are those that the standard allows, `ours` is the one that this proxy
-    gives; `fields` stand in it in this order, `without` name fields that don't. `trailers` as raw lines."""
+    """The caller gets a response.
+
+    `statuses` are those that the standard allows, `ours` is the status of this proxy. The response contains
+    `fields` in this order, and no field with a name in `without`. `trailers` are raw lines.
+    """
 
     statuses: frozenset[int]
     ours: int | None = None
@@ -82,7 +88,7 @@ class See:
 
 @dataclass(frozen=True, slots=True)
 class SeeInterim:
-    """The caller gets a 1xx with exactly these lines behind its status."""
+    """The caller gets a 1xx with exactly these fields."""
 
     status: int
     fields: tuple[bytes, ...] = ()
@@ -90,7 +96,7 @@ class SeeInterim:
 
 @dataclass(frozen=True, slots=True)
 class SeeStart:
-    """The caller gets an answer's head and these bytes behind it, while the rest was not sent yet."""
+    """The caller gets a response's head and these bytes, before the upstream sends the remaining bytes."""
 
     data: bytes
 
@@ -104,20 +110,19 @@ class SeeBytes:
 
 @dataclass(frozen=True, slots=True)
 class SeeEnd:
-    """The connection ends in order behind what the caller has seen."""
+    """The caller's connection is closed, without further bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeeBroken:
-    """The answer that began breaks off so that nobody can take it for whole: after its first bytes, an error, or an
-    end before the framing allows one."""
+    """The caller can tell that the response is incomplete, by an error, a reset, or an early end."""
 
     status: int = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """One more request on the caller's connection gets its own answer: framing is in step on both sides."""
+    """Another request on the caller's connection gets its own response, so the framing is intact on both sides."""
 
 
 Step = (
@@ -125,7 +130,7 @@ Step = (
     | HalfClose
     | Receive
     | ReceiveBody
-    | Reply
+    | Respond
     | UpstreamCloses
     | UpstreamResets
     | UpstreamEnded
@@ -141,8 +146,10 @@ Step = (
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`fact` is what the case proves, `source` where it is written. `comparable`: other proxies can be asked the
-    same. `settings` are this one's where the tests' defaults don't do."""
+    """`fact` is what the case proves, `source` the rule's origin. A `comparable` case suits other proxies, too.
+
+    `settings` override the tests' defaults for this proxy.
+    """
 
     fact: str
     source: str
@@ -166,22 +173,35 @@ def chunked_post(body: bytes, *fields: bytes) -> bytes:
     return get(b"/x", *fields, b"Transfer-Encoding: chunked", method=b"POST") + body
 
 
-def reply(body: bytes = b"ok", *fields: bytes, status: bytes = b"200 OK") -> bytes:
-    """An answer with Content-Length."""
+def response(body: bytes = b"ok", *fields: bytes, status: bytes = b"200 OK") -> bytes:
+    """A response with Content-Length."""
     return b"\r\n".join([b"HTTP/1.1 " + status, *fields, b"Content-Length: %d" % len(body), b"", body])
 
 
-def raw_reply(body: bytes, *fields: bytes, status: bytes = b"HTTP/1.1 200 OK") -> bytes:
-    """An answer of these fields alone."""
+def raw_response(body: bytes, *fields: bytes, status: bytes = b"HTTP/1.1 200 OK") -> bytes:
+    """A response with these fields only."""
     return b"\r\n".join([status, *fields, b"", body])
 
 
-def status(*allowed: int, **more: Any) -> See:
-    """An answer with one of these statuses; ours is the first."""
-    return See(frozenset(allowed), ours=allowed[0], **more)
+def status(*allowed: int, **expected: Any) -> See:
+    """A response with one of these statuses; this proxy's is the first."""
+    return See(frozenset(allowed), ours=allowed[0], **expected)
 
 
-OK: Final = reply()
+OK: Final = response()
 SEE_OK: Final = status(200, body=b"ok")
 GOT: Final = Receive(b"GET /x HTTP/1.1")
 SMUGGLED: Final = get(b"/smuggled")
+CHUNKED: Final = b"Transfer-Encoding: chunked"
+LARGE: Final = bytes(range(256)) * 1024
+BAD_REQUEST: Final = status(400, 405, 411, 413, 414, 431, 500, 501, 505, code="bad_request")
+
+
+def rejected(what: str, source: str, data: bytes, see: See = BAD_REQUEST, subject: str = "a request with ") -> Case:
+    """Sends `data` and a second request, which must not reach the upstream."""
+    return Case(f"{subject}{what} is rejected", source, (Send(data + SMUGGLED), see, SeeEnd()))
+
+
+def passes(fact: str, source: str, sent: bytes, seen: See, *then: Step, **options: Any) -> Case:
+    """Lets the upstream send `sent` for a GET; the caller sees `seen`."""
+    return Case(fact, source, (Send(get()), GOT, Respond(sent), seen, *(then or (Again(),))), **options)

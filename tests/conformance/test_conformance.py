@@ -1,4 +1,4 @@
-"""Every case of the table against the real proxy, with raw sockets at both ends."""
+"""Every case against the real proxy, with raw sockets at both ends."""
 
 import pytest
 
@@ -29,5 +29,5 @@ def test_each_fact_is_proved_once() -> None:
     assert len(facts) >= 250
 
 
-def test_the_page_tells_these_cases() -> None:
-    assert PAGE.read_text() == render(), "stale: make conformance-page"
+def test_the_page_lists_these_cases() -> None:
+    assert PAGE.read_text() == render(), "docs/conformance.md is stale: run `make conformance-page`"

@@ -1,7 +1,7 @@
-"""Any bytes from either side, by chance from a corpus. FUZZ_EXAMPLES: how many of each.
+"""Random bytes from either side, made from a corpus. FUZZ_EXAMPLES sets the number of examples per test.
 
-Whatever comes: each answer is well-formed, no fault of the proxy itself shows, what reaches the upstream is a
-request without ambiguity, and the next caller gets its own answer. A failure found here is added to the corpus.
+For any input: each response is well-formed and is not a 500, each request that reaches the upstream is
+unambiguous, and the next caller gets its own response. Add the input of each failure to the corpus.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from support.raw_caller import RawCaller, request
 from support.scripted_upstream import OK, Exchange, ScriptedUpstream
 
 REQUESTS: Final = corpus.read("requests")
-REPLIES: Final = corpus.read("replies")
+RESPONSES: Final = corpus.read("responses")
 _FIELD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [^\x00-\x08\x0a-\x1f\x7f]*")
 _REQUEST_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ (?:/[\x21-\x7e]*|\*) HTTP/1\.1")
 _LIMITS: Final = {
@@ -43,14 +43,14 @@ fuzzing = settings(
 )
 
 
-class Rig:
-    """The proxy between a caller and an upstream that answers with `reply`, then ends if `ends`."""
+class ProxiedUpstream:
+    """The proxy in front of an upstream that sends `response`, and then closes the connection if `ends`."""
 
     def __init__(self) -> None:
         self.runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._stack = AsyncExitStack()
-        self.upstream = ScriptedUpstream(self._answer)
-        self.reply = OK
+        self.upstream = ScriptedUpstream(self._respond)
+        self.response = OK
         self.ends = False
         self.proxy: RunningProxy
 
@@ -61,14 +61,14 @@ class Rig:
     async def stop(self) -> None:
         await self._stack.aclose()
 
-    async def _answer(self, exchange: Exchange) -> None:
+    async def _respond(self, exchange: Exchange) -> None:
         await exchange.read_body()
-        await exchange.send(OK if exchange.lines[0].startswith(b"GET /check ") else self.reply)
+        await exchange.send(OK if exchange.lines[0].startswith(b"GET /check ") else self.response)
         if self.ends and not exchange.lines[0].startswith(b"GET /check "):
             exchange.close()
 
     async def exchange(self, sent: bytes) -> list[bytes]:
-        """Sends these bytes; the heads of the answers until the connection is at its end, or broken off."""
+        """Sends bytes and returns the heads of the responses until the connection ends or breaks off."""
         heads: list[bytes] = []
         async with await self.proxy.caller() as caller:
             await caller.send(sent + request(b"GET", b"/last", b"Connection: close"))
@@ -80,17 +80,17 @@ class Rig:
         return heads
 
     async def _final(self, caller: RawCaller) -> bytes:
-        """The head of the next final answer, whose body was read by its framing."""
+        """Returns the head of the next final response, after reading its body by its framing."""
         head = await caller.head()
         while head.startswith(b"HTTP/1.1 1"):
             head = await caller.head()
-        # Requests are answered in turn, so the last one that arrived is the one that was answered.
+        # The proxy serves requests in order, so this is the response to the last request that arrived.
         arrived = self.upstream.requests
         await _read_body(caller, head, to_head=bool(arrived) and arrived[-1].head.startswith(b"HEAD "))
         return head
 
-    async def check_own_answer(self) -> None:
-        """Another caller gets what was meant for it."""
+    async def check_own_response(self) -> None:
+        """Checks that another caller gets its own response."""
         async with await self.proxy.caller() as caller:
             response = await caller.get(b"/check")
             assert (response.status, response.body) == (200, b"ok"), response
@@ -115,16 +115,16 @@ async def _read_body(caller: RawCaller, head: bytes, *, to_head: bool) -> None:
 
 
 @pytest.fixture
-def rig() -> Iterator[Rig]:
-    made = Rig()
-    with made.runner:
-        made.runner.run(made.start())
-        yield made
-        made.runner.run(made.stop())
+def proxied() -> Iterator[ProxiedUpstream]:
+    setup = ProxiedUpstream()
+    with setup.runner:
+        setup.runner.run(setup.start())
+        yield setup
+        setup.runner.run(setup.stop())
 
 
 def _check_request(exchange: Exchange) -> None:
-    """Nothing in what reached the upstream can be read in two ways."""
+    """Checks that a request that reached the upstream is unambiguous."""
     head = exchange.head
     assert _REQUEST_LINE.fullmatch(exchange.lines[0]), head
     for line in exchange.lines[1:]:
@@ -137,71 +137,73 @@ def _check_request(exchange: Exchange) -> None:
     assert not {b"connection", b"te", b"upgrade", b"trailer", b"keep-alive"} & set(names), head
 
 
-def _try_request(rig: Rig, sent: bytes) -> None:
-    rig.upstream.requests.clear()
-    heads = rig.runner.run(_both(rig, sent))
-    for exchange in rig.upstream.requests:
+def _try_request(proxied: ProxiedUpstream, sent: bytes) -> None:
+    proxied.upstream.requests.clear()
+    heads = proxied.runner.run(_both(proxied, sent))
+    for exchange in proxied.upstream.requests:
         _check_request(exchange)
     for head in heads:
         assert not head.startswith(b"HTTP/1.1 500"), (sent, head)
 
 
-async def _both(rig: Rig, sent: bytes) -> list[bytes]:
-    heads = await rig.exchange(sent)
-    await rig.check_own_answer()
+async def _both(proxied: ProxiedUpstream, sent: bytes) -> list[bytes]:
+    heads = await proxied.exchange(sent)
+    await proxied.check_own_response()
     return heads
 
 
-def test_every_request_of_the_corpus_is_answered_or_refused_cleanly(rig: Rig) -> None:
+def test_every_request_of_the_corpus_gets_a_well_formed_response(proxied: ProxiedUpstream) -> None:
     for sent in REQUESTS:
-        _try_request(rig, sent)
+        _try_request(proxied, sent)
 
 
 @fuzzing
 @given(sent=mutated(REQUESTS))
-def test_any_request_is_answered_or_refused_cleanly(rig: Rig, sent: bytes) -> None:
-    _try_request(rig, sent)
+def test_any_request_gets_a_well_formed_response(proxied: ProxiedUpstream, sent: bytes) -> None:
+    _try_request(proxied, sent)
 
 
-def _try_reply(rig: Rig, reply: bytes, *, ends: bool, method: bytes) -> None:
-    rig.reply, rig.ends = reply, ends
-    rig.runner.run(_both(rig, request(method, b"/x")))
+def _try_response(proxied: ProxiedUpstream, response: bytes, *, ends: bool, method: bytes) -> None:
+    proxied.response, proxied.ends = response, ends
+    proxied.runner.run(_both(proxied, request(method, b"/x")))
 
 
-def test_every_reply_of_the_corpus_is_relayed_or_refused_cleanly(rig: Rig) -> None:
-    for reply in REPLIES:
-        _try_reply(rig, reply, ends=True, method=b"GET")
+def test_every_response_of_the_corpus_is_relayed_or_becomes_a_clean_error(proxied: ProxiedUpstream) -> None:
+    for response in RESPONSES:
+        _try_response(proxied, response, ends=True, method=b"GET")
 
 
 @fuzzing
-@given(reply=mutated(REPLIES), ends=st.booleans(), method=st.sampled_from([b"GET", b"HEAD", b"POST"]))
-def test_any_reply_is_relayed_or_refused_cleanly(rig: Rig, reply: bytes, ends: bool, method: bytes) -> None:
-    _try_reply(rig, reply, ends=ends, method=method)
+@given(response=mutated(RESPONSES), ends=st.booleans(), method=st.sampled_from([b"GET", b"HEAD", b"POST"]))
+def test_any_response_is_relayed_or_becomes_a_clean_error(
+    proxied: ProxiedUpstream, response: bytes, ends: bool, method: bytes
+) -> None:
+    _try_response(proxied, response, ends=ends, method=method)
 
 
 def _parsed(pieces: list[bytes], *, is_head: bool) -> tuple[object, ...]:
-    """What an answer comes to, with all that was shown of it before an error."""
-    reply = ResponseParser(is_head=is_head)
+    """Returns the result of parsing, and what the parser had passed on before an error."""
+    parser = ResponseParser(is_head=is_head)
     error: type[UpstreamError] | None = None
     try:
         for piece in pieces:
-            reply.feed(piece)
-        reply.end_of_input()
+            parser.feed(piece)
+        parser.end_of_input()
     except UpstreamError as raised:
         error = type(raised)
-    shown = (reply.head.status, reply.head.headers) if reply.state is not ResponseState.HEAD else None
+    shown = (parser.head.status, parser.head.headers) if parser.state is not ResponseState.HEAD else None
     return (
         error,
-        reply.state,
+        parser.state,
         shown,
-        reply.take_body(),
-        reply.trailers if reply.state is ResponseState.COMPLETE else None,
+        parser.take_body(),
+        parser.trailers if parser.state is ResponseState.COMPLETE else None,
     )
 
 
 @settings(parent=fuzzing, max_examples=4 * fuzzing.max_examples)
-@given(data=mutated(REPLIES), cuts=st.lists(st.integers(1, 400), max_size=4), is_head=st.booleans())
-def test_how_an_answer_is_cut_in_pieces_changes_nothing(data: bytes, cuts: list[int], is_head: bool) -> None:
+@given(data=mutated(RESPONSES), cuts=st.lists(st.integers(1, 400), max_size=4), is_head=st.booleans())
+def test_the_result_does_not_depend_on_how_a_response_is_cut(data: bytes, cuts: list[int], is_head: bool) -> None:
     whole = _parsed([data], is_head=is_head)
     places = sorted({cut % (len(data) + 1) for cut in cuts})
     pieces = [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]

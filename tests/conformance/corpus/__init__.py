@@ -1,4 +1,4 @@
-"""Bytes that fuzzing starts from, and whatever it found: one a line, as Python writes them between quotes."""
+"""The inputs that fuzzing starts from, and those that once failed: one per line, in Python's escaped form."""
 
 import ast
 from pathlib import Path
@@ -8,10 +8,10 @@ _FOLDER: Final = Path(__file__).parent
 
 
 def read(name: str) -> list[bytes]:
-    """The entries of `name`.txt."""
+    """Returns the entries of `name`.txt."""
     return [ast.literal_eval(f"b'{line}'") for line in (_FOLDER / f"{name}.txt").read_text().splitlines()]
 
 
 def line_of(data: bytes) -> str:
-    """An entry as its line in the file."""
+    """Formats an entry as a line of the file."""
     return repr(b'"' + data)[3:-1]

@@ -1,7 +1,7 @@
-"""Asks other proxies the comparable cases: `python -m conformance.peers.compare DIRECTORY`.
+"""Runs the comparable cases against other proxies: `python -m conformance.peers.compare DIRECTORY`.
 
-Each peer is a process of its own on a free loopback port, configured as a plain reverse proxy without kept upstream
-connections, and ended by its process id. Exit status 1: this proxy fails a case that one of them passes.
+Each peer is a process on a free loopback port, configured as a plain reverse proxy that does not reuse upstream
+connections. Exit status 1: this proxy fails a case that a peer passes.
 """
 
 import asyncio
@@ -84,7 +84,7 @@ http://:{port} {{
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """`command` gets the directory and its configuration's path."""
+    """`command` takes the directory and the path of the configuration."""
 
     name: str
     configuration: str
@@ -142,8 +142,8 @@ async def _until_listening(port: int, process: asyncio.subprocess.Process) -> No
                 return
 
 
-async def _ask(case: Case, address: str, upstream_port: int) -> str | None:
-    """What failed, or None."""
+async def _run_against(case: Case, address: str, upstream_port: int) -> str | None:
+    """Returns the failure, or None if the case passes."""
     async with ScriptedUpstream(port=upstream_port) as upstream, await RawCaller.connect(address) as caller:
         try:
             await Stage(caller, upstream, ours=False, patience_s=_PATIENCE_S).play(case)
@@ -152,7 +152,7 @@ async def _ask(case: Case, address: str, upstream_port: int) -> str | None:
     return None
 
 
-async def _ask_ourselves(case: Case) -> str | None:
+async def _run_against_ours(case: Case) -> str | None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin, **case.settings) as proxy,
@@ -166,33 +166,33 @@ async def _ask_ourselves(case: Case) -> str | None:
 
 
 def _version(command: list[str]) -> str:
-    said = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = re.search(r"\d+\.\d+\.\d+", said.stdout + said.stderr)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = re.search(r"\d+\.\d+\.\d+", done.stdout + done.stderr)
     assert found is not None
     return found[0]
 
 
 async def compare(home: Path) -> int:
-    asked = [case for case in CASES if case.comparable]
+    compared = [case for case in CASES if case.comparable]
     failed: dict[str, dict[str, str]] = {}
     for peer in PEERS:
         upstream_port = _free_port()
         async with _running(peer, home, upstream_port) as address:
-            responses = {case.fact: await _ask(case, address, upstream_port) for case in asked}
-        failed[peer.name] = {fact: response for fact, response in responses.items() if response is not None}
-    ours = {case.fact: await _ask_ourselves(case) for case in asked}
-    failed[_OURS] = {fact: response for fact, response in ours.items() if response is not None}
+            outcomes = {case.fact: await _run_against(case, address, upstream_port) for case in compared}
+        failed[peer.name] = {fact: failure for fact, failure in outcomes.items() if failure is not None}
+    ours = {case.fact: await _run_against_ours(case) for case in compared}
+    failed[_OURS] = {fact: failure for fact, failure in ours.items() if failure is not None}
     versions = {peer.name: _version(peer.version(home)) for peer in PEERS}
     report = {
         name: {"version": versions.get(name, "this"), "failed": sorted(failed[name])} for name in (_OURS, *versions)
     }
     RESULTS.write_text(json.dumps({"peers": report}, indent=1) + "\n")
     (home / "failures.json").write_text(json.dumps(failed, indent=1) + "\n")
-    for name, of_peer in failed.items():
-        print(f"{name}: {len(asked) - len(of_peer)} of {len(asked)}")  # noqa: T201 - its one output
+    for name, failures in failed.items():
+        print(f"{name}: {len(compared) - len(failures)} of {len(compared)}")  # noqa: T201 - the command's output
     worse = [fact for fact in failed[_OURS] if any(fact not in failed[peer.name] for peer in PEERS)]
     for fact in worse:
-        print(f"only ours fails: {fact}: {failed[_OURS][fact]}")  # noqa: T201
+        print(f"only ours fails: {fact}: {failed[_OURS][fact]}")  # noqa: T201 - the command's output
     return 1 if worse else 0
 
 

