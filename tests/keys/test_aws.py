@@ -88,7 +88,7 @@ def test_what_is_wrong_is_one_clear_sentence(
     assert fault(source(name)).endswith("the secret is marked for deletion")
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
     monkeypatch.delenv("AWS_REGION", raising=False)
-    assert fault(source(name, region="")).endswith("no region is given; see aws_region")
+    assert fault(source(name, region="")).endswith("no region is known: set aws_region")
     monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", free_address)
     assert "the service cannot be reached (EndpointConnectionError)" in fault(source(name))
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")

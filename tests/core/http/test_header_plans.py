@@ -1,39 +1,39 @@
-"""HeaderPlans for header sections."""
+"""Header plans: which fields pass, and where the known ones are."""
 
 from nanonets_proxy.core.http.header_plans import HeaderPlans
 
 KNOWN = (b"te", b"x-a", b"none")
-LOOKED_AT = frozenset({b"host", b"etag"})
+INSPECTED = frozenset({b"host", b"etag"})
 DROPPED = frozenset({b"host", b"te"})
 
 
 def plans() -> HeaderPlans:
-    return HeaderPlans(KNOWN, LOOKED_AT, DROPPED, b"x-forwarded-")
+    return HeaderPlans(KNOWN, INSPECTED, DROPPED, b"x-forwarded-")
 
 
-def test_what_passes_is_written_in_its_own_spelling_and_what_does_not_leaves_nothing() -> None:
+def test_passing_fields_keep_their_spelling_and_dropped_ones_leave_nothing() -> None:
     plan = plans()[b"hOST", b"X-A", b"TE", b"X-Forwarded-For", b"etag", b"X-A"]
     assert plan.places == (2, 5, None)
     assert plan.special == [(0, b"host"), (1, b"x-a"), (4, b"etag")]
     assert plan.template % (b"h", b"1", b"t", b"f", b"%s", b"") == b"X-A: 1\r\netag: %s\r\nX-A: \r\n"
 
 
-def test_a_name_is_no_format() -> None:
+def test_a_percent_sign_in_a_name_is_not_a_format() -> None:
     plan = plans()[b"X-%b%d", b"%"]
     assert plan.template % (b"1", b"2") == b"X-%b%d: 1\r\n%: 2\r\n"
 
 
-def test_no_fields_make_no_lines() -> None:
+def test_an_empty_section_has_no_lines() -> None:
     assert plans()[()].template % () == b""
 
 
-def test_the_same_names_have_the_same_plan() -> None:
+def test_the_same_names_share_a_plan() -> None:
     made = plans()
     assert made[b"A", b"B"] is made[b"A", b"B"]
     assert made[b"A", b"B"] is not made[b"a", b"B"]
 
 
-def test_few_plans_are_kept_and_none_for_unusual_lists() -> None:
+def test_the_cache_is_bounded_and_skips_long_lists() -> None:
     made = plans()
     for names in [(b"A",) * 65, (b"A" * 2049,)]:
         assert made[names] == made[names]

@@ -1,4 +1,4 @@
-"""Header fields of both directions: strip, then rewrite, then inject."""
+"""Header fields in both directions: strip, rewrite, inject."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ HOST = (b"Host", b"localhost:8080")
 
 TOKENS = st.from_regex(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,12}", fullmatch=True)
 VALUES = st.binary(max_size=20).map(lambda value: bytes(octet for octet in value if octet not in b"\r\n\0"))
-# Names that mean nothing to the proxy.
+# Names that the proxy does not know.
 FREE_NAMES = TOKENS.map(b"x-free-".__add__)
 HOP_BY_HOP = [b"Connection", b"Keep-Alive", b"TE", b"Upgrade", b"Proxy-Authorization", b"Proxy-Connection"]
 NOT_FORWARDED = [
@@ -40,17 +40,17 @@ def read(*fields: tuple[bytes, bytes]) -> RequestHead:
 
 
 def sent(*fields: tuple[bytes, bytes], via: bytes = b"") -> list[bytes]:
-    """The lines that go upstream for these fields of the caller's."""
+    """Returns the lines that the upstream gets for these fields of the caller."""
     heads = UpstreamHeads(host=b"up.example", authorization=KEY, via=via)
     head = heads.write(b"GET", b"/a?b", read(*fields))
     assert head.endswith(b"\r\n\r\n")
     return head[:-4].split(b"\r\n")
 
 
-# --- what the proxy wants to know ---------------------------------------------------------------
+# --- the fields that the proxy reads ------------------------------------------------------------
 
 
-def test_what_the_proxy_needs_is_found_whatever_its_case() -> None:
+def test_the_fields_that_the_proxy_needs_are_found_in_any_case() -> None:
     head = read_by(
         RequestHeads(caller_header=b"x-team"),
         (b"hOST", b"proxy:80"),
@@ -73,7 +73,7 @@ def test_what_the_proxy_needs_is_found_whatever_its_case() -> None:
     assert (head.priority, head.is_preflight, head.credentials) == ((b"u=1",), True, b"Basic dG9rZW46")
 
 
-def test_a_bare_request_says_nothing() -> None:
+def test_a_request_without_fields_has_the_defaults() -> None:
     head = read_by(RequestHeads())
     assert (head.host, head.fields, head.body_length, head.prefer, head.priority) == (b"", b"", 0, (), ())
     assert (head.origin, head.sec_fetch_site, head.request_id, head.caller, head.credentials) == (None,) * 5
@@ -90,7 +90,7 @@ def test_any_other_expectation_is_not_100_continue() -> None:
 
 
 @pytest.mark.parametrize("host", [b"a", b"a.b:80", b"a:", b"[::1]:80", b"10.0.0.1", b"a_b-c~d", b""])
-def test_a_good_host_is_taken_as_it_is(host: bytes) -> None:
+def test_a_well_formed_host_is_unchanged(host: bytes) -> None:
     assert read_by(RequestHeads(), (b"Host", host)).host == host
 
 
@@ -102,7 +102,7 @@ def test_a_malformed_host_is_a_bad_request(host: bytes) -> None:
         read_by(RequestHeads(), (b"Host", host))
 
 
-def test_a_host_is_judged_by_itself_however_many_came_before() -> None:
+def test_a_host_is_checked_after_any_number_of_others() -> None:
     heads = RequestHeads()
     for number in range(100):
         host = b"host-%d" % number
@@ -112,7 +112,7 @@ def test_a_host_is_judged_by_itself_however_many_came_before() -> None:
         read_by(heads, (b"Host", b"a b"))
 
 
-def test_two_hosts_are_a_bad_request_even_if_equal() -> None:
+def test_two_host_fields_are_a_bad_request_even_if_equal() -> None:
     with pytest.raises(BadRequest, match="more than one"):
         read_by(RequestHeads(), HOST, HOST)
 
@@ -129,13 +129,13 @@ def test_any_other_transfer_coding_is_not_implemented(codings: list[bytes]) -> N
 
 
 @pytest.mark.parametrize("length", [b"", b"-1", b"+1", b"1 ", b"0x1", b"1,1", b"1.0", b"\xb2", b"9" * 20])
-def test_a_content_length_that_is_no_number_is_a_bad_request(length: bytes) -> None:
+def test_a_malformed_content_length_is_a_bad_request(length: bytes) -> None:
     with pytest.raises(BadRequest, match="Content-Length"):
         read((b"Content-Length", length))
 
 
 @given(st.lists(st.integers(0, 99).map(b"%d".__mod__), min_size=1, max_size=3), st.booleans())
-def test_ambiguous_framing_is_always_refused(lengths: list[bytes], chunked: bool) -> None:
+def test_ambiguous_framing_is_always_rejected(lengths: list[bytes], chunked: bool) -> None:
     fields = [(b"content-Length", length) for length in lengths] + [(b"transfer-encoding", b"chunked")] * chunked
     if len(fields) == 1:
         assert read(*fields).body_length == int(lengths[0])
@@ -162,7 +162,7 @@ def test_a_chunked_body_stays_chunked() -> None:
 
 
 @pytest.mark.parametrize("name", NOT_FORWARDED)
-def test_what_concerns_this_hop_or_speaks_for_the_caller_stays_here(name: bytes) -> None:
+def test_hop_by_hop_credential_and_forwarding_fields_are_dropped(name: bytes) -> None:
     assert sent((name, b"theirs"), (name.lower(), b"theirs")) == sent()
 
 
@@ -172,7 +172,7 @@ def test_connection_cannot_remove_what_the_request_needs(name: bytes) -> None:
     assert lines == [b"GET /a?b HTTP/1.1", b"Host: up.example", b"Content-Length: 3", b"Authorization: " + KEY]
 
 
-def test_every_connection_line_names_fields_to_drop() -> None:
+def test_every_connection_field_names_fields_to_drop() -> None:
     lines = sent(
         (b"Connection", b"X-One"), (b"x-one", b""), (b"X-Two", b""), (b"CONNECTION", b"a ,x-TWO"), (b"X", b"")
     )
@@ -188,7 +188,7 @@ def test_all_other_fields_pass_in_order_octet_by_octet(fields: Fields) -> None:
     st.lists(st.tuples(st.sampled_from(NOT_FORWARDED) | FREE_NAMES, VALUES)),
     st.lists(st.lists(st.sampled_from([b"Authorization", b"host", b"via", b"close"]) | TOKENS).map(b", ".join)),
 )
-def test_our_credential_is_the_only_one_and_the_last_line(fields: Fields, options: list[bytes]) -> None:
+def test_the_key_is_the_only_credential_and_the_last_line(fields: Fields, options: list[bytes]) -> None:
     lines = sent(*fields, *[(b"Connection", option) for option in options], via=b"me")
     names = [line.partition(b":")[0].lower() for line in lines[1:]]
     assert lines[1] == b"Host: up.example"
@@ -198,7 +198,7 @@ def test_our_credential_is_the_only_one_and_the_last_line(fields: Fields, option
     assert not {name.lower() for name in HOP_BY_HOP} & set(names)
 
 
-# --- the answer -----------------------------------------------------------------------------------
+# --- the response ---------------------------------------------------------------------------------
 
 
 LOCATION_REWRITE = LocationRewrite(upstream_origin=b"https://up.example", proxy_scheme=b"http://")
@@ -207,7 +207,7 @@ LOCATION_REWRITE = LocationRewrite(upstream_origin=b"https://up.example", proxy_
 def relayed(
     fields: Fields, *added: bytes, status: int = 200, request_id: str = "", host: bytes = b"me:80"
 ) -> list[bytes]:
-    """The field lines of the answer that the caller gets."""
+    """Returns the field lines of the response that the caller gets."""
     names, values = tuple(name for name, _ in fields), tuple(value for _, value in fields)
     end = b"\r\n".join([*added, b"Connection: close", b"", b""])
     head = caller_response_head(status, b"OK", names, values, end, request_id, host, LOCATION_REWRITE)
@@ -232,23 +232,23 @@ def test_the_head_that_the_caller_gets_octet_by_octet() -> None:
 
 
 @pytest.mark.parametrize("name", HOP_BY_HOP)
-def test_the_upstreams_own_hop_ends_here(name: bytes) -> None:
+def test_the_upstreams_hop_by_hop_fields_are_dropped(name: bytes) -> None:
     assert relayed([(name, b"x"), (b"A", b"b")]) == [b"A: b"]
 
 
-def test_what_the_upstreams_connection_names_ends_here_too() -> None:
+def test_fields_that_the_upstreams_connection_field_names_are_dropped() -> None:
     hops = [(b"X-Hop", b"1"), (b"connection", b"x-two"), (b"Connection", b"x-hop, content-length"), (b"X-Two", b"")]
     fields = [*hops, (b"Content-Length", b"3")]
     assert relayed(fields, b"Server-Timing: a") == [b"Content-Length: 3", b"Server-Timing: a"]
 
 
-def test_the_upstreams_request_id_comes_before_ours() -> None:
+def test_the_upstreams_request_id_replaces_the_proxys() -> None:
     assert relayed([(b"x-request-ID", b"theirs")], request_id="ours") == [b"x-request-ID: theirs"]
     twice = [(b"X-Request-Id", b"1"), (b"X-Request-Id", b"2")]
     assert relayed(twice, request_id="ours") == [b"X-Request-Id: 1", b"X-Request-Id: 2"]
 
 
-def test_an_answer_without_content_has_no_length() -> None:
+def test_a_response_without_content_has_no_content_length() -> None:
     fields = [(b"Content-Length", b"0"), (b"A", b"b")]
     assert relayed(fields, status=204) == [b"A: b"]
     assert relayed(fields, status=103) == [b"A: b"]
@@ -275,7 +275,7 @@ def test_an_answer_without_content_has_no_length() -> None:
         (b"", b""),
     ],
 )
-def test_only_a_location_at_the_upstream_itself_is_rewritten(location: bytes, rewritten: bytes) -> None:
+def test_only_a_location_at_the_upstream_is_rewritten(location: bytes, rewritten: bytes) -> None:
     assert relayed([(b"LOCATION", location)]) == [b"LOCATION: " + rewritten]
     assert (
         relayed([(b"A", location), (b"location", location)] * 2)
@@ -287,7 +287,7 @@ def test_only_a_location_at_the_upstream_itself_is_rewritten(location: bytes, re
     )
 
 
-def test_without_an_address_of_our_own_a_location_stays() -> None:
+def test_without_the_callers_host_a_location_is_unchanged() -> None:
     assert relayed([(b"Location", b"https://up.example/")], host=b"") == [b"Location: https://up.example/"]
     interim = caller_response_head(103, b"", (b"Location",), (b"https://up.example/",), b"\r\n")
     assert interim == b"HTTP/1.1 103 \r\nLocation: https://up.example/\r\n\r\n"

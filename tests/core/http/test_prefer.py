@@ -44,20 +44,20 @@ def test_the_first_well_formed_wait_counts(values: list[bytes], seconds: int) ->
         b"respond-async",
     ],
 )
-def test_nonsense_is_no_wish(value: bytes) -> None:
+def test_a_malformed_wait_is_ignored(value: bytes) -> None:
     assert wait_s([value]) is None
 
 
-def test_without_the_field_there_is_no_wish() -> None:
+def test_without_the_field_there_is_no_wait() -> None:
     assert wait_s([]) is None
 
 
 @given(st.lists(st.binary(max_size=40), max_size=5))
-def test_whatever_comes_the_answer_is_a_bounded_number_or_none(values: list[bytes]) -> None:
+def test_any_bytes_give_a_bounded_number_or_none(values: list[bytes]) -> None:
     seconds = wait_s(values)
     assert seconds is None or 0 <= seconds <= 999_999_999
 
 
 @given(st.integers(0, 999_999_999), st.lists(st.sampled_from([b"respond-async", b"handling=lenient", b"x"])))
-def test_a_wait_is_found_behind_other_preferences(seconds: int, others: list[bytes]) -> None:
+def test_a_wait_is_found_after_other_preferences(seconds: int, others: list[bytes]) -> None:
     assert wait_s([b", ".join([*others, b"wait=%d" % seconds])]) == seconds

@@ -1,4 +1,4 @@
-"""What of a request target goes upstream, and what of it is logged."""
+"""The request target: its form for the upstream, and its form for the log."""
 
 import pytest
 from hypothesis import assume, given
@@ -13,7 +13,7 @@ UPSTREAM = frozenset({"app.nanonets.com", "app.nanonets.com:443"})
 @pytest.mark.parametrize(
     "target", ["/", "/a/b?c=d", "/a?", "//x", "/%7E%2e%2E/../x", "/a[1]?b=[2]", "/caf\udce9", "/http://x/"]
 )
-def test_a_path_passes_character_by_character(target: str) -> None:
+def test_a_path_is_unchanged(target: str) -> None:
     assert origin_form("GET", target, UPSTREAM) == (target, None)
 
 
@@ -27,19 +27,19 @@ def test_a_path_passes_character_by_character(target: str) -> None:
         ("http://app.nanonets.com/a/http://x/", "/a/http://x/"),
     ],
 )
-def test_a_url_of_the_upstream_is_its_path(target: str, path: str) -> None:
+def test_a_url_of_the_upstream_becomes_its_path(target: str, path: str) -> None:
     assert origin_form("GET", target, UPSTREAM) == (path, None)
 
 
 @pytest.mark.parametrize(
     "authority", ["localhost:8080", "Evil.example", "app.nanonets.com:80", "a@app.nanonets.com", ""]
 )
-def test_any_other_urls_authority_is_handed_back_to_be_judged(authority: str) -> None:
+def test_any_other_authority_is_returned_to_be_checked(authority: str) -> None:
     assert origin_form("GET", f"http://{authority}/x", UPSTREAM) == ("/x", authority)
 
 
 @pytest.mark.parametrize("target", ["*", "http://app.nanonets.com"])
-def test_options_may_ask_about_the_server_as_a_whole(target: str) -> None:
+def test_options_may_have_the_asterisk_form(target: str) -> None:
     assert origin_form("OPTIONS", target, UPSTREAM) == ("*", None)
 
 
@@ -56,13 +56,13 @@ def test_options_may_ask_about_the_server_as_a_whole(target: str) -> None:
         ("OPTIONS", "**"),
     ],
 )
-def test_any_other_form_is_refused(method: str, target: str) -> None:
+def test_any_other_form_is_rejected(method: str, target: str) -> None:
     with pytest.raises(BadRequest):
         origin_form(method, target, UPSTREAM)
 
 
 @given(st.sampled_from(["GET", "OPTIONS"]), st.text() | st.text().map("http://".__add__))
-def test_what_goes_upstream_is_always_a_path_or_the_asterisk(method: str, target: str) -> None:
+def test_the_upstream_always_gets_a_path_or_the_asterisk(method: str, target: str) -> None:
     try:
         path, _ = origin_form(method, target, UPSTREAM)
     except BadRequest:
@@ -71,7 +71,7 @@ def test_what_goes_upstream_is_always_a_path_or_the_asterisk(method: str, target
 
 
 @given(st.text().map("/".__add__), st.sampled_from(["http://App.nanonets.com", "HTTPS://app.nanonets.com:443"]))
-def test_behind_the_authority_not_a_character_changes(path: str, origin: str) -> None:
+def test_the_path_after_the_authority_is_unchanged(path: str, origin: str) -> None:
     assert origin_form("GET", path, UPSTREAM) == (path, None)
     assert origin_form("GET", origin + path, UPSTREAM) == (path, None)
 
@@ -93,7 +93,7 @@ def test_the_log_keeps_query_names_and_drops_their_values(target: str, logged: s
     assert loggable_target(target) == logged
 
 
-def test_a_long_target_is_cut_off_visibly() -> None:
+def test_a_long_target_is_cut_and_ends_in_an_ellipsis() -> None:
     assert loggable_target("/" + "a" * 511) == "/" + "a" * 511
     assert loggable_target("/" + "a" * 512) == "/" + "a" * 511 + "…"
 

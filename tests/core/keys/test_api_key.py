@@ -1,3 +1,5 @@
+"""The API key as a value: its forms, its faults, and that nothing prints it."""
+
 import copy
 import json
 import pickle
@@ -26,7 +28,7 @@ def test_the_name_is_the_label_of_the_source(key: ApiKey) -> None:
 
 
 @pytest.mark.parametrize("padding", [" {} ", "{}\n", "\r\n\t{}\r\n"])
-def test_white_space_around_a_key_is_dropped(padding: str, key: ApiKey) -> None:
+def test_white_space_around_a_key_is_ignored(padding: str, key: ApiKey) -> None:
     assert ApiKey.parse(padding.format(SECRET), "file") == key
 
 
@@ -46,38 +48,36 @@ def test_white_space_around_a_key_is_dropped(padding: str, key: ApiKey) -> None:
         ("s" * (MAX_KEY_CHARS + 1), "is longer than 4096 characters"),
     ],
 )
-def test_an_unusable_key_is_refused_with_its_source_and_without_its_value(text: str, fault: str) -> None:
+def test_the_error_about_an_unusable_key_names_its_source_but_not_its_value(text: str, fault: str) -> None:
     with pytest.raises(KeyUnusable) as caught:
         ApiKey.parse(text, "env:NANONETS_API_KEY")
     assert str(caught.value) == f"the API key of env:NANONETS_API_KEY {fault}"
     assert caught.value.fault == fault
 
 
-def test_the_longest_key_is_taken() -> None:
+def test_a_key_of_the_greatest_length_is_accepted() -> None:
     text = "k" * MAX_KEY_CHARS
     assert ApiKey.parse(text, "file").secrets()[-1] == text.encode()
 
 
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters=":"), min_size=1))
-def test_every_printable_ascii_text_without_a_colon_is_a_key_that_no_format_shows(text: str) -> None:
+def test_any_printable_ascii_text_without_a_colon_is_a_key_and_no_format_shows_it(text: str) -> None:
     key = ApiKey.parse(text, "file")
-    shown = {repr(key), str(key), f"{key}", f"{key!r:>20}".strip(), "%s" % key, "%r" % key}  # noqa: UP031  # a way to print
+    shown = {repr(key), str(key), f"{key}", f"{key!r:>20}".strip(), "%s" % key, "%r" % key}  # noqa: UP031 - one more way to print
     assert shown == {"ApiKey(***)"}
 
 
-def test_a_width_pads_what_is_shown_and_not_the_key(key: ApiKey) -> None:
+def test_a_format_width_applies_to_the_mask(key: ApiKey) -> None:
     assert f"{key:>13}" == "  ApiKey(***)"
 
 
-@pytest.mark.parametrize(
-    "take_apart", [pickle.dumps, copy.copy, copy.deepcopy, json.dumps, list, vars, bytes, hash]
-)
-def test_a_key_cannot_be_taken_apart(take_apart, key: ApiKey) -> None:
+@pytest.mark.parametrize("extract", [pickle.dumps, copy.copy, copy.deepcopy, json.dumps, list, vars, bytes, hash])
+def test_no_function_extracts_the_value(extract, key: ApiKey) -> None:
     with pytest.raises(TypeError):
-        take_apart(key)
+        extract(key)
 
 
-def test_even_the_state_of_a_key_is_kept_back(key: ApiKey) -> None:
+def test_the_state_of_a_key_cannot_be_read(key: ApiKey) -> None:
     with pytest.raises(TypeError, match="cannot be pickled"):
         key.__getstate__()
 
@@ -89,13 +89,13 @@ def test_a_key_is_constant(key: ApiKey) -> None:
         del key.name
 
 
-def test_keys_are_equal_by_value_whatever_their_source(key: ApiKey) -> None:
+def test_keys_are_equal_by_value_not_by_source(key: ApiKey) -> None:
     assert key == ApiKey.parse(SECRET, "file:/run/secrets/nanonets_api_key")
     assert key != ApiKey.parse("other", "env:NANONETS_API_KEY")
     assert key != SECRET
 
 
-def test_secrets_hold_every_form_that_redaction_must_find_longest_first(key: ApiKey) -> None:
+def test_secrets_are_the_forms_that_redaction_must_find_longest_first(key: ApiKey) -> None:
     plain = SECRET.encode()
     assert set(key.secrets()) == {
         plain,

@@ -1,4 +1,4 @@
-"""The key in an answer."""
+"""The key scrubber: the key in a response."""
 
 import re
 from itertools import pairwise
@@ -14,61 +14,61 @@ PLAIN, BASIC = b"sk-test-0123456789", b"c2stdGVzdC0wMTIzNDU2Nzg5Og"
 FORMS = KeyForms(KEY.secrets())
 
 
-def filtered(*pieces: bytes) -> tuple[bytes, bool]:
-    echo = KeyScrubber(FORMS)
-    body = b"".join([*map(echo.feed, pieces), echo.end()])
-    return body, echo.found
+def scrubbed(*pieces: bytes) -> tuple[bytes, bool]:
+    scrubber = KeyScrubber(FORMS)
+    body = b"".join([*map(scrubber.feed, pieces), scrubber.end()])
+    return body, scrubber.found
 
 
-def test_every_form_becomes_as_many_asterisks() -> None:
+def test_asterisks_replace_every_form_octet_by_octet() -> None:
     for form in KEY.secrets():
         assert FORMS.blank(b"<" + form + b">" + form) == b"<" + b"*" * len(form) + b">" + b"*" * len(form)
 
 
-def test_what_holds_no_key_is_handed_back_as_it_is() -> None:
+def test_data_without_the_key_is_returned_itself() -> None:
     data = b"nothing here"
     assert FORMS.blank(data) is data
     assert KeyForms(()).blank(data) is data
 
 
-def test_a_key_as_short_as_a_word_is_not_looked_for() -> None:
+def test_a_key_as_short_as_a_word_is_not_searched_for() -> None:
     forms = KeyForms(ApiKey.parse("ok", "test").secrets())
     assert forms.blank(b"ok") == b"ok"
 
 
 @given(st.lists(st.integers(0, 60), max_size=6), st.sampled_from([PLAIN, BASIC]))
-def test_however_the_body_is_cut_the_key_is_blanked_and_the_length_holds(cuts: list[int], form: bytes) -> None:
+def test_the_key_is_blanked_wherever_the_body_is_cut_and_the_length_stays(cuts: list[int], form: bytes) -> None:
     body = b"before sk-tes " + form + b" after " + form[:9]
     places = sorted({0, len(body), *(min(cut, len(body)) for cut in cuts)})
     pieces = [body[a:b] for a, b in pairwise(places)]
-    blanked, found = filtered(*pieces)
-    # A cut behind the key's own Base64 leaves that of the colon, which is no secret.
+    blanked, found = scrubbed(*pieces)
+    # A cut after the key's own Base64 leaves that of the colon, which is not a secret.
     assert re.fullmatch(rb"before sk-tes \*{18,}(Og|g)? after " + form[:9], blanked)
     assert len(blanked) == len(body)
     assert found
 
 
 @given(st.lists(st.binary(max_size=30), max_size=8))
-def test_a_body_without_the_key_is_not_changed(pieces: list[bytes]) -> None:
-    assert filtered(*pieces) == (b"".join(pieces), False)
+def test_a_body_without_the_key_is_unchanged(pieces: list[bytes]) -> None:
+    assert scrubbed(*pieces) == (b"".join(pieces), False)
 
 
-def test_what_cannot_be_the_beginning_of_a_key_goes_on_at_once() -> None:
-    echo = KeyScrubber(FORMS)
-    assert echo.feed(b'{"code": 1} ') == b'{"code": 1} '
-    assert echo.feed(b"sk-tes") == b""
-    assert echo.feed(b"x") == b"sk-tesx"
+def test_only_the_possible_start_of_a_key_is_held_back() -> None:
+    scrubber = KeyScrubber(FORMS)
+    assert scrubber.feed(b'{"code": 1} ') == b'{"code": 1} '
+    assert scrubber.feed(b"sk-tes") == b""
+    assert scrubber.feed(b"x") == b"sk-tesx"
 
 
-def test_only_the_beginning_of_a_body_is_looked_at() -> None:
+def test_only_the_start_of_a_body_is_searched() -> None:
     filler = b"x" * MAX_BODY_BYTES
-    assert filtered(filler, PLAIN) == (filler + PLAIN, False)
-    assert filtered(filler[:-1], PLAIN, b"y") == (filler[:-1] + b"*" * len(PLAIN) + b"y", True)
+    assert scrubbed(filler, PLAIN) == (filler + PLAIN, False)
+    assert scrubbed(filler[:-1], PLAIN, b"y") == (filler[:-1] + b"*" * len(PLAIN) + b"y", True)
     begun = filler + PLAIN[:3]
-    assert filtered(begun, PLAIN[3:]) == (begun + PLAIN[3:], False)
+    assert scrubbed(begun, PLAIN[3:]) == (begun + PLAIN[3:], False)
 
 
-def test_a_body_is_readable_unless_it_is_compressed() -> None:
+def test_a_body_with_a_content_coding_is_not_searched() -> None:
     assert is_unencoded([(b"Content-Type", b"text/plain")])
     assert is_unencoded([(b"content-encoding", b" Identity ")])
     assert not is_unencoded([(b"Content-Encoding", b"gzip")])

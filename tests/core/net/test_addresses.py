@@ -1,4 +1,4 @@
-"""What the settings' own tests leave open: names, ports, and that no text is taken for what it is not."""
+"""Addresses: names, ports, and round trips through their text. The settings' tests cover the messages."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ PORTS = st.integers(1, 65535)
 @pytest.mark.parametrize(
     "host", ["a", "a.b", "A-1.b_c", "_dmarc.example", "1a", "x" * 63, ".".join(["x" * 49] * 5)]
 )
-def test_a_dns_name_is_one(host: str) -> None:
+def test_a_dns_name_is_recognised(host: str) -> None:
     assert is_host_name(host)
 
 
@@ -37,25 +37,25 @@ def test_a_dns_name_is_one(host: str) -> None:
     "host",
     ["", ".", "a.", ".a", "a..b", "-a", "a-", "1.2.3.4", "1.2.3", "1", "a b", "ä", "x" * 64, "x." * 127 + "xy"],
 )
-def test_anything_else_is_no_dns_name(host: str) -> None:
+def test_any_other_text_is_not_a_dns_name(host: str) -> None:
     assert not is_host_name(host)
 
 
 @given(HOSTS, st.integers(0, 65535))
-def test_every_listener_reads_back_from_its_own_text(host: str, port: int) -> None:
+def test_a_listener_parses_from_its_own_text(host: str, port: int) -> None:
     listener = TcpListener(host, port)
     assert parse_listener(str(listener)) == listener
 
 
 @given(st.integers(0, 0o777))
-def test_every_mode_of_a_unix_socket_reads_back(mode: int) -> None:
+def test_a_unix_socket_with_any_mode_parses_from_its_own_text(mode: int) -> None:
     listener = UnixListener("/run/x.sock", mode)
     assert parse_listener(str(listener)) == listener
     assert listener.is_local
 
 
 @given(HOSTS, PORTS)
-def test_every_origin_reads_back_from_its_own_text(host: str, port: int) -> None:
+def test_an_origin_parses_from_its_own_text(host: str, port: int) -> None:
     origin = Origin("https", host, port)
     assert parse_origin(str(origin)) == origin
     assert str(origin) == f"https://{origin.authority}"
@@ -64,12 +64,12 @@ def test_every_origin_reads_back_from_its_own_text(host: str, port: int) -> None
 
 
 @given(HOSTS, PORTS)
-def test_every_egress_proxy_reads_back_from_its_own_text(host: str, port: int) -> None:
+def test_an_egress_proxy_parses_from_its_own_text(host: str, port: int) -> None:
     proxy = EgressProxy(host, port)
     assert parse_egress_proxy(str(proxy)) == proxy
 
 
-def test_an_egress_proxys_user_without_a_password_is_still_one() -> None:
+def test_an_egress_proxy_may_have_a_user_without_a_password() -> None:
     proxy = parse_egress_proxy("http://user@proxy:1")
     assert proxy.userinfo == b"user:"
     assert proxy.secrets() == (b"dXNlcjo",)
@@ -85,12 +85,12 @@ def fault_of(parse: Callable[[str], object], text: str) -> ValueError | None:
 
 @pytest.mark.parametrize("parse", [parse_listener, parse_origin, parse_egress_proxy])
 @given(text=st.text(max_size=40))
-def test_any_text_is_an_address_or_a_mistake_in_our_words(parse: Callable[[str], object], text: str) -> None:
+def test_any_malformed_text_raises_a_plain_value_error(parse: Callable[[str], object], text: str) -> None:
     assert type(fault_of(parse, text)) in (ValueError, type(None))  # a UnicodeError is a ValueError too
 
 
 @given(st.from_regex(r"https?://[ -~]{0,30}", fullmatch=True))
-def test_plain_http_never_leaves_this_machine(text: str) -> None:
+def test_plain_http_is_accepted_for_loopback_only(text: str) -> None:
     try:
         origin = parse_origin(text)
     except ValueError:
@@ -101,7 +101,7 @@ def test_plain_http_never_leaves_this_machine(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["http://app.nanonets.com", "http://10.0.0.1", "http://0.0.0.0", "http://[fd00::1]:80"]
 )
-def test_plain_http_beyond_loopback_is_refused(text: str) -> None:
+def test_plain_http_to_another_host_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="must be https"):
         parse_origin(text)
 
@@ -117,7 +117,7 @@ def test_no_message_shows_a_password(parse: Callable[[str], object], password: s
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
-def test_an_address_of_the_internet_is_public(address: str) -> None:
+def test_an_internet_address_is_public(address: str) -> None:
     assert is_public_address(address)
 
 
@@ -128,5 +128,5 @@ def test_an_address_of_the_internet_is_public(address: str) -> None:
         *["::1", "fd00::1", "fe80::1%eth0", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::1", "224.0.0.1"],
     ],
 )
-def test_an_address_of_a_private_network_is_not_public_however_it_is_wrapped(address: str) -> None:
+def test_a_private_address_is_not_public_even_if_embedded(address: str) -> None:
     assert not is_public_address(address)

@@ -1,4 +1,4 @@
-"""Pins of public keys, against certificates and digests of a real library."""
+"""Pins of public keys, compared with certificates and digests of another library."""
 
 from hashlib import sha256
 
@@ -20,7 +20,7 @@ def test_the_digest_is_that_of_the_subject_public_key_info(kind: trustme.KeyType
     assert public_key_digest(certificate.public_bytes(Encoding.DER)) == sha256(info).digest()
 
 
-def test_a_certificate_of_version_1_has_no_version_in_it() -> None:
+def test_a_version_1_certificate_without_a_version_field_is_read() -> None:
     key = b"\x30\x01k"
     body = b"".join([b"\x02\x01\x01", b"\x30\x00", b"\x30\x00", b"\x30\x00", b"\x30\x00", key])
     inner = b"\x30" + bytes([len(body)]) + body
@@ -28,19 +28,19 @@ def test_a_certificate_of_version_1_has_no_version_in_it() -> None:
 
 
 @given(st.binary(max_size=40))
-def test_what_is_no_certificate_is_a_value_error(data: bytes) -> None:
-    with pytest.raises(ValueError, match="is no certificate"):
+def test_bytes_that_are_not_a_certificate_raise_a_value_error(data: bytes) -> None:
+    with pytest.raises(ValueError, match="is not a certificate"):
         public_key_digest(b"\x30\x10\x31\x00" + data)
-    with pytest.raises(ValueError, match="is no certificate"):
+    with pytest.raises(ValueError, match="is not a certificate"):
         public_key_digest(data[:5])
 
 
-def test_a_pin_reads_back() -> None:
+def test_a_pin_parses_from_its_own_text() -> None:
     digest = sha256(b"key").digest()
     assert parse_pin(format_pin(digest)) == digest
 
 
 @pytest.mark.parametrize("text", ["", "sha256//", "sha256//AAAA", "sha256//!", format_pin(b"x" * 32)[8:]])
-def test_what_is_no_pin_is_an_error(text: str) -> None:
-    with pytest.raises(ValueError, match="is no pin"):
+def test_a_malformed_pin_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a pin"):
         parse_pin(text)

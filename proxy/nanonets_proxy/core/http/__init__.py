@@ -1,1 +1,1 @@
-"""HTTP messages as values: header fields, targets, preferences, retry decisions."""
+"""HTTP messages as values: header fields, heads, targets, preferences, retry decisions."""

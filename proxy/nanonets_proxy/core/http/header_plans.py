@@ -1,12 +1,13 @@
-"""What to do with the fields of a header section: found once for a list of names, done by one formatting for each.
+"""Header plans: what to do with the fields of a header section, computed once for each list of field names.
 
-Callers send the same names in the same order and spelling again and again, and so does the upstream.
+A caller usually sends the same names in the same order and spelling, and so does the upstream. A cached plan then
+writes the whole section with one formatting operation.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# A plan is kept for so many lists of names, none of which is longer, or has more octets.
+# Bounds of the cache: the number of plans, and the names and octets of a list that is cached.
 _MOST_PLANS = 256
 _MOST_NAMES = 64
 _MOST_NAME_BYTES = 2048
@@ -14,33 +15,36 @@ _MOST_NAME_BYTES = 2048
 
 @dataclass(frozen=True, slots=True)
 class HeaderPlan:
-    """For fields of certain names, in their order."""
+    """The plan for the fields of one list of names."""
 
     template: bytes
-    """The lines that pass, each with its CR LF. Takes the values of all fields, and writes nothing of those that do
-    not pass."""
+    """Format of the lines that pass, each with its CR LF. It takes the values of all fields, and writes nothing for
+    the dropped ones."""
     places: tuple[int | None, ...]
-    """Where each of the `known` names stands, at last if more than once; None: nowhere."""
+    """The index of each `known` name: of its last field if there are several, None if there is none."""
     passing: Sequence[bool]
-    """Which of the fields pass."""
+    """Whether each field passes."""
     special: Sequence[tuple[int, bytes]]
-    """Where those stand that are looked at, and all but the last of a known name; their names in lower case."""
+    """The index and lower-case name of each `inspected` field, and of each known field but the last of its name."""
 
 
 class HeaderPlans(dict[tuple[bytes, ...], HeaderPlan]):
-    """The plan of each list of names, made where it is not known yet. `known` names have their places in it, and
-    `looked_at` ones are special. `dropped` names, and those that begin with `dropped_prefix`, do not pass."""
+    """A cache that makes a plan when a list of names is looked up first.
+
+    A plan has the places of the `known` names, and `inspected` names are special. Fields with `dropped` names, or
+    names that start with `dropped_prefix`, do not pass.
+    """
 
     def __init__(
         self,
         known: Sequence[bytes],
-        looked_at: frozenset[bytes],
+        inspected: frozenset[bytes],
         dropped: frozenset[bytes],
         dropped_prefix: bytes = b"",
     ) -> None:
         super().__init__()
         self._known = known
-        self._looked_at = looked_at
+        self._inspected = inspected
         self._dropped = dropped
         self._dropped_prefix = dropped_prefix
 
@@ -58,7 +62,7 @@ class HeaderPlans(dict[tuple[bytes, ...], HeaderPlan]):
         passing = []
         template = b""
         for at, (name, lower) in enumerate(zip(names, lower_names, strict=True)):
-            if lower in self._looked_at or (lower in self._known and at != last[lower]):
+            if lower in self._inspected or (lower in self._known and at != last[lower]):
                 special.append((at, lower))
             is_dropped = lower in self._dropped or bool(
                 self._dropped_prefix and lower.startswith(self._dropped_prefix)

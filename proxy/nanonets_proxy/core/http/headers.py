@@ -1,7 +1,7 @@
-"""What passes of header fields, and an answer's head on its way to the caller: strip, then rewrite, then inject.
+"""Header fields that an intermediary drops, and the response head for the caller: strip, rewrite, inject.
 
-Fields are bytes as they stood on the wire. What is not named here passes byte for byte: order, case, repetition,
-empty values, octets beyond ASCII. Of requests: request_heads.py.
+Fields are bytes as received. Every field that is not named here passes byte for byte: order, case, repetition,
+empty values and octets beyond ASCII. `request_head.py` handles requests.
 """
 
 from collections.abc import Iterable
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from nanonets_proxy.core.http.header_plans import HeaderPlans
 
-# RFC 9110 §7.6.1: an intermediary removes these whether or not Connection names them. `Trailer` goes
-# from requests since the server that we stand on does not hand request trailers on.
+# RFC 9110 §7.6.1: an intermediary removes these whether or not Connection names them.
 HOP_BY_HOP = frozenset(
     {
         b"connection",
@@ -25,7 +24,8 @@ HOP_BY_HOP = frozenset(
     }
 )
 
-# Whatever a caller says of itself here is not ours to vouch for, and its credentials are replaced.
+# The proxy cannot vouch for what a caller says about itself, and replaces the caller's credentials. It forwards no
+# request trailers, so it drops `Trailer`.
 NOT_FORWARDED = HOP_BY_HOP | {
     b"authorization",
     b"forwarded",
@@ -36,50 +36,52 @@ NOT_FORWARDED = HOP_BY_HOP | {
 }
 FORWARDING_PREFIX = b"x-forwarded-"
 
-# A Connection field must not remove what frames the message (RFC 9110 §7.6.1: options are not meant
-# for fields that all recipients need).
-_NEVER_NOMINATED = frozenset({b"content-length", b"host"})
+# RFC 9110 §7.6.1: Connection must not name fields that every recipient needs, such as those that frame the message.
+_NEVER_HOP_BY_HOP = frozenset({b"content-length", b"host"})
 
-_ANSWERS = HeaderPlans((b"connection", b"location", b"x-request-id"), frozenset(), HOP_BY_HOP)
-# RFC 9110 §8.6: an answer without a body must not have it, even if the upstream sent one.
+_RESPONSE_PLANS = HeaderPlans((b"connection", b"location", b"x-request-id"), frozenset(), HOP_BY_HOP)
+# RFC 9110 §8.6: a 1xx or 204 response must not have it, even if the upstream sent it.
 _NO_LENGTH = frozenset({b"content-length"})
 _NOTHING: frozenset[bytes] = frozenset()
-# Values of a Connection field that name no other field.
+# The usual Connection values that name no other field.
 PLAIN_CONNECTION_VALUES = frozenset({b"close", b"keep-alive", b"Keep-Alive", b"Close"})
 
 
 def without_fields(
-    nominated: frozenset[bytes], names: tuple[bytes, ...], values: tuple[bytes, ...]
+    removed: frozenset[bytes], names: tuple[bytes, ...], values: tuple[bytes, ...]
 ) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-    """The fields that are not nominated."""
-    kept = [at for at, name in enumerate(names) if name.lower() not in nominated]
+    """Returns the fields whose lower-case names are not in `removed`."""
+    kept = [at for at, name in enumerate(names) if name.lower() not in removed]
     return tuple(names[at] for at in kept), tuple(values[at] for at in kept)
 
 
 def connection_options(value: bytes) -> frozenset[bytes]:
-    """The fields that a Connection field names, in lower case."""
-    return frozenset(token.strip().lower() for token in value.split(b",")) - _NEVER_NOMINATED
+    """Returns the names that a Connection field's value lists, in lower case."""
+    return frozenset(token.strip().lower() for token in value.split(b",")) - _NEVER_HOP_BY_HOP
 
 
 def via_field(pseudonym: bytes) -> bytes:
-    """A Via field with its CR LF (RFC 9110 §7.6.3); nothing without a pseudonym."""
+    """Returns a Via field with its CR LF (RFC 9110 §7.6.3), or nothing if the pseudonym is empty."""
     return b"Via: 1.1 %b\r\n" % pseudonym if pseudonym else b""
 
 
 @dataclass(frozen=True, slots=True)
 class LocationRewrite:
-    """Where a Location leads that starts with `upstream_origin`: to the address that the caller used, which is
-    `proxy_scheme`, such as `https://`, and its Host."""
+    """Rewrites a Location that starts with `upstream_origin`, so that it leads to the proxy.
+
+    `proxy_scheme`: the scheme that callers use, such as `https://`.
+    """
 
     upstream_origin: bytes
     proxy_scheme: bytes
 
-    def of(self, location: bytes, host: bytes) -> bytes:
+    def apply(self, location: bytes, host: bytes) -> bytes:
+        """Returns the Location for a caller that used `host`, or the same Location if it leads elsewhere."""
         length = len(self.upstream_origin)
-        rest = location[length:]
-        # `https://app.nanonets.com.example` begins with the origin too, and is somebody else's.
-        is_there = location[:length].lower() == self.upstream_origin and rest[:1] in (b"", b"/", b"?", b"#")
-        return self.proxy_scheme + host + rest if is_there else location
+        path = location[length:]
+        # `https://app.nanonets.com.example` starts with the origin too, and belongs to somebody else.
+        is_upstream = location[:length].lower() == self.upstream_origin and path[:1] in (b"", b"/", b"?", b"#")
+        return self.proxy_scheme + host + path if is_upstream else location
 
 
 def caller_response_head(
@@ -92,37 +94,37 @@ def caller_response_head(
     host: bytes = b"",
     location_rewrite: LocationRewrite | None = None,
 ) -> bytes:
-    """The header section of a relayed answer: `added` has the proxy's own lines, and its end in the empty line.
+    """Returns the head of a relayed response, for the caller.
 
-    X-Request-Id is added only where the upstream gave none. `host` is the caller's Host: without it, or without
-    `location_rewrite`, a Location stays as it is.
+    `added`: the proxy's own field lines and the empty line. `request_id`: added as X-Request-Id unless the upstream
+    sent one. `host`: the caller's Host. Without it, or without `location_rewrite`, a Location stays as it is.
     """
-    plan = _ANSWERS[names]
+    plan = _RESPONSE_PLANS[names]
     connection_at, location_at, request_id_at = plan.places
-    template, unwanted = plan.template, _NOTHING
+    template, removed = plan.template, _NOTHING
     if status == 200 and reason == b"OK":
         status_line = b"HTTP/1.1 200 OK\r\n"
     else:
         status_line = b"HTTP/1.1 %d %b\r\n" % (status, reason)
         if status < 200 or status == 204:
-            unwanted = _NO_LENGTH
+            removed = _NO_LENGTH
     if connection_at is not None and values[connection_at] not in PLAIN_CONNECTION_VALUES:
-        unwanted |= connection_options(values[connection_at])
+        removed |= connection_options(values[connection_at])
     if plan.special:
-        unwanted = unwanted.union(
+        removed = removed.union(
             *(connection_options(values[at]) for at, name in plan.special if name == b"connection")
         )
     if location_at is not None and host and location_rewrite is not None:
         pairs = zip(names, values, strict=True)
-        values = tuple(location_rewrite.of(v, host) if name.lower() == b"location" else v for name, v in pairs)
-    if unwanted:
-        names, values = without_fields(unwanted, names, values)
-        template = _ANSWERS[names].template
+        values = tuple(location_rewrite.apply(v, host) if name.lower() == b"location" else v for name, v in pairs)
+    if removed:
+        names, values = without_fields(removed, names, values)
+        template = _RESPONSE_PLANS[names].template
     if request_id_at is None and request_id:
         added = b"X-Request-Id: %b\r\n%b" % (request_id.encode(), added)
     return status_line + template % values + added
 
 
 def chunked_body_end(trailers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The end of a chunked body: the last chunk, the trailer fields, the empty line (RFC 9112 §7.1.2)."""
+    """Returns the last chunk, the trailer section and the empty line (RFC 9112 §7.1)."""
     return b"".join([b"0\r\n", *(b"%b: %b\r\n" % pair for pair in trailers), b"\r\n"])

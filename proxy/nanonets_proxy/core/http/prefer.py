@@ -1,4 +1,4 @@
-"""How long a caller is willing to wait: `Prefer: wait=N` (RFC 7240 §4.3)."""
+"""Reads how long a caller is willing to wait: `Prefer: wait=N` (RFC 7240 §4.3)."""
 
 import re
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ _WAIT = re.compile(rb'\s*wait\s*=\s*("?)([0-9]{1,9})\1\s*(?:;.*)?', re.IGNORECAS
 
 
 def wait_s(values: Iterable[bytes]) -> int | None:
-    """The seconds of the first well-formed `wait`; None without one. Nonsense is ignored (RFC 7240 §2)."""
+    """Returns the seconds of the first well-formed `wait`, or None. Malformed ones are ignored (RFC 7240 §2)."""
     for value in values:
         for preference in value.split(b","):
             if match := _WAIT.fullmatch(preference):

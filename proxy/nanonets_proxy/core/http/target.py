@@ -1,36 +1,38 @@
-"""The request target: what of it goes upstream, and what of it may be logged."""
+"""The request target: its form for the upstream, and its form for the log."""
 
 import re
 
 from nanonets_proxy.errors import BadRequest
 
-# RFC 9112 §3.2.2; the authority is compared, never connected to.
+# RFC 9112 §3.2.2. The authority is only compared; the proxy never connects to it.
 _ABSOLUTE = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _LOGGED_CHARACTERS = 512
 
 
 def origin_form(method: str, target: str, authorities: frozenset[str]) -> tuple[str, str | None]:
-    """The target in origin-form (or `*`), and the authority that an absolute-form named.
+    """Returns the target in origin-form (or `*`), and the authority of an absolute-form target.
 
-    `authorities` (lower case) are the upstream's own, which need no further check; for any other the
-    caller of this function judges the returned authority like a Host. Raises BadRequest for every
-    other form (RFC 9112 §3.2): such a target never chooses the upstream.
+    `authorities` (lower case) are the upstream's own; for these the returned authority is None. Any other authority
+    must be checked like a Host.
+
+    Raises:
+        BadRequest: the target has another form (RFC 9112 §3.2). A target never chooses the upstream.
     """
     if target.startswith("/") or (target == "*" and method == "OPTIONS"):
         return target, None
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
         raise BadRequest("The request target must be a path, or a URL of this proxy.")
-    authority, rest = match.groups()
-    if not rest:
-        rest = "*" if method == "OPTIONS" else "/"  # RFC 9112 §3.2.4
-    elif not rest.startswith("/"):
-        rest = "/" + rest
-    return rest, None if authority.lower() in authorities else authority
+    authority, path = match.groups()
+    if not path:
+        path = "*" if method == "OPTIONS" else "/"  # RFC 9112 §3.2.4
+    elif not path.startswith("/"):
+        path = "/" + path
+    return path, None if authority.lower() in authorities else authority
 
 
 def loggable_target(target: str) -> str:
-    """The target for the log: bounded, query names kept, their values dropped."""
+    """Returns the target for the log: cut to 512 characters, with the names of the query but not the values."""
     if "?" in target:
         path, _, query = target.partition("?")
         names = [pair.partition("=")[0] for pair in query[: 2 * _LOGGED_CHARACTERS].split("&")]

@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 MAX_KEY_CHARS = 4096
 
-# No secret: it makes the fingerprints of this program comparable with one another and with no other hash.
+# Not a secret: with it, fingerprints of this program are comparable with each other but not with other hashes.
 _FINGERPRINT_KEY = b"nanonets-proxy fingerprint"
 _FINGERPRINT_BYTES = 4
 
 
 class KeyUnusable(Exception):
-    """A key was given and cannot be used. The message names its source and the fault, never the value."""
+    """A configured key cannot be used. The message names its source and the fault, never the value."""
 
     def __init__(self, source: str, fault: str) -> None:
         super().__init__(f"the API key of {source} {fault}")
@@ -25,15 +25,15 @@ class KeyUnusable(Exception):
 class ApiKey:
     """A Nanonets API key: the user name of HTTP Basic with an empty password.
 
-    It shows itself as `ApiKey(***)` however it is formatted, and can be neither pickled, copied nor
-    changed. Two are equal if they hold the same key, wherever it came from.
+    Every format shows `ApiKey(***)`. It cannot be pickled, copied or changed. Two are equal if they hold the
+    same key, even from different sources.
     """
 
     __slots__ = ("_key", "name")
 
     _key: bytes
     name: str
-    """The label of its source, such as `env:NANONETS_API_KEY`; fit for logs."""
+    """The name of its source for logs, such as `env:NANONETS_API_KEY`."""
 
     def __init__(self, key: bytes, name: str) -> None:
         object.__setattr__(self, "_key", key)
@@ -41,11 +41,11 @@ class ApiKey:
 
     @classmethod
     def parse(cls, text: str, source: str) -> "ApiKey":
-        """Take the key out of what `source` holds; white space around it is dropped.
+        """Parses the content of `source`, ignoring white space around the key.
 
         Raises:
-            KeyUnusable: it is empty, longer than `MAX_KEY_CHARS`, or has a colon, white space or anything
-                but printable ASCII in it.
+            KeyUnusable: the key is empty, longer than `MAX_KEY_CHARS`, or contains a colon, white space or any
+                character that is not printable ASCII.
         """
         key = text.strip()
         if not key:
@@ -59,22 +59,22 @@ class ApiKey:
         if not key.isprintable():
             raise KeyUnusable(source, "has control characters in it")
         if ":" in key:
-            # RFC 7617 §2: the first colon ends the user name, which the key is.
+            # RFC 7617 §2: the first colon ends the user name, and the key is the user name.
             raise KeyUnusable(source, "has a colon in it")
         return cls(key.encode("ascii"), source)
 
     def authorization(self) -> bytes:
-        """The value of the Authorization field (RFC 7617 §2)."""
+        """Returns the value of the Authorization field (RFC 7617 §2)."""
         return b"Basic " + b64encode(self._key + b":")
 
     def fingerprint(self) -> str:
-        """8 hex digits that tell one key from another: the same in every process, and no way back to the key."""
+        """Returns 8 hex digits that identify the key in every process, but do not reveal it."""
         return blake2b(self._key, key=_FINGERPRINT_KEY, digest_size=_FINGERPRINT_BYTES).hexdigest()
 
     def secrets(self) -> tuple[bytes, ...]:
-        """Every form that the key may be seen in, longest first: what redaction looks for.
+        """Returns every form in which the key may appear in a text, longest first.
 
-        The Base64 forms come without padding, and so match with and without it.
+        The Base64 forms have no padding, so that they match with and without it.
         """
         forms = {
             self._key,
@@ -87,7 +87,7 @@ class ApiKey:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ApiKey) and compare_digest(self._key, other._key)
 
-    # A hash would be a fingerprint of the key, stable within the process: none is needed.
+    # A hash would be another fingerprint of the key, and nothing needs it.
     __hash__ = None  # type: ignore[assignment]  # the documented way to make a type unhashable
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Where to listen and where to connect: what the addresses of the settings become."""
+"""Addresses to listen on and to connect to, parsed from the settings."""
 
 import re
 from base64 import b64encode
@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TypeAlias
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
-# RFC 952 and RFC 1123 §2.1, and the underscore that container engines allow in names.
+# RFC 952 and RFC 1123 §2.1, with the underscore that container engines allow in names.
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
                         r"(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*", re.ASCII)  # fmt: skip
 _UNIX_OPTIONS = re.compile(
@@ -22,7 +22,7 @@ LISTEN_FORMS = "write 127.0.0.1:8080, [::1]:8080, :8080 for all interfaces, or u
 
 
 def is_host_name(host: str) -> bool:
-    """Whether `host` is a DNS name; dotted numbers are addresses, or mistakes."""
+    """Returns whether `host` is a DNS name. Dotted numbers are not: they are addresses or mistakes."""
     return _HOST_NAME.fullmatch(host) is not None and not host.rpartition(".")[2].isdigit()
 
 
@@ -35,16 +35,16 @@ def is_ip_address(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is a loopback address or `localhost` (RFC 6761 §6.3)."""
+    """Returns whether `host` is a loopback address or `localhost` (RFC 6761 §6.3)."""
     return host == "localhost" or (is_ip_address(host) and ip_address(host).is_loopback)
 
 
-# RFC 6052 §2.1: an IPv4 address stands in the last 32 bits, and is where the packet goes.
+# RFC 6052 §2.1: the last 32 bits are the IPv4 address that the packet is sent to.
 _NAT64 = ip_network("64:ff9b::/96")
 
 
 def is_public_address(address: str) -> bool:
-    """Whether an IP address is one of the public Internet: not private, shared, link-local or the like."""
+    """Returns whether an IP address is on the public Internet: not private, shared, link-local or multicast."""
     ip = ip_address(address.partition("%")[0])
     if isinstance(ip, IPv6Address):
         embedded = ip.ipv4_mapped or ip.sixtofour or (IPv4Address(ip.packed[-4:]) if ip in _NAT64 else None)
@@ -58,7 +58,7 @@ def bracketed(host: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TcpListener:
-    """A TCP address to listen on. An empty `host` is every interface, port 0 a free port."""
+    """A TCP address to listen on. An empty `host` means every interface, and port 0 any free port."""
 
     host: str
     port: int
@@ -74,8 +74,10 @@ class TcpListener:
 
 @dataclass(frozen=True, slots=True)
 class UnixListener:
-    """A unix socket to listen on, with the permissions that its file gets, and the user and group, by name or
-    number, that own it. None: those of the process."""
+    """A unix socket to listen on.
+
+    `mode`: the file's permissions. `owner`, `group`: names or numbers; if None, those of the process.
+    """
 
     path: str
     mode: int = DEFAULT_UNIX_MODE
@@ -102,10 +104,10 @@ def _port(text: str, *, lowest: int) -> int | None:
 
 
 def parse_listener(text: str) -> Listener:
-    """Read one listening address.
+    """Parses a listening address.
 
     Raises:
-        ValueError: it is none; the message says why.
+        ValueError: the text is not a listening address; the message says why.
     """
     if text.startswith("unix:"):
         return _parse_unix(text)
@@ -114,7 +116,7 @@ def parse_listener(text: str) -> Listener:
         raise ValueError(f"{text!r} has no port: {LISTEN_FORMS}")
     port = _port(port_text, lowest=0)
     if port is None:
-        raise ValueError(f"{text!r} has no port from 0 to 65535 behind the last colon: {LISTEN_FORMS}")
+        raise ValueError(f"{text!r} has no port from 0 to 65535 after the last colon: {LISTEN_FORMS}")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
         if ":" not in host or not is_ip_address(host):
@@ -144,7 +146,7 @@ def _parse_unix(text: str) -> UnixListener:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Scheme, host and port of the upstream; `host` is in lower case and without brackets."""
+    """Scheme, host and port of the upstream. `host` is in lower case and has no brackets."""
 
     scheme: str
     host: str
@@ -156,13 +158,13 @@ class Origin:
 
     @property
     def authority(self) -> str:
-        """The Host field's value: the port only where it is not the scheme's own (RFC 9110 §4.2)."""
+        """The value of Host: without the port if that is the scheme's default (RFC 9110 §4.2)."""
         default_port = 443 if self.tls else 80
         return bracketed(self.host) if self.port == default_port else f"{bracketed(self.host)}:{self.port}"
 
     @property
     def authorities(self) -> frozenset[str]:
-        """Every spelling of the authority that a caller's absolute-form target may have, in lower case."""
+        """The spellings of the authority, with and without the port, in lower case."""
         return frozenset({self.authority, f"{bracketed(self.host)}:{self.port}"})
 
     def __str__(self) -> str:
@@ -170,41 +172,43 @@ class Origin:
 
 
 def _split_url(text: str, default_ports: dict[str, int]) -> tuple[SplitResult, str, int]:
-    """The parts, host and port of a URL. No message shows the text: it may hold a password."""
+    """Returns a URL's parts, host and port. Raises ValueError, whose message never shows the text."""
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise ValueError("is no URL: its host or port cannot be read") from None
+        raise ValueError("is not a URL: its host or port is malformed") from None
     schemes = " or ".join(f"{scheme}://" for scheme in default_ports)
     if parts.scheme not in default_ports or not text.lower().startswith(f"{parts.scheme}://"):
         raise ValueError(f"must start with {schemes}")
     if not host or not (is_ip_address(host) or is_host_name(host)):
-        raise ValueError("has no host name or address that can be read")
+        raise ValueError("has no valid host name or address")
     if port == 0:
-        raise ValueError("has the port 0, where nothing can answer")
+        raise ValueError("has the port 0, to which nothing can connect")
     if parts.path not in ("", "/") or "?" in text or "#" in text:
-        raise ValueError("must end behind the host and port: no path, query or fragment")
+        raise ValueError("must end after the host and port: no path, query or fragment")
     return parts, host, port or default_ports[parts.scheme]
 
 
 def parse_origin(text: str) -> Origin:
-    """Read the upstream's URL. Plain HTTP is for loopback alone: the key would travel in the clear.
+    """Parses the upstream's URL. Plain HTTP is allowed to loopback only, because the key is sent in clear text.
 
     Raises:
-        ValueError: it is none; the message says why and never shows the text.
+        ValueError: the text is not such a URL; the message says why and never shows the text.
     """
     parts, host, port = _split_url(text, {"https": 443, "http": 80})
     if "@" in parts.netloc:
-        raise ValueError("must not hold a user name: the key has its own settings, such as NANONETS_API_KEY")
+        raise ValueError("must not have a user name: the key has its own settings, such as NANONETS_API_KEY")
     if parts.scheme == "http" and not is_loopback(host):
-        raise ValueError("must be https: plain http would show the key to the network, and is for loopback only")
+        raise ValueError(
+            "must be https: plain http would show the key to the network, and is allowed to loopback only"
+        )
     return Origin(parts.scheme, host, port)
 
 
 @dataclass(frozen=True, slots=True)
 class EgressProxy:
-    """An HTTP proxy that reaches the upstream by CONNECT. `repr` and `str` mask its user and password."""
+    """An HTTP proxy that leads to the upstream by CONNECT. `repr` and `str` mask its user and password."""
 
     host: str
     port: int
@@ -212,11 +216,11 @@ class EgressProxy:
     """`user:password`, percent-decoded."""
 
     def authorization(self) -> bytes | None:
-        """The value of Proxy-Authorization (RFC 7617 §2), if there is a user."""
+        """Returns the value of Proxy-Authorization (RFC 7617 §2), or None without a user."""
         return None if self.userinfo is None else b"Basic " + b64encode(self.userinfo)
 
     def secrets(self) -> tuple[bytes, ...]:
-        """What redaction looks for."""
+        """Returns the byte strings that must never appear in the log."""
         if self.userinfo is None:
             return ()
         password = self.userinfo.partition(b":")[2]
@@ -228,10 +232,10 @@ class EgressProxy:
 
 
 def parse_egress_proxy(text: str) -> EgressProxy:
-    """Read the URL of an egress proxy.
+    """Parses the URL of an egress proxy.
 
     Raises:
-        ValueError: it is none; the message says why and never shows the text.
+        ValueError: the text is not such a URL; the message says why and never shows the text.
     """
     parts, host, port = _split_url(text, {"http": 80})
     userinfo, at, _ = parts.netloc.rpartition("@")

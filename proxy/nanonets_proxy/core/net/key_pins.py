@@ -1,4 +1,4 @@
-"""Pins of public keys: the SHA-256 of a certificate's SubjectPublicKeyInfo (RFC 7469 §2.4, and curl's spelling)."""
+"""Pins of public keys: the SHA-256 of a certificate's SubjectPublicKeyInfo (RFC 7469 §2.4), in curl's form."""
 
 import binascii
 from base64 import b64decode, b64encode
@@ -14,13 +14,13 @@ _FIELDS_BEFORE_KEY: Final = 5
 
 
 def parse_pin(text: str) -> bytes:
-    """The digest of `sha256//BASE64`. ValueError: it is none."""
+    """Returns the digest in `sha256//BASE64`. Raises ValueError if the text is not a pin."""
     try:
         digest = b64decode(text.removeprefix(_PREFIX), validate=True)
     except binascii.Error:
         digest = b""
     if not text.startswith(_PREFIX) or len(digest) != _DIGEST_BYTES:
-        raise ValueError(f"{text!r} is no pin: write sha256// and the Base64 of the public key's SHA-256")
+        raise ValueError(f"{text!r} is not a pin: write sha256// and the Base64 of the public key's SHA-256")
     return digest
 
 
@@ -29,24 +29,24 @@ def format_pin(digest: bytes) -> str:
 
 
 def public_key_digest(certificate: bytes) -> bytes:
-    """The SHA-256 of the SubjectPublicKeyInfo in a DER certificate. ValueError: it is none that can be read."""
+    """Returns the SHA-256 of a DER certificate's SubjectPublicKeyInfo. Raises ValueError if it cannot be read."""
     try:
         _, outer, _ = _element(certificate, 0)
         tag, start, _ = _element(certificate, outer)
         if tag != _SEQUENCE:
-            raise ValueError("is no certificate")
+            raise ValueError("is not a certificate")
         tag, _, after = _element(certificate, start)
         position = after if tag == _VERSION else start
         for _ in range(_FIELDS_BEFORE_KEY):
             _, _, position = _element(certificate, position)
         _, _, end = _element(certificate, position)
     except IndexError:
-        raise ValueError("is no certificate") from None
+        raise ValueError("is not a certificate") from None
     return sha256(certificate[position:end]).digest()
 
 
 def _element(der: bytes, position: int) -> tuple[int, int, int]:
-    """The tag of the element at `position`, where its content begins, and where it ends (X.690 §8.1)."""
+    """Returns the tag of the element at `position`, and its content's start and end (X.690 §8.1)."""
     tag, length, start = der[position], der[position + 1], position + 2
     if length & 0x80:
         count = length & 0x7F
