@@ -10,8 +10,7 @@ import trustme
 
 from nanonets_proxy.core.access.caller_tokens import CallerToken, make_token
 from nanonets_proxy.server.peers import name_in
-from nanonets_proxy.settings import SettingsError, load_settings
-from nanonets_proxy.settings.loader import verify_files
+from nanonets_proxy.settings import SettingsError, load_settings, verify_files
 from support.eventually import until
 from support.log_capture import captured_log
 from support.proxy_harness import running_proxy
@@ -92,7 +91,7 @@ async def test_a_changed_file_of_tokens_counts_from_the_next_request_on(tmp_path
 def test_listening_elsewhere_needs_networks_or_tokens_and_the_admin_listener_networks() -> None:
     load_settings({"listen": ":8080", "caller_tokens": BILLING}, {}, dirs=[], default_config=Path("/none"))
     for flags in ({"listen": ":8080"}, {"admin_listen": ":8081", "caller_tokens": BILLING}):
-        with pytest.raises(SettingsError, match="can be reached from other machines"):
+        with pytest.raises(SettingsError, match="other machines can reach"):
             load_settings(flags, {}, dirs=[], default_config=Path("/none"))
 
 
@@ -100,11 +99,11 @@ def test_listening_elsewhere_needs_networks_or_tokens_and_the_admin_listener_net
     ("flags", "sentence"),
     [
         ({"caller_token_header": "X-A"}, "caller_token_header: needs caller_tokens"),
-        ({"caller_tokens": BILLING, "caller_tokens_file": "/f"}, "are both set"),
+        ({"caller_tokens": BILLING, "caller_tokens_file": "/f"}, "is also set"),
         ({"caller_tokens": BILLING, "caller_header": "X-Team"}, "caller_header: lets callers choose"),
         ({"tls_cert": "/c"}, "tls_cert: needs tls_key"),
         ({"tls_client_ca": "/c"}, "tls_client_ca: needs tls_cert"),
-        ({"policy_dry_run": "true"}, "policy_dry_run: there is no policy"),
+        ({"policy_dry_run": "true"}, "policy_dry_run: needs policy"),
         ({"caller_tokens": f"billing {TOKEN}"}, "caller_tokens: is not NAME sha256:HEX"),
     ],
 )

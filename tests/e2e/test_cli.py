@@ -78,34 +78,34 @@ def test_every_command_has_help_of_its_own(command: str, run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["sevre"], "sevre: no such command; did you mean serve?"),
+        (["sevre"], "sevre: unknown command; did you mean serve?"),
         (
             ["s3cret"],
-            "the first argument is no command; the commands are serve, check, sandbox, config, healthcheck",
+            "the first argument is not a command; the commands are serve, check, sandbox, config, healthcheck",
         ),
-        (["serve", "--listn", "x"], "--listn: no such flag; did you mean --listen?"),
-        (["--listn=x"], "--listn: no such flag; did you mean --listen?"),
-        (["--list", "x"], "--list: no such flag; did you mean --listen?"),
-        (["check", "--jsn"], "--jsn: no such flag; did you mean --json?"),
-        (["sandbox", "--limits", "1/s"], "--limits: no such flag; did you mean --limit?"),
+        (["serve", "--listn", "x"], "--listn: unknown flag; did you mean --listen?"),
+        (["--listn=x"], "--listn: unknown flag; did you mean --listen?"),
+        (["--list", "x"], "--list: unknown flag; did you mean --listen?"),
+        (["check", "--jsn"], "--jsn: unknown flag; did you mean --json?"),
+        (["sandbox", "--limits", "1/s"], "--limits: unknown flag; did you mean --limit?"),
         (
             ["sandbox", "--config", "x"],
-            "--config: no such flag; `nanonets-proxy config --reference` lists them all",
+            "--config: unknown flag; `nanonets-proxy config --reference` lists all settings",
         ),
         (
             ["--api-key", "s3cret"],
-            "--api-key: no such flag; the key is never a flag, which others could see: set NANONETS_API_KEY or ",
+            "--api-key: unknown flag; a flag cannot hold the key, as other users could see it: set NANONETS_API",
         ),
         (
             ["--api-key=s3cret"],
-            "--api-key: no such flag; the key is never a flag, which others could see: set NANONETS_API_KEY or ",
+            "--api-key: unknown flag; a flag cannot hold the key, as other users could see it: set NANONETS_API",
         ),
         (
             ["serve", "s3cret"],
-            "an argument is neither a flag nor the value of one; flags start with --, a command comes first",
+            "an argument is neither a flag nor the value of a flag; flags start with --, and a command comes first",
         ),
         (["--via"], "argument --via: expected one argument; see `nanonets-proxy serve --help`"),
-        (["config", "--schema", "--reference"], "--schema and --reference do not go together"),
+        (["config", "--schema", "--reference"], "--schema and --reference exclude each other"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(arguments: list[str], sentence: str, run) -> None:
@@ -126,12 +126,13 @@ def test_serve_is_what_runs_without_a_command(arguments: list[str], run) -> None
 @pytest.mark.parametrize("command", ["serve", "config", "healthcheck"])
 def test_each_fault_of_the_settings_is_a_line_on_standard_error(command: str, run) -> None:
     env = {"NANONETS_PROXY_LISTN": "x", "NANONETS_PROXY_EGRESS_PROXY": "ftp://u:s3cret@proxy"}
+    durations = "write seconds, or 500ms, 30s, 5m, 1h"
     done = run(command, "--max-wait", "soon", env=env)
     assert (done.returncode, done.stdout) == (USAGE_ERROR, "")
     assert done.stderr.splitlines() == [
-        "nanonets-proxy: NANONETS_PROXY_LISTN: no such setting (environment); did you mean NANONETS_PROXY_LISTEN?",
+        "nanonets-proxy: NANONETS_PROXY_LISTN: unknown setting (environment); did you mean NANONETS_PROXY_LISTEN?",
         "nanonets-proxy: egress_proxy: must start with http:// (environment NANONETS_PROXY_EGRESS_PROXY)",
-        "nanonets-proxy: max_wait: 'soon' is no duration: write seconds, or 500ms, 30s, 5m, 1h (flag --max-wait)",
+        f"nanonets-proxy: max_wait: 'soon' is not a duration: {durations} (flag --max-wait)",
     ]
 
 
@@ -202,7 +203,7 @@ def test_check_shows_where_the_key_came_from_and_never_the_key(run, tmp_path: Pa
     (tmp_path / "key").write_text("s3cret\n")
     done = run("check", "--upstream", "http://127.0.0.1:1", env={"NANONETS_API_KEY_FILE": "key"})
     assert done.stdout.splitlines()[:2] == [
-        "ok    settings  2 given, the rest are defaults",
+        "ok    settings  valid; 2 set, all others have their defaults",
         "ok    key       file:key",
     ]
     assert "s3cret" not in done.stdout + done.stderr
@@ -212,7 +213,7 @@ def test_check_of_the_sandbox_needs_no_key(run) -> None:
     done = run("check", "--sandbox")
     assert done.returncode == OK
     assert done.stdout.splitlines()[:2] == [
-        "ok    settings  1 given, the rest are defaults",
+        "ok    settings  valid; 1 set, all others have their defaults",
         "ok    key       none needed: the sandbox is served",
     ]
 
@@ -237,7 +238,7 @@ def test_config_shows_effective_settings_with_their_sources_and_no_secret(run, t
 
 def test_config_writes_reference_and_schema_whatever_the_settings_are(run) -> None:
     env = {"NANONETS_PROXY_LISTEN": "wrong"}
-    assert run("config", "--reference", env=env).stdout.startswith("## nanonets-proxy: every setting")
+    assert run("config", "--reference", env=env).stdout.startswith("## nanonets-proxy: all settings")
     assert json.loads(run("config", "--schema", env=env).stdout)["title"] == "nanonets-proxy"
 
 
@@ -323,7 +324,7 @@ def test_healthcheck_is_unhealthy_where_nothing_listens(run) -> None:
         done = run("healthcheck", "--admin-listen", address)
     assert (done.returncode, done.stdout) == (
         FAILED,
-        f"unhealthy: no answer from {address}: connection refused\n",
+        f"unhealthy: no response from {address}: connection refused\n",
     )
 
 
@@ -344,15 +345,15 @@ def test_healthcheck_is_unhealthy_where_no_http_is_spoken(run) -> None:
         thread.join()
     assert (done.returncode, done.stdout) == (
         FAILED,
-        f"unhealthy: what listens on {address} does not speak HTTP\n",
+        f"unhealthy: the server on {address} does not speak HTTP\n",
     )
 
 
 @pytest.mark.parametrize(
     ("address", "sentence"),
     [
-        ("off", "admin_listen: is off, so there is nothing that could be asked for its health"),
-        ("127.0.0.1:0", "admin_listen: has port 0, and no other process knows which one was taken"),
+        ("off", "admin_listen: is off, so this command cannot reach a running proxy"),
+        ("127.0.0.1:0", "admin_listen: is port 0, so this command cannot know the running proxy's port"),
     ],
 )
 def test_healthcheck_needs_an_address_that_can_be_asked(address: str, sentence: str, run) -> None:

@@ -1,4 +1,4 @@
-"""What settings come to, and that it can go from one process to another."""
+"""The configuration that settings produce, and its way from one process to another."""
 
 import pickle
 import pickletools
@@ -9,7 +9,7 @@ import pytest
 
 from nanonets_proxy.app.config import ServeConfig
 from nanonets_proxy.core.access.caller_tokens import CallerToken
-from nanonets_proxy.settings import Loaded, SandboxSettings, Settings
+from nanonets_proxy.settings import LoadedSettings, SandboxSettings, Settings
 from nanonets_proxy.settings.configure import sandbox_config, serve_config
 
 TOKEN = str(CallerToken.of("billing", "token"))
@@ -40,21 +40,21 @@ ALL: dict[str, Any] = {
 
 
 def _config(**values: Any) -> ServeConfig:
-    return serve_config(Loaded(Settings(**values), {}), None, {"VAULT_TOKEN": "s3cret"})
+    return serve_config(LoadedSettings(Settings(**values), {}), None, {"VAULT_TOKEN": "s3cret"})
 
 
 def _modules(pickled: bytes) -> set[str]:
-    """The modules that a pickle imports: the texts before its names of classes."""
+    """Returns the modules that a pickle imports."""
     texts = [str(argument) for _, argument, _ in pickletools.genops(pickled) if isinstance(argument, str)]
     return {text for text in texts if text.startswith(("nanonets_proxy", "pydantic", "aiohttp"))}
 
 
 @pytest.mark.parametrize("values", [{}, ALL, *STORES])
-def test_a_plan_comes_over_as_it_was(values: dict[str, Any]) -> None:
+def test_a_configuration_survives_pickling(values: dict[str, Any]) -> None:
     config = _config(**values)
     sent = pickle.dumps(config)
     (proxy,), (original,) = pickle.loads(sent).environments, config.environments
-    # Sources that hold a connection are equal to themselves alone.
+    # A key source has no equality by value.
     assert [store.name for store in proxy.key_source_config.stores] == [
         s.name for s in original.key_source_config.stores
     ]
@@ -62,25 +62,25 @@ def test_a_plan_comes_over_as_it_was(values: dict[str, Any]) -> None:
         assert getattr(proxy, name) == getattr(original, name), name
 
 
-def test_what_comes_over_brings_neither_pydantic_nor_the_settings_along() -> None:
+def test_a_pickled_configuration_needs_neither_pydantic_nor_settings() -> None:
     modules = _modules(pickle.dumps(_config(**ALL)))
     assert {"nanonets_proxy.app.config", "nanonets_proxy.core.net.addresses"} <= modules
     assert not {module for module in modules if module.startswith(("pydantic", "nanonets_proxy.settings"))}
 
 
-def test_a_sandbox_comes_over_as_it_was() -> None:
+def test_a_sandbox_configuration_survives_pickling() -> None:
     config = sandbox_config(SandboxSettings(api_keys="a,b", limit="20/60s", limit_kind="sliding"))
     assert pickle.loads(pickle.dumps(config)) == config
 
 
-def test_callers_that_prove_who_they_are_may_come_from_anywhere_but_to_the_admin_listener() -> None:
+def test_authenticated_callers_may_connect_from_anywhere_except_to_the_admin_listener() -> None:
     config = _config(caller_tokens=TOKEN)
     assert config.environments[0].guard.any_peer
     assert not config.admin_guard.any_peer
     assert not _config().environments[0].guard.any_peer
 
 
-def test_a_door_is_planned_only_where_something_is_asked_at_it() -> None:
+def test_an_authorizer_exists_only_if_a_setting_needs_it() -> None:
     assert _config().environments[0].authorizer is None
     assert _config(caller_header="X-Caller").environments[0].authorizer is None
     for asked in ({"policy": "deny * /x"}, {"read_only": True}, {"daily_budget": "1"}, {"caller_tokens": TOKEN}):
@@ -90,8 +90,8 @@ def test_a_door_is_planned_only_where_something_is_asked_at_it() -> None:
     assert (file.tokens, file.tokens_file) == ((), Path("/run/callers"))
 
 
-def test_who_serves_the_sandbox_needs_no_key_even_if_its_source_is_given_by_half() -> None:
-    loaded = Loaded(Settings(sandbox=True, vault_path="nanonets"), {})
+def test_the_sandbox_needs_no_key_even_if_the_source_is_incomplete() -> None:
+    loaded = LoadedSettings(Settings(sandbox=True, vault_path="nanonets"), {})
     config = serve_config(loaded, SandboxSettings(api_keys="theirs"), {})
     assert config.environments[0].key_source_config.stores == ()
     assert config.sandbox is not None

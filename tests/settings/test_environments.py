@@ -8,7 +8,7 @@ import pytest
 
 from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.keys.source import EnvironmentKey, FileKey, NoKeyGiven
-from nanonets_proxy.settings import Loaded, Settings, SettingsError, load_settings
+from nanonets_proxy.settings import LoadedSettings, Settings, SettingsError, load_settings
 from nanonets_proxy.settings.key_source import key_source_config
 from nanonets_proxy.settings.reference import effective_toml, json_schema
 
@@ -29,7 +29,7 @@ upstream = "https://staging.example.com"
 
 @pytest.fixture
 def load(tmp_path: Path) -> Any:
-    def load(text: str, **environ: str) -> Loaded[Settings]:
+    def load(text: str, **environ: str) -> LoadedSettings[Settings]:
         path = tmp_path / "settings.toml"
         path.write_text(text)
         return load_settings({}, environ, dirs=[], default_config=path)
@@ -51,7 +51,7 @@ def test_without_a_table_there_is_no_named_environment(load: Any) -> None:
     assert load("max_wait = 7").environments == {}
 
 
-def test_a_table_wins_over_what_the_process_was_given(load: Any) -> None:
+def test_a_table_wins_over_the_settings_of_the_process(load: Any) -> None:
     loaded = load(TWO, NANONETS_PROXY_MAX_WAIT="1s")
     assert [own.settings.max_wait for own in loaded.environments.values()] == [1.0, 9.0]
 
@@ -60,38 +60,38 @@ def test_a_table_wins_over_what_the_process_was_given(load: Any) -> None:
     ("text", "problem"),
     [
         ("[environments.a]\nlisten = 'nowhere'", "environments.a.listen: "),
-        ("[environments.a]\nkey_file = '/k'", "environments.a.key_file: no such setting"),
+        ("[environments.a]\nkey_file = '/k'", "environments.a.key_file: unknown setting"),
         ("[environments.a]\nkey_file = '/k'", "did you mean api_key_file?"),
-        ("[environments.a]\nlog_level = 'info'", "environments.a.log_level: is of the whole process"),
-        ("[environments.a]\napi_key = 'secret'", "environments.a.api_key: the key never stands in a settings file"),
-        ("[environments.File]", "environments.File: is no name for an environment"),
-        ("[environments.file]", "environments.file: is no name for an environment"),
-        ("environments = 1", "environments: holds tables"),
-        ("[environments]\na = 1", "environments: holds tables"),
+        ("[environments.a]\nlog_level = 'info'", "environments.a.log_level: applies to the whole process"),
+        ("[environments.a]\napi_key = 'secret'", "environments.a.api_key: a settings file cannot hold the key"),
+        ("[environments.File]", "environments.File: is not a valid name for an environment"),
+        ("[environments.file]", "environments.file: is not a valid name for an environment"),
+        ("environments = 1", "environments: must hold tables"),
+        ("[environments]\na = 1", "environments: must hold tables"),
         (
             "[environments.a]\nlisten = ':80'",
-            "environments.a.listen: :80 can be reached from other machines",
+            "environments.a.listen: other machines can reach :80",
         ),
         (
             "[environments.a]\n[environments.b]",
-            "environments.b.listen: 127.0.0.1:8080 is taken already by environments.a.listen (default)",
+            "environments.b.listen: 127.0.0.1:8080 is already used by environments.a.listen (default)",
         ),
         (
             "[environments.a]\nlisten = '127.0.0.1:8081'",
-            "admin_listen: 127.0.0.1:8081 is taken already by environments.a.listen",
+            "admin_listen: 127.0.0.1:8081 is already used by environments.a.listen",
         ),
         (
             "state_file = '/s'\n[environments.a]\nlisten = '127.0.0.1:1'\n[environments.b]\nlisten = '127.0.0.1:2'",
-            "environments.b.state_file: /s is taken already by environments.a.state_file",
+            "environments.b.state_file: /s is already used by environments.a.state_file",
         ),
-        ("sandbox = true\n[environments.a]", "sandbox: does not go with environments"),
+        ("sandbox = true\n[environments.a]", "sandbox: cannot be combined with environments"),
         (
             "[environments.a]\nbody_memory = '1GiB'",
             "environments.a.body_memory: is larger than environments.a.body_memory_total (default) allows",
         ),
     ],
 )
-def test_what_is_wrong_is_named_with_its_environment(load: Any, text: str, problem: str) -> None:
+def test_an_error_names_the_environment(load: Any, text: str, problem: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load(text)
     assert problem in str(caught.value)
@@ -120,20 +120,20 @@ def test_each_environment_finds_its_own_key(load: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"vault_path": "nanonets"}, "environments.a.vault_address: is needed with vault_path"),
+        ({"vault_path": "nanonets"}, "environments.a.vault_address: vault_path needs it"),
         (
             {"vault_path": "nanonets", "vault_address": "https://vault.example", "vault_auth": "approle"},
-            "environments.a.vault_role: is needed with vault_auth = approle",
+            "environments.a.vault_role: vault_auth = approle needs it",
         ),
     ],
 )
-def test_a_store_that_is_given_by_half_is_an_error(settings: dict[str, str], problem: str) -> None:
+def test_a_store_with_a_missing_setting_is_an_error(settings: dict[str, str], problem: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        key_source_config(Settings(**settings), {}, "a")  # type: ignore[arg-type]  # texts, as given
+        key_source_config(Settings(**settings), {}, "a")  # type: ignore[arg-type]  # strings, as sources give them
     assert str(caught.value) == problem
 
 
-def test_two_stores_are_one_too_many() -> None:
+def test_two_stores_are_an_error() -> None:
     with pytest.raises(KeyUnusable) as caught:
         key_source_config(Settings(api_key_command="cat /k", aws_secret="name"), {}).find({}, dirs=[])
     assert str(caught.value) == "the API key of command:cat competes with aws:name: keep one"
@@ -148,7 +148,7 @@ def test_the_effective_settings_show_each_environment_and_read_back(load: Any) -
     }
 
 
-def test_the_schema_knows_the_settings_of_an_environment() -> None:
+def test_the_schema_covers_the_settings_of_an_environment() -> None:
     table = json.loads(json_schema())["properties"]["environments"]["additionalProperties"]
     assert "listen" in table["properties"]
     assert "log_level" not in table["properties"]

@@ -23,7 +23,7 @@ def _key_file(directory: Path, text: str, name: str = "nanonets_api_key") -> Pat
     return path
 
 
-def test_the_environment_comes_before_the_secret_files(tmp_path: Path) -> None:
+def test_the_environment_wins_over_secret_files(tmp_path: Path) -> None:
     _key_file(tmp_path, "from-file")
     source = find_key_source({"NANONETS_API_KEY": "from-env"}, api_key_file=None, dirs=[tmp_path])
     assert isinstance(source, EnvironmentKey)
@@ -31,7 +31,7 @@ def test_the_environment_comes_before_the_secret_files(tmp_path: Path) -> None:
     assert source.read()[0].key.secrets()[-1] == b"from-env"
 
 
-def test_the_named_file_comes_before_the_secret_files(tmp_path: Path) -> None:
+def test_the_named_file_wins_over_secret_files(tmp_path: Path) -> None:
     _key_file(tmp_path, "from-secret")
     named = _key_file(tmp_path, "from-named", "key.txt")
     source = find_key_source({}, api_key_file=named, dirs=[tmp_path])
@@ -39,7 +39,7 @@ def test_the_named_file_comes_before_the_secret_files(tmp_path: Path) -> None:
     assert source.read()[0].key.secrets()[-1] == b"from-named"
 
 
-def test_the_first_secret_directory_that_has_the_key_counts(tmp_path: Path) -> None:
+def test_the_first_secret_directory_with_the_key_wins(tmp_path: Path) -> None:
     run, credentials = tmp_path / "run", tmp_path / "credentials"
     second = _key_file(credentials, "from-credentials")
     assert find_key_source({}, api_key_file=None, dirs=[run, credentials]) == FileKey(second)
@@ -49,7 +49,7 @@ def test_the_first_secret_directory_that_has_the_key_counts(tmp_path: Path) -> N
     assert source.name == f"file:{first}"
 
 
-def test_a_systemd_credential_is_looked_for_after_the_container_secret() -> None:
+def test_the_container_secret_wins_over_the_systemd_credential() -> None:
     assert secret_dirs({}) == (Path("/run/secrets"),)
     assert secret_dirs({"CREDENTIALS_DIRECTORY": "/run/credentials/x"}) == (
         Path("/run/secrets"),
@@ -57,11 +57,11 @@ def test_a_systemd_credential_is_looked_for_after_the_container_secret() -> None
     )
 
 
-def test_no_source_is_none(tmp_path: Path) -> None:
+def test_without_a_source_the_result_is_none(tmp_path: Path) -> None:
     assert find_key_source({}, api_key_file=None, dirs=[tmp_path, tmp_path / "missing"]) is None
 
 
-def test_a_key_in_the_environment_and_in_a_file_is_one_too_many() -> None:
+def test_a_key_in_the_environment_and_in_a_file_is_an_error() -> None:
     with pytest.raises(KeyUnusable) as caught:
         find_key_source({"NANONETS_API_KEY": "s3cret"}, api_key_file=Path("/k"), dirs=[])
     assert str(caught.value) == (
@@ -70,12 +70,12 @@ def test_a_key_in_the_environment_and_in_a_file_is_one_too_many() -> None:
     )
 
 
-def test_an_empty_variable_is_an_error_and_not_as_good_as_unset() -> None:
+def test_an_empty_variable_is_an_error() -> None:
     with pytest.raises(KeyUnusable, match=r"^the API key of env:NANONETS_API_KEY is empty$"):
         find_key_source({"NANONETS_API_KEY": ""}, api_key_file=None, dirs=[])
 
 
-def test_a_file_is_read_anew_by_each_load(tmp_path: Path) -> None:
+def test_each_read_reads_the_file_again(tmp_path: Path) -> None:
     path = _key_file(tmp_path, "first\n")
     source = FileKey(path)
     first = source.read()
@@ -129,7 +129,7 @@ def _not_ascii(path: Path) -> None:
         (_not_ascii, "has characters that are not ASCII"),
     ],
 )
-def test_a_bad_key_file_is_one_clear_sentence(make, fault: str, tmp_path: Path) -> None:
+def test_an_invalid_key_file_is_one_sentence(make, fault: str, tmp_path: Path) -> None:
     path = tmp_path / "key"
     make(path)
     started = time.monotonic()
@@ -139,18 +139,18 @@ def test_a_bad_key_file_is_one_clear_sentence(make, fault: str, tmp_path: Path) 
     assert time.monotonic() - started < 5, "a FIFO without a writer must not be waited for"
 
 
-def test_a_refusal_of_the_system_is_said_in_its_own_words() -> None:
+def test_an_os_error_keeps_the_systems_words() -> None:
     assert os_fault(PermissionError(errno.EACCES, "Permission denied")) == "cannot be read: permission denied"
     assert os_fault(OSError(errno.EIO, "Input/output error")) == "cannot be read: input/output error"
     assert os_fault(OSError()) == "cannot be read: unknown fault"
 
 
-def test_a_name_with_a_null_byte_is_one_clear_sentence() -> None:
+def test_a_file_name_with_a_null_byte_is_one_sentence() -> None:
     with pytest.raises(KeyUnusable, match="is not a file name: it has a null byte in it"):
         FileKey(Path("a\0b")).read()
 
 
-def test_a_dangling_secret_link_is_reported_and_not_passed_over(tmp_path: Path) -> None:
+def test_a_dangling_secret_link_is_an_error(tmp_path: Path) -> None:
     _dangling(tmp_path / "nanonets_api_key")
     source = find_key_source({}, api_key_file=None, dirs=[tmp_path])
     assert source is not None
@@ -158,7 +158,7 @@ def test_a_dangling_secret_link_is_reported_and_not_passed_over(tmp_path: Path) 
         source.read()
 
 
-def test_without_a_key_the_message_names_every_way_and_the_sandbox() -> None:
+def test_the_message_for_a_missing_key_names_every_source_and_the_sandbox() -> None:
     message = missing_key_message({})
     for way in (
         "set NANONETS_API_KEY,",
@@ -171,7 +171,7 @@ def test_without_a_key_the_message_names_every_way_and_the_sandbox() -> None:
 
 
 @pytest.mark.parametrize("name", ["NANONETS_APIKEY", "nanonets_api_key", "NANONET_API_KEY"])
-def test_a_variable_that_is_nearly_right_is_named_without_its_value(name: str) -> None:
+def test_the_message_for_a_missing_key_names_a_misspelt_variable_without_its_value(name: str) -> None:
     message = missing_key_message({name: "s3cret", "NANONETS_MODEL": "m"})
     assert f"({name} is set: did you mean NANONETS_API_KEY?)" in message
     assert "s3cret" not in message

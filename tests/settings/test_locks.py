@@ -1,4 +1,4 @@
-"""The locked dependencies are what the project asks for, each with its hashes."""
+"""The locks pin the requirements of pyproject.toml, with hashes."""
 
 import json
 import re
@@ -18,7 +18,7 @@ GROUPS = PROJECT["dependency-groups"]
 _NAME = r"[A-Za-z0-9._-]+(?:\[[^\]]+\])?"
 _PINNED = re.compile(rf"^({_NAME})==([^\s;\\]+)(.*?)(?=^[A-Za-z0-9])", re.MULTILINE | re.DOTALL)
 
-ASKED = {
+REQUIREMENTS = {
     "run": PROJECT["project"]["dependencies"],
     "dev": [*PROJECT["project"]["dependencies"], *(item for item in GROUPS["dev"] if isinstance(item, str))],
     "build": GROUPS["build"],
@@ -27,24 +27,24 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("name", ASKED)
-def test_a_lock_holds_what_is_asked_for_with_hashes_and_nothing_unpinned(name: str) -> None:
+@pytest.mark.parametrize("name", REQUIREMENTS)
+def test_a_lock_pins_every_requirement_with_hashes(name: str) -> None:
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     pinned = {}
     for found in _PINNED.finditer(text + "\nend"):
         requirement = Requirement(found[1])
         pinned[canonicalize_name(requirement.name)] = found[2], requirement.extras
     assert all("--hash=sha256:" in found[3] for found in _PINNED.finditer(text + "\nend"))
-    for requirement in map(Requirement, ASKED[name]):
+    for requirement in map(Requirement, REQUIREMENTS[name]):
         version, extras = pinned[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version)
-        # Without them, pip up to 23.2 looks for the newest release that has the extra, and finds it unpinned.
+        # Without the extras, pip up to 23.2 looks for the newest release that has them, which is not pinned.
         assert extras == requirement.extras
     unpinned = [line for line in text.splitlines() if not re.match(rf"#|    --hash=|{_NAME}==|$", line)]
     assert unpinned == []
 
 
-def test_the_bill_of_materials_names_every_package_that_runs() -> None:
+def test_the_bill_of_materials_lists_every_runtime_package() -> None:
     lock = (ROOT / "requirements" / "run.txt").read_text()
     command = [sys.executable, str(ROOT / ".ci" / "sbom.py"), "1.2.3"]
     made = json.loads(subprocess.run(command, input=lock, capture_output=True, check=True, text=True).stdout)
@@ -58,7 +58,7 @@ def test_the_bill_of_materials_names_every_package_that_runs() -> None:
     assert references == set(made["dependencies"][0]["dependsOn"])
 
 
-def test_the_bill_of_materials_refuses_what_is_no_lock() -> None:
+def test_the_bill_of_materials_rejects_an_unlocked_requirement() -> None:
     command = [sys.executable, str(ROOT / ".ci" / "sbom.py"), "1.2.3"]
     made = subprocess.run(command, input="aiohttp>=3\n", capture_output=True, check=False, text=True)
     assert made.returncode != 0

@@ -1,4 +1,4 @@
-"""Every test that docs/security.md names is there, and every threat names one."""
+"""Checks that every threat in docs/security.md names a test, and that the test exists."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ DOCUMENT = (ROOT / "docs" / "security.md").read_text()
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
-def test_every_test_that_the_security_model_names_exists() -> None:
+def test_every_test_named_by_the_security_model_exists() -> None:
     named = NAMED.findall(DOCUMENT)
     assert named
     missing = [

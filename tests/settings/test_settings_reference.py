@@ -1,4 +1,4 @@
-"""What is generated from the settings: reference, schema, effective settings, help."""
+"""Texts generated from the settings: reference, schema, settings in effect, help."""
 
 import json
 import re
@@ -28,7 +28,7 @@ NO_CONFIG = Path("/nonexistent/nanonets-proxy.toml")
 @pytest.mark.parametrize(
     ("name", "fresh"), [("nanonets-proxy.toml", reference_toml), ("nanonets-proxy.schema.json", json_schema)]
 )
-def test_the_files_in_config_are_what_the_settings_give(name: str, fresh) -> None:
+def test_the_generated_files_in_config_are_current(name: str, fresh) -> None:
     assert (CONFIG / name).read_text() == fresh(), f"config/{name} is stale: run `make config`"
 
 
@@ -36,7 +36,7 @@ def _uncommented(reference: str) -> str:
     return re.sub(r"^# ", "", reference, flags=re.MULTILINE)
 
 
-def test_the_reference_with_every_line_uncommented_loads_and_changes_nothing(tmp_path: Path) -> None:
+def test_the_uncommented_reference_equals_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "all.toml"
     path.write_text(_uncommented(reference_toml()))
     loaded = load_settings({}, {}, dirs=[], default_config=path)
@@ -44,12 +44,12 @@ def test_the_reference_with_every_line_uncommented_loads_and_changes_nothing(tmp
     assert set(loaded.sources.values()) == {str(path)}
 
 
-def test_the_reference_as_it_is_sets_nothing() -> None:
+def test_the_reference_itself_sets_nothing() -> None:
     assert tomllib.loads(reference_toml()) == {}
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
-def test_every_setting_has_a_description_a_default_and_its_names_in_the_reference(name: str) -> None:
+def test_the_reference_documents_every_setting(name: str) -> None:
     assert Settings.model_fields[name].description
     block = next(block for block in reference_toml().split("\n\n") if f"\n# {name} = " in block)
     assert f"## Environment {environment_name(name)}, flag --{name.replace('_', '-')}." in block
@@ -58,11 +58,11 @@ def test_every_setting_has_a_description_a_default_and_its_names_in_the_referenc
     assert {"type", "anyOf"} & set(schema), "a setting without a type"
 
 
-def test_the_schema_refuses_unknown_settings() -> None:
+def test_the_schema_rejects_unknown_settings() -> None:
     assert json.loads(json_schema())["additionalProperties"] is False
 
 
-def test_groups_begin_at_settings_that_exist() -> None:
+def test_every_group_begins_at_an_existing_setting() -> None:
     assert set(GROUPS) <= set(Settings.model_fields)
 
 
@@ -81,7 +81,7 @@ def test_the_effective_settings_name_their_sources_mask_secrets_and_are_toml() -
     assert set(tomllib.loads(written)) == set(Settings.model_fields)
 
 
-def test_effective_settings_without_secrets_load_again_as_they_are(tmp_path: Path) -> None:
+def test_effective_settings_without_secrets_read_back_unchanged(tmp_path: Path) -> None:
     flags = {"listen": ":1", "allow_from": "10.0.0.0/8,fd00::/8", "max_wait": "1.25s", "admin_listen": "off"}
     loaded = load_settings(flags, {}, dirs=[], default_config=NO_CONFIG)
     path = tmp_path / "again.toml"
@@ -97,11 +97,11 @@ toml_values = st.recursive(
 
 
 @given(toml_values)
-def test_every_value_reads_back_from_its_toml(value: object) -> None:
+def test_every_value_reads_back_from_toml(value: object) -> None:
     assert tomllib.loads(f"x = {to_toml(value)}") == {"x": value}
 
 
-def test_what_toml_cannot_hold_is_an_error() -> None:
+def test_a_value_that_toml_cannot_hold_is_an_error() -> None:
     with pytest.raises(TypeError, match="no TOML for NoneType"):
         to_toml(None)
 
@@ -110,18 +110,18 @@ def test_what_toml_cannot_hold_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("kind", [Settings, SandboxSettings])
-def test_help_shows_every_flag_with_its_description_and_no_type_noise(kind) -> None:
+def test_help_shows_every_flag_with_its_description_and_no_type_names(kind) -> None:
     parser = ArgumentParser("x")
     SettingsFlags(kind, parser)
     help_text = " ".join(parser.format_help().split())
     for name, field in kind.model_fields.items():
         assert f"--{name.replace('_', '-')}" in help_text
         assert field.description in help_text
-    for noise in ("tuple", "None", "null", "Listener", "default factory", "JSON string"):
-        assert noise not in help_text
+    for type_name in ("tuple", "None", "null", "TcpListener", "default factory", "JSON string"):
+        assert type_name not in help_text
 
 
-def test_help_is_grouped_as_the_reference_is() -> None:
+def test_help_and_reference_have_the_same_groups() -> None:
     parser = ArgumentParser("x")
     SettingsFlags(Settings, parser)
     help_text = parser.format_help()
@@ -144,7 +144,7 @@ def test_help_is_grouped_as_the_reference_is() -> None:
         (["--egress-proxy", "http://u:p@h:1"], {"egress_proxy": "http://u:p@h:1"}),
     ],
 )
-def test_flags_give_the_settings_as_texts_and_booleans(arguments: list[str], values: dict[str, object]) -> None:
+def test_flags_return_strings_and_booleans(arguments: list[str], values: dict[str, object]) -> None:
     parser = ArgumentParser("x")
     flags = SettingsFlags(Settings, parser)
     given_values = {

@@ -1,4 +1,4 @@
-"""Where settings come from: precedence, provenance, and names that are nearly right."""
+"""The sources of settings: precedence, source names, and misspelt names."""
 
 import os
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nanonets_proxy.settings import Loaded, Settings, SettingsError, load_sandbox_settings, load_settings
+from nanonets_proxy.settings import LoadedSettings, Settings, SettingsError, load_sandbox_settings, load_settings
 
 NO_CONFIG = Path("/nonexistent/nanonets-proxy.toml")
 
@@ -19,7 +19,7 @@ def load(
     secrets: Path | None = None,
     toml: Path | None = None,
     config: str | None = None,
-) -> Loaded[Settings]:
+) -> LoadedSettings[Settings]:
     return load_settings(
         flags or {},
         environ or {},
@@ -57,11 +57,11 @@ def test_without_any_source_every_setting_is_its_default() -> None:
     assert set(loaded.sources.values()) == {"default"}
 
 
-def test_a_flag_wins_over_the_environment_then_secret_files_then_toml(toml: Path, secrets: Path) -> None:
+def test_flags_win_over_the_environment_then_secret_files_then_toml(toml: Path, secrets: Path) -> None:
     environ = {"NANONETS_PROXY_MAX_WAITING": "3"}
     flags = {"max_waiting": "4"}
 
-    def outcome(loaded: Loaded[Settings]) -> tuple[int, str]:
+    def outcome(loaded: LoadedSettings[Settings]) -> tuple[int, str]:
         return loaded.settings.max_waiting, loaded.sources["max_waiting"]
 
     assert outcome(load(flags, environ, secrets=secrets, toml=toml)) == (4, "flag --max-waiting")
@@ -80,7 +80,7 @@ def test_sources_are_merged_setting_by_setting(toml: Path) -> None:
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
-def test_every_setting_can_be_given_by_flag_environment_secret_file_and_toml(name: str, tmp_path: Path) -> None:
+def test_every_setting_can_come_from_flag_environment_secret_file_and_toml(name: str, tmp_path: Path) -> None:
     text = {
         "listen": "127.0.0.1:1",
         "admin_listen": "off",
@@ -124,7 +124,7 @@ def test_every_setting_can_be_given_by_flag_environment_secret_file_and_toml(nam
     (tmp_path / f"nanonets_proxy_{name}").write_text(f"{text}\n")
     toml = tmp_path / "settings.toml"
     toml.write_text(f'{name} = "{text}"\n')
-    beside = {
+    required = {
         "caller_token_header": {"caller_tokens_file": "/callers"},
         "policy_dry_run": {"read_only": "true"},
         "tls_cert": {"tls_key": "/key.pem"},
@@ -132,7 +132,7 @@ def test_every_setting_can_be_given_by_flag_environment_secret_file_and_toml(nam
         "tls_client_ca": {"tls_cert": "/cert.pem", "tls_key": "/key.pem"},
     }.get(name, {})
     values = [
-        getattr(load(**{"environ": {}, **source, "flags": beside | source.get("flags", {})}).settings, name)
+        getattr(load(**{"environ": {}, **source, "flags": required | source.get("flags", {})}).settings, name)
         for source in (
             {"flags": {name: text}},
             {"environ": {f"NANONETS_PROXY_{name.upper()}": text}},
@@ -144,7 +144,7 @@ def test_every_setting_can_be_given_by_flag_environment_secret_file_and_toml(nam
     assert values[0] != getattr(Settings(), name)
 
 
-def test_a_toml_file_takes_arrays_numbers_and_booleans(tmp_path: Path) -> None:
+def test_a_toml_file_may_hold_arrays_numbers_and_booleans(tmp_path: Path) -> None:
     toml = tmp_path / "settings.toml"
     toml.write_text(
         'listen = ["127.0.0.1:1", "[::1]:2"]\nmax_wait = 1.5\nbody_memory = 1024\nserver_timing = false\n'
@@ -157,9 +157,7 @@ def test_a_toml_file_takes_arrays_numbers_and_booleans(tmp_path: Path) -> None:
 # --- the settings file -------------------------------------------------------------------------
 
 
-def test_the_flag_for_the_file_wins_over_its_variable_and_over_the_working_directory(
-    toml: Path, tmp_path: Path
-) -> None:
+def test_the_config_flag_wins_over_its_variable_and_the_working_directory(toml: Path, tmp_path: Path) -> None:
     for name, value in (("flag", 11), ("variable", 12)):
         (tmp_path / f"{name}.toml").write_text(f"max_waiting = {value}\n")
     environ = {"NANONETS_PROXY_CONFIG": str(tmp_path / "variable.toml")}
@@ -169,7 +167,7 @@ def test_the_flag_for_the_file_wins_over_its_variable_and_over_the_working_direc
     assert load(toml=toml).settings.max_waiting == 1
 
 
-def test_a_named_file_that_is_missing_is_an_error_that_says_who_named_it() -> None:
+def test_a_missing_config_file_is_an_error_with_the_source_of_its_name() -> None:
     assert problems(config="/no/such.toml") == ("/no/such.toml: does not exist (flag --config)",)
     assert problems(environ={"NANONETS_PROXY_CONFIG": "/no/such.toml"}) == (
         "/no/such.toml: does not exist (environment NANONETS_PROXY_CONFIG)",
@@ -185,19 +183,19 @@ def test_a_named_file_that_is_missing_is_an_error_that_says_who_named_it() -> No
         (b'listen = ["127.0.0.1:1"\n', 2, "Unclosed array"),
     ],
 )
-def test_a_bad_line_is_named_by_file_and_number(content: bytes, line: int, fault: str, toml: Path) -> None:
+def test_a_toml_error_names_file_and_line(content: bytes, line: int, fault: str, toml: Path) -> None:
     toml.write_bytes(content)
     assert problems(toml=toml) == (f"{toml}:{line}: {fault}",)
 
 
-def test_a_file_that_is_not_utf_8_or_a_directory_is_one_clear_sentence(toml: Path, tmp_path: Path) -> None:
+def test_a_config_file_that_is_not_utf_8_or_a_directory_is_one_sentence(toml: Path, tmp_path: Path) -> None:
     toml.write_bytes(b'via = "caf\xe9"\n')
     assert problems(toml=toml) == (f"{toml}: is not UTF-8, as TOML must be",)
     assert problems(config=str(tmp_path)) == (f"{tmp_path}: is a directory (flag --config)",)
-    assert problems(config="a\0b") == ("--config: is not a file name: it has a null byte in it",)
+    assert problems(config="a\0b") == ("--config: is not a file name: it contains a null byte",)
 
 
-# --- names that are nearly right ---------------------------------------------------------------
+# --- misspelt names ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -211,9 +209,9 @@ def test_a_file_that_is_not_utf_8_or_a_directory_is_one_clear_sentence(toml: Pat
         ("NANONETS_PROXY_KEY", "did you mean NANONETS_API_KEY?"),
     ],
 )
-def test_a_misspelt_variable_is_an_error_that_names_the_nearest(variable: str, hint: str) -> None:
+def test_a_misspelt_variable_is_an_error_with_the_nearest_name(variable: str, hint: str) -> None:
     (problem,) = problems(environ={variable: "s3cret"})
-    assert problem == f"{variable}: no such setting (environment); {hint}"
+    assert problem == f"{variable}: unknown setting (environment); {hint}"
 
 
 @pytest.mark.parametrize(
@@ -221,18 +219,18 @@ def test_a_misspelt_variable_is_an_error_that_names_the_nearest(variable: str, h
     [
         ("listn", "did you mean listen?"),
         ("admin-listen", "did you mean admin_listen?"),
-        ("zzz", "`nanonets-proxy config --reference` lists them all"),
+        ("zzz", "`nanonets-proxy config --reference` lists all settings"),
     ],
 )
-def test_a_misspelt_line_is_an_error_that_names_the_nearest(key: str, hint: str, toml: Path) -> None:
+def test_a_misspelt_toml_key_is_an_error_with_the_nearest_name(key: str, hint: str, toml: Path) -> None:
     toml.write_text(f'{key} = "s3cret"\n')
-    assert problems(toml=toml) == (f"{key}: no such setting ({toml}); {hint}",)
+    assert problems(toml=toml) == (f"{key}: unknown setting ({toml}); {hint}",)
 
 
-def test_a_key_in_the_settings_file_is_told_where_it_belongs(toml: Path) -> None:
+def test_an_api_key_in_the_settings_file_is_an_error_with_a_hint(toml: Path) -> None:
     toml.write_text('api_key = "s3cret"\n')
     assert problems(toml=toml) == (
-        f"api_key: the key never stands in a settings file ({toml}); set NANONETS_API_KEY or NANONETS_API_KEY_FILE",
+        f"api_key: a settings file cannot hold the key ({toml}); set NANONETS_API_KEY or NANONETS_API_KEY_FILE",
     )
 
 
@@ -244,19 +242,19 @@ def test_a_key_in_the_settings_file_is_told_where_it_belongs(toml: Path) -> None
         ("nanonets_proxy_api_key", "did you mean nanonets_api_key?"),
     ],
 )
-def test_a_misspelt_secret_file_is_an_error_that_names_the_nearest(name: str, hint: str, tmp_path: Path) -> None:
+def test_a_misspelt_secret_file_is_an_error_with_the_nearest_name(name: str, hint: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("s3cret")
-    assert problems(secrets=tmp_path) == (f"{name}: no such setting (file {tmp_path / name}); {hint}",)
+    assert problems(secrets=tmp_path) == (f"{name}: unknown setting (file {tmp_path / name}); {hint}",)
 
 
-def test_others_variables_and_files_are_nobodys_settings(tmp_path: Path) -> None:
+def test_other_programs_variables_and_files_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "database_password").write_text("x")
     (tmp_path / "nanonets_api_key").write_text("x")
     environ = {"NANONETS_API_KEY": "x", "NANONETS_MODEL": "x", "PATH": "x"}
     assert load(environ=environ, secrets=tmp_path).settings == Settings()
 
 
-def test_the_variables_of_a_kubernetes_service_named_nanonets_proxy_are_no_settings() -> None:
+def test_variables_of_a_kubernetes_service_named_nanonets_proxy_are_ignored() -> None:
     environ = {
         "NANONETS_PROXY_SERVICE_HOST": "10.0.0.1",
         "NANONETS_PROXY_SERVICE_PORT": "8080",
@@ -270,15 +268,15 @@ def test_the_variables_of_a_kubernetes_service_named_nanonets_proxy_are_no_setti
     assert load(environ=environ).settings == Settings()
 
 
-def test_a_port_of_ones_own_is_not_taken_for_a_variable_of_kubernetes() -> None:
+def test_a_plain_port_number_is_not_a_kubernetes_variable() -> None:
     (problem,) = problems(environ={"NANONETS_PROXY_PORT": "9000"})
-    assert problem.startswith("NANONETS_PROXY_PORT: no such setting (environment); ")
+    assert problem.startswith("NANONETS_PROXY_PORT: unknown setting (environment); ")
 
 
 # --- secret files ------------------------------------------------------------------------------
 
 
-def test_the_first_directory_of_secret_files_counts(tmp_path: Path) -> None:
+def test_the_first_directory_of_secret_files_wins(tmp_path: Path) -> None:
     for directory, value in (("one", "1"), ("two", "2")):
         (tmp_path / directory).mkdir()
         (tmp_path / directory / "nanonets_proxy_max_waiting").write_text(value)
@@ -286,7 +284,7 @@ def test_the_first_directory_of_secret_files_counts(tmp_path: Path) -> None:
     assert load_settings({}, {}, dirs=dirs, default_config=NO_CONFIG).settings.max_waiting == 1
 
 
-def test_a_secret_file_that_cannot_be_read_is_one_clear_sentence(tmp_path: Path) -> None:
+def test_an_unreadable_secret_file_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "nanonets_proxy_listen").mkdir()
     (tmp_path / "nanonets_proxy_via").write_bytes(b"\xff")
     assert problems(secrets=tmp_path) == (
@@ -295,7 +293,7 @@ def test_a_secret_file_that_cannot_be_read_is_one_clear_sentence(tmp_path: Path)
     )
 
 
-def test_a_secret_directory_that_cannot_be_listed_is_one_clear_sentence(tmp_path: Path) -> None:
+def test_an_unreadable_secret_directory_is_one_sentence(tmp_path: Path) -> None:
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
     assert problems(secrets=loop) == (
@@ -303,7 +301,7 @@ def test_a_secret_directory_that_cannot_be_listed_is_one_clear_sentence(tmp_path
     )
 
 
-def test_secret_files_are_looked_for_where_systemd_puts_credentials(tmp_path: Path) -> None:
+def test_secret_files_may_be_systemd_credentials(tmp_path: Path) -> None:
     (tmp_path / "nanonets_proxy_via").write_text("edge")
     environ = os.environ | {"CREDENTIALS_DIRECTORY": str(tmp_path)}
     assert load_settings({}, environ, default_config=NO_CONFIG).settings.via == "edge"
@@ -312,33 +310,33 @@ def test_secret_files_are_looked_for_where_systemd_puts_credentials(tmp_path: Pa
 # --- the key's file ----------------------------------------------------------------------------
 
 
-def test_the_variable_of_the_key_file_is_the_setting_api_key_file() -> None:
+def test_the_variable_of_the_key_file_sets_api_key_file() -> None:
     loaded = load(environ={"NANONETS_API_KEY_FILE": "/k"})
     assert loaded.settings.api_key_file == Path("/k")
     assert loaded.sources["api_key_file"] == "environment NANONETS_API_KEY_FILE"
 
 
-def test_two_variables_for_the_key_file_are_one_too_many() -> None:
+def test_two_variables_for_the_key_file_are_an_error() -> None:
     (problem,) = problems(environ={"NANONETS_API_KEY_FILE": "/k", "NANONETS_PROXY_API_KEY_FILE": "/k"})
     assert problem == (
         "api_key_file: NANONETS_API_KEY_FILE and NANONETS_PROXY_API_KEY_FILE are both set; keep one of them"
     )
 
 
-def test_all_faults_of_all_sources_are_told_at_once(toml: Path) -> None:
+def test_the_faults_of_all_sources_are_reported_together(toml: Path) -> None:
     toml.write_text("listn = 1\nmax_wait = 0\n")
     assert problems(environ={"NANONETS_PROXY_VIAA": "x", "NANONETS_PROXY_POOL_SIZE": "0"}, toml=toml) == (
-        f"listn: no such setting ({toml}); did you mean listen?",
-        "NANONETS_PROXY_VIAA: no such setting (environment); did you mean NANONETS_PROXY_VIA?",
+        f"listn: unknown setting ({toml}); did you mean listen?",
+        "NANONETS_PROXY_VIAA: unknown setting (environment); did you mean NANONETS_PROXY_VIA?",
         "pool_size: must be between 1 and 16384, not 0 (environment NANONETS_PROXY_POOL_SIZE)",
         f"max_wait: must be at least 1ms, not 0 ({toml})",
     )
 
 
-# --- the sandbox's own settings ----------------------------------------------------------------
+# --- the sandbox's settings --------------------------------------------------------------------
 
 
-def test_the_sandbox_has_settings_of_its_own_with_the_same_rules(tmp_path: Path) -> None:
+def test_the_sandbox_reads_its_own_settings_by_the_same_rules(tmp_path: Path) -> None:
     (tmp_path / "nanonets_sandbox_api_keys").write_text("one,two")
     environ = {
         "NANONETS_SANDBOX_LIMIT": "20/60s",
@@ -357,7 +355,7 @@ def test_the_sandbox_has_settings_of_its_own_with_the_same_rules(tmp_path: Path)
     [
         (
             {"NANONETS_SANDBOX_LIMITS": "1/s"},
-            "NANONETS_SANDBOX_LIMITS: no such setting (environment); did you mean",
+            "NANONETS_SANDBOX_LIMITS: unknown setting (environment); did you mean",
         ),
         ({"NANONETS_SANDBOX_LIMIT_KIND": "gcra"}, "limit_kind: must be fixed, sliding, bucket or concurrency, not"),
         ({"NANONETS_SANDBOX_LIMIT": "many"}, "limit: limit 'many' is not COUNT/WINDOW"),
@@ -366,12 +364,12 @@ def test_the_sandbox_has_settings_of_its_own_with_the_same_rules(tmp_path: Path)
         ({"NANONETS_SANDBOX_API_KEYS": "a:b"}, "api_keys: holds a key that has a colon in it"),
     ],
 )
-def test_a_bad_setting_of_the_sandbox_is_one_clear_sentence(environ: dict[str, str], sentence: str) -> None:
+def test_an_invalid_setting_of_the_sandbox_is_one_sentence(environ: dict[str, str], sentence: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load_sandbox_settings({}, environ, dirs=[])
     assert caught.value.problems[0].startswith(sentence)
 
 
-def test_the_sandbox_can_be_without_a_limit() -> None:
+def test_the_sandboxs_limit_can_be_off() -> None:
     settings = load_sandbox_settings({"limit": "none"}, {}, dirs=[]).settings
     assert settings.policy(("k",)).limit is None

@@ -15,7 +15,7 @@ from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.keys.source import EnvironmentKey, KeySource
 from nanonets_proxy.server.flow_control import MOST_AHEAD_BYTES
-from nanonets_proxy.settings import Loaded, Settings, configure
+from nanonets_proxy.settings import LoadedSettings, Settings, configure
 from support.eventually import WAIT_S, until
 from support.raw_caller import RawCaller
 
@@ -96,7 +96,7 @@ def serve_config(**overrides: Any) -> ServeConfig:
         "connect_timeout": "2s",
         "retries": 0,
     }
-    return configure.serve_config(Loaded(Settings(**values | overrides), {}), None, {})
+    return configure.serve_config(LoadedSettings(Settings(**values | overrides), {}), None, {})
 
 
 def program(origin: Origin, source: KeySource | None = None, **overrides: Any) -> Program:

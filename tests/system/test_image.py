@@ -183,9 +183,9 @@ def test_the_health_check_fails_where_no_proxy_answers() -> None:
         (
             ("--env=NANONETS_PROXY_LISTN=x",),
             ("serve",),
-            "NANONETS_PROXY_LISTN: no such setting (environment); did you",
+            "NANONETS_PROXY_LISTN: unknown setting (environment); did you",
         ),
-        ((), ("serve", "--sandbox", "--spool-dir=/opt"), "spool_dir: /opt cannot hold bodies: "),
+        ((), ("serve", "--sandbox", "--spool-dir=/opt"), "spool_dir: /opt cannot hold request bodies: "),
         (("--env=NANONETS_API_KEY=a:b",), (), "the API key of env:NANONETS_API_KEY has a colon in it"),
     ],
 )

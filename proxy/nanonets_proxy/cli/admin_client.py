@@ -1,16 +1,19 @@
-"""Asks a running proxy whether it is ready, or to read its keys again, with nothing but the standard library:
-containers do the former often."""
+"""Requests to a running proxy's admin listener: its readiness, and a reload of its keys.
+
+Uses only the standard library, because containers run `healthcheck` often.
+"""
 
 import socket
 from http.client import HTTPConnection, HTTPException
+from typing import Final
 
 from nanonets_proxy.core.net.addresses import Listener, UnixListener
 
-TIMEOUT_S = 3.0
-_MAX_SHOWN_BYTES = 4096
+TIMEOUT_S: Final = 3.0
+_MAX_SHOWN_BYTES: Final = 4096
 
-# A server on every interface is on loopback too.
-_ON_LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared, not bound
+# A server that listens on every interface also listens on loopback.
+_LOOPBACK: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared, not bound
 
 
 class _UnixConnection(HTTPConnection):
@@ -27,42 +30,46 @@ class _UnixConnection(HTTPConnection):
 
 
 def is_ready(address: Listener) -> tuple[bool, str]:
-    """Whether GET /readyz on an admin address gives 200 within `TIMEOUT_S`, and one line that says so."""
+    """Returns whether GET /readyz gives 200 within `TIMEOUT_S`, and a line for the user."""
     try:
-        status, said = _ask(address, "GET", "/readyz", TIMEOUT_S)
-    except _NoAnswer as error:
+        status, body_line = _send(address, "GET", "/readyz", TIMEOUT_S)
+    except _NoResponse as error:
         return False, f"unhealthy: {error}"
-    return (True, "healthy") if status == 200 else (False, f"unhealthy: {status} {said}")
+    return (True, "healthy") if status == 200 else (False, f"unhealthy: {status} {body_line}")
 
 
 def reload(address: Listener, timeout_s: float) -> tuple[bool, str]:
-    """Whether POST /reload on an admin address succeeds, and one line that says so."""
+    """Returns whether POST /reload gives 200 within `timeout_s`, and a line for the user."""
     try:
-        status, said = _ask(address, "POST", "/reload", timeout_s)
-    except _NoAnswer as error:
+        status, body_line = _send(address, "POST", "/reload", timeout_s)
+    except _NoResponse as error:
         return False, f"not reloaded: {error}"
-    return (True, f"reloaded: {said}") if status == 200 else (False, f"not reloaded: {status} {said}")
+    return (True, f"reloaded: {body_line}") if status == 200 else (False, f"not reloaded: {status} {body_line}")
 
 
-class _NoAnswer(Exception):
-    """The message is the end of a sentence."""
+class _NoResponse(Exception):
+    """The admin listener sent no HTTP response. The message is the end of a sentence."""
 
 
-def _ask(address: Listener, method: str, path: str, timeout_s: float) -> tuple[int, str]:
-    """The status, and the body's first line."""
+def _send(address: Listener, method: str, path: str, timeout_s: float) -> tuple[int, str]:
+    """Returns the response's status, and the first line of its body or else its reason phrase.
+
+    Raises:
+        _NoResponse: nothing listens on `address`, or it does not speak HTTP.
+    """
     if isinstance(address, UnixListener):
         connection: HTTPConnection = _UnixConnection(address.path, timeout_s)
     else:
-        host = _ON_LOOPBACK.get(address.host, address.host)
+        host = _LOOPBACK.get(address.host, address.host)
         connection = HTTPConnection(host, address.port, timeout=timeout_s)
     try:
         connection.request(method, path)
         response = connection.getresponse()
         first_line = response.read(_MAX_SHOWN_BYTES).decode("utf-8", "replace").strip().partition("\n")[0]
     except OSError as error:
-        raise _NoAnswer(f"no answer from {address}: {(error.strerror or str(error)).lower()}") from None
+        raise _NoResponse(f"no response from {address}: {(error.strerror or str(error)).lower()}") from None
     except HTTPException:
-        raise _NoAnswer(f"what listens on {address} does not speak HTTP") from None
+        raise _NoResponse(f"the server on {address} does not speak HTTP") from None
     finally:
         connection.close()
     return response.status, first_line or response.reason

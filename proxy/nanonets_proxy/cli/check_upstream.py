@@ -1,10 +1,10 @@
-"""The part of `check` that asks the upstream: is it there, is its certificate good, does it take the key?"""
+"""The part of `check` that connects to the upstream: tests the connection, the certificate and the key."""
 
 import asyncio
 from dataclasses import replace
 from typing import Final
 
-from nanonets_proxy.cli.check_results import CheckResult
+from nanonets_proxy.cli.check import CheckResult
 from nanonets_proxy.core.http.head_writer import request_head
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.errors import ProxyError, UpstreamTlsCertificate, UpstreamTlsProtocol
@@ -13,37 +13,39 @@ from nanonets_proxy.settings.configure import dial_policy
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer
 
-# A small, documented read; it uses no pages and changes nothing.
+# A small, documented read. It uses no page quota and changes nothing.
 _PATH: Final = "/api/v4/workflow_types"
 _TIMEOUT_S: Final = 30.0
 
 
-async def probe_upstream(settings: Settings, key: ApiKey) -> list[CheckResult]:
-    """Up to three results: `upstream`, `tls` (https only), `key accepted`. Stops at the first that fails."""
+def check_upstream(settings: Settings, key: ApiKey) -> list[CheckResult]:
+    """Returns up to three results: `upstream`, `tls` (https only), `key accepted`. Stops at the first failure."""
+    return asyncio.run(_check_upstream(settings, key))
+
+
+async def _check_upstream(settings: Settings, key: ApiKey) -> list[CheckResult]:
     upstream = str(settings.upstream)
     dialer = Dialer(replace(dial_policy(settings), idle_timeout_s=_TIMEOUT_S))
+    reachable = CheckResult("upstream", ok=True, detail=f"{upstream} is reachable")
     try:
         connection = await dialer.dial()
     except (UpstreamTlsCertificate, UpstreamTlsProtocol) as error:
-        return [
-            CheckResult("upstream", ok=True, detail=f"{upstream} can be reached"),
-            CheckResult("tls", ok=False, detail=_sentence(error)),
-        ]
+        return [reachable, CheckResult("tls", ok=False, detail=_sentence(error))]
     except ProxyError as error:
         return [CheckResult("upstream", ok=False, detail=f"{upstream}: {_sentence(error)}")]
-    results = [CheckResult("upstream", ok=True, detail=f"{upstream} can be reached")]
+    results = [reachable]
     if connection.tls_version is not None:
         results.append(CheckResult("tls", ok=True, detail=f"{connection.tls_version}, certificate verified"))
     try:
-        results.append(await _ask(connection, settings, key))
+        results.append(await _check_key(connection, settings, key))
     except ProxyError as error:
-        results.append(CheckResult("key accepted", ok=False, detail=f"cannot be told: {_sentence(error)}"))
+        results.append(CheckResult("key accepted", ok=False, detail=f"unknown: {_sentence(error)}"))
     finally:
         connection.close()
     return results
 
 
-async def _ask(connection: UpstreamConnection, settings: Settings, key: ApiKey) -> CheckResult:
+async def _check_key(connection: UpstreamConnection, settings: Settings, key: ApiKey) -> CheckResult:
     host = settings.upstream.authority.encode()
     fields = (b"Connection", b"close"), (b"Authorization", key.authorization())
     connection.start(is_head=False)
@@ -54,13 +56,9 @@ async def _ask(connection: UpstreamConnection, settings: Settings, key: ApiKey) 
         return CheckResult("key accepted", ok=True, detail=f"the upstream accepts {key.name}")
     if status in (401, 403):
         return CheckResult("key accepted", ok=False, detail=f"the upstream rejects {key.name} ({status})")
-    return CheckResult("key accepted", ok=False, detail=f"cannot be told: GET {_PATH} was answered with {status}")
+    return CheckResult("key accepted", ok=False, detail=f"unknown: GET {_PATH} got the response {status}")
 
 
 def _sentence(error: ProxyError) -> str:
     reason = error.details.get("reason")
     return f"{error.message.rstrip('.')} ({reason})" if reason else error.message.rstrip(".")
-
-
-def run_probe(settings: Settings, key: ApiKey) -> list[CheckResult]:
-    return asyncio.run(probe_upstream(settings, key))

@@ -1,39 +1,36 @@
-"""From the settings to what is to be served."""
+"""Converts the settings to the frozen configuration of a process."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 
 from nanonets_proxy.app.config import AuthorizerConfig, EnvironmentConfig, SandboxConfig, ServeConfig
-from nanonets_proxy.core.access.access_rules import AccessRule
-from nanonets_proxy.core.access.daily_budget import BudgetRule
 from nanonets_proxy.core.access.peer_guard import PeerGuardPolicy
 from nanonets_proxy.core.http.retry import RetryPolicy
 from nanonets_proxy.core.keys.keyring import KeyringPolicy
 from nanonets_proxy.core.net.addresses import TcpListener
-from nanonets_proxy.core.net.key_pins import parse_pin
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
-from nanonets_proxy.core.ratelimit.scopes import ScopeRule
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimits
 from nanonets_proxy.keys.source import KeySourceConfig
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.settings.key_source import key_source_config, secret_variables
-from nanonets_proxy.settings.loaded import Loaded
-from nanonets_proxy.settings.model.proxy import SandboxSettings, Settings
+from nanonets_proxy.settings.loaded import LoadedSettings
+from nanonets_proxy.settings.model.proxy import Settings
+from nanonets_proxy.settings.model.sandbox import SandboxSettings
 from nanonets_proxy.upstream.body import BodyPolicy
 from nanonets_proxy.upstream.dial import DialPolicy
 
 
 def serve_config(
-    loaded: Loaded[Settings], sandbox: SandboxSettings | None, environ: Mapping[str, str]
+    loaded: LoadedSettings[Settings], sandbox: SandboxSettings | None, environ: Mapping[str, str]
 ) -> ServeConfig:
-    """`sandbox`: what is served in the upstream's place, to this process alone.
+    """Returns the configuration of `serve`. `sandbox` replaces the upstream if it is set.
 
     Raises:
-        SettingsError: the source of a key is given by half.
+        SettingsError: the source of a key is incomplete.
     """
     settings = loaded.settings
     environments = tuple(
-        # Who serves the sandbox needs no key, however its source is given.
+        # The sandbox needs no key, so an incomplete source of a key is no error.
         environment_config(
             own.settings, KeySourceConfig() if sandbox else key_source_config(own.settings, environ, name), name
         )
@@ -52,11 +49,12 @@ def serve_config(
 
 
 def sandbox_config(settings: SandboxSettings) -> SandboxConfig:
+    """Returns the configuration of the command `sandbox`."""
     return SandboxConfig(settings.listen, settings.policy(settings.api_keys))
 
 
-def environment_config(settings: Settings, places: KeySourceConfig, name: str = "") -> EnvironmentConfig:
-    """One environment; the only one has the empty name."""
+def environment_config(settings: Settings, key_source: KeySourceConfig, name: str = "") -> EnvironmentConfig:
+    """Returns the configuration of one environment. The only environment has the empty name."""
     return EnvironmentConfig(
         name=name,
         listen=settings.listen,
@@ -70,7 +68,7 @@ def environment_config(settings: Settings, places: KeySourceConfig, name: str = 
         handler=_handler_policy(settings, name),
         permissive_settings=_permissive_settings(settings),
         gate=_gate_policy(settings),
-        scopes=tuple(map(ScopeRule.parse, settings.scopes)),
+        scopes=settings.scopes,
         state_file=settings.state_file,
         upstream_name=str(settings.upstream),
         dial=dial_policy(settings),
@@ -78,7 +76,7 @@ def environment_config(settings: Settings, places: KeySourceConfig, name: str = 
         first_byte_timeout_s=settings.first_byte_timeout,
         retries=RetryPolicy(settings.retries, settings.retry_backoff, settings.retry_budget),
         bodies=_body_policy(settings),
-        key_source_config=places,
+        key_source_config=key_source,
         keyring=KeyringPolicy(
             hold_s=settings.key_gap, grace_s=settings.key_grace, requests_probe=not settings.key_probe
         ),
@@ -88,6 +86,7 @@ def environment_config(settings: Settings, places: KeySourceConfig, name: str = 
 
 
 def dial_policy(settings: Settings) -> DialPolicy:
+    """Returns how to connect to the upstream."""
     return DialPolicy(
         origin=settings.upstream,
         connect_timeout_s=settings.connect_timeout,
@@ -95,7 +94,7 @@ def dial_policy(settings: Settings) -> DialPolicy:
         ca_file=settings.ca_file,
         egress_proxy=settings.egress_proxy,
         may_be_private=settings.upstream_private,
-        pins=tuple(map(parse_pin, settings.upstream_pins)),
+        pins=settings.upstream_pins,
     )
 
 
@@ -103,7 +102,7 @@ def _guard_policy(settings: Settings) -> PeerGuardPolicy:
     return PeerGuardPolicy(
         allow_from=settings.allow_from,
         allowed_hosts=settings.allowed_hosts,
-        allow_uids=frozenset(map(int, settings.allow_uids)),
+        allow_uids=frozenset(settings.allow_uids),
     )
 
 
@@ -112,9 +111,9 @@ def _authorizer_config(settings: Settings) -> AuthorizerConfig | None:
         return None
     return AuthorizerConfig(
         own_header=bool(settings.caller_token_header),
-        rules=tuple(map(AccessRule.parse, settings.policy)),
+        rules=settings.policy,
         read_only=settings.read_only,
-        budgets=tuple(map(BudgetRule.parse, settings.daily_budget)),
+        budgets=settings.daily_budget,
         dry_run=settings.policy_dry_run,
         tokens=settings.caller_tokens,
         tokens_file=settings.caller_tokens_file,
@@ -156,6 +155,7 @@ def _body_policy(settings: Settings) -> BodyPolicy:
 
 
 def _permissive_settings(settings: Settings) -> dict[str, str]:
+    """Returns the settings that permit more than their defaults, for a warning at start."""
     values = {
         "listen": ", ".join(str(item) for item in settings.listen if not item.is_local),
         "allow_from": ", ".join(map(str, settings.allow_from)),

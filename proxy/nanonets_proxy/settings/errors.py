@@ -1,4 +1,4 @@
-"""What is wrong with the settings, and the nearest right name for a wrong one."""
+"""The error that all settings code raises, and the hint for a misspelled name."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -16,6 +16,6 @@ class SettingsError(Exception):
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest of the known ones."""
+    """Returns the end of a sentence about an unknown name: the nearest known name, or where to find them all."""
     nearest = get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"did you mean {nearest[0]}?" if nearest else "`nanonets-proxy config --reference` lists them all"
+    return f"did you mean {nearest[0]}?" if nearest else "`nanonets-proxy config --reference` lists all settings"

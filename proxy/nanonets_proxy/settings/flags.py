@@ -1,8 +1,8 @@
-"""The settings as flags of a command, by pydantic-settings' own command line source."""
+"""Adds the settings as flags to a command's parser, with pydantic-settings' own command line source."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from pydantic_settings import CliSettingsSource
 
@@ -10,13 +10,13 @@ from nanonets_proxy.settings.model.base import ProgramSettings
 from nanonets_proxy.settings.model.proxy import GROUPS, Settings
 from nanonets_proxy.settings.model.quantities import Metavar
 
-# No flag can hold it, so that no word is taken for "no value".
-_NO_WORD = "\0"
-_LONGEST_DEFAULT = 60
+# The library reads this text as None. No flag can hold a null byte, so no value is mistaken for it.
+_NONE_TEXT: Final = "\0"
+_MAX_DEFAULT_CHARS: Final = 60
 
 
 class SettingsFlags:
-    """Adds a flag to `parser` for each setting of `kind`, and takes their values from what was parsed."""
+    """Adds a flag to `parser` for each setting of `kind`, and returns the flags' values after parsing."""
 
     def __init__(self, kind: type[ProgramSettings], parser: ArgumentParser) -> None:
         self._kind = kind
@@ -26,20 +26,20 @@ class SettingsFlags:
             kind,
             root_parser=parser,
             cli_prog_name=parser.prog,
-            cli_parse_none_str=_NO_WORD,
+            cli_parse_none_str=_NONE_TEXT,
             cli_kebab_case=True,
             cli_implicit_flags=True,
             add_argument_method=self._add_flag,
         )
 
     def values(self, parsed: Namespace) -> Mapping[str, Any]:
-        """The settings that flags gave, as texts and booleans; repeated flags are joined by commas."""
+        """Returns the settings that flags set, as strings and booleans. Repeated flags are joined by commas."""
         given = {name: value for name, value in vars(parsed).items() if name in self._kind.model_fields}
         values: dict[str, Any] = self._source(parsed_args=given)()
         return values
 
     def _add_flag(self, parser: ArgumentParser, *flags: str, dest: str, **options: Any) -> None:
-        """Instead of the library's words on types, what the flag is for, what it takes and its default."""
+        """Replaces the library's help text by the setting's description and default."""
         if self._kind is Settings and dest in GROUPS:
             self._group = parser.add_argument_group(GROUPS[dest])
         field = self._kind.model_fields[dest]
@@ -50,6 +50,7 @@ class SettingsFlags:
         self._group.add_argument(*flags, dest=dest, **options)
 
     def _default(self, name: str) -> str:
+        """Returns the default in brackets, or an empty string if the default is empty or long."""
         match self._defaults[name]:
             case "" | []:
                 return ""
@@ -59,4 +60,4 @@ class SettingsFlags:
                 shown = ", ".join(items)
             case value:
                 shown = str(value)
-        return f" [{shown}]" if len(shown) <= _LONGEST_DEFAULT else ""
+        return f" [{shown}]" if len(shown) <= _MAX_DEFAULT_CHARS else ""

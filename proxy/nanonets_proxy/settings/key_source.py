@@ -1,4 +1,4 @@
-"""From the settings to the places where a key may be."""
+"""Converts the settings to the sources of the API key."""
 
 import shlex
 from collections.abc import Iterable, Mapping
@@ -12,17 +12,17 @@ from nanonets_proxy.settings.model.proxy import Settings
 
 
 def key_source_config(settings: Settings, environ: Mapping[str, str], environment: str = "") -> KeySourceConfig:
-    """Where the settings say that the key of `environment` is; `environ` may have what a store wants.
+    """Returns the sources of the key of `environment`. `environ` may hold a store's login credential.
 
     Raises:
-        SettingsError: its source is given by half.
+        SettingsError: a setting that the source needs is missing.
     """
     prefix = f"environments.{environment}." if environment else ""
     return KeySourceConfig(environment, settings.api_key_file, tuple(_stores(settings, environ, prefix)))
 
 
 def secret_variables(environments: Iterable[str]) -> tuple[str, ...]:
-    """The variables that may hold a secret, which nobody reads again once the sources are made."""
+    """Returns the variables that may hold a secret. Nothing reads them after the sources are made."""
     keys = map(key_variable, ["", *environments])
     return (*keys, TOKEN_VARIABLE, f"{Settings.model_config['env_prefix']}EGRESS_PROXY")
 
@@ -51,10 +51,10 @@ def _stores(settings: Settings, environ: Mapping[str, str], prefix: str) -> list
 
 def _vault_policy(settings: Settings, environ: Mapping[str, str], prefix: str) -> VaultPolicy:
     if settings.vault_address is None:
-        raise SettingsError(f"{prefix}vault_address: is needed with vault_path")
+        raise SettingsError(f"{prefix}vault_address: vault_path needs it")
     needs_role = settings.vault_auth != "token"
     if needs_role and not settings.vault_role:
-        raise SettingsError(f"{prefix}vault_role: is needed with vault_auth = {settings.vault_auth}")
+        raise SettingsError(f"{prefix}vault_role: vault_auth = {settings.vault_auth} needs it")
     return VaultPolicy(
         address=str(settings.vault_address),
         mount=settings.vault_mount.strip("/"),

@@ -1,4 +1,4 @@
-"""Settings that were read, with what is known of them."""
+"""The settings together with their sources."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,14 +10,14 @@ AnySettings = TypeVar("AnySettings", bound=ProgramSettings)
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded(Generic[AnySettings]):
-    """Settings, and for each the words for where its value came from."""
+class LoadedSettings(Generic[AnySettings]):
+    """Settings, and for each setting the name of its source, such as `flag --listen`."""
 
     settings: AnySettings
     sources: Mapping[str, str]
-    environments: Mapping[str, "Loaded[AnySettings]"] = field(default_factory=dict)
-    """The named environments, if there are any: then `settings` counts for what is the process's alone."""
+    environments: Mapping[str, "LoadedSettings[AnySettings]"] = field(default_factory=dict)
+    """The named environments. If there are any, `settings` applies only to what all environments share."""
 
-    def by_name(self) -> Mapping[str, "Loaded[AnySettings]"]:
-        """The named environments; without any, the only one, whose name is empty."""
+    def by_name(self) -> Mapping[str, "LoadedSettings[AnySettings]"]:
+        """Returns the named environments, or the only environment under the empty name."""
         return self.environments or {"": self}

@@ -1,37 +1,39 @@
-"""What is written from the one definition: the reference TOML, the effective TOML, the JSON schema."""
+"""Writes the settings as documents: the reference TOML, the TOML of the settings in effect, the JSON schema."""
 
 import json
 import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from nanonets_proxy.settings.loaded import Loaded
+from nanonets_proxy.settings.loaded import LoadedSettings
 from nanonets_proxy.settings.model.proxy import GROUPS, PROCESS_WIDE, Settings
 from nanonets_proxy.settings.sources import ENVIRONMENTS, flag_name
 
 _WIDTH = 96
 
 _HEADER = """\
-## nanonets-proxy: every setting with its default. Written by `nanonets-proxy config --reference`.
+## nanonets-proxy: all settings with their defaults. `nanonets-proxy config --reference` writes this file.
 ##
-## Copy the lines that you change into ./nanonets-proxy.toml, or name another file by --config or
-## NANONETS_PROXY_CONFIG. A flag wins over the environment, then secret files (/run/secrets and
-## $CREDENTIALS_DIRECTORY, named like nanonets_proxy_listen), then this file, then the default.
+## Copy the lines that you change into ./nanonets-proxy.toml, or name another file with --config or
+## NANONETS_PROXY_CONFIG. Flags win over environment variables, then secret files (in /run/secrets or
+## $CREDENTIALS_DIRECTORY, with names like nanonets_proxy_listen), then this file, then the defaults.
 ##
-## Durations are seconds or texts such as 500ms, 30s, 5m, 1h; sizes are bytes or texts such as
-## 512KiB, 64MiB, 1GB. A list is an array here, and a text with commas elsewhere; flags repeat.
+## A duration is a number of seconds or a string such as 500ms, 30s, 5m, 1h. A size is a number of bytes
+## or a string such as 512KiB, 64MiB, 1GB. A list is an array in this file and a string with commas in
+## other sources; list flags can also be repeated.
 ##
-## The API key never stands here. It comes from NANONETS_API_KEY, the file that NANONETS_API_KEY_FILE
-## names, /run/secrets/nanonets_api_key, or $CREDENTIALS_DIRECTORY/nanonets_api_key.
+## This file cannot hold the API key. Set NANONETS_API_KEY, or set NANONETS_API_KEY_FILE to the path of a
+## file, or put the key into /run/secrets/nanonets_api_key or $CREDENTIALS_DIRECTORY/nanonets_api_key.
 """
 
 _ENVIRONMENTS = """
 
 ## --- Several environments -------------------------------------------------------------------------
 
-## Each with a key, a gate, a pool and listeners of its own. The settings above are the defaults of each, but
-## for these of the whole process: admin_listen, drain_timeout, log_format, log_level, sandbox. The key may
-## also be in NANONETS_API_KEY_STAGING, or in a secret file nanonets_api_key_staging.
+## One process can serve several environments, each with its own key, rate limits, connections and
+## listeners. The settings above are the defaults of each environment. These settings apply to the whole
+## process: admin_listen, drain_timeout, log_format, log_level, sandbox. The key of an environment may also
+## be in a variable such as NANONETS_API_KEY_STAGING, or in a secret file such as nanonets_api_key_staging.
 ##
 ## [environments.staging]
 ## listen = "127.0.0.1:8082"
@@ -41,14 +43,14 @@ _ENVIRONMENTS = """
 
 
 def to_toml(value: Any) -> str:
-    """A TOML value. Lists of more than one item take a line for each."""
+    """Returns `value` as TOML. A list of several items takes one line per item."""
     match value:
         case bool():
             return "true" if value else "false"
         case int() | float():
             return str(value)
         case str():
-            # A JSON text is a TOML basic string, but for DEL, which only TOML wants escaped.
+            # A JSON string is a TOML basic string, except for DEL, which only TOML requires to be escaped.
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
         case [] | [_]:
             return f"[{', '.join(map(to_toml, value))}]"
@@ -59,13 +61,13 @@ def to_toml(value: Any) -> str:
 
 
 def values(settings: Settings) -> dict[str, Any]:
-    """The settings as JSON or TOML take them, secrets masked; all but these read back as they are."""
+    """Returns the settings as JSON values. Secrets are masked; all other values read back unchanged."""
     dumped: dict[str, Any] = settings.model_dump(mode="json")
     return dumped
 
 
 def environment_name(name: str) -> str:
-    """The environment variable of a setting."""
+    """Returns the environment variable of a setting."""
     return f"{Settings.model_config['env_prefix']}{name}".upper()
 
 
@@ -84,13 +86,13 @@ def _reference_lines() -> Iterator[str]:
 
 
 def reference_toml() -> str:
-    """Every setting with its description; lines of settings start with `# `, others with `## `."""
+    """Returns all settings with their descriptions. Settings start with `# `, other lines with `## `."""
     return _HEADER + "\n".join(_reference_lines()) + "\n" + _ENVIRONMENTS
 
 
-def effective_toml(loaded: Loaded[Settings]) -> str:
-    """The settings in effect, each behind a comment that says where it came from."""
-    lines = ["# The settings in effect, secrets masked, each with the source it came from."]
+def effective_toml(loaded: LoadedSettings[Settings]) -> str:
+    """Returns the settings in effect. A comment before each setting names its source."""
+    lines = ["# The settings in effect. Secrets are masked; a comment names the source of each setting."]
     for name, value in values(loaded.settings).items():
         lines += ["", f"# {loaded.sources[name]}", f"{name} = {to_toml(value)}"]
     for environment, own in loaded.environments.items():
@@ -102,12 +104,12 @@ def effective_toml(loaded: Loaded[Settings]) -> str:
 
 
 def json_schema() -> str:
-    """A JSON schema of the TOML file."""
+    """Returns the JSON schema of the TOML file."""
     schema = Settings.model_json_schema()
     for name, value in values(Settings()).items():
         schema["properties"][name]["default"] = value
     schema["properties"][ENVIRONMENTS] = {
-        "description": "Named environments. The settings at the top are the defaults of each.",
+        "description": "Named environments. The settings at the top of the file are their defaults.",
         "type": "object",
         "additionalProperties": {
             "type": "object",

@@ -1,6 +1,6 @@
-"""The sources of settings: flags, environment, secret files, a TOML file.
+"""Reads each source of settings: flags, environment, secret files, a TOML file.
 
-Each reader gives what it found, name by name, and what is wrong with it: an unknown name never passes.
+Each function returns the values of one source, and one sentence for each unknown name and each unreadable value.
 """
 
 import re
@@ -16,45 +16,45 @@ from nanonets_proxy.settings.errors import did_you_mean
 
 DEFAULT_CONFIG = Path("nanonets-proxy.toml")
 
-# What people call the key when they put it where settings go.
+# Names under which people put the key among the settings by mistake.
 _KEY_WORDS = frozenset({"api_key", "apikey", "key", "nanonets_api_key"})
-# Kubernetes puts the address of each Service into the environment of its neighbours; a Service called
-# nanonets-proxy gives names such as NANONETS_PROXY_PORT_8080_TCP_ADDR.
+# Kubernetes adds variables for each Service of a namespace to every pod. A Service called nanonets-proxy adds
+# names such as NANONETS_PROXY_PORT_8080_TCP_ADDR.
 _SERVICE_LINK = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 _TOML_PLACE = re.compile(r" \(at (?:line (?P<line>[0-9]+), column [0-9]+|end of document)\)$")
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """A value as a source gave it, and the words for that source in messages."""
+class SourcedValue:
+    """An unparsed value, and the name of its source in messages."""
 
     value: Any = field(repr=False)
     source: str
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What one source gave. `problems` are whole sentences."""
+class SourceValues:
+    """The values of one source by the name of their setting, and a sentence for each problem."""
 
-    given: dict[str, Given] = field(default_factory=dict)
+    values: dict[str, SourcedValue] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
 def flag_name(name: str) -> str:
-    """The flag of a setting."""
+    """Returns the flag of a setting."""
     return f"--{name.replace('_', '-')}"
 
 
-def read_flags(flags: Mapping[str, Any]) -> Reading:
-    """Flags, as the argument parser gave them; it refuses unknown ones itself."""
-    return Reading({name: Given(value, f"flag {flag_name(name)}") for name, value in flags.items()})
+def read_flags(flags: Mapping[str, Any]) -> SourceValues:
+    """Returns the values of flags. The argument parser has already rejected unknown flags."""
+    return SourceValues({name: SourcedValue(value, f"flag {flag_name(name)}") for name, value in flags.items()})
 
 
 def flag_hint(flag: str, names: Collection[str]) -> str:
-    """The end of a sentence about an unknown flag."""
+    """Returns the end of a sentence about an unknown flag."""
     if flag.removeprefix("--").replace("-", "_").lower() in _KEY_WORDS:
-        return f"the key is never a flag, which others could see: set {KEY_VARIABLE} or {KEY_FILE_VARIABLE}"
+        return f"a flag cannot hold the key, as other users could see it: set {KEY_VARIABLE} or {KEY_FILE_VARIABLE}"
     return did_you_mean(flag, names)
 
 
@@ -65,151 +65,159 @@ def read_environment(
     *,
     aliases: Mapping[str, str],
     others: Collection[str] = (),
-) -> Reading:
-    """Variables that start with `prefix`, in upper case alone.
+) -> SourceValues:
+    """Returns the values of the variables that start with `prefix` in upper case.
 
-    `aliases` are further variables for a setting; `others` are known variables that are no settings.
+    `aliases` maps further variables to settings. `others` are known variables that are not settings.
     """
-    reading = Reading()
+    result = SourceValues()
     variables = {f"{prefix}{name}".upper(): name for name in names} | dict(aliases)
     for variable, value in environ.items():
         if (name := variables.get(variable)) is not None:
-            if name in reading.given:
-                first = reading.given[name].source.removeprefix("environment ")
-                reading.problems.append(f"{name}: {first} and {variable} are both set; keep one of them")
-            reading.given[name] = Given(value, f"environment {variable}")
+            if name in result.values:
+                first = result.values[name].source.removeprefix("environment ")
+                result.problems.append(f"{name}: {first} and {variable} are both set; keep one of them")
+            result.values[name] = SourcedValue(value, f"environment {variable}")
         elif variable.upper().startswith(prefix) and variable not in others:
-            rest = variable.upper().removeprefix(prefix)
-            if _is_service_link(rest, value):
+            suffix = variable.upper().removeprefix(prefix)
+            if _is_service_link(suffix, value):
                 continue
             hint = (
                 f"did you mean {KEY_VARIABLE}?"
-                if rest.lower() in _KEY_WORDS
+                if suffix.lower() in _KEY_WORDS
                 else did_you_mean(variable.upper(), [*variables, *others])
             )
-            reading.problems.append(f"{variable}: no such setting (environment); {hint}")
-    return reading
+            result.problems.append(f"{variable}: unknown setting (environment); {hint}")
+    return result
 
 
-def _is_service_link(rest: str, value: str) -> bool:
-    return _SERVICE_LINK.fullmatch(rest) is not None or (rest == "PORT" and _SERVICE_URL.match(value) is not None)
+def _is_service_link(suffix: str, value: str) -> bool:
+    return _SERVICE_LINK.fullmatch(suffix) is not None or (
+        suffix == "PORT" and _SERVICE_URL.match(value) is not None
+    )
 
 
-def read_secret_files(names: Collection[str], prefix: str, dirs: Sequence[Path]) -> Reading:
-    """Files named `prefix` and a setting, in lower case; the first directory that has one counts."""
-    reading = Reading()
+def read_secret_files(names: Collection[str], prefix: str, dirs: Sequence[Path]) -> SourceValues:
+    """Returns the values of files named `prefix` and a setting, in lower case. Earlier directories win."""
+    result = SourceValues()
     file_names = {f"{prefix}{name}".lower(): name for name in names}
     for directory in dirs:
         try:
-            found = sorted(entry.name for entry in directory.iterdir())
+            entries = sorted(entry.name for entry in directory.iterdir())
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            reading.problems.append(f"secret files: the directory {directory} {os_fault(error)}")
+            result.problems.append(f"secret files: the directory {directory} {os_fault(error)}")
             continue
-        for file_name in found:
+        for file_name in entries:
             path = directory / file_name
             if (name := file_names.get(file_name)) is not None:
-                if name not in reading.given:
-                    _read_secret_file(reading, name, path)
+                if name not in result.values:
+                    _read_secret_file(result, name, path)
             elif file_name.lower().startswith(prefix.lower()):
                 hint = (
                     f"did you mean {KEY_FILE_NAME}?"
                     if file_name.lower().removeprefix(prefix.lower()) in _KEY_WORDS
                     else did_you_mean(file_name.lower(), file_names)
                 )
-                reading.problems.append(f"{file_name}: no such setting (file {path}); {hint}")
-    return reading
+                result.problems.append(f"{file_name}: unknown setting (file {path}); {hint}")
+    return result
 
 
-def _read_secret_file(reading: Reading, name: str, path: Path) -> None:
+def _read_secret_file(result: SourceValues, name: str, path: Path) -> None:
     try:
-        # Settings are UTF-8 everywhere; the reader gives one character for each byte.
+        # All sources are UTF-8, but `read_small_file` returns one character for each byte.
         value = read_small_file(path).encode("latin-1").decode("utf-8").strip()
     except FileUnreadable as error:
-        reading.problems.append(f"{name}: the file {path} {error}")
+        result.problems.append(f"{name}: the file {path} {error}")
     except UnicodeDecodeError:
-        reading.problems.append(f"{name}: the file {path} is not UTF-8")
+        result.problems.append(f"{name}: the file {path} is not UTF-8")
     else:
-        reading.given[name] = Given(value, f"file {path}")
+        result.values[name] = SourcedValue(value, f"file {path}")
 
 
 ENVIRONMENTS = "environments"
-"""The table of the TOML file that has a table for each named environment."""
+"""The TOML table that holds one table for each named environment."""
 
 _ENVIRONMENT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
-# NANONETS_API_KEY_FILE is the variable of a setting, and not of an environment with such a name.
-_TAKEN_NAMES = frozenset({"file"})
+# NANONETS_API_KEY_FILE sets api_key_file, so it cannot hold the key of an environment called `file`.
+_RESERVED_NAMES = frozenset({"file"})
 
 
-def read_environments(names: Collection[str], shared: Collection[str], toml: Reading) -> dict[str, Reading]:
-    """The environments of a TOML file, taken out of its reading: for each a reading of its own.
+def read_environment_tables(
+    names: Collection[str], shared: Collection[str], toml: SourceValues
+) -> dict[str, SourceValues]:
+    """Removes the environments' tables from `toml`, and returns the values of each by its name.
 
-    `names` are the settings that an environment may have, `shared` those that only the process has. What is
-    wrong with any of them goes to the problems of `toml`.
+    `names` are the settings that an environment may have, `shared` those that only the process has. Problems of
+    every table are added to those of `toml`.
     """
-    given = toml.given.pop(ENVIRONMENTS, None)
-    if given is None:
+    tables = toml.values.pop(ENVIRONMENTS, None)
+    if tables is None:
         return {}
-    if not isinstance(given.value, dict) or not all(isinstance(table, dict) for table in given.value.values()):
-        toml.problems.append(f"{ENVIRONMENTS}: holds tables, such as [environments.staging] ({given.source})")
+    source = tables.source
+    if not isinstance(tables.value, dict) or not all(isinstance(table, dict) for table in tables.value.values()):
+        toml.problems.append(f"{ENVIRONMENTS}: must hold tables, such as [environments.staging] ({source})")
         return {}
-    readings = {}
-    for environment, table in given.value.items():
+    results = {}
+    for environment, table in tables.value.items():
         place = f"{ENVIRONMENTS}.{environment}"
-        if not _ENVIRONMENT_NAME.fullmatch(environment) or environment in _TAKEN_NAMES:
+        if not _ENVIRONMENT_NAME.fullmatch(environment) or environment in _RESERVED_NAMES:
             toml.problems.append(
-                f"{place}: is no name for an environment ({given.source}): "
-                "up to 32 lower-case letters, digits, - and _, a letter first, and not file"
+                f"{place}: is not a valid name for an environment ({source}): use up to 32 lower-case letters, "
+                "digits, - and _, start with a letter, and do not use the name `file`"
             )
             continue
-        reading = readings[environment] = Reading()
+        result = results[environment] = SourceValues()
         for key, value in table.items():
             if key in names:
-                reading.given[key] = Given(value, f"{given.source}, {place}")
+                result.values[key] = SourcedValue(value, f"{source}, {place}")
             elif key in shared:
                 toml.problems.append(
-                    f"{place}.{key}: is of the whole process; it stands at the top ({given.source})"
+                    f"{place}.{key}: applies to the whole process; set it at the top of the file ({source})"
                 )
             elif key.lower() in _KEY_WORDS:
                 toml.problems.append(
-                    f"{place}.{key}: the key never stands in a settings file ({given.source}); set api_key_file"
+                    f"{place}.{key}: a settings file cannot hold the key ({source}); set api_key_file"
                 )
             else:
-                toml.problems.append(f"{place}.{key}: no such setting ({given.source}); {did_you_mean(key, names)}")
-    return readings
+                toml.problems.append(f"{place}.{key}: unknown setting ({source}); {did_you_mean(key, names)}")
+    return results
 
 
-def read_toml(names: Collection[str], path: Path, named_by: str | None) -> Reading:
-    """A TOML file. `named_by` is who asked for it: None for the default, which may be missing. The tables of
-    environments come as they are, under the name `ENVIRONMENTS`."""
-    asked = "" if named_by is None else f" ({named_by})"
+def read_toml(names: Collection[str], path: Path, requested_by: str | None) -> SourceValues:
+    """Returns the values of a TOML file. The tables of environments stay unread under the name `ENVIRONMENTS`.
+
+    `requested_by` is the source that names the file, or None for the default file, which may be missing.
+    """
+    request = "" if requested_by is None else f" ({requested_by})"
     try:
         content = path.read_bytes().decode("utf-8")
     except FileNotFoundError as error:
-        return Reading() if named_by is None else Reading(problems=[f"{path}: {os_fault(error)}{asked}"])
+        if requested_by is None:
+            return SourceValues()
+        return SourceValues(problems=[f"{path}: {os_fault(error)}{request}"])
     except OSError as error:
-        return Reading(problems=[f"{path}: {os_fault(error)}{asked}"])
+        return SourceValues(problems=[f"{path}: {os_fault(error)}{request}"])
     except UnicodeDecodeError:
-        return Reading(problems=[f"{path}: is not UTF-8, as TOML must be{asked}"])
+        return SourceValues(problems=[f"{path}: is not UTF-8, as TOML must be{request}"])
     except ValueError:
-        return Reading(problems=["--config: is not a file name: it has a null byte in it"])
+        return SourceValues(problems=["--config: is not a file name: it contains a null byte"])
     try:
         values = tomllib.loads(content)
     except tomllib.TOMLDecodeError as error:
         fault = str(error)
         place = _TOML_PLACE.search(fault)
         line = place["line"] if place and place["line"] else content.count("\n") + 1
-        return Reading(problems=[f"{path}:{line}: {_TOML_PLACE.sub('', fault)}"])
-    reading = Reading()
+        return SourceValues(problems=[f"{path}:{line}: {_TOML_PLACE.sub('', fault)}"])
+    result = SourceValues()
     for key, value in values.items():
         if key in names or key == ENVIRONMENTS:
-            reading.given[key] = Given(value, str(path))
+            result.values[key] = SourcedValue(value, str(path))
         elif key.lower() in _KEY_WORDS:
-            reading.problems.append(
-                f"{key}: the key never stands in a settings file ({path}); "
-                f"set {KEY_VARIABLE} or {KEY_FILE_VARIABLE}"
+            result.problems.append(
+                f"{key}: a settings file cannot hold the key ({path}); set {KEY_VARIABLE} or {KEY_FILE_VARIABLE}"
             )
         else:
-            reading.problems.append(f"{key}: no such setting ({path}); {did_you_mean(key, names)}")
-    return reading
+            result.problems.append(f"{key}: unknown setting ({path}); {did_you_mean(key, names)}")
+    return result

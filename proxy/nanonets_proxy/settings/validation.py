@@ -1,59 +1,81 @@
-"""What each value allows by itself, and all of them together do not."""
+"""Checks of valid settings: contradictions between them, and the files that they name."""
 
+import ssl
+import tempfile
 from collections.abc import Iterator, Sequence
 
+from nanonets_proxy.core.access.caller_tokens import CallersByToken
 from nanonets_proxy.core.net.addresses import Listener, TcpListener
-from nanonets_proxy.settings.loaded import Loaded
+from nanonets_proxy.keys.files import os_fault
+from nanonets_proxy.keys.reloaded_file import read_caller_tokens
+from nanonets_proxy.server.tls import make_listener_context
+from nanonets_proxy.settings.errors import SettingsError
+from nanonets_proxy.settings.loaded import LoadedSettings
 from nanonets_proxy.settings.model.proxy import Settings
+from nanonets_proxy.settings.sources import ENVIRONMENTS
+
+_Owners = dict[Listener | str, str]
+"""The setting that first named an address or a file, by that address or file."""
 
 
-def contradictions(
-    process: Loaded[Settings], environments: Sequence[tuple[str, Loaded[Settings]]]
+def find_contradictions(
+    process: LoadedSettings[Settings], environments: Sequence[tuple[str, LoadedSettings[Settings]]]
 ) -> Iterator[str]:
-    """A sentence for each. The only environment has the empty name, and is the process itself."""
-    places: dict[Listener | str, str] = {}
+    """Yields one sentence for each contradiction.
+
+    `environments` are pairs of name and settings. The only environment has the empty name and the settings of the
+    process.
+    """
+    owners: _Owners = {}
     for name, loaded in environments:
-        prefix = f"environments.{name}." if name else ""
-        yield from _within(loaded, prefix)
-        yield from _callers(loaded, prefix)
+        prefix = f"{ENVIRONMENTS}.{name}." if name else ""
+        yield from _check_upstream_and_bodies(loaded, prefix)
+        yield from _check_access(loaded, prefix)
         source = loaded.sources["listen"]
-        yield from _addresses(f"{prefix}listen", loaded.settings.listen, loaded, source, places, or_tokens=True)
-        yield from _state_file(f"{prefix}state_file", loaded, places)
+        yield from _check_addresses(f"{prefix}listen", loaded.settings.listen, loaded, source, owners, tokens=True)
+        yield from _check_state_file(f"{prefix}state_file", loaded, owners)
     if process.settings.sandbox and environments[0][0]:
-        yield f"sandbox: does not go with environments ({process.sources['sandbox']})"
+        yield f"sandbox: cannot be combined with environments ({process.sources['sandbox']})"
     admin = process.settings.admin_listen
     source = process.sources["admin_listen"]
-    yield from _addresses("admin_listen", admin, process, source, places, or_tokens=False)
+    yield from _check_addresses("admin_listen", admin, process, source, owners, tokens=False)
 
 
-def _addresses(
+def _check_addresses(
     name: str,
     addresses: Sequence[Listener],
-    loaded: Loaded[Settings],
+    loaded: LoadedSettings[Settings],
     source: str,
-    places: dict[Listener | str, str],
+    owners: _Owners,
     *,
-    or_tokens: bool,
+    tokens: bool,
 ) -> Iterator[str]:
-    """Notes in `places` who listens where. `or_tokens`: callers that prove who they are may come from anywhere."""
+    """Adds `addresses` to `owners`. `tokens`: authenticated callers may connect from any address."""
     settings = loaded.settings
-    is_open = settings.allow_from or (or_tokens and settings.requires_authentication())
+    is_open = settings.allow_from or (tokens and settings.requires_authentication())
     for address in addresses:
         if not is_open and not address.is_local:
-            ways = "allow_from, such as 10.0.0.0/8," + (" or caller_tokens," if or_tokens else "")
+            ways = "allow_from, such as 10.0.0.0/8," + (" or caller_tokens," if tokens else "")
             yield (
-                f"{name}: {address} can be reached from other machines ({source}), and allow_from "
-                f"names none that may call: set {ways} or listen on 127.0.0.1"
+                f"{name}: other machines can reach {address} ({source}), but allow_from "
+                f"allows none of them: set {ways} or listen on 127.0.0.1"
             )
-        place = _place(address)
-        if place in places:
-            yield f"{name}: {address} is taken already by {places[place]}"
-        elif place is not None:
-            places[place] = f"{name} ({source})"
+        shared = _shared_resource(address)
+        if shared in owners:
+            yield f"{name}: {address} is already used by {owners[shared]}"
+        elif shared is not None:
+            owners[shared] = f"{name} ({source})"
 
 
-def _callers(loaded: Loaded[Settings], prefix: str) -> Iterator[str]:
-    """What is given by half would be off, or mean nothing."""
+def _shared_resource(address: Listener) -> Listener | str | None:
+    """Returns what only one listener can own, or None for port 0, which gives each listener its own port."""
+    if isinstance(address, TcpListener):
+        return address if address.port else None
+    return address.path
+
+
+def _check_access(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str]:
+    """Yields a sentence for each access setting that has no effect without another one."""
     settings, sources = loaded.settings, loaded.sources
     for name, other in (
         ("tls_cert", "tls_key"),
@@ -61,55 +83,117 @@ def _callers(loaded: Loaded[Settings], prefix: str) -> Iterator[str]:
         ("tls_client_ca", "tls_cert"),
     ):
         if getattr(settings, name) is not None and getattr(settings, other) is None:
-            yield f"{prefix}{name}: needs {prefix}{other} beside it ({sources[name]})"
-    has_tokens = bool(settings.caller_tokens or settings.caller_tokens_file)
+            yield f"{prefix}{name}: needs {prefix}{other} ({sources[name]})"
     if settings.caller_tokens and settings.caller_tokens_file is not None:
         yield (
-            f"{prefix}caller_tokens: and {prefix}caller_tokens_file are both set "
+            f"{prefix}caller_tokens: {prefix}caller_tokens_file is also set "
             f"({sources['caller_tokens']}, {sources['caller_tokens_file']}); keep one of them"
         )
-    if settings.caller_token_header and not has_tokens:
+    if settings.caller_token_header and not settings.has_tokens():
         source = sources["caller_token_header"]
         yield f"{prefix}caller_token_header: needs caller_tokens or caller_tokens_file ({source})"
     if settings.caller_header and settings.requires_authentication():
         yield (
-            f"{prefix}caller_header: lets callers choose their names ({sources['caller_header']}), "
-            "which tokens and certificates are there to prove; leave it out"
+            f"{prefix}caller_header: lets callers choose their own names ({sources['caller_header']}), "
+            "but tokens and certificates already name them; remove it"
         )
     if settings.policy_dry_run and not (settings.policy or settings.read_only or settings.daily_budget):
-        yield f"{prefix}policy_dry_run: there is no policy to try ({sources['policy_dry_run']})"
+        yield (f"{prefix}policy_dry_run: needs policy, read_only or daily_budget ({sources['policy_dry_run']})")
     if settings.upstream_pins and not settings.upstream.tls:
-        yield f"{prefix}upstream_pins: are for an https upstream only ({sources['upstream_pins']})"
+        yield f"{prefix}upstream_pins: work only with an https upstream ({sources['upstream_pins']})"
 
 
-def _state_file(name: str, loaded: Loaded[Settings], places: dict[Listener | str, str]) -> Iterator[str]:
-    """What one environment learned is not for another: each overwrites the file."""
+def _check_state_file(name: str, loaded: LoadedSettings[Settings], owners: _Owners) -> Iterator[str]:
+    """Yields a sentence if two environments would overwrite each other's file."""
     path = loaded.settings.state_file
     if path is None:
         return
-    if str(path) in places:
-        yield f"{name}: {path} is taken already by {places[str(path)]}"
-    places[str(path)] = f"{name} ({loaded.sources['state_file']})"
+    if str(path) in owners:
+        yield f"{name}: {path} is already used by {owners[str(path)]}"
+    owners[str(path)] = f"{name} ({loaded.sources['state_file']})"
 
 
-def _place(address: Listener) -> Listener | str | None:
-    """What two listeners cannot share: None where port 0 gives each its own."""
-    if isinstance(address, TcpListener):
-        return address if address.port else None
-    return address.path
-
-
-def _within(loaded: Loaded[Settings], prefix: str) -> Iterator[str]:
+def _check_upstream_and_bodies(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str]:
     settings, sources = loaded.settings, loaded.sources
 
-    def named(name: str) -> str:
+    def with_source(name: str) -> str:
         return f"{prefix}{name} ({sources[name]})"
 
     if settings.egress_proxy is not None and not settings.upstream.tls:
         yield (
-            f"{prefix}egress_proxy: is for an https upstream only ({sources['egress_proxy']}); "
-            f"{named('upstream')} is {settings.upstream}"
+            f"{prefix}egress_proxy: works only with an https upstream ({sources['egress_proxy']}); "
+            f"{with_source('upstream')} is {settings.upstream}"
         )
     for name in ("body_memory_total", "replay_limit"):
         if settings.body_memory > getattr(settings, name):
-            yield f"{prefix}body_memory: is larger than {named(name)} allows ({sources['body_memory']})"
+            yield f"{prefix}body_memory: is larger than {with_source(name)} allows ({sources['body_memory']})"
+
+
+def verify_files(loaded: LoadedSettings[Settings]) -> None:
+    """Checks that the files of the settings are readable and valid, and that the spool directory is writable.
+
+    Raises:
+        SettingsError: one of them cannot be used.
+    """
+    problems = []
+    for name, own in [("", loaded), *loaded.environments.items()]:
+        prefix = f"{ENVIRONMENTS}.{name}." if name else ""
+        own_problems = (
+            *_ca_file_problems(own),
+            *_spool_problems(own),
+            *_caller_tokens_problems(own),
+            *_listener_tls_problems(own),
+        )
+        problems += [f"{prefix}{problem}" for problem in own_problems]
+    if problems:
+        raise SettingsError(*problems)
+
+
+def _ca_file_problems(loaded: LoadedSettings[Settings]) -> Iterator[str]:
+    path, source = loaded.settings.ca_file, loaded.sources["ca_file"]
+    if path is None:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        yield f"ca_file: {path} holds no PEM certificates ({source})"
+    except OSError as error:
+        yield f"ca_file: {path} {os_fault(error)} ({source})"
+    else:
+        if not context.cert_store_stats()["x509"]:
+            yield f"ca_file: {path} holds no PEM certificates ({source})"
+
+
+def _spool_problems(loaded: LoadedSettings[Settings]) -> Iterator[str]:
+    try:
+        path = loaded.settings.spool_path()
+        # Permissions alone do not show whether the file system is read-only.
+        with tempfile.TemporaryFile(dir=path):
+            return
+    except OSError as error:
+        name = loaded.settings.spool_dir or "the system's temporary directory"
+        fault = error.strerror.lower() if error.strerror else "no directory is writable"
+        yield f"spool_dir: {name} cannot hold request bodies: {fault} ({loaded.sources['spool_dir']})"
+
+
+def _caller_tokens_problems(loaded: LoadedSettings[Settings]) -> Iterator[str]:
+    path, source = loaded.settings.caller_tokens_file, loaded.sources["caller_tokens_file"]
+    if path is not None:
+        try:
+            CallersByToken(read_caller_tokens(path))
+        except ValueError as error:
+            yield f"caller_tokens_file: {path} {error} ({source})"
+
+
+def _listener_tls_problems(loaded: LoadedSettings[Settings]) -> Iterator[str]:
+    if (tls := loaded.settings.listener_tls()) is None:
+        return
+    source = loaded.sources["tls_cert"]
+    try:
+        make_listener_context(tls)
+    except ssl.SSLError as error:
+        fault = error.reason or error
+        yield f"tls_cert: {tls.cert_file}, its key or its client authorities cannot be used: {fault} ({source})"
+    except OSError as error:
+        yield f"tls_cert: a file that it needs {os_fault(error)} ({source})"

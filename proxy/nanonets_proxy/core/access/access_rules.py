@@ -103,6 +103,9 @@ class AccessRule:
             text.strip(),
         )
 
+    def __str__(self) -> str:
+        return self.text
+
     def matches(self, method: str, segments: Sequence[str]) -> bool:
         """Returns whether the rule applies to a request. For a deny the segments must be case-folded."""
         if self.methods and method not in self.methods:

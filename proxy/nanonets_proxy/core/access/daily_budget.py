@@ -27,6 +27,9 @@ class BudgetRule:
             raise ValueError(f"{text!r} is not a daily budget: write 5000, or billing: 5000")
         return cls(match["caller"], int(match["count"]))
 
+    def __str__(self) -> str:
+        return str(self.count) if self.caller is None else f"{self.caller}: {self.count}"
+
 
 class DailyBudget:
     """Counts each caller's requests of the current day."""

@@ -1,77 +1,92 @@
-"""The settings of the boundary: who may call besides what the addresses say, what, how often, and how much."""
+"""Settings of who may call, what they may call, and how often."""
 
 from typing import Annotated
 
 from pydantic import Field
 
 from nanonets_proxy.server.tls import ListenerTlsPolicy
-from nanonets_proxy.settings.model.access_fields import BudgetRules, CallerTokens, PolicyRules, UserIds
-from nanonets_proxy.settings.model.fields import OptionalPath, Token
+from nanonets_proxy.settings.model.fields import (
+    AccessRules,
+    BudgetRules,
+    CallerTokens,
+    OptionalPath,
+    Token,
+    UserIds,
+)
 from nanonets_proxy.settings.model.keys import KeySettings
 from nanonets_proxy.settings.model.quantities import Count, Duration, Metavar, Switch
 
 
-class BoundarySettings(KeySettings):
-    """All of it is off, or wide, by default: the listeners' addresses are the boundary then."""
+class AccessSettings(KeySettings):
+    """Access control. With the defaults, only the listeners' addresses restrict callers."""
 
     caller_tokens: CallerTokens = Field(
         (),
-        description="Who may call: NAME sha256:HEX, as `nanonets-proxy token NAME` writes it. From the first on, "
-        "every caller needs a token, as Authorization: Bearer, or as the API key of a client. The name is the "
-        "caller's in turns, budgets and log.",
+        description="Callers and their tokens, each as NAME sha256:HEX; `nanonets-proxy token NAME` makes one. If "
+        "any is set, every caller must send a token, as Authorization: Bearer or as a client's API key. Budgets, "
+        "fair queueing and the log use NAME.",
     )
     caller_tokens_file: OptionalPath = Field(
-        None, description="File with one such line for each token, watched for change."
+        None,
+        description="File with one NAME sha256:HEX per line, instead of caller_tokens. The proxy reloads it when "
+        "it changes.",
     )
     caller_token_header: Token = Field(
-        "", description="The request header that holds the token instead, and nothing else. Empty: Authorization."
+        "",
+        description="Request header that holds only the token, instead of Authorization. Empty: Authorization.",
     )
     allow_uids: UserIds = Field(
-        (), description="Users, by number, that may call on unix sockets. Empty: all whom the socket's mode lets."
+        (),
+        description="User ids that may call on unix sockets. Empty: every user that the socket's mode allows.",
     )
     tls_cert: OptionalPath = Field(
-        None, description="PEM file of the certificate that `listen` shows, watched for change. Empty: no TLS."
+        None,
+        description="PEM file with the certificate for `listen`. The proxy reloads it when it changes. Empty: no "
+        "TLS.",
     )
-    tls_key: OptionalPath = Field(None, description="PEM file of its private key.")
+    tls_key: OptionalPath = Field(None, description="PEM file with the private key of tls_cert.")
     tls_client_ca: OptionalPath = Field(
         None,
-        description="PEM file of the authorities of client certificates. Each caller needs one then, or a token; "
-        "the first URI or DNS name in it, or its common name, is the caller's.",
+        description="PEM file with the authorities that sign client certificates. If set, every caller must show a "
+        "client certificate or a token. The certificate's first URI or DNS name, else its common name, names the "
+        "caller.",
     )
 
-    policy: PolicyRules = Field(
+    policy: AccessRules = Field(
         (),
-        description="What may be called: [CALLER:] allow|deny METHODS PATH, such as `allow GET|POST /api/v4/**`. A "
-        "deny wins. A caller with allows of its own has these only; without any allow, what is not denied is "
-        "allowed. Paths that could be read in two ways are refused.",
+        description="Rules of the form [CALLER:] allow|deny METHODS PATH, such as `allow GET|POST /api/v4/**`. A "
+        "deny wins over every allow. If a caller has allow rules of its own, only those apply to it. Without any "
+        "allow rule, everything that is not denied is allowed. Ambiguous paths are always rejected.",
     )
-    read_only: Switch = Field(default=False, description="Allow GET, HEAD and OPTIONS only.")
+    read_only: Switch = Field(default=False, description="Allow only GET, HEAD and OPTIONS.")
     daily_budget: BudgetRules = Field(
-        (), description="Most requests of a caller in a day (UTC): 5000 for each, or billing: 5000 for one."
+        (),
+        description="Maximum requests per day (UTC), as 5000 for each caller or billing: 5000 for one caller.",
     )
     policy_dry_run: Switch = Field(
-        default=False, description="Only log and count what policy, read_only and daily_budget would refuse."
+        default=False,
+        description="Only log and count the requests that policy, read_only and daily_budget would reject.",
     )
 
     max_connections: Annotated[int, Count(16, 1_000_000), Metavar("NUMBER")] = Field(
         12_000,
-        description="Most connections of callers. A further one takes the place of the oldest without a request.",
+        description="Maximum connections from callers. A new connection beyond it replaces the oldest idle one.",
     )
     max_connections_per_peer: Annotated[int, Count(1, 1_000_000), Metavar("NUMBER")] = Field(
-        1024, description="Most connections of one address, loopback and unix sockets apart."
+        1024, description="Maximum connections from one address. Loopback and unix sockets are exempt."
     )
-    body_timeout: Duration = Field(
-        1800.0,
-        description="Longest time that a request's body may take to come, however steadily it trickles.",
-    )
+    body_timeout: Duration = Field(1800.0, description="Maximum time to receive the whole body of a request.")
 
     def requires_authentication(self) -> bool:
-        """Whether nobody is served without a token or a client certificate."""
-        return bool(self.caller_tokens or self.caller_tokens_file or self.tls_client_ca)
+        """Returns whether every caller must show a token or a client certificate."""
+        return self.has_tokens() or self.tls_client_ca is not None
+
+    def has_tokens(self) -> bool:
+        """Returns whether a setting names callers' tokens."""
+        return bool(self.caller_tokens) or self.caller_tokens_file is not None
 
     def listener_tls(self) -> ListenerTlsPolicy | None:
-        """None: callers speak plain HTTP."""
+        """Returns how the listeners use TLS, or None for plain HTTP."""
         if self.tls_cert is None or self.tls_key is None:
             return None
-        has_tokens = bool(self.caller_tokens or self.caller_tokens_file)
-        return ListenerTlsPolicy(self.tls_cert, self.tls_key, self.tls_client_ca, required=not has_tokens)
+        return ListenerTlsPolicy(self.tls_cert, self.tls_key, self.tls_client_ca, required=not self.has_tokens())

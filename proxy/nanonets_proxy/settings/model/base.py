@@ -1,10 +1,10 @@
-"""What the proxy's and the sandbox's settings share."""
+"""The base of the proxy's and the sandbox's settings."""
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 
 class ProgramSettings(BaseSettings):
-    """What both sets of settings share. Made from texts as the sources give them; see `loader`."""
+    """Settings made from the values that `settings/loader.py` collects."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", validate_default=False, hide_input_in_errors=True
@@ -13,11 +13,11 @@ class ProgramSettings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003  # the signature is the library's
+        settings_cls: type[BaseSettings],  # noqa: ARG003  # the library defines the signature
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The loader reads the sources itself: only it can say which one a bad value came from."""
+        """Turns the library's sources off: an error must name its source, which only the loader knows."""
         return (init_settings,)

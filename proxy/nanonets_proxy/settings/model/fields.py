@@ -1,15 +1,21 @@
-"""The types of the settings: what a text, a number or a list of any source becomes."""
+"""Types of settings whose values are strings or lists of strings in every source."""
 
 import re
 import shlex
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 from pydantic_settings import NoDecode
 
+from nanonets_proxy.core.access.access_rules import AccessRule
+from nanonets_proxy.core.access.caller_tokens import CallersByToken, CallerToken
+from nanonets_proxy.core.access.daily_budget import BudgetRule
 from nanonets_proxy.core.http.grammar import is_token
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.net.addresses import (
@@ -21,44 +27,102 @@ from nanonets_proxy.core.net.addresses import (
     parse_listener,
     parse_origin,
 )
-from nanonets_proxy.core.net.key_pins import parse_pin
+from nanonets_proxy.core.net.key_pins import format_pin, parse_pin
 from nanonets_proxy.core.ratelimit.scopes import ScopeRule
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
 from nanonets_proxy.settings.model.quantities import Metavar
 
 _WEIGHT = re.compile(r"[1-9][0-9]{0,2}|1000", re.ASCII)
-
 _PATH_AND_QUERY = re.compile(r"/[!-\"$-~]*", re.ASCII)
+_MAX_USER_ID = 2**32 - 1
 
 
-def texts(value: Any) -> list[str]:
-    """The items of a list setting: a TOML array, or a text with commas. An empty text is an empty list."""
+def parse_string(value: Any) -> str:
+    """Returns a string without the spaces around it. Raises ValueError for other types."""
+    if not isinstance(value, str):
+        raise ValueError(f"must be a string, not {value!r}")  # noqa: TRY004  # pydantic reports only ValueError
+    return value.strip()
+
+
+def _parse_list(value: Any) -> list[str]:
+    """Returns the items of a TOML array or of a string with commas. An empty string is an empty list."""
     if isinstance(value, str):
         value = value.split(",") if value.strip() else []
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-        raise ValueError("must be a text or a list of texts")
+        raise ValueError("must be a string or a list of strings")
     items = [item.strip() for item in value]
     if "" in items:
         raise ValueError("has an empty item in its list")
     return items
 
 
-def text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"must be a text, not {value!r}")  # noqa: TRY004  # only ValueError is reported
-    return value.strip()
+def _accept_any(_: tuple[Any, ...]) -> None:
+    pass
 
 
-def _listeners(value: Any) -> tuple[Listener, ...]:
-    items = texts(value)
-    if not items:
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """Makes a field a tuple of items that `parse_item` reads and `format_item` writes.
+
+    `check_items` raises ValueError when items are valid one by one but not together.
+    """
+
+    parse_item: Callable[[str], Any]
+    format_item: Callable[[Any], str] = str
+    check_items: Callable[[tuple[Any, ...]], object] = _accept_any
+
+    def parse(self, value: Any) -> tuple[Any, ...]:
+        items = tuple(map(self.parse_item, _parse_list(value)))
+        self.check_items(items)
+        return items
+
+    def format(self, items: Iterable[Any]) -> list[str]:
+        return [self.format_item(item) for item in items]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.parse, serialization=core_schema.plain_serializer_function_ser_schema(self.format)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
+
+
+@dataclass(frozen=True, slots=True)
+class StringOf:
+    """Makes a field a value that `parse_value` reads from a string. `str` writes it; None is the empty string."""
+
+    parse_value: Callable[[str], Any]
+    json_format: str = ""
+    """The `format` of the JSON schema, if it has one."""
+
+    def parse(self, value: Any) -> Any:
+        return self.parse_value(parse_string(value))
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.parse, serialization=core_schema.plain_serializer_function_ser_schema(_string_or_empty)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "format": self.json_format} if self.json_format else {"type": "string"}
+
+
+def _string_or_empty(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _require_listener(listeners: tuple[Listener, ...]) -> None:
+    if not listeners:
         raise ValueError("must name at least one address")
-    return tuple(map(parse_listener, items))
+
+
+_LISTENERS = ListOf(parse_listener, check_items=_require_listener)
 
 
 def _listeners_or_off(value: Any) -> tuple[Listener, ...]:
-    # `false` is what TOML's writers, and YAML's `off` on its way here, make of it.
-    return () if value is False or value in ("off", []) else _listeners(value)
+    # TOML and YAML writers turn `off` into `false`.
+    return () if value is False or value in ("off", []) else _LISTENERS.parse(value)
 
 
 def _network(item: str) -> IPv4Network | IPv6Network:
@@ -67,33 +131,34 @@ def _network(item: str) -> IPv4Network | IPv6Network:
     except ValueError:
         pass
     try:
-        meant = ip_interface(item).network
+        enclosing = ip_interface(item).network
     except ValueError:
-        raise ValueError(f"{item!r} is no network: write 10.0.0.0/8, fd00::/8, or one address") from None
-    raise ValueError(f"{item!r} has bits behind its prefix: write {meant}")
+        raise ValueError(f"{item!r} is not a network: write 10.0.0.0/8, fd00::/8, or one address") from None
+    raise ValueError(f"{item!r} has address bits set after its prefix: write {enclosing}")
 
 
 def _host_pattern(item: str) -> str:
     if not is_host_name(item.removeprefix("*.")):
-        raise ValueError(f"{item!r} is no host name: write proxy.example.com or *.example.com, without a port")
+        raise ValueError(f"{item!r} is not a host name: write proxy.example.com or *.example.com, without a port")
     return item.lower()
 
 
-def _scope_rule(item: str) -> str:
-    ScopeRule.parse(item)
-    return item
-
-
-def _pin(item: str) -> str:
-    parse_pin(item)
-    return item
+def _user_id(item: str) -> int:
+    if not (item.isascii() and item.isdigit() and int(item) <= _MAX_USER_ID):
+        raise ValueError(f"{item!r} is not a user id: write a number such as 1000")
+    return int(item)
 
 
 def _lane_weight(item: str) -> tuple[str, int]:
     name, equals, number = item.rpartition("=")
     if not equals or not name.strip() or not _WEIGHT.fullmatch(number.strip()):
-        raise ValueError(f"{item!r} does not read NAME=NUMBER, such as 10.0.0.7=4, with a number from 1 to 1000")
+        raise ValueError(f"{item!r} is not NAME=NUMBER, such as 10.0.0.7=4, with a number from 1 to 1000")
     return name.strip(), int(number)
+
+
+def _format_lane_weight(item: tuple[str, int]) -> str:
+    name, weight = item
+    return f"{name}={weight}"
 
 
 def _sandbox_key(item: str) -> str:
@@ -104,174 +169,88 @@ def _sandbox_key(item: str) -> str:
     return item
 
 
-def each(parse: Callable[[str], Any]) -> Callable[[Any], tuple[Any, ...]]:
-    return lambda value: tuple(map(parse, texts(value)))
+def _token_or_empty(value: str) -> str:
+    if value and not is_token(value):
+        raise ValueError(f"{value!r} is not a token: use only letters, digits and !#$%&'*+-.^_`|~")
+    return value
 
 
-def _token_or_empty(value: Any) -> str:
-    token = text(value)
-    if token and not is_token(token):
-        raise ValueError(f"{token!r} is no token: letters, digits and !#$%&'*+-.^_`|~ only")
-    return token
+def _path_or_none(value: str) -> Path | None:
+    """Expands `~` to the home directory."""
+    if "\0" in value:
+        raise ValueError("is not a file name: it contains a null byte")
+    return Path(value).expanduser() if value else None
 
 
-def _path_or_none(value: Any) -> Path | None:
-    """A path; `~` stands for the home directory, an empty text for none."""
-    name = text(value)
-    if "\0" in name:
-        raise ValueError("is not a file name: it has a null byte in it")
-    return Path(name).expanduser() if name else None
-
-
-def _egress_proxy(value: Any) -> EgressProxy | None:
+def _egress_proxy_or_none(value: Any) -> EgressProxy | None:
     if not isinstance(value, str):
-        raise ValueError("must be a text")  # noqa: TRY004  # only ValueError is reported
+        # The message of `parse_string` would show the value, which may hold a password.
+        raise ValueError("must be a string")  # noqa: TRY004  # pydantic reports only ValueError
     return parse_egress_proxy(value.strip()) if value.strip() else None
 
 
-def _origin(value: Any) -> Origin:
-    return parse_origin(text(value))
+def _origin_or_none(value: str) -> Origin | None:
+    return parse_origin(value) if value else None
 
 
-def _origin_or_none(value: Any) -> Origin | None:
-    return parse_origin(text(value)) if text(value) else None
-
-
-def _command_line(value: Any) -> str:
-    line = text(value)
+def _command_line(value: str) -> str:
     try:
-        shlex.split(line)
+        shlex.split(value)
     except ValueError as error:
         raise ValueError(f"cannot be split into words: {str(error).lower()}") from None
-    return line
+    return value
 
 
-def _path_and_query(value: Any) -> str:
-    target = text(value)
-    if target and not _PATH_AND_QUERY.fullmatch(target):
-        raise ValueError(f"{target!r} is no path: write /api/v4/workflow_types")
-    return target
+def _path_and_query(value: str) -> str:
+    if value and not _PATH_AND_QUERY.fullmatch(value):
+        raise ValueError(f"{value!r} is not a path: write /api/v4/workflow_types")
+    return value
 
 
-def strings(values: Iterable[object]) -> list[str]:
-    return [str(value) for value in values]
-
-
-def _string_or_empty(value: object) -> str:
-    return "" if value is None else str(value)
-
-
-LIST_SCHEMA = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
-_TEXT_SCHEMA = {"type": "string"}
-
-Listeners: TypeAlias = Annotated[
-    tuple[Listener, ...],
-    PlainValidator(_listeners),
-    PlainSerializer(strings, return_type=list[str]),
-    WithJsonSchema(LIST_SCHEMA),
-    NoDecode,
-    Metavar("ADDRESS"),
-]
+Listeners: TypeAlias = Annotated[tuple[Listener, ...], _LISTENERS, NoDecode, Metavar("ADDRESS")]
 OptionalListeners: TypeAlias = Annotated[
     tuple[Listener, ...],
     PlainValidator(_listeners_or_off),
-    PlainSerializer(lambda value: strings(value) or "off"),
-    WithJsonSchema({"anyOf": [*LIST_SCHEMA["anyOf"], {"const": False}]}),
+    PlainSerializer(lambda value: _LISTENERS.format(value) or "off"),
+    WithJsonSchema(
+        {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}, {"const": False}]}
+    ),
     NoDecode,
     Metavar("ADDRESS"),
 ]
 Networks: TypeAlias = Annotated[
-    tuple[IPv4Network | IPv6Network, ...],
-    PlainValidator(each(_network)),
-    PlainSerializer(strings, return_type=list[str]),
-    WithJsonSchema(LIST_SCHEMA),
-    NoDecode,
-    Metavar("NETWORK"),
+    tuple[IPv4Network | IPv6Network, ...], ListOf(_network), NoDecode, Metavar("NETWORK")
 ]
-HostPatterns: TypeAlias = Annotated[
-    tuple[str, ...],
-    PlainValidator(each(_host_pattern)),
-    PlainSerializer(strings, return_type=list[str]),
-    WithJsonSchema(LIST_SCHEMA),
+HostPatterns: TypeAlias = Annotated[tuple[str, ...], ListOf(_host_pattern), NoDecode, Metavar("HOST")]
+UserIds: TypeAlias = Annotated[tuple[int, ...], ListOf(_user_id), NoDecode, Metavar("UID")]
+CallerTokens: TypeAlias = Annotated[
+    tuple[CallerToken, ...],
+    ListOf(CallerToken.parse, check_items=CallersByToken),
     NoDecode,
-    Metavar("HOST"),
+    Metavar("CALLER"),
 ]
-ScopeRules: TypeAlias = Annotated[
-    tuple[str, ...],
-    PlainValidator(each(_scope_rule)),
-    PlainSerializer(strings, return_type=list[str]),
-    WithJsonSchema(LIST_SCHEMA),
-    NoDecode,
-    Metavar("RULE"),
-]
-PublicKeyPins: TypeAlias = Annotated[
-    tuple[str, ...],
-    PlainValidator(each(_pin)),
-    PlainSerializer(strings, return_type=list[str]),
-    WithJsonSchema(LIST_SCHEMA),
-    NoDecode,
-    Metavar("PIN"),
-]
-Limits: TypeAlias = Annotated[
-    tuple[StaticLimit, ...],
-    PlainValidator(each(StaticLimit.parse)),
-    PlainSerializer(strings, return_type=list[str]),
-    WithJsonSchema(LIST_SCHEMA),
-    NoDecode,
-    Metavar("LIMIT"),
-]
+AccessRules: TypeAlias = Annotated[tuple[AccessRule, ...], ListOf(AccessRule.parse), NoDecode, Metavar("RULE")]
+BudgetRules: TypeAlias = Annotated[tuple[BudgetRule, ...], ListOf(BudgetRule.parse), NoDecode, Metavar("BUDGET")]
+ScopeRules: TypeAlias = Annotated[tuple[ScopeRule, ...], ListOf(ScopeRule.parse), NoDecode, Metavar("RULE")]
+Limits: TypeAlias = Annotated[tuple[StaticLimit, ...], ListOf(StaticLimit.parse), NoDecode, Metavar("LIMIT")]
 LaneWeights: TypeAlias = Annotated[
-    tuple[tuple[str, int], ...],
-    PlainValidator(each(_lane_weight)),
-    PlainSerializer(lambda value: [f"{name}={weight}" for name, weight in value], return_type=list[str]),
-    WithJsonSchema(LIST_SCHEMA),
-    NoDecode,
-    Metavar("WEIGHT"),
+    tuple[tuple[str, int], ...], ListOf(_lane_weight, _format_lane_weight), NoDecode, Metavar("WEIGHT")
 ]
-SandboxKeys: TypeAlias = Annotated[
-    tuple[str, ...],
-    PlainValidator(each(_sandbox_key)),
-    PlainSerializer(strings, return_type=list[str]),
-    WithJsonSchema(LIST_SCHEMA),
-    NoDecode,
-    Metavar("KEY"),
-]
-UpstreamOrigin: TypeAlias = Annotated[
-    Origin,
-    PlainValidator(_origin),
-    PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "format": "uri"}),
-    NoDecode,
-    Metavar("URL"),
-]
+PublicKeyPins: TypeAlias = Annotated[tuple[bytes, ...], ListOf(parse_pin, format_pin), NoDecode, Metavar("PIN")]
+SandboxKeys: TypeAlias = Annotated[tuple[str, ...], ListOf(_sandbox_key), NoDecode, Metavar("KEY")]
+
+UpstreamOrigin: TypeAlias = Annotated[Origin, StringOf(parse_origin, json_format="uri"), NoDecode, Metavar("URL")]
+OptionalOrigin: TypeAlias = Annotated[Origin | None, StringOf(_origin_or_none), NoDecode, Metavar("URL")]
 OptionalEgressProxy: TypeAlias = Annotated[
     EgressProxy | None,
-    PlainValidator(_egress_proxy),
+    PlainValidator(_egress_proxy_or_none),
     PlainSerializer(_string_or_empty, return_type=str),
-    WithJsonSchema(_TEXT_SCHEMA),
+    WithJsonSchema({"type": "string"}),
     NoDecode,
     Metavar("URL"),
 ]
-OptionalPath: TypeAlias = Annotated[
-    Path | None,
-    PlainValidator(_path_or_none),
-    PlainSerializer(_string_or_empty, return_type=str),
-    WithJsonSchema(_TEXT_SCHEMA),
-    Metavar("PATH"),
-]
-OptionalOrigin: TypeAlias = Annotated[
-    Origin | None,
-    PlainValidator(_origin_or_none),
-    PlainSerializer(_string_or_empty, return_type=str),
-    WithJsonSchema(_TEXT_SCHEMA),
-    NoDecode,
-    Metavar("URL"),
-]
-CommandLine: TypeAlias = Annotated[
-    str, PlainValidator(_command_line), WithJsonSchema(_TEXT_SCHEMA), Metavar("COMMAND")
-]
-PathAndQuery: TypeAlias = Annotated[
-    str, PlainValidator(_path_and_query), WithJsonSchema(_TEXT_SCHEMA), Metavar("PATH")
-]
-Text: TypeAlias = Annotated[str, PlainValidator(text), WithJsonSchema(_TEXT_SCHEMA), Metavar("TEXT")]
-Token: TypeAlias = Annotated[str, PlainValidator(_token_or_empty), WithJsonSchema(_TEXT_SCHEMA), Metavar("TOKEN")]
+OptionalPath: TypeAlias = Annotated[Path | None, StringOf(_path_or_none), Metavar("PATH")]
+PathAndQuery: TypeAlias = Annotated[str, StringOf(_path_and_query), Metavar("PATH")]
+CommandLine: TypeAlias = Annotated[str, StringOf(_command_line), Metavar("COMMAND")]
+Text: TypeAlias = Annotated[str, StringOf(str), Metavar("TEXT")]
+Token: TypeAlias = Annotated[str, StringOf(_token_or_empty), Metavar("TOKEN")]

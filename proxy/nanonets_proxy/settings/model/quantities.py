@@ -1,4 +1,4 @@
-"""Durations, sizes, counts and switches: how they are read and written."""
+"""Types of settings for durations, sizes, counts, words and switches."""
 
 import math
 import re
@@ -40,7 +40,7 @@ SIZE_PATTERN = r"^\s*([0-9]+(\.[0-9]+)?|\.[0-9]+)\s*([kKmMgGtT][iI]?)?[bB]?\s*$"
 
 @dataclass(frozen=True, slots=True)
 class Metavar:
-    """What `--help` calls the value of a flag."""
+    """Names the value of a flag in `--help`."""
 
     name: str
 
@@ -55,20 +55,20 @@ def _is_number(value: object) -> bool:
 
 
 def parse_delay(value: Any) -> float:
-    """Seconds, from a number of them or a text such as `500ms`, `30s`, `5m`, `1h`; zero is allowed."""
+    """Returns seconds, from a number of seconds or a string such as `500ms`, `30s`, `5m`, `1h`. Allows zero."""
     if _is_number(value):
         seconds = float(value)
     elif isinstance(value, str) and (parts := _split(value)) and (parts[1] or "s") in _SECONDS:
         seconds = parts[0] * _SECONDS[parts[1] or "s"]
     else:
-        raise ValueError(f"{value!r} is no duration: write seconds, or 500ms, 30s, 5m, 1h")
+        raise ValueError(f"{value!r} is not a duration: write seconds, or 500ms, 30s, 5m, 1h")
     if not 0 <= seconds <= MAX_DURATION_S:
         raise ValueError(f"must be at most {MAX_DURATION_S // 86400} days, not {value!r}")
     return seconds
 
 
 def parse_duration(value: Any) -> float:
-    """As `parse_delay`, and at least a millisecond."""
+    """Returns seconds like `parse_delay`, but at least a millisecond."""
     seconds = parse_delay(value)
     if seconds < MIN_DURATION_S:
         raise ValueError(f"must be at least 1ms, not {value!r}")
@@ -76,7 +76,7 @@ def parse_duration(value: Any) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest text that reads back as the same duration."""
+    """Returns the shortest string that reads back as the same duration."""
     for unit in ("h", "m"):
         if seconds >= _SECONDS[unit] and seconds % _SECONDS[unit] == 0:
             return f"{seconds / _SECONDS[unit]:.0f}{unit}"
@@ -84,20 +84,20 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_size(value: Any) -> int:
-    """Bytes, from a whole number of them or a text such as `64MiB`, `1GB`."""
+    """Returns bytes, from a whole number of bytes or a string such as `64MiB`, `1GB`."""
     if isinstance(value, int) and not isinstance(value, bool):
         size = float(value)
     elif isinstance(value, str) and (parts := _split(value)) and parts[1].lower() in _BYTES:
         size = parts[0] * _BYTES[parts[1].lower()]
     else:
-        raise ValueError(f"{value!r} is no size: write bytes, or 512KiB, 64MiB, 1GB")
+        raise ValueError(f"{value!r} is not a size: write bytes, or 512KiB, 64MiB, 1GB")
     if not 0 <= size < 2**63 or size != int(size):
         raise ValueError(f"must be a whole number of bytes, not {value!r}")
     return int(size)
 
 
 def format_size(size: int) -> str:
-    """The shortest text that reads back as the same size."""
+    """Returns the shortest string that reads back as the same size."""
     for unit, name in (("tib", "TiB"), ("gib", "GiB"), ("mib", "MiB"), ("kib", "KiB")):
         if size and size % _BYTES[unit] == 0:
             return f"{size // _BYTES[unit]}{name}"
@@ -115,7 +115,7 @@ class Count:
         if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value.strip(), re.ASCII):
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"{value!r} is no whole number")  # noqa: TRY004  # only ValueError is reported
+            raise ValueError(f"{value!r} is not a whole number")  # noqa: TRY004  # pydantic reports only ValueError
         if not self.low <= value <= self.high:
             raise ValueError(f"must be between {self.low} and {self.high}, not {value}")
         return value
@@ -129,7 +129,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """Makes a field one of these words, as `make` turns it into a value."""
+    """Makes a field one of `words`. `make` converts the word to the value."""
 
     words: tuple[str, ...]
     make: Callable[[str], Any] = str
@@ -149,7 +149,7 @@ class OneOf:
 
 
 def parse_switch(value: Any) -> bool:
-    """A TOML boolean, or a text: true, yes, on, 1 or false, no, off, 0."""
+    """Returns a boolean, from a TOML boolean or one of true, yes, on, 1, false, no, off, 0."""
     word = str(value).strip().lower()
     if word in ("true", "yes", "on", "1"):
         return True
@@ -159,7 +159,7 @@ def parse_switch(value: Any) -> bool:
 
 
 def parse_share(value: Any) -> float:
-    """A number from 0 to 1."""
+    """Returns a number from 0 to 1."""
     try:
         share = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):

@@ -1,0 +1,69 @@
+"""The command `check`: tests settings, key and upstream, and reports the result of each test."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from nanonets_proxy.core.keys.api_key import KeyUnusable
+from nanonets_proxy.keys.source import NoKeyGiven
+from nanonets_proxy.settings import LoadedSettings, Settings, SettingsError
+from nanonets_proxy.settings.key_source import key_source_config
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """The result of one test, with its reason."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def check_environments(loaded: LoadedSettings[Settings], environ: Mapping[str, str]) -> list[CheckResult]:
+    """Returns the results for valid settings: the settings, then key and upstream of each environment."""
+    settings = loaded.settings
+    count = sum(source != "default" for source in loaded.sources.values())
+    results = [CheckResult("settings", ok=True, detail=f"valid; {count} set, all others have their defaults")]
+    if settings.sandbox:
+        return [*results, CheckResult("key", ok=True, detail="not needed: the sandbox is served")]
+    for name, own in loaded.by_name().items():
+        prefix = f"{name}: " if name else ""
+        own_results = _check_environment(own.settings, environ, name)
+        results += [replace(result, name=f"{prefix}{result.name}") for result in own_results]
+    return results
+
+
+def _check_environment(settings: Settings, environ: Mapping[str, str], name: str) -> Iterator[CheckResult]:
+    try:
+        key = key_source_config(settings, environ, name).find(environ).read()[0].key
+    except (KeyUnusable, NoKeyGiven, SettingsError) as error:
+        yield CheckResult("key", ok=False, detail=str(error))
+        return
+    # Imported here, so that other commands start without the upstream's client.
+    from nanonets_proxy.cli.check_upstream import check_upstream
+
+    yield CheckResult("key", ok=True, detail=key.name)
+    yield from check_upstream(settings, key)
+
+
+def settings_failures(error: SettingsError) -> list[CheckResult]:
+    """Returns one failed result for each problem of the settings."""
+    return [CheckResult("settings", ok=False, detail=problem) for problem in error.problems]
+
+
+def all_ok(results: Sequence[CheckResult]) -> bool:
+    """Returns whether every test passed."""
+    return all(result.ok for result in results)
+
+
+def as_text(results: Sequence[CheckResult]) -> str:
+    """Returns one line for each result, in columns."""
+    width = max(len(result.name) for result in results)
+    return "\n".join(
+        f"{'ok' if result.ok else 'fail':4}  {result.name:{width}}  {result.detail}" for result in results
+    )
+
+
+def as_json(results: Sequence[CheckResult]) -> str:
+    """Returns `{"ok": bool, "checks": [{"name", "ok", "detail"}]}`."""
+    return json.dumps({"ok": all_ok(results), "checks": [asdict(result) for result in results]}, indent=2)

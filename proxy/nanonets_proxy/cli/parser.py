@@ -1,0 +1,141 @@
+"""Parses the command line: one parser for each command, and one sentence for each mistake."""
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Final, NoReturn
+
+from nanonets_proxy import __version__
+from nanonets_proxy.app.config import Config
+from nanonets_proxy.settings import LoadedSettings, SandboxSettings, Settings, load_settings
+from nanonets_proxy.settings.flags import SettingsFlags
+from nanonets_proxy.settings.sources import flag_hint, flag_name
+
+PROGRAM: Final = "nanonets-proxy"
+
+_DESCRIPTION: Final = """\
+A local authenticating reverse proxy for the Nanonets API. It adds the API key to every request,
+and queues requests while the API's rate limit is used up."""
+
+_EXAMPLES: Final = """\
+examples:
+  NANONETS_API_KEY=... nanonets-proxy        serve the Nanonets API on 127.0.0.1:8080
+  nanonets-proxy serve --sandbox             try the proxy without a key, on a simulated API
+  nanonets-proxy check                       test settings, key and connection
+
+Every setting is a flag, an environment variable NANONETS_PROXY_..., and a key in ./nanonets-proxy.toml.
+`nanonets-proxy serve --help` lists the flags. `nanonets-proxy config --reference` writes all settings as
+a file."""
+
+
+class UsageError(Exception):
+    """The command line is wrong. The message is one sentence for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One run of a command. `serve` runs the servers and returns the exit code."""
+
+    parsed: Namespace
+    flags: Mapping[str, object]
+    environ: Mapping[str, str]
+    serve: Callable[[Config], int]
+
+    def load(self) -> LoadedSettings[Settings]:
+        """Returns the proxy's settings. Raises SettingsError."""
+        return load_settings(self.flags, self.environ, config=self.parsed.config)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command: its summary for `--help`, the kind of its settings, and the function that runs it."""
+
+    summary: str
+    settings_kind: type[Settings | SandboxSettings]
+    run: Callable[[Invocation], int]
+    """Returns the exit code."""
+    switches: Mapping[str, str] = field(default_factory=dict)
+    """The command's own flags, which take no value, and their help texts."""
+    argument: str = ""
+    """The name of the command's required argument. Empty: it has none."""
+
+
+class _Parser(ArgumentParser):
+    """A parser that raises UsageError instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
+def parse(
+    commands: Mapping[str, Command], argv: Sequence[str], environ: Mapping[str, str], serve: Callable[[Config], int]
+) -> tuple[Command, Invocation]:
+    """Returns the command that `argv` names, and its flags. Without a name, the command is `serve`.
+
+    Raises:
+        UsageError: the command or a flag is unknown, or a flag lacks its value.
+        SystemExit: `argv` asks for help or the version, which is printed.
+    """
+    if argv and argv[0] in ("-h", "--help", "--version"):
+        _root_parser(commands).parse_args(argv[:1])  # prints and exits
+    name, arguments = ("serve", argv) if not argv or argv[0].startswith("-") else (argv[0], argv[1:])
+    if name not in commands:
+        raise UsageError(_unknown_command(name, commands))
+    command = commands[name]
+    parser, flags = _command_parser(name, command)
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        own = [*command.switches, "--help", *(["--config"] if command.settings_kind is Settings else [])]
+        known = [*map(flag_name, command.settings_kind.model_fields), *own]
+        raise UsageError(_unknown_arguments(unknown, known))
+    return command, Invocation(parsed, flags.values(parsed), environ, serve)
+
+
+def _root_parser(commands: Mapping[str, Command]) -> _Parser:
+    """Returns the parser of `--help` and `--version` without a command."""
+    table = "\n".join(f"  {name:12} {command.summary}" for name, command in commands.items())
+    root = _Parser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} [command] [flags]",
+        description=f"{_DESCRIPTION}\n\ncommands:\n{table}",
+        epilog=_EXAMPLES,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    root.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    return root
+
+
+def _command_parser(name: str, command: Command) -> tuple[_Parser, SettingsFlags]:
+    parser = _Parser(
+        prog=f"{PROGRAM} {name}",
+        usage=f"{PROGRAM} {name} {command.argument}{' ' if command.argument else ''}[flags]",
+        description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+        allow_abbrev=False,
+    )
+    for flag, help_text in command.switches.items():
+        parser.add_argument(flag, action="store_true", help=help_text)
+    if command.argument:
+        parser.add_argument("argument", metavar=command.argument)
+    if command.settings_kind is Settings:
+        parser.add_argument(
+            "--config", metavar="PATH", help="TOML file with settings [./nanonets-proxy.toml if it exists]"
+        )
+    return parser, SettingsFlags(command.settings_kind, parser)
+
+
+def _unknown_command(name: str, commands: Mapping[str, Any]) -> str:
+    # The message shows only a name that resembles a command: any other text may be a key.
+    if nearest := get_close_matches(name, commands, n=1):
+        return f"{name}: unknown command; did you mean {nearest[0]}?"
+    return f"the first argument is not a command; the commands are {', '.join(commands)}"
+
+
+def _unknown_arguments(unknown: Sequence[str], flags: Sequence[str]) -> str:
+    """Returns a sentence about the first unknown flag. It never shows a value, which may be a key."""
+    for argument in unknown:
+        if argument.startswith("-"):
+            flag = argument.partition("=")[0]
+            return f"{flag}: unknown flag; {flag_hint(flag, flags)}"
+    return "an argument is neither a flag nor the value of a flag; flags start with --, and a command comes first"
