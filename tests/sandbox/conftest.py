@@ -1,11 +1,12 @@
-"""A sandbox on a real socket."""
+"""Sandboxes on free ports, and clients that hold their key."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
+from aiohttp.test_utils import TestClient
+from pytest_aiohttp import AiohttpClient
 
 from nanonets_proxy.sandbox.app import create_app
 from nanonets_proxy.sandbox.policy import SandboxPolicy
@@ -14,25 +15,11 @@ KEY = "sandbox-key"
 
 
 @pytest.fixture
-async def start() -> AsyncIterator[Callable[..., Awaitable[str]]]:
-    """`await start(limit=…, …)` serves a sandbox with the key `sandbox-key`; returns its address."""
-    runners: list[web.AppRunner] = []
+def sandbox(aiohttp_client: AiohttpClient) -> Callable[..., Awaitable[TestClient[Any, Any]]]:
+    """`await sandbox(limit=…, …)` starts a sandbox and returns a client that sends the key `sandbox-key`."""
 
-    async def serve(**settings: Any) -> str:
+    def start(**settings: Any) -> Awaitable[TestClient[Any, Any]]:
         app = create_app(SandboxPolicy(**{"api_keys": (KEY,), **settings}))
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        runners.append(runner)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        return f"http://127.0.0.1:{runner.addresses[0][1]}"
+        return aiohttp_client(app, headers={"Authorization": aiohttp.encode_basic_auth(KEY, "")})
 
-    yield serve
-    for runner in runners:
-        await runner.cleanup()
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """A client that sends the sandbox's key."""
-    async with aiohttp.ClientSession(headers={"Authorization": aiohttp.encode_basic_auth(KEY, "")}) as session:
-        yield session
+    return start

@@ -1,4 +1,4 @@
-"""The calls themselves: v4, v2, the errors, and the sandbox's page."""
+"""The API's operations, v4 and v2, their errors, and the sandbox's page."""
 
 import asyncio
 import re
@@ -6,8 +6,8 @@ import re
 import pytest
 from aiohttp import FormData
 
-from nanonets_proxy.sandbox import invent, store
-from nanonets_proxy.sandbox.app import CALLS
+from nanonets_proxy.sandbox import fake_results, store
+from nanonets_proxy.sandbox.app import OPERATIONS
 from nanonets_proxy.sandbox.policy import LimitRule
 
 WORKFLOWS = "/api/v4/workflows"
@@ -19,9 +19,9 @@ async def json_of(response, status=200):
     return content
 
 
-async def new_workflow(http, base, **members):
-    created = await json_of(await http.post(base + WORKFLOWS, json=members))
-    return f"{base}{WORKFLOWS}/{created['id']}"
+async def new_workflow(client, **members):
+    created = await json_of(await client.post(WORKFLOWS, json=members))
+    return f"{WORKFLOWS}/{created['id']}"
 
 
 def pdf(content=b"hello", **fields):
@@ -30,66 +30,67 @@ def pdf(content=b"hello", **fields):
     return data
 
 
-async def test_an_asynchronous_document_is_pending_for_the_set_number_of_polls(start, http):
-    url = f"{await new_workflow(http, await start(pending_polls=2))}/documents"
-    document = await json_of(await http.post(url, data=pdf(**{"async": "true"})))
+async def test_an_asynchronous_document_is_pending_for_the_set_number_of_polls(sandbox):
+    client = await sandbox(pending_polls=2)
+    url = f"{await new_workflow(client)}/documents"
+    document = await json_of(await client.post(url, data=pdf(**{"async": "true"})))
     mine = f"{url}/{document['document_id']}"
     assert document["status"] == "pending"
-    assert (await json_of(await http.get(f"{mine}/fields")))["fields"] == {}
-    await http.head(mine)  # no poll
-    polls = [await json_of(await http.get(mine)) for _ in range(3)]
+    assert (await json_of(await client.get(f"{mine}/fields")))["fields"] == {}
+    await client.head(mine)  # a HEAD does not count as a poll
+    polls = [await json_of(await client.get(mine)) for _ in range(3)]
     assert [poll["status"] for poll in polls] == ["pending", "pending", "success"]
     assert polls[0]["pages"] == []
-    assert (await json_of(await http.get(f"{mine}/fields")))["fields"]
+    assert (await json_of(await client.get(f"{mine}/fields")))["fields"]
 
 
-async def test_an_asynchronous_prediction_is_pending_for_the_set_number_of_polls(start, http):
-    base = await start(pending_polls=1)
-    content = await json_of(await http.post(f"{base}/api/v2/OCR/Model/m1/LabelFile/?async=true", data=pdf()))
+async def test_an_asynchronous_prediction_is_pending_for_the_set_number_of_polls(sandbox):
+    client = await sandbox(pending_polls=1)
+    content = await json_of(await client.post("/api/v2/OCR/Model/m1/LabelFile/?async=true", data=pdf()))
     [entry] = content["result"]
     assert (entry["prediction"], entry["processing_type"]) == ([], "async")
-    looked_up = f"{base}/api/v2/Inferences/Model/m1/ImageLevelInferences/{entry['id']}"
-    first, second = [(await json_of(await http.get(looked_up)))["result"][0] for _ in range(2)]
+    looked_up = f"/api/v2/Inferences/Model/m1/ImageLevelInferences/{entry['id']}"
+    first, second = [(await json_of(await client.get(looked_up)))["result"][0] for _ in range(2)]
     assert (first["message"], first["prediction"]) == ("pending", [])
     assert second["message"] == "Success"
-    assert [box["label"] for box in second["prediction"]] == list(invent.DEFAULT_FIELDS)
-    assert (await http.get(looked_up.replace("m1", "m2"))).status == 404
+    assert [box["label"] for box in second["prediction"]] == list(fake_results.DEFAULT_FIELDS)
+    assert (await client.get(looked_up.replace("m1", "m2"))).status == 404
 
 
-async def test_a_synchronous_prediction_has_the_documented_shape(start, http):
-    base = await start()
-    content = await json_of(await http.post(f"{base}/api/v2/OCR/Model/m1/LabelFile/", data=pdf()))
+async def test_a_synchronous_prediction_has_the_documented_shape(sandbox):
+    client = await sandbox()
+    content = await json_of(await client.post("/api/v2/OCR/Model/m1/LabelFile/", data=pdf()))
     [entry] = content["result"]
     assert content["message"] == entry["message"] == "Success"
     assert (entry["input"], entry["page"]) == ("a.pdf", 0)
     assert entry["request_file_id"] != entry["id"]
-    listed = await json_of(await http.get(f"{base}/api/v2/Inferences/Model/m1/ImageLevelInferences"))
+    listed = await json_of(await client.get("/api/v2/Inferences/Model/m1/ImageLevelInferences"))
     assert listed["unmoderated_images"] == [entry]
 
 
-async def test_equal_bytes_give_equal_results_and_other_bytes_others(start, http):
-    base = await start()
-    url = f"{await new_workflow(http, base)}/documents"
+async def test_equal_bytes_give_equal_results_and_different_bytes_different_results(sandbox):
+    client = await sandbox()
+    url = f"{await new_workflow(client)}/documents"
     first, second, other = [
-        (await json_of(await http.post(url, data=pdf(content))))["pages"] for content in (b"a", b"a", b"b")
+        (await json_of(await client.post(url, data=pdf(content))))["pages"] for content in (b"a", b"a", b"b")
     ]
     assert first == second
     assert first != other
 
 
-async def test_results_hold_the_fields_and_headers_that_were_set(start, http):
-    base = await start()
-    url = await new_workflow(http, base)
+async def test_results_have_the_workflows_fields_and_table_headers(sandbox):
+    client = await sandbox()
+    url = await new_workflow(client)
     names = ("ship_date", "unit_cost", "item_count", "customer_id", "vendor")
-    await http.put(
+    await client.put(
         f"{url}/fields",
         json={"fields": [{"name": name} for name in names], "table_headers": [{"name": "quantity"}]},
     )
-    data = (await json_of(await http.post(f"{url}/documents", data=pdf())))["pages"][0]["data"]
+    data = (await json_of(await client.post(f"{url}/documents", data=pdf())))["pages"][0]["data"]
     assert tuple(data["fields"]) == names
     assert {cell["header"] for cell in data["tables"][0]["cells"]} == {"quantity"}
-    await http.patch(f"{url}/settings", json={"table_capture": False})
-    data = (await json_of(await http.post(f"{url}/documents", data=pdf())))["pages"][0]["data"]
+    await client.patch(f"{url}/settings", json={"table_capture": False})
+    data = (await json_of(await client.post(f"{url}/documents", data=pdf())))["pages"][0]["data"]
     assert data["tables"] == []
 
 
@@ -117,10 +118,10 @@ async def test_results_hold_the_fields_and_headers_that_were_set(start, http):
         ("POST", "/{w}/documents/{d}/pages/{p}/tables/{t}/cells", {"row": 0}),
     ],
 )
-async def test_a_v4_call_that_makes_no_sense_gets_400(start, http, method, path, body):
-    base = await start()
-    url = await new_workflow(http, base)
-    document = await json_of(await http.post(f"{url}/documents", data=pdf()))
+async def test_an_invalid_v4_request_gets_400(sandbox, method, path, body):
+    client = await sandbox()
+    url = await new_workflow(client)
+    document = await json_of(await client.post(f"{url}/documents", data=pdf()))
     [page] = document["pages"]
     path = path.format(
         w=url.rpartition("/")[2],
@@ -129,27 +130,28 @@ async def test_a_v4_call_that_makes_no_sense_gets_400(start, http, method, path,
         f=page["data"]["fields"]["invoice_date"][0]["field_data_id"],
         t=page["data"]["tables"][0]["table_id"],
     )
-    content = await json_of(await http.request(method, base + WORKFLOWS + path, json=body), 400)
+    content = await json_of(await client.request(method, WORKFLOWS + path, json=body), 400)
     assert set(content) == {"code", "message", "details"}
 
 
 @pytest.mark.parametrize(("body", "path"), [({"categories": "a"}, "Model"), ({"categories": [1]}, "Model/")])
-async def test_a_v2_model_that_makes_no_sense_gets_400(start, http, body, path):
-    await json_of(await http.post(f"{await start()}/api/v2/OCR/{path}", json=body), 400)
+async def test_an_invalid_v2_model_gets_400(sandbox, body, path):
+    client = await sandbox()
+    await json_of(await client.post(f"/api/v2/OCR/{path}", json=body), 400)
 
 
-async def test_whatever_is_not_there_gets_404_in_the_documented_shape(start, http):
-    base = await start()
-    url = await new_workflow(http, base)
-    document = await json_of(await http.post(f"{url}/documents", data=pdf()))
+async def test_anything_missing_gets_404_in_the_documented_shape(sandbox):
+    client = await sandbox()
+    url = await new_workflow(client)
+    document = await json_of(await client.post(f"{url}/documents", data=pdf()))
     mine = f"{url}/documents/{document['document_id']}"
     page = f"{mine}/pages/{document['pages'][0]['page_id']}"
     table = f"{page}/tables/{document['pages'][0]['data']['tables'][0]['table_id']}"
-    other = await new_workflow(http, base)
+    other = await new_workflow(client)
     for method, missing in [
-        ("GET", f"{base}/api/v4/nothing"),
-        ("GET", f"{base}/nothing"),
-        ("GET", f"{base}{WORKFLOWS}/nothing"),
+        ("GET", "/api/v4/nothing"),
+        ("GET", "/nothing"),
+        ("GET", f"{WORKFLOWS}/nothing"),
         ("DELETE", f"{url}/fields/nothing"),
         ("GET", f"{url}/documents/nothing"),
         ("GET", mine.replace(url, other)),
@@ -158,71 +160,74 @@ async def test_whatever_is_not_there_gets_404_in_the_documented_shape(start, htt
         ("DELETE", f"{page}/tables/nothing"),
         ("DELETE", f"{table}/cells/nothing"),
     ]:
-        content = await json_of(await http.request(method, missing), 404)
+        content = await json_of(await client.request(method, missing), 404)
         assert content["code"] == "not_found"
         assert set(content) == {"code", "message", "details"}
 
 
-async def test_a_wrong_method_gets_405_and_the_right_ones(start, http):
-    response = await http.delete(f"{await start()}{WORKFLOWS}")
+async def test_a_wrong_method_gets_405_and_the_allowed_methods(sandbox):
+    client = await sandbox()
+    response = await client.delete(WORKFLOWS)
     assert (await json_of(response, 405))["code"] == "method_not_allowed"
     assert response.headers["Allow"] == "GET,HEAD,POST"
 
 
-async def test_every_call_exists_with_and_without_a_slash_at_the_end(start, http):
-    base = await start()
-    for call in CALLS:
-        for path in (call.path, f"{call.path}/"):
-            response = await http.request(call.method, base + re.sub(r"\{\w+\}", "x", path))
+async def test_every_operation_exists_with_and_without_a_trailing_slash(sandbox):
+    client = await sandbox()
+    for operation in OPERATIONS:
+        for path in (operation.path, f"{operation.path}/"):
+            response = await client.request(operation.method, re.sub(r"\{\w+\}", "x", path))
             content = await response.json()
-            assert response.status in (200, 400, 404), (call.method, path)
-            # No such thing is fine; "no such call" would have no detail.
-            assert response.status != 404 or content["details"], (call.method, path)
+            assert response.status in (200, 400, 404), (operation.method, path)
+            # A 404 for a missing object has details; a 404 for an unknown path has none.
+            assert response.status != 404 or content["details"], (operation.method, path)
 
 
-async def test_head_answers_as_get_without_a_body(start, http):
-    base = await start()
+async def test_head_responds_like_get_without_a_body(sandbox):
+    client = await sandbox()
     for path in ("/", WORKFLOWS, "/sandbox/stats"):
-        head, get = await http.head(base + path), await http.get(base + path)
+        head, get = await client.head(path), await client.get(path)
         assert head.status == get.status == 200
         assert head.headers["Content-Type"] == get.headers["Content-Type"]
         assert await head.read() == b""
 
 
-async def test_models_are_made_trained_and_used_in_each_family(start, http):
-    base = await start()
+async def test_models_are_created_trained_and_used_in_each_family(sandbox):
+    client = await sandbox()
     for family in ("OCR", "ImageCategorization", "ObjectDetection"):
-        models = f"{base}/api/v2/{family}/Model"
-        model = await json_of(await http.post(f"{models}/", json={"categories": ["cat", "dog"]}))
+        models = f"/api/v2/{family}/Model"
+        model = await json_of(await client.post(f"{models}/", json={"categories": ["cat", "dog"]}))
         assert model["state"] == 0
         mine = f"{models}/{model['model_id']}"
-        assert [known["model_id"] for known in (await json_of(await http.get(models)))["models"]] == [
+        assert [known["model_id"] for known in (await json_of(await client.get(models)))["models"]] == [
             model["model_id"]
         ]
-        uploaded = await json_of(await http.post(f"{mine}/UploadFile/", data=pdf()))
+        uploaded = await json_of(await client.post(f"{mine}/UploadFile/", data=pdf()))
         assert uploaded["files"][0]["size"] == 5
-        await http.post(f"{mine}/Train/")
-        assert (await json_of(await http.get(mine)))["state"] == 5
-        [entry] = (await json_of(await http.post(f"{mine}/LabelFile/", data=pdf())))["result"]
+        await client.post(f"{mine}/Train/")
+        assert (await json_of(await client.get(mine)))["state"] == 5
+        [entry] = (await json_of(await client.post(f"{mine}/LabelFile/", data=pdf())))["result"]
         assert {item["label"] for item in entry["prediction"]} == {"cat", "dog"}
-    assert (await json_of(await http.get(f"{base}/api/v2/OCR/Model/any-id")))["model_id"] == "any-id"
+    assert (await json_of(await client.get("/api/v2/OCR/Model/any-id")))["model_id"] == "any-id"
 
 
-async def test_classification_may_name_its_model_in_the_form(start, http):
-    url = f"{await start()}/api/v2/ImageCategorization/LabelFile/"
-    content = await json_of(await http.post(url, data=pdf(modelId="mine")))
+async def test_a_classification_can_name_its_model_in_the_form(sandbox):
+    client = await sandbox()
+    url = "/api/v2/ImageCategorization/LabelFile/"
+    content = await json_of(await client.post(url, data=pdf(modelId="mine")))
     assert sum(item["probability"] for item in content["result"][0]["prediction"]) == pytest.approx(1, abs=1e-3)
-    await json_of(await http.post(url, data=pdf()), 400)
+    await json_of(await client.post(url, data=pdf()), 400)
 
 
-async def test_full_text_of_equal_bytes_is_equal(start, http):
-    url = f"{await start()}/api/v2/OCR/FullText"
-    first, second = [(await json_of(await http.post(url, data=pdf())))["results"] for _ in range(2)]
+async def test_full_text_of_equal_bytes_is_equal(sandbox):
+    client = await sandbox()
+    url = "/api/v2/OCR/FullText"
+    first, second = [(await json_of(await client.post(url, data=pdf())))["results"] for _ in range(2)]
     assert first == second
     assert first[0]["page_data"][0]["raw_text"]
 
 
-def test_the_store_drops_what_is_oldest():
+def test_the_store_drops_the_oldest_entries():
     kept = store.Store(seed=0)
     for _ in range(store.MAX_WORKFLOWS + 1):
         kept.add_workflow(store.Workflow(kept.new_id(), "", "", ""))
@@ -239,7 +244,7 @@ def test_the_store_drops_what_is_oldest():
     assert kept.original(names[2]) == content
 
 
-def test_a_document_that_is_dropped_takes_its_file_along():
+def test_dropping_a_document_drops_its_file():
     kept = store.Store(seed=0)
     for number in range(store.MAX_DOCUMENTS + 1):
         kept.add_document(store.Document(str(number), "w", "", "", None, 0, "", [], 0), b"x")
@@ -247,40 +252,42 @@ def test_a_document_that_is_dropped_takes_its_file_along():
     assert kept.original("1") == b"x"
 
 
-async def test_deleting_one_value_of_a_field_leaves_its_others(start, http):
-    url = f"{await new_workflow(http, await start())}/documents"
-    document = await json_of(await http.post(url, data=pdf()))
+async def test_deleting_one_value_of_a_field_keeps_the_others(sandbox):
+    client = await sandbox()
+    url = f"{await new_workflow(client)}/documents"
+    document = await json_of(await client.post(url, data=pdf()))
     page = f"{url}/{document['document_id']}/pages/{document['pages'][0]['page_id']}"
     values = [
-        await json_of(await http.post(f"{page}/fields", json={"field_name": "note", "value": value}))
+        await json_of(await client.post(f"{page}/fields", json={"field_name": "note", "value": value}))
         for value in ("first", "second")
     ]
-    await json_of(await http.delete(f"{page}/fields/{values[0]['field_data_id']}"))
-    left = (await json_of(await http.get(page)))["data"]["fields"]["note"]
+    await json_of(await client.delete(f"{page}/fields/{values[0]['field_data_id']}"))
+    left = (await json_of(await client.get(page)))["data"]["fields"]["note"]
     assert [value["value"] for value in left] == ["second"]
 
 
 @pytest.mark.parametrize(("limit", "shown"), [(None, "none"), (LimitRule(20, 60), "20/60s (fixed)")])
-async def test_the_page_shows_the_limit_in_force(start, http, limit, shown):
-    page = await (await http.get(await start(limit=limit))).text()
-    assert f"<tr><th>Limit</th><td>{shown}</td></tr>" in page
+async def test_the_page_shows_the_limit_in_force(sandbox, limit, shown):
+    client = await sandbox(limit=limit)
+    page = await (await client.get("/")).text()
+    assert f"<tr><th>Rate limit</th><td>{shown}</td></tr>" in page
 
 
-async def test_the_page_shows_the_calls_and_the_callers_host_as_text(start, http):
-    base = await start(api_keys=("a-secret-key",))
-    response = await http.get(base, headers={"Host": 'my<b>"host'})
+async def test_the_page_shows_the_operations_and_escapes_the_callers_host(sandbox):
+    client = await sandbox(api_keys=("a-secret-key",))
+    response = await client.get("/", headers={"Host": 'my<b>"host'})
     page = await response.text()
     assert response.content_type == "text/html"
     assert "http://my&lt;b&gt;" in page
     assert "<b>" not in page
     assert "a-secret-key" not in page
-    for call in CALLS:
-        assert f"<code>{call.method} {call.path}</code>" in page
+    for operation in OPERATIONS:
+        assert f"<code>{operation.method} {operation.path}</code>" in page
 
 
-async def test_a_call_that_hangs_up_leaves_the_sandbox_working(start, http):
-    base = await start(latency_s=0.05)
-    call = asyncio.create_task(http.get(base + WORKFLOWS))
+async def test_the_sandbox_works_after_a_caller_hangs_up(sandbox):
+    client = await sandbox(latency_s=0.05)
+    call = asyncio.create_task(client.get(WORKFLOWS))
     await asyncio.sleep(0)
     call.cancel()
-    await json_of(await http.get(base + WORKFLOWS))
+    await json_of(await client.get(WORKFLOWS))

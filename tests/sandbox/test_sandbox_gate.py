@@ -1,4 +1,4 @@
-"""Keys, limits, latency, failures and counters, seen over a real socket."""
+"""Keys, limits, latency, failures and counters, over a real socket."""
 
 import asyncio
 import io
@@ -10,21 +10,21 @@ from nanonets_proxy.sandbox import stats as stats_module
 from nanonets_proxy.sandbox.middleware import is_authorized
 from nanonets_proxy.sandbox.policy import HintStyle, LimitKind, LimitRule
 from nanonets_proxy.sandbox.responses import rate_limited
-from nanonets_proxy.sandbox.stats import CallCounts
+from nanonets_proxy.sandbox.stats import OperationCounts
 
 WORKFLOWS = "/api/v4/workflows"
 HOUR = LimitRule(2, 3600)
 
 
-async def stats_of(http, base):
-    return await (await http.get(f"{base}/sandbox/stats")).json()
+async def stats_of(client):
+    return await (await client.get("/sandbox/stats")).json()
 
 
-async def until_in_flight(http, base):
+async def until_in_flight(client):
     for _ in range(1000):
-        if (await stats_of(http, base))["in_flight"]:
+        if (await stats_of(client))["in_flight"]:
             return
-    pytest.fail("the call never got in flight")
+    pytest.fail("no request got in flight")
 
 
 @pytest.mark.parametrize(
@@ -38,47 +38,47 @@ async def until_in_flight(http, base):
         ["Basic"],
         ["Basic !!!"],
         ["Basic ===="],
-        ["Basic a2V5"],  # the key without a colon behind it
+        ["Basic a2V5"],  # the key without its colon
         ["Basic k\udce9y"],
         [encode_basic_auth("key", "")] * 2,
     ],
 )
-def test_credentials_that_are_not_exactly_right_are_wrong(fields):
+def test_malformed_or_wrong_credentials_are_rejected(fields):
     assert not is_authorized(fields, ("key", "other"))
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC"])
-def test_any_accepted_key_with_an_empty_password_is_right(scheme):
+def test_any_accepted_key_with_an_empty_password_is_valid(scheme):
     assert is_authorized([encode_basic_auth("other", "").replace("Basic", scheme)], ("key", "other"))
 
 
-async def test_a_call_without_the_key_gets_the_documented_401(start, http):
-    base = await start(limit=HOUR)
-    response = await http.get(base + WORKFLOWS, headers={"Authorization": "Basic eDo="})
+async def test_a_request_without_the_key_gets_the_documented_401(sandbox):
+    client = await sandbox(limit=HOUR)
+    response = await client.get(WORKFLOWS, headers={"Authorization": "Basic eDo="})
     assert response.status == 401
     assert await response.json() == {
         "code": "unauthorized",
         "message": "Invalid API key",
         "details": {"error": "Authentication failed"},
     }
-    counts = (await stats_of(http, base))["calls"]["GET /api/v4/workflows"]
+    counts = (await stats_of(client))["calls"]["GET /api/v4/workflows"]
     assert (counts["unauthorized"], counts["admitted"]) == (1, 0)
 
 
-async def test_a_sandbox_without_keys_accepts_none(start, http):
-    base = await start(api_keys=())
-    assert (await http.get(base + WORKFLOWS)).status == 401
+async def test_a_sandbox_without_keys_accepts_no_request(sandbox):
+    client = await sandbox(api_keys=())
+    assert (await client.get(WORKFLOWS)).status == 401
 
 
-async def test_a_call_beyond_the_limit_gets_the_documented_429(start, http):
-    base = await start(limit=HOUR, limit_kind=LimitKind.SLIDING_WINDOW)
-    responses = [await http.get(base + WORKFLOWS) for _ in range(3)]
+async def test_a_request_beyond_the_limit_gets_the_documented_429(sandbox):
+    client = await sandbox(limit=HOUR, limit_kind=LimitKind.SLIDING_WINDOW)
+    responses = [await client.get(WORKFLOWS) for _ in range(3)]
     assert [response.status for response in responses] == [200, 200, 429]
     body = await responses[2].json()
     assert 3590 <= body["details"].pop("retry_after") <= 3600
     assert body == {"code": "rate_limit_exceeded", "message": "Rate limit exceeded", "details": {}}
     assert "Retry-After" not in responses[2].headers
-    stats = await stats_of(http, base)
+    stats = await stats_of(client)
     assert (stats["admitted"], stats["refused"]) == (2, 1)
 
 
@@ -91,7 +91,7 @@ async def test_a_call_beyond_the_limit_gets_the_documented_429(start, http):
         (HintStyle.NONE, False, False),
     ],
 )
-def test_the_hint_stands_where_the_style_says(hint, in_body, in_header):
+def test_the_retry_delay_is_where_the_hint_style_says(hint, in_body, in_header):
     response = rate_limited(12.2, hint)
     assert (b'"retry_after": 13}' in response.body) is in_body
     assert (response.headers.get("Retry-After") == "13") is in_header
@@ -103,43 +103,43 @@ def test_a_delay_below_a_second_keeps_its_milliseconds_in_the_body():
     assert response.headers["Retry-After"] == "1"
 
 
-async def test_predict_posts_are_limited_per_model_and_nothing_else_of_v2(start, http):
-    base = await start(limit=LimitRule(1, 3600), limit_kind=LimitKind.SLIDING_WINDOW)
+async def test_of_v2_only_predict_posts_are_limited_and_per_model(sandbox):
+    client = await sandbox(limit=LimitRule(1, 3600), limit_kind=LimitKind.SLIDING_WINDOW)
     form = {"urls": "https://files.invalid/a.pdf"}
 
     async def predict(model, call):
-        return (await http.post(f"{base}/api/v2/OCR/Model/{model}/{call}", data=form)).status
+        return (await client.post(f"/api/v2/OCR/Model/{model}/{call}", data=form)).status
 
     assert await predict("m1", "LabelUrls/") == 200
     assert await predict("m1", "LabelUrls") == 429
     assert await predict("m1", "LabelFile/?async=true") == 429
     assert await predict("m2", "LabelUrls/") == 200
     assert await predict("m1", "UploadUrls/") == 200
-    assert (await http.get(base + WORKFLOWS)).status == 200
+    assert (await client.get(WORKFLOWS)).status == 200
 
 
-async def test_a_concurrency_limit_frees_its_place_when_the_call_ends(start, http):
-    base = await start(limit=LimitRule(1, 1), limit_kind=LimitKind.CONCURRENCY, latency_s=0.1)
-    together = await asyncio.gather(*(http.get(base + WORKFLOWS) for _ in range(3)))
+async def test_a_concurrency_limit_frees_its_place_when_the_request_ends(sandbox):
+    client = await sandbox(limit=LimitRule(1, 1), limit_kind=LimitKind.CONCURRENCY, latency_s=0.1)
+    together = await asyncio.gather(*(client.get(WORKFLOWS) for _ in range(3)))
     assert sorted(response.status for response in together) == [200, 429, 429]
-    assert (await http.get(base + WORKFLOWS)).status == 200
-    assert (await stats_of(http, base))["max_in_flight"] == 1
+    assert (await client.get(WORKFLOWS)).status == 200
+    assert (await stats_of(client))["max_in_flight"] == 1
 
 
-async def test_latency_is_added_while_the_call_is_in_flight(start, http):
-    base = await start(latency_s=0.2)
+async def test_a_request_is_in_flight_during_the_added_latency(sandbox):
+    client = await sandbox(latency_s=0.2)
     began_s = asyncio.get_running_loop().time()
-    call = asyncio.create_task(http.get(base + WORKFLOWS))
-    await until_in_flight(http, base)
+    call = asyncio.create_task(client.get(WORKFLOWS))
+    await until_in_flight(client)
     await call
     assert asyncio.get_running_loop().time() - began_s >= 0.2
-    assert (await stats_of(http, base))["in_flight"] == 0
+    assert (await stats_of(client))["in_flight"] == 0
 
 
-async def test_failures_are_the_same_for_the_same_seed(start, http):
+async def test_the_same_seed_gives_the_same_failures(sandbox):
     async def run(seed):
-        base = await start(failure_rate=0.5, seed=seed)
-        return [(await http.get(base + WORKFLOWS)).status for _ in range(40)]
+        client = await sandbox(failure_rate=0.5, seed=seed)
+        return [(await client.get(WORKFLOWS)).status for _ in range(40)]
 
     first = await run(7)
     assert set(first) == {200, 503}
@@ -147,40 +147,40 @@ async def test_failures_are_the_same_for_the_same_seed(start, http):
     assert await run(8) != first
 
 
-async def test_counters_tell_equal_requests_from_different_ones(start, http):
-    base = await start()
+async def test_counters_distinguish_different_requests(sandbox):
+    client = await sandbox()
     for description in ("a", "a", "b"):
-        await http.post(base + WORKFLOWS, json={"description": description})
+        await client.post(WORKFLOWS, json={"description": description})
     for name in ("a", "a", "b"):
-        await http.post(f"{base}/api/v2/OCR/Model/m/LabelFile", data={"file": io.BytesIO(name.encode())})
-    calls = (await stats_of(http, base))["calls"]
+        await client.post("/api/v2/OCR/Model/m/LabelFile", data={"file": io.BytesIO(name.encode())})
+    calls = (await stats_of(client))["calls"]
     assert calls["POST /api/v4/workflows"]["distinct"] == 2
     assert calls["POST /api/v2/OCR/Model/{model}/LabelFile"]["distinct"] == 2
     assert calls["POST /api/v2/OCR/Model/{model}/LabelFile"]["admitted"] == 3
 
 
-async def test_a_reset_forgets_documents_counters_and_the_limit(start, http):
-    base = await start(limit=LimitRule(1, 3600), limit_kind=LimitKind.SLIDING_WINDOW)
-    await http.post(base + WORKFLOWS, json={"description": "old"})
-    assert (await http.get(base + WORKFLOWS)).status == 429
-    assert (await http.post(f"{base}/sandbox/reset", headers={"Authorization": ""})).status == 204
-    assert (await stats_of(http, base))["calls"] == {}
-    assert await (await http.get(base + WORKFLOWS)).json() == {"workflows": []}
+async def test_a_reset_clears_documents_counters_and_the_limit(sandbox):
+    client = await sandbox(limit=LimitRule(1, 3600), limit_kind=LimitKind.SLIDING_WINDOW)
+    await client.post(WORKFLOWS, json={"description": "old"})
+    assert (await client.get(WORKFLOWS)).status == 429
+    assert (await client.post("/sandbox/reset", headers={"Authorization": ""})).status == 204
+    assert (await stats_of(client))["calls"] == {}
+    assert await (await client.get(WORKFLOWS)).json() == {"workflows": []}
 
 
-async def test_a_call_in_flight_across_a_reset_leaves_the_new_counters_alone(start, http):
-    base = await start(limit=LimitRule(1, 1), limit_kind=LimitKind.CONCURRENCY, latency_s=0.2)
-    call = asyncio.create_task(http.get(base + WORKFLOWS))
-    await until_in_flight(http, base)
-    await http.post(f"{base}/sandbox/reset")
+async def test_a_request_in_flight_during_a_reset_does_not_change_the_new_counters(sandbox):
+    client = await sandbox(limit=LimitRule(1, 1), limit_kind=LimitKind.CONCURRENCY, latency_s=0.2)
+    call = asyncio.create_task(client.get(WORKFLOWS))
+    await until_in_flight(client)
+    await client.post("/sandbox/reset")
     assert (await call).status == 200
-    stats = await stats_of(http, base)
+    stats = await stats_of(client)
     assert (stats["in_flight"], stats["admitted"]) == (0, 0)
 
 
 def test_the_set_of_distinct_requests_is_bounded(monkeypatch):
     monkeypatch.setattr(stats_module, "MAX_DIGESTS", 2)
-    counts = CallCounts()
+    counts = OperationCounts()
     for digest in (b"a", b"b", b"c"):
-        counts.saw(digest)
+        counts.record(digest)
     assert counts.to_json()["distinct"] == 2

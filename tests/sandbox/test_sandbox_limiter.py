@@ -1,4 +1,4 @@
-"""The limits, in virtual time."""
+"""The limit algorithms, in virtual time."""
 
 from collections import Counter
 
@@ -37,14 +37,14 @@ def test_a_fixed_window_never_admits_more_than_its_count(rule, times_s):
 
 
 @given(rules, arrivals)
-def test_a_sliding_window_never_admits_more_than_its_count_in_any_stretch(rule, times_s):
+def test_a_sliding_window_never_admits_more_than_its_count_in_any_interval(rule, times_s):
     times_s = admitted(SlidingWindow(rule), times_s)
     for start_s in times_s:
         assert sum(start_s <= at < start_s + rule.per_s for at in times_s) <= rule.count
 
 
 @given(rules, arrivals)
-def test_a_bucket_never_admits_more_than_its_burst_and_what_flowed_in(rule, times_s):
+def test_a_bucket_never_admits_more_than_its_burst_and_its_refill(rule, times_s):
     times_s = admitted(TokenBucket(rule), times_s)
     for i, start_s in enumerate(times_s):
         for j, end_s in enumerate(times_s[i:], start=1):
@@ -53,7 +53,7 @@ def test_a_bucket_never_admits_more_than_its_burst_and_what_flowed_in(rule, time
 
 @pytest.mark.parametrize("kind", TIMED)
 @given(rule=rules, times_s=arrivals)
-def test_the_delay_of_a_refusal_is_enough_and_positive(kind, rule, times_s):
+def test_the_delay_of_a_refusal_is_positive_and_sufficient(kind, rule, times_s):
     limiter = make_limiter(kind, rule)
     for at in times_s:
         verdict = limiter.decide("s", at)
@@ -64,17 +64,17 @@ def test_the_delay_of_a_refusal_is_enough_and_positive(kind, rule, times_s):
 
 
 @pytest.mark.parametrize("kind", TIMED)
-def test_a_quiet_limiter_admits_its_whole_count_at_once_and_then_refuses(kind):
+def test_an_idle_limiter_admits_its_whole_count_at_once_and_then_refuses(kind):
     limiter = make_limiter(kind, LimitRule(3, 60))
     assert [type(limiter.decide("s", 0.0)) for _ in range(4)] == [Admitted, Admitted, Admitted, Refused]
 
 
-def test_a_bucket_admits_one_more_after_each_share_of_its_window():
+def test_a_bucket_gains_one_token_after_each_share_of_its_window():
     bucket = TokenBucket(LimitRule(2, 1))
     assert admitted(bucket, [0, 0, 0, 0.25, 0.5, 0.5, 1.0]) == [0, 0, 0.5, 1.0]
 
 
-def test_a_concurrency_limit_counts_calls_in_flight():
+def test_a_concurrency_limit_counts_requests_in_flight():
     limiter = make_limiter(LimitKind.CONCURRENCY, LimitRule(2, 5))
     assert [type(limiter.decide("s", 0)) for _ in range(3)] == [Admitted, Admitted, Refused]
     assert limiter.decide("s", 100) == Refused(5)
@@ -86,14 +86,14 @@ def test_a_concurrency_limit_counts_calls_in_flight():
 
 
 @pytest.mark.parametrize("kind", list(LimitKind))
-def test_each_scope_is_counted_on_its_own(kind):
+def test_each_scope_is_counted_separately(kind):
     limiter = make_limiter(kind, LimitRule(1, 60))
     assert limiter.decide("a", 0) == Admitted()
     assert isinstance(limiter.decide("a", 0), Refused)
     assert limiter.decide("b", 0) == Admitted()
 
 
-def test_the_first_of_too_many_scopes_is_forgotten():
+def test_a_new_scope_beyond_the_maximum_replaces_the_oldest():
     limiter = FixedWindow(LimitRule(1, 60))
     for number in range(MAX_SCOPES + 1):
         limiter.decide(str(number), 0)
@@ -117,6 +117,6 @@ CLASSIFY = ("POST", "/api/v2/ImageCategorization/Model/m1/LabelFile/")
         (LimitScope.ALL, dict.fromkeys((V4, PREDICT, PREDICT_URLS, LOOK_UP, CLASSIFY), "all")),
     ],
 )
-def test_a_limit_covers_the_calls_of_its_scope_and_no_others(limited, covered):
+def test_a_limit_covers_only_the_requests_of_its_scope(limited, covered):
     for call in (V4, PREDICT, PREDICT_URLS, LOOK_UP, CLASSIFY):
         assert scope_of(limited, *call) == covered.get(call)

@@ -1,4 +1,4 @@
-"""Reading and checking the settings of a sandbox."""
+"""Parsing and validation of a sandbox's settings."""
 
 import pytest
 from hypothesis import given
@@ -41,7 +41,7 @@ def test_a_limit_is_a_count_and_a_window(text, count, per_s):
         ("5/0s", "longer than 0"),
     ],
 )
-def test_a_bad_limit_is_named_in_one_sentence(text, complaint):
+def test_an_invalid_limit_is_reported_in_one_sentence(text, complaint):
     with pytest.raises(ValueError, match=complaint) as caught:
         LimitRule.parse(text)
     assert repr(text) in str(caught.value)
@@ -49,21 +49,21 @@ def test_a_bad_limit_is_named_in_one_sentence(text, complaint):
 
 
 @given(st.integers(1, 10**9 - 1), st.integers(1, 10**6).map(lambda eighths: eighths / 8))
-def test_a_limit_reads_back_what_it_writes(count, per_s):
+def test_a_limit_can_be_parsed_from_its_text(count, per_s):
     rule = LimitRule(count, per_s)
     assert LimitRule.parse(str(rule)) == rule
 
 
 @given(st.text(max_size=20))
-def test_any_text_is_a_limit_or_a_value_error(text):
+def test_parsing_any_text_gives_a_limit_or_a_value_error(text):
     try:
         LimitRule.parse(text)
     except ValueError as exc:
-        assert str(exc).startswith("limit ")  # noqa: PT017 - either outcome is right
+        assert str(exc).startswith("limit ")  # noqa: PT017 - both outcomes are valid
 
 
 @pytest.mark.parametrize(("count", "per_s"), [(0, 1), (1, 0), (1, float("inf")), (1, float("nan"))])
-def test_a_limit_that_makes_no_sense_cannot_be_built(count, per_s):
+def test_an_invalid_limit_cannot_be_constructed(count, per_s):
     with pytest.raises(ValueError, match="of a limit must be"):
         LimitRule(count, per_s)
 
@@ -80,12 +80,12 @@ def test_a_limit_that_makes_no_sense_cannot_be_built(count, per_s):
         ({"max_body_bytes": 0}, "max_body_bytes"),
     ],
 )
-def test_a_policy_that_makes_no_sense_is_refused_by_name(settings, name):
+def test_an_invalid_policy_is_rejected_with_the_settings_name(settings, name):
     with pytest.raises(ValueError, match=name):
         SandboxPolicy(**{"api_keys": (), **settings})
 
 
-def test_made_keys_are_usable_and_differ():
+def test_generated_keys_are_valid_and_differ():
     first, second = make_key(), make_key()
     assert first != second
     assert SandboxPolicy(api_keys=(first, second)).api_keys == (first, second)

@@ -1,4 +1,4 @@
-"""Uploads in every documented form, as bytes on a real socket."""
+"""Uploads in every documented format, over a real socket."""
 
 import asyncio
 import base64
@@ -24,14 +24,13 @@ def form(**files):
     return data
 
 
-async def new_workflow(http, base):
-    return f"{base}/api/v4/workflows/{(await (await http.post(f'{base}/api/v4/workflows')).json())['id']}"
+async def new_workflow(client):
+    return f"/api/v4/workflows/{(await (await client.post('/api/v4/workflows')).json())['id']}"
 
 
-async def raw(base, *pieces, read_first=()):
-    """Send bytes piece by piece, after each of the first ones waiting for a head; return all that comes."""
-    host, port = base.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+async def raw(client, *pieces, read_first=()):
+    """Sends `pieces`, reads a head after each piece whose number is in `read_first`, and returns the responses."""
+    reader, writer = await asyncio.open_connection(client.host, client.port)
     got = b""
     try:
         for number, piece in enumerate(pieces):
@@ -44,8 +43,8 @@ async def raw(base, *pieces, read_first=()):
     return got
 
 
-async def test_a_large_upload_passes_whole_and_is_never_held_in_memory(start, http):
-    base = await start()
+async def test_a_large_upload_is_hashed_whole_without_holding_it_in_memory(sandbox):
+    client = await sandbox()
     block = bytes(range(256)) * 4096
 
     async def blocks():
@@ -54,10 +53,10 @@ async def test_a_large_upload_passes_whole_and_is_never_held_in_memory(start, ht
 
     data = aiohttp.FormData()
     data.add_field("file", blocks(), filename="big.pdf")
-    url = await new_workflow(http, base)
+    url = await new_workflow(client)
     tracemalloc.start()
     try:
-        document = await (await http.post(f"{url}/documents", data=data)).json()
+        document = await (await client.post(f"{url}/documents", data=data)).json()
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -66,13 +65,13 @@ async def test_a_large_upload_passes_whole_and_is_never_held_in_memory(start, ht
     assert peak_bytes < 16 * 1024 * 1024
 
 
-async def test_a_small_file_can_be_fetched_and_a_large_one_is_named_as_not_kept(start, http):
-    base = await start()
-    url = f"{await new_workflow(http, base)}/documents"
+async def test_a_small_file_can_be_fetched_and_a_large_file_is_not_kept(sandbox):
+    client = await sandbox()
+    url = f"{await new_workflow(client)}/documents"
     small, large = b"x" * MAX_ORIGINAL_BYTES, b"x" * (MAX_ORIGINAL_BYTES + 1)
     for content, status in ((small, 200), (large, 404)):
-        document = await (await http.post(url, data=form(a=io.BytesIO(content)))).json()
-        response = await http.get(f"{url}/{document['document_id']}/original")
+        document = await (await client.post(url, data=form(a=io.BytesIO(content)))).json()
+        response = await client.get(f"{url}/{document['document_id']}/original")
         assert response.status == status
         if status == 200:
             assert await response.read() == content
@@ -80,12 +79,12 @@ async def test_a_small_file_can_be_fetched_and_a_large_one_is_named_as_not_kept(
             assert (await response.json())["message"] == "Original file not kept"
 
 
-async def test_several_files_are_each_hashed(start, http):
-    base = await start()
+async def test_several_files_are_each_hashed(sandbox):
+    client = await sandbox()
     data = form(a=b"first", b=b"", c=b"third")
     data.add_field("files", b"fourth", filename="d.pdf")
     data.add_field("request_metadata", "mine")
-    content = await (await http.post(base + PREDICT, data=data)).json()
+    content = await (await client.post(PREDICT, data=data)).json()
     contents = {"a.pdf": b"first", "b.pdf": b"", "c.pdf": b"third", "d.pdf": b"fourth"}
     assert content["files"] == [
         {"name": name, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -95,25 +94,25 @@ async def test_several_files_are_each_hashed(start, http):
     assert {entry["request_metadata"] for entry in content["result"]} == {"mine"}
 
 
-async def test_several_files_of_a_v4_upload_give_several_documents(start, http):
-    base = await start()
-    url = f"{await new_workflow(http, base)}/documents"
-    content = await (await http.post(url, data=form(a=b"1", b=b"22"))).json()
+async def test_a_v4_upload_of_several_files_creates_several_documents(sandbox):
+    client = await sandbox()
+    url = f"{await new_workflow(client)}/documents"
+    content = await (await client.post(url, data=form(a=b"1", b=b"22"))).json()
     assert [document["size"] for document in content["documents"]] == [1, 2]
 
 
-async def test_repeated_urls_of_a_form_are_each_predicted(start, http):
-    base = await start()
+async def test_a_form_with_several_urls_gets_a_prediction_for_each(sandbox):
+    client = await sandbox()
     data = [("urls", "https://files.invalid/a.pdf"), ("urls", "https://files.invalid/b.pdf"), ("x", "")]
-    content = await (await http.post(f"{base}/api/v2/OCR/Model/m1/LabelUrls", data=data)).json()
+    content = await (await client.post("/api/v2/OCR/Model/m1/LabelUrls", data=data)).json()
     assert [entry["input"] for entry in content["result"]] == [url for _, url in data[:2]]
 
 
-async def test_a_document_url_in_json_makes_a_document(start, http):
-    base = await start()
-    url = f"{await new_workflow(http, base)}/documents"
+async def test_a_document_url_in_json_creates_a_document(sandbox):
+    client = await sandbox()
+    url = f"{await new_workflow(client)}/documents"
     body = {"document_url": "https://files.invalid/a.pdf", "async": True, "metadata": {"a": 1}}
-    document = await (await http.post(url, json=body)).json()
+    document = await (await client.post(url, json=body)).json()
     assert (document["status"], document["pages"], document["size"]) == ("pending", [], None)
     assert document["metadata"] == {"a": 1}
     assert document["original_document_name"] == "https://files.invalid/a.pdf"
@@ -145,51 +144,51 @@ async def test_a_document_url_in_json_makes_a_document(start, http):
         ({"Content-Type": "multipart/form-data; boundary=b"}, PART[:-7] * 100 + PART),
     ],
 )
-async def test_an_upload_that_makes_no_sense_gets_a_400_with_a_reason(start, http, headers, body):
-    base = await start()
-    response = await http.post(base + PREDICT, data=body, headers=headers)
+async def test_an_invalid_upload_gets_400_with_a_reason(sandbox, headers, body):
+    client = await sandbox()
+    response = await client.post(PREDICT, data=body, headers=headers)
     content = await response.json()
     assert (response.status, content["code"]) == (400, "bad_request")
     assert content["message"]
 
 
 @pytest.mark.parametrize("chunked", [True, False])
-async def test_a_body_beyond_the_limit_gets_413(start, http, chunked):
-    base = await start(max_body_bytes=100_000)
+async def test_a_body_above_the_limit_gets_413(sandbox, chunked):
+    client = await sandbox(max_body_bytes=100_000)
 
     async def blocks():
         for _ in range(2):
             yield bytes(60_000)
 
     content = blocks() if chunked else io.BytesIO(bytes(120_000))
-    response = await http.post(base + PREDICT, data=form(a=content))
+    response = await client.post(PREDICT, data=form(a=content))
     assert (response.status, (await response.json())["code"]) == (413, "payload_too_large")
 
 
-async def test_json_and_form_fields_are_bounded_too(start, http):
-    base = await start()
-    response = await http.post(f"{base}/api/v4/workflows", data=io.BytesIO(bytes(2**20 + 1)))
+async def test_json_and_form_fields_have_limits_too(sandbox):
+    client = await sandbox()
+    response = await client.post("/api/v4/workflows", data=io.BytesIO(bytes(2**20 + 1)))
     assert (response.status, (await response.json())["code"]) == (413, "payload_too_large")
     data = form(a=b"hello")
     data.add_field("metadata", "x" * 70_000)
-    assert (await http.post(base + PREDICT, data=data)).status == 413
+    assert (await client.post(PREDICT, data=data)).status == 413
 
 
-async def test_a_chunked_upload_is_read_to_its_last_chunk(start):
-    base = await start()
+async def test_a_chunked_upload_is_read_to_its_last_chunk(sandbox):
+    client = await sandbox()
     chunks = b"".join(b"%x\r\n%s\r\n" % (1, PART[i : i + 1]) for i in range(len(PART))) + b"0\r\n\r\n"
     head = f"POST {PREDICT} HTTP/1.1\r\n{HEAD}{MULTIPART}Transfer-Encoding: chunked\r\n\r\n"
-    got = await raw(base, head.encode(), chunks)
+    got = await raw(client, head.encode(), chunks)
     assert got.startswith(b"HTTP/1.1 200 ")
     assert hashlib.sha256(b"hello").hexdigest().encode() in got
 
 
-async def test_a_body_is_invited_with_100_continue_when_it_is_wanted(start):
-    base = await start()
+async def test_an_expected_100_is_sent_before_the_body_is_read(sandbox):
+    client = await sandbox()
     head = (
         f"POST {PREDICT} HTTP/1.1\r\n{HEAD}{MULTIPART}Expect: 100-continue\r\nContent-Length: {len(PART)}\r\n\r\n"
     )
-    got = await raw(base, head.encode(), PART, read_first=[0])
+    got = await raw(client, head.encode(), PART, read_first=[0])
     assert got.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ")
 
 
@@ -202,19 +201,19 @@ async def test_a_body_is_invited_with_100_continue_when_it_is_wanted(start):
         ({}, "a-miracle", b"417"),
     ],
 )
-async def test_a_refused_upload_is_not_invited(start, settings, expectation, status):
-    base = await start(**settings)
+async def test_a_rejected_upload_gets_no_100(sandbox, settings, expectation, status):
+    client = await sandbox(**settings)
     head = f"POST {PREDICT} HTTP/1.1\r\n{HEAD}{MULTIPART}Expect: {expectation}\r\nContent-Length: 99\r\n\r\n"
-    got = await raw(base, head.encode())
+    got = await raw(client, head.encode())
     assert got.startswith(b"HTTP/1.1 " + status)
     assert got.count(b"HTTP/1.1") == 1
 
 
-async def test_bytes_that_are_no_utf8_break_nothing(start):
-    base = await start()
+async def test_invalid_utf8_is_accepted(sandbox):
+    client = await sandbox()
     part = PART.replace(b"a.pdf", b"\xe9.pdf")
     head = f"POST {PREDICT}?x=%E9 HTTP/1.1\r\n{HEAD}{MULTIPART}Content-Length: {len(part)}\r\n\r\n"
-    assert (await raw(base, head.encode(), part)).startswith(b"HTTP/1.1 200 ")
+    assert (await raw(client, head.encode(), part)).startswith(b"HTTP/1.1 200 ")
     body = b'{"urls": ["\\udce9"]}'
     head = f"POST {PREDICT} HTTP/1.1\r\n{HEAD}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    assert (await raw(base, head.encode(), body)).startswith(b"HTTP/1.1 200 ")
+    assert (await raw(client, head.encode(), body)).startswith(b"HTTP/1.1 200 ")

@@ -1,1 +1,1 @@
-"""A simulated Nanonets API with keys, limits, latency and faults, for users' own tests too."""
+"""A simulated Nanonets API with keys, rate limits, latency and failures, for tests of the proxy and its callers."""

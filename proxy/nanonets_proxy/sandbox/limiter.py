@@ -1,7 +1,7 @@
-"""Four ways to limit calls, pure: the caller passes the time, in seconds of one monotonic clock.
+"""Four algorithms that limit requests, as pure code: each method takes the time in seconds of a monotonic clock.
 
-`decide` admits or refuses a call of a scope; `release` tells that an admitted call has ended.
-A scope is a name under which calls are counted together.
+`decide` admits or refuses a request of a scope. `release` ends an admitted request.
+A scope is a name under which requests are counted together.
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from nanonets_proxy.sandbox.policy import LimitKind, LimitRule, LimitScope
 
 MAX_SCOPES = 10_000
-"""Scopes counted at once; beyond it the one that was seen first is forgotten."""
+"""The largest number of scopes. A further scope replaces the oldest."""
 
 _PREDICT = re.compile(r"/api/v2/OCR/Model/(?P<model>[^/]+)/Label(?:File|Urls)/?")
 _State = TypeVar("_State")
@@ -23,12 +23,12 @@ _State = TypeVar("_State")
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The call may go on; `release` its scope when it has ended."""
+    """The request is admitted. Call `release` with its scope when it ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The call is refused; it would be admitted `retry_after_s` later if no other came before it."""
+    """The request is refused. It would be admitted after `retry_after_s`, if no other request came before."""
 
     retry_after_s: float
 
@@ -37,14 +37,14 @@ _ADMITTED = Admitted()
 
 
 class Limiter(ABC):
-    """One rule, applied to each scope on its own."""
+    """A rule that applies to each scope separately."""
 
     @abstractmethod
     def decide(self, scope: str, now_s: float) -> Admitted | Refused:
-        """Admit the call and count it, or refuse it and count nothing."""
+        """Admits and counts the request, or refuses it without counting it."""
 
-    def release(self, scope: str) -> None:  # noqa: B027 - only a concurrency limit cares when calls end
-        """Tell that an admitted call of the scope has ended."""
+    def release(self, scope: str) -> None:  # noqa: B027 - only a concurrency limit needs the ends of requests
+        """Ends an admitted request of the scope."""
 
 
 class _Scopes(Generic[_State]):
@@ -69,7 +69,7 @@ class _Window:
 
 
 class FixedWindow(Limiter):
-    """`count` calls in each window [k·w, (k+1)·w)."""
+    """Admits `count` requests in each window [k·w, (k+1)·w)."""
 
     def __init__(self, rule: LimitRule) -> None:
         self._rule = rule
@@ -87,7 +87,7 @@ class FixedWindow(Limiter):
 
 
 class SlidingWindow(Limiter):
-    """`count` calls in any stretch [t, t+w)."""
+    """Admits `count` requests in any interval [t, t+w)."""
 
     def __init__(self, rule: LimitRule) -> None:
         self._rule = rule
@@ -106,11 +106,11 @@ class SlidingWindow(Limiter):
 @dataclass(slots=True)
 class _Bucket:
     tokens: float = 0.0
-    filled_at_s: float = -math.inf  # so that the first call finds it full
+    filled_at_s: float = -math.inf  # the first request finds the bucket full
 
 
 class TokenBucket(Limiter):
-    """A bucket of `count` tokens, full at first, that gains `count` per window; a call takes one."""
+    """Holds `count` tokens at first and gains `count` per window; each admitted request takes one."""
 
     def __init__(self, rule: LimitRule) -> None:
         self._size = float(rule.count)
@@ -129,13 +129,13 @@ class TokenBucket(Limiter):
 
 
 class Concurrency(Limiter):
-    """`count` calls at once; a refusal names the window as the delay, as nothing better is known."""
+    """Admits `count` requests at once. A refusal gives the window as the delay, since the true delay is unknown."""
 
     def __init__(self, rule: LimitRule) -> None:
         self._rule = rule
-        self._in_flight: dict[str, int] = {}  # never larger than the calls in flight
+        self._in_flight: dict[str, int] = {}  # holds only scopes with requests in flight
 
-    def decide(self, scope: str, now_s: float) -> Admitted | Refused:  # noqa: ARG002 - it needs no clock
+    def decide(self, scope: str, now_s: float) -> Admitted | Refused:  # noqa: ARG002 - the interface's parameter; this limit needs no clock
         in_flight = self._in_flight.get(scope, 0)
         if in_flight >= self._rule.count:
             return Refused(self._rule.per_s)
@@ -157,12 +157,12 @@ _KINDS: dict[LimitKind, Callable[[LimitRule], Limiter]] = {
 
 
 def make_limiter(kind: LimitKind, rule: LimitRule) -> Limiter:
-    """Return a fresh limiter of that kind."""
+    """Returns a new limiter of the given kind."""
     return _KINDS[kind](rule)
 
 
 def scope_of(limited: LimitScope, method: str, path: str) -> str | None:
-    """Return the scope that counts a call, or None if the limit does not cover it."""
+    """Returns the scope that counts a request, or None if the limit does not cover it."""
     if limited is LimitScope.ALL:
         return "all"
     if path.startswith("/api/v4/"):

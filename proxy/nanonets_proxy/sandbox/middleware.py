@@ -1,4 +1,4 @@
-"""What every API call passes before it is answered: counters, key, limit, latency, invented failures."""
+"""Applies counters, key check, rate limit, latency and simulated failures to every API request."""
 
 import asyncio
 import base64
@@ -12,13 +12,13 @@ from nanonets_proxy.sandbox import responses
 from nanonets_proxy.sandbox.limiter import Refused, scope_of
 from nanonets_proxy.sandbox.state import DIGEST, SANDBOX, Handler, RequestDigest
 
-_UNKNOWN_CALL = "no such call"
+_UNKNOWN_OPERATION = "no such call"
 
 
 def is_authorized(authorization: list[str], api_keys: tuple[str, ...]) -> bool:
-    """Whether the one Authorization field holds a key as the user name and an empty password.
+    """Returns whether `authorization` is a single field with a valid key as user name and an empty password.
 
-    RFC 7617 §2: `Basic` and the base64 of `user:password`. Two fields are wrong however good they are.
+    RFC 7617 §2: `Basic` and the base64 of `user:password`. Two Authorization fields are never valid.
     """
     if len(authorization) != 1:
         return False
@@ -33,25 +33,25 @@ def is_authorized(authorization: list[str], api_keys: tuple[str, ...]) -> bool:
 
 
 def _name(request: web.Request) -> str:
-    """Return the call's name in the counters, such as `GET /api/v4/workflows/{workflow}`."""
+    """Returns the operation's name in the counters, such as `GET /api/v4/workflows/{workflow}`."""
     resource = request.match_info.route.resource
-    return _UNKNOWN_CALL if resource is None else f"{request.method} {resource.canonical}"
+    return _UNKNOWN_OPERATION if resource is None else f"{request.method} {resource.canonical}"
 
 
-async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
-    except responses.Refusal as refusal:
-        return responses.from_refusal(refusal)
+    except responses.ApiError as error:
+        return responses.from_api_error(error)
     except web.HTTPException as exc:
         return responses.from_http_exception(exc)
 
 
 @web.middleware
-async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let an API call through to its handler, or answer it here."""
+async def api_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Passes an API request to its handler, or responds to it."""
     if not request.path.startswith("/api/"):
-        return await _answer(request, handler)
+        return await _respond(request, handler)
     sandbox = request.app[SANDBOX]
     policy, stats, limiter = sandbox.policy, sandbox.stats, sandbox.limiter
     counts = stats.of(_name(request))
@@ -64,7 +64,7 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
         if isinstance(verdict, Refused):
             counts.refused += 1
             return responses.rate_limited(verdict.retry_after_s, policy.hint)
-    # `stats` and `limiter` are those of the call's beginning, also if a reset comes in between.
+    # A reset during the request replaces the sandbox's `stats` and `limiter`; this request keeps its own.
     with stats.admitted(counts):
         try:
             fails = sandbox.next_fails()
@@ -74,8 +74,8 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
                 counts.failed += 1
                 return responses.unavailable()
             digest = request[DIGEST] = RequestDigest(request.method, request.raw_path)
-            response = await _answer(request, handler)
-            counts.saw(digest.value())
+            response = await _respond(request, handler)
+            counts.record(digest.value())
             return response
         finally:
             if limiter and scope:

@@ -1,11 +1,11 @@
-"""The sandbox's page about itself: one HTML document that loads nothing."""
+"""The sandbox's own web page: one HTML document that loads nothing."""
 
 from collections.abc import Sequence
 from html import escape
 from string import Template
 
 from nanonets_proxy.sandbox.policy import SandboxPolicy
-from nanonets_proxy.sandbox.state import Call
+from nanonets_proxy.sandbox.state import Operation
 
 SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
 
@@ -31,33 +31,34 @@ th { font-weight: 600; width: 65%; overflow-wrap: anywhere; }
 </head>
 <body>
 <h1>Nanonets sandbox</h1>
-<p>A simulated Nanonets API for tests. It reads no documents: results are invented from the hash of what is
-uploaded, equal bytes giving equal results, and everything is kept in memory only.</p>
+<p>A simulated Nanonets API for tests. The sandbox does not read documents: it generates each result from a hash of
+the uploaded bytes, so equal files give equal results. It keeps all data in memory only.</p>
 
 <h2>Try it</h2>
 <pre><code>$curl</code></pre>
 
-<h2>How it behaves now</h2>
+<h2>Settings</h2>
 <div class="table"><table>$settings</table></div>
 
-<h2>Calls</h2>
-<p>Each also answers with a slash at the end of its path; <code>HEAD</code> works wherever
-<code>GET</code> does.</p>
-<div class="table"><table>$calls</table></div>
+<h2>API operations</h2>
+<p>A slash at the end of a path makes no difference. <code>HEAD</code> works wherever <code>GET</code> does.</p>
+<div class="table"><table>$operations</table></div>
 
-<h2>About the sandbox itself</h2>
+<h2>Control</h2>
 <div class="table"><table>
-<tr><th><code>GET /sandbox/stats</code></th><td>what has been seen, call by call: admitted, refused (429),
-unauthorized (401), failed (503), in flight, distinct requests</td></tr>
-<tr><th><code>POST /sandbox/reset</code></th><td>forget everything</td></tr>
+<tr><th><code>GET /sandbox/stats</code></th><td>counts the requests of each operation: admitted, refused (429),
+unauthorized (401), failed (503), in flight, distinct</td></tr>
+<tr><th><code>POST /sandbox/reset</code></th><td>deletes all documents and counters</td></tr>
+<tr><th><code>POST /sandbox/keys</code></th><td>replaces the accepted keys:
+<code>{"keys": ["my-key"], "grace_s": 0}</code>; previous keys stay valid for <code>grace_s</code> seconds</td></tr>
 </table></div>
-<p>These two, and this page, need no key.</p>
+<p>These operations and this page need no key.</p>
 </body>
 </html>
 """)
 
 _CURL = """\
-export KEY=...   # the sandbox's key: the user name, with an empty password
+export KEY=...   # one of the sandbox's keys, sent as the user name with an empty password
 curl -u "$KEY:" {base}/api/v4/workflows
 curl -u "$KEY:" {base}/api/v4/workflows \\
   -H 'Content-Type: application/json' -d '{{"description": "Invoices"}}'
@@ -68,20 +69,20 @@ curl {base}/sandbox/stats"""
 
 def _settings(policy: SandboxPolicy) -> list[tuple[str, str]]:
     keys = len(policy.api_keys)
-    rows = [("Keys accepted", str(keys) if keys else "none: every API call is answered with 401")]
+    rows = [("Accepted keys", str(keys) if keys else "none: every API request gets a 401")]
     if policy.limit is None:
-        rows.append(("Limit", "none"))
+        rows.append(("Rate limit", "none"))
     else:
         rows += [
-            ("Limit", f"{policy.limit} ({policy.limit_kind})"),
-            ("Limited calls", policy.limit_scope),
-            ("A 429 says when to come back", f"hint: {policy.hint}"),
+            ("Rate limit", f"{policy.limit} ({policy.limit_kind})"),
+            ("Limited requests", policy.limit_scope),
+            ("Retry hint of a 429", policy.hint),
         ]
     return [
         *rows,
         ("Latency", f"{policy.latency_s:g} s"),
-        ("Calls answered with 503", f"{policy.failure_rate:.1%}"),
-        ("Polls until an asynchronous document is done", str(policy.pending_polls)),
+        ("Share of requests that fail with 503", f"{policy.failure_rate:.1%}"),
+        ("Polls until an asynchronous document is ready", str(policy.pending_polls)),
         ("Largest body", f"{policy.max_body_bytes:,} bytes"),
     ]
 
@@ -93,10 +94,10 @@ def _rows(rows: list[tuple[str, str]], *, code: bool) -> str:
     )
 
 
-def render(policy: SandboxPolicy, calls: Sequence[Call], *, host: str, scheme: str) -> str:
-    """Return the page. `host` is the caller's own Host, and as such untrusted text."""
+def render(policy: SandboxPolicy, operations: Sequence[Operation], *, host: str, scheme: str) -> str:
+    """Returns the page. `host` is the request's Host, hence untrusted text."""
     return _PAGE.substitute(
         curl=escape(_CURL.format(base=f"{scheme}://{host}"), quote=False),
         settings=_rows(_settings(policy), code=False),
-        calls=_rows([(f"{call.method} {call.path}", call.about) for call in calls], code=True),
+        operations=_rows([(f"{item.method} {item.path}", item.summary) for item in operations], code=True),
     )

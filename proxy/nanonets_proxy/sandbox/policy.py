@@ -1,4 +1,4 @@
-"""How a sandbox behaves: its keys, limit, latency and faults, as frozen values."""
+"""A sandbox's settings: keys, rate limit, latency and failures, as frozen values."""
 
 import math
 import re
@@ -21,33 +21,33 @@ _UNITS_S = {
 
 
 class LimitKind(StrEnum):
-    """What the limit counts."""
+    """The algorithm of the limit."""
 
     FIXED_WINDOW = "fixed"
-    """Calls per window; windows follow one another on the sandbox's clock."""
+    """Requests per window; windows follow one another on the sandbox's clock."""
     SLIDING_WINDOW = "sliding"
-    """Calls within any stretch of time as long as the window."""
+    """Requests within any interval of the window's length."""
     TOKEN_BUCKET = "bucket"  # noqa: S105 - the name of an algorithm, no secret
-    """A burst of `count`, refilled at `count` per window."""
+    """A burst of `count` requests, refilled at `count` per window."""
     CONCURRENCY = "concurrency"
-    """Calls in flight at once; the window is only the delay that a refusal names."""
+    """Requests in flight at once; the window is only the delay that a refusal gives."""
 
 
 class LimitScope(StrEnum):
-    """Which calls the limit covers."""
+    """The requests that the limit covers."""
 
     DOCUMENTED = "documented"
-    """As the vendor documents: v4 per account, and v2's OCR predict POSTs per model."""
+    """As Nanonets documents: v4 per account, and v2's OCR predict POSTs per model."""
     ACCOUNT = "account"
-    """v4 alone, all of it together."""
+    """All v4 requests together."""
     V2_PREDICT = "v2-predict"
-    """v2's OCR predict POSTs alone, per model."""
+    """v2's OCR predict POSTs, per model."""
     ALL = "all"
-    """Every API call, all of them together."""
+    """All API requests together."""
 
 
 class HintStyle(StrEnum):
-    """Where a 429 says when to come back."""
+    """The place of the retry delay in a 429."""
 
     BODY = "body"
     HEADER = "header"
@@ -57,20 +57,20 @@ class HintStyle(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LimitRule:
-    """`count` calls per `per_s` seconds."""
+    """`count` requests per `per_s` seconds."""
 
     count: int
     per_s: float
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ValueError("the count of a limit must be a whole number from 1 up")
+            raise ValueError("the count of a limit must be a whole number of at least 1")
         if not (math.isfinite(self.per_s) and self.per_s > 0):
             raise ValueError("the window of a limit must be longer than 0 seconds")
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `20/60s`, `60/minute` or `5/2s`; ValueError says in one sentence what is wrong."""
+        """Parses `20/60s`, `60/minute` or `5/2s`. Raises ValueError with one sentence for the user."""
         match = _RULE.fullmatch(text.strip())
         if match is None:
             raise ValueError(f"limit {text!r} is not COUNT/WINDOW, such as 20/60s or 60/minute")
@@ -89,32 +89,32 @@ class LimitRule:
 
 
 def check_key(key: str) -> None:
-    """ValueError for what can be no key."""
+    """Raises ValueError if `key` cannot be a key."""
     if not key or ":" in key:  # RFC 7617 §2: the user name ends at the first colon.
-        raise ValueError("a sandbox key must not be empty nor contain a colon")
+        raise ValueError("a sandbox key must not be empty and must not contain a colon")
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxPolicy:
-    """Everything that may be set about a sandbox. ValueError for what makes no sense."""
+    """All settings of a sandbox. Raises ValueError for an invalid value."""
 
     api_keys: tuple[str, ...]
-    """The accepted keys: the Basic user name, with an empty password. Empty accepts none."""
+    """The accepted keys. A caller sends a key as the Basic user name, with an empty password."""
     limit: LimitRule | None = None
-    """None: no call is ever refused with a 429."""
+    """None: no request gets a 429."""
     limit_kind: LimitKind = LimitKind.FIXED_WINDOW
     limit_scope: LimitScope = LimitScope.DOCUMENTED
     hint: HintStyle = HintStyle.BODY
     latency_s: float = 0.0
-    """Added to every admitted API call."""
+    """The delay of every admitted API request."""
     failure_rate: float = 0.0
-    """The share, 0 to 1, of admitted API calls that are answered with 503."""
+    """The share, from 0 to 1, of admitted API requests that get a 503."""
     pending_polls: int = 1
-    """How often a GET of an asynchronous document says `pending` before it is done."""
+    """The number of GETs of an asynchronous document that return `pending`."""
     seed: int = 0
-    """Decides which calls fail and which ids are given: same seed, same order of calls, same run."""
+    """Determines failures and ids: the same seed and order of requests give the same run."""
     max_body_bytes: int = 100 * MIB
-    """A larger body is answered with 413."""
+    """A larger body gets a 413."""
 
     def __post_init__(self) -> None:
         for key in self.api_keys:
@@ -130,5 +130,5 @@ class SandboxPolicy:
 
 
 def make_key() -> str:
-    """Return a random key for a sandbox that runs inside another program."""
+    """Returns a random key for a sandbox that runs inside another program."""
     return f"sandbox-{secrets.token_hex(16)}"

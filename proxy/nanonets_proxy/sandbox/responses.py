@@ -1,4 +1,4 @@
-"""Nanonets' error shape `{code, message, details}`, and every error that the sandbox answers with."""
+"""The sandbox's error responses, in Nanonets' shape `{code, message, details}`."""
 
 import math
 from typing import Any
@@ -16,8 +16,8 @@ _CODES = {
 }
 
 
-class Refusal(Exception):
-    """Raised by a call that cannot be carried out; the middleware turns it into the answer."""
+class ApiError(Exception):
+    """Raised by a handler; the middleware turns it into an error response."""
 
     def __init__(self, status: int, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -26,53 +26,52 @@ class Refusal(Exception):
         self.details = details
 
 
-def bad_request(message: str, **details: Any) -> Refusal:
-    """400: the request makes no sense; `message` says why."""
-    return Refusal(400, message, **details)
+def bad_request(message: str, **details: Any) -> ApiError:
+    """Returns a 400; `message` gives the reason."""
+    return ApiError(400, message, **details)
 
 
-def not_found(what: str, name: str) -> Refusal:
-    """404: there is no such `what`."""
-    return Refusal(404, f"{what} not found", error=f"no {what.lower()} has the id {name!r}")
+def not_found(what: str, name: str) -> ApiError:
+    """Returns a 404 for a missing workflow, document, page or other `what`."""
+    return ApiError(404, f"{what} not found", error=f"no {what.lower()} has the id {name!r}")
 
 
-def too_large(limit_bytes: int) -> Refusal:
-    """413: the body is larger than the sandbox takes."""
-    return Refusal(413, "Request body too large", limit_bytes=limit_bytes)
+def too_large(limit_bytes: int) -> ApiError:
+    """Returns a 413 for a body above the limit."""
+    return ApiError(413, "Request body too large", limit_bytes=limit_bytes)
 
 
 def error(
     status: int, code: str, message: str, details: dict[str, Any], headers: dict[str, str] | None = None
 ) -> web.Response:
-    """Return an error in the shape that the vendor documents for v4."""
+    """Returns an error in the shape that Nanonets documents for v4."""
     body = {"code": code, "message": message, "details": details}
     return web.json_response(body, status=status, headers=headers)
 
 
-def from_refusal(refusal: Refusal) -> web.Response:
-    """Turn what a call raised into its answer."""
-    return error(refusal.status, _CODES[refusal.status], refusal.message, refusal.details)
+def from_api_error(raised: ApiError) -> web.Response:
+    """Converts a handler's exception."""
+    return error(raised.status, _CODES[raised.status], raised.message, raised.details)
 
 
 def from_http_exception(exc: web.HTTPException) -> web.Response:
-    """Turn what aiohttp raises (no such path, no such method, body too large) into the same shape."""
+    """Converts an exception of aiohttp: unknown path, wrong method, or too large a body."""
     headers = {"Allow": exc.headers["Allow"]} if "Allow" in exc.headers else None
     return error(exc.status, _CODES[exc.status], exc.reason, {}, headers)
 
 
 def unauthorized() -> web.Response:
-    """The 401 that the vendor documents, with the challenge that RFC 9110 §11.6.1 asks for."""
+    """Returns the 401 that Nanonets documents, with the challenge that RFC 9110 §11.6.1 requires."""
     details = {"error": "Authentication failed"}
     challenge = {"WWW-Authenticate": 'Basic realm="Nanonets sandbox"'}
     return error(401, "unauthorized", "Invalid API key", details, challenge)
 
 
 def rate_limited(retry_after_s: float, hint: HintStyle) -> web.Response:
-    """The 429 that the vendor documents, with the hint where `hint` says.
+    """Returns the 429 that Nanonets documents, with the retry delay in the places that `hint` names.
 
-    The documented delay is in whole seconds, and so it is here, rounded up. Only a delay below a second
-    keeps its milliseconds in the body: a whole second would be wrong by more than the delay.
-    `Retry-After` knows whole seconds only (RFC 9110 §10.2.3).
+    Nanonets documents a delay in whole seconds, so the delay is rounded up. Only a delay below one second keeps
+    its milliseconds in the body. `Retry-After` allows whole seconds only (RFC 9110 §10.2.3).
     """
     whole_s = max(1, math.ceil(retry_after_s))
     body_s = whole_s if retry_after_s >= 1 else math.ceil(retry_after_s * 1000) / 1000
@@ -82,5 +81,5 @@ def rate_limited(retry_after_s: float, hint: HintStyle) -> web.Response:
 
 
 def unavailable() -> web.Response:
-    """An invented failure, as `failure_rate` asks."""
-    return error(503, "service_unavailable", "Service unavailable", {"error": "failure made by the sandbox"})
+    """Returns a simulated failure, as `failure_rate` requests."""
+    return error(503, "service_unavailable", "Service unavailable", {"error": "failure simulated by the sandbox"})

@@ -1,4 +1,4 @@
-"""One sandbox's state, and the record of one call that it answers."""
+"""One sandbox's state, and the types that its handlers share."""
 
 import hashlib
 import math
@@ -18,25 +18,25 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """A call of the API: `path` is a route, `about` a line for the sandbox's page."""
+class Operation:
+    """An operation of the API: `path` is a route, `summary` a line for the sandbox's page."""
 
     method: str
     path: str
     handler: Handler
-    about: str
+    summary: str
 
 
 class RequestDigest:
-    """The hash of one request: its method, target and decoded body."""
+    """A hash of one request's method, target and decoded body."""
 
     def __init__(self, method: str, target: str) -> None:
         self._hash = hashlib.sha256()
         self.add(f"{method} {target}")
 
     def add(self, piece: str | bytes) -> None:
-        """Add the next piece; whoever reads the body does so."""
-        # surrogatepass: aiohttp decodes bytes that are no UTF-8 to lone surrogates.
+        """Adds the next piece of the body."""
+        # surrogatepass: aiohttp decodes invalid UTF-8 to lone surrogates.
         self._hash.update(piece if isinstance(piece, bytes) else piece.encode("utf-8", "surrogatepass"))
         self._hash.update(b"\n")
 
@@ -45,13 +45,13 @@ class RequestDigest:
 
 
 class AcceptedKeys:
-    """The keys that are accepted now; those that were replaced stay good for a grace time."""
+    """The accepted keys; replaced keys stay valid for a grace time."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._until_s: dict[str, float] = dict.fromkeys(keys, math.inf)
 
     def replace(self, keys: Sequence[str], grace_s: float, now_s: float) -> None:
-        """Accept `keys` from now on, and any other for `grace_s` seconds more at most."""
+        """Accepts `keys` from now on, and the previous keys for at most `grace_s` more seconds."""
         ending_s = now_s + grace_s
         old = {key: min(until_s, ending_s) for key, until_s in self._until_s.items() if until_s > now_s}
         self._until_s = old | dict.fromkeys(keys, math.inf)
@@ -61,7 +61,7 @@ class AcceptedKeys:
 
 
 class Sandbox:
-    """The mutable part of a sandbox; `reset` makes it as new, but for the keys."""
+    """The mutable state of a sandbox. `reset` restores the initial state, except for the keys."""
 
     def __init__(self, policy: SandboxPolicy) -> None:
         self.policy = policy
@@ -69,15 +69,15 @@ class Sandbox:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: documents, counters, what the limit has counted."""
+        """Deletes documents, counters and the rate limit's state."""
         policy = self.policy
         self.store = Store(policy.seed)
         self.stats = Stats()
         self.limiter = make_limiter(policy.limit_kind, policy.limit) if policy.limit else None
-        self._faults = random.Random(policy.seed)  # noqa: S311 - made to be predictable
+        self._faults = random.Random(policy.seed)  # noqa: S311 - must be predictable
 
     def next_fails(self) -> bool:
-        """Decide whether the call at hand is answered with 503."""
+        """Decides whether the next admitted request gets a 503."""
         return self._faults.random() < self.policy.failure_rate
 
 
@@ -86,5 +86,5 @@ DIGEST = web.RequestKey("digest", RequestDigest)
 
 
 def timestamp() -> str:
-    """Return the time of day as the API writes it: ISO 8601, UTC."""
+    """Returns the current time in the API's format: ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""What the sandbox has really seen, call by call: a test of a proxy reads it back."""
+"""Counts the requests that reached the sandbox, so that a test of a proxy can check them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,26 +6,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MAX_DIGESTS = 100_000
-"""Different requests told apart per call; beyond it `distinct` stands still."""
+"""The largest value of `distinct` per operation; it bounds the memory for digests."""
 
 
 @dataclass(slots=True)
-class CallCounts:
-    """The counters of one call, such as `GET /api/v4/workflows`."""
+class OperationCounts:
+    """The counters of one operation, such as `GET /api/v4/workflows`."""
 
     admitted: int = 0
-    """Let through by key and limit, whatever was then answered."""
+    """Requests that passed the key check and the rate limit, with any response."""
     refused: int = 0
-    """Answered with 429."""
+    """Requests that got a 429."""
     unauthorized: int = 0
-    """Answered with 401."""
+    """Requests that got a 401."""
     failed: int = 0
-    """Admitted, then answered with an invented 503."""
+    """Admitted requests that got a simulated 503."""
     in_flight: int = 0
     digests: set[bytes] = field(default_factory=set)
 
-    def saw(self, digest: bytes) -> None:
-        """Note an admitted request by the hash of its method, target and body."""
+    def record(self, digest: bytes) -> None:
+        """Records an admitted request by the hash of its method, target and body."""
         if len(self.digests) < MAX_DIGESTS:
             self.digests.add(digest)
 
@@ -41,19 +41,19 @@ class CallCounts:
 
 
 class Stats:
-    """Counters per call, and their sums."""
+    """The counters of all operations, and their sums."""
 
     def __init__(self) -> None:
-        self._calls: dict[str, CallCounts] = {}  # as many as there are routes
+        self._operations: dict[str, OperationCounts] = {}  # at most one per route
         self._in_flight = 0
         self._max_in_flight = 0
 
-    def of(self, call: str) -> CallCounts:
-        return self._calls.setdefault(call, CallCounts())
+    def of(self, operation: str) -> OperationCounts:
+        return self._operations.setdefault(operation, OperationCounts())
 
     @contextmanager
-    def admitted(self, counts: CallCounts) -> Iterator[None]:
-        """Count a call as admitted, and as in flight within the block."""
+    def admitted(self, counts: OperationCounts) -> Iterator[None]:
+        """Counts a request as admitted, and as in flight during the block."""
         counts.admitted += 1
         counts.in_flight += 1
         self._in_flight += 1
@@ -65,9 +65,9 @@ class Stats:
             self._in_flight -= 1
 
     def to_json(self) -> dict[str, Any]:
-        calls = {call: counts.to_json() for call, counts in sorted(self._calls.items())}
+        operations = {name: counts.to_json() for name, counts in sorted(self._operations.items())}
         totals = {
-            name: sum(counts[name] for counts in calls.values())
+            name: sum(counts[name] for counts in operations.values())
             for name in ("admitted", "refused", "unauthorized", "failed", "in_flight", "distinct")
         }
-        return {**totals, "max_in_flight": self._max_in_flight, "calls": calls}
+        return {**totals, "max_in_flight": self._max_in_flight, "calls": operations}

@@ -1,4 +1,4 @@
-"""What the sandbox remembers, in memory and bounded: the oldest goes first."""
+"""The sandbox's data, in bounded memory: a new entry replaces the oldest when the store is full."""
 
 import random
 import uuid
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from nanonets_proxy.sandbox import invent
+from nanonets_proxy.sandbox import fake_results
 
 Json = dict[str, Any]
 _Value = TypeVar("_Value")
@@ -16,9 +16,9 @@ MAX_DOCUMENTS = 10_000
 MAX_MODELS = 1_000
 MAX_INFERENCES = 10_000
 MAX_ORIGINAL_BYTES = 1024 * 1024
-"""A larger file is hashed, but its bytes are not kept."""
+"""A larger file is only hashed; its bytes are not kept."""
 MAX_ORIGINALS_BYTES = 64 * 1024 * 1024
-"""All kept files together."""
+"""The limit for all kept files together."""
 
 
 @dataclass(slots=True)
@@ -44,16 +44,16 @@ class Workflow:
             "created_at": self.created_at,
         }
 
-    def invent_page(self, seed: str) -> Json:
-        """Invent what a document of this workflow says; a workflow without fields has default ones."""
-        fields = [item["name"] for item in self.fields] or invent.DEFAULT_FIELDS
-        headers = [item["name"] for item in self.table_headers] or invent.DEFAULT_TABLE_HEADERS
-        return invent.page(seed, fields, headers if self.table_capture else ())
+    def fake_page(self, seed: str) -> Json:
+        """Generates the page of a document; a workflow without fields uses default fields."""
+        fields = [item["name"] for item in self.fields] or fake_results.DEFAULT_FIELDS
+        headers = [item["name"] for item in self.table_headers] or fake_results.DEFAULT_TABLE_HEADERS
+        return fake_results.page(seed, fields, headers if self.table_capture else ())
 
 
 @dataclass(slots=True)
 class Document:
-    """A v4 document. `size_bytes` and `sha256` are None for one that was given as an address."""
+    """A v4 document. `size_bytes` and `sha256` are None for a document given by URL."""
 
     id: str
     workflow_id: str
@@ -68,32 +68,32 @@ class Document:
     verification_message: str = ""
 
     @property
-    def is_done(self) -> bool:
+    def is_ready(self) -> bool:
         return self.pending_polls == 0
 
     def poll(self) -> Json:
-        """Return the document as a GET sees it; each look at a pending one brings it closer to its end."""
-        seen = self.to_json()
-        if not self.is_done:
+        """Returns the document for a GET. Each poll of a pending document brings it closer to ready."""
+        snapshot = self.to_json()
+        if not self.is_ready:
             self.pending_polls -= 1
-        return seen
+        return snapshot
 
     def to_json(self) -> Json:
         return {
             "document_id": self.id,
             "workflow_id": self.workflow_id,
-            "status": "success" if self.is_done else "pending",
+            "status": "success" if self.is_ready else "pending",
             "uploaded_at": self.uploaded_at,
             "metadata": self.metadata,
             "original_document_name": self.name,
-            "raw_document_url": f"https://documents.sandbox.invalid/{self.id}?signature=invented",
+            "raw_document_url": f"https://documents.sandbox.invalid/{self.id}?signature=fake",
             "verification_status": self.verification_status,
             "verification_stage": "",
             "verification_message": self.verification_message,
             "assigned_reviewers": [],
             "size": self.size_bytes,
             "sha256": self.sha256,
-            "pages": self.pages if self.is_done else [],
+            "pages": self.pages if self.is_ready else [],
         }
 
 
@@ -117,30 +117,30 @@ class Model:
 
 @dataclass(slots=True)
 class Inference:
-    """One page's v2 prediction. `done` is the entry of a result list once it is there."""
+    """One page's v2 prediction. `result` is the entry of the result list once the prediction is ready."""
 
     model_id: str
-    done: Json
+    result: Json
     pending_polls: int
 
     def to_json(self) -> Json:
         if self.pending_polls == 0:
-            return self.done
-        return {**self.done, "message": "pending", "prediction": []}
+            return self.result
+        return {**self.result, "message": "pending", "prediction": []}
 
     def poll(self) -> Json:
-        """As `Document.poll`."""
-        seen = self.to_json()
+        """Returns the prediction for a GET, as `Document.poll` does."""
+        snapshot = self.to_json()
         if self.pending_polls:
             self.pending_polls -= 1
-        return seen
+        return snapshot
 
 
 class Store:
-    """All of a sandbox's memory. `seed` decides the ids."""
+    """All of a sandbox's data. `seed` determines the ids."""
 
     def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - ids of invented things, no secret
+        self._random = random.Random(seed)  # noqa: S311 - ids of fake objects, no secrets
         self._originals: dict[str, bytes] = {}
         self._originals_bytes = 0
         self.workflows: dict[str, Workflow] = {}
@@ -155,7 +155,7 @@ class Store:
         _add(self.workflows, workflow.id, workflow, MAX_WORKFLOWS)
 
     def add_document(self, document: Document, original: bytes | None) -> None:
-        """Keep the document, and its bytes if there are any and they are few."""
+        """Keeps the document, and its bytes if they are given."""
         _add(self.documents, document.id, document, MAX_DOCUMENTS, self._drop_original)
         if original is not None:
             self._originals[document.id] = original
@@ -164,7 +164,7 @@ class Store:
                 self._drop_original(next(iter(self._originals)))
 
     def original(self, document_id: str) -> bytes | None:
-        """Return the uploaded bytes, or None if they were not kept."""
+        """Returns the uploaded bytes, or None if they were not kept."""
         return self._originals.get(document_id)
 
     def remove_document(self, document_id: str) -> None:

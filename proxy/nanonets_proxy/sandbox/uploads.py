@@ -1,7 +1,7 @@
-"""Reading bodies: JSON, forms and uploads, each file hashed while it arrives and never held whole.
+"""Reads bodies: JSON, forms and uploads. Hashes each file while it arrives, without holding it whole.
 
-The body is invited (`100 Continue`) when it is first read, so a call that is refused gets its answer
-before the upload begins.
+The sandbox sends `100 Continue` when a handler first reads the body. A rejected request therefore gets its
+response before the upload begins.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from nanonets_proxy.sandbox.responses import bad_request, from_http_exception, t
 from nanonets_proxy.sandbox.state import DIGEST, SANDBOX
 from nanonets_proxy.sandbox.store import MAX_ORIGINAL_BYTES
 
-MAX_FILES = 20  # the vendor's limit for one request
+MAX_FILES = 20  # Nanonets' limit for one request
 _MAX_PARTS = 100
 _MAX_FIELD_BYTES = 64 * 1024
 _CHUNK_BYTES = 256 * 1024
@@ -27,17 +27,17 @@ _FILE_PARTS = ("file", "files")
 
 @dataclass(frozen=True, slots=True)
 class ReceivedFile:
-    """A file, or the address of one; then `size_bytes` and `sha256` are None."""
+    """A file, or a file's URL as `name`; then `size_bytes` and `sha256` are None."""
 
     name: str
     size_bytes: int | None = None
     sha256: str | None = None
     content: bytes | None = None
-    """The bytes, if there are at most `MAX_ORIGINAL_BYTES`."""
+    """The bytes of a file of at most `MAX_ORIGINAL_BYTES`."""
 
     @property
     def seed(self) -> str:
-        """What invented results are derived from: the content's hash, or the address's."""
+        """The seed of the fake results: a hash of the content, or of the URL."""
         return self.sha256 or hashlib.sha256(self.name.encode("utf-8", "surrogatepass")).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -52,37 +52,37 @@ class Received:
     fields: dict[str, Any] = field(default_factory=dict)
 
     def is_async(self, request: web.Request) -> bool:
-        """Whether the caller wants its answer at once, by form field, JSON member or query."""
+        """Returns whether the caller requests asynchronous processing, by form field, JSON member or query."""
         wanted = self.fields.get("async", request.query.get("async", "false"))
         return str(wanted).lower() == "true"
 
 
 async def expect(request: web.Request) -> web.Response | None:
-    """Leave `100-continue` to whoever reads the body; anything else is a 417 (RFC 9110 §10.1.1)."""
+    """Leaves `100-continue` to the handler; rejects any other expectation with 417 (RFC 9110 §10.1.1)."""
     if request.version >= HttpVersion11 and request.headers["Expect"].lower() != "100-continue":
         return from_http_exception(web.HTTPExpectationFailed())
     return None
 
 
-async def _invite(request: web.Request) -> None:
+async def _send_continue(request: web.Request) -> None:
     limit_bytes = request.app[SANDBOX].policy.max_body_bytes
     if (request.content_length or 0) > limit_bytes:
         raise too_large(limit_bytes)
-    # RFC 9110 §10.1.1: a caller of HTTP/1.0 must not be sent a 100.
+    # RFC 9110 §10.1.1: an HTTP/1.0 caller must not get a 100.
     if "Expect" in request.headers and request.version >= HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # what was written is no part of the answer
+        request.writer.output_size = 0  # the 100 is not part of the response
 
 
 async def _read_small(request: web.Request) -> bytes:
-    await _invite(request)
+    await _send_continue(request)
     body = await request.read()  # the application's client_max_size bounds it
     request[DIGEST].add(body)
     return body
 
 
 async def read_json(request: web.Request) -> dict[str, Any]:
-    """Return the JSON object that is the body; an empty body counts as an empty object."""
+    """Returns the body's JSON object; an empty body counts as an empty object."""
     return _json_object(await _read_small(request))
 
 
@@ -99,7 +99,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 
 async def read_upload(request: web.Request) -> Received:
-    """Read an upload in any of the documented forms; 400 if it names no file, 413 if it is too large."""
+    """Reads an upload in any documented format. Raises a 400 without a file, and a 413 above the size limit."""
     if request.content_type == "multipart/form-data":
         received = await _read_multipart(request)
     elif request.content_type == "application/json":
@@ -109,7 +109,7 @@ async def read_upload(request: web.Request) -> Received:
     else:
         raise bad_request("Unsupported content type", content_type=request.content_type)
     if not received.files:
-        raise bad_request("No file", error="give a file, a document_url or urls")
+        raise bad_request("No file", error="send a file, document_url or urls")
     if len(received.files) > MAX_FILES:
         raise bad_request("Too many files", limit=MAX_FILES)
     return received
@@ -119,21 +119,21 @@ def _from_json(members: dict[str, Any]) -> Received:
     urls = members.get("urls", members.get("document_url", []))
     urls = [urls] if isinstance(urls, str) else urls
     if not isinstance(urls, list) or not all(isinstance(url, str) and url for url in urls):
-        raise bad_request("Invalid URL", error="document_url and urls hold text")
+        raise bad_request("Invalid URL", error="document_url must be a string, and urls a list of strings")
     return Received([ReceivedFile(url) for url in urls], members)
 
 
 def _from_form(body: bytes) -> Received:
     pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
-    return Received(_addresses(pairs), dict(pairs))
+    return Received(_by_url(pairs), dict(pairs))
 
 
-def _addresses(pairs: Iterable[tuple[str, str]]) -> list[ReceivedFile]:
+def _by_url(pairs: Iterable[tuple[str, str]]) -> list[ReceivedFile]:
     return [ReceivedFile(value) for name, value in pairs if name in ("urls", "document_url") and value]
 
 
 async def _read_multipart(request: web.Request) -> Received:
-    await _invite(request)
+    await _send_continue(request)
     limit_bytes = request.app[SANDBOX].policy.max_body_bytes
     received = Received()
     pairs: list[tuple[str, str]] = []
@@ -160,7 +160,7 @@ async def _read_multipart(request: web.Request) -> Received:
             raise bad_request("Too many parts", limit=_MAX_PARTS)
     except (ValueError, HttpProcessingError) as exc:
         raise bad_request("Invalid multipart body") from exc
-    received.files += _addresses(pairs)
+    received.files += _by_url(pairs)
     received.fields = dict(pairs)
     return received
 

@@ -1,22 +1,22 @@
-"""API v2: models of three families, predictions, training, and looking predictions up.
+"""API v2: models of three families, training, predictions, and their lookup.
 
-A model is usually trained on the vendor's site, so any id stands for a model that exists: a user's own
-ids work here unchanged.
+Most models are trained on Nanonets' website. The sandbox therefore treats any id as an existing model,
+so that users can use their own ids.
 """
 
 from typing import Any
 
 from aiohttp import web
 
-from nanonets_proxy.sandbox import invent
+from nanonets_proxy.sandbox import fake_results
 from nanonets_proxy.sandbox.responses import bad_request, not_found
-from nanonets_proxy.sandbox.state import SANDBOX, Call
+from nanonets_proxy.sandbox.state import SANDBOX, Operation
 from nanonets_proxy.sandbox.store import Inference, Json, Model
 from nanonets_proxy.sandbox.uploads import Received, ReceivedFile, read_json, read_upload
 
 _CLASSIFICATION = "ImageCategorization"
 _DEFAULT_LABELS = {
-    "OCR": invent.DEFAULT_FIELDS,
+    "OCR": fake_results.DEFAULT_FIELDS,
     _CLASSIFICATION: ("first", "second"),
     "ObjectDetection": ("object",),
 }
@@ -43,7 +43,7 @@ async def list_models(request: web.Request) -> web.Response:
 async def create_model(request: web.Request) -> web.Response:
     categories = (await read_json(request)).get("categories", [])
     if not isinstance(categories, list) or not all(isinstance(label, str) for label in categories):
-        raise bad_request("Invalid categories", error="categories must be a list of texts")
+        raise bad_request("Invalid categories", error="categories must be a list of strings")
     sandbox, family = request.app[SANDBOX], _family(request)
     labels = tuple(categories) or _DEFAULT_LABELS[family]
     model = Model(sandbox.store.new_id(), family, labels, trained=False)
@@ -63,26 +63,26 @@ async def train(request: web.Request) -> web.Response:
 
 
 def _predict(request: web.Request, model: Model, file: ReceivedFile, received: Received) -> Json:
-    """Invent a file's prediction, keep it to be looked up, and return its entry in the answer."""
+    """Generates a file's prediction, stores it for lookups, and returns its entry in the response."""
     sandbox = request.app[SANDBOX]
     is_async = received.is_async(request)
-    invention = invent.categories if model.family == _CLASSIFICATION else invent.boxes
+    predict = fake_results.categories if model.family == _CLASSIFICATION else fake_results.boxes
     page_id = sandbox.store.new_id()
-    done = {
+    result = {
         "message": "Success",
         "input": file.name,
-        "prediction": invention(file.seed, model.labels),
+        "prediction": predict(file.seed, model.labels),
         "page": 0,
         "request_file_id": sandbox.store.new_id(),
         "id": page_id,
         "request_metadata": received.fields.get("request_metadata", ""),
         "processing_type": "async" if is_async else "",
-        "size": {"width": invent.PAGE_WIDTH_PX, "height": invent.PAGE_HEIGHT_PX},
+        "size": {"width": fake_results.PAGE_WIDTH_PX, "height": fake_results.PAGE_HEIGHT_PX},
     }
-    inference = Inference(model.id, done, sandbox.policy.pending_polls if is_async else 0)
+    inference = Inference(model.id, result, sandbox.policy.pending_polls if is_async else 0)
     sandbox.store.add_inference(page_id, inference)
-    # The vendor documents an empty prediction in the answer to an asynchronous upload.
-    return {**done, "prediction": []} if is_async else done
+    # Nanonets documents an empty prediction in the response to an asynchronous upload.
+    return {**result, "prediction": []} if is_async else result
 
 
 def _files(received: Received) -> list[dict[str, Any]]:
@@ -90,11 +90,11 @@ def _files(received: Received) -> list[dict[str, Any]]:
 
 
 async def label(request: web.Request) -> web.Response:
-    """Predict; the family's own call names the model in a field `modelId` instead of the path."""
+    """Predicts. The family's own operations name the model in the field `modelId` instead of the path."""
     received = await read_upload(request)
     model_id = request.match_info.get("model") or received.fields.get("modelId")
     if not isinstance(model_id, str) or not model_id:
-        raise bad_request("Missing modelId", error="name the model in the field modelId")
+        raise bad_request("Missing modelId", error="set the field modelId to the model's id")
     model = _model(request, model_id)
     result = [_predict(request, model, file, received) for file in received.files]
     return web.json_response({"message": "Success", "result": result, "files": _files(received)})
@@ -108,7 +108,7 @@ async def upload_training_data(request: web.Request) -> web.Response:
 async def full_text(request: web.Request) -> web.Response:
     received = await read_upload(request)
     results = [
-        {"filename": file.name, "page_data": [{"page": 0, "raw_text": invent.text(file.seed)}]}
+        {"filename": file.name, "page_data": [{"page": 0, "raw_text": fake_results.text(file.seed)}]}
         for file in received.files
     ]
     return web.json_response({"message": "Success", "results": results, "files": _files(received)})
@@ -117,13 +117,13 @@ async def full_text(request: web.Request) -> web.Response:
 async def list_inferences(request: web.Request) -> web.Response:
     model_id = request.match_info["model"]
     inferences = request.app[SANDBOX].store.inferences.values()
-    seen = [inference.to_json() for inference in inferences if inference.model_id == model_id]
+    shown = [inference.to_json() for inference in inferences if inference.model_id == model_id]
     return web.json_response(
         {
             "moderated_images_count": 0,
-            "unmoderated_images_count": len(seen),
+            "unmoderated_images_count": len(shown),
             "moderated_images": [],
-            "unmoderated_images": seen,
+            "unmoderated_images": shown,
         }
     )
 
@@ -137,30 +137,30 @@ async def get_inference(request: web.Request) -> web.Response:
     return web.json_response({"message": "Success", "result": [entry]})
 
 
-def _family_calls(family: str) -> tuple[Call, ...]:
+def _family_operations(family: str) -> tuple[Operation, ...]:
     models = f"/api/v2/{family}/Model"
     model = models + "/{model}"
     return (
-        Call("GET", models, list_models, "list the models made here"),
-        Call("POST", models, create_model, "create a model"),
-        Call("GET", model, get_model, "one model"),
-        Call("POST", model + "/LabelFile", label, "predict files (?async=true)"),
-        Call("POST", model + "/LabelUrls", label, "predict files by address (?async=true)"),
-        Call("POST", model + "/UploadFile", upload_training_data, "upload training files"),
-        Call("POST", model + "/UploadUrls", upload_training_data, "give training files by address"),
-        Call("POST", model + "/Train", train, "train a model"),
+        Operation("GET", models, list_models, "list the models created here"),
+        Operation("POST", models, create_model, "create a model"),
+        Operation("GET", model, get_model, "get a model"),
+        Operation("POST", model + "/LabelFile", label, "predict files (?async=true)"),
+        Operation("POST", model + "/LabelUrls", label, "predict files by URL (?async=true)"),
+        Operation("POST", model + "/UploadFile", upload_training_data, "upload training files"),
+        Operation("POST", model + "/UploadUrls", upload_training_data, "add training files by URL"),
+        Operation("POST", model + "/Train", train, "train a model"),
     )
 
 
 _INFERENCES = "/api/v2/Inferences/Model/{model}/ImageLevelInferences"
 
-CALLS = (
-    *_family_calls("OCR"),
-    Call("POST", "/api/v2/OCR/FullText", full_text, "all text of files"),
-    Call("GET", _INFERENCES, list_inferences, "list the predictions of a model"),
-    Call("GET", _INFERENCES + "/{page}", get_inference, "one prediction: its state and result"),
-    *_family_calls(_CLASSIFICATION),
-    Call("POST", f"/api/v2/{_CLASSIFICATION}/LabelFile", label, "classify files of the model in modelId"),
-    Call("POST", f"/api/v2/{_CLASSIFICATION}/LabelUrls", label, "classify files by address"),
-    *_family_calls("ObjectDetection"),
+OPERATIONS = (
+    *_family_operations("OCR"),
+    Operation("POST", "/api/v2/OCR/FullText", full_text, "get all text of files"),
+    Operation("GET", _INFERENCES, list_inferences, "list the predictions of a model"),
+    Operation("GET", _INFERENCES + "/{page}", get_inference, "get a prediction: its state and result"),
+    *_family_operations(_CLASSIFICATION),
+    Operation("POST", f"/api/v2/{_CLASSIFICATION}/LabelFile", label, "classify files with the model in modelId"),
+    Operation("POST", f"/api/v2/{_CLASSIFICATION}/LabelUrls", label, "classify files by URL"),
+    *_family_operations("ObjectDetection"),
 )

@@ -6,25 +6,25 @@ from typing import Any
 
 from aiohttp import web
 
-from nanonets_proxy.sandbox import invent
-from nanonets_proxy.sandbox.responses import Refusal, bad_request, not_found
-from nanonets_proxy.sandbox.state import SANDBOX, Call, timestamp
+from nanonets_proxy.sandbox import fake_results
+from nanonets_proxy.sandbox.responses import ApiError, bad_request, not_found
+from nanonets_proxy.sandbox.state import SANDBOX, Operation, timestamp
 from nanonets_proxy.sandbox.store import MAX_ORIGINAL_BYTES, Document, Json, Workflow
 from nanonets_proxy.sandbox.uploads import Received, ReceivedFile, read_json, read_upload
 
-MAX_FIELDS, MAX_TABLE_HEADERS = 30, 20  # per workflow, as the vendor documents
+MAX_FIELDS, MAX_TABLE_HEADERS = 30, 20  # per workflow, as Nanonets documents
 MAX_PAGE_SIZE = 100
 
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 _TYPES = {
-    "invoice": ("Invoices", invent.DEFAULT_FIELDS, invent.DEFAULT_TABLE_HEADERS),
+    "invoice": ("Invoices", fake_results.DEFAULT_FIELDS, fake_results.DEFAULT_TABLE_HEADERS),
     "receipt": ("Receipts", ("merchant_name", "receipt_date", "total_amount"), ("item", "price")),
     "passport": ("Passports", ("passport_number", "surname", "birth_date"), ()),
 }
 
 
 def workflow_of(request: web.Request) -> Workflow:
-    """Return the workflow that the path names; 404 if there is none."""
+    """Returns the workflow in the path. Raises a 404 if there is none."""
     name = request.match_info["workflow"]
     workflow = request.app[SANDBOX].store.workflows.get(name)
     if workflow is None:
@@ -33,7 +33,7 @@ def workflow_of(request: web.Request) -> Workflow:
 
 
 def document_of(request: web.Request) -> Document:
-    """Return the document that the path names; 404 if the workflow has none such."""
+    """Returns the document in the path. Raises a 404 if the workflow has no such document."""
     workflow = workflow_of(request)
     name = request.match_info["document"]
     document = request.app[SANDBOX].store.documents.get(name)
@@ -43,18 +43,18 @@ def document_of(request: web.Request) -> Document:
 
 
 def page_of(document: Document, name: str) -> Json:
-    """Return a page of the document; 404 if there is none, or not yet."""
-    for page in document.pages if document.is_done else ():
+    """Returns a page of the document. Raises a 404 if there is none, or if the document is pending."""
+    for page in document.pages if document.is_ready else ():
         if page["page_id"] == name:
             return page
     raise not_found("Page", name)
 
 
 def text_of(members: Json, name: str, default: str | None = None) -> str:
-    """Return a member that must be text; 400 if it is missing without a default, or anything else."""
+    """Returns a string member. Raises a 400 for another type, or for a missing member without a default."""
     value = members.get(name, default)
     if not isinstance(value, str):
-        raise bad_request(f"Invalid {name}", error=f"{name} must be text")
+        raise bad_request(f"Invalid {name}", error=f"{name} must be a string")
     return value
 
 
@@ -73,7 +73,9 @@ async def create_workflow(request: web.Request) -> web.Response:
     store = request.app[SANDBOX].store
     workflow_type = text_of(members, "workflow_type", "")
     if workflow_type and workflow_type not in _TYPES:
-        raise bad_request("Unknown workflow_type", error=f"one of {', '.join(_TYPES)}, or empty")
+        raise bad_request(
+            "Unknown workflow_type", error=f"workflow_type must be one of {', '.join(_TYPES)}, or empty"
+        )
     workflow = Workflow(store.new_id(), text_of(members, "description", ""), workflow_type, timestamp())
     if workflow_type:
         _, fields, headers = _TYPES[workflow_type]
@@ -109,7 +111,9 @@ def _names(items: Any, what: str, limit: int) -> list[str]:
     if len(names) > limit:
         raise bad_request(f"Too many {what}", limit=limit)
     if len(set(names)) < len(names) or not all(_NAME.fullmatch(name) for name in names):
-        raise bad_request(f"Invalid {what}", error="names are unique, of letters, digits and underscores")
+        raise bad_request(
+            f"Invalid {what}", error="names must be unique, and consist of letters, digits and underscores"
+        )
     return names
 
 
@@ -148,7 +152,7 @@ async def delete_field(request: web.Request) -> web.Response:
 
 
 def _metadata(value: Any) -> Any:
-    """Return form metadata as the object that its JSON says, or as the text that it is."""
+    """Returns form metadata as parsed JSON, or as text if it is not JSON."""
     if not isinstance(value, str):
         return value
     try:
@@ -167,7 +171,7 @@ def _add_document(request: web.Request, workflow: Workflow, file: ReceivedFile, 
         metadata=_metadata(received.fields.get("metadata")),
         size_bytes=file.size_bytes,
         sha256=file.sha256,
-        pages=[workflow.invent_page(file.seed)],
+        pages=[workflow.fake_page(file.seed)],
         pending_polls=sandbox.policy.pending_polls if received.is_async(request) else 0,
     )
     sandbox.store.add_document(document, file.content)
@@ -175,7 +179,7 @@ def _add_document(request: web.Request, workflow: Workflow, file: ReceivedFile, 
 
 
 async def upload_documents(request: web.Request) -> web.Response:
-    """One file gives one document; several, which the vendor does not document, a list of them."""
+    """Returns one document for one file, and a list for several files, which Nanonets does not document."""
     workflow = workflow_of(request)
     received = await read_upload(request)
     documents = []
@@ -185,8 +189,8 @@ async def upload_documents(request: web.Request) -> web.Response:
             document |= {"status": "pending", "pages": []}
         documents.append(document)
     files = [file.to_json() for file in received.files]
-    answer = documents[0] if len(documents) == 1 else {"documents": documents}
-    return web.json_response({**answer, "files": files})
+    body = documents[0] if len(documents) == 1 else {"documents": documents}
+    return web.json_response({**body, "files": files})
 
 
 def _number(request: web.Request, name: str, default: int, highest: int) -> int:
@@ -220,28 +224,32 @@ async def delete_document(request: web.Request) -> web.Response:
 
 
 async def get_fields(request: web.Request) -> web.Response:
-    seen = document_of(request).to_json()
+    document = document_of(request).to_json()
     fields: dict[str, list[Json]] = {}
-    for page in seen["pages"]:
+    for page in document["pages"]:
         for name, values in page["data"]["fields"].items():
             fields.setdefault(name, []).extend(values)
-    return web.json_response({"document_id": seen["document_id"], "status": seen["status"], "fields": fields})
+    return web.json_response(
+        {"document_id": document["document_id"], "status": document["status"], "fields": fields}
+    )
 
 
 async def get_tables(request: web.Request) -> web.Response:
-    seen = document_of(request).to_json()
-    tables = [table for page in seen["pages"] for table in page["data"]["tables"]]
-    return web.json_response({"document_id": seen["document_id"], "status": seen["status"], "tables": tables})
+    document = document_of(request).to_json()
+    tables = [table for page in document["pages"] for table in page["data"]["tables"]]
+    return web.json_response(
+        {"document_id": document["document_id"], "status": document["status"], "tables": tables}
+    )
 
 
 async def get_original(request: web.Request) -> web.Response:
     document = document_of(request)
     original = request.app[SANDBOX].store.original(document.id)
     if original is None:
-        raise Refusal(
+        raise ApiError(
             404,
             "Original file not kept",
-            error=f"only files of at most {MAX_ORIGINAL_BYTES} bytes are, for a while",
+            error=f"the sandbox keeps only files of at most {MAX_ORIGINAL_BYTES} bytes, and drops the oldest",
         )
     return web.Response(body=original, headers={"X-Content-Type-Options": "nosniff"})
 
@@ -254,22 +262,22 @@ _WORKFLOWS = "/api/v4/workflows"
 _WORKFLOW = _WORKFLOWS + "/{workflow}"
 DOCUMENT = _WORKFLOW + "/documents/{document}"
 
-CALLS = (
-    Call("GET", _WORKFLOWS, list_workflows, "list the workflows"),
-    Call("POST", _WORKFLOWS, create_workflow, "create a workflow"),
-    Call("GET", "/api/v4/workflow_types", list_types, "list the types of workflows"),
-    Call("GET", _WORKFLOW, get_workflow, "one workflow"),
-    Call("PATCH", _WORKFLOW, update_workflow, "change its description"),
-    Call("PATCH", _WORKFLOW + "/settings", update_settings, "change its settings"),
-    Call("PUT", _WORKFLOW + "/fields", set_fields, "set its fields and table headers"),
-    Call("PATCH", _WORKFLOW + "/fields/{field}", update_field, "rename a field"),
-    Call("DELETE", _WORKFLOW + "/fields/{field}", delete_field, "delete a field"),
-    Call("GET", _WORKFLOW + "/documents", list_documents, "list its documents (?page=, ?limit=)"),
-    Call("POST", _WORKFLOW + "/documents", upload_documents, "upload a file, or give a document_url"),
-    Call("GET", DOCUMENT, get_document, "a document: its state and results"),
-    Call("DELETE", DOCUMENT, delete_document, "delete a document"),
-    Call("GET", DOCUMENT + "/fields", get_fields, "its fields"),
-    Call("GET", DOCUMENT + "/tables", get_tables, "its tables"),
-    Call("GET", DOCUMENT + "/original", get_original, "its file, if small"),
-    Call("GET", DOCUMENT + "/pages/{page}", get_page, "one page"),
+OPERATIONS = (
+    Operation("GET", _WORKFLOWS, list_workflows, "list the workflows"),
+    Operation("POST", _WORKFLOWS, create_workflow, "create a workflow"),
+    Operation("GET", "/api/v4/workflow_types", list_types, "list the workflow types"),
+    Operation("GET", _WORKFLOW, get_workflow, "get a workflow"),
+    Operation("PATCH", _WORKFLOW, update_workflow, "change a workflow's description"),
+    Operation("PATCH", _WORKFLOW + "/settings", update_settings, "change a workflow's settings"),
+    Operation("PUT", _WORKFLOW + "/fields", set_fields, "set a workflow's fields and table headers"),
+    Operation("PATCH", _WORKFLOW + "/fields/{field}", update_field, "rename a field"),
+    Operation("DELETE", _WORKFLOW + "/fields/{field}", delete_field, "delete a field"),
+    Operation("GET", _WORKFLOW + "/documents", list_documents, "list a workflow's documents (?page=, ?limit=)"),
+    Operation("POST", _WORKFLOW + "/documents", upload_documents, "upload a file, or send a document_url"),
+    Operation("GET", DOCUMENT, get_document, "get a document: its state and results"),
+    Operation("DELETE", DOCUMENT, delete_document, "delete a document"),
+    Operation("GET", DOCUMENT + "/fields", get_fields, "get a document's fields"),
+    Operation("GET", DOCUMENT + "/tables", get_tables, "get a document's tables"),
+    Operation("GET", DOCUMENT + "/original", get_original, "get a document's file, if it is small"),
+    Operation("GET", DOCUMENT + "/pages/{page}", get_page, "get a page"),
 )

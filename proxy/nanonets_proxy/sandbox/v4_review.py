@@ -1,9 +1,9 @@
-"""API v4: correcting and verifying the fields, tables and cells of a document's page."""
+"""API v4: corrects and verifies the fields, tables and cells of a document's page."""
 
 from aiohttp import web
 
 from nanonets_proxy.sandbox.responses import bad_request, not_found
-from nanonets_proxy.sandbox.state import SANDBOX, Call
+from nanonets_proxy.sandbox.state import SANDBOX, Operation
 from nanonets_proxy.sandbox.store import Json
 from nanonets_proxy.sandbox.uploads import read_json
 from nanonets_proxy.sandbox.v4 import DOCUMENT, document_of, page_of, text_of
@@ -15,7 +15,7 @@ def _data_of(request: web.Request) -> Json:
 
 
 def _field_of(request: web.Request) -> tuple[str, list[Json], Json]:
-    """Return the field's name, all its values, and the value that the path names."""
+    """Returns the field's name, all its values, and the value in the path."""
     field_data_id = request.match_info["field"]
     for name, values in _data_of(request)["fields"].items():
         for value in values:
@@ -52,14 +52,14 @@ def _verification(members: Json, default: str | None = None) -> Json:
 
 def _value(members: Json) -> Json:
     if "value" not in members:
-        raise bad_request("Missing value", error="give the new value")
+        raise bad_request("Missing value", error="value is required")
     return {"value": members["value"]}
 
 
 def _cell(request: web.Request, members: Json) -> Json:
     row, col = members.get("row"), members.get("col")
     if type(row) is not int or type(col) is not int or row < 0 or col < 0:
-        raise bad_request("Invalid cell", error="row and col must be whole numbers from 0 up")
+        raise bad_request("Invalid cell", error="row and col must be whole numbers of at least 0")
     return {
         "cell_id": request.app[SANDBOX].store.new_id(),
         "row": row,
@@ -176,17 +176,17 @@ _TABLES = DOCUMENT + "/pages/{page}/tables"
 _TABLE = _TABLES + "/{table}"
 _CELL = _TABLE + "/cells/{cell}"
 
-CALLS = (
-    Call("POST", DOCUMENT + "/verify", verify_document, "verify a document"),
-    Call("POST", _FIELDS, add_field, "add a field's value"),
-    Call("PATCH", _FIELD, update_field, "correct a field's value"),
-    Call("DELETE", _FIELD, delete_field, "delete a field's value"),
-    Call("POST", _FIELD + "/verify", verify_field, "verify a field's value"),
-    Call("POST", _TABLES, add_table, "add a table"),
-    Call("DELETE", _TABLE, delete_table, "delete a table"),
-    Call("POST", _TABLE + "/verify", verify_table, "verify a table"),
-    Call("POST", _TABLE + "/cells", add_cell, "add a cell"),
-    Call("PATCH", _CELL, update_cell, "correct a cell"),
-    Call("DELETE", _CELL, delete_cell, "delete a cell"),
-    Call("POST", _CELL + "/verify", verify_cell, "verify a cell"),
+OPERATIONS = (
+    Operation("POST", DOCUMENT + "/verify", verify_document, "verify a document"),
+    Operation("POST", _FIELDS, add_field, "add a field's value"),
+    Operation("PATCH", _FIELD, update_field, "correct a field's value"),
+    Operation("DELETE", _FIELD, delete_field, "delete a field's value"),
+    Operation("POST", _FIELD + "/verify", verify_field, "verify a field's value"),
+    Operation("POST", _TABLES, add_table, "add a table"),
+    Operation("DELETE", _TABLE, delete_table, "delete a table"),
+    Operation("POST", _TABLE + "/verify", verify_table, "verify a table"),
+    Operation("POST", _TABLE + "/cells", add_cell, "add a cell"),
+    Operation("PATCH", _CELL, update_cell, "correct a cell"),
+    Operation("DELETE", _CELL, delete_cell, "delete a cell"),
+    Operation("POST", _CELL + "/verify", verify_cell, "verify a cell"),
 )

@@ -1,6 +1,6 @@
-"""Invented results: what a document "says", derived from its content's hash and nothing else.
+"""Generates the results of documents from a hash of their content.
 
-Equal bytes give equal results, so that a test can expect them.
+Equal bytes give equal results, so that tests can predict them.
 """
 
 import random
@@ -17,11 +17,11 @@ _ROWS = 2
 _ROW_HEIGHT_PX = 40
 
 
-class _Invention:
-    """A source of made-up values; `seed` is a hash in hexadecimal."""
+class _FakeData:
+    """A source of pseudo-random values. `seed` is a hexadecimal hash."""
 
     def __init__(self, seed: str) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - invented text, no secret
+        self._random = random.Random(seed)  # noqa: S311 - fake text, no secret
 
     def identifier(self) -> str:
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
@@ -30,7 +30,7 @@ class _Invention:
         return round(self._random.uniform(0.8, 1), 2)
 
     def value(self, name: str) -> str:
-        """Invent a value that suits the name."""
+        """Returns a value that suits the field's name."""
         if "date" in name:
             return f"2024-{self._random.randint(1, 12):02}-{self._random.randint(1, 28):02}"
         if any(word in name for word in ("amount", "total", "price", "tax", "cost")):
@@ -43,21 +43,21 @@ class _Invention:
 
 
 def _box(row: int, col: int = 0) -> list[int]:
-    """Return [x1, y1, x2, y2] in pixels of a line of text."""
+    """Returns the bounding box of a line of text, [x1, y1, x2, y2], in pixels."""
     left, top = 100 + 400 * col, 100 + _ROW_HEIGHT_PX * row
     return [left, top, left + 300, top + _ROW_HEIGHT_PX - 10]
 
 
 def page(seed: str, fields: Sequence[str], table_headers: Sequence[str]) -> dict[str, Any]:
-    """Invent the one page of a v4 document: a value for each field, and a table if it has headers."""
-    invention = _Invention(seed)
-    page_id = invention.identifier()
+    """Returns the single page of a v4 document: a value for each field, and a table if there are table headers."""
+    data = _FakeData(seed)
+    page_id = data.identifier()
     values = {
         name: [
             {
-                "field_data_id": invention.identifier(),
-                "value": invention.value(name),
-                "confidence": invention.confidence(),
+                "field_data_id": data.identifier(),
+                "value": data.value(name),
+                "confidence": data.confidence(),
                 "bbox": _box(row),
                 "verification_status": "success",
                 "verification_message": "",
@@ -68,11 +68,11 @@ def page(seed: str, fields: Sequence[str], table_headers: Sequence[str]) -> dict
     }
     cells = [
         {
-            "cell_id": invention.identifier(),
+            "cell_id": data.identifier(),
             "row": row,
             "col": col,
             "header": header,
-            "text": invention.value(header),
+            "text": data.value(header),
             "bbox": _box(len(fields) + row, col),
             "verification_status": "success",
             "verification_message": "",
@@ -81,32 +81,32 @@ def page(seed: str, fields: Sequence[str], table_headers: Sequence[str]) -> dict
         for row in range(_ROWS)
         for col, header in enumerate(table_headers)
     ]
-    table = {"table_id": invention.identifier(), "bbox": [100, 100, 1600, 900], "cells": cells}
+    table = {"table_id": data.identifier(), "bbox": [100, 100, 1600, 900], "cells": cells}
     return {
         "page_id": page_id,
         "page_number": 1,
-        # The vendor's are signed URLs of other hosts. RFC 2606 §2: `.invalid` never resolves.
-        "image_url": f"https://images.sandbox.invalid/{page_id}.png?signature=invented",
+        # Nanonets returns signed URLs on other hosts. RFC 2606 §2: `.invalid` never resolves.
+        "image_url": f"https://images.sandbox.invalid/{page_id}.png?signature=fake",
         "data": {"fields": values, "tables": [table] if table_headers else []},
     }
 
 
 def boxes(seed: str, labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Invent the predictions of a v2 OCR or object detection model."""
-    invention = _Invention(seed)
+    """Returns the predictions of a v2 OCR or object detection model."""
+    data = _FakeData(seed)
     predictions = []
     for row, label in enumerate(labels):
         x_min, y_min, x_max, y_max = _box(row)
         predictions.append(
             {
-                "id": invention.identifier(),
+                "id": data.identifier(),
                 "label": label,
                 "xmin": x_min,
                 "ymin": y_min,
                 "xmax": x_max,
                 "ymax": y_max,
-                "score": invention.confidence(),
-                "ocr_text": invention.value(label),
+                "score": data.confidence(),
+                "ocr_text": data.value(label),
                 "type": "field",
                 "status": "correctly_predicted",
                 "page_no": 0,
@@ -116,9 +116,9 @@ def boxes(seed: str, labels: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def categories(seed: str, labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Invent the probabilities, best first, of a v2 image classification model."""
-    invention = _Invention(seed)
-    weights = [(invention.confidence(), label) for label in labels]
+    """Returns the probabilities of a v2 image classification model, highest first."""
+    data = _FakeData(seed)
+    weights = [(data.confidence(), label) for label in labels]
     total = sum(weight for weight, _ in weights)
     return [
         {"label": label, "probability": round(weight / total, 4)} for weight, label in sorted(weights, reverse=True)
@@ -126,6 +126,6 @@ def categories(seed: str, labels: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def text(seed: str) -> str:
-    """Invent the full text of a page."""
-    invention = _Invention(seed)
-    return "\n".join(invention.value("line") for _ in range(3))
+    """Returns the full text of a page."""
+    data = _FakeData(seed)
+    return "\n".join(data.value("line") for _ in range(3))
