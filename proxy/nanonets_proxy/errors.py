@@ -1,24 +1,26 @@
-"""The answers that the proxy makes itself: each error carries its own.
+"""The error responses that the proxy makes itself.
 
-A `ProxyError` is raised where the reason is known and turned into a response in one place
-(`server/error_response.py`). It holds what a caller may see and nothing else: no address, no key,
-no text of a foreign exception.
+`server/error_response.py` turns a `ProxyError` into a response. An error holds only what a caller may see: no
+address, no key, and no text of a foreign exception.
+
+A class with its own `code` is an error that callers see. The first line of its docstring is the cause that README's
+table of errors shows; a test compares the two.
 """
 
 from typing import Any, ClassVar
 
 
 class ProxyError(Exception):
-    """An answer of the proxy's own.
+    """The base of all error responses.
 
-    `status` is the HTTP status, `code` the machine's word for it in Nanonets' error shape
-    `{"code", "message", "details"}`, `proxy_error` the error type of RFC 9209 §2.3 for `Proxy-Status`.
-    `retry_after_s` becomes `Retry-After`; `close` ends the caller's connection behind the answer.
+    `status` is the HTTP status. `code` is the name in Nanonets' JSON shape `{"code", "message", "details"}`.
+    `proxy_error` is the error type of RFC 9209 §2.3 for `Proxy-Status`. `retry_after_s` becomes `Retry-After`. With
+    `close`, the server closes the caller's connection after the response.
     """
 
-    status: ClassVar[int] = 500
-    code: ClassVar[str] = "internal_error"
-    proxy_error: ClassVar[str] = "proxy_internal_error"
+    status: ClassVar[int]
+    code: ClassVar[str]
+    proxy_error: ClassVar[str]
     close: ClassVar[bool] = False
 
     def __init__(self, message: str, *, retry_after_s: float | None = None, **details: Any) -> None:
@@ -29,14 +31,24 @@ class ProxyError(Exception):
 
 
 class InternalError(ProxyError):
-    """A defect of the proxy; the log has the traceback, the caller has the request's id."""
+    """A defect of the proxy.
+
+    The log has the traceback under the request's id.
+    """
+
+    status = 500
+    code = "internal_error"
+    proxy_error = "proxy_internal_error"
 
 
-# --- what the caller sent ---------------------------------------------------------------------
+# --- invalid or rejected requests -------------------------------------------------------------
 
 
 class BadRequest(ProxyError):
-    """Malformed; the connection's framing can no longer be trusted."""
+    """The request is malformed.
+
+    The connection closes, because the start of the next request is unknown.
+    """
 
     status = 400
     code = "bad_request"
@@ -45,6 +57,8 @@ class BadRequest(ProxyError):
 
 
 class CallerTooSlow(ProxyError):
+    """The request's head or body did not arrive in time."""
+
     status = 408
     code = "request_timeout"
     proxy_error = "http_request_error"
@@ -52,6 +66,8 @@ class CallerTooSlow(ProxyError):
 
 
 class TargetTooLong(ProxyError):
+    """The request target is too long."""
+
     status = 414
     code = "target_too_long"
     proxy_error = "http_request_error"
@@ -59,7 +75,10 @@ class TargetTooLong(ProxyError):
 
 
 class HeadTooLarge(ProxyError):
-    """RFC 6585 §5: one field, their number, or the header section as a whole."""
+    """A header field or the header section is too large, or there are too many fields.
+
+    RFC 6585 §5.
+    """
 
     status = 431
     code = "head_too_large"
@@ -67,36 +86,44 @@ class HeadTooLarge(ProxyError):
     close = True
 
 
-class Forbidden(ProxyError):
-    """Refused by the guard. `code` says by which rule."""
+class _Forbidden(ProxyError):
+    """The base of 403 responses."""
 
     status = 403
-    code = "forbidden"
     proxy_error = "http_request_denied"
     close = True
 
 
-class ForbiddenPeer(Forbidden):
+class ForbiddenPeer(_Forbidden):
+    """The caller's address or user may not call."""
+
     code = "forbidden_peer"
 
 
-class ForbiddenHost(Forbidden):
+class ForbiddenHost(_Forbidden):
+    """Host is not a name of the proxy."""
+
     code = "forbidden_host"
 
 
-class ForbiddenOrigin(Forbidden):
+class ForbiddenOrigin(_Forbidden):
+    """A web page of another origin sent the request."""
+
     code = "forbidden_origin"
 
 
-class ForbiddenByPolicy(Forbidden):
-    """The caller may go on with other calls, on this connection too."""
+class ForbiddenByPolicy(_Forbidden):
+    """The access rules or read-only mode do not allow the request.
+
+    The connection stays open, because the caller's other requests may be allowed.
+    """
 
     code = "forbidden_by_policy"
     close = False
 
 
 class UnknownCaller(ProxyError):
-    """No token, or one that nobody has."""
+    """The caller's token is missing or unknown."""
 
     status = 401
     code = "unknown_caller"
@@ -105,6 +132,8 @@ class UnknownCaller(ProxyError):
 
 
 class MethodNotAllowed(ProxyError):
+    """The method is CONNECT, TRACE or TRACK."""
+
     status = 405
     code = "method_not_allowed"
     proxy_error = "http_request_denied"
@@ -112,6 +141,8 @@ class MethodNotAllowed(ProxyError):
 
 
 class NotImplementedHere(ProxyError):
+    """The request needs a WebSocket or an unsupported transfer coding."""
+
     status = 501
     code = "not_implemented"
     proxy_error = "http_request_denied"
@@ -119,17 +150,19 @@ class NotImplementedHere(ProxyError):
 
 
 class VersionNotSupported(ProxyError):
+    """The request's HTTP version is neither 1.0 nor 1.1."""
+
     status = 505
     code = "http_version_not_supported"
     proxy_error = "http_request_error"
     close = True
 
 
-# --- waiting ----------------------------------------------------------------------------------
+# --- limits -----------------------------------------------------------------------------------
 
 
 class RateLimited(ProxyError):
-    """The wait does not fit: the queue is full, or a deadline is (or would be) passed."""
+    """The queue is full, or the wait exceeds the limit of the caller or of the settings."""
 
     status = 429
     code = "rate_limit_exceeded"
@@ -137,33 +170,45 @@ class RateLimited(ProxyError):
 
 
 class BudgetUsedUp(ProxyError):
-    """The caller has made as many requests today as the settings give it."""
+    """The caller's daily budget is used up."""
 
     status = 429
     code = "daily_budget_used_up"
     proxy_error = "http_request_denied"
 
 
+class TooManyConnections(ProxyError):
+    """The maximum number of connections is open, and none is idle.
+
+    `server/connection_limits.py` sends this response before it reads a request.
+    """
+
+    status = 503
+    code = "too_many_connections"
+    proxy_error = "connection_limit_reached"
+    close = True
+
+
 class ShuttingDown(ProxyError):
+    """The proxy is shutting down."""
+
     status = 503
     code = "shutting_down"
     proxy_error = "connection_terminated"
     close = True
 
 
-# --- the upstream's side ----------------------------------------------------------------------
+# --- upstream ---------------------------------------------------------------------------------
 
 
 class UpstreamError(ProxyError):
-    """The upstream gave no answer that could be relayed.
+    """The base of failures of the upstream: it sent no response that could be relayed.
 
-    `sent` says whether a byte of the request may have reached it: only what was not sent may be
-    repeated for every method.
+    `sent` is whether the upstream may have received a byte of the request. Only a request that was not sent may be
+    sent again whatever its method is.
     """
 
     status = 502
-    code = "upstream_error"
-    proxy_error = "destination_unavailable"
 
     def __init__(self, message: str, *, sent: bool = False, **details: Any) -> None:
         super().__init__(message, **details)
@@ -171,73 +216,91 @@ class UpstreamError(ProxyError):
 
 
 class UpstreamDnsFailed(UpstreamError):
+    """The upstream's name could not be resolved."""
+
     code = "upstream_dns_failed"
     proxy_error = "dns_error"
 
 
 class UpstreamRefused(UpstreamError):
+    """The upstream refused the connection."""
+
     code = "upstream_refused"
     proxy_error = "connection_refused"
 
 
 class UpstreamUnreachable(UpstreamError):
+    """The upstream is unreachable."""
+
     code = "upstream_unreachable"
     proxy_error = "destination_ip_unroutable"
 
 
 class UpstreamForbiddenAddress(UpstreamError):
-    """The upstream's name leads into a private network, and the settings do not say that it should."""
+    """The upstream's name resolves to a private address, and `upstream_private` is off."""
 
     code = "upstream_forbidden_address"
     proxy_error = "destination_ip_prohibited"
 
 
-class UpstreamConnectTimeout(UpstreamError):
-    status = 504
-    code = "upstream_timeout"
-    proxy_error = "connection_timeout"
-
-
 class UpstreamTlsCertificate(UpstreamError):
+    """The upstream's certificate is not trusted, or its key is not pinned."""
+
     code = "upstream_tls_certificate"
     proxy_error = "tls_certificate_error"
 
 
 class UpstreamTlsProtocol(UpstreamError):
+    """The TLS handshake with the upstream failed."""
+
     code = "upstream_tls_failed"
     proxy_error = "tls_protocol_error"
 
 
 class EgressProxyRefused(UpstreamError):
+    """The egress proxy refused the tunnel, or failed."""
+
     code = "upstream_egress_proxy"
     proxy_error = "destination_unavailable"
 
 
 class UpstreamClosed(UpstreamError):
-    """The connection ended before a whole answer had come."""
+    """The upstream closed the connection before its response was complete."""
 
     code = "upstream_closed"
     proxy_error = "connection_terminated"
 
 
 class UpstreamBadReply(UpstreamError):
+    """The upstream's response is malformed."""
+
     code = "upstream_bad_reply"
     proxy_error = "http_protocol_error"
 
 
 class UpstreamReplyTooLarge(UpstreamError):
+    """The header section of the upstream's response is too large."""
+
     code = "upstream_head_too_large"
     proxy_error = "http_response_header_section_size"
 
 
 class UpstreamUpgraded(UpstreamError):
-    """An unasked 101."""
+    """The upstream switched protocols without a request to do so."""
 
     code = "upstream_upgraded"
     proxy_error = "http_upgrade_failed"
 
 
 class UpstreamTimeout(UpstreamError):
+    """The upstream did not connect or respond in time."""
+
     status = 504
     code = "upstream_timeout"
     proxy_error = "http_response_timeout"
+
+
+class UpstreamConnectTimeout(UpstreamTimeout):
+    """The connection to the upstream could not be made in time."""
+
+    proxy_error = "connection_timeout"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from nanonets_proxy.app.boundary import connection_policy
+from nanonets_proxy.errors import TooManyConnections
 from nanonets_proxy.server.connection_limits import REFUSAL, ConnectionLimits, ConnectionPolicy
 from nanonets_proxy.server.peers import Peer
 from support.eventually import until
@@ -49,7 +50,8 @@ async def test_where_all_are_busy_the_newcomer_is_told_so() -> None:
         exchanges = [await upstream.next_request() for _ in callers]
         async with await proxy.caller() as newcomer:
             response = await newcomer.response()
-            assert (response.status, response.json()["code"]) == (503, "too_many_connections")
+            code = response.json()["code"]
+            assert (response.status, code) == (TooManyConnections.status, TooManyConnections.code)
             assert await newcomer.read_to_end() == b""
         for exchange in exchanges:
             await exchange.respond(OK)

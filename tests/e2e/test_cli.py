@@ -214,7 +214,7 @@ def test_check_of_the_sandbox_needs_no_key(run) -> None:
     assert done.returncode == OK
     assert done.stdout.splitlines()[:2] == [
         "ok    settings  valid; 1 set, all others have their defaults",
-        "ok    key       none needed: the sandbox is served",
+        "ok    key       not needed: the sandbox is served",
     ]
 
 
