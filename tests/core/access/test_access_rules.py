@@ -153,6 +153,10 @@ def test_a_malformed_rule_is_an_error(text: str, sentence: str) -> None:
         AccessRule.parse(text)
 
 
+def test_a_rule_prints_as_its_text() -> None:
+    assert str(AccessRule.parse(" billing: allow GET /a ")) == "billing: allow GET /a"
+
+
 # --- no raw path passes if the upstream could read it as a forbidden path -----------------------
 
 

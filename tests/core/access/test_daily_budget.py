@@ -54,3 +54,8 @@ def test_the_number_of_counted_callers_is_bounded(monkeypatch: pytest.MonkeyPatc
 def test_a_malformed_budget_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="is not a daily budget"):
         BudgetRule.parse(text)
+
+
+@pytest.mark.parametrize("text", ["5000", "billing: 5000"])
+def test_a_budget_rule_prints_as_its_text(text: str) -> None:
+    assert str(BudgetRule.parse(text)) == text

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanonets_proxy.core.access.peer_guard import PeerGuard, PeerGuardPolicy
+from nanonets_proxy.core.http.request_head import RequestHead, RequestHeads, unzipped
 from nanonets_proxy.errors import (
     ForbiddenHost,
     ForbiddenOrigin,
@@ -206,3 +207,40 @@ def test_a_page_of_the_proxy_itself_may_call(guard: PeerGuard, site: bytes | Non
 def test_a_page_of_another_site_may_not_call(guard: PeerGuard, origin: bytes | None, site: bytes | None) -> None:
     with pytest.raises(ForbiddenOrigin):
         guard.check_origin(origin, site, b"localhost:8080")
+
+
+# --- the request as a whole --------------------------------------------------------------------
+
+
+def head(*fields: tuple[bytes, bytes]) -> RequestHead:
+    return RequestHeads().read(*unzipped(fields))
+
+
+def test_a_request_with_a_local_host_and_its_own_origin_passes(guard: PeerGuard) -> None:
+    for _ in range(2):
+        guard.check_request("GET", head((b"Host", b"localhost:80")))
+    guard.check_request("GET", head((b"Host", b"localhost:80"), (b"Origin", b"http://localhost:80")))
+    guard.check_request("GET", head((b"Host", b"localhost:80"), (b"Sec-Fetch-Site", b"none")))
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "error"),
+    [
+        ("TRACE", [], MethodNotAllowed),
+        ("OPTIONS", [(b"Access-Control-Request-Method", b"PUT")], ForbiddenOrigin),
+        ("GET", [(b"Origin", b"http://evil.example")], ForbiddenOrigin),
+        ("GET", [(b"Sec-Fetch-Site", b"cross-site")], ForbiddenOrigin),
+    ],
+)
+def test_each_check_applies_to_a_request(
+    guard: PeerGuard, method: str, fields: list[tuple[bytes, bytes]], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        guard.check_request(method, head((b"Host", b"localhost"), *fields))
+
+
+@pytest.mark.parametrize("authority", ["evil.example", "caf\udce9.example", "caf\xe9.example"])
+def test_the_authority_of_an_absolute_target_replaces_the_host(guard: PeerGuard, authority: str) -> None:
+    with pytest.raises(ForbiddenHost):
+        guard.check_request("GET", head((b"Host", b"localhost")), authority)
+    guard.check_request("GET", head((b"Host", b"evil.example")), "localhost")

@@ -400,6 +400,34 @@ def test_an_acceptance_older_than_the_rejection_does_not_count() -> None:
     assert driver.states() == {"a": "refused"}
 
 
+def test_responses_may_come_in_another_order_than_their_requests() -> None:
+    driver = Driver("a")
+    driver.get("a")
+    first, second = driver.choose(), driver.choose()
+    driver.settle(second, ACCEPTED)
+    driver.settle(first, ACCEPTED)
+    (record,) = driver.ring.known.records
+    assert record.accepted_seq == second.chosen_seq
+
+
+def test_the_response_to_a_probe_may_come_after_the_key_became_active() -> None:
+    driver = Driver("a")
+    slow = driver.choose()
+    driver.now += PROBE_S
+    driver.settle(driver.choose(), ACCEPTED)
+    assert slow.purpose is Purpose.CANDIDATE_PROBE
+    driver.settle(slow, ACCEPTED)
+    assert driver.states() == {"a": "active"}
+    assert driver.kinds() == [KeyEventKind.CANDIDATE_FOUND, KeyEventKind.ACTIVATED]
+
+
+def test_a_usable_key_needs_no_waiting() -> None:
+    driver = Driver("a", hold_s=5.0)
+    assert driver.ring.has_usable_key()
+    driver.get()
+    assert not driver.ring.has_usable_key()
+
+
 def test_a_late_response_for_the_previous_key_leaves_the_active_key() -> None:
     driver = Driver("a")
     driver.get("a")

@@ -27,6 +27,22 @@ def test_a_version_1_certificate_without_a_version_field_is_read() -> None:
     assert public_key_digest(b"\x30" + bytes([len(inner)]) + inner) == sha256(key).digest()
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x30",
+        b"\x30\x05\x30\x00",  # the length exceeds the data
+        b"\x30\x02\x31\x00",  # a set, not a sequence
+        b"\x30\x04\x30\x02\x02\x00",  # fields are missing
+        b"\x30\x84\xff\xff\xff\xff",  # a length of 4 GiB
+    ],
+)
+def test_a_truncated_or_foreign_structure_is_not_a_certificate(data: bytes) -> None:
+    with pytest.raises(ValueError, match="is not a certificate"):
+        public_key_digest(data)
+
+
 @given(st.binary(max_size=40))
 def test_bytes_that_are_not_a_certificate_raise_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError, match="is not a certificate"):

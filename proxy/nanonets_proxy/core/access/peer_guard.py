@@ -93,7 +93,7 @@ class PeerGuard:
 
     def check_request(self, method: str, head: RequestHead, authority: str | None = None) -> None:
         """Makes all checks but that of the peer. The `authority` of an absolute target replaces Host."""
-        host = head.host if authority is None else authority.encode()
+        host = head.host if authority is None else authority.encode("utf-8", "surrogateescape")
         if method in _REJECTED_METHODS or head.upgrade or head.is_preflight:
             self.check_method(method, upgrade=head.upgrade, preflight=head.is_preflight)
         if host not in self._accepted:
