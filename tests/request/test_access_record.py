@@ -13,7 +13,7 @@ from nanonets_proxy.telemetry.metrics import RequestMetrics
 
 class _Request:
     method = "GET"
-    raw_path = "/a?token=secret"
+    target = "/a?token=secret"
 
 
 def _record() -> AccessRecord:

@@ -20,11 +20,11 @@ from support.raw_caller import RawCaller, request
 from support.raw_upstream import Peer, RawUpstream
 
 CALLS = {
-    "small GET": 69,
-    "POST of 1 KiB": 77,
-    "POST of 64 KiB": 78,
-    "response of 64 KiB": 77,
-    "GET in a queue of eight": 88,
+    "small GET": 77,
+    "POST of 1 KiB": 87,
+    "POST of 64 KiB": 87,
+    "response of 64 KiB": 87,
+    "GET in a queue of eight": 98,
 }
 TOLERANCE = 0.05
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from nanonets_proxy.server import request_loop
+from nanonets_proxy.server import caller_connection
 from support.eventually import until
 from support.proxy_harness import running_proxy
 from support.raw_caller import chunked, request
@@ -42,10 +42,10 @@ async def test_a_head_that_comes_in_pieces_in_time_is_served_and_its_clock_stops
                 await caller.send(whole[start : start + 7])
             exchange = await upstream.next_request()
             (connection,) = proxy.proxy._server.connections
-            assert connection._head_timer is None
+            assert connection._timer is None
             await exchange.respond(OK)
             assert (await caller.response()).status == 200
-            assert connection._head_timer is None
+            assert connection._timer is None
 
 
 async def test_a_body_that_nobody_waits_for_any_more_is_not_taken_for_a_head() -> None:
@@ -92,7 +92,7 @@ async def test_what_a_refused_caller_still_sends_does_not_cost_it_its_answer() -
 
 
 async def test_a_refused_caller_that_does_not_end_its_side_is_left_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_loop, "_LINGER_S", 0.02)
+    monkeypatch.setattr(caller_connection, "LINGER_S", 0.02)
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,

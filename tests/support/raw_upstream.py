@@ -67,6 +67,13 @@ class Peer:
         self._writer.write(data)
         await self._writer.drain()
 
+    def send_nowait(self, data: bytes) -> None:
+        """Sends more than the other side may read: does not wait for it."""
+        self._writer.write(data)
+
+    def stop_reading(self) -> None:
+        self._writer.transport.pause_reading()
+
     def send_fin(self) -> None:
         """Puts FIN into the other side's socket before its event loop can see it."""
         with self._own_socket() as sock:

@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from nanonets_proxy.core.access.peer_guard import PeerGuard
-from nanonets_proxy.core.http.request_head import RequestHeads, unzipped
+from nanonets_proxy.core.http.request_head import RequestHeads
 from nanonets_proxy.errors import ProxyError
-from nanonets_proxy.server.error_response import answer
+from nanonets_proxy.server.error_response import error_response
 from nanonets_proxy.server.peers import peer_of
 from nanonets_proxy.telemetry.key_status import KeyStatus
 
@@ -61,7 +61,8 @@ def create_admin_app(
         try:
             _check(guard, request)
         except ProxyError as error:
-            return answer(error, request_id=None)
+            response = error_response(error, request_id=None)
+            return web.Response(status=response.status, headers=response.fields, body=response.body)
         return await handler(request)
 
     app = web.Application(middlewares=[guarded])
@@ -102,4 +103,6 @@ def _check(guard: PeerGuard, request: web.Request) -> None:
     assert request.transport is not None
     peer = peer_of(request.transport)
     guard.check_peer(peer.address, peer.uid)
-    guard.check_request(request.method, _HEADS.read(*unzipped(request.raw_headers)))
+    names = tuple(name for name, _ in request.raw_headers)
+    values = tuple(value for _, value in request.raw_headers)
+    guard.check_request(request.method, _HEADS.read(names, values))

@@ -28,6 +28,7 @@ from nanonets_proxy.process.allocator import keep_freed_memory
 from nanonets_proxy.process.exit_codes import OK, SIGNAL_BASE, USAGE_ERROR
 from nanonets_proxy.process.hardening import forget_variables, leave_no_core, stay_in_memory
 from nanonets_proxy.server.listeners import ListenFailed, describe, open_sockets
+from nanonets_proxy.server.server import AiohttpMismatch
 from nanonets_proxy.telemetry.log import configure
 from nanonets_proxy.telemetry.redaction import Redactor
 
@@ -74,7 +75,7 @@ def _run(log_format: str, level: str, main: Callable[[Redactor], Coroutine[Any, 
     writer = configure(log_format, level, sys.stdout.buffer, redactor)
     try:
         uvloop.run(main(redactor))
-    except ListenFailed as error:
+    except (ListenFailed, AiohttpMismatch) as error:
         return _wrong_use(error)
     finally:
         writer.close()

@@ -8,9 +8,8 @@ from math import floor
 from time import perf_counter
 from typing import Any, Final
 
-from aiohttp import web
-
 from nanonets_proxy.core.http.target import loggable_target
+from nanonets_proxy.server.caller_request import CallerRequest
 from nanonets_proxy.telemetry.log import EventWriter
 from nanonets_proxy.telemetry.metrics import RequestMetrics
 
@@ -26,9 +25,9 @@ class AccessRecord:
         *("scope", "sent_bytes", "started_s", "status", "upstream_s", "wait_s"),
     )
 
-    def __init__(self, request: web.BaseRequest, caller: str) -> None:
+    def __init__(self, request: CallerRequest, caller: str) -> None:
         self.method = request.method
-        self.path = request.raw_path
+        self.path = request.target
         """With the query."""
         self.status = 0
         """0: the caller hung up before the response began."""

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from aiohttp import web
-
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.core.http.request_head import RequestHead
@@ -17,6 +15,7 @@ from nanonets_proxy.request.authorizer import Authorizer
 from nanonets_proxy.request.keys import KeyProvider
 from nanonets_proxy.request.relay import RelayedResponse
 from nanonets_proxy.server.caller_body import CallerBody
+from nanonets_proxy.server.caller_request import CallerRequest
 from nanonets_proxy.telemetry.metrics import Metrics
 from nanonets_proxy.upstream.body import BodyBudget, RequestBody
 from nanonets_proxy.upstream.client import UpstreamClient
@@ -48,7 +47,7 @@ class ReadAhead(Protocol):
 class RequestContext:
     """One request: what came, its access record, its response, and how far it is."""
 
-    request: web.BaseRequest
+    request: CallerRequest
     record: AccessRecord
     response: RelayedResponse
     head: RequestHead

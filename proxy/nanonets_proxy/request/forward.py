@@ -130,7 +130,7 @@ class Forwarder:
         services, record, response, judge = self._services, context.record, context.response, self._judge
         outcome, retry_after_s = _UNUSED, None
         try:
-            transport = context.request.protocol.transport
+            transport = context.request.connection.transport
             if transport is None or (record.wait_s > _NOTICEABLE_WAIT_S and has_hung_up(transport)):
                 raise ConnectionResetError("the caller has gone")
             while True:

@@ -84,10 +84,10 @@ def _next_request_can_be_found(context: RequestContext, status: int) -> bool:
 
     A caller may omit the remaining body after an error response, or if it got no 100 (RFC 9110 §10.1.1).
     """
-    content = context.request.content
-    if content.is_eof():
+    body = context.request.body
+    if body.is_complete:
         return True
-    waits_for_continue = context.head.expect_continue and not content.total_bytes
+    waits_for_continue = context.head.expect_continue and not body.received_bytes
     return not waits_for_continue and status < _ERROR_FROM_STATUS
 
 

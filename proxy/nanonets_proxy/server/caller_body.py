@@ -2,76 +2,60 @@
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, cast
 
-from aiohttp import web
-
-from nanonets_proxy.errors import BadRequest, CallerTooSlow
-
-if TYPE_CHECKING:
-    from nanonets_proxy.server.caller_connection import CallerConnection
+from nanonets_proxy.errors import CallerTooSlow
+from nanonets_proxy.server.caller_request import CallerRequest
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class CallerBody:
-    """aiohttp's stream, with `100 Continue` sent when bytes are first wanted, and errors by our names.
+    """A request's body, with `100 Continue` sent when its bytes are first wanted.
 
-    `idle_timeout_s` bounds each wait for bytes, `timeout_s` the time from the first such wait to the last: a body
-    that trickles would hold its permit for ever.
+    `idle_timeout_s` bounds each wait for bytes, `timeout_s` all waits together: a body that trickles would hold its
+    permit for ever.
     """
 
     __slots__ = (
-        "_content",
-        "_deadline_s",
-        "_expect_continue",
-        "_idle_timeout_s",
-        "_request",
-        "_timeout_s",
-        "_valve",
+        *("_body", "_connection", "_deadline_s", "_expect_continue"),
+        *("_idle_timeout_s", "_timeout_s"),
     )
 
     def __init__(
-        self, request: web.BaseRequest, *, expect_continue: bool, idle_timeout_s: float, timeout_s: float
+        self, request: CallerRequest, *, expect_continue: bool, idle_timeout_s: float, timeout_s: float
     ) -> None:
-        self._request = request
-        self._content = request.content
-        self._valve = cast("CallerConnection", request.protocol).valve
+        self._connection = request.connection
+        self._body = request.body
         self._expect_continue = expect_continue
         self._idle_timeout_s = idle_timeout_s
         self._timeout_s = timeout_s
         self._deadline_s = math.inf
 
     def leave_unread(self) -> None:
-        """The request waits: what has not come yet stays with the caller."""
-        if not self._content.is_eof():
-            self._valve.shut()
+        """Leaves what has not come yet with the caller: the request waits."""
+        if not self._body.is_complete:
+            self._connection.flow.shut()
 
     def read_nowait(self) -> bytes:
-        """What has come, b"" where nothing has; more is wanted from now on. Raises BadRequest, ConnectionError."""
-        if not self._content.is_eof():
-            self._valve.open_wide()
-        try:
-            return self._content.read_nowait()
-        except web.RequestPayloadError:
-            raise BadRequest("The request's body is malformed.") from None
+        """Returns what has come, b"" if nothing, and asks for more. Raises BadRequest, ConnectionError."""
+        if not self._body.is_complete:
+            self._connection.flow.open_wide()
+        return self._body.read_nowait()
 
     async def readany(self) -> bytes:
-        """The next bytes, b"" at the end. Raises BadRequest, CallerTooSlow, ConnectionError."""
-        if (piece := self.read_nowait()) or self._content.is_eof():
+        """Returns the next bytes, b"" at the end. Raises BadRequest, CallerTooSlow, ConnectionError."""
+        if (piece := self.read_nowait()) or self._body.is_complete:
             return piece
         if self._expect_continue:
             self._expect_continue = False
-            # RFC 9110 §10.1.1: no 100 for a caller that did not wait for it.
-            if not self._content.total_bytes and self._request.transport is not None:
-                self._request.transport.write(_CONTINUE)
+            # RFC 9110 §10.1.1: a server may omit the 100 if the body has begun to come.
+            if not self._body.received_bytes and self._connection.transport is not None:
+                self._connection.transport.write(_CONTINUE)
         now_s = asyncio.get_running_loop().time()
         if self._deadline_s == math.inf:
             self._deadline_s = now_s + self._timeout_s
         try:
             async with asyncio.timeout_at(min(now_s + self._idle_timeout_s, self._deadline_s)):
-                return await self._content.readany()
+                return await self._body.readany()
         except TimeoutError:
             raise CallerTooSlow("The request's body did not come in time.") from None
-        except web.RequestPayloadError:
-            raise BadRequest("The request's body is malformed.") from None

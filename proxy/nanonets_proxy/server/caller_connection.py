@@ -1,95 +1,311 @@
-"""One caller's connection: who is there, what of its requests needs no parser, what is said of those that are none.
+"""One caller's connection: reads requests, hands each to the handler, and starts the next one behind its response.
 
-a whole request, of a shape that was seen before -> queued as the parser would; as most requests come
-anything else                                    -> to the parser (parser_feed.py), which says what comes again
+    IDLE       no byte of a request is here; the connection closes after `keep_alive_s`
+      bytes of a head                              -> HEAD
+    HEAD       a head is incomplete; the head timer runs
+      the head is complete                         -> BUSY
+      it is late, too large or malformed           -> LINGERING
+    BUSY       the handler has the request, in a task; the bytes behind its body are kept unparsed
+      the response is sent, the body has come      -> IDLE, and on at once with the kept bytes
+      the response is sent, the body is incomplete -> SKIPPING
+      the response is sent, the body is malformed  -> LINGERING
+      the response ends the connection             -> CLOSED
+      the caller hangs up                          -> CLOSED, the task is cancelled
+    SKIPPING   the rest of the body is dropped
+      its end                                      -> IDLE, or CLOSED if the response said so
+      no end within SKIP_S                         -> CLOSED
+    LINGERING  an error response has been sent and our side is closed; all that comes is dropped
+      the caller closes, or LINGER_S pass          -> CLOSED
+
+`RequestReader` splits the bytes into requests.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Final
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, cast
 
-from aiohttp import EMPTY_PAYLOAD, web
-from aiohttp.http_parser import RawRequestMessage
+import structlog
 
-from nanonets_proxy.core.http.request_patterns import BEGINNING_BYTES, RequestPattern, RequestPatterns
-from nanonets_proxy.errors import ProxyError
-from nanonets_proxy.server.flow_control import ReadAhead
-from nanonets_proxy.server.parser_errors import refusal_for
-from nanonets_proxy.server.parser_feed import MAX_TARGET_BYTES, ParserFeed
-from nanonets_proxy.server.peers import Peer, peer_of
-from nanonets_proxy.server.request_loop import Body, CallerRequest, RequestHandler, WholeBody
+from nanonets_proxy.errors import CallerTooSlow, ProxyError
+from nanonets_proxy.server.caller_request import CallerRequest, Handler, unreadable_request
+from nanonets_proxy.server.flow_control import NARROW_BYTES, FlowControl, ReadAhead
+from nanonets_proxy.server.head_reader import HeadReader
+from nanonets_proxy.server.peers import UNKNOWN, Peer, keep_alive_probes, peer_of, reset
+from nanonets_proxy.server.request_reader import RequestReader
 
-OnMalformed = Callable[[web.BaseRequest, Peer, ProxyError], web.StreamResponse]
+if TYPE_CHECKING:
+    from aiohttp import web
 
-_KNOWN_HEAD_BYTES: Final = 4096  # no head that needs no parser is longer
-_FEED: Final = ParserFeed.data_received
+LINGER_S: Final = 1.0  # enough for what a rejected caller had sent before it could see its response
+SKIP_S: Final = 10.0
 
 
-class CallerConnection(ParserFeed):
-    """One caller's connection; knows its peer from the start, and answers malformed requests in our shape."""
+@dataclass(frozen=True, slots=True)
+class ConnectionTimes:
+    """`keep_alive_s`: how long a connection stays open between requests. `head_timeout_s`: for a whole head."""
 
-    __slots__ = ("_on_malformed", "_shapes", "_usual")
+    keep_alive_s: float
+    head_timeout_s: float
+
+
+class ConnectionState(enum.Enum):
+    """See the module's docstring."""
+
+    IDLE = enum.auto()
+    HEAD = enum.auto()
+    BUSY = enum.auto()
+    SKIPPING = enum.auto()
+    LINGERING = enum.auto()
+    CLOSED = enum.auto()
+
+
+# Looking a member up in its class costs a call in Python 3.11.
+_IDLE, _HEAD, _BUSY, _SKIPPING, _LINGERING, _CLOSED = ConnectionState
+
+
+class CallerConnection(asyncio.BufferedProtocol):
+    """See the module's docstring."""
+
+    __slots__ = (
+        *("_closes", "_drained", "_ended", "_handler", "_idle_deadline_s", "_idle_timer", "_loop", "_reader"),
+        *("_server", "_state", "_task_handler", "_timer", "_times"),
+        *("flow", "peer", "request", "transport", "was_cut_off", "writing_paused"),
+    )
 
     def __init__(
-        self,
-        server: web.Server,
-        handler: RequestHandler,
-        ahead: ReadAhead,
-        on_malformed: OnMalformed,
-        shapes: RequestPatterns,
-        *,
-        head_timeout_s: float,
-        **options: Any,
+        self, server: "web.Server", handler: Handler, heads: HeadReader, times: ConnectionTimes, ahead: ReadAhead
     ) -> None:
-        super().__init__(server, handler, ahead, head_timeout_s, **options)
-        self._on_malformed = on_malformed
-        self._shapes = shapes
-        self._usual = shapes.usual
+        self._server = server
+        self._handler = handler
+        self._times = times
+        self._loop = asyncio.get_running_loop()
+        self._state = _IDLE
+        self._closes = False  # no request may follow
+        self._drained: asyncio.Future[None] | None = None
+        self._ended: asyncio.Event | None = None
+        self._idle_deadline_s = 0.0
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None  # of the states HEAD, SKIPPING and LINGERING
+        # The only private name of aiohttp: its server waits for this task before it forgets a lost connection.
+        self._task_handler: asyncio.Task[None] | None = None
+        self.flow = FlowControl(ahead)
+        self._reader = RequestReader(heads, self.flow)
+        self.peer: Peer = UNKNOWN
+        self.request: CallerRequest | None = None
+        """The request that is handled now."""
+        self.transport: asyncio.Transport | None = None
+        self.was_cut_off = False
+        """Whether `shutdown` has reset it."""
+        self.writing_paused = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request waits for its response."""
+        return self.request is None
+
+    # --- asyncio's side ---------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
         self.peer = peer_of(transport)
-        super().connection_made(transport)
+        keep_alive_probes(transport)
+        self.flow.attach(self.transport)
+        self._await_request()
+        self._server.connection_made(self, self.transport)  # type: ignore[arg-type]  # it knows its own class only
 
-    def data_received(self, data: bytes) -> None:
-        """`data` may be a view of a buffer that others will use."""
-        if self._is_at_line and not self._held and not self._body_left and not self._refused:
-            head = bytes(data[:_KNOWN_HEAD_BYTES])
-            shape = self._usual.get(head[:BEGINNING_BYTES])
-            if shape is not None and self._queue_known(shape, head, data):
-                return
-        _FEED(self, data)
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._state, self.transport = _CLOSED, None
+        self._stop_timer()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        self.flow.detach()
+        self._server.connection_lost(self, exc)  # type: ignore[arg-type]  # it knows its own class only
+        lost = ConnectionResetError("the caller has gone")
+        if self._reader.body is not None:
+            self._reader.body.fail(lost)
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_exception(lost)
+        if self._task_handler is not None:
+            self._task_handler.cancel()
+        elif self._ended is not None:
+            self._ended.set()
 
-    def _queue_known(self, shape: RequestPattern, head: bytes, data: bytes) -> bool:
-        """Queues a request that is whole and of this shape, as if the parser had read it; False: let that do so."""
-        waiter = self._waiter
-        if waiter is None or waiter.done():  # something is under way, or the connection ends
-            return False
-        found = shape.match(head)
-        if found is None:
-            return False
-        groups, end = found.groups(), found.end()
-        body_bytes = 0 if shape.length_at is None else int(groups[shape.length_at])
-        if end + body_bytes != len(data):
-            return False
-        body: Body = WholeBody(bytes(data[end:])) if body_bytes else EMPTY_PAYLOAD
-        request = CallerRequest(self, body, shape.method, groups[0].decode(), shape.names, groups, shape)
-        self._request_count += 1
-        self._messages.append((request, body))  # type: ignore[arg-type]  # only our own loop takes it out
-        waiter.set_result(None)
-        return True
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        return self.flow.next_buffer()
 
-    def on_head(self, message: RawRequestMessage) -> None:
-        """What comes again gets a shape."""
-        shape = self._shapes.find(message.method, tuple(name for name, _ in message.raw_headers))
-        if shape is not None:
-            self._usual = self._shapes.usual = {**self._usual, shape.beginning: shape}
+    def buffer_updated(self, nbytes: int) -> None:
+        state, request = self._state, None
+        if state is _LINGERING:
+            return
+        if state is _IDLE and nbytes > NARROW_BYTES:
+            self._reader.receive_large(self.flow.buffer[:nbytes])
+        else:
+            self._reader.receive(self.flow.buffer[:nbytes].tobytes())
+        if state is _IDLE or state is _HEAD:
+            request = self._next_request()
+        elif state is _SKIPPING and self._reader.body is None:
+            self._stop_timer()
+            request = self._after_body()
+        if request is not None:
+            self._task_handler = self._loop.create_task(self._serve(request))
+        if nbytes >= NARROW_BYTES:
+            self.flow.was_read(nbytes, is_waiting=self.request is not None)
 
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,  # noqa: ARG002 - our errors have their own
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 - may quote the request, so it is not passed on
-    ) -> web.StreamResponse:
-        """The parser's refusals; the handler itself lets no error out."""
-        return self._on_malformed(request, self.peer, refusal_for(exc, max_target_bytes=MAX_TARGET_BYTES))
+    def eof_received(self) -> None:
+        """Closes: a caller that ends its side is taken for gone."""
+
+    def pause_writing(self) -> None:
+        self.writing_paused = True
+
+    def resume_writing(self) -> None:
+        self.writing_paused = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    async def drain(self) -> None:
+        """Waits until the caller has taken most of what was written. Raises ConnectionError if it is gone."""
+        if self.transport is None:
+            raise ConnectionResetError("the caller has gone")
+        if self.writing_paused:
+            self._drained = self._loop.create_future()
+            try:
+                await self._drained
+            finally:
+                self._drained = None
+
+    # --- requests ---------------------------------------------------------------------------------
+
+    def _next_request(self) -> CallerRequest | None:
+        """Returns the next request if its head is here; else waits for it, or rejects it."""
+        try:
+            request = self._reader.next_request()
+        except ProxyError as error:
+            self._reject(error)
+            return None
+        if request is not None:
+            self._state = _BUSY
+            if self._timer is not None:
+                self._stop_timer()
+            request.connection, request.peer = self, self.peer
+            self.request = request
+        elif not self._reader.has_bytes:
+            self._stop_timer()
+            self._await_request()
+        else:
+            self._state = _HEAD
+            if self._timer is None:
+                late = CallerTooSlow("The request's header section did not come in time.")
+                self._timer = self._loop.call_later(self._times.head_timeout_s, self._reject, late)
+        return request
+
+    async def _serve(self, request: CallerRequest | None) -> None:
+        """Has this request handled, and those that are here behind its response."""
+        try:
+            while request is not None:
+                response = await self._handler(request)
+                request = self._after(response.keep_alive)
+        except ConnectionError:
+            self.force_close()
+        except Exception:  # noqa: BLE001 - a fault of one request must not leave its connection open
+            structlog.get_logger().exception("connection_failed")
+            if self.transport is not None:
+                reset(self.transport)
+        finally:
+            self.request = self._task_handler = None
+            if self._ended is not None and self._state is _CLOSED:
+                self._ended.set()
+
+    def _after(self, keep_alive: bool) -> CallerRequest | None:
+        """Returns the next request if it is here. The last one has its response."""
+        self.request = None
+        if self.transport is None or self.transport.is_closing():
+            return None
+        self._closes = self._closes or not keep_alive
+        if self._reader.body is None:
+            return self._after_body()
+        # A caller may look for its response only when it has sent its body.
+        self._state = _SKIPPING
+        self._reader.body.discard()
+        self.flow.open_wide()
+        self._timer = self._loop.call_later(SKIP_S, self.force_close)
+        return None
+
+    def _after_body(self) -> CallerRequest | None:
+        """Returns the next request if it is here. The last one has its response, and its body has ended."""
+        self.flow.narrow()
+        if self._reader.is_malformed:
+            self._linger()
+        elif self._closes:
+            self.force_close()
+        elif self._reader.has_bytes:
+            return self._next_request()
+        else:
+            self._await_request()
+        return None
+
+    def _await_request(self) -> None:
+        self._state = _IDLE
+        self._idle_deadline_s = self._loop.time() + self._times.keep_alive_s
+        if self._idle_timer is None:
+            self._idle_timer = self._loop.call_at(self._idle_deadline_s, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        """Runs once in `keep_alive_s` at most: to move the timer for each request would cost more."""
+        self._idle_timer = None
+        if self._state is _IDLE:
+            if self._loop.time() >= self._idle_deadline_s:
+                self.force_close()
+            else:
+                self._idle_timer = self._loop.call_at(self._idle_deadline_s, self._close_if_idle)
+
+    # --- ends -------------------------------------------------------------------------------------
+
+    def _reject(self, error: ProxyError) -> None:
+        """Answers bytes that are no request."""
+        if self.transport is not None and not self.transport.is_closing():
+            request = unreadable_request()
+            request.connection, request.peer = self, self.peer
+            self._handler.reject_malformed(request, error)
+            self._linger()
+
+    def _linger(self) -> None:
+        """Closes our side only. RFC 9112 §9.6: a close with unread bytes resets the connection, and the caller may
+        lose the response."""
+        self._stop_timer()
+        self._state = _LINGERING
+        self.flow.let_go()
+        if self.transport is not None:
+            if self.transport.can_write_eof():  # not over TLS
+                self.transport.write_eof()
+            self._timer = self._loop.call_later(LINGER_S, self.force_close)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def force_close(self) -> None:
+        """Closes when what was written is sent."""
+        if self.transport is not None:
+            self.transport.close()
+
+    def close(self) -> None:
+        """Closes now, or behind the response that is under way."""
+        self._closes = True
+        if self.request is None:
+            self.force_close()
+
+    async def shutdown(self, timeout_s: float | None) -> None:
+        """Waits for the end of the connection and its request; resets the connection after `timeout_s`."""
+        if self._state is _CLOSED and self._task_handler is None:
+            return
+        self._ended = asyncio.Event()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._ended.wait()
+        except TimeoutError:
+            if self.transport is not None:
+                self.was_cut_off = True
+                reset(self.transport)
+            await self._ended.wait()

@@ -54,6 +54,13 @@ def peer_of(transport: asyncio.BaseTransport) -> Peer:
     return Peer(f"unix:uid={uid}", None, uid)
 
 
+def keep_alive_probes(transport: asyncio.BaseTransport) -> None:
+    """Has the kernel ask now and then whether a silent TCP peer still exists."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
 def name_in(certificate: Mapping[str, Any]) -> str | None:
     """The caller's name in a verified client certificate, as `ssl` decodes it: its first URI (as SPIFFE has it) or
     DNS name, else its subject's common name."""

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanonets_proxy.core.http.headers import LocationRewrite, caller_response_head, chunked_body_end, via_field
-from nanonets_proxy.core.http.request_head import RequestHead, RequestHeads, UpstreamHeads, unzipped
+from nanonets_proxy.core.http.request_head import RequestHead, RequestHeads, UpstreamHeads
 from nanonets_proxy.errors import BadRequest, NotImplementedHere
 
 Fields = list[tuple[bytes, bytes]]
@@ -32,7 +32,7 @@ NOT_FORWARDED = [
 
 
 def read_by(heads: RequestHeads, *fields: tuple[bytes, bytes]) -> RequestHead:
-    return heads.read(*unzipped(fields))
+    return heads.read(tuple(name for name, _ in fields), tuple(value for _, value in fields))
 
 
 def read(*fields: tuple[bytes, bytes]) -> RequestHead:

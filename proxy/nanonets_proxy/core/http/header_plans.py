@@ -22,8 +22,6 @@ class HeaderPlan:
     the dropped ones."""
     places: tuple[int | None, ...]
     """The index of each `known` name: of its last field if there are several, None if there is none."""
-    passing: Sequence[bool]
-    """Whether each field passes."""
     special: Sequence[tuple[int, bytes]]
     """The index and lower-case name of each `inspected` field, and of each known field but the last of its name."""
 
@@ -59,7 +57,6 @@ class HeaderPlans(dict[tuple[bytes, ...], HeaderPlan]):
         lower_names = [name.lower() for name in names]
         last = {lower: at for at, lower in enumerate(lower_names)}
         special = []
-        passing = []
         template = b""
         for at, (name, lower) in enumerate(zip(names, lower_names, strict=True)):
             if lower in self._inspected or (lower in self._known and at != last[lower]):
@@ -67,6 +64,5 @@ class HeaderPlans(dict[tuple[bytes, ...], HeaderPlan]):
             is_dropped = lower in self._dropped or bool(
                 self._dropped_prefix and lower.startswith(self._dropped_prefix)
             )
-            passing.append(not is_dropped)
             template += b"%.0b" if is_dropped else name.replace(b"%", b"%%") + b": %b\r\n"
-        return HeaderPlan(template, tuple(last.get(name) for name in self._known), passing, special)
+        return HeaderPlan(template, tuple(last.get(name) for name in self._known), special)

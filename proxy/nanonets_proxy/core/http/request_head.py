@@ -1,7 +1,7 @@
 """A caller's header section: what the proxy wants to know of it, and what of it goes upstream."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nanonets_proxy.core.http.header_plans import HeaderPlan, HeaderPlans
@@ -13,10 +13,7 @@ from nanonets_proxy.core.http.headers import (
     via_field,
     without_fields,
 )
-from nanonets_proxy.core.http.request_patterns import RequestPattern, RequestPatterns, shape_of
 from nanonets_proxy.errors import BadRequest, NotImplementedHere
-
-RawHeaders = Sequence[tuple[bytes, bytes]]
 
 # RFC 9110 §7.2 and RFC 3986 §3.2: one host, an optional port; no user information, no list.
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]+)(?::[0-9]{0,5})?")
@@ -66,11 +63,6 @@ class RequestHead:
     fields: bytes
 
 
-def unzipped(headers: RawHeaders) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-    """The names, and the value of each."""
-    return tuple(name for name, _ in headers), tuple(value for _, value in headers)
-
-
 class RequestHeads:
     """Sorts callers' fields; `caller_header` (lower case) names the field that names the caller, `token_header` the
     one that holds its credentials, which is dropped."""
@@ -79,10 +71,6 @@ class RequestHeads:
         known = (*_KNOWN, caller_header, token_header)
         self._plans = HeaderPlans(known, _LOOKED_AT, NOT_FORWARDED | {token_header}, FORWARDING_PREFIX)
         self._good_hosts = {b""}  # an HTTP/1.0 caller may send none
-
-    def shapes(self) -> RequestPatterns:
-        """For a listener whose requests are read by `read_known`."""
-        return RequestPatterns(lambda method, names: shape_of(method, names, self._plans[names]))
 
     def read(self, names: tuple[bytes, ...], values: tuple[bytes, ...]) -> RequestHead:
         """One value for each name. Raises BadRequest where Host or the framing is repeated or malformed, and
@@ -97,17 +85,7 @@ class RequestHeads:
         head.fields = template % values
         return head
 
-    def read_known(self, shape: RequestPattern, groups: tuple[bytes, ...]) -> RequestHead:
-        """Of a request of this shape, by its expression's groups. Raises BadRequest where Host is malformed."""
-        head = RequestHead()
-        self._fill(head, shape, groups)
-        blocks = shape.blocks
-        head.fields = groups[blocks[0]] if len(blocks) == 1 else b"".join([groups[at] for at in blocks])
-        return head
-
-    def _fill(
-        self, head: RequestHead, plan: HeaderPlan | RequestPattern, values: tuple[bytes, ...]
-    ) -> frozenset[bytes]:
+    def _fill(self, head: RequestHead, plan: HeaderPlan, values: tuple[bytes, ...]) -> frozenset[bytes]:
         """All but the fields that go on. Gives the names of those that Connection wants dropped."""
         host_at, connection_at, length_at, request_id_at, caller_at, credentials_at = plan.places
         head.host = host = b"" if host_at is None else values[host_at]
@@ -127,6 +105,11 @@ class RequestHeads:
             fields = [(name, values[at]) for at, name in plan.special]
             nominated |= _read_special(head, fields, length_at is not None)
         return nominated
+
+    def check_has_host(self, names: Iterable[bytes]) -> None:
+        """RFC 9112 §3.2: an HTTP/1.1 request without Host is a 400. Raises BadRequest."""
+        if all(name.lower() != b"host" for name in names):
+            raise BadRequest("The request has no Host field.")
 
     def _check(self, host: bytes) -> None:
         """RFC 9112 §3.2: an invalid Host is a 400."""

@@ -5,7 +5,7 @@ import re
 from nanonets_proxy.errors import BadRequest
 
 # RFC 9112 §3.2.2. The authority is only compared; the proxy never connects to it.
-_ABSOLUTE = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_ABSOLUTE = re.compile(r"https?://([^/?#]+)(.*)", re.IGNORECASE | re.DOTALL)
 _LOGGED_CHARACTERS = 512
 
 

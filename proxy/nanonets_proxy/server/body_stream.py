@@ -1,0 +1,123 @@
+"""A request body between the connection, which feeds it, and the handler, which reads it."""
+
+import asyncio
+from typing import Final, Protocol
+
+from nanonets_proxy.server.flow_control import FlowControl
+
+# The connection stops reading beyond this, until the handler has taken what is here.
+_MOST_BUFFERED_BYTES: Final = 128 * 1024
+
+
+class Body(Protocol):
+    """What the handler reads."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the connection expects no more of it: all bytes have come, read or not, or it has failed."""
+
+    @property
+    def received_bytes(self) -> int: ...
+
+    def read_nowait(self) -> bytes:
+        """Returns the bytes that are here, b"" if none. Raises BadRequest or ConnectionError as it failed."""
+
+    async def readany(self) -> bytes:
+        """Waits for the next bytes; returns b"" at the end. Raises BadRequest or ConnectionError as it failed."""
+
+
+class WholeBody:
+    """A body that came with its head, or none."""
+
+    __slots__ = ("_data", "received_bytes")
+
+    is_complete: Final = True
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.received_bytes = len(data)
+
+    def read_nowait(self) -> bytes:
+        data, self._data = self._data, b""
+        return data
+
+    async def readany(self) -> bytes:
+        return self.read_nowait()
+
+
+NO_BODY: Final = WholeBody(b"")
+
+
+class BodyStream:
+    """A body that is still coming. One reader at a time."""
+
+    __slots__ = (
+        *("_buffered_bytes", "_error", "_flow", "_is_discarded", "_pieces"),
+        *("_waiter", "is_complete", "received_bytes"),
+    )
+
+    def __init__(self, flow: FlowControl) -> None:
+        self._flow = flow
+        self._pieces: list[bytes] = []
+        self._buffered_bytes = 0
+        self._error: Exception | None = None
+        self._is_discarded = False
+        self._waiter: asyncio.Future[None] | None = None
+        self.is_complete = False
+        self.received_bytes = 0
+
+    # --- the connection calls these ----------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        self.received_bytes += len(data)
+        if self._is_discarded or not data:
+            return
+        self._pieces.append(data)
+        self._buffered_bytes += len(data)
+        if self._buffered_bytes > _MOST_BUFFERED_BYTES:
+            self._flow.hold_back()
+        self._wake()
+
+    def finish(self) -> None:
+        """Marks the end: all bytes have come."""
+        self.is_complete = True
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """Makes the next read raise `error`: the body is malformed, or its connection is lost."""
+        self._error = error
+        self.is_complete = True
+        self._wake()
+
+    def discard(self) -> None:
+        """Drops what is here and what still comes: the request has its response."""
+        self._is_discarded = True
+        self._take()
+
+    # --- the handler calls these -------------------------------------------------------------------
+
+    def read_nowait(self) -> bytes:
+        if self._error is not None:
+            raise self._error
+        return self._take()
+
+    async def readany(self) -> bytes:
+        while not self._pieces and not self.is_complete:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self.read_nowait()
+
+    def _take(self) -> bytes:
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        if self._buffered_bytes > _MOST_BUFFERED_BYTES:
+            self._flow.let_go()
+        self._buffered_bytes = 0
+        return data
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -1,0 +1,143 @@
+"""Reads the head of a caller's request: the one function that does so.
+
+The connection finds where a head ends and passes exactly these bytes. One expression reads the request line:
+llhttp takes other protocols for HTTP and accepts only the methods of its own list (RFC 9110 §9.1 has none).
+httptools (llhttp) reads the fields and rejects ambiguous framing. Each head gets a parser of its own, so nothing
+of one message can reach the next.
+"""
+
+import re
+from typing import Final
+
+import httptools
+
+from nanonets_proxy.errors import BadRequest, HeadTooLarge, ProxyError, TargetTooLong
+from nanonets_proxy.server.caller_request import HTTP_1_0, HTTP_1_1, CallerRequest, Version
+
+# RFC 9112 §3 recommends at least 8000 octets for the request line. The other bounds are those of common servers.
+MAX_TARGET_BYTES: Final = 12 * 1024
+MAX_FIELD_BYTES: Final = 16 * 1024
+MAX_HEAD_BYTES: Final = 64 * 1024
+MAX_FIELDS: Final = 128
+MAX_METHOD_BYTES: Final = 64
+END_OF_HEAD: Final = b"\r\n\r\n"
+
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # RFC 9110 §5.6.2
+_REQUEST_LINE: Final = re.compile(rb"(%b{1,64}) ([!-~]+) HTTP/(0\.9|1\.[01]|2\.0)\r\n" % _TOKEN)
+_CANNOT_BEGIN: Final = re.compile(rb"(?!%b)[^\r]|\r[^\n]" % _TOKEN)
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+# Both are known only to be rejected with 505, by the handler, in a response that names our versions.
+_VERSIONS: Final[dict[bytes, Version]] = {b"1.1": HTTP_1_1, b"1.0": HTTP_1_0, b"0.9": (0, 9), b"2.0": (2, 0)}
+# The parser reads the fields behind a request line that it knows; of the real one only the version matters to it.
+_PARSED_LINES: Final = {
+    b"1.1": b"POST / HTTP/1.1\r\n",
+    b"1.0": b"POST / HTTP/1.0\r\n",
+    b"0.9": b"POST / HTTP/1.0\r\n",
+    b"2.0": b"POST / HTTP/1.0\r\n",
+}
+_HTTP_2_PREFACE_METHOD: Final = b"PRI"  # RFC 9113 §3.4
+
+
+class HeadReader:
+    """Reads heads. One instance serves any number of connections: a call leaves nothing behind."""
+
+    __slots__ = ("_is_complete", "_keep_alive", "_names", "_parser", "_values")
+
+    def __init__(self) -> None:
+        self._names: list[bytes] = []
+        self._values: list[bytes] = []
+        self._is_complete = False
+        self._keep_alive = False
+        self._parser: httptools.HttpRequestParser | None = None
+
+    def read(self, head: bytes) -> CallerRequest:
+        """Parses one whole head, ending in its empty line.
+
+        Raises BadRequest, TargetTooLong or HeadTooLarge.
+        """
+        line = _REQUEST_LINE.match(head)
+        if line is None or line[1] == _HTTP_2_PREFACE_METHOD:
+            raise _bad_line(head)
+        method, target, version = line.groups()
+        if len(target) > MAX_TARGET_BYTES:
+            raise TargetTooLong("The request target is too long.")
+        self._names, self._values, self._is_complete = [], [], False
+        parser = self._parser = httptools.HttpRequestParser(self)
+        body_length: int | None = 0
+        try:
+            parser.feed_data(_PARSED_LINES[version] + head[line.end() :])
+            if not self._is_complete:
+                body_length = self._body_length()
+                self._keep_alive = parser.should_keep_alive()
+        except httptools.HttpParserUpgrade:  # the parser ends here, whether a body follows or not
+            body_length = self._body_length()
+        except httptools.HttpParserError as error:
+            raise BadRequest(f"The request's header section is malformed: {error}.") from None
+        names, values = tuple(self._names), tuple(self._values)
+        if len(head) > MAX_FIELD_BYTES or len(names) > MAX_FIELDS:
+            _check_sizes(names, values)
+        # RFC 9112 §6.1: an HTTP/1.0 request with Transfer-Encoding has faulty framing.
+        keep_alive = self._keep_alive and not (body_length is None and version != b"1.1")
+        return CallerRequest(
+            method.decode("ascii"),
+            target.decode("ascii"),
+            _VERSIONS[version],
+            names,
+            values,
+            body_length,
+            keep_alive,
+        )
+
+    def _body_length(self) -> int | None:
+        """Returns what the framing fields say, None for chunked. The parser has rejected contradictions."""
+        length = 0
+        for name, value in zip(self._names, self._values, strict=True):
+            match name.lower():
+                case b"transfer-encoding":
+                    return None
+                case b"content-length":
+                    length = int(value)
+        return length
+
+    # --- httptools calls these ---------------------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._names.append(name)
+        self._values.append(value.rstrip(b" \t"))
+
+    def on_message_complete(self) -> None:
+        assert self._parser is not None
+        self._is_complete = True
+        self._keep_alive = self._parser.should_keep_alive()  # which the parser forgets behind this call
+
+
+def check_beginning(beginning: bytes | bytearray, checked_bytes: int) -> None:
+    """Rejects what cannot become a head, so that its sender learns it before the time for a head is over.
+
+    `checked_bytes` of `beginning` have passed an earlier call. Raises BadRequest, TargetTooLong or HeadTooLarge.
+    """
+    if _CANNOT_BEGIN.match(beginning) or _BARE_LF.search(beginning, max(0, checked_bytes - 1)):
+        raise _bad_line(beginning)
+    line_bytes = beginning.find(b"\n", 0, MAX_METHOD_BYTES + MAX_TARGET_BYTES + 16) + 1
+    if line_bytes > checked_bytes and not _REQUEST_LINE.match(beginning):
+        raise _bad_line(beginning)
+    if not line_bytes and len(beginning) > MAX_METHOD_BYTES + MAX_TARGET_BYTES:
+        raise TargetTooLong("The request target is too long.")
+    if len(beginning) > MAX_HEAD_BYTES:
+        raise HeadTooLarge("The request's header section is too large.")
+
+
+def _bad_line(head: bytes | bytearray) -> ProxyError:
+    if head.startswith(b"PRI * HTTP/2"):
+        return BadRequest("The request is an HTTP/2 connection preface. Use HTTP/1.1.")
+    if head.startswith(b"\x16\x03"):  # RFC 8446 §5.1: a handshake record
+        return BadRequest("The request is a TLS handshake. Use http://, or set listen_tls.")
+    return BadRequest("The request line is malformed.")
+
+
+def _check_sizes(names: tuple[bytes, ...], values: tuple[bytes, ...]) -> None:
+    if len(names) > MAX_FIELDS:
+        raise HeadTooLarge("The request has too many header fields.")
+    for name, value in zip(names, values, strict=True):
+        if len(name) + len(value) > MAX_FIELD_BYTES:
+            raise HeadTooLarge("A header field of the request is too large.")

@@ -1,0 +1,143 @@
+"""Splits the bytes of one connection into requests and their bodies. No I/O and no clock.
+
+    HEAD    bytes are kept until they hold a whole head
+      `next_request` finds one             -> BODY, or BEHIND if the body has come with it, or there is none
+    BODY    bytes go to the request's body, up to its end (its length, or where `ChunkedReader` finds it)
+      the last one                         -> BEHIND
+      a chunk is malformed                 -> the body fails, later bytes are dropped
+    BEHIND  bytes are kept unparsed: they belong to requests that come later
+      `next_request`, behind the response  -> HEAD
+
+A head is parsed only when everything before it is used up, so no byte of one message can belong to another.
+"""
+
+import re
+from typing import Final
+
+from nanonets_proxy.errors import HeadTooLarge, ProxyError
+from nanonets_proxy.server.body_stream import BodyStream, WholeBody
+from nanonets_proxy.server.caller_request import CallerRequest
+from nanonets_proxy.server.chunked_reader import ChunkedReader
+from nanonets_proxy.server.flow_control import FlowControl
+from nanonets_proxy.server.head_reader import END_OF_HEAD, MAX_HEAD_BYTES, HeadReader, check_beginning
+
+_MOST_KEPT_BYTES: Final = 64 * 1024  # of pipelined requests; then the connection stops reading
+_USUAL_HEAD_BYTES: Final = 4096
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)++")
+
+
+class RequestReader:
+    """See the module's docstring. `heads` may be shared, since it keeps nothing between calls."""
+
+    __slots__ = (
+        "_behind",
+        "_body_left_bytes",
+        "_checked_bytes",
+        "_chunks",
+        "_flow",
+        "_heads",
+        "_kept",
+        "body",
+        "is_malformed",
+    )
+
+    def __init__(self, heads: HeadReader, flow: FlowControl) -> None:
+        self._heads = heads
+        self._flow = flow
+        self._kept: bytes | bytearray = b""
+        self._behind = b""  # what follows `_kept`, which is a whole head then
+        self._checked_bytes = 0  # of the incomplete head in `_kept`
+        self._body_left_bytes = 0
+        self._chunks: ChunkedReader | None = None
+        self.body: BodyStream | None = None
+        """The body of the last request, while it is incomplete."""
+        self.is_malformed = False
+        """Whether a body was malformed: what follows it has no meaning."""
+
+    @property
+    def has_bytes(self) -> bool:
+        """Whether bytes of a further request are here."""
+        return bool(self._kept)
+
+    def receive_large(self, data: memoryview) -> None:
+        """Takes many bytes at once, between two requests. `next_request` must follow.
+
+        Copies the body only once if it comes in the same read as its head.
+        """
+        beginning = bytes(data[:_USUAL_HEAD_BYTES])
+        end = -1 if self._kept or beginning.startswith(b"\r\n") else beginning.find(END_OF_HEAD)
+        if end < 0:
+            self.receive(data.tobytes())
+        else:
+            end += len(END_OF_HEAD)
+            self._kept, self._behind = beginning[:end], bytes(data[end:])
+
+    def receive(self, data: bytes) -> None:
+        """Takes the next bytes of the connection."""
+        if self.body is not None:
+            try:
+                data = self._feed_body(self.body, data)
+            except ProxyError as error:
+                self.body.fail(error)
+                self.body = None
+                self.is_malformed = True
+        if self.is_malformed or not data:
+            return
+        if not self._kept:
+            self._kept = data
+        else:
+            if isinstance(self._kept, bytes):
+                self._kept = bytearray(self._kept)
+            self._kept += data
+        if len(self._kept) > _MOST_KEPT_BYTES:
+            self._flow.hold_back()
+
+    def next_request(self) -> CallerRequest | None:
+        """Returns the next request, with its body; None if its head is incomplete.
+
+        Raises BadRequest, TargetTooLong or HeadTooLarge; nothing more can be read then.
+        """
+        data = self._kept
+        if data.startswith(b"\r\n") and (empty := _EMPTY_LINES.match(data)):
+            self._kept = data = data[empty.end() :]  # RFC 9112 §2.2: ignored before a request line
+        end = data.find(END_OF_HEAD, max(0, self._checked_bytes - 3)) + len(END_OF_HEAD)
+        if end < len(END_OF_HEAD):
+            if data:
+                check_beginning(data, self._checked_bytes)
+            self._checked_bytes = len(data)
+            return None
+        if end > MAX_HEAD_BYTES:
+            raise HeadTooLarge("The request's header section is too large.")
+        request = self._heads.read(bytes(data[:end]))
+        self._checked_bytes = 0
+        rest, self._behind = bytes(data[end:]) + self._behind, b""  # copied only if both have bytes
+        self._kept = rest if request.body_length == 0 else self._attach_body(request, rest)
+        if len(data) > _MOST_KEPT_BYTES:
+            self._flow.let_go()
+        return request
+
+    def _attach_body(self, request: CallerRequest, data: bytes) -> bytes:
+        """Gives the request its body, of which `data` has come. Returns the bytes behind it; raises BadRequest."""
+        length = request.body_length
+        if length is not None and len(data) >= length:
+            request.body = WholeBody(data[:length])
+            return data[length:]
+        self.body = request.body = BodyStream(self._flow)
+        self._body_left_bytes = length or 0
+        self._chunks = ChunkedReader() if length is None else None
+        return self._feed_body(self.body, data)
+
+    def _feed_body(self, body: BodyStream, data: bytes) -> bytes:
+        """Returns the bytes behind the body. Raises BadRequest if a chunk is malformed."""
+        if self._chunks is None:
+            piece, rest = data[: self._body_left_bytes], data[self._body_left_bytes :]
+            self._body_left_bytes -= len(piece)
+            is_complete = not self._body_left_bytes
+        else:
+            piece, rest = self._chunks.feed(data)
+            is_complete = self._chunks.is_complete
+        body.feed(piece)
+        if is_complete:
+            self.body = None
+            body.finish()
+        return rest

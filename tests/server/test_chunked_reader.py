@@ -1,0 +1,118 @@
+"""Chunked bodies: their bytes, where they end, and what is malformed."""
+
+from typing import Any
+
+import httptools
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanonets_proxy.errors import BadRequest
+from nanonets_proxy.server.chunked_reader import MAX_SIZE_LINE_BYTES, MAX_TRAILER_BYTES, ChunkedReader
+
+
+def decoded(*pieces: bytes) -> tuple[bytes, bytes | None]:
+    """The body, and the bytes behind it; None for these if it is incomplete."""
+    subject = ChunkedReader()
+    body, behind = b"", b""
+    for piece in pieces:
+        if subject.is_complete:
+            behind += piece
+        else:
+            data, behind = subject.feed(piece)
+            body += data
+    return body, behind if subject.is_complete else None
+
+
+def bytewise(data: bytes) -> list[bytes]:
+    return [data[at : at + 1] for at in range(len(data))]
+
+
+@pytest.mark.parametrize(
+    ("sent", "body"),
+    [
+        (b"0\r\n\r\n", b""),
+        (b"000\r\n\r\n", b""),
+        (b"3\r\nabc\r\n0\r\n\r\n", b"abc"),
+        (b"A\r\n0123456789\r\n00b\r\nhello world\r\n0\r\n\r\n", b"0123456789hello world"),
+        (b"3;a\r\nabc\r\n0;b=c\r\n\r\n", b"abc"),
+        (b'3;a="q;\\"\r"\r\nabc\r\n0\r\n\r\n'.replace(b'\r"', b'"'), b"abc"),
+        # RFC 9112 §7.1.1 and RFC 9110 §5.6.3: white space around ";" and "=" must be parsed.
+        (b"3 ;a=b\r\nabc\r\n0\r\n\r\n", b"abc"),
+        (b"3;a = b ; c\r\nabc\r\n0\r\n\r\n", b"abc"),
+        (b"4\t; x\r\n\r\n\r\n\r\n0\r\n\r\n", b"\r\n\r\n"),
+        (b"1\r\na\r\n0\r\nX-Trailer: y\r\nB:\r\n\r\n", b"a"),
+    ],
+)
+def test_a_body_is_decoded_and_ends_where_it_ends_however_it_is_cut(sent: bytes, body: bytes) -> None:
+    following = b"GET / HTTP/1.1\r\n\r\n"
+    assert decoded(sent + following) == (body, following)
+    assert decoded(*bytewise(sent + following)) == (body, following)
+    assert decoded(sent[:-1])[1] is None
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        *(b"zz\r\n", b"-3\r\nabc", b"+3\r\nabc", b"0x3\r\nabc", b"\r\n", b" 3\r\nabc", b"3 \r\nabc", b"3\nabc\n"),
+        *(b"3\rabc\r\n", b"fffffffffffffffffff\r\nabc", b"3;\r\nabc", b"3;a=\r\nabc", b"3;a\x00\r\nabc"),
+        *(b'3;a="\r\n"\r\nabc', b"3\r\nabcdef\r\n", b"3\r\nabc\n0\r\n\r\n", b"3\r\nabc\r0", b"3\r\nabcX"),
+        *(b"0\r\nX\r\n\r\n", b"0\r\nX : y\r\n\r\n", b"0\r\n X: y\r\n\r\n", b"0\r\nX: a\nb\r\n\r\n"),
+        *(b"0\r\nX: \x00\r\n\r\n", b"0\r\n: y\r\n\r\n"),
+    ],
+)
+def test_what_is_malformed_is_rejected_however_it_is_cut(sent: bytes) -> None:
+    with pytest.raises(BadRequest):
+        decoded(sent)
+    with pytest.raises(BadRequest):
+        decoded(*bytewise(sent))
+
+
+def test_size_lines_and_trailers_are_bounded() -> None:
+    with pytest.raises(BadRequest, match="too long"):
+        decoded(b"3;" + b"a" * MAX_SIZE_LINE_BYTES)
+    with pytest.raises(BadRequest, match="too large"):
+        decoded(b"0\r\n", b"X: y\r\n" * (MAX_TRAILER_BYTES // 6 + 1))
+
+
+class _Parsed:
+    """What httptools makes of the same body: an opinion of others."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self.is_complete = False
+
+    def on_body(self, data: bytes) -> None:
+        if not self.is_complete:
+            self.body += data
+
+    def on_message_complete(self) -> None:
+        self.is_complete = True
+
+
+def parsed(sent: bytes) -> Any:
+    seen = _Parsed()
+    parser = httptools.HttpRequestParser(seen)
+    parser.feed_data(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    try:
+        parser.feed_data(sent)
+    except httptools.HttpParserError:
+        if not seen.is_complete:
+            return None
+    return seen.body, seen.is_complete
+
+
+PIECES = st.sampled_from(
+    [b"0\r\n", b"\r\n", b"1\r\n", b"a", b"2;x=y\r\n", b"ab\r\n", b"X: y\r\n", b"\n", b"\r", b" ", b"3", b"F"]
+)
+
+
+@given(st.lists(PIECES, max_size=12))
+def test_no_body_is_complete_here_that_others_read_otherwise(pieces: list[bytes]) -> None:
+    sent = b"".join(pieces)
+    try:
+        body, behind = decoded(sent)
+    except BadRequest:
+        return
+    if behind is not None:
+        assert parsed(sent[: len(sent) - len(behind)]) in ((body, True), None)
