@@ -121,7 +121,7 @@ bench-quick: $(VENV)/dev.stamp ## Compare only small GETs, with Envoy and nginx 
 	$(BENCH) --only small_get,small_get_tls --peers Envoy,nginx --rounds $${BENCH_ROUNDS:-4}
 
 bench-page: $(VENV)/dev.stamp ## Generate docs/speed.md from the results of the last whole run
-	PYTHONPATH=bench $(BIN)/python -m speed.page
+	PYTHONPATH=bench $(BIN)/python -m speed.report.page
 
 bench-gate: $(VENV)/dev.stamp ## Compare the gate with other policies in virtual time
 	PYTHONPATH=bench $(BIN)/python -m simulator

@@ -1,1 +1,1 @@
-"""What the proxy costs, beside others: CPU per request, latency, memory, throughput. `make bench`."""
+"""Compares the proxy's CPU per request, latency, memory and throughput with other proxies. `make bench` runs it."""

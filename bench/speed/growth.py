@@ -1,4 +1,7 @@
-"""How the CPU time of a request grows: figures in microseconds, by the number of what grows."""
+"""Measures how a request's CPU time grows with connections, waiting callers, header fields and body size.
+
+Each measure returns microseconds by count.
+"""
 
 import time
 from collections.abc import Sequence
@@ -7,11 +10,11 @@ from itertools import accumulate, pairwise
 from math import log
 from typing import Final
 
-from speed.closed_loop import LoadFailed
-from speed.hold import held
+from speed.load.closed_loop import LoadFailed
+from speed.load.persistent import held
 from speed.measures import CONNECTIONS, cpu
 from speed.peers import Running
-from speed.requests import HEADERS, PREDICT, SMALL, Request, post, requests_served, responses
+from speed.requests import HEADERS, PREDICT, SMALL, Request, post, requests_served, succeeds
 
 CONNECTION_COUNTS: Final = (1, 10, 100, 1_000, 10_000)
 WAITING_COUNTS: Final = (0, 10, 100, 1_000, 10_000)
@@ -21,18 +24,18 @@ BYTES_EACH: Final = "bytes_each"
 
 _FIELD_BYTES: Final = 24
 _BUSY_S: Final = 1.0
-"""At least; and at least one request of each connection."""
+"""The shortest measurement; each connection also completes at least one request."""
 _PAUSE_S: Final = 0.1
 
 
-def factor(costs: Sequence[float]) -> float:
-    """The most by which a point exceeds one before it; 1 if the costs only fall."""
+def growth_factor(costs: Sequence[float]) -> float:
+    """Returns the largest ratio of a point to an earlier point; 1 if the costs only fall."""
     lowest = accumulate(costs, min)
     return max(1.0, *(cost / least for cost, least in zip(costs, lowest, strict=True)))
 
 
-def order(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """The greatest power of the size that the cost grows with from one point to the next; 1 is linear."""
+def growth_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """Returns the largest exponent of growth between adjacent points; 1 is linear."""
     steps = pairwise(zip(sizes, costs, strict=True))
     return max(
         log(cost / cost_before) / log(size / size_before) for (size_before, cost_before), (size, cost) in steps
@@ -40,7 +43,7 @@ def order(sizes: Sequence[float], costs: Sequence[float]) -> float:
 
 
 def of_open_connections(peer: Running) -> dict[str, float]:
-    """By connections, 32 of which are busy; the others have been."""
+    """By open connections: at most 32 are busy, the others are idle after one request."""
     found = {}
     with ExitStack() as stack:
         idle = 0
@@ -54,7 +57,7 @@ def of_open_connections(peer: Running) -> dict[str, float]:
 
 
 def of_busy_connections(peer: Running) -> dict[str, float]:
-    """By connections, all of which ask as soon as they have their answer."""
+    """By busy connections: each sends its next request as soon as it has a response."""
     found = {}
     for count in CONNECTION_COUNTS:
         with held(peer.url, count, "busy"):
@@ -68,10 +71,10 @@ def of_busy_connections(peer: Running) -> dict[str, float]:
 
 
 def of_waiting(peer: Running) -> dict[str, float]:
-    """By callers that wait for another limit; and `bytes_each` of the most."""
+    """By callers that wait for another limit. `bytes_each` is the memory per caller at the largest count."""
     assert peer.process
-    if not responses(peer.url, PREDICT):
-        raise LoadFailed("nothing could be predicted")
+    if not succeeds(peer.url, PREDICT):
+        raise LoadFailed(f"the request for {PREDICT.path} failed at {peer.url}")
     found = {}
     waiting, resident = 0, 0
     with ExitStack() as stack:
@@ -86,7 +89,7 @@ def of_waiting(peer: Running) -> dict[str, float]:
 
 
 def of_fields(peer: Running) -> dict[str, float]:
-    """By header fields of the request, Host counted."""
+    """By header fields of the request, including Host."""
     found = {}
     for count in FIELD_COUNTS:
         more = count - len(HEADERS) - 1
@@ -96,5 +99,5 @@ def of_fields(peer: Running) -> dict[str, float]:
 
 
 def of_bodies(peer: Running) -> dict[str, float]:
-    """By KiB of a POST."""
+    """By KiB of a POST's body."""
     return {str(kib): cpu(peer, post(kib * 1024))["cpu_us"] for kib in BODY_KIB}

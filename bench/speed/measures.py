@@ -1,12 +1,12 @@
-"""What is measured of a running peer: each gives figures by quantity."""
+"""The measures of a running peer. Each returns figures by quantity."""
 
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
-from speed.bulk import transfer
-from speed.closed_loop import load
-from speed.hold import held
-from speed.open_loop import latencies_ms
+from speed.load.bulk import transfer
+from speed.load.closed_loop import load
+from speed.load.open_loop import latencies_ms
+from speed.load.persistent import held
 from speed.peers import OURS, Running
 from speed.requests import HUGE_BYTES, Request
 from speed.stages import EXTRAS
@@ -17,13 +17,13 @@ CONNECTIONS: Final = 32
 WINDOW_S: Final = 1
 LATENCY_S: Final = 2
 
-IDLE: Final = 10_000
-IDLE_OF_OTHERS: Final = 2_000
-"""Enough, and quick: a connection costs what it costs."""
+IDLE_CONNECTIONS: Final = 10_000
+IDLE_CONNECTIONS_OF_OTHERS: Final = 2_000
+"""Fewer, to save time: the memory per connection does not depend on the count."""
 
 
 def cpu(peer: Running, request: Request, connections: int = CONNECTIONS) -> dict[str, float]:
-    """`cpu_us` of the whole process tree for each request, and requests `per_s`, in a closed loop."""
+    """Returns `cpu_us` of the process tree per request, and requests `per_s`, in a closed loop."""
     before_s = peer.cpu_s()
     loaded = load(peer.url, request, connections=connections, duration_s=WINDOW_S)
     used_s = peer.cpu_s() - before_s
@@ -35,16 +35,16 @@ def cpu_of(request: Request) -> Measure:
 
 
 def latency_at(rate_per_s: int) -> Measure:
-    """`p50_ms` and `p99_ms` of small GETs that are due at fixed times."""
+    """Measures `p50_ms` and `p99_ms` of small GETs that are due at fixed times."""
     return lambda peer: latencies_ms(peer.url, rate_per_s, LATENCY_S)
 
 
 def bulk(direction: str) -> Measure:
-    """A gigabyte: `mib_per_s`, `cpu_s`, and by how many `growth_mib` resident memory ever exceeded what it was."""
+    """Measures a body of 1 GiB: `mib_per_s`, `cpu_s`, and `growth_mib`, the peak growth of resident memory."""
 
     def measure(peer: Running) -> dict[str, float]:
         cpu_before_s = peer.cpu_s()
-        resident_before = peer.process.begin_peak() if peer.process else 0
+        resident_before = peer.process.reset_peak() if peer.process else 0
         taken_s = transfer(direction, peer.url)
         found = {"mib_per_s": HUGE_BYTES / 2**20 / taken_s}
         if peer.process:
@@ -56,13 +56,13 @@ def bulk(direction: str) -> Measure:
 
 
 def start(peer: Running) -> dict[str, float]:
-    """`ready_s` from the start of the command to its first answer, and `resident_mib` then."""
+    """Returns `ready_s`, from the command's start to its first response, and `resident_mib` then."""
     assert peer.process
     return {"ready_s": peer.ready_after_s, "resident_mib": peer.process.resident_bytes() / 2**20}
 
 
 def unused_imports(peer: Running) -> dict[str, float]:
-    """How many `extras` were imported, and how many `modules` altogether."""
+    """Returns the number of imported `extras`, and of all imported `modules`."""
     names = [
         line.rpartition("|")[2].strip()
         for line in peer.log.read_text().splitlines()
@@ -72,9 +72,9 @@ def unused_imports(peer: Running) -> dict[str, float]:
 
 
 def idle_memory(peer: Running) -> dict[str, float]:
-    """`bytes_each`: resident memory of a connection that has had an answer."""
+    """Returns `bytes_each`: resident memory per idle connection, after one response on each."""
     assert peer.process
-    count = IDLE if peer.name == OURS else IDLE_OF_OTHERS
+    count = IDLE_CONNECTIONS if peer.name == OURS else IDLE_CONNECTIONS_OF_OTHERS
     before = peer.process.resident_bytes()
     with held(peer.url, count, "idle"):
         return {"bytes_each": (peer.process.resident_bytes() - before) / count}

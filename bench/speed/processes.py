@@ -1,4 +1,4 @@
-"""Processes of the benchmark: started on one core, measured by the kernel's own accounts, ended by their pid."""
+"""Starts the benchmark's processes on one core, and measures them by the kernel's accounting."""
 
 import socket
 import subprocess
@@ -11,7 +11,7 @@ from typing import IO, Final
 
 PROXY_CORE: Final = 0
 LOAD_CORE: Final = 1
-"""Where the load and the upstream share a core, so that the proxy has its own."""
+"""The load and the upstream share a core, so that the proxy has its own core."""
 
 _PROC: Final = Path("/proc")
 _END_S: Final = 20.0
@@ -20,7 +20,7 @@ _POLL_S: Final = 0.002
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A running command and those it started."""
+    """A running command and its child processes."""
 
     pid: int
     spawned_at_s: float
@@ -28,26 +28,26 @@ class Started:
     poll: Callable[[], int | None]
 
     def cpu_s(self) -> float:
-        """CPU time that the whole tree has used so far."""
+        """Returns the CPU time of the process tree so far."""
         return sum(_cpu_ns(pid) for pid in tree(self.pid)) / 1e9
 
-    def begin_peak(self) -> int:
-        """Resident memory now, in bytes; `peak_bytes` is of what comes."""
+    def reset_peak(self) -> int:
+        """Resets the peak of resident memory, and returns resident memory in bytes."""
         for pid in tree(self.pid):
-            (_PROC / str(pid) / "clear_refs").write_text("5")  # proc(5): resets the peak
+            (_PROC / str(pid) / "clear_refs").write_text("5")  # proc(5): 5 resets the peak
         return self.peak_bytes()
 
     def peak_bytes(self) -> int:
-        """The most memory that was resident since `begin_peak`."""
+        """Returns the peak of resident memory since `reset_peak`."""
         return sum(kib_of("VmHWM", (_PROC / str(pid) / "status").read_text()) for pid in tree(self.pid)) * 1024
 
     def resident_bytes(self) -> int:
-        """Resident memory of the whole tree; what processes share counts for each."""
+        """Returns the resident memory of the process tree; shared memory counts once per process."""
         return sum(_resident_bytes(pid) for pid in tree(self.pid))
 
 
 def on_core(core: int, command: Sequence[str]) -> list[str]:
-    """`taskset` becomes the command: its pid is the command's."""
+    """Pins `command` to a core. `taskset` executes it in its own process, so the pid is the command's."""
     return ["taskset", "--cpu-list", str(core), *command]
 
 
@@ -55,7 +55,7 @@ def on_core(core: int, command: Sequence[str]) -> list[str]:
 def running(
     command: Sequence[str], *, core: int, log: Path, env: Mapping[str, str] | None = None
 ) -> Iterator[Started]:
-    """Starts `command`, whose output goes to `log`; ends it on leaving, however that happens."""
+    """Runs `command` during the block, with its output in `log`."""
     with log.open("wb") as output:
         spawned_at_s = time.perf_counter()
         process = subprocess.Popen(
@@ -78,17 +78,17 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def run_on_load_core(command: Sequence[str], *, stdin: IO[bytes] | None = None) -> bytes:
-    """What a command of the load says. Raises CalledProcessError, with its errors shown, if it fails."""
+    """Returns the standard output of a command on the load's core. Raises CalledProcessError if it fails."""
     return subprocess.run(
         on_core(LOAD_CORE, command), check=True, stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE
     ).stdout
 
 
 def until(ready: Callable[[], bool], started: Started, *, within_s: float = 20.0) -> float:
-    """Seconds from the start of the process until `ready`. Raises RuntimeError if it ends or takes too long."""
+    """Returns the seconds from the start until `ready`. Raises RuntimeError if the process ends or takes too long."""
     while not ready():
         if started.poll() is not None:
-            raise RuntimeError(f"process {started.pid} ended instead of getting ready")
+            raise RuntimeError(f"process {started.pid} ended before it was ready")
         if time.perf_counter() - started.spawned_at_s > within_s:
             raise RuntimeError(f"process {started.pid} is not ready after {within_s:.0f} s")
         time.sleep(_POLL_S)
@@ -101,28 +101,28 @@ def free_port() -> int:
 
 
 def parent_of(stat: str) -> int:
-    """The parent's pid in a line of /proc/PID/stat; the command's name before it may hold anything."""
+    """Returns the parent's pid in a line of /proc/PID/stat; the name before it can contain any character."""
     return int(stat.rpartition(")")[2].split()[1])
 
 
 def tree(pid: int) -> list[int]:
-    """The process and all that it started, as far as they live."""
+    """Returns the pids of the process and its living descendants."""
     children: dict[int, list[int]] = {}
     for entry in _PROC.iterdir():
         if entry.name.isdigit():
             try:
                 parent = parent_of((entry / "stat").read_text())
             except (FileNotFoundError, ProcessLookupError):
-                continue  # it ended meanwhile
+                continue  # the process has ended
             children.setdefault(parent, []).append(int(entry.name))
     found = [pid]
-    for one in found:  # which grows meanwhile
-        found += children.get(one, [])
+    for parent in found:  # the list grows during the loop
+        found += children.get(parent, [])
     return found
 
 
 def _cpu_ns(pid: int) -> int:
-    """Nanoseconds on a core, by all threads that live."""
+    """Returns the CPU time of all living threads, in nanoseconds."""
     tasks = (_PROC / str(pid) / "task").iterdir()
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
 
@@ -132,6 +132,6 @@ def _resident_bytes(pid: int) -> int:
 
 
 def kib_of(name: str, text: str) -> int:
-    """The figure of a line `name: 123 kB`, as files below /proc have it."""
+    """Returns the number in a line `name: 123 kB` of a file below /proc."""
     line = next(line for line in text.splitlines() if line.startswith(f"{name}:"))
     return int(line.split()[1])

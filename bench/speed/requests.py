@@ -1,4 +1,4 @@
-"""What is asked: the same request of every peer."""
+"""The requests, which are the same for every peer."""
 
 import http.client
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ HEADERS: Final = {
 LARGE_BYTES: Final = 64 * 1024
 HUGE_BYTES: Final = 1024**3
 
-SMALL_ANSWER: Final = (
+SMALL_RESPONSE: Final = (
     '{"workflows": [{"id": "5f2c9d1e", "description": "Invoices of suppliers", "workflow_type": "", '
     '"created_at": "2025-01-31T12:00:00Z", "settings": {"table_capture": true, "status": "ready"}}], "next": null}'
 )
@@ -21,7 +21,7 @@ SMALL_ANSWER: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request that is repeated. `headers` are those besides HEADERS and Host."""
+    """A request that is repeated. `headers` come after HEADERS and Host."""
 
     path: str
     method: str = "GET"
@@ -32,7 +32,7 @@ class Request:
         return {**HEADERS, **dict(self.headers)}
 
     def head(self, host: str) -> bytes:
-        """Its header section on the wire."""
+        """Returns the request head as on the wire."""
         length = {"Content-Length": str(self.body_bytes)} if self.body_bytes else {}
         fields = {"Host": host, **self.all_headers(), **length}
         lines = [f"{self.method} {self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
@@ -40,20 +40,20 @@ class Request:
 
 
 SMALL: Final = Request("/api/v4/workflows")
-UNSHAPED: Final = Request("/api/v4/workflows", headers=(("X-Tab", "a\tb"),))
+UNMATCHED: Final = Request("/api/v4/workflows", headers=(("X-Tab", "a\tb"),))
 """No head pattern matches this request (core/http/head_patterns.py), so the parser reads it each time."""
 LARGE: Final = Request("/api/v4/large")
 HUGE: Final = Request("/api/v4/huge")
 PREDICT: Final = Request("/api/v2/OCR/Model/busy/LabelUrls", "POST", 2)
-"""Of a scope of its own."""
+"""A request with its own scope."""
 
 
 def post(body_bytes: int) -> Request:
     return Request("/api/v4/documents", "POST", body_bytes)
 
 
-def responses(origin: str, request: Request) -> bool:
-    """Whether `origin`, which speaks plain HTTP, answers with 200."""
+def succeeds(origin: str, request: Request) -> bool:
+    """Returns whether `origin` responds with 200 over plain HTTP."""
     connection = http.client.HTTPConnection(urlsplit(origin).netloc, timeout=5)
     try:
         connection.request(request.method, request.path, b"x" * request.body_bytes, request.all_headers())
@@ -65,7 +65,7 @@ def responses(origin: str, request: Request) -> bool:
 
 
 def requests_served(upstream: str) -> int:
-    """How many requests our upstream has had, by its own count."""
+    """Returns the number of requests that the benchmark's upstream has counted."""
     connection = http.client.HTTPConnection(urlsplit(upstream).netloc, timeout=30)
     connection.request("GET", "/requests")
     text = connection.getresponse().read()

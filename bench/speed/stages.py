@@ -1,4 +1,4 @@
-"""Stages of a round: each starts a peer anew, in front of the upstream that it needs."""
+"""The stages of a round. Each stage starts a peer again, in front of the stage's upstream."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ def _defaults(_home: Path) -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`environment` is ours besides the defaults; it may write files below the directory that it gets."""
+    """`environment` returns this proxy's variables, and may write files below its argument, a directory."""
 
     name: str
     upstream: Callable[[Upstreams], Origin]
     warm: bool = True
-    """Whether it has served a second of load before anything is measured."""
+    """Whether the peer serves a second of load before the measurements."""
     environment: Callable[[Path], Mapping[str, str]] = _defaults
 
 
 def _one_predict_in_half_an_hour(_home: Path) -> Mapping[str, str]:
-    """A scope in which callers wait for as long as the benchmark likes."""
+    """Limits a scope so that its callers wait throughout the benchmark."""
     return {
         "NANONETS_PROXY_LIMITS": "v2:predict:busy 1/30m",
         "NANONETS_PROXY_MAX_WAIT": "365d",
@@ -33,11 +33,11 @@ def _one_predict_in_half_an_hour(_home: Path) -> Mapping[str, str]:
 
 
 EXTRAS: Final = ("boto3", "botocore", "hvac", "requests")
-"""What the extras bring; `requests` is what hvac needs."""
+"""The packages of the extras; hvac requires `requests`."""
 
 
-def _imports_told(home: Path) -> Mapping[str, str]:
-    """Python tells what it imports; stand-ins see to it that the extras could be."""
+def _log_imports(home: Path) -> Mapping[str, str]:
+    """Makes Python log its imports, and provides empty packages in place of the extras."""
     for name in EXTRAS:
         (home / "extras" / name).mkdir(parents=True, exist_ok=True)
         (home / "extras" / name / "__init__.py").touch()
@@ -45,7 +45,7 @@ def _imports_told(home: Path) -> Mapping[str, str]:
 
 
 START: Final = Stage("start", lambda upstreams: upstreams.plain, warm=False)
-IMPORTS: Final = Stage("imports", lambda upstreams: upstreams.plain, warm=False, environment=_imports_told)
+IMPORTS: Final = Stage("imports", lambda upstreams: upstreams.plain, warm=False, environment=_log_imports)
 PLAIN: Final = Stage("plain", lambda upstreams: upstreams.plain)
 TLS: Final = Stage("TLS", lambda upstreams: upstreams.tls)
 BULK: Final = Stage("bulk", lambda upstreams: upstreams.bulk, warm=False)

@@ -1,4 +1,4 @@
-"""The upstreams, on the load's core: nginx, which answers at once, and one for bodies of a gigabyte."""
+"""The upstreams on the load's core: nginx for small bodies, and a Python program for bodies of 1 GiB."""
 
 import os
 import sys
@@ -11,12 +11,12 @@ from typing import Final
 import trustme
 
 from speed.processes import LOAD_CORE, free_port, running, until
-from speed.requests import LARGE_BYTES, SMALL, SMALL_ANSWER, responses
+from speed.requests import LARGE_BYTES, SMALL, SMALL_RESPONSE, succeeds
 
 NGINX_USER: Final = "user root;" if os.geteuid() == 0 else ""
-"""As root, nginx would else become a user that may not read this run's files."""
+"""As root, nginx would otherwise switch to a user that cannot read this run's files."""
 
-# `return` would answer before the body has come; a mirror of the request makes nginx read all of it first.
+# `return` would respond before the body has arrived; `mirror` makes nginx read the whole body first.
 _CONFIGURATION: Final = """
 daemon off; worker_processes 1; pid {home}/upstream.pid; error_log {home}/upstream.error.log crit; {user}
 worker_rlimit_nofile 20000;
@@ -47,7 +47,7 @@ http {{
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where an upstream listens; `ca_file` is set if it speaks TLS, as `localhost`."""
+    """An upstream's address. `ca_file` is set if the upstream uses TLS, with the name `localhost`."""
 
     port: int
     ca_file: Path | None = None
@@ -66,12 +66,12 @@ class Upstreams:
     plain: Origin
     tls: Origin
     bulk: Origin
-    """Takes and gives bodies of a gigabyte without touching a disk."""
+    """Receives and sends bodies of 1 GiB without disk access."""
 
 
 @contextmanager
 def upstreams(home: Path) -> Iterator[Upstreams]:
-    """Running until left. `home` gets their files."""
+    """Runs the upstreams during the block, with their files in `home`."""
     found = Upstreams(Origin(free_port()), Origin(free_port(), home / "ca.pem"), Origin(free_port()))
     _write_certificates(home)
     files = home / "files"
@@ -79,15 +79,15 @@ def upstreams(home: Path) -> Iterator[Upstreams]:
     (files / "large.json").write_bytes(b'"' + b"x" * (LARGE_BYTES - 2) + b'"')
     configuration = home / "upstream.conf"
     ports = {"plain": found.plain.port, "tls": found.tls.port}
-    configuration.write_text(_CONFIGURATION.format(home=home, user=NGINX_USER, small=SMALL_ANSWER, **ports))
+    configuration.write_text(_CONFIGURATION.format(home=home, user=NGINX_USER, small=SMALL_RESPONSE, **ports))
     nginx = ["nginx", "-p", str(home), "-c", str(configuration)]
-    bulk = [sys.executable, "-m", "speed.bulk_upstream", str(found.bulk.port), str(home)]
+    bulk = [sys.executable, "-m", "speed.load.bulk_upstream", str(found.bulk.port), str(home)]
     with (
         running(nginx, core=LOAD_CORE, log=home / "upstream.log") as nginx_process,
         running(bulk, core=LOAD_CORE, log=home / "bulk.log") as bulk_process,
     ):
-        until(lambda: responses(found.plain.url, SMALL), nginx_process)
-        until(lambda: responses(found.bulk.url, SMALL), bulk_process)
+        until(lambda: succeeds(found.plain.url, SMALL), nginx_process)
+        until(lambda: succeeds(found.bulk.url, SMALL), bulk_process)
         yield found
 
 

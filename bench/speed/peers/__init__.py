@@ -1,4 +1,4 @@
-"""The peers: how each is started, and until when it is not ready."""
+"""The peers: starts each of them and waits until it is ready."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from speed import envoy, launches
-from speed.launches import OUR_COMMAND, Launch, Setting
+from speed.peers import envoy, launches
+from speed.peers.launches import OUR_COMMAND, Launch, Setting
 from speed.processes import PROXY_CORE, Started, free_port, running, until
-from speed.requests import SMALL, responses
+from speed.requests import SMALL, succeeds
 from speed.upstream import Origin
 
 OURS: Final = "nanonets-proxy"
@@ -20,7 +20,7 @@ RECIPE: Final = "aiohttp recipe"
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """`version` is a command whose output names it."""
+    """`version` returns a command that prints the version."""
 
     name: str
     launch: Callable[[Setting], Launch]
@@ -29,7 +29,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A peer that answers; without a process, the upstream itself."""
+    """A peer that is ready. `process` is None for the upstream itself."""
 
     name: str
     url: str
@@ -37,10 +37,10 @@ class Running:
     process: Started | None = None
     ready_after_s: float = 0.0
     log: Path = Path(os.devnull)
-    """What it said."""
+    """The peer's output."""
 
     def cpu_s(self) -> float:
-        """CPU time that its process tree has used so far."""
+        """Returns the CPU time of the peer's process tree so far."""
         return self.process.cpu_s() if self.process else 0.0
 
 
@@ -59,16 +59,16 @@ PEERS: Final = (
 def serving(
     peer: Peer, home: Path, tools: Path, upstream: Origin, options: Mapping[str, str] | None = None
 ) -> Iterator[Running]:
-    """The peer, once it answers the small request. `options` are settings of ours besides the defaults."""
+    """Runs the peer, and waits until it responds to the small GET. `options` are extra environment variables."""
     with ExitStack() as stack:
         for attempts_left in (2, 1, 0):
             try:
-                peer_there = stack.enter_context(_serving(peer, home, tools, upstream, options or {}))
+                ready = stack.enter_context(_serving(peer, home, tools, upstream, options or {}))
                 break
-            except RuntimeError:  # a connection of the load may have taken the port meanwhile
+            except RuntimeError:  # a connection of the load may have taken the port
                 if not attempts_left:
                     raise
-        yield peer_there
+        yield ready
 
 
 @contextmanager
@@ -84,5 +84,5 @@ def _serving(
     url = f"http://127.0.0.1:{setting.port}"
     log = own / "output.log"
     with running(launch.command, core=PROXY_CORE, log=log, env=env) as process:
-        ready_after_s = until(lambda: responses(url, SMALL), process)
+        ready_after_s = until(lambda: succeeds(url, SMALL), process)
         yield Running(peer.name, url, upstream, process, ready_after_s, log)

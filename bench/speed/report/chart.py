@@ -1,4 +1,4 @@
-"""Bars as an SVG that is legible on light and on dark pages."""
+"""Draws a bar chart as SVG that is legible on light and dark pages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -12,7 +12,7 @@ _GAP: Final = 12
 _TOP: Final = 66
 _FOOT: Final = 16
 _CUT: Final = 6.0
-"""A bar that is so many times as long as the median one is cut off, or nothing else could be seen."""
+"""A bar longer than this multiple of the median is cut, so that the other bars stay visible."""
 
 _STYLE: Final = """
 text { font: 13px system-ui, sans-serif; fill: #24292f }
@@ -28,7 +28,7 @@ text { font: 13px system-ui, sans-serif; fill: #24292f }
 
 
 def bars(title: str, series: Sequence[str], figures: Mapping[str, Sequence[float]], ours: str) -> str:
-    """Two bars for each name, of `series`; the names in the order of their first."""
+    """Returns a chart with two bars per name, one for each of `series`, sorted by the first."""
     names = sorted(figures, key=lambda name: figures[name][0])
     ordered = sorted(figure for of_name in figures.values() for figure in of_name)
     longest = max(figure for figure in ordered if figure <= _CUT * ordered[len(ordered) // 2])
@@ -63,5 +63,5 @@ def _bar(y: int, figure: float, length: float, kind: str) -> list[str]:
 
 
 def _cut(y: int) -> str:
-    """A gap that says that the bar is longer."""
+    """Returns a gap that marks a cut bar."""
     return f'<path class="cut" d="M{_WIDTH - _RIGHT - 28} {y + _BAR}l6-{_BAR + 1}h5l-6 {_BAR + 1}z"/>'

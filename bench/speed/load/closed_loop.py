@@ -1,4 +1,4 @@
-"""Load in a closed loop, by wrk: each connection asks again as soon as it has its answer."""
+"""Load in a closed loop, by wrk: each connection sends its next request as soon as it has a response."""
 
 import json
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ _SCRIPT: Final = Path(__file__).with_suffix(".lua")
 
 
 class LoadFailed(Exception):
-    """More than one request in a thousand had no good answer."""
+    """More than one request in a thousand failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What came of it."""
+    """The successful requests and the duration."""
 
     requests: int
     duration_s: float

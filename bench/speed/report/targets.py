@@ -1,4 +1,4 @@
-"""What ours is held to, and whether it is."""
+"""The targets for this proxy, and whether the figures meet them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from speed.results import Samples
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`figure` is None where nothing was measured."""
+    """A bound for a figure. `figure` returns None if nothing was measured."""
 
     title: str
     bound: float
@@ -41,7 +41,7 @@ def _ours(case: str, quantity: str, scale: float = 1.0) -> Callable[[Samples], f
 
 
 def _added(case: str, quantity: str) -> Callable[[Samples], float | None]:
-    """Over no proxy in the same round."""
+    """Returns the excess over `no proxy` in the same round."""
 
     def figure(samples: Samples) -> float | None:
         pairs = zip(samples.all(case, OURS, quantity), samples.all(case, DIRECT, quantity), strict=False)
@@ -52,11 +52,11 @@ def _added(case: str, quantity: str) -> Callable[[Samples], float | None]:
 
 
 def _grows(case: str) -> Callable[[Samples], float | None]:
-    """As a factor."""
+    """Returns the growth as a factor."""
 
     def figure(samples: Samples) -> float | None:
         costs = samples.points(case, OURS)
-        return growth.factor(list(costs.values())) if costs else None
+        return growth.growth_factor(list(costs.values())) if costs else None
 
     return figure
 
@@ -64,7 +64,7 @@ def _grows(case: str) -> Callable[[Samples], float | None]:
 def _order(case: str) -> Callable[[Samples], float | None]:
     def figure(samples: Samples) -> float | None:
         costs = samples.points(case, OURS)
-        return growth.order(list(costs), list(costs.values())) if costs else None
+        return growth.growth_exponent(list(costs), list(costs.values())) if costs else None
 
     return figure
 
@@ -96,24 +96,24 @@ TARGETS: Final = (
     *_cpu("small_get_tls", "small GET, TLS upstream", Envoy=1.1, Caddy=0.6),
     *_cpu("post_1k", "POST of 1 KiB", Envoy=1.2),
     *_cpu("post_64k", "POST of 64 KiB", Envoy=1.2),
-    *_cpu("get_64k", "answer of 64 KiB", Envoy=1.2),
-    *_bulk("bulk_up", "1 GiB up"),
-    *_bulk("bulk_down", "1 GiB down"),
-    Target("1,000 requests a second: median over no proxy", 0.25, "ms", _added("latency_1000", "p50_ms")),
-    Target("1,000 requests a second: p99 over no proxy", 1.5, "ms", _added("latency_1000", "p99_ms")),
-    Target("10,000 connections, idle: memory of each", 12, "KiB", _ours("idle", "bytes_each", 1 / 1024)),
+    *_cpu("get_64k", "response of 64 KiB", Envoy=1.2),
+    *_bulk("bulk_up", "upload of 1 GiB"),
+    *_bulk("bulk_down", "download of 1 GiB"),
+    Target("1,000 requests per second: median over no proxy", 0.25, "ms", _added("latency_1000", "p50_ms")),
+    Target("1,000 requests per second: p99 over no proxy", 1.5, "ms", _added("latency_1000", "p99_ms")),
+    Target("10,000 idle connections: memory per connection", 12, "KiB", _ours("idle", "bytes_each", 1 / 1024)),
     Target(
-        "10,000 connections, waiting: memory of each",
+        "10,000 waiting callers: memory per caller",
         16,
         "KiB",
         _ours("growth_waiting", growth.BYTES_EACH, 1 / 1024),
     ),
-    Target("start to first answer", 0.5, "s", _ours("start", "ready_s")),
-    Target("imports of unused extras", 0, "", _ours("imports", "extras")),
-    Target("resident memory after the start", 48, "MiB", _ours("start", "resident_mib")),
+    Target("start to first response", 0.5, "s", _ours("start", "ready_s")),
+    Target("imported packages of unused extras", 0, "", _ours("imports", "extras")),
+    Target("resident memory after start", 48, "MiB", _ours("start", "resident_mib")),
     Target("CPU per request, 1 to 10,000 connections, 32 busy: growth", _FLAT, "x", _grows("growth_open")),
     Target("CPU per request, 1 to 10,000 connections, all busy: growth", _FLAT, "x", _grows("growth_busy")),
     Target("CPU per request, 0 to 10,000 waiting: growth", _FLAT, "x", _grows("growth_waiting")),
     Target("CPU per request, 4 to 64 header fields: growth", _FLAT, "x", _grows("growth_fields")),
-    Target("CPU per request, 1 KiB to 1 MiB of body: power of the size", 1.0, "", _order("growth_bodies")),
+    Target("CPU per request, body of 1 KiB to 1 MiB: exponent of growth", 1.0, "", _order("growth_bodies")),
 )

@@ -1,4 +1,4 @@
-"""The figures as tables of Markdown, which are as legible in a terminal."""
+"""Formats the figures as Markdown tables, which are also legible in a terminal."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -6,16 +6,16 @@ from typing import Final
 
 from speed.cases import CASES
 from speed.peers import DIRECT, OURS, PEERS
+from speed.report.targets import TARGETS
 from speed.results import Samples
 from speed.stages import PLAIN, TLS
-from speed.targets import TARGETS
 
 _PEERS: Final = (OURS, DIRECT, *(peer.name for peer in PEERS if peer.name != OURS))
 _Row = list[str]
 
 
 def table(rows: Sequence[_Row]) -> str:
-    """The first row is the heading; columns of numbers stand at the right."""
+    """Formats a table. The first row is the heading; columns of numbers are right-aligned."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     numbers = [all(_is_number(row[column]) for row in rows[1:]) for column in range(len(rows[0]))]
 
@@ -44,13 +44,13 @@ def targets(samples: Samples) -> list[_Row]:
         if figure is not None:
             bound = f"{'>=' if target.at_least else '<='} {target.bound:g} {target.unit}".rstrip()
             rows.append([target.title, bound, _figure(figure), "met" if target.met(figure) else "**missed**"])
-    return [["what", "target", "measured", ""], *rows] if rows else []
+    return [["measure", "target", "measured", ""], *rows] if rows else []
 
 
 def cpu(samples: Samples) -> list[_Row]:
     cases = [case for case in CASES if case.stage in {PLAIN, TLS} and samples.median(case.name, OURS, "cpu_us")]
     columns: list[_Column] = [(case.title, _of(case.name, "cpu_us")) for case in cases]
-    return _by_peer(samples, "CPU of a request, us", columns)
+    return _by_peer(samples, "CPU per request, us", columns)
 
 
 def latency(samples: Samples) -> list[_Row]:
@@ -64,8 +64,8 @@ def latency(samples: Samples) -> list[_Row]:
 
 def bulk(samples: Samples) -> list[_Row]:
     columns: list[_Column] = [
-        (f"{direction} {title}", _of(f"bulk_{direction}", quantity))
-        for direction in ("up", "down")
+        (f"{name}: {title}", _of(f"bulk_{direction}", quantity))
+        for direction, name in (("up", "upload"), ("down", "download"))
         for quantity, title in (("mib_per_s", "MiB/s"), ("cpu_s", "CPU, s"), ("growth_mib", "growth, MiB"))
     ]
     return _by_peer(samples, "1 GiB", columns)
@@ -73,9 +73,9 @@ def bulk(samples: Samples) -> list[_Row]:
 
 def size(samples: Samples) -> list[_Row]:
     columns: list[_Column] = [
-        ("start to first answer, s", _of("start", "ready_s")),
-        ("resident then, MiB", _of("start", "resident_mib")),
-        ("an idle connection, bytes", _of("idle", "bytes_each")),
+        ("start to first response, s", _of("start", "ready_s")),
+        ("resident memory then, MiB", _of("start", "resident_mib")),
+        ("bytes per idle connection", _of("idle", "bytes_each")),
     ]
     return _by_peer(samples, "", columns)
 
@@ -88,7 +88,7 @@ def growth(samples: Samples) -> list[_Row]:
             if points:
                 text = ", ".join(f"{number:,}: {_figure(figure)}" for number, figure in points.items())
                 rows.append([case.title, peer, text])
-    return [["CPU of a request, us, by", "", "number: us"], *rows] if rows else []
+    return [["CPU per request, us, by", "", "count: us"], *rows] if rows else []
 
 
 _Column = tuple[str, Callable[[Samples, str], float | None]]
@@ -99,7 +99,7 @@ def _of(case: str, quantity: str) -> Callable[[Samples, str], float | None]:
 
 
 def _by_peer(samples: Samples, corner: str, columns: Sequence[_Column]) -> list[_Row]:
-    """Without the peers and columns of which nothing is known."""
+    """Omits peers and columns without figures."""
     kept = [(title, of) for title, of in columns if any(of(samples, peer) is not None for peer in _PEERS)]
     found = {peer: [of(samples, peer) for _, of in kept] for peer in _PEERS}
     rows = [

@@ -1,4 +1,4 @@
--- wrk's script: `wrk ... -- METHOD BODY_BYTES`; its result is one line of JSON.
+-- wrk's script: `wrk ... -- METHOD BODY_BYTES`. It prints one line of JSON.
 function init(args)
     wrk.method = args[1]
     if tonumber(args[2]) > 0 then

@@ -1,7 +1,7 @@
-"""Commands and configurations: one process, one worker, one event thread each; the key put in, the rest passed on.
+"""The peers' commands and configurations: one process and one worker each, which adds the API key to each request.
 
-None but ours writes an access log, guards or learns a limit. All keep connections to the upstream, and verify its
-certificate where it has one.
+All peers reuse upstream connections and verify the upstream's certificate. Only this proxy writes an access log,
+checks callers and learns a limit.
 """
 
 import os
@@ -22,12 +22,12 @@ AIOHTTP_VERSION: Final = [sys.executable, "-c", "import aiohttp; print(aiohttp._
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where a peer runs, and what for."""
+    """A peer's directory, ports and upstream."""
 
     home: Path
-    """For its files, of this run."""
+    """The directory of the peer's files."""
     tools: Path
-    """Where setup.sh has put programs."""
+    """The directory of the programs that setup.sh installed."""
     upstream: Origin
     port: int
     admin_port: int
@@ -35,7 +35,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A command, and its environment besides what is inherited."""
+    """A command and its additional environment variables."""
 
     command: list[str]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -173,7 +173,15 @@ def caddy(setting: Setting) -> Launch:
 
 def recipe(setting: Setting) -> Launch:
     ca = [str(setting.upstream.ca_file)] if setting.upstream.ca_file else []
-    command = [sys.executable, "-m", "speed.recipe", str(setting.port), setting.upstream.url, AUTHORIZATION, *ca]
+    command = [
+        sys.executable,
+        "-m",
+        "speed.peers.recipe",
+        str(setting.port),
+        setting.upstream.url,
+        AUTHORIZATION,
+        *ca,
+    ]
     return Launch(command)
 
 

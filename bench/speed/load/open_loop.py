@@ -1,7 +1,7 @@
-"""Load at a fixed rate: `python -m speed.open_loop ORIGIN RATE_PER_S DURATION_S`; says the latencies' quantiles.
+"""Load at a fixed rate: `python -m speed.load.open_loop ORIGIN RATE_PER_S DURATION_S` prints latency quantiles.
 
-Requests are due at fixed times, whatever became of those before, and latency counts from when a request was due: a
-stall delays, and shows in, all that were due meanwhile. What has no answer in the end counts as if it came then.
+Each request is due at a fixed time, regardless of earlier responses, and its latency counts from that time.
+A stall therefore shows in all requests that were due during it. A request without a response counts up to the end.
 """
 
 import gc
@@ -15,19 +15,19 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
+from speed.load.wire import response_bytes
 from speed.processes import run_on_load_core
 from speed.requests import SMALL
 from speed.results import quantile
-from speed.wire import answer_bytes
 
 _CONNECTIONS: Final = 32
 _OVERTIME: Final = 1.0
-"""How much longer than planned it may take, as a share of the duration."""
+"""The longest extension of a run, as a share of its duration."""
 
 
 def latencies_ms(origin: str, rate_per_s: int, duration_s: int) -> dict[str, float]:
-    """`p50_ms` and `p99_ms`, from a process of its own."""
-    command = [sys.executable, "-m", "speed.open_loop", origin, str(rate_per_s), str(duration_s)]
+    """Returns `p50_ms` and `p99_ms`, measured in a separate process."""
+    command = [sys.executable, "-m", "speed.load.open_loop", origin, str(rate_per_s), str(duration_s)]
     found: dict[str, float] = json.loads(run_on_load_core(command))
     return found
 
@@ -41,18 +41,18 @@ class _Caller:
     def fileno(self) -> int:
         return self.sock.fileno()
 
-    def has_answer(self) -> bool:
-        """Reads what is there. Raises ConnectionError if the proxy hung up, BrokenAnswer if it is no 200."""
+    def has_response(self) -> bool:
+        """Reads available bytes. Raises ConnectionError at the end, and BadResponse unless the status is 200."""
         data = self.sock.recv(65536)
         if not data:
             raise ConnectionError("the proxy closed a connection")
         self.received += data
-        length = answer_bytes(self.received)
+        length = response_bytes(self.received)
         return length is not None and len(self.received) >= length
 
 
 def run(origin: str, rate_per_s: int, duration_s: int) -> list[float]:
-    """Seconds of each request, from when it was due."""
+    """Returns the latency of each request, in seconds from its due time."""
     url = urlsplit(origin)
     idle = deque(_Caller(socket.create_connection((url.hostname, url.port))) for _ in range(_CONNECTIONS))
     for caller in idle:
@@ -62,28 +62,28 @@ def run(origin: str, rate_per_s: int, duration_s: int) -> list[float]:
     busy: set[_Caller] = set()
     taken_s: list[float] = []
     sent = 0
-    begun_s = time.perf_counter() + 0.01
-    ends_s = begun_s + duration_s * (1 + _OVERTIME)
+    started_at_s = time.perf_counter() + 0.01
+    ends_s = started_at_s + duration_s * (1 + _OVERTIME)
     while len(taken_s) < count and (now_s := time.perf_counter()) < ends_s:
-        while sent < count and idle and (due_at_s := begun_s + sent / rate_per_s) <= now_s:
+        while sent < count and idle and (due_at_s := started_at_s + sent / rate_per_s) <= now_s:
             caller = idle.popleft()
             caller.due_at_s = due_at_s
             caller.sock.sendall(wire)
             busy.add(caller)
             sent += 1
-        next_s = begun_s + sent / rate_per_s if sent < count and idle else ends_s
-        # select, as it alone takes fractions of a millisecond
+        next_s = started_at_s + sent / rate_per_s if sent < count and idle else ends_s
+        # select, because poll and epoll round the timeout to milliseconds
         ready, _, _ = select.select(busy, (), (), max(0.0, next_s - time.perf_counter()))
         now_s = time.perf_counter()
         for caller in ready:
-            if caller.has_answer():
+            if caller.has_response():
                 taken_s.append(now_s - caller.due_at_s)
                 caller.received.clear()
                 busy.remove(caller)
                 idle.append(caller)
     now_s = time.perf_counter()
     taken_s += [now_s - caller.due_at_s for caller in busy]
-    taken_s += [max(0.0, now_s - begun_s - number / rate_per_s) for number in range(sent, count)]
+    taken_s += [max(0.0, now_s - started_at_s - number / rate_per_s) for number in range(sent, count)]
     return taken_s
 
 

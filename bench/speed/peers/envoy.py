@@ -1,9 +1,9 @@
-"""Envoy's configuration, in the form that it reads. Besides what the others do, it counts requests."""
+"""Envoy's configuration. Unlike the other peers, Envoy also counts requests."""
 
 import json
 from typing import Final
 
-from speed.launches import AUTHORIZATION, Launch, Setting
+from speed.peers.launches import AUTHORIZATION, Launch, Setting
 
 _TYPES: Final = "type.googleapis.com/envoy.extensions"
 

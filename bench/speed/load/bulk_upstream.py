@@ -1,6 +1,6 @@
-"""An upstream for bodies of a gigabyte: `python -m speed.bulk_upstream PORT DIRECTORY`.
+"""An upstream for bodies of 1 GiB: `python -m speed.load.bulk_upstream PORT DIRECTORY`.
 
-Reads what it is sent, and sends a file without blocks: neither touches a disk.
+It discards uploads, and sends a sparse file as download, so neither accesses the disk.
 """
 
 import contextlib
@@ -10,8 +10,8 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from speed.requests import HUGE, HUGE_BYTES, SMALL_ANSWER
-from speed.wire import content_length, discard, receive_head
+from speed.load.wire import content_length, discard, receive_head
+from speed.requests import HUGE, HUGE_BYTES, SMALL_RESPONSE
 
 _HEAD: Final = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
 _BUFFER_BYTES: Final = 1024**2
@@ -19,7 +19,7 @@ _BUFFER_BYTES: Final = 1024**2
 
 def _serve(sock: socket.socket, huge: Path) -> None:
     buffer = memoryview(bytearray(_BUFFER_BYTES))
-    with sock, contextlib.suppress(OSError), huge.open("rb") as file:  # the peer's hanging up ends it
+    with sock, contextlib.suppress(OSError), huge.open("rb") as file:  # the peer closed the connection
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while True:
             head, had = receive_head(sock)
@@ -28,7 +28,7 @@ def _serve(sock: socket.socket, huge: Path) -> None:
                 sock.sendall(_HEAD.format(HUGE_BYTES).encode())
                 sock.sendfile(file, 0, HUGE_BYTES)
             else:
-                sock.sendall((_HEAD.format(len(SMALL_ANSWER)) + SMALL_ANSWER).encode())
+                sock.sendall((_HEAD.format(len(SMALL_RESPONSE)) + SMALL_RESPONSE).encode())
 
 
 def main(port: int, directory: Path) -> None:

@@ -1,26 +1,26 @@
-"""Writes docs/speed.md and its chart from the results: `python -m speed.page`."""
+"""Writes docs/speed.md and its chart from results.json: `python -m speed.report.page`."""
 
 from pathlib import Path
 from typing import Final
 
-from speed import tables
-from speed.chart import bars
-from speed.measures import CONNECTIONS, IDLE_OF_OTHERS, LATENCY_S, WINDOW_S
+from speed.measures import CONNECTIONS, IDLE_CONNECTIONS_OF_OTHERS, LATENCY_S, WINDOW_S
 from speed.peers import OURS, PEERS, RECIPE
+from speed.report import tables
+from speed.report.chart import bars
 from speed.results import Results
 
-RESULTS: Final = Path(__file__).with_name("results.json")
+RESULTS: Final = Path(__file__).parents[1] / "results.json"
 _TEMPLATE: Final = Path(__file__).with_name("page.md")
-_DOCS: Final = Path(__file__).parents[2] / "docs"
+_DOCS: Final = Path(__file__).parents[3] / "docs"
 
-_HOW: Final = {
+_CONFIGURATIONS: Final = {
     OURS: "`nanonets-proxy serve`",
-    "nginx": "one worker; no log, uploads unbuffered, no temporary files, buffers of 64 KiB, 256 connections kept",
-    "HAProxy": "one thread; no log",
-    "Envoy": "`--concurrency 1`; no access log; counts requests, makes request ids",
-    "Caddy": "`GOMAXPROCS=1`; no access log, 256 connections kept",
-    RECIPE: "`web.run_app`, a `ClientSession`, asyncio's loop; no access log ([file](../bench/speed/recipe.py))",
-    "mitmproxy": "`mitmdump`, reverse mode; bodies over 1 MiB streamed, nothing printed",
+    "nginx": "one worker; no access log, unbuffered uploads, no temporary files, 64 KiB buffers, 256 idle connections",
+    "HAProxy": "one thread; no access log",
+    "Envoy": "`--concurrency 1`; no access log; counts requests, generates request ids",
+    "Caddy": "`GOMAXPROCS=1`; no access log, 256 idle connections",
+    RECIPE: "`web.run_app`, `ClientSession`, asyncio's loop; no access log ([file](../bench/speed/peers/recipe.py))",
+    "mitmproxy": "`mitmdump`, reverse mode; streams bodies over 1 MiB, prints nothing",
 }
 _CHARTED: Final = ("small_get", "small_get_tls")
 
@@ -36,8 +36,8 @@ def chart(results: Results) -> str:
 
 def text(results: Results) -> str:
     facts, samples = results.facts, results.samples
-    peers = [["peer", "version", "how it runs"]]
-    peers += [[name, results.versions.get(name, ""), how] for name, how in _HOW.items()]
+    peers = [["peer", "version", "configuration"]]
+    peers += [[name, results.versions.get(name, ""), text] for name, text in _CONFIGURATIONS.items()]
     return _TEMPLATE.read_text().format(
         date=facts["date"],
         commit=facts["commit"],
@@ -48,7 +48,7 @@ def text(results: Results) -> str:
         others=facts["cores busy with other work"],
         rounds=results.rounds,
         connections=CONNECTIONS,
-        idle_of_others=IDLE_OF_OTHERS,
+        idle_of_others=IDLE_CONNECTIONS_OF_OTHERS,
         window_s=WINDOW_S,
         latency_s=LATENCY_S,
         peers=tables.table(peers),
@@ -62,7 +62,7 @@ def text(results: Results) -> str:
 
 
 def write() -> None:
-    """From the results that were kept last."""
+    """Writes the page and the chart from the published results."""
     results = Results.read(RESULTS)
     (_DOCS / "speed.svg").write_text(chart(results))
     (_DOCS / "speed.md").write_text(text(results))

@@ -1,8 +1,8 @@
-"""Many callers that stay: `python -m speed.hold URL COUNT idle|waiting|busy`, until its standard input ends.
+"""Many persistent callers: `python -m speed.load.persistent URL COUNT idle|waiting|busy`.
 
-`idle` ones have had an answer each and keep their connection. `waiting` ones have sent a request and wait. `busy`
-ones ask as soon as they have their answer, and have had one each since all were there: wrk would connect all at the
-same time, and overflow the listener's backlog.
+It runs until standard input ends. `idle` callers have received a response and keep their connections open. `waiting`
+callers have sent a request and wait for its response. `busy` callers send their next request as soon as they have a
+response; they are ready after COUNT responses. (wrk would connect all at once and overflow the listener's backlog.)
 """
 
 import resource
@@ -16,34 +16,34 @@ from contextlib import contextmanager
 from typing import Final
 from urllib.parse import urlsplit
 
+from speed.load.wire import response_bytes
 from speed.processes import LOAD_CORE, on_core
 from speed.requests import PREDICT, SMALL
-from speed.wire import answer_bytes
 
 _ADDRESSES: Final = 16
 _BURST: Final = 20
 _PAUSE_S: Final = 0.01
-"""Between bursts of those that wait for no answer, so that no backlog overflows either."""
-_SETTLE_S: Final = 0.5
+"""The pause between bursts of waiting callers, which prevents an overflow of the backlog."""
+_CHECK_AFTER_S: Final = 0.5
 _PATIENCE_S: Final = 60.0
 _END_S: Final = 20.0
 _RESET: Final = b"\x01\x00\x00\x00\x00\x00\x00\x00"
-"""SO_LINGER for no time at all: the connection's port is free at once."""
+"""SO_LINGER with 0 seconds: closing a connection frees its port at once."""
 
 
 @contextmanager
 def held(url: str, count: int, kind: str) -> Iterator[None]:
-    """As long as it is entered, `count` callers are connected. Raises RuntimeError if they cannot be."""
-    command = on_core(LOAD_CORE, [sys.executable, "-m", "speed.hold", url, str(count), kind])
+    """Keeps `count` callers connected during the block. Raises RuntimeError if they fail."""
+    command = on_core(LOAD_CORE, [sys.executable, "-m", "speed.load.persistent", url, str(count), kind])
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin
     assert process.stdout
     try:
         if process.stdout.readline() != b"ready\n":
-            raise RuntimeError(f"{count} callers, {kind}, could not connect to {url}")
+            raise RuntimeError(f"{count} {kind} callers could not connect to {url}")
         yield
         if process.poll() is not None:
-            raise RuntimeError(f"{count} callers, {kind}, did not last")
+            raise RuntimeError(f"{count} {kind} callers ended early")
     finally:
         process.stdin.close()
         try:
@@ -55,7 +55,7 @@ def held(url: str, count: int, kind: str) -> Iterator[None]:
 
 
 def _connected(host: str, port: int, number: int) -> socket.socket:
-    """From one of several addresses, so that ports last."""
+    """Connects from one of several source addresses, to have enough ports."""
     source = f"127.0.1.{number % _ADDRESSES + 1}"
     sock = socket.create_connection((host, port), timeout=_PATIENCE_S, source_address=(source, 0))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -69,27 +69,27 @@ def _received(sock: socket.socket) -> bytes:
     return data
 
 
-def _one_answer(sock: socket.socket) -> None:
+def _read_response(sock: socket.socket) -> None:
     received = b""
-    while (length := answer_bytes(received)) is None or len(received) < length:
+    while (length := response_bytes(received)) is None or len(received) < length:
         received += _received(sock)
 
 
-def _something_came(callers: Sequence[socket.socket]) -> bool:
-    """Whether one of them has an answer to read, or lost its connection."""
+def _any_readable(callers: Sequence[socket.socket]) -> bool:
+    """Returns whether a caller has received bytes or lost its connection."""
     poll = select.poll()
     for sock in callers:
         poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))
 
 
-def _say_ready() -> None:
+def _report_ready() -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
 
 
 def _keep_busy(callers: Sequence[socket.socket], wire: bytes) -> None:
-    """Until standard input ends."""
+    """Keeps all callers busy until standard input ends."""
     poll = select.epoll()
     poll.register(sys.stdin.fileno(), select.EPOLLIN | select.EPOLLHUP)
     by_file = {sock.fileno(): sock for sock in callers}
@@ -97,25 +97,25 @@ def _keep_busy(callers: Sequence[socket.socket], wire: bytes) -> None:
     for file, sock in by_file.items():
         poll.register(file, select.EPOLLIN)
         sock.sendall(wire)
-    answered = 0
+    responses = 0
     while True:
         for file, _ in poll.poll():
             if file == sys.stdin.fileno():
                 return
             so_far = received[file] + _received(by_file[file])
-            length = answer_bytes(so_far)
+            length = response_bytes(so_far)
             complete = length is not None and len(so_far) >= length
             received[file] = b"" if complete else so_far
             if complete:
                 by_file[file].sendall(wire)
-                answered += 1
-                if answered == len(callers):
-                    _say_ready()
+                responses += 1
+                if responses == len(callers):
+                    _report_ready()
 
 
 def main(url: str, count: int, kind: str) -> None:
-    most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+    max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
     parts = urlsplit(url)
     assert parts.hostname
     assert parts.port
@@ -127,16 +127,16 @@ def main(url: str, count: int, kind: str) -> None:
         callers.append(sock)
         sock.sendall(wire)
         if kind != "waiting":
-            _one_answer(sock)
+            _read_response(sock)
         elif number % _BURST == 0:
             time.sleep(_PAUSE_S)
     if kind == "busy":
         _keep_busy(callers, wire)
     else:
-        time.sleep(_SETTLE_S)
-        if _something_came(callers):
-            raise RuntimeError(f"a caller that should be {kind} has an answer, or lost its connection")
-        _say_ready()
+        time.sleep(_CHECK_AFTER_S)
+        if _any_readable(callers):
+            raise RuntimeError(f"a {kind} caller received a response or lost its connection")
+        _report_ready()
         sys.stdin.read()
     for sock in callers:
         sock.close()

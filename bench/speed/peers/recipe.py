@@ -1,7 +1,6 @@
-"""The proxy that one writes with aiohttp in an afternoon: `python -m speed.recipe PORT UPSTREAM KEY [CA]`.
+"""A minimal reverse proxy with aiohttp: `python -m speed.peers.recipe PORT UPSTREAM AUTHORIZATION [CA]`.
 
-A server, a ClientSession, the hop-by-hop fields dropped, the key put in. Small bodies are read whole, which is
-faster; large ones are streamed, or they would not fit.
+It drops hop-by-hop fields and adds the API key. It reads small bodies whole, which is faster, and streams large ones.
 """
 
 import ssl
@@ -56,9 +55,9 @@ def application(upstream: str, authorization: str, ca_file: str | None) -> web.A
 
 
 if __name__ == "__main__":
-    port, to, with_key, *ca = sys.argv[1:]
+    port, upstream, authorization, *ca = sys.argv[1:]
     web.run_app(
-        application(to, with_key, ca[0] if ca else None),
+        application(upstream, authorization, ca[0] if ca else None),
         host="127.0.0.1",
         port=int(port),
         access_log=None,

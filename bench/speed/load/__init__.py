@@ -1,0 +1,1 @@
+"""The load: closed and open loops, bodies of 1 GiB, and callers with persistent connections."""

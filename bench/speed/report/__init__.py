@@ -1,0 +1,1 @@
+"""Targets, tables, the chart, and docs/speed.md."""
