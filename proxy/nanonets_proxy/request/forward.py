@@ -182,8 +182,9 @@ class Forwarder:
             is_final = services.keys.settle(use, verdict, history)
         if head.status == 429:
             return await self._read_refusal(context.record, connection, head)
-        hint = hint_of(head) if head.status in RETRIED_STATUSES else None
-        return Received(connection, head, not is_final, hint=hint)
+        if head.status in RETRIED_STATUSES:
+            return Received(connection, head, other_key_may_work=False, hint=hint_of(head))
+        return Received(connection, head, not is_final)
 
     async def _read_refusal(
         self, record: AccessRecord, connection: UpstreamConnection, head: ResponseHead
