@@ -1,6 +1,6 @@
-"""A real OpenBao, and a simulated AWS Secrets Manager, on loopback; both made for each test run.
+"""Starts a real OpenBao and a simulated AWS Secrets Manager on loopback, once for each test run.
 
-`make test-stores` installs what is needed. Nothing is skipped: a missing tool is a failure.
+`make test-stores` installs them. No test is skipped: a missing tool is a failure.
 """
 
 import base64
@@ -33,7 +33,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def free_address() -> str:
-    """Where nothing listens."""
+    """A URL at which nothing listens."""
     return f"http://127.0.0.1:{free_port()}"
 
 
@@ -53,7 +53,7 @@ class Bao:
         return json.loads(data) if data else {}
 
     def write(self, path: str, **fields: str) -> None:
-        """A new version of the secret."""
+        """Writes a new version of the secret."""
         self.ask("POST", f"secret/data/{path}", data=fields)
 
 
@@ -63,7 +63,7 @@ def _tool(name: str) -> str:
     return str(path)
 
 
-def _wait_until_it_answers(url: str, process: "subprocess.Popen[bytes]") -> None:
+def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
     deadline_s = time.monotonic() + _START_S
     while True:
         try:
@@ -72,8 +72,8 @@ def _wait_until_it_answers(url: str, process: "subprocess.Popen[bytes]") -> None
         except urllib.error.HTTPError:
             return
         except OSError:
-            assert process.poll() is None, "ended at once"
-            assert time.monotonic() < deadline_s, "does not answer"
+            assert process.poll() is None, "the server ended at once"
+            assert time.monotonic() < deadline_s, "the server does not respond"
             time.sleep(0.05)
 
 
@@ -103,7 +103,7 @@ def _bao() -> Iterator[Bao]:
     )
     try:
         server = Bao(f"http://127.0.0.1:{port}")
-        _wait_until_it_answers(f"{server.address}/v1/sys/health", process)
+        _wait_until_ready(f"{server.address}/v1/sys/health", process)
         policy = 'path "secret/data/nanonets/*" { capabilities = ["read"] }'
         server.ask("PUT", "sys/policies/acl/reader", policy=policy)
         server.ask("POST", "sys/auth/approle", type="approle")
@@ -121,13 +121,13 @@ def bao() -> Iterator[Bao]:
 
 @pytest.fixture
 def own_bao() -> Iterator[Bao]:
-    """For a test that does it harm."""
+    """A server of its own, for a test that stops or damages it."""
     with _bao() as server:
         yield server
 
 
 class _TokenReview(BaseHTTPRequestHandler):
-    """The one call of the Kubernetes API that OpenBao makes: whose token is this?"""
+    """Serves the TokenReview of the Kubernetes API, by which OpenBao checks a token."""
 
     def do_POST(self) -> None:
         review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -142,11 +142,11 @@ class _TokenReview(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Silent."""
+        """Logs nothing."""
 
 
 def service_account_token(name: str = SERVICE_ACCOUNT) -> str:
-    """As Kubernetes makes them; the signature is the review's business."""
+    """Returns a token as Kubernetes makes them. The signature is not valid; only TokenReview would check it."""
     claims = {
         "iss": "kubernetes/serviceaccount",
         "sub": f"system:serviceaccount:default:{name}",
@@ -179,7 +179,7 @@ def aws_endpoint() -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        _wait_until_it_answers(f"http://127.0.0.1:{port}/moto-api/", process)
+        _wait_until_ready(f"http://127.0.0.1:{port}/moto-api/", process)
         yield f"http://127.0.0.1:{port}"
     finally:
         _end(process)

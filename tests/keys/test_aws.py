@@ -1,4 +1,4 @@
-"""The key in a simulated AWS Secrets Manager."""
+"""Keys in a simulated AWS Secrets Manager."""
 
 import json
 import time
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.system
 
 @pytest.fixture
 def client(aws_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What an operator uses; the environment points the source to the same place."""
+    """An operator's client. The environment directs the key source to the same service."""
     import boto3
 
     monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", aws_endpoint)
@@ -50,7 +50,7 @@ def fault(aws: AwsKey) -> str:
     return str(caught.value)
 
 
-def test_the_current_version_comes_first_and_then_the_one_before(
+def test_the_current_version_is_followed_by_the_previous_one(
     client: Any, make_secret: Callable[[str], str]
 ) -> None:
     name = make_secret("first-key")
@@ -70,14 +70,14 @@ def test_the_key_may_be_a_field_of_a_json_secret(make_secret: Callable[[str], st
     assert "there is no text in the field f" in fault(source(make_secret("no json"), "f"))
 
 
-def test_a_previous_version_that_is_no_key_is_left_out(client: Any, make_secret: Callable[[str], str]) -> None:
+def test_a_previous_version_that_is_not_a_key_is_ignored(client: Any, make_secret: Callable[[str], str]) -> None:
     name = make_secret("not:a:key")
     assert fault(source(name)).endswith("has a colon in it")
     client.put_secret_value(SecretId=name, SecretString="a-key")
     assert values(source(name)) == [b"a-key"]
 
 
-def test_what_is_wrong_is_one_clear_sentence(
+def test_each_fault_is_reported_in_one_sentence(
     client: Any, make_secret: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, free_address: str
 ) -> None:
     assert fault(source("nanonets/none")) == (

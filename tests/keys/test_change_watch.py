@@ -1,4 +1,4 @@
-"""When a key file is read again."""
+"""Change watches: when a source is read again."""
 
 import asyncio
 import time
@@ -13,34 +13,34 @@ from nanonets_proxy.keys.change_watch import FileWatch, NoChanges, PeriodicWatch
 PATIENCE_S = 10.0
 
 
-@pytest.fixture(params=["inotify", "looks"])
+@pytest.fixture(params=["inotify", "checks"])
 def make_watch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], FileWatch]:
-    """With inotify, and as it is on a machine without."""
-    if request.param == "looks":
+    """Makes watches with inotify, and as on a system without it."""
+    if request.param == "checks":
         monkeypatch.setattr(change_watch, "_open_inotify", lambda: None)
     return FileWatch
 
 
-async def change_is_seen(watch: FileWatch, change: Callable[[], object]) -> None:
+async def assert_change_is_noticed(watch: FileWatch, change: Callable[[], object]) -> None:
     waiting = asyncio.ensure_future(watch.wait())
     await asyncio.sleep(0)
     change()
     await asyncio.wait_for(waiting, PATIENCE_S)
 
 
-async def test_a_file_is_seen_to_be_written_replaced_removed_and_made_again(
+async def test_a_file_may_be_written_replaced_removed_and_created_again(
     tmp_path: Path, make_watch: Callable[[Path], FileWatch]
 ) -> None:
     path = tmp_path / "key"
     path.write_text("one")
     watch = make_watch(path)
     try:
-        await change_is_seen(watch, lambda: path.write_text("two!"))
+        await assert_change_is_noticed(watch, lambda: path.write_text("two!"))
         (tmp_path / "new").write_text("three")
-        await change_is_seen(watch, lambda: (tmp_path / "new").rename(path))
-        await change_is_seen(watch, path.unlink)
-        await change_is_seen(watch, lambda: path.write_text("four"))
-        await change_is_seen(watch, lambda: path.chmod(0o400))
+        await assert_change_is_noticed(watch, lambda: (tmp_path / "new").rename(path))
+        await assert_change_is_noticed(watch, path.unlink)
+        await assert_change_is_noticed(watch, lambda: path.write_text("four"))
+        await assert_change_is_noticed(watch, lambda: path.chmod(0o400))
     finally:
         watch.close()
 
@@ -56,35 +56,35 @@ async def test_the_target_of_a_link_in_another_directory_is_watched_too(
     link.symlink_to(target)
     watch = make_watch(link)
     try:
-        await change_is_seen(watch, lambda: target.write_text("two!"))
-        await change_is_seen(watch, lambda: (link.unlink(), link.write_text("three")))
+        await assert_change_is_noticed(watch, lambda: target.write_text("two!"))
+        await assert_change_is_noticed(watch, lambda: (link.unlink(), link.write_text("three")))
     finally:
         watch.close()
 
 
-async def test_a_directory_that_is_made_later_is_watched_then(
+async def test_a_directory_that_is_created_later_is_watched(
     tmp_path: Path, make_watch: Callable[[Path], FileWatch]
 ) -> None:
     path = tmp_path / "later" / "key"
     watch = make_watch(path)
     try:
-        await change_is_seen(watch, lambda: (path.parent.mkdir(), path.write_text("one")))
-        await change_is_seen(watch, lambda: path.write_text("two!"))
+        await assert_change_is_noticed(watch, lambda: (path.parent.mkdir(), path.write_text("one")))
+        await assert_change_is_noticed(watch, lambda: path.write_text("two!"))
     finally:
         watch.close()
 
 
-async def test_a_loop_of_links_is_no_trouble(tmp_path: Path) -> None:
+async def test_a_loop_of_links_may_be_replaced_by_a_file(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.symlink_to(path)
     watch = FileWatch(path)
     try:
-        await change_is_seen(watch, lambda: (path.unlink(), path.write_text("one")))
+        await assert_change_is_noticed(watch, lambda: (path.unlink(), path.write_text("one")))
     finally:
         watch.close()
 
 
-async def test_an_empty_file_is_given_a_moment_to_be_filled(tmp_path: Path) -> None:
+async def test_an_empty_file_is_not_read_for_a_moment(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_text("one")
     watch = FileWatch(path)
@@ -99,26 +99,28 @@ async def test_an_empty_file_is_given_a_moment_to_be_filled(tmp_path: Path) -> N
     watch.close()
 
 
-async def test_where_inotify_is_used_up_looking_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_an_inotify_instance_the_file_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import asyncinotify
 
-    def refuse(**_: object) -> None:
+    def fail(**_: object) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(asyncinotify, "Inotify", refuse)
+    monkeypatch.setattr(asyncinotify, "Inotify", fail)
     path = tmp_path / "key"
     path.write_text("one")
     watch = FileWatch(path)
-    await change_is_seen(watch, lambda: path.write_text("two!"))
+    await assert_change_is_noticed(watch, lambda: path.write_text("two!"))
     watch.close()
 
 
-async def test_a_source_that_cannot_change_is_never_read_again() -> None:
+async def test_a_constant_source_is_never_read_again() -> None:
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(NoChanges().wait(), 0.05)
 
 
-async def test_a_periodic_watch_asks_each_time_how_long() -> None:
+async def test_a_periodic_watch_asks_for_each_interval() -> None:
     waits = iter([0.01, 0.02])
     watch = PeriodicWatch(lambda: next(waits))
     began_s = time.monotonic()

@@ -1,4 +1,4 @@
-"""The key as a program prints it."""
+"""Keys that a command prints."""
 
 import os
 import sys
@@ -21,22 +21,22 @@ def fault_of(source: CommandKey) -> str:
     return str(caught.value)
 
 
-def is_gone(pid: int) -> bool:
-    """Whether it has ended; what init has not yet collected counts."""
+def has_ended(pid: int) -> bool:
+    """Returns whether the process has ended; a zombie counts as ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
     except (FileNotFoundError, ProcessLookupError):
         return True
 
 
-def test_what_the_program_prints_is_the_key() -> None:
+def test_the_output_of_the_command_is_the_key() -> None:
     (found,) = command("print('  a-key  ')").read()
     assert found.key.secrets()[-1] == b"a-key"
     assert found.key.name == f"command:{Path(sys.executable).name}"
     assert abs(found.created_at_s - time.time()) < 60
 
 
-def test_no_shell_reads_the_arguments() -> None:
+def test_the_arguments_are_not_read_by_a_shell() -> None:
     (found,) = command("import sys; print(sys.argv[1])", "$HOME;`id`").read()
     assert found.key.secrets()[-1] == b"$HOME;`id`"
 
@@ -50,7 +50,7 @@ def test_no_shell_reads_the_arguments() -> None:
         ("print('a-key'); import sys; sys.exit(1)", "the command exited with code 1; run it by hand to see why"),
     ],
 )
-def test_a_program_that_fails_is_one_clear_sentence(body: str, fault: str) -> None:
+def test_a_command_that_fails_is_reported_in_one_sentence(body: str, fault: str) -> None:
     source = command(body)
     assert fault_of(source) == f"the API key of {source.name} is unavailable: {fault}"
 
@@ -65,12 +65,12 @@ def test_a_program_that_fails_is_one_clear_sentence(body: str, fault: str) -> No
         ("import os; os.write(1, b'\\xff\\x00')", "has characters that are not ASCII"),
     ],
 )
-def test_a_program_that_prints_no_key_is_one_clear_sentence(body: str, fault: str) -> None:
+def test_output_that_is_not_a_key_is_reported_in_one_sentence(body: str, fault: str) -> None:
     source = command(body)
     assert fault_of(source) == f"the API key of {source.name} {fault}"
 
 
-def test_a_program_that_is_missing_is_one_clear_sentence() -> None:
+def test_a_missing_command_is_reported_in_one_sentence() -> None:
     source = CommandKey(("/nonexistent/helper", "--secret"), 60.0, 10.0)
     assert (
         fault_of(source)
@@ -79,7 +79,7 @@ def test_a_program_that_is_missing_is_one_clear_sentence() -> None:
 
 
 @pytest.mark.parametrize("prints_first", ["", "a-key\\n"])
-def test_a_program_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path, prints_first: str) -> None:
+def test_a_command_that_hangs_is_killed_with_its_children(tmp_path: Path, prints_first: str) -> None:
     pids = tmp_path / "pids"
     body = (
         "import os, sys, subprocess, time\n"
@@ -93,23 +93,23 @@ def test_a_program_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path,
     assert fault_of(source).endswith("the command took longer than 3 s")
     for pid in map(int, pids.read_text().split()):
         deadline_s = time.monotonic() + 10
-        while not is_gone(pid):
+        while not has_ended(pid):
             assert time.monotonic() < deadline_s
 
 
-def test_a_program_that_closes_its_output_and_goes_on_is_killed_too() -> None:
+def test_a_command_that_closes_its_output_and_keeps_running_is_killed_too() -> None:
     source = command("import os, time; print('a-key', flush=True); os.close(1); time.sleep(600)", timeout_s=2.0)
     assert fault_of(source).endswith("the command took longer than 2 s")
 
 
-def test_what_it_says_on_standard_error_is_not_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
+def test_standard_error_of_the_command_is_discarded(capfd: pytest.CaptureFixture[str]) -> None:
     command("import sys; print('a-key'); sys.stderr.write('+ echo a-key')").read()
     assert capfd.readouterr() == ("", "")
 
 
-def test_it_leaves_no_open_file_behind() -> None:
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - only their number is wanted
+def test_a_reading_leaves_no_open_file_behind() -> None:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - only the number counts
     for _ in range(3):
         command("print('a-key')").read()
         fault_of(command("import sys; sys.exit(1)"))
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - as above

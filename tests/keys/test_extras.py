@@ -1,4 +1,4 @@
-"""What needs an extra says so where the extra is not installed."""
+"""Stores whose libraries are not installed."""
 
 import sys
 
@@ -9,7 +9,7 @@ from nanonets_proxy.keys.aws import AwsKey, AwsPolicy
 from nanonets_proxy.keys.vault import VaultAuth, VaultKey, VaultPolicy
 
 
-def test_vault_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_vault_library_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "hvac", None)
     policy = VaultPolicy(
         "http://127.0.0.1:1", "secret", "p", "api_key", VaultAuth.TOKEN, "", "", None, "", None, 60.0, 1.0, "t"
@@ -21,14 +21,14 @@ def test_vault_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPat
     )
 
 
-def test_aws_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_aws_library_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "botocore", None)
     with pytest.raises(KeyUnusable) as caught:
         AwsKey(AwsPolicy("s", "", "", 60.0, 1.0)).read()
     assert str(caught.value) == ("the API key of aws:s is unavailable: install the extra nanonets-proxy[aws]")
 
 
-def test_a_token_is_not_shown() -> None:
+def test_the_representation_of_a_policy_does_not_show_its_token() -> None:
     policy = VaultPolicy(
         "http://127.0.0.1:1", "secret", "p", "api_key", VaultAuth.TOKEN, "", "", None, "", None, 60.0, 1.0, "s3cret"
     )

@@ -1,4 +1,4 @@
-"""The key in a real OpenBao, whose API is Vault's."""
+"""Keys in a real OpenBao, which has Vault's API."""
 
 import json
 import time
@@ -68,7 +68,7 @@ def test_each_new_version_is_read_with_its_number_and_date(bao: Any, source: Cal
     assert abs(second.created_at_s - time.time()) < 60
 
 
-def test_approle_logs_in_and_again_when_its_login_was_revoked(
+def test_approle_logs_in_again_when_its_login_was_revoked(
     bao: Any, source: Callable[..., VaultKey], tmp_path: Path
 ) -> None:
     bao.write("nanonets/prod", api_key="the-key")
@@ -99,7 +99,7 @@ def test_a_short_lease_is_renewed_before_it_ends(bao: Any, source: Callable[...,
         time.sleep(0.5)
 
 
-def test_a_token_of_the_file_is_renewed_and_a_new_one_is_taken_from_there(
+def test_a_token_from_a_file_is_renewed_and_a_new_token_is_read_from_the_file(
     bao: Any, source: Callable[..., VaultKey], tmp_path: Path
 ) -> None:
     bao.write("nanonets/prod", api_key="the-key")
@@ -147,7 +147,7 @@ def test_kubernetes_logs_in_with_the_service_accounts_token(
     assert "permission is denied" in fault(source(role="proxy", **fields))
 
 
-def test_what_is_wrong_is_one_clear_sentence(
+def test_each_fault_is_reported_in_one_sentence(
     bao: Any, source: Callable[..., VaultKey], free_address: str, tmp_path: Path
 ) -> None:
     bao.write("nanonets/prod", api_key="the-key")
@@ -170,7 +170,7 @@ def test_what_is_wrong_is_one_clear_sentence(
     assert "the server cannot be reached (ConnectionError)" in fault(source(address=free_address))
 
 
-def test_a_deleted_version_keeps_the_old_key_out_of_trouble(bao: Any, source: Callable[..., VaultKey]) -> None:
+def test_a_deleted_version_is_reported(bao: Any, source: Callable[..., VaultKey]) -> None:
     bao.write("nanonets/gone", api_key="the-key")
     vault = source(path="nanonets/gone")
     assert value(vault) == b"the-key"
@@ -178,7 +178,7 @@ def test_a_deleted_version_keeps_the_old_key_out_of_trouble(bao: Any, source: Ca
     assert fault(vault).endswith("the path holds no secret, or its latest version is deleted")
 
 
-def test_the_real_proxy_takes_a_new_version_and_serves_on_while_the_store_is_away(
+def test_the_proxy_uses_a_new_version_and_keeps_serving_while_the_store_is_down(
     own_bao: Any, tmp_path: Path
 ) -> None:
     own_bao.write("nanonets/served", api_key="first-key")
