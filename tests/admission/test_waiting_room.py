@@ -1,7 +1,6 @@
-"""The races of the gate's shell: grants, hang-ups and shutdown that meet."""
+"""The waiting room on a real loop with a real gate, above all when grants, hang-ups and shutdown meet."""
 
 import asyncio
-import math
 
 import pytest
 
@@ -12,9 +11,11 @@ from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from nanonets_proxy.errors import RateLimited, ShuttingDown
 from support.waiting_caller import admitted
 
+LONG_S = 60.0
 
-class Room:
-    """A waiting room with one place."""
+
+class Scene:
+    """A waiting room whose gate has one place in flight."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -22,117 +23,183 @@ class Room:
         self.room = WaitingRoom(self.gate, self.loop)
         self.waits = 0
 
-    def ticket(self, wait_s: float = math.inf) -> Ticket:
+    def ticket(self, wait_s: float = LONG_S) -> Ticket:
         return Ticket("account", self.loop.time() + wait_s)
 
-    async def enter(self) -> "asyncio.Task[Ticket]":
-        """A caller that has come as far as it can."""
-        task = asyncio.create_task(self.admit(self.ticket()))
+    async def admit(self, ticket: Ticket | None = None) -> Ticket:
+        ticket = ticket or self.ticket()
+        await admitted(self.room, ticket, self.loop.time(), self._count_wait)
+        return ticket
+
+    async def start(self, ticket: Ticket | None = None) -> "asyncio.Task[Ticket]":
+        """Starts a task for a ticket, and runs it until it waits or has its permit."""
+        task = asyncio.create_task(self.admit(ticket))
         await asyncio.sleep(0)
         return task
 
-    async def admit(self, ticket: Ticket) -> Ticket:
-        await admitted(self.room, ticket, self.loop.time(), self._count)
-        return ticket
-
-    def _count(self) -> None:
+    def _count_wait(self) -> None:
         self.waits += 1
 
-    def settle(self, permit: Ticket, outcome: Outcome = Outcome.SERVED) -> None:
-        self.room.settle(permit, outcome)
+    def settle(self, permit: Ticket, outcome: Outcome = Outcome.SERVED, hint_s: float | None = None) -> None:
+        self.room.settle(permit, outcome, hint_s)
+
+    def assert_empty(self) -> None:
+        assert (self.gate.waiting, self.gate.in_flight) == (0, 0)
 
 
-async def test_who_need_not_wait_is_not_told_to() -> None:
-    room = Room()
-    first = await room.enter()
-    assert first.done()
-    second = await room.enter()
-    assert not second.done()
-    assert room.waits == 1
-    room.settle(await first)
-    room.settle(await second)
-    assert (room.gate.waiting, room.gate.in_flight) == (0, 0)
+# --- waiting ----------------------------------------------------------------------------------
 
 
-async def test_a_caller_that_is_cancelled_while_it_waits_is_never_granted() -> None:
-    room = Room()
-    running = await (await room.enter())
-    gone, stays = await room.enter(), await room.enter()
-    gone.cancel()
-    await asyncio.sleep(0)
-    assert room.gate.waiting == 1
-    room.settle(running)
-    room.settle(await stays)
-    assert gone.cancelled()
-    assert (room.gate.waiting, room.gate.in_flight) == (0, 0)
+async def test_only_a_ticket_without_a_free_place_waits() -> None:
+    scene = Scene()
+    first, second = await scene.start(), await scene.start()
+    assert (first.done(), second.done()) == (True, False)
+    assert scene.waits == 1
+    scene.settle(await first)
+    scene.settle(await second)
+    scene.assert_empty()
 
 
-async def test_a_caller_that_is_cancelled_after_its_grant_hands_it_on() -> None:
-    room = Room()
-    running = await (await room.enter())
-    gone, stays = await room.enter(), await room.enter()
-    room.settle(running)  # the grant is set, its task has not run yet
-    gone.cancel()
-    permit = await stays
-    assert gone.cancelled()
-    assert room.gate.in_flight == 1
-    room.settle(permit)
-    assert room.gate.in_flight == 0
+async def test_a_refused_request_waits_again_ahead_of_later_ones() -> None:
+    scene = Scene()
+    permit = await scene.admit()
+    later = await scene.start()
+    scene.settle(permit, Outcome.THROTTLED, 0.01)
+    again = await scene.start(permit)
+    scene.settle(await again)
+    assert not later.done()
+    scene.settle(await later)
+    scene.assert_empty()
 
 
-async def test_callers_that_are_cancelled_in_the_same_turn_lose_no_permit() -> None:
-    room = Room()
-    running = await (await room.enter())
-    callers = [await room.enter() for _ in range(10)]
-    room.settle(running)
-    for caller in callers[:9]:
-        caller.cancel()
-    room.settle(await callers[9])
-    assert (room.gate.waiting, room.gate.in_flight) == (0, 0)
+async def test_a_deadline_ends_the_wait() -> None:
+    scene = Scene()
+    permit = await scene.admit()
+    with pytest.raises(RateLimited) as error:
+        await scene.admit(scene.ticket(wait_s=0.02))
+    assert error.value.details["reason"] == "deadline_passed"
+    scene.settle(permit)
+    scene.assert_empty()
 
 
-async def test_shutdown_sends_all_who_wait_away_and_leaves_permits_good() -> None:
-    room = Room()
-    running = await (await room.enter())
-    callers = [await room.enter() for _ in range(5)]
-    room.room.close()
-    for caller in callers:
+async def test_a_wait_of_zero_takes_a_free_place_or_is_rejected() -> None:
+    scene = Scene()
+    permit = await scene.admit(scene.ticket(wait_s=0))
+    with pytest.raises(RateLimited):
+        await scene.admit(scene.ticket(wait_s=0))
+    scene.settle(permit)
+    scene.assert_empty()
+
+
+async def test_a_ticket_whose_scope_opens_after_its_deadline_is_rejected_at_once() -> None:
+    scene = Scene()
+    scene.settle(await scene.admit(), Outcome.THROTTLED, 100.0)
+    with pytest.raises(RateLimited) as error:
+        await scene.admit(scene.ticket(wait_s=5))
+    assert error.value.retry_after_s == pytest.approx(100, abs=5)
+
+
+# --- cancelled tasks --------------------------------------------------------------------------
+
+
+async def test_a_task_that_is_cancelled_while_it_waits_leaves_the_queue() -> None:
+    scene = Scene()
+    permit = await scene.admit()
+    cancelled, stays = await scene.start(), await scene.start()
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    assert scene.gate.waiting == 1
+    scene.settle(permit)
+    scene.settle(await stays)
+    scene.assert_empty()
+
+
+async def test_a_task_that_is_cancelled_after_its_grant_passes_the_permit_on() -> None:
+    scene = Scene()
+    permit = await scene.admit()
+    cancelled, stays = await scene.start(), await scene.start()
+    scene.settle(permit)  # grants a permit to the first task, which has not run yet
+    cancelled.cancel()
+    next_permit = await stays
+    assert cancelled.cancelled()
+    assert scene.gate.in_flight == 1
+    scene.settle(next_permit)
+    scene.assert_empty()
+
+
+async def test_a_grant_to_a_task_that_is_being_cancelled_goes_to_the_next() -> None:
+    scene = Scene()
+    permit = await scene.admit()
+    cancelled, stays = await scene.start(), await scene.start()
+    cancelled.cancel()  # its future is cancelled at once, its task runs later
+    scene.settle(permit)
+    scene.settle(await stays)
+    assert cancelled.cancelled()
+    scene.assert_empty()
+
+
+async def test_tasks_that_are_cancelled_in_the_same_turn_lose_no_permit() -> None:
+    scene = Scene()
+    permit = await scene.admit()
+    tasks = [await scene.start() for _ in range(10)]
+    scene.settle(permit)
+    for task in tasks[:9]:
+        task.cancel()
+    scene.settle(await tasks[9])
+    scene.assert_empty()
+
+
+async def test_a_newcomer_behind_a_cancelled_task_is_admitted_at_once() -> None:
+    scene = Scene()
+    permit = await scene.admit()
+    cancelled = await scene.start()
+    cancelled.cancel()
+    scene.gate.settle(permit, Outcome.SERVED, scene.loop.time())
+    scene.settle(await scene.admit())
+    assert scene.waits == 1
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    scene.assert_empty()
+
+
+# --- closing ----------------------------------------------------------------------------------
+
+
+async def test_closing_rejects_waiting_and_new_tickets_and_leaves_permits_valid() -> None:
+    scene = Scene()
+    permit = await scene.admit()
+    tasks = [await scene.start() for _ in range(5)]
+    scene.room.close()
+    for task in tasks:
         with pytest.raises(ShuttingDown):
-            await caller
+            await task
     with pytest.raises(ShuttingDown):
-        await (await room.enter())
-    assert room.gate.in_flight == 1
-    room.settle(running)
-    assert (room.gate.waiting, room.gate.in_flight) == (0, 0)
+        await scene.admit()
+    assert not scene.room.try_admit(scene.ticket(), scene.loop.time())
+    assert scene.gate.in_flight == 1
+    scene.settle(permit)
+    scene.assert_empty()
 
 
-async def test_a_caller_that_is_cancelled_while_the_shutdown_sends_it_away() -> None:
-    room = Room()
-    running = await (await room.enter())
-    caller = await room.enter()
-    room.room.close()
-    caller.cancel()
+async def test_a_permit_that_was_granted_before_closing_is_valid() -> None:
+    scene = Scene()
+    permit = await scene.admit()
+    granted = await scene.start()
+    scene.settle(permit)
+    scene.room.close()
+    scene.settle(await granted)
+    scene.assert_empty()
+
+
+@pytest.mark.parametrize("cancelled_first", [True, False])
+async def test_a_task_that_is_cancelled_in_the_turn_of_closing_leaves_nothing_behind(cancelled_first: bool) -> None:
+    scene = Scene()
+    permit = await scene.admit()
+    task = await scene.start()
+    for step in (task.cancel, scene.room.close) if cancelled_first else (scene.room.close, task.cancel):
+        step()
     with pytest.raises((asyncio.CancelledError, ShuttingDown)):
-        await caller
-    room.settle(running)
-    assert (room.gate.waiting, room.gate.in_flight) == (0, 0)
-
-
-async def test_a_refused_caller_waits_again_ahead_of_those_who_came_later() -> None:
-    room = Room()
-    ticket = room.ticket()
-    permit = await room.admit(ticket)
-    later = await room.enter()
-    room.room.settle(permit, Outcome.THROTTLED, 0.01)
-    again = asyncio.create_task(room.admit(ticket))
-    room.settle(await again)
-    room.settle(await later)
-
-
-async def test_who_cannot_be_in_time_is_told_so_at_once() -> None:
-    room = Room()
-    permit = await room.admit(room.ticket())
-    room.room.settle(permit, Outcome.THROTTLED, 100.0)
-    with pytest.raises(RateLimited) as rejection:
-        await room.admit(room.ticket(wait_s=5))
-    assert rejection.value.retry_after_s == pytest.approx(100, abs=5)
+        await task
+    scene.settle(permit)
+    scene.assert_empty()
