@@ -1,4 +1,4 @@
-"""The gate in virtual time: who goes when."""
+"""The gate in virtual time: which ticket is granted, rejected or expired, and when."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ NEVER_S = 1e9
 
 
 class Shell:
-    """A gate with a clock that only moves when told."""
+    """A gate's shell whose clock moves only when the test moves it."""
 
     def __init__(
         self, max_in_flight: int = 100, max_waiting: int = 1000, jitter: Callable[[], float] = lambda: 0.0
@@ -36,7 +36,7 @@ class Shell:
         return list(self.last.granted)
 
     def sleep(self) -> list[Ticket]:
-        """Poll when the gate says."""
+        """Polls at the instant that the gate asks for."""
         assert self.last.wake_at_s is not None
         self.now = self.last.wake_at_s
         return self.poll()
@@ -52,13 +52,13 @@ class Shell:
             self.gate.settle(permit, outcome, self.now, hint_s)
 
     def refuse(self, permits: list[Ticket], hint_s: float | None = None) -> None:
-        """A 429 for each; the tickets wait again."""
+        """Refuses each permit with a 429 and enqueues its ticket again."""
         self.settle(permits, Outcome.THROTTLED, hint_s)
         for permit in permits:
             assert self.gate.enqueue(permit, self.now) is None
 
     def close(self, hint_s: float | None = None, *, scope: str = "account") -> Ticket:
-        """Close a scope by one 429; its ticket leads the line."""
+        """Closes a scope by one 429. Its ticket is at the front of the queue."""
         permits = self.admit(scope=scope)
         self.refuse(permits, hint_s)
         assert self.poll() == []
@@ -81,7 +81,7 @@ def test_an_open_gate_grants_at_once() -> None:
     assert repr(shell.gate) == "<Gate waiting=0 in_flight=0 scopes=1>"
 
 
-def test_in_flight_never_exceeds_the_cap() -> None:
+def test_permits_never_exceed_max_in_flight() -> None:
     shell = Shell(max_in_flight=3)
     shell.ask(5)
     permits = shell.poll()
@@ -91,7 +91,7 @@ def test_in_flight_never_exceeds_the_cap() -> None:
     assert len(shell.poll()) == 1
 
 
-def test_a_freed_place_goes_to_the_scopes_in_turns() -> None:
+def test_scopes_take_turns_for_a_free_place() -> None:
     shell = Shell(max_in_flight=1)
     (running,) = shell.admit(scope="first")
     shell.ask(5, scope="a")
@@ -105,7 +105,7 @@ def test_a_freed_place_goes_to_the_scopes_in_turns() -> None:
 
 
 @pytest.mark.parametrize(("max_in_flight", "max_waiting"), [(0, 1), (1, 0)])
-def test_a_gate_through_which_nothing_can_go_is_refused(max_in_flight: int, max_waiting: int) -> None:
+def test_a_policy_that_lets_nothing_through_is_a_value_error(max_in_flight: int, max_waiting: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         GatePolicy(max_in_flight=max_in_flight, max_waiting=max_waiting)
 
@@ -113,7 +113,7 @@ def test_a_gate_through_which_nothing_can_go_is_refused(max_in_flight: int, max_
 # --- closed -----------------------------------------------------------------------------------
 
 
-def test_a_429_closes_the_gate_for_its_hint() -> None:
+def test_a_429_closes_its_scope_for_the_time_of_its_hint() -> None:
     shell = Shell()
     ticket = shell.close(60)
     assert shell.last.wake_at_s == shell.now + 60
@@ -123,14 +123,14 @@ def test_a_429_closes_the_gate_for_its_hint() -> None:
     assert shell.gate.closed_scopes(shell.now) == {}
 
 
-def test_a_closed_scope_stops_nothing_of_another() -> None:
+def test_a_closed_scope_does_not_stop_other_scopes() -> None:
     shell = Shell()
     shell.close(60, scope="v2:predict:m")
     assert len(shell.admit(10, scope="v2:other")) == 10
     assert len(shell.admit(10, scope="account")) == 10
 
 
-def test_a_refused_request_returns_to_the_front_in_order_of_arrival() -> None:
+def test_refused_requests_return_to_the_front_in_order_of_arrival() -> None:
     shell = Shell(max_in_flight=3)
     first, second, third, *rest = shell.ask(6)
     permits = shell.poll()
@@ -143,7 +143,7 @@ def test_a_refused_request_returns_to_the_front_in_order_of_arrival() -> None:
     assert order == [first, second, third, *rest]
 
 
-def test_a_later_429_only_prolongs_a_closure() -> None:
+def test_a_later_429_never_shortens_a_closure() -> None:
     shell = Shell()
     permits = shell.admit(3)
     start_s = shell.now
@@ -154,7 +154,7 @@ def test_a_later_429_only_prolongs_a_closure() -> None:
     assert shell.last.wake_at_s == start_s + 30
 
 
-def test_without_a_hint_backoff_doubles_from_one_second_to_sixty_with_one_probe_each() -> None:
+def test_without_hints_the_backoff_doubles_from_one_second_to_sixty_with_one_probe_each() -> None:
     shell = Shell()
     shell.close()
     shell.ask(10)
@@ -169,7 +169,7 @@ def test_without_a_hint_backoff_doubles_from_one_second_to_sixty_with_one_probe_
     assert waits_s == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
-def test_backoff_starts_anew_once_something_was_served() -> None:
+def test_the_backoff_starts_again_after_a_served_request() -> None:
     shell = Shell()
     shell.close()
     shell.refuse(shell.sleep())
@@ -179,14 +179,14 @@ def test_backoff_starts_anew_once_something_was_served() -> None:
     assert shell.last.wake_at_s == shell.now + 1
 
 
-def test_backoff_is_lengthened_by_the_jitter() -> None:
+def test_the_jitter_lengthens_the_backoff() -> None:
     shell = Shell(jitter=lambda: 1.0)
     shell.close()
     assert shell.last.wake_at_s == shell.now + 1.25
 
 
 @pytest.mark.parametrize("hint_s", [0.0, -1.0, math.nan, math.inf])
-def test_a_hint_that_names_no_later_instant_is_none(hint_s: float) -> None:
+def test_a_hint_that_names_no_later_instant_is_ignored(hint_s: float) -> None:
     shell = Shell()
     shell.close(hint_s)
     assert shell.last.wake_at_s == shell.now + 1
@@ -199,7 +199,7 @@ def test_a_burst_refused_without_a_hint_is_one_closure() -> None:
     assert shell.last.wake_at_s == shell.now + 1
 
 
-def test_a_served_request_from_before_the_closure_does_not_shorten_the_backoff() -> None:
+def test_a_served_request_from_before_the_closure_does_not_reset_the_backoff() -> None:
     shell = Shell()
     slow, quick = shell.admit(2)
     shell.refuse([quick])
@@ -213,7 +213,7 @@ def test_a_served_request_from_before_the_closure_does_not_shorten_the_backoff()
 # --- reopening --------------------------------------------------------------------------------
 
 
-def test_a_429_of_the_probe_closes_again() -> None:
+def test_a_429_to_the_probe_closes_the_scope_again() -> None:
     shell = Shell()
     shell.close(10)
     shell.ask(40)
@@ -224,7 +224,7 @@ def test_a_429_of_the_probe_closes_again() -> None:
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.UNUSED, Outcome.KEY_REJECTED])
-def test_a_probe_without_an_answer_hands_on_to_the_next_in_line(outcome: Outcome) -> None:
+def test_after_a_probe_without_a_response_the_next_ticket_probes(outcome: Outcome) -> None:
     shell = Shell()
     shell.close(10)
     queue = shell.ask(20)
@@ -236,7 +236,7 @@ def test_a_probe_without_an_answer_hands_on_to_the_next_in_line(outcome: Outcome
         shell.settle(probe, outcome)
 
 
-def test_silence_takes_twice_the_usual_time_of_a_429() -> None:
+def test_the_acceptance_timeout_is_twice_the_usual_time_of_a_429() -> None:
     shell = Shell()
     permits = shell.admit()
     shell.now += 3
@@ -249,7 +249,7 @@ def test_silence_takes_twice_the_usual_time_of_a_429() -> None:
     assert shell.now - start_s == 6
 
 
-def test_the_usual_time_of_a_429_falls_slowly_and_has_a_ceiling() -> None:
+def test_the_acceptance_timeout_falls_slowly_and_has_a_maximum() -> None:
     shell = Shell()
     permits = shell.admit(2)
     shell.now += 100
@@ -258,24 +258,24 @@ def test_the_usual_time_of_a_429_falls_slowly_and_has_a_ceiling() -> None:
     shell.poll()
     probe = shell.sleep()
     assert shell.last.wake_at_s == shell.now + 30
-    shell.refuse(probe, 10)  # at once; 80 s are left of the 100
+    shell.refuse(probe, 10)  # at once: the usual time falls from 100 s to 80 s
     shell.poll()
     shell.sleep()
     assert shell.last.wake_at_s == shell.now + 30
 
 
-def test_the_probe_waits_for_what_was_sent_before_the_closure_until_it_is_silent() -> None:
+def test_the_probe_waits_until_requests_sent_before_the_closure_time_out() -> None:
     shell = Shell()
     slow, quick = shell.admit(2)
     shell.refuse([quick], 0.25)
     assert shell.poll() == []
     assert len(shell.sleep()) == 1
-    assert shell.now == 1001  # not at 1000.25: a 429 of the slow one could still have come
+    assert shell.now == 1001  # not at 1000.25: the slow request could still get a 429
     assert shell.gate.in_flight == 2
     shell.settle([slow], Outcome.SERVED)
 
 
-def test_the_probe_goes_once_what_was_sent_before_the_closure_is_back() -> None:
+def test_the_probe_goes_once_all_requests_sent_before_the_closure_have_ended() -> None:
     shell = Shell()
     slow, quick = shell.admit(2)
     shell.refuse([quick], 0.25)
@@ -284,7 +284,7 @@ def test_the_probe_goes_once_what_was_sent_before_the_closure_is_back() -> None:
     assert len(shell.poll()) == 1
 
 
-def test_a_late_429_with_a_hint_closes_a_reopened_scope_without_counting_as_another() -> None:
+def test_a_late_429_with_a_hint_closes_a_reopened_scope_but_does_not_count_for_the_backoff() -> None:
     shell = Shell()
     slow, quick = shell.admit(2)
     shell.refuse([quick])
@@ -309,10 +309,10 @@ def test_a_late_429_without_a_hint_changes_nothing() -> None:
     assert shell.gate.closed_scopes(shell.now) == {}
 
 
-# --- deadlines, refusals, hang-ups ------------------------------------------------------------
+# --- deadlines, rejections, hang-ups ------------------------------------------------------------
 
 
-def test_a_ticket_leaves_at_its_deadline_with_an_honest_retry_after() -> None:
+def test_a_ticket_expires_at_its_deadline_with_a_retry_after() -> None:
     shell = Shell(max_in_flight=1)
     shell.admit()
     (ticket,) = shell.ask(wait_s=5)
@@ -326,21 +326,31 @@ def test_a_ticket_leaves_at_its_deadline_with_an_honest_retry_after() -> None:
     assert shell.last.wake_at_s is None
 
 
-def test_who_will_not_wait_goes_at_once_or_not_at_all() -> None:
+def test_a_ticket_with_a_wait_of_zero_is_granted_at_once_or_expires() -> None:
     shell = Shell(max_in_flight=1)
     shell.ask(2, wait_s=0)
     assert len(shell.poll()) == 1
     assert [expiry.reason for expiry in shell.last.expired] == [Reason.DEADLINE_PASSED]
 
 
-def test_nobody_is_granted_after_the_deadline_though_a_poll_comes_late() -> None:
+def test_a_late_poll_grants_nothing_after_a_deadline() -> None:
     shell = Shell()
     shell.ask(wait_s=1)
     assert shell.poll(after_s=2) == []
     assert len(shell.last.expired) == 1
 
 
-def test_a_hint_beyond_the_deadline_fails_those_who_wait_now() -> None:
+def test_one_late_poll_expires_all_tickets_that_are_late() -> None:
+    shell = Shell(max_in_flight=1)
+    shell.admit()
+    for wait_s in (10, 5):
+        shell.ask(wait_s=wait_s)
+        shell.poll()
+    assert shell.poll(after_s=12) == []
+    assert len(shell.last.expired) == 2
+
+
+def test_a_hint_beyond_its_deadline_expires_a_waiting_ticket_at_once() -> None:
     shell = Shell(max_in_flight=1)
     running = shell.admit()
     short, patient = *shell.ask(wait_s=30), *shell.ask(wait_s=90)
@@ -351,7 +361,7 @@ def test_a_hint_beyond_the_deadline_fails_those_who_wait_now() -> None:
     assert shell.sleep() == [patient]
 
 
-def test_a_hint_beyond_the_deadline_refuses_new_ones_at_once_until_then() -> None:
+def test_a_hint_beyond_its_deadline_rejects_a_new_ticket_at_once() -> None:
     shell = Shell()
     shell.close(60)
     late = Ticket("account", shell.now + 59)
@@ -361,7 +371,7 @@ def test_a_hint_beyond_the_deadline_refuses_new_ones_at_once_until_then() -> Non
     assert shell.gate.enqueue(Ticket("account", shell.now + 59), shell.now) is None
 
 
-def test_a_refused_request_that_cannot_be_in_time_any_more_is_told_so() -> None:
+def test_a_refused_request_is_rejected_if_its_scope_opens_after_its_deadline() -> None:
     shell = Shell()
     shell.ask(wait_s=30)
     (permit,) = shell.poll()
@@ -370,7 +380,7 @@ def test_a_refused_request_that_cannot_be_in_time_any_more_is_told_so() -> None:
     assert rejection == Rejection(Reason.CANNOT_BE_IN_TIME, 60, position=1)
 
 
-def test_a_full_queue_refuses_with_the_rest_of_the_cooldown() -> None:
+def test_a_full_queue_rejects_with_the_rest_of_the_cooldown() -> None:
     shell = Shell(max_waiting=3)
     shell.close(60)
     shell.ask(2)
@@ -382,7 +392,7 @@ def test_a_full_queue_refuses_with_the_rest_of_the_cooldown() -> None:
     assert shell.gate.enqueue(newcomer, shell.now) is None
 
 
-def test_a_request_that_was_admitted_once_is_never_one_too_many() -> None:
+def test_a_returned_ticket_may_wait_though_the_queue_is_full() -> None:
     shell = Shell(max_in_flight=1, max_waiting=1)
     permits = shell.admit()
     shell.ask()
@@ -401,7 +411,7 @@ def test_a_withdrawn_ticket_is_never_granted() -> None:
     assert gone.state is TicketState.ENDED
 
 
-def test_when_the_last_has_gone_nothing_wakes_the_gate() -> None:
+def test_without_waiting_tickets_the_gate_asks_for_no_poll() -> None:
     shell = Shell()
     shell.gate.withdraw(shell.close(10), shell.now)
     shell.poll()
@@ -409,7 +419,7 @@ def test_when_the_last_has_gone_nothing_wakes_the_gate() -> None:
     assert shell.last.wake_at_s is None
 
 
-def test_withdrawing_what_does_not_wait_changes_nothing() -> None:
+def test_withdrawing_a_ticket_that_does_not_wait_changes_nothing() -> None:
     shell = Shell()
     (permit,) = shell.admit()
     shell.gate.withdraw(permit, shell.now)
@@ -422,7 +432,7 @@ def test_withdrawing_what_does_not_wait_changes_nothing() -> None:
 # --- programming errors -----------------------------------------------------------------------
 
 
-def test_a_permit_ends_once() -> None:
+def test_a_permit_settles_once() -> None:
     shell = Shell()
     permits = shell.admit()
     shell.settle(permits, Outcome.SERVED)
@@ -430,13 +440,13 @@ def test_a_permit_ends_once() -> None:
         shell.settle(permits, Outcome.SERVED)
 
 
-def test_another_gates_permit_is_refused() -> None:
+def test_another_gates_permit_cannot_be_settled() -> None:
     permits = Shell().admit()
     with pytest.raises(ValueError, match="another gate's"):
         Shell().settle(permits, Outcome.UNUSED)
 
 
-def test_a_ticket_is_enqueued_once_at_a_time_and_not_after_its_end() -> None:
+def test_a_ticket_cannot_be_enqueued_while_it_waits_or_has_a_permit_or_after_its_end() -> None:
     shell = Shell()
     (ticket,) = shell.ask()
     with pytest.raises(ValueError, match="in state waiting cannot be enqueued"):
@@ -449,7 +459,7 @@ def test_a_ticket_is_enqueued_once_at_a_time_and_not_after_its_end() -> None:
         shell.gate.enqueue(ticket, shell.now)
 
 
-# --- what is kept, and for how long -----------------------------------------------------------
+# --- bounds on memory -----------------------------------------------------------
 
 
 def test_idle_scopes_are_forgotten() -> None:
@@ -459,7 +469,7 @@ def test_idle_scopes_are_forgotten() -> None:
     assert len(shell.gate._scopes) < 200
 
 
-def test_a_closed_scope_is_remembered_and_forgotten_once_its_backoff_is_past() -> None:
+def test_a_closed_scope_is_forgotten_only_after_it_has_opened() -> None:
     shell = Shell(max_in_flight=1000)
     closed = [shell.admit(scope=f"m{number}") for number in range(150)]
     for permits in closed:
@@ -475,7 +485,7 @@ def test_a_closed_scope_is_remembered_and_forgotten_once_its_backoff_is_past() -
     assert list(shell.gate.closed_scopes(shell.now)) == ["longest"]
 
 
-def test_scopes_that_were_given_up_while_the_gate_is_full_leave_nothing_behind() -> None:
+def test_scopes_whose_tickets_were_withdrawn_while_the_gate_was_full_leave_nothing_behind() -> None:
     shell = Shell(max_in_flight=1)
     running = shell.admit()
     (patient,) = shell.ask(scope="patient")
@@ -494,7 +504,7 @@ def test_scopes_that_were_given_up_while_the_gate_is_full_leave_nothing_behind()
     assert shell.poll() == [back]
 
 
-def test_one_more_in_a_line_asks_for_no_poll_unless_it_may_wait_for_less_than_all_others() -> None:
+def test_a_ticket_behind_others_asks_for_a_poll_only_if_its_deadline_is_the_first() -> None:
     shell = Shell(max_in_flight=1)
     shell.admit()
     shell.ask(wait_s=60)
@@ -526,7 +536,7 @@ def test_withdrawn_and_granted_tickets_leave_nothing_behind() -> None:
     assert order == stays
 
 
-def test_a_request_that_is_refused_again_and_again_leaves_nothing_behind() -> None:
+def test_a_request_with_many_refusals_leaves_nothing_behind() -> None:
     shell = Shell(max_in_flight=1)
     shell.close(1)
     shell.ask(3)
@@ -537,7 +547,7 @@ def test_a_request_that_is_refused_again_and_again_leaves_nothing_behind() -> No
     assert len(shell.gate._timers) < 200
 
 
-def test_ten_thousand_wait_and_all_are_served_in_order() -> None:
+def test_ten_thousand_waiting_requests_are_served_in_order_of_arrival() -> None:
     shell = Shell(max_waiting=10_000)
     first = shell.close(60)
     tickets = [first, *shell.ask(9_999)]
@@ -552,7 +562,7 @@ def test_ten_thousand_wait_and_all_are_served_in_order() -> None:
     assert order == tickets
 
 
-def test_one_caller_cannot_fill_the_queue_for_the_others() -> None:
+def test_one_caller_cannot_fill_the_queue_for_others() -> None:
     gate = Gate(GatePolicy(max_in_flight=1, max_waiting=100, max_waiting_per_lane=2), lambda: 0.0)
     for _ in range(2):
         assert gate.enqueue(Ticket("account", NEVER_S, lane="busy"), 0.0) is None
@@ -563,10 +573,10 @@ def test_one_caller_cannot_fill_the_queue_for_the_others() -> None:
     assert gate.enqueue(Ticket("account", NEVER_S, lane="quiet"), 0.0) is None
 
 
-# --- the short way --------------------------------------------------------------------------------
+# --- try_admit --------------------------------------------------------------------------------
 
 
-def test_who_need_not_wait_is_admitted_without_standing_in_line() -> None:
+def test_a_ticket_that_need_not_wait_is_admitted_without_the_queue() -> None:
     shell = Shell()
     ticket = Ticket("account", shell.now)
     assert shell.gate.try_admit(ticket, shell.now)
@@ -575,27 +585,29 @@ def test_who_need_not_wait_is_admitted_without_standing_in_line() -> None:
         shell.gate.try_admit(ticket, shell.now)
 
 
-def test_no_one_is_admitted_past_those_who_wait() -> None:
+def test_a_new_ticket_is_not_admitted_before_waiting_ones() -> None:
     shell = Shell(max_in_flight=1)
     (first,) = shell.admit()
     shell.ask()
     assert shell.poll() == []
     assert not shell.gate.try_admit(Ticket("account", NEVER_S), shell.now)
-    assert not shell.gate.try_admit(Ticket("v2:other", NEVER_S), shell.now), "the one place is promised"
+    assert not shell.gate.try_admit(Ticket("v2:other", NEVER_S), shell.now), (
+        "the next free place belongs to the waiting ticket"
+    )
     shell.settle([first], Outcome.SERVED)
     assert len(shell.poll()) == 1
 
 
-def test_no_one_is_admitted_through_a_closed_scope() -> None:
+def test_a_closed_scope_admits_only_the_probe_once_it_is_due() -> None:
     shell = Shell()
     shell.settle(shell.admit(), Outcome.THROTTLED, 5.0)
     ticket = Ticket("account", NEVER_S)
     assert not shell.gate.try_admit(ticket, shell.now + 4.9)
-    assert shell.gate.try_admit(ticket, shell.now + 5.0), "it is the probe"
+    assert shell.gate.try_admit(ticket, shell.now + 5.0), "this ticket is the probe"
     assert not shell.gate.try_admit(Ticket("account", NEVER_S), shell.now + 5.0)
 
 
-def test_who_comes_back_too_late_is_not_admitted() -> None:
+def test_a_ticket_is_admitted_at_its_deadline_but_not_after_it() -> None:
     shell = Shell()
     shell.settle(shell.admit(), Outcome.FAILED)
     late = Ticket("account", shell.now + 1.0)
@@ -603,7 +615,7 @@ def test_who_comes_back_too_late_is_not_admitted() -> None:
     assert shell.gate.try_admit(late, shell.now + 1.0)
 
 
-def test_who_need_not_wait_is_admitted_though_the_queue_is_full() -> None:
+def test_a_ticket_that_need_not_wait_is_admitted_though_the_queue_is_full() -> None:
     shell = Shell(max_waiting=1)
     shell.settle(shell.admit(), Outcome.THROTTLED, 60.0)
     shell.ask()

@@ -1,7 +1,7 @@
-"""Whatever callers and upstream do, in whatever order: what is always true of the gate.
+"""Properties of the gate that hold for any order of events.
 
-The machine plays the shell, several callers and a moody upstream in virtual time. What it checks, it checks from
-the outside: by the tickets, the permits and the hints alone.
+The machine plays the shell, several callers and an unpredictable upstream, in virtual time. It checks the gate from
+outside: by tickets, permits and hints alone.
 """
 
 import math
@@ -48,8 +48,8 @@ class TheGate(RuleBasedStateMachine):
         self.to_return: list[Ticket] = []
         self.gone: set[Ticket] = set()
         self.hinted_s: dict[str, float] = defaultdict(lambda: -math.inf)
-        self.passed_over: dict[tuple[str, str], int] = defaultdict(int)  # grants of the scope since a lane's last
-        self.oldest_passed: dict[tuple[str, str], int] = defaultdict(int)  # grants of a lane past its oldest
+        self.passed_over: dict[tuple[str, str], int] = defaultdict(int)  # grants to other lanes, by lane
+        self.oldest_passed: dict[tuple[str, str], int] = defaultdict(int)  # grants to younger tickets, by lane
         self.granted_s: dict[str, list[float]] = defaultdict(list)
 
     # --- callers ------------------------------------------------------------------------------
@@ -70,8 +70,8 @@ class TheGate(RuleBasedStateMachine):
 
     @precondition(lambda self: self.polled)
     @rule(scope=st.sampled_from(SCOPES), lane=st.sampled_from(LANES))
-    def arrive_and_find_no_one(self, scope: str, lane: str) -> None:
-        """As the shell does first. It gives nothing that the long way would not have given."""
+    def arrive_by_try_admit(self, scope: str, lane: str) -> None:
+        """Calls `try_admit`, which must grant nothing that `enqueue` and `poll` would not."""
         ticket = Ticket(scope, self.now + 10.0, lane)
         if not self.gate.try_admit(ticket, self.now):
             assert ticket.state is TicketState.NEW
@@ -161,7 +161,7 @@ class TheGate(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """The process ends between two requests, and a new one takes up what was learned and what is closed."""
+        """Restarts the process while it has no requests. The new gate restores the snapshots."""
         if self.waiting or self.permits or self.to_return:
             return
         snapshots = self.gate.snapshots(self.now)
@@ -173,10 +173,10 @@ class TheGate(RuleBasedStateMachine):
         before = list(self.waiting)
         may_decide = self.gate.needs_poll or (self.wake_at_s is not None and self.wake_at_s <= self.now)
         verdicts = self.gate.poll(self.now)
-        assert may_decide or verdicts == ([], [], self.wake_at_s), "decided what no one would have asked for"
+        assert may_decide or verdicts == ([], [], self.wake_at_s), "decided something without asking for a poll"
         self.polled, self.wake_at_s = True, verdicts.wake_at_s
         assert self.wake_at_s is None or self.wake_at_s > self.now
-        # Whose last instant this is may still go in this very poll; who is late has left before.
+        # A ticket with a deadline of just now may still be granted in this poll; late tickets expire first.
         for expiry in verdicts.expired:
             if expiry.ticket.deadline_s != self.now:
                 self.check_expired(expiry)
@@ -189,7 +189,7 @@ class TheGate(RuleBasedStateMachine):
         assert sorted(map(id, before)) == sorted(
             map(id, [*self.waiting, *verdicts.granted, *(e.ticket for e in verdicts.expired)])
         )
-        self.check_nothing_was_left_undone()
+        self.check_no_grant_was_missed()
         return verdicts
 
     def check_expired(self, expiry: Expiry) -> None:
@@ -217,7 +217,7 @@ class TheGate(RuleBasedStateMachine):
             granted_s = self.granted_s[ticket.scope]
             granted_s.append(self.now)
             recent = [at_s for at_s in granted_s if at_s + static_limit.period_s > self.now]
-            # Those that were refused or handed back do not count: the machine does not follow which.
+            # Refused and unused grants do not count, but the machine does not track them.
             assert len(recent) <= static_limit.count or len(granted_s) > static_limit.count
 
     def check_turns(self, ticket: Ticket, queue: list[Ticket]) -> None:
@@ -236,9 +236,9 @@ class TheGate(RuleBasedStateMachine):
             self.oldest_passed[key] = 0
         else:
             self.oldest_passed[key] += 1
-            assert self.oldest_passed[key] < 8, "the oldest of a lane waits for ever"
+            assert self.oldest_passed[key] < 8, "the oldest ticket of a lane was passed over too often"
 
-    def check_nothing_was_left_undone(self) -> None:
+    def check_no_grant_was_missed(self) -> None:
         if len(self.permits) < self.policy.max_in_flight:
             for scope in {ticket.scope for ticket in self.waiting}:
                 assert not self.gate._scopes[scope].limit.grant_kind(self.now)
@@ -249,7 +249,7 @@ class TheGate(RuleBasedStateMachine):
     # --- always -------------------------------------------------------------------------------
 
     @invariant()
-    def the_counts_are_right(self) -> None:
+    def the_counts_are_correct(self) -> None:
         assert self.gate.waiting == len(self.waiting)
         assert self.gate.in_flight == len(self.permits) <= self.policy.max_in_flight
         closed = self.gate.closed_scopes(self.now)
@@ -257,12 +257,12 @@ class TheGate(RuleBasedStateMachine):
             assert until_s <= self.now or closed[scope] >= until_s
 
     @invariant()
-    def who_waits_will_be_looked_at(self) -> None:
+    def a_waiting_ticket_has_a_next_poll(self) -> None:
         if self.polled and self.gate.waiting and not self.gate.in_flight:
             assert self.wake_at_s is not None
 
     def teardown(self) -> None:
-        """Served at last, the queue drains."""
+        """Serves all permits: the queue must drain."""
         if not hasattr(self, "gate"):
             return
         for _ in range(50 * self.gate.waiting + 200):
