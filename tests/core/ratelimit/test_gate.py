@@ -110,6 +110,11 @@ def test_a_policy_that_lets_nothing_through_is_a_value_error(max_in_flight: int,
         GatePolicy(max_in_flight=max_in_flight, max_waiting=max_waiting)
 
 
+def test_a_lane_weight_of_zero_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="weight must be at least 1"):
+        GatePolicy(max_in_flight=1, max_waiting=1, lane_weights=(("a", 0),))
+
+
 # --- closed -----------------------------------------------------------------------------------
 
 

@@ -1,0 +1,167 @@
+"""The gate's snapshots across a restart, and the document of the state file."""
+
+import json
+import math
+
+import pytest
+
+from nanonets_proxy.core.ratelimit.retry_hint import MAX_HINT_S
+from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, closed, dump, load
+from nanonets_proxy.core.ratelimit.tickets import Outcome
+from support.gate_scene import GateScene
+
+UPSTREAM = "https://app.nanonets.com"
+
+
+def learned_scene() -> GateScene:
+    """Returns a gate that learned 10 requests in 10 s, and was just closed again for 10 s."""
+    scene = GateScene()
+    scene.ask(200)
+    granted = [*scene.gate.poll(scene.now).granted]
+    for permit in granted:
+        scene.gate.settle(permit, Outcome.SERVED, scene.now)
+    refuse(scene)
+    scene.now += 10
+    (probe,) = scene.gate.poll(scene.now).granted
+    scene.gate.settle(probe, Outcome.SERVED, scene.now)
+    refuse(scene)
+    return scene
+
+
+def refuse(scene: GateScene) -> None:
+    for permit in scene.gate.poll(scene.now).granted:
+        scene.gate.settle(permit, Outcome.THROTTLED, scene.now, 10.0)
+        assert scene.gate.enqueue(permit, scene.now) is None
+    assert scene.go() == 0
+
+
+def test_an_estimate_survives_a_restart() -> None:
+    before = learned_scene()
+    document = json.loads(json.dumps(dump(before.gate.snapshots(before.now), UPSTREAM, 5000.0)))
+    snapshots, away_s = load(document, UPSTREAM, 5004.0)
+    after = GateScene()
+    after.gate.restore(snapshots, after.now, away_s)
+    after.ask(50)
+    assert after.go() == 0
+    assert after.gate.closed_scopes(after.now) == {"account": after.now + 6}
+    after.now += 6
+    assert 1 <= after.go() <= 10
+    assert after.gate.snapshots(after.now)[0].count == before.gate.snapshots(before.now)[0].count
+
+
+def test_a_scope_that_opened_during_a_restart_is_open_and_a_static_limit_bounds_it() -> None:
+    before = learned_scene()
+    snapshots, away_s = load(dump(before.gate.snapshots(before.now), UPSTREAM, 5000.0), UPSTREAM, 5100.0)
+    after = GateScene("account 4/minute")
+    after.gate.restore(snapshots, after.now, away_s)
+    after.ask(50)
+    assert after.go() == 4
+
+
+def closed_scene(hint_s: float | None = 30.0) -> GateScene:
+    """Returns a gate whose very first request was refused."""
+    scene = GateScene()
+    scene.ask(1)
+    for permit in scene.gate.poll(scene.now).granted:
+        scene.gate.settle(permit, Outcome.THROTTLED, scene.now, hint_s)
+    return scene
+
+
+def restarted(before: GateScene, away_s: float, *static_limits: str) -> GateScene:
+    document = json.loads(json.dumps(dump(before.gate.snapshots(before.now), UPSTREAM, 5000.0)))
+    after = GateScene(*static_limits)
+    after.gate.restore(*restored(document, 5000.0 + away_s, after.now))
+    return after
+
+
+def restored(document: object, wall_s: float, now: float) -> tuple[list[ScopeSnapshot], float, float]:
+    snapshots, away_s = load(document, UPSTREAM, wall_s)
+    return snapshots, now, away_s
+
+
+@pytest.mark.parametrize("static_limits", [(), ("account 5/minute",)])
+def test_a_closure_survives_a_restart_though_the_limit_is_unknown(static_limits: tuple[str, ...]) -> None:
+    after = restarted(closed_scene(), 10.0, *static_limits)
+    after.ask(50)
+    assert after.go() == 0
+    assert after.gate.closed_scopes(after.now) == {"account": after.now + 20}
+    after.now += 20
+    assert after.go() >= 5
+
+
+def test_a_closure_that_ended_during_a_restart_leaves_nothing_behind() -> None:
+    after = restarted(closed_scene(), 30.0)
+    after.ask(50)
+    assert after.go() == 50
+    assert closed_scene().gate.snapshots(1030.0) == []
+
+
+def test_a_restored_closure_lasts_at_most_the_longest_hint_though_the_clock_went_backwards() -> None:
+    before = closed_scene(10 * MAX_HINT_S)  # the gate accepts any hint, the file does not
+    after = restarted(before, -1000.0)
+    assert after.gate.closed_scopes(after.now) == {"account": after.now + MAX_HINT_S}
+
+
+def test_closures_never_displace_estimates_in_the_document() -> None:
+    closures = [closed(f"v2:predict:{number}", 5.0) for number in range(20_000)]
+    document = dump([*closures, *learned_scene().gate.snapshots(1010.0)], UPSTREAM, 1.0)
+    assert len(document["scopes"]) == 10_000
+    assert document["scopes"][0]["scope"] == "account"
+    assert len(load(document, UPSTREAM, 1.0)[0]) == 10_000
+
+
+def test_an_open_scope_with_an_unknown_limit_has_no_snapshot() -> None:
+    scene = GateScene()
+    scene.ask(3)
+    scene.go()
+    assert scene.gate.snapshots(scene.now) == []
+
+
+GOOD = {
+    "scope": "account",
+    "count": 5,
+    "period_s": 60.0,
+    "sure": 5,
+    "cap": None,
+    "used": 1,
+    "newest_age_s": 1.0,
+    "opens_in_s": 0.0,
+}
+
+
+def test_a_clock_that_went_backwards_counts_as_no_time_away() -> None:
+    document = {"version": 1, "upstream": UPSTREAM, "saved_at_s": 9000.0, "scopes": [{**GOOD, "cap": 3}]}
+    snapshots, away_s = load(document, UPSTREAM, 10.0)
+    assert (snapshots[0].concurrency_limit, away_s) == (3, 0.0)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        [],
+        {},
+        {"version": 2},
+        {"version": 1, "upstream": "https://elsewhere.example"},
+        {"version": 1, "upstream": UPSTREAM},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": math.nan, "scopes": []},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": {}},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [7]},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**GOOD, "scope": 7}]},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**GOOD, "count": "5"}]},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**GOOD, "count": True}]},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**GOOD, "period_s": 0}]},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**GOOD, "opens_in_s": 1e30}]},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**GOOD, "used": math.nan}]},
+    ],
+)
+def test_a_foreign_or_broken_document_is_a_value_error(document: object) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        load(document, UPSTREAM, 10.0)
+
+
+def test_a_document_keeps_the_keys_of_version_1() -> None:
+    snapshot = ScopeSnapshot("account", 5, 60.0, 4, 3, 1, 1.0, 0.0)
+    (scope,) = dump([snapshot], UPSTREAM, 1.0)["scopes"]
+    assert scope == {**GOOD, "sure": 4, "cap": 3}
+    assert load(dump([snapshot], UPSTREAM, 1.0), UPSTREAM, 1.0) == ([snapshot], 0.0)

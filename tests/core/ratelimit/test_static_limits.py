@@ -1,0 +1,65 @@
+"""Limits from the settings: their text, and how the gate keeps to them."""
+
+import pytest
+
+from nanonets_proxy.core.ratelimit.static_limits import StaticLimit, StaticLimits
+from nanonets_proxy.core.ratelimit.tickets import Outcome
+from support.gate_scene import GateScene
+
+
+@pytest.mark.parametrize(
+    ("text", "scope", "count", "period_s"),
+    [
+        ("account 60/minute", "account", 60, 60.0),
+        ("v2:predict:* 20/60s", "v2:predict:*", 20, 60.0),
+        ("  x 5 / 2 h ", "x", 5, 7200.0),
+        ("x 1/day", "x", 1, 86400.0),
+    ],
+)
+def test_a_limit_is_parsed_and_written(text: str, scope: str, count: int, period_s: float) -> None:
+    assert StaticLimit.parse(text) == StaticLimit(scope, count, period_s)
+    assert StaticLimit.parse(str(StaticLimit.parse(text))) == StaticLimit.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "account", "60/minute", "account 60", "account 0/s", "account 1/0s", "a 1/month"]
+)
+def test_a_bad_limit_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match="limit "):
+        StaticLimit.parse(text)
+
+
+def test_the_first_matching_limit_applies() -> None:
+    static_limits = StaticLimits(tuple(map(StaticLimit.parse, ["v2:predict:big 5/minute", "v2:* 20/minute"])))
+    assert static_limits.of("v2:predict:big") == StaticLimit("v2:predict:big", 5, 60.0)
+    assert static_limits.of("v2:other") == StaticLimit("v2:*", 20, 60.0)
+    assert static_limits.of("account") is None
+
+
+def test_a_static_limit_holds_from_the_start_and_is_never_exceeded() -> None:
+    scene = GateScene("account 5/minute")
+    scene.ask(100)
+    for _ in range(4):
+        assert scene.go() == 5
+        scene.now += 59.9
+        assert scene.go() == 0
+        scene.now += 0.1
+
+
+def test_the_estimate_of_a_static_limit_falls_and_rises_back_to_it() -> None:
+    scene = GateScene("account 10/minute")
+    scene.ask(200)
+    granted = scene.gate.poll(scene.now).granted
+    for permit in granted[:6]:
+        scene.gate.settle(permit, Outcome.SERVED, scene.now)
+    for permit in granted[6:]:
+        scene.gate.settle(permit, Outcome.THROTTLED, scene.now, 60.0)
+        assert scene.gate.enqueue(permit, scene.now) is None
+    scene.gate.poll(scene.now)
+    scene.now += 60
+    assert scene.go() == 6
+    most = 0
+    for _ in range(40):
+        scene.now += 60
+        most = max(most, scene.go())
+    assert most == 10
