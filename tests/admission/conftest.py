@@ -1,4 +1,4 @@
-"""The data path on the event loop that it runs on in production."""
+"""Runs these tests on uvloop, the event loop of production."""
 
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping

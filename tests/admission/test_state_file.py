@@ -1,4 +1,4 @@
-"""What was learned of the limits, across a restart of the real process."""
+"""The state file across restarts of the real process."""
 
 import json
 import stat
@@ -14,7 +14,7 @@ CALL = "/api/v4/workflows"
 
 
 def get(proxy: Running, **headers: str) -> tuple[int, float]:
-    """Status and Retry-After."""
+    """Returns the status and Retry-After."""
     request = urllib.request.Request(
         proxy.url + CALL, headers={name.replace("_", "-"): v for name, v in headers.items()}
     )
@@ -25,7 +25,7 @@ def get(proxy: Running, **headers: str) -> tuple[int, float]:
         return error.code, float(error.headers["Retry-After"])
 
 
-def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
+def test_a_limit_that_was_learned_survives_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     with sandbox("--limit", "2/3s", "--limit-kind", "sliding") as upstream:
         with proxy_to(upstream, "--state-file", str(path)) as proxy:
@@ -38,10 +38,12 @@ def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
             assert proxy.wait_for("state_restored")["scopes"] == 1
             assert [get(proxy)[0] for _ in range(2)] == [200] * 2
             proxy.end()
-            assert sum(event["attempts"] for event in proxy.requests()) <= 3  # one may have asked for more
+            assert (
+                sum(event["attempts"] for event in proxy.requests()) <= 3
+            )  # one request may have been a limit probe
 
 
-def test_a_restart_does_not_run_into_the_429_that_closed_the_scope(tmp_path: Path) -> None:
+def test_a_closed_scope_stays_closed_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     with sandbox("--limit", "1/300s", "--limit-kind", "sliding") as upstream:
         assert refusals(upstream) == 0
@@ -77,7 +79,7 @@ def test_a_corrupt_or_foreign_file_is_put_aside(content: bytes, tmp_path: Path) 
     assert json.loads(path.read_text())["scopes"] == []
 
 
-def test_a_place_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+def test_a_state_file_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "state.json"
     with sandbox("--limit", "none") as upstream, proxy_to(upstream, "--state-file", str(path)) as proxy:
         proxy.wait_for("state_file_not_written", path=str(path))
@@ -85,7 +87,7 @@ def test_a_place_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
         assert proxy.end() == 0
 
 
-def test_a_known_limit_is_kept_to_and_the_forecast_is_told() -> None:
+def test_a_static_limit_holds_and_the_retry_after_is_its_forecast() -> None:
     with (
         sandbox("--limit", "none") as upstream,
         proxy_to(upstream, "--limits", "account 2/minute") as proxy,

@@ -1,4 +1,4 @@
-"""What waiting callers and idle connections cost the real process, and what becomes of those who hang up."""
+"""The memory that waiting requests and idle connections cost the real process, and hang-ups while waiting."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from support.process import Running, proxy_to, sandbox
 KIB = 1024
 UPLOAD_BYTES = 2 * 1024 * KIB
 MODEL = "/api/v2/OCR/Model/m/LabelFile/"
-_PATIENCE_S = 60.0
+_TIMEOUT_S = 60.0
 
 
 def memory_bytes(proxy: Running) -> int:
@@ -33,13 +33,13 @@ def gauge(proxy: Running, name: str) -> float:
 
 
 def until(proxy: Running, name: str, value: float) -> None:
-    deadline_s = time.monotonic() + _PATIENCE_S
+    deadline_s = time.monotonic() + _TIMEOUT_S
     while gauge(proxy, name) != value:
         assert time.monotonic() < deadline_s, f"{name} never became {value}: it is {gauge(proxy, name)}"
 
 
 class Tls:
-    """Files of a certificate for the proxy, and the callers' context."""
+    """A certificate for the proxy in files, and the TLS context of its callers."""
 
     def __init__(self, folder: Path) -> None:
         authority = trustme.CA()
@@ -54,20 +54,20 @@ class Tls:
 
 @contextmanager
 def closed_proxy(limit: str, tls: Tls | None = None) -> Iterator[tuple[str, Running]]:
-    """A proxy whose predict scope has just been closed by a 429, and its sandbox."""
+    """Runs a sandbox, and a proxy whose scope for predictions a 429 has just closed."""
     with (
         sandbox("--limit", limit, "--limit-kind", "sliding") as upstream,
         proxy_to(upstream, *(tls.arguments if tls else ())) as proxy,
         ExitStack() as callers,
     ):
-        for _ in range(2):  # the second one is refused, and waits
+        for _ in range(2):  # the second request is refused, and waits
             callers.enter_context(caller(proxy, 4, tls=tls))
         until(proxy, "nanonets_proxy_closed_scopes", 1)
         yield upstream, proxy
 
 
 def caller(proxy: Running, length: int, *, sent: int | None = None, tls: Tls | None = None) -> socket.socket:
-    """A caller that sends its head and as much of its body as is taken, or `sent` bytes of it."""
+    """Connects a caller that sends its head and as much of its body as the kernel takes, or `sent` bytes."""
     host, port = proxy.url.removeprefix("http://").split(":")
     sock = socket.create_connection((host, int(port)))
     if tls:
@@ -80,7 +80,7 @@ def caller(proxy: Running, length: int, *, sent: int | None = None, tls: Tls | N
 
 
 def push(sock: socket.socket, count: int) -> None:
-    """Sends as many of `count` bytes as are taken at once."""
+    """Sends as many of `count` bytes as the kernel takes at once."""
     left = memoryview(bytes(count))
     with suppress(BlockingIOError, ssl.SSLWantWriteError):
         while left:
@@ -88,9 +88,9 @@ def push(sock: socket.socket, count: int) -> None:
 
 
 def served_caller(proxy: Running) -> socket.socket:
-    """A caller that has had an answer, and keeps its connection."""
+    """Connects a caller that has had a response and keeps its connection."""
     host, port = proxy.url.removeprefix("http://").split(":")
-    sock = socket.create_connection((host, int(port)), timeout=_PATIENCE_S)
+    sock = socket.create_connection((host, int(port)), timeout=_TIMEOUT_S)
     sock.sendall(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert sock.recv(4096).startswith(b"HTTP/1.1 200 ")
     return sock
@@ -105,9 +105,9 @@ def _enough_files() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("callers", "length"), [(1000, UPLOAD_BYTES), (2000, 0)])
-def test_a_waiting_caller_costs_little_whatever_it_uploads(callers: int, length: int) -> None:
+def test_a_waiting_request_costs_little_memory_whatever_its_body(callers: int, length: int) -> None:
     with closed_proxy("1/200s") as (_, proxy), ExitStack() as stack:
-        for _ in range(100):  # so that pools and caches have their size
+        for _ in range(100):  # fills pools and caches first
             stack.enter_context(caller(proxy, length))
         until(proxy, "nanonets_proxy_waiting", 101)
         before = memory_bytes(proxy)
@@ -115,11 +115,11 @@ def test_a_waiting_caller_costs_little_whatever_it_uploads(callers: int, length:
             stack.enter_context(caller(proxy, length))
         until(proxy, "nanonets_proxy_waiting", callers + 101)
         each = (memory_bytes(proxy) - before) / callers
-        # 10 to 13 KiB are seen, most of it the connection itself; aiohttp's buffers alone took 64 and more.
+        # Measured: 10 to 13 KiB, mostly for the connection itself. aiohttp's buffers alone took 64 KiB and more.
         assert each <= 16 * KIB, f"{each / KIB:.1f} KiB"
 
 
-def test_an_idle_connection_costs_little() -> None:
+def test_an_idle_connection_costs_little_memory() -> None:
     with sandbox("--limit", "none") as upstream, proxy_to(upstream) as proxy, ExitStack() as stack:
         for _ in range(100):
             stack.enter_context(served_caller(proxy))
@@ -127,7 +127,7 @@ def test_an_idle_connection_costs_little() -> None:
         for _ in range(2000):
             stack.enter_context(served_caller(proxy))
         each = (memory_bytes(proxy) - before) / 2000
-        # About 7 KiB are seen.
+        # Measured: about 7 KiB.
         assert each <= 12 * KIB, f"{each / KIB:.1f} KiB"
 
 
@@ -141,23 +141,23 @@ def test_the_body_of_a_waiting_request_stays_with_its_caller_over_tls_too(tmp_pa
             push(sock, UPLOAD_BYTES)
         until(proxy, "nanonets_proxy_waiting", count + 1)
         each = (memory_bytes(proxy) - before) / count
-        # Next to nothing is seen; a TLS transport that is only paused takes 450 KiB.
+        # Measured: almost nothing. A TLS transport that is merely paused takes 450 KiB.
         assert each <= 4 * KIB, f"{each / KIB:.1f} KiB"
 
 
 @pytest.mark.parametrize("by_tls", [False, True])
-def test_a_hang_up_that_an_unread_body_hides_frees_the_place_and_is_never_sent(
+def test_a_hang_up_behind_an_unread_body_frees_the_place_and_its_request_is_never_sent(
     by_tls: bool, tmp_path: Path
 ) -> None:
     tls = Tls(tmp_path) if by_tls else None
     with closed_proxy("1/2s", tls) as (upstream, proxy), ExitStack() as stack:
-        # As much as the proxy's own kernel takes: a FIN behind more than that stays with the caller's.
+        # No more than the proxy's kernel buffers: behind more bytes, the FIN would stay with the caller's kernel.
         gone = [caller(proxy, UPLOAD_BYTES, sent=16 * KIB, tls=tls) for _ in range(20)]
         stays = stack.enter_context(caller(proxy, UPLOAD_BYTES, sent=0, tls=tls))
         until(proxy, "nanonets_proxy_waiting", 22)
         for sock in gone:
             sock.close()
-        stays.settimeout(_PATIENCE_S)
+        stays.settimeout(_TIMEOUT_S)
         stays.sendall(bytes(UPLOAD_BYTES))
         assert stays.recv(64).startswith(b"HTTP/1.1 ")
         until(proxy, "nanonets_proxy_waiting", 0)

@@ -1,4 +1,4 @@
-"""What a 429 says about coming back."""
+"""The hint of a 429, in each form that it can have."""
 
 import json
 from email.utils import formatdate
@@ -21,7 +21,7 @@ def from_body(body: bytes) -> float | None:
     return read_hint([], body, wall_now_s=NOW_S).retry_after_s
 
 
-def test_nothing_said_is_no_hint() -> None:
+def test_a_429_without_fields_or_body_has_no_hint() -> None:
     assert read_hint([], b"", wall_now_s=NOW_S) == NONE
 
 
@@ -34,7 +34,7 @@ def test_the_documented_v4_body_is_a_hint() -> None:
     ("written", "hint_s"),
     [("0", 0), ("1.5", 1.5), ('"30"', 30), ('" 2.5 "', 2.5), ("6e1", 60), ("604800", 604_800)],
 )
-def test_a_bodys_number_is_a_hint(written: str, hint_s: float) -> None:
+def test_a_number_in_the_body_is_a_hint(written: str, hint_s: float) -> None:
     assert from_body(b'{"details":{"retry_after":%s}}' % written.encode()) == hint_s
 
 
@@ -45,7 +45,7 @@ def test_a_bodys_number_is_a_hint(written: str, hint_s: float) -> None:
         '"inf"', '"\u0663"', "604801", "1e400", "9" * 400, "9" * 5000,
     ],
 )  # fmt: skip
-def test_a_bodys_garbage_is_no_hint(written: str) -> None:
+def test_an_unusable_value_in_the_body_is_no_hint(written: str) -> None:
     assert from_body(b'{"details":{"retry_after":%s}}' % written.encode()) is None
 
 
@@ -63,12 +63,12 @@ def test_a_bodys_garbage_is_no_hint(written: str) -> None:
         b'{"details":' * 50_000,
     ],
 )
-def test_any_other_body_is_no_hint(body: bytes) -> None:
+def test_a_body_of_another_shape_has_no_hint(body: bytes) -> None:
     assert from_body(body) is None
 
 
 @pytest.mark.parametrize("value", ["30", " 30 ", "030"])
-def test_retry_after_in_seconds(value: str) -> None:
+def test_retry_after_in_seconds_is_a_hint(value: str) -> None:
     assert from_header("Retry-After", value) == 30
 
 
@@ -81,7 +81,7 @@ def test_retry_after_in_seconds(value: str) -> None:
         "Sun, 06 Nov 1994 08:49:37 -0000",
     ],
 )
-def test_retry_after_as_a_date_in_each_form_of_rfc_9110(value: str) -> None:
+def test_retry_after_may_be_a_date_in_each_form_of_rfc_9110(value: str) -> None:
     hint = read_hint([(b"retry-after", value.encode())], b"", wall_now_s=784_111_777 - 90.5)
     assert hint.retry_after_s == 90.5
 
@@ -114,7 +114,7 @@ def test_an_unusable_retry_after_is_no_hint(value: str) -> None:
         ("limit=100, reset=50", 50),
     ],
 )
-def test_the_ratelimit_field_of_both_drafts(value: str, hint_s: float) -> None:
+def test_the_ratelimit_field_of_both_drafts_is_a_hint(value: str, hint_s: float) -> None:
     assert from_header("RateLimit", value) == hint_s
 
 
@@ -130,24 +130,24 @@ def test_the_ratelimit_field_of_both_drafts(value: str, hint_s: float) -> None:
         "limit=9, remaining=1, reset=5",
     ],
 )
-def test_a_ratelimit_field_that_refuses_nothing_is_no_hint(value: str) -> None:
+def test_a_ratelimit_field_with_requests_remaining_or_bad_syntax_is_no_hint(value: str) -> None:
     assert from_header("RateLimit", value) is None
 
 
-def test_the_reset_fields_count_in_seconds() -> None:
+def test_the_reset_fields_are_in_seconds() -> None:
     assert from_header("RateLimit-Reset", "12") == 12
     assert from_header("X-RateLimit-Reset", "12") == 12
     assert from_header("X-RateLimit-Reset", "soon") is None
 
 
-def test_an_x_ratelimit_reset_may_be_an_instant_of_the_epoch() -> None:
+def test_x_ratelimit_reset_may_be_in_seconds_since_the_epoch() -> None:
     assert from_header("X-RateLimit-Reset", f"{NOW_S + 45:.0f}") == 45
     assert from_header("X-RateLimit-Reset", f"{NOW_S - 45:.0f}") is None
     assert from_header("X-RateLimit-Reset", f"{NOW_S * 1000:.0f}") is None
     assert from_header("RateLimit-Reset", f"{NOW_S + 45:.0f}") is None
 
 
-def test_the_largest_usable_source_counts_and_disagreement_is_told() -> None:
+def test_the_largest_usable_source_counts_and_a_disagreement_is_reported() -> None:
     headers = [(b"X-Other", b"99"), (b"RETRY-AFTER", b"5"), (b"Retry-After", b"-1"), (b"ratelimit-reset", b"20")]
     body = b'{"details":{"retry_after":60}}'
     assert read_hint(headers, body, wall_now_s=NOW_S) == Hint(60.0, sources_disagree=True)
@@ -179,7 +179,7 @@ VALUES = (
     BODIES,
     st.floats(min_value=0, max_value=1e11),
 )
-def test_whatever_was_sent_gives_a_bounded_hint_or_none(
+def test_any_429_gives_a_bounded_hint_or_none(
     headers: list[tuple[bytes, bytes]], body: bytes, wall_now_s: float
 ) -> None:
     hint = read_hint(headers, body, wall_now_s=wall_now_s)

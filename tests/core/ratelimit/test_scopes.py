@@ -1,4 +1,4 @@
-"""Which scope a request belongs to."""
+"""The scope of a request, by the default rules and by others."""
 
 import pytest
 from hypothesis import given
@@ -33,18 +33,18 @@ def test_a_v2_prediction_counts_against_its_model(family: str, call: str, end: s
         ("GET", "/api/%76%32/x"),
     ],
 )
-def test_the_rest_of_v2_shares_one_scope(method: str, path: str) -> None:
+def test_other_v2_requests_share_one_scope(method: str, path: str) -> None:
     assert DEFAULT.classify(method, path) == "v2:other"
 
 
 @pytest.mark.parametrize(
     "path", ["/api/v4/workflows", "/", "", "*", "/api/v22/x", "/API/v2/x", "/x/api/v2/y", "/?/api/v2/"]
 )
-def test_what_no_rule_names_belongs_to_the_account(path: str) -> None:
+def test_a_request_without_a_matching_rule_counts_against_the_account(path: str) -> None:
     assert DEFAULT.classify("POST", path) == "account"
 
 
-def test_escaping_an_unreserved_character_does_not_dodge_a_rule() -> None:
+def test_escaping_an_unreserved_character_does_not_evade_a_rule() -> None:
     assert DEFAULT.classify("POST", "/api/v2/OCR/Model/%6d%2d1/%4CabelFile") == "v2:predict:m-1"
     table = ScopeTable([ScopeRule.parse("GET /a/%4Cist -> list")])
     assert table.classify("GET", "/a/List") == "list"
@@ -55,21 +55,21 @@ def test_an_escaped_slash_is_part_of_its_segment() -> None:
     assert DEFAULT.classify("POST", "/api/v2/OCR/Model/a%2Fb/LabelFile") == "v2:predict:a%2Fb"
 
 
-def test_an_odd_escape_passes_as_it_is() -> None:
+def test_an_invalid_escape_stays_as_it_is() -> None:
     assert DEFAULT.classify("POST", "/api/v2/OCR/Model/a%zz%/LabelFile") == "v2:predict:a%zz%"
 
 
-def test_a_callers_part_cannot_make_a_scope_long() -> None:
+def test_a_long_model_id_does_not_make_a_scope_long() -> None:
     scope = DEFAULT.classify("POST", f"/api/v2/OCR/Model/{'m' * 5000}/LabelFile")
     assert len(scope) == MAX_SCOPE_CHARS
     assert scope.startswith("v2:predict:mmm")
 
 
-def test_a_callers_part_is_never_read_as_a_placeholder() -> None:
+def test_a_placeholder_in_a_path_is_plain_text() -> None:
     assert DEFAULT.classify("POST", "/api/v2/OCR/Model/{model}/LabelFile") == "v2:predict:{model}"
 
 
-def test_the_first_matching_rule_wins() -> None:
+def test_the_first_matching_rule_applies() -> None:
     table = ScopeTable(map(ScopeRule.parse, ["* /a/b -> first", "* /a/{x} -> second:{x}", "GET /a/** -> third"]))
     assert table.classify("GET", "/a/b") == "first"
     assert table.classify("GET", "/a/c") == "second:c"
@@ -77,22 +77,22 @@ def test_the_first_matching_rule_wins() -> None:
     assert table.classify("PUT", "/a/c/d") == "account"
 
 
-def test_a_table_without_rules_knows_the_account_alone() -> None:
+def test_without_rules_each_request_counts_against_the_account() -> None:
     assert ScopeTable([]).classify("GET", "/api/v2/x") == "account"
 
 
-def test_a_rule_for_everything_takes_everything() -> None:
+def test_a_rule_for_all_paths_matches_each_path() -> None:
     table = ScopeTable([ScopeRule.parse("* /** -> all")])
     assert {table.classify("GET", path) for path in ("/", "", "/x", "/x/y/")} == {"all"}
 
 
-def test_the_root_alone_can_be_named() -> None:
+def test_a_rule_can_match_the_root_alone() -> None:
     table = ScopeTable([ScopeRule.parse("GET / -> root")])
     assert {table.classify("GET", path) for path in ("/", "", "/?a=b")} == {"root"}
     assert table.classify("GET", "/x") == "account"
 
 
-def test_a_scope_may_have_several_parts_of_the_path() -> None:
+def test_a_scope_may_contain_several_segments_of_the_path() -> None:
     rules = ["GET /{a}/x/{b} -> x:{b}.{a}", "GET /{a}/y/{b}/** -> y:{b}", "GET /{a}/y -> y"]
     table = ScopeTable(map(ScopeRule.parse, rules))
     assert table.classify("GET", "/1/x/2/?c=/3") == "x:2.1"
@@ -103,7 +103,7 @@ def test_a_scope_may_have_several_parts_of_the_path() -> None:
     assert table.classify("GET", "/1/y//2") == "account"
 
 
-def test_a_rule_reads_as_it_was_written() -> None:
+def test_a_rule_is_written_as_it_was_parsed() -> None:
     for text in DEFAULT_SCOPE_RULES:
         assert str(ScopeRule.parse(text)) == text
         assert ScopeRule.parse(f"  {text.replace(' ', '   ')} ") == ScopeRule.parse(text)
@@ -132,7 +132,7 @@ def test_a_rule_reads_as_it_was_written() -> None:
         ("POST /{a}/ -> b/c", "'b/c' is no scope name"),
     ],
 )
-def test_a_wrong_rule_is_refused_with_a_reason(text: str, says: str) -> None:
+def test_a_wrong_rule_is_a_value_error_with_a_reason(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=r"^scope rule: ") as raised:
         ScopeRule.parse(text)
     assert says in str(raised.value)
@@ -140,10 +140,10 @@ def test_a_wrong_rule_is_refused_with_a_reason(text: str, says: str) -> None:
 
 
 @given(st.text(), st.text())
-def test_any_request_has_one_scope_of_bounded_length(method: str, path: str) -> None:
+def test_each_request_has_a_scope_of_bounded_length(method: str, path: str) -> None:
     assert 0 < len(DEFAULT.classify(method, "/api/v2/" + path)) <= MAX_SCOPE_CHARS
 
 
 @given(st.text(alphabet=st.characters(codec="ascii", exclude_characters="?/%"), min_size=1, max_size=60))
-def test_a_model_keeps_its_name(model: str) -> None:
+def test_a_scope_contains_the_model_id_unchanged(model: str) -> None:
     assert DEFAULT.classify("POST", f"/api/v2/OCR/Model/{model}/LabelUrls/") == f"v2:predict:{model}"

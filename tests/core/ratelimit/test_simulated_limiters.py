@@ -1,4 +1,4 @@
-"""The gate learns what it cannot see: the simulator's cases as tests, in virtual time."""
+"""The simulator's cases as tests: the gate learns limits that it cannot see."""
 
 import pytest
 
@@ -7,13 +7,13 @@ from simulator.run import run, run_oracle, this_gate
 
 SEED = 7
 SLACK = 0.04
-"""The table is of means over several seeds; one may fall this much short."""
+"""The targets are for means over several seeds. A single seed may fall short by this much."""
 
 QUICK = [case for case in CASES if "a second" not in case.name and case.name != "no limit"]
 
 
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
-def test_the_quota_is_used_and_no_caller_sees_a_429(case: Case) -> None:
+def test_the_gate_uses_the_quota_and_no_caller_gets_a_429(case: Case) -> None:
     result = run(case, this_gate, SEED)
     assert result.rejected == 0
     assert result.admitted >= (case.target - SLACK) * run_oracle(case, SEED).admitted
