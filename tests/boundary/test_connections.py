@@ -85,7 +85,7 @@ class Listener:
 
     def __init__(self, most: int, most_per_peer: int) -> None:
         self.open: list[Connection] = []
-        policy = ConnectionPolicy(most, most_per_peer)
+        policy = ConnectionPolicy(most, most_per_peer, keep_alive_s=60.0, head_timeout_s=60.0)
         self.limits = ConnectionLimits(policy, CollectorRegistry(), lambda: list(self.open))
 
     def connect(self, address: str | None, *, is_idle: bool = True) -> bool:
@@ -159,7 +159,7 @@ async def test_a_body_that_trickles_ends_in_time() -> None:
 def test_there_are_never_more_connections_than_files(monkeypatch: pytest.MonkeyPatch) -> None:
     def most(files: int, **given: object) -> int:
         monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
-        return connection_policy(serve_config(**given).environments[0]).most
+        return connection_policy(serve_config(**given).environments[0]).max_connections
 
     assert most(100_000) == 12_000
     assert most(resource.RLIM_INFINITY) == 12_000

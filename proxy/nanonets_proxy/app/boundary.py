@@ -31,7 +31,7 @@ def connection_policy(config: EnvironmentConfig) -> ConnectionPolicy:
     most = config.max_connections
     if files != resource.RLIM_INFINITY:
         most = min(most, max(_FEWEST_CONNECTIONS, files - 2 * config.gate.max_in_flight - _OTHER_FILES))
-    return ConnectionPolicy(most, config.max_connections_per_peer)
+    return ConnectionPolicy(most, config.max_connections_per_peer, config.keep_alive_s, config.head_timeout_s)
 
 
 def make_authorizer(config: EnvironmentConfig, metrics: Metrics) -> Authorizer | None:

@@ -30,7 +30,6 @@ from nanonets_proxy.keys.key_manager import KeyManager, KeyManagerPolicy, KeyMan
 from nanonets_proxy.keys.source import KeySource
 from nanonets_proxy.request.context import Services
 from nanonets_proxy.request.handler import Handler
-from nanonets_proxy.server.caller_connection import ConnectionTimes
 from nanonets_proxy.server.listeners import (
     BACKLOG,
     describe,
@@ -108,7 +107,6 @@ class Environment:
         self._handler = Handler(config.handler, services, loop)
         self._server = CallerServer(
             self._handler,
-            ConnectionTimes(config.keep_alive_s, config.head_timeout_s),
             connection_policy(config),
             self.metrics.registry,
         )

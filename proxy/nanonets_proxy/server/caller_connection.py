@@ -22,13 +22,13 @@
 
 import asyncio
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 import structlog
 
 from nanonets_proxy.errors import CallerTooSlow, ProxyError
 from nanonets_proxy.server.caller_request import CallerRequest, Handler, unreadable_request
+from nanonets_proxy.server.connection_limits import ConnectionPolicy
 from nanonets_proxy.server.flow_control import NARROW_BYTES, FlowControl, ReadAhead
 from nanonets_proxy.server.head_reader import HeadReader
 from nanonets_proxy.server.peers import UNKNOWN, Peer, keep_alive_probes, peer_of, reset
@@ -39,14 +39,6 @@ if TYPE_CHECKING:
 
 LINGER_S: Final = 1.0  # enough for what a rejected caller had sent before it could see its response
 SKIP_S: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionTimes:
-    """`keep_alive_s`: how long a connection stays open between requests. `head_timeout_s`: for a whole head."""
-
-    keep_alive_s: float
-    head_timeout_s: float
 
 
 class ConnectionState(enum.Enum):
@@ -69,16 +61,16 @@ class CallerConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         *("_closes", "_drained", "_ended", "_handler", "_idle_deadline_s", "_idle_timer", "_loop", "_reader"),
-        *("_server", "_state", "_task_handler", "_timer", "_times"),
+        *("_server", "_state", "_task_handler", "_timer", "_policy"),
         *("flow", "peer", "request", "transport", "was_cut_off", "writing_paused"),
     )
 
     def __init__(
-        self, server: "web.Server", handler: Handler, heads: HeadReader, times: ConnectionTimes, ahead: ReadAhead
+        self, server: "web.Server", handler: Handler, heads: HeadReader, policy: ConnectionPolicy, ahead: ReadAhead
     ) -> None:
         self._server = server
         self._handler = handler
-        self._times = times
+        self._policy = policy
         self._loop = asyncio.get_running_loop()
         self._state = _IDLE
         self._closes = False  # no request may follow
@@ -196,7 +188,7 @@ class CallerConnection(asyncio.BufferedProtocol):
             self._state = _HEAD
             if self._timer is None:
                 late = CallerTooSlow("The request's header section did not come in time.")
-                self._timer = self._loop.call_later(self._times.head_timeout_s, self._reject, late)
+                self._timer = self._loop.call_later(self._policy.head_timeout_s, self._reject, late)
         return request
 
     async def _serve(self, request: CallerRequest | None) -> None:
@@ -246,7 +238,7 @@ class CallerConnection(asyncio.BufferedProtocol):
 
     def _await_request(self) -> None:
         self._state = _IDLE
-        self._idle_deadline_s = self._loop.time() + self._times.keep_alive_s
+        self._idle_deadline_s = self._loop.time() + self._policy.keep_alive_s
         if self._idle_timer is None:
             self._idle_timer = self._loop.call_at(self._idle_deadline_s, self._close_if_idle)
 

@@ -1,8 +1,8 @@
-"""How many connections callers may hold, in all and from one address.
+"""Limits callers' connections, in all and per address.
 
-A further connection takes the place of an older one that has no request under way, idle or half open: who means
-to serve again connects again, and who only occupies places does so in vain. Where every connection is busy, the
-newcomer gets a 503. Loopback and unix sockets are many callers behind one address, and so only count in all.
+A connection beyond the limit takes the place of the oldest one without a request. A well-behaved caller opens an idle
+connection again; an attacker that only holds connections loses them. If all connections are busy, the new one gets a
+503. Loopback addresses and unix sockets stand for many callers, so only the limit in all applies to them.
 """
 
 from collections import Counter as Counts
@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from nanonets_proxy.server.peers import Peer
 
-# Looking for the oldest costs a walk over all, so a few are closed at once.
+# To find the oldest ones takes a walk over all connections, so a few are closed at once.
 _BATCH: Final = 32
 
 REFUSAL: Final = (
@@ -33,25 +33,31 @@ REFUSAL: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ConnectionPolicy:
-    """Most connections, in all and per address beyond this machine."""
+    """How many connections there may be, in all and per address beyond this machine, and how long they may wait.
 
-    most: int
-    most_per_peer: int
+    `keep_alive_s`: without a request. `head_timeout_s`: for a whole head, from its first byte on.
+    """
+
+    max_connections: int
+    max_connections_per_peer: int
+    keep_alive_s: float
+    head_timeout_s: float
 
 
 class Connection(Protocol):
-    """`is_idle`: no request of it is under way, or waits to be."""
+    """A caller's connection, as far as the limits concern it."""
 
     peer: Peer
 
     @property
-    def is_idle(self) -> bool: ...
+    def is_idle(self) -> bool:
+        """Whether no request waits for its response."""
 
     def force_close(self) -> None: ...
 
 
 class ConnectionLimits:
-    """Told of each connection that comes and goes. `all_open` gives them, the oldest first."""
+    """Counts the connections of one server. `all_open` returns them, the oldest first."""
 
     def __init__(
         self, policy: ConnectionPolicy, registry: CollectorRegistry, all_open: Callable[[], Iterable[Connection]]
@@ -62,23 +68,25 @@ class ConnectionLimits:
         self._open = 0
         self._shed = Counter(
             "nanonets_proxy_connections_shed",
-            "Callers' connections beyond the limits: idle ones closed to make room, and new ones refused.",
+            "Callers' connections closed at a limit: idle ones, to make room, and new ones, if all are busy.",
             ["what"],
             registry=registry,
         )
 
     def take(self, newcomer: Connection) -> bool:
-        """Counts a new connection in; False where there is no place for it, and it has to go at once."""
+        """Counts a new connection. Returns whether it may stay; `give_back` must follow in both cases."""
         address = _counted(newcomer.peer)
         self._open += 1
         if address is not None:
             self._per_peer[address] += 1
-            if self._per_peer[address] > self._policy.most_per_peer and not self._make_room(newcomer, address):
+            if self._per_peer[address] > self._policy.max_connections_per_peer and not self._make_room(
+                newcomer, address
+            ):
                 return False
-        return self._open <= self._policy.most or self._make_room(newcomer, None)
+        return self._open <= self._policy.max_connections or self._make_room(newcomer, None)
 
     def give_back(self, connection: Connection) -> None:
-        """It has ended, whether it was taken or not."""
+        """Counts the end of a connection."""
         address = _counted(connection.peer)
         self._open -= 1
         if address is not None:
@@ -89,8 +97,8 @@ class ConnectionLimits:
     def _make_room(self, newcomer: Connection, address: str | None) -> bool:
         closed = 0
         for connection in self._all_open():
-            is_meant = address is None or connection.peer.address == address
-            if is_meant and connection is not newcomer and connection.is_idle:
+            is_counted = address is None or connection.peer.address == address
+            if is_counted and connection is not newcomer and connection.is_idle:
                 connection.force_close()
                 closed += 1
                 if closed == (_BATCH if address is None else 1):
@@ -100,7 +108,7 @@ class ConnectionLimits:
 
 
 def _counted(peer: Peer) -> str | None:
-    """The address that a peer counts for; None for this machine itself."""
+    """Returns the address that the limit per address applies to; None for this machine itself."""
     if peer.address is None:
         return None
     try:

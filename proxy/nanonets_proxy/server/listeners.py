@@ -1,4 +1,4 @@
-"""Listening sockets: all are opened before anything is promised, so that a busy port is an error at start."""
+"""Opens listening sockets, all of them before any is served, so that a busy port is an error at start."""
 
 import contextlib
 import errno
@@ -21,12 +21,14 @@ _REASONS: Final = {
 
 
 class ListenFailed(Exception):
-    """The message says which address, and why."""
+    """An address cannot be listened on. The message names the setting, the address and the reason."""
 
 
 def open_sockets(setting: str, listeners: Sequence[Listener]) -> list[socket.socket]:
-    """Bound and listening sockets; one address may give several (IPv4 and IPv6). Raises ListenFailed, naming
-    `setting`, with none left open."""
+    """Returns bound and listening sockets; a name may have several addresses (IPv4 and IPv6).
+
+    Raises ListenFailed, naming `setting`, and leaves no socket open then.
+    """
     opened: list[socket.socket] = []
     try:
         for listener in listeners:
@@ -42,20 +44,20 @@ def open_sockets(setting: str, listeners: Sequence[Listener]) -> list[socket.soc
 
 
 def close_sockets(sockets: Iterable[socket.socket]) -> None:
-    """For sockets that were opened and are not served after all."""
+    """Closes sockets that were opened and will not be served."""
     for sock in sockets:
         remove_file(sock)
         sock.close()
 
 
 def describe(sock: socket.socket) -> str:
-    """The address that a socket really has, as callers write it."""
+    """Returns the address that a socket has, as callers write it."""
     name = sock.getsockname()
     return f"unix:{name}" if isinstance(name, str) else str(TcpListener(name[0], name[1]))
 
 
 def remove_file(sock: socket.socket) -> None:
-    """A unix socket leaves a file behind; nothing for others."""
+    """Removes the file of a unix socket; does nothing for other sockets."""
     name = sock.getsockname() if sock.fileno() >= 0 else None
     if isinstance(name, str) and name:
         with contextlib.suppress(OSError):
@@ -74,7 +76,7 @@ def _open_tcp(listener: TcpListener) -> list[socket.socket]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # A free port is chosen once, for all addresses of the name.
+            # Port 0: the kernel chooses a free port for the first address, and the others get the same one.
             sock.bind((address[0], port, *address[2:]))
             port = sock.getsockname()[1]
             sock.listen(BACKLOG)
@@ -91,7 +93,7 @@ def _open_unix(listener: UnixListener) -> list[socket.socket]:
     _remove_stale(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # Nobody but us until the mode is set: between bind and chmod the file would have the default one.
+        # Nobody else may connect between bind and chmod.
         old_mask = os.umask(0o177)
         try:
             sock.bind(listener.path)
@@ -123,7 +125,7 @@ def _id_or_name(text: str) -> int | str:
 
 
 def _remove_stale(path: Path) -> None:
-    """Removes a socket that a crashed process left; one that somebody listens on stays, and bind says so."""
+    """Removes the socket file of a crashed process. If a process listens on it, it stays, and `bind` fails."""
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
             return
@@ -134,6 +136,6 @@ def _remove_stale(path: Path) -> None:
         try:
             probe.connect(str(path))
         except BlockingIOError:
-            pass  # its backlog is full: somebody listens
+            pass  # a process listens, and its backlog is full
         except ConnectionRefusedError:
             path.unlink()

@@ -1,4 +1,4 @@
-"""A caller's connection as its socket knows it: who is there, whether still there, and how to break it off."""
+"""What a caller's socket tells: the peer, and whether it has hung up. And how to reset it."""
 
 import asyncio
 import select
@@ -10,35 +10,38 @@ from typing import Any, Final
 
 # The kernel's struct ucred (unix(7)): pid, uid, gid.
 _UCRED: Final = struct.Struct("3i")
-# Linux only; elsewhere a hidden hang-up shows once the body is read.
+# Linux only. Elsewhere, a hang-up behind unread bytes is noticed only when the body is read.
 _POLLRDHUP: Final = getattr(select, "POLLRDHUP", 0)
 # socket(7), struct linger: on, for 0 seconds.
-_LINGER_NOT: Final = struct.pack("ii", 1, 0)
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _MAX_NAME_CHARS: Final = 128
 
 
 class CallerStalled(ConnectionError):
-    """The caller takes nothing of its answer any more."""
+    """The caller has stopped reading its response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """`address` is an IP address without its port, None on a unix socket, where `uid` is the peer's user. `name`
-    tells callers apart; `certificate` is the name in the client certificate that was verified, if any."""
+    """The other side of a connection."""
 
     name: str
+    """Tells callers apart."""
     address: str | None
+    """The IP address, without the port; None on a unix socket."""
     uid: int | None = None
+    """The peer's user, on a unix socket."""
     certificate: str | None = None
+    """The name in the verified client certificate, if there is one."""
 
 
 UNKNOWN: Final = Peer("unknown", "unknown")
 
 
 def peer_of(transport: asyncio.BaseTransport) -> Peer:
-    """The real peer of the socket: no header is believed.
+    """Returns the peer of the socket; header fields do not count.
 
-    A TCP peer that was gone before it could be asked for its name is `UNKNOWN`, which no guard lets pass.
+    A TCP peer that has gone before its address could be read is `UNKNOWN`, which every guard rejects.
     """
     name = transport.get_extra_info("peername")
     if isinstance(name, tuple):
@@ -55,15 +58,17 @@ def peer_of(transport: asyncio.BaseTransport) -> Peer:
 
 
 def keep_alive_probes(transport: asyncio.BaseTransport) -> None:
-    """Has the kernel ask now and then whether a silent TCP peer still exists."""
+    """Turns on TCP keep-alive, by which the kernel finds out that a silent peer no longer exists."""
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 def name_in(certificate: Mapping[str, Any]) -> str | None:
-    """The caller's name in a verified client certificate, as `ssl` decodes it: its first URI (as SPIFFE has it) or
-    DNS name, else its subject's common name."""
+    """Returns the name in a verified client certificate, as `ssl` decodes it.
+
+    The name is the first URI (as in SPIFFE) or DNS name, else the subject's common name.
+    """
     names = [
         value for kind in ("URI", "DNS") for key, value in certificate.get("subjectAltName", ()) if key == kind
     ]
@@ -72,12 +77,12 @@ def name_in(certificate: Mapping[str, Any]) -> str | None:
 
 
 def has_hung_up(transport: asyncio.ReadTransport) -> bool:
-    """Whether the peer has ended its side unseen: the event loop tells only of those that are read."""
+    """Returns whether the peer has closed its side, which the event loop does not notice while reading is paused."""
     return not transport.is_reading() and bool(hung_up([transport]))
 
 
 def hung_up(transports: Iterable[asyncio.BaseTransport]) -> "list[asyncio.BaseTransport]":
-    """Those whose peer has ended its side; one system call for all of them."""
+    """Returns those whose peer has closed its side, by one system call for all."""
     poll = select.poll()
     by_fileno = {}
     for transport in transports:
@@ -89,9 +94,11 @@ def hung_up(transports: Iterable[asyncio.BaseTransport]) -> "list[asyncio.BaseTr
 
 
 def reset(transport: asyncio.WriteTransport) -> None:
-    """Ends the connection so that the peer sees an error, not an end: what is delimited by the connection's end
-    would look complete otherwise. What was not sent yet is dropped."""
+    """Ends the connection with an error for the peer, and drops unsent bytes.
+
+    After an orderly close, a body that is delimited by the connection's end would look complete.
+    """
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.fileno() >= 0 and sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     transport.abort()

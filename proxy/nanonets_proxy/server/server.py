@@ -7,7 +7,7 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from nanonets_proxy.server.caller_connection import CallerConnection, ConnectionTimes
+from nanonets_proxy.server.caller_connection import CallerConnection
 from nanonets_proxy.server.caller_request import Handler
 from nanonets_proxy.server.connection_limits import REFUSAL, ConnectionLimits, ConnectionPolicy
 from nanonets_proxy.server.flow_control import ReadAhead
@@ -30,22 +30,20 @@ class AiohttpMismatch(Exception):
 class CallerServer(web.Server):
     """Makes a CallerConnection for each connection; aiohttp's server registers them and shuts them down."""
 
-    def __init__(
-        self, handler: Handler, times: ConnectionTimes, limits: ConnectionPolicy, registry: CollectorRegistry
-    ) -> None:
+    def __init__(self, handler: Handler, policy: ConnectionPolicy, registry: CollectorRegistry) -> None:
         super().__init__(cast("Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]", handler))
         self._check_aiohttp()
         self._handler = handler
-        self._times = times
+        self._policy = policy
         self._heads = HeadReader()
-        self._limits = ConnectionLimits(limits, registry, self._caller_connections)
+        self._limits = ConnectionLimits(policy, registry, self._caller_connections)
         self._ahead = ReadAhead()
         self._open = 0
         self._drains = False
         self._hang_up_poll: asyncio.TimerHandle | None = None
 
     def __call__(self) -> CallerConnection:  # type: ignore[override]  # in the place of aiohttp's own protocol
-        return CallerConnection(self, self._handler, self._heads, self._times, self._ahead)
+        return CallerConnection(self, self._handler, self._heads, self._policy, self._ahead)
 
     def _check_aiohttp(self) -> None:
         """Raises AiohttpMismatch unless aiohttp needs `_task_handler` of a connection, and nothing else private."""

@@ -1,7 +1,7 @@
-"""TLS for callers: the certificate that the listeners show, and the authorities of client certificates.
+"""TLS for callers: the listeners' certificate, and the authorities of client certificates.
 
-A context cannot forget what it was given, so each reload makes a new one. The listening context stays, and hands
-each new connection over to the newest one when its handshake begins.
+An SSL context cannot forget certificates, so each reload makes a new context. The listening context stays. It hands each
+new connection over to the newest context when the handshake begins.
 """
 
 import ssl
@@ -11,7 +11,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ListenerTlsPolicy:
-    """PEM files. With `client_ca_file`, a caller has to show a certificate of it, or may, if not `required`."""
+    """PEM files. With `client_ca_file`, a caller must present a certificate of these authorities.
+
+    If not `required`, a caller may present none.
+    """
 
     cert_file: Path
     key_file: Path
@@ -20,7 +23,7 @@ class ListenerTlsPolicy:
 
 
 class ListenerTls:
-    """`context` is what to listen with. Raises OSError (ssl.SSLError too) where a file cannot be used."""
+    """Listen with `context`. Raises OSError (of which ssl.SSLError is one) if a file cannot be used."""
 
     def __init__(self, policy: ListenerTlsPolicy) -> None:
         self._policy = policy
@@ -29,7 +32,7 @@ class ListenerTls:
         self.context.sni_callback = self._hand_over
 
     def reload(self) -> None:
-        """Takes the files as they are now, for connections to come. Raises OSError, and then changes nothing."""
+        """Reads the files again, for new connections. Raises OSError, and changes nothing then."""
         self._newest = make_listener_context(self._policy)
 
     def _hand_over(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _: ssl.SSLContext) -> None:
@@ -37,7 +40,7 @@ class ListenerTls:
 
 
 def make_listener_context(policy: ListenerTlsPolicy) -> ssl.SSLContext:
-    """TLS 1.2 or newer. No session outlives a reload: a resumed one would skip the check of the certificate."""
+    """Returns a context for TLS 1.2 or newer. Sessions are not resumed: that would skip the client's certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_TICKET
@@ -51,5 +54,5 @@ def make_listener_context(policy: ListenerTlsPolicy) -> ssl.SSLContext:
 
 
 def _no_password() -> str:
-    """Instead of a question on the terminal."""
-    raise ssl.SSLError("the private key is encrypted, and there is nobody to ask for its password")
+    """Replaces OpenSSL's question on the terminal."""
+    raise ssl.SSLError("the private key is encrypted; give one without a password")

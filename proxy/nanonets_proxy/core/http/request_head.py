@@ -1,4 +1,4 @@
-"""A caller's header section: what the proxy wants to know of it, and what of it goes upstream."""
+"""Reads the fields of a request's head that the proxy uses, and writes the head that goes upstream."""
 
 import re
 from collections.abc import Iterable
@@ -15,15 +15,14 @@ from nanonets_proxy.core.http.headers import (
 )
 from nanonets_proxy.errors import BadRequest, NotImplementedHere
 
-# RFC 9110 §7.2 and RFC 3986 §3.2: one host, an optional port; no user information, no list.
+# RFC 9110 §7.2 and RFC 3986 §3.2: one host and an optional port, without user information.
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]+)(?::[0-9]{0,5})?")
 _DIGITS = re.compile(rb"[0-9]{1,19}")
 
-
-# Fields of a request that nearly all have, or that stand once: the plan of a section has their places.
+# Fields that most requests have, or that occur once. A header plan has their places.
 _KNOWN = (b"host", b"connection", b"content-length", b"x-request-id")
-# Others that the proxy looks at.
-_LOOKED_AT = frozenset(
+# Other fields that the proxy inspects.
+_INSPECTED = frozenset(
     {
         b"access-control-request-method",
         b"expect",
@@ -36,18 +35,18 @@ _LOOKED_AT = frozenset(
     }
 )
 _NOTHING: frozenset[bytes] = frozenset()
-# So many are remembered as well formed.
-_MOST_HOSTS = 64
+_MAX_VALID_HOSTS = 64
 
 
 @dataclass(init=False, slots=True)
 class RequestHead:
-    """What the proxy wants to know of a caller's header section, and what of it goes on.
+    """The fields that the proxy uses, and those that it forwards.
 
-    `body_length` is None for a chunked body and 0 for none. `fields` has the lines that pass, each with its CR LF.
+    `body_length` is in bytes: None for a chunked body, 0 without a body. `fields` has the forwarded lines, each with its
+    CR LF.
     """
 
-    # One is made for each request, and filled in where it is made: a constructor would double its cost.
+    # Filled in by its maker: a constructor would double the cost.
     host: bytes
     origin: bytes | None
     sec_fetch_site: bytes | None
@@ -64,17 +63,22 @@ class RequestHead:
 
 
 class RequestHeads:
-    """Sorts callers' fields; `caller_header` (lower case) names the field that names the caller, `token_header` the
-    one that holds its credentials, which is dropped."""
+    """Reads heads. `caller_header` is the lower-case name of the field in which a caller states its name.
+
+    `token_header` is the name of the field with the caller's credentials, which is dropped.
+    """
 
     def __init__(self, *, caller_header: bytes = b"", token_header: bytes = b"authorization") -> None:
         known = (*_KNOWN, caller_header, token_header)
-        self._plans = HeaderPlans(known, _LOOKED_AT, NOT_FORWARDED | {token_header}, FORWARDING_PREFIX)
-        self._good_hosts = {b""}  # an HTTP/1.0 caller may send none
+        self._plans = HeaderPlans(known, _INSPECTED, NOT_FORWARDED | {token_header}, FORWARDING_PREFIX)
+        self._valid_hosts = {b""}  # HTTP/1.0 needs none
 
     def read(self, names: tuple[bytes, ...], values: tuple[bytes, ...]) -> RequestHead:
-        """One value for each name. Raises BadRequest where Host or the framing is repeated or malformed, and
-        NotImplementedHere for a transfer coding other than chunked."""
+        """Reads fields, given as names and one value for each name.
+
+        Raises BadRequest if Host or the framing is repeated or malformed, and NotImplementedHere for a transfer coding
+        other than chunked.
+        """
         plan = self._plans[names]
         head = RequestHead()
         nominated = self._fill(head, plan, values)
@@ -86,7 +90,7 @@ class RequestHeads:
         return head
 
     def _fill(self, head: RequestHead, plan: HeaderPlan, values: tuple[bytes, ...]) -> frozenset[bytes]:
-        """All but the fields that go on. Gives the names of those that Connection wants dropped."""
+        """Fills all but `fields`. Returns the field names that Connection nominates to be dropped."""
         host_at, connection_at, length_at, request_id_at, caller_at, credentials_at = plan.places
         head.host = host = b"" if host_at is None else values[host_at]
         head.request_id = None if request_id_at is None else values[request_id_at]
@@ -95,7 +99,7 @@ class RequestHeads:
         head.origin = head.sec_fetch_site = None
         head.is_preflight = head.upgrade = head.expect_continue = False
         head.prefer = head.priority = ()
-        if host not in self._good_hosts:
+        if host not in self._valid_hosts:
             self._check(host)
         head.body_length = 0 if length_at is None else _length(values[length_at])
         nominated = _NOTHING
@@ -107,20 +111,20 @@ class RequestHeads:
         return nominated
 
     def check_has_host(self, names: Iterable[bytes]) -> None:
-        """RFC 9112 §3.2: an HTTP/1.1 request without Host is a 400. Raises BadRequest."""
+        """Raises BadRequest if there is no Host field, which HTTP/1.1 requires (RFC 9112 §3.2)."""
         if all(name.lower() != b"host" for name in names):
             raise BadRequest("The request has no Host field.")
 
     def _check(self, host: bytes) -> None:
-        """RFC 9112 §3.2: an invalid Host is a 400."""
+        """Raises BadRequest for an invalid Host (RFC 9112 §3.2)."""
         if not _HOST.fullmatch(host):
             raise BadRequest("The Host field is malformed.")
-        if len(self._good_hosts) < _MOST_HOSTS:
-            self._good_hosts.add(host)
+        if len(self._valid_hosts) < _MAX_VALID_HOSTS:
+            self._valid_hosts.add(host)
 
 
 def _read_special(head: RequestHead, fields: Iterable[tuple[bytes, bytes]], has_length: bool) -> frozenset[bytes]:
-    """Takes over what few requests have, and refuses what none may have twice; gives what Connection nominates."""
+    """Reads the rarer fields. Returns the names that Connection nominates; raises BadRequest for a repeated field."""
     nominated = _NOTHING
     codings: tuple[bytes, ...] = ()
     for name, value in fields:
@@ -153,7 +157,7 @@ def _read_special(head: RequestHead, fields: Iterable[tuple[bytes, bytes]], has_
     return nominated
 
 
-# RFC 9112 §6.3; ambiguous framing is refused rather than repaired, since that is what smuggling needs.
+# RFC 9112 §6.3. Ambiguous framing is rejected, not repaired: request smuggling depends on it.
 def _length(value: bytes) -> int:
     if not _DIGITS.fullmatch(value):
         raise BadRequest("Content-Length must be given once, in digits.")
@@ -164,14 +168,14 @@ def _check_codings(codings: tuple[bytes, ...], has_length: bool) -> None:
     if has_length:
         raise BadRequest("Content-Length and Transfer-Encoding exclude each other.")
     if len(codings) > 1 or codings[0].strip().lower() != b"chunked":
-        raise NotImplementedHere("Of transfer codings only a single `chunked` is understood.")
+        raise NotImplementedHere("The only supported transfer coding is a single `chunked`.")
 
 
 class UpstreamHeads:
-    """Writes the header sections that go upstream.
+    """Writes the heads that go upstream.
 
-    Host leads (RFC 9110 §7.2), Authorization is injected last, so that nothing of the caller's can
-    remove or precede it. `via` is the pseudonym for a Via field, or empty for none.
+    Host comes first (RFC 9110 §7.2). Authorization is injected last, so that no field of the caller can remove or
+    precede it. `via` is the pseudonym for a Via field, or empty for none.
     """
 
     __slots__ = ("_after_target", "_chunked_end", "_end")
@@ -182,6 +186,6 @@ class UpstreamHeads:
         self._chunked_end = b"Transfer-Encoding: chunked\r\n" + self._end
 
     def write(self, method: bytes, target: bytes, head: RequestHead) -> bytes:
-        """A section, ending in the empty line."""
+        """Returns a head, ending in the empty line."""
         end = self._chunked_end if head.body_length is None else self._end
         return b"".join((method, b" ", target, self._after_target, head.fields, end))
