@@ -1,8 +1,8 @@
 """Limits callers' connections, in all and per address.
 
-A connection beyond the limit takes the place of the oldest one without a request. A well-behaved caller opens an idle
-connection again; an attacker that only holds connections loses them. If all connections are busy, the new one gets a
-503. Loopback addresses and unix sockets stand for many callers, so only the limit in all applies to them.
+A connection beyond the limit takes the place of the oldest one without a request. A well-behaved caller opens an
+idle connection again; an attacker that only holds connections loses them. If all connections are busy, the new one
+gets a 503. Loopback addresses and unix sockets stand for many callers, so only the limit in all applies to them.
 """
 
 from collections import Counter as Counts

@@ -77,7 +77,7 @@ def name_in(certificate: Mapping[str, Any]) -> str | None:
 
 
 def has_hung_up(transport: asyncio.ReadTransport) -> bool:
-    """Returns whether the peer has closed its side, which the event loop does not notice while reading is paused."""
+    """Returns whether the peer has closed its side; the event loop does not notice while reading is paused."""
     return not transport.is_reading() and bool(hung_up([transport]))
 
 

@@ -1,7 +1,7 @@
 """TLS for callers: the listeners' certificate, and the authorities of client certificates.
 
-An SSL context cannot forget certificates, so each reload makes a new context. The listening context stays. It hands each
-new connection over to the newest context when the handshake begins.
+An SSL context cannot forget certificates, so each reload makes a new context. The listening context stays. It hands
+each new connection over to the newest context when the handshake begins.
 """
 
 import ssl
@@ -40,7 +40,7 @@ class ListenerTls:
 
 
 def make_listener_context(policy: ListenerTlsPolicy) -> ssl.SSLContext:
-    """Returns a context for TLS 1.2 or newer. Sessions are not resumed: that would skip the client's certificate."""
+    """Returns a context for TLS 1.2 or newer, without session resumption, which would skip the certificates."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_TICKET

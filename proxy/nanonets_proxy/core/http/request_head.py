@@ -42,8 +42,8 @@ _MAX_VALID_HOSTS = 64
 class RequestHead:
     """The fields that the proxy uses, and those that it forwards.
 
-    `body_length` is in bytes: None for a chunked body, 0 without a body. `fields` has the forwarded lines, each with its
-    CR LF.
+    `body_length` is in bytes: None for a chunked body, 0 without a body. `fields` has the forwarded lines, each with
+    its CR LF.
     """
 
     # Filled in by its maker: a constructor would double the cost.
@@ -76,8 +76,8 @@ class RequestHeads:
     def read(self, names: tuple[bytes, ...], values: tuple[bytes, ...]) -> RequestHead:
         """Reads fields, given as names and one value for each name.
 
-        Raises BadRequest if Host or the framing is repeated or malformed, and NotImplementedHere for a transfer coding
-        other than chunked.
+        Raises BadRequest if Host or the framing is repeated or malformed, and NotImplementedHere for a transfer
+        coding other than chunked.
         """
         plan = self._plans[names]
         head = RequestHead()
@@ -124,7 +124,7 @@ class RequestHeads:
 
 
 def _read_special(head: RequestHead, fields: Iterable[tuple[bytes, bytes]], has_length: bool) -> frozenset[bytes]:
-    """Reads the rarer fields. Returns the names that Connection nominates; raises BadRequest for a repeated field."""
+    """Reads rare fields; returns the names that Connection nominates. Raises BadRequest for a repeated field."""
     nominated = _NOTHING
     codings: tuple[bytes, ...] = ()
     for name, value in fields:
