@@ -42,8 +42,8 @@ _MAX_VALID_HOSTS = 64
 class RequestHead:
     """The fields that the proxy uses, and those that it forwards.
 
-    `body_length` is in bytes: None for a chunked body, 0 without a body. `fields` has the forwarded lines, each with
-    its CR LF.
+    `body_length` is in bytes: None for a chunked body, 0 without a body. `fields` has the forwarded lines, each
+    with its CR LF.
     """
 
     # Filled in by its maker: a constructor would double the cost.
