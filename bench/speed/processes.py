@@ -85,7 +85,7 @@ def run_on_load_core(command: Sequence[str], *, stdin: IO[bytes] | None = None) 
 
 
 def until(ready: Callable[[], bool], started: Started, *, within_s: float = 20.0) -> float:
-    """Returns the seconds from the start until `ready`. Raises RuntimeError if the process ends or takes too long."""
+    """Returns the seconds from the start until `ready`. Raises RuntimeError at the process's end or a timeout."""
     while not ready():
         if started.poll() is not None:
             raise RuntimeError(f"process {started.pid} ended before it was ready")

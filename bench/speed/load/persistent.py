@@ -1,8 +1,9 @@
 """Many persistent callers: `python -m speed.load.persistent URL COUNT idle|waiting|busy`.
 
-It runs until standard input ends. `idle` callers have received a response and keep their connections open. `waiting`
-callers have sent a request and wait for its response. `busy` callers send their next request as soon as they have a
-response; they are ready after COUNT responses. (wrk would connect all at once and overflow the listener's backlog.)
+It runs until standard input ends. `idle` callers have received a response and keep their connections open.
+`waiting` callers have sent a request and wait for its response. `busy` callers send their next request as soon as
+they have a response; they are ready after COUNT responses. wrk would connect all of them at once, and overflow the
+listener's backlog.
 """
 
 import resource

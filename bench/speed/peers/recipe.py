@@ -1,6 +1,7 @@
 """A minimal reverse proxy with aiohttp: `python -m speed.peers.recipe PORT UPSTREAM AUTHORIZATION [CA]`.
 
-It drops hop-by-hop fields and adds the API key. It reads small bodies whole, which is faster, and streams large ones.
+It drops hop-by-hop fields and adds the API key. Small bodies are read whole, which is faster; large
+bodies are streamed.
 """
 
 import ssl

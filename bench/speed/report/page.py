@@ -15,11 +15,12 @@ _DOCS: Final = Path(__file__).parents[3] / "docs"
 
 _CONFIGURATIONS: Final = {
     OURS: "`nanonets-proxy serve`",
-    "nginx": "one worker; no access log, unbuffered uploads, no temporary files, 64 KiB buffers, 256 idle connections",
+    "nginx": "one worker; no access log, unbuffered uploads, no temporary files, 64 KiB buffers, "
+    "256 idle connections",
     "HAProxy": "one thread; no access log",
     "Envoy": "`--concurrency 1`; no access log; counts requests, generates request ids",
     "Caddy": "`GOMAXPROCS=1`; no access log, 256 idle connections",
-    RECIPE: "`web.run_app`, `ClientSession`, asyncio's loop; no access log ([file](../bench/speed/peers/recipe.py))",
+    RECIPE: "`web.run_app` and `ClientSession` on asyncio; no access log ([file](../bench/speed/peers/recipe.py))",
     "mitmproxy": "`mitmdump`, reverse mode; streams bodies over 1 MiB, prints nothing",
 }
 _CHARTED: Final = ("small_get", "small_get_tls")
