@@ -23,19 +23,21 @@ class Scene:
         self.room = WaitingRoom(self.gate, self.loop)
         self.waits = 0
 
-    def ticket(self, wait_s: float = LONG_S) -> Ticket:
-        return Ticket("account", self.loop.time() + wait_s)
-
-    async def admit(self, ticket: Ticket | None = None) -> Ticket:
-        ticket = ticket or self.ticket()
-        await admitted(self.room, ticket, self.loop.time(), self._count_wait)
-        return ticket
+    async def admit(self, wait_s: float = LONG_S) -> Ticket:
+        """Waits with a new ticket until it is admitted."""
+        now_s = self.loop.time()
+        return await self._enter(Ticket("account", now_s + wait_s), now_s)
 
     async def start(self, ticket: Ticket | None = None) -> "asyncio.Task[Ticket]":
-        """Starts a task for a ticket, and runs it until it waits or has its permit."""
-        task = asyncio.create_task(self.admit(ticket))
+        """Starts a task for a ticket, by default a new one. Runs it until it waits or has its permit."""
+        entering = self._enter(ticket, self.loop.time()) if ticket else self.admit()
+        task = asyncio.create_task(entering)
         await asyncio.sleep(0)
         return task
+
+    async def _enter(self, ticket: Ticket, now_s: float) -> Ticket:
+        await admitted(self.room, ticket, now_s, self._count_wait)
+        return ticket
 
     def _count_wait(self) -> None:
         self.waits += 1
@@ -76,7 +78,7 @@ async def test_a_deadline_ends_the_wait() -> None:
     scene = Scene()
     permit = await scene.admit()
     with pytest.raises(RateLimited) as error:
-        await scene.admit(scene.ticket(wait_s=0.02))
+        await scene.admit(wait_s=0.02)
     assert error.value.details["reason"] == "deadline_passed"
     scene.settle(permit)
     scene.assert_empty()
@@ -84,9 +86,9 @@ async def test_a_deadline_ends_the_wait() -> None:
 
 async def test_a_wait_of_zero_takes_a_free_place_or_is_rejected() -> None:
     scene = Scene()
-    permit = await scene.admit(scene.ticket(wait_s=0))
+    permit = await scene.admit(wait_s=0)
     with pytest.raises(RateLimited):
-        await scene.admit(scene.ticket(wait_s=0))
+        await scene.admit(wait_s=0)
     scene.settle(permit)
     scene.assert_empty()
 
@@ -95,7 +97,7 @@ async def test_a_ticket_whose_scope_opens_after_its_deadline_is_rejected_at_once
     scene = Scene()
     scene.settle(await scene.admit(), Outcome.THROTTLED, 100.0)
     with pytest.raises(RateLimited) as error:
-        await scene.admit(scene.ticket(wait_s=5))
+        await scene.admit(wait_s=5)
     assert error.value.retry_after_s == pytest.approx(100, abs=5)
 
 
@@ -176,7 +178,8 @@ async def test_closing_rejects_waiting_and_new_tickets_and_leaves_permits_valid(
             await task
     with pytest.raises(ShuttingDown):
         await scene.admit()
-    assert not scene.room.try_admit(scene.ticket(), scene.loop.time())
+    now_s = scene.loop.time()
+    assert not scene.room.try_admit(Ticket("account", now_s + LONG_S), now_s)
     assert scene.gate.in_flight == 1
     scene.settle(permit)
     scene.assert_empty()
