@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from nanonets_proxy.app.boundary import connection_policy
+from nanonets_proxy.app.access import connection_policy
 from nanonets_proxy.errors import TooManyConnections
 from nanonets_proxy.server.connection_limits import REFUSAL, ConnectionLimits, ConnectionPolicy
 from nanonets_proxy.server.peers import Peer

@@ -1,7 +1,6 @@
-"""What a process is to serve: all that its settings come to, in frozen values that can be pickled.
+"""The frozen configuration of a process, which settings produce and servers need.
 
-Nothing here, or below, knows how settings are read: whoever serves needs no more than a plan. The key is not in
-it; where it may be found is.
+It can be pickled, and importing it imports no settings code. It holds the sources of the API key, but not the key.
 """
 
 from collections.abc import Mapping
@@ -24,48 +23,49 @@ from nanonets_proxy.server.tls import ListenerTlsPolicy
 from nanonets_proxy.upstream.body import BodyPolicy
 from nanonets_proxy.upstream.dial import DialPolicy
 
-if TYPE_CHECKING:  # most processes never serve it
+if TYPE_CHECKING:  # most processes never serve the sandbox
     from nanonets_proxy.sandbox.policy import SandboxPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class AuthorizerConfig:
-    """What the door asks beyond the guard. `own_header`: the token stands in a field of its own, as it is."""
+    """The checks after the peer guard: tokens, access rules and budgets."""
 
-    own_header: bool
+    has_token_header: bool
+    """Whether the token has a header field of its own, without a scheme such as Bearer."""
     rules: tuple[AccessRule, ...]
     read_only: bool
     budgets: tuple[BudgetRule, ...]
     dry_run: bool
     tokens: tuple[CallerToken, ...]
     tokens_file: Path | None
-    """Holds the tokens instead, and is watched."""
+    """The file that holds the tokens instead of `tokens`."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentConfig:
-    """One environment. The only one has the empty name."""
+    """One environment. The only environment has the empty name."""
 
     name: str
     listen: tuple[Listener, ...]
     tls: ListenerTlsPolicy | None
     guard: PeerGuardPolicy
     authorizer: AuthorizerConfig | None
-    """None where nothing is asked beyond the guard."""
+    """None: the peer guard is the only check."""
     max_connections: int
     max_connections_per_peer: int
     keep_alive_s: float
     head_timeout_s: float
     handler: HandlerPolicy
     permissive_settings: Mapping[str, str]
-    """The settings that let more in, or out, than the default, with their values: for the log."""
+    """The settings that permit more than their defaults, with their values, for a warning at start."""
 
     gate: GatePolicy
     scopes: tuple[ScopeRule, ...]
     state_file: Path | None
 
     upstream_name: str
-    """What the log calls the upstream."""
+    """The upstream's name in the log."""
     dial: DialPolicy
     upstream_keep_alive_s: float
     first_byte_timeout_s: float
@@ -75,18 +75,18 @@ class EnvironmentConfig:
     key_source_config: KeySourceConfig
     keyring: KeyringPolicy
     key_max_age_s: float
-    """0: no key is too old."""
+    """The age of a key at which a warning asks for its rotation. 0: no warning."""
     key_probe: str
-    """The path that a new key is tried on; empty: requests try it."""
+    """The path of the GET that tests a new key. Empty: callers' requests test it."""
 
     def with_upstream(self, origin: Origin, upstream_name: str = "") -> Self:
-        """The same in front of another upstream, which the log calls by its origin if by nothing else."""
+        """Returns a copy for another upstream. By default, its name in the log is its origin."""
         return replace(self, upstream_name=upstream_name or str(origin), dial=replace(self.dial, origin=origin))
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxConfig:
-    """The simulated API. Without keys in its policy, one is made at start."""
+    """The simulated API. Without keys in its policy, the process makes a key at start."""
 
     listen: tuple[Listener, ...]
     policy: "SandboxPolicy"
@@ -94,18 +94,18 @@ class SandboxConfig:
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
-    """All that a process runs: its environments, and the admin listener that they share."""
+    """The configuration of `serve`: environments, and the admin listener that they share."""
 
     environments: tuple[EnvironmentConfig, ...]
     sandbox: SandboxConfig | None
-    """Served in the upstream's place; then there is one environment."""
+    """Replaces the upstream of the only environment, if it is set."""
     admin_listen: tuple[Listener, ...]
     admin_guard: PeerGuardPolicy
     drain_timeout_s: float
     log_format: str
     log_level: str
     secret_variables: tuple[str, ...]
-    """The variables that may hold a secret, which nobody reads again once the keys are found."""
+    """The environment variables that may hold a secret. Nothing reads them after the keys are read."""
 
 
 Config: TypeAlias = ServeConfig | SandboxConfig

@@ -1,12 +1,9 @@
-"""The composition root: a config in, running servers out.
+"""One environment, with its own key, gate, upstream connections, metrics and listeners.
 
-starting  sockets are opened; none is served before all could be
-ready     callers are served
-draining  no new connections; callers that wait get 503, answers under way go on up to a time limit
-stopped
-
-`Proxy` is one environment, with a key, a gate, a pool, metrics and listeners of its own. `Program` is all that
-a process runs: its environments, and the admin listener that they share.
+States:
+starting  All sockets are opened before any of them is served.
+ready     Callers are served.
+draining  No new connections. Waiting requests get 503; requests in flight may finish within a time limit.
 """
 
 import asyncio
@@ -20,7 +17,7 @@ import structlog
 
 from nanonets_proxy.admission.state_file import StateFile
 from nanonets_proxy.admission.waiting_room import WaitingRoom
-from nanonets_proxy.app.boundary import connection_policy, make_authorizer, make_guard, reloaded_files
+from nanonets_proxy.app.access import connection_policy, make_authorizer, make_guard, reloaded_files
 from nanonets_proxy.app.config import EnvironmentConfig
 from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.keys.key_records import FoundKey
@@ -46,23 +43,23 @@ from nanonets_proxy.upstream.dial import Dialer
 from nanonets_proxy.upstream.key_probe import KeyProbe
 from nanonets_proxy.upstream.pool import Pool
 
-# Long enough for a slow network; a half-open connection must not hold its file for the usual minute.
+# Allows for slow networks. The default of 60 s would let a half-open connection hold its file for too long.
 _HANDSHAKE_TIMEOUT_S: Final = 10.0
-_SAVE_EACH_S: Final = 60.0
+_SAVE_INTERVAL_S: Final = 60.0
 
 Redact = Callable[[Iterable[bytes]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class InitialKeys:
-    """Where a key comes from, and the first reading of it."""
+    """The source of the API key, and the keys that it held at start."""
 
     source: KeySource
     keys: tuple[FoundKey, ...]
 
 
 class Environment:
-    """One environment. `open()`, `start()`, then `stop()`; the addresses are known in between."""
+    """Call `open()`, `start()`, then `stop()`. `addresses` is set by `open()`."""
 
     def __init__(self, config: EnvironmentConfig, initial: InitialKeys, redact: Redact) -> None:
         self.name = config.name
@@ -91,7 +88,7 @@ class Environment:
         )
         self._tls = None if config.tls is None else ListenerTls(config.tls)
         self._authorizer = make_authorizer(config, self.metrics)
-        self._watched = reloaded_files(config, self._authorizer, self._tls)
+        self._reloaded_files = reloaded_files(config, self._authorizer, self._tls)
         services = Services(
             origin=origin,
             guard=make_guard(config),
@@ -111,32 +108,32 @@ class Environment:
             self.metrics.registry,
         )
         self._sockets: list[socket.socket] = []
-        self._listening: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server] = []
         self._state = "starting"
         self._next_save: asyncio.TimerHandle | None = None
         self.addresses: list[str] = []
 
     def open(self) -> list[socket.socket]:
-        """The sockets, so that a busy address is known before anything is served. Raises ListenFailed."""
+        """Opens and returns the sockets, before any is served. Raises ListenFailed if an address is busy."""
         setting = f"environments.{self.name}.listen" if self.name else "listen"
         self._sockets = open_sockets(setting, self._config.listen)
         self.addresses = [describe(sock) for sock in self._sockets]
         return self._sockets
 
     async def start(self) -> None:
+        """Begins to serve the opened sockets."""
         for setting, value in self._config.permissive_settings.items():
             self._log.warning("boundary_loosened", setting=setting, value=value)
         self.key_manager.start()
-        for file in self._watched:
+        for file in self._reloaded_files:
             file.start()
         for sock in self._sockets:
-            self._listening.append(await self._serve_on(sock))
+            self._servers.append(await self._serve_on(sock))
         self._state = "ready"
         if self._state_file is not None:
-            self._save_state_again()
+            self._keep_saving_state()
 
     async def _serve_on(self, sock: socket.socket) -> asyncio.Server:
-        # The type stubs know only the asyncio protocol factory; aiohttp's server is one.
         if sock.family is socket.AF_UNIX:
             return await self._loop.create_unix_server(self._server, sock=sock, backlog=BACKLOG)
         if self._tls is None:
@@ -150,18 +147,18 @@ class Environment:
         )
 
     async def stop(self, drain_timeout_s: float) -> None:
-        """Drains, then closes everything. Callers that wait are sent away, answers under way may end."""
+        """Drains for at most `drain_timeout_s`, then closes everything and saves the state file."""
         self._state = "draining"
         if self._next_save is not None:
             self._next_save.cancel()
         self._log.info("draining", in_flight=self._gate.in_flight, waiting=self._gate.waiting)
         remove_files(self._sockets)
-        for server in self._listening:
+        for server in self._servers:
             server.close()
         self._handler.drain()
         self._room.close()
         await self.key_manager.stop()
-        for file in self._watched:
+        for file in self._reloaded_files:
             await file.stop()
         cut_off = await self._server.drain(drain_timeout_s)
         self._pool.close()
@@ -172,16 +169,17 @@ class Environment:
         if self._state_file is not None:
             self._state_file.save(self._gate, self._loop.time())
 
-    def _save_state_again(self) -> None:
-        """Every minute: what a crash would lose is then soon learned again."""
+    def _keep_saving_state(self) -> None:
+        """Saves the state now and every minute, so that a crash loses little of it."""
         self._save_state()
-        self._next_save = self._loop.call_later(_SAVE_EACH_S, self._save_state_again)
+        self._next_save = self._loop.call_later(_SAVE_INTERVAL_S, self._keep_saving_state)
 
     def key_status(self) -> KeyStatus:
         return self.key_manager.status()
 
     async def reload(self) -> str | None:
-        faults = [file.reload() for file in self._watched]
+        """Reads the keys and the watched files again. Returns the first fault, or None."""
+        faults = [file.reload() for file in self._reloaded_files]
         return next(filter(None, [await self.key_manager.reload(), *faults]), None)
 
     def not_ready_reason(self) -> str | None:
@@ -205,6 +203,7 @@ class Environment:
 
 
 def remove_files(sockets: Sequence[socket.socket]) -> None:
+    """Removes the socket files of unix sockets."""
     for sock in sockets:
         if sock.family is socket.AF_UNIX:
             remove_file(sock)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # needed by annotations only
 
 
 class Program:
-    """All that a process runs. `start()`, then `stop()`."""
+    """Call `start()`, then `stop()`."""
 
     def __init__(self, config: ServeConfig, environments: Sequence[Environment]) -> None:
         self._config = config
@@ -31,7 +31,7 @@ class Program:
         self.admin_addresses: list[str] = []
 
     async def start(self) -> None:
-        """Raises ListenFailed with nothing left open."""
+        """Opens all sockets, then serves them. Raises ListenFailed, and leaves no socket open then."""
         opened: list[socket.socket] = []
         try:
             for environment in self.environments:
@@ -48,11 +48,12 @@ class Program:
             await environment.start()
 
     async def reload(self) -> None:
-        """Reads every key again."""
+        """Reads the keys and the watched files of every environment again."""
         for environment in self.environments:
             await environment.reload()
 
     async def stop(self, drain_timeout_s: float) -> None:
+        """Drains all environments at the same time, then stops the admin listener."""
         remove_files(self._admin_sockets)
         await asyncio.gather(*(environment.stop(drain_timeout_s) for environment in self.environments))
         await self._admin.cleanup()

@@ -1,8 +1,7 @@
-"""The entry: which process reads the settings, and which one serves.
+"""The entry point. For `serve` and `sandbox`, a child reads the settings while this process imports the servers.
 
-Who serves does not read. The command line, pydantic and the settings take a fifth of the memory of a serving
-process, and are needed for a moment: a child reads, and sends what the settings come to, while this process imports
-the servers. Where the system gives no further process, this one does both, and what it has read stays in memory.
+The command line, pydantic and the settings code take a fifth of a serving process's memory, and are needed only at
+start. If the system allows no further process, this process does both, and keeps the settings code in memory.
 """
 
 import os
@@ -12,38 +11,38 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # no command needs all of it
+if TYPE_CHECKING:  # an import would cost every command time
     from nanonets_proxy.app.config import Config
 
-_SERVING = ("serve", "sandbox")
-_ASKING = frozenset({"-h", "--help", "--version"})
-_AUTHORITIES = "SSL_CERT_FILE"
+_SERVING_COMMANDS = ("serve", "sandbox")
+_HELP_FLAGS = frozenset({"-h", "--help", "--version"})
+_CA_FILE_VARIABLE = "SSL_CERT_FILE"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command that `argv` (by default the process's arguments) names; gives the exit code."""
+    """Runs the command that `argv` names, by default the process's arguments. Returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     if not _serves(arguments):
         return _run(arguments, _serve)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # who stops it now wants no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a stop during the start needs no traceback
     from nanonets_proxy.process.settings_reader import SettingsReader
 
     try:
         reader = SettingsReader(lambda send: _run(arguments, send))
     except OSError:
         return _run(arguments, _serve)
-    # What `_serve` needs, while the child reads.
-    with _no_authorities():
-        import nanonets_proxy.process.serve  # noqa: F401
+    # Imports the modules of `_serve` while the child reads.
+    with _without_ca_file():
+        import nanonets_proxy.process.serve  # noqa: F401  # only loads the module
 
     config = reader.config()
     return config if isinstance(config, int) else _serve(config)
 
 
 def _serves(arguments: Sequence[str]) -> bool:
-    """Without a command, it is to serve."""
-    serves = not arguments or arguments[0].startswith("-") or arguments[0] in _SERVING
-    return serves and _ASKING.isdisjoint(arguments)
+    """Returns whether the command runs servers. Without a command, it is `serve`."""
+    serves = not arguments or arguments[0].startswith("-") or arguments[0] in _SERVING_COMMANDS
+    return serves and _HELP_FLAGS.isdisjoint(arguments)
 
 
 def _run(arguments: Sequence[str], serve: "Callable[[Config], int]") -> int:
@@ -59,15 +58,17 @@ def _serve(config: "Config") -> int:
 
 
 @contextmanager
-def _no_authorities() -> Iterator[None]:
-    """aiohttp's client, which nobody uses here, loads the system's certificate authorities as it is imported: for a
-    tenth of the whole start, and 2 MiB. OpenSSL is shown none meanwhile (SSL_CTX_set_default_verify_paths(3))."""
-    before = os.environ.get(_AUTHORITIES)
-    os.environ[_AUTHORITIES] = os.devnull
+def _without_ca_file() -> Iterator[None]:
+    """Hides the system's certificate authorities from OpenSSL (SSL_CTX_set_default_verify_paths(3)).
+
+    aiohttp's client, which the program never uses, loads them at import. That costs 2 MiB and a tenth of the start.
+    """
+    before = os.environ.get(_CA_FILE_VARIABLE)
+    os.environ[_CA_FILE_VARIABLE] = os.devnull
     try:
         yield
     finally:
         if before is None:
-            del os.environ[_AUTHORITIES]
+            del os.environ[_CA_FILE_VARIABLE]
         else:
-            os.environ[_AUTHORITIES] = before
+            os.environ[_CA_FILE_VARIABLE] = before

@@ -1,1 +1,1 @@
-"""The life of the process: serving, reading the settings in a child, hardening."""
+"""The life of the process: settings reader, hardening, serving, exit codes."""

@@ -1,21 +1,21 @@
-"""What the C library's allocator does with the large pieces that bodies come in."""
+"""Tunes the C library's allocator for request and response bodies."""
 
 import ctypes
 import sys
 from typing import Final
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-# As much freed memory as 32 bodies of 64 KiB take, with three copies, stays with the process.
+# The size of 32 bodies of 64 KiB, with up to three copies of each, rounded up.
 _KEPT_BYTES: Final = 8 * 1024 * 1024
 _MAPPED_FROM_BYTES: Final = 1024 * 1024
 
 
 def keep_freed_memory() -> None:
-    """Has glibc keep what is freed at the heap's end, which it returns from 128 KiB on; other C libraries stay as
-    they are. Memory that is taken again with each body costs a fault a page, and more where all of it is locked.
+    """Makes glibc keep freed memory at the end of the heap. Does nothing with other C libraries.
 
-    With the one threshold set, the other no longer adjusts itself (mallopt(3)): pieces as large as a read would be
-    mapped one by one.
+    By default glibc returns it to the system from 128 KiB on. Taking it again for each body costs one page fault
+    per page, and more if all memory is locked. Setting one threshold also freezes the other (mallopt(3)), and glibc
+    would then map each block as large as a read, so both are set.
     """
     if sys.platform != "linux":
         return

@@ -1,11 +1,11 @@
-"""The exit codes of the program."""
+"""The program's exit codes."""
 
 from typing import Final
 
 OK: Final = 0
 FAILED: Final = 1
-"""A check failed, or something that nobody expected."""
+"""A test failed, the running proxy is not ready, or the program has a defect."""
 USAGE_ERROR: Final = 2
-"""The command line, a setting, the key or an address is wrong."""
+"""The command line, a setting, the key or a listener address is wrong."""
 SIGNAL_BASE: Final = 128
-"""And the signal's number: how a shell tells such an end."""
+"""Added to the number of the signal that ended the process, as shells do."""

@@ -1,6 +1,6 @@
-"""The life of a serving process: logging, signals, start, drain, exit code.
+"""The life of a serving process: logging, start, signals, drain, exit code.
 
-SIGTERM and SIGINT drain and end with 0, a second one ends at once; SIGHUP reads the key again.
+SIGTERM or SIGINT drains, and the process ends with 0. A second one ends it at once. SIGHUP reloads the keys.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.keys.source import EnvironmentKey, KeySourceConfig, NoKeyGiven
 from nanonets_proxy.process.allocator import keep_freed_memory
 from nanonets_proxy.process.exit_codes import OK, SIGNAL_BASE, USAGE_ERROR
-from nanonets_proxy.process.hardening import forget_variables, leave_no_core, stay_in_memory
+from nanonets_proxy.process.hardening import forget_variables, lock_memory, prevent_core_dump
 from nanonets_proxy.server.listeners import ListenFailed, describe, open_sockets
 from nanonets_proxy.server.server import AiohttpMismatch
 from nanonets_proxy.telemetry.log import configure
@@ -37,7 +37,7 @@ _ALL_INTERFACES: Final = ("0.0.0.0", "[::]")  # noqa: S104 - compared, not bound
 
 
 def serve(config: Config) -> int:
-    """Serves until a signal; gives the exit code. What is wrong by then is one line on standard error."""
+    """Serves until a signal, and returns the exit code. Reports an error at start on standard error."""
     if isinstance(config, SandboxConfig):
         return _run("auto", "info", lambda _: _serve_sandbox(config))
     if (sandbox := config.sandbox) is not None:
@@ -45,10 +45,10 @@ def serve(config: Config) -> int:
             config.log_format, config.log_level, lambda redactor: _serve_with_sandbox(config, sandbox, redactor)
         )
     try:
-        # An unusable key ends the program here, before anything listens.
+        # An unusable key ends the program before it listens.
         keys = [_find_key(environment.key_source_config) for environment in config.environments]
     except (KeyUnusable, NoKeyGiven) as error:
-        return _wrong_use(error)
+        return _usage_error(error)
     forget_variables(config.secret_variables)
     return _run(config.log_format, config.log_level, lambda redactor: _serve(config, keys, redactor))
 
@@ -58,25 +58,25 @@ def _find_key(places: KeySourceConfig) -> InitialKeys:
     return InitialKeys(source, source.read())
 
 
-def _wrong_use(error: object) -> int:
+def _usage_error(error: object) -> int:
     sys.stderr.write(f"nanonets-proxy: {error}\n")
     return USAGE_ERROR
 
 
 def _run(log_format: str, level: str, main: Callable[[Redactor], Coroutine[Any, Any, None]]) -> int:
     if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
-        # Its checks of framing are weaker, and an intermediary's must not be.
-        return _wrong_use("aiohttp lacks its compiled parser here; unset AIOHTTP_NO_EXTENSIONS")
+        # The parser in Python checks message framing less strictly, which an intermediary must not risk.
+        return _usage_error("aiohttp lacks its compiled parser here; unset AIOHTTP_NO_EXTENSIONS")
     _raise_open_files_limit()
     keep_freed_memory()
-    leave_no_core()
-    stay_in_memory()
+    prevent_core_dump()
+    lock_memory()
     redactor = Redactor()
     writer = configure(log_format, level, sys.stdout.buffer, redactor)
     try:
         uvloop.run(main(redactor))
     except (ListenFailed, AiohttpMismatch) as error:
-        return _wrong_use(error)
+        return _usage_error(error)
     finally:
         writer.close()
     return OK
@@ -88,11 +88,11 @@ async def _serve(config: ServeConfig, keys: Sequence[InitialKeys], redactor: Red
         if environment.dial.egress_proxy is not None:
             redactor.add(environment.dial.egress_proxy.secrets())
         environments.append(Environment(environment, key, redactor.add))
-    await _until_stopped(Program(config, environments), config.drain_timeout_s, _stop_signals())
+    await _run_until_stopped(Program(config, environments), config.drain_timeout_s, _stop_signals())
 
 
 async def _serve_with_sandbox(config: ServeConfig, sandbox: SandboxConfig, redactor: Redactor) -> None:
-    """No key is needed, and nothing leaves the machine."""
+    """Serves the sandbox in place of the upstream. It needs no key, and nothing leaves the machine."""
     stopping = _stop_signals()
     runner, addresses, keys = await _start_sandbox(sandbox)
     host, _, port = addresses[0].rpartition(":")
@@ -100,7 +100,7 @@ async def _serve_with_sandbox(config: ServeConfig, sandbox: SandboxConfig, redac
     own = config.environments[0].with_upstream(Origin("http", host, int(port)), "sandbox")
     environment = Environment(own, InitialKeys(source, source.read()), redactor.add)
     try:
-        await _until_stopped(
+        await _run_until_stopped(
             Program(config, [environment]),
             config.drain_timeout_s,
             stopping,
@@ -110,14 +110,14 @@ async def _serve_with_sandbox(config: ServeConfig, sandbox: SandboxConfig, redac
         await runner.cleanup()
 
 
-async def _until_stopped(
+async def _run_until_stopped(
     program: Program,
     drain_timeout_s: float,
     stopping: asyncio.Event,
     on_start: Callable[[], None] | None = None,
 ) -> None:
     loop = asyncio.get_running_loop()
-    reloads: set[asyncio.Task[None]] = set()  # the loop itself holds tasks only weakly
+    reloads: set[asyncio.Task[None]] = set()  # the loop holds only weak references
 
     def reload() -> None:
         task = loop.create_task(program.reload())
@@ -139,20 +139,20 @@ async def _until_stopped(
         )
     if on_start is not None:
         on_start()
-    _spare_the_collector()
+    _tune_garbage_collector()
     await stopping.wait()
     await program.stop(drain_timeout_s)
 
 
 async def _serve_sandbox(config: SandboxConfig) -> None:
-    """The simulated API alone, which wants its key like the real one."""
+    """Serves only the simulated API, which requires a key as the real API does."""
     stopping = _stop_signals()
     runner, addresses, keys = await _start_sandbox(config)
     limit = config.policy.limit
     structlog.get_logger().info("sandbox_started", listen=addresses, limit=str(limit or "none"))
     sys.stderr.write(f"A simulated Nanonets API. Its documentation: {_url(addresses[0])}/\n")
     if not config.policy.api_keys:
-        # Made a moment ago, for this process alone: no secret, but useless unless it is shown.
+        # This process made the key for itself. It is no secret, and the user needs it.
         sys.stderr.write(f"Its key: {keys[0]}\n  curl -u {keys[0]}: {_url(addresses[0])}/api/v4/workflows\n")
     try:
         await stopping.wait()
@@ -161,8 +161,8 @@ async def _serve_sandbox(config: SandboxConfig) -> None:
 
 
 async def _start_sandbox(config: SandboxConfig) -> tuple[web.AppRunner, list[str], Sequence[str]]:
-    """What serves it, where, and the keys that it takes."""
-    from nanonets_proxy.sandbox.app import create_app  # here: most processes never serve it
+    """Returns the running server, its addresses and the keys that it accepts."""
+    from nanonets_proxy.sandbox.app import create_app  # here: most processes never serve the sandbox
     from nanonets_proxy.sandbox.policy import make_key
 
     sockets = open_sockets("listen", config.listen)
@@ -190,7 +190,7 @@ def _announce_sandbox(environment: Environment) -> None:
 
 
 def _url(address: str) -> str:
-    """What to give curl. All interfaces are no address to call: localhost is one of them, in a container too."""
+    """Returns the arguments for curl. An address of all interfaces becomes localhost."""
     if address.startswith("unix:"):
         return f"--unix-socket {address[5:]} http://localhost"
     host, _, port = address.rpartition(":")
@@ -198,7 +198,7 @@ def _url(address: str) -> str:
 
 
 def _stop_signals() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; the second ends the process."""
+    """Returns an event that the first SIGTERM or SIGINT sets. The second ends the process."""
     stopping = asyncio.Event()
 
     def on_signal(number: int) -> None:
@@ -212,17 +212,23 @@ def _stop_signals() -> asyncio.Event:
     return stopping
 
 
-def _spare_the_collector() -> None:
-    """What is here now lives as long as the process, and a request leaves no cycles: by default the collector would
-    walk over all that is under way every few requests, for a fifteenth of all CPU time. With 10,000 callers the
-    objects under way come and go by more than 10,000 at a time, and a walk takes 0.1 s."""
+def _tune_garbage_collector() -> None:
+    """Excludes the current objects from garbage collection, and makes collections rare.
+
+    The current objects live as long as the process, and a request leaves no reference cycles. With the default
+    threshold, collections take a fifteenth of all CPU time. With 10,000 callers, more than 10,000 objects can come
+    and go at a time, and one collection takes 0.1 s.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(30_000)
 
 
 def _raise_open_files_limit() -> None:
-    """Each waiting caller is an open file; the usual soft limit of 1,024 is meant for select()."""
+    """Raises the soft limit of open files to the hard limit, as each waiting caller is an open file.
+
+    The usual soft limit of 1,024 exists for select().
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,7 +1,8 @@
-"""A child process that reads the settings, and how the plan that it makes of them comes over.
+"""A child process that reads the settings, and sends the configuration to the serving process.
 
-Both know what a plan is made of before they part, and import at the same time what each of them needs. Secrets of
-the settings pass through the pipe alone. What is wrong, the child says itself; its exit code is then the program's.
+The settings code takes a fifth of a serving process's memory and is needed only at start. A child takes that memory
+with it when it ends, and the two processes import their modules at the same time. The configuration goes through a
+pipe, because it holds secrets. The child reports errors itself; its exit code then becomes the program's.
 """
 
 import contextlib
@@ -17,46 +18,46 @@ from typing import Final, NoReturn
 
 from nanonets_proxy.app.config import Config
 from nanonets_proxy.process.exit_codes import FAILED, SIGNAL_BASE
-from nanonets_proxy.process.hardening import leave_no_core, stay_in_memory
+from nanonets_proxy.process.hardening import lock_memory, prevent_core_dump
 
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
-Read = Callable[[Callable[[Config], int]], int]
-"""Is given what sends a plan, and gives an exit code."""
+ReadSettings = Callable[[Callable[[Config], int]], int]
+"""Reads the settings, passes the configuration to its argument, and returns the exit code."""
 
 
 class SettingsReader:
-    """The child, from its start to its end. SIGTERM and SIGINT end both processes at once from now on."""
+    """The child process. While it runs, SIGTERM and SIGINT end both processes at once."""
 
-    def __init__(self, read: Read) -> None:
-        """`read` is what the child does. There must not be a thread yet.
+    def __init__(self, read: ReadSettings) -> None:
+        """Starts the child, which runs `read`. The process must have no other thread.
 
         Raises:
-            OSError: the system gives no further process.
+            OSError: the system allows no further process.
         """
-        leave_no_core()  # which the child inherits
-        # Ignored, as some supervisors hand it on, it would take the child's end from us.
+        prevent_core_dump()  # the child inherits it
+        # Some supervisors start programs with SIGCHLD ignored. The system then discards the child's exit code.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _flush()
-        self._pipe, childs_pipe = os.pipe()
-        # A stop has to wait until each of the two knows what it means.
+        self._pipe, child_pipe = os.pipe()
+        # Blocks the signals until both processes have set their handlers.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         try:
             self._pid = os.fork()
             if not self._pid:
                 os.close(self._pipe)
-                _be_the_child(read, childs_pipe, mask)
+                _run_child(read, child_pipe, mask)
             for number in _STOPS:
                 signal.signal(number, self._stop)
         except OSError:
             os.close(self._pipe)
             raise
         finally:
-            os.close(childs_pipe)
+            os.close(child_pipe)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def config(self) -> Config | int:
-        """What the child has sent, or, where there is nothing to serve, the exit code. Waits for its end."""
+        """Waits for the child. Returns its configuration, or the exit code if there is nothing to serve."""
         with os.fdopen(self._pipe, "rb") as pipe:
             sent = pipe.read()
         code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
@@ -67,19 +68,19 @@ class SettingsReader:
             return SIGNAL_BASE - code
         if code or not sent:
             return code
-        config: Config = pickle.loads(sent)  # noqa: S301 - from our own child, through a pipe that nobody else has
+        config: Config = pickle.loads(sent)  # noqa: S301 - only the child writes to the pipe
         return config
 
     def _stop(self, number: int, _: FrameType | None) -> NoReturn:
         if self._pid:
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it has just ended by itself
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # the child has already ended
                 os.kill(self._pid, signal.SIGKILL)
                 os.waitpid(self._pid, 0)
         os._exit(SIGNAL_BASE + number)
 
 
-def _be_the_child(read: Read, pipe: int, mask: set[int | signal.Signals]) -> NoReturn:
-    """Never returns: what called it is the other process's to go on with."""
+def _run_child(read: ReadSettings, pipe: int, mask: set[int | signal.Signals]) -> NoReturn:
+    """Runs `read` and ends the child process. It never returns, because only the parent may go on."""
 
     def send(config: Config) -> int:
         with os.fdopen(pipe, "wb") as file:
@@ -91,20 +92,20 @@ def _be_the_child(read: Read, pipe: int, mask: set[int | signal.Signals]) -> NoR
         for number in _STOPS:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        stay_in_memory()
-        gc.disable()  # its walks would copy what is still shared, for garbage that goes with the process
+        lock_memory()
+        gc.disable()  # a collection would copy pages that the child shares with its parent
         code = read(send)
         _flush()
     except BrokenPipeError:
-        pass  # nobody waits for it any more
-    except BaseException:  # noqa: BLE001 - as the interpreter does at the end of a process
+        pass  # the parent has ended
+    except BaseException:  # noqa: BLE001 - reports as the interpreter does
         traceback.print_exc()
     finally:
         os._exit(code)
 
 
 def _flush() -> None:
-    """What is buffered when a process parts would be written by both."""
+    """Writes the buffered output, which otherwise both processes would write."""
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # it is, where the descriptor was closed
+        if stream is not None:  # None if the descriptor was closed at start
             stream.flush()

@@ -25,7 +25,7 @@ _BY_RULE = "rule: "
 class AuthorizerPolicy:
     """The checks of one environment; None: no such check."""
 
-    own_header: bool
+    has_token_header: bool
     """Whether the token has a header field of its own, without a scheme such as Bearer."""
     policy: AccessRules | None
     budget: DailyBudget | None
@@ -58,7 +58,9 @@ class Authorizer:
         if self._callers is None:
             return None
         token = (
-            credentials if self._policy.own_header or credentials is None else token_from_authorization(credentials)
+            credentials
+            if self._policy.has_token_header or credentials is None
+            else token_from_authorization(credentials)
         )
         name = None if token is None else self._callers.caller_of(token)
         if name is None:

@@ -110,7 +110,7 @@ def _authorizer_config(settings: Settings) -> AuthorizerConfig | None:
     if not (settings.policy or settings.read_only or settings.daily_budget or settings.requires_authentication()):
         return None
     return AuthorizerConfig(
-        own_header=bool(settings.caller_token_header),
+        has_token_header=bool(settings.caller_token_header),
         rules=settings.policy,
         read_only=settings.read_only,
         budgets=settings.daily_budget,

@@ -1,4 +1,4 @@
-"""The boundary, put together from a config: guard, authorizer, and the files that they are read from."""
+"""Builds access control from a configuration: peer guard, authorizer, connection limits and reloaded files."""
 
 import resource
 from dataclasses import replace
@@ -14,44 +14,48 @@ from nanonets_proxy.server.connection_limits import ConnectionPolicy
 from nanonets_proxy.server.tls import ListenerTls
 from nanonets_proxy.telemetry.metrics import Metrics
 
-_FEWEST_CONNECTIONS: Final = 16
-_OTHER_FILES: Final = 128  # listeners, watches, the log, the admin listener's callers
+_MIN_CONNECTIONS: Final = 16
+_OTHER_FILES: Final = 128  # listeners, watches, the log, connections to the admin listener
 
 
 def make_guard(config: EnvironmentConfig) -> PeerGuard:
-    # Clients with a proxy variable keep the upstream's own name in Host; no stranger can register it.
+    """Returns the guard, which also accepts the upstream's name as Host."""
+    # Clients that use the proxy through a proxy variable send the upstream's name. Nobody else can register it.
     hosts = (*config.guard.allowed_hosts, config.dial.origin.host)
     return PeerGuard(replace(config.guard, allowed_hosts=hosts))
 
 
 def connection_policy(config: EnvironmentConfig) -> ConnectionPolicy:
-    """No more connections than there may be open files, beside a connection and a spool file for each request in
-    flight: the system's own limit would stop all accepting for a second each time."""
+    """Returns the connection limits, lowered if the process may not open enough files.
+
+    Each request in flight also needs a connection to the upstream and a spool file. At the system's own limit,
+    asyncio would stop accepting for a second.
+    """
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    most = config.max_connections
+    limit = config.max_connections
     if files != resource.RLIM_INFINITY:
-        most = min(most, max(_FEWEST_CONNECTIONS, files - 2 * config.gate.max_in_flight - _OTHER_FILES))
-    return ConnectionPolicy(most, config.max_connections_per_peer, config.keep_alive_s, config.head_timeout_s)
+        limit = min(limit, max(_MIN_CONNECTIONS, files - 2 * config.gate.max_in_flight - _OTHER_FILES))
+    return ConnectionPolicy(limit, config.max_connections_per_peer, config.keep_alive_s, config.head_timeout_s)
 
 
 def make_authorizer(config: EnvironmentConfig, metrics: Metrics) -> Authorizer | None:
-    """None where nothing is wanted beyond the guard: then it costs nothing."""
-    if (wanted := config.authorizer) is None:
+    """Returns the authorizer, or None if no setting needs it."""
+    if (own := config.authorizer) is None:
         return None
-    policy = AccessRules(wanted.rules, read_only=wanted.read_only) if wanted.rules or wanted.read_only else None
-    budget = DailyBudget(wanted.budgets) if wanted.budgets else None
-    authorizer = Authorizer(AuthorizerPolicy(wanted.own_header, policy, budget, wanted.dry_run), metrics.registry)
-    if wanted.tokens_file is not None:
-        authorizer.use_tokens(read_caller_tokens(wanted.tokens_file))
-    elif wanted.tokens:
-        authorizer.use_tokens(wanted.tokens)
+    rules = AccessRules(own.rules, read_only=own.read_only) if own.rules or own.read_only else None
+    budget = DailyBudget(own.budgets) if own.budgets else None
+    authorizer = Authorizer(AuthorizerPolicy(own.has_token_header, rules, budget, own.dry_run), metrics.registry)
+    if own.tokens_file is not None:
+        authorizer.use_tokens(read_caller_tokens(own.tokens_file))
+    elif own.tokens:
+        authorizer.use_tokens(own.tokens)
     return authorizer
 
 
 def reloaded_files(
     config: EnvironmentConfig, authorizer: Authorizer | None, tls: ListenerTls | None
 ) -> list[ReloadedFile]:
-    """The files that authorizer and listeners are made of, to be read again when they change."""
+    """Returns the files that the authorizer and the listeners reload when they change."""
     files = []
     if (
         authorizer is not None
