@@ -206,6 +206,40 @@ def test_an_offer_to_upgrade_is_none_of_that() -> None:
     assert parse(OK + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n").error is None
 
 
+# --- faulty upstreams ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coding", [b"chunked", b"Chunked"])
+def test_a_chunked_response_of_http_1_0_does_not_keep_the_connection(coding: bytes) -> None:
+    # RFC 9112 §6.1: its framing is faulty.
+    head = b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: " + coding
+    seen = parse(head + b"\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+    assert (seen.state, seen.body, seen.keep_alive, seen.error) == (ResponseState.COMPLETE, b"ok", False, None)
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [
+        b"HTTP/1.1 100 Continue\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nConnection: close\r\nLink: <a>\r\n\r\n",
+        b"HTTP/1.0 100 Continue\r\n\r\n",
+    ],
+)
+def test_an_interim_response_that_announces_a_close_is_followed_by_the_final_one(interim: bytes) -> None:
+    seen = parse(interim + OK + b"Content-Length: 2\r\n\r\nok")
+    assert (seen.interim_count, seen.status, seen.body, seen.error) == (1, 200, b"ok", None)
+    assert not seen.keep_alive
+
+
+@pytest.mark.parametrize("protocol", [b"RTSP/1.0", b"ICE/1.0", b"RTSP/2.0"])
+@pytest.mark.parametrize("before", [b"", b"\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"])
+def test_a_response_of_another_protocol_is_an_error(protocol: bytes, before: bytes) -> None:
+    data = before + protocol + b" 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    for pieces in ([data], [data[at : at + 1] for at in range(len(data))]):
+        seen = parse(*pieces)
+        assert (seen.error, seen.state) == (UpstreamBadReply, ResponseState.HEAD)
+
+
 # --- bounds -------------------------------------------------------------------------------------------
 
 KIBIBYTE = b"x" * 1024
@@ -243,6 +277,9 @@ ANSWERS = [
     b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK + b"Content-Length: 0\r\n\r\n",
     b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n",
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nbinary",
+    b"HTTP/1.0 100 Continue\r\n\r\n" + OK + b"Content-Length: 2\r\n\r\nok",
+    b"\r\nHTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\n\r\nRTSP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
     b"HTTP/1.1 099 Low\r\n\r\n" + OK + b"Content-Length: 0\r\n\r\n",
     OK + b"Content-Length: 2\r\n\r\nok" + OK + b"Content-Length: 4\r\n\r\nevil",
     OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",

@@ -1,36 +1,34 @@
-"""One HTTP/1.1 connection to the upstream, one exchange at a time.
+"""One HTTP/1.1 connection to the upstream, with at most one exchange at a time.
 
 States and transitions:
 
-    IDLE     no exchange; any byte or end of file from the peer closes (a byte that comes out of turn would
-             become the next caller's answer)
-      send() or start()                                    -> BUSY
-    BUSY     a request is being sent, an answer is coming (its own states: reply.py)
-      release(), request and answer whole, both keep alive -> IDLE
-      release() otherwise                                  -> CLOSED
-    CLOSED   from every state: close(), fail(), a broken answer, a time limit, the peer's end
+    IDLE     no exchange. Bytes or an end of file from the upstream close the connection: an unexpected byte would
+             become the start of the next response
+      send() or start()                                           -> BUSY
+    BUSY     the request is being sent, the response is arriving (its states: response_parser.py)
+      release(), both complete, the upstream keeps the connection -> IDLE
+      release() otherwise                                         -> CLOSED
+    CLOSED   from every state: close(), fail(), a broken response, a timeout, the upstream's end
 
-An error is kept and raised from whatever awaits next, so that none is lost between two awaits. What had
-come of the answer before it can still be read.
+The connection keeps an error and raises it at the next await, so an error between two awaits is not lost. Bytes
+of the response that arrived before the error can still be read.
 """
 
 import asyncio
 import enum
-import select
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
-from nanonets_proxy.core.net.key_pins import public_key_digest
 from nanonets_proxy.errors import ProxyError, UpstreamTimeout
-from nanonets_proxy.upstream.response_faults import closed_early
+from nanonets_proxy.upstream.response_errors import closed_early
 from nanonets_proxy.upstream.response_head import ResponseHead
 from nanonets_proxy.upstream.response_parser import ResponseParser, ResponseState
-from nanonets_proxy.upstream.response_patterns import ResponsePatterns
 from nanonets_proxy.upstream.time_limit import TimeLimit
+from nanonets_proxy.upstream.transport import UpstreamTransport, wake
 
-# Received and not yet read: above this the peer is paused until the reader has taken it all.
+# While more bytes than these are received and not read, the connection reads nothing from the upstream.
 _PAUSE_READING_BYTES: Final = 256 * 1024
-_REFUSED_FROM_STATUS: Final = 400
+_FIRST_ERROR_STATUS: Final = 400
 
 
 class ConnectionState(enum.Enum):
@@ -39,61 +37,32 @@ class ConnectionState(enum.Enum):
     CLOSED = enum.auto()
 
 
-# As attributes of their class they cost a call at each look, in Python 3.11.
+# Python 3.11 makes a call for each look-up of an enum's member.
 _IDLE, _BUSY, _CLOSED = ConnectionState
 _HEAD, _COMPLETE = ResponseState.HEAD, ResponseState.COMPLETE
 
 
-class UpstreamConnection(asyncio.BufferedProtocol):
-    """See the module's docstring. `idle_timeout_s` bounds each wait for the body's next bytes, either way.
+class UpstreamConnection(UpstreamTransport):
+    """See the module's docstring. `idle_timeout_s` bounds each wait for body bytes, in both directions."""
 
-    `read_buffer` is where the transport puts what it reads: one for all connections of a loop, since it is parsed
-    before anything else is read. For a protocol without one, TLS allocates 256 KiB at each read.
-    """
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        read_buffer: memoryview,
-        shapes: ResponsePatterns,
-        *,
-        idle_timeout_s: float,
-    ) -> None:
-        self._loop = loop
-        self._read_buffer = read_buffer
+    def __init__(self, loop: asyncio.AbstractEventLoop, read_buffer: memoryview, *, idle_timeout_s: float) -> None:
+        super().__init__(loop, read_buffer)
         self._idle_timeout_s = idle_timeout_s
-        self._transport: asyncio.Transport | None = None
-        self._poll: select.poll | None = None
-        self._shapes = shapes
-        self._reply = ResponseParser(is_head=False, shapes=shapes)
+        self._response = ResponseParser(is_head=False)
         self._head_waiter: asyncio.Future[ResponseHead] | None = None
-        self._reply_waiter: asyncio.Future[None] | None = None
+        self._body_waiter: asyncio.Future[None] | None = None
         self._continue_waiter: asyncio.Future[None] | None = None
-        self._drain_waiter: asyncio.Future[None] | None = None
-        self._writing_paused = False
-        self._reading_paused = False
         self._request_sent = False
         self._ended_cleanly = False
-        self._first_byte = TimeLimit(loop, self._on_first_byte_due)
+        self._first_byte_limit = TimeLimit(loop, self._on_first_byte_timeout)
         self._error: Exception | None = None
         self.state = _IDLE
         self.idle_since_s = 0.0
 
     def __repr__(self) -> str:
-        return f"<UpstreamConnection {self.state.name} {self._reply.state.name}>"
+        return f"<UpstreamConnection {self.state.name} {self._response.state.name}>"
 
-    @property
-    def tls_version(self) -> str | None:
-        """Such as `TLSv1.3`; None on a plain connection."""
-        tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
-        return None if tls is None else str(tls.version())
-
-    def public_key_digest(self) -> bytes | None:
-        """The SHA-256 of the peer's public key; None on a plain connection."""
-        tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
-        return None if tls is None else public_key_digest(tls.getpeercert(binary_form=True))
-
-    # --- an exchange: send, or start, write, finish_request and head; then read, release ----------
+    # --- an exchange: send(), or start(), write(), finish_request() and head(); then read(), release() --------
 
     def send(
         self,
@@ -102,230 +71,199 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         is_head: bool,
         on_interim: Callable[[ResponseHead], None] | None,
     ) -> "asyncio.Future[ResponseHead]":
-        """`start`, `write`, `finish_request` and `head` in one call, for a request that is all here: most are."""
-        if not self._reply.restart(is_head, on_interim):
-            self._reply = ResponseParser(is_head=is_head, on_interim=on_interim, shapes=self._shapes)
+        """Sends a complete request: start(), write(), finish_request() and head() in one call.
+
+        The future resolves to the final head, or raises an UpstreamError.
+        """
+        self.start(is_head=is_head, on_interim=on_interim)
         loop = self._loop
         self._head_waiter = waiter = loop.create_future()
         if self._transport is None:
             self._settle_head(waiter)
             return waiter
-        self.state = _BUSY  # it was not CLOSED: the transport would be gone
         self._transport.write(request)
         self._request_sent = True
-        self._first_byte.set(loop.time() + first_byte_timeout_s)
+        self._first_byte_limit.set(loop.time() + first_byte_timeout_s)
         return waiter
 
     def start(self, *, is_head: bool, on_interim: Callable[[ResponseHead], None] | None = None) -> None:
-        """Begins an exchange; `is_head` since an answer to HEAD has no body whatever its fields say.
+        """Begins an exchange. `is_head`: a response to a HEAD request has no body, whatever its fields say.
 
-        `on_interim` is called with each 1xx other than 100, as it comes.
+        `on_interim` is called with each interim (1xx) response other than 100.
         """
-        if not self._reply.restart(is_head, on_interim):
-            self._reply = ResponseParser(is_head=is_head, on_interim=on_interim, shapes=self._shapes)
+        if not self._response.restart(is_head, on_interim):
+            self._response = ResponseParser(is_head=is_head, on_interim=on_interim)
         self._request_sent = False
         if self.state is _IDLE:
             self.state = _BUSY
 
-    def write(self, data: bytes) -> None:
-        """Sends; what is written to a lost connection goes nowhere, and `head()` will say so."""
-        if self._transport is not None:
-            self._transport.write(data)
-
     async def drain(self) -> None:
-        """Waits until the peer has taken enough of what was written; on a lost connection, not at all."""
-        if self._writing_paused and self.state is _BUSY:
+        """Waits until the transport's write buffer has room; returns at once if the connection is lost."""
+        if self._is_writing_paused and self.state is _BUSY:
             self._drain_waiter = self._loop.create_future()
-            await self._within_idle_timeout(self._drain_waiter, "The upstream stopped taking the request.")
+            await self._within_idle_timeout(self._drain_waiter, "The upstream stopped reading the request.")
 
     def finish_request(self, first_byte_timeout_s: float) -> None:
-        """The request is written to its last byte; from now on the head has so long to come."""
+        """Ends the request: the final head must arrive within `first_byte_timeout_s`."""
         self._request_sent = True
         if self.state is _BUSY:
-            self._first_byte.set(self._loop.time() + first_byte_timeout_s)
+            self._first_byte_limit.set(self._loop.time() + first_byte_timeout_s)
 
     def wants_body(self) -> bool:
-        """Whether an upload should go on: not behind a final answer that refuses it, nor on a lost connection."""
-        reply = self._reply
-        return self.state is _BUSY and (reply.state is _HEAD or reply.head.status < _REFUSED_FROM_STATUS)
+        """Returns whether the upload should continue: False after an error status or on a lost connection."""
+        response = self._response
+        return self.state is _BUSY and (response.state is _HEAD or response.head.status < _FIRST_ERROR_STATUS)
 
     @property
     def response_begun(self) -> bool:
-        """Whether any byte of an answer has come: then the request was surely received."""
-        return self._reply.has_begun
+        """Whether any byte of a response has arrived, which proves that the upstream received the request."""
+        return self._response.has_begun
 
     async def wait_for_continue(self, timeout_s: float) -> bool:
-        """Whether the body is wanted: True at a 1xx, or when `timeout_s` have passed; False at a final head or the
-        connection's end."""
-        reply = self._reply
+        """Waits for an interim response, at most `timeout_s`; returns whether to send the body.
+
+        Returns False after a final head, or if the connection is lost.
+        """
+        response = self._response
         try:
             async with asyncio.timeout(timeout_s):
-                while self.state is _BUSY and not reply.interim_count and reply.state is _HEAD:
+                while self.state is _BUSY and not response.interim_count and response.state is _HEAD:
                     self._continue_waiter = self._loop.create_future()
                     await self._continue_waiter
         except TimeoutError:
             pass
-        return self.state is _BUSY and reply.state is _HEAD
+        return self.state is _BUSY and response.state is _HEAD
 
     async def head(self) -> ResponseHead:
-        """The final head. Raises what came instead: an UpstreamError, or the error of the upload."""
-        if self._reply.state is not _HEAD:
-            return self._reply.head
+        """Returns the final head. Raises an UpstreamError, or the error of the upload."""
+        if self._response.state is not _HEAD:
+            return self._response.head
         if self.state is _CLOSED:
-            raise self._why_closed()
+            raise self._close_reason()
         waiter: asyncio.Future[ResponseHead] = self._loop.create_future()
         self._head_waiter = waiter
         return await waiter
 
     @property
     def is_complete(self) -> bool:
-        """Whether the answer is here to its last byte, so that `read_nowait()` has all that is left of it."""
-        return self._reply.state is _COMPLETE
+        """Whether the last byte of the response has arrived, so `read_nowait()` returns the end of its body."""
+        return self._response.state is _COMPLETE
 
     def read_nowait(self) -> bytes:
-        """The body bytes received and not yet taken; never waits."""
-        data = self._reply.take_body()
-        if self._reading_paused and self._transport is not None:
-            self._reading_paused = False
-            self._transport.resume_reading()
+        """Returns the body bytes received since the last read; b"" if there are none."""
+        data = self._response.take_body()
+        if self._is_reading_paused:
+            self._resume_reading()
         return data
 
     async def read(self) -> bytes:
-        """The next body bytes, b"" at the end. Raises an UpstreamError where the answer breaks off."""
-        while not self._reply.buffered_bytes and self._reply.state is not _COMPLETE:
+        """Returns the next body bytes, b"" at the end. Raises an UpstreamError if the response is cut short."""
+        response = self._response
+        while not response.buffered_bytes and response.state is not _COMPLETE:
             if self.state is _CLOSED:
-                raise self._why_closed()
-            self._reply_waiter = self._loop.create_future()
-            await self._within_idle_timeout(self._reply_waiter, "The upstream stopped in mid-answer.")
+                raise self._close_reason()
+            self._body_waiter = self._loop.create_future()
+            await self._within_idle_timeout(self._body_waiter, "The upstream stopped sending its response.")
         return self.read_nowait()
 
     @property
     def trailers(self) -> list[tuple[bytes, bytes]]:
-        """The trailer fields; complete at the end of the body."""
-        return self._reply.trailers
+        """The trailer fields, once the response is complete."""
+        return self._response.trailers
 
     def release(self) -> bool:
-        """Ends the exchange; True if the connection is good for another one, else it is closed now."""
-        reply, transport = self._reply, self._transport
+        """Ends the exchange. Returns True if the connection can serve another one; closes it otherwise."""
+        response, transport = self._response, self._transport
         if (
             self.state is not _BUSY
-            or reply.state is not _COMPLETE
-            or not reply.keep_alive
+            or response.state is not _COMPLETE
+            or not response.keep_alive
             or not self._request_sent
             or transport is None
             or transport.is_closing()
         ):
             self.close()
             return False
-        if reply.buffered_bytes:
+        if response.buffered_bytes:
             self.read_nowait()
         self.state = _IDLE
         self.idle_since_s = self._loop.time()
         return True
 
-    def is_readable(self) -> bool:
-        """Returns whether bytes or an end of file wait in the socket, or the connection is lost: one system call.
-
-        The pool asks before it gives an idle connection to a request that must not be sent twice.
-        """
-        if self._transport is None:
-            return True
-        if self._poll is None:
-            self._poll = select.poll()
-            self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return bool(self._poll.poll(0))
-
     def fail(self, error: Exception) -> None:
-        """Breaks the exchange off: whatever awaits this connection, now or next, gets `error`: an UpstreamError,
-        or what went wrong on the caller's side."""
+        """Closes the connection; the current or the next await of it raises `error`."""
         if self._error is None:
             self._error = error
         self.close()
 
     def close(self) -> None:
-        """Ends the connection at once, whatever its state; unsent bytes are dropped."""
+        """Closes the connection at once and discards unsent bytes."""
         self.state = _CLOSED
-        if self._transport is not None:
-            self._transport.abort()
-            self._transport = None
-        self._first_byte.cancel()
+        self._abort()
+        self._first_byte_limit.cancel()
         if self._head_waiter is not None:
             self._settle_head(self._head_waiter)
-        _wake(self._reply_waiter)
-        _wake(self._continue_waiter)
-        _wake(self._drain_waiter)
+        wake(self._body_waiter)
+        wake(self._continue_waiter)
 
-    # --- asyncio.BufferedProtocol ---------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        return self._read_buffer
+    # --- called by asyncio ----------------------------------------------------------------------
 
     def buffer_updated(self, nbytes: int) -> None:
-        reply = self._reply
         if self.state is not _BUSY:
             self.close()
             return
+        response = self._response
         try:
-            if reply.has_begun or not reply.feed_whole(self._read_buffer, nbytes):
-                reply.feed(self._read_buffer[:nbytes])
+            response.feed(self._read_buffer[:nbytes])
         except ProxyError as error:
             self.fail(error)
             return
-        if reply.buffered_bytes > _PAUSE_READING_BYTES and not self._reading_paused and self._transport:
-            self._reading_paused = True
-            self._transport.pause_reading()
-        if (waiter := self._head_waiter) is not None and reply.state is not _HEAD:
+        if response.buffered_bytes > _PAUSE_READING_BYTES:
+            self._pause_reading()
+        if (waiter := self._head_waiter) is not None and response.state is not _HEAD:
             self._head_waiter = None
             if not waiter.done():
-                waiter.set_result(reply.head)
-        if self._reply_waiter is not None:
-            _wake(self._reply_waiter)
+                waiter.set_result(response.head)
+        if self._body_waiter is not None:
+            wake(self._body_waiter)
         if self._continue_waiter is not None:
-            _wake(self._continue_waiter)
+            wake(self._continue_waiter)
 
     def eof_received(self) -> None:
-        """Over TLS only at its own closing alert: without that, whoever can cut the connection could have cut the
-        answer short (RFC 9112 §9.8)."""
+        """Notes a clean end; over TLS, asyncio calls this only for a closing alert.
+
+        Without the alert, anyone who can cut the connection could have cut the response short (RFC 9112 §9.8).
+        """
         self._ended_cleanly = True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if self.state is _BUSY and self._reply.state is not _COMPLETE:
+        if self.state is _BUSY and self._response.state is not _COMPLETE:
             try:
                 if exc is not None or not self._ended_cleanly:
                     raise closed_early() from exc
-                self._reply.end_of_input()
+                self._response.end_of_input()
             except ProxyError as error:
                 self.fail(error)
         self.close()
 
-    def pause_writing(self) -> None:
-        self._writing_paused = True
-
-    def resume_writing(self) -> None:
-        self._writing_paused = False
-        _wake(self._drain_waiter)
-
-    # --- inside ---------------------------------------------------------------------------------
+    # --- waiting --------------------------------------------------------------------------------
 
     def _settle_head(self, waiter: "asyncio.Future[ResponseHead]") -> None:
         self._head_waiter = None
         if waiter.done():
             return
-        if self._reply.state is _HEAD:
-            waiter.set_exception(self._why_closed())
+        if self._response.state is _HEAD:
+            waiter.set_exception(self._close_reason())
         else:
-            waiter.set_result(self._reply.head)
+            waiter.set_result(self._response.head)
 
-    def _why_closed(self) -> Exception:
+    def _close_reason(self) -> Exception:
         return closed_early() if self._error is None else self._error
 
-    def _on_first_byte_due(self) -> None:
-        if self.state is _BUSY and self._request_sent and self._reply.state is _HEAD:
-            self.fail(UpstreamTimeout("The upstream did not begin to answer in time.", sent=True))
+    def _on_first_byte_timeout(self) -> None:
+        if self.state is _BUSY and self._request_sent and self._response.state is _HEAD:
+            self.fail(UpstreamTimeout("The upstream did not begin its response in time.", sent=True))
 
     async def _within_idle_timeout(self, waiter: "asyncio.Future[None]", message: str) -> None:
         timer = self._loop.call_later(self._idle_timeout_s, self.fail, UpstreamTimeout(message, sent=True))
@@ -333,8 +271,3 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             await waiter
         finally:
             timer.cancel()
-
-
-def _wake(waiter: "asyncio.Future[None] | None") -> None:
-    if waiter is not None and not waiter.done():
-        waiter.set_result(None)

@@ -32,7 +32,6 @@ from nanonets_proxy.errors import (
     UpstreamUnreachable,
 )
 from nanonets_proxy.upstream.connection import UpstreamConnection
-from nanonets_proxy.upstream.response_patterns import ResponsePatterns
 
 # RFC 8305 §5 recommends 250 ms before the next address is tried in parallel.
 _HAPPY_EYEBALLS_DELAY_S: Final = 0.25
@@ -76,7 +75,6 @@ class Dialer:
         self._must_be_public = named and policy.egress_proxy is None and not policy.may_be_private
         self._tls = make_tls_context(policy.ca_file) if policy.origin.tls else None
         self._read_buffer = memoryview(bytearray(_READ_BYTES))
-        self._shapes = ResponsePatterns()
 
     async def dial(self) -> UpstreamConnection:
         """A new connection, ready for its first exchange. Raises an UpstreamError; nothing was sent then."""
@@ -94,9 +92,7 @@ class Dialer:
             if policy.egress_proxy is not None:
                 await self._tunnel(loop, sock, policy.egress_proxy)
             _, connection = await loop.create_connection(
-                lambda: UpstreamConnection(
-                    loop, self._read_buffer, self._shapes, idle_timeout_s=policy.idle_timeout_s
-                ),
+                lambda: UpstreamConnection(loop, self._read_buffer, idle_timeout_s=policy.idle_timeout_s),
                 sock=sock,
                 ssl=self._tls,
                 server_hostname=policy.origin.host if self._tls else None,

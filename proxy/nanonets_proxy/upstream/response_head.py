@@ -1,16 +1,20 @@
-"""Status line and fields of an answer, without its body."""
+"""The head of an upstream response: status line and header section."""
 
+from collections.abc import Sequence
 from typing import Final
 
 
 class ResponseHead:
-    """Status line and fields of an answer, as they came; `values` has the value of each of `names`, which are one
-    and the same tuple for answers of like fields on a connection. `body_length` is None where only chunked coding
-    or the connection's end delimits the body; `is_chunked` tells which."""
+    """Status line and header section, as received.
+
+    `values` has one value for each of `names`. Responses of one connection with the same field names share one
+    tuple `names`. `body_length` is in bytes; None if chunked coding (then `is_chunked`) or the end of the
+    connection delimits the body.
+    """
 
     __slots__ = ("body_length", "is_chunked", "names", "reason", "status", "values")
 
-    # One is made for each answer, and filled in where it is made: a constructor would double its cost.
+    # The parser makes one for each response and sets the attributes: a constructor would double the cost.
     status: int
     reason: bytes
     names: tuple[bytes, ...]
@@ -20,11 +24,32 @@ class ResponseHead:
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """The fields as pairs."""
+        """The header section as pairs of name and value."""
         return list(zip(self.names, self.values, strict=True))
 
 
 NO_HEAD: Final = ResponseHead()
-"""Of an answer whose head has not come."""
+"""Stands for the head until it has arrived."""
 NO_HEAD.status, NO_HEAD.reason, NO_HEAD.names, NO_HEAD.values = 0, b"", (), ()
 NO_HEAD.body_length, NO_HEAD.is_chunked = None, False
+
+
+class FramingFields:
+    """The positions of the fields that frame a body, for header sections with these `names`.
+
+    The parser rejects a second Content-Length. Consecutive responses of a connection mostly have the same names,
+    so the parser keeps the positions.
+    """
+
+    __slots__ = ("content_length_at", "names", "transfer_encodings_at")
+
+    def __init__(self, names: tuple[bytes, ...]) -> None:
+        lower = [name.lower() for name in names]
+        self.names = names
+        self.content_length_at = lower.index(b"content-length") if b"content-length" in lower else None
+        self.transfer_encodings_at = [at for at, name in enumerate(lower) if name == b"transfer-encoding"]
+
+
+def size_of(names: Sequence[bytes], values: Sequence[bytes]) -> int:
+    """Returns the bytes of a header section's names and values."""
+    return sum(map(len, names)) + sum(map(len, values))

@@ -1,38 +1,35 @@
-"""One answer of the upstream, parsed as it arrives. No input or output: bytes are fed, the state is read.
+"""Parses one upstream response at a time, as it arrives. Pure: bytes go in, the state is read.
 
 States and transitions:
 
-    HEAD   no final head yet; a 1xx is told and passed over
-      all of an answer like one before, at once       -> COMPLETE, past the parser (reply_shapes.py)
-      final head                                      -> BODY (COMPLETE for HEAD, 204, 304)
-    BODY   the body is coming
-      last byte, or the connection's end if that      -> COMPLETE
-      is what delimits the body
-    COMPLETE   complete; whatever follows is a protocol error of the peer and spoils the connection, not the answer
+    HEAD      no final head yet; interim (1xx) responses are reported and skipped
+      a final head                              -> BODY (COMPLETE for HEAD, 204, 304)
+    BODY      the head is known, the body is arriving
+      the last byte of the body, or the end of
+      the connection if that delimits the body  -> COMPLETE
+    COMPLETE  any further byte is a protocol error of the upstream: the response stays valid, but the connection
+              cannot be used again
 
-The parser sees an answer from its first byte on or not at all, so it is as the last one that it saw left it.
-A 100 is told to nobody: whoever waits for it asks for `interim_count`.
-`feed()` and `end_of_input()` raise an UpstreamError where the answer is broken; it must not be fed again.
+`feed()` and `end_of_input()` raise an UpstreamError for a broken response; it must not be fed again. RFC 9112 is
+the source of all framing rules here.
 """
 
 import enum
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 import httptools
 
-from nanonets_proxy.upstream.response_faults import bad_reply, closed_early, status_line_fault, too_large
-from nanonets_proxy.upstream.response_head import NO_HEAD, ResponseHead
-from nanonets_proxy.upstream.response_patterns import ResponsePatterns
+from nanonets_proxy.errors import UpstreamError
+from nanonets_proxy.upstream.response_errors import bad_response, closed_early, status_line_error, too_large
+from nanonets_proxy.upstream.response_head import NO_HEAD, FramingFields, ResponseHead, size_of
 
-if TYPE_CHECKING:
-    from nanonets_proxy.errors import UpstreamError
-
-# What may come without a byte of body among it: heads, chunk extensions, trailers.
+# The most bytes of heads, chunk extensions and trailers that may arrive without a byte of body between them.
 MAX_HEAD_BYTES: Final = 64 * 1024
-_NO_BODY: Final = (204, 304)
-# Behind so many answers in a row of no known shape, the next is not tried either.
-_MOST_MISSES: Final = 2
+_STATUSES_WITHOUT_BODY: Final = (204, 304)
+_STATUS_AT: Final = len(b"HTTP/1.1 ")
+_INTERIM_DIGIT: Final = ord("1")
+_PROTOCOL: Final = b"HTTP"
 
 
 class ResponseState(enum.Enum):
@@ -41,30 +38,32 @@ class ResponseState(enum.Enum):
     COMPLETE = enum.auto()
 
 
-# As attributes of their class they cost a call at each look, in Python 3.11.
+# Python 3.11 makes a call for each look-up of an enum's member.
 _HEAD, _BODY, _COMPLETE = ResponseState
 
 
 class ResponseParser:
-    """See the module's docstring. `is_head`: an answer to HEAD has no body, whatever its fields announce. `shapes`
-    are those of the upstream's answers, on all its connections."""
+    """See the module's docstring.
+
+    `is_head`: a response to a HEAD request has no body, whatever its fields say. `on_interim` is called with each
+    interim response other than 100, which only `interim_count` reports. `keep_alive` is final once the response is
+    complete.
+    """
 
     __slots__ = (
         "_body",
-        "_broken",
-        "_codings_at",
+        "_error",
+        "_framing",
         "_interim_bytes",
+        "_interim_keeps_alive",
         "_is_head",
-        "_is_usual_version",
-        "_known_names",
-        "_length_at",
-        "_misses",
-        "_more",
+        "_is_usual_start",
+        "_later_body",
         "_names",
         "_overhead_bytes",
         "_parser",
+        "_protocol",
         "_reason",
-        "_shapes",
         "_values",
         "buffered_bytes",
         "has_begun",
@@ -76,27 +75,24 @@ class ResponseParser:
         "trailers",
     )
 
-    def __init__(
-        self,
-        *,
-        is_head: bool,
-        on_interim: Callable[[ResponseHead], None] | None = None,
-        shapes: ResponsePatterns | None = None,
-    ) -> None:
+    def __init__(self, *, is_head: bool, on_interim: Callable[[ResponseHead], None] | None = None) -> None:
         self._parser = httptools.HttpResponseParser(self)
+        # Else nothing could follow an interim response of HTTP/1.0 or with `Connection: close`. The parser's check
+        # is not needed behind a final response: `feed` and `on_message_begin` look for surplus bytes.
+        self._parser.set_dangerous_leniencies(lenient_keep_alive=True)
         self._is_head = is_head
-        self._is_usual_version = False
-        self._broken: UpstreamError | None = None
-        self._body = b""  # not taken yet
-        self._more: list[bytes] = []  # behind it
-        self._interim_bytes = 0  # of fields
-        self._misses = 0
-        self._know(())
-        self._overhead_bytes = 0  # since the last byte of body
+        self._is_usual_start = False
+        self._protocol = b""  # the first bytes of the current status line
         self._reason = b""
-        self._shapes = shapes or ResponsePatterns()
-        self._names: list[bytes] = []  # of the section that is coming
+        self._names: list[bytes] = []  # of the current header or trailer section
         self._values: list[bytes] = []
+        self._framing = FramingFields(())
+        self._interim_bytes = 0  # of the fields of interim responses
+        self._interim_keeps_alive = True
+        self._overhead_bytes = 0  # since the last byte of body
+        self._body = b""  # received and not taken
+        self._later_body: list[bytes] = []  # received after `_body`
+        self._error: UpstreamError | None = None
         self.buffered_bytes = 0
         self.has_begun = False
         self.head = NO_HEAD
@@ -107,10 +103,12 @@ class ResponseParser:
         self.trailers: list[tuple[bytes, bytes]] = []
 
     def restart(self, is_head: bool, on_interim: Callable[[ResponseHead], None] | None) -> bool:
-        """Makes this one ready for the connection's next answer, for less than a new one costs. False where the
-        last answer left anything but the usual behind: a new one is needed then."""
+        """Prepares this parser for the next response of its connection, which costs less than a new parser.
+
+        Returns False if the last response left anything behind: the connection then needs a new parser.
+        """
         if self.has_begun:
-            # Behind a HEAD's answer the parser waits for the body.
+            # After a response to HEAD, httptools waits for the body.
             if self._is_head or not self.keep_alive or self.state is not _COMPLETE:
                 return False
             if self.interim_count or self.trailers or self.buffered_bytes:
@@ -123,90 +121,81 @@ class ResponseParser:
         self.state = _HEAD
         return True
 
-    def feed_whole(self, buffer: memoryview, length: int) -> bool:
-        """Takes the first `length` bytes if they are all of an answer like one of the last; else they are for
-        `feed`. Only while no byte of the answer has come."""
-        # What is no longer than a head may be, has no fields that are too large.
-        if self._misses >= _MOST_MISSES or self._is_head or length > MAX_HEAD_BYTES:
-            return False
-        head = self._shapes.read(buffer, length)
-        if head is None:
-            self._misses += 1
-            return False
-        body_length = head.body_length or 0
-        self._misses = 0
-        self._body = buffer[length - body_length : length].tobytes()
-        self.has_begun = True
-        self.buffered_bytes = body_length
-        self.head = head
-        self.keep_alive = True
-        self.state = _COMPLETE
-        return True
-
     def feed(self, data: bytes | memoryview) -> None:
-        """Raises UpstreamBadReply, UpstreamUpgraded or UpstreamReplyTooLarge."""
+        """Parses the next bytes. Raises UpstreamBadReply, UpstreamUpgraded or UpstreamReplyTooLarge."""
         if self.state is _COMPLETE:
             self.keep_alive = False
             return
-        is_first = not self.has_begun
-        if is_first:
+        if not self.has_begun:
             self.has_begun = True
-            self._is_usual_version = data[:8] == b"HTTP/1.1"
+            self._is_usual_start = (
+                len(data) > _STATUS_AT and data[_STATUS_AT] != _INTERIM_DIGIT and data[:8] == b"HTTP/1.1"
+            )
+            self._protocol = self._reason = b""
             self._overhead_bytes = 0
-            self._reason = b""
         self._overhead_bytes += len(data)
         try:
-            self._parser.feed_data(data)
+            if self._is_usual_start or self.state is _BODY:
+                self._parser.feed_data(data)
+            else:
+                self._feed_lines(bytes(data))
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._on_parser_error()
         if self.state is not _COMPLETE:
-            if self._broken is not None:
-                raise self._broken
+            if self._error is not None:
+                raise self._error
             if self._overhead_bytes > MAX_HEAD_BYTES or self._fields_are_too_large():
                 raise too_large()
-        elif (
-            is_first
-            and self.head.body_length
-            and self.keep_alive
-            and len(data) <= MAX_HEAD_BYTES
-            and self._shapes.learn(self.head)
-        ):
-            self._misses = 0
+
+    def _feed_lines(self, data: bytes) -> None:
+        """Feeds a head line by line, so that each status line is seen: the parser hides the protocol's name.
+
+        Only for interim responses, for heads that are not of HTTP/1.1, and for status lines that arrive in pieces.
+        """
+        at = 0
+        while at < len(data) and self.state is _HEAD:
+            end = data.find(b"\n", at) + 1 or len(data)
+            line = data[at:end]
+            if len(self._protocol) < len(_PROTOCOL):
+                # The parser skips empty lines before a status line.
+                self._protocol = (self._protocol + line.lstrip(b"\r\n"))[: len(_PROTOCOL)]
+            self._parser.feed_data(line)
+            at = end
+        if at < len(data):
+            self._parser.feed_data(data[at:])
 
     def _on_parser_error(self) -> None:
         if self.state is _COMPLETE:
             self.keep_alive = False
-        elif self._broken is None:
-            self._broken = bad_reply("The upstream's answer is not valid HTTP.")
+        elif self._error is None:
+            self._error = bad_response("The upstream's response is not valid HTTP.")
 
     def _fields_are_too_large(self) -> bool:
-        """Of heads and trailers together, however they were cut in pieces; asked where fields are still coming."""
+        """Counts heads and trailers together, however they were split; False if no section is arriving."""
         if not self._names:
             return False
-        head = self.head
-        return (
-            self._interim_bytes + _size(head.names, head.values) + _size(self._names, self._values) > MAX_HEAD_BYTES
-        )
+        counted = self._interim_bytes + size_of(self.head.names, self.head.values)
+        return counted + size_of(self._names, self._values) > MAX_HEAD_BYTES
 
     def end_of_input(self) -> None:
-        """The connection ended cleanly. Raises UpstreamClosed if the answer is not complete by that."""
+        """Handles a clean end of the connection. Raises UpstreamClosed if the response is incomplete."""
         self.keep_alive = False
-        # RFC 9112 §6.3 rule 8: without Content-Length and chunked, the connection's end is the body's.
+        # RFC 9112 §6.3 rule 8: without Content-Length and chunked coding, the end of the connection ends the body.
         if self.state is _BODY and self.head.body_length is None and not self.head.is_chunked:
             self.state = _COMPLETE
         if self.state is not _COMPLETE:
             raise closed_early()
 
     def take_body(self) -> bytes:
-        """The body bytes that came and were not taken yet."""
+        """Returns the body bytes received since the last call."""
         data, self._body = self._body, b""
-        if self._more:
-            data = b"".join((data, *self._more))
-            self._more.clear()
+        if self._later_body:
+            data = b"".join((data, *self._later_body))
+            self._later_body.clear()
         self.buffered_bytes = 0
         return data
 
-    # --- httptools calls these ------------------------------------------------------------------
+    # --- called by httptools --------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         if self.state is _COMPLETE:
@@ -220,54 +209,72 @@ class ResponseParser:
         self._values.append(value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
-        if self.state is not _HEAD or self._broken is not None:
-            return  # a head that cannot be trusted is not shown
-        # Fields that are no more than all the bytes since the start of the answer need no counting.
-        if self._overhead_bytes > MAX_HEAD_BYTES and self._fields_are_too_large():
-            self._broken = too_large()
+        if self.state is not _HEAD or self._error is not None:
             return
-        status = self._parser.get_status_code()
-        if status != 200 or self._reason != b"OK" or not self._is_usual_version:
-            self._broken = status_line_fault(self._parser.get_http_version(), status, self._reason)
-        head = ResponseHead()
-        head.status = status
-        head.reason = self._reason
-        head.values = values = tuple(self._values)
-        names = tuple(self._names)
-        if names != self._known_names:
-            self._know(names)
-        head.names = self._known_names
-        head.body_length = None if self._length_at is None else int(values[self._length_at])
-        head.is_chunked = False
-        if self._codings_at:
-            head.is_chunked = True
-            if [values[at].lower() for at in self._codings_at] != [b"chunked"]:
-                # Any other coding is the connection's own (RFC 9112 §6.1) and can't be relayed as it is.
-                self._broken = self._broken or bad_reply("The upstream used an unknown transfer coding.")
-        if self._broken is not None:
+        # The fields cannot be larger than all bytes since the start of the response.
+        if self._overhead_bytes > MAX_HEAD_BYTES and self._fields_are_too_large():
+            self._error = too_large()
+            return
+        head = self._parse_head()
+        if isinstance(head, UpstreamError):
+            self._error = head
             return
         self._names.clear()
         self._values.clear()
-        if status < 200:
-            self._pass_over(head)
+        if head.status < 200:
+            self._skip_interim(head)
             return
         self.head = head
-        self.keep_alive = self._parser.should_keep_alive()
+        self.keep_alive = self._parser.should_keep_alive() and self._interim_keeps_alive
         self.state = _BODY
+        if head.is_chunked and not self._is_usual_start and self._parser.get_http_version() == "1.0":
+            self.keep_alive = False  # RFC 9112 §6.1: HTTP/1.0 has no transfer codings, so the framing is faulty
         if self._is_head:
-            # The parser would wait for the body that Content-Length announces, and in a chunked one would take the
-            # start of a chunk for granted, unseen by us.
+            # The parser would wait for a body of Content-Length, and would read the start of a chunked body.
             self.keep_alive = self.keep_alive and not head.is_chunked
             head.body_length = 0
             self.state = _COMPLETE
-        elif status in _NO_BODY:
+        elif head.status in _STATUSES_WITHOUT_BODY:
             head.body_length = 0
+
+    def _parse_head(self) -> ResponseHead | UpstreamError:
+        """Returns the head whose fields have arrived, or why it is invalid."""
+        head = ResponseHead()
+        head.status = status = self._parser.get_status_code()
+        head.reason = reason = self._reason
+        if status != 200 or reason != b"OK" or not self._is_usual_start:
+            protocol = _PROTOCOL if self._is_usual_start else self._protocol
+            error = status_line_error(protocol, self._parser.get_http_version(), status, reason)
+            if error is not None:
+                return error
+        names = tuple(self._names)
+        framing = self._framing
+        if names != framing.names:
+            self._framing = framing = FramingFields(names)
+        head.names = framing.names
+        head.values = values = tuple(self._values)
+        length_at, codings_at = framing.content_length_at, framing.transfer_encodings_at
+        head.body_length = None if length_at is None else int(values[length_at])
+        head.is_chunked = bool(codings_at)
+        if codings_at and [values[at].lower() for at in codings_at] != [b"chunked"]:
+            # Any other coding belongs to this connection (RFC 9112 §6.1): it cannot be relayed as it is.
+            return bad_response("The upstream used an unknown transfer coding.")
+        return head
+
+    def _skip_interim(self, interim: ResponseHead) -> None:
+        self.interim_count += 1
+        self._interim_bytes += size_of(interim.names, interim.values)
+        self._interim_keeps_alive = self._interim_keeps_alive and self._parser.should_keep_alive()
+        self._is_usual_start = False
+        self._protocol = self._reason = b""
+        if interim.status > 101 and self.on_interim is not None:
+            self.on_interim(interim)
 
     def on_body(self, body: bytes) -> None:
         if self.state is _BODY:
             self._overhead_bytes = 0
             if self.buffered_bytes:
-                self._more.append(body)
+                self._later_body.append(body)
             else:
                 self._body = body
             self.buffered_bytes += len(body)
@@ -275,31 +282,11 @@ class ResponseParser:
             self.keep_alive = False
 
     def on_message_complete(self) -> None:
-        if self.state is not _BODY or self._broken is not None:
+        if self.state is not _BODY or self._error is not None:
             return
         if self._names:
             if self._fields_are_too_large():
-                self._broken = too_large()
+                self._error = too_large()
                 return
             self.trailers = list(zip(self._names, self._values, strict=True))
         self.state = _COMPLETE
-
-    def _know(self, names: tuple[bytes, ...]) -> None:
-        """Where among fields of such names Content-Length is, which the parser lets pass only once, and each
-        Transfer-Encoding. Kept, since the next answer on a connection mostly has the same fields."""
-        self._known_names = names
-        lower = [name.lower() for name in names]
-        self._length_at = lower.index(b"content-length") if b"content-length" in lower else None
-        self._codings_at = [at for at, name in enumerate(lower) if name == b"transfer-encoding"]
-
-    def _pass_over(self, interim: ResponseHead) -> None:
-        self.interim_count += 1
-        self._interim_bytes += _size(interim.names, interim.values)
-        self._is_usual_version = False  # what was seen is the first one's
-        self._reason = b""
-        if interim.status > 101 and self.on_interim is not None:
-            self.on_interim(interim)
-
-
-def _size(names: Iterable[bytes], values: Iterable[bytes]) -> int:
-    return sum(map(len, names)) + sum(map(len, values))

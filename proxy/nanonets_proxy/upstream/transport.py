@@ -1,0 +1,96 @@
+"""The transport of an upstream connection: flow control in both directions, TLS facts, the socket's state."""
+
+import asyncio
+import select
+import ssl
+from typing import cast
+
+from nanonets_proxy.core.net.key_pins import public_key_digest
+
+
+class UpstreamTransport(asyncio.BufferedProtocol):
+    """Holds the asyncio transport until the connection is lost or aborted.
+
+    `read_buffer` receives every read. All connections of a loop share it, since each parses its bytes before the
+    loop reads again. Without such a buffer, asyncio allocates 256 KiB for each read over TLS.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, read_buffer: memoryview) -> None:
+        self._loop = loop
+        self._read_buffer = read_buffer
+        self._transport: asyncio.Transport | None = None
+        self._poll: select.poll | None = None
+        self._is_writing_paused = False
+        self._is_reading_paused = False
+        self._drain_waiter: asyncio.Future[None] | None = None
+
+    @property
+    def tls_version(self) -> str | None:
+        """Such as `TLSv1.3`; None on a plain connection."""
+        tls = self._tls()
+        return None if tls is None else tls.version()
+
+    def public_key_digest(self) -> bytes | None:
+        """Returns the SHA-256 of the upstream's public key; None on a plain connection."""
+        tls = self._tls()
+        certificate = None if tls is None else tls.getpeercert(binary_form=True)
+        return None if certificate is None else public_key_digest(certificate)
+
+    def _tls(self) -> ssl.SSLObject | None:
+        tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
+        return cast("ssl.SSLObject | None", tls)
+
+    def is_readable(self) -> bool:
+        """Returns whether bytes or an end of file wait in the socket, or the connection is lost: one system call.
+
+        The pool asks before it gives an idle connection to a request that must not be sent twice.
+        """
+        if self._transport is None:
+            return True
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(self._poll.poll(0))
+
+    def write(self, data: bytes) -> None:
+        """Sends `data`; discards it if the connection is lost."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def _pause_reading(self) -> None:
+        if not self._is_reading_paused and self._transport is not None:
+            self._is_reading_paused = True
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._is_reading_paused and self._transport is not None:
+            self._is_reading_paused = False
+            self._transport.resume_reading()
+
+    def _abort(self) -> None:
+        """Closes the connection at once and discards unsent bytes."""
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+        wake(self._drain_waiter)
+
+    # --- called by asyncio ----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        return self._read_buffer
+
+    def pause_writing(self) -> None:
+        self._is_writing_paused = True
+
+    def resume_writing(self) -> None:
+        self._is_writing_paused = False
+        wake(self._drain_waiter)
+
+
+def wake(waiter: "asyncio.Future[None] | None") -> None:
+    """Ends the wait for `waiter`, if anything waits for it."""
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
