@@ -7,13 +7,10 @@ import socket
 from http.client import HTTPConnection, HTTPException
 from typing import Final
 
-from nanonets_proxy.core.net.addresses import Listener, UnixListener
+from nanonets_proxy.core.net.addresses import Listener, UnixListener, reachable_host
 
 TIMEOUT_S: Final = 3.0
 _MAX_SHOWN_BYTES: Final = 4096
-
-# A server that listens on every interface also listens on loopback.
-_LOOPBACK: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared, not bound
 
 
 class _UnixConnection(HTTPConnection):
@@ -60,8 +57,7 @@ def _send(address: Listener, method: str, path: str, timeout_s: float) -> tuple[
     if isinstance(address, UnixListener):
         connection: HTTPConnection = _UnixConnection(address.path, timeout_s)
     else:
-        host = _LOOPBACK.get(address.host, address.host)
-        connection = HTTPConnection(host, address.port, timeout=timeout_s)
+        connection = HTTPConnection(reachable_host(address.host), address.port, timeout=timeout_s)
     try:
         connection.request(method, path)
         response = connection.getresponse()

@@ -22,7 +22,7 @@ from nanonets_proxy.app.config import Config, SandboxConfig, ServeConfig
 from nanonets_proxy.app.environment import Environment, InitialKeys
 from nanonets_proxy.app.program import Program
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
-from nanonets_proxy.core.net.addresses import Origin
+from nanonets_proxy.core.net.addresses import Origin, is_every_interface
 from nanonets_proxy.keys.source import EnvironmentKey, KeySourceConfig, NoKeyGiven
 from nanonets_proxy.process.allocator import keep_freed_memory
 from nanonets_proxy.process.exit_codes import OK, SIGNAL_BASE, USAGE_ERROR
@@ -33,7 +33,6 @@ from nanonets_proxy.telemetry.log import configure
 from nanonets_proxy.telemetry.redaction import Redactor
 
 _SANDBOX_STOP_S: Final = 1.0
-_ALL_INTERFACES: Final = ("0.0.0.0", "[::]")  # noqa: S104 - compared, not bound
 
 
 def serve(config: Config) -> int:
@@ -194,7 +193,7 @@ def _url(address: str) -> str:
     if address.startswith("unix:"):
         return f"--unix-socket {address[5:]} http://localhost"
     host, _, port = address.rpartition(":")
-    return f"http://{'localhost' if host in _ALL_INTERFACES else host}:{port}"
+    return f"http://{'localhost' if is_every_interface(host) else host}:{port}"
 
 
 def _stop_signals() -> asyncio.Event:

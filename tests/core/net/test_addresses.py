@@ -12,12 +12,14 @@ from nanonets_proxy.core.net.addresses import (
     TcpListener,
     UnixListener,
     bracketed,
+    is_every_interface,
     is_host_name,
     is_ip_address,
     is_public_address,
     parse_egress_proxy,
     parse_listener,
     parse_origin,
+    reachable_host,
 )
 
 HOSTS = st.ip_addresses().map(str) | st.from_regex(
@@ -39,6 +41,14 @@ def test_a_dns_name_is_recognised(host: str) -> None:
 )
 def test_any_other_text_is_not_a_dns_name(host: str) -> None:
     assert not is_host_name(host)
+
+
+@pytest.mark.parametrize(
+    ("host", "reachable"), [("", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("192.0.2.1", "192.0.2.1")]
+)
+def test_a_listener_on_every_interface_is_reached_on_loopback(host: str, reachable: str) -> None:
+    assert reachable_host(host) == reachable
+    assert is_every_interface(host) == is_every_interface(f"[{host}]") == (host != reachable)
 
 
 @given(HOSTS, st.integers(0, 65535))

@@ -39,6 +39,20 @@ def is_loopback(host: str) -> bool:
     return host == "localhost" or (is_ip_address(host) and ip_address(host).is_loopback)
 
 
+# A listener on these is on every interface, hence also on loopback.
+_LOOPBACK_OF_ALL_INTERFACES = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+
+
+def is_every_interface(host: str) -> bool:
+    """Returns whether a listener on `host`, with or without brackets, is on every interface."""
+    return host.strip("[]") in _LOOPBACK_OF_ALL_INTERFACES
+
+
+def reachable_host(host: str) -> str:
+    """Returns the address at which this machine reaches a listener on `host`: loopback for every interface."""
+    return _LOOPBACK_OF_ALL_INTERFACES.get(host, host)
+
+
 # RFC 6052 §2.1: the last 32 bits are the IPv4 address that the packet is sent to.
 _NAT64 = ip_network("64:ff9b::/96")
 
