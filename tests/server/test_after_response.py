@@ -1,4 +1,4 @@
-"""What happens on a connection behind a response, if the body is incomplete or something has failed."""
+"""What happens on a connection after a response, if the body is incomplete or the handler has failed."""
 
 import pytest
 
@@ -12,20 +12,20 @@ from support.scripted_upstream import OK, ScriptedUpstream
 HALF_SENT = request(b"POST", b"/x", b"Content-Length: 6") + b"abc"
 
 
-async def answered_early(upstream: ScriptedUpstream, caller: RawCaller) -> None:
-    """The upstream answers while the upload is under way, so that nobody wants the rest."""
+async def respond_early(upstream: ScriptedUpstream, caller: RawCaller) -> None:
+    """Has the upstream respond during the upload, so that the rest of the body is not needed."""
     await caller.send(HALF_SENT)
     await (await upstream.next_request()).send(OK)
     assert (await caller.response()).status == 200
 
 
-async def test_what_nobody_wants_of_a_body_is_passed_over() -> None:
+async def test_the_rest_of_a_body_after_an_early_response_is_skipped() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        await answered_early(upstream, caller)
+        await respond_early(upstream, caller)
         await caller.send(b"def" + request(b"GET", b"/next"))
         exchange = await upstream.next_request()
         assert exchange.lines[0] == b"GET /next HTTP/1.1"
@@ -33,18 +33,18 @@ async def test_what_nobody_wants_of_a_body_is_passed_over() -> None:
         assert (await caller.response()).status == 200
 
 
-async def test_a_body_without_an_end_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_closes_if_the_rest_of_the_body_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caller_connection, "SKIP_S", 0.02)
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        await answered_early(upstream, caller)
+        await respond_early(upstream, caller)
         assert await caller.read_to_end() == b""
 
 
-async def test_an_error_that_leaves_the_handler_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unexpected_error_of_the_handler_resets_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fails(*_: object) -> None:
         raise ValueError
 

@@ -1,4 +1,4 @@
-"""`Proxy.stop`: nothing is half-answered, nobody waits in vain, and it ends in time."""
+"""Draining: responses complete, waiting callers are told to retry, and it ends in time."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from support.scripted_upstream import OK, ScriptedUpstream, responding
 CLOSED = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 9\r\nContent-Length: 0\r\n\r\n"
 
 
-async def test_callers_that_wait_are_told_to_come_back() -> None:
+async def test_waiting_callers_get_503_with_retry_after() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -36,7 +36,7 @@ async def test_callers_that_wait_are_told_to_come_back() -> None:
         await stopping
 
 
-async def test_an_answer_under_way_ends_whole_with_what_its_upload_still_sends() -> None:
+async def test_a_request_in_progress_completes_with_the_rest_of_its_upload() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -56,7 +56,7 @@ async def test_an_answer_under_way_ends_whole_with_what_its_upload_still_sends()
         await stopping
 
 
-async def test_a_connection_whose_answer_began_before_ends_behind_it() -> None:
+async def test_a_connection_closes_after_a_response_that_began_before_draining() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -83,7 +83,7 @@ async def _refuses_connections(address: str) -> None:
                 return
 
 
-async def test_idle_connections_end_at_once() -> None:
+async def test_idle_connections_close_at_once() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -97,7 +97,7 @@ async def test_idle_connections_end_at_once() -> None:
         assert [await used.read_to_end(), await unused.read_to_end()] == [b"", b""]
 
 
-async def test_a_request_that_is_here_when_draining_begins_gets_an_answer() -> None:
+async def test_a_request_that_has_arrived_when_draining_begins_gets_its_response() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -115,7 +115,7 @@ async def test_a_request_that_is_here_when_draining_begins_gets_an_answer() -> N
 
 
 @pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
-async def test_what_takes_too_long_is_reset(version: bytes) -> None:
+async def test_a_response_that_outlasts_the_drain_timeout_is_reset(version: bytes) -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -138,7 +138,7 @@ async def test_what_takes_too_long_is_reset(version: bytes) -> None:
         await other.read_to_end(within_s=1)
 
 
-async def test_readiness_ends_with_draining_while_the_admin_listener_still_answers() -> None:
+async def test_draining_ends_readiness_while_the_admin_listener_still_responds() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,

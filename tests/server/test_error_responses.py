@@ -1,4 +1,4 @@
-"""What the proxy says itself, and what it adds to the upstream's answers."""
+"""The proxy's own responses, and what it adds to the upstream's."""
 
 import re
 
@@ -11,7 +11,7 @@ from support.scripted_upstream import OK, ScriptedUpstream, responding
 MADE_ID = re.compile(rb"[0-9a-f]{16}")
 
 
-async def test_an_answer_of_the_proxy_has_the_vendors_shape() -> None:
+async def test_an_error_response_has_the_vendors_shape() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -35,7 +35,7 @@ async def test_an_answer_of_the_proxy_has_the_vendors_shape() -> None:
 
 
 @pytest.mark.parametrize("method", [b"TRACE", b"CONNECT"])
-async def test_trace_and_connect_are_refused_with_the_methods_that_are_not(method: bytes) -> None:
+async def test_trace_and_connect_get_405_with_the_allowed_methods(method: bytes) -> None:
     target = b"app.nanonets.com:443" if method == b"CONNECT" else b"/x"
     async with (
         ScriptedUpstream() as upstream,
@@ -53,7 +53,7 @@ async def test_trace_and_connect_are_refused_with_the_methods_that_are_not(metho
 
 @pytest.mark.parametrize("protocol", [b"websocket", b"h2c", b"foo/2"])
 @pytest.mark.parametrize("connection", [b"Connection: Upgrade", b"Connection: keep-alive"])
-async def test_an_upgrade_is_refused(protocol: bytes, connection: bytes) -> None:
+async def test_an_upgrade_is_rejected(protocol: bytes, connection: bytes) -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -67,7 +67,7 @@ async def test_an_upgrade_is_refused(protocol: bytes, connection: bytes) -> None
         assert upstream.connections == 0
 
 
-async def test_an_answer_of_the_proxy_to_head_has_no_body() -> None:
+async def test_an_error_response_to_head_has_no_body() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -80,7 +80,7 @@ async def test_an_answer_of_the_proxy_to_head_has_no_body() -> None:
         assert await caller.read_to_end() == b""
 
 
-async def test_a_refused_upload_is_read_to_its_end_so_that_the_answer_arrives() -> None:
+async def test_a_rejected_upload_is_read_to_its_end_so_that_the_response_arrives() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -91,7 +91,7 @@ async def test_a_refused_upload_is_read_to_its_end_so_that_the_answer_arrives() 
         assert await caller.read_to_end() == b""
 
 
-async def test_a_request_id_is_made_for_the_answer_alone() -> None:
+async def test_a_made_request_id_goes_to_the_caller_only() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -103,7 +103,7 @@ async def test_a_request_id_is_made_for_the_answer_alone() -> None:
         assert not any(b"X-Request-Id" in exchange.head for exchange in upstream.requests)
 
 
-async def test_a_callers_request_id_is_kept_and_sent() -> None:
+async def test_a_callers_request_id_is_kept_and_forwarded() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -115,7 +115,7 @@ async def test_a_callers_request_id_is_kept_and_sent() -> None:
 
 
 @pytest.mark.parametrize("bad", [b"two words", b"x" * 129, b"caf\xe9", b""])
-async def test_an_unfit_request_id_is_sent_but_not_echoed(bad: bytes) -> None:
+async def test_an_invalid_request_id_is_forwarded_but_not_echoed(bad: bytes) -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -126,7 +126,7 @@ async def test_an_unfit_request_id_is_sent_but_not_echoed(bad: bytes) -> None:
         assert b"X-Request-Id: " + bad in upstream.requests[0].lines
 
 
-async def test_the_upstreams_request_id_is_not_doubled() -> None:
+async def test_the_upstreams_request_id_is_not_repeated() -> None:
     reply = b"HTTP/1.1 200 OK\r\nx-request-id: theirs\r\nContent-Length: 0\r\n\r\n"
     async with (
         ScriptedUpstream(responding(reply)) as upstream,
@@ -136,7 +136,7 @@ async def test_the_upstreams_request_id_is_not_doubled() -> None:
         assert (await caller.get(b"/x", b"X-Request-Id: mine")).values(b"X-Request-Id") == [b"theirs"]
 
 
-async def test_server_timing_tells_both_times_and_can_be_switched_off() -> None:
+async def test_server_timing_has_both_times_and_can_be_switched_off() -> None:
     reply = b"HTTP/1.1 200 OK\r\nServer-Timing: db;dur=3\r\nContent-Length: 0\r\n\r\n"
     async with ScriptedUpstream(responding(reply)) as upstream:
         async with running_proxy(upstream.origin) as proxy, await proxy.caller() as caller:
@@ -147,7 +147,7 @@ async def test_server_timing_tells_both_times_and_can_be_switched_off() -> None:
             assert (await caller.get(b"/x")).values(b"Server-Timing") == [b"db;dur=3"]
 
 
-async def test_errors_of_the_upstream_pass_untouched() -> None:
+async def test_the_upstreams_errors_pass_unchanged() -> None:
     body = b'{"code":"unauthorized","message":"Invalid API key","details":{}}'
     for status in (b"400 Bad Request", b"401 Unauthorized", b"402 Payment Required", b"503 Service Unavailable"):
         reply = b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
@@ -160,5 +160,5 @@ async def test_errors_of_the_upstream_pass_untouched() -> None:
             assert response.status_line == b"HTTP/1.1 " + status
             assert response.body == body
             assert not response.values(b"Proxy-Status")
-            # A 401 is the caller's only after the key has been read again and has failed again.
+            # The caller gets a 401 only after the key was read again and was rejected again.
             assert len(upstream.requests) in ((2, 3) if status.startswith(b"401") else (1,))

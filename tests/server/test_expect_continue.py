@@ -1,4 +1,4 @@
-"""`Expect: 100-continue`: answered when the permit is granted, by the upstream's word or after a moment."""
+"""`Expect: 100-continue`: the 100 follows the permit, when the upstream sends one or after a short wait."""
 
 import pytest
 
@@ -12,7 +12,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 TOO_MANY = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 
 
-async def test_the_upstreams_100_lets_the_caller_send() -> None:
+async def test_the_upstreams_100_makes_the_caller_send_its_body() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -27,13 +27,13 @@ async def test_the_upstreams_100_lets_the_caller_send() -> None:
         await exchange.respond(OK)
         assert exchange.body == b"body"
         assert (await caller.response()).body == b"ok"
-        # The connection is in step still.
+        # The connection is still usable.
         await caller.send(request(b"GET", b"/y"))
         await (await upstream.next_request()).respond(OK)
         assert (await caller.response()).status == 200
 
 
-async def test_an_upstream_that_says_nothing_is_sent_the_body_after_a_moment() -> None:
+async def test_a_silent_upstream_is_sent_the_body_after_a_short_wait() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -49,7 +49,7 @@ async def test_an_upstream_that_says_nothing_is_sent_the_body_after_a_moment() -
 
 @pytest.mark.parametrize("status", [b"413 Content Too Large", b"417 Expectation Failed", b"200 OK"])
 @pytest.mark.parametrize("in_pieces", [False, True], ids=["at_once", "in_pieces"])
-async def test_an_early_answer_reaches_the_caller_without_a_100(status: bytes, in_pieces: bool) -> None:
+async def test_an_early_response_reaches_the_caller_without_a_100(status: bytes, in_pieces: bool) -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -70,14 +70,14 @@ async def test_an_early_answer_reaches_the_caller_without_a_100(status: bytes, i
             got = await caller.head()
             assert await caller.read(7) == b"refused"
         assert got.startswith(b"HTTP/1.1 " + status)
-        # Whether the body still comes is not known, so neither connection can be used again.
+        # Nobody knows whether the body still comes, so neither connection can be used again.
         assert b"\r\nConnection: close\r\n" in got
         caller.writer.write_eof()
         assert await caller.read_to_end() == b""
         assert await exchange.read_to_end(within_s=1) == b""
 
 
-async def test_no_100_comes_before_the_permit() -> None:
+async def test_no_100_is_sent_before_the_permit_is_granted() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -89,7 +89,7 @@ async def test_no_100_comes_before_the_permit() -> None:
         await until(lambda: proxy.waiting == 1)
         await caller.send(request(b"POST", b"/x", *EXPECT))
         await until(lambda: proxy.waiting == 2)
-        # The gate lets the refused one go first, and the next once that has its answer.
+        # The gate grants the refused request first, and the next one after its response.
         retried = await upstream.next_request()
         assert retried.lines[0] == b"GET /first HTTP/1.1"
         assert proxy.waiting == 1
@@ -102,7 +102,7 @@ async def test_no_100_comes_before_the_permit() -> None:
         assert (await caller.response()).body == b"ok"
 
 
-async def test_a_429_of_the_proxy_comes_instead_of_a_100_and_ends_the_connection() -> None:
+async def test_the_proxys_own_429_replaces_the_100_and_closes_the_connection() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -118,7 +118,7 @@ async def test_a_429_of_the_proxy_comes_instead_of_a_100_and_ends_the_connection
         assert response.values(b"Connection") == [b"close"]
 
 
-async def test_a_caller_that_did_not_wait_gets_no_100() -> None:
+async def test_a_caller_that_sends_its_body_at_once_gets_no_100() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,

@@ -1,4 +1,4 @@
-"""Bodies of every framing and size, both ways; connections that stay and that end."""
+"""Bodies of every framing and size, both ways; when connections stay open and when they close."""
 
 import pytest
 
@@ -12,12 +12,12 @@ NO_BODY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 def _bytes(count: int) -> bytes:
-    """No two places of it look alike, so that nothing lost or doubled goes unseen."""
+    """Returns bytes in which every position is unique, so that a lost or repeated piece shows."""
     return b"".join(number.to_bytes(4, "big") for number in range(count // 4 + 1))[:count]
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_an_upload_with_a_length_arrives_whole_and_as_one(size: int) -> None:
+async def test_an_upload_with_a_length_arrives_whole_with_its_length(size: int) -> None:
     body = _bytes(size)
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
@@ -49,7 +49,7 @@ async def test_a_chunked_upload_arrives_whole_and_chunked(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_an_answer_with_a_length_arrives_whole(size: int) -> None:
+async def test_a_response_with_a_length_arrives_whole(size: int) -> None:
     body = _bytes(size)
     async with (
         ScriptedUpstream(responding(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, body))) as upstream,
@@ -64,7 +64,7 @@ async def test_an_answer_with_a_length_arrives_whole(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_a_chunked_answer_arrives_chunked_with_its_trailers(size: int) -> None:
+async def test_a_chunked_response_arrives_chunked_with_its_trailers(size: int) -> None:
     body = _bytes(size)
     pieces = [body[start : start + 100_000] for start in range(0, size, 100_000)]
     end = b"0\r\nX-Checksum: 1\r\nx-checksum: 2\r\n\r\n"
@@ -84,7 +84,7 @@ async def test_a_chunked_answer_arrives_chunked_with_its_trailers(size: int) -> 
         assert upstream.connections == 1
 
 
-async def test_an_answer_that_ends_with_its_connection_becomes_chunked() -> None:
+async def test_a_response_delimited_by_close_becomes_chunked() -> None:
     body = _bytes(200_000)
     async with (
         ScriptedUpstream() as upstream,
@@ -103,7 +103,7 @@ async def test_an_answer_that_ends_with_its_connection_becomes_chunked() -> None
 
 
 @pytest.mark.parametrize("status", [b"200 OK", b"304 Not Modified"])
-async def test_the_length_of_an_answer_without_a_body_is_kept(status: bytes) -> None:
+async def test_a_response_without_a_body_keeps_its_content_length(status: bytes) -> None:
     reply = b"HTTP/1.1 " + status + b"\r\nContent-Length: 1234\r\n\r\n"
     async with (
         ScriptedUpstream(responding(reply)) as upstream,
@@ -118,7 +118,7 @@ async def test_the_length_of_an_answer_without_a_body_is_kept(status: bytes) -> 
         assert upstream.connections == 1
 
 
-async def test_a_chunked_answer_to_head_has_no_body_and_no_coding() -> None:
+async def test_a_chunked_response_to_head_has_no_body_and_no_coding() -> None:
     async with (
         ScriptedUpstream(responding(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")) as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -142,7 +142,7 @@ async def test_a_204_has_no_length() -> None:
             assert not response.values(b"Transfer-Encoding")
 
 
-async def test_pipelined_requests_are_answered_in_their_order() -> None:
+async def test_pipelined_requests_get_their_responses_in_order() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -157,7 +157,7 @@ async def test_pipelined_requests_are_answered_in_their_order() -> None:
         assert [(await caller.response()).body for _ in range(3)] == [b"0", b"1", b"2"]
 
 
-async def test_a_connection_stays_open_and_ends_when_the_caller_says_so() -> None:
+async def test_a_connection_stays_open_until_the_caller_sends_connection_close() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -171,7 +171,7 @@ async def test_a_connection_stays_open_and_ends_when_the_caller_says_so() -> Non
         assert b"Connection" not in upstream.requests[1].head
 
 
-async def test_the_upstreams_connection_field_is_not_the_callers_affair() -> None:
+async def test_the_upstreams_connection_field_does_not_reach_the_caller() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -194,7 +194,7 @@ async def test_the_upstreams_connection_field_is_not_the_callers_affair() -> Non
         assert upstream.connections == 2
 
 
-async def test_an_http_1_0_caller_gets_its_answer_and_the_end_of_the_connection() -> None:
+async def test_an_http_1_0_connection_closes_after_its_response() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -209,7 +209,7 @@ async def test_an_http_1_0_caller_gets_its_answer_and_the_end_of_the_connection(
         assert upstream.requests[0].body == b"abc"
 
 
-async def test_an_http_1_0_caller_may_ask_to_keep_the_connection() -> None:
+async def test_an_http_1_0_caller_may_keep_its_connection_alive() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -223,7 +223,7 @@ async def test_an_http_1_0_caller_may_ask_to_keep_the_connection() -> None:
 
 
 @pytest.mark.parametrize("field", [b"Transfer-Encoding: chunked\r\n", b""], ids=["chunked", "to_the_end"])
-async def test_an_http_1_0_caller_gets_no_chunks(field: bytes) -> None:
+async def test_an_http_1_0_caller_gets_no_chunked_response(field: bytes) -> None:
     data = chunked(b"ab", b"cd") if field else b"abcd"
     async with (
         ScriptedUpstream() as upstream,
@@ -246,7 +246,7 @@ INTERIM = (
 )
 
 
-async def test_interim_answers_of_the_upstream_pass_without_their_hop_by_hop_fields() -> None:
+async def test_interim_responses_pass_without_hop_by_hop_fields() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -265,7 +265,7 @@ async def test_interim_answers_of_the_upstream_pass_without_their_hop_by_hop_fie
             assert not response.values(b"Link")
 
 
-async def test_an_http_1_0_caller_gets_no_interim_answers() -> None:
+async def test_an_http_1_0_caller_gets_no_interim_responses() -> None:
     async with (
         ScriptedUpstream(responding(INTERIM + NO_BODY)) as upstream,
         running_proxy(upstream.origin) as proxy,

@@ -1,4 +1,4 @@
-"""A caller that hangs up, at each stage of its request: the upstream's part ends within a second."""
+"""A caller hangs up, at each stage of its request: the upstream request ends within a second."""
 
 import asyncio
 from typing import cast
@@ -34,7 +34,7 @@ HOW = pytest.mark.parametrize("how", ["close", "reset"])
 
 
 @HOW
-async def test_while_it_waits_its_ticket_is_withdrawn(how: str) -> None:
+async def test_a_hang_up_while_waiting_withdraws_the_ticket(how: str) -> None:
     async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
         await _close_the_gate(upstream, proxy)
         async with await proxy.caller() as caller:
@@ -47,11 +47,11 @@ async def test_while_it_waits_its_ticket_is_withdrawn(how: str) -> None:
 
 
 @HOW
-async def test_while_it_waits_behind_an_unread_upload_its_ticket_is_withdrawn_too(how: str) -> None:
+async def test_a_hang_up_behind_an_unread_upload_withdraws_the_ticket(how: str) -> None:
     async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
         await _close_the_gate(upstream, proxy)
         async with await proxy.caller() as caller:
-            # More than the proxy reads while it waits, less than its system takes for it.
+            # More than the proxy reads while the request waits, less than the kernel buffers.
             await caller.send(request(b"POST", b"/x", b"Content-Length: 100000000") + bytes(48_000))
             await until(lambda: proxy.waiting == 1)
             _hang_up(caller, how)
@@ -59,7 +59,7 @@ async def test_while_it_waits_behind_an_unread_upload_its_ticket_is_withdrawn_to
         assert len(upstream.requests) == 1
 
 
-async def test_a_grant_that_comes_before_the_hang_up_is_seen_sends_nothing_and_is_told_once(
+async def test_a_grant_before_the_hang_up_is_noticed_sends_nothing_and_logs_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("nanonets_proxy.server.server._HANG_UP_POLL_S", 60.0)
@@ -89,7 +89,7 @@ async def _hang_up_behind_a_queue() -> None:
 
 
 @HOW
-async def test_during_its_upload_the_upstream_connection_ends(how: str) -> None:
+async def test_a_hang_up_during_the_upload_closes_the_upstream_connection(how: str) -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -104,7 +104,7 @@ async def test_during_its_upload_the_upstream_connection_ends(how: str) -> None:
 
 
 @HOW
-async def test_during_an_upload_that_the_upstream_does_not_take_the_connection_ends(how: str) -> None:
+async def test_a_hang_up_during_a_stalled_upload_closes_the_upstream_connection(how: str) -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -121,7 +121,7 @@ async def test_during_an_upload_that_the_upstream_does_not_take_the_connection_e
 
 
 async def _stays_paused(proxy: RunningProxy) -> bool:
-    """Whether the proxy reads no more of its only caller, the event loop turning as it may."""
+    """Returns whether the proxy has stopped reading from its only caller."""
     (connection,) = proxy.proxy._server.connections
     for _ in range(20):
         await asyncio.sleep(0.001)
@@ -135,7 +135,7 @@ def _stop_reading(writer: asyncio.StreamWriter) -> None:
 
 
 @HOW
-async def test_while_the_head_is_awaited_the_upstream_connection_ends(how: str) -> None:
+async def test_a_hang_up_before_the_response_closes_the_upstream_connection(how: str) -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -150,7 +150,7 @@ async def test_while_the_head_is_awaited_the_upstream_connection_ends(how: str) 
 
 
 @HOW
-async def test_in_mid_answer_the_upstream_connection_ends(how: str) -> None:
+async def test_a_hang_up_during_the_response_closes_the_upstream_connection(how: str) -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -167,7 +167,7 @@ async def test_in_mid_answer_the_upstream_connection_ends(how: str) -> None:
 
 
 @HOW
-async def test_with_an_answer_that_it_does_not_take_the_upstream_connection_ends(how: str) -> None:
+async def test_a_hang_up_with_an_unread_response_closes_the_upstream_connection(how: str) -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -187,7 +187,7 @@ def _is_stuck(proxy: RunningProxy) -> bool:
     return any(connection.writing_paused for connection in proxy.proxy._server.connections)
 
 
-async def test_an_answer_that_nobody_takes_is_reset_after_the_idle_timeout() -> None:
+async def test_a_response_that_nobody_reads_is_reset_after_the_idle_timeout() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin, idle_timeout="300ms") as proxy,
@@ -202,7 +202,7 @@ async def test_an_answer_that_nobody_takes_is_reset_after_the_idle_timeout() -> 
         await proxy.check_idle()
 
 
-async def test_backpressure_holds_the_upstream_back_and_nothing_is_lost() -> None:
+async def test_backpressure_pauses_the_upstream_and_loses_nothing() -> None:
     body = bytes(range(256)) * (LARGE // 256)
     async with (
         ScriptedUpstream() as upstream,

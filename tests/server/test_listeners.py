@@ -1,4 +1,4 @@
-"""Where callers connect: TCP, IPv6, unix sockets; and addresses that cannot be had."""
+"""Listeners: TCP, IPv6 and unix sockets, and addresses that cannot be listened on."""
 
 import os
 import re
@@ -28,7 +28,7 @@ def _has_ipv6() -> bool:
         return False
 
 
-async def test_a_unix_socket_serves_with_its_mode_and_goes_with_the_proxy(tmp_path: Path) -> None:
+async def test_a_unix_socket_has_its_mode_and_is_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "proxy.sock"
     async with ScriptedUpstream(responding(OK)) as upstream:
         async with (
@@ -74,7 +74,7 @@ async def test_an_ipv6_address_is_served_and_described_with_brackets() -> None:
         assert (await caller.get(b"/x", b"Origin: http://localhost")).body == b"ok"
 
 
-async def test_a_socket_file_that_a_crash_left_is_replaced(tmp_path: Path) -> None:
+async def test_a_socket_file_left_by_a_crash_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as crashed:
         crashed.bind(str(path))
@@ -87,7 +87,7 @@ async def test_a_socket_file_that_a_crash_left_is_replaced(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("backlog", [5, 0], ids=["free", "with_a_full_backlog"])
-def test_a_socket_that_another_process_serves_is_refused_and_left_alone(tmp_path: Path, backlog: int) -> None:
+def test_a_socket_that_another_process_serves_is_left_alone(tmp_path: Path, backlog: int) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as other, socket.socket(socket.AF_UNIX) as waiting:
         other.bind(str(path))
@@ -127,12 +127,12 @@ def _names_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-def test_an_address_of_another_machine_is_refused() -> None:
+def test_an_address_of_another_machine_is_rejected() -> None:
     with pytest.raises(ListenFailed, match=r"^listen: 192\.0\.2\.1:0 is not an address of this machine$"):
         open_sockets("listen", [TcpListener("192.0.2.1", 0)])
 
 
-async def test_an_idle_connection_ends_after_the_keep_alive() -> None:
+async def test_an_idle_connection_closes_after_keep_alive() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, keep_alive="100ms") as proxy,
@@ -144,10 +144,10 @@ async def test_an_idle_connection_ends_after_the_keep_alive() -> None:
         await until(lambda: not proxy.proxy._server.connections)
 
 
-async def test_a_crowd_that_connects_at_once_finds_room_in_the_queue() -> None:
-    """The event loop listens once more on the socket that it is given, by default for a hundred."""
+async def test_the_listen_backlog_is_as_large_as_the_kernel_allows() -> None:
+    """The event loop calls `listen` again on the sockets it is given, with its own default of 100."""
     async with running_proxy(NOWHERE) as proxy:
         sock = proxy.proxy._sockets[0]
-        # tcp(7), struct tcp_info: 8 octets, then 32 bits each; of a listening socket the 6th is its backlog.
+        # tcp(7), struct tcp_info: 8 bytes, then 32-bit values; the 6th of a listening socket is its backlog.
         backlog = struct.unpack_from("=8x6I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104))[5]
         assert backlog == min(BACKLOG, MOST_THE_KERNEL_GRANTS)

@@ -1,4 +1,4 @@
-"""Requests that are not valid HTTP: an error, the end of the connection, and nothing of it upstream."""
+"""Malformed requests get an error response and close the connection; nothing of them goes upstream."""
 
 import pytest
 
@@ -77,7 +77,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-async def test_a_malformed_request_is_refused_and_reaches_no_upstream(name: str) -> None:
+async def test_a_malformed_request_is_rejected_and_not_forwarded(name: str) -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -95,7 +95,7 @@ async def test_a_malformed_request_is_refused_and_reaches_no_upstream(name: str)
         await proxy.check_idle()
 
 
-async def test_what_is_malformed_behind_a_good_request_ends_the_connection_behind_its_answer() -> None:
+async def test_a_malformed_request_after_a_valid_one_closes_the_connection_after_both_responses() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -112,7 +112,7 @@ async def test_what_is_malformed_behind_a_good_request_ends_the_connection_behin
 
 
 @pytest.mark.parametrize("version", [b"HTTP/2.0", b"HTTP/0.9"])
-async def test_another_version_of_http_is_a_505(version: bytes) -> None:
+async def test_an_unsupported_http_version_gets_505(version: bytes) -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -138,7 +138,9 @@ BAD_CHUNKS = {
 
 @pytest.mark.parametrize("chunk", BAD_CHUNKS)
 @pytest.mark.parametrize("when", ["at_once", "later"])
-async def test_a_malformed_chunk_is_refused_and_never_looks_like_an_end(chunk: str, when: str) -> None:
+async def test_a_malformed_chunk_is_rejected_and_never_looks_like_the_end_of_the_body(
+    chunk: str, when: str
+) -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,

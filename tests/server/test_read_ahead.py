@@ -1,4 +1,4 @@
-"""A body that comes with its head is read with it, as long as that costs little if it has to wait."""
+"""A body that comes with its head is read with it, while the total of such bytes is small."""
 
 import pytest
 
@@ -28,7 +28,7 @@ async def test_a_body_of_any_size_arrives_as_it_was_sent(size: int) -> None:
             assert (await caller.response()).status == 200
 
 
-async def test_what_is_read_of_waiting_uploads_is_bounded_for_all_of_them_together() -> None:
+async def test_bytes_read_of_waiting_uploads_are_bounded_in_total() -> None:
     count, size = 120, 64 * KIB
     async with (
         ScriptedUpstream() as upstream,
@@ -41,7 +41,7 @@ async def test_what_is_read_of_waiting_uploads_is_bounded_for_all_of_them_togeth
         for caller in callers[1:]:
             await caller.send(request(b"POST", b"/x", body=bytes(size)))
         await until(lambda: proxy.waiting == count)
-        # Once the room is taken, two KiB of each that follows.
+        # Once the shared room is used up, two KiB of each further upload.
         assert MOST_AHEAD_BYTES - 128 * KIB < proxy.unread_ahead_bytes <= MOST_AHEAD_BYTES + count * 2 * KIB
         assert proxy.unread_ahead_bytes < count * size / 3
     assert not proxy.unread_ahead_bytes

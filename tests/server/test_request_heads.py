@@ -1,4 +1,4 @@
-"""Header sections that are slow, or too large: an answer that says so, and the end of the connection."""
+"""Heads that come slowly or are too large get an error response and close the connection."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 
 @pytest.mark.parametrize("before", [b"", request(b"GET", b"/before"), request(b"POST", b"/before", body=b"abc")])
-async def test_a_head_that_stops_coming_is_a_408(before: bytes) -> None:
+async def test_an_incomplete_head_gets_408_after_the_head_timeout(before: bytes) -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, head_timeout="50ms") as proxy,
@@ -30,7 +30,7 @@ async def test_a_head_that_stops_coming_is_a_408(before: bytes) -> None:
         assert upstream.connections == bool(before)
 
 
-async def test_a_head_that_comes_in_pieces_in_time_is_served_and_its_clock_stops() -> None:
+async def test_a_head_in_pieces_is_served_and_stops_its_timer() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin, head_timeout="300ms") as proxy,
@@ -48,7 +48,7 @@ async def test_a_head_that_comes_in_pieces_in_time_is_served_and_its_clock_stops
             assert connection._timer is None
 
 
-async def test_a_body_that_nobody_waits_for_any_more_is_not_taken_for_a_head() -> None:
+async def test_the_rest_of_a_discarded_body_is_not_parsed_as_a_head() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, head_timeout="50ms") as proxy,
@@ -61,7 +61,7 @@ async def test_a_body_that_nobody_waits_for_any_more_is_not_taken_for_a_head() -
 
 
 @pytest.mark.parametrize("split", [False, True])
-async def test_fields_that_are_too_large_together_are_a_431(split: bool) -> None:
+async def test_fields_that_are_too_large_together_get_431(split: bool) -> None:
     fields = [b"X-%d: " % number + b"a" * 1000 for number in range(80)]
     async with (
         ScriptedUpstream() as upstream,
@@ -79,7 +79,7 @@ async def test_fields_that_are_too_large_together_are_a_431(split: bool) -> None
         assert upstream.connections == 0
 
 
-async def test_what_a_refused_caller_still_sends_does_not_cost_it_its_answer() -> None:
+async def test_a_rejected_caller_gets_its_response_although_it_sends_on() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -91,7 +91,9 @@ async def test_what_a_refused_caller_still_sends_does_not_cost_it_its_answer() -
         assert upstream.connections == 0
 
 
-async def test_a_refused_caller_that_does_not_end_its_side_is_left_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rejected_connection_closes_soon_if_the_caller_does_not_close_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(caller_connection, "LINGER_S", 0.02)
     async with (
         ScriptedUpstream() as upstream,
@@ -103,7 +105,7 @@ async def test_a_refused_caller_that_does_not_end_its_side_is_left_soon(monkeypa
         await until(lambda: proxy.proxy._server.open_connections == 0)
 
 
-async def test_a_body_behind_its_head_does_not_count_as_head() -> None:
+async def test_a_body_does_not_count_towards_the_head_limit() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -112,7 +114,7 @@ async def test_a_body_behind_its_head_does_not_count_as_head() -> None:
         assert (await caller.post(b"/x", bytes(100_000))).status == 200
 
 
-async def test_behind_a_body_that_was_sent_on_a_head_is_judged_like_any_other() -> None:
+async def test_an_unusual_method_after_an_upload_is_served() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -125,7 +127,7 @@ async def test_behind_a_body_that_was_sent_on_a_head_is_judged_like_any_other() 
         assert [exchange.lines[0][:4] for exchange in upstream.requests] == [b"POST", b"FROB"] * 2
 
 
-async def test_who_pipelines_without_reading_is_not_served_on_and_reset_in_the_end() -> None:
+async def test_a_caller_that_pipelines_without_reading_is_paused_and_then_reset() -> None:
     response = b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + bytes(200_000)
     async with (
         ScriptedUpstream(responding(response)) as upstream,
@@ -166,7 +168,7 @@ _BODY = b"%d\r\n\r\n"
 
 
 def _post(number: int) -> bytes:
-    """With a length, or chunked; the body looks like the end of a head."""
+    """Returns a POST with a length or chunks, whose body looks like the end of a head."""
     body = _BODY % number * number
     if number % 3:
         return request(b"POST", b"/%d" % number, body=body)
