@@ -38,9 +38,8 @@ def test_a_limit_that_was_learned_survives_a_restart(tmp_path: Path) -> None:
             assert proxy.wait_for("state_restored")["scopes"] == 1
             assert [get(proxy)[0] for _ in range(2)] == [200] * 2
             proxy.end()
-            assert (
-                sum(event["attempts"] for event in proxy.requests()) <= 3
-            )  # one request may have been a limit probe
+            # One request may have been a limit probe.
+            assert sum(event["attempts"] for event in proxy.requests()) <= 3
 
 
 def test_a_closed_scope_stays_closed_after_a_restart(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import math
 from collections import deque
 
 from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
-from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import FEW
+from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import SMALL_COUNT
 from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
 
 _KEPT = 4
@@ -37,7 +37,7 @@ class HintHistory:
         if not closure.hinted:
             return False
         at_period_end = False
-        if self._lengths_s and FEW <= window.count < math.inf:
+        if self._lengths_s and SMALL_COUNT <= window.count < math.inf:
             apart_s = ends_at_s - self._end_s
             periods = round(apart_s / window.period_s)
             difference = abs(closure.closed_s - self._lengths_s[-1]) / window.period_s

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.hint_history import HintHistory
-from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import FEW, ProbeSchedule
+from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import SMALL_COUNT, ProbeSchedule
 from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
 
 _SAME_PERIOD = 1.1  # up to this many periods, a refusal means a longer period, not a smaller count
@@ -116,7 +116,7 @@ class LimitEstimate:
     @property
     def prefers_count_probe(self) -> bool:
         """Whether the next limit probe asks for a larger count; otherwise it asks for a shorter period."""
-        if self.window.count < FEW:
+        if self.window.count < SMALL_COUNT:
             return False
         if self.hints.are_exact:
             return True
@@ -219,7 +219,7 @@ class LimitEstimate:
             self._min_period_s = needed_s if closure.closed_s % 1 else needed_s - 1
         elif admitted:
             self._lower_count(admitted, now)
-        elif window.count < FEW:
+        elif window.count < SMALL_COUNT:
             self._learn_again(closure, ends_at_s, now)
         else:
             self.set_window(window.count, needed_s)

@@ -9,7 +9,7 @@ import math
 
 from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
 
-FEW = 5
+SMALL_COUNT = 5
 """A window with a smaller count is probed by a shorter period: one more request would be a large step."""
 
 _MAX_PAUSE_PERIODS = (8.0, 30.0)  # for short periods, and for periods of a minute: two refusals an hour
@@ -18,7 +18,7 @@ _GRANTS_AFTER_RAISE = 8
 _PERIOD_FACTOR = 0.8
 _MIN_STEP_SIZE = 0.125
 _MAX_STEP_SIZE = 2.0
-_NEAR = 1.05  # times the refused period: there the search ends, and starts again in the smallest steps
+_NEAR_REFUSED = 1.05  # times the refused period: there the search ends, and starts again in the smallest steps
 
 
 class ProbeSchedule:
@@ -47,7 +47,7 @@ class ProbeSchedule:
 
     def shorter_period_s(self, period_s: float) -> float:
         """Returns the next shorter period to try: at least the geometric mean with the refused one."""
-        if self._refused_period_s * _NEAR < period_s:
+        if self._refused_period_s * _NEAR_REFUSED < period_s:
             return max(
                 period_s * math.pow(_PERIOD_FACTOR, self._step_size), math.sqrt(self._refused_period_s * period_s)
             )
