@@ -43,7 +43,7 @@ class SimulatedRequest:
 
 @dataclass(slots=True)
 class Result:
-    """What a run has counted."""
+    """The counts of a run."""
 
     admitted: int = 0
     refused: int = 0

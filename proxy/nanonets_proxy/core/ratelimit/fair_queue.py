@@ -20,7 +20,7 @@ from operator import attrgetter
 from nanonets_proxy.core.ratelimit.tickets import Ticket, TicketState
 
 _OLDEST_EACH = 8
-_MAX_STALE = 64  # as many stale entries are not worth clearing away
+_MAX_STALE = 64  # the number of stale entries up to which clearing them away does not pay
 _COUNTED_LANES = 64  # with more lanes, a position is estimated
 
 _WAITING = TicketState.WAITING  # in Python 3.11 each look at a member through its class costs a call

@@ -92,7 +92,7 @@ class Gate:
         return max((scope.limit.estimate.reserve for scope in self._scopes.values()), default=0.0)
 
     def snapshots(self, now: float) -> list[ScopeSnapshot]:
-        """Returns what is known about the limits, as values that outlive the process."""
+        """Returns the limits as values that outlive the process."""
         snapshots = (take_snapshot(scope.limit, scope.name, now) for scope in self._scopes.values())
         return [snapshot for snapshot in snapshots if snapshot is not None]
 

@@ -12,7 +12,7 @@ MIN_RETRY_AFTER_S = 1.0
 """The least Retry-After: while the scope is open, the queue needs time to get shorter."""
 
 MAX_STALE = 64
-"""As many stale entries, or idle scopes, are not worth clearing away."""
+"""The number of stale entries, or of idle scopes, up to which clearing them away does not pay."""
 
 _WAITING = TicketState.WAITING  # in Python 3.11 each look at a member through its class costs a call
 

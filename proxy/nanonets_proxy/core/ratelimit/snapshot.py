@@ -1,4 +1,4 @@
-"""What the gate knows about the limits, as values and as the state file's JSON document.
+"""The limits as values, and as the JSON document of the state file.
 
 Instants are stored as distances from the moment of saving. The reader says how long the program was away.
 """

@@ -1,4 +1,4 @@
-"""What one scope's limit grants: limit probes, period starts, and the end of slow start."""
+"""The grants of one scope's limit: limit probes, period starts, and the end of slow start."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What single closures teach about a limit."""
+"""The conclusions from single closures."""
 
 from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind

@@ -3,7 +3,7 @@
 A single refusal does not tell which limit was exceeded. So the estimate keeps three hypotheses side by side:
 
 - *window*: at most `count` requests within `period_s`, of which `proven` are proven;
-- *concurrency limit*: at most so many requests in flight;
+- *concurrency limit*: the most requests in flight;
 - *exact hints*: whether hints name the true end of a period, or always the same length (`hint_history.py`).
 
 The *reserve* is for quotas that another client also draws on: the part of the count that was proven before and is
@@ -30,7 +30,7 @@ from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import SMALL_COUNT, P
 from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
 
 _SAME_PERIOD = 1.1  # up to this many periods, a refusal means a longer period, not a smaller count
-_MAX_FIRST_PERIOD = 10.0  # times the first hint, which is the rest of a period of unknown length
+_MAX_FIRST_PERIOD = 10.0  # times the first hint, which covers an unknown part of the period
 _GUARD = 0.02  # of a period, at most: travel times to the upstream differ
 _RESERVE_KEPT = 0.75  # of the reserve, per period without a refusal
 _STARTS_TO_CONFIRM = 4  # a window aligned to the upstream's clock may forgive a period that is a little too short
@@ -294,7 +294,7 @@ class LimitEstimate:
             return
         if abs(needed_s - window.period_s) <= 0.1 * window.period_s and closure.closed_s < 0.9 * window.period_s:
             self.hints.are_exact = True
-        # The first count probe shows the true end of a period of which only the rest was known.
+        # The first count probe shows the true end of a period; before, only its remaining part was known.
         longer = first and needed_s > _SAME_PERIOD * window.period_s
         if closure.kind is GrantKind.COUNT_PROBE and (needed_s < window.period_s or longer):
             self.set_window(window.count, max(needed_s, self._min_period_s))

@@ -8,7 +8,7 @@ from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, closed
 
 
 def take_snapshot(limit: Limit, scope: str, now: float) -> ScopeSnapshot | None:
-    """Returns what is worth keeping of a limit; None if nothing is known and the scope is open."""
+    """Returns a limit as a value; None if its limit is unknown and its scope is open."""
     estimate = limit.estimate
     window = estimate.window
     opens_in_s = min(max(0.0, limit.opens_at_s - now), MAX_HINT_S)

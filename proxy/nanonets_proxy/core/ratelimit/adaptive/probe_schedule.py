@@ -13,7 +13,7 @@ SMALL_COUNT = 5
 """A window with a smaller count is probed by a shorter period: one more request would be a large step."""
 
 _MAX_PAUSE_PERIODS = (8.0, 30.0)  # for short periods, and for periods of a minute: two refusals an hour
-_GRANTS_PER_PERIOD = 16  # a pause has at least so many requests a period: one refusal must not be a large share
+_GRANTS_PER_PERIOD = 16  # a pause lasts at least as many requests per period: a refusal must stay a small share
 _GRANTS_AFTER_RAISE = 8
 _PERIOD_FACTOR = 0.8
 _MIN_STEP_SIZE = 0.125
