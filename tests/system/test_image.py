@@ -90,7 +90,7 @@ def test_the_build_is_given_only_what_it_needs(tmp_path: Path) -> None:
         "requirements/build.txt",
         "requirements/run.txt",
     }
-    assert "proxy/nanonets_proxy/cli.py" in files
+    assert "proxy/nanonets_proxy/cli/main.py" in files
     assert not [file for file in files if "__pycache__" in file]
 
 
