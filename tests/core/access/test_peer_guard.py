@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanonets_proxy.core.access.peer_guard import PeerGuard, PeerGuardPolicy
-from nanonets_proxy.core.http.request_head import RequestHead, RequestHeads, unzipped
+from nanonets_proxy.core.http.request_head import RequestHead, RequestHeads
 from nanonets_proxy.errors import (
     ForbiddenHost,
     ForbiddenOrigin,
@@ -213,7 +213,7 @@ def test_a_page_of_another_site_may_not_call(guard: PeerGuard, origin: bytes | N
 
 
 def head(*fields: tuple[bytes, bytes]) -> RequestHead:
-    return RequestHeads().read(*unzipped(fields))
+    return RequestHeads().read(tuple(name for name, _ in fields), tuple(value for _, value in fields))
 
 
 def test_a_request_with_a_local_host_and_its_own_origin_passes(guard: PeerGuard) -> None:

@@ -24,10 +24,12 @@ A key that is not REJECTED is *usable*. The keyring is in one state:
 
 | the keyring is | when | it becomes |
 |---|---|---|
-| SERVING: a key is usable | the upstream rejects the last usable key | HOLDING; EXHAUSTED if none may start |
+| SERVING: a key is usable | the upstream rejects the last usable key | HOLDING, or EXHAUSTED [2] |
 | HOLDING: requests wait; one at a time probes | a key is accepted, or a reading has a new source key | SERVING |
 | HOLDING | the hold period ends | EXHAUSTED |
 | EXHAUSTED: requests use a rejected key | a key is accepted, or a reading has a new source key | SERVING |
+
+[2] If a hold period ended less than REARM_S ago and the source has brought no new key since.
 
 A request tries each key once. If the upstream rejected a request with a key and has accepted others with that key
 since, the rejection concerned the request. The request is then sent once more with the key (a *repeat*), the caller
