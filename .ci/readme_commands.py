@@ -5,6 +5,7 @@ python3 readme_commands.py REPOSITORY [PYTEST_ARGS]
 `.ci/fresh-machine` runs it. Needs only Python, git and make.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -28,7 +29,7 @@ def say(text: str) -> None:
 
 
 def make_run(folder: Path, within_s: float) -> None:
-    """Starts `make run`, waits for the first response, then presses Ctrl+C. Raises SystemExit on a failure."""
+    """Starts `make run`, waits for the first response, and stops it. Raises SystemExit on a failure."""
     with socket.socket() as probe:
         if probe.connect_ex(ADDRESS) == 0:
             sys.exit(f"port {ADDRESS[1]} is in use by another process: stop that process first")
@@ -37,15 +38,25 @@ def make_run(folder: Path, within_s: float) -> None:
         try:
             body = first_response(process, started + within_s)
         finally:
-            os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all processes of the group
-            process.wait(STOP_S)
+            stop(process)
     if json.loads(body) != {"workflows": []}:
         sys.exit(f"unexpected response: {body!r}")
     say(f"`make run` responded after {time.monotonic() - started:.1f} s and stopped on Ctrl+C")
 
 
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """Sends SIGINT to the process group, as Ctrl+C does. Raises SystemExit if the process does not end."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        sys.exit("`make run` did not stop on Ctrl+C")
+
+
 def first_response(process: "subprocess.Popen[bytes]", deadline: float) -> bytes:
-    """Asks until a response comes, and returns its body."""
+    """Repeats one request until a response comes, and returns its body. Raises SystemExit at the deadline."""
     while time.monotonic() < deadline:
         if process.poll() is not None:
             sys.exit(f"`make run` ended with exit code {process.returncode}")
@@ -60,6 +71,7 @@ def first_response(process: "subprocess.Popen[bytes]", deadline: float) -> bytes
 
 
 def make_test(folder: Path, pytest_args: str) -> None:
+    """Runs `make test`. Raises CalledProcessError if a test fails."""
     started = time.monotonic()
     arguments = [f"PYTEST_ARGS={pytest_args}"] if pytest_args else []
     subprocess.run(["make", "test", *arguments], cwd=folder, check=True)
@@ -69,11 +81,12 @@ def make_test(folder: Path, pytest_args: str) -> None:
 def main(repository: str, pytest_args: str) -> None:
     folder = Path.home() / "nanonets-proxy"
     say(f"{sys.version.split()[0]}, user {os.getuid()}, {len(os.sched_getaffinity(0))} processors")
-    subprocess.run(["git", "clone", "--quiet", repository, str(folder)], check=True)
+    quiet = ["-c", "advice.detachedHead=false"]
+    subprocess.run(["git", *quiet, "clone", "--quiet", repository, str(folder)], check=True)
     make_run(folder, FIRST_RUN_S)
     make_run(folder, SECOND_RUN_S)
     make_test(folder, pytest_args)
-    make_test(folder, "tests/e2e/test_installed.py")
+    make_test(folder, "tests/e2e/test_installed.py")  # enough to show that a second run works too
 
 
 if __name__ == "__main__":
