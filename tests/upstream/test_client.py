@@ -120,7 +120,7 @@ async def test_an_early_refusal_stops_the_upload_and_ends_the_connection(tmp_pat
             connection, head = exchange
             assert head.status == 413
             source.feed(b"second")
-            await until(running.client._senders[connection].done)
+            await until(running.client._uploads[connection].done)
             source.feed(b"third")
             assert (await running.read_response(exchange)).body == b"too large"
             assert running.pool.idle == 0
@@ -152,12 +152,12 @@ async def test_an_exchange_given_up_in_mid_upload_ends_the_connection(tmp_path: 
     with RequestBody(source, 11, body_budget(tmp_path)) as body:
         async with RawUpstream(Wire(b"first")) as upstream, running_client(upstream.origin) as running:
             connection, _ = await running.client.send(request("POST", body))
-            sender = running.client._senders[connection]
+            upload = running.client._uploads[connection]
             running.client.release(connection)
             await until(lambda: upstream.ended == 1)
-            await asyncio.wait([sender])
-            assert sender.cancelled()
-            assert running.client._senders == {}
+            await asyncio.wait([upload])
+            assert upload.cancelled()
+            assert running.client._uploads == {}
 
 
 # --- Expect: 100-continue -------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ async def test_an_answer_instead_of_the_100_leaves_the_body_unread(status: bytes
             running_client(upstream.origin) as running,
         ):
             exchange = await running.client.send(request("POST", body, expect_continue=True))
-            await until(running.client._senders[exchange[0]].done)
+            await until(running.client._uploads[exchange[0]].done)
             assert (await running.read_response(exchange)).body == b"ok"
             assert running.pool.idle == 0
     assert source.read_pieces == 0

@@ -182,7 +182,7 @@ def says(reply: bytes) -> Script:
         b"HTTP/1.1 2000 OK\r\n\r\n",
     ],
 )
-async def test_rubbish_from_the_proxy_is_called_so(reply: bytes) -> None:
+async def test_an_invalid_response_of_the_egress_proxy_is_an_error(reply: bytes) -> None:
     async with RawUpstream(says(reply)) as proxy:
         error = await failure_of(dialer(proxy))
     assert type(error) is EgressProxyRefused

@@ -1,8 +1,9 @@
-"""Health, metrics and reload on a listener of their own, behind the same guard as the callers'.
+"""The admin application: health, metrics and reload, behind the same guard as the callers' listener.
 
-`/livez`: the event loop runs. `/readyz`: callers are served, and what is to be said of the keys; 503 with the
-reason otherwise. A closed gate stays ready, and so does a refused key: its callers wait, or have the upstream's
-own answer. `POST /reload`: the keys are read again now; 503 with the reason where one cannot be read.
+`/livez` reports that the event loop runs. `/readyz` reports whether the proxy can serve callers, and the status of
+the keys; 503 with the reason if it cannot. A closed gate is ready, since its callers wait; so is a rejected key,
+since its callers get the upstream's response. `POST /reload` reads the keys again; 503 with the
+reason if that fails.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,18 +24,18 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Environment(Protocol):
-    """A proxy, as far as it concerns operators. The only one has the empty name."""
+    """What the admin application needs of an environment. A single environment has the empty name."""
 
     name: str
 
     def not_ready_reason(self) -> str | None:
-        """None when callers can be served."""
+        """Returns why callers cannot be served; None if they can."""
         ...
 
     def key_status(self) -> KeyStatus: ...
 
     async def reload(self) -> str | None:
-        """Reads the key again; why it could not be read."""
+        """Reads the keys again; returns why that failed, None if it did not."""
         ...
 
 
@@ -46,11 +47,11 @@ def create_admin_app(
 
     async def readyz(_: web.Request) -> web.Response:
         reasons = [environment.not_ready_reason() for environment in environments]
-        return _state_of(environments, "ready", "not ready", reasons)
+        return _status_response(environments, "ready", "not ready", reasons)
 
     async def reload(_: web.Request) -> web.Response:
         reasons = [await environment.reload() for environment in environments]
-        return _state_of(environments, "reloaded", "not reloaded", reasons)
+        return _status_response(environments, "reloaded", "not reloaded", reasons)
 
     async def show_metrics(_: web.Request) -> web.Response:
         body = generate_latest(registry)
@@ -66,7 +67,7 @@ def create_admin_app(
         return await handler(request)
 
     app = web.Application(middlewares=[guarded])
-    app.on_response_prepare.append(_name_server)
+    app.on_response_prepare.append(_set_server_field)
     app.add_routes(
         [
             web.get("/livez", livez),
@@ -78,10 +79,10 @@ def create_admin_app(
     return app
 
 
-def _state_of(
+def _status_response(
     environments: Sequence[Environment], good: str, bad: str, reasons: Sequence[str | None]
 ) -> web.Response:
-    """503 if there is any reason. The only environment stands for itself, several stand under their names."""
+    """Responds with the status of a single environment, or of each by its name; 503 if there is any reason."""
     parts: dict[str, dict[str, Any]] = {}
     for environment, reason in zip(environments, reasons, strict=True):
         part: dict[str, Any] = {"status": good} if reason is None else {"status": bad, "reason": reason}
@@ -91,8 +92,8 @@ def _state_of(
     return web.json_response(body, status=200 if is_good else 503)
 
 
-async def _name_server(_: web.Request, response: web.StreamResponse) -> None:
-    """Instead of the library's name and version, on its own 404 too."""
+async def _set_server_field(_: web.Request, response: web.StreamResponse) -> None:
+    """Replaces aiohttp's name and version, also on aiohttp's own 404."""
     response.headers["Server"] = "nanonets-proxy"
 
 

@@ -11,7 +11,7 @@ from nanonets_proxy.app.config import ServeConfig
 from nanonets_proxy.app.environment import Environment, remove_files
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.server.listeners import BACKLOG, ListenFailed, close_sockets, describe, open_sockets
-from nanonets_proxy.telemetry.metrics import join
+from nanonets_proxy.telemetry.metrics import combined_registry
 
 if TYPE_CHECKING:  # needed by annotations only
     import socket
@@ -23,7 +23,9 @@ class Program:
     def __init__(self, config: ServeConfig, environments: Sequence[Environment]) -> None:
         self._config = config
         self.environments = environments
-        registry = join({environment.name: environment.metrics.registry for environment in environments})
+        registry = combined_registry(
+            {environment.name: environment.metrics.registry for environment in environments}
+        )
         self._admin = web.AppRunner(
             create_admin_app(PeerGuard(config.admin_guard), registry, environments), access_log=None
         )

@@ -1,1 +1,1 @@
-"""Log events, metrics, redaction."""
+"""Log events, metrics, key status and redaction."""

@@ -1,4 +1,4 @@
-"""What may be seen of the keys: names, fingerprints, states and ages; and what Prometheus sees of that."""
+"""The public facts about the keys: names, fingerprints, states, ages; for the admin listener and Prometheus."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class KeyEntry:
 
 @dataclass(frozen=True, slots=True)
 class KeyStatus:
-    """`state` is the keyring's, `warnings` are sentences, `fault` is why the last reading failed if it did."""
+    """`state` is the keyring's state, `warnings` are sentences; `source_error` says why the last reading failed."""
 
     source: str
     state: str
@@ -29,34 +29,32 @@ class KeyStatus:
     candidate_rejected: bool
 
     def to_json(self) -> dict[str, Any]:
-        shown: dict[str, Any] = {"source": self.source, "state": self.state}
-        shown["keys"] = [
+        status: dict[str, Any] = {"source": self.source, "state": self.state}
+        status["keys"] = [
             {"name": key.name, "fingerprint": key.fingerprint, "state": key.state, "age_s": round(key.age_s)}
             for key in self.keys
         ]
         if self.warnings:
-            shown["warnings"] = list(self.warnings)
+            status["warnings"] = list(self.warnings)
         if self.source_error is not None:
-            shown["source_fault"] = self.source_error
-        return shown
+            status["source_fault"] = self.source_error
+        return status
 
 
 class KeyMetrics:
-    """`read_status` is asked at each scrape."""
+    """Counters of key events, and gauges from `read_status`, which each scrape calls."""
 
     def __init__(self, registry: CollectorRegistry, read_status: Callable[[], KeyStatus]) -> None:
         registry.register(_StatusCollector(read_status))
-        self.rotations = Counter(
-            "nanonets_proxy_key_rotations", "Times that another key became the active one.", registry=registry
-        )
+        self.rotations = Counter("nanonets_proxy_key_rotations", "Changes of the active key.", registry=registry)
         self.rejections = Counter(
             "nanonets_proxy_key_refusals",
-            "Keys that the upstream refused, by the state that they were in.",
+            "Keys that the upstream rejected, by the state they had.",
             ["state"],
             registry=registry,
         )
         self.source_failures = Counter(
-            "nanonets_proxy_key_source_failures", "Readings of the key's source that failed.", registry=registry
+            "nanonets_proxy_key_source_failures", "Failed readings of the key source.", registry=registry
         )
 
 
@@ -67,7 +65,7 @@ class _StatusCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         status = self._read()
         info = GaugeMetricFamily(
-            "nanonets_proxy_key_info", "1 for each key that is known.", labels=["source", "fingerprint", "state"]
+            "nanonets_proxy_key_info", "1 for each known key.", labels=["source", "fingerprint", "state"]
         )
         age = GaugeMetricFamily(
             "nanonets_proxy_key_age_seconds", "Time since a key was put into its source.", labels=["fingerprint"]
@@ -79,16 +77,16 @@ class _StatusCollector(Collector):
         yield age
         yield GaugeMetricFamily(
             "nanonets_proxy_key_candidate_refused",
-            "1 while the source holds a key that the upstream refuses: it has to be looked at.",
+            "1 while the key source holds a key that the upstream rejects: replace that key.",
             value=float(status.candidate_rejected),
         )
         yield GaugeMetricFamily(
             "nanonets_proxy_key_source_failing",
-            "1 while the source of the key cannot be read.",
+            "1 while the key source cannot be read.",
             value=float(status.source_error is not None),
         )
         yield GaugeMetricFamily(
             "nanonets_proxy_key_accepted",
-            "0 while the upstream refuses every key that is known.",
+            "1 while a key is usable; 0 while the upstream rejects every known key.",
             value=float(status.state == "serving"),
         )

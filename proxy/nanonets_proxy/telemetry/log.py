@@ -1,4 +1,4 @@
-"""structlog, set up once: one event a line, JSON or console, through the LineWriter."""
+"""Configures structlog: one event per line, as JSON or console text, through the LineWriter."""
 
 import json
 import logging
@@ -18,86 +18,92 @@ EventWriter = Callable[[EventDict], None]
 
 _SECOND_US: Final = 1_000_000
 
-# Compact, ASCII: control and foreign characters of a caller's come out escaped.
-_encode_carefully = json.JSONEncoder(separators=(",", ":"), default=repr).encode
+# Compact ASCII, in which control characters and characters beyond ASCII are escaped: callers choose some of them.
+_encode_escaped = json.JSONEncoder(separators=(",", ":"), default=repr).encode
 
 
 def configure(log_format: str, level: str, stream: BinaryIO, redactor: Redactor) -> LineWriter:
-    """Sends structlog's events, and the standard library's warnings, to `stream`. Close the writer at the end.
+    """Sends structlog's events and the standard library's warnings to `stream`. Close the returned writer at exit.
 
-    `log_format` is `auto` (console on a terminal), `json` or `console`; `level` a level's name in lower case.
+    `log_format` is `auto` (console on a terminal), `json` or `console`; `level` is a level's name in lower case.
     """
     writer = LineWriter(stream, redactor)
     console = log_format == "console" or (log_format == "auto" and stream.isatty())
-    render: list[Any]  # what the last one gives, the logger below takes: for each, another type
+    render: list[Any]
     if console:
         render = [_escape, structlog.dev.ConsoleRenderer(colors=stream.isatty()), _encode_text]
     else:
         render = [_render_json]
     structlog.configure(
-        processors=[_head, *render],
+        processors=[_order_fields, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: _LineLogger(writer),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(handlers=[_Bridge()], level=logging.WARNING, force=True)
+    logging.basicConfig(handlers=[_LibraryLogHandler()], level=logging.WARNING, force=True)
     return writer
 
 
 def event_writer(name: str, **context: str) -> EventWriter | None:
-    """Writes events of level info, given all their fields but name and context: one for each request. As structlog
-    is configured now, without its way of handing keywords from call to call; None if it drops the level."""
+    """Returns a function that writes an info event `name` from the event's fields; None if the level drops it.
+
+    For one event per request: it uses structlog's present configuration, but skips structlog's slow calls.
+    """
     log = structlog.get_logger(**context).bind()
     if not log.is_enabled_for(logging.INFO):
         return None
     config = structlog.get_config()
     processors, write = config["processors"], config["logger_factory"]().info
-    always = {"event": name, **context}
+    constant_fields = {"event": name, **context}
 
     def emit(fields: EventDict) -> None:
-        line: Any = {**always, **fields}
+        line: Any = {**constant_fields, **fields}
         for process in processors:
             line = process(None, "info", line)
         write(line)
 
-    return _JsonEvents(always, write, emit).emit if processors[-1] is _render_json else emit
+    return _JsonEventWriter(constant_fields, write, emit).emit if processors[-1] is _render_json else emit
 
 
-class _JsonEvents:
-    """Lines in JSON that begin alike but for the time, of which only the microseconds are rendered for each.
-    `emit_carefully` takes what has to be escaped."""
+class _JsonEventWriter:
+    """Writes JSON lines that share their start. Only the microseconds of the time are rendered for each line.
 
-    def __init__(self, always: EventDict, write: Callable[[bytes], None], emit_carefully: EventWriter) -> None:
+    `emit_escaped` writes the events that need escapes.
+    """
+
+    def __init__(
+        self, constant_fields: EventDict, write: Callable[[bytes], None], emit_escaped: EventWriter
+    ) -> None:
         self._write = write
-        self._emit_carefully = emit_carefully
-        self._behind_time = b'Z","level":"info",%b,' % orjson.dumps(always)[1:-1]
+        self._emit_escaped = emit_escaped
+        self._after_time = b'Z","level":"info",%b,' % orjson.dumps(constant_fields)[1:-1]
         self._second = 0
-        self._beginning = b""  # of all lines in that second, for `%`
+        self._line_start = b""  # a `%` template for all lines of that second
 
     def emit(self, fields: EventDict) -> None:
         try:
             line = orjson.dumps(fields)
-        except TypeError:  # text that is none
-            self._emit_carefully(fields)
+        except TypeError:  # text with lone surrogates
+            self._emit_escaped(fields)
             return
         if not line.isascii():
-            self._emit_carefully(fields)
+            self._emit_escaped(fields)
             return
         now_s = time()
         microseconds = int((now_s - self._second) * 1e6)
         if not 0 <= microseconds < _SECOND_US:
-            self._turn_to(int(now_s))
+            self._start_second(int(now_s))
             microseconds = int((now_s - self._second) * 1e6)
-        self._write(self._beginning % microseconds + line[1:])
+        self._write(self._line_start % microseconds + line[1:])
 
-    def _turn_to(self, second: int) -> None:
+    def _start_second(self, second: int) -> None:
         self._second = second
         text = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second)).encode()
-        self._beginning = b'{"timestamp":"%b.%%06d%b' % (text, self._behind_time.replace(b"%", b"%%"))
+        self._line_start = b'{"timestamp":"%b.%%06d%b' % (text, self._after_time.replace(b"%", b"%%"))
 
 
-def _head(_logger: Any, method: str, event: EventDict) -> EventDict:
-    """What every line has comes first, for those who read along: when, how grave, what."""
+def _order_fields(_logger: Any, method: str, event: EventDict) -> EventDict:
+    """Puts the fields that every line has first."""
     return {
         "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "level": "error" if method == "exception" else method,
@@ -111,9 +117,9 @@ def _render_json(logger: Any, method: str, event: EventDict) -> bytes:
         event = structlog.processors.format_exc_info(logger, method, event)
     try:
         line = orjson.dumps(event)
-    except TypeError:  # not to be had in JSON, or text that is none
-        return _encode_carefully(event).encode()
-    return line if line.isascii() else _encode_carefully(event).encode()
+    except TypeError:  # a value of another type, or text with lone surrogates
+        return _encode_escaped(event).encode()
+    return line if line.isascii() else _encode_escaped(event).encode()
 
 
 def _encode_text(_logger: Any, _method: str, line: str) -> bytes:
@@ -121,7 +127,7 @@ def _encode_text(_logger: Any, _method: str, line: str) -> bytes:
 
 
 def _escape(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    """A terminal obeys control characters, and callers choose paths and names."""
+    """Escapes control characters: a terminal obeys them, and callers choose paths and names."""
     return {
         name: value.encode("unicode_escape").decode()
         if isinstance(value, str) and not value.isprintable()
@@ -131,7 +137,7 @@ def _escape(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 
 class _LineLogger:
-    """What structlog calls with the rendered line; every level is the same to it."""
+    """Passes rendered lines from structlog to the writer, alike for every level."""
 
     def __init__(self, writer: LineWriter) -> None:
         self.msg = self.debug = self.info = self.warning = self.error = self.critical = self.exception = (
@@ -139,8 +145,8 @@ class _LineLogger:
         )
 
 
-class _Bridge(logging.Handler):
-    """Libraries (aiohttp, asyncio) log through the standard library; their records become our events."""
+class _LibraryLogHandler(logging.Handler):
+    """Turns log records of libraries (aiohttp, asyncio) into our events."""
 
     def emit(self, record: logging.LogRecord) -> None:
         log = structlog.get_logger()

@@ -1,4 +1,4 @@
-"""What Prometheus sees. Labels are bounded: no path, no caller, no scope is one."""
+"""The metrics for Prometheus. No label has an unbounded set of values: no paths, callers or scopes."""
 
 from bisect import bisect_left
 from collections import Counter as Counts
@@ -24,34 +24,34 @@ from prometheus_client.utils import floatToGoString
 
 from nanonets_proxy import __version__
 
-# A creation time for each series doubles the scrape and serves only OpenMetrics' resets, which rate() sees anyway.
-disable_created_metrics()  # type: ignore[no-untyped-call]  # published without types
+# A creation time per series would double the scrape. It serves only to detect resets, which rate() detects anyway.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no type annotations here
 
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _OTHER_METHOD: Final = "other"
-# Polls take milliseconds, predictions seconds, the longest calls 300 s and waits as long.
+# Polls take milliseconds, predictions take seconds, the longest requests and waits take 300 s.
 _BUCKETS_S: Final = (0.005, 0.02, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _RATIO_BUCKETS: Final = (0.5, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0)
-_LEAST_FORECAST_S: Final = 1.0  # below it, a few milliseconds would be a large error
+_LEAST_FORECAST_S: Final = 1.0  # below this, a few milliseconds would be a large error
 
 Gauges = Callable[[], dict[str, float]]
 
 _GAUGES: Final = {
-    "nanonets_proxy_waiting": "Callers that wait for a permit.",
-    "nanonets_proxy_in_flight": "Requests under way to the upstream.",
-    "nanonets_proxy_cooldown_seconds": "Rest of the longest cooldown of any scope.",
-    "nanonets_proxy_closed_scopes": "Scopes that are closed by a 429.",
-    "nanonets_proxy_quota_reserve": "Requests of a quota that go one by one, because a stranger seems to share it.",
-    "nanonets_proxy_idle_upstream_connections": "Upstream connections kept for the next request.",
-    "nanonets_proxy_body_memory_bytes": "Memory taken by bodies kept for a replay.",
-    "nanonets_proxy_body_spool_bytes": "Disk taken by bodies kept for a replay.",
-    "nanonets_proxy_caller_connections": "Open connections of callers.",
-    "nanonets_proxy_ready": "1 when /readyz says ready.",
+    "nanonets_proxy_waiting": "Requests that wait for a permit.",
+    "nanonets_proxy_in_flight": "Requests in flight to the upstream.",
+    "nanonets_proxy_cooldown_seconds": "Longest remaining cooldown of any scope.",
+    "nanonets_proxy_closed_scopes": "Scopes closed by a refusal (429).",
+    "nanonets_proxy_quota_reserve": "Requests of a quota that are sent singly, as others seem to use that quota.",
+    "nanonets_proxy_idle_upstream_connections": "Idle connections to the upstream.",
+    "nanonets_proxy_body_memory_bytes": "Memory used by copies of request bodies, kept to send them again.",
+    "nanonets_proxy_body_spool_bytes": "Disk used by copies of request bodies, kept to send them again.",
+    "nanonets_proxy_caller_connections": "Open connections from callers.",
+    "nanonets_proxy_ready": "1 while /readyz reports ready.",
 }
 
 
 class Metrics:
-    """One environment's registry; `read_gauges` is asked at each scrape for the names in `_GAUGES`."""
+    """One environment's registry. Each scrape calls `read_gauges`, which returns a value for each of `_GAUGES`."""
 
     def __init__(self, read_gauges: Gauges) -> None:
         self.registry = CollectorRegistry()
@@ -60,43 +60,45 @@ class Metrics:
         self.registry.register(self.requests)
         self.throttled = Counter(
             "nanonets_proxy_upstream_throttled",
-            "Answers with status 429 that the upstream gave.",
+            "Responses with status 429 from the upstream.",
             registry=self.registry,
         )
         self.retries = Counter(
             "nanonets_proxy_upstream_retries",
-            "Requests sent again: a kept connection had been closed, or the upstream failed in passing.",
+            "Requests sent again after a reused connection closed or the upstream failed temporarily.",
             registry=self.registry,
         )
         self.key_echoes = Counter(
             "nanonets_proxy_key_echoes",
-            "Answers of the upstream that held the key, which was blanked. Each is an alarm.",
+            "Responses from the upstream that contained the API key, which the proxy removed. Each is an alarm.",
             registry=self.registry,
         )
         self._forecast_ratio = Histogram(
             "nanonets_proxy_forecast_ratio",
-            "Real wait over the wait that was forecast, of requests for which a second or more was.",
+            "Ratio of actual to predicted wait, for requests predicted to wait at least one second.",
             buckets=_RATIO_BUCKETS,
             registry=self.registry,
         )
 
     def observe_forecast(self, forecast_s: float, wait_s: float) -> None:
-        """Compares a forecast with what came of it; `forecast_s` is nan where there was none."""
+        """Counts the ratio of `wait_s` to `forecast_s`, which is nan if there was no forecast."""
         if forecast_s >= _LEAST_FORECAST_S:
             self._forecast_ratio.observe(wait_s / forecast_s)
 
 
 class RequestMetrics(Collector):
-    """Counts every request. The library's counters take a lock and several calls for each; its families take
-    figures that were counted elsewhere, so that only the scrape has to pay for them."""
+    """Counts every request in plain integers, which a scrape turns into the library's metric families.
+
+    The library's own counters would take a lock and several calls for each request.
+    """
 
     def __init__(self) -> None:
         self._by_status = {method: defaultdict[int, int](int) for method in (*_METHODS, _OTHER_METHOD)}
-        self._queue = _Durations()  # of those that did wait
-        self._upstream = _Durations()
+        self._queue = _DurationHistogram()  # without the requests that did not wait
+        self._upstream = _DurationHistogram()
 
     def observe(self, method: str, status: int, queue_s: float, upstream_s: float | None) -> None:
-        """Counts a request; `status` 0 where the caller hung up, `upstream_s` None where none was asked."""
+        """Counts a request; `status` 0: the caller hung up, `upstream_s` None: the upstream got no request."""
         try:
             self._by_status[method][status] += 1
         except KeyError:
@@ -113,8 +115,7 @@ class RequestMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
             "nanonets_proxy_requests",
-            "Requests answered, by the method and the class of the status that the caller saw; "
-            "`gone` where the caller hung up first.",
+            "Requests, by method and status class of the response; `gone` if the caller hung up first.",
             labels=["method", "status"],
         )
         by_class: Counts[tuple[str, str]] = Counts()
@@ -126,22 +127,22 @@ class RequestMetrics(Collector):
         yield requests
         did_not_wait = by_class.total() - sum(self._queue.counts)
         yield self._queue.family(
-            "nanonets_proxy_queue_seconds", "Time that a request waited for its permits.", zeros=did_not_wait
+            "nanonets_proxy_queue_seconds", "Time that a request waited for permits.", zeros=did_not_wait
         )
         yield self._upstream.family(
-            "nanonets_proxy_upstream_seconds", "Time from a permit to the end of the upstream's answer."
+            "nanonets_proxy_upstream_seconds", "Time from the permit to the end of the upstream's response."
         )
 
 
 @dataclass(slots=True)
-class _Durations:
-    """How many fell into which of `_BUCKETS_S`, the last beyond them all; and their sum in seconds."""
+class _DurationHistogram:
+    """A histogram with the buckets `_BUCKETS_S` and one for all longer durations; `sum_s` is in seconds."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(_BUCKETS_S) + 1))
     sum_s: float = 0.0
 
     def family(self, name: str, documentation: str, *, zeros: int = 0) -> HistogramMetricFamily:
-        """`zeros` durations of nothing come on top of those counted here."""
+        """Returns the metric family; adds `zeros` durations of 0 s."""
         bounds = [*map(floatToGoString, _BUCKETS_S), "+Inf"]
         counts = [self.counts[0] + zeros, *self.counts[1:]]
         buckets = list(zip(bounds, accumulate(counts), strict=True))
@@ -158,21 +159,21 @@ class _GaugeCollector(Collector):
             yield GaugeMetricFamily(name, documentation, value=values[name])
 
 
-def join(environments: Mapping[str, CollectorRegistry]) -> CollectorRegistry:
-    """What is scraped: the process's own metrics, and those of each environment, labelled by its name.
+def combined_registry(environments: Mapping[str, CollectorRegistry]) -> CollectorRegistry:
+    """Returns the registry to scrape: metrics of the process and of each environment, labelled by its name.
 
-    The only environment has the empty name, which for Prometheus is no label.
+    A single environment has the empty name and no label.
     """
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     Info("nanonets_proxy", "The running program.", registry=registry).info({"version": __version__})
-    registry.register(_Joined(environments))
+    registry.register(_LabelledCollector(environments))
     return registry
 
 
-class _Joined(Collector):
+class _LabelledCollector(Collector):
     def __init__(self, environments: Mapping[str, CollectorRegistry]) -> None:
         self._environments = environments
 
@@ -181,6 +182,6 @@ class _Joined(Collector):
         for name, registry in self._environments.items():
             label = {"environment": name} if name else {}
             for family in registry.collect():
-                joined = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-                joined.samples += [sample._replace(labels=label | sample.labels) for sample in family.samples]
+                combined = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                combined.samples += [sample._replace(labels=label | sample.labels) for sample in family.samples]
         yield from families.values()

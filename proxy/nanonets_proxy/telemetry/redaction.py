@@ -1,4 +1,4 @@
-"""Blanks the API keys wherever they would show: in log lines, whatever field or traceback they stand in."""
+"""Masks API keys and other secrets in log lines, in any field or traceback."""
 
 import json
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ _MASK = b"[REDACTED]"
 
 
 class Redactor:
-    """Knows every key that was in use since the start, in each spelling that a log line may have of it."""
+    """Masks every secret used since the start, in each spelling that a log line may contain."""
 
     def __init__(self) -> None:
         self._spellings: tuple[bytes, ...] = ()
@@ -19,7 +19,7 @@ class Redactor:
             # An egress proxy's password may be any bytes.
             text = secret.decode("utf-8", "surrogateescape")
             spellings |= {secret, json.dumps(text)[1:-1].encode(), quote(secret, safe="").encode()}
-        # The longest first: a key may be the beginning of its own other spelling.
+        # Longest first: one spelling of a key may be the start of another.
         self._spellings = tuple(sorted(spellings, key=len, reverse=True))
 
     def __call__(self, data: bytes) -> bytes:

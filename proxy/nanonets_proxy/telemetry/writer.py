@@ -1,8 +1,7 @@
-"""Lines to standard output without ever blocking the event loop.
+"""Writes lines to standard output and never blocks the event loop.
 
-A pipe whose reader is slow blocks its writer; in a proxy that would stall every caller. So lines are
-collected here and written in batches by a thread of their own. The buffer is bounded: beyond it lines
-are dropped and counted, and the next batch that can be written says how many.
+A pipe with a slow reader blocks its writer, which would stall every caller. A thread therefore writes the lines in
+batches. The buffer is bounded: the writer drops and counts further lines, and the next batch reports their number.
 """
 
 import threading
@@ -16,28 +15,28 @@ _CLOSE_TIMEOUT_S: Final = 2.0
 
 
 class LineWriter:
-    """`redact` is applied to each batch before it is written: the last place that a secret could pass."""
+    """Applies `redact` to each batch before it writes the batch to `stream`."""
 
     def __init__(self, stream: BinaryIO, redact: Callable[[bytes], bytes]) -> None:
         self._stream = stream
         self._redact = redact
-        self._lines: list[bytes] = []  # one thread appends to it, another cuts off its front: safe without a lock
+        self._lines: list[bytes] = []  # no lock: the loop appends, the thread removes from the front
         self._wake = threading.Event()
-        self._is_asleep = True  # asked for each line, more cheaply than the event
+        self._is_asleep = True  # cheaper to check for each line than the event
         self._closing = threading.Event()
-        self._overflowed = 0  # counted by those who write lines
+        self._overflowed = 0  # counted by `write`
         self._unwritten = 0  # counted by the thread
-        self._dropped_told = 0
+        self._dropped_reported = 0
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
     @property
     def dropped(self) -> int:
-        """Lines that nobody will see."""
+        """Lines that were not written."""
         return self._overflowed + self._unwritten
 
     def write(self, line: bytes) -> None:
-        """Takes a line without its end."""
+        """Buffers a line, which has no line end."""
         lines = self._lines
         if len(lines) >= _MAX_BUFFERED_LINES:
             self._overflowed += 1
@@ -48,7 +47,7 @@ class LineWriter:
             self._wake.set()
 
     def close(self) -> None:
-        """Writes what is left, waiting for a slow reader no longer than a moment."""
+        """Writes the buffered lines; waits at most 2 s for a slow reader."""
         self._closing.set()
         self._wake.set()
         self._thread.join(_CLOSE_TIMEOUT_S)
@@ -58,7 +57,7 @@ class LineWriter:
             self._wake.wait()
             self._closing.wait(_BATCH_DELAY_S)
             self._wake.clear()
-            self._is_asleep = True  # before the lines are taken: one that comes now wakes again
+            self._is_asleep = True  # before the flush, so that a line during the flush wakes the thread again
             self._flush()
         self._flush()
 
@@ -68,13 +67,13 @@ class LineWriter:
         if not lines:
             return
         dropped = self.dropped
-        report = [_report(dropped)] if dropped > self._dropped_told else []
+        report = [_report(dropped)] if dropped > self._dropped_reported else []
         try:
             self._stream.write(self._redact(b"\n".join([*lines, *report, b""])))
             self._stream.flush()
-            self._dropped_told = dropped
+            self._dropped_reported = dropped
         except (OSError, ValueError):
-            self._unwritten += len(lines)  # the reader has gone; there is nowhere left to say so
+            self._unwritten += len(lines)  # the reader is gone
 
 
 def _report(dropped: int) -> bytes:

@@ -1,1 +1,1 @@
-"""Nanonets' side: connections, pool, TLS, egress proxy, bodies that can be sent again."""
+"""The upstream side: client, connection pool, TLS, egress proxy, request bodies that can be sent again."""

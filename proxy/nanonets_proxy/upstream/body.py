@@ -1,14 +1,14 @@
-"""A request body that can be sent again: what was read from the caller is kept until the answer is known.
+"""A request body that can be sent again: the proxy keeps a copy until the response decides about a retry.
 
 States and transitions:
 
-    KEEPING  everything read so far is kept, in memory or in the spool file; `rewind()` may start over
-      a piece read             -> KEEPING   memory first; beyond the request's share, the spool file
-      no room, or too large    -> LET_GO
-    LET_GO   the copy is gone; reading goes on, starting over is impossible
+    KEPT       the copy has every byte read so far, in memory or in the spool file; `rewind()` may start over
+      a piece is read, with room   -> KEPT        in memory up to the request's share, then in the spool file
+      no room, or body too large   -> DISCARDED
+    DISCARDED  no copy; reading continues, but the body cannot be sent again
 
-The spool file has no name, so a crash leaves nothing behind. It is written and read in place: it
-lives in the page cache, and a chunk costs less than handing it to a thread would.
+The spool file has no name, so a crash leaves no file behind. The event loop writes and reads it directly: the
+bytes stay in the page cache, and handing a piece to a thread would cost more.
 """
 
 import os
@@ -22,8 +22,7 @@ _SPOOL_READ_BYTES: Final = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class BodyPolicy:
-    """Bounds of the kept copies, in bytes: memory of one request, memory and disk of all requests, and the
-    largest body that is kept at all."""
+    """Limits of the copies: memory for one request, memory and disk for all, the largest body to keep."""
 
     memory_bytes: int
     memory_total_bytes: int
@@ -33,7 +32,7 @@ class BodyPolicy:
 
 
 class BodyBudget:
-    """The two budgets that all bodies share."""
+    """The memory and disk that all copies share: `memory_bytes` and `spool_bytes` are in use."""
 
     def __init__(self, policy: BodyPolicy) -> None:
         self.policy = policy
@@ -41,7 +40,7 @@ class BodyBudget:
         self.spool_bytes = 0
 
     def reserve_whole(self, length: int) -> bool:
-        """Room in memory for the copy of a whole body, if it may have one."""
+        """Reserves memory for the copy of a whole body; returns False if the body must be streamed."""
         policy = self.policy
         return length <= policy.replay_limit_bytes and length <= policy.memory_bytes and self.reserve_memory(length)
 
@@ -59,24 +58,26 @@ class BodyBudget:
 
 
 class BodySource(Protocol):
-    """The part of aiohttp's StreamReader that is needed here."""
+    """Where a body is read from; `readany()` returns b"" at the end."""
 
     def read_nowait(self) -> bytes: ...
     async def readany(self) -> bytes: ...
 
 
 class RequestBody:
-    """One caller's body. `length` is None where it is chunked. Use as a context manager: leaving it gives back
-    memory, budget and file."""
+    """One caller's body. `length` is in bytes, None for a chunked body.
+
+    A context manager: leaving it frees the copy and its budget.
+    """
 
     __slots__ = (
         "_budget",
         "_file",
         "_file_bytes",
-        "_given_bytes",
         "_keeping",
         "_memory",
         "_memory_bytes",
+        "_position",
         "_source",
         "length",
         "received_bytes",
@@ -91,7 +92,7 @@ class RequestBody:
         self._memory_bytes = 0
         self._file: BinaryIO | None = None
         self._file_bytes = 0
-        self._given_bytes = 0  # since it was begun
+        self._position = 0  # since the last rewind()
         self._keeping = length is None or length <= budget.policy.replay_limit_bytes
 
     def __enter__(self) -> Self:
@@ -102,42 +103,43 @@ class RequestBody:
         self._budget.memory_bytes -= self._memory_bytes
         self._memory_bytes = 0
         if self._file_bytes:
-            self._let_go()
+            self._discard_copy()
 
     @property
     def is_replayable(self) -> bool:
-        """Whether it may be begun (again): all that was read is kept, or nothing was read."""
+        """Whether `rewind()` is allowed: the copy has every byte read, or nothing was read."""
         return self._keeping or self.received_bytes == 0
 
     @property
     def fits_memory(self) -> bool:
-        """Whether its copy will find room in memory, as far as can be told before it is read."""
+        """Whether the body is short enough for a copy in memory."""
         return self.length is not None and self.length <= self._budget.policy.memory_bytes
 
     def rewind(self) -> bytes:
-        """Starts (over) with what is here: all that is kept in memory, and what has come. `read()` has the rest.
-        Only for a body that `is_replayable`."""
-        self._given_bytes = 0
+        """Starts over; returns the bytes that are in memory. `read()` returns the following ones.
+
+        Only for a body that `is_replayable`.
+        """
+        self._position = 0
         if self._file is not None:
             return b""
         data = b"".join(self._memory)
         if piece := self._source.read_nowait():
-            self._keep(piece)  # which may let go of the copy, or move it to the file, so it is joined first
+            self._keep(piece)  # after the join, since it may discard the copy or move it to the file
             data += piece
-        self._given_bytes = len(data)
+        self._position = len(data)
         return data
 
     async def read(self) -> bytes:
-        """The next bytes, kept as they pass; b"" at the end. Raises what the source raises when the caller breaks
-        off."""
-        if self._given_bytes == self.length:
+        """Returns the next bytes and copies them; b"" at the end. Raises the source's error."""
+        if self._position == self.length:
             return b""
-        if self._file is not None and self._given_bytes < self._file_bytes:
-            left = self._file_bytes - self._given_bytes
-            piece = os.pread(self._file.fileno(), min(_SPOOL_READ_BYTES, left), self._given_bytes)
+        if self._file is not None and self._position < self._file_bytes:
+            left = self._file_bytes - self._position
+            piece = os.pread(self._file.fileno(), min(_SPOOL_READ_BYTES, left), self._position)
         elif piece := await self._source.readany():
             self._keep(piece)
-        self._given_bytes += len(piece)
+        self._position += len(piece)
         return piece
 
     def _keep(self, piece: bytes) -> None:
@@ -146,40 +148,40 @@ class RequestBody:
             return
         policy, in_memory = self._budget.policy, self._memory_bytes + len(piece)
         if self.received_bytes > policy.replay_limit_bytes:
-            self._let_go()
+            self._discard_copy()
         elif self._file is None and in_memory <= policy.memory_bytes and self._budget.reserve_memory(len(piece)):
             self._memory.append(piece)
             self._memory_bytes = in_memory
-        elif not self._spool(piece):
-            self._let_go()
+        elif not self._move_to_file(piece):
+            self._discard_copy()
 
-    def _spool(self, piece: bytes) -> bool:
-        """Appends to the file, moving what is in memory there first. False where budget or disk are full."""
-        moved = [*self._memory, piece]
-        count = sum(map(len, moved))
+    def _move_to_file(self, piece: bytes) -> bool:
+        """Moves the copy to the file and appends `piece`; returns False if the budget or the disk is exhausted."""
+        pieces = [*self._memory, piece]
+        count = sum(map(len, pieces))
         if not self._budget.reserve_spool(count):
             return False
         self._file_bytes += count
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=self._budget.policy.spool_dir, buffering=0)  # noqa: SIM115 - __exit__ closes it
-            for chunk in moved:
+                self._file = tempfile.TemporaryFile(dir=self._budget.policy.spool_dir, buffering=0)  # noqa: SIM115 - _discard_copy closes it
+            for chunk in pieces:
                 view = memoryview(chunk)
                 while view:
                     view = view[self._file.write(view) :]
         except OSError:
             return False
-        self._forget_memory()
+        self._free_memory()
         return True
 
-    def _forget_memory(self) -> None:
+    def _free_memory(self) -> None:
         self._memory.clear()
         self._budget.memory_bytes -= self._memory_bytes
         self._memory_bytes = 0
 
-    def _let_go(self) -> None:
+    def _discard_copy(self) -> None:
         self._keeping = False
-        self._forget_memory()
+        self._free_memory()
         self._budget.spool_bytes -= self._file_bytes
         self._file_bytes = 0
         if self._file is not None:

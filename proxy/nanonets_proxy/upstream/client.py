@@ -1,11 +1,8 @@
-"""One exchange with the upstream: a request out, a head back, the body to be read.
+"""Sends requests to the upstream on pooled connections.
 
-What may be repeated, and when (RFC 9110 §9.2.2, RFC 9112 §9.3.1):
-
-    the connection was reused, died before any byte of an answer, the method is idempotent and the
-    body can be sent again                  -> once more, on a fresh connection, unseen
-    anything else                           -> the error is the answer; a POST that may have been
-                                               received is never sent twice
+On a reused connection that died before any byte of a response, the client sends an idempotent request once more on
+a new connection (RFC 9112 §9.3.1). Any other failure is raised: a POST that the upstream may have received is
+never sent twice.
 """
 
 import asyncio
@@ -21,14 +18,16 @@ from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.pool import Pool
 from nanonets_proxy.upstream.response_head import ResponseHead
 
-# RFC 9110 §10.1.1: a client that expects 100-continue must not wait for it for ever. curl waits as long.
+# RFC 9110 §10.1.1: a client must not wait forever for 100 (Continue). curl waits as long as this.
 _CONTINUE_WAIT_S: Final = 1.0
 
 
 @dataclass(slots=True)
 class UpstreamRequest:
-    """A request as it goes out. `head` ends in the empty line; `body` is None where there is none. `on_interim` is
-    told of each 1xx that comes before the answer, but for 100."""
+    """A request for the upstream. `head` includes the empty line at its end.
+
+    `on_interim` is called with each interim (1xx) response other than 100.
+    """
 
     method: str
     head: bytes
@@ -38,24 +37,24 @@ class UpstreamRequest:
 
 
 StartedResponse = tuple[UpstreamConnection, ResponseHead]
-"""An answer under way: its head is here, its body is read from the connection. The upload may still go on."""
+"""A response whose head has arrived; its body is read from the connection. The upload may still be running."""
 
 
 class UpstreamClient:
-    """Sends requests on pooled connections."""
+    """See the module's docstring."""
 
     def __init__(self, pool: Pool, *, first_byte_timeout_s: float, on_retry: Callable[[], None]) -> None:
-        """`on_retry` is called each time a request goes out once more unseen by its caller."""
+        """`on_retry` is called each time the client sends a request again."""
         self._pool = pool
         self._first_byte_timeout_s = first_byte_timeout_s
         self._on_retry = on_retry
         self._loop = asyncio.get_running_loop()
-        self._senders: dict[UpstreamConnection, asyncio.Task[None]] = {}
+        self._uploads: dict[UpstreamConnection, asyncio.Task[None]] = {}
 
     async def send(self, request: UpstreamRequest) -> StartedResponse:
-        """Sends `request` and returns once the final head has come; `release()` must follow.
+        """Sends `request` and returns when the final head has arrived; `release()` must follow.
 
-        Raises an UpstreamError, or the error that reading the caller's body raised; nothing is left open then.
+        Raises an UpstreamError, or the error from reading the caller's body; the connection is released then.
         """
         connection = self._pool.take_idle(self._loop.time(), request.method not in IDEMPOTENT_METHODS)
         is_reused = connection is not None
@@ -80,22 +79,22 @@ class UpstreamClient:
     def _send_with_body(
         self, connection: UpstreamConnection, request: UpstreamRequest, body: RequestBody
     ) -> Coroutine[Any, Any, ResponseHead]:
-        """Sends the head, and starts a task that uploads the body. The result is the final head."""
+        """Sends the head and starts the upload of the body; the result is the final head."""
         connection.start(is_head=request.method == "HEAD", on_interim=request.on_interim)
         first_piece = b"" if request.expect_continue else body.rewind()
         connection.write(request.head + _framed(first_piece, body))
         upload = self._upload(connection, body, request.expect_continue)
-        self._senders[connection] = self._loop.create_task(upload)
+        self._uploads[connection] = self._loop.create_task(upload)
         return connection.head()
 
     def release(self, connection: UpstreamConnection) -> None:
-        """Ends an exchange: keeps its connection, or closes it where answer or upload did not come to their end."""
-        if self._senders and (sender := self._senders.pop(connection, None)) is not None:
-            sender.cancel()  # without effect on one that is done
+        """Ends an exchange. Keeps its connection if response and upload are complete, closes it otherwise."""
+        if self._uploads and (upload := self._uploads.pop(connection, None)) is not None:
+            upload.cancel()
         self._pool.give_back(connection)
 
     async def _upload(self, connection: UpstreamConnection, body: RequestBody, expect_continue: bool) -> None:
-        """Streams the rest of a body; a failure of the caller's side is handed to whoever awaits the answer."""
+        """Streams the body; an error from reading it is raised where the response is awaited."""
         try:
             if expect_continue:
                 if not await connection.wait_for_continue(_CONTINUE_WAIT_S):
@@ -109,7 +108,7 @@ class UpstreamClient:
                 await connection.drain()
             connection.write(_end_of(body))
             connection.finish_request(self._first_byte_timeout_s)
-        except Exception as error:  # noqa: BLE001 - carried to the awaiting side, where it is mapped
+        except Exception as error:  # noqa: BLE001 - the connection raises it to the task that awaits the response
             connection.fail(error)
 
 

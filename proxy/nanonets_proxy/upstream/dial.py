@@ -1,4 +1,4 @@
-"""Opening a connection to the upstream: addresses, egress proxy, TLS, and the name of each failure."""
+"""Opens connections to the upstream: addresses, egress proxy, TLS; maps each failure to an UpstreamError."""
 
 import asyncio
 import errno
@@ -33,19 +33,22 @@ from nanonets_proxy.errors import (
 )
 from nanonets_proxy.upstream.connection import UpstreamConnection
 
-# RFC 8305 §5 recommends 250 ms before the next address is tried in parallel.
+# RFC 8305 §5 recommends 250 ms before a parallel attempt with the next address.
 _HAPPY_EYEBALLS_DELAY_S: Final = 0.25
-_READ_BYTES: Final = 256 * 1024  # as many as uvloop takes from a TLS connection at once
-_MAX_CONNECT_REPLY_BYTES: Final = 16 * 1024
+_READ_BYTES: Final = 256 * 1024  # the most that uvloop reads from a TLS connection at once
+_MAX_CONNECT_RESPONSE_BYTES: Final = 16 * 1024
 _CONNECT_STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])[ \r]")
-_NO_TUNNEL: Final = "The egress proxy closed the connection or sent rubbish."
+_NO_TUNNEL: Final = "The egress proxy closed the connection or sent an invalid response."
 _UNROUTABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL})
 
 
 @dataclass(frozen=True, slots=True)
 class DialPolicy:
-    """How to reach the upstream. `idle_timeout_s` is handed to the connections; `may_be_private` lets its name lead
-    into a private network; `pins` are digests of public keys, empty for any."""
+    """How to reach the upstream. `idle_timeout_s` applies to the connections' waits for body bytes.
+
+    `may_be_private`: the upstream's name may resolve to private addresses. `pins`: digests of the accepted public
+    keys, empty for any key.
+    """
 
     origin: Origin
     connect_timeout_s: float
@@ -57,7 +60,7 @@ class DialPolicy:
 
 
 def make_tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """TLS 1.2 or newer, certificate and host name always verified. Raises OSError for a bad `ca_file`."""
+    """Returns a context for TLS 1.2 or newer; it verifies certificate and host name. Raises OSError."""
     context = ssl.create_default_context(cafile=ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -65,24 +68,24 @@ def make_tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 class Dialer:
-    """Makes connections according to one DialPolicy, for one event loop."""
+    """Opens connections as one DialPolicy says, on one event loop."""
 
     def __init__(self, policy: DialPolicy) -> None:
         self._policy = policy
-        # An address, or localhost, is where the settings say. Behind an egress proxy the name is resolved there,
-        # and the proxy itself may well be near.
-        named = is_host_name(policy.origin.host) and not is_loopback(policy.origin.host)
-        self._must_be_public = named and policy.egress_proxy is None and not policy.may_be_private
+        # An address or localhost in the settings is intended. An egress proxy resolves the name itself, and may
+        # itself have a private address.
+        is_named = is_host_name(policy.origin.host) and not is_loopback(policy.origin.host)
+        self._must_be_public = is_named and policy.egress_proxy is None and not policy.may_be_private
         self._tls = make_tls_context(policy.ca_file) if policy.origin.tls else None
         self._read_buffer = memoryview(bytearray(_READ_BYTES))
 
     async def dial(self) -> UpstreamConnection:
-        """A new connection, ready for its first exchange. Raises an UpstreamError; nothing was sent then."""
+        """Returns a new connection. Raises an UpstreamError; no byte of a request was sent then."""
         try:
             async with asyncio.timeout(self._policy.connect_timeout_s):
                 return await self._dial()
         except TimeoutError:
-            raise UpstreamConnectTimeout("The upstream could not be reached in time.") from None
+            raise UpstreamConnectTimeout("Timed out connecting to the upstream.") from None
 
     async def _dial(self) -> UpstreamConnection:
         policy = self._policy
@@ -100,14 +103,14 @@ class Dialer:
         except (OSError, asyncio.CancelledError) as error:
             sock.close()
             if isinstance(error, OSError):
-                raise _named(error) from error
+                raise _mapped(error) from error
             raise
         except UpstreamError:
             sock.close()
             raise
         if policy.pins and connection.public_key_digest() not in policy.pins:
-            connection.close()  # nothing of a request was sent yet
-            raise UpstreamTlsCertificate("The upstream's public key is not one of the pinned ones.", reason="pin")
+            connection.close()
+            raise UpstreamTlsCertificate("The upstream's public key is not pinned.", reason="pin")
         return connection
 
     async def _open_socket(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
@@ -115,12 +118,13 @@ class Dialer:
         try:
             addresses = await loop.getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise UpstreamDnsFailed("The upstream's name could not be resolved.", host=peer.host) from error
+            name = "upstream" if self._policy.egress_proxy is None else "egress proxy"
+            raise UpstreamDnsFailed(f"The {name}'s host name could not be resolved.", host=peer.host) from error
         if self._must_be_public:
             addresses = [info for info in addresses if is_public_address(str(info[4][0]))]
             if not addresses:
                 raise UpstreamForbiddenAddress(
-                    "The upstream's name leads into a private network; see the setting upstream_private.",
+                    "The upstream's name resolves to a private address; to allow it, set upstream_private.",
                     host=peer.host,
                 )
         try:
@@ -128,38 +132,43 @@ class Dialer:
                 addresses, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY_S, interleave=1, loop=loop
             )
         except (OSError, RuntimeError) as error:  # uvloop raises RuntimeError for some socket errors
-            raise _named(error) from error
+            raise _mapped(error) from error
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return sock
 
     async def _tunnel(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, proxy: EgressProxy) -> None:
-        """RFC 9110 §9.3.6. The upstream speaks only after our TLS hello, so nothing can follow the reply's head."""
+        """Asks `proxy` for a tunnel (RFC 9110 §9.3.6).
+
+        The upstream sends nothing before the TLS handshake, so no byte follows the head of the proxy's response.
+        """
         origin = self._policy.origin
         authority = f"{bracketed(origin.host)}:{origin.port}".encode()
         authorization = proxy.authorization()
         fields = [] if authorization is None else [(b"Proxy-Authorization", authorization)]
         await loop.sock_sendall(sock, request_head(b"CONNECT", authority, authority, *fields))
-        reply = b""
-        while b"\r\n\r\n" not in reply:
-            data = await loop.sock_recv(sock, _MAX_CONNECT_REPLY_BYTES)
-            reply += data
-            if not data or len(reply) > _MAX_CONNECT_REPLY_BYTES:
+        response = b""
+        while b"\r\n\r\n" not in response:
+            data = await loop.sock_recv(sock, _MAX_CONNECT_RESPONSE_BYTES)
+            response += data
+            if not data or len(response) > _MAX_CONNECT_RESPONSE_BYTES:
                 raise EgressProxyRefused(_NO_TUNNEL)
-        status = _CONNECT_STATUS.match(reply)
+        status = _CONNECT_STATUS.match(response)
         if status is None:
             raise EgressProxyRefused(_NO_TUNNEL)
         if not status[1].startswith(b"2"):
-            raise EgressProxyRefused("The egress proxy refused the tunnel.", received_status=int(status[1]))
+            raise EgressProxyRefused(
+                "The egress proxy refused the tunnel to the upstream.", received_status=int(status[1])
+            )
 
 
-def _named(error: OSError | RuntimeError) -> UpstreamError:
-    """The one place where the operating system's and OpenSSL's errors get our names."""
+def _mapped(error: OSError | RuntimeError) -> UpstreamError:
+    """Maps an error of the operating system or OpenSSL; the only place that does."""
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = error.verify_message or "not valid"
-        return UpstreamTlsCertificate("The upstream's certificate was not accepted.", reason=reason)
+        return UpstreamTlsCertificate("The upstream's certificate could not be verified.", reason=reason)
     if isinstance(error, ssl.SSLError):
-        return UpstreamTlsProtocol("TLS with the upstream failed.", reason=error.reason or "unknown")
+        return UpstreamTlsProtocol("The TLS handshake with the upstream failed.", reason=error.reason or "unknown")
     if isinstance(error, ConnectionRefusedError):
         return UpstreamRefused("The upstream refused the connection.")
     if isinstance(error, OSError) and error.errno in _UNROUTABLE:

@@ -1,4 +1,4 @@
-"""Asks the upstream about a key by a cheap GET, beside the callers' requests."""
+"""Asks the upstream about a key with a cheap GET of the proxy's own."""
 
 from nanonets_proxy.core.http.head_writer import request_head
 from nanonets_proxy.core.keys.api_key import ApiKey
@@ -9,7 +9,7 @@ from nanonets_proxy.upstream.client import UpstreamClient, UpstreamRequest
 
 
 class KeyProbe:
-    """Call it with a key. `path` is the target of the GET."""
+    """A coroutine function of a key. `path` is the target of the GET."""
 
     def __init__(self, client: UpstreamClient, origin: Origin, path: str) -> None:
         self._client = client
@@ -17,11 +17,11 @@ class KeyProbe:
         self._path = path.encode("ascii")
 
     async def __call__(self, key: ApiKey) -> KeyVerdict:
-        head = request_head(b"GET", self._path, self._host, (b"Authorization", key.authorization()))
+        request = request_head(b"GET", self._path, self._host, (b"Authorization", key.authorization()))
         try:
-            connection, answer = await self._client.send(UpstreamRequest("GET", head, None))
+            connection, head = await self._client.send(UpstreamRequest("GET", request, None))
         except ProxyError:
             return KeyVerdict.UNKNOWN
-        # Its body is of no interest: finished unread, the connection closes.
+        # The body is not read, so this closes the connection.
         self._client.release(connection)
-        return verdict_of(answer.status)
+        return verdict_of(head.status)

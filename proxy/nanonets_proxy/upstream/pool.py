@@ -1,4 +1,4 @@
-"""Idle connections, newest first. How many may be busy is not decided here but by the gate."""
+"""Keeps idle connections to the upstream. The gate, not the pool, limits the number of busy connections."""
 
 import asyncio
 
@@ -9,10 +9,9 @@ _IDLE = ConnectionState.IDLE
 
 
 class Pool:
-    """Hands out idle connections and dials new ones; one sweep timer closes what idled for too long.
+    """Hands out idle connections, newest first, and closes those that were idle for more than `keep_alive_s`.
 
-    The newest is taken first: it is the least likely to have been closed by the other side, and the
-    oldest can age out when load falls.
+    The upstream is least likely to have closed the newest one, and the oldest ones expire when the load falls.
     """
 
     def __init__(self, dialer: Dialer, *, keep_alive_s: float) -> None:
@@ -29,21 +28,21 @@ class Pool:
     async def dial(self) -> UpstreamConnection:
         return await self._dialer.dial()
 
-    def take_idle(self, now_s: float, careful: bool) -> UpstreamConnection | None:
-        """An idle connection that is still good; `careful` asks the socket too, for what must not be repeated."""
+    def take_idle(self, now_s: float, check_socket: bool) -> UpstreamConnection | None:
+        """Returns an idle connection, or None. `check_socket`: the request must not be sent twice."""
         while self._idle:
             connection = self._idle.pop()
             if connection.state is not _IDLE:
                 continue
             too_old = now_s - connection.idle_since_s > self._keep_alive_s
-            if too_old or (careful and connection.is_readable()):
+            if too_old or (check_socket and connection.is_readable()):
                 connection.close()
                 continue
             return connection
         return None
 
     def give_back(self, connection: UpstreamConnection) -> None:
-        """Ends the exchange on `connection` and keeps it if it is good for another."""
+        """Ends the exchange on `connection`, and keeps the connection if it can serve another one."""
         if self._closed:
             connection.close()
         elif connection.release():
@@ -61,11 +60,11 @@ class Pool:
             else:
                 connection.close()
         self._idle = kept
-        # The list is in order of idling, so the first is the next to age out.
+        # The first connection in the list has been idle for longest.
         self._sweeper = loop.call_at(kept[0].idle_since_s + self._keep_alive_s, self._sweep) if kept else None
 
     def close(self) -> None:
-        """Closes the idle connections; busy ones are closed as they come back."""
+        """Closes the idle connections now, and the busy ones when they are given back."""
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
