@@ -1,4 +1,4 @@
-"""Small HTTP tools for tests that talk to the real process."""
+"""An HTTP client for tests of the real process."""
 
 import http.client
 import json
@@ -13,7 +13,7 @@ Get = Callable[..., tuple[int, dict[str, str], Any]]
 
 @pytest.fixture
 def call() -> Get:
-    """`call(url, method="GET", body=None, **headers)`: status, lower-case headers, decoded body."""
+    """Returns `call(url, method="GET", body=None, **headers)`: status, lower-case headers, decoded body."""
 
     def call(url: str, method: str = "GET", body: Any = None, **headers: str) -> tuple[int, dict[str, str], Any]:
         parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: the real process, its words and its exit codes."""
+"""The command line of the real process: its output and its exit codes."""
 
 import http.server
 import json
@@ -23,7 +23,7 @@ COMMANDS = ("serve", "check", "sandbox", "config", "healthcheck")
 
 @pytest.fixture
 def run(tmp_path: Path):
-    """Runs the program in an empty directory, with none of this process's settings."""
+    """Returns a function that runs the program in an empty directory, without this process's settings."""
     clean = {name: value for name, value in os.environ.items() if not name.upper().startswith("NANONETS")}
 
     def run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -49,7 +49,7 @@ def test_the_version_is_printed(run) -> None:
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_names_the_commands_the_common_uses_and_where_the_reference_is(flag: str, run) -> None:
+def test_help_shows_commands_examples_and_the_way_to_the_reference(flag: str, run) -> None:
     done = run(flag)
     assert done.returncode == OK
     for command in COMMANDS:
@@ -65,14 +65,14 @@ def test_help_names_the_commands_the_common_uses_and_where_the_reference_is(flag
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_of_its_own(command: str, run) -> None:
+def test_every_command_has_its_own_help(command: str, run) -> None:
     done = run(command, "--help")
     assert done.returncode == OK
     assert done.stdout.startswith(f"usage: nanonets-proxy {command} [flags]\n")
     assert "--listen ADDRESS" in done.stdout
 
 
-# --- wrong use ---------------------------------------------------------------------------------
+# --- usage errors -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_every_command_has_help_of_its_own(command: str, run) -> None:
         (["config", "--schema", "--reference"], "--schema and --reference exclude each other"),
     ],
 )
-def test_wrong_use_is_one_line_and_exit_code_2(arguments: list[str], sentence: str, run) -> None:
+def test_a_usage_error_is_one_line_and_exit_code_2(arguments: list[str], sentence: str, run) -> None:
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (USAGE_ERROR, "")
     assert done.stderr.startswith(f"nanonets-proxy: {sentence}")
@@ -117,14 +117,14 @@ def test_wrong_use_is_one_line_and_exit_code_2(arguments: list[str], sentence: s
 
 
 @pytest.mark.parametrize("arguments", [["--pool-size", "0"], ["serve", "--pool-size", "0"]])
-def test_serve_is_what_runs_without_a_command(arguments: list[str], run) -> None:
+def test_the_default_command_is_serve(arguments: list[str], run) -> None:
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (USAGE_ERROR, "")
     assert done.stderr == "nanonets-proxy: pool_size: must be between 1 and 16384, not 0 (flag --pool-size)\n"
 
 
 @pytest.mark.parametrize("command", ["serve", "config", "healthcheck"])
-def test_each_fault_of_the_settings_is_a_line_on_standard_error(command: str, run) -> None:
+def test_each_settings_fault_is_a_line_on_standard_error(command: str, run) -> None:
     env = {"NANONETS_PROXY_LISTN": "x", "NANONETS_PROXY_EGRESS_PROXY": "ftp://u:s3cret@proxy"}
     durations = "write seconds, or 500ms, 30s, 5m, 1h"
     done = run(command, "--max-wait", "soon", env=env)
@@ -136,7 +136,7 @@ def test_each_fault_of_the_settings_is_a_line_on_standard_error(command: str, ru
     ]
 
 
-def test_a_bad_setting_of_the_sandbox_is_exit_code_2(run) -> None:
+def test_an_invalid_sandbox_setting_is_exit_code_2(run) -> None:
     done = run("sandbox", "--limit", "many")
     assert done.returncode == USAGE_ERROR
     assert done.stderr.startswith("nanonets-proxy: limit: limit 'many' is not COUNT/WINDOW")
@@ -145,7 +145,7 @@ def test_a_bad_setting_of_the_sandbox_is_exit_code_2(run) -> None:
 # --- the key -----------------------------------------------------------------------------------
 
 
-def test_without_a_key_serve_names_the_ways_to_give_one_and_the_sandbox(run) -> None:
+def test_serve_without_a_key_names_every_source_and_the_sandbox(run) -> None:
     done = run("serve")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (USAGE_ERROR, "", 1)
     assert done.stderr.startswith("nanonets-proxy: no API key was given: set NANONETS_API_KEY, or set ")
@@ -176,7 +176,7 @@ def test_an_unusable_key_ends_serve_before_it_listens(env: dict[str, str], sente
     assert (done.returncode, done.stdout, done.stderr) == (USAGE_ERROR, "", f"nanonets-proxy: {sentence}\n")
 
 
-def test_serve_looks_at_the_files_that_settings_name(run) -> None:
+def test_serve_checks_the_files_of_the_settings(run) -> None:
     done = run("serve", "--ca-file", "/no/ca.pem", env={"NANONETS_API_KEY": "k"})
     assert done.returncode == USAGE_ERROR
     assert done.stderr == "nanonets-proxy: ca_file: /no/ca.pem does not exist (flag --ca-file)\n"
@@ -185,13 +185,13 @@ def test_serve_looks_at_the_files_that_settings_name(run) -> None:
 # --- check -------------------------------------------------------------------------------------
 
 
-def test_check_says_which_setting_fails(run) -> None:
+def test_check_names_the_invalid_setting(run) -> None:
     done = run("check", "--pool-size", "0")
     assert (done.returncode, done.stderr) == (FAILED, "")
     assert done.stdout == "fail  settings  pool_size: must be between 1 and 16384, not 0 (flag --pool-size)\n"
 
 
-def test_check_says_that_the_key_is_missing(run) -> None:
+def test_check_reports_a_missing_key(run) -> None:
     done = run("check", "--json")
     report = json.loads(done.stdout)
     assert (done.returncode, report["ok"]) == (FAILED, False)
@@ -199,7 +199,7 @@ def test_check_says_that_the_key_is_missing(run) -> None:
     assert "no API key was given" in report["checks"][1]["detail"]
 
 
-def test_check_shows_where_the_key_came_from_and_never_the_key(run, tmp_path: Path) -> None:
+def test_check_shows_the_source_of_the_key_and_never_the_key(run, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("s3cret\n")
     done = run("check", "--upstream", "http://127.0.0.1:1", env={"NANONETS_API_KEY_FILE": "key"})
     assert done.stdout.splitlines()[:2] == [
@@ -221,7 +221,7 @@ def test_check_of_the_sandbox_needs_no_key(run) -> None:
 # --- config ------------------------------------------------------------------------------------
 
 
-def test_config_shows_effective_settings_with_their_sources_and_no_secret(run, tmp_path: Path) -> None:
+def test_config_shows_the_settings_with_sources_and_without_secrets(run, tmp_path: Path) -> None:
     (tmp_path / "nanonets-proxy.toml").write_text("max_wait = 7\n")
     env = {
         "NANONETS_PROXY_EGRESS_PROXY": "http://someone:s3cret@proxy.example.com:3128",
@@ -236,13 +236,13 @@ def test_config_shows_effective_settings_with_their_sources_and_no_secret(run, t
     assert tomllib.loads(done.stdout)["egress_proxy"] == "http://***@proxy.example.com:3128"
 
 
-def test_config_writes_reference_and_schema_whatever_the_settings_are(run) -> None:
+def test_config_writes_reference_and_schema_even_if_settings_are_invalid(run) -> None:
     env = {"NANONETS_PROXY_LISTEN": "wrong"}
     assert run("config", "--reference", env=env).stdout.startswith("## nanonets-proxy: all settings")
     assert json.loads(run("config", "--schema", env=env).stdout)["title"] == "nanonets-proxy"
 
 
-def test_config_reads_the_file_that_a_flag_or_the_environment_names(run, tmp_path: Path) -> None:
+def test_config_reads_the_file_named_by_flag_or_environment(run, tmp_path: Path) -> None:
     (tmp_path / "other.toml").write_text('via = "other"\n')
     for done in (
         run("config", "--config", "other.toml"),
@@ -255,7 +255,7 @@ def test_config_reads_the_file_that_a_flag_or_the_environment_names(run, tmp_pat
 
 
 class _Readiness(http.server.BaseHTTPRequestHandler):
-    """Answers /readyz as the server's `reply` says."""
+    """Responds to /readyz with the server's `reply`."""
 
     def do_GET(self) -> None:
         status, body = self.server.reply if self.path == "/readyz" else (404, b"")
@@ -265,7 +265,7 @@ class _Readiness(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Logs nothing."""
 
     def address_string(self) -> str:
         return "test"
@@ -296,29 +296,31 @@ def _serving(server: socketserver.BaseServer, status: int, body: bytes) -> Itera
         (404, b"", FAILED, "unhealthy: 404 Not Found"),
     ],
 )
-def test_healthcheck_asks_the_admin_listener(status: int, body: bytes, code: int, words: str, run) -> None:
+def test_healthcheck_reports_the_state_of_the_admin_listener(
+    status: int, body: bytes, code: int, words: str, run
+) -> None:
     server = http.server.HTTPServer(("127.0.0.1", 0), _Readiness)
     with _serving(server, status, body):
         done = run("healthcheck", env={"NANONETS_PROXY_ADMIN_LISTEN": f"127.0.0.1:{server.server_port}"})
     assert (done.returncode, done.stdout, done.stderr) == (code, f"{words}\n", "")
 
 
-def test_healthcheck_reaches_a_listener_on_all_interfaces_by_loopback(run) -> None:
+def test_healthcheck_reaches_a_listener_on_all_interfaces_over_loopback(run) -> None:
     server = http.server.HTTPServer(("127.0.0.1", 0), _Readiness)
     with _serving(server, 200, b"ok"):
         done = run("healthcheck", "--admin-listen", f":{server.server_port}", "--allow-from", "10.0.0.0/8")
     assert (done.returncode, done.stdout) == (OK, "healthy\n")
 
 
-def test_healthcheck_asks_over_a_unix_socket(run, tmp_path: Path) -> None:
+def test_healthcheck_works_over_a_unix_socket(run, tmp_path: Path) -> None:
     path = tmp_path / "admin.sock"
     with _serving(_UnixServer(str(path), _Readiness), 200, b"ok"):
         done = run("healthcheck", "--admin-listen", f"unix:{path}")
     assert (done.returncode, done.stdout) == (OK, "healthy\n")
 
 
-def test_healthcheck_is_unhealthy_where_nothing_listens(run) -> None:
-    with socket.socket() as taken:  # bound, so that nobody else gets the port, and not listening
+def test_healthcheck_is_unhealthy_if_nothing_listens(run) -> None:
+    with socket.socket() as taken:  # bound but not listening, so that no other process takes the port
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         done = run("healthcheck", "--admin-listen", address)
@@ -328,7 +330,7 @@ def test_healthcheck_is_unhealthy_where_nothing_listens(run) -> None:
     )
 
 
-def test_healthcheck_is_unhealthy_where_no_http_is_spoken(run) -> None:
+def test_healthcheck_is_unhealthy_if_the_server_does_not_speak_http(run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(30)
         address = f"127.0.0.1:{server.getsockname()[1]}"
@@ -356,6 +358,6 @@ def test_healthcheck_is_unhealthy_where_no_http_is_spoken(run) -> None:
         ("127.0.0.1:0", "admin_listen: is port 0, so this command cannot know the running proxy's port"),
     ],
 )
-def test_healthcheck_needs_an_address_that_can_be_asked(address: str, sentence: str, run) -> None:
+def test_healthcheck_needs_a_known_admin_address(address: str, sentence: str, run) -> None:
     done = run("healthcheck", "--admin-listen", address)
     assert (done.returncode, done.stdout, done.stderr) == (USAGE_ERROR, "", f"nanonets-proxy: {sentence}\n")

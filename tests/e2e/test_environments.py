@@ -1,4 +1,4 @@
-"""Two environments in one process: nothing of one is seen by the other."""
+"""Two environments in one process, which share nothing."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ Call = Callable[..., tuple[int, dict[str, str], Any]]
 PATH = "/api/v4/workflows"
 
 
-def test_each_environment_has_key_upstream_gate_and_metrics_of_its_own(call: Call, tmp_path: Path) -> None:
+def test_each_environment_has_its_own_key_upstream_gate_and_metrics(call: Call, tmp_path: Path) -> None:
     (tmp_path / "staging-key").write_text("staging-key")
     with sandbox(key="prod-key") as prod, sandbox("--limit", "1/1s", key="staging-key") as staging:
         config = tmp_path / "settings.toml"
@@ -56,7 +56,7 @@ def test_each_environment_has_key_upstream_gate_and_metrics_of_its_own(call: Cal
     }
 
 
-def test_a_busy_address_is_named_with_its_environment(tmp_path: Path) -> None:
+def test_the_error_for_a_busy_address_names_the_environment(tmp_path: Path) -> None:
     with sandbox() as upstream:
         config = tmp_path / "settings.toml"
         busy = upstream.removeprefix("http://")

@@ -1,4 +1,4 @@
-"""The gate of the real process: turns, urgency, early refusals."""
+"""The gate of the real process: fair queueing and early refusals."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from support.process import proxy_to, sandbox
 CALL = "/api/v4/workflows"
 
 
-async def test_a_caller_with_many_requests_does_not_hold_up_one_with_a_few() -> None:
+async def test_a_caller_with_many_requests_does_not_delay_one_with_few() -> None:
     async def call(session: aiohttp.ClientSession, url: str, team: str, order: list[str]) -> None:
         async with session.get(url + CALL, headers={"X-Team": team}) as response:
             assert response.status == 200
@@ -30,7 +30,7 @@ async def test_a_caller_with_many_requests_does_not_hold_up_one_with_a_few() -> 
     assert len(order) == 65
 
 
-async def test_an_early_429_stops_the_upload_and_what_came_is_not_read_again() -> None:
+async def test_an_early_429_stops_the_upload_and_the_retry_sends_the_kept_copy() -> None:
     content = b"%PDF" + bytes(300_000)
     with sandbox("--limit", "1/1s") as upstream, proxy_to(upstream) as proxy:
 

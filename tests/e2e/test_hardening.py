@@ -1,4 +1,4 @@
-"""What the running process shows of its key to the system around it."""
+"""The running process hides its key from other processes of the machine."""
 
 import json
 import resource
@@ -13,10 +13,10 @@ import pytest
 from support.proc import shown_to_its_user
 from support.process import COMMAND, environment, proxy_to, running, sandbox
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="proc(5) and prctl(2) are Linux's")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs proc(5) and prctl(2)")
 
 
-def test_the_kernel_shows_no_forgotten_variable_of_a_process() -> None:
+def test_forgotten_variables_are_overwritten_in_proc_environ() -> None:
     forget = (
         "import sys; from nanonets_proxy.process.hardening import forget_variables\n"
         "forget_variables(['SECRET']); print('done', flush=True); sys.stdin.read()"
@@ -35,18 +35,18 @@ def test_the_kernel_shows_no_forgotten_variable_of_a_process() -> None:
     assert b"KEPT=a-plain-value" in environ
 
 
-def test_the_process_leaves_no_core_and_is_closed_to_others_of_its_user() -> None:
+def test_the_process_leaves_no_core_dump_and_hides_its_memory_from_its_user() -> None:
     with sandbox() as upstream, proxy_to(upstream, OPEN="an-open-value") as child:
         limits = Path(f"/proc/{child.process.pid}/limits").read_text()
         (core,) = [line for line in limits.splitlines() if line.startswith("Max core")]
         assert core.split()[4:6] == ["0", "0"]
         shown = shown_to_its_user(child.process.pid)
-    assert b"nanonets_proxy" in shown, "the command line is open to everybody"
+    assert b"nanonets_proxy" in shown, "every user may read the command line"
     assert b"an-open-value" not in shown, "the environment is closed"
     assert b".so" not in shown, "the memory map is closed"
 
 
-def test_memory_is_kept_off_swap_where_the_system_allows_it() -> None:
+def test_memory_is_locked_if_the_system_allows_it() -> None:
     unlimited = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY
     capable = bool(int(_field("self", "CapEff"), 16) >> 14 & 1)
     with sandbox() as upstream, proxy_to(upstream) as child:
@@ -59,18 +59,18 @@ def _field(process: str, name: str) -> str:
     return next(line.split(":")[1].strip() for line in lines if line.startswith(name))
 
 
-def test_a_token_that_the_command_makes_lets_its_caller_in() -> None:
-    made = subprocess.run(
+def test_a_token_made_by_the_command_authenticates_its_caller() -> None:
+    done = subprocess.run(
         [*COMMAND, "token", "billing"], env=environment(), capture_output=True, check=True, text=True
     )
-    token, line = made.stdout.splitlines()
+    token, line = done.stdout.splitlines()
     assert token not in line
     with sandbox() as upstream, proxy_to(upstream, "--caller-tokens", line) as child:
-        ask = urllib.request.Request(f"{child.url}/api/v4/workflows")
+        request = urllib.request.Request(f"{child.url}/api/v4/workflows")
         with pytest.raises(urllib.error.HTTPError, match="401"):
-            urllib.request.urlopen(ask)
-        ask.add_header("Authorization", f"Bearer {token}")
-        with urllib.request.urlopen(ask) as response:
+            urllib.request.urlopen(request)
+        request.add_header("Authorization", f"Bearer {token}")
+        with urllib.request.urlopen(request) as response:
             assert json.load(response) == {"workflows": []}
         child.end()
         assert [event["caller"] for event in child.requests()][1:] == ["billing"]
@@ -78,6 +78,6 @@ def test_a_token_that_the_command_makes_lets_its_caller_in() -> None:
 
 
 @pytest.mark.parametrize("name", [[], ["1"], ["a", "b"]])
-def test_a_token_needs_a_name(name: list[str]) -> None:
+def test_the_token_command_needs_exactly_one_name(name: list[str]) -> None:
     with running(["token", *name], environment()) as child:
         assert child.process.wait(10) == 2

@@ -1,4 +1,4 @@
-"""The program as its user starts it; run against the installed wheel too (see NANONETS_PROXY_COMMAND)."""
+"""The program as users start it. CI also runs this file with the installed wheel (NANONETS_PROXY_COMMAND)."""
 
 import subprocess
 from collections.abc import Callable
@@ -16,11 +16,11 @@ def run(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_the_version_is_the_packages() -> None:
+def test_the_command_prints_the_packages_version() -> None:
     assert run("--version").stdout == f"nanonets-proxy {nanonets_proxy.__version__}\n"
 
 
-def test_without_a_command_it_serves_with_the_key_injected(call: Call) -> None:
+def test_the_default_command_serves_and_adds_the_key(call: Call) -> None:
     with (
         sandbox() as upstream,
         running([*ANY_PORTS, "--upstream", upstream], environment(NANONETS_API_KEY="sandbox-test-key")) as proxy,
@@ -30,7 +30,7 @@ def test_without_a_command_it_serves_with_the_key_injected(call: Call) -> None:
         assert headers["server-timing"].startswith("queue;dur=")
 
 
-def test_the_embedded_sandbox_needs_no_key_and_says_what_it_is(call: Call) -> None:
+def test_the_embedded_sandbox_needs_no_key_and_announces_itself(call: Call) -> None:
     with running(["serve", "--sandbox", *ANY_PORTS], environment()) as proxy:
         status, _, body = call(f"{proxy.url}/api/v4/workflows")
         assert (status, body) == (200, {"workflows": []})
@@ -39,7 +39,7 @@ def test_the_embedded_sandbox_needs_no_key_and_says_what_it_is(call: Call) -> No
     assert f"curl {proxy.url}/api/v4/workflows".encode() in proxy.stderr
 
 
-def test_check_walks_through_to_an_accepted_key() -> None:
+def test_check_passes_with_a_valid_key() -> None:
     with sandbox() as upstream:
         good = run("check", "--upstream", upstream, NANONETS_API_KEY="sandbox-test-key")
         bad = run("check", "--upstream", upstream, NANONETS_API_KEY="another-key")
@@ -50,7 +50,7 @@ def test_check_walks_through_to_an_accepted_key() -> None:
     assert "another-key" not in bad.stdout + bad.stderr
 
 
-def test_healthcheck_asks_the_running_proxy() -> None:
+def test_healthcheck_finds_the_running_proxy_healthy() -> None:
     with sandbox() as upstream, proxy_to(upstream) as proxy:
         address = proxy.admin_url.removeprefix("http://")
         healthy = run("healthcheck", "--admin-listen", address)
@@ -58,7 +58,7 @@ def test_healthcheck_asks_the_running_proxy() -> None:
     assert (healthy.returncode, gone.returncode) == (0, 1)
 
 
-def test_readiness_and_metrics_are_on_the_admin_listener(call: Call) -> None:
+def test_the_admin_listener_serves_readiness_and_metrics(call: Call) -> None:
     with sandbox() as upstream, proxy_to(upstream) as proxy:
         call(f"{proxy.url}/api/v4/workflows")
         status, _, ready = call(f"{proxy.admin_url}/readyz")

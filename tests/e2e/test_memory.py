@@ -1,4 +1,4 @@
-"""Memory of the real process while callers take large answers slowly."""
+"""The memory of the real process with large bodies and slow callers."""
 
 import asyncio
 import contextlib
@@ -16,13 +16,13 @@ from support.scripted_upstream import ScriptedUpstream, responding
 MIB: Final = 2**20
 SIZE: Final = 200 * MIB
 CALLERS: Final = 12
-# What the process itself may take meanwhile: code loaded late, the allocator's own.
+# The process's own growth: late imports and the allocator.
 SLACK: Final = 6 * MIB
 _PIECE: Final = bytes(range(256)) * 1024
 
 
 class Source:
-    """Answers every request with SIZE bytes, as fast as they are taken."""
+    """Responds to every request with SIZE bytes, as fast as the proxy reads them."""
 
     def __init__(self) -> None:
         self.sent_bytes = 0
@@ -38,19 +38,19 @@ class Source:
                     await writer.drain()
                     self.sent_bytes += len(_PIECE)
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the proxy ended the connection, as its caller had gone
+            pass  # the proxy closed the connection after its caller left
         finally:
             writer.close()
             self.open -= 1
 
 
 def _peak_bytes(pid: int) -> int:
-    """The largest resident set so far (proc(5), VmHWM)."""
+    """Returns the peak resident memory (proc(5), VmHWM)."""
     (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 
 
-async def test_a_slow_reader_paces_the_upstream_and_costs_at_most_a_mebibyte() -> None:
+async def test_a_slow_caller_slows_the_upstream_and_costs_at_most_a_mebibyte() -> None:
     source = Source()
     server = await asyncio.start_server(source.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -88,7 +88,7 @@ async def _read_body(caller: RawCaller) -> None:
         assert await caller.read(len(_PIECE)) == _PIECE
 
 
-async def test_an_upload_of_100_mib_arrives_whole_and_is_not_kept_in_memory() -> None:
+async def test_an_upload_of_100_mib_arrives_whole_and_is_spooled_to_disk() -> None:
     came = 0
     ended = asyncio.Event()
     pieces = 100 * MIB // len(_PIECE)
@@ -113,14 +113,14 @@ async def test_an_upload_of_100_mib_arrives_whole_and_is_not_kept_in_memory() ->
                 await caller.send(_PIECE)
             assert (await caller.response()).body == b"ok"
             assert came == pieces
-            assert _peak_bytes(proxy.process.pid) - before < 2 * MIB + SLACK  # the copy has 1 MiB, then a file
+            assert _peak_bytes(proxy.process.pid) - before < 2 * MIB + SLACK  # the copy: 1 MiB, then a file
     server.close()
     await ended.wait()
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left as they are")
-async def test_a_body_is_held_in_the_memory_of_those_before_it() -> None:
-    """Else each one of 64 KiB would cost some page faults, of which the system clears a page each time."""
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the program tunes only glibc")
+async def test_bodies_reuse_freed_memory_without_page_faults() -> None:
+    """Otherwise each body of 64 KiB would cost page faults, and the kernel clears a page for each."""
     rounds, callers = 20, 32
     body = bytes(64 * 1024)
     response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
@@ -138,5 +138,5 @@ async def test_a_body_is_held_in_the_memory_of_those_before_it() -> None:
 
 
 def _faults(pid: int) -> int:
-    """Minor page faults so far (proc(5), minflt)."""
+    """Returns the number of minor page faults (proc(5), minflt)."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[10 - 3])

@@ -1,4 +1,4 @@
-"""Signals, addresses and secrets of the real process."""
+"""The real process: signals, listener addresses and secrets."""
 
 import base64
 import os
@@ -17,7 +17,7 @@ Call = Callable[..., tuple[int, dict[str, str], Any]]
 KEY = 'secret"key\\of-the-test'
 
 
-def test_a_second_signal_ends_at_once() -> None:
+def test_a_second_signal_ends_the_process_at_once() -> None:
     with sandbox("--latency", "60") as upstream, proxy_to(upstream) as proxy:
         host, port = proxy.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as caller:
@@ -51,7 +51,7 @@ def test_a_busy_port_is_one_sentence_and_exit_code_2() -> None:
     assert done.stderr == f"nanonets-proxy: listen: {address} is already in use\n"
 
 
-def test_a_unix_socket_is_served_and_its_file_removed(tmp_path: Path) -> None:
+def test_a_unix_socket_is_served_and_its_file_is_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "proxy.sock"
     with (
         sandbox() as upstream,
@@ -73,7 +73,7 @@ def test_a_unix_socket_is_served_and_its_file_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("planted_in", ["path", "query", "header"])
-def test_the_key_is_nowhere_in_logs_metrics_and_command_line(call: Call, planted_in: str) -> None:
+def test_the_key_is_not_in_logs_metrics_or_command_line(call: Call, planted_in: str) -> None:
     planted = KEY if planted_in != "query" else base64.b64encode(f"{KEY}:".encode()).decode()
     quoted = planted.replace('"', "%22").replace("\\", "%5C")
     with sandbox(key=KEY) as upstream, proxy_to(upstream, "--caller-header", "X-Caller", key=KEY) as proxy:

@@ -1,4 +1,4 @@
-"""Clients that people really use, through proxy and sandbox."""
+"""Nanonets' published client, through the proxy, against the sandbox."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from support.process import proxy_to, sandbox
 
 
 @pytest.mark.parametrize("clients_key", ["", "a-wrong-key"])
-async def test_every_call_of_nanonetsclient_works_whatever_key_the_client_has(
+async def test_every_nanonetsclient_method_works_with_any_client_key(
     clients_key: str, run_every_client_call: Callable[[str, str], list[str]]
 ) -> None:
     with sandbox("--limit", "none") as upstream, proxy_to(upstream) as proxy:

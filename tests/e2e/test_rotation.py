@@ -1,4 +1,4 @@
-"""Keys that change under the real process, in front of the real sandbox."""
+"""Key rotation in the real process, against the real sandbox."""
 
 import json
 import signal
@@ -38,7 +38,7 @@ def proxy_with_file(upstream: str, key_file: Path, *arguments: str) -> Iterator[
 
 @contextmanager
 def in_background(function: Callable[[], Any]) -> Iterator["Future[Any]"]:
-    """It has ended when the block is left."""
+    """Runs `function` in a thread, and waits for its end at the end of the block."""
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(function)
 
@@ -60,14 +60,14 @@ def _write(path: Path, key: str) -> None:
 
 
 def _rename_over(path: Path, key: str) -> None:
-    """As editors, and careful programs, do."""
+    """Replaces the file as editors do."""
     new = path.with_suffix(".new")
     new.write_text(f"{key}\n")
     new.rename(path)
 
 
 def _swap_data_link(path: Path, key: str) -> None:
-    """As Kubernetes changes a mounted secret: the `..data` link is renamed over, the files' own links stay."""
+    """Replaces the link `..data`, as Kubernetes changes a mounted secret. The file's own link stays."""
     directory = path.parent
     generation = directory / f"..{time.monotonic_ns()}"
     generation.mkdir()
@@ -80,7 +80,7 @@ def _swap_data_link(path: Path, key: str) -> None:
 
 
 def _slow_write(path: Path, key: str) -> None:
-    """Empty, then half, then whole: as a slow writer leaves it."""
+    """Writes the key in pieces, so that a reader may find the file empty or incomplete."""
     with path.open("w") as file:
         time.sleep(0.05)
         file.write(key[: len(key) // 2])
@@ -90,7 +90,7 @@ def _slow_write(path: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize("change", [_write, _rename_over, _swap_data_link, _slow_write])
-def test_a_key_that_is_changed_in_its_file_is_used_by_the_next_request(
+def test_the_next_request_uses_the_key_that_changed_in_its_file(
     call: Call, tmp_path: Path, change: Callable[[Path, str], None]
 ) -> None:
     key_file = tmp_path / "key"
@@ -113,7 +113,7 @@ def test_a_key_that_is_changed_in_its_file_is_used_by_the_next_request(
     assert {event["attempts"] for event in proxy.requests()} == {1}
 
 
-def test_the_key_file_is_found_again_when_its_directory_comes_back(call: Call, tmp_path: Path) -> None:
+def test_the_key_file_is_watched_again_after_its_directory_returns(call: Call, tmp_path: Path) -> None:
     directory = tmp_path / "mount"
     directory.mkdir()
     _write(directory / "key", "first-key")
@@ -131,10 +131,10 @@ def test_the_key_file_is_found_again_when_its_directory_comes_back(call: Call, t
         assert "source_fault" not in key_state(call, proxy)
 
 
-# --- what the upstream says -----------------------------------------------------------------------
+# --- keys that the upstream rejects ---------------------------------------------------------------
 
 
-def test_a_wrong_new_key_costs_no_call_and_is_an_alarm(call: Call, tmp_path: Path) -> None:
+def test_a_wrong_new_key_fails_no_request_and_is_logged_as_a_warning(call: Call, tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     _write(key_file, "good-key")
     with sandbox(key="good-key") as upstream, proxy_with_file(upstream, key_file) as proxy:
@@ -157,7 +157,7 @@ def test_a_wrong_new_key_costs_no_call_and_is_an_alarm(call: Call, tmp_path: Pat
         assert metric(call, proxy, "nanonets_proxy_key_candidate_refused 0.0")
 
 
-def test_a_new_key_is_tried_by_a_probe_where_that_is_set(call: Call, tmp_path: Path) -> None:
+def test_a_probe_tests_a_new_key_if_key_probe_is_set(call: Call, tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     _write(key_file, "first-key")
     with (
@@ -175,7 +175,7 @@ def test_a_new_key_is_tried_by_a_probe_where_that_is_set(call: Call, tmp_path: P
     assert [event["attempts"] for event in proxy.requests()] == [1]
 
 
-def test_a_probe_that_decides_nothing_is_told(call: Call, tmp_path: Path) -> None:
+def test_an_inconclusive_probe_is_logged(call: Call, tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     _write(key_file, "first-key")
     with (
@@ -187,7 +187,7 @@ def test_a_probe_that_decides_nothing_is_told(call: Call, tmp_path: Path) -> Non
         proxy.wait_for("key_active")
 
 
-def test_a_revoked_key_holds_callers_until_the_new_one_is_there(call: Call, tmp_path: Path) -> None:
+def test_a_revoked_key_holds_requests_until_the_new_key_arrives(call: Call, tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     _write(key_file, "old-key")
     with sandbox(key="old-key") as upstream, proxy_with_file(upstream, key_file, "--key-gap", "60s") as proxy:
@@ -201,7 +201,7 @@ def test_a_revoked_key_holds_callers_until_the_new_one_is_there(call: Call, tmp_
     assert proxy.requests()[-1]["wait_s"] < 5
 
 
-def test_after_the_gap_callers_get_the_upstreams_own_401_at_once(call: Call, tmp_path: Path) -> None:
+def test_after_key_gap_callers_get_the_upstreams_401_at_once(call: Call, tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     _write(key_file, "old-key")
     with sandbox(key="another-key") as upstream, proxy_with_file(upstream, key_file, "--key-gap", "1s") as proxy:
@@ -221,14 +221,14 @@ def test_after_the_gap_callers_get_the_upstreams_own_401_at_once(call: Call, tmp
     assert second["attempts"] == 1
 
 
-def test_a_caller_that_will_not_wait_is_not_held(call: Call, tmp_path: Path) -> None:
+def test_a_request_with_prefer_wait_0_is_not_held(call: Call, tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     _write(key_file, "old-key")
     with sandbox(key="another-key") as upstream, proxy_with_file(upstream, key_file, "--key-gap", "60s") as proxy:
         assert call(proxy.url + PATH, Prefer="wait=0")[0] == 401
 
 
-def test_a_shutdown_sends_those_away_who_are_held(call: Call, tmp_path: Path) -> None:
+def test_a_shutdown_rejects_held_requests(call: Call, tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     _write(key_file, "old-key")
     with sandbox(key="another-key") as upstream, proxy_with_file(upstream, key_file, "--key-gap", "60s") as proxy:
@@ -238,7 +238,7 @@ def test_a_shutdown_sends_those_away_who_are_held(call: Call, tmp_path: Path) ->
         assert held.result()[0] == 503
 
 
-# --- reading on demand ----------------------------------------------------------------------------
+# --- reload ---------------------------------------------------------------------------------------
 
 
 def _by_signal(_: Call, proxy: Running) -> None:
@@ -257,7 +257,7 @@ def _by_command(_: Call, proxy: Running) -> None:
 
 
 @pytest.mark.parametrize("reload", [_by_signal, _by_admin, _by_command])
-def test_a_reload_gives_a_refused_key_another_chance(
+def test_a_reload_makes_a_rejected_key_usable_again(
     call: Call, tmp_path: Path, reload: Callable[[Call, Running], None]
 ) -> None:
     key_file = tmp_path / "key"
@@ -276,7 +276,7 @@ def test_a_reload_gives_a_refused_key_another_chance(
         assert [key["state"] for key in key_state(call, proxy)["keys"]] == ["previous", "active"]
 
 
-def test_a_reload_that_fails_says_why_and_keeps_the_key(call: Call, tmp_path: Path) -> None:
+def test_a_failed_reload_reports_the_reason_and_keeps_the_key(call: Call, tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     _write(key_file, "the-key")
     with sandbox(key="the-key") as upstream, proxy_with_file(upstream, key_file) as proxy:
@@ -289,7 +289,7 @@ def test_a_reload_that_fails_says_why_and_keeps_the_key(call: Call, tmp_path: Pa
         assert call(proxy.url + PATH)[0] == 200
 
 
-def test_a_page_of_another_site_cannot_reload(call: Call, tmp_path: Path) -> None:
+def test_a_web_page_of_another_site_cannot_reload(call: Call, tmp_path: Path) -> None:
     _write(tmp_path / "key", "the-key")
     with sandbox(key="the-key") as upstream, proxy_with_file(upstream, tmp_path / "key") as proxy:
         assert call(f"{proxy.admin_url}/reload", "POST", Origin="https://evil.example")[0] == 403
@@ -304,7 +304,7 @@ def _program(path: Path, body: str) -> Path:
     return path
 
 
-def test_a_command_is_asked_again_and_again(call: Call, tmp_path: Path) -> None:
+def test_a_key_command_runs_at_every_refresh(call: Call, tmp_path: Path) -> None:
     _write(tmp_path / "store", "first-key")
     program = _program(tmp_path / "helper", "import sys; print(open(sys.argv[1]).read())")
     command = f"{program} '{tmp_path / 'store'}'"
@@ -324,7 +324,7 @@ def test_a_command_is_asked_again_and_again(call: Call, tmp_path: Path) -> None:
         assert key_state(call, proxy)["source"] == "command:helper"
 
 
-def test_a_key_in_the_environment_is_old_from_the_set_age_on(call: Call) -> None:
+def test_a_key_in_the_environment_is_reported_as_old_at_key_max_age(call: Call) -> None:
     with (
         sandbox(key="the-key") as upstream,
         proxy_with(upstream, "--key-max-age", "1ms", NANONETS_API_KEY="the-key") as proxy,

@@ -1,4 +1,4 @@
-"""Rotations that nobody notices; `make bench-rotation` is the same for longer."""
+"""Key rotation under load. `make bench-rotation` runs the same for longer."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from support.rotation import Ending, Load, rotate_under_load
 
 
 @pytest.mark.parametrize("ending", Ending)
-async def test_not_one_caller_sees_a_rotation(ending: Ending, tmp_path: Path) -> None:
+async def test_no_caller_sees_a_rotation(ending: Ending, tmp_path: Path) -> None:
     load = Load(rotations=8, duration_s=4.0, requests_per_s=200)
     outcome, proxy = await rotate_under_load(load, ending, tmp_path)
     assert set(outcome.statuses) <= {200, 201}, str(outcome)

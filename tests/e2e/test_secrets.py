@@ -1,7 +1,7 @@
-"""No key is anywhere to be seen: logs, metrics, admin answers, tracebacks, the command line, a core dump.
+"""No key is visible in logs, metrics, admin responses, tracebacks, the command line or a core dump.
 
-The keys are planted where they would slip through: in an upstream's error echo, in callers' paths and headers,
-in settings that are wrong, in what a key command says.
+The tests put keys where they could slip through: an upstream's echo in an error, callers' paths and headers,
+invalid settings, and the output of a key command.
 """
 
 import base64
@@ -42,7 +42,7 @@ def assert_hidden(shown: bytes, *keys: str) -> None:
 
 
 class _Echo(http.server.BaseHTTPRequestHandler):
-    """Accepts FIRST and SECOND; echoes every request's head in its answer, and breaks off where asked."""
+    """Accepts FIRST and SECOND. Echoes each request's head. Breaks the response off if the path says so."""
 
     protocol_version = "HTTP/1.1"
 
@@ -60,7 +60,7 @@ class _Echo(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Silent."""
+        """Logs nothing."""
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def echo() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_keys_that_come_and_go_are_nowhere_to_be_seen(call: Call, tmp_path: Path, log_format: str) -> None:
+def test_rotated_keys_are_visible_nowhere(call: Call, tmp_path: Path, log_format: str) -> None:
     key_file = tmp_path / "key"
     key_file.write_text(FIRST)
     settings = ["serve", "--listen", f"unix:{tmp_path / 's'}", "--admin-listen", f"127.0.0.1:{free_port()}"]
@@ -163,7 +163,7 @@ def test_a_settings_error_shows_no_key(arguments: list[str]) -> None:
         ("command", "tab\there"),
     ],
 )
-def test_a_bad_key_at_start_is_one_sentence_that_names_its_source(source: str, bad: str, tmp_path: Path) -> None:
+def test_an_invalid_key_at_start_is_one_sentence_with_its_source(source: str, bad: str, tmp_path: Path) -> None:
     text = f"{SECOND}{bad}" if bad else ""
     env, arguments = environment(), ["serve", *ANY_PORTS, "--upstream", "http://127.0.0.1:1"]
     if source == "environment":

@@ -1,4 +1,4 @@
-"""Many callers at once: behind a limit, and while the proxy is told to end."""
+"""Many callers at once, behind a rate limit and during a shutdown."""
 
 import asyncio
 import signal
@@ -9,7 +9,7 @@ import aiohttp
 from support.process import proxy_to, sandbox
 
 
-async def test_200_callers_behind_20_per_2_s_see_not_one_429() -> None:
+async def test_200_callers_behind_a_limit_of_20_per_2_s_see_no_429() -> None:
     with sandbox("--limit", "20/2s") as upstream, proxy_to(upstream) as proxy:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
@@ -25,7 +25,7 @@ async def test_200_callers_behind_20_per_2_s_see_not_one_429() -> None:
     assert stats["admitted"] == 200
 
 
-async def test_uploads_refused_by_the_limit_arrive_whole() -> None:
+async def test_uploads_refused_by_the_upstreams_limit_arrive_whole() -> None:
     async def upload(session: aiohttp.ClientSession, url: str, number: int) -> bool:
         content = b"%PDF" + number.to_bytes(2, "big") * 100_000
         form = aiohttp.FormData()
@@ -40,7 +40,7 @@ async def test_uploads_refused_by_the_limit_arrive_whole() -> None:
 
 
 async def raw_get(host: str, port: int) -> bytes:
-    """All bytes of one answer on a connection of its own, or what came until it ended."""
+    """Returns the bytes of one response on a new connection, complete or not."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
         writer.write(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -51,7 +51,7 @@ async def raw_get(host: str, port: int) -> bytes:
         writer.close()
 
 
-async def test_sigterm_under_load_leaves_no_answer_half_sent() -> None:
+async def test_sigterm_under_load_leaves_no_response_incomplete() -> None:
     with sandbox("--limit", "none", "--latency", "0.2") as upstream, proxy_to(upstream) as proxy:
         host, port = proxy.url.removeprefix("http://").split(":")
         responses: list[bytes] = []
@@ -63,7 +63,7 @@ async def test_sigterm_under_load_leaves_no_answer_half_sent() -> None:
             while not ended.is_set():
                 try:
                     responses.append(await raw_get(host, int(port)))
-                except ConnectionError:  # reset, if it was still in the backlog
+                except ConnectionError:  # reset while it was still in the backlog
                     refused += 1
                     return
                 if len(responses) == 100:

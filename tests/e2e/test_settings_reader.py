@@ -1,4 +1,4 @@
-"""A child reads the settings of the real command, and ends: what comes of it, and what can happen meanwhile."""
+"""The child process that reads the settings: its result, its failures, and signals during its work."""
 
 import asyncio
 import contextlib
@@ -21,27 +21,27 @@ from support.process import ANY_PORTS, Running, environment, proxy_to, running, 
 from support.raw_caller import RawCaller, request
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the other process is seen in proc(5)")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs proc(5)")
 
 
 def _children(pid: int) -> list[int]:
-    """Of the first thread, which is the only one that forks."""
+    """Returns the children of the main thread, the only thread that forks."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _is_gone(pid: int) -> bool:
-    """Ended, and reaped: a zombie still has its number."""
+    """Returns whether the process has ended and was reaped. A zombie keeps its entry."""
     return not Path(f"/proc/{pid}").exists()
 
 
 @pytest.fixture
 def reading(tmp_path: Path) -> Iterator[tuple[Running, int]]:
-    """A command, and its child that waits for the rest of its settings file, which never comes."""
+    """Yields a command, and the number of its child, which waits for a settings file that never ends."""
     file = tmp_path / "settings.toml"
     os.mkfifo(file)
     with (
         running(["serve", "--config", str(file)], environment(NANONETS_API_KEY="k")) as command,
-        file.open("w"),  # waits until it is being read
+        file.open("w"),  # returns when the child opens the file
     ):
         yield command, _children(command.process.pid)[0]
 
@@ -62,15 +62,15 @@ def test_the_serving_process_has_no_settings_code_in_memory_and_no_child(
     assert not {"pydantic", "pydantic_core", "pydantic_settings", "nanonets_proxy.settings"} & modules
 
 
-def test_the_reading_process_leaves_no_core_either(reading: tuple[Running, int]) -> None:
+def test_the_reading_process_leaves_no_core_dump(reading: tuple[Running, int]) -> None:
     _, reader = reading
     (core,) = [line for line in Path(f"/proc/{reader}/limits").read_text().splitlines() if "core" in line]
     assert core.split()[4:6] == ["0", "0"]
-    assert Path(f"/proc/{reader}/mem").stat().st_uid == 0, "what is not dumpable belongs to root (proc(5))"
+    assert Path(f"/proc/{reader}/mem").stat().st_uid == 0, "proc(5): root owns what is not dumpable"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_while_the_settings_are_read_ends_both_without_a_word(
+def test_a_stop_signal_during_reading_ends_both_processes_silently(
     number: signal.Signals, reading: tuple[Running, int]
 ) -> None:
     command, reader = reading
@@ -79,14 +79,14 @@ def test_a_stop_while_the_settings_are_read_ends_both_without_a_word(
     assert (command.stdout, command.stderr) == (b"", b"")
 
 
-def test_a_key_that_stops_all_of_a_terminal_leaves_no_traceback_of_the_child(reading: tuple[Running, int]) -> None:
+def test_ctrl_c_leaves_no_traceback_of_the_child(reading: tuple[Running, int]) -> None:
     command, reader = reading
-    os.kill(reader, signal.SIGINT)  # as Ctrl+C does, besides to the other
+    os.kill(reader, signal.SIGINT)  # Ctrl+C sends it to both processes
     assert command.process.wait(10) == 128 + signal.SIGINT
     assert b"Traceback" not in command.stderr
 
 
-def test_a_reading_process_that_is_killed_is_one_sentence_and_its_signals_exit_code(
+def test_a_killed_reading_process_is_one_sentence_and_the_signals_exit_code(
     reading: tuple[Running, int],
 ) -> None:
     command, reader = reading
@@ -95,7 +95,7 @@ def test_a_reading_process_that_is_killed_is_one_sentence_and_its_signals_exit_c
     assert command.stderr == b"nanonets-proxy: signal 9 (Killed) ended the process that read the settings\n"
 
 
-def test_each_fault_is_told_once_with_the_exit_code_of_wrong_use() -> None:
+def test_each_settings_fault_is_reported_once_with_exit_code_2() -> None:
     with running(["serve", "--max-wait", "soon", "--retries", "many"], environment()) as command:
         assert command.process.wait(10) == 2
     lines = bytes(command.stderr).decode().splitlines()
@@ -103,7 +103,7 @@ def test_each_fault_is_told_once_with_the_exit_code_of_wrong_use() -> None:
     assert command.stdout == b""
 
 
-def test_the_serving_process_reads_the_settings_itself_where_it_cannot_fork(call: Call, tmp_path: Path) -> None:
+def test_the_serving_process_reads_the_settings_itself_if_fork_fails(call: Call, tmp_path: Path) -> None:
     (usual := tmp_path / "usual").mkdir()
     (alone := tmp_path / "alone").mkdir()
     forking = Witness.in_folder(usual)
@@ -122,12 +122,12 @@ def test_the_serving_process_reads_the_settings_itself_where_it_cannot_fork(call
         assert call(f"{first.url}/api/v4/workflows")[0] == 200
         assert (first.end(), second.end()) == (0, 0)
     assert "pydantic" in unable.modules(first.process.pid)
-    assert unable.pipes(first.process.pid) == forking.pipes(second.process.pid), "no end of a pipe is left"
+    assert unable.pipes(first.process.pid) == forking.pipes(second.process.pid), "an end of the pipe is left open"
 
 
-def test_a_supervisor_that_ignores_the_end_of_its_children_does_not_stand_in_the_way(call: Call) -> None:
+def test_the_proxy_starts_under_a_supervisor_that_ignores_sigchld(call: Call) -> None:
     with sandbox() as upstream:
-        before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # outlives exec: the kernel would reap the child
+        before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # survives exec, and makes the kernel reap the child
         try:
             with proxy_to(upstream) as proxy:
                 signal.signal(signal.SIGCHLD, before)
@@ -136,7 +136,7 @@ def test_a_supervisor_that_ignores_the_end_of_its_children_does_not_stand_in_the
             signal.signal(signal.SIGCHLD, before)
 
 
-def test_a_plan_that_no_pipe_can_hold_at_once_comes_over_whole(tmp_path: Path) -> None:
+def test_a_configuration_larger_than_a_pipes_buffer_arrives_whole(tmp_path: Path) -> None:
     tokens = [make_token(n.to_bytes(TOKEN_BYTES)) for n in range(2000)]
     lines = [str(CallerToken.of(f"caller{n}", token)) for n, token in enumerate(tokens)]
     file = tmp_path / "settings.toml"
@@ -150,7 +150,7 @@ def test_a_plan_that_no_pipe_can_hold_at_once_comes_over_whole(tmp_path: Path) -
                 assert caller.recv(12) == b"HTTP/1.1 200"
 
 
-def test_a_secret_of_the_settings_comes_over_and_shows_in_no_process() -> None:
+def test_a_secret_setting_reaches_the_server_and_is_visible_nowhere() -> None:
     with socket.create_server(("127.0.0.1", 0)) as egress:
         egress.settimeout(10)
         address = f"127.0.0.1:{egress.getsockname()[1]}"
@@ -162,14 +162,14 @@ def test_a_secret_of_the_settings_comes_over_and_shows_in_no_process() -> None:
                 caller.sendall(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 tunnel, _ = egress.accept()
                 with tunnel:
-                    asked = tunnel.recv(65536)
+                    connect_head = tunnel.recv(65536)
             assert proxy.end() == 0
-    assert b"Proxy-Authorization: Basic " + b64encode(b"user:egress-password") in asked
+    assert b"Proxy-Authorization: Basic " + b64encode(b"user:egress-password") in connect_head
     assert b"egress-password" not in shown + proxy.stdout + proxy.stderr
 
 
-async def test_the_systems_certificate_authorities_are_there_for_the_upstream(tmp_path: Path) -> None:
-    """They are hidden from aiohttp's client while that is imported, and from nobody else."""
+async def test_the_systems_certificate_authorities_verify_the_upstream(tmp_path: Path) -> None:
+    """The authorities are hidden only from aiohttp's client, while it is imported."""
     authority = CertificateAuthority(tmp_path)
 
     async def response(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
