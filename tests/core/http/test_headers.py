@@ -134,6 +134,26 @@ def test_a_malformed_content_length_is_a_bad_request(length: bytes) -> None:
         read((b"Content-Length", length))
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [(b"Content-Length", b"3"), (b"content-length", b"3")],
+        [(b"Content-Length", b"3"), (b"Transfer-Encoding", b"chunked")],
+        [(b"Transfer-Encoding", b"chunked"), (b"Content-Length", b"3")],
+    ],
+)
+def test_a_second_length_or_a_length_beside_chunked_is_a_bad_request(fields: Fields) -> None:
+    with pytest.raises(BadRequest, match="Content-Length"):
+        read(*fields)
+
+
+def test_the_check_for_a_host_field_ignores_the_case_of_names() -> None:
+    heads = RequestHeads()
+    heads.check_has_host([b"Accept", b"hOST"])
+    with pytest.raises(BadRequest, match="no Host"):
+        heads.check_has_host([b"Accept"])
+
+
 @given(st.lists(st.integers(0, 99).map(b"%d".__mod__), min_size=1, max_size=3), st.booleans())
 def test_ambiguous_framing_is_always_rejected(lengths: list[bytes], chunked: bool) -> None:
     fields = [(b"content-Length", length) for length in lengths] + [(b"transfer-encoding", b"chunked")] * chunked
