@@ -23,19 +23,18 @@ MAX_METHOD_BYTES: Final = 64
 END_OF_HEAD: Final = b"\r\n\r\n"
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # RFC 9110 §5.6.2
-_REQUEST_LINE: Final = re.compile(rb"(%b{1,64}) ([!-~]+) HTTP/(0\.9|1\.[01]|2\.0)\r\n" % _TOKEN)
+# PRI is the method of the HTTP/2 connection preface (RFC 9113 §3.4).
+_REQUEST_LINE: Final = re.compile(rb"(?!PRI )(%b{1,64}) ([!-~]+) HTTP/(0\.9|1\.[01]|2\.0)\r\n" % _TOKEN)
 _CANNOT_BEGIN: Final = re.compile(rb"(?!%b)[^\r]|\r[^\n]" % _TOKEN)
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
-# Both are known only to be rejected with 505, by the handler, in a response that names our versions.
-_VERSIONS: Final[dict[bytes, Version]] = {b"1.1": HTTP_1_1, b"1.0": HTTP_1_0, b"0.9": (0, 9), b"2.0": (2, 0)}
-# The parser reads the fields behind a request line that it knows; of the real one only the version matters to it.
-_PARSED_LINES: Final = {
-    b"1.1": b"POST / HTTP/1.1\r\n",
-    b"1.0": b"POST / HTTP/1.0\r\n",
-    b"0.9": b"POST / HTTP/1.0\r\n",
-    b"2.0": b"POST / HTTP/1.0\r\n",
+# Each version, and the request line that the parser is given instead of the real one, of which only the version
+# matters to it. The handler rejects 0.9 and 2.0 with 505.
+_VERSIONS: Final[dict[bytes, tuple[Version, bytes]]] = {
+    b"1.1": (HTTP_1_1, b"POST / HTTP/1.1\r\n"),
+    b"1.0": (HTTP_1_0, b"POST / HTTP/1.0\r\n"),
+    b"0.9": ((0, 9), b"POST / HTTP/1.0\r\n"),
+    b"2.0": ((2, 0), b"POST / HTTP/1.0\r\n"),
 }
-_HTTP_2_PREFACE_METHOD: Final = b"PRI"  # RFC 9113 §3.4
 
 
 class HeadReader:
@@ -56,16 +55,17 @@ class HeadReader:
         Raises BadRequest, TargetTooLong or HeadTooLarge.
         """
         line = _REQUEST_LINE.match(head)
-        if line is None or line[1] == _HTTP_2_PREFACE_METHOD:
+        if line is None:
             raise _bad_line(head)
-        method, target, version = line.groups()
+        method, target, protocol = line.groups()
+        version, parsed_line = _VERSIONS[protocol]
         if len(target) > MAX_TARGET_BYTES:
             raise TargetTooLong("The request target is too long.")
-        self._names, self._values, self._is_complete = [], [], False
+        self._names, self._values, self._is_complete, self._keep_alive = [], [], False, False
         parser = self._parser = httptools.HttpRequestParser(self)
         body_length: int | None = 0
         try:
-            parser.feed_data(_PARSED_LINES[version] + head[line.end() :])
+            parser.feed_data(parsed_line + head[line.end() :])
             if not self._is_complete:
                 body_length = self._body_length()
                 self._keep_alive = parser.should_keep_alive()
@@ -77,16 +77,8 @@ class HeadReader:
         if len(head) > MAX_FIELD_BYTES or len(names) > MAX_FIELDS:
             _check_sizes(names, values)
         # RFC 9112 §6.1: an HTTP/1.0 request with Transfer-Encoding has faulty framing.
-        keep_alive = self._keep_alive and not (body_length is None and version != b"1.1")
-        return CallerRequest(
-            method.decode("ascii"),
-            target.decode("ascii"),
-            _VERSIONS[version],
-            names,
-            values,
-            body_length,
-            keep_alive,
-        )
+        keep_alive = self._keep_alive and not (body_length is None and version < HTTP_1_1)
+        return CallerRequest(method.decode(), target.decode(), version, names, values, body_length, keep_alive)
 
     def _body_length(self) -> int | None:
         """Returns what the framing fields say, None for chunked. The parser has rejected contradictions."""
