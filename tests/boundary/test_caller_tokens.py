@@ -1,4 +1,4 @@
-"""Who may call: tokens, users of unix sockets, client certificates."""
+"""Authorization of callers by tokens, users of unix sockets, and client certificates."""
 
 import os
 import ssl
@@ -26,7 +26,7 @@ def bearer(token: str) -> bytes:
     return b"Authorization: Bearer " + token.encode()
 
 
-async def test_with_tokens_nobody_is_served_without_one() -> None:
+async def test_with_tokens_configured_a_caller_without_a_valid_token_is_rejected() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, caller_tokens=BILLING) as proxy,
@@ -39,7 +39,7 @@ async def test_with_tokens_nobody_is_served_without_one() -> None:
         assert upstream.connections == 0
 
 
-async def test_a_token_names_its_caller_in_the_log_and_goes_no_further() -> None:
+async def test_a_token_names_its_caller_in_the_log_and_is_not_forwarded() -> None:
     with captured_log() as log:
         async with (
             ScriptedUpstream(responding(OK)) as upstream,
@@ -47,14 +47,14 @@ async def test_a_token_names_its_caller_in_the_log_and_goes_no_further() -> None
             await proxy.caller() as caller,
         ):
             assert (await caller.get(b"/x", bearer(TOKEN))).status == 200
-            as_client = b"Authorization: Basic " + b64encode(OTHER.encode() + b":")
-            assert (await caller.get(b"/x", as_client)).status == 200
+            as_basic = b"Authorization: Basic " + b64encode(OTHER.encode() + b":")
+            assert (await caller.get(b"/x", as_basic)).status == 200
         assert [event["caller"] for event in log.events("request")] == ["billing", "search"]
         assert TOKEN not in log.text()
     assert not any(token.encode() in request.head for request in upstream.requests for token in (TOKEN, OTHER))
 
 
-async def test_the_token_may_stand_in_a_field_of_its_own_which_is_dropped() -> None:
+async def test_a_token_in_its_own_header_field_is_accepted_and_removed() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, caller_tokens=BILLING, caller_token_header="X-Proxy-Token") as proxy,
@@ -65,7 +65,7 @@ async def test_the_token_may_stand_in_a_field_of_its_own_which_is_dropped() -> N
         assert (await caller.get(b"/x", bearer(TOKEN))).status == 401
 
 
-async def test_a_changed_file_of_tokens_counts_from_the_next_request_on(tmp_path: Path) -> None:
+async def test_a_changed_token_file_takes_effect_on_the_next_request(tmp_path: Path) -> None:
     file = tmp_path / "callers"
     file.write_text(f"{BILLING}\n")
     async with (
@@ -81,14 +81,14 @@ async def test_a_changed_file_of_tokens_counts_from_the_next_request_on(tmp_path
         fault = await proxy.proxy.reload()
         assert fault is not None
         assert fault.startswith(f"{file} cannot be used: line 1: is not NAME sha256:HEX")
-        assert (await caller.get(b"/x", bearer(TOKEN))).status == 200, "the last good list stays"
+        assert (await caller.get(b"/x", bearer(TOKEN))).status == 200, "the previous list stays valid"
         file.write_text(f"{SEARCH}\n")
         await until(lambda: authorizer._callers is not before)
         assert (await caller.get(b"/x", bearer(OTHER))).status == 200
         assert (await caller.get(b"/x", bearer(TOKEN))).status == 401
 
 
-def test_listening_elsewhere_needs_networks_or_tokens_and_the_admin_listener_networks() -> None:
+def test_listening_beyond_loopback_requires_networks_or_tokens_and_for_the_admin_listener_networks() -> None:
     load_settings({"listen": ":8080", "caller_tokens": BILLING}, {}, dirs=[], default_config=Path("/none"))
     for flags in ({"listen": ":8080"}, {"admin_listen": ":8081", "caller_tokens": BILLING}):
         with pytest.raises(SettingsError, match="other machines can reach"):
@@ -107,13 +107,13 @@ def test_listening_elsewhere_needs_networks_or_tokens_and_the_admin_listener_net
         ({"caller_tokens": f"billing {TOKEN}"}, "caller_tokens: is not NAME sha256:HEX"),
     ],
 )
-def test_what_is_given_by_half_is_an_error_at_start(flags: dict[str, str], sentence: str) -> None:
+def test_an_incomplete_configuration_is_an_error_at_start(flags: dict[str, str], sentence: str) -> None:
     with pytest.raises(SettingsError, match=sentence) as caught:
         load_settings(flags, {}, dirs=[], default_config=Path("/none"))
     assert TOKEN not in str(caught.value.problems)
 
 
-def test_files_that_cannot_be_used_are_errors_at_start(tmp_path: Path) -> None:
+def test_unusable_files_are_errors_at_start(tmp_path: Path) -> None:
     file = tmp_path / "callers"
     file.write_text("")
     flags = {"caller_tokens_file": str(file), "tls_cert": str(file), "tls_key": str(file)}
@@ -139,7 +139,7 @@ async def test_only_the_named_users_may_call_on_a_unix_socket(tmp_path: Path, ui
         assert (await operator.get(b"/livez")).status == status
 
 
-async def test_a_unix_socket_gets_the_owner_that_is_asked_for(tmp_path: Path) -> None:
+async def test_a_unix_socket_gets_the_configured_owner_and_mode(tmp_path: Path) -> None:
     owner = f"{os.getuid()}:{os.getgid()}"
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
@@ -153,7 +153,7 @@ async def test_a_unix_socket_gets_the_owner_that_is_asked_for(tmp_path: Path) ->
 
 
 class Pki:
-    """An authority with the files that the proxy reads."""
+    """A certificate authority, and the files that the proxy reads."""
 
     def __init__(self, folder: Path) -> None:
         self.authority = trustme.CA()
@@ -162,9 +162,9 @@ class Pki:
         self.issue()
 
     def issue(self) -> None:
-        made = self.authority.issue_cert("localhost")
-        made.private_key_pem.write_to_path(self.key)
-        made.cert_chain_pems[0].write_to_path(self.cert)
+        certificate = self.authority.issue_cert("localhost")
+        certificate.private_key_pem.write_to_path(self.key)
+        certificate.cert_chain_pems[0].write_to_path(self.cert)
 
     def caller(self, *names: str, common_name: str | None = None) -> ssl.SSLContext:
         context = ssl.create_default_context()
@@ -184,7 +184,7 @@ def certificate_of(caller: RawCaller) -> bytes:
     return found
 
 
-async def test_callers_are_served_by_tls_and_redirects_stay_there(pki: Pki) -> None:
+async def test_callers_can_use_tls_and_redirects_keep_the_scheme(pki: Pki) -> None:
     async with ScriptedUpstream() as upstream:
         moved = f"HTTP/1.1 302 Found\r\nLocation: {upstream.origin}/y\r\nContent-Length: 0\r\n\r\n".encode()
         async with (
@@ -196,7 +196,7 @@ async def test_callers_are_served_by_tls_and_redirects_stay_there(pki: Pki) -> N
             assert (await caller.response()).value(b"Location") == b"https://localhost/y"
 
 
-async def test_a_new_certificate_is_shown_to_new_connections_and_old_ones_go_on(pki: Pki) -> None:
+async def test_new_connections_use_a_new_certificate_and_old_connections_continue(pki: Pki) -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, tls_cert=str(pki.cert), tls_key=str(pki.key)) as proxy,
@@ -211,7 +211,7 @@ async def test_a_new_certificate_is_shown_to_new_connections_and_old_ones_go_on(
         pki.key.write_text("no key")
         assert await proxy.proxy.reload() is not None
         async with await RawCaller.connect(proxy.address, pki.caller()) as newest:
-            assert (await newest.get(b"/x")).status == 200, "the last good one stays"
+            assert (await newest.get(b"/x")).status == 200, "the previous certificate stays in use"
         assert (await old.get(b"/x")).status == 200
 
 
@@ -247,11 +247,13 @@ async def test_the_name_in_a_client_certificate_is_the_caller(
     ],
     ids=["spiffe", "common_name", "bounded", "nameless"],
 )
-def test_which_name_of_a_certificate_counts(certificate: dict[str, object], name: str | None) -> None:
+def test_the_callers_name_is_taken_from_the_uri_then_the_common_name(
+    certificate: dict[str, object], name: str | None
+) -> None:
     assert name_in(certificate) == name
 
 
-async def test_without_a_client_certificate_there_is_no_connection(pki: Pki, tmp_path: Path) -> None:
+async def test_a_connection_without_a_valid_client_certificate_is_rejected(pki: Pki, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     stranger = Pki(tmp_path / "other").caller("billing.example")
     pki.authority.configure_trust(stranger)
@@ -260,11 +262,11 @@ async def test_without_a_client_certificate_there_is_no_connection(pki: Pki, tmp
         for context in (pki.caller(), stranger):
             with pytest.raises((ssl.SSLError, ConnectionError, EOFError)):
                 async with await RawCaller.connect(proxy.address, context) as caller:
-                    await caller.get(b"/x")  # by TLS 1.3 the refusal comes behind the handshake
+                    await caller.get(b"/x")  # with TLS 1.3, the rejection arrives after the handshake
         assert upstream.connections == 0
 
 
-async def test_with_tokens_too_either_is_enough(pki: Pki) -> None:
+async def test_with_tokens_and_client_certificates_either_is_sufficient(pki: Pki) -> None:
     files = {"tls_cert": str(pki.cert), "tls_key": str(pki.key), "tls_client_ca": str(pki.ca)}
     async with (
         ScriptedUpstream(responding(OK)) as upstream,

@@ -1,4 +1,4 @@
-"""How many connections callers may hold."""
+"""The limits on callers' connections."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from support.raw_caller import request
 from support.scripted_upstream import OK, ScriptedUpstream
 
 
-async def test_a_further_connection_takes_the_place_of_the_oldest_idle_one() -> None:
+async def test_a_connection_beyond_the_limit_closes_the_oldest_idle_connections() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin, max_connections=16) as proxy,
@@ -34,12 +34,12 @@ async def test_a_further_connection_takes_the_place_of_the_oldest_idle_one() -> 
             await (await upstream.next_request()).respond(OK)
             assert (await newcomer.response()).status == 200
         await exchange.respond(OK)
-        assert (await callers[0].response()).status == 200, "whoever has a request under way stays"
+        assert (await callers[0].response()).status == 200, "a connection with a request in flight stays open"
         assert await callers[1].read_to_end() == b""
         assert await callers[2].read_to_end() == b""
 
 
-async def test_where_all_are_busy_the_newcomer_is_told_so() -> None:
+async def test_if_all_connections_are_busy_a_new_connection_gets_an_error() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin, max_connections=16) as proxy,
@@ -59,7 +59,7 @@ async def test_where_all_are_busy_the_newcomer_is_told_so() -> None:
         await until(lambda: proxy.proxy._server.open_connections == 16)
 
 
-def test_the_refusal_is_framed_as_it_says() -> None:
+def test_the_error_for_a_new_connection_has_a_correct_length() -> None:
     head, _, body = REFUSAL.partition(b"\r\n\r\n")
     assert b"Content-Length: %d" % len(body) in head
     assert json.loads(body)["code"] == "too_many_connections"
@@ -69,7 +69,7 @@ def test_the_refusal_is_framed_as_it_says() -> None:
 
 
 class Connection:
-    """A connection as the limits see it."""
+    """The part of a connection that the limits use."""
 
     def __init__(self, address: str | None, *, is_idle: bool, close: Callable[["Connection"], None]) -> None:
         self.peer = Peer(str(address), address)
@@ -81,7 +81,7 @@ class Connection:
 
 
 class Listener:
-    """Counts as the server does."""
+    """A listener that counts connections as the server does."""
 
     def __init__(self, most: int, most_per_peer: int) -> None:
         self.open: list[Connection] = []
@@ -104,7 +104,7 @@ class Listener:
         return sum(connection.peer.address == address for connection in self.open)
 
 
-def test_one_address_cannot_take_the_places_of_others() -> None:
+def test_one_address_cannot_displace_the_connections_of_others() -> None:
     listener = Listener(100, 2)
     assert listener.connect("192.0.2.2")
     assert all(listener.connect("192.0.2.1") for _ in range(5))
@@ -113,7 +113,7 @@ def test_one_address_cannot_take_the_places_of_others() -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", None])
-def test_this_machine_is_many_callers(address: str | None) -> None:
+def test_loopback_addresses_have_no_limit_per_address(address: str | None) -> None:
     listener = Listener(100, 2)
     assert all(listener.connect(address, is_idle=False) for _ in range(50))
 
@@ -123,7 +123,7 @@ def test_this_machine_is_many_callers(address: str | None) -> None:
     st.integers(1, 5),
     st.integers(1, 3),
 )
-def test_no_limit_is_ever_passed(arrivals: list[tuple[str | None, bool]], most: int, most_per_peer: int) -> None:
+def test_no_limit_is_ever_exceeded(arrivals: list[tuple[str | None, bool]], most: int, most_per_peer: int) -> None:
     listener = Listener(most, most_per_peer)
     for address, is_idle in arrivals:
         listener.connect(address, is_idle=is_idle)
@@ -135,13 +135,13 @@ def test_no_limit_is_ever_passed(arrivals: list[tuple[str | None, bool]], most: 
     assert listener.limits._open == 0
 
 
-async def test_the_gauge_counts_what_is_open() -> None:
+async def test_the_gauge_counts_open_connections() -> None:
     async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy, proxy.callers(3):
         await until(lambda: proxy.proxy._read_gauges()["nanonets_proxy_caller_connections"] == 3)
 
 
-async def test_a_body_that_trickles_ends_in_time() -> None:
-    """Each byte comes in time, the body as a whole does not; its permit is free again."""
+async def test_a_slow_body_ends_at_the_body_timeout() -> None:
+    """Each byte arrives within `idle_timeout`, but the body exceeds `body_timeout`. The permit is settled."""
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin, body_timeout="200ms") as proxy,
@@ -156,7 +156,7 @@ async def test_a_body_that_trickles_ends_in_time() -> None:
         await proxy.check_idle()
 
 
-def test_there_are_never_more_connections_than_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_connection_limit_respects_the_limit_of_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
     def most(files: int, **given: object) -> int:
         monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
         return connection_policy(serve_config(**given).environments[0]).max_connections

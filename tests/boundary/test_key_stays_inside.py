@@ -1,4 +1,4 @@
-"""The credential: where it may go, and what becomes of it where it comes back."""
+"""The key scrubber removes the API key from responses that contain it."""
 
 import asyncio
 from base64 import b64encode
@@ -11,7 +11,7 @@ PLAIN, BASIC = KEY.encode(), b64encode(KEY.encode() + b":")
 SHOWN_BASIC = b"*" * len(BASIC.rstrip(b"=")) + b"=" * BASIC.count(b"=")
 
 
-async def test_the_key_is_blanked_in_a_head_and_an_error_body_with_an_alarm() -> None:
+async def test_the_key_is_blanked_in_a_head_and_an_error_body_and_logged() -> None:
     body = b"you sent " + BASIC + b", which is " + PLAIN
     echo = b"HTTP/1.1 400 " + PLAIN + b"\r\nX-Debug: Basic " + BASIC + b"\r\nContent-Length: %d\r\n\r\n" % len(body)
     with captured_log() as log:
@@ -30,13 +30,13 @@ async def test_the_key_is_blanked_in_a_head_and_an_error_body_with_an_alarm() ->
         assert KEY not in log.text()
 
 
-async def test_a_key_that_comes_in_pieces_is_blanked_too() -> None:
+async def test_a_key_that_arrives_in_pieces_is_blanked_too() -> None:
     async def in_pieces(exchange: Exchange) -> None:
         await exchange.read_body()
         await exchange.send(b"HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\n")
         for piece in (b"a" + PLAIN[:5], PLAIN[5:], b"b"):
             await exchange.send(b"%x\r\n%b\r\n" % (len(piece), piece))
-            await asyncio.sleep(0.01)  # so that they arrive apart
+            await asyncio.sleep(0.01)  # the pieces must arrive separately
         await exchange.send(b"0\r\nX-Trailer: " + PLAIN + b"\r\n\r\n")
 
     async with (
@@ -49,17 +49,17 @@ async def test_a_key_that_comes_in_pieces_is_blanked_too() -> None:
         assert PLAIN not in response.trailers
 
 
-async def test_a_body_of_a_success_passes_byte_for_byte() -> None:
-    reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(PLAIN), PLAIN)
+async def test_a_successful_responses_body_passes_byte_for_byte() -> None:
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(PLAIN), PLAIN)
     async with (
-        ScriptedUpstream(responding(reply)) as upstream,
+        ScriptedUpstream(responding(response)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
         assert (await caller.get(b"/x")).body == PLAIN
 
 
-async def test_an_interim_answer_is_blanked_as_well() -> None:
+async def test_the_key_is_blanked_in_an_interim_response_too() -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: " + PLAIN + b"\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
     async with (
         ScriptedUpstream(responding(hints)) as upstream,

@@ -1,4 +1,4 @@
-"""Each loosening of the boundary is named in the log."""
+"""The log names each setting that loosens the boundary."""
 
 from support.log_capture import captured_log
 from support.proxy_harness import running_proxy

@@ -1,4 +1,4 @@
-"""What may be called, and how often, on the way."""
+"""The call policy and the daily budget, in the running proxy."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from support.raw_caller import request
 from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 
-async def test_a_denied_call_is_refused_and_the_connection_serves_on() -> None:
+async def test_a_denied_request_is_rejected_and_the_connection_stays_usable() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, policy="allow GET /api/v4/**,deny * /api/v4/secret/**") as proxy,
@@ -22,7 +22,7 @@ async def test_a_denied_call_is_refused_and_the_connection_serves_on() -> None:
         assert (await caller.get(b"/api/v4/x")).status == 200
 
 
-async def test_the_raw_path_goes_upstream_whatever_was_decided_on() -> None:
+async def test_the_raw_path_is_forwarded_although_the_policy_checks_the_normalized_path() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, policy="allow GET /api/workflows/*") as proxy,
@@ -32,7 +32,7 @@ async def test_the_raw_path_goes_upstream_whatever_was_decided_on() -> None:
         assert upstream.requests[0].lines[0] == b"GET /%61pi/workflows/a%20b/?x=%2F..%2F HTTP/1.1"
 
 
-async def test_read_only_refuses_a_post_and_a_field_that_would_make_one() -> None:
+async def test_read_only_rejects_a_post_and_a_method_override_field() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, read_only=True) as proxy,
@@ -44,7 +44,7 @@ async def test_read_only_refuses_a_post_and_a_field_that_would_make_one() -> Non
         assert len(upstream.requests) == 1
 
 
-async def test_a_dry_run_logs_and_lets_pass() -> None:
+async def test_a_dry_run_logs_but_does_not_reject() -> None:
     with captured_log() as log:
         async with (
             ScriptedUpstream(responding(OK)) as upstream,
@@ -59,7 +59,7 @@ async def test_a_dry_run_logs_and_lets_pass() -> None:
     assert reasons == ["read_only", "daily_budget", "rule: deny GET /a", "daily_budget"]
 
 
-async def test_a_caller_beyond_its_daily_budget_hears_when_to_come_back() -> None:
+async def test_a_caller_beyond_its_daily_budget_gets_retry_after() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, daily_budget="1") as proxy,
@@ -72,6 +72,6 @@ async def test_a_caller_beyond_its_daily_budget_hears_when_to_come_back() -> Non
 
 
 @pytest.mark.parametrize("setting", [{}, {"server_timing": False}])
-async def test_without_such_settings_there_is_no_authorizer(setting: dict[str, bool]) -> None:
+async def test_without_access_settings_there_is_no_authorizer(setting: dict[str, bool]) -> None:
     async with ScriptedUpstream() as upstream, running_proxy(upstream.origin, **setting) as proxy:
         assert proxy.proxy._authorizer is None

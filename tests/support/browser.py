@@ -1,4 +1,4 @@
-"""A real Chromium without a screen, and a web site of somebody else's that it is sent to."""
+"""A headless Chromium, and a foreign web site for it to visit."""
 
 import asyncio
 import json
@@ -11,21 +11,21 @@ from typing import Any, Self
 from aiohttp import web
 
 NAMES = ("evil.example", "rebind.example")
-"""Names of strangers that lead to this machine, as rebound ones do."""
+"""Foreign host names that resolve to this machine, as after DNS rebinding."""
 
 WAIT_S = 25.0
 
 
 @asynccontextmanager
 async def chromium(url: str, profile: Path) -> AsyncIterator[None]:
-    """Opens `url`; ended at the end of the block."""
+    """Runs Chromium on `url` during the block."""
     program = shutil.which("chromium")
-    assert program is not None, "no chromium: tests/system/setup.sh installs it"
+    assert program is not None, "chromium is missing; tests/system/setup.sh installs it"
     rules = ",".join(f"MAP {name} 127.0.0.1" for name in NAMES)
     process = await asyncio.create_subprocess_exec(
         program,
         "--headless=new",
-        "--no-sandbox",  # it runs as root here
+        "--no-sandbox",  # the tests run as root
         "--disable-gpu",
         "--disable-background-networking",
         "--no-first-run",
@@ -45,7 +45,7 @@ async def chromium(url: str, profile: Path) -> AsyncIterator[None]:
 
 
 class Site:
-    """Serves `page` under every path, and takes what the page reports to `/report` as JSON."""
+    """Serves `page` under every path, and receives the JSON that the page posts to `/report`."""
 
     def __init__(self, page: str, port: int = 0) -> None:
         self._page = page
@@ -69,7 +69,7 @@ class Site:
         await self._runner.cleanup()
 
     async def report(self) -> Any:
-        """What the page found out."""
+        """Waits for the page's report."""
         async with asyncio.timeout(WAIT_S):
             return await self._reports.get()
 

@@ -1,4 +1,4 @@
-"""Callers' request bodies, as the upstream side reads them."""
+"""Fake callers' request bodies for tests of the upstream client."""
 
 import asyncio
 from collections import deque
@@ -6,29 +6,29 @@ from collections.abc import Iterable, Iterator
 
 
 class ArrivingBody:
-    """A body that arrives when the test says so: `feed()`, then `finish()` or `break_off()`."""
+    """A body that arrives by calls of `feed()`, then `finish()` or `break_off()`."""
 
     def __init__(self, *pieces: bytes, finished: bool = False) -> None:
         self._pieces = deque(pieces)
         self._finished = finished
         self._error: Exception | None = None
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self.read_pieces = 0
 
     def feed(self, piece: bytes) -> None:
         self._pieces.append(piece)
-        self._news.set()
+        self._changed.set()
 
     def finish(self) -> None:
         self._finished = True
-        self._news.set()
+        self._changed.set()
 
     def break_off(self, error: Exception) -> None:
         self._error = error
-        self._news.set()
+        self._changed.set()
 
     def read_nowait(self) -> bytes:
-        """All there is once it has ended; before, a piece at a time."""
+        """Returns one piece; all remaining pieces after the end of the body."""
         taken = [self._pieces.popleft() for _ in range(len(self._pieces) if self._finished else 1) if self._pieces]
         self.read_pieces += len(taken)
         return b"".join(taken)
@@ -37,8 +37,8 @@ class ArrivingBody:
         while not self._pieces and not self._finished:
             if self._error is not None:
                 raise self._error
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()
         if not self._pieces:
             return b""
         self.read_pieces += 1
@@ -46,7 +46,7 @@ class ArrivingBody:
 
 
 class PiecewiseBody:
-    """A body of which the next piece has come each time that it is read."""
+    """A body whose next piece has arrived at each read."""
 
     def __init__(self, *pieces: bytes) -> None:
         self._pieces = deque(pieces)
@@ -59,7 +59,7 @@ class PiecewiseBody:
 
 
 class BodyOnDemand:
-    """A large body that is made while it is read; `read_bytes` counts what was asked for."""
+    """A large body that is generated while it is read. `read_bytes` counts the bytes read."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces: Iterator[bytes] = iter(pieces)

@@ -1,4 +1,4 @@
-"""Certificates of a test's own, and TLS servers' contexts that use them."""
+"""Certificates for tests, and TLS contexts of servers that use them."""
 
 import contextlib
 import socket
@@ -19,18 +19,18 @@ class CertificateAuthority:
         self._ca.cert_pem.write_to_path(self.file)
 
     def server(self, name: str = "127.0.0.1", *, expired: bool = False) -> ssl.SSLContext:
-        """A server that shows a certificate for `name`."""
+        """Returns a server's context with a certificate for `name`."""
         until = datetime.now(UTC) - timedelta(days=1) if expired else None
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._ca.issue_cert(name, not_after=until).configure_cert(context)
         return context
 
     def accept_with_tls_1_1(self, listener: socket.socket) -> None:
-        """Accepts one connection and speaks nothing newer than TLS 1.1 on it."""
+        """Accepts one connection, and offers at most TLS 1.1."""
         context = self.server()
         context.set_ciphers("ALL:@SECLEVEL=0")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # outdated is the point here
+            warnings.simplefilter("ignore", DeprecationWarning)  # the outdated version is intended
             context.minimum_version = ssl.TLSVersion.TLSv1_1
             context.maximum_version = ssl.TLSVersion.TLSv1_1
         sock, _ = listener.accept()

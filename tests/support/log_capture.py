@@ -1,4 +1,4 @@
-"""What the product logs, as parsed events."""
+"""Captures the program's log as parsed events."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from nanonets_proxy.telemetry.writer import LineWriter
 
 
 class LogCapture:
-    """Closes the log's writer at the first look, so that everything has been written."""
+    """Reads the log. The first read closes the writer, so that all lines have been written."""
 
     def __init__(self, stream: io.BytesIO, writer: LineWriter) -> None:
         self._stream = stream
@@ -26,16 +26,16 @@ class LogCapture:
         return self._stream.getvalue().decode()
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """The events called `name`, of a log in JSON."""
+        """Returns the events called `name` from a JSON log."""
         return [event for line in self.text().splitlines() if (event := json.loads(line))["event"] == name]
 
 
 @contextmanager
 def captured_log(*secrets: bytes, log_format: str = "json", level: str = "info") -> Iterator[LogCapture]:
-    """Sets logging up as the program does, and back to where it was."""
+    """Configures logging as the program does, and restores it after the block."""
     root = logging.getLogger()
     handlers, root_level = root.handlers[:], root.level
-    root.handlers.clear()  # they are somebody else's: setting up would close them
+    root.handlers.clear()  # configuring would close these handlers, which belong to pytest
     redactor = Redactor()
     redactor.add(secrets)
     stream = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Every call of the published client `nanonetsclient`, in one run against any base address."""
+"""Makes every call of the published client `nanonetsclient` against a base URL."""
 
 import warnings
 from collections.abc import Callable
@@ -11,7 +11,7 @@ CONTENT = b"%PDF-1.4 a document of the tests\n"
 
 
 class _Recorder:
-    """The client's calls, each noted by name."""
+    """Forwards calls to the client, and records their names."""
 
     def __init__(self, client: NanonetsClient) -> None:
         self._client = client
@@ -24,15 +24,15 @@ class _Recorder:
 
 
 def run_every_call(base_url: str, api_key: str, folder: Path) -> list[str]:
-    """Make every call and check its answer; return the names in order. `base_url` ends in `/api/v4`.
+    """Makes every call, checks its result, and returns the names in order. `base_url` ends in `/api/v4`.
 
-    It blocks, as the client does: run it in a thread beside an event loop.
+    The function blocks, as the client does: run it in a thread beside an event loop.
     """
     path = folder / "invoice.pdf"
     path.write_bytes(CONTENT)
     calls = _Recorder(NanonetsClient(api_key, base_url))
     with warnings.catch_warnings():
-        # The client leaves each uploaded file open for the garbage collector to find.
+        # The client leaves each uploaded file open until garbage collection.
         warnings.filterwarnings("ignore", "unclosed file", ResourceWarning)
         workflow = _workflow_calls(calls)
         document = _document_calls(calls, workflow, path)

@@ -1,4 +1,4 @@
-"""Containers for the system tests, in the store that `tests/system/setup.sh` made."""
+"""Containers for the system tests, in the store that `tests/system/setup.sh` creates."""
 
 import contextlib
 import functools
@@ -26,30 +26,30 @@ STRICT: Final = (
     "--cap-drop=ALL",
     "--security-opt=no-new-privileges",
 )
-"""How a cluster with a strict policy would run the image."""
+"""The options of a cluster with a strict policy."""
 
 ON_HOST: Final = (
     "--network=host",
     "--env=NANONETS_PROXY_LISTEN=127.0.0.1:0",
     "--env=NANONETS_PROXY_ADMIN_LISTEN=127.0.0.1:0",
 )
-"""On the machine's own loopback, where the tests can call; ports are free ones, which the start event names."""
+"""Options for the machine's own loopback, which the tests can call. The start event has the ports."""
 
 T = TypeVar("T")
 
 
 @functools.cache
 def environment() -> dict[str, str]:
-    """What podman, buildah and podman-compose need to use the tests' own store, and none of our settings."""
+    """Returns podman's environment: the tests' own store, without the proxy's variables."""
     files = {"CONTAINERS_CONF": STATE / "containers.conf", "CONTAINERS_STORAGE_CONF": STATE / "storage.conf"}
     for path in files.values():
-        assert path.exists(), f"{path} is missing: start the system tests by `make test-system`"
+        assert path.exists(), f"{path} is missing: run the system tests with `make test-system`"
     inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("NANONETS")}
     return inherited | {name: str(path) for name, path in files.items()}
 
 
 def run(*command: str | Path, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end, whatever its exit code."""
+    """Runs a command to its end, with any exit code."""
     return subprocess.run(
         [str(word) for word in command],
         cwd=ROOT,
@@ -63,7 +63,7 @@ def run(*command: str | Path, timeout_s: float = 60.0) -> subprocess.CompletedPr
 
 
 def succeed(*command: str | Path, timeout_s: float = 60.0) -> str:
-    """Standard output of a command that must end with 0."""
+    """Returns the standard output of a command that must exit with 0."""
     done = run(*command, timeout_s=timeout_s)
     assert done.returncode == 0, f"{command}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout
@@ -74,13 +74,13 @@ def podman(*arguments: str | Path, timeout_s: float = 60.0) -> str:
 
 
 def run_once(*arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """The image's program with `arguments`, without a network, until it ends by itself."""
-    # Without the health check podman adds no word of its own to standard error.
+    """Runs the image with `arguments`, without a network, until it exits."""
+    # With a health check, podman would write its own lines to standard error.
     return run("podman", "run", "--rm", "--network=none", "--no-healthcheck", *STRICT, *options, IMAGE, *arguments)
 
 
 def wait_for(what: str, probe: Callable[[], T | None], *, within_s: float = 20.0) -> T:
-    """The first result of `probe` that is neither None nor False."""
+    """Waits for a result of `probe` other than None and False, and returns it."""
     ends_at = time.monotonic() + within_s
     while time.monotonic() < ends_at:
         if result := probe():
@@ -91,7 +91,7 @@ def wait_for(what: str, probe: Callable[[], T | None], *, within_s: float = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container that was started."""
+    """A started container."""
 
     name: str
 
@@ -99,12 +99,12 @@ class Container:
         return json.loads(podman("inspect", self.name))[0]
 
     def logs(self) -> str:
-        """Both of its streams."""
+        """Returns standard output and standard error."""
         done = run("podman", "logs", self.name)
         return done.stdout + done.stderr
 
     def event(self, name: str) -> Any:
-        """The first log event of that name, waited for."""
+        """Waits for the first log event called `name`."""
 
         def find() -> Any:
             lines = run("podman", "logs", self.name).stdout.splitlines()
@@ -113,18 +113,18 @@ class Container:
         return wait_for(f"the event {name} of {self.name}", find)
 
     def python(self, program: str) -> str:
-        """What a Python program prints that runs in the container, as its user."""
+        """Runs a Python program in the container as its user, and returns its output."""
         return podman("exec", self.name, "python", "-c", program)
 
     def is_healthy(self) -> bool:
-        """Runs its health check now: what does so in turns elsewhere is systemd or the engine's daemon."""
+        """Runs the health check once. (Elsewhere, systemd or the engine's daemon runs it periodically.)"""
         return run("podman", "healthcheck", "run", self.name).returncode == 0
 
     def signal(self, name: str) -> None:
         podman("kill", f"--signal={name}", self.name)
 
     def exit_code(self, *, within_s: float) -> int:
-        """Its exit code, once it has ended."""
+        """Waits for the container's end, and returns its exit code."""
         return int(podman("wait", self.name, timeout_s=within_s))
 
 
@@ -136,7 +136,7 @@ def _events(lines: list[str]) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def started(*arguments: str, options: tuple[str, ...]) -> Iterator[Container]:
-    """The image's program with `arguments` in the background, in the strict mode; removed at the end."""
+    """Runs the image with `arguments` in the background, with the strict options, and removes the container."""
     container = Container(f"nanonets-proxy-test-{uuid.uuid4().hex[:8]}")
     try:
         podman("run", "--detach", "--name", container.name, *STRICT, *options, IMAGE, *arguments)
@@ -146,7 +146,7 @@ def started(*arguments: str, options: tuple[str, ...]) -> Iterator[Container]:
 
 
 def call(address: str, target: str, *, timeout_s: float = 30.0) -> tuple[int, str]:
-    """Status and body of a GET without credentials."""
+    """Sends a GET without credentials, and returns status and body."""
     host, _, port = address.rpartition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=timeout_s)
     try:
@@ -159,7 +159,7 @@ def call(address: str, target: str, *, timeout_s: float = 30.0) -> tuple[int, st
 
 @contextlib.contextmanager
 def sandbox(api_key: str, *flags: str) -> Iterator[str]:
-    """The simulated API on the machine's loopback, wanting `api_key`; gives its origin."""
+    """Runs the sandbox on the machine's loopback with the key `api_key`, and yields its origin."""
     program = [sys.executable, "-m", "nanonets_proxy", "sandbox", "--listen=127.0.0.1:0", *flags]
     process = subprocess.Popen(
         program,
@@ -177,10 +177,13 @@ def sandbox(api_key: str, *flags: str) -> Iterator[str]:
             process.terminate()
 
 
-READ_ENVIRON = """
+READ_ENVIRON: Final = """
 try:
     print(open("/proc/1/environ").read())
 except PermissionError:
-    print("closed to its own user")
+    print("unreadable")
 """
-"""For `Container.python`: what the kernel shows of the first process's environment."""
+"""A program for `Container.python`: prints the environment of the container's first process."""
+
+ENVIRON_UNREADABLE: Final = "unreadable\n"
+"""The output of READ_ENVIRON if the process has closed its environment to its own user."""

@@ -1,4 +1,4 @@
-"""The real command as a child process: started, watched by its log, ended by its pid."""
+"""Runs the real command as a child process, and follows its log."""
 
 import json
 import os
@@ -14,31 +14,31 @@ from dataclasses import dataclass, field
 from typing import Any
 
 COMMAND = os.environ.get("NANONETS_PROXY_COMMAND", f"{sys.executable} -m nanonets_proxy").split()
-"""What is tested: the module of this environment, or the installed program that the variable names."""
+"""The command under test: this environment's module, or the program in NANONETS_PROXY_COMMAND."""
 
 _START_S = 15.0
 _END_S = 20.0
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This process's environment without what would set the proxy, and with `extra`."""
+    """Returns this process's environment with `extra`, without the proxy's variables."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("NANONETS_")}
     return {**kept, **extra}
 
 
 @dataclass
 class Running:
-    """A running command; `events` are its log lines so far, `stderr` what it said besides."""
+    """A running command. `events` are its log events so far, `stdout` and `stderr` its raw output."""
 
     process: "subprocess.Popen[bytes]"
     events: list[dict[str, Any]] = field(default_factory=list)
     stdout: bytearray = field(default_factory=bytearray)
     stderr: bytearray = field(default_factory=bytearray)
-    _given: dict[str, int] = field(default_factory=dict)
-    _new: "queue.Queue[dict[str, Any] | None]" = field(default_factory=queue.Queue)
+    _returned: dict[str, int] = field(default_factory=dict)
+    _arrived: "queue.Queue[dict[str, Any] | None]" = field(default_factory=queue.Queue)
 
     def wait_for(self, name: str, **fields: Any) -> dict[str, Any]:
-        """The first event called `name` with these fields, waiting for it if need be."""
+        """Returns the first event called `name` with these fields, and waits for it if necessary."""
         seen = 0
         deadline = time.monotonic() + _START_S
         while True:
@@ -46,33 +46,33 @@ class Running:
                 seen += 1
                 if event.get("event") == name and fields.items() <= event.items():
                     return event
-            event = self._new.get(timeout=max(0.01, deadline - time.monotonic()))
+            event = self._arrived.get(timeout=max(0.01, deadline - time.monotonic()))
             if event is None:
                 raise AssertionError(f"ended without {name}: {self.stderr!r} {self.events}")
             self.events.append(event)
 
     def wait_for_next(self, name: str) -> dict[str, Any]:
-        """The first event called `name` after the one that this gave before."""
-        number = self._given[name] = self._given.get(name, 0) + 1
+        """Returns the next event called `name` after the one returned by the previous call."""
+        number = self._returned[name] = self._returned.get(name, 0) + 1
         deadline = time.monotonic() + _START_S
         while True:
             named = [event for event in self.events if event.get("event") == name]
             if len(named) >= number:
                 return named[number - 1]
-            event = self._new.get(timeout=max(0.01, deadline - time.monotonic()))
+            event = self._arrived.get(timeout=max(0.01, deadline - time.monotonic()))
             if event is None:
                 raise AssertionError(f"ended without {name} no. {number}: {self.stderr!r} {self.events}")
             self.events.append(event)
 
     def requests(self) -> list[dict[str, Any]]:
-        """All `request` events; call it when the process has ended."""
+        """Returns all `request` events. Call it after the process has ended."""
         return [event for event in self.all_events() if event["event"] == "request"]
 
     def all_events(self) -> list[dict[str, Any]]:
-        """Call it when the process has ended."""
+        """Returns all events. Call it after the process has ended."""
         while True:
             try:
-                event = self._new.get_nowait()
+                event = self._arrived.get_nowait()
             except queue.Empty:
                 break
             if event is not None:
@@ -88,7 +88,7 @@ class Running:
         return f"http://{self.wait_for('started')['admin_listen'][0]}"
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """Sends a signal and gives the exit code."""
+        """Sends a signal, waits for the end, and returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(_END_S)
@@ -96,7 +96,7 @@ class Running:
 
 @contextmanager
 def running(arguments: Sequence[str], env: Mapping[str, str]) -> Iterator[Running]:
-    """Starts the command with JSON logs; ends it on leaving, however that happens."""
+    """Runs the command during the block, and ends it afterwards in any case."""
     process = subprocess.Popen(
         [*COMMAND, *arguments],
         env=dict(env),
@@ -134,8 +134,8 @@ def _read_log(child: Running) -> None:
     for line in child.process.stdout:
         child.stdout += line
         if line.startswith(b"{"):
-            child._new.put(json.loads(line))
-    child._new.put(None)
+            child._arrived.put(json.loads(line))
+    child._arrived.put(None)
 
 
 def _read_errors(child: Running) -> None:
@@ -149,14 +149,14 @@ ANY_PORTS = ("--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0")
 
 @contextmanager
 def sandbox(*arguments: str, key: str = "sandbox-test-key") -> Iterator[str]:
-    """The simulated API alone; gives its URL."""
+    """Runs the sandbox alone, and yields its URL."""
     with running(["sandbox", "--listen", "127.0.0.1:0", "--api-keys", key, *arguments], environment()) as child:
         yield f"http://{child.wait_for('sandbox_started')['listen'][0]}"
 
 
 @contextmanager
 def proxy_to(upstream: str, *arguments: str, key: str = "sandbox-test-key", **env: str) -> Iterator[Running]:
-    """The proxy in front of `upstream`, ready to serve."""
+    """Runs the proxy in front of `upstream`, and yields it once it serves."""
     settings = ["serve", *ANY_PORTS, "--upstream", upstream, *arguments]
     with running(settings, environment(NANONETS_API_KEY=key, **env)) as child:
         child.wait_for("started")

@@ -1,4 +1,4 @@
-"""A caller made of a raw socket: it sends the bytes it is given and reads answers strictly by their framing."""
+"""A caller made of a raw socket: it sends given bytes, and reads responses strictly by their framing."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from support.raw_upstream import reset
 
 @dataclass(frozen=True)
 class RawResponse:
-    """One answer; `fields` in the order of the wire. `trailers` are raw lines."""
+    """One response. `fields` are in wire order; `trailers` are raw lines."""
 
     head: bytes
     body: bytes
@@ -32,7 +32,7 @@ class RawResponse:
         return [(name, value) for name, value in pairs]
 
     def values(self, name: bytes) -> list[bytes]:
-        """The values of every field of this name."""
+        """Returns the values of all fields with this name."""
         return [value for field, value in self.fields if field.lower() == name.lower()]
 
     def value(self, name: bytes) -> bytes:
@@ -52,7 +52,7 @@ class RawCaller:
 
     @classmethod
     async def connect(cls, address: str, tls: ssl.SSLContext | None = None) -> Self:
-        """`address` as the proxy describes it: host:port, [v6]:port, unix:/path. `tls`: by TLS, to `localhost`."""
+        """Connects to host:port, [v6]:port or unix:/path. With `tls`, the server's name is `localhost`."""
         if address.startswith("unix:"):
             return cls(*await asyncio.open_unix_connection(address.removeprefix("unix:"), limit=2**20))
         host, _, port = address.rpartition(":")
@@ -73,7 +73,7 @@ class RawCaller:
             await self.writer.drain()
 
     async def get(self, path: bytes, *lines: bytes) -> RawResponse:
-        """One GET and its answer."""
+        """Sends a GET and returns its response."""
         await self.send(request(b"GET", path, *lines))
         return await self.response()
 
@@ -82,12 +82,12 @@ class RawCaller:
         return await self.response()
 
     async def head(self) -> bytes:
-        """The next header section, a 1xx too."""
+        """Reads the next head, including that of a 1xx."""
         async with asyncio.timeout(WAIT_S):
             return await self._reader.readuntil(b"\r\n\r\n")
 
     async def response(self, *, to_head: bool = False) -> RawResponse:
-        """The next answer, whole. Fails on a 1xx and where the framing is broken."""
+        """Reads the next response whole. Fails for a 1xx and for broken framing."""
         head = await self.head()
         response = RawResponse(head, b"")
         assert response.status >= 200, head
@@ -108,7 +108,7 @@ class RawCaller:
             return await self._reader.readexactly(count)
 
     async def read_to_end(self) -> bytes:
-        """All that comes until the proxy ends the connection in order; ConnectionError where it resets it."""
+        """Reads until the proxy closes the connection. Raises ConnectionError if it resets the connection."""
         async with asyncio.timeout(WAIT_S):
             return await self._reader.read()
 
@@ -135,7 +135,7 @@ class RawCaller:
 def request(
     method: bytes, target: bytes, *lines: bytes, body: bytes | None = None, version: bytes = b"HTTP/1.1"
 ) -> bytes:
-    """A request with `Host: localhost` first, then `lines`, then the body's length if there is a body."""
+    """Returns a request: `Host: localhost`, then `lines`, then Content-Length if there is a body."""
     head = [b"%b %b %b" % (method, target, version), b"Host: localhost", *lines]
     if body is not None:
         head.append(b"Content-Length: %d" % len(body))
@@ -143,5 +143,5 @@ def request(
 
 
 def chunked(*pieces: bytes) -> bytes:
-    """A chunked body of these chunks."""
+    """Returns a chunked body of these chunks."""
     return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"

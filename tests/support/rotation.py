@@ -1,7 +1,6 @@
-"""Keys rotated under load: the real proxy, the real sandbox, a key file, and callers that note what they get.
+"""Rotates keys under load, with the real proxy, the real sandbox and a key file, and counts the callers' responses.
 
-`make bench-rotation` runs it in full: 100 rotations in 60 s under 500 requests a second, for each way of ending
-the old key.
+`make bench-rotation` runs it in full: 100 rotations in 60 s under 500 requests per second, for each `Ending`.
 """
 
 import asyncio
@@ -24,16 +23,16 @@ from support.process import ANY_PORTS, Running, environment, running, sandbox
 
 GET_PATH, POST_PATH = "/api/v4/workflow_types", "/api/v4/workflows"
 MOST_OPEN = 2000
-"""Calls open at once: a machine that is too slow for the load shows in the rate, and not in open files."""
+"""The limit of concurrent requests. A machine that is too slow lowers the rate instead of running out of files."""
 BODY = json.dumps({"description": "x" * 200}).encode()
 
 
 class Ending(Enum):
-    """When the upstream ends the old key."""
+    """The time at which the upstream stops accepting the old key."""
 
-    AFTER_200_MS = "0.2 s after the new one is made"
-    AT_ONCE = "the moment the new one is made"
-    BEFORE = "0.2 s before the new one is made"
+    AFTER_200_MS = "0.2 s after the new key exists"
+    AT_ONCE = "when the new key exists"
+    BEFORE = "0.2 s before the new key exists"
 
 
 @dataclass(frozen=True)
@@ -51,14 +50,14 @@ class Outcome:
     slowest_detection_s: float = 0.0
     attempts: Counter[int] = field(default_factory=Counter)
     unauthorized: int = 0
-    """401s that the upstream gave to the proxy."""
+    """401s that the proxy received from the upstream."""
 
     def __str__(self) -> str:
         statuses = ", ".join(f"{count} x {status}" for status, count in sorted(self.statuses.items()))
         return (
-            f"{statuses}; {self.requests_per_s:.0f} a second; slowest answer {self.slowest_s * 1000:.0f} ms, "
+            f"{statuses}; {self.requests_per_s:.0f} per second; slowest response {self.slowest_s * 1000:.0f} ms, "
             f"slowest detection {self.slowest_detection_s * 1000:.0f} ms, "
-            f"the upstream said 401 {self.unauthorized} times"
+            f"the upstream sent {self.unauthorized} 401s"
         )
 
 
@@ -85,7 +84,7 @@ class _Callers:
 async def _rotate(
     load: Load, ending: Ending, upstream: str, key_file: Path, session: Any
 ) -> list[tuple[float, str]]:
-    """Gives when each key was put into its file, on the wall clock."""
+    """Rotates the keys, and returns the wall-clock time at which each key was written to its file."""
     written = []
     period_s = load.duration_s / load.rotations
     began_s = time.monotonic()
@@ -110,7 +109,7 @@ async def _accept(session: aiohttp.ClientSession, upstream: str, keys: list[str]
 
 
 async def rotate_under_load(load: Load, ending: Ending, directory: Path) -> tuple[Outcome, Running]:
-    """Runs it; the proxy has ended then."""
+    """Runs the load and the rotations, then ends the proxy."""
     key_file = directory / "key"
     key_file.write_text("the-first-key")
     outcome = Outcome()
@@ -142,7 +141,10 @@ async def rotate_under_load(load: Load, ending: Ending, directory: Path) -> tupl
 
 
 def _slowest_detection_s(proxy: Running, written: list[tuple[float, str]]) -> float:
-    """From the file's change to the event; what was overtaken by the next change counts to that one's."""
+    """Returns the longest time from a file's change to its event.
+
+    A change that a later change overtook counts up to the later event.
+    """
     seen = {
         event["fingerprint"]: datetime.fromisoformat(event["timestamp"]).timestamp()
         for event in proxy.all_events()
@@ -158,7 +160,7 @@ def _slowest_detection_s(proxy: Running, written: list[tuple[float, str]]) -> fl
 
 def main(rotations: int = 100, duration_s: float = 60.0) -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each call that waits is an open file
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each waiting request is an open file
     failed = False
     for ending in Ending:
         with tempfile.TemporaryDirectory() as directory:

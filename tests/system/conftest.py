@@ -1,4 +1,4 @@
-"""The image, built once for all system tests."""
+"""Builds the image once for all system tests."""
 
 import os
 import ssl
@@ -15,10 +15,10 @@ _BUILD_TIMEOUT_S = 300.0
 
 @pytest.fixture(scope="session")
 def image() -> Iterator[str]:
-    """The Dockerfile's image. Built without layers of an earlier run: what is locked must still be there."""
+    """Builds the Dockerfile's image without cached layers, so that all locked packages must still be available."""
     podman(
         "build",
-        "--format=docker",  # the other format has no place for HEALTHCHECK
+        "--format=docker",  # the OCI format does not support HEALTHCHECK
         "--layers=false",
         "--network=host",
         *(f"--secret=id=ca,src={path}" for path in _certificates()),
@@ -32,6 +32,6 @@ def image() -> Iterator[str]:
 
 
 def _certificates() -> list[str]:
-    """The file of authorities that pip trusts on this machine, if it has one: the network may need it."""
+    """Returns the CA file that pip trusts on this machine, if any; the network may need it."""
     files = (os.environ.get("PIP_CERT"), os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile)
     return [path for path in files if path and Path(path).is_file()][:1]

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Makes ready what `make test-system` runs on: container tools from Debian, and a base image in a store of its own.
+# Installs the container tools for `make test-system` from Debian, and makes a base image in a separate store.
 #
 #   tests/system/setup.sh DIRECTORY
 #
-# Nothing of the machine's own container storage is touched: DIRECTORY holds configuration and images. A second run
-# finds everything there and ends at once.
+# DIRECTORY holds configuration and images; the machine's own container storage stays unchanged. A second run
+# changes nothing.
 set -eu
 
 fail() {
@@ -24,7 +24,7 @@ for package in $packages; do
         missing="$missing $package"
 done
 if [ -n "$missing" ]; then
-    command -v apt-get >/dev/null || fail "these Debian packages are missing, and apt-get too:$missing"
+    command -v apt-get >/dev/null || fail "these Debian packages are missing, and so is apt-get:$missing"
     apt-get update -qq
     # shellcheck disable=SC2086  # a list of words
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >"$dir/apt.log" 2>&1 || {
@@ -33,7 +33,7 @@ if [ -n "$missing" ]; then
     }
 fi
 
-# runc and cgroupfs also work where no systemd runs; the limits are those that a small machine grants.
+# runc and cgroupfs also work without systemd. The limits suit a small machine.
 cat >"$dir/containers.conf" <<END
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
@@ -42,7 +42,7 @@ runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 END
-# The path of the volatile part must be short, and another checkout's must differ.
+# runroot must have a short path that differs between checkouts.
 cat >"$dir/storage.conf" <<END
 [storage]
 driver = "overlay"
@@ -51,7 +51,7 @@ runroot = "/run/nanonets-proxy-test-$(printf %s "$dir" | cksum | cut -d ' ' -f 1
 END
 export CONTAINERS_CONF="$dir/containers.conf" CONTAINERS_STORAGE_CONF="$dir/storage.conf"
 
-# A stand-in for the base of our Dockerfile, of Debian's own packages: no image registry is asked.
+# Replaces the Dockerfile's base image by Debian packages, so that no image registry is needed.
 base=localhost/python:3.13-slim
 if ! podman image exists "$base"; then
     # shellcheck disable=SC2016  # mmdebstrap's hook expands it

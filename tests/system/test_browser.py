@@ -1,4 +1,4 @@
-"""A page that is open in a developer's browser must not be able to use the key: tried with real Chromium."""
+"""A web page in a developer's browser must not be able to use the API key. These tests use real Chromium."""
 
 import asyncio
 import socket
@@ -15,13 +15,13 @@ from support.scripted_upstream import ScriptedUpstream, responding
 
 pytestmark = pytest.mark.system
 
-# An upstream that lets every page read: what keeps pages out must be the proxy.
+# The upstream allows every page to read its responses, so only the proxy can keep pages out.
 _OPEN = (
     b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nContent-Type: text/html\r\n"
     b"Content-Length: 22\r\n\r\n<title>secrets</title>"
 )
 
-# Each way of a page to reach another address, and what the page could read of the answer.
+# Each way in which a page can send a request, with the result that the page can read.
 _ATTACK = """
 <!doctype html><title>attack</title><body><script>
 const target = location.hash.slice(1), results = {};
@@ -34,8 +34,8 @@ const tried = async (name, attempt) => {
   catch (error) { results[name] = "error"; }
 };
 const read = async (url, options) => {
-  const answer = await fetch(url, options);
-  return answer.type + await answer.text();
+  const response = await fetch(url, options);
+  return response.type + await response.text();
 };
 const element = (tag, attribute) => url => {
   const made = document.createElement(tag); made[attribute] = url; if (tag == "link") made.rel = "stylesheet";
@@ -81,14 +81,14 @@ _ATTEMPTS = {
 _REBOUND = """
 <!doctype html><title>rebound</title><script>
 (async () => {
-  let answer, text;
+  let response, text;
   for (;;) {
-    try { answer = await fetch("/api/v4/workflows"); text = await answer.text(); } catch { continue; }
+    try { response = await fetch("/api/v4/workflows"); text = await response.text(); } catch { continue; }
     if (!text.includes("rebound")) break;
     await new Promise(resolve => setTimeout(resolve, 50));
   }
   const posted = await fetch("/api/v4/workflows", {method: "POST", body: "x"});
-  const report = JSON.stringify({status: answer.status, text, posted: posted.status});
+  const report = JSON.stringify({status: response.status, text, posted: posted.status});
   await fetch("http://127.0.0.1:CONTROL/report", {method: "POST", mode: "no-cors", body: report});
 })();
 </script>
@@ -106,7 +106,7 @@ def _check_nothing_was_read(found: dict[str, Any]) -> None:
     assert "secrets" not in str(found)
     for name in ("fetch", "fetch-preflighted", "image", "script", "style", "events", "socket"):
         assert found[name] == "error", name
-    # An answer that a page may not read is opaque, and has no text for it.
+    # A response that the page may not read is opaque and has no text.
     assert {found[name] for name in ("fetch-opaque", "fetch-post", "fetch-no-referrer")} <= {"opaque", "error"}
 
 
@@ -120,14 +120,14 @@ async def test_no_page_reaches_the_upstream(origin: str, tmp_path: Path) -> None
         ):
             _check_nothing_was_read(await _attack(site, origin, proxy.address, tmp_path))
             assert upstream.connections == 0
-        refused = {event["path"].partition("?")[0].strip("/"): event for event in log.events("request")}
-    # Chromium sent all of them: it is the proxy that said no.
-    assert set(refused) >= _ATTEMPTS
-    assert {event["status"] for event in refused.values()} <= {403, 501}
+        rejected = {event["path"].partition("?")[0].strip("/"): event for event in log.events("request")}
+    # Chromium sent all requests, so it was the proxy that rejected them.
+    assert set(rejected) >= _ATTEMPTS
+    assert {event["status"] for event in rejected.values()} <= {403, 501}
 
 
 @pytest.mark.parametrize("origin", ["evil.example", "127.0.0.1"], ids=["another_site", "another_port"])
-async def test_no_page_reads_or_does_anything_on_the_admin_listener(origin: str, tmp_path: Path) -> None:
+async def test_no_page_can_use_the_admin_listener(origin: str, tmp_path: Path) -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -144,12 +144,12 @@ def _count_reloads(proxy: RunningProxy) -> list[str]:
     async def reload() -> None:
         reloads.append("reloaded")
 
-    proxy.proxy.reload = reload  # type: ignore[method-assign]  # seen, not replaced: nobody may get here
+    proxy.proxy.reload = reload  # type: ignore[method-assign]  # records the call, which must not happen
     return reloads
 
 
-async def test_a_name_that_is_rebound_to_this_machine_gets_nothing(tmp_path: Path) -> None:
-    """For the browser the proxy is then the page's own origin: neither Origin nor Sec-Fetch-Site betrays it."""
+async def test_a_host_name_rebound_to_this_machine_is_rejected(tmp_path: Path) -> None:
+    """After DNS rebinding, the proxy has the page's own origin, so Origin and Sec-Fetch-Site are no protection."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     async with ScriptedUpstream(responding(_OPEN)) as upstream, Site("") as control:
@@ -158,7 +158,7 @@ async def test_a_name_that_is_rebound_to_this_machine_gets_nothing(tmp_path: Pat
             await browser.enter_async_context(chromium(f"http://rebind.example:{port}/", tmp_path))
             async with asyncio.timeout(WAIT_S):
                 await attacker.visited.wait()
-            await attacker.close()  # from here on the name leads to the proxy
+            await attacker.close()  # from now on, the name resolves to the proxy
             async with running_proxy(upstream.origin, listen=f"127.0.0.1:{port}"):
                 found = await control.report()
                 await browser.aclose()
@@ -167,7 +167,7 @@ async def test_a_name_that_is_rebound_to_this_machine_gets_nothing(tmp_path: Pat
         assert upstream.connections == 0
 
 
-async def test_a_person_who_types_the_address_is_served(tmp_path: Path) -> None:
+async def test_a_user_who_enters_the_address_is_served(tmp_path: Path) -> None:
     async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
         async with chromium(f"http://{proxy.address}/api/v4/workflows", tmp_path), asyncio.timeout(WAIT_S):
             exchange = await upstream._arrived.get()

@@ -1,4 +1,4 @@
-"""The compose example: a service without credentials, and the proxy beside it."""
+"""The compose example: a service without credentials, with the proxy as its sidecar."""
 
 import base64
 import contextlib
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support.podman import READ_ENVIRON, ROOT, TOOLS, Container, podman, run, succeed, wait_for
+from support.podman import ENVIRON_UNREADABLE, READ_ENVIRON, ROOT, TOOLS, Container, podman, run, succeed, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -23,7 +23,7 @@ API_KEY = "sys-a4d07c21e95b6f38"
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """One set of compose files under a name of its own."""
+    """A set of compose files with a unique project name."""
 
     name: str
     files: tuple[Path, ...]
@@ -42,7 +42,7 @@ def _project(*files: Path) -> Project:
 
 @contextlib.contextmanager
 def _up(project: Project) -> Iterator[tuple[Container, Container]]:
-    """The service and the proxy, running; both gone at the end."""
+    """Runs the service and the proxy during the block, and removes both."""
     try:
         project.compose("up", "--detach", "--no-build")
         yield project.container("app"), project.container("nanonets-proxy")
@@ -51,8 +51,8 @@ def _up(project: Project) -> Iterator[tuple[Container, Container]]:
     assert podman("ps", "--all", "--quiet", f"--filter=name={project.name}") == ""
 
 
-def _answers(app: Container) -> list[Any]:
-    """What the sample service says of its calls, without those made before the proxy was there."""
+def _responses(app: Container) -> list[Any]:
+    """Returns the responses that the sample service logged, without calls before the proxy was ready."""
     return [
         json.loads(line) for line in run("podman", "logs", app.name).stdout.splitlines() if line.startswith("{")
     ]
@@ -62,7 +62,7 @@ def test_the_compose_file_follows_the_specification() -> None:
     succeed(TOOLS / "check-jsonschema", "--builtin-schema=vendor.compose-spec", EXAMPLE / "compose.yaml")
 
 
-def test_the_example_laid_over_with_the_sandbox_follows_the_specification(tmp_path: Path) -> None:
+def test_the_example_with_the_sandbox_overlay_follows_the_specification(tmp_path: Path) -> None:
     merged = tmp_path / "compose.yaml"
     merged.write_text(_project(EXAMPLE / "compose.sandbox.yaml").compose("config"))
     succeed(TOOLS / "check-jsonschema", "--builtin-schema=vendor.compose-spec", merged)
@@ -85,11 +85,11 @@ def test_the_key_file_of_the_example_cannot_be_committed() -> None:
 
 
 @pytest.mark.usefixtures("image")
-def test_on_the_sandbox_the_service_gets_its_answers_without_key_and_network() -> None:
+def test_with_the_sandbox_the_service_gets_responses_without_key_and_network() -> None:
     project = _project(EXAMPLE / "compose.sandbox.yaml")
     with _up(project) as (app, proxy):
-        wait_for("two answers", lambda: len(_answers(app)) >= 2)
-        assert {response["status"] for response in _answers(app)} == {200}
+        wait_for("two responses", lambda: len(_responses(app)) >= 2)
+        assert {response["status"] for response in _responses(app)} == {200}
         wait_for("a passing health check", proxy.is_healthy)
         _assert_confined(proxy.inspect(), app.inspect())
         project.compose("stop", "nanonets-proxy")
@@ -113,10 +113,10 @@ def test_the_key_comes_from_the_secret_file_and_only_the_proxy_has_it(tmp_path: 
     overlay = tmp_path / "compose.upstream.yaml"
     overlay.write_text(_SIMULATED_UPSTREAM.format(key_file=key_file, api_key=API_KEY))
     with _up(_project(overlay)) as (app, proxy):
-        # The three start together: the first calls may find no proxy yet, or it no upstream.
-        wait_for("an answer with 200", lambda: any(response["status"] == 200 for response in _answers(app)))
+        # The three services start together, so the first calls can fail.
+        wait_for("a response with 200", lambda: any(response["status"] == 200 for response in _responses(app)))
         assert proxy.event("started")["key"] == "file:/run/secrets/nanonets_api_key"
-        assert proxy.python(READ_ENVIRON) == "closed to its own user\n"
+        assert proxy.python(READ_ENVIRON) == ENVIRON_UNREADABLE
         shown = [
             *(json.dumps(container.inspect()) for container in (app, proxy)),
             *(container.logs() for container in (app, proxy)),

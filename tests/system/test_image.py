@@ -1,4 +1,4 @@
-"""The container image: what is in it, and how it starts, serves and ends under a strict policy."""
+"""The container image: its content, and its start, service and end under a strict policy."""
 
 import base64
 import json
@@ -11,6 +11,7 @@ import pytest
 from nanonets_proxy import __version__
 from support.podman import (
     BASE,
+    ENVIRON_UNREADABLE,
     IMAGE,
     ON_HOST,
     READ_ENVIRON,
@@ -36,20 +37,20 @@ def _inspect(image: str) -> Any:
 
 
 def _in_image(program: str, *options: str) -> str:
-    """What a Python program prints that runs in a fresh container instead of ours."""
+    """Runs a Python program in a new container of the image, and returns its output."""
     done = run_once("-c", program, options=("--entrypoint=python", *options))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-# --- what it is --------------------------------------------------------------------------------
+# --- content --------------------------------------------------------------------------------
 
 
 def test_the_dockerfile_passes_its_linter() -> None:
     succeed(TOOLS / "hadolint", "Dockerfile")
 
 
-def test_the_image_says_how_to_start_stop_and_check_it() -> None:
+def test_the_image_configures_start_stop_and_health_check() -> None:
     image = _inspect(IMAGE)
     config = image["Config"]
     assert config["Entrypoint"] == ["nanonets-proxy"]
@@ -60,7 +61,7 @@ def test_the_image_says_how_to_start_stop_and_check_it() -> None:
     assert set(config["ExposedPorts"]) == {"8080/tcp", "8081/tcp"}
 
 
-def test_its_labels_name_program_version_and_licence() -> None:
+def test_its_labels_name_program_version_and_license() -> None:
     labels = _inspect(IMAGE)["Config"]["Labels"]
     assert labels["org.opencontainers.image.title"] == "nanonets-proxy"
     assert labels["org.opencontainers.image.version"] == __version__
@@ -71,7 +72,7 @@ def test_it_runs_the_version_of_this_source() -> None:
     assert run_once("--version").stdout == f"nanonets-proxy {__version__}\n"
 
 
-def test_the_build_is_given_only_what_it_needs(tmp_path: Path) -> None:
+def test_the_build_context_has_only_the_necessary_files(tmp_path: Path) -> None:
     containerfile = tmp_path / "Containerfile"
     containerfile.write_text(f"FROM {BASE}\nCOPY . /context\n")
     tag = "nanonets-proxy-test-context"
@@ -94,7 +95,7 @@ def test_the_build_is_given_only_what_it_needs(tmp_path: Path) -> None:
     assert not [file for file in files if "__pycache__" in file]
 
 
-def test_all_of_it_belongs_to_root_and_nobody_else_may_write() -> None:
+def test_all_files_belong_to_root_and_only_root_can_write() -> None:
     program = """
 import os, stat
 for top in ("/opt", "/etc/nanonets-proxy"):
@@ -107,7 +108,7 @@ for top in ("/opt", "/etc/nanonets-proxy"):
     assert _in_image(program) == ""
 
 
-def test_neither_build_tools_nor_a_package_cache_are_left_in_it() -> None:
+def test_it_contains_neither_build_tools_nor_a_package_cache() -> None:
     program = """
 import importlib.util, os
 print([path for path in ("/src", "/opt/build", "/root/.cache", "/run/secrets") if os.path.exists(path)])
@@ -116,7 +117,7 @@ print([name for name in ("pip", "setuptools", "hatchling", "pytest") if importli
     assert _in_image(program, "--user=0") == "[]\n[]\n"
 
 
-def test_the_bytecode_of_every_module_that_serves_is_in_it() -> None:
+def test_it_contains_the_bytecode_of_every_module_that_serves() -> None:
     program = """
 import os, sys
 import nanonets_proxy.cli.main, nanonets_proxy.cli.commands
@@ -128,8 +129,8 @@ print(len(cached) > 300, [path for path in cached if not os.path.exists(path)])
     assert _in_image(program) == "True []\n"
 
 
-def test_no_time_stamp_can_make_the_bytecode_of_its_packages_stale() -> None:
-    # PEP 552: behind the magic number stand the flags; 1 is a hash that is never checked.
+def test_the_bytecode_of_its_packages_does_not_depend_on_timestamps() -> None:
+    # PEP 552: flags follow the magic number; 1 means a hash that is never checked.
     program = """
 import importlib.util, os
 for directory, _, files in os.walk("/opt/nanonets-proxy/lib"):
@@ -145,14 +146,14 @@ def test_it_adds_little_to_its_base(capsys: pytest.CaptureFixture[str]) -> None:
     size_bytes = _inspect(IMAGE)["Size"]
     added_bytes = size_bytes - _inspect(BASE)["Size"]
     with capsys.disabled():
-        print(f"\nimage: {size_bytes / MEGABYTE:.0f} MB, {added_bytes / MEGABYTE:.0f} MB of them above its base")  # noqa: T201 - for the reader of the run
+        print(f"\nimage: {size_bytes / MEGABYTE:.0f} MB, {added_bytes / MEGABYTE:.0f} MB of these above its base")  # noqa: T201 - shown to the user of the tests
     assert added_bytes < 60 * MEGABYTE
 
 
-# --- how it starts -----------------------------------------------------------------------------
+# --- start -----------------------------------------------------------------------------
 
 
-def test_it_becomes_healthy_by_its_own_defaults_without_a_shell_or_any_right() -> None:
+def test_with_defaults_it_becomes_healthy_without_a_shell_and_capabilities() -> None:
     no_shell = "--volume=/dev/null:/bin/sh:ro"
     with started("serve", "--sandbox", options=("--network=none", no_shell)) as container:
         assert container.event("started")["listen"] == ["0.0.0.0:8080"]
@@ -170,7 +171,7 @@ def test_it_becomes_healthy_by_its_own_defaults_without_a_shell_or_any_right() -
         assert status["NoNewPrivs"] == "1"
 
 
-def test_the_health_check_fails_where_no_proxy_answers() -> None:
+def test_the_health_check_fails_if_no_proxy_responds() -> None:
     with started("sandbox", options=("--network=none",)) as container:
         container.event("sandbox_started")
         assert not container.is_healthy()
@@ -189,7 +190,7 @@ def test_the_health_check_fails_where_no_proxy_answers() -> None:
         (("--env=NANONETS_API_KEY=a:b",), (), "the API key of env:NANONETS_API_KEY has a colon in it"),
     ],
 )
-def test_a_wrong_setting_ends_it_with_one_sentence_and_2(
+def test_an_invalid_setting_ends_it_with_one_sentence_and_exit_code_2(
     options: tuple[str, ...], arguments: tuple[str, ...], sentence: str
 ) -> None:
     done = run_once(*arguments, options=options)
@@ -198,7 +199,7 @@ def test_a_wrong_setting_ends_it_with_one_sentence_and_2(
     assert done.stderr.count("\n") == 1
 
 
-# --- how it serves -----------------------------------------------------------------------------
+# --- service -----------------------------------------------------------------------------
 
 
 def test_it_serves_the_sandbox_to_callers_without_a_key() -> None:
@@ -209,7 +210,7 @@ def test_it_serves_the_sandbox_to_callers_without_a_key() -> None:
     assert json.loads(body) == {"workflows": []}
 
 
-def test_a_key_in_a_secret_file_is_used_and_shown_nowhere(tmp_path: Path) -> None:
+def test_a_key_in_a_secret_file_is_used_and_not_revealed(tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     key_file.write_text(f"{API_KEY}\n")
     key_file.chmod(0o444)
@@ -222,7 +223,7 @@ def test_a_key_in_a_secret_file_is_used_and_shown_nowhere(tmp_path: Path) -> Non
         assert event["key"] == "file:/run/secrets/nanonets_api_key"
         assert call(event["listen"][0], f"/api/v4/workflows?api_key={API_KEY}")[0] == 200
         container.event("request")
-        assert container.python(READ_ENVIRON) == "closed to its own user\n"
+        assert container.python(READ_ENVIRON) == ENVIRON_UNREADABLE
         shown = [
             json.dumps(container.inspect()),
             container.logs(),
@@ -234,17 +235,17 @@ def test_a_key_in_a_secret_file_is_used_and_shown_nowhere(tmp_path: Path) -> Non
     assert not [form for form in forms for text in shown if form in text]
 
 
-# --- how it ends -------------------------------------------------------------------------------
+# --- end -------------------------------------------------------------------------------
 
 
-def _serving_a_slow_call(upstream: str) -> Any:
+def _started_with_upstream(upstream: str) -> Any:
     return started(
         options=(*ON_HOST, f"--env=NANONETS_PROXY_UPSTREAM={upstream}", f"--env=NANONETS_API_KEY={API_KEY}")
     )
 
 
 def _in_background(address: str, responses: list[int]) -> threading.Thread:
-    """A call whose status goes to `answers`; 0 if its connection is cut."""
+    """Sends a GET in a thread, which appends the status to `responses`; 0 if the connection breaks."""
 
     def work() -> None:
         try:
@@ -261,9 +262,9 @@ def _wait_until_in_flight(admin: str) -> None:
     wait_for("a request in flight", lambda: "\nnanonets_proxy_in_flight 1.0\n" in call(admin, "/metrics")[1])
 
 
-def test_sigterm_lets_the_call_in_flight_end_and_exits_with_0() -> None:
+def test_after_sigterm_it_completes_the_request_in_flight_and_exits_with_0() -> None:
     responses: list[int] = []
-    with sandbox(API_KEY, "--latency=2s") as upstream, _serving_a_slow_call(upstream) as container:
+    with sandbox(API_KEY, "--latency=2s") as upstream, _started_with_upstream(upstream) as container:
         event = container.event("started")
         caller = _in_background(event["listen"][0], responses)
         _wait_until_in_flight(event["admin_listen"][0])
@@ -274,9 +275,9 @@ def test_sigterm_lets_the_call_in_flight_end_and_exits_with_0() -> None:
     assert responses == [200]
 
 
-def test_a_second_sigterm_ends_it_at_once() -> None:
+def test_a_second_sigterm_ends_it_immediately() -> None:
     responses: list[int] = []
-    with sandbox(API_KEY, "--latency=20s") as upstream, _serving_a_slow_call(upstream) as container:
+    with sandbox(API_KEY, "--latency=20s") as upstream, _started_with_upstream(upstream) as container:
         event = container.event("started")
         caller = _in_background(event["listen"][0], responses)
         _wait_until_in_flight(event["admin_listen"][0])
