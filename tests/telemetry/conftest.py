@@ -1,4 +1,4 @@
-"""The data path on the event loop that it runs on in production."""
+"""These tests run on uvloop, as the product does."""
 
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping

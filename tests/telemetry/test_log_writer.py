@@ -1,4 +1,4 @@
-"""The writer of log lines: it never blocks, and loses nothing silently."""
+"""The writer of log lines never blocks, and reports every line that it drops."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from nanonets_proxy.telemetry.writer import LineWriter
 
 
 class _Gone(io.BytesIO):
-    """A pipe whose reader has gone."""
+    """A pipe without a reader."""
 
     attempts = 0
 
@@ -28,7 +28,7 @@ def _keep(data: bytes) -> bytes:
     return data
 
 
-def test_a_blocked_pipe_blocks_nobody_and_the_drops_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blocked_pipe_does_not_block_writers_and_drops_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "_MAX_BUFFERED_LINES", 2000)
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb") as source, os.fdopen(write_end, "wb") as sink:
@@ -52,7 +52,7 @@ def test_a_blocked_pipe_blocks_nobody_and_the_drops_are_told(monkeypatch: pytest
     assert told[-1] == writer.dropped
 
 
-def test_closing_waits_no_longer_than_a_moment_for_a_blocked_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_waits_a_limited_time_for_a_blocked_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "_CLOSE_TIMEOUT_S", 0.1)
     read_end, write_end = os.pipe()
     with os.fdopen(write_end, "wb", buffering=0) as sink:
@@ -62,12 +62,12 @@ def test_closing_waits_no_longer_than_a_moment_for_a_blocked_pipe(monkeypatch: p
         began_s = time.monotonic()
         writer.close()
         assert time.monotonic() - began_s < 1
-        os.close(read_end)  # so that the thread ends
+        os.close(read_end)  # ends the thread
         writer._thread.join(5)
         assert not writer._thread.is_alive()
 
 
-def test_a_reader_that_has_gone_costs_one_attempt_for_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_reader_each_batch_is_attempted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "_BATCH_DELAY_S", 0.0)
     gone = _Gone()
     writer = LineWriter(gone, _keep)

@@ -1,4 +1,4 @@
-"""What Prometheus sees after a scripted run."""
+"""The metrics after scripted requests."""
 
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
@@ -15,7 +15,7 @@ Samples = dict[tuple[str, ...], float]
 
 
 async def _scrape(proxy: RunningProxy) -> Samples:
-    """Values by name and label values, without what the client library measures itself."""
+    """Returns values by name and label values, without the client library's own metrics."""
     async with await RawCaller.connect(proxy.admin_address) as admin:
         response = await admin.get(b"/metrics")
     assert response.value(b"Content-Type").startswith(b"text/plain; version=")
@@ -27,7 +27,7 @@ async def _scrape(proxy: RunningProxy) -> Samples:
     }
 
 
-async def test_counters_and_gauges_tell_what_happened() -> None:
+async def test_counters_and_gauges_follow_the_requests() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin, max_wait="60s") as proxy,
@@ -73,10 +73,10 @@ async def test_counters_and_gauges_tell_what_happened() -> None:
             ("requests_total", "POST", "gone"): 1,
         }
         assert after["queue_seconds_count",] == 5
-        assert after["upstream_seconds_count",] == 3  # those that got an answer's head
+        assert after["upstream_seconds_count",] == 3  # the requests with a response head
 
 
-async def test_a_repeat_on_a_fresh_connection_is_counted() -> None:
+async def test_a_retry_on_a_new_connection_is_counted() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -92,7 +92,7 @@ async def test_a_repeat_on_a_fresh_connection_is_counted() -> None:
         assert (await _scrape(proxy))["upstream_retries_total",] == 1
 
 
-async def test_callers_cannot_make_labels() -> None:
+async def test_callers_cannot_create_labels() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -112,7 +112,7 @@ async def test_callers_cannot_make_labels() -> None:
         assert not any("Model" in label or "LINK" in label for key in samples for label in key)
 
 
-def test_durations_are_counted_as_the_librarys_own_histogram_does() -> None:
+def test_durations_are_counted_as_in_the_librarys_histogram() -> None:
     tally, registry = RequestMetrics(), CollectorRegistry()
     registry.register(tally)
     finite = [float(bound) for bound in _buckets(registry, "nanonets_proxy_queue_seconds") if bound != "+Inf"]
@@ -134,7 +134,7 @@ def test_durations_are_counted_as_the_librarys_own_histogram_does() -> None:
 
 
 def _buckets(registry: CollectorRegistry, name: str) -> dict[str, float]:
-    """How many were no longer than which bound."""
+    """Returns the cumulative count for each bound."""
     return {
         sample.labels["le"]: sample.value
         for family in registry.collect()

@@ -1,4 +1,4 @@
-"""The upstream side runs on uvloop, as in the product, and on asyncio's own loop, which is there without it."""
+"""These tests run on uvloop, as the product does, and on asyncio's own loop."""
 
 import asyncio
 from collections.abc import Callable, Mapping

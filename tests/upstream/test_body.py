@@ -1,4 +1,4 @@
-"""Request bodies that can be sent again: the same octets each time, within budgets, and nothing left behind."""
+"""Request bodies that can be sent again: the same bytes each time, within budgets, and no file left."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ LIMITS = st.integers(0, 200)
 
 
 async def read(body: RequestBody, count: int | None = None) -> bytes:
-    """What is sent of it: all, or what it begins with and `count` pieces more."""
+    """Reads the body to its end, or its start and `count` more pieces."""
     data = body.rewind()
     while count is None or count > 0:
         piece = await body.read()
@@ -35,7 +35,7 @@ async def read(body: RequestBody, count: int | None = None) -> bytes:
 
 
 def spool_files(spool_dir: Path) -> list[int]:
-    """The open files of this process that lie in `spool_dir`."""
+    """Returns the files in `spool_dir` that this process has open."""
     found = []
     for entry in os.scandir("/proc/self/fd"):
         try:
@@ -61,7 +61,7 @@ def is_untouched(budget: BodyBudget) -> bool:
 @given(
     pieces=PIECES, limits=st.tuples(LIMITS, LIMITS, LIMITS, LIMITS), stops=st.lists(st.integers(0, 8), max_size=3)
 )
-async def test_every_reading_of_a_replayable_body_gives_the_same_octets(
+async def test_a_replayable_body_reads_the_same_each_time(
     pieces: list[bytes],
     limits: tuple[int, int, int, int],
     stops: list[int],
@@ -77,7 +77,7 @@ async def test_every_reading_of_a_replayable_body_gives_the_same_octets(
     )
     whole = b"".join(pieces)
     with RequestBody(PiecewiseBody(*pieces), None, budget) as body:
-        for stop in stops:  # attempts that broke off in mid-upload
+        for stop in stops:  # attempts that ended during the upload
             if body.is_replayable:
                 assert whole.startswith(await read(body, stop))
             assert budget.memory_bytes <= memory_total
@@ -112,7 +112,7 @@ async def test_a_large_spooled_body_is_read_back_whole(tmp_path: Path) -> None:
         assert await read(body) == b"".join(pieces)
 
 
-async def test_the_servers_own_stream_is_such_a_source(tmp_path: Path) -> None:
+async def test_a_stream_of_the_callers_connection_is_a_body_source(tmp_path: Path) -> None:
     stream = StreamReader(BaseProtocol(asyncio.get_running_loop()), 2**16, loop=asyncio.get_running_loop())
     stream.feed_data(b"hello ")
     with RequestBody(stream, None, body_budget(tmp_path)) as body:
@@ -127,20 +127,20 @@ async def test_the_servers_own_stream_is_such_a_source(tmp_path: Path) -> None:
 # --- all at once ------------------------------------------------------------------------------------------
 
 
-async def test_a_body_that_is_all_here_is_taken_in_one_piece(tmp_path: Path) -> None:
+async def test_a_body_that_has_arrived_is_read_in_one_piece(tmp_path: Path) -> None:
     with RequestBody(ArrivingBody(b"hel", b"lo", finished=True), 5, body_budget(tmp_path)) as body:
         assert [body.rewind(), body.rewind()] == [b"hello", b"hello"]
         assert body.is_replayable
 
 
-async def test_a_body_that_is_in_the_file_is_streamed(tmp_path: Path) -> None:
+async def test_a_spooled_body_is_streamed(tmp_path: Path) -> None:
     with RequestBody(ArrivingBody(b"hello", finished=True), 5, body_budget(tmp_path, memory=0)) as body:
         assert body.rewind() == b"hello"  # straight from the caller
         assert body.rewind() == b""
         assert await read(body) == b"hello"
 
 
-async def test_a_rest_that_does_not_fit_costs_the_copy_and_not_the_body(tmp_path: Path) -> None:
+async def test_a_body_that_outgrows_its_budget_loses_its_copy_and_is_still_read(tmp_path: Path) -> None:
     source = ArrivingBody(b"kept ")
     with RequestBody(source, None, body_budget(tmp_path, memory=5, spool_total=0)) as body:
         assert await read(body, 0) == b"kept "
@@ -151,7 +151,7 @@ async def test_a_rest_that_does_not_fit_costs_the_copy_and_not_the_body(tmp_path
         assert (before, body.is_replayable) == (True, False)
 
 
-async def test_the_callers_error_comes_through(tmp_path: Path) -> None:
+async def test_an_error_of_the_caller_is_raised(tmp_path: Path) -> None:
     source = ArrivingBody(b"some")
     source.break_off(ConnectionResetError("the caller has gone"))
     with RequestBody(source, None, body_budget(tmp_path)) as body:
@@ -163,7 +163,7 @@ async def test_the_callers_error_comes_through(tmp_path: Path) -> None:
 # --- budgets ----------------------------------------------------------------------------------------------
 
 
-async def test_a_body_known_to_be_too_large_is_never_kept(tmp_path: Path) -> None:
+async def test_a_body_of_too_large_a_length_is_never_copied(tmp_path: Path) -> None:
     budget = body_budget(tmp_path, replay=4)
     with RequestBody(ArrivingBody(b"hello", finished=True), 5, budget) as body:
         before = body.is_replayable  # nothing was read yet
@@ -172,7 +172,7 @@ async def test_a_body_known_to_be_too_large_is_never_kept(tmp_path: Path) -> Non
         assert is_untouched(budget)
 
 
-async def test_a_chunked_body_is_let_go_when_it_grows_too_large(tmp_path: Path) -> None:
+async def test_a_chunked_body_loses_its_copy_when_it_grows_too_large(tmp_path: Path) -> None:
     budget = body_budget(tmp_path, replay=6)
     with RequestBody(PiecewiseBody(b"four", b"more", b"and more"), None, budget) as body:
         assert await read(body) == b"fourmoreand more"
@@ -180,7 +180,7 @@ async def test_a_chunked_body_is_let_go_when_it_grows_too_large(tmp_path: Path) 
         assert is_untouched(budget)
 
 
-async def test_bodies_share_the_memory_and_then_the_disk(tmp_path: Path) -> None:
+async def test_bodies_share_memory_first_and_disk_next(tmp_path: Path) -> None:
     budget = body_budget(tmp_path, memory=10, memory_total=15, spool_total=12)
     with (
         RequestBody(ArrivingBody(b"x" * 10, finished=True), None, budget) as first,
@@ -198,7 +198,7 @@ async def test_bodies_share_the_memory_and_then_the_disk(tmp_path: Path) -> None
 # --- the spool file ---------------------------------------------------------------------------------------
 
 
-async def test_the_spool_file_has_no_name_and_is_ours_alone(tmp_path: Path) -> None:
+async def test_the_spool_file_has_no_name_and_no_access_for_others(tmp_path: Path) -> None:
     with RequestBody(PiecewiseBody(b"a", b"b"), None, body_budget(tmp_path, memory=1)) as body:
         await read(body)
         assert names_in(tmp_path) == []
@@ -208,7 +208,7 @@ async def test_the_spool_file_has_no_name_and_is_ours_alone(tmp_path: Path) -> N
     assert spool_files(tmp_path) == []
 
 
-async def test_without_its_directory_a_body_goes_on_and_cannot_be_repeated(tmp_path: Path) -> None:
+async def test_without_the_spool_directory_a_body_is_read_but_not_replayable(tmp_path: Path) -> None:
     budget = body_budget(tmp_path / "gone", memory=1)
     with RequestBody(PiecewiseBody(b"a", b"b", b"c"), None, budget) as body:
         assert await read(body) == b"abc"
@@ -218,7 +218,7 @@ async def test_without_its_directory_a_body_goes_on_and_cannot_be_repeated(tmp_p
 
 @contextmanager
 def files_no_larger_than(limit_bytes: int) -> Iterator[None]:
-    """A full disk, as a process can make one for itself: writes beyond the limit fail."""
+    """Simulates a full disk: writes beyond the limit fail."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
     try:
@@ -227,13 +227,13 @@ def files_no_larger_than(limit_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_on_a_full_disk_a_body_goes_on_and_cannot_be_repeated(tmp_path: Path) -> None:
+async def test_on_a_full_disk_a_body_is_read_but_not_replayable(tmp_path: Path) -> None:
     budget = body_budget(tmp_path, memory=0)
     with RequestBody(PiecewiseBody(b"abc", b"def"), None, budget) as body:
         with files_no_larger_than(5):
             assert await read(body, 0) == b"abc"
             before = body.is_replayable
-            assert await read(body) == b"abcdef"  # of which five octets fit
+            assert await read(body) == b"abcdef"  # only five bytes fit
         assert (before, body.is_replayable) == (True, False)
         assert spool_files(tmp_path) == []
         assert is_untouched(budget)

@@ -1,4 +1,4 @@
-"""Whole exchanges against a scripted socket: uploads, early answers, time limits, hang-ups."""
+"""Whole exchanges with a scripted upstream: uploads, early responses, timeouts, lost connections."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ MIB = 1024 * 1024
 
 
 class Wire:
-    """Keeps what came over the wire: `through` an end mark, then answers."""
+    """Records the bytes received `through` an end mark, then responds."""
 
     def __init__(self, end: bytes, reply: bytes = ok()) -> None:
         self.received = b""
@@ -37,7 +37,7 @@ class Wire:
 # --- what goes over the wire --------------------------------------------------------------------------
 
 
-async def test_a_request_without_a_body_is_its_head_and_nothing_else() -> None:
+async def test_a_request_without_a_body_consists_of_its_head() -> None:
     wire = Wire(b"")
     async with RawUpstream(wire) as upstream, running_client(upstream.origin) as running:
         assert (await running.fetch(request("GET", path="/a?b"))).body == b"ok"
@@ -110,7 +110,7 @@ async def test_a_body_is_read_no_faster_than_the_upstream_takes_it(tmp_path: Pat
 # --- an answer before the upload is over ----------------------------------------------------------------
 
 
-async def test_an_early_refusal_stops_the_upload_and_ends_the_connection(tmp_path: Path) -> None:
+async def test_an_early_error_response_stops_the_upload_and_closes_the_connection(tmp_path: Path) -> None:
     refusal = ok(b"too large", status=b"413 Content Too Large")
     source = ArrivingBody(b"first")
     with RequestBody(source, 100, body_budget(tmp_path)) as body:
@@ -126,10 +126,10 @@ async def test_an_early_refusal_stops_the_upload_and_ends_the_connection(tmp_pat
             assert running.pool.idle == 0
             await until(lambda: upstream.ended == 1)
     assert wire.received.endswith(b"\r\n\r\nfirst")
-    assert source.read_pieces == 2  # the second was on its way when the refusal came; the third stays
+    assert source.read_pieces == 2  # the second was being sent when the response came; the third stays unread
 
 
-async def test_an_early_success_lets_the_upload_go_on(tmp_path: Path) -> None:
+async def test_an_early_success_response_does_not_stop_the_upload(tmp_path: Path) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.read_exactly(5)
@@ -147,7 +147,7 @@ async def test_an_early_success_lets_the_upload_go_on(tmp_path: Path) -> None:
             assert running.pool.idle == 1
 
 
-async def test_an_exchange_given_up_in_mid_upload_ends_the_connection(tmp_path: Path) -> None:
+async def test_releasing_an_exchange_during_the_upload_closes_the_connection(tmp_path: Path) -> None:
     source = ArrivingBody(b"first")
     with RequestBody(source, 11, body_budget(tmp_path)) as body:
         async with RawUpstream(Wire(b"first")) as upstream, running_client(upstream.origin) as running:
@@ -164,10 +164,10 @@ async def test_an_exchange_given_up_in_mid_upload_ends_the_connection(tmp_path: 
 
 
 @pytest.mark.parametrize("interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
-async def test_a_body_waits_for_the_upstreams_100(
+async def test_a_body_waits_for_100_continue(
     interim: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_CONTINUE_WAIT_S", 60.0)  # so that it is the 100 and not the time that ends it
+    monkeypatch.setattr(client, "_CONTINUE_WAIT_S", 60.0)  # so that the 100 ends the wait, not the timeout
     source = ArrivingBody(b"body!")
 
     async def script(peer: Peer) -> None:
@@ -188,7 +188,7 @@ async def test_a_body_waits_for_the_upstreams_100(
 
 
 @pytest.mark.parametrize("status", [b"417 Expectation Failed", b"200 OK"])
-async def test_an_answer_instead_of_the_100_leaves_the_body_unread(status: bytes, tmp_path: Path) -> None:
+async def test_a_final_response_instead_of_100_leaves_the_body_unread(status: bytes, tmp_path: Path) -> None:
     source = ArrivingBody(b"body!")
     with RequestBody(source, 5, body_budget(tmp_path)) as body:
         async with (
@@ -202,8 +202,8 @@ async def test_an_answer_instead_of_the_100_leaves_the_body_unread(status: bytes
     assert source.read_pieces == 0
 
 
-@pytest.mark.asyncio(loop_factories=["uvloop"])  # a second of real time is enough once
-async def test_a_body_does_not_wait_for_the_100_for_ever(tmp_path: Path) -> None:
+@pytest.mark.asyncio(loop_factories=["uvloop"])  # it takes a second of real time
+async def test_a_body_waits_for_100_only_for_a_limited_time(tmp_path: Path) -> None:
     with RequestBody(ArrivingBody(b"body!"), 5, body_budget(tmp_path)) as body:
         async with RawUpstream(Wire(b"body!")) as upstream, running_client(upstream.origin) as running:
             started_s = time.monotonic()
@@ -215,7 +215,7 @@ async def test_a_body_does_not_wait_for_the_100_for_ever(tmp_path: Path) -> None
 # --- failures and hang-ups --------------------------------------------------------------------------------
 
 
-async def test_what_breaks_on_the_callers_side_is_raised_and_ends_the_upload(tmp_path: Path) -> None:
+async def test_an_error_of_the_caller_is_raised_and_ends_the_upload(tmp_path: Path) -> None:
     source = ArrivingBody(b"first")
     wire = Wire(b"never")
     with RequestBody(source, 100, body_budget(tmp_path)) as body:
@@ -228,7 +228,7 @@ async def test_what_breaks_on_the_callers_side_is_raised_and_ends_the_upload(tmp
             await until(lambda: upstream.ended == 1)
 
 
-async def test_what_breaks_on_the_callers_side_behind_an_early_head_is_raised_by_read(tmp_path: Path) -> None:
+async def test_an_error_of_the_caller_after_an_early_head_is_raised_by_read(tmp_path: Path) -> None:
     source = ArrivingBody(b"first")
     reply = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
     with RequestBody(source, 100, body_budget(tmp_path)) as body:
@@ -239,7 +239,7 @@ async def test_what_breaks_on_the_callers_side_behind_an_early_head_is_raised_by
                 await running.read_response(exchange)
 
 
-async def test_an_upstream_lost_in_mid_upload_stops_the_reading(tmp_path: Path) -> None:
+async def test_losing_the_upstream_stops_the_reading_of_the_body(tmp_path: Path) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.read_exactly(5)
@@ -256,7 +256,7 @@ async def test_an_upstream_lost_in_mid_upload_stops_the_reading(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("with_body", [True, False])
-async def test_cancelling_closes_the_upstreams_connection_at_once(with_body: bool, tmp_path: Path) -> None:
+async def test_cancelling_closes_the_upstream_connection_at_once(with_body: bool, tmp_path: Path) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         if with_body:
@@ -275,7 +275,7 @@ async def test_cancelling_closes_the_upstreams_connection_at_once(with_body: boo
             await until(lambda: upstream.ended == 1, within_s=1)
 
 
-async def test_the_first_bytes_time_begins_when_the_upload_is_over(tmp_path: Path) -> None:
+async def test_the_first_byte_timeout_starts_after_the_upload(tmp_path: Path) -> None:
     source = ArrivingBody(b"first")
     with RequestBody(source, 6, body_budget(tmp_path)) as body:
         async with (
@@ -292,7 +292,7 @@ async def test_the_first_bytes_time_begins_when_the_upload_is_over(tmp_path: Pat
 
 
 async def rubbish(peer: Peer) -> None:
-    """Sends the request back, key and all."""
+    """Sends the request back, including the key."""
     await peer.send(await peer.head())
     await peer.read_to_end()
 
@@ -302,7 +302,7 @@ async def closing(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize(("script", "error"), [(rubbish, UpstreamBadReply), (closing, UpstreamClosed)])
-async def test_no_error_holds_the_key(script: Script, error: type[UpstreamError]) -> None:
+async def test_no_error_contains_the_key(script: Script, error: type[UpstreamError]) -> None:
     key = b"c2VjcmV0LWtleTo="
     head = b"GET / HTTP/1.1\r\nHost: upstream\r\nAuthorization: Basic " + key + b"\r\n\r\n"
     async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:

@@ -1,4 +1,4 @@
-"""One connection, one exchange at a time, against a scripted socket."""
+"""One connection, one exchange at a time, with a scripted upstream."""
 
 import asyncio
 import gc
@@ -32,7 +32,7 @@ class Connect(Protocol):
 
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
-    """`await connect(script)`: a connection to an upstream of its own."""
+    """`await connect(script)` returns a connection to an upstream that runs `script`."""
     async with AsyncExitStack() as stack:
 
         async def dial(script: Script, *, idle_timeout_s: float = WAIT_S) -> UpstreamConnection:
@@ -80,7 +80,7 @@ async def silent(peer: Peer) -> None:
         (ok(b"hello") + b"surplus", b"hello", False),
     ],
 )
-async def test_an_answer_is_read_to_its_end(connect: Connect, reply: bytes, body: bytes, reusable: bool) -> None:
+async def test_a_response_is_read_to_its_end(connect: Connect, reply: bytes, body: bytes, reusable: bool) -> None:
     connection = await connect(responding(reply))
     send_get(connection)
     await connection.head()
@@ -90,7 +90,7 @@ async def test_an_answer_is_read_to_its_end(connect: Connect, reply: bytes, body
     assert connection.state is (ConnectionState.IDLE if reusable else ConnectionState.CLOSED)
 
 
-async def test_without_framing_the_upstreams_end_is_the_bodys(connect: Connect) -> None:
+async def test_without_framing_the_end_of_the_connection_ends_the_body(connect: Connect) -> None:
     connection = await connect(responding_then_closing(b"HTTP/1.1 200 OK\r\n\r\nhello"))
     send_get(connection)
     assert (await connection.head()).body_length is None
@@ -110,7 +110,7 @@ async def test_a_head_request_leaves_the_connection_ready_for_the_next(connect: 
     assert await rest_of(connection) == b"next"
 
 
-async def test_trailers_are_there_at_the_end(connect: Connect) -> None:
+async def test_trailers_are_available_at_the_end(connect: Connect) -> None:
     connection = await connect(responding(CHUNKED + b"1\r\nx\r\n0\r\nDigest: abc\r\n\r\n"))
     send_get(connection)
     assert (await connection.head()).is_chunked
@@ -118,8 +118,8 @@ async def test_trailers_are_there_at_the_end(connect: Connect) -> None:
     assert connection.trailers == [(b"Digest", b"abc")]
 
 
-@pytest.mark.parametrize("length", [6, 256 * 1024 + 1])  # the longer one pauses the upstream with its last byte
-async def test_a_body_that_nobody_reads_is_dropped_at_release(connect: Connect, length: int) -> None:
+@pytest.mark.parametrize("length", [6, 256 * 1024 + 1])  # the last byte of the longer body pauses reading
+async def test_release_discards_an_unread_body(connect: Connect, length: int) -> None:
     connection = await connect(responding(ok(bytes(length)), ok(b"next")))
     send_get(connection)
     await connection.head()
@@ -147,7 +147,7 @@ async def test_a_body_that_nobody_reads_is_dropped_at_release(connect: Connect, 
         (b"HTTP/1.1 200 OK\r\nA: " + b"x" * 70_000, UpstreamReplyTooLarge),
     ],
 )
-async def test_what_came_instead_of_a_head_is_named(
+async def test_anything_else_than_a_head_is_a_named_error(
     connect: Connect, reply: bytes, error: type[UpstreamError]
 ) -> None:
     connection = await connect(responding_then_closing(reply))
@@ -165,7 +165,7 @@ async def test_what_came_instead_of_a_head_is_named(
     [b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello", CHUNKED + b"5\r\nhello\r\n", CHUNKED + b"9\r\nhello"],
 )
 @pytest.mark.parametrize("by_reset", [True, False])
-async def test_a_body_that_breaks_off_is_readable_up_to_there(
+async def test_a_body_that_is_cut_short_is_readable_up_to_its_end(
     connect: Connect, reply: bytes, by_reset: bool
 ) -> None:
     may_end = asyncio.Event()
@@ -187,7 +187,7 @@ async def test_a_body_that_breaks_off_is_readable_up_to_there(
             await connection.read()
 
 
-async def test_a_broken_chunk_is_an_error_behind_the_good_ones(connect: Connect) -> None:
+async def test_a_broken_chunk_is_an_error_after_the_valid_ones(connect: Connect) -> None:
     connection = await connect(responding(CHUNKED + b"2\r\nok\r\nzz\r\n"))
     send_get(connection)
     await connection.head()
@@ -196,7 +196,7 @@ async def test_a_broken_chunk_is_an_error_behind_the_good_ones(connect: Connect)
         await connection.read()
 
 
-async def test_the_first_error_is_the_one_that_is_raised(connect: Connect) -> None:
+async def test_the_first_error_is_raised(connect: Connect) -> None:
     connection = await connect(silent)
     send_get(connection)
     waiting = asyncio.create_task(connection.head())
@@ -208,7 +208,7 @@ async def test_the_first_error_is_the_one_that_is_raised(connect: Connect) -> No
 
 
 @pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"])
-async def test_a_connection_closed_on_our_side_leaves_nobody_waiting(connect: Connect, reply: bytes) -> None:
+async def test_closing_a_connection_ends_every_wait(connect: Connect, reply: bytes) -> None:
     connection = await connect(responding(reply))
     send_get(connection)
     if reply:
@@ -228,14 +228,14 @@ async def test_a_connection_closed_on_our_side_leaves_nobody_waiting(connect: Co
 # --- time limits ------------------------------------------------------------------------------------
 
 
-async def test_the_head_has_so_long_to_come(connect: Connect) -> None:
+async def test_a_head_that_takes_too_long_is_a_timeout(connect: Connect) -> None:
     connection = await connect(responding(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200"))
     send_get(connection, timeout_s=0.05)
     with pytest.raises(UpstreamTimeout, match="begin its response"):
         await connection.head()
 
 
-async def test_a_connection_that_is_closed_has_no_time_limit_any_more(connect: Connect) -> None:
+async def test_a_closed_connection_has_no_time_limit(connect: Connect) -> None:
     connection = await connect(silent)
     send_get(connection, timeout_s=0.02)
     connection.close()
@@ -244,7 +244,7 @@ async def test_a_connection_that_is_closed_has_no_time_limit_any_more(connect: C
         await connection.head()
 
 
-async def test_the_time_limit_of_one_request_is_not_that_of_the_next(connect: Connect) -> None:
+async def test_each_request_has_a_time_limit_of_its_own(connect: Connect) -> None:
     async def script(peer: Peer) -> None:
         for pause_s in (0, 0.1):
             await peer.head()
@@ -260,7 +260,7 @@ async def test_the_time_limit_of_one_request_is_not_that_of_the_next(connect: Co
         assert connection.release()
 
 
-async def test_the_time_limit_of_an_answered_request_harms_no_idle_connection(connect: Connect) -> None:
+async def test_the_time_limit_of_a_completed_request_does_not_close_an_idle_connection(connect: Connect) -> None:
     connection = await connect(responding(ok()))
     send_get(connection, timeout_s=0.02)
     await connection.head()
@@ -269,7 +269,7 @@ async def test_the_time_limit_of_an_answered_request_harms_no_idle_connection(co
     assert connection.state is ConnectionState.IDLE
 
 
-async def test_behind_the_head_only_idleness_counts(connect: Connect) -> None:
+async def test_after_the_head_only_the_idle_timeout_applies(connect: Connect) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(CHUNKED)
@@ -287,7 +287,7 @@ async def test_behind_the_head_only_idleness_counts(connect: Connect) -> None:
         await connection.read()
 
 
-async def test_an_upstream_that_takes_nothing_any_more_is_given_up(connect: Connect) -> None:
+async def test_an_upstream_that_stops_reading_is_a_timeout(connect: Connect) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await asyncio.Event().wait()
@@ -295,7 +295,7 @@ async def test_an_upstream_that_takes_nothing_any_more_is_given_up(connect: Conn
     connection = await connect(script, idle_timeout_s=0.1)
     connection.start(is_head=False)
     connection.write(b"POST / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n" + bytes(16 * MIB))
-    await connection.drain()  # woken by the time limit
+    await connection.drain()  # the timeout ends this wait
     with pytest.raises(UpstreamTimeout, match="stopped reading"):
         await connection.head()
 
@@ -303,7 +303,7 @@ async def test_an_upstream_that_takes_nothing_any_more_is_given_up(connect: Conn
 # --- backpressure -----------------------------------------------------------------------------------
 
 
-async def test_an_upstream_is_held_back_while_its_answer_is_not_read(connect: Connect) -> None:
+async def test_backpressure_reaches_the_upstream(connect: Connect) -> None:
     total, sent = 50 * MIB, 0
 
     async def script(peer: Peer) -> None:
@@ -333,7 +333,7 @@ async def test_an_upstream_is_held_back_while_its_answer_is_not_read(connect: Co
 
 
 @pytest.mark.parametrize("at_end", [b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"", None])
-async def test_a_connection_that_speaks_out_of_turn_is_closed(connect: Connect, at_end: bytes | None) -> None:
+async def test_unexpected_bytes_close_an_idle_connection(connect: Connect, at_end: bytes | None) -> None:
     idle = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -355,7 +355,7 @@ async def test_a_connection_that_speaks_out_of_turn_is_closed(connect: Connect, 
     assert connection.is_readable()
 
 
-async def test_exchanges_leave_no_parser_behind_for_the_garbage_collector(connect: Connect) -> None:
+async def test_exchanges_leave_no_parser_for_the_garbage_collector(connect: Connect) -> None:
     def replies() -> int:
         return sum(type(kept) is ResponseParser for kept in gc.get_objects())
 
@@ -369,19 +369,19 @@ async def test_exchanges_leave_no_parser_behind_for_the_garbage_collector(connec
             await connection.head()
             assert await rest_of(connection) == b"ok"
             assert connection.release()
-        assert replies() - before == 1  # the connection's own
+        assert replies() - before == 1  # the parser of the connection
     finally:
         gc.enable()
 
 
-async def test_an_answer_given_up_half_way_spoils_the_connection(connect: Connect) -> None:
+async def test_a_connection_with_an_unfinished_response_is_not_reused(connect: Connect) -> None:
     connection = await connect(responding(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel"))
     send_get(connection)
     await connection.head()
     assert not connection.release()
 
 
-async def test_a_request_that_was_not_sent_to_its_end_spoils_the_connection(connect: Connect) -> None:
+async def test_a_connection_with_an_unfinished_request_is_not_reused(connect: Connect) -> None:
     connection = await connect(responding(ok(), ok()))
     send_get(connection)
     await connection.head()
@@ -394,7 +394,7 @@ async def test_a_request_that_was_not_sent_to_its_end_spoils_the_connection(conn
     assert not connection.release()
 
 
-async def test_silence_is_asked_of_the_socket_itself(connect: Connect) -> None:
+async def test_is_readable_asks_the_socket_itself(connect: Connect) -> None:
     peers: list[Peer] = []
 
     async def script(peer: Peer) -> None:
@@ -410,7 +410,7 @@ async def test_silence_is_asked_of_the_socket_itself(connect: Connect) -> None:
     assert connection.is_readable()
 
 
-async def test_a_connection_tells_its_state_and_nothing_else(connect: Connect) -> None:
+async def test_a_connections_repr_shows_only_its_states(connect: Connect) -> None:
     connection = await connect(silent)
     assert repr(connection) == "<UpstreamConnection IDLE HEAD>"
     assert connection.tls_version is None

@@ -1,4 +1,4 @@
-"""Opening a connection: addresses, TLS, and the name of each failure."""
+"""Opening a connection: addresses, TLS, and the error of each failure."""
 
 import asyncio
 import errno
@@ -60,7 +60,7 @@ def https(upstream: RawUpstream, host: str = "127.0.0.1") -> Origin:
 
 
 async def asked(connection: UpstreamConnection) -> int:
-    """The status of an answer on this connection, which proves that it works."""
+    """Sends a request to show that the connection works; returns the status."""
     connection.start(is_head=False)
     connection.write(b"GET / HTTP/1.1\r\nHost: upstream\r\n\r\n")
     connection.finish_request(WAIT_S)
@@ -79,7 +79,7 @@ async def failure_of(made: Dialer) -> UpstreamError:
 
 @pytest.fixture
 def dead_port() -> Iterator[int]:
-    """A port of 127.0.0.1 and 127.0.0.2 where nobody listens."""
+    """Returns a port that is closed on 127.0.0.1 and 127.0.0.2."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()[1]
@@ -99,12 +99,12 @@ async def test_a_plain_connection_is_made_and_works() -> None:
         assert await asked(connection) == 200
 
 
-async def test_a_port_where_nobody_listens_refuses(dead_port: int) -> None:
+async def test_a_closed_port_is_a_refused_connection(dead_port: int) -> None:
     assert type(await failure_of(dialer(Origin("http", "127.0.0.1", dead_port)))) is UpstreamRefused
 
 
 class Resolver:
-    """Stands in for the loop's name resolution: these addresses for every name, or an error."""
+    """Replaces the loop's name resolution: returns these addresses for every name, or raises an error."""
 
     def __init__(self, *addresses: str, error: OSError | None = None) -> None:
         self._addresses = addresses
@@ -114,7 +114,7 @@ class Resolver:
         if self._error is not None:
             raise self._error
         kind = socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, ""
-        # uvloop sends addresses through here too.
+        # uvloop resolves addresses with this function too.
         addresses = [host] if is_ip_address(host) else self._addresses
         return [(*kind, (address, port)) for address in addresses]
 
@@ -125,7 +125,7 @@ def resolve_by(resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def silent_listener(address: str, port: int = 0) -> Iterator[int]:
-    """A port that lets every new connection wait for ever: its queue is full."""
+    """A port on which every new connection waits forever, since its accept queue is full."""
     with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
         listener.bind((address, port))
         listener.listen(0)
@@ -136,7 +136,7 @@ def silent_listener(address: str, port: int = 0) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("addresses", [["127.0.0.1", "127.0.0.2"], ["127.0.0.2", "127.0.0.3", "127.0.0.1"]])
-async def test_of_several_addresses_one_that_lives_is_enough(
+async def test_one_working_address_among_several_is_enough(
     addresses: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with RawUpstream(SAYS_OK) as upstream:
@@ -144,7 +144,7 @@ async def test_of_several_addresses_one_that_lives_is_enough(
         assert await asked(await dialer(Origin("http", "api.example", upstream.port)).dial()) == 200
 
 
-async def test_an_address_that_stays_silent_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unresponsive_address_delays_only_its_own_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     async with RawUpstream(SAYS_OK) as upstream:
         with silent_listener("127.0.0.2", upstream.port):
             resolve_by(Resolver("127.0.0.2", "127.0.0.1"), monkeypatch)
@@ -152,18 +152,18 @@ async def test_an_address_that_stays_silent_holds_nobody_up(monkeypatch: pytest.
             assert await asked(connection) == 200
 
 
-async def test_when_no_address_lives_the_reason_is_theirs(dead_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_if_no_address_works_the_error_is_theirs(dead_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     resolve_by(Resolver("127.0.0.1", "127.0.0.2"), monkeypatch)
     assert type(await failure_of(dialer(Origin("http", "api.example", dead_port)))) is UpstreamRefused
 
 
-async def test_the_time_to_connect_is_bounded() -> None:
+async def test_connecting_has_a_timeout() -> None:
     with silent_listener("127.0.0.1") as port:
         error = await failure_of(dialer(Origin("http", "127.0.0.1", port), connect_timeout_s=0.1))
     assert type(error) is UpstreamConnectTimeout
 
 
-async def test_a_name_that_does_not_resolve_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_that_does_not_resolve_is_a_dns_error(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve_by(Resolver(error=socket.gaierror(socket.EAI_NONAME, "Name or service not known")), monkeypatch)
     error = await failure_of(dialer(Origin("http", "api.example", 80)))
     assert type(error) is UpstreamDnsFailed
@@ -181,7 +181,7 @@ async def test_a_name_that_does_not_resolve_is_named(monkeypatch: pytest.MonkeyP
         (RuntimeError("File descriptor 9 is used by transport"), "connection to the upstream failed"),
     ],
 )
-async def test_the_systems_other_errors_get_our_words(
+async def test_other_errors_of_the_system_are_mapped(
     foreign: Exception, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def start_connection(*_: object, **__: object) -> None:
@@ -197,7 +197,7 @@ async def test_the_systems_other_errors_get_our_words(
 # --- TLS --------------------------------------------------------------------------------------------------
 
 
-async def test_a_certificate_of_a_known_authority_is_accepted(authority: CertificateAuthority) -> None:
+async def test_a_certificate_of_a_trusted_authority_is_accepted(authority: CertificateAuthority) -> None:
     async with RawUpstream(SAYS_OK, tls=authority.server()) as upstream:
         connection = await dialer(https(upstream), authority.file).dial()
         assert connection.tls_version == "TLSv1.3"
@@ -205,7 +205,7 @@ async def test_a_certificate_of_a_known_authority_is_accepted(authority: Certifi
         assert await asked(connection) == 200
 
 
-async def test_the_name_in_the_certificate_is_the_origins(
+async def test_the_certificate_must_have_the_origins_name(
     authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with RawUpstream(SAYS_OK, tls=authority.server("api.example")) as upstream:
@@ -237,10 +237,10 @@ async def test_an_expired_certificate_is_not_accepted(authority: CertificateAuth
     assert "expired" in error.details["reason"]
 
 
-async def test_a_server_that_speaks_only_old_tls_is_refused(authority: CertificateAuthority) -> None:
+async def test_a_server_with_old_tls_only_is_an_error(authority: CertificateAuthority) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(WAIT_S)
-        # In a thread: asyncio's own server drops the alert that tells why.
+        # In a thread, since asyncio's server does not send the TLS alert.
         serving = asyncio.create_task(asyncio.to_thread(authority.accept_with_tls_1_1, listener))
         error = await failure_of(dialer(Origin("https", "127.0.0.1", listener.getsockname()[1]), authority.file))
         await serving
@@ -248,7 +248,7 @@ async def test_a_server_that_speaks_only_old_tls_is_refused(authority: Certifica
     assert "PROTOCOL_VERSION" in error.details["reason"]
 
 
-async def test_a_server_that_speaks_no_tls_is_refused(authority: CertificateAuthority) -> None:
+async def test_a_server_without_tls_is_an_error(authority: CertificateAuthority) -> None:
     async def plain(peer: Peer) -> None:
         await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await peer.read_to_end()
@@ -258,7 +258,7 @@ async def test_a_server_that_speaks_no_tls_is_refused(authority: CertificateAuth
         await until(lambda: upstream.ended == 1)
 
 
-async def test_a_handshake_that_breaks_off_is_a_failed_connection(authority: CertificateAuthority) -> None:
+async def test_a_handshake_that_is_cut_short_is_a_failed_connection(authority: CertificateAuthority) -> None:
     async def resetting(peer: Peer) -> None:
         await peer.read_exactly(1)
         peer.reset()
@@ -267,8 +267,8 @@ async def test_a_handshake_that_breaks_off_is_a_failed_connection(authority: Cer
         assert type(await failure_of(dialer(https(upstream), authority.file))) is UpstreamUnreachable
 
 
-async def test_the_handshake_counts_as_connecting(authority: CertificateAuthority) -> None:
-    async with RawUpstream(SAYS_OK) as upstream:  # waits for a request that is none
+async def test_the_connect_timeout_includes_the_handshake(authority: CertificateAuthority) -> None:
+    async with RawUpstream(SAYS_OK) as upstream:  # waits for a request, and gets a TLS hello
         error = await failure_of(dialer(https(upstream), authority.file, connect_timeout_s=0.1))
         assert type(error) is UpstreamConnectTimeout
         await until(lambda: upstream.ended == 1)
@@ -291,7 +291,7 @@ def test_verification_cannot_be_weakened(authority: CertificateAuthority) -> Non
         assert context.check_hostname
 
 
-def test_a_ca_file_that_holds_no_certificate_is_an_error(tmp_path: Path) -> None:
+def test_a_ca_file_without_a_certificate_is_an_error(tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.touch()
     for ca_file in (empty, tmp_path / "missing.pem"):
@@ -303,7 +303,7 @@ def test_a_ca_file_that_holds_no_certificate_is_an_error(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "100.64.0.1", "192.168.1.1"])
-async def test_a_name_that_leads_into_a_private_network_is_refused(
+async def test_a_name_that_resolves_to_a_private_address_is_an_error(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolve_by(Resolver(address), monkeypatch)
@@ -317,7 +317,7 @@ async def test_an_address_that_the_settings_name_may_be_private(host: str) -> No
         assert await asked(await dialer(Origin("http", host, upstream.port), may_be_private=False).dial()) == 200
 
 
-async def test_only_a_pinned_public_key_is_spoken_to(authority: CertificateAuthority) -> None:
+async def test_only_a_pinned_public_key_is_accepted(authority: CertificateAuthority) -> None:
     async with RawUpstream(SAYS_OK, tls=authority.server()) as upstream:
         made = await dialer(https(upstream), authority.file).dial()
         digest = made.public_key_digest()

@@ -1,4 +1,4 @@
-"""Idle connections: who is taken, who is dropped."""
+"""Idle connections: which the pool hands out, and which it closes."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ LATER_S = 1e9
 
 
 async def fill(running: RunningClient, count: int) -> None:
-    """Leaves `count` idle connections in the pool, in the order in which they were opened."""
+    """Puts `count` idle connections into the pool, in the order in which they were opened."""
     exchanges = [await running.client.send(request()) for _ in range(count)]
     for exchange in exchanges:
         await running.read_response(exchange)
@@ -51,14 +51,14 @@ async def test_the_newest_idle_connection_is_taken_first() -> None:
         ok() + b"\r\nevil",
     ],
 )
-async def test_a_connection_that_is_not_to_be_trusted_again_is_not_kept(spoilt: bytes) -> None:
+async def test_a_connection_that_cannot_be_reused_is_closed(spoilt: bytes) -> None:
     async with RawUpstream(responding(spoilt)) as upstream, running_client(upstream.origin) as running:
         for number in (1, 2):
             assert (await running.fetch(request())).body == b"ok"
             assert (running.pool.idle, upstream.accepted) == (0, number)
 
 
-async def test_an_answer_that_nobody_asked_for_never_becomes_the_next_one() -> None:
+async def test_an_unsolicited_response_never_answers_the_next_request() -> None:
     idle = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -79,7 +79,7 @@ async def test_an_answer_that_nobody_asked_for_never_becomes_the_next_one() -> N
         assert (upstream.accepted, running.retries) == (2, 0)
 
 
-async def test_an_upstream_that_closes_while_idle_is_seen_in_time() -> None:
+async def test_a_close_by_the_upstream_while_idle_is_noticed() -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(ok())
@@ -92,29 +92,29 @@ async def test_an_upstream_that_closes_while_idle_is_seen_in_time() -> None:
         assert (upstream.accepted, running.retries) == (2, 0)
 
 
-@pytest.mark.parametrize("careful", [True, False])
-async def test_a_connection_that_idled_for_too_long_is_closed_instead_of_taken(careful: bool) -> None:
+@pytest.mark.parametrize("check_socket", [True, False])
+async def test_a_connection_that_was_idle_for_too_long_is_closed(check_socket: bool) -> None:
     async with RawUpstream(responding(ok())) as upstream, running_client(upstream.origin) as running:
         await fill(running, 2)
-        assert running.pool.take_idle(LATER_S, careful) is None
+        assert running.pool.take_idle(LATER_S, check_socket) is None
         assert running.pool.idle == 0
         await until(lambda: upstream.ended == 2)
 
 
-async def test_idle_connections_age_out_without_any_traffic() -> None:
+async def test_idle_connections_expire_without_traffic() -> None:
     async with (
         RawUpstream(responding(ok())) as upstream,
         running_client(upstream.origin, keep_alive_s=0.1) as running,
     ):
         await fill(running, 2)
-        running.pool._idle[1].idle_since_s += 0.4  # as if it had come back so much later
+        running.pool._idle[1].idle_since_s += 0.4  # as if it had become idle 0.4 s later
         await until(lambda: upstream.ended == 1)
         assert running.pool.idle == 1
         await until(lambda: upstream.ended == 2)
         assert running.pool.idle == 0
 
 
-async def test_the_sweep_forgets_what_closed_by_itself() -> None:
+async def test_the_sweep_removes_closed_connections() -> None:
     async with (
         RawUpstream(responding(ok())) as upstream,
         running_client(upstream.origin, keep_alive_s=0.05) as running,
@@ -122,12 +122,12 @@ async def test_the_sweep_forgets_what_closed_by_itself() -> None:
         await fill(running, 1)
         running.pool._idle[0].close()
         await until(lambda: running.pool.idle == 0)
-        await fill(running, 1)  # and a new sweep begins
+        await fill(running, 1)  # starts a new sweep
         await until(lambda: running.pool.idle == 0)
         await until(lambda: upstream.ended == 2)
 
 
-async def test_closing_the_pool_closes_the_idle_now_and_the_busy_as_they_come_back() -> None:
+async def test_closing_the_pool_closes_idle_connections_now_and_busy_ones_when_given_back() -> None:
     async with RawUpstream(responding(ok(), ok())) as upstream, running_client(upstream.origin) as running:
         await fill(running, 2)
         busy = await running.client.send(request())
@@ -138,7 +138,7 @@ async def test_closing_the_pool_closes_the_idle_now_and_the_busy_as_they_come_ba
         await until(lambda: upstream.ended == 2)
 
 
-async def test_a_pool_that_was_never_used_closes_too() -> None:
+async def test_an_unused_pool_can_be_closed() -> None:
     async with RawUpstream(responding(ok())) as upstream, running_client(upstream.origin) as running:
         assert running.pool.idle == 0
         assert upstream.accepted == 0

@@ -1,4 +1,4 @@
-"""When a request goes out once more, unseen by its caller, and when it never does."""
+"""When the client sends a request again, and when it does not."""
 
 import asyncio
 from pathlib import Path
@@ -17,14 +17,14 @@ NOT_REPEATABLE = ["POST", "PATCH", "MOVE"]
 
 
 async def dies_on_the_second(peer: Peer) -> None:
-    """Answers one request, takes the next whole, and closes without a word."""
+    """Responds to one request, reads the next, and closes without a response."""
     await peer.head()
     await peer.send(ok(b"first"))
     await peer.head()
 
 
 @pytest.mark.parametrize("method", REPEATABLE)
-async def test_a_repeatable_request_that_a_reused_connection_lost_goes_out_once_more(method: str) -> None:
+async def test_an_idempotent_request_lost_on_a_reused_connection_is_sent_once_more(method: str) -> None:
     response = ok(b"" if method == "HEAD" else b"second")
     async with (
         RawUpstream(dies_on_the_second, responding(response)) as upstream,
@@ -36,7 +36,7 @@ async def test_a_repeatable_request_that_a_reused_connection_lost_goes_out_once_
 
 
 @pytest.mark.parametrize("method", NOT_REPEATABLE)
-async def test_any_other_request_that_was_delivered_never_does(method: str) -> None:
+async def test_any_other_delivered_request_is_not_sent_again(method: str) -> None:
     async with RawUpstream(dies_on_the_second) as upstream, running_client(upstream.origin) as running:
         await running.fetch(request())
         with pytest.raises(UpstreamClosed) as caught:
@@ -45,14 +45,14 @@ async def test_any_other_request_that_was_delivered_never_does(method: str) -> N
         assert (upstream.accepted, running.retries) == (1, 0)
 
 
-async def test_only_a_reused_connection_earns_a_second_try() -> None:
+async def test_on_a_new_connection_a_lost_request_is_not_sent_again() -> None:
     async with RawUpstream(responding_then_closing(b"")) as upstream, running_client(upstream.origin) as running:
         with pytest.raises(UpstreamClosed):
             await running.fetch(request())
         assert (upstream.accepted, running.retries) == (1, 0)
 
 
-async def test_there_is_no_third_try() -> None:
+async def test_a_request_is_sent_at_most_twice() -> None:
     async with (
         RawUpstream(dies_on_the_second, responding_then_closing(b"")) as upstream,
         running_client(upstream.origin) as running,
@@ -64,7 +64,7 @@ async def test_there_is_no_third_try() -> None:
 
 
 @pytest.mark.parametrize("begun", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\n"])
-async def test_a_request_whose_answer_has_begun_is_not_repeated(begun: bytes) -> None:
+async def test_a_request_whose_response_has_begun_is_not_sent_again(begun: bytes) -> None:
     async with (
         RawUpstream(responding_then_closing(ok(), begun)) as upstream,
         running_client(upstream.origin) as running,
@@ -75,7 +75,7 @@ async def test_a_request_whose_answer_has_begun_is_not_repeated(begun: bytes) ->
         assert (upstream.accepted, running.retries) == (1, 0)
 
 
-async def test_a_reused_connection_that_is_only_slow_is_not_tried_again() -> None:
+async def test_a_slow_response_on_a_reused_connection_is_not_retried() -> None:
     async with (
         RawUpstream(responding(ok(), b"")) as upstream,
         running_client(upstream.origin, first_byte_timeout_s=0.1) as running,
@@ -88,8 +88,10 @@ async def test_a_reused_connection_that_is_only_slow_is_not_tried_again() -> Non
 
 @pytest.mark.parametrize("memory", [2**20, 0])
 @pytest.mark.parametrize("length", [9, None])
-async def test_a_put_is_repeated_from_the_copy_of_its_body(length: int | None, memory: int, tmp_path: Path) -> None:
-    """Half of the body has come and gone when the connection dies; the rest comes later."""
+async def test_a_put_is_sent_again_from_the_copy_of_its_body(
+    length: int | None, memory: int, tmp_path: Path
+) -> None:
+    """The connection is lost after half of the body was sent; the other half arrives later."""
     source = ArrivingBody(b"abc", b"def")
     received: list[bytes] = []
     chunked = length is None
@@ -123,7 +125,7 @@ async def test_a_put_is_repeated_from_the_copy_of_its_body(length: int | None, m
     assert payloads == [b"abcdef", b"abcdefghi"]
 
 
-async def test_a_put_whose_copy_was_let_go_is_not_repeated(tmp_path: Path) -> None:
+async def test_a_put_without_a_copy_of_its_body_is_not_sent_again(tmp_path: Path) -> None:
     async def dies_in_mid_upload(peer: Peer) -> None:
         await peer.head()
         await peer.send(ok(b"first"))
@@ -139,8 +141,8 @@ async def test_a_put_whose_copy_was_let_go_is_not_repeated(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("method", NOT_REPEATABLE)
-async def test_what_must_not_be_repeated_asks_the_socket_first(method: str) -> None:
-    """The upstream's FIN waits in the socket; the event loop has not seen it yet."""
+async def test_a_request_that_must_not_be_repeated_checks_the_socket_first(method: str) -> None:
+    """The upstream's FIN waits in the socket, and the event loop has not read it yet."""
     peers: list[Peer] = []
 
     async def script(peer: Peer) -> None:

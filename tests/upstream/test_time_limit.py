@@ -1,4 +1,4 @@
-"""A time limit whose timer serves many waits: it passes when the last of them has to, and only then."""
+"""A time limit whose timer serves many waits and expires only at the latest limit."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -19,7 +19,7 @@ class Timer:
 
 
 class ByHand:
-    """The part of a loop that is needed here; its time passes when it is told to."""
+    """The part of an event loop that a time limit needs; the test advances its clock."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -52,7 +52,7 @@ def loop() -> ByHand:
     return ByHand()
 
 
-def test_it_passes_at_its_time_and_leaves_no_timer_behind(loop: ByHand) -> None:
+def test_the_limit_expires_in_time_and_leaves_no_timer(loop: ByHand) -> None:
     loop.limit.set(105)
     loop.run_until(104.9)
     assert loop.passed_at_s == []
@@ -61,7 +61,7 @@ def test_it_passes_at_its_time_and_leaves_no_timer_behind(loop: ByHand) -> None:
     assert not loop.pending
 
 
-def test_only_the_time_set_last_counts_and_one_timer_is_enough(loop: ByHand) -> None:
+def test_only_the_latest_limit_counts_and_one_timer_serves_all(loop: ByHand) -> None:
     for due_s in (105, 106, 107, 120):
         loop.limit.set(due_s)
     assert [timer.at_s for timer in loop.timers] == [105]
@@ -71,21 +71,21 @@ def test_only_the_time_set_last_counts_and_one_timer_is_enough(loop: ByHand) -> 
     assert loop.passed_at_s == [120]
 
 
-def test_an_earlier_time_counts_too(loop: ByHand) -> None:
+def test_a_limit_can_be_moved_earlier(loop: ByHand) -> None:
     loop.limit.set(150)
     loop.limit.set(105)
     loop.run_until(200)
     assert loop.passed_at_s == [105]
 
 
-def test_a_timer_that_is_early_by_less_than_the_clock_can_tell_is_in_time(loop: ByHand) -> None:
+def test_a_timer_that_fires_early_within_the_clocks_resolution_is_in_time(loop: ByHand) -> None:
     loop.limit.set(105)
     loop.now_s = 104.9995
     loop.timers[0].callback()
     assert loop.passed_at_s == [104.9995]
 
 
-def test_it_can_be_set_again_when_it_has_passed(loop: ByHand) -> None:
+def test_an_expired_limit_can_be_set_again(loop: ByHand) -> None:
     loop.limit.set(105)
     loop.run_until(110)
     loop.limit.set(115)
@@ -93,7 +93,7 @@ def test_it_can_be_set_again_when_it_has_passed(loop: ByHand) -> None:
     assert loop.passed_at_s == [105, 115]
 
 
-def test_cancelled_it_does_not_pass_until_it_is_set_again(loop: ByHand) -> None:
+def test_a_cancelled_limit_does_not_expire_until_it_is_set_again(loop: ByHand) -> None:
     loop.limit.cancel()
     loop.limit.set(105)
     loop.limit.cancel()

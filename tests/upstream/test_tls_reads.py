@@ -1,4 +1,4 @@
-"""What comes over TLS, and in the buffer that all connections of a dialer share."""
+"""Reads over TLS, into the buffer that all connections of a dialer share."""
 
 import asyncio
 import ssl
@@ -28,7 +28,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
 
 @pytest.fixture
 async def dialling(authority: CertificateAuthority) -> AsyncIterator[Dialling]:
-    """`await dialling(*scripts)`: a dialer to an upstream that plays them over TLS, or `plain`."""
+    """`await dialling(*scripts)` returns a dialer to an upstream that runs the scripts over TLS, or `plain`."""
     async with AsyncExitStack() as stack:
 
         async def start(*scripts: Script, version: ssl.TLSVersion | None = None, plain: bool = False) -> Dialer:
@@ -62,7 +62,7 @@ async def rest_of(connection: UpstreamConnection) -> bytes:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_large_answer_comes_whole(dialling: Dialling, version: ssl.TLSVersion) -> None:
+async def test_a_large_response_arrives_whole(dialling: Dialling, version: ssl.TLSVersion) -> None:
     body = b"".join(at.to_bytes(4) for at in range(MIB))
     connection = await ask(await dialling(responding(ok(body), ok(b"the next")), version=version))
     assert connection.tls_version == version.name.replace("_", ".")
@@ -74,7 +74,7 @@ async def test_a_large_answer_comes_whole(dialling: Dialling, version: ssl.TLSVe
 
 
 @pytest.mark.parametrize("plain", [False, True])
-async def test_answers_that_come_at_the_same_time_stay_apart(dialling: Dialling, plain: bool) -> None:
+async def test_simultaneous_responses_stay_separate(dialling: Dialling, plain: bool) -> None:
     count, pieces = 8, 50
     together = asyncio.Barrier(count)
 
@@ -100,7 +100,7 @@ async def test_answers_that_come_at_the_same_time_stay_apart(dialling: Dialling,
     assert len(set(bodies)) == count
 
 
-async def test_an_upstream_is_held_back_over_tls_too(dialling: Dialling) -> None:
+async def test_backpressure_reaches_the_upstream_over_tls(dialling: Dialling) -> None:
     total, sent = 32 * MIB, 0
 
     async def script(peer: Peer) -> None:
@@ -124,8 +124,8 @@ async def test_an_upstream_is_held_back_over_tls_too(dialling: Dialling) -> None
 
 
 @pytest.mark.parametrize("rest", [b"", b"\x17\x03\x03\x00\x20" + bytes(32), b"HTTP/1.1 200 OK\r\n\r\n"])
-async def test_an_answer_whose_tls_breaks_off_is_not_whole(dialling: Dialling, rest: bytes) -> None:
-    """The end without TLS's own, a record that nobody encrypted, no record at all."""
+async def test_a_response_over_broken_tls_is_incomplete(dialling: Dialling, rest: bytes) -> None:
+    """An end without a closing alert, an unencrypted record, no record at all."""
 
     async def script(peer: Peer) -> None:
         await peer.head()
@@ -144,10 +144,10 @@ async def test_an_answer_whose_tls_breaks_off_is_not_whole(dialling: Dialling, r
     assert not connection.release()
 
 
-@pytest.mark.asyncio(loop_factories=["uvloop"])  # asyncio's own loop tells the two ends alike
+@pytest.mark.asyncio(loop_factories=["uvloop"])  # asyncio's own loop does not tell the two ends apart
 @pytest.mark.parametrize("says_so", [True, False])
-async def test_an_end_that_delimits_an_answer_has_to_be_tls_own(dialling: Dialling, says_so: bool) -> None:
-    """RFC 9112 §9.8: whoever can cut the connection could cut the answer."""
+async def test_only_a_tls_closing_alert_ends_a_response_without_framing(dialling: Dialling, says_so: bool) -> None:
+    """RFC 9112 §9.8: an attacker who cuts the connection could cut the response short."""
 
     async def script(peer: Peer) -> None:
         await peer.head()
@@ -169,7 +169,7 @@ async def test_an_end_that_delimits_an_answer_has_to_be_tls_own(dialling: Dialli
     assert not connection.release()
 
 
-async def test_a_read_over_tls_takes_no_more_memory_than_what_came(dialling: Dialling) -> None:
+async def test_a_read_over_tls_allocates_no_more_than_the_received_bytes(dialling: Dialling) -> None:
     before, peak = 0, 0
 
     async def script(peer: Peer) -> None:
