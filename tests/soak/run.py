@@ -17,7 +17,7 @@ from nanonets_proxy.core.net.addresses import Origin
 from soak.relay import Fault, FaultRates, FaultRelay
 from soak.upstream import SoakUpstream
 from support.eventually import until
-from support.proxy_harness import RunningProxy, product_tasks, running_proxy
+from support.proxy_harness import RunningProxy, program_tasks, running_proxy
 from support.raw_caller import RawCaller, RawResponse, chunked
 
 _CALLERS: Final = 40
@@ -76,7 +76,7 @@ async def soak(seconds: float, seed: int, spool_dir: Path) -> Outcome:
     outcome.posts_sent_twice = [number for number, times in upstream.posts.items() if times > 1]
     outcome.strangers = upstream.strangers
     outcome.spool_files = sum(1 for _ in os.scandir(spool_dir))
-    await until(lambda: not product_tasks())
+    await until(lambda: not program_tasks())
     gc.collect()
     outcome.descriptors = _descriptors() - descriptors
     return outcome

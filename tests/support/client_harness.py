@@ -1,4 +1,4 @@
-"""The upstream client under test, put together as the program does it, with limits that suit a test."""
+"""Runs the upstream client with its pool and dialer, as the program does, with limits for tests."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ from support.eventually import WAIT_S
 
 
 @dataclass(frozen=True, slots=True)
-class RawResponse:
+class FetchedResponse:
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
@@ -22,7 +22,7 @@ class RawResponse:
 
 
 class RunningClient:
-    """`retries` counts the requests that went out once more unseen."""
+    """An upstream client and its parts. `retries` counts the requests that the client sent again by itself."""
 
     def __init__(
         self, origin: Origin, first_byte_timeout_s: float, idle_timeout_s: float, keep_alive_s: float
@@ -37,12 +37,12 @@ class RunningClient:
     def _count_retry(self) -> None:
         self.retries += 1
 
-    async def fetch(self, request: UpstreamRequest) -> RawResponse:
-        """One exchange from beginning to end."""
+    async def fetch(self, request: UpstreamRequest) -> FetchedResponse:
+        """Sends a request, and returns its whole response."""
         exchange = await self.client.send(request)
         return await self.read_response(exchange)
 
-    async def read_response(self, exchange: StartedResponse) -> RawResponse:
+    async def read_response(self, exchange: StartedResponse) -> FetchedResponse:
         connection, head = exchange
         body = b""
         try:
@@ -51,7 +51,7 @@ class RunningClient:
             trailers = connection.trailers
         finally:
             self.client.release(connection)
-        return RawResponse(head.status, head.headers, body, trailers)
+        return FetchedResponse(head.status, head.headers, body, trailers)
 
 
 @asynccontextmanager
@@ -72,7 +72,7 @@ async def running_client(
 def request(
     method: str = "GET", body: RequestBody | None = None, *, path: str = "/", expect_continue: bool = False
 ) -> UpstreamRequest:
-    """A request with the framing that its body needs."""
+    """Returns a request with the framing that its body needs."""
     lines = [f"{method} {path} HTTP/1.1", "Host: upstream"]
     if body is not None:
         lines.append("Transfer-Encoding: chunked" if body.length is None else f"Content-Length: {body.length}")
@@ -88,5 +88,5 @@ def body_budget(
     spool_total: int = 2**28,
     replay: int = 2**28,
 ) -> BodyBudget:
-    """Budgets for kept bodies, in bytes."""
+    """Returns a budget for kept bodies. All limits are in bytes."""
     return BodyBudget(BodyPolicy(memory, memory_total, spool_dir, spool_total, replay))

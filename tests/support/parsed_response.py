@@ -1,4 +1,4 @@
-"""What a parsed answer looks like from the outside, to compare one way of parsing with another."""
+"""The observable result of parsing a response, for comparing two ways of parsing."""
 
 import itertools
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from nanonets_proxy.upstream.response_parser import ResponseParser, ResponseStat
 
 @dataclass(frozen=True)
 class ParsedResponse:
-    """All that can be told of an answer from the outside."""
+    """Everything that the response parser tells about a response."""
 
     state: ResponseState
     status: int
@@ -27,27 +27,27 @@ def parse(*pieces: bytes, is_head: bool = False, ended: bool = False) -> ParsedR
     return parse_with(ResponseParser(is_head=is_head), *pieces, ended=ended)
 
 
-def parse_with(reply: ResponseParser, *pieces: bytes, ended: bool = False) -> ParsedResponse:
+def parse_with(parser: ResponseParser, *pieces: bytes, ended: bool = False) -> ParsedResponse:
     error: UpstreamError | None = None
     try:
         for piece in pieces:
-            reply.feed(piece)
+            parser.feed(piece)
         if ended:
-            reply.end_of_input()
+            parser.end_of_input()
     except UpstreamError as caught:
         error = caught
     assert error is None or error.sent
-    head = reply.head
-    keep_alive = reply.keep_alive and error is None
+    head = parser.head
+    keep_alive = parser.keep_alive and error is None
     return ParsedResponse(
-        reply.state,
+        parser.state,
         head.status,
         head.reason,
         tuple(head.headers),
         head.body_length,
-        reply.take_body(),
-        tuple(reply.trailers),
-        reply.interim_count,
+        parser.take_body(),
+        tuple(parser.trailers),
+        parser.interim_count,
         keep_alive,
         None if error is None else type(error),
     )

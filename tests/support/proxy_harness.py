@@ -1,4 +1,4 @@
-"""The real proxy in the test's own process, between raw sockets; whatever it leaves behind fails the test."""
+"""Runs the real proxy in the test's process, and fails the test if the proxy leaves anything behind."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,14 +22,14 @@ from support.raw_caller import RawCaller
 KEY = "sk-test-0123456789"
 AUTHORIZATION = b"Authorization: Basic c2stdGVzdC0wMTIzNDU2Nzg5Og=="
 
-_PRODUCT_FOLDERS = (
+_PROGRAM_FOLDERS = (
     nanonets_proxy.__file__.removesuffix("__init__.py"),
     web_protocol.__file__.removesuffix("web_protocol.py"),
 )
 
 
 class RunningProxy:
-    """A started proxy and what tests look at. `stop()` is called at the end unless the test did."""
+    """A started proxy, and the state that tests check."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -54,7 +54,7 @@ class RunningProxy:
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of bodies kept for a replay, in memory and on disk."""
+        """Bytes of request bodies that are kept for a retry, in memory and on disk."""
         return self.proxy._body_budget.memory_bytes + self.proxy._body_budget.spool_bytes
 
     @property
@@ -63,7 +63,7 @@ class RunningProxy:
 
     @property
     def unread_ahead_bytes(self) -> int:
-        """Bytes of bodies that were read before they were wanted, as they are counted, and not wanted yet."""
+        """Bytes of request bodies that the server has read ahead and the request has not consumed."""
         return MOST_AHEAD_BYTES - self.proxy._server._ahead.free_bytes
 
     async def caller(self) -> RawCaller:
@@ -75,18 +75,18 @@ class RunningProxy:
             yield [await stack.enter_async_context(await self.caller()) for _ in range(count)]
 
     def stop(self, drain_timeout_s: float = WAIT_S) -> "asyncio.Task[None]":
-        """Begins to drain; await the task for the end."""
+        """Starts draining, and returns the task that completes when the proxy has stopped."""
         if self._stopping is None:
             self._stopping = asyncio.create_task(self.program.stop(drain_timeout_s))
         return self._stopping
 
     async def check_idle(self) -> None:
-        """Every permit is back, nobody waits, no byte of a body is kept."""
+        """Waits until all permits are settled, no caller waits, and no body is kept."""
         await until(lambda: (self.in_flight, self.waiting, self.kept_bytes) == (0, 0, 0))
 
 
 def serve_config(**overrides: Any) -> ServeConfig:
-    """What a test serves: free ports, no retries, and no time limit that a failing test would wait for."""
+    """Returns a test's configuration: free ports, no retries, and time limits for a quick failure."""
     values: dict[str, Any] = {
         "listen": "127.0.0.1:0",
         "admin_listen": "127.0.0.1:0",
@@ -100,7 +100,7 @@ def serve_config(**overrides: Any) -> ServeConfig:
 
 
 def program(origin: Origin, source: KeySource | None = None, **overrides: Any) -> Program:
-    """One environment in front of `origin`, with `KEY` unless there is a `source`."""
+    """Returns a program with one environment in front of `origin`. Without `source`, its key is `KEY`."""
     source = source or EnvironmentKey(ApiKey.parse(KEY, "test"))
     own = serve_config(**overrides)
     environment = own.environments[0].with_upstream(origin)
@@ -111,25 +111,25 @@ def program(origin: Origin, source: KeySource | None = None, **overrides: Any) -
 async def running_proxy(
     origin: Origin, source: KeySource | None = None, **overrides: Any
 ) -> AsyncIterator[RunningProxy]:
-    """Starts the program, and stops it at the end of the block with a look at what is left."""
+    """Runs the program during the block, and checks afterwards that nothing is left."""
     running = RunningProxy(program(origin, source, **overrides))
     await running.program.start()
     try:
         yield running
     finally:
-        # Exchanges that a test has left open end by themselves once their callers have gone.
+        # Exchanges that the test left open end when their callers have closed.
         await running.stop(1.0)
     await running.check_idle()
     assert not running.proxy._room._futures
     assert not running.unread_ahead_bytes
-    await until(lambda: not product_tasks())
+    await until(lambda: not program_tasks())
 
 
-def product_tasks() -> list["asyncio.Task[Any]"]:
-    """Tasks that run the product's or its server's code."""
+def program_tasks() -> list["asyncio.Task[Any]"]:
+    """Returns the tasks that run code of the program or of its server library."""
     tasks = []
     for task in asyncio.all_tasks():
         code = getattr(task.get_coro(), "cr_code", None)
-        if code is not None and code.co_filename.startswith(_PRODUCT_FOLDERS):
+        if code is not None and code.co_filename.startswith(_PROGRAM_FOLDERS):
             tasks.append(task)
     return tasks

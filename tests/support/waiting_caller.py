@@ -1,4 +1,4 @@
-"""A caller that waits for its permit as a request does."""
+"""Waits for admission in a waiting room, as a request does."""
 
 import asyncio
 from collections.abc import Callable
