@@ -163,7 +163,15 @@ async def test_releasing_an_exchange_during_the_upload_closes_the_connection(tmp
 # --- Expect: 100-continue -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
+@pytest.mark.parametrize(
+    "interim",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.0 100 Continue\r\n\r\n",
+    ],
+)
 async def test_a_body_waits_for_100_continue(
     interim: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
