@@ -1,1 +1,1 @@
-"""The composition root: a frozen configuration in, running servers out."""
+"""The composition root: builds running servers from a frozen configuration."""

@@ -1,1 +1,1 @@
-"""What a person types: commands, exit codes, checks."""
+"""The command line: parser, commands, and the process that runs each command."""

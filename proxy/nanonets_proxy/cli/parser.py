@@ -24,7 +24,7 @@ examples:
   nanonets-proxy serve --sandbox             try the proxy without a key, on a simulated API
   nanonets-proxy check                       test settings, key and connection
 
-Every setting is a flag, an environment variable NANONETS_PROXY_..., and a key in ./nanonets-proxy.toml.
+Every setting is a flag, an environment variable NANONETS_PROXY_..., and a line of ./nanonets-proxy.toml.
 `nanonets-proxy serve --help` lists the flags. `nanonets-proxy config --reference` writes all settings as
 a file."""
 
