@@ -83,8 +83,8 @@ def test_authenticated_callers_may_connect_from_anywhere_except_to_the_admin_lis
 def test_an_authorizer_exists_only_if_a_setting_needs_it() -> None:
     assert _config().environments[0].authorizer is None
     assert _config(caller_header="X-Caller").environments[0].authorizer is None
-    for asked in ({"policy": "deny * /x"}, {"read_only": True}, {"daily_budget": "1"}, {"caller_tokens": TOKEN}):
-        assert _config(**asked).environments[0].authorizer is not None, asked
+    for setting in ({"policy": "deny * /x"}, {"read_only": True}, {"daily_budget": "1"}, {"caller_tokens": TOKEN}):
+        assert _config(**setting).environments[0].authorizer is not None, setting
     file = _config(caller_tokens_file="/run/callers").environments[0].authorizer
     assert file is not None
     assert (file.tokens, file.tokens_file) == ((), Path("/run/callers"))
@@ -95,4 +95,4 @@ def test_the_sandbox_needs_no_key_even_if_the_source_is_incomplete() -> None:
     config = serve_config(loaded, SandboxSettings(api_keys="theirs"), {})
     assert config.environments[0].key_source_config.stores == ()
     assert config.sandbox is not None
-    assert config.sandbox.policy.api_keys == (), "one is made for this process alone"
+    assert config.sandbox.policy.api_keys == (), "the process makes its own key"

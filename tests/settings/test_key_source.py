@@ -1,3 +1,5 @@
+"""The choice of the API key's source, and keys read from files."""
+
 import errno
 import os
 import time

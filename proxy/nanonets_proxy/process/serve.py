@@ -45,15 +45,15 @@ def serve(config: Config) -> int:
         )
     try:
         # An unusable key ends the program before it listens.
-        keys = [_find_key(environment.key_source_config) for environment in config.environments]
+        keys = [_read_initial_keys(environment.key_source_config) for environment in config.environments]
     except (KeyUnusable, NoKeyGiven) as error:
         return _usage_error(error)
     forget_variables(config.secret_variables)
     return _run(config.log_format, config.log_level, lambda redactor: _serve(config, keys, redactor))
 
 
-def _find_key(places: KeySourceConfig) -> InitialKeys:
-    source = places.find(os.environ)
+def _read_initial_keys(sources: KeySourceConfig) -> InitialKeys:
+    source = sources.find(os.environ)
     return InitialKeys(source, source.read())
 
 
