@@ -1,6 +1,7 @@
 """The waiting room on a real loop with a real gate, above all when grants, hang-ups and shutdown meet."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -9,9 +10,21 @@ from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from nanonets_proxy.errors import RateLimited, ShuttingDown
-from support.waiting_caller import admitted
 
 LONG_S = 60.0
+
+
+async def admitted(
+    room: WaitingRoom, ticket: Ticket, now_s: float, on_wait: Callable[[], None] | None = None
+) -> None:
+    """Waits for admission as a request does. Raises RateLimited or ShuttingDown."""
+    admission = room.enter(ticket, now_s, on_wait)
+    if admission is not None:
+        try:
+            await admission
+        except asyncio.CancelledError:
+            room.leave(ticket)
+            raise
 
 
 class Scene:

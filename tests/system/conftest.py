@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nanonets_proxy import __version__
-from support.podman import IMAGE, podman, run
+from system.podman import IMAGE, podman, run
 
 _BUILD_TIMEOUT_S = 300.0
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from support.browser import WAIT_S, Site, chromium
 from support.log_capture import captured_log
 from support.proxy_harness import RunningProxy, running_proxy
 from support.scripted_upstream import ScriptedUpstream, responding
+from system.browser import WAIT_S, Site, chromium
 
 pytestmark = pytest.mark.system
 

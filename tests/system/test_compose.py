@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support.podman import ENVIRON_UNREADABLE, READ_ENVIRON, ROOT, TOOLS, Container, podman, run, succeed, wait_for
+from system.podman import ENVIRON_UNREADABLE, READ_ENVIRON, ROOT, TOOLS, Container, podman, run, succeed, wait_for
 
 pytestmark = pytest.mark.system
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nanonets_proxy import __version__
-from support.podman import (
+from system.podman import (
     BASE,
     ENVIRON_UNREADABLE,
     IMAGE,

@@ -11,7 +11,7 @@ from nanonets_proxy.errors import (
     UpstreamUpgraded,
 )
 from nanonets_proxy.upstream.response_parser import ResponseParser, ResponseState
-from support.parsed_response import parse, parse_with, split_at
+from upstream.parsed_response import parse, parse_with, split_at
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -28,13 +28,13 @@ class Loaded:
 
 
 def load(url: str, request: Request, *, connections: int, duration_s: int) -> Loaded:
-    """Asks for `duration_s`. Raises LoadFailed."""
-    said = run_on_load_core(_command(url, request, connections, duration_s))
-    found = json.loads(said.splitlines()[-1])
-    failed, answered = int(found["failed"]), int(found["requests"])
-    if failed * 1000 > answered or not answered:
-        raise LoadFailed(f"{failed} of {answered} requests for {request.path} failed at {url}")
-    return Loaded(answered - failed, found["duration_us"] / 1e6)
+    """Repeats a request for `duration_s`. Raises LoadFailed."""
+    output = run_on_load_core(_command(url, request, connections, duration_s))
+    found = json.loads(output.splitlines()[-1])
+    failed, completed = int(found["failed"]), int(found["requests"])
+    if failed * 1000 > completed or not completed:
+        raise LoadFailed(f"{failed} of {completed} requests for {request.path} failed at {url}")
+    return Loaded(completed - failed, found["duration_us"] / 1e6)
 
 
 def _command(url: str, request: Request, connections: int, duration_s: int) -> list[str]:
