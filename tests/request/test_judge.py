@@ -138,7 +138,7 @@ def test_an_error_that_would_come_again_is_reported(error: type[UpstreamError]) 
 @pytest.mark.parametrize(
     ("retries", "sent"), [(0, Sent()), (1, Sent(can_be_sent_again=False)), (1, Sent(retries=1))]
 )
-def test_a_passing_error_is_reported_if_no_retry_is_possible(retries: int, sent: Sent) -> None:
+def test_a_temporary_error_is_reported_if_no_retry_is_possible(retries: int, sent: Sent) -> None:
     decision = judge(retries=retries).of_error(UpstreamRefused("refused"), sent, TIME_LEFT_S)
     assert decision == Decision(Step.REPORT, Outcome.FAILED)
 

@@ -1,4 +1,4 @@
-"""Authorizes requests beyond the peer guard: callers' tokens, the call policy, daily budgets.
+"""Authorizes requests beyond the peer guard: callers' tokens, access rules, daily budgets.
 
 All three are off by default; then no authorizer exists.
 """
@@ -15,7 +15,7 @@ from nanonets_proxy.core.access.access_rules import AccessRules
 from nanonets_proxy.core.access.caller_tokens import CallersByToken, CallerToken, token_from_authorization
 from nanonets_proxy.core.access.daily_budget import DailyBudget
 from nanonets_proxy.core.http.target import loggable_target
-from nanonets_proxy.errors import BudgetUsedUp, ForbiddenByPolicy, UnknownCaller
+from nanonets_proxy.errors import BudgetUsedUp, ForbiddenByPolicy, ProxyError, UnknownCaller
 from nanonets_proxy.server.peers import Peer
 
 _BY_RULE = "rule: "
@@ -27,10 +27,10 @@ class AuthorizerPolicy:
 
     has_token_header: bool
     """Whether the token has a header field of its own, without a scheme such as Bearer."""
-    policy: AccessRules | None
+    rules: AccessRules | None
     budget: DailyBudget | None
     dry_run: bool
-    """Whether a request that policy or budget reject is only logged and counted, and sent all the same."""
+    """Whether rejections are only logged and counted, and the requests forwarded nevertheless."""
 
 
 class Authorizer:
@@ -42,7 +42,7 @@ class Authorizer:
         self._log = structlog.get_logger()
         self._rejections = Counter(
             "nanonets_proxy_policy_refusals",
-            "Requests that the call policy or a daily budget rejected, or would have rejected in a dry run.",
+            "Requests that the access rules or a daily budget rejected, or would have rejected in a dry run.",
             ["reason"],
             registry=registry,
         )
@@ -71,22 +71,25 @@ class Authorizer:
 
     def check(self, caller: str, method: str, target: str, names: Iterable[bytes]) -> None:
         """Raises ForbiddenByPolicy or BudgetUsedUp. `names` are the names of the request's header fields."""
-        policy, budget = self._policy.policy, self._policy.budget
-        if policy is not None:
-            denial = policy.judge(caller, method, target, (name.lower() for name in names))
-            if denial is not None and not self._is_dry_run(denial.reason, caller, method, target):
-                raise ForbiddenByPolicy(
-                    "The proxy's call policy does not allow this request.", reason=denial.reason
-                )
+        rules, budget = self._policy.rules, self._policy.budget
+        if rules is not None:
+            denial = rules.judge(caller, method, target, (name.lower() for name in names))
+            if denial is not None:
+                message = "The proxy's access rules do not allow this request."
+                error = ForbiddenByPolicy(message, reason=denial.reason)
+                self._reject(error, denial.reason, caller, method, target)
         if budget is not None:
             retry_after_s = budget.take(caller, time.time())
-            if retry_after_s is not None and not self._is_dry_run("daily_budget", caller, method, target):
-                raise BudgetUsedUp("This caller has used up its requests of today.", retry_after_s=retry_after_s)
+            if retry_after_s is not None:
+                message = "This caller has used up its requests of today."
+                self._reject(
+                    BudgetUsedUp(message, retry_after_s=retry_after_s), "daily_budget", caller, method, target
+                )
 
-    def _is_dry_run(self, reason: str, caller: str, method: str, target: str) -> bool:
-        """Counts a rejection. Returns whether the request is sent all the same; then the rejection is logged."""
+    def _reject(self, error: ProxyError, reason: str, caller: str, method: str, target: str) -> None:
+        """Counts the rejection and raises `error`. In a dry run, logs the rejection instead of raising."""
         self._rejections.labels("rule" if reason.startswith(_BY_RULE) else reason).inc()
-        if self._policy.dry_run:
-            facts: dict[str, Any] = {"caller": caller, "method": method, "path": loggable_target(target)}
-            self._log.warning("policy_would_refuse", reason=reason, **facts)
-        return self._policy.dry_run
+        if not self._policy.dry_run:
+            raise error
+        facts: dict[str, Any] = {"caller": caller, "method": method, "path": loggable_target(target)}
+        self._log.warning("policy_would_refuse", reason=reason, **facts)

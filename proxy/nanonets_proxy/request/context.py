@@ -38,14 +38,15 @@ class Services:
 
 
 class ReadAhead(Protocol):
-    """Room for bytes that were read before anybody wanted them."""
+    """The shared room for body bytes that were read before they were needed."""
 
-    def release(self) -> None: ...
+    def release(self) -> None:
+        """Gives back the room that this connection's bytes occupied."""
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request: what came, its access record, its response, and how far it is."""
+    """One request with its access record, its response and its progress."""
 
     request: CallerRequest
     record: AccessRecord
@@ -55,7 +56,7 @@ class RequestContext:
     payload: bytes = b""
     """A whole body that came with the head; any other body is `body`."""
     read_ahead: ReadAhead | None = None
-    """The room that `payload` takes until the request has its permit."""
+    """The room that `payload` occupies until the request has a permit."""
     body: RequestBody | None = None
     body_source: CallerBody | None = None
     """The source of `body`; while the request waits, the source is left unread."""
@@ -63,7 +64,7 @@ class RequestContext:
     """Made on first need, by `ensure_key_history`: few requests need it."""
     retries: int = 0
     retry_spent_s: float = 0.0
-    """Time of the attempts that were retried, with their pauses."""
+    """Duration of the attempts that were retried, and of the pauses after them."""
 
     @property
     def method(self) -> str:
@@ -71,11 +72,14 @@ class RequestContext:
 
     @property
     def can_be_sent_again(self) -> bool:
-        """Whether all of the body that was read is kept."""
+        """Whether the body was kept as far as it was read."""
         return self.body is None or self.body.is_replayable
 
     def ensure_key_history(self) -> KeyHistory:
-        """Returns the record of the keys tried. A large upload tries no unproven key: it could go out twice."""
+        """Returns the request's history with keys.
+
+        A large upload tests no candidate key: after a rejection, the whole body would be sent again.
+        """
         if self.key_history is None:
             self.key_history = KeyHistory(may_test_candidate=self.body is None or self.body.fits_memory)
         return self.key_history

@@ -8,7 +8,7 @@
 | any other 429 | RELAY | THROTTLED |
 | 502, 503 or 504, and `Retries` grants a pause | RETRY | FAILED |
 | any other response | RELAY | SERVED |
-| a passing error, and `Retries` grants a pause | RETRY | FAILED |
+| a temporary error, and `Retries` grants a pause | RETRY | FAILED |
 | any other error | REPORT | FAILED |
 
 Within one attempt, the upstream client may send a request a second time, if a reused connection turns out to be
@@ -33,7 +33,7 @@ from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.response_head import ResponseHead
 
 # A failed handshake, a malformed response or a spent time limit would fail again, or cost as much time again.
-_PASSING_ERRORS: Final = (UpstreamClosed, UpstreamDnsFailed, UpstreamRefused, UpstreamUnreachable)
+_TEMPORARY_ERRORS: Final = (UpstreamClosed, UpstreamDnsFailed, UpstreamRefused, UpstreamUnreachable)
 _MAY_BE_SENT_AGAIN: Final = RETRIED_STATUSES | {401, 429}
 
 
@@ -113,7 +113,7 @@ class Judge:
 
     def of_error(self, error: UpstreamError, request: SentRequest, time_left_s: float) -> Decision:
         """Decides on an attempt without a response. The request's deadline is `time_left_s` away."""
-        if not isinstance(error, _PASSING_ERRORS):
+        if not isinstance(error, _TEMPORARY_ERRORS):
             return _REPORT
         failure = Failure.LOST if error.sent else Failure.NOT_SENT
         return self._retry(failure, request, time_left_s, None) or _REPORT

@@ -8,7 +8,7 @@ is idempotent (RFC 9112 §9.3.1): the upstream probably closed the connection be
 
 The pause before a retry is drawn between 0 and a bound that doubles ("full jitter"), so that callers that failed
 together do not return together. A budget bounds the share of retries among all requests: while everything fails,
-retries are load without use.
+retries only add load.
 """
 
 import enum
