@@ -92,7 +92,7 @@ class RequestBody:
         self._memory_bytes = 0
         self._file: BinaryIO | None = None
         self._file_bytes = 0
-        self._position = 0  # since the last rewind()
+        self._position = 0  # bytes returned since the last rewind()
         self._keeping = length is None or length <= budget.policy.replay_limit_bytes
 
     def __enter__(self) -> Self:
