@@ -41,7 +41,7 @@ class Request:
 
 SMALL: Final = Request("/api/v4/workflows")
 UNMATCHED: Final = Request("/api/v4/workflows", headers=(("X-Tab", "a\tb"),))
-"""No head pattern matches this request (core/http/head_patterns.py), so the parser reads it each time."""
+"""A request with a tab in a field: earlier versions read other requests by a pattern that a tab did not match."""
 LARGE: Final = Request("/api/v4/large")
 HUGE: Final = Request("/api/v4/huge")
 PREDICT: Final = Request("/api/v2/OCR/Model/busy/LabelUrls", "POST", 2)
