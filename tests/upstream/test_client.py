@@ -21,16 +21,16 @@ MIB = 1024 * 1024
 class Wire:
     """Records the bytes received `through` an end mark, then responds."""
 
-    def __init__(self, end: bytes, reply: bytes = ok()) -> None:
+    def __init__(self, end: bytes, response: bytes = ok()) -> None:
         self.received = b""
         self._end = end
-        self._reply = reply
+        self._response = response
 
     async def __call__(self, peer: Peer) -> None:
         self.received += await peer.head()
         if self._end:
             self.received += await peer.read_through(self._end)
-        await peer.send(self._reply)
+        await peer.send(self._response)
         self.received += await peer.read_to_end()
 
 
@@ -107,7 +107,7 @@ async def test_a_body_is_read_no_faster_than_the_upstream_takes_it(tmp_path: Pat
             assert running.pool.idle == 1
 
 
-# --- an answer before the upload is over ----------------------------------------------------------------
+# --- a response before the end of the upload ---------------------------------------------------------
 
 
 async def test_an_early_error_response_stops_the_upload_and_closes_the_connection(tmp_path: Path) -> None:
@@ -238,9 +238,9 @@ async def test_an_error_of_the_caller_is_raised_and_ends_the_upload(tmp_path: Pa
 
 async def test_an_error_of_the_caller_after_an_early_head_is_raised_by_read(tmp_path: Path) -> None:
     source = ArrivingBody(b"first")
-    reply = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
     with RequestBody(source, 100, body_budget(tmp_path)) as body:
-        async with RawUpstream(Wire(b"first", reply)) as upstream, running_client(upstream.origin) as running:
+        async with RawUpstream(Wire(b"first", response)) as upstream, running_client(upstream.origin) as running:
             exchange = await running.client.send(request("POST", body))
             source.break_off(ConnectionResetError("the caller has gone"))
             with pytest.raises(ConnectionResetError, match="caller"):

@@ -66,7 +66,7 @@ async def silent(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "body", "reusable"),
+    ("response", "body", "reusable"),
     [
         (ok(b"hello"), b"hello", True),
         (ok(b""), b"", True),
@@ -80,8 +80,10 @@ async def silent(peer: Peer) -> None:
         (ok(b"hello") + b"surplus", b"hello", False),
     ],
 )
-async def test_a_response_is_read_to_its_end(connect: Connect, reply: bytes, body: bytes, reusable: bool) -> None:
-    connection = await connect(responding(reply))
+async def test_a_response_is_read_to_its_end(
+    connect: Connect, response: bytes, body: bytes, reusable: bool
+) -> None:
+    connection = await connect(responding(response))
     send_get(connection)
     await connection.head()
     assert await rest_of(connection) == body
@@ -130,11 +132,11 @@ async def test_release_discards_an_unread_body(connect: Connect, length: int) ->
     assert await rest_of(connection) == b"next"
 
 
-# --- answers that break off, or are none ------------------------------------------------------------
+# --- incomplete and invalid responses ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("reply", "error"),
+    ("response", "error"),
     [
         (b"", UpstreamClosed),
         (b"HTTP/1.1 200 OK\r\nContent-", UpstreamClosed),
@@ -148,9 +150,9 @@ async def test_release_discards_an_unread_body(connect: Connect, length: int) ->
     ],
 )
 async def test_anything_else_than_a_head_is_a_named_error(
-    connect: Connect, reply: bytes, error: type[UpstreamError]
+    connect: Connect, response: bytes, error: type[UpstreamError]
 ) -> None:
-    connection = await connect(responding_then_closing(reply))
+    connection = await connect(responding_then_closing(response))
     send_get(connection)
     for _ in range(2):
         with pytest.raises(error) as caught:
@@ -161,18 +163,18 @@ async def test_anything_else_than_a_head_is_a_named_error(
 
 
 @pytest.mark.parametrize(
-    "reply",
+    "response",
     [b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello", CHUNKED + b"5\r\nhello\r\n", CHUNKED + b"9\r\nhello"],
 )
 @pytest.mark.parametrize("by_reset", [True, False])
 async def test_a_body_that_is_cut_short_is_readable_up_to_its_end(
-    connect: Connect, reply: bytes, by_reset: bool
+    connect: Connect, response: bytes, by_reset: bool
 ) -> None:
     may_end = asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.head()
-        await peer.send(reply)
+        await peer.send(response)
         await may_end.wait()
         if by_reset:
             peer.reset()
@@ -207,11 +209,11 @@ async def test_the_first_error_is_raised(connect: Connect) -> None:
         await waiting
 
 
-@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"])
-async def test_closing_a_connection_ends_every_wait(connect: Connect, reply: bytes) -> None:
-    connection = await connect(responding(reply))
+@pytest.mark.parametrize("response", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"])
+async def test_closing_a_connection_ends_every_wait(connect: Connect, response: bytes) -> None:
+    connection = await connect(responding(response))
     send_get(connection)
-    if reply:
+    if response:
         await connection.head()
     waiting = asyncio.create_task(connection.read())
     await asyncio.sleep(0)
@@ -356,11 +358,11 @@ async def test_unexpected_bytes_close_an_idle_connection(connect: Connect, at_en
 
 
 async def test_exchanges_leave_no_parser_for_the_garbage_collector(connect: Connect) -> None:
-    def replies() -> int:
+    def parsers() -> int:
         return sum(type(kept) is ResponseParser for kept in gc.get_objects())
 
     gc.collect()
-    before = replies()
+    before = parsers()
     gc.disable()
     try:
         connection = await connect(responding(*[ok()] * 5))
@@ -369,7 +371,7 @@ async def test_exchanges_leave_no_parser_for_the_garbage_collector(connect: Conn
             await connection.head()
             assert await rest_of(connection) == b"ok"
             assert connection.release()
-        assert replies() - before == 1  # the parser of the connection
+        assert parsers() - before == 1  # the parser of the connection
     finally:
         gc.enable()
 

@@ -31,16 +31,16 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
 
 
 class Tunnel:
-    """A proxy that responds to CONNECT with `reply` and then relays everything to `port`."""
+    """A proxy that responds to CONNECT with `response` and then relays everything to `port`."""
 
-    def __init__(self, port: int, reply: bytes = ACCEPTED) -> None:
+    def __init__(self, port: int, response: bytes = ACCEPTED) -> None:
         self._port = port
-        self._reply = reply
+        self._response = response
         self.head = b""
 
     async def __call__(self, peer: Peer) -> None:
         self.head = await peer.head()
-        for octet in self._reply:  # one byte at a time: a reader must not expect whole lines
+        for octet in self._response:  # one byte at a time: a reader must not expect whole lines
             await peer.send(bytes([octet]))
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
 
@@ -89,8 +89,8 @@ async def failure_of(made: Dialer) -> UpstreamError:
     return caught.value
 
 
-@pytest.mark.parametrize("reply", [ACCEPTED, b"HTTP/1.0 200 OK\r\nVia: proxy\r\n\r\n", b"HTTP/1.1 299 \r\n\r\n"])
-async def test_the_tunnel_carries_tls_to_the_upstream(reply: bytes, authority: CertificateAuthority) -> None:
+@pytest.mark.parametrize("response", [ACCEPTED, b"HTTP/1.0 200 OK\r\nVia: proxy\r\n\r\n", b"HTTP/1.1 299 \r\n\r\n"])
+async def test_the_tunnel_carries_tls_to_the_upstream(response: bytes, authority: CertificateAuthority) -> None:
     seen = b""
 
     async def upstream_script(peer: Peer) -> None:
@@ -100,7 +100,7 @@ async def test_the_tunnel_carries_tls_to_the_upstream(reply: bytes, authority: C
         await peer.read_to_end()
 
     async with RawUpstream(upstream_script, tls=authority.server()) as upstream:
-        tunnel = Tunnel(upstream.port, reply)
+        tunnel = Tunnel(upstream.port, response)
         async with RawUpstream(tunnel) as proxy:
             connection = await dialer(proxy, port=upstream.port, ca_file=authority.file).dial()
             assert connection.tls_version == "TLSv1.3"
@@ -119,7 +119,7 @@ async def test_the_tunnel_carries_tls_to_the_upstream(reply: bytes, authority: C
 
 async def test_the_upstreams_certificate_is_verified_inside_the_tunnel(authority: CertificateAuthority) -> None:
     async with (
-        RawUpstream(answers_nothing, tls=authority.server("127.0.0.9")) as upstream,
+        RawUpstream(never_responds, tls=authority.server("127.0.0.9")) as upstream,
         RawUpstream(Tunnel(upstream.port)) as proxy,
     ):
         error = await failure_of(dialer(proxy, port=upstream.port, ca_file=authority.file))
@@ -127,7 +127,7 @@ async def test_the_upstreams_certificate_is_verified_inside_the_tunnel(authority
     assert type(error) is UpstreamTlsCertificate
 
 
-async def answers_nothing(peer: Peer) -> None:
+async def never_responds(peer: Peer) -> None:
     await peer.read_to_end()
 
 
@@ -162,16 +162,16 @@ async def test_a_refused_tunnel_reports_the_proxys_status(status: int) -> None:
     assert error.details == {"received_status": status}
 
 
-def says(reply: bytes) -> Script:
+def says(response: bytes) -> Script:
     async def script(peer: Peer) -> None:
         await peer.head()
-        await peer.send(reply)
+        await peer.send(response)
 
     return script
 
 
 @pytest.mark.parametrize(
-    "reply",
+    "response",
     [
         b"",
         b"HTTP/1.1 200 OK\r\n",
@@ -182,8 +182,8 @@ def says(reply: bytes) -> Script:
         b"HTTP/1.1 2000 OK\r\n\r\n",
     ],
 )
-async def test_an_invalid_response_of_the_egress_proxy_is_an_error(reply: bytes) -> None:
-    async with RawUpstream(says(reply)) as proxy:
+async def test_an_invalid_response_of_the_egress_proxy_is_an_error(response: bytes) -> None:
+    async with RawUpstream(says(response)) as proxy:
         error = await failure_of(dialer(proxy))
     assert type(error) is EgressProxyRefused
     assert "invalid response" in error.message
@@ -210,13 +210,13 @@ async def test_a_proxy_that_resets_is_a_failed_connection() -> None:
 
 
 async def test_an_unresponsive_proxy_is_a_timeout() -> None:
-    async with RawUpstream(answers_nothing) as proxy:
+    async with RawUpstream(never_responds) as proxy:
         assert type(await failure_of(dialer(proxy, connect_timeout_s=0.1))) is UpstreamConnectTimeout
         await until(lambda: proxy.ended == 1)
 
 
 async def test_a_proxy_at_a_closed_port_is_a_refused_connection() -> None:
-    async with RawUpstream(answers_nothing) as proxy:
+    async with RawUpstream(never_responds) as proxy:
         pass
     assert type(await failure_of(dialer(proxy))) is UpstreamRefused
 
@@ -225,6 +225,6 @@ async def test_a_proxy_name_that_does_not_resolve_is_a_dns_error(monkeypatch: py
     async def getaddrinfo(*_: object, **__: object) -> None:
         raise OSError("not known")
 
-    async with RawUpstream(answers_nothing) as proxy:
+    async with RawUpstream(never_responds) as proxy:
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
         assert type(await failure_of(dialer(proxy))) is UpstreamDnsFailed

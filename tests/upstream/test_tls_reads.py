@@ -78,7 +78,7 @@ async def test_simultaneous_responses_stay_separate(dialling: Dialling, plain: b
     count, pieces = 8, 50
     together = asyncio.Barrier(count)
 
-    def answering_with(mark: bytes) -> Script:
+    def responding_with(mark: bytes) -> Script:
         async def script(peer: Peer) -> None:
             await peer.head()
             await peer.send(b"HTTP/1.1 200 OK\r\nX-Mark: %b\r\nContent-Length: %d\r\n\r\n" % (mark, pieces * 1000))
@@ -89,7 +89,7 @@ async def test_simultaneous_responses_stay_separate(dialling: Dialling, plain: b
 
         return script
 
-    dialer = await dialling(*(answering_with(b"%d" % number) for number in range(count)), plain=plain)
+    dialer = await dialling(*(responding_with(b"%d" % number) for number in range(count)), plain=plain)
     connections = [await dialer.dial() for _ in range(count)]
     heads = [send_get(connection) for connection in connections]
     bodies = await asyncio.gather(*map(rest_of, connections))
