@@ -1,4 +1,4 @@
-"""What several test folders share."""
+"""Fixtures that several test folders share."""
 
 import importlib.util
 from collections.abc import Callable
@@ -9,8 +9,8 @@ import pytest
 
 @pytest.fixture
 def run_every_client_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], list[str]]:
-    """`run(base_url, api_key)`: every call of the client `nanonetsclient`; it blocks, so use a thread."""
-    monkeypatch.setenv("NO_PROXY", "*")  # the client obeys proxy variables, and the tests are on loopback
+    """`run(base_url, api_key)` makes every call of the client `nanonetsclient`. It blocks: run it in a thread."""
+    monkeypatch.setenv("NO_PROXY", "*")  # the client obeys proxy variables, but the tests use loopback
     path = Path(__file__).parent / "support" / "nanonetsclient_calls.py"
     spec = importlib.util.spec_from_file_location("nanonetsclient_calls", path)
     assert spec is not None
