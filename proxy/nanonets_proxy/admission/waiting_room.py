@@ -27,14 +27,16 @@ class WaitingRoom:
     """Lets requests wait for their permits."""
 
     def __init__(self, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
-        self.try_admit: Callable[[Ticket, float], bool] = gate.try_admit
-        """Admits a ticket that need not wait; False: the ticket must `enter`. The instant is `now_s` of `enter`."""
         self._gate = gate
         self._loop = loop
         self._futures: dict[Ticket, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = math.inf
         self._closed = False
+
+    def try_admit(self, ticket: Ticket, now_s: float) -> bool:
+        """Admits a ticket that need not wait; False: the ticket must `enter`. `now_s` is as in `enter`."""
+        return not self._closed and self._gate.try_admit(ticket, now_s)
 
     def enter(
         self, ticket: Ticket, now_s: float, on_wait: Callable[[], None] | None = None
@@ -87,7 +89,6 @@ class WaitingRoom:
     def close(self) -> None:
         """Rejects all waiting and all future tickets. Permits in use stay valid."""
         self._closed = True
-        self.try_admit = lambda _ticket, _now_s: False
         now_s = self._loop.time()
         futures, self._futures = self._futures, {}
         for ticket, future in futures.items():

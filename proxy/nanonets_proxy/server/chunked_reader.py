@@ -17,17 +17,21 @@ import enum
 import re
 from typing import Final
 
+from nanonets_proxy.core.http.grammar import TOKEN_PATTERN
 from nanonets_proxy.errors import BadRequest
 
 MAX_SIZE_LINE_BYTES: Final = 16 * 1024
 MAX_TRAILER_BYTES: Final = 64 * 1024
 
-_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"  # RFC 9110 §5.6.2
 _QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -~\x80-\xff])*+"'  # RFC 9110 §5.6.4
 # RFC 9112 §7.1.1: an extension may have white space around ";" and "=". 16 digits count more than any body has.
-_EXTENSIONS: Final = rb"(?:[\t ]*+;[\t ]*+%b(?:[\t ]*+=[\t ]*+(?:%b|%b))?)*+" % (_TOKEN, _TOKEN, _QUOTED)
+_EXTENSIONS: Final = rb"(?:[\t ]*+;[\t ]*+%b(?:[\t ]*+=[\t ]*+(?:%b|%b))?)*+" % (
+    TOKEN_PATTERN,
+    TOKEN_PATTERN,
+    _QUOTED,
+)
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})%b\r\n" % _EXTENSIONS)
-_TRAILERS: Final = re.compile(rb"(?:%b:[\t -~\x80-\xff]*+\r\n)*+\r\n" % _TOKEN)
+_TRAILERS: Final = re.compile(rb"(?:%b:[\t -~\x80-\xff]*+\r\n)*+\r\n" % TOKEN_PATTERN)
 
 
 class ChunkedState(enum.Enum):

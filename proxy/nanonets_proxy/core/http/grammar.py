@@ -3,7 +3,8 @@
 import re
 from typing import Final
 
-TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+TOKEN_PATTERN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+TOKEN: Final = re.compile(TOKEN_PATTERN)
 
 
 def is_token(text: str) -> bool:
