@@ -44,6 +44,24 @@ async def test_a_connection_closes_if_the_rest_of_the_body_does_not_come(monkeyp
         assert await caller.read_to_end() == b""
 
 
+@pytest.mark.parametrize("line", [b"GET /x HTTP/1.1", b"TRACE /x HTTP/1.1", b"GET /x HTTP/2.0"])
+async def test_a_malformed_chunk_after_an_error_response_closes_the_connection_quietly(line: bytes) -> None:
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream() as upstream,
+            running_proxy(upstream.origin) as proxy,
+            await proxy.caller() as caller,
+        ):
+            fields = b"Host: localhost\r\nOrigin: http://evil.example\r\nTransfer-Encoding: chunked\r\n\r\n"
+            await caller.send(line + b"\r\n" + fields)
+            assert (await caller.response()).status in (403, 405, 505)
+            await caller.send(b"zz\r\n" + request(b"GET", b"/smuggled"))
+            assert await caller.read_to_end() == b""
+            assert upstream.connections == 0
+    assert not log.events("connection_failed")
+    assert not log.events("request_failed")
+
+
 async def test_an_unexpected_error_of_the_handler_resets_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fails(*_: object) -> None:
         raise ValueError

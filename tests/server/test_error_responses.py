@@ -51,20 +51,29 @@ async def test_trace_and_connect_get_405_with_the_allowed_methods(method: bytes)
         assert upstream.connections == 0
 
 
-@pytest.mark.parametrize("protocol", [b"websocket", b"h2c", b"foo/2"])
-@pytest.mark.parametrize("connection", [b"Connection: Upgrade", b"Connection: keep-alive"])
-async def test_an_upgrade_is_rejected(protocol: bytes, connection: bytes) -> None:
+@pytest.mark.parametrize("method", [b"HEAD", b"GET"])
+@pytest.mark.parametrize(
+    ("target", "field", "status"),
+    [
+        (b"/x", b"X : a", 400),
+        (b"/x", b"Host: a@b", 400),
+        (b"/" + b"a" * 13_000, b"X: a", 414),
+        (b"/x", b"X: " + b"a" * 17_000, 431),
+        (b"/x", b"X: " + b"a" * 70_000, 431),
+    ],
+)
+async def test_a_rejected_head_request_gets_no_body(
+    method: bytes, target: bytes, field: bytes, status: int
+) -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        await caller.send(request(b"GET", b"/x", connection, b"Upgrade: " + protocol))
-        response = await caller.response()
-        assert response.status == 501
-        assert response.json()["code"] == "not_implemented"
-        assert await caller.read_to_end() == b""
-        assert upstream.connections == 0
+        await caller.send(b"%b %b HTTP/1.1\r\nHost: localhost\r\n%b\r\n\r\n" % (method, target, field))
+        head = await caller.head()
+        assert head.startswith(b"HTTP/1.1 %d " % status)
+        assert (await caller.read_to_end() == b"") is (method == b"HEAD")
 
 
 async def test_an_error_response_to_head_has_no_body() -> None:

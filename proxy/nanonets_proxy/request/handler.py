@@ -8,7 +8,7 @@ import structlog
 
 from nanonets_proxy.core.http.request_head import RequestHeads
 from nanonets_proxy.core.http.target import origin_form
-from nanonets_proxy.errors import InternalError, ProxyError, VersionNotSupported
+from nanonets_proxy.errors import BadRequest, InternalError, ProxyError, VersionNotSupported
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.context import RequestContext, Services
 from nanonets_proxy.request.forward import Forwarder
@@ -110,12 +110,12 @@ class Handler:
             raise VersionNotSupported("The proxy supports HTTP/1.1 and HTTP/1.0 only.")
         head = self.heads.read(request.names, request.values)
         if not head.host and request.version >= HTTP_1_1:
-            self.heads.check_has_host(request.names)
+            raise BadRequest("The request has no Host.")  # RFC 9112 §3.2
         if head.request_id is not None or head.caller is not None:
             record.identify(head.request_id, head.caller)
         target, authority = record.path, None
         if not target.startswith("/"):
-            services.guard.check_method(record.method, upgrade=head.upgrade, preflight=head.is_preflight)
+            services.guard.check_method(record.method, preflight=head.is_preflight)
             target, authority = origin_form(record.method, target, self._authorities)
         services.guard.check_request(record.method, head, authority)
         if services.authorizer is not None:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final, cast
 import structlog
 
 from nanonets_proxy.errors import CallerTooSlow, ProxyError
-from nanonets_proxy.server.caller_request import CallerRequest, Handler, unreadable_request
+from nanonets_proxy.server.caller_request import CallerRequest, Handler
 from nanonets_proxy.server.connection_limits import ConnectionPolicy
 from nanonets_proxy.server.flow_control import NARROW_BYTES, FlowControl, ReadAhead
 from nanonets_proxy.server.head_reader import HeadReader
@@ -256,7 +256,7 @@ class CallerConnection(asyncio.BufferedProtocol):
     def _reject(self, error: ProxyError) -> None:
         """Answers bytes that are no request."""
         if self.transport is not None and not self.transport.is_closing():
-            request = unreadable_request()
+            request = self._reader.rejected_request()
             request.connection, request.peer = self, self.peer
             self._handler.reject_malformed(request, error)
             self._linger()

@@ -49,9 +49,9 @@ class CallerRequest:
         self.body: Body = NO_BODY
 
 
-def unreadable_request() -> CallerRequest:
-    """Returns the stand-in for a request whose head cannot be read: it can be answered and logged."""
-    return CallerRequest("UNKNOWN", "/", HTTP_1_0, (), (), 0, keep_alive=False)
+def unreadable_request(method: str = "UNKNOWN", target: str = "/") -> CallerRequest:
+    """Returns the stand-in for a request whose head is malformed, so that it gets a response and is logged."""
+    return CallerRequest(method, target, HTTP_1_0, (), (), 0, keep_alive=False)
 
 
 class Response(Protocol):

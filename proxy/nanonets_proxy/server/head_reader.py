@@ -24,7 +24,8 @@ END_OF_HEAD: Final = b"\r\n\r\n"
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # RFC 9110 §5.6.2
 # PRI is the method of the HTTP/2 connection preface (RFC 9113 §3.4).
-_REQUEST_LINE: Final = re.compile(rb"(?!PRI )(%b{1,64}) ([!-~]+) HTTP/(0\.9|1\.[01]|2\.0)\r\n" % _TOKEN)
+_REQUEST_LINE: Final = re.compile(rb"(?!PRI )(%b{1,64}) ([!-~\x80-\xff]+) HTTP/(0\.9|1\.[01]|2\.0)\r\n" % _TOKEN)
+_NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
 _CANNOT_BEGIN: Final = re.compile(rb"(?!%b)[^\r]|\r[^\n]" % _TOKEN)
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 # Each version, and the request line that the parser is given instead of the real one, of which only the version
@@ -61,6 +62,8 @@ class HeadReader:
         version, parsed_line = _VERSIONS[protocol]
         if len(target) > MAX_TARGET_BYTES:
             raise TargetTooLong("The request target is too long.")
+        if not target.isascii():
+            target = _NOT_ASCII.sub(_escape, target)
         self._names, self._values, self._is_complete, self._keep_alive = [], [], False, False
         parser = self._parser = httptools.HttpRequestParser(self)
         body_length: int | None = 0
@@ -101,6 +104,17 @@ class HeadReader:
         assert self._parser is not None
         self._is_complete = True
         self._keep_alive = self._parser.should_keep_alive()  # which the parser forgets behind this call
+
+
+def method_and_target(beginning: bytes | bytearray) -> tuple[str, str] | None:
+    """Returns what the request line at the beginning of a rejected request says, None if it is malformed."""
+    line = _REQUEST_LINE.match(beginning)
+    return None if line is None else (line[1].decode(), line[2].decode("latin-1"))
+
+
+def _escape(byte: re.Match[bytes]) -> bytes:
+    """Writes a byte beyond ASCII as a URL must have it (RFC 3986 §2.1), as browsers do. curl sends it raw."""
+    return b"%%%02X" % byte[0][0]
 
 
 def check_beginning(beginning: bytes | bytearray, checked_bytes: int) -> None:

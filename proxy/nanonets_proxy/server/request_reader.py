@@ -16,10 +16,16 @@ from typing import Final
 
 from nanonets_proxy.errors import HeadTooLarge, ProxyError
 from nanonets_proxy.server.body_stream import BodyStream, WholeBody
-from nanonets_proxy.server.caller_request import CallerRequest
+from nanonets_proxy.server.caller_request import CallerRequest, unreadable_request
 from nanonets_proxy.server.chunked_reader import ChunkedReader
 from nanonets_proxy.server.flow_control import FlowControl
-from nanonets_proxy.server.head_reader import END_OF_HEAD, MAX_HEAD_BYTES, HeadReader, check_beginning
+from nanonets_proxy.server.head_reader import (
+    END_OF_HEAD,
+    MAX_HEAD_BYTES,
+    HeadReader,
+    check_beginning,
+    method_and_target,
+)
 
 _MOST_KEPT_BYTES: Final = 64 * 1024  # of pipelined requests; then the connection stops reading
 _USUAL_HEAD_BYTES: Final = 4096
@@ -115,6 +121,15 @@ class RequestReader:
         if len(data) > _MOST_KEPT_BYTES:
             self._flow.let_go()
         return request
+
+    def rejected_request(self) -> CallerRequest:
+        """Returns a stand-in for the request that `next_request` has rejected, or that came too slowly.
+
+        It has the method and the target if the request line is well formed. RFC 9110 §9.3.2: the response to a
+        rejected HEAD has no body either.
+        """
+        line = method_and_target(self._kept)
+        return unreadable_request() if line is None else unreadable_request(*line)
 
     def _attach_body(self, request: CallerRequest, data: bytes) -> bytes:
         """Gives the request its body, of which `data` has come. Returns the bytes behind it; raises BadRequest."""

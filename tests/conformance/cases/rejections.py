@@ -39,19 +39,6 @@ REJECTIONS: Final = [
     ),
     *(
         Case(
-            f"an upgrade to {protocol.decode()} is rejected",
-            "RFC 9110 §7.8",
-            (
-                Send(get(b"/x", b"Connection: Upgrade", b"Upgrade: " + protocol)),
-                status(501, code="not_implemented"),
-                SeeEnd(),
-            ),
-            comparable=False,
-        )
-        for protocol in (b"websocket", b"h2c", b"TLS/1.0, HTTP/1.1")
-    ),
-    *(
-        Case(
             f"{what} is rejected",
             "RFC 9110 §17.1",
             (

@@ -85,6 +85,19 @@ BODIES: Final = [
         chunked_post(b'3;a=b;c="d e"\r\nabc\r\n0;x\r\n\r\n'),
         b"abc",
     ),
+    *(
+        _body_case(
+            f"white space {where} a chunk extension is accepted",
+            "RFC 9112 §7.1.1",
+            chunked_post(b"3%b\r\nabc\r\n0\r\n\r\n" % extension),
+            b"abc",
+        )
+        for where, extension in {
+            "before": b" ;a=b",
+            "at the beginning of": b"; a=b",
+            "around the equals sign of": b";a = b",
+        }.items()
+    ),
     _body_case(
         "trailers are not part of the body",
         "RFC 9112 §7.1.2",

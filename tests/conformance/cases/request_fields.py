@@ -62,6 +62,21 @@ FIELDS: Final = [
     _field_case("conditional request fields pass", "RFC 9110 §13.1", b'If-None-Match: W/"a", "b"', b"If-Match: *"),
     _field_case("Range passes", "RFC 9110 §14.2", b"Range: bytes=0-0,-1"),
     _field_case("cookies pass", "RFC 6265 §4.2", b"Cookie: a=1; b=2"),
+    *(
+        _field_case(f"a repeated {line.partition(b':')[0].decode()} passes", "RFC 9110 §5.3", line, line)
+        for line in (b"User-Agent: a/1", b"Content-Type: a/b", b'ETag: "x"', b"Server: a")
+    ),
+    Case(
+        "leading zeros of Content-Length are removed",
+        "RFC 9112 §6.2",
+        (
+            Send(get(b"/x", b"Content-Length: 0003", method=b"POST") + b"abc"),
+            Receive(b"POST /x HTTP/1.1", fields=(b"Content-Length: 3",), body=b"abc"),
+            Respond(OK),
+            SEE_OK,
+            Again(),
+        ),
+    ),
 ]
 
 
@@ -79,8 +94,30 @@ _HOP_BY_HOP: Final = (
 )
 
 
+_UPGRADES: Final = {
+    "h2c": (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAEAAEAAAAIAAAAB"),
+    "WebSocket": (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13"),
+    "TLS": (b"Connection: Upgrade", b"Upgrade: TLS/1.0, HTTP/1.1"),
+    "another protocol without Connection": (b"Upgrade: foo/2",),
+}
+
 STRIPPING: Final = (
     [
+        Case(
+            f"an upgrade to {what} is ignored, and the request is forwarded without it",
+            "RFC 9110 §7.8",
+            (
+                Send(get(b"/x", *lines)),
+                Receive(b"GET /x HTTP/1.1", without=(b"Upgrade", b"HTTP2-Settings")),
+                Respond(OK),
+                SEE_OK,
+                Again(),
+            ),
+            comparable=False,
+        )
+        for what, lines in _UPGRADES.items()
+    ]
+    + [
         Case(
             f"`{line.decode()}` is removed from a request",
             "RFC 9110 §7.6.1",

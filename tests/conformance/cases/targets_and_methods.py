@@ -46,35 +46,52 @@ _TARGETS: Final = {
 }
 
 
-TARGETS: Final = [
-    Case(
-        f"a target with {what} passes byte for byte",
-        "RFC 9110 §7.1",
-        (Send(get(target)), Receive(b"GET " + target + b" HTTP/1.1"), Respond(OK), SEE_OK),
-    )
-    for what, target in _TARGETS.items()
-] + [
-    Case(
-        f"an absolute target that names {what} becomes a path",
-        "RFC 9112 §3.2.2",
-        (
-            Send(b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, host)),
-            Receive(b"GET %b HTTP/1.1" % path),
-            Respond(OK),
-            SEE_OK,
-        ),
-        comparable=comparable,
-    )
-    for what, target, host, path, comparable in [
-        ("the proxy", b"http://localhost/a%2Fb?x=", b"localhost", b"/a%2Fb?x=", True),
-        ("the proxy and a port", b"http://localhost:8080/x", b"localhost:8080", b"/x", True),
-        ("the proxy in upper case", b"HTTP://LOCALHOST/x", b"localhost", b"/x", False),
-        ("the upstream", b"http://@UP@/x?y", b"@UP@", b"/x?y", False),
-        ("the proxy without a path", b"http://localhost", b"localhost", b"/", True),
-        ("the proxy with only a query", b"http://localhost?q", b"localhost", b"/?q", False),
-        ("the proxy, but not Host,", b"http://localhost/x", b"other.example", b"/x", False),
+TARGETS: Final = (
+    [
+        Case(
+            f"a target with {what} passes byte for byte",
+            "RFC 9110 §7.1",
+            (Send(get(target)), Receive(b"GET " + target + b" HTTP/1.1"), Respond(OK), SEE_OK),
+        )
+        for what, target in _TARGETS.items()
     ]
-]
+    + [
+        Case(
+            "raw UTF-8 in a target is percent-encoded",
+            "RFC 3986 §2.5",
+            (
+                Send(get("/café?q=ü".encode())),
+                Receive(b"GET /caf%C3%A9?q=%C3%BC HTTP/1.1"),
+                Respond(OK),
+                SEE_OK,
+                Again(),
+            ),
+            comparable=False,
+        ),
+    ]
+    + [
+        Case(
+            f"an absolute target that names {what} becomes a path",
+            "RFC 9112 §3.2.2",
+            (
+                Send(b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, host)),
+                Receive(b"GET %b HTTP/1.1" % path),
+                Respond(OK),
+                SEE_OK,
+            ),
+            comparable=comparable,
+        )
+        for what, target, host, path, comparable in [
+            ("the proxy", b"http://localhost/a%2Fb?x=", b"localhost", b"/a%2Fb?x=", True),
+            ("the proxy and a port", b"http://localhost:8080/x", b"localhost:8080", b"/x", True),
+            ("the proxy in upper case", b"HTTP://LOCALHOST/x", b"localhost", b"/x", False),
+            ("the upstream", b"http://@UP@/x?y", b"@UP@", b"/x?y", False),
+            ("the proxy without a path", b"http://localhost", b"localhost", b"/", True),
+            ("the proxy with only a query", b"http://localhost?q", b"localhost", b"/?q", False),
+            ("the proxy, but not Host,", b"http://localhost/x", b"other.example", b"/x", False),
+        ]
+    ]
+)
 
 
 _METHODS: Final = (

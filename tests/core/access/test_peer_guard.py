@@ -13,7 +13,6 @@ from nanonets_proxy.errors import (
     ForbiddenOrigin,
     ForbiddenPeer,
     MethodNotAllowed,
-    NotImplementedHere,
 )
 
 PRIVATE = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
@@ -68,11 +67,10 @@ def test_on_a_unix_socket_only_the_named_users_may_call() -> None:
             guard.check_peer(None, uid)
 
 
-@pytest.mark.parametrize("upgrade", [False, True])
-def test_a_preflight_is_rejected(upgrade: bool) -> None:
-    with pytest.raises((ForbiddenOrigin, NotImplementedHere)):
-        PeerGuard(PeerGuardPolicy()).check_method("OPTIONS", upgrade=upgrade, preflight=True)
-    PeerGuard(PeerGuardPolicy()).check_method("GET", upgrade=False, preflight=True)
+def test_a_preflight_is_rejected() -> None:
+    with pytest.raises(ForbiddenOrigin):
+        PeerGuard(PeerGuardPolicy()).check_method("OPTIONS", preflight=True)
+    PeerGuard(PeerGuardPolicy()).check_method("GET", preflight=True)
 
 
 @given(st.ip_addresses())
@@ -92,17 +90,12 @@ def test_only_loopback_and_the_named_networks_pass(peer: IPv4Address | IPv6Addre
 @pytest.mark.parametrize("method", ["CONNECT", "TRACE"])
 def test_connect_and_trace_are_rejected(guard: PeerGuard, method: str) -> None:
     with pytest.raises(MethodNotAllowed, match=method):
-        guard.check_method(method, upgrade=False)
-
-
-def test_an_upgrade_is_rejected(guard: PeerGuard) -> None:
-    with pytest.raises(NotImplementedHere):
-        guard.check_method("GET", upgrade=True)
+        guard.check_method(method)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PURGE"])
 def test_every_other_method_passes(guard: PeerGuard, method: str) -> None:
-    guard.check_method(method, upgrade=False)
+    guard.check_method(method)
 
 
 # --- the Host ----------------------------------------------------------------------------------

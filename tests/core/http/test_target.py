@@ -31,9 +31,7 @@ def test_a_url_of_the_upstream_becomes_its_path(target: str, path: str) -> None:
     assert origin_form("GET", target, UPSTREAM) == (path, None)
 
 
-@pytest.mark.parametrize(
-    "authority", ["localhost:8080", "Evil.example", "app.nanonets.com:80", "a@app.nanonets.com"]
-)
+@pytest.mark.parametrize("authority", ["localhost:8080", "Evil.example", "app.nanonets.com:80"])
 def test_any_other_authority_is_returned_to_be_checked(authority: str) -> None:
     assert origin_form("GET", f"http://{authority}/x", UPSTREAM) == ("/x", authority)
 

@@ -16,7 +16,6 @@ from nanonets_proxy.errors import (
     ForbiddenOrigin,
     ForbiddenPeer,
     MethodNotAllowed,
-    NotImplementedHere,
 )
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -78,24 +77,22 @@ class PeerGuard:
             raise ForbiddenPeer("This address may not call the proxy; see the setting allow_from.")
         self._remember(address)
 
-    def check_method(self, method: str, *, upgrade: bool, preflight: bool = False) -> None:
-        """Rejects CONNECT, TRACE (the upstream would echo the key), protocol switches and CORS preflights.
+    def check_method(self, method: str, *, preflight: bool = False) -> None:
+        """Rejects CONNECT, TRACE (the upstream would echo the key) and CORS preflights.
 
         Raises:
-            MethodNotAllowed, NotImplementedHere, ForbiddenOrigin.
+            MethodNotAllowed, ForbiddenOrigin.
         """
         if method in _REJECTED_METHODS:
             raise MethodNotAllowed(f"{method} is not supported.")
-        if upgrade:
-            raise NotImplementedHere("Upgrade is not supported.")
         if preflight and method == "OPTIONS":
             raise ForbiddenOrigin("Pages of another origin may not call the proxy.")
 
     def check_request(self, method: str, head: RequestHead, authority: str | None = None) -> None:
         """Makes all checks but that of the peer. The `authority` of an absolute target replaces Host."""
         host = head.host if authority is None else authority.encode("utf-8", "surrogateescape")
-        if method in _REJECTED_METHODS or head.upgrade or head.is_preflight:
-            self.check_method(method, upgrade=head.upgrade, preflight=head.is_preflight)
+        if method in _REJECTED_METHODS or head.is_preflight:
+            self.check_method(method, preflight=head.is_preflight)
         if host not in self._accepted:
             self.check_host(host)
         if head.origin is not None or head.sec_fetch_site is not None:

@@ -31,9 +31,10 @@ _INSPECTED = frozenset(
         b"priority",
         b"sec-fetch-site",
         b"transfer-encoding",
-        b"upgrade",
     }
 )
+_LENGTH_AT = _KNOWN.index(b"content-length")
+_ZERO = ord("0")
 _NOTHING: frozenset[bytes] = frozenset()
 _MAX_VALID_HOSTS = 64
 
@@ -56,7 +57,6 @@ class RequestHead:
     is_preflight: bool
     prefer: tuple[bytes, ...]
     priority: tuple[bytes, ...]
-    upgrade: bool
     expect_continue: bool
     body_length: int | None
     fields: bytes
@@ -83,6 +83,10 @@ class RequestHeads:
         head = RequestHead()
         nominated = self._fill(head, plan, values)
         template = plan.template
+        length_at = plan.places[_LENGTH_AT]
+        if length_at is not None and values[length_at][0] == _ZERO and len(values[length_at]) > 1:
+            # A number may have leading zeros; what goes upstream has none.
+            values = (*values[:length_at], b"%d" % int(values[length_at]), *values[length_at + 1 :])
         if nominated:
             names, values = without_fields(nominated, names, values)
             template = self._plans[names].template
@@ -97,7 +101,7 @@ class RequestHeads:
         head.caller = None if caller_at is None else values[caller_at]
         head.credentials = None if credentials_at is None else values[credentials_at]
         head.origin = head.sec_fetch_site = None
-        head.is_preflight = head.upgrade = head.expect_continue = False
+        head.is_preflight = head.expect_continue = False
         head.prefer = head.priority = ()
         if host not in self._valid_hosts:
             self._check(host)
@@ -109,11 +113,6 @@ class RequestHeads:
             fields = [(name, values[at]) for at, name in plan.special]
             nominated |= _read_special(head, fields, length_at is not None)
         return nominated
-
-    def check_has_host(self, names: Iterable[bytes]) -> None:
-        """Raises BadRequest if there is no Host field, which HTTP/1.1 requires (RFC 9112 §3.2)."""
-        if all(name.lower() != b"host" for name in names):
-            raise BadRequest("The request has no Host field.")
 
     def _check(self, host: bytes) -> None:
         """Raises BadRequest for an invalid Host (RFC 9112 §3.2)."""
@@ -149,8 +148,6 @@ def _read_special(head: RequestHead, fields: Iterable[tuple[bytes, bytes]], has_
                 head.sec_fetch_site = value
             case b"access-control-request-method":
                 head.is_preflight = True
-            case b"upgrade":
-                head.upgrade = True
     if codings:
         _check_codings(codings, has_length)
         head.body_length = None

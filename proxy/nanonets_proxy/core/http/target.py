@@ -4,8 +4,9 @@ import re
 
 from nanonets_proxy.errors import BadRequest
 
-# RFC 9112 §3.2.2. The authority is only compared; the proxy never connects to it.
-_ABSOLUTE = re.compile(r"https?://([^/?#]+)(.*)", re.IGNORECASE | re.DOTALL)
+# RFC 9112 §3.2.2. The authority is only compared; the proxy never connects to it. RFC 9110 §4.2.4: an http URL has
+# no user information.
+_ABSOLUTE = re.compile(r"https?://([^/?#@]+)((?:[/?#].*)?)", re.IGNORECASE | re.DOTALL)
 _LOGGED_CHARACTERS = 512
 
 
