@@ -141,7 +141,7 @@ class MethodNotAllowed(ProxyError):
 
 
 class NotImplementedHere(ProxyError):
-    """The request needs a WebSocket or an unsupported transfer coding."""
+    """The request has an unsupported transfer coding."""
 
     status = 501
     code = "not_implemented"
