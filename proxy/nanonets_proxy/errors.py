@@ -15,7 +15,7 @@ class ProxyError(Exception):
 
     `status` is the HTTP status. `code` is the name in Nanonets' JSON shape `{"code", "message", "details"}`.
     `proxy_error` is the error type of RFC 9209 §2.3 for `Proxy-Status`. `retry_after_s` becomes `Retry-After`. With
-    `close`, the server closes the caller's connection after the response.
+    `close`, the server closes the caller's connection after the response. `log_details` are for the log alone.
     """
 
     status: ClassVar[int]
@@ -28,12 +28,13 @@ class ProxyError(Exception):
         self.message = message
         self.retry_after_s = retry_after_s
         self.details = details
+        self.log_details: dict[str, Any] = {}
 
 
 class InternalError(ProxyError):
-    """A defect of the proxy.
+    """A defect of the proxy or of its disk.
 
-    The log has the traceback under the request's id.
+    The log has the traceback of a defect under the request's id.
     """
 
     status = 500

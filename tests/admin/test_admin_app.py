@@ -1,7 +1,7 @@
 """The admin application by itself, with environments that the tests control."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from pytest_aiohttp import AiohttpClient
 
 from nanonets_proxy.admin.server import create_admin_app
 from nanonets_proxy.core.access.peer_guard import PeerGuard, PeerGuardPolicy
+from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyEntry, KeyStatus
 
 KEY = {
@@ -28,6 +29,7 @@ class SettableEnvironment:
     not_ready: str | None = None
     not_reloaded: str | None = None
     reloads: int = 0
+    alerts: Alerts = field(default_factory=lambda: Alerts(CollectorRegistry()))
 
     def not_ready_reason(self) -> str | None:
         return self.not_ready
@@ -111,6 +113,16 @@ async def test_a_status_has_the_reason_and_the_keys(
     async with client.request(method, path) as response:
         assert response.status == 503
         assert await response.json() == {"status": bad, "reason": "draining", "key": KEY}
+
+
+async def test_readyz_shows_the_alerts_of_an_environment(admin: Start) -> None:
+    environment = SettableEnvironment()
+    client = await admin(environment)
+    environment.alerts.report("disk_filled", "make room", free_bytes=0)
+    async with client.get("/readyz") as response:
+        assert response.status == 200
+        (alert,) = (await response.json())["alerts"]
+    assert (alert["event"], alert["advice"], alert["free_bytes"]) == ("disk_filled", "make room", 0)
 
 
 async def test_several_environments_are_reported_by_name_and_fail_together(admin: Start) -> None:

@@ -277,3 +277,62 @@ def test_events_below_the_level_are_not_written() -> None:
     ]
     assert events[2]["exception"].endswith("LookupError: why")
     assert (events[1]["logger"], events[1]["message"]) == ("asyncio", "it is slow")
+
+
+async def test_an_own_5xx_is_a_warning_with_what_the_caller_was_told() -> None:
+    with captured_log(level="warning") as log:
+        async with (
+            ScriptedUpstream(responding(b"HTTP/9.9 200 OK\r\n\r\n")) as upstream,
+            running_proxy(upstream.origin) as proxy,
+            await proxy.caller() as caller,
+        ):
+            assert (await caller.get(b"/x")).status == 502
+            assert (await caller.get(b"/x", b"Origin: https://evil.example")).status == 403
+        (event,) = log.events("request")
+    assert (event["level"], event["status"], event["code"]) == ("warning", 502, "upstream_bad_reply")
+
+
+async def test_a_response_that_breaks_off_is_a_warning() -> None:
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream() as upstream,
+            running_proxy(upstream.origin) as proxy,
+            await proxy.caller() as caller,
+        ):
+            await caller.send(request(b"GET", b"/x"))
+            exchange = await upstream.next_request()
+            await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+            await caller.head()
+            exchange.close()
+            with pytest.raises(ConnectionError):
+                await caller.read_to_end()
+        (event,) = log.events("request")
+    assert (event["level"], event["status"], event["code"]) == ("warning", 200, "upstream_closed")
+
+
+async def test_a_defect_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> str:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ScopeTable, "classify", broken)
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream() as upstream,
+            running_proxy(upstream.origin) as proxy,
+            await proxy.caller() as caller,
+        ):
+            assert (await caller.get(b"/x")).status == 500
+        (event,) = log.events("request")
+    assert (event["level"], event["code"]) == ("error", "internal_error")
+
+
+async def test_a_rejections_details_are_in_the_log() -> None:
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream() as upstream,
+            running_proxy(upstream.origin, read_only=True) as proxy,
+            await proxy.caller() as caller,
+        ):
+            told = (await caller.post(b"/x", b"")).json()["details"]
+        (event,) = log.events("request")
+    assert event["details"] == {"reason": told["reason"]}

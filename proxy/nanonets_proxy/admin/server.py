@@ -18,6 +18,7 @@ from nanonets_proxy.core.http.request_head import RequestHeads
 from nanonets_proxy.errors import ProxyError
 from nanonets_proxy.server.error_response import error_response
 from nanonets_proxy.server.peers import peer_of
+from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyStatus
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -31,6 +32,9 @@ class Environment(Protocol):
     def not_ready_reason(self) -> str | None:
         """Returns why callers cannot be served; None if they can."""
         ...
+
+    @property
+    def alerts(self) -> Alerts: ...
 
     def key_status(self) -> KeyStatus: ...
 
@@ -86,7 +90,10 @@ def _status_response(
     parts: dict[str, dict[str, Any]] = {}
     for environment, reason in zip(environments, reasons, strict=True):
         part: dict[str, Any] = {"status": good} if reason is None else {"status": bad, "reason": reason}
-        parts[environment.name] = part | {"key": environment.key_status().to_json()}
+        part["key"] = environment.key_status().to_json()
+        if alerts := environment.alerts.to_json():
+            part["alerts"] = alerts
+        parts[environment.name] = part
     is_good = not any(reasons)
     body = parts.get("") or {"status": good if is_good else bad, "environments": parts}
     return web.json_response(body, status=200 if is_good else 503)

@@ -19,6 +19,7 @@ from nanonets_proxy.admission.state_file import StateFile
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.app.access import connection_policy, make_authorizer, make_guard, reloaded_files
 from nanonets_proxy.app.config import EnvironmentConfig
+from nanonets_proxy.app.faults import report_lost_copy
 from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.core.ratelimit.gate import Gate
@@ -35,9 +36,10 @@ from nanonets_proxy.server.listeners import (
 )
 from nanonets_proxy.server.server import CallerServer
 from nanonets_proxy.server.tls import ListenerTls
+from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyStatus
 from nanonets_proxy.telemetry.metrics import Metrics
-from nanonets_proxy.upstream.body import BodyBudget
+from nanonets_proxy.upstream.body import BodyBudget, LostCopy
 from nanonets_proxy.upstream.client import UpstreamClient
 from nanonets_proxy.upstream.dial import Dialer
 from nanonets_proxy.upstream.key_probe import KeyProbe
@@ -74,8 +76,9 @@ class Environment:
             self._state_file.restore(self._gate, loop.time())
         self._room = WaitingRoom(self._gate, loop)
         self._pool = Pool(Dialer(config.dial), keep_alive_s=config.upstream_keep_alive_s)
-        self._body_budget = BodyBudget(config.bodies)
+        self._body_budget = BodyBudget(config.bodies, self._on_lost_copy)
         self.metrics = Metrics(self._read_gauges)
+        self.alerts = Alerts(self.metrics.registry, log_fields)
         client = UpstreamClient(
             self._pool, first_byte_timeout_s=config.first_byte_timeout_s, on_retry=self.metrics.retries.inc
         )
@@ -164,6 +167,9 @@ class Environment:
         self._pool.close()
         self._save_state()
         self._log.info("stopped", cut_off=cut_off)
+
+    def _on_lost_copy(self, cause: LostCopy, error: OSError | None) -> None:
+        report_lost_copy(self.alerts, self._config.bodies, cause, error)
 
     def _save_state(self) -> None:
         if self._state_file is not None:

@@ -21,8 +21,8 @@ class AccessRecord:
     """The log fields of one request. Durations are in seconds."""
 
     __slots__ = (
-        *("attempts", "caller", "code", "error", "key", "method", "path", "received_bytes", "request_id"),
-        *("scope", "sent_bytes", "started_s", "status", "upstream_s", "wait_s"),
+        *("attempts", "caller", "code", "details", "error", "key", "level", "method", "path", "received_bytes"),
+        *("request_id", "scope", "sent_bytes", "started_s", "status", "upstream_s", "wait_s"),
     )
 
     def __init__(self, request: CallerRequest, caller: str) -> None:
@@ -46,6 +46,10 @@ class AccessRecord:
         self.code = ""
         """The error's code; "": the request was served. `error` is its message."""
         self.error = ""
+        self.details: dict[str, Any] | None = None
+        """What the caller was told besides, and what only the log may tell."""
+        self.level = ""
+        """The level of the log event; "": info."""
 
     def identify(self, request_id: bytes | None, caller: bytes | None) -> None:
         """Takes over the request's id if it is valid, and the caller's name, cut to `_MAX_CALLER_CHARS`."""
@@ -78,6 +82,8 @@ class AccessRecord:
         }
         if self.code:
             event["code"], event["error"] = self.code, self.error
+        if self.details:
+            event["details"] = self.details
         log(event)
 
 

@@ -17,7 +17,7 @@ from nanonets_proxy.request.relay import RelayedResponse
 from nanonets_proxy.server.caller_body import CallerBody
 from nanonets_proxy.server.caller_request import CallerRequest
 from nanonets_proxy.telemetry.metrics import Metrics
-from nanonets_proxy.upstream.body import BodyBudget, RequestBody
+from nanonets_proxy.upstream.body import BodyBudget, LostCopy, RequestBody
 from nanonets_proxy.upstream.client import UpstreamClient
 
 
@@ -69,6 +69,11 @@ class RequestContext:
     @property
     def method(self) -> str:
         return self.record.method
+
+    @property
+    def lost_copy(self) -> LostCopy | None:
+        """Why the body cannot be sent again; None if it can."""
+        return None if self.body is None or self.body.is_replayable else self.body.lost
 
     @property
     def can_be_sent_again(self) -> bool:

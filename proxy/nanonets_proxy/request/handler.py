@@ -16,11 +16,14 @@ from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.request.relay import RelayedResponse
 from nanonets_proxy.server.caller_body import CallerBody
 from nanonets_proxy.server.caller_request import HTTP_1_0, HTTP_1_1, CallerRequest, Response
-from nanonets_proxy.server.error_response import error_response
+from nanonets_proxy.server.error_response import error_response, public_details
 from nanonets_proxy.telemetry.log import event_writer
 from nanonets_proxy.upstream.body import RequestBody
 
 _VERSIONS: Final = (HTTP_1_1, HTTP_1_0)
+_OWN_FAILURE_FROM_STATUS: Final = 500
+_WARNING: Final = "warning"
+_ERROR: Final = "error"
 
 
 class Handler:
@@ -31,6 +34,9 @@ class Handler:
         self._services = services
         self._log = structlog.get_logger(**policy.log_fields)
         self._log_request = event_writer("request", **policy.log_fields)
+        self._log_failure = {
+            level: event_writer("request", level, **policy.log_fields) for level in (_WARNING, _ERROR)
+        }
         self.heads = RequestHeads(
             caller_header=policy.caller_header.lower().encode(),
             token_header=policy.credentials_header.lower().encode(),
@@ -77,19 +83,26 @@ class Handler:
             if kept_bytes:
                 self._services.body_budget.memory_bytes -= kept_bytes
             record.sent_bytes += response.sent_bytes
-            record.finish(self._log_request, self._services.metrics.requests)
+            self._finish(record)
 
     def reject_malformed(self, request: CallerRequest, error: ProxyError) -> None:
         """Sends the error response to bytes that are no request; logs and counts them like one."""
         record = AccessRecord(request, request.peer.name)
         self._send_error(error, request, record, RelayedResponse(request, self._policy.idle_timeout_s))
-        record.finish(self._log_request, self._services.metrics.requests)
+        self._finish(record)
+
+    def _finish(self, record: AccessRecord) -> None:
+        log = self._log_failure[record.level] if record.level else self._log_request
+        record.finish(log, self._services.metrics.requests)
 
     def _send_error(
         self, error: ProxyError, request: CallerRequest, record: AccessRecord, response: RelayedResponse
     ) -> Response:
         """Sends the response to an error. Resets the connection instead if `response` has begun."""
         record.code, record.error = error.code, error.message
+        record.details = public_details(error) | error.log_details
+        if error.status >= _OWN_FAILURE_FROM_STATUS:
+            record.level = _ERROR if isinstance(error, InternalError) else _WARNING
         if response.began:
             response.abort()
             return response

@@ -30,7 +30,7 @@ class ResponseHeads:
         head, record = received.head, context.record
         lines = self._via_field
         if head.status == 429:
-            lines += _retry_after(received)
+            lines += _retry_after(received) + _not_sent_again(context)
         if context.head.prefer:
             lines += self._preference_applied(context.head.prefer)
         may_stay_open = not self.draining and (
@@ -69,6 +69,15 @@ def _retry_after(received: Received) -> bytes:
     if hint_s is None or _has(received.head, b"retry-after"):
         return b""
     return b"Retry-After: %d\r\n" % max(1, math.ceil(hint_s))
+
+
+def _not_sent_again(context: RequestContext) -> bytes:
+    """Returns the field that tells why a 429 reached the caller: the body could not be sent again (RFC 9209)."""
+    if (cause := context.lost_copy) is None:
+        return b""
+    reason = f"body_copy_discarded: {cause}"
+    context.record.details = {"reason": reason}
+    return b'Proxy-Status: nanonets-proxy; received-status=429; details="%b"\r\n' % reason.encode()
 
 
 def _server_timing(context: RequestContext) -> bytes:

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from nanonets_proxy.errors import MethodNotAllowed, ProxyError, UnknownCaller
 from nanonets_proxy.server.caller_request import HTTP_1_1, CallerRequest
@@ -45,15 +45,12 @@ class ErrorResponse:
 
 def error_response(error: ProxyError, request_id: str | None) -> ErrorResponse:
     """Returns the response with the error's status and `{"code", "message", "details"}`. RFC 9209: Proxy-Status."""
-    details = dict(error.details)
+    details = public_details(error)
     fields = {"Server": "nanonets-proxy", "Proxy-Status": _proxy_status(error)}
     if request_id is not None:
         details["request_id"] = fields["X-Request-Id"] = request_id
     if error.retry_after_s is not None:
-        # Whole seconds, rounded up: a retry that comes a moment too early fails again.
-        retry_after = max(1, math.ceil(error.retry_after_s))
-        fields["Retry-After"] = str(retry_after)
-        details["retry_after"] = retry_after
+        fields["Retry-After"] = str(details["retry_after"])
     if isinstance(error, MethodNotAllowed):
         fields["Allow"] = _ALLOW  # RFC 9110 §15.5.6
     if isinstance(error, UnknownCaller):
@@ -63,6 +60,14 @@ def error_response(error: ProxyError, request_id: str | None) -> ErrorResponse:
     fields["Content-Length"] = str(len(body))
     fields["Date"] = formatdate(usegmt=True)  # RFC 9110 §6.6.1
     return ErrorResponse(error.status, fields, body)
+
+
+def public_details(error: ProxyError) -> dict[str, Any]:
+    """Returns the details that the caller is told, without the request's id."""
+    if error.retry_after_s is None:
+        return dict(error.details)
+    # Whole seconds, rounded up: a retry that comes a moment too early fails again.
+    return error.details | {"retry_after": max(1, math.ceil(error.retry_after_s))}
 
 
 def _proxy_status(error: ProxyError) -> str:

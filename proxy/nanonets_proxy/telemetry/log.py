@@ -44,13 +44,13 @@ def configure(log_format: str, level: str, stream: BinaryIO, redactor: Redactor)
     return writer
 
 
-def event_writer(name: str, **context: str) -> EventWriter | None:
-    """Returns a function that writes an info event `name` from the event's fields; None if the level drops it.
+def event_writer(name: str, level: str = "info", **context: str) -> EventWriter | None:
+    """Returns a function that writes an event `name` from the event's fields; None if `level` is dropped.
 
     For one event per request: it uses structlog's present configuration, but skips structlog's slow calls.
     """
     log = structlog.get_logger(**context).bind()
-    if not log.is_enabled_for(logging.INFO):
+    if not log.is_enabled_for(logging.getLevelNamesMapping()[level.upper()]):
         return None
     config = structlog.get_config()
     processors, write = config["processors"], config["logger_factory"]().info
@@ -59,10 +59,10 @@ def event_writer(name: str, **context: str) -> EventWriter | None:
     def emit(fields: EventDict) -> None:
         line: Any = {**constant_fields, **fields}
         for process in processors:
-            line = process(None, "info", line)
+            line = process(None, level, line)
         write(line)
 
-    return _JsonEventWriter(constant_fields, write, emit).emit if processors[-1] is _render_json else emit
+    return _JsonEventWriter(level, constant_fields, write, emit).emit if processors[-1] is _render_json else emit
 
 
 class _JsonEventWriter:
@@ -72,11 +72,11 @@ class _JsonEventWriter:
     """
 
     def __init__(
-        self, constant_fields: EventDict, write: Callable[[bytes], None], emit_escaped: EventWriter
+        self, level: str, constant_fields: EventDict, write: Callable[[bytes], None], emit_escaped: EventWriter
     ) -> None:
         self._write = write
         self._emit_escaped = emit_escaped
-        self._after_time = b'Z","level":"info",%b,' % orjson.dumps(constant_fields)[1:-1]
+        self._after_time = b'Z","level":"%b",%b,' % (level.encode(), orjson.dumps(constant_fields)[1:-1])
         self._second = 0
         self._line_start = b""  # a `%` template for all lines of that second
 

@@ -11,11 +11,15 @@ The spool file has no name, so a crash leaves no file behind. The event loop wri
 bytes stay in the page cache, and handing a piece to a thread would cost more.
 """
 
+import enum
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol, Self
+
+from nanonets_proxy.errors import InternalError
 
 _SPOOL_READ_BYTES: Final = 256 * 1024
 
@@ -31,11 +35,24 @@ class BodyPolicy:
     replay_limit_bytes: int
 
 
+class LostCopy(enum.StrEnum):
+    """Why a body's copy was discarded before the response came."""
+
+    REPLAY_LIMIT = "replay_limit"
+    SPOOL_TOTAL = "spool_total"
+    DISK = "disk"
+
+
+OnLost = Callable[[LostCopy, OSError | None], None]
+"""Called for each discarded copy, with the disk's error."""
+
+
 class BodyBudget:
     """The memory and disk that all copies share: `memory_bytes` and `spool_bytes` are in use."""
 
-    def __init__(self, policy: BodyPolicy) -> None:
+    def __init__(self, policy: BodyPolicy, on_lost: OnLost = lambda _cause, _error: None) -> None:
         self.policy = policy
+        self.on_lost = on_lost
         self.memory_bytes = 0
         self.spool_bytes = 0
 
@@ -80,6 +97,7 @@ class RequestBody:
         "_position",
         "_source",
         "length",
+        "lost",
         "received_bytes",
     )
 
@@ -93,7 +111,11 @@ class RequestBody:
         self._file: BinaryIO | None = None
         self._file_bytes = 0
         self._position = 0  # bytes returned since the last rewind()
-        self._keeping = length is None or length <= budget.policy.replay_limit_bytes
+        self._keeping = True
+        self.lost: LostCopy | None = None
+        """Why there is no copy; None: there is one."""
+        if length is not None and length > budget.policy.replay_limit_bytes:
+            self._lose_copy(LostCopy.REPLAY_LIMIT)
 
     def __enter__(self) -> Self:
         return self
@@ -131,16 +153,28 @@ class RequestBody:
         return data
 
     async def read(self) -> bytes:
-        """Returns the next bytes and copies them; b"" at the end. Raises the source's error."""
+        """Returns the next bytes and copies them; b"" at the end.
+
+        Raises the source's error, and InternalError if the copy cannot be read back.
+        """
         if self._position == self.length:
             return b""
         if self._file is not None and self._position < self._file_bytes:
-            left = self._file_bytes - self._position
-            piece = os.pread(self._file.fileno(), min(_SPOOL_READ_BYTES, left), self._position)
+            piece = self._read_file(self._file, self._file_bytes - self._position)
         elif piece := await self._source.readany():
             self._keep(piece)
         self._position += len(piece)
         return piece
+
+    def _read_file(self, file: BinaryIO, left: int) -> bytes:
+        try:
+            if piece := os.pread(file.fileno(), min(_SPOOL_READ_BYTES, left), self._position):
+                return piece
+            error = OSError("the file is shorter than what was written")
+        except OSError as failure:
+            error = failure
+        self._lose_copy(LostCopy.DISK, error)
+        raise InternalError("The proxy could not read its copy of the request's body.", reason=str(LostCopy.DISK))
 
     def _keep(self, piece: bytes) -> None:
         self.received_bytes += len(piece)
@@ -148,19 +182,20 @@ class RequestBody:
             return
         policy, in_memory = self._budget.policy, self._memory_bytes + len(piece)
         if self.received_bytes > policy.replay_limit_bytes:
-            self._discard_copy()
+            self._lose_copy(LostCopy.REPLAY_LIMIT)
         elif self._file is None and in_memory <= policy.memory_bytes and self._budget.reserve_memory(len(piece)):
             self._memory.append(piece)
             self._memory_bytes = in_memory
-        elif not self._move_to_file(piece):
-            self._discard_copy()
+        else:
+            self._move_to_file(piece)
 
-    def _move_to_file(self, piece: bytes) -> bool:
-        """Moves the copy to the file and appends `piece`; returns False if the budget or the disk is exhausted."""
+    def _move_to_file(self, piece: bytes) -> None:
+        """Moves the copy to the file and appends `piece`; loses the copy if the budget or the disk is exhausted."""
         pieces = [*self._memory, piece]
         count = sum(map(len, pieces))
         if not self._budget.reserve_spool(count):
-            return False
+            self._lose_copy(LostCopy.SPOOL_TOTAL)
+            return
         self._file_bytes += count
         try:
             if self._file is None:
@@ -169,10 +204,15 @@ class RequestBody:
                 view = memoryview(chunk)
                 while view:
                     view = view[self._file.write(view) :]
-        except OSError:
-            return False
-        self._free_memory()
-        return True
+        except OSError as error:
+            self._lose_copy(LostCopy.DISK, error)
+        else:
+            self._free_memory()
+
+    def _lose_copy(self, cause: LostCopy, error: OSError | None = None) -> None:
+        self.lost = cause
+        self._discard_copy()
+        self._budget.on_lost(cause, error)
 
     def _free_memory(self) -> None:
         self._memory.clear()

@@ -1,0 +1,76 @@
+"""Reports faults to operators: a log event, a counter and an alert of `/readyz`, all three bounded.
+
+A fault may come with each request of a flood. The log therefore has at most one event a minute of each kind, which
+tells how many there were since the last one.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter
+
+_LOG_INTERVAL_S: Final = 60.0
+_SHOWN_S: Final = 600.0
+
+
+@dataclass(slots=True)
+class _Alert:
+    fields: Mapping[str, Any]
+    advice: str
+    logged_at_s: float
+    at_s: float = 0.0
+    total: int = 0
+    unlogged: int = 0
+    is_lasting: bool = False
+
+
+class Alerts:
+    """The alerts of one environment. `log_fields` are fields of each log event."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        log_fields: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._log = structlog.get_logger(**(log_fields or {}))
+        self._clock = clock
+        self._alerts: dict[tuple[str, str], _Alert] = {}
+        self._total = Counter(
+            "nanonets_proxy_alerts",
+            "Faults that an operator can mend, by the log event, which is written once a minute at most.",
+            ["event", "kind"],
+            registry=registry,
+        )
+
+    def report(self, event: str, advice: str, *, kind: str = "", lasting: bool = False, **fields: Any) -> None:
+        """Counts a fault, and logs it unless the same was logged within the last minute.
+
+        `event` and `kind` come from a small set, and together name the fault. `advice` is a sentence for the
+        operator. `/readyz` shows a `lasting` fault until the process ends, any other for ten minutes.
+        """
+        now_s = self._clock()
+        self._total.labels(event, kind).inc()
+        alert = self._alerts.get((event, kind))
+        if alert is None:
+            alert = self._alerts[event, kind] = _Alert(fields, advice, now_s - _LOG_INTERVAL_S)
+        alert.fields, alert.advice, alert.at_s, alert.is_lasting = fields, advice, now_s, lasting
+        alert.total += 1
+        alert.unlogged += 1
+        if now_s - alert.logged_at_s >= _LOG_INTERVAL_S:
+            self._log.warning(event, **fields, times=alert.unlogged, advice=advice)
+            alert.logged_at_s, alert.unlogged = now_s, 0
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Returns the recent and the lasting alerts, the newest first."""
+        now_s = self._clock()
+        shown = [
+            (alert.at_s, {"event": event, **alert.fields, "times": alert.total, "advice": alert.advice})
+            for (event, _), alert in self._alerts.items()
+            if alert.is_lasting or now_s - alert.at_s < _SHOWN_S
+        ]
+        shown.sort(key=lambda pair: pair[0], reverse=True)
+        return [{**fields, "age_s": round(now_s - at_s)} for at_s, fields in shown]
