@@ -116,10 +116,10 @@ def test_a_rule_is_written_as_it_was_parsed() -> None:
         ("POST /a", "is not of the form METHOD /path -> scope"),
         ("POST /a => b", "is not of the form METHOD /path -> scope"),
         ("POST /a -> b c", "is not of the form METHOD /path -> scope"),
-        ("post /a -> b", "'post' is no method"),
-        ("POST a -> b", "'a' is no path"),
-        ("POST /a?b=c -> b", "'/a?b=c' is no path"),
-        ("POST /a#b -> b", "'/a#b' is no path"),
+        ("post /a -> b", "'post' is not a method"),
+        ("POST a -> b", "'a' is not a path"),
+        ("POST /a?b=c -> b", "'/a?b=c' is not a path"),
+        ("POST /a#b -> b", "'/a#b' is not a path"),
         ("POST /a//b -> b", "segment ''"),
         ("POST /a/x{id} -> b", "segment 'x{id}'"),
         ("POST /a/{} -> b", "segment '{}'"),
@@ -128,11 +128,11 @@ def test_a_rule_is_written_as_it_was_parsed() -> None:
         ("POST /a/b* -> b", "segment 'b*'"),
         ("POST /{a}/{a} -> b", "uses a name twice"),
         ("POST /{a}/ -> b:{c}", "has no {c} for the scope"),
-        ("POST /{a}/ -> b:{a", "'b:{a' is no scope name"),
-        ("POST /{a}/ -> b/c", "'b/c' is no scope name"),
+        ("POST /{a}/ -> b:{a", "'b:{a' is not a scope name"),
+        ("POST /{a}/ -> b/c", "'b/c' is not a scope name"),
     ],
 )
-def test_a_wrong_rule_is_a_value_error_with_a_reason(text: str, says: str) -> None:
+def test_an_invalid_rule_is_a_value_error_with_a_reason(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=r"^scope rule: ") as raised:
         ScopeRule.parse(text)
     assert says in str(raised.value)

@@ -7,8 +7,8 @@ Within a lane, urgent requests go first (RFC 9218 §4.1), and requests of the sa
 One grant in eight goes to the lane's oldest request, whatever its urgency, so that no request waits for ever.
 
 A ticket that is withdrawn or expires stays in its lane as a stale entry, until it comes to the front or the stale
-entries outnumber the others. A ticket that returns was granted before all that wait there, so its place is near
-the front. Each call is O(log n) amortised.
+entries outnumber the others. A returning ticket is inserted near the front, since it was granted before the tickets
+that still wait in its lane. Each call is O(log n) amortised.
 """
 
 from bisect import insort
@@ -20,10 +20,10 @@ from operator import attrgetter
 from nanonets_proxy.core.ratelimit.tickets import Ticket, TicketState
 
 _OLDEST_EACH = 8
-_MAX_STALE = 64  # the number of stale entries up to which clearing them away does not pay
+_MAX_STALE = 64  # up to this many stale entries are not worth a cleanup
 _COUNTED_LANES = 64  # with more lanes, a position is estimated
 
-_WAITING = TicketState.WAITING  # in Python 3.11 each look at a member through its class costs a call
+_WAITING = TicketState.WAITING  # in Python 3.11 each access to a member through its enum costs a call
 _arrival = attrgetter("arrival")
 
 
@@ -42,15 +42,15 @@ class _Lane:
 
 
 class FairQueue:
-    """The waiting tickets of one scope."""
+    """The waiting tickets of one scope, in lanes."""
 
-    __slots__ = ("_empty_lanes", "_lanes", "_turns", "_weight_waiting", "_weights", "waiting")
+    __slots__ = ("_empty_lanes", "_lanes", "_total_weight", "_turns", "_weights", "waiting")
 
     def __init__(self, weights: Mapping[str, int]) -> None:
         self._weights = weights
         self._lanes: dict[str, _Lane] = {}
-        self._turns: deque[_Lane] = deque()
-        self._weight_waiting = 0
+        self._turns: deque[_Lane] = deque()  # the lane whose turn it is comes first
+        self._total_weight = 0  # of all lanes
         self._empty_lanes = 0  # lanes without a waiting ticket, which stay until their turn comes
         self.waiting = 0
 
@@ -60,13 +60,13 @@ class FairQueue:
         return 0 if lane is None else lane.waiting
 
     def push(self, ticket: Ticket) -> None:
-        """Adds a ticket, by its order of arrival."""
+        """Adds a ticket, at its place in the order of arrival."""
         lane = self._lanes.get(ticket.lane)
         if lane is None:
             weight = self._weights.get(ticket.lane, 1)
             lane = self._lanes[ticket.lane] = _Lane(ticket.lane, weight, credit=weight)
             self._turns.append(lane)
-            self._weight_waiting += lane.weight
+            self._total_weight += lane.weight
         elif not lane.waiting:
             self._empty_lanes -= 1
         queue = lane.queues.get(ticket.urgency)
@@ -90,27 +90,27 @@ class FairQueue:
             lane.credit = lane.weight
             self._turns.rotate(-1)
         lane.grants += 1
-        if len(lane.queues) == 1:  # mostly
+        if len(lane.queues) == 1:  # the usual case
             (queue,) = lane.queues.values()
         else:
             queue = self._next_queue(lane)
         while (ticket := queue.popleft()).state is not _WAITING:
             lane.entries -= 1
         lane.entries -= 1
-        self._count_down(lane)
+        self._decrement_waiting(lane)
         return ticket
 
     def discard(self, ticket: Ticket) -> None:
         """Removes a ticket that no longer waits. Its state must have changed before."""
         lane = self._lanes[ticket.lane]
-        self._count_down(lane)
+        self._decrement_waiting(lane)
         if lane.entries > 2 * lane.waiting + _MAX_STALE:
             for urgency, queue in lane.queues.items():
                 lane.queues[urgency] = deque(waiting for waiting in queue if waiting.state is _WAITING)
             lane.entries = lane.waiting
 
     def position(self, ticket: Ticket) -> int:
-        """Returns the position, from 1, that a ticket would have if it came now and none after it."""
+        """Returns the position, from 1, that a ticket would get now if no other arrived after it."""
         own = self._lanes.get(ticket.lane)
         ahead = 0
         if own is None:
@@ -123,7 +123,7 @@ class FairQueue:
             ahead = min(own.waiting, ahead)
         turns = ahead // weight + 1
         if len(self._lanes) > _COUNTED_LANES:
-            others = self._weight_waiting - (0 if own is None else own.weight)
+            others = self._total_weight - (0 if own is None else own.weight)
             return min(self.waiting, ahead + turns * others) + 1
         position = ahead + 1
         for lane in self._lanes.values():
@@ -141,8 +141,8 @@ class FairQueue:
         oldest = lane.grants % _OLDEST_EACH == 0
         return min(lane.queues.items(), key=lambda item: item[1][0].arrival if oldest else item[0])[1]
 
-    def _count_down(self, lane: _Lane) -> None:
-        """Counts one waiting ticket less. Drops empty lanes once they are many, or no ticket waits."""
+    def _decrement_waiting(self, lane: _Lane) -> None:
+        """Counts one waiting ticket fewer. Drops the empty lanes once there are many, or once no ticket waits."""
         lane.waiting -= 1
         self.waiting -= 1
         if not lane.waiting:
@@ -157,4 +157,4 @@ class FairQueue:
     def _drop_lane(self, lane: _Lane) -> None:
         del self._lanes[lane.name]
         self._empty_lanes -= 1
-        self._weight_waiting -= lane.weight
+        self._total_weight -= lane.weight

@@ -1,4 +1,4 @@
-"""The gate: which request may go upstream, and when. A pure core: its shell brings the time and acts on verdicts.
+"""The gate: decides which request may go upstream, and when. Its shell passes in the time and acts on verdicts.
 
 Each request is a *ticket*. It waits until the gate grants it a *permit*, goes upstream, and settles the permit with
 the outcome. An admitted ticket is its own permit:
@@ -6,7 +6,7 @@ the outcome. An admitted ticket is its own permit:
 | state of a ticket | event | next state |
 |---|---|---|
 | NEW | `enqueue` | WAITING; NEW if rejected |
-| NEW | `try_admit`, and nothing is in the way | ADMITTED |
+| NEW | `try_admit`, if the ticket need not wait | ADMITTED |
 | WAITING | `poll`: a place in flight is free and the scope's limit allows a grant | ADMITTED |
 | WAITING | `poll`: its deadline has passed, or its scope opens after its deadline | ENDED, reported as an expiry |
 | WAITING | `withdraw` | ENDED |
@@ -24,7 +24,7 @@ permit as UNUSED.
 
 Costs: each call is O(log n) amortised. Waiting tickets stand in the queue and in a heap by deadline. A ticket that
 leaves stays there as a stale entry, until it comes to the front or the stale entries outnumber the others. A poll
-looks only at *dirty* scopes, which had an event or whose timer is due, and at the scopes whose turn it is. A ticket
+looks only at *dirty* scopes, which had an event or whose timer is due, and at the scopes that take turns. A ticket
 that arrives behind others does not make its scope dirty, so a long queue costs one poll per grant.
 
 Instants are seconds of one monotonic clock. They never decrease from call to call.
@@ -45,11 +45,11 @@ from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Rejection, Ticket, TicketState, Verdicts
 
 MAX_CLOSED_SCOPES_SHOWN = 100
-"""The most scopes in a view for people and metrics: callers choose model ids, so there may be many."""
+"""Metrics show at most this many closed scopes: callers choose model ids, so there may be many."""
 
 _FORECAST_TRUST = 0.8  # a ticket that can wait for this share of its forecast is not rejected
 
-# In Python 3.11 each look at a member through its class costs a call.
+# In Python 3.11 each access to a member through its enum costs a call.
 _NEW, _WAITING, _ADMITTED, _RETURNED, _ENDED = TicketState
 _SERVED = Outcome.SERVED
 
@@ -58,7 +58,7 @@ class Gate:
     """Holds tickets back and grants permits as fast as the limits allow."""
 
     def __init__(self, policy: GatePolicy, jitter: Callable[[], float]) -> None:
-        """`jitter` returns a new random number from 0 to 1 each time."""
+        """Takes the policy, and a function that returns a random number from 0 to 1."""
         self.waiting = 0
         """The number of waiting tickets of all scopes. Read-only for others."""
         self.in_flight = 0
@@ -71,7 +71,7 @@ class Gate:
         self._arrivals = 0
         self._weights = dict(policy.lane_weights)
         self._dirty: dict[ScopeState, None] = {}  # an ordered set
-        self._turns: deque[ScopeState] = deque()  # scopes that could grant at the last look
+        self._turns: deque[ScopeState] = deque()  # scopes that could grant when last checked
         self._timers: list[tuple[float, int, ScopeState]] = []  # heap
 
     def __repr__(self) -> str:
@@ -83,7 +83,7 @@ class Gate:
         return bool(self._dirty) or (bool(self._turns) and self.in_flight < self._policy.max_in_flight)
 
     def closed_scopes(self, now: float) -> Mapping[str, float]:
-        """Returns when each closed scope opens: for at most `MAX_CLOSED_SCOPES_SHOWN`, those that open last."""
+        """Returns when closed scopes open, by name: the `MAX_CLOSED_SCOPES_SHOWN` scopes that open last."""
         closed = [(s.limit.opens_at_s, s.name) for s in self._scopes.values() if s.limit.opens_at_s > now]
         return {name: opens_at_s for opens_at_s, name in heapq.nlargest(MAX_CLOSED_SCOPES_SHOWN, closed)}
 
@@ -104,8 +104,8 @@ class Gate:
     def try_admit(self, ticket: Ticket, now: float) -> bool:
         """Admits a new ticket that need not wait, with the same result as `enqueue` and `poll`.
 
-        Returns False if the ticket must wait; it is still new then. Most requests need not wait, and this call
-        costs a fraction of the others. Raises ValueError if the ticket is not new.
+        Returns False if the ticket must wait; the ticket stays new. Most requests need not wait, and this call is
+        much cheaper than the others. Raises ValueError if the ticket is not new.
         """
         if ticket.state is not _NEW:
             raise ValueError(f"a ticket in state {ticket.state.value} cannot be admitted at once")
@@ -144,14 +144,14 @@ class Gate:
             ticket.forecast_s = forecast_s
         ticket.state = _WAITING
         self.waiting += 1
-        # Behind others it changes nothing before the scope's timer, unless its own deadline comes first.
+        # Behind others, a ticket changes nothing before the scope's timer, unless its own deadline comes first.
         if not (queue.waiting and now < scope.timer_at_s <= deadline_s):
             self._dirty[scope] = None
         queue.push(ticket)
         heapq.heappush(scope.deadlines, (deadline_s, ticket.arrival, ticket))
         return None
 
-    def withdraw(self, ticket: Ticket, now: float) -> None:  # noqa: ARG002 - each event has its instant
+    def withdraw(self, ticket: Ticket, now: float) -> None:  # noqa: ARG002 - every event takes its instant
         """Ends a waiting ticket whose caller has gone. Ignores any other ticket: hang-ups race with polls."""
         if ticket.state is _WAITING:
             scope = self._scopes[ticket.scope]
@@ -165,7 +165,7 @@ class Gate:
         """
         scope = self._scopes.get(ticket.scope)
         if ticket.state is not _ADMITTED or scope is None:
-            raise ValueError("this permit is settled already, or another gate's")
+            raise ValueError("this permit is already settled, or belongs to another gate")
         self.in_flight -= 1
         if outcome is _SERVED:
             ticket.state = _ENDED
@@ -204,7 +204,7 @@ class Gate:
             else:
                 scope.in_turns = False
         for scope in self._dirty:
-            if scope.deadlines and scope.deadlines[0][0] <= now:  # a deadline of just now had its last chance
+            if scope.deadlines and scope.deadlines[0][0] <= now:  # the grants above were the last chance
                 self._expire(scope, math.nextafter(now, math.inf), now, expired)
             at_s = scope.next_event_at_s(now)
             if at_s != scope.timer_at_s:
@@ -252,7 +252,7 @@ class Gate:
         return scope
 
     def _forget_idle(self, now: float) -> None:
-        """Drops the scopes that a new one could replace. Callers choose model ids, so new scopes never end."""
+        """Drops the scopes that have nothing to remember. Callers choose model ids, so new scopes keep coming."""
         keep = {s.name: s for s in self._scopes.values() if s.queue.waiting or not s.limit.can_be_forgotten(now)}
         for scope in self._scopes.values():
             scope.in_turns = scope.in_turns and scope.queue.waiting > 0

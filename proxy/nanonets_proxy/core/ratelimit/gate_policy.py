@@ -1,4 +1,4 @@
-"""The gate's bounds and constants."""
+"""The gate's bounds, limits and times."""
 
 from dataclasses import dataclass, field
 
@@ -10,24 +10,23 @@ class GatePolicy:
     """The gate's parameters. Raises ValueError for bounds that would let no request through."""
 
     max_in_flight: int
-    """The most unsettled permits, all scopes together."""
+    """Maximum number of unsettled permits in all scopes together."""
     max_waiting: int
-    """The most waiting tickets, all scopes together. Each ticket waits at least until the next poll."""
+    """Maximum number of waiting tickets in all scopes together. Each enqueued ticket waits until the next poll."""
     max_waiting_per_lane: int = 1_000_000
-    """The most waiting tickets of one caller in one scope."""
+    """Maximum number of waiting tickets of one caller in one scope."""
     lane_weights: tuple[tuple[str, int], ...] = ()
-    """Turns of a caller per round. Callers without an entry have 1."""
+    """Grants per turn, by caller. Callers without an entry get 1."""
     static_limits: StaticLimits = field(default_factory=StaticLimits)
-    """The limits from the settings."""
     initial_unconfirmed: int = 10
-    """The most unconfirmed requests of a cold start: fewer than any documented paid plan allows."""
+    """How many unconfirmed requests a cold start may have: fewer than any documented paid plan allows."""
     backoff_first_s: float = 1.0
-    backoff_last_s: float = 60.0  # the vendor advises 30, 60, 120 s; a probe is one request, it may come sooner
+    backoff_max_s: float = 60.0  # the vendor advises 30, 60, 120 s, but a probe is only one request
     backoff_jitter: float = 0.25
-    """Up to this share is added to each backoff, so that several proxies on one account do not probe in step."""
+    """Up to this share is added to each backoff, so that proxies on one account do not probe together."""
     acceptance_timeout_min_s: float = 0.05
     acceptance_timeout_first_s: float = 1.0
-    """The time in which a 429 is expected after a grant, while none has been seen."""
+    """How long after its grant a request counts as accepted, until a first 429 shows how long a 429 takes."""
     acceptance_timeout_max_s: float = 30.0
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """The hint of a 429: how long to wait before the next request.
 
-A 429 may have no hint, or several. The largest usable hint counts, because coming back too early costs another
-refusal:
+A 429 may have no hint, or several. The largest usable hint counts, because a request that comes too early costs
+another refusal:
 
 | field | content | source |
 |---|---|---|
@@ -26,7 +26,7 @@ MAX_HINT_S = 7 * 86_400.0
 """Longer hints are taken for mistakes, such as milliseconds: no caller waits for a week."""
 
 DISAGREEMENT_S = 1.0
-"""Sources that round to whole seconds differ by up to this much, and still mean the same instant."""
+"""Sources that round to whole seconds may differ by this much and still mean the same instant."""
 
 _MAX_FIELD_BYTES = 1024  # a hint is short; this bounds the work of the expressions below
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,15})?")
@@ -89,7 +89,7 @@ def _until_date(text: str, wall_now_s: float) -> tuple[float, ...]:
 
 
 def _structured(text: str) -> Iterator[float]:
-    """Yields the hints of a `RateLimit` field. A policy with requests remaining did not refuse this one."""
+    """Yields the hints of a `RateLimit` field. A policy with requests remaining is not the cause of the 429."""
     bare = _QUOTED.sub('""', text)  # a policy's name may contain anything
     # Draft -07 has one dictionary; draft -08 has a list of policies with parameters.
     for member in [bare] if "reset=" in bare else bare.split(","):

@@ -20,7 +20,7 @@ ACCOUNT = "account"
 """The scope of requests without a matching rule: the vendor limits v4 by account, "based on your plan"."""
 
 MAX_SCOPE_CHARS = 128
-"""Longer names are cut: callers choose a part of them, and they become log fields and metric labels."""
+"""Longer names are cut, since callers choose parts of the names, and logs and metrics show them."""
 
 DEFAULT_SCOPE_RULES: tuple[str, ...] = (
     "POST /api/v2/OCR/Model/{model}/LabelFile -> v2:predict:{model}",
@@ -43,7 +43,7 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 
 @dataclass(frozen=True, slots=True)
 class ScopeRule:
-    """Requests of this method and path pattern count against this scope. Raises ValueError for a bad rule."""
+    """Assigns requests with this method and path pattern to this scope. Raises ValueError for an invalid rule."""
 
     method: str
     pattern: str
@@ -55,11 +55,11 @@ class ScopeRule:
 
     def __post_init__(self) -> None:
         if not _METHOD.fullmatch(self.method):
-            raise ValueError(f"scope rule: {self.method!r} is no method: write one in capitals, or * for any")
+            raise ValueError(f"scope rule: {self.method!r} is not a method: use capitals, or * for any method")
         expression, names = _compile(self.pattern)
         if not _SCOPE.fullmatch(self.scope):
             raise ValueError(
-                f"scope rule: {self.scope!r} is no scope name: use letters, digits, : . _ - and {{name}}"
+                f"scope rule: {self.scope!r} is not a scope name: use letters, digits, : . _ - and {{name}}"
             )
         for name in _PLACEHOLDER.findall(self.scope):
             if name not in names:
@@ -85,7 +85,7 @@ class ScopeRule:
 class ScopeTable:
     """The rules in order of precedence, as one regular expression per method.
 
-    The part of each rule ends with an empty group, so that the last group of a match identifies the rule.
+    In this expression, each rule ends with an empty group. So the last group of a match identifies the rule.
     """
 
     __slots__ = ("_by_method", "_for_others")
@@ -114,7 +114,7 @@ _Combined = tuple[Callable[[str], re.Match[str] | None], dict[int | None, tuple[
 
 
 def _combine(rules: Iterable[ScopeRule]) -> _Combined:
-    """Returns the expression of all rules, and by a match's last group the scope and the groups to fill in."""
+    """Returns one expression for all rules, and a table: last group of a match -> (scope, groups to fill in)."""
     expressions: list[str] = []
     scopes: dict[int | None, tuple[str, tuple[int, ...]]] = {}
     group = 0
@@ -129,7 +129,7 @@ def _combine(rules: Iterable[ScopeRule]) -> _Combined:
 def _compile(pattern: str) -> tuple[str, tuple[str, ...]]:
     """Returns the expression for a path pattern, and the names of its groups."""
     if not pattern.startswith("/") or "?" in pattern or "#" in pattern:
-        raise ValueError(f"scope rule: {pattern!r} is no path: it must start with / and have no query")
+        raise ValueError(f"scope rule: {pattern!r} is not a path: it must start with / and have no query")
     head, open_end = (pattern[:-3], True) if pattern.endswith("/**") else (pattern.removesuffix("/"), False)
     names: list[str] = []
     expression = ""

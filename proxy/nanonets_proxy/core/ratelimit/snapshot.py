@@ -1,6 +1,6 @@
 """The limits as values, and as the JSON document of the state file.
 
-Instants are stored as distances from the moment of saving. The reader says how long the program was away.
+Instants are stored relative to the moment of saving. `load` returns how long ago that was.
 """
 
 import math
@@ -58,7 +58,7 @@ def load(document: object, upstream: str, now_s: float) -> tuple[list[ScopeSnaps
     Raises ValueError for anything but a document of this version and this upstream.
     """
     if not isinstance(document, Mapping) or document.get("version") != VERSION:
-        raise ValueError(f"it is no state of version {VERSION}")
+        raise ValueError(f"it is not a state file of version {VERSION}")
     if document.get("upstream") != upstream:
         raise ValueError("it belongs to another upstream")
     saved_at_s, scopes = document.get("saved_at_s"), document.get("scopes")

@@ -1,7 +1,4 @@
-"""The values that the gate and its shell exchange: tickets, outcomes, rejections, verdicts.
-
-`gate.py` has the states of a ticket.
-"""
+"""The values that the gate and its shell exchange: tickets, outcomes, rejections, verdicts."""
 
 import enum
 import math
@@ -23,6 +20,8 @@ class Reason(enum.Enum):
 
 
 class TicketState(enum.Enum):
+    """The states of a ticket; `gate.py` has their transitions."""
+
     NEW = "new"
     WAITING = "waiting"
     ADMITTED = "admitted"
@@ -54,7 +53,7 @@ class Ticket:
 
     scope: str
     deadline_s: float
-    """The last instant of the wait. A ticket can still be granted at this very instant."""
+    """The last instant at which the ticket can be granted."""
     lane: str = ""
     """The caller. Callers take turns."""
     urgency: int = DEFAULT_URGENCY
@@ -62,7 +61,7 @@ class Ticket:
     forecast_s: float = field(default=math.nan, init=False)
     """The predicted wait at the first `enqueue`; nan if it was unknown."""
     arrival: int = field(default=0, init=False)
-    """The place in the order of arrival of all scopes, given at the first `enqueue`."""
+    """The position in the order of arrival over all scopes, set at the first `enqueue`."""
     state: TicketState = field(default=TicketState.NEW, init=False)
     granted_at_s: float = field(init=False, repr=False)
     """The instant of the latest grant."""
@@ -95,4 +94,4 @@ class Verdicts(NamedTuple):
     granted: Sequence[Ticket]
     expired: Sequence[Expiry]
     wake_at_s: float | None
-    """When to poll again if nothing else happens: later than this poll. None: there is nothing to wait for."""
+    """When to poll again if nothing else happens, always later than this poll; None if no poll is needed."""

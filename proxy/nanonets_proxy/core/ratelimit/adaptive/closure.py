@@ -23,7 +23,7 @@ class Closure:
 
 
 class Backoff:
-    """The length of closures without a hint: it doubles from `backoff_first_s` up to `backoff_last_s`."""
+    """The length of closures without a hint: it doubles from `backoff_first_s` up to `backoff_max_s`."""
 
     __slots__ = ("_jitter", "_next_s", "_policy")
 
@@ -35,7 +35,7 @@ class Backoff:
     def next_s(self) -> float:
         """Returns the length of the next closure, jitter included."""
         length_s = self._next_s * (1 + self._policy.backoff_jitter * self._jitter())
-        self._next_s = min(2 * self._next_s, self._policy.backoff_last_s)
+        self._next_s = min(2 * self._next_s, self._policy.backoff_max_s)
         return length_s
 
     def reset(self) -> None:
