@@ -7,7 +7,7 @@ from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import SMALL_COUNT
 from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
 
-_KEPT = 4
+_KEPT = 4  # hints
 
 
 class HintHistory:
@@ -29,7 +29,7 @@ class HintHistory:
         return max(self._lengths_s, default=0.0)
 
     def note(self, closure: Closure, ends_at_s: float, window: SlidingWindow) -> bool:
-        """Returns whether this closure ends at a known end of a period.
+        """Notes the hint of a closure. Returns whether the closure ends at a known end of a period.
 
         Hints are exact if their lengths differ while their ends are whole periods apart.
         """

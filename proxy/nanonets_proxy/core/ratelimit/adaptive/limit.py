@@ -1,7 +1,7 @@
 """The limit of one scope: when the next request of the scope may go.
 
-The upstream tells nothing about a limit but its refusals (429). `limit_estimate.py` says what they teach. This
-module decides on grants:
+The upstream reveals a limit only by its refusals (429). `limit_estimate.py` draws the conclusions. This module
+decides on grants:
 
 | state | grants | event | next state |
 |---|---|---|---|
@@ -14,21 +14,22 @@ module decides on grants:
 
 A limit in state LEARNED grants
 - the proven part of the window at once, and its unproven part as slow start allows;
-- one request at the start of a period, until four starts timed by our own clock were accepted; the others follow;
-- beyond the estimate, limit probes one by one: when the probe schedule allows one and a request waits.
+- one request at the start of a period, and the others once it is accepted. After four accepted starts that our own
+  clock timed, not a hint, all go at once;
+- beyond the estimate, limit probes one by one, when the probe schedule allows a probe and a request waits.
 
 Rules:
 - A request is *accepted* when it is served, or by timeout: once twice the usual time of a 429 has passed. A request
   that takes 300 s must delay neither slow start nor the recovery probe.
-- A permit that ends without telling about the limit (failed, key rejected, unused) frees its unconfirmed place. The
-  next request takes it.
+- A permit whose outcome says nothing about the limit (failed, key rejected, unused) frees its unconfirmed place for
+  the next request.
 - A 429 without a hint closes the scope for 1, 2, 4, … 60 s plus jitter, and at least to the estimated end of the
   period. The first accepted request resets the backoff. A hint of 0 s is no hint: it would cost one probe per round
   trip.
 - A 429 to a request that was sent before the closure belongs to that closure. Its hint may prolong the closure;
   without a hint it only corrects the count.
 - Requests that are sent together may arrive in any order. If one request beside a limit probe is refused, the probe
-  was too much. If more are refused, the probe alone does not explain it.
+  was too much. If more are refused, the probe alone does not explain the refusals.
 - A static limit is LEARNED and proven from the start. The estimate may go below it, never above it.
 """
 
@@ -54,7 +55,7 @@ class LimitState(enum.Enum):
     LEARNED = "learned"
 
 
-# In Python 3.11 each look at a member through its class costs a call.
+# In Python 3.11 each access to a member through its enum costs a call.
 _OPEN, _CLOSED, _PROBING, _LEARNED = LimitState
 _PROVEN, _UNPROVEN, _PERIOD_START, _RECOVERY_PROBE, _COUNT_PROBE, _PERIOD_PROBE, _CONCURRENCY_PROBE = GrantKind
 
@@ -66,7 +67,7 @@ class Limit:
         "_acceptance_timeout_s",
         "_backoff",
         "_closure",
-        "_first_of_closure",
+        "_first_since_closure",
         "_grant_interval_s",
         "_idle_until_s",
         "_last_grant_s",
@@ -93,7 +94,7 @@ class Limit:
         self.estimate = LimitEstimate()
         self._slow_start = SlowStart(policy.initial_unconfirmed)
         self._unconfirmed_kinds: dict[int, GrantKind] = {}  # period starts and limit probes, by serial number
-        self._first_of_closure = 0  # smaller serial numbers were granted before the latest closure
+        self._first_since_closure = 0  # serial number of the first grant since the latest closure
         self._closure: Closure | None = None
         self._last_grant_s = -math.inf
         self._grant_interval_s = 0.0  # the usual time between two grants at the concurrency limit
@@ -110,7 +111,7 @@ class Limit:
             self.advance(now)
         slow_start = self._slow_start
         if self.state is _OPEN:
-            if slow_start.max_unconfirmed > self._policy.max_in_flight:  # slow start can no longer bind
+            if slow_start.max_unconfirmed > self._policy.max_in_flight:  # slow start no longer limits anything
                 return _PROVEN
             return _UNPROVEN if len(slow_start.unconfirmed) + 1 <= slow_start.max_unconfirmed else None
         if self.state is _LEARNED:
@@ -121,7 +122,7 @@ class Limit:
         estimate, slow_start = self.estimate, self._slow_start
         window = estimate.window
         used = window.used(now)
-        may_probe = not slow_start.unconfirmed  # a probe goes alone: nothing else may be unconfirmed
+        may_probe = not slow_start.unconfirmed  # a probe goes only while no other request is unconfirmed
         if self.in_flight >= estimate.concurrency_limit:
             due = used < window.count and estimate.concurrency_probes.due(now)
             return _CONCURRENCY_PROBE if due and may_probe else None
@@ -166,7 +167,7 @@ class Limit:
         return soonest_s
 
     def grant(self, kind: GrantKind, now: float) -> int:
-        """Notes a grant that `grant_kind` allows now. Returns its serial number, which its outcome must name."""
+        """Notes a grant that `grant_kind` allows now. Returns its serial number, for `served` or `not_served`."""
         estimate = self.estimate
         self.in_flight += 1
         if self.in_flight >= estimate.concurrency_limit:
@@ -189,7 +190,7 @@ class Limit:
         self.in_flight -= 1
         if self._slow_start.unconfirmed:
             self._slow_start.accepted(serial, now)
-        if self.state is not _OPEN and serial >= self._first_of_closure:
+        if self.state is not _OPEN and serial >= self._first_since_closure:
             self._accepted(serial, now)
 
     def not_served(
@@ -199,7 +200,7 @@ class Limit:
         self.in_flight -= 1
         unconfirmed = self._slow_start.discard(serial)
         kind = self._unconfirmed_kinds.pop(serial, _UNPROVEN if unconfirmed else _PROVEN)
-        if kind not in LIMIT_PROBES:  # a probe sent together with this request was too much
+        if kind not in LIMIT_PROBES:  # an unconfirmed probe or period start explains a refusal
             kind = next(iter(self._unconfirmed_kinds.values()), kind)
         if outcome is Outcome.UNUSED:
             self.estimate.window.remove(granted_at_s)
@@ -224,7 +225,7 @@ class Limit:
                 self._closure = None
             self.state = _PROBING
             self._slow_start.restart(1)
-        # Requests granted from now on also cannot count as accepted by timeout before this instant.
+        # Before this instant, no request is accepted by timeout, not even if it is granted from now on.
         next_timeout_at_s = self._slow_start.next_timeout_at_s(self._acceptance_timeout_s)
         self._idle_until_s = min(next_timeout_at_s, now + self._acceptance_timeout_s)
 
@@ -248,7 +249,7 @@ class Limit:
             estimate.confirm_if_used_up(now)
 
     def _refused(self, serial: int, kind: GrantKind, granted_at_s: float, now: float, hint_s: float | None) -> None:
-        since_closure = serial >= self._first_of_closure
+        since_closure = serial >= self._first_since_closure
         closed_s = hint_s if hint_s is not None and 0 < hint_s < math.inf else None
         if not since_closure:
             if self._closure is not None:
@@ -265,13 +266,13 @@ class Limit:
             self._closure = Closure(kind, granted_at_s, closed_s, hinted, self.in_flight)
         if self.state is not _CLOSED:
             self.state = _CLOSED
-            self._first_of_closure = self.estimate.window.granted + 1
+            self._first_since_closure = self.estimate.window.granted + 1
             self._slow_start.restart(1)
             self._unconfirmed_kinds.clear()
 
     def _note_refusal_delay(self, delay_s: float) -> None:
         self._idle_until_s = -math.inf
-        # Up at once, down slowly: a timeout too long costs a moment, one too short a round of refusals.
+        # Rises at once, falls slowly: too long a timeout costs a moment, too short a timeout costs refusals.
         usual_s = max(delay_s, 0.8 * self.estimate.refusal_delay_s + 0.2 * delay_s)
         self.estimate.refusal_delay_s = usual_s
         if usual_s:
@@ -279,7 +280,7 @@ class Limit:
             timeout_s = max(2 * usual_s, policy.acceptance_timeout_min_s)
             self._acceptance_timeout_s = min(timeout_s, policy.acceptance_timeout_max_s)
 
-    # --- questions ------------------------------------------------------------------------------
+    # --- queries --------------------------------------------------------------------------------
 
     def forecast_s(self, position: int, now: float) -> float:
         """Returns how long the request at this position in the queue will wait; nan if that is unknown."""

@@ -12,11 +12,11 @@ refused now.
 | refused request | when | conclusion |
 |---|---|---|
 | the first of all | nothing is known | count: the accepted requests; period: from the first one to the hint's end |
-| a limit probe, or any while a raise is unproven | | undo the raise; probe later, and for less |
+| a limit probe, or any while a raise is unproven | | undo the raise; the next probe comes later and asks for less |
 | any, with as many in flight as allowed | not at a known period end | that number is the concurrency limit |
 | the recovery probe | twice in a row | the period lasts up to the end of the hint |
 | any other | just after a period | the period is that little longer |
-| | the period admitted some requests | that number is the count; the *reserve* goes one by one |
+| | the period admitted some requests | that number is the count; the missing part becomes the *reserve* |
 | | the period admitted none | the period is longer; below a count of 5, learn everything again |
 """
 
@@ -47,7 +47,7 @@ class _ProvenWindow:
 
 
 class LimitEstimate:
-    """Raised by accepted probes, corrected by closures."""
+    """The estimate of one scope's limit. Accepted probes raise it, and closures correct it."""
 
     __slots__ = (
         "_before_raise",
@@ -71,7 +71,7 @@ class LimitEstimate:
         self.proven = 0.0
         self.concurrency_limit = math.inf
         self.reserve = 0.0
-        """The part of the count that goes one by one, because another client seems to draw on the quota."""
+        """The part of the count that is granted one by one, because another client seems to draw on the quota."""
         self.window_probes = ProbeSchedule(self.window)
         self.concurrency_probes = ProbeSchedule(self.window)
         self.refusal_delay_s = 0.0
@@ -125,9 +125,9 @@ class LimitEstimate:
         return refusals % 16 != 1 if self.hints.last_was_given else refusals % 4 == 3
 
     def count_probe_ready(self, now: float) -> bool:
-        """Returns whether one more request falls into the same period as all that count.
+        """Returns whether a count probe can go now, in the same period as all requests that count.
 
-        If that moment does not come for a period after the probe is due, any moment will do.
+        If that has been impossible for a period since the probe was due, the probe can go in any case.
         """
         window, probes = self.window, self.window_probes
         if now <= window.oldest_s + _LATE * window.period_s:
@@ -196,11 +196,11 @@ class LimitEstimate:
         self._period_start = window.granted
         ends_at_s = closure.granted_at_s + closure.closed_s
         at_period_end = self.hints.note(closure, ends_at_s, window)
-        if self._is_about_concurrency(closure, at_period_end):
+        if self._is_explained_by_concurrency(closure, at_period_end):
             self.concurrency_probes.refused(now, max(closure.closed_s, window.period_s))
             return
         if not self.known:
-            self._learn_again(closure, ends_at_s, now)
+            self._learn_window(closure, ends_at_s, now)
             return
         nth_s = window.nth_newest_s(int(window.count))
         if nth_s is None:
@@ -220,13 +220,13 @@ class LimitEstimate:
         elif admitted:
             self._lower_count(admitted, now)
         elif window.count < SMALL_COUNT:
-            self._learn_again(closure, ends_at_s, now)
+            self._learn_window(closure, ends_at_s, now)
         else:
             self.set_window(window.count, needed_s)
         if not at_period_end:
             self._learn_concurrency(closure, admitted)
 
-    def _is_about_concurrency(self, closure: Closure, at_period_end: bool) -> bool:
+    def _is_explained_by_concurrency(self, closure: Closure, at_period_end: bool) -> bool:
         """Returns whether the refusal was at or beyond the concurrency limit; lowers the limit if it was at it."""
         usual = closure.kind in (GrantKind.PROVEN, GrantKind.UNPROVEN)
         at_limit = usual and not at_period_end and closure.in_flight >= max(2, self.concurrency_limit - 1)
@@ -244,12 +244,12 @@ class LimitEstimate:
         self.window_probes.limit_changed(now, self.window.period_s)
         self._min_period_s = 0.0
 
-    def _learn_again(self, closure: Closure, ends_at_s: float, now: float) -> None:
+    def _learn_window(self, closure: Closure, ends_at_s: float, now: float) -> None:
         window = self.window
         first_known_s = window.first_known_s
         if first_known_s is None:
             return
-        # The first request may be long out of the upstream's period.
+        # The first request may belong to an earlier period of the upstream.
         period_s = min(ends_at_s - first_known_s, _MAX_FIRST_PERIOD * closure.closed_s)
         if self.hints.longest_s > 1.5 * closure.closed_s:
             period_s = min(period_s, self.hints.longest_s)
@@ -287,14 +287,14 @@ class LimitEstimate:
             self._before_raise = None
         first = not probes.refusals
         if quota_varies:
-            probes.quota_varies(now, window.period_s)
+            probes.quota_varied(now, window.period_s)
         else:
             probes.refused(now, window.period_s)
         if not closure.hinted or closure.kind not in LIMIT_PROBES:
             return
         if abs(needed_s - window.period_s) <= 0.1 * window.period_s and closure.closed_s < 0.9 * window.period_s:
             self.hints.are_exact = True
-        # The first count probe shows the true end of a period; before, only its remaining part was known.
+        # The first count probe shows the whole length of a period. The first refusal showed only the rest of one.
         longer = first and needed_s > _SAME_PERIOD * window.period_s
         if closure.kind is GrantKind.COUNT_PROBE and (needed_s < window.period_s or longer):
             self.set_window(window.count, max(needed_s, self._min_period_s))

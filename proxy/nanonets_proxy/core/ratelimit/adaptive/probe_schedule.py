@@ -13,12 +13,12 @@ SMALL_COUNT = 5
 """A window with a smaller count is probed by a shorter period: one more request would be a large step."""
 
 _MAX_PAUSE_PERIODS = (8.0, 30.0)  # for short periods, and for periods of a minute: two refusals an hour
-_GRANTS_PER_PERIOD = 16  # a pause lasts at least as many requests per period: a refusal must stay a small share
+_GRANTS_PER_PERIOD = 16  # for each of its periods, a pause lasts this many requests, so that few are refused
 _GRANTS_AFTER_RAISE = 8
 _PERIOD_FACTOR = 0.8
 _MIN_STEP_SIZE = 0.125
 _MAX_STEP_SIZE = 2.0
-_NEAR_REFUSED = 1.05  # times the refused period: there the search ends, and starts again in the smallest steps
+_NEAR_REFUSED = 1.05  # times the refused period: from there on, the search takes only the smallest steps
 
 
 class ProbeSchedule:
@@ -46,7 +46,7 @@ class ProbeSchedule:
         self._refused_period_s = 0.0
 
     def shorter_period_s(self, period_s: float) -> float:
-        """Returns the next shorter period to try: at least the geometric mean with the refused one."""
+        """Returns the next shorter period to try: at least its geometric mean with the refused period."""
         if self._refused_period_s * _NEAR_REFUSED < period_s:
             return max(
                 period_s * math.pow(_PERIOD_FACTOR, self._step_size), math.sqrt(self._refused_period_s * period_s)
@@ -59,7 +59,7 @@ class ProbeSchedule:
 
     @property
     def enough_grants(self) -> bool:
-        """Whether enough requests were granted since the last raise to judge it."""
+        """Whether enough requests were granted since the last raise to tell whether it holds."""
         return self._window.granted >= self._enough_from
 
     def raised(self) -> None:
@@ -77,8 +77,11 @@ class ProbeSchedule:
         least, most = _MAX_PAUSE_PERIODS
         self.pause_periods = min(2 * self.pause_periods, max(least, min(period_s / 2, most)))
 
-    def quota_varies(self, now: float, period_s: float) -> None:
-        """Halves the pause: another client takes a changing share, so one period admits more than the next."""
+    def quota_varied(self, now: float, period_s: float) -> None:
+        """Notes that a period admitted fewer requests than the one before: halves the pause.
+
+        Another client takes a changing share of the quota, so the next period may admit more again.
+        """
         self._step_size = max(_MIN_STEP_SIZE, self._step_size / 2)
         self.pause_periods = max(1.0, self.pause_periods / 2)
         self._wait(now, period_s)

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import deque
 from itertools import chain, islice
 
-_MAX_KEPT = 8192  # entries; estimates need no more, and a larger count never binds within them
+_MAX_KEPT = 8192  # entries of each log, or `count` if that is larger; estimates need no more
 _ROUNDING_S = 1e-6
 
 
@@ -26,7 +26,7 @@ class SlidingWindow:
         """The number of all grants so far."""
         self._max_recent: float = _MAX_KEPT
         self._recent: deque[float] = deque()  # the grants that count, in order
-        self._older: deque[float] = deque(maxlen=_MAX_KEPT)  # they no longer count, but estimates use them
+        self._older: deque[float] = deque(maxlen=_MAX_KEPT)  # grants that no longer count, for the estimates
 
     def add(self, now: float) -> int:
         """Logs a grant. Returns its serial number, from 1."""
@@ -90,7 +90,7 @@ class SlidingWindow:
     def forecast_at_s(self, position: int, from_s: float) -> float:
         """Returns when the request at this position in the queue can go, if none goes before `from_s`.
 
-        Takes the requests that count as evenly spread between the oldest and the newest.
+        Assumes that the requests that count are spread evenly between the oldest and the newest.
         """
         counting = len(self._recent)
         oldest_s, newest_s = self.oldest_s, self.newest_s
@@ -104,7 +104,7 @@ class SlidingWindow:
         if position <= free:
             return from_s
         periods, index = divmod(position - free - 1, int(self.count))
-        if index >= counting:  # it takes the place of a request that is not granted yet
+        if index >= counting:  # it takes the place of a request that still waits
             return from_s + (periods + 1) * self._counted_for_s
         first_free_s = oldest_s + spread_s * index / max(1, counting - 1) + self._counted_for_s
         return max(from_s, first_free_s) + periods * self._counted_for_s

@@ -5,9 +5,9 @@ would have come. Each accepted request makes room for one and a half others, so 
 within a few round trips.
 
 A cold start, with nothing known about the limit, is more careful. When it meets the limit, about as many requests
-are refused as are unconfirmed. So the first accepted requests halve the room, and later ones add to it by
-elapsed time, a half per second, not by round trips. Quick responses still let enough through: thousands of them
-lift the bound, since they show that there is no limit.
+are refused as are unconfirmed. So the first accepted requests halve the room. Each later one makes half a place for
+each second that it took, at most half a place. Thousands of quick responses still lift the bound, since they show
+that there is no limit.
 """
 
 import math
@@ -26,12 +26,12 @@ class SlowStart:
     def __init__(self, max_unconfirmed: float) -> None:
         self.max_unconfirmed = max_unconfirmed
         self._cold = True
-        self._to_narrow = int(max_unconfirmed)  # the next accepted requests, each of which takes half a place away
+        self._to_narrow = int(max_unconfirmed)  # how many of the next accepted requests take half a place away
         self.unconfirmed: dict[int, float] = {}
         """The instant of each unconfirmed grant, by serial number and in order. `Limit.grant` adds to it.
 
-        After deletions at its front, a dict scans the empty slots on each look at its first entry, until an
-        insertion resizes it. Here these are few: `max_in_flight` bounds them."""
+        A dict whose front entries were deleted scans their slots to find its first entry. Here such slots are
+        few: `max_in_flight` bounds them."""
 
     def accepted(self, serial: int, now: float) -> None:
         """Notes that a request was accepted. A request that is not unconfirmed changes nothing."""
