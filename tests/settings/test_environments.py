@@ -120,10 +120,10 @@ def test_each_environment_finds_its_own_key(load: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"vault_path": "nanonets"}, "environments.a.vault_address: vault_path needs it"),
+        ({"vault_path": "nanonets"}, "environments.a.vault_path: needs environments.a.vault_address"),
         (
             {"vault_path": "nanonets", "vault_address": "https://vault.example", "vault_auth": "approle"},
-            "environments.a.vault_role: vault_auth = approle needs it",
+            "environments.a.vault_auth: approle needs environments.a.vault_role",
         ),
     ],
 )

@@ -15,10 +15,10 @@ from nanonets_proxy.settings.flags import SettingsFlags
 from nanonets_proxy.settings.model.proxy import GROUPS
 from nanonets_proxy.settings.reference import (
     effective_toml,
-    environment_name,
     json_schema,
     reference_toml,
     to_toml,
+    variable_name,
 )
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -52,7 +52,7 @@ def test_the_reference_itself_sets_nothing() -> None:
 def test_the_reference_documents_every_setting(name: str) -> None:
     assert Settings.model_fields[name].description
     block = next(block for block in reference_toml().split("\n\n") if f"\n# {name} = " in block)
-    assert f"## Environment {environment_name(name)}, flag --{name.replace('_', '-')}." in block
+    assert f"## Environment {variable_name(name)}, flag --{name.replace('_', '-')}." in block
     schema = json.loads(json_schema())["properties"][name]
     assert {"description", "default"} < set(schema)
     assert {"type", "anyOf"} & set(schema), "a setting without a type"

@@ -26,11 +26,11 @@ def serve_config(
     """Returns the configuration of `serve`. `sandbox` replaces the upstream if it is set.
 
     Raises:
-        SettingsError: the source of a key is incomplete.
+        SettingsError: a key source is incomplete.
     """
     settings = loaded.settings
     environments = tuple(
-        # The sandbox needs no key, so an incomplete source of a key is no error.
+        # The sandbox needs no key, so an incomplete key source is no error.
         environment_config(
             own.settings, KeySourceConfig() if sandbox else key_source_config(own.settings, environ, name), name
         )

@@ -51,10 +51,10 @@ def _stores(settings: Settings, environ: Mapping[str, str], prefix: str) -> list
 
 def _vault_policy(settings: Settings, environ: Mapping[str, str], prefix: str) -> VaultPolicy:
     if settings.vault_address is None:
-        raise SettingsError(f"{prefix}vault_address: vault_path needs it")
+        raise SettingsError(f"{prefix}vault_path: needs {prefix}vault_address")
     needs_role = settings.vault_auth != "token"
     if needs_role and not settings.vault_role:
-        raise SettingsError(f"{prefix}vault_role: vault_auth = {settings.vault_auth} needs it")
+        raise SettingsError(f"{prefix}vault_auth: {settings.vault_auth} needs {prefix}vault_role")
     return VaultPolicy(
         address=str(settings.vault_address),
         mount=settings.vault_mount.strip("/"),

@@ -16,7 +16,7 @@ class LoadedSettings(Generic[AnySettings]):
     settings: AnySettings
     sources: Mapping[str, str]
     environments: Mapping[str, "LoadedSettings[AnySettings]"] = field(default_factory=dict)
-    """The named environments. If there are any, `settings` applies only to what all environments share."""
+    """The named environments. If there are any, `settings` only has the settings of the whole process."""
 
     def by_name(self) -> Mapping[str, "LoadedSettings[AnySettings]"]:
         """Returns the named environments, or the only environment under the empty name."""

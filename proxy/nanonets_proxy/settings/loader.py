@@ -17,11 +17,11 @@ from nanonets_proxy.settings.sources import (
     ENVIRONMENTS,
     SourcedValue,
     SourceValues,
-    read_environment,
     read_environment_tables,
     read_flags,
     read_secret_files,
     read_toml,
+    read_variables,
 )
 from nanonets_proxy.settings.validation import find_contradictions
 
@@ -36,10 +36,12 @@ def load_settings(
     dirs: Sequence[Path] | None = None,
     default_config: Path = DEFAULT_CONFIG,
 ) -> LoadedSettings[Settings]:
-    """Returns the proxy's settings. Flags win over the environment, then secret files, the TOML file, the defaults.
+    """Returns the proxy's settings.
+
+    Flags win over environment variables, then secret files, then the TOML file, then the defaults.
 
     `flags` maps names of settings to strings or booleans. `config` is the value of `--config`. `dirs` are the
-    directories of secret files; None stands for those that `environ` names.
+    directories of secret files, by default those that `environ` names.
 
     Raises:
         SettingsError: a source has an unknown name or an invalid value, or two values contradict each other.
@@ -57,7 +59,7 @@ def load_settings(
     weakest_first = (
         toml,
         read_secret_files(names, prefix, secret_dirs(environ) if dirs is None else dirs),
-        read_environment(names, prefix, environ, aliases=aliases, others=(CONFIG_VARIABLE,)),
+        read_variables(names, prefix, environ, aliases=aliases, others=(CONFIG_VARIABLE,)),
         read_flags(flags),
     )
     process = _combine(Settings, *weakest_first)
@@ -98,12 +100,13 @@ def load_sandbox_settings(
     return _combine(
         SandboxSettings,
         read_secret_files(names, prefix, secret_dirs(environ) if dirs is None else dirs),
-        read_environment(names, prefix, environ, aliases={}),
+        read_variables(names, prefix, environ, aliases={}),
         read_flags(flags),
     )
 
 
 def _combine(kind: type[AnySettings], *weakest_first: SourceValues) -> LoadedSettings[AnySettings]:
+    """Returns the validated settings. Raises SettingsError with the problems of all sources."""
     no_values: dict[str, SourcedValue] = {}
     values = reduce(lambda merged, source: merged | source.values, weakest_first, no_values)
     problems = [problem for source in weakest_first for problem in source.problems]

@@ -28,12 +28,13 @@ _HEADER = """\
 
 _ENVIRONMENTS = """
 
-## --- Several environments -------------------------------------------------------------------------
+## --- Several environments -----------------------------------------------------------------------
 
 ## One process can serve several environments, each with its own key, rate limits, connections and
-## listeners. The settings above are the defaults of each environment. These settings apply to the whole
-## process: admin_listen, drain_timeout, log_format, log_level, sandbox. The key of an environment may also
-## be in a variable such as NANONETS_API_KEY_STAGING, or in a secret file such as nanonets_api_key_staging.
+## listeners. The settings above are the defaults of each environment. These settings apply to the
+## whole process: admin_listen, drain_timeout, log_format, log_level, sandbox. The key of an environment
+## may also be in a variable such as NANONETS_API_KEY_STAGING, or in a secret file such as
+## nanonets_api_key_staging.
 ##
 ## [environments.staging]
 ## listen = "127.0.0.1:8082"
@@ -66,7 +67,7 @@ def values(settings: Settings) -> dict[str, Any]:
     return dumped
 
 
-def environment_name(name: str) -> str:
+def variable_name(name: str) -> str:
     """Returns the environment variable of a setting."""
     return f"{Settings.model_config['env_prefix']}{name}".upper()
 
@@ -81,7 +82,7 @@ def _reference_lines() -> Iterator[str]:
             yield f"\n\n## --- {GROUPS[name]} ".ljust(_WIDTH + 5, "-")
         yield ""
         yield from (f"## {line}" for line in _description(name))
-        yield f"## Environment {environment_name(name)}, flag {flag_name(name)}."
+        yield f"## Environment {variable_name(name)}, flag {flag_name(name)}."
         yield from (f"# {line}" for line in f"{name} = {to_toml(value)}".splitlines())
 
 

@@ -16,8 +16,8 @@ from nanonets_proxy.settings.errors import did_you_mean
 
 DEFAULT_CONFIG = Path("nanonets-proxy.toml")
 
-# Names under which people put the key among the settings by mistake.
-_KEY_WORDS = frozenset({"api_key", "apikey", "key", "nanonets_api_key"})
+# People put the key among the settings under these names, by mistake.
+_KEY_NAMES = frozenset({"api_key", "apikey", "key", "nanonets_api_key"})
 # Kubernetes adds variables for each Service of a namespace to every pod. A Service called nanonets-proxy adds
 # names such as NANONETS_PROXY_PORT_8080_TCP_ADDR.
 _SERVICE_LINK = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
@@ -35,7 +35,7 @@ class SourcedValue:
 
 @dataclass(frozen=True, slots=True)
 class SourceValues:
-    """The values of one source by the name of their setting, and a sentence for each problem."""
+    """The values of one source, by the names of the settings, and a sentence for each problem."""
 
     values: dict[str, SourcedValue] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -53,12 +53,12 @@ def read_flags(flags: Mapping[str, Any]) -> SourceValues:
 
 def flag_hint(flag: str, names: Collection[str]) -> str:
     """Returns the end of a sentence about an unknown flag."""
-    if flag.removeprefix("--").replace("-", "_").lower() in _KEY_WORDS:
+    if flag.removeprefix("--").replace("-", "_").lower() in _KEY_NAMES:
         return f"a flag cannot hold the key, as other users could see it: set {KEY_VARIABLE} or {KEY_FILE_VARIABLE}"
     return did_you_mean(flag, names)
 
 
-def read_environment(
+def read_variables(
     names: Collection[str],
     prefix: str,
     environ: Mapping[str, str],
@@ -66,7 +66,7 @@ def read_environment(
     aliases: Mapping[str, str],
     others: Collection[str] = (),
 ) -> SourceValues:
-    """Returns the values of the variables that start with `prefix` in upper case.
+    """Returns the values of the environment variables that start with `prefix`, in upper case.
 
     `aliases` maps further variables to settings. `others` are known variables that are not settings.
     """
@@ -84,7 +84,7 @@ def read_environment(
                 continue
             hint = (
                 f"did you mean {KEY_VARIABLE}?"
-                if suffix.lower() in _KEY_WORDS
+                if suffix.lower() in _KEY_NAMES
                 else did_you_mean(variable.upper(), [*variables, *others])
             )
             result.problems.append(f"{variable}: unknown setting (environment); {hint}")
@@ -117,7 +117,7 @@ def read_secret_files(names: Collection[str], prefix: str, dirs: Sequence[Path])
             elif file_name.lower().startswith(prefix.lower()):
                 hint = (
                     f"did you mean {KEY_FILE_NAME}?"
-                    if file_name.lower().removeprefix(prefix.lower()) in _KEY_WORDS
+                    if file_name.lower().removeprefix(prefix.lower()) in _KEY_NAMES
                     else did_you_mean(file_name.lower(), file_names)
                 )
                 result.problems.append(f"{file_name}: unknown setting (file {path}); {hint}")
@@ -149,8 +149,8 @@ def read_environment_tables(
 ) -> dict[str, SourceValues]:
     """Removes the environments' tables from `toml`, and returns the values of each by its name.
 
-    `names` are the settings that an environment may have, `shared` those that only the process has. Problems of
-    every table are added to those of `toml`.
+    `names` are the settings that an environment may have, `shared` those that apply to the whole process. The
+    problems of all tables are added to those of `toml`.
     """
     tables = toml.values.pop(ENVIRONMENTS, None)
     if tables is None:
@@ -176,7 +176,7 @@ def read_environment_tables(
                 toml.problems.append(
                     f"{place}.{key}: applies to the whole process; set it at the top of the file ({source})"
                 )
-            elif key.lower() in _KEY_WORDS:
+            elif key.lower() in _KEY_NAMES:
                 toml.problems.append(
                     f"{place}.{key}: a settings file cannot hold the key ({source}); set api_key_file"
                 )
@@ -186,21 +186,21 @@ def read_environment_tables(
 
 
 def read_toml(names: Collection[str], path: Path, requested_by: str | None) -> SourceValues:
-    """Returns the values of a TOML file. The tables of environments stay unread under the name `ENVIRONMENTS`.
+    """Returns the values of a TOML file. `read_environment_tables` reads the tables under `ENVIRONMENTS`.
 
     `requested_by` is the source that names the file, or None for the default file, which may be missing.
     """
-    request = "" if requested_by is None else f" ({requested_by})"
+    origin = "" if requested_by is None else f" ({requested_by})"
     try:
         content = path.read_bytes().decode("utf-8")
     except FileNotFoundError as error:
         if requested_by is None:
             return SourceValues()
-        return SourceValues(problems=[f"{path}: {os_fault(error)}{request}"])
+        return SourceValues(problems=[f"{path}: {os_fault(error)}{origin}"])
     except OSError as error:
-        return SourceValues(problems=[f"{path}: {os_fault(error)}{request}"])
+        return SourceValues(problems=[f"{path}: {os_fault(error)}{origin}"])
     except UnicodeDecodeError:
-        return SourceValues(problems=[f"{path}: is not UTF-8, as TOML must be{request}"])
+        return SourceValues(problems=[f"{path}: is not UTF-8, as TOML must be{origin}"])
     except ValueError:
         return SourceValues(problems=["--config: is not a file name: it contains a null byte"])
     try:
@@ -214,7 +214,7 @@ def read_toml(names: Collection[str], path: Path, requested_by: str | None) -> S
     for key, value in values.items():
         if key in names or key == ENVIRONMENTS:
             result.values[key] = SourcedValue(value, str(path))
-        elif key.lower() in _KEY_WORDS:
+        elif key.lower() in _KEY_NAMES:
             result.problems.append(
                 f"{key}: a settings file cannot hold the key ({path}); set {KEY_VARIABLE} or {KEY_FILE_VARIABLE}"
             )

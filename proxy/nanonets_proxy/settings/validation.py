@@ -15,7 +15,7 @@ from nanonets_proxy.settings.model.proxy import Settings
 from nanonets_proxy.settings.sources import ENVIRONMENTS
 
 _Owners = dict[Listener | str, str]
-"""The setting that first named an address or a file, by that address or file."""
+"""For each address and file, the setting that named it first."""
 
 
 def find_contradictions(
@@ -32,13 +32,15 @@ def find_contradictions(
         yield from _check_upstream_and_bodies(loaded, prefix)
         yield from _check_access(loaded, prefix)
         source = loaded.sources["listen"]
-        yield from _check_addresses(f"{prefix}listen", loaded.settings.listen, loaded, source, owners, tokens=True)
+        yield from _check_addresses(
+            f"{prefix}listen", loaded.settings.listen, loaded, source, owners, authenticates=True
+        )
         yield from _check_state_file(f"{prefix}state_file", loaded, owners)
     if process.settings.sandbox and environments[0][0]:
         yield f"sandbox: cannot be combined with environments ({process.sources['sandbox']})"
     admin = process.settings.admin_listen
     source = process.sources["admin_listen"]
-    yield from _check_addresses("admin_listen", admin, process, source, owners, tokens=False)
+    yield from _check_addresses("admin_listen", admin, process, source, owners, authenticates=False)
 
 
 def _check_addresses(
@@ -48,34 +50,37 @@ def _check_addresses(
     source: str,
     owners: _Owners,
     *,
-    tokens: bool,
+    authenticates: bool,
 ) -> Iterator[str]:
-    """Adds `addresses` to `owners`. `tokens`: authenticated callers may connect from any address."""
+    """Yields a sentence for each address in use, or that other machines can reach although none may call.
+
+    Adds `addresses` to `owners`. `authenticates`: the listeners check tokens and certificates, if configured.
+    """
     settings = loaded.settings
-    is_open = settings.allow_from or (tokens and settings.requires_authentication())
+    is_open = settings.allow_from or (authenticates and settings.requires_authentication())
     for address in addresses:
         if not is_open and not address.is_local:
-            ways = "allow_from, such as 10.0.0.0/8," + (" or caller_tokens," if tokens else "")
+            ways = "allow_from, such as 10.0.0.0/8," + (" or caller_tokens," if authenticates else "")
             yield (
                 f"{name}: other machines can reach {address} ({source}), but allow_from "
                 f"allows none of them: set {ways} or listen on 127.0.0.1"
             )
-        shared = _shared_resource(address)
-        if shared in owners:
-            yield f"{name}: {address} is already used by {owners[shared]}"
-        elif shared is not None:
-            owners[shared] = f"{name} ({source})"
+        resource = _exclusive_resource(address)
+        if resource in owners:
+            yield f"{name}: {address} is already used by {owners[resource]}"
+        elif resource is not None:
+            owners[resource] = f"{name} ({source})"
 
 
-def _shared_resource(address: Listener) -> Listener | str | None:
-    """Returns what only one listener can own, or None for port 0, which gives each listener its own port."""
+def _exclusive_resource(address: Listener) -> Listener | str | None:
+    """Returns the address or path that only one listener can use; None for port 0, which takes a free port."""
     if isinstance(address, TcpListener):
         return address if address.port else None
     return address.path
 
 
 def _check_access(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str]:
-    """Yields a sentence for each access setting that has no effect without another one."""
+    """Yields a sentence for each access setting that needs another setting, or contradicts it."""
     settings, sources = loaded.settings, loaded.sources
     for name, other in (
         ("tls_cert", "tls_key"),
@@ -98,9 +103,7 @@ def _check_access(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str
             "but tokens and certificates already name them; remove it"
         )
     if settings.policy_dry_run and not (settings.policy or settings.read_only or settings.daily_budget):
-        yield (f"{prefix}policy_dry_run: needs policy, read_only or daily_budget ({sources['policy_dry_run']})")
-    if settings.upstream_pins and not settings.upstream.tls:
-        yield f"{prefix}upstream_pins: work only with an https upstream ({sources['upstream_pins']})"
+        yield f"{prefix}policy_dry_run: needs policy, read_only or daily_budget ({sources['policy_dry_run']})"
 
 
 def _check_state_file(name: str, loaded: LoadedSettings[Settings], owners: _Owners) -> Iterator[str]:
@@ -119,11 +122,12 @@ def _check_upstream_and_bodies(loaded: LoadedSettings[Settings], prefix: str) ->
     def with_source(name: str) -> str:
         return f"{prefix}{name} ({sources[name]})"
 
-    if settings.egress_proxy is not None and not settings.upstream.tls:
-        yield (
-            f"{prefix}egress_proxy: works only with an https upstream ({sources['egress_proxy']}); "
-            f"{with_source('upstream')} is {settings.upstream}"
-        )
+    for name in ("egress_proxy", "upstream_pins"):
+        if getattr(settings, name) and not settings.upstream.tls:
+            yield (
+                f"{prefix}{name}: works only with an https upstream ({sources[name]}); "
+                f"{with_source('upstream')} is {settings.upstream}"
+            )
     for name in ("body_memory_total", "replay_limit"):
         if settings.body_memory > getattr(settings, name):
             yield f"{prefix}body_memory: is larger than {with_source(name)} allows ({sources['body_memory']})"
@@ -133,7 +137,7 @@ def verify_files(loaded: LoadedSettings[Settings]) -> None:
     """Checks that the files of the settings are readable and valid, and that the spool directory is writable.
 
     Raises:
-        SettingsError: one of them cannot be used.
+        SettingsError: a file or the directory cannot be used.
     """
     problems = []
     for name, own in [("", loaded), *loaded.environments.items()]:
@@ -196,4 +200,4 @@ def _listener_tls_problems(loaded: LoadedSettings[Settings]) -> Iterator[str]:
         fault = error.reason or error
         yield f"tls_cert: {tls.cert_file}, its key or its client authorities cannot be used: {fault} ({source})"
     except OSError as error:
-        yield f"tls_cert: a file that it needs {os_fault(error)} ({source})"
+        yield f"tls_cert: a file of the listeners' TLS {os_fault(error)} ({source})"

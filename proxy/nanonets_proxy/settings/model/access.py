@@ -1,4 +1,4 @@
-"""Settings of who may call, what they may call, and how often."""
+"""Settings of access control: authentication, access rules, budgets, connection limits."""
 
 from typing import Annotated
 
@@ -9,8 +9,8 @@ from nanonets_proxy.settings.model.fields import (
     AccessRules,
     BudgetRules,
     CallerTokens,
+    HttpToken,
     OptionalPath,
-    Token,
     UserIds,
 )
 from nanonets_proxy.settings.model.keys import KeySettings
@@ -18,20 +18,20 @@ from nanonets_proxy.settings.model.quantities import Count, Duration, Metavar, S
 
 
 class AccessSettings(KeySettings):
-    """Access control. With the defaults, only the listeners' addresses restrict callers."""
+    """With the defaults, only the listeners' addresses restrict callers."""
 
     caller_tokens: CallerTokens = Field(
         (),
         description="Callers and their tokens, each as NAME sha256:HEX; `nanonets-proxy token NAME` makes one. If "
-        "any is set, every caller must send a token, as Authorization: Bearer or as a client's API key. Budgets, "
-        "fair queueing and the log use NAME.",
+        "any is set, every caller must send its token, as Authorization: Bearer or in place of the API key (as the "
+        "user name of Basic). NAME then names the caller in budgets, the queue and the log.",
     )
     caller_tokens_file: OptionalPath = Field(
         None,
         description="File with one NAME sha256:HEX per line, instead of caller_tokens. The proxy reloads it when "
         "it changes.",
     )
-    caller_token_header: Token = Field(
+    caller_token_header: HttpToken = Field(
         "",
         description="Request header that holds only the token, instead of Authorization. Empty: Authorization.",
     )
@@ -48,8 +48,8 @@ class AccessSettings(KeySettings):
     tls_client_ca: OptionalPath = Field(
         None,
         description="PEM file with the authorities that sign client certificates. If set, every caller must show a "
-        "client certificate or a token. The certificate's first URI or DNS name, else its common name, names the "
-        "caller.",
+        "client certificate, or a token if tokens are set. The certificate's first URI or DNS name, else its "
+        "common name, names the caller.",
     )
 
     policy: AccessRules = Field(
@@ -61,7 +61,7 @@ class AccessSettings(KeySettings):
     read_only: Switch = Field(default=False, description="Allow only GET, HEAD and OPTIONS.")
     daily_budget: BudgetRules = Field(
         (),
-        description="Maximum requests per day (UTC), as 5000 for each caller or billing: 5000 for one caller.",
+        description="Maximum requests per day (UTC): `5000` for each caller, `billing: 20` for the caller billing.",
     )
     policy_dry_run: Switch = Field(
         default=False,

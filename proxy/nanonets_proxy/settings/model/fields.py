@@ -90,7 +90,7 @@ class ListOf:
 
 @dataclass(frozen=True, slots=True)
 class StringOf:
-    """Makes a field a value that `parse_value` reads from a string. `str` writes it; None is the empty string."""
+    """Makes a field a value that `parse_value` reads from a string. `str` writes it; an empty string stands for None."""
 
     parse_value: Callable[[str], Any]
     json_format: str = ""
@@ -176,7 +176,7 @@ def _token_or_empty(value: str) -> str:
 
 
 def _path_or_none(value: str) -> Path | None:
-    """Expands `~` to the home directory."""
+    """Returns the path, with `~` expanded to the home directory."""
     if "\0" in value:
         raise ValueError("is not a file name: it contains a null byte")
     return Path(value).expanduser() if value else None
@@ -253,4 +253,5 @@ OptionalPath: TypeAlias = Annotated[Path | None, StringOf(_path_or_none), Metava
 PathAndQuery: TypeAlias = Annotated[str, StringOf(_path_and_query), Metavar("PATH")]
 CommandLine: TypeAlias = Annotated[str, StringOf(_command_line), Metavar("COMMAND")]
 Text: TypeAlias = Annotated[str, StringOf(str), Metavar("TEXT")]
-Token: TypeAlias = Annotated[str, StringOf(_token_or_empty), Metavar("TOKEN")]
+HttpToken: TypeAlias = Annotated[str, StringOf(_token_or_empty), Metavar("NAME")]
+"""A token of RFC 9110 §5.6.2, such as a field name."""

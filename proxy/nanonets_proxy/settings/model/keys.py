@@ -1,4 +1,4 @@
-"""Settings of the API key: its source, and what happens when it changes."""
+"""Settings of the API key: its source and its rotation."""
 
 from pathlib import Path
 from typing import Annotated, Final
@@ -15,7 +15,7 @@ _SERVICE_ACCOUNT_TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceacco
 
 
 class KeySettings(ProgramSettings):
-    """At most one source of the key may be set. Without one, the program looks for secret files."""
+    """At most one source of the key may be configured. Without one, the proxy looks for secret files."""
 
     api_key_file: OptionalPath = Field(
         None,
@@ -25,7 +25,7 @@ class KeySettings(ProgramSettings):
     api_key_command: CommandLine = Field(
         "",
         description="Command that prints the API key. Arguments are quoted as for a shell, but no shell runs it. "
-        "It runs every key_refresh.",
+        "The proxy runs the command every key_refresh.",
     )
     sandbox: Switch = Field(
         default=False, description="Serve the embedded simulated API instead of the upstream. It needs no key."
@@ -41,8 +41,8 @@ class KeySettings(ProgramSettings):
     )
     key_probe: PathAndQuery = Field(
         "",
-        description="Path for a GET that tests each new key, such as /api/v4/workflow_types. Empty: a caller's "
-        "next request that is safe to repeat tests it.",
+        description="Path for a GET that tests each new key, such as /api/v4/workflow_types. Empty: the next "
+        "request without a large body tests the key.",
     )
     key_refresh: Duration = Field(
         60.0,
@@ -87,7 +87,7 @@ class KeySettings(ProgramSettings):
     aws_region: Text = Field("", description="Region. Empty: the region of the AWS environment or profile.")
 
     def vault_credential_path(self) -> Path | None:
-        """Returns the file that holds the login credential, or None if there is none."""
+        """Returns the file that holds the login credential, or None if no file is configured."""
         if self.vault_credential_file is None and self.vault_auth is VaultAuth.KUBERNETES:
             return _SERVICE_ACCOUNT_TOKEN
         return self.vault_credential_file

@@ -12,6 +12,7 @@ from nanonets_proxy.core.ratelimit.scopes import DEFAULT_SCOPE_RULES, ScopeRule
 from nanonets_proxy.settings.model.access import AccessSettings
 from nanonets_proxy.settings.model.fields import (
     HostPatterns,
+    HttpToken,
     LaneWeights,
     Limits,
     Listeners,
@@ -21,7 +22,6 @@ from nanonets_proxy.settings.model.fields import (
     OptionalPath,
     PublicKeyPins,
     ScopeRules,
-    Token,
     UpstreamOrigin,
 )
 from nanonets_proxy.settings.model.quantities import Count, Duration, Metavar, OneOf, Share, Size, Switch
@@ -74,7 +74,7 @@ class Settings(AccessSettings):
         "example.com. Always allowed: IP addresses, names without a dot, and names below .localhost, .local, "
         ".internal, .svc and .svc.cluster.local.",
     )
-    caller_header: Token = Field(
+    caller_header: HttpToken = Field(
         "",
         description="Request header that names the caller, for fair queueing and the log. Empty: the source "
         "address names the caller.",
@@ -167,11 +167,11 @@ class Settings(AccessSettings):
     lane_weights: LaneWeights = Field(
         (),
         description="Turns of a caller per round of the queue, as NAME=NUMBER; other callers get 1. NAME is the "
-        "value of caller_header, else the address, or unix:uid=NUMBER.",
+        "caller's name in the log: from its token or certificate, caller_header, its address, or unix:uid=NUMBER.",
     )
     state_file: OptionalPath = Field(
         None,
-        description="File that keeps the learned rate limits across restarts. Empty: nothing is kept.",
+        description="File that keeps the learned rate limits across restarts. Empty: the proxy learns them again.",
     )
 
     body_memory: Size = Field(
@@ -191,7 +191,7 @@ class Settings(AccessSettings):
         default=True,
         description="Add Server-Timing to responses: the time in the queue and the upstream's time.",
     )
-    via: Token = Field("", description="Pseudonym for a Via header field. Empty: no Via.")
+    via: HttpToken = Field("", description="Pseudonym for a Via header field. Empty: no Via.")
     log_format: Annotated[str, OneOf(("auto", "json", "console")), Metavar("FORMAT")] = Field(
         "auto", description="auto, json or console. auto: console on a terminal, else JSON lines."
     )

@@ -63,7 +63,7 @@ def parse_delay(value: Any) -> float:
     else:
         raise ValueError(f"{value!r} is not a duration: write seconds, or 500ms, 30s, 5m, 1h")
     if not 0 <= seconds <= MAX_DURATION_S:
-        raise ValueError(f"must be at most {MAX_DURATION_S // 86400} days, not {value!r}")
+        raise ValueError(f"must be from 0 to {MAX_DURATION_S // 86400} days, not {value!r}")
     return seconds
 
 

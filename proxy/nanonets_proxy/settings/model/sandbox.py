@@ -18,7 +18,7 @@ def _limit(value: Any) -> LimitRule | None:
 
 
 class SandboxSettings(ProgramSettings):
-    """All settings of the simulated API when it runs alone. Durations are in seconds."""
+    """All settings of the simulated API. `serve --sandbox` ignores `listen` and `api_keys`."""
 
     model_config = SettingsConfigDict(env_prefix="NANONETS_SANDBOX_", title="nanonets-proxy sandbox")
 
@@ -42,7 +42,8 @@ class SandboxSettings(ProgramSettings):
     )
     limit_scope: Annotated[LimitScope, OneOf(tuple(LimitScope), LimitScope), Metavar("SCOPE")] = Field(
         LimitScope.DOCUMENTED,
-        description="Requests that the limit covers: documented, account, v2-predict or all.",
+        description="Requests that the limit covers. documented: as Nanonets documents; account: all v4 requests; "
+        "v2-predict: the OCR predictions of each v2 model; all: all requests.",
     )
     hint: Annotated[HintStyle, OneOf(tuple(HintStyle), HintStyle), Metavar("PLACE")] = Field(
         HintStyle.BODY, description="Where a 429 says when to try again: body, header, both or none."
