@@ -90,7 +90,7 @@ class ListOf:
 
 @dataclass(frozen=True, slots=True)
 class StringOf:
-    """Makes a field a value that `parse_value` reads from a string. `str` writes it; an empty string stands for None."""
+    """Makes a field a value that `parse_value` reads from a string. `str` writes it, or "" for None."""
 
     parse_value: Callable[[str], Any]
     json_format: str = ""
