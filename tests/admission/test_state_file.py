@@ -1,4 +1,4 @@
-"""The state file across restarts of the real process."""
+"""The state file across restarts of the real process, and static limits."""
 
 import json
 import stat
@@ -10,13 +10,13 @@ import pytest
 
 from support.process import Running, proxy_to, sandbox
 
-CALL = "/api/v4/workflows"
+PATH = "/api/v4/workflows"
 
 
 def get(proxy: Running, **headers: str) -> tuple[int, float]:
     """Returns the status and Retry-After."""
     request = urllib.request.Request(
-        proxy.url + CALL, headers={name.replace("_", "-"): v for name, v in headers.items()}
+        proxy.url + PATH, headers={name.replace("_", "-"): v for name, v in headers.items()}
     )
     try:
         with urllib.request.urlopen(request) as response:
@@ -25,7 +25,7 @@ def get(proxy: Running, **headers: str) -> tuple[int, float]:
         return error.code, float(error.headers["Retry-After"])
 
 
-def test_a_limit_that_was_learned_survives_a_restart(tmp_path: Path) -> None:
+def test_a_learned_limit_survives_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     with sandbox("--limit", "2/3s", "--limit-kind", "sliding") as upstream:
         with proxy_to(upstream, "--state-file", str(path)) as proxy:
@@ -78,7 +78,7 @@ def test_a_corrupt_or_foreign_file_is_put_aside(content: bytes, tmp_path: Path) 
     assert json.loads(path.read_text())["scopes"] == []
 
 
-def test_a_state_file_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+def test_a_state_file_that_cannot_be_written_does_not_stop_the_proxy(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "state.json"
     with sandbox("--limit", "none") as upstream, proxy_to(upstream, "--state-file", str(path)) as proxy:
         proxy.wait_for("state_file_not_written", path=str(path))

@@ -67,7 +67,7 @@ def closed_proxy(limit: str, tls: Tls | None = None) -> Iterator[tuple[str, Runn
 
 
 def caller(proxy: Running, length: int, *, sent: int | None = None, tls: Tls | None = None) -> socket.socket:
-    """Connects a caller that sends its head and as much of its body as the kernel takes, or `sent` bytes."""
+    """Connects a caller. It sends its head, and as much of its body (or of `sent` bytes) as the kernel takes."""
     host, port = proxy.url.removeprefix("http://").split(":")
     sock = socket.create_connection((host, int(port)))
     if tls:
@@ -88,7 +88,7 @@ def push(sock: socket.socket, count: int) -> None:
 
 
 def served_caller(proxy: Running) -> socket.socket:
-    """Connects a caller that has had a response and keeps its connection."""
+    """Connects a caller that gets a response and keeps its connection."""
     host, port = proxy.url.removeprefix("http://").split(":")
     sock = socket.create_connection((host, int(port)), timeout=_TIMEOUT_S)
     sock.sendall(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -105,9 +105,9 @@ def _enough_files() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("callers", "length"), [(1000, UPLOAD_BYTES), (2000, 0)])
-def test_a_waiting_request_costs_little_memory_whatever_its_body(callers: int, length: int) -> None:
+def test_a_waiting_request_costs_little_memory_with_any_body(callers: int, length: int) -> None:
     with closed_proxy("1/200s") as (_, proxy), ExitStack() as stack:
-        for _ in range(100):  # fills pools and caches first
+        for _ in range(100):  # first fill pools and caches
             stack.enter_context(caller(proxy, length))
         until(proxy, "nanonets_proxy_waiting", 101)
         before = memory_bytes(proxy)
@@ -151,7 +151,7 @@ def test_a_hang_up_behind_an_unread_body_frees_the_place_and_its_request_is_neve
 ) -> None:
     tls = Tls(tmp_path) if by_tls else None
     with closed_proxy("1/2s", tls) as (upstream, proxy), ExitStack() as stack:
-        # No more than the proxy's kernel buffers: behind more bytes, the FIN would stay with the caller's kernel.
+        # The proxy's kernel buffers this many bytes. With more, the caller's kernel would keep the FIN back.
         gone = [caller(proxy, UPLOAD_BYTES, sent=16 * KIB, tls=tls) for _ in range(20)]
         stays = stack.enter_context(caller(proxy, UPLOAD_BYTES, sent=0, tls=tls))
         until(proxy, "nanonets_proxy_waiting", 22)

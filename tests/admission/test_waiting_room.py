@@ -1,4 +1,4 @@
-"""The waiting room on a real loop with a real gate, above all when grants, hang-ups and shutdown meet."""
+"""The waiting room on a real loop with a real gate: waits, cancelled tasks, and shutdown."""
 
 import asyncio
 from collections.abc import Callable
@@ -75,7 +75,7 @@ async def test_only_a_ticket_without_a_free_place_waits() -> None:
     scene.assert_empty()
 
 
-async def test_a_refused_request_waits_again_ahead_of_later_ones() -> None:
+async def test_a_refused_request_waits_again_ahead_of_later_requests() -> None:
     scene = Scene()
     permit = await scene.admit()
     later = await scene.start()
@@ -143,7 +143,7 @@ async def test_a_task_that_is_cancelled_after_its_grant_passes_the_permit_on() -
     scene.assert_empty()
 
 
-async def test_a_grant_to_a_task_that_is_being_cancelled_goes_to_the_next() -> None:
+async def test_a_grant_to_a_task_that_is_being_cancelled_goes_to_the_next_task() -> None:
     scene = Scene()
     permit = await scene.admit()
     cancelled, stays = await scene.start(), await scene.start()

@@ -1,7 +1,7 @@
-"""The state file, which keeps the estimates of the limits across restarts.
+"""The state file, which keeps limits and closures across restarts.
 
 Each save writes a new file beside the old one and renames it: rename(2) is atomic. Only the owner can read the
-file. A file that cannot be understood is renamed to `.bad` and logged. A fault of the file never stops the program.
+file. An invalid file is renamed to `.bad`, with a log event. A fault of the file never stops the program.
 """
 
 import json
@@ -27,7 +27,7 @@ class StateFile:
         self._log = structlog.get_logger()
 
     def restore(self, gate: Gate, now_s: float) -> None:
-        """Restores the gate from the file. A missing file is a first start."""
+        """Restores the gate from the file. A missing file means a first start."""
         try:
             with self._path.open("rb") as file:
                 document = json.loads(file.read(_MAX_BYTES))

@@ -1,8 +1,8 @@
 """The gate's shell: one future per waiting ticket, and one timer. It carries out the gate's verdicts.
 
-A ticket that need not wait is admitted without a future (`try_admit`). A cancelled task withdraws its ticket
-(`leave`), or hands its permit back if the grant was faster. The permit of a future that is already cancelled is
-handed back at once.
+A ticket that need not wait is admitted without a future (`try_admit`). A cancelled task calls `leave`, which
+withdraws its ticket, or hands its permit back if the grant came first. If a future is already cancelled when its
+ticket is granted, the permit is handed back at once.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Ticket, TicketState
 from nanonets_proxy.errors import RateLimited, ShuttingDown
 
-_ADMITTED = TicketState.ADMITTED  # in Python 3.11 each look at a member through its class costs a call
+_ADMITTED = TicketState.ADMITTED  # in Python 3.11 each access to a member through its enum costs a call
 
 _MESSAGES = {
     Reason.QUEUE_FULL: "Too many requests are waiting for the upstream's rate limit.",
@@ -35,7 +35,7 @@ class WaitingRoom:
         self._closed = False
 
     def try_admit(self, ticket: Ticket, now_s: float) -> bool:
-        """Admits a ticket that need not wait; False: the ticket must `enter`. `now_s` is as in `enter`."""
+        """Admits a ticket that need not wait. Returns False if the ticket must `enter`; `now_s` is as there."""
         return not self._closed and self._gate.try_admit(ticket, now_s)
 
     def enter(
@@ -43,9 +43,9 @@ class WaitingRoom:
     ) -> "asyncio.Future[None] | None":
         """Returns a future to await until the gate admits the ticket; None if the ticket is admitted already.
 
-        If the `await` is cancelled, the ticket must `leave`. `on_wait` is called before a wait. `now_s` is the
-        loop's time in this turn of the loop, so that a ticket with a wait of zero is not late. This method and
-        the future raise RateLimited or ShuttingDown.
+        If the `await` is cancelled, call `leave`. `on_wait` is called before a wait. `now_s` is the loop's time
+        as read once in this turn of the loop: a later reading would make a ticket with a wait of zero late. This
+        method and the future raise RateLimited or ShuttingDown.
         """
         if self._closed:
             raise _shutting_down()
@@ -70,7 +70,7 @@ class WaitingRoom:
         return future
 
     def leave(self, ticket: Ticket) -> None:
-        """Ends the ticket of a cancelled task, whether it is still waiting or was just granted."""
+        """Ends the ticket of a cancelled task, whether the ticket still waits or has just been granted."""
         self._futures.pop(ticket, None)
         now_s = self._loop.time()
         if ticket.state is _ADMITTED:
@@ -80,7 +80,7 @@ class WaitingRoom:
         self._poll(now_s)
 
     def settle(self, ticket: Ticket, outcome: Outcome, retry_after_s: float | None = None) -> None:
-        """Ends a ticket's permit, and grants the permits that this makes possible."""
+        """Ends a ticket's permit, and grants the permits that are possible now."""
         now_s = self._loop.time()
         self._gate.settle(ticket, outcome, now_s, retry_after_s)
         if self._gate.waiting:
@@ -99,7 +99,7 @@ class WaitingRoom:
 
     def _poll(self, now_s: float, newcomer: Ticket | None = None) -> RateLimited | None:
         """Carries out the gate's verdicts. Returns the expiry of `newcomer`, which has no future yet."""
-        own: RateLimited | None = None
+        newcomer_expired: RateLimited | None = None
         again = True
         while again:
             verdicts = self._gate.poll(now_s)
@@ -113,17 +113,17 @@ class WaitingRoom:
                     future.set_result(None)
             for expiry in verdicts.expired:
                 if expiry.ticket is newcomer:
-                    own = _expired(expiry)
+                    newcomer_expired = _expired(expiry)
                     continue
                 future = self._futures.pop(expiry.ticket, None)
                 if future is not None and not future.done():
                     future.set_exception(_expired(expiry))
             again = self._gate.needs_poll
         self._set_timer(verdicts.wake_at_s)
-        return own
+        return newcomer_expired
 
     def _set_timer(self, wake_at_s: float | None) -> None:
-        """Sets the timer earlier if needed. A timer that fires early costs one poll, less than a reset per poll."""
+        """Sets the timer, but never later than it is: one poll too early costs less than a new timer per poll."""
         if wake_at_s is None or wake_at_s >= self._timer_at_s:
             return
         if self._timer is not None:

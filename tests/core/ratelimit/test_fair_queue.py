@@ -41,7 +41,7 @@ def names(tickets: list[Ticket]) -> str:
     return "".join(ticket.lane for ticket in tickets)
 
 
-def test_callers_take_turns_whatever_their_number_of_requests() -> None:
+def test_callers_take_turns_regardless_of_their_number_of_requests() -> None:
     scene = Scene()
     scene.arrive("a", 5)
     scene.arrive("b", 2)

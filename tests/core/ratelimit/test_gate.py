@@ -36,7 +36,7 @@ class Shell:
         return list(self.last.granted)
 
     def sleep(self) -> list[Ticket]:
-        """Polls at the instant that the gate asks for."""
+        """Moves the clock to `wake_at_s` and polls."""
         assert self.last.wake_at_s is not None
         self.now = self.last.wake_at_s
         return self.poll()
@@ -191,7 +191,7 @@ def test_the_jitter_lengthens_the_backoff() -> None:
 
 
 @pytest.mark.parametrize("hint_s", [0.0, -1.0, math.nan, math.inf])
-def test_a_hint_that_names_no_later_instant_is_ignored(hint_s: float) -> None:
+def test_a_hint_that_is_not_positive_and_finite_is_ignored(hint_s: float) -> None:
     shell = Shell()
     shell.close(hint_s)
     assert shell.last.wake_at_s == shell.now + 1
@@ -229,7 +229,7 @@ def test_a_429_to_the_probe_closes_the_scope_again() -> None:
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.UNUSED, Outcome.KEY_REJECTED])
-def test_after_a_probe_without_a_response_the_next_ticket_probes(outcome: Outcome) -> None:
+def test_after_a_probe_without_a_result_the_next_ticket_probes(outcome: Outcome) -> None:
     shell = Shell()
     shell.close(10)
     queue = shell.ask(20)
@@ -345,7 +345,7 @@ def test_a_late_poll_grants_nothing_after_a_deadline() -> None:
     assert len(shell.last.expired) == 1
 
 
-def test_one_late_poll_expires_all_tickets_that_are_late() -> None:
+def test_one_late_poll_expires_all_late_tickets() -> None:
     shell = Shell(max_in_flight=1)
     shell.admit()
     for wait_s in (10, 5):

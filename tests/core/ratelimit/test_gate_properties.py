@@ -1,7 +1,7 @@
 """Properties of the gate that hold for any order of events.
 
 The machine plays the shell, several callers and an unpredictable upstream, in virtual time. It checks the gate from
-outside: by tickets, permits and hints alone.
+outside, by tickets, permits and hints alone.
 """
 
 import math

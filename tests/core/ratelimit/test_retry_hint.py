@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from nanonets_proxy.core.ratelimit.retry_hint import MAX_HINT_S, Hint, read_hint
 
 NOW_S = 1_800_000_000.0
-NONE = Hint(None, sources_disagree=False)
 
 
 def from_header(name: str, value: str) -> float | None:
@@ -22,7 +21,7 @@ def from_body(body: bytes) -> float | None:
 
 
 def test_a_429_without_fields_or_body_has_no_hint() -> None:
-    assert read_hint([], b"", wall_now_s=NOW_S) == NONE
+    assert read_hint([], b"", wall_now_s=NOW_S) == Hint(None, sources_disagree=False)
 
 
 def test_the_documented_v4_body_is_a_hint() -> None:
@@ -63,7 +62,7 @@ def test_an_unusable_value_in_the_body_is_no_hint(written: str) -> None:
         b'{"details":' * 50_000,
     ],
 )
-def test_a_body_of_another_shape_has_no_hint(body: bytes) -> None:
+def test_a_body_of_another_form_has_no_hint(body: bytes) -> None:
     assert from_body(body) is None
 
 
@@ -147,7 +146,7 @@ def test_x_ratelimit_reset_may_be_in_seconds_since_the_epoch() -> None:
     assert from_header("RateLimit-Reset", f"{NOW_S + 45:.0f}") is None
 
 
-def test_the_largest_usable_source_counts_and_a_disagreement_is_reported() -> None:
+def test_the_largest_usable_hint_counts_and_a_disagreement_is_reported() -> None:
     headers = [(b"X-Other", b"99"), (b"RETRY-AFTER", b"5"), (b"Retry-After", b"-1"), (b"ratelimit-reset", b"20")]
     body = b'{"details":{"retry_after":60}}'
     assert read_hint(headers, body, wall_now_s=NOW_S) == Hint(60.0, sources_disagree=True)

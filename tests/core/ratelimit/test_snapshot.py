@@ -14,7 +14,7 @@ UPSTREAM = "https://app.nanonets.com"
 
 
 def learned_scene() -> GateScene:
-    """Returns a gate that learned 10 requests in 10 s, and was just closed again for 10 s."""
+    """Returns a gate that learned a limit of 10 requests in 10 s, and has just been closed again for 10 s."""
     scene = GateScene()
     scene.ask(200)
     granted = [*scene.gate.poll(scene.now).granted]
@@ -68,15 +68,12 @@ def closed_scene(hint_s: float | None = 30.0) -> GateScene:
 
 
 def restarted(before: GateScene, away_s: float, *static_limits: str) -> GateScene:
+    """Returns the gate of a process that starts `away_s` after the other one saved its state."""
     document = json.loads(json.dumps(dump(before.gate.snapshots(before.now), UPSTREAM, 5000.0)))
     after = GateScene(*static_limits)
-    after.gate.restore(*restored(document, 5000.0 + away_s, after.now))
+    snapshots, loaded_away_s = load(document, UPSTREAM, 5000.0 + away_s)
+    after.gate.restore(snapshots, after.now, loaded_away_s)
     return after
-
-
-def restored(document: object, wall_s: float, now: float) -> tuple[list[ScopeSnapshot], float, float]:
-    snapshots, away_s = load(document, UPSTREAM, wall_s)
-    return snapshots, now, away_s
 
 
 @pytest.mark.parametrize("static_limits", [(), ("account 5/minute",)])
@@ -97,7 +94,7 @@ def test_a_closure_that_ended_during_a_restart_leaves_nothing_behind() -> None:
 
 
 def test_a_restored_closure_lasts_at_most_the_longest_hint_though_the_clock_went_backwards() -> None:
-    before = closed_scene(10 * MAX_HINT_S)  # the gate accepts any hint, the file does not
+    before = closed_scene(10 * MAX_HINT_S)  # the gate accepts any hint, but the file does not
     after = restarted(before, -1000.0)
     assert after.gate.closed_scopes(after.now) == {"account": after.now + MAX_HINT_S}
 
@@ -117,7 +114,7 @@ def test_an_open_scope_with_an_unknown_limit_has_no_snapshot() -> None:
     assert scene.gate.snapshots(scene.now) == []
 
 
-GOOD = {
+VALID = {
     "scope": "account",
     "count": 5,
     "period_s": 60.0,
@@ -130,7 +127,7 @@ GOOD = {
 
 
 def test_a_clock_that_went_backwards_counts_as_no_time_away() -> None:
-    document = {"version": 1, "upstream": UPSTREAM, "saved_at_s": 9000.0, "scopes": [{**GOOD, "cap": 3}]}
+    document = {"version": 1, "upstream": UPSTREAM, "saved_at_s": 9000.0, "scopes": [{**VALID, "cap": 3}]}
     snapshots, away_s = load(document, UPSTREAM, 10.0)
     assert (snapshots[0].concurrency_limit, away_s) == (3, 0.0)
 
@@ -147,12 +144,12 @@ def test_a_clock_that_went_backwards_counts_as_no_time_away() -> None:
         {"version": 1, "upstream": UPSTREAM, "saved_at_s": math.nan, "scopes": []},
         {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": {}},
         {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [7]},
-        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**GOOD, "scope": 7}]},
-        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**GOOD, "count": "5"}]},
-        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**GOOD, "count": True}]},
-        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**GOOD, "period_s": 0}]},
-        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**GOOD, "opens_in_s": 1e30}]},
-        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**GOOD, "used": math.nan}]},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**VALID, "scope": 7}]},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**VALID, "count": "5"}]},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**VALID, "count": True}]},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**VALID, "period_s": 0}]},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**VALID, "opens_in_s": 1e30}]},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**VALID, "used": math.nan}]},
     ],
 )
 def test_a_foreign_or_broken_document_is_a_value_error(document: object) -> None:
@@ -163,5 +160,5 @@ def test_a_foreign_or_broken_document_is_a_value_error(document: object) -> None
 def test_a_document_keeps_the_keys_of_version_1() -> None:
     snapshot = ScopeSnapshot("account", 5, 60.0, 4, 3, 1, 1.0, 0.0)
     (scope,) = dump([snapshot], UPSTREAM, 1.0)["scopes"]
-    assert scope == {**GOOD, "sure": 4, "cap": 3}
+    assert scope == {**VALID, "sure": 4, "cap": 3}
     assert load(dump([snapshot], UPSTREAM, 1.0), UPSTREAM, 1.0) == ([snapshot], 0.0)

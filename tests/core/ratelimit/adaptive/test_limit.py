@@ -10,7 +10,7 @@ from nanonets_proxy.core.ratelimit.tickets import Outcome
 
 
 class Scene:
-    """A limit of ten in ten seconds with an endless queue. `confirmed`: its period starts need no confirmation."""
+    """A limit of 10 requests in 10 s, with an endless queue. `confirmed`: no period start needs confirmation."""
 
     def __init__(self, *, confirmed: bool = True) -> None:
         self.limit = Limit(GatePolicy(max_in_flight=100, max_waiting=100), lambda: 0.0)
@@ -37,7 +37,7 @@ class Scene:
             self.limit.not_served(serial, 0.0, outcome, now, hint_s)
 
 
-def test_one_refusal_beside_a_limit_probe_counts_as_the_probes() -> None:
+def test_one_refusal_beside_a_limit_probe_counts_as_a_refusal_of_the_probe() -> None:
     scene = Scene()
     *others, proven, probe = scene.go(0.0)
     assert probe == 11
@@ -71,7 +71,7 @@ def test_a_count_probe_goes_early_in_a_period_or_waits_for_the_next() -> None:
     assert len(scene.go(10.3)) == 11
 
 
-def test_a_count_probe_without_an_early_moment_goes_a_period_after_it_is_due() -> None:
+def test_a_count_probe_that_cannot_go_early_in_a_period_goes_a_period_after_it_is_due() -> None:
     scene = Scene()
     estimate = scene.limit.estimate
     estimate.set_known(20, 10.0, 20)
@@ -104,7 +104,7 @@ def test_an_unconfirmed_period_begins_with_one_request() -> None:
     for start in range(6):
         now = 10.1 * start
         first = scene.go(now)
-        # The first period does not begin by our clock. Four starts are confirmed, then the period counts as proven.
+        # Our clock does not time the first period. After four confirmed starts, no start needs a confirmation.
         assert len(first) == (1 if 1 <= start <= 4 else 10)
         for serial in first:
             scene.settle(serial, Outcome.SERVED, now)

@@ -21,7 +21,7 @@ def closure(kind: GrantKind, at_s: float, hint_s: float) -> Closure:
     return Closure(kind, at_s, hint_s, hinted=True, in_flight=0)
 
 
-def test_a_period_that_admits_nothing_was_too_short() -> None:
+def test_a_period_in_which_no_request_was_admitted_was_too_short() -> None:
     estimate = estimate_of(10, 1.0, [0.0] * 10)
     estimate.learn_from(closure(GrantKind.PROVEN, 1.5, 5.0), 6.5)
     assert (estimate.window.count, estimate.window.period_s) == (10, 6.5)

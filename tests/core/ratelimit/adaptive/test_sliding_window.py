@@ -12,9 +12,9 @@ def test_the_log_is_bounded() -> None:
     assert len(window._recent) + len(window._older) <= 2 * 8192
     assert window.granted_since(-math.inf) <= 2 * 8192
     kept = window.granted_since(-math.inf)
-    window.remove(5000.0)  # it no longer counts
+    window.remove(5000.0)  # this grant no longer counts
     window.remove(5000.0)
-    window.remove(1.0)  # it is no longer in the log
+    window.remove(1.0)  # this grant is no longer in the log
     assert window.granted_since(-math.inf) == kept - 1
     assert window.nth_newest_s(1) == 19_999
 
