@@ -209,6 +209,41 @@ def test_check_shows_the_source_of_the_key_and_never_the_key(run, tmp_path: Path
     assert "s3cret" not in done.stdout + done.stderr
 
 
+def test_check_says_where_it_tried_to_connect_and_which_variable_has_no_effect(run) -> None:
+    env = {"NANONETS_API_KEY": "k", "HTTPS_PROXY": "http://user:s3cret@127.0.0.1:9"}
+    done = run("check", "--upstream", "https://nanonets.invalid", env=env)
+    lines = done.stdout.splitlines()
+    assert done.returncode == FAILED
+    assert lines[2] == "warn  egress proxy  HTTPS_PROXY is set, but only the setting egress_proxy has an effect"
+    assert lines[3].startswith(
+        "fail  upstream      https://nanonets.invalid: The upstream's host name could not be"
+    )
+    assert "HTTPS_PROXY is set" in lines[3]
+    assert "tried nanonets.invalid:443" in lines[3]
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["missing/state.json", ""])
+def test_check_reports_a_state_file_that_cannot_be_written(name: str, run, tmp_path: Path) -> None:
+    path = tmp_path / name
+    done = run(
+        "check", "--upstream", "http://127.0.0.1:1", "--state-file", str(path), env={"NANONETS_API_KEY": "k"}
+    )
+    assert done.returncode == FAILED
+    fault = "no such file or directory" if name else "is a directory"
+    assert f"fail  state file  {path} cannot be written: {fault}" in done.stdout.splitlines()
+
+
+def test_check_of_a_writable_state_file_leaves_nothing_behind(run, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    path = tmp_path / "state" / "state.json"
+    done = run(
+        "check", "--upstream", "http://127.0.0.1:1", "--state-file", str(path), env={"NANONETS_API_KEY": "k"}
+    )
+    assert f"ok    state file  {path} is writable" in done.stdout.splitlines()
+    assert list(path.parent.iterdir()) == []
+
+
 def test_check_of_the_sandbox_needs_no_key(run) -> None:
     done = run("check", "--sandbox")
     assert done.returncode == OK

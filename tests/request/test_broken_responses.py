@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from nanonets_proxy.core.net.addresses import Origin
+from support.log_capture import captured_log
 from support.proxy_harness import running_proxy
 from support.raw_caller import RawResponse, chunked, request
 from support.scripted_upstream import OK, Exchange, ScriptedUpstream
@@ -86,6 +87,23 @@ async def test_an_upstream_that_refuses_the_connection_is_a_502() -> None:
     async with running_proxy(Origin("http", "127.0.0.1", port)) as proxy, await proxy.caller() as caller:
         _assert_error_response(await caller.get(b"/x"), 502, "upstream_refused", b"connection_refused")
         assert (await caller.get(b"/x")).status == 502  # the caller's connection stays open
+
+
+async def test_an_upstream_that_is_down_is_an_alert_with_the_address_tried() -> None:
+    with captured_log() as log:
+        async with ScriptedUpstream() as upstream:
+            port = upstream.origin.port
+        async with running_proxy(Origin("http", "127.0.0.1", port)) as proxy, await proxy.caller() as caller:
+            for _ in range(3):
+                assert (await caller.get(b"/x")).json()["details"]["reason"] == "ECONNREFUSED"
+            (alert,) = proxy.proxy.alerts.to_json()
+        (event,) = log.events("upstream_connection_failed")
+        requests = log.events("request")
+    assert (event["level"], event["code"], event["tried"]) == ("warning", "upstream_refused", [f"127.0.0.1:{port}"])
+    assert event["upstream"] == f"http://127.0.0.1:{port}"
+    assert (alert["event"], alert["times"]) == ("upstream_connection_failed", 3)
+    told = {"reason": "ECONNREFUSED", "tried": [f"127.0.0.1:{port}"]}
+    assert [(line["level"], line["details"]) for line in requests] == [("warning", told)] * 3
 
 
 async def test_an_upstream_that_does_not_begin_its_response_in_time_is_a_504() -> None:

@@ -96,3 +96,23 @@ def test_the_sandbox_needs_no_key_even_if_the_source_is_incomplete() -> None:
     assert config.environments[0].key_source_config.stores == ()
     assert config.sandbox is not None
     assert config.sandbox.policy.api_keys == (), "the process makes its own key"
+
+
+@pytest.mark.parametrize(
+    ("environ", "given", "variable"),
+    [
+        ({"HTTPS_PROXY": "http://p"}, {}, "HTTPS_PROXY"),
+        ({"all_proxy": "http://p", "NO_PROXY": "localhost, .example.com"}, {}, "all_proxy"),
+        ({"HTTP_PROXY": "http://p", "HTTPS_PROXY": ""}, {}, ""),
+        ({"https_proxy": "http://p", "no_proxy": "localhost,nanonets.com"}, {}, ""),
+        ({"https_proxy": "http://p", "NO_PROXY": "*"}, {}, ""),
+        ({"HTTPS_PROXY": "http://p"}, {"egress_proxy": "http://p"}, ""),
+        ({"HTTPS_PROXY": "http://p"}, {"upstream": "http://127.0.0.1:1"}, ""),
+        ({"HTTPS_PROXY": "http://p"}, {"upstream": "https://127.0.0.1:1"}, ""),
+    ],
+)
+def test_a_proxy_variable_that_has_no_effect_is_found(
+    environ: dict[str, str], given: dict[str, Any], variable: str
+) -> None:
+    config = serve_config(LoadedSettings(Settings(**given), {}), None, environ)
+    assert config.environments[0].dial.ignored_variable == variable

@@ -100,7 +100,10 @@ async def test_a_plain_connection_is_made_and_works() -> None:
 
 
 async def test_a_closed_port_is_a_refused_connection(dead_port: int) -> None:
-    assert type(await failure_of(dialer(Origin("http", "127.0.0.1", dead_port)))) is UpstreamRefused
+    error = await failure_of(dialer(Origin("http", "127.0.0.1", dead_port)))
+    assert type(error) is UpstreamRefused
+    assert error.details == {"reason": "ECONNREFUSED"}
+    assert error.log_details == {"tried": [f"127.0.0.1:{dead_port}"]}
 
 
 class Resolver:
@@ -154,20 +157,34 @@ async def test_an_unresponsive_address_delays_only_its_own_attempt(monkeypatch: 
 
 async def test_if_no_address_works_the_error_is_theirs(dead_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     resolve_by(Resolver("127.0.0.1", "127.0.0.2"), monkeypatch)
-    assert type(await failure_of(dialer(Origin("http", "api.example", dead_port)))) is UpstreamRefused
+    error = await failure_of(dialer(Origin("http", "api.example", dead_port)))
+    assert type(error) is UpstreamRefused
+    assert error.log_details == {"tried": [f"127.0.0.1:{dead_port}", f"127.0.0.2:{dead_port}"]}
 
 
 async def test_connecting_has_a_timeout() -> None:
     with silent_listener("127.0.0.1") as port:
         error = await failure_of(dialer(Origin("http", "127.0.0.1", port), connect_timeout_s=0.1))
     assert type(error) is UpstreamConnectTimeout
+    assert error.log_details == {"tried": [f"127.0.0.1:{port}"]}
 
 
 async def test_a_name_that_does_not_resolve_is_a_dns_error(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve_by(Resolver(error=socket.gaierror(socket.EAI_NONAME, "Name or service not known")), monkeypatch)
     error = await failure_of(dialer(Origin("http", "api.example", 80)))
     assert type(error) is UpstreamDnsFailed
-    assert error.details == {"host": "api.example"}
+    assert error.details == {"host": "api.example", "reason": "EAI_NONAME"}
+    assert error.log_details == {"tried": ["api.example:80"]}
+
+
+async def test_a_failed_connection_names_a_proxy_variable_that_has_no_effect(dead_port: int) -> None:
+    failures: list[UpstreamError] = []
+    policy = DialPolicy(Origin("http", "127.0.0.1", dead_port), WAIT_S, WAIT_S, ignored_variable="HTTPS_PROXY")
+    error = await failure_of(Dialer(policy, failures.append))
+    assert error.message == (
+        "The upstream refused the connection. HTTPS_PROXY is set, but only the setting egress_proxy has an effect."
+    )
+    assert failures == [error]
 
 
 @pytest.mark.parametrize(

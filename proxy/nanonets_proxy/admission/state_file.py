@@ -13,16 +13,31 @@ import structlog
 
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.snapshot import dump, load
+from nanonets_proxy.telemetry.alerts import Alerts
 
 _MAX_BYTES = 4 * 2**20
 _MODE = 0o600
 
 
+def write_fault(path: Path) -> str | None:
+    """Returns why the state file `path` cannot be written; None if it can. Leaves the file as it is."""
+    try:
+        if path.is_dir():
+            return "is a directory"
+        new = _new_file(path)
+        os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE))
+        new.unlink()
+    except OSError as error:
+        return error.strerror.lower() if error.strerror else str(error)
+    return None
+
+
 class StateFile:
     """The state file of one gate and one upstream."""
 
-    def __init__(self, path: Path, upstream: str) -> None:
+    def __init__(self, path: Path, upstream: str, alerts: Alerts) -> None:
         self._path = path
+        self._alerts = alerts
         self._upstream = upstream
         self._log = structlog.get_logger()
 
@@ -45,16 +60,18 @@ class StateFile:
     def save(self, gate: Gate, now_s: float) -> None:
         """Replaces the file. Logs a failure."""
         text = json.dumps(dump(gate.snapshots(now_s), self._upstream, time.time()), indent=1)
-        new = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
-            new.unlink(missing_ok=True)  # left by a killed process with the same id
+            new = _new_file(self._path)
             # O_EXCL follows no symbolic link. The mode is 0600 from the start.
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
             with os.fdopen(descriptor, "w") as file:
                 file.write(text)
             new.replace(self._path)
         except OSError as error:
-            self._log.warning("state_file_not_written", path=str(self._path), reason=error.strerror)
+            fields = {"path": str(self._path), "reason": error.strerror}
+            self._alerts.report(
+                "state_file_not_written", "make its directory writable, or set state_file", **fields
+            )
 
     def _put_aside(self, reason: str) -> None:
         aside = self._path.with_name(self._path.name + ".bad")
@@ -64,3 +81,10 @@ class StateFile:
             self._log.warning("state_file_unreadable", path=str(self._path), reason=error.strerror)
         else:
             self._log.warning("state_file_put_aside", path=str(self._path), aside=str(aside), reason=reason)
+
+
+def _new_file(path: Path) -> Path:
+    """Returns the name of the file that replaces `path`, and removes what a killed process left there."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new.unlink(missing_ok=True)
+    return new

@@ -19,11 +19,12 @@ from nanonets_proxy.admission.state_file import StateFile
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.app.access import connection_policy, make_authorizer, make_guard, reloaded_files
 from nanonets_proxy.app.config import EnvironmentConfig
-from nanonets_proxy.app.faults import report_lost_copy
+from nanonets_proxy.app.faults import report_dial_failure, report_lost_copy
 from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.scopes import ScopeTable
+from nanonets_proxy.errors import UpstreamError
 from nanonets_proxy.keys.key_manager import KeyManager, KeyManagerPolicy, KeyManagerServices
 from nanonets_proxy.keys.source import KeySource
 from nanonets_proxy.request.context import Services
@@ -71,14 +72,15 @@ class Environment:
         origin, log_fields = config.dial.origin, config.handler.log_fields
         self._log = structlog.get_logger(**log_fields)
         self._gate = Gate(config.gate, random.random)
-        self._state_file = None if config.state_file is None else StateFile(config.state_file, str(origin))
+        self.metrics = Metrics(self._read_gauges)
+        self.alerts = Alerts(self.metrics.registry, log_fields)
+        path = config.state_file
+        self._state_file = None if path is None else StateFile(path, str(origin), self.alerts)
         if self._state_file is not None:
             self._state_file.restore(self._gate, loop.time())
         self._room = WaitingRoom(self._gate, loop)
-        self._pool = Pool(Dialer(config.dial), keep_alive_s=config.upstream_keep_alive_s)
+        self._pool = Pool(Dialer(config.dial, self._on_dial_failure), keep_alive_s=config.upstream_keep_alive_s)
         self._body_budget = BodyBudget(config.bodies, self._on_lost_copy)
-        self.metrics = Metrics(self._read_gauges)
-        self.alerts = Alerts(self.metrics.registry, log_fields)
         client = UpstreamClient(
             self._pool, first_byte_timeout_s=config.first_byte_timeout_s, on_retry=self.metrics.retries.inc
         )
@@ -170,6 +172,9 @@ class Environment:
 
     def _on_lost_copy(self, cause: LostCopy, error: OSError | None) -> None:
         report_lost_copy(self.alerts, self._config.bodies, cause, error)
+
+    def _on_dial_failure(self, error: UpstreamError) -> None:
+        report_dial_failure(self.alerts, self.upstream_name, error)
 
     def _save_state(self) -> None:
         if self._state_file is not None:

@@ -2,6 +2,13 @@
 
 from typing import Any, Final
 
+from nanonets_proxy.errors import (
+    EgressProxyRefused,
+    UpstreamDnsFailed,
+    UpstreamError,
+    UpstreamTlsCertificate,
+    UpstreamTlsProtocol,
+)
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.upstream.body import BodyPolicy, LostCopy
 
@@ -22,3 +29,17 @@ def report_lost_copy(alerts: Alerts, policy: BodyPolicy, cause: LostCopy, error:
         fields = {"replay_limit_bytes": policy.replay_limit_bytes}
         advice = f"raise replay_limit{_SINCE_LOST}"
     alerts.report("body_copy_discarded", advice, kind=cause, cause=cause, **fields)
+
+
+def report_dial_failure(alerts: Alerts, upstream: str, error: UpstreamError) -> None:
+    """Reports a connection to the upstream that could not be made."""
+    if isinstance(error, UpstreamDnsFailed):
+        advice = "check the name's spelling and this machine's resolver"
+    elif isinstance(error, UpstreamTlsCertificate | UpstreamTlsProtocol):
+        advice = "check ca_file and upstream_pins, and whether something on the way intercepts TLS"
+    elif isinstance(error, EgressProxyRefused):
+        advice = "check egress_proxy and the rules of that proxy"
+    else:
+        advice = "check whether this machine may connect to these addresses, and whether the upstream runs"
+    fields = {"upstream": upstream, "error": error.message, **error.details, **error.log_details}
+    alerts.report("upstream_connection_failed", advice, kind=error.code, code=error.code, **fields)

@@ -4,19 +4,22 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from nanonets_proxy.admission.state_file import write_fault
 from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.keys.source import NoKeyGiven
 from nanonets_proxy.settings import LoadedSettings, Settings, SettingsError
+from nanonets_proxy.settings.configure import ignored_proxy_variable
 from nanonets_proxy.settings.key_source import key_source_config
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result of one test, with its reason."""
+    """The result of one test, with its reason. A `warning` is no failure."""
 
     name: str
     ok: bool
     detail: str
+    warning: bool = False
 
 
 def check_environments(loaded: LoadedSettings[Settings], environ: Mapping[str, str]) -> list[CheckResult]:
@@ -34,6 +37,10 @@ def check_environments(loaded: LoadedSettings[Settings], environ: Mapping[str, s
 
 
 def _check_environment(settings: Settings, environ: Mapping[str, str], name: str) -> Iterator[CheckResult]:
+    if (path := settings.state_file) is not None:
+        fault = write_fault(path)
+        detail = f"{path} is writable" if fault is None else f"{path} cannot be written: {fault}"
+        yield CheckResult("state file", ok=fault is None, detail=detail)
     try:
         key = key_source_config(settings, environ, name).find(environ).read()[0].key
     except (KeyUnusable, NoKeyGiven, SettingsError) as error:
@@ -43,7 +50,10 @@ def _check_environment(settings: Settings, environ: Mapping[str, str], name: str
     from nanonets_proxy.cli.check_upstream import check_upstream
 
     yield CheckResult("key", ok=True, detail=key.name)
-    yield from check_upstream(settings, key)
+    if variable := ignored_proxy_variable(settings, environ):
+        detail = f"{variable} is set, but only the setting egress_proxy has an effect"
+        yield CheckResult("egress proxy", ok=True, detail=detail, warning=True)
+    yield from check_upstream(settings, key, environ)
 
 
 def settings_failures(error: SettingsError) -> list[CheckResult]:
@@ -59,11 +69,15 @@ def all_ok(results: Sequence[CheckResult]) -> bool:
 def as_text(results: Sequence[CheckResult]) -> str:
     """Returns one line for each result, in columns."""
     width = max(len(result.name) for result in results)
-    return "\n".join(
-        f"{'ok' if result.ok else 'fail':4}  {result.name:{width}}  {result.detail}" for result in results
-    )
+    return "\n".join(f"{_verdict(result):4}  {result.name:{width}}  {result.detail}" for result in results)
+
+
+def _verdict(result: CheckResult) -> str:
+    if not result.ok:
+        return "fail"
+    return "warn" if result.warning else "ok"
 
 
 def as_json(results: Sequence[CheckResult]) -> str:
-    """Returns `{"ok": bool, "checks": [{"name", "ok", "detail"}]}`."""
+    """Returns `{"ok": bool, "checks": [{"name", "ok", "detail", "warning"}]}`."""
     return json.dumps({"ok": all_ok(results), "checks": [asdict(result) for result in results]}, indent=2)

@@ -1,6 +1,7 @@
 """The part of `check` that connects to the upstream: tests the connection, the certificate and the key."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -11,21 +12,21 @@ from nanonets_proxy.errors import ProxyError, UpstreamTlsCertificate, UpstreamTl
 from nanonets_proxy.settings import Settings
 from nanonets_proxy.settings.configure import dial_policy
 from nanonets_proxy.upstream.connection import UpstreamConnection
-from nanonets_proxy.upstream.dial import Dialer
+from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 
 # A small, documented read. It uses no page quota and changes nothing.
 _PATH: Final = "/api/v4/workflow_types"
 _TIMEOUT_S: Final = 30.0
 
 
-def check_upstream(settings: Settings, key: ApiKey) -> list[CheckResult]:
+def check_upstream(settings: Settings, key: ApiKey, environ: Mapping[str, str]) -> list[CheckResult]:
     """Returns up to three results: `upstream`, `tls` (https only), `key accepted`. Stops at the first failure."""
-    return asyncio.run(_check_upstream(settings, key))
+    return asyncio.run(_check_upstream(settings, key, dial_policy(settings, environ)))
 
 
-async def _check_upstream(settings: Settings, key: ApiKey) -> list[CheckResult]:
+async def _check_upstream(settings: Settings, key: ApiKey, policy: DialPolicy) -> list[CheckResult]:
     upstream = str(settings.upstream)
-    dialer = Dialer(replace(dial_policy(settings), idle_timeout_s=_TIMEOUT_S))
+    dialer = Dialer(replace(policy, idle_timeout_s=_TIMEOUT_S))
     reachable = CheckResult("upstream", ok=True, detail=f"{upstream} is reachable")
     try:
         connection = await dialer.dial()
@@ -60,5 +61,6 @@ async def _check_key(connection: UpstreamConnection, settings: Settings, key: Ap
 
 
 def _sentence(error: ProxyError) -> str:
-    reason = error.details.get("reason")
-    return f"{error.message.rstrip('.')} ({reason})" if reason else error.message.rstrip(".")
+    facts = [error.details[name] for name in ("reason", "host") if name in error.details]
+    facts += [f"tried {', '.join(tried)}"] if (tried := error.log_details.get("tried")) else []
+    return f"{error.message.rstrip('.')} ({'; '.join(facts)})" if facts else error.message.rstrip(".")

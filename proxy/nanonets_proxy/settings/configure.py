@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from nanonets_proxy.app.config import AuthorizerConfig, EnvironmentConfig, SandboxConfig, ServeConfig
 from nanonets_proxy.core.access.peer_guard import PeerGuardPolicy
 from nanonets_proxy.core.http.retry import RetryPolicy
 from nanonets_proxy.core.keys.keyring import KeyringPolicy
-from nanonets_proxy.core.net.addresses import TcpListener
+from nanonets_proxy.core.net.addresses import TcpListener, is_loopback
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimits
 from nanonets_proxy.keys.source import KeySourceConfig
@@ -18,6 +19,8 @@ from nanonets_proxy.settings.model.proxy import Settings
 from nanonets_proxy.settings.model.sandbox import SandboxSettings
 from nanonets_proxy.upstream.body import BodyPolicy
 from nanonets_proxy.upstream.dial import DialPolicy
+
+_PROXY_VARIABLES: Final = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
 def serve_config(
@@ -32,7 +35,10 @@ def serve_config(
     environments = tuple(
         # The sandbox needs no key, so an incomplete key source is no error.
         environment_config(
-            own.settings, KeySourceConfig() if sandbox else key_source_config(own.settings, environ, name), name
+            own.settings,
+            KeySourceConfig() if sandbox else key_source_config(own.settings, environ, name),
+            name,
+            environ,
         )
         for name, own in loaded.by_name().items()
     )
@@ -53,7 +59,9 @@ def sandbox_config(settings: SandboxSettings) -> SandboxConfig:
     return SandboxConfig(settings.listen, settings.policy(settings.api_keys))
 
 
-def environment_config(settings: Settings, key_source: KeySourceConfig, name: str = "") -> EnvironmentConfig:
+def environment_config(
+    settings: Settings, key_source: KeySourceConfig, name: str, environ: Mapping[str, str]
+) -> EnvironmentConfig:
     """Returns the configuration of one environment. The only environment has the empty name."""
     return EnvironmentConfig(
         name=name,
@@ -71,7 +79,7 @@ def environment_config(settings: Settings, key_source: KeySourceConfig, name: st
         scopes=settings.scopes,
         state_file=settings.state_file,
         upstream_name=str(settings.upstream),
-        dial=dial_policy(settings),
+        dial=dial_policy(settings, environ),
         upstream_keep_alive_s=settings.upstream_keep_alive,
         first_byte_timeout_s=settings.first_byte_timeout,
         retries=RetryPolicy(settings.retries, settings.retry_backoff, settings.retry_budget),
@@ -85,8 +93,8 @@ def environment_config(settings: Settings, key_source: KeySourceConfig, name: st
     )
 
 
-def dial_policy(settings: Settings) -> DialPolicy:
-    """Returns how to connect to the upstream."""
+def dial_policy(settings: Settings, environ: Mapping[str, str]) -> DialPolicy:
+    """Returns how to connect to the upstream. `environ` is the process's environment."""
     return DialPolicy(
         origin=settings.upstream,
         connect_timeout_s=settings.connect_timeout,
@@ -95,7 +103,19 @@ def dial_policy(settings: Settings) -> DialPolicy:
         egress_proxy=settings.egress_proxy,
         may_be_private=settings.upstream_private,
         pins=settings.upstream_pins,
+        ignored_variable=ignored_proxy_variable(settings, environ),
     )
+
+
+def ignored_proxy_variable(settings: Settings, environ: Mapping[str, str]) -> str:
+    """Returns the variable that names a proxy for the upstream while `egress_proxy` is not set, or ""."""
+    upstream = settings.upstream
+    if settings.egress_proxy is not None or not upstream.tls or is_loopback(upstream.host):
+        return ""
+    excluded = (environ.get("NO_PROXY") or environ.get("no_proxy") or "").replace(",", " ").lower().split()
+    if any(name == "*" or f".{upstream.host}".endswith(f".{name.lstrip('.')}") for name in excluded):
+        return ""
+    return next((name for name in _PROXY_VARIABLES if environ.get(name)), "")
 
 
 def _guard_policy(settings: Settings) -> PeerGuardPolicy:

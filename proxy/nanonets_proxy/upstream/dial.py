@@ -5,6 +5,7 @@ import errno
 import re
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -39,6 +40,8 @@ _READ_BYTES: Final = 256 * 1024  # the most that uvloop reads from a TLS connect
 _MAX_CONNECT_RESPONSE_BYTES: Final = 16 * 1024
 _CONNECT_STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])[ \r]")
 _NO_TUNNEL: Final = "The egress proxy closed the connection or sent an invalid response."
+_RESOLVER_ERRORS: Final = {getattr(socket, name): name for name in dir(socket) if name.startswith("EAI_")}
+_WITHOUT_CONNECTION: Final = (UpstreamDnsFailed, UpstreamRefused, UpstreamUnreachable, UpstreamConnectTimeout)
 _UNROUTABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL})
 
 
@@ -47,7 +50,7 @@ class DialPolicy:
     """How to reach the upstream. `idle_timeout_s` applies to the connections' waits for body bytes.
 
     `may_be_private`: the upstream's name may resolve to private addresses. `pins`: digests of the accepted public
-    keys, empty for any key.
+    keys, empty for any key. `ignored_variable`: the variable that names an egress proxy while the setting is empty.
     """
 
     origin: Origin
@@ -57,6 +60,7 @@ class DialPolicy:
     egress_proxy: EgressProxy | None = None
     may_be_private: bool = False
     pins: tuple[bytes, ...] = ()
+    ignored_variable: str = ""
 
 
 def make_tls_context(ca_file: Path | None) -> ssl.SSLContext:
@@ -70,8 +74,12 @@ def make_tls_context(ca_file: Path | None) -> ssl.SSLContext:
 class Dialer:
     """Opens connections as one DialPolicy says, on one event loop."""
 
-    def __init__(self, policy: DialPolicy) -> None:
+    def __init__(
+        self, policy: DialPolicy, on_failure: Callable[[UpstreamError], None] = lambda _error: None
+    ) -> None:
+        """`on_failure` is called with each error before it is raised."""
         self._policy = policy
+        self._on_failure = on_failure
         # An address or localhost in the settings is intended. An egress proxy resolves the name itself, and may
         # itself have a private address.
         is_named = is_host_name(policy.origin.host) and not is_loopback(policy.origin.host)
@@ -81,16 +89,33 @@ class Dialer:
 
     async def dial(self) -> UpstreamConnection:
         """Returns a new connection. Raises an UpstreamError; no byte of a request was sent then."""
+        tried: list[str] = []
         try:
-            async with asyncio.timeout(self._policy.connect_timeout_s):
-                return await self._dial()
-        except TimeoutError:
-            raise UpstreamConnectTimeout("Timed out connecting to the upstream.") from None
+            try:
+                async with asyncio.timeout(self._policy.connect_timeout_s):
+                    return await self._dial(tried)
+            except TimeoutError:
+                raise UpstreamConnectTimeout("Timed out connecting to the upstream.") from None
+        except UpstreamError as error:
+            self._explain(error, tried)
+            raise
 
-    async def _dial(self) -> UpstreamConnection:
+    def _explain(self, error: UpstreamError, tried: list[str]) -> None:
+        """Adds what helps an operator: the addresses that were tried, for the log, and an ignored variable."""
+        policy = self._policy
+        name = policy.egress_proxy or policy.origin
+        error.log_details = {"tried": tried or [f"{bracketed(name.host)}:{name.port}"]}
+        if policy.egress_proxy is not None:
+            error.log_details["egress_proxy"] = f"{bracketed(name.host)}:{name.port}"
+        elif policy.ignored_variable and isinstance(error, _WITHOUT_CONNECTION):
+            error.message += f" {policy.ignored_variable} is set, but only the setting egress_proxy has an effect."
+        self._on_failure(error)
+
+    async def _dial(self, tried: list[str]) -> UpstreamConnection:
+        """Adds to `tried` the addresses that it tries to connect to."""
         policy = self._policy
         loop = asyncio.get_running_loop()
-        sock = await self._open_socket(loop)
+        sock = await self._open_socket(loop, tried)
         try:
             if policy.egress_proxy is not None:
                 await self._tunnel(loop, sock, policy.egress_proxy)
@@ -113,13 +138,15 @@ class Dialer:
             raise UpstreamTlsCertificate("The upstream's public key is not pinned.", reason="pin")
         return connection
 
-    async def _open_socket(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
+    async def _open_socket(self, loop: asyncio.AbstractEventLoop, tried: list[str]) -> socket.socket:
         peer = self._policy.egress_proxy or self._policy.origin
+        name = "upstream" if self._policy.egress_proxy is None else "egress proxy"
         try:
             addresses = await loop.getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
         except OSError as error:
-            name = "upstream" if self._policy.egress_proxy is None else "egress proxy"
-            raise UpstreamDnsFailed(f"The {name}'s host name could not be resolved.", host=peer.host) from error
+            failed = UpstreamDnsFailed(f"The {name}'s host name could not be resolved.", host=peer.host)
+            failed.details |= _reason(error)
+            raise failed from error
         if self._must_be_public:
             addresses = [info for info in addresses if is_public_address(str(info[4][0]))]
             if not addresses:
@@ -127,12 +154,13 @@ class Dialer:
                     "The upstream's name resolves to a private address; to allow it, set upstream_private.",
                     host=peer.host,
                 )
+        tried += [f"{bracketed(str(info[4][0]))}:{peer.port}" for info in addresses]
         try:
             sock = await aiohappyeyeballs.start_connection(
                 addresses, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY_S, interleave=1, loop=loop
             )
         except (OSError, RuntimeError) as error:  # uvloop raises RuntimeError for some socket errors
-            raise _mapped(error) from error
+            raise _mapped(error, name) from error
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return sock
@@ -162,15 +190,30 @@ class Dialer:
             )
 
 
-def _mapped(error: OSError | RuntimeError) -> UpstreamError:
-    """Maps an error of the operating system or OpenSSL; the only place that does."""
+def _mapped(error: OSError | RuntimeError, peer: str = "upstream") -> UpstreamError:
+    """Maps an error of the operating system or OpenSSL; the only place that does.
+
+    `peer` is the party that could not be reached: the upstream or the egress proxy.
+    """
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = error.verify_message or "not valid"
         return UpstreamTlsCertificate("The upstream's certificate could not be verified.", reason=reason)
     if isinstance(error, ssl.SSLError):
         return UpstreamTlsProtocol("The TLS handshake with the upstream failed.", reason=error.reason or "unknown")
+    mapped: UpstreamError
     if isinstance(error, ConnectionRefusedError):
-        return UpstreamRefused("The upstream refused the connection.")
-    if isinstance(error, OSError) and error.errno in _UNROUTABLE:
-        return UpstreamUnreachable("The upstream's address cannot be reached from here.")
-    return UpstreamUnreachable("The connection to the upstream failed.")
+        mapped = UpstreamRefused(f"The {peer} refused the connection.")
+    elif isinstance(error, OSError) and error.errno in _UNROUTABLE:
+        mapped = UpstreamUnreachable(f"The {peer}'s address cannot be reached from here.")
+    else:
+        mapped = UpstreamUnreachable(f"The connection to the {peer} failed.")
+    mapped.details |= _reason(error)
+    return mapped
+
+
+def _reason(error: OSError | RuntimeError) -> dict[str, str]:
+    """Returns the name of the system's error code, such as ECONNREFUSED, as the details of an error."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return {}
+    names = _RESOLVER_ERRORS if isinstance(error, socket.gaierror) else errno.errorcode
+    return {"reason": names[error.errno]} if error.errno in names else {}
