@@ -1,7 +1,7 @@
 """The error responses that the proxy makes itself.
 
 `server/error_response.py` turns a `ProxyError` into a response. An error holds only what a caller may see: no
-address, no key, and no text of a foreign exception.
+address, no key, and no text of another exception.
 
 A class with its own `code` is an error that callers see. The first line of its docstring is the cause that README's
 table of errors shows; a test compares the two.
@@ -205,8 +205,8 @@ class ShuttingDown(ProxyError):
 class UpstreamError(ProxyError):
     """The base of failures of the upstream: it sent no response that could be relayed.
 
-    `sent` is whether the upstream may have received a byte of the request. Only a request that was not sent may be
-    sent again whatever its method is.
+    `sent` is whether the upstream may have received a byte of the request. If not, a request of any method may be
+    sent again.
     """
 
     status = 502

@@ -20,7 +20,7 @@ _OTHER_FILES: Final = 128  # listeners, watches, the log, connections to the adm
 
 def make_guard(config: EnvironmentConfig) -> PeerGuard:
     """Returns the guard, which also accepts the upstream's name as Host."""
-    # Clients that use the proxy through a proxy variable send the upstream's name. Nobody else can register it.
+    # Clients with HTTP_PROXY set send the upstream's name. No attacker can register that name (DNS rebinding).
     hosts = (*config.guard.allowed_hosts, config.dial.origin.host)
     return PeerGuard(replace(config.guard, allowed_hosts=hosts))
 
@@ -28,8 +28,8 @@ def make_guard(config: EnvironmentConfig) -> PeerGuard:
 def connection_policy(config: EnvironmentConfig) -> ConnectionPolicy:
     """Returns the connection limits, lowered if the process may not open enough files.
 
-    Each request in flight also needs a connection to the upstream and a spool file. At the system's own limit,
-    asyncio would stop accepting for a second.
+    Each request in flight also needs a connection to the upstream and a spool file. When the process has no file
+    left, asyncio stops accepting for a second.
     """
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     limit = config.max_connections

@@ -46,11 +46,12 @@ from nanonets_proxy.upstream.dial import Dialer
 from nanonets_proxy.upstream.key_probe import KeyProbe
 from nanonets_proxy.upstream.pool import Pool
 
-# Allows for slow networks. The default of 60 s would let a half-open connection hold its file for too long.
+# Enough for slow networks. For asyncio's default of 60 s, a connection that sends nothing would hold its file.
 _HANDSHAKE_TIMEOUT_S: Final = 10.0
 _SAVE_INTERVAL_S: Final = 60.0
 
 Redact = Callable[[Iterable[bytes]], None]
+"""Masks secrets in the log from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class InitialKeys:
 
 
 class Environment:
-    """Call `open()`, `start()`, then `stop()`. `addresses` is set by `open()`."""
+    """Call `open()`, which sets `addresses`, then `start()`, then `stop()`."""
 
     def __init__(self, config: EnvironmentConfig, initial: InitialKeys, redact: Redact) -> None:
         self.name = config.name
@@ -186,6 +187,7 @@ class Environment:
         self._next_save = self._loop.call_later(_SAVE_INTERVAL_S, self._keep_saving_state)
 
     def key_status(self) -> KeyStatus:
+        """Returns the public facts about the keys."""
         return self.key_manager.status()
 
     async def reload(self) -> str | None:
@@ -194,6 +196,7 @@ class Environment:
         return next(filter(None, [await self.key_manager.reload(), *faults]), None)
 
     def not_ready_reason(self) -> str | None:
+        """Returns why the environment is not ready, or None if it is."""
         return None if self._state == "ready" else self._state
 
     def _read_gauges(self) -> dict[str, float]:

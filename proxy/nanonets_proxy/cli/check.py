@@ -14,7 +14,7 @@ from nanonets_proxy.settings.key_source import key_source_config
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result of one test, with its reason. A `warning` is no failure."""
+    """The result of one test. `detail` is its reason. A `warning` is no failure."""
 
     name: str
     ok: bool
@@ -23,7 +23,7 @@ class CheckResult:
 
 
 def check_environments(loaded: LoadedSettings[Settings], environ: Mapping[str, str]) -> list[CheckResult]:
-    """Returns the results for valid settings: the settings, then key and upstream of each environment."""
+    """Returns the results for valid settings: of the settings, then of each environment's key and upstream."""
     settings = loaded.settings
     count = sum(source != "default" for source in loaded.sources.values())
     results = [CheckResult("settings", ok=True, detail=f"valid; {count} set, all others have their defaults")]

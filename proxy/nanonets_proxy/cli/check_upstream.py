@@ -14,7 +14,7 @@ from nanonets_proxy.settings.configure import dial_policy
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 
-# A small, documented read. It uses no page quota and changes nothing.
+# A documented GET with a small response. It uses no page quota and changes nothing.
 _PATH: Final = "/api/v4/workflow_types"
 _TIMEOUT_S: Final = 30.0
 

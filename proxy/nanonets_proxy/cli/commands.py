@@ -1,9 +1,7 @@
-"""The commands, and the exit code of each.
+"""The commands. Each returns an exit code (`process/exit_codes.py`).
 
-0: success. 1: a test of `check` failed, or the running proxy is not ready or did not reload. 2: the command line, a
-setting or the key is wrong; standard error then has one line for each fault.
-
-`serve` and `sandbox` build a configuration, and pass it to the function that `main.py` supplies.
+For `USAGE_ERROR`, standard error has one line for each fault. `serve` and `sandbox` build a configuration, and pass
+it to the function that `main.py` supplies.
 """
 
 import os
@@ -76,7 +74,7 @@ def _check(invocation: Invocation) -> int:
 
 def _config(invocation: Invocation) -> int:
     if invocation.parsed.schema and invocation.parsed.reference:
-        raise UsageError("--schema and --reference exclude each other: each writes a file of its own")
+        raise UsageError("--schema and --reference exclude each other: each writes another file")
     if invocation.parsed.schema:
         sys.stdout.write(json_schema())
     elif invocation.parsed.reference:
@@ -149,7 +147,7 @@ _COMMANDS: Final = {
     ),
     "healthcheck": Command("test whether a running proxy is ready", Settings, _healthcheck),
     "token": Command(
-        "make a token for a caller, and its entry for caller_tokens", Settings, _token, argument="NAME"
+        "make a token for the caller NAME, and its entry for caller_tokens", Settings, _token, argument="NAME"
     ),
     "reload": Command("make a running proxy reload its keys now", Settings, _reload),
 }

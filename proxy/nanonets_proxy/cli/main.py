@@ -1,7 +1,7 @@
 """The entry point. For `serve` and `sandbox`, a child reads the settings while this process imports the servers.
 
-The command line, pydantic and the settings code take a fifth of a serving process's memory, and are needed only at
-start. If the system allows no further process, this process does both, and keeps the settings code in memory.
+`process/settings_reader.py` has the reasons. If the system allows no further process, this process does both, and
+keeps the settings code in memory.
 """
 
 import os
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     if not _serves(arguments):
         return _run(arguments, _serve)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a stop during the start needs no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # SIGINT during the start leaves no traceback
     from nanonets_proxy.process.settings_reader import SettingsReader
 
     try:
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serves(arguments: Sequence[str]) -> bool:
-    """Returns whether the command runs servers. Without a command, it is `serve`."""
+    """Returns whether the command runs servers. The default command is `serve`."""
     serves = not arguments or arguments[0].startswith("-") or arguments[0] in _SERVING_COMMANDS
     return serves and _HELP_FLAGS.isdisjoint(arguments)
 

@@ -71,7 +71,7 @@ class _Parser(ArgumentParser):
 def parse(
     commands: Mapping[str, Command], argv: Sequence[str], environ: Mapping[str, str], serve: Callable[[Config], int]
 ) -> tuple[Command, Invocation]:
-    """Returns the command that `argv` names, and its flags. Without a name, the command is `serve`.
+    """Returns the command that `argv` names, by default `serve`, and its invocation.
 
     Raises:
         UsageError: the command or a flag is unknown, or a flag lacks its value.
@@ -93,7 +93,7 @@ def parse(
 
 
 def _root_parser(commands: Mapping[str, Command]) -> _Parser:
-    """Returns the parser of `--help` and `--version` without a command."""
+    """Returns the parser for `--help` and `--version` without a command."""
     table = "\n".join(f"  {name:12} {command.summary}" for name, command in commands.items())
     root = _Parser(
         prog=PROGRAM,

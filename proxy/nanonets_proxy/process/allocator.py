@@ -5,7 +5,7 @@ import sys
 from typing import Final
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-# The size of 32 bodies of 64 KiB, with up to three copies of each, rounded up.
+# 32 bodies of 64 KiB, with up to three copies of each, rounded up.
 _KEPT_BYTES: Final = 8 * 1024 * 1024
 _MAPPED_FROM_BYTES: Final = 1024 * 1024
 
@@ -13,9 +13,9 @@ _MAPPED_FROM_BYTES: Final = 1024 * 1024
 def keep_freed_memory() -> None:
     """Makes glibc keep freed memory at the end of the heap. Does nothing with other C libraries.
 
-    By default glibc returns it to the system from 128 KiB on. Taking it again for each body costs one page fault
-    per page, and more if all memory is locked. Setting one threshold also freezes the other (mallopt(3)), and glibc
-    would then map each block as large as a read, so both are set.
+    By default glibc returns more than 128 KiB of freed memory to the system. Taking it again for each body costs a
+    page fault per page, and more if all memory is locked. Once a program sets one threshold, glibc keeps the other
+    as it is (mallopt(3)), and would map each buffer of a read separately. So this function sets both.
     """
     if sys.platform != "linux":
         return

@@ -4,7 +4,7 @@ from typing import Final
 
 OK: Final = 0
 FAILED: Final = 1
-"""A test failed, the running proxy is not ready, or the program has a defect."""
+"""A test of `check` failed, the running proxy is not ready or did not reload, or the program has a defect."""
 USAGE_ERROR: Final = 2
 """The command line, a setting, the key or a listener address is wrong."""
 SIGNAL_BASE: Final = 128

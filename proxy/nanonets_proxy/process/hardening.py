@@ -14,7 +14,7 @@ from typing import Final
 _PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4  # asm-generic/mman.h
 _CAP_IPC_LOCK: Final = 14  # linux/capability.h
-# proc(5): fields 50 and 51 of /proc/PID/stat, counted from 1. The first two are removed before.
+# proc(5): fields 50 and 51 of /proc/PID/stat, counted from 1; as indices of a list without the first two fields.
 _ENV_START, _ENV_END = 50 - 3, 51 - 3
 
 
@@ -30,9 +30,9 @@ def prevent_core_dump() -> None:
 
 
 def lock_memory() -> bool:
-    """Keeps all memory of the process off swap. Returns False if the system does not allow it without a limit.
+    """Keeps all memory of the process off swap. Returns False if the system forbids or limits that.
 
-    With a limit it locks nothing, because every allocation beyond the limit would fail (mlockall(2)).
+    Under a limit it locks nothing, because every allocation beyond the limit would fail (mlockall(2)).
     """
     if sys.platform != "linux" or not _may_lock_all():
         return False
@@ -48,7 +48,7 @@ def _may_lock_all() -> bool:
 
 
 def forget_variables(names: Iterable[str]) -> None:
-    """Removes variables from the environment that children inherit, and overwrites them in /proc/PID/environ."""
+    """Removes variables from the environment that children inherit, and masks them in /proc/PID/environ."""
     removed = [name for name in names if os.environ.pop(name, None) is not None]
     if removed and sys.platform == "linux":
         _overwrite_initial(removed)

@@ -151,7 +151,7 @@ async def _serve_sandbox(config: SandboxConfig) -> None:
     structlog.get_logger().info("sandbox_started", listen=addresses, limit=str(limit or "none"))
     sys.stderr.write(f"A simulated Nanonets API. Its documentation: {_url(addresses[0])}/\n")
     if not config.policy.api_keys:
-        # This process made the key for itself. It is no secret, and the user needs it.
+        # This process made the key, so it is no secret, and the user needs it.
         sys.stderr.write(f"Its key: {keys[0]}\n  curl -u {keys[0]}: {_url(addresses[0])}/api/v4/workflows\n")
     try:
         await stopping.wait()
@@ -161,7 +161,7 @@ async def _serve_sandbox(config: SandboxConfig) -> None:
 
 async def _start_sandbox(config: SandboxConfig) -> tuple[web.AppRunner, list[str], Sequence[str]]:
     """Returns the running server, its addresses and the keys that it accepts."""
-    from nanonets_proxy.sandbox.app import create_app  # here: most processes never serve the sandbox
+    from nanonets_proxy.sandbox.app import create_app  # imported here: most processes serve no sandbox
     from nanonets_proxy.sandbox.policy import make_key
 
     sockets = open_sockets("listen", config.listen)
@@ -189,7 +189,7 @@ def _announce_sandbox(environment: Environment) -> None:
 
 
 def _url(address: str) -> str:
-    """Returns the arguments for curl. An address of all interfaces becomes localhost."""
+    """Returns the URL of `address`, after curl's option for a unix socket. All interfaces become localhost."""
     if address.startswith("unix:"):
         return f"--unix-socket {address[5:]} http://localhost"
     host, _, port = address.rpartition(":")
@@ -215,8 +215,8 @@ def _tune_garbage_collector() -> None:
     """Excludes the current objects from garbage collection, and makes collections rare.
 
     The current objects live as long as the process, and a request leaves no reference cycles. With the default
-    threshold, collections take a fifteenth of all CPU time. With 10,000 callers, more than 10,000 objects can come
-    and go at a time, and one collection takes 0.1 s.
+    threshold, collections take a fifteenth of all CPU time. With 10,000 callers, a burst makes more than 10,000
+    objects, and one collection takes 0.1 s.
     """
     gc.collect()
     gc.freeze()

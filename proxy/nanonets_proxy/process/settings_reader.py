@@ -1,8 +1,8 @@
 """A child process that reads the settings, and sends the configuration to the serving process.
 
-The settings code takes a fifth of a serving process's memory and is needed only at start. A child takes that memory
-with it when it ends, and the two processes import their modules at the same time. The configuration goes through a
-pipe, because it holds secrets. The child reports errors itself; its exit code then becomes the program's.
+The settings code takes a fifth of a serving process's memory and is needed only at start. The system takes that
+memory back when the child ends, and the two processes import their modules at the same time. The configuration goes
+through a pipe, because it holds secrets. The child reports errors itself; its exit code then becomes the program's.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ class SettingsReader:
             return SIGNAL_BASE - code
         if code or not sent:
             return code
-        config: Config = pickle.loads(sent)  # noqa: S301 - only the child writes to the pipe
+        config: Config = pickle.loads(sent)  # noqa: S301  # only the child writes to the pipe
         return config
 
     def _stop(self, number: int, _: FrameType | None) -> NoReturn:
@@ -80,7 +80,7 @@ class SettingsReader:
 
 
 def _run_child(read: ReadSettings, pipe: int, mask: set[int | signal.Signals]) -> NoReturn:
-    """Runs `read` and ends the child process. It never returns, because only the parent may go on."""
+    """Runs `read` and ends the child process. It never returns, because only the parent may continue `main`."""
 
     def send(config: Config) -> int:
         with os.fdopen(pipe, "wb") as file:
@@ -98,14 +98,14 @@ def _run_child(read: ReadSettings, pipe: int, mask: set[int | signal.Signals]) -
         _flush()
     except BrokenPipeError:
         pass  # the parent has ended
-    except BaseException:  # noqa: BLE001 - reports as the interpreter does
+    except BaseException:  # noqa: BLE001  # reports as the interpreter does
         traceback.print_exc()
     finally:
         os._exit(code)
 
 
 def _flush() -> None:
-    """Writes the buffered output, which otherwise both processes would write."""
+    """Writes the buffered output; after a fork, both processes would write it."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # None if the descriptor was closed at start
             stream.flush()

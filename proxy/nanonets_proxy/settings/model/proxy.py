@@ -166,7 +166,7 @@ class Settings(AccessSettings):
     )
     lane_weights: LaneWeights = Field(
         (),
-        description="Turns of a caller per round of the queue, as NAME=NUMBER; other callers get 1. NAME is the "
+        description="Requests sent in each turn of a caller, as NAME=NUMBER; 1 for other callers. NAME is the "
         "caller's name in the log: from its token or certificate, caller_header, its address, or unix:uid=NUMBER.",
     )
     state_file: OptionalPath = Field(
