@@ -1,1 +1,1 @@
-"""A simulator of the gate and other policies against many kinds of limits: `make bench-gate`."""
+"""Simulates the gate and other gates against many kinds of limits, in virtual time: `make bench-gate`."""

@@ -26,9 +26,9 @@ def _print(rows: list[list[str]]) -> None:
 
 
 def _compare(case: Case) -> tuple[dict[str, tuple[float, float]], float]:
-    """Returns (goodput, 429s per 1,000 admitted) of each gate, and the worst goodput of this one.
+    """Returns (goodput, 429s per 1,000 admitted) of each gate, and the worst goodput of this gate.
 
-    Goodput is a share of the oracle's. This gate's figures are means over all seeds, the others' are of one seed.
+    Goodput is a share of the oracle's. This gate's figures are means over all seeds; the other gates use one seed.
     """
     oracle = {seed: run_oracle(case, seed).admitted for seed in SEEDS}
     found = {}
@@ -45,12 +45,12 @@ def _compare(case: Case) -> tuple[dict[str, tuple[float, float]], float]:
 
 
 def _hours(case: Case) -> tuple[float, float, float]:
-    """Returns the goodput, the 429s in the first hour and the 429s per later hour: means over the seeds."""
+    """Returns means over the seeds: the goodput, the 429s in the first hour, and the 429s per later hour."""
     results = {seed: run(case, GATES[THIS_GATE], seed) for seed in SEEDS}
     share = fmean(result.admitted / run_oracle(case, seed).admitted for seed, result in results.items())
     first = fmean(sum(at_s <= 3600 for at_s in result.refused_at_s) for result in results.values())
-    all_of_it = fmean(result.refused for result in results.values())
-    return share, first, (all_of_it - first) / (case.horizon_s / 3600 - 1)
+    total = fmean(result.refused for result in results.values())
+    return share, first, (total - first) / (case.horizon_s / 3600 - 1)
 
 
 def main() -> int:

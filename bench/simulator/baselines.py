@@ -10,14 +10,14 @@ MAX_IN_FLIGHT = 256
 
 
 class Baseline:
-    """Keeps the queue. A subclass says with `ready_s` when the next request may go."""
+    """Keeps the queue. A subclass defines in `ready_s` when the next request may go."""
 
     def __init__(self) -> None:
         self._queue: list[tuple[int, Ticket]] = []
         self._arrivals = 0
         self.in_flight = 0
 
-    def enqueue(self, ticket: Ticket, now: float) -> Rejection | None:  # noqa: ARG002
+    def enqueue(self, ticket: Ticket, now: float) -> Rejection | None:
         if ticket.state is TicketState.NEW:
             self._arrivals += 1
             ticket.arrival = self._arrivals
@@ -59,10 +59,10 @@ class ReleaseAll(Baseline):
         super().__init__()
         self._opens_at_s = 0.0
 
-    def ready_s(self, now: float) -> float:  # noqa: ARG002
+    def ready_s(self, now: float) -> float:
         return self._opens_at_s
 
-    def on_end(self, ticket: Ticket, outcome: Outcome, now: float, hint_s: float | None) -> None:  # noqa: ARG002
+    def on_end(self, ticket: Ticket, outcome: Outcome, now: float, hint_s: float | None) -> None:
         if outcome is Outcome.THROTTLED:
             self._opens_at_s = max(self._opens_at_s, now + (1.0 if hint_s is None else hint_s))
 
@@ -82,10 +82,10 @@ class SingleProbe(Baseline):
             return self._opens_at_s
         return now if self._left else math.inf
 
-    def on_grant(self, now: float) -> None:  # noqa: ARG002
+    def on_grant(self, now: float) -> None:
         self._left -= 1
 
-    def on_end(self, ticket: Ticket, outcome: Outcome, now: float, hint_s: float | None) -> None:  # noqa: ARG002
+    def on_end(self, ticket: Ticket, outcome: Outcome, now: float, hint_s: float | None) -> None:
         if outcome is Outcome.THROTTLED:
             if now >= self._opens_at_s and hint_s is None:
                 hint_s = self._backoff_s
@@ -105,13 +105,13 @@ class Aimd(Baseline):
         super().__init__()
         self._rate, self._next_s, self._cut_s = 10.0, 0.0, -1.0
 
-    def ready_s(self, now: float) -> float:  # noqa: ARG002
+    def ready_s(self, now: float) -> float:
         return self._next_s
 
     def on_grant(self, now: float) -> None:
         self._next_s = max(now, self._next_s) + 1 / self._rate
 
-    def on_end(self, ticket: Ticket, outcome: Outcome, now: float, hint_s: float | None) -> None:  # noqa: ARG002
+    def on_end(self, ticket: Ticket, outcome: Outcome, now: float, hint_s: float | None) -> None:
         if outcome is Outcome.THROTTLED:
             if ticket.granted_at_s >= self._cut_s:  # one cut per round trip
                 self._rate = max(0.05, self._rate / 2)
@@ -143,11 +143,11 @@ class Cubic(Baseline):
         self._fill(now)
         return now if self._tokens >= 1 - 1e-9 else now + (1 - self._tokens) / self._rate
 
-    def on_grant(self, now: float) -> None:  # noqa: ARG002
+    def on_grant(self, now: float) -> None:
         if self._rate < math.inf:
             self._tokens -= 1
 
-    def on_end(self, ticket: Ticket, outcome: Outcome, now: float, hint_s: float | None) -> None:  # noqa: ARG002
+    def on_end(self, ticket: Ticket, outcome: Outcome, now: float, hint_s: float | None) -> None:
         self._measure(now)
         if outcome is Outcome.THROTTLED:
             rate = self._measured if self._rate == math.inf else min(self._measured, self._rate)
@@ -172,7 +172,7 @@ class Cubic(Baseline):
 
 
 class Oracle(Baseline):
-    """Knows the limiter. It must run in a world whose requests travel in no time (`instant`)."""
+    """Knows the limiter, and so gets the best goodput. Its world must be `instant`."""
 
     def __init__(self, limiter: Limiter) -> None:
         super().__init__()
@@ -183,7 +183,7 @@ class Oracle(Baseline):
         return now if wait_s <= 0 else max(now + wait_s, math.nextafter(now, math.inf))
 
     def poll(self, now: float) -> Verdicts:
-        # One at a time: the limiter must count a request before the next question.
+        # One grant per poll: the limiter must count a request before it computes the next wait.
         if not self._queue or self.in_flight >= MAX_IN_FLIGHT or (at_s := self.ready_s(now)) > now:
             wake = bool(self._queue) and self.in_flight < MAX_IN_FLIGHT and at_s < math.inf
             return Verdicts((), (), at_s if wake else None)

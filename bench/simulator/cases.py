@@ -1,4 +1,4 @@
-"""The cases of the table: a limiter, its hints, its service times and the load."""
+"""The cases of the table. A case is a limiter with hints, service times and a load."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,7 +54,7 @@ def two_tenants(world: World, _: float) -> None:
             world.at(world.random.uniform(0, 0.5), partial(world.arrive, lane, repeats=True))
 
 
-def fixed(seed: int) -> Limiter:  # noqa: ARG001
+def fixed(seed: int) -> Limiter:
     return limiters.FixedWindow(COUNT, PERIOD_S)
 
 
@@ -62,19 +62,19 @@ def aligned(seed: int) -> Limiter:
     return limiters.FixedWindow(COUNT, PERIOD_S, aligned=True, phase_s=PERIOD_S * (seed * 0.37 % 1))
 
 
-def sliding(seed: int) -> Limiter:  # noqa: ARG001
+def sliding(seed: int) -> Limiter:
     return limiters.SlidingLog(COUNT, PERIOD_S)
 
 
-def bucket(seed: int) -> Limiter:  # noqa: ARG001
+def bucket(seed: int) -> Limiter:
     return limiters.TokenBucket(COUNT, COUNT / PERIOD_S)
 
 
-def gcra(seed: int) -> Limiter:  # noqa: ARG001
+def gcra(seed: int) -> Limiter:
     return limiters.TokenBucket(1, COUNT / PERIOD_S)
 
 
-def penalty(seed: int) -> Limiter:  # noqa: ARG001
+def penalty(seed: int) -> Limiter:
     return limiters.Penalty(COUNT, PERIOD_S)
 
 

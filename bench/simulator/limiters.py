@@ -11,7 +11,7 @@ class Limiter(ABC):
 
     @abstractmethod
     def wait_s(self, now: float) -> float:
-        """Returns how long until a request would be admitted: 0 now, inf if that depends on a release."""
+        """Returns how long until the limit admits a request: 0 if now, inf if that depends on a `release`."""
 
     @abstractmethod
     def admit(self, now: float) -> None:
@@ -25,7 +25,7 @@ class Limiter(ABC):
 
 
 class NoLimit(Limiter):
-    def wait_s(self, now: float) -> float:  # noqa: ARG002
+    def wait_s(self, now: float) -> float:
         return 0.0
 
     def admit(self, now: float) -> None:
@@ -33,7 +33,7 @@ class NoLimit(Limiter):
 
 
 class FixedWindow(Limiter):
-    """`count` in each window, which begins with a request or, if `aligned`, on the clock."""
+    """At most `count` requests per window. A window begins with a request or, if `aligned`, by the clock."""
 
     def __init__(self, count: int, period_s: float, *, aligned: bool = False, phase_s: float = 0.0) -> None:
         self.count, self.period_s, self._aligned, self._phase_s = count, period_s, aligned, phase_s
@@ -59,7 +59,7 @@ class FixedWindow(Limiter):
 
 
 class Penalty(FixedWindow):
-    """A fixed window that each refused request starts again."""
+    """A fixed window that each refused request restarts."""
 
     def refuse(self, now: float) -> None:
         self._ends_at_s = now + self.period_s
@@ -94,7 +94,7 @@ class TokenBucket(Limiter):
         # 1e-9: the oracle comes at the exact instant, and rounding must not refuse it.
         return 0.0 if self._tokens >= 1 - 1e-9 else (1 - self._tokens) / self._rate
 
-    def admit(self, now: float) -> None:  # noqa: ARG002
+    def admit(self, now: float) -> None:
         self._tokens -= 1
 
 
@@ -102,33 +102,33 @@ class Concurrency(Limiter):
     """At most `limit` requests at once."""
 
     def __init__(self, limit: int) -> None:
-        self._limit, self._out = limit, 0
+        self._limit, self._in_flight = limit, 0
 
-    def wait_s(self, now: float) -> float:  # noqa: ARG002
-        return 0.0 if self._out < self._limit else math.inf
+    def wait_s(self, now: float) -> float:
+        return 0.0 if self._in_flight < self._limit else math.inf
 
-    def admit(self, now: float) -> None:  # noqa: ARG002
-        self._out += 1
+    def admit(self, now: float) -> None:
+        self._in_flight += 1
 
     def release(self) -> None:
-        self._out -= 1
+        self._in_flight -= 1
 
 
 class Changed(Limiter):
-    """One limiter until `at_s`, another one after it."""
+    """Changes from one limiter to another at `at_s`."""
 
     def __init__(self, before: Limiter, after: Limiter, at_s: float) -> None:
         self._before, self._after, self._at_s = before, after, at_s
 
-    def _now(self, now: float) -> Limiter:
+    def _current(self, now: float) -> Limiter:
         return self._before if now < self._at_s else self._after
 
     def wait_s(self, now: float) -> float:
-        wait_s = self._now(now).wait_s(now)
+        wait_s = self._current(now).wait_s(now)
         return wait_s if now >= self._at_s or now + wait_s < self._at_s else max(self._at_s - now, 1e-9)
 
     def admit(self, now: float) -> None:
-        self._now(now).admit(now)
+        self._current(now).admit(now)
 
 
 class Shared(Limiter):
@@ -154,7 +154,7 @@ class Shared(Limiter):
 
 
 class RaidedWindow(FixedWindow):
-    """Another client takes 0 to `most` requests at the beginning of each window, on the clock."""
+    """A fixed window by the clock. At the start of each window, another client takes 0 to `most` requests."""
 
     def __init__(self, count: int, period_s: float, most: int, seed: int) -> None:
         super().__init__(count, period_s, aligned=True)
@@ -165,7 +165,7 @@ class RaidedWindow(FixedWindow):
     def _roll(self, now: float) -> None:
         super()._roll(now)
         window = math.floor(now / self.period_s)
-        while self._window < window:  # one draw per window, so that all gates meet the same client
+        while self._window < window:  # one draw per window, so that the other client is the same for all gates
             self._window += 1
             draw = self._random.randint(0, self._most)
             if self._window == window:

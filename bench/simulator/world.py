@@ -32,7 +32,7 @@ class Conditions:
 
 @dataclass(slots=True)
 class SimulatedRequest:
-    """One request. If it `repeats`, its caller sends another one after the response."""
+    """One request. If it `repeats`, its caller sends another request after the response."""
 
     ticket: Ticket
     arrived_s: float
@@ -75,21 +75,22 @@ class World:
         *,
         instant: bool = False,
     ) -> None:
-        """`instant`: requests and responses travel in no time, for the oracle."""
+        """If `instant`, requests and responses travel in no time, as the oracle requires."""
         self.now = 0.0
         self.result = Result()
         self._gate, self._limiter, self._hint, self._period_s = gate, limiter, hint, period_s
         self._conditions, self._instant = conditions, instant
         self.random = random.Random(seed)  # noqa: S311 - a simulation
         self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._count = 0
+        self._events_made = 0
         self._grants = 0
         self._requests: dict[Ticket, SimulatedRequest] = {}
         self._wake_at_s: float | None = None
 
     def at(self, when_s: float, event: Callable[[], None]) -> None:
-        self._count += 1
-        heapq.heappush(self._events, (when_s, self._count, event))
+        """Schedules an event."""
+        self._events_made += 1
+        heapq.heappush(self._events, (when_s, self._events_made, event))
 
     def arrive(self, lane: str = "a", *, repeats: bool = False, deadline_s: float = math.inf) -> None:
         ticket = Ticket(SCOPE, deadline_s, lane=lane)
@@ -130,11 +131,11 @@ class World:
         self._grants += 1
         request.grant_number = self._grants
         if self._instant:
-            self._judge(ticket)
+            self._reach_upstream(ticket)
         else:
-            self.at(self.now + self._one_way_s(), lambda: self._judge(ticket))
+            self.at(self.now + self._one_way_s(), lambda: self._reach_upstream(ticket))
 
-    def _judge(self, ticket: Ticket) -> None:
+    def _reach_upstream(self, ticket: Ticket) -> None:
         wait_s = self._limiter.wait_s(self.now)
         if wait_s > 0:
             self._limiter.refuse(self.now)
