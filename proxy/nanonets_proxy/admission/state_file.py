@@ -58,7 +58,7 @@ class StateFile:
             self._log.info("state_restored", path=str(self._path), scopes=len(snapshots), away_s=round(away_s, 1))
 
     def save(self, gate: Gate, now_s: float) -> None:
-        """Replaces the file. Logs a failure."""
+        """Replaces the file. Reports a failure as an alert."""
         text = json.dumps(dump(gate.snapshots(now_s), self._upstream, time.time()), indent=1)
         try:
             new = _new_file(self._path)
@@ -68,10 +68,8 @@ class StateFile:
                 file.write(text)
             new.replace(self._path)
         except OSError as error:
-            fields = {"path": str(self._path), "reason": error.strerror}
-            self._alerts.report(
-                "state_file_not_written", "make its directory writable, or set state_file", **fields
-            )
+            advice = "make its directory writable, or set state_file"
+            self._alerts.report("state_file_not_written", advice, path=str(self._path), reason=error.strerror)
 
     def _put_aside(self, reason: str) -> None:
         aside = self._path.with_name(self._path.name + ".bad")
@@ -84,7 +82,7 @@ class StateFile:
 
 
 def _new_file(path: Path) -> Path:
-    """Returns the name of the file that replaces `path`, and removes what a killed process left there."""
+    """Returns the name of the file that will replace `path`. Removes a leftover of a killed process there."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
     new.unlink(missing_ok=True)
     return new
