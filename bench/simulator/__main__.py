@@ -16,7 +16,7 @@ def _table_row(cells: list[str], widths: list[int]) -> str:
     return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
 
 
-def _print(rows: list[list[str]]) -> None:
+def _print_table(rows: list[list[str]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     print(_table_row(rows[0], widths))
     print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
@@ -69,7 +69,7 @@ def main() -> int:
     means = {name: [fmean(found[name][part] for found in all_found) for part in (0, 1)] for name in GATES}
     rows.append(["mean", f"{MIN_MEAN_GOODPUT:.3f}", *(f"{g:.3f} / {w:.0f}" for g, w in means.values()), ""])
     print("Goodput as a share of the oracle's / upstream 429s per 1,000 admitted\n")
-    _print(rows)
+    _print_table(rows)
     rows = [
         ["windows of a minute, 4 hours", "goodput", "429s in the first hour", "per later hour", "mean per hour"]
     ]
@@ -79,10 +79,10 @@ def main() -> int:
         an_hour = (first + 3 * later) / 4
         most_an_hour = max(most_an_hour, an_hour)
         rows.append([case.name, f"{share:.3f}", f"{first:.1f}", f"{later:.1f}", f"{an_hour:.1f}"])
-    _print(rows)
+    _print_table(rows)
     rows = [["other measures", "target", "this gate", ""]]
     rows += [[m.name, m.target, m.value, "" if m.good else "missed"] for m in measures(SEEDS[0])]
-    _print(rows)
+    _print_table(rows)
     goodput, waste = means[THIS_GATE]
     print("Below target:", ", ".join(missed) or "none")
     print("Below target with one seed or more:", ", ".join(missed_by_a_seed) or "none")

@@ -152,3 +152,4 @@ HOURS = (
         horizon_s=4 * 3600.0,
     ),
 )
+"""The cases for the refusals per hour."""

@@ -14,8 +14,8 @@ decides on grants:
 
 A limit in state LEARNED grants
 - the proven part of the window at once, and its unproven part as slow start allows;
-- one request at the start of a period, and the others once it is accepted. After four accepted starts that our own
-  clock timed, not a hint, all go at once;
+- one request at the start of a period, and the others once it is accepted. After four accepted starts, timed by our
+  own clock and not by a hint, all go at once;
 - beyond the estimate, limit probes one by one, when the probe schedule allows a probe and a request waits.
 
 Rules:

@@ -120,7 +120,7 @@ class LimitEstimate:
             return False
         if self.hints.are_exact:
             return True
-        # The end of the period is unknown: most probes search for it.
+        # With inexact hints, one probe in 16 searches for a shorter period. Without hints, three in four do.
         refusals = self.window_probes.refusals
         return refusals % 16 != 1 if self.hints.last_was_given else refusals % 4 == 3
 
@@ -196,7 +196,7 @@ class LimitEstimate:
         self._period_start = window.granted
         ends_at_s = closure.granted_at_s + closure.closed_s
         at_period_end = self.hints.note(closure, ends_at_s, window)
-        if self._is_explained_by_concurrency(closure, at_period_end):
+        if self._correct_concurrency(closure, at_period_end):
             self.concurrency_probes.refused(now, max(closure.closed_s, window.period_s))
             return
         if not self.known:
@@ -226,8 +226,8 @@ class LimitEstimate:
         if not at_period_end:
             self._learn_concurrency(closure, admitted)
 
-    def _is_explained_by_concurrency(self, closure: Closure, at_period_end: bool) -> bool:
-        """Returns whether the refusal was at or beyond the concurrency limit; lowers the limit if it was at it."""
+    def _correct_concurrency(self, closure: Closure, at_period_end: bool) -> bool:
+        """Lowers the concurrency limit if a refusal reached it. Returns whether a refusal reached or probed it."""
         usual = closure.kind in (GrantKind.PROVEN, GrantKind.UNPROVEN)
         at_limit = usual and not at_period_end and closure.in_flight >= max(2, self.concurrency_limit - 1)
         if closure.kind is not GrantKind.CONCURRENCY_PROBE and not (at_limit and self.concurrency_limit < math.inf):
@@ -237,6 +237,7 @@ class LimitEstimate:
         return True
 
     def _lower_count(self, admitted: int, now: float) -> None:
+        """Takes the admitted requests as the count. The missing part of the proven count becomes the reserve."""
         if admitted < self.proven:
             self.reserve = min(admitted // 2, max(self.reserve, self.proven - admitted))
         self.set_window(min(admitted, self.window.count), self.window.period_s)
@@ -245,6 +246,7 @@ class LimitEstimate:
         self._min_period_s = 0.0
 
     def _learn_window(self, closure: Closure, ends_at_s: float, now: float) -> None:
+        """Learns count and period from the grants alone, as after the first refusal."""
         window = self.window
         first_known_s = window.first_known_s
         if first_known_s is None:
@@ -268,6 +270,7 @@ class LimitEstimate:
     def _raise_refused(self, closure: Closure, admitted: int, needed_s: float, now: float) -> None:
         """Undoes an unproven raise, and schedules the next probe."""
         window, before, probes = self.window, self._before_raise, self.window_probes
+        # Several raises of the count were accepted before this refusal.
         quota_varies = (
             before is not None
             and closure.kind is not GrantKind.COUNT_PROBE
