@@ -87,7 +87,7 @@ async def test_a_rejected_request_gets_an_error_response_of_the_callers_shape(ad
     client = await admin(SettableEnvironment())
     async with client.get("/metrics", headers={"Host": "evil.example"}) as response:
         error = await response.json()
-        assert (error["code"], error["details"]) == ("forbidden_host", {})
+        assert (error["code"], error["details"]) == ("forbidden_host", {"host": "evil.example"})
         assert "X-Request-Id" not in response.headers
 
 

@@ -1,6 +1,6 @@
 """Converts the settings to the frozen configuration of a process."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -8,7 +8,7 @@ from nanonets_proxy.app.config import AuthorizerConfig, EnvironmentConfig, Sandb
 from nanonets_proxy.core.access.peer_guard import PeerGuardPolicy
 from nanonets_proxy.core.http.retry import RetryPolicy
 from nanonets_proxy.core.keys.keyring import KeyringPolicy
-from nanonets_proxy.core.net.addresses import TcpListener, is_loopback
+from nanonets_proxy.core.net.addresses import Listener, TcpListener, is_loopback
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimits
 from nanonets_proxy.keys.source import KeySourceConfig
@@ -46,7 +46,7 @@ def serve_config(
         environments=environments,
         sandbox=None if sandbox is None else SandboxConfig((TcpListener("127.0.0.1", 0),), sandbox.policy(())),
         admin_listen=settings.admin_listen,
-        admin_guard=_guard_policy(settings),
+        admin_guard=_guard_policy(settings, settings.admin_listen),
         drain_timeout_s=settings.drain_timeout,
         log_format=settings.log_format,
         log_level=settings.log_level,
@@ -67,7 +67,7 @@ def environment_config(
         name=name,
         listen=settings.listen,
         tls=settings.listener_tls(),
-        guard=replace(_guard_policy(settings), any_peer=settings.requires_authentication()),
+        guard=replace(_guard_policy(settings, settings.listen), any_peer=settings.requires_authentication()),
         authorizer=_authorizer_config(settings),
         max_connections=settings.max_connections,
         max_connections_per_peer=settings.max_connections_per_peer,
@@ -118,11 +118,13 @@ def ignored_proxy_variable(settings: Settings, environ: Mapping[str, str]) -> st
     return next((name for name in _PROXY_VARIABLES if environ.get(name)), "")
 
 
-def _guard_policy(settings: Settings) -> PeerGuardPolicy:
+def _guard_policy(settings: Settings, listen: Sequence[Listener]) -> PeerGuardPolicy:
     return PeerGuardPolicy(
         allow_from=settings.allow_from,
         allowed_hosts=settings.allowed_hosts,
         allow_uids=frozenset(settings.allow_uids),
+        # A browser on this machine reaches loopback, and may trust other resolvers than the Internet's.
+        private_names=any(not listener.is_local for listener in listen),
     )
 
 

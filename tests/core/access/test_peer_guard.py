@@ -154,6 +154,61 @@ def test_any_other_host_name_is_rejected_every_time(guard: PeerGuard, host: byte
             guard.check_host(host)
 
 
+PRIVATE_NAMES = [
+    "nanonets-proxy.default",
+    "nanonets-proxy.team-a:8080",
+    "Proxy.Staging.",
+    "proxy.shop_default",
+    "pod-0.proxy.default",
+    "proxy.ns1",
+    "proxy.1ns",
+    "proxy.home.arpa",
+    "proxy.test:80",
+]
+
+
+@pytest.mark.parametrize("host", PRIVATE_NAMES)
+def test_a_name_of_a_private_network_passes_only_if_the_policy_says_so(host: str) -> None:
+    PeerGuard(PeerGuardPolicy(private_names=True)).check_host(host.encode())
+    with pytest.raises(ForbiddenHost, match="add it to the setting allowed_hosts"):
+        PeerGuard(PeerGuardPolicy()).check_host(host.encode())
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"evil.com",
+        b"evil.tools",  # a namespace may be called like a top-level domain
+        b"evil.DEV:8080",
+        b"evil.prod.",
+        b"evil.xn--p1ai",
+        b"evil.arpa",
+        b"home.arpa",
+        b"evil.example",
+        b"127.1",
+        b"evil.0x7f",
+        b"evil..default",
+        b"evil.default:80:81",
+        b"user@evil.default",
+        b"ev\xefl.default",
+        b".default",
+    ],
+)
+def test_a_name_that_can_be_registered_is_no_name_of_a_private_network(host: bytes) -> None:
+    with pytest.raises(ForbiddenHost):
+        PeerGuard(PeerGuardPolicy(private_names=True)).check_host(host)
+
+
+def test_a_rejection_names_the_host_and_the_setting() -> None:
+    with pytest.raises(ForbiddenHost) as caught:
+        PeerGuard(PeerGuardPolicy()).check_host(b"Proxy.Corp.com:8080")
+    assert caught.value.message == (
+        "proxy.corp.com is not a name of the proxy. If it should be, add it to the setting allowed_hosts."
+    )
+    assert caught.value.details == {"host": "proxy.corp.com"}
+    PeerGuard(PeerGuardPolicy(allowed_hosts=(caught.value.details["host"],))).check_host(b"Proxy.Corp.com:8080")
+
+
 @given(LABEL, st.sampled_from(["com", "example", "io", "co.uk"]), PORT)
 def test_a_host_name_that_can_be_registered_is_rejected(label: str, suffix: str, port: str) -> None:
     with pytest.raises(ForbiddenHost):

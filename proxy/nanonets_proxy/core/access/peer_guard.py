@@ -10,7 +10,9 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from nanonets_proxy.core.access.top_level_domains import is_private_name
 from nanonets_proxy.core.http.request_head import RequestHead
+from nanonets_proxy.core.net.addresses import is_host_name
 from nanonets_proxy.errors import (
     ForbiddenHost,
     ForbiddenOrigin,
@@ -37,13 +39,15 @@ class PeerGuardPolicy:
     `allow_from`: networks that may call, besides loopback and unix sockets. `allowed_hosts`: host names, or
     `*.suffix` patterns, that are accepted besides the local ones. `allow_uids`: users that may call on a unix
     socket; if empty, every user whom the socket file's permissions let in. `any_peer`: if `allow_from` is empty,
-    every address may call, because callers prove their identity otherwise.
+    every address may call, because callers prove their identity otherwise. `private_names`: names of private
+    networks are accepted, such as Kubernetes' `name.namespace` and Compose's `name.network`.
     """
 
     allow_from: tuple[Network, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     allow_uids: frozenset[int] = frozenset()
     any_peer: bool = False
+    private_names: bool = False
 
 
 class PeerGuard:
@@ -56,6 +60,7 @@ class PeerGuard:
         self._exact = frozenset(host.lower() for host in policy.allowed_hosts if not host.startswith("*."))
         suffixes = (host[1:].lower() for host in policy.allowed_hosts if host.startswith("*."))
         self._suffixes = (*_LOCAL_SUFFIXES, *suffixes)
+        self._private_names = policy.private_names
         self._accepted: set[str | bytes] = set()
 
     def check_peer(self, address: str | None, uid: int | None = None) -> None:
@@ -102,8 +107,14 @@ class PeerGuard:
         """Raises ForbiddenHost unless the host is a name of the proxy. An empty host (HTTP/1.0) passes."""
         if host in self._accepted or not host:
             return
-        if not self._is_own_name(host.decode("latin-1")):
-            raise ForbiddenHost("This Host is not a name of the proxy; see the setting allowed_hosts.")
+        name = _PORT.sub("", host.decode("latin-1")).lower().rstrip(".")
+        if not self._is_own_name(name):
+            if not is_host_name(name):
+                raise ForbiddenHost("This Host is not a name of the proxy; see the setting allowed_hosts.")
+            raise ForbiddenHost(
+                f"{name} is not a name of the proxy. If it should be, add it to the setting allowed_hosts.",
+                host=name,
+            )
         self._remember(host)
 
     def check_origin(self, origin: bytes | None, sec_fetch_site: bytes | None, host: bytes) -> None:
@@ -120,8 +131,7 @@ class PeerGuard:
         if len(self._accepted) < _MAX_REMEMBERED:
             self._accepted.add(accepted)
 
-    def _is_own_name(self, host: str) -> bool:
-        name = _PORT.sub("", host).lower().rstrip(".")
+    def _is_own_name(self, name: str) -> bool:
         if name.startswith("["):
             return _address(name[1:-1]) is not None
         return (
@@ -129,6 +139,7 @@ class PeerGuard:
             or _address(name) is not None
             or name in self._exact
             or name.endswith(self._suffixes)
+            or (self._private_names and is_private_name(name))
         )
 
 
