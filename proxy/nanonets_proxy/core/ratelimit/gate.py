@@ -19,8 +19,8 @@ Each scope (`scopes.py`) has its own limit (`adaptive/limit.py`) and its own que
 that can use a free place take turns.
 
 The shell calls `poll` after other calls if the gate `needs_poll`, and at `wake_at_s`. The shell also handles two
-races: when a task is cancelled after its grant, and when the task of a granted ticket is gone, it settles the
-permit as UNUSED.
+races: a task is cancelled after its grant, or a ticket is granted after its task is gone. In both cases the shell
+settles the permit as UNUSED.
 
 Costs: each call is O(log n) amortised. Waiting tickets stand in the queue and in a heap by deadline. A ticket that
 leaves stays there as a stale entry, until it comes to the front or the stale entries outnumber the others. A poll

@@ -26,7 +26,7 @@ class GatePolicy:
     """Up to this share is added to each backoff, so that proxies on one account do not probe together."""
     acceptance_timeout_min_s: float = 0.05
     acceptance_timeout_first_s: float = 1.0
-    """How long after its grant a request counts as accepted, until a first 429 shows how long a 429 takes."""
+    """The acceptance timeout until a first 429 shows how long a 429 takes."""
     acceptance_timeout_max_s: float = 30.0
 
     def __post_init__(self) -> None:
