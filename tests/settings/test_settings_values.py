@@ -396,7 +396,7 @@ def test_settings_are_frozen_and_reject_other_names() -> None:
     assert "s3cret" not in str(caught.value)
 
 
-# --- what the settings point to ----------------------------------------------------------------
+# --- files that the settings name --------------------------------------------------------------
 
 
 def test_valid_certificates_and_a_writable_directory_pass_the_check(tmp_path: Path) -> None:

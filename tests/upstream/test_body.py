@@ -55,7 +55,7 @@ def is_untouched(budget: BodyBudget) -> bool:
     return (budget.memory_bytes, budget.spool_bytes) == (0, 0)
 
 
-# --- the same octets each time --------------------------------------------------------------------------
+# --- the same bytes each time --------------------------------------------------------------------------
 
 
 @given(

@@ -19,7 +19,7 @@ MIB = 1024 * 1024
 
 
 class Wire:
-    """Records the bytes received `through` an end mark, then responds."""
+    """Records the request up to and including `end`, then responds."""
 
     def __init__(self, end: bytes, response: bytes = ok()) -> None:
         self.received = b""
@@ -299,7 +299,7 @@ async def test_the_first_byte_timeout_starts_after_the_upload(tmp_path: Path) ->
                 await asking
 
 
-async def rubbish(peer: Peer) -> None:
+async def echo(peer: Peer) -> None:
     """Sends the request back, including the key."""
     await peer.send(await peer.head())
     await peer.read_to_end()
@@ -309,7 +309,7 @@ async def closing(peer: Peer) -> None:
     await peer.head()
 
 
-@pytest.mark.parametrize(("script", "error"), [(rubbish, UpstreamBadReply), (closing, UpstreamClosed)])
+@pytest.mark.parametrize(("script", "error"), [(echo, UpstreamBadReply), (closing, UpstreamClosed)])
 async def test_no_error_contains_the_key(script: Script, error: type[UpstreamError]) -> None:
     key = b"c2VjcmV0LWtleTo="
     head = b"GET / HTTP/1.1\r\nHost: upstream\r\nAuthorization: Basic " + key + b"\r\n\r\n"

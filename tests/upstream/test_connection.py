@@ -149,7 +149,7 @@ async def test_release_discards_an_unread_body(connect: Connect, length: int) ->
         (b"HTTP/1.1 200 OK\r\nA: " + b"x" * 70_000, UpstreamReplyTooLarge),
     ],
 )
-async def test_anything_else_than_a_head_is_a_named_error(
+async def test_an_incomplete_or_invalid_head_is_a_named_error(
     connect: Connect, response: bytes, error: type[UpstreamError]
 ) -> None:
     connection = await connect(responding_then_closing(response))
@@ -334,18 +334,20 @@ async def test_backpressure_reaches_the_upstream(connect: Connect) -> None:
 # --- between two exchanges --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at_end", [b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"", None])
-async def test_unexpected_bytes_close_an_idle_connection(connect: Connect, at_end: bytes | None) -> None:
+@pytest.mark.parametrize("unexpected", [b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"", None])
+async def test_unexpected_bytes_an_end_or_a_reset_close_an_idle_connection(
+    connect: Connect, unexpected: bytes | None
+) -> None:
     idle = asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(ok())
         await idle.wait()
-        if at_end is None:
+        if unexpected is None:
             peer.reset()
-        elif at_end:
-            await peer.send(at_end)
+        elif unexpected:
+            await peer.send(unexpected)
             await peer.read_to_end()
 
     connection = await connect(script)

@@ -155,7 +155,7 @@ async def test_an_unresponsive_address_delays_only_its_own_attempt(monkeypatch: 
             assert await asked(connection) == 200
 
 
-async def test_if_no_address_works_the_error_is_theirs(dead_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_if_no_address_works_the_error_says_why(dead_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     resolve_by(Resolver("127.0.0.1", "127.0.0.2"), monkeypatch)
     error = await failure_of(dialer(Origin("http", "api.example", dead_port)))
     assert type(error) is UpstreamRefused

@@ -191,12 +191,12 @@ async def test_an_invalid_response_of_the_egress_proxy_is_an_error(response: byt
 
 
 async def test_an_endless_head_is_an_invalid_response() -> None:
-    async def babble(peer: Peer) -> None:
+    async def endless(peer: Peer) -> None:
         await peer.head()
         await peer.send(b"HTTP/1.1 200 OK\r\nA: " + b"x" * 20_000)
         await peer.read_to_end()
 
-    async with RawUpstream(babble) as proxy:
+    async with RawUpstream(endless) as proxy:
         assert type(await failure_of(dialer(proxy))) is EgressProxyRefused
 
 

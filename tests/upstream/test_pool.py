@@ -58,7 +58,7 @@ async def test_a_connection_that_cannot_be_reused_is_closed(spoilt: bytes) -> No
             assert (running.pool.idle, upstream.accepted) == (0, number)
 
 
-async def test_an_unsolicited_response_never_answers_the_next_request() -> None:
+async def test_an_unsolicited_response_never_reaches_the_next_request() -> None:
     idle = asyncio.Event()
 
     async def script(peer: Peer) -> None:

@@ -345,7 +345,7 @@ USUAL = OK + b"Content-Length: 5\r\nX-Empty:\r\n\r\nhello"
 
 
 @pytest.mark.parametrize(
-    ("response", "is_head", "may"),
+    ("response", "is_head", "may_restart"),
     [
         (USUAL, False, True),
         (b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", False, True),
@@ -361,11 +361,11 @@ USUAL = OK + b"Content-Length: 5\r\nX-Empty:\r\n\r\nhello"
     ],
 )
 def test_a_parser_is_reused_only_after_a_response_that_left_nothing_behind(
-    response: bytes, is_head: bool, may: bool
+    response: bytes, is_head: bool, may_restart: bool
 ) -> None:
     parser = ResponseParser(is_head=is_head)
     parse_with(parser, response)
-    assert parser.restart(is_head=False, on_interim=None) is may
+    assert parser.restart(is_head=False, on_interim=None) is may_restart
 
 
 def test_an_unused_parser_can_restart() -> None:

@@ -18,14 +18,14 @@ class Timer:
         self.cancelled = True
 
 
-class ByHand:
+class ManualLoop:
     """The part of an event loop that a time limit needs; the test advances its clock."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
         self.timers: list[Timer] = []
-        self.passed_at_s: list[float] = []
-        self.limit = TimeLimit(cast("Any", self), lambda: self.passed_at_s.append(self.now_s))
+        self.expired_at_s: list[float] = []
+        self.limit = TimeLimit(cast("Any", self), lambda: self.expired_at_s.append(self.now_s))
 
     def time(self) -> float:
         return self.now_s
@@ -48,57 +48,57 @@ class ByHand:
 
 
 @pytest.fixture
-def loop() -> ByHand:
-    return ByHand()
+def loop() -> ManualLoop:
+    return ManualLoop()
 
 
-def test_the_limit_expires_in_time_and_leaves_no_timer(loop: ByHand) -> None:
+def test_the_limit_expires_in_time_and_leaves_no_timer(loop: ManualLoop) -> None:
     loop.limit.set(105)
     loop.run_until(104.9)
-    assert loop.passed_at_s == []
+    assert loop.expired_at_s == []
     loop.run_until(200)
-    assert loop.passed_at_s == [105]
+    assert loop.expired_at_s == [105]
     assert not loop.pending
 
 
-def test_only_the_latest_limit_counts_and_one_timer_serves_all(loop: ByHand) -> None:
+def test_only_the_latest_limit_counts_and_one_timer_serves_all(loop: ManualLoop) -> None:
     for due_s in (105, 106, 107, 120):
         loop.limit.set(due_s)
     assert [timer.at_s for timer in loop.timers] == [105]
     loop.run_until(119)
-    assert loop.passed_at_s == []
+    assert loop.expired_at_s == []
     loop.run_until(200)
-    assert loop.passed_at_s == [120]
+    assert loop.expired_at_s == [120]
 
 
-def test_a_limit_can_be_moved_earlier(loop: ByHand) -> None:
+def test_a_limit_can_be_moved_earlier(loop: ManualLoop) -> None:
     loop.limit.set(150)
     loop.limit.set(105)
     loop.run_until(200)
-    assert loop.passed_at_s == [105]
+    assert loop.expired_at_s == [105]
 
 
-def test_a_timer_that_fires_early_within_the_clocks_resolution_is_in_time(loop: ByHand) -> None:
+def test_a_timer_that_fires_early_within_the_clocks_resolution_is_in_time(loop: ManualLoop) -> None:
     loop.limit.set(105)
     loop.now_s = 104.9995
     loop.timers[0].callback()
-    assert loop.passed_at_s == [104.9995]
+    assert loop.expired_at_s == [104.9995]
 
 
-def test_an_expired_limit_can_be_set_again(loop: ByHand) -> None:
+def test_an_expired_limit_can_be_set_again(loop: ManualLoop) -> None:
     loop.limit.set(105)
     loop.run_until(110)
     loop.limit.set(115)
     loop.run_until(200)
-    assert loop.passed_at_s == [105, 115]
+    assert loop.expired_at_s == [105, 115]
 
 
-def test_a_cancelled_limit_does_not_expire_until_it_is_set_again(loop: ByHand) -> None:
+def test_a_cancelled_limit_does_not_expire_until_it_is_set_again(loop: ManualLoop) -> None:
     loop.limit.cancel()
     loop.limit.set(105)
     loop.limit.cancel()
     loop.run_until(110)
-    assert loop.passed_at_s == []
+    assert loop.expired_at_s == []
     loop.limit.set(115)
     loop.run_until(200)
-    assert loop.passed_at_s == [115]
+    assert loop.expired_at_s == [115]

@@ -145,15 +145,17 @@ async def test_a_response_over_broken_tls_is_incomplete(dialling: Dialling, rest
 
 
 @pytest.mark.asyncio(loop_factories=["uvloop"])  # asyncio's own loop does not tell the two ends apart
-@pytest.mark.parametrize("says_so", [True, False])
-async def test_only_a_tls_closing_alert_ends_a_response_without_framing(dialling: Dialling, says_so: bool) -> None:
+@pytest.mark.parametrize("closing_alert", [True, False])
+async def test_only_a_tls_closing_alert_ends_a_response_without_framing(
+    dialling: Dialling, closing_alert: bool
+) -> None:
     """RFC 9112 §9.8: an attacker who cuts the connection could cut the response short."""
 
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(b"HTTP/1.1 200 OK\r\n\r\nhello")
         await goes_on.wait()
-        if not says_so:
+        if not closing_alert:
             peer.send_fin()
             await peer.read_to_end()
 
@@ -161,7 +163,7 @@ async def test_only_a_tls_closing_alert_ends_a_response_without_framing(dialling
     connection = await ask(await dialling(script))
     assert await connection.read() == b"hello"
     goes_on.set()
-    if says_so:
+    if closing_alert:
         assert await connection.read() == b""
     else:
         with pytest.raises(UpstreamClosed):

@@ -1,7 +1,7 @@
 """Reports faults to operators: a log event, a counter and an alert of `/readyz`, all three bounded.
 
-A fault may come with each request of a flood. The log therefore has at most one event a minute of each kind, which
-tells how many there were since the last one.
+Each request of a flood may have the same fault. So the log has at most one event a minute for each fault, with the
+number of occurrences since the last event.
 """
 
 import time
@@ -41,7 +41,7 @@ class Alerts:
         self._alerts: dict[tuple[str, str], _Alert] = {}
         self._total = Counter(
             "nanonets_proxy_alerts",
-            "Faults that an operator can mend, by the log event, which is written once a minute at most.",
+            "Faults that an operator can mend, by log event; the log has each event at most once a minute.",
             ["event", "kind"],
             registry=registry,
         )

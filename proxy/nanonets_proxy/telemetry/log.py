@@ -103,7 +103,7 @@ class _JsonEventWriter:
 
 
 def _order_fields(_logger: Any, method: str, event: EventDict) -> EventDict:
-    """Puts the fields that every line has first."""
+    """Puts timestamp, level and event first."""
     return {
         "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "level": "error" if method == "exception" else method,
@@ -137,7 +137,7 @@ def _escape(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 
 class _LineLogger:
-    """Passes rendered lines from structlog to the writer, alike for every level."""
+    """Passes rendered lines from structlog to the writer. All levels are treated alike."""
 
     def __init__(self, writer: LineWriter) -> None:
         self.msg = self.debug = self.info = self.warning = self.error = self.critical = self.exception = (

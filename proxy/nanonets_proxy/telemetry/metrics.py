@@ -32,7 +32,7 @@ _OTHER_METHOD: Final = "other"
 # Polls take milliseconds, predictions take seconds, the longest requests and waits take 300 s.
 _BUCKETS_S: Final = (0.005, 0.02, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _RATIO_BUCKETS: Final = (0.5, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0)
-_LEAST_FORECAST_S: Final = 1.0  # below this, a few milliseconds would be a large error
+_MIN_FORECAST_S: Final = 1.0  # below this, a few milliseconds would be a large error
 
 Gauges = Callable[[], dict[str, float]]
 
@@ -41,7 +41,7 @@ _GAUGES: Final = {
     "nanonets_proxy_in_flight": "Requests in flight to the upstream.",
     "nanonets_proxy_cooldown_seconds": "Longest remaining cooldown of any scope.",
     "nanonets_proxy_closed_scopes": "Scopes closed by a refusal (429).",
-    "nanonets_proxy_quota_reserve": "Requests of a quota that are sent singly, as others seem to use that quota.",
+    "nanonets_proxy_quota_reserve": "Requests of a rate limit that another client seems to use.",
     "nanonets_proxy_idle_upstream_connections": "Idle connections to the upstream.",
     "nanonets_proxy_body_memory_bytes": "Memory used by copies of request bodies, kept to send them again.",
     "nanonets_proxy_body_spool_bytes": "Disk used by copies of request bodies, kept to send them again.",
@@ -82,7 +82,7 @@ class Metrics:
 
     def observe_forecast(self, forecast_s: float, wait_s: float) -> None:
         """Counts the ratio of `wait_s` to `forecast_s`, which is nan if there was no forecast."""
-        if forecast_s >= _LEAST_FORECAST_S:
+        if forecast_s >= _MIN_FORECAST_S:
             self._forecast_ratio.observe(wait_s / forecast_s)
 
 
@@ -142,7 +142,7 @@ class _DurationHistogram:
     sum_s: float = 0.0
 
     def family(self, name: str, documentation: str, *, zeros: int = 0) -> HistogramMetricFamily:
-        """Returns the metric family; adds `zeros` durations of 0 s."""
+        """Returns the metric family, with `zeros` further durations of 0 s."""
         bounds = [*map(floatToGoString, _BUCKETS_S), "+Inf"]
         counts = [self.counts[0] + zeros, *self.counts[1:]]
         buckets = list(zip(bounds, accumulate(counts), strict=True))

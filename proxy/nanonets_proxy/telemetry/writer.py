@@ -32,7 +32,7 @@ class LineWriter:
 
     @property
     def dropped(self) -> int:
-        """Lines that were not written."""
+        """The number of lines that were not written."""
         return self._overflowed + self._unwritten
 
     def write(self, line: bytes) -> None:

@@ -44,7 +44,7 @@ class LostCopy(enum.StrEnum):
 
 
 OnLost = Callable[[LostCopy, OSError | None], None]
-"""Called for each discarded copy, with the disk's error."""
+"""Called for each discarded copy. The error is the disk's, if the disk is the cause."""
 
 
 class BodyBudget:
@@ -138,7 +138,7 @@ class RequestBody:
         return self.length is not None and self.length <= self._budget.policy.memory_bytes
 
     def rewind(self) -> bytes:
-        """Starts over; returns the bytes that are in memory. `read()` returns the following ones.
+        """Starts over, and returns the first bytes without a wait. `read()` returns the next bytes.
 
         Only for a body that `is_replayable`.
         """

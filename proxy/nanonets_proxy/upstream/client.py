@@ -1,8 +1,8 @@
 """Sends requests to the upstream on pooled connections.
 
-On a reused connection that died before any byte of a response, the client sends an idempotent request once more on
-a new connection (RFC 9112 §9.3.1). Any other failure is raised: a POST that the upstream may have received is
-never sent twice.
+If a reused connection dies before any byte of a response, the client sends an idempotent request once more, on a
+new connection (RFC 9112 §9.3.1). Any other failure is raised: the client never sends a POST twice that the upstream
+may have received.
 """
 
 import asyncio
@@ -94,7 +94,7 @@ class UpstreamClient:
         self._pool.give_back(connection)
 
     async def _upload(self, connection: UpstreamConnection, body: RequestBody, expect_continue: bool) -> None:
-        """Streams the body; an error from reading it is raised where the response is awaited."""
+        """Streams the body. If reading it fails, the wait for the response raises the error."""
         try:
             if expect_continue:
                 if not await connection.wait_for_continue(_CONTINUE_WAIT_S):

@@ -26,7 +26,7 @@ from nanonets_proxy.upstream.response_parser import ResponseParser, ResponseStat
 from nanonets_proxy.upstream.time_limit import TimeLimit
 from nanonets_proxy.upstream.transport import UpstreamTransport, wake
 
-# While more bytes than these are received and not read, the connection reads nothing from the upstream.
+# While more received bytes than this wait for a `read()`, the connection reads nothing from the upstream.
 _PAUSE_READING_BYTES: Final = 256 * 1024
 _FIRST_ERROR_STATUS: Final = 400
 
@@ -79,7 +79,7 @@ class UpstreamConnection(UpstreamTransport):
         loop = self._loop
         self._head_waiter = waiter = loop.create_future()
         if self._transport is None:
-            self._settle_head(waiter)
+            self._resolve_head(waiter)
             return waiter
         self._transport.write(request)
         self._request_sent = True
@@ -191,7 +191,7 @@ class UpstreamConnection(UpstreamTransport):
         return True
 
     def fail(self, error: Exception) -> None:
-        """Closes the connection; the current or the next await of it raises `error`."""
+        """Closes the connection. The current wait, or the next one, raises `error`."""
         if self._error is None:
             self._error = error
         self.close()
@@ -202,7 +202,7 @@ class UpstreamConnection(UpstreamTransport):
         self._abort()
         self._first_byte_limit.cancel()
         if self._head_waiter is not None:
-            self._settle_head(self._head_waiter)
+            self._resolve_head(self._head_waiter)
         wake(self._body_waiter)
         wake(self._continue_waiter)
 
@@ -230,9 +230,9 @@ class UpstreamConnection(UpstreamTransport):
             wake(self._continue_waiter)
 
     def eof_received(self) -> None:
-        """Notes a clean end; over TLS, asyncio calls this only for a closing alert.
+        """Notes a clean end. Over TLS, asyncio calls this only for a closing alert.
 
-        Without the alert, anyone who can cut the connection could have cut the response short (RFC 9112 §9.8).
+        Without the alert, an attacker may have cut the response short (RFC 9112 §9.8).
         """
         self._ended_cleanly = True
 
@@ -249,7 +249,7 @@ class UpstreamConnection(UpstreamTransport):
 
     # --- waiting --------------------------------------------------------------------------------
 
-    def _settle_head(self, waiter: "asyncio.Future[ResponseHead]") -> None:
+    def _resolve_head(self, waiter: "asyncio.Future[ResponseHead]") -> None:
         self._head_waiter = None
         if waiter.done():
             return

@@ -80,8 +80,8 @@ class Dialer:
         """`on_failure` is called with each error before it is raised."""
         self._policy = policy
         self._on_failure = on_failure
-        # An address or localhost in the settings is intended. An egress proxy resolves the name itself, and may
-        # itself have a private address.
+        # An upstream given as an address or localhost may be private. An egress proxy resolves the name itself, and
+        # may have a private address.
         is_named = is_host_name(policy.origin.host) and not is_loopback(policy.origin.host)
         self._must_be_public = is_named and policy.egress_proxy is None and not policy.may_be_private
         self._tls = make_tls_context(policy.ca_file) if policy.origin.tls else None
@@ -101,12 +101,12 @@ class Dialer:
             raise
 
     def _explain(self, error: UpstreamError, tried: list[str]) -> None:
-        """Adds what helps an operator: the addresses that were tried, for the log, and an ignored variable."""
+        """Adds the addresses that were tried, for the log, and a hint at an ignored variable."""
         policy = self._policy
-        name = policy.egress_proxy or policy.origin
-        error.log_details = {"tried": tried or [f"{bracketed(name.host)}:{name.port}"]}
+        peer = policy.egress_proxy or policy.origin
+        error.log_details = {"tried": tried or [f"{bracketed(peer.host)}:{peer.port}"]}
         if policy.egress_proxy is not None:
-            error.log_details["egress_proxy"] = f"{bracketed(name.host)}:{name.port}"
+            error.log_details["egress_proxy"] = f"{bracketed(peer.host)}:{peer.port}"
         elif policy.ignored_variable and isinstance(error, _WITHOUT_CONNECTION):
             error.message += f" {policy.ignored_variable} is set, but only the setting egress_proxy has an effect."
         self._on_failure(error)

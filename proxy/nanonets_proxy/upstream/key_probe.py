@@ -9,7 +9,7 @@ from nanonets_proxy.upstream.client import UpstreamClient, UpstreamRequest
 
 
 class KeyProbe:
-    """A coroutine function of a key. `path` is the target of the GET."""
+    """`await probe(key)` returns the upstream's verdict. `path` is the target of the GET."""
 
     def __init__(self, client: UpstreamClient, origin: Origin, path: str) -> None:
         self._client = client

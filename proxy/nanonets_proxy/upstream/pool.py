@@ -23,13 +23,17 @@ class Pool:
 
     @property
     def idle(self) -> int:
+        """The number of idle connections."""
         return len(self._idle)
 
     async def dial(self) -> UpstreamConnection:
         return await self._dialer.dial()
 
     def take_idle(self, now_s: float, check_socket: bool) -> UpstreamConnection | None:
-        """Returns an idle connection, or None. `check_socket`: the request must not be sent twice."""
+        """Returns an idle connection, or None.
+
+        `check_socket`, for a request that must not be sent twice: asks the system whether the upstream has closed.
+        """
         while self._idle:
             connection = self._idle.pop()
             if connection.state is not _IDLE:

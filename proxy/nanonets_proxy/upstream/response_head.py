@@ -14,7 +14,7 @@ class ResponseHead:
 
     __slots__ = ("body_length", "is_chunked", "names", "reason", "status", "values")
 
-    # The parser makes one for each response and sets the attributes: a constructor would double the cost.
+    # The parser makes a head for each response and sets its attributes. A constructor would double the cost.
     status: int
     reason: bytes
     names: tuple[bytes, ...]

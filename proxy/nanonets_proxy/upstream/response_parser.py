@@ -1,4 +1,4 @@
-"""Parses one upstream response at a time, as it arrives. Pure: bytes go in, the state is read.
+"""Parses one upstream response at a time, as it arrives. Does no I/O.
 
 States and transitions:
 
@@ -10,8 +10,8 @@ States and transitions:
     COMPLETE  any further byte is a protocol error of the upstream: the response stays valid, but the connection
               cannot be used again
 
-`feed()` and `end_of_input()` raise an UpstreamError for a broken response; it must not be fed again. RFC 9112 is
-the source of all framing rules here.
+`feed()` and `end_of_input()` raise an UpstreamError for a broken response. The parser must not be used after that.
+RFC 9112 is the source of all framing rules here.
 """
 
 import enum
@@ -77,11 +77,11 @@ class ResponseParser:
 
     def __init__(self, *, is_head: bool, on_interim: Callable[[ResponseHead], None] | None = None) -> None:
         self._parser = httptools.HttpResponseParser(self)
-        # Else nothing could follow an interim response of HTTP/1.0 or with `Connection: close`. The parser's check
-        # is not needed behind a final response: `feed` and `on_message_begin` look for surplus bytes.
+        # Otherwise httptools rejects all bytes after an interim response of HTTP/1.0 or with `Connection: close`.
+        # After a final response, `feed` and `on_message_begin` check for surplus bytes instead.
         self._parser.set_dangerous_leniencies(lenient_keep_alive=True)
         self._is_head = is_head
-        self._is_usual_start = False
+        self._is_usual_start = False  # whether the first bytes show HTTP/1.1 and no interim status
         self._protocol = b""  # the first bytes of the current status line
         self._reason = b""
         self._names: list[bytes] = []  # of the current header or trailer section
@@ -148,7 +148,7 @@ class ResponseParser:
                 raise too_large()
 
     def _feed_lines(self, data: bytes) -> None:
-        """Feeds a head line by line, so that each status line is seen: the parser hides the protocol's name.
+        """Feeds a head line by line, to note the protocol of each status line: httptools hides it.
 
         Only for interim responses, for heads that are not of HTTP/1.1, and for status lines that arrive in pieces.
         """

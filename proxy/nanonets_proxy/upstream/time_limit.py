@@ -1,21 +1,21 @@
 """A time limit that is set far more often than it expires.
 
-A timer per exchange, cancelled at its end, would cost more than the exchange's waiting. Instead, one timer runs
-until the first limit that was set. Then it is set to the latest limit, or that limit has expired.
+A timer for each exchange, cancelled at its end, would be expensive. Instead, one timer runs until the first limit.
+When it fires, the latest limit has expired, or the timer is set again for the latest limit.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Final
 
-# uvloop counts whole milliseconds, so a timer may fire up to one early.
+# uvloop counts whole milliseconds, so a timer may fire up to a millisecond early.
 _RESOLUTION_S: Final = 0.001
 
 
 class TimeLimit:
     """Calls `on_expired` when the latest limit expires, at most a millisecond early.
 
-    Nothing reports the end of a wait here: `on_expired` must check whether a task still waits.
+    The end of a wait does not remove the limit: `on_expired` must check whether a task still waits.
     """
 
     __slots__ = ("_due_s", "_loop", "_on_expired", "_timer", "_timer_at_s")

@@ -41,9 +41,9 @@ class UpstreamTransport(asyncio.BufferedProtocol):
         return cast("ssl.SSLObject | None", tls)
 
     def is_readable(self) -> bool:
-        """Returns whether bytes or an end of file wait in the socket, or the connection is lost: one system call.
+        """Returns whether bytes or an end of file wait in the socket, or the connection is lost.
 
-        The pool asks before it gives an idle connection to a request that must not be sent twice.
+        This costs a system call. The pool asks only for a request that must not be sent twice.
         """
         if self._transport is None:
             return True
