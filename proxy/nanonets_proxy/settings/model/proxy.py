@@ -72,8 +72,8 @@ class Settings(AccessSettings):
         (),
         description="Further host names that a request's Host may have; *.example.com matches every name below "
         "example.com. Always allowed: IP addresses, names without a dot, and names below .localhost, .local, "
-        ".internal, .svc and .svc.cluster.local; if a listener is not on loopback, also names whose last label is no "
-        "top-level domain, such as name.namespace of Kubernetes, and names below .home.arpa.",
+        ".internal, .svc and .svc.cluster.local. If a listener is not on loopback, names below .home.arpa are also "
+        "allowed, and names whose last label is no top-level domain, such as service.namespace in Kubernetes.",
     )
     caller_header: HttpToken = Field(
         "",
