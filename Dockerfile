@@ -40,8 +40,8 @@ RUN ["/opt/nanonets-proxy/bin/python", "-c", "import nanonets_proxy.cli.main, na
 # Other containers, health probes and Prometheus call from other addresses, so both listeners are on all interfaces.
 # NANONETS_PROXY_ALLOW_FROM admits callers from private networks only.
 ENV PATH="/opt/nanonets-proxy/bin:${PATH}" \
-    NANONETS_PROXY_LISTEN="0.0.0.0:8080" \
-    NANONETS_PROXY_ADMIN_LISTEN="0.0.0.0:8081" \
+    NANONETS_PROXY_LISTEN=":8080" \
+    NANONETS_PROXY_ADMIN_LISTEN=":8081" \
     NANONETS_PROXY_ALLOW_FROM="10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
 
 # The program reads a nanonets-proxy.toml that is mounted here.

@@ -34,7 +34,7 @@ $(VENV)/stores.stamp: requirements/stores.txt $(VENV)/dev.stamp
 	$(PIP) install --require-hashes --only-binary :all: -r requirements/stores.txt
 	@touch $@
 
-run: $(VENV)/run.stamp ## Serve on 127.0.0.1:8080; without NANONETS_API_KEY or NANONETS_API_KEY_FILE: the simulated API
+run: $(VENV)/run.stamp ## Serve on localhost:8080; without NANONETS_API_KEY or NANONETS_API_KEY_FILE: the simulated API
 	@if [ -n "$$NANONETS_API_KEY$$NANONETS_API_KEY_FILE" ]; then sandbox=; else sandbox=--sandbox; fi; \
 	  PYTHONPATH=proxy exec $(BIN)/python -m nanonets_proxy serve $$sandbox $(ARGS)
 

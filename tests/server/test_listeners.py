@@ -132,6 +132,40 @@ def test_an_address_of_another_machine_is_rejected() -> None:
         open_sockets("listen", [TcpListener("192.0.2.1", 0)])
 
 
+@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
+def test_a_busy_address_of_localhost_is_named_and_the_other_is_closed() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+        port = other.getsockname()[1]
+        open_before = _open_files()
+        sentence = f"^listen: \\[::1\\]:{port}, an address of localhost:{port}, is already in use$"
+        with pytest.raises(ListenFailed, match=sentence):
+            open_sockets("listen", [TcpListener("localhost", port)])
+        assert _open_files() == open_before
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
+def test_port_0_takes_a_port_that_is_free_for_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+        taken = other.getsockname()[1]
+        tries = []
+
+        class Socket(socket.socket):
+            def bind(self, address: "tuple[str, int]") -> None:  # type: ignore[override]  # TCP only
+                if not tries:  # the kernel's first choice is the port that is taken for IPv6
+                    tries.append(address)
+                    address = (address[0], taken)
+                super().bind(address)
+
+        monkeypatch.setattr(socket, "socket", Socket)
+        sockets = open_sockets("listen", [TcpListener("localhost", 0)])
+        try:
+            first, second = (sock.getsockname()[1] for sock in sockets)
+            assert first == second != taken
+        finally:
+            for sock in sockets:
+                sock.close()
+
+
 async def test_an_idle_connection_closes_after_keep_alive() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,

@@ -74,11 +74,11 @@ def test_a_table_wins_over_the_settings_of_the_process(load: Any) -> None:
         ),
         (
             "[environments.a]\n[environments.b]",
-            "environments.b.listen: 127.0.0.1:8080 is already used by environments.a.listen (default)",
+            "environments.b.listen: localhost:8080 is already used by environments.a.listen (default)",
         ),
         (
             "[environments.a]\nlisten = '127.0.0.1:8081'",
-            "admin_listen: 127.0.0.1:8081 is already used by environments.a.listen",
+            "admin_listen: localhost:8081 is already used by environments.a.listen",
         ),
         (
             "state_file = '/s'\n[environments.a]\nlisten = '127.0.0.1:1'\n[environments.b]\nlisten = '127.0.0.1:2'",

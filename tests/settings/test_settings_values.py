@@ -33,7 +33,7 @@ from nanonets_proxy.settings import (
 from nanonets_proxy.settings.model.quantities import format_duration, format_size, parse_duration, parse_size
 
 NO_CONFIG = Path("/nonexistent/nanonets-proxy.toml")
-FORMS = "write 127.0.0.1:8080, [::1]:8080, :8080 for all interfaces, or unix:/path?mode=0660"
+FORMS = "write localhost:8080, 127.0.0.1:8080, [::1]:8080, :8080 for all interfaces, or unix:/path?mode=0660"
 SIZES = "write bytes, or 512KiB, 64MiB, 1GB"
 TIMES = "write seconds, or 500ms, 30s, 5m, 1h"
 
@@ -225,7 +225,7 @@ def test_a_listener_for_other_machines_needs_allowed_callers(name: str, address:
     tokens = " or caller_tokens," if name == "listen" else ""
     assert problem == (
         f"{name}: other machines can reach {address} (environment NANONETS_PROXY_{name.upper()}), but "
-        f"allow_from allows none of them: set allow_from, such as 10.0.0.0/8,{tokens} or listen on 127.0.0.1"
+        f"allow_from allows none of them: set allow_from, such as 10.0.0.0/8,{tokens} or listen on localhost"
     )
     assert load(**{name: address, "allow_from": "10.0.0.0/8"}).settings.allow_from == (ip_network("10.0.0.0/8"),)
 
@@ -236,8 +236,10 @@ def test_a_local_listener_needs_no_allowed_networks(address: str) -> None:
 
 
 def test_two_listeners_cannot_share_an_address() -> None:
-    assert problems(admin_listen="127.0.0.1:8080") == (
-        "admin_listen: 127.0.0.1:8080 is already used by listen (default)",
+    for address in ("localhost:8080", "127.0.0.1:8080", "[::1]:8080"):
+        assert problems(admin_listen=address) == (f"admin_listen: {address} is already used by listen (default)",)
+    assert problems(listen=":1,0.0.0.0:1", allow_from="10.0.0.0/8") == (
+        "listen: 0.0.0.0:1 is already used by listen (environment NANONETS_PROXY_LISTEN)",
     )
     assert problems(listen="unix:/s,unix:/s?mode=0600") == (
         "listen: unix:/s?mode=0600 is already used by listen (environment NANONETS_PROXY_LISTEN)",

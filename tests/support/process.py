@@ -95,10 +95,13 @@ class Running:
 
 
 @contextmanager
-def running(arguments: Sequence[str], env: Mapping[str, str]) -> Iterator[Running]:
-    """Runs the command during the block, and ends it afterwards in any case."""
+def running(arguments: Sequence[str], env: Mapping[str, str], *, within: Sequence[str] = ()) -> Iterator[Running]:
+    """Runs the command during the block, and ends it afterwards in any case.
+
+    `within` is a command such as `ip netns exec` that replaces itself by the proxy.
+    """
     process = subprocess.Popen(
-        [*COMMAND, *arguments],
+        [*within, *COMMAND, *arguments],
         env=dict(env),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

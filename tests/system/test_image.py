@@ -156,7 +156,7 @@ def test_it_adds_little_to_its_base(capsys: pytest.CaptureFixture[str]) -> None:
 def test_with_defaults_it_becomes_healthy_without_a_shell_and_capabilities() -> None:
     no_shell = "--volume=/dev/null:/bin/sh:ro"
     with started("serve", "--sandbox", options=("--network=none", no_shell)) as container:
-        assert container.event("started")["listen"] == ["0.0.0.0:8080"]
+        assert container.event("started")["listen"] in (["0.0.0.0:8080"], ["0.0.0.0:8080", "[::]:8080"])
         assert "curl http://localhost:8080/api/v4/workflows\n" in container.logs()
         wait_for("a passing health check", container.is_healthy)
         assert container.inspect()["State"]["Health"]["Status"] == "healthy"

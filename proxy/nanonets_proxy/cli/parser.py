@@ -20,7 +20,7 @@ and queues requests while the API's rate limit is used up."""
 
 _EXAMPLES: Final = """\
 examples:
-  NANONETS_API_KEY=... nanonets-proxy        serve the Nanonets API on 127.0.0.1:8080
+  NANONETS_API_KEY=... nanonets-proxy        serve the Nanonets API on localhost:8080
   nanonets-proxy serve --sandbox             try the proxy without a key, on a simulated API
   nanonets-proxy check                       test settings, key and connection
 

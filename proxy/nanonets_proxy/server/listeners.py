@@ -6,9 +6,9 @@ import os
 import shutil
 import socket
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from nanonets_proxy.core.net.addresses import Listener, TcpListener, UnixListener
 
@@ -17,26 +17,36 @@ _REASONS: Final = {
     errno.EADDRINUSE: "is already in use",
     errno.EADDRNOTAVAIL: "is not an address of this machine",
     errno.EACCES: "needs more rights than this process has",
+    errno.EAFNOSUPPORT: "has an address family that this machine does not support",
 }
+# bind(2): the interface has no IPv6 address. socket(2): the kernel has no IPv6.
+_WITHOUT_IPV6: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+# Port 0: the port that the kernel chose for IPv4 may be in use for IPv6.
+_MAX_PORT_CHOICES: Final = 20
 
 
 class ListenFailed(Exception):
     """An address cannot be listened on. The message names the setting, the address and the reason."""
 
+    is_in_use = False
+    """Whether another socket has the address."""
+
 
 def open_sockets(setting: str, listeners: Sequence[Listener]) -> list[socket.socket]:
     """Returns bound and listening sockets; a name may have several addresses (IPv4 and IPv6).
+
+    The IPv6 address that `localhost` or every interface stands for is left out if the machine has no IPv6.
 
     Raises ListenFailed, naming `setting`, and leaves no socket open then.
     """
     opened: list[socket.socket] = []
     try:
         for listener in listeners:
-            try:
-                opened += _open_unix(listener) if isinstance(listener, UnixListener) else _open_tcp(listener)
-            except OSError as error:
-                reason = _REASONS.get(error.errno or 0) or f"cannot be listened on ({error.strerror})"
-                raise ListenFailed(f"{setting}: {listener} {reason}") from error
+            if isinstance(listener, TcpListener):
+                opened += _open_tcp(setting, listener)
+            else:
+                with _named_failure(setting, listener):
+                    opened += _open_unix(listener)
     except ListenFailed:
         close_sockets(opened)
         raise
@@ -64,28 +74,76 @@ def remove_file(sock: socket.socket) -> None:
             Path(name).unlink()
 
 
-def _open_tcp(listener: TcpListener) -> list[socket.socket]:
-    flags = socket.AI_PASSIVE
-    infos = socket.getaddrinfo(listener.host or None, listener.port, type=socket.SOCK_STREAM, flags=flags)
+@contextlib.contextmanager
+def _named_failure(setting: str, listener: Listener, address: str | None = None) -> Iterator[None]:
+    """Turns an OSError into ListenFailed. `address` is the one of the listener's addresses that is opened."""
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0) or f"cannot be listened on ({error.strerror})"
+        name = listener if address in (None, str(listener)) else f"{address}, an address of {listener},"
+        failed = ListenFailed(f"{setting}: {name} {reason}")
+        failed.is_in_use = error.errno == errno.EADDRINUSE
+        raise failed from error
+
+
+def _open_tcp(setting: str, listener: TcpListener) -> list[socket.socket]:
+    """Returns a socket for each address of the listener, all with the same port. Raises ListenFailed."""
+    choices = 1 if listener.port else _MAX_PORT_CHOICES
+    while True:
+        choices -= 1
+        try:
+            return _open_addresses(setting, listener)
+        except ListenFailed as error:
+            if not choices or not error.is_in_use:
+                raise
+
+
+def _open_addresses(setting: str, listener: TcpListener) -> list[socket.socket]:
+    with _named_failure(setting, listener):
+        addresses = _resolve(listener)
     opened: list[socket.socket] = []
     port = listener.port
     try:
-        for family, kind, protocol, _, address in dict.fromkeys(infos):
-            sock = socket.socket(family, kind, protocol)
+        for family, (host, _, *flow_and_scope) in addresses:
+            with _named_failure(setting, listener, str(TcpListener(host, port))):
+                try:
+                    sock = _open_address(family, (host, port, *flow_and_scope))
+                except OSError as error:
+                    if listener.address_pair and family == socket.AF_INET6 and error.errno in _WITHOUT_IPV6:
+                        continue
+                    raise
             opened.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # Port 0: the kernel chooses a free port for the first address, and the others get the same one.
-            sock.bind((address[0], port, *address[2:]))
             port = sock.getsockname()[1]
-            sock.listen(BACKLOG)
-            sock.setblocking(False)  # noqa: FBT003 - the name says what it is
-    except OSError:
-        for sock in opened:
-            sock.close()
+    except ListenFailed:
+        close_sockets(opened)
         raise
     return opened
+
+
+def _resolve(listener: TcpListener) -> list[tuple[int, tuple[Any, ...]]]:
+    """Returns the family and the socket address of each of the listener's addresses."""
+    found = [
+        (family, address)
+        for part in listener.address_pair or (listener,)
+        for family, _, _, _, address in socket.getaddrinfo(part.host, part.port, type=socket.SOCK_STREAM)
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _open_address(family: int, address: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)  # noqa: FBT003 - the name says what it is
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _open_unix(listener: UnixListener) -> list[socket.socket]:

@@ -63,20 +63,19 @@ def _check_addresses(
             ways = "allow_from, such as 10.0.0.0/8," + (" or caller_tokens," if authenticates else "")
             yield (
                 f"{name}: other machines can reach {address} ({source}), but allow_from "
-                f"allows none of them: set {ways} or listen on 127.0.0.1"
+                f"allows none of them: set {ways} or listen on localhost"
             )
-        resource = _exclusive_resource(address)
-        if resource in owners:
-            yield f"{name}: {address} is already used by {owners[resource]}"
-        elif resource is not None:
-            owners[resource] = f"{name} ({source})"
+        resources = _exclusive_resources(address)
+        if taken := next((resource for resource in resources if resource in owners), None):
+            yield f"{name}: {address} is already used by {owners[taken]}"
+        owners.update(dict.fromkeys(resources - owners.keys(), f"{name} ({source})"))
 
 
-def _exclusive_resource(address: Listener) -> Listener | str | None:
-    """Returns the address or path that only one listener can use; None for port 0, which takes a free port."""
+def _exclusive_resources(address: Listener) -> set[Listener | str]:
+    """Returns the addresses or the path that only one listener can use. Port 0 uses none: it takes a free port."""
     if isinstance(address, TcpListener):
-        return address if address.port else None
-    return address.path
+        return {*(address.address_pair or (address,))} if address.port else set()
+    return {address.path}
 
 
 def _check_access(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str]:

@@ -51,6 +51,13 @@ def test_a_listener_on_every_interface_is_reached_on_loopback(host: str, reachab
     assert is_every_interface(host) == is_every_interface(f"[{host}]") == (host != reachable)
 
 
+def test_localhost_and_every_interface_stand_for_an_address_of_each_family() -> None:
+    assert TcpListener("localhost", 1).address_pair == (TcpListener("127.0.0.1", 1), TcpListener("::1", 1))
+    assert TcpListener("", 1).address_pair == (TcpListener("0.0.0.0", 1), TcpListener("::", 1))
+    assert TcpListener("127.0.0.1", 1).address_pair == TcpListener("proxy.local", 1).address_pair == ()
+    assert reachable_host("localhost") == "127.0.0.1"
+
+
 @given(HOSTS, st.integers(0, 65535))
 def test_a_listener_parses_from_its_own_text(host: str, port: int) -> None:
     listener = TcpListener(host, port)

@@ -18,7 +18,7 @@ _UNIX_OPTIONS = re.compile(
 _MAX_UNIX_PATH_BYTES = 103
 DEFAULT_UNIX_MODE = 0o660
 
-LISTEN_FORMS = "write 127.0.0.1:8080, [::1]:8080, :8080 for all interfaces, or unix:/path?mode=0660"
+LISTEN_FORMS = "write localhost:8080, 127.0.0.1:8080, [::1]:8080, :8080 for all interfaces, or unix:/path?mode=0660"
 
 
 def is_host_name(host: str) -> bool:
@@ -42,6 +42,10 @@ def is_loopback(host: str) -> bool:
 # A listener on these is on every interface, hence also on loopback.
 _LOOPBACK_OF_ALL_INTERFACES = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
+# The names of listeners that stand for an IPv4 and an IPv6 address. The resolver is not asked: RFC 6761 §6.3 lets
+# programs know that localhost is loopback, and an image may have no /etc/hosts.
+_ADDRESS_PAIRS = {"localhost": ("127.0.0.1", "::1"), "": ("0.0.0.0", "::")}  # noqa: S104 - the user asks for them
+
 
 def is_every_interface(host: str) -> bool:
     """Returns whether a listener on `host`, with or without brackets, is on every interface."""
@@ -50,7 +54,7 @@ def is_every_interface(host: str) -> bool:
 
 def reachable_host(host: str) -> str:
     """Returns the address at which this machine reaches a listener on `host`: loopback for every interface."""
-    return _LOOPBACK_OF_ALL_INTERFACES.get(host, host)
+    return "127.0.0.1" if host == "localhost" else _LOOPBACK_OF_ALL_INTERFACES.get(host, host)
 
 
 # RFC 6052 §2.1: the last 32 bits are the IPv4 address that the packet is sent to.
@@ -72,7 +76,10 @@ def bracketed(host: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TcpListener:
-    """A TCP address to listen on. An empty `host` means every interface, and port 0 any free port."""
+    """A TCP address to listen on. An empty `host` means every interface, and port 0 any free port.
+
+    `localhost` means 127.0.0.1 and ::1. Like every interface, it includes IPv6 only if the machine has IPv6.
+    """
 
     host: str
     port: int
@@ -81,6 +88,11 @@ class TcpListener:
     def is_local(self) -> bool:
         """Whether only this machine can connect."""
         return is_loopback(self.host)
+
+    @property
+    def address_pair(self) -> "tuple[TcpListener, ...]":
+        """The IPv4 and the IPv6 address that `localhost` or every interface stands for. Empty for other hosts."""
+        return tuple(TcpListener(address, self.port) for address in _ADDRESS_PAIRS.get(self.host, ()))
 
     def __str__(self) -> str:
         return f"{bracketed(self.host)}:{self.port}"

@@ -55,12 +55,13 @@ class Settings(AccessSettings):
     model_config = SettingsConfigDict(env_prefix="NANONETS_PROXY_", title="nanonets-proxy")
 
     listen: Listeners = Field(
-        (TcpListener("127.0.0.1", 8080),),
+        (TcpListener("localhost", 8080),),
         description="Addresses for callers: host:port, [::1]:8080, :8080 for all interfaces, or "
-        "unix:/path?mode=0660&owner=app:team. Port 0 takes a free port, which the event `started` shows.",
+        "unix:/path?mode=0660&owner=app:team. localhost stands for 127.0.0.1 and ::1; it and :8080 include IPv6 "
+        "only if the machine has it. Port 0 takes a free port, which the event `started` shows.",
     )
     admin_listen: OptionalListeners = Field(
-        (TcpListener("127.0.0.1", 8081),),
+        (TcpListener("localhost", 8081),),
         description="Addresses for /livez, /readyz, /metrics and /reload, in the same forms. off: none.",
     )
     allow_from: Networks = Field(

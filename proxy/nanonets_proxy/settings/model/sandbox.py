@@ -23,7 +23,7 @@ class SandboxSettings(ProgramSettings):
     model_config = SettingsConfigDict(env_prefix="NANONETS_SANDBOX_", title="nanonets-proxy sandbox")
 
     listen: Listeners = Field(
-        (TcpListener("127.0.0.1", 8090),),
+        (TcpListener("localhost", 8090),),
         description="Addresses to serve on: host:port, [::1]:8090, :8090 for all interfaces, or unix:/path.",
     )
     api_keys: SandboxKeys = Field(
