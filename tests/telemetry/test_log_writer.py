@@ -46,10 +46,10 @@ def test_a_blocked_pipe_does_not_block_writers_and_drops_are_reported(monkeypatc
         reader.join(5)
     events = [json.loads(line) for line in lines]
     numbers = [event["number"] for event in events if event["event"] == "x"]
-    told = [event["total"] for event in events if event["event"] == "log_lines_dropped"]
+    reported = [event["total"] for event in events if event["event"] == "log_lines_dropped"]
     assert numbers == sorted(numbers)
     assert len(numbers) + writer.dropped == 10_000
-    assert told[-1] == writer.dropped
+    assert reported[-1] == writer.dropped
 
 
 def test_closing_waits_a_limited_time_for_a_blocked_pipe(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,19 +113,19 @@ async def test_callers_cannot_create_labels() -> None:
 
 
 def test_durations_are_counted_as_in_the_librarys_histogram() -> None:
-    tally, registry = RequestMetrics(), CollectorRegistry()
-    registry.register(tally)
+    metrics, registry = RequestMetrics(), CollectorRegistry()
+    registry.register(metrics)
     finite = [float(bound) for bound in _buckets(registry, "nanonets_proxy_queue_seconds") if bound != "+Inf"]
     queue = Histogram("queue_seconds", "", buckets=finite, registry=registry)
     upstream = Histogram("upstream_seconds", "", buckets=finite, registry=registry)
     beside_bounds = [bound + aside for bound in finite for aside in (-0.001, 0.0, 0.001)]
     for queue_s in [0.0] * 7 + beside_bounds:
         queue.observe(queue_s)
-        tally.observe("GET", 200, queue_s, None)
+        metrics.observe("GET", 200, queue_s, None)
     for upstream_s in [0.0, *beside_bounds]:
         queue.observe(0.0)
         upstream.observe(upstream_s)
-        tally.observe("odd", 0, 0.0, upstream_s)
+        metrics.observe("odd", 0, 0.0, upstream_s)
     for name in ("queue_seconds", "upstream_seconds"):
         assert _buckets(registry, f"nanonets_proxy_{name}") == _buckets(registry, name)
         for suffix in ("_count", "_sum"):

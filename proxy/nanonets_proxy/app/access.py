@@ -40,15 +40,17 @@ def connection_policy(config: EnvironmentConfig) -> ConnectionPolicy:
 
 def make_authorizer(config: EnvironmentConfig, metrics: Metrics) -> Authorizer | None:
     """Returns the authorizer, or None if no setting needs it."""
-    if (own := config.authorizer) is None:
+    if (access := config.authorizer) is None:
         return None
-    rules = AccessRules(own.rules, read_only=own.read_only) if own.rules or own.read_only else None
-    budget = DailyBudget(own.budgets) if own.budgets else None
-    authorizer = Authorizer(AuthorizerPolicy(own.has_token_header, rules, budget, own.dry_run), metrics.registry)
-    if own.tokens_file is not None:
-        authorizer.use_tokens(read_caller_tokens(own.tokens_file))
-    elif own.tokens:
-        authorizer.use_tokens(own.tokens)
+    rules = AccessRules(access.rules, read_only=access.read_only) if access.rules or access.read_only else None
+    budget = DailyBudget(access.budgets) if access.budgets else None
+    authorizer = Authorizer(
+        AuthorizerPolicy(access.has_token_header, rules, budget, access.dry_run), metrics.registry
+    )
+    if access.tokens_file is not None:
+        authorizer.use_tokens(read_caller_tokens(access.tokens_file))
+    elif access.tokens:
+        authorizer.use_tokens(access.tokens)
     return authorizer
 
 

@@ -12,7 +12,7 @@ from nanonets_proxy.errors import (
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.upstream.body import BodyPolicy, LostCopy
 
-_SINCE_LOST: Final = "; a request without a copy of its body is not sent again after a 429"
+_CONSEQUENCE: Final = "; a request without a copy of its body is not sent again after a 429"
 
 
 def report_lost_copy(alerts: Alerts, policy: BodyPolicy, cause: LostCopy, error: OSError | None) -> None:
@@ -21,13 +21,13 @@ def report_lost_copy(alerts: Alerts, policy: BodyPolicy, cause: LostCopy, error:
     if cause is LostCopy.DISK:
         text = "" if error is None else error.strerror or str(error)
         fields = {"spool_dir": str(policy.spool_dir), "error": text}
-        advice = f"make room on the disk of {policy.spool_dir}, or set spool_dir{_SINCE_LOST}"
+        advice = f"make room on the disk of {policy.spool_dir}, or set spool_dir{_CONSEQUENCE}"
     elif cause is LostCopy.SPOOL_TOTAL:
         fields = {"spool_total_bytes": policy.spool_total_bytes}
-        advice = f"raise spool_total{_SINCE_LOST}"
+        advice = f"raise spool_total{_CONSEQUENCE}"
     else:
         fields = {"replay_limit_bytes": policy.replay_limit_bytes}
-        advice = f"raise replay_limit{_SINCE_LOST}"
+        advice = f"raise replay_limit{_CONSEQUENCE}"
     alerts.report("body_copy_discarded", advice, kind=cause, cause=cause, **fields)
 
 

@@ -44,7 +44,9 @@ def serve_config(
     )
     return ServeConfig(
         environments=environments,
-        sandbox=None if sandbox is None else SandboxConfig((TcpListener("127.0.0.1", 0),), sandbox.policy(())),
+        sandbox=None
+        if sandbox is None
+        else SandboxConfig((TcpListener("127.0.0.1", 0),), sandbox.policy(api_keys=())),
         admin_listen=settings.admin_listen,
         admin_guard=_guard_policy(settings, settings.admin_listen),
         drain_timeout_s=settings.drain_timeout,

@@ -61,7 +61,7 @@ def to_toml(value: Any) -> str:
             raise TypeError(f"no TOML for {type(value).__name__}")
 
 
-def values(settings: Settings) -> dict[str, Any]:
+def json_values(settings: Settings) -> dict[str, Any]:
     """Returns the settings as JSON values. Secrets are masked; all other values read back unchanged."""
     dumped: dict[str, Any] = settings.model_dump(mode="json")
     return dumped
@@ -77,7 +77,7 @@ def _description(name: str) -> list[str]:
 
 
 def _reference_lines() -> Iterator[str]:
-    for name, value in values(Settings()).items():
+    for name, value in json_values(Settings()).items():
         if name in GROUPS:
             yield f"\n\n## --- {GROUPS[name]} ".ljust(_WIDTH + 5, "-")
         yield ""
@@ -94,11 +94,11 @@ def reference_toml() -> str:
 def effective_toml(loaded: LoadedSettings[Settings]) -> str:
     """Returns the settings in effect. A comment before each setting names its source."""
     lines = ["# The settings in effect. Secrets are masked; a comment names the source of each setting."]
-    for name, value in values(loaded.settings).items():
+    for name, value in json_values(loaded.settings).items():
         lines += ["", f"# {loaded.sources[name]}", f"{name} = {to_toml(value)}"]
     for environment, own in loaded.environments.items():
         lines += ["", "", f"[{ENVIRONMENTS}.{environment}]"]
-        for name, value in values(own.settings).items():
+        for name, value in json_values(own.settings).items():
             if name not in PROCESS_WIDE:
                 lines += ["", f"# {own.sources[name]}", f"{name} = {to_toml(value)}"]
     return "\n".join(lines) + "\n"
@@ -107,7 +107,7 @@ def effective_toml(loaded: LoadedSettings[Settings]) -> str:
 def json_schema() -> str:
     """Returns the JSON schema of the TOML file."""
     schema = Settings.model_json_schema()
-    for name, value in values(Settings()).items():
+    for name, value in json_values(Settings()).items():
         schema["properties"][name]["default"] = value
     schema["properties"][ENVIRONMENTS] = {
         "description": "Named environments. The settings at the top of the file are their defaults.",

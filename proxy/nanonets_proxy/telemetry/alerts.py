@@ -41,7 +41,7 @@ class Alerts:
         self._alerts: dict[tuple[str, str], _Alert] = {}
         self._total = Counter(
             "nanonets_proxy_alerts",
-            "Faults that an operator can mend, by log event; the log has each event at most once a minute.",
+            "Faults that an operator can fix, by log event; the log has each event at most once a minute.",
             ["event", "kind"],
             registry=registry,
         )
