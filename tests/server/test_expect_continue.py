@@ -1,5 +1,7 @@
 """`Expect: 100-continue`: the 100 follows the permit, when the upstream sends one or after a short wait."""
 
+import asyncio
+
 import pytest
 
 from support.eventually import until
@@ -75,6 +77,30 @@ async def test_an_early_response_reaches_the_caller_without_a_100(status: bytes,
         caller.writer.write_eof()
         assert await caller.read_to_end() == b""
         assert await exchange.read_to_end(within_s=1) == b""
+
+
+@pytest.mark.parametrize("sent", [b"body", b"bo"], ids=["whole", "in_part"])
+async def test_a_body_that_has_come_is_sent_again_without_a_wait_for_a_second_100(sent: bytes) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", *EXPECT))
+        exchange = await upstream.next_request()
+        await exchange.send(CONTINUE)
+        assert await caller.head() == CONTINUE
+        await caller.send(sent)
+        assert await exchange.read(len(sent)) == sent
+        await exchange.send(TOO_MANY)
+        exchange.close()
+        again = await upstream.next_request()
+        async with asyncio.timeout(0.5):  # the wait for a 100 would take a second
+            assert await again.read(len(sent)) == sent
+        await caller.send(b"body"[len(sent) :])
+        assert await again.read(4 - len(sent)) == b"body"[len(sent) :]
+        await again.send(OK)
+        assert (await caller.response()).body == b"ok"
 
 
 async def test_no_100_is_sent_before_the_permit_is_granted() -> None:

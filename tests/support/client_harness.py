@@ -25,9 +25,15 @@ class RunningClient:
     """An upstream client and its parts. `retries` counts the requests that the client sent again by itself."""
 
     def __init__(
-        self, origin: Origin, first_byte_timeout_s: float, idle_timeout_s: float, keep_alive_s: float
+        self,
+        origin: Origin,
+        first_byte_timeout_s: float,
+        idle_timeout_s: float,
+        keep_alive_s: float,
+        ca_file: Path | None,
     ) -> None:
-        self.dialer = Dialer(DialPolicy(origin, connect_timeout_s=WAIT_S, idle_timeout_s=idle_timeout_s))
+        policy = DialPolicy(origin, connect_timeout_s=WAIT_S, idle_timeout_s=idle_timeout_s, ca_file=ca_file)
+        self.dialer = Dialer(policy)
         self.pool = Pool(self.dialer, keep_alive_s=keep_alive_s)
         self.client = UpstreamClient(
             self.pool, first_byte_timeout_s=first_byte_timeout_s, on_retry=self._count_retry
@@ -61,8 +67,9 @@ async def running_client(
     first_byte_timeout_s: float = WAIT_S,
     idle_timeout_s: float = WAIT_S,
     keep_alive_s: float = 60.0,
+    ca_file: Path | None = None,
 ) -> AsyncIterator[RunningClient]:
-    running = RunningClient(origin, first_byte_timeout_s, idle_timeout_s, keep_alive_s)
+    running = RunningClient(origin, first_byte_timeout_s, idle_timeout_s, keep_alive_s, ca_file)
     try:
         yield running
     finally:

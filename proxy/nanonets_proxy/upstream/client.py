@@ -20,6 +20,8 @@ from nanonets_proxy.upstream.response_head import ResponseHead
 
 # RFC 9110 §10.1.1: a client must not wait forever for 100 (Continue). curl waits as long as this.
 _CONTINUE_WAIT_S: Final = 1.0
+# A socket takes these bytes at once, so no response to the request can precede an error from writing it.
+_ONE_WRITE_BYTES: Final = 16 * 1024
 
 
 @dataclass(slots=True)
@@ -56,11 +58,14 @@ class UpstreamClient:
 
         Raises an UpstreamError, or the error from reading the caller's body; the connection is released then.
         """
-        connection = self._pool.take_idle(self._loop.time(), request.method not in IDEMPOTENT_METHODS)
+        is_upload = request.body is not None or len(request.head) > _ONE_WRITE_BYTES
+        check_socket = is_upload or request.method not in IDEMPOTENT_METHODS
+        connection = self._pool.take_idle(self._loop.time(), check_socket)
         is_reused = connection is not None
         while True:
             if connection is None:
                 connection = await self._pool.dial()
+            connection.is_upload = is_upload
             try:
                 if request.body is None:
                     is_head, timeout_s = request.method == "HEAD", self._first_byte_timeout_s
@@ -81,9 +86,11 @@ class UpstreamClient:
     ) -> Coroutine[Any, Any, ResponseHead]:
         """Sends the head and starts the upload of the body; the result is the final head."""
         connection.start(is_head=request.method == "HEAD", on_interim=request.on_interim)
-        first_piece = b"" if request.expect_continue else body.rewind()
+        # If bytes have come, an earlier attempt read them: the caller waits for no 100 (Continue) any more.
+        awaits_continue = request.expect_continue and not body.received_bytes
+        first_piece = b"" if awaits_continue else body.rewind()
         connection.write(request.head + _framed(first_piece, body))
-        upload = self._upload(connection, body, request.expect_continue)
+        upload = self._upload(connection, body, awaits_continue)
         self._uploads[connection] = self._loop.create_task(upload)
         return connection.head()
 
@@ -93,10 +100,10 @@ class UpstreamClient:
             upload.cancel()
         self._pool.give_back(connection)
 
-    async def _upload(self, connection: UpstreamConnection, body: RequestBody, expect_continue: bool) -> None:
+    async def _upload(self, connection: UpstreamConnection, body: RequestBody, awaits_continue: bool) -> None:
         """Streams the body. If reading it fails, the wait for the response raises the error."""
         try:
-            if expect_continue:
+            if awaits_continue:
                 if not await connection.wait_for_continue(_CONTINUE_WAIT_S):
                     return
                 connection.write(_framed(body.rewind(), body))

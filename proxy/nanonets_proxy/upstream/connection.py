@@ -24,7 +24,7 @@ from nanonets_proxy.upstream.response_errors import closed_early
 from nanonets_proxy.upstream.response_head import ResponseHead
 from nanonets_proxy.upstream.response_parser import ResponseParser, ResponseState
 from nanonets_proxy.upstream.time_limit import TimeLimit
-from nanonets_proxy.upstream.transport import UpstreamTransport, wake
+from nanonets_proxy.upstream.transport import UpstreamTransport, read_last_bytes, wake
 
 # While more received bytes than this wait for a `read()`, the connection reads nothing from the upstream.
 _PAUSE_READING_BYTES: Final = 256 * 1024
@@ -237,7 +237,9 @@ class UpstreamConnection(UpstreamTransport):
         self._ended_cleanly = True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        transport, self._transport = self._transport, None
+        if exc is not None and self.is_upload and transport is not None:
+            read_last_bytes(transport, self)
         if self.state is _BUSY and self._response.state is not _COMPLETE:
             try:
                 if exc is not None or not self._ended_cleanly:

@@ -32,7 +32,8 @@ from nanonets_proxy.errors import (
     UpstreamTlsProtocol,
     UpstreamUnreachable,
 )
-from nanonets_proxy.upstream.connection import UpstreamConnection
+from nanonets_proxy.upstream.connection import ConnectionState, UpstreamConnection
+from nanonets_proxy.upstream.transport import BeforeTls, TlsLastBytes
 
 # RFC 8305 §5 recommends 250 ms before a parallel attempt with the next address.
 _HAPPY_EYEBALLS_DELAY_S: Final = 0.25
@@ -42,6 +43,7 @@ _CONNECT_STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])[ \r]")
 _NO_TUNNEL: Final = "The egress proxy closed the connection or sent an invalid response."
 _RESOLVER_ERRORS: Final = {getattr(socket, name): name for name in dir(socket) if name.startswith("EAI_")}
 _WITHOUT_CONNECTION: Final = (UpstreamDnsFailed, UpstreamRefused, UpstreamUnreachable, UpstreamConnectTimeout)
+_NO_HANDSHAKE: Final = "The TLS handshake with the upstream failed."
 _UNROUTABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL})
 
 
@@ -119,12 +121,11 @@ class Dialer:
         try:
             if policy.egress_proxy is not None:
                 await self._tunnel(loop, sock, policy.egress_proxy)
-            _, connection = await loop.create_connection(
-                lambda: UpstreamConnection(loop, self._read_buffer, idle_timeout_s=policy.idle_timeout_s),
-                sock=sock,
-                ssl=self._tls,
-                server_hostname=policy.origin.host if self._tls else None,
-            )
+            connection = UpstreamConnection(loop, self._read_buffer, idle_timeout_s=policy.idle_timeout_s)
+            if self._tls is None:
+                await loop.create_connection(lambda: connection, sock=sock)
+            else:
+                await self._start_tls(loop, sock, connection, self._tls)
         except (OSError, asyncio.CancelledError) as error:
             sock.close()
             if isinstance(error, OSError):
@@ -137,6 +138,30 @@ class Dialer:
             connection.close()
             raise UpstreamTlsCertificate("The upstream's public key is not pinned.", reason="pin")
         return connection
+
+    async def _start_tls(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        connection: UpstreamConnection,
+        context: ssl.SSLContext,
+    ) -> None:
+        below, before_tls = await loop.create_connection(BeforeTls, sock=sock)
+        if before_tls.has_received:
+            below.abort()
+            raise UpstreamTlsProtocol(_NO_HANDSHAKE, reason="bytes before the handshake")
+        try:
+            tls = await loop.start_tls(below, connection, context, server_hostname=self._policy.origin.host)
+        except BaseException:
+            below.abort()
+            raise
+        assert tls is not None  # typeshed allows None, asyncio never returns it
+        if below.is_closing() or connection.state is ConnectionState.CLOSED:
+            connection.close()
+            tls.abort()
+        else:
+            connection.connection_made(tls)
+            below.set_protocol(TlsLastBytes(connection, below, tls))
 
     async def _open_socket(self, loop: asyncio.AbstractEventLoop, tried: list[str]) -> socket.socket:
         peer = self._policy.egress_proxy or self._policy.origin
@@ -199,7 +224,7 @@ def _mapped(error: OSError | RuntimeError, peer: str = "upstream") -> UpstreamEr
         reason = error.verify_message or "not valid"
         return UpstreamTlsCertificate("The upstream's certificate could not be verified.", reason=reason)
     if isinstance(error, ssl.SSLError):
-        return UpstreamTlsProtocol("The TLS handshake with the upstream failed.", reason=error.reason or "unknown")
+        return UpstreamTlsProtocol(_NO_HANDSHAKE, reason=error.reason or "unknown")
     mapped: UpstreamError
     if isinstance(error, ConnectionRefusedError):
         mapped = UpstreamRefused(f"The {peer} refused the connection.")

@@ -1,11 +1,16 @@
 """The transport of an upstream connection: flow control in both directions, TLS facts, the socket's state."""
 
 import asyncio
+import os
 import select
 import ssl
-from typing import cast
+from typing import Final, cast
 
 from nanonets_proxy.core.net.key_pins import public_key_digest
+
+_READ_BYTES: Final = 256 * 1024
+# A connection that is lost receives nothing more, and no socket's receive buffer is larger.
+_MOST_LAST_READS: Final = 64
 
 
 class UpstreamTransport(asyncio.BufferedProtocol):
@@ -23,6 +28,9 @@ class UpstreamTransport(asyncio.BufferedProtocol):
         self._is_writing_paused = False
         self._is_reading_paused = False
         self._drain_waiter: asyncio.Future[None] | None = None
+        self.is_upload = False
+        """Whether the upstream may respond before the request is sent. Bytes in the socket after a failed write are
+        then the response. Otherwise, they are older than the request."""
 
     @property
     def tls_version(self) -> str | None:
@@ -94,3 +102,64 @@ def wake(waiter: "asyncio.Future[None] | None") -> None:
     """Ends the wait for `waiter`, if anything waits for it."""
     if waiter is not None and not waiter.done():
         waiter.set_result(None)
+
+
+class BeforeTls(asyncio.Protocol):
+    """Holds a connection until TLS starts. A TLS server sends nothing before that (RFC 8446 §2)."""
+
+    has_received = False
+
+    def data_received(self, data: bytes) -> None:  # noqa: ARG002 - asyncio's signature
+        self.has_received = True
+
+
+class TlsLastBytes(asyncio.BufferedProtocol):
+    """Stands between a connection's socket and its TLS, and reads the last bytes when the connection is lost.
+
+    asyncio closes the socket before it tells the connection. Only here is it still open.
+    """
+
+    def __init__(self, connection: UpstreamTransport, below: asyncio.Transport, above: asyncio.Transport) -> None:
+        """`below` carries the records of TLS, `above` their content."""
+        self._connection = connection
+        self._below = below
+        self._above = above
+        self._tls = tls = cast("asyncio.BufferedProtocol", below.get_protocol())
+        # Not methods: each read would cost two more calls.
+        self.get_buffer = tls.get_buffer  # type: ignore[method-assign]
+        self.buffer_updated = tls.buffer_updated  # type: ignore[method-assign]
+
+    def eof_received(self) -> bool | None:
+        return self._tls.eof_received()
+
+    def pause_writing(self) -> None:
+        self._tls.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._tls.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self._connection.is_upload:
+            self._above.resume_reading()
+            read_last_bytes(self._below, self._tls)
+        self._tls.connection_lost(exc)
+
+
+def read_last_bytes(transport: asyncio.Transport, protocol: asyncio.BufferedProtocol) -> None:
+    """Passes to `protocol` the bytes that are left in the socket of a lost connection; none above TLS.
+
+    RFC 9112 §9.6: a server that responds early and closes makes our next write fail. asyncio then reports the
+    error, and does not read the response. Only to be called in `connection_lost` of the socket's own transport:
+    later, the descriptor may belong to another connection.
+    """
+    if transport.get_extra_info("ssl_object") is not None:
+        return
+    descriptor = transport.get_extra_info("socket").fileno()
+    for _ in range(_MOST_LAST_READS):
+        try:
+            count = os.readv(descriptor, [protocol.get_buffer(_READ_BYTES)])
+        except OSError:
+            return
+        if not count:
+            return
+        protocol.buffer_updated(count)

@@ -189,6 +189,18 @@ FAULTS: Final = [
         comparable=False,
     ),
     Case(
+        "a response that arrives before the end of the upload reaches the caller if the upstream then resets",
+        "RFC 9112 §9.6",
+        (
+            Send(post(b"abcdef")[:-3]),
+            Receive(b"POST /x HTTP/1.1", body=None),
+            Respond(response(b"why", b"Connection: close", status=b"413 Too Large")),
+            UpstreamResets(),
+            status(413, body=b"why", fields=(b"Connection: close",)),
+        ),
+        comparable=False,
+    ),
+    Case(
         "an error response during the upload ends the upstream connection",
         "RFC 9112 §9.5",
         (
