@@ -4,19 +4,23 @@ import asyncio
 import json
 import resource
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from nanonets_proxy.app import program
 from nanonets_proxy.app.access import connection_policy
 from nanonets_proxy.errors import TooManyConnections
 from nanonets_proxy.server.connection_limits import REFUSAL, ConnectionLimits, ConnectionPolicy
+from nanonets_proxy.server.open_files import last_file, most_admin_connections, most_connections
 from nanonets_proxy.server.peers import Peer
+from nanonets_proxy.telemetry.alerts import Alerts
 from support.eventually import until
 from support.proxy_harness import running_proxy, serve_config
-from support.raw_caller import request
+from support.raw_caller import RawCaller, request
 from support.scripted_upstream import OK, ScriptedUpstream
 
 
@@ -85,13 +89,14 @@ class Listener:
 
     def __init__(self, most: int, most_per_peer: int) -> None:
         self.open: list[Connection] = []
-        policy = ConnectionPolicy(most, most_per_peer, keep_alive_s=60.0, head_timeout_s=60.0)
-        self.limits = ConnectionLimits(policy, CollectorRegistry(), lambda: list(self.open))
+        policy = ConnectionPolicy(most, most_per_peer, keep_alive_s=60.0, head_timeout_s=60.0, last_file=1000)
+        self.alerts = Alerts(CollectorRegistry())
+        self.limits = ConnectionLimits(policy, CollectorRegistry(), lambda: list(self.open), self.alerts)
 
-    def connect(self, address: str | None, *, is_idle: bool = True) -> bool:
+    def connect(self, address: str | None, *, is_idle: bool = True, file: int = 0) -> bool:
         newcomer = Connection(address, is_idle=is_idle, close=self.close)
         self.open.append(newcomer)
-        taken = self.limits.take(newcomer)
+        taken = self.limits.take(newcomer, file)
         if not taken:
             self.close(newcomer)
         return taken
@@ -164,4 +169,43 @@ def test_the_connection_limit_respects_the_limit_of_open_files(monkeypatch: pyte
     assert most(100_000) == 12_000
     assert most(resource.RLIM_INFINITY) == 12_000
     assert most(4096, pool_size=256) == 4096 - 2 * 256 - 128
-    assert most(256) == 16
+    assert most(256, pool_size=256) == (256 - 71) // 3, "each connection may need one upstream and one spool file"
+    assert most(20) == 2
+
+
+@given(st.integers(64, 100_000), st.integers(1, 16_384), st.integers(1, 5))
+def test_all_environments_at_their_limits_fit_into_the_open_files(files: int, pool: int, environments: int) -> None:
+    connections = most_connections(12_000, pool, files, environments)
+    needed = environments * (connections + 2 * min(pool, connections))
+    assert connections >= 2
+    assert needed + most_admin_connections(files) <= last_file(files) or connections == 2
+
+
+def test_a_connection_that_would_take_a_spare_file_is_rejected() -> None:
+    listener = Listener(100, 100)
+    assert listener.connect("127.0.0.1", file=1000)
+    assert not listener.connect("127.0.0.1", file=1001)
+    (alert,) = listener.alerts.to_json()
+    # The older connection was idle and made room.
+    assert (alert["event"], alert["limit"], alert["open_connections"]) == ("connections_rejected", "open_files", 1)
+    assert "ulimit -n" in alert["advice"]
+
+
+def test_a_rejection_names_the_limit_that_was_reached() -> None:
+    listener = Listener(2, 1)
+    assert listener.connect("192.0.2.1", is_idle=False)
+    assert not listener.connect("192.0.2.1", is_idle=False)
+    assert listener.connect("192.0.2.2", is_idle=False)
+    assert not listener.connect("192.0.2.3", is_idle=False)
+    limits = [(alert["limit"], alert["value"]) for alert in listener.alerts.to_json()]
+    assert sorted(limits) == [("max_connections", 2), ("max_connections_per_peer", 1)]
+
+
+async def test_an_admin_connection_beyond_the_limit_gets_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "most_admin_connections", lambda _: 2)
+    async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy, AsyncExitStack() as stack:
+        callers = [await stack.enter_async_context(await RawCaller.connect(proxy.admin_address)) for _ in range(2)]
+        assert [(await caller.get(b"/livez")).status for caller in callers] == [200, 200]
+        newcomer = await stack.enter_async_context(await RawCaller.connect(proxy.admin_address))
+        response = await newcomer.response()
+        assert (response.status, response.json()["code"]) == (503, "too_many_connections")

@@ -6,8 +6,9 @@ since its callers get the upstream's response. `POST /reload` reads the keys aga
 reason if that fails.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
@@ -16,6 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.core.http.request_head import RequestHeads
 from nanonets_proxy.errors import ProxyError
+from nanonets_proxy.server.connection_limits import REFUSAL
 from nanonets_proxy.server.error_response import error_response
 from nanonets_proxy.server.peers import peer_of
 from nanonets_proxy.telemetry.alerts import Alerts
@@ -102,6 +104,18 @@ def _status_response(
 async def _set_server_field(_: web.Request, response: web.StreamResponse) -> None:
     """Replaces aiohttp's name and version, also on aiohttp's own 404."""
     response.headers["Server"] = "nanonets-proxy"
+
+
+def limited(server: web.Server, max_connections: int) -> Callable[[], asyncio.Protocol]:
+    """Returns a factory of `server`'s connections that rejects each one beyond `max_connections`."""
+    return lambda: server() if len(server.connections) < max_connections else _RejectedConnection()
+
+
+class _RejectedConnection(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        writer = cast("asyncio.WriteTransport", transport)
+        writer.write(REFUSAL)
+        writer.close()
 
 
 _HEADS: Final = RequestHeads()

@@ -1,8 +1,6 @@
 """Builds access control from a configuration: peer guard, authorizer, connection limits and reloaded files."""
 
-import resource
 from dataclasses import replace
-from typing import Final
 
 from nanonets_proxy.app.config import EnvironmentConfig
 from nanonets_proxy.core.access.access_rules import AccessRules
@@ -11,11 +9,9 @@ from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.keys.reloaded_file import ReloadedFile, read_caller_tokens
 from nanonets_proxy.request.authorizer import Authorizer, AuthorizerPolicy
 from nanonets_proxy.server.connection_limits import ConnectionPolicy
+from nanonets_proxy.server.open_files import last_file, most_connections, open_files_limit
 from nanonets_proxy.server.tls import ListenerTls
 from nanonets_proxy.telemetry.metrics import Metrics
-
-_MIN_CONNECTIONS: Final = 16
-_OTHER_FILES: Final = 128  # listeners, watches, the log, connections to the admin listener
 
 
 def make_guard(config: EnvironmentConfig) -> PeerGuard:
@@ -26,16 +22,12 @@ def make_guard(config: EnvironmentConfig) -> PeerGuard:
 
 
 def connection_policy(config: EnvironmentConfig) -> ConnectionPolicy:
-    """Returns the connection limits, lowered if the process may not open enough files.
-
-    Each request in flight also needs a connection to the upstream and a spool file. When the process has no file
-    left, asyncio stops accepting for a second.
-    """
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    limit = config.max_connections
-    if files != resource.RLIM_INFINITY:
-        limit = min(limit, max(_MIN_CONNECTIONS, files - 2 * config.gate.max_in_flight - _OTHER_FILES))
-    return ConnectionPolicy(limit, config.max_connections_per_peer, config.keep_alive_s, config.head_timeout_s)
+    """Returns the connection limits, lowered if the process may not open enough files."""
+    files = open_files_limit()
+    limit = most_connections(config.max_connections, config.gate.max_in_flight, files, config.environments)
+    return ConnectionPolicy(
+        limit, config.max_connections_per_peer, config.keep_alive_s, config.head_timeout_s, last_file(files)
+    )
 
 
 def make_authorizer(config: EnvironmentConfig, metrics: Metrics) -> Authorizer | None:

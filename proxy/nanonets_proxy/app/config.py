@@ -79,6 +79,9 @@ class EnvironmentConfig:
     key_probe: str
     """The path of the GET that tests a new key. Empty: callers' requests test it."""
 
+    environments: int = 1
+    """How many environments share this process's open files."""
+
     def with_upstream(self, origin: Origin, upstream_name: str = "") -> Self:
         """Returns a copy for another upstream. By default, its name in the log is its origin."""
         return replace(self, upstream_name=upstream_name or str(origin), dial=replace(self.dial, origin=origin))

@@ -19,7 +19,7 @@ from nanonets_proxy.admission.state_file import StateFile
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.app.access import connection_policy, make_authorizer, make_guard, reloaded_files
 from nanonets_proxy.app.config import EnvironmentConfig
-from nanonets_proxy.app.faults import report_dial_failure, report_lost_copy
+from nanonets_proxy.app.faults import report_dial_failure, report_lost_copy, report_lowered_connections
 from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.core.ratelimit.gate import Gate
@@ -108,10 +108,13 @@ class Environment:
             authorizer=self._authorizer,
         )
         self._handler = Handler(config.handler, services, loop)
+        connections = connection_policy(config)
+        self._max_connections = connections.max_connections
         self._server = CallerServer(
             self._handler,
-            connection_policy(config),
+            connections,
             self.metrics.registry,
+            self.alerts,
         )
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
@@ -130,6 +133,7 @@ class Environment:
         """Begins to serve the opened sockets."""
         for setting, value in self._config.permissive_settings.items():
             self._log.warning("boundary_loosened", setting=setting, value=value)
+        report_lowered_connections(self.alerts, self._config.max_connections, self._max_connections)
         self.key_manager.start()
         for file in self._reloaded_files:
             file.start()

@@ -9,6 +9,7 @@ from nanonets_proxy.errors import (
     UpstreamTlsCertificate,
     UpstreamTlsProtocol,
 )
+from nanonets_proxy.server.open_files import CURE, open_files_limit
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.upstream.body import BodyPolicy, LostCopy
 
@@ -33,7 +34,9 @@ def report_lost_copy(alerts: Alerts, policy: BodyPolicy, cause: LostCopy, error:
 
 def report_dial_failure(alerts: Alerts, upstream: str, error: UpstreamError) -> None:
     """Reports a connection to the upstream that could not be made."""
-    if isinstance(error, UpstreamDnsFailed):
+    if error.details.get("reason") in ("EMFILE", "ENFILE"):
+        advice = CURE
+    elif isinstance(error, UpstreamDnsFailed):
         advice = "check the name's spelling and this machine's resolver"
     elif isinstance(error, UpstreamTlsCertificate | UpstreamTlsProtocol):
         advice = "check ca_file and upstream_pins, and whether something on the way intercepts TLS"
@@ -43,3 +46,12 @@ def report_dial_failure(alerts: Alerts, upstream: str, error: UpstreamError) -> 
         advice = "check whether this machine may connect to these addresses, and whether the upstream runs"
     fields = {"upstream": upstream, "error": error.message, **error.details, **error.log_details}
     alerts.report("upstream_connection_failed", advice, kind=error.code, code=error.code, **fields)
+
+
+def report_lowered_connections(alerts: Alerts, wanted: int, used: int) -> None:
+    """Reports that the limit of open files allows fewer connections than the setting, if that is so."""
+    if used < wanted:
+        advice, files = f"{CURE}; or lower max_connections", open_files_limit()
+        alerts.report(
+            "max_connections_lowered", advice, lasting=True, max_connections=wanted, used=used, open_files=files
+        )

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from nanonets_proxy.admin.server import create_admin_app
+from nanonets_proxy.admin.server import create_admin_app, limited
 from nanonets_proxy.app.config import ServeConfig
 from nanonets_proxy.app.environment import Environment, remove_files
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.server.listeners import BACKLOG, ListenFailed, close_sockets, describe, open_sockets
+from nanonets_proxy.server.open_files import most_admin_connections, open_files_limit
 from nanonets_proxy.telemetry.metrics import combined_registry
 
 if TYPE_CHECKING:  # needed by annotations only
@@ -30,6 +31,7 @@ class Program:
             create_admin_app(PeerGuard(config.admin_guard), registry, environments), access_log=None
         )
         self._admin_sockets: list[socket.socket] = []
+        self._admin_servers: list[asyncio.Server] = []
         self.admin_addresses: list[str] = []
 
     async def start(self) -> None:
@@ -45,9 +47,17 @@ class Program:
         self.admin_addresses = [describe(sock) for sock in self._admin_sockets]
         await self._admin.setup()
         for sock in self._admin_sockets:
-            await web.SockSite(self._admin, sock, backlog=BACKLOG).start()
+            self._admin_servers.append(await self._serve_admin(sock))
         for environment in self.environments:
             await environment.start()
+
+    async def _serve_admin(self, sock: "socket.socket") -> asyncio.Server:
+        loop, server = asyncio.get_running_loop(), self._admin.server
+        assert server is not None
+        factory = limited(server, most_admin_connections(open_files_limit()))
+        if isinstance(sock.getsockname(), str):
+            return await loop.create_unix_server(factory, sock=sock, backlog=BACKLOG)
+        return await loop.create_server(factory, sock=sock, backlog=BACKLOG)
 
     async def reload(self) -> None:
         """Reads the keys and the watched files of every environment again."""
@@ -58,4 +68,6 @@ class Program:
         """Drains all environments at the same time, then stops the admin listener."""
         remove_files(self._admin_sockets)
         await asyncio.gather(*(environment.stop(drain_timeout_s) for environment in self.environments))
+        for server in self._admin_servers:
+            server.close()
         await self._admin.cleanup()

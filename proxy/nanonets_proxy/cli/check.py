@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from nanonets_proxy.admission.state_file import write_fault
 from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.keys.source import NoKeyGiven
+from nanonets_proxy.server.open_files import CURE, most_connections, open_files_limit
 from nanonets_proxy.settings import LoadedSettings, Settings, SettingsError
 from nanonets_proxy.settings.configure import ignored_proxy_variable
 from nanonets_proxy.settings.key_source import key_source_config
@@ -31,7 +32,10 @@ def check_environments(loaded: LoadedSettings[Settings], environ: Mapping[str, s
         return [*results, CheckResult("key", ok=True, detail="not needed: the sandbox is served")]
     for name, own in loaded.by_name().items():
         prefix = f"{name}: " if name else ""
-        own_results = _check_environment(own.settings, environ, name)
+        own_results = [
+            *_check_open_files(own.settings, len(loaded.by_name())),
+            *_check_environment(own.settings, environ, name),
+        ]
         results += [replace(result, name=f"{prefix}{result.name}") for result in own_results]
     return results
 
@@ -54,6 +58,16 @@ def _check_environment(settings: Settings, environ: Mapping[str, str], name: str
         detail = f"{variable} is set, but only the setting egress_proxy has an effect"
         yield CheckResult("egress proxy", ok=True, detail=detail, warning=True)
     yield from check_upstream(settings, key, environ)
+
+
+def _check_open_files(settings: Settings, environments: int) -> Iterator[CheckResult]:
+    files = open_files_limit(hard=True)
+    most = most_connections(settings.max_connections, settings.pool_size, files, environments)
+    if most < settings.max_connections:
+        detail = (
+            f"{files} allow {most} connections, fewer than max_connections ({settings.max_connections}): {CURE}"
+        )
+        yield CheckResult("open files", ok=True, detail=detail, warning=True)
 
 
 def settings_failures(error: SettingsError) -> list[CheckResult]:

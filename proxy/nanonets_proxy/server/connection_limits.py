@@ -13,7 +13,9 @@ from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter
 
+from nanonets_proxy.server.open_files import CURE, open_files_limit
 from nanonets_proxy.server.peers import Peer
+from nanonets_proxy.telemetry.alerts import Alerts
 
 # To find the oldest ones takes a walk over all connections, so a few are closed at once.
 _BATCH: Final = 32
@@ -42,6 +44,8 @@ class ConnectionPolicy:
     max_connections_per_peer: int
     keep_alive_s: float
     head_timeout_s: float
+    last_file: int = 2**31
+    """The highest file number that a connection may have: higher ones are spare."""
 
 
 class Connection(Protocol):
@@ -60,10 +64,15 @@ class ConnectionLimits:
     """Counts the connections of one server. `all_open` returns them, the oldest first."""
 
     def __init__(
-        self, policy: ConnectionPolicy, registry: CollectorRegistry, all_open: Callable[[], Iterable[Connection]]
+        self,
+        policy: ConnectionPolicy,
+        registry: CollectorRegistry,
+        all_open: Callable[[], Iterable[Connection]],
+        alerts: Alerts,
     ) -> None:
         self._policy = policy
         self._all_open = all_open
+        self._alerts = alerts
         self._per_peer: Counts[str] = Counts()
         self._open = 0
         self._shed = Counter(
@@ -73,8 +82,11 @@ class ConnectionLimits:
             registry=registry,
         )
 
-    def take(self, newcomer: Connection) -> bool:
-        """Counts a new connection. Returns whether it may stay; `give_back` must follow in both cases."""
+    def take(self, newcomer: Connection, file: int = 0) -> bool:
+        """Counts a new connection, which has the number `file`. Returns whether the connection may stay.
+
+        `give_back` must follow in both cases.
+        """
         address = _counted(newcomer.peer)
         self._open += 1
         if address is not None:
@@ -82,8 +94,19 @@ class ConnectionLimits:
             if self._per_peer[address] > self._policy.max_connections_per_peer and not self._make_room(
                 newcomer, address
             ):
+                name, limit = "max_connections_per_peer", self._policy.max_connections_per_peer
+                self._report(name, limit, f"raise {name}, or let the caller at that address use fewer connections")
                 return False
-        return self._open <= self._policy.max_connections or self._make_room(newcomer, None)
+        if file > self._policy.last_file:
+            self._make_room(newcomer, None)
+            self._report("open_files", open_files_limit(), CURE)
+            return False
+        if self._open <= self._policy.max_connections or self._make_room(newcomer, None):
+            return True
+        self._report(
+            "max_connections", self._policy.max_connections, "raise max_connections and the limit of open files"
+        )
+        return False
 
     def give_back(self, connection: Connection) -> None:
         """Counts the end of a connection."""
@@ -93,6 +116,11 @@ class ConnectionLimits:
             self._per_peer[address] -= 1
             if not self._per_peer[address]:
                 del self._per_peer[address]
+
+    def _report(self, limit: str, value: int, advice: str) -> None:
+        self._alerts.report(
+            "connections_rejected", advice, kind=limit, limit=limit, value=value, open_connections=self._open
+        )
 
     def _make_room(self, newcomer: Connection, address: str | None) -> bool:
         closed = 0

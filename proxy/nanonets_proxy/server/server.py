@@ -13,6 +13,7 @@ from nanonets_proxy.server.connection_limits import REFUSAL, ConnectionLimits, C
 from nanonets_proxy.server.flow_control import ReadAhead
 from nanonets_proxy.server.head_reader import HeadReader
 from nanonets_proxy.server.peers import hung_up
+from nanonets_proxy.telemetry.alerts import Alerts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,13 +31,15 @@ class AiohttpMismatch(Exception):
 class CallerServer(web.Server):
     """Makes a CallerConnection for each connection; aiohttp's server registers them and shuts them down."""
 
-    def __init__(self, handler: Handler, policy: ConnectionPolicy, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, handler: Handler, policy: ConnectionPolicy, registry: CollectorRegistry, alerts: Alerts
+    ) -> None:
         super().__init__(cast("Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]", handler))
         self._check_aiohttp()
         self._handler = handler
         self._policy = policy
         self._heads = HeadReader()
-        self._limits = ConnectionLimits(policy, registry, self._caller_connections)
+        self._limits = ConnectionLimits(policy, registry, self._caller_connections, alerts)
         self._ahead = ReadAhead()
         self._open = 0
         self._drains = False
@@ -69,7 +72,7 @@ class CallerServer(web.Server):
         connection = cast("CallerConnection", handler)
         super().connection_made(handler, transport)
         self._open += 1
-        if not self._limits.take(connection):
+        if not self._limits.take(connection, transport.get_extra_info("socket").fileno()):
             transport.write(REFUSAL)
             connection.force_close()
         elif self._drains:

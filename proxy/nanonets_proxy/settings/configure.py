@@ -39,6 +39,7 @@ def serve_config(
             KeySourceConfig() if sandbox else key_source_config(own.settings, environ, name),
             name,
             environ,
+            len(loaded.by_name()),
         )
         for name, own in loaded.by_name().items()
     )
@@ -62,7 +63,7 @@ def sandbox_config(settings: SandboxSettings) -> SandboxConfig:
 
 
 def environment_config(
-    settings: Settings, key_source: KeySourceConfig, name: str, environ: Mapping[str, str]
+    settings: Settings, key_source: KeySourceConfig, name: str, environ: Mapping[str, str], environments: int
 ) -> EnvironmentConfig:
     """Returns the configuration of one environment. The only environment has the empty name."""
     return EnvironmentConfig(
@@ -92,6 +93,7 @@ def environment_config(
         ),
         key_max_age_s=settings.key_max_age,
         key_probe=settings.key_probe,
+        environments=environments,
     )
 
 
