@@ -125,6 +125,18 @@ async def test_readyz_shows_the_alerts_of_an_environment(admin: Start) -> None:
     assert (alert["event"], alert["advice"], alert["free_bytes"]) == ("disk_filled", "make room", 0)
 
 
+async def test_a_reload_says_that_the_settings_were_not_read(aiohttp_client: AiohttpClient) -> None:
+    environments, registry = [SettableEnvironment()], CollectorRegistry()
+    app = create_admin_app(
+        PeerGuard(PeerGuardPolicy()), registry, environments, lambda: "settings.toml has changed"
+    )
+    client = await aiohttp_client(app)
+    async with client.post("/reload") as response:
+        assert (await response.json())["warning"] == "settings.toml has changed"
+    async with client.get("/readyz") as response:
+        assert "warning" not in await response.json()
+
+
 async def test_several_environments_are_reported_by_name_and_fail_together(admin: Start) -> None:
     client = await admin(SettableEnvironment("eu"), SettableEnvironment("us", not_ready="starting"))
     async with client.get("/readyz") as response:

@@ -373,3 +373,17 @@ def test_an_invalid_setting_of_the_sandbox_is_one_sentence(environ: dict[str, st
 def test_the_sandboxs_limit_can_be_off() -> None:
     settings = load_sandbox_settings({"limit": "none"}, {}, dirs=[]).settings
     assert settings.policy(("k",)).limit is None
+
+
+def test_a_settings_file_that_changes_appears_or_vanishes_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "nanonets-proxy.toml"
+    missing = load_settings({}, {}, dirs=[], default_config=path).file
+    assert missing is not None
+    assert not missing.has_changed()
+    path.write_text("max_wait = 7")
+    assert missing.has_changed()
+    present = load_settings({}, {}, dirs=[], config=str(path)).file
+    assert present is not None
+    assert not present.has_changed()
+    path.unlink()
+    assert present.has_changed()

@@ -46,8 +46,13 @@ class Environment(Protocol):
 
 
 def create_admin_app(
-    guard: PeerGuard, registry: CollectorRegistry, environments: Sequence[Environment]
+    guard: PeerGuard,
+    registry: CollectorRegistry,
+    environments: Sequence[Environment],
+    unread_settings: Callable[[], str | None] = lambda: None,
 ) -> web.Application:
+    """Returns the application. `unread_settings` returns a sentence if a reload leaves changed settings unread."""
+
     async def livez(_: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})
 
@@ -57,7 +62,7 @@ def create_admin_app(
 
     async def reload(_: web.Request) -> web.Response:
         reasons = [await environment.reload() for environment in environments]
-        return _status_response(environments, "reloaded", "not reloaded", reasons)
+        return _status_response(environments, "reloaded", "not reloaded", reasons, unread_settings())
 
     async def show_metrics(_: web.Request) -> web.Response:
         body = generate_latest(registry)
@@ -86,7 +91,11 @@ def create_admin_app(
 
 
 def _status_response(
-    environments: Sequence[Environment], good: str, bad: str, reasons: Sequence[str | None]
+    environments: Sequence[Environment],
+    good: str,
+    bad: str,
+    reasons: Sequence[str | None],
+    warning: str | None = None,
 ) -> web.Response:
     """Responds with the status of a single environment, or of each by its name; 503 if there is any reason."""
     parts: dict[str, dict[str, Any]] = {}
@@ -98,6 +107,8 @@ def _status_response(
         parts[environment.name] = part
     is_good = not any(reasons)
     body = parts.get("") or {"status": good if is_good else bad, "environments": parts}
+    if warning is not None:
+        body = body | {"warning": warning}
     return web.json_response(body, status=200 if is_good else 503)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
 
+from nanonets_proxy.app.settings_file import SettingsFile
 from nanonets_proxy.core.access.access_rules import AccessRule
 from nanonets_proxy.core.access.caller_tokens import CallerToken
 from nanonets_proxy.core.access.daily_budget import BudgetRule
@@ -107,6 +108,8 @@ class ServeConfig:
     drain_timeout_s: float
     log_format: str
     log_level: str
+    settings_file: SettingsFile | None
+    """Read at start only."""
     secret_variables: tuple[str, ...]
     """The environment variables that may hold a secret. Nothing reads them after the keys are read."""
 

@@ -28,7 +28,8 @@ class Program:
             {environment.name: environment.metrics.registry for environment in environments}
         )
         self._admin = web.AppRunner(
-            create_admin_app(PeerGuard(config.admin_guard), registry, environments), access_log=None
+            create_admin_app(PeerGuard(config.admin_guard), registry, environments, self.unread_settings),
+            access_log=None,
         )
         self._admin_sockets: list[socket.socket] = []
         self._admin_servers: list[asyncio.Server] = []
@@ -61,8 +62,19 @@ class Program:
 
     async def reload(self) -> None:
         """Reads the keys and the watched files of every environment again."""
+        self.unread_settings()
         for environment in self.environments:
             await environment.reload()
+
+    def unread_settings(self) -> str | None:
+        """Returns that a reload does not read the settings file, if the file has changed, and reports an alert."""
+        file = self._config.settings_file
+        if file is None or not file.has_changed():
+            return None
+        advice = "restart the proxy: a reload reads keys, caller tokens and certificates, and no settings"
+        alerts = self.environments[0].alerts
+        alerts.report("settings_file_not_read", advice, log_always=True, path=str(file.path))
+        return f"{file.path} has changed and was not read; {advice}"
 
     async def stop(self, drain_timeout_s: float) -> None:
         """Drains all environments at the same time, then stops the admin listener."""

@@ -53,6 +53,7 @@ def serve_config(
         drain_timeout_s=settings.drain_timeout,
         log_format=settings.log_format,
         log_level=settings.log_level,
+        settings_file=loaded.file,
         secret_variables=secret_variables(loaded.environments),
     )
 

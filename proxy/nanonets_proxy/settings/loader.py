@@ -1,12 +1,14 @@
 """Combines the sources of settings into one frozen `Settings`, or reports every fault in one sentence each."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from nanonets_proxy.app.settings_file import SettingsFile
 from nanonets_proxy.keys.source import KEY_FILE_VARIABLE, secret_dirs
 from nanonets_proxy.settings.errors import SettingsError
 from nanonets_proxy.settings.loaded import AnySettings, LoadedSettings
@@ -47,12 +49,13 @@ def load_settings(
         SettingsError: a source has an unknown name or an invalid value, or two values contradict each other.
     """
     names = Settings.model_fields
+    path, requested_by = default_config, None
     if config is not None:
-        toml = read_toml(names, Path(config), "flag --config")
+        path, requested_by = Path(config), "flag --config"
     elif CONFIG_VARIABLE in environ:
-        toml = read_toml(names, Path(environ[CONFIG_VARIABLE]), f"environment {CONFIG_VARIABLE}")
-    else:
-        toml = read_toml(names, default_config, None)
+        path, requested_by = Path(environ[CONFIG_VARIABLE]), f"environment {CONFIG_VARIABLE}"
+    file = SettingsFile.at(path)
+    toml = read_toml(names, path, requested_by)
     prefix = Settings.model_config["env_prefix"]
     aliases = {KEY_FILE_VARIABLE: "api_key_file"}
     tables = read_environment_tables(names.keys() - PROCESS_WIDE, PROCESS_WIDE, toml)
@@ -66,11 +69,11 @@ def load_settings(
     if not tables:
         if problems := list(find_contradictions(process, [("", process)])):
             raise SettingsError(*problems)
-        return process
+        return replace(process, file=file)
     environments = _combine_environments(tables, weakest_first)
     if problems := list(find_contradictions(process, list(environments.items()))):
         raise SettingsError(*problems)
-    return LoadedSettings(process.settings, process.sources, environments)
+    return LoadedSettings(process.settings, process.sources, environments, file)
 
 
 def _combine_environments(

@@ -46,11 +46,21 @@ class Alerts:
             registry=registry,
         )
 
-    def report(self, event: str, advice: str, *, kind: str = "", lasting: bool = False, **fields: Any) -> None:
+    def report(
+        self,
+        event: str,
+        advice: str,
+        *,
+        kind: str = "",
+        lasting: bool = False,
+        log_always: bool = False,
+        **fields: Any,
+    ) -> None:
         """Counts a fault, and logs it unless the same was logged within the last minute.
 
         `event` and `kind` come from a small set, and together name the fault. `advice` is a sentence for the
-        operator. `/readyz` shows a `lasting` fault until the process ends, any other for ten minutes.
+        operator. `/readyz` shows a `lasting` fault until the process ends, any other for ten minutes. `log_always`
+        is for a fault that only an operator's own command can cause.
         """
         now_s = self._clock()
         self._total.labels(event, kind).inc()
@@ -60,7 +70,7 @@ class Alerts:
         alert.fields, alert.advice, alert.at_s, alert.is_lasting = fields, advice, now_s, lasting
         alert.total += 1
         alert.unlogged += 1
-        if now_s - alert.logged_at_s >= _LOG_INTERVAL_S:
+        if log_always or now_s - alert.logged_at_s >= _LOG_INTERVAL_S:
             self._log.warning(event, **fields, times=alert.unlogged, advice=advice)
             alert.logged_at_s, alert.unlogged = now_s, 0
 
