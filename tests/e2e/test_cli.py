@@ -3,6 +3,8 @@
 import http.server
 import json
 import os
+import re
+import signal
 import socket
 import socketserver
 import subprocess
@@ -64,12 +66,34 @@ def test_help_shows_commands_examples_and_the_way_to_the_reference(flag: str, ru
     assert max(map(len, done.stdout.splitlines())) <= 105
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_its_own_help(command: str, run) -> None:
+@pytest.mark.parametrize("command", ["serve", "sandbox"])
+def test_the_help_of_a_serving_command_lists_its_settings(command: str, run) -> None:
     done = run(command, "--help")
     assert done.returncode == OK
     assert done.stdout.startswith(f"usage: nanonets-proxy {command} [flags]\n")
     assert "--listen ADDRESS" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "usage", "own"),
+    [
+        ("check", "check [flags]", {"--help", "--config", "--json"}),
+        ("config", "config [flags]", {"--help", "--config", "--changed", "--reference", "--schema"}),
+        ("healthcheck", "healthcheck [flags]", {"--help", "--config"}),
+        ("reload", "reload [flags]", {"--help", "--config"}),
+        ("token", "token NAME [flags]", {"--help"}),
+    ],
+)
+def test_the_help_of_any_other_command_lists_only_its_own_flags(
+    command: str, usage: str, own: set[str], run
+) -> None:
+    done = run(command, "--help")
+    assert done.returncode == OK
+    assert done.stdout.startswith(f"usage: nanonets-proxy {usage}\n")
+    flags = done.stdout.partition("options:")[2].partition("\n\n")[0]
+    assert set(re.findall(r"--[a-z-]+", flags)) == own
+    shown = " ".join(done.stdout.split())
+    assert ("flags of all settings too. `nanonets-proxy serve --help` lists" in shown) == (command != "token")
 
 
 # --- usage errors -------------------------------------------------------------------------------
@@ -106,6 +130,8 @@ def test_every_command_has_its_own_help(command: str, run) -> None:
         ),
         (["--via"], "argument --via: expected one argument; see `nanonets-proxy serve --help`"),
         (["config", "--schema", "--reference"], "--schema and --reference exclude each other"),
+        (["config", "--changed", "--schema"], "--schema and --changed exclude each other"),
+        (["token", "billing", "--listen=x"], "--listen: unknown flag; see `nanonets-proxy token --help`"),
     ],
 )
 def test_a_usage_error_is_one_line_and_exit_code_2(arguments: list[str], sentence: str, run) -> None:
@@ -140,6 +166,55 @@ def test_an_invalid_sandbox_setting_is_exit_code_2(run) -> None:
     done = run("sandbox", "--limit", "many")
     assert done.returncode == USAGE_ERROR
     assert done.stderr.startswith("nanonets-proxy: limit: limit 'many' is not COUNT/WINDOW")
+
+
+# --- no traceback ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments", ["config", "config --reference", "check --help", "--version", "token billing"]
+)
+@pytest.mark.parametrize(
+    ("redirection", "code", "sentence"),
+    [
+        (">/dev/full", FAILED, "nanonets-proxy: standard output cannot be written: no space left on device\n"),
+        (">&-", FAILED, "nanonets-proxy: standard output is closed\n"),
+        ("| exec true", 128 + signal.SIGPIPE, ""),
+    ],
+)
+def test_output_that_cannot_be_written_is_at_most_one_sentence(
+    arguments: str, redirection: str, code: int, sentence: str, tmp_path: Path
+) -> None:
+    # In a pipe, the program starts when its reader has ended.
+    command = f"{{ [ '{redirection[0]}' = '>' ] || sleep 0.2; {sys.executable} -m nanonets_proxy {arguments}"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}; }} {redirection}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, sentence)
+
+
+def test_sigint_ends_a_command_without_a_traceback(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        upstream = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nanonets_proxy", "check", "--upstream", upstream],
+            cwd=tmp_path,
+            env=os.environ | {"NANONETS_API_KEY": "k"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        with process:
+            connection, _ = silent.accept()
+            with connection:
+                process.send_signal(signal.SIGINT)
+                _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (-signal.SIGINT, b"")
 
 
 # --- the key -----------------------------------------------------------------------------------
@@ -269,6 +344,29 @@ def test_config_shows_the_settings_with_sources_and_without_secrets(run, tmp_pat
     assert "s3cret" not in done.stdout
     assert "someone" not in done.stdout
     assert tomllib.loads(done.stdout)["egress_proxy"] == "http://***@proxy.example.com:3128"
+
+
+def test_config_changed_shows_only_the_settings_that_differ_and_their_sources(run, tmp_path: Path) -> None:
+    (tmp_path / "nanonets-proxy.toml").write_text(
+        "max_wait = 7\nretries = 2\n[environments.staging]\nvia = 'edge'\nlisten = '127.0.0.1:8082'\n"
+    )
+    done = run("config", "--changed", env={"NANONETS_PROXY_LOG_LEVEL": "warning", "NANONETS_PROXY_POOL_SIZE": "7"})
+    assert (done.returncode, done.stderr) == (OK, "")
+    values = tomllib.loads(done.stdout)
+    assert values["log_level"] == "warning"
+    assert values["environments"] == {
+        "staging": {"max_wait": "7s", "via": "edge", "listen": ["127.0.0.1:8082"], "pool_size": 7}
+    }
+    assert "\n# environment NANONETS_PROXY_LOG_LEVEL\nlog_level = " in done.stdout
+    assert "\n# nanonets-proxy.toml, environments.staging\nvia = " in done.stdout
+    assert "retries" not in done.stdout  # the file sets it to its default
+    assert "# default" not in done.stdout
+
+
+def test_config_changed_without_changes_is_one_comment(run) -> None:
+    done = run("config", "--changed")
+    assert (done.returncode, done.stdout.count("\n")) == (OK, 1)
+    assert done.stdout.startswith("# The settings that differ from their defaults. ")
 
 
 def test_config_writes_reference_and_schema_even_if_settings_are_invalid(run) -> None:

@@ -6,16 +6,18 @@ it to the function that `main.py` supplies.
 
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from nanonets_proxy.app.config import Config
 from nanonets_proxy.cli.check import all_ok, as_json, as_text, check_environments, settings_failures
+from nanonets_proxy.cli.output import OutputFailed, write
 from nanonets_proxy.cli.parser import PROGRAM, Command, Invocation, UsageError, parse
 from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
 from nanonets_proxy.core.net.addresses import Listener, TcpListener
-from nanonets_proxy.process.exit_codes import FAILED, OK, USAGE_ERROR
+from nanonets_proxy.process.exit_codes import FAILED, OK, SIGNAL_BASE, USAGE_ERROR
 from nanonets_proxy.settings import (
     SandboxSettings,
     Settings,
@@ -39,13 +41,18 @@ def run(argv: Sequence[str], serve: Callable[[Config], int]) -> int:
         problems: Sequence[str] = (str(error),)
     except SettingsError as error:
         problems = error.problems
+    except OutputFailed as error:
+        if not str(error):
+            return SIGNAL_BASE + signal.SIGPIPE  # as for programs that leave SIGPIPE at its default
+        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        return FAILED
     for problem in problems:
         sys.stderr.write(f"{PROGRAM}: {problem}\n")
     return USAGE_ERROR
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    write(f"{text}\n")
 
 
 def _serve(invocation: Invocation) -> int:
@@ -73,14 +80,16 @@ def _check(invocation: Invocation) -> int:
 
 
 def _config(invocation: Invocation) -> int:
-    if invocation.parsed.schema and invocation.parsed.reference:
-        raise UsageError("--schema and --reference exclude each other: each writes another file")
-    if invocation.parsed.schema:
-        sys.stdout.write(json_schema())
-    elif invocation.parsed.reference:
-        sys.stdout.write(reference_toml())
-    else:
-        sys.stdout.write(effective_toml(invocation.load()))
+    chosen = [flag for flag in ("schema", "reference", "changed") if getattr(invocation.parsed, flag)]
+    match chosen:
+        case ["schema"]:
+            write(json_schema())
+        case ["reference"]:
+            write(reference_toml())
+        case [] | ["changed"]:
+            write(effective_toml(invocation.load(), only_changed=bool(chosen)))
+        case [first, second, *_]:
+            raise UsageError(f"--{first} and --{second} exclude each other: each writes another document")
     return OK
 
 
@@ -128,26 +137,31 @@ def _token(invocation: Invocation) -> int:
 
 
 _COMMANDS: Final = {
-    "serve": Command("serve the Nanonets API to callers (the default command)", Settings, _serve),
+    "serve": Command(
+        "serve the Nanonets API to callers (the default command)", Settings, _serve, help_lists_settings=True
+    ),
     "check": Command(
         "test settings, key and connection to the upstream",
         Settings,
         _check,
         switches={"--json": "print the results as JSON"},
     ),
-    "sandbox": Command("serve only the simulated Nanonets API", SandboxSettings, _sandbox),
+    "sandbox": Command(
+        "serve only the simulated Nanonets API", SandboxSettings, _sandbox, help_lists_settings=True
+    ),
     "config": Command(
         "show the settings in effect and the source of each",
         Settings,
         _config,
         switches={
+            "--changed": "show only the settings that differ from their defaults",
             "--reference": "write all settings with their defaults as a TOML file",
             "--schema": "write the JSON schema of the TOML file",
         },
     ),
     "healthcheck": Command("test whether a running proxy is ready", Settings, _healthcheck),
     "token": Command(
-        "make a token for the caller NAME, and its entry for caller_tokens", Settings, _token, argument="NAME"
+        "make a token for the caller NAME, and its entry for caller_tokens", None, _token, argument="NAME"
     ),
     "reload": Command("make a running proxy reload its keys now", Settings, _reload),
 }

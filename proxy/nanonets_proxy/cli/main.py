@@ -22,9 +22,9 @@ _CA_FILE_VARIABLE = "SSL_CERT_FILE"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command that `argv` names, by default the process's arguments. Returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # SIGINT leaves no traceback
     if not _serves(arguments):
         return _run(arguments, _serve)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # SIGINT during the start leaves no traceback
     from nanonets_proxy.process.settings_reader import SettingsReader
 
     try:

@@ -8,6 +8,7 @@ from typing import Any, Final, NoReturn
 
 from nanonets_proxy import __version__
 from nanonets_proxy.app.config import Config
+from nanonets_proxy.cli.output import write
 from nanonets_proxy.settings import LoadedSettings, SandboxSettings, Settings, load_settings
 from nanonets_proxy.settings.flags import SettingsFlags
 from nanonets_proxy.settings.sources import flag_hint, flag_name
@@ -27,6 +28,9 @@ examples:
 Every setting is a flag, an environment variable NANONETS_PROXY_..., and a line of ./nanonets-proxy.toml.
 `nanonets-proxy serve --help` lists the flags. `nanonets-proxy config --reference` writes all settings as
 a file."""
+
+
+_MORE_FLAGS: Final = f"This command takes the flags of all settings too. `{PROGRAM} serve --help` lists them."
 
 
 class UsageError(Exception):
@@ -52,13 +56,16 @@ class Command:
     """A command: its summary for `--help`, the kind of its settings, and the function that runs it."""
 
     summary: str
-    settings_kind: type[Settings | SandboxSettings]
+    settings_kind: type[Settings | SandboxSettings] | None
+    """None: the command uses no settings, and has no flags for them."""
     run: Callable[[Invocation], int]
     """Returns the exit code."""
     switches: Mapping[str, str] = field(default_factory=dict)
     """The command's own flags, which take no value, and their help texts."""
     argument: str = ""
     """The name of the command's required argument. Empty: it has none."""
+    help_lists_settings: bool = False
+    """Otherwise the help names `serve --help`, which lists them."""
 
 
 class _Parser(ArgumentParser):
@@ -66,6 +73,10 @@ class _Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see `{self.prog} --help`")
+
+    def _print_message(self, message: str, file: Any = None) -> None:  # noqa: ARG002 - ArgumentParser's
+        """Overrides a method of ArgumentParser, which would end in a traceback if the output cannot be written."""
+        write(message)
 
 
 def parse(
@@ -87,9 +98,11 @@ def parse(
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
         own = [*command.switches, "--help", *(["--config"] if command.settings_kind is Settings else [])]
-        known = [*map(flag_name, command.settings_kind.model_fields), *own]
-        raise UsageError(_unknown_arguments(unknown, known))
-    return command, Invocation(parsed, flags.values(parsed), environ, serve)
+        if command.settings_kind is None:
+            parser.error(_unknown_arguments(unknown, own).rpartition("; ")[0])
+        settings = command.settings_kind.model_fields
+        raise UsageError(_unknown_arguments(unknown, [*map(flag_name, settings), *own]))
+    return command, Invocation(parsed, flags.values(parsed) if flags else {}, environ, serve)
 
 
 def _root_parser(commands: Mapping[str, Command]) -> _Parser:
@@ -107,11 +120,13 @@ def _root_parser(commands: Mapping[str, Command]) -> _Parser:
     return root
 
 
-def _command_parser(name: str, command: Command) -> tuple[_Parser, SettingsFlags]:
+def _command_parser(name: str, command: Command) -> tuple[_Parser, SettingsFlags | None]:
+    takes_hidden_flags = command.settings_kind is not None and not command.help_lists_settings
     parser = _Parser(
         prog=f"{PROGRAM} {name}",
         usage=f"{PROGRAM} {name} {command.argument}{' ' if command.argument else ''}[flags]",
         description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+        epilog=_MORE_FLAGS if takes_hidden_flags else None,
         allow_abbrev=False,
     )
     for flag, help_text in command.switches.items():
@@ -122,7 +137,9 @@ def _command_parser(name: str, command: Command) -> tuple[_Parser, SettingsFlags
         parser.add_argument(
             "--config", metavar="PATH", help="TOML file with settings [./nanonets-proxy.toml if it exists]"
         )
-    return parser, SettingsFlags(command.settings_kind, parser)
+    if command.settings_kind is None:
+        return parser, None
+    return parser, SettingsFlags(command.settings_kind, parser, in_help=command.help_lists_settings)
 
 
 def _unknown_command(name: str, commands: Mapping[str, Any]) -> str:

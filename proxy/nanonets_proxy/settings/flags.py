@@ -1,6 +1,6 @@
 """Adds the settings as flags to a command's parser, with pydantic-settings' own command line source."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -18,8 +18,10 @@ _MAX_DEFAULT_CHARS: Final = 60
 class SettingsFlags:
     """Adds a flag to `parser` for each setting of `kind`, and returns the flags' values after parsing."""
 
-    def __init__(self, kind: type[ProgramSettings], parser: ArgumentParser) -> None:
+    def __init__(self, kind: type[ProgramSettings], parser: ArgumentParser, *, in_help: bool = True) -> None:
+        """`in_help`: the parser's help lists the flags."""
         self._kind = kind
+        self._in_help = in_help
         self._defaults: dict[str, Any] = kind().model_dump(mode="json")
         self._group: Any = parser.add_argument_group("Settings")
         self._source: CliSettingsSource[Any] = CliSettingsSource(
@@ -46,7 +48,8 @@ class SettingsFlags:
         if "metavar" in options:
             metavars = [item.name for item in field.metadata if isinstance(item, Metavar)]
             options["metavar"] = metavars[0] if metavars else "NAME"
-        options["help"] = f"{field.description}{self._default(dest)}".replace("%", "%%")
+        shown = f"{field.description}{self._default(dest)}".replace("%", "%%")
+        options["help"] = shown if self._in_help else SUPPRESS
         self._group.add_argument(*flags, dest=dest, **options)
 
     def _default(self, name: str) -> str:

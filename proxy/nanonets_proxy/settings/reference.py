@@ -2,7 +2,7 @@
 
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from nanonets_proxy.settings.loaded import LoadedSettings
@@ -91,16 +91,22 @@ def reference_toml() -> str:
     return _HEADER + "\n".join(_reference_lines()) + "\n" + _ENVIRONMENTS
 
 
-def effective_toml(loaded: LoadedSettings[Settings]) -> str:
-    """Returns the settings in effect. A comment before each setting names its source."""
-    lines = ["# The settings in effect. Secrets are masked; a comment names the source of each setting."]
-    for name, value in json_values(loaded.settings).items():
-        lines += ["", f"# {loaded.sources[name]}", f"{name} = {to_toml(value)}"]
-    for environment, own in loaded.environments.items():
-        lines += ["", "", f"[{ENVIRONMENTS}.{environment}]"]
+def effective_toml(loaded: LoadedSettings[Settings], *, only_changed: bool = False) -> str:
+    """Returns the settings in effect. A comment before each setting names its source.
+
+    `only_changed` omits each setting that has the value of its default.
+    """
+    defaults = json_values(Settings()) if only_changed else {}
+
+    def lines_of(own: LoadedSettings[Settings], omitted: Collection[str] = ()) -> Iterator[str]:
         for name, value in json_values(own.settings).items():
-            if name not in PROCESS_WIDE:
-                lines += ["", f"# {own.sources[name]}", f"{name} = {to_toml(value)}"]
+            if name not in omitted and not (only_changed and value == defaults[name]):
+                yield from ("", f"# {own.sources[name]}", f"{name} = {to_toml(value)}")
+
+    kind = "settings that differ from their defaults" if only_changed else "settings in effect"
+    lines = [f"# The {kind}. Secrets are masked; a comment names the source of each setting.", *lines_of(loaded)]
+    for environment, own in loaded.environments.items():
+        lines += ["", "", f"[{ENVIRONMENTS}.{environment}]", *lines_of(own, PROCESS_WIDE)]
     return "\n".join(lines) + "\n"
 
 
