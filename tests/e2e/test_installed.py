@@ -39,6 +39,13 @@ def test_the_embedded_sandbox_needs_no_key_and_announces_itself(call: Call) -> N
     assert f"curl {proxy.url}/api/v4/workflows".encode() in proxy.stderr
 
 
+def test_the_embedded_sandboxs_page_has_examples_for_the_callers_address_without_a_key(call: Call) -> None:
+    with running(["serve", "--sandbox", *ANY_PORTS], environment()) as proxy:
+        page = call(f"{proxy.url}/", Host="localhost:9000")[2].decode()
+    assert "\ncurl http://localhost:9000/api/v4/workflows/WORKFLOW_ID/documents -F file=@invoice.pdf" in page
+    assert "$KEY" not in page
+
+
 def test_check_passes_with_a_valid_key() -> None:
     with sandbox() as upstream:
         good = run("check", "--upstream", upstream, NANONETS_API_KEY="sandbox-test-key")

@@ -285,6 +285,13 @@ async def test_the_page_shows_the_operations_and_escapes_the_callers_host(sandbo
         assert f"<code>{operation.method} {operation.path}</code>" in page
 
 
+async def test_the_pages_examples_send_the_key_of_a_sandbox_without_a_proxy(sandbox):
+    client = await sandbox()
+    page = await (await client.get("/", headers={"Host": "box:8090"})).text()
+    assert "export KEY=...   # one of the sandbox's keys" in page
+    assert 'curl -u "$KEY:" http://box:8090/api/v4/workflows\n' in page
+
+
 async def test_the_sandbox_works_after_a_caller_hangs_up(sandbox):
     client = await sandbox(latency_s=0.05)
     call = asyncio.create_task(client.get(WORKFLOWS))

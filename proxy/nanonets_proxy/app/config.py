@@ -87,6 +87,10 @@ class EnvironmentConfig:
         """Returns a copy for another upstream. By default, its name in the log is its origin."""
         return replace(self, upstream_name=upstream_name or str(origin), dial=replace(self.dial, origin=origin))
 
+    def with_sandbox(self, origin: Origin) -> Self:
+        """Returns a copy for a sandbox, whose page shows examples for the address that the caller used."""
+        return replace(self.with_upstream(origin, "sandbox"), handler=replace(self.handler, keeps_host=True))
+
 
 @dataclass(frozen=True, slots=True)
 class SandboxConfig:

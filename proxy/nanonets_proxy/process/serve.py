@@ -93,10 +93,11 @@ async def _serve(config: ServeConfig, keys: Sequence[InitialKeys], redactor: Red
 async def _serve_with_sandbox(config: ServeConfig, sandbox: SandboxConfig, redactor: Redactor) -> None:
     """Serves the sandbox in place of the upstream. It needs no key, and nothing leaves the machine."""
     stopping = _stop_signals()
-    runner, addresses, keys = await _start_sandbox(sandbox)
+    callers_scheme = "http" if config.environments[0].tls is None else "https"
+    runner, addresses, keys = await _start_sandbox(sandbox, callers_scheme)
     host, _, port = addresses[0].rpartition(":")
     source = EnvironmentKey(ApiKey.parse(keys[0], "sandbox"))
-    own = config.environments[0].with_upstream(Origin("http", host, int(port)), "sandbox")
+    own = config.environments[0].with_sandbox(Origin("http", host, int(port)))
     environment = Environment(own, InitialKeys(source, source.read()), redactor.add)
     try:
         await _run_until_stopped(
@@ -159,14 +160,16 @@ async def _serve_sandbox(config: SandboxConfig) -> None:
         await runner.cleanup()
 
 
-async def _start_sandbox(config: SandboxConfig) -> tuple[web.AppRunner, list[str], Sequence[str]]:
-    """Returns the running server, its addresses and the keys that it accepts."""
+async def _start_sandbox(
+    config: SandboxConfig, proxy_scheme: str = ""
+) -> tuple[web.AppRunner, list[str], Sequence[str]]:
+    """Returns the running server, its addresses and the keys that it accepts. See `create_app`."""
     from nanonets_proxy.sandbox.app import create_app  # imported here: most processes serve no sandbox
     from nanonets_proxy.sandbox.policy import make_key
 
     sockets = open_sockets("listen", config.listen)
     keys = config.policy.api_keys or (make_key(),)
-    app = create_app(replace(config.policy, api_keys=keys))
+    app = create_app(replace(config.policy, api_keys=keys), proxy_scheme)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SANDBOX_STOP_S)
     await runner.setup()
     addresses = [describe(sock) for sock in sockets]

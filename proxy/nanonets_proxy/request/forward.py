@@ -27,7 +27,7 @@ import structlog
 
 from nanonets_proxy.core.http.prefer import wait_s
 from nanonets_proxy.core.http.priority import urgency
-from nanonets_proxy.core.http.request_head import UpstreamHeads
+from nanonets_proxy.core.http.request_head import CallersHostHeads, UpstreamHeads
 from nanonets_proxy.core.http.retry import RETRIED_STATUSES
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.keys.key_records import KeyUse, KeyVerdict, verdict_of
@@ -70,7 +70,8 @@ class Forwarder:
         self._host = services.origin.authority.encode()
         self._key_in_use: ApiKey | None = None
         self._key_forms = NO_FORMS
-        self._upstream_heads = UpstreamHeads(host=self._host, authorization=b"")
+        self._heads_type = CallersHostHeads if policy.keeps_host else UpstreamHeads
+        self._upstream_heads = self._heads_type(host=self._host, authorization=b"")
 
     def drain(self) -> None:
         """From now on each response announces that its connection closes."""
@@ -210,7 +211,9 @@ class Forwarder:
         record, response = context.record, context.response
         if self._key_in_use is not key:
             self._key_in_use, self._key_forms = key, KeyForms(key.secrets())
-            self._upstream_heads = UpstreamHeads(host=self._host, authorization=key.authorization(), via=self._via)
+            self._upstream_heads = self._heads_type(
+                host=self._host, authorization=key.authorization(), via=self._via
+            )
         record.key, response.forms = key.name, self._key_forms
         record.attempts += 1
         target = context.target.encode("utf-8", "surrogateescape")

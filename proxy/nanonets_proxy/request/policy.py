@@ -24,5 +24,7 @@ class HandlerPolicy:
     """Name of the field that holds a caller's token."""
     tls: bool = False
     """Whether callers use https."""
+    keeps_host: bool = False
+    """Whether the upstream gets the caller's Host."""
     log_fields: Mapping[str, str] = field(default_factory=dict)
     """Fields of each log event."""

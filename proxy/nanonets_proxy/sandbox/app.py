@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from typing import Final
 
 from aiohttp import web
 
@@ -14,11 +15,13 @@ from nanonets_proxy.sandbox.uploads import expect
 
 OPERATIONS = (*v4.OPERATIONS, *v4_review.OPERATIONS, *v2.OPERATIONS)
 _MAX_SMALL_BODY_BYTES = MIB  # for JSON and forms, which are read whole
+_PROXY_SCHEME: Final = web.AppKey("proxy_scheme", str)
 
 
 async def _page(request: web.Request) -> web.Response:
-    policy = request.app[SANDBOX].policy
-    text = page.render(policy, OPERATIONS, host=request.host, scheme=request.scheme)
+    policy, proxy_scheme = request.app[SANDBOX].policy, request.app[_PROXY_SCHEME]
+    base = f"{proxy_scheme or request.scheme}://{request.host}"
+    text = page.render(policy, OPERATIONS, base=base, needs_key=not proxy_scheme)
     headers = {"Content-Security-Policy": page.SECURITY_POLICY, "X-Content-Type-Options": "nosniff"}
     return web.Response(text=text, content_type="text/html", headers=headers)
 
@@ -50,15 +53,17 @@ async def _change_keys(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-def create_app(policy: SandboxPolicy) -> web.Application:
+def create_app(policy: SandboxPolicy, proxy_scheme: str = "") -> web.Application:
     """Returns a simulated Nanonets API, which keeps its state in memory and shares it with no other application.
 
-    Serve it with `access_log=None` if speed matters.
+    If all callers use a proxy that adds the key and keeps their Host, `proxy_scheme` is the scheme of its listeners.
+        Serve it with `access_log=None` if speed matters.
     """
     app = web.Application(
         middlewares=[api_middleware], client_max_size=min(policy.max_body_bytes, _MAX_SMALL_BODY_BYTES)
     )
     app[SANDBOX] = Sandbox(policy)
+    app[_PROXY_SCHEME] = proxy_scheme
     app.router.add_get("/", _page)
     app.router.add_get("/sandbox/stats", _stats)
     app.router.add_post("/sandbox/reset", _reset)

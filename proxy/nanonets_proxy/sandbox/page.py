@@ -52,18 +52,19 @@ unauthorized (401), failed (503), in flight, distinct</td></tr>
 <tr><th><code>POST /sandbox/keys</code></th><td>replaces the accepted keys:
 <code>{"keys": ["my-key"], "grace_s": 0}</code>; previous keys stay valid for <code>grace_s</code> seconds</td></tr>
 </table></div>
-<p>These operations and this page need no key.</p>
+<p>These operations and this page $needs.</p>
 </body>
 </html>
 """)
 
+_EXPORT_KEY = "export KEY=...   # one of the sandbox's keys, sent as the user name with an empty password\n"
+_SEND_KEY = '-u "$KEY:" '
 _CURL = """\
-export KEY=...   # one of the sandbox's keys, sent as the user name with an empty password
-curl -u "$KEY:" {base}/api/v4/workflows
-curl -u "$KEY:" {base}/api/v4/workflows \\
+curl {key}{base}/api/v4/workflows
+curl {key}{base}/api/v4/workflows \\
   -H 'Content-Type: application/json' -d '{{"description": "Invoices"}}'
-curl -u "$KEY:" {base}/api/v4/workflows/WORKFLOW_ID/documents -F file=@invoice.pdf -F async=true
-curl -u "$KEY:" '{base}/api/v2/OCR/Model/any-id/LabelFile/?async=false' -F file=@invoice.pdf
+curl {key}{base}/api/v4/workflows/WORKFLOW_ID/documents -F file=@invoice.pdf -F async=true
+curl {key}'{base}/api/v2/OCR/Model/any-id/LabelFile/?async=false' -F file=@invoice.pdf
 curl {base}/sandbox/stats"""
 
 
@@ -94,10 +95,17 @@ def _rows(rows: list[tuple[str, str]], *, code: bool) -> str:
     )
 
 
-def render(policy: SandboxPolicy, operations: Sequence[Operation], *, host: str, scheme: str) -> str:
-    """Returns the page. `host` is the request's Host, hence untrusted text."""
+def _examples(base: str, *, needs_key: bool) -> str:
+    if needs_key:
+        return _EXPORT_KEY + _CURL.format(base=base, key=_SEND_KEY)
+    return _CURL.format(base=base, key="")
+
+
+def render(policy: SandboxPolicy, operations: Sequence[Operation], *, base: str, needs_key: bool) -> str:
+    """Returns the page. `base` has the request's Host, hence untrusted text. `needs_key`: callers send a key."""
     return _PAGE.substitute(
-        curl=escape(_CURL.format(base=f"{scheme}://{host}"), quote=False),
+        curl=escape(_examples(base, needs_key=needs_key), quote=False),
         settings=_rows(_settings(policy), code=False),
         operations=_rows([(f"{item.method} {item.path}", item.summary) for item in operations], code=True),
+        needs="need no key" if needs_key else "need no key, and the proxy adds it to all others",
     )

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanonets_proxy.core.http.headers import LocationRewrite, caller_response_head, chunked_body_end, via_field
-from nanonets_proxy.core.http.request_head import RequestHead, RequestHeads, UpstreamHeads
+from nanonets_proxy.core.http.request_head import CallersHostHeads, RequestHead, RequestHeads, UpstreamHeads
 from nanonets_proxy.errors import BadRequest, NotImplementedHere
 
 Fields = list[tuple[bytes, bytes]]
@@ -177,6 +177,19 @@ def test_the_head_that_goes_upstream_octet_by_octet() -> None:
         b"PUT /%7e? HTTP/1.1\r\nHost: up.example:8443\r\n"
         b"X-B: 1\r\nx-a: caf\xe9\r\nCookie: \r\nX-B: 2\r\nContent-Length: 3\r\n"
         b"Via: 1.1 me\r\nAuthorization: Basic b3Vycw==\r\n\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "host"), [(((b"Host", b"localhost:9000"),), b"localhost:9000"), ((), b"up.example")]
+)
+def test_the_sandbox_gets_the_callers_host_or_else_its_own(
+    fields: tuple[tuple[bytes, bytes], ...], host: bytes
+) -> None:
+    heads = CallersHostHeads(host=b"up.example", authorization=KEY)
+    head = read_by(RequestHeads(), *fields, (b"Transfer-Encoding", b"chunked"))
+    assert heads.write(b"POST", b"/", head) == (
+        b"POST / HTTP/1.1\r\nHost: %b\r\nTransfer-Encoding: chunked\r\nAuthorization: Basic b3Vycw==\r\n\r\n" % host
     )
 
 

@@ -186,3 +186,16 @@ class UpstreamHeads:
         """Returns a head, ending in the empty line."""
         end = self._chunked_end if head.body_length is None else self._end
         return b"".join((method, b" ", target, self._after_target, head.fields, end))
+
+
+class CallersHostHeads(UpstreamHeads):
+    """Writes heads with the caller's own Host, for an upstream that shows callers their address of the proxy."""
+
+    __slots__ = ()
+
+    def write(self, method: bytes, target: bytes, head: RequestHead) -> bytes:
+        """Returns a head, ending in the empty line."""
+        if not head.host:  # HTTP/1.0 requires none
+            return super().write(method, target, head)
+        end = self._chunked_end if head.body_length is None else self._end
+        return b"".join((method, b" ", target, b" HTTP/1.1\r\nHost: ", head.host, b"\r\n", head.fields, end))
