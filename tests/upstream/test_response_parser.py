@@ -15,6 +15,7 @@ from upstream.parsed_response import parse, parse_with, split_at
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
 CLOSED_LATER = OK + b"Content-Type: text/plain\r\n\r\n"
 
 
@@ -27,6 +28,9 @@ CLOSED_LATER = OK + b"Content-Type: text/plain\r\n\r\n"
         (OK + b"Content-Length: 5\r\n\r\nhello", b"hello"),
         (OK + b"content-length:0\r\n\r\n", b""),
         (CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", b"hello"),
+        # RFC 9112 §7.1.1 allows white space, httptools does not.
+        (CHUNKED + b"5; a=b\r\nhello\r\n0 ;c = d\r\n\r\n", b"hello"),
+        (HINTS + CHUNKED + b"2\r\nhe\r\n3\t;a\r\nllo\r\n0\r\n\r\n", b"hello"),
         (CHUNKED + b"2;name=value\r\nhe\r\n3\r\nllo\r\n0;last\r\n\r\n", b"hello"),
         (OK + b"TRANSFER-ENCODING: Chunked\r\n\r\nA\r\n0123456789\r\n0\r\n\r\n", b"0123456789"),
         (b"HTTP/1.1 404\r\nContent-Length: 2\r\n\r\nno", b"no"),
@@ -301,6 +305,7 @@ def test_the_size_of_a_body_is_unlimited() -> None:
 # --- any input, in any pieces ---------------------------------------------------------------
 
 RESPONSES = [
+    CHUNKED + b"5; a=b\r\nhello\r\n0 ;c = d\r\nX: y\r\n\r\n",
     OK + b"Content-Length: 5\r\nX-Empty:\r\n\r\nhello",
     CHUNKED + b"2;a=b\r\nhe\r\n3\r\nllo\r\n0\r\nT: v\r\nE:\r\n\r\n",
     CLOSED_LATER + b"hello",

@@ -14,10 +14,10 @@ A head is parsed only when everything before it is used up, so no byte of one me
 import re
 from typing import Final
 
-from nanonets_proxy.errors import HeadTooLarge, ProxyError
+from nanonets_proxy.core.http.chunked_reader import ChunkedReader, MalformedChunks
+from nanonets_proxy.errors import BadRequest, HeadTooLarge, ProxyError
 from nanonets_proxy.server.body_stream import BodyStream, WholeBody
 from nanonets_proxy.server.caller_request import CallerRequest, unreadable_request
-from nanonets_proxy.server.chunked_reader import ChunkedReader
 from nanonets_proxy.server.flow_control import FlowControl
 from nanonets_proxy.server.head_reader import (
     END_OF_HEAD,
@@ -149,7 +149,10 @@ class RequestReader:
             self._body_left_bytes -= len(piece)
             is_complete = not self._body_left_bytes
         else:
-            piece, rest = self._chunks.feed(data)
+            try:
+                piece, rest = self._chunks.feed(data)
+            except MalformedChunks as error:
+                raise BadRequest(f"The request's body is malformed. {error}") from None
             is_complete = self._chunks.is_complete
         body.feed(piece)
         if is_complete:

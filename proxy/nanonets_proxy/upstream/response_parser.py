@@ -20,16 +20,16 @@ from typing import Final
 
 import httptools
 
+from nanonets_proxy.core.http.chunked_reader import ChunkedReader, ChunksTooLarge, MalformedChunks
 from nanonets_proxy.errors import UpstreamError
-from nanonets_proxy.upstream.response_errors import bad_response, closed_early, status_line_error, too_large
-from nanonets_proxy.upstream.response_head import NO_HEAD, FramingFields, ResponseHead, size_of
+from nanonets_proxy.upstream.head_parser import MAX_HEAD_BYTES, HeadParser
+from nanonets_proxy.upstream.response_errors import bad_response, closed_early, too_large
+from nanonets_proxy.upstream.response_head import NO_HEAD, ResponseHead, size_of
 
-# The most bytes of heads, chunk extensions and trailers that may arrive without a byte of body between them.
-MAX_HEAD_BYTES: Final = 64 * 1024
 _STATUSES_WITHOUT_BODY: Final = (204, 304)
 _STATUS_AT: Final = len(b"HTTP/1.1 ")
 _INTERIM_DIGIT: Final = ord("1")
-_PROTOCOL: Final = b"HTTP"
+_NOT_HTTP: Final = "The upstream's response is not valid HTTP."
 
 
 class ResponseState(enum.Enum):
@@ -42,7 +42,7 @@ class ResponseState(enum.Enum):
 _HEAD, _BODY, _COMPLETE = ResponseState
 
 
-class ResponseParser:
+class ResponseParser(HeadParser):
     """See the module's docstring.
 
     `is_head`: a response to a HEAD request has no body, whatever its fields say. `on_interim` is called with each
@@ -51,51 +51,22 @@ class ResponseParser:
     """
 
     __slots__ = (
-        "_body",
-        "_error",
-        "_framing",
-        "_interim_bytes",
-        "_interim_keeps_alive",
-        "_is_head",
-        "_is_usual_start",
-        "_later_body",
-        "_names",
-        "_overhead_bytes",
-        "_parser",
-        "_protocol",
-        "_reason",
-        "_values",
-        "buffered_bytes",
-        "has_begun",
-        "head",
-        "interim_count",
-        "keep_alive",
-        "on_interim",
-        "state",
-        "trailers",
+        *("_body", "_chunks", "_end_of_head", "_interim_keeps_alive", "_is_head", "_later_body"),
+        *("_overhead_bytes", "buffered_bytes", "has_begun", "interim_count", "keep_alive"),
+        *("on_interim", "state", "trailers"),
     )
 
     def __init__(self, *, is_head: bool, on_interim: Callable[[ResponseHead], None] | None = None) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        # Otherwise httptools rejects all bytes after an interim response of HTTP/1.0 or with `Connection: close`.
-        # After a final response, `feed` and `on_message_begin` check for surplus bytes instead.
-        self._parser.set_dangerous_leniencies(lenient_keep_alive=True)
+        super().__init__()
         self._is_head = is_head
-        self._is_usual_start = False  # whether the first bytes show HTTP/1.1 and no interim status
-        self._protocol = b""  # the first bytes of the current status line
-        self._reason = b""
-        self._names: list[bytes] = []  # of the current header or trailer section
-        self._values: list[bytes] = []
-        self._framing = FramingFields(())
-        self._interim_bytes = 0  # of the fields of interim responses
         self._interim_keeps_alive = True
         self._overhead_bytes = 0  # since the last byte of body
+        self._chunks: ChunkedReader | None = None
+        self._end_of_head = b""  # the last bytes of the head's beginning
         self._body = b""  # received and not taken
         self._later_body: list[bytes] = []  # received after `_body`
-        self._error: UpstreamError | None = None
         self.buffered_bytes = 0
         self.has_begun = False
-        self.head = NO_HEAD
         self.interim_count = 0
         self.keep_alive = False
         self.on_interim = on_interim
@@ -111,7 +82,7 @@ class ResponseParser:
             # After a response to HEAD, httptools waits for the body.
             if self._is_head or not self.keep_alive or self.state is not _COMPLETE:
                 return False
-            if self.interim_count or self.trailers or self.buffered_bytes:
+            if self._chunks is not None or self.interim_count or self.trailers or self.buffered_bytes:
                 return False
         self._is_head = is_head
         self.has_begun = False
@@ -131,9 +102,12 @@ class ResponseParser:
             self._is_usual_start = (
                 len(data) > _STATUS_AT and data[_STATUS_AT] != _INTERIM_DIGIT and data[:8] == b"HTTP/1.1"
             )
-            self._protocol = self._reason = b""
+            self._protocol = self._reason = self._end_of_head = b""
             self._overhead_bytes = 0
         self._overhead_bytes += len(data)
+        if self._chunks is not None:
+            self._read_chunks(self._chunks, bytes(data))
+            return
         try:
             if self._is_usual_start or self.state is _BODY:
                 self._parser.feed_data(data)
@@ -142,40 +116,56 @@ class ResponseParser:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._on_parser_error()
         if self.state is not _COMPLETE:
+            if self.head.is_chunked:
+                self._read_chunks(self._take_over(), self._behind_head(bytes(data)))
+                return
+            if self.state is _HEAD:
+                self._end_of_head = self._end_of_head[-2:] + bytes(data[-3:])
             if self._error is not None:
                 raise self._error
             if self._overhead_bytes > MAX_HEAD_BYTES or self._fields_are_too_large():
                 raise too_large()
 
-    def _feed_lines(self, data: bytes) -> None:
-        """Feeds a head line by line, to note the protocol of each status line: httptools hides it.
+    def _take_over(self) -> ChunkedReader:
+        """Starts a reader for a chunked body, and discards the part of the body that httptools has read.
 
-        Only for interim responses, for heads that are not of HTTP/1.1, and for status lines that arrive in pieces.
+        httptools rejects white space in chunk extensions (RFC 9112 §7.1.1). It reads a body only if the whole body
+        arrives together with its head, as most do.
         """
-        at = 0
-        while at < len(data) and self.state is _HEAD:
-            end = data.find(b"\n", at) + 1 or len(data)
-            line = data[at:end]
-            if len(self._protocol) < len(_PROTOCOL):
-                # The parser skips empty lines before a status line.
-                self._protocol = (self._protocol + line.lstrip(b"\r\n"))[: len(_PROTOCOL)]
-            self._parser.feed_data(line)
-            at = end
-        if at < len(data):
-            self._parser.feed_data(data[at:])
+        self._error = None
+        self.take_body()
+        self._names.clear()
+        self._values.clear()
+        self._chunks = ChunkedReader()
+        return self._chunks
+
+    def _behind_head(self, data: bytes) -> bytes:
+        """Returns the bytes behind the head, which ends in `data`."""
+        if not self._is_usual_start:
+            return data[self._end_of_lines :]
+        before = self._end_of_head[-3:]
+        return data[(before + data).index(b"\r\n\r\n") + 4 - len(before) :]
+
+    def _read_chunks(self, chunks: ChunkedReader, data: bytes) -> None:
+        try:
+            body, surplus = chunks.feed(data)
+        except MalformedChunks as error:
+            self.on_body(error.body)
+            raise (too_large() if isinstance(error, ChunksTooLarge) else bad_response(_NOT_HTTP)) from None
+        if body:
+            self.on_body(body)
+        if chunks.is_complete:
+            self.trailers = chunks.trailers
+            self.state = _COMPLETE
+            self.keep_alive = self.keep_alive and not surplus
+        elif self._overhead_bytes > MAX_HEAD_BYTES:
+            raise too_large()
 
     def _on_parser_error(self) -> None:
         if self.state is _COMPLETE:
             self.keep_alive = False
         elif self._error is None:
-            self._error = bad_response("The upstream's response is not valid HTTP.")
-
-    def _fields_are_too_large(self) -> bool:
-        """Counts heads and trailers together, however they were split; False if no section is arriving."""
-        if not self._names:
-            return False
-        counted = self._interim_bytes + size_of(self.head.names, self.head.values)
-        return counted + size_of(self._names, self._values) > MAX_HEAD_BYTES
+            self._error = bad_response(_NOT_HTTP)
 
     def end_of_input(self) -> None:
         """Handles a clean end of the connection. Raises UpstreamClosed if the response is incomplete."""
@@ -200,13 +190,6 @@ class ResponseParser:
     def on_message_begin(self) -> None:
         if self.state is _COMPLETE:
             self.keep_alive = False
-
-    def on_status(self, status: bytes) -> None:
-        self._reason += status
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._names.append(name)
-        self._values.append(value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         if self.state is not _HEAD or self._error is not None:
@@ -236,30 +219,6 @@ class ResponseParser:
             self.state = _COMPLETE
         elif head.status in _STATUSES_WITHOUT_BODY:
             head.body_length = 0
-
-    def _parse_head(self) -> ResponseHead | UpstreamError:
-        """Returns the head whose fields have arrived, or why it is invalid."""
-        head = ResponseHead()
-        head.status = status = self._parser.get_status_code()
-        head.reason = reason = self._reason
-        if status != 200 or reason != b"OK" or not self._is_usual_start:
-            protocol = _PROTOCOL if self._is_usual_start else self._protocol
-            error = status_line_error(protocol, self._parser.get_http_version(), status, reason)
-            if error is not None:
-                return error
-        names = tuple(self._names)
-        framing = self._framing
-        if names != framing.names:
-            self._framing = framing = FramingFields(names)
-        head.names = framing.names
-        head.values = values = tuple(self._values)
-        length_at, codings_at = framing.content_length_at, framing.transfer_encodings_at
-        head.body_length = None if length_at is None else int(values[length_at])
-        head.is_chunked = bool(codings_at)
-        if codings_at and [values[at].lower() for at in codings_at] != [b"chunked"]:
-            # Any other coding belongs to this connection (RFC 9112 §6.1): it cannot be relayed as it is.
-            return bad_response("The upstream used an unknown transfer coding.")
-        return head
 
     def _skip_interim(self, interim: ResponseHead) -> None:
         self.interim_count += 1

@@ -194,6 +194,16 @@ MALFORMED: Final = [
             "upstream_bad_reply",
             False,
         ),
+        *(
+            (
+                f"the protocol {protocol.decode()}",
+                "RFC 9112 §2.3",
+                raw_response(b"ok", b"Content-Length: 2", status=protocol + b" 200 OK"),
+                "upstream_bad_reply",
+                False,
+            )
+            for protocol in (b"RTSP/1.0", b"ICE/1.0")
+        ),
         ("no status line", "RFC 9112 §4", b"<html>hello</html>\r\n\r\n", "upstream_bad_reply", False),
         (
             "the bytes of a TLS record",

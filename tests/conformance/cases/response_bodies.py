@@ -15,6 +15,7 @@ from conformance.steps import (
     SeeStart,
     Send,
     UpstreamCloses,
+    UpstreamEnded,
     get,
     passes,
     raw_response,
@@ -67,6 +68,15 @@ BODIES: Final = [
         raw_response(b'3;a=b;c="d"\r\nabc\r\n0;x\r\n\r\n', CHUNKED),
         status(200, body=b"abc"),
     ),
+    *(
+        passes(
+            f"white space in a chunk extension of a response is accepted: {extension!r}",
+            "RFC 9112 §7.1.1",
+            raw_response(b"3%b\r\nabc\r\n0\r\n\r\n" % extension.encode(), CHUNKED),
+            status(200, body=b"abc"),
+        )
+        for extension in ("; a=b", " ;a", "\t;\ta = b ; c")
+    ),
     passes(
         "trailers of a response pass",
         "RFC 9112 §7.1.2",
@@ -90,6 +100,23 @@ BODIES: Final = [
             status(200, body=b"abc"),
             Again(),
         ),
+    ),
+    Case(
+        "an HTTP/1.0 response with Transfer-Encoding passes, and ends the upstream connection",
+        "RFC 9112 §6.1",
+        (
+            Send(get()),
+            GOT,
+            Respond(
+                raw_response(
+                    b"3\r\nabc\r\n0\r\n\r\n", b"Connection: keep-alive", CHUNKED, status=b"HTTP/1.0 200 OK"
+                )
+            ),
+            status(200, body=b"abc"),
+            UpstreamEnded(),
+            Again(),
+        ),
+        comparable=False,
     ),
     passes(
         "an HTTP/1.0 response with a length becomes HTTP/1.1",

@@ -8,10 +8,14 @@ from conformance.steps import (
     SEE_OK,
     Again,
     Case,
+    Receive,
+    ReceiveBody,
     Respond,
+    SeeBytes,
     SeeEnd,
     SeeInterim,
     Send,
+    UpstreamEnded,
     get,
     passes,
     response,
@@ -225,6 +229,35 @@ INTERIM: Final = [
         "a 100 that the caller did not expect is not forwarded",
         "RFC 9110 §15.2.1",
         (Send(get()), GOT, Respond(b"HTTP/1.1 100 Continue\r\n\r\n" + OK), SEE_OK, Again()),
+    ),
+    *(
+        Case(
+            f"a 103 {what} precedes the final response",
+            "RFC 9110 §15.2",
+            (Send(get()), GOT, Respond(head + OK), SeeInterim(103, (b"Link: </x>",)), SEE_OK, Again()),
+            comparable=False,
+        )
+        for what, head in {
+            "with Connection: close": b"HTTP/1.1 103 Early Hints\r\nConnection: close\r\nLink: </x>\r\n\r\n",
+            "of HTTP/1.0": b"HTTP/1.0 103 Early Hints\r\nLink: </x>\r\n\r\n",
+        }.items()
+    ),
+    Case(
+        "a 100 with Connection: close precedes the final response to an upload",
+        "RFC 9110 §15.2",
+        (
+            Send(get(b"/x", b"Expect: 100-continue", b"Content-Length: 3", method=b"POST")),
+            Receive(b"POST /x HTTP/1.1", body=None),
+            Respond(b"HTTP/1.1 100 Continue\r\nConnection: close\r\n\r\n"),
+            SeeBytes(b"HTTP/1.1 100 Continue\r\n\r\n"),
+            Send(b"abc"),
+            ReceiveBody(b"abc"),
+            Respond(response(b"ok", b"Connection: close")),
+            SEE_OK,
+            UpstreamEnded(),
+            Again(),
+        ),
+        comparable=False,
     ),
     Case(
         "an HTTP/1.0 caller gets no 1xx",

@@ -7,8 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.errors import BadRequest
-from nanonets_proxy.server.chunked_reader import MAX_SIZE_LINE_BYTES, MAX_TRAILER_BYTES, ChunkedReader
+from nanonets_proxy.core.http.chunked_reader import (
+    MAX_SIZE_LINE_BYTES,
+    MAX_TRAILER_BYTES,
+    ChunkedReader,
+    MalformedChunks,
+)
 
 
 def decoded(*pieces: bytes) -> tuple[bytes, bytes | None]:
@@ -52,6 +56,21 @@ def test_a_body_is_decoded_and_ends_where_it_ends_however_it_is_cut(sent: bytes,
 
 
 @pytest.mark.parametrize(
+    ("sent", "trailers"),
+    [
+        (b"0\r\n\r\n", []),
+        (b"0\r\nX-Check:  a b \t\r\nx:\r\n\r\n", [(b"X-Check", b"a b"), (b"x", b"")]),
+    ],
+)
+def test_trailers_are_kept_with_their_case(sent: bytes, trailers: list[tuple[bytes, bytes]]) -> None:
+    for pieces in ([sent], bytewise(sent)):
+        subject = ChunkedReader()
+        for piece in pieces:
+            subject.feed(piece)
+        assert subject.trailers == trailers
+
+
+@pytest.mark.parametrize(
     "sent",
     [
         *(b"zz\r\n", b"-3\r\nabc", b"+3\r\nabc", b"0x3\r\nabc", b"\r\n", b" 3\r\nabc", b"3 \r\nabc", b"3\nabc\n"),
@@ -62,16 +81,16 @@ def test_a_body_is_decoded_and_ends_where_it_ends_however_it_is_cut(sent: bytes,
     ],
 )
 def test_what_is_malformed_is_rejected_however_it_is_cut(sent: bytes) -> None:
-    with pytest.raises(BadRequest):
+    with pytest.raises(MalformedChunks):
         decoded(sent)
-    with pytest.raises(BadRequest):
+    with pytest.raises(MalformedChunks):
         decoded(*bytewise(sent))
 
 
 def test_size_lines_and_trailers_are_bounded() -> None:
-    with pytest.raises(BadRequest, match="too long"):
+    with pytest.raises(MalformedChunks, match="too long"):
         decoded(b"3;" + b"a" * MAX_SIZE_LINE_BYTES)
-    with pytest.raises(BadRequest, match="too large"):
+    with pytest.raises(MalformedChunks, match="too large"):
         decoded(b"0\r\n", b"X: y\r\n" * (MAX_TRAILER_BYTES // 6 + 1))
 
 
@@ -112,7 +131,7 @@ def test_no_body_is_complete_here_that_others_read_otherwise(pieces: list[bytes]
     sent = b"".join(pieces)
     try:
         body, behind = decoded(sent)
-    except BadRequest:
+    except MalformedChunks:
         return
     if behind is not None:
         assert parsed(sent[: len(sent) - len(behind)]) in ((body, True), None)

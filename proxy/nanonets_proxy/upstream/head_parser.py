@@ -1,0 +1,94 @@
+"""Reads the heads of upstream responses: status lines and fields, as httptools reports them."""
+
+from typing import Final
+
+import httptools
+
+from nanonets_proxy.errors import UpstreamError
+from nanonets_proxy.upstream.response_errors import bad_response, status_line_error
+from nanonets_proxy.upstream.response_head import NO_HEAD, FramingFields, ResponseHead, size_of
+
+# The most bytes of heads, chunk extensions and trailers that may arrive without a byte of body between them.
+MAX_HEAD_BYTES: Final = 64 * 1024
+_PROTOCOL: Final = b"HTTP"
+
+
+class HeadParser:
+    """The part of ResponseParser that reads heads."""
+
+    __slots__ = (
+        *("_end_of_lines", "_framing", "_interim_bytes", "_is_usual_start", "_names", "_parser"),
+        *("_protocol", "_reason", "_values", "_error", "head"),
+    )
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        # Otherwise httptools rejects all bytes after an interim response of HTTP/1.0 or with `Connection: close`.
+        # After a final response, `feed` and `on_message_begin` check for surplus bytes instead.
+        self._parser.set_dangerous_leniencies(lenient_keep_alive=True)
+        self._is_usual_start = False  # whether the first bytes show HTTP/1.1 and no interim status
+        self._protocol = b""  # the first bytes of the current status line
+        self._reason = b""
+        self._names: list[bytes] = []  # of the current header or trailer section
+        self._values: list[bytes] = []
+        self._framing = FramingFields(())
+        self._interim_bytes = 0  # of the fields of interim responses
+        self._end_of_lines = 0  # in the data of the last `_feed_lines`
+        self._error: UpstreamError | None = None
+        self.head = NO_HEAD
+
+    def _feed_lines(self, data: bytes) -> None:
+        """Feeds a head line by line, to note the protocol of each status line: httptools hides it.
+
+        Only for interim responses, for heads that are not of HTTP/1.1, and for status lines that arrive in pieces.
+        """
+        at = 0
+        while at < len(data) and self.head is NO_HEAD and self._error is None:
+            end = data.find(b"\n", at) + 1 or len(data)
+            line = data[at:end]
+            if len(self._protocol) < len(_PROTOCOL):
+                # The parser skips empty lines before a status line.
+                self._protocol = (self._protocol + line.lstrip(b"\r\n"))[: len(_PROTOCOL)]
+            self._parser.feed_data(line)
+            at = end
+        self._end_of_lines = at
+        if at < len(data):
+            self._parser.feed_data(data[at:])
+
+    def _fields_are_too_large(self) -> bool:
+        """Counts heads and trailers together, however they were split; False if no section is arriving."""
+        if not self._names:
+            return False
+        counted = self._interim_bytes + size_of(self.head.names, self.head.values)
+        return counted + size_of(self._names, self._values) > MAX_HEAD_BYTES
+
+    def on_status(self, status: bytes) -> None:
+        self._reason += status
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._names.append(name)
+        self._values.append(value.rstrip(b" \t"))
+
+    def _parse_head(self) -> ResponseHead | UpstreamError:
+        """Returns the head whose fields have arrived, or why it is invalid."""
+        head = ResponseHead()
+        head.status = status = self._parser.get_status_code()
+        head.reason = reason = self._reason
+        if status != 200 or reason != b"OK" or not self._is_usual_start:
+            protocol = _PROTOCOL if self._is_usual_start else self._protocol
+            error = status_line_error(protocol, self._parser.get_http_version(), status, reason)
+            if error is not None:
+                return error
+        names = tuple(self._names)
+        framing = self._framing
+        if names != framing.names:
+            self._framing = framing = FramingFields(names)
+        head.names = framing.names
+        head.values = values = tuple(self._values)
+        length_at, codings_at = framing.content_length_at, framing.transfer_encodings_at
+        head.body_length = None if length_at is None else int(values[length_at])
+        head.is_chunked = bool(codings_at)
+        if codings_at and [values[at].lower() for at in codings_at] != [b"chunked"]:
+            # Any other coding belongs to this connection (RFC 9112 §6.1): it cannot be relayed as it is.
+            return bad_response("The upstream used an unknown transfer coding.")
+        return head
