@@ -56,8 +56,9 @@ async def _change_keys(request: web.Request) -> web.Response:
 def create_app(policy: SandboxPolicy, proxy_scheme: str = "") -> web.Application:
     """Returns a simulated Nanonets API, which keeps its state in memory and shares it with no other application.
 
-    If all callers use a proxy that adds the key and keeps their Host, `proxy_scheme` is the scheme of its listeners.
-        Serve it with `access_log=None` if speed matters.
+    `proxy_scheme` is set if all callers use a proxy that adds the key and keeps their Host: `http` or `https`.
+
+    Serve it with `access_log=None` if speed matters.
     """
     app = web.Application(
         middlewares=[api_middleware], client_max_size=min(policy.max_body_bytes, _MAX_SMALL_BODY_BYTES)
