@@ -309,6 +309,15 @@ def test_check_reports_a_state_file_that_cannot_be_written(name: str, run, tmp_p
     assert f"fail  state file  {path} cannot be written: {fault}" in done.stdout.splitlines()
 
 
+def test_check_warns_if_the_spool_disk_is_smaller_than_spool_total(run) -> None:
+    """The line comes before the key and connection are tested."""
+    key = {"NANONETS_API_KEY": "k"}
+    done = run("check", "--upstream", "http://127.0.0.1:1", "--spool-total", "1000000GiB", env=key)
+    (line,) = [line for line in done.stdout.splitlines() if "spool disk" in line]
+    assert line.startswith("warn  spool disk  ")
+    assert line.endswith("MiB free, less than spool_total (1024000000 MiB)")
+
+
 def test_check_of_a_writable_state_file_leaves_nothing_behind(run, tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     path = tmp_path / "state" / "state.json"

@@ -1,16 +1,21 @@
 """The command `check`: tests settings, key and upstream, and reports the result of each test."""
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Final
 
 from nanonets_proxy.admission.state_file import write_fault
 from nanonets_proxy.core.keys.api_key import KeyUnusable
+from nanonets_proxy.keys.files import os_fault
 from nanonets_proxy.keys.source import NoKeyGiven
 from nanonets_proxy.server.open_files import CURE, most_connections, open_files_limit
 from nanonets_proxy.settings import LoadedSettings, Settings, SettingsError
 from nanonets_proxy.settings.configure import ignored_proxy_variable
 from nanonets_proxy.settings.key_source import key_source_config
+
+_MIB: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ def check_environments(loaded: LoadedSettings[Settings], environ: Mapping[str, s
     for name, own in loaded.by_name().items():
         prefix = f"{name}: " if name else ""
         own_results = [
+            *_check_spool(own.settings),
             *_check_open_files(own.settings, len(loaded.by_name())),
             *_check_environment(own.settings, environ, name),
         ]
@@ -58,6 +64,20 @@ def _check_environment(settings: Settings, environ: Mapping[str, str], name: str
         detail = f"{variable} is set, but only the setting egress_proxy has an effect"
         yield CheckResult("egress proxy", ok=True, detail=detail, warning=True)
     yield from check_upstream(settings, key, environ)
+
+
+def _check_spool(settings: Settings) -> Iterator[CheckResult]:
+    """Yields a warning if the disk cannot hold as many request bodies as the settings allow."""
+    directory = settings.spool_path()
+    try:
+        free_bytes = shutil.disk_usage(directory).free
+    except OSError as error:
+        yield CheckResult("spool disk", ok=False, detail=f"{directory} {os_fault(error)}")
+        return
+    if free_bytes < settings.spool_total:
+        free, total = f"{free_bytes // _MIB} MiB", f"{settings.spool_total // _MIB} MiB"
+        detail = f"{directory} has {free} free, less than spool_total ({total})"
+        yield CheckResult("spool disk", ok=True, detail=detail, warning=True)
 
 
 def _check_open_files(settings: Settings, environments: int) -> Iterator[CheckResult]:

@@ -52,6 +52,7 @@ REJECTIONS: Final = [
             ("a foreign Host", b"/x", b"evil.example"),
             ("a foreign host in an absolute target", b"http://evil.example/x", b"localhost"),
             ("a foreign Host that contains `localhost`", b"/x", b"evil-localhost.example"),
+            ("a Host of a private network, on a listener on loopback,", b"/x", b"nanonets-proxy.default"),
         ]
     ),
     *(

@@ -9,7 +9,6 @@ from conformance.steps import (
     Again,
     Case,
     Receive,
-    ReceiveBody,
     Respond,
     SeeBytes,
     SeeEnd,
@@ -18,6 +17,7 @@ from conformance.steps import (
     UpstreamEnded,
     get,
     passes,
+    post,
     response,
     status,
 )
@@ -174,6 +174,24 @@ FIELDS: Final = (
             "RFC 9110 §7.6.1",
             b"Connection: content-length",
             seen=(b"Content-Length: 2",),
+        ),
+        Case(
+            "a 429 for a request whose body could not be kept is marked by Proxy-Status",
+            "RFC 9209 §2.1.4",
+            (
+                Send(post(b"x" * 2000)),
+                Receive(b"POST /x HTTP/1.1"),
+                ReceiveBody(b"x" * 2000),
+                Respond(response(b"", b"Retry-After: 1", status=b"429 Too Many Requests")),
+                status(
+                    429,
+                    fields=(
+                        b'Proxy-Status: nanonets-proxy; received-status=429; details="body_copy_discarded: replay_limit"',
+                    ),
+                ),
+            ),
+            comparable=False,
+            settings={"body_memory": "1000", "replay_limit": "1000"},
         ),
     ]
 )
