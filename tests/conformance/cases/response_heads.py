@@ -9,6 +9,7 @@ from conformance.steps import (
     Again,
     Case,
     Receive,
+    ReceiveBody,
     Respond,
     SeeBytes,
     SeeEnd,
@@ -180,13 +181,13 @@ FIELDS: Final = (
             "RFC 9209 §2.1.4",
             (
                 Send(post(b"x" * 2000)),
-                Receive(b"POST /x HTTP/1.1"),
-                ReceiveBody(b"x" * 2000),
+                Receive(b"POST /x HTTP/1.1", body=b"x" * 2000),
                 Respond(response(b"", b"Retry-After: 1", status=b"429 Too Many Requests")),
                 status(
                     429,
                     fields=(
-                        b'Proxy-Status: nanonets-proxy; received-status=429; details="body_copy_discarded: replay_limit"',
+                        b"Proxy-Status: nanonets-proxy; received-status=429; "
+                        b'details="body_copy_discarded: replay_limit"',
                     ),
                 ),
             ),
