@@ -2,6 +2,10 @@
 #
 #   docker build -t nanonets-proxy .
 #
+# Some key stores need extras of the package (docs/keys.md):
+#
+#   docker build -t nanonets-proxy --build-arg EXTRAS=aws,vault .
+#
 # Behind a firewall that inspects TLS, give its certificates to the build; the image does not keep them:
 #
 #   docker build -t nanonets-proxy --secret id=ca,src=/etc/ssl/certs/ca-certificates.crt .
@@ -13,12 +17,19 @@ ENV PIP_NO_CACHE_DIR=1 \
 
 # Every package is pinned by its hash, also those that build the wheel. They come before the source, so that a change
 # of the source does not install them again.
-COPY requirements/run.txt requirements/build.txt requirements/
+COPY requirements/ requirements/
+ARG EXTRAS=""
 RUN --mount=type=secret,id=ca \
     if [ -f /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi \
  && python -m venv --without-pip /opt/nanonets-proxy \
  && python -m pip --python /opt/nanonets-proxy/bin/python install \
       --no-compile --require-hashes --only-binary :all: -r requirements/run.txt \
+ && for extra in $(echo "$EXTRAS" | tr , ' '); do \
+      lock="requirements/extra-$extra.txt"; \
+      if ! [ -f "$lock" ]; then echo "EXTRAS: there is no extra called $extra; use aws, vault or aws,vault" >&2; exit 1; fi; \
+      python -m pip --python /opt/nanonets-proxy/bin/python install \
+        --no-compile --require-hashes --only-binary :all: -r "$lock" || exit 1; \
+    done \
  && python -m venv --without-pip /opt/build \
  && python -m pip --python /opt/build/bin/python install \
       --no-compile --require-hashes --only-binary :all: -r requirements/build.txt

@@ -5,6 +5,7 @@ import functools
 import http.client
 import json
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -34,6 +35,8 @@ ON_HOST: Final = (
     "--env=NANONETS_PROXY_ADMIN_LISTEN=127.0.0.1:0",
 )
 """Options for the machine's own loopback, which the tests can call. The start event has the ports."""
+
+_BUILD_TIMEOUT_S: Final = 300.0
 
 T = TypeVar("T")
 
@@ -71,6 +74,26 @@ def succeed(*command: str | Path, timeout_s: float = 60.0) -> str:
 
 def podman(*arguments: str | Path, timeout_s: float = 60.0) -> str:
     return succeed("podman", *arguments, timeout_s=timeout_s)
+
+
+def build(*options: str) -> None:
+    """Builds the Dockerfile's image without cached layers, so that all locked packages must still be available."""
+    podman(
+        "build",
+        "--format=docker",  # the OCI format does not support HEALTHCHECK
+        "--layers=false",
+        "--network=host",
+        *(f"--secret=id=ca,src={path}" for path in _certificates()),
+        *options,
+        ".",
+        timeout_s=_BUILD_TIMEOUT_S,
+    )
+
+
+def _certificates() -> list[str]:
+    """Returns the CA file that pip trusts on this machine, if any; the network may need it."""
+    files = (os.environ.get("PIP_CERT"), os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile)
+    return [path for path in files if path and Path(path).is_file()][:1]
 
 
 def run_once(*arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

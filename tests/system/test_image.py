@@ -16,6 +16,7 @@ from system.podman import (
     ON_HOST,
     READ_ENVIRON,
     TOOLS,
+    build,
     call,
     podman,
     run,
@@ -89,6 +90,8 @@ def test_the_build_context_has_only_the_necessary_files(tmp_path: Path) -> None:
         "README.md",
         "pyproject.toml",
         "requirements/build.txt",
+        "requirements/extra-aws.txt",
+        "requirements/extra-vault.txt",
         "requirements/run.txt",
     }
     assert "proxy/nanonets_proxy/cli/main.py" in files
@@ -115,6 +118,22 @@ print([path for path in ("/src", "/opt/build", "/root/.cache", "/run/secrets") i
 print([name for name in ("pip", "setuptools", "hatchling", "pytest") if importlib.util.find_spec(name)])
 """
     assert _in_image(program, "--user=0") == "[]\n[]\n"
+
+
+def test_extras_of_the_package_are_a_build_argument() -> None:
+    tag = "nanonets-proxy-test-extras"
+    try:
+        build("--build-arg=EXTRAS=aws,vault", f"--tag={tag}")
+        program = "import boto3, hvac; print('both')"
+        options = ("--rm", "--network=none", "--no-healthcheck", "--entrypoint=python")
+        assert podman("run", *options, tag, "-c", program) == "both\n"
+    finally:
+        run("podman", "rmi", "--force", tag)
+
+
+def test_an_unknown_extra_ends_the_build_with_a_sentence() -> None:
+    with pytest.raises(AssertionError, match="EXTRAS: there is no extra called azure; use aws, vault or aws,vault"):
+        build("--build-arg=EXTRAS=azure", "--tag=nanonets-proxy-test-extras")
 
 
 def test_it_contains_the_bytecode_of_every_module_that_serves() -> None:
