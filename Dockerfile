@@ -24,7 +24,7 @@ RUN --mount=type=secret,id=ca \
  && python -m venv --without-pip /opt/nanonets-proxy \
  && python -m pip --python /opt/nanonets-proxy/bin/python install \
       --no-compile --require-hashes --only-binary :all: -r requirements/run.txt \
- && for extra in $(echo "$EXTRAS" | tr , ' '); do \
+ && IFS=" ," && for extra in $EXTRAS; do \
       lock="requirements/extra-$extra.txt"; \
       if ! [ -f "$lock" ]; then echo "EXTRAS: there is no extra called $extra; use aws, vault or aws,vault" >&2; exit 1; fi; \
       python -m pip --python /opt/nanonets-proxy/bin/python install \
