@@ -62,7 +62,9 @@ USER 10001:10001
 EXPOSE 8080 8081
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 CMD ["nanonets-proxy", "healthcheck"]
-ENTRYPOINT ["nanonets-proxy"]
+# As process 1, the program would never get a SIGTERM that arrives before Python has a handler for it: the kernel drops
+# it. A blocked signal waits, and the program unblocks it.
+ENTRYPOINT ["env", "--block-signal=TERM,INT", "nanonets-proxy"]
 CMD ["serve"]
 
 ARG VERSION=unreleased

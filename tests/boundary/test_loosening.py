@@ -19,6 +19,7 @@ async def test_each_loosening_is_logged_with_its_value() -> None:
         "upstream_private": True,
         "read_only": True,
         "policy_dry_run": True,
+        "admin_quit": True,
     }
     with captured_log() as log:
         async with ScriptedUpstream() as upstream, running_proxy(upstream.origin, listen="0.0.0.0:0", **loose):
@@ -30,4 +31,5 @@ async def test_each_loosening_is_logged_with_its_value() -> None:
         "allowed_hosts": "proxy.example.com",
         "upstream_private": "true",
         "policy_dry_run": "true",
+        "admin_quit": "true",
     }

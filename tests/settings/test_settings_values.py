@@ -292,6 +292,14 @@ def test_a_string_with_commas_holds_several_addresses() -> None:
     assert settings.listen == (TcpListener("127.0.0.1", 1), TcpListener("::1", 2), UnixListener("/s"))
 
 
+def test_admin_quit_needs_the_admin_listener() -> None:
+    (problem,) = problems(admin_quit="true", admin_listen="off")
+    assert problem == (
+        "admin_quit: needs the admin listener (environment NANONETS_PROXY_ADMIN_QUIT), but admin_listen is off "
+        "(environment NANONETS_PROXY_ADMIN_LISTEN)"
+    )
+
+
 def test_the_admin_listener_can_be_off() -> None:
     assert load(admin_listen="off").settings.admin_listen == ()
     assert Settings(admin_listen=False).admin_listen == ()

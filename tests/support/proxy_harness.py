@@ -11,6 +11,7 @@ import nanonets_proxy
 from nanonets_proxy.app.config import ServeConfig
 from nanonets_proxy.app.environment import Environment, InitialKeys
 from nanonets_proxy.app.program import Program
+from nanonets_proxy.app.shutdown import Shutdown
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.keys.source import EnvironmentKey, KeySource
@@ -104,7 +105,7 @@ def program(origin: Origin, source: KeySource | None = None, **overrides: Any) -
     source = source or EnvironmentKey(ApiKey.parse(KEY, "test"))
     own = serve_config(**overrides)
     environment = own.environments[0].with_upstream(origin)
-    return Program(own, [Environment(environment, InitialKeys(source, source.read()), lambda _: None)])
+    return Program(own, [Environment(environment, InitialKeys(source, source.read()), lambda _: None)], Shutdown())
 
 
 @asynccontextmanager

@@ -70,11 +70,11 @@ def test_the_example_with_the_sandbox_overlay_follows_the_specification(tmp_path
 
 def test_the_engine_waits_longer_than_the_proxy_drains() -> None:
     text = (EXAMPLE / "compose.yaml").read_text()
-    drain_s, grace_s = (
+    delay_s, drain_s, grace_s = (
         int(re.findall(rf"^ +{name}: ([0-9]+)s\b", text, re.MULTILINE)[0])
-        for name in ("NANONETS_PROXY_DRAIN_TIMEOUT", "stop_grace_period")
+        for name in ("NANONETS_PROXY_DRAIN_DELAY", "NANONETS_PROXY_DRAIN_TIMEOUT", "stop_grace_period")
     )
-    assert grace_s >= drain_s + 5
+    assert grace_s >= delay_s + drain_s + 5
 
 
 def test_the_key_file_of_the_example_cannot_be_committed() -> None:
@@ -92,13 +92,15 @@ def test_with_the_sandbox_the_service_gets_responses_without_key_and_network() -
         assert {response["status"] for response in _responses(app)} == {200}
         wait_for("a passing health check", proxy.is_healthy)
         _assert_confined(proxy.inspect(), app.inspect())
-        project.compose("stop", "nanonets-proxy")
-        assert proxy.inspect()["State"]["ExitCode"] == 0
+        project.compose("stop")
+        ended = [container.inspect()["State"] for container in (app, proxy)]
+        assert ended[1]["ExitCode"] == 0
+        assert ended[0]["FinishedAt"] < proxy.event("stop_requested")["timestamp"], "the app stops first"
 
 
 def _assert_confined(proxy: Any, app: Any) -> None:
     host = proxy["HostConfig"]
-    assert host["NetworkMode"] == f"container:{app['Id']}"
+    assert app["HostConfig"]["NetworkMode"] == f"container:{proxy['Id']}"
     assert host["ReadonlyRootfs"]
     assert "no-new-privileges" in str(host["SecurityOpt"])
     assert proxy["EffectiveCaps"] in (None, [])
@@ -129,15 +131,14 @@ def test_the_key_comes_from_the_secret_file_and_only_the_proxy_has_it(tmp_path: 
 
 _SIMULATED_UPSTREAM = """
 services:
-  app:
-    network_mode: none
   nanonets-proxy:
+    network_mode: none
     environment:
       NANONETS_PROXY_UPSTREAM: http://127.0.0.1:8090
   upstream:
     image: nanonets-proxy
-    network_mode: service:app
-    depends_on: [app]
+    network_mode: service:nanonets-proxy
+    depends_on: [nanonets-proxy]
     command: ["sandbox", "--listen", "127.0.0.1:8090"]
     environment:
       NANONETS_SANDBOX_API_KEYS: {api_key}

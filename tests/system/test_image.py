@@ -54,7 +54,7 @@ def test_the_dockerfile_passes_its_linter() -> None:
 def test_the_image_configures_start_stop_and_health_check() -> None:
     image = _inspect(IMAGE)
     config = image["Config"]
-    assert config["Entrypoint"] == ["nanonets-proxy"]
+    assert config["Entrypoint"] == ["env", "--block-signal=TERM,INT", "nanonets-proxy"]
     assert config["Cmd"] == ["serve"]
     assert config["StopSignal"] in ("SIGTERM", "15")
     assert config["User"] == "10001:10001"
@@ -292,6 +292,12 @@ def test_after_sigterm_it_completes_the_request_in_flight_and_exits_with_0() -> 
         caller.join()
         assert container.event("stopped")["cut_off"] == 0
     assert responses == [200]
+
+
+def test_a_sigterm_right_after_the_start_ends_it() -> None:
+    with started("serve", "--sandbox", options=("--network=none",)) as container:
+        container.signal("TERM")
+        assert container.exit_code(within_s=10) in (0, 128 + 15)
 
 
 def test_a_second_sigterm_ends_it_immediately() -> None:

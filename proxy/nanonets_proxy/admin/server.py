@@ -50,8 +50,13 @@ def create_admin_app(
     registry: CollectorRegistry,
     environments: Sequence[Environment],
     unread_settings: Callable[[], str | None] = lambda: None,
+    on_quit: Callable[[], None] | None = None,
 ) -> web.Application:
-    """Returns the application. `unread_settings` returns a sentence if a reload leaves changed settings unread."""
+    """Returns the application.
+
+    `unread_settings` returns a sentence if a reload leaves changed settings unread. POST /quitquitquit calls
+    `on_quit`, and does not exist without it.
+    """
 
     async def livez(_: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})
@@ -79,6 +84,8 @@ def create_admin_app(
 
     app = web.Application(middlewares=[guarded])
     app.on_response_prepare.append(_set_server_field)
+    if on_quit is not None:
+        app.router.add_post("/quitquitquit", _quit_handler(on_quit))
     app.add_routes(
         [
             web.get("/livez", livez),
@@ -88,6 +95,14 @@ def create_admin_app(
         ]
     )
     return app
+
+
+def _quit_handler(on_quit: Callable[[], None]) -> _Handler:
+    async def quit_proxy(_: web.Request) -> web.Response:
+        on_quit()
+        return web.json_response({"status": "draining"})
+
+    return quit_proxy
 
 
 def _status_response(

@@ -109,6 +109,10 @@ class ServeConfig:
     """Replaces the upstream of the only environment, if it is set."""
     admin_listen: tuple[Listener, ...]
     admin_guard: PeerGuardPolicy
+    admin_quit: bool
+    """Whether POST /quitquitquit on the admin listener drains the proxy."""
+    drain_delay_s: float
+    """How long callers are served after the first stop signal, before the drain."""
     drain_timeout_s: float
     log_format: str
     log_level: str

@@ -3,6 +3,7 @@
 States:
 starting  All sockets are opened before any of them is served.
 ready     Callers are served.
+announced Callers are served; readiness already says draining.
 draining  No new connections. Waiting requests get 503; requests in flight may finish within a time limit.
 """
 
@@ -155,6 +156,10 @@ class Environment:
             ssl=self._tls.context,
             ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
         )
+
+    def announce_drain(self) -> None:
+        """Ends readiness, and serves on."""
+        self._state = "draining"
 
     async def stop(self, drain_timeout_s: float) -> None:
         """Drains for at most `drain_timeout_s`, then closes everything and saves the state file."""

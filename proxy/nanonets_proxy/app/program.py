@@ -1,14 +1,25 @@
-"""The program that one process runs: its environments, and the admin listener that they share."""
+"""The program that one process runs: its environments, and the admin listener that they share.
+
+States of its end; the admin listener serves in all of them, and /livez responds with 200:
+serving    /readyz says ready.
+announced  After the first SIGTERM or SIGINT, for `drain_delay`: callers are served, and /readyz says draining.
+draining   After the delay, or at once after POST /quitquitquit: no new connections, waiting requests get 503, and
+           requests in flight may finish within `drain_timeout`.
+stopped    All connections and the admin listener are closed. The process ends with 0.
+In every state, a second signal ends the process at once.
+"""
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+import structlog
 from aiohttp import web
 
 from nanonets_proxy.admin.server import create_admin_app, limited
 from nanonets_proxy.app.config import ServeConfig
 from nanonets_proxy.app.environment import Environment, remove_files
+from nanonets_proxy.app.shutdown import Shutdown
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.server.listeners import BACKLOG, ListenFailed, close_sockets, describe, open_sockets
 from nanonets_proxy.server.open_files import most_admin_connections, open_files_limit
@@ -17,19 +28,30 @@ from nanonets_proxy.telemetry.metrics import combined_registry
 if TYPE_CHECKING:  # needed by annotations only
     import socket
 
+# For a scrape or a reload in progress. aiohttp's default of 60 s would outlast what supervisors allow.
+_ADMIN_STOP_S: Final = 1.0
+
 
 class Program:
-    """Call `start()`, then `stop()`."""
+    """Call `start()`, then `run_until_stopped()`."""
 
-    def __init__(self, config: ServeConfig, environments: Sequence[Environment]) -> None:
+    def __init__(self, config: ServeConfig, environments: Sequence[Environment], shutdown: Shutdown) -> None:
         self._config = config
+        self._shutdown = shutdown
         self.environments = environments
         registry = combined_registry(
             {environment.name: environment.metrics.registry for environment in environments}
         )
         self._admin = web.AppRunner(
-            create_admin_app(PeerGuard(config.admin_guard), registry, environments, self.unread_settings),
+            create_admin_app(
+                PeerGuard(config.admin_guard),
+                registry,
+                environments,
+                self.unread_settings,
+                on_quit=shutdown.quit if config.admin_quit else None,
+            ),
             access_log=None,
+            shutdown_timeout=_ADMIN_STOP_S,
         )
         self._admin_sockets: list[socket.socket] = []
         self._admin_servers: list[asyncio.Server] = []
@@ -76,10 +98,20 @@ class Program:
         alerts.report("settings_file_not_read", advice, log_always=True, path=str(file.path))
         return f"{file.path} has changed and was not read; {advice}"
 
+    async def run_until_stopped(self) -> None:
+        """Serves until the shutdown is requested, then delays the drain, and drains."""
+        await self._shutdown.requested()
+        delay_s = self._config.drain_delay_s
+        structlog.get_logger().info("stop_requested", by=self._shutdown.by, drain_delay_s=delay_s)
+        for environment in self.environments:
+            environment.announce_drain()
+        await self._shutdown.delay(delay_s)
+        await self.stop(self._config.drain_timeout_s)
+
     async def stop(self, drain_timeout_s: float) -> None:
         """Drains all environments at the same time, then stops the admin listener."""
-        remove_files(self._admin_sockets)
         await asyncio.gather(*(environment.stop(drain_timeout_s) for environment in self.environments))
+        remove_files(self._admin_sockets)
         for server in self._admin_servers:
             server.close()
         await self._admin.cleanup()

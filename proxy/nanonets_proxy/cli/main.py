@@ -2,6 +2,9 @@
 
 `process/settings_reader.py` has the reasons. If the system allows no further process, this process does both, and
 keeps the settings code in memory.
+
+From its first lines, `main` handles SIGTERM and SIGINT. The kernel drops a signal without a handler if this is
+process 1 of a container (pid_namespaces(7)), and the container would run until the engine kills it.
 """
 
 import os
@@ -9,7 +12,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from nanonets_proxy.process.exit_codes import SIGNAL_BASE
 
 if TYPE_CHECKING:  # an import would cost every command time
     from nanonets_proxy.app.config import Config
@@ -22,7 +28,7 @@ _CA_FILE_VARIABLE = "SSL_CERT_FILE"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command that `argv` names, by default the process's arguments. Returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # SIGINT leaves no traceback
+    _end_by_signals()
     if not _serves(arguments):
         return _run(arguments, _serve)
     from nanonets_proxy.process.settings_reader import SettingsReader
@@ -37,6 +43,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     config = reader.config()
     return config if isinstance(config, int) else _serve(config)
+
+
+def _end_by_signals() -> None:
+    """Ends the process silently with 128 + the number at SIGTERM and SIGINT.
+
+    The image blocks both signals until here (Dockerfile, `env --block-signal`), so that none is lost.
+    """
+
+    def end(number: int, _: FrameType | None) -> NoReturn:
+        os._exit(SIGNAL_BASE + number)
+
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
 
 
 def _serves(arguments: Sequence[str]) -> bool:

@@ -1,6 +1,8 @@
 """The life of a serving process: logging, start, signals, drain, exit code.
 
-SIGTERM or SIGINT drains, and the process ends with 0. A second one ends it at once. SIGHUP reloads the keys.
+SIGTERM or SIGINT stops the program (its states: `app/program.py`), and the process ends with 0. A second signal
+ends the process at once with 128 + its number. So does a signal before the event loop runs (`cli/main.py`). SIGHUP
+reloads the keys.
 """
 
 import asyncio
@@ -21,6 +23,7 @@ from nanonets_proxy import __version__
 from nanonets_proxy.app.config import Config, SandboxConfig, ServeConfig
 from nanonets_proxy.app.environment import Environment, InitialKeys
 from nanonets_proxy.app.program import Program
+from nanonets_proxy.app.shutdown import Shutdown
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.net.addresses import Origin, is_every_interface
 from nanonets_proxy.keys.source import EnvironmentKey, KeySourceConfig, NoKeyGiven
@@ -87,12 +90,12 @@ async def _serve(config: ServeConfig, keys: Sequence[InitialKeys], redactor: Red
         if environment.dial.egress_proxy is not None:
             redactor.add(environment.dial.egress_proxy.secrets())
         environments.append(Environment(environment, key, redactor.add))
-    await _run_until_stopped(Program(config, environments), config.drain_timeout_s, _stop_signals())
+    await _run_until_stopped(Program(config, environments, _stop_by_signals()))
 
 
 async def _serve_with_sandbox(config: ServeConfig, sandbox: SandboxConfig, redactor: Redactor) -> None:
     """Serves the sandbox in place of the upstream. It needs no key, and nothing leaves the machine."""
-    stopping = _stop_signals()
+    shutdown = _stop_by_signals()
     callers_scheme = "http" if config.environments[0].tls is None else "https"
     runner, addresses, keys = await _start_sandbox(sandbox, callers_scheme)
     host, _, port = addresses[0].rpartition(":")
@@ -101,9 +104,7 @@ async def _serve_with_sandbox(config: ServeConfig, sandbox: SandboxConfig, redac
     environment = Environment(own, InitialKeys(source, source.read()), redactor.add)
     try:
         await _run_until_stopped(
-            Program(config, [environment]),
-            config.drain_timeout_s,
-            stopping,
+            Program(config, [environment], shutdown),
             on_start=lambda: _announce_sandbox(environment),
         )
     finally:
@@ -112,8 +113,6 @@ async def _serve_with_sandbox(config: ServeConfig, sandbox: SandboxConfig, redac
 
 async def _run_until_stopped(
     program: Program,
-    drain_timeout_s: float,
-    stopping: asyncio.Event,
     on_start: Callable[[], None] | None = None,
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -140,13 +139,12 @@ async def _run_until_stopped(
     if on_start is not None:
         on_start()
     _tune_garbage_collector()
-    await stopping.wait()
-    await program.stop(drain_timeout_s)
+    await program.run_until_stopped()
 
 
 async def _serve_sandbox(config: SandboxConfig) -> None:
     """Serves only the simulated API, which requires a key as the real API does."""
-    stopping = _stop_signals()
+    shutdown = _stop_by_signals()
     runner, addresses, keys = await _start_sandbox(config)
     limit = config.policy.limit
     structlog.get_logger().info("sandbox_started", listen=addresses, limit=str(limit or "none"))
@@ -155,7 +153,7 @@ async def _serve_sandbox(config: SandboxConfig) -> None:
         # This process made the key, so it is no secret, and the user needs it.
         sys.stderr.write(f"Its key: {keys[0]}\n  curl -u {keys[0]}: {_url(addresses[0])}/api/v4/workflows\n")
     try:
-        await stopping.wait()
+        await shutdown.requested()
     finally:
         await runner.cleanup()
 
@@ -199,19 +197,24 @@ def _url(address: str) -> str:
     return f"http://{'localhost' if is_every_interface(host) else host}:{port}"
 
 
-def _stop_signals() -> asyncio.Event:
-    """Returns an event that the first SIGTERM or SIGINT sets. The second ends the process."""
-    stopping = asyncio.Event()
+def _stop_by_signals() -> Shutdown:
+    """Returns a shutdown that the first SIGTERM or SIGINT requests. The second ends the process.
+
+    A signal after POST /quitquitquit is the first one: the service quits the proxy, then the supervisor stops both.
+    """
+    shutdown = Shutdown()
+    received: list[int] = []
 
     def on_signal(number: int) -> None:
-        if stopping.is_set():
+        if received:
             os._exit(SIGNAL_BASE + number)
-        stopping.set()
+        received.append(number)
+        shutdown.request(signal.Signals(number).name)
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
-    return stopping
+    return shutdown
 
 
 def _tune_garbage_collector() -> None:

@@ -50,6 +50,8 @@ def serve_config(
         else SandboxConfig((TcpListener("127.0.0.1", 0),), sandbox.policy(api_keys=())),
         admin_listen=settings.admin_listen,
         admin_guard=_guard_policy(settings, settings.admin_listen),
+        admin_quit=settings.admin_quit,
+        drain_delay_s=settings.drain_delay,
         drain_timeout_s=settings.drain_timeout,
         log_format=settings.log_format,
         log_level=settings.log_level,
@@ -189,5 +191,6 @@ def _permissive_settings(settings: Settings) -> dict[str, str]:
         "allowed_hosts": ", ".join(settings.allowed_hosts),
         "upstream_private": "true" if settings.upstream_private else "",
         "policy_dry_run": "true" if settings.policy_dry_run else "",
+        "admin_quit": "true" if settings.admin_quit else "",
     }
     return {name: value for name, value in values.items() if value}

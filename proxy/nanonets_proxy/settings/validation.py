@@ -39,6 +39,11 @@ def find_contradictions(
     if process.settings.sandbox and environments[0][0]:
         yield f"sandbox: cannot be combined with environments ({process.sources['sandbox']})"
     admin = process.settings.admin_listen
+    if process.settings.admin_quit and not admin:
+        yield (
+            f"admin_quit: needs the admin listener ({process.sources['admin_quit']}), but admin_listen is off "
+            f"({process.sources['admin_listen']})"
+        )
     source = process.sources["admin_listen"]
     yield from _check_addresses("admin_listen", admin, process, source, owners, authenticates=False)
 

@@ -24,7 +24,7 @@ from nanonets_proxy.settings.model.fields import (
     ScopeRules,
     UpstreamOrigin,
 )
-from nanonets_proxy.settings.model.quantities import Count, Duration, Metavar, OneOf, Share, Size, Switch
+from nanonets_proxy.settings.model.quantities import Count, Delay, Duration, Metavar, OneOf, Share, Size, Switch
 
 _MIB: Final = 2**20
 _GIB: Final = 2**30
@@ -45,7 +45,9 @@ GROUPS: Final[dict[str, str]] = {
 }
 """The first setting of each group, and the group's title in `--help` and in the reference."""
 
-PROCESS_WIDE: Final = frozenset({"admin_listen", "drain_timeout", "log_format", "log_level", "sandbox"})
+PROCESS_WIDE: Final = frozenset(
+    {"admin_listen", "admin_quit", "drain_delay", "drain_timeout", "log_format", "log_level", "sandbox"}
+)
 """The settings that all environments of a process share. A table `[environments.NAME]` may set all others."""
 
 
@@ -63,6 +65,11 @@ class Settings(AccessSettings):
     admin_listen: OptionalListeners = Field(
         (TcpListener("localhost", 8081),),
         description="Addresses for /livez, /readyz, /metrics and /reload, in the same forms. off: none.",
+    )
+    admin_quit: Switch = Field(
+        default=False,
+        description="Accept POST /quitquitquit on the admin listener: it drains the proxy at once, and the process "
+        "ends. Every caller of the admin listener may send it.",
     )
     allow_from: Networks = Field(
         (),
@@ -200,8 +207,14 @@ class Settings(AccessSettings):
     log_level: Annotated[str, OneOf(("debug", "info", "warning", "error")), Metavar("LEVEL")] = Field(
         "info", description="Minimum level of logged events: debug, info, warning or error."
     )
+    drain_delay: Delay = Field(
+        0.0,
+        description="How long the proxy serves as before after SIGTERM or SIGINT, while /readyz already says "
+        "draining. A sidecar needs the time that its service takes to stop.",
+    )
     drain_timeout: Duration = Field(
-        25.0, description="Maximum time for requests in flight to finish after SIGTERM or SIGINT."
+        25.0,
+        description="Maximum time for requests in flight to finish after drain_delay.",
     )
 
     def spool_path(self) -> Path:

@@ -1,0 +1,38 @@
+"""The request to stop the process, by a signal or by POST /quitquitquit."""
+
+import asyncio
+from typing import Final
+
+QUIT: Final = "POST /quitquitquit"
+
+
+class Shutdown:
+    """Whether the process has been asked to stop, and whether the drain may still be delayed."""
+
+    def __init__(self) -> None:
+        self.by = ""
+        """The signal's name or QUIT, whichever came first; empty before."""
+        self._requested = asyncio.Event()
+        self._hurried = asyncio.Event()
+
+    def request(self, by: str) -> None:
+        """Asks the process to stop after its `drain_delay`."""
+        self.by = self.by or by
+        self._requested.set()
+
+    def quit(self) -> None:
+        """Asks the process to drain now, because no caller needs it any more."""
+        self.request(QUIT)
+        self._hurried.set()
+
+    async def requested(self) -> None:
+        """Waits for the first request."""
+        await self._requested.wait()
+
+    async def delay(self, delay_s: float) -> None:
+        """Waits for `delay_s`, or until `quit()`."""
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._hurried.wait()
+        except TimeoutError:
+            pass

@@ -1,0 +1,205 @@
+"""The end of the real process: signals at its start, the delay before the drain, and POST /quitquitquit."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.process import COMMAND, Running, environment, proxy_to, running, sandbox
+
+Call = Callable[..., tuple[int, dict[str, str], Any]]
+STOPS = (signal.SIGTERM, signal.SIGINT)
+DELAY_S = 3.0
+LONG = ("--drain-delay", "60s")
+
+
+def _connect(url: str) -> socket.socket:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def _get(caller: socket.socket) -> bytes:
+    caller.sendall(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    return caller.recv(65536)
+
+
+def _assert_serves_as_before(proxy: Running, kept: socket.socket, call: Call) -> None:
+    """Checks a new connection, a kept connection and the admin listener during the delay."""
+    assert call(f"{proxy.url}/api/v4/workflows")[0] == 200
+    response = _get(kept)
+    assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"connection: close" not in response.lower()
+    status, _, body = call(f"{proxy.admin_url}/readyz")
+    assert (status, body["status"], body["reason"]) == (503, "not ready", "draining")
+    assert call(f"{proxy.admin_url}/livez")[0] == 200
+
+
+# --- drain_delay -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_during_the_delay_callers_are_served_and_then_the_proxy_drains(call: Call, number: signal.Signals) -> None:
+    with sandbox() as upstream, proxy_to(upstream, "--drain-delay", f"{DELAY_S}s") as proxy:
+        with _connect(proxy.url) as kept:
+            assert _get(kept).startswith(b"HTTP/1.1 200")
+            assert call(f"{proxy.admin_url}/readyz")[0] == 200
+            proxy.process.send_signal(number)
+            began_s = time.monotonic()
+            proxy.wait_for("stop_requested", by=number.name, drain_delay_s=DELAY_S)
+            _assert_serves_as_before(proxy, kept, call)
+            proxy.wait_for("draining")
+            assert time.monotonic() - began_s > DELAY_S * 0.9
+            assert kept.recv(1) == b""
+        assert proxy.process.wait(10) == 0
+
+
+def test_without_a_delay_the_drain_begins_at_once(call: Call) -> None:
+    with sandbox() as upstream, proxy_to(upstream) as proxy:
+        assert call(f"{proxy.url}/api/v4/workflows")[0] == 200
+        began_s = time.monotonic()
+        assert proxy.end() == 0
+        assert time.monotonic() - began_s < DELAY_S
+        assert proxy.wait_for("stop_requested")["drain_delay_s"] == 0.0
+
+
+@pytest.mark.parametrize("second", STOPS)
+def test_a_second_signal_during_the_delay_ends_the_process_at_once(second: signal.Signals) -> None:
+    with sandbox() as upstream, proxy_to(upstream, *LONG) as proxy:
+        proxy.process.send_signal(signal.SIGTERM)
+        proxy.wait_for("stop_requested")
+        assert proxy.end(second) == 128 + second
+
+
+def test_liveness_stays_on_a_unix_socket_until_the_drain_ends(tmp_path: Path) -> None:
+    path = tmp_path / "admin"
+    with (
+        sandbox("--latency", "3s") as upstream,
+        proxy_to(upstream, "--admin-listen", f"unix:{path}") as proxy,
+        _connect(proxy.url) as caller,
+    ):
+        caller.sendall(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        while b"nanonets_proxy_in_flight 1.0" not in _get_unix(path, "/metrics"):
+            time.sleep(0.01)
+        proxy.process.send_signal(signal.SIGTERM)
+        proxy.wait_for("draining", in_flight=1)
+        assert _get_unix(path, "/livez").startswith(b"HTTP/1.1 200 OK\r\n")
+        assert caller.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert proxy.process.wait(10) == 0
+    assert not path.exists()
+
+
+def _get_unix(path: Path, target: str) -> bytes:
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.settimeout(10)
+        caller.connect(str(path))
+        caller.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        return b"".join(iter(lambda: caller.recv(65536), b""))
+
+
+# --- POST /quitquitquit ----------------------------------------------------------------------------
+
+
+def test_quitquitquit_is_off_by_default(call: Call) -> None:
+    with sandbox() as upstream, proxy_to(upstream) as proxy:
+        assert call(f"{proxy.admin_url}/quitquitquit", "POST")[0] == 404
+        assert call(f"{proxy.url}/api/v4/workflows")[0] == 200
+
+
+def test_quitquitquit_drains_at_once_without_a_signal(call: Call) -> None:
+    with sandbox() as upstream, proxy_to(upstream, "--admin-quit", *LONG) as proxy:
+        assert call(f"{proxy.admin_url}/quitquitquit")[0] == 405, "a GET does not end the proxy"
+        assert call(f"{proxy.admin_url}/quitquitquit", "POST", Origin="https://evil.example")[0] == 403
+        assert proxy.process.poll() is None
+        status, _, body = call(f"{proxy.admin_url}/quitquitquit", "POST")
+        assert (status, body) == (200, {"status": "draining"})
+        assert proxy.process.wait(10) == 0
+        assert proxy.wait_for("stop_requested")["by"] == "POST /quitquitquit"
+
+
+def test_quitquitquit_ends_the_delay(call: Call) -> None:
+    with sandbox() as upstream, proxy_to(upstream, "--admin-quit", *LONG) as proxy:
+        proxy.process.send_signal(signal.SIGTERM)
+        proxy.wait_for("stop_requested")
+        assert call(f"{proxy.admin_url}/quitquitquit", "POST")[0] == 200
+        assert proxy.process.wait(10) == 0
+
+
+def test_the_signal_after_quitquitquit_is_the_first_one(call: Call) -> None:
+    """The app quits the proxy, and the supervisor then stops both: requests in flight must still finish."""
+    with (
+        sandbox("--latency", "3s") as upstream,
+        proxy_to(upstream, "--admin-quit") as proxy,
+        _connect(proxy.url) as caller,
+    ):
+        caller.sendall(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        while b"nanonets_proxy_in_flight 1.0" not in call(f"{proxy.admin_url}/metrics")[2]:
+            time.sleep(0.01)
+        assert call(f"{proxy.admin_url}/quitquitquit", "POST")[0] == 200
+        proxy.wait_for("draining", in_flight=1)
+        proxy.process.send_signal(signal.SIGTERM)
+        assert call(f"{proxy.admin_url}/quitquitquit", "POST")[0] == 200, "a second one changes nothing"
+        assert caller.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert proxy.process.wait(10) == 0
+
+
+# --- signals at the start --------------------------------------------------------------------------
+
+# From the start of the interpreter to a served request, with a loaded machine in mind.
+INSTANTS_S = (0.0, 0.005, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7)
+
+
+@contextlib.contextmanager
+def _blocked(*numbers: signal.Signals) -> Iterator[None]:
+    """Blocks signals in this thread. A child inherits it, as it does from `env --block-signal`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@pytest.mark.parametrize(
+    "command", [["serve", "--sandbox"], ["sandbox"], ["check", "--upstream", "http://[::1]:9"]]
+)
+def test_a_blocked_signal_at_the_start_is_not_lost(command: list[str]) -> None:
+    """The image starts the program that way, because the kernel drops signals of a process 1 without a handler."""
+    with _blocked(*STOPS):
+        process = subprocess.Popen([*COMMAND, *command], env=environment(), stdout=-3, stderr=-3)
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("instant_s", INSTANTS_S)
+def test_sigterm_at_any_instant_of_the_start_ends_with_0_or_143(instant_s: float) -> None:
+    arguments = ["serve", "--sandbox", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
+    with _blocked(*STOPS), running(arguments, environment()) as proxy:
+        time.sleep(instant_s)
+        assert proxy.end(signal.SIGTERM) in (0, 128 + signal.SIGTERM)
+        assert b"Traceback" not in proxy.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and util-linux")
+@pytest.mark.parametrize("instant_s", INSTANTS_S)
+def test_sigterm_to_process_1_of_a_container_never_hangs(instant_s: float) -> None:
+    container = ["unshare", "--pid", "--fork", "--kill-child", "env", "--block-signal=TERM,INT"]
+    arguments = ["serve", "--sandbox", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
+    with running(arguments, environment(), within=container) as proxy:
+        children = Path(f"/proc/{proxy.process.pid}/task/{proxy.process.pid}/children")
+        # `env` has run once the child's command line is the program's.
+        while not (pids := children.read_text().split()) or _is_before_env(int(pids[0])):
+            time.sleep(0.001)
+        time.sleep(instant_s)
+        os.kill(int(pids[0]), signal.SIGTERM)
+        assert proxy.process.wait(20) in (0, 128 + signal.SIGTERM)
+
+
+def _is_before_env(pid: int) -> bool:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].endswith((b"unshare", b"env"))
