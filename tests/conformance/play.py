@@ -146,6 +146,8 @@ class Stage:
         if step.line is not None:
             _equal(response.status_line, step.line)
         _in_order([self._with_authority(line) for line in step.fields], response.head.split(b"\r\n")[1:])
+        for name in step.has:
+            _equal(len(response.values(name)), 1)
         names = {name.lower() for name, _ in response.fields}
         for name in step.without:
             if name.lower() in names:

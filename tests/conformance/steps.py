@@ -72,13 +72,15 @@ class See:
     """The caller gets a response.
 
     `statuses` are those that the standard allows, `ours` is the status of this proxy. The response contains
-    `fields` in this order, and no field with a name in `without`. `trailers` are raw lines.
+    `fields` in this order, one field with each name in `has`, and no field with a name in `without`. `trailers` are
+    raw lines.
     """
 
     statuses: frozenset[int]
     ours: int | None = None
     line: bytes | None = None
     fields: tuple[bytes, ...] = ()
+    has: tuple[bytes, ...] = ()
     without: tuple[bytes, ...] = ()
     body: bytes | None = None
     trailers: bytes = b""

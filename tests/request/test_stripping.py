@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.proxy_harness import AUTHORIZATION, running_proxy
+from support.proxy_harness import AUTHORIZATION, VIA, running_proxy
 from support.raw_caller import request
 from support.scripted_upstream import OK, ScriptedUpstream, responding
 
@@ -33,7 +33,7 @@ async def test_hop_by_hop_credentials_and_forwarding_fields_are_dropped(line: by
         await proxy.caller() as caller,
     ):
         await caller.get(b"/x", b"Before: 1", line, b"After: 2")
-        assert upstream.requests[0].lines[2:] == [b"Before: 1", b"After: 2", AUTHORIZATION]
+        assert upstream.requests[0].lines[2:] == [b"Before: 1", b"After: 2", VIA, AUTHORIZATION]
 
 
 @pytest.mark.parametrize("connection", [b"Connection: close, X-Hop", b"CONNECTION: x-hop ,,keep-alive"])
@@ -46,7 +46,7 @@ async def test_fields_that_connection_nominates_are_dropped(connection: bytes) -
         await caller.get(
             b"/x", b"X-Hop: 1", b"Kept: 1", connection, b"x-HOP: 2", b"Connection: X-Other", b"x-other: 3"
         )
-        assert upstream.requests[0].lines[2:] == [b"Kept: 1", AUTHORIZATION]
+        assert upstream.requests[0].lines[2:] == [b"Kept: 1", VIA, AUTHORIZATION]
 
 
 async def test_connection_cannot_remove_the_credential_host_or_the_framing() -> None:
@@ -62,7 +62,7 @@ async def test_connection_cannot_remove_the_credential_host_or_the_framing() -> 
         await caller.send(request(b"POST", b"/x", *lines, body=b"abc"))
         assert (await caller.response()).status == 200
         host = b"Host: " + upstream.origin.authority.encode()
-        assert upstream.requests[0].lines[1:] == [host, b"Content-Length: 3", AUTHORIZATION]
+        assert upstream.requests[0].lines[1:] == [host, b"Content-Length: 3", VIA, AUTHORIZATION]
         assert upstream.requests[0].body == b"abc"
 
 

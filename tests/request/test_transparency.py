@@ -1,11 +1,14 @@
 """Transparency: requests and responses pass byte for byte."""
 
 import gzip
+import time
+from email.utils import parsedate_to_datetime
 
 import pytest
 
-from support.proxy_harness import AUTHORIZATION, running_proxy
+from support.proxy_harness import AUTHORIZATION, VIA, running_proxy
 from support.raw_caller import request
+from support.raw_upstream import ok
 from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 TARGETS = [
@@ -33,7 +36,7 @@ async def test_the_target_passes_byte_for_byte(target: bytes) -> None:
         assert upstream.requests[0].lines[0] == b"GET " + target + b" HTTP/1.1"
 
 
-async def test_only_host_and_authorization_are_added_to_a_request() -> None:
+async def test_only_host_via_and_authorization_are_added_to_a_request() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -42,7 +45,7 @@ async def test_only_host_and_authorization_are_added_to_a_request() -> None:
         await caller.send(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost:8080\r\n\r\n")
         await caller.response()
         host = b"Host: " + upstream.origin.authority.encode()
-        lines = [b"GET /api/v4/workflows HTTP/1.1", host, AUTHORIZATION, b"", b""]
+        lines = [b"GET /api/v4/workflows HTTP/1.1", host, VIA, AUTHORIZATION, b"", b""]
         assert upstream.requests[0].head == b"\r\n".join(lines)
 
 
@@ -66,7 +69,7 @@ async def test_request_fields_keep_their_order_case_repetition_and_bytes() -> No
     ):
         await caller.post(b"/x", b"body", *lines)
         expected = [line.replace(b"X-Empty:", b"X-Empty: ") for line in lines]
-        assert upstream.requests[0].lines[2:-1] == [*expected, b"Content-Length: 4"]
+        assert upstream.requests[0].lines[2:-1] == [*expected, b"Content-Length: 4", VIA]
         assert upstream.requests[0].body == b"body"
 
 
@@ -88,7 +91,7 @@ async def test_response_fields_keep_their_order_case_repetition_and_bytes() -> N
         await proxy.caller() as caller,
     ):
         response = await caller.get(b"/x", b"X-Request-Id: mine")
-        assert response.head.split(b"\r\n") == [b"HTTP/1.1 200 OK", *lines, b"X-Request-Id: mine", b"", b""]
+        assert response.head.split(b"\r\n") == [b"HTTP/1.1 200 OK", *lines, b"X-Request-Id: mine", VIA, b"", b""]
 
 
 @pytest.mark.parametrize(
@@ -135,15 +138,36 @@ async def test_compressed_bodies_pass_unchanged_in_both_directions() -> None:
         assert response.value(b"Content-Encoding") == b"gzip"
 
 
-async def test_via_is_added_in_both_directions_if_it_is_set() -> None:
+@pytest.mark.parametrize("via", ["", "sidecar"])
+async def test_via_has_the_name_that_is_set(via: str) -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
-        running_proxy(upstream.origin, via="sidecar") as proxy,
+        running_proxy(upstream.origin, via=via) as proxy,
         await proxy.caller() as caller,
     ):
         response = await caller.get(b"/x", b"Via: 1.0 before")
-        assert upstream.requests[0].lines[2:4] == [b"Via: 1.0 before", b"Via: 1.1 sidecar"]
-        assert response.values(b"Via") == [b"1.1 sidecar"]
+        own = [b"1.1 sidecar"] if via else []
+        fields = [line for line in upstream.requests[0].lines if line.startswith(b"Via: ")]
+        assert fields == [b"Via: 1.0 before", *(b"Via: " + value for value in own)]
+        assert response.values(b"Via") == own
+
+
+@pytest.mark.parametrize("sent", [(), (b"Date: Thu, 01 Jan 1970 00:00:00 GMT",), (b"DATE: nonsense",)])
+async def test_a_response_without_date_gets_the_time_of_its_receipt(sent: tuple[bytes, ...]) -> None:
+    """RFC 9110 §6.6.1."""
+    async with (
+        ScriptedUpstream(responding(ok(b"x", *sent))) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        response = await caller.get(b"/x")
+        date = response.value(b"Date")
+        if sent:
+            assert date == sent[0].partition(b": ")[2]
+        else:
+            made_at = parsedate_to_datetime(date.decode())
+            assert abs(made_at.timestamp() - time.time()) < 5
+            assert date.endswith(b" GMT")
 
 
 @pytest.mark.parametrize(
@@ -200,3 +224,31 @@ async def test_only_a_location_of_the_upstreams_origin_is_rewritten(location: by
             response = await caller.response()
             assert response.status == 302
             assert response.value(b"Location") == (sent if seen is None else seen.replace(b"%%", b"%"))
+
+
+@pytest.mark.parametrize(("sent", "forwarded"), [(b"7", b"6"), (b"1", b"0"), (b"x", b"x"), (b"", b"")])
+async def test_max_forwards_of_options_is_counted_down(sent: bytes, forwarded: bytes) -> None:
+    async with (
+        ScriptedUpstream(responding(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"OPTIONS", b"/x", b"A: 1", b"max-forwards: " + sent, b"B: 2"))
+        assert (await caller.response()).status == 200
+        assert upstream.requests[0].lines[2:5] == [b"A: 1", b"max-forwards: " + forwarded, b"B: 2"]
+
+
+async def test_the_proxy_answers_options_whose_max_forwards_is_0() -> None:
+    """RFC 9110 §7.6.2."""
+    async with (
+        ScriptedUpstream(responding(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"OPTIONS", b"/x", b"Max-Forwards: 0"))
+        response = await caller.response()
+        assert (response.status, response.body) == (200, b"")
+        assert b"OPTIONS" in response.value(b"Allow")
+        assert response.values(b"Date")
+        assert (await caller.get(b"/y")).status == 200
+        assert [exchange.lines[0] for exchange in upstream.requests] == [b"GET /y HTTP/1.1"]

@@ -21,6 +21,7 @@ from support.eventually import WAIT_S, until
 from support.raw_caller import RawCaller
 
 KEY = "sk-test-0123456789"
+VIA = b"Via: 1.1 nanonets-proxy"
 AUTHORIZATION = b"Authorization: Basic c2stdGVzdC0wMTIzNDU2Nzg5Og=="
 
 _PROGRAM_FOLDERS = (

@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 
+from nanonets_proxy.core.http.max_forwards import counted_down
 from nanonets_proxy.core.http.request_head import RequestHeads
 from nanonets_proxy.core.http.target import origin_form
 from nanonets_proxy.errors import BadRequest, InternalError, ProxyError, VersionNotSupported
@@ -16,7 +17,7 @@ from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.request.relay import RelayedResponse
 from nanonets_proxy.server.caller_body import CallerBody
 from nanonets_proxy.server.caller_request import HTTP_1_0, HTTP_1_1, CallerRequest, Response
-from nanonets_proxy.server.error_response import error_response, public_details
+from nanonets_proxy.server.error_response import error_response, options_response, public_details
 from nanonets_proxy.telemetry.log import event_writer
 from nanonets_proxy.upstream.body import RequestBody
 
@@ -24,6 +25,10 @@ _VERSIONS: Final = (HTTP_1_1, HTTP_1_0)
 _OWN_FAILURE_FROM_STATUS: Final = 500
 _WARNING: Final = "warning"
 _ERROR: Final = "error"
+
+
+class LastRecipient(Exception):
+    """An OPTIONS request must not be forwarded, because its Max-Forwards is 0."""
 
 
 class Handler:
@@ -65,6 +70,8 @@ class Handler:
                 await self._forward_with_body(context)
         except ProxyError as error:
             return self._send_error(error, request, record, response)
+        except LastRecipient:
+            return self._send_options(request, record, response)
         except asyncio.CancelledError:
             record.code, record.error = "caller_gone", "The caller hung up."
             if response.began:
@@ -115,13 +122,26 @@ class Handler:
             record.sent_bytes = own.send(request, keep_alive=response.keep_alive)
         return response
 
+    def _send_options(self, request: CallerRequest, record: AccessRecord, response: RelayedResponse) -> Response:
+        record.status = 200
+        response.keep_alive = request.keep_alive and request.body.is_complete and not self.draining
+        with contextlib.suppress(ConnectionError):  # the caller has gone
+            options_response(record.request_id).send(request, keep_alive=response.keep_alive)
+        return response
+
     def _admit(self, request: CallerRequest, record: AccessRecord, response: RelayedResponse) -> RequestContext:
-        """Checks the request and classifies it. Raises a ProxyError for a request that must not be forwarded."""
+        """Checks the request and classifies it. Raises a ProxyError for a request that must not be forwarded.
+
+        Raises LastRecipient for an OPTIONS request that ends here.
+        """
         services, peer = self._services, request.peer
         services.guard.check_peer(peer.address, peer.uid)
         if request.version not in _VERSIONS:
             raise VersionNotSupported("The proxy supports HTTP/1.1 and HTTP/1.0 only.")
-        head = self.heads.read(request.names, request.values)
+        values: tuple[bytes, ...] | None = request.values
+        if record.method == "OPTIONS":
+            values = counted_down(request.names, request.values)
+        head = self.heads.read(request.names, request.values if values is None else values)
         if not head.host and request.version >= HTTP_1_1:
             raise BadRequest("The request has no Host.")  # RFC 9112 §3.2
         if head.request_id is not None or head.caller is not None:
@@ -134,6 +154,8 @@ class Handler:
         if services.authorizer is not None:
             record.caller = services.authorizer.identify(peer, head.credentials) or record.caller
             services.authorizer.check(record.caller, record.method, target, request.names)
+        if values is None:
+            raise LastRecipient
         record.scope = services.scopes.classify(record.method, target)
         if services.retries.enabled:
             services.retries.note_request()

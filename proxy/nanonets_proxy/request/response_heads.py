@@ -1,6 +1,8 @@
 """Writes the head of a relayed response: the upstream's fields, and the proxy's own."""
 
 import math
+import time
+from email.utils import formatdate
 from typing import Final
 
 from nanonets_proxy.core.http.headers import LocationRewrite, caller_response_head, via_field
@@ -23,6 +25,8 @@ class ResponseHeads:
         self._via_field = via_field(policy.via.encode())
         proxy_scheme = b"https://" if policy.tls else b"http://"
         self._location_rewrite = LocationRewrite(str(origin).encode(), proxy_scheme)
+        self._date_s = 0  # the second of `_date_line`
+        self._date_line = b""
         self.draining = False
 
     def write(self, context: RequestContext, received: Received) -> bytes:
@@ -44,6 +48,9 @@ class ResponseHeads:
         else:  # the usual case: formatting a float costs as much as all the other fields
             upstream_ms = (record.upstream_s or 0.0) * 1000
             lines = b"Server-Timing: queue;dur=0.0, upstream;dur=%.1f\r\n%b\r\n" % (upstream_ms, lines)
+        now_s = int(time.time())
+        if now_s != self._date_s:
+            self._date_s, self._date_line = now_s, b"Date: %b\r\n" % formatdate(now_s, usegmt=True).encode()
         return caller_response_head(
             head.status,
             head.reason,
@@ -53,6 +60,7 @@ class ResponseHeads:
             record.request_id,
             context.head.host,
             self._location_rewrite,
+            self._date_line,  # RFC 9110 §6.6.1: a recipient with a clock must add it
         )
 
     def _preference_applied(self, prefer: tuple[bytes, ...]) -> bytes:

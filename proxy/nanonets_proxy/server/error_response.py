@@ -15,7 +15,7 @@ _CHALLENGE: Final = 'Bearer realm="nanonets-proxy"'
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorResponse:
+class OwnResponse:
     """A response of the proxy's own. `fields` lacks Connection, which depends on the request."""
 
     status: int
@@ -43,7 +43,7 @@ class ErrorResponse:
         return len(body)
 
 
-def error_response(error: ProxyError, request_id: str | None) -> ErrorResponse:
+def error_response(error: ProxyError, request_id: str | None) -> OwnResponse:
     """Returns the response with the error's status and `{"code", "message", "details"}`. RFC 9209: Proxy-Status."""
     details = public_details(error)
     fields = {"Server": "nanonets-proxy", "Proxy-Status": _proxy_status(error)}
@@ -59,7 +59,7 @@ def error_response(error: ProxyError, request_id: str | None) -> ErrorResponse:
     fields["Content-Type"] = "application/json; charset=utf-8"
     fields["Content-Length"] = str(len(body))
     fields["Date"] = formatdate(usegmt=True)  # RFC 9110 §6.6.1
-    return ErrorResponse(error.status, fields, body)
+    return OwnResponse(error.status, fields, body)
 
 
 def public_details(error: ProxyError) -> dict[str, Any]:
@@ -68,6 +68,14 @@ def public_details(error: ProxyError) -> dict[str, Any]:
         return dict(error.details)
     # Whole seconds, rounded up: a retry that comes a moment too early fails again.
     return error.details | {"retry_after": max(1, math.ceil(error.retry_after_s))}
+
+
+def options_response(request_id: str | None) -> OwnResponse:
+    """Returns the response to an OPTIONS request that goes no further (RFC 9110 §7.6.2, §9.3.7)."""
+    fields = {"Server": "nanonets-proxy", "Allow": _ALLOW, "Content-Length": "0", "Date": formatdate(usegmt=True)}
+    if request_id is not None:
+        fields["X-Request-Id"] = request_id
+    return OwnResponse(200, fields, b"")
 
 
 def _proxy_status(error: ProxyError) -> str:

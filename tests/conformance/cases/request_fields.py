@@ -12,6 +12,8 @@ from conformance.steps import (
     Send,
     get,
     post,
+    response,
+    status,
 )
 
 
@@ -195,7 +197,54 @@ STRIPPING: Final = (
 )
 
 
+OWN_FIELDS: Final = [
+    Case(
+        "Max-Forwards of OPTIONS is counted down",
+        "RFC 9110 §7.6.2",
+        (
+            Send(get(b"/x", b"Max-Forwards: 3", method=b"OPTIONS")),
+            Receive(b"OPTIONS /x HTTP/1.1", fields=(b"Max-Forwards: 2",)),
+            Respond(OK),
+            SEE_OK,
+        ),
+    ),
+    Case(
+        "OPTIONS with Max-Forwards 0 goes no further than the proxy",
+        "RFC 9110 §7.6.2",
+        (
+            Send(get(b"/x", b"Max-Forwards: 0", method=b"OPTIONS")),
+            status(200, 204, body=b"", has=(b"Allow",)),
+            Again(),
+        ),
+    ),
+    Case(
+        "Via names the proxy in both directions, behind the names of earlier ones",
+        "RFC 9110 §7.6.3",
+        (
+            Send(get(b"/x", b"Via: 1.0 before")),
+            Receive(b"GET /x HTTP/1.1", fields=(b"Via: 1.0 before", b"Via: 1.1 nanonets-proxy")),
+            Respond(response(b"ok", b"Via: 1.0 behind")),
+            status(200, body=b"ok", fields=(b"Via: 1.0 behind", b"Via: 1.1 nanonets-proxy")),
+        ),
+        comparable=False,
+    ),
+    Case(
+        "with an empty `via` there is no Via",
+        "RFC 9110 §7.6.3",
+        (
+            Send(get()),
+            Receive(b"GET /x HTTP/1.1", without=(b"Via",)),
+            Respond(OK),
+            status(200, body=b"ok", without=(b"Via",)),
+        ),
+        comparable=False,
+        settings={"via": ""},
+    ),
+]
+
+
 GROUPS: Final = {
     "Request fields": FIELDS,
+    "Max-Forwards and Via": OWN_FIELDS,
     "Fields that the proxy removes from requests": STRIPPING,
 }

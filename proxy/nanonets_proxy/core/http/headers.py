@@ -39,7 +39,7 @@ FORWARDING_PREFIX = b"x-forwarded-"
 # RFC 9110 §7.6.1: Connection must not name fields that every recipient needs, such as those that frame the message.
 _NEVER_HOP_BY_HOP = frozenset({b"content-length", b"host"})
 
-_RESPONSE_PLANS = HeaderPlans((b"connection", b"location", b"x-request-id"), frozenset(), HOP_BY_HOP)
+_RESPONSE_PLANS = HeaderPlans((b"connection", b"location", b"x-request-id", b"date"), frozenset(), HOP_BY_HOP)
 # RFC 9110 §8.6: a 1xx or 204 response must not have it, even if the upstream sent it.
 _NO_LENGTH = frozenset({b"content-length"})
 _NOTHING: frozenset[bytes] = frozenset()
@@ -93,14 +93,16 @@ def caller_response_head(
     request_id: str = "",
     host: bytes = b"",
     location_rewrite: LocationRewrite | None = None,
+    date_line: bytes = b"",
 ) -> bytes:
     """Returns the head of a relayed response, for the caller.
 
     `added`: the proxy's own field lines and the empty line. `request_id`: added as X-Request-Id unless the upstream
     sent one. `host`: the caller's Host. Without it, or without `location_rewrite`, a Location stays as it is.
+    `date_line`: added unless the upstream sent a Date.
     """
     plan = _RESPONSE_PLANS[names]
-    connection_at, location_at, request_id_at = plan.places
+    connection_at, location_at, request_id_at, date_at = plan.places
     template, removed = plan.template, _NOTHING
     if status == 200 and reason == b"OK":
         status_line = b"HTTP/1.1 200 OK\r\n"
@@ -122,6 +124,8 @@ def caller_response_head(
         template = _RESPONSE_PLANS[names].template
     if request_id_at is None and request_id:
         added = b"X-Request-Id: %b\r\n%b" % (request_id.encode(), added)
+    if date_at is None:
+        added = date_line + added
     return status_line + template % values + added
 
 

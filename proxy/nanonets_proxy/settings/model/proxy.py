@@ -200,7 +200,11 @@ class Settings(AccessSettings):
         default=True,
         description="Add Server-Timing to responses: the time in the queue and the upstream's time.",
     )
-    via: HttpToken = Field("", description="Pseudonym for a Via header field. Empty: no Via.")
+    via: HttpToken = Field(
+        "nanonets-proxy",
+        description="Pseudonym in the Via header field of requests and responses. Empty: no Via. Some servers, "
+        "such as nginx without `gzip_proxied`, compress no response to a request with Via.",
+    )
     log_format: Annotated[str, OneOf(("auto", "json", "console")), Metavar("FORMAT")] = Field(
         "auto", description="auto, json or console. auto: console on a terminal, else JSON lines."
     )
