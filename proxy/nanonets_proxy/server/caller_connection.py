@@ -60,7 +60,17 @@ class CallerConnection(asyncio.BufferedProtocol):
     """See the module's docstring."""
 
     __slots__ = (
-        *("_closes", "_drained", "_ended", "_handler", "_idle_deadline_s", "_idle_timer", "_loop", "_reader"),
+        *(
+            "_closes",
+            "_drained",
+            "_ended",
+            "_handler",
+            "_idle_deadline_s",
+            "_idle_timer",
+            "_loop",
+            "_next",
+            "_reader",
+        ),
         *("_server", "_state", "_task_handler", "_timer", "_policy"),
         *("flow", "peer", "request", "transport", "was_cut_off", "writing_paused"),
     )
@@ -81,6 +91,7 @@ class CallerConnection(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None  # of the states HEAD, SKIPPING and LINGERING
         # The only private name of aiohttp: its server waits for this task before it forgets a lost connection.
         self._task_handler: asyncio.Task[None] | None = None
+        self._next: asyncio.Future[CallerRequest] | None = None  # the task waits for a request
         self.flow = FlowControl(ahead)
         self._reader = RequestReader(heads, self.flow)
         self.peer: Peer = UNKNOWN
@@ -140,7 +151,7 @@ class CallerConnection(asyncio.BufferedProtocol):
             self._stop_timer()
             request = self._after_body()
         if request is not None:
-            self._task_handler = self._loop.create_task(self._serve(request))
+            self._hand_over(request)
         if nbytes >= NARROW_BYTES:
             self.flow.was_read(nbytes, is_waiting=self.request is not None)
 
@@ -191,10 +202,20 @@ class CallerConnection(asyncio.BufferedProtocol):
                 self._timer = self._loop.call_later(self._policy.head_timeout_s, self._reject, late)
         return request
 
+    def _hand_over(self, request: CallerRequest) -> None:
+        if self._next is not None:
+            self._next.set_result(request)
+        elif self._task_handler is None:
+            self._task_handler = self._loop.create_task(self._serve(request))
+
     async def _serve(self, request: CallerRequest | None) -> None:
-        """Has this request handled, and those that are here behind its response."""
+        """Has this request handled, and those that come behind it, until the connection is lost."""
         try:
-            while request is not None:
+            while True:
+                if request is None:
+                    self._next = self._loop.create_future()
+                    request = await self._next
+                    self._next = None
                 response = await self._handler(request)
                 request = self._after(response.keep_alive)
         except ConnectionError:

@@ -20,6 +20,8 @@ MAX_FIELD_BYTES: Final = 16 * 1024
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_FIELDS: Final = 128
 MAX_METHOD_BYTES: Final = 64
+_LENGTH_NAME_BYTES: Final = len(b"content-length")
+_CODING_NAME_BYTES: Final = len(b"transfer-encoding")
 END_OF_HEAD: Final = b"\r\n\r\n"
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # RFC 9110 §5.6.2
@@ -87,11 +89,10 @@ class HeadReader:
         """Returns what the framing fields say, None for chunked. The parser has rejected contradictions."""
         length = 0
         for name, value in zip(self._names, self._values, strict=True):
-            match name.lower():
-                case b"transfer-encoding":
-                    return None
-                case b"content-length":
-                    length = int(value)
+            if len(name) == _LENGTH_NAME_BYTES and name.lower() == b"content-length":
+                length = int(value)
+            elif len(name) == _CODING_NAME_BYTES and name.lower() == b"transfer-encoding":
+                return None
         return length
 
     # --- httptools calls these ---------------------------------------------------------------------
