@@ -80,12 +80,13 @@ def read(pieces: list[bytes], *, large: bool = False) -> list[Any]:
     bodies: list[Any] = []
     subject = reader()
     for piece in pieces:
-        if large and subject.body is None:
-            subject.receive_large(memoryview(piece))
-        else:
+        data: bytes | memoryview = memoryview(piece) if large else piece
+        if subject.body is not None:
             subject.receive(piece)
+            data = b""
         try:
-            while subject.body is None and (request := subject.next_request()) is not None:
+            while subject.body is None and (request := subject.next_request(data)) is not None:
+                data = b""
                 found.append((request.method, request.target))
                 bodies.append(request.body)
         except ProxyError as error:
@@ -132,8 +133,7 @@ def test_a_partial_head_that_cannot_become_a_request_is_rejected_at_once() -> No
 )
 def test_a_head_says_whether_its_connection_stays_open(head: bytes, keeps_alive: bool) -> None:
     subject = reader()
-    subject.receive(head)
-    request = subject.next_request()
+    request = subject.next_request(head)
     assert request is not None
     assert request.keep_alive is keeps_alive
 
@@ -152,8 +152,7 @@ def test_nothing_of_one_head_is_in_the_next() -> None:
 
 async def test_a_body_that_comes_in_pieces_is_waited_for_and_ends() -> None:
     subject = reader()
-    subject.receive(CHUNKED)
-    request = subject.next_request()
+    request = subject.next_request(CHUNKED)
     assert request is not None
     read_next = asyncio.ensure_future(request.body.readany())
     await asyncio.sleep(0)
@@ -166,8 +165,7 @@ async def test_a_body_that_comes_in_pieces_is_waited_for_and_ends() -> None:
 
 def test_a_malformed_chunk_fails_the_body_and_what_follows_is_dropped() -> None:
     subject = reader()
-    subject.receive(CHUNKED)
-    request = subject.next_request()
+    request = subject.next_request(CHUNKED)
     assert request is not None
     subject.receive(b"zz\r\n" + GET + b"\r\n")
     subject.receive(GET + b"\r\n")

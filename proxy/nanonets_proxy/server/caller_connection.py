@@ -141,15 +141,14 @@ class CallerConnection(asyncio.BufferedProtocol):
         state, request = self._state, None
         if state is _LINGERING:
             return
-        if state is _IDLE and nbytes > NARROW_BYTES:
-            self._reader.receive_large(self.flow.buffer[:nbytes])
-        else:
-            self._reader.receive(self.flow.buffer[:nbytes].tobytes())
+        data = self.flow.buffer[:nbytes]
         if state is _IDLE or state is _HEAD:
-            request = self._next_request()
-        elif state is _SKIPPING and self._reader.body is None:
-            self._stop_timer()
-            request = self._after_body()
+            request = self._next_request(data if nbytes > NARROW_BYTES else data.tobytes())
+        else:
+            self._reader.receive(data.tobytes())
+            if state is _SKIPPING and self._reader.body is None:
+                self._stop_timer()
+                request = self._after_body()
         if request is not None:
             self._hand_over(request)
         if nbytes >= NARROW_BYTES:
@@ -179,10 +178,10 @@ class CallerConnection(asyncio.BufferedProtocol):
 
     # --- requests ---------------------------------------------------------------------------------
 
-    def _next_request(self) -> CallerRequest | None:
+    def _next_request(self, data: bytes | memoryview = b"") -> CallerRequest | None:
         """Returns the next request if its head is here; else waits for it, or rejects it."""
         try:
-            request = self._reader.next_request()
+            request = self._reader.next_request(data)
         except ProxyError as error:
             self._reject(error)
             return None

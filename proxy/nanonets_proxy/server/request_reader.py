@@ -36,7 +36,6 @@ class RequestReader:
     """See the module's docstring. `heads` may be shared, since it keeps nothing between calls."""
 
     __slots__ = (
-        "_behind",
         "_body_left_bytes",
         "_checked_bytes",
         "_chunks",
@@ -51,7 +50,6 @@ class RequestReader:
         self._heads = heads
         self._flow = flow
         self._kept: bytes | bytearray = b""
-        self._behind = b""  # what follows `_kept`, which is a whole head then
         self._checked_bytes = 0  # of the incomplete head in `_kept`
         self._body_left_bytes = 0
         self._chunks: ChunkedReader | None = None
@@ -65,21 +63,8 @@ class RequestReader:
         """Whether bytes of a further request are here."""
         return bool(self._kept)
 
-    def receive_large(self, data: memoryview) -> None:
-        """Takes many bytes at once, between two requests. `next_request` must follow.
-
-        Copies the body only once if it comes in the same read as its head.
-        """
-        beginning = bytes(data[:_USUAL_HEAD_BYTES])
-        end = -1 if self._kept or beginning.startswith(b"\r\n") else beginning.find(END_OF_HEAD)
-        if end < 0:
-            self.receive(data.tobytes())
-        else:
-            end += len(END_OF_HEAD)
-            self._kept, self._behind = beginning[:end], bytes(data[end:])
-
     def receive(self, data: bytes) -> None:
-        """Takes the next bytes of the connection."""
+        """Takes the next bytes of the connection, between two calls of `next_request`."""
         if self.body is not None:
             try:
                 data = self._feed_body(self.body, data)
@@ -87,40 +72,53 @@ class RequestReader:
                 self.body.fail(error)
                 self.body = None
                 self.is_malformed = True
-        if self.is_malformed or not data:
-            return
+        if data and not self.is_malformed:
+            self._keep(data)
+
+    def next_request(self, data: bytes | memoryview = b"") -> CallerRequest | None:
+        """Takes the next bytes of the connection, and returns the next request, with its body.
+
+        Returns None if the head is incomplete. Copies a memoryview, and a large body in it only once. Raises
+        BadRequest, TargetTooLong or HeadTooLarge; nothing more can be read then.
+        """
+        behind = b""
+        if not isinstance(data, bytes):
+            data, behind = _split_large(data)
+        if self._kept:
+            self._keep(data)
+            self._kept += behind
+            kept, behind = self._kept, b""
+        else:
+            kept = data
+        if kept.startswith(b"\r\n") and (empty := _EMPTY_LINES.match(kept)):
+            kept = kept[empty.end() :] + behind  # RFC 9112 §2.2: ignored before a request line
+            behind = b""
+        self._kept = kept
+        end = kept.find(END_OF_HEAD, max(0, self._checked_bytes - 3)) + len(END_OF_HEAD)
+        if end < len(END_OF_HEAD):
+            if kept:
+                check_beginning(kept, self._checked_bytes)
+            self._checked_bytes = len(kept)
+            return None
+        if end > MAX_HEAD_BYTES:
+            raise HeadTooLarge("The request's header section is too large.")
+        request = self._heads.read(bytes(kept[:end]))
+        self._checked_bytes = 0
+        rest = bytes(kept[end:]) + behind  # copied only if both have bytes
+        self._kept = rest if request.body_length == 0 else self._attach_body(request, rest)
+        if len(kept) > _MOST_KEPT_BYTES:
+            self._flow.let_go()
+        return request
+
+    def _keep(self, data: bytes) -> None:
         if not self._kept:
             self._kept = data
-        else:
+        elif data:
             if isinstance(self._kept, bytes):
                 self._kept = bytearray(self._kept)
             self._kept += data
         if len(self._kept) > _MOST_KEPT_BYTES:
             self._flow.hold_back()
-
-    def next_request(self) -> CallerRequest | None:
-        """Returns the next request, with its body; None if its head is incomplete.
-
-        Raises BadRequest, TargetTooLong or HeadTooLarge; nothing more can be read then.
-        """
-        data = self._kept
-        if data.startswith(b"\r\n") and (empty := _EMPTY_LINES.match(data)):
-            self._kept = data = data[empty.end() :]  # RFC 9112 §2.2: ignored before a request line
-        end = data.find(END_OF_HEAD, max(0, self._checked_bytes - 3)) + len(END_OF_HEAD)
-        if end < len(END_OF_HEAD):
-            if data:
-                check_beginning(data, self._checked_bytes)
-            self._checked_bytes = len(data)
-            return None
-        if end > MAX_HEAD_BYTES:
-            raise HeadTooLarge("The request's header section is too large.")
-        request = self._heads.read(bytes(data[:end]))
-        self._checked_bytes = 0
-        rest, self._behind = bytes(data[end:]) + self._behind, b""  # copied only if both have bytes
-        self._kept = rest if request.body_length == 0 else self._attach_body(request, rest)
-        if len(data) > _MOST_KEPT_BYTES:
-            self._flow.let_go()
-        return request
 
     def rejected_request(self) -> CallerRequest:
         """Returns a stand-in for the request that `next_request` has rejected, or that came too slowly.
@@ -159,3 +157,10 @@ class RequestReader:
             self.body = None
             body.finish()
         return rest
+
+
+def _split_large(data: memoryview) -> tuple[bytes, bytes]:
+    """Copies `data` as a head and the bytes behind it, or in one piece if no head of usual size ends in it."""
+    beginning = bytes(data[:_USUAL_HEAD_BYTES])
+    end = beginning.find(END_OF_HEAD) + len(END_OF_HEAD)
+    return (data.tobytes(), b"") if end < len(END_OF_HEAD) else (beginning[:end], data[end:].tobytes())
