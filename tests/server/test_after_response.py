@@ -1,14 +1,18 @@
 """What happens on a connection after a response, if the body is incomplete or the handler has failed."""
 
+import asyncio
+
 import pytest
 
 from nanonets_proxy.request.handler import Handler
 from nanonets_proxy.server import caller_connection
+from support.eventually import WAIT_S
 from support.log_capture import captured_log
 from support.proxy_harness import running_proxy
 from support.raw_caller import RawCaller, request
 from support.scripted_upstream import OK, ScriptedUpstream
 
+TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n"
 HALF_SENT = request(b"POST", b"/x", b"Content-Length: 6") + b"abc"
 
 
@@ -17,6 +21,12 @@ async def respond_early(upstream: ScriptedUpstream, caller: RawCaller) -> None:
     await caller.send(HALF_SENT)
     await (await upstream.next_request()).send(OK)
     assert (await caller.response()).status == 200
+
+
+async def send_slowly(caller: RawCaller) -> None:
+    while True:
+        await asyncio.sleep(0.02)
+        await caller.send(b"abc")
 
 
 async def test_the_rest_of_a_body_after_an_early_response_is_skipped() -> None:
@@ -42,6 +52,39 @@ async def test_a_connection_closes_if_the_rest_of_the_body_does_not_come(monkeyp
     ):
         await respond_early(upstream, caller)
         assert await caller.read_to_end() == b""
+
+
+async def test_a_caller_that_keeps_sending_its_body_can_read_its_response_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Many clients read nothing before they have sent everything."""
+    monkeypatch.setattr(caller_connection, "SKIP_S", 0.1)
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", b"Content-Length: 30") + b"abc")
+        await (await upstream.next_request()).send(TOO_LARGE)
+        for _ in range(9):
+            await asyncio.sleep(0.04)
+            await caller.send(b"abc")
+        assert (await caller.response()).status == 413
+        assert await caller.read_to_end() == b""
+
+
+async def test_a_body_is_skipped_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caller_connection, "SKIP_S", 0.1)
+    monkeypatch.setattr(caller_connection, "SKIP_TOTAL_S", 0.2)
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", b"Content-Length: 3000") + b"abc")
+        await (await upstream.next_request()).send(TOO_LARGE)
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(send_slowly(caller), WAIT_S)
 
 
 @pytest.mark.parametrize("line", [b"GET /x HTTP/1.1", b"TRACE /x HTTP/1.1", b"GET /x HTTP/2.0"])

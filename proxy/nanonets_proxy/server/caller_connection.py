@@ -13,7 +13,7 @@
       the caller hangs up                          -> CLOSED, the task is cancelled
     SKIPPING   the rest of the body is dropped
       its end                                      -> IDLE, or CLOSED if the response said so
-      no end within SKIP_S                         -> CLOSED
+      no byte within SKIP_S, or SKIP_TOTAL_S pass  -> CLOSED
     LINGERING  an error response has been sent and our side is closed; all that comes is dropped
       the caller closes, or LINGER_S pass          -> CLOSED
 
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final, cast
 import structlog
 
 from nanonets_proxy.errors import CallerTooSlow, ProxyError
+from nanonets_proxy.server.body_stream import BodyStream
 from nanonets_proxy.server.caller_request import CallerRequest, Handler
 from nanonets_proxy.server.connection_limits import ConnectionPolicy
 from nanonets_proxy.server.flow_control import NARROW_BYTES, FlowControl, ReadAhead
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 LINGER_S: Final = 1.0  # enough for what a rejected caller had sent before it could see its response
 SKIP_S: Final = 10.0
+SKIP_TOTAL_S: Final = 300.0  # many clients send their whole body before they read the response
 
 
 class ConnectionState(enum.Enum):
@@ -240,8 +242,18 @@ class CallerConnection(asyncio.BufferedProtocol):
         self._state = _SKIPPING
         self._reader.body.discard()
         self.flow.open_wide()
-        self._timer = self._loop.call_later(SKIP_S, self.force_close)
+        self._skip(self._reader.body, self._loop.time() + SKIP_TOTAL_S)
         return None
+
+    def _skip(self, body: BodyStream, until_s: float) -> None:
+        due_s = min(self._loop.time() + SKIP_S, until_s)
+        self._timer = self._loop.call_at(due_s, self._go_on_skipping, body, until_s, body.received_bytes)
+
+    def _go_on_skipping(self, body: BodyStream, until_s: float, received_bytes: int) -> None:
+        if body.received_bytes > received_bytes and self._loop.time() < until_s:
+            self._skip(body, until_s)
+        else:
+            self.force_close()
 
     def _after_body(self) -> CallerRequest | None:
         """Returns the next request if it is here. The last one has its response, and its body has ended."""
