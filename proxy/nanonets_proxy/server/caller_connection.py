@@ -32,6 +32,7 @@ from nanonets_proxy.server.caller_request import CallerRequest, Handler
 from nanonets_proxy.server.connection_limits import ConnectionPolicy
 from nanonets_proxy.server.flow_control import NARROW_BYTES, FlowControl, ReadAhead
 from nanonets_proxy.server.head_reader import HeadReader
+from nanonets_proxy.server.idle_timer import IdleTimer
 from nanonets_proxy.server.peers import UNKNOWN, Peer, keep_alive_probes, peer_of, reset
 from nanonets_proxy.server.request_reader import RequestReader
 
@@ -62,18 +63,8 @@ class CallerConnection(asyncio.BufferedProtocol):
     """See the module's docstring."""
 
     __slots__ = (
-        *(
-            "_closes",
-            "_drained",
-            "_ended",
-            "_handler",
-            "_idle_deadline_s",
-            "_idle_timer",
-            "_loop",
-            "_next",
-            "_reader",
-        ),
-        *("_server", "_state", "_task_handler", "_timer", "_policy"),
+        *("_closes", "_drained", "_ended", "_handler", "_idle_timer", "_loop", "_next", "_policy", "_reader"),
+        *("_server", "_state", "_task_handler", "_timer"),
         *("flow", "peer", "request", "transport", "was_cut_off", "writing_paused"),
     )
 
@@ -88,8 +79,7 @@ class CallerConnection(asyncio.BufferedProtocol):
         self._closes = False  # no request may follow
         self._drained: asyncio.Future[None] | None = None
         self._ended: asyncio.Event | None = None
-        self._idle_deadline_s = 0.0
-        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_timer = IdleTimer(self._loop, policy.keep_alive_s, self._close_if_idle)
         self._timer: asyncio.TimerHandle | None = None  # of the states HEAD, SKIPPING and LINGERING
         # The only private name of aiohttp: its server waits for this task before it forgets a lost connection.
         self._task_handler: asyncio.Task[None] | None = None
@@ -122,8 +112,7 @@ class CallerConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._state, self.transport = _CLOSED, None
         self._stop_timer()
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
+        self._idle_timer.stop()
         self.flow.detach()
         self._server.connection_lost(self, exc)  # type: ignore[arg-type]  # it knows its own class only
         lost = ConnectionResetError("the caller has gone")
@@ -152,7 +141,10 @@ class CallerConnection(asyncio.BufferedProtocol):
                 self._stop_timer()
                 request = self._after_body()
         if request is not None:
-            self._hand_over(request)
+            if self._next is not None:
+                self._next.set_result(request)
+            else:
+                self._task_handler = self._loop.create_task(self._serve(request))
         if nbytes >= NARROW_BYTES:
             self.flow.was_read(nbytes, is_waiting=self.request is not None)
 
@@ -202,12 +194,6 @@ class CallerConnection(asyncio.BufferedProtocol):
                 late = CallerTooSlow("The request's header section did not come in time.")
                 self._timer = self._loop.call_later(self._policy.head_timeout_s, self._reject, late)
         return request
-
-    def _hand_over(self, request: CallerRequest) -> None:
-        if self._next is not None:
-            self._next.set_result(request)
-        elif self._task_handler is None:
-            self._task_handler = self._loop.create_task(self._serve(request))
 
     async def _serve(self, request: CallerRequest | None) -> None:
         """Has this request handled, and those that come behind it, until the connection is lost."""
@@ -270,18 +256,11 @@ class CallerConnection(asyncio.BufferedProtocol):
 
     def _await_request(self) -> None:
         self._state = _IDLE
-        self._idle_deadline_s = self._loop.time() + self._policy.keep_alive_s
-        if self._idle_timer is None:
-            self._idle_timer = self._loop.call_at(self._idle_deadline_s, self._close_if_idle)
+        self._idle_timer.restart()
 
     def _close_if_idle(self) -> None:
-        """Runs once in `keep_alive_s` at most: to move the timer for each request would cost more."""
-        self._idle_timer = None
         if self._state is _IDLE:
-            if self._loop.time() >= self._idle_deadline_s:
-                self.force_close()
-            else:
-                self._idle_timer = self._loop.call_at(self._idle_deadline_s, self._close_if_idle)
+            self.force_close()
 
     # --- ends -------------------------------------------------------------------------------------
 
