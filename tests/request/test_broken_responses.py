@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
 from nanonets_proxy.core.net.addresses import Origin
+from support.certificates import CertificateAuthority
 from support.log_capture import captured_log
 from support.proxy_harness import running_proxy
 from support.raw_caller import RawResponse, chunked, request
+from support.raw_upstream import RawUpstream, responding
 from support.scripted_upstream import OK, Exchange, ScriptedUpstream
 
 Failure = Callable[[Exchange], Awaitable[None]]
@@ -104,6 +107,23 @@ async def test_an_upstream_that_is_down_is_an_alert_with_the_address_tried() -> 
     assert (alert["event"], alert["times"]) == ("upstream_connection_failed", 3)
     told = {"reason": "ECONNREFUSED", "tried": [f"127.0.0.1:{port}"]}
     assert [(line["level"], line["details"]) for line in requests] == [("warning", told)] * 3
+
+
+async def test_the_log_has_the_certificates_fault(tmp_path: Path) -> None:
+    authority = CertificateAuthority(tmp_path)
+    with captured_log() as log:
+        async with (
+            RawUpstream(responding(OK), tls=authority.server()) as upstream,
+            running_proxy(Origin("https", "127.0.0.1", upstream.port)) as proxy,
+            await proxy.caller() as caller,
+        ):
+            told = (await caller.get(b"/x")).json()
+        (event,) = log.events("request")
+        (alert,) = log.events("upstream_connection_failed")
+    assert told["code"] == "upstream_tls_certificate"
+    assert event["details"]["reason"] == told["details"]["reason"] == alert["reason"]
+    assert "certificate" in event["details"]["reason"]
+    assert "ca_file" in alert["advice"]
 
 
 async def test_an_upstream_that_does_not_begin_its_response_in_time_is_a_504() -> None:
