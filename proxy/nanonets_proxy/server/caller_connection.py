@@ -99,8 +99,6 @@ class CallerConnection(asyncio.BufferedProtocol):
         """Whether no request waits for its response."""
         return self.request is None
 
-    # --- asyncio's side ---------------------------------------------------------------------------
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.peer = peer_of(transport)
