@@ -184,7 +184,7 @@ async def test_a_hang_up_with_an_unread_response_closes_the_upstream_connection(
 
 
 def _is_stuck(proxy: RunningProxy) -> bool:
-    return any(connection.writing_paused for connection in proxy.proxy._server.connections)
+    return any(connection.writing.is_full for connection in proxy.proxy._server.connections)
 
 
 async def test_a_response_that_nobody_reads_is_reset_after_the_idle_timeout() -> None:

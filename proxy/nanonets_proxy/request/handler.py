@@ -61,7 +61,7 @@ class Handler:
         response = RelayedResponse(request, self._policy.idle_timeout_s)
         kept_bytes = 0
         try:
-            if request.connection.writing_paused:
+            if request.connection.writing.is_full:
                 await response.drain()  # responses must not pile up for a caller that pipelines without reading
             context = self._admit(request, record, response)
             if context.head.body_length == 0 or (kept_bytes := self._take_whole_body(context)):

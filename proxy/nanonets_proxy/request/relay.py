@@ -85,7 +85,7 @@ class RelayedResponse:
             if self._scrubber is not None:
                 data = self._scrubber.feed(data)
             self._write(self._framed(data))
-            if self._connection.writing_paused:
+            if self._connection.writing.is_full:
                 await self.drain()
         self._write(self._end(connection))
 

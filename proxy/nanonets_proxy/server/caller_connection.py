@@ -30,7 +30,7 @@ from nanonets_proxy.errors import CallerTooSlow, ProxyError
 from nanonets_proxy.server.body_stream import BodyStream
 from nanonets_proxy.server.caller_request import CallerRequest, Handler
 from nanonets_proxy.server.connection_limits import ConnectionPolicy
-from nanonets_proxy.server.flow_control import NARROW_BYTES, FlowControl, ReadAhead
+from nanonets_proxy.server.flow_control import NARROW_BYTES, Backpressure, FlowControl, ReadAhead
 from nanonets_proxy.server.head_reader import HeadReader
 from nanonets_proxy.server.idle_timer import IdleTimer
 from nanonets_proxy.server.peers import UNKNOWN, Peer, keep_alive_probes, peer_of, reset
@@ -45,8 +45,6 @@ SKIP_TOTAL_S: Final = 300.0  # many clients send their whole body before they re
 
 
 class ConnectionState(enum.Enum):
-    """See the module's docstring."""
-
     IDLE = enum.auto()
     HEAD = enum.auto()
     BUSY = enum.auto()
@@ -63,9 +61,9 @@ class CallerConnection(asyncio.BufferedProtocol):
     """See the module's docstring."""
 
     __slots__ = (
-        *("_closes", "_drained", "_ended", "_handler", "_idle_timer", "_loop", "_next", "_policy", "_reader"),
+        *("_closes", "_ended", "_handler", "_idle_timer", "_loop", "_next", "_policy", "_reader"),
         *("_server", "_state", "_task_handler", "_timer"),
-        *("flow", "peer", "request", "transport", "was_cut_off", "writing_paused"),
+        *("flow", "peer", "request", "transport", "was_cut_off", "writing"),
     )
 
     def __init__(
@@ -77,7 +75,6 @@ class CallerConnection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._state = _IDLE
         self._closes = False  # no request may follow
-        self._drained: asyncio.Future[None] | None = None
         self._ended: asyncio.Event | None = None
         self._idle_timer = IdleTimer(self._loop, policy.keep_alive_s, self._close_if_idle)
         self._timer: asyncio.TimerHandle | None = None  # of the states HEAD, SKIPPING and LINGERING
@@ -92,7 +89,7 @@ class CallerConnection(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         self.was_cut_off = False
         """Whether `shutdown` has reset it."""
-        self.writing_paused = False
+        self.writing = Backpressure()
 
     @property
     def is_idle(self) -> bool:
@@ -116,8 +113,7 @@ class CallerConnection(asyncio.BufferedProtocol):
         lost = ConnectionResetError("the caller has gone")
         if self._reader.body is not None:
             self._reader.body.fail(lost)
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_exception(lost)
+        self.writing.fail(lost)
         if self._task_handler is not None:
             self._task_handler.cancel()
         elif self._ended is not None:
@@ -150,23 +146,16 @@ class CallerConnection(asyncio.BufferedProtocol):
         """Closes: a caller that ends its side is taken for gone."""
 
     def pause_writing(self) -> None:
-        self.writing_paused = True
+        self.writing.begin()
 
     def resume_writing(self) -> None:
-        self.writing_paused = False
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
+        self.writing.end()
 
     async def drain(self) -> None:
         """Waits until the caller has taken most of what was written. Raises ConnectionError if it is gone."""
         if self.transport is None:
             raise ConnectionResetError("the caller has gone")
-        if self.writing_paused:
-            self._drained = self._loop.create_future()
-            try:
-                await self._drained
-            finally:
-                self._drained = None
+        await self.writing.wait()
 
     # --- requests ---------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@
     WIDE    large reads
       the request has ended           -> NARROW
 
-Beside these, reading pauses while the connection holds more than it can use (`hold_back`, `let_go`).
+Beside these, reading pauses while the connection holds more than it can use (`hold_back`, `let_go`). `Backpressure` is
+the other direction: a caller that reads its response slowly.
 """
 
 import asyncio
@@ -129,3 +130,35 @@ class FlowControl:
             self._tls.set_read_buffer_limits()
         if not self._is_held_back:
             self._transport.resume_reading()
+
+
+class Backpressure:
+    """Whether the transport's write buffer is full. One waiter at a time."""
+
+    __slots__ = ("_waiter", "is_full")
+
+    def __init__(self) -> None:
+        self._waiter: asyncio.Future[None] | None = None
+        self.is_full = False
+
+    def begin(self) -> None:
+        self.is_full = True
+
+    def end(self) -> None:
+        self.is_full = False
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        """Makes the waiter raise `error`."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+
+    async def wait(self) -> None:
+        """Returns when the buffer has room. Raises the error of `fail`."""
+        if self.is_full:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
