@@ -276,7 +276,7 @@ class CallerConnection(asyncio.BufferedProtocol):
             self._timer = None
 
     def force_close(self) -> None:
-        """Closes when what was written is sent."""
+        """Closes when all written bytes are sent."""
         if self.transport is not None:
             self.transport.close()
 

@@ -10,8 +10,8 @@
     WIDE    large reads
       the request has ended           -> NARROW
 
-Beside these, reading pauses while the connection holds more than it can use (`hold_back`, `let_go`). `Backpressure` is
-the other direction: a caller that reads its response slowly.
+Beside these, reading pauses while the connection holds more than it can use (`hold_back`, `let_go`). `Backpressure`
+is the other direction: a caller that reads its response slowly.
 """
 
 import asyncio
