@@ -34,7 +34,7 @@ def main() -> None:
             log.info(call())
         except OSError as error:
             # The proxy joins this container's network, so it starts a moment later.
-            log.info("the proxy does not respond on port %d yet: %s", PROXY[1], error)
+            log.info("the proxy does not respond on port %d yet (its log may say why): %s", PROXY[1], error)
         time.sleep(EVERY_S)
 
 

@@ -135,6 +135,44 @@ def test_the_key_comes_from_the_secret_file_and_only_the_proxy_has_it(tmp_path: 
     assert not [form for form in forms for text in shown if form in text]
 
 
+@pytest.mark.usefixtures("image")
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        (None, "nanonets_api_key: no such file or directory"),
+        ("", "nanonets-proxy: the API key of file:/run/secrets/nanonets_api_key is empty"),
+    ],
+)
+def test_without_a_usable_key_the_example_ends_with_the_reason(
+    key: str | None, sentence: str, tmp_path: Path
+) -> None:
+    key_file = tmp_path / "nanonets_api_key"
+    if key is not None:
+        key_file.write_text(key)
+        key_file.chmod(0o444)
+    overlay = tmp_path / "compose.key.yaml"
+    overlay.write_text(_NO_NETWORK.format(key_file=key_file))
+    project = _project(overlay)
+    [up] = re.findall(r"^docker compose (up .*failure)$", (EXAMPLE / "README.md").read_text(), re.MULTILINE)
+    try:
+        files = [f"--file={path}" for path in project.files]
+        options = up.replace("--build", "--no-build").split()
+        done = run(TOOLS / "podman-compose", "--project-name", project.name, *files, *options, timeout_s=120)
+    finally:
+        project.compose("down", "--timeout=1")
+    assert done.returncode not in (0, None)
+    assert sentence in done.stdout + done.stderr
+
+
+_NO_NETWORK = """
+services:
+  nanonets-proxy:
+    network_mode: none
+secrets:
+  nanonets_api_key:
+    file: {key_file}
+"""
+
 _SIMULATED_UPSTREAM = """
 services:
   nanonets-proxy:
