@@ -10,6 +10,7 @@ import pytest
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.core.http.retry import Retries, RetryPolicy
 from nanonets_proxy.core.keys.api_key import ApiKey
+from nanonets_proxy.core.keys.key_records import Ruling
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
@@ -31,6 +32,7 @@ class Keys:
     def __init__(self) -> None:
         self.withheld = 0
         self.open_uses = 0
+        self.later_ruling = Ruling.RELAY
 
     def has_usable_key(self) -> bool:
         return True
@@ -45,13 +47,19 @@ class Keys:
         self.open_uses += 1
         return SimpleNamespace(record=SimpleNamespace(key=ApiKey.parse("key", "test")))
 
-    def settle(self, _use: Any, _verdict: Any, history: Any) -> bool:
+    def reason_of_401(self) -> str:
+        return ""
+
+    def settle(self, _use: Any, _verdict: Any, history: Any) -> Ruling:
         """A rejected key is final from the second time on: another key works first."""
         self.open_uses -= 1
         if history is None:
-            return True
+            return Ruling.RELAY
         history.rejections += ((None, 0),)
-        return len(history.rejections) > 1
+        return Ruling.RELAY if len(history.rejections) > 1 else Ruling.SEND_AGAIN
+
+    async def wait_for_ruling(self, *_: Any) -> Ruling:
+        return self.later_ruling
 
 
 class Client:
@@ -70,7 +78,7 @@ class Client:
         self.open_connections += 1
         head = ResponseHead()
         head.status, head.reason, head.names, head.values, head.body_length = result, b"", (), (), 0  # type: ignore[assignment]  # a status by now
-        connection = SimpleNamespace(read_nowait=lambda: b"", is_complete=True)
+        connection = SimpleNamespace(read_nowait=lambda: b"", is_complete=True, trailers=[])
         return connection, head
 
     def release(self, _connection: Any) -> None:
@@ -223,14 +231,38 @@ async def test_a_rejected_key_without_a_successor_returns_a_permit_that_was_used
 ) -> None:
     made = scene(401, 200)
 
-    def reject(*_: Any) -> bool:
+    def reject(*_: Any) -> Ruling:
         made.keys.open_uses -= 1
         made.keys.withheld = 1 if made.client.results else 0
-        return not made.client.results
+        return Ruling.SEND_AGAIN if made.client.results else Ruling.RELAY
 
     made.keys.settle = reject  # type: ignore[method-assign]  # no other key follows
     await made.forward()
     assert made.outcomes == [Outcome.FAILED, Outcome.SERVED]
+
+
+@pytest.mark.parametrize(
+    ("later_ruling", "outcomes", "status"),
+    [
+        (Ruling.RELAY, [Outcome.KEY_REJECTED], 401),
+        (Ruling.SEND_AGAIN, [Outcome.KEY_REJECTED, Outcome.SERVED], 200),
+    ],
+)
+async def test_a_kept_401_occupies_no_permit(
+    scene: Callable[..., Scene], later_ruling: Ruling, outcomes: list[Outcome], status: int
+) -> None:
+    made = scene(401, 200)
+    made.keys.later_ruling = later_ruling
+
+    def wait(*_: Any) -> Ruling:
+        made.keys.open_uses -= 1
+        return Ruling.WAIT if len(made.client.results) == 1 else Ruling.RELAY
+
+    made.keys.settle = wait  # type: ignore[method-assign]  # the keyring cannot tell yet
+    await made.forward()
+    assert made.outcomes == outcomes
+    assert made.response.statuses == [status]
+    made.client.results.clear()
 
 
 @pytest.mark.parametrize("turns", range(6))

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from nanonets_proxy.core.http.retry import MAX_PAUSE_S, Retries, RetryPolicy
+from nanonets_proxy.core.keys.key_records import Ruling
 from nanonets_proxy.core.ratelimit.retry_hint import Hint
 from nanonets_proxy.core.ratelimit.tickets import Outcome
 from nanonets_proxy.errors import (
@@ -39,11 +40,11 @@ def judge(*, retries: int = 1) -> Judge:
     return Judge(Retries(RetryPolicy(retries, PAUSE_S), lambda: 1.0))
 
 
-def received(status: int, *, other_key_may_work: bool = False, hint_s: float | None = None) -> Received:
+def received(status: int, *, ruling: Ruling = Ruling.RELAY, hint_s: float | None = None) -> Received:
     connection: Any = None  # the judge does not look at it
     head = ResponseHead()
     head.status = status
-    return Received(connection, head, other_key_may_work, hint=Hint(hint_s, sources_disagree=False))
+    return Received(connection, head, ruling, hint=Hint(hint_s, sources_disagree=False))
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 304, 400, 403, 404, 413, 500, 501])
@@ -54,19 +55,21 @@ def test_a_response_that_says_nothing_about_repeating_is_relayed(status: int, re
 
 
 @pytest.mark.parametrize(
-    ("other_key_may_work", "can_be_sent_again", "expected"),
+    ("ruling", "can_be_sent_again", "expected"),
     [
-        (True, True, Decision(Step.SEND_WITH_OTHER_KEY, Outcome.FAILED)),
-        (True, False, Decision(Step.RELAY, Outcome.KEY_REJECTED)),
-        (False, True, Decision(Step.RELAY, Outcome.KEY_REJECTED)),
-        (False, False, Decision(Step.RELAY, Outcome.KEY_REJECTED)),
+        (Ruling.SEND_AGAIN, True, Decision(Step.SEND_WITH_OTHER_KEY, Outcome.FAILED)),
+        (Ruling.SEND_AGAIN, False, Decision(Step.RELAY, Outcome.KEY_REJECTED)),
+        (Ruling.WAIT, True, Decision(Step.KEEP, Outcome.KEY_REJECTED)),
+        (Ruling.WAIT, False, Decision(Step.RELAY, Outcome.KEY_REJECTED)),
+        (Ruling.RELAY, True, Decision(Step.RELAY, Outcome.KEY_REJECTED)),
+        (Ruling.RELAY, False, Decision(Step.RELAY, Outcome.KEY_REJECTED)),
     ],
 )
-def test_a_401_sends_the_request_again_only_if_another_key_may_work(
-    other_key_may_work: bool, can_be_sent_again: bool, expected: Decision
+def test_a_401_follows_the_ruling_of_the_keyring_if_the_request_can_be_sent_again(
+    ruling: Ruling, can_be_sent_again: bool, expected: Decision
 ) -> None:
     sent = Sent("POST", can_be_sent_again)
-    assert judge().of_response(received(401, other_key_may_work=other_key_may_work), sent, TIME_LEFT_S) == expected
+    assert judge().of_response(received(401, ruling=ruling), sent, TIME_LEFT_S) == expected
 
 
 @pytest.mark.parametrize("hint_s", [None, 0.0, 30.0, 86_400.0])

@@ -168,6 +168,5 @@ async def test_the_upstreams_errors_pass_unchanged() -> None:
             response = await caller.post(b"/x", b"abc")
             assert response.status_line == b"HTTP/1.1 " + status
             assert response.body == body
-            assert not response.values(b"Proxy-Status")
-            # The caller gets a 401 only after the key was read again and was rejected again.
-            assert len(upstream.requests) in ((2, 3) if status.startswith(b"401") else (1,))
+            assert bool(response.values(b"Proxy-Status")) == status.startswith(b"401")
+            assert len(upstream.requests) == 1

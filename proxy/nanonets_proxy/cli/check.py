@@ -59,7 +59,8 @@ def _check_environment(settings: Settings, environ: Mapping[str, str], name: str
     # Imported here, so that other commands start without the upstream's client.
     from nanonets_proxy.cli.check_upstream import check_upstream
 
-    yield CheckResult("key", ok=True, detail=key.name)
+    mistake = key.mistake()
+    yield CheckResult("key", ok=True, detail=key.name if mistake is None else f"{key.name}; warning: it {mistake}")
     if variable := ignored_proxy_variable(settings, environ):
         detail = f"{variable} is set, but only the setting egress_proxy has an effect"
         yield CheckResult("egress proxy", ok=True, detail=detail, warning=True)

@@ -7,8 +7,8 @@ reading share it.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -18,31 +18,28 @@ from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.keys.key_records import (
     FoundKey,
     KeyEvent,
-    KeyEventKind,
     KeyHistory,
-    KeyringState,
+    KeyState,
     KeyUse,
     KeyVerdict,
     KeyWarning,
+    Ruling,
 )
 from nanonets_proxy.core.keys.keyring import Keyring, KeyringPolicy
 from nanonets_proxy.keys.change_signal import ChangeSignal
 from nanonets_proxy.keys.change_watch import ChangeWatch
 from nanonets_proxy.keys.daemon_thread import in_daemon_thread
-from nanonets_proxy.keys.source import KeySource
+from nanonets_proxy.keys.key_events import KeyEventReporter
+from nanonets_proxy.keys.source import EnvironmentKey, KeySource
 from nanonets_proxy.telemetry.key_status import KeyEntry, KeyMetrics, KeyStatus
 
 REREAD_WHILE_HOLDING_S: Final = 0.5
 PROBE_AGAIN_S: Final = 2.0
 _CHECK_AGE_EVERY_S: Final = 24 * 3600.0
 
-_REJECTED_STATES: Final = {
-    KeyEventKind.CANDIDATE_REJECTED: "candidate",
-    KeyEventKind.ACTIVE_REJECTED: "active",
-    KeyEventKind.PREVIOUS_REJECTED: "previous",
-}
-
-_REJECTED: Final = KeyVerdict.REJECTED  # in Python 3.11 a lookup on the class costs a function call
+# In Python 3.11 a lookup on the class costs a function call.
+_REJECTED: Final = KeyVerdict.REJECTED
+_RELAY: Final = Ruling.RELAY
 
 Probe = Callable[[ApiKey], Awaitable[KeyVerdict]]
 
@@ -77,19 +74,22 @@ class KeyManager:
         self._services = services
         self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger(**policy.log_fields)
-        self._keyring = Keyring(policy.keyring)
+        # A key in the environment cannot change while the program runs, so that waiting for another is in vain.
+        can_change = not isinstance(source, EnvironmentKey)
+        self._keyring = Keyring(policy.keyring if can_change else replace(policy.keyring, hold_s=0.0))
         self._known = self._keyring.known
         self.choose_fast = self._keyring.choose_fast
         """As `Keyring.choose_fast`."""
         self.has_usable_key = self._keyring.has_usable_key
         """Returns whether requests may be sent at once; otherwise they call `wait_for_key`."""
+        self.reason_of_401 = self._known.reason_of_401
         self._metrics = KeyMetrics(services.registry, self.status)
+        self._reporter = KeyEventReporter(self._log, self._metrics)
         self._change = ChangeSignal()
         """Notified after each event and each reading."""
         self._reading: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._source_fault: str | None = None
-        self._was_key_accepted = False
         self._is_stopped = False
         self._take_reading(found, on_demand=False)
 
@@ -103,6 +103,7 @@ class KeyManager:
                 break
             await self._change.wait(min(until_s, deadline_s) - now_s)
             now_s = self._loop.time()
+            self._tick(now_s)
         return now_s
 
     def choose(self, history: KeyHistory, deadline_s: float) -> KeyUse | None:
@@ -110,8 +111,8 @@ class KeyManager:
         now_s = self._loop.time()
         return self._keyring.choose(history, now_s, may_wait=now_s < deadline_s and not self._is_stopped)
 
-    def settle(self, use: KeyUse, verdict: KeyVerdict, history: KeyHistory | None) -> bool:
-        """Ends a use. Returns whether the caller gets the response; otherwise the request is sent again.
+    def settle(self, use: KeyUse, verdict: KeyVerdict, history: KeyHistory | None) -> Ruling:
+        """Ends a use, and returns what happens to its request.
 
         Only a rejection needs `history`, where it is noted.
         """
@@ -120,10 +121,25 @@ class KeyManager:
         if events:
             self._report(events)
         if verdict is not _REJECTED or history is None:
-            return True
+            return _RELAY
         if self._keyring.needs_reading:
             self._start_reading()
-        return self._keyring.is_final(use, history, now_s)
+        return self._keyring.rule(use, history, now_s)
+
+    async def wait_for_ruling(self, use: KeyUse, history: KeyHistory, deadline_s: float) -> Ruling:
+        """Waits until it is known whether a 401 concerns the key, `deadline_s` at the latest.
+
+        Returns RELAY or SEND_AGAIN.
+        """
+        while True:
+            now_s = self._loop.time()
+            self._tick(now_s)
+            ruling = self._keyring.rule(use, history, now_s)
+            if ruling is not Ruling.WAIT:
+                return ruling
+            if self._is_stopped or now_s >= deadline_s:
+                return _RELAY
+            await self._change.wait(min(self._keyring.next_tick_s(now_s), deadline_s) - now_s)
 
     # --- for operators ------------------------------------------------------------------------
 
@@ -154,9 +170,10 @@ class KeyManager:
                 KeyEntry(r.key.name, r.key.fingerprint(), r.state.value, max(0.0, wall_now_s - r.created_at_s))
                 for r in self._known.records
             ),
-            warnings=tuple(warning.value for warning in warnings),
+            warnings=tuple([warning.value for warning in warnings] + self._known.mistakes()),
             source_error=self._source_fault,
-            candidate_rejected=KeyWarning.CANDIDATE_REJECTED in warnings,
+            candidate_rejected=self._known.source_key.state is KeyState.REJECTED,
+            is_doubted=self._known.is_doubted,
         )
 
     # --- background tasks ---------------------------------------------------------------------
@@ -192,9 +209,10 @@ class KeyManager:
         """Reads the source often while requests wait: otherwise a store is read at long intervals only."""
         while True:
             await self._change.wait()
-            while self._keyring.state(self._loop.time()) is KeyringState.HOLDING:
+            while self._keyring.is_waiting(self._loop.time()):
                 await asyncio.sleep(REREAD_WHILE_HOLDING_S)
                 await self._read()
+            self._tick(self._loop.time())
 
     async def _warn_about_age(self) -> None:
         while True:
@@ -207,7 +225,7 @@ class KeyManager:
     async def _probe_candidates(self, probe: Probe) -> None:
         reported = None
         while True:
-            use = self._keyring.choose_candidate()
+            use = self._keyring.choose_for_probe()
             if use is None:
                 await self._change.wait()
                 continue
@@ -266,16 +284,11 @@ class KeyManager:
     def _warnings(self) -> list[KeyWarning]:
         return self._known.warnings(wall_now_s=time.time(), max_age_s=self._policy.max_age_s)
 
-    def _report(self, events: Iterable[KeyEvent]) -> None:
+    def _tick(self, now_s: float) -> None:
+        if events := self._keyring.tick(now_s):
+            self._report(events)
+
+    def _report(self, events: Sequence[KeyEvent]) -> None:
         """Logs and counts the events, and wakes all waiting requests."""
-        for event in events:
-            key, kind = event.record.key, event.kind
-            if (state := _REJECTED_STATES.get(kind)) is not None:
-                self._metrics.rejections.labels(state).inc()
-            if kind is KeyEventKind.ACTIVATED:
-                self._metrics.rotations.inc(self._was_key_accepted)
-                self._was_key_accepted = True
-            is_bad = kind not in (KeyEventKind.ACTIVATED, KeyEventKind.CANDIDATE_FOUND)
-            log = self._log.warning if is_bad else self._log.info
-            log(kind.value, key=key.name, fingerprint=key.fingerprint())
+        self._reporter.report(events, self._keyring.state(self._loop.time()))
         self._change.notify()

@@ -1,13 +1,13 @@
 """The state of one request, and the services that it uses."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.core.http.request_head import RequestHead
 from nanonets_proxy.core.http.retry import Retries
-from nanonets_proxy.core.keys.key_records import KeyHistory
+from nanonets_proxy.core.keys.key_records import KeyHistory, KeyUse
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.core.ratelimit.scopes import ScopeTable
 from nanonets_proxy.request.access_record import AccessRecord
@@ -19,6 +19,10 @@ from nanonets_proxy.server.caller_request import CallerRequest
 from nanonets_proxy.telemetry.metrics import Metrics
 from nanonets_proxy.upstream.body import BodyBudget, LostCopy, RequestBody
 from nanonets_proxy.upstream.client import UpstreamClient
+from nanonets_proxy.upstream.response_head import ResponseHead
+
+_MOST_TARGET_CHARS: Final = 512
+"""The keyring remembers targets: longer ones with the same beginning count as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,21 @@ class ReadAhead(Protocol):
         """Gives back the room that this connection's bytes occupied."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeptResponse:
+    """A whole 401 that becomes the response if it turns out not to concern the key of `use`."""
+
+    use: KeyUse
+    head: ResponseHead
+    body: bytes
+    trailers: list[tuple[bytes, bytes]]
+    is_complete = True
+
+    def read_nowait(self) -> bytes:
+        """Returns nothing: `body` is the whole body."""
+        return b""
+
+
 @dataclass(slots=True)
 class RequestContext:
     """One request with its access record, its response and its progress."""
@@ -62,6 +81,8 @@ class RequestContext:
     """The source of `body`; while the request waits, the source is left unread."""
     key_history: KeyHistory | None = None
     """Made on first need, by `ensure_key_history`: few requests need it."""
+    kept: KeptResponse | None = None
+    """Between Step.KEEP and the ruling."""
     retries: int = 0
     retry_spent_s: float = 0.0
     """Duration of the attempts that were retried, and of the pauses after them."""
@@ -86,5 +107,7 @@ class RequestContext:
         A large upload tests no candidate key: after a rejection, the whole body would be sent again.
         """
         if self.key_history is None:
-            self.key_history = KeyHistory(may_test_candidate=self.body is None or self.body.fits_memory)
+            may_test = self.body is None or self.body.fits_memory
+            path = self.target.partition("?")[0][:_MOST_TARGET_CHARS]
+            self.key_history = KeyHistory(may_test, f"{self.method} {path}")
         return self.key_history

@@ -8,10 +8,14 @@ A request is in one of these states:
       the caller hangs up                          -> ended: the ticket is withdrawn
     ADMITTED   has a permit; makes one attempt after another with it, judged by judge.py
       Step.SEND_WITH_OTHER_KEY                     -> ADMITTED, with the same permit
+      Step.KEEP                                    -> KEEPING
       Step.WAIT, or no key can be used now         -> WAITING, at its old place
       Step.RETRY                                   -> WAITING, after a pause
       Step.REPORT                                  -> ended: the error becomes the response
       Step.RELAY                                   -> RELAYING
+    KEEPING    has a 401 and no permit, while other requests show whether the key works
+      it works, or it is not known in time         -> RELAYING
+      it does not work, or there is another key    -> WAITING, at its old place
     RELAYING   the caller has the response's head; from now on an error can only reset the connection
       end of the response, or an error             -> ended
 
@@ -30,14 +34,14 @@ from nanonets_proxy.core.http.priority import urgency
 from nanonets_proxy.core.http.request_head import CallersHostHeads, UpstreamHeads
 from nanonets_proxy.core.http.retry import RETRIED_STATUSES
 from nanonets_proxy.core.keys.api_key import ApiKey
-from nanonets_proxy.core.keys.key_records import KeyUse, KeyVerdict, verdict_of
+from nanonets_proxy.core.keys.key_records import KeyUse, KeyVerdict, Ruling, verdict_of
 from nanonets_proxy.core.keys.key_scrubber import NO_FORMS, KeyForms
 from nanonets_proxy.core.ratelimit.tickets import DEFAULT_URGENCY, Outcome, Ticket, TicketState
 from nanonets_proxy.errors import UpstreamError
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.body_start import hint_of, read_body_start
-from nanonets_proxy.request.context import RequestContext, Services
-from nanonets_proxy.request.judge import HOLD_FOR_KEY, Decision, Judge, Received, Step
+from nanonets_proxy.request.context import KeptResponse, RequestContext, Services
+from nanonets_proxy.request.judge import HOLD_FOR_KEY, RELAY_REJECTED, Decision, Judge, Received, Step
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.request.response_heads import ResponseHeads
 from nanonets_proxy.server.peers import has_hung_up
@@ -47,6 +51,7 @@ from nanonets_proxy.upstream.response_head import ResponseHead
 
 # In Python 3.11, each look-up of a member in its enum costs a call.
 _RELAY, _REPORT, _OTHER_KEY, _RETRY = Step.RELAY, Step.REPORT, Step.SEND_WITH_OTHER_KEY, Step.RETRY
+_KEEP = Step.KEEP
 _FAILED, _UNUSED = Outcome.FAILED, Outcome.UNUSED
 _KEY_REJECTED, _KEY_UNKNOWN = KeyVerdict.REJECTED, KeyVerdict.UNKNOWN
 _ADMITTED = TicketState.ADMITTED
@@ -65,7 +70,7 @@ class Forwarder:
         self._loop = loop
         self._log = structlog.get_logger(**policy.log_fields)
         self._judge = Judge(services.retries)
-        self._response_heads = ResponseHeads(policy, services.origin)
+        self._response_heads = ResponseHeads(policy, services.origin, services.keys.reason_of_401)
         self._via = policy.via.encode()
         self._host = services.origin.authority.encode()
         self._key_in_use: ApiKey | None = None
@@ -95,7 +100,7 @@ class Forwarder:
         while True:
             began_s = perf_counter()
             decision = await self._use_permit(context, ticket, began_s)
-            if decision.step is _RELAY:
+            if decision.step is _RELAY or (decision.step is _KEEP and await self._relay_kept(context, ticket)):
                 return
             if decision.step is _RETRY:
                 await self._pause(context, decision.pause_s, began_s)
@@ -124,7 +129,7 @@ class Forwarder:
     async def _use_permit(self, context: RequestContext, ticket: Ticket, began_s: float) -> Decision:
         """Makes attempts with one permit, relays a final response, and settles the permit, whatever ends it.
 
-        `began_s` is the instant of the grant, by `perf_counter`. Returns the decision to WAIT or RETRY, or RELAY
+        `began_s` is the instant of the grant, by `perf_counter`. Returns the decision to WAIT, RETRY or KEEP; RELAY
         once the response is relayed. Raises an UpstreamError if the decision is to REPORT, or if the response
         breaks off; ConnectionError if the caller is lost.
         """
@@ -151,9 +156,15 @@ class Forwarder:
                 try:
                     decision = judge.of_response(received, context, ticket.deadline_s - self._loop.time())
                     outcome, retry_after_s = decision.outcome, decision.retry_after_s
+                    if decision.step is _KEEP:
+                        body = await read_body_start(received.connection)
+                        if received.connection.is_complete:
+                            context.kept = KeptResponse(use, received.head, body, received.connection.trailers)
+                            return decision
+                        received, decision = received._replace(body_start=body), RELAY_REJECTED
                     if decision.step is _RELAY:
                         record.status = received.head.status
-                        lines = self._response_heads.write(context, received)
+                        lines = self._response_heads.write(context, received.head, received.hint)
                         if not response.begin(received.connection, received.head, lines, received.body_start):
                             await response.follow(received.connection)
                             record.upstream_s = perf_counter() - began_s
@@ -168,6 +179,27 @@ class Forwarder:
         finally:
             services.waiting_room.settle(ticket, outcome, retry_after_s)
 
+    async def _relay_kept(self, context: RequestContext, ticket: Ticket) -> bool:
+        """Relays the 401 that was kept, unless the request must be sent again. Returns whether it is relayed.
+
+        Raises ConnectionError if the caller is lost.
+        """
+        record, response, kept = context.record, context.response, context.kept
+        assert kept is not None
+        context.kept = None
+        began_s = perf_counter()
+        deadline_s = ticket.deadline_s - _HOLD_MARGIN_S
+        ruling = await self._services.keys.wait_for_ruling(kept.use, context.ensure_key_history(), deadline_s)
+        record.wait_s += perf_counter() - began_s
+        if ruling is not Ruling.RELAY:
+            return False
+        record.status = kept.head.status
+        lines = self._response_heads.write(context, kept.head)
+        response.begin(kept, kept.head, lines, kept.body)
+        if response.echoed:
+            self._note_echo(record)
+        return True
+
     async def _attempt(self, context: RequestContext, use: KeyUse) -> Received:
         """Sends the request once, with the key of `use`, and settles the use.
 
@@ -180,12 +212,12 @@ class Forwarder:
             verdict = verdict_of(head.status)
         finally:
             history = context.ensure_key_history() if verdict is _KEY_REJECTED else None
-            is_final = services.keys.settle(use, verdict, history)
+            ruling = services.keys.settle(use, verdict, history)
         if head.status == 429:
             return await self._read_refusal(context.record, connection, head)
         if head.status in RETRIED_STATUSES:
-            return Received(connection, head, other_key_may_work=False, hint=hint_of(head))
-        return Received(connection, head, not is_final)
+            return Received(connection, head, hint=hint_of(head))
+        return Received(connection, head, ruling)
 
     async def _read_refusal(
         self, record: AccessRecord, connection: UpstreamConnection, head: ResponseHead
@@ -205,7 +237,7 @@ class Forwarder:
             hints_disagree=hint.sources_disagree,
             request_id=record.request_id,
         )
-        return Received(connection, head, other_key_may_work=False, body_start=body_start, hint=hint)
+        return Received(connection, head, body_start=body_start, hint=hint)
 
     def _upstream_request(self, context: RequestContext, key: ApiKey) -> UpstreamRequest:
         record, response = context.record, context.response

@@ -2,7 +2,8 @@
 
 | result of the attempt | step | permit |
 |---|---|---|
-| 401, another key may work, the request can be sent again | SEND_WITH_OTHER_KEY | kept |
+| 401 ruled SEND_AGAIN, the request can be sent again | SEND_WITH_OTHER_KEY | kept |
+| 401 ruled WAIT, the request can be sent again | KEEP | KEY_REJECTED |
 | any other 401 | RELAY | KEY_REJECTED |
 | 429, the request can be sent again | WAIT | THROTTLED |
 | any other 429 | RELAY | THROTTLED |
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from nanonets_proxy.core.http.retry import RETRIED_STATUSES, Failure, Retries
+from nanonets_proxy.core.keys.key_records import Ruling
 from nanonets_proxy.core.ratelimit.retry_hint import Hint
 from nanonets_proxy.core.ratelimit.tickets import Outcome
 from nanonets_proxy.errors import (
@@ -43,6 +45,7 @@ class Step(enum.Enum):
     RELAY = "relay the response"
     REPORT = "respond with the error"
     SEND_WITH_OTHER_KEY = "send again at once, with another key"
+    KEEP = "keep the response until it is known whether the key still works"
     WAIT = "wait for another permit, at the old place"
     RETRY = "pause, then wait for another permit"
 
@@ -64,8 +67,8 @@ class Received(NamedTuple):
 
     connection: UpstreamConnection
     head: ResponseHead
-    other_key_may_work: bool
-    """Whether a 401 says nothing yet about the other keys."""
+    ruling: Ruling = Ruling.RELAY
+    """What the keyring says about a 401."""
     body_start: bytes = b""
     """The part of the body that was read before the decision."""
     hint: Hint | None = None
@@ -85,8 +88,9 @@ class SentRequest(Protocol):
 
 
 _SERVED: Final = Decision(Step.RELAY, Outcome.SERVED)
-_KEY_REJECTED: Final = Decision(Step.RELAY, Outcome.KEY_REJECTED)
+RELAY_REJECTED: Final = Decision(Step.RELAY, Outcome.KEY_REJECTED)
 _OTHER_KEY: Final = Decision(Step.SEND_WITH_OTHER_KEY, Outcome.FAILED)
+_KEEP: Final = Decision(Step.KEEP, Outcome.KEY_REJECTED)
 _REPORT: Final = Decision(Step.REPORT, Outcome.FAILED)
 HOLD_FOR_KEY: Final = Decision(Step.WAIT, Outcome.UNUSED)
 """For a request that no key can be sent with now."""
@@ -104,7 +108,9 @@ class Judge:
         if status not in _MAY_BE_SENT_AGAIN:
             return _SERVED
         if status == 401:
-            return _OTHER_KEY if received.other_key_may_work and request.can_be_sent_again else _KEY_REJECTED
+            if received.ruling is Ruling.RELAY or not request.can_be_sent_again:
+                return RELAY_REJECTED
+            return _KEEP if received.ruling is Ruling.WAIT else _OTHER_KEY
         hint_s = None if received.hint is None else received.hint.retry_after_s
         if status == 429:
             step = Step.WAIT if request.can_be_sent_again else Step.RELAY

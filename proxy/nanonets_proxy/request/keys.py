@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from nanonets_proxy.core.keys.key_records import KeyHistory, KeyUse, KeyVerdict
+from nanonets_proxy.core.keys.key_records import KeyHistory, KeyUse, KeyVerdict, Ruling
 
 
 class KeyProvider(Protocol):
@@ -10,6 +10,9 @@ class KeyProvider(Protocol):
 
     def has_usable_key(self) -> bool:
         """Returns whether requests can be sent; if not, they must be held."""
+
+    def reason_of_401(self) -> str:
+        """Returns what a 401 of the upstream concerns, for operators and callers."""
 
     async def wait_for_key(self, history: KeyHistory, now_s: float, deadline_s: float) -> float:
         """Waits until the request can be sent, or until `deadline_s`. Returns the loop's time then."""
@@ -20,6 +23,8 @@ class KeyProvider(Protocol):
     def choose(self, history: KeyHistory, deadline_s: float) -> KeyUse | None:
         """Returns the key for any request; None, only before `deadline_s`: hold the request first."""
 
-    def settle(self, use: KeyUse, verdict: KeyVerdict, history: KeyHistory | None) -> bool:
-        """Ends a use, and notes a rejection of the key in `history`. Returns whether the response is final; if not,
-        the request must be sent again."""
+    def settle(self, use: KeyUse, verdict: KeyVerdict, history: KeyHistory | None) -> Ruling:
+        """Ends a use, notes a rejection of the key in `history`, and returns what happens to the request."""
+
+    async def wait_for_ruling(self, use: KeyUse, history: KeyHistory, deadline_s: float) -> Ruling:
+        """Waits until a ruling to WAIT becomes RELAY or SEND_AGAIN, or until `deadline_s`."""

@@ -1,6 +1,7 @@
 """Relays the upstream's response to the caller: head and body go straight to the transport, nothing is rebuilt."""
 
 import asyncio
+from typing import Protocol
 
 from nanonets_proxy.core.http.headers import caller_response_head, chunked_body_end
 from nanonets_proxy.core.keys.key_scrubber import ERROR_FROM_STATUS, NO_FORMS, KeyScrubber, is_unencoded
@@ -8,6 +9,16 @@ from nanonets_proxy.server.caller_request import HTTP_1_1, CallerRequest
 from nanonets_proxy.server.peers import CallerStalled, reset
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.response_head import ResponseHead
+
+
+class ResponseBody(Protocol):
+    """The source of a body: a connection, or a response that was kept."""
+
+    @property
+    def is_complete(self) -> bool: ...
+    @property
+    def trailers(self) -> list[tuple[bytes, bytes]]: ...
+    def read_nowait(self) -> bytes: ...
 
 
 class RelayedResponse:
@@ -52,7 +63,7 @@ class RelayedResponse:
             lines += b"Connection: keep-alive\r\n"
         return lines
 
-    def begin(self, connection: UpstreamConnection, head: ResponseHead, lines: bytes, body_start: bytes) -> bool:
+    def begin(self, connection: ResponseBody, head: ResponseHead, lines: bytes, body_start: bytes) -> bool:
         """Relays `lines`, the framed head, `body_start` and what has come of the body since.
 
         Returns whether the response is complete; if not, `follow` must be awaited. Blanks the key in the head, the
@@ -109,7 +120,7 @@ class RelayedResponse:
         self.sent_bytes += len(data)
         return b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked and data else data
 
-    def _end(self, connection: UpstreamConnection) -> bytes:
+    def _end(self, connection: ResponseBody) -> bytes:
         """Returns what the scrubber held back, and what ends a chunked body."""
         end = b""
         if self._scrubber is not None:

@@ -2,14 +2,15 @@
 
 import math
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import Final
 
 from nanonets_proxy.core.http.headers import LocationRewrite, caller_response_head, via_field
 from nanonets_proxy.core.http.prefer import wait_s
 from nanonets_proxy.core.net.addresses import Origin
+from nanonets_proxy.core.ratelimit.retry_hint import Hint
 from nanonets_proxy.request.context import RequestContext
-from nanonets_proxy.request.judge import Received
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.upstream.response_head import ResponseHead
 
@@ -19,7 +20,8 @@ _ERROR_FROM_STATUS: Final = 400
 class ResponseHeads:
     """Writes the heads of one environment. While `draining`, each head announces that its connection closes."""
 
-    def __init__(self, policy: HandlerPolicy, origin: Origin) -> None:
+    def __init__(self, policy: HandlerPolicy, origin: Origin, reason_of_401: Callable[[], str]) -> None:
+        self._reason_of_401 = reason_of_401
         self._max_wait_s = policy.max_wait_s
         self._server_timing = policy.server_timing
         self._via_field = via_field(policy.via.encode())
@@ -29,12 +31,14 @@ class ResponseHeads:
         self._date_line = b""
         self.draining = False
 
-    def write(self, context: RequestContext, received: Received) -> bytes:
-        """Returns the whole head, to the empty line."""
-        head, record = received.head, context.record
+    def write(self, context: RequestContext, head: ResponseHead, hint: Hint | None = None) -> bytes:
+        """Returns the whole head, to the empty line. `hint` is that of a 429."""
+        record = context.record
         lines = self._via_field
         if head.status == 429:
-            lines += _retry_after(received) + _not_sent_again(context)
+            lines += _retry_after(head, hint) + _not_sent_again(context)
+        elif head.status == 401:
+            lines += _unauthorized(context, self._reason_of_401())
         if context.head.prefer:
             lines += self._preference_applied(context.head.prefer)
         may_stay_open = not self.draining and (
@@ -71,10 +75,10 @@ class ResponseHeads:
         return b"Preference-Applied: wait=%d\r\n" % preferred_s
 
 
-def _retry_after(received: Received) -> bytes:
+def _retry_after(head: ResponseHead, hint: Hint | None) -> bytes:
     """Returns a 429's hint as a field, unless the upstream sent the field itself."""
-    hint_s = None if received.hint is None else received.hint.retry_after_s
-    if hint_s is None or _has(received.head, b"retry-after"):
+    hint_s = None if hint is None else hint.retry_after_s
+    if hint_s is None or _has(head, b"retry-after"):
         return b""
     return b"Retry-After: %d\r\n" % max(1, math.ceil(hint_s))
 
@@ -86,6 +90,12 @@ def _not_sent_again(context: RequestContext) -> bytes:
     reason = f"body_copy_discarded: {cause}"
     context.record.details = {"reason": reason}
     return b'Proxy-Status: nanonets-proxy; received-status=429; details="%b"\r\n' % reason.encode()
+
+
+def _unauthorized(context: RequestContext, reason: str) -> bytes:
+    """Returns the field that tells whose key a 401 means: the caller sent none (RFC 9209)."""
+    context.record.details = {"reason": reason}
+    return b'Proxy-Status: nanonets-proxy; received-status=401; details="%b"\r\n' % reason.encode()
 
 
 def _server_timing(context: RequestContext) -> bytes:

@@ -19,7 +19,10 @@ class KeyEntry:
 
 @dataclass(frozen=True, slots=True)
 class KeyStatus:
-    """`state` is the keyring's state, `warnings` are sentences; `source_error` says why the last reading failed."""
+    """`state` is the keyring's state, `warnings` are sentences; `source_error` says why the last reading failed.
+
+    `is_doubted`: the key is usable, but the upstream rejects every request.
+    """
 
     source: str
     state: str
@@ -27,6 +30,7 @@ class KeyStatus:
     warnings: tuple[str, ...]
     source_error: str | None
     candidate_rejected: bool
+    is_doubted: bool = False
 
     def to_json(self) -> dict[str, Any]:
         status: dict[str, Any] = {"source": self.source, "state": self.state}
@@ -50,6 +54,12 @@ class KeyMetrics:
         self.rejections = Counter(
             "nanonets_proxy_key_refusals",
             "Keys that the upstream rejected, by the state they had.",
+            ["state"],
+            registry=registry,
+        )
+        self.gaps = Counter(
+            "nanonets_proxy_key_gaps",
+            "Times without a working key that have ended: serving (a key works), or spent (no new key came).",
             ["state"],
             registry=registry,
         )
@@ -87,6 +97,6 @@ class _StatusCollector(Collector):
         )
         yield GaugeMetricFamily(
             "nanonets_proxy_key_accepted",
-            "1 while a key is usable; 0 while the upstream rejects every known key.",
-            value=float(status.state == "serving"),
+            "1 while a key is usable; 0 while the upstream rejects every known key, or every request.",
+            value=float(status.state == "serving" and not status.is_doubted),
         )

@@ -3,6 +3,7 @@
 import pytest
 
 from nanonets_proxy.core.keys.api_key import ApiKey
+from nanonets_proxy.core.keys.doubts import BRIEF_S, MOST_TARGETS, NOTICE_S, REMEMBERED_S, UnauthorizedTargets
 from nanonets_proxy.core.keys.hold_period import PROBE_EVERY_S, READING_S, REARM_S
 from nanonets_proxy.core.keys.key_records import (
     FoundKey,
@@ -15,6 +16,7 @@ from nanonets_proxy.core.keys.key_records import (
     KeyVerdict,
     KeyWarning,
     Purpose,
+    Ruling,
     verdict_of,
 )
 from nanonets_proxy.core.keys.keyring import PROBE_S, Keyring, KeyringPolicy
@@ -33,9 +35,15 @@ class Driver:
 
     def __init__(self, *names: str, **policy: float | bool) -> None:
         self.now = 0.0
+        self.requests = 0
         self.ring = Keyring(KeyringPolicy(**policy))  # type: ignore[arg-type]  # each test gives its own fields
         self.events: list[KeyEvent] = []
         self.read(*names)
+
+    def request(self, *, may_test_candidate: bool = True, target: str = "") -> KeyHistory:
+        """Returns the history of a new request, by default with a target of its own."""
+        self.requests += 1
+        return KeyHistory(may_test_candidate, target or f"GET /{self.requests}")
 
     def read(self, *names: str, on_demand: bool = False) -> None:
         self.events += self.ring.read([FoundKey(key(name), 0.0) for name in names], self.now, on_demand=on_demand)
@@ -44,22 +52,26 @@ class Driver:
         self, history: KeyHistory | None = None, *, may_test_candidate: bool = True, may_wait: bool = True
     ) -> KeyUse:
         use = self.ring.choose_fast() if history is None or not history.rejections else None
-        use = use or self.ring.choose(history or KeyHistory(may_test_candidate), self.now, may_wait=may_wait)
+        use = use or self.ring.choose(
+            history or self.request(may_test_candidate=may_test_candidate), self.now, may_wait=may_wait
+        )
         assert use is not None
         return use
 
-    def settle(self, use: KeyUse, verdict: KeyVerdict, history: KeyHistory | None = None) -> bool:
-        """Returns whether the caller gets the response."""
+    def settle(self, use: KeyUse, verdict: KeyVerdict, history: KeyHistory | None = None) -> Ruling:
         self.now += 0.01
-        history = history or KeyHistory(may_test_candidate=True)
+        history = history or self.request()
         self.events += self.ring.settle(use, verdict, self.now, history)
         if verdict is not REJECTED:
-            return True
-        return self.ring.is_final(use, history, self.now)
+            return Ruling.RELAY
+        return self.ring.rule(use, history, self.now)
 
-    def get(self, *accepted: str, may_test_candidate: bool = True) -> list[str]:
-        """Sends one request until it ends: returns the names of the keys used, and `held` or `401` at the end."""
-        history, names = KeyHistory(may_test_candidate), []
+    def get(self, *accepted: str, may_test_candidate: bool = True, target: str = "") -> list[str]:
+        """Sends one request until it ends or waits.
+
+        Returns the names of the keys used. A request without success adds `held`, `kept` (its 401) or `401`.
+        """
+        history, names = self.request(may_test_candidate=may_test_candidate, target=target), []
         while True:
             if self.ring.wait_until_s(history, self.now) is not None:
                 return [*names, "held"]
@@ -69,8 +81,14 @@ class Driver:
             if name in accepted:
                 self.settle(use, ACCEPTED)
                 return names
-            if self.settle(use, REJECTED, history):
-                return [*names, "401"]
+            ruling = self.settle(use, REJECTED, history)
+            if ruling is not Ruling.SEND_AGAIN:
+                return [*names, "401" if ruling is Ruling.RELAY else "kept"]
+
+    def reject_twice(self) -> None:
+        """Sends two requests of different targets, which the upstream rejects with every key."""
+        assert self.get()[-1] == "kept"
+        self.get()
 
     def states(self) -> dict[str, str]:
         return {r.key.name.removeprefix("test:"): r.state.value for r in self.ring.known.records}
@@ -126,7 +144,7 @@ def test_the_fast_choice_exists_while_the_active_key_is_preferred_and_no_grace_t
     driver.now += 60.0
     driver.get("b")
     assert driver.ring.choose_fast() is not None
-    driver.settle(driver.choose(), REJECTED)
+    driver.reject_twice()
     assert driver.ring.choose_fast() is None
 
 
@@ -152,10 +170,10 @@ def test_if_the_key_manager_probes_no_request_uses_a_candidate() -> None:
     driver.get("a")
     driver.read("b")
     assert driver.get("a", "b") == ["a"]
-    probe = driver.ring.choose_candidate()
+    probe = driver.ring.choose_for_probe()
     assert probe is not None
     driver.settle(probe, ACCEPTED)
-    assert driver.ring.choose_candidate() is None
+    assert driver.ring.choose_for_probe() is None
     assert driver.get("a", "b") == ["b"]
 
 
@@ -198,9 +216,9 @@ def test_a_revoked_key_is_replaced_by_the_new_one_within_the_same_request() -> N
     driver.get("a")
     driver.read("b")
     plain = [driver.choose(may_test_candidate=False) for _ in range(3)]
-    history = [KeyHistory(may_test_candidate=False) for _ in plain]
+    history = [driver.request(may_test_candidate=False) for _ in plain]
     for use, one in zip(plain, history, strict=True):
-        assert not driver.settle(use, REJECTED, one)
+        assert driver.settle(use, REJECTED, one) is Ruling.SEND_AGAIN
         assert driver.choose(one).record.key == key("b")
 
 
@@ -209,6 +227,8 @@ def test_if_a_new_key_is_revoked_at_once_the_previous_key_is_used() -> None:
     driver.get("a")
     driver.read("b")
     driver.get("b")
+    assert driver.get("a") == ["b", "a"]
+    assert driver.states() == {"a": "previous", "b": "active"}, "one request is no proof"
     assert driver.get("a") == ["b", "a"]
     assert driver.states() == {"a": "active", "b": "refused"}
     assert driver.ring.needs_reading
@@ -245,7 +265,7 @@ def test_the_number_of_previous_keys_is_bounded() -> None:
 def test_of_many_rejected_keys_the_latest_and_one_that_was_once_accepted_are_kept() -> None:
     driver = Driver("good")
     driver.get("good")
-    driver.get()
+    driver.reject_twice()
     for name in "abcdef":
         driver.read(name)
         driver.get()
@@ -263,12 +283,13 @@ def test_a_source_may_list_the_previous_key_too() -> None:
 def test_in_a_hold_period_requests_wait_for_a_new_key() -> None:
     driver = Driver("a", hold_s=5.0)
     driver.get("a")
+    assert driver.get() == ["a", "kept"]
     assert driver.get() == ["a", "held"]
     assert driver.ring.state(driver.now) is KeyringState.HOLDING
     assert driver.ring.needs_reading
     assert driver.get("b") == ["a", "held"], "another request probes"
     assert driver.get("b") == ["held"]
-    assert driver.ring.choose(KeyHistory(may_test_candidate=True), driver.now) is None
+    assert driver.ring.choose(driver.request(), driver.now) is None
     driver.read("b")
     assert driver.ring.state(driver.now) is KeyringState.SERVING
     assert driver.get("b") == ["b"]
@@ -277,50 +298,71 @@ def test_in_a_hold_period_requests_wait_for_a_new_key() -> None:
 def test_after_a_hold_period_callers_get_the_401_at_once() -> None:
     driver = Driver("a", hold_s=5.0)
     driver.get("a")
-    driver.get()
+    driver.reject_twice()
     driver.ring.reading_failed()
     driver.now += 5.0
     assert driver.ring.state(driver.now) is KeyringState.EXHAUSTED
     assert driver.warnings() == [KeyWarning.NO_KEY_ACCEPTED]
     assert [driver.get() for _ in range(3)] == [["a", "401"]] * 3
     assert driver.get("a") == ["a"]
-    assert driver.get() == ["a", "a", "401"], "no second hold period so soon"
+    driver.reject_twice()
+    assert driver.ring.state(driver.now) is KeyringState.EXHAUSTED, "no second hold period so soon"
     driver.now += REARM_S
     driver.get("a")
-    assert driver.get() == ["a", "held"]
+    driver.reject_twice()
+    assert driver.ring.state(driver.now) is KeyringState.HOLDING
 
 
 def test_a_new_key_in_the_source_allows_another_hold_period() -> None:
     driver = Driver("a", hold_s=5.0)
-    driver.get()
+    driver.get("a")
+    driver.reject_twice()
     driver.read("b")
     assert driver.get() == ["b", "a", "held"], "a key rejected before the hold period is probed at once"
 
 
+def test_a_key_that_has_never_worked_causes_no_hold_period() -> None:
+    driver = Driver("wrong", hold_s=5.0)
+    history = driver.request()
+    use = driver.choose(history)
+    assert driver.settle(use, REJECTED, history) is Ruling.WAIT
+    assert driver.ring.next_tick_s(driver.now) == pytest.approx(driver.now + READING_S), "for one reading only"
+    driver.read("wrong")
+    assert driver.ring.rule(use, history, driver.now) is Ruling.RELAY
+    assert driver.ring.state(driver.now) is KeyringState.EXHAUSTED
+    assert driver.get() == ["wrong", "401"]
+    assert driver.kinds() == [KeyEventKind.CANDIDATE_FOUND, KeyEventKind.CANDIDATE_REJECTED]
+    assert driver.get("wrong") == ["wrong"]
+    assert driver.states() == {"wrong": "active"}
+
+
 def test_a_request_that_may_not_wait_gets_the_401() -> None:
     driver = Driver("a")
-    driver.get()
-    history = KeyHistory(may_test_candidate=True)
+    driver.get("a")
+    driver.reject_twice()
+    history = driver.request()
     use = driver.choose(history, may_wait=False)
     assert use.purpose is Purpose.LAST_RESORT
-    assert driver.settle(use, REJECTED, history)
+    assert driver.settle(use, REJECTED, history) is Ruling.RELAY
 
 
 def test_a_request_on_a_rejected_key_is_sent_again_if_a_new_key_came_meanwhile() -> None:
     driver = Driver("a", hold_s=0.0)
     driver.get()
     driver.ring.reading_failed()
-    history = KeyHistory(may_test_candidate=True)
+    history = driver.request()
     use = driver.choose(history)
     driver.read("b")
-    assert not driver.settle(use, REJECTED, history)
+    assert driver.settle(use, REJECTED, history) is Ruling.SEND_AGAIN
     assert driver.choose(history).record.key == key("b")
 
 
 def test_without_a_hold_period_requests_still_wait_for_the_reading() -> None:
     driver = Driver("a", hold_s=0.0)
-    assert driver.get() == ["a", "held"]
-    large = KeyHistory(may_test_candidate=False)
+    driver.get("a")
+    assert driver.get() == ["a", "kept"]
+    assert driver.get() == ["a", "kept"], "for the reading only"
+    large = driver.request(may_test_candidate=False)
     assert driver.ring.wait_until_s(large, driver.now) == pytest.approx(driver.now + READING_S, abs=0.1)
     driver.ring.reading_failed()
     assert driver.ring.wait_until_s(large, driver.now) is None
@@ -330,8 +372,8 @@ def test_without_a_hold_period_requests_still_wait_for_the_reading() -> None:
 def test_one_request_at_a_time_probes_in_a_hold_period() -> None:
     driver = Driver("a", hold_s=5.0)
     driver.get("a")
-    driver.settle(driver.choose(), REJECTED)
-    first, second = KeyHistory(may_test_candidate=True), KeyHistory(may_test_candidate=True)
+    driver.reject_twice()
+    first, second = driver.request(), driver.request()
     assert driver.ring.wait_until_s(first, driver.now) is None
     assert driver.ring.wait_until_s(second, driver.now) == driver.now + PROBE_S
     probe = driver.choose(first)
@@ -344,7 +386,8 @@ def test_one_request_at_a_time_probes_in_a_hold_period() -> None:
 def test_a_request_rejected_with_the_key_probes_it_after_a_pause_and_others_at_once() -> None:
     driver = Driver("a")
     driver.get("a")
-    rejected, other = KeyHistory(may_test_candidate=True), KeyHistory(may_test_candidate=True)
+    driver.get()
+    rejected, other = driver.request(), driver.request()
     driver.settle(driver.choose(rejected), REJECTED, rejected)
     assert driver.ring.wait_until_s(rejected, driver.now) == driver.now + PROBE_EVERY_S
     assert driver.ring.wait_until_s(other, driver.now) is None
@@ -354,48 +397,161 @@ def test_a_request_rejected_with_the_key_probes_it_after_a_pause_and_others_at_o
     assert driver.choose(rejected).purpose is Purpose.REJECTED_PROBE
 
 
-def test_a_request_that_alone_is_rejected_gets_its_401_and_the_key_stays_active() -> None:
+def test_other_requests_use_a_doubted_key_and_their_success_is_the_ruling_on_the_401() -> None:
     driver = Driver("a")
     driver.get("a")
-    history = KeyHistory(may_test_candidate=True)
-    driver.settle(driver.choose(history), REJECTED, history)
+    history = driver.request(target="GET /secret")
+    use = driver.choose(history)
+    assert driver.settle(use, REJECTED, history) is Ruling.WAIT
+    assert driver.ring.needs_reading
+    assert driver.ring.rule(use, history, driver.now) is Ruling.WAIT
+    assert driver.get("a") == ["a"]
+    assert driver.ring.rule(use, history, driver.now) is Ruling.RELAY
+    assert driver.states() == {"a": "active"}
+    assert driver.kinds()[-1] is KeyEventKind.REQUEST_REJECTED
+    assert driver.events[-1].target == "GET /secret"
+
+
+def test_a_target_that_is_known_as_unauthorized_gets_its_401_at_once_and_is_no_evidence() -> None:
+    driver = Driver("a")
+    driver.get("a")
+    assert driver.get(target="GET /secret") == ["a", "kept"]
+    driver.get("a")
+    driver.read("a")
+    before = len(driver.events)
+    assert [driver.get(target="GET /secret") for _ in range(3)] == [["a", "401"]] * 3
+    assert driver.get(target="GET /other") == ["a", "kept"], "the only evidence"
+    assert driver.get(target="GET /secret") == ["a", "401"]
+    assert driver.states() == {"a": "active"}
+    assert len(driver.events) == before
+    driver.now += REMEMBERED_S
+    driver.get("a")
+    assert driver.get(target="GET /secret") == ["a", "kept"], "permissions change"
+
+
+def test_many_401s_of_one_target_do_not_reject_a_key_and_a_second_target_does() -> None:
+    driver = Driver("a")
+    driver.get("a")
+    assert [driver.get(target="GET /x") for _ in range(5)] == [["a", "kept"]] * 5
+    assert driver.states() == {"a": "active"}
+    assert driver.get(target="GET /y") == ["a", "held"]
+    assert driver.states() == {"a": "refused"}
+
+
+def test_a_probe_of_the_key_manager_decides_about_a_doubted_key() -> None:
+    for verdict, state in ((ACCEPTED, "active"), (REJECTED, "refused"), (UNKNOWN, "active")):
+        driver = Driver("a", requests_probe=False)
+        driver.get("a")
+        assert driver.ring.choose_for_probe() is None
+        driver.get()
+        probe = driver.ring.choose_for_probe()
+        assert probe is not None
+        driver.events += driver.ring.settle(probe, verdict, driver.now)
+        assert driver.states() == {"a": state}
+        assert (driver.ring.choose_for_probe() is None) == (verdict is not UNKNOWN)
+
+
+def test_if_nothing_decides_the_401_is_the_response_and_the_wait_is_reported() -> None:
+    driver = Driver("a", hold_s=5.0)
+    driver.get("a")
+    history = driver.request(target="GET /x")
+    use = driver.choose(history)
+    driver.settle(use, REJECTED, history)
+    driver.read("a")
+    assert driver.ring.next_tick_s(driver.now) == pytest.approx(driver.now + NOTICE_S)
+    assert driver.ring.tick(driver.now) == []
+    driver.now += NOTICE_S
+    (started,) = driver.ring.tick(driver.now)
+    assert started.kind is KeyEventKind.HOLD_STARTED
+    assert driver.ring.rule(use, history, driver.now) is Ruling.WAIT
+    assert driver.ring.is_waiting(driver.now)
+    driver.now = driver.ring.next_tick_s(driver.now)
+    (ended,) = driver.ring.tick(driver.now)
+    assert (ended.kind, ended.lasted_s) == (KeyEventKind.HOLD_ENDED, pytest.approx(5.0))
+    assert driver.ring.rule(use, history, driver.now) is Ruling.RELAY
+    assert driver.get(target="GET /x") == ["a", "401"], "no second wait for the same doubt"
+    assert driver.warnings() == NO_WARNING
+    driver.get(target="GET /x")
+    assert driver.warnings() == [KeyWarning.DOUBTED], "every request is rejected"
+    driver.get("a")
+    assert driver.warnings() == NO_WARNING
+    driver.get()
+    assert driver.ring.next_tick_s(driver.now) == pytest.approx(driver.now + READING_S), "a short wait so soon"
+    driver.read("a")
+    assert driver.ring.next_tick_s(driver.now) == pytest.approx(driver.now + BRIEF_S)
+
+
+def test_a_new_key_sends_a_request_again_whose_401_was_kept() -> None:
+    driver = Driver("a")
+    driver.get("a")
+    history = driver.request()
+    use = driver.choose(history)
+    driver.settle(use, REJECTED, history)
+    driver.read("b")
+    assert driver.ring.rule(use, history, driver.now) is Ruling.SEND_AGAIN
+    assert driver.choose(history).record.key == key("b")
+
+
+def test_a_request_whose_401_was_not_kept_is_repeated_when_the_key_works_again() -> None:
+    driver = Driver("a")
+    driver.get("a")
+    history = driver.request()
+    driver.get()
+    assert driver.settle(driver.choose(history), REJECTED, history) is Ruling.SEND_AGAIN
     assert driver.get("a") == ["a"], "the next request probes"
     again = driver.choose(history)
     assert again.purpose is Purpose.REPEAT
-    assert driver.settle(again, REJECTED, history)
+    assert driver.settle(again, REJECTED, history) is Ruling.RELAY
     assert driver.states() == {"a": "active"}
-    assert driver.get("a") == ["a"]
 
 
 def test_a_repeat_waits_like_other_requests_if_the_key_is_revoked_meanwhile() -> None:
     driver = Driver("a")
     driver.get("a")
-    history = KeyHistory(may_test_candidate=True)
+    history = driver.request()
+    driver.get()
     driver.settle(driver.choose(history), REJECTED, history)
     driver.get("a")
     again = driver.choose(history)
-    driver.settle(driver.choose(), REJECTED)
-    assert not driver.settle(again, REJECTED, history)
-    assert driver.ring.choose(history, driver.now) is None
+    driver.read("b")
+    driver.get("b")
+    driver.read("b")
+    driver.settle(again, REJECTED, history)
+    assert driver.choose(history).record.key == key("b")
 
 
-def test_a_rejection_older_than_an_acceptance_does_not_count() -> None:
+def test_a_rejection_older_than_an_acceptance_does_not_count_but_waits_for_the_next_response() -> None:
     driver = Driver("a")
     driver.get("a")
-    history = KeyHistory(may_test_candidate=True)
+    history = driver.request()
     slow = driver.choose(history)
     driver.now += 0.01
     assert driver.get("a") == ["a"]
-    assert not driver.settle(slow, REJECTED, history)
-    assert driver.states() == {"a": "active"}
-    assert driver.choose(history).purpose is Purpose.ORDINARY, "a rejection of this later attempt would count"
+    assert driver.settle(slow, REJECTED, history) is Ruling.WAIT
+    assert driver.get() == ["a", "kept"]
+    assert driver.states() == {"a": "active"}, "only one rejection counts"
+    driver.get("a")
+    assert driver.ring.rule(slow, history, driver.now) is Ruling.RELAY
+
+
+def test_a_candidate_that_a_forbidden_request_probed_gets_another_chance() -> None:
+    driver = Driver("a")
+    driver.get("a")
+    driver.read("b")
+    assert driver.get(target="GET /secret") == ["b", "a", "kept"]
+    assert driver.states() == {"a": "active", "b": "refused"}
+    assert driver.get("a") == ["a"]
+    assert driver.states() == {"a": "active", "b": "candidate"}
+    assert driver.get("a", "b") == ["b"]
+    assert driver.states() == {"a": "previous", "b": "active"}
+    assert driver.get(target="GET /secret") == ["b", "401"]
 
 
 def test_an_acceptance_older_than_the_rejection_does_not_count() -> None:
     driver = Driver("a")
     driver.get("a")
     slow = driver.choose()
-    driver.settle(driver.choose(), REJECTED)
+    driver.reject_twice()
     driver.settle(slow, ACCEPTED)
     assert driver.states() == {"a": "refused"}
 
@@ -431,16 +587,16 @@ def test_a_usable_key_needs_no_waiting() -> None:
 def test_a_late_response_for_the_previous_key_leaves_the_active_key() -> None:
     driver = Driver("a")
     driver.get("a")
-    slow = [driver.choose(), driver.choose()]
+    slow = [driver.choose() for _ in range(4)]
     driver.read("b")
     driver.get("b")
     driver.settle(slow[0], ACCEPTED)
     assert driver.states() == {"a": "previous", "b": "active"}
     driver.settle(slow[1], REJECTED)
+    driver.settle(slow[2], REJECTED)
     assert driver.states() == {"b": "active"}
-    driver.settle(slow[1], REJECTED)  # the key is no longer known
+    driver.settle(slow[3], REJECTED)  # the key is no longer known
     assert driver.states() == {"b": "active"}
-    assert not driver.ring.needs_reading
 
 
 def test_the_serving_key_is_the_accepted_one_and_its_age_is_checked() -> None:
@@ -474,3 +630,42 @@ def test_a_fingerprint_is_8_hex_digits_and_depends_on_the_key_alone() -> None:
     assert ApiKey.parse("secret", "here").fingerprint() == ApiKey.parse("secret", "there").fingerprint()
     assert len(bytes.fromhex(key("a").fingerprint())) == 4
     assert key("a").fingerprint() != key("b").fingerprint()
+
+
+def test_the_remembered_targets_are_bounded() -> None:
+    memory = UnauthorizedTargets()
+    for number in range(2 * MOST_TARGETS):
+        memory.note(f"GET /{number}", 0.0)
+    assert [memory.knows(f"GET /{number}", 0.0) for number in (0, MOST_TARGETS - 1)] == [False, False]
+    assert memory.knows(f"GET /{MOST_TARGETS}", 0.0)
+    assert len(memory._until_s) == MOST_TARGETS
+
+
+def test_the_targets_of_one_doubt_are_bounded() -> None:
+    driver = Driver("a")
+    driver.get("a")
+    slow = [driver.choose() for _ in range(2 * MOST_TARGETS)]
+    driver.get("a")
+    for use in slow:
+        driver.settle(use, REJECTED)
+    (record,) = driver.ring.known.records
+    assert record.doubt is not None
+    assert len(record.doubt.first_rejections) == MOST_TARGETS
+    assert record.state.value == "active"
+
+
+def test_an_old_doubt_about_the_previous_key_begins_anew_when_that_key_is_the_only_one_left() -> None:
+    driver = Driver("a")
+    driver.get("a")
+    assert driver.get(target="GET /x") == ["a", "kept"]
+    driver.read("b")
+    driver.get("b")
+    driver.now += 60.0
+    history = driver.request(target="GET /x")
+    use = driver.choose(history)
+    assert driver.settle(use, REJECTED, history) is Ruling.WAIT
+    driver.settle(driver.choose(), REJECTED)
+    assert driver.states() == {"a": "previous", "b": "refused"}
+    driver.ring.tick(driver.now)
+    assert driver.ring.rule(use, history, driver.now) is Ruling.SEND_AGAIN
+    assert driver.settle(driver.choose(history), REJECTED, history) is Ruling.WAIT

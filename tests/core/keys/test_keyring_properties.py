@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nanonets_proxy.core.keys.api_key import ApiKey
+from nanonets_proxy.core.keys.doubts import MOST_TARGETS
 from nanonets_proxy.core.keys.key_records import (
     FoundKey,
     KeyEvent,
@@ -24,6 +25,7 @@ from nanonets_proxy.core.keys.key_records import (
     KeyVerdict,
     KeyWarning,
     Purpose,
+    Ruling,
 )
 from nanonets_proxy.core.keys.keyring import Keyring, KeyringPolicy
 
@@ -32,8 +34,8 @@ MOST_ATTEMPTS = 40  # of one request: far more than a correct keyring needs
 
 
 class Request:
-    def __init__(self, *, small: bool, forbidden: bool) -> None:
-        self.history = KeyHistory(may_test_candidate=small)
+    def __init__(self, *, small: bool = True, forbidden: bool = False, target: str = "GET /") -> None:
+        self.history = KeyHistory(may_test_candidate=small, target=f"{target}{'secret' * forbidden}")
         self.forbidden = forbidden
         """The upstream rejects this request with every key."""
         self.attempts = 0
@@ -50,6 +52,7 @@ class TheKeyring(RuleBasedStateMachine):
         self.ring = Keyring(KeyringPolicy(hold_s=hold_s, grace_s=grace_s, requests_probe=requests_probe))
         self.sent: list[tuple[Request, KeyUse, KeyVerdict]] = []
         self.waiting: list[Request] = []
+        self.kept: list[tuple[Request, KeyUse]] = []
         self.activations = 0
         self.disturbances = 1
         self.read(on_demand=False)
@@ -91,20 +94,24 @@ class TheKeyring(RuleBasedStateMachine):
 
     # --- requests -----------------------------------------------------------------------------
 
-    @rule(small=st.booleans(), forbidden=st.sampled_from([False, False, False, True]))
-    def arrive(self, small: bool, forbidden: bool) -> None:
+    @rule(
+        small=st.booleans(),
+        forbidden=st.sampled_from([False, False, False, True]),
+        sent_to=st.sampled_from(["GET /a", "GET /b", "POST /a"]),
+    )
+    def arrive(self, small: bool, forbidden: bool, sent_to: str) -> None:
         self.disturbances += forbidden
-        self.waiting.append(Request(small=small, forbidden=forbidden))
+        self.waiting.append(Request(small=small, forbidden=forbidden, target=sent_to))
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data(), may_wait=st.sampled_from([True, True, False]))
     def send(self, data: st.DataObject, may_wait: bool) -> None:
         request = data.draw(st.sampled_from(self.waiting))
-        usable = self.usable()
         hold_s = self.ring.wait_until_s(request.history, self.now)
         assert hold_s is None or not self.ring.has_usable_key()
         fast = self.ring.choose_fast()
         use = self.ring.choose(request.history, self.now, may_wait=may_wait)
+        usable = self.usable()  # without the previous keys whose grace time has ended
         if fast is not None and not request.history.rejections:
             assert use is not None
             assert (use.record, use.purpose) == (fast.record, fast.purpose)
@@ -138,15 +145,26 @@ class TheKeyring(RuleBasedStateMachine):
         self.note(self.ring.settle(use, verdict, self.now, request.history))
         if verdict is not KeyVerdict.REJECTED:
             return
-        if self.ring.is_final(use, request.history, self.now):
-            assert not any(request.history.is_untried(r) for r in self.usable()), "an untried key was left"
-            assert use.purpose in (Purpose.LAST_RESORT, Purpose.REPEAT)
-        else:
+        self.follow_ruling(request, use)
+
+    @precondition(lambda self: self.kept)
+    @rule(data=st.data())
+    def a_kept_401_is_ruled_on(self, data: st.DataObject) -> None:
+        self.follow_ruling(*self.kept.pop(data.draw(st.integers(0, len(self.kept) - 1))))
+
+    def follow_ruling(self, request: Request, use: KeyUse) -> None:
+        self.note(self.ring.tick(self.now))
+        ruling = self.ring.rule(use, request.history, self.now)
+        if ruling is Ruling.SEND_AGAIN:
             self.waiting.append(request)
+        elif ruling is Ruling.WAIT:
+            assert self.usable() or self.ring.needs_reading, "a hold period keeps no 401"
+            assert self.now < self.ring.next_tick_s(self.now) < math.inf
+            self.kept.append((request, use))
 
     @rule(verdict=st.sampled_from(KeyVerdict))
     def probe(self, verdict: KeyVerdict) -> None:
-        use = self.ring.choose_candidate()
+        use = self.ring.choose_for_probe()
         if use is not None:
             self.note(self.ring.settle(use, verdict, self.now))
             self.disturbances += 1
@@ -178,6 +196,12 @@ class TheKeyring(RuleBasedStateMachine):
         assert serves != (KeyWarning.NO_KEY_ACCEPTED in self.ring.known.warnings(wall_now_s=0.0, max_age_s=0.0))
         assert self.ring.known.serving_key in self.ring.known.records
         assert self.ring.known.source_key in self.ring.known.records
+
+    @invariant()
+    def what_is_remembered_of_targets_is_bounded(self) -> None:
+        for record in self.ring.known.records:
+            assert record.doubt is None or 0 < len(record.doubt.first_rejections) <= MOST_TARGETS
+            assert record.doubt is None or record.state is KeyState.REJECTED or not record.doubt.is_confirmed
 
     @invariant()
     def the_active_key_does_not_flap(self) -> None:
@@ -231,8 +255,8 @@ class CalmWorld(RuleBasedStateMachine):
 
     @rule(small=st.booleans())
     def get(self, small: bool = True) -> None:
-        history = KeyHistory(may_test_candidate=small)
-        for _ in range(5):
+        history = KeyHistory(may_test_candidate=small, target="GET /")
+        for _ in range(9):
             assert self.ring.wait_until_s(history, self.now) is None
             use = self.ring.choose(history, self.now)
             assert use is not None
@@ -241,9 +265,209 @@ class CalmWorld(RuleBasedStateMachine):
             self.ring.settle(use, KeyVerdict.ACCEPTED if good else KeyVerdict.REJECTED, self.now, history)
             if good:
                 return
-            assert not self.ring.is_final(use, history, self.now)
+            assert self.ring.rule(use, history, self.now) is Ruling.SEND_AGAIN
         raise AssertionError("not served")
 
 
 CalmWorld.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestCalmWorld = CalmWorld.TestCase
+
+
+class OneForbiddenTarget(RuleBasedStateMachine):
+    """One key, which the upstream accepts for all targets but one. Its 401s concern nobody else."""
+
+    @initialize(hold_s=st.sampled_from([0.0, 5.0]), has_previous=st.booleans())
+    def start(self, hold_s: float, has_previous: bool) -> None:
+        self.now = 0.0
+        self.ring = Keyring(KeyringPolicy(hold_s=hold_s))
+        keys = KEYS[: 1 + has_previous]
+        for key in reversed(keys):
+            self.ring.read([FoundKey(key, 0.0)], self.now)
+            self.settle(self.send(Request()))
+        self.key = self.ring.known.serving_key
+        self.has_previous = has_previous
+        self.sent: list[tuple[Request, KeyUse]] = []
+        self.kept: list[tuple[Request, KeyUse]] = []
+        assert self.key.state is KeyState.ACTIVE
+
+    def send(self, request: Request) -> tuple[Request, KeyUse]:
+        assert self.ring.wait_until_s(request.history, self.now) is None, "no request waits before it is sent"
+        fast = None if request.history.rejections else self.ring.choose_fast()
+        use = fast or self.ring.choose(request.history, self.now)
+        assert use is not None
+        request.attempts += 1
+        return request, use
+
+    def settle(self, sent: tuple[Request, KeyUse]) -> None:
+        request, use = sent
+        verdict = KeyVerdict.REJECTED if request.forbidden else KeyVerdict.ACCEPTED
+        events = self.ring.settle(use, verdict, self.now, request.history)
+        assert all(
+            event.kind in (KeyEventKind.ACTIVATED, KeyEventKind.REQUEST_REJECTED, KeyEventKind.HOLD_ENDED)
+            for event in events
+        ), "no alarm"
+        if request.forbidden:
+            self.follow_ruling(request, use)
+
+    def follow_ruling(self, request: Request, use: KeyUse) -> None:
+        ruling = self.ring.rule(use, request.history, self.now)
+        if ruling is Ruling.SEND_AGAIN:
+            assert self.has_previous
+            assert use.record is self.key
+            self.sent.append(self.send(request))
+            assert request.attempts == 2
+        elif ruling is Ruling.WAIT:
+            self.kept.append((request, use))
+
+    @rule(forbidden=st.booleans(), sent_to=st.sampled_from(["GET /a", "GET /b"]))
+    def request(self, forbidden: bool, sent_to: str) -> None:
+        self.sent.append(self.send(Request(forbidden=forbidden, target="GET /" if forbidden else sent_to)))
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def a_response_comes(self, data: st.DataObject) -> None:
+        self.settle(self.sent.pop(data.draw(st.integers(0, len(self.sent) - 1))))
+
+    @precondition(lambda self: self.kept)
+    @rule()
+    def another_request_decides(self) -> None:
+        self.settle(self.send(Request(target="GET /other")))
+        kept, self.kept = self.kept, []
+        for request, use in kept:
+            assert self.ring.rule(use, request.history, self.now) is Ruling.RELAY
+            assert request.attempts <= 1 + self.has_previous, "a request is sent once with each key"
+
+    @rule()
+    def read(self) -> None:
+        self.ring.read([FoundKey(self.key.key, 0.0)], self.now)
+
+    @rule(passed_s=st.sampled_from([0.01, 1.0, 10.0, 1000.0]))
+    def time_passes(self, passed_s: float) -> None:
+        self.now += passed_s
+        self.ring.tick(self.now)
+        kept, self.kept = self.kept, []
+        for request, use in kept:
+            self.follow_ruling(request, use)
+
+    @invariant()
+    def the_key_stays_active(self) -> None:
+        assert self.key.state is KeyState.ACTIVE
+        assert self.ring.state(self.now) is KeyringState.SERVING
+
+
+OneForbiddenTarget.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestOneForbiddenTarget = OneForbiddenTarget.TestCase
+
+
+class Revocation(RuleBasedStateMachine):
+    """The key is revoked before the new one exists, under requests of several targets. No caller gets a 401."""
+
+    @initialize(hold_s=st.sampled_from([5.0, 20.0]), count=st.integers(1, 3))
+    def start(self, hold_s: float, count: int) -> None:
+        self.now, self.hold_s = 0.0, hold_s
+        self.targets = [f"GET /{number}" for number in range(count)]
+        self.number, self.is_revoked, self.since_s = 0, False, 0.0
+        self.ring = Keyring(KeyringPolicy(hold_s=hold_s))
+        self.sent: list[tuple[Request, KeyUse, KeyVerdict]] = []
+        self.kept: list[tuple[Request, KeyUse]] = []
+        self.held: list[Request] = []
+        self.number = 0
+        self.read()
+        self.finish(KeyHistory(may_test_candidate=True, target=self.targets[0]))
+
+    @property
+    def key(self) -> ApiKey:
+        return ApiKey.parse(f"key-{self.number}", "test")
+
+    def read(self) -> None:
+        self.ring.read([FoundKey(self.key, 0.0)], self.now)
+
+    def finish(self, history: KeyHistory) -> None:
+        use = self.ring.choose(history, self.now)
+        assert use is not None
+        self.ring.settle(use, self.verdict(use), self.now, history)
+        assert self.verdict(use) is KeyVerdict.ACCEPTED
+
+    def verdict(self, use: KeyUse) -> KeyVerdict:
+        is_good = use.record.key == self.key and not self.is_revoked
+        return KeyVerdict.ACCEPTED if is_good else KeyVerdict.REJECTED
+
+    def send(self, request: Request) -> None:
+        if self.ring.wait_until_s(request.history, self.now) is not None:
+            self.held.append(request)
+            return
+        use = self.ring.choose(request.history, self.now)
+        if use is None:
+            self.held.append(request)
+        else:
+            self.sent.append((request, use, self.verdict(use)))
+
+    def follow_ruling(self, request: Request, use: KeyUse) -> None:
+        ruling = self.ring.rule(use, request.history, self.now)
+        assert ruling is not Ruling.RELAY, "a caller gets a 401"
+        if ruling is Ruling.WAIT:
+            self.kept.append((request, use))
+        else:
+            self.send(request)
+
+    @rule(data=st.data())
+    def request(self, data: st.DataObject) -> None:
+        self.send(Request(target=data.draw(st.sampled_from(self.targets))))
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def a_response_comes(self, data: st.DataObject) -> None:
+        self.respond(data.draw(st.integers(0, len(self.sent) - 1)))
+
+    def respond(self, position: int) -> None:
+        request, use, verdict = self.sent.pop(position)
+        self.ring.settle(use, verdict, self.now, request.history)
+        if verdict is KeyVerdict.REJECTED:
+            self.follow_ruling(request, use)
+
+    @precondition(lambda self: not self.is_revoked)
+    @rule()
+    def revoke(self) -> None:
+        while self.sent:  # their keys were checked before
+            self.respond(0)
+        self.is_revoked, self.since_s = True, self.now
+
+    @precondition(lambda self: self.is_revoked)
+    @rule()
+    def the_new_key_comes(self) -> None:
+        self.number += 1
+        self.is_revoked = False
+        self.read()
+        while self.sent or self.held or self.kept:
+            held, self.held = self.held, []
+            for request in held:
+                self.send(request)
+            kept, self.kept = self.kept, []
+            for request, use in kept:
+                self.follow_ruling(request, use)
+            while self.sent:
+                self.respond(0)
+
+    @precondition(lambda self: not self.is_revoked)
+    @rule()
+    def much_time_passes(self) -> None:
+        while self.sent:
+            self.respond(0)
+        self.now += 30.0
+        self.ring.tick(self.now)
+
+    @rule()
+    def time_passes(self) -> None:
+        if not self.is_revoked or self.now + 0.5 < self.since_s + self.hold_s:
+            self.now += 0.5
+        self.ring.tick(self.now)
+        held, self.held = self.held, []
+        for request in held:
+            self.send(request)
+        kept, self.kept = self.kept, []
+        for request, use in kept:
+            self.follow_ruling(request, use)
+
+
+Revocation.TestCase.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestRevocation = Revocation.TestCase

@@ -6,6 +6,8 @@ from hmac import compare_digest
 from typing import Any, NoReturn, final
 from urllib.parse import quote
 
+from nanonets_proxy.core.keys.key_mistakes import mistake_of
+
 MAX_KEY_CHARS = 4096
 
 # Not a secret: with it, fingerprints of this program are comparable with each other but not with other hashes.
@@ -66,6 +68,10 @@ class ApiKey:
     def authorization(self) -> bytes:
         """Returns the value of the Authorization field (RFC 7617 §2)."""
         return b"Basic " + b64encode(self._key + b":")
+
+    def mistake(self) -> str | None:
+        """Returns what the key looks like if it can hardly be a key, without quoting it; None otherwise."""
+        return mistake_of(self._key.decode("ascii"))
 
     def fingerprint(self) -> str:
         """Returns 8 hex digits that identify the key in every process, but do not reveal it."""

@@ -25,6 +25,10 @@ class HoldPeriod:
     until_s: float = -math.inf
     is_armed: bool = True
     """Whether another hold period may start as soon as no key is usable."""
+    probe_until_s: float = -math.inf
+    """The end of the turn of the request that probes: a candidate, or a rejected key in a hold period."""
+    reported_s: float | None = None
+    """The beginning of the wait that operators were told of; None: they know of none."""
     _probed: list[KeyRecord] = field(default_factory=list)
 
     def may_start(self, now: float) -> bool:
@@ -33,7 +37,12 @@ class HoldPeriod:
     def start(self, now: float, length_s: float) -> None:
         self.began_s, self.until_s = now, now + length_s
         self.is_armed = False
+        self.probe_until_s = -math.inf
         self._probed = []
+
+    def end_without_key(self, now: float) -> None:
+        """Notes that requests waited in vain, so that the next ones do not wait as long."""
+        self.until_s, self.is_armed = now, False
 
     def end_s(self, *, needs_reading: bool) -> float:
         """Returns the instant until which requests are held; a pending reading can prolong the hold period."""

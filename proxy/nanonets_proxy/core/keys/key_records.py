@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 
 from nanonets_proxy.core.keys.api_key import ApiKey
+from nanonets_proxy.core.keys.doubts import Doubt
 
 
 class KeyState(enum.Enum):
@@ -49,6 +50,14 @@ def verdict_of(status: int) -> KeyVerdict:
     return _REJECTED if status == 401 else _UNKNOWN
 
 
+class Ruling(enum.Enum):
+    """What happens to a request after a response."""
+
+    RELAY = "the caller gets the response"
+    SEND_AGAIN = "the request is sent again, with another key or after a hold period"
+    WAIT = "the response is kept until it is known whether the 401 concerns the key"
+
+
 class Purpose(enum.Enum):
     """Why a request is sent with a key."""
 
@@ -72,6 +81,9 @@ class KeyEventKind(enum.Enum):
     ACTIVE_REJECTED = "key_refused"
     PREVIOUS_REJECTED = "key_previous_refused"
     HOLD_STARTED = "key_gap"
+    HOLD_ENDED = "key_gap_ended"
+    REQUEST_REJECTED = "key_cleared"
+    """A 401 concerned its request alone: the key works for another one."""
 
 
 class KeyWarning(enum.Enum):
@@ -79,6 +91,7 @@ class KeyWarning(enum.Enum):
 
     CANDIDATE_REJECTED = "the upstream rejects the key that the source holds; the previous key stays in use"
     NO_KEY_ACCEPTED = "the upstream rejects every key"
+    DOUBTED = "the upstream answers 401, and no other request shows that the key works"
     OLD = "the key is older than key_max_age: rotate it"
 
 
@@ -104,6 +117,8 @@ class KeyRecord:
     """The sequence number of the latest rejection."""
     accepted_seq: int = 0
     """The sequence number at which the latest accepted request chose the key."""
+    doubt: Doubt | None = None
+    """The targets rejected with the key since; it stays while the key is REJECTED."""
 
 
 @dataclass(init=False, eq=False, slots=True)
@@ -121,10 +136,12 @@ class KeyUse:
 class KeyHistory:
     """The keys that the upstream rejected one request with.
 
-    `may_test_candidate`: sending the request again is cheap, so it may be the first to use a new key.
+    `may_test_candidate`: sending the request again is cheap, so it may be the first to use a new key. `target`: the
+    request's method and path; requests with the same target are no independent evidence.
     """
 
     may_test_candidate: bool
+    target: str = ""
     may_probe: bool = False
     """Whether the request was released from a hold period to probe a rejected key."""
     rejections: tuple[tuple[KeyRecord, int], ...] = ()
@@ -135,8 +152,8 @@ class KeyHistory:
         return all(rejected is not record for rejected, _ in self.rejections)
 
     def last_rejection_seq(self, record: KeyRecord) -> int:
-        """Returns the sequence number of this request's latest rejection with the key."""
-        return max(seq for rejected, seq in self.rejections if rejected is record)
+        """Returns the sequence number of this request's latest rejection with the key; 0 without one."""
+        return max((seq for rejected, seq in self.rejections if rejected is record), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,3 +162,7 @@ class KeyEvent:
 
     kind: KeyEventKind
     record: KeyRecord
+    target: str = ""
+    """Of REQUEST_REJECTED."""
+    lasted_s: float = 0.0
+    """Of HOLD_ENDED."""

@@ -7,33 +7,37 @@ first key of the latest reading. Every known key is in one state:
 |---|---|---|
 | unknown | a reading lists it first / further down | CANDIDATE / PREVIOUS |
 | CANDIDATE | the upstream accepts it | ACTIVE, and the active key becomes PREVIOUS |
-| CANDIDATE | the upstream rejects it | REJECTED; the other keys stay in use |
+| CANDIDATE | the upstream rejects it | REJECTED; the other keys stay in use [2] |
 | CANDIDATE | a reading lists it further down, or not at all | PREVIOUS |
-| ACTIVE | the upstream rejects it | REJECTED; the keyring asks for a reading |
+| ACTIVE | the upstream rejects it for two targets, or in a probe [3] | REJECTED; the keyring asks for a reading |
 | PREVIOUS | a reading lists it first (somebody went back to it) | CANDIDATE |
 | PREVIOUS | the upstream accepts it, while no key is ACTIVE | ACTIVE |
-| PREVIOUS | the upstream rejects it | REJECTED |
+| PREVIOUS | the upstream rejects it for two targets [3] | REJECTED |
 | PREVIOUS | the grace time ends while another key is ACTIVE [1] | unknown |
 | REJECTED | a reading lists it first, after another key or on demand | CANDIDATE |
 | REJECTED | the upstream accepts it, while no key is ACTIVE or as the source key | ACTIVE |
 | REJECTED | another key is ACTIVE [1] | unknown |
 
 [1] Or when newer keys exceed MOST_UNLISTED. A key of the latest reading always stays known.
+[2] If the 401 turns out to concern the request alone, the source key becomes CANDIDATE again.
+[3] `doubts.py` has the states between: one target alone never takes a working key from the others.
 
 A key that is not REJECTED is *usable*. The keyring is in one state:
 
 | the keyring is | when | it becomes |
 |---|---|---|
-| SERVING: a key is usable | the upstream rejects the last usable key | HOLDING, or EXHAUSTED [2] |
+| SERVING: a key is usable | the upstream rejects the last usable key | HOLDING, or EXHAUSTED [4] |
 | HOLDING: requests wait; one at a time probes | a key is accepted, or a reading has a new source key | SERVING |
 | HOLDING | the hold period ends | EXHAUSTED |
 | EXHAUSTED: requests use a rejected key | a key is accepted, or a reading has a new source key | SERVING |
 
-[2] If a hold period ended less than REARM_S ago and the source has brought no new key since.
+[4] If no known key has ever worked. Or if a hold period ended less than REARM_S ago, and the source has brought no
+new key since.
 
-A request tries each key once. If the upstream rejected a request with a key and has accepted others with that key
-since, the rejection concerned the request. The request is then sent once more with the key (a *repeat*), the caller
-gets the response, and a rejection of the repeat does not count against the key.
+A request tries each key once. Then its latest 401 is kept while the preferred key is doubted (`Ruling.WAIT`). If
+the upstream accepts another request with that key meanwhile, the caller gets the 401. If the key is REJECTED, the
+request waits like all others. A request whose 401 was not kept is sent once more with the key (a *repeat*). Then
+the caller gets the response, and a rejection of the repeat does not count against the key.
 
 The order of events decides which evidence counts. An acceptance outweighs an earlier rejection only if its request
 chose the key after that rejection. A rejection does not count if its request chose the key before an accepted one.
@@ -46,7 +50,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from nanonets_proxy.core.keys.hold_period import HoldPeriod
+from nanonets_proxy.core.keys.evidence import Evidence
 from nanonets_proxy.core.keys.key_records import (
     FoundKey,
     KeyEvent,
@@ -58,6 +62,7 @@ from nanonets_proxy.core.keys.key_records import (
     KeyUse,
     KeyVerdict,
     Purpose,
+    Ruling,
 )
 from nanonets_proxy.core.keys.known_keys import KnownKeys
 
@@ -69,12 +74,6 @@ _ACTIVE = KeyState.ACTIVE
 _ORDINARY, _CANDIDATE_PROBE, _REJECTED_PROBE, _REPEAT, _LAST_RESORT = Purpose
 _ACCEPTED, _REJECTED = KeyVerdict.ACCEPTED, KeyVerdict.REJECTED
 _NO_EVENTS: Final[Sequence[KeyEvent]] = ()
-
-_REJECTION_EVENTS: Final = {
-    KeyState.CANDIDATE: KeyEventKind.CANDIDATE_REJECTED,
-    KeyState.ACTIVE: KeyEventKind.ACTIVE_REJECTED,
-    KeyState.PREVIOUS: KeyEventKind.PREVIOUS_REJECTED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +93,18 @@ class Keyring:
     """Call `read` first. While `needs_reading`, the key manager must call `read` or `reading_failed`."""
 
     policy: KeyringPolicy
-    needs_reading: bool = False
-    _hold: HoldPeriod = field(default_factory=HoldPeriod)
-    _probe_until_s: float = -math.inf
-    """The end of the turn of the request that probes: a candidate, or a rejected key in a hold period."""
+    known: KnownKeys = field(init=False)
+    _evidence: Evidence = field(init=False)
     _seq: int = 0
     """Counts choices and settlements."""
-    known: KnownKeys = field(init=False)
 
     def __post_init__(self) -> None:
         self.known = KnownKeys(self.policy.grace_s)
+        self._evidence = Evidence(self.known, self.policy.hold_s)
+
+    @property
+    def needs_reading(self) -> bool:
+        return self._evidence.needs_reading
 
     # --- readings of the source ---------------------------------------------------------------
 
@@ -112,7 +113,7 @@ class Keyring:
 
         `on_demand`: a rejected source key gets another chance.
         """
-        self.needs_reading = False
+        self._evidence.needs_reading = False
         known = self.known
         before = known.reading[0] if known.reading else None
         known.take_reading(found, now)
@@ -123,24 +124,36 @@ class Keyring:
                 known.replace(record, now)
         gets_chance = source_key.state is KeyState.REJECTED and (is_new or on_demand)
         if source_key.state is KeyState.PREVIOUS or gets_chance:
-            source_key.state = KeyState.CANDIDATE
+            source_key.state, source_key.doubt = KeyState.CANDIDATE, None
         known.refresh(now)
         if not is_new:
-            return []
-        self._hold.is_armed = True
-        self._probe_until_s = -math.inf
-        is_candidate = source_key.state is KeyState.CANDIDATE
-        return [KeyEvent(KeyEventKind.CANDIDATE_FOUND, source_key)] if is_candidate else []
+            return self._evidence.tick(now)
+        self._evidence.hold.is_armed = True
+        self._evidence.hold.probe_until_s = -math.inf
+        found_events = [KeyEvent(KeyEventKind.CANDIDATE_FOUND, source_key)]
+        return [*(found_events if source_key.state is KeyState.CANDIDATE else []), *self._evidence.tick(now)]
 
     def reading_failed(self) -> None:
         """Notes that the reading failed; the known keys stay."""
-        self.needs_reading = False
+        self._evidence.needs_reading = False
 
     def state(self, now: float) -> KeyringState:
         """Returns the state of the whole keyring."""
         if self.known.usable:
             return KeyringState.SERVING
-        return KeyringState.HOLDING if self._is_holding(now) else KeyringState.EXHAUSTED
+        return KeyringState.HOLDING if self._evidence.is_holding(now) else KeyringState.EXHAUSTED
+
+    def is_waiting(self, now: float) -> bool:
+        """Returns whether a new key would help a request that waits."""
+        return self._evidence.is_waiting(now)
+
+    def tick(self, now: float) -> list[KeyEvent]:
+        """Returns the events that are due because time has passed."""
+        return self._evidence.tick(now)
+
+    def next_tick_s(self, now: float) -> float:
+        """Returns the next instant at which `tick` is due for a request whose 401 is kept."""
+        return self._evidence.next_tick_s(now)
 
     # --- requests -----------------------------------------------------------------------------
 
@@ -150,16 +163,16 @@ class Keyring:
 
     def wait_until_s(self, history: KeyHistory, now: float) -> float | None:
         """Returns the instant at which a waiting request must ask again; None if the request need not wait."""
-        if self.known.usable or not self._is_holding(now):
+        if self.known.usable or not self._evidence.is_holding(now):
             return None
-        until_s = self._hold.end_s(needs_reading=self.needs_reading)
+        until_s = self._evidence.hold.end_s(needs_reading=self.needs_reading)
         if not history.may_test_candidate:
             return until_s
-        record = self._hold.next_to_probe(self.known.records)
-        probe_at_s = max(self._hold.probe_at_s(record, history), self._probe_until_s)
+        record = self._evidence.hold.next_to_probe(self.known.records)
+        probe_at_s = max(self._evidence.hold.probe_at_s(record, history), self._evidence.hold.probe_until_s)
         if probe_at_s > now:
             return min(until_s, probe_at_s)
-        self._probe_until_s = now + PROBE_S
+        self._evidence.hold.probe_until_s = now + PROBE_S
         history.may_probe = True
         return None
 
@@ -188,19 +201,21 @@ class Keyring:
             record = usable[0]
             was_accepted_since = record.accepted_seq > history.last_rejection_seq(record)
             return self._use(record, _REPEAT if was_accepted_since else _ORDINARY)
-        record = self._hold.next_to_probe(self.known.records)
-        if not (may_wait and self._is_holding(now)):
+        record = self._evidence.hold.next_to_probe(self.known.records)
+        if not (may_wait and self._evidence.is_holding(now)):
             return self._use(record, _LAST_RESORT)
         if history.may_probe:
             history.may_probe = False
-            self._hold.note_probe(record)
+            self._evidence.hold.note_probe(record)
             return self._use(record, _REJECTED_PROBE)
         return None
 
-    def choose_candidate(self) -> KeyUse | None:
-        """Returns a use of the candidate, for a probe of the key manager's own; None without a candidate."""
+    def choose_for_probe(self) -> KeyUse | None:
+        """Returns a use for a probe of the key manager's own: of a candidate or a doubted key; None without one."""
         first = next(iter(self.known.usable), None)
-        return self._use(first, _CANDIDATE_PROBE) if first and first.state is KeyState.CANDIDATE else None
+        if first is None or not (first.state is KeyState.CANDIDATE or first.doubt is not None):
+            return None
+        return self._use(first, _CANDIDATE_PROBE)
 
     def settle(
         self, use: KeyUse, verdict: KeyVerdict, now: float, history: KeyHistory | None = None
@@ -208,39 +223,71 @@ class Keyring:
         """Ends a use, and notes a rejection in the `history` of its request."""
         self._seq += 1
         record, purpose = use.record, use.purpose
-        if verdict is _ACCEPTED and record.state is _ACTIVE and purpose is _ORDINARY:  # the common case
+        is_common = verdict is _ACCEPTED and purpose is _ORDINARY
+        if is_common and record.state is _ACTIVE and record.doubt is None:
             if use.chosen_seq > record.accepted_seq:
                 record.accepted_seq = use.chosen_seq
             return _NO_EVENTS
         if history is not None and verdict is _REJECTED:
             history.rejections = (*history.rejections, (record, self._seq))
         if purpose in (_CANDIDATE_PROBE, _REJECTED_PROBE):
-            self._probe_until_s = -math.inf
+            self._evidence.hold.probe_until_s = -math.inf
         if record in self.known.records and verdict is _ACCEPTED:
-            return self._accept(use, now)
+            return self._evidence.accept(use, now)
         if record in self.known.records and verdict is _REJECTED:
-            return self._reject(use, now)
+            return self._evidence.reject(use, history, self._seq, now)
         return _NO_EVENTS
 
-    def is_final(self, use: KeyUse, history: KeyHistory, now: float) -> bool:
-        """Returns whether the caller gets the 401 of `use`, just settled; otherwise the request is sent again."""
-        usable = self.known.usable
-        if any(history.is_untried(record) for record in usable):
-            return False
+    def rule(self, use: KeyUse, history: KeyHistory, now: float) -> Ruling:
+        """Returns what happens after a 401 of `use`, which was its request's latest one.
+
+        A 401 is kept while nothing but a reading is pending. During a hold period it is not.
+        """
+        if self._worth_trying(history, now):
+            return Ruling.SEND_AGAIN
         if use.purpose is _LAST_RESORT:
-            return True
-        return use.purpose is _REPEAT and (bool(usable) or not self._is_holding(now))
+            return Ruling.RELAY
+        if not self.known.usable:
+            if not self._evidence.is_holding(now):
+                return Ruling.RELAY
+            return Ruling.WAIT if now >= self._evidence.hold.until_s else Ruling.SEND_AGAIN
+        first = self.known.usable[0]
+        concerns_request = (
+            use.purpose is _REPEAT
+            or first.accepted_seq > history.last_rejection_seq(first)
+            or self._evidence.unauthorized.knows(history.target, now)
+        )
+        return Ruling.RELAY if concerns_request or now >= self._evidence.doubt_end_s(first) else Ruling.WAIT
 
     # --- internals ----------------------------------------------------------------------------
+
+    def _worth_trying(self, history: KeyHistory, now: float) -> list[KeyRecord]:
+        """Returns the usable keys that may serve a rejected request, the preferred first.
+
+        A previous key is left out if the upstream has just rejected a request of the same target with it.
+        """
+        is_known = self._evidence.unauthorized.knows(history.target, now)
+        return [
+            record
+            for record in self.known.usable
+            if history.is_untried(record)
+            and (
+                record.state is not KeyState.PREVIOUS
+                or record is self.known.usable[0]
+                or not (is_known or (record.doubt and history.target in record.doubt.first_rejections))
+            )
+        ]
 
     def _choose_untried(self, untried: Sequence[KeyRecord], history: KeyHistory, now: float) -> KeyUse:
         first = untried[0]
         if first.state is not KeyState.CANDIDATE:
             return self._use(first, _ORDINARY)
-        may_probe = history.may_test_candidate and self.policy.requests_probe and now >= self._probe_until_s
+        may_probe = (
+            history.may_test_candidate and self.policy.requests_probe and now >= self._evidence.hold.probe_until_s
+        )
         if len(untried) > 1 and not may_probe:
             return self._use(untried[1], _ORDINARY)
-        self._probe_until_s = now + PROBE_S
+        self._evidence.hold.probe_until_s = now + PROBE_S
         return self._use(first, _CANDIDATE_PROBE)
 
     def _use(self, record: KeyRecord, purpose: Purpose) -> KeyUse:
@@ -248,41 +295,3 @@ class Keyring:
         use = KeyUse()
         use.record, use.purpose, use.chosen_seq = record, purpose, self._seq
         return use
-
-    def _accept(self, use: KeyUse, now: float) -> list[KeyEvent]:
-        record = use.record
-        if record.state is KeyState.REJECTED and use.chosen_seq < record.rejected_seq:
-            return []
-        record.accepted_seq = max(record.accepted_seq, use.chosen_seq)
-        if record.state is _ACTIVE:
-            return []
-        active = self.known.active()
-        if active is not None and record is not self.known.source_key:
-            return []
-        if active is not None:
-            self.known.replace(active, now)
-        record.state = _ACTIVE
-        self.known.refresh(now)
-        return [KeyEvent(KeyEventKind.ACTIVATED, record)]
-
-    def _reject(self, use: KeyUse, now: float) -> list[KeyEvent]:
-        record = use.record
-        if use.purpose is _REPEAT or use.chosen_seq < record.accepted_seq:
-            return []
-        before, record.state = record.state, KeyState.REJECTED
-        record.rejected_at_s, record.rejected_seq = now, self._seq
-        if before is KeyState.REJECTED:
-            return []
-        events = [KeyEvent(_REJECTION_EVENTS[before], record)]
-        if before is KeyState.ACTIVE:
-            self.needs_reading = True
-        self.known.refresh(now)
-        if not self.known.usable and self._hold.may_start(now):
-            self.needs_reading = True
-            self._hold.start(now, self.policy.hold_s)
-            self._probe_until_s = -math.inf
-            events.append(KeyEvent(KeyEventKind.HOLD_STARTED, record))
-        return events
-
-    def _is_holding(self, now: float) -> bool:
-        return now < self._hold.end_s(needs_reading=self.needs_reading)

@@ -5,10 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from nanonets_proxy.core.keys.doubts import Doubt
 from nanonets_proxy.core.keys.key_records import FoundKey, KeyRecord, KeyState, KeyWarning
 
 MOST_UNLISTED: Final = 2
 """How many previous keys, and how many rejected keys, are kept beside the keys of the latest reading."""
+
+_KEY_REJECTED: Final = "key_rejected: the upstream rejects the API key of the proxy"
+_REQUEST_REJECTED: Final = "request_rejected: the upstream rejects this request, not the key"
+_UNAUTHORIZED: Final = "unauthorized: the upstream rejects this request or the API key of the proxy"
 
 _PREFERENCE: Final = (KeyState.CANDIDATE, KeyState.ACTIVE, KeyState.PREVIOUS)
 
@@ -58,6 +63,32 @@ class KnownKeys:
         proven = [record for record in self.usable if record.state is not KeyState.CANDIDATE]
         return proven[0] if proven else self.source_key
 
+    @property
+    def doubt(self) -> Doubt | None:
+        """The doubt about the preferred usable key."""
+        return self.usable[0].doubt if self.usable else None
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether the upstream rejects every request, so that operators should look."""
+        return self.doubt is not None and self.doubt.is_grave
+
+    def reason_of_401(self) -> str:
+        """Returns what a 401 concerns, as far as it is known."""
+        if not self.usable or self.is_doubted:
+            return _KEY_REJECTED
+        return _REQUEST_REJECTED if self.doubt is None else _UNAUTHORIZED
+
+    def mistakes(self) -> list[str]:
+        """Returns a sentence if the source holds text that does not look like a key."""
+        key = self.source_key.key
+        mistake = key.mistake()
+        return [] if mistake is None else [f"the API key of {key.name} {mistake}"]
+
+    def has_ever_worked(self) -> bool:
+        """Returns whether the upstream has accepted any of the keys."""
+        return any(record.accepted_seq for record in self.records)
+
     def warnings(self, *, wall_now_s: float, max_age_s: float) -> list[KeyWarning]:
         """Returns the current warnings. If `max_age_s` is 0, no key is too old."""
         warnings = []
@@ -65,6 +96,8 @@ class KnownKeys:
             warnings.append(KeyWarning.NO_KEY_ACCEPTED)
         elif self.source_key.state is KeyState.REJECTED:
             warnings.append(KeyWarning.CANDIDATE_REJECTED)
+        if self.is_doubted:
+            warnings.append(KeyWarning.DOUBTED)
         if max_age_s and wall_now_s - self.serving_key.created_at_s >= max_age_s:
             warnings.append(KeyWarning.OLD)
         return warnings

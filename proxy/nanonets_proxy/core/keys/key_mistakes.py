@@ -1,0 +1,47 @@
+"""Recognizes text that was taken for a key by mistake: quotes, an assignment, an empty value, a placeholder."""
+
+import re
+from base64 import b64decode
+from typing import Final
+
+_EMPTY_VALUES: Final = frozenset({"none", "null", "nil", "undefined", "nan", "true", "false", "n/a"})
+_ASSIGNMENT: Final = re.compile(r"(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*=[^=]")
+# Complete words only: a random key may contain the letters of any of them.
+_PLACEHOLDER: Final = re.compile(
+    r"(?:^|[-_.])(?:your|my|insert|enter|replace|paste|put|change|add)[-_.]?"
+    r"(?:me|this|here|in|it|with|own|nanonets|real|actual|new|api|secret|key|token)+(?:$|[-_.])"
+    r"|(?:^|[-_.])(?:api[-_.]?key|secret|token)[-_.]?here(?:$|[-_.])"
+    r"|^(?:nanonets[-_.]?)?(?:api[-_.]?key|key|token|secret|password|todo|fixme|tbd|placeholder|example|dummy|changeme)$"
+    r"|(?:^|[-_.])placeholder(?:$|[-_.])"
+    r"|^[x*.…-]{3,}$",
+    re.IGNORECASE,
+)
+_TEMPLATES: Final = (("<", ">"), ("${", "}"), ("{{", "}}"), ("{", "}"), ("[", "]"), ("%", "%"), ("$(", ")"))
+
+
+def mistake_of(key: str) -> str | None:
+    """Returns what `key` looks like instead of a key, as the end of a sentence. Never quotes it."""
+    if key[0] in "\"'`" or key[-1] in "\"'`":
+        return "has a quotation mark around it: remove the quotation marks"
+    if _ASSIGNMENT.match(key):
+        return "looks like NAME=key: keep only the text behind the equals sign"
+    if key.lower() in _EMPTY_VALUES:
+        return "looks like an empty value that was written as a word, such as None or null"
+    if key.startswith(("/", "./", "../", "~/")):
+        return "looks like the path of a file: use NANONETS_API_KEY_FILE for a path"
+    if key.startswith("$") or any(key.startswith(begin) and key.endswith(end) for begin, end in _TEMPLATES):
+        return "looks like a variable that was not replaced by its value"
+    if _PLACEHOLDER.search(key):
+        return "looks like the placeholder of an example"
+    if _is_encoded(key):
+        return "looks like the Base64 form of a key, as in an Authorization field: give the key itself"
+    return None
+
+
+def _is_encoded(key: str) -> bool:
+    """Returns whether the text is `key:` in Base64 (RFC 7617 §2)."""
+    try:
+        text = b64decode(key, validate=True)
+    except ValueError:
+        return False
+    return len(text) > 1 and text.endswith(b":") and text.isascii() and text[:-1].decode("ascii").isprintable()

@@ -1,0 +1,72 @@
+"""Reports what happens to the keys: one log event with a sentence, and the counters."""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from nanonets_proxy.core.http.target import loggable_target
+from nanonets_proxy.core.keys.key_records import KeyEvent, KeyEventKind, KeyringState
+from nanonets_proxy.telemetry.key_status import KeyMetrics
+
+_REJECTED_STATES: Final = {
+    KeyEventKind.CANDIDATE_REJECTED: "candidate",
+    KeyEventKind.ACTIVE_REJECTED: "active",
+    KeyEventKind.PREVIOUS_REJECTED: "previous",
+}
+_REASONS: Final = {
+    KeyEventKind.CANDIDATE_REJECTED: "the upstream rejects the key that the source holds: correct it there",
+    KeyEventKind.ACTIVE_REJECTED: "the upstream rejects the key that it accepted before",
+    KeyEventKind.HOLD_STARTED: "no key is known to work; the requests with a 401 wait for a new key",
+}
+_NO_KEY_WORKS: Final = "the source brought no new key: callers get the upstream's 401 until it does"
+_GOOD: Final = (KeyEventKind.ACTIVATED, KeyEventKind.CANDIDATE_FOUND, KeyEventKind.REQUEST_REJECTED)
+
+
+class KeyEventReporter:
+    """Writes the events of one environment to its log and metrics."""
+
+    def __init__(self, log: Any, metrics: KeyMetrics) -> None:
+        self._log = log
+        self._metrics = metrics
+        self._was_key_accepted = False
+
+    def report(self, events: Iterable[KeyEvent], state: KeyringState) -> None:
+        """Reports the events; `state` is the keyring's state after them."""
+        for event in events:
+            self._count(event, state)
+            self._write(event, state)
+            if event.kind is KeyEventKind.CANDIDATE_FOUND and (mistake := event.record.key.mistake()) is not None:
+                key = event.record.key
+                self._log.warning("key_looks_wrong", key=key.name, reason=f"the API key of {key.name} {mistake}")
+
+    def _count(self, event: KeyEvent, state: KeyringState) -> None:
+        kind = event.kind
+        if (rejected := _REJECTED_STATES.get(kind)) is not None:
+            self._metrics.rejections.labels(rejected).inc()
+        elif kind is KeyEventKind.ACTIVATED:
+            self._metrics.rotations.inc(self._was_key_accepted)
+            self._was_key_accepted = True
+        elif kind is KeyEventKind.HOLD_ENDED:
+            self._metrics.gaps.labels(_outcome(event, state)).inc()
+
+    def _write(self, event: KeyEvent, state: KeyringState) -> None:
+        key, kind = event.record.key, event.kind
+        fields: dict[str, Any] = {"key": key.name, "fingerprint": key.fingerprint()}
+        if (reason := _REASONS.get(kind)) is not None:
+            fields["reason"] = reason
+        log = self._log.info if kind in _GOOD else self._log.warning
+        if kind is KeyEventKind.HOLD_ENDED:
+            outcome = _outcome(event, state)
+            fields |= {"state": outcome, "lasted_s": round(event.lasted_s, 3)}
+            log = self._log.info
+            if outcome == KeyringState.EXHAUSTED.value:
+                log, fields["reason"] = self._log.error, _NO_KEY_WORKS
+        elif kind is KeyEventKind.REQUEST_REJECTED:
+            fields["target"] = loggable_target(event.target)
+        log(kind.value, **fields)
+
+
+def _outcome(event: KeyEvent, state: KeyringState) -> str:
+    """Returns how a gap ended: `spent` also if the key is still doubted."""
+    doubt = event.record.doubt
+    is_in_vain = doubt is not None and doubt.is_over
+    return KeyringState.EXHAUSTED.value if is_in_vain else state.value
