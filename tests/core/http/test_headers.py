@@ -278,6 +278,14 @@ def test_fields_that_the_upstreams_connection_field_names_are_dropped() -> None:
     assert relayed(fields, b"Server-Timing: a") == [b"Content-Length: 3", b"Server-Timing: a"]
 
 
+@pytest.mark.parametrize(("name", "dates"), [(b"DATE", [b"theirs"]), (b"Age", [b"ours"])])
+def test_a_date_is_added_unless_the_upstream_sent_one(name: bytes, dates: list[bytes]) -> None:
+    """RFC 9110 §6.6.1."""
+    head = caller_response_head(200, b"OK", (name,), (b"theirs",), b"\r\n", date_line=b"Date: ours\r\n")
+    lines = head.lower().split(b"\r\n")
+    assert [line[6:] for line in lines if line.startswith(b"date: ")] == dates
+
+
 def test_the_upstreams_request_id_replaces_the_proxys() -> None:
     assert relayed([(b"x-request-ID", b"theirs")], request_id="ours") == [b"x-request-ID: theirs"]
     twice = [(b"X-Request-Id", b"1"), (b"X-Request-Id", b"2")]
