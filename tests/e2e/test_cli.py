@@ -214,7 +214,7 @@ def test_sigint_ends_a_command_without_a_traceback(tmp_path: Path) -> None:
             with connection:
                 process.send_signal(signal.SIGINT)
                 _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (-signal.SIGINT, b"")
+    assert (process.returncode, errors) == (128 + signal.SIGINT, b"")
 
 
 # --- the key -----------------------------------------------------------------------------------
