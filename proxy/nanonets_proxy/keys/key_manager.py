@@ -137,7 +137,9 @@ class KeyManager:
             ruling = self._keyring.rule(use, history, now_s)
             if ruling is not Ruling.WAIT:
                 return ruling
-            if self._is_stopped or now_s >= deadline_s:
+            if self._is_stopped:
+                return Ruling.SEND_AGAIN  # then the waiting room rejects the request with a 503
+            if now_s >= deadline_s:
                 return _RELAY
             await self._change.wait(min(self._keyring.next_tick_s(now_s), deadline_s) - now_s)
 
