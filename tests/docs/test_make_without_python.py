@@ -1,5 +1,6 @@
 """`make run` with a Python that cannot make the environment: one sentence with the cure, and no traceback."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def test_make_run_names_the_cure_and_nothing_before_it(python: str | None, sente
     done = subprocess.run(
         ["make", f"--makefile={MAKEFILE}", f"PYTHON={name}", "run"],
         cwd=tmp_path,
+        # `make test` must not tell this one that it is part of another make.
+        env={name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")},
         capture_output=True,
         text=True,
         timeout=30,

@@ -669,3 +669,47 @@ def test_an_old_doubt_about_the_previous_key_begins_anew_when_that_key_is_the_on
     driver.ring.tick(driver.now)
     assert driver.ring.rule(use, history, driver.now) is Ruling.SEND_AGAIN
     assert driver.settle(driver.choose(history), REJECTED, history) is Ruling.WAIT
+
+
+def test_an_acceptance_clears_only_the_targets_that_were_rejected_before_its_request() -> None:
+    driver = Driver("a")
+    outdated = driver.choose()
+    driver.get("a")
+    assert driver.get(target="GET /x") == ["a", "kept"]
+    use = driver.choose()
+    driver.settle(outdated, REJECTED, driver.request(target="GET /y"))
+    driver.settle(use, ACCEPTED)
+    assert driver.events[-1].target == "GET /x"
+    doubt = driver.ring.known.doubt
+    assert doubt is not None
+    assert list(doubt.first_rejections) == ["GET /y"]
+    assert driver.states() == {"a": "active"}
+
+
+@pytest.mark.parametrize("state", ["refused", "candidate"])
+def test_a_401_of_a_request_from_before_an_acceptance_changes_nothing_later(state: str) -> None:
+    driver = Driver("a")
+    outdated = driver.choose()
+    driver.get("a")
+    if state == "refused":
+        driver.reject_twice()
+    else:
+        driver.read("b")
+        driver.get("b")
+        driver.read("a")
+    assert driver.states()["a"] == state
+    before = len(driver.events)
+    driver.settle(outdated, REJECTED, driver.request())
+    assert driver.states()["a"] == state
+    assert len(driver.events) == before
+
+
+def test_a_rejected_new_key_stays_rejected_while_a_target_speaks_against_it() -> None:
+    driver = Driver("a")
+    driver.get("a")
+    driver.read("b")
+    assert driver.get("a", target="GET /x") == ["b", "a"]
+    driver.get(target="GET /y")
+    driver.get("a")
+    assert driver.events[-1].target == "GET /y"
+    assert driver.states() == {"a": "active", "b": "refused"}

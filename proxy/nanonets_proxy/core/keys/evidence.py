@@ -55,7 +55,6 @@ class Evidence:
         return [*events, KeyEvent(KeyEventKind.ACTIVATED, record), *self.tick(now)]
 
     def _end_doubt(self, record: KeyRecord, accepted_seq: int, now: float) -> list[KeyEvent]:
-        """Takes in a 401. Without a `history`, it is the response to a probe of the key manager's own."""
         """Remembers the targets that the upstream rejected with a key which it has accepted since."""
         if record.doubt is None or not (cleared := record.doubt.clear(accepted_seq)):
             return []
