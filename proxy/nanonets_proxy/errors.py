@@ -123,6 +123,14 @@ class ForbiddenByPolicy(_Forbidden):
     close = False
 
 
+class PathNotFound(ProxyError):
+    """The admin listener has no such path."""
+
+    status = 404
+    code = "not_found"
+    proxy_error = "http_request_error"
+
+
 class UnknownCaller(ProxyError):
     """The caller's token is missing or unknown."""
 

@@ -43,6 +43,7 @@ class Target:
         self.child = child
         self.spool = spool
         self.address = child.wait_for("started")["listen"][0]
+        self.admin_address = child.wait_for("started")["admin_listen"][0]
         self.host, _, port = self.address.rpartition(":")
         self.port = int(port)
         self._baseline_p99_s = 0.0
@@ -88,8 +89,7 @@ class Target:
         assert list(self.spool.iterdir()) == []
 
     async def gauge(self, name: str) -> float:
-        admin = self.child.wait_for("started")["admin_listen"][0]
-        async with await RawCaller.connect(admin) as caller:
+        async with await RawCaller.connect(self.admin_address) as caller:
             lines = (await caller.get(b"/metrics")).body.decode().splitlines()
         return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
 
@@ -156,13 +156,14 @@ async def run_concurrently(count: int, jobs: Iterable[Awaitable[None]]) -> None:
     await asyncio.gather(*map(run, jobs))
 
 
-async def opened(attacked: Target, count: int) -> list[asyncio.StreamWriter]:
+async def opened(attacked: Target, count: int, *, admin: bool = False) -> list[asyncio.StreamWriter]:
     """Opens connections from many loopback addresses."""
+    host, _, port = (attacked.admin_address if admin else attacked.address).rpartition(":")
     writers: list[asyncio.StreamWriter] = []
 
     async def connect(number: int) -> None:
         own = f"127.{1 + number // 62500}.{number // 250 % 250}.{1 + number % 250}"
-        _, writer = await asyncio.open_connection(attacked.host, attacked.port, local_addr=(own, 0))
+        _, writer = await asyncio.open_connection(host, int(port), local_addr=(own, 0))
         writers.append(writer)
 
     await run_concurrently(AT_ONCE, map(connect, range(count)))
@@ -176,6 +177,18 @@ async def test_half_open_connections(tmp_path: Path) -> None:
             if number % 2:
                 writer.write(b"GET /x HTTP/1.1\r\nHost: localhost\r\n")
         await attacked.p99_s()  # other callers are served during the attack, too
+        for writer in writers:
+            writer.transport.abort()
+
+
+async def test_a_flood_of_the_admin_listener(tmp_path: Path) -> None:
+    async with target(tmp_path) as attacked:
+        writers = await opened(attacked, scaled(2000), admin=True)
+        for number, writer in enumerate(writers):
+            # Half of them send a head of megabytes without an end.
+            writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n" + b"X: a\r\n" * (number % 2 * 400_000))
+        await attacked.p99_s()
+        assert await attacked.gauge("nanonets_proxy_in_flight") == 0, "a scrape displaces an idle connection"
         for writer in writers:
             writer.transport.abort()
 

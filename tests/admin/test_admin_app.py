@@ -1,16 +1,19 @@
-"""The admin application by itself, with environments that the tests control."""
+"""The admin listener by itself, with environments that the tests control."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from aiohttp.test_utils import TestClient
+import pytest_asyncio
+from aiohttp import ClientSession
 from prometheus_client import CollectorRegistry, Counter
-from pytest_aiohttp import AiohttpClient
 
-from nanonets_proxy.admin.server import create_admin_app
+from nanonets_proxy.admin.server import AdminHandler, admin_connection_policy
 from nanonets_proxy.core.access.peer_guard import PeerGuard, PeerGuardPolicy
+from nanonets_proxy.server.server import CallerServer
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyEntry, KeyStatus
 
@@ -42,19 +45,28 @@ class SettableEnvironment:
         return self.not_reloaded
 
 
-Start = Callable[..., Awaitable[TestClient[Any, Any]]]
+Start = Callable[..., Awaitable[ClientSession]]
+ASKED = {"X-Requested-With": "test"}
 
 
-@pytest.fixture
-def admin(aiohttp_client: AiohttpClient) -> Start:
-    """`await admin(*environments)` starts the application and returns a client."""
+@pytest_asyncio.fixture
+async def admin() -> AsyncIterator[Start]:
+    """`await admin(*environments)` starts the listener and returns a client."""
+    async with AsyncExitStack() as stack:
 
-    def start(*environments: SettableEnvironment) -> Awaitable[TestClient[Any, Any]]:
-        registry = CollectorRegistry()
-        Counter("of_the_test", "A counter.", registry=registry).inc()
-        return aiohttp_client(create_admin_app(PeerGuard(PeerGuardPolicy()), registry, environments))
+        async def start(*environments: SettableEnvironment, **options: Any) -> ClientSession:
+            registry, guard = CollectorRegistry(), PeerGuard(PeerGuardPolicy())
+            Counter("of_the_test", "A counter.", registry=registry).inc()
+            handler = AdminHandler(guard, registry, environments, **options)
+            policy = admin_connection_policy(16, 1000)
+            server = CallerServer(handler, guard, policy, registry, Alerts(CollectorRegistry()))
+            listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+            stack.push_async_callback(server.drain, 1.0)
+            stack.callback(listener.close)
+            port = listener.sockets[0].getsockname()[1]
+            return await stack.enter_async_context(ClientSession(f"http://127.0.0.1:{port}"))
 
-    return start
+        yield start
 
 
 @pytest.mark.parametrize(
@@ -66,13 +78,18 @@ def admin(aiohttp_client: AiohttpClient) -> Start:
         ("GET", "/elsewhere", {}, 404),
         ("POST", "/livez", {}, 405),
         ("TRACE", "/livez", {}, 405),
+        ("GET", "/livez?verbose=1", {}, 200),
+        ("GET", "/reload", {}, 405),
+        ("POST", "/reload", ASKED, 200),
+        ("POST", "/reload", {}, 403),
+        ("POST", "/quitquitquit", ASKED, 404),
         ("GET", "/livez", {"Origin": "https://evil.example"}, 403),
         ("GET", "/livez", {"Sec-Fetch-Site": "cross-site"}, 403),
         ("GET", "/metrics", {"Host": "evil.example"}, 403),
         ("POST", "/reload", {"Origin": "https://evil.example"}, 403),
     ],
 )
-async def test_the_admin_application_responds_behind_the_guard(
+async def test_the_admin_listener_responds_behind_the_guard(
     admin: Start, method: str, path: str, fields: dict[str, str], status: int
 ) -> None:
     environment = SettableEnvironment()
@@ -80,7 +97,7 @@ async def test_the_admin_application_responds_behind_the_guard(
     async with client.request(method, path, headers=fields) as response:
         assert response.status == status
         assert response.headers.getall("Server") == ["nanonets-proxy"]
-    assert environment.reloads == 0
+    assert environment.reloads == (status == 200 and path == "/reload")
 
 
 async def test_a_rejected_request_gets_an_error_response_of_the_callers_shape(admin: Start) -> None:
@@ -107,10 +124,10 @@ async def test_a_status_has_the_reason_and_the_keys(
 ) -> None:
     environment = SettableEnvironment()
     client = await admin(environment)
-    async with client.request(method, path) as response:
+    async with client.request(method, path, headers=ASKED) as response:
         assert (response.status, await response.json()) == (status, {"status": good, "key": KEY})
     environment.not_ready = environment.not_reloaded = "draining"
-    async with client.request(method, path) as response:
+    async with client.request(method, path, headers=ASKED) as response:
         assert response.status == 503
         assert await response.json() == {"status": bad, "reason": "draining", "key": KEY}
 
@@ -125,13 +142,9 @@ async def test_readyz_shows_the_alerts_of_an_environment(admin: Start) -> None:
     assert (alert["event"], alert["advice"], alert["free_bytes"]) == ("disk_filled", "make room", 0)
 
 
-async def test_a_reload_says_that_the_settings_were_not_read(aiohttp_client: AiohttpClient) -> None:
-    environments, registry = [SettableEnvironment()], CollectorRegistry()
-    app = create_admin_app(
-        PeerGuard(PeerGuardPolicy()), registry, environments, lambda: "settings.toml has changed"
-    )
-    client = await aiohttp_client(app)
-    async with client.post("/reload") as response:
+async def test_a_reload_says_that_the_settings_were_not_read(admin: Start) -> None:
+    client = await admin(SettableEnvironment(), unread_settings=lambda: "settings.toml has changed")
+    async with client.post("/reload", headers=ASKED) as response:
         assert (await response.json())["warning"] == "settings.toml has changed"
     async with client.get("/readyz") as response:
         assert "warning" not in await response.json()
@@ -153,6 +166,24 @@ async def test_several_environments_are_reported_by_name_and_fail_together(admin
 async def test_reload_reaches_every_environment_even_if_one_fails(admin: Start) -> None:
     environments = SettableEnvironment("eu", not_reloaded="the file is empty"), SettableEnvironment("us")
     client = await admin(*environments)
-    async with client.post("/reload") as response:
+    async with client.post("/reload", headers=ASKED) as response:
         assert response.status == 503
     assert [environment.reloads for environment in environments] == [1, 1]
+
+
+@pytest.mark.parametrize(("path", "allowed"), [("/livez", "GET, HEAD"), ("/reload", "POST")])
+async def test_a_rejected_method_is_told_the_allowed_ones(admin: Start, path: str, allowed: str) -> None:
+    client = await admin(SettableEnvironment())
+    async with client.delete(path, headers=ASKED) as response:
+        assert (response.status, response.headers["Allow"]) == (405, allowed)
+        assert (await response.json())["code"] == "method_not_allowed"
+
+
+async def test_a_defect_of_an_endpoint_is_a_500(admin: Start) -> None:
+    class Defective(SettableEnvironment):
+        def not_ready_reason(self) -> str | None:
+            raise ZeroDivisionError
+
+    client = await admin(Defective())
+    async with client.get("/readyz") as response:
+        assert (response.status, (await response.json())["code"]) == (500, "internal_error")

@@ -4,14 +4,12 @@ import asyncio
 import json
 import resource
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from nanonets_proxy.app import program
 from nanonets_proxy.app.access import connection_policy
 from nanonets_proxy.errors import TooManyConnections
 from nanonets_proxy.server.connection_limits import REFUSAL, ConnectionLimits, ConnectionPolicy
@@ -20,7 +18,7 @@ from nanonets_proxy.server.peers import Peer
 from nanonets_proxy.telemetry.alerts import Alerts
 from support.eventually import until
 from support.proxy_harness import running_proxy, serve_config
-from support.raw_caller import RawCaller, request
+from support.raw_caller import request
 from support.scripted_upstream import OK, ScriptedUpstream
 
 
@@ -80,7 +78,7 @@ class Connection:
         self.is_idle = is_idle
         self._close = close
 
-    def force_close(self) -> None:
+    def displace(self) -> None:
         self._close(self)
 
 
@@ -199,13 +197,3 @@ def test_a_rejection_names_the_limit_that_was_reached() -> None:
     assert not listener.connect("192.0.2.3", is_idle=False)
     limits = [(alert["limit"], alert["value"]) for alert in listener.alerts.to_json()]
     assert sorted(limits) == [("max_connections", 2), ("max_connections_per_peer", 1)]
-
-
-async def test_an_admin_connection_beyond_the_limit_gets_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "most_admin_connections", lambda _: 2)
-    async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy, AsyncExitStack() as stack:
-        callers = [await stack.enter_async_context(await RawCaller.connect(proxy.admin_address)) for _ in range(2)]
-        assert [(await caller.get(b"/livez")).status for caller in callers] == [200, 200]
-        newcomer = await stack.enter_async_context(await RawCaller.connect(proxy.admin_address))
-        response = await newcomer.response()
-        assert (response.status, response.json()["code"]) == (503, "too_many_connections")

@@ -1,4 +1,4 @@
-"""The admin application: health, metrics and reload, behind the same guard as the callers' listener.
+"""The admin listener's handler: health, metrics and reload, on the same kind of connection as callers have.
 
 `/livez` reports that the event loop runs. `/readyz` reports whether the proxy can serve callers, and the status of
 the keys; 503 with the reason if it cannot. A closed gate is ready, since its callers wait; so is a rejected key,
@@ -7,27 +7,60 @@ reason if that fails.
 """
 
 import asyncio
+import contextlib
+import json
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Protocol, cast
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Any, Final, Protocol
 
-from aiohttp import web
+import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.core.http.request_head import RequestHeads
-from nanonets_proxy.errors import ProxyError
-from nanonets_proxy.server.connection_limits import REFUSAL
-from nanonets_proxy.server.error_response import error_response
-from nanonets_proxy.server.peers import peer_of
+from nanonets_proxy.core.http.target import origin_form
+from nanonets_proxy.errors import (
+    BadRequest,
+    ForbiddenOrigin,
+    InternalError,
+    MethodNotAllowed,
+    PathNotFound,
+    ProxyError,
+    VersionNotSupported,
+)
+from nanonets_proxy.server.caller_request import HTTP_1_0, HTTP_1_1, CallerRequest
+from nanonets_proxy.server.connection_limits import ConnectionPolicy
+from nanonets_proxy.server.error_response import OwnResponse, error_response
+from nanonets_proxy.server.peers import reset
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyStatus
 
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_JSON: Final = "application/json; charset=utf-8"
+_READ_TIMEOUT_S: Final = 10.0  # until the other side has read most of the earlier responses
+_HEAD_TIMEOUT_S: Final = 10.0
+_KEEP_ALIVE_S: Final = 150.0  # more than two usual intervals of a scrape
+_WANTED_FIELD: Final = b"x-requested-with"
+
+_Endpoint = Callable[[], Awaitable[OwnResponse]]
+
+
+def admin_connection_policy(max_connections: int, last_file: int) -> ConnectionPolicy:
+    """Returns the limits of the admin listener's connections. A single address may hold all of them."""
+    return ConnectionPolicy(
+        max_connections,
+        max_connections,
+        _KEEP_ALIVE_S,
+        _HEAD_TIMEOUT_S,
+        last_file,
+        listener="admin_",
+        advice="find out which process holds connections to the admin listener",
+    )
 
 
 class Environment(Protocol):
-    """What the admin application needs of an environment. A single environment has the empty name."""
+    """What the admin listener needs of an environment. A single environment has the empty name."""
 
     name: str
 
@@ -45,112 +78,147 @@ class Environment(Protocol):
         ...
 
 
-def create_admin_app(
-    guard: PeerGuard,
-    registry: CollectorRegistry,
-    environments: Sequence[Environment],
-    unread_settings: Callable[[], str | None] = lambda: None,
-    on_quit: Callable[[], None] | None = None,
-) -> web.Application:
-    """Returns the application.
+@dataclass(frozen=True, slots=True)
+class _SentResponse:
+    keep_alive: bool
 
-    `unread_settings` returns a sentence if a reload leaves changed settings unread. POST /quitquitquit calls
-    `on_quit`, and does not exist without it.
-    """
 
-    async def livez(_: web.Request) -> web.Response:
-        return web.json_response({"status": "alive"})
+class AdminHandler:
+    """Handles the requests of the admin listener."""
 
-    async def readyz(_: web.Request) -> web.Response:
-        reasons = [environment.not_ready_reason() for environment in environments]
-        return _status_response(environments, "ready", "not ready", reasons)
+    def __init__(
+        self,
+        guard: PeerGuard,
+        registry: CollectorRegistry,
+        environments: Sequence[Environment],
+        unread_settings: Callable[[], str | None] = lambda: None,
+        on_quit: Callable[[], None] | None = None,
+    ) -> None:
+        """`unread_settings` returns a sentence if a reload leaves changed settings unread.
 
-    async def reload(_: web.Request) -> web.Response:
-        reasons = [await environment.reload() for environment in environments]
-        return _status_response(environments, "reloaded", "not reloaded", reasons, unread_settings())
+        POST /quitquitquit calls `on_quit`, and does not exist without it.
+        """
+        self._guard = guard
+        self._registry = registry
+        self._environments = environments
+        self._unread_settings = unread_settings
+        self._on_quit = on_quit
+        self._heads = RequestHeads()
+        self._log = structlog.get_logger()
+        self._endpoints: dict[str, tuple[str, _Endpoint]] = {
+            "/livez": ("GET", self._livez),
+            "/readyz": ("GET", self._readyz),
+            "/metrics": ("GET", self._metrics),
+            "/reload": ("POST", self._reload),
+        }
+        if on_quit is not None:
+            self._endpoints["/quitquitquit"] = ("POST", self._quit)
 
-    async def show_metrics(_: web.Request) -> web.Response:
-        body = generate_latest(registry)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    @web.middleware
-    async def guarded(request: web.Request, handler: _Handler) -> Any:
+    async def __call__(self, request: CallerRequest) -> _SentResponse:
+        """Returns the response when it is sent. Raises ConnectionError if the other side has gone or is stuck."""
+        await _wait_for_reader(request)
+        keep_alive = request.keep_alive and request.body.is_complete
+        path = "/"
         try:
-            _check(guard, request)
+            target, authority = origin_form(request.method, request.target, frozenset())
+            path = target.partition("?")[0]
+            self._check(request, authority)
+            response = await self._find_endpoint(request, path)()
         except ProxyError as error:
-            response = error_response(error, request_id=None)
-            return web.Response(status=response.status, headers=response.fields, body=response.body)
-        return await handler(request)
+            response, keep_alive = error_response(error, None), keep_alive and not error.close
+            if isinstance(error, MethodNotAllowed):
+                response.fields["Allow"] = self._allowed(path)
+        except Exception:  # noqa: BLE001 - whatever the defect, there is a response
+            self._log.exception("request_failed", path=path)
+            response, keep_alive = error_response(InternalError("The proxy failed."), None), False
+        response.send(request, keep_alive=keep_alive)
+        return _SentResponse(keep_alive)
 
-    app = web.Application(middlewares=[guarded])
-    app.on_response_prepare.append(_set_server_field)
-    if on_quit is not None:
-        app.router.add_post("/quitquitquit", _quit_handler(on_quit))
-    app.add_routes(
-        [
-            web.get("/livez", livez),
-            web.get("/readyz", readyz),
-            web.get("/metrics", show_metrics),
-            web.post("/reload", reload),
-        ]
-    )
-    return app
+    def reject_malformed(self, request: CallerRequest, error: ProxyError) -> None:
+        """Sends the error response to bytes that are no request, or to a peer that may not call."""
+        with contextlib.suppress(ConnectionError):  # the other side has gone
+            error_response(error, None).send(request, keep_alive=False)
+
+    def _check(self, request: CallerRequest, authority: str | None) -> None:
+        """Raises a ProxyError for a request that no endpoint may get."""
+        if request.version not in (HTTP_1_1, HTTP_1_0):
+            raise VersionNotSupported("The proxy supports HTTP/1.1 and HTTP/1.0 only.")
+        head = self._heads.read(request.names, request.values)
+        if not head.host and request.version >= HTTP_1_1:
+            raise BadRequest("The request has no Host.")  # RFC 9112 §3.2
+        self._guard.check_request(request.method, head, authority)
+
+    def _find_endpoint(self, request: CallerRequest, path: str) -> _Endpoint:
+        """Returns the endpoint. Raises PathNotFound, MethodNotAllowed or ForbiddenOrigin."""
+        method, endpoint = self._endpoints.get(path, ("", None))
+        if endpoint is None:
+            raise PathNotFound("The admin listener has no such path.")
+        if request.method != method and (request.method, method) != ("HEAD", "GET"):
+            raise MethodNotAllowed(f"{request.method} is not supported here; use {method}.")
+        if method == "POST" and not any(name.lower() == _WANTED_FIELD for name in request.names):
+            # A form of a web page can send a POST, but no field of its own choice.
+            raise ForbiddenOrigin("The request needs the header field X-Requested-With, with any value.")
+        return endpoint
+
+    def _allowed(self, path: str) -> str:
+        method, _ = self._endpoints.get(path, ("GET", None))
+        return "GET, HEAD" if method == "GET" else method
+
+    async def _livez(self) -> OwnResponse:
+        return _json_response({"status": "alive"})
+
+    async def _readyz(self) -> OwnResponse:
+        reasons = [environment.not_ready_reason() for environment in self._environments]
+        return self._status_response("ready", "not ready", reasons)
+
+    async def _reload(self) -> OwnResponse:
+        reasons = [await environment.reload() for environment in self._environments]
+        return self._status_response("reloaded", "not reloaded", reasons, self._unread_settings())
+
+    async def _metrics(self) -> OwnResponse:
+        return _response(200, CONTENT_TYPE_LATEST, generate_latest(self._registry))
+
+    async def _quit(self) -> OwnResponse:
+        assert self._on_quit is not None
+        self._on_quit()
+        return _json_response({"status": "draining"})
+
+    def _status_response(
+        self, good: str, bad: str, reasons: Sequence[str | None], warning: str | None = None
+    ) -> OwnResponse:
+        """Responds with the status of a single environment, or of each by its name; 503 if there is any reason."""
+        parts: dict[str, dict[str, Any]] = {}
+        for environment, reason in zip(self._environments, reasons, strict=True):
+            part: dict[str, Any] = {"status": good} if reason is None else {"status": bad, "reason": reason}
+            part["key"] = environment.key_status().to_json()
+            if alerts := environment.alerts.to_json():
+                part["alerts"] = alerts
+            parts[environment.name] = part
+        is_good = not any(reasons)
+        body = parts.get("") or {"status": good if is_good else bad, "environments": parts}
+        if warning is not None:
+            body = body | {"warning": warning}
+        return _json_response(body, 200 if is_good else 503)
 
 
-def _quit_handler(on_quit: Callable[[], None]) -> _Handler:
-    async def quit_proxy(_: web.Request) -> web.Response:
-        on_quit()
-        return web.json_response({"status": "draining"})
-
-    return quit_proxy
+def _json_response(body: dict[str, Any], status: int = 200) -> OwnResponse:
+    return _response(status, _JSON, json.dumps(body).encode())
 
 
-def _status_response(
-    environments: Sequence[Environment],
-    good: str,
-    bad: str,
-    reasons: Sequence[str | None],
-    warning: str | None = None,
-) -> web.Response:
-    """Responds with the status of a single environment, or of each by its name; 503 if there is any reason."""
-    parts: dict[str, dict[str, Any]] = {}
-    for environment, reason in zip(environments, reasons, strict=True):
-        part: dict[str, Any] = {"status": good} if reason is None else {"status": bad, "reason": reason}
-        part["key"] = environment.key_status().to_json()
-        if alerts := environment.alerts.to_json():
-            part["alerts"] = alerts
-        parts[environment.name] = part
-    is_good = not any(reasons)
-    body = parts.get("") or {"status": good if is_good else bad, "environments": parts}
-    if warning is not None:
-        body = body | {"warning": warning}
-    return web.json_response(body, status=200 if is_good else 503)
+def _response(status: int, content_type: str, body: bytes) -> OwnResponse:
+    fields = {"Server": "nanonets-proxy", "Content-Type": content_type, "Content-Length": str(len(body))}
+    return OwnResponse(status, fields | {"Date": formatdate(usegmt=True)}, body)
 
 
-async def _set_server_field(_: web.Request, response: web.StreamResponse) -> None:
-    """Replaces aiohttp's name and version, also on aiohttp's own 404."""
-    response.headers["Server"] = "nanonets-proxy"
-
-
-def limited(server: web.Server, max_connections: int) -> Callable[[], asyncio.Protocol]:
-    """Returns a factory of `server`'s connections that rejects each one beyond `max_connections`."""
-    return lambda: server() if len(server.connections) < max_connections else _RejectedConnection()
-
-
-class _RejectedConnection(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        writer = cast("asyncio.WriteTransport", transport)
-        writer.write(REFUSAL)
-        writer.close()
-
-
-_HEADS: Final = RequestHeads()
-
-
-def _check(guard: PeerGuard, request: web.Request) -> None:
-    assert request.transport is not None
-    peer = peer_of(request.transport)
-    guard.check_peer(peer.address, peer.uid)
-    names = tuple(name for name, _ in request.raw_headers)
-    values = tuple(value for _, value in request.raw_headers)
-    guard.check_request(request.method, _HEADS.read(names, values))
+async def _wait_for_reader(request: CallerRequest) -> None:
+    """Waits until the earlier responses are mostly read. Resets the connection if that takes too long."""
+    connection = request.connection
+    if not connection.writing.is_full:
+        return
+    try:
+        async with asyncio.timeout(_READ_TIMEOUT_S):
+            await connection.drain()
+    except TimeoutError:
+        if connection.transport is not None:
+            reset(connection.transport)
+        raise ConnectionResetError("the other side reads nothing") from None

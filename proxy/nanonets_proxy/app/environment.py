@@ -96,9 +96,10 @@ class Environment:
         self._tls = None if config.tls is None else ListenerTls(config.tls)
         self._authorizer = make_authorizer(config, self.metrics)
         self._reloaded_files = reloaded_files(config, self._authorizer, self._tls)
+        guard = make_guard(config)
         services = Services(
             origin=origin,
-            guard=make_guard(config),
+            guard=guard,
             scopes=ScopeTable(config.scopes),
             waiting_room=self._room,
             body_budget=self._body_budget,
@@ -113,6 +114,7 @@ class Environment:
         self._max_connections = connections.max_connections
         self._server = CallerServer(
             self._handler,
+            guard,
             connections,
             self.metrics.registry,
             self.alerts,

@@ -14,21 +14,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from aiohttp import web
 
-from nanonets_proxy.admin.server import create_admin_app, limited
+from nanonets_proxy.admin.server import AdminHandler, admin_connection_policy
 from nanonets_proxy.app.config import ServeConfig
 from nanonets_proxy.app.environment import Environment, remove_files
 from nanonets_proxy.app.shutdown import Shutdown
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.server.listeners import BACKLOG, ListenFailed, close_sockets, describe, open_sockets
-from nanonets_proxy.server.open_files import most_admin_connections, open_files_limit
+from nanonets_proxy.server.open_files import last_file, most_admin_connections, open_files_limit
+from nanonets_proxy.server.server import CallerServer
 from nanonets_proxy.telemetry.metrics import combined_registry
 
 if TYPE_CHECKING:  # needed by annotations only
     import socket
 
-# For a scrape or a reload in progress. aiohttp's default of 60 s would outlast what supervisors allow.
+# For a scrape or a reload in progress. More would outlast what supervisors allow.
 _ADMIN_STOP_S: Final = 1.0
 
 
@@ -42,16 +42,19 @@ class Program:
         registry = combined_registry(
             {environment.name: environment.metrics.registry for environment in environments}
         )
-        self._admin = web.AppRunner(
-            create_admin_app(
-                PeerGuard(config.admin_guard),
+        guard, files = PeerGuard(config.admin_guard), open_files_limit()
+        self._admin = CallerServer(
+            AdminHandler(
+                guard,
                 registry,
                 environments,
                 self.unread_settings,
                 on_quit=shutdown.quit if config.admin_quit else None,
             ),
-            access_log=None,
-            shutdown_timeout=_ADMIN_STOP_S,
+            guard,
+            admin_connection_policy(most_admin_connections(files), last_file(files)),
+            registry,
+            environments[0].alerts,
         )
         self._admin_sockets: list[socket.socket] = []
         self._admin_servers: list[asyncio.Server] = []
@@ -68,19 +71,16 @@ class Program:
             close_sockets(opened)
             raise
         self.admin_addresses = [describe(sock) for sock in self._admin_sockets]
-        await self._admin.setup()
         for sock in self._admin_sockets:
             self._admin_servers.append(await self._serve_admin(sock))
         for environment in self.environments:
             await environment.start()
 
     async def _serve_admin(self, sock: "socket.socket") -> asyncio.Server:
-        loop, server = asyncio.get_running_loop(), self._admin.server
-        assert server is not None
-        factory = limited(server, most_admin_connections(open_files_limit()))
+        loop = asyncio.get_running_loop()
         if isinstance(sock.getsockname(), str):
-            return await loop.create_unix_server(factory, sock=sock, backlog=BACKLOG)
-        return await loop.create_server(factory, sock=sock, backlog=BACKLOG)
+            return await loop.create_unix_server(self._admin, sock=sock, backlog=BACKLOG)
+        return await loop.create_server(self._admin, sock=sock, backlog=BACKLOG)
 
     async def reload(self) -> None:
         """Reads the keys and the watched files of every environment again."""
@@ -114,4 +114,4 @@ class Program:
         remove_files(self._admin_sockets)
         for server in self._admin_servers:
             server.close()
-        await self._admin.cleanup()
+        await self._admin.drain(_ADMIN_STOP_S)

@@ -59,7 +59,8 @@ def _send(address: Listener, method: str, path: str, timeout_s: float) -> tuple[
     else:
         connection = HTTPConnection(reachable_host(address.host), address.port, timeout=timeout_s)
     try:
-        connection.request(method, path)
+        # The admin listener requires this field of a POST: a form of a web page cannot send it.
+        connection.request(method, path, headers={"X-Requested-With": "nanonets-proxy"})
         response = connection.getresponse()
         first_line = response.read(_MAX_SHOWN_BYTES).decode("utf-8", "replace").strip().partition("\n")[0]
     except OSError as error:

@@ -135,7 +135,6 @@ class Handler:
         Raises LastRecipient for an OPTIONS request that ends here.
         """
         services, peer = self._services, request.peer
-        services.guard.check_peer(peer.address, peer.uid)
         if request.version not in _VERSIONS:
             raise VersionNotSupported("The proxy supports HTTP/1.1 and HTTP/1.0 only.")
         values: tuple[bytes, ...] | None = request.values

@@ -9,7 +9,7 @@
       the response is sent, the body has come      -> IDLE, and on at once with the kept bytes
       the response is sent, the body is incomplete -> SKIPPING
       the response is sent, the body is malformed  -> LINGERING
-      the response ends the connection             -> CLOSED
+      the response ends the connection             -> CLOSED, when its bytes are sent or CLOSE_S have passed
       the caller hangs up                          -> CLOSED, the task is cancelled
     SKIPPING   the rest of the body is dropped
       its end                                      -> IDLE, or CLOSED if the response said so
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 LINGER_S: Final = 1.0  # enough for what a rejected caller had sent before it could see its response
 SKIP_S: Final = 10.0
+CLOSE_S: Final = 60.0  # for the unsent bytes of a response to a slow reader
 SKIP_TOTAL_S: Final = 300.0  # many clients send their whole body before they read the response
 
 
@@ -164,7 +165,7 @@ class CallerConnection(asyncio.BufferedProtocol):
         try:
             request = self._reader.next_request(data)
         except ProxyError as error:
-            self._reject(error)
+            self.reject(error)
             return None
         if request is not None:
             self._state = _BUSY
@@ -179,7 +180,7 @@ class CallerConnection(asyncio.BufferedProtocol):
             self._state = _HEAD
             if self._timer is None:
                 late = CallerTooSlow("The request's header section did not come in time.")
-                self._timer = self._loop.call_later(self._policy.head_timeout_s, self._reject, late)
+                self._timer = self._loop.call_later(self._policy.head_timeout_s, self.reject, late)
         return request
 
     async def _serve(self, request: CallerRequest | None) -> None:
@@ -247,12 +248,12 @@ class CallerConnection(asyncio.BufferedProtocol):
 
     def _close_if_idle(self) -> None:
         if self._state is _IDLE:
-            self.force_close()
+            self.displace()
 
     # --- ends -------------------------------------------------------------------------------------
 
-    def _reject(self, error: ProxyError) -> None:
-        """Answers bytes that are no request."""
+    def reject(self, error: ProxyError) -> None:
+        """Sends an error response to bytes that are no request, or to a peer that may not call."""
         if self.transport is not None and not self.transport.is_closing():
             request = self._reader.rejected_request()
             request.connection, request.peer = self, self.peer
@@ -276,9 +277,20 @@ class CallerConnection(asyncio.BufferedProtocol):
             self._timer = None
 
     def force_close(self) -> None:
-        """Closes when all written bytes are sent."""
+        """Closes when all written bytes are sent, at the latest after CLOSE_S."""
         if self.transport is not None:
             self.transport.close()
+            if self.transport.get_write_buffer_size():
+                self._stop_timer()
+                self._timer = self._loop.call_later(CLOSE_S, self.displace)
+
+    def displace(self) -> None:
+        """Closes now, and resets the connection if written bytes are unsent."""
+        if self.transport is not None:
+            if self.transport.get_write_buffer_size():
+                reset(self.transport)
+            else:
+                self.transport.close()
 
     def close(self) -> None:
         """Closes now, or behind the response that is under way."""

@@ -1,4 +1,4 @@
-"""Limits callers' connections, in all and per address.
+"""Limits the connections of one listener, in all and per address.
 
 A connection beyond the limit takes the place of the oldest one without a request. A well-behaved caller opens an
 idle connection again; an attacker that only holds connections loses them. If all connections are busy, the new one
@@ -46,6 +46,9 @@ class ConnectionPolicy:
     head_timeout_s: float
     last_file: int = 2**31
     """The highest file number that a connection may have: higher ones are spare."""
+    listener: str = ""
+    """What the names of the limit and of its metric begin with: "" for callers, "admin_" for the admin listener."""
+    advice: str = "raise max_connections and the limit of open files"
 
 
 class Connection(Protocol):
@@ -57,7 +60,8 @@ class Connection(Protocol):
     def is_idle(self) -> bool:
         """Whether no request waits for its response."""
 
-    def force_close(self) -> None: ...
+    def displace(self) -> None:
+        """Closes at once, without its unsent bytes."""
 
 
 class ConnectionLimits:
@@ -76,8 +80,8 @@ class ConnectionLimits:
         self._per_peer: Counts[str] = Counts()
         self._open = 0
         self._shed = Counter(
-            "nanonets_proxy_connections_shed",
-            "Callers' connections closed at a limit: idle ones, to make room, and new ones, if all are busy.",
+            f"nanonets_proxy_{policy.listener}connections_shed",
+            "Connections closed at a limit: idle ones, to make room, and new ones, if all are busy.",
             ["what"],
             registry=registry,
         )
@@ -103,9 +107,8 @@ class ConnectionLimits:
             return False
         if self._open <= self._policy.max_connections or self._make_room(newcomer, None):
             return True
-        self._report(
-            "max_connections", self._policy.max_connections, "raise max_connections and the limit of open files"
-        )
+        policy = self._policy
+        self._report(f"{policy.listener}max_connections", policy.max_connections, policy.advice)
         return False
 
     def give_back(self, connection: Connection) -> None:
@@ -127,7 +130,7 @@ class ConnectionLimits:
         for connection in self._all_open():
             is_counted = address is None or connection.peer.address == address
             if is_counted and connection is not newcomer and connection.is_idle:
-                connection.force_close()
+                connection.displace()
                 closed += 1
                 if closed == (_BATCH if address is None else 1):
                     break

@@ -1,4 +1,4 @@
-"""The callers' listener on aiohttp's low-level server: no routing table, every path is the upstream's."""
+"""A listener on aiohttp's low-level server, for callers or for the admin listener."""
 
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
@@ -7,6 +7,8 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from nanonets_proxy.core.access.peer_guard import PeerGuard
+from nanonets_proxy.errors import ForbiddenPeer
 from nanonets_proxy.server.caller_connection import CallerConnection
 from nanonets_proxy.server.caller_request import Handler
 from nanonets_proxy.server.connection_limits import REFUSAL, ConnectionLimits, ConnectionPolicy
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 # Half of the second within which a hung-up caller's upstream request has to end.
 _HANG_UP_POLL_S: Final = 0.5
+# Connections of peers that may not call, which wait for the close after their error response.
+_MOST_STRANGERS: Final = 16
 # Turns of the event loop from bytes in the socket to the handler's first line: read, start the task.
 _TURNS_TO_HANDLER: Final = 2
 
@@ -32,14 +36,21 @@ class CallerServer(web.Server):
     """Makes a CallerConnection for each connection; aiohttp's server registers them and shuts them down."""
 
     def __init__(
-        self, handler: Handler, policy: ConnectionPolicy, registry: CollectorRegistry, alerts: Alerts
+        self,
+        handler: Handler,
+        guard: PeerGuard,
+        policy: ConnectionPolicy,
+        registry: CollectorRegistry,
+        alerts: Alerts,
     ) -> None:
         super().__init__(cast("Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]", handler))
         self._check_aiohttp()
         self._handler = handler
         self._policy = policy
         self._heads = HeadReader()
-        self._limits = ConnectionLimits(policy, registry, self._caller_connections, alerts)
+        self._guard = guard
+        self._limits = ConnectionLimits(policy, registry, self._counted_connections, alerts)
+        self._strangers: set[CallerConnection] = set()  # they get an error response, and take no caller's place
         self._ahead = ReadAhead()
         self._open = 0
         self._drains = False
@@ -68,10 +79,22 @@ class CallerServer(web.Server):
     def _caller_connections(self) -> list[CallerConnection]:
         return cast("list[CallerConnection]", self.connections)
 
+    def _counted_connections(self) -> list[CallerConnection]:
+        return [connection for connection in self._caller_connections() if connection not in self._strangers]
+
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         connection = cast("CallerConnection", handler)
         super().connection_made(handler, transport)
         self._open += 1
+        try:
+            self._guard.check_peer(connection.peer.address, connection.peer.uid)
+        except ForbiddenPeer as error:
+            self._strangers.add(connection)
+            if len(self._strangers) > _MOST_STRANGERS:
+                connection.displace()
+            else:
+                connection.reject(error)
+            return
         if not self._limits.take(connection, transport.get_extra_info("socket").fileno()):
             transport.write(REFUSAL)
             connection.force_close()
@@ -82,7 +105,11 @@ class CallerServer(web.Server):
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
-        self._limits.give_back(cast("CallerConnection", handler))
+        connection = cast("CallerConnection", handler)
+        if connection in self._strangers:
+            self._strangers.remove(connection)
+        else:
+            self._limits.give_back(connection)
         self._open -= 1
 
     def _poll_later(self) -> None:
