@@ -40,6 +40,7 @@ from nanonets_proxy.core.ratelimit.adaptive.limit import Limit
 from nanonets_proxy.core.ratelimit.adaptive.limit_snapshot import restore_snapshot, take_snapshot
 from nanonets_proxy.core.ratelimit.fair_queue import FairQueue
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.scope_state import MAX_STALE, ScopeState
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Rejection, Ticket, TicketState, Verdicts
@@ -174,6 +175,19 @@ class Gate:
             ticket.state = _RETURNED
             scope.limit.not_served(ticket.serial, ticket.granted_at_s, outcome, now, retry_after_s)
         if scope.queue.waiting:
+            self._dirty[scope] = None
+
+    def told(self, ticket: Ticket, advice: Advice, now: float) -> None:
+        """Applies what the response to a ticket told about the limit of its scope, before any refusal."""
+        scope = self._scopes.get(ticket.scope)
+        if scope is not None:
+            scope.limit.told(ticket.serial, advice, now)
+            self._dirty[scope] = None
+
+    def slept(self, slept_s: float) -> None:
+        """Notes that the machine slept: the clock of `now` stood still, while the upstream's went on."""
+        for scope in self._scopes.values():
+            scope.limit.slept(slept_s)
             self._dirty[scope] = None
 
     def poll(self, now: float) -> Verdicts:

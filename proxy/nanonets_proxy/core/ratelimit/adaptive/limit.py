@@ -30,18 +30,22 @@ Rules:
   without a hint it only corrects the count.
 - Requests that are sent together may arrive in any order. If one request beside a limit probe is refused, the probe
   was too much. If more are refused, the probe alone does not explain the refusals.
-- A static limit is LEARNED and proven from the start. The estimate may go below it, never above it.
+- A static limit is LEARNED and proven from the start. The estimate may go below it, never above it. A limit that
+  the upstream tells (`told`) is treated like a static limit.
+- A limit may also be closed, or its last lesson undone, for reasons outside the limit: see `close` and `unlearn`.
 """
 
 import enum
 import math
 from collections.abc import Callable
 
+from nanonets_proxy.core.ratelimit.adaptive.belief import Belief
 from nanonets_proxy.core.ratelimit.adaptive.closure import Backoff, Closure
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.slow_start import SlowStart
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
 from nanonets_proxy.core.ratelimit.tickets import Outcome
 
@@ -70,15 +74,18 @@ class Limit:
         "_first_since_closure",
         "_grant_interval_s",
         "_idle_until_s",
+        "_last_allowed",
         "_last_grant_s",
         "_policy",
         "_slow_start",
         "_unconfirmed_kinds",
         "estimate",
+        "held_until_s",
         "in_flight",
         "opens_at_s",
         "state",
         "static_limit",
+        "told_limit",
     )
 
     def __init__(
@@ -86,6 +93,8 @@ class Limit:
     ) -> None:
         self._policy = policy
         self.static_limit = static_limit
+        self.told_limit: StaticLimit | None = None
+        """The limit that the upstream told last."""
         self.state = _OPEN
         self._acceptance_timeout_s = policy.acceptance_timeout_first_s
         self._idle_until_s = -math.inf  # `advance` does nothing before this instant
@@ -99,6 +108,9 @@ class Limit:
         self._last_grant_s = -math.inf
         self._grant_interval_s = 0.0  # the usual time between two grants at the concurrency limit
         self._backoff = Backoff(policy, jitter)
+        self.held_until_s = -math.inf
+        """Until then, the upstream accepts no grant after number `_last_allowed`, as it told."""
+        self._last_allowed = 0
         if static_limit is not None:
             self.state = _LEARNED
             self.estimate.set_known(static_limit.count, static_limit.period_s, static_limit.count)
@@ -109,6 +121,8 @@ class Limit:
         """Returns the kind of grant that one more request may have now; None if it must wait."""
         if now >= self._idle_until_s:
             self.advance(now)
+        if now < self.held_until_s and self.estimate.window.granted >= self._last_allowed:
+            return None
         slow_start = self._slow_start
         if self.state is _OPEN:
             if slow_start.max_unconfirmed > self._policy.max_in_flight:  # slow start no longer limits anything
@@ -144,10 +158,10 @@ class Limit:
 
     def changes_at_s(self, now: float) -> float:
         """Returns when `grant_kind` may change if no permit settles before; inf: never."""
+        if now < self.held_until_s and self.estimate.window.granted >= self._last_allowed:
+            return self.held_until_s
         if self.state is _CLOSED:
-            if not self.in_flight:
-                return self.opens_at_s
-            return max(self.opens_at_s, self._last_grant_s + self._acceptance_timeout_s)
+            return self._closed_until_s
         if self.state is _OPEN and not self._slow_start.unconfirmed:
             return math.inf
         times = [self._slow_start.next_timeout_at_s(self._acceptance_timeout_s)]
@@ -165,6 +179,12 @@ class Limit:
             if now < at_s < soonest_s:
                 soonest_s = at_s
         return soonest_s
+
+    @property
+    def _closed_until_s(self) -> float:
+        if not self.in_flight:
+            return self.opens_at_s
+        return max(self.opens_at_s, self._last_grant_s + self._acceptance_timeout_s)
 
     def grant(self, kind: GrantKind, now: float) -> int:
         """Notes a grant that `grant_kind` allows now. Returns its serial number, for `served` or `not_served`."""
@@ -218,7 +238,7 @@ class Limit:
         for serial in self._slow_start.accept_by_timeout(now, self._acceptance_timeout_s):
             self._accepted(serial, now)
         if self.state is _CLOSED:
-            if now < self.changes_at_s(now):
+            if now < self._closed_until_s:
                 return
             if self._closure is not None:
                 self.estimate.learn_from(self._closure, now)
@@ -264,11 +284,50 @@ class Limit:
         self.opens_at_s = max(self.opens_at_s, now + closed_s)
         if since_closure:
             self._closure = Closure(kind, granted_at_s, closed_s, hinted, self.in_flight)
+        self._begin_closure()
+
+    def _begin_closure(self) -> None:
         if self.state is not _CLOSED:
             self.state = _CLOSED
             self._first_since_closure = self.estimate.window.granted + 1
             self._slow_start.restart(1)
             self._unconfirmed_kinds.clear()
+
+    # --- changes that no outcome causes ---------------------------------------------------------
+
+    def close(self, until_s: float) -> None:
+        """Closes the scope until then. Nothing is learned from this closure."""
+        self.opens_at_s = until_s
+        self._closure = None
+        self._begin_closure()
+
+    def unlearn(self, belief: Belief) -> None:
+        """Returns to an earlier belief: the refusals since then did not concern the limit."""
+        self._closure = None
+        self.estimate.restore(belief)
+        if self.state in (_OPEN, _LEARNED):
+            self.state = _LEARNED if self.estimate.known else _OPEN
+
+    def told(self, serial: int, advice: Advice, now: float) -> None:
+        """Applies what the response to grant number `serial` told about the limit."""
+        if advice.remaining is not None:
+            # The upstream counts requests about in the order of their grants.
+            self._last_allowed, self.held_until_s = serial + advice.remaining, now + advice.resets_in_s
+        told = advice.limit
+        if told is not None and told != self.told_limit:
+            self.told_limit = told
+            if self.static_limit is None or self.static_limit.count >= told.count:
+                self.static_limit = told
+                self.estimate.set_known(told.count, told.period_s, told.count)
+                if self.state is _OPEN:
+                    self.state = _LEARNED
+
+    def slept(self, slept_s: float) -> None:
+        """Notes that the machine slept, while the clock of the gate stood still and that of the upstream ran."""
+        self.opens_at_s -= slept_s
+        self.held_until_s -= slept_s
+        self._idle_until_s = -math.inf
+        self.estimate.window.age(slept_s)
 
     def _note_refusal_delay(self, delay_s: float) -> None:
         self._idle_until_s = -math.inf
@@ -282,12 +341,20 @@ class Limit:
 
     # --- queries --------------------------------------------------------------------------------
 
+    @property
+    def acceptance_timeout_s(self) -> float:
+        """After this time without a response, a request counts as accepted."""
+        return self._acceptance_timeout_s
+
     def forecast_s(self, position: int, now: float) -> float:
         """Returns how long the request at this position in the queue will wait; nan if that is unknown."""
         estimate = self.estimate
         if not estimate.proven:
             return math.nan
-        wait_s = max(estimate.window.forecast_at_s(position, max(now, self.opens_at_s)) - now, 0.0)
+        opens_at_s = max(now, self.opens_at_s)
+        if now < self.held_until_s and estimate.window.granted >= self._last_allowed:
+            opens_at_s = max(opens_at_s, self.held_until_s)
+        wait_s = max(estimate.window.forecast_at_s(position, opens_at_s) - now, 0.0)
         if self.in_flight >= estimate.concurrency_limit:
             return max(wait_s, position * self._grant_interval_s)
         return wait_s

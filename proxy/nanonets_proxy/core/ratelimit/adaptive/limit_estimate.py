@@ -23,6 +23,7 @@ refused now.
 import math
 from dataclasses import dataclass
 
+from nanonets_proxy.core.ratelimit.adaptive.belief import Belief
 from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.hint_history import HintHistory
@@ -88,6 +89,18 @@ class LimitEstimate:
     @property
     def known(self) -> bool:
         return self.window.count < math.inf
+
+    @property
+    def belief(self) -> Belief:
+        window = self.window
+        return Belief(window.count, window.period_s, self.concurrency_limit, self.proven, self.reserve)
+
+    def restore(self, belief: Belief) -> None:
+        """Returns to an earlier belief."""
+        self.set_window(belief.count, belief.period_s)
+        self.concurrency_limit = belief.concurrency_limit
+        self.proven, self.reserve = belief.proven, belief.reserve
+        self._before_raise = None
 
     def set_window(self, count: float, period_s: float) -> None:
         """Sets the window. A new period must confirm its starts again."""

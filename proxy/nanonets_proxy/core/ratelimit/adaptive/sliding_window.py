@@ -45,6 +45,11 @@ class SlidingWindow:
                 del log[index]
                 return
 
+    def age(self, seconds: float) -> None:
+        """Moves all grants this far into the past."""
+        self._recent = deque(granted_s - seconds for granted_s in self._recent)
+        self._older = deque((granted_s - seconds for granted_s in self._older), _MAX_KEPT)
+
     def used(self, now: float) -> int:
         """Returns how many requests count now."""
         recent = self._recent
@@ -112,7 +117,7 @@ class SlidingWindow:
     def set(self, count: float, period_s: float, guard_s: float = 0.0) -> None:
         """Sets the limit. Each request counts for `guard_s` longer, since travel times to the upstream differ."""
         self.count = count
-        self._max_recent = max(_MAX_KEPT, count)
+        self._max_recent = max(_MAX_KEPT, count) if count < math.inf else _MAX_KEPT
         self._counted_for_s = period_s + guard_s
         if period_s > self.period_s:  # older requests may count again
             self._recent.extendleft(reversed(self._older))

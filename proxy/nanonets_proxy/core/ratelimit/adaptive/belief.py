@@ -1,0 +1,16 @@
+"""What is believed of a limit, as a value: to report it, and to return to it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """At most `count` requests in `period_s`, and at most `concurrency_limit` in flight; inf: unknown."""
+
+    count: float
+    period_s: float
+    concurrency_limit: float
+    proven: float
+    """The part of `count` that is granted at once."""
+    reserve: float
+    """The part of `count` that another client seems to use."""
