@@ -44,6 +44,32 @@ async def test_read_only_rejects_a_post_and_a_method_override_field() -> None:
         assert len(upstream.requests) == 1
 
 
+@pytest.mark.parametrize("method", [b"delete", b"Delete", b"Trace", b"track"])
+async def test_a_known_method_in_another_case_does_not_reach_the_upstream(method: bytes) -> None:
+    async with (
+        ScriptedUpstream(responding(OK)) as upstream,
+        running_proxy(upstream.origin, policy="deny DELETE /**") as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(method, b"/x"))
+        response = await caller.response()
+        assert (response.status, response.json()["code"]) == (400, "bad_request")
+        assert method.decode().upper() in response.json()["message"]
+        assert upstream.connections == 0
+
+
+async def test_track_is_rejected_like_trace() -> None:
+    async with (
+        ScriptedUpstream(responding(OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"TRACK", b"/x"))
+        response = await caller.response()
+        assert (response.status, response.json()["code"]) == (405, "method_not_allowed")
+        assert upstream.connections == 0
+
+
 async def test_a_dry_run_logs_but_does_not_reject() -> None:
     with captured_log() as log:
         async with (

@@ -27,6 +27,32 @@ REJECTIONS: Final = [
         (Send(get(b"localhost:1", method=b"CONNECT")), status(405, 400, 501, code="method_not_allowed"), SeeEnd()),
         comparable=False,
     ),
+    *(
+        Case(
+            f"the method {method.decode()}, a known one in another case, is rejected",
+            "RFC 9110 §9.1",
+            (Send(get(method=method)), status(400, code="bad_request"), SeeEnd()),
+            comparable=False,
+        )
+        for method in (b"get", b"Delete", b"Trace")
+    ),
+    Case(
+        "a request field with an underscore in its name does not pass",
+        "RFC 3875 §4.1.18",
+        (
+            Send(get(b"/x", b"X_Under_Score: 1", b"Content_Length: 5")),
+            Receive(b"GET /x HTTP/1.1", without=(b"X_Under_Score", b"Content_Length")),
+            Respond(OK),
+            SEE_OK,
+        ),
+        comparable=False,
+    ),
+    Case(
+        "TRACK, which some servers treat as TRACE, is rejected",
+        "RFC 9110 §9.3.8",
+        (Send(get(method=b"TRACK")), status(405), SeeEnd()),
+        comparable=False,
+    ),
     Case(
         "TRACE, which would reveal the API key, is rejected",
         "RFC 9110 §9.3.8",

@@ -120,7 +120,6 @@ _METHODS: Final = (
     b"FROB",
     b"X-VENDOR_1",
     b"GETS",
-    b"get",
     b"A" * 64,
 )
 

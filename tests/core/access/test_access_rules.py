@@ -13,6 +13,8 @@ from nanonets_proxy.core.access.access_rules import (
     AMBIGUOUS,
     NOT_ALLOWED,
     OVERRIDING_FIELD,
+    OVERRIDING_FIELDS,
+    OVERRIDING_PARAMETER,
     READ_ONLY,
     AccessRule,
     AccessRules,
@@ -72,9 +74,21 @@ def test_read_only_allows_safe_methods_alone() -> None:
     assert judge.judge("a", "PURGE", "/api/v4/x", ()) is READ_ONLY
 
 
-@pytest.mark.parametrize("field", [b"x-http-method-override", b"x-original-url", b"x-rewrite-url"])
+@pytest.mark.parametrize("field", sorted(OVERRIDING_FIELDS))
 def test_a_field_that_overrides_the_method_or_path_is_rejected(field: bytes) -> None:
     assert policy("allow GET /**").judge("a", "GET", "/x", (b"accept", field)) is OVERRIDING_FIELD
+
+
+@pytest.mark.parametrize("query", ["_method=DELETE", "a=b&_METHOD=x", "a;_method", "%5fmethod=", "_method[]=x"])
+def test_a_parameter_that_overrides_the_method_is_rejected(query: str) -> None:
+    assert policy("allow GET /**").judge("a", "GET", f"/x?{query}", ()) is OVERRIDING_PARAMETER
+    assert passes(policy("allow GET /**"), "GET", "/x?method=_method&my_method=x")
+
+
+def test_a_deny_ignores_the_case_of_the_method_and_an_allow_does_not() -> None:
+    assert not passes(policy("deny REINDEX /a"), "reindex", "/a")
+    assert not passes(policy("allow REINDEX /a"), "reindex", "/a")
+    assert passes(policy("allow REINDEX /a"), "REINDEX", "/a")
 
 
 def test_the_reason_names_the_rule() -> None:

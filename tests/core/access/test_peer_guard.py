@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from nanonets_proxy.core.access.peer_guard import PeerGuard, PeerGuardPolicy
 from nanonets_proxy.core.http.request_head import RequestHead, RequestHeads
 from nanonets_proxy.errors import (
+    BadRequest,
     ForbiddenHost,
     ForbiddenOrigin,
     ForbiddenPeer,
@@ -87,8 +88,8 @@ def test_only_loopback_and_the_named_networks_pass(peer: IPv4Address | IPv6Addre
 # --- the method --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["CONNECT", "TRACE"])
-def test_connect_and_trace_are_rejected(guard: PeerGuard, method: str) -> None:
+@pytest.mark.parametrize("method", ["CONNECT", "TRACE", "TRACK"])
+def test_connect_trace_and_track_are_rejected(guard: PeerGuard, method: str) -> None:
     with pytest.raises(MethodNotAllowed, match=method):
         guard.check_method(method)
 
@@ -96,6 +97,17 @@ def test_connect_and_trace_are_rejected(guard: PeerGuard, method: str) -> None:
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PURGE"])
 def test_every_other_method_passes(guard: PeerGuard, method: str) -> None:
     guard.check_method(method)
+
+
+@pytest.mark.parametrize("method", ["delete", "Get", "Trace", "track", "connecT", "options", "purge"])
+def test_a_known_method_in_another_case_is_malformed(guard: PeerGuard, method: str) -> None:
+    head = RequestHeads().read((b"Host",), (b"localhost",))
+    with pytest.raises(BadRequest, match=method.upper()):
+        guard.check_request(method, head)
+
+
+def test_an_unknown_method_may_have_any_case(guard: PeerGuard) -> None:
+    guard.check_method("Frobnicate")
 
 
 # --- the Host ----------------------------------------------------------------------------------

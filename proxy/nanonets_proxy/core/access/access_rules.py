@@ -9,8 +9,8 @@ matter, and GET covers HEAD. If no allow applies to a caller, every request that
 
 The upstream gets the raw path, so a rule holds only if the upstream reads the path as the rule does. A path that
 two servers could read differently is therefore *ambiguous* and rejected, whatever the rules say: see `read_path`.
-Every server splits any other path into the same segments. A deny ignores case and an allow does not,
-so no denied path passes, whether or not the upstream ignores case.
+Every server splits any other path into the same segments. A deny ignores case, of methods
+too, and an allow does not. So no denied request passes, whether or not the upstream ignores case.
 """
 
 import re
@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from nanonets_proxy.core.http.methods import SAFE_METHODS
 
@@ -33,9 +33,23 @@ _SEGMENT_WITH_ESCAPES: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,=:@-]|%[0-9
 _NEVER_ESCAPED: Final = frozenset("/\\%;?#")
 
 OVERRIDING_FIELDS: Final = frozenset(
-    {b"x-http-method", b"x-http-method-override", b"x-method-override", b"x-original-url", b"x-rewrite-url"}
+    {
+        *(b"x-envoy-original-path", b"x-http-method", b"x-http-method-override", b"x-method", b"x-method-override"),
+        *(b"x-original-method", b"x-original-uri", b"x-original-url", b"x-rewrite-url"),
+    }
 )
 """Header fields that make some servers use another method or path than the request line's."""
+
+_OVERRIDING_PARAMETERS: Final = frozenset({"_method", "_http_method", "x-http-method-override"})
+
+
+def has_overriding_parameter(target: str) -> bool:
+    """Returns whether the query has a parameter that makes some servers use another method."""
+    _, question, query = target.partition("?")
+    if not question:
+        return False
+    names = (pair.partition("=")[0] for pair in query.replace(";", "&").split("&"))
+    return any(unquote(name).strip("+ ").partition("[")[0].lower() in _OVERRIDING_PARAMETERS for name in names)
 
 
 def read_path(target: str) -> tuple[str, ...] | None:
@@ -107,7 +121,7 @@ class AccessRule:
         return self.text
 
     def matches(self, method: str, segments: Sequence[str]) -> bool:
-        """Returns whether the rule applies to a request. For a deny the segments must be case-folded."""
+        """Returns whether the rule applies. For a deny, `method` is in upper case and `segments` are folded."""
         if self.methods and method not in self.methods:
             return False
         if len(segments) < len(self.segments) or (len(segments) > len(self.segments) and not self.is_prefix):
@@ -144,6 +158,7 @@ AMBIGUOUS: Final = Denial("ambiguous_path")
 NOT_ALLOWED: Final = Denial("no_rule_allows_it")
 READ_ONLY: Final = Denial("read_only")
 OVERRIDING_FIELD: Final = Denial("overriding_field")
+OVERRIDING_PARAMETER: Final = Denial("overriding_parameter")
 
 
 class AccessRules:
@@ -175,9 +190,11 @@ class AccessRules:
             return AMBIGUOUS
         if not OVERRIDING_FIELDS.isdisjoint(field_names):
             return OVERRIDING_FIELD
-        folded = [segment.casefold() for segment in segments]
+        if has_overriding_parameter(target):
+            return OVERRIDING_PARAMETER
+        folded, upper_method = [segment.casefold() for segment in segments], method.upper()
         for rule in self._denies:
-            if rule.caller in (None, caller) and rule.matches(method, folded):
+            if rule.caller in (None, caller) and rule.matches(upper_method, folded):
                 return Denial(f"rule: {rule.text}")
         allows = self._allows.get(caller, self._common_allows)
         if allows and not any(rule.matches(method, segments) for rule in allows):

@@ -11,9 +11,11 @@ import re
 from dataclasses import dataclass
 
 from nanonets_proxy.core.access.top_level_domains import is_private_name
+from nanonets_proxy.core.http.methods import REJECTED_METHODS, USUAL_METHODS, is_misspelled
 from nanonets_proxy.core.http.request_head import RequestHead
 from nanonets_proxy.core.net.addresses import is_host_name
 from nanonets_proxy.errors import (
+    BadRequest,
     ForbiddenHost,
     ForbiddenOrigin,
     ForbiddenPeer,
@@ -27,7 +29,6 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # Kubernetes use. Nobody can register a name under them and let it resolve to loopback.
 _LOCAL_SUFFIXES = (".localhost", ".internal", ".local", ".svc", ".svc.cluster.local")
 _MAX_REMEMBERED = 1024
-_REJECTED_METHODS = frozenset({"CONNECT", "TRACE"})
 _PORT = re.compile(r":[0-9]{0,5}\Z")
 _LABEL = re.compile(r"[a-z0-9_-]+")
 
@@ -83,12 +84,14 @@ class PeerGuard:
         self._remember(address)
 
     def check_method(self, method: str, *, preflight: bool = False) -> None:
-        """Rejects CONNECT, TRACE (the upstream would echo the key) and CORS preflights.
+        """Rejects CONNECT, TRACE (the upstream would echo the key), misspelled methods and CORS preflights.
 
         Raises:
-            MethodNotAllowed, ForbiddenOrigin.
+            MethodNotAllowed, BadRequest, ForbiddenOrigin.
         """
-        if method in _REJECTED_METHODS:
+        if is_misspelled(method):
+            raise BadRequest(f"Methods are case-sensitive: write {method.upper()}.")
+        if method in REJECTED_METHODS:
             raise MethodNotAllowed(f"{method} is not supported.")
         if preflight and method == "OPTIONS":
             raise ForbiddenOrigin("Pages of another origin may not call the proxy.")
@@ -96,7 +99,7 @@ class PeerGuard:
     def check_request(self, method: str, head: RequestHead, authority: str | None = None) -> None:
         """Makes all checks but that of the peer. The `authority` of an absolute target replaces Host."""
         host = head.host if authority is None else authority.encode("utf-8", "surrogateescape")
-        if method in _REJECTED_METHODS or head.is_preflight:
+        if method not in USUAL_METHODS or head.is_preflight:
             self.check_method(method, preflight=head.is_preflight)
         if host not in self._accepted:
             self.check_host(host)

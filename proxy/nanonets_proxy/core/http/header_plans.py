@@ -30,7 +30,7 @@ class HeaderPlans(dict[tuple[bytes, ...], HeaderPlan]):
     """A cache that makes a plan when a list of names is looked up first.
 
     A plan has the places of the `known` names, and `inspected` names are special. Fields with `dropped` names, or
-    names that start with `dropped_prefix`, do not pass.
+    names that start with `dropped_prefix`, do not pass. With `drops_underscores`, names with `_` do not either.
     """
 
     def __init__(
@@ -39,12 +39,15 @@ class HeaderPlans(dict[tuple[bytes, ...], HeaderPlan]):
         inspected: frozenset[bytes],
         dropped: frozenset[bytes],
         dropped_prefix: bytes = b"",
+        *,
+        drops_underscores: bool = False,
     ) -> None:
         super().__init__()
         self._known = known
         self._inspected = inspected
         self._dropped = dropped
         self._dropped_prefix = dropped_prefix
+        self._drops_underscores = drops_underscores
 
     def __missing__(self, names: tuple[bytes, ...]) -> HeaderPlan:
         plan = self._make(names)
@@ -61,8 +64,10 @@ class HeaderPlans(dict[tuple[bytes, ...], HeaderPlan]):
         for at, (name, lower) in enumerate(zip(names, lower_names, strict=True)):
             if lower in self._inspected or (lower in self._known and at != last[lower]):
                 special.append((at, lower))
-            is_dropped = lower in self._dropped or bool(
-                self._dropped_prefix and lower.startswith(self._dropped_prefix)
+            is_dropped = (
+                lower in self._dropped
+                or (self._dropped_prefix and lower.startswith(self._dropped_prefix))
+                or (self._drops_underscores and b"_" in lower)
             )
             template += b"%.0b" if is_dropped else name.replace(b"%", b"%%") + b": %b\r\n"
         return HeaderPlan(template, tuple(last.get(name) for name in self._known), special)

@@ -70,7 +70,10 @@ class RequestHeads:
 
     def __init__(self, *, caller_header: bytes = b"", token_header: bytes = b"authorization") -> None:
         known = (*_KNOWN, caller_header, token_header)
-        self._plans = HeaderPlans(known, _INSPECTED, NOT_FORWARDED | {token_header}, FORWARDING_PREFIX)
+        # RFC 3875 §4.1.18: servers behind CGI read `X_Name` as `X-Name`, so it could replace a dropped field.
+        self._plans = HeaderPlans(
+            known, _INSPECTED, NOT_FORWARDED | {token_header}, FORWARDING_PREFIX, drops_underscores=True
+        )
         self._valid_hosts = {b""}  # HTTP/1.0 needs none
 
     def read(self, names: tuple[bytes, ...], values: tuple[bytes, ...]) -> RequestHead:
