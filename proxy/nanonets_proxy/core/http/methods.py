@@ -15,7 +15,20 @@ REJECTED_METHODS: Final = frozenset({"CONNECT", "TRACE", "TRACK"})
 """Methods that are never forwarded. Some servers treat TRACK as TRACE, whose response would contain the key."""
 
 _OTHER_METHODS: Final = frozenset(
-    "COPY LINK LOCK MKCOL MOVE PROPFIND PROPPATCH PURGE QUERY SEARCH UNLINK UNLOCK".split()
+    [
+        "COPY",
+        "LINK",
+        "LOCK",
+        "MKCOL",
+        "MOVE",
+        "PROPFIND",
+        "PROPPATCH",
+        "PURGE",
+        "QUERY",
+        "SEARCH",
+        "UNLINK",
+        "UNLOCK",
+    ]
 )
 _KNOWN_METHODS: Final = USUAL_METHODS | REJECTED_METHODS | _OTHER_METHODS
 
