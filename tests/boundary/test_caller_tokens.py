@@ -101,6 +101,8 @@ def test_listening_beyond_loopback_requires_networks_or_tokens_and_for_the_admin
         ({"caller_token_header": "X-A"}, "caller_token_header: needs caller_tokens"),
         ({"caller_tokens": BILLING, "caller_tokens_file": "/f"}, "is also set"),
         ({"caller_tokens": BILLING, "caller_header": "X-Team"}, "caller_header: lets callers choose"),
+        ({"daily_budget": "5", "caller_header": "X-Team"}, "daily_budget: .* lets every caller choose its name"),
+        ({"policy": "a: allow * /b", "caller_header": "X-Team"}, "policy: .*choose its name .*use caller_tokens"),
         ({"tls_cert": "/c"}, "tls_cert: needs tls_key"),
         ({"tls_client_ca": "/c"}, "tls_client_ca: needs tls_cert"),
         ({"policy_dry_run": "true"}, "policy_dry_run: needs policy"),

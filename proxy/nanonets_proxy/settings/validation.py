@@ -106,6 +106,14 @@ def _check_access(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str
             f"{prefix}caller_header: lets callers choose their own names ({sources['caller_header']}), "
             "but tokens and certificates already name them; remove it"
         )
+    elif settings.caller_header:
+        scoped = [rule for rule in settings.policy if rule.caller is not None]
+        for name, is_by_caller in (("daily_budget", bool(settings.daily_budget)), ("policy", bool(scoped))):
+            if is_by_caller:
+                yield (
+                    f"{prefix}{name}: has rules by the caller's name ({sources[name]}), but {prefix}caller_header "
+                    f"lets every caller choose its name ({sources['caller_header']}); use caller_tokens instead"
+                )
     if settings.policy_dry_run and not (settings.policy or settings.read_only or settings.daily_budget):
         yield f"{prefix}policy_dry_run: needs policy, read_only or daily_budget ({sources['policy_dry_run']})"
 

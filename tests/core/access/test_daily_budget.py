@@ -50,6 +50,15 @@ def test_the_number_of_counted_callers_is_bounded(monkeypatch: pytest.MonkeyPatc
     assert len(counts._used) == 4
 
 
+def test_invented_names_never_use_the_count_of_a_named_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CALLERS", 3)
+    counts = budget("2", "billing: 3")
+    for number in range(20):
+        counts.take(f"invented-{number}", NOON_S)
+    assert [counts.take("billing", NOON_S) for _ in range(3)] == [None] * 3
+    assert counts.take("billing", NOON_S) is not None
+
+
 @pytest.mark.parametrize("text", ["", "many", "-1", "a:1", "a: b", "1.5"])
 def test_a_malformed_budget_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="is not a daily budget"):

@@ -7,7 +7,7 @@ from typing import Final, Self
 
 _RULE: Final = re.compile(r"(?:(?P<caller>\S+):\s+)?(?P<count>[0-9]{1,12})", re.ASCII)
 _DAY_S: Final = 86_400
-# Callers may be addresses, so their number needs a bound: all further callers share one count.
+# Callers may be addresses, so their number needs a bound: all further callers without a rule share one count.
 MAX_CALLERS: Final = 10_000
 _OTHERS: Final = ""
 
@@ -48,7 +48,8 @@ class DailyBudget:
         if day != self._day:
             self._day = day
             self._used.clear()
-        if caller not in self._used and len(self._used) >= MAX_CALLERS:
+        is_named = caller in self._limits  # its count stays its own, whatever names others invent
+        if not is_named and caller not in self._used and len(self._used) >= MAX_CALLERS:
             caller = _OTHERS
         used = self._used.get(caller, 0)
         if used >= limit:

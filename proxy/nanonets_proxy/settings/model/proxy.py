@@ -85,8 +85,9 @@ class Settings(AccessSettings):
     )
     caller_header: HttpToken = Field(
         "",
-        description="Request header that names the caller, for fair queueing and the log. Empty: the source "
-        "address names the caller.",
+        description="Request header that names the caller, for fair queueing and the log. Callers may choose any "
+        "name, so it excludes daily_budget and rules of policy for one caller. Empty: the source address names "
+        "the caller.",
     )
     keep_alive: Duration = Field(3630.0, description="How long an idle connection from a caller stays open.")
     head_timeout: Duration = Field(
