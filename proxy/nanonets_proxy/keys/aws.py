@@ -1,6 +1,6 @@
 """Reads the key from AWS Secrets Manager: the version with the stage AWSCURRENT, and the one with AWSPREVIOUS.
 
-Credentials and endpoints come from the usual places of AWS: environment, profile, the role of the machine or pod.
+boto3 finds credentials and endpoints as usual: in the environment, a profile, or the role of the machine or pod.
 """
 
 import json
@@ -13,9 +13,8 @@ from nanonets_proxy.keys.change_watch import ChangeWatch, PeriodicWatch
 
 _CURRENT: Final = "AWSCURRENT"
 _PREVIOUS: Final = "AWSPREVIOUS"
-_NOT_FOUND: Final = "ResourceNotFoundException"
 _FAULTS: Final = {
-    _NOT_FOUND: "there is no such secret in this region",
+    "ResourceNotFoundException": "there is no such secret in this region",
     "AccessDeniedException": "permission is denied",
     "InvalidRequestException": "the secret is marked for deletion",
     "DecryptionFailure": "the secret cannot be decrypted with these permissions",

@@ -1,10 +1,10 @@
-"""A signal that wakes all tasks that wait for it, and then waits for the next ones."""
+"""A signal that wakes all tasks that wait for it, and can be sent again and again."""
 
 import asyncio
 
 
 class ChangeSignal:
-    """Belongs to the running event loop."""
+    """Create and use it in one event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -1,8 +1,8 @@
 """Tells when to read a source again: after a file changed, after an interval, or never.
 
-A file is watched in two ways. inotify reports a change at once. It misses changes that another machine makes on a
-network share, and directories that are exchanged; so the file's status is compared every half second too. On
-systems without inotify that comparison alone finds the changes.
+A file is watched in two ways. inotify reports a change at once, but misses replaced directories, and changes that
+another machine makes on a network share. The file's status is therefore compared every half second too. On systems
+without inotify, that comparison alone finds the changes.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ class PeriodicWatch:
 
 
 class FileWatch:
-    """Watches a file: written in place, replaced by a rename, reached by a link, or with the link changed."""
+    """Watches a file for writes, for replacement by a rename, and for changes of the links that lead to it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -69,7 +69,7 @@ class FileWatch:
         self._inotify = _open_inotify()
 
     async def wait(self) -> None:
-        """Returns when the file differs from the last call, or from the start, and no longer changes."""
+        """Returns when the file has changed since the last call (at first: since the start) and is stable again."""
         while True:
             await self._wait_for_hint()
             status = await in_daemon_thread(lambda: _status(self._path))
@@ -90,7 +90,7 @@ class FileWatch:
             async with asyncio.timeout(CHECK_EVERY_S):
                 await self._inotify.get()
                 for _ in self._inotify:
-                    """Discards further events: one check covers them all."""
+                    pass  # one check covers all pending events
 
     def _add_watches(self) -> bool:
         """Watches each directory that holds the file, or a link on the way to it. Returns whether any is watched.
@@ -120,7 +120,7 @@ class FileWatch:
 
 
 def _status(path: Path) -> _Status:
-    """Returns the values that change with the file, its size first; None if there is no file."""
+    """Returns the values that change with the file, its size first; None if the file cannot be found."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -145,6 +145,6 @@ def _open_inotify() -> "Inotify | None":
         from asyncinotify import Inotify  # imported here: as in _add_watches
 
         return Inotify(sync_timeout=0)
-    except Exception as error:  # noqa: BLE001 - whatever the reason (no Linux, too many instances), the regular check remains
+    except Exception as error:  # noqa: BLE001 - for any reason (no Linux, too many instances), the regular check remains
         structlog.get_logger().warning("key_watch_looks_only", reason=type(error).__name__)
         return None

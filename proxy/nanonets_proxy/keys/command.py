@@ -1,4 +1,4 @@
-"""Reads the key from the output of a command, as git and Kubernetes use credential helpers."""
+"""Reads the key from the output of a command, as git and Kubernetes do with credential helpers."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ _CHUNK_BYTES: Final = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class CommandKey:
-    """Runs `command` without a shell, in a process group of its own that is killed if the reading fails.
+    """Runs `command` without a shell, in its own process group. Kills the group if the reading fails.
 
     Standard error is discarded: a program with tracing turned on would print the key there.
     """

@@ -1,7 +1,7 @@
 """Runs blocking calls, such as reading a key's source, each in a daemon thread of its own.
 
-At its end a program waits for the threads of the event loop's default executor. A store that hangs, or a file on a
-dead network share, must not delay that end.
+A program cannot exit before the threads of the event loop's default executor end. A store that hangs, or a file on
+a dead network share, must not delay the exit.
 """
 
 import asyncio

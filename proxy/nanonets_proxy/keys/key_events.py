@@ -1,4 +1,4 @@
-"""Reports what happens to the keys: one log event with a sentence, and the counters."""
+"""Reports the keyring's events in the log and the metrics."""
 
 from collections.abc import Iterable
 from typing import Any, Final
@@ -18,7 +18,7 @@ _REASONS: Final = {
     KeyEventKind.HOLD_STARTED: "no key is known to work; the requests with a 401 wait for a new key",
 }
 _NO_KEY_WORKS: Final = "the source brought no new key: callers get the upstream's 401 until it does"
-_GOOD: Final = (KeyEventKind.ACTIVATED, KeyEventKind.CANDIDATE_FOUND, KeyEventKind.REQUEST_REJECTED)
+_HARMLESS: Final = (KeyEventKind.ACTIVATED, KeyEventKind.CANDIDATE_FOUND, KeyEventKind.REQUEST_REJECTED)
 
 
 class KeyEventReporter:
@@ -43,7 +43,8 @@ class KeyEventReporter:
         if (rejected := _REJECTED_STATES.get(kind)) is not None:
             self._metrics.rejections.labels(rejected).inc()
         elif kind is KeyEventKind.ACTIVATED:
-            self._metrics.rotations.inc(self._was_key_accepted)
+            if self._was_key_accepted:
+                self._metrics.rotations.inc()
             self._was_key_accepted = True
         elif kind is KeyEventKind.HOLD_ENDED:
             self._metrics.gaps.labels(_outcome(event, state)).inc()
@@ -53,7 +54,7 @@ class KeyEventReporter:
         fields: dict[str, Any] = {"key": key.name, "fingerprint": key.fingerprint()}
         if (reason := _REASONS.get(kind)) is not None:
             fields["reason"] = reason
-        log = self._log.info if kind in _GOOD else self._log.warning
+        log = self._log.info if kind in _HARMLESS else self._log.warning
         if kind is KeyEventKind.HOLD_ENDED:
             outcome = _outcome(event, state)
             fields |= {"state": outcome, "lasted_s": round(event.lasted_s, 3)}
@@ -66,7 +67,7 @@ class KeyEventReporter:
 
 
 def _outcome(event: KeyEvent, state: KeyringState) -> str:
-    """Returns how a gap ended: `spent` also if the key is still doubted."""
+    """Returns the state after a wait for a key: `spent` also if the key is still doubted."""
     doubt = event.record.doubt
-    is_in_vain = doubt is not None and doubt.is_over
-    return KeyringState.EXHAUSTED.value if is_in_vain else state.value
+    is_still_doubted = doubt is not None and doubt.is_over
+    return KeyringState.EXHAUSTED.value if is_still_doubted else state.value

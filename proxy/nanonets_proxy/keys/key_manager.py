@@ -1,7 +1,6 @@
 """The key manager: reads and watches the source of the keys, makes requests wait, and logs events.
 
-The keyring (`core/keys/keyring.py`) makes every decision. At most one reading runs at a time, and all that need a
-reading share it.
+The keyring (`core/keys/keyring.py`) makes every decision. At most one reading of the source runs at a time.
 """
 
 import asyncio
@@ -74,7 +73,7 @@ class KeyManager:
         self._services = services
         self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger(**policy.log_fields)
-        # A key in the environment cannot change while the program runs, so that waiting for another is in vain.
+        # A key in the environment cannot change while the program runs, so no request waits for another key.
         can_change = not isinstance(source, EnvironmentKey)
         self._keyring = Keyring(policy.keyring if can_change else replace(policy.keyring, hold_s=0.0))
         self._known = self._keyring.known
@@ -107,15 +106,12 @@ class KeyManager:
         return now_s
 
     def choose(self, history: KeyHistory, deadline_s: float) -> KeyUse | None:
-        """Returns a use of the key to send with; None, before `deadline_s` only: call `wait_for_key` first."""
+        """Returns a use of the key to send with, or None before `deadline_s`: then call `wait_for_key` first."""
         now_s = self._loop.time()
         return self._keyring.choose(history, now_s, may_wait=now_s < deadline_s and not self._is_stopped)
 
     def settle(self, use: KeyUse, verdict: KeyVerdict, history: KeyHistory | None) -> Ruling:
-        """Ends a use, and returns what happens to its request.
-
-        Only a rejection needs `history`, where it is noted.
-        """
+        """Ends a use, notes a rejection in `history`, and returns what happens to the request."""
         now_s = self._loop.time()
         events = self._keyring.settle(use, verdict, now_s, history)
         if events:
@@ -147,7 +143,7 @@ class KeyManager:
 
     @property
     def name(self) -> str:
-        """The name of the key that serves."""
+        """The name of the serving key."""
         return self._known.serving_key.key.name
 
     async def reload(self) -> str | None:
@@ -208,7 +204,7 @@ class KeyManager:
                 await self._read()
 
     async def _reread_while_holding(self) -> None:
-        """Reads the source often while requests wait: otherwise a store is read at long intervals only."""
+        """Reads the source often while requests wait, because a store is otherwise read at long intervals."""
         while True:
             await self._change.wait()
             while self._keyring.is_waiting(self._loop.time()):
@@ -259,7 +255,7 @@ class KeyManager:
             found = await in_daemon_thread(self._source.read)
         except KeyUnusable as error:
             self._reading_failed(str(error))
-        except Exception as error:  # noqa: BLE001 - whatever a store's library raises, the old key stays in use
+        except Exception as error:  # noqa: BLE001 - a store's library may raise anything; the old key stays in use
             # The error's text is left out, since it may quote the secret.
             self._reading_failed(f"the API key of {self._source.name} is unavailable ({type(error).__name__})")
         else:

@@ -70,7 +70,7 @@ class FileKey:
         return f"file:{self.path}"
 
     def read(self) -> tuple[FoundKey, ...]:
-        """Reads the file. The key's age is the file's."""
+        """Reads the file. The key counts as created when the file was last modified."""
         try:
             text = read_small_file(self.path)
             since_s = self.path.stat().st_mtime
@@ -91,12 +91,12 @@ def secret_dirs(environ: Mapping[str, str]) -> tuple[Path, ...]:
 
 
 def key_variable(environment: str) -> str:
-    """Returns the variable that holds an environment's key. The only environment has the name ""."""
+    """Returns the variable that holds an environment's key. `environment` is "" unless several are configured."""
     return f"{KEY_VARIABLE}{_suffix(environment).upper()}"
 
 
 def key_file_name(environment: str) -> str:
-    """Returns the name of the secret file that holds an environment's key. The only environment has the name ""."""
+    """Returns the name of the secret file that holds an environment's key. `environment`: as for `key_variable`."""
     return f"{KEY_FILE_NAME}{_suffix(environment)}"
 
 
@@ -177,7 +177,7 @@ class KeySourceConfig:
     stores: tuple[KeySource, ...] = ()
 
     def find(self, environ: Mapping[str, str], dirs: Sequence[Path] | None = None) -> KeySource:
-        """Returns the source of the key. `dirs`: where to look for secret files, by default as `environ` says.
+        """Returns the source of the key. `dirs`: where to look for secret files, by default `secret_dirs(environ)`.
 
         Raises:
             KeyUnusable: as `find_key_source`.

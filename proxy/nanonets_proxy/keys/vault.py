@@ -54,7 +54,7 @@ class VaultPolicy:
 
 
 class VaultKey:
-    """Asks the server at each reading."""
+    """Reads the secret from the server at each reading."""
 
     def __init__(self, policy: VaultPolicy) -> None:
         self._policy = policy

@@ -67,7 +67,7 @@ async def api_middleware(request: web.Request, handler: Handler) -> web.StreamRe
     # A reset during the request replaces the sandbox's `stats` and `limiter`; this request keeps its own.
     with stats.admitted(counts):
         try:
-            fails = sandbox.next_fails()
+            fails = sandbox.next_request_fails()
             if policy.latency_s:
                 await asyncio.sleep(policy.latency_s)
             if fails:

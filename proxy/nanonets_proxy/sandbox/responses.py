@@ -81,5 +81,5 @@ def rate_limited(retry_after_s: float, hint: HintStyle) -> web.Response:
 
 
 def unavailable() -> web.Response:
-    """Returns a simulated failure, as `failure_rate` requests."""
+    """Returns the 503 of a simulated failure (`SandboxPolicy.failure_rate`)."""
     return error(503, "service_unavailable", "Service unavailable", {"error": "failure simulated by the sandbox"})

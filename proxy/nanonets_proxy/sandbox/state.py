@@ -76,7 +76,7 @@ class Sandbox:
         self.limiter = make_limiter(policy.limit_kind, policy.limit) if policy.limit else None
         self._faults = random.Random(policy.seed)  # noqa: S311 - must be predictable
 
-    def next_fails(self) -> bool:
+    def next_request_fails(self) -> bool:
         """Decides whether the next admitted request gets a 503."""
         return self._faults.random() < self.policy.failure_rate
 

@@ -90,7 +90,7 @@ def _files(received: Received) -> list[dict[str, Any]]:
 
 
 async def label(request: web.Request) -> web.Response:
-    """Predicts. The family's own operations name the model in the field `modelId` instead of the path."""
+    """Predicts the files. An operation without a model in its path takes the model from the field `modelId`."""
     received = await read_upload(request)
     model_id = request.match_info.get("model") or received.fields.get("modelId")
     if not isinstance(model_id, str) or not model_id:

@@ -58,7 +58,7 @@ def text_of(members: Json, name: str, default: str | None = None) -> str:
     return value
 
 
-async def list_types(request: web.Request) -> web.Response:  # noqa: ARG001 - a handler
+async def list_types(request: web.Request) -> web.Response:  # noqa: ARG001 - every handler has this parameter
     types = [{"id": name, "name": title, "description": title} for name, (title, _, _) in _TYPES.items()]
     return web.json_response({"workflow_types": types})
 

@@ -26,7 +26,9 @@ _SCHEME: Final = re.compile(rb"(bearer|basic) +([!-~]+) *", re.IGNORECASE)
 def check_caller_name(name: str) -> str:
     """Returns the name. Raises ValueError if it is not a caller's name."""
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is not a caller's name: use up to 64 letters, digits and . _ -, a letter first")
+        raise ValueError(
+            f"{name!r} is not a caller's name: use up to 64 letters, digits and . _ -, and start with a letter"
+        )
     return name
 
 

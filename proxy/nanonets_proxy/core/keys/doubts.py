@@ -61,7 +61,7 @@ class Doubt:
     first_rejections: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Sequence number and instant of each target's first 401."""
     is_over: bool = False
-    """Whether the time ended and nothing decided."""
+    """Whether `end_s` has passed without a decision."""
     count: int = 0
     """The number of 401s."""
     _counted: set[str] = field(default_factory=set)
@@ -89,7 +89,7 @@ class Doubt:
 
     @property
     def is_grave(self) -> bool:
-        """Whether operators should look: so many 401s, and no response shows that the key works."""
+        """Whether operators should look: at least GRAVE_401S, and no response shows that the key works."""
         return self.is_over and self.count >= GRAVE_401S
 
     @property

@@ -1,4 +1,4 @@
-"""What the responses and the passing time say about the keys: acceptances, rejections, doubts, hold periods.
+"""Applies evidence about the keys: acceptances, rejections, and the passing of time.
 
 `keyring.py` has the states of a key, `doubts.py` those of a doubted one.
 """
@@ -39,7 +39,7 @@ class Evidence:
     unauthorized: UnauthorizedTargets = field(default_factory=UnauthorizedTargets)
 
     def accept(self, use: KeyUse, now: float) -> list[KeyEvent]:
-        """Takes in that the upstream accepted a request."""
+        """Notes that the upstream accepted a request."""
         record = use.record
         if record.state is KeyState.REJECTED and use.chosen_seq < record.rejected_seq:
             return []
@@ -55,7 +55,7 @@ class Evidence:
         return [*events, KeyEvent(KeyEventKind.ACTIVATED, record), *self.tick(now)]
 
     def _end_doubt(self, record: KeyRecord, accepted_seq: int, now: float) -> list[KeyEvent]:
-        """Remembers the targets that the upstream rejected with a key which it has accepted since."""
+        """Remembers as unauthorized the targets that the upstream rejected before it accepted the key again."""
         if record.doubt is None or not (cleared := record.doubt.clear(accepted_seq)):
             return []
         if not record.doubt.first_rejections:
@@ -73,7 +73,7 @@ class Evidence:
         return events
 
     def reject(self, use: KeyUse, history: KeyHistory | None, seq: int, now: float) -> list[KeyEvent]:
-        """Takes in a 401. Without a `history`, it is the response to a probe of the key manager's own."""
+        """Notes a 401. If `history` is None, the key manager's own probe got it."""
         record, target = use.record, history.target if history is not None else ""
         is_outdated = use.chosen_seq < record.accepted_seq
         if is_outdated and record.state is KeyState.CANDIDATE:

@@ -26,9 +26,9 @@ class HoldPeriod:
     is_armed: bool = True
     """Whether another hold period may start as soon as no key is usable."""
     probe_until_s: float = -math.inf
-    """The end of the turn of the request that probes: a candidate, or a rejected key in a hold period."""
+    """Until then one request probes a candidate, or a rejected key in a hold period, and no other may."""
     reported_s: float | None = None
-    """The beginning of the wait that operators were told of; None: they know of none."""
+    """The beginning of the wait that the log has reported; None if no reported wait is running."""
     _probed: list[KeyRecord] = field(default_factory=list)
 
     def may_start(self, now: float) -> bool:

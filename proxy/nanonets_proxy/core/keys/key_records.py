@@ -69,7 +69,7 @@ class Purpose(enum.Enum):
     REPEAT = "repeat"
     """The upstream rejected this request with this key, and has accepted other requests with it since."""
     LAST_RESORT = "last resort"
-    """No key is usable and the request may not be held: the caller gets whatever the upstream responds."""
+    """No key is usable and the request may not be held: the caller gets the upstream's response."""
 
 
 class KeyEventKind(enum.Enum):
@@ -134,7 +134,7 @@ class KeyUse:
 
 @dataclass(slots=True)
 class KeyHistory:
-    """The keys that the upstream rejected one request with.
+    """The keys with which the upstream rejected one request.
 
     `may_test_candidate`: sending the request again is cheap, so it may be the first to use a new key. `target`: the
     request's method and path; requests with the same target are no independent evidence.
@@ -163,6 +163,6 @@ class KeyEvent:
     kind: KeyEventKind
     record: KeyRecord
     target: str = ""
-    """Of REQUEST_REJECTED."""
+    """Set for REQUEST_REJECTED."""
     lasted_s: float = 0.0
-    """Of HOLD_ENDED."""
+    """Set for HOLD_ENDED."""

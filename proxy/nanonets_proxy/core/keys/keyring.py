@@ -67,7 +67,7 @@ from nanonets_proxy.core.keys.key_records import (
 from nanonets_proxy.core.keys.known_keys import KnownKeys
 
 PROBE_S: Final = 2.0
-"""How long one request alone probes a key: a probe may last minutes, so then another request may probe it too."""
+"""How long one request alone probes a key. A probe may last minutes, so another request may then probe too."""
 
 # In Python 3.11 a lookup of an enum member on its class costs a function call.
 _ACTIVE = KeyState.ACTIVE
@@ -109,9 +109,9 @@ class Keyring:
     # --- readings of the source ---------------------------------------------------------------
 
     def read(self, found: Sequence[FoundKey], now: float, *, on_demand: bool = False) -> list[KeyEvent]:
-        """Takes in a reading: at least one key, the newest first.
+        """Applies a reading: at least one key, the newest first.
 
-        `on_demand`: a rejected source key gets another chance.
+        `on_demand`: a rejected source key becomes a candidate again.
         """
         self._evidence.needs_reading = False
         known = self.known
@@ -241,7 +241,8 @@ class Keyring:
     def rule(self, use: KeyUse, history: KeyHistory, now: float) -> Ruling:
         """Returns what happens after a 401 of `use`, which was its request's latest one.
 
-        A 401 is kept while nothing but a reading is pending. During a hold period it is not.
+        In a hold period the request waits for a key, and its 401 is dropped. The 401 is kept if only a pending
+        reading prolongs the hold period.
         """
         if self._worth_trying(history, now):
             return Ruling.SEND_AGAIN
