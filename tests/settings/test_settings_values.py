@@ -379,8 +379,9 @@ def test_a_switch_takes_the_usual_words(word: str, value: bool) -> None:
 
 
 def test_hosts_become_lower_case_and_scope_rules_keep_their_text() -> None:
-    settings = load(allowed_hosts="Proxy.Example.COM,*.example.org", scopes="GET /a/{b} -> c:{b}").settings
-    assert settings.allowed_hosts == ("proxy.example.com", "*.example.org")
+    hosts = "Proxy.Example.COM,*.example.org,10.0.0.7,[FD00:0::1]"
+    settings = load(allowed_hosts=hosts, scopes="GET /a/{b} -> c:{b}").settings
+    assert settings.allowed_hosts == ("proxy.example.com", "*.example.org", "10.0.0.7", "fd00::1")
     assert tuple(map(str, settings.scopes)) == ("GET /a/{b} -> c:{b}",)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-NAMES = ("evil.example", "rebind.example")
+NAMES = ("evil.example", "rebind.example", "evil.local", "rebind.local", "rebind")
 """Foreign host names that resolve to this machine, as after DNS rebinding."""
 
 WAIT_S = 25.0

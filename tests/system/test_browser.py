@@ -126,6 +126,19 @@ async def test_no_page_reaches_the_upstream(origin: str, tmp_path: Path) -> None
     assert {event["status"] for event in rejected.values()} <= {403, 501}
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::ffff:7f00:1]", "evil.local"])
+async def test_no_page_reaches_the_upstream_by_another_spelling_of_loopback(host: str, tmp_path: Path) -> None:
+    """Browsers do not trust these spellings, so they send no Sec-Fetch-Site; some block the request themselves."""
+    async with (
+        ScriptedUpstream(responding(_OPEN)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        Site(_ATTACK) as site,
+    ):
+        port = proxy.address.rpartition(":")[2]
+        _check_nothing_was_read(await _attack(site, "evil.example", f"{host}:{port}", tmp_path))
+        assert upstream.connections == 0
+
+
 @pytest.mark.parametrize("origin", ["evil.example", "127.0.0.1"], ids=["another_site", "another_port"])
 async def test_no_page_can_use_the_admin_listener(origin: str, tmp_path: Path) -> None:
     async with (
@@ -148,14 +161,15 @@ def _count_reloads(proxy: RunningProxy) -> list[str]:
     return reloads
 
 
-async def test_a_host_name_rebound_to_this_machine_is_rejected(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["rebind.example", "rebind.local", "rebind"])
+async def test_a_host_name_rebound_to_this_machine_is_rejected(name: str, tmp_path: Path) -> None:
     """After DNS rebinding, the proxy has the page's own origin, so Origin and Sec-Fetch-Site are no protection."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     async with ScriptedUpstream(responding(_OPEN)) as upstream, Site("") as control:
         page = _REBOUND.replace("CONTROL", str(control.port))
         async with Site(page, port) as attacker, AsyncExitStack() as browser:
-            await browser.enter_async_context(chromium(f"http://rebind.example:{port}/", tmp_path))
+            await browser.enter_async_context(chromium(f"http://{name}:{port}/", tmp_path))
             async with asyncio.timeout(WAIT_S):
                 await attacker.visited.wait()
             await attacker.close()  # from now on, the name resolves to the proxy

@@ -146,7 +146,7 @@ class AdminHandler:
         head = self._heads.read(request.names, request.values)
         if not head.host and request.version >= HTTP_1_1:
             raise BadRequest("The request has no Host.")  # RFC 9112 §3.2
-        self._guard.check_request(request.method, head, authority)
+        self._guard.check_request(request.method, head, authority, request.peer.own_address)
 
     def _find_endpoint(self, request: CallerRequest, path: str) -> _Endpoint:
         """Returns the endpoint. Raises PathNotFound, MethodNotAllowed or ForbiddenOrigin."""

@@ -149,7 +149,7 @@ class Handler:
         if not target.startswith("/"):
             services.guard.check_method(record.method, preflight=head.is_preflight)
             target, authority = origin_form(record.method, target, self._authorities)
-        services.guard.check_request(record.method, head, authority)
+        services.guard.check_request(record.method, head, authority, peer.own_address)
         if services.authorizer is not None:
             record.caller = services.authorizer.identify(peer, head.credentials) or record.caller
             services.authorizer.check(record.caller, record.method, target, request.names)

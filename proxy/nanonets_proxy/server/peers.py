@@ -33,9 +33,11 @@ class Peer:
     """The peer's user, on a unix socket."""
     certificate: str | None = None
     """The name in the verified client certificate, if there is one."""
+    own_address: str | None = None
+    """The IP address of our side of the connection; None on a unix socket."""
 
 
-UNKNOWN: Final = Peer("unknown", "unknown")
+UNKNOWN: Final = Peer("unknown", "unknown", own_address="127.0.0.1")  # the strictest
 
 
 def peer_of(transport: asyncio.BaseTransport) -> Peer:
@@ -46,7 +48,13 @@ def peer_of(transport: asyncio.BaseTransport) -> Peer:
     name = transport.get_extra_info("peername")
     if isinstance(name, tuple):
         certificate = transport.get_extra_info("peercert")
-        return Peer(name[0], name[0], certificate=name_in(certificate) if certificate else None)
+        own = transport.get_extra_info("sockname")
+        return Peer(
+            name[0],
+            name[0],
+            certificate=name_in(certificate) if certificate else None,
+            own_address=own[0] if isinstance(own, tuple) else UNKNOWN.own_address,
+        )
     sock = transport.get_extra_info("socket")
     if sock is None or sock.family != socket.AF_UNIX:
         return UNKNOWN

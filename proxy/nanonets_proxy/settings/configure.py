@@ -8,7 +8,7 @@ from nanonets_proxy.app.config import AuthorizerConfig, EnvironmentConfig, Sandb
 from nanonets_proxy.core.access.peer_guard import PeerGuardPolicy
 from nanonets_proxy.core.http.retry import RetryPolicy
 from nanonets_proxy.core.keys.keyring import KeyringPolicy
-from nanonets_proxy.core.net.addresses import Listener, TcpListener, is_loopback
+from nanonets_proxy.core.net.addresses import Listener, TcpListener, is_host_name, is_loopback
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimits
 from nanonets_proxy.keys.source import KeySourceConfig
@@ -126,12 +126,12 @@ def ignored_proxy_variable(settings: Settings, environ: Mapping[str, str]) -> st
 
 
 def _guard_policy(settings: Settings, listen: Sequence[Listener]) -> PeerGuardPolicy:
+    # The user names the proxy so. An address needs no mention: it is the connection's own.
+    names = {item.host for item in listen if isinstance(item, TcpListener) and is_host_name(item.host)}
     return PeerGuardPolicy(
         allow_from=settings.allow_from,
-        allowed_hosts=settings.allowed_hosts,
+        allowed_hosts=(*settings.allowed_hosts, *sorted(names)),
         allow_uids=frozenset(settings.allow_uids),
-        # A browser on this machine reaches loopback, and may trust other resolvers than the Internet's.
-        private_names=any(not listener.is_local for listener in listen),
     )
 
 

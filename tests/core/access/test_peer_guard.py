@@ -23,7 +23,7 @@ PORT = st.just("") | st.integers(0, 65535).map(":{}".format)
 
 @pytest.fixture
 def guard() -> PeerGuard:
-    return PeerGuard(PeerGuardPolicy(PRIVATE, ("proxy.example.com", "*.Corp.example")))
+    return PeerGuard(PeerGuardPolicy(PRIVATE, ("proxy.example.com", "*.Corp.example", "192.0.2.7", "fd12::1")))
 
 
 # --- the peer ----------------------------------------------------------------------------------
@@ -126,10 +126,11 @@ def test_an_unknown_method_may_have_any_case(guard: PeerGuard) -> None:
         b"host.docker.internal",
         b"printer.local",
         b"x.localhost",
-        b"10.9.8.7",
-        b"203.0.113.9:80",
+        b"127.8.9.10",
         b"[::1]:8080",
-        b"[2001:db8::1]",
+        b"10.1.2.3:8080",
+        b"[fd12:0::1]",
+        b"192.0.2.7",
         b"proxy.example.com",
         b"Proxy.Example.com.:8080",
         b"a.corp.example",
@@ -137,8 +138,90 @@ def test_an_unknown_method_may_have_any_case(guard: PeerGuard) -> None:
     ],
 )
 def test_a_host_name_that_no_stranger_can_register_passes(guard: PeerGuard, host: bytes) -> None:
-    guard.check_host(host)
-    guard.check_host(host)
+    guard.check_host(host, "10.1.2.3")
+    guard.check_host(host, "10.1.2.3")
+
+
+LOOPBACK = ["127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1"]
+ELSEWHERE = ["10.1.2.3", "fe80::1%eth0", None]
+
+
+@pytest.mark.parametrize("own", LOOPBACK)
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(
+            b"localhost",
+            b"LOCALHOST:8080",
+            b"localhost.",
+            b"a.localhost:1",
+            b"127.0.0.1",
+            b"127.9.9.9:80",
+            b"[::1]:80",
+        ),
+        *(b"host.docker.internal", b"host.containers.internal:8080", b"proxy.example.com", b"a.corp.example", b""),
+    ],
+)
+def test_on_loopback_a_name_that_no_neighbour_can_claim_passes(guard: PeerGuard, host: bytes, own: str) -> None:
+    guard.check_host(host, own)
+
+
+@pytest.mark.parametrize("own", LOOPBACK)
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(
+            b"evil.local",
+            b"evil.internal",
+            b"evil.svc",
+            b"evil.svc.cluster.local",
+            b"evil",
+            b"wpad",
+            b"evil.default",
+        ),
+        *(b"docker.internal", b"evil.home.arpa", b"10.9.8.7", b"203.0.113.9:80", b"[2001:db8::1]"),
+    ],
+)
+def test_on_loopback_a_name_that_a_neighbour_can_claim_is_rejected(guard: PeerGuard, host: bytes, own: str) -> None:
+    with pytest.raises(ForbiddenHost):
+        guard.check_host(host, own)
+
+
+@pytest.mark.parametrize("own", [*LOOPBACK, *ELSEWHERE])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(b"0.0.0.0", b"0.0.0.0:8080", b"[::]", b"[::ffff:7f00:1]", b"[::ffff:127.0.0.1]:8080", b"[::7f00:1]"),
+        *(b"127.0.0.1%evil.com", b"evil.com%00.local", b"evil.com%00.corp.example", b"localhost%2eevil.com"),
+        *(
+            b"[::1%25lo]",
+            b"[fe80::1%25eth0]",
+            b"127.0.0.01",
+            b"0x7f.1",
+            b"2130706433",
+            b"localhost..",
+            b"a,.localhost",
+        ),
+    ],
+)
+def test_a_host_that_browsers_or_programs_read_otherwise_is_rejected(
+    guard: PeerGuard, host: bytes, own: str | None
+) -> None:
+    with pytest.raises(ForbiddenHost):
+        guard.check_host(host, own)
+
+
+def test_an_address_as_host_must_be_the_connections_own_address() -> None:
+    guard = PeerGuard(PeerGuardPolicy())
+    for own, host in (
+        ("10.1.2.3", b"10.1.2.3:80"),
+        ("fe80::1%eth0", b"[FE80:0::1]"),
+        ("::ffff:10.1.2.3", b"10.1.2.3"),
+    ):
+        guard.check_host(host, own)
+        for other in ("10.1.2.4", "127.0.0.1", None):
+            with pytest.raises(ForbiddenHost):
+                guard.check_host(host, other)
 
 
 @pytest.mark.parametrize(
@@ -180,10 +263,11 @@ PRIVATE_NAMES = [
 
 
 @pytest.mark.parametrize("host", PRIVATE_NAMES)
-def test_a_name_of_a_private_network_passes_only_if_the_policy_says_so(host: str) -> None:
-    PeerGuard(PeerGuardPolicy(private_names=True)).check_host(host.encode())
+def test_a_name_of_a_private_network_passes_only_beyond_loopback(host: str) -> None:
+    guard = PeerGuard(PeerGuardPolicy())
+    guard.check_host(host.encode(), "10.1.2.3")
     with pytest.raises(ForbiddenHost, match="add it to the setting allowed_hosts"):
-        PeerGuard(PeerGuardPolicy()).check_host(host.encode())
+        guard.check_host(host.encode(), "127.0.0.1")
 
 
 @pytest.mark.parametrize(
@@ -208,7 +292,7 @@ def test_a_name_of_a_private_network_passes_only_if_the_policy_says_so(host: str
 )
 def test_a_name_that_can_be_registered_is_no_name_of_a_private_network(host: bytes) -> None:
     with pytest.raises(ForbiddenHost):
-        PeerGuard(PeerGuardPolicy(private_names=True)).check_host(host)
+        PeerGuard(PeerGuardPolicy()).check_host(host, "10.1.2.3")
 
 
 def test_a_rejection_names_the_host_and_the_setting() -> None:
@@ -228,16 +312,20 @@ def test_a_host_name_that_can_be_registered_is_rejected(label: str, suffix: str,
 
 
 @given(st.ip_addresses(), PORT)
-def test_an_ip_address_as_host_passes(address: IPv4Address | IPv6Address, port: str) -> None:
+def test_any_other_address_as_host_is_rejected(address: IPv4Address | IPv6Address, port: str) -> None:
     text = f"[{address}]" if address.version == 6 else str(address)
-    PeerGuard(PeerGuardPolicy()).check_host(f"{text}{port}".encode())
+    if getattr(address, "ipv4_mapped", None) is None:
+        PeerGuard(PeerGuardPolicy()).check_host(f"{text}{port}".encode(), str(address))
+    if not address.is_loopback and str(address) != "10.1.2.3":
+        with pytest.raises(ForbiddenHost):
+            PeerGuard(PeerGuardPolicy()).check_host(f"{text}{port}".encode(), "10.1.2.3")
 
 
 def test_the_number_of_remembered_hosts_is_bounded(guard: PeerGuard) -> None:
     for number in range(2000):
         guard.check_host(b"host%d" % number)
     guard.check_host(b"host1999")
-    assert len(guard._accepted) == 1024
+    assert sum(map(len, guard._accepted_hosts.values())) == 1024
 
 
 # --- the page of the request -------------------------------------------------------------------
@@ -267,6 +355,26 @@ def test_a_page_of_the_proxy_itself_may_call(guard: PeerGuard, site: bytes | Non
 def test_a_page_of_another_site_may_not_call(guard: PeerGuard, origin: bytes | None, site: bytes | None) -> None:
     with pytest.raises(ForbiddenOrigin):
         guard.check_origin(origin, site, b"localhost:8080")
+
+
+@pytest.mark.parametrize(
+    ("referer", "passes"),
+    [
+        *((None, True), (b"", True), (b"/page", True), (b"http://localhost:8080/a?b=c", True)),
+        *((b"https://localhost:8080", True), (b"http://localhost:8080?x", True), (b"http://localhost/", False)),
+        *((b"http://evil.example/", False), (b"http://localhost:8080.evil.example/", False)),
+        *((b"http://localhost:8080@evil.example/", False), (b"about:client", False), (b"x", False)),
+    ],
+)
+def test_a_referer_of_another_origin_counts_as_the_page(
+    guard: PeerGuard, referer: bytes | None, passes: bool
+) -> None:
+    fields = [(b"Host", b"localhost:8080")] + ([] if referer is None else [(b"Referer", referer)])
+    if passes:
+        guard.check_request("GET", head(*fields))
+    else:
+        with pytest.raises(ForbiddenOrigin):
+            guard.check_request("GET", head(*fields))
 
 
 # --- the request as a whole --------------------------------------------------------------------

@@ -1,16 +1,17 @@
-"""The peer guard: decides by peer, Host, Origin, Sec-Fetch-Site and method whether a request is let in at all.
+"""The peer guard: decides by peer, method, Host, Origin, Referer and Sec-Fetch-Site whether a request is let in.
 
 Without credentials of its own, anybody who reaches the proxy can use a paid API. A web page that is open in a
 browser on the same machine can reach loopback too: as a cross-site request, or under a host name of its own that
 resolves to loopback (DNS rebinding). The guard therefore checks Origin, and accepts as Host only names that no
-stranger can register.
+stranger can have (`own_names.py`).
 """
 
 import ipaddress
 import re
 from dataclasses import dataclass
+from typing import Final
 
-from nanonets_proxy.core.access.top_level_domains import is_private_name
+from nanonets_proxy.core.access.own_names import OwnNames, peer_address
 from nanonets_proxy.core.http.methods import REJECTED_METHODS, USUAL_METHODS, is_misspelled
 from nanonets_proxy.core.http.request_head import RequestHead
 from nanonets_proxy.core.net.addresses import is_host_name
@@ -23,32 +24,27 @@ from nanonets_proxy.errors import (
 )
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# Suffixes reserved for local use (RFC 6761, RFC 6762, ICANN's reservation of .internal), and those that Docker and
-# Kubernetes use. Nobody can register a name under them and let it resolve to loopback.
-_LOCAL_SUFFIXES = (".localhost", ".internal", ".local", ".svc", ".svc.cluster.local")
 _MAX_REMEMBERED = 1024
+_PATH = re.compile(rb"[/?#\\]")
 _PORT = re.compile(r":[0-9]{0,5}\Z")
-_LABEL = re.compile(r"[a-z0-9_-]+")
+_NO_HOSTS: Final[frozenset[bytes]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class PeerGuardPolicy:
     """Which peers and host names are let in.
 
-    `allow_from`: networks that may call, besides loopback and unix sockets. `allowed_hosts`: host names, or
-    `*.suffix` patterns, that are accepted besides the local ones. `allow_uids`: users that may call on a unix
+    `allow_from`: networks that may call, besides loopback and unix sockets. `allowed_hosts`: host names, `*.suffix`
+    patterns and addresses that are accepted besides the local ones. `allow_uids`: users that may call on a unix
     socket; if empty, every user whom the socket file's permissions let in. `any_peer`: if `allow_from` is empty,
-    every address may call, because callers prove their identity otherwise. `private_names`: names of private
-    networks are accepted, such as Kubernetes' `name.namespace` and Compose's `name.network`.
+    every address may call, because callers prove their identity otherwise.
     """
 
     allow_from: tuple[Network, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     allow_uids: frozenset[int] = frozenset()
     any_peer: bool = False
-    private_names: bool = False
 
 
 class PeerGuard:
@@ -58,11 +54,9 @@ class PeerGuard:
         self._networks = policy.allow_from
         self._any_peer = policy.any_peer and not policy.allow_from
         self._uids = policy.allow_uids
-        self._exact = frozenset(host.lower() for host in policy.allowed_hosts if not host.startswith("*."))
-        suffixes = (host[1:].lower() for host in policy.allowed_hosts if host.startswith("*."))
-        self._suffixes = (*_LOCAL_SUFFIXES, *suffixes)
-        self._private_names = policy.private_names
-        self._accepted: set[str | bytes] = set()
+        self._names = OwnNames(policy.allowed_hosts)
+        self._accepted_peers: set[str] = set()
+        self._accepted_hosts: dict[str | None, set[bytes]] = {}
 
     def check_peer(self, address: str | None, uid: int | None = None) -> None:
         """Raises ForbiddenPeer unless the peer may call.
@@ -70,18 +64,19 @@ class PeerGuard:
         `address`: the peer's IP address without a port, or None for a unix socket. `uid`: the user of a unix
         socket's peer, if the system reports it.
         """
-        if address in self._accepted:
+        if address in self._accepted_peers:
             return
         if address is None:
             if self._uids and uid not in self._uids:
                 raise ForbiddenPeer("This user may not call the proxy; see the setting allow_uids.")
             return
-        peer = _address(address)
+        peer = peer_address(address)
         if peer is None or not (
             self._any_peer or peer.is_loopback or any(peer in network for network in self._networks)
         ):
             raise ForbiddenPeer("This address may not call the proxy; see the setting allow_from.")
-        self._remember(address)
+        if len(self._accepted_peers) < _MAX_REMEMBERED:
+            self._accepted_peers.add(address)
 
     def check_method(self, method: str, *, preflight: bool = False) -> None:
         """Rejects CONNECT, TRACE (the upstream would echo the key), misspelled methods and CORS preflights.
@@ -96,60 +91,54 @@ class PeerGuard:
         if preflight and method == "OPTIONS":
             raise ForbiddenOrigin("Pages of another origin may not call the proxy.")
 
-    def check_request(self, method: str, head: RequestHead, authority: str | None = None) -> None:
-        """Makes all checks but that of the peer. The `authority` of an absolute target replaces Host."""
+    def check_request(
+        self, method: str, head: RequestHead, authority: str | None = None, own_address: str | None = None
+    ) -> None:
+        """Makes all checks but that of the peer. The `authority` of an absolute target replaces Host.
+
+        `own_address` is the proxy's side of the connection; None for a unix socket.
+        """
         host = head.host if authority is None else authority.encode("utf-8", "surrogateescape")
         if method not in USUAL_METHODS or head.is_preflight:
             self.check_method(method, preflight=head.is_preflight)
-        if host not in self._accepted:
-            self.check_host(host)
-        if head.origin is not None or head.sec_fetch_site is not None:
-            self.check_origin(head.origin, head.sec_fetch_site, host)
+        if host not in self._accepted_hosts.get(own_address, _NO_HOSTS):
+            self.check_host(host, own_address)
+        if head.origin is not None or head.sec_fetch_site is not None or head.referer is not None:
+            self.check_origin(head.origin, head.sec_fetch_site, host, head.referer)
 
-    def check_host(self, host: bytes) -> None:
+    def check_host(self, host: bytes, own_address: str | None = None) -> None:
         """Raises ForbiddenHost unless the host is a name of the proxy. An empty host (HTTP/1.0) passes."""
-        if host in self._accepted or not host:
+        if not host:
             return
-        name = _PORT.sub("", host.decode("latin-1")).lower().rstrip(".")
-        if not self._is_own_name(name):
+        name = _PORT.sub("", host.decode("latin-1")).lower().removesuffix(".")
+        if not self._names.include(name, own_address):
             if not is_host_name(name):
                 raise ForbiddenHost("This Host is not a name of the proxy; see the setting allowed_hosts.")
             raise ForbiddenHost(
                 f"{name} is not a name of the proxy. If it should be, add it to the setting allowed_hosts.",
                 host=name,
             )
-        self._remember(host)
+        if sum(map(len, self._accepted_hosts.values())) < _MAX_REMEMBERED:
+            self._accepted_hosts.setdefault(own_address, set()).add(host)
 
-    def check_origin(self, origin: bytes | None, sec_fetch_site: bytes | None, host: bytes) -> None:
+    def check_origin(
+        self, origin: bytes | None, sec_fetch_site: bytes | None, host: bytes, referer: bytes | None = None
+    ) -> None:
         """Raises ForbiddenOrigin if a browser sends the request for a page of another origin.
 
-        Only browsers send Sec-Fetch-Site; its value `none` means that the user typed the address.
+        Only browsers send Sec-Fetch-Site; its value `none` means that the user typed the address. Browsers send it
+        only to origins that they trust, so a Referer of another origin counts too.
         """
         if sec_fetch_site in (b"cross-site", b"same-site"):
             raise ForbiddenOrigin("Pages of another site may not call the proxy.")
-        if origin is not None and origin not in (b"http://" + host, b"https://" + host):
+        own_origins = (b"http://" + host, b"https://" + host)
+        if origin is not None and origin not in own_origins:
             raise ForbiddenOrigin("Pages of another origin may not call the proxy.")
-
-    def _remember(self, accepted: str | bytes) -> None:
-        if len(self._accepted) < _MAX_REMEMBERED:
-            self._accepted.add(accepted)
-
-    def _is_own_name(self, name: str) -> bool:
-        if name.startswith("["):
-            return _address(name[1:-1]) is not None
-        return (
-            _LABEL.fullmatch(name) is not None
-            or _address(name) is not None
-            or name in self._exact
-            or name.endswith(self._suffixes)
-            or (self._private_names and is_private_name(name))
-        )
+        if referer and not referer.startswith(b"/") and _origin_of(referer) not in own_origins:
+            raise ForbiddenOrigin("Pages of another origin may not call the proxy; the request has their Referer.")
 
 
-def _address(text: str) -> Address | None:
-    """Parses an IP address; an IPv4-mapped IPv6 address becomes the IPv4 address. Returns None if malformed."""
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
+def _origin_of(url: bytes) -> bytes:
+    """Returns scheme and authority of an absolute URL (RFC 3986 §3)."""
+    scheme, separator, rest = url.partition(b"://")
+    return scheme + separator + _PATH.split(rest, 1)[0]

@@ -29,6 +29,7 @@ _INSPECTED = frozenset(
         b"origin",
         b"prefer",
         b"priority",
+        b"referer",
         b"sec-fetch-site",
         b"transfer-encoding",
     }
@@ -50,6 +51,7 @@ class RequestHead:
     # Filled in by its maker: a constructor would double the cost.
     host: bytes
     origin: bytes | None
+    referer: bytes | None
     sec_fetch_site: bytes | None
     request_id: bytes | None
     caller: bytes | None
@@ -103,7 +105,7 @@ class RequestHeads:
         head.request_id = None if request_id_at is None else values[request_id_at]
         head.caller = None if caller_at is None else values[caller_at]
         head.credentials = None if credentials_at is None else values[credentials_at]
-        head.origin = head.sec_fetch_site = None
+        head.origin = head.referer = head.sec_fetch_site = None
         head.is_preflight = head.expect_continue = False
         head.prefer = head.priority = ()
         if host not in self._valid_hosts:
@@ -147,6 +149,8 @@ def _read_special(head: RequestHead, fields: Iterable[tuple[bytes, bytes]], has_
                 head.priority += (value,)
             case b"origin":
                 head.origin = value
+            case b"referer":
+                head.referer = value
             case b"sec-fetch-site":
                 head.sec_fetch_site = value
             case b"access-control-request-method":

@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -23,6 +23,7 @@ from nanonets_proxy.core.net.addresses import (
     Listener,
     Origin,
     is_host_name,
+    is_ip_address,
     parse_egress_proxy,
     parse_listener,
     parse_origin,
@@ -138,6 +139,8 @@ def _network(item: str) -> IPv4Network | IPv6Network:
 
 
 def _host_pattern(item: str) -> str:
+    if is_ip_address(address := item.removeprefix("[").removesuffix("]")) and "%" not in address:
+        return str(ip_address(address))
     if not is_host_name(item.removeprefix("*.")):
         raise ValueError(f"{item!r} is not a host name: write proxy.example.com or *.example.com, without a port")
     return item.lower()

@@ -78,10 +78,11 @@ class Settings(AccessSettings):
     )
     allowed_hosts: HostPatterns = Field(
         (),
-        description="Further host names that a request's Host may have; *.example.com matches every name below "
-        "example.com. Always allowed: IP addresses, names without a dot, and names below .localhost, .local, "
-        ".internal, .svc and .svc.cluster.local. If a listener is not on loopback, names below .home.arpa are also "
-        "allowed, and names whose last label is no top-level domain, such as service.namespace in Kubernetes.",
+        description="Further host names and addresses that a request's Host may have; *.example.com matches every "
+        "name below example.com. Always allowed: localhost, names below it, loopback addresses, "
+        "host.docker.internal, host.containers.internal and the names in `listen`. On a connection to another "
+        "address than loopback also: that address, names without a dot, names below .local, .internal, .svc and "
+        ".home.arpa, and names whose last label is no top-level domain, such as service.namespace in Kubernetes.",
     )
     caller_header: HttpToken = Field(
         "",
