@@ -84,12 +84,18 @@ class _Callers:
 async def _rotate(
     load: Load, ending: Ending, upstream: str, key_file: Path, session: Any
 ) -> list[tuple[float, str]]:
-    """Rotates the keys, and returns the wall-clock time at which each key was written to its file."""
+    """Rotates the keys, and returns the wall-clock time at which each key was written to its file.
+
+    On a busy machine, a rotation may begin late. Each key still serves for half a period at least: a key that ends
+    as soon as it is written tests no rotation.
+    """
     written = []
     period_s = load.duration_s / load.rotations
     began_s = time.monotonic()
+    written_s = -period_s
     for number in range(load.rotations):
-        await asyncio.sleep(max(0.0, began_s + number * period_s - time.monotonic()))
+        due_s = max(began_s + number * period_s, written_s + period_s / 2)
+        await asyncio.sleep(max(0.0, due_s - time.monotonic()))
         if ending is Ending.BEFORE:
             await _accept(session, upstream, [], 0.0)
             await asyncio.sleep(0.2)
@@ -99,6 +105,7 @@ async def _rotate(
         new.write_text(f"key-{number}")
         written.append((time.time(), f"key-{number}"))
         new.rename(key_file)
+        written_s = time.monotonic()
     await asyncio.sleep(max(1.0, began_s + load.duration_s - time.monotonic()))
     return written
 
