@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
+# Without bytecode, each process that a test starts would compile the program anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run test coverage test-newest test-stores fresh-machine bench bench-quick bench-page bench-rotation bench-gate bench-gate-sockets check \
@@ -38,7 +40,7 @@ run: $(VENV)/run.stamp ## Serve on localhost:8080; without NANONETS_API_KEY or N
 	@if [ -n "$$NANONETS_API_KEY$$NANONETS_API_KEY_FILE" ]; then sandbox=; else sandbox=--sandbox; fi; \
 	  PYTHONPATH=proxy exec $(BIN)/python -m nanonets_proxy serve $$sandbox $(ARGS)
 
-PYTEST = -m pytest -m "not system" --numprocesses auto --maxprocesses 4
+PYTEST = -m pytest -m "not system" --numprocesses auto --maxprocesses 4 --dist worksteal
 test: $(VENV)/dev.stamp ## Run the tests (PYTEST_ARGS adds options)
 	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 

@@ -36,7 +36,7 @@ def test_forgotten_variables_are_overwritten_in_proc_environ() -> None:
 
 
 def test_the_process_leaves_no_core_dump_and_hides_its_memory_from_its_user() -> None:
-    with sandbox() as upstream, proxy_to(upstream, OPEN="an-open-value") as child:
+    with sandbox() as upstream, proxy_to(upstream, OPEN="an-open-value", is_forked=False) as child:
         limits = Path(f"/proc/{child.process.pid}/limits").read_text()
         (core,) = [line for line in limits.splitlines() if line.startswith("Max core")]
         assert core.split()[4:6] == ["0", "0"]
@@ -49,7 +49,7 @@ def test_the_process_leaves_no_core_dump_and_hides_its_memory_from_its_user() ->
 def test_memory_is_locked_if_the_system_allows_it() -> None:
     unlimited = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY
     capable = bool(int(_field("self", "CapEff"), 16) >> 14 & 1)
-    with sandbox() as upstream, proxy_to(upstream) as child:
+    with sandbox() as upstream, proxy_to(upstream, is_forked=False) as child:
         locked_kib = int(_field(str(child.process.pid), "VmLck").split()[0])
         assert (locked_kib > 0) == (unlimited or capable)
 
@@ -65,7 +65,7 @@ def test_a_token_made_by_the_command_authenticates_its_caller() -> None:
     )
     token, line = done.stdout.splitlines()
     assert token not in line
-    with sandbox() as upstream, proxy_to(upstream, "--caller-tokens", line) as child:
+    with sandbox() as upstream, proxy_to(upstream, "--caller-tokens", line, is_forked=False) as child:
         request = urllib.request.Request(f"{child.url}/api/v4/workflows")
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(request)

@@ -58,7 +58,7 @@ def test_check_passes_with_a_valid_key() -> None:
 
 
 def test_healthcheck_finds_the_running_proxy_healthy() -> None:
-    with sandbox() as upstream, proxy_to(upstream) as proxy:
+    with sandbox() as upstream, proxy_to(upstream, is_forked=False) as proxy:
         address = proxy.admin_url.removeprefix("http://")
         healthy = run("healthcheck", "--admin-listen", address)
     gone = run("healthcheck", "--admin-listen", address)
@@ -66,7 +66,7 @@ def test_healthcheck_finds_the_running_proxy_healthy() -> None:
 
 
 def test_the_admin_listener_serves_readiness_and_metrics(call: Call) -> None:
-    with sandbox() as upstream, proxy_to(upstream) as proxy:
+    with sandbox() as upstream, proxy_to(upstream, is_forked=False) as proxy:
         call(f"{proxy.url}/api/v4/workflows")
         status, _, ready = call(f"{proxy.admin_url}/readyz")
         assert (status, ready["status"]) == (200, "ready")

@@ -54,7 +54,7 @@ async def test_a_slow_caller_slows_the_upstream_and_costs_at_most_a_mebibyte() -
     source = Source()
     server = await asyncio.start_server(source.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    with proxy_to(f"http://127.0.0.1:{port}") as proxy:
+    with proxy_to(f"http://127.0.0.1:{port}", is_forked=False) as proxy:
         address = proxy.url.removeprefix("http://")
         async with await RawCaller.connect(address) as first:
             await first.send(request(b"GET", b"/warm"))
@@ -105,7 +105,7 @@ async def test_an_upload_of_100_mib_arrives_whole_and_is_spooled_to_disk() -> No
 
     server = await asyncio.start_server(take, "127.0.0.1", 0, limit=MIB)
     port = server.sockets[0].getsockname()[1]
-    with proxy_to(f"http://127.0.0.1:{port}") as proxy:
+    with proxy_to(f"http://127.0.0.1:{port}", is_forked=False) as proxy:
         async with await RawCaller.connect(proxy.url.removeprefix("http://")) as caller:
             before = _peak_bytes(proxy.process.pid)
             await caller.send(request(b"POST", b"/x", b"Content-Length: %d" % (pieces * len(_PIECE))))
@@ -125,7 +125,7 @@ async def test_bodies_reuse_freed_memory_without_page_faults() -> None:
     body = bytes(64 * 1024)
     response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     async with ScriptedUpstream(responding(response)) as upstream, contextlib.AsyncExitStack() as stack:
-        with proxy_to(str(upstream.origin)) as proxy:
+        with proxy_to(str(upstream.origin), is_forked=False) as proxy:
             address = proxy.url.removeprefix("http://")
             connected = [await stack.enter_async_context(await RawCaller.connect(address)) for _ in range(callers)]
             before = 0

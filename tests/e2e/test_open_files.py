@@ -37,7 +37,7 @@ def get(proxy: Running) -> int:
 
 
 def test_a_low_limit_of_open_files_is_a_warning_at_start() -> None:
-    with sandbox() as upstream, proxy_to(upstream) as proxy:
+    with sandbox() as upstream, proxy_to(upstream, is_forked=False) as proxy:
         event = proxy.wait_for("max_connections_lowered")
         assert (event["level"], event["max_connections"], event["open_files"]) == ("warning", 12_000, OPEN_FILES)
         assert 2 <= event["used"] < OPEN_FILES // 3
@@ -47,7 +47,7 @@ def test_a_low_limit_of_open_files_is_a_warning_at_start() -> None:
 
 
 def test_a_flood_of_the_admin_listener_leaves_callers_alone() -> None:
-    with sandbox() as upstream, proxy_to(upstream) as proxy, ExitStack() as stack:
+    with sandbox() as upstream, proxy_to(upstream, is_forked=False) as proxy, ExitStack() as stack:
         host, _, port = proxy.admin_url.removeprefix("http://").rpartition(":")
         for _ in range(2 * OPEN_FILES):
             stack.enter_context(socket.create_connection((host, int(port))))
@@ -55,7 +55,7 @@ def test_a_flood_of_the_admin_listener_leaves_callers_alone() -> None:
 
 
 def test_each_of_too_many_callers_gets_its_response_or_a_503() -> None:
-    with sandbox("--latency", "1s") as upstream, proxy_to(upstream) as proxy, ExitStack() as stack:
+    with sandbox("--latency", "1s") as upstream, proxy_to(upstream, is_forked=False) as proxy, ExitStack() as stack:
         address = proxy.url.removeprefix("http://")
         callers = []
         for _ in range(2 * OPEN_FILES):

@@ -18,7 +18,7 @@ KEY = 'secret"key\\of-the-test'
 
 
 def test_a_second_signal_ends_the_process_at_once() -> None:
-    with sandbox("--latency", "60") as upstream, proxy_to(upstream) as proxy:
+    with sandbox("--latency", "60") as upstream, proxy_to(upstream, is_forked=False) as proxy:
         host, port = proxy.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as caller:
             caller.sendall(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -76,7 +76,10 @@ def test_a_unix_socket_is_served_and_its_file_is_removed_at_the_end(tmp_path: Pa
 def test_the_key_is_not_in_logs_metrics_or_command_line(call: Call, planted_in: str) -> None:
     planted = KEY if planted_in != "query" else base64.b64encode(f"{KEY}:".encode()).decode()
     quoted = planted.replace('"', "%22").replace("\\", "%5C")
-    with sandbox(key=KEY) as upstream, proxy_to(upstream, "--caller-header", "X-Caller", key=KEY) as proxy:
+    with (
+        sandbox(key=KEY) as upstream,
+        proxy_to(upstream, "--caller-header", "X-Caller", key=KEY, is_forked=False) as proxy,
+    ):
         target = {
             "path": f"/api/v4/{quoted}",
             "query": f"/api/v4/workflows?{quoted}",

@@ -47,7 +47,7 @@ def _assert_serves_as_before(proxy: Running, kept: socket.socket, call: Call) ->
 
 @pytest.mark.parametrize("number", STOPS)
 def test_during_the_delay_callers_are_served_and_then_the_proxy_drains(call: Call, number: signal.Signals) -> None:
-    with sandbox() as upstream, proxy_to(upstream, "--drain-delay", f"{DELAY_S}s") as proxy:
+    with sandbox() as upstream, proxy_to(upstream, "--drain-delay", f"{DELAY_S}s", is_forked=False) as proxy:
         with _connect(proxy.url) as kept:
             assert _get(kept).startswith(b"HTTP/1.1 200")
             assert call(f"{proxy.admin_url}/readyz")[0] == 200
@@ -62,7 +62,7 @@ def test_during_the_delay_callers_are_served_and_then_the_proxy_drains(call: Cal
 
 
 def test_without_a_delay_the_drain_begins_at_once(call: Call) -> None:
-    with sandbox() as upstream, proxy_to(upstream) as proxy:
+    with sandbox() as upstream, proxy_to(upstream, is_forked=False) as proxy:
         assert call(f"{proxy.url}/api/v4/workflows")[0] == 200
         began_s = time.monotonic()
         assert proxy.end() == 0
@@ -72,7 +72,7 @@ def test_without_a_delay_the_drain_begins_at_once(call: Call) -> None:
 
 @pytest.mark.parametrize("second", STOPS)
 def test_a_second_signal_during_the_delay_ends_the_process_at_once(second: signal.Signals) -> None:
-    with sandbox() as upstream, proxy_to(upstream, *LONG) as proxy:
+    with sandbox() as upstream, proxy_to(upstream, *LONG, is_forked=False) as proxy:
         proxy.process.send_signal(signal.SIGTERM)
         proxy.wait_for("stop_requested")
         assert proxy.end(second) == 128 + second
@@ -82,7 +82,7 @@ def test_liveness_stays_on_a_unix_socket_until_the_drain_ends(tmp_path: Path) ->
     path = tmp_path / "admin"
     with (
         sandbox("--latency", "3s") as upstream,
-        proxy_to(upstream, "--admin-listen", f"unix:{path}") as proxy,
+        proxy_to(upstream, "--admin-listen", f"unix:{path}", is_forked=False) as proxy,
         _connect(proxy.url) as caller,
     ):
         caller.sendall(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -108,13 +108,13 @@ def _get_unix(path: Path, target: str) -> bytes:
 
 
 def test_quitquitquit_is_off_by_default(call: Call) -> None:
-    with sandbox() as upstream, proxy_to(upstream) as proxy:
+    with sandbox() as upstream, proxy_to(upstream, is_forked=False) as proxy:
         assert call(f"{proxy.admin_url}/quitquitquit", "POST")[0] == 404
         assert call(f"{proxy.url}/api/v4/workflows")[0] == 200
 
 
 def test_quitquitquit_drains_at_once_without_a_signal(call: Call) -> None:
-    with sandbox() as upstream, proxy_to(upstream, "--admin-quit", *LONG) as proxy:
+    with sandbox() as upstream, proxy_to(upstream, "--admin-quit", *LONG, is_forked=False) as proxy:
         assert call(f"{proxy.admin_url}/quitquitquit")[0] == 405, "a GET does not end the proxy"
         assert call(f"{proxy.admin_url}/quitquitquit", "POST", Origin="https://evil.example")[0] == 403
         assert proxy.process.poll() is None
@@ -125,7 +125,7 @@ def test_quitquitquit_drains_at_once_without_a_signal(call: Call) -> None:
 
 
 def test_quitquitquit_ends_the_delay(call: Call) -> None:
-    with sandbox() as upstream, proxy_to(upstream, "--admin-quit", *LONG) as proxy:
+    with sandbox() as upstream, proxy_to(upstream, "--admin-quit", *LONG, is_forked=False) as proxy:
         proxy.process.send_signal(signal.SIGTERM)
         proxy.wait_for("stop_requested")
         assert call(f"{proxy.admin_url}/quitquitquit", "POST")[0] == 200
@@ -136,7 +136,7 @@ def test_the_signal_after_quitquitquit_is_the_first_one(call: Call) -> None:
     """The app quits the proxy, and the supervisor then stops both: requests in flight must still finish."""
     with (
         sandbox("--latency", "3s") as upstream,
-        proxy_to(upstream, "--admin-quit") as proxy,
+        proxy_to(upstream, "--admin-quit", is_forked=False) as proxy,
         _connect(proxy.url) as caller,
     ):
         caller.sendall(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -116,8 +116,8 @@ def test_the_serving_process_reads_the_settings_itself_if_fork_fails(call: Call,
     )
     with (
         sandbox() as upstream,
-        proxy_to(upstream, PYTHONPATH=unable.python_path) as first,
-        proxy_to(upstream, PYTHONPATH=forking.python_path) as second,
+        proxy_to(upstream, PYTHONPATH=unable.python_path, is_forked=False) as first,
+        proxy_to(upstream, PYTHONPATH=forking.python_path, is_forked=False) as second,
     ):
         assert call(f"{first.url}/api/v4/workflows")[0] == 200
         assert (first.end(), second.end()) == (0, 0)
@@ -129,7 +129,7 @@ def test_the_proxy_starts_under_a_supervisor_that_ignores_sigchld(call: Call) ->
     with sandbox() as upstream:
         before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # survives exec, and makes the kernel reap the child
         try:
-            with proxy_to(upstream) as proxy:
+            with proxy_to(upstream, is_forked=False) as proxy:
                 signal.signal(signal.SIGCHLD, before)
                 assert call(f"{proxy.url}/api/v4/workflows")[0] == 200
         finally:
@@ -141,7 +141,7 @@ def test_a_configuration_larger_than_a_pipes_buffer_arrives_whole(tmp_path: Path
     lines = [str(CallerToken.of(f"caller{n}", token)) for n, token in enumerate(tokens)]
     file = tmp_path / "settings.toml"
     file.write_text(f"caller_tokens = {lines!r}\n")
-    with sandbox() as upstream, proxy_to(upstream, "--config", str(file)) as proxy:
+    with sandbox() as upstream, proxy_to(upstream, "--config", str(file), is_forked=False) as proxy:
         host, port = proxy.url.removeprefix("http://").split(":")
         for token in (tokens[0], tokens[-1]):
             with socket.create_connection((host, int(port)), timeout=10) as caller:
@@ -155,7 +155,9 @@ def test_a_secret_setting_reaches_the_server_and_is_visible_nowhere() -> None:
         egress.settimeout(10)
         address = f"127.0.0.1:{egress.getsockname()[1]}"
         url = f"http://user:egress-password@{address}"
-        with proxy_to("https://api.example.com", "--retries", "0", NANONETS_PROXY_EGRESS_PROXY=url) as proxy:
+        with proxy_to(
+            "https://api.example.com", "--retries", "0", NANONETS_PROXY_EGRESS_PROXY=url, is_forked=False
+        ) as proxy:
             shown = shown_to_its_user(proxy.process.pid)
             host, port = proxy.url.removeprefix("http://").split(":")
             with socket.create_connection((host, int(port)), timeout=10) as caller:
@@ -182,7 +184,7 @@ async def test_the_systems_certificate_authorities_verify_the_upstream(tmp_path:
     server = await asyncio.start_server(response, "127.0.0.1", 0, ssl=authority.server())
     async with server:
         port = server.sockets[0].getsockname()[1]
-        with proxy_to(f"https://127.0.0.1:{port}", SSL_CERT_FILE=str(authority.file)) as proxy:
+        with proxy_to(f"https://127.0.0.1:{port}", SSL_CERT_FILE=str(authority.file), is_forked=False) as proxy:
             async with await RawCaller.connect(proxy.url.removeprefix("http://")) as caller:
                 await caller.send(request(b"GET", b"/x"))
                 assert (await caller.response()).status == 200

@@ -13,9 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from support.forked_command import ForkedCommand
+
 COMMAND = os.environ.get("NANONETS_PROXY_COMMAND", f"{sys.executable} -m nanonets_proxy").split()
 """The command under test: this environment's module, or the program in NANONETS_PROXY_COMMAND."""
 
+_IS_OTHER_PROGRAM = "NANONETS_PROXY_COMMAND" in os.environ
 _START_S = 15.0
 _END_S = 20.0
 
@@ -30,7 +33,7 @@ def environment(**extra: str) -> dict[str, str]:
 class Running:
     """A running command. `events` are its log events so far, `stdout` and `stderr` its raw output."""
 
-    process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[bytes] | ForkedCommand"
     events: list[dict[str, Any]] = field(default_factory=list)
     stdout: bytearray = field(default_factory=bytearray)
     stderr: bytearray = field(default_factory=bytearray)
@@ -95,18 +98,25 @@ class Running:
 
 
 @contextmanager
-def running(arguments: Sequence[str], env: Mapping[str, str], *, within: Sequence[str] = ()) -> Iterator[Running]:
+def running(
+    arguments: Sequence[str], env: Mapping[str, str], *, within: Sequence[str] = (), is_forked: bool = False
+) -> Iterator[Running]:
     """Runs the command during the block, and ends it afterwards in any case.
 
-    `within` is a command such as `ip netns exec` that replaces itself by the proxy.
+    `within` is a command such as `ip netns exec` that replaces itself by the proxy. `is_forked`: the start is not
+    under test, and may save its cost (`forked_command.py`).
     """
-    process = subprocess.Popen(
-        [*within, *COMMAND, *arguments],
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process: subprocess.Popen[bytes] | ForkedCommand
+    if is_forked and not _IS_OTHER_PROGRAM:
+        process = ForkedCommand(arguments, env)
+    else:
+        process = subprocess.Popen(
+            [*within, *COMMAND, *arguments],
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
     child = Running(process)
     readers = [
         threading.Thread(target=_read_log, args=(child,), daemon=True),
@@ -153,14 +163,17 @@ ANY_PORTS = ("--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0")
 @contextmanager
 def sandbox(*arguments: str, key: str = "sandbox-test-key") -> Iterator[str]:
     """Runs the sandbox alone, and yields its URL."""
-    with running(["sandbox", "--listen", "127.0.0.1:0", "--api-keys", key, *arguments], environment()) as child:
+    command = ["sandbox", "--listen", "127.0.0.1:0", "--api-keys", key, *arguments]
+    with running(command, environment(), is_forked=True) as child:
         yield f"http://{child.wait_for('sandbox_started')['listen'][0]}"
 
 
 @contextmanager
-def proxy_to(upstream: str, *arguments: str, key: str = "sandbox-test-key", **env: str) -> Iterator[Running]:
+def proxy_to(
+    upstream: str, *arguments: str, key: str = "sandbox-test-key", is_forked: bool = True, **env: str
+) -> Iterator[Running]:
     """Runs the proxy in front of `upstream`, and yields it once it serves."""
     settings = ["serve", *ANY_PORTS, "--upstream", upstream, *arguments]
-    with running(settings, environment(NANONETS_API_KEY=key, **env)) as child:
+    with running(settings, environment(NANONETS_API_KEY=key, **env), is_forked=is_forked) as child:
         child.wait_for("started")
         yield child

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.system
 
 
 def test_the_kernel_shows_no_key_in_the_environment_to_root() -> None:
-    with sandbox() as upstream, proxy_to(upstream, key=KEY) as child:
+    with sandbox() as upstream, proxy_to(upstream, key=KEY, is_forked=False) as child:
         environ = Path(f"/proc/{child.process.pid}/environ").read_bytes()
     assert b"NANONETS_API_KEY=" + b"*" * len(KEY) in environ.split(b"\0")
     assert KEY.encode() not in environ
