@@ -246,7 +246,7 @@ class UpstreamUnreachable(UpstreamError):
 
 
 class UpstreamForbiddenAddress(UpstreamError):
-    """The upstream's name resolves to a private address, and `upstream_private` is off."""
+    """The upstream's name resolves only to private addresses, or `localhost` to another machine."""
 
     code = "upstream_forbidden_address"
     proxy_error = "destination_ip_prohibited"

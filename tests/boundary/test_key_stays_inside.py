@@ -3,6 +3,8 @@
 import asyncio
 from base64 import b64encode
 
+import pytest
+
 from support.log_capture import captured_log
 from support.proxy_harness import KEY, running_proxy
 from support.scripted_upstream import Exchange, ScriptedUpstream, responding
@@ -47,6 +49,22 @@ async def test_a_key_that_arrives_in_pieces_is_blanked_too() -> None:
         response = await caller.get(b"/x")
         assert response.body == b"a" + b"*" * len(PLAIN) + b"b"
         assert PLAIN not in response.trailers
+
+
+@pytest.mark.parametrize("coding", [b"", b"none", b"gzip", b"identity, identity"])
+@pytest.mark.parametrize("status", [b"302 Found", b"418 Teapot", b"500 Oops"])
+async def test_every_body_that_is_no_success_is_searched_to_its_end(status: bytes, coding: bytes) -> None:
+    filler = b"x" * 300_000
+    body = filler + PLAIN + filler
+    lines = b"Content-Encoding: " + coding + b"\r\n" if coding else b""
+    response = b"HTTP/1.1 %b\r\n%bContent-Length: %d\r\n\r\n%b" % (status, lines, len(body), body)
+    async with (
+        ScriptedUpstream(responding(response)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert (await caller.get(b"/x")).body == filler + b"*" * len(PLAIN) + filler
+        assert proxy.proxy.metrics.key_echoes._value.get() == 1
 
 
 async def test_a_successful_responses_body_passes_byte_for_byte() -> None:

@@ -319,7 +319,9 @@ def test_a_ca_file_without_a_certificate_is_an_error(tmp_path: Path) -> None:
 # --- where the key may go -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "100.64.0.1", "192.168.1.1"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "100.64.0.1", "::7f00:1", "64:ff9b:1::1"]
+)
 async def test_a_name_that_resolves_to_a_private_address_is_an_error(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +334,12 @@ async def test_a_name_that_resolves_to_a_private_address_is_an_error(
 async def test_an_address_that_the_settings_name_may_be_private(host: str) -> None:
     async with RawUpstream(SAYS_OK) as upstream:
         assert await asked(await dialer(Origin("http", host, upstream.port), may_be_private=False).dial()) == 200
+
+
+async def test_localhost_must_resolve_to_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve_by(Resolver("203.0.113.9"), monkeypatch)
+    failure = await failure_of(dialer(Origin("http", "localhost", 80)))
+    assert (failure.code, failure.details["host"]) == ("upstream_forbidden_address", "localhost")
 
 
 async def test_only_a_pinned_public_key_is_accepted(authority: CertificateAuthority) -> None:

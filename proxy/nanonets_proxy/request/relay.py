@@ -4,7 +4,7 @@ import asyncio
 from typing import Protocol
 
 from nanonets_proxy.core.http.headers import caller_response_head, chunked_body_end
-from nanonets_proxy.core.keys.key_scrubber import ERROR_FROM_STATUS, NO_FORMS, KeyScrubber, is_unencoded
+from nanonets_proxy.core.keys.key_scrubber import NO_FORMS, SEARCHED_FROM_STATUS, KeyScrubber
 from nanonets_proxy.server.caller_request import HTTP_1_1, CallerRequest
 from nanonets_proxy.server.peers import CallerStalled, reset
 from nanonets_proxy.upstream.connection import UpstreamConnection
@@ -67,12 +67,13 @@ class RelayedResponse:
         """Relays `lines`, the framed head, `body_start` and what has come of the body since.
 
         Returns whether the response is complete; if not, `follow` must be awaited. Blanks the key in the head, the
-        trailers and the body of an error. Raises ConnectionError if the caller is lost.
+        trailers and the body of a response that is no success. Raises ConnectionError if the caller is lost.
         """
         blanked = self.forms.blank(lines)
         if blanked is not lines:
             lines, self.echoed = blanked, True
-        if head.status >= ERROR_FROM_STATUS and is_unencoded(head.headers):
+        # Whatever the response says of its coding: a wrong Content-Encoding must not hide the key.
+        if head.status >= SEARCHED_FROM_STATUS:
             self._scrubber = KeyScrubber(self.forms)
         is_whole = connection.is_complete
         data = body_start + connection.read_nowait()

@@ -8,11 +8,11 @@ gets a 503. Loopback addresses and unix sockets stand for many callers, so only 
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter
 
+from nanonets_proxy.core.net.address_ranges import is_loopback_address
 from nanonets_proxy.server.open_files import CURE, open_files_limit
 from nanonets_proxy.server.peers import Peer
 from nanonets_proxy.telemetry.alerts import Alerts
@@ -143,6 +143,6 @@ def _counted(peer: Peer) -> str | None:
     if peer.address is None:
         return None
     try:
-        return None if ip_address(peer.address.partition("%")[0]).is_loopback else peer.address
+        return None if is_loopback_address(peer.address) else peer.address
     except ValueError:
         return peer.address

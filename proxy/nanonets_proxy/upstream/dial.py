@@ -13,13 +13,13 @@ from typing import Final
 import aiohappyeyeballs
 
 from nanonets_proxy.core.http.head_writer import request_head
+from nanonets_proxy.core.net.address_ranges import is_loopback_address, is_public_address
 from nanonets_proxy.core.net.addresses import (
     EgressProxy,
     Origin,
     bracketed,
     is_host_name,
     is_loopback,
-    is_public_address,
 )
 from nanonets_proxy.errors import (
     EgressProxyRefused,
@@ -178,6 +178,12 @@ class Dialer:
                 raise UpstreamForbiddenAddress(
                     "The upstream's name resolves to a private address; to allow it, set upstream_private.",
                     host=peer.host,
+                )
+        elif peer.host == "localhost" and self._policy.egress_proxy is None:
+            addresses = [info for info in addresses if is_loopback_address(str(info[4][0]))]
+            if not addresses:  # the key goes to localhost in clear text
+                raise UpstreamForbiddenAddress(
+                    "localhost resolves to an address of another machine.", host=peer.host
                 )
         tried += [f"{bracketed(str(info[4][0]))}:{peer.port}" for info in addresses]
         try:

@@ -15,7 +15,6 @@ from nanonets_proxy.core.net.addresses import (
     is_every_interface,
     is_host_name,
     is_ip_address,
-    is_public_address,
     parse_egress_proxy,
     parse_listener,
     parse_origin,
@@ -131,19 +130,3 @@ def test_plain_http_to_another_host_is_rejected(text: str) -> None:
 )
 def test_no_message_shows_a_password(parse: Callable[[str], object], password: str, scheme: str, rest: str) -> None:
     assert password not in str(fault_of(parse, f"{scheme}user:{password}@{rest}"))
-
-
-@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
-def test_an_internet_address_is_public(address: str) -> None:
-    assert is_public_address(address)
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        *["127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"],
-        *["::1", "fd00::1", "fe80::1%eth0", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::1", "224.0.0.1"],
-    ],
-)
-def test_a_private_address_is_not_public_even_if_embedded(address: str) -> None:
-    assert not is_public_address(address)

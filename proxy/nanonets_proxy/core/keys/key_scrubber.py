@@ -8,10 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-MAX_BODY_BYTES: Final = 64 * 1024
-"""How much of an error's body is searched."""
-
-ERROR_FROM_STATUS: Final = 400
+SEARCHED_FROM_STATUS: Final = 300
 """The bodies of lower statuses are documents and are not searched."""
 
 # Real keys have 36 characters or more. A form as short as a word would blank unrelated text.
@@ -42,28 +39,18 @@ class KeyForms:
 NO_FORMS: Final = KeyForms(())
 
 
-def is_unencoded(headers: Sequence[tuple[bytes, bytes]]) -> bool:
-    """Returns whether a body has no content coding, so that it can be searched."""
-    codings = [value.strip().lower() for name, value in headers if name.lower() == b"content-encoding"]
-    return all(coding in (b"", b"identity") for coding in codings)
-
-
 class KeyScrubber:
     """Scrubs one body. `found` tells whether anything was blanked."""
 
-    __slots__ = ("_forms", "_held", "_searched_bytes", "found")
+    __slots__ = ("_forms", "_held", "found")
 
     def __init__(self, forms: KeyForms) -> None:
         self._forms = forms
         self._held = b""
-        self._searched_bytes = 0
         self.found = False
 
     def feed(self, piece: bytes) -> bytes:
         """Returns the next part of the scrubbed body."""
-        if self._searched_bytes >= MAX_BODY_BYTES:
-            return piece if not self._held else self.end() + piece
-        self._searched_bytes += len(piece)
         data = self._held + piece
         blanked = self._forms.blank(data)
         self.found = self.found or blanked is not data

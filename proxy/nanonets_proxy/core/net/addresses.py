@@ -3,9 +3,11 @@
 import re
 from base64 import b64encode
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_address
 from typing import TypeAlias
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
+
+from nanonets_proxy.core.net.address_ranges import is_loopback_address
 
 # RFC 952 and RFC 1123 §2.1, with the underscore that container engines allow in names.
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -36,7 +38,7 @@ def is_ip_address(host: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Returns whether `host` is a loopback address or `localhost` (RFC 6761 §6.3)."""
-    return host == "localhost" or (is_ip_address(host) and ip_address(host).is_loopback)
+    return host == "localhost" or (is_ip_address(host) and is_loopback_address(host))
 
 
 # A listener on these is on every interface, hence also on loopback.
@@ -55,19 +57,6 @@ def is_every_interface(host: str) -> bool:
 def reachable_host(host: str) -> str:
     """Returns the address at which this machine reaches a listener on `host`: loopback for every interface."""
     return "127.0.0.1" if host == "localhost" else _LOOPBACK_OF_ALL_INTERFACES.get(host, host)
-
-
-# RFC 6052 §2.1: the last 32 bits are the IPv4 address that the packet is sent to.
-_NAT64 = ip_network("64:ff9b::/96")
-
-
-def is_public_address(address: str) -> bool:
-    """Returns whether an IP address is on the public Internet: not private, shared, link-local or multicast."""
-    ip = ip_address(address.partition("%")[0])
-    if isinstance(ip, IPv6Address):
-        embedded = ip.ipv4_mapped or ip.sixtofour or (IPv4Address(ip.packed[-4:]) if ip in _NAT64 else None)
-        ip = embedded or ip
-    return ip.is_global and not ip.is_multicast
 
 
 def bracketed(host: str) -> str:
