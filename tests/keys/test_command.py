@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nanonets_proxy.core.keys.api_key import KeyUnusable
-from nanonets_proxy.keys.command import CommandKey
+from nanonets_proxy.keys.command import CommandKey, environment_of_command
 
 
 def command(body: str, *arguments: str, timeout_s: float = 20.0) -> CommandKey:
@@ -34,6 +34,20 @@ def test_the_output_of_the_command_is_the_key() -> None:
     assert found.key.secrets()[-1] == b"a-key"
     assert found.key.name == f"command:{Path(sys.executable).name}"
     assert abs(found.created_at_s - time.time()) < 60
+
+
+def test_the_command_gets_the_common_and_the_named_variables_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NANONETS_API_KEY_EU", "a-secret")  # of this process
+    environ = {"PATH": "/bin", "LC_ALL": "C", "AWS_PROFILE": "p", "VAULT_TOKEN": "t", "NANONETS_API_KEY_EU": "k"}
+    body = "import os; print(','.join(sorted(set(os.environ) - {'LC_CTYPE'})))"
+    for patterns, names in (((), b"LC_ALL,PATH"), (("AWS_*",), b"AWS_PROFILE,LC_ALL,PATH")):
+        variables = environment_of_command(patterns, environ)
+        (found,) = CommandKey((sys.executable, "-c", body), 60.0, 20.0, variables).read()
+        assert found.key.secrets()[-1] == names
+
+
+def test_a_source_does_not_print_the_values_of_its_variables() -> None:
+    assert "a-secret" not in repr(CommandKey(("true",), 60.0, 20.0, (("VAULT_TOKEN", "a-secret"),)))
 
 
 def test_the_arguments_are_not_read_by_a_shell() -> None:

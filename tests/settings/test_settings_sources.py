@@ -107,6 +107,7 @@ def test_every_setting_can_come_from_flag_environment_secret_file_and_toml(name:
         "vault_auth": "approle",
         "key_probe": "/api/v4/workflow_types",
         "api_key_file": "/key",
+        "api_key_command_variables": "VAULT_TOKEN,AWS_*",
         "via": "edge",
         "caller_header": "X-Team",
         "body_memory": "1KiB",

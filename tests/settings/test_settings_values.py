@@ -109,6 +109,11 @@ def problems(**given: Any) -> tuple[str, ...]:
             "'proxy:8080' is not a host name: write proxy.example.com or *.example.com, without a port",
         ),
         ("allowed_hosts", "*", "'*' is not a host name: write proxy.example.com or *.example.com, without a port"),
+        (
+            "api_key_command_variables",
+            "A=b",
+            "'A=b' is not the name of a variable: write VAULT_TOKEN, or AWS_* for all that begin so",
+        ),
         ("caller_header", "X Team", "'X Team' is not a token: use only letters, digits and !#$%&'*+-.^_`|~"),
         ("via", "a/b", "'a/b' is not a token: use only letters, digits and !#$%&'*+-.^_`|~"),
         ("upstream", "", "must start with https:// or http://"),

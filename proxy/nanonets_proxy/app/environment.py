@@ -19,6 +19,7 @@ import structlog
 from nanonets_proxy.admission.state_file import StateFile
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.app.access import connection_policy, make_authorizer, make_guard, reloaded_files
+from nanonets_proxy.app.coalesced import Coalesced
 from nanonets_proxy.app.config import EnvironmentConfig
 from nanonets_proxy.app.faults import report_dial_failure, report_lost_copy, report_lowered_connections
 from nanonets_proxy.core.http.retry import Retries
@@ -119,6 +120,8 @@ class Environment:
             self.metrics.registry,
             self.alerts,
         )
+        self.reload = Coalesced(self._reload_once)
+        """Reads the keys and the watched files again. Returns the first fault, or None."""
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._state = "starting"
@@ -201,8 +204,7 @@ class Environment:
         """Returns the public facts about the keys."""
         return self.key_manager.status()
 
-    async def reload(self) -> str | None:
-        """Reads the keys and the watched files again. Returns the first fault, or None."""
+    async def _reload_once(self) -> str | None:
         faults = [file.reload() for file in self._reloaded_files]
         return next(filter(None, [await self.key_manager.reload(), *faults]), None)
 

@@ -1,12 +1,14 @@
 """Reads the key from the output of a command, as git and Kubernetes do with credential helpers."""
 
 import contextlib
+import fnmatch
 import os
 import select
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -17,17 +19,38 @@ from nanonets_proxy.keys.change_watch import ChangeWatch, PeriodicWatch
 MAX_OUTPUT_BYTES: Final = 64 * 1024
 _CHUNK_BYTES: Final = 16 * 1024
 
+COMMON_VARIABLES: Final = (
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "XDG_*"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "CREDENTIALS_DIRECTORY", "GNUPGHOME", "PASSWORD_STORE_DIR"),
+)
+"""The variables that every command gets: none of them holds a secret."""
+
+
+def environment_of_command(patterns: Iterable[str], environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Returns the variables of `environ` that a command gets: the common ones, and those that `patterns` name.
+
+    A `*` in a pattern stands for any characters.
+    """
+    wanted = (*COMMON_VARIABLES, *patterns)
+    return tuple(
+        (name, value)
+        for name, value in environ.items()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted)
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class CommandKey:
     """Runs `command` without a shell, in its own process group. Kills the group if the reading fails.
 
-    Standard error is discarded: a program with tracing turned on would print the key there.
+    The command gets only the variables `environ`: this process's own hold other secrets. Standard error is
+    discarded: a program with tracing turned on would print the key there.
     """
 
     command: tuple[str, ...]
     refresh_s: float
     timeout_s: float
+    environ: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     @property
     def name(self) -> str:
@@ -50,6 +73,7 @@ class CommandKey:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                env=dict(self.environ),
                 start_new_session=True,
             )
         except OSError as error:

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 
 from nanonets_proxy.keys.aws import AwsKey, AwsPolicy
-from nanonets_proxy.keys.command import CommandKey
+from nanonets_proxy.keys.command import CommandKey, environment_of_command
 from nanonets_proxy.keys.source import KeySource, KeySourceConfig, key_variable
 from nanonets_proxy.keys.vault import TOKEN_VARIABLE, VaultKey, VaultPolicy
 from nanonets_proxy.settings.errors import SettingsError
@@ -31,7 +31,9 @@ def _stores(settings: Settings, environ: Mapping[str, str], prefix: str) -> list
     stores: list[KeySource] = []
     refresh_s, timeout_s = settings.key_refresh, settings.key_timeout
     if settings.api_key_command:
-        stores.append(CommandKey(tuple(shlex.split(settings.api_key_command)), refresh_s, timeout_s))
+        variables = environment_of_command(settings.api_key_command_variables, environ)
+        command = tuple(shlex.split(settings.api_key_command))
+        stores.append(CommandKey(command, refresh_s, timeout_s, variables))
     if settings.vault_path:
         stores.append(VaultKey(_vault_policy(settings, environ, prefix)))
     if settings.aws_secret:

@@ -33,6 +33,7 @@ from nanonets_proxy.core.ratelimit.scopes import ScopeRule
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
 from nanonets_proxy.settings.model.quantities import Metavar
 
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?", re.ASCII)
 _WEIGHT = re.compile(r"[1-9][0-9]{0,2}|1000", re.ASCII)
 _PATH_AND_QUERY = re.compile(r"/[!-\"$-~]*", re.ASCII)
 _MAX_USER_ID = 2**32 - 1
@@ -146,6 +147,14 @@ def _host_pattern(item: str) -> str:
     return item.lower()
 
 
+def _variable_pattern(item: str) -> str:
+    if not _VARIABLE.fullmatch(item):
+        raise ValueError(
+            f"{item!r} is not the name of a variable: write VAULT_TOKEN, or AWS_* for all that begin so"
+        )
+    return item
+
+
 def _user_id(item: str) -> int:
     if not (item.isascii() and item.isdigit() and int(item) <= _MAX_USER_ID):
         raise ValueError(f"{item!r} is not a user id: write a number such as 1000")
@@ -254,6 +263,7 @@ OptionalEgressProxy: TypeAlias = Annotated[
 ]
 OptionalPath: TypeAlias = Annotated[Path | None, StringOf(_path_or_none), Metavar("PATH")]
 PathAndQuery: TypeAlias = Annotated[str, StringOf(_path_and_query), Metavar("PATH")]
+VariablePatterns: TypeAlias = Annotated[tuple[str, ...], ListOf(_variable_pattern), NoDecode, Metavar("VARIABLE")]
 CommandLine: TypeAlias = Annotated[str, StringOf(_command_line), Metavar("COMMAND")]
 Text: TypeAlias = Annotated[str, StringOf(str), Metavar("TEXT")]
 HttpToken: TypeAlias = Annotated[str, StringOf(_token_or_empty), Metavar("NAME")]

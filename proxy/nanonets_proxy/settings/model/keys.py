@@ -7,7 +7,14 @@ from pydantic import Field
 
 from nanonets_proxy.keys.vault import VaultAuth
 from nanonets_proxy.settings.model.base import ProgramSettings
-from nanonets_proxy.settings.model.fields import CommandLine, OptionalOrigin, OptionalPath, PathAndQuery, Text
+from nanonets_proxy.settings.model.fields import (
+    CommandLine,
+    OptionalOrigin,
+    OptionalPath,
+    PathAndQuery,
+    Text,
+    VariablePatterns,
+)
 from nanonets_proxy.settings.model.quantities import Delay, Duration, Metavar, OneOf, Switch
 
 # Kubernetes mounts the service account's token here.
@@ -26,6 +33,11 @@ class KeySettings(ProgramSettings):
         "",
         description="Command that prints the API key. Arguments are quoted as for a shell, but no shell runs it. "
         "The proxy runs the command every key_refresh.",
+    )
+    api_key_command_variables: VariablePatterns = Field(
+        (),
+        description="Environment variables that api_key_command gets besides PATH, HOME and the like, such as "
+        "VAULT_TOKEN or AWS_*. It gets no others, because they may hold other secrets.",
     )
     sandbox: Switch = Field(
         default=False, description="Serve the embedded simulated API instead of the upstream. It needs no key."
