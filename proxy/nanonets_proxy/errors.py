@@ -186,6 +186,14 @@ class BudgetUsedUp(ProxyError):
     proxy_error = "http_request_denied"
 
 
+class LargerThanLimit(ProxyError):
+    """The request has more pages than the upstream's whole rate limit allows."""
+
+    status = 413
+    code = "larger_than_limit"
+    proxy_error = "http_request_error"
+
+
 class TooManyConnections(ProxyError):
     """The maximum number of connections is open, and none is idle.
 

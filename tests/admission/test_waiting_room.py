@@ -8,8 +8,10 @@ import pytest
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
+from nanonets_proxy.core.ratelimit.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
-from nanonets_proxy.errors import RateLimited, ShuttingDown
+from nanonets_proxy.errors import LargerThanLimit, RateLimited, ShuttingDown
 
 LONG_S = 60.0
 
@@ -219,3 +221,23 @@ async def test_a_task_that_is_cancelled_in_the_turn_of_closing_leaves_nothing_be
         await task
     scene.settle(permit)
     scene.assert_empty()
+
+
+async def test_a_request_larger_than_the_whole_limit_is_rejected_whether_it_waits_or_not() -> None:
+    loop = asyncio.get_running_loop()
+    limits = StaticLimits((StaticLimit.parse("account 2/s"),))
+    gate = Gate(GatePolicy(max_in_flight=4, max_waiting=100, static_limits=limits), lambda: 0.0)
+    room = WaitingRoom(gate, loop)
+    with pytest.raises(LargerThanLimit):
+        room.enter(Ticket("account", loop.time() + LONG_S, cost=3), loop.time())
+    unlimited, permit = Ticket("v2:other", loop.time() + LONG_S), Ticket("v2:other", loop.time() + LONG_S)
+    assert room.enter(permit, loop.time()) is None
+    room.settle(permit, Outcome.THROTTLED, LONG_S / 2)
+    large = Ticket("v2:other", loop.time() + LONG_S, cost=3)
+    futures = [room.enter(ticket, loop.time()) for ticket in (unlimited, large)]
+    told = StaticLimit("v2:other", 2, 1.0)
+    gate.told(permit, Advice(None, 0.0, told), loop.time())
+    room.leave(unlimited)
+    assert futures[1] is not None
+    with pytest.raises(LargerThanLimit):
+        await futures[1]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Ticket, TicketState
-from nanonets_proxy.errors import RateLimited, ShuttingDown
+from nanonets_proxy.errors import LargerThanLimit, ProxyError, RateLimited, ShuttingDown
 
 _ADMITTED = TicketState.ADMITTED  # in Python 3.11 each access to a member through its enum costs a call
 
@@ -45,13 +45,15 @@ class WaitingRoom:
 
         If the `await` is cancelled, call `leave`. `on_wait` is called before a wait. `now_s` is the loop's time
         as read once in this turn of the loop: a later reading would make a ticket with a wait of zero late. This
-        method and the future raise RateLimited or ShuttingDown.
+        method and the future raise RateLimited, LargerThanLimit or ShuttingDown.
         """
         if self._closed:
             raise _shutting_down()
         gate = self._gate
         rejection = gate.enqueue(ticket, now_s)
         if rejection is not None:
+            if rejection.reason is Reason.LARGER_THAN_LIMIT:
+                raise _larger_than_limit(ticket)
             raise RateLimited(
                 _MESSAGES[rejection.reason],
                 retry_after_s=rejection.retry_after_s,
@@ -97,9 +99,9 @@ class WaitingRoom:
                 future.set_exception(_shutting_down())
         self._poll(now_s)
 
-    def _poll(self, now_s: float, newcomer: Ticket | None = None) -> RateLimited | None:
+    def _poll(self, now_s: float, newcomer: Ticket | None = None) -> ProxyError | None:
         """Carries out the gate's verdicts. Returns the expiry of `newcomer`, which has no future yet."""
-        newcomer_expired: RateLimited | None = None
+        newcomer_expired: ProxyError | None = None
         again = True
         while again:
             verdicts = self._gate.poll(now_s)
@@ -136,9 +138,16 @@ class WaitingRoom:
         self._poll(self._loop.time())
 
 
-def _expired(expiry: Expiry) -> RateLimited:
+def _expired(expiry: Expiry) -> ProxyError:
+    if expiry.reason is Reason.LARGER_THAN_LIMIT:
+        return _larger_than_limit(expiry.ticket)
     message = _MESSAGES[expiry.reason]
     return RateLimited(message, retry_after_s=expiry.retry_after_s, reason=expiry.reason.value)
+
+
+def _larger_than_limit(ticket: Ticket) -> LargerThanLimit:
+    message = "The request has more pages than the upstream's whole rate limit allows: send fewer pages at once."
+    return LargerThanLimit(message, cost=ticket.cost)
 
 
 def _shutting_down() -> ShuttingDown:

@@ -13,10 +13,10 @@ class Scene:
         self.queue = FairQueue(weights)
         self.arrivals = 0
 
-    def arrive(self, lane: str, count: int = 1, urgency: int = DEFAULT_URGENCY) -> list[Ticket]:
+    def arrive(self, lane: str, count: int = 1, urgency: int = DEFAULT_URGENCY, cost: float = 1) -> list[Ticket]:
         tickets = []
         for _ in range(count):
-            ticket = Ticket("account", 1e9, lane, urgency)
+            ticket = Ticket("account", 1e9, lane, urgency, cost)
             self.arrivals += 1
             ticket.arrival = self.arrivals
             ticket.state = TicketState.WAITING
@@ -61,6 +61,45 @@ def test_a_weight_is_the_number_of_grants_per_turn() -> None:
     scene.arrive("a", 6)
     scene.arrive("b", 6)
     assert names(scene.serve(8)) == "aaabaaab"
+
+
+def test_callers_share_units_not_requests() -> None:
+    scene = Scene()
+    scene.arrive("a", 40, cost=8)
+    scene.arrive("b", 320)
+    served = names(scene.serve(180))
+    assert abs(served.count("a") * 8 - served.count("b")) <= 2 * 8
+    assert max(map(len, served.replace("a", " ").split())) <= 16
+
+
+@pytest.mark.parametrize("cost", [10_000, 1e9])
+def test_a_lane_owes_a_huge_request_to_the_others_but_not_for_ever(cost: float) -> None:
+    scene = Scene()
+    scene.arrive("a", cost=cost)
+    (later,) = scene.arrive("a")
+    scene.arrive("b", 300)
+    assert names(scene.serve(1)) == "a"
+    served = scene.serve(250)
+    assert 90 <= served.index(later) <= 101
+
+
+def test_a_lane_alone_owes_nothing() -> None:
+    scene = Scene()
+    scene.arrive("a", 3, cost=50)
+    scene.arrive("a")
+    assert names(scene.serve(3)) == "aaa"
+    scene.arrive("b")
+    assert scene.queue.next_cost() == 1
+    assert sorted(names(scene.serve(2))) == ["a", "b"]
+
+
+def test_the_next_cost_is_that_of_the_ticket_that_goes_next() -> None:
+    scene = Scene()
+    for number in range(1, 30):
+        scene.arrive("abc"[number % 3], urgency=number % 2, cost=number)
+    while scene.queue.waiting:
+        cost = scene.queue.next_cost()
+        assert scene.serve(1)[0].cost == cost
 
 
 def test_urgent_requests_of_a_caller_go_first_but_one_grant_in_eight_goes_to_its_oldest() -> None:

@@ -8,6 +8,7 @@ import pytest
 from nanonets_proxy.core.ratelimit.gate import MAX_CLOSED_SCOPES_SHOWN, Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scope_state import MIN_RETRY_AFTER_S
+from nanonets_proxy.core.ratelimit.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Rejection, Ticket, TicketState, Verdicts
 
 NEVER_S = 1e9
@@ -626,3 +627,74 @@ def test_a_ticket_that_need_not_wait_is_admitted_though_the_queue_is_full() -> N
     shell.ask()
     other = Ticket("v2:other", NEVER_S)
     assert shell.gate.try_admit(other, shell.now)
+
+
+# --- costs --------------------------------------------------------------------------------------
+
+
+def paged(limit: str) -> Gate:
+    limits = StaticLimits((StaticLimit.parse(limit),))
+    return Gate(GatePolicy(max_in_flight=64, max_waiting=64, static_limits=limits), lambda: 0.5)
+
+
+def test_a_request_uses_as_much_of_the_limit_as_it_costs() -> None:
+    gate = paged("account 10/s")
+    tickets = [Ticket("account", NEVER_S, cost=4) for _ in range(3)]
+    assert [gate.try_admit(ticket, 0.0) for ticket in tickets] == [True, True, False]
+    assert gate.try_admit(Ticket("account", NEVER_S, cost=2), 0.0)
+    assert gate.enqueue(tickets[2], 0.0) is None
+    assert gate.poll(0.5).granted == []
+    assert gate.poll(1.0).granted == [tickets[2]]
+
+
+def test_a_request_that_exceeds_the_whole_limit_is_rejected_at_once() -> None:
+    gate = paged("account 10/s")
+    ticket = Ticket("account", NEVER_S, cost=11)
+    assert not gate.try_admit(ticket, 0.0)
+    rejection = gate.enqueue(ticket, 0.0)
+    assert rejection is not None
+    assert rejection.reason is Reason.LARGER_THAN_LIMIT
+    assert rejection.retry_after_s == math.inf
+
+
+def learned(gate: Gate, count: int) -> float:
+    """Teaches a gate that `count` requests go in about 10 s. Returns an instant with an empty window."""
+    for number in range(count + 1):
+        ticket = Ticket("account", NEVER_S)
+        assert gate.try_admit(ticket, number * 0.01)
+        hint_s = 10.0 if number == count else None
+        gate.settle(ticket, Outcome.SERVED if hint_s is None else Outcome.THROTTLED, number * 0.01, hint_s)
+    probe = Ticket("account", NEVER_S)
+    gate.poll(10.2)
+    assert gate.try_admit(probe, 10.2)
+    gate.settle(probe, Outcome.SERVED, 10.3)
+    return 40.0
+
+
+def test_a_request_that_exceeds_the_estimate_is_tried_once_alone() -> None:
+    gate = Gate(GatePolicy(max_in_flight=64, max_waiting=64), lambda: 0.5)
+    now = learned(gate, 5)
+    first, second, third = (Ticket("account", NEVER_S, cost=cost) for cost in (8, 9, 8))
+    assert gate.try_admit(first, now)
+    assert gate.enqueue(second, now) is None
+    assert gate.enqueue(third, now) is None
+    assert gate.poll(now + 0.1).granted == []
+    gate.settle(first, Outcome.THROTTLED, now + 0.1, 1.0)
+    verdicts = gate.poll(now + 0.1)
+    assert [(expiry.ticket, expiry.reason) for expiry in verdicts.expired] == [
+        (second, Reason.LARGER_THAN_LIMIT),
+        (third, Reason.LARGER_THAN_LIMIT),
+    ]
+    rejection = gate.enqueue(first, now + 0.1)
+    assert rejection is not None
+    assert rejection.reason is Reason.LARGER_THAN_LIMIT
+    assert gate.enqueue(Ticket("account", NEVER_S, cost=3), now + 0.1) is None
+
+
+def test_a_request_that_exceeds_the_estimate_and_is_accepted_raises_it() -> None:
+    gate = Gate(GatePolicy(max_in_flight=64, max_waiting=64), lambda: 0.5)
+    now = learned(gate, 5)
+    large = Ticket("account", NEVER_S, cost=8)
+    assert gate.try_admit(large, now)
+    gate.settle(large, Outcome.SERVED, now + 0.1)
+    assert gate._scopes["account"].limit.estimate.window.count == 8

@@ -21,6 +21,7 @@ LANES = ("a", "b", "heavy")
 WEIGHTS = {"a": 1, "b": 1, "heavy": 3}
 HINTS_S = st.none() | st.sampled_from([0.0, 0.25, 1.0, 5.0, 60.0])
 ENDINGS = [outcome for outcome in Outcome if outcome is not Outcome.THROTTLED]
+COSTS = ((1,), (1,), (1, 2, 2.5, 8))
 STATIC_LIMITS = ((), ("account 2/60s", "v2:* 3/s"))
 
 
@@ -30,8 +31,17 @@ class TheGate(RuleBasedStateMachine):
         max_waiting=st.integers(1, 12),
         per_lane=st.integers(1, 6),
         static_limits=st.sampled_from(STATIC_LIMITS),
+        costs=st.sampled_from(COSTS),
     )
-    def start(self, max_in_flight: int, max_waiting: int, per_lane: int, static_limits: tuple[str, ...]) -> None:
+    def start(
+        self,
+        max_in_flight: int,
+        max_waiting: int,
+        per_lane: int,
+        static_limits: tuple[str, ...],
+        costs: tuple[float, ...],
+    ) -> None:
+        self.costs = costs
         self.policy = GatePolicy(
             max_in_flight=max_in_flight,
             max_waiting=max_waiting,
@@ -50,7 +60,7 @@ class TheGate(RuleBasedStateMachine):
         self.hinted_s: dict[str, float] = defaultdict(lambda: -math.inf)
         self.passed_over: dict[tuple[str, str], int] = defaultdict(int)  # grants to other lanes, by lane
         self.oldest_passed: dict[tuple[str, str], int] = defaultdict(int)  # grants to younger tickets, by lane
-        self.granted_s: dict[str, list[float]] = defaultdict(list)
+        self.granted: dict[str, dict[Ticket, float]] = defaultdict(dict)  # the grants that the upstream counts
 
     # --- callers ------------------------------------------------------------------------------
 
@@ -59,20 +69,21 @@ class TheGate(RuleBasedStateMachine):
         lane=st.sampled_from(LANES),
         urgency=st.sampled_from([0, 3, 7]),
         wait_s=st.sampled_from([0.0, 0.5, 10.0, 300.0, math.inf]),
+        data=st.data(),
     )
-    def arrive(self, scope: str, lane: str, urgency: int, wait_s: float) -> None:
+    def arrive(self, scope: str, lane: str, urgency: int, wait_s: float, data: st.DataObject) -> None:
         self.gate._forget_at_scopes = 1  # forget idle scopes at every chance
-        ticket = Ticket(scope, self.now + wait_s, lane, urgency)
+        ticket = Ticket(scope, self.now + wait_s, lane, urgency, data.draw(st.sampled_from(self.costs)))
         rejection = self.gate.enqueue(ticket, self.now)
         in_lane = sum(other.scope == scope and other.lane == lane for other in self.waiting)
         full = len(self.waiting) >= self.policy.max_waiting
         self.check_enqueued(ticket, rejection, full=full, lane_full=in_lane >= self.policy.max_waiting_per_lane)
 
     @precondition(lambda self: self.polled)
-    @rule(scope=st.sampled_from(SCOPES), lane=st.sampled_from(LANES))
-    def arrive_by_try_admit(self, scope: str, lane: str) -> None:
+    @rule(scope=st.sampled_from(SCOPES), lane=st.sampled_from(LANES), data=st.data())
+    def arrive_by_try_admit(self, scope: str, lane: str, data: st.DataObject) -> None:
         """Calls `try_admit`, which must grant nothing that `enqueue` and `poll` would not."""
-        ticket = Ticket(scope, self.now + 10.0, lane)
+        ticket = Ticket(scope, self.now + 10.0, lane, cost=data.draw(st.sampled_from(self.costs)))
         if not self.gate.try_admit(ticket, self.now):
             assert ticket.state is TicketState.NEW
             return
@@ -103,6 +114,8 @@ class TheGate(RuleBasedStateMachine):
                 assert full
             case Reason.LANE_FULL:
                 assert lane_full
+            case Reason.LARGER_THAN_LIMIT:
+                assert ticket.cost > 1
             case _:
                 assert ticket.deadline_s < math.inf
                 assert rejection.retry_after_s > ticket.deadline_s - self.now
@@ -138,6 +151,8 @@ class TheGate(RuleBasedStateMachine):
 
     def settle(self, permit: Ticket, outcome: Outcome, hint_s: float | None) -> None:
         self.permits.remove(permit)
+        if outcome in (Outcome.THROTTLED, Outcome.UNUSED):
+            self.granted[permit.scope].pop(permit, None)
         self.gate.settle(permit, outcome, self.now, hint_s)
         self.polled = False
 
@@ -178,12 +193,12 @@ class TheGate(RuleBasedStateMachine):
         assert self.wake_at_s is None or self.wake_at_s > self.now
         # A ticket with a deadline of just now may still be granted in this poll; late tickets expire first.
         for expiry in verdicts.expired:
-            if expiry.ticket.deadline_s != self.now:
+            if expiry.ticket.deadline_s != self.now and expiry.reason is not Reason.LARGER_THAN_LIMIT:
                 self.check_expired(expiry)
         for permit in verdicts.granted:
             self.check_granted(permit)
         for expiry in verdicts.expired:
-            if expiry.ticket.deadline_s == self.now:
+            if expiry.ticket.deadline_s == self.now or expiry.reason is Reason.LARGER_THAN_LIMIT:
                 self.check_expired(expiry)
         assert all(ticket.deadline_s > self.now for ticket in self.waiting)
         assert sorted(map(id, before)) == sorted(
@@ -198,7 +213,10 @@ class TheGate(RuleBasedStateMachine):
         self.waiting.remove(ticket)
         self.gone.add(ticket)
         passed = ticket.deadline_s <= self.now
-        assert expiry.reason is (Reason.DEADLINE_PASSED if passed else Reason.CANNOT_BE_IN_TIME)
+        if expiry.reason is Reason.LARGER_THAN_LIMIT:
+            assert ticket.cost > 1
+        else:
+            assert expiry.reason is (Reason.DEADLINE_PASSED if passed else Reason.CANNOT_BE_IN_TIME)
         assert expiry.retry_after_s >= max(1.0, self.hinted_s[ticket.scope] - self.now)
 
     def check_granted(self, ticket: Ticket) -> None:
@@ -214,11 +232,10 @@ class TheGate(RuleBasedStateMachine):
         self.waiting.remove(ticket)
         self.permits.append(ticket)
         if static_limit := self.policy.static_limits.of(ticket.scope):
-            granted_s = self.granted_s[ticket.scope]
-            granted_s.append(self.now)
-            recent = [at_s for at_s in granted_s if at_s + static_limit.period_s > self.now]
-            # Refused and unused grants do not count, but the machine does not track them.
-            assert len(recent) <= static_limit.count or len(granted_s) > static_limit.count
+            granted = self.granted[ticket.scope]
+            granted[ticket] = self.now
+            recent = [other.cost for other, at_s in granted.items() if at_s + static_limit.period_s > self.now]
+            assert sum(recent) <= static_limit.count
 
     def check_turns(self, ticket: Ticket, queue: list[Ticket]) -> None:
         lanes = {other.lane for other in queue}
@@ -229,6 +246,8 @@ class TheGate(RuleBasedStateMachine):
             else:
                 self.passed_over[key] += 1
                 others = sum(WEIGHTS[other] for other in LANES if other != lane)
+                if len(self.costs) > 1:  # a turn may be as long as the largest cost, and a lane may owe turns
+                    others *= 8 * 9
                 assert self.passed_over[key] <= others, "a lane was left out of a round"
         mine = [other for other in queue if other.lane == ticket.lane]
         key = (ticket.scope, ticket.lane)
@@ -241,7 +260,8 @@ class TheGate(RuleBasedStateMachine):
     def check_no_grant_was_missed(self) -> None:
         if len(self.permits) < self.policy.max_in_flight:
             for scope in {ticket.scope for ticket in self.waiting}:
-                assert not self.gate._scopes[scope].limit.grant_kind(self.now)
+                state = self.gate._scopes[scope]
+                assert not state.limit.grant_kind(self.now, state.queue.next_cost())
         if self.waiting:
             earliest_s = min(ticket.deadline_s for ticket in self.waiting)
             assert earliest_s == math.inf or (self.wake_at_s is not None and self.wake_at_s <= earliest_s)

@@ -1,7 +1,9 @@
 """The queue of one scope: a lane for each caller, served in turns.
 
-Deficit round robin (Shreedhar and Varghese, 1995), where each request costs 1. In its turn a lane gets as many
-grants as its weight. So a caller with 200 requests makes another caller wait for one turn, not for 200 requests.
+Deficit round robin (Shreedhar and Varghese, 1995). In its turn a lane gets its weight in units, times the mean cost
+of the waiting requests. So a caller with 200 requests makes another caller wait for one turn, not for 200 requests.
+A request that costs more than the lane has left goes all the same; the lane then owes the difference to its next
+turns. So the gate need not know the cost of a request before it chooses a lane.
 
 Within a lane, urgent requests go first (RFC 9218 §4.1), and requests of the same urgency go in order of arrival.
 One grant in eight goes to the lane's oldest request, whatever its urgency, so that no request waits for ever.
@@ -22,6 +24,7 @@ from nanonets_proxy.core.ratelimit.tickets import Ticket, TicketState
 _OLDEST_EACH = 8
 _MAX_STALE = 64  # up to this many stale entries are not worth a cleanup
 _COUNTED_LANES = 64  # with more lanes, a position is estimated
+_MAX_OWED_TURNS = 100  # a lane owes at most this many turns, so that skipping it stays cheap
 
 _WAITING = TicketState.WAITING  # in Python 3.11 each access to a member through its enum costs a call
 _arrival = attrgetter("arrival")
@@ -31,8 +34,8 @@ _arrival = attrgetter("arrival")
 class _Lane:
     name: str
     weight: int
-    credit: int
-    """Grants left in this turn."""
+    credit: float
+    """Units left in this turn; not positive if the lane owes units."""
     waiting: int = 0
     entries: int = 0
     """Waiting tickets and stale entries."""
@@ -44,7 +47,7 @@ class _Lane:
 class FairQueue:
     """The waiting tickets of one scope, in lanes."""
 
-    __slots__ = ("_empty_lanes", "_lanes", "_total_weight", "_turns", "_weights", "waiting")
+    __slots__ = ("_empty_lanes", "_lanes", "_total_weight", "_turns", "_waiting_units", "_weights", "waiting")
 
     def __init__(self, weights: Mapping[str, int]) -> None:
         self._weights = weights
@@ -52,6 +55,7 @@ class FairQueue:
         self._turns: deque[_Lane] = deque()  # the lane whose turn it is comes first
         self._total_weight = 0  # of all lanes
         self._empty_lanes = 0  # lanes without a waiting ticket, which stay until their turn comes
+        self._waiting_units: float = 0
         self.waiting = 0
 
     def waiting_in(self, name: str) -> int:
@@ -64,7 +68,7 @@ class FairQueue:
         lane = self._lanes.get(ticket.lane)
         if lane is None:
             weight = self._weights.get(ticket.lane, 1)
-            lane = self._lanes[ticket.lane] = _Lane(ticket.lane, weight, credit=weight)
+            lane = self._lanes[ticket.lane] = _Lane(ticket.lane, weight, credit=weight * self.mean_cost)
             self._turns.append(lane)
             self._total_weight += lane.weight
         elif not lane.waiting:
@@ -79,31 +83,37 @@ class FairQueue:
         lane.waiting += 1
         lane.entries += 1
         self.waiting += 1
+        self._waiting_units += ticket.cost
+
+    @property
+    def mean_cost(self) -> float:
+        """The mean cost of the waiting tickets; 1 if none waits."""
+        return self._waiting_units / self.waiting if self.waiting else 1
+
+    def next_cost(self) -> float:
+        """Returns the cost of the ticket that `pop` takes. Raises IndexError if no ticket waits."""
+        if self._waiting_units == self.waiting:  # the usual case; else the costs differ
+            return 1
+        return self._next_queue(self._next_lane())[0].cost
 
     def pop(self) -> Ticket:
         """Takes the ticket whose turn it is. Raises IndexError if no ticket waits."""
-        while not (lane := self._turns[0]).waiting:
-            self._turns.popleft()
-            self._drop_lane(lane)
-        lane.credit -= 1
-        if not lane.credit:
-            lane.credit = lane.weight
+        lane = self._next_lane()
+        ticket = self._next_queue(lane).popleft()
+        turn = lane.weight * self.mean_cost
+        lane.credit -= ticket.cost
+        if lane.credit <= 0:
+            lane.credit = max(lane.credit, -_MAX_OWED_TURNS * turn) + turn
             self._turns.rotate(-1)
         lane.grants += 1
-        if len(lane.queues) == 1:  # the usual case
-            (queue,) = lane.queues.values()
-        else:
-            queue = self._next_queue(lane)
-        while (ticket := queue.popleft()).state is not _WAITING:
-            lane.entries -= 1
         lane.entries -= 1
-        self._decrement_waiting(lane)
+        self._decrement_waiting(lane, ticket)
         return ticket
 
     def discard(self, ticket: Ticket) -> None:
         """Removes a ticket that no longer waits. Its state must have changed before."""
         lane = self._lanes[ticket.lane]
-        self._decrement_waiting(lane)
+        self._decrement_waiting(lane, ticket)
         if lane.entries > 2 * lane.waiting + _MAX_STALE:
             for urgency, queue in lane.queues.items():
                 lane.queues[urgency] = deque(waiting for waiting in queue if waiting.state is _WAITING)
@@ -131,20 +141,48 @@ class FairQueue:
                 position += min(lane.waiting, turns * lane.weight)
         return position
 
+    def units_up_to(self, ticket: Ticket, position: int) -> float:
+        """Returns about how many units go up to this position, if `ticket` is there."""
+        return (position - 1) * self.mean_cost + ticket.cost
+
+    def _next_lane(self) -> _Lane:
+        """Returns the lane whose turn it is, which stands in front then. Raises IndexError if no ticket waits."""
+        turns = self._turns
+        while True:
+            lane = turns[0]
+            if not lane.waiting:
+                turns.popleft()
+                self._drop_lane(lane)
+            elif lane.credit > 0:
+                return lane
+            elif lane.waiting == self.waiting:  # no other lane is owed anything
+                lane.credit = lane.weight * self.mean_cost
+            else:
+                lane.credit += lane.weight * self.mean_cost
+                turns.rotate(-1)
+
     def _next_queue(self, lane: _Lane) -> deque[Ticket]:
+        """Returns the queue of a lane's next ticket, which stands in front then."""
+        if len(lane.queues) == 1:  # the usual case
+            (queue,) = lane.queues.values()
+            while queue[0].state is not _WAITING:
+                queue.popleft()
+                lane.entries -= 1
+            return queue
         for urgency, queue in list(lane.queues.items()):
             while queue and queue[0].state is not _WAITING:
                 queue.popleft()
                 lane.entries -= 1
             if not queue:
                 del lane.queues[urgency]
-        oldest = lane.grants % _OLDEST_EACH == 0
+        oldest = (lane.grants + 1) % _OLDEST_EACH == 0
         return min(lane.queues.items(), key=lambda item: item[1][0].arrival if oldest else item[0])[1]
 
-    def _decrement_waiting(self, lane: _Lane) -> None:
+    def _decrement_waiting(self, lane: _Lane, ticket: Ticket) -> None:
         """Counts one waiting ticket fewer. Drops the empty lanes once there are many, or once no ticket waits."""
         lane.waiting -= 1
         self.waiting -= 1
+        self._waiting_units = self._waiting_units - ticket.cost if self.waiting else 0
         if not lane.waiting:
             lane.queues.clear()
             lane.entries = 0

@@ -9,6 +9,7 @@ the outcome. An admitted ticket is its own permit:
 | NEW | `try_admit`, if the ticket need not wait | ADMITTED |
 | WAITING | `poll`: a place in flight is free and the scope's limit allows a grant | ADMITTED |
 | WAITING | `poll`: its deadline has passed, or its scope opens after its deadline | ENDED, reported as an expiry |
+| WAITING | `poll`: its cost exceeds the whole limit | ENDED, reported as an expiry |
 | WAITING | `withdraw` | ENDED |
 | ADMITTED | `settle` as SERVED | ENDED |
 | ADMITTED | `settle` with another outcome | RETURNED |
@@ -114,13 +115,13 @@ class Gate:
         limit = scope.limit
         if scope.queue.waiting or (self._turns and self.waiting) or self.in_flight >= self._policy.max_in_flight:
             return False
-        if ticket.deadline_s < now or (kind := limit.grant_kind(now)) is None:
+        if ticket.deadline_s < now or (kind := limit.grant_kind(now, ticket.cost)) is None:
             return False
         self._arrivals = ticket.arrival = self._arrivals + 1
         self.in_flight += 1
         ticket.state = _ADMITTED
         ticket.granted_at_s = now
-        ticket.serial = limit.grant(kind, now)
+        ticket.serial = limit.grant(kind, now, ticket.cost)
         return True
 
     def enqueue(self, ticket: Ticket, now: float) -> Rejection | None:
@@ -132,7 +133,11 @@ class Gate:
             raise ValueError(f"a ticket in state {ticket.state.value} cannot be enqueued")
         scope = self._scopes.get(ticket.scope) or self._add_scope(ticket.scope, now)
         limit, queue, deadline_s = scope.limit, scope.queue, ticket.deadline_s
-        forecast_s = limit.forecast_s(queue.position(ticket), now) if limit.estimate.proven else math.nan
+        if ticket.cost > 1 and limit.is_too_large(ticket.cost):
+            return Rejection(Reason.LARGER_THAN_LIMIT, math.inf, queue.position(ticket))
+        forecast_s = math.nan
+        if limit.estimate.proven:
+            forecast_s = limit.forecast_s(queue.units_up_to(ticket, queue.position(ticket)), now)
         if deadline_s < limit.opens_at_s or now + _FORECAST_TRUST * forecast_s > deadline_s:
             return scope.reject(Reason.CANNOT_BE_IN_TIME, ticket, now)
         if ticket.state is _NEW:
@@ -173,7 +178,9 @@ class Gate:
             scope.limit.served(ticket.serial, now)
         else:
             ticket.state = _RETURNED
-            scope.limit.not_served(ticket.serial, ticket.granted_at_s, outcome, now, retry_after_s)
+            scope.limit.not_served(
+                ticket.serial, ticket.granted_at_s, outcome, now, retry_after_s, cost=ticket.cost
+            )
         if scope.queue.waiting:
             self._dirty[scope] = None
 
@@ -206,12 +213,12 @@ class Gate:
                 self._expire(scope, before_s, now, expired)
             if scope.queue.waiting:
                 limit.advance(now)
-                if not scope.in_turns and limit.grant_kind(now) is not None:
+                if not scope.in_turns and self._grant_kind(scope, now, expired) is not None:
                     scope.in_turns = True
                     self._turns.append(scope)
         while self._turns and self.in_flight < self._policy.max_in_flight:
             scope = self._turns.popleft()
-            if scope.queue.waiting and (kind := scope.limit.grant_kind(now)) is not None:
+            if (kind := self._grant_kind(scope, now, expired)) is not None:
                 granted.append(self._grant(scope, kind, now))
                 self._turns.append(scope)
                 self._dirty[scope] = None
@@ -228,20 +235,34 @@ class Gate:
         self._dirty.clear()
         return Verdicts(granted, expired, self._next_timer_s())
 
+    def _grant_kind(self, scope: ScopeState, now: float, expired: list[Expiry]) -> GrantKind | None:
+        """Returns the kind of grant for the scope's next ticket; None if none may go. Ends too large tickets."""
+        queue, limit = scope.queue, scope.limit
+        while queue.waiting:
+            cost = queue.next_cost()
+            if cost > 1 and limit.is_too_large(cost):
+                ticket = queue.pop()
+                ticket.state = _ENDED
+                self.waiting -= 1
+                expired.append(Expiry(ticket, Reason.LARGER_THAN_LIMIT, math.inf))
+            else:
+                return limit.grant_kind(now, cost)
+        return None
+
     def _grant(self, scope: ScopeState, kind: GrantKind, now: float) -> Ticket:
         ticket = scope.queue.pop()
         self.waiting -= 1
         self.in_flight += 1
         ticket.state = _ADMITTED
         ticket.granted_at_s = now
-        ticket.serial = scope.limit.grant(kind, now)
+        ticket.serial = scope.limit.grant(kind, now, ticket.cost)
         return ticket
 
     def _expire(self, scope: ScopeState, before_s: float, now: float, expired: list[Expiry]) -> None:
         while (ticket := scope.pop_overdue(before_s)) is not None:
             self._end_waiting(scope, ticket)
             reason = Reason.DEADLINE_PASSED if ticket.deadline_s <= now else Reason.CANNOT_BE_IN_TIME
-            expired.append(Expiry(ticket, reason, scope.retry_after_s(scope.queue.position(ticket), now)))
+            expired.append(Expiry(ticket, reason, scope.retry_after_s(ticket, now)))
 
     def _end_waiting(self, scope: ScopeState, ticket: Ticket) -> None:
         ticket.state = _ENDED

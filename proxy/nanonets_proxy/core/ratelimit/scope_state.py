@@ -53,7 +53,7 @@ class ScopeState:
             entries = {entry[2]: entry for entry in self.deadlines if entry[2].state is _WAITING}
             self.deadlines = list(entries.values())
             heapq.heapify(self.deadlines)
-        event_at_s = self.limit.changes_at_s(now)
+        event_at_s = self.limit.changes_at_s(now, self.queue.next_cost())
         while self.deadlines[0][0] < event_at_s:
             if self.deadlines[0][2].state is _WAITING:
                 return self.deadlines[0][0]
@@ -62,10 +62,10 @@ class ScopeState:
 
     def reject(self, reason: Reason, ticket: Ticket, now: float) -> Rejection:
         """Returns the rejection of a ticket that may not wait."""
-        position = self.queue.position(ticket)
-        return Rejection(reason, self.retry_after_s(position, now), position)
+        return Rejection(reason, self.retry_after_s(ticket, now), self.queue.position(ticket))
 
-    def retry_after_s(self, position: int, now: float) -> float:
-        """Returns the predicted wait at this position in the queue, and at least `MIN_RETRY_AFTER_S`."""
-        forecast_s = self.limit.forecast_s(position, now)
+    def retry_after_s(self, ticket: Ticket, now: float) -> float:
+        """Returns the predicted wait of a ticket that came now, and at least `MIN_RETRY_AFTER_S`."""
+        units = self.queue.units_up_to(ticket, self.queue.position(ticket))
+        forecast_s = self.limit.forecast_s(units, now)
         return max(MIN_RETRY_AFTER_S, self.limit.opens_at_s - now, 0.0 if math.isnan(forecast_s) else forecast_s)

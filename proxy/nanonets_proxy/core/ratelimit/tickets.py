@@ -17,6 +17,8 @@ class Reason(enum.Enum):
     CANNOT_BE_IN_TIME = "cannot_be_in_time"
     """The scope opens, or the ticket's turn comes, after the deadline."""
     DEADLINE_PASSED = "deadline_passed"
+    LARGER_THAN_LIMIT = "larger_than_limit"
+    """The ticket's cost exceeds the whole limit of its scope."""
 
 
 class TicketState(enum.Enum):
@@ -58,6 +60,8 @@ class Ticket:
     """The caller. Callers take turns."""
     urgency: int = DEFAULT_URGENCY
     """RFC 9218 §4.1: 0 goes before 7, among the requests of one caller."""
+    cost: float = 1
+    """The units of the limit that the request uses, such as its number of pages; at least 1."""
     forecast_s: float = field(default=math.nan, init=False)
     """The predicted wait at the first `enqueue`; nan if it was unknown."""
     arrival: int = field(default=0, init=False)

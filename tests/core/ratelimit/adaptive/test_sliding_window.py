@@ -27,3 +27,32 @@ def test_remove_takes_one_of_two_grants_of_the_same_instant() -> None:
     assert window.used(3.0) == 3
     assert (window.oldest_s, window.newest_s) == (1.0, 3.0)
     assert window.granted_since(2.0) == 2
+
+
+def test_grants_count_as_many_units_as_they_cost() -> None:
+    window = SlidingWindow()
+    window.set(10, 10.0)
+    for at_s, cost in ((1.0, 3), (2.0, 2.5), (2.0, 1), (4.0, 2)):
+        window.add(at_s, cost)
+    assert (window.granted, window.granted_units) == (4, 8.5)
+    assert window.used(4.0) == 8.5
+    assert window.granted_since(2.0) == 5.5
+    assert [window.nth_newest_s(units) for units in (2, 3, 5.5, 6, 100)] == [4.0, 2.0, 2.0, 1.0, 1.0]
+    window.remove(2.0)
+    assert window.used(4.0) == 7.5
+    window.remove(2.0, 7)  # no such grant
+    assert window.used(11.5) == 4.5
+    assert window.used(14.0) == 0
+    window.set(10, 20.0)  # older grants count again
+    assert window.used(14.0) == 7.5
+    window.age(7.0)
+    assert window.used(14.0) == 4.5
+
+
+def test_a_forecast_is_in_units() -> None:
+    window = SlidingWindow()
+    window.set(10, 10.0)
+    window.add(0.0, 6)
+    assert window.forecast_at_s(4, 1.0) == 1.0
+    assert window.forecast_at_s(5, 1.0) == 10.0
+    assert window.forecast_at_s(4 + 10 + 1, 1.0) == 20.0

@@ -77,6 +77,8 @@ class Limit:
         "_last_allowed",
         "_last_grant_s",
         "_policy",
+        "_probed_units",
+        "_refused_alone",
         "_slow_start",
         "_unconfirmed_kinds",
         "estimate",
@@ -111,14 +113,16 @@ class Limit:
         self.held_until_s = -math.inf
         """Until then, the upstream accepts no grant after number `_last_allowed`, as it told."""
         self._last_allowed = 0
+        self._probed_units: float = 1  # by how much the latest count probe exceeded the count
+        self._refused_alone = math.inf  # the smallest cost that was refused while nothing else counted
         if static_limit is not None:
             self.state = _LEARNED
             self.estimate.set_known(static_limit.count, static_limit.period_s, static_limit.count)
 
     # --- grants ---------------------------------------------------------------------------------
 
-    def grant_kind(self, now: float) -> GrantKind | None:
-        """Returns the kind of grant that one more request may have now; None if it must wait."""
+    def grant_kind(self, now: float, cost: float = 1) -> GrantKind | None:
+        """Returns the kind of grant that one more request of this cost may have now; None if it must wait."""
         if now >= self._idle_until_s:
             self.advance(now)
         if now < self.held_until_s and self.estimate.window.granted >= self._last_allowed:
@@ -129,24 +133,28 @@ class Limit:
                 return _PROVEN
             return _UNPROVEN if len(slow_start.unconfirmed) + 1 <= slow_start.max_unconfirmed else None
         if self.state is _LEARNED:
-            return self._grant_kind_learned(now)
+            return self._grant_kind_learned(now, cost)
         return _RECOVERY_PROBE if self.state is _PROBING and not slow_start.unconfirmed else None
 
-    def _grant_kind_learned(self, now: float) -> GrantKind | None:
+    def _grant_kind_learned(self, now: float, cost: float) -> GrantKind | None:
         estimate, slow_start = self.estimate, self._slow_start
         window = estimate.window
         used = window.used(now)
         may_probe = not slow_start.unconfirmed  # a probe goes only while no other request is unconfirmed
         if self.in_flight >= estimate.concurrency_limit:
-            due = used < window.count and estimate.concurrency_probes.due(now)
+            due = used + cost <= window.count and estimate.concurrency_probes.due(now)
             return _CONCURRENCY_PROBE if due and may_probe else None
-        if used < estimate.proven:
+        if used + cost <= estimate.proven:
             if estimate.starts_to_confirm and estimate.at_period_start:
                 return _PERIOD_START if may_probe else None
             return _PROVEN
-        if used < window.count:
+        if used + cost <= window.count:
             return _UNPROVEN if len(slow_start.unconfirmed) + 1 <= slow_start.max_unconfirmed else None
-        if not may_probe or self._at_static_limit or not estimate.window_probes.due(now):
+        if not may_probe or self._at_static_limit:
+            return None
+        if not used:  # the request alone exceeds the estimate: only a trial can tell whether it fits the limit
+            return _COUNT_PROBE if cost < self._refused_alone else None
+        if not estimate.window_probes.due(now):
             return None
         if estimate.prefers_count_probe or self.static_limit is not None:
             return _COUNT_PROBE if estimate.count_probe_ready(now) else None
@@ -156,8 +164,8 @@ class Limit:
     def _at_static_limit(self) -> bool:
         return self.static_limit is not None and self.estimate.window.count >= self.static_limit.count
 
-    def changes_at_s(self, now: float) -> float:
-        """Returns when `grant_kind` may change if no permit settles before; inf: never."""
+    def changes_at_s(self, now: float, cost: float = 1) -> float:
+        """Returns when `grant_kind` of this cost may change if no permit settles before; inf: never."""
         if now < self.held_until_s and self.estimate.window.granted >= self._last_allowed:
             return self.held_until_s
         if self.state is _CLOSED:
@@ -169,7 +177,7 @@ class Limit:
             estimate = self.estimate
             if self.in_flight >= estimate.concurrency_limit:
                 times.append(estimate.concurrency_probes.due_at_s)
-            elif estimate.window.used(now) >= estimate.window.count:
+            elif estimate.window.used(now) + cost > estimate.window.count:
                 due_at_s = estimate.window_probes.due_at_s
                 if not estimate.prefers_count_probe:
                     due_at_s = max(due_at_s, estimate.period_probe_at_s)
@@ -186,19 +194,21 @@ class Limit:
             return self.opens_at_s
         return max(self.opens_at_s, self._last_grant_s + self._acceptance_timeout_s)
 
-    def grant(self, kind: GrantKind, now: float) -> int:
+    def grant(self, kind: GrantKind, now: float, cost: float = 1) -> int:
         """Notes a grant that `grant_kind` allows now. Returns its serial number, for `served` or `not_served`."""
         estimate = self.estimate
         self.in_flight += 1
         if self.in_flight >= estimate.concurrency_limit:
             self._grant_interval_s += 0.1 * (min(now - self._last_grant_s, 60.0) - self._grant_interval_s)
         self._last_grant_s = now
-        serial = estimate.window.add(now)
+        serial = estimate.window.add(now, cost)
         if kind is _PROVEN:
             return serial
         if kind is not _UNPROVEN and kind is not _RECOVERY_PROBE:
             if kind is not _PERIOD_START:
                 self._slow_start.restart(1)
+            if kind is _COUNT_PROBE:
+                self._probed_units = max(1, estimate.window.used(now) - estimate.window.count)
             self._unconfirmed_kinds[serial] = kind
         self._slow_start.unconfirmed[serial] = now
         return serial
@@ -214,18 +224,21 @@ class Limit:
             self._accepted(serial, now)
 
     def not_served(
-        self, serial: int, granted_at_s: float, outcome: Outcome, now: float, hint_s: float | None
+        self, serial: int, granted_at_s: float, outcome: Outcome, now: float, hint_s: float | None, cost: float = 1
     ) -> None:
-        """Notes any other outcome; `hint_s` is the hint of a 429, counted from `now`."""
+        """Notes any other outcome of a grant of this cost; `hint_s` is the hint of a 429, counted from `now`."""
         self.in_flight -= 1
         unconfirmed = self._slow_start.discard(serial)
         kind = self._unconfirmed_kinds.pop(serial, _UNPROVEN if unconfirmed else _PROVEN)
         if kind not in LIMIT_PROBES:  # an unconfirmed probe or period start explains a refusal
             kind = next(iter(self._unconfirmed_kinds.values()), kind)
         if outcome is Outcome.UNUSED:
-            self.estimate.window.remove(granted_at_s)
+            self.estimate.window.remove(granted_at_s, cost)
         elif outcome is Outcome.THROTTLED:
-            self.estimate.window.remove(granted_at_s)
+            window = self.estimate.window
+            window.remove(granted_at_s, cost)
+            if kind is _COUNT_PROBE and cost > window.count and not window.used(now):
+                self._refused_alone = min(self._refused_alone, cost)
             self._note_refusal_delay(now - granted_at_s)
             if unconfirmed and self.state is _PROBING:
                 kind = _RECOVERY_PROBE
@@ -260,7 +273,7 @@ class Limit:
                 case GrantKind.PERIOD_START:
                     estimate.period_start_accepted()
                 case GrantKind.COUNT_PROBE:
-                    estimate.raise_count(now)
+                    estimate.raise_count(now, self._probed_units)
                 case GrantKind.PERIOD_PROBE:
                     estimate.shorten_period(now)
                 case GrantKind.CONCURRENCY_PROBE:
@@ -346,17 +359,23 @@ class Limit:
         """After this time without a response, a request counts as accepted."""
         return self._acceptance_timeout_s
 
-    def forecast_s(self, position: int, now: float) -> float:
-        """Returns how long the request at this position in the queue will wait; nan if that is unknown."""
+    def is_too_large(self, cost: float) -> bool:
+        """Returns whether a request of this cost certainly exceeds the whole limit."""
+        if self.static_limit is not None and cost > self.static_limit.count:
+            return True
+        return cost >= self._refused_alone and cost > self.estimate.window.count
+
+    def forecast_s(self, units: float, now: float) -> float:
+        """Returns how long it takes until this many more units have gone; nan if that is unknown."""
         estimate = self.estimate
         if not estimate.proven:
             return math.nan
         opens_at_s = max(now, self.opens_at_s)
         if now < self.held_until_s and estimate.window.granted >= self._last_allowed:
             opens_at_s = max(opens_at_s, self.held_until_s)
-        wait_s = max(estimate.window.forecast_at_s(position, opens_at_s) - now, 0.0)
+        wait_s = max(estimate.window.forecast_at_s(units, opens_at_s) - now, 0.0)
         if self.in_flight >= estimate.concurrency_limit:
-            return max(wait_s, position * self._grant_interval_s)
+            return max(wait_s, units * self._grant_interval_s)
         return wait_s
 
     def can_be_forgotten(self, now: float) -> bool:

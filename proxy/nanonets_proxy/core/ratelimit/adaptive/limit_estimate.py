@@ -80,7 +80,7 @@ class LimitEstimate:
         self.starts_to_confirm = 0
         """How many of the next periods timed by our own clock, not by a hint, begin with one request."""
         self.hints = HintHistory()
-        self._period_start = 0  # grants before the latest closure or confirmed period start
+        self._period_start: float = 0  # units granted before the latest closure or confirmed period start
         self._raised_at_s = -math.inf
         self._confirmed_at_s = -math.inf
         self._before_raise: _ProvenWindow | None = None
@@ -117,12 +117,12 @@ class LimitEstimate:
     @property
     def at_period_start(self) -> bool:
         """Whether the next request begins a period. If it comes too soon, all that follow would be refused."""
-        return self.window.granted - self._period_start >= self.window.count
+        return self.window.granted_units - self._period_start >= self.window.count
 
     def period_start_accepted(self) -> None:
         """Notes that the first request of a period was accepted."""
         self.starts_to_confirm -= 1
-        self._period_start = self.window.granted - 1
+        self._period_start = self.window.granted_units - 1
 
     # --- limit probes ---------------------------------------------------------------------------
 
@@ -165,9 +165,9 @@ class LimitEstimate:
             return -math.inf if newest_s is None else newest_s + before.period_s
         return self.window.frees_at_s if self.proven and self.window.frees_at_s < math.inf else -math.inf
 
-    def raise_count(self, now: float) -> None:
-        """Notes an accepted count probe."""
-        self._raise(self.window.count + 1, self.window.period_s, now)
+    def raise_count(self, now: float, units: float = 1) -> None:
+        """Notes an accepted count probe, which asked for this many units more than the count."""
+        self._raise(self.window.count + units, self.window.period_s, now)
 
     def shorten_period(self, now: float) -> None:
         """Notes an accepted period probe."""
@@ -206,7 +206,7 @@ class LimitEstimate:
     def learn_from(self, closure: Closure, now: float) -> None:
         """Corrects the estimate after a closure. Each request sent before it must have settled or timed out."""
         window = self.window
-        self._period_start = window.granted
+        self._period_start = window.granted_units
         ends_at_s = closure.granted_at_s + closure.closed_s
         at_period_end = self.hints.note(closure, ends_at_s, window)
         if self._correct_concurrency(closure, at_period_end):
@@ -249,7 +249,7 @@ class LimitEstimate:
             self.concurrency_limit = min(self.concurrency_limit, max(1, closure.in_flight))
         return True
 
-    def _lower_count(self, admitted: int, now: float) -> None:
+    def _lower_count(self, admitted: float, now: float) -> None:
         """Takes the admitted requests as the count. The missing part of the proven count becomes the reserve."""
         if admitted < self.proven:
             self.reserve = min(admitted // 2, max(self.reserve, self.proven - admitted))
@@ -274,13 +274,13 @@ class LimitEstimate:
         self._min_period_s = 0.0
         self._learn_concurrency(closure, count)
 
-    def _learn_concurrency(self, closure: Closure, admitted: int) -> None:
+    def _learn_concurrency(self, closure: Closure, admitted: float) -> None:
         """Suspects a concurrency limit if all admitted requests were still in flight."""
         in_flight, limit = closure.in_flight, self.concurrency_limit
         if in_flight >= 2 and in_flight >= (admitted if limit == math.inf else limit / 4):
             self.concurrency_limit = min(limit, in_flight)
 
-    def _raise_refused(self, closure: Closure, admitted: int, needed_s: float, now: float) -> None:
+    def _raise_refused(self, closure: Closure, admitted: float, needed_s: float, now: float) -> None:
         """Undoes an unproven raise, and schedules the next probe."""
         window, before, probes = self.window, self._before_raise, self.window_probes
         # Several raises of the count were accepted before this refusal.

@@ -14,7 +14,7 @@ def take_snapshot(limit: Limit, scope: str, now: float) -> ScopeSnapshot | None:
     opens_in_s = min(max(0.0, limit.opens_at_s - now), MAX_HINT_S)
     if not estimate.known:
         return closed(scope, opens_in_s) if opens_in_s else None
-    used = window.used(now)
+    used = math.ceil(window.used(now))
     return ScopeSnapshot(
         scope=scope,
         count=window.count,

@@ -1,22 +1,29 @@
-"""A sliding window: at most `count` requests in any `period_s`, with the log of grants.
+"""A sliding window: at most `count` units in any `period_s`, with the log of grants.
 
-A request counts for `period_s` from its grant. Requests that keep to a sliding window also keep to a fixed window
-of the same size, wherever it begins. A count of 1 is a minimum interval between requests.
+A request costs one unit, or as many as its ticket says. It counts for `period_s` from its grant. Requests that keep
+to a sliding window also keep to a fixed window of the same size, wherever it begins. A count of 1 is a minimum
+interval between requests.
 """
 
 import math
 from bisect import bisect_left
 from collections import deque
-from itertools import chain, islice
+from itertools import chain
 
 _MAX_KEPT = 8192  # entries of each log, or `count` if that is larger; estimates need no more
 _ROUNDING_S = 1e-6
+
+_Grant = tuple[float, float]
+"""The instant and the cost."""
 
 
 class SlidingWindow:
     """Logs the instants of grants. `count` and `period_s` are inf while nothing is known."""
 
-    __slots__ = ("_counted_for_s", "_max_recent", "_older", "_recent", "count", "granted", "period_s")
+    __slots__ = (
+        *("_counted_for_s", "_max_recent", "_older", "_recent", "_used"),
+        *("count", "granted", "granted_units", "period_s"),
+    )
 
     def __init__(self) -> None:
         self.count = math.inf
@@ -24,80 +31,99 @@ class SlidingWindow:
         self._counted_for_s = math.inf
         self.granted = 0
         """The number of all grants so far."""
+        self.granted_units: float = 0
+        """The units of all grants so far."""
         self._max_recent: float = _MAX_KEPT
-        self._recent: deque[float] = deque()  # the grants that count, in order
-        self._older: deque[float] = deque(maxlen=_MAX_KEPT)  # grants that no longer count, for the estimates
+        self._recent: deque[_Grant] = deque()  # the grants that count, in order
+        self._used: float = 0  # the units of `_recent`
+        self._older: deque[_Grant] = deque(maxlen=_MAX_KEPT)  # grants that no longer count, for the estimates
 
-    def add(self, now: float) -> int:
+    def add(self, now: float, cost: float = 1) -> int:
         """Logs a grant. Returns its serial number, from 1."""
         recent = self._recent
-        recent.append(now)
+        recent.append((now, cost))
+        self._used += cost
         if len(recent) > self._max_recent:
-            self._older.append(recent.popleft())
+            self._retire_oldest()
+        self.granted_units += cost
         self.granted = serial = self.granted + 1
         return serial
 
-    def remove(self, granted_s: float) -> None:
-        """Removes one grant of this instant: the upstream did not count that request."""
+    def remove(self, granted_s: float, cost: float = 1) -> None:
+        """Removes one grant of this instant and cost: the upstream did not count that request."""
         for log in (self._recent, self._older):
-            index = bisect_left(log, granted_s)
-            if index < len(log) and log[index] == granted_s:
-                del log[index]
-                return
+            index = bisect_left(log, (granted_s,))
+            while index < len(log) and log[index][0] == granted_s:
+                if log[index][1] == cost:
+                    del log[index]
+                    if log is self._recent:
+                        self._used -= cost
+                    return
+                index += 1
 
     def age(self, seconds: float) -> None:
         """Moves all grants this far into the past."""
-        self._recent = deque(granted_s - seconds for granted_s in self._recent)
-        self._older = deque((granted_s - seconds for granted_s in self._older), _MAX_KEPT)
+        self._recent = deque((granted_s - seconds, cost) for granted_s, cost in self._recent)
+        self._older = deque(((granted_s - seconds, cost) for granted_s, cost in self._older), _MAX_KEPT)
 
-    def used(self, now: float) -> int:
-        """Returns how many requests count now."""
+    def used(self, now: float) -> float:
+        """Returns how many units count now."""
         recent = self._recent
-        while recent and recent[0] + self._counted_for_s <= now:
-            self._older.append(recent.popleft())
-        return len(recent)
+        while recent and recent[0][0] + self._counted_for_s <= now:
+            self._retire_oldest()
+        return self._used
+
+    def _retire_oldest(self) -> None:
+        grant = self._recent.popleft()
+        self._used = self._used - grant[1] if self._recent else 0  # fractions leave no rounding error behind
+        self._older.append(grant)
 
     @property
     def frees_at_s(self) -> float:
         """When the oldest request that counts stops counting; inf if none counts."""
-        return self._recent[0] + self._counted_for_s if self._recent else math.inf
+        return self._recent[0][0] + self._counted_for_s if self._recent else math.inf
 
     @property
     def oldest_s(self) -> float:
         """The grant of the oldest request that counts; -inf if none counts."""
-        return self._recent[0] if self._recent else -math.inf
+        return self._recent[0][0] if self._recent else -math.inf
 
     @property
     def newest_s(self) -> float:
         """The grant of the newest request that counts; -inf if none counts."""
-        return self._recent[-1] if self._recent else -math.inf
+        return self._recent[-1][0] if self._recent else -math.inf
 
     @property
     def first_known_s(self) -> float | None:
         """The oldest grant in the log; None if the log is empty."""
         log = self._older or self._recent
-        return log[0] if log else None
+        return log[0][0] if log else None
 
-    def granted_since(self, since_s: float) -> int:
-        """Returns how many grants the log has from that instant on."""
-        count = 0
-        for granted_s in self._newest_first():
+    def granted_since(self, since_s: float) -> float:
+        """Returns how many units the log has from that instant on."""
+        units: float = 0
+        for granted_s, cost in self._newest_first():
             if granted_s < since_s - _ROUNDING_S:
                 break
-            count += 1
-        return count
+            units += cost
+        return units
 
-    def nth_newest_s(self, n: int) -> float | None:
-        """Returns the n-th newest grant; the oldest if the log has fewer, None if it is empty."""
-        last = deque(islice(self._newest_first(), n), 1)
-        return last[0] if last else None
+    def nth_newest_s(self, n: float) -> float | None:
+        """Returns the grant of the n-th newest unit; the oldest if the log has fewer, None if it is empty."""
+        nth_s, units = None, 0.0
+        for granted_s, cost in self._newest_first():
+            nth_s = granted_s
+            units += cost
+            if units >= n:
+                break
+        return nth_s
 
-    def forecast_at_s(self, position: int, from_s: float) -> float:
-        """Returns when the request at this position in the queue can go, if none goes before `from_s`.
+    def forecast_at_s(self, units: float, from_s: float) -> float:
+        """Returns when this many more units will have gone, if none goes before `from_s`.
 
-        Assumes that the requests that count are spread evenly between the oldest and the newest.
+        Assumes that the units that count are spread evenly between the oldest and the newest.
         """
-        counting = len(self._recent)
+        counting = self._used
         oldest_s, newest_s = self.oldest_s, self.newest_s
         spread_s = newest_s - oldest_s if counting > 1 else 0.0
         if counting and newest_s + self._counted_for_s <= from_s:
@@ -106,10 +132,10 @@ class SlidingWindow:
             counting -= int(counting * (from_s - self._counted_for_s - oldest_s) / spread_s)
             oldest_s, spread_s = from_s - self._counted_for_s, newest_s + self._counted_for_s - from_s
         free = int(self.count) - counting
-        if position <= free:
+        if units <= free:
             return from_s
-        periods, index = divmod(position - free - 1, int(self.count))
-        if index >= counting:  # it takes the place of a request that still waits
+        periods, index = divmod(units - free - 1, int(self.count))
+        if index >= counting:  # the last unit takes the place of a request that still waits
             return from_s + (periods + 1) * self._counted_for_s
         first_free_s = oldest_s + spread_s * index / max(1, counting - 1) + self._counted_for_s
         return max(from_s, first_free_s) + periods * self._counted_for_s
@@ -122,7 +148,8 @@ class SlidingWindow:
         if period_s > self.period_s:  # older requests may count again
             self._recent.extendleft(reversed(self._older))
             self._older.clear()
+            self._used = sum(cost for _, cost in self._recent)
         self.period_s = period_s
 
-    def _newest_first(self) -> "chain[float]":
+    def _newest_first(self) -> "chain[_Grant]":
         return chain(reversed(self._recent), reversed(self._older))
