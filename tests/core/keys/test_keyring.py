@@ -189,7 +189,7 @@ def test_a_wrong_candidate_is_rejected_and_no_caller_gets_a_401() -> None:
     assert not driver.ring.needs_reading
 
 
-def test_only_a_reading_on_demand_gives_a_wrong_key_another_chance() -> None:
+def test_only_a_reading_on_demand_makes_a_rejected_key_a_candidate_again() -> None:
     driver = Driver("a")
     driver.get("a")
     driver.read("b")
@@ -215,11 +215,11 @@ def test_a_revoked_key_is_replaced_by_the_new_one_within_the_same_request() -> N
     driver = Driver("a")
     driver.get("a")
     driver.read("b")
-    plain = [driver.choose(may_test_candidate=False) for _ in range(3)]
-    history = [driver.request(may_test_candidate=False) for _ in plain]
-    for use, one in zip(plain, history, strict=True):
-        assert driver.settle(use, REJECTED, one) is Ruling.SEND_AGAIN
-        assert driver.choose(one).record.key == key("b")
+    uses = [driver.choose(may_test_candidate=False) for _ in range(3)]
+    for use in uses:
+        history = driver.request(may_test_candidate=False)
+        assert driver.settle(use, REJECTED, history) is Ruling.SEND_AGAIN
+        assert driver.choose(history).record.key == key("b")
 
 
 def test_if_a_new_key_is_revoked_at_once_the_previous_key_is_used() -> None:
@@ -397,7 +397,7 @@ def test_a_request_rejected_with_the_key_probes_it_after_a_pause_and_others_at_o
     assert driver.choose(rejected).purpose is Purpose.REJECTED_PROBE
 
 
-def test_other_requests_use_a_doubted_key_and_their_success_is_the_ruling_on_the_401() -> None:
+def test_other_requests_use_a_doubted_key_and_their_success_decides_that_the_401_is_relayed() -> None:
     driver = Driver("a")
     driver.get("a")
     history = driver.request(target="GET /secret")
@@ -534,7 +534,7 @@ def test_a_rejection_older_than_an_acceptance_does_not_count_but_waits_for_the_n
     assert driver.ring.rule(slow, history, driver.now) is Ruling.RELAY
 
 
-def test_a_candidate_that_a_forbidden_request_probed_gets_another_chance() -> None:
+def test_a_candidate_that_was_rejected_only_by_a_forbidden_request_becomes_a_candidate_again() -> None:
     driver = Driver("a")
     driver.get("a")
     driver.read("b")
@@ -671,6 +671,21 @@ def test_an_old_doubt_about_the_previous_key_begins_anew_when_that_key_is_the_on
     assert driver.settle(driver.choose(history), REJECTED, history) is Ruling.WAIT
 
 
+def test_an_old_doubt_also_begins_anew_when_the_rejection_of_a_previous_key_leaves_only_that_key() -> None:
+    driver = Driver("a", hold_s=5.0)
+    driver.get("a")
+    assert driver.get(target="GET /x") == ["a", "kept"]
+    driver.read("b")
+    driver.get("b")
+    driver.now += 30.0
+    assert driver.get(target="GET /x") == ["b", "kept"]
+    driver.read("c")
+    driver.get("c")
+    assert driver.get(target="GET /x") == ["c", "kept"]
+    assert driver.get(target="GET /y") == ["c", "b", "a", "held"]
+    assert driver.ring.state(driver.now) is KeyringState.HOLDING
+
+
 def test_an_acceptance_clears_only_the_targets_that_were_rejected_before_its_request() -> None:
     driver = Driver("a")
     outdated = driver.choose()
@@ -704,7 +719,7 @@ def test_a_401_of_a_request_from_before_an_acceptance_changes_nothing_later(stat
     assert len(driver.events) == before
 
 
-def test_a_rejected_new_key_stays_rejected_while_a_target_speaks_against_it() -> None:
+def test_a_rejected_new_key_stays_rejected_while_one_of_its_targets_is_not_known_as_unauthorized() -> None:
     driver = Driver("a")
     driver.get("a")
     driver.read("b")

@@ -91,13 +91,14 @@ class Evidence:
         is_probe = history is None and not is_outdated
         if not (is_probe or record.doubt.is_confirmed or record.state is KeyState.CANDIDATE):
             return self.tick(now)
+        was_preferred = self.known.usable[:1] == [record]
         before, record.state = record.state, KeyState.REJECTED
         record.rejected_at_s, record.rejected_seq = now, seq
         events = [KeyEvent(_REJECTION_EVENTS[before], record)]
         if before is KeyState.ACTIVE:
             self.needs_reading = True
         self.known.refresh(now)
-        if before is not KeyState.PREVIOUS and (doubt := self.known.doubt) is not None:
+        if was_preferred and (doubt := self.known.doubt) is not None:
             doubt.begin_anew(now, self._doubt_length_s(now))
         if not self.known.usable and self.hold.may_start(now):
             self.needs_reading = True
