@@ -1,4 +1,4 @@
-"""A reload that leaves a changed settings file unread says so."""
+"""A reload reads no settings, and says so if the settings file has changed."""
 
 import json
 import signal
@@ -9,7 +9,9 @@ from support.process import Running, proxy_to, sandbox
 
 
 def reload(proxy: Running) -> dict[str, object]:
-    request = urllib.request.Request(f"{proxy.admin_url}/reload", method="POST")
+    request = urllib.request.Request(
+        f"{proxy.admin_url}/reload", method="POST", headers={"X-Requested-With": "test"}
+    )
     with urllib.request.urlopen(request) as response:
         body: dict[str, object] = json.load(response)
         return body
