@@ -37,7 +37,7 @@ def scaled(count: int) -> int:
 
 
 class Target:
-    """The real proxy in a separate process, and the effects of an attack on other callers."""
+    """The real proxy in a separate process. Measures the effects of an attack on other callers."""
 
     def __init__(self, child: Running, spool: Path) -> None:
         self.child = child
@@ -157,7 +157,7 @@ async def run_concurrently(count: int, jobs: Iterable[Awaitable[None]]) -> None:
 
 
 async def opened(attacked: Target, count: int, *, admin: bool = False) -> list[asyncio.StreamWriter]:
-    """Opens connections from many loopback addresses."""
+    """Opens `count` connections from many loopback addresses."""
     host, _, port = (attacked.admin_address if admin else attacked.address).rpartition(":")
     writers: list[asyncio.StreamWriter] = []
 
@@ -235,10 +235,10 @@ async def test_random_bytes(tmp_path: Path) -> None:
 
     async with target(tmp_path) as attacked:
         count = scaled(20_000)
-        datas = [
+        payloads = [
             chance.choice(starts) + chance.randbytes(chance.randrange(400)) + b"\r\n\r\n" for _ in range(count)
         ]
-        await run_concurrently(AT_ONCE, (send(attacked, data) for data in datas))
+        await run_concurrently(AT_ONCE, (send(attacked, data) for data in payloads))
 
 
 async def test_header_floods(tmp_path: Path) -> None:

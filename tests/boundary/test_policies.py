@@ -1,4 +1,4 @@
-"""The call policy and the daily budget, in the running proxy."""
+"""The access rules and the daily budget, in the running proxy."""
 
 import pytest
 

@@ -38,7 +38,7 @@ def render() -> str:
 
 def _groups() -> Iterator[str]:
     yield f"## The cases\n\n{len(CASES)} cases. `→` marks bytes to the upstream, and `←` bytes from the upstream. "
-    yield "A bold number is the status that the caller gets.\n"
+    yield "A bold number is the status that the\ncaller gets.\n"
     for title, cases in GROUPS.items():
         yield f"\n### {title}\n\n| fact | source | the caller sends | then |\n|---|---|---|---|\n"
         for case in cases:
@@ -105,8 +105,8 @@ def _peers() -> Iterator[str]:
     compared = [case.fact for case in CASES if case.comparable]
     yield "## Beside other proxies\n\n"
     yield "`make conformance-peers` runs the comparable cases against other proxies, each configured as a plain "
-    yield "reverse proxy. The standards leave room for most of the differences. The figures check the cases; "
-    yield "they are no ranking.\n\n"
+    yield "reverse proxy.\nThe standards allow most of the differences. The comparison checks our cases; it is no "
+    yield "ranking.\n\n"
     yield "| | " + " | ".join(names) + " |\n|---|" + "---|" * len(names) + "\n"
     yield "| version | " + " | ".join(results["peers"][name]["version"] for name in names) + " |\n"
     passed = [len(compared) - len(set(results["peers"][name]["failed"]) & set(compared)) for name in names]

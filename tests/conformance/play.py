@@ -33,7 +33,7 @@ _SHOWN_BYTES = 200
 
 
 class Failed(AssertionError):
-    """The step that did not happen, and what happened instead."""
+    """A step did not happen. The message names the step and the outcome instead."""
 
 
 class Stage:

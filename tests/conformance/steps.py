@@ -161,32 +161,32 @@ class Case:
 
 
 def get(target: bytes = b"/x", *fields: bytes, method: bytes = b"GET", version: bytes = b"HTTP/1.1") -> bytes:
-    """A request without a body."""
+    """Returns a request without a body."""
     return b"\r\n".join([b"%b %b %b" % (method, target, version), b"Host: localhost", *fields, b"", b""])
 
 
 def post(body: bytes, *fields: bytes, method: bytes = b"POST", version: bytes = b"HTTP/1.1") -> bytes:
-    """A request with Content-Length."""
+    """Returns a request with Content-Length."""
     return get(b"/x", *fields, b"Content-Length: %d" % len(body), method=method, version=version) + body
 
 
 def chunked_post(body: bytes, *fields: bytes) -> bytes:
-    """A request with a chunked body, whose framing is part of `body`."""
+    """Returns a request with a chunked body. The framing is part of `body`."""
     return get(b"/x", *fields, b"Transfer-Encoding: chunked", method=b"POST") + body
 
 
 def response(body: bytes = b"ok", *fields: bytes, status: bytes = b"200 OK") -> bytes:
-    """A response with Content-Length."""
+    """Returns a response with Content-Length."""
     return b"\r\n".join([b"HTTP/1.1 " + status, *fields, b"Content-Length: %d" % len(body), b"", body])
 
 
 def raw_response(body: bytes, *fields: bytes, status: bytes = b"HTTP/1.1 200 OK") -> bytes:
-    """A response with these fields only."""
+    """Returns a response with these fields only."""
     return b"\r\n".join([status, *fields, b"", body])
 
 
 def status(*allowed: int, **expected: Any) -> See:
-    """A response with one of these statuses; this proxy's is the first."""
+    """Returns the step for a response with one of these statuses; this proxy's is the first."""
     return See(frozenset(allowed), ours=allowed[0], **expected)
 
 
@@ -200,10 +200,10 @@ BAD_REQUEST: Final = status(400, 405, 411, 413, 414, 431, 500, 501, 505, code="b
 
 
 def rejected(what: str, source: str, data: bytes, see: See = BAD_REQUEST, subject: str = "a request with ") -> Case:
-    """Sends `data` and a second request, which must not reach the upstream."""
+    """Returns a case that sends `data` and a second request. Neither may reach the upstream."""
     return Case(f"{subject}{what} is rejected", source, (Send(data + SMUGGLED), see, SeeEnd()))
 
 
 def passes(fact: str, source: str, sent: bytes, seen: See, *then: Step, **options: Any) -> Case:
-    """Lets the upstream send `sent` for a GET; the caller sees `seen`."""
+    """Returns a case in which the upstream sends `sent` for a GET, and the caller sees `seen`."""
     return Case(fact, source, (Send(get()), GOT, Respond(sent), seen, *(then or (Again(),))), **options)

@@ -139,14 +139,14 @@ def _check_request(exchange: Exchange) -> None:
 
 def _try_request(proxied: ProxiedUpstream, sent: bytes) -> None:
     proxied.upstream.requests.clear()
-    heads = proxied.runner.run(_both(proxied, sent))
+    heads = proxied.runner.run(_exchange_and_check(proxied, sent))
     for exchange in proxied.upstream.requests:
         _check_request(exchange)
     for head in heads:
         assert not head.startswith(b"HTTP/1.1 500"), (sent, head)
 
 
-async def _both(proxied: ProxiedUpstream, sent: bytes) -> list[bytes]:
+async def _exchange_and_check(proxied: ProxiedUpstream, sent: bytes) -> list[bytes]:
     heads = await proxied.exchange(sent)
     await proxied.check_own_response()
     return heads
@@ -165,7 +165,7 @@ def test_any_request_gets_a_well_formed_response(proxied: ProxiedUpstream, sent:
 
 def _try_response(proxied: ProxiedUpstream, response: bytes, *, ends: bool, method: bytes) -> None:
     proxied.response, proxied.ends = response, ends
-    proxied.runner.run(_both(proxied, request(method, b"/x")))
+    proxied.runner.run(_exchange_and_check(proxied, request(method, b"/x")))
 
 
 def test_every_response_of_the_corpus_is_relayed_or_becomes_a_clean_error(proxied: ProxiedUpstream) -> None:

@@ -9,7 +9,7 @@ from support.process import proxy_to, sandbox
 CALL = "/api/v4/workflows"
 
 
-async def test_a_caller_with_many_requests_does_not_delay_one_with_few() -> None:
+async def test_a_caller_with_many_requests_does_not_delay_a_caller_with_few() -> None:
     async def call(session: aiohttp.ClientSession, url: str, team: str, order: list[str]) -> None:
         async with session.get(url + CALL, headers={"X-Team": team}) as response:
             assert response.status == 200

@@ -16,8 +16,8 @@ from support.scripted_upstream import ScriptedUpstream, responding
 MIB: Final = 2**20
 SIZE: Final = 200 * MIB
 CALLERS: Final = 12
-# The process's own growth: late imports and the allocator.
 SLACK: Final = 6 * MIB
+"""The process's own growth: late imports and the allocator."""
 _PIECE: Final = bytes(range(256)) * 1024
 
 
@@ -89,21 +89,21 @@ async def _read_body(caller: RawCaller) -> None:
 
 
 async def test_an_upload_of_100_mib_arrives_whole_and_is_spooled_to_disk() -> None:
-    came = 0
+    correct_pieces = 0
     ended = asyncio.Event()
     pieces = 100 * MIB // len(_PIECE)
 
-    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal came
+    async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal correct_pieces
         await reader.readuntil(b"\r\n\r\n")
         for _ in range(pieces):
-            came += await reader.readexactly(len(_PIECE)) == _PIECE
+            correct_pieces += await reader.readexactly(len(_PIECE)) == _PIECE
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         await reader.read()
         writer.close()
         ended.set()
 
-    server = await asyncio.start_server(take, "127.0.0.1", 0, limit=MIB)
+    server = await asyncio.start_server(receive, "127.0.0.1", 0, limit=MIB)
     port = server.sockets[0].getsockname()[1]
     with proxy_to(f"http://127.0.0.1:{port}", is_forked=False) as proxy:
         async with await RawCaller.connect(proxy.url.removeprefix("http://")) as caller:
@@ -112,7 +112,7 @@ async def test_an_upload_of_100_mib_arrives_whole_and_is_spooled_to_disk() -> No
             for _ in range(pieces):
                 await caller.send(_PIECE)
             assert (await caller.response()).body == b"ok"
-            assert came == pieces
+            assert correct_pieces == pieces
             assert _peak_bytes(proxy.process.pid) - before < 2 * MIB + SLACK  # the copy: 1 MiB, then a file
     server.close()
     await ended.wait()
@@ -120,7 +120,7 @@ async def test_an_upload_of_100_mib_arrives_whole_and_is_spooled_to_disk() -> No
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the program tunes only glibc")
 async def test_bodies_reuse_freed_memory_without_page_faults() -> None:
-    """Otherwise each body of 64 KiB would cost page faults, and the kernel clears a page for each."""
+    """Each page fault costs time, because the kernel clears a page."""
     rounds, callers = 20, 32
     body = bytes(64 * 1024)
     response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body

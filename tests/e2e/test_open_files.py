@@ -1,4 +1,4 @@
-"""A process with few open files: it says so, keeps files for the upstream, and turns callers away cleanly."""
+"""A process with few open files warns, keeps files for the upstream, and rejects further callers with a 503."""
 
 import http.client
 import json

@@ -158,7 +158,7 @@ INSTANTS_S = (0.0, 0.005, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7)
 
 @contextlib.contextmanager
 def _blocked(*numbers: signal.Signals) -> Iterator[None]:
-    """Blocks signals in this thread. A child inherits it, as it does from `env --block-signal`."""
+    """Blocks signals in this thread. A child inherits the blocking, as it does from `env --block-signal`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
@@ -170,9 +170,11 @@ def _blocked(*numbers: signal.Signals) -> Iterator[None]:
     "command", [["serve", "--sandbox"], ["sandbox"], ["check", "--upstream", "http://[::1]:9"]]
 )
 def test_a_blocked_signal_at_the_start_is_not_lost(command: list[str]) -> None:
-    """The image starts the program that way, because the kernel drops signals of a process 1 without a handler."""
+    """The image starts the program that way: the kernel drops a signal to process 1 that has no handler yet."""
     with _blocked(*STOPS):
-        process = subprocess.Popen([*COMMAND, *command], env=environment(), stdout=-3, stderr=-3)
+        process = subprocess.Popen(
+            [*COMMAND, *command], env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 128 + signal.SIGTERM
 

@@ -48,7 +48,7 @@ def key_state(call: Call, proxy: Running) -> dict[str, Any]:
     return key
 
 
-def metric(call: Call, proxy: Running, line: str) -> bool:
+def has_metric(call: Call, proxy: Running, line: str) -> bool:
     return f"\n{line}\n".encode() in call(f"{proxy.admin_url}/metrics")[2]
 
 
@@ -104,10 +104,10 @@ def test_the_next_request_uses_the_key_that_changed_in_its_file(
             changed_s = time.monotonic()
             change(key_file, f"new-key-{number}")
             proxy.wait_for_next("key_candidate")
-            assert time.monotonic() - changed_s < 1.0, "a change is to be seen within a second"
+            assert time.monotonic() - changed_s < 1.0, "the proxy notices a change within a second"
             assert call(proxy.url + PATH)[0] == 200
             proxy.wait_for_next("key_active")
-        assert metric(call, proxy, "nanonets_proxy_key_rotations_total 3.0")
+        assert has_metric(call, proxy, "nanonets_proxy_key_rotations_total 3.0")
         assert proxy.end() == 0
     assert not any(event["event"] == "key_source_failed" for event in proxy.all_events())
     assert {event["attempts"] for event in proxy.requests()} == {1}
@@ -122,7 +122,7 @@ def test_the_key_file_is_watched_again_after_its_directory_returns(call: Call, t
         directory.rename(tmp_path / "away")
         assert "does not exist" in proxy.wait_for("key_source_failed")["reason"]
         assert call(proxy.url + PATH)[0] == 200, "a missing source never drops a working key"
-        assert metric(call, proxy, "nanonets_proxy_key_source_failing 1.0")
+        assert has_metric(call, proxy, "nanonets_proxy_key_source_failing 1.0")
         directory.mkdir()
         accept(call, upstream, "second-key")
         _write(directory / "key", "second-key")
@@ -144,8 +144,8 @@ def test_a_wrong_new_key_fails_no_request_and_is_logged_as_a_warning(call: Call,
         proxy.wait_for_next("key_candidate")
         assert [call(proxy.url + PATH)[0] for _ in range(5)] == [200] * 5
         assert proxy.wait_for("key_candidate_refused")["level"] == "warning"
-        assert metric(call, proxy, "nanonets_proxy_key_candidate_refused 1.0")
-        assert metric(call, proxy, 'nanonets_proxy_key_refusals_total{state="candidate"} 1.0')
+        assert has_metric(call, proxy, "nanonets_proxy_key_candidate_refused 1.0")
+        assert has_metric(call, proxy, 'nanonets_proxy_key_refusals_total{state="candidate"} 1.0')
         shown = key_state(call, proxy)
         assert [key["state"] for key in shown["keys"]] == ["active", "refused"]
         assert "stays in use" in shown["warnings"][0]
@@ -154,7 +154,7 @@ def test_a_wrong_new_key_fails_no_request_and_is_logged_as_a_warning(call: Call,
         deadline_s = time.monotonic() + 10
         while "warnings" in key_state(call, proxy):
             assert time.monotonic() < deadline_s
-        assert metric(call, proxy, "nanonets_proxy_key_candidate_refused 0.0")
+        assert has_metric(call, proxy, "nanonets_proxy_key_candidate_refused 0.0")
 
 
 def test_a_probe_tests_a_new_key_if_key_probe_is_set(call: Call, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_after_key_gap_callers_get_the_upstreams_401_at_once(call: Call, tmp_pat
         assert other.result()[0] == 401
         assert call(proxy.url + PATH)[0] == 401
         assert key_state(call, proxy)["state"] == "spent"
-        assert metric(call, proxy, "nanonets_proxy_key_accepted 0.0")
+        assert has_metric(call, proxy, "nanonets_proxy_key_accepted 0.0")
         _write(key_file, "another-key")
         proxy.wait_for_next("key_candidate")
         proxy.wait_for_next("key_candidate")

@@ -1,7 +1,7 @@
 """No key is visible in logs, metrics, admin responses, tracebacks, the command line or a core dump.
 
-The tests put keys where they could slip through: an upstream's echo in an error, callers' paths and headers,
-invalid settings, and the output of a key command.
+The tests put keys into places that could end up in an output: an upstream's echo in an error, callers' paths and
+headers, invalid settings, and the output of a key command.
 """
 
 import base64

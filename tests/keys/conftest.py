@@ -121,7 +121,7 @@ def bao() -> Iterator[Bao]:
 
 @pytest.fixture
 def own_bao() -> Iterator[Bao]:
-    """A server of its own, for a test that stops or damages it."""
+    """A separate server, for a test that stops or damages it."""
     with _bao() as server:
         yield server
 

@@ -21,7 +21,7 @@ ROOT_TOKEN = "the-root-token"
 
 @pytest.fixture
 def source(bao: Any) -> Callable[..., VaultKey]:
-    """A source for `nanonets/prod`, with what a test wants otherwise."""
+    """Makes a source for `nanonets/prod`. Keyword arguments replace fields of its policy."""
 
     def make(**changes: Any) -> VaultKey:
         fields: dict[str, Any] = {
@@ -183,8 +183,8 @@ def test_the_proxy_uses_a_new_version_and_keeps_serving_while_the_store_is_down(
 ) -> None:
     own_bao.write("nanonets/served", api_key="first-key")
     (tmp_path / "token").write_text(ROOT_TOKEN)
-    relay = ["--vault-path", "nanonets/served", "--vault-address", own_bao.address]
-    relay += ["--vault-credential-file", str(tmp_path / "token"), "--key-refresh", "200ms"]
+    flags = ["--vault-path", "nanonets/served", "--vault-address", own_bao.address]
+    flags += ["--vault-credential-file", str(tmp_path / "token"), "--key-refresh", "200ms"]
 
     def get(url: str) -> int:
         with urllib.request.urlopen(f"{url}/api/v4/workflows", timeout=20) as response:
@@ -192,7 +192,7 @@ def test_the_proxy_uses_a_new_version_and_keeps_serving_while_the_store_is_down(
 
     with (
         sandbox(key="first-key") as upstream,
-        running(["serve", *ANY_PORTS, "--upstream", upstream, *relay], environment()) as proxy,
+        running(["serve", *ANY_PORTS, "--upstream", upstream, *flags], environment()) as proxy,
     ):
         assert get(proxy.url) == 200
         accept = urllib.request.Request(

@@ -141,7 +141,7 @@ async def test_a_failing_source_says_why_and_drops_no_key(fault: Exception) -> N
             "the API key of test:store is empty",
             "the API key of test:store is unavailable (RuntimeError)",
         )
-        assert proxy.proxy.key_status().source_error == message
+        assert proxy.proxy.key_status().source_fault == message
         assert (await caller.get(b"/x")).status == 200
 
 

@@ -103,12 +103,12 @@ def test_a_delay_below_a_second_keeps_its_milliseconds_in_the_body():
     assert response.headers["Retry-After"] == "1"
 
 
-async def test_of_v2_only_predict_posts_are_limited_and_per_model(sandbox):
+async def test_the_documented_limit_covers_v2_predict_posts_only_and_counts_them_per_model(sandbox):
     client = await sandbox(limit=LimitRule(1, 3600), limit_kind=LimitKind.SLIDING_WINDOW)
     form = {"urls": "https://files.invalid/a.pdf"}
 
-    async def predict(model, call):
-        return (await client.post(f"/api/v2/OCR/Model/{model}/{call}", data=form)).status
+    async def predict(model, operation):
+        return (await client.post(f"/api/v2/OCR/Model/{model}/{operation}", data=form)).status
 
     assert await predict("m1", "LabelUrls/") == 200
     assert await predict("m1", "LabelUrls") == 429

@@ -183,7 +183,7 @@ async def test_a_chunked_upload_is_read_to_its_last_chunk(sandbox):
     assert hashlib.sha256(b"hello").hexdigest().encode() in got
 
 
-async def test_an_expected_100_is_sent_before_the_body_is_read(sandbox):
+async def test_a_caller_that_expects_a_100_gets_it_before_the_body_is_read(sandbox):
     client = await sandbox()
     head = (
         f"POST {PREDICT} HTTP/1.1\r\n{HEAD}{MULTIPART}Expect: 100-continue\r\nContent-Length: {len(PART)}\r\n\r\n"

@@ -1,4 +1,4 @@
-"""Every call of the published client works against the sandbox."""
+"""Runs every call of the published client against the sandbox."""
 
 import asyncio
 from collections import Counter
@@ -9,8 +9,8 @@ from nanonetsclient import NanonetsClient
 async def test_every_call_of_the_client_works(sandbox, run_every_client_call):
     client = await sandbox(pending_polls=2)
     called = await asyncio.to_thread(run_every_client_call, str(client.make_url("/api/v4")), "sandbox-key")
-    offered = {name for name in vars(NanonetsClient.Workflows) if not name.startswith("_")}
-    assert set(called) == offered
+    public_methods = {name for name in vars(NanonetsClient.Workflows) if not name.startswith("_")}
+    assert set(called) == public_methods
     stats = await (await client.get("/sandbox/stats")).json()
     assert stats["admitted"] == len(called)
     assert stats["unauthorized"] == stats["refused"] == stats["failed"] == stats["in_flight"] == 0

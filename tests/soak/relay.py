@@ -92,22 +92,26 @@ class FaultRelay:
             raise
 
     async def _relay(self, near: _Ends, far: _Ends, fault: Fault) -> None:
-        """Applies the fault to one direction after 1 to 10⁶ bytes; an end or a reset reaches both connections."""
+        """Relays both directions, and applies the fault to one of them after 1 to 10⁶ bytes.
+
+        An end or a reset reaches both connections.
+        """
         after_bytes = int(10 ** self._chance.uniform(0, 6))
         backward = self._chance.random() < 0.5
-        ways = [
+        directions = [
             asyncio.create_task(self._pump(near[0], far[1], Fault.NONE if backward else fault, after_bytes)),
             asyncio.create_task(self._pump(far[0], near[1], fault if backward else Fault.NONE, after_bytes)),
         ]
         try:
-            done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            broken = any(way.exception() or way.result() is Fault.RESET for way in done)
-            if not broken and all(way.result() is Fault.NONE for way in done):
-                await asyncio.wait(ways, timeout=self._rates.stall_s)  # the other direction may still carry bytes
+            done, _ = await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+            broken = any(task.exception() or task.result() is Fault.RESET for task in done)
+            if not broken and all(task.result() is Fault.NONE for task in done):
+                # The other direction may still carry bytes.
+                await asyncio.wait(directions, timeout=self._rates.stall_s)
         finally:
-            for way in ways:
-                way.cancel()
-            results = await asyncio.gather(*ways, return_exceptions=True)
+            for task in directions:
+                task.cancel()
+            results = await asyncio.gather(*directions, return_exceptions=True)
             for end in (near[1], far[1]):
                 if Fault.RESET in results or any(isinstance(result, OSError) for result in results):
                     reset(end)

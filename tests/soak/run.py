@@ -41,14 +41,18 @@ _SETTINGS: Final = {
 
 @dataclass(slots=True)
 class Outcome:
-    """`wrong` lists responses that were missing, incomplete, or belonged to another request. It must be empty."""
+    """What the callers and the upstream saw during one run."""
 
     whole: int = 0
+    """The number of complete and correct responses."""
     clean: Counter[str] = field(default_factory=Counter)
+    """Error responses and broken connections, by kind: the faults explain them."""
     wrong: list[str] = field(default_factory=list)
+    """Responses that were missing, incomplete, or belonged to another request. It must be empty."""
     faults: Counter[Fault] = field(default_factory=Counter)
     posts_sent_twice: list[int] = field(default_factory=list)
     strangers: list[bytes] = field(default_factory=list)
+    """Request heads that reached the upstream although no caller sent them."""
     descriptors: Counter[str] = field(default_factory=Counter)
     """Descriptors that are open at the end and were not at the beginning, by kind."""
     resident_bytes: tuple[int, int] = (0, 0)
@@ -57,7 +61,11 @@ class Outcome:
 
 
 async def soak(seconds: float, seed: int, spool_dir: Path) -> Outcome:
-    """Raises TimeoutError if tasks, permits, waiting callers or kept bodies remain."""
+    """Runs the callers for `seconds`. `seed` determines the faults.
+
+    Raises:
+        TimeoutError: tasks, permits, waiting callers or kept bodies remain.
+    """
     outcome = Outcome()
     async with SoakUpstream(random.Random(seed)):
         pass  # the event loop opens a reserve descriptor with its first listener, and keeps it
@@ -117,7 +125,7 @@ async def _caller(
 
 
 async def _request(caller: RawCaller, number: int, chance: random.Random, outcome: Outcome) -> bool:
-    """Returns whether the connection can carry another request."""
+    """Sends one request and judges its response. Returns whether the connection can carry another request."""
     body = os.urandom(int(10 ** chance.uniform(0, 5))) if chance.random() < 0.5 else b""
     head = b"%b /r/%d HTTP/1.1\r\nHost: localhost\r\n" % (b"POST" if body else b"GET", number)
     if not body:

@@ -41,7 +41,7 @@ class SoakUpstream(RawUpstream):
             pass  # the relay ended the connection
 
     async def _respond(self, head: bytes, peer: Peer) -> bool:
-        """Returns whether the connection can carry another request."""
+        """Responds to one request. Returns whether the connection can carry another request."""
         request = _REQUEST.match(head)
         if request is None or b"Authorization: Basic " not in head:
             self.strangers.append(head)

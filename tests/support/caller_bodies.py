@@ -28,7 +28,7 @@ class ArrivingBody:
         self._changed.set()
 
     def read_nowait(self) -> bytes:
-        """Returns one piece; all remaining pieces after the end of the body."""
+        """Returns one piece, or all remaining pieces once the body is finished."""
         taken = [self._pieces.popleft() for _ in range(len(self._pieces) if self._finished else 1) if self._pieces]
         self.read_pieces += len(taken)
         return b"".join(taken)

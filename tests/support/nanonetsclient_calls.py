@@ -26,7 +26,7 @@ class _Recorder:
 def run_every_call(base_url: str, api_key: str, folder: Path) -> list[str]:
     """Makes every call, checks its result, and returns the names in order. `base_url` ends in `/api/v4`.
 
-    The function blocks, as the client does: run it in a thread beside an event loop.
+    The function blocks, as the client does, so run it in a thread beside an event loop.
     """
     path = folder / "invoice.pdf"
     path.write_bytes(CONTENT)

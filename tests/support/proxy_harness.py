@@ -56,7 +56,7 @@ class RunningProxy:
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of request bodies that are kept for a retry, in memory and on disk."""
+        """Bytes of request bodies that are kept to be sent again, in memory and on disk."""
         return self.proxy._body_budget.memory_bytes + self.proxy._body_budget.spool_bytes
 
     @property
@@ -65,7 +65,7 @@ class RunningProxy:
 
     @property
     def unread_ahead_bytes(self) -> int:
-        """Bytes of request bodies that the server has read ahead and the request has not consumed."""
+        """Bytes of request bodies that the server has read ahead and no request has consumed."""
         return MOST_AHEAD_BYTES - self.proxy._server._ahead.free_bytes
 
     async def caller(self) -> RawCaller:

@@ -108,7 +108,7 @@ class RawCaller:
             return await self._reader.readexactly(count)
 
     async def read_to_end(self) -> bytes:
-        """Reads until the proxy closes the connection. Raises ConnectionError if it resets the connection."""
+        """Reads until the proxy closes the connection. Raises ConnectionError if the proxy resets it."""
         async with asyncio.timeout(WAIT_S):
             return await self._reader.read()
 

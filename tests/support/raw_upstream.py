@@ -68,7 +68,7 @@ class Peer:
         await self._writer.drain()
 
     def send_nowait(self, data: bytes) -> None:
-        """Sends more than the other side may read: does not wait for it."""
+        """Sends without waiting for the other side, which may read less."""
         self._writer.write(data)
 
     def stop_reading(self) -> None:
@@ -183,7 +183,7 @@ def responding_then_closing(*responses: bytes) -> Script:
 
 
 def ok(body: bytes = b"ok", *fields: bytes, status: bytes = b"200 OK") -> bytes:
-    """A complete response with Content-Length."""
+    """Returns a complete response with Content-Length."""
     lines = [b"HTTP/1.1 " + status, b"Content-Length: %d" % len(body), *fields, b"", body]
     return b"\r\n".join(lines)
 

@@ -126,7 +126,7 @@ async def rotate_under_load(load: Load, ending: Ending, directory: Path) -> tupl
             connector = aiohttp.TCPConnector(limit=0)
             async with aiohttp.ClientSession(connector=connector) as session:
                 callers = _Callers(proxy.url, session, outcome)
-                await callers.call()  # a key that has never worked is taken for wrong, not for revoked
+                await callers.call()  # a key that has never worked counts as wrong, not as revoked
                 rotating = asyncio.create_task(_rotate(load, ending, upstream, key_file, session))
                 began_s, tasks, sent = time.monotonic(), set[asyncio.Task[None]](), 0
                 while not rotating.done():

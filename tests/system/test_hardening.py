@@ -1,4 +1,4 @@
-"""What root, to whom no process is closed, sees of the key."""
+"""Reads the proxy's environment as root, from whom the kernel hides no process."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ KEY = "sandbox-test-key"
 pytestmark = pytest.mark.system
 
 
-def test_the_kernel_shows_no_key_in_the_environment_to_root() -> None:
+def test_root_sees_no_key_in_the_environment_of_the_process() -> None:
     with sandbox() as upstream, proxy_to(upstream, key=KEY, is_forked=False) as child:
         environ = Path(f"/proc/{child.process.pid}/environ").read_bytes()
     assert b"NANONETS_API_KEY=" + b"*" * len(KEY) in environ.split(b"\0")

@@ -1,4 +1,4 @@
-"""Clients that ask for an upgrade by default, or by an option, work."""
+"""Runs real clients that request an upgrade of the protocol, by default or by an option."""
 
 import subprocess
 from pathlib import Path

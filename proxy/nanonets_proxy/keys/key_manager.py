@@ -169,7 +169,7 @@ class KeyManager:
                 for r in self._known.records
             ),
             warnings=tuple([warning.value for warning in warnings] + self._known.mistakes()),
-            source_error=self._source_fault,
+            source_fault=self._source_fault,
             candidate_rejected=self._known.source_key.state is KeyState.REJECTED,
             is_doubted=self._known.is_doubted,
         )

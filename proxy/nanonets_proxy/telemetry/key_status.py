@@ -19,7 +19,7 @@ class KeyEntry:
 
 @dataclass(frozen=True, slots=True)
 class KeyStatus:
-    """`state` is the keyring's state, `warnings` are sentences; `source_error` says why the last reading failed.
+    """`state` is the keyring's state, `warnings` are sentences; `source_fault` says why the last reading failed.
 
     `is_doubted`: the key is usable, but the upstream rejects every request.
     """
@@ -28,7 +28,7 @@ class KeyStatus:
     state: str
     keys: tuple[KeyEntry, ...]
     warnings: tuple[str, ...]
-    source_error: str | None
+    source_fault: str | None
     candidate_rejected: bool
     is_doubted: bool = False
 
@@ -40,8 +40,8 @@ class KeyStatus:
         ]
         if self.warnings:
             status["warnings"] = list(self.warnings)
-        if self.source_error is not None:
-            status["source_fault"] = self.source_error
+        if self.source_fault is not None:
+            status["source_fault"] = self.source_fault
         return status
 
 
@@ -93,7 +93,7 @@ class _StatusCollector(Collector):
         yield GaugeMetricFamily(
             "nanonets_proxy_key_source_failing",
             "1 while the key source cannot be read.",
-            value=float(status.source_error is not None),
+            value=float(status.source_fault is not None),
         )
         yield GaugeMetricFamily(
             "nanonets_proxy_key_accepted",

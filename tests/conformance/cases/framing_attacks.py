@@ -13,10 +13,10 @@ from conformance.steps import (
     status,
 )
 
-_P: Final = b"POST /x HTTP/1.1\r\nHost: localhost\r\n"
+_POST: Final = b"POST /x HTTP/1.1\r\nHost: localhost\r\n"
 
 
-_TE: Final = b"Transfer-Encoding: chunked\r\n"
+_CHUNKED_LINE: Final = b"Transfer-Encoding: chunked\r\n"
 
 
 _END: Final = b"\r\n0\r\n\r\n"
@@ -24,26 +24,36 @@ _END: Final = b"\r\n0\r\n\r\n"
 
 LENGTHS: Final = [
     rejected(
-        "Content-Length before Transfer-Encoding", "RFC 9112 §6.1", _P + b"Content-Length: 3\r\n" + _TE + _END
+        "Content-Length before Transfer-Encoding",
+        "RFC 9112 §6.1",
+        _POST + b"Content-Length: 3\r\n" + _CHUNKED_LINE + _END,
     ),
     rejected(
-        "Transfer-Encoding before Content-Length", "RFC 9112 §6.1", _P + _TE + b"Content-Length: 3\r\n" + _END
+        "Transfer-Encoding before Content-Length",
+        "RFC 9112 §6.1",
+        _POST + _CHUNKED_LINE + b"Content-Length: 3\r\n" + _END,
     ),
-    rejected("Content-Length 0 and Transfer-Encoding", "RFC 9112 §6.1", _P + b"Content-Length: 0\r\n" + _TE + _END),
+    rejected(
+        "Content-Length 0 and Transfer-Encoding",
+        "RFC 9112 §6.1",
+        _POST + b"Content-Length: 0\r\n" + _CHUNKED_LINE + _END,
+    ),
     rejected(
         "two different Content-Lengths",
         "RFC 9112 §6.3",
-        _P + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        _POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
     ),
     rejected(
         "two Content-Lengths, the second of them 0,",
         "RFC 9112 §6.3",
-        _P + b"Content-Length: 3\r\nContent-Length: 0\r\n\r\nabc",
+        _POST + b"Content-Length: 3\r\nContent-Length: 0\r\n\r\nabc",
     ),
-    rejected("a list of different Content-Lengths", "RFC 9110 §8.6", _P + b"Content-Length: 3, 4\r\n\r\nabcd"),
+    rejected("a list of different Content-Lengths", "RFC 9110 §8.6", _POST + b"Content-Length: 3, 4\r\n\r\nabcd"),
     *(
         rejected(
-            f"Content-Length {value!r}", "RFC 9110 §8.6", _P + b"Content-Length: " + value.encode() + b"\r\n\r\nabc"
+            f"Content-Length {value!r}",
+            "RFC 9110 §8.6",
+            _POST + b"Content-Length: " + value.encode() + b"\r\n\r\nabc",
         )
         for value in (
             "+3",
@@ -63,8 +73,8 @@ LENGTHS: Final = [
             "a",
         )
     ),
-    rejected("an empty Content-Length", "RFC 9110 §8.6", _P + b"Content-Length:\r\n\r\nabc"),
-    rejected("a vertical tab in Content-Length", "RFC 9110 §5.5", _P + b"Content-Length: \x0b3\r\n\r\nabc"),
+    rejected("an empty Content-Length", "RFC 9110 §8.6", _POST + b"Content-Length:\r\n\r\nabc"),
+    rejected("a vertical tab in Content-Length", "RFC 9110 §5.5", _POST + b"Content-Length: \x0b3\r\n\r\nabc"),
 ]
 
 
@@ -72,7 +82,7 @@ CODINGS: Final = [
     rejected(
         f"Transfer-Encoding {value.decode('latin-1')!r}",
         "RFC 9112 §6.1",
-        _P + b"Transfer-Encoding: " + value + b"\r\n" + _END,
+        _POST + b"Transfer-Encoding: " + value + b"\r\n" + _END,
         see,
     )
     for value, see in {
@@ -93,32 +103,32 @@ CODINGS: Final = [
         b"gzip": BAD_REQUEST,
     }.items()
 ] + [
-    rejected("two Transfer-Encoding fields", "RFC 9112 §6.1", _P + _TE + _TE + _END),
+    rejected("two Transfer-Encoding fields", "RFC 9112 §6.1", _POST + _CHUNKED_LINE + _CHUNKED_LINE + _END),
     rejected(
         "a second, unknown Transfer-Encoding",
         "RFC 9112 §6.1",
-        _P + _TE + b"Transfer-Encoding: x\r\n" + _END,
+        _POST + _CHUNKED_LINE + b"Transfer-Encoding: x\r\n" + _END,
     ),
     rejected(
         "a space before Transfer-Encoding's colon",
         "RFC 9112 §5.1",
-        _P + b"Transfer-Encoding : chunked\r\n" + _END,
+        _POST + b"Transfer-Encoding : chunked\r\n" + _END,
     ),
-    rejected("a folded Transfer-Encoding", "RFC 9112 §5.2", _P + b"Transfer-Encoding:\r\n chunked\r\n" + _END),
+    rejected("a folded Transfer-Encoding", "RFC 9112 §5.2", _POST + b"Transfer-Encoding:\r\n chunked\r\n" + _END),
     rejected(
         "Transfer-Encoding after a bare line feed",
         "RFC 9112 §2.2",
-        _P + b"X-A: a\nTransfer-Encoding: chunked\r\n" + _END,
+        _POST + b"X-A: a\nTransfer-Encoding: chunked\r\n" + _END,
     ),
     rejected(
         "Transfer-Encoding after a bare carriage return",
         "RFC 9112 §2.2",
-        _P + b"X-A: a\rTransfer-Encoding: chunked\r\n" + _END,
+        _POST + b"X-A: a\rTransfer-Encoding: chunked\r\n" + _END,
     ),
     rejected(
         "HTTP/1.0 and Transfer-Encoding",
         "RFC 9112 §6.1",
-        b"POST /x HTTP/1.0\r\nHost: localhost\r\nContent-Length: 5\r\n" + _TE + _END,
+        b"POST /x HTTP/1.0\r\nHost: localhost\r\nContent-Length: 5\r\n" + _CHUNKED_LINE + _END,
     ),
 ]
 

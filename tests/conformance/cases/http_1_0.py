@@ -21,20 +21,26 @@ from conformance.steps import (
     status,
 )
 
-_OLD: Final = b"HTTP/1.0"
+_HTTP_1_0: Final = b"HTTP/1.0"
 
 
 OLD_CALLERS: Final = [
     Case(
         "an HTTP/1.0 caller's connection ends after the response",
         "RFC 9112 §9.3",
-        (Send(get(version=_OLD)), GOT, Respond(OK), status(200, body=b"ok", line=b"HTTP/1.1 200 OK"), SeeEnd()),
+        (
+            Send(get(version=_HTTP_1_0)),
+            GOT,
+            Respond(OK),
+            status(200, body=b"ok", line=b"HTTP/1.1 200 OK"),
+            SeeEnd(),
+        ),
     ),
     Case(
         "an HTTP/1.0 caller's body passes",
         "RFC 9112 §6.2",
         (
-            Send(post(b"abc", version=_OLD)),
+            Send(post(b"abc", version=_HTTP_1_0)),
             Receive(b"POST /x HTTP/1.1", body=b"abc"),
             Respond(OK),
             SEE_OK,
@@ -56,7 +62,7 @@ OLD_CALLERS: Final = [
         "an HTTP/1.0 caller can keep the connection open by Connection: keep-alive",
         "RFC 9112 §9.3",
         (
-            Send(get(b"/x", b"Connection: keep-alive", version=_OLD)),
+            Send(get(b"/x", b"Connection: keep-alive", version=_HTTP_1_0)),
             GOT,
             Respond(OK),
             status(200, body=b"ok", fields=(b"Connection: keep-alive",)),
@@ -68,7 +74,7 @@ OLD_CALLERS: Final = [
         "an HTTP/1.0 caller gets a chunked response without the chunked framing",
         "RFC 9112 §6.1",
         (
-            Send(get(version=_OLD)),
+            Send(get(version=_HTTP_1_0)),
             GOT,
             Respond(raw_response(b"2\r\nab\r\n0\r\n\r\n", CHUNKED)),
             status(200, body=b"ab", without=(b"Transfer-Encoding",)),
@@ -78,7 +84,7 @@ OLD_CALLERS: Final = [
         "an HTTP/1.0 caller's keep-alive is ignored if the response has no length",
         "RFC 9112 §9.3",
         (
-            Send(get(b"/x", b"Connection: keep-alive", version=_OLD)),
+            Send(get(b"/x", b"Connection: keep-alive", version=_HTTP_1_0)),
             GOT,
             Respond(raw_response(b"2\r\nab\r\n0\r\n\r\n", CHUNKED)),
             status(200, body=b"ab", fields=(b"Connection: close",), without=(b"Transfer-Encoding",)),
@@ -87,7 +93,11 @@ OLD_CALLERS: Final = [
     Case(
         "the error response to an HTTP/1.0 request has the version HTTP/1.1",
         "RFC 9110 §2.5",
-        (Send(get(version=_OLD, method=b"TRACE")), status(405, line=b"HTTP/1.1 405 Method Not Allowed"), SeeEnd()),
+        (
+            Send(get(version=_HTTP_1_0, method=b"TRACE")),
+            status(405, line=b"HTTP/1.1 405 Method Not Allowed"),
+            SeeEnd(),
+        ),
         comparable=False,
     ),
     Case(
@@ -99,7 +109,7 @@ OLD_CALLERS: Final = [
         "a broken-off chunked response looks incomplete to an HTTP/1.0 caller, too",
         "RFC 9112 §8",
         (
-            Send(get(version=_OLD)),
+            Send(get(version=_HTTP_1_0)),
             GOT,
             Respond(raw_response(b"2\r\nab\r\n", CHUNKED)),
             UpstreamCloses(),

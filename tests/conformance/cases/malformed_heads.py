@@ -11,12 +11,12 @@ from conformance.steps import (
     status,
 )
 
-_G: Final = b"GET /x HTTP/1.1\r\nHost: localhost\r\n"
+_GET: Final = b"GET /x HTTP/1.1\r\nHost: localhost\r\n"
 
 
 LINES: Final = [
-    rejected("two equal Host fields", "RFC 9112 §3.2", _G + b"Host: localhost\r\n\r\n"),
-    rejected("two different Host fields", "RFC 9112 §3.2", _G + b"Host: evil.example\r\n\r\n"),
+    rejected("two equal Host fields", "RFC 9112 §3.2", _GET + b"Host: localhost\r\n\r\n"),
+    rejected("two different Host fields", "RFC 9112 §3.2", _GET + b"Host: evil.example\r\n\r\n"),
     rejected("a list in Host", "RFC 9112 §3.2", b"GET /x HTTP/1.1\r\nHost: localhost, evil.example\r\n\r\n"),
     rejected("a user in Host", "RFC 9110 §7.2", b"GET /x HTTP/1.1\r\nHost: user@localhost\r\n\r\n"),
     rejected("a path in Host", "RFC 9110 §7.2", b"GET /x HTTP/1.1\r\nHost: localhost/x\r\n\r\n"),
@@ -30,30 +30,30 @@ LINES: Final = [
         b"GET http://user@localhost/x HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ),
     rejected("HTTP/1.1 but no Host", "RFC 9112 §3.2", b"GET /x HTTP/1.1\r\nAccept: x\r\n\r\n"),
-    rejected("a NUL in a field value", "RFC 9110 §5.5", _G + b"X-A: a\x00b\r\n\r\n"),
-    rejected("a NUL in a field name", "RFC 9110 §5.1", _G + b"X-\x00A: a\r\n\r\n"),
+    rejected("a NUL in a field value", "RFC 9110 §5.5", _GET + b"X-A: a\x00b\r\n\r\n"),
+    rejected("a NUL in a field name", "RFC 9110 §5.1", _GET + b"X-\x00A: a\r\n\r\n"),
     rejected("a NUL in the target", "RFC 9112 §3", b"GET /a\x00b HTTP/1.1\r\nHost: localhost\r\n\r\n"),
-    rejected("a control character in a field value", "RFC 9110 §5.5", _G + b"X-A: a\x01b\r\n\r\n"),
-    rejected("DEL in a field value", "RFC 9110 §5.5", _G + b"X-A: a\x7fb\r\n\r\n"),
-    rejected("a bare carriage return in a field value", "RFC 9112 §2.2", _G + b"X-A: a\rX-B: b\r\n\r\n"),
+    rejected("a control character in a field value", "RFC 9110 §5.5", _GET + b"X-A: a\x01b\r\n\r\n"),
+    rejected("DEL in a field value", "RFC 9110 §5.5", _GET + b"X-A: a\x7fb\r\n\r\n"),
+    rejected("a bare carriage return in a field value", "RFC 9112 §2.2", _GET + b"X-A: a\rX-B: b\r\n\r\n"),
     rejected(
         "a bare carriage return in the request line",
         "RFC 9112 §2.2",
         b"GET /x\r HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ),
-    rejected("a bare line feed between fields", "RFC 9112 §2.2", _G + b"X-A: a\nX-B: b\r\n\r\n"),
+    rejected("a bare line feed between fields", "RFC 9112 §2.2", _GET + b"X-A: a\nX-B: b\r\n\r\n"),
     rejected("bare line feeds as its only line ends", "RFC 9112 §2.2", b"GET /x HTTP/1.1\nHost: localhost\n\n"),
-    rejected("bare line feeds at the end of its head", "RFC 9112 §2.2", _G[:-2] + b"\n\n"),
-    rejected("a folded field", "RFC 9112 §5.2", _G + b"X-A: a\r\n b\r\n\r\n"),
-    rejected("a field folded with a tab", "RFC 9112 §5.2", _G + b"X-A: a\r\n\tb\r\n\r\n"),
-    rejected("a space before a field's colon", "RFC 9112 §5.1", _G + b"X-A : a\r\n\r\n"),
-    rejected("a tab before a field's colon", "RFC 9112 §5.1", _G + b"X-A\t: a\r\n\r\n"),
+    rejected("bare line feeds at the end of its head", "RFC 9112 §2.2", _GET[:-2] + b"\n\n"),
+    rejected("a folded field", "RFC 9112 §5.2", _GET + b"X-A: a\r\n b\r\n\r\n"),
+    rejected("a field folded with a tab", "RFC 9112 §5.2", _GET + b"X-A: a\r\n\tb\r\n\r\n"),
+    rejected("a space before a field's colon", "RFC 9112 §5.1", _GET + b"X-A : a\r\n\r\n"),
+    rejected("a tab before a field's colon", "RFC 9112 §5.1", _GET + b"X-A\t: a\r\n\r\n"),
     rejected("a space before the first field", "RFC 9112 §2.2", b"GET /x HTTP/1.1\r\n Host: localhost\r\n\r\n"),
-    rejected("a field without a colon", "RFC 9112 §5", _G + b"X-A\r\n\r\n"),
-    rejected("a field without a name", "RFC 9110 §5.1", _G + b": a\r\n\r\n"),
-    rejected("a non-ASCII octet in a field name", "RFC 9110 §5.1", _G + b"X-\xe9: a\r\n\r\n"),
+    rejected("a field without a colon", "RFC 9112 §5", _GET + b"X-A\r\n\r\n"),
+    rejected("a field without a name", "RFC 9110 §5.1", _GET + b": a\r\n\r\n"),
+    rejected("a non-ASCII octet in a field name", "RFC 9110 §5.1", _GET + b"X-\xe9: a\r\n\r\n"),
     *(
-        rejected(f"{char.decode()!r} in a field name", "RFC 9110 §5.6.2", _G + b"X" + char + b"A: a\r\n\r\n")
+        rejected(f"{char.decode()!r} in a field name", "RFC 9110 §5.6.2", _GET + b"X" + char + b"A: a\r\n\r\n")
         for char in (
             b"(",
             b")",
@@ -137,7 +137,7 @@ LINES: Final = [
     rejected(
         "2,000 fields",
         "RFC 6585 §5",
-        _G + b"X-A: a\r\n" * 2000 + b"\r\n",
+        _GET + b"X-A: a\r\n" * 2000 + b"\r\n",
         status(431, 400, 413, code="head_too_large"),
     ),
     rejected(

@@ -17,7 +17,7 @@ from conformance.steps import (
     status,
 )
 
-_G: Final = b"GET /x HTTP/1.1\r\nHost: localhost\r\n"
+_GET: Final = b"GET /x HTTP/1.1\r\nHost: localhost\r\n"
 
 
 REJECTIONS: Final = [
@@ -98,7 +98,7 @@ REJECTIONS: Final = [
     Case(
         "an incomplete head gets a 408 after `head_timeout`",
         "RFC 9110 §15.5.9",
-        (Send(_G), status(408, code="request_timeout"), SeeEnd()),
+        (Send(_GET), status(408, code="request_timeout"), SeeEnd()),
         comparable=False,
         settings={"head_timeout": "50ms"},
     ),
@@ -127,7 +127,7 @@ REJECTIONS: Final = [
     Case(
         "a head that the caller breaks off does not reach the upstream",
         "RFC 9112 §8",
-        (Send(_G + b"X-A: b"), HalfClose(), SeeEnd()),
+        (Send(_GET + b"X-A: b"), HalfClose(), SeeEnd()),
         comparable=False,  # a 400 is allowed, too
     ),
     Case(

@@ -3,6 +3,7 @@
 from typing import Final
 
 from conformance.steps import (
+    CHUNKED,
     GOT,
     LARGE,
     OK,
@@ -31,9 +32,6 @@ def _body_case(fact: str, source: str, data: bytes, body: bytes, *fields: bytes,
         (Send(data), Receive(b"POST /x HTTP/1.1", body=body, fields=fields), Respond(OK), SEE_OK, Again()),
         comparable=comparable,
     )
-
-
-_TE: Final = b"Transfer-Encoding: chunked"
 
 
 BODIES: Final = [
@@ -156,7 +154,7 @@ BODIES: Final = [
         "RFC 9112 §7.1",
         (
             Send(chunked_post(b"3\r\nabc\r\n")),
-            Receive(b"POST /x HTTP/1.1", fields=(_TE,), body=None),
+            Receive(b"POST /x HTTP/1.1", fields=(CHUNKED,), body=None),
             Send(b"3\r\ndef\r\n0\r\n\r\n"),
             ReceiveBody(b"abcdef"),
             Respond(OK),

@@ -217,7 +217,7 @@ OWN_FIELDS: Final = [
         ),
     ),
     Case(
-        "Via names the proxy in both directions, behind the names of earlier ones",
+        "Via names the proxy in both directions, after the names of earlier recipients",
         "RFC 9110 §7.6.3",
         (
             Send(get(b"/x", b"Via: 1.0 before")),

@@ -1,4 +1,4 @@
-"""Invariants of the keyring, whatever source, upstream and callers do, in whatever order.
+"""Invariants of the keyring, for any behaviour of source, upstream and callers, in any order.
 
 The state machine plays the key manager, a source whose key changes, an upstream that accepts some keys and at times
 rejects a single request, and requests whose responses come late and out of order. Time is virtual.
@@ -41,7 +41,7 @@ class Request:
         self.attempts = 0
 
 
-class TheKeyring(RuleBasedStateMachine):
+class AnyEvents(RuleBasedStateMachine):
     @initialize(
         hold_s=st.sampled_from([0.0, 5.0]), grace_s=st.sampled_from([0.0, 1.0, 900.0]), requests_probe=st.booleans()
     )
@@ -198,7 +198,7 @@ class TheKeyring(RuleBasedStateMachine):
         assert self.ring.known.source_key in self.ring.known.records
 
     @invariant()
-    def what_is_remembered_of_targets_is_bounded(self) -> None:
+    def the_remembered_targets_are_bounded(self) -> None:
         for record in self.ring.known.records:
             assert record.doubt is None or 0 < len(record.doubt.first_rejections) <= MOST_TARGETS
             assert record.doubt is None or record.state is KeyState.REJECTED or not record.doubt.is_confirmed
@@ -210,11 +210,11 @@ class TheKeyring(RuleBasedStateMachine):
         assert self.activations <= len(KEYS) * self.disturbances
 
 
-TheKeyring.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
-TestTheKeyring = TheKeyring.TestCase
+AnyEvents.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestAnyEvents = AnyEvents.TestCase
 
 
-class CalmWorld(RuleBasedStateMachine):
+class OrderlyRotation(RuleBasedStateMachine):
     """Keys rotate in the right order: a new key works before the old one is revoked. No caller gets a 401."""
 
     @initialize(requests_probe=st.booleans())
@@ -269,12 +269,12 @@ class CalmWorld(RuleBasedStateMachine):
         raise AssertionError("not served")
 
 
-CalmWorld.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
-TestCalmWorld = CalmWorld.TestCase
+OrderlyRotation.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestOrderlyRotation = OrderlyRotation.TestCase
 
 
 class OneForbiddenTarget(RuleBasedStateMachine):
-    """One key, which the upstream accepts for all targets but one. Its 401s concern nobody else."""
+    """The upstream accepts the key for all targets but one. That target's 401s affect no other request."""
 
     @initialize(hold_s=st.sampled_from([0.0, 5.0]), has_previous=st.booleans())
     def start(self, hold_s: float, has_previous: bool) -> None:

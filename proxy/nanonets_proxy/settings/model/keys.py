@@ -47,7 +47,7 @@ class KeySettings(ProgramSettings):
         5.0,
         description="How long requests wait for a new key when the upstream rejects every known key. After that, "
         "callers get the upstream's 401. A request that alone gets a 401 waits as long, unless another request "
-        "shows that the key works. Requests wait for no key that has never worked, nor for one in the environment.",
+        "shows that the key works. If the key has never worked, or is in the environment, no request waits.",
     )
     key_grace: Duration = Field(
         900.0, description="How long the proxy keeps a replaced key, in case the new key stops working."

@@ -87,8 +87,8 @@ class Settings(AccessSettings):
     caller_header: HttpToken = Field(
         "",
         description="Request header that names the caller, for fair queueing and the log. Callers may choose any "
-        "name, so it excludes daily_budget and rules of policy for one caller. Empty: the source address names "
-        "the caller.",
+        "name, so daily_budget, and policy rules for one caller, cannot be set with it. Empty: the source address "
+        "names the caller.",
     )
     keep_alive: Duration = Field(3630.0, description="How long an idle connection from a caller stays open.")
     head_timeout: Duration = Field(
@@ -208,14 +208,14 @@ class Settings(AccessSettings):
         "such as nginx without `gzip_proxied`, compress no response to a request with Via.",
     )
     log_format: Annotated[str, OneOf(("auto", "json", "console")), Metavar("FORMAT")] = Field(
-        "auto", description="auto, json or console. auto: console on a terminal, else JSON lines."
+        "auto", description="auto, json or console. auto: console on a terminal, otherwise JSON lines."
     )
     log_level: Annotated[str, OneOf(("debug", "info", "warning", "error")), Metavar("LEVEL")] = Field(
         "info", description="Minimum level of logged events: debug, info, warning or error."
     )
     drain_delay: Delay = Field(
         0.0,
-        description="How long the proxy serves as before after SIGTERM or SIGINT, while /readyz already says "
+        description="How long the proxy keeps serving after SIGTERM or SIGINT, while /readyz already says "
         "draining. A sidecar needs the time that its service takes to stop.",
     )
     drain_timeout: Duration = Field(
