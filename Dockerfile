@@ -10,7 +10,12 @@
 #
 #   docker build -t nanonets-proxy --secret id=ca,src=/etc/ssl/certs/ca-certificates.crt .
 
-FROM python:3.13-slim AS build
+# A release pins the base by its digest, so that a rebuild has the same base:
+#
+#   docker build -t nanonets-proxy --build-arg BASE=python:3.13-slim@sha256:... .
+
+ARG BASE=python:3.13-slim
+FROM ${BASE} AS build
 WORKDIR /src
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -43,7 +48,7 @@ RUN /opt/build/bin/python -m hatchling build -t wheel -d dist \
  && python -m compileall -qf -j 0 --invalidation-mode unchecked-hash /opt/nanonets-proxy
 
 
-FROM python:3.13-slim
+FROM ${BASE}
 COPY --from=build /opt/nanonets-proxy /opt/nanonets-proxy
 # The slim base has no bytecode for the standard library. Importing the program stores that of the modules in use.
 RUN ["/opt/nanonets-proxy/bin/python", "-c", "import nanonets_proxy.cli.main, nanonets_proxy.cli.commands, nanonets_proxy.process.settings_reader, nanonets_proxy.process.serve"]

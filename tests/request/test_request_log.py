@@ -39,7 +39,7 @@ async def test_a_served_request_is_one_event_with_all_fields() -> None:
         "level": "info",
         "event": "request",
         "method": "POST",
-        "path": "/api/v4/x?page&secret&flag",
+        "path": "/api/v4/x?page&secret&…",
         "status": 200,
         "caller": "127.0.0.1",
         "scope": "account",

@@ -1,5 +1,6 @@
 """The writer of log lines never blocks, and reports every line that it drops."""
 
+import base64
 import io
 import json
 import os
@@ -8,10 +9,13 @@ import time
 from typing import BinaryIO, cast
 
 import pytest
+import structlog
 
+from nanonets_proxy.core.access.caller_tokens import make_token
 from nanonets_proxy.telemetry import writer as writer_module
 from nanonets_proxy.telemetry.redaction import Redactor
 from nanonets_proxy.telemetry.writer import LineWriter
+from support.log_capture import captured_log
 
 
 class _Gone(io.BytesIO):
@@ -97,3 +101,31 @@ def test_redaction_finds_each_spelling_of_a_secret() -> None:
     )
     assert redactor(lines).count(b"[REDACTED]") == 7
     assert b"c" not in redactor(lines)
+
+
+@pytest.mark.parametrize("randomness", [bytes(32), bytes(range(32)), b"\xff" * 32])
+def test_every_token_of_a_caller_is_masked(randomness: bytes) -> None:
+    """The program has only the hashes of tokens, and a token may stand in a wrong place, such as the path."""
+    token = make_token(randomness).encode()
+    for form in (token, base64.b64encode(token + b":"), base64.b64encode(token)):
+        line = b'{"path":"/x/' + form + b'","other":"nnp_short bm5wX"}'
+        masked = Redactor()(line)
+        assert token not in masked
+        assert form.rstrip(b"=") not in masked
+        assert b'"/x/[REDACTED]' in masked
+        assert masked.endswith(b'"other":"nnp_short bm5wX"}')
+
+
+def test_a_traceback_on_the_console_shows_no_values_of_variables() -> None:
+    with captured_log(log_format="console") as log:
+        renderer = next(
+            p for p in structlog.get_config()["processors"] if isinstance(p, structlog.dev.ConsoleRenderer)
+        )
+        assert renderer._exception_formatter is structlog.dev.plain_traceback
+        secret = "a-local-" + "secret"
+        try:
+            int(secret[:1])
+        except ValueError:
+            structlog.get_logger().exception("failed")
+    assert "ValueError: invalid literal" in log.text()
+    assert "a-local-secret" not in log.text()

@@ -21,14 +21,19 @@ from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.app.access import connection_policy, make_authorizer, make_guard, reloaded_files
 from nanonets_proxy.app.coalesced import Coalesced
 from nanonets_proxy.app.config import EnvironmentConfig
-from nanonets_proxy.app.faults import report_dial_failure, report_lost_copy, report_lowered_connections
+from nanonets_proxy.app.faults import (
+    report_dial_failure,
+    report_exposed_files,
+    report_lost_copy,
+    report_lowered_connections,
+)
 from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.scopes import ScopeTable
 from nanonets_proxy.errors import UpstreamError
 from nanonets_proxy.keys.key_manager import KeyManager, KeyManagerPolicy, KeyManagerServices
-from nanonets_proxy.keys.source import KeySource
+from nanonets_proxy.keys.source import FileKey, KeySource
 from nanonets_proxy.request.context import Services
 from nanonets_proxy.request.handler import Handler
 from nanonets_proxy.server.listeners import (
@@ -95,6 +100,9 @@ class Environment:
             KeyManagerServices(redact=redact, registry=self.metrics.registry, probe=probe),
         )
         self._tls = None if config.tls is None else ListenerTls(config.tls)
+        self._secret_files = [initial.source.path] if isinstance(initial.source, FileKey) else []
+        if config.tls is not None:
+            self._secret_files.append(config.tls.key_file)
         self._authorizer = make_authorizer(config, self.metrics)
         self._reloaded_files = reloaded_files(config, self._authorizer, self._tls)
         guard = make_guard(config)
@@ -140,6 +148,7 @@ class Environment:
         for setting, value in self._config.permissive_settings.items():
             self._log.warning("boundary_loosened", setting=setting, value=value)
         report_lowered_connections(self.alerts, self._config.max_connections, self._max_connections)
+        report_exposed_files(self.alerts, self._secret_files)
         self.key_manager.start()
         for file in self._reloaded_files:
             file.start()

@@ -1,5 +1,7 @@
 """Turns the faults of an environment's parts into alerts, each with advice to the operator."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
 from nanonets_proxy.errors import (
@@ -9,6 +11,7 @@ from nanonets_proxy.errors import (
     UpstreamTlsCertificate,
     UpstreamTlsProtocol,
 )
+from nanonets_proxy.keys.files import can_be_read_by_others
 from nanonets_proxy.server.open_files import CURE, open_files_limit
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.upstream.body import BodyPolicy, LostCopy
@@ -55,3 +58,11 @@ def report_lowered_connections(alerts: Alerts, wanted: int, used: int) -> None:
         alerts.report(
             "max_connections_lowered", advice, lasting=True, max_connections=wanted, used=used, open_files=files
         )
+
+
+def report_exposed_files(alerts: Alerts, paths: Iterable[Path]) -> None:
+    """Reports the files with secrets that every user of the machine can read."""
+    for path in paths:
+        if can_be_read_by_others(path):
+            advice = f"let only the proxy's user read it: chmod 600 {path}"
+            alerts.report("secret_file_exposed", advice, lasting=True, path=str(path))

@@ -8,8 +8,8 @@ from typing import Final
 
 from nanonets_proxy.admission.state_file import write_fault
 from nanonets_proxy.core.keys.api_key import KeyUnusable
-from nanonets_proxy.keys.files import os_fault
-from nanonets_proxy.keys.source import NoKeyGiven
+from nanonets_proxy.keys.files import can_be_read_by_others, os_fault
+from nanonets_proxy.keys.source import FileKey, NoKeyGiven
 from nanonets_proxy.server.open_files import CURE, most_connections, open_files_limit
 from nanonets_proxy.settings import LoadedSettings, Settings, SettingsError
 from nanonets_proxy.settings.configure import ignored_proxy_variable
@@ -52,7 +52,8 @@ def _check_environment(settings: Settings, environ: Mapping[str, str], name: str
         detail = f"{path} is writable" if fault is None else f"{path} cannot be written: {fault}"
         yield CheckResult("state file", ok=fault is None, detail=detail)
     try:
-        key = key_source_config(settings, environ, name).find(environ).read()[0].key
+        source = key_source_config(settings, environ, name).find(environ)
+        key = source.read()[0].key
     except (KeyUnusable, NoKeyGiven, SettingsError) as error:
         yield CheckResult("key", ok=False, detail=str(error))
         return
@@ -61,6 +62,9 @@ def _check_environment(settings: Settings, environ: Mapping[str, str], name: str
 
     mistake = key.mistake()
     yield CheckResult("key", ok=True, detail=key.name if mistake is None else f"{key.name}; warning: it {mistake}")
+    if isinstance(source, FileKey) and can_be_read_by_others(source.path):
+        detail = f"every user of this machine can read {source.path}: chmod 600 it"
+        yield CheckResult("key file", ok=True, detail=detail, warning=True)
     if variable := ignored_proxy_variable(settings, environ):
         detail = f"{variable} is set, but only the setting egress_proxy has an effect"
         yield CheckResult("egress proxy", ok=True, detail=detail, warning=True)

@@ -5,6 +5,8 @@ import stat
 from pathlib import Path
 
 MAX_FILE_BYTES = 64 * 1024
+# Container engines make secrets readable by all users of the container, which are few.
+_SECRET_DIR = Path("/run/secrets")
 
 
 class FileUnreadable(Exception):
@@ -47,3 +49,19 @@ def read_small_file(path: Path) -> str:
     if len(content) > MAX_FILE_BYTES:
         raise FileUnreadable(f"is larger than {MAX_FILE_BYTES // 1024} KiB")
     return content.decode("latin-1")
+
+
+def can_be_read_by_others(path: Path) -> bool:
+    """Returns whether every user of the machine can read the file, as far as the modes of file and folders say.
+
+    Files of container engines do not count: those in /run/secrets, and those behind a link `..data` of Kubernetes.
+    """
+    try:
+        file = path.resolve(strict=True)
+        if path.is_relative_to(_SECRET_DIR) or any(part.startswith("..") for part in file.parts):
+            return False
+        if not file.stat().st_mode & stat.S_IROTH:
+            return False
+        return all(folder.stat().st_mode & stat.S_IXOTH for folder in file.parents)
+    except OSError:
+        return False

@@ -31,7 +31,11 @@ def configure(log_format: str, level: str, stream: BinaryIO, redactor: Redactor)
     console = log_format == "console" or (log_format == "auto" and stream.isatty())
     render: list[Any]
     if console:
-        render = [_escape, structlog.dev.ConsoleRenderer(colors=stream.isatty()), _encode_text]
+        # If rich is installed, structlog's default shows the values of local variables, which may be secrets.
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+        render = [_escape, renderer, _encode_text]
     else:
         render = [_render_json]
     structlog.configure(

@@ -1,14 +1,19 @@
-"""Masks API keys and other secrets in log lines, in any field or traceback."""
+"""Masks API keys, callers' tokens and other secrets in log lines, in any field or traceback."""
 
 import json
 from collections.abc import Iterable
 from urllib.parse import quote
 
+from nanonets_proxy.core.access.caller_tokens import TOKEN_IN_TEXT
+
 _MASK = b"[REDACTED]"
 
 
 class Redactor:
-    """Masks every secret used since the start, in each spelling that a log line may contain."""
+    """Masks every secret used since the start, in each spelling that a log line may contain.
+
+    The program knows only the hashes of callers' tokens, so it masks all text of their form.
+    """
 
     def __init__(self) -> None:
         self._spellings: tuple[bytes, ...] = ()
@@ -26,4 +31,4 @@ class Redactor:
         for spelling in self._spellings:
             if spelling in data:
                 data = data.replace(spelling, _MASK)
-        return data
+        return TOKEN_IN_TEXT.sub(_MASK, data)

@@ -40,5 +40,12 @@ def test_the_cache_is_bounded_and_skips_long_lists() -> None:
         assert made[names] is not made[names]
     for number in range(256):
         assert made[(b"A-%d" % number,)]
-    assert made[b"A-0",] is made[b"A-0",]
-    assert made[b"late",] is not made[b"late",]
+    assert len(made) == 256
+
+
+def test_a_usual_list_gets_its_plan_although_invented_lists_have_filled_the_cache() -> None:
+    made = plans()
+    for number in range(1000):
+        assert made[(b"A-%d" % number,)]
+    assert made[b"late",] is made[b"late",]
+    assert len(made) == 256

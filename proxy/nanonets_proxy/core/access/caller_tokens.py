@@ -7,7 +7,7 @@ token can be replaced without interruption.
 
 import binascii
 import re
-from base64 import b64decode, urlsafe_b64encode
+from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,6 +17,11 @@ from typing import Final, Self
 TOKEN_BYTES: Final = 32
 # Secret scanners recognise a token by this prefix.
 _PREFIX: Final = "nnp_"
+TOKEN_IN_TEXT: Final = re.compile(
+    # As it is, and in the Base64 of Basic, which begins with that of the prefix.
+    rb"nnp_[A-Za-z0-9_-]{43}|" + b64encode(_PREFIX.encode())[:5] + rb"[A-Za-z0-9+/_-]{55,}"
+)
+"""Finds tokens that `make_token` made."""
 # The first letter keeps a name from looking like an IP address; without a colon it cannot look like a unix peer.
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}", re.ASCII)
 _LINE: Final = re.compile(r"(?P<name>\S+)\s+sha256:(?P<digest>[0-9a-fA-F]{64})", re.ASCII)

@@ -52,7 +52,9 @@ class HeaderPlans(dict[tuple[bytes, ...], HeaderPlan]):
     def __missing__(self, names: tuple[bytes, ...]) -> HeaderPlan:
         plan = self._make(names)
         is_usual = len(names) <= _MOST_NAMES and sum(map(len, names)) <= _MOST_NAME_BYTES
-        if is_usual and len(self) < _MOST_PLANS:
+        if is_usual:
+            if len(self) >= _MOST_PLANS:
+                del self[next(iter(self))]  # the oldest: invented lists must not keep usual ones out for ever
             self[names] = plan
         return plan
 

@@ -8,6 +8,7 @@ from nanonets_proxy.errors import BadRequest
 # no user information.
 _ABSOLUTE = re.compile(r"https?://([^/?#@]+)((?:[/?#].*)?)", re.IGNORECASE | re.DOTALL)
 _LOGGED_CHARACTERS = 512
+_USUAL_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,32}", re.ASCII)
 
 
 def origin_form(method: str, target: str, authorities: frozenset[str]) -> tuple[str, str | None]:
@@ -33,9 +34,17 @@ def origin_form(method: str, target: str, authorities: frozenset[str]) -> tuple[
 
 
 def loggable_target(target: str) -> str:
-    """Returns the target for the log: cut to 512 characters, with the names of the query but not the values."""
+    """Returns the target for the log: cut to 512 characters, with the names of the query but not the values.
+
+    A parameter without `=`, or with an unusual name, may itself be a secret: it becomes an ellipsis.
+    """
     if "?" in target:
         path, _, query = target.partition("?")
-        names = [pair.partition("=")[0] for pair in query[: 2 * _LOGGED_CHARACTERS].split("&")]
+        names = map(_loggable_name, query[: 2 * _LOGGED_CHARACTERS].split("&"))
         target = path + "?" + "&".join(names)
     return target if len(target) <= _LOGGED_CHARACTERS else target[:_LOGGED_CHARACTERS] + "…"
+
+
+def _loggable_name(pair: str) -> str:
+    name, has_value, _ = pair.partition("=")
+    return name if not pair or (has_value and _USUAL_NAME.fullmatch(name)) else "…"
