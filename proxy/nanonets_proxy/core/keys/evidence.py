@@ -35,6 +35,7 @@ class Evidence:
     hold_s: float
     """How long requests wait while no key is usable."""
     needs_reading: bool = False
+    """Whether the key manager must read the source."""
     hold: HoldPeriod = field(default_factory=HoldPeriod)
     unauthorized: UnauthorizedTargets = field(default_factory=UnauthorizedTargets)
 
@@ -75,6 +76,7 @@ class Evidence:
     def reject(self, use: KeyUse, history: KeyHistory | None, seq: int, now: float) -> list[KeyEvent]:
         """Notes a 401. If `history` is None, the key manager's own probe got it."""
         record, target = use.record, history.target if history is not None else ""
+        # The 401 may be older than the latest acceptance.
         is_outdated = use.chosen_seq < record.accepted_seq
         if is_outdated and record.state is KeyState.CANDIDATE:
             return []
@@ -91,6 +93,10 @@ class Evidence:
         is_probe = history is None and not is_outdated
         if not (is_probe or record.doubt.is_confirmed or record.state is KeyState.CANDIDATE):
             return self.tick(now)
+        return [*self._take_out(record, seq, now), *self.tick(now)]
+
+    def _take_out(self, record: KeyRecord, seq: int, now: float) -> list[KeyEvent]:
+        """Makes a usable key REJECTED. Starts a hold period if no other key is usable."""
         was_preferred = self.known.usable[:1] == [record]
         before, record.state = record.state, KeyState.REJECTED
         record.rejected_at_s, record.rejected_seq = now, seq
@@ -109,7 +115,7 @@ class Evidence:
             if has_worked and self.hold.reported_s is None:
                 self.hold.reported_s = now
                 events.append(KeyEvent(KeyEventKind.HOLD_STARTED, record))
-        return events + self.tick(now)
+        return events
 
     def _doubt_length_s(self, now: float) -> float:
         return self.hold_s if self.hold.may_start(now) else min(BRIEF_S, self.hold_s)
