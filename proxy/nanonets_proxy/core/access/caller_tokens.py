@@ -18,7 +18,7 @@ TOKEN_BYTES: Final = 32
 # Secret scanners recognise a token by this prefix.
 _PREFIX: Final = "nnp_"
 TOKEN_IN_TEXT: Final = re.compile(
-    # As it is, and in the Base64 of Basic, which begins with that of the prefix.
+    # Plain, or in the Base64 of Basic credentials, which starts like the Base64 of the prefix.
     rb"nnp_[A-Za-z0-9_-]{43}|" + b64encode(_PREFIX.encode())[:5] + rb"[A-Za-z0-9+/_-]{55,}"
 )
 """Finds tokens that `make_token` made."""

@@ -48,7 +48,7 @@ class DailyBudget:
         if day != self._day:
             self._day = day
             self._used.clear()
-        is_named = caller in self._limits  # its count stays its own, whatever names others invent
+        is_named = caller in self._limits  # a caller with a rule never shares its count with invented names
         if not is_named and caller not in self._used and len(self._used) >= MAX_CALLERS:
             caller = _OTHERS
         used = self._used.get(caller, 0)

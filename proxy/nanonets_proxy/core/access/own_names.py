@@ -1,13 +1,13 @@
 """The host names of the proxy: those that no web page of a stranger can have.
 
-A browser reaches loopback too. A page gets past the browser's own rules if its host name resolves to this machine
-(DNS rebinding), or at an address for which browsers send no Sec-Fetch-Site, such as 0.0.0.0 or [::ffff:7f00:1]. So
-the accepted names depend on the address of the proxy's side of the connection:
+A browser reaches loopback too. The browser's own rules do not stop a page if the page's host name resolves to this
+machine (DNS rebinding). Nor do they stop requests to an address for which browsers send no Sec-Fetch-Site, such as
+0.0.0.0 or [::ffff:7f00:1]. So the accepted names depend on the address of the proxy's side of the connection:
 
 loopback   `localhost`, names below it, loopback addresses, the host's names in containers, and allowed names.
            Not `.local`, `.internal` or single labels: a neighbour can claim them by mDNS, LLMNR or DHCP.
 elsewhere  Also names for local use, single labels, names of private networks, and the connection's own address.
-unix       The same. It has no address, so an address must be loopback or allowed.
+unix       As elsewhere. The connection has no address, so an address as Host must be loopback or allowed.
 """
 
 import ipaddress
@@ -29,7 +29,7 @@ _LOCAL_SUFFIXES: Final = (".internal", ".local", ".svc", ".svc.cluster.local")
 
 
 class OwnNames:
-    """`allowed`: host names, `*.suffix` patterns and addresses that are accepted besides."""
+    """`allowed`: further host names, `*.suffix` patterns and addresses to accept."""
 
     __slots__ = ("_addresses", "_names", "_suffixes")
 
@@ -59,7 +59,7 @@ class OwnNames:
 
 
 def parse_address(text: str) -> Address | None:
-    """Returns the IP address that `text` is, as it is written; None if it is none, or has a zone."""
+    """Parses an IP address. Returns None for any other text, and for an address with a zone."""
     try:
         return None if "%" in text else ipaddress.ip_address(text)
     except ValueError:

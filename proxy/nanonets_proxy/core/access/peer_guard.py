@@ -36,7 +36,7 @@ class PeerGuardPolicy:
     """Which peers and host names are let in.
 
     `allow_from`: networks that may call, besides loopback and unix sockets. `allowed_hosts`: host names, `*.suffix`
-    patterns and addresses that are accepted besides the local ones. `allow_uids`: users that may call on a unix
+    patterns and addresses to accept in addition to the local names. `allow_uids`: users that may call on a unix
     socket; if empty, every user whom the socket file's permissions let in. `any_peer`: if `allow_from` is empty,
     every address may call, because callers prove their identity otherwise.
     """

@@ -28,7 +28,7 @@ _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 
 def is_loopback_address(address: str) -> bool:
-    """Returns whether an IP address, perhaps with a zone, is loopback. IPv4-mapped ones included."""
+    """Returns whether an IP address, perhaps with a zone, is loopback. IPv4-mapped addresses count as IPv4."""
     return _unmapped(address).is_loopback
 
 
@@ -36,7 +36,7 @@ def is_public_address(address: str) -> bool:
     """Returns whether an IP address, perhaps with a zone, is on the public Internet.
 
     Private, shared, link-local, multicast and reserved addresses are not. If an IPv6 address leads to an IPv4
-    address, that one decides.
+    address, the IPv4 address decides.
     """
     ip = _unmapped(address)
     if isinstance(ip, IPv6Address):
