@@ -53,8 +53,6 @@ from nanonets_proxy.upstream.dial import Dialer
 from nanonets_proxy.upstream.key_probe import KeyProbe
 from nanonets_proxy.upstream.pool import Pool
 
-# Enough for slow networks. For asyncio's default of 60 s, a connection that sends nothing would hold its file.
-_HANDSHAKE_TIMEOUT_S: Final = 10.0
 _SAVE_INTERVAL_S: Final = 60.0
 
 Redact = Callable[[Iterable[bytes]], None]
@@ -163,13 +161,7 @@ class Environment:
             return await self._loop.create_unix_server(self._server, sock=sock, backlog=BACKLOG)
         if self._tls is None:
             return await self._loop.create_server(self._server, sock=sock, backlog=BACKLOG)
-        return await self._loop.create_server(
-            self._server,
-            sock=sock,
-            backlog=BACKLOG,
-            ssl=self._tls.context,
-            ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
-        )
+        return await self._loop.create_server(self._server.over_tls(self._tls.context), sock=sock, backlog=BACKLOG)
 
     def announce_drain(self) -> None:
         """Ends readiness, and serves on."""

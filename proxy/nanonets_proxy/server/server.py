@@ -11,19 +11,23 @@ from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.errors import ForbiddenPeer
 from nanonets_proxy.server.caller_connection import CallerConnection
 from nanonets_proxy.server.caller_request import Handler
-from nanonets_proxy.server.connection_limits import REFUSAL, ConnectionLimits, ConnectionPolicy
+from nanonets_proxy.server.connection_limits import REFUSAL, Connection, ConnectionLimits, ConnectionPolicy
 from nanonets_proxy.server.flow_control import ReadAhead
 from nanonets_proxy.server.head_reader import HeadReader
 from nanonets_proxy.server.peers import hung_up
+from nanonets_proxy.server.tls_handshake import TlsHandshake
 from nanonets_proxy.telemetry.alerts import Alerts
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    import ssl
+    from collections.abc import Awaitable, Callable, Iterable
 
 # Half of the second within which a hung-up caller's upstream request has to end.
 _HANG_UP_POLL_S: Final = 0.5
 # Connections of peers that may not call, which wait for the close after their error response.
 _MOST_STRANGERS: Final = 16
+# Each costs about 100 KiB and some milliseconds of CPU time. A newcomer displaces the oldest one.
+MOST_HANDSHAKES: Final = 256
 # Turns of the event loop from bytes in the socket to the handler's first line: read, start the task.
 _TURNS_TO_HANDLER: Final = 2
 
@@ -51,6 +55,8 @@ class CallerServer(web.Server):
         self._guard = guard
         self._limits = ConnectionLimits(policy, registry, self._counted_connections, alerts)
         self._strangers: set[CallerConnection] = set()  # they get an error response, and take no caller's place
+        self._handshakes: dict[TlsHandshake, None] = {}  # the oldest first
+        self._alerts = alerts
         self._ahead = ReadAhead()
         self._open = 0
         self._drains = False
@@ -79,8 +85,37 @@ class CallerServer(web.Server):
     def _caller_connections(self) -> list[CallerConnection]:
         return cast("list[CallerConnection]", self.connections)
 
-    def _counted_connections(self) -> list[CallerConnection]:
-        return [connection for connection in self._caller_connections() if connection not in self._strangers]
+    def _counted_connections(self) -> "Iterable[Connection]":
+        yield from list(self._handshakes)
+        yield from (connection for connection in self._caller_connections() if connection not in self._strangers)
+
+    def over_tls(self, context: "ssl.SSLContext") -> "Callable[[], asyncio.Protocol]":
+        """Returns a factory of connections that begin with a TLS handshake."""
+        return lambda: TlsHandshake(context, self, self._begin_handshake, self._end_handshake)
+
+    def _begin_handshake(self, handshake: TlsHandshake, file: int) -> bool:
+        """Counts a handshake, and returns whether it may go on. Displaces the oldest one if there are too many."""
+        try:
+            self._guard.check_peer(handshake.peer.address, handshake.peer.uid)
+        except ForbiddenPeer as error:
+            self._alerts.report(
+                "peer_rejected", "see the setting allow_from", peer=handshake.peer.name, error=error.message
+            )
+            return False
+        if self._drains:
+            return False
+        if len(self._handshakes) >= MOST_HANDSHAKES:
+            next(iter(self._handshakes)).displace()
+        self._handshakes[handshake] = None
+        if self._limits.take(handshake, file):
+            return True
+        self._end_handshake(handshake)
+        return False
+
+    def _end_handshake(self, handshake: TlsHandshake) -> None:
+        if handshake in self._handshakes:
+            del self._handshakes[handshake]
+            self._limits.give_back(handshake)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         connection = cast("CallerConnection", handler)
@@ -135,6 +170,8 @@ class CallerServer(web.Server):
         Returns how many were reset. The handler must announce the end of connections before.
         """
         self._drains = True
+        for handshake in list(self._handshakes):
+            handshake.displace()
         for _ in range(_TURNS_TO_HANDLER):  # a request that is here already gets its response
             await asyncio.sleep(0)
         connections = self._caller_connections()
