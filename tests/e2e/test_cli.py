@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from nanonets_proxy import __version__
+from support.process import completed, environment
 
 OK, FAILED, USAGE_ERROR = 0, 1, 2
 COMMANDS = ("serve", "check", "sandbox", "config", "healthcheck")
@@ -26,18 +27,9 @@ COMMANDS = ("serve", "check", "sandbox", "config", "healthcheck")
 @pytest.fixture
 def run(tmp_path: Path):
     """Returns a function that runs the program in an empty directory, without this process's settings."""
-    clean = {name: value for name, value in os.environ.items() if not name.upper().startswith("NANONETS")}
 
     def run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "nanonets_proxy", *arguments],
-            cwd=tmp_path,
-            env=clean | dict(env or {}),
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+        return completed(arguments, environment(**env or {}), tmp_path)
 
     return run
 

@@ -21,7 +21,7 @@ def test_each_environment_has_its_own_key_upstream_gate_and_metrics(call: Call, 
             f'[environments.staging]\nupstream = "{staging}"\napi_key_file = "{tmp_path / "staging-key"}"\n'
         )
         env = environment(NANONETS_API_KEY_PROD="prod-key")
-        with running(["serve", "--config", str(config)], env) as proxy:
+        with running(["serve", "--config", str(config)], env, is_forked=True) as proxy:
             started = {name: proxy.wait_for("started", environment=name) for name in ("prod", "staging")}
             urls = {name: f"http://{event['listen'][0]}" for name, event in started.items()}
             admin = f"http://{started['prod']['admin_listen'][0]}"
@@ -65,6 +65,6 @@ def test_the_error_for_a_busy_address_names_the_environment(tmp_path: Path) -> N
             f'[environments.staging]\nlisten = "{busy}"\nupstream = "{upstream}"\n'
         )
         env = environment(NANONETS_API_KEY_PROD="a", NANONETS_API_KEY_STAGING="b")
-        with running(["serve", "--config", str(config)], env) as proxy:
+        with running(["serve", "--config", str(config)], env, is_forked=True) as proxy:
             assert proxy.process.wait(20) == 2
         assert proxy.stderr.decode() == f"nanonets-proxy: environments.staging.listen: {busy} is already in use\n"

@@ -25,7 +25,8 @@ def accept(call: Call, upstream: str, *keys: str, grace_s: float = 0.0) -> None:
 
 @contextmanager
 def proxy_with(upstream: str, *arguments: str, **env: str) -> Iterator[Running]:
-    with running(["serve", *ANY_PORTS, "--upstream", upstream, *arguments], environment(**env)) as proxy:
+    command = ["serve", *ANY_PORTS, "--upstream", upstream, *arguments]
+    with running(command, environment(**env), is_forked=True) as proxy:
         proxy.wait_for("started")
         yield proxy
 
@@ -225,6 +226,20 @@ def test_after_key_gap_callers_get_the_upstreams_401_at_once(call: Call, tmp_pat
     assert last["wait_s"] < 0.5
     assert last["attempts"] == 1
     assert proxy.wait_for("key_gap_ended")["state"] == "spent"
+
+
+def test_a_key_that_is_revoked_while_all_callers_use_one_path_is_rejected_by_a_probe(
+    call: Call, tmp_path: Path
+) -> None:
+    key_file = tmp_path / "key"
+    _write(key_file, "old-key")
+    with sandbox(key="old-key") as upstream, proxy_with_file(upstream, key_file, "--key-gap", "3s") as proxy:
+        assert call(f"{proxy.url}/api/v4/workflow_types")[0] == 200
+        accept(call, upstream, "another-key")
+        assert call(f"{proxy.url}/api/v4/workflow_types")[0] == 401
+        proxy.wait_for("key_refused")
+        assert [key["state"] for key in key_state(call, proxy)["keys"]] == ["refused"]
+        assert metric(call, proxy, "nanonets_proxy_key_accepted 0.0")
 
 
 def test_a_request_with_prefer_wait_0_is_not_held(call: Call, tmp_path: Path) -> None:

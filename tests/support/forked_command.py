@@ -27,10 +27,10 @@ class ForkedCommand:
     stdout: BinaryIO
     stderr: BinaryIO
 
-    def __init__(self, arguments: Sequence[str], env: Mapping[str, str]) -> None:
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], folder: Path) -> None:
         stdout, child_stdout = _FORKS.Pipe(duplex=False)
         stderr, child_stderr = _FORKS.Pipe(duplex=False)
-        start = _Start(arguments, dict(env), Path.cwd(), resource.getrlimit(resource.RLIMIT_NOFILE))
+        start = _Start(arguments, dict(env), folder, resource.getrlimit(resource.RLIMIT_NOFILE))
         self._process = _FORKS.Process(target=_run, args=(start, child_stdout, child_stderr))
         with child_stdout, child_stderr, stdout, stderr:
             self._process.start()

@@ -9,8 +9,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from support.forked_command import ForkedCommand
@@ -99,7 +101,12 @@ class Running:
 
 @contextmanager
 def running(
-    arguments: Sequence[str], env: Mapping[str, str], *, within: Sequence[str] = (), is_forked: bool = False
+    arguments: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    within: Sequence[str] = (),
+    folder: Path | None = None,
+    is_forked: bool = False,
 ) -> Iterator[Running]:
     """Runs the command during the block, and ends it afterwards in any case.
 
@@ -108,11 +115,12 @@ def running(
     """
     process: subprocess.Popen[bytes] | ForkedCommand
     if is_forked and not _IS_OTHER_PROGRAM:
-        process = ForkedCommand(arguments, env)
+        process = ForkedCommand(arguments, env, folder or Path.cwd())
     else:
         process = subprocess.Popen(
             [*within, *COMMAND, *arguments],
             env=dict(env),
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -140,6 +148,14 @@ def running(
         assert process.stderr is not None
         process.stdout.close()
         process.stderr.close()
+
+
+def completed(arguments: Sequence[str], env: Mapping[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Runs the command in a fork until it ends."""
+    process = ForkedCommand(arguments, env, folder)
+    with process.stdout, process.stderr, ThreadPoolExecutor(2) as pool:
+        stdout, stderr = pool.map(lambda stream: stream.read().decode(), (process.stdout, process.stderr))
+    return subprocess.CompletedProcess(list(arguments), process.wait(_END_S), stdout, stderr)
 
 
 def _read_log(child: Running) -> None:

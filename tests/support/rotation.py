@@ -122,7 +122,7 @@ async def rotate_under_load(load: Load, ending: Ending, directory: Path) -> tupl
     outcome = Outcome()
     settings = ["serve", *ANY_PORTS, "--api-key-file", str(key_file), "--key-gap", "20s"]
     with sandbox("--limit", "none", key="the-first-key") as upstream:
-        with running([*settings, "--upstream", upstream], environment()) as proxy:
+        with running([*settings, "--upstream", upstream], environment(), is_forked=True) as proxy:
             connector = aiohttp.TCPConnector(limit=0)
             async with aiohttp.ClientSession(connector=connector) as session:
                 callers = _Callers(proxy.url, session, outcome)

@@ -50,7 +50,7 @@ from nanonets_proxy.telemetry.metrics import Metrics
 from nanonets_proxy.upstream.body import BodyBudget, LostCopy
 from nanonets_proxy.upstream.client import UpstreamClient
 from nanonets_proxy.upstream.dial import Dialer
-from nanonets_proxy.upstream.key_probe import KeyProbe
+from nanonets_proxy.upstream.key_probe import DEFAULT_PATH, KeyProbe
 from nanonets_proxy.upstream.pool import Pool
 
 _SAVE_INTERVAL_S: Final = 60.0
@@ -90,7 +90,7 @@ class Environment:
         client = UpstreamClient(
             self._pool, first_byte_timeout_s=config.first_byte_timeout_s, on_retry=self.metrics.retries.inc
         )
-        probe = KeyProbe(client, origin, config.key_probe) if config.key_probe else None
+        probe = KeyProbe(client, origin, config.key_probe or DEFAULT_PATH)
         self.key_manager = KeyManager(
             initial.source,
             initial.keys,

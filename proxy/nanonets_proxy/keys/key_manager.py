@@ -6,14 +6,14 @@ The keyring (`core/keys/keyring.py`) makes every decision. At most one reading o
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry
 
-from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
+from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.core.keys.key_records import (
     FoundKey,
     KeyEvent,
@@ -29,18 +29,16 @@ from nanonets_proxy.keys.change_signal import ChangeSignal
 from nanonets_proxy.keys.change_watch import ChangeWatch
 from nanonets_proxy.keys.daemon_thread import in_daemon_thread
 from nanonets_proxy.keys.key_events import KeyEventReporter
+from nanonets_proxy.keys.key_probing import KeyProbing, Probe
 from nanonets_proxy.keys.source import EnvironmentKey, KeySource
 from nanonets_proxy.telemetry.key_status import KeyEntry, KeyMetrics, KeyStatus
 
 REREAD_WHILE_HOLDING_S: Final = 0.5
-PROBE_AGAIN_S: Final = 2.0
 _CHECK_AGE_EVERY_S: Final = 24 * 3600.0
 
 # In Python 3.11 a lookup on the class costs a function call.
 _REJECTED: Final = KeyVerdict.REJECTED
 _RELAY: Final = Ruling.RELAY
-
-Probe = Callable[[ApiKey], Awaitable[KeyVerdict]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +52,11 @@ class KeyManagerPolicy:
 
 @dataclass(frozen=True, slots=True)
 class KeyManagerServices:
-    """`redact` adds byte strings that must never appear in the log. `probe` tests a candidate upstream."""
+    """`redact` adds byte strings that must never appear in the log. `probe` tests a key upstream."""
 
     redact: Callable[[Iterable[bytes]], None]
     registry: CollectorRegistry
-    probe: Probe | None = None
+    probe: Probe
 
 
 class KeyManager:
@@ -85,7 +83,10 @@ class KeyManager:
         self._metrics = KeyMetrics(services.registry, self.status)
         self._reporter = KeyEventReporter(self._log, self._metrics)
         self._change = ChangeSignal()
-        """Notified after each event and each reading."""
+        """Wakes the requests that wait: after each event, and after a reading that they wait for."""
+        self._progress = ChangeSignal()
+        """Wakes the background tasks: after each event, 401 and reading."""
+        self._probing = KeyProbing(self._keyring, services.probe, self._progress, self._report, self._log)
         self._reading: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._source_fault: str | None = None
@@ -120,6 +121,7 @@ class KeyManager:
             return _RELAY
         if self._keyring.needs_reading:
             self._start_reading()
+        self._progress.notify()
         return self._keyring.rule(use, history, now_s)
 
     async def wait_for_ruling(self, use: KeyUse, history: KeyHistory, deadline_s: float) -> Ruling:
@@ -183,9 +185,8 @@ class KeyManager:
             self._loop.create_task(self._follow_changes(watch)),
             self._loop.create_task(self._reread_while_holding()),
             self._loop.create_task(self._warn_about_age()),
+            self._loop.create_task(self._probing.run()),
         ]
-        if self._services.probe is not None:
-            self._tasks.append(self._loop.create_task(self._probe_candidates(self._services.probe)))
 
     async def stop(self) -> None:
         """Releases all waiting requests and ends all readings."""
@@ -206,10 +207,11 @@ class KeyManager:
     async def _reread_while_holding(self) -> None:
         """Reads the source often while requests wait, because a store is otherwise read at long intervals."""
         while True:
-            await self._change.wait()
+            await self._progress.wait()
             while self._keyring.is_waiting(self._loop.time()):
                 await asyncio.sleep(REREAD_WHILE_HOLDING_S)
-                await self._read()
+                if self._keyring.is_waiting(self._loop.time()):
+                    await self._read()
             self._tick(self._loop.time())
 
     async def _warn_about_age(self) -> None:
@@ -219,22 +221,6 @@ class KeyManager:
                 age_days = (time.time() - record.created_at_s) / 86400
                 self._log.warning("key_old", key=record.key.name, age_days=round(age_days, 1))
             await asyncio.sleep(_CHECK_AGE_EVERY_S)
-
-    async def _probe_candidates(self, probe: Probe) -> None:
-        reported = None
-        while True:
-            use = self._keyring.choose_for_probe()
-            if use is None:
-                await self._change.wait()
-                continue
-            verdict = await probe(use.record.key)
-            self._report(self._keyring.settle(use, verdict, self._loop.time()))
-            if verdict is KeyVerdict.UNKNOWN:
-                if reported is not use.record:
-                    # With a wrong key_probe the key would stay a candidate for ever, so the operator must know.
-                    reported = use.record
-                    self._log.warning("key_probe_undecided", key=use.record.key.name)
-                await self._change.wait(PROBE_AGAIN_S)
 
     # --- reading the source -------------------------------------------------------------------
 
@@ -251,19 +237,25 @@ class KeyManager:
         await asyncio.shield(self._reading)
 
     async def _read_once(self, *, on_demand: bool) -> None:
+        fault = None
         try:
             found = await in_daemon_thread(self._source.read)
         except KeyUnusable as error:
-            self._reading_failed(str(error))
+            fault = str(error)
         except Exception as error:  # noqa: BLE001 - a store's library may raise anything; the old key stays in use
             # The error's text is left out, since it may quote the secret.
-            self._reading_failed(f"the API key of {self._source.name} is unavailable ({type(error).__name__})")
+            fault = f"the API key of {self._source.name} is unavailable ({type(error).__name__})"
+        is_awaited = self._keyring.needs_reading
+        if fault is not None:
+            self._reading_failed(fault)
         else:
             if self._source_fault is not None:
                 self._source_fault = None
                 self._log.info("key_source_works_again", source=self._source.name)
             self._take_reading(found, on_demand=on_demand)
-        self._change.notify()
+        if is_awaited:
+            self._change.notify()
+        self._progress.notify()
 
     def _reading_failed(self, sentence: str) -> None:
         self._keyring.reading_failed()
@@ -287,6 +279,8 @@ class KeyManager:
             self._report(events)
 
     def _report(self, events: Sequence[KeyEvent]) -> None:
-        """Logs and counts the events, and wakes all waiting requests."""
-        self._reporter.report(events, self._keyring.state(self._loop.time()))
-        self._change.notify()
+        """Logs and counts the events. If there are any, wakes all waiting requests."""
+        if events:
+            self._reporter.report(events, self._keyring.state(self._loop.time()))
+            self._change.notify()
+        self._progress.notify()

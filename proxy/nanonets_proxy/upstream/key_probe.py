@@ -1,11 +1,16 @@
 """Asks the upstream about a key with a cheap GET of the proxy's own."""
 
+from typing import Final
+
 from nanonets_proxy.core.http.head_writer import request_head
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.keys.key_records import KeyVerdict, verdict_of
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.errors import ProxyError
 from nanonets_proxy.upstream.client import UpstreamClient, UpstreamRequest
+
+DEFAULT_PATH: Final = "/api/v4/workflows"
+"""Lists the account's workflows, so Nanonets must check the key."""
 
 
 class KeyProbe:

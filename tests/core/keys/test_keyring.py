@@ -1,5 +1,8 @@
 """Examples of the keyring's behaviour; `test_keyring_properties.py` tests its invariants."""
 
+import math
+from itertools import pairwise
+
 import pytest
 
 from nanonets_proxy.core.keys.api_key import ApiKey
@@ -21,6 +24,7 @@ from nanonets_proxy.core.keys.key_records import (
 )
 from nanonets_proxy.core.keys.keyring import PROBE_S, Keyring, KeyringPolicy
 from nanonets_proxy.core.keys.known_keys import MOST_UNLISTED
+from nanonets_proxy.core.keys.reading_pace import LONGEST_PAUSE_S, ReadingPace
 
 ACCEPTED, REJECTED, UNKNOWN = KeyVerdict.ACCEPTED, KeyVerdict.REJECTED, KeyVerdict.UNKNOWN
 NO_WARNING: list[KeyWarning] = []
@@ -170,10 +174,10 @@ def test_if_the_key_manager_probes_no_request_uses_a_candidate() -> None:
     driver.get("a")
     driver.read("b")
     assert driver.get("a", "b") == ["a"]
-    probe = driver.ring.choose_for_probe()
+    probe = driver.ring.choose_for_probe(driver.now)
     assert probe is not None
     driver.settle(probe, ACCEPTED)
-    assert driver.ring.choose_for_probe() is None
+    assert driver.ring.choose_for_probe(driver.now) is None
     assert driver.get("a", "b") == ["b"]
 
 
@@ -442,13 +446,57 @@ def test_a_probe_of_the_key_manager_decides_about_a_doubted_key() -> None:
     for verdict, state in ((ACCEPTED, "active"), (REJECTED, "refused"), (UNKNOWN, "active")):
         driver = Driver("a", requests_probe=False)
         driver.get("a")
-        assert driver.ring.choose_for_probe() is None
+        assert driver.ring.choose_for_probe(driver.now) is None
         driver.get()
-        probe = driver.ring.choose_for_probe()
+        probe = driver.ring.choose_for_probe(driver.now)
         assert probe is not None
         driver.events += driver.ring.settle(probe, verdict, driver.now)
         assert driver.states() == {"a": state}
-        assert (driver.ring.choose_for_probe() is None) == (verdict is not UNKNOWN)
+        assert (driver.ring.choose_for_probe(driver.now) is None) == (verdict is not UNKNOWN)
+
+
+def test_one_probe_of_the_key_manager_decides_if_requests_do_not() -> None:
+    driver = Driver("a", hold_s=5.0)
+    driver.get("a", target="GET /same")
+    assert driver.get(target="GET /same") == ["a", "kept"]
+    began_s = driver.now
+    assert driver.get(target="GET /same") == ["a", "kept"]
+    assert driver.ring.known.next_probe_s(requests_probe=True) == began_s + NOTICE_S
+    assert driver.ring.choose_for_probe(driver.now) is None
+    driver.now = began_s + NOTICE_S
+    probe = driver.ring.choose_for_probe(driver.now)
+    assert probe is not None
+    assert driver.ring.choose_for_probe(driver.now) is None, "an undecided probe is not repeated"
+    driver.events += driver.ring.settle(probe, REJECTED, driver.now)
+    assert driver.states() == {"a": "refused"}
+    assert KeyEventKind.ACTIVE_REJECTED in driver.kinds()
+    assert driver.ring.known.next_probe_s(requests_probe=True) == math.inf
+
+
+def test_401s_cause_readings_at_a_pace_that_slows_until_a_new_key_comes() -> None:
+    driver = Driver("a", hold_s=5.0)
+    driver.get("a")
+    readings_s = []
+    while driver.now < 200.0:
+        assert driver.get()[-1] == "kept"  # of a target of its own
+        if driver.ring.needs_reading:
+            readings_s.append(driver.now)
+            driver.read("a")
+        assert driver.get("a") == ["a"]
+        driver.now += 0.3
+    pauses_s = [round(later - earlier) for earlier, later in pairwise(readings_s)]
+    assert pauses_s == [1, 2, 4, 8, 16, 32, 60, 60]
+    driver.read("b", "a")
+    assert driver.get("b") == ["b"]
+    assert driver.get()[-1] == "kept"
+    assert driver.ring.needs_reading
+
+
+def test_after_a_quiet_minute_the_pace_of_readings_begins_anew() -> None:
+    pace = ReadingPace()
+    assert [pace.start_reading(now) for now in (0.0, 0.5, 1.0, 2.5, 3.0)] == [True, False, True, False, True]
+    quiet_s = 3.0 + 4.0 + LONGEST_PAUSE_S
+    assert [pace.start_reading(quiet_s + s) for s in (0.0, 0.5, 1.0)] == [True, False, True]
 
 
 def test_if_nothing_decides_the_401_is_the_response_and_the_wait_is_reported() -> None:

@@ -164,7 +164,7 @@ class AnyEvents(RuleBasedStateMachine):
 
     @rule(verdict=st.sampled_from(KeyVerdict))
     def probe(self, verdict: KeyVerdict) -> None:
-        use = self.ring.choose_for_probe()
+        use = self.ring.choose_for_probe(self.now)
         if use is not None:
             self.note(self.ring.settle(use, verdict, self.now))
             self.disturbances += 1

@@ -4,7 +4,7 @@
 |---|---|---|
 | trusted | the upstream rejects a request of a target that is not known as unauthorized | doubted |
 | doubted | the upstream accepts a request that chose the key after the first 401 | trusted [1] |
-| doubted | the upstream rejects a request of a second target [2] | REJECTED (`keyring.py`) |
+| doubted | the upstream rejects a request of a second target [2], or a probe | REJECTED (`keyring.py`) |
 
 [1] The target is known as unauthorized from then on. The key stays doubted if a later 401 had another target.
 [2] If both requests chose the key after the latest accepted request did. Otherwise the 401 may be older than the
@@ -28,7 +28,7 @@ BRIEF_S: Final = 0.25
 """How long a 401 waits if an earlier wait has ended without a new key: enough for other requests to decide."""
 
 NOTICE_S: Final = 1.0
-"""A doubt that lasts longer is reported: no other request shows that the key works."""
+"""A doubt that lasts longer is reported and probed: no other request shows whether the key works."""
 
 GRAVE_401S: Final = 3
 """How many 401s without any accepted request are reported as an alarm, even if all have one target."""
@@ -64,6 +64,8 @@ class Doubt:
     """Whether `end_s` has passed without a decision."""
     count: int = 0
     """The number of 401s."""
+    is_probed: bool = False
+    """Whether the key manager has chosen the key for a probe of its own since."""
     _counted: set[str] = field(default_factory=set)
 
     def note(self, target: str, seq: int, now: float, *, counts: bool) -> None:
@@ -76,7 +78,7 @@ class Doubt:
 
     def begin_anew(self, now: float, length_s: float) -> None:
         """Restarts the wait: the key has become the only one left, and requests with a 401 depend on it."""
-        self.length_s, self.is_over = length_s, False
+        self.length_s, self.is_over, self.is_probed = length_s, False, False
         self.first_rejections = {target: (seq, now) for target, (seq, _) in self.first_rejections.items()}
 
     def clear(self, accepted_seq: int) -> list[str]:

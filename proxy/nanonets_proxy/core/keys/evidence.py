@@ -19,6 +19,7 @@ from nanonets_proxy.core.keys.key_records import (
     Purpose,
 )
 from nanonets_proxy.core.keys.known_keys import KnownKeys
+from nanonets_proxy.core.keys.reading_pace import ReadingPace
 
 _REJECTION_EVENTS: Final = {
     KeyState.CANDIDATE: KeyEventKind.CANDIDATE_REJECTED,
@@ -38,6 +39,7 @@ class Evidence:
     """Whether the key manager must read the source."""
     hold: HoldPeriod = field(default_factory=HoldPeriod)
     unauthorized: UnauthorizedTargets = field(default_factory=UnauthorizedTargets)
+    pace: ReadingPace = field(default_factory=ReadingPace)
 
     def accept(self, use: KeyUse, now: float) -> list[KeyEvent]:
         """Notes that the upstream accepted a request."""
@@ -88,7 +90,8 @@ class Evidence:
             return []
         if record.doubt is None:
             record.doubt = Doubt(self._doubt_length_s(now))
-            self.needs_reading = self.needs_reading or record.state is not KeyState.CANDIDATE
+            if record.state is not KeyState.CANDIDATE:
+                self._ask_for_reading(now)
         record.doubt.note(target, seq, now, counts=not is_outdated)
         is_probe = history is None and not is_outdated
         if not (is_probe or record.doubt.is_confirmed or record.state is KeyState.CANDIDATE):
@@ -102,7 +105,7 @@ class Evidence:
         record.rejected_at_s, record.rejected_seq = now, seq
         events = [KeyEvent(_REJECTION_EVENTS[before], record)]
         if before is KeyState.ACTIVE:
-            self.needs_reading = True
+            self._ask_for_reading(now)
         self.known.refresh(now)
         if was_preferred and (doubt := self.known.doubt) is not None:
             doubt.begin_anew(now, self._doubt_length_s(now))
@@ -116,6 +119,9 @@ class Evidence:
                 self.hold.reported_s = now
                 events.append(KeyEvent(KeyEventKind.HOLD_STARTED, record))
         return events
+
+    def _ask_for_reading(self, now: float) -> None:
+        self.needs_reading = self.needs_reading or self.pace.start_reading(now)
 
     def _doubt_length_s(self, now: float) -> float:
         return self.hold_s if self.hold.may_start(now) else min(BRIEF_S, self.hold_s)

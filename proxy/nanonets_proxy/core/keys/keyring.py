@@ -128,6 +128,7 @@ class Keyring:
         known.refresh(now)
         if not is_new:
             return self._evidence.tick(now)
+        self._evidence.pace.restart()
         self._evidence.hold.is_armed = True
         self._evidence.hold.probe_until_s = -math.inf
         found_events = [KeyEvent(KeyEventKind.CANDIDATE_FOUND, source_key)]
@@ -210,12 +211,13 @@ class Keyring:
             return self._use(record, _REJECTED_PROBE)
         return None
 
-    def choose_for_probe(self) -> KeyUse | None:
-        """Returns a use for a probe of the key manager's own: of a candidate or a doubted key; None without one."""
-        first = next(iter(self.known.usable), None)
-        if first is None or not (first.state is KeyState.CANDIDATE or first.doubt is not None):
+    def choose_for_probe(self, now: float) -> KeyUse | None:
+        """Returns a use for a probe of the key manager's own; None before `KnownKeys.next_probe_s`."""
+        if now < self.known.next_probe_s(requests_probe=self.policy.requests_probe):
             return None
-        return self._use(first, _CANDIDATE_PROBE)
+        if self.known.doubt is not None:
+            self.known.doubt.is_probed = True
+        return self._use(self.known.usable[0], _CANDIDATE_PROBE)
 
     def settle(
         self, use: KeyUse, verdict: KeyVerdict, now: float, history: KeyHistory | None = None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from nanonets_proxy.core.keys.doubts import Doubt
+from nanonets_proxy.core.keys.doubts import NOTICE_S, Doubt
 from nanonets_proxy.core.keys.key_records import FoundKey, KeyRecord, KeyState, KeyWarning
 
 MOST_UNLISTED: Final = 2
@@ -72,6 +72,18 @@ class KnownKeys:
     def is_doubted(self) -> bool:
         """Whether the upstream rejects every request, so that operators should look."""
         return self.doubt is not None and self.doubt.is_grave
+
+    def next_probe_s(self, *, requests_probe: bool) -> float:
+        """Returns the instant from which the preferred key needs a probe of the key manager's own.
+
+        A candidate and a doubted key need it at once. But if requests probe, only a key whose doubt lasts needs it,
+        and only once.
+        """
+        doubt = self.doubt
+        if requests_probe:
+            return math.inf if doubt is None or doubt.is_probed else doubt.began_s + NOTICE_S
+        is_open = bool(self.usable) and (self.usable[0].state is KeyState.CANDIDATE or doubt is not None)
+        return -math.inf if is_open else math.inf
 
     def reason_of_401(self) -> str:
         """Returns what a 401 concerns, as far as it is known."""

@@ -55,7 +55,8 @@ class KeySettings(ProgramSettings):
     key_probe: PathAndQuery = Field(
         "",
         description="Path for a GET that tests each new key, such as /api/v4/workflow_types. Empty: the next "
-        "request without a large body tests the key.",
+        "request without a large body tests the key. The proxy then sends a GET of its own, to /api/v4/workflows, "
+        "only if the upstream keeps responding 401 and no other request shows whether the key works.",
     )
     key_refresh: Duration = Field(
         60.0,
