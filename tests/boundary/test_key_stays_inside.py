@@ -88,3 +88,28 @@ async def test_the_key_is_blanked_in_an_interim_response_too() -> None:
         assert b"Link: " + b"*" * len(PLAIN) in await caller.head()
         assert (await caller.response()).status == 200
         assert proxy.proxy.metrics.key_echoes._value.get() == 1
+
+
+async def test_an_upstream_that_speaks_out_of_turn_is_an_alert() -> None:
+    ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream(responding(ok + b"surplus")) as upstream,
+            running_proxy(upstream.origin) as proxy,
+            await proxy.caller() as caller,
+        ):
+            assert (await caller.get(b"/x")).body == b"ok"
+            assert [alert["event"] for alert in proxy.proxy.alerts.to_json()] == ["upstream_spoke_out_of_turn"]
+        (event,) = log.events("upstream_spoke_out_of_turn")
+    assert "pool_per_caller" in event["advice"]
+
+
+async def test_with_pool_per_caller_another_caller_gets_a_connection_of_its_own() -> None:
+    async with (
+        ScriptedUpstream(responding(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")) as upstream,
+        running_proxy(upstream.origin, pool_per_caller=True, caller_header="X-Team") as proxy,
+        await proxy.caller() as caller,
+    ):
+        for team, connections in ((b"a", 1), (b"b", 2), (b"a", 2), (b"b", 2)):
+            assert (await caller.get(b"/x", b"X-Team: " + team)).status == 200
+            assert upstream.connections == connections

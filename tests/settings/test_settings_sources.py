@@ -116,6 +116,7 @@ def test_every_setting_can_come_from_flag_environment_secret_file_and_toml(name:
         "allow_uids": "1000,1001",
         "policy": "allow GET /a,deny * /b/**",
         "read_only": "true",
+        "pool_per_caller": "true",
         "daily_budget": "5000,billing: 10",
         "policy_dry_run": "true",
         "max_connections": "99",

@@ -1,13 +1,15 @@
 """Idle connections: which the pool hands out, and which it closes."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from nanonets_proxy.upstream import pool
 from nanonets_proxy.upstream.connection import ConnectionState
 from support.client_harness import RunningClient, request, running_client
-from support.eventually import until
-from support.raw_upstream import Peer, RawUpstream, ok, responding
+from support.eventually import WAIT_S, until
+from support.raw_upstream import Peer, RawUpstream, Script, ok, responding
 
 LATER_S = 1e9
 
@@ -142,3 +144,73 @@ async def test_an_unused_pool_can_be_closed() -> None:
     async with RawUpstream(responding(ok())) as upstream, running_client(upstream.origin) as running:
         assert running.pool.idle == 0
         assert upstream.accepted == 0
+
+
+# --- bytes of the upstream that belong to no request ----------------------------------------------
+
+
+def behind_a_response(surplus: bytes, may_send: asyncio.Event) -> Script:
+    """Responds on each connection; on the first two, sends `surplus` behind the response when the test says so."""
+    opened: list[Peer] = []
+
+    async def script(peer: Peer) -> None:
+        opened.append(peer)
+        is_faulty = len(opened) <= 2
+        while await peer.head():
+            await peer.send(ok())
+            if is_faulty:
+                await may_send.wait()
+                await peer.send(surplus)
+
+    return script
+
+
+@pytest.mark.parametrize("surplus", [ok(b"evil"), b"x", b"\r\n\r\n"])
+async def test_bytes_on_an_idle_connection_keep_later_connections_per_caller(surplus: bytes) -> None:
+    noticed, may_send = asyncio.Event(), asyncio.Event()
+    script = behind_a_response(surplus, may_send)
+    async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:
+        running.pool._on_surplus = noticed.set
+        await fill(running, 2)
+        may_send.set()
+        async with asyncio.timeout(WAIT_S):
+            await noticed.wait()
+        assert running.pool.idle == 0, "late bytes may be on their way on other connections too"
+        for caller, accepted in (("a", 3), ("b", 4), ("a", 4), ("b", 4)):
+            assert (await running.fetch(replace(request(), caller=caller))).body == b"ok"
+            assert upstream.accepted == accepted
+
+
+async def test_surplus_in_one_segment_with_the_response_is_noticed() -> None:
+    noticed = asyncio.Event()
+    async with (
+        RawUpstream(responding(ok() + ok(b"evil"))) as upstream,
+        running_client(upstream.origin) as running,
+    ):
+        running.pool._on_surplus = noticed.set
+        assert (await running.fetch(request())).body == b"ok"
+        assert noticed.is_set()
+        assert running.pool._per_caller
+
+
+async def test_a_408_before_the_close_of_an_idle_connection_is_usual() -> None:
+    noticed, may_send = asyncio.Event(), asyncio.Event()
+    script = behind_a_response(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n", may_send)
+    async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:
+        running.pool._on_surplus = noticed.set
+        await fill(running, 1)
+        may_send.set()
+        await until(lambda: running.pool._idle[0].state is ConnectionState.CLOSED)
+        assert not noticed.is_set()
+        assert not running.pool._per_caller
+
+
+async def test_idle_connections_of_many_callers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_MOST_IDLE_PER_CALLER", 3)
+    async with RawUpstream(responding(ok(), ok())) as upstream, running_client(upstream.origin) as running:
+        running.pool._per_caller = True
+        for number in range(6):
+            await running.fetch(replace(request(), caller=str(number)))
+        assert (running.pool.idle, upstream.accepted) == (3, 6)
+        await running.fetch(replace(request(), caller="5"))
+        assert upstream.accepted == 6

@@ -69,6 +69,8 @@ class EnvironmentConfig:
     """The upstream's name in the log."""
     dial: DialPolicy
     upstream_keep_alive_s: float
+    pool_per_caller: bool
+    """Whether a connection to the upstream is used again only for the same caller."""
     first_byte_timeout_s: float
     retries: RetryPolicy
     bodies: BodyPolicy

@@ -26,6 +26,7 @@ from nanonets_proxy.app.faults import (
     report_exposed_files,
     report_lost_copy,
     report_lowered_connections,
+    report_surplus,
 )
 from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.keys.key_records import FoundKey
@@ -85,7 +86,12 @@ class Environment:
         if self._state_file is not None:
             self._state_file.restore(self._gate, loop.time())
         self._room = WaitingRoom(self._gate, loop)
-        self._pool = Pool(Dialer(config.dial, self._on_dial_failure), keep_alive_s=config.upstream_keep_alive_s)
+        self._pool = Pool(
+            Dialer(config.dial, self._on_dial_failure),
+            keep_alive_s=config.upstream_keep_alive_s,
+            per_caller=config.pool_per_caller,
+            on_surplus=lambda: report_surplus(self.alerts, self.upstream_name),
+        )
         self._body_budget = BodyBudget(config.bodies, self._on_lost_copy)
         client = UpstreamClient(
             self._pool, first_byte_timeout_s=config.first_byte_timeout_s, on_retry=self.metrics.retries.inc

@@ -66,3 +66,12 @@ def report_exposed_files(alerts: Alerts, paths: Iterable[Path]) -> None:
         if can_be_read_by_others(path):
             advice = f"let only the proxy's user read it: chmod 600 {path}"
             alerts.report("secret_file_exposed", advice, lasting=True, path=str(path))
+
+
+def report_surplus(alerts: Alerts, upstream: str) -> None:
+    """Reports that the upstream sent bytes that belong to no request."""
+    advice = (
+        "report it to the upstream's operator, and set pool_per_caller: such bytes can become the start of another "
+        "caller's response; until the next start, connections are already kept per caller"
+    )
+    alerts.report("upstream_spoke_out_of_turn", advice, lasting=True, upstream=upstream)

@@ -251,7 +251,12 @@ class Forwarder:
         target = context.target.encode("utf-8", "surrogateescape")
         data = self._upstream_heads.write(record.method.encode(), target, context.head) + context.payload
         return UpstreamRequest(
-            record.method, data, context.body, context.head.expect_continue, response.send_interim
+            record.method,
+            data,
+            context.body,
+            context.head.expect_continue,
+            response.send_interim,
+            record.caller,
         )
 
     async def _pause(self, context: RequestContext, pause_s: float, began_s: float) -> None:

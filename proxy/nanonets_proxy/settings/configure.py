@@ -87,6 +87,7 @@ def environment_config(
         upstream_name=str(settings.upstream),
         dial=dial_policy(settings, environ),
         upstream_keep_alive_s=settings.upstream_keep_alive,
+        pool_per_caller=settings.pool_per_caller,
         first_byte_timeout_s=settings.first_byte_timeout,
         retries=RetryPolicy(settings.retries, settings.retry_backoff, settings.retry_budget),
         bodies=_body_policy(settings),

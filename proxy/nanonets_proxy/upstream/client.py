@@ -36,6 +36,8 @@ class UpstreamRequest:
     body: RequestBody | None
     expect_continue: bool = False
     on_interim: Callable[[ResponseHead], None] | None = None
+    caller: str = ""
+    """The caller's name, if connections are kept per caller."""
 
 
 StartedResponse = tuple[UpstreamConnection, ResponseHead]
@@ -60,12 +62,12 @@ class UpstreamClient:
         """
         is_upload = request.body is not None or len(request.head) > _ONE_WRITE_BYTES
         check_socket = is_upload or request.method not in IDEMPOTENT_METHODS
-        connection = self._pool.take_idle(self._loop.time(), check_socket)
+        connection = self._pool.take_idle(self._loop.time(), check_socket, request.caller)
         is_reused = connection is not None
         while True:
             if connection is None:
                 connection = await self._pool.dial()
-            connection.is_upload = is_upload
+            connection.is_upload, connection.caller = is_upload, request.caller
             try:
                 if request.body is None:
                     is_head, timeout_s = request.method == "HEAD", self._first_byte_timeout_s

@@ -16,6 +16,7 @@ of the response that arrived before the error can still be read.
 
 import asyncio
 import enum
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -29,6 +30,7 @@ from nanonets_proxy.upstream.transport import UpstreamTransport, read_last_bytes
 # While more received bytes than this wait for a `read()`, the connection reads nothing from the upstream.
 _PAUSE_READING_BYTES: Final = 256 * 1024
 _FIRST_ERROR_STATUS: Final = 400
+_IDLE_TIMEOUT: Final = re.compile(rb"HTTP/1\.[01] 408 ")
 
 
 class ConnectionState(enum.Enum):
@@ -58,6 +60,10 @@ class UpstreamConnection(UpstreamTransport):
         self._error: Exception | None = None
         self.state = _IDLE
         self.idle_since_s = 0.0
+        self.caller = ""
+        """The caller of the last request, if the pool asks for it."""
+        self.on_surplus: Callable[[], None] | None = None
+        """Called when bytes come that belong to no request."""
 
     def __repr__(self) -> str:
         return f"<UpstreamConnection {self.state.name} {self._response.state.name}>"
@@ -210,6 +216,9 @@ class UpstreamConnection(UpstreamTransport):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.state is not _BUSY:
+            # RFC 9110 §15.5.9: a server may send a 408 on an idle connection before it closes it.
+            if self.state is _IDLE and not _IDLE_TIMEOUT.match(self._read_buffer[:nbytes]):
+                self._notice_surplus()
             self.close()
             return
         response = self._response
@@ -220,6 +229,8 @@ class UpstreamConnection(UpstreamTransport):
             return
         if response.buffered_bytes > _PAUSE_READING_BYTES:
             self._pause_reading()
+        if response.has_surplus:
+            self._notice_surplus()
         if (waiter := self._head_waiter) is not None and response.state is not _HEAD:
             self._head_waiter = None
             if not waiter.done():
@@ -228,6 +239,11 @@ class UpstreamConnection(UpstreamTransport):
             wake(self._body_waiter)
         if self._continue_waiter is not None:
             wake(self._continue_waiter)
+
+    def _notice_surplus(self) -> None:
+        if self.on_surplus is not None:
+            self.on_surplus()
+            self.on_surplus = None  # once
 
     def eof_received(self) -> None:
         """Notes a clean end. Over TLS, asyncio calls this only for a closing alert.

@@ -1,22 +1,39 @@
 """Keeps idle connections to the upstream. The gate, not the pool, limits the number of busy connections."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Final
 
 from nanonets_proxy.upstream.connection import ConnectionState, UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer
 
 _IDLE = ConnectionState.IDLE
+# Of all callers together. Otherwise, connections of callers that do not return would take the open files.
+_MOST_IDLE_PER_CALLER: Final = 64
 
 
 class Pool:
     """Hands out idle connections, newest first, and closes those that were idle for more than `keep_alive_s`.
 
     The upstream is least likely to have closed the newest one, and the oldest ones expire when the load falls.
+
+    With `per_caller`, only the caller of a connection's earlier requests gets it again. Bytes of the upstream that
+    come late, behind a response, would otherwise become the start of another caller's response, and nothing could
+    tell. So the first connection on which such bytes are noticed turns `per_caller` on, and calls `on_surplus`.
     """
 
-    def __init__(self, dialer: Dialer, *, keep_alive_s: float) -> None:
+    def __init__(
+        self,
+        dialer: Dialer,
+        *,
+        keep_alive_s: float,
+        per_caller: bool = False,
+        on_surplus: Callable[[], None] = lambda: None,
+    ) -> None:
         self._dialer = dialer
         self._keep_alive_s = keep_alive_s
+        self._per_caller = per_caller
+        self._on_surplus = on_surplus
         self._idle: list[UpstreamConnection] = []
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
@@ -27,15 +44,28 @@ class Pool:
         return len(self._idle)
 
     async def dial(self) -> UpstreamConnection:
-        return await self._dialer.dial()
+        connection = await self._dialer.dial()
+        connection.on_surplus = self._note_surplus
+        return connection
 
-    def take_idle(self, now_s: float, check_socket: bool) -> UpstreamConnection | None:
-        """Returns an idle connection, or None.
+    def _note_surplus(self) -> None:
+        if not self._per_caller:
+            self._per_caller = True
+            self._close_idle()  # late bytes may be on their way on these too
+        self._on_surplus()
+
+    def take_idle(self, now_s: float, check_socket: bool, caller: str = "") -> UpstreamConnection | None:
+        """Returns an idle connection for a request of `caller`, or None.
 
         `check_socket`, for a request that must not be sent twice: asks the system whether the upstream has closed.
         """
         while self._idle:
-            connection = self._idle.pop()
+            if not self._per_caller:
+                connection = self._idle.pop()
+            elif (own := self._pop_own(caller)) is not None:
+                connection = own
+            else:
+                return None
             if connection.state is not _IDLE:
                 continue
             too_old = now_s - connection.idle_since_s > self._keep_alive_s
@@ -45,12 +75,20 @@ class Pool:
             return connection
         return None
 
+    def _pop_own(self, caller: str) -> UpstreamConnection | None:
+        for at in range(len(self._idle) - 1, -1, -1):
+            if self._idle[at].caller == caller:
+                return self._idle.pop(at)
+        return None
+
     def give_back(self, connection: UpstreamConnection) -> None:
         """Ends the exchange on `connection`, and keeps the connection if it can serve another one."""
         if self._closed:
             connection.close()
         elif connection.release():
             self._idle.append(connection)
+            if self._per_caller and len(self._idle) > _MOST_IDLE_PER_CALLER:
+                self._idle.pop(0).close()
             if self._sweeper is None:
                 self._sweeper = asyncio.get_running_loop().call_later(self._keep_alive_s, self._sweep)
 
@@ -72,6 +110,9 @@ class Pool:
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
+        self._close_idle()
+
+    def _close_idle(self) -> None:
         for connection in self._idle:
             connection.close()
         self._idle.clear()

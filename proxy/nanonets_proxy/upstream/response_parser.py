@@ -52,7 +52,7 @@ class ResponseParser(HeadParser):
 
     __slots__ = (
         *("_body", "_chunks", "_end_of_head", "_interim_keeps_alive", "_is_head", "_later_body"),
-        *("_overhead_bytes", "buffered_bytes", "has_begun", "interim_count", "keep_alive"),
+        *("_overhead_bytes", "buffered_bytes", "has_begun", "has_surplus", "interim_count", "keep_alive"),
         *("on_interim", "state", "trailers"),
     )
 
@@ -67,6 +67,7 @@ class ResponseParser(HeadParser):
         self._later_body: list[bytes] = []  # received after `_body`
         self.buffered_bytes = 0
         self.has_begun = False
+        self.has_surplus = False
         self.interim_count = 0
         self.keep_alive = False
         self.on_interim = on_interim
@@ -95,7 +96,7 @@ class ResponseParser(HeadParser):
     def feed(self, data: bytes | memoryview) -> None:
         """Parses the next bytes. Raises UpstreamBadReply, UpstreamUpgraded or UpstreamReplyTooLarge."""
         if self.state is _COMPLETE:
-            self.keep_alive = False
+            self._note_surplus()
             return
         if not self.has_begun:
             self.has_begun = True
@@ -157,13 +158,19 @@ class ResponseParser(HeadParser):
         if chunks.is_complete:
             self.trailers = chunks.trailers
             self.state = _COMPLETE
-            self.keep_alive = self.keep_alive and not surplus
+            if surplus:
+                self._note_surplus()
         elif self._overhead_bytes > MAX_HEAD_BYTES:
             raise too_large()
 
+    def _note_surplus(self) -> None:
+        """Notes bytes behind the response: they belong to no request."""
+        self.keep_alive = False
+        self.has_surplus = True
+
     def _on_parser_error(self) -> None:
         if self.state is _COMPLETE:
-            self.keep_alive = False
+            self._note_surplus()
         elif self._error is None:
             self._error = bad_response(_NOT_HTTP)
 
@@ -189,7 +196,7 @@ class ResponseParser(HeadParser):
 
     def on_message_begin(self) -> None:
         if self.state is _COMPLETE:
-            self.keep_alive = False
+            self._note_surplus()
 
     def on_headers_complete(self) -> None:
         if self.state is not _HEAD or self._error is not None:
@@ -238,7 +245,7 @@ class ResponseParser(HeadParser):
                 self._body = body
             self.buffered_bytes += len(body)
         else:
-            self.keep_alive = False
+            self._note_surplus()
 
     def on_message_complete(self) -> None:
         if self.state is not _BODY or self._error is not None:

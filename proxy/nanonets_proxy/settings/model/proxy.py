@@ -132,6 +132,12 @@ class Settings(AccessSettings):
     pool_size: Annotated[int, Count(1, 16384), Metavar("NUMBER")] = Field(
         256, description="Maximum connections to the upstream, and therefore maximum requests in flight."
     )
+    pool_per_caller: Switch = Field(
+        default=False,
+        description="Use a connection to the upstream again only for the same caller, as named in the log. Late "
+        "bytes of a faulty upstream then reach no other caller. When the proxy notices such bytes, it does so by "
+        "itself until it restarts.",
+    )
     upstream_keep_alive: Duration = Field(
         55.0, description="How long an idle connection to the upstream stays open for the next request."
     )
