@@ -1,6 +1,6 @@
 """The cases of the table. A case is a limiter with hints, service times and a load."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,6 +12,8 @@ from simulator.world import Conditions, World
 QUICK = Conditions()
 PERIOD_S = 10.0
 COUNT = 20
+OVERSIZE = "oversize"
+MODEL = "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Case:
     conditions: Conditions = QUICK
     period_s: float = PERIOD_S
     horizon_s: float = 1200.0
+    own_limits: Mapping[str, Callable[[], Limiter]] = field(default_factory=dict)
+    """The limits of some kinds of requests, beside `limiter`. The oracle has no such requests."""
 
 
 def closed_loop(world: World, callers: int = 60) -> None:
@@ -52,6 +56,24 @@ def two_tenants(world: World, _: float) -> None:
     for lane in ("a", "b"):
         for _ in range(30):
             world.at(world.random.uniform(0, 0.5), partial(world.arrive, lane, repeats=True))
+
+
+def some_refused(rate: float, kind: str = OVERSIZE) -> Callable[[World, float], None]:
+    """Callers as in a closed loop, and `rate` requests a second that are refused for their own sake."""
+
+    def load(world: World, horizon_s: float) -> None:
+        closed_loop(world)
+        at_s = 0.0
+        while (at_s := at_s + world.random.expovariate(rate)) < horizon_s:
+            world.at(at_s, partial(world.arrive, kind=kind))
+
+    return load
+
+
+def one_caller_refused(world: World, _: float) -> None:
+    closed_loop(world)
+    for _ in range(10):
+        world.at(world.random.uniform(0, 0.5), partial(world.arrive, "refused", repeats=True, kind=OVERSIZE))
 
 
 def fixed(seed: int) -> Limiter:
@@ -133,6 +155,55 @@ CASES = (
     Case("token bucket, no hint", 0.85, bucket, hints.none),
     Case("no limit", 0.90, lambda _: limiters.NoLimit(), conditions=SLOW, horizon_s=300.0),
 )
+
+_OVERSIZE = {OVERSIZE: limiters.NeverAdmits}
+_MODEL = {MODEL: lambda: limiters.FixedWindow(2, 60.0)}
+_RATE = 0.04 * COUNT / PERIOD_S
+
+REFUSED_ALONE = (
+    Case("fixed window, 4 % refused", 0.95, fixed, load=some_refused(_RATE), own_limits=_OVERSIZE),
+    Case(
+        "fixed window, 4 % refused, whole seconds",
+        0.95,
+        fixed,
+        hints.whole_seconds,
+        some_refused(_RATE),
+        own_limits=_OVERSIZE,
+    ),
+    Case("fixed window, 4 % refused, no hint", 0.85, fixed, hints.none, some_refused(_RATE), own_limits=_OVERSIZE),
+    Case("sliding log, 4 % refused", 0.95, sliding, load=some_refused(_RATE), own_limits=_OVERSIZE),
+    Case("token bucket, 4 % refused", 0.90, bucket, load=some_refused(_RATE), own_limits=_OVERSIZE),
+    Case(
+        "no limit, 4 % refused",
+        0.95,
+        lambda _: limiters.NoLimit(),
+        load=some_refused(2.4),
+        own_limits=_OVERSIZE,
+        conditions=SLOW,
+        horizon_s=300.0,
+    ),
+    Case("fixed window, a model of 2 a minute", 0.95, fixed, load=some_refused(0.1, MODEL), own_limits=_MODEL),
+    Case(
+        "no limit, a model of 2 a minute",
+        0.95,
+        lambda _: limiters.NoLimit(),
+        load=some_refused(0.1, MODEL),
+        own_limits=_MODEL,
+        conditions=SLOW,
+        horizon_s=300.0,
+    ),
+    Case("fixed window, one caller refused", 0.95, fixed, load=one_caller_refused, own_limits=_OVERSIZE),
+    Case(
+        "no limit, one caller refused",
+        0.95,
+        lambda _: limiters.NoLimit(),
+        load=one_caller_refused,
+        own_limits=_OVERSIZE,
+        conditions=SLOW,
+        horizon_s=300.0,
+    ),
+)
+"""Some requests are refused for their own sake. The targets are for the others."""
 
 HOURS = (
     Case(

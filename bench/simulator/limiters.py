@@ -32,6 +32,13 @@ class NoLimit(Limiter):
         pass
 
 
+class NeverAdmits(NoLimit):
+    """Refuses each request for ever, such as one that is larger than the whole limit."""
+
+    def wait_s(self, now: float) -> float:
+        return math.inf
+
+
 class FixedWindow(Limiter):
     """At most `count` requests per window. A window begins with a request or, if `aligned`, by the clock."""
 

@@ -23,7 +23,15 @@ GATES: dict[str, Callable[[], GateLike]] = {
 
 
 def run(case: Case, make: Callable[[], GateLike], seed: int) -> Result:
-    world = World(make(), case.limiter(seed), case.hint, case.period_s, case.conditions, seed)
+    world = World(
+        make(),
+        case.limiter(seed),
+        case.hint,
+        case.period_s,
+        case.conditions,
+        seed,
+        own_limits={kind: make_limiter() for kind, make_limiter in case.own_limits.items()},
+    )
     case.load(world, case.horizon_s)
     return world.run(case.horizon_s)
 

@@ -3,11 +3,12 @@
 import heapq
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
-from nanonets_proxy.core.ratelimit.tickets import Outcome, Rejection, Ticket, Verdicts
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason, Rejection, Ticket, Verdicts
 from simulator.hints import HintStyle
 from simulator.limiters import Limiter
 
@@ -37,6 +38,8 @@ class SimulatedRequest:
     ticket: Ticket
     arrived_s: float
     repeats: bool
+    own_limit: Limiter | None = None
+    """The limit of this kind of request, beside that of the scope."""
     granted_s: float = math.nan
     grant_number: int = 0
 
@@ -59,6 +62,8 @@ class Result:
     forecasts: list[tuple[float, float, float]] = field(default_factory=list)
     """(arrival, forecast, real wait)"""
     refused_at_s: list[float] = field(default_factory=list)
+    rejections: dict[str, int] = field(default_factory=dict)
+    """The gate's own 429s, by reason."""
 
 
 class World:
@@ -74,12 +79,17 @@ class World:
         seed: int,
         *,
         instant: bool = False,
+        own_limits: Mapping[str, Limiter] | None = None,
     ) -> None:
-        """If `instant`, requests and responses travel in no time, as the oracle requires."""
+        """If `instant`, requests and responses travel in no time, as the oracle requires.
+
+        `own_limits` are the limits of some kinds of requests, beside that of the scope. With None, there are no
+        requests of these kinds.
+        """
         self.now = 0.0
         self.result = Result()
         self._gate, self._limiter, self._hint, self._period_s = gate, limiter, hint, period_s
-        self._conditions, self._instant = conditions, instant
+        self._conditions, self._instant, self._own_limits = conditions, instant, own_limits
         self.random = random.Random(seed)  # noqa: S311 - a simulation
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._events_made = 0
@@ -92,15 +102,28 @@ class World:
         self._events_made += 1
         heapq.heappush(self._events, (when_s, self._events_made, event))
 
-    def arrive(self, lane: str = "a", *, repeats: bool = False, deadline_s: float = math.inf) -> None:
-        ticket = Ticket(SCOPE, deadline_s, lane=lane)
-        request = self._requests[ticket] = SimulatedRequest(ticket, self.now, repeats)
+    def arrive(
+        self, lane: str = "a", *, repeats: bool = False, deadline_s: float = math.inf, kind: str = ""
+    ) -> None:
+        if kind and self._own_limits is None:
+            return
+        ticket = Ticket(SCOPE, deadline_s, lane=lane, kind=kind)
+        own_limit = self._own_limits[kind] if kind and self._own_limits else None
+        request = self._requests[ticket] = SimulatedRequest(ticket, self.now, repeats, own_limit)
         self._enqueue(request)
 
     def _enqueue(self, request: SimulatedRequest) -> None:
-        if self._gate.enqueue(request.ticket, self.now) is not None:
-            self.result.rejected += 1
-            del self._requests[request.ticket]
+        rejection = self._gate.enqueue(request.ticket, self.now)
+        if rejection is not None:
+            self._reject(request.ticket, rejection.reason)
+
+    def _reject(self, ticket: Ticket, reason: Reason) -> None:
+        self.result.rejected += 1
+        self.result.rejections[reason.value] = self.result.rejections.get(reason.value, 0) + 1
+        request = self._requests.pop(ticket)
+        if request.repeats:
+            again = partial(self.arrive, ticket.lane, repeats=True, kind=ticket.kind)
+            self.at(self.now + self._conditions.round_trip_s, again)
 
     def run(self, until_s: float) -> Result:
         while self._events and self._events[0][0] <= until_s:
@@ -115,8 +138,7 @@ class World:
         for ticket in verdicts.granted:
             self._send(ticket)
         for expiry in verdicts.expired:
-            self.result.rejected += 1
-            del self._requests[expiry.ticket]
+            self._reject(expiry.ticket, expiry.reason)
         wake_at_s = verdicts.wake_at_s
         if wake_at_s is not None and wake_at_s != self._wake_at_s:
             self._wake_at_s = wake_at_s
@@ -136,15 +158,22 @@ class World:
             self.at(self.now + self._one_way_s(), lambda: self._reach_upstream(ticket))
 
     def _reach_upstream(self, ticket: Ticket) -> None:
+        own_limit = self._requests[ticket].own_limit
         wait_s = self._limiter.wait_s(self.now)
         if wait_s > 0:
             self._limiter.refuse(self.now)
-            hint_s = self._hint(self._limiter.wait_s(self.now), self._period_s, self.now, self.random)
+            wait_s = self._limiter.wait_s(self.now)
+        if own_limit is not None:
+            wait_s = max(wait_s, own_limit.wait_s(self.now))
+        if wait_s > 0:
+            hint_s = self._hint(wait_s, self._period_s, self.now, self.random)
             self.result.refused += 1
             self.result.refused_at_s.append(self.now)
             self.at(self.now + self._one_way_s(), lambda: self._refused(ticket, hint_s))
             return
         self._limiter.admit(self.now)
+        if own_limit is not None:
+            own_limit.admit(self.now)
         request = self._requests[ticket]
         result = self.result
         result.admitted += 1
@@ -170,7 +199,7 @@ class World:
         self._gate.settle(ticket, Outcome.SERVED, self.now)
         request = self._requests.pop(ticket)
         if request.repeats:
-            self.arrive(request.ticket.lane, repeats=True)
+            self.arrive(request.ticket.lane, repeats=True, kind=ticket.kind)
 
     def _refused(self, ticket: Ticket, hint_s: float | None) -> None:
         self._gate.settle(ticket, Outcome.THROTTLED, self.now, hint_s)

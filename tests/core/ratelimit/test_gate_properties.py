@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from nanonets_proxy.core.ratelimit.adaptive.limit import LimitState
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimit, StaticLimits
@@ -61,6 +62,8 @@ class TheGate(RuleBasedStateMachine):
         self.passed_over: dict[tuple[str, str], int] = defaultdict(int)  # grants to other lanes, by lane
         self.oldest_passed: dict[tuple[str, str], int] = defaultdict(int)  # grants to younger tickets, by lane
         self.granted: dict[str, dict[Ticket, float]] = defaultdict(dict)  # the grants that the upstream counts
+        self.substitutes: dict[str, Ticket | None] = {}  # of scopes in doubt; None: not granted yet
+        self.refused_probes: dict[str, Ticket] = {}
 
     # --- callers ------------------------------------------------------------------------------
 
@@ -68,12 +71,13 @@ class TheGate(RuleBasedStateMachine):
         scope=st.sampled_from(SCOPES),
         lane=st.sampled_from(LANES),
         urgency=st.sampled_from([0, 3, 7]),
+        kind=st.sampled_from(["", "other"]),
         wait_s=st.sampled_from([0.0, 0.5, 10.0, 300.0, math.inf]),
         data=st.data(),
     )
-    def arrive(self, scope: str, lane: str, urgency: int, wait_s: float, data: st.DataObject) -> None:
+    def arrive(self, scope: str, lane: str, urgency: int, kind: str, wait_s: float, data: st.DataObject) -> None:
         self.gate._forget_at_scopes = 1  # forget idle scopes at every chance
-        ticket = Ticket(scope, self.now + wait_s, lane, urgency, data.draw(st.sampled_from(self.costs)))
+        ticket = Ticket(scope, self.now + wait_s, lane, urgency, data.draw(st.sampled_from(self.costs)), kind)
         rejection = self.gate.enqueue(ticket, self.now)
         in_lane = sum(other.scope == scope and other.lane == lane for other in self.waiting)
         full = len(self.waiting) >= self.policy.max_waiting
@@ -87,7 +91,7 @@ class TheGate(RuleBasedStateMachine):
         if not self.gate.try_admit(ticket, self.now):
             assert ticket.state is TicketState.NEW
             return
-        assert all(other.scope != scope for other in self.waiting)
+        assert all(other.scope != scope or other.is_held for other in self.waiting)
         self.waiting.append(ticket)
         self.check_granted(ticket)
 
@@ -116,6 +120,8 @@ class TheGate(RuleBasedStateMachine):
                 assert lane_full
             case Reason.LARGER_THAN_LIMIT:
                 assert ticket.cost > 1
+            case Reason.REFUSED_ALONE:
+                assert ticket.own_refusals >= 2
             case _:
                 assert ticket.deadline_s < math.inf
                 assert rejection.retry_after_s > ticket.deadline_s - self.now
@@ -143,14 +149,28 @@ class TheGate(RuleBasedStateMachine):
     @rule(data=st.data(), hint_s=HINTS_S)
     def refuse(self, data: st.DataObject, hint_s: float | None) -> None:
         permit = data.draw(st.sampled_from(self.permits))
+        doubts = permit.doubts
+        was_probe = self.gate._scopes[permit.scope].limit.state is LimitState.PROBING
         self.settle(permit, Outcome.THROTTLED, hint_s)
         self.to_return.append(permit)
-        if hint_s is not None:
-            scope = permit.scope
-            self.hinted_s[scope] = max(self.hinted_s[scope], self.now + hint_s)
+        scope = permit.scope
+        if permit.doubts > doubts:  # it closes nothing, but the ticket itself must wait
+            assert permit.held_until_s >= self.now + max(1.0, hint_s or 0.0)
+            if self.gate._scopes[scope].limit.estimate.known:
+                self.substitutes[scope] = None
+        else:
+            self.substitutes.pop(scope, None)
+            if was_probe:
+                self.refused_probes[scope] = permit
+            if hint_s is not None:
+                self.hinted_s[scope] = max(self.hinted_s[scope], self.now + hint_s)
 
     def settle(self, permit: Ticket, outcome: Outcome, hint_s: float | None) -> None:
         self.permits.remove(permit)
+        if self.substitutes.get(permit.scope) is permit:
+            self.substitutes[permit.scope] = None
+            if outcome is Outcome.SERVED:
+                del self.substitutes[permit.scope]
         if outcome in (Outcome.THROTTLED, Outcome.UNUSED):
             self.granted[permit.scope].pop(permit, None)
         self.gate.settle(permit, outcome, self.now, hint_s)
@@ -212,10 +232,13 @@ class TheGate(RuleBasedStateMachine):
         assert ticket in self.waiting
         self.waiting.remove(ticket)
         self.gone.add(ticket)
-        passed = ticket.deadline_s <= self.now
         if expiry.reason is Reason.LARGER_THAN_LIMIT:
             assert ticket.cost > 1
+        elif expiry.reason is Reason.REFUSED_ALONE:
+            assert ticket.refusals >= 3
+            assert ticket.own_refusals >= 2
         else:
+            passed = ticket.deadline_s <= self.now
             assert expiry.reason is (Reason.DEADLINE_PASSED if passed else Reason.CANNOT_BE_IN_TIME)
         assert expiry.retry_after_s >= max(1.0, self.hinted_s[ticket.scope] - self.now)
 
@@ -225,10 +248,14 @@ class TheGate(RuleBasedStateMachine):
         assert ticket in self.waiting, "granted twice"
         assert self.now >= self.hinted_s[ticket.scope], "granted while the scope is closed"
         assert self.now <= ticket.deadline_s
-        queue = [other for other in self.waiting if other.scope == ticket.scope]
-        same = [other.arrival for other in queue if (other.lane, other.urgency) == (ticket.lane, ticket.urgency)]
-        assert ticket.arrival == min(same), "not in order of arrival"
-        self.check_turns(ticket, queue)
+        assert self.now >= ticket.held_until_s, "granted while the ticket is held"
+        queue = [other for other in self.waiting if other.scope == ticket.scope and not other.is_held]
+        if not self.replaces_another(ticket):
+            same = [
+                other.arrival for other in queue if (other.lane, other.urgency) == (ticket.lane, ticket.urgency)
+            ]
+            assert ticket.arrival == min(same), "not in order of arrival"
+            self.check_turns(ticket, queue)
         self.waiting.remove(ticket)
         self.permits.append(ticket)
         if static_limit := self.policy.static_limits.of(ticket.scope):
@@ -236,6 +263,19 @@ class TheGate(RuleBasedStateMachine):
             granted[ticket] = self.now
             recent = [other.cost for other, at_s in granted.items() if at_s + static_limit.period_s > self.now]
             assert sum(recent) <= static_limit.count
+
+    def replaces_another(self, ticket: Ticket) -> bool:
+        """Notes a substitute. Returns whether the ticket may be granted before others."""
+        scope = ticket.scope
+        suspicion = self.gate._scopes[scope].suspicion
+        if suspicion is None or not suspicion.is_in_doubt:  # the last substitute was accepted by timeout
+            self.substitutes.pop(scope, None)
+        if scope in self.substitutes:
+            assert self.substitutes[scope] is None, "two substitutes at a time"
+            self.substitutes[scope] = ticket
+            return True
+        refused = self.refused_probes.pop(scope, None)
+        return refused is not None and refused in self.waiting
 
     def check_turns(self, ticket: Ticket, queue: list[Ticket]) -> None:
         lanes = {other.lane for other in queue}
@@ -260,8 +300,9 @@ class TheGate(RuleBasedStateMachine):
     def check_no_grant_was_missed(self) -> None:
         if len(self.permits) < self.policy.max_in_flight:
             for scope in {ticket.scope for ticket in self.waiting}:
-                state = self.gate._scopes[scope]
-                assert not state.limit.grant_kind(self.now, state.queue.next_cost())
+                if any(ticket.scope == scope and not ticket.is_held for ticket in self.waiting):
+                    state = self.gate._scopes[scope]
+                    assert not state.grant_kind(self.now, state.queue.next_cost())
         if self.waiting:
             earliest_s = min(ticket.deadline_s for ticket in self.waiting)
             assert earliest_s == math.inf or (self.wake_at_s is not None and self.wake_at_s <= earliest_s)

@@ -15,14 +15,17 @@ that still wait in its lane. Each call is O(log n) amortised.
 
 from bisect import insort
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from operator import attrgetter
 
 from nanonets_proxy.core.ratelimit.tickets import Ticket, TicketState
 
 _OLDEST_EACH = 8
 _MAX_STALE = 64  # up to this many stale entries are not worth a cleanup
+_BEST_SCORE = 7
+_SEARCHED = 512  # tickets, for a ticket unlike another
 _COUNTED_LANES = 64  # with more lanes, a position is estimated
 _MAX_OWED_TURNS = 100  # a lane owes at most this many turns, so that skipping it stays cheap
 
@@ -109,6 +112,41 @@ class FairQueue:
         lane.entries -= 1
         self._decrement_waiting(lane, ticket)
         return ticket
+
+    def pop_other(self, unlike: Ticket) -> Ticket:
+        """Takes a ticket that was never refused, of another kind and another caller than `unlike`, if there is one.
+
+        Takes `unlike` itself only if no other ticket waits, and none that costs more than the ticket that `pop`
+        takes. Looks at `_SEARCHED` tickets at most. Raises IndexError if no ticket waits.
+        """
+        cost = self.next_cost()
+        best = -1
+        found: tuple[_Lane, deque[Ticket], int] | None = None
+        for lane, queue, at, ticket in islice(self._entries(), _SEARCHED):
+            if ticket.state is _WAITING and ticket is not unlike and ticket.cost <= cost:
+                score = 4 * (not ticket.refusals) + 2 * (ticket.kind != unlike.kind) + (lane.name != unlike.lane)
+                if score > best:
+                    best, found = score, (lane, queue, at)
+                    if score == _BEST_SCORE:
+                        break
+        if found is None:
+            return self.pop()
+        lane, queue, at = found
+        ticket = queue[at]
+        del queue[at]
+        lane.grants += 1
+        lane.entries -= 1
+        self._decrement_waiting(lane, ticket)
+        return ticket
+
+    def _entries(self) -> Iterator[tuple[_Lane, deque[Ticket], int, Ticket]]:
+        """Yields all entries with their places, first those at the front of each lane."""
+        lanes = [(lane, [queue for _, queue in sorted(lane.queues.items())]) for lane in self._turns]
+        for at in range(max((len(queue) for _, queues in lanes for queue in queues), default=0)):
+            for lane, queues in lanes:
+                for queue in queues:
+                    if at < len(queue):
+                        yield lane, queue, at, queue[at]
 
     def discard(self, ticket: Ticket) -> None:
         """Removes a ticket that no longer waits. Its state must have changed before."""

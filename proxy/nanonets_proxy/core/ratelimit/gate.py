@@ -10,6 +10,7 @@ the outcome. An admitted ticket is its own permit:
 | WAITING | `poll`: a place in flight is free and the scope's limit allows a grant | ADMITTED |
 | WAITING | `poll`: its deadline has passed, or its scope opens after its deadline | ENDED, reported as an expiry |
 | WAITING | `poll`: its cost exceeds the whole limit | ENDED, reported as an expiry |
+| WAITING | `poll`: a quota is used up, or the upstream refuses only this ticket | ENDED, reported as an expiry |
 | WAITING | `withdraw` | ENDED |
 | ADMITTED | `settle` as SERVED | ENDED |
 | ADMITTED | `settle` with another outcome | RETURNED |
@@ -53,7 +54,7 @@ _FORECAST_TRUST = 0.8  # a ticket that can wait for this share of its forecast i
 
 # In Python 3.11 each access to a member through its enum costs a call.
 _NEW, _WAITING, _ADMITTED, _RETURNED, _ENDED = TicketState
-_SERVED = Outcome.SERVED
+_SERVED, _THROTTLED = Outcome.SERVED, Outcome.THROTTLED
 
 
 class Gate:
@@ -86,7 +87,7 @@ class Gate:
 
     def closed_scopes(self, now: float) -> Mapping[str, float]:
         """Returns when closed scopes open, by name: the `MAX_CLOSED_SCOPES_SHOWN` scopes that open last."""
-        closed = [(s.limit.opens_at_s, s.name) for s in self._scopes.values() if s.limit.opens_at_s > now]
+        closed = [(s.opens_at_s, s.name) for s in self._scopes.values() if s.opens_at_s > now]
         return {name: opens_at_s for opens_at_s, name in heapq.nlargest(MAX_CLOSED_SCOPES_SHOWN, closed)}
 
     def reserve(self) -> float:
@@ -115,13 +116,15 @@ class Gate:
         limit = scope.limit
         if scope.queue.waiting or (self._turns and self.waiting) or self.in_flight >= self._policy.max_in_flight:
             return False
-        if ticket.deadline_s < now or (kind := limit.grant_kind(now, ticket.cost)) is None:
+        if ticket.deadline_s < now or (kind := scope.grant_kind(now, ticket.cost)) is None:
             return False
         self._arrivals = ticket.arrival = self._arrivals + 1
         self.in_flight += 1
         ticket.state = _ADMITTED
         ticket.granted_at_s = now
         ticket.serial = limit.grant(kind, now, ticket.cost)
+        if scope.suspicion is not None:
+            scope.suspicion.note_grant(ticket, limit, now)
         return True
 
     def enqueue(self, ticket: Ticket, now: float) -> Rejection | None:
@@ -135,16 +138,21 @@ class Gate:
         limit, queue, deadline_s = scope.limit, scope.queue, ticket.deadline_s
         if ticket.cost > 1 and limit.is_too_large(ticket.cost):
             return Rejection(Reason.LARGER_THAN_LIMIT, math.inf, queue.position(ticket))
+        if ticket.refusals and (reason := scope.reason_to_end(ticket)) is not None:
+            return scope.reject(reason, ticket, now)
+        if scope.quota is not None and scope.quota_is_used_up(now) and limit.grant_kind(now) is None:
+            return scope.reject(Reason.QUOTA_USED_UP, ticket, now)
         forecast_s = math.nan
         if limit.estimate.proven:
             forecast_s = limit.forecast_s(queue.units_up_to(ticket, queue.position(ticket)), now)
-        if deadline_s < limit.opens_at_s or now + _FORECAST_TRUST * forecast_s > deadline_s:
+        earliest_s = max(limit.opens_at_s, ticket.held_until_s)
+        if deadline_s < earliest_s or now + _FORECAST_TRUST * forecast_s > deadline_s:
             return scope.reject(Reason.CANNOT_BE_IN_TIME, ticket, now)
         if ticket.state is _NEW:
             if self.waiting >= self._policy.max_waiting:
                 return scope.reject(Reason.QUEUE_FULL, ticket, now)
             most = self._policy.max_waiting_per_lane
-            if queue.waiting >= most and queue.waiting_in(ticket.lane) >= most:
+            if scope.waiting >= most and scope.waiting_in(ticket.lane) >= most:
                 return scope.reject(Reason.LANE_FULL, ticket, now)
             self._arrivals = ticket.arrival = self._arrivals + 1
             ticket.forecast_s = forecast_s
@@ -153,7 +161,11 @@ class Gate:
         # Behind others, a ticket changes nothing before the scope's timer, unless its own deadline comes first.
         if not (queue.waiting and now < scope.timer_at_s <= deadline_s):
             self._dirty[scope] = None
-        queue.push(ticket)
+        if ticket.held_until_s > now and scope.suspicion is not None:
+            scope.suspicion.hold(ticket)
+            self._dirty[scope] = None
+        else:
+            queue.push(ticket)
         heapq.heappush(scope.deadlines, (deadline_s, ticket.arrival, ticket))
         return None
 
@@ -164,9 +176,18 @@ class Gate:
             self._end_waiting(scope, ticket)
             self._dirty[scope] = None
 
-    def settle(self, ticket: Ticket, outcome: Outcome, now: float, retry_after_s: float | None = None) -> None:
+    def settle(
+        self,
+        ticket: Ticket,
+        outcome: Outcome,
+        now: float,
+        retry_after_s: float | None = None,
+        *,
+        quota_used_up: bool = False,
+    ) -> None:
         """Ends a ticket's permit; `retry_after_s` is the hint of a 429, counted from `now`.
 
+        `quota_used_up`: the 429 says that a quota is used up for long, as a hint beyond the longest wait does too.
         Raises ValueError if the ticket has no permit of this gate, or has settled it already.
         """
         scope = self._scopes.get(ticket.scope)
@@ -178,10 +199,17 @@ class Gate:
             scope.limit.served(ticket.serial, now)
         else:
             ticket.state = _RETURNED
-            scope.limit.not_served(
-                ticket.serial, ticket.granted_at_s, outcome, now, retry_after_s, cost=ticket.cost
-            )
-        if scope.queue.waiting:
+            if outcome is _THROTTLED:
+                is_long = quota_used_up or (retry_after_s is not None and retry_after_s > self._policy.max_wait_s)
+                scope.refused(ticket, now, retry_after_s, self._policy, quota_used_up=is_long)
+            else:
+                limit = scope.limit
+                limit.not_served(ticket.serial, ticket.granted_at_s, outcome, now, None, cost=ticket.cost)
+        if scope.suspicion is not None:
+            if outcome is not _THROTTLED:
+                scope.suspicion.ended_otherwise(ticket, outcome, scope.limit, now)
+            self._dirty[scope] = None
+        elif scope.queue.waiting:
             self._dirty[scope] = None
 
     def told(self, ticket: Ticket, advice: Advice, now: float) -> None:
@@ -194,7 +222,7 @@ class Gate:
     def slept(self, slept_s: float) -> None:
         """Notes that the machine slept: the clock of `now` stood still, while the upstream's went on."""
         for scope in self._scopes.values():
-            scope.limit.slept(slept_s)
+            scope.slept(slept_s)
             self._dirty[scope] = None
 
     def poll(self, now: float) -> Verdicts:
@@ -208,6 +236,7 @@ class Gate:
                 self._dirty[scope] = None
         for scope in self._dirty:
             limit = scope.limit
+            scope.advance(now)
             # Nothing opens before `opens_at_s`: a ticket with an earlier deadline expires now.
             if scope.deadlines and scope.deadlines[0][0] < (before_s := max(now, limit.opens_at_s)):
                 self._expire(scope, before_s, now, expired)
@@ -225,6 +254,8 @@ class Gate:
             else:
                 scope.in_turns = False
         for scope in self._dirty:
+            if scope.suspicion is not None:
+                self._end_refused(scope, now, expired)
             if scope.deadlines and scope.deadlines[0][0] <= now:  # the grants above were the last chance
                 self._expire(scope, math.nextafter(now, math.inf), now, expired)
             at_s = scope.next_event_at_s(now)
@@ -246,16 +277,18 @@ class Gate:
                 self.waiting -= 1
                 expired.append(Expiry(ticket, Reason.LARGER_THAN_LIMIT, math.inf))
             else:
-                return limit.grant_kind(now, cost)
+                return scope.grant_kind(now, cost)
         return None
 
     def _grant(self, scope: ScopeState, kind: GrantKind, now: float) -> Ticket:
-        ticket = scope.queue.pop()
+        ticket = scope.pop(kind, now)
         self.waiting -= 1
         self.in_flight += 1
         ticket.state = _ADMITTED
         ticket.granted_at_s = now
         ticket.serial = scope.limit.grant(kind, now, ticket.cost)
+        if scope.suspicion is not None:
+            scope.suspicion.note_grant(ticket, scope.limit, now)
         return ticket
 
     def _expire(self, scope: ScopeState, before_s: float, now: float, expired: list[Expiry]) -> None:
@@ -264,10 +297,17 @@ class Gate:
             reason = Reason.DEADLINE_PASSED if ticket.deadline_s <= now else Reason.CANNOT_BE_IN_TIME
             expired.append(Expiry(ticket, reason, scope.retry_after_s(ticket, now)))
 
+    def _end_refused(self, scope: ScopeState, now: float, expired: list[Expiry]) -> None:
+        """Ends the tickets that the upstream refuses for their own sake, or all tickets if a quota is used up."""
+        for ticket in scope.take_ended(now):
+            self._end_waiting(scope, ticket)
+            reason = Reason.REFUSED_ALONE if ticket.must_end else Reason.QUOTA_USED_UP
+            expired.append(Expiry(ticket, reason, scope.retry_after_s(ticket, now)))
+
     def _end_waiting(self, scope: ScopeState, ticket: Ticket) -> None:
         ticket.state = _ENDED
         self.waiting -= 1
-        scope.queue.discard(ticket)
+        scope.discard(ticket)
 
     def _next_timer_s(self) -> float | None:
         timers = self._timers
@@ -288,9 +328,9 @@ class Gate:
 
     def _forget_idle(self, now: float) -> None:
         """Drops the scopes that have nothing to remember. Callers choose model ids, so new scopes keep coming."""
-        keep = {s.name: s for s in self._scopes.values() if s.queue.waiting or not s.limit.can_be_forgotten(now)}
+        keep = {s.name: s for s in self._scopes.values() if s.waiting or not s.limit.can_be_forgotten(now)}
         for scope in self._scopes.values():
-            scope.in_turns = scope.in_turns and scope.queue.waiting > 0
+            scope.in_turns = scope.in_turns and scope.waiting > 0
         self._turns = deque(scope for scope in self._turns if scope.in_turns)
         self._scopes = keep
         self._forget_at_scopes = 2 * len(keep) + MAX_STALE  # so that forgetting costs O(1) per new scope

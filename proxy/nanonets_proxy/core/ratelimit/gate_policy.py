@@ -1,5 +1,6 @@
 """The gate's bounds, limits and times."""
 
+import math
 from dataclasses import dataclass, field
 
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimits
@@ -17,6 +18,10 @@ class GatePolicy:
     """Maximum number of waiting tickets of one caller in one scope."""
     lane_weights: tuple[tuple[str, int], ...] = ()
     """Grants per turn, by caller. Callers without an entry get 1."""
+    max_wait_s: float = math.inf
+    """The longest wait of any request. After a longer hint, callers are told at once."""
+    max_quota_probe_s: float = 3600.0
+    """The longest time between two probes of a quota that is used up for long."""
     static_limits: StaticLimits = field(default_factory=StaticLimits)
     initial_unconfirmed: int = 10
     """How many unconfirmed requests a cold start may have: fewer than any documented paid plan allows."""

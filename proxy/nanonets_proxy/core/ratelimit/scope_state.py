@@ -4,9 +4,13 @@ import heapq
 import math
 from dataclasses import dataclass, field
 
-from nanonets_proxy.core.ratelimit.adaptive.limit import Limit
+from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
+from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
 from nanonets_proxy.core.ratelimit.fair_queue import FairQueue
-from nanonets_proxy.core.ratelimit.tickets import Reason, Rejection, Ticket, TicketState
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.long_quota import LongQuota
+from nanonets_proxy.core.ratelimit.suspicion import Suspicion
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason, Rejection, Ticket, TicketState
 
 MIN_RETRY_AFTER_S = 1.0
 """The smallest Retry-After: even the queue of an open scope needs time to get shorter."""
@@ -32,6 +36,109 @@ class ScopeState:
     """When the gate's timer for this scope is due. The gate ignores timers of other instants."""
     in_turns: bool = False
     """Whether the scope is among the scopes that take turns for permits."""
+    suspicion: Suspicion | None = None
+    """Made by the first refusal."""
+    quota: LongQuota | None = None
+    """Set while a quota is used up for long."""
+
+    @property
+    def waiting(self) -> int:
+        """The number of waiting tickets, in the queue or held."""
+        return self.queue.waiting + (0 if self.suspicion is None else self.suspicion.held)
+
+    def waiting_in(self, lane: str) -> int:
+        """Returns how many tickets of a lane wait, in the queue or held."""
+        return self.queue.waiting_in(lane) + (0 if self.suspicion is None else self.suspicion.held_in(lane))
+
+    def grant_kind(self, now: float, cost: float = 1) -> GrantKind | None:
+        """Returns the kind of grant that a queued ticket of this cost may have now; None if it must wait."""
+        if self.suspicion is not None and not self.suspicion.may_grant(self.limit):
+            return None
+        return self.limit.grant_kind(now, cost)
+
+    def pop(self, kind: GrantKind, now: float) -> Ticket:
+        """Takes the ticket from the queue that the next grant, of this kind, is for."""
+        replaced = None if self.suspicion is None else self.suspicion.replaced(kind, now)
+        return self.queue.pop() if replaced is None else self.queue.pop_other(replaced)
+
+    def refused(
+        self, ticket: Ticket, now: float, hint_s: float | None, policy: GatePolicy, *, quota_used_up: bool
+    ) -> None:
+        """Notes a 429 to a ticket. If its refusal is in doubt, the limit learns nothing of it."""
+        limit = self.limit
+        if self.suspicion is None:
+            self.suspicion = Suspicion()
+        known_quota = quota_used_up and self.quota_is_used_up(now)
+        in_doubt = self.suspicion.refused(
+            ticket, limit, now, hint_s, quota_used_up=quota_used_up and not known_quota
+        )
+        if in_doubt or quota_used_up:
+            limit.not_served(ticket.serial, ticket.granted_at_s, Outcome.UNUSED, now, None, cost=ticket.cost)
+        else:
+            outcome = Outcome.THROTTLED
+            limit.not_served(ticket.serial, ticket.granted_at_s, outcome, now, hint_s, cost=ticket.cost)
+            self.quota = None
+        if quota_used_up:
+            ticket.quota_used_up = True
+            if not in_doubt:
+                self.quota = self.quota or LongQuota(policy.max_quota_probe_s)
+                limit.close(self.quota.refused(now, hint_s))
+
+    def quota_is_used_up(self, now: float) -> bool:
+        """Returns whether a quota is used up for long, as far as is known now."""
+        if self.quota is None:
+            return False
+        self.limit.advance(now)
+        if self.limit.state in (LimitState.OPEN, LimitState.LEARNED):  # the probe was accepted
+            self.quota = None
+        return self.quota is not None
+
+    def reason_to_end(self, ticket: Ticket) -> Reason | None:
+        """Returns why a refused ticket may not wait again; None if it may."""
+        if ticket.must_end:
+            return Reason.REFUSED_ALONE
+        return Reason.QUOTA_USED_UP if ticket.quota_used_up else None
+
+    def take_ended(self, now: float) -> list[Ticket]:
+        """Returns the waiting tickets that end now: those refused alone, or all if a quota is used up."""
+        if self.suspicion is None:
+            return []
+        if self.quota is not None and self.quota_is_used_up(now):
+            self.suspicion.ended.clear()
+            ended = {entry[2]: None for entry in self.deadlines if entry[2].state is _WAITING}
+            return list(ended)
+        ended_alone, self.suspicion.ended = self.suspicion.ended, []
+        return [ticket for ticket in ended_alone if ticket.state is _WAITING]
+
+    @property
+    def opens_at_s(self) -> float:
+        """When the closure of the scope ends."""
+        return self.limit.opens_at_s if self.quota is None else max(self.limit.opens_at_s, self.quota.until_s)
+
+    def slept(self, slept_s: float) -> None:
+        """Notes that the machine slept."""
+        self.limit.slept(slept_s)
+        if self.quota is not None:
+            self.quota.slept(slept_s)
+        if self.suspicion is not None:
+            self.suspicion.slept(slept_s)
+
+    def advance(self, now: float) -> None:
+        """Applies the passage of time: queues tickets that were held long enough, and ends doubts."""
+        suspicion = self.suspicion
+        if suspicion is None:
+            return
+        if suspicion.substitute_accepted_at_s <= now:
+            suspicion.accept_substitute(self.limit, now)
+        while (ticket := suspicion.release(now)) is not None:
+            self.queue.push(ticket)
+
+    def discard(self, ticket: Ticket) -> None:
+        """Removes a ticket that no longer waits. Its state must have changed before."""
+        if ticket.is_held and self.suspicion is not None:
+            self.suspicion.let_go(ticket)
+        else:
+            self.queue.discard(ticket)
 
     def pop_overdue(self, before_s: float) -> Ticket | None:
         """Removes from the heap a waiting ticket with a deadline before `before_s`, and returns it, or None."""
@@ -44,17 +151,20 @@ class ScopeState:
 
     def next_event_at_s(self, now: float) -> float:
         """Returns when the gate must look at the scope again; inf if no ticket waits. Clears stale entries."""
-        waiting = self.queue.waiting
+        waiting = self.waiting
+        own_event_at_s = math.inf if self.suspicion is None else self.suspicion.next_event_at_s()
         if not waiting:
             self.deadlines.clear()
-            return math.inf
+            return own_event_at_s
         if len(self.deadlines) > 2 * waiting + MAX_STALE:
             # A returned ticket has two entries; the dict keeps one of them.
             entries = {entry[2]: entry for entry in self.deadlines if entry[2].state is _WAITING}
             self.deadlines = list(entries.values())
             heapq.heapify(self.deadlines)
-        event_at_s = self.limit.changes_at_s(now, self.queue.next_cost())
-        while self.deadlines[0][0] < event_at_s:
+        event_at_s = own_event_at_s
+        if self.queue.waiting:
+            event_at_s = min(event_at_s, self.limit.changes_at_s(now, self.queue.next_cost()))
+        while self.deadlines and self.deadlines[0][0] < event_at_s:
             if self.deadlines[0][2].state is _WAITING:
                 return self.deadlines[0][0]
             heapq.heappop(self.deadlines)
@@ -68,4 +178,5 @@ class ScopeState:
         """Returns the predicted wait of a ticket that came now, and at least `MIN_RETRY_AFTER_S`."""
         units = self.queue.units_up_to(ticket, self.queue.position(ticket))
         forecast_s = self.limit.forecast_s(units, now)
-        return max(MIN_RETRY_AFTER_S, self.limit.opens_at_s - now, 0.0 if math.isnan(forecast_s) else forecast_s)
+        earliest_s = max(self.opens_at_s, ticket.held_until_s)
+        return max(MIN_RETRY_AFTER_S, earliest_s - now, 0.0 if math.isnan(forecast_s) else forecast_s)

@@ -8,6 +8,10 @@ from typing import NamedTuple
 
 DEFAULT_URGENCY = 3  # RFC 9218 §4.1
 
+MAX_REFUSALS = 3
+MAX_OWN_REFUSALS = 2
+"""A ticket ends after this many refusals, of which this many were certainly its own."""
+
 
 class Reason(enum.Enum):
     """Why a ticket gets no permit."""
@@ -19,6 +23,10 @@ class Reason(enum.Enum):
     DEADLINE_PASSED = "deadline_passed"
     LARGER_THAN_LIMIT = "larger_than_limit"
     """The ticket's cost exceeds the whole limit of its scope."""
+    REFUSED_ALONE = "refused_alone"
+    """The upstream refuses this request while it accepts others (`suspicion.py`)."""
+    QUOTA_USED_UP = "quota_used_up"
+    """A quota is used up for longer than a request may wait (`long_quota.py`)."""
 
 
 class TicketState(enum.Enum):
@@ -62,6 +70,8 @@ class Ticket:
     """RFC 9218 §4.1: 0 goes before 7, among the requests of one caller."""
     cost: float = 1
     """The units of the limit that the request uses, such as its number of pages; at least 1."""
+    kind: str = ""
+    """What the request has in common with others that may be refused for the same reason, such as its target."""
     forecast_s: float = field(default=math.nan, init=False)
     """The predicted wait at the first `enqueue`; nan if it was unknown."""
     arrival: int = field(default=0, init=False)
@@ -71,6 +81,23 @@ class Ticket:
     """The instant of the latest grant."""
     serial: int = field(init=False, repr=False)
     """The serial number of the latest grant in its scope's limit."""
+    refusals: int = field(default=0, init=False)
+    """The number of 429s."""
+    doubts: int = field(default=0, init=False)
+    """The number of refusals that were in doubt (`suspicion.py`)."""
+    own_refusals: int = field(default=0, init=False)
+    """The number of refusals that concerned only this ticket."""
+    held_until_s: float = field(default=-math.inf, init=False)
+    """The ticket is not queued again before this instant."""
+    quota_used_up: bool = field(default=False, init=False)
+    """Whether the latest refusal says that a quota is used up for long."""
+    is_held: bool = field(default=False, init=False)
+    """Whether the ticket waits outside the queue."""
+
+    @property
+    def must_end(self) -> bool:
+        """Whether the upstream has refused this ticket often enough while it accepted others."""
+        return self.own_refusals >= MAX_OWN_REFUSALS and self.refusals >= MAX_REFUSALS
 
 
 @dataclass(frozen=True, slots=True)

@@ -314,6 +314,14 @@ class Limit:
         self._closure = None
         self._begin_closure()
 
+    def reopen(self, now: float) -> None:
+        """Ends a closure, with a probe. Nothing is learned from this closure."""
+        self.opens_at_s = now
+        self._closure = None
+        self.state = _PROBING
+        self._slow_start.restart(1)
+        self._idle_until_s = -math.inf
+
     def unlearn(self, belief: Belief) -> None:
         """Returns to an earlier belief: the refusals since then did not concern the limit."""
         self._closure = None
@@ -353,6 +361,11 @@ class Limit:
             self._acceptance_timeout_s = min(timeout_s, policy.acceptance_timeout_max_s)
 
     # --- queries --------------------------------------------------------------------------------
+
+    @property
+    def probes_limit(self) -> bool:
+        """Whether a limit probe is unconfirmed, which would explain a refusal."""
+        return any(kind in LIMIT_PROBES for kind in self._unconfirmed_kinds.values())
 
     @property
     def acceptance_timeout_s(self) -> float:

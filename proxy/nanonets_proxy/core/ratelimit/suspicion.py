@@ -1,0 +1,276 @@
+"""Finds refusals that concern only the refused request, so that such a request never holds up another.
+
+A request may be refused for its own sake: it is larger than the whole limit, or its model has a limit of its own.
+Its refusal then says nothing about the limit of the scope. The evidence is another request that is accepted at the
+same time. A refusal is *in doubt* while this evidence is sought:
+
+| refusal of a ticket | in doubt |
+|---|---|
+| beside an unconfirmed limit probe | no: the probe explains it |
+| of a known limit, with a hint of at most 2 s | no: the closure costs little |
+| the first of its ticket | if its hint is much longer than the period, or after a recent own refusal |
+| a later one of its ticket, or the probe's, if it has a hint | yes |
+| the one that closed the scope, when a request sent later is accepted | yes: the scope is probed at once |
+| one that says that a quota is used up for long | yes, and its ticket ends |
+
+A refusal in doubt closes nothing and teaches nothing. Its ticket is *held*: it leaves the queue for as long as the
+hint says, the next time for twice as long, and then returns to its old place.
+
+| state of the scope | event | next state |
+|---|---|---|
+| SURE | a refusal in doubt | IN DOUBT |
+| IN DOUBT | a request is granted: the *substitute* | TESTING |
+| TESTING: no other grants | the substitute is accepted | SURE: each refusal in doubt was its ticket's own |
+| | the substitute is refused | SURE: the limit was the cause, and the scope is closed |
+| | the substitute ends in another way | IN DOUBT |
+
+- The substitute has another kind and another caller than the refused ticket, and was never refused, if such a
+  ticket waits. So is the next probe after a refused probe, and each probe after an own refusal.
+- While no limit is known and few refusals are in doubt, the scope goes on granting.
+- For ten minutes after an own refusal, two substitutes in a row must be refused to close the scope.
+- An own refusal undoes what the ticket's earlier refusals taught, unless something was learned since.
+- A ticket with three refusals, of which two were certainly its own, ends: its caller gets the upstream's response.
+"""
+
+import heapq
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from nanonets_proxy.core.ratelimit.adaptive.belief import Belief
+from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
+from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket, TicketState
+
+_EXPECTED_FOR_S: Final = 600.0  # after an own refusal, more of them are expected for this long
+_SHORT_S: Final = 2.0
+_MIN_HELD_S: Final = 1.0
+_MAX_HELD_S: Final = 3600.0
+_MAX_IN_DOUBT: Final = 3  # with so many, the scope waits for the substitute even if no limit is known
+_MAX_UNFIT: Final = 8
+_ODD_HINT: Final = 1.5  # times the period: a longer hint seems to be of another limit
+_LATER: Final = 0.25  # of the usual time of a refusal: within less, requests may overtake each other
+_MAX_LESSONS: Final = 8  # older lessons are not undone
+
+
+@dataclass(slots=True)
+class _Lesson:
+    """What the limit learned from the closure by `ticket`."""
+
+    ticket: Ticket
+    belief: Belief
+    """The belief before."""
+    is_wrong: bool = False
+
+
+class Suspicion:
+    """The refusals in doubt of one scope, and the tickets that are held for them."""
+
+    __slots__ = (
+        "_closer_can_be_wrong",
+        "_expected_until_s",
+        "_held",
+        "_held_in",
+        "_in_doubt",
+        "_last_own",
+        "_lessons",
+        "_refused_substitutes",
+        "_substitute",
+        "_unfit",
+        "avoided",
+        "ended",
+        "held",
+        "substitute_accepted_at_s",
+    )
+
+    def __init__(self) -> None:
+        self.avoided: Ticket | None = None
+        """The next probe must be another ticket, if another waits."""
+        self.ended: list[Ticket] = []
+        """Held tickets that end at the next poll."""
+        self.held = 0
+        """The number of held tickets."""
+        self.substitute_accepted_at_s = math.inf
+        """When the substitute counts as accepted, even without a response; inf: there is none."""
+        self._in_doubt: list[Ticket] = []
+        self._substitute: Ticket | None = None
+        self._refused_substitutes = 0
+        self._last_own: Ticket | None = None
+        self._unfit = 0  # grants that were no substitutes
+        self._closer_can_be_wrong = False  # whether no later request was refused like the one that closed the scope
+        self._expected_until_s = -math.inf
+        self._held_in: dict[str, int] = {}  # by lane
+        self._held: list[tuple[float, int, Ticket]] = []  # heap
+        self._lessons: list[_Lesson] = []  # of the latest closures, in order
+
+    # --- grants ---------------------------------------------------------------------------------
+
+    def may_grant(self, limit: Limit) -> bool:
+        """Returns whether the scope may grant a request, as far as refusals in doubt are concerned."""
+        if self._substitute is None or not self._in_doubt:
+            return True
+        return not limit.estimate.known and len(self._in_doubt) < _MAX_IN_DOUBT
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether a refusal is in doubt."""
+        return bool(self._in_doubt)
+
+    @property
+    def needs_substitute(self) -> bool:
+        return self._substitute is None and bool(self._in_doubt)
+
+    def replaced(self, kind: GrantKind, now: float) -> Ticket | None:
+        """Returns the ticket that a grant of this kind must be unlike; None: any ticket may be granted."""
+        if self.needs_substitute:
+            return self._in_doubt[-1]
+        if kind is GrantKind.RECOVERY_PROBE and self.avoided is not None:
+            return self.avoided
+        # A probe that is refused for its own sake would be a wrong lesson.
+        is_probe = kind in LIMIT_PROBES or kind is GrantKind.RECOVERY_PROBE
+        return self._last_own if is_probe and now < self._expected_until_s else None
+
+    def note_grant(self, ticket: Ticket, limit: Limit, now: float) -> None:
+        """Notes a grant, which may be that of a substitute."""
+        self.avoided = None
+        if self.needs_substitute:
+            last = self._in_doubt[-1]
+            if not (limit.estimate.known or ticket.lane != last.lane or ticket.kind != last.kind):
+                self._unfit += 1  # it may be refused for the same reason
+                if self._unfit < _MAX_UNFIT:
+                    return
+            self._unfit = 0
+            self._substitute = ticket
+            self.substitute_accepted_at_s = now + limit.acceptance_timeout_s
+
+    # --- outcomes -------------------------------------------------------------------------------
+
+    def refused(
+        self, ticket: Ticket, limit: Limit, now: float, hint_s: float | None, *, quota_used_up: bool
+    ) -> bool:
+        """Notes a refusal. Returns whether it is in doubt; if not, the limit must be told of it."""
+        ticket.refusals += 1
+        is_substitute = ticket is self._substitute
+        if is_substitute:
+            self._refused_substitutes += 1
+            self._forget_substitute()
+        expected = now < self._expected_until_s
+        enough = self._refused_substitutes >= (2 if expected else 1)
+        # Without a hint, nobody knows when a closure should end: a probe may be refused several times.
+        may_doubt = limit.state in (LimitState.OPEN, LimitState.LEARNED) or (
+            limit.state is LimitState.PROBING and (expected or hint_s is not None)
+        )
+        # A short closure costs little, and a limit may have room again before a substitute comes.
+        may_doubt = may_doubt and (hint_s is None or hint_s > _SHORT_S or not limit.estimate.known)
+        is_odd = expected or ticket.refusals > 1 or self._is_odd(limit, hint_s)
+        doubtful = quota_used_up or (may_doubt and is_odd and not limit.probes_limit)
+        if doubtful and not enough:
+            held_s = max(_MIN_HELD_S, hint_s or 0.0) * 2 ** min(ticket.doubts, 8)
+            ticket.doubts += 1
+            ticket.held_until_s = now + min(held_s, _MAX_HELD_S)
+            self._in_doubt.append(ticket)
+            return True
+        self._in_doubt.clear()
+        self._forget_substitute()
+        self._refused_substitutes = 0
+        if limit.state is LimitState.PROBING:
+            self.avoided = ticket
+        if limit.state is not LimitState.CLOSED:
+            self._note_lesson(ticket, limit)
+            self._closer_can_be_wrong = hint_s is not None and hint_s > _SHORT_S and not limit.probes_limit
+        elif self._lessons and ticket.granted_at_s > self._lessons[-1].ticket.granted_at_s:
+            self._closer_can_be_wrong = False
+        return False
+
+    @staticmethod
+    def _is_odd(limit: Limit, hint_s: float | None) -> bool:
+        estimate = limit.estimate
+        return bool(estimate.proven and hint_s is not None and hint_s > _ODD_HINT * estimate.window.period_s)
+
+    def ended_otherwise(self, ticket: Ticket, outcome: Outcome, limit: Limit, now: float) -> None:
+        """Notes any other outcome of a permit."""
+        if outcome is Outcome.SERVED:
+            for at, lesson in enumerate(self._lessons):
+                if lesson.ticket is ticket:  # the limit was the cause of its refusal
+                    del self._lessons[: at + 1]
+                    break
+            if limit.state is LimitState.CLOSED and self._lessons:
+                self._note_contradiction(ticket, limit, now)
+            if ticket is self._substitute:
+                self.accept_substitute(limit, now)
+        elif ticket is self._substitute:
+            self._forget_substitute()
+
+    def _note_contradiction(self, served: Ticket, limit: Limit, now: float) -> None:
+        """Puts the refusal that closed the scope in doubt, if a request that was sent later was accepted."""
+        closer = self._lessons[-1].ticket
+        later_s = closer.granted_at_s + _LATER * limit.estimate.refusal_delay_s
+        if self._closer_can_be_wrong and served.granted_at_s > later_s and closer.state is not TicketState.ADMITTED:
+            self._closer_can_be_wrong = False
+            closer.doubts += 1
+            closer.held_until_s = limit.opens_at_s
+            self._in_doubt.append(closer)
+            limit.reopen(now)
+
+    def accept_substitute(self, limit: Limit, now: float) -> None:
+        """Decides that each refusal in doubt was its ticket's own."""
+        self._forget_substitute()
+        self._refused_substitutes = 0
+        for ticket in self._in_doubt:
+            self._expected_until_s = now + _EXPECTED_FOR_S
+            self._last_own = ticket
+            ticket.own_refusals += 1
+            if ticket.must_end and ticket.is_held:
+                self.ended.append(ticket)
+            for lesson in self._lessons:
+                lesson.is_wrong = lesson.is_wrong or lesson.ticket is ticket
+        self._in_doubt.clear()
+        while self._lessons and self._lessons[-1].is_wrong:
+            limit.unlearn(self._lessons.pop().belief)
+
+    def _forget_substitute(self) -> None:
+        self._substitute = None
+        self.substitute_accepted_at_s = math.inf
+
+    def _note_lesson(self, ticket: Ticket, limit: Limit) -> None:
+        self._lessons = [*self._lessons[1 - _MAX_LESSONS :], _Lesson(ticket, limit.estimate.belief)]
+
+    # --- held tickets ---------------------------------------------------------------------------
+
+    def hold(self, ticket: Ticket) -> None:
+        """Keeps a waiting ticket out of the queue until its `held_until_s`."""
+        ticket.is_held = True
+        self.held += 1
+        self._held_in[ticket.lane] = self.held_in(ticket.lane) + 1
+        heapq.heappush(self._held, (ticket.held_until_s, ticket.arrival, ticket))
+
+    def let_go(self, ticket: Ticket) -> None:
+        """Notes that a held ticket is held no longer."""
+        ticket.is_held = False
+        self.held -= 1
+        self._held_in[ticket.lane] -= 1
+        if not self._held_in[ticket.lane]:
+            del self._held_in[ticket.lane]
+
+    def held_in(self, lane: str) -> int:
+        """Returns how many tickets of a lane are held."""
+        return self._held_in.get(lane, 0)
+
+    def release(self, now: float) -> Ticket | None:
+        """Returns a ticket that must be queued again, or None."""
+        while self._held and self._held[0][0] <= now:
+            ticket = heapq.heappop(self._held)[2]
+            if ticket.is_held:
+                self.let_go(ticket)
+                return ticket
+        return None
+
+    def next_event_at_s(self) -> float:
+        """Returns when the next ticket is released, or the substitute counts as accepted; inf: never."""
+        while self._held and not self._held[0][2].is_held:
+            heapq.heappop(self._held)
+        return min(self._held[0][0] if self._held else math.inf, self.substitute_accepted_at_s)
+
+    def slept(self, slept_s: float) -> None:
+        """Notes that the machine slept."""
+        self._held = [(until_s - slept_s, arrival, ticket) for until_s, arrival, ticket in self._held]
