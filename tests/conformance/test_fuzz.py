@@ -201,7 +201,7 @@ def _parsed(pieces: list[bytes], *, is_head: bool) -> tuple[object, ...]:
     )
 
 
-@settings(parent=fuzzing, max_examples=4 * fuzzing.max_examples)
+@settings(parent=fuzzing, max_examples=2 * fuzzing.max_examples)
 @given(data=mutated(RESPONSES), cuts=st.lists(st.integers(1, 400), max_size=4), is_head=st.booleans())
 def test_the_result_does_not_depend_on_how_a_response_is_cut(data: bytes, cuts: list[int], is_head: bool) -> None:
     whole = _parsed([data], is_head=is_head)

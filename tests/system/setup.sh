@@ -17,7 +17,7 @@ fail() {
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 
-packages="buildah catatonit chromium curl default-jdk-headless mmdebstrap podman runc"
+packages="buildah catatonit chromium curl default-jdk-headless iproute2 mmdebstrap podman runc"
 missing=""
 for package in $packages; do
     dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||

@@ -1,7 +1,6 @@
 """README's demo of a rate limit, as a reader copies it, except for the ports."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,13 +8,14 @@ import pytest
 
 from support.process import ANY_PORTS, environment, running
 
+pytestmark = pytest.mark.system
+
 README = (Path(__file__).parents[2] / "README.md").read_text()
 _START, _CALLS = re.findall(
     r"\$ (NANONETS_SANDBOX_LIMIT=.*) make run\n```\n\n```console\n(.*?)```", README, re.DOTALL
 )[0]
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_the_output_of_each_command_is_as_written() -> None:
     name, _, limit = _START.partition("=")
     with running(["serve", "--sandbox", *ANY_PORTS], environment(**{name: limit})) as proxy:

@@ -1,0 +1,31 @@
+"""SIGTERM to the program as process 1 of a container, at several instants of its start."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from support.process import ANY_PORTS, environment, running
+
+pytestmark = pytest.mark.system
+
+INSTANTS_S = (0.0, 0.005, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7)
+
+
+@pytest.mark.parametrize("instant_s", INSTANTS_S)
+def test_sigterm_to_process_1_of_a_container_never_hangs(instant_s: float) -> None:
+    container = ["unshare", "--pid", "--fork", "--kill-child", "env", "--block-signal=TERM,INT"]
+    with running(["serve", "--sandbox", *ANY_PORTS], environment(), within=container) as proxy:
+        children = Path(f"/proc/{proxy.process.pid}/task/{proxy.process.pid}/children")
+        # `env` has run once the child's command line is the program's.
+        while not (pids := children.read_text().split()) or _is_before_env(int(pids[0])):
+            time.sleep(0.001)
+        time.sleep(instant_s)
+        os.kill(int(pids[0]), signal.SIGTERM)
+        assert proxy.process.wait(20) in (0, 128 + signal.SIGTERM)
+
+
+def _is_before_env(pid: int) -> bool:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].endswith((b"unshare", b"env"))
