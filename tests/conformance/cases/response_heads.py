@@ -24,6 +24,17 @@ from conformance.steps import (
 )
 
 _MARK: Final = b'Proxy-Status: nanonets-proxy; received-status=429; details="body_copy_discarded: replay_limit"'
+_CHALLENGE: Final = b'WWW-Authenticate: Basic realm="upstream"'
+_REJECTION: Final = Respond(response(b"", _CHALLENGE, status=b"401 Unauthorized"))
+_REASONS_OF_401: Final = {
+    b"key_rejected": b"key_rejected: the upstream rejects the API key of the proxy",
+    b"unauthorized": b"unauthorized: the upstream rejects this request or the API key of the proxy",
+}
+
+
+def _mark_of_401(code: bytes) -> bytes:
+    return b'Proxy-Status: nanonets-proxy; received-status=401; details="%s"' % _REASONS_OF_401[code]
+
 
 STATUS_LINES: Final = [
     passes(
@@ -198,6 +209,27 @@ FIELDS: Final = (
             ),
             comparable=False,
             settings={"body_memory": "1000", "replay_limit": "1000"},
+        ),
+        Case(
+            "a 401 is marked by Proxy-Status: the upstream rejects the proxy's key",
+            "RFC 9209 §2.1.4",
+            (Send(get()), GOT, _REJECTION, status(401, fields=(_CHALLENGE, _mark_of_401(b"key_rejected")))),
+            comparable=False,
+        ),
+        Case(
+            "a 401 is marked by Proxy-Status: the key has worked, and it is unknown whether it still does",
+            "RFC 9209 §2.1.4",
+            (
+                Send(get()),
+                GOT,
+                Respond(OK),
+                SEE_OK,
+                Send(get()),
+                GOT,
+                _REJECTION,
+                status(401, fields=(_CHALLENGE, _mark_of_401(b"unauthorized"))),
+            ),
+            comparable=False,
         ),
     ]
 )
