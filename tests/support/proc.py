@@ -1,4 +1,4 @@
-"""What Linux shows of another process in /proc (proc(5)), for a test that any user can run."""
+"""Reads what Linux shows of another process in /proc (proc(5)), as any user could."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Text that was taken for a key by mistake."""
+"""Recognizes text that is not a key, such as a placeholder."""
 
 from base64 import b64encode
 

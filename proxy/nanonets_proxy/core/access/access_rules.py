@@ -8,7 +8,7 @@
 matter, and GET covers HEAD. If no allow applies to a caller, every request that no rule denies is allowed.
 
 The upstream gets the raw path, so a rule holds only if the upstream reads the path as the rule does. A path that
-two servers could read differently is therefore *ambiguous* and rejected, whatever the rules say: see `read_path`.
+two servers could read differently is therefore *ambiguous* and always rejected: see `read_path`.
 Every server splits any other path into the same segments. A deny ignores the case of paths and methods, and an
 allow does not. So no denied request passes, whether or not the upstream ignores case.
 """

@@ -91,7 +91,7 @@ class KeyWarning(enum.Enum):
 
     CANDIDATE_REJECTED = "the upstream rejects the key that the source holds; the previous key stays in use"
     NO_KEY_ACCEPTED = "the upstream rejects every key"
-    DOUBTED = "the upstream answers 401, and no other request shows that the key works"
+    DOUBTED = "the upstream responds with 401, and no other request shows that the key works"
     OLD = "the key is older than key_max_age: rotate it"
 
 

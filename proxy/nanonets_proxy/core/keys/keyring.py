@@ -159,7 +159,7 @@ class Keyring:
     # --- requests -----------------------------------------------------------------------------
 
     def has_usable_key(self) -> bool:
-        """Returns whether at least one key is usable, so that no request has to wait."""
+        """Returns whether at least one key is usable, so no request must wait."""
         return bool(self.known.usable)
 
     def wait_until_s(self, history: KeyHistory, now: float) -> float | None:

@@ -59,7 +59,7 @@ class KnownKeys:
 
     @property
     def serving_key(self) -> KeyRecord:
-        """The preferred usable key that is no candidate; without one, the source key."""
+        """The preferred usable key that is not a candidate; if there is none, the source key."""
         proven = [record for record in self.usable if record.state is not KeyState.CANDIDATE]
         return proven[0] if proven else self.source_key
 
