@@ -55,6 +55,7 @@ class Result:
     """Requests that got a 429 from the gate."""
     first_admitted_s: float = math.nan
     last_admitted_s: float = math.nan
+    last_response_s: float = math.nan
     waits: list[tuple[str, float, float]] = field(default_factory=list)
     """(lane, arrival, wait) of each admitted request, in the order of admission."""
     order: list[tuple[int, int]] = field(default_factory=list)
@@ -196,6 +197,7 @@ class World:
             self.at(self.now + self._one_way_s(), lambda: self._responded(ticket))
 
     def _responded(self, ticket: Ticket) -> None:
+        self.result.last_response_s = self.now
         self._gate.settle(ticket, Outcome.SERVED, self.now)
         request = self._requests.pop(ticket)
         if request.repeats:

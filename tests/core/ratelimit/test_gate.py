@@ -20,7 +20,8 @@ class Shell:
     def __init__(
         self, max_in_flight: int = 100, max_waiting: int = 1000, jitter: Callable[[], float] = lambda: 0.0
     ) -> None:
-        self.gate = Gate(GatePolicy(max_in_flight=max_in_flight, max_waiting=max_waiting), jitter)
+        policy = GatePolicy(max_in_flight=max_in_flight, max_waiting=max_waiting, acceptance_timeout_first_s=1.0)
+        self.gate = Gate(policy, jitter)
         self.now = 1000.0
         self.last = Verdicts((), (), None)
 
@@ -211,9 +212,10 @@ def test_a_served_request_from_before_the_closure_does_not_reset_the_backoff() -
     shell.refuse([quick])
     shell.poll()
     shell.settle([slow], Outcome.SERVED)
-    shell.refuse(shell.sleep())
-    shell.poll()
-    assert shell.last.wake_at_s == shell.now + 2
+    for _ in range(3):
+        shell.refuse(shell.sleep())
+        shell.poll()
+    assert shell.last.wake_at_s == shell.now + 5  # 10 s after the served request, and no more than 8 s from now
 
 
 # --- reopening --------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ UPSTREAM = "https://app.nanonets.com"
 
 def learned_scene() -> GateScene:
     """Returns a gate that learned a limit of 10 requests in 10 s, and has just been closed again for 10 s."""
-    scene = GateScene()
+    scene = GateScene(max_in_flight=10)
     scene.ask(200)
     granted = [*scene.gate.poll(scene.now).granted]
     for permit in granted:

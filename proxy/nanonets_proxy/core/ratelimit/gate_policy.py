@@ -23,14 +23,14 @@ class GatePolicy:
     max_quota_probe_s: float = 3600.0
     """The longest time between two probes of a quota that is used up for long."""
     static_limits: StaticLimits = field(default_factory=StaticLimits)
-    initial_unconfirmed: int = 10
+    initial_unconfirmed: int = 64
     """How many unconfirmed requests a cold start may have: fewer than any documented paid plan allows."""
     backoff_first_s: float = 1.0
     backoff_max_s: float = 60.0  # the vendor advises 30, 60, 120 s, but a probe is only one request
     backoff_jitter: float = 0.25
     """Up to this share is added to each backoff, so that proxies on one account do not probe together."""
     acceptance_timeout_min_s: float = 0.05
-    acceptance_timeout_first_s: float = 1.0
+    acceptance_timeout_first_s: float = 0.05
     """The acceptance timeout until a first 429 shows how long a 429 takes."""
     acceptance_timeout_max_s: float = 30.0
 

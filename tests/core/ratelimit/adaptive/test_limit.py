@@ -4,6 +4,7 @@ import math
 
 from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
+from nanonets_proxy.core.ratelimit.adaptive.lessons import learn_from
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.tickets import Outcome
@@ -91,11 +92,13 @@ def test_a_refusal_at_the_end_of_a_known_period_does_not_lower_the_concurrency_l
     estimate = scene.limit.estimate
     for _ in range(10):
         estimate.window.add(0.0)
-    estimate.learn_from(Closure(GrantKind.COUNT_PROBE, 1.0, 9.0, hinted=True, in_flight=0), 10.0)
+    learn_from(estimate, Closure(GrantKind.COUNT_PROBE, 1.0, 9.0, hinted=True, opens_at_s=10.0), 10.0)
     for _ in range(10):
         estimate.window.add(10.0)
-    estimate.learn_from(Closure(GrantKind.COUNT_PROBE, 12.0, 8.0, hinted=True, in_flight=10), 20.0)
-    assert (estimate.hints.are_exact, estimate.concurrency_limit) == (True, math.inf)
+    learn_from(
+        estimate, Closure(GrantKind.COUNT_PROBE, 12.0, 8.0, hinted=True, opens_at_s=20.0, in_flight=10), 20.0
+    )
+    assert (estimate.hints.are_exact, estimate.concurrency.limit) == (True, math.inf)
 
 
 def test_an_unconfirmed_period_begins_with_one_request() -> None:
@@ -104,8 +107,8 @@ def test_an_unconfirmed_period_begins_with_one_request() -> None:
     for start in range(6):
         now = 10.1 * start
         first = scene.go(now)
-        # Our clock does not time the first period. After four confirmed starts, no start needs a confirmation.
-        assert len(first) == (1 if 1 <= start <= 4 else 10)
+        # Our clock does not time the first period. After two confirmed starts, no start needs a confirmation.
+        assert len(first) == (1 if 1 <= start <= 2 else 10)
         for serial in first:
             scene.settle(serial, Outcome.SERVED, now)
         for serial in scene.go(now):
@@ -123,7 +126,7 @@ def test_a_period_that_is_too_short_costs_one_refusal_at_its_start() -> None:
     scene.go(13.3)
     estimate = scene.limit.estimate
     assert (estimate.window.count, estimate.proven) == (10, 10)
-    assert math.isclose(estimate.window.period_s, 13.1)
+    assert estimate.window.period_s == 13.0
 
 
 def test_the_periods_of_a_known_limit_need_no_confirmation() -> None:
@@ -140,28 +143,29 @@ def test_the_next_probe_comes_soon_if_the_quota_varies() -> None:
     scene = Scene()
     estimate = scene.limit.estimate
     estimate.window_probes.pause_periods = 8.0
+    estimate.window_probes.refusals = 1  # so that each accepted probe raises the count by one
     for _ in range(11):  # the first ten are proven, then three count probes are accepted
         for serial in scene.go(0.0):
             scene.settle(serial, Outcome.SERVED, 0.1)
         if estimate.window.count == 13:
             estimate.window_probes.due_at_s = math.inf
     *proven, unproven = scene.go(10.1)
-    assert len(proven) == 10
+    assert len(proven) == 11  # ten proven requests, and two unproven ones
     scene.limit.not_served(unproven, 10.1, Outcome.THROTTLED, 10.2, 9.9)
     for serial in proven:
         scene.settle(serial, Outcome.SERVED, 10.2)
     scene.go(20.2)
-    assert estimate.window.count == 10
+    assert estimate.window.count == 11  # the requests that were admitted
     assert estimate.window_probes.pause_periods == 4
 
 
 def test_slow_start_ends_once_it_allows_more_than_max_in_flight() -> None:
-    limit = Limit(GatePolicy(max_in_flight=20, max_waiting=1), lambda: 0.0)
+    limit = Limit(GatePolicy(max_in_flight=100, max_waiting=1), lambda: 0.0)
     kinds = []
-    for number in range(1000):
+    for number in range(200):
         kind = limit.grant_kind(number * 0.01)
         assert kind is not None
         kinds.append(kind)
         limit.served(limit.grant(kind, number * 0.01), number * 0.01 + 0.002)
     assert kinds == sorted(kinds, key=[GrantKind.UNPROVEN, GrantKind.PROVEN].index)
-    assert 700 < kinds.count(GrantKind.UNPROVEN) < 800
+    assert 30 < kinds.count(GrantKind.UNPROVEN) < 80

@@ -1,10 +1,9 @@
-"""The closure of a scope by a refusal, and its length when the refusal has no hint."""
+"""The closure of a scope by a refusal."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
-from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.adaptive.likely_period import rounding_s
 
 
 @dataclass(slots=True)
@@ -18,26 +17,16 @@ class Closure:
     """How long the refusal closes the scope, by its hint or by the backoff."""
     hinted: bool
     """Whether `closed_s` comes from a hint."""
-    in_flight: int
+    opens_at_s: float
+    """When the closure ends."""
+    full: "Closure | None" = None
+    """This closure before it was shortened; None if it was not."""
+    refused: int = 1
+    """The refusals that belong to this closure."""
+    in_flight: int = 0
     """Other requests in flight at the refusal, less those that were refused later."""
 
-
-class Backoff:
-    """The length of closures without a hint: it doubles from `backoff_first_s` up to `backoff_max_s`."""
-
-    __slots__ = ("_jitter", "_next_s", "_policy")
-
-    def __init__(self, policy: GatePolicy, jitter: Callable[[], float]) -> None:
-        self._policy = policy
-        self._jitter = jitter
-        self._next_s = policy.backoff_first_s
-
-    def next_s(self) -> float:
-        """Returns the length of the next closure, jitter included."""
-        length_s = self._next_s * (1 + self._policy.backoff_jitter * self._jitter())
-        self._next_s = min(2 * self._next_s, self._policy.backoff_max_s)
-        return length_s
-
-    def reset(self) -> None:
-        """Starts again at `backoff_first_s`."""
-        self._next_s = self._policy.backoff_first_s
+    @property
+    def excess_s(self) -> float:
+        """By how much `closed_s` may exceed the true wait."""
+        return rounding_s(self.closed_s) if self.hinted else self.closed_s

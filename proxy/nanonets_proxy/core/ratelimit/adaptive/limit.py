@@ -1,31 +1,31 @@
 """The limit of one scope: when the next request of the scope may go.
 
-The upstream reveals a limit only by its refusals (429). `limit_estimate.py` draws the conclusions. This module
-decides on grants:
+The upstream reveals a limit only by its refusals (429). `lessons.py` draws the conclusions. This module decides on
+grants:
 
 | state | grants | event | next state |
 |---|---|---|---|
 | OPEN: the limit is unknown | unconfirmed requests, as many as slow start allows | a 429 | CLOSED |
-| CLOSED: until the hint or backoff ends | none | another 429 | CLOSED, until the later of both ends |
+| CLOSED: as long as `closure_timer.py` decides | none | another 429 | CLOSED, until the later of both ends |
 | | | the closure is over, and each request sent before it is settled or timed out | PROBING |
 | PROBING | one request, the recovery probe | a 429 | CLOSED |
 | | | the probe is accepted | LEARNED; OPEN if the limit is still unknown |
 | LEARNED: the limit is estimated | see below | a 429 | CLOSED |
+| | | the concurrency limit explains a 429 | LEARNED, with a lower concurrency limit |
 
 A limit in state LEARNED grants
 - the proven part of the window at once, and its unproven part as slow start allows;
-- one request at the start of a period, and the others once it is accepted. After four accepted starts, timed by our
+- one request at the start of a period, and the others once it is accepted. After two accepted starts, timed by our
   own clock and not by a hint, all go at once;
 - beyond the estimate, limit probes one by one, when the probe schedule allows a probe and a request waits.
 
 Rules:
-- A request is *accepted* when it is served, or by timeout: once twice the usual time of a 429 has passed. A request
-  that takes 300 s must delay neither slow start nor the recovery probe.
+- A request is *accepted* when it is served, or by timeout: once a 429 would have come. A request that takes 300 s
+  must delay neither slow start nor the recovery probe.
 - A permit whose outcome says nothing about the limit (failed, key rejected, unused) frees its unconfirmed place for
   the next request.
-- A 429 without a hint closes the scope for 1, 2, 4, … 60 s plus jitter, and at least to the estimated end of the
-  period. The first accepted request resets the backoff. A hint of 0 s is no hint: it would cost one probe per round
-  trip.
+- A 429 that the concurrency limit explains closes nothing, if its hint is short and a request was served since the
+  last one: the next request may go when another one ends.
 - A 429 to a request that was sent before the closure belongs to that closure. Its hint may prolong the closure;
   without a hint it only corrects the count.
 - Requests that are sent together may arrive in any order. If one request beside a limit probe is refused, the probe
@@ -40,10 +40,13 @@ import math
 from collections.abc import Callable
 
 from nanonets_proxy.core.ratelimit.adaptive.belief import Belief
-from nanonets_proxy.core.ratelimit.adaptive.closure import Backoff, Closure
+from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
+from nanonets_proxy.core.ratelimit.adaptive.closure_timer import MAX_CHEAP_HINT_S, ClosureTimer
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
+from nanonets_proxy.core.ratelimit.adaptive.lessons import learn_from
 from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.slow_start import SlowStart
+from nanonets_proxy.core.ratelimit.adaptive.told_quota import ToldQuota
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
@@ -68,26 +71,25 @@ class Limit:
     """The state machine of one scope. The gate grants what `grant_kind` allows and reports each outcome."""
 
     __slots__ = (
-        "_acceptance_timeout_s",
-        "_backoff",
         "_closure",
         "_first_since_closure",
         "_grant_interval_s",
         "_idle_until_s",
-        "_last_allowed",
         "_last_grant_s",
         "_policy",
         "_probed_units",
         "_refused_alone",
+        "_served_since_refusal",
         "_slow_start",
+        "_timer",
         "_unconfirmed_kinds",
         "estimate",
-        "held_until_s",
         "in_flight",
         "opens_at_s",
         "state",
         "static_limit",
         "told_limit",
+        "told_quota",
     )
 
     def __init__(
@@ -98,23 +100,21 @@ class Limit:
         self.told_limit: StaticLimit | None = None
         """The limit that the upstream told last."""
         self.state = _OPEN
-        self._acceptance_timeout_s = policy.acceptance_timeout_first_s
         self._idle_until_s = -math.inf  # `advance` does nothing before this instant
         self.opens_at_s = -math.inf
         self.in_flight = 0
         self.estimate = LimitEstimate()
-        self._slow_start = SlowStart(policy.initial_unconfirmed)
+        self._slow_start = SlowStart(policy)
         self._unconfirmed_kinds: dict[int, GrantKind] = {}  # period starts and limit probes, by serial number
         self._first_since_closure = 0  # serial number of the first grant since the latest closure
         self._closure: Closure | None = None
         self._last_grant_s = -math.inf
         self._grant_interval_s = 0.0  # the usual time between two grants at the concurrency limit
-        self._backoff = Backoff(policy, jitter)
-        self.held_until_s = -math.inf
-        """Until then, the upstream accepts no grant after number `_last_allowed`, as it told."""
-        self._last_allowed = 0
+        self._timer = ClosureTimer(policy, jitter)
+        self.told_quota = ToldQuota()
         self._probed_units: float = 1  # by how much the latest count probe exceeded the count
         self._refused_alone = math.inf  # the smallest cost that was refused while nothing else counted
+        self._served_since_refusal = False
         if static_limit is not None:
             self.state = _LEARNED
             self.estimate.set_known(static_limit.count, static_limit.period_s, static_limit.count)
@@ -125,13 +125,13 @@ class Limit:
         """Returns the kind of grant that one more request of this cost may have now; None if it must wait."""
         if now >= self._idle_until_s:
             self.advance(now)
-        if now < self.held_until_s and self.estimate.window.granted >= self._last_allowed:
+        if now < self.told_quota.until_s and self.told_quota.holds(self.estimate.window.granted, now):
             return None
         slow_start = self._slow_start
         if self.state is _OPEN:
             if slow_start.max_unconfirmed > self._policy.max_in_flight:  # slow start no longer limits anything
                 return _PROVEN
-            return _UNPROVEN if len(slow_start.unconfirmed) + 1 <= slow_start.max_unconfirmed else None
+            return _UNPROVEN if slow_start.has_room(now) else None
         if self.state is _LEARNED:
             return self._grant_kind_learned(now, cost)
         return _RECOVERY_PROBE if self.state is _PROBING and not slow_start.unconfirmed else None
@@ -141,15 +141,15 @@ class Limit:
         window = estimate.window
         used = window.used(now)
         may_probe = not slow_start.unconfirmed  # a probe goes only while no other request is unconfirmed
-        if self.in_flight >= estimate.concurrency_limit:
-            due = used + cost <= window.count and estimate.concurrency_probes.due(now)
+        if self.in_flight >= estimate.concurrency.limit:
+            due = used + cost <= window.count and estimate.concurrency.probes.due(now)
             return _CONCURRENCY_PROBE if due and may_probe else None
         if used + cost <= estimate.proven:
             if estimate.starts_to_confirm and estimate.at_period_start:
                 return _PERIOD_START if may_probe else None
             return _PROVEN
         if used + cost <= window.count:
-            return _UNPROVEN if len(slow_start.unconfirmed) + 1 <= slow_start.max_unconfirmed else None
+            return _UNPROVEN if slow_start.has_room(now) else None
         if not may_probe or self._at_static_limit:
             return None
         if not used:  # the request alone exceeds the estimate: only a trial can tell whether it fits the limit
@@ -161,22 +161,26 @@ class Limit:
         return _PERIOD_PROBE if now >= estimate.period_probe_at_s else None
 
     @property
+    def _max_count(self) -> float:
+        return math.inf if self.static_limit is None else self.static_limit.count
+
+    @property
     def _at_static_limit(self) -> bool:
-        return self.static_limit is not None and self.estimate.window.count >= self.static_limit.count
+        return self.estimate.window.count >= self._max_count
 
     def changes_at_s(self, now: float, cost: float = 1) -> float:
         """Returns when `grant_kind` of this cost may change if no permit settles before; inf: never."""
-        if now < self.held_until_s and self.estimate.window.granted >= self._last_allowed:
-            return self.held_until_s
+        if self.told_quota.holds(self.estimate.window.granted, now):
+            return self.told_quota.until_s
         if self.state is _CLOSED:
             return self._closed_until_s
         if self.state is _OPEN and not self._slow_start.unconfirmed:
             return math.inf
-        times = [self._slow_start.next_timeout_at_s(self._acceptance_timeout_s)]
+        times = [self._slow_start.next_timeout_at_s()]
         if self.state is _LEARNED:
             estimate = self.estimate
-            if self.in_flight >= estimate.concurrency_limit:
-                times.append(estimate.concurrency_probes.due_at_s)
+            if self.in_flight >= estimate.concurrency.limit:
+                times.append(estimate.concurrency.probes.due_at_s)
             elif estimate.window.used(now) + cost > estimate.window.count:
                 due_at_s = estimate.window_probes.due_at_s
                 if not estimate.prefers_count_probe:
@@ -192,15 +196,17 @@ class Limit:
     def _closed_until_s(self) -> float:
         if not self.in_flight:
             return self.opens_at_s
-        return max(self.opens_at_s, self._last_grant_s + self._acceptance_timeout_s)
+        return max(self.opens_at_s, self._last_grant_s + self._slow_start.timeout_s)
 
     def grant(self, kind: GrantKind, now: float, cost: float = 1) -> int:
         """Notes a grant that `grant_kind` allows now. Returns its serial number, for `served` or `not_served`."""
         estimate = self.estimate
         self.in_flight += 1
-        if self.in_flight >= estimate.concurrency_limit:
+        if self.in_flight >= estimate.concurrency.limit:
             self._grant_interval_s += 0.1 * (min(now - self._last_grant_s, 60.0) - self._grant_interval_s)
         self._last_grant_s = now
+        if kind is _PERIOD_PROBE:
+            estimate.period_probe_granted(now)
         serial = estimate.window.add(now, cost)
         if kind is _PROVEN:
             return serial
@@ -218,6 +224,7 @@ class Limit:
     def served(self, serial: int, now: float) -> None:
         """Notes a served request."""
         self.in_flight -= 1
+        self._served_since_refusal = True
         if self._slow_start.unconfirmed:
             self._slow_start.accepted(serial, now)
         if self.state is not _OPEN and serial >= self._first_since_closure:
@@ -239,64 +246,77 @@ class Limit:
             window.remove(granted_at_s, cost)
             if kind is _COUNT_PROBE and cost > window.count and not window.used(now):
                 self._refused_alone = min(self._refused_alone, cost)
-            self._note_refusal_delay(now - granted_at_s)
+            self._idle_until_s = -math.inf
+            self._slow_start.note_refusal_delay(now - granted_at_s)
+            self.estimate.refusal_delay_s = self._slow_start.refusal_delay_s
             if unconfirmed and self.state is _PROBING:
                 kind = _RECOVERY_PROBE
             self._refused(serial, kind, granted_at_s, now, hint_s)
+            if not self.estimate.known and self._closure is not None:
+                self.opens_at_s = self._timer.adjust(self._closure, self.estimate, self.opens_at_s)
 
     def advance(self, now: float) -> None:
         """Applies the passage of time: accepts requests by timeout, and ends closures."""
         if now < self._idle_until_s:
             return
-        for serial in self._slow_start.accept_by_timeout(now, self._acceptance_timeout_s):
+        for serial in self._slow_start.accept_by_timeout(now):
             self._accepted(serial, now)
         if self.state is _CLOSED:
             if now < self._closed_until_s:
                 return
             if self._closure is not None:
-                self.estimate.learn_from(self._closure, now)
+                learn_from(self.estimate, self._closure, now)
                 self._closure = None
             self.state = _PROBING
             self._slow_start.restart(1)
         # Before this instant, no request is accepted by timeout, not even if it is granted from now on.
-        next_timeout_at_s = self._slow_start.next_timeout_at_s(self._acceptance_timeout_s)
-        self._idle_until_s = min(next_timeout_at_s, now + self._acceptance_timeout_s)
+        next_timeout_at_s = self._slow_start.next_timeout_at_s()
+        self._idle_until_s = min(next_timeout_at_s, now + self._slow_start.timeout_s)
 
     def _accepted(self, serial: int, now: float) -> None:
         """Notes that a request granted since the latest closure was served or accepted by timeout."""
         estimate = self.estimate
         if self.state is _PROBING:
-            self._backoff.reset()
+            self._timer.probe_accepted()
+            self._slow_start.restart(self._timer.room_after_probe)
             self.state = _LEARNED if estimate.known else _OPEN
         if self._unconfirmed_kinds:
             match self._unconfirmed_kinds.pop(serial, None):
                 case GrantKind.PERIOD_START:
                     estimate.period_start_accepted()
                 case GrantKind.COUNT_PROBE:
-                    estimate.raise_count(now, self._probed_units)
+                    estimate.raise_count(now, self._probed_units, self._max_count)
                 case GrantKind.PERIOD_PROBE:
                     estimate.shorten_period(now)
                 case GrantKind.CONCURRENCY_PROBE:
-                    estimate.raise_concurrency()
+                    estimate.concurrency.limit += 1
         if self.state is _LEARNED and not self._slow_start.unconfirmed:
             estimate.confirm_if_used_up(now)
 
     def _refused(self, serial: int, kind: GrantKind, granted_at_s: float, now: float, hint_s: float | None) -> None:
-        since_closure = serial >= self._first_since_closure
-        closed_s = hint_s if hint_s is not None and 0 < hint_s < math.inf else None
-        if not since_closure:
+        estimate, hint_or_zero_s = self.estimate, hint_s or 0.0
+        if serial < self._first_since_closure:
             if self._closure is not None:
                 self._closure.in_flight -= 1
+                self._closure.refused += 1
                 if self._closure.kind in LIMIT_PROBES:  # two refusals: the probe alone does not explain them
                     self._closure.kind = _PROVEN
-            if closed_s is None:
-                return
-        hinted = closed_s is not None
-        if closed_s is None:
-            closed_s = max(self._backoff.next_s(), self.estimate.estimated_end_s - now)
-        self.opens_at_s = max(self.opens_at_s, now + closed_s)
-        if since_closure:
-            self._closure = Closure(kind, granted_at_s, closed_s, hinted, self.in_flight)
+            if hint_or_zero_s > 0:
+                late = self._timer.close(kind, granted_at_s, now, hint_s, estimate)
+                self.opens_at_s = max(self.opens_at_s, late.opens_at_s)
+                self._begin_closure()
+            return
+        served_between, self._served_since_refusal = self._served_since_refusal, False
+        if (
+            served_between
+            and hint_or_zero_s <= MAX_CHEAP_HINT_S
+            and estimate.concurrency.explains(kind, self.in_flight)
+        ):
+            estimate.concurrency.refused(self.in_flight, hint_or_zero_s, now)
+            return
+        self._closure = self._timer.close(kind, granted_at_s, now, hint_s, estimate)
+        self._closure.in_flight = self.in_flight
+        self.opens_at_s = max(self.opens_at_s, self._closure.opens_at_s)
         self._begin_closure()
 
     def _begin_closure(self) -> None:
@@ -331,9 +351,7 @@ class Limit:
 
     def told(self, serial: int, advice: Advice, now: float) -> None:
         """Applies what the response to grant number `serial` told about the limit."""
-        if advice.remaining is not None:
-            # The upstream counts requests about in the order of their grants.
-            self._last_allowed, self.held_until_s = serial + advice.remaining, now + advice.resets_in_s
+        self.told_quota.told(serial, advice, now)
         told = advice.limit
         if told is not None and told != self.told_limit:
             self.told_limit = told
@@ -346,19 +364,9 @@ class Limit:
     def slept(self, slept_s: float) -> None:
         """Notes that the machine slept, while the clock of the gate stood still and that of the upstream ran."""
         self.opens_at_s -= slept_s
-        self.held_until_s -= slept_s
+        self.told_quota.until_s -= slept_s
         self._idle_until_s = -math.inf
         self.estimate.window.age(slept_s)
-
-    def _note_refusal_delay(self, delay_s: float) -> None:
-        self._idle_until_s = -math.inf
-        # Rises at once, falls slowly: too long a timeout costs a moment, too short a timeout costs refusals.
-        usual_s = max(delay_s, 0.8 * self.estimate.refusal_delay_s + 0.2 * delay_s)
-        self.estimate.refusal_delay_s = usual_s
-        if usual_s:
-            policy = self._policy
-            timeout_s = max(2 * usual_s, policy.acceptance_timeout_min_s)
-            self._acceptance_timeout_s = min(timeout_s, policy.acceptance_timeout_max_s)
 
     # --- queries --------------------------------------------------------------------------------
 
@@ -370,7 +378,7 @@ class Limit:
     @property
     def acceptance_timeout_s(self) -> float:
         """After this time without a response, a request counts as accepted."""
-        return self._acceptance_timeout_s
+        return self._slow_start.timeout_s
 
     def is_too_large(self, cost: float) -> bool:
         """Returns whether a request of this cost certainly exceeds the whole limit."""
@@ -384,10 +392,10 @@ class Limit:
         if not estimate.proven:
             return math.nan
         opens_at_s = max(now, self.opens_at_s)
-        if now < self.held_until_s and estimate.window.granted >= self._last_allowed:
-            opens_at_s = max(opens_at_s, self.held_until_s)
+        if self.told_quota.holds(estimate.window.granted, now):
+            opens_at_s = max(opens_at_s, self.told_quota.until_s)
         wait_s = max(estimate.window.forecast_at_s(units, opens_at_s) - now, 0.0)
-        if self.in_flight >= estimate.concurrency_limit:
+        if self.in_flight >= estimate.concurrency.limit:
             return max(wait_s, units * self._grant_interval_s)
         return wait_s
 

@@ -20,7 +20,7 @@ def take_snapshot(limit: Limit, scope: str, now: float) -> ScopeSnapshot | None:
         count=window.count,
         period_s=window.period_s,
         proven=estimate.proven,
-        concurrency_limit=None if estimate.concurrency_limit == math.inf else estimate.concurrency_limit,
+        concurrency_limit=None if estimate.concurrency.limit == math.inf else estimate.concurrency.limit,
         used=used,
         newest_age_s=now - window.newest_s if used else 0.0,
         opens_in_s=opens_in_s,
@@ -42,7 +42,7 @@ def _restore_window(limit: Limit, snapshot: ScopeSnapshot, count: float, saved_a
     if static_limit is not None:
         count, period_s = min(count, static_limit.count), max(period_s, static_limit.period_s)
     estimate.set_known(count, period_s, min(snapshot.proven, count))
-    estimate.concurrency_limit = (
+    estimate.concurrency.limit = (
         math.inf if snapshot.concurrency_limit is None else max(1.0, snapshot.concurrency_limit)
     )
     for _ in range(min(snapshot.used, int(count))):

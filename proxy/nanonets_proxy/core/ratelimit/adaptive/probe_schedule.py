@@ -16,6 +16,7 @@ _MAX_PAUSE_PERIODS = (8.0, 30.0)  # for short periods, and for periods of a minu
 _GRANTS_PER_PERIOD = 16  # for each of its periods, a pause lasts this many requests, so that few are refused
 _GRANTS_AFTER_RAISE = 8
 _PERIOD_FACTOR = 0.8
+_SEARCH_FACTOR = 0.5
 _MIN_STEP_SIZE = 0.125
 _MAX_STEP_SIZE = 2.0
 _NEAR_REFUSED = 1.05  # times the refused period: from there on, the search takes only the smallest steps
@@ -33,10 +34,13 @@ class ProbeSchedule:
         "due_at_s",
         "pause_periods",
         "refusals",
+        "searching",
     )
 
-    def __init__(self, window: SlidingWindow, first_at_s: float = 0.0) -> None:
+    def __init__(self, window: SlidingWindow, first_at_s: float = 0.0, *, searching: bool = False) -> None:
         self._window = window
+        self.searching = searching
+        """Whether the period is halved by each accepted probe, until the first one is refused."""
         self.refusals = 0
         self.pause_periods = 1.0
         self.due_at_s = first_at_s
@@ -47,6 +51,8 @@ class ProbeSchedule:
 
     def shorter_period_s(self, period_s: float) -> float:
         """Returns the next shorter period to try: at least its geometric mean with the refused period."""
+        if self.searching:
+            return period_s * _SEARCH_FACTOR
         if self._refused_period_s * _NEAR_REFUSED < period_s:
             return max(
                 period_s * math.pow(_PERIOD_FACTOR, self._step_size), math.sqrt(self._refused_period_s * period_s)
@@ -64,7 +70,7 @@ class ProbeSchedule:
 
     def raised(self) -> None:
         """Notes that a probe was accepted and the estimate raised."""
-        self._enough_from = self._window.granted + _GRANTS_AFTER_RAISE
+        self._enough_from = self._window.granted + (0 if self.searching else _GRANTS_AFTER_RAISE)
 
     def due(self, now: float) -> bool:
         """Returns whether the pause is over, in seconds and in requests."""
@@ -72,6 +78,7 @@ class ProbeSchedule:
 
     def refused(self, now: float, period_s: float) -> None:
         """Notes a refused probe: doubles the pause and halves the step."""
+        self.searching = False
         self._step_size = max(_MIN_STEP_SIZE, self._step_size / 2)
         self._wait(now, period_s)
         least, most = _MAX_PAUSE_PERIODS

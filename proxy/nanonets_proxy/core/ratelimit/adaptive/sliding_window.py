@@ -21,14 +21,14 @@ class SlidingWindow:
     """Logs the instants of grants. `count` and `period_s` are inf while nothing is known."""
 
     __slots__ = (
-        *("_counted_for_s", "_max_recent", "_older", "_recent", "_used"),
+        *("counted_for_s", "_max_recent", "_older", "_recent", "_used"),
         *("count", "granted", "granted_units", "period_s"),
     )
 
     def __init__(self) -> None:
         self.count = math.inf
         self.period_s = math.inf
-        self._counted_for_s = math.inf
+        self.counted_for_s = math.inf
         self.granted = 0
         """The number of all grants so far."""
         self.granted_units: float = 0
@@ -69,7 +69,7 @@ class SlidingWindow:
     def used(self, now: float) -> float:
         """Returns how many units count now."""
         recent = self._recent
-        while recent and recent[0][0] + self._counted_for_s <= now:
+        while recent and recent[0][0] + self.counted_for_s <= now:
             self._retire_oldest()
         return self._used
 
@@ -81,7 +81,7 @@ class SlidingWindow:
     @property
     def frees_at_s(self) -> float:
         """When the oldest request that counts stops counting; inf if none counts."""
-        return self._recent[0][0] + self._counted_for_s if self._recent else math.inf
+        return self._recent[0][0] + self.counted_for_s if self._recent else math.inf
 
     @property
     def oldest_s(self) -> float:
@@ -126,25 +126,25 @@ class SlidingWindow:
         counting = self._used
         oldest_s, newest_s = self.oldest_s, self.newest_s
         spread_s = newest_s - oldest_s if counting > 1 else 0.0
-        if counting and newest_s + self._counted_for_s <= from_s:
+        if counting and newest_s + self.counted_for_s <= from_s:
             counting = 0
-        elif counting and oldest_s + self._counted_for_s < from_s and spread_s:
-            counting -= int(counting * (from_s - self._counted_for_s - oldest_s) / spread_s)
-            oldest_s, spread_s = from_s - self._counted_for_s, newest_s + self._counted_for_s - from_s
+        elif counting and oldest_s + self.counted_for_s < from_s and spread_s:
+            counting -= int(counting * (from_s - self.counted_for_s - oldest_s) / spread_s)
+            oldest_s, spread_s = from_s - self.counted_for_s, newest_s + self.counted_for_s - from_s
         free = int(self.count) - counting
         if units <= free:
             return from_s
         periods, index = divmod(units - free - 1, int(self.count))
         if index >= counting:  # the last unit takes the place of a request that still waits
-            return from_s + (periods + 1) * self._counted_for_s
-        first_free_s = oldest_s + spread_s * index / max(1, counting - 1) + self._counted_for_s
-        return max(from_s, first_free_s) + periods * self._counted_for_s
+            return from_s + (periods + 1) * self.counted_for_s
+        first_free_s = oldest_s + spread_s * index / max(1, counting - 1) + self.counted_for_s
+        return max(from_s, first_free_s) + periods * self.counted_for_s
 
     def set(self, count: float, period_s: float, guard_s: float = 0.0) -> None:
         """Sets the limit. Each request counts for `guard_s` longer, since travel times to the upstream differ."""
         self.count = count
         self._max_recent = max(_MAX_KEPT, count) if count < math.inf else _MAX_KEPT
-        self._counted_for_s = period_s + guard_s
+        self.counted_for_s = period_s + guard_s
         if period_s > self.period_s:  # older requests may count again
             self._recent.extendleft(reversed(self._older))
             self._older.clear()

@@ -1,60 +1,98 @@
 """Slow start: how many unconfirmed requests may be in flight.
 
 A request is *unconfirmed* from its grant until it is served, or until its acceptance timeout: by then a 429
-would have come. Each accepted request makes room for one and a half others, so that 1 becomes 2, 3, 5, 8, …
-within a few round trips.
+would have come. About as many requests as are unconfirmed are refused when the limit is met.
 
-A cold start, with nothing known about the limit, is more careful. When it meets the limit, about as many requests
-are refused as are unconfirmed. So the first accepted requests halve the room. Each later one makes half a place for
-each second that it took, at most half a place. Thousands of quick responses still lift the bound, since they show
-that there is no limit.
+| state | room for unconfirmed requests |
+|---|---|
+| COLD: nothing was refused yet | 64; half a place more for each accepted request, and half a second later |
+| after a refusal | 1, and one more for each accepted request: 1, 2, 4, 8, … |
+
+A cold start lets 64 requests go, one acceptance timeout later 96 others, then 144. So a job that meets no limit
+waits for milliseconds, and the next job of the same size does not wait at all. The second of delay bounds the
+refusals of a first job that meets a limit: to 64, and half of what the limit accepted.
 """
 
 import math
 
-_GROWTH = 0.5
-_COLD_S = 1.0  # in a cold start, a quicker acceptance adds less room
-_LEAST_S = 0.04  # acceptances quicker than this add as much as after this time
-_LEAST_GROWTH = _GROWTH * _LEAST_S / _COLD_S
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+
+_COLD_GROWTH = 0.5
+_LATER_S = 1.0
 
 
 class SlowStart:
     """Bounds the unconfirmed requests by `max_unconfirmed`. A cold start lasts until the first `restart`."""
 
-    __slots__ = ("_cold", "_to_narrow", "max_unconfirmed", "unconfirmed")
+    __slots__ = (
+        "_cold",
+        "_later",
+        "_policy",
+        "_widens_at_s",
+        "max_unconfirmed",
+        "refusal_delay_s",
+        "timeout_s",
+        "unconfirmed",
+    )
 
-    def __init__(self, max_unconfirmed: float) -> None:
-        self.max_unconfirmed = max_unconfirmed
+    def __init__(self, policy: GatePolicy) -> None:
+        self._policy = policy
+        self.refusal_delay_s = 0.0
+        """The usual time from a grant to its 429; 0 if none has come yet."""
+        self.timeout_s = policy.acceptance_timeout_first_s
+        """After this time without a response, a request counts as accepted."""
+        self.max_unconfirmed: float = policy.initial_unconfirmed
         self._cold = True
-        self._to_narrow = int(max_unconfirmed)  # how many of the next accepted requests take half a place away
+        self._later = 0.0
+        self._widens_at_s = -math.inf
         self.unconfirmed: dict[int, float] = {}
         """The instant of each unconfirmed grant, by serial number and in order. `Limit.grant` adds to it.
 
         A dict whose front entries were deleted scans their slots to find its first entry. Here such slots are
         few: `max_in_flight` bounds them."""
 
+    def has_room(self, now: float) -> bool:
+        """Returns whether one more request may be unconfirmed."""
+        if len(self.unconfirmed) + 1 <= self.max_unconfirmed:
+            return True
+        if self._cold:
+            self.widen(now)
+        return len(self.unconfirmed) + 1 <= self.max_unconfirmed
+
     def accepted(self, serial: int, now: float) -> None:
         """Notes that a request was accepted. A request that is not unconfirmed changes nothing."""
-        granted_s = self.unconfirmed.pop(serial, None)
-        if granted_s is None:
+        if self.unconfirmed.pop(serial, None) is None:
             return
-        took_s = now - granted_s if self._cold else _COLD_S
-        if took_s < _LEAST_S:
-            self.max_unconfirmed += _LEAST_GROWTH
-        elif took_s < _COLD_S:
-            self.max_unconfirmed += _GROWTH * (took_s / _COLD_S)
-        else:
-            self.max_unconfirmed += _GROWTH
-        if self._to_narrow:
-            self._to_narrow -= 1
-            self.max_unconfirmed -= 0.5
+        if not self._cold:
+            self.max_unconfirmed += 1
+            return
+        self.widen(now)
+        self.max_unconfirmed += _COLD_GROWTH
+        self._later += 1 - _COLD_GROWTH
+
+    def widen(self, now: float) -> None:
+        """Adds the room that accepted requests make later, once a second."""
+        if now >= self._widens_at_s:
+            self.max_unconfirmed += self._later
+            self._later = 0.0
+            self._widens_at_s = now + _LATER_S
 
     def discard(self, serial: int) -> bool:
         """Forgets a request that was refused or ended without a response; False if it was not unconfirmed."""
         return self.unconfirmed.pop(serial, None) is not None
 
-    def accept_by_timeout(self, now: float, timeout_s: float) -> list[int]:
+    def note_refusal_delay(self, delay_s: float) -> None:
+        """Notes how long a 429 took, and sets the timeout to twice the usual time."""
+        # Rises at once, falls slowly: too long a timeout costs a moment, too short a timeout costs refusals.
+        usual_s = self.refusal_delay_s = max(delay_s, 0.8 * self.refusal_delay_s + 0.2 * delay_s)
+        if usual_s:
+            policy = self._policy
+            timeout_s = max(2 * usual_s, policy.acceptance_timeout_min_s)
+            self.timeout_s = min(timeout_s, policy.acceptance_timeout_max_s)
+
+    def accept_by_timeout(self, now: float) -> list[int]:
         """Accepts the requests granted at least `timeout_s` ago. Returns their serial numbers."""
+        timeout_s = self.timeout_s
         overdue = []
         for serial, granted_s in self.unconfirmed.items():
             if granted_s + timeout_s > now:
@@ -64,12 +102,12 @@ class SlowStart:
             self.accepted(serial, now)
         return overdue
 
-    def next_timeout_at_s(self, timeout_s: float) -> float:
+    def next_timeout_at_s(self) -> float:
         """Returns when the oldest unconfirmed request is accepted by timeout; inf if there is none."""
-        return next(iter(self.unconfirmed.values()), math.inf) + timeout_s
+        return next(iter(self.unconfirmed.values()), math.inf) + self.timeout_s
 
     def restart(self, max_unconfirmed: float) -> None:
         """Forgets all unconfirmed requests and starts with a new bound."""
         self.max_unconfirmed = max_unconfirmed
-        self._cold, self._to_narrow = False, 0
+        self._cold = False
         self.unconfirmed.clear()

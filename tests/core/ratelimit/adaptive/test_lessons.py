@@ -1,7 +1,8 @@
-"""The conclusions from single closures."""
+"""The lessons of single closures."""
 
 from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
+from nanonets_proxy.core.ratelimit.adaptive.lessons import learn_from
 from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
@@ -18,24 +19,24 @@ def estimate_of(count: int, period_s: float, granted_s: list[float]) -> LimitEst
 
 
 def closure(kind: GrantKind, at_s: float, hint_s: float) -> Closure:
-    return Closure(kind, at_s, hint_s, hinted=True, in_flight=0)
+    return Closure(kind, at_s, hint_s, hinted=True, opens_at_s=at_s + hint_s)
 
 
 def test_a_period_in_which_no_request_was_admitted_was_too_short() -> None:
     estimate = estimate_of(10, 1.0, [0.0] * 10)
-    estimate.learn_from(closure(GrantKind.PROVEN, 1.5, 5.0), 6.5)
-    assert (estimate.window.count, estimate.window.period_s) == (10, 6.5)
+    learn_from(estimate, closure(GrantKind.PROVEN, 1.5, 5.0), 6.5)
+    assert (estimate.window.count, estimate.window.period_s) == (10, 6.0)  # hints in whole seconds are rounded up
 
 
 def test_a_refusal_just_after_a_period_lengthens_the_period_a_little() -> None:
     estimate = estimate_of(10, 10.0, [0.0] * 10)
-    estimate.learn_from(closure(GrantKind.PROVEN, 10.05, 0.2), 11.0)
+    learn_from(estimate, closure(GrantKind.PROVEN, 10.05, 0.2), 11.0)
     assert (estimate.window.count, estimate.window.period_s) == (10, 10.25)
 
 
 def test_a_smaller_quota_than_the_proven_count_leaves_a_reserve() -> None:
     estimate = estimate_of(10, 10.0, [20.0] * 6)
-    estimate.learn_from(closure(GrantKind.PROVEN, 20.1, 9.9), 30.0)
+    learn_from(estimate, closure(GrantKind.PROVEN, 20.1, 9.9), 30.0)
     assert (estimate.window.count, estimate.proven, estimate.reserve) == (6, 6, 3)
     gate = Gate(GatePolicy(max_in_flight=1, max_waiting=1), lambda: 0.0)
     assert gate.reserve() == 0
@@ -43,22 +44,22 @@ def test_a_smaller_quota_than_the_proven_count_leaves_a_reserve() -> None:
 
 def test_a_refusal_without_a_log_of_grants_teaches_nothing() -> None:
     estimate = estimate_of(10, 10.0, [])
-    estimate.learn_from(closure(GrantKind.PROVEN, 1.0, 5.0), 6.0)
+    learn_from(estimate, closure(GrantKind.PROVEN, 1.0, 5.0), 6.0)
     assert (estimate.window.count, estimate.window.period_s, estimate.proven) == (10, 10.0, 10)
 
 
 def test_only_the_second_refused_recovery_probe_lengthens_the_period() -> None:
     estimate = estimate_of(10, 10.0, [0.0] * 10)
-    estimate.learn_from(closure(GrantKind.RECOVERY_PROBE, 10.0, 10.0), 20.0)
+    learn_from(estimate, closure(GrantKind.RECOVERY_PROBE, 10.0, 10.0), 20.0)
     assert (estimate.window.period_s, estimate.proven) == (10.0, 0)
-    estimate.learn_from(closure(GrantKind.RECOVERY_PROBE, 20.0, 10.0), 30.0)
+    learn_from(estimate, closure(GrantKind.RECOVERY_PROBE, 20.0, 10.0), 30.0)
     assert estimate.window.period_s == 30.0
-    estimate.learn_from(closure(GrantKind.RECOVERY_PROBE, 21.0, 1.0), 30.0)
+    learn_from(estimate, closure(GrantKind.RECOVERY_PROBE, 21.0, 1.0), 30.0)
     assert estimate.window.period_s == 30.0
 
 
 def test_a_refusal_at_the_concurrency_limit_lowers_only_that_limit() -> None:
     estimate = estimate_of(100, 10.0, [0.0] * 20)
-    estimate.concurrency_limit = 6.0
-    estimate.learn_from(Closure(GrantKind.PROVEN, 5.0, 1.0, hinted=True, in_flight=5), 6.0)
-    assert (estimate.concurrency_limit, estimate.window.count) == (5, 100)
+    estimate.concurrency.limit = 6.0
+    learn_from(estimate, Closure(GrantKind.PROVEN, 5.0, 1.0, hinted=True, opens_at_s=6.0, in_flight=5), 6.0)
+    assert (estimate.concurrency.limit, estimate.window.count) == (5, 100)

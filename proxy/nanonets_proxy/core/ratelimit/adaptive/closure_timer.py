@@ -1,0 +1,103 @@
+"""How long a refusal closes its scope.
+
+| refusal | the closure lasts |
+|---|---|
+| with a hint | as long as the hint says |
+| with a hint in whole seconds, at most 5 s | until the expected end of the period, if up to a second earlier |
+| of a limit probe, without a hint | until the expected end of the period |
+| any other without a hint | until the next usual end of a period, and at most 1, 2, 4, … 60 s |
+| for about a second, of a burst of which few were accepted | a quarter of that: it may be a short interval |
+
+Hints in whole seconds are rounded up. If two recovery probes in a row are refused after such an early end, the next
+hints are taken literally. Hints of 0 s count as no hint: they would cost one probe per round trip.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
+from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
+from nanonets_proxy.core.ratelimit.adaptive.likely_period import next_usual_period_s, rounding_s
+from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
+from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import SMALL_COUNT
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+
+MAX_CHEAP_HINT_S = 5.0
+"""With a longer hint, the risk of another refusal is not worth a second."""
+
+_MAX_EARLY_REFUSALS = 2
+_ABOUT_A_SECOND_S = 1.25
+_SHORTENED = 0.25
+_MIN_ROOM, _MAX_ROOM = 4.0, 64.0
+_ROOM_PER_S = 4.0  # the longer a hint, the surer it tells of a window that is empty afterwards
+
+_RECOVERY_PROBE = GrantKind.RECOVERY_PROBE
+
+
+class ClosureTimer:
+    """Decides on the length of closures. Without hints it doubles from `backoff_first_s` up to `backoff_max_s`."""
+
+    __slots__ = ("_backoff_s", "_early_refusals", "_jitter", "_opened_early", "_policy", "room_after_probe")
+
+    def __init__(self, policy: GatePolicy, jitter: Callable[[], float]) -> None:
+        self._policy = policy
+        self._jitter = jitter
+        self._backoff_s = policy.backoff_first_s
+        self._opened_early = False  # whether the latest closure ended before its hint
+        self._early_refusals = 0
+        self.room_after_probe = _MIN_ROOM
+        """How many requests may be unconfirmed once the recovery probe is accepted."""
+
+    def close(
+        self, kind: GrantKind, granted_at_s: float, now: float, hint_s: float | None, estimate: LimitEstimate
+    ) -> Closure:
+        """Returns the closure by a refusal of this kind of grant; `hint_s` counts from `now`."""
+        if kind is _RECOVERY_PROBE and self._opened_early:
+            self._early_refusals += 1
+        self._opened_early = False
+        if hint_s is not None and 0 < hint_s < math.inf:
+            self.room_after_probe = max(_MIN_ROOM, min(_MAX_ROOM, _ROOM_PER_S * hint_s))
+            opens_at_s = now + hint_s
+            if hint_s <= MAX_CHEAP_HINT_S and rounding_s(hint_s) and self._early_refusals < _MAX_EARLY_REFUSALS:
+                opens_at_s = estimate.expected_end_s(granted_at_s, opens_at_s)
+                self._opened_early = opens_at_s < now + hint_s
+            return Closure(kind, granted_at_s, hint_s, hinted=True, opens_at_s=opens_at_s)
+        self.room_after_probe = _MIN_ROOM
+        closed_s = estimate.estimated_end_s - now
+        if kind in LIMIT_PROBES:
+            closed_s = max(closed_s, estimate.refusal_delay_s)
+        else:
+            closed_s = max(closed_s, self._backed_off_s(estimate.period_start_s, now))
+        return Closure(kind, granted_at_s, closed_s, hinted=False, opens_at_s=now + closed_s)
+
+    def adjust(self, closure: Closure, estimate: LimitEstimate, opens_at_s: float) -> float:
+        """Shortens a first closure while it has refused most of a burst. Returns when the scope opens."""
+        few = estimate.few_accepted and closure.refused >= SMALL_COUNT
+        full = closure.full
+        if few and full is None:
+            exact = closure.hinted and not rounding_s(closure.closed_s)
+            if exact or closure.closed_s > _ABOUT_A_SECOND_S:
+                return opens_at_s
+            closure.full = replace(closure)
+            closure.closed_s, closure.hinted = _SHORTENED * closure.closed_s, False
+            closure.opens_at_s = closure.granted_at_s + closure.closed_s
+        elif not few and full is not None:  # not one request of the burst was accepted
+            closure.closed_s, closure.hinted, closure.opens_at_s = full.closed_s, full.hinted, full.opens_at_s
+            closure.full = None
+            return max(opens_at_s, closure.opens_at_s)
+        return closure.opens_at_s if closure.full is not None else opens_at_s
+
+    def probe_accepted(self) -> None:
+        """Notes that the recovery probe was accepted: the next closure without a hint is short again."""
+        self._backoff_s = self._policy.backoff_first_s
+        if self._opened_early:
+            self._early_refusals = 0
+
+    def _backed_off_s(self, began_at_s: float | None, now: float) -> float:
+        """Returns the length of the next closure, jitter included. None: it is unknown when the period began."""
+        length_s = self._backoff_s
+        if began_at_s is not None:
+            length_s = min(length_s, began_at_s + next_usual_period_s(now - began_at_s) - now)
+        self._backoff_s = min(2 * self._backoff_s, self._policy.backoff_max_s)
+        return length_s + self._policy.backoff_jitter * self._jitter() * min(length_s, 1.0)

@@ -1,0 +1,115 @@
+"""What a closure teaches about the limit. It is drawn once per closure, when the outcome of each request is known.
+
+| refused request | when | conclusion |
+|---|---|---|
+| the first of all | nothing is known | count: the accepted requests; period: from the first one to the hint's end |
+| a limit probe, or any while a raise is unproven | | undo the raise; the next probe comes later and asks for less |
+| any, with as many in flight as allowed | not at a known period end | that number is the concurrency limit |
+| the recovery probe | twice in a row | the period lasts up to the end of the hint |
+| any other | just after a period | the period is that little longer |
+| | the period admitted some requests | that number is the count; the missing part becomes the *reserve* |
+| | the period admitted none | the period is longer |
+
+Each length is corrected to the likely one (`likely_period.py`), since hints are rounded up.
+"""
+
+from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
+from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
+from nanonets_proxy.core.ratelimit.adaptive.likely_period import likely_period_s
+from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
+
+_SAME_PERIOD = 1.1  # up to this many periods, a refusal means a longer period, not a smaller count
+_MAX_FIRST_PERIOD = 10.0  # times the first hint, which covers an unknown part of the period
+
+
+def learn_from(estimate: LimitEstimate, closure: Closure, now: float) -> None:
+    """Corrects the estimate after a closure. Each request sent before it must have settled or timed out."""
+    window, concurrency = estimate.window, estimate.concurrency
+    estimate.closed()
+    ends_at_s = closure.granted_at_s + closure.closed_s
+    at_period_end = estimate.hints.note(closure, ends_at_s, window)
+    if not at_period_end and concurrency.explains(closure.kind, closure.in_flight):
+        concurrency.refused(closure.in_flight, closure.closed_s, now)
+        return
+    if not estimate.known:
+        _learn_window(estimate, closure, ends_at_s, now)
+        return
+    nth_s = window.nth_newest_s(int(window.count))
+    if nth_s is None:
+        return
+    # A hint in whole seconds says little about the end of a period as short as that.
+    end_s = ends_at_s if window.period_s > 2 * closure.excess_s else closure.granted_at_s
+    admitted = window.granted_since(end_s - window.period_s)
+    needed_s = _needed_s(closure, ends_at_s - nth_s, closure.granted_at_s - nth_s, window.period_s)
+    if closure.kind in LIMIT_PROBES or estimate.before_raise is not None:
+        _undo_raise(estimate, closure, admitted, needed_s, now)
+    elif closure.kind is GrantKind.RECOVERY_PROBE:
+        if not estimate.proven and needed_s > window.period_s:
+            estimate.set_window(window.count, needed_s)
+        estimate.proven = 0.0
+    elif window.period_s < needed_s <= _SAME_PERIOD * window.period_s:
+        estimate.set_window(window.count, needed_s)
+        estimate.min_period_s = max(closure.granted_at_s - nth_s, needed_s - closure.excess_s)
+    elif admitted:
+        estimate.lower_count(admitted, now)
+    else:
+        estimate.set_window(window.count, needed_s)
+    if not at_period_end:
+        concurrency.suspect(closure, admitted)
+
+
+def _needed_s(closure: Closure, longest_s: float, refused_s: float, period_s: float) -> float:
+    """Returns the length of a period that explains the refusal: above `refused_s`, and `longest_s` at most."""
+    needed_s = likely_period_s(longest_s, refused_s, closure.excess_s)
+    vague = closure.excess_s > 0 and (closure.hinted or closure.kind is not GrantKind.RECOVERY_PROBE)
+    just_after_s = _SAME_PERIOD * period_s
+    if vague and period_s <= refused_s <= just_after_s < needed_s and just_after_s > longest_s - closure.excess_s:
+        return just_after_s
+    return needed_s
+
+
+def _learn_window(estimate: LimitEstimate, closure: Closure, ends_at_s: float, now: float) -> None:
+    """Learns count and period from the grants alone, as after the first refusal."""
+    window = estimate.window
+    first_s = window.first_known_s
+    if first_s is None:
+        return
+    likely_s = likely_period_s(ends_at_s - first_s, closure.granted_at_s - first_s, closure.excess_s)
+    # The first request may belong to an earlier period of the upstream.
+    period_s = min(likely_s, _MAX_FIRST_PERIOD * closure.closed_s)
+    if estimate.hints.longest_s > 1.5 * closure.closed_s:
+        period_s = min(period_s, estimate.hints.longest_s)
+    count = max(1, window.granted_since(first_s + likely_s - period_s))
+    estimate.learn_window(count, period_s, closure.closed_s, now)
+    estimate.concurrency.suspect(closure, count)
+
+
+def _undo_raise(estimate: LimitEstimate, closure: Closure, admitted: float, needed_s: float, now: float) -> None:
+    """Undoes an unproven raise, and schedules the next probe."""
+    window, before, probes = estimate.window, estimate.before_raise, estimate.window_probes
+    # Several raises of the count were accepted before this refusal.
+    quota_varies = (
+        before is not None
+        and closure.kind is not GrantKind.COUNT_PROBE
+        and window.count >= before.count + 2
+        and window.period_s == before.period_s
+    )
+    if closure.kind is GrantKind.PERIOD_PROBE:
+        probes.period_refused(probes.shorter_period_s(window.period_s))
+    elif before is not None and before.period_s > window.period_s:
+        probes.period_refused(window.period_s)
+    if closure.kind is not GrantKind.COUNT_PROBE:
+        estimate.undo_raise(admitted)
+    first = not probes.refusals
+    if quota_varies:
+        probes.quota_varied(now, window.period_s)
+    else:
+        probes.refused(now, window.period_s)
+    if not closure.hinted or closure.kind not in LIMIT_PROBES:
+        return
+    if abs(needed_s - window.period_s) <= 0.1 * window.period_s and closure.closed_s < 0.9 * window.period_s:
+        estimate.hints.are_exact = True
+    # The first count probe shows the whole length of a period. The first refusal showed only the rest of one.
+    longer = first and needed_s > _SAME_PERIOD * window.period_s
+    if closure.kind is GrantKind.COUNT_PROBE and (needed_s < window.period_s or longer):
+        estimate.set_window(window.count, max(needed_s, estimate.min_period_s))

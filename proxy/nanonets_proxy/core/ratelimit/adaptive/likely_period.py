@@ -1,0 +1,53 @@
+"""The likely length of a period, by what a hint says and by what periods usually are.
+
+Periods are almost always round: a second, ten seconds, a minute, an hour. Hints are mostly in whole seconds, rounded
+up: they say only that a period ends within the second before. A round length within that second is the best
+estimate. If it is too short, the first request of the next period is refused, and its hint corrects the estimate.
+"""
+
+import math
+
+_USUAL_S = (
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    15.0,
+    30.0,
+    60.0,
+    120.0,
+    300.0,
+    600.0,
+    900.0,
+    1800.0,
+    3600.0,
+    21_600.0,
+    43_200.0,
+    86_400.0,
+)
+_TOLERANCE = 0.01
+"""An exact hint is this share of the period off, at most."""
+
+
+def rounding_s(hint_s: float) -> float:
+    """Returns by how much a hint may exceed the true wait."""
+    return 0.0 if hint_s % 1 else 1.0
+
+
+def likely_period_s(longest_s: float, above_s: float, rounded_by_s: float) -> float:
+    """Returns the likely length: `longest_s` at most, and more than `above_s`.
+
+    `rounded_by_s` is the possible excess of `longest_s` over the true length.
+    """
+    above_s = max(above_s, longest_s - rounded_by_s - _TOLERANCE * longest_s)
+    usual_s = max((period_s for period_s in _USUAL_S if above_s < period_s <= longest_s + 1e-6), default=0.0)
+    if usual_s:
+        return usual_s
+    if rounded_by_s and int(longest_s) > above_s:
+        return float(int(longest_s))
+    return longest_s
+
+
+def next_usual_period_s(elapsed_s: float) -> float:
+    """Returns the shortest usual period that is longer than `elapsed_s`; inf if there is none."""
+    return next((period_s for period_s in _USUAL_S if period_s > elapsed_s + 0.02), math.inf)

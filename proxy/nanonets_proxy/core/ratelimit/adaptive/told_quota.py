@@ -1,0 +1,26 @@
+"""What the upstream told about a quota before any refusal: the last grant that it accepts, and until when."""
+
+import math
+
+from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
+
+
+class ToldQuota:
+    """Holds back the grants that the upstream would refuse, as it told."""
+
+    __slots__ = ("_last_allowed", "until_s")
+
+    def __init__(self) -> None:
+        self._last_allowed = 0
+        self.until_s = -math.inf
+        """Until then, the upstream accepts no grant after number `_last_allowed`."""
+
+    def holds(self, granted: int, now: float) -> bool:
+        """Returns whether the next grant must wait, after so many."""
+        return now < self.until_s and granted >= self._last_allowed
+
+    def told(self, serial: int, advice: Advice, now: float) -> None:
+        """Notes what the response to grant number `serial` told."""
+        if advice.remaining is not None:
+            # The upstream counts requests about in the order of their grants.
+            self._last_allowed, self.until_s = serial + advice.remaining, now + advice.resets_in_s
