@@ -4,6 +4,7 @@ import sys
 from statistics import fmean
 
 from simulator.cases import CASES, HOURS, Case
+from simulator.cold import first_seconds_rows, free_rows, job_rows
 from simulator.measures import measures
 from simulator.run import GATES, run, run_oracle
 
@@ -83,6 +84,13 @@ def main() -> int:
     rows = [["other measures", "target", "this gate", ""]]
     rows += [[m.name, m.target, m.value, "" if m.good else "missed"] for m in measures(SEEDS[0])]
     _print_table(rows)
+    cold, missed_cold = job_rows(SEEDS[:3])
+    print("Cold jobs: makespan as a share of the oracle's\n")
+    _print_table(cold)
+    _print_table(free_rows(SEEDS[0]))
+    first_seconds, mean = first_seconds_rows(SEEDS[:3])
+    _print_table([*first_seconds, ["mean", f"{mean:.3f}", ""]])
+    print("Cold jobs over their target:", "; ".join(missed_cold) or "none")
     goodput, waste = means[THIS_GATE]
     print("Below target:", ", ".join(missed) or "none")
     print("Below target with one seed or more:", ", ".join(missed_by_a_seed) or "none")

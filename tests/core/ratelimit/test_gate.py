@@ -678,7 +678,7 @@ def learned(gate: Gate, count: int) -> float:
 
 
 def test_a_request_that_exceeds_the_estimate_is_tried_once_alone() -> None:
-    gate = Gate(GatePolicy(max_in_flight=64, max_waiting=64), lambda: 0.5)
+    gate = Gate(GatePolicy(max_in_flight=64, max_waiting=64, acceptance_timeout_first_s=1.0), lambda: 0.5)
     now = learned(gate, 5)
     first, second, third = (Ticket("account", NEVER_S, cost=cost) for cost in (8, 9, 8))
     assert gate.try_admit(first, now)
@@ -698,7 +698,7 @@ def test_a_request_that_exceeds_the_estimate_is_tried_once_alone() -> None:
 
 
 def test_a_request_that_exceeds_the_estimate_and_is_accepted_raises_it() -> None:
-    gate = Gate(GatePolicy(max_in_flight=64, max_waiting=64), lambda: 0.5)
+    gate = Gate(GatePolicy(max_in_flight=64, max_waiting=64, acceptance_timeout_first_s=1.0), lambda: 0.5)
     now = learned(gate, 5)
     large = Ticket("account", NEVER_S, cost=8)
     assert gate.try_admit(large, now)

@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
+from nanonets_proxy.core.ratelimit.adaptive.lessons import learn_from
 from nanonets_proxy.core.ratelimit.adaptive.likely_period import next_usual_period_s, rounding_s
 from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import SMALL_COUNT
@@ -38,7 +39,15 @@ _RECOVERY_PROBE = GrantKind.RECOVERY_PROBE
 class ClosureTimer:
     """Decides on the length of closures. Without hints it doubles from `backoff_first_s` up to `backoff_max_s`."""
 
-    __slots__ = ("_backoff_s", "_early_refusals", "_jitter", "_opened_early", "_policy", "room_after_probe")
+    __slots__ = (
+        "_backoff_s",
+        "_early_refusals",
+        "_jitter",
+        "_opened_early",
+        "_policy",
+        "closure",
+        "room_after_probe",
+    )
 
     def __init__(self, policy: GatePolicy, jitter: Callable[[], float]) -> None:
         self._policy = policy
@@ -46,13 +55,42 @@ class ClosureTimer:
         self._backoff_s = policy.backoff_first_s
         self._opened_early = False  # whether the latest closure ended before its hint
         self._early_refusals = 0
+        self.closure: Closure | None = None
+        """The latest closure, until its lesson is drawn."""
         self.room_after_probe = _MIN_ROOM
         """How many requests may be unconfirmed once the recovery probe is accepted."""
 
-    def close(
+    def begin(
+        self,
+        kind: GrantKind,
+        granted_at_s: float,
+        now: float,
+        hint_s: float | None,
+        estimate: LimitEstimate,
+        in_flight: int,
+    ) -> float:
+        """Begins a closure by a refusal of this kind of grant. Returns when it ends; `hint_s` counts from `now`."""
+        closure = self.closure = self._close(kind, granted_at_s, now, hint_s, estimate)
+        closure.in_flight = in_flight
+        return closure.opens_at_s
+
+    def late_refusal(
+        self, kind: GrantKind, granted_at_s: float, now: float, hint_s: float | None, estimate: LimitEstimate
+    ) -> float | None:
+        """Notes a refusal of a request from before the closure. Returns when its hint ends; None if it has none."""
+        closure = self.closure
+        if closure is not None:
+            closure.in_flight -= 1
+            closure.refused += 1
+            if closure.kind in LIMIT_PROBES:  # two refusals: the probe alone does not explain them
+                closure.kind = GrantKind.PROVEN
+        if hint_s is None or not 0 < hint_s < math.inf:
+            return None
+        return self._close(kind, granted_at_s, now, hint_s, estimate).opens_at_s
+
+    def _close(
         self, kind: GrantKind, granted_at_s: float, now: float, hint_s: float | None, estimate: LimitEstimate
     ) -> Closure:
-        """Returns the closure by a refusal of this kind of grant; `hint_s` counts from `now`."""
         if kind is _RECOVERY_PROBE and self._opened_early:
             self._early_refusals += 1
         self._opened_early = False
@@ -71,8 +109,11 @@ class ClosureTimer:
             closed_s = max(closed_s, self._backed_off_s(estimate.period_start_s, now))
         return Closure(kind, granted_at_s, closed_s, hinted=False, opens_at_s=now + closed_s)
 
-    def adjust(self, closure: Closure, estimate: LimitEstimate, opens_at_s: float) -> float:
-        """Shortens a first closure while it has refused most of a burst. Returns when the scope opens."""
+    def adjust(self, estimate: LimitEstimate, opens_at_s: float) -> float:
+        """Shortens the first closure while it has refused most of a burst. Returns when the scope opens."""
+        closure = self.closure
+        if closure is None or estimate.known:
+            return opens_at_s
         few = estimate.few_accepted and closure.refused >= SMALL_COUNT
         full = closure.full
         if few and full is None:
@@ -87,6 +128,12 @@ class ClosureTimer:
             closure.full = None
             return max(opens_at_s, closure.opens_at_s)
         return closure.opens_at_s if closure.full is not None else opens_at_s
+
+    def learn(self, estimate: LimitEstimate, now: float) -> None:
+        """Draws the lesson of the closure, once the outcome of each request from before it is known."""
+        if self.closure is not None:
+            learn_from(estimate, self.closure, now)
+            self.closure = None
 
     def probe_accepted(self) -> None:
         """Notes that the recovery probe was accepted: the next closure without a hint is short again."""

@@ -1,7 +1,7 @@
 """The likely length of a period, by what a hint says and by what periods usually are.
 
-Periods are almost always round: a second, ten seconds, a minute, an hour. Hints are mostly in whole seconds, rounded
-up: they say only that a period ends within the second before. A round length within that second is the best
+Periods are almost always round: a second, ten seconds, a minute, an hour. Hints are mostly in whole seconds,
+rounded up: they say only that a period ends within the second before. A round length within that second is the best
 estimate. If it is too short, the first request of the next period is refused, and its hint corrects the estimate.
 """
 

@@ -40,10 +40,8 @@ import math
 from collections.abc import Callable
 
 from nanonets_proxy.core.ratelimit.adaptive.belief import Belief
-from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.closure_timer import MAX_CHEAP_HINT_S, ClosureTimer
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
-from nanonets_proxy.core.ratelimit.adaptive.lessons import learn_from
 from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.slow_start import SlowStart
 from nanonets_proxy.core.ratelimit.adaptive.told_quota import ToldQuota
@@ -71,7 +69,6 @@ class Limit:
     """The state machine of one scope. The gate grants what `grant_kind` allows and reports each outcome."""
 
     __slots__ = (
-        "_closure",
         "_first_since_closure",
         "_grant_interval_s",
         "_idle_until_s",
@@ -107,7 +104,6 @@ class Limit:
         self._slow_start = SlowStart(policy)
         self._unconfirmed_kinds: dict[int, GrantKind] = {}  # period starts and limit probes, by serial number
         self._first_since_closure = 0  # serial number of the first grant since the latest closure
-        self._closure: Closure | None = None
         self._last_grant_s = -math.inf
         self._grant_interval_s = 0.0  # the usual time between two grants at the concurrency limit
         self._timer = ClosureTimer(policy, jitter)
@@ -252,8 +248,7 @@ class Limit:
             if unconfirmed and self.state is _PROBING:
                 kind = _RECOVERY_PROBE
             self._refused(serial, kind, granted_at_s, now, hint_s)
-            if not self.estimate.known and self._closure is not None:
-                self.opens_at_s = self._timer.adjust(self._closure, self.estimate, self.opens_at_s)
+            self.opens_at_s = self._timer.adjust(self.estimate, self.opens_at_s)
 
     def advance(self, now: float) -> None:
         """Applies the passage of time: accepts requests by timeout, and ends closures."""
@@ -264,9 +259,7 @@ class Limit:
         if self.state is _CLOSED:
             if now < self._closed_until_s:
                 return
-            if self._closure is not None:
-                learn_from(self.estimate, self._closure, now)
-                self._closure = None
+            self._timer.learn(self.estimate, now)
             self.state = _PROBING
             self._slow_start.restart(1)
         # Before this instant, no request is accepted by timeout, not even if it is granted from now on.
@@ -294,29 +287,19 @@ class Limit:
             estimate.confirm_if_used_up(now)
 
     def _refused(self, serial: int, kind: GrantKind, granted_at_s: float, now: float, hint_s: float | None) -> None:
-        estimate, hint_or_zero_s = self.estimate, hint_s or 0.0
+        estimate, timer = self.estimate, self._timer
         if serial < self._first_since_closure:
-            if self._closure is not None:
-                self._closure.in_flight -= 1
-                self._closure.refused += 1
-                if self._closure.kind in LIMIT_PROBES:  # two refusals: the probe alone does not explain them
-                    self._closure.kind = _PROVEN
-            if hint_or_zero_s > 0:
-                late = self._timer.close(kind, granted_at_s, now, hint_s, estimate)
-                self.opens_at_s = max(self.opens_at_s, late.opens_at_s)
-                self._begin_closure()
-            return
-        served_between, self._served_since_refusal = self._served_since_refusal, False
-        if (
-            served_between
-            and hint_or_zero_s <= MAX_CHEAP_HINT_S
-            and estimate.concurrency.explains(kind, self.in_flight)
-        ):
-            estimate.concurrency.refused(self.in_flight, hint_or_zero_s, now)
-            return
-        self._closure = self._timer.close(kind, granted_at_s, now, hint_s, estimate)
-        self._closure.in_flight = self.in_flight
-        self.opens_at_s = max(self.opens_at_s, self._closure.opens_at_s)
+            opens_at_s = timer.late_refusal(kind, granted_at_s, now, hint_s, estimate)
+            if opens_at_s is None:
+                return
+        else:
+            served_between, self._served_since_refusal = self._served_since_refusal, False
+            cheap = (hint_s or 0.0) <= MAX_CHEAP_HINT_S
+            if served_between and cheap and estimate.concurrency.explains(kind, self.in_flight):
+                estimate.concurrency.refused(self.in_flight, hint_s or 0.0, now)
+                return
+            opens_at_s = timer.begin(kind, granted_at_s, now, hint_s, estimate, self.in_flight)
+        self.opens_at_s = max(self.opens_at_s, opens_at_s)
         self._begin_closure()
 
     def _begin_closure(self) -> None:
@@ -331,7 +314,7 @@ class Limit:
     def close(self, until_s: float) -> None:
         """Closes the scope until then. Nothing is learned from this closure."""
         self.opens_at_s = until_s
-        self._closure = None
+        self._timer.closure = None
         self._begin_closure()
 
     def reopen(self, now: float) -> None:
@@ -344,7 +327,7 @@ class Limit:
 
     def unlearn(self, belief: Belief) -> None:
         """Returns to an earlier belief: the refusals since then did not concern the limit."""
-        self._closure = None
+        self._timer.closure = None
         self.estimate.restore(belief)
         if self.state in (_OPEN, _LEARNED):
             self.state = _LEARNED if self.estimate.known else _OPEN
