@@ -320,7 +320,7 @@ class Limit:
     def reopen(self, now: float) -> None:
         """Ends a closure, with a probe. Nothing is learned from this closure."""
         self.opens_at_s = now
-        self._closure = None
+        self._timer.closure = None
         self.state = _PROBING
         self._slow_start.restart(1)
         self._idle_until_s = -math.inf
