@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.process import COMMAND, Running, environment, proxy_to, running, sandbox
+from support.process import COMMAND, END_S, Running, environment, proxy_to, running, sandbox
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
 STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -56,7 +56,7 @@ def test_during_the_delay_callers_are_served_and_then_the_proxy_drains(call: Cal
             proxy.wait_for("draining")
             assert time.monotonic() - began_s > DELAY_S * 0.9
             assert kept.recv(1) == b""
-        assert proxy.process.wait(10) == 0
+        assert proxy.process.wait(END_S) == 0
 
 
 def test_without_a_delay_the_drain_begins_at_once(call: Call) -> None:
@@ -90,7 +90,7 @@ def test_liveness_stays_on_a_unix_socket_until_the_drain_ends(tmp_path: Path) ->
         proxy.wait_for("draining", in_flight=1)
         assert _get_unix(path, "/livez").startswith(b"HTTP/1.1 200 OK\r\n")
         assert caller.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
-        assert proxy.process.wait(10) == 0
+        assert proxy.process.wait(END_S) == 0
     assert not path.exists()
 
 
@@ -118,7 +118,7 @@ def test_quitquitquit_drains_at_once_without_a_signal(call: Call) -> None:
         assert proxy.process.poll() is None
         status, _, body = call(f"{proxy.admin_url}/quitquitquit", "POST")
         assert (status, body) == (200, {"status": "draining"})
-        assert proxy.process.wait(10) == 0
+        assert proxy.process.wait(END_S) == 0
         assert proxy.wait_for("stop_requested")["by"] == "POST /quitquitquit"
 
 
@@ -127,7 +127,7 @@ def test_quitquitquit_ends_the_delay(call: Call) -> None:
         proxy.process.send_signal(signal.SIGTERM)
         proxy.wait_for("stop_requested")
         assert call(f"{proxy.admin_url}/quitquitquit", "POST")[0] == 200
-        assert proxy.process.wait(10) == 0
+        assert proxy.process.wait(END_S) == 0
 
 
 def test_the_signal_after_quitquitquit_is_the_first_one(call: Call) -> None:
@@ -145,7 +145,7 @@ def test_the_signal_after_quitquitquit_is_the_first_one(call: Call) -> None:
         proxy.process.send_signal(signal.SIGTERM)
         assert call(f"{proxy.admin_url}/quitquitquit", "POST")[0] == 200, "a second one changes nothing"
         assert caller.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
-        assert proxy.process.wait(10) == 0
+        assert proxy.process.wait(END_S) == 0
 
 
 # --- signals at the start --------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_a_blocked_signal_at_the_start_is_not_lost(command: list[str]) -> None:
             [*COMMAND, *command], env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 128 + signal.SIGTERM
+    assert process.wait(END_S) == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("instant_s", INSTANTS_S)

@@ -21,8 +21,9 @@ COMMAND = os.environ.get("NANONETS_PROXY_COMMAND", f"{sys.executable} -m nanonet
 """The command under test: this environment's module, or the program in NANONETS_PROXY_COMMAND."""
 
 _IS_OTHER_PROGRAM = "NANONETS_PROXY_COMMAND" in os.environ
-_START_S = 15.0
-_END_S = 20.0
+END_S = 60.0
+"""Within this time a process ends. Only a failure takes as long; a busy machine needs more than a few seconds."""
+_START_S = 60.0
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -96,7 +97,7 @@ class Running:
         """Sends a signal, waits for the end, and returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(_END_S)
+        return self.process.wait(END_S)
 
 
 @contextmanager
@@ -138,7 +139,7 @@ def running(
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(_END_S)
+                process.wait(END_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -155,7 +156,7 @@ def completed(arguments: Sequence[str], env: Mapping[str, str], folder: Path) ->
     process = ForkedCommand(arguments, env, folder)
     with process.stdout, process.stderr, ThreadPoolExecutor(2) as pool:
         stdout, stderr = pool.map(lambda stream: stream.read().decode(), (process.stdout, process.stderr))
-    return subprocess.CompletedProcess(list(arguments), process.wait(_END_S), stdout, stderr)
+    return subprocess.CompletedProcess(list(arguments), process.wait(END_S), stdout, stderr)
 
 
 def _read_log(child: Running) -> None:

@@ -210,7 +210,7 @@ class AnyEvents(RuleBasedStateMachine):
         assert self.activations <= len(KEYS) * self.disturbances
 
 
-AnyEvents.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+AnyEvents.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
 TestAnyEvents = AnyEvents.TestCase
 
 
@@ -269,7 +269,7 @@ class OrderlyRotation(RuleBasedStateMachine):
         raise AssertionError("not served")
 
 
-OrderlyRotation.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+OrderlyRotation.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestOrderlyRotation = OrderlyRotation.TestCase
 
 
@@ -355,7 +355,7 @@ class OneForbiddenTarget(RuleBasedStateMachine):
         assert self.ring.state(self.now) is KeyringState.SERVING
 
 
-OneForbiddenTarget.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+OneForbiddenTarget.TestCase.settings = settings(max_examples=100, stateful_step_count=50)
 TestOneForbiddenTarget = OneForbiddenTarget.TestCase
 
 
@@ -469,5 +469,5 @@ class Revocation(RuleBasedStateMachine):
             self.follow_ruling(request, use)
 
 
-Revocation.TestCase.settings = settings(max_examples=120, stateful_step_count=60, deadline=None)
+Revocation.TestCase.settings = settings(max_examples=120, stateful_step_count=60)
 TestRevocation = Revocation.TestCase

@@ -339,4 +339,4 @@ class TheGate(RuleBasedStateMachine):
 
 
 TestTheGate = TheGate.TestCase
-TestTheGate.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestTheGate.settings = settings(max_examples=150, stateful_step_count=60)
