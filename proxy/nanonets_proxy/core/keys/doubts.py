@@ -65,7 +65,7 @@ class Doubt:
     count: int = 0
     """The number of 401s."""
     is_probed: bool = False
-    """Whether the key manager has chosen the key for a probe of its own since."""
+    """Whether the key manager has probed the key during this doubt."""
     _counted: set[str] = field(default_factory=set)
 
     def note(self, target: str, seq: int, now: float, *, counts: bool) -> None:

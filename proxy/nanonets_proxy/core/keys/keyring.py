@@ -212,7 +212,7 @@ class Keyring:
         return None
 
     def choose_for_probe(self, now: float) -> KeyUse | None:
-        """Returns a use for a probe of the key manager's own; None before `KnownKeys.next_probe_s`."""
+        """Returns a use for the key manager's own probe; None before `KnownKeys.next_probe_s`."""
         if now < self.known.next_probe_s(requests_probe=self.policy.requests_probe):
             return None
         if self.known.doubt is not None:

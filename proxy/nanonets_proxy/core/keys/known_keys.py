@@ -74,10 +74,10 @@ class KnownKeys:
         return self.doubt is not None and self.doubt.is_grave
 
     def next_probe_s(self, *, requests_probe: bool) -> float:
-        """Returns the instant from which the preferred key needs a probe of the key manager's own.
+        """Returns when the key manager must probe the preferred key; -inf if now, inf if never.
 
-        A candidate and a doubted key need it at once. But if requests probe, only a key whose doubt lasts needs it,
-        and only once.
+        It probes a candidate and a doubted key. But if requests serve as probes, it probes only a key whose doubt
+        lasts, and only once.
         """
         doubt = self.doubt
         if requests_probe:
