@@ -43,7 +43,7 @@ from nanonets_proxy.core.ratelimit.adaptive.limit_snapshot import restore_snapsh
 from nanonets_proxy.core.ratelimit.fair_queue import FairQueue
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
-from nanonets_proxy.core.ratelimit.scope_state import MAX_STALE, ScopeState
+from nanonets_proxy.core.ratelimit.scope_state import MAX_STALE, ScopeState, worth_keeping
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Rejection, Ticket, TicketState, Verdicts
 
@@ -328,7 +328,7 @@ class Gate:
 
     def _forget_idle(self, now: float) -> None:
         """Drops the scopes that have nothing to remember. Callers choose model ids, so new scopes keep coming."""
-        keep = {s.name: s for s in self._scopes.values() if s.waiting or not s.limit.can_be_forgotten(now)}
+        keep = {scope.name: scope for scope in worth_keeping(self._scopes.values(), now)}
         for scope in self._scopes.values():
             scope.in_turns = scope.in_turns and scope.waiting > 0
         self._turns = deque(scope for scope in self._turns if scope.in_turns)

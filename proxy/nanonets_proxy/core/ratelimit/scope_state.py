@@ -2,6 +2,7 @@
 
 import heapq
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
@@ -17,6 +18,9 @@ MIN_RETRY_AFTER_S = 1.0
 
 MAX_STALE = 64
 """Up to this many stale entries or idle scopes are not worth a cleanup."""
+
+MAX_IDLE_SCOPES = 1024
+"""Scopes of invented model ids may have closures and estimates too. A scope takes about 5 KB."""
 
 _WAITING = TicketState.WAITING  # in Python 3.11 each access to a member through its enum costs a call
 
@@ -180,3 +184,20 @@ class ScopeState:
         forecast_s = self.limit.forecast_s(units, now)
         earliest_s = max(self.opens_at_s, ticket.held_until_s)
         return max(MIN_RETRY_AFTER_S, earliest_s - now, 0.0 if math.isnan(forecast_s) else forecast_s)
+
+
+def worth_keeping(scopes: Iterable[ScopeState], now: float) -> list[ScopeState]:
+    """Returns the scopes in use, and at most `MAX_IDLE_SCOPES` others that have something to remember.
+
+    If there are more, those with the latest grants stay. Forgetting a closure costs one more refusal.
+    """
+    in_use, idle = [], []
+    for scope in scopes:
+        if scope.waiting or scope.limit.in_flight:
+            in_use.append(scope)
+        elif not scope.limit.can_be_forgotten(now):
+            idle.append(scope)
+    if len(idle) > MAX_IDLE_SCOPES:
+        idle.sort(key=lambda scope: scope.limit.last_grant_s)
+        del idle[:-MAX_IDLE_SCOPES]
+    return in_use + idle

@@ -382,6 +382,11 @@ class Limit:
             return max(wait_s, units * self._grant_interval_s)
         return wait_s
 
+    @property
+    def last_grant_s(self) -> float:
+        """When the latest request was granted; -inf if none was."""
+        return self._last_grant_s
+
     def can_be_forgotten(self, now: float) -> bool:
         """Returns whether a new `Limit` would do as well: nothing is in flight, and no estimate is recent."""
         if self.in_flight or now < self.opens_at_s:
