@@ -214,6 +214,20 @@ async def test_slow_heads(tmp_path: Path) -> None:
             writer.transport.abort()
 
 
+async def test_invented_callers_scopes_and_header_layouts(tmp_path: Path) -> None:
+    """Each request has a caller's name, a model id and a layout of header fields of its own."""
+
+    async def send(attacked: Target, first: int) -> None:
+        async with await RawCaller.connect(attacked.address) as caller:
+            for number in range(first, first + 20):
+                path = b"/api/v2/OCR/Model/%08d-0000-0000-0000-000000000000/LabelUrls/" % number
+                await caller.send(request(b"POST", path, b"X-Team: t%d" % number, b"X-%d: a" % number, body=b"x"))
+                assert (await caller.response()).status == 200
+
+    async with target(tmp_path, "--caller-header", "X-Team") as attacked:
+        await run_concurrently(AT_ONCE, (send(attacked, 20 * number) for number in range(scaled(1000))))
+
+
 async def test_random_bytes(tmp_path: Path) -> None:
     chance = random.Random(20)
     starts = (
