@@ -127,6 +127,28 @@ async def test_concurrent_401s_share_one_reading() -> None:
         assert store.readings == 3
 
 
+async def test_a_reading_without_a_new_key_wakes_no_request_that_waits_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = Store(["old"])
+    async with (
+        ScriptedUpstream(responding(OK, REJECTED)) as upstream,
+        running_proxy(upstream.origin, store, key_gap="20s") as proxy,
+        proxy.callers(3) as callers,
+    ):
+        assert (await callers[0].get(b"/x")).status == 200
+        for number, caller in enumerate(callers):
+            await caller.send(request(b"GET", b"/%d" % number))
+        manager = proxy.proxy.key_manager
+        await until(lambda: not manager.has_usable_key() and not manager._keyring.needs_reading)
+        wake_ups: list[int] = []
+        monkeypatch.setattr(manager._change, "notify", lambda: wake_ups.append(store.readings))
+        readings = store.readings
+        await until(lambda: store.readings >= readings + 2)
+        assert wake_ups == []
+        monkeypatch.undo()
+
+
 @pytest.mark.parametrize("fault", [KeyUnusable("test:store", "is empty"), RuntimeError("with the key in its text")])
 async def test_a_failing_source_says_why_and_drops_no_key(fault: Exception) -> None:
     store = Store(["good"])

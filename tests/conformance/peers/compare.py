@@ -6,12 +6,13 @@ connections. Exit status 1: this proxy fails a case that a peer passes.
 
 import asyncio
 import json
+import random
 import re
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,7 @@ _OURS: Final = "nanonets-proxy"
 _PATIENCE_S: Final = 2.0
 _START_WITHIN_S: Final = 10.0
 
+_PORTS: Final = range(20_000, 30_000)  # below Linux's range of ephemeral ports
 _NGINX: Final = """
 daemon off; worker_processes 1; user root; pid {dir}/nginx.pid; error_log {dir}/nginx.log crit;
 events {{ worker_connections 256; }}
@@ -107,8 +109,10 @@ PEERS: Final = (
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
+    """Returns a free port that the system gives to no outgoing connection while a case is not listening."""
+    while True:
+        with suppress(OSError), socket.create_server(("127.0.0.1", random.choice(_PORTS))) as sock:
+            return int(sock.getsockname()[1])
 
 
 @asynccontextmanager
