@@ -6,7 +6,7 @@ from typing import Final
 from speed import growth
 from speed.measures import Measure, bulk, cpu_of, idle_memory, latency_at, start, unused_imports
 from speed.peers import DIRECT, OURS, PEERS
-from speed.requests import LARGE, SMALL, UNMATCHED, post
+from speed.requests import LARGE, SMALL, post
 from speed.stages import BULK, GROWTH, IDLE, IMPORTS, LIMITED, PLAIN, START, TLS, Stage
 
 _ALL: Final = frozenset(peer.name for peer in PEERS)
@@ -32,7 +32,6 @@ CASES: Final = (
     Case("start", "start", START, start),
     Case("imports", "imports", IMPORTS, unused_imports, _OURS),
     Case("small_get", "small GET", PLAIN, cpu_of(SMALL), _AND_DIRECT),
-    Case("unmatched_get", "small GET that no pattern matches", PLAIN, cpu_of(UNMATCHED), _OURS),
     Case("post_1k", "POST of 1 KiB", PLAIN, cpu_of(post(1024))),
     Case("post_64k", "POST of 64 KiB", PLAIN, cpu_of(post(64 * 1024))),
     Case("get_64k", "response of 64 KiB", PLAIN, cpu_of(LARGE)),

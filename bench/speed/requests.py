@@ -40,8 +40,6 @@ class Request:
 
 
 SMALL: Final = Request("/api/v4/workflows")
-UNMATCHED: Final = Request("/api/v4/workflows", headers=(("X-Tab", "a\tb"),))
-"""A request with a tab in a field: earlier versions read other requests by a pattern that a tab did not match."""
 LARGE: Final = Request("/api/v4/large")
 HUGE: Final = Request("/api/v4/huge")
 PREDICT: Final = Request("/api/v2/OCR/Model/busy/LabelUrls", "POST", 2)

@@ -20,10 +20,10 @@ from support.raw_caller import RawCaller, request
 from support.raw_upstream import Peer, RawUpstream
 
 CALLS = {
-    "small GET": 86,
-    "POST of 1 KiB": 96,
-    "POST of 64 KiB": 96,
-    "response of 64 KiB": 88,
+    "small GET": 77,
+    "POST of 1 KiB": 85,
+    "POST of 64 KiB": 87,
+    "response of 64 KiB": 80,
     "GET in a queue of eight": 107,
 }
 TOLERANCE = 0.05

@@ -1,6 +1,7 @@
 """However the bytes of a connection are cut, the same requests come out of them, or the same error."""
 
 import asyncio
+from itertools import pairwise
 from typing import Any, Final
 
 import pytest
@@ -44,6 +45,7 @@ STREAMS: Final[dict[str, tuple[bytes, list[Any]]]] = {
         [("POST", "/x?y=1", b"abc"), GOT_X],
     ),
     "empty_lines": (b"\r\n\r\n" + GET + b"\r\n\r\n" + GET + b"\r\n\r\n\r\n", [GOT_X, GOT_X]),
+    "many_empty_lines": (b"\r\n" * 6 + GET + b"\r\n", [GOT_X]),
     "unknown_method": (b"PURGE /x HTTP/1.1\r\n\r\n" + GET + b"\r\n", [("PURGE", "/x", b""), GOT_X]),
     "lower_case_method": (b"get /x HTTP/1.1\r\n\r\n", [("get", "/x", b"")]),
     "connect": (b"CONNECT a:1 HTTP/1.1\r\n\r\n" + GET + b"\r\n", [("CONNECT", "a:1", b""), GOT_X]),
@@ -138,16 +140,67 @@ def test_a_head_says_whether_its_connection_stays_open(head: bytes, keeps_alive:
     assert request.keep_alive is keeps_alive
 
 
+LINES: Final = [HOST, b"A: 1\r\n", b"a: 1\r\n", b"Connection: close\r\n", b"Content-Length: 1\r\n", b"A : 1\r\n"]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["1.1", "1.0"]), st.lists(st.sampled_from(LINES), max_size=3)), max_size=4)
+)
+def test_an_earlier_head_does_not_change_what_a_head_says(heads: list[tuple[str, list[bytes]]]) -> None:
+    subject = reader()
+    for version, lines in heads:
+        sent = b"GET /x HTTP/%b\r\n%b\r\n" % (version.encode(), b"".join(lines))
+        body = b"a" * (b"Content-Length: 1\r\n" in lines)
+        said = what_it_says(subject, sent + body)
+        assert said == what_it_says(reader(), sent + body)
+        if isinstance(said, str):
+            break  # nothing more can be read
+
+
+def what_it_says(subject: RequestReader, sent: bytes) -> tuple[Any, ...] | str:
+    try:
+        request = subject.next_request(sent)
+    except ProxyError as error:
+        return error.code
+    assert request is not None
+    section = request.section
+    return request.names, request.values, request.version, request.keep_alive, section.body_length, section.raw
+
+
+def test_an_equal_header_section_is_parsed_once() -> None:
+    subject = reader()
+    targets, sections = [], []
+    for head in (GET, GET.replace(b"/x", b"/y"), GET + b"A: 1\r\n", GET):
+        request = subject.next_request(head + b"\r\n")
+        assert request is not None
+        targets.append(request.target)
+        sections.append(request.section)
+    assert targets == ["/x", "/y", "/x", "/x"]
+    assert [one is other for one, other in pairwise(sections)] == [True, False, False]
+
+
+def test_a_large_header_section_is_not_kept() -> None:
+    subject = reader()
+    sent = GET + b"A: %b\r\n\r\n" % (b"a" * 5000)
+    sections = {request.section for _ in range(2) if (request := subject.next_request(sent)) is not None}
+    assert len(sections) == 2
+
+
 def test_nothing_of_one_head_is_in_the_next() -> None:
     heads = HeadReader()
     first = heads.read(b"POST /1 HTTP/1.1\r\nA: 1\r\nContent-Length: 5\r\nConnection: close\r\n\r\n")
     second = heads.read(b"GET /2 HTTP/1.1\r\nB: 2\r\n\r\n")
-    assert (first.names, first.body_length, first.keep_alive) == (
+    assert (first.names, first.section.body_length, first.keep_alive) == (
         (b"A", b"Content-Length", b"Connection"),
         5,
         False,
     )
-    assert (second.names, second.values, second.body_length, second.keep_alive) == ((b"B",), (b"2",), 0, True)
+    assert (second.names, second.values, second.section.body_length, second.keep_alive) == (
+        (b"B",),
+        (b"2",),
+        0,
+        True,
+    )
 
 
 async def test_a_body_that_comes_in_pieces_is_waited_for_and_ends() -> None:
@@ -160,7 +213,7 @@ async def test_a_body_that_comes_in_pieces_is_waited_for_and_ends() -> None:
     assert await read_next == b"ab"
     subject.receive(b"c\r\n0\r\n\r\nGET")
     assert [await request.body.readany(), await request.body.readany()] == [b"c", b""]
-    assert subject.has_bytes
+    assert subject.kept
 
 
 def test_a_malformed_chunk_fails_the_body_and_what_follows_is_dropped() -> None:
@@ -170,6 +223,6 @@ def test_a_malformed_chunk_fails_the_body_and_what_follows_is_dropped() -> None:
     subject.receive(b"zz\r\n" + GET + b"\r\n")
     subject.receive(GET + b"\r\n")
     assert subject.is_malformed
-    assert not subject.has_bytes
+    assert not subject.kept
     with pytest.raises(ProxyError, match="chunk"):
         request.body.read_nowait()

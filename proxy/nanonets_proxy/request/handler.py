@@ -137,10 +137,13 @@ class Handler:
         services, peer = self._services, request.peer
         if request.version not in _VERSIONS:
             raise VersionNotSupported("The proxy supports HTTP/1.1 and HTTP/1.0 only.")
-        values: tuple[bytes, ...] | None = request.values
+        head, is_last_recipient = request.section.read_head, False
         if record.method == "OPTIONS":
             values = counted_down(request.names, request.values)
-        head = self.heads.read(request.names, request.values if values is None else values)
+            is_last_recipient = values is None
+            head = self.heads.read(request.names, values or request.values)
+        elif head is None:
+            head = request.section.read_head = self.heads.read(request.names, request.values)
         if not head.host and request.version >= HTTP_1_1:
             raise BadRequest("The request has no Host.")  # RFC 9112 §3.2
         if head.request_id is not None or head.caller is not None:
@@ -153,7 +156,7 @@ class Handler:
         if services.authorizer is not None:
             record.caller = services.authorizer.identify(peer, head.credentials) or record.caller
             services.authorizer.check(record.caller, record.method, target, request.names)
-        if values is None:
+        if is_last_recipient:
             raise LastRecipient
         record.scope = services.scopes.classify(record.method, target)
         if services.retries.enabled:

@@ -64,7 +64,7 @@ class CallerConnection(asyncio.BufferedProtocol):
     __slots__ = (
         *("_closes", "_ended", "_handler", "_idle_timer", "_loop", "_next", "_policy", "_reader"),
         *("_server", "_state", "_task_handler", "_timer"),
-        *("flow", "peer", "request", "transport", "was_cut_off", "writing"),
+        *("flow", "get_buffer", "peer", "request", "transport", "was_cut_off", "writing"),
     )
 
     def __init__(
@@ -83,6 +83,8 @@ class CallerConnection(asyncio.BufferedProtocol):
         self._task_handler: asyncio.Task[None] | None = None
         self._next: asyncio.Future[CallerRequest] | None = None  # the task waits for a request
         self.flow = FlowControl(ahead)
+        # Not a method: each read would cost one more call.
+        self.get_buffer = self.flow.next_buffer  # type: ignore[method-assign]
         self._reader = RequestReader(heads, self.flow)
         self.peer: Peer = UNKNOWN
         self.request: CallerRequest | None = None
@@ -119,9 +121,6 @@ class CallerConnection(asyncio.BufferedProtocol):
             self._task_handler.cancel()
         elif self._ended is not None:
             self._ended.set()
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        return self.flow.next_buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
         state, request = self._state, None
@@ -173,7 +172,7 @@ class CallerConnection(asyncio.BufferedProtocol):
                 self._stop_timer()
             request.connection, request.peer = self, self.peer
             self.request = request
-        elif not self._reader.has_bytes:
+        elif not self._reader.kept:
             self._stop_timer()
             self._await_request()
         else:
@@ -236,7 +235,7 @@ class CallerConnection(asyncio.BufferedProtocol):
             self._linger()
         elif self._closes:
             self.force_close()
-        elif self._reader.has_bytes:
+        elif self._reader.kept:
             return self._next_request()
         else:
             self._await_request()

@@ -7,6 +7,7 @@ from nanonets_proxy.server.body_stream import NO_BODY, Body
 from nanonets_proxy.server.peers import UNKNOWN, Peer
 
 if TYPE_CHECKING:
+    from nanonets_proxy.core.http.request_head import RequestHead
     from nanonets_proxy.errors import ProxyError
     from nanonets_proxy.server.caller_connection import CallerConnection
 
@@ -15,43 +16,70 @@ HTTP_1_0: Final[Version] = (1, 0)
 HTTP_1_1: Final[Version] = (1, 1)
 
 
-class CallerRequest:
-    """One request. `target` is the request target as sent; `names` and `values` are the fields, in order.
+class HeaderSection:
+    """The fields of a request, in order: `names` has a name for each of `values`. It does not change.
 
-    `body_length` is in bytes, None for a chunked body. The connection sets `connection`, `peer` and `body`.
+    `raw` is the section as received, behind a request line of `version`. `body_length` is in bytes, None for a
+    chunked body. `keep_alive`: whether another request may follow.
     """
 
-    __slots__ = (
-        *("body", "body_length", "connection", "keep_alive", "method"),
-        *("names", "peer", "target", "values", "version"),
-    )
-
-    connection: "CallerConnection"
+    __slots__ = ("body_length", "keep_alive", "names", "raw", "read_head", "values", "version")
 
     def __init__(
         self,
-        method: str,
-        target: str,
+        raw: bytes,
         version: Version,
         names: tuple[bytes, ...],
         values: tuple[bytes, ...],
         body_length: int | None,
         keep_alive: bool,
     ) -> None:
-        self.method = method
-        self.target = target
+        self.raw = raw
         self.version = version
         self.names = names
         self.values = values
         self.body_length = body_length
         self.keep_alive = keep_alive
+        self.read_head: RequestHead | None = None
+        """What the handler has read from the fields: the next request may have the same section."""
+
+
+class CallerRequest:
+    """One request. `target` is the request target as sent. The connection sets `connection`, `peer` and `body`."""
+
+    __slots__ = (
+        "body",
+        "connection",
+        "keep_alive",
+        "method",
+        "names",
+        "peer",
+        "section",
+        "target",
+        "values",
+        "version",
+    )
+
+    connection: "CallerConnection"
+
+    def __init__(self, method: str, target: str, section: HeaderSection) -> None:
+        self.method = method
+        self.target = target
+        self.section = section
+        self.version = section.version
+        self.names = section.names
+        self.values = section.values
+        self.keep_alive = section.keep_alive
         self.peer: Peer = UNKNOWN
         self.body: Body = NO_BODY
 
 
+_UNREADABLE: Final = HeaderSection(b"", HTTP_1_0, (), (), 0, keep_alive=False)
+
+
 def unreadable_request(method: str = "UNKNOWN", target: str = "/") -> CallerRequest:
     """Returns the stand-in for a request whose head is malformed, so that it gets a response and is logged."""
-    return CallerRequest(method, target, HTTP_1_0, (), (), 0, keep_alive=False)
+    return CallerRequest(method, target, _UNREADABLE)
 
 
 class Response(Protocol):

@@ -93,7 +93,7 @@ class FlowControl:
 
     # --- the connection ---------------------------------------------------------------------------
 
-    def next_buffer(self) -> memoryview:
+    def next_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature of `get_buffer`
         """Returns the buffer for the next read."""
         if self._wide:
             self.buffer = _WIDE

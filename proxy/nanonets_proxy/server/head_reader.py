@@ -12,7 +12,7 @@ from typing import Final
 import httptools
 
 from nanonets_proxy.errors import BadRequest, HeadTooLarge, ProxyError, TargetTooLong
-from nanonets_proxy.server.caller_request import HTTP_1_0, HTTP_1_1, CallerRequest, Version
+from nanonets_proxy.server.caller_request import HTTP_1_0, HTTP_1_1, CallerRequest, HeaderSection, Version
 
 # RFC 9112 §3 recommends at least 8000 octets for the request line. The other bounds are those of common servers.
 MAX_TARGET_BYTES: Final = 12 * 1024
@@ -52,25 +52,31 @@ class HeadReader:
         self._keep_alive = False
         self._parser: httptools.HttpRequestParser | None = None
 
-    def read(self, head: bytes) -> CallerRequest:
+    def read(self, head: bytes, last: HeaderSection | None = None) -> CallerRequest:
         """Parses one whole head, ending in its empty line.
 
-        Raises BadRequest, TargetTooLong or HeadTooLarge.
+        `last` is an earlier section of the same connection. Most clients repeat theirs byte for byte, and an equal
+        section is not parsed again. Raises BadRequest, TargetTooLong or HeadTooLarge.
         """
         line = _REQUEST_LINE.match(head)
         if line is None:
             raise _bad_line(head)
         method, target, protocol = line.groups()
-        version, parsed_line = _VERSIONS[protocol]
         if len(target) > MAX_TARGET_BYTES:
             raise TargetTooLong("The request target is too long.")
         if not target.isascii():
             target = _NOT_ASCII.sub(_escape, target)
+        raw = head[line.end() :]
+        if last is None or last.raw != raw or last.version != _VERSIONS[protocol][0]:
+            last = self._read_section(raw, *_VERSIONS[protocol])
+        return CallerRequest(method.decode(), target.decode(), last)
+
+    def _read_section(self, raw: bytes, version: Version, parsed_line: bytes) -> HeaderSection:
         self._names, self._values, self._is_complete, self._keep_alive = [], [], False, False
         parser = self._parser = httptools.HttpRequestParser(self)
         body_length: int | None = 0
         try:
-            parser.feed_data(parsed_line + head[line.end() :])
+            parser.feed_data(parsed_line + raw)
             if not self._is_complete:
                 body_length = self._body_length()
                 self._keep_alive = parser.should_keep_alive()
@@ -79,11 +85,11 @@ class HeadReader:
         except httptools.HttpParserError as error:
             raise BadRequest(f"The request's header section is malformed: {error}.") from None
         names, values = tuple(self._names), tuple(self._values)
-        if len(head) > MAX_FIELD_BYTES or len(names) > MAX_FIELDS:
+        if len(raw) > MAX_FIELD_BYTES or len(names) > MAX_FIELDS:
             _check_sizes(names, values)
         # RFC 9112 §6.1: an HTTP/1.0 request with Transfer-Encoding has faulty framing.
         keep_alive = self._keep_alive and not (body_length is None and version < HTTP_1_1)
-        return CallerRequest(method.decode(), target.decode(), version, names, values, body_length, keep_alive)
+        return HeaderSection(raw, version, names, values, body_length, keep_alive)
 
     def _body_length(self) -> int | None:
         """Returns what the framing fields say, None for chunked. The parser has rejected contradictions."""

@@ -17,7 +17,7 @@ from typing import Final
 from nanonets_proxy.core.http.chunked_reader import ChunkedReader, MalformedChunks
 from nanonets_proxy.errors import BadRequest, HeadTooLarge, ProxyError
 from nanonets_proxy.server.body_stream import BodyStream, WholeBody
-from nanonets_proxy.server.caller_request import CallerRequest, unreadable_request
+from nanonets_proxy.server.caller_request import CallerRequest, HeaderSection, unreadable_request
 from nanonets_proxy.server.flow_control import FlowControl
 from nanonets_proxy.server.head_reader import (
     END_OF_HEAD,
@@ -29,7 +29,7 @@ from nanonets_proxy.server.head_reader import (
 
 _MOST_KEPT_BYTES: Final = 64 * 1024  # of pipelined requests; then the connection stops reading
 _USUAL_HEAD_BYTES: Final = 4096
-_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)++")
+_EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)++")
 
 
 class RequestReader:
@@ -41,27 +41,25 @@ class RequestReader:
         "_chunks",
         "_flow",
         "_heads",
-        "_kept",
+        "_last_section",
         "body",
         "is_malformed",
+        "kept",
     )
 
     def __init__(self, heads: HeadReader, flow: FlowControl) -> None:
         self._heads = heads
         self._flow = flow
-        self._kept: bytes | bytearray = b""
-        self._checked_bytes = 0  # of the incomplete head in `_kept`
+        self.kept: bytes | bytearray = b""
+        """The bytes of further requests, or of an incomplete head."""
+        self._checked_bytes = 0  # of the incomplete head in `kept`
         self._body_left_bytes = 0
         self._chunks: ChunkedReader | None = None
+        self._last_section: HeaderSection | None = None  # of a head of usual size: the next may be equal
         self.body: BodyStream | None = None
         """The body of the last request, while it is incomplete."""
         self.is_malformed = False
         """Whether a body was malformed: what follows it has no meaning."""
-
-    @property
-    def has_bytes(self) -> bool:
-        """Whether bytes of a further request are here."""
-        return bool(self._kept)
 
     def receive(self, data: bytes) -> None:
         """Takes the next bytes of the connection, between two calls of `next_request`."""
@@ -84,16 +82,17 @@ class RequestReader:
         behind = b""
         if not isinstance(data, bytes):
             data, behind = _split_large(data)
-        if self._kept:
+        if self.kept:
             self._keep(data)
-            self._kept += behind
-            kept, behind = self._kept, b""
+            self.kept += behind
+            kept, behind = self.kept, b""
         else:
             kept = data
-        if kept.startswith(b"\r\n") and (empty := _EMPTY_LINES.match(kept)):
-            kept = kept[empty.end() :] + behind  # RFC 9112 §2.2: ignored before a request line
+        if kept.startswith(b"\r\n"):
+            kept += behind
             behind = b""
-        self._kept = kept
+            kept = _EMPTY_LINES.sub(b"", kept, 1)  # RFC 9112 §2.2: ignored before a request line
+        self.kept = kept
         end = kept.find(END_OF_HEAD, max(0, self._checked_bytes - 3)) + len(END_OF_HEAD)
         if end < len(END_OF_HEAD):
             if kept:
@@ -102,22 +101,24 @@ class RequestReader:
             return None
         if end > MAX_HEAD_BYTES:
             raise HeadTooLarge("The request's header section is too large.")
-        request = self._heads.read(bytes(kept[:end]))
+        request = self._heads.read(bytes(kept[:end]), self._last_section)
+        section = request.section
+        self._last_section = section if end <= _USUAL_HEAD_BYTES else None
         self._checked_bytes = 0
         rest = bytes(kept[end:]) + behind  # copied only if both have bytes
-        self._kept = rest if request.body_length == 0 else self._attach_body(request, rest)
+        self.kept = rest if section.body_length == 0 else self._attach_body(request, rest)
         if len(kept) > _MOST_KEPT_BYTES:
             self._flow.let_go()
         return request
 
     def _keep(self, data: bytes) -> None:
-        if not self._kept:
-            self._kept = data
+        if not self.kept:
+            self.kept = data
         elif data:
-            if isinstance(self._kept, bytes):
-                self._kept = bytearray(self._kept)
-            self._kept += data
-        if len(self._kept) > _MOST_KEPT_BYTES:
+            if isinstance(self.kept, bytes):
+                self.kept = bytearray(self.kept)
+            self.kept += data
+        if len(self.kept) > _MOST_KEPT_BYTES:
             self._flow.hold_back()
 
     def rejected_request(self) -> CallerRequest:
@@ -126,12 +127,12 @@ class RequestReader:
         It has the method and the target if the request line is well formed. RFC 9110 §9.3.2: the response to a
         rejected HEAD has no body either.
         """
-        line = method_and_target(self._kept)
+        line = method_and_target(self.kept)
         return unreadable_request() if line is None else unreadable_request(*line)
 
     def _attach_body(self, request: CallerRequest, data: bytes) -> bytes:
         """Gives the request its body, of which `data` has come. Returns the bytes behind it; raises BadRequest."""
-        length = request.body_length
+        length = request.section.body_length
         if length is not None and len(data) >= length:
             request.body = WholeBody(data[:length])
             return data[length:]
