@@ -40,7 +40,7 @@ run: $(VENV)/run.stamp ## Serve on localhost:8080; without NANONETS_API_KEY or N
 	@if [ -n "$$NANONETS_API_KEY$$NANONETS_API_KEY_FILE" ]; then sandbox=; else sandbox=--sandbox; fi; \
 	  PYTHONPATH=proxy exec $(BIN)/python -m nanonets_proxy serve $$sandbox $(ARGS)
 
-PYTEST = -m pytest -m "not system" --numprocesses auto --maxprocesses 4 --dist worksteal
+PYTEST = -m pytest -m "not system" --numprocesses auto --dist worksteal
 test: $(VENV)/dev.stamp ## Run the tests (PYTEST_ARGS adds options)
 	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 

@@ -1,6 +1,7 @@
 """Fixtures that several test folders share."""
 
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,13 @@ from hypothesis import HealthCheck, settings
 # A busy machine pauses an example for longer than hypothesis's 0.2 s, and that is no fault of the program.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Returns one worker more than there are processors: tests of processes and timers wait half of their time."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(processors, 4) + 1
 
 
 @pytest.fixture

@@ -79,5 +79,5 @@ def test_a_token_made_by_the_command_authenticates_its_caller() -> None:
 
 @pytest.mark.parametrize("name", [[], ["1"], ["a", "b"]])
 def test_the_token_command_needs_exactly_one_name(name: list[str]) -> None:
-    with running(["token", *name], environment()) as child:
+    with running(["token", *name], environment(), is_forked=True) as child:
         assert child.process.wait(END_S) == 2

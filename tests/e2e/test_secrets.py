@@ -9,7 +9,6 @@ import http.server
 import json
 import socket
 import stat
-import subprocess
 import sys
 import threading
 import urllib.parse
@@ -21,7 +20,7 @@ from typing import Any
 import pytest
 
 from support.proc import shown_to_its_user
-from support.process import ANY_PORTS, COMMAND, environment, running
+from support.process import ANY_PORTS, completed, environment, running
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
 FIRST, SECOND, WRONG = 'first"key\\of-9d2f', "second-key-of-71c4", "wrong-key-of-e0b6"
@@ -141,16 +140,10 @@ def unix_get(path: Path, target: str, caller: str) -> bytes:
         ["check", "--key-max-age", "1ms", "--upstream", "http://127.0.0.1:1"],
     ],
 )
-def test_a_settings_error_shows_no_key(arguments: list[str]) -> None:
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        env=environment(NANONETS_API_KEY=SECOND),
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+def test_a_settings_error_shows_no_key(arguments: list[str], tmp_path: Path) -> None:
+    done = completed(arguments, environment(NANONETS_API_KEY=SECOND), tmp_path)
     assert done.returncode in (1, 2)
-    assert_hidden(done.stdout + done.stderr, SECOND)
+    assert_hidden((done.stdout + done.stderr).encode(), SECOND)
 
 
 @pytest.mark.parametrize(
@@ -176,8 +169,8 @@ def test_an_invalid_key_at_start_is_one_sentence_with_its_source(source: str, ba
         program.write_text(f"#!{sys.executable}\nimport sys\nsys.stdout.buffer.write({text.encode()!r})\n")
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         arguments, name = [*arguments, "--api-key-command", str(program)], "command:helper"
-    done = subprocess.run([*COMMAND, *arguments], env=env, capture_output=True, timeout=60, check=False)
+    done = completed(arguments, env, tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"nanonets-proxy: the API key of {name} ".encode())
-    assert done.stderr.count(b"\n") == 1
-    assert_hidden(done.stdout + done.stderr, SECOND)
+    assert done.stderr.startswith(f"nanonets-proxy: the API key of {name} ")
+    assert done.stderr.count("\n") == 1
+    assert_hidden((done.stdout + done.stderr).encode(), SECOND)

@@ -9,8 +9,8 @@ import aiohttp
 from support.process import proxy_to, sandbox
 
 
-async def test_200_callers_behind_a_limit_of_20_per_2_s_see_no_429() -> None:
-    with sandbox("--limit", "20/2s") as upstream, proxy_to(upstream) as proxy:
+async def test_200_callers_behind_a_limit_of_40_per_second_see_no_429() -> None:
+    with sandbox("--limit", "40/1s") as upstream, proxy_to(upstream) as proxy:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
             async def caller() -> int:
