@@ -136,7 +136,7 @@ class Gate:
             raise ValueError(f"a ticket in state {ticket.state.value} cannot be enqueued")
         scope = self._scopes.get(ticket.scope) or self._add_scope(ticket.scope, now)
         limit, queue, deadline_s = scope.limit, scope.queue, ticket.deadline_s
-        if ticket.cost > 1 and limit.is_too_large(ticket.cost):
+        if ticket.cost > 1 and limit.grants.is_too_large(ticket.cost):
             return Rejection(Reason.LARGER_THAN_LIMIT, math.inf, queue.position(ticket))
         if ticket.refusals and (reason := scope.reason_to_end(ticket)) is not None:
             return scope.reject(reason, ticket, now)
@@ -271,7 +271,7 @@ class Gate:
         queue, limit = scope.queue, scope.limit
         while queue.waiting:
             cost = queue.next_cost()
-            if cost > 1 and limit.is_too_large(cost):
+            if cost > 1 and limit.grants.is_too_large(cost):
                 ticket = queue.pop()
                 ticket.state = _ENDED
                 self.waiting -= 1

@@ -10,14 +10,8 @@ grants:
 | | | the closure is over, and each request sent before it is settled or timed out | PROBING |
 | PROBING | one request, the recovery probe | a 429 | CLOSED |
 | | | the probe is accepted | LEARNED; OPEN if the limit is still unknown |
-| LEARNED: the limit is estimated | see below | a 429 | CLOSED |
+| LEARNED: the limit is estimated | see `learned_grants.py` | a 429 | CLOSED |
 | | | the concurrency limit explains a 429 | LEARNED, with a lower concurrency limit |
-
-A limit in state LEARNED grants
-- the proven part of the window at once, and its unproven part as slow start allows;
-- one request at the start of a period, and the others once it is accepted. After two accepted starts, timed by our
-  own clock and not by a hint, all go at once;
-- beyond the estimate, limit probes one by one, when the probe schedule allows a probe and a request waits.
 
 Rules:
 - A request is *accepted* when it is served, or by timeout: once a 429 would have come. A request that takes 300 s
@@ -42,6 +36,7 @@ from collections.abc import Callable
 from nanonets_proxy.core.ratelimit.adaptive.belief import Belief
 from nanonets_proxy.core.ratelimit.adaptive.closure_timer import MAX_CHEAP_HINT_S, ClosureTimer
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
+from nanonets_proxy.core.ratelimit.adaptive.learned_grants import LearnedGrants
 from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.slow_start import SlowStart
 from nanonets_proxy.core.ratelimit.adaptive.told_quota import ToldQuota
@@ -74,17 +69,15 @@ class Limit:
         "_idle_until_s",
         "_last_grant_s",
         "_policy",
-        "_probed_units",
-        "_refused_alone",
         "_served_since_refusal",
         "_slow_start",
         "_timer",
         "_unconfirmed_kinds",
         "estimate",
+        "grants",
         "in_flight",
         "opens_at_s",
         "state",
-        "static_limit",
         "told_limit",
         "told_quota",
     )
@@ -93,7 +86,6 @@ class Limit:
         self, policy: GatePolicy, jitter: Callable[[], float], static_limit: StaticLimit | None = None
     ) -> None:
         self._policy = policy
-        self.static_limit = static_limit
         self.told_limit: StaticLimit | None = None
         """The limit that the upstream told last."""
         self.state = _OPEN
@@ -102,14 +94,13 @@ class Limit:
         self.in_flight = 0
         self.estimate = LimitEstimate()
         self._slow_start = SlowStart(policy)
+        self.grants = LearnedGrants(self.estimate, self._slow_start, static_limit)
         self._unconfirmed_kinds: dict[int, GrantKind] = {}  # period starts and limit probes, by serial number
         self._first_since_closure = 0  # serial number of the first grant since the latest closure
         self._last_grant_s = -math.inf
         self._grant_interval_s = 0.0  # the usual time between two grants at the concurrency limit
         self._timer = ClosureTimer(policy, jitter)
         self.told_quota = ToldQuota()
-        self._probed_units: float = 1  # by how much the latest count probe exceeded the count
-        self._refused_alone = math.inf  # the smallest cost that was refused while nothing else counted
         self._served_since_refusal = False
         if static_limit is not None:
             self.state = _LEARNED
@@ -129,40 +120,8 @@ class Limit:
                 return _PROVEN
             return _UNPROVEN if slow_start.has_room(now) else None
         if self.state is _LEARNED:
-            return self._grant_kind_learned(now, cost)
+            return self.grants.kind(now, cost, self.in_flight)
         return _RECOVERY_PROBE if self.state is _PROBING and not slow_start.unconfirmed else None
-
-    def _grant_kind_learned(self, now: float, cost: float) -> GrantKind | None:
-        estimate, slow_start = self.estimate, self._slow_start
-        window = estimate.window
-        used = window.used(now)
-        may_probe = not slow_start.unconfirmed  # a probe goes only while no other request is unconfirmed
-        if self.in_flight >= estimate.concurrency.limit:
-            due = used + cost <= window.count and estimate.concurrency.probes.due(now)
-            return _CONCURRENCY_PROBE if due and may_probe else None
-        if used + cost <= estimate.proven:
-            if estimate.starts_to_confirm and estimate.at_period_start:
-                return _PERIOD_START if may_probe else None
-            return _PROVEN
-        if used + cost <= window.count:
-            return _UNPROVEN if slow_start.has_room(now) else None
-        if not may_probe or self._at_static_limit:
-            return None
-        if not used:  # the request alone exceeds the estimate: only a trial can tell whether it fits the limit
-            return _COUNT_PROBE if cost < self._refused_alone else None
-        if not estimate.window_probes.due(now):
-            return None
-        if estimate.prefers_count_probe or self.static_limit is not None:
-            return _COUNT_PROBE if estimate.count_probe_ready(now) else None
-        return _PERIOD_PROBE if now >= estimate.period_probe_at_s else None
-
-    @property
-    def _max_count(self) -> float:
-        return math.inf if self.static_limit is None else self.static_limit.count
-
-    @property
-    def _at_static_limit(self) -> bool:
-        return self.estimate.window.count >= self._max_count
 
     def changes_at_s(self, now: float, cost: float = 1) -> float:
         """Returns when `grant_kind` of this cost may change if no permit settles before; inf: never."""
@@ -172,16 +131,9 @@ class Limit:
             return self._closed_until_s
         if self.state is _OPEN and not self._slow_start.unconfirmed:
             return math.inf
-        times = [self._slow_start.next_timeout_at_s()]
+        times: tuple[float, ...] = (self._slow_start.next_timeout_at_s(),)
         if self.state is _LEARNED:
-            estimate = self.estimate
-            if self.in_flight >= estimate.concurrency.limit:
-                times.append(estimate.concurrency.probes.due_at_s)
-            elif estimate.window.used(now) + cost > estimate.window.count:
-                due_at_s = estimate.window_probes.due_at_s
-                if not estimate.prefers_count_probe:
-                    due_at_s = max(due_at_s, estimate.period_probe_at_s)
-                times += (estimate.window.frees_at_s, due_at_s)
+            times += self.grants.change_times_s(now, cost, self.in_flight)
         soonest_s = math.inf
         for at_s in times:
             if now < at_s < soonest_s:
@@ -209,8 +161,7 @@ class Limit:
         if kind is not _UNPROVEN and kind is not _RECOVERY_PROBE:
             if kind is not _PERIOD_START:
                 self._slow_start.restart(1)
-            if kind is _COUNT_PROBE:
-                self._probed_units = max(1, estimate.window.used(now) - estimate.window.count)
+            self.grants.probe_granted(kind, now)
             self._unconfirmed_kinds[serial] = kind
         self._slow_start.unconfirmed[serial] = now
         return serial
@@ -238,10 +189,9 @@ class Limit:
         if outcome is Outcome.UNUSED:
             self.estimate.window.remove(granted_at_s, cost)
         elif outcome is Outcome.THROTTLED:
-            window = self.estimate.window
-            window.remove(granted_at_s, cost)
-            if kind is _COUNT_PROBE and cost > window.count and not window.used(now):
-                self._refused_alone = min(self._refused_alone, cost)
+            self.estimate.window.remove(granted_at_s, cost)
+            if kind is _COUNT_PROBE:
+                self.grants.count_refused(cost, now)
             self._idle_until_s = -math.inf
             self._slow_start.note_refusal_delay(now - granted_at_s)
             self.estimate.refusal_delay_s = self._slow_start.refusal_delay_s
@@ -278,7 +228,7 @@ class Limit:
                 case GrantKind.PERIOD_START:
                     estimate.period_start_accepted()
                 case GrantKind.COUNT_PROBE:
-                    estimate.raise_count(now, self._probed_units, self._max_count)
+                    self.grants.count_accepted(now)
                 case GrantKind.PERIOD_PROBE:
                     estimate.shorten_period(now)
                 case GrantKind.CONCURRENCY_PROBE:
@@ -338,8 +288,9 @@ class Limit:
         told = advice.limit
         if told is not None and told != self.told_limit:
             self.told_limit = told
-            if self.static_limit is None or self.static_limit.count >= told.count:
-                self.static_limit = told
+            known = self.grants.static_limit
+            if known is None or known.count >= told.count:
+                self.grants.static_limit = told
                 self.estimate.set_known(told.count, told.period_s, told.count)
                 if self.state is _OPEN:
                     self.state = _LEARNED
@@ -362,12 +313,6 @@ class Limit:
     def acceptance_timeout_s(self) -> float:
         """After this time without a response, a request counts as accepted."""
         return self._slow_start.timeout_s
-
-    def is_too_large(self, cost: float) -> bool:
-        """Returns whether a request of this cost certainly exceeds the whole limit."""
-        if self.static_limit is not None and cost > self.static_limit.count:
-            return True
-        return cost >= self._refused_alone and cost > self.estimate.window.count
 
     def forecast_s(self, units: float, now: float) -> float:
         """Returns how long it takes until this many more units have gone; nan if that is unknown."""

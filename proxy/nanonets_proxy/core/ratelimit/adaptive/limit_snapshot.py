@@ -37,7 +37,7 @@ def restore_snapshot(limit: Limit, snapshot: ScopeSnapshot, now: float, away_s: 
 
 
 def _restore_window(limit: Limit, snapshot: ScopeSnapshot, count: float, saved_at_s: float) -> None:
-    estimate, static_limit = limit.estimate, limit.static_limit
+    estimate, static_limit = limit.estimate, limit.grants.static_limit
     period_s = snapshot.period_s
     if static_limit is not None:
         count, period_s = min(count, static_limit.count), max(period_s, static_limit.period_s)

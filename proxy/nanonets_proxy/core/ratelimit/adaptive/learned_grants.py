@@ -1,0 +1,95 @@
+"""The grants of a limit that is estimated: what goes at once, what goes step by step, and what tests the estimate.
+
+- The proven part of the window goes at once, and its unproven part as slow start allows.
+- The first request of a period goes alone, and the others once it is accepted, until two starts timed by our own
+  clock, and not by a hint, were accepted.
+- Beyond the estimate go limit probes, one by one, when the probe schedule allows a probe and a request waits.
+
+A static limit is the upper bound of the estimate.
+"""
+
+import math
+
+from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
+from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
+from nanonets_proxy.core.ratelimit.adaptive.slow_start import SlowStart
+from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
+
+# In Python 3.11 each access to a member through its enum costs a call.
+_PROVEN, _UNPROVEN, _PERIOD_START, _RECOVERY_PROBE, _COUNT_PROBE, _PERIOD_PROBE, _CONCURRENCY_PROBE = GrantKind
+
+
+class LearnedGrants:
+    """Decides by the estimate whether one more request may go."""
+
+    __slots__ = ("_estimate", "_probed_units", "_refused_alone", "_slow_start", "static_limit")
+
+    def __init__(self, estimate: LimitEstimate, slow_start: SlowStart, static_limit: StaticLimit | None) -> None:
+        self._estimate = estimate
+        self._slow_start = slow_start
+        self.static_limit = static_limit
+        self._probed_units: float = 1  # by how much the latest count probe exceeded the count
+        self._refused_alone = math.inf  # the smallest cost that was refused while nothing else counted
+
+    def kind(self, now: float, cost: float, in_flight: int) -> GrantKind | None:
+        """Returns the kind of grant of one more request beside `in_flight` others; None if it must wait."""
+        estimate, slow_start = self._estimate, self._slow_start
+        window = estimate.window
+        used = window.used(now)
+        may_probe = not slow_start.unconfirmed  # a probe goes only while no other request is unconfirmed
+        if in_flight >= estimate.concurrency.limit:
+            due = used + cost <= window.count and estimate.concurrency.probes.due(now)
+            return _CONCURRENCY_PROBE if due and may_probe else None
+        if used + cost <= estimate.proven:
+            if estimate.starts_to_confirm and estimate.at_period_start:
+                return _PERIOD_START if may_probe else None
+            return _PROVEN
+        if used + cost <= window.count:
+            return _UNPROVEN if slow_start.has_room(now) else None
+        if not may_probe or window.count >= self._max_count:
+            return None
+        if not used:  # the request alone exceeds the estimate: only a trial can tell whether it fits the limit
+            return _COUNT_PROBE if cost < self._refused_alone else None
+        if not estimate.window_probes.due(now):
+            return None
+        if estimate.prefers_count_probe or self.static_limit is not None:
+            return _COUNT_PROBE if estimate.count_probe_ready(now) else None
+        return _PERIOD_PROBE if now >= estimate.period_probe_at_s else None
+
+    def change_times_s(self, now: float, cost: float, in_flight: int) -> tuple[float, ...]:
+        """Returns the instants at which `kind` may change if no permit settles before."""
+        estimate = self._estimate
+        if in_flight >= estimate.concurrency.limit:
+            return (estimate.concurrency.probes.due_at_s,)
+        if estimate.window.used(now) + cost <= estimate.window.count:
+            return ()
+        due_at_s = estimate.window_probes.due_at_s
+        if not estimate.prefers_count_probe:
+            due_at_s = max(due_at_s, estimate.period_probe_at_s)
+        return (estimate.window.frees_at_s, due_at_s)
+
+    def probe_granted(self, kind: GrantKind, now: float) -> None:
+        """Notes how far a limit probe goes. The window has it already."""
+        window = self._estimate.window
+        if kind is _COUNT_PROBE:
+            self._probed_units = max(1, window.used(now) - window.count)
+
+    def count_accepted(self, now: float) -> None:
+        """Notes an accepted count probe."""
+        self._estimate.raise_count(now, self._probed_units, self._max_count)
+
+    def count_refused(self, cost: float, now: float) -> None:
+        """Notes the cost of a refused count probe. The window no longer has it."""
+        window = self._estimate.window
+        if cost > window.count and not window.used(now):
+            self._refused_alone = min(self._refused_alone, cost)
+
+    def is_too_large(self, cost: float) -> bool:
+        """Returns whether a request of this cost certainly exceeds the whole limit."""
+        if cost > self._max_count:
+            return True
+        return cost >= self._refused_alone and cost > self._estimate.window.count
+
+    @property
+    def _max_count(self) -> float:
+        return math.inf if self.static_limit is None else self.static_limit.count
