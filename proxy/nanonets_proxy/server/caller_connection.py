@@ -11,8 +11,7 @@
       the response is sent, the body is malformed  -> LINGERING
       the response ends the connection             -> CLOSED, when its bytes are sent or CLOSE_S have passed
       the caller hangs up                          -> CLOSED, the task is cancelled
-    SKIPPING   the rest of the body is dropped
-      its end                                      -> IDLE, or CLOSED if the response said so
+    SKIPPING   the rest of the body is dropped, to its end -> IDLE, or CLOSED if the response said so
       no byte within SKIP_S, or SKIP_TOTAL_S pass  -> CLOSED
     LINGERING  an error response has been sent and our side is closed; all that comes is dropped
       the caller closes, or LINGER_S pass          -> CLOSED
@@ -27,12 +26,11 @@ from typing import TYPE_CHECKING, Final, cast
 import structlog
 
 from nanonets_proxy.errors import CallerTooSlow, ProxyError
-from nanonets_proxy.server.body_stream import BodyStream
 from nanonets_proxy.server.caller_request import CallerRequest, Handler
 from nanonets_proxy.server.connection_limits import ConnectionPolicy
 from nanonets_proxy.server.flow_control import NARROW_BYTES, Backpressure, FlowControl, ReadAhead
 from nanonets_proxy.server.head_reader import HeadReader
-from nanonets_proxy.server.idle_timer import IdleTimer
+from nanonets_proxy.server.idle_timer import IdleTimer, StallTimer
 from nanonets_proxy.server.peers import UNKNOWN, Peer, keep_alive_probes, peer_of, reset
 from nanonets_proxy.server.request_reader import RequestReader
 
@@ -78,7 +76,7 @@ class CallerConnection(asyncio.BufferedProtocol):
         self._closes = False  # no request may follow
         self._ended: asyncio.Event | None = None
         self._idle_timer = IdleTimer(self._loop, policy.keep_alive_s, self._close_if_idle)
-        self._timer: asyncio.TimerHandle | None = None  # of the states HEAD, SKIPPING and LINGERING
+        self._timer: asyncio.TimerHandle | StallTimer | None = None  # of the states HEAD, SKIPPING and LINGERING
         # The only private name of aiohttp: its server waits for this task before it forgets a lost connection.
         self._task_handler: asyncio.Task[None] | None = None
         self._next: asyncio.Future[CallerRequest] | None = None  # the task waits for a request
@@ -215,18 +213,8 @@ class CallerConnection(asyncio.BufferedProtocol):
         self._state = _SKIPPING
         self._reader.body.discard()
         self.flow.open_wide()
-        self._skip(self._reader.body, self._loop.time() + SKIP_TOTAL_S)
+        self._timer = StallTimer(self._loop, self._reader.body, SKIP_S, SKIP_TOTAL_S, self.force_close)
         return None
-
-    def _skip(self, body: BodyStream, until_s: float) -> None:
-        due_s = min(self._loop.time() + SKIP_S, until_s)
-        self._timer = self._loop.call_at(due_s, self._go_on_skipping, body, until_s, body.received_bytes)
-
-    def _go_on_skipping(self, body: BodyStream, until_s: float, received_bytes: int) -> None:
-        if body.received_bytes > received_bytes and self._loop.time() < until_s:
-            self._skip(body, until_s)
-        else:
-            self.force_close()
 
     def _after_body(self) -> CallerRequest | None:
         """Returns the next request if it is here. The last one has its response, and its body has ended."""

@@ -1,7 +1,9 @@
-"""A timer that is restarted far more often than it ends."""
+"""Timers of a connection: one that is restarted far more often than it ends, and one that watches progress."""
 
 import asyncio
 from collections.abc import Callable
+
+from nanonets_proxy.server.body_stream import Body
 
 
 class IdleTimer:
@@ -35,3 +37,37 @@ class IdleTimer:
             self._on_timeout()
         else:
             self._handle = self._loop.call_at(self._deadline_s, self._check)
+
+
+class StallTimer:
+    """Calls `on_stall` when `stall_s` pass without a byte of `body`, and after `total_s` in any case."""
+
+    __slots__ = ("_body", "_handle", "_loop", "_on_stall", "_received_bytes", "_stall_s", "_until_s")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        body: Body,
+        stall_s: float,
+        total_s: float,
+        on_stall: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._body = body
+        self._stall_s = stall_s
+        self._until_s = loop.time() + total_s
+        self._on_stall = on_stall
+        self._wait()
+
+    def cancel(self) -> None:
+        self._handle.cancel()
+
+    def _wait(self) -> None:
+        self._received_bytes = self._body.received_bytes
+        self._handle = self._loop.call_at(min(self._loop.time() + self._stall_s, self._until_s), self._check)
+
+    def _check(self) -> None:
+        if self._body.received_bytes > self._received_bytes and self._loop.time() < self._until_s:
+            self._wait()
+        else:
+            self._on_stall()

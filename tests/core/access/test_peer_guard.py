@@ -295,6 +295,14 @@ def test_a_name_that_can_be_registered_is_no_name_of_a_private_network(host: byt
         PeerGuard(PeerGuardPolicy()).check_host(host, "10.1.2.3")
 
 
+@pytest.mark.parametrize(("host", "named"), [(b"10.9.9.9:80", "10.9.9.9"), (b"[FD00::7]:80", "[fd00::7]")])
+def test_a_rejection_of_an_address_names_it(host: bytes, named: str) -> None:
+    """Behind NAT, the operator must allow the address that callers use."""
+    with pytest.raises(ForbiddenHost, match="add it to the setting allowed_hosts") as caught:
+        PeerGuard(PeerGuardPolicy()).check_host(host, "172.17.0.2")
+    assert caught.value.details == {"host": named}
+
+
 def test_a_rejection_names_the_host_and_the_setting() -> None:
     with pytest.raises(ForbiddenHost) as caught:
         PeerGuard(PeerGuardPolicy()).check_host(b"Proxy.Corp.com:8080")
@@ -319,6 +327,13 @@ def test_any_other_address_as_host_is_rejected(address: IPv4Address | IPv6Addres
     if not address.is_loopback and str(address) != "10.1.2.3":
         with pytest.raises(ForbiddenHost):
             PeerGuard(PeerGuardPolicy()).check_host(f"{text}{port}".encode(), "10.1.2.3")
+
+
+def test_the_number_of_remembered_peers_is_bounded(guard: PeerGuard) -> None:
+    for number in range(1030):
+        guard.check_peer(f"10.1.{number // 256}.{number % 256}")
+    assert len(guard._accepted_peers) == 1024
+    guard.check_peer("10.1.4.5")
 
 
 def test_the_number_of_remembered_hosts_is_bounded(guard: PeerGuard) -> None:

@@ -45,7 +45,7 @@ class OwnNames:
         `own_address` is the proxy's side of the connection; None for a unix socket.
         """
         own = None if own_address is None else peer_address(own_address)
-        literal = parse_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
+        literal = parse_address(without_brackets(host))
         if literal is not None:
             is_loopback = any(literal in network for network in _LOOPBACK)
             return is_loopback or literal == own or literal in self._addresses
@@ -56,6 +56,10 @@ class OwnNames:
         if own is not None and own.is_loopback:
             return False
         return "." not in host or host.endswith(_LOCAL_SUFFIXES) or is_private_name(host)
+
+
+def without_brackets(host: str) -> str:
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
 def parse_address(text: str) -> Address | None:

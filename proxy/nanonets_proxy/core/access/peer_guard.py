@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from nanonets_proxy.core.access.own_names import OwnNames, peer_address
+from nanonets_proxy.core.access.own_names import OwnNames, parse_address, peer_address, without_brackets
 from nanonets_proxy.core.http.methods import REJECTED_METHODS, USUAL_METHODS, is_misspelled
 from nanonets_proxy.core.http.request_head import RequestHead
 from nanonets_proxy.core.net.addresses import is_host_name
@@ -112,7 +112,7 @@ class PeerGuard:
             return
         name = _PORT.sub("", host.decode("latin-1")).lower().removesuffix(".")
         if not self._names.include(name, own_address):
-            if not is_host_name(name):
+            if not is_host_name(name) and parse_address(without_brackets(name)) is None:
                 raise ForbiddenHost("This Host is not a name of the proxy; see the setting allowed_hosts.")
             raise ForbiddenHost(
                 f"{name} is not a name of the proxy. If it should be, add it to the setting allowed_hosts.",
