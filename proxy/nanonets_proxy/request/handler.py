@@ -38,9 +38,8 @@ class Handler:
         self._policy = policy
         self._services = services
         self._log = structlog.get_logger(**policy.log_fields)
-        self._log_request = event_writer("request", **policy.log_fields)
-        self._log_failure = {
-            level: event_writer("request", level, **policy.log_fields) for level in (_WARNING, _ERROR)
+        self._log_request = {
+            level: event_writer("request", level or "info", **policy.log_fields) for level in ("", _WARNING, _ERROR)
         }
         self.heads = RequestHeads(
             caller_header=policy.caller_header.lower().encode(),
@@ -90,17 +89,13 @@ class Handler:
             if kept_bytes:
                 self._services.body_budget.memory_bytes -= kept_bytes
             record.sent_bytes += response.sent_bytes
-            self._finish(record)
+            record.finish(self._log_request[record.level], self._services.metrics.requests)
 
     def reject_malformed(self, request: CallerRequest, error: ProxyError) -> None:
         """Sends the error response to bytes that are no request; logs and counts them like one."""
         record = AccessRecord(request, request.peer.name)
         self._send_error(error, request, record, RelayedResponse(request, self._policy.idle_timeout_s))
-        self._finish(record)
-
-    def _finish(self, record: AccessRecord) -> None:
-        log = self._log_failure[record.level] if record.level else self._log_request
-        record.finish(log, self._services.metrics.requests)
+        record.finish(self._log_request[record.level], self._services.metrics.requests)
 
     def _send_error(
         self, error: ProxyError, request: CallerRequest, record: AccessRecord, response: RelayedResponse

@@ -102,7 +102,7 @@ class CallerConnection(asyncio.BufferedProtocol):
         self.peer = peer_of(transport)
         keep_alive_probes(transport)
         self.flow.attach(self.transport)
-        self._await_request()
+        self._idle_timer.restart()
         self._server.connection_made(self, self.transport)  # type: ignore[arg-type]  # it knows its own class only
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -172,7 +172,8 @@ class CallerConnection(asyncio.BufferedProtocol):
             self.request = request
         elif not self._reader.kept:
             self._stop_timer()
-            self._await_request()
+            self._state = _IDLE
+            self._idle_timer.restart()
         else:
             self._state = _HEAD
             if self._timer is None:
@@ -226,12 +227,9 @@ class CallerConnection(asyncio.BufferedProtocol):
         elif self._reader.kept:
             return self._next_request()
         else:
-            self._await_request()
+            self._state = _IDLE
+            self._idle_timer.restart()
         return None
-
-    def _await_request(self) -> None:
-        self._state = _IDLE
-        self._idle_timer.restart()
 
     def _close_if_idle(self) -> None:
         if self._state is _IDLE:
