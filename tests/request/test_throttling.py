@@ -215,6 +215,18 @@ async def test_a_429_whose_body_breaks_off_still_counts_as_a_429() -> None:
         assert (await caller.response()).body == b"ok"
 
 
+def _assert_relayed(
+    response: RawResponse, reason: str, retry_after: range, *, own: bool, body: bytes = b""
+) -> None:
+    """Checks that a caller that waited in vain got the upstream's 429, with our mark and our forecast."""
+    assert (response.status, response.body) == (429, body)
+    (seconds,) = response.values(b"Retry-After")
+    assert int(seconds) in retry_after
+    how = b"received-status=429" if own else b"error=http_request_error"
+    mark = b'nanonets-proxy; %b; details="rate_limit_exceeded: %b"' % (how, reason.encode())
+    assert response.values(b"Proxy-Status") == [mark]
+
+
 def _assert_rate_limited(response: RawResponse, reason: str, retry_after: range) -> None:
     assert response.status == 429
     assert response.json()["code"] == "rate_limit_exceeded"
@@ -235,12 +247,10 @@ async def test_a_caller_that_cannot_wait_long_enough_gets_its_429_at_once(prefer
         await proxy.caller() as caller,
     ):
         await caller.send(request(b"GET", b"/x", prefer))
-        await (await upstream.next_request()).respond(LATER)
-        _assert_rate_limited(await caller.response(), "cannot_be_in_time", range(29, 31))
+        await (await upstream.next_request()).respond(too_many(HINT, b"Retry-After: 8"))
+        _assert_relayed(await caller.response(), "cannot_be_in_time", range(7, 9), own=True, body=HINT)
         await caller.send(request(b"GET", b"/x", prefer))
-        response = await caller.response()
-        _assert_rate_limited(response, "cannot_be_in_time", range(29, 31))
-        assert response.json()["details"]["position"] == 1
+        _assert_relayed(await caller.response(), "cannot_be_in_time", range(7, 9), own=False, body=HINT)
         assert len(upstream.requests) == 1
         await proxy.check_idle()
 
@@ -256,9 +266,10 @@ async def test_a_hint_beyond_the_longest_wait_fails_all_waiting_requests() -> No
         await (await upstream.next_request()).respond(SOON)
         await until(lambda: proxy.waiting == 1)
         await second.send(request(b"GET", b"/2"))
-        await (await upstream.next_request()).respond(LATER)
-        _assert_rate_limited(await first.response(), "cannot_be_in_time", range(29, 31))
-        _assert_rate_limited(await second.response(), "cannot_be_in_time", range(29, 31))
+        for _ in range(2):  # the second request tells whether the hint concerns only the first one
+            await (await upstream.next_request()).respond(LATER)
+        _assert_relayed(await first.response(), "quota_used_up", range(29, 31), own=True)
+        _assert_relayed(await second.response(), "quota_used_up", range(29, 31), own=True)
 
 
 @pytest.mark.parametrize("seconds", [0, 5])

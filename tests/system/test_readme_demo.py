@@ -32,5 +32,5 @@ def test_the_output_of_each_command_is_as_written() -> None:
             )
             assert (done.stdout.split(), done.stderr) == (output.split(), "")
         proxy.end()
-        waited = [event for event in proxy.all_events() if event["event"] == "cooldown"]
+        waited = [event for event in proxy.all_events() if event["event"] == "limit_closed"]
     assert waited, "the simulated API refused no request"

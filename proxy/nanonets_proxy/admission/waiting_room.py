@@ -10,9 +10,13 @@ import math
 from collections.abc import Callable
 
 from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.ratelimit.news import News
+from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Ticket, TicketState
 from nanonets_proxy.errors import LargerThanLimit, ProxyError, RateLimited, ShuttingDown
 
+_THROTTLED = Outcome.THROTTLED
+_MIN_SLEEP_S = 1.0  # less is the error of reading two clocks in turn
 _ADMITTED = TicketState.ADMITTED  # in Python 3.11 each access to a member through its enum costs a call
 
 _MESSAGES = {
@@ -20,13 +24,25 @@ _MESSAGES = {
     Reason.LANE_FULL: "Too many requests of this caller are waiting for the upstream's rate limit.",
     Reason.CANNOT_BE_IN_TIME: "The upstream's rate limit does not allow this request before its deadline.",
     Reason.DEADLINE_PASSED: "Timed out waiting for the upstream's rate limit.",
+    Reason.REFUSED_ALONE: "The upstream refuses this request with 429 while it accepts others.",
+    Reason.QUOTA_USED_UP: "The upstream's quota is used up for longer than a request may wait.",
 }
 
 
 class WaitingRoom:
     """Lets requests wait for their permits."""
 
-    def __init__(self, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        loop: asyncio.AbstractEventLoop,
+        on_news: Callable[[News], None] = lambda _: None,
+        slept_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """Calls `on_news` for each news of the gate. `slept_s` returns how long the machine has slept in all."""
+        self._on_news = on_news
+        self._slept_s = slept_s
+        self._known_sleep_s = slept_s()
         self._gate = gate
         self._loop = loop
         self._futures: dict[Ticket, asyncio.Future[None]] = {}
@@ -50,6 +66,7 @@ class WaitingRoom:
         if self._closed:
             raise _shutting_down()
         gate = self._gate
+        self._note_sleep()
         rejection = gate.enqueue(ticket, now_s)
         if rejection is not None:
             if rejection.reason is Reason.LARGER_THAN_LIMIT:
@@ -81,12 +98,24 @@ class WaitingRoom:
             self._gate.withdraw(ticket, now_s)
         self._poll(now_s)
 
-    def settle(self, ticket: Ticket, outcome: Outcome, retry_after_s: float | None = None) -> None:
+    def settle(
+        self,
+        ticket: Ticket,
+        outcome: Outcome,
+        retry_after_s: float | None = None,
+        *,
+        quota_used_up: bool = False,
+    ) -> None:
         """Ends a ticket's permit, and grants the permits that are possible now."""
         now_s = self._loop.time()
-        self._gate.settle(ticket, outcome, now_s, retry_after_s)
-        if self._gate.waiting:
+        gate = self._gate
+        gate.settle(ticket, outcome, now_s, retry_after_s, quota_used_up=quota_used_up)
+        if gate.waiting or outcome is _THROTTLED:
             self._poll(now_s)
+
+    def told(self, ticket: Ticket, advice: Advice) -> None:
+        """Applies what the response to a ticket told about the limit of its scope."""
+        self._gate.told(ticket, advice, self._loop.time())
 
     def close(self) -> None:
         """Rejects all waiting and all future tickets. Permits in use stay valid."""
@@ -121,6 +150,8 @@ class WaitingRoom:
                 if future is not None and not future.done():
                     future.set_exception(_expired(expiry))
             again = self._gate.needs_poll
+        for news in self._gate.take_news():
+            self._on_news(news)
         self._set_timer(verdicts.wake_at_s)
         return newcomer_expired
 
@@ -133,8 +164,16 @@ class WaitingRoom:
         self._timer_at_s = wake_at_s
         self._timer = self._loop.call_at(wake_at_s, self._on_timer)
 
+    def _note_sleep(self) -> None:
+        """Tells the gate how long the machine slept since the last call: the loop's clock stood still meanwhile."""
+        slept_s = self._slept_s() - self._known_sleep_s
+        if slept_s > _MIN_SLEEP_S:
+            self._known_sleep_s += slept_s
+            self._gate.slept(slept_s)
+
     def _on_timer(self) -> None:
         self._timer, self._timer_at_s = None, math.inf
+        self._note_sleep()
         self._poll(self._loop.time())
 
 

@@ -16,6 +16,8 @@ from typing import Final
 
 import structlog
 
+from nanonets_proxy.admission.limit_log import limit_log
+from nanonets_proxy.admission.sleep_clock import slept_s
 from nanonets_proxy.admission.state_file import StateFile
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.app.access import connection_policy, make_authorizer, make_guard, reloaded_files
@@ -85,7 +87,7 @@ class Environment:
         self._state_file = None if path is None else StateFile(path, str(origin), self.alerts)
         if self._state_file is not None:
             self._state_file.restore(self._gate, loop.time())
-        self._room = WaitingRoom(self._gate, loop)
+        self._room = WaitingRoom(self._gate, loop, limit_log(self._log), slept_s)
         self._pool = Pool(
             Dialer(config.dial, self._on_dial_failure),
             keep_alive_s=config.upstream_keep_alive_s,

@@ -37,6 +37,14 @@ def hint_of(head: ResponseHead, body_start: bytes = b"") -> Hint:
     return read_hint(head.headers, body, wall_now_s=time.time())
 
 
+def decoded_body(head: ResponseHead, body: bytes) -> bytes | None:
+    """Returns a whole body without its content coding; None if the coding is unknown."""
+    codings = {value.lower() for name, value in head.headers if name.lower() == b"content-encoding"}
+    if not codings - {b"identity"}:
+        return body
+    return _inflate(body) if len(codings) == 1 and codings <= _INFLATABLE else None
+
+
 def _inflate(body: bytes) -> bytes:
     """Returns the inflated beginning of `body`; b"" if `body` is not compressed after all."""
     try:

@@ -13,6 +13,7 @@ from nanonets_proxy.core.ratelimit.scopes import ScopeTable
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.authorizer import Authorizer
 from nanonets_proxy.request.keys import KeyProvider
+from nanonets_proxy.request.last_refusals import LastRefusal
 from nanonets_proxy.request.relay import RelayedResponse
 from nanonets_proxy.server.caller_body import CallerBody
 from nanonets_proxy.server.caller_request import CallerRequest
@@ -83,6 +84,8 @@ class RequestContext:
     """Made on first need, by `ensure_key_history`: few requests need it."""
     kept: KeptResponse | None = None
     """Between Step.KEEP and the ruling."""
+    last_refusal: LastRefusal | None = None
+    """The latest 429 of this request."""
     retries: int = 0
     retry_spent_s: float = 0.0
     """Duration of the attempts that were retried, and of the pauses after them."""

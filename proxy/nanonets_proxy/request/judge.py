@@ -58,6 +58,8 @@ class Decision:
     outcome: Outcome
     retry_after_s: float | None = None
     """The hint of a 429."""
+    quota_used_up: bool = False
+    """Whether the 429 says that a quota is used up for long."""
     pause_s: float = 0.0
     """The pause of a RETRY."""
 
@@ -114,7 +116,8 @@ class Judge:
         hint_s = None if received.hint is None else received.hint.retry_after_s
         if status == 429:
             step = Step.WAIT if request.can_be_sent_again else Step.RELAY
-            return Decision(step, Outcome.THROTTLED, hint_s)
+            quota_used_up = received.hint is not None and received.hint.quota_used_up
+            return Decision(step, Outcome.THROTTLED, hint_s, quota_used_up)
         return self._retry(Failure.UNAVAILABLE, request, time_left_s, hint_s) or _SERVED
 
     def of_error(self, error: UpstreamError, request: SentRequest, time_left_s: float) -> Decision:

@@ -1,6 +1,7 @@
 """Relays the upstream's response to the caller: head and body go straight to the transport, nothing is rebuilt."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 from nanonets_proxy.core.http.headers import caller_response_head, chunked_body_end
@@ -17,7 +18,7 @@ class ResponseBody(Protocol):
     @property
     def is_complete(self) -> bool: ...
     @property
-    def trailers(self) -> list[tuple[bytes, bytes]]: ...
+    def trailers(self) -> Sequence[tuple[bytes, bytes]]: ...
     def read_nowait(self) -> bytes: ...
 
 

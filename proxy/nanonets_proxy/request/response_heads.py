@@ -31,12 +31,14 @@ class ResponseHeads:
         self._date_line = b""
         self.draining = False
 
-    def write(self, context: RequestContext, head: ResponseHead, hint: Hint | None = None) -> bytes:
-        """Returns the whole head, to the empty line. `hint` is that of a 429."""
+    def write(
+        self, context: RequestContext, head: ResponseHead, hint: Hint | None = None, proxy_status: bytes = b""
+    ) -> bytes:
+        """Returns the whole head, to the empty line. `hint` is that of a 429, and `proxy_status` its mark."""
         record = context.record
         lines = self._via_field
         if head.status == 429:
-            lines += _retry_after(head, hint) + _not_sent_again(context)
+            lines += _retry_after(head, hint) + (proxy_status or _not_sent_again(context))
         elif head.status == 401:
             lines += _unauthorized(context, self._reason_of_401())
         if context.head.prefer:

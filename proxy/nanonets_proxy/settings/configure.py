@@ -168,6 +168,8 @@ def _gate_policy(settings: Settings) -> GatePolicy:
     return GatePolicy(
         max_in_flight=settings.pool_size,
         max_waiting=settings.max_waiting,
+        max_wait_s=settings.max_wait,
+        max_quota_probe_s=settings.quota_probe,
         max_waiting_per_lane=settings.max_waiting_per_caller,
         lane_weights=settings.lane_weights,
         static_limits=StaticLimits(settings.limits),

@@ -88,6 +88,7 @@ class HeadParser:
         length_at, codings_at = framing.content_length_at, framing.transfer_encodings_at
         head.body_length = None if length_at is None else int(values[length_at])
         head.is_chunked = bool(codings_at)
+        head.has_advice = framing.has_advice
         if codings_at and [values[at].lower() for at in codings_at] != [b"chunked"]:
             # Any other coding belongs to this connection (RFC 9112 §6.1): it cannot be relayed as it is.
             return bad_response("The upstream used an unknown transfer coding.")

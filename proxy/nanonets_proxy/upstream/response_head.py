@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
+from nanonets_proxy.core.ratelimit.rate_limit_fields import ADVICE_FIELDS
+
 
 class ResponseHead:
     """Status line and header section, as received.
@@ -12,7 +14,7 @@ class ResponseHead:
     connection delimits the body.
     """
 
-    __slots__ = ("body_length", "is_chunked", "names", "reason", "status", "values")
+    __slots__ = ("body_length", "has_advice", "is_chunked", "names", "reason", "status", "values")
 
     # The parser makes a head for each response and sets its attributes. A constructor would double the cost.
     status: int
@@ -21,6 +23,8 @@ class ResponseHead:
     values: tuple[bytes, ...]
     body_length: int | None
     is_chunked: bool
+    has_advice: bool
+    """Whether a field tells about a rate limit before it is reached."""
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -31,7 +35,7 @@ class ResponseHead:
 NO_HEAD: Final = ResponseHead()
 """Stands for the head until it has arrived."""
 NO_HEAD.status, NO_HEAD.reason, NO_HEAD.names, NO_HEAD.values = 0, b"", (), ()
-NO_HEAD.body_length, NO_HEAD.is_chunked = None, False
+NO_HEAD.body_length, NO_HEAD.is_chunked, NO_HEAD.has_advice = None, False, False
 
 
 class FramingFields:
@@ -41,12 +45,13 @@ class FramingFields:
     so the parser keeps the positions.
     """
 
-    __slots__ = ("content_length_at", "names", "transfer_encodings_at")
+    __slots__ = ("content_length_at", "has_advice", "names", "transfer_encodings_at")
 
     def __init__(self, names: tuple[bytes, ...]) -> None:
         lower = [name.lower() for name in names]
         self.names = names
         self.content_length_at = lower.index(b"content-length") if b"content-length" in lower else None
+        self.has_advice = not ADVICE_FIELDS.isdisjoint(lower)
         self.transfer_encodings_at = [at for at, name in enumerate(lower) if name == b"transfer-encoding"]
 
 

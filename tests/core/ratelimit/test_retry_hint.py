@@ -146,6 +146,28 @@ def test_x_ratelimit_reset_may_be_in_seconds_since_the_epoch() -> None:
     assert from_header("RateLimit-Reset", f"{NOW_S + 45:.0f}") is None
 
 
+@pytest.mark.parametrize("skew_s", [-7200, -90.5, 3.25, 3600, 86_400])
+def test_dates_are_measured_against_the_date_of_the_same_response(skew_s: float) -> None:
+    theirs_s = int(NOW_S + skew_s)
+    date = (b"Date", formatdate(theirs_s, usegmt=True).encode())
+    later = formatdate(theirs_s + 30, usegmt=True).encode()
+    assert read_hint([date, (b"Retry-After", later)], b"", wall_now_s=NOW_S).retry_after_s == pytest.approx(30)
+    epoch = (b"X-RateLimit-Reset", b"%d" % (theirs_s + 30))
+    assert read_hint([epoch, date], b"", wall_now_s=NOW_S).retry_after_s == pytest.approx(30)
+
+
+@pytest.mark.parametrize("date", [formatdate(NOW_S, usegmt=True).encode(), b"soon", b"9" * 2000])
+def test_a_date_that_agrees_with_our_clock_or_is_no_date_leaves_the_fractions_of_our_clock(date: bytes) -> None:
+    headers = [(b"Date", date), (b"Retry-After", formatdate(NOW_S + 30, usegmt=True).encode())]
+    assert read_hint(headers, b"", wall_now_s=NOW_S + 0.75).retry_after_s == 29.25
+
+
+def test_a_429_may_say_that_a_quota_is_used_up_for_long() -> None:
+    assert read_hint([], b'{"detail":"Daily rate limit exceeded"}', wall_now_s=NOW_S).quota_used_up
+    body = b'{"message":"monthly quota","details":{"retry_after":9}}'
+    assert read_hint([], body, wall_now_s=NOW_S) == Hint(9.0, sources_disagree=False, quota_used_up=True)
+
+
 def test_the_largest_usable_hint_counts_and_a_disagreement_is_reported() -> None:
     headers = [(b"X-Other", b"99"), (b"RETRY-AFTER", b"5"), (b"Retry-After", b"-1"), (b"ratelimit-reset", b"20")]
     body = b'{"details":{"retry_after":60}}'

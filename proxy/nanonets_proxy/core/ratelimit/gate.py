@@ -42,6 +42,7 @@ from nanonets_proxy.core.ratelimit.adaptive.limit import Limit
 from nanonets_proxy.core.ratelimit.adaptive.limit_snapshot import restore_snapshot, take_snapshot
 from nanonets_proxy.core.ratelimit.fair_queue import FairQueue
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.news import News
 from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.scope_state import MAX_STALE, ScopeState, worth_keeping
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot
@@ -49,6 +50,8 @@ from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Rejec
 
 MAX_CLOSED_SCOPES_SHOWN = 100
 """Metrics show at most this many closed scopes: callers choose model ids, so there may be many."""
+
+_MAX_NEWS = 1000
 
 _FORECAST_TRUST = 0.8  # a ticket that can wait for this share of its forecast is not rejected
 
@@ -66,6 +69,7 @@ class Gate:
         """The number of waiting tickets of all scopes. Read-only for others."""
         self.in_flight = 0
         """The number of unsettled permits of all scopes. Read-only for others."""
+        self._news: deque[News] = deque(maxlen=_MAX_NEWS)
         self._policy = policy
         self._jitter = jitter
         self._scopes: dict[str, ScopeState] = {}
@@ -84,6 +88,12 @@ class Gate:
     def needs_poll(self) -> bool:
         """Whether a poll before the last `wake_at_s` could decide anything."""
         return bool(self._dirty) or (bool(self._turns) and self.in_flight < self._policy.max_in_flight)
+
+    def take_news(self) -> list[News]:
+        """Returns what operators must hear since the last call, in order."""
+        news = list(self._news)
+        self._news.clear()
+        return news
 
     def closed_scopes(self, now: float) -> Mapping[str, float]:
         """Returns when closed scopes open, by name: the `MAX_CLOSED_SCOPES_SHOWN` scopes that open last."""
@@ -205,11 +215,9 @@ class Gate:
             else:
                 limit = scope.limit
                 limit.not_served(ticket.serial, ticket.granted_at_s, outcome, now, None, cost=ticket.cost)
-        if scope.suspicion is not None:
-            if outcome is not _THROTTLED:
-                scope.suspicion.ended_otherwise(ticket, outcome, scope.limit, now)
-            self._dirty[scope] = None
-        elif scope.queue.waiting:
+        if scope.suspicion is not None and outcome is not _THROTTLED:
+            scope.suspicion.ended_otherwise(ticket, outcome, scope.limit, now)
+        if scope.queue.waiting or outcome is _THROTTLED or scope.waiting:
             self._dirty[scope] = None
 
     def told(self, ticket: Ticket, advice: Advice, now: float) -> None:
@@ -258,6 +266,8 @@ class Gate:
                 self._end_refused(scope, now, expired)
             if scope.deadlines and scope.deadlines[0][0] <= now:  # the grants above were the last chance
                 self._expire(scope, math.nextafter(now, math.inf), now, expired)
+            if news := scope.take_news(now):
+                self._news += news
             at_s = scope.next_event_at_s(now)
             if at_s != scope.timer_at_s:
                 scope.timer_at_s = at_s

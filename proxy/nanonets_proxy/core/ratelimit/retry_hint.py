@@ -12,6 +12,10 @@ another refusal:
 | `RateLimit-Reset` | seconds | the same draft, up to -06 |
 | `X-RateLimit-Reset` | seconds, or seconds since the epoch | custom, no standard |
 
+A date or an epoch is measured against the `Date` of the same response (RFC 9110 §6.6.1), so the clocks of proxy and
+upstream may differ. Our clock counts if there is no usable `Date`, or if the clocks agree: a `Date` has whole
+seconds only.
+
 A value is unusable if it is negative, not finite, no number, or above `MAX_HINT_S`. A body without complete JSON,
 such as a compressed one, has no hint.
 """
@@ -22,12 +26,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 
+from nanonets_proxy.core.ratelimit.quota_text import names_long_quota
+
 MAX_HINT_S = 7 * 86_400.0
 """Longer hints are taken for mistakes, such as milliseconds: no caller waits for a week."""
 
 DISAGREEMENT_S = 1.0
 """Sources that round to whole seconds may differ by this much and still mean the same instant."""
 
+_SAME_CLOCK_S = 1.0  # a `Date` that is at most this old agrees with our clock
 _MAX_FIELD_BYTES = 1024  # a hint is short; this bounds the work of the expressions below
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,15})?")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -42,6 +49,8 @@ class Hint:
     """From 0 to `MAX_HINT_S`; None: the 429 had no usable hint."""
     sources_disagree: bool
     """Whether usable sources differed by more than `DISAGREEMENT_S`, which is worth a log event."""
+    quota_used_up: bool = False
+    """Whether the body says that a quota is used up for long."""
 
 
 def read_hint(headers: Sequence[tuple[bytes, bytes]], body: bytes, *, wall_now_s: float) -> Hint:
@@ -50,11 +59,22 @@ def read_hint(headers: Sequence[tuple[bytes, bytes]], body: bytes, *, wall_now_s
     `headers` are the fields as received, and `body` is the body or its beginning. `wall_now_s` is in seconds since
     the epoch, as HTTP dates and epoch resets are.
     """
-    candidates = [*_from_headers(headers, wall_now_s), *_from_body(body)]
+    candidates = [*_from_headers(headers, _upstream_now_s(headers, wall_now_s)), *_from_body(body)]
     usable = [float(seconds) for seconds in candidates if 0 <= seconds <= MAX_HINT_S]  # False for NaN
+    quota_used_up = names_long_quota(body)
     if not usable:
-        return Hint(None, sources_disagree=False)
-    return Hint(max(usable), sources_disagree=max(usable) - min(usable) > DISAGREEMENT_S)
+        return Hint(None, sources_disagree=False, quota_used_up=quota_used_up)
+    disagree = max(usable) - min(usable) > DISAGREEMENT_S
+    return Hint(max(usable), sources_disagree=disagree, quota_used_up=quota_used_up)
+
+
+def _upstream_now_s(headers: Sequence[tuple[bytes, bytes]], wall_now_s: float) -> float:
+    """Returns the instant of the response by the clock that its dates refer to, in seconds since the epoch."""
+    for name, value in headers:
+        if name.lower() == b"date" and len(value) <= _MAX_FIELD_BYTES:
+            for ahead_s in _until_date(value.decode("latin-1"), wall_now_s):
+                return wall_now_s if -_SAME_CLOCK_S <= ahead_s <= 0 else wall_now_s + ahead_s
+    return wall_now_s
 
 
 def _from_headers(headers: Sequence[tuple[bytes, bytes]], wall_now_s: float) -> Iterator[float]:

@@ -5,11 +5,13 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from nanonets_proxy.core.ratelimit.adaptive.belief import Belief
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
 from nanonets_proxy.core.ratelimit.fair_queue import FairQueue
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.long_quota import LongQuota
+from nanonets_proxy.core.ratelimit.news import LimitClosed, LimitLearned, News
 from nanonets_proxy.core.ratelimit.suspicion import Suspicion
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason, Rejection, Ticket, TicketState
 
@@ -44,6 +46,12 @@ class ScopeState:
     """Made by the first refusal."""
     quota: LongQuota | None = None
     """Set while a quota is used up for long."""
+    closed_at_s: float = math.inf
+    """When the closure began that `take_news` has not reported yet; inf: there is none."""
+    refused_count: int = 0
+    longest_hint_s: float | None = None
+    reported: Belief | None = None
+    """The latest belief that `take_news` reported."""
 
     @property
     def waiting(self) -> int:
@@ -87,6 +95,11 @@ class ScopeState:
             if not in_doubt:
                 self.quota = self.quota or LongQuota(policy.max_quota_probe_s)
                 limit.close(self.quota.refused(now, hint_s))
+        if not in_doubt and limit.state is LimitState.CLOSED:
+            self.closed_at_s = min(self.closed_at_s, now)
+            self.refused_count += 1
+            if hint_s is not None:
+                self.longest_hint_s = max(hint_s, self.longest_hint_s or 0.0)
 
     def quota_is_used_up(self, now: float) -> bool:
         """Returns whether a quota is used up for long, as far as is known now."""
@@ -96,6 +109,33 @@ class ScopeState:
         if self.limit.state in (LimitState.OPEN, LimitState.LEARNED):  # the probe was accepted
             self.quota = None
         return self.quota is not None
+
+    def take_news(self, now: float) -> list[News]:
+        """Returns what operators must hear: one closure once it is over, and a change of belief."""
+        news: list[News] = []
+        limit = self.limit
+        if self.closed_at_s < math.inf:
+            limit.advance(now)
+            # Operators must hear of a used-up quota at once: its closure may last for days.
+            if limit.state is not LimitState.CLOSED or self.quota is not None:
+                lasted_s, is_long = now - self.closed_at_s, self.quota is not None
+                news.append(LimitClosed(self.name, self.refused_count, lasted_s, self.longest_hint_s, is_long))
+                self.closed_at_s, self.refused_count, self.longest_hint_s = math.inf, 0, None
+        window, reported = limit.estimate.window, self.reported
+        if reported is None:
+            if window.count == math.inf and limit.estimate.concurrency.limit == math.inf:
+                return news
+            reported = Belief(math.inf, math.inf, math.inf, 0.0, 0.0)
+        if (
+            window.count != reported.count
+            or window.period_s != reported.period_s
+            or limit.estimate.concurrency.limit != reported.concurrency_limit
+        ):
+            belief = limit.estimate.belief
+            if self.reported is not None or limit.static_limit is None:
+                news.append(LimitLearned(self.name, reported, belief))
+            self.reported = belief
+        return news
 
     def reason_to_end(self, ticket: Ticket) -> Reason | None:
         """Returns why a refused ticket may not wait again; None if it may."""
@@ -157,6 +197,8 @@ class ScopeState:
         """Returns when the gate must look at the scope again; inf if no ticket waits. Clears stale entries."""
         waiting = self.waiting
         own_event_at_s = math.inf if self.suspicion is None else self.suspicion.next_event_at_s()
+        if self.closed_at_s < math.inf:
+            own_event_at_s = min(own_event_at_s, self.limit.changes_at_s(now))
         if not waiting:
             self.deadlines.clear()
             return own_event_at_s

@@ -135,7 +135,8 @@ class Suspicion:
         self.avoided = None
         if self.needs_substitute:
             last = self._in_doubt[-1]
-            if not (limit.estimate.known or ticket.lane != last.lane or ticket.kind != last.kind):
+            is_like_last = ticket.lane == last.lane and ticket.kind == last.kind
+            if is_like_last and not limit.estimate.known and not last.quota_used_up:
                 self._unfit += 1  # it may be refused for the same reason
                 if self._unfit < _MAX_UNFIT:
                     return

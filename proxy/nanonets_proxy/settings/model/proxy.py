@@ -186,6 +186,11 @@ class Settings(AccessSettings):
         description="Requests sent in each turn of a caller, as NAME=NUMBER; 1 for other callers. NAME is the "
         "caller's name in the log: from its token or certificate, caller_header, its address, or unix:uid=NUMBER.",
     )
+    quota_probe: Duration = Field(
+        3600.0,
+        description="Maximum time between two tests of a quota that is used up for the day or month. A new request "
+        "is the test. The first test comes after a minute, and the time between tests doubles.",
+    )
     state_file: OptionalPath = Field(
         None,
         description="File that keeps the learned rate limits across restarts. Empty: the proxy learns them again.",

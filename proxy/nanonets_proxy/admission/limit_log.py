@@ -1,0 +1,41 @@
+"""The log events of the gate: one for each closure of a scope, and one for each change of belief."""
+
+import math
+from collections.abc import Callable
+
+import structlog
+
+from nanonets_proxy.core.ratelimit.news import LimitClosed, News
+
+
+def limit_log(log: structlog.stdlib.BoundLogger) -> Callable[[News], None]:
+    """Returns the function that logs the gate's news."""
+
+    def write(news: News) -> None:
+        if isinstance(news, LimitClosed):
+            log.info(
+                "limit_closed",
+                scope=news.scope,
+                refused=news.refused,
+                lasted_s=round(news.lasted_s, 3),
+                retry_after_s=news.retry_after_s,
+                quota_used_up=news.quota_used_up,
+            )
+            return
+        before, after = news.before, news.after
+        log.info(
+            "limit_learned",
+            scope=news.scope,
+            count_from=_known(before.count),
+            count_to=_known(after.count),
+            period_from_s=_known(before.period_s),
+            period_to_s=_known(after.period_s),
+            concurrency_from=_known(before.concurrency_limit),
+            concurrency_to=_known(after.concurrency_limit),
+        )
+
+    return write
+
+
+def _known(value: float) -> float | None:
+    return None if value == math.inf else round(value, 3)

@@ -1,0 +1,83 @@
+"""Keeps the upstream's latest 429s, for callers that wait in vain: they get the upstream's own words.
+
+A request gets its own latest 429, if its body was small, or else the latest one of its scope. The latter answers
+another request, perhaps of another caller: its cookies and its CORS fields do not pass.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from nanonets_proxy.core.http.headers import without_fields
+from nanonets_proxy.core.keys.key_scrubber import KeyForms
+from nanonets_proxy.request.body_start import MAX_BODY_BYTES, decoded_body
+from nanonets_proxy.upstream.response_head import ResponseHead
+
+_MAX_SCOPES: Final = 16  # together at most 1 MiB of bodies
+_MAX_OWN_BYTES: Final = 4096  # each of 10,000 waiting requests may keep so much
+
+# The proxy frames the body anew, and says by its own forecast when to come back.
+_REPLACED: Final = frozenset(
+    {b"content-length", b"content-encoding", b"transfer-encoding", b"trailer", b"retry-after", b"connection"}
+)
+_OF_ONE_REQUEST: Final = frozenset(
+    {b"set-cookie", b"x-request-id", b"date", b"age", b"vary", b"access-control-allow-origin"}
+    | {b"access-control-allow-credentials", b"access-control-expose-headers", b"proxy-status", b"server-timing"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LastRefusal:
+    """A whole 429, without the key and without compression, to be sent as the response to a request."""
+
+    head: ResponseHead
+    body: bytes
+    is_own: bool = True
+    """Whether it answered the same request."""
+    is_complete = True
+    trailers = ()
+
+    def read_nowait(self) -> bytes:
+        """Returns nothing: `body` is the whole body."""
+        return b""
+
+    def without_body(self) -> "LastRefusal":
+        """Returns it as the response to a HEAD request."""
+        head = _copy(self.head, self.head.names, self.head.values)
+        head.body_length = 0
+        return LastRefusal(head, b"", self.is_own)
+
+
+class LastRefusals:
+    """The latest 429 of each scope, of a few scopes."""
+
+    def __init__(self) -> None:
+        self._by_scope: OrderedDict[str, LastRefusal] = OrderedDict()
+
+    def note(self, scope: str, head: ResponseHead, body: bytes, forms: KeyForms) -> LastRefusal | None:
+        """Keeps a whole 429. Returns it for its own request, unless it is too large or unreadable."""
+        plain = decoded_body(head, body)
+        if plain is None or len(plain) > MAX_BODY_BYTES:
+            return None
+        names, values = without_fields(_REPLACED, head.names, head.values)
+        values = (*map(forms.blank, values), b"%d" % len(plain))
+        own = LastRefusal(_copy(head, (*names, b"Content-Length"), values, len(plain)), forms.blank(plain))
+        names, values = without_fields(_OF_ONE_REQUEST, own.head.names, own.head.values)
+        self._by_scope[scope] = LastRefusal(_copy(own.head, names, values, len(plain)), own.body, is_own=False)
+        self._by_scope.move_to_end(scope)
+        if len(self._by_scope) > _MAX_SCOPES:
+            self._by_scope.popitem(last=False)
+        return own if len(plain) <= _MAX_OWN_BYTES else None
+
+    def of(self, scope: str) -> LastRefusal | None:
+        """Returns the latest 429 of a scope."""
+        return self._by_scope.get(scope)
+
+
+def _copy(
+    head: ResponseHead, names: tuple[bytes, ...], values: tuple[bytes, ...], body_length: int = 0
+) -> ResponseHead:
+    copy = ResponseHead()
+    copy.status, copy.reason, copy.names, copy.values = head.status, head.reason, names, values
+    copy.body_length, copy.is_chunked, copy.has_advice = body_length, False, False
+    return copy
