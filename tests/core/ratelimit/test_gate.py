@@ -426,6 +426,9 @@ def test_without_waiting_tickets_the_gate_asks_for_no_poll() -> None:
     shell.gate.withdraw(shell.close(10), shell.now)
     shell.poll()
     assert shell.gate.waiting == 0
+    assert shell.last.wake_at_s == shell.now + 10  # to report the closure
+    shell.sleep()
+    assert [news.scope for news in shell.gate.take_news()] == ["account"]
     assert shell.last.wake_at_s is None
 
 
