@@ -120,9 +120,9 @@ class Scene:
         self.outcomes: list[Outcome] = []
         settle = self.gate.settle
 
-        def note_and_settle(ticket: Ticket, outcome: Outcome, *rest: Any) -> None:
+        def note_and_settle(ticket: Ticket, outcome: Outcome, *rest: Any, **options: Any) -> None:
             self.outcomes.append(outcome)
-            settle(ticket, outcome, *rest)
+            settle(ticket, outcome, *rest, **options)
 
         self.gate.settle = note_and_settle  # type: ignore[method-assign]  # the real one follows
         metrics = SimpleNamespace(

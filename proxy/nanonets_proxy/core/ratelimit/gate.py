@@ -112,7 +112,9 @@ class Gate:
     def restore(self, snapshots: Iterable[ScopeSnapshot], now: float, away_s: float) -> None:
         """Restores snapshots that were taken `away_s` ago. Must be the first call."""
         for snapshot in snapshots:
-            restore_snapshot(self._add_scope(snapshot.scope, now).limit, snapshot, now, away_s)
+            scope = self._add_scope(snapshot.scope, now)
+            restore_snapshot(scope.limit, snapshot, now, away_s)
+            scope.reported = scope.limit.estimate.belief
 
     def try_admit(self, ticket: Ticket, now: float) -> bool:
         """Admits a new ticket that need not wait, with the same result as `enqueue` and `poll`.

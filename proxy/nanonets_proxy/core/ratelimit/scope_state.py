@@ -50,8 +50,11 @@ class ScopeState:
     """When the closure began that `take_news` has not reported yet; inf: there is none."""
     refused_count: int = 0
     longest_hint_s: float | None = None
-    reported: Belief | None = None
-    """The latest belief that `take_news` reported."""
+    reported: Belief = field(init=False)
+    """The latest belief that `take_news` reported; at first, that of the settings or the state file."""
+
+    def __post_init__(self) -> None:
+        self.reported = self.limit.estimate.belief
 
     @property
     def waiting(self) -> int:
@@ -121,20 +124,14 @@ class ScopeState:
                 lasted_s, is_long = now - self.closed_at_s, self.quota is not None
                 news.append(LimitClosed(self.name, self.refused_count, lasted_s, self.longest_hint_s, is_long))
                 self.closed_at_s, self.refused_count, self.longest_hint_s = math.inf, 0, None
-        window, reported = limit.estimate.window, self.reported
-        if reported is None:
-            if window.count == math.inf and limit.estimate.concurrency.limit == math.inf:
-                return news
-            reported = Belief(math.inf, math.inf, math.inf, 0.0, 0.0)
+        estimate, reported = limit.estimate, self.reported
         if (
-            window.count != reported.count
-            or window.period_s != reported.period_s
-            or limit.estimate.concurrency.limit != reported.concurrency_limit
+            estimate.window.count != reported.count
+            or estimate.window.period_s != reported.period_s
+            or estimate.concurrency.limit != reported.concurrency_limit
         ):
-            belief = limit.estimate.belief
-            if self.reported is not None or limit.static_limit is None:
-                news.append(LimitLearned(self.name, reported, belief))
-            self.reported = belief
+            self.reported = estimate.belief
+            news.append(LimitLearned(self.name, reported, self.reported))
         return news
 
     def reason_to_end(self, ticket: Ticket) -> Reason | None:
