@@ -98,7 +98,7 @@ async def test_a_close_does_not_wait_for_ever_for_a_peer_that_reads_nothing(
     async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
         with socket.socket() as sock:
             connection = await _ask_without_reading(proxy, sock, until_full=False)
-            connection.force_close()
+            connection.close_when_sent()
             await until(lambda: proxy.program._admin.open_connections == 0)
 
 

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from nanonets_proxy.app.access import connection_policy
 from nanonets_proxy.errors import TooManyConnections
-from nanonets_proxy.server.connection_limits import REFUSAL, ConnectionLimits, ConnectionPolicy
+from nanonets_proxy.server.connection_limits import REJECTION, ConnectionLimits, ConnectionPolicy
 from nanonets_proxy.server.open_files import last_file, most_admin_connections, most_connections
 from nanonets_proxy.server.peers import Peer
 from nanonets_proxy.telemetry.alerts import Alerts
@@ -62,7 +62,7 @@ async def test_if_all_connections_are_busy_a_new_connection_gets_an_error() -> N
 
 
 def test_the_error_for_a_new_connection_has_a_correct_length() -> None:
-    head, _, body = REFUSAL.partition(b"\r\n\r\n")
+    head, _, body = REJECTION.partition(b"\r\n\r\n")
     assert b"Content-Length: %d" % len(body) in head
     assert json.loads(body)["code"] == "too_many_connections"
 

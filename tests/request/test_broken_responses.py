@@ -105,8 +105,8 @@ async def test_an_upstream_that_is_down_is_an_alert_with_the_address_tried() -> 
     assert (event["level"], event["code"], event["tried"]) == ("warning", "upstream_refused", [f"127.0.0.1:{port}"])
     assert event["upstream"] == f"http://127.0.0.1:{port}"
     assert (alert["event"], alert["times"]) == ("upstream_connection_failed", 3)
-    told = {"reason": "ECONNREFUSED", "tried": [f"127.0.0.1:{port}"]}
-    assert [(line["level"], line["details"]) for line in requests] == [("warning", told)] * 3
+    details = {"reason": "ECONNREFUSED", "tried": [f"127.0.0.1:{port}"]}
+    assert [(line["level"], line["details"]) for line in requests] == [("warning", details)] * 3
 
 
 async def test_the_log_has_the_certificates_fault(tmp_path: Path) -> None:
@@ -117,11 +117,11 @@ async def test_the_log_has_the_certificates_fault(tmp_path: Path) -> None:
             running_proxy(Origin("https", "127.0.0.1", upstream.port)) as proxy,
             await proxy.caller() as caller,
         ):
-            told = (await caller.get(b"/x")).json()
+            body = (await caller.get(b"/x")).json()
         (event,) = log.events("request")
         (alert,) = log.events("upstream_connection_failed")
-    assert told["code"] == "upstream_tls_certificate"
-    assert event["details"]["reason"] == told["details"]["reason"] == alert["reason"]
+    assert body["code"] == "upstream_tls_certificate"
+    assert event["details"]["reason"] == body["details"]["reason"] == alert["reason"]
     assert "certificate" in event["details"]["reason"]
     assert "ca_file" in alert["advice"]
 
@@ -182,7 +182,7 @@ async def test_a_body_that_breaks_off_resets_the_callers_connection(
         await proxy.check_idle()
 
 
-async def test_a_body_that_stops_coming_resets_the_callers_connection() -> None:
+async def test_a_body_that_stops_arriving_resets_the_callers_connection() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin, idle_timeout="100ms") as proxy,
@@ -197,7 +197,7 @@ async def test_a_body_that_stops_coming_resets_the_callers_connection() -> None:
             await caller.read_to_end()
 
 
-async def test_a_get_that_meets_a_stale_connection_is_sent_again_unseen() -> None:
+async def test_a_get_that_meets_a_stale_connection_is_sent_again_and_its_caller_notices_nothing() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,

@@ -1,4 +1,4 @@
-"""Permits of forwarded requests: each is settled once, whatever ends a request. Gate and waiting room are real."""
+"""Permits of forwarded requests: each is settled once, however a request ends. Gate and waiting room are real."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -295,7 +295,7 @@ async def test_a_request_cancelled_between_its_grant_and_its_turn_hands_the_perm
     assert made.outcomes == [Outcome.FAILED, Outcome.UNUSED]
 
 
-async def test_a_waiting_request_that_is_sent_away_has_no_permit_to_settle(scene: Callable[..., Scene]) -> None:
+async def test_a_waiting_request_that_is_rejected_has_no_permit_to_settle(scene: Callable[..., Scene]) -> None:
     made = scene(None)
     first, second = made.forward(), made.forward()
     await asyncio.sleep(0)

@@ -105,7 +105,7 @@ def test_an_unavailable_upstreams_response_is_relayed_if_no_retry_is_possible(
 
 @pytest.mark.parametrize("status", [502, 503, 504])
 @pytest.mark.parametrize(("hint_s", "pause_s"), [(None, PAUSE_S), (2.0, 2.0)])
-def test_an_unavailable_upstream_is_asked_again_after_a_pause(
+def test_a_request_to_an_unavailable_upstream_is_retried_after_a_pause(
     status: int, hint_s: float | None, pause_s: float
 ) -> None:
     decision = judge().of_response(received(status, hint_s=hint_s), Sent(), TIME_LEFT_S)
@@ -133,7 +133,7 @@ def test_a_request_that_may_have_been_received_is_repeated_only_if_its_method_is
 @pytest.mark.parametrize(
     "error", [UpstreamBadReply, UpstreamConnectTimeout, UpstreamTimeout, UpstreamTlsCertificate]
 )
-def test_an_error_that_would_come_again_is_reported(error: type[UpstreamError]) -> None:
+def test_an_error_that_a_retry_would_meet_again_is_reported(error: type[UpstreamError]) -> None:
     decision = judge().of_error(error("broken"), Sent(), TIME_LEFT_S)
     assert decision == Decision(Step.REPORT, Outcome.FAILED)
 

@@ -1,4 +1,4 @@
-"""A body whose copy was discarded: the operator is told why, and the caller gets a marked 429."""
+"""A body whose copy was discarded: the log says why, and the caller gets a marked 429."""
 
 import errno
 import os

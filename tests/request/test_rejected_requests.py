@@ -30,7 +30,7 @@ def source(tmp_path: Path) -> FileKey:
     return FileKey(tmp_path / "key")
 
 
-async def test_ten_callers_go_on_while_one_gets_401s(source: FileKey) -> None:
+async def test_ten_callers_are_served_while_one_gets_401s(source: FileKey) -> None:
     with captured_log() as log:
         async with ScriptedUpstream(forbid_some) as upstream, running_proxy(upstream.origin, source) as proxy:
             done = False

@@ -280,7 +280,7 @@ def test_events_below_the_level_are_not_written() -> None:
     assert (events[1]["logger"], events[1]["message"]) == ("asyncio", "it is slow")
 
 
-async def test_an_own_5xx_is_a_warning_with_what_the_caller_was_told() -> None:
+async def test_the_proxys_own_5xx_is_a_warning_with_the_details_for_the_caller() -> None:
     with captured_log(level="warning") as log:
         async with (
             ScriptedUpstream(responding(b"HTTP/9.9 200 OK\r\n\r\n")) as upstream,
@@ -334,6 +334,6 @@ async def test_a_rejections_details_are_in_the_log() -> None:
             running_proxy(upstream.origin, read_only=True) as proxy,
             await proxy.caller() as caller,
         ):
-            told = (await caller.post(b"/x", b"")).json()["details"]
+            details = (await caller.post(b"/x", b"")).json()["details"]
         (event,) = log.events("request")
-    assert event["details"] == {"reason": told["reason"]}
+    assert event["details"] == {"reason": details["reason"]}

@@ -238,7 +238,7 @@ async def test_max_forwards_of_options_is_counted_down(sent: bytes, forwarded: b
         assert upstream.requests[0].lines[2:5] == [b"A: 1", b"max-forwards: " + forwarded, b"B: 2"]
 
 
-async def test_the_proxy_answers_options_whose_max_forwards_is_0() -> None:
+async def test_the_proxy_responds_to_options_whose_max_forwards_is_0() -> None:
     """RFC 9110 §7.6.2."""
     async with (
         ScriptedUpstream(responding(OK)) as upstream,

@@ -1,4 +1,4 @@
-"""What happens on a connection after a response, if the body is incomplete or the handler has failed."""
+"""A connection after its response, if the request's body is incomplete or the handler has failed."""
 
 import asyncio
 

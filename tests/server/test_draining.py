@@ -1,4 +1,4 @@
-"""Draining: responses complete, waiting callers are told to retry, and it ends in time."""
+"""Draining: responses in progress complete, waiting callers get a 503, and the drain ends in time."""
 
 import asyncio
 import time

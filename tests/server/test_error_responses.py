@@ -1,4 +1,4 @@
-"""The proxy's own responses, and what it adds to the upstream's."""
+"""The proxy's own responses, and the fields that it adds to the upstream's."""
 
 import re
 
@@ -100,7 +100,7 @@ async def test_a_rejected_upload_is_read_to_its_end_so_that_the_response_arrives
         assert await caller.read_to_end() == b""
 
 
-async def test_a_made_request_id_goes_to_the_caller_only() -> None:
+async def test_a_generated_request_id_goes_to_the_caller_only() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -136,9 +136,9 @@ async def test_an_invalid_request_id_is_forwarded_but_not_echoed(bad: bytes) -> 
 
 
 async def test_the_upstreams_request_id_is_not_repeated() -> None:
-    reply = b"HTTP/1.1 200 OK\r\nx-request-id: theirs\r\nContent-Length: 0\r\n\r\n"
+    upstream_response = b"HTTP/1.1 200 OK\r\nx-request-id: theirs\r\nContent-Length: 0\r\n\r\n"
     async with (
-        ScriptedUpstream(responding(reply)) as upstream,
+        ScriptedUpstream(responding(upstream_response)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
@@ -146,8 +146,8 @@ async def test_the_upstreams_request_id_is_not_repeated() -> None:
 
 
 async def test_server_timing_has_both_times_and_can_be_switched_off() -> None:
-    reply = b"HTTP/1.1 200 OK\r\nServer-Timing: db;dur=3\r\nContent-Length: 0\r\n\r\n"
-    async with ScriptedUpstream(responding(reply)) as upstream:
+    upstream_response = b"HTTP/1.1 200 OK\r\nServer-Timing: db;dur=3\r\nContent-Length: 0\r\n\r\n"
+    async with ScriptedUpstream(responding(upstream_response)) as upstream:
         async with running_proxy(upstream.origin) as proxy, await proxy.caller() as caller:
             theirs, ours = (await caller.get(b"/x")).values(b"Server-Timing")
             assert theirs == b"db;dur=3"
@@ -159,9 +159,9 @@ async def test_server_timing_has_both_times_and_can_be_switched_off() -> None:
 async def test_the_upstreams_errors_pass_unchanged() -> None:
     body = b'{"code":"unauthorized","message":"Invalid API key","details":{}}'
     for status in (b"400 Bad Request", b"401 Unauthorized", b"402 Payment Required", b"503 Service Unavailable"):
-        reply = b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
+        upstream_response = b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
         async with (
-            ScriptedUpstream(responding(reply)) as upstream,
+            ScriptedUpstream(responding(upstream_response)) as upstream,
             running_proxy(upstream.origin, key_gap=0) as proxy,
             await proxy.caller() as caller,
         ):

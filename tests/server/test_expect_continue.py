@@ -72,7 +72,7 @@ async def test_an_early_response_reaches_the_caller_without_a_100(status: bytes,
             got = await caller.head()
             assert await caller.read(7) == b"refused"
         assert got.startswith(b"HTTP/1.1 " + status)
-        # Nobody knows whether the body still comes, so neither connection can be used again.
+        # It is unknown whether the body still arrives, so neither connection can be used again.
         assert b"\r\nConnection: close\r\n" in got
         caller.writer.write_eof()
         assert await caller.read_to_end() == b""

@@ -104,9 +104,9 @@ async def test_a_response_delimited_by_close_becomes_chunked() -> None:
 
 @pytest.mark.parametrize("status", [b"200 OK", b"304 Not Modified"])
 async def test_a_response_without_a_body_keeps_its_content_length(status: bytes) -> None:
-    reply = b"HTTP/1.1 " + status + b"\r\nContent-Length: 1234\r\n\r\n"
+    upstream_response = b"HTTP/1.1 " + status + b"\r\nContent-Length: 1234\r\n\r\n"
     async with (
-        ScriptedUpstream(responding(reply)) as upstream,
+        ScriptedUpstream(responding(upstream_response)) as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):

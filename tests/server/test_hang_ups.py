@@ -65,8 +65,8 @@ async def test_a_grant_before_the_hang_up_is_noticed_sends_nothing_and_logs_once
     monkeypatch.setattr("nanonets_proxy.server.server._HANG_UP_POLL_S", 60.0)
     with captured_log() as log:
         await _hang_up_behind_a_queue()
-        told = [(event["path"], event["status"], event.get("code")) for event in log.events("request")]
-    assert sorted(told) == [("/first", 200, None), ("/x", 0, "caller_gone")]
+        logged = [(event["path"], event["status"], event.get("code")) for event in log.events("request")]
+    assert sorted(logged) == [("/first", 200, None), ("/x", 0, "caller_gone")]
 
 
 async def _hang_up_behind_a_queue() -> None:
@@ -187,7 +187,7 @@ def _is_stuck(proxy: RunningProxy) -> bool:
     return any(connection.writing.is_full for connection in proxy.proxy._server.connections)
 
 
-async def test_a_response_that_nobody_reads_is_reset_after_the_idle_timeout() -> None:
+async def test_an_unread_response_is_reset_after_the_idle_timeout() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin, idle_timeout="300ms") as proxy,

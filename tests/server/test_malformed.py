@@ -1,4 +1,4 @@
-"""Malformed requests get an error response and close the connection; nothing of them goes upstream."""
+"""A malformed request gets an error response, its connection closes, and none of its bytes goes upstream."""
 
 import pytest
 
@@ -67,7 +67,7 @@ MALFORMED = {
 }
 
 
-REFUSALS = {
+EXPECTED_ERRORS = {
     "long_target": (414, "target_too_long"),
     "long_field": (431, "head_too_large"),
     "too_many_fields": (431, "head_too_large"),
@@ -86,7 +86,7 @@ async def test_a_malformed_request_is_rejected_and_not_forwarded(name: str) -> N
     ):
         await caller.send(MALFORMED[name] + request(b"GET", b"/smuggled"))
         response = await caller.response()
-        status, code = REFUSALS.get(name, (400, "bad_request"))
+        status, code = EXPECTED_ERRORS.get(name, (400, "bad_request"))
         assert response.status_line.startswith(b"HTTP/1.1 %d " % status)
         assert response.json()["code"] == code
         assert response.values(b"Connection") == [b"close"]

@@ -83,7 +83,7 @@ async def test_valid_requests_before_a_malformed_one_are_served(bad: bytes) -> N
         assert len(upstream.requests) == 2
 
 
-async def test_what_follows_a_request_that_closes_its_connection_is_not_read() -> None:
+async def test_bytes_after_a_request_that_closes_its_connection_are_not_read() -> None:
     async with (
         ScriptedUpstream(echo_target) as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -94,7 +94,7 @@ async def test_what_follows_a_request_that_closes_its_connection_is_not_read() -
         assert await caller.read_to_end() == b""
 
 
-async def test_a_pipeline_longer_than_what_is_kept_is_read_on_as_it_is_served() -> None:
+async def test_a_pipeline_longer_than_the_kept_bytes_is_read_while_it_is_served() -> None:
     padding = b"X-Padding: " + b"p" * 4000
     async with (
         ScriptedUpstream(echo_target) as upstream,
@@ -105,7 +105,7 @@ async def test_a_pipeline_longer_than_what_is_kept_is_read_on_as_it_is_served() 
         assert [(await caller.response()).body for _ in range(200)] == [b"/%d" % at for at in range(200)]
 
 
-async def test_a_request_behind_an_early_response_is_served_once_the_body_has_come() -> None:
+async def test_a_request_behind_an_early_response_is_served_once_the_body_has_arrived() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,

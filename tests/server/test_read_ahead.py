@@ -1,4 +1,4 @@
-"""A body that comes with its head is read with it, while the total of such bytes is small."""
+"""A body that arrives with its head is read with it, while the total of such bytes is small."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Heads that come slowly or are too large get an error response and close the connection."""
+"""A head that arrives too slowly or is too large gets an error response, and its connection is closed."""
 
 import asyncio
 
@@ -79,7 +79,7 @@ async def test_fields_that_are_too_large_together_get_431(split: bool) -> None:
         assert upstream.connections == 0
 
 
-async def test_a_rejected_caller_gets_its_response_although_it_sends_on() -> None:
+async def test_a_rejected_caller_gets_its_response_although_it_keeps_sending() -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
@@ -146,7 +146,7 @@ async def test_a_caller_that_pipelines_without_reading_is_paused_and_then_reset(
 
 
 @pytest.mark.parametrize("piece_bytes", [7, 97, 5_000, 10**6])
-async def test_a_long_pipeline_of_bodies_stays_in_step_however_it_is_cut(piece_bytes: int) -> None:
+async def test_any_split_of_a_long_pipeline_keeps_requests_and_bodies_together(piece_bytes: int) -> None:
     count = 80
     async with (
         ScriptedUpstream(responding(OK)) as upstream,

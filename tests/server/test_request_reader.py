@@ -1,4 +1,4 @@
-"""However the bytes of a connection are cut, the same requests come out of them, or the same error."""
+"""Any split of a connection's bytes gives the same requests, or the same error."""
 
 import asyncio
 from itertools import pairwise
@@ -77,7 +77,7 @@ def reader() -> RequestReader:
 
 
 def read(pieces: list[bytes], *, large: bool = False) -> list[Any]:
-    """Reads as a connection does whose responses are sent as soon as a body has come."""
+    """Reads as a connection does that sends each response as soon as the body has arrived."""
     found: list[Any] = []
     bodies: list[Any] = []
     subject = reader()
@@ -99,7 +99,7 @@ def read(pieces: list[bytes], *, large: bool = False) -> list[Any]:
 
 @pytest.mark.parametrize("name", STREAMS)
 @pytest.mark.parametrize("piece_bytes", [1, 2, 16, 10**6])
-def test_a_stream_reads_the_same_however_it_is_cut(name: str, piece_bytes: int) -> None:
+def test_any_split_of_a_stream_reads_the_same(name: str, piece_bytes: int) -> None:
     sent, wanted = STREAMS[name]
     if piece_bytes < 16 and len(sent) > 20_000:
         piece_bytes = 977  # for time's sake
@@ -109,7 +109,7 @@ def test_a_stream_reads_the_same_however_it_is_cut(name: str, piece_bytes: int) 
 
 
 @given(st.lists(st.sampled_from([name for name in STREAMS if len(STREAMS[name][0]) < 1000]), max_size=4), st.data())
-def test_streams_behind_one_another_keep_apart(names: list[str], data: st.DataObject) -> None:
+def test_concatenated_streams_stay_separate(names: list[str], data: st.DataObject) -> None:
     sent = b"".join(STREAMS[name][0] for name in names)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(sent)), max_size=6)))
     pieces = [sent[start:end] for start, end in zip([0, *cuts], [*cuts, len(sent)], strict=True)]
@@ -216,7 +216,7 @@ async def test_a_body_that_comes_in_pieces_is_waited_for_and_ends() -> None:
     assert subject.kept
 
 
-def test_a_malformed_chunk_fails_the_body_and_what_follows_is_dropped() -> None:
+def test_a_malformed_chunk_fails_the_body_and_later_bytes_are_discarded() -> None:
     subject = reader()
     request = subject.next_request(CHUNKED)
     assert request is not None

@@ -1,4 +1,4 @@
-"""aiohttp's server holds our connections; a release of it that cannot do so is told at start."""
+"""aiohttp's server registers our connections. A release of aiohttp that cannot is reported at start."""
 
 import pytest
 from aiohttp import web
@@ -8,7 +8,7 @@ from support.proxy_harness import running_proxy
 from support.scripted_upstream import ScriptedUpstream
 
 
-async def test_a_release_of_aiohttp_that_needs_more_of_a_connection_is_told_at_start(
+async def test_a_release_of_aiohttp_that_needs_more_of_a_connection_is_reported_at_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(web.Server, "connection_lost", lambda _, connection, __=None: connection._new_private_name)
@@ -18,7 +18,7 @@ async def test_a_release_of_aiohttp_that_needs_more_of_a_connection_is_told_at_s
                 pass
 
 
-async def test_a_release_of_aiohttp_that_keeps_lost_connections_is_told_at_start(
+async def test_a_release_of_aiohttp_that_keeps_lost_connections_is_reported_at_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(web.Server, "connection_lost", lambda *_: None)

@@ -74,7 +74,7 @@ def test_an_early_end_of_the_connection_is_an_error(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
-def test_204_and_304_have_no_body_whatever_their_fields_say(status: bytes) -> None:
+def test_204_and_304_have_no_body_for_any_fields(status: bytes) -> None:
     parsed = parse(b"HTTP/1.1 " + status + b"\r\nContent-Length: 5\r\n\r\n")
     assert (parsed.state, parsed.body_length, parsed.body, parsed.keep_alive) == (
         ResponseState.COMPLETE,

@@ -156,7 +156,7 @@ class WaitingRoom:
         return newcomer_expired
 
     def _set_timer(self, wake_at_s: float | None) -> None:
-        """Sets the timer, but never later than it is: one poll too early costs less than a new timer per poll."""
+        """Moves the timer to an earlier instant only: one early poll costs less than a new timer per poll."""
         if wake_at_s is None or wake_at_s >= self._timer_at_s:
             return
         if self._timer is not None:

@@ -36,7 +36,7 @@ class AccessRecord:
         self.attempts = 0
         self.wait_s = 0.0
         self.upstream_s: float | None = None
-        """From the last permit to the end of the response; None: the upstream was not asked, or did not respond."""
+        """From the last permit to the end of the response; None: nothing was sent upstream, or no response came."""
         self.started_s = perf_counter()
         self.received_bytes = 0
         self.sent_bytes = 0
@@ -47,7 +47,7 @@ class AccessRecord:
         """The error's code; "": the request was served. `error` is its message."""
         self.error = ""
         self.details: dict[str, Any] | None = None
-        """What the caller was told besides, and what only the log may tell."""
+        """Further facts for the caller, and facts for the log alone."""
         self.level = ""
         """The level of the log event; "": info."""
 

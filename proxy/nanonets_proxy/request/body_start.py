@@ -30,7 +30,7 @@ async def read_body_start(connection: UpstreamConnection) -> bytes:
 
 
 def hint_of(head: ResponseHead, body_start: bytes = b"") -> Hint:
-    """Returns what a response says about when to come back."""
+    """Returns the hint of a response: how long to wait."""
     body = body_start[:MAX_BODY_BYTES]
     if any(name.lower() == b"content-encoding" and value.lower() in _INFLATABLE for name, value in head.headers):
         body = _inflate(body)

@@ -78,9 +78,9 @@ class Handler:
             raise
         except ConnectionError:
             record.code, record.error = "caller_gone", "The caller hung up."
-            response.abort()  # else the connection of a caller that reads nothing would stay half closed for ever
+            response.abort()  # otherwise a caller that reads nothing would keep its connection half closed
             return response
-        except Exception:  # noqa: BLE001 - whatever the defect, the caller gets a response
+        except Exception:  # noqa: BLE001 - after any defect, the caller gets a response
             self._log.exception("request_failed", request_id=record.request_id)
             return self._send_error(InternalError("The proxy failed."), request, record, response)
         else:
@@ -92,7 +92,7 @@ class Handler:
             record.finish(self._log_request[record.level], self._services.metrics.requests)
 
     def reject_malformed(self, request: CallerRequest, error: ProxyError) -> None:
-        """Sends the error response to bytes that are no request; logs and counts them like one."""
+        """Sends the error response to malformed bytes; logs and counts them like a request."""
         record = AccessRecord(request, request.peer.name)
         self._send_error(error, request, record, RelayedResponse(request, self._policy.idle_timeout_s))
         record.finish(self._log_request[record.level], self._services.metrics.requests)
@@ -161,8 +161,8 @@ class Handler:
     def _take_whole_body(self, context: RequestContext) -> int:
         """Reads a body of known length if all of it is here, as most small bodies are.
 
-        Such a body is sent in one piece with the head. Returns the bytes taken from the store's memory budget; 0:
-        the body must be streamed.
+        Such a body is sent in one piece with the head. Returns the bytes taken from the memory of the body budget;
+        0: the body must be streamed.
         """
         body, length, budget = context.request.body, context.head.body_length, self._services.body_budget
         if length is None or not body.is_complete or not budget.reserve_whole(length):

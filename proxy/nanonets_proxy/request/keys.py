@@ -18,10 +18,10 @@ class KeyProvider(Protocol):
         """Waits until the request can be sent, or until `deadline_s`. Returns the loop's time then."""
 
     def choose_fast(self) -> KeyUse | None:
-        """Returns the key for a request that no key was rejected for; None: ask `choose`."""
+        """Returns the key for a request without a rejection; None: call `choose`."""
 
     def choose(self, history: KeyHistory, deadline_s: float) -> KeyUse | None:
-        """Returns the key for any request; None, only before `deadline_s`: hold the request first."""
+        """Returns the key for any request. Before `deadline_s` it may return None: then hold the request first."""
 
     def settle(self, use: KeyUse, verdict: KeyVerdict, history: KeyHistory | None) -> Ruling:
         """Ends a use, notes a rejection of the key in `history`, and returns what happens to the request."""

@@ -13,7 +13,7 @@ class HandlerPolicy:
     idle_timeout_s: float
     """Bounds each wait for bytes of a body, in both directions."""
     body_timeout_s: float
-    """Bounds the time in which a request's whole body must come."""
+    """Bounds the time in which a request's whole body must arrive."""
     caller_header: str = ""
     """Name of the field that names the caller; "": the peer's address names it."""
     server_timing: bool = True

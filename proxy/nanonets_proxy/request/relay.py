@@ -65,15 +65,15 @@ class RelayedResponse:
         return lines
 
     def begin(self, connection: ResponseBody, head: ResponseHead, lines: bytes, body_start: bytes) -> bool:
-        """Relays `lines`, the framed head, `body_start` and what has come of the body since.
+        """Relays `lines` (the framed head), `body_start`, and the part of the body that has arrived since.
 
         Returns whether the response is complete; if not, `follow` must be awaited. Blanks the key in the head, the
-        trailers and the body of a response that is no success. Raises ConnectionError if the caller is lost.
+        trailers, and the body of a response other than 2xx. Raises ConnectionError if the caller is lost.
         """
         blanked = self.forms.blank(lines)
         if blanked is not lines:
             lines, self.echoed = blanked, True
-        # Whatever the response says of its coding: a wrong Content-Encoding must not hide the key.
+        # Content-Encoding is ignored here, since a wrong value must not hide the key.
         if head.status >= SEARCHED_FROM_STATUS:
             self._scrubber = KeyScrubber(self.forms)
         is_whole = connection.is_complete
@@ -123,7 +123,7 @@ class RelayedResponse:
         return b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked and data else data
 
     def _end(self, connection: ResponseBody) -> bytes:
-        """Returns what the scrubber held back, and what ends a chunked body."""
+        """Returns the bytes that the scrubber held back, and the end of a chunked body."""
         end = b""
         if self._scrubber is not None:
             end = self._framed(self._scrubber.end())
@@ -146,4 +146,4 @@ class RelayedResponse:
             async with asyncio.timeout(self._idle_timeout_s):
                 await self._connection.drain()
         except TimeoutError:
-            raise CallerStalled("the caller takes nothing any more") from None
+            raise CallerStalled("the caller no longer reads its response") from None

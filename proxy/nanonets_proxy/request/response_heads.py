@@ -95,7 +95,7 @@ def _not_sent_again(context: RequestContext) -> bytes:
 
 
 def _unauthorized(context: RequestContext, reason: str) -> bytes:
-    """Returns the field that tells whose key a 401 means: the caller sent none (RFC 9209)."""
+    """Returns the field that says whether a 401 concerns the proxy's key or the request (RFC 9209)."""
     context.record.details = {"reason": reason}
     return b'Proxy-Status: nanonets-proxy; received-status=401; details="%b"\r\n' % reason.encode()
 

@@ -5,29 +5,29 @@ from typing import Final, Protocol
 
 from nanonets_proxy.server.flow_control import FlowControl
 
-# The connection stops reading beyond this, until the handler has taken what is here.
+# With more buffered bytes than this, the connection stops reading until the handler takes them.
 _MOST_BUFFERED_BYTES: Final = 128 * 1024
 
 
 class Body(Protocol):
-    """What the handler reads."""
+    """A request body, as the handler reads it."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether the connection expects no more of it: all bytes have come, read or not, or it has failed."""
+        """Whether no more bytes will arrive: the whole body is here, read or unread, or the body has failed."""
 
     @property
     def received_bytes(self) -> int: ...
 
     def read_nowait(self) -> bytes:
-        """Returns the bytes that are here, b"" if none. Raises BadRequest or ConnectionError as it failed."""
+        """Returns the bytes that have arrived, or b"". Raises BadRequest or ConnectionError if the body failed."""
 
     async def readany(self) -> bytes:
-        """Waits for the next bytes; returns b"" at the end. Raises BadRequest or ConnectionError as it failed."""
+        """Waits for the next bytes; returns b"" at the end. Raises BadRequest or ConnectionError if it failed."""
 
 
 class WholeBody:
-    """A body that came with its head, or none."""
+    """A body that arrived with its head, or no body."""
 
     __slots__ = ("_data", "received_bytes")
 
@@ -49,7 +49,7 @@ NO_BODY: Final = WholeBody(b"")
 
 
 class BodyStream:
-    """A body that is still coming. One reader at a time."""
+    """A body that is still arriving. One reader at a time."""
 
     __slots__ = (
         *("_buffered_bytes", "_error", "_flow", "_is_discarded", "_pieces"),
@@ -79,7 +79,7 @@ class BodyStream:
         self._wake()
 
     def finish(self) -> None:
-        """Marks the end: all bytes have come."""
+        """Marks the end: all bytes have arrived."""
         self.is_complete = True
         self._wake()
 
@@ -90,7 +90,7 @@ class BodyStream:
         self._wake()
 
     def discard(self) -> None:
-        """Drops what is here and what still comes: the request has its response."""
+        """Discards unread and later bytes, because the request has its response."""
         self._is_discarded = True
         self._take()
 

@@ -10,10 +10,10 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class CallerBody:
-    """A request's body, with `100 Continue` sent when its bytes are first wanted.
+    """Reads a request's body, and sends `100 Continue` before the first wait for its bytes.
 
-    `idle_timeout_s` bounds each wait for bytes, `timeout_s` all waits together: a body that trickles would hold its
-    permit for ever.
+    `idle_timeout_s` bounds each wait for bytes, and `timeout_s` all waits together. Otherwise a body that trickles
+    would hold its permit for ever.
     """
 
     __slots__ = (
@@ -32,12 +32,12 @@ class CallerBody:
         self._deadline_s = math.inf
 
     def leave_unread(self) -> None:
-        """Leaves what has not come yet with the caller: the request waits."""
+        """Stops reading: while the request waits, the unread part of its body stays with the caller."""
         if not self._body.is_complete:
             self._connection.flow.shut()
 
     def read_nowait(self) -> bytes:
-        """Returns what has come, b"" if nothing, and asks for more. Raises BadRequest, ConnectionError."""
+        """Returns the bytes that have arrived, or b"", and resumes reading. Raises BadRequest, ConnectionError."""
         if not self._body.is_complete:
             self._connection.flow.open_wide()
         return self._body.read_nowait()
@@ -48,7 +48,7 @@ class CallerBody:
             return piece
         if self._expect_continue:
             self._expect_continue = False
-            # RFC 9110 §10.1.1: a server may omit the 100 if the body has begun to come.
+            # RFC 9110 §10.1.1: a server may omit the 100 if the body has begun to arrive.
             if not self._body.received_bytes and self._connection.transport is not None:
                 self._connection.transport.write(_CONTINUE)
         now_s = asyncio.get_running_loop().time()
@@ -58,4 +58,4 @@ class CallerBody:
             async with asyncio.timeout_at(min(now_s + self._idle_timeout_s, self._deadline_s)):
                 return await self._body.readany()
         except TimeoutError:
-            raise CallerTooSlow("The request's body did not come in time.") from None
+            raise CallerTooSlow("The request's body did not arrive in time.") from None

@@ -1,19 +1,19 @@
-"""One caller's connection: reads requests, hands each to the handler, and starts the next one behind its response.
+"""One caller's connection: reads requests, and passes each to the handler after the response to the previous one.
 
-    IDLE       no byte of a request is here; the connection closes after `keep_alive_s`
+    IDLE       no byte of a request has arrived; the connection closes after `keep_alive_s`
       bytes of a head                              -> HEAD
     HEAD       a head is incomplete; the head timer runs
       the head is complete                         -> BUSY
       it is late, too large or malformed           -> LINGERING
-    BUSY       the handler has the request, in a task; the bytes behind its body are kept unparsed
-      the response is sent, the body has come      -> IDLE, and on at once with the kept bytes
+    BUSY       the handler has the request, in a task; the bytes after its body are kept unparsed
+      the response is sent, the body has arrived   -> IDLE, and the kept bytes are parsed at once
       the response is sent, the body is incomplete -> SKIPPING
       the response is sent, the body is malformed  -> LINGERING
       the response ends the connection             -> CLOSED, when its bytes are sent or CLOSE_S have passed
       the caller hangs up                          -> CLOSED, the task is cancelled
-    SKIPPING   the rest of the body is dropped, to its end -> IDLE, or CLOSED if the response said so
+    SKIPPING   the remaining body is discarded; at its end -> IDLE, or CLOSED if the response said so
       no byte within SKIP_S, or SKIP_TOTAL_S pass  -> CLOSED
-    LINGERING  an error response has been sent and our side is closed; all that comes is dropped
+    LINGERING  an error response has been sent and our side is closed; later bytes are discarded
       the caller closes, or LINGER_S pass          -> CLOSED
 
 `RequestReader` splits the bytes into requests.
@@ -37,7 +37,7 @@ from nanonets_proxy.server.request_reader import RequestReader
 if TYPE_CHECKING:
     from aiohttp import web
 
-LINGER_S: Final = 1.0  # enough for what a rejected caller had sent before it could see its response
+LINGER_S: Final = 1.0  # enough to receive the bytes that a rejected caller sent before it saw the response
 SKIP_S: Final = 10.0
 CLOSE_S: Final = 60.0  # for the unsent bytes of a response to a slow reader
 SKIP_TOTAL_S: Final = 300.0  # many clients send their whole body before they read the response
@@ -103,14 +103,14 @@ class CallerConnection(asyncio.BufferedProtocol):
         keep_alive_probes(transport)
         self.flow.attach(self.transport)
         self._idle_timer.restart()
-        self._server.connection_made(self, self.transport)  # type: ignore[arg-type]  # it knows its own class only
+        self._server.connection_made(self, self.transport)  # type: ignore[arg-type]  # aiohttp declares its own class only
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._state, self.transport = _CLOSED, None
         self._stop_timer()
         self._idle_timer.stop()
         self.flow.detach()
-        self._server.connection_lost(self, exc)  # type: ignore[arg-type]  # it knows its own class only
+        self._server.connection_lost(self, exc)  # type: ignore[arg-type]  # aiohttp declares its own class only
         lost = ConnectionResetError("the caller has gone")
         if self._reader.body is not None:
             self._reader.body.fail(lost)
@@ -141,7 +141,7 @@ class CallerConnection(asyncio.BufferedProtocol):
             self.flow.was_read(nbytes, is_waiting=self.request is not None)
 
     def eof_received(self) -> None:
-        """Closes: a caller that ends its side is taken for gone."""
+        """Closes the connection: a caller that closes its side counts as gone."""
 
     def pause_writing(self) -> None:
         self.writing.begin()
@@ -150,7 +150,7 @@ class CallerConnection(asyncio.BufferedProtocol):
         self.writing.end()
 
     async def drain(self) -> None:
-        """Waits until the caller has taken most of what was written. Raises ConnectionError if it is gone."""
+        """Waits until the caller has read most of the written bytes. Raises ConnectionError if it is gone."""
         if self.transport is None:
             raise ConnectionResetError("the caller has gone")
         await self.writing.wait()
@@ -158,7 +158,7 @@ class CallerConnection(asyncio.BufferedProtocol):
     # --- requests ---------------------------------------------------------------------------------
 
     def _next_request(self, data: bytes | memoryview = b"") -> CallerRequest | None:
-        """Returns the next request if its head is here; else waits for it, or rejects it."""
+        """Returns the next request if its head has arrived. Otherwise waits for the head, or rejects it."""
         try:
             request = self._reader.next_request(data)
         except ProxyError as error:
@@ -177,12 +177,12 @@ class CallerConnection(asyncio.BufferedProtocol):
         else:
             self._state = _HEAD
             if self._timer is None:
-                late = CallerTooSlow("The request's header section did not come in time.")
+                late = CallerTooSlow("The request's header section did not arrive in time.")
                 self._timer = self._loop.call_later(self._policy.head_timeout_s, self.reject, late)
         return request
 
     async def _serve(self, request: CallerRequest | None) -> None:
-        """Has this request handled, and those that come behind it, until the connection is lost."""
+        """Passes this request and the following ones to the handler, until the connection is lost."""
         try:
             while True:
                 if request is None:
@@ -190,9 +190,9 @@ class CallerConnection(asyncio.BufferedProtocol):
                     request = await self._next
                     self._next = None
                 response = await self._handler(request)
-                request = self._after(response.keep_alive)
+                request = self._after_response(response.keep_alive)
         except ConnectionError:
-            self.force_close()
+            self.close_when_sent()
         except Exception:  # noqa: BLE001 - a fault of one request must not leave its connection open
             structlog.get_logger().exception("connection_failed")
             if self.transport is not None:
@@ -202,28 +202,28 @@ class CallerConnection(asyncio.BufferedProtocol):
             if self._ended is not None and self._state is _CLOSED:
                 self._ended.set()
 
-    def _after(self, keep_alive: bool) -> CallerRequest | None:
-        """Returns the next request if it is here. The last one has its response."""
+    def _after_response(self, keep_alive: bool) -> CallerRequest | None:
+        """Ends a request whose response was sent. Returns the next request if it has arrived."""
         self.request = None
         if self.transport is None or self.transport.is_closing():
             return None
         self._closes = self._closes or not keep_alive
         if self._reader.body is None:
             return self._after_body()
-        # A caller may look for its response only when it has sent its body.
+        # A caller may read its response only after it has sent its body.
         self._state = _SKIPPING
         self._reader.body.discard()
         self.flow.open_wide()
-        self._timer = StallTimer(self._loop, self._reader.body, SKIP_S, SKIP_TOTAL_S, self.force_close)
+        self._timer = StallTimer(self._loop, self._reader.body, SKIP_S, SKIP_TOTAL_S, self.close_when_sent)
         return None
 
     def _after_body(self) -> CallerRequest | None:
-        """Returns the next request if it is here. The last one has its response, and its body has ended."""
+        """Ends a request whose response was sent and whose body has ended. Returns the next one if it is here."""
         self.flow.narrow()
         if self._reader.is_malformed:
             self._linger()
         elif self._closes:
-            self.force_close()
+            self.close_when_sent()
         elif self._reader.kept:
             return self._next_request()
         else:
@@ -238,7 +238,7 @@ class CallerConnection(asyncio.BufferedProtocol):
     # --- ends -------------------------------------------------------------------------------------
 
     def reject(self, error: ProxyError) -> None:
-        """Sends an error response to bytes that are no request, or to a peer that may not call."""
+        """Sends an error response to malformed bytes, or to a peer that may not call."""
         if self.transport is not None and not self.transport.is_closing():
             request = self._reader.rejected_request()
             request.connection, request.peer = self, self.peer
@@ -254,14 +254,14 @@ class CallerConnection(asyncio.BufferedProtocol):
         if self.transport is not None:
             if self.transport.can_write_eof():  # not over TLS
                 self.transport.write_eof()
-            self._timer = self._loop.call_later(LINGER_S, self.force_close)
+            self._timer = self._loop.call_later(LINGER_S, self.close_when_sent)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def force_close(self) -> None:
+    def close_when_sent(self) -> None:
         """Closes when all written bytes are sent, at the latest after CLOSE_S."""
         if self.transport is not None:
             self.transport.close()
@@ -278,10 +278,10 @@ class CallerConnection(asyncio.BufferedProtocol):
                 self.transport.close()
 
     def close(self) -> None:
-        """Closes now, or behind the response that is under way."""
+        """Closes now, or after the response in progress."""
         self._closes = True
         if self.request is None:
-            self.force_close()
+            self.close_when_sent()
 
     async def shutdown(self, timeout_s: float | None) -> None:
         """Waits for the end of the connection and its request; resets the connection after `timeout_s`."""

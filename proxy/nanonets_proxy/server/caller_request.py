@@ -91,9 +91,9 @@ class Response(Protocol):
 
 
 class Handler(Protocol):
-    """Answers requests: one coroutine from a request to its response, which it sends itself."""
+    """Handles requests: one coroutine takes a request and sends its response."""
 
     def __call__(self, request: CallerRequest) -> Awaitable[Response]: ...
 
     def reject_malformed(self, request: CallerRequest, error: "ProxyError") -> None:
-        """Sends an error response for bytes that are no request."""
+        """Sends an error response to malformed bytes."""

@@ -1,8 +1,8 @@
-"""Limits the connections of one listener, in all and per address.
+"""Limits the connections of one listener, in total and per address.
 
-A connection beyond the limit takes the place of the oldest one without a request. A well-behaved caller opens an
-idle connection again; an attacker that only holds connections loses them. If all connections are busy, the new one
-gets a 503. Loopback addresses and unix sockets stand for many callers, so only the limit in all applies to them.
+A connection beyond the limit replaces the oldest connection without a request. A well-behaved caller opens an idle
+connection again; an attacker that only holds connections loses them. If all connections are busy, the new one gets
+a 503. Loopback addresses and unix sockets stand for many callers, so only the total limit applies to them.
 """
 
 from collections import Counter as Counts
@@ -17,10 +17,10 @@ from nanonets_proxy.server.open_files import CURE, open_files_limit
 from nanonets_proxy.server.peers import Peer
 from nanonets_proxy.telemetry.alerts import Alerts
 
-# To find the oldest ones takes a walk over all connections, so a few are closed at once.
+# Finding the oldest connections takes a walk over all of them, so several are closed at once.
 _BATCH: Final = 32
 
-REFUSAL: Final = (
+REJECTION: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\n"
     b"Server: nanonets-proxy\r\n"
     b'Proxy-Status: nanonets-proxy; error=connection_limit_reached; details="too_many_connections"\r\n'
@@ -35,7 +35,7 @@ REFUSAL: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ConnectionPolicy:
-    """How many connections there may be, in all and per address beyond this machine, and how long they may wait.
+    """How many connections there may be, in total and per address beyond this machine, and how long they may wait.
 
     `keep_alive_s`: without a request. `head_timeout_s`: for a whole head, from its first byte on.
     """
@@ -47,12 +47,12 @@ class ConnectionPolicy:
     last_file: int = 2**31
     """The highest file number that a connection may have: higher ones are spare."""
     listener: str = ""
-    """What the names of the limit and of its metric begin with: "" for callers, "admin_" for the admin listener."""
+    """The prefix of the limit's and its metric's name: "" for callers, "admin_" for the admin listener."""
     advice: str = "raise max_connections and the limit of open files"
 
 
 class Connection(Protocol):
-    """A caller's connection, as far as the limits concern it."""
+    """The part of a caller's connection that the limits use."""
 
     peer: Peer
 
@@ -61,7 +61,7 @@ class Connection(Protocol):
         """Whether no request waits for its response."""
 
     def displace(self) -> None:
-        """Closes at once, without its unsent bytes."""
+        """Closes the connection now; unsent bytes are lost."""
 
 
 class ConnectionLimits:
@@ -87,11 +87,11 @@ class ConnectionLimits:
         )
 
     def take(self, newcomer: Connection, file: int = 0) -> bool:
-        """Counts a new connection, which has the number `file`. Returns whether the connection may stay.
+        """Counts a new connection with the file number `file`. Returns whether the connection may stay.
 
         `give_back` must follow in both cases.
         """
-        address = _counted(newcomer.peer)
+        address = _limited_address(newcomer.peer)
         self._open += 1
         if address is not None:
             self._per_peer[address] += 1
@@ -113,7 +113,7 @@ class ConnectionLimits:
 
     def give_back(self, connection: Connection) -> None:
         """Counts the end of a connection."""
-        address = _counted(connection.peer)
+        address = _limited_address(connection.peer)
         self._open -= 1
         if address is not None:
             self._per_peer[address] -= 1
@@ -138,7 +138,7 @@ class ConnectionLimits:
         return closed > 0
 
 
-def _counted(peer: Peer) -> str | None:
+def _limited_address(peer: Peer) -> str | None:
     """Returns the address that the limit per address applies to; None for this machine itself."""
     if peer.address is None:
         return None

@@ -25,8 +25,8 @@ class OwnResponse:
     def send(self, request: CallerRequest, *, keep_alive: bool) -> int:
         """Writes the whole response. Returns how many bytes of body it has.
 
-        Raises ConnectionError if the caller has gone. RFC 9110 §2.5, §6.2: a server answers with the version that
-        it speaks, whatever the request's is.
+        Raises ConnectionError if the caller has gone. RFC 9110 §2.5, §6.2: a server responds with the version that
+        it speaks, not with the request's.
         """
         fields = self.fields
         if not keep_alive:
@@ -63,7 +63,7 @@ def error_response(error: ProxyError, request_id: str | None) -> OwnResponse:
 
 
 def public_details(error: ProxyError) -> dict[str, Any]:
-    """Returns the details that the caller is told, without the request's id."""
+    """Returns the details for the caller, without the request's id."""
     if error.retry_after_s is None:
         return dict(error.details)
     # Whole seconds, rounded up: a retry that comes a moment too early fails again.
@@ -71,7 +71,7 @@ def public_details(error: ProxyError) -> dict[str, Any]:
 
 
 def options_response(request_id: str | None) -> OwnResponse:
-    """Returns the response to an OPTIONS request that goes no further (RFC 9110 §7.6.2, §9.3.7)."""
+    """Returns the response to an OPTIONS request that is not forwarded (RFC 9110 §7.6.2, §9.3.7)."""
     fields = {"Server": "nanonets-proxy", "Allow": _ALLOW, "Content-Length": "0", "Date": formatdate(usegmt=True)}
     if request_id is not None:
         fields["X-Request-Id"] = request_id

@@ -1,11 +1,11 @@
-"""Decides how much of a caller's bytes is read, and when: a body that nobody wants yet stays with the caller.
+"""Decides how many of a caller's bytes are read, and when. A body that is not needed yet stays with the caller.
 
     NARROW  small reads, or larger ones while all connections together have room for bodies that are read before
-            they are wanted (`ReadAhead`)
+            they are needed (`ReadAhead`)
       a request waits for its permit  -> SHUT
-      a body is wanted                -> WIDE
+      a body is needed                -> WIDE
     SHUT    nothing is read; the server polls for hang-ups
-      the body is wanted              -> WIDE
+      the body is needed              -> WIDE
       the request has ended           -> NARROW
     WIDE    large reads
       the request has ended           -> NARROW
@@ -26,7 +26,7 @@ MOST_AHEAD_BYTES: Final = 2 * 1024 * 1024
 
 
 class ReadAhead:
-    """Room for body bytes that are read before the request is granted: one read then brings a whole small upload.
+    """Room for body bytes that are read before the request is granted, so one read receives a whole small upload.
 
     The connections of a server share it.
     """
@@ -38,7 +38,7 @@ class ReadAhead:
 
 
 class FlowControl:
-    """Reading from one connection."""
+    """Controls the reading from one connection."""
 
     __slots__ = ("_ahead", "_ahead_bytes", "_is_held_back", "_shut", "_tls", "_transport", "_wide", "buffer")
 
@@ -46,7 +46,7 @@ class FlowControl:
         self._ahead = ahead
         self._ahead_bytes = 0  # taken of the shared room
         self.buffer = _NARROW
-        """Of the last read. Connections share it, so its bytes are good for one call only."""
+        """The buffer of the latest read. Connections share it, so its bytes are valid during one call only."""
         self._transport: asyncio.Transport | None = None
         self._tls: Any = None  # the transport, if it decrypts
         self._wide = False
@@ -69,10 +69,10 @@ class FlowControl:
             self._shut, self._wide = True, False
             self._transport.pause_reading()
             if self._tls is not None:
-                self._tls.set_read_buffer_limits(0)  # else it reads half a megabyte more, undecrypted
+                self._tls.set_read_buffer_limits(0)  # otherwise it reads half a megabyte more, undecrypted
 
     def open_wide(self) -> None:
-        """Reads in large pieces: the body is wanted."""
+        """Reads in large pieces: the body is needed."""
         if not self._wide:
             self._wide = True
             self._reopen()
@@ -87,7 +87,7 @@ class FlowControl:
             self.release()
 
     def release(self) -> None:
-        """Returns the room of what was read ahead, which is wanted now, or gone."""
+        """Returns the room of bytes that were read ahead: they are needed now, or discarded."""
         self._ahead.free_bytes += self._ahead_bytes
         self._ahead_bytes = 0
 
@@ -102,7 +102,7 @@ class FlowControl:
         return self.buffer
 
     def was_read(self, nbytes: int, *, is_waiting: bool) -> None:
-        """Accounts for a read. `is_waiting`: a request has begun whose body nobody has asked for."""
+        """Accounts for a read. `is_waiting`: a request has begun, and its body is not needed yet."""
         if is_waiting and nbytes >= NARROW_BYTES and not self._wide:
             self._ahead.free_bytes -= nbytes
             self._ahead_bytes += nbytes
@@ -117,6 +117,7 @@ class FlowControl:
                 self._transport.pause_reading()
 
     def let_go(self) -> None:
+        """Ends `hold_back`."""
         if self._is_held_back:
             self._is_held_back = False
             if not self._shut and self._transport is not None and not self._transport.is_closing():

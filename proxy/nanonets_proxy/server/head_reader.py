@@ -1,9 +1,9 @@
-"""Reads the head of a caller's request: the one function that does so.
+"""Reads the head of a caller's request. No other module does.
 
-The connection finds where a head ends and passes exactly these bytes. One expression reads the request line:
-llhttp takes other protocols for HTTP and accepts only the methods of its own list (RFC 9110 §9.1 has none).
-httptools (llhttp) reads the fields and rejects ambiguous framing. Each head gets a parser of its own, so nothing
-of one message can reach the next.
+The connection finds the end of a head and passes exactly its bytes. A regular expression reads the request line,
+because llhttp also accepts other protocols, and only the methods of its own list (RFC 9110 §9.1 has no list).
+httptools (llhttp) reads the fields and rejects ambiguous framing. Each head has its own parser, so nothing of one
+message can reach the next.
 """
 
 import re
@@ -30,8 +30,8 @@ _REQUEST_LINE: Final = re.compile(rb"(?!PRI )(%b{1,64}) ([!-~\x80-\xff]+) HTTP/(
 _NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
 _CANNOT_BEGIN: Final = re.compile(rb"(?!%b)[^\r]|\r[^\n]" % _TOKEN)
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
-# Each version, and the request line that the parser is given instead of the real one, of which only the version
-# matters to it. The handler rejects 0.9 and 2.0 with 505.
+# The version in numbers, and a request line for the parser, which needs only the version of the real one. The
+# handler rejects 0.9 and 2.0 with 505.
 _VERSIONS: Final[dict[bytes, tuple[Version, bytes]]] = {
     b"1.1": (HTTP_1_1, b"POST / HTTP/1.1\r\n"),
     b"1.0": (HTTP_1_0, b"POST / HTTP/1.0\r\n"),
@@ -41,7 +41,7 @@ _VERSIONS: Final[dict[bytes, tuple[Version, bytes]]] = {
 
 
 class HeadReader:
-    """Reads heads. One instance serves any number of connections: a call leaves nothing behind."""
+    """Reads heads. One instance serves any number of connections, since no call affects the next."""
 
     __slots__ = ("_is_complete", "_keep_alive", "_names", "_parser", "_values")
 
@@ -92,7 +92,7 @@ class HeadReader:
         return HeaderSection(raw, version, names, values, body_length, keep_alive)
 
     def _body_length(self) -> int | None:
-        """Returns what the framing fields say, None for chunked. The parser has rejected contradictions."""
+        """Returns the length by the framing fields; None if chunked. The parser has rejected contradictions."""
         length = 0
         for name, value in zip(self._names, self._values, strict=True):
             if len(name) == _LENGTH_NAME_BYTES and name.lower() == b"content-length":
@@ -110,22 +110,22 @@ class HeadReader:
     def on_message_complete(self) -> None:
         assert self._parser is not None
         self._is_complete = True
-        self._keep_alive = self._parser.should_keep_alive()  # which the parser forgets behind this call
+        self._keep_alive = self._parser.should_keep_alive()  # the parser forgets it after this call
 
 
 def method_and_target(beginning: bytes | bytearray) -> tuple[str, str] | None:
-    """Returns what the request line at the beginning of a rejected request says, None if it is malformed."""
+    """Returns the method and target of a rejected request; None if its request line is malformed."""
     line = _REQUEST_LINE.match(beginning)
     return None if line is None else (line[1].decode(), line[2].decode("latin-1"))
 
 
 def _escape(byte: re.Match[bytes]) -> bytes:
-    """Writes a byte beyond ASCII as a URL must have it (RFC 3986 §2.1), as browsers do. curl sends it raw."""
+    """Percent-encodes a byte beyond ASCII (RFC 3986 §2.1), as browsers do. curl sends it raw."""
     return b"%%%02X" % byte[0][0]
 
 
 def check_beginning(beginning: bytes | bytearray, checked_bytes: int) -> None:
-    """Rejects what cannot become a head, so that its sender learns it before the time for a head is over.
+    """Rejects bytes that cannot become a head, before the time limit for a head has passed.
 
     `checked_bytes` of `beginning` have passed an earlier call. Raises BadRequest, TargetTooLong or HeadTooLarge.
     """

@@ -1,4 +1,4 @@
-"""Timers of a connection: one that is restarted far more often than it ends, and one that watches progress."""
+"""Timers of a connection: one that is restarted far more often than it expires, and one for a body that stalls."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from nanonets_proxy.server.body_stream import Body
 class IdleTimer:
     """Calls `on_timeout` when `timeout_s` have passed since the last `restart`.
 
-    A restart only notes the time: to move a timer of the event loop for each request would cost more.
+    A restart only notes the time: moving a timer of the event loop for each request would cost more.
     """
 
     __slots__ = ("_deadline_s", "_handle", "_loop", "_on_timeout", "_timeout_s")

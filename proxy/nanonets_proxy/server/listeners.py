@@ -37,7 +37,7 @@ def open_sockets(setting: str, listeners: Sequence[Listener]) -> list[socket.soc
 
     The IPv6 address that `localhost` or every interface stands for is left out if the machine has no IPv6.
 
-    Raises ListenFailed, naming `setting`, and leaves no socket open then.
+    Raises ListenFailed, which names `setting`; then no socket stays open.
     """
     opened: list[socket.socket] = []
     try:

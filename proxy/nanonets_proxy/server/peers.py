@@ -1,4 +1,4 @@
-"""What a caller's socket tells: the peer, and whether it has hung up. And how to reset it."""
+"""Reads the peer from a caller's socket, and whether the peer has hung up. Resets connections."""
 
 import asyncio
 import select
@@ -37,7 +37,7 @@ class Peer:
     """The IP address of our side of the connection; None on a unix socket."""
 
 
-UNKNOWN: Final = Peer("unknown", "unknown", own_address="127.0.0.1")  # the strictest
+UNKNOWN: Final = Peer("unknown", "unknown", own_address="127.0.0.1")  # loopback accepts the fewest Hosts
 
 
 def peer_of(transport: asyncio.BaseTransport) -> Peer:
@@ -75,7 +75,7 @@ def keep_alive_probes(transport: asyncio.BaseTransport) -> None:
 def name_in(certificate: Mapping[str, Any]) -> str | None:
     """Returns the name in a verified client certificate, as `ssl` decodes it.
 
-    The name is the first URI (as in SPIFFE) or DNS name, else the subject's common name.
+    The name is the first URI (as in SPIFFE) or DNS name, otherwise the subject's common name.
     """
     names = [
         value for kind in ("URI", "DNS") for key, value in certificate.get("subjectAltName", ()) if key == kind
@@ -90,7 +90,7 @@ def has_hung_up(transport: asyncio.ReadTransport) -> bool:
 
 
 def hung_up(transports: Iterable[asyncio.BaseTransport]) -> "list[asyncio.BaseTransport]":
-    """Returns those whose peer has closed its side, by one system call for all."""
+    """Returns the transports whose peer has closed its side, with one system call for all of them."""
     poll = select.poll()
     by_fileno = {}
     for transport in transports:

@@ -1,14 +1,14 @@
 """Splits the bytes of one connection into requests and their bodies. No I/O and no clock.
 
     HEAD    bytes are kept until they hold a whole head
-      `next_request` finds one             -> BODY, or BEHIND if the body has come with it, or there is none
+      `next_request` finds one             -> BODY, or BEHIND if there is no body, or it arrived with the head
     BODY    bytes go to the request's body, up to its end (its length, or where `ChunkedReader` finds it)
       the last one                         -> BEHIND
-      a chunk is malformed                 -> the body fails, later bytes are dropped
-    BEHIND  bytes are kept unparsed: they belong to requests that come later
-      `next_request`, behind the response  -> HEAD
+      a chunk is malformed                 -> the body fails, later bytes are discarded
+    BEHIND  bytes are kept unparsed: they belong to later requests
+      `next_request`, after the response   -> HEAD
 
-A head is parsed only when everything before it is used up, so no byte of one message can belong to another.
+A head is parsed only after all bytes before it were used, so no byte of one message can become part of another.
 """
 
 import re
@@ -59,7 +59,7 @@ class RequestReader:
         self.body: BodyStream | None = None
         """The body of the last request, while it is incomplete."""
         self.is_malformed = False
-        """Whether a body was malformed: what follows it has no meaning."""
+        """Whether a body was malformed: the bytes after it have no meaning."""
 
     def receive(self, data: bytes) -> None:
         """Takes the next bytes of the connection, between two calls of `next_request`."""
@@ -122,7 +122,7 @@ class RequestReader:
             self._flow.hold_back()
 
     def rejected_request(self) -> CallerRequest:
-        """Returns a stand-in for the request that `next_request` has rejected, or that came too slowly.
+        """Returns a stand-in for the request that `next_request` has rejected, or that arrived too slowly.
 
         It has the method and the target if the request line is well formed. RFC 9110 §9.3.2: the response to a
         rejected HEAD has no body either.
@@ -131,7 +131,7 @@ class RequestReader:
         return unreadable_request() if line is None else unreadable_request(*line)
 
     def _attach_body(self, request: CallerRequest, data: bytes) -> bytes:
-        """Gives the request its body, of which `data` has come. Returns the bytes behind it; raises BadRequest."""
+        """Gives the request its body, which starts with `data`. Returns the bytes after it. Raises BadRequest."""
         length = request.section.body_length
         if length is not None and len(data) >= length:
             request.body = WholeBody(data[:length])
@@ -142,7 +142,7 @@ class RequestReader:
         return self._feed_body(self.body, data)
 
     def _feed_body(self, body: BodyStream, data: bytes) -> bytes:
-        """Returns the bytes behind the body. Raises BadRequest if a chunk is malformed."""
+        """Returns the bytes after the body. Raises BadRequest if a chunk is malformed."""
         if self._chunks is None:
             piece, rest = data[: self._body_left_bytes], data[self._body_left_bytes :]
             self._body_left_bytes -= len(piece)
@@ -161,7 +161,7 @@ class RequestReader:
 
 
 def _split_large(data: memoryview) -> tuple[bytes, bytes]:
-    """Copies `data` as a head and the bytes behind it, or in one piece if no head of usual size ends in it."""
+    """Copies `data` as a head and the bytes after it, or in one piece if no head of usual size ends in it."""
     beginning = bytes(data[:_USUAL_HEAD_BYTES])
     end = beginning.find(END_OF_HEAD) + len(END_OF_HEAD)
     return (data.tobytes(), b"") if end < len(END_OF_HEAD) else (beginning[:end], data[end:].tobytes())

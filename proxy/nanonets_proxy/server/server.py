@@ -11,7 +11,7 @@ from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.errors import ForbiddenPeer
 from nanonets_proxy.server.caller_connection import CallerConnection
 from nanonets_proxy.server.caller_request import Handler
-from nanonets_proxy.server.connection_limits import REFUSAL, Connection, ConnectionLimits, ConnectionPolicy
+from nanonets_proxy.server.connection_limits import REJECTION, Connection, ConnectionLimits, ConnectionPolicy
 from nanonets_proxy.server.flow_control import ReadAhead
 from nanonets_proxy.server.head_reader import HeadReader
 from nanonets_proxy.server.peers import hung_up
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Iterable
 
-# Half of the second within which a hung-up caller's upstream request has to end.
+# Half of the second within which a hung-up caller's upstream request must end.
 _HANG_UP_POLL_S: Final = 0.5
-# Connections of peers that may not call, which wait for the close after their error response.
-_MOST_STRANGERS: Final = 16
+# Connections of peers that may not call; they stay open for a moment after their error response.
+_MAX_REJECTED_PEERS: Final = 16
 # Each costs about 100 KiB and some milliseconds of CPU time. A newcomer displaces the oldest one.
 MOST_HANDSHAKES: Final = 256
 # Turns of the event loop from bytes in the socket to the handler's first line: read, start the task.
@@ -54,7 +54,7 @@ class CallerServer(web.Server):
         self._heads = HeadReader()
         self._guard = guard
         self._limits = ConnectionLimits(policy, registry, self._counted_connections, alerts)
-        self._strangers: set[CallerConnection] = set()  # they get an error response, and take no caller's place
+        self._rejected_peers: set[CallerConnection] = set()  # they get an error response, and use up no limit
         self._handshakes: dict[TlsHandshake, None] = {}  # the oldest first
         self._alerts = alerts
         self._ahead = ReadAhead()
@@ -87,7 +87,9 @@ class CallerServer(web.Server):
 
     def _counted_connections(self) -> "Iterable[Connection]":
         yield from list(self._handshakes)
-        yield from (connection for connection in self._caller_connections() if connection not in self._strangers)
+        yield from (
+            connection for connection in self._caller_connections() if connection not in self._rejected_peers
+        )
 
     def over_tls(self, context: "ssl.SSLContext") -> "Callable[[], asyncio.Protocol]":
         """Returns a factory of connections that begin with a TLS handshake."""
@@ -124,25 +126,25 @@ class CallerServer(web.Server):
         try:
             self._guard.check_peer(connection.peer.address, connection.peer.uid)
         except ForbiddenPeer as error:
-            self._strangers.add(connection)
-            if len(self._strangers) > _MOST_STRANGERS:
+            self._rejected_peers.add(connection)
+            if len(self._rejected_peers) > _MAX_REJECTED_PEERS:
                 connection.displace()
             else:
                 connection.reject(error)
             return
         if not self._limits.take(connection, transport.get_extra_info("socket").fileno()):
-            transport.write(REFUSAL)
-            connection.force_close()
+            transport.write(REJECTION)
+            connection.close_when_sent()
         elif self._drains:
-            connection.force_close()
+            connection.close_when_sent()
         if self._hang_up_poll is None:
             self._poll_later()
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
         connection = cast("CallerConnection", handler)
-        if connection in self._strangers:
-            self._strangers.remove(connection)
+        if connection in self._rejected_peers:
+            self._rejected_peers.remove(connection)
         else:
             self._limits.give_back(connection)
         self._open -= 1
@@ -152,7 +154,7 @@ class CallerServer(web.Server):
         self._hang_up_poll = loop.call_later(_HANG_UP_POLL_S, self._poll_for_hang_ups)
 
     def _poll_for_hang_ups(self) -> None:
-        """The event loop does not see that a caller hangs up while its upload is not read."""
+        """Aborts the connections of callers that hung up: the event loop sees no hang-up while it does not read."""
         paused = [
             connection.transport
             for connection in self._caller_connections()
@@ -165,7 +167,7 @@ class CallerServer(web.Server):
             self._poll_later()
 
     async def drain(self, timeout_s: float) -> int:
-        """Closes idle connections now and the others behind their responses; resets those that take longer.
+        """Closes idle connections now and the others after their responses; resets connections that take longer.
 
         Returns how many were reset. The handler must announce the end of connections before.
         """
@@ -183,7 +185,7 @@ class CallerServer(web.Server):
 
 
 class _RegistrationProbe:
-    """A connection with no more than what aiohttp's server may look at."""
+    """A connection with only the attributes that aiohttp's server may use."""
 
     __slots__ = ("_task_handler",)
 

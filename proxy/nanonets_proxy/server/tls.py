@@ -54,5 +54,5 @@ def make_listener_context(policy: ListenerTlsPolicy) -> ssl.SSLContext:
 
 
 def _no_password() -> str:
-    """Replaces OpenSSL's question on the terminal."""
+    """Keeps OpenSSL from asking for a password on the terminal."""
     raise ssl.SSLError("the private key is encrypted; give one without a password")

@@ -1,7 +1,7 @@
 """TLS handshakes of callers: each counts as a connection from its first byte, and their number has its own bound.
 
 connection_made      the peer is checked, and the handshake is counted
-  the peer may not call, or no room is left  -> the connection is reset, since no response can be read yet
+  the peer may not call, or no room is left  -> the connection is reset: before a handshake, no response can be sent
 handshake            takes HANDSHAKE_TIMEOUT_S at most; a newcomer may displace it
   it fails, or is displaced                  -> the connection ends
   it succeeds                                -> a CallerConnection takes the transport over
@@ -37,7 +37,8 @@ class TlsHandshake(asyncio.Protocol):
         self._end = end
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
-        # Bytes before the handshake begins; later those of a request that came in one segment with its end.
+        # Bytes that arrive before the handshake begins; later the first bytes of a request, if they arrive with the
+        # handshake's last ones.
         self._early = b""
         self._is_lost = False
         self.peer: Peer = UNKNOWN
@@ -74,7 +75,7 @@ class TlsHandshake(asyncio.Protocol):
         )
         try:
             await asyncio.sleep(0)
-            # Now the transport has another protocol. It gets the bytes that came before, once it is connected.
+            # Now the transport has another protocol. Once connected, it gets the bytes that arrived before.
             before, self._early = self._early, b""
             loop.call_soon(_feed, transport.get_protocol(), before)
             secured = await starting
@@ -93,7 +94,7 @@ class TlsHandshake(asyncio.Protocol):
 
 
 def _feed(protocol: asyncio.BaseProtocol, data: bytes) -> None:
-    """Gives `data` to a protocol as the event loop does."""
+    """Passes `data` to a protocol as the event loop does."""
     receiver, view = cast("asyncio.BufferedProtocol", protocol), memoryview(data)
     while view:
         buffer = memoryview(receiver.get_buffer(len(view)))

@@ -1,4 +1,4 @@
-"""Asks the upstream about a key with a cheap GET of the proxy's own."""
+"""Tests a key with a cheap GET of the proxy's own."""
 
 from typing import Final
 

@@ -8,7 +8,7 @@ from nanonets_proxy.upstream.connection import ConnectionState, UpstreamConnecti
 from nanonets_proxy.upstream.dial import Dialer
 
 _IDLE = ConnectionState.IDLE
-# Of all callers together. Otherwise, connections of callers that do not return would take the open files.
+# Of all callers together. Otherwise, connections of callers that do not return would use up the open files.
 _MOST_IDLE_PER_CALLER: Final = 64
 
 
@@ -17,9 +17,9 @@ class Pool:
 
     The upstream is least likely to have closed the newest one, and the oldest ones expire when the load falls.
 
-    With `per_caller`, only the caller of a connection's earlier requests gets it again. Bytes of the upstream that
-    come late, behind a response, would otherwise become the start of another caller's response, and nothing could
-    tell. So the first connection on which such bytes are noticed turns `per_caller` on, and calls `on_surplus`.
+    With `per_caller`, a connection serves requests of one caller only. Otherwise, bytes that the upstream sends
+    after a response could become the start of another caller's response, and nobody would notice. The first time
+    that such bytes are noticed, the pool turns `per_caller` on and calls `on_surplus`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Pool:
     def _note_surplus(self) -> None:
         if not self._per_caller:
             self._per_caller = True
-            self._close_idle()  # late bytes may be on their way on these too
+            self._close_idle()  # late bytes may be on their way on these connections too
         self._on_surplus()
 
     def take_idle(self, now_s: float, check_socket: bool, caller: str = "") -> UpstreamConnection | None:
@@ -76,9 +76,9 @@ class Pool:
         return None
 
     def _pop_own(self, caller: str) -> UpstreamConnection | None:
-        for at in range(len(self._idle) - 1, -1, -1):
-            if self._idle[at].caller == caller:
-                return self._idle.pop(at)
+        for index in range(len(self._idle) - 1, -1, -1):
+            if self._idle[index].caller == caller:
+                return self._idle.pop(index)
         return None
 
     def give_back(self, connection: UpstreamConnection) -> None:

@@ -116,7 +116,7 @@ class BeforeTls(asyncio.Protocol):
 class TlsLastBytes(asyncio.BufferedProtocol):
     """Stands between a connection's socket and its TLS, and reads the last bytes when the connection is lost.
 
-    asyncio closes the socket before it tells the connection. Only here is it still open.
+    asyncio closes the socket before it tells the connection. Here the socket is still open.
     """
 
     def __init__(self, connection: UpstreamTransport, below: asyncio.Transport, above: asyncio.Transport) -> None:

@@ -1,4 +1,4 @@
-"""Chunked bodies: their bytes, where they end, and what is malformed."""
+"""Chunked bodies: their bytes, their end, and malformed framing."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from nanonets_proxy.core.http.chunked_reader import (
 
 
 def decoded(*pieces: bytes) -> tuple[bytes, bytes | None]:
-    """The body, and the bytes behind it; None for these if it is incomplete."""
+    """Returns the body and the bytes after it, or None for these if the body is incomplete."""
     subject = ChunkedReader()
     body, behind = b"", b""
     for piece in pieces:
@@ -48,7 +48,7 @@ def bytewise(data: bytes) -> list[bytes]:
         (b"1\r\na\r\n0\r\nX-Trailer: y\r\nB:\r\n\r\n", b"a"),
     ],
 )
-def test_a_body_is_decoded_and_ends_where_it_ends_however_it_is_cut(sent: bytes, body: bytes) -> None:
+def test_any_split_of_a_body_gives_the_same_bytes_and_the_same_end(sent: bytes, body: bytes) -> None:
     following = b"GET / HTTP/1.1\r\n\r\n"
     assert decoded(sent + following) == (body, following)
     assert decoded(*bytewise(sent + following)) == (body, following)
@@ -80,7 +80,7 @@ def test_trailers_are_kept_with_their_case(sent: bytes, trailers: list[tuple[byt
         *(b"0\r\nX: \x00\r\n\r\n", b"0\r\n: y\r\n\r\n"),
     ],
 )
-def test_what_is_malformed_is_rejected_however_it_is_cut(sent: bytes) -> None:
+def test_malformed_framing_is_rejected_for_any_split(sent: bytes) -> None:
     with pytest.raises(MalformedChunks):
         decoded(sent)
     with pytest.raises(MalformedChunks):
@@ -95,7 +95,7 @@ def test_size_lines_and_trailers_are_bounded() -> None:
 
 
 class _Parsed:
-    """What httptools makes of the same body: an opinion of others."""
+    """The result of httptools for the same body, as a second opinion."""
 
     def __init__(self) -> None:
         self.body = b""
@@ -127,7 +127,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=12))
-def test_no_body_is_complete_here_that_others_read_otherwise(pieces: list[bytes]) -> None:
+def test_each_complete_body_is_the_same_for_httptools_or_rejected_by_it(pieces: list[bytes]) -> None:
     sent = b"".join(pieces)
     try:
         body, behind = decoded(sent)

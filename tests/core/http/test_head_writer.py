@@ -1,4 +1,4 @@
-"""Heads of the proxy's own requests, and the tokens that stand in heads."""
+"""Heads of the proxy's own requests, and the tokens in heads."""
 
 import pytest
 

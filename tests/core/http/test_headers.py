@@ -151,7 +151,7 @@ def test_a_second_length_or_a_length_beside_chunked_is_a_bad_request(fields: Fie
     ("length", "sent"),
     [(b"0005", b"5"), (b"00", b"0"), (b"0", b"0"), (b"50", b"50"), (b"0000000000000000012", b"12")],
 )
-def test_a_length_goes_on_without_leading_zeros(length: bytes, sent: bytes) -> None:
+def test_a_length_is_forwarded_without_leading_zeros(length: bytes, sent: bytes) -> None:
     head = read((b"A", b"1"), (b"content-LENGTH", length), (b"B", b"2"))
     assert head.body_length == int(sent)
     assert head.fields == b"A: 1\r\ncontent-LENGTH: %b\r\nB: 2\r\n" % sent
@@ -183,7 +183,7 @@ def test_the_head_that_goes_upstream_octet_by_octet() -> None:
 @pytest.mark.parametrize(
     ("fields", "host"), [(((b"Host", b"localhost:9000"),), b"localhost:9000"), ((), b"up.example")]
 )
-def test_the_sandbox_gets_the_callers_host_or_else_its_own(
+def test_the_sandbox_gets_the_callers_host_or_without_one_its_own(
     fields: tuple[tuple[bytes, bytes], ...], host: bytes
 ) -> None:
     heads = CallersHostHeads(host=b"up.example", authorization=KEY)
@@ -209,7 +209,7 @@ def test_a_name_with_an_underscore_is_dropped(name: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", [b"Authorization", b"Content-Length", b"Host"])
-def test_connection_cannot_remove_what_the_request_needs(name: bytes) -> None:
+def test_connection_cannot_remove_a_field_that_the_request_needs(name: bytes) -> None:
     lines = sent((b"Content-Length", b"3"), (b"Connection", b"close, " + name), (b"connection", name.upper()))
     assert lines == [b"GET /a?b HTTP/1.1", b"Host: up.example", b"Content-Length: 3", b"Authorization: " + KEY]
 

@@ -14,7 +14,7 @@ def test_a_number_is_counted_down_and_anything_else_stays(count: bytes, left: by
     assert counted_down(NAMES, (b"a", count, b"b")) == (b"a", left, b"b")
 
 
-def test_at_zero_the_request_goes_no_further() -> None:
+def test_at_zero_the_request_is_not_forwarded() -> None:
     assert counted_down(NAMES, (b"a", b"0", b"b")) is None
 
 

@@ -24,7 +24,7 @@ def test_a_request_that_may_have_arrived_is_repeated_only_if_its_method_is_safe(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_request_that_was_not_sent_is_repeated_whatever_its_method(method: str) -> None:
+def test_a_request_that_was_not_sent_is_repeated_with_any_method(method: str) -> None:
     assert retries().pause_s(Failure.NOT_SENT, method, retries_made=0, time_left_s=60) is not None
 
 

@@ -24,7 +24,7 @@ HOP_BY_HOP = frozenset(
     }
 )
 
-# The proxy cannot vouch for what a caller says about itself, and replaces the caller's credentials. It forwards no
+# The proxy cannot vouch for a caller's claims about itself, and replaces the caller's credentials. It forwards no
 # request trailers, so it drops `Trailer`.
 NOT_FORWARDED = HOP_BY_HOP | {
     b"authorization",

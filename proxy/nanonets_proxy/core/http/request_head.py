@@ -90,7 +90,7 @@ class RequestHeads:
         template = plan.template
         length_at = plan.places[_LENGTH_AT]
         if length_at is not None and values[length_at][0] == _ZERO and len(values[length_at]) > 1:
-            # A number may have leading zeros; what goes upstream has none.
+            # A caller's number may have leading zeros; the upstream gets none.
             values = (*values[:length_at], b"%d" % int(values[length_at]), *values[length_at + 1 :])
         if nominated:
             names, values = without_fields(nominated, names, values)

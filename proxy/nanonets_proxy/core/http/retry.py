@@ -1,7 +1,7 @@
 """Decides whether a failed request is sent again, and after which pause. Chance is passed in.
 
 A request that the upstream may have received is repeated only if its method is safe (RFC 9110 §9.2.1): a document
-sent twice is billed twice. A request of which no byte was sent may be repeated whatever its method.
+sent twice is billed twice. A request of which no byte was sent may be repeated with any method.
 
 A request that a reused connection lost before any byte of a response may be sent on a new connection if its method
 is idempotent (RFC 9112 §9.3.1): the upstream probably closed the connection before it saw the request.
