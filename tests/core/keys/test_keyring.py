@@ -455,7 +455,7 @@ def test_a_probe_of_the_key_manager_decides_about_a_doubted_key() -> None:
         assert (driver.ring.choose_for_probe(driver.now) is None) == (verdict is not UNKNOWN)
 
 
-def test_one_probe_of_the_key_manager_decides_if_requests_do_not() -> None:
+def test_a_probe_of_the_key_manager_decides_if_requests_do_not() -> None:
     driver = Driver("a", hold_s=5.0)
     driver.get("a", target="GET /same")
     assert driver.get(target="GET /same") == ["a", "kept"]
@@ -466,11 +466,26 @@ def test_one_probe_of_the_key_manager_decides_if_requests_do_not() -> None:
     driver.now = began_s + NOTICE_S
     probe = driver.ring.choose_for_probe(driver.now)
     assert probe is not None
-    assert driver.ring.choose_for_probe(driver.now) is None, "an undecided probe is not repeated"
+    assert driver.ring.choose_for_probe(driver.now) is None
     driver.events += driver.ring.settle(probe, REJECTED, driver.now)
     assert driver.states() == {"a": "refused"}
     assert KeyEventKind.ACTIVE_REJECTED in driver.kinds()
     assert driver.ring.known.next_probe_s(requests_probe=True) == math.inf
+
+
+def test_an_undecided_probe_is_repeated_at_growing_pauses_while_401s_come() -> None:
+    driver = Driver("a", hold_s=0.0)
+    driver.get("a")
+    probes_s = []
+    while driver.now < 240.0:
+        driver.get(target="GET /same")
+        if (probe := driver.ring.choose_for_probe(driver.now)) is not None:
+            probes_s.append(driver.now)
+            driver.ring.settle(probe, UNKNOWN, driver.now)
+            assert driver.ring.known.next_probe_s(requests_probe=True) == math.inf, "none without another 401"
+        driver.now += 0.05
+    assert [round(later - earlier) for earlier, later in pairwise(probes_s)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert driver.states() == {"a": "active"}
 
 
 def test_401s_cause_readings_at_a_pace_that_slows_until_a_new_key_comes() -> None:

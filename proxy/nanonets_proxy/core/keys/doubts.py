@@ -15,6 +15,7 @@ the end of a doubt. Other requests use the key meanwhile, and their responses de
 `Doubt.end_s`, the 401 is the response.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,6 +30,9 @@ BRIEF_S: Final = 0.25
 
 NOTICE_S: Final = 1.0
 """A doubt that lasts longer is reported and probed: no other request shows whether the key works."""
+
+MOST_PROBE_PAUSE_S: Final = 60.0
+"""The longest pause between two probes, while 401s keep coming and nothing decides."""
 
 GRAVE_401S: Final = 3
 """How many 401s without any accepted request are reported as an alarm, even if all have one target."""
@@ -64,8 +68,10 @@ class Doubt:
     """Whether `end_s` has passed without a decision."""
     count: int = 0
     """The number of 401s."""
-    is_probed: bool = False
-    """Whether the key manager has probed the key during this doubt."""
+    _probe_at_s: float = -math.inf
+    """The earliest instant of the key manager's next probe."""
+    _probe_pause_s: float = 0.0
+    _count_at_probe: int = 0
     _counted: set[str] = field(default_factory=set)
 
     def note(self, target: str, seq: int, now: float, *, counts: bool) -> None:
@@ -78,8 +84,20 @@ class Doubt:
 
     def begin_anew(self, now: float, length_s: float) -> None:
         """Restarts the wait: the key has become the only one left, and requests with a 401 depend on it."""
-        self.length_s, self.is_over, self.is_probed = length_s, False, False
+        self.length_s, self.is_over = length_s, False
         self.first_rejections = {target: (seq, now) for target, (seq, _) in self.first_rejections.items()}
+
+    def note_probe(self, now: float) -> None:
+        """Notes a probe of the key manager. The pause before the next one doubles, up to MOST_PROBE_PAUSE_S."""
+        self._probe_pause_s = min(max(NOTICE_S, 2 * self._probe_pause_s), MOST_PROBE_PAUSE_S)
+        self._probe_at_s, self._count_at_probe = now + self._probe_pause_s, self.count
+
+    @property
+    def next_probe_s(self) -> float:
+        """The instant of the next probe; infinite if no 401 has come since the last probe."""
+        if self.count == self._count_at_probe:
+            return math.inf
+        return max(self.began_s + NOTICE_S, self._probe_at_s)
 
     def clear(self, accepted_seq: int) -> list[str]:
         """Drops and returns the targets whose first 401 came before the choice of an accepted request."""

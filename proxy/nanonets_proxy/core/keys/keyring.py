@@ -216,7 +216,7 @@ class Keyring:
         if now < self.known.next_probe_s(requests_probe=self.policy.requests_probe):
             return None
         if self.known.doubt is not None:
-            self.known.doubt.is_probed = True
+            self.known.doubt.note_probe(now)
         return self._use(self.known.usable[0], _CANDIDATE_PROBE)
 
     def settle(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from nanonets_proxy.core.keys.doubts import NOTICE_S, Doubt
+from nanonets_proxy.core.keys.doubts import Doubt
 from nanonets_proxy.core.keys.key_records import FoundKey, KeyRecord, KeyState, KeyWarning
 
 MOST_UNLISTED: Final = 2
@@ -77,11 +77,11 @@ class KnownKeys:
         """Returns when the key manager must probe the preferred key; -inf if now, inf if never.
 
         It probes a candidate and a doubted key. But if requests serve as probes, it probes only a key whose doubt
-        lasts, and only once.
+        lasts.
         """
         doubt = self.doubt
         if requests_probe:
-            return math.inf if doubt is None or doubt.is_probed else doubt.began_s + NOTICE_S
+            return math.inf if doubt is None else doubt.next_probe_s
         is_open = bool(self.usable) and (self.usable[0].state is KeyState.CANDIDATE or doubt is not None)
         return -math.inf if is_open else math.inf
 
