@@ -1,0 +1,300 @@
+"""Requests that are refused for their own sake, and quotas that are used up for long, in virtual time."""
+
+import math
+
+import pytest
+
+from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.news import LimitClosed, LimitLearned
+from nanonets_proxy.core.ratelimit.static_limits import StaticLimit, StaticLimits
+from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Ticket, TicketState
+
+LARGE = "large"
+
+
+class Scene:
+    """A gate and an upstream that refuses the kind LARGE for ever, with a hint of 10 s."""
+
+    def __init__(self, *static_limits: str, max_wait_s: float = math.inf) -> None:
+        limits = StaticLimits(tuple(map(StaticLimit.parse, static_limits)))
+        policy = GatePolicy(
+            max_in_flight=50, max_waiting=1000, max_waiting_per_lane=20, static_limits=limits, max_wait_s=max_wait_s
+        )
+        self.gate = Gate(policy, lambda: 0.0)
+        self.now = 1000.0
+        self.expired: list[Expiry] = []
+        self.wake_at_s: float | None = None
+
+    def ask(self, kind: str = "", lane: str = "a", wait_s: float = math.inf) -> Ticket:
+        ticket = Ticket("account", self.now + wait_s, lane, kind=kind)
+        assert self.gate.enqueue(ticket, self.now) is None
+        return ticket
+
+    def poll(self) -> list[Ticket]:
+        verdicts = self.gate.poll(self.now)
+        self.expired += verdicts.expired
+        self.wake_at_s = verdicts.wake_at_s
+        return list(verdicts.granted)
+
+    def refuse(self, permit: Ticket, hint_s: float | None = 10.0, *, quota: bool = False) -> None:
+        self.gate.settle(permit, Outcome.THROTTLED, self.now, hint_s, quota_used_up=quota)
+
+    def serve(self, permit: Ticket) -> None:
+        self.gate.settle(permit, Outcome.SERVED, self.now)
+
+    def run(self, seconds: float) -> int:
+        """Lets the upstream decide on all grants. Returns the number of served requests."""
+        served, end_s = 0, self.now + seconds
+        while True:
+            for permit in self.poll():
+                if permit.kind == LARGE:
+                    self.refuse(permit)
+                    if self.gate.enqueue(permit, self.now) is not None:
+                        return -1
+                else:
+                    self.serve(permit)
+                    served += 1
+            if not self.gate.needs_poll:
+                if self.wake_at_s is None or self.wake_at_s > end_s:
+                    self.now = end_s
+                    return served
+                self.now = self.wake_at_s
+
+
+def test_a_request_refused_for_ever_ends_after_three_refusals_and_holds_up_no_other() -> None:
+    scene = Scene()
+    large = scene.ask(LARGE)
+    for _ in range(10):
+        scene.ask()
+    scene.run(11)
+    for _ in range(100):
+        scene.ask()
+        scene.run(1)
+    (expiry,) = scene.expired
+    assert (expiry.ticket, expiry.reason) == (large, Reason.REFUSED_ALONE)
+    assert large.refusals <= 4
+    assert scene.gate.waiting == 0
+    assert not math.isfinite(scene.gate._scopes["account"].limit.estimate.window.count)
+
+
+def test_a_lone_request_is_tried_until_its_deadline() -> None:
+    scene = Scene()
+    ticket = scene.ask(LARGE, wait_s=100.0)
+    assert scene.run(101) == -1  # rejected: its next turn would come too late
+    assert ticket.refusals >= 4
+    assert ticket.own_refusals == 0
+
+
+def doubtful(scene: Scene) -> Ticket:
+    """Returns a ticket whose refusal, as the probe, is in doubt."""
+    ticket = scene.ask(LARGE)
+    (permit,) = scene.poll()
+    scene.refuse(permit)
+    assert scene.gate.enqueue(permit, scene.now) is None
+    scene.poll()
+    scene.now += 10
+    (probe,) = scene.poll()
+    scene.refuse(probe)
+    assert scene.gate.enqueue(probe, scene.now) is None
+    assert scene.poll() == []
+    return ticket
+
+
+def test_a_substitute_that_fails_is_replaced() -> None:
+    scene = Scene()
+    ticket = doubtful(scene)
+    for outcome in (Outcome.FAILED, Outcome.UNUSED, Outcome.KEY_REJECTED):
+        other = scene.ask(lane="b")
+        assert scene.poll() == [other]
+        scene.gate.settle(other, outcome, scene.now)
+    assert ticket.own_refusals == 0
+    substitute = scene.ask(lane="b")
+    scene.serve(*scene.poll())
+    assert (substitute.state, ticket.own_refusals) == (TicketState.ENDED, 1)
+
+
+def test_a_substitute_without_a_response_is_accepted_by_timeout() -> None:
+    scene = Scene()
+    ticket = doubtful(scene)
+    scene.ask(lane="b")
+    scene.poll()
+    scene.ask(lane="b")
+    assert scene.poll() == []
+    assert scene.wake_at_s is not None
+    scene.now = scene.wake_at_s
+    assert len(scene.poll()) == 1
+    assert ticket.own_refusals == 1
+
+
+def test_a_refused_substitute_closes_the_scope() -> None:
+    scene = Scene()
+    ticket = doubtful(scene)
+    scene.ask(lane="b")
+    scene.refuse(*scene.poll(), 30.0)
+    assert scene.poll() == []
+    assert scene.gate.closed_scopes(scene.now) == {"account": scene.now + 30}
+    assert ticket.own_refusals == 0
+
+
+def test_a_held_ticket_can_be_withdrawn_and_counts_against_its_lane() -> None:
+    scene = Scene()
+    ticket = doubtful(scene)
+    state = scene.gate._scopes["account"]
+    assert (state.waiting, state.queue.waiting, state.waiting_in("a")) == (1, 0, 1)
+    scene.gate.slept(5.0)
+    scene.gate.withdraw(ticket, scene.now)
+    assert (scene.gate.waiting, state.waiting, state.waiting_in("a")) == (0, 0, 0)
+    scene.now += 100
+    assert scene.poll() == []
+
+
+def test_a_request_sent_later_and_accepted_reopens_a_scope_with_a_long_hint() -> None:
+    scene = Scene()
+    first, *_ = [scene.ask() for _ in range(3)]
+    permits = scene.poll()
+    scene.now += 0.05
+    scene.ask(lane="b")
+    permits += scene.poll()
+    scene.now += 0.05
+    scene.refuse(first, 60.0)
+    assert scene.gate.enqueue(first, scene.now) is None
+    scene.ask(lane="c")
+    assert scene.poll() == []
+    scene.serve(permits[-1])
+    (probe,) = scene.poll()
+    assert probe.lane == "c"
+    scene.serve(probe)
+    assert first.own_refusals == 1
+
+
+def test_an_odd_hint_is_in_doubt() -> None:
+    scene = Scene("account 20/10s")
+    permit = scene.ask()
+    scene.poll()
+    scene.refuse(permit, 60.0)
+    assert permit.doubts == 1
+    assert scene.gate.closed_scopes(scene.now) == {}
+
+
+# --- long quotas --------------------------------------------------------------------------------
+
+
+def exhausted() -> Scene:
+    scene = Scene(max_wait_s=300.0)
+    for _ in range(2):
+        permit = scene.ask(wait_s=300.0)
+        assert scene.poll() == [permit]
+        scene.refuse(permit, None, quota=True)
+        rejection = scene.gate.enqueue(permit, scene.now)
+        assert rejection is not None
+        assert rejection.reason is Reason.QUOTA_USED_UP
+    return scene
+
+
+def test_a_used_up_quota_ends_all_waiting_tickets_and_rejects_new_ones() -> None:
+    scene = Scene("account 20/10s", max_wait_s=300.0)
+    first = scene.ask()
+    scene.poll()
+    scene.refuse(first, 3600.0)
+    held = [scene.ask() for _ in range(3)]
+    (substitute,) = scene.poll()
+    scene.refuse(substitute, 3600.0)
+    scene.poll()
+    assert {expiry.ticket for expiry in scene.expired} == set(held) - {substitute}
+    assert all(expiry.reason is Reason.QUOTA_USED_UP for expiry in scene.expired)
+    rejection = scene.gate.enqueue(Ticket("account", math.inf), scene.now)
+    assert rejection is not None
+    assert rejection.reason is Reason.QUOTA_USED_UP
+    assert rejection.retry_after_s == 3600
+    assert scene.gate.closed_scopes(scene.now) == {"account": scene.now + 3600}
+    scene.gate.slept(600)
+    assert scene.gate.closed_scopes(scene.now) == {"account": scene.now + 3000}
+
+
+def test_new_requests_probe_a_used_up_quota_at_growing_distance_until_it_is_over() -> None:
+    scene = exhausted()
+    for distance_s in (60, 120, 240, 480, 960, 1920, 3600, 3600):
+        scene.now += distance_s - 1
+        assert scene.gate.enqueue(Ticket("account", math.inf), scene.now) is not None
+        scene.now += 1
+        probe = scene.ask()
+        other = scene.ask()
+        assert scene.poll() == [probe]
+        assert scene.expired[-1].ticket is other
+        scene.refuse(probe, None, quota=True)
+        assert scene.gate.enqueue(probe, scene.now) is not None
+        scene.poll()
+    scene.now += 3600
+    probe = scene.ask()
+    assert scene.poll() == [probe]
+    scene.serve(probe)
+    scene.ask()
+    assert len(scene.poll()) == 1
+
+
+def test_an_ordinary_refusal_ends_a_used_up_quota() -> None:
+    scene = exhausted()
+    scene.now += 60
+    probe = scene.ask()
+    scene.poll()
+    scene.refuse(probe, 5.0)
+    assert scene.gate.enqueue(probe, scene.now) is None
+
+
+def test_a_quota_that_concerns_one_request_closes_nothing() -> None:
+    scene = Scene(max_wait_s=300.0)
+    first = scene.ask()
+    scene.poll()
+    scene.refuse(first, None, quota=True)
+    scene.ask()
+    scene.serve(*scene.poll())
+    assert scene.gate.closed_scopes(scene.now) == {}
+    scene.ask()
+    assert len(scene.poll()) == 1
+
+
+# --- news ---------------------------------------------------------------------------------------
+
+
+def test_a_closure_is_reported_once_with_its_number_of_refusals() -> None:
+    scene = Scene()
+    permits = [scene.ask() for _ in range(8)]
+    assert len(scene.poll()) == 8
+    for permit in permits[:2]:
+        scene.serve(permit)
+    for permit, hint_s in zip(permits[2:], (9.5, None, 8.0, 9.0, 1.0, 2.0), strict=True):
+        scene.refuse(permit, hint_s)
+    scene.poll()
+    assert scene.gate.take_news() == []
+    scene.now += 20
+    scene.poll()
+    closed, learned = scene.gate.take_news()
+    assert closed == LimitClosed("account", 6, 20.0, 9.5, quota_used_up=False)
+    assert isinstance(learned, LimitLearned)
+    assert (learned.before.count, learned.after.count) == (math.inf, 2)
+    assert scene.gate.take_news() == []
+
+
+def test_a_used_up_quota_is_reported_at_once() -> None:
+    scene = exhausted()
+    scene.poll()
+    (closed,) = scene.gate.take_news()
+    assert closed == LimitClosed("account", 1, 0.0, None, quota_used_up=True)
+
+
+def test_a_static_limit_is_no_news() -> None:
+    scene = Scene("account 2/minute")
+    scene.ask()
+    scene.poll()
+    assert scene.gate.take_news() == []
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_the_queue_finds_another_ticket_behind_many_of_the_same_kind(count: int) -> None:
+    scene = Scene()
+    doubtful(scene)
+    for number in range(count):
+        scene.ask(LARGE, lane=f"x{number}")
+    other = scene.ask(lane="y")
+    assert scene.poll() == [other]
