@@ -17,24 +17,22 @@ HTTP_1_1: Final[Version] = (1, 1)
 
 
 class HeaderSection:
-    """The fields of a request, in order: `names` has a name for each of `values`. It does not change.
+    """The fields of a request, in order: `names` has a name for each of `values`.
 
-    `raw` is the section as received, behind a request line of `version`. `body_length` is in bytes, None for a
-    chunked body. `keep_alive`: whether another request may follow.
+    `version` is that of the request line. `body_length` is in bytes, None for a chunked body. `keep_alive`: whether
+    another request may follow.
     """
 
-    __slots__ = ("body_length", "keep_alive", "names", "raw", "read_head", "values", "version")
+    __slots__ = ("body_length", "keep_alive", "names", "read_head", "values", "version")
 
     def __init__(
         self,
-        raw: bytes,
         version: Version,
         names: tuple[bytes, ...],
         values: tuple[bytes, ...],
         body_length: int | None,
         keep_alive: bool,
     ) -> None:
-        self.raw = raw
         self.version = version
         self.names = names
         self.values = values
@@ -42,6 +40,19 @@ class HeaderSection:
         self.keep_alive = keep_alive
         self.read_head: RequestHead | None = None
         """What the handler has read from the fields: the next request may have the same section."""
+
+
+class ParsedHead:
+    """What a head says: `raw` as received, with its header section from `section_at` on."""
+
+    __slots__ = ("method", "raw", "section", "section_at", "target")
+
+    def __init__(self, raw: bytes, method: str, target: str, section: HeaderSection, section_at: int) -> None:
+        self.raw = raw
+        self.method = method
+        self.target = target
+        self.section = section
+        self.section_at = section_at
 
 
 class CallerRequest:
@@ -74,7 +85,7 @@ class CallerRequest:
         self.body: Body = NO_BODY
 
 
-_UNREADABLE: Final = HeaderSection(b"", HTTP_1_0, (), (), 0, keep_alive=False)
+_UNREADABLE: Final = HeaderSection(HTTP_1_0, (), (), 0, keep_alive=False)
 
 
 def unreadable_request(method: str = "UNKNOWN", target: str = "/") -> CallerRequest:

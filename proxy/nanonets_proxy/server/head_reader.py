@@ -12,7 +12,7 @@ from typing import Final
 import httptools
 
 from nanonets_proxy.errors import BadRequest, HeadTooLarge, ProxyError, TargetTooLong
-from nanonets_proxy.server.caller_request import HTTP_1_0, HTTP_1_1, CallerRequest, HeaderSection, Version
+from nanonets_proxy.server.caller_request import HTTP_1_0, HTTP_1_1, HeaderSection, ParsedHead, Version
 
 # RFC 9112 §3 recommends at least 8000 octets for the request line. The other bounds are those of common servers.
 MAX_TARGET_BYTES: Final = 12 * 1024
@@ -52,24 +52,29 @@ class HeadReader:
         self._keep_alive = False
         self._parser: httptools.HttpRequestParser | None = None
 
-    def read(self, head: bytes, last: HeaderSection | None = None) -> CallerRequest:
+    def read(self, raw: bytes, last: ParsedHead | None = None) -> ParsedHead:
         """Parses one whole head, ending in its empty line.
 
-        `last` is an earlier section of the same connection. Most clients repeat theirs byte for byte, and an equal
-        section is not parsed again. Raises BadRequest, TargetTooLong or HeadTooLarge.
+        `last` is an earlier head of the same connection. Most clients repeat their header section byte for byte,
+        and some the whole head. Equal bytes are not parsed again. Raises BadRequest, TargetTooLong or HeadTooLarge.
         """
-        line = _REQUEST_LINE.match(head)
+        if last is not None and last.raw == raw:
+            return last
+        line = _REQUEST_LINE.match(raw)
         if line is None:
-            raise _bad_line(head)
+            raise _bad_line(raw)
         method, target, protocol = line.groups()
         if len(target) > MAX_TARGET_BYTES:
             raise TargetTooLong("The request target is too long.")
         if not target.isascii():
             target = _NOT_ASCII.sub(_escape, target)
-        raw = head[line.end() :]
-        if last is None or last.raw != raw or last.version != _VERSIONS[protocol][0]:
-            last = self._read_section(raw, *_VERSIONS[protocol])
-        return CallerRequest(method.decode(), target.decode(), last)
+        at = line.end()
+        version, parsed_line = _VERSIONS[protocol]
+        if last is not None and last.raw[last.section_at :] == raw[at:] and last.section.version == version:
+            section = last.section
+        else:
+            section = self._read_section(raw[at:], version, parsed_line)
+        return ParsedHead(raw, method.decode(), target.decode(), section, at)
 
     def _read_section(self, raw: bytes, version: Version, parsed_line: bytes) -> HeaderSection:
         self._names, self._values, self._is_complete, self._keep_alive = [], [], False, False
@@ -89,7 +94,7 @@ class HeadReader:
             _check_sizes(names, values)
         # RFC 9112 §6.1: an HTTP/1.0 request with Transfer-Encoding has faulty framing.
         keep_alive = self._keep_alive and not (body_length is None and version < HTTP_1_1)
-        return HeaderSection(raw, version, names, values, body_length, keep_alive)
+        return HeaderSection(version, names, values, body_length, keep_alive)
 
     def _body_length(self) -> int | None:
         """Returns the length by the framing fields; None if chunked. The parser has rejected contradictions."""

@@ -17,7 +17,7 @@ from typing import Final
 from nanonets_proxy.core.http.chunked_reader import ChunkedReader, MalformedChunks
 from nanonets_proxy.errors import BadRequest, HeadTooLarge, ProxyError
 from nanonets_proxy.server.body_stream import BodyStream, WholeBody
-from nanonets_proxy.server.caller_request import CallerRequest, HeaderSection, unreadable_request
+from nanonets_proxy.server.caller_request import CallerRequest, ParsedHead, unreadable_request
 from nanonets_proxy.server.flow_control import FlowControl
 from nanonets_proxy.server.head_reader import (
     END_OF_HEAD,
@@ -29,6 +29,7 @@ from nanonets_proxy.server.head_reader import (
 
 _MOST_KEPT_BYTES: Final = 64 * 1024  # of pipelined requests; then the connection stops reading
 _USUAL_HEAD_BYTES: Final = 4096
+_END_BYTES: Final = len(END_OF_HEAD)
 _EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)++")
 
 
@@ -41,7 +42,8 @@ class RequestReader:
         "_chunks",
         "_flow",
         "_heads",
-        "_last_section",
+        "_last_head",
+        "_search_at",
         "body",
         "is_malformed",
         "kept",
@@ -55,7 +57,8 @@ class RequestReader:
         self._checked_bytes = 0  # of the incomplete head in `kept`
         self._body_left_bytes = 0
         self._chunks: ChunkedReader | None = None
-        self._last_section: HeaderSection | None = None  # of a head of usual size: the next may be equal
+        self._search_at = 0  # where the end of that head may begin
+        self._last_head: ParsedHead | None = None  # of usual size: the next may be equal
         self.body: BodyStream | None = None
         """The body of the last request, while it is incomplete."""
         self.is_malformed = False
@@ -93,18 +96,20 @@ class RequestReader:
             behind = b""
             kept = _EMPTY_LINES.sub(b"", kept, 1)  # RFC 9112 §2.2: ignored before a request line
         self.kept = kept
-        end = kept.find(END_OF_HEAD, max(0, self._checked_bytes - 3)) + len(END_OF_HEAD)
-        if end < len(END_OF_HEAD):
+        end = kept.find(END_OF_HEAD, self._search_at) + _END_BYTES
+        if end < _END_BYTES:
             if kept:
                 check_beginning(kept, self._checked_bytes)
             self._checked_bytes = len(kept)
+            self._search_at = max(0, len(kept) - _END_BYTES + 1)
             return None
         if end > MAX_HEAD_BYTES:
             raise HeadTooLarge("The request's header section is too large.")
-        request = self._heads.read(bytes(kept[:end]), self._last_section)
-        section = request.section
-        self._last_section = section if end <= _USUAL_HEAD_BYTES else None
-        self._checked_bytes = 0
+        head = self._heads.read(bytes(kept[:end]), self._last_head)
+        section = head.section
+        self._last_head = head if end <= _USUAL_HEAD_BYTES else None
+        request = CallerRequest(head.method, head.target, section)
+        self._checked_bytes = self._search_at = 0
         rest = bytes(kept[end:]) + behind  # copied only if both have bytes
         self.kept = rest if section.body_length == 0 else self._attach_body(request, rest)
         if len(kept) > _MOST_KEPT_BYTES:
