@@ -42,6 +42,7 @@ async def test_a_quota_that_is_used_up_for_long_is_told_at_once_in_the_upstreams
                 assert response.values(b"X-Plan") == [b"free"]
                 assert response.values(b"Set-Cookie") == [b"a=b"]
                 assert mark(response).startswith(b"nanonets-proxy; received-status=429")
+                assert int(response.value(b"Retry-After")) == 60
             await callers[2].send(request(b"GET", b"/y"))
             await (await upstream.next_request()).respond(quota)
             await callers[2].response()

@@ -6,7 +6,8 @@ available again. So one request tests it, at growing distance: a new request tha
 
 import math
 
-_FIRST_DISTANCE_S = 60.0
+FIRST_DISTANCE_S = 60.0
+"""The time from the first refusal to the first probe."""
 
 
 class LongQuota:
@@ -16,7 +17,7 @@ class LongQuota:
 
     def __init__(self, max_distance_s: float) -> None:
         self._max_distance_s = max_distance_s
-        self._distance_s = min(_FIRST_DISTANCE_S, max_distance_s)
+        self._distance_s = min(FIRST_DISTANCE_S, max_distance_s)
         self.until_s = -math.inf
         """When the quota is there again, as the upstream says; -inf if it does not say."""
 

@@ -40,6 +40,7 @@ from typing import Final
 from nanonets_proxy.core.ratelimit.adaptive.belief import Belief
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
+from nanonets_proxy.core.ratelimit.long_quota import FIRST_DISTANCE_S
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket, TicketState
 
 _EXPECTED_FOR_S: Final = 600.0  # after an own refusal, more of them are expected for this long
@@ -166,9 +167,10 @@ class Suspicion:
         is_odd = expected or ticket.refusals > 1 or self._is_odd(limit, hint_s)
         doubtful = quota_used_up or (may_doubt and is_odd and not limit.probes_limit)
         if doubtful and not enough:
-            held_s = max(_MIN_HELD_S, hint_s or 0.0) * 2 ** min(ticket.doubts, 8)
+            least_s = FIRST_DISTANCE_S if quota_used_up else _MIN_HELD_S
+            held_s = max(least_s, hint_s or 0.0) * 2 ** min(ticket.doubts, 8)
             ticket.doubts += 1
-            ticket.held_until_s = now + min(held_s, _MAX_HELD_S)
+            ticket.held_until_s = now + (held_s if quota_used_up else min(held_s, _MAX_HELD_S))
             self._in_doubt.append(ticket)
             return True
         self._in_doubt.clear()
