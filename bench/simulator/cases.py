@@ -59,7 +59,7 @@ def two_tenants(world: World, _: float) -> None:
 
 
 def some_refused(rate: float, kind: str = OVERSIZE) -> Callable[[World, float], None]:
-    """Callers as in a closed loop, and `rate` requests a second that are refused for their own sake."""
+    """Callers as in a closed loop, and `rate` requests a second that are refused alone."""
 
     def load(world: World, horizon_s: float) -> None:
         closed_loop(world)
@@ -203,7 +203,7 @@ REFUSED_ALONE = (
         horizon_s=300.0,
     ),
 )
-"""Some requests are refused for their own sake. The targets are for the others."""
+"""Some requests are refused alone. The targets are for the others."""
 
 HOURS = (
     Case(

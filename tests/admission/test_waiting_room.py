@@ -235,8 +235,8 @@ async def test_a_request_larger_than_the_whole_limit_is_rejected_whether_it_wait
     room.settle(permit, Outcome.THROTTLED, LONG_S / 2)
     large = Ticket("v2:other", loop.time() + LONG_S, cost=3)
     futures = [room.enter(ticket, loop.time()) for ticket in (unlimited, large)]
-    told = StaticLimit("v2:other", 2, 1.0)
-    gate.told(permit, Advice(None, 0.0, told), loop.time())
+    announced = StaticLimit("v2:other", 2, 1.0)
+    gate.note_advice(permit, Advice(None, 0.0, announced), loop.time())
     room.leave(unlimited)
     assert futures[1] is not None
     with pytest.raises(LargerThanLimit):

@@ -1,4 +1,4 @@
-"""Callers that wait in vain get the upstream's own 429: a used-up quota, a request refused for its own sake."""
+"""Callers that wait in vain get the upstream's own 429: a quota is used up, or their request is refused alone."""
 
 import asyncio
 import gzip
@@ -24,7 +24,7 @@ def mark(response: RawResponse) -> bytes:
     return value
 
 
-async def test_a_quota_that_is_used_up_for_long_is_told_at_once_in_the_upstreams_words() -> None:
+async def test_a_quota_that_is_used_up_for_long_gets_the_upstreams_429_at_once() -> None:
     quota = refusal(DAILY, b"X-Plan: free", b"Set-Cookie: a=b", b"Content-Type: application/json")
     with captured_log() as log:
         async with (
@@ -126,7 +126,7 @@ async def test_a_request_that_is_always_refused_holds_up_no_other() -> None:
 
 
 @pytest.mark.parametrize("field", [b'RateLimit: "p";r=0;t=1', b'RateLimit-Policy: "p";q=1;w=1'])
-async def test_a_told_limit_needs_no_refusal(field: bytes) -> None:
+async def test_an_announced_limit_needs_no_refusal(field: bytes) -> None:
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,

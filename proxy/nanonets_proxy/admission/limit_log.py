@@ -1,4 +1,4 @@
-"""The log events of the gate: one for each closure of a scope, and one for each change of belief."""
+"""The log events of the gate: one for each closure of a scope, and one for each change of an estimate."""
 
 import math
 from collections.abc import Callable

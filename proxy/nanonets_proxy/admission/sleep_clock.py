@@ -8,5 +8,5 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def slept_s() -> float:
-    """Returns how long the machine has slept since a fixed instant. The wall clock plays no part in it."""
+    """Returns how long the machine has slept since a fixed instant. The wall clock has no influence."""
     return time.clock_gettime(_CLOCK) - time.monotonic()

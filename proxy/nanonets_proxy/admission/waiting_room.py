@@ -113,9 +113,9 @@ class WaitingRoom:
         if gate.waiting or outcome is _THROTTLED:
             self._poll(now_s)
 
-    def told(self, ticket: Ticket, advice: Advice) -> None:
-        """Applies what the response to a ticket told about the limit of its scope."""
-        self._gate.told(ticket, advice, self._loop.time())
+    def note_advice(self, ticket: Ticket, advice: Advice) -> None:
+        """Applies what the response to a ticket announced about the limit of its scope."""
+        self._gate.note_advice(ticket, advice, self._loop.time())
 
     def close(self) -> None:
         """Rejects all waiting and all future tickets. Permits in use stay valid."""
@@ -169,7 +169,7 @@ class WaitingRoom:
         slept_s = self._slept_s() - self._known_sleep_s
         if slept_s > _MIN_SLEEP_S:
             self._known_sleep_s += slept_s
-            self._gate.slept(slept_s)
+            self._gate.note_sleep(slept_s)
 
     def _on_timer(self) -> None:
         self._timer, self._timer_at_s = None, math.inf

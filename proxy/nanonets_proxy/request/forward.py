@@ -58,7 +58,7 @@ _RELAY, _REPORT, _OTHER_KEY, _RETRY = Step.RELAY, Step.REPORT, Step.SEND_WITH_OT
 _KEEP = Step.KEEP
 _SERVED = Outcome.SERVED
 _OWN_REASONS: Final = frozenset({Reason.QUEUE_FULL.value, Reason.LANE_FULL.value})
-"""The proxy's own limits: the upstream's words would mislead."""
+"""The proxy's own limits: the upstream's 429 would mislead."""
 _FAILED, _UNUSED = Outcome.FAILED, Outcome.UNUSED
 _KEY_REJECTED, _KEY_UNKNOWN = KeyVerdict.REJECTED, KeyVerdict.UNKNOWN
 _ADMITTED = TicketState.ADMITTED
@@ -179,7 +179,7 @@ class Forwarder:
                     if received.head.has_advice and outcome is _SERVED:
                         advice = read_advice(received.head.headers, record.scope)
                         if advice is not None:
-                            services.waiting_room.told(ticket, advice)
+                            services.waiting_room.note_advice(ticket, advice)
                     if decision.step is _KEEP:
                         body = await read_body_start(received.connection)
                         if received.connection.is_complete:

@@ -1,7 +1,7 @@
-"""Keeps the upstream's latest 429s, for callers that wait in vain: they get the upstream's own words.
+"""Keeps the upstream's latest 429s: a caller that waits in vain gets one of them as its response.
 
-A request gets its own latest 429, if its body was small, or else the latest one of its scope. The latter answers
-another request, perhaps of another caller: its cookies and its CORS fields do not pass.
+It is the latest 429 of the same request if its body was small, otherwise the latest one of the scope. The latter
+was the response to another request, perhaps of another caller, so its cookies and its CORS fields do not pass.
 """
 
 from collections import OrderedDict
@@ -14,9 +14,9 @@ from nanonets_proxy.request.body_start import MAX_BODY_BYTES, decoded_body
 from nanonets_proxy.upstream.response_head import ResponseHead
 
 _MAX_SCOPES: Final = 16  # together at most 1 MiB of bodies
-_MAX_OWN_BYTES: Final = 4096  # each of 10,000 waiting requests may keep so much
+_MAX_OWN_BYTES: Final = 4096  # each of 10,000 waiting requests may keep this much
 
-# The proxy frames the body anew, and says by its own forecast when to come back.
+# The proxy frames the body anew, and Retry-After is its own forecast.
 _REPLACED: Final = frozenset(
     {b"content-length", b"content-encoding", b"transfer-encoding", b"trailer", b"retry-after", b"connection"}
 )
@@ -33,7 +33,7 @@ class LastRefusal:
     head: ResponseHead
     body: bytes
     is_own: bool = True
-    """Whether it answered the same request."""
+    """Whether it was the response to the same request."""
     is_complete = True
     trailers = ()
 

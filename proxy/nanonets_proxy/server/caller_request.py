@@ -39,11 +39,11 @@ class HeaderSection:
         self.body_length = body_length
         self.keep_alive = keep_alive
         self.read_head: RequestHead | None = None
-        """What the handler has read from the fields: the next request may have the same section."""
+        """What the handler has read from the fields. It is kept, as the next request may have the same section."""
 
 
 class ParsedHead:
-    """What a head says: `raw` as received, with its header section from `section_at` on."""
+    """A parsed head. `raw` is the head as received; its header section begins at `section_at`."""
 
     __slots__ = ("method", "raw", "section", "section_at", "target")
 

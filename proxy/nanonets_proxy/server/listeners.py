@@ -158,7 +158,7 @@ def _open_unix(listener: UnixListener) -> list[socket.socket]:
         finally:
             os.umask(old_mask)
         if listener.owner or listener.group:
-            _give_away(path, listener)
+            _set_owner(path, listener)
         path.chmod(listener.mode)
         sock.listen(BACKLOG)
         sock.setblocking(False)  # noqa: FBT003 - the name says what it is
@@ -168,7 +168,7 @@ def _open_unix(listener: UnixListener) -> list[socket.socket]:
     return [sock]
 
 
-def _give_away(path: Path, listener: UnixListener) -> None:
+def _set_owner(path: Path, listener: UnixListener) -> None:
     try:
         if listener.owner is not None:
             shutil.chown(path, user=_id_or_name(listener.owner))

@@ -1,4 +1,4 @@
-"""The simulator's cases with requests that are refused for their own sake: the others are served."""
+"""The simulator's cases with requests that are refused alone: the others are served."""
 
 import pytest
 

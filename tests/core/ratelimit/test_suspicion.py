@@ -1,4 +1,4 @@
-"""Requests that are refused for their own sake, and quotas that are used up for long, in virtual time."""
+"""Requests that are refused alone, and quotas that are used up for long, in virtual time."""
 
 import math
 
@@ -142,7 +142,7 @@ def test_a_held_ticket_can_be_withdrawn_and_counts_against_its_lane() -> None:
     ticket = doubtful(scene)
     state = scene.gate._scopes["account"]
     assert (state.waiting, state.queue.waiting, state.waiting_in("a")) == (1, 0, 1)
-    scene.gate.slept(5.0)
+    scene.gate.note_sleep(5.0)
     scene.gate.withdraw(ticket, scene.now)
     assert (scene.gate.waiting, state.waiting, state.waiting_in("a")) == (0, 0, 0)
     scene.now += 100
@@ -208,11 +208,11 @@ def test_a_used_up_quota_ends_all_waiting_tickets_and_rejects_new_ones() -> None
     assert rejection.reason is Reason.QUOTA_USED_UP
     assert rejection.retry_after_s == 3600
     assert scene.gate.closed_scopes(scene.now) == {"account": scene.now + 3600}
-    scene.gate.slept(600)
+    scene.gate.note_sleep(600)
     assert scene.gate.closed_scopes(scene.now) == {"account": scene.now + 3000}
 
 
-def test_new_requests_probe_a_used_up_quota_at_growing_distance_until_it_is_over() -> None:
+def test_new_requests_probe_a_used_up_quota_at_growing_intervals_until_it_is_over() -> None:
     scene = exhausted()
     for distance_s in (60, 120, 240, 480, 960, 1920, 3600, 3600):
         scene.now += distance_s - 1

@@ -222,17 +222,17 @@ class Gate:
         if scope.queue.waiting or outcome is _THROTTLED or scope.waiting:
             self._dirty[scope] = None
 
-    def told(self, ticket: Ticket, advice: Advice, now: float) -> None:
-        """Applies what the response to a ticket told about the limit of its scope, before any refusal."""
+    def note_advice(self, ticket: Ticket, advice: Advice, now: float) -> None:
+        """Applies what the response to a ticket announced about the limit of its scope, before any refusal."""
         scope = self._scopes.get(ticket.scope)
         if scope is not None:
-            scope.limit.told(ticket.serial, advice, now)
+            scope.limit.note_advice(ticket.serial, advice, now)
             self._dirty[scope] = None
 
-    def slept(self, slept_s: float) -> None:
+    def note_sleep(self, slept_s: float) -> None:
         """Notes that the machine slept: the clock of `now` stood still, while the upstream's went on."""
         for scope in self._scopes.values():
-            scope.slept(slept_s)
+            scope.note_sleep(slept_s)
             self._dirty[scope] = None
 
     def poll(self, now: float) -> Verdicts:
@@ -310,7 +310,7 @@ class Gate:
             expired.append(Expiry(ticket, reason, scope.retry_after_s(ticket, now)))
 
     def _end_refused(self, scope: ScopeState, now: float, expired: list[Expiry]) -> None:
-        """Ends the tickets that the upstream refuses for their own sake, or all tickets if a quota is used up."""
+        """Ends the tickets that the upstream refuses alone, or all tickets if a quota is used up."""
         for ticket in scope.take_ended(now):
             self._end_waiting(scope, ticket)
             reason = Reason.REFUSED_ALONE if ticket.must_end else Reason.QUOTA_USED_UP

@@ -19,7 +19,7 @@ class GatePolicy:
     lane_weights: tuple[tuple[str, int], ...] = ()
     """Grants per turn, by caller. Callers without an entry get 1."""
     max_wait_s: float = math.inf
-    """The longest wait of any request. After a longer hint, callers are told at once."""
+    """The longest wait of any request. After a longer hint, callers get the 429 at once."""
     max_quota_probe_s: float = 3600.0
     """The longest time between two probes of a quota that is used up for long."""
     static_limits: StaticLimits = field(default_factory=StaticLimits)

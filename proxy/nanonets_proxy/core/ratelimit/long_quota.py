@@ -1,7 +1,7 @@
 """A quota that is used up for longer than any request may wait: for the day, for the month, or for good.
 
-Its scope is closed, and callers are told at once instead of waiting. The upstream seldom says when the quota is
-available again. So one request tests it, at growing distance: a new request that comes when a probe is due.
+Its scope is closed, and callers get the 429 at once instead of waiting. The upstream seldom says when the quota is
+available again. So new requests test it: one each time that a probe is due, at growing intervals.
 """
 
 import math
@@ -19,7 +19,7 @@ class LongQuota:
         self._max_distance_s = max_distance_s
         self._distance_s = min(FIRST_DISTANCE_S, max_distance_s)
         self.until_s = -math.inf
-        """When the quota is there again, as the upstream says; -inf if it does not say."""
+        """When the quota is available again, according to the upstream; -inf if it does not say."""
 
     def refused(self, now: float, hint_s: float | None) -> float:
         """Notes a refusal, with its hint. Returns when the next probe is due."""
@@ -28,6 +28,6 @@ class LongQuota:
         self._distance_s = min(2 * self._distance_s, self._max_distance_s)
         return probe_at_s if hint_s is None or not hint_s else min(probe_at_s, self.until_s)
 
-    def slept(self, slept_s: float) -> None:
+    def note_sleep(self, slept_s: float) -> None:
         """Notes that the machine slept."""
         self.until_s -= slept_s

@@ -1,4 +1,4 @@
-"""What the gate reports to operators: the end of a closure, and a change of what it believes of a limit."""
+"""The gate's news for operators: a closure is over, or the estimate of a limit has changed."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class LimitClosed:
 
 @dataclass(frozen=True, slots=True)
 class LimitLearned:
-    """The gate believes something else of a limit than before."""
+    """The estimate of a limit has changed."""
 
     scope: str
     before: Belief

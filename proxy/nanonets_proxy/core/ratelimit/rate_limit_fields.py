@@ -1,4 +1,4 @@
-"""What the fields `RateLimit` and `RateLimit-Policy` of a served response tell.
+"""Reads the limit that a served response announces in the fields `RateLimit` and `RateLimit-Policy`.
 
 Source: draft-ietf-httpapi-ratelimit-headers, from -08 on.
 
@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"[0-9]{1,15}")
 
 
 class Advice(NamedTuple):
-    """What a response told about the limit of its scope."""
+    """What a response announced about the limit of its scope."""
 
     remaining: int | None
     """How many further requests the upstream accepts within `resets_in_s`; None: it did not say."""
@@ -35,7 +35,7 @@ class Advice(NamedTuple):
 
 
 def read_advice(headers: Sequence[tuple[bytes, bytes]], scope: str) -> Advice | None:
-    """Returns what a response told about the limit of `scope`; None if it told nothing usable. Never raises."""
+    """Returns what a response announced about the limit of `scope`; None if nothing usable. Never raises."""
     windows_s: dict[str, int] = {}
     limits: list[tuple[int, int]] = []  # (period, count)
     others = set()

@@ -156,13 +156,13 @@ class ScopeState:
         """When the closure of the scope ends."""
         return self.limit.opens_at_s if self.quota is None else max(self.limit.opens_at_s, self.quota.until_s)
 
-    def slept(self, slept_s: float) -> None:
+    def note_sleep(self, slept_s: float) -> None:
         """Notes that the machine slept."""
-        self.limit.slept(slept_s)
+        self.limit.note_sleep(slept_s)
         if self.quota is not None:
-            self.quota.slept(slept_s)
+            self.quota.note_sleep(slept_s)
         if self.suspicion is not None:
-            self.suspicion.slept(slept_s)
+            self.suspicion.note_sleep(slept_s)
 
     def advance(self, now: float) -> None:
         """Applies the passage of time: queues tickets that were held long enough, and ends doubts."""

@@ -1,8 +1,8 @@
 """Finds refusals that concern only the refused request, so that such a request never holds up another.
 
-A request may be refused for its own sake: it is larger than the whole limit, or its model has a limit of its own.
-Its refusal then says nothing about the limit of the scope. The evidence is another request that is accepted at the
-same time. A refusal is *in doubt* while this evidence is sought:
+A request may be refused alone: it is larger than the whole limit, or its model has its own limit. Such an *own
+refusal* says nothing about the limit of the scope. The evidence is another request that is accepted at the same
+time. A refusal is *in doubt* while this evidence is sought:
 
 | refusal of a ticket | in doubt |
 |---|---|
@@ -127,7 +127,7 @@ class Suspicion:
             return self._in_doubt[-1]
         if kind is GrantKind.RECOVERY_PROBE and self.avoided is not None:
             return self.avoided
-        # A probe that is refused for its own sake would be a wrong lesson.
+        # A probe that is refused alone would teach something wrong.
         is_probe = kind in LIMIT_PROBES or kind is GrantKind.RECOVERY_PROBE
         return self._last_own if is_probe and now < self._expected_until_s else None
 
@@ -150,7 +150,7 @@ class Suspicion:
     def refused(
         self, ticket: Ticket, limit: Limit, now: float, hint_s: float | None, *, quota_used_up: bool
     ) -> bool:
-        """Notes a refusal. Returns whether it is in doubt; if not, the limit must be told of it."""
+        """Notes a refusal. Returns whether it is in doubt; if not, the limit must learn from it."""
         ticket.refusals += 1
         is_substitute = ticket is self._substitute
         if is_substitute:
@@ -229,7 +229,7 @@ class Suspicion:
                 lesson.is_wrong = lesson.is_wrong or lesson.ticket is ticket
         self._in_doubt.clear()
         while self._lessons and self._lessons[-1].is_wrong:
-            limit.unlearn(self._lessons.pop().belief)
+            limit.restore(self._lessons.pop().belief)
 
     def _forget_substitute(self) -> None:
         self._substitute = None
@@ -274,6 +274,6 @@ class Suspicion:
             heapq.heappop(self._held)
         return min(self._held[0][0] if self._held else math.inf, self.substitute_accepted_at_s)
 
-    def slept(self, slept_s: float) -> None:
+    def note_sleep(self, slept_s: float) -> None:
         """Notes that the machine slept."""
         self._held = [(until_s - slept_s, arrival, ticket) for until_s, arrival, ticket in self._held]

@@ -1,4 +1,4 @@
-"""What is believed of a limit, as a value: to report it, and to return to it."""
+"""The estimate of a limit as an immutable value, so that it can be reported and restored."""
 
 from dataclasses import dataclass
 

@@ -25,21 +25,21 @@ Rules:
 - Requests that are sent together may arrive in any order. If one request beside a limit probe is refused, the probe
   was too much. If more are refused, the probe alone does not explain the refusals.
 - A static limit is LEARNED and proven from the start. The estimate may go below it, never above it. A limit that
-  the upstream tells (`told`) is treated like a static limit.
-- A limit may also be closed, or its last lesson undone, for reasons outside the limit: see `close` and `unlearn`.
+  the upstream announces (`note_advice`) is treated like a static limit.
+- A limit may also be closed, or its last lesson undone, for reasons outside the limit: see `close` and `restore`.
 """
 
 import enum
 import math
 from collections.abc import Callable
 
+from nanonets_proxy.core.ratelimit.adaptive.announced_quota import AnnouncedQuota
 from nanonets_proxy.core.ratelimit.adaptive.belief import Belief
 from nanonets_proxy.core.ratelimit.adaptive.closure_timer import MAX_CHEAP_HINT_S, ClosureTimer
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.learned_grants import LearnedGrants
 from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.slow_start import SlowStart
-from nanonets_proxy.core.ratelimit.adaptive.told_quota import ToldQuota
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
@@ -73,21 +73,21 @@ class Limit:
         "_slow_start",
         "_timer",
         "_unconfirmed_kinds",
+        "announced_limit",
+        "announced_quota",
         "estimate",
         "grants",
         "in_flight",
         "opens_at_s",
         "state",
-        "told_limit",
-        "told_quota",
     )
 
     def __init__(
         self, policy: GatePolicy, jitter: Callable[[], float], static_limit: StaticLimit | None = None
     ) -> None:
         self._policy = policy
-        self.told_limit: StaticLimit | None = None
-        """The limit that the upstream told last."""
+        self.announced_limit: StaticLimit | None = None
+        """The limit that the upstream announced last."""
         self.state = _OPEN
         self._idle_until_s = -math.inf  # `advance` does nothing before this instant
         self.opens_at_s = -math.inf
@@ -100,7 +100,7 @@ class Limit:
         self._last_grant_s = -math.inf
         self._grant_interval_s = 0.0  # the usual time between two grants at the concurrency limit
         self._timer = ClosureTimer(policy, jitter)
-        self.told_quota = ToldQuota()
+        self.announced_quota = AnnouncedQuota()
         self._served_since_refusal = False
         if static_limit is not None:
             self.state = _LEARNED
@@ -112,7 +112,7 @@ class Limit:
         """Returns the kind of grant that one more request of this cost may have now; None if it must wait."""
         if now >= self._idle_until_s:
             self.advance(now)
-        if now < self.told_quota.until_s and self.told_quota.holds(self.estimate.window.granted, now):
+        if now < self.announced_quota.until_s and self.announced_quota.holds(self.estimate.window.granted, now):
             return None
         slow_start = self._slow_start
         if self.state is _OPEN:
@@ -125,8 +125,8 @@ class Limit:
 
     def changes_at_s(self, now: float, cost: float = 1) -> float:
         """Returns when `grant_kind` of this cost may change if no permit settles before; inf: never."""
-        if self.told_quota.holds(self.estimate.window.granted, now):
-            return self.told_quota.until_s
+        if self.announced_quota.holds(self.estimate.window.granted, now):
+            return self.announced_quota.until_s
         if self.state is _CLOSED:
             return self._closed_until_s
         if self.state is _OPEN and not self._slow_start.unconfirmed:
@@ -275,30 +275,30 @@ class Limit:
         self._slow_start.restart(1)
         self._idle_until_s = -math.inf
 
-    def unlearn(self, belief: Belief) -> None:
+    def restore(self, belief: Belief) -> None:
         """Returns to an earlier belief: the refusals since then did not concern the limit."""
         self._timer.closure = None
         self.estimate.restore(belief)
         if self.state in (_OPEN, _LEARNED):
             self.state = _LEARNED if self.estimate.known else _OPEN
 
-    def told(self, serial: int, advice: Advice, now: float) -> None:
-        """Applies what the response to grant number `serial` told about the limit."""
-        self.told_quota.told(serial, advice, now)
-        told = advice.limit
-        if told is not None and told != self.told_limit:
-            self.told_limit = told
+    def note_advice(self, serial: int, advice: Advice, now: float) -> None:
+        """Applies what the response to grant number `serial` announced about the limit."""
+        self.announced_quota.note_advice(serial, advice, now)
+        announced = advice.limit
+        if announced is not None and announced != self.announced_limit:
+            self.announced_limit = announced
             known = self.grants.static_limit
-            if known is None or known.count >= told.count:
-                self.grants.static_limit = told
-                self.estimate.set_known(told.count, told.period_s, told.count)
+            if known is None or known.count >= announced.count:
+                self.grants.static_limit = announced
+                self.estimate.set_known(announced.count, announced.period_s, announced.count)
                 if self.state is _OPEN:
                     self.state = _LEARNED
 
-    def slept(self, slept_s: float) -> None:
+    def note_sleep(self, slept_s: float) -> None:
         """Notes that the machine slept, while the clock of the gate stood still and that of the upstream ran."""
         self.opens_at_s -= slept_s
-        self.told_quota.until_s -= slept_s
+        self.announced_quota.until_s -= slept_s
         self._idle_until_s = -math.inf
         self.estimate.window.age(slept_s)
 
@@ -320,8 +320,8 @@ class Limit:
         if not estimate.proven:
             return math.nan
         opens_at_s = max(now, self.opens_at_s)
-        if self.told_quota.holds(estimate.window.granted, now):
-            opens_at_s = max(opens_at_s, self.told_quota.until_s)
+        if self.announced_quota.holds(estimate.window.granted, now):
+            opens_at_s = max(opens_at_s, self.announced_quota.until_s)
         wait_s = max(estimate.window.forecast_at_s(units, opens_at_s) - now, 0.0)
         if self.in_flight >= estimate.concurrency.limit:
             return max(wait_s, units * self._grant_interval_s)

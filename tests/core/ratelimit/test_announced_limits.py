@@ -1,4 +1,4 @@
-"""What the upstream tells about a limit before a refusal, and what else changes a limit from outside."""
+"""Limits that the upstream announces before a refusal, and other changes of a limit from outside."""
 
 import math
 
@@ -26,7 +26,7 @@ def test_a_used_up_quota_needs_no_refusal() -> None:
     scene = GateScene()
     scene.gate.enqueue(ticket := Ticket("account", math.inf), scene.now)
     (permit,) = scene.gate.poll(scene.now).granted
-    scene.gate.told(permit, Advice(0, 5.0, None), scene.now)
+    scene.gate.note_advice(permit, Advice(0, 5.0, None), scene.now)
     scene.gate.settle(permit, Outcome.SERVED, scene.now)
     assert permit is ticket
     scene.ask(3)
@@ -39,7 +39,7 @@ def test_a_used_up_quota_needs_no_refusal() -> None:
 def test_what_remains_of_a_quota_is_granted() -> None:
     limit = make_limit()
     serial = limit.grant(limit.grant_kind(0.0), 0.0)  # type: ignore[arg-type]
-    limit.told(serial, Advice(7, 5.0, None), 0.0)
+    limit.note_advice(serial, Advice(7, 5.0, None), 0.0)
     limit.served(serial, 0.1)
     assert grant_all(limit, 0.2) == 7
     assert limit.changes_at_s(0.2) == 5.0
@@ -48,31 +48,31 @@ def test_what_remains_of_a_quota_is_granted() -> None:
 
 def test_a_policy_is_a_limit_that_needs_no_learning() -> None:
     limit = make_limit()
-    limit.told(grant_all(limit, 0.0, 1), Advice(None, 0.0, StaticLimit("account", 20, 10.0)), 0.0)
+    limit.note_advice(grant_all(limit, 0.0, 1), Advice(None, 0.0, StaticLimit("account", 20, 10.0)), 0.0)
     assert limit.state is LimitState.LEARNED
     assert grant_all(limit, 0.1) == 19
     assert limit.forecast_s(1, 0.1) > 9
     assert grant_all(limit, 10.3) == 20
-    limit.told(40, Advice(None, 0.0, StaticLimit("account", 5, 10.0)), 10.3)
-    limit.told(40, Advice(None, 0.0, StaticLimit("account", 5, 10.0)), 10.3)
+    limit.note_advice(40, Advice(None, 0.0, StaticLimit("account", 5, 10.0)), 10.3)
+    limit.note_advice(40, Advice(None, 0.0, StaticLimit("account", 5, 10.0)), 10.3)
     assert grant_all(limit, 20.6) == 5
 
 
 def test_a_policy_does_not_raise_a_static_limit() -> None:
     limit = make_limit(StaticLimit("account", 3, 10.0))
-    limit.told(0, Advice(None, 0.0, StaticLimit("account", 20, 10.0)), 0.0)
+    limit.note_advice(0, Advice(None, 0.0, StaticLimit("account", 20, 10.0)), 0.0)
     assert grant_all(limit, 0.0) == 3
 
 
 def test_the_forecast_knows_how_long_a_quota_is_used_up() -> None:
     limit = make_limit(StaticLimit("account", 100, 10.0))
-    limit.told(grant_all(limit, 0.0, 1), Advice(0, 60.0, None), 0.0)
+    limit.note_advice(grant_all(limit, 0.0, 1), Advice(0, 60.0, None), 0.0)
     assert limit.forecast_s(1, 0.0) == 60.0
 
 
-def test_a_told_limit_holds_a_closed_scope_no_longer_than_either() -> None:
+def test_an_announced_quota_and_a_closure_hold_the_scope_until_the_later_end() -> None:
     limit = make_limit()
-    limit.told(grant_all(limit, 0.0, 1), Advice(0, 5.0, None), 0.0)
+    limit.note_advice(grant_all(limit, 0.0, 1), Advice(0, 5.0, None), 0.0)
     limit.close(3.0)
     assert grant_all(limit, 4.0) == 0
     limit.close(8.0)
@@ -90,14 +90,14 @@ def test_a_lesson_can_be_undone() -> None:
     grant_all(limit, 10.2, 1)
     assert limit.estimate.belief.count == 4
     assert limit.state is LimitState.LEARNED
-    limit.unlearn(before)
+    limit.restore(before)
     assert limit.estimate.belief == before
     assert limit.state is LimitState.OPEN
     known = make_limit(StaticLimit("account", 20, 10.0)).estimate.belief
-    limit.unlearn(known)
+    limit.restore(known)
     assert (limit.state, limit.estimate.belief) == (LimitState.LEARNED, known)
     limit.close(20.0)
-    limit.unlearn(before)
+    limit.restore(before)
     assert limit.state is LimitState.CLOSED
 
 
@@ -106,7 +106,7 @@ def test_a_sleep_of_the_machine_counts_as_time_of_the_upstream() -> None:
     scene.ask(10)
     assert scene.go() == 5
     scene.now += 60
-    scene.gate.slept(3600)
+    scene.gate.note_sleep(3600)
     assert scene.go() == 5
     scene = GateScene()
     scene.ask(2)
@@ -116,11 +116,11 @@ def test_a_sleep_of_the_machine_counts_as_time_of_the_upstream() -> None:
     scene.ask(1)
     assert scene.go() == 0
     scene.now += 60
-    scene.gate.slept(6 * 3600.0)
+    scene.gate.note_sleep(6 * 3600.0)
     assert scene.go() == 1
 
 
-def test_what_a_response_told_about_a_forgotten_scope_is_ignored() -> None:
+def test_an_announced_limit_of_a_forgotten_scope_is_ignored() -> None:
     scene = GateScene()
-    scene.gate.told(Ticket("gone", math.inf), Advice(0, 5.0, None), scene.now)
+    scene.gate.note_advice(Ticket("gone", math.inf), Advice(0, 5.0, None), scene.now)
     assert not scene.gate.needs_poll

@@ -1,12 +1,12 @@
-"""What the upstream told about a quota before any refusal: the last grant that it accepts, and until when."""
+"""What the upstream announced about a quota before any refusal: the last grant that it accepts, and until when."""
 
 import math
 
 from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
 
 
-class ToldQuota:
-    """Holds back the grants that the upstream would refuse, as it told."""
+class AnnouncedQuota:
+    """Holds back the grants that the upstream would refuse, as it announced."""
 
     __slots__ = ("_last_allowed", "until_s")
 
@@ -19,8 +19,8 @@ class ToldQuota:
         """Returns whether the next grant must wait, after so many."""
         return now < self.until_s and granted >= self._last_allowed
 
-    def told(self, serial: int, advice: Advice, now: float) -> None:
-        """Notes what the response to grant number `serial` told."""
+    def note_advice(self, serial: int, advice: Advice, now: float) -> None:
+        """Notes what the response to grant number `serial` announced."""
         if advice.remaining is not None:
             # The upstream counts requests about in the order of their grants.
             self._last_allowed, self.until_s = serial + advice.remaining, now + advice.resets_in_s
