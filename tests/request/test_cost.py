@@ -21,12 +21,12 @@ from support.raw_caller import RawCaller, request
 from support.raw_upstream import Peer, RawUpstream
 
 CALLS = {
-    "small GET": 76,
-    "small GET with new fields": 86,
-    "POST of 1 KiB": 84,
-    "POST of 64 KiB": 86,
-    "response of 64 KiB": 79,
-    "GET in a queue of eight": 107,
+    "small GET": 79,
+    "small GET with new fields": 90,
+    "POST of 1 KiB": 87,
+    "POST of 64 KiB": 89,
+    "response of 64 KiB": 82,
+    "GET in a queue of eight": 114,
 }
 TOLERANCE = 0.05
 
