@@ -43,6 +43,7 @@ class WaitingRoom:
         self._on_news = on_news
         self._slept_s = slept_s
         self._known_sleep_s = slept_s()
+        self._sleep_checked_at_s = -math.inf
         self._gate = gate
         self._loop = loop
         self._futures: dict[Ticket, asyncio.Future[None]] = {}
@@ -66,7 +67,8 @@ class WaitingRoom:
         if self._closed:
             raise _shutting_down()
         gate = self._gate
-        self._note_sleep()
+        if now_s > self._sleep_checked_at_s + _MIN_SLEEP_S:
+            self._note_sleep(now_s)
         rejection = gate.enqueue(ticket, now_s)
         if rejection is not None:
             if rejection.reason is Reason.LARGER_THAN_LIMIT:
@@ -150,8 +152,9 @@ class WaitingRoom:
                 if future is not None and not future.done():
                     future.set_exception(_expired(expiry))
             again = self._gate.needs_poll
-        for news in self._gate.take_news():
-            self._on_news(news)
+        if self._gate.has_news:
+            for news in self._gate.take_news():
+                self._on_news(news)
         self._set_timer(verdicts.wake_at_s)
         return newcomer_expired
 
@@ -164,8 +167,9 @@ class WaitingRoom:
         self._timer_at_s = wake_at_s
         self._timer = self._loop.call_at(wake_at_s, self._on_timer)
 
-    def _note_sleep(self) -> None:
+    def _note_sleep(self, now_s: float) -> None:
         """Tells the gate how long the machine slept since the last call: the loop's clock stood still meanwhile."""
+        self._sleep_checked_at_s = now_s
         slept_s = self._slept_s() - self._known_sleep_s
         if slept_s > _MIN_SLEEP_S:
             self._known_sleep_s += slept_s
@@ -173,7 +177,7 @@ class WaitingRoom:
 
     def _on_timer(self) -> None:
         self._timer, self._timer_at_s = None, math.inf
-        self._note_sleep()
+        self._note_sleep(self._loop.time())
         self._poll(self._loop.time())
 
 

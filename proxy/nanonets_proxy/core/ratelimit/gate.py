@@ -69,6 +69,8 @@ class Gate:
         """The number of waiting tickets of all scopes. Read-only for others."""
         self.in_flight = 0
         """The number of unsettled permits of all scopes. Read-only for others."""
+        self.has_news = False
+        """Whether `take_news` would return any."""
         self._news: deque[News] = deque(maxlen=_MAX_NEWS)
         self._policy = policy
         self._jitter = jitter
@@ -93,6 +95,7 @@ class Gate:
         """Returns what operators must hear since the last call, in order."""
         news = list(self._news)
         self._news.clear()
+        self.has_news = False
         return news
 
     def closed_scopes(self, now: float) -> Mapping[str, float]:
@@ -270,6 +273,9 @@ class Gate:
                 self._expire(scope, math.nextafter(now, math.inf), now, expired)
             if news := scope.take_news(now):
                 self._news += news
+                self.has_news = True
+            if scope.suspicion is not None and scope.suspicion.is_idle(now):
+                scope.suspicion = None
             at_s = scope.next_event_at_s(now)
             if at_s != scope.timer_at_s:
                 scope.timer_at_s = at_s

@@ -104,6 +104,14 @@ class Suspicion:
         self._held: list[tuple[float, int, Ticket]] = []  # heap
         self._lessons: list[_Lesson] = []  # of the latest closures, in order
 
+    def is_idle(self, now: float) -> bool:
+        """Returns whether a new `Suspicion` would do as well."""
+        if self._lessons and self._lessons[-1].ticket.state is TicketState.ENDED:
+            self._lessons.clear()  # its cause will never be known
+        if self._in_doubt or self._lessons or self.held or self.ended or self.avoided is not None:
+            return False
+        return now >= self._expected_until_s
+
     # --- grants ---------------------------------------------------------------------------------
 
     def may_grant(self, limit: Limit) -> bool:
