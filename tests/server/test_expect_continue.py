@@ -161,9 +161,9 @@ async def test_an_http_1_0_caller_gets_no_100() -> None:
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        await caller.send(request(b"POST", b"/x", *EXPECT, version=b"HTTP/1.0"))
+        await caller.send(request(b"POST", b"/x", *EXPECT, version=b"HTTP/1.0") + b"b")
         exchange = await upstream.next_request()
         await exchange.send(CONTINUE)
-        await caller.send(b"body")
+        await caller.send(b"ody")
         await exchange.respond(OK)
         assert (await caller.response()).body == b"ok"

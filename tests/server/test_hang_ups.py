@@ -110,7 +110,7 @@ async def test_a_hang_up_during_a_stalled_upload_closes_the_upstream_connection(
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        await caller.send(request(b"POST", b"/x", b"Content-Length: 100000000"))
+        await caller.send(request(b"POST", b"/x", b"Content-Length: 100000000") + b"a")
         exchange = await upstream.next_request()
         exchange.connection.stop_reading()
         while not await _stays_paused(proxy):

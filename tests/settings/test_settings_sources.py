@@ -111,6 +111,7 @@ def test_every_setting_can_come_from_flag_environment_secret_file_and_toml(name:
         "via": "edge",
         "caller_header": "X-Team",
         "body_memory": "1KiB",
+        "min_body_rate": "2KiB",
         "caller_tokens": f"billing sha256:{'0' * 64}",
         "caller_token_header": "X-Token",
         "allow_uids": "1000,1001",

@@ -50,6 +50,8 @@ class WaitingRoom:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = math.inf
         self._closed = False
+        self._give_up: dict[Ticket, Callable[[], None]] = {}  # of paused tickets, in the order of their pauses
+        self._resuming: dict[Ticket, asyncio.Future[None]] = {}
 
     def try_admit(self, ticket: Ticket, now_s: float) -> bool:
         """Admits a ticket that need not wait. Returns False if the ticket must `enter`; `now_s` is as there."""
@@ -110,14 +112,40 @@ class WaitingRoom:
     ) -> None:
         """Ends a ticket's permit, and grants the permits that are possible now."""
         now_s = self._loop.time()
+        if self._give_up or self._resuming:
+            self._give_up.pop(ticket, None)
+            self._resuming.pop(ticket, None)
         gate = self._gate
         gate.settle(ticket, outcome, now_s, retry_after_s, quota_used_up=quota_used_up)
-        if gate.waiting or outcome is _THROTTLED:
+        if gate.waiting or self._resuming or outcome is _THROTTLED:
             self._poll(now_s)
 
     def note_advice(self, ticket: Ticket, advice: Advice) -> None:
         """Applies what the response to a ticket announced about the limit of its scope."""
         self._gate.note_advice(ticket, advice, self._loop.time())
+
+    def pause(self, ticket: Ticket, give_up: Callable[[], None]) -> None:
+        """Gives the place of an admitted ticket to others, until `resume`.
+
+        A paused request keeps its connection to the upstream, so at most `max_in_flight` are paused: beyond that,
+        `give_up` is called for the one that was paused first.
+        """
+        if ticket.state is not _ADMITTED:
+            return
+        if len(self._give_up) >= self._gate.max_in_flight:
+            self._give_up.pop(next(iter(self._give_up)))()
+        self._give_up[ticket] = give_up
+        self._gate.pause(ticket)
+        if self._gate.needs_poll:
+            self._poll(self._loop.time())
+
+    async def resume(self, ticket: Ticket) -> None:
+        """Waits until a paused ticket has a place again."""
+        self._give_up.pop(ticket, None)
+        if not self._gate.resume(ticket):
+            future = self._resuming[ticket] = self._loop.create_future()
+            await future
+            del self._resuming[ticket]
 
     def close(self) -> None:
         """Rejects all waiting and all future tickets. Permits in use stay valid."""
@@ -138,6 +166,10 @@ class WaitingRoom:
             verdicts = self._gate.poll(now_s)
             for ticket in verdicts.granted:
                 if ticket is newcomer:
+                    continue
+                if (resuming := self._resuming.get(ticket)) is not None:
+                    if not resuming.done():  # else its task is ending, and settles it
+                        resuming.set_result(None)
                     continue
                 future = self._futures.pop(ticket, None)
                 if future is None or future.done():  # its task is being cancelled

@@ -29,6 +29,7 @@ from typing import Final
 
 import structlog
 
+from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.core.http.prefer import wait_s
 from nanonets_proxy.core.http.priority import urgency
 from nanonets_proxy.core.http.request_head import CallersHostHeads, UpstreamHeads
@@ -47,6 +48,7 @@ from nanonets_proxy.request.judge import HOLD_FOR_KEY, RELAY_REJECTED, Decision,
 from nanonets_proxy.request.last_refusals import LastRefusals
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.request.response_heads import ResponseHeads
+from nanonets_proxy.server.caller_body import CallerBody
 from nanonets_proxy.server.error_response import public_details
 from nanonets_proxy.server.peers import has_hung_up
 from nanonets_proxy.upstream.client import UpstreamRequest
@@ -68,6 +70,22 @@ _MAX_DISAGREEING_SCOPES: Final = 100
 _NOTICEABLE_WAIT_S: Final = 0.001
 # A request that is held while no key works is released this long before its deadline: it needs a permit as well.
 _HOLD_MARGIN_S: Final = 0.1
+
+
+class _UploadPlace:
+    """The place in flight of a request whose body is streamed."""
+
+    __slots__ = ("_ticket", "_waiting_room")
+
+    def __init__(self, waiting_room: WaitingRoom, ticket: Ticket) -> None:
+        self._waiting_room = waiting_room
+        self._ticket = ticket
+
+    def pause(self, body: CallerBody) -> None:
+        self._waiting_room.pause(self._ticket, body.give_up)
+
+    async def resume(self) -> None:
+        await self._waiting_room.resume(self._ticket)
 
 
 class Forwarder:
@@ -116,6 +134,8 @@ class Forwarder:
             await self._wait(context, ticket, now_s)
         if context.read_ahead is not None:
             context.read_ahead.release()
+        if context.body_source is not None:
+            context.body_source.place = _UploadPlace(self._services.waiting_room, ticket)
         while True:
             began_s = perf_counter()
             decision = await self._use_permit(context, ticket, began_s)

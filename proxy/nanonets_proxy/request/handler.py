@@ -174,13 +174,11 @@ class Handler:
 
     async def _forward_with_body(self, context: RequestContext) -> None:
         """Forwards a request whose body is streamed."""
-        request, head, policy = context.request, context.head, self._policy
-        source = CallerBody(
-            request,
-            expect_continue=head.expect_continue and request.version >= HTTP_1_1,
-            idle_timeout_s=policy.idle_timeout_s,
-            timeout_s=policy.body_timeout_s,
-        )
+        request, head = context.request, context.head
+        expect_continue = head.expect_continue and request.version >= HTTP_1_1
+        source = CallerBody(request, self._policy.body_times, expect_continue=expect_continue)
+        # A caller that sends nothing must not keep a permit from others.
+        await source.wait_for_start()
         with RequestBody(source, head.body_length, self._services.body_budget) as body:
             context.body, context.body_source = body, source
             try:

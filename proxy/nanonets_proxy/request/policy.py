@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from nanonets_proxy.server.caller_body import BodyTimes
+
 
 @dataclass(frozen=True, slots=True)
 class HandlerPolicy:
@@ -12,8 +14,7 @@ class HandlerPolicy:
     """Bounds the time that one request waits, over all its permits."""
     idle_timeout_s: float
     """Bounds each wait for bytes of a body, in both directions."""
-    body_timeout_s: float
-    """Bounds the time in which a request's whole body must arrive."""
+    body_times: BodyTimes
     caller_header: str = ""
     """Name of the field that names the caller; "": the peer's address names it."""
     server_timing: bool = True

@@ -19,6 +19,16 @@ class Body(Protocol):
     @property
     def received_bytes(self) -> int: ...
 
+    @property
+    def buffered_bytes(self) -> int:
+        """The number of bytes that are here."""
+
+    async def wait(self) -> None:
+        """Waits until more bytes come, or the end."""
+
+    def fail(self, error: Exception) -> None:
+        """Makes the next read raise `error`."""
+
     def read_nowait(self) -> bytes:
         """Returns the bytes that have arrived, or b"". Raises BadRequest or ConnectionError if the body failed."""
 
@@ -37,6 +47,16 @@ class WholeBody:
         self._data = data
         self.received_bytes = len(data)
 
+    @property
+    def buffered_bytes(self) -> int:
+        return len(self._data)
+
+    async def wait(self) -> None:
+        """Returns at once: all bytes are here."""
+
+    def fail(self, error: Exception) -> None:
+        """Changes nothing: all bytes are here."""
+
     def read_nowait(self) -> bytes:
         data, self._data = self._data, b""
         return data
@@ -52,14 +72,14 @@ class BodyStream:
     """A body that is still arriving. One reader at a time."""
 
     __slots__ = (
-        *("_buffered_bytes", "_error", "_flow", "_is_discarded", "_pieces"),
-        *("_waiter", "is_complete", "received_bytes"),
+        *("_error", "_flow", "_is_discarded", "_pieces", "_waiter"),
+        *("buffered_bytes", "is_complete", "received_bytes"),
     )
 
     def __init__(self, flow: FlowControl) -> None:
         self._flow = flow
         self._pieces: list[bytes] = []
-        self._buffered_bytes = 0
+        self.buffered_bytes = 0
         self._error: Exception | None = None
         self._is_discarded = False
         self._waiter: asyncio.Future[None] | None = None
@@ -73,8 +93,8 @@ class BodyStream:
         if self._is_discarded or not data:
             return
         self._pieces.append(data)
-        self._buffered_bytes += len(data)
-        if self._buffered_bytes > _MOST_BUFFERED_BYTES:
+        self.buffered_bytes += len(data)
+        if self.buffered_bytes > _MOST_BUFFERED_BYTES:
             self._flow.hold_back()
         self._wake()
 
@@ -103,19 +123,23 @@ class BodyStream:
 
     async def readany(self) -> bytes:
         while not self._pieces and not self.is_complete:
+            await self.wait()
+        return self.read_nowait()
+
+    async def wait(self) -> None:
+        if not self.is_complete:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-        return self.read_nowait()
 
     def _take(self) -> bytes:
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
-        if self._buffered_bytes > _MOST_BUFFERED_BYTES:
+        if self.buffered_bytes > _MOST_BUFFERED_BYTES:
             self._flow.let_go()
-        self._buffered_bytes = 0
+        self.buffered_bytes = 0
         return data
 
     def _wake(self) -> None:

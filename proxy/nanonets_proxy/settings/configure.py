@@ -13,6 +13,7 @@ from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimits
 from nanonets_proxy.keys.source import KeySourceConfig
 from nanonets_proxy.request.policy import HandlerPolicy
+from nanonets_proxy.server.caller_body import BodyTimes
 from nanonets_proxy.settings.key_source import key_source_config, secret_variables
 from nanonets_proxy.settings.loaded import LoadedSettings
 from nanonets_proxy.settings.model.proxy import Settings
@@ -154,7 +155,7 @@ def _handler_policy(settings: Settings, name: str) -> HandlerPolicy:
     return HandlerPolicy(
         max_wait_s=settings.max_wait,
         idle_timeout_s=settings.idle_timeout,
-        body_timeout_s=settings.body_timeout,
+        body_times=BodyTimes(settings.idle_timeout, settings.body_timeout, settings.min_body_rate),
         caller_header=settings.caller_header,
         server_timing=settings.server_timing,
         via=settings.via,

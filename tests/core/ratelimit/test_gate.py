@@ -508,13 +508,40 @@ def test_scopes_whose_tickets_were_withdrawn_while_the_gate_was_full_leave_nothi
         shell.gate.withdraw(ticket, shell.now)
         shell.poll()
     assert len(shell.gate._scopes) < 200
-    assert len(shell.gate._turns) < 200
+    assert len(shell.gate._places._turns) < 200
     assert len(shell.gate._timers) < 500
     shell.settle(running, Outcome.SERVED)
     assert shell.poll() == [patient]
     (back,) = shell.ask(scope="m1999")
     shell.gate.settle(shell.last.granted[0], Outcome.SERVED, shell.now)
     assert shell.poll() == [back]
+
+
+def test_scopes_are_bounded_and_further_ones_share_one_scope_with_the_same_static_limit() -> None:
+    limits = StaticLimits((StaticLimit.parse("v2:predict:* 5/minute"),))
+    gate = Gate(GatePolicy(1000, 1000, static_limits=limits, max_scopes=10), lambda: 0.5)
+    for number in range(100):
+        ticket = Ticket(f"v2:predict:{number}", NEVER_S)
+        if gate.try_admit(ticket, number * 0.001):
+            gate.settle(ticket, Outcome.SERVED, number * 0.001)
+    assert len(gate._scopes) == 11
+    assert "v2:predict:* (others)" in gate._scopes
+    assert not gate.try_admit(Ticket("v2:predict:new", NEVER_S), 1.0)
+    assert gate.try_admit(Ticket("v2:predict:new", NEVER_S), 70.0)
+    assert not gate.try_admit(Ticket("v2:predict:5", NEVER_S, cost=6), 70.0)
+
+
+def test_unlimited_further_scopes_share_one_scope_until_others_are_forgotten() -> None:
+    gate = Gate(GatePolicy(1000, 1000, max_scopes=10), lambda: 0.5)
+    busy = [Ticket(f"m{number}", NEVER_S) for number in range(20)]
+    assert all(gate.try_admit(ticket, 0.0) for ticket in busy)
+    assert len(gate._scopes) == 11
+    assert busy[10].scope == busy[19].scope == "(others)"
+    for ticket in busy:
+        gate.settle(ticket, Outcome.SERVED, 0.1)
+    later = Ticket("later", NEVER_S)
+    assert gate.try_admit(later, 5.0)
+    assert later.scope == "later"
 
 
 def test_a_ticket_behind_others_asks_for_a_poll_only_if_its_deadline_is_the_first() -> None:

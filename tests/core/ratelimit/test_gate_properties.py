@@ -56,6 +56,8 @@ class TheGate(RuleBasedStateMachine):
         self.polled = True
         self.waiting: list[Ticket] = []
         self.permits: list[Ticket] = []
+        self.paused: list[Ticket] = []
+        self.resuming: list[Ticket] = []
         self.to_return: list[Ticket] = []
         self.gone: set[Ticket] = set()
         self.hinted_s: dict[str, float] = defaultdict(lambda: -math.inf)
@@ -106,6 +108,8 @@ class TheGate(RuleBasedStateMachine):
         if rejection is None:
             assert not full
             assert not lane_full
+            if not any((other.scope, other.lane) == (ticket.scope, ticket.lane) for other in self.waiting):
+                self.passed_over[ticket.scope, ticket.lane] = 0
             self.waiting.append(ticket)
             self.polled = False
             return
@@ -165,6 +169,36 @@ class TheGate(RuleBasedStateMachine):
             if hint_s is not None:
                 self.hinted_s[scope] = max(self.hinted_s[scope], self.now + hint_s)
 
+    @precondition(lambda self: self.permits)
+    @rule(data=st.data())
+    def pause(self, data: st.DataObject) -> None:
+        permit = data.draw(st.sampled_from(self.permits))
+        self.gate.pause(permit)
+        self.permits.remove(permit)
+        self.paused.append(permit)
+        self.polled = False
+
+    @precondition(lambda self: self.polled and self.paused)
+    @rule(data=st.data())
+    def resume(self, data: st.DataObject) -> None:
+        permit = data.draw(st.sampled_from(self.paused))
+        self.paused.remove(permit)
+        if self.gate.resume(permit):
+            self.permits.append(permit)
+        else:
+            assert len(self.permits) == self.policy.max_in_flight
+            self.resuming.append(permit)
+
+    @precondition(lambda self: self.paused or self.resuming)
+    @rule(data=st.data(), outcome=st.sampled_from(ENDINGS))
+    def end_while_paused(self, data: st.DataObject, outcome: Outcome) -> None:
+        permit = data.draw(st.sampled_from(self.paused + self.resuming))
+        (self.paused if permit in self.paused else self.resuming).remove(permit)
+        self.permits.append(permit)
+        self.settle(permit, outcome, None)
+        if outcome is not Outcome.SERVED:
+            self.to_return.append(permit)
+
     def settle(self, permit: Ticket, outcome: Outcome, hint_s: float | None) -> None:
         self.permits.remove(permit)
         if self.substitutes.get(permit.scope) is permit:
@@ -197,7 +231,7 @@ class TheGate(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """Restarts the process while it has no requests. The new gate restores the snapshots."""
-        if self.waiting or self.permits or self.to_return:
+        if self.waiting or self.permits or self.to_return or self.paused or self.resuming:
             return
         snapshots = self.gate.snapshots(self.now)
         self.gate = Gate(self.policy, lambda: 0.5)
@@ -206,6 +240,7 @@ class TheGate(RuleBasedStateMachine):
 
     def decide(self) -> Verdicts:
         before = list(self.waiting)
+        resumed: list[Ticket] = []
         may_decide = self.gate.needs_poll or (self.wake_at_s is not None and self.wake_at_s <= self.now)
         verdicts = self.gate.poll(self.now)
         assert may_decide or verdicts == ([], [], self.wake_at_s), "decided something without asking for a poll"
@@ -216,13 +251,26 @@ class TheGate(RuleBasedStateMachine):
             if expiry.ticket.deadline_s != self.now and expiry.reason is not Reason.LARGER_THAN_LIMIT:
                 self.check_expired(expiry)
         for permit in verdicts.granted:
-            self.check_granted(permit)
+            if permit in self.resuming:
+                self.resuming.remove(permit)
+                self.permits.append(permit)
+                resumed.append(permit)
+                assert permit.state is TicketState.ADMITTED
+            else:
+                self.check_granted(permit)
         for expiry in verdicts.expired:
             if expiry.ticket.deadline_s == self.now or expiry.reason is Reason.LARGER_THAN_LIMIT:
                 self.check_expired(expiry)
         assert all(ticket.deadline_s > self.now for ticket in self.waiting)
         assert sorted(map(id, before)) == sorted(
-            map(id, [*self.waiting, *verdicts.granted, *(e.ticket for e in verdicts.expired)])
+            map(
+                id,
+                [
+                    *self.waiting,
+                    *(ticket for ticket in verdicts.granted if ticket not in resumed),
+                    *(expiry.ticket for expiry in verdicts.expired),
+                ],
+            )
         )
         self.check_no_grant_was_missed()
         return verdicts
@@ -281,7 +329,8 @@ class TheGate(RuleBasedStateMachine):
         lanes = {other.lane for other in queue}
         for lane in LANES:
             key = (ticket.scope, lane)
-            if lane not in lanes or lane == ticket.lane:
+            held = sum(permit.lane == lane for permit in self.permits)
+            if lane not in lanes or lane == ticket.lane or held:  # it may hold its share of the places
                 self.passed_over[key] = 0
             else:
                 self.passed_over[key] += 1
@@ -299,6 +348,7 @@ class TheGate(RuleBasedStateMachine):
 
     def check_no_grant_was_missed(self) -> None:
         if len(self.permits) < self.policy.max_in_flight:
+            assert not self.resuming
             for scope in {ticket.scope for ticket in self.waiting}:
                 if any(ticket.scope == scope and not ticket.is_held for ticket in self.waiting):
                     state = self.gate._scopes[scope]
@@ -319,7 +369,7 @@ class TheGate(RuleBasedStateMachine):
 
     @invariant()
     def a_waiting_ticket_has_a_next_poll(self) -> None:
-        if self.polled and self.gate.waiting and not self.gate.in_flight:
+        if self.polled and self.gate.waiting and not (self.permits or self.paused or self.resuming):
             assert self.wake_at_s is not None
 
     def teardown(self) -> None:
@@ -327,6 +377,9 @@ class TheGate(RuleBasedStateMachine):
         if not hasattr(self, "gate"):
             return
         for _ in range(50 * self.gate.waiting + 200):
+            self.permits += self.paused + self.resuming
+            self.paused.clear()
+            self.resuming.clear()
             for permit in list(self.permits):
                 self.settle(permit, Outcome.SERVED, None)
             self.poll()
@@ -336,6 +389,10 @@ class TheGate(RuleBasedStateMachine):
                 assert self.wake_at_s is not None
                 self.now = self.wake_at_s
         assert self.gate.waiting == 0
+        for permit in list(self.permits):
+            self.settle(permit, Outcome.SERVED, None)
+        assert len(self.gate._places) == 0
+        assert self.gate.in_flight == 0
 
 
 TestTheGate = TheGate.TestCase

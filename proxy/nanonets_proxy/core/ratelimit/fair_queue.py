@@ -1,9 +1,11 @@
 """The queue of one scope: a lane for each caller, served in turns.
 
 Deficit round robin (Shreedhar and Varghese, 1995). In its turn a lane gets its weight in units, times the mean cost
-of the waiting requests. So a caller with 200 requests makes another caller wait for one turn, not for 200 requests.
-A request that costs more than the lane has left goes all the same; the lane then owes the difference to its next
-turns. So the gate need not know the cost of a request before it chooses a lane.
+of the waiting requests, at most 16. So a caller with 200 requests makes another caller wait for one turn, not for
+200 requests. A request that costs more than the lane has left goes all the same; the lane then owes the difference
+to its next turns. So the gate need not know the cost of a request before it chooses a lane.
+
+The gate may *park* a lane: the lane gets no turn until it is unparked, or until no other lane waits.
 
 Within a lane, urgent requests go first (RFC 9218 §4.1), and requests of the same urgency go in order of arrival.
 One grant in eight goes to the lane's oldest request, whatever its urgency, so that no request waits for ever.
@@ -27,7 +29,8 @@ _MAX_STALE = 64  # up to this many stale entries are not worth a cleanup
 _BEST_SCORE = 7
 _SEARCHED = 512  # tickets, for a ticket unlike another
 _COUNTED_LANES = 64  # with more lanes, a position is estimated
-_MAX_OWED_TURNS = 100  # a lane owes at most this many turns, so that skipping it stays cheap
+_MAX_UNITS_PER_TURN = 16  # a single huge request must not make all turns long
+_MAX_OWED = 100  # a lane owes at most this many units, times its weight, so that passing over it stays cheap
 
 _WAITING = TicketState.WAITING  # in Python 3.11 each access to a member through its enum costs a call
 _arrival = attrgetter("arrival")
@@ -43,6 +46,7 @@ class _Lane:
     entries: int = 0
     """Waiting tickets and stale entries."""
     grants: int = 0
+    is_parked: bool = False
     queues: dict[int, deque[Ticket]] = field(default_factory=dict)
     """By urgency, each in order of arrival."""
 
@@ -50,12 +54,16 @@ class _Lane:
 class FairQueue:
     """The waiting tickets of one scope, in lanes."""
 
-    __slots__ = ("_empty_lanes", "_lanes", "_total_weight", "_turns", "_waiting_units", "_weights", "waiting")
+    __slots__ = (
+        *("_empty_lanes", "_lanes", "_parked", "_total_weight", "_turns", "_waiting_units", "_weights"),
+        "waiting",
+    )
 
     def __init__(self, weights: Mapping[str, int]) -> None:
         self._weights = weights
         self._lanes: dict[str, _Lane] = {}
         self._turns: deque[_Lane] = deque()  # the lane whose turn it is comes first
+        self._parked: deque[_Lane] = deque()  # may hold lanes that were unparked or dropped
         self._total_weight = 0  # of all lanes
         self._empty_lanes = 0  # lanes without a waiting ticket, which stay until their turn comes
         self._waiting_units: float = 0
@@ -71,7 +79,7 @@ class FairQueue:
         lane = self._lanes.get(ticket.lane)
         if lane is None:
             weight = self._weights.get(ticket.lane, 1)
-            lane = self._lanes[ticket.lane] = _Lane(ticket.lane, weight, credit=weight * self.mean_cost)
+            lane = self._lanes[ticket.lane] = _Lane(ticket.lane, weight, credit=weight)
             self._turns.append(lane)
             self._total_weight += lane.weight
         elif not lane.waiting:
@@ -103,10 +111,12 @@ class FairQueue:
         """Takes the ticket whose turn it is. Raises IndexError if no ticket waits."""
         lane = self._next_lane()
         ticket = self._next_queue(lane).popleft()
-        turn = lane.weight * self.mean_cost
         lane.credit -= ticket.cost
         if lane.credit <= 0:
-            lane.credit = max(lane.credit, -_MAX_OWED_TURNS * turn) + turn
+            if self._waiting_units == self.waiting:  # the usual case: each request costs 1
+                lane.credit += lane.weight
+            else:
+                lane.credit = max(lane.credit, -_MAX_OWED * lane.weight) + self._turn(lane)
             self._turns.rotate(-1)
         lane.grants += 1
         lane.entries -= 1
@@ -179,6 +189,26 @@ class FairQueue:
                 position += min(lane.waiting, turns * lane.weight)
         return position
 
+    def unparked_lane(self) -> str | None:
+        """Returns the name of the lane whose turn it is; None if only parked lanes wait."""
+        turns = self._turns
+        while turns and not turns[0].waiting:
+            self._drop_lane(turns.popleft())
+        return self._next_lane().name if turns else None
+
+    def park(self) -> None:
+        """Parks the lane whose turn it is."""
+        lane = self._turns.popleft()
+        lane.is_parked = True
+        self._parked.append(lane)
+
+    def unpark(self, name: str) -> None:
+        """Gives a parked lane the next turn. Ignores any other lane."""
+        lane = self._lanes.get(name)
+        if lane is not None and lane.is_parked:
+            lane.is_parked = False
+            self._turns.appendleft(lane)
+
     def units_up_to(self, ticket: Ticket, position: int) -> float:
         """Returns about how many units go up to this position, if `ticket` is there."""
         return (position - 1) * self.mean_cost + ticket.cost
@@ -187,6 +217,9 @@ class FairQueue:
         """Returns the lane whose turn it is, which stands in front then. Raises IndexError if no ticket waits."""
         turns = self._turns
         while True:
+            if not turns:  # only parked lanes wait
+                self.unpark(self._parked.popleft().name)
+                continue
             lane = turns[0]
             if not lane.waiting:
                 turns.popleft()
@@ -194,10 +227,13 @@ class FairQueue:
             elif lane.credit > 0:
                 return lane
             elif lane.waiting == self.waiting:  # no other lane is owed anything
-                lane.credit = lane.weight * self.mean_cost
+                lane.credit = lane.weight
             else:
-                lane.credit += lane.weight * self.mean_cost
+                lane.credit += self._turn(lane)
                 turns.rotate(-1)
+
+    def _turn(self, lane: _Lane) -> float:
+        return lane.weight * min(self.mean_cost, _MAX_UNITS_PER_TURN)
 
     def _next_queue(self, lane: _Lane) -> deque[Ticket]:
         """Returns the queue of a lane's next ticket, which stands in front then."""
@@ -226,9 +262,10 @@ class FairQueue:
             lane.entries = 0
             self._empty_lanes += 1
             if self._empty_lanes > len(self._lanes) // 2 + _MAX_STALE or not self.waiting:
-                for empty in [lane for lane in self._turns if not lane.waiting]:
+                for empty in [lane for lane in self._lanes.values() if not lane.waiting]:
                     self._drop_lane(empty)
                 self._turns = deque(lane for lane in self._turns if lane.waiting)
+                self._parked = deque(lane for lane in self._parked if lane.waiting and lane.is_parked)
 
     def _drop_lane(self, lane: _Lane) -> None:
         del self._lanes[lane.name]

@@ -14,11 +14,15 @@ the outcome. An admitted ticket is its own permit:
 | WAITING | `withdraw` | ENDED |
 | ADMITTED | `settle` as SERVED | ENDED |
 | ADMITTED | `settle` with another outcome | RETURNED |
+| ADMITTED | `pause` | PAUSED: the permit stays, the place is free for others |
+| PAUSED | `resume`, or a later `poll`: a place in flight is free | ADMITTED |
+| PAUSED | `settle` | as for ADMITTED |
 | RETURNED | `enqueue` | WAITING, at its old place in the order of arrival; RETURNED if rejected |
 
 Each scope (`scopes.py`) has its own limit (`adaptive/limit.py`) and its own queue, in which callers take turns
 (`fair_queue.py`). A closed scope does not stop the others. All scopes share `max_in_flight` places. The scopes
-that can use a free place take turns.
+that can use a free place take turns, and so do callers: no caller gets more than its fair share of the places while
+others wait (`places.py`).
 
 The shell calls `poll` after other calls if the gate `needs_poll`, and at `wake_at_s`. The shell also handles two
 races: a task is cancelled after its grant, or a ticket is granted after its task is gone. In both cases the shell
@@ -36,6 +40,7 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit
@@ -43,6 +48,7 @@ from nanonets_proxy.core.ratelimit.adaptive.limit_snapshot import restore_snapsh
 from nanonets_proxy.core.ratelimit.fair_queue import FairQueue
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.news import News
+from nanonets_proxy.core.ratelimit.places import Places
 from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.scope_state import MAX_STALE, ScopeState, worth_keeping
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot
@@ -52,11 +58,14 @@ MAX_CLOSED_SCOPES_SHOWN = 100
 """Metrics show at most this many closed scopes: callers choose model ids, so there may be many."""
 
 _MAX_NEWS = 1000
+OTHERS = "(others)"
+"""The name of the scope that requests share once there are `GatePolicy.max_scopes`."""
 
+_FORGET_EACH_S = 1.0
 _FORECAST_TRUST = 0.8  # a ticket that can wait for this share of its forecast is not rejected
 
 # In Python 3.11 each access to a member through its enum costs a call.
-_NEW, _WAITING, _ADMITTED, _RETURNED, _ENDED = TicketState
+_NEW, _WAITING, _ADMITTED, _RETURNED, _ENDED, _PAUSED = TicketState
 _SERVED, _THROTTLED = Outcome.SERVED, Outcome.THROTTLED
 
 
@@ -67,8 +76,6 @@ class Gate:
         """Takes the policy, and a function that returns a random number from 0 to 1."""
         self.waiting = 0
         """The number of waiting tickets of all scopes. Read-only for others."""
-        self.in_flight = 0
-        """The number of unsettled permits of all scopes. Read-only for others."""
         self.has_news = False
         """Whether `take_news` would return any."""
         self._news: deque[News] = deque(maxlen=_MAX_NEWS)
@@ -76,20 +83,31 @@ class Gate:
         self._jitter = jitter
         self._scopes: dict[str, ScopeState] = {}
         self._scopes_made = 0
-        self._forget_at_scopes = MAX_STALE
+        self._forget_at_scopes = min(MAX_STALE, policy.max_scopes)
+        self._forget_at_s = -math.inf
         self._arrivals = 0
         self._weights = dict(policy.lane_weights)
+        self._places = Places(policy.max_in_flight, self._weights)
         self._dirty: dict[ScopeState, None] = {}  # an ordered set
-        self._turns: deque[ScopeState] = deque()  # scopes that could grant when last checked
         self._timers: list[tuple[float, int, ScopeState]] = []  # heap
 
     def __repr__(self) -> str:
         return f"<Gate waiting={self.waiting} in_flight={self.in_flight} scopes={len(self._scopes)}>"
 
     @property
+    def in_flight(self) -> int:
+        """The number of unsettled permits of all scopes, without the paused ones."""
+        return self._places.in_flight
+
+    @property
+    def max_in_flight(self) -> int:
+        return self._policy.max_in_flight
+
+    @property
     def needs_poll(self) -> bool:
         """Whether a poll before the last `wake_at_s` could decide anything."""
-        return bool(self._dirty) or (bool(self._turns) and self.in_flight < self._policy.max_in_flight)
+        places = self._places
+        return bool(self._dirty) or (places.in_flight < places.total and places.is_wanted)
 
     def take_news(self) -> list[News]:
         """Returns what operators must hear since the last call, in order."""
@@ -114,7 +132,7 @@ class Gate:
 
     def restore(self, snapshots: Iterable[ScopeSnapshot], now: float, away_s: float) -> None:
         """Restores snapshots that were taken `away_s` ago. Must be the first call."""
-        for snapshot in snapshots:
+        for snapshot in islice(snapshots, self._policy.max_scopes):
             scope = self._add_scope(snapshot.scope, now)
             restore_snapshot(scope.limit, snapshot, now, away_s)
             scope.reported = scope.limit.estimate.belief
@@ -128,13 +146,17 @@ class Gate:
         if ticket.state is not _NEW:
             raise ValueError(f"a ticket in state {ticket.state.value} cannot be admitted at once")
         scope = self._scopes.get(ticket.scope) or self._add_scope(ticket.scope, now)
+        ticket.scope = scope.name
         limit = scope.limit
-        if scope.queue.waiting or (self._turns and self.waiting) or self.in_flight >= self._policy.max_in_flight:
+        places = self._places
+        if scope.queue.waiting or places.in_flight >= places.total or (self.waiting and places.scopes_wait):
             return False
         if ticket.deadline_s < now or (kind := scope.grant_kind(now, ticket.cost)) is None:
             return False
+        if ticket.cost > 1 and limit.grants.is_too_large(ticket.cost):  # not even as a recovery probe
+            return False
         self._arrivals = ticket.arrival = self._arrivals + 1
-        self.in_flight += 1
+        places.admit_at_once(ticket)
         ticket.state = _ADMITTED
         ticket.granted_at_s = now
         ticket.serial = limit.grant(kind, now, ticket.cost)
@@ -150,6 +172,7 @@ class Gate:
         if ticket.state is not _NEW and ticket.state is not _RETURNED:
             raise ValueError(f"a ticket in state {ticket.state.value} cannot be enqueued")
         scope = self._scopes.get(ticket.scope) or self._add_scope(ticket.scope, now)
+        ticket.scope = scope.name
         limit, queue, deadline_s = scope.limit, scope.queue, ticket.deadline_s
         if ticket.cost > 1 and limit.grants.is_too_large(ticket.cost):
             return Rejection(Reason.LARGER_THAN_LIMIT, math.inf, queue.position(ticket))
@@ -173,6 +196,7 @@ class Gate:
             ticket.forecast_s = forecast_s
         ticket.state = _WAITING
         self.waiting += 1
+        self._places.enter(ticket)
         # Behind others, a ticket changes nothing before the scope's timer, unless its own deadline comes first.
         if not (queue.waiting and now < scope.timer_at_s <= deadline_s):
             self._dirty[scope] = None
@@ -206,9 +230,9 @@ class Gate:
         Raises ValueError if the ticket has no permit of this gate, or has settled it already.
         """
         scope = self._scopes.get(ticket.scope)
-        if ticket.state is not _ADMITTED or scope is None:
+        if (ticket.state is not _ADMITTED and ticket.state is not _PAUSED) or scope is None:
             raise ValueError("this permit is already settled, or belongs to another gate")
-        self.in_flight -= 1
+        self._places.settle(ticket)
         if outcome is _SERVED:
             ticket.state = _ENDED
             scope.limit.served(ticket.serial, now)
@@ -224,6 +248,15 @@ class Gate:
             scope.suspicion.ended_otherwise(ticket, outcome, scope.limit, now)
         if scope.queue.waiting or outcome is _THROTTLED or scope.waiting:
             self._dirty[scope] = None
+
+    def pause(self, ticket: Ticket) -> None:
+        """Gives the place of an admitted ticket back, since its caller is too slow to use it."""
+        if ticket.state is _ADMITTED:
+            self._places.pause(ticket)
+
+    def resume(self, ticket: Ticket) -> bool:
+        """Takes a place for a paused ticket. If none is free, returns False, and a later `poll` grants one."""
+        return ticket.state is not _PAUSED or self._places.resume(ticket)
 
     def note_advice(self, ticket: Ticket, advice: Advice, now: float) -> None:
         """Applies what the response to a ticket announced about the limit of its scope, before any refusal."""
@@ -256,16 +289,15 @@ class Gate:
             if scope.queue.waiting:
                 limit.advance(now)
                 if not scope.in_turns and self._grant_kind(scope, now, expired) is not None:
-                    scope.in_turns = True
-                    self._turns.append(scope)
-        while self._turns and self.in_flight < self._policy.max_in_flight:
-            scope = self._turns.popleft()
-            if (kind := self._grant_kind(scope, now, expired)) is not None:
-                granted.append(self._grant(scope, kind, now))
-                self._turns.append(scope)
-                self._dirty[scope] = None
-            else:
-                scope.in_turns = False
+                    self._places.add_scope(scope)
+        places = self._places
+        while places.in_flight < places.total and (turn := places.next_turn()) is not None:
+            if isinstance(turn, Ticket):
+                granted.append(turn)
+            elif (kind := self._grant_kind(turn, now, expired)) is not None:
+                granted.append(self._grant(turn, kind, now))
+                places.end_turn(turn)
+                self._dirty[turn] = None
         for scope in self._dirty:
             if scope.suspicion is not None:
                 self._end_refused(scope, now, expired)
@@ -292,7 +324,7 @@ class Gate:
             if cost > 1 and limit.grants.is_too_large(cost):
                 ticket = queue.pop()
                 ticket.state = _ENDED
-                self.waiting -= 1
+                self._left(ticket)
                 expired.append(Expiry(ticket, Reason.LARGER_THAN_LIMIT, math.inf))
             else:
                 return scope.grant_kind(now, cost)
@@ -301,7 +333,7 @@ class Gate:
     def _grant(self, scope: ScopeState, kind: GrantKind, now: float) -> Ticket:
         ticket = scope.pop(kind, now)
         self.waiting -= 1
-        self.in_flight += 1
+        self._places.admit(ticket)
         ticket.state = _ADMITTED
         ticket.granted_at_s = now
         ticket.serial = scope.limit.grant(kind, now, ticket.cost)
@@ -324,8 +356,13 @@ class Gate:
 
     def _end_waiting(self, scope: ScopeState, ticket: Ticket) -> None:
         ticket.state = _ENDED
-        self.waiting -= 1
+        self._left(ticket)
         scope.discard(ticket)
+
+    def _left(self, ticket: Ticket) -> None:
+        """Notes that a ticket waits no longer."""
+        self.waiting -= 1
+        self._places.leave(ticket)
 
     def _next_timer_s(self) -> float | None:
         timers = self._timers
@@ -337,18 +374,23 @@ class Gate:
         return timers[0][0] if timers else None
 
     def _add_scope(self, name: str, now: float) -> ScopeState:
-        if len(self._scopes) >= self._forget_at_scopes:
+        if len(self._scopes) >= self._forget_at_scopes and now >= self._forget_at_s:
             self._forget_idle(now)
+        static_limit = self._policy.static_limits.of(name)
+        if len(self._scopes) >= self._policy.max_scopes:
+            name = OTHERS if static_limit is None else f"{static_limit.scope} {OTHERS}"
+            if (scope := self._scopes.get(name)) is not None:
+                return scope
         self._scopes_made += 1
-        limit = Limit(self._policy, self._jitter, self._policy.static_limits.of(name))
+        limit = Limit(self._policy, self._jitter, static_limit)
         scope = self._scopes[name] = ScopeState(name, self._scopes_made, limit, FairQueue(self._weights))
         return scope
 
     def _forget_idle(self, now: float) -> None:
         """Drops the scopes that have nothing to remember. Callers choose model ids, so new scopes keep coming."""
         keep = {scope.name: scope for scope in worth_keeping(self._scopes.values(), now)}
-        for scope in self._scopes.values():
-            scope.in_turns = scope.in_turns and scope.waiting > 0
-        self._turns = deque(scope for scope in self._turns if scope.in_turns)
+        self._places.forget_idle_scopes()
         self._scopes = keep
-        self._forget_at_scopes = 2 * len(keep) + MAX_STALE  # so that forgetting costs O(1) per new scope
+        # So that forgetting costs O(1) per new scope, or is rare.
+        self._forget_at_scopes = min(2 * len(keep) + MAX_STALE, self._policy.max_scopes)
+        self._forget_at_s = now + _FORGET_EACH_S if len(keep) >= self._forget_at_scopes else -math.inf

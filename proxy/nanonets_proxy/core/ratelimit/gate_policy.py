@@ -23,6 +23,9 @@ class GatePolicy:
     max_quota_probe_s: float = 3600.0
     """The longest time between two probes of a quota that is used up for long."""
     static_limits: StaticLimits = field(default_factory=StaticLimits)
+    max_scopes: int = 4096
+    """Requests of further scopes share one scope, or one for each static limit: callers choose model ids. A scope
+    takes about 5 KiB."""
     initial_unconfirmed: int = 64
     """How many unconfirmed requests a cold start may have: fewer than any documented paid plan allows."""
     backoff_first_s: float = 1.0

@@ -42,6 +42,8 @@ class ScopeState:
     """When the gate's timer for this scope is due. The gate ignores timers of other instants."""
     in_turns: bool = False
     """Whether the scope is among the scopes that take turns for permits."""
+    is_deferred: bool = False
+    """Whether only callers with their share of the places waited in the scope when its turn last came."""
     suspicion: Suspicion | None = None
     """Made by the first refusal."""
     quota: LongQuota | None = None

@@ -37,6 +37,7 @@ class TicketState(enum.Enum):
     ADMITTED = "admitted"
     RETURNED = "returned"
     ENDED = "ended"
+    PAUSED = "paused"
 
 
 class Outcome(enum.Enum):

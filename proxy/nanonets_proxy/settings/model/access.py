@@ -14,7 +14,7 @@ from nanonets_proxy.settings.model.fields import (
     UserIds,
 )
 from nanonets_proxy.settings.model.keys import KeySettings
-from nanonets_proxy.settings.model.quantities import Count, Duration, Metavar, Switch
+from nanonets_proxy.settings.model.quantities import Count, Duration, Metavar, Size, Switch
 
 
 class AccessSettings(KeySettings):
@@ -76,6 +76,11 @@ class AccessSettings(KeySettings):
         1024, description="Maximum connections from one address. Loopback and unix sockets are exempt."
     )
     body_timeout: Duration = Field(1800.0, description="Maximum time to receive the whole body of a request.")
+    min_body_rate: Size = Field(
+        1024,
+        description="Minimum rate of a request's body, in bytes per second, measured over 30 s of waiting for the "
+        "caller. A slower body ends with a 408. 0: no minimum.",
+    )
 
     def requires_authentication(self) -> bool:
         """Returns whether every caller must show a token or a client certificate."""

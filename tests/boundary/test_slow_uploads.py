@@ -1,0 +1,128 @@
+"""Uploads that stall: they leave their places to others, and end if they are too slow."""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+
+import pytest
+
+from nanonets_proxy.server import caller_body
+from support.eventually import until
+from support.proxy_harness import RunningProxy, running_proxy
+from support.raw_caller import RawCaller, request
+from support.scripted_upstream import OK, ScriptedUpstream
+
+_UPLOADS = 400
+_PLACES = 256
+_HEAD = b"POST /x HTTP/1.1\r\nHost: localhost\r\nX-Caller: slow\r\nContent-Length: 100000\r\n\r\n"
+
+
+async def _p99_s(proxy: RunningProxy, upstream: ScriptedUpstream) -> float:
+    """Returns the 99th percentile of the times of another caller's requests."""
+    times_s = []
+    async with await proxy.caller() as other:
+        for _ in range(300):
+            began_s = time.perf_counter()
+            await other.send(b"GET /other HTTP/1.1\r\nHost: localhost\r\nX-Caller: other\r\n\r\n")
+            while (exchange := await upstream.next_request()).lines[0] != b"GET /other HTTP/1.1":
+                pass
+            await exchange.respond(OK)
+            assert (await other.response()).status == 200
+            times_s.append(time.perf_counter() - began_s)
+    return sorted(times_s)[296]
+
+
+@pytest.mark.parametrize("first_byte", [b"", b"x"], ids=["nothing", "a byte a minute"])
+async def test_uploads_that_stall_delay_no_other_caller(first_byte: bytes) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(
+            upstream.origin,
+            caller_header="X-Caller",
+            pool_size=_PLACES,
+            limits=["account 1000000/s"],  # the test is about places, not about slow start
+        ) as proxy,
+        proxy.callers(_UPLOADS) as slow,
+    ):
+        for caller in slow:
+            await caller.send(_HEAD + first_byte)
+        if first_byte:
+            await until(lambda: len(proxy.proxy._room._give_up) == _PLACES)
+        p99_s = await _p99_s(proxy, upstream)
+        assert p99_s < 0.1
+        await until(lambda: proxy.in_flight == 0)
+
+
+async def test_a_stalled_upload_goes_on_once_its_bytes_come() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, pool_size=1) as proxy,
+        await proxy.caller() as slow,
+        await proxy.caller() as other,
+    ):
+        await slow.send(b"POST /slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n" + b"a" * 100)
+        upload = await upstream.next_request()
+        await until(lambda: proxy.in_flight == 0)
+        await other.send(request(b"GET", b"/other"))
+        exchange = await upstream.next_request()
+        await slow.send(b"a" * 4900)
+        await asyncio.sleep(0.1)
+        assert proxy.in_flight == 1, "the upload waits for the place"
+        await exchange.respond(OK)
+        assert (await other.response()).status == 200
+        await upload.respond(OK)
+        assert (await slow.response()).status == 200
+
+
+async def test_a_body_below_the_minimum_rate_ends_with_a_408(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caller_body, "RATE_PERIOD_S", 0.3)
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, min_body_rate="1KiB") as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(_HEAD)
+        response = asyncio.create_task(caller.response())
+        began_s = time.perf_counter()
+        while not response.done():
+            caller.writer.write(b"x")
+            await asyncio.sleep(0.02)
+        assert (response.result().status, response.result().json()["code"]) == (408, "request_timeout")
+        assert "1024 bytes per second" in response.result().json()["message"]
+        assert time.perf_counter() - began_s < 2.0
+        await proxy.check_idle()
+
+
+@pytest.mark.parametrize("min_body_rate", ["1KiB", "0"])
+async def test_a_body_above_the_minimum_rate_may_take_many_periods(
+    monkeypatch: pytest.MonkeyPatch, min_body_rate: str
+) -> None:
+    monkeypatch.setattr(caller_body, "RATE_PERIOD_S", 0.05)
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, min_body_rate=min_body_rate) as proxy,
+        await proxy.caller() as caller,
+    ):
+        size = 1000 if min_body_rate == "1KiB" else 1
+        await caller.send(b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (20 * size))
+        for _ in range(20):
+            await caller.send(b"x" * size)
+            await asyncio.sleep(0.02)
+        await (await upstream.next_request()).respond(OK)
+        assert (await caller.response()).status == 200
+
+
+async def test_beyond_a_number_of_stalled_uploads_the_one_that_stalled_first_ends() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, pool_size=2) as proxy,
+        AsyncExitStack() as stack,
+    ):
+        slow: list[RawCaller] = []
+        for number in range(3):
+            slow.append(await stack.enter_async_context(await proxy.caller()))
+            await slow[-1].send(_HEAD + b"x")
+            await until(lambda number=number: len(proxy.proxy._room._give_up) == min(number + 1, 2))
+        response = await slow[0].response()
+        assert (response.status, response.json()["code"]) == (408, "request_timeout")
+        assert len(proxy.proxy._room._give_up) == 2
