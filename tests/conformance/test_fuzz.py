@@ -32,7 +32,7 @@ _LIMITS: Final = {
     "keep_alive": "100ms",
     "head_timeout": "30ms",
     "idle_timeout": "30ms",
-    "first_byte_timeout": "30ms",
+    "first_byte_timeout": "150ms",
     "log_level": "error",
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.process import COMMAND, Running, environment, proxy_to, sandbox
+from support.process import COMMAND, END_S, Running, environment, proxy_to, sandbox
 
 OPEN_FILES = 128
 
@@ -31,7 +31,7 @@ def few_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def get(proxy: Running) -> int:
-    with urllib.request.urlopen(f"{proxy.url}/api/v4/workflows", timeout=10) as response:
+    with urllib.request.urlopen(f"{proxy.url}/api/v4/workflows", timeout=END_S) as response:
         status: int = response.status
         return status
 
@@ -59,7 +59,7 @@ def test_each_of_too_many_callers_gets_its_response_or_a_503() -> None:
         address = proxy.url.removeprefix("http://")
         callers = []
         for _ in range(2 * OPEN_FILES):
-            caller = http.client.HTTPConnection(address, timeout=20)
+            caller = http.client.HTTPConnection(address, timeout=END_S)
             stack.callback(caller.close)
             caller.request("GET", "/api/v4/workflows")
             callers.append(caller)
