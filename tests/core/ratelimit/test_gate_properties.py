@@ -166,7 +166,8 @@ class TheGate(RuleBasedStateMachine):
             self.substitutes.pop(scope, None)
             if was_probe:
                 self.refused_probes[scope] = permit
-            if hint_s is not None:
+            # A refusal that the concurrency limit explains closes nothing.
+            if hint_s is not None and self.gate._scopes[scope].limit.state is LimitState.CLOSED:
                 self.hinted_s[scope] = max(self.hinted_s[scope], self.now + hint_s)
 
     @precondition(lambda self: self.permits)
