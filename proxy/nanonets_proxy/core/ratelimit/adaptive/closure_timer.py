@@ -31,7 +31,7 @@ _MAX_EARLY_REFUSALS = 2
 _ABOUT_A_SECOND_S = 1.25
 _SHORTENED = 0.25
 _MIN_ROOM, _MAX_ROOM = 4.0, 64.0
-_ROOM_PER_S = 4.0  # the longer a hint, the surer it tells of a window that is empty afterwards
+_ROOM_PER_S = 4.0  # the longer a hint, the likelier the window is empty after it
 
 _RECOVERY_PROBE = GrantKind.RECOVERY_PROBE
 

@@ -69,7 +69,7 @@ class LearnedGrants:
         return (estimate.window.frees_at_s, due_at_s)
 
     def probe_granted(self, kind: GrantKind, now: float) -> None:
-        """Notes how far a limit probe goes. The window has it already."""
+        """Notes how far a limit probe exceeds the estimate. The window already counts the probe."""
         window = self._estimate.window
         if kind is _COUNT_PROBE:
             self._probed_units = max(1, window.used(now) - window.count)
@@ -79,7 +79,7 @@ class LearnedGrants:
         self._estimate.raise_count(now, self._probed_units, self._max_count)
 
     def count_refused(self, cost: float, now: float) -> None:
-        """Notes the cost of a refused count probe. The window no longer has it."""
+        """Notes the cost of a refused count probe. The window no longer counts the probe."""
         window = self._estimate.window
         if cost > window.count and not window.used(now):
             self._refused_alone = min(self._refused_alone, cost)

@@ -1,4 +1,4 @@
-"""What a closure teaches about the limit. It is drawn once per closure, when the outcome of each request is known.
+"""The lesson of a closure. It is drawn once per closure, when the outcome of each earlier request is known.
 
 | refused request | when | conclusion |
 |---|---|---|

@@ -5,7 +5,7 @@ would have come. About as many requests as are unconfirmed are refused when the 
 
 | state | room for unconfirmed requests |
 |---|---|
-| COLD: nothing was refused yet | 64; half a place more for each accepted request, and half a second later |
+| COLD: nothing was refused yet | 64; half a place more for each accepted request, and another half in a second |
 | after a refusal | 1, and one more for each accepted request: 1, 2, 4, 8, … |
 
 A cold start lets 64 requests go, one acceptance timeout later 96 others, then 144. So a job that meets no limit
