@@ -131,6 +131,7 @@ bench-gate: $(VENV)/dev.stamp ## Compare the gate with other policies in virtual
 	PYTHONPATH=bench $(BIN)/python -m simulator
 
 bench-gate-sockets: $(VENV)/dev.stamp ## Compare the gate with other policies over real sockets, against the sandbox
+	PYTHONPATH=bench:tests $(BIN)/python -m socket_jobs
 	PYTHONPATH=bench:tests $(BIN)/python -m sockets
 
 clean: ## Remove all generated files

@@ -77,7 +77,8 @@ async def _call_until(url: str, ends_at_s: float, statuses: list[int]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _counts(upstream: str) -> Counts:
+def counts(upstream: str) -> Counts:
+    """Returns the sandbox's counts so far."""
     with urllib.request.urlopen(f"{upstream}/sandbox/stats") as response:  # noqa: S310 - loopback, http
         stats = json.load(response)
     return Counts(stats["admitted"], stats["refused"])
@@ -85,7 +86,7 @@ def _counts(upstream: str) -> Counts:
 
 async def _counts_after(upstream: str, seconds: float) -> Counts:
     await asyncio.sleep(seconds)
-    return await asyncio.to_thread(_counts, upstream)
+    return await asyncio.to_thread(counts, upstream)
 
 
 async def _run(upstream: str, url: str, statuses: list[int]) -> list[Counts]:
