@@ -17,8 +17,10 @@ from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.likely_period import likely_period_s
 from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
+from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
 
 _SAME_PERIOD = 1.1  # up to this many periods, a refusal means a longer period, not a smaller count
+_MAX_LONGER = 1.5  # periods: a refusal by which a hint makes the period longer at once
 _MAX_FIRST_PERIOD = 10.0  # times the first hint, which covers an unknown part of the period
 
 
@@ -50,12 +52,20 @@ def learn_from(estimate: LimitEstimate, closure: Closure, now: float) -> None:
     elif window.period_s < needed_s <= _SAME_PERIOD * window.period_s:
         estimate.set_window(window.count, needed_s)
         estimate.min_period_s = max(closure.granted_at_s - nth_s, needed_s - closure.excess_s)
-    elif admitted:
+    elif admitted and not _hint_tells_of_longer_period(closure, window, admitted, needed_s):
         estimate.lower_count(admitted, now)
     else:
         estimate.set_window(window.count, needed_s)
     if not at_period_end:
         concurrency.suspect(closure, admitted)
+
+
+def _hint_tells_of_longer_period(closure: Closure, window: SlidingWindow, admitted: float, needed_s: float) -> bool:
+    """Returns whether the hint ends too soon for a smaller count, which lasts until the oldest request is a period old."""
+    oldest_s = window.nth_newest_s(admitted)
+    if oldest_s is None or not closure.hinted or needed_s > _MAX_LONGER * window.period_s:
+        return False
+    return closure.opens_at_s < oldest_s + 0.5 * window.period_s
 
 
 def _needed_s(closure: Closure, longest_s: float, refused_s: float, period_s: float) -> float:
