@@ -29,6 +29,10 @@ class Conditions:
 
     round_trip_s: float = 0.04
     service_s: tuple[float, float] = (0.01, 0.05)
+    message_s: float = 0.0
+    """The time that a busy machine needs for each message, one after the other; it varies."""
+    stall: tuple[float, float] = (0.0, 0.0)
+    """How many of the messages stall the machine, and for how long at most."""
 
 
 @dataclass(slots=True)
@@ -95,6 +99,7 @@ class World:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._events_made = 0
         self._grants = 0
+        self._busy_until_s = 0.0
         self._requests: dict[Ticket, SimulatedRequest] = {}
         self._wake_at_s: float | None = None
 
@@ -146,7 +151,17 @@ class World:
             self.at(wake_at_s, lambda: None)
 
     def _one_way_s(self) -> float:
-        return 0.5 * self._conditions.round_trip_s * self.random.uniform(0.8, 1.2)
+        travel_s = 0.5 * self._conditions.round_trip_s * self.random.uniform(0.8, 1.2)
+        return travel_s + self._queued_s() if self._conditions.message_s else travel_s
+
+    def _queued_s(self) -> float:
+        """Returns how long a message waits for the busy machine."""
+        share, longest_s = self._conditions.stall
+        self._busy_until_s = max(self._busy_until_s, self.now)
+        self._busy_until_s += self._conditions.message_s * self.random.uniform(0.3, 2.0)
+        if self.random.random() < share:
+            self._busy_until_s += self.random.uniform(0.0, longest_s)
+        return self._busy_until_s - self.now
 
     def _send(self, ticket: Ticket) -> None:
         request = self._requests[ticket]

@@ -2,8 +2,11 @@
 
 import pytest
 
-from simulator.cases import CASES, Case
+from simulator.cases import CASES, Case, burst
+from simulator.hints import exact
+from simulator.limiters import SlidingLog
 from simulator.run import run, run_oracle, this_gate
+from simulator.world import Conditions, World
 
 SEED = 7
 SLACK = 0.04
@@ -19,3 +22,15 @@ def test_the_gate_uses_the_quota_and_no_caller_gets_a_429(case: Case) -> None:
     assert result.rejected == 0
     assert result.admitted >= (case.target - SLACK) * run_oracle(case, SEED).admitted
     assert result.refused <= 0.12 * result.admitted
+
+
+BUSY = Conditions(round_trip_s=0.002, service_s=(0.001, 0.003), message_s=0.0005, stall=(0.01, 0.05))
+
+
+@pytest.mark.parametrize("seed", range(60, 90))
+def test_a_busy_machine_does_not_mislead_the_gate_for_long(seed: int) -> None:
+    world = World(this_gate(), SlidingLog(20, 1.0), exact, 1.0, BUSY, seed)
+    burst(world, 100)
+    result = world.run(100.0)
+    assert result.admitted == 100
+    assert result.last_response_s < 8.0  # the shortest possible time is 4 s

@@ -245,6 +245,8 @@ class LimitEstimate:
         """Takes the admitted requests as the count. The missing part of the proven count becomes the reserve."""
         if admitted < self.proven:
             self.reserve = min(admitted // 2, max(self.reserve, self.proven - admitted))
+        # A large window that seems to be a small one may also be a misunderstanding: then the search ends it soon.
+        self.window_probes.searching = admitted < SMALL_COUNT <= self.window.count
         self.set_window(min(admitted, self.window.count), self.window.period_s)
         self.proven = min(self.proven, admitted)
         self.window_probes.limit_changed(now, self.window.period_s)
