@@ -61,7 +61,7 @@ def learn_from(estimate: LimitEstimate, closure: Closure, now: float) -> None:
 
 
 def _hint_tells_of_longer_period(closure: Closure, window: SlidingWindow, admitted: float, needed_s: float) -> bool:
-    """Returns whether the hint ends too soon for a smaller count, which lasts until the oldest request is a period old."""
+    """Returns whether the hint ends too soon for a smaller count, whose oldest request still counts."""
     oldest_s = window.nth_newest_s(admitted)
     if oldest_s is None or not closure.hinted or needed_s > _MAX_LONGER * window.period_s:
         return False
