@@ -90,7 +90,7 @@ def _learn_window(estimate: LimitEstimate, closure: Closure, ends_at_s: float, n
     if estimate.hints.longest_s > 1.5 * closure.closed_s:
         period_s = min(period_s, estimate.hints.longest_s)
     count = max(1, window.granted_since(first_s + likely_s - period_s))
-    estimate.learn_window(count, period_s, closure.closed_s, now)
+    estimate.learn_window(count, period_s, closure, now)
     estimate.concurrency.suspect(closure, count)
 
 

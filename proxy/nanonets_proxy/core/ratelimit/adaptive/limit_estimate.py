@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass
 
 from nanonets_proxy.core.ratelimit.adaptive.belief import Belief
+from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.concurrency_estimate import ConcurrencyEstimate
 from nanonets_proxy.core.ratelimit.adaptive.hint_history import HintHistory
 from nanonets_proxy.core.ratelimit.adaptive.likely_period import likely_period_s
@@ -234,19 +235,18 @@ class LimitEstimate:
 
     # --- corrections ----------------------------------------------------------------------------
 
-    def learn_window(self, count: float, period_s: float, closed_s: float, now: float) -> None:
-        """Sets the window that a first closure of `closed_s` suggests, and plans the probes that test it."""
+    def learn_window(self, count: float, period_s: float, closure: Closure, now: float) -> None:
+        """Sets the window that a first closure suggests, and plans the probes that test it."""
         self.set_window(count, period_s)
-        first_s = now if closed_s <= _CHEAP_S else now + _FIRST_PROBE_AFTER * period_s
-        self.window_probes = ProbeSchedule(self.window, first_s, searching=count < SMALL_COUNT)
+        first_s = now if closure.closed_s <= _CHEAP_S else now + _FIRST_PROBE_AFTER * period_s
+        of_a_burst = closure.refused >= SMALL_COUNT
+        self.window_probes = ProbeSchedule(self.window, first_s, searching=of_a_burst and count < SMALL_COUNT)
         self.min_period_s = 0.0
 
     def lower_count(self, admitted: float, now: float) -> None:
         """Takes the admitted requests as the count. The missing part of the proven count becomes the reserve."""
         if admitted < self.proven:
             self.reserve = min(admitted // 2, max(self.reserve, self.proven - admitted))
-        # A large window that seems to be a small one may also be a misunderstanding: then the search ends it soon.
-        self.window_probes.searching = admitted < SMALL_COUNT <= self.window.count
         self.set_window(min(admitted, self.window.count), self.window.period_s)
         self.proven = min(self.proven, admitted)
         self.window_probes.limit_changed(now, self.window.period_s)
