@@ -15,7 +15,7 @@ Each length is corrected to the likely one (`likely_period.py`), since hints are
 
 from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
-from nanonets_proxy.core.ratelimit.adaptive.likely_period import likely_period_s
+from nanonets_proxy.core.ratelimit.adaptive.likely_period import is_usual, likely_period_s
 from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
 
@@ -85,10 +85,12 @@ def _learn_window(estimate: LimitEstimate, closure: Closure, ends_at_s: float, n
     if first_s is None:
         return
     likely_s = likely_period_s(ends_at_s - first_s, closure.granted_at_s - first_s, closure.excess_s)
-    # The first request may belong to an earlier period of the upstream.
-    period_s = min(likely_s, _MAX_FIRST_PERIOD * closure.closed_s)
-    if estimate.hints.longest_s > 1.5 * closure.closed_s:
-        period_s = min(period_s, estimate.hints.longest_s)
+    period_s = likely_s
+    # The first request may belong to an earlier period, unless an exact hint ends a usual period after it.
+    if not closure.hinted or closure.excess_s or not is_usual(likely_s):
+        period_s = min(period_s, _MAX_FIRST_PERIOD * closure.closed_s)
+        if estimate.hints.longest_s > 1.5 * closure.closed_s:
+            period_s = min(period_s, estimate.hints.longest_s)
     count = max(1, window.granted_since(first_s + likely_s - period_s))
     estimate.learn_window(count, period_s, closure, now)
     estimate.concurrency.suspect(closure, count)

@@ -48,6 +48,11 @@ def likely_period_s(longest_s: float, above_s: float, rounded_by_s: float) -> fl
     return longest_s
 
 
+def is_usual(period_s: float) -> bool:
+    """Returns whether periods often have this length."""
+    return period_s in _USUAL_S
+
+
 def next_usual_period_s(elapsed_s: float) -> float:
     """Returns the shortest usual period that is longer than `elapsed_s`; inf if there is none."""
     return next((period_s for period_s in _USUAL_S if period_s > elapsed_s + 0.02), math.inf)

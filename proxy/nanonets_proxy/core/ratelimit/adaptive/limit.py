@@ -104,7 +104,7 @@ class Limit:
         self._served_since_refusal = False
         if static_limit is not None:
             self.state = _LEARNED
-            self.estimate.set_known(static_limit.count, static_limit.period_s, static_limit.count)
+            self.estimate.set_static(static_limit)
 
     # --- grants ---------------------------------------------------------------------------------
 

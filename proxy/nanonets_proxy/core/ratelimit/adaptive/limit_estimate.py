@@ -20,6 +20,7 @@ from nanonets_proxy.core.ratelimit.adaptive.hint_history import HintHistory
 from nanonets_proxy.core.ratelimit.adaptive.likely_period import likely_period_s
 from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import SMALL_COUNT, ProbeSchedule
 from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
+from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
 
 _GUARD = 0.02  # of a period, at most: travel times to the upstream differ
 _RESERVE_KEPT = 0.75  # of the reserve, per period without a refusal
@@ -43,6 +44,7 @@ class LimitEstimate:
 
     __slots__ = (
         "_confirmed_at_s",
+        "_least_period_s",
         "_period_start",
         "_probed_period_s",
         "_raised_at_s",
@@ -70,6 +72,7 @@ class LimitEstimate:
         self.starts_to_confirm = 0
         """How many of the next periods timed by our own clock, not by a hint, begin with one request."""
         self.hints = HintHistory()
+        self._least_period_s = 0.0
         self._probed_period_s = 0.0
         self._period_start: float = 0  # units granted before the latest closure or confirmed period start
         self._raised_at_s = -math.inf
@@ -97,12 +100,18 @@ class LimitEstimate:
 
     def set_window(self, count: float, period_s: float) -> None:
         """Sets the window. A new period must confirm its starts again."""
+        period_s = max(period_s, self._least_period_s)
         if period_s != self.window.period_s:
             self.starts_to_confirm = _STARTS_TO_CONFIRM
         self.window.set(count, period_s, min(self.refusal_delay_s / 2, _GUARD * period_s))
 
+    def set_static(self, limit: StaticLimit) -> None:
+        """Sets a window known from the settings or from the upstream. The period never gets shorter."""
+        self._least_period_s = limit.period_s
+        self.set_known(limit.count, limit.period_s, limit.count)
+
     def set_known(self, count: float, period_s: float, proven: float) -> None:
-        """Sets a window known from the settings or the state file."""
+        """Sets a window known from the state file."""
         self.set_window(count, period_s)
         self.proven = proven
         self.starts_to_confirm = 0
