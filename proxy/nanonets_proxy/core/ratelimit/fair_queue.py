@@ -2,8 +2,8 @@
 
 Deficit round robin (Shreedhar and Varghese, 1995). In its turn a lane gets its weight in units, times the mean cost
 of the waiting requests, at most 16. So a caller with 200 requests makes another caller wait for one turn, not for
-200 requests. A request that costs more than the lane has left is granted all the same, and the lane's next turns are
-shorter by the difference. So the gate need not know the cost of a request before it chooses a lane.
+200 requests. A request that costs more than the lane has left is granted all the same, and the lane's next turns
+are shorter by the difference. So the gate need not know the cost of a request before it chooses a lane.
 
 The gate may *park* a lane: the lane gets no turn until it is unparked, or until no other lane waits.
 
