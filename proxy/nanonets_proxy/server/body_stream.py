@@ -21,10 +21,10 @@ class Body(Protocol):
 
     @property
     def buffered_bytes(self) -> int:
-        """The number of bytes that are here."""
+        """The number of bytes that have arrived and are unread."""
 
     async def wait(self) -> None:
-        """Waits until more bytes come, or the end."""
+        """Waits until more bytes arrive, or the body ends."""
 
     def fail(self, error: Exception) -> None:
         """Makes the next read raise `error`."""
@@ -52,10 +52,10 @@ class WholeBody:
         return len(self._data)
 
     async def wait(self) -> None:
-        """Returns at once: all bytes are here."""
+        """Returns at once: all bytes have arrived."""
 
     def fail(self, error: Exception) -> None:
-        """Changes nothing: all bytes are here."""
+        """Changes nothing: all bytes have arrived."""
 
     def read_nowait(self) -> bytes:
         data, self._data = self._data, b""

@@ -5,7 +5,7 @@ bytes. Only time in which the proxy waits for the caller counts:
 
 | limit | after it |
 |---|---|
-| `_PAUSE_AFTER_S` of waiting for less than `_RESUME_BYTES` | the request gives its place back until they come |
+| `_PAUSE_AFTER_S` of waiting for less than `_RESUME_BYTES` | the request gives its place back until they have arrived |
 | `idle_timeout_s` without a byte | CallerTooSlow |
 | `RATE_PERIOD_S` of waiting, at less than `min_rate_bytes_s` | CallerTooSlow |
 | `timeout_s` since the first wait | CallerTooSlow |
@@ -27,7 +27,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class BodyTimes:
-    """How slowly a body may come."""
+    """How slowly a body may arrive."""
 
     idle_timeout_s: float
     timeout_s: float
