@@ -5,7 +5,7 @@ bytes. Only time in which the proxy waits for the caller counts:
 
 | limit | after it |
 |---|---|
-| `_PAUSE_AFTER_S` of waiting for less than `_RESUME_BYTES` | the request gives its place back until they have arrived |
+| `_PAUSE_AFTER_S` of waiting for less than `_RESUME_BYTES` | the request gives its place back until they arrive |
 | `idle_timeout_s` without a byte | CallerTooSlow |
 | `RATE_PERIOD_S` of waiting, at less than `min_rate_bytes_s` | CallerTooSlow |
 | `timeout_s` since the first wait | CallerTooSlow |
