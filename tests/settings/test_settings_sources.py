@@ -130,6 +130,7 @@ def test_every_setting_can_come_from_flag_environment_secret_file_and_toml(name:
     toml.write_text(f'{name} = "{text}"\n')
     required = {
         "caller_token_header": {"caller_tokens_file": "/callers"},
+        "cost_header": {"limits": "account 60 pages/minute"},
         "policy_dry_run": {"read_only": "true"},
         "tls_cert": {"tls_key": "/key.pem"},
         "tls_key": {"tls_cert": "/cert.pem"},
@@ -391,3 +392,8 @@ def test_a_settings_file_that_changes_appears_or_vanishes_is_noticed(tmp_path: P
     assert not present.has_changed()
     path.unlink()
     assert present.has_changed()
+
+
+def test_a_cost_header_without_a_limit_in_pages_is_an_error_at_start() -> None:
+    with pytest.raises(SettingsError, match="cost_header: no rule of scopes and no limit of limits is in pages"):
+        load({"cost_header": "X-Pages"}, {})

@@ -33,6 +33,7 @@ from nanonets_proxy.app.faults import (
 from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.ratelimit.page_costs import PageCosts
 from nanonets_proxy.core.ratelimit.scopes import ScopeTable
 from nanonets_proxy.errors import UpstreamError
 from nanonets_proxy.keys.key_manager import KeyManager, KeyManagerPolicy, KeyManagerServices
@@ -116,6 +117,7 @@ class Environment:
             origin=origin,
             guard=guard,
             scopes=ScopeTable(config.scopes),
+            page_costs=_page_costs(config),
             waiting_room=self._room,
             body_budget=self._body_budget,
             client=client,
@@ -243,3 +245,8 @@ def remove_files(sockets: Sequence[socket.socket]) -> None:
     for sock in sockets:
         if sock.family is socket.AF_UNIX:
             remove_file(sock)
+
+
+def _page_costs(config: EnvironmentConfig) -> PageCosts | None:
+    field = config.handler.cost_header
+    return PageCosts(field, config.scopes, config.gate.static_limits.rows) if field else None

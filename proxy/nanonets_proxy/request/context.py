@@ -9,6 +9,7 @@ from nanonets_proxy.core.http.request_head import RequestHead
 from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.keys.key_records import KeyHistory, KeyUse
 from nanonets_proxy.core.net.addresses import Origin
+from nanonets_proxy.core.ratelimit.page_costs import PageCosts
 from nanonets_proxy.core.ratelimit.scopes import ScopeTable
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.authorizer import Authorizer
@@ -40,6 +41,8 @@ class Services:
     retries: Retries
     metrics: Metrics
     authorizer: Authorizer | None = None
+    page_costs: PageCosts | None = None
+    """None: each request costs 1."""
 
 
 class ReadAhead(Protocol):
@@ -73,6 +76,8 @@ class RequestContext:
     response: RelayedResponse
     head: RequestHead
     target: str
+    cost: float = 1
+    """The units of the scope's limit that the request uses."""
     payload: bytes = b""
     """A whole body that came with the head; any other body is `body`."""
     read_ahead: ReadAhead | None = None

@@ -121,7 +121,9 @@ class Forwarder:
         now_s = self._loop.time()
         max_wait_s = self._max_wait_s(head.prefer) if head.prefer else self._policy.max_wait_s
         urgency_level = urgency(head.priority) if head.priority else DEFAULT_URGENCY
-        ticket = Ticket(record.scope, now_s + max_wait_s, record.caller, urgency_level, kind=context.target)
+        ticket = Ticket(
+            record.scope, now_s + max_wait_s, record.caller, urgency_level, context.cost, context.target
+        )
         try:
             await self._forward(context, ticket, now_s)
         except RateLimited as error:

@@ -44,6 +44,7 @@ class Handler:
         self.heads = RequestHeads(
             caller_header=policy.caller_header.lower().encode(),
             token_header=policy.credentials_header.lower().encode(),
+            cost_header=policy.cost_header.lower().encode(),
         )
         self._authorities = services.origin.authorities
         self._forwarder = Forwarder(policy, services, loop)
@@ -156,7 +157,10 @@ class Handler:
         record.scope = services.scopes.classify(record.method, target)
         if services.retries.enabled:
             services.retries.note_request()
-        return RequestContext(request, record, response, head, target)
+        context = RequestContext(request, record, response, head, target)
+        if services.page_costs is not None:
+            context.cost = services.page_costs.cost_of(record.scope, head.cost)
+        return context
 
     def _take_whole_body(self, context: RequestContext) -> int:
         """Reads a body of known length if all of it is here, as most small bodies are.

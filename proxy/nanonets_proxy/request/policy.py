@@ -17,6 +17,8 @@ class HandlerPolicy:
     body_times: BodyTimes
     caller_header: str = ""
     """Name of the field that names the caller; "": the peer's address names it."""
+    cost_header: str = ""
+    """Name of the field that states the request's pages; "": none."""
     server_timing: bool = True
     """Whether responses carry Server-Timing."""
     via: str = ""

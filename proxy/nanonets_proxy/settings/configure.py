@@ -157,6 +157,7 @@ def _handler_policy(settings: Settings, name: str) -> HandlerPolicy:
         idle_timeout_s=settings.idle_timeout,
         body_times=BodyTimes(settings.idle_timeout, settings.body_timeout, settings.min_body_rate),
         caller_header=settings.caller_header,
+        cost_header=settings.cost_header,
         server_timing=settings.server_timing,
         via=settings.via,
         credentials_header=settings.caller_token_header or "authorization",

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from nanonets_proxy.core.access.caller_tokens import CallersByToken
 from nanonets_proxy.core.net.addresses import Listener, TcpListener
+from nanonets_proxy.core.ratelimit.static_limits import PAGES
 from nanonets_proxy.keys.files import os_fault
 from nanonets_proxy.keys.reloaded_file import read_caller_tokens
 from nanonets_proxy.server.tls import make_listener_context
@@ -114,6 +115,12 @@ def _check_access(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str
                     f"{prefix}{name}: has rules by the caller's name ({sources[name]}), but {prefix}caller_header "
                     f"lets every caller choose its name ({sources['caller_header']}); use caller_tokens instead"
                 )
+    units = [rule.unit for rule in settings.scopes] + [limit.unit for limit in settings.limits]
+    if settings.cost_header and PAGES not in units:
+        yield (
+            f"{prefix}cost_header: no rule of {prefix}scopes and no limit of {prefix}limits is in pages "
+            f"({sources['cost_header']})"
+        )
     if settings.policy_dry_run and not (settings.policy or settings.read_only or settings.daily_budget):
         yield f"{prefix}policy_dry_run: needs policy, read_only or daily_budget ({sources['policy_dry_run']})"
 

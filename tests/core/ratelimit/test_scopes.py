@@ -115,7 +115,8 @@ def test_a_rule_is_written_as_it_was_parsed() -> None:
         ("", "is not of the form METHOD /path -> scope"),
         ("POST /a", "is not of the form METHOD /path -> scope"),
         ("POST /a => b", "is not of the form METHOD /path -> scope"),
-        ("POST /a -> b c", "is not of the form METHOD /path -> scope"),
+        ("POST /a -> b c", "the unit must be requests or pages, not 'c'"),
+        ("POST /a -> b pages c", "is not of the form METHOD /path -> scope"),
         ("post /a -> b", "'post' is not a method"),
         ("POST a -> b", "'a' is not a path"),
         ("POST /a?b=c -> b", "'/a?b=c' is not a path"),
@@ -147,3 +148,10 @@ def test_each_request_has_a_scope_of_bounded_length(method: str, path: str) -> N
 @given(st.text(alphabet=st.characters(codec="ascii", exclude_characters="?/%"), min_size=1, max_size=60))
 def test_a_scope_contains_the_model_id_unchanged(model: str) -> None:
     assert DEFAULT.classify("POST", f"/api/v2/OCR/Model/{model}/LabelUrls/") == f"v2:predict:{model}"
+
+
+def test_a_rule_may_say_that_its_limit_is_in_pages() -> None:
+    rule = ScopeRule.parse("POST /predict/{model} -> predict:{model} pages")
+    assert (rule.scope, rule.unit, rule.scope_pattern) == ("predict:{model}", "pages", "predict:*")
+    assert ScopeRule.parse(str(rule)) == rule
+    assert str(ScopeRule.parse("* /a -> b requests")) == "* /a -> b"

@@ -14,6 +14,7 @@ from support.gate_scene import GateScene
         ("v2:predict:* 20/60s", "v2:predict:*", 20, 60.0),
         ("  x 5 / 2 h ", "x", 5, 7200.0),
         ("x 1/day", "x", 1, 86400.0),
+        ("x 3 requests/s", "x", 3, 1.0),
     ],
 )
 def test_a_limit_is_parsed_and_written(text: str, scope: str, count: int, period_s: float) -> None:
@@ -21,8 +22,14 @@ def test_a_limit_is_parsed_and_written(text: str, scope: str, count: int, period
     assert StaticLimit.parse(str(StaticLimit.parse(text))) == StaticLimit.parse(text)
 
 
+@pytest.mark.parametrize("text", ["v2:* 20 pages/minute", "v2:* 20pages / 60s", "v2:* 20 page/m"])
+def test_a_limit_may_be_in_pages(text: str) -> None:
+    assert StaticLimit.parse(text) == StaticLimit("v2:*", 20, 60.0, "pages")
+    assert str(StaticLimit.parse(text)) == "v2:* 20 pages/60s"
+
+
 @pytest.mark.parametrize(
-    "text", ["", "account", "60/minute", "account 60", "account 0/s", "account 1/0s", "a 1/month"]
+    "text", ["a 1 sheets/s", "", "account", "60/minute", "account 60", "account 0/s", "account 1/0s", "a 1/month"]
 )
 def test_a_bad_limit_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match="limit "):

@@ -56,6 +56,7 @@ class RequestHead:
     request_id: bytes | None
     caller: bytes | None
     credentials: bytes | None
+    cost: bytes | None
     is_preflight: bool
     prefer: tuple[bytes, ...]
     priority: tuple[bytes, ...]
@@ -67,14 +68,21 @@ class RequestHead:
 class RequestHeads:
     """Reads heads. `caller_header` is the lower-case name of the field in which a caller states its name.
 
-    `token_header` is the name of the field with the caller's credentials, which is dropped.
+    `token_header` is the name of the field with the caller's credentials, `cost_header` that of the field with the
+    request's pages. Both are dropped.
     """
 
-    def __init__(self, *, caller_header: bytes = b"", token_header: bytes = b"authorization") -> None:
-        known = (*_KNOWN, caller_header, token_header)
+    def __init__(
+        self, *, caller_header: bytes = b"", token_header: bytes = b"authorization", cost_header: bytes = b""
+    ) -> None:
+        known = (*_KNOWN, caller_header, token_header, cost_header)
         # RFC 3875 §4.1.18: servers behind CGI read `X_Name` as `X-Name`, so it could replace a dropped field.
         self._plans = HeaderPlans(
-            known, _INSPECTED, NOT_FORWARDED | {token_header}, FORWARDING_PREFIX, drops_underscores=True
+            known,
+            _INSPECTED,
+            NOT_FORWARDED | {token_header, cost_header},
+            FORWARDING_PREFIX,
+            drops_underscores=True,
         )
         self._valid_hosts = {b""}  # HTTP/1.0 needs none
 
@@ -100,11 +108,12 @@ class RequestHeads:
 
     def _fill(self, head: RequestHead, plan: HeaderPlan, values: tuple[bytes, ...]) -> frozenset[bytes]:
         """Fills all but `fields`. Returns the field names that Connection nominates to be dropped."""
-        host_at, connection_at, length_at, request_id_at, caller_at, credentials_at = plan.places
+        host_at, connection_at, length_at, request_id_at, caller_at, credentials_at, cost_at = plan.places
         head.host = host = b"" if host_at is None else values[host_at]
         head.request_id = None if request_id_at is None else values[request_id_at]
         head.caller = None if caller_at is None else values[caller_at]
         head.credentials = None if credentials_at is None else values[credentials_at]
+        head.cost = None if cost_at is None else values[cost_at]
         head.origin = head.referer = head.sec_fetch_site = None
         head.is_preflight = head.expect_continue = False
         head.prefer = head.priority = ()

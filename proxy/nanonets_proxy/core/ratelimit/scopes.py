@@ -1,9 +1,11 @@
 """Which of the upstream's limits a request counts against.
 
 A *scope* is the set of requests that one limit applies to. Rules choose the scope by method and path. The first
-rule that matches applies; a request without a matching rule counts against the account:
+rule that matches applies; a request without a matching rule counts against the account. A rule that ends with
+`pages` says that the limit is in pages:
 
     POST /api/v2/OCR/Model/{model}/LabelFile -> v2:predict:{model}
+    POST /api/v4/documents                   -> documents pages
     *    /api/v2/**                          -> v2:other
 
 `{name}` matches one segment that is not empty. `/**` at the end matches any further segments, or none. A slash at
@@ -15,6 +17,8 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Self
+
+from nanonets_proxy.core.ratelimit.static_limits import PAGES, REQUESTS
 
 ACCOUNT = "account"
 """The scope of requests without a matching rule: the vendor limits v4 by account, "based on your plan"."""
@@ -33,7 +37,7 @@ DEFAULT_SCOPE_RULES: tuple[str, ...] = (
 )
 """v2 limits predictions by model. Other v2 requests must not wait for a prediction's limit."""
 
-_RULE = re.compile(r"\s*(?P<method>\S+)\s+(?P<pattern>\S+)\s+->\s+(?P<scope>\S+)\s*")
+_RULE = re.compile(r"\s*(?P<method>\S+)\s+(?P<pattern>\S+)\s+->\s+(?P<scope>\S+)(?:\s+(?P<unit>\S+))?\s*")
 _METHOD = re.compile(r"\*|[A-Z][A-Z-]*")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SCOPE = re.compile(r"(?:[A-Za-z0-9:._-]|\{[A-Za-z_][A-Za-z0-9_]*\})+")
@@ -48,6 +52,8 @@ class ScopeRule:
     method: str
     pattern: str
     scope: str
+    unit: str = REQUESTS
+    """The unit of the scope's limit: `requests` or `pages`."""
     expression: str = field(init=False, repr=False, compare=False)
     """The regular expression for a request target, up to the end of its path or of the pattern before `/**`."""
     names: tuple[str, ...] = field(init=False, repr=False, compare=False)
@@ -61,6 +67,8 @@ class ScopeRule:
             raise ValueError(
                 f"scope rule: {self.scope!r} is not a scope name: use letters, digits, : . _ - and {{name}}"
             )
+        if self.unit not in (REQUESTS, PAGES):
+            raise ValueError(f"scope rule: the unit must be requests or pages, not {self.unit!r}")
         for name in _PLACEHOLDER.findall(self.scope):
             if name not in names:
                 raise ValueError(f"scope rule: the path {self.pattern!r} has no {{{name}}} for the scope")
@@ -69,17 +77,23 @@ class ScopeRule:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parses `METHOD /path/{name}/** -> scope:{name}`. Raises ValueError with a sentence for the user."""
+        """Parses `METHOD /path/{name}/** -> scope:{name} [UNIT]`. Raises ValueError with a sentence."""
         match = _RULE.fullmatch(text)
         if match is None:
             raise ValueError(f"scope rule: {text!r} is not of the form METHOD /path -> scope")
-        return cls(**match.groupdict())
+        return cls(match["method"], match["pattern"], match["scope"], match["unit"] or REQUESTS)
+
+    @property
+    def scope_pattern(self) -> str:
+        """The names of its scopes, in which * stands for any text."""
+        return _PLACEHOLDER.sub("*", self.scope)
 
     def applies_to(self, method: str) -> bool:
         return self.method in ("*", method)
 
     def __str__(self) -> str:
-        return f"{self.method} {self.pattern} -> {self.scope}"
+        unit = "" if self.unit == REQUESTS else f" {self.unit}"
+        return f"{self.method} {self.pattern} -> {self.scope}{unit}"
 
 
 class ScopeTable:

@@ -1,11 +1,15 @@
-"""Limits from the settings: `account 60/minute`, `v2:predict:* 20/60s`."""
+"""Limits from the settings: `account 60/minute`, `v2:predict:* 20 pages/60s`."""
 
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Self
 
-_LIMIT = re.compile(r"\s*(?P<scope>\S+)\s+(?P<count>[0-9]{1,9})\s*/\s*(?P<size>[0-9]{1,9})?\s*(?P<unit>[a-z]+)\s*")
+_LIMIT = re.compile(
+    r"\s*(?P<scope>\S+)\s+(?P<count>[0-9]{1,9})\s*(?P<unit>[a-z]+)?\s*/\s*(?P<size>[0-9]{1,9})?\s*(?P<period>[a-z]+)\s*"
+)
+REQUESTS, PAGES = "requests", "pages"
+_UNITS = {None: REQUESTS, "request": REQUESTS, "requests": REQUESTS, "page": PAGES, "pages": PAGES}
 _UNITS_S = {
     **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0),
     **dict.fromkeys(("m", "min", "minute", "minutes"), 60.0),
@@ -16,28 +20,33 @@ _UNITS_S = {
 
 @dataclass(frozen=True, slots=True)
 class StaticLimit:
-    """At most `count` requests of a matching scope within any `period_s`."""
+    """At most `count` units of a matching scope within any `period_s`."""
 
     scope: str
     """A scope's name, in which * stands for any text."""
     count: int
     period_s: float
+    unit: str = REQUESTS
+    """`requests` or `pages`."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parses `SCOPE COUNT/PERIOD`. Raises ValueError with a sentence for the user."""
+        """Parses `SCOPE COUNT [UNIT]/PERIOD`. Raises ValueError with a sentence for the user."""
         match = _LIMIT.fullmatch(text)
         if match is None:
             raise ValueError(f"limit {text!r} is not of the form SCOPE COUNT/PERIOD, such as account 60/minute")
-        if match["unit"] not in _UNITS_S:
+        if match["unit"] not in _UNITS:
+            raise ValueError(f"limit {text!r}: the unit must be requests or pages")
+        if match["period"] not in _UNITS_S:
             raise ValueError(f"limit {text!r}: the period must be in seconds, minutes, hours or days")
         count, periods = int(match["count"]), int(match["size"] or 1)
         if not count or not periods:
             raise ValueError(f"limit {text!r}: count and period must be at least 1")
-        return cls(match["scope"], count, periods * _UNITS_S[match["unit"]])
+        return cls(match["scope"], count, periods * _UNITS_S[match["period"]], _UNITS[match["unit"]])
 
     def __str__(self) -> str:
-        return f"{self.scope} {self.count}/{self.period_s:.0f}s"
+        unit = "" if self.unit == REQUESTS else f" {self.unit}"
+        return f"{self.scope} {self.count}{unit}/{self.period_s:.0f}s"
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,14 +169,19 @@ class Settings(AccessSettings):
     scopes: ScopeRules = Field(
         tuple(map(ScopeRule.parse, DEFAULT_SCOPE_RULES)),
         description="Rules METHOD PATH -> SCOPE that say which requests share one rate limit of the upstream. The "
-        "first match applies; the scope `account` takes all other requests. This list replaces the default rules.",
+        "first match applies; the scope `account` takes all other requests. A rule may end with `pages`: its limit "
+        "is in pages. This list replaces the default rules.",
     )
-
+    cost_header: HttpToken = Field(
+        "",
+        description="Request header in which a caller states the pages of its request, for scopes whose rule, or "
+        "limit in limits, is in pages. It is not forwarded. A request without it counts as the mean of its scope.",
+    )
     limits: Limits = Field(
         (),
-        description="Known rate limits, as SCOPE COUNT/PERIOD, such as account 60/minute. * in a scope matches any "
-        "text; the first match applies. The proxy never exceeds them, and lowers its estimate if the upstream "
-        "refuses earlier.",
+        description="Known rate limits, as SCOPE COUNT [UNIT]/PERIOD, such as account 60/minute, or "
+        "v2:predict:* 20 pages/minute. * in a scope matches any text; the first match applies. The proxy never "
+        "exceeds them, and lowers its estimate if the upstream refuses earlier.",
     )
     max_waiting_per_caller: Annotated[int, Count(1, 1_000_000), Metavar("NUMBER")] = Field(
         8_000, description="Maximum requests of one caller in the queue of one scope."
