@@ -112,6 +112,7 @@ class CallerConnection(asyncio.BufferedProtocol):
         self.flow.detach()
         self._server.connection_lost(self, exc)  # type: ignore[arg-type]  # aiohttp declares its own class only
         lost = ConnectionResetError("the caller has gone")
+        self._reader.discard()
         if self._reader.body is not None:
             self._reader.body.fail(lost)
         self.writing.fail(lost)
@@ -250,6 +251,7 @@ class CallerConnection(asyncio.BufferedProtocol):
         lose the response."""
         self._stop_timer()
         self._state = _LINGERING
+        self._reader.discard()
         self.flow.let_go()
         if self.transport is not None:
             if self.transport.can_write_eof():  # not over TLS

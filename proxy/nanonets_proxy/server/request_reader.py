@@ -126,6 +126,10 @@ class RequestReader:
         if len(self.kept) > _MOST_KEPT_BYTES:
             self._flow.hold_back()
 
+    def discard(self) -> None:
+        """Drops the bytes of further requests: the connection has ended, and its memory may be freed late."""
+        self.kept = b""
+
     def rejected_request(self) -> CallerRequest:
         """Returns a stand-in for the request that `next_request` has rejected, or that arrived too slowly.
 
