@@ -126,3 +126,20 @@ async def test_beyond_a_number_of_stalled_uploads_the_one_that_stalled_first_end
         response = await slow[0].response()
         assert (response.status, response.json()["code"]) == (408, "request_timeout")
         assert len(proxy.proxy._room._give_up) == 2
+
+
+async def test_the_wait_for_a_permit_does_not_count_against_body_timeout() -> None:
+    soon = b"HTTP/1.1 429 No\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, body_timeout="0.5s") as proxy,
+        await proxy.caller() as first,
+        await proxy.caller() as second,
+    ):
+        await first.send(request(b"GET", b"/1"))
+        await (await upstream.next_request()).respond(soon)
+        await until(lambda: proxy.waiting == 1)
+        await second.send(request(b"POST", b"/2", b"Content-Length: 300000") + bytes(300_000))
+        await (await upstream.next_request()).respond(OK)
+        await (await upstream.next_request()).respond(OK)
+        assert (await second.response()).status == 200

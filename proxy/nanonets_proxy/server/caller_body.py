@@ -8,7 +8,7 @@ bytes. Only time in which the proxy waits for the caller counts:
 | `_PAUSE_AFTER_S` of waiting for less than `_RESUME_BYTES` | the request gives its place back until they arrive |
 | `idle_timeout_s` without a byte | CallerTooSlow |
 | `RATE_PERIOD_S` of waiting, at less than `min_rate_bytes_s` | CallerTooSlow |
-| `timeout_s` since the first wait | CallerTooSlow |
+| `timeout_s` since the first wait, without the wait for a permit | CallerTooSlow |
 """
 
 import asyncio
@@ -79,6 +79,7 @@ class CallerBody:
         """Waits until the first bytes are here, or `100 Continue` is due. Raises CallerTooSlow."""
         if not self._expect_continue:
             await self._wait_for(1, math.inf)
+            self._deadline_s = math.inf  # the wait for a permit follows, and does not count
 
     def read_nowait(self) -> bytes:
         """Returns the bytes that have arrived, or b"", and resumes reading. Raises BadRequest, ConnectionError."""
