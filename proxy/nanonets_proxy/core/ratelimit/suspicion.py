@@ -30,6 +30,8 @@ hint says, the next time for twice as long, and then returns to its old place.
 - For ten minutes after an own refusal, two substitutes in a row must be refused to close the scope.
 - An own refusal undoes what the ticket's earlier refusals taught, unless something was learned since.
 - A ticket with three refusals, of which two were certainly its own, ends: its caller gets the upstream's response.
+  A refusal without a hint is never certain, since the limit may have had room again for the substitute: its ticket
+  is held for longer and longer, and waits until its deadline.
 """
 
 import heapq
@@ -178,6 +180,7 @@ class Suspicion:
             least_s = FIRST_DISTANCE_S if quota_used_up else _MIN_HELD_S
             held_s = max(least_s, hint_s or 0.0) * 2 ** min(ticket.doubts, 8)
             ticket.doubts += 1
+            ticket.last_was_hinted = hint_s is not None or quota_used_up
             ticket.held_until_s = now + (held_s if quota_used_up else min(held_s, _MAX_HELD_S))
             self._in_doubt.append(ticket)
             return True
@@ -230,7 +233,7 @@ class Suspicion:
         for ticket in self._in_doubt:
             self._expected_until_s = now + _EXPECTED_FOR_S
             self._last_own = ticket
-            ticket.own_refusals += 1
+            ticket.own_refusals += ticket.last_was_hinted
             if ticket.must_end and ticket.is_held:
                 self.ended.append(ticket)
             for lesson in self._lessons:

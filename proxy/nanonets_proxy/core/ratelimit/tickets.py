@@ -87,7 +87,9 @@ class Ticket:
     doubts: int = field(default=0, init=False)
     """The number of refusals that were in doubt (`suspicion.py`)."""
     own_refusals: int = field(default=0, init=False)
-    """The number of refusals that concerned only this ticket."""
+    """The number of refusals that certainly concerned only this ticket."""
+    last_was_hinted: bool = field(default=False, init=False)
+    """Whether the latest refusal in doubt had a hint."""
     held_until_s: float = field(default=-math.inf, init=False)
     """The ticket is not queued again before this instant."""
     quota_used_up: bool = field(default=False, init=False)
