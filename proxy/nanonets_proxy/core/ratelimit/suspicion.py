@@ -177,7 +177,7 @@ class Suspicion:
         is_odd = expected or ticket.refusals > 1 or self._is_odd(limit, hint_s)
         doubtful = quota_used_up or (may_doubt and is_odd and not limit.probes_limit)
         if doubtful and not enough:
-            least_s = FIRST_DISTANCE_S if quota_used_up else _MIN_HELD_S
+            least_s = FIRST_DISTANCE_S if quota_used_up and not hint_s else _MIN_HELD_S
             held_s = max(least_s, hint_s or 0.0) * 2 ** min(ticket.doubts, 8)
             ticket.doubts += 1
             ticket.last_was_hinted = hint_s is not None or quota_used_up
@@ -222,6 +222,7 @@ class Suspicion:
         if self._closer_can_be_wrong and served.granted_at_s > later_s and closer.state is not TicketState.ADMITTED:
             self._closer_can_be_wrong = False
             closer.doubts += 1
+            closer.last_was_hinted = True
             closer.held_until_s = limit.opens_at_s
             self._in_doubt.append(closer)
             limit.reopen(now)
