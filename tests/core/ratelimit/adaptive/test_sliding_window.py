@@ -37,7 +37,7 @@ def test_grants_count_as_many_units_as_they_cost() -> None:
     assert (window.granted, window.granted_units) == (4, 8.5)
     assert window.used(4.0) == 8.5
     assert window.granted_since(2.0) == 5.5
-    assert [window.nth_newest_s(units) for units in (2, 3, 5.5, 6, 100)] == [4.0, 2.0, 2.0, 1.0, 1.0]
+    assert [window.nth_newest_s(units) for units in (2, 3, 5.5, 6, 100)] == [4.0, 2.0, 2.0, 2.0, 1.0]
     window.remove(2.0)
     assert window.used(4.0) == 7.5
     window.remove(2.0, 7)  # no such grant

@@ -109,13 +109,16 @@ class SlidingWindow:
         return units
 
     def nth_newest_s(self, n: float) -> float | None:
-        """Returns the grant of the n-th newest unit; the oldest if the log has fewer, None if it is empty."""
+        """Returns the oldest of the newest grants that cost at most `n` together; None if the log is empty.
+
+        If each costs 1, that is the n-th newest grant, or the oldest if the log has fewer.
+        """
         nth_s, units = None, 0.0
         for granted_s, cost in self._newest_first():
-            nth_s = granted_s
             units += cost
-            if units >= n:
+            if units > n and nth_s is not None:
                 break
+            nth_s = granted_s
         return nth_s
 
     def forecast_at_s(self, units: float, from_s: float) -> float:

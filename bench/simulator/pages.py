@@ -1,0 +1,80 @@
+"""A world whose limit is in pages: requests have 1 to 8 pages, which the gate knows or not."""
+
+import math
+import random
+from collections import deque
+
+from nanonets_proxy.core.ratelimit.tickets import Ticket
+from simulator.hints import HintStyle
+from simulator.limiters import Limiter
+from simulator.run import this_gate
+from simulator.world import SCOPE, Conditions, SimulatedRequest, World
+
+MAX_PAGES = 8
+
+
+class PageLimiter(Limiter):
+    """At most `count` pages in a sliding period, or in a window that begins with a request.
+
+    `pages` are those of the request that it judges next.
+    """
+
+    def __init__(self, count: int, period_s: float, *, sliding: bool) -> None:
+        self.count, self.period_s, self._sliding = count, period_s, sliding
+        self.pages = 1
+        self.admitted_pages = 0
+        self._log: deque[tuple[float, int]] = deque()  # instant, pages
+
+    def wait_s(self, now: float) -> float:
+        while self._log and self._log[0][0] + self.period_s <= now:
+            if self._sliding:
+                self._log.popleft()
+            else:
+                self._log.clear()
+        excess = sum(pages for _, pages in self._log) + self.pages - self.count
+        if excess <= 0:
+            return 0.0
+        for at_s, pages in self._log:
+            excess -= pages
+            if excess <= 0 or not self._sliding:
+                return at_s + self.period_s - now
+        return math.inf
+
+    def admit(self, now: float) -> None:
+        self._log.append((now, self.pages))
+        self.admitted_pages += self.pages
+
+
+class PageWorld(World):
+    """Callers send requests one after the other. If `stated`, each ticket costs its pages."""
+
+    def __init__(self, limiter: PageLimiter, hint: HintStyle, seed: int, *, stated: bool) -> None:
+        super().__init__(this_gate(), limiter, hint, limiter.period_s, Conditions(), seed)
+        self._stated = stated
+        self._page_limiter = limiter
+        self._pages: dict[Ticket, int] = {}
+        self._page_random = random.Random(seed)  # noqa: S311 - a simulation
+
+    def arrive(
+        self, lane: str = "a", *, repeats: bool = False, deadline_s: float = math.inf, kind: str = ""
+    ) -> None:
+        pages = self._page_random.randint(1, MAX_PAGES)
+        ticket = Ticket(SCOPE, deadline_s, lane=lane, cost=pages if self._stated else 1, kind=kind)
+        self._pages[ticket] = pages
+        request = self._requests[ticket] = SimulatedRequest(ticket, self.now, repeats, None)
+        self._enqueue(request)
+
+    def _reach_upstream(self, ticket: Ticket) -> None:
+        self._page_limiter.pages = self._pages[ticket]
+        super()._reach_upstream(ticket)
+
+
+def share_of_pages(
+    limiter: PageLimiter, hint: HintStyle, seed: int, *, stated: bool, horizon_s: float = 1200.0
+) -> float:
+    """Returns the admitted pages as a share of those that the limit allows, with 60 callers."""
+    world = PageWorld(limiter, hint, seed, stated=stated)
+    for _ in range(60):
+        world.at(world.random.uniform(0, 0.5), lambda: world.arrive(repeats=True))
+    world.run(horizon_s)
+    return limiter.admitted_pages / (limiter.count * horizon_s / limiter.period_s)
