@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from nanonets_proxy.core.ratelimit.adaptive.closure_timer import MAX_CHEAP_HINT_S
 from nanonets_proxy.core.ratelimit.adaptive.limit import LimitState
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
@@ -168,7 +169,10 @@ class TheGate(RuleBasedStateMachine):
                 self.refused_probes[scope] = permit
             # A refusal that the concurrency limit explains closes nothing.
             if hint_s is not None and self.gate._scopes[scope].limit.state is LimitState.CLOSED:
-                self.hinted_s[scope] = max(self.hinted_s[scope], self.now + hint_s)
+                # A short hint in whole seconds is rounded up, so the true wait may be up to a second shorter.
+                is_rounded = hint_s <= MAX_CHEAP_HINT_S and not hint_s % 1
+                least_s = hint_s - 1.0 if is_rounded else hint_s
+                self.hinted_s[scope] = max(self.hinted_s[scope], self.now + least_s)
 
     @precondition(lambda self: self.permits)
     @rule(data=st.data())
@@ -366,7 +370,7 @@ class TheGate(RuleBasedStateMachine):
         assert self.gate.in_flight == len(self.permits) <= self.policy.max_in_flight
         closed = self.gate.closed_scopes(self.now)
         for scope, until_s in self.hinted_s.items():
-            assert until_s <= self.now or closed[scope] >= until_s
+            assert until_s <= self.now or closed.get(scope, -math.inf) >= until_s
 
     @invariant()
     def a_waiting_ticket_has_a_next_poll(self) -> None:
