@@ -39,7 +39,7 @@ class WaitingRoom:
         on_news: Callable[[News], None] = lambda _: None,
         slept_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """Calls `on_news` for each news of the gate. `slept_s` returns how long the machine has slept in all."""
+        """Calls `on_news` with each item of news. `slept_s` returns how long the machine has slept in all."""
         self._on_news = on_news
         self._slept_s = slept_s
         self._known_sleep_s = slept_s()

@@ -1,9 +1,10 @@
 """The queue of one scope: a lane for each caller, served in turns.
 
-Deficit round robin (Shreedhar and Varghese, 1995). In its turn a lane gets its weight in units, times the mean cost
-of the waiting requests, at most 16. So a caller with 200 requests makes another caller wait for one turn, not for
-200 requests. A request that costs more than the lane has left is granted all the same, and the lane's next turns
-are shorter by the difference. So the gate need not know the cost of a request before it chooses a lane.
+Deficit round robin (Shreedhar and Varghese, 1995). In its turn a lane gets units: its weight times the mean cost
+of the waiting requests, but a mean above 16 counts as 16. So a caller with 200 requests makes another caller wait
+for one turn, not for 200 requests. A request that costs more than the lane has left is granted all the same, and
+the lane's next turns are shorter by the difference. So the gate need not know the cost of a request before it
+chooses a lane.
 
 The gate may *park* a lane: the lane gets no turn until it is unparked, or until no other lane waits.
 
@@ -126,8 +127,8 @@ class FairQueue:
     def pop_other(self, unlike: Ticket) -> Ticket:
         """Takes a ticket that was never refused, of another kind and another caller than `unlike`, if there is one.
 
-        Takes `unlike` itself only if no other ticket waits, and none that costs more than the ticket that `pop`
-        takes. Looks at `_SEARCHED` tickets at most. Raises IndexError if no ticket waits.
+        Takes no ticket that costs more than the ticket of `pop`. If only `unlike` is left, acts like `pop`.
+        Looks at `_SEARCHED` tickets at most. Raises IndexError if no ticket waits.
         """
         cost = self.next_cost()
         best = -1

@@ -110,7 +110,7 @@ class Gate:
         return bool(self._dirty) or (places.in_flight < places.total and places.is_wanted)
 
     def take_news(self) -> list[News]:
-        """Returns what operators must hear since the last call, in order."""
+        """Returns the news since the last call, in order."""
         news = list(self._news)
         self._news.clear()
         self.has_news = False

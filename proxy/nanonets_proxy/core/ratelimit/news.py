@@ -1,4 +1,4 @@
-"""The gate's news for operators: a closure is over, or the estimate of a limit has changed."""
+"""The gate's news, which the log reports: a closure is over, or the estimate of a limit has changed."""
 
 from dataclasses import dataclass
 

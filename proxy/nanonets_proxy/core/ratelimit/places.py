@@ -1,4 +1,4 @@
-"""How the callers share the places in flight, and whose turn it is for a free place.
+"""How the callers share the places in flight, and which scope has its turn for a free place.
 
 A caller's *fair share* of the places is in proportion to its weight, among the callers that wait or hold a place.
 Once more than half of the places are taken, a caller that holds its share or more gets no other place while a
@@ -28,6 +28,7 @@ class LanePlaces:
     name: str
     weight: int
     held: int = 0
+    """The places that the lane's tickets take."""
     waiting: int = 0
     """Waiting and paused tickets."""
     resuming: dict[Ticket, None] = field(default_factory=dict)
@@ -175,7 +176,7 @@ class Places:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether somebody may want a free place."""
+        """Whether a scope or a paused ticket may want a free place."""
         return bool(self._turns or self._deferred or self._resuming)
 
     def add_scope(self, scope: ScopeState) -> None:
@@ -184,7 +185,7 @@ class Places:
         self._turns.append(scope)
 
     def next_turn(self) -> ScopeState | Ticket | None:
-        """Returns the scope whose turn it is, or a paused ticket that has a place again; None if nobody waits.
+        """Returns the scope whose turn it is, or a paused ticket that has a place again; None if none waits.
 
         If the scope grants, `end_turn` must follow. Otherwise the scope has no turns until `add_scope`.
         """

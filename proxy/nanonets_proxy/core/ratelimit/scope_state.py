@@ -53,7 +53,7 @@ class ScopeState:
     refused_count: int = 0
     longest_hint_s: float | None = None
     reported: Belief = field(init=False)
-    """The latest belief that `take_news` reported; at first, that of the settings or the state file."""
+    """The latest estimate that `take_news` reported; at first, the estimate from the settings or the state file."""
 
     def __post_init__(self) -> None:
         self.reported = self.limit.estimate.belief
@@ -74,14 +74,14 @@ class ScopeState:
         return self.limit.grant_kind(now, cost)
 
     def pop(self, kind: GrantKind, now: float) -> Ticket:
-        """Takes the ticket from the queue that the next grant, of this kind, is for."""
+        """Takes from the queue the ticket for the next grant, which is of this kind."""
         replaced = None if self.suspicion is None else self.suspicion.replaced(kind, now)
         return self.queue.pop() if replaced is None else self.queue.pop_other(replaced)
 
     def refused(
         self, ticket: Ticket, now: float, hint_s: float | None, policy: GatePolicy, *, quota_used_up: bool
     ) -> None:
-        """Notes a 429 to a ticket. If its refusal is in doubt, the limit learns nothing of it."""
+        """Notes a 429 to a ticket. If its refusal is in doubt, the limit learns nothing from it."""
         limit = self.limit
         if self.suspicion is None:
             self.suspicion = Suspicion()
@@ -116,7 +116,7 @@ class ScopeState:
         return self.quota is not None
 
     def take_news(self, now: float) -> list[News]:
-        """Returns what operators must hear: one closure once it is over, and a change of belief."""
+        """Returns the news of the scope: a closure that is over, and a change of the estimate."""
         news: list[News] = []
         limit = self.limit
         if self.closed_at_s < math.inf:
@@ -177,7 +177,7 @@ class ScopeState:
             self.queue.push(ticket)
 
     def discard(self, ticket: Ticket) -> None:
-        """Removes a ticket that no longer waits. Its state must have changed before."""
+        """Removes a ticket that no longer waits. Its state must have changed already."""
         if ticket.is_held and self.suspicion is not None:
             self.suspicion.let_go(ticket)
         else:

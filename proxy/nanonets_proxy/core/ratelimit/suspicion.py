@@ -2,7 +2,7 @@
 
 A request may be refused alone: it is larger than the whole limit, or its model has its own limit. Such an *own
 refusal* says nothing about the limit of the scope. The evidence is another request that is accepted at the same
-time. A refusal is *in doubt* while this evidence is sought:
+time. A refusal is *in doubt* while the gate looks for this evidence:
 
 | refusal of a ticket | in doubt |
 |---|---|
@@ -13,25 +13,27 @@ time. A refusal is *in doubt* while this evidence is sought:
 | the one that closed the scope, when a request sent later is accepted | yes: the scope is probed at once |
 | one that says that a quota is used up for long | yes, and its ticket ends |
 
-A refusal in doubt closes nothing and teaches nothing. Its ticket is *held*: it leaves the queue for as long as the
-hint says, the next time for twice as long, and then returns to its old place.
+A refusal in doubt neither closes the scope nor changes the estimate. Its ticket is *held*: it leaves the
+queue for as long as the hint says, the next time for twice as long, and then returns to its old place.
 
 | state of the scope | event | next state |
 |---|---|---|
-| SURE | a refusal in doubt | IN DOUBT |
+| NO DOUBT | a refusal in doubt | IN DOUBT |
 | IN DOUBT | a request is granted: the *substitute* | TESTING |
-| TESTING: no other grants | the substitute is accepted | SURE: each refusal in doubt was its ticket's own |
-| | the substitute is refused | SURE: the limit was the cause, and the scope is closed |
+| TESTING: no other grants | the substitute is accepted | NO DOUBT: each refusal in doubt was its ticket's own |
+| | the substitute is refused | NO DOUBT: the limit was the cause, and the scope is closed |
 | | the substitute ends in another way | IN DOUBT |
 
-- The substitute has another kind and another caller than the refused ticket, and was never refused, if such a
-  ticket waits. So is the next probe after a refused probe, and each probe after an own refusal.
+- The substitute is a ticket that was never refused, of another kind and another caller than the refused ticket, if
+  such a ticket waits. The next probe after a refused probe is chosen in the same way, and so is each probe in the
+  ten minutes after an own refusal.
 - While no limit is known and few refusals are in doubt, the scope goes on granting.
 - For ten minutes after an own refusal, two substitutes in a row must be refused to close the scope.
-- An own refusal undoes what the ticket's earlier refusals taught, unless something was learned since.
+- An own refusal undoes the lessons of the ticket's earlier refusals, unless another ticket's refusal had a
+  later lesson.
 - A ticket with three refusals, of which two were certainly its own, ends: its caller gets the upstream's response.
-  A refusal without a hint is never certain, since the limit may have had room again for the substitute: its ticket
-  is held for longer and longer, and waits until its deadline.
+  A refusal without a hint is never certain, since the limit may have had room again for the substitute. Its ticket
+  is held for longer each time, and waits until its deadline.
 """
 
 import heapq
@@ -49,21 +51,22 @@ _EXPECTED_FOR_S: Final = 600.0  # after an own refusal, more of them are expecte
 _SHORT_S: Final = 2.0
 _MIN_HELD_S: Final = 1.0
 _MAX_HELD_S: Final = 3600.0
-_MAX_IN_DOUBT: Final = 3  # with so many, the scope waits for the substitute even if no limit is known
+_MAX_IN_DOUBT: Final = 3  # with this many, the scope waits for the substitute even if no limit is known
 _MAX_UNFIT: Final = 8
 _ODD_HINT: Final = 1.5  # times the period: a longer hint seems to be of another limit
-_LATER: Final = 0.25  # of the usual time of a refusal: within less, requests may overtake each other
+_LATER: Final = 0.25  # times the usual delay of a 429: requests granted closer together may overtake each other
 _MAX_LESSONS: Final = 8  # older lessons are not undone
 
 
 @dataclass(slots=True)
 class _Lesson:
-    """What the limit learned from the closure by `ticket`."""
+    """The lesson of the closure that the refusal of `ticket` began."""
 
     ticket: Ticket
     belief: Belief
-    """The belief before."""
+    """The estimate before the lesson."""
     is_wrong: bool = False
+    """Whether the refusal was the ticket's own."""
 
 
 class Suspicion:
@@ -102,7 +105,7 @@ class Suspicion:
         self._unfit = 0  # grants that were no substitutes
         self._closer_can_be_wrong = False  # whether no later request was refused like the one that closed the scope
         self._expected_until_s = -math.inf
-        self._held_in: dict[str, int] = {}  # by lane
+        self._held_in: dict[str, int] = {}  # the number of held tickets, by lane
         self._held: list[tuple[float, int, Ticket]] = []  # heap
         self._lessons: list[_Lesson] = []  # of the latest closures, in order
 
@@ -132,7 +135,7 @@ class Suspicion:
         return self._substitute is None and bool(self._in_doubt)
 
     def replaced(self, kind: GrantKind, now: float) -> Ticket | None:
-        """Returns the ticket that a grant of this kind must be unlike; None: any ticket may be granted."""
+        """Returns the ticket that the granted one should differ from; None: any ticket may be granted."""
         if self.needs_substitute:
             return self._in_doubt[-1]
         if kind is GrantKind.RECOVERY_PROBE and self.avoided is not None:
@@ -142,7 +145,7 @@ class Suspicion:
         return self._last_own if is_probe and now < self._expected_until_s else None
 
     def note_grant(self, ticket: Ticket, limit: Limit, now: float) -> None:
-        """Notes a grant, which may be that of a substitute."""
+        """Notes a grant. Its ticket may become the substitute."""
         self.avoided = None
         if self.needs_substitute:
             last = self._in_doubt[-1]
@@ -166,19 +169,19 @@ class Suspicion:
         if is_substitute:
             self._refused_substitutes += 1
             self._forget_substitute()
-        expected = now < self._expected_until_s
-        enough = self._refused_substitutes >= (2 if expected else 1)
+        expects_own = now < self._expected_until_s
+        enough_refused = self._refused_substitutes >= (2 if expects_own else 1)
         # Without a hint, nobody knows when a closure should end: a probe may be refused several times.
         may_doubt = limit.state in (LimitState.OPEN, LimitState.LEARNED) or (
-            limit.state is LimitState.PROBING and (expected or hint_s is not None)
+            limit.state is LimitState.PROBING and (expects_own or hint_s is not None)
         )
         # A short closure costs little, and a limit may have room again before a substitute comes.
         may_doubt = may_doubt and (hint_s is None or hint_s > _SHORT_S or not limit.estimate.known)
-        is_odd = expected or ticket.refusals > 1 or self._is_odd(limit, hint_s)
+        is_odd = expects_own or ticket.refusals > 1 or self._is_odd(limit, hint_s)
         doubtful = quota_used_up or (may_doubt and is_odd and not limit.probes_limit)
-        if doubtful and not enough:
-            least_s = FIRST_DISTANCE_S if quota_used_up and not hint_s else _MIN_HELD_S
-            held_s = max(least_s, hint_s or 0.0) * 2 ** min(ticket.doubts, 8)
+        if doubtful and not enough_refused:
+            min_held_s = FIRST_DISTANCE_S if quota_used_up and not hint_s else _MIN_HELD_S
+            held_s = max(min_held_s, hint_s or 0.0) * 2 ** min(ticket.doubts, 8)
             ticket.doubts += 1
             ticket.last_was_hinted = hint_s is not None or quota_used_up
             ticket.held_until_s = now + (held_s if quota_used_up else min(held_s, _MAX_HELD_S))

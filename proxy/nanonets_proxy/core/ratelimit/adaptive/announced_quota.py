@@ -16,7 +16,7 @@ class AnnouncedQuota:
         """Until then, the upstream accepts no grant after number `_last_allowed`."""
 
     def holds(self, granted: int, now: float) -> bool:
-        """Returns whether the next grant must wait, after so many."""
+        """Returns whether the next grant must wait; `granted` is the number of grants so far."""
         return now < self.until_s and granted >= self._last_allowed
 
     def note_advice(self, serial: int, advice: Advice, now: float) -> None:

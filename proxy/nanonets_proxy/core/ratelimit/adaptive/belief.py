@@ -1,4 +1,4 @@
-"""The estimate of a limit as an immutable value, so that it can be reported and restored."""
+"""The limit estimate at one instant, as an immutable value that can be logged and restored."""
 
 from dataclasses import dataclass
 

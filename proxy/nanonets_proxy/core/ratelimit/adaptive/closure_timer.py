@@ -6,8 +6,9 @@
 | with a hint in whole seconds, at most 5 s | until the expected end of the period, if up to a second earlier |
 | of a limit probe, without a hint | until the expected end of the period |
 | any other without a hint | until the next usual end of a period, and at most 1, 2, 4, … 60 s |
-| for about a second, of a burst of which few were accepted | a quarter of that: it may be a short interval |
+| of a burst of which few were accepted, if it would last about a second | a quarter of that |
 
+A burst of which few were accepted may have met a short interval between requests.
 Hints in whole seconds are rounded up. If two recovery probes in a row are refused after such an early end, the next
 hints are taken literally. Hints of 0 s count as no hint: they would cost one probe per round trip.
 """
@@ -31,7 +32,7 @@ _MAX_EARLY_REFUSALS = 2
 _ABOUT_A_SECOND_S = 1.25
 _SHORTENED = 0.25
 _MIN_ROOM, _MAX_ROOM = 4.0, 64.0
-_ROOM_PER_S = 4.0  # the longer a hint, the likelier the window is empty after it
+_ROOM_PER_S = 4.0  # after a longer hint, the window is more likely to be empty
 
 _RECOVERY_PROBE = GrantKind.RECOVERY_PROBE
 
@@ -69,7 +70,7 @@ class ClosureTimer:
         estimate: LimitEstimate,
         in_flight: int,
     ) -> float:
-        """Begins a closure by a refusal of this kind of grant. Returns when it ends; `hint_s` counts from `now`."""
+        """Begins the closure by a refusal of this kind of grant. Returns its end; `hint_s` counts from `now`."""
         closure = self.closure = self._close(kind, granted_at_s, now, hint_s, estimate)
         closure.in_flight = in_flight
         return closure.opens_at_s
@@ -123,7 +124,7 @@ class ClosureTimer:
             closure.full = replace(closure)
             closure.closed_s, closure.hinted = _SHORTENED * closure.closed_s, False
             closure.opens_at_s = closure.granted_at_s + closure.closed_s
-        elif not few and full is not None:  # not one request of the burst was accepted
+        elif not few and full is not None:  # no request of the burst was accepted
             closure.closed_s, closure.hinted, closure.opens_at_s = full.closed_s, full.hinted, full.opens_at_s
             closure.full = None
             return max(opens_at_s, closure.opens_at_s)

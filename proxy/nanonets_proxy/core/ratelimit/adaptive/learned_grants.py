@@ -1,9 +1,9 @@
-"""The grants of a limit that is estimated: what goes at once, what goes step by step, and what tests the estimate.
+"""The grants under an estimated limit: some go at once, some step by step, and some test the estimate.
 
 - The proven part of the window goes at once, and its unproven part as slow start allows.
-- The first request of a period goes alone, and the others once it is accepted, until two starts timed by our own
-  clock, and not by a hint, were accepted.
-- Beyond the estimate go limit probes, one by one, when the probe schedule allows a probe and a request waits.
+- The first request of a period goes alone, and the others go once it is accepted. This ends when two such starts
+  were accepted; a start that a hint timed does not count.
+- Limit probes exceed the estimate. They go one by one, when the probe schedule allows a probe and a request waits.
 
 A static limit is the upper bound of the estimate.
 """

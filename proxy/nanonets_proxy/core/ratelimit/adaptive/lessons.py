@@ -1,12 +1,14 @@
-"""The lesson of a closure. It is drawn once per closure, when the outcome of each earlier request is known.
+"""The lesson of a closure: how it changes the estimate.
+
+The lesson is drawn once per closure, when the outcome of each earlier request is known.
 
 | refused request | when | conclusion |
 |---|---|---|
 | the first of all | nothing is known | count: the accepted requests; period: from the first one to the hint's end |
-| a limit probe, or any while a raise is unproven | | undo the raise; the next probe comes later and asks for less |
+| a limit probe, or any request during an unproven raise | | undo the raise; the next probe is later and smaller |
 | any, with as many in flight as allowed | not at a known period end | that number is the concurrency limit |
 | the recovery probe | twice in a row | the period lasts up to the end of the hint |
-| any other | just after a period | the period is that little longer |
+| any other | just after a period | the period is longer by that much |
 | | the period admitted some requests | that number is the count; the missing part becomes the *reserve* |
 | | the period admitted none | the period is longer |
 
@@ -20,7 +22,7 @@ from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
 
 _SAME_PERIOD = 1.1  # up to this many periods, a refusal means a longer period, not a smaller count
-_MAX_LONGER = 1.5  # periods: a refusal by which a hint makes the period longer at once
+_MAX_LONGER = 1.5  # periods: up to this length, a hint makes the period longer at once
 _MAX_FIRST_PERIOD = 10.0  # times the first hint, which covers an unknown part of the period
 
 
@@ -39,7 +41,7 @@ def learn_from(estimate: LimitEstimate, closure: Closure, now: float) -> None:
     nth_s = window.nth_newest_s(int(window.count))
     if nth_s is None:
         return
-    # A hint in whole seconds says little about the end of a period as short as that.
+    # In a short period, the rounding of a hint is too large to tell where the period ends.
     end_s = ends_at_s if window.period_s > 2 * closure.excess_s else closure.granted_at_s
     admitted = window.granted_since(end_s - window.period_s)
     needed_s = _needed_s(closure, ends_at_s - nth_s, closure.granted_at_s - nth_s, window.period_s)
@@ -61,7 +63,10 @@ def learn_from(estimate: LimitEstimate, closure: Closure, now: float) -> None:
 
 
 def _hint_tells_of_longer_period(closure: Closure, window: SlidingWindow, admitted: float, needed_s: float) -> bool:
-    """Returns whether the hint ends too soon for a smaller count, whose oldest request still counts."""
+    """Returns whether the hint tells of a longer period, not of a smaller count.
+
+    With a smaller count, the hint would end when the oldest admitted request stops counting. This hint ends sooner.
+    """
     oldest_s = window.nth_newest_s(admitted)
     if oldest_s is None or not closure.hinted or needed_s > _MAX_LONGER * window.period_s:
         return False

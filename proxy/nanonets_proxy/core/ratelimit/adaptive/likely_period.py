@@ -1,4 +1,4 @@
-"""The likely length of a period, by what a hint says and by what periods usually are.
+"""The likely length of a period, from the hint and from the usual lengths of periods.
 
 Periods are almost always round: a second, ten seconds, a minute, an hour. Hints are mostly in whole seconds,
 rounded up: they say only that a period ends within the second before. A round length within that second is the best
@@ -26,7 +26,7 @@ _USUAL_S = (
     86_400.0,
 )
 _TOLERANCE = 0.01
-"""An exact hint is this share of the period off, at most."""
+"""An exact hint is off by at most this share of the period."""
 
 
 def rounding_s(hint_s: float) -> float:

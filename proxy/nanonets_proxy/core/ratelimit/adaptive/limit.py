@@ -23,7 +23,7 @@ Rules:
 - A 429 to a request that was sent before the closure belongs to that closure. Its hint may prolong the closure;
   without a hint it only corrects the count.
 - Requests that are sent together may arrive in any order. If one request beside a limit probe is refused, the probe
-  was too much. If more are refused, the probe alone does not explain the refusals.
+  exceeded the limit. If more are refused, the probe alone does not explain the refusals.
 - A static limit is LEARNED and proven from the start. The estimate may go below it, never above it. A limit that
   the upstream announces (`note_advice`) is treated like a static limit.
 - A limit may also be closed, or its last lesson undone, for reasons outside the limit: see `close` and `restore`.
@@ -276,7 +276,7 @@ class Limit:
         self._idle_until_s = -math.inf
 
     def restore(self, belief: Belief) -> None:
-        """Returns to an earlier belief: the refusals since then did not concern the limit."""
+        """Returns to an earlier estimate: the refusals since then did not concern the limit."""
         self._timer.closure = None
         self.estimate.restore(belief)
         if self.state in (_OPEN, _LEARNED):

@@ -22,12 +22,12 @@ from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import SMALL_COUNT, P
 from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
 
-_GUARD = 0.02  # of a period, at most: travel times to the upstream differ
+_GUARD = 0.02  # at most this share of a period, since travel times to the upstream differ
 _RESERVE_KEPT = 0.75  # of the reserve, per period without a refusal
 _STARTS_TO_CONFIRM = 2  # a window aligned to the upstream's clock may forgive a period that is a little too short
 _CHEAP_S = 2.0  # a refused limit probe may cost a closure this long at any time
 _FIRST_PROBE_AFTER = 4  # periods, where a refused probe may cost a whole period
-_LATE = 0.9  # of a period: a later probe, if refused for a constant time, would cost all of the next period
+_LATE = 0.9  # of a period: with hints of constant length, the refusal of a later probe would cost the next period
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class LimitEstimate:
         self.before_raise: ProvenWindow | None = None
         """The window that held before a raise that is not proven yet."""
         self.min_period_s = 0.0
-        """A shorter period was refused."""
+        """Shorter periods were refused."""
 
     @property
     def known(self) -> bool:
@@ -111,14 +111,14 @@ class LimitEstimate:
         self.set_known(limit.count, limit.period_s, limit.count)
 
     def set_known(self, count: float, period_s: float, proven: float) -> None:
-        """Sets a window known from the state file."""
+        """Sets a window known from the settings, the state file or the upstream."""
         self.set_window(count, period_s)
         self.proven = proven
         self.starts_to_confirm = 0
 
     @property
     def at_period_start(self) -> bool:
-        """Whether the next request begins a period. If it comes too soon, all that follow would be refused."""
+        """Whether the next request begins a period. If it comes too soon, all later ones would be refused."""
         return self.window.granted_units - self._period_start >= self.window.count
 
     def period_start_accepted(self) -> None:
@@ -176,7 +176,7 @@ class LimitEstimate:
 
     @property
     def few_accepted(self) -> bool:
-        """Whether the requests that count are too few for a window, but some."""
+        """Whether some requests count, but fewer than `SMALL_COUNT`."""
         return 0 < self.window.used(-math.inf) < SMALL_COUNT
 
     @property
@@ -198,7 +198,7 @@ class LimitEstimate:
         return end_s if hinted_s - 1.0 - 2 * self.refusal_delay_s < end_s < hinted_s else hinted_s
 
     def period_probe_granted(self, now: float) -> None:
-        """Notes the period that a period probe tests: the one it is granted in, not the shorter one it may be."""
+        """Notes the period that a period probe tests. A late probe tests a longer period than planned."""
         self._probed_period_s = now - self.window.oldest_s
 
     def raise_count(self, now: float, units: float = 1, at_most: float = math.inf) -> None:

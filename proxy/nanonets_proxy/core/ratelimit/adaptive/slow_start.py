@@ -1,11 +1,11 @@
 """Slow start: how many unconfirmed requests may be in flight.
 
 A request is *unconfirmed* from its grant until it is served, or until its acceptance timeout: by then a 429
-would have come. About as many requests as are unconfirmed are refused when the limit is met.
+would have come. When the requests reach the limit, about as many are refused as are unconfirmed.
 
 | state | room for unconfirmed requests |
 |---|---|
-| COLD: nothing was refused yet | 64; half a place more for each accepted request, and another half in a second |
+| COLD: nothing was refused yet | 64; 0.5 more for each accepted request, and another 0.5 up to a second later |
 | after a refusal | 1, and one more for each accepted request: 1, 2, 4, 8, … |
 
 A cold start lets 64 requests go, one acceptance timeout later 96 others, then 144. So a job that meets no limit
