@@ -283,7 +283,7 @@ class Gate:
         for scope in self._dirty:
             limit = scope.limit
             scope.advance(now)
-            # Nothing opens before `opens_at_s`: a ticket with an earlier deadline expires now.
+            # The scope is closed until `opens_at_s`: a ticket with an earlier deadline expires now.
             if scope.deadlines and scope.deadlines[0][0] < (before_s := max(now, limit.opens_at_s)):
                 self._expire(scope, before_s, now, expired)
             if scope.queue.waiting:
@@ -301,7 +301,7 @@ class Gate:
         for scope in self._dirty:
             if scope.suspicion is not None:
                 self._end_refused(scope, now, expired)
-            if scope.deadlines and scope.deadlines[0][0] <= now:  # the grants above were the last chance
+            if scope.deadlines and scope.deadlines[0][0] <= now:  # the grants above were their last chance
                 self._expire(scope, math.nextafter(now, math.inf), now, expired)
             if news := scope.take_news(now):
                 self._news += news

@@ -54,7 +54,7 @@ class ClosureTimer:
         self._policy = policy
         self._jitter = jitter
         self._backoff_s = policy.backoff_first_s
-        self._opened_early = False  # whether the latest closure ended before its hint
+        self._opened_early = False  # whether the latest closure ends before its hint
         self._early_refusals = 0
         self.closure: Closure | None = None
         """The latest closure, until its lesson is drawn."""

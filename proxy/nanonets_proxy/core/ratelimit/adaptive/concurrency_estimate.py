@@ -33,7 +33,10 @@ class ConcurrencyEstimate:
         self.probes.refused(now, max(closed_s, self._window.period_s))
 
     def suspect(self, closure: Closure, admitted: float) -> None:
-        """Suspects a limit if all admitted requests were still in flight."""
+        """Suspects a limit if all admitted requests were still in flight.
+
+        Once a limit is known, a quarter of it in flight is enough.
+        """
         in_flight, limit = closure.in_flight, self.limit
         if in_flight >= 2 and in_flight >= (admitted if limit == math.inf else limit / 4):
             self.limit = min(limit, in_flight)

@@ -9,6 +9,7 @@ The lesson is drawn once per closure, when the outcome of each earlier request i
 | any, with as many in flight as allowed | not at a known period end | that number is the concurrency limit |
 | the recovery probe | twice in a row | the period lasts up to the end of the hint |
 | any other | just after a period | the period is longer by that much |
+| | the hint ends too soon for a smaller count | the period is longer |
 | | the period admitted some requests | that number is the count; the missing part becomes the *reserve* |
 | | the period admitted none | the period is longer |
 

@@ -244,8 +244,8 @@ class Limit:
                 return
         else:
             served_between, self._served_since_refusal = self._served_since_refusal, False
-            cheap = (hint_s or 0.0) <= MAX_CHEAP_HINT_S
-            if served_between and cheap and estimate.concurrency.explains(kind, self.in_flight):
+            is_cheap = (hint_s or 0.0) <= MAX_CHEAP_HINT_S
+            if served_between and is_cheap and estimate.concurrency.explains(kind, self.in_flight):
                 estimate.concurrency.refused(self.in_flight, hint_s or 0.0, now)
                 return
             opens_at_s = timer.begin(kind, granted_at_s, now, hint_s, estimate, self.in_flight)
