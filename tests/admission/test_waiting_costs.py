@@ -135,7 +135,7 @@ def test_an_idle_connection_costs_little_memory() -> None:
 def test_the_body_of_a_waiting_request_stays_with_its_caller_over_tls_too(tmp_path: Path) -> None:
     tls, count = Tls(tmp_path), 100
     with closed_proxy("1/200s", tls) as (_, proxy), ExitStack() as stack:
-        callers = [stack.enter_context(caller(proxy, UPLOAD_BYTES, sent=0, tls=tls)) for _ in range(count)]
+        callers = [stack.enter_context(caller(proxy, UPLOAD_BYTES, sent=1, tls=tls)) for _ in range(count)]
         until(proxy, "nanonets_proxy_waiting", count + 1)
         before = memory_bytes(proxy)
         for sock in callers:
