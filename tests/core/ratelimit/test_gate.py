@@ -727,6 +727,16 @@ def test_a_request_that_exceeds_the_estimate_is_tried_once_alone() -> None:
     assert gate.enqueue(Ticket("account", NEVER_S, cost=3), now + 0.1) is None
 
 
+def test_a_request_that_certainly_exceeds_the_limit_is_not_even_a_recovery_probe() -> None:
+    gate = Gate(GatePolicy(max_in_flight=64, max_waiting=64, acceptance_timeout_first_s=1.0), lambda: 0.5)
+    now = learned(gate, 5)
+    large = Ticket("account", NEVER_S, cost=9)
+    assert gate.try_admit(large, now)
+    gate.settle(large, Outcome.THROTTLED, now + 0.1, 1.0)
+    gate.poll(now + 60)
+    assert not gate.try_admit(Ticket("account", NEVER_S, cost=9), now + 60)
+
+
 def test_a_request_that_exceeds_the_estimate_and_is_accepted_raises_it() -> None:
     gate = Gate(GatePolicy(max_in_flight=64, max_waiting=64, acceptance_timeout_first_s=1.0), lambda: 0.5)
     now = learned(gate, 5)

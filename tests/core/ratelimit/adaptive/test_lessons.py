@@ -63,3 +63,31 @@ def test_a_refusal_at_the_concurrency_limit_lowers_only_that_limit() -> None:
     estimate.concurrency.limit = 6.0
     learn_from(estimate, Closure(GrantKind.PROVEN, 5.0, 1.0, hinted=True, opens_at_s=6.0, in_flight=5), 6.0)
     assert (estimate.concurrency.limit, estimate.window.count) == (5, 100)
+
+
+def test_a_refused_probe_far_below_the_concurrency_limit_leaves_the_limit() -> None:
+    estimate = estimate_of(100, 10.0, [0.0] * 20)
+    estimate.concurrency.limit = 6.0
+    learn_from(
+        estimate, Closure(GrantKind.CONCURRENCY_PROBE, 5.0, 1.0, hinted=True, opens_at_s=6.0, in_flight=2), 6.0
+    )
+    assert estimate.concurrency.limit == 6
+    assert estimate.concurrency.probes.refusals == 1
+
+
+def test_the_first_period_is_no_longer_than_the_longest_hint() -> None:
+    estimate = LimitEstimate()
+    for at_s in (0.0, 11.0, 12.0):
+        estimate.window.add(at_s)
+    estimate.hints.note(closure(GrantKind.UNPROVEN, 1.0, 7.3), 8.3, estimate.window)
+    learn_from(estimate, closure(GrantKind.UNPROVEN, 12.5, 2.17), 15.0)
+    assert (estimate.window.count, estimate.window.period_s) == (2, 7.3)
+
+
+def test_a_shorter_period_that_no_search_tries_must_hold_for_a_period() -> None:
+    estimate = estimate_of(2, 10.0, [0.0, 1.0])
+    estimate.period_probe_granted(8.0)
+    estimate.shorten_period(8.1)
+    assert (estimate.window.period_s, estimate.proven) == (8.0, 0)
+    assert estimate.before_raise is not None
+    assert estimate.before_raise.period_s == 10.0
