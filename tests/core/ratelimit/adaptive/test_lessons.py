@@ -91,3 +91,15 @@ def test_a_shorter_period_that_no_search_tries_must_hold_for_a_period() -> None:
     assert (estimate.window.period_s, estimate.proven) == (8.0, 0)
     assert estimate.before_raise is not None
     assert estimate.before_raise.period_s == 10.0
+
+
+def test_after_a_burst_of_which_few_were_accepted_each_accepted_probe_proves_half_the_period() -> None:
+    estimate = LimitEstimate()
+    estimate.window.add(0.0)
+    burst = closure(GrantKind.UNPROVEN, 0.0, 1.0)
+    burst.refused = 5
+    learn_from(estimate, burst, 1.0)
+    assert (estimate.window.count, estimate.window.period_s) == (1, 1.0)
+    estimate.period_probe_granted(0.4)
+    estimate.shorten_period(0.5)
+    assert (estimate.window.period_s, estimate.before_raise) == (0.5, None)
