@@ -121,9 +121,10 @@ def job(kind: Kind, hint: HintStyle, count: int, seed: int) -> Found:
     round_trip_s = kind.conditions.round_trip_s
     known_s = result.refused_at_s[0] + 1.3 * round_trip_s if result.refused_at_s else 0.0
     first_refused = sum(at_s <= known_s for at_s in result.refused_at_s)
-    # A job that meets no limit may take 0.15 s longer: that is the slow start.
-    slack_s = 0.0 if result.refused else SLOW_START_S
-    return Found((result.last_response_s - slack_s) / (oracle.last_response_s + round_trip_s), first_refused)
+    share = result.last_response_s / (oracle.last_response_s + round_trip_s)
+    if not result.refused:  # it meets no limit, and may take 0.15 s longer: that is the slow start
+        share = max(1.0, (result.last_response_s - SLOW_START_S) / (oracle.last_response_s + round_trip_s))
+    return Found(share, first_refused)
 
 
 def job_rows(seeds: Sequence[int]) -> tuple[list[list[str]], list[str]]:

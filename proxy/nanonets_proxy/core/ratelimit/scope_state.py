@@ -143,9 +143,11 @@ class ScopeState:
         return Reason.QUOTA_USED_UP if ticket.quota_used_up else None
 
     def take_ended(self, now: float) -> list[Ticket]:
-        """Returns the waiting tickets that end now: those refused alone, or all if a quota is used up."""
-        if self.suspicion is None:
-            return []
+        """Returns the waiting tickets that end now: those refused alone, or all if a quota is used up.
+
+        The scope must have had a refusal.
+        """
+        assert self.suspicion is not None
         if self.quota is not None and self.quota_is_used_up(now):
             self.suspicion.ended.clear()
             ended = {entry[2]: None for entry in self.deadlines if entry[2].state is _WAITING}

@@ -177,7 +177,9 @@ class Suspicion:
         )
         # A short closure costs little, and a limit may have room again before a substitute comes.
         may_doubt = may_doubt and (hint_s is None or hint_s > _SHORT_S or not limit.estimate.known)
-        is_odd = expects_own or ticket.refusals > 1 or self._is_odd(limit, hint_s)
+        # Without a hint, the limit itself often refuses a ticket twice.
+        usual = 1 if hint_s is not None else 2
+        is_odd = expects_own or ticket.refusals > usual or self._is_odd(limit, hint_s)
         doubtful = quota_used_up or (may_doubt and is_odd and not limit.probes_limit)
         if doubtful and not enough_refused:
             min_held_s = FIRST_DISTANCE_S if quota_used_up and not hint_s else _MIN_HELD_S
