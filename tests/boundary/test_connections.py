@@ -115,6 +115,16 @@ def test_one_address_cannot_displace_the_connections_of_others() -> None:
     assert not all(listener.connect("192.0.2.3", is_idle=False) for _ in range(3))
 
 
+def test_an_ipv6_host_does_not_get_a_limit_for_each_of_its_addresses() -> None:
+    listener = Listener(100, 2)
+    assert listener.connect("2001:db8:0:1::1", is_idle=False)
+    assert all(listener.connect(f"2001:db8::{host}") for host in range(1, 6))
+    assert len(listener.open) == 3
+    assert listener.connect("2001:db8::a", is_idle=False)
+    assert listener.connect("2001:db8::b", is_idle=False)
+    assert not listener.connect("2001:db8::c", is_idle=False)
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", None])
 def test_loopback_addresses_have_no_limit_per_address(address: str | None) -> None:
     listener = Listener(100, 2)

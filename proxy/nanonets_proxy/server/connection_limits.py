@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from nanonets_proxy.core.net.address_ranges import is_loopback_address
 from nanonets_proxy.server.open_files import CURE, open_files_limit
-from nanonets_proxy.server.peers import Peer
+from nanonets_proxy.server.peers import Peer, caller_name
 from nanonets_proxy.telemetry.alerts import Alerts
 
 # Finding the oldest connections takes a walk over all of them, so several are closed at once.
@@ -128,7 +128,7 @@ class ConnectionLimits:
     def _make_room(self, newcomer: Connection, address: str | None) -> bool:
         closed = 0
         for connection in self._all_open():
-            is_counted = address is None or connection.peer.address == address
+            is_counted = address is None or _limited_address(connection.peer) == address
             if is_counted and connection is not newcomer and connection.is_idle:
                 connection.displace()
                 closed += 1
@@ -139,10 +139,13 @@ class ConnectionLimits:
 
 
 def _limited_address(peer: Peer) -> str | None:
-    """Returns the address that the limit per address applies to; None for this machine itself."""
+    """Returns what the limit per address applies to: an address, or the /64 of an IPv6 host (RFC 8981).
+
+    None for this machine itself.
+    """
     if peer.address is None:
         return None
     try:
-        return None if is_loopback_address(peer.address) else peer.address
+        return None if is_loopback_address(peer.address) else caller_name(peer.address)
     except ValueError:
         return peer.address
