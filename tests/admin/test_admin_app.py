@@ -11,11 +11,12 @@ import pytest_asyncio
 from aiohttp import ClientSession
 from prometheus_client import CollectorRegistry, Counter
 
-from nanonets_proxy.admin.server import AdminHandler, admin_connection_policy
+from nanonets_proxy.admin.server import MAX_RELOADS, AdminHandler, admin_connection_policy
 from nanonets_proxy.core.access.peer_guard import PeerGuard, PeerGuardPolicy
 from nanonets_proxy.server.server import CallerServer
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyEntry, KeyStatus
+from support.eventually import until
 
 KEY = {
     "source": "env",
@@ -32,6 +33,7 @@ class SettableEnvironment:
     not_ready: str | None = None
     not_reloaded: str | None = None
     reloads: int = 0
+    may_reload: asyncio.Event | None = None
     alerts: Alerts = field(default_factory=lambda: Alerts(CollectorRegistry()))
 
     def not_ready_reason(self) -> str | None:
@@ -42,6 +44,8 @@ class SettableEnvironment:
 
     async def reload(self) -> str | None:
         self.reloads += 1
+        if self.may_reload is not None:
+            await self.may_reload.wait()
         return self.not_reloaded
 
 
@@ -169,6 +173,19 @@ async def test_reload_reaches_every_environment_even_if_one_fails(admin: Start) 
     async with client.post("/reload", headers=ASKED) as response:
         assert response.status == 503
     assert [environment.reloads for environment in environments] == [1, 1]
+
+
+async def test_waiting_reloads_leave_connections_for_the_health_checks(admin: Start) -> None:
+    environment = SettableEnvironment(may_reload=asyncio.Event())
+    client = await admin(environment)
+    waiting = [asyncio.create_task(client.post("/reload", headers=ASKED)) for _ in range(MAX_RELOADS)]
+    await until(lambda: environment.reloads == MAX_RELOADS)
+    async with client.post("/reload", headers=ASKED) as response:
+        assert (response.status, (await response.json())["status"]) == (503, "not reloaded")
+    async with client.get("/livez") as response:
+        assert response.status == 200
+    environment.may_reload.set()
+    assert {response.status for response in await asyncio.gather(*waiting)} == {200}
 
 
 @pytest.mark.parametrize(("path", "allowed"), [("/livez", "GET, HEAD"), ("/reload", "POST")])

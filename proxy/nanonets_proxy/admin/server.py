@@ -83,6 +83,10 @@ class _SentResponse:
     keep_alive: bool
 
 
+MAX_RELOADS = 8
+"""So many reloads may wait at a time: they must leave connections for the health checks."""
+
+
 class AdminHandler:
     """Handles the requests of the admin listener."""
 
@@ -103,6 +107,7 @@ class AdminHandler:
         self._environments = environments
         self._unread_settings = unread_settings
         self._on_quit = on_quit
+        self._reloads = 0  # that wait now
         self._heads = RequestHeads()
         self._log = structlog.get_logger()
         self._endpoints: dict[str, tuple[str, _Endpoint]] = {
@@ -172,7 +177,14 @@ class AdminHandler:
         return self._status_response("ready", "not ready", reasons)
 
     async def _reload(self) -> OwnResponse:
-        reasons = [await environment.reload() for environment in self._environments]
+        if self._reloads >= MAX_RELOADS:
+            reason = f"{MAX_RELOADS} reloads are waiting for the key sources already."
+            return _json_response({"status": "not reloaded", "reason": reason}, 503)
+        self._reloads += 1
+        try:
+            reasons = [await environment.reload() for environment in self._environments]
+        finally:
+            self._reloads -= 1
         return self._status_response("reloaded", "not reloaded", reasons, self._unread_settings())
 
     async def _metrics(self) -> OwnResponse:
