@@ -68,6 +68,10 @@ class LearnedGrants:
             due_at_s = max(due_at_s, estimate.period_probe_at_s)
         return (estimate.window.frees_at_s, due_at_s)
 
+    def fits_static_limit(self, now: float, cost: float) -> bool:
+        """Returns whether one more request keeps to the static limit, which holds for recovery probes too."""
+        return self.static_limit is None or self._estimate.window.used(now) + cost <= self.static_limit.count
+
     def probe_granted(self, kind: GrantKind, now: float) -> None:
         """Notes how far a limit probe exceeds the estimate. The window already counts the probe."""
         window = self._estimate.window

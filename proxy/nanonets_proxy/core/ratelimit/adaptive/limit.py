@@ -121,7 +121,8 @@ class Limit:
             return _UNPROVEN if slow_start.has_room(now) else None
         if self.state is _LEARNED:
             return self.grants.kind(now, cost, self.in_flight)
-        return _RECOVERY_PROBE if self.state is _PROBING and not slow_start.unconfirmed else None
+        may_probe = self.state is _PROBING and not slow_start.unconfirmed
+        return _RECOVERY_PROBE if may_probe and self.grants.fits_static_limit(now, cost) else None
 
     def changes_at_s(self, now: float, cost: float = 1) -> float:
         """Returns when `grant_kind` of this cost may change if no permit settles before; inf: never."""
@@ -134,6 +135,8 @@ class Limit:
         times: tuple[float, ...] = (self._slow_start.next_timeout_at_s(),)
         if self.state is _LEARNED:
             times += self.grants.change_times_s(now, cost, self.in_flight)
+        elif not self.grants.fits_static_limit(now, cost):
+            times += (self.estimate.window.frees_at_s,)
         soonest_s = math.inf
         for at_s in times:
             if now < at_s < soonest_s:
