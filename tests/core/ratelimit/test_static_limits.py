@@ -1,9 +1,11 @@
 """Limits from the settings: their text, and how the gate keeps to them."""
 
+import math
+
 import pytest
 
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimit, StaticLimits
-from nanonets_proxy.core.ratelimit.tickets import Outcome
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from support.gate_scene import GateScene
 
 
@@ -70,3 +72,20 @@ def test_the_estimate_of_a_static_limit_falls_and_rises_back_to_it() -> None:
         scene.now += 60
         most = max(most, scene.go())
     assert most == 10
+
+
+def test_a_recovery_probe_keeps_to_the_static_limit() -> None:
+    scene = GateScene("account 3/minute")
+    for _ in range(2):
+        assert scene.gate.try_admit(Ticket("account", math.inf), scene.now)
+    refused = Ticket("account", math.inf)
+    assert scene.gate.try_admit(refused, scene.now)
+    scene.gate.settle(refused, Outcome.THROTTLED, scene.now, 2.5)
+    large = Ticket("account", math.inf, cost=2)
+    assert scene.gate.enqueue(large, scene.now) is None
+    scene.gate.poll(scene.now)
+    verdicts = scene.gate.poll(scene.now + 30)
+    assert verdicts.granted == []
+    assert verdicts.wake_at_s is not None
+    assert scene.now + 60 <= verdicts.wake_at_s < scene.now + 63
+    assert scene.gate.poll(verdicts.wake_at_s).granted == [large]
