@@ -58,6 +58,15 @@ def test_a_policy_is_a_limit_that_needs_no_learning() -> None:
     assert grant_all(limit, 20.6) == 5
 
 
+def test_no_refusal_makes_the_period_of_a_policy_shorter() -> None:
+    limit = make_limit()
+    limit.note_advice(grant_all(limit, 0.0, 1), Advice(None, 0.0, StaticLimit("account", 5, 10.0)), 0.0)
+    limit.estimate.set_window(5, 2.0)
+    assert limit.estimate.window.period_s == 10.0
+    limit.note_advice(1, Advice(None, 0.0, StaticLimit("account", 4, 2.0)), 0.1)
+    assert limit.estimate.window.period_s == 2.0
+
+
 def test_a_policy_does_not_raise_a_static_limit() -> None:
     limit = make_limit(StaticLimit("account", 3, 10.0))
     limit.note_advice(0, Advice(None, 0.0, StaticLimit("account", 20, 10.0)), 0.0)

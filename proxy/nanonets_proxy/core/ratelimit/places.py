@@ -212,11 +212,10 @@ class Places:
 
     def end_turn(self, scope: ScopeState) -> None:
         """Gives further turns to a scope that has just granted."""
+        scope.in_turns = True
         if scope.is_deferred:
-            scope.in_turns = True
             self._deferred[scope] = None
         else:
-            scope.in_turns = True
             self._turns.append(scope)
 
     def forget_idle_scopes(self) -> None:

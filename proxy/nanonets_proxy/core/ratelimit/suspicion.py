@@ -180,7 +180,7 @@ class Suspicion:
         # Without a hint, the limit itself often refuses a ticket twice.
         usual = 1 if hint_s is not None else 2
         is_odd = expects_own or ticket.refusals > usual or self._is_odd(limit, hint_s)
-        doubtful = quota_used_up or (may_doubt and is_odd and not limit.probes_limit)
+        doubtful = quota_used_up or (may_doubt and is_odd and not limit.grants.has_unconfirmed_probe)
         if doubtful and not enough_refused:
             min_held_s = FIRST_DISTANCE_S if quota_used_up and not hint_s else _MIN_HELD_S
             held_s = max(min_held_s, hint_s or 0.0) * 2 ** min(ticket.doubts, 8)
@@ -196,7 +196,9 @@ class Suspicion:
             self.avoided = ticket
         if limit.state is not LimitState.CLOSED:
             self._note_lesson(ticket, limit)
-            self._closer_can_be_wrong = hint_s is not None and hint_s > _SHORT_S and not limit.probes_limit
+            self._closer_can_be_wrong = (
+                hint_s is not None and hint_s > _SHORT_S and not limit.grants.has_unconfirmed_probe
+            )
         elif self._lessons and ticket.granted_at_s > self._lessons[-1].ticket.granted_at_s:
             self._closer_can_be_wrong = False
         return False

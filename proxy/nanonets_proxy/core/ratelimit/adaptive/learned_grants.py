@@ -10,7 +10,7 @@ A static limit is the upper bound of the estimate.
 
 import math
 
-from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
+from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.slow_start import SlowStart
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
@@ -22,12 +22,20 @@ _PROVEN, _UNPROVEN, _PERIOD_START, _RECOVERY_PROBE, _COUNT_PROBE, _PERIOD_PROBE,
 class LearnedGrants:
     """Decides by the estimate whether one more request may go."""
 
-    __slots__ = ("_estimate", "_probed_units", "_refused_alone", "_slow_start", "static_limit")
+    __slots__ = (
+        "_estimate",
+        "_probed_units",
+        "_refused_alone",
+        "_slow_start",
+        "_unconfirmed_kinds",
+        "static_limit",
+    )
 
     def __init__(self, estimate: LimitEstimate, slow_start: SlowStart, static_limit: StaticLimit | None) -> None:
         self._estimate = estimate
         self._slow_start = slow_start
         self.static_limit = static_limit
+        self._unconfirmed_kinds: dict[int, GrantKind] = {}  # period starts and limit probes, by serial number
         self._probed_units: float = 1  # by how much the latest count probe exceeded the count
         self._refused_alone = math.inf  # the smallest cost that was refused while nothing else counted
 
@@ -72,21 +80,52 @@ class LearnedGrants:
         """Returns whether one more request keeps to the static limit, which holds for recovery probes too."""
         return self.static_limit is None or self._estimate.window.used(now) + cost <= self.static_limit.count
 
-    def probe_granted(self, kind: GrantKind, now: float) -> None:
-        """Notes how far a limit probe exceeds the estimate. The window already counts the probe."""
+    def note_grant(self, serial: int, kind: GrantKind, now: float) -> None:
+        """Notes a period start or a limit probe. The window has it already."""
+        if kind is not _PERIOD_START:
+            self._slow_start.restart(1)
         window = self._estimate.window
         if kind is _COUNT_PROBE:
             self._probed_units = max(1, window.used(now) - window.count)
+        self._unconfirmed_kinds[serial] = kind
 
-    def count_accepted(self, now: float) -> None:
-        """Notes an accepted count probe."""
-        self._estimate.raise_count(now, self._probed_units, self._max_count)
+    def end_kind(self, serial: int, usual: GrantKind) -> GrantKind:
+        """Returns the kind of a grant that was not served; `usual` if it was no period start and no limit probe.
 
-    def count_refused(self, cost: float, now: float) -> None:
-        """Notes the cost of a refused count probe. The window no longer counts the probe."""
+        An unconfirmed probe or period start explains the refusal of another request.
+        """
+        kind = self._unconfirmed_kinds.pop(serial, usual)
+        return kind if kind in LIMIT_PROBES else next(iter(self._unconfirmed_kinds.values()), kind)
+
+    def accepted(self, serial: int, now: float) -> None:
+        """Notes an accepted request, which may have been a period start or a limit probe."""
+        if not self._unconfirmed_kinds:
+            return
+        estimate = self._estimate
+        match self._unconfirmed_kinds.pop(serial, None):
+            case GrantKind.PERIOD_START:
+                estimate.period_start_accepted()
+            case GrantKind.COUNT_PROBE:
+                estimate.raise_count(now, self._probed_units, self._max_count)
+            case GrantKind.PERIOD_PROBE:
+                estimate.shorten_period(now)
+            case GrantKind.CONCURRENCY_PROBE:
+                estimate.concurrency.limit += 1
+
+    def count_probe_refused(self, cost: float, now: float) -> None:
+        """Notes the cost of a refused count probe. The window no longer has it."""
         window = self._estimate.window
         if cost > window.count and not window.used(now):
             self._refused_alone = min(self._refused_alone, cost)
+
+    def forget_unconfirmed(self) -> None:
+        """Forgets the unconfirmed probes and period starts: a closure has begun."""
+        self._unconfirmed_kinds.clear()
+
+    @property
+    def has_unconfirmed_probe(self) -> bool:
+        """Whether a limit probe is unconfirmed, which would explain a refusal."""
+        return any(kind in LIMIT_PROBES for kind in self._unconfirmed_kinds.values())
 
     def is_too_large(self, cost: float) -> bool:
         """Returns whether a request of this cost certainly exceeds the whole limit."""

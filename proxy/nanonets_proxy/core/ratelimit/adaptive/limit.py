@@ -36,7 +36,7 @@ from collections.abc import Callable
 from nanonets_proxy.core.ratelimit.adaptive.announced_quota import AnnouncedQuota
 from nanonets_proxy.core.ratelimit.adaptive.belief import Belief
 from nanonets_proxy.core.ratelimit.adaptive.closure_timer import MAX_CHEAP_HINT_S, ClosureTimer
-from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
+from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.learned_grants import LearnedGrants
 from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.slow_start import SlowStart
@@ -67,17 +67,16 @@ class Limit:
         "_first_since_closure",
         "_grant_interval_s",
         "_idle_until_s",
-        "_last_grant_s",
         "_policy",
         "_served_since_refusal",
         "_slow_start",
         "_timer",
-        "_unconfirmed_kinds",
         "announced_limit",
         "announced_quota",
         "estimate",
         "grants",
         "in_flight",
+        "last_grant_s",
         "opens_at_s",
         "state",
     )
@@ -95,9 +94,9 @@ class Limit:
         self.estimate = LimitEstimate()
         self._slow_start = SlowStart(policy)
         self.grants = LearnedGrants(self.estimate, self._slow_start, static_limit)
-        self._unconfirmed_kinds: dict[int, GrantKind] = {}  # period starts and limit probes, by serial number
         self._first_since_closure = 0  # serial number of the first grant since the latest closure
-        self._last_grant_s = -math.inf
+        self.last_grant_s = -math.inf
+        """When the latest request was granted; -inf if none was."""
         self._grant_interval_s = 0.0  # the usual time between two grants at the concurrency limit
         self._timer = ClosureTimer(policy, jitter)
         self.announced_quota = AnnouncedQuota()
@@ -147,25 +146,22 @@ class Limit:
     def _closed_until_s(self) -> float:
         if not self.in_flight:
             return self.opens_at_s
-        return max(self.opens_at_s, self._last_grant_s + self._slow_start.timeout_s)
+        return max(self.opens_at_s, self.last_grant_s + self._slow_start.timeout_s)
 
     def grant(self, kind: GrantKind, now: float, cost: float = 1) -> int:
         """Notes a grant that `grant_kind` allows now. Returns its serial number, for `served` or `not_served`."""
         estimate = self.estimate
         self.in_flight += 1
         if self.in_flight >= estimate.concurrency.limit:
-            self._grant_interval_s += 0.1 * (min(now - self._last_grant_s, 60.0) - self._grant_interval_s)
-        self._last_grant_s = now
+            self._grant_interval_s += 0.1 * (min(now - self.last_grant_s, 60.0) - self._grant_interval_s)
+        self.last_grant_s = now
         if kind is _PERIOD_PROBE:
             estimate.period_probe_granted(now)
         serial = estimate.window.add(now, cost)
         if kind is _PROVEN:
             return serial
         if kind is not _UNPROVEN and kind is not _RECOVERY_PROBE:
-            if kind is not _PERIOD_START:
-                self._slow_start.restart(1)
-            self.grants.probe_granted(kind, now)
-            self._unconfirmed_kinds[serial] = kind
+            self.grants.note_grant(serial, kind, now)
         self._slow_start.unconfirmed[serial] = now
         return serial
 
@@ -186,15 +182,13 @@ class Limit:
         """Notes any other outcome of a grant of this cost; `hint_s` is the hint of a 429, counted from `now`."""
         self.in_flight -= 1
         unconfirmed = self._slow_start.discard(serial)
-        kind = self._unconfirmed_kinds.pop(serial, _UNPROVEN if unconfirmed else _PROVEN)
-        if kind not in LIMIT_PROBES:  # an unconfirmed probe or period start explains a refusal
-            kind = next(iter(self._unconfirmed_kinds.values()), kind)
+        kind = self.grants.end_kind(serial, _UNPROVEN if unconfirmed else _PROVEN)
         if outcome is Outcome.UNUSED:
             self.estimate.window.remove(granted_at_s, cost)
         elif outcome is Outcome.THROTTLED:
             self.estimate.window.remove(granted_at_s, cost)
             if kind is _COUNT_PROBE:
-                self.grants.count_refused(cost, now)
+                self.grants.count_probe_refused(cost, now)
             self._idle_until_s = -math.inf
             self._slow_start.note_refusal_delay(now - granted_at_s)
             self.estimate.refusal_delay_s = self._slow_start.refusal_delay_s
@@ -226,16 +220,7 @@ class Limit:
             self._timer.probe_accepted()
             self._slow_start.restart(self._timer.room_after_probe)
             self.state = _LEARNED if estimate.known else _OPEN
-        if self._unconfirmed_kinds:
-            match self._unconfirmed_kinds.pop(serial, None):
-                case GrantKind.PERIOD_START:
-                    estimate.period_start_accepted()
-                case GrantKind.COUNT_PROBE:
-                    self.grants.count_accepted(now)
-                case GrantKind.PERIOD_PROBE:
-                    estimate.shorten_period(now)
-                case GrantKind.CONCURRENCY_PROBE:
-                    estimate.concurrency.limit += 1
+        self.grants.accepted(serial, now)
         if self.state is _LEARNED and not self._slow_start.unconfirmed:
             estimate.confirm_if_used_up(now)
 
@@ -260,7 +245,7 @@ class Limit:
             self.state = _CLOSED
             self._first_since_closure = self.estimate.window.granted + 1
             self._slow_start.restart(1)
-            self._unconfirmed_kinds.clear()
+            self.grants.forget_unconfirmed()
 
     # --- changes that no outcome causes ---------------------------------------------------------
 
@@ -294,7 +279,7 @@ class Limit:
             known = self.grants.static_limit
             if known is None or known.count >= announced.count:
                 self.grants.static_limit = announced
-                self.estimate.set_known(announced.count, announced.period_s, announced.count)
+                self.estimate.set_static(announced)
                 if self.state is _OPEN:
                     self.state = _LEARNED
 
@@ -306,11 +291,6 @@ class Limit:
         self.estimate.window.age(slept_s)
 
     # --- queries --------------------------------------------------------------------------------
-
-    @property
-    def probes_limit(self) -> bool:
-        """Whether a limit probe is unconfirmed, which would explain a refusal."""
-        return any(kind in LIMIT_PROBES for kind in self._unconfirmed_kinds.values())
 
     @property
     def acceptance_timeout_s(self) -> float:
@@ -330,13 +310,8 @@ class Limit:
             return max(wait_s, units * self._grant_interval_s)
         return wait_s
 
-    @property
-    def last_grant_s(self) -> float:
-        """When the latest request was granted; -inf if none was."""
-        return self._last_grant_s
-
     def can_be_forgotten(self, now: float) -> bool:
         """Returns whether a new `Limit` would do as well: nothing is in flight, and no estimate is recent."""
         if self.in_flight or now < self.opens_at_s:
             return False
-        return not self.estimate.known or now >= max(self._last_grant_s, self.opens_at_s) + _REMEMBERED_S
+        return not self.estimate.known or now >= max(self.last_grant_s, self.opens_at_s) + _REMEMBERED_S
