@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from nanonets_proxy.core.ratelimit.gate import MAX_CLOSED_SCOPES_SHOWN, Gate
+from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.scope_registry import MAX_CLOSED_SCOPES_SHOWN
 from nanonets_proxy.core.ratelimit.scope_state import MIN_RETRY_AFTER_S
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Rejection, Ticket, TicketState, Verdicts

@@ -40,28 +40,18 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
 
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
-from nanonets_proxy.core.ratelimit.adaptive.limit import Limit
-from nanonets_proxy.core.ratelimit.adaptive.limit_snapshot import restore_snapshot, take_snapshot
-from nanonets_proxy.core.ratelimit.fair_queue import FairQueue
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.news import News
 from nanonets_proxy.core.ratelimit.places import Places
 from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
-from nanonets_proxy.core.ratelimit.scope_state import MAX_STALE, ScopeState, worth_keeping
+from nanonets_proxy.core.ratelimit.scope_registry import ScopeRegistry, ScopeTimers
+from nanonets_proxy.core.ratelimit.scope_state import ScopeState
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Rejection, Ticket, TicketState, Verdicts
 
-MAX_CLOSED_SCOPES_SHOWN = 100
-"""Metrics show at most this many closed scopes: callers choose model ids, so there may be many."""
-
 _MAX_NEWS = 1000
-OTHERS = "(others)"
-"""The name of the scope that requests share once there are `GatePolicy.max_scopes`."""
-
-_FORGET_EACH_S = 1.0
 _FORECAST_TRUST = 0.8  # a ticket that can wait for this share of its forecast is not rejected
 
 # In Python 3.11 each access to a member through its enum costs a call.
@@ -80,16 +70,12 @@ class Gate:
         """Whether `take_news` would return any."""
         self._news: deque[News] = deque(maxlen=_MAX_NEWS)
         self._policy = policy
-        self._jitter = jitter
-        self._scopes: dict[str, ScopeState] = {}
-        self._scopes_made = 0
-        self._forget_at_scopes = min(MAX_STALE, policy.max_scopes)
-        self._forget_at_s = -math.inf
         self._arrivals = 0
-        self._weights = dict(policy.lane_weights)
-        self._places = Places(policy.max_in_flight, self._weights)
+        self._places = Places(policy.max_in_flight, dict(policy.lane_weights))
+        self._registry = ScopeRegistry(policy, jitter, self._places)
+        self._scopes = self._registry.by_name
         self._dirty: dict[ScopeState, None] = {}  # an ordered set
-        self._timers: list[tuple[float, int, ScopeState]] = []  # heap
+        self._timers = ScopeTimers()
 
     def __repr__(self) -> str:
         return f"<Gate waiting={self.waiting} in_flight={self.in_flight} scopes={len(self._scopes)}>"
@@ -117,25 +103,20 @@ class Gate:
         return news
 
     def closed_scopes(self, now: float) -> Mapping[str, float]:
-        """Returns when closed scopes open, by name: the `MAX_CLOSED_SCOPES_SHOWN` scopes that open last."""
-        closed = [(s.opens_at_s, s.name) for s in self._scopes.values() if s.opens_at_s > now]
-        return {name: opens_at_s for opens_at_s, name in heapq.nlargest(MAX_CLOSED_SCOPES_SHOWN, closed)}
+        """Returns when closed scopes open, by name."""
+        return self._registry.closed(now)
 
     def reserve(self) -> float:
         """Returns the largest reserve of all scopes: requests of a quota that another client seems to share."""
-        return max((scope.limit.estimate.reserve for scope in self._scopes.values()), default=0.0)
+        return self._registry.reserve()
 
     def snapshots(self, now: float) -> list[ScopeSnapshot]:
         """Returns the limits as values that outlive the process."""
-        snapshots = (take_snapshot(scope.limit, scope.name, now) for scope in self._scopes.values())
-        return [snapshot for snapshot in snapshots if snapshot is not None]
+        return self._registry.snapshots(now)
 
     def restore(self, snapshots: Iterable[ScopeSnapshot], now: float, away_s: float) -> None:
         """Restores snapshots that were taken `away_s` ago. Must be the first call."""
-        for snapshot in islice(snapshots, self._policy.max_scopes):
-            scope = self._add_scope(snapshot.scope, now)
-            restore_snapshot(scope.limit, snapshot, now, away_s)
-            scope.reported = scope.limit.estimate.belief
+        self._registry.restore(snapshots, now, away_s)
 
     def try_admit(self, ticket: Ticket, now: float) -> bool:
         """Admits a new ticket that need not wait, with the same result as `enqueue` and `poll`.
@@ -145,7 +126,7 @@ class Gate:
         """
         if ticket.state is not _NEW:
             raise ValueError(f"a ticket in state {ticket.state.value} cannot be admitted at once")
-        scope = self._scopes.get(ticket.scope) or self._add_scope(ticket.scope, now)
+        scope = self._scopes.get(ticket.scope) or self._registry.add(ticket.scope, now)
         ticket.scope = scope.name
         limit = scope.limit
         places = self._places
@@ -171,7 +152,7 @@ class Gate:
         """
         if ticket.state is not _NEW and ticket.state is not _RETURNED:
             raise ValueError(f"a ticket in state {ticket.state.value} cannot be enqueued")
-        scope = self._scopes.get(ticket.scope) or self._add_scope(ticket.scope, now)
+        scope = self._scopes.get(ticket.scope) or self._registry.add(ticket.scope, now)
         ticket.scope = scope.name
         limit, queue, deadline_s = scope.limit, scope.queue, ticket.deadline_s
         if ticket.cost > 1 and limit.grants.is_too_large(ticket.cost):
@@ -275,11 +256,8 @@ class Gate:
         """Decides which tickets are granted, which expire, and when to poll again."""
         granted: list[Ticket] = []
         expired: list[Expiry] = []
-        while self._timers and self._timers[0][0] <= now:
-            timer_at_s, _, scope = heapq.heappop(self._timers)
-            if timer_at_s == scope.timer_at_s:
-                scope.timer_at_s = math.inf
-                self._dirty[scope] = None
+        for scope in self._timers.pop_due(now):
+            self._dirty[scope] = None
         for scope in self._dirty:
             limit = scope.limit
             scope.advance(now)
@@ -308,13 +286,9 @@ class Gate:
                 self.has_news = True
             if scope.suspicion is not None and scope.suspicion.is_idle(now):
                 scope.suspicion = None
-            at_s = scope.next_event_at_s(now)
-            if at_s != scope.timer_at_s:
-                scope.timer_at_s = at_s
-                if at_s < math.inf:
-                    heapq.heappush(self._timers, (at_s, scope.number, scope))
+            self._timers.set(scope, scope.next_event_at_s(now))
         self._dirty.clear()
-        return Verdicts(granted, expired, self._next_timer_s())
+        return Verdicts(granted, expired, self._timers.next_s(len(self._scopes)))
 
     def _grant_kind(self, scope: ScopeState, now: float, expired: list[Expiry]) -> GrantKind | None:
         """Returns the kind of grant for the scope's next ticket; None if none may go. Ends too large tickets."""
@@ -363,34 +337,3 @@ class Gate:
         """Notes that a ticket waits no longer."""
         self.waiting -= 1
         self._places.leave(ticket)
-
-    def _next_timer_s(self) -> float | None:
-        timers = self._timers
-        if len(timers) > 2 * len(self._scopes) + MAX_STALE:
-            timers[:] = [entry for entry in timers if entry[0] == entry[2].timer_at_s]
-            heapq.heapify(timers)
-        while timers and timers[0][0] != timers[0][2].timer_at_s:
-            heapq.heappop(timers)
-        return timers[0][0] if timers else None
-
-    def _add_scope(self, name: str, now: float) -> ScopeState:
-        if len(self._scopes) >= self._forget_at_scopes and now >= self._forget_at_s:
-            self._forget_idle(now)
-        static_limit = self._policy.static_limits.of(name)
-        if len(self._scopes) >= self._policy.max_scopes:
-            name = OTHERS if static_limit is None else f"{static_limit.scope} {OTHERS}"
-            if (scope := self._scopes.get(name)) is not None:
-                return scope
-        self._scopes_made += 1
-        limit = Limit(self._policy, self._jitter, static_limit)
-        scope = self._scopes[name] = ScopeState(name, self._scopes_made, limit, FairQueue(self._weights))
-        return scope
-
-    def _forget_idle(self, now: float) -> None:
-        """Drops the scopes that have nothing to remember. Callers choose model ids, so new scopes keep coming."""
-        keep = {scope.name: scope for scope in worth_keeping(self._scopes.values(), now)}
-        self._places.forget_idle_scopes()
-        self._scopes = keep
-        # So that forgetting costs O(1) per new scope, or is rare.
-        self._forget_at_scopes = min(2 * len(keep) + MAX_STALE, self._policy.max_scopes)
-        self._forget_at_s = now + _FORGET_EACH_S if len(keep) >= self._forget_at_scopes else -math.inf
