@@ -38,34 +38,26 @@ from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.keys.key_records import KeyUse, KeyVerdict, Ruling, verdict_of
 from nanonets_proxy.core.keys.key_scrubber import NO_FORMS, KeyForms
 from nanonets_proxy.core.ratelimit.rate_limit_fields import read_advice
-from nanonets_proxy.core.ratelimit.retry_hint import Hint
-from nanonets_proxy.core.ratelimit.tickets import DEFAULT_URGENCY, Outcome, Reason, Ticket, TicketState
+from nanonets_proxy.core.ratelimit.tickets import DEFAULT_URGENCY, Outcome, Ticket, TicketState
 from nanonets_proxy.errors import RateLimited, UpstreamError
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.body_start import hint_of, read_body_start
 from nanonets_proxy.request.context import KeptResponse, RequestContext, Services
 from nanonets_proxy.request.judge import HOLD_FOR_KEY, RELAY_REJECTED, Decision, Judge, Received, Step
-from nanonets_proxy.request.last_refusals import LastRefusals
 from nanonets_proxy.request.policy import HandlerPolicy
+from nanonets_proxy.request.refusals import Refusals
 from nanonets_proxy.request.response_heads import ResponseHeads
 from nanonets_proxy.server.caller_body import CallerBody
-from nanonets_proxy.server.error_response import public_details
 from nanonets_proxy.server.peers import has_hung_up
 from nanonets_proxy.upstream.client import UpstreamRequest
-from nanonets_proxy.upstream.connection import UpstreamConnection
-from nanonets_proxy.upstream.response_head import ResponseHead
 
 # In Python 3.11, each look-up of a member in its enum costs a call.
 _RELAY, _REPORT, _OTHER_KEY, _RETRY = Step.RELAY, Step.REPORT, Step.SEND_WITH_OTHER_KEY, Step.RETRY
 _KEEP = Step.KEEP
 _SERVED = Outcome.SERVED
-_OWN_REASONS: Final = frozenset({Reason.QUEUE_FULL.value, Reason.LANE_FULL.value})
-"""The proxy's own limits: the upstream's 429 would mislead."""
 _FAILED, _UNUSED = Outcome.FAILED, Outcome.UNUSED
 _KEY_REJECTED, _KEY_UNKNOWN = KeyVerdict.REJECTED, KeyVerdict.UNKNOWN
 _ADMITTED = TicketState.ADMITTED
-# Callers choose model ids, and so names of scopes.
-_MAX_DISAGREEING_SCOPES: Final = 100
 # After a shorter wait, a system call that asks whether the caller is still there is not worth its cost.
 _NOTICEABLE_WAIT_S: Final = 0.001
 # A request that is held while no key works is released this long before its deadline: it needs a permit as well.
@@ -97,9 +89,8 @@ class Forwarder:
         self._loop = loop
         self._log = structlog.get_logger(**policy.log_fields)
         self._judge = Judge(services.retries)
-        self._last_refusals = LastRefusals()
-        self._disagreeing_scopes: set[str] = set()
         self._response_heads = ResponseHeads(policy, services.origin, services.keys.reason_of_401)
+        self._refusals = Refusals(services, self._response_heads, self._log)
         self._via = policy.via.encode()
         self._host = services.origin.authority.encode()
         self._key_in_use: ApiKey | None = None
@@ -127,7 +118,7 @@ class Forwarder:
         try:
             await self._forward(context, ticket, now_s)
         except RateLimited as error:
-            if not self._relay_refusal(context, error):
+            if not self._refusals.relay(context, error):
                 raise
 
     async def _forward(self, context: RequestContext, ticket: Ticket, now_s: float) -> None:
@@ -225,28 +216,6 @@ class Forwarder:
         finally:
             services.waiting_room.settle(ticket, outcome, retry_after_s, quota_used_up=quota_used_up)
 
-    def _relay_refusal(self, context: RequestContext, error: RateLimited) -> bool:
-        """Relays the upstream's latest 429 to a caller that waited in vain. Returns False if there is none."""
-        record = context.record
-        reason = error.details.get("reason", "")
-        if reason in _OWN_REASONS:
-            return False
-        kept = context.last_refusal or self._last_refusals.of(record.scope)
-        if kept is None:
-            return False
-        if record.method == "HEAD":
-            kept = kept.without_body()
-        record.status, record.code, record.error = kept.head.status, error.code, error.message
-        record.details = public_details(error)
-        # RFC 9209 §2.3: http_request_error is for a response on the origin's behalf.
-        how = b"received-status=429" if kept.is_own else b"error=http_request_error"
-        status = b'Proxy-Status: nanonets-proxy; %b; details="%b: %b"\r\n'
-        proxy_status = status % (how, error.code.encode(), reason.encode())
-        hint = Hint(error.retry_after_s, sources_disagree=False)
-        lines = self._response_heads.write(context, kept.head, hint, proxy_status)
-        context.response.begin(kept, kept.head, lines, kept.body)
-        return True
-
     async def _relay_kept(self, context: RequestContext, ticket: Ticket) -> bool:
         """Relays the 401 that was kept, unless the request must be sent again. Returns whether it is relayed.
 
@@ -282,31 +251,10 @@ class Forwarder:
             history = context.ensure_key_history() if verdict is _KEY_REJECTED else None
             ruling = services.keys.settle(use, verdict, history)
         if head.status == 429:
-            return await self._read_refusal(context, connection, head)
+            return await self._refusals.read(context, connection, head)
         if head.status in RETRIED_STATUSES:
             return Received(connection, head, hint=hint_of(head))
         return Received(connection, head, ruling)
-
-    async def _read_refusal(
-        self, context: RequestContext, connection: UpstreamConnection, head: ResponseHead
-    ) -> Received:
-        """Reads the beginning of a 429's body, and the hint in it. Keeps a whole 429."""
-        record = context.record
-        try:
-            body_start = await read_body_start(connection)
-        except BaseException:
-            self._services.client.release(connection)
-            raise
-        hint = hint_of(head, body_start)
-        if connection.is_complete and record.method != "HEAD":
-            forms = context.response.forms
-            context.last_refusal = self._last_refusals.note(record.scope, head, body_start, forms)
-        self._services.metrics.throttled.inc()
-        known = self._disagreeing_scopes
-        if hint.sources_disagree and record.scope not in known and len(known) < _MAX_DISAGREEING_SCOPES:
-            known.add(record.scope)
-            self._log.info("hints_disagree", scope=record.scope, retry_after_s=hint.retry_after_s)
-        return Received(connection, head, body_start=body_start, hint=hint)
 
     def _upstream_request(self, context: RequestContext, key: ApiKey) -> UpstreamRequest:
         record, response = context.record, context.response
