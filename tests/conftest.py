@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,12 @@ from hypothesis import HealthCheck, settings
 # A busy machine pauses an example for longer than hypothesis's 0.2 s, and that is no fault of the program.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
+
+
+def pytest_configure() -> None:
+    """Raises the limit of open files, as `serve` does: the proxies within the tests would lower their limits else."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -30,7 +30,7 @@ from nanonets_proxy.server.head_reader import (
 _MOST_KEPT_BYTES: Final = 64 * 1024  # of pipelined requests; then the connection stops reading
 _USUAL_HEAD_BYTES: Final = 4096
 _END_BYTES: Final = len(END_OF_HEAD)
-_EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)++")
+_EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)+")
 
 
 class RequestReader:

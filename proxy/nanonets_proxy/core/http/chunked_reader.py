@@ -22,15 +22,17 @@ from nanonets_proxy.core.http.grammar import TOKEN_PATTERN
 MAX_SIZE_LINE_BYTES: Final = 16 * 1024
 MAX_TRAILER_BYTES: Final = 64 * 1024
 
-_QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -~\x80-\xff])*+"'  # RFC 9110 §5.6.4
+_QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -~\x80-\xff])*"'  # RFC 9110 §5.6.4
 # RFC 9112 §7.1.1: an extension may have white space around ";" and "=". 16 digits count more than any body has.
-_EXTENSIONS: Final = rb"(?:[\t ]*+;[\t ]*+%b(?:[\t ]*+=[\t ]*+(?:%b|%b))?)*+" % (
+# The repeated groups are not possessive, since Python 3.11.2 then accepts what a group did not match (CPython issue
+# 106052). They need not be, since each repetition begins with a byte that the one before cannot end with.
+_EXTENSIONS: Final = rb"(?:[\t ]*+;[\t ]*+%b(?:[\t ]*+=[\t ]*+(?:%b|%b))?)*" % (
     TOKEN_PATTERN,
     TOKEN_PATTERN,
     _QUOTED,
 )
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})%b\r\n" % _EXTENSIONS)
-_TRAILER_SECTION: Final = re.compile(rb"(?:%b:[\t -~\x80-\xff]*+\r\n)*+\r\n" % TOKEN_PATTERN)
+_TRAILER_SECTION: Final = re.compile(rb"(?:%b:[\t -~\x80-\xff]*+\r\n)*\r\n" % TOKEN_PATTERN)
 
 
 class MalformedChunks(ValueError):
@@ -124,16 +126,17 @@ class ChunkedReader:
         return at + 2
 
     def _read_size(self, data: bytes, at: int) -> int:
-        line = _SIZE_LINE.match(data, at, at + MAX_SIZE_LINE_BYTES)
-        if line is None:
-            if data.find(b"\n", at, at + MAX_SIZE_LINE_BYTES) >= 0:
-                raise MalformedChunks("A chunk size line is malformed.")
+        end = data.find(b"\n", at, at + MAX_SIZE_LINE_BYTES) + 1
+        if not end:  # matching an incomplete line again with each of its bytes would be slow
             if len(data) - at >= MAX_SIZE_LINE_BYTES:
                 raise ChunksTooLarge("A chunk size line is too long.")
             return 0
+        line = _SIZE_LINE.fullmatch(data, at, end)
+        if line is None:
+            raise MalformedChunks("A chunk size line is malformed.")
         self._chunk_left_bytes = int(line[1], 16)
         self._state = _DATA if self._chunk_left_bytes else _TRAILING
-        return line.end()
+        return end
 
     def _read_trailers(self, data: bytes, at: int) -> int:
         if data.startswith(b"\r\n", at):
