@@ -15,7 +15,7 @@ settings.load_profile("busy machine")
 
 
 def pytest_configure() -> None:
-    """Raises the limit of open files, as `serve` does: the proxies within the tests would lower their limits else."""
+    """Raises the limit of open files, as `serve` does. Otherwise the proxies within the tests lower theirs."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
