@@ -39,7 +39,7 @@ def likely_period_s(longest_s: float, above_s: float, rounded_by_s: float) -> fl
 
     `rounded_by_s` is the possible excess of `longest_s` over the true length.
     """
-    above_s = max(above_s, longest_s - rounded_by_s - _TOLERANCE * longest_s)
+    above_s = max(above_s, longest_s - (rounded_by_s or _TOLERANCE * longest_s))
     usual_s = max((period_s for period_s in _USUAL_S if above_s < period_s <= longest_s + 1e-6), default=0.0)
     if usual_s:
         return usual_s
