@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage test-newest test-stores fresh-machine bench bench-quick bench-page bench-rotation bench-gate bench-gate-sockets check \
+.PHONY: help run test coverage explore test-newest test-stores fresh-machine bench bench-quick bench-page bench-rotation bench-gate bench-gate-sockets check \
   format config lock clean test-system conformance-page conformance-peers soak abuse sbom
 
 help: ## Show this list
@@ -48,6 +48,9 @@ coverage: $(VENV)/dev.stamp ## Run the tests and measure coverage; the core must
 	$(BIN)/python $(PYTEST) --cov --cov-report=term $(PYTEST_ARGS)
 	@$(BIN)/coverage report --include="*/nanonets_proxy/core/*,*/nanonets_proxy/errors.py" --fail-under=100 \
 	  >/dev/null || { echo "make: the core's branch coverage is below 100 %" >&2; exit 1; }
+
+explore: $(VENV)/dev.stamp ## Run the property tests with new random examples (`make test` repeats the same ones)
+	$(BIN)/python $(PYTEST) -m "hypothesis and not system" --hypothesis-profile=explore $(PYTEST_ARGS)
 
 # No stamp: each run looks for newer releases. pip 25.1 is the first that reads dependency groups.
 NEWEST := .venv-newest

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # A busy machine pauses an example for longer than hypothesis's 0.2 s, and that is no fault of the program.
-settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy machine")
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Each run tries the same examples, so that a change alone turns the suite red. `make explore` looks for new ones.
+settings.register_profile("repeat", settings.get_profile("explore"), derandomize=True)
+settings.load_profile("repeat")
 
 
 def pytest_configure() -> None:

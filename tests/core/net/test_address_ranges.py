@@ -1,9 +1,9 @@
 """Address ranges: which addresses are loopback or public."""
 
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nanonets_proxy.core.net.address_ranges import is_loopback_address, is_public_address
@@ -18,7 +18,16 @@ def test_an_internet_address_is_public(address: str) -> None:
     "address",
     [
         *["127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"],
-        *["::1", "fd00::1", "fe80::1%eth0", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::1", "224.0.0.1"],
+        *[
+            "::1",
+            "fd00::1",
+            "fe80::1%eth0",
+            "::ffff:10.0.0.1",
+            "64:ff9b::a00:1",
+            "2002:a00:1::1",
+            "2002:808:808::1",
+            "224.0.0.1",
+        ],
         *[
             "::7f00:1",
             "64:ff9b:1::7f00:1",
@@ -36,6 +45,7 @@ def test_a_private_address_is_not_public_even_if_embedded(address: str) -> None:
 
 
 @given(st.ip_addresses())
+@example(ip_address("2002:100::"))
 def test_no_address_that_python_counts_as_private_is_public(address: IPv4Address | IPv6Address) -> None:
     """The reverse does not hold: releases of Python differ in deprecated forms."""
     plain = getattr(address, "ipv4_mapped", None) or address

@@ -21,8 +21,9 @@ _NOT_PUBLIC_IPV4: Final = tuple(
 # RFC 4291 §2.4: IANA gives global unicast addresses out of this range alone. Deprecated forms, such as ::127.0.0.1,
 # ::ffff:0:127.0.0.1 and fec0::/10, are outside, and so is the local NAT64 prefix 64:ff9b:1::/48 (RFC 8215).
 _GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
-# IANA IPv6 Special-Purpose Address Registry: protocol assignments with Teredo, documentation.
-_NOT_PUBLIC_IPV6: Final = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "3fff::/20")))
+# IANA IPv6 Special-Purpose Address Registry: protocol assignments with Teredo, documentation, and 6to4, which leads
+# to an IPv4 address through a relay (deprecated by RFC 7526).
+_NOT_PUBLIC_IPV6: Final = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
 # RFC 6052 §2.1: the last 32 bits are the IPv4 address that the packet is sent to.
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
@@ -35,15 +36,14 @@ def is_loopback_address(address: str) -> bool:
 def is_public_address(address: str) -> bool:
     """Returns whether an IP address, perhaps with a zone, is on the public Internet.
 
-    Private, shared, link-local, multicast and reserved addresses are not. If an IPv6 address leads to an IPv4
-    address, the IPv4 address decides.
+    Private, shared, link-local, multicast and reserved addresses are not. If an IPv6 address maps or translates to
+    an IPv4 address, the IPv4 address decides.
     """
     ip = _unmapped(address)
     if isinstance(ip, IPv6Address):
-        embedded = ip.sixtofour or (IPv4Address(ip.packed[-4:]) if ip in _NAT64 else None)
-        if embedded is None:
+        if ip not in _NAT64:
             return ip in _GLOBAL_UNICAST and not _is_in(ip, _NOT_PUBLIC_IPV6)
-        ip = embedded
+        ip = IPv4Address(ip.packed[-4:])
     return not _is_in(ip, _NOT_PUBLIC_IPV4)
 
 
