@@ -5,10 +5,8 @@ from time import perf_counter
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from nanonets_proxy.request.access_record import AccessRecord
-from nanonets_proxy.telemetry.metrics import RequestMetrics
 
 
 class _Request:
@@ -24,7 +22,7 @@ def _record() -> AccessRecord:
 def _finish(record: AccessRecord) -> dict[str, Any]:
     """Returns the log event."""
     events: list[dict[str, Any]] = []
-    record.finish(events.append, RequestMetrics())
+    record.finish(events.append, ())
     (event,) = events
     return event
 
@@ -86,9 +84,9 @@ def test_the_total_is_the_time_since_the_request_began() -> None:
     assert total_s == round(total_s, 4)
 
 
-def test_a_request_without_a_log_event_is_counted() -> None:
-    registry, tally = CollectorRegistry(), RequestMetrics()
-    registry.register(tally)
-    _record().finish(None, tally)
-    labels = {"method": "GET", "status": "gone"}
-    assert registry.get_sample_value("nanonets_proxy_requests_total", labels) == 1
+def test_each_observer_gets_the_finished_record_with_or_without_a_log_event() -> None:
+    record = _record()
+    seen: list[Any] = []
+    record.finish(None, [seen.append, lambda finished: seen.append(finished.total_s)])
+    assert seen == [record, record.total_s]
+    assert record.total_s > 0

@@ -1,5 +1,7 @@
 """The metrics after scripted requests."""
 
+from typing import NamedTuple
+
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
@@ -112,6 +114,15 @@ async def test_callers_cannot_create_labels() -> None:
         assert not any("Model" in label or "LINK" in label for key in samples for label in key)
 
 
+class _Finished(NamedTuple):
+    """The facts of a finished request that the metrics read."""
+
+    method: str
+    status: int
+    wait_s: float
+    upstream_s: float | None
+
+
 def test_durations_are_counted_as_in_the_librarys_histogram() -> None:
     metrics, registry = RequestMetrics(), CollectorRegistry()
     registry.register(metrics)
@@ -121,11 +132,11 @@ def test_durations_are_counted_as_in_the_librarys_histogram() -> None:
     beside_bounds = [bound + aside for bound in finite for aside in (-0.001, 0.0, 0.001)]
     for queue_s in [0.0] * 7 + beside_bounds:
         queue.observe(queue_s)
-        metrics.observe("GET", 200, queue_s, None)
+        metrics.observe(_Finished("GET", 200, queue_s, None))
     for upstream_s in [0.0, *beside_bounds]:
         queue.observe(0.0)
         upstream.observe(upstream_s)
-        metrics.observe("odd", 0, 0.0, upstream_s)
+        metrics.observe(_Finished("odd", 0, 0.0, upstream_s))
     for name in ("queue_seconds", "upstream_seconds"):
         assert _buckets(registry, f"nanonets_proxy_{name}") == _buckets(registry, name)
         for suffix in ("_count", "_sum"):

@@ -124,6 +124,7 @@ class Environment:
             keys=self.key_manager,
             retries=Retries(config.retries, random.random),
             metrics=self.metrics,
+            observers=(self.metrics.requests.observe,),
             authorizer=self._authorizer,
         )
         self._handler = Handler(config.handler, services, loop)

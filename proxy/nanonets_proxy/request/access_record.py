@@ -1,17 +1,18 @@
-"""The access record: the log fields of one request, its log event and its metrics."""
+"""The access record: the facts of one request, for its log event and its observers."""
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from math import floor
 from time import perf_counter
 from typing import Any, Final
 
+from nanonets_proxy.core.http.routes import OTHER_ROUTE
 from nanonets_proxy.core.http.target import loggable_target
 from nanonets_proxy.server.caller_request import CallerRequest
+from nanonets_proxy.telemetry.finished_request import Observer
 from nanonets_proxy.telemetry.log import EventWriter
-from nanonets_proxy.telemetry.metrics import RequestMetrics
 
 _VALID_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _MAX_CALLER_CHARS: Final = 128
@@ -22,13 +23,15 @@ class AccessRecord:
 
     __slots__ = (
         *("attempts", "caller", "code", "details", "error", "key", "level", "method", "path", "received_bytes"),
-        *("request_id", "scope", "sent_bytes", "started_s", "status", "upstream_s", "wait_s"),
+        *("request_id", "route", "scope", "sent_bytes", "started_s", "status", "total_s", "upstream_s", "wait_s"),
     )
 
     def __init__(self, request: CallerRequest, caller: str) -> None:
         self.method = request.method
         self.path = request.target
         """With the query."""
+        self.route = OTHER_ROUTE
+        """The path's template, known after the target is read."""
         self.status = 0
         """0: the caller hung up before the response began."""
         self.caller = caller
@@ -38,6 +41,8 @@ class AccessRecord:
         self.upstream_s: float | None = None
         """From the last permit to the end of the response; None: nothing was sent upstream, or no response came."""
         self.started_s = perf_counter()
+        self.total_s = 0.0
+        """Known when the request is finished."""
         self.received_bytes = 0
         self.sent_bytes = 0
         self.request_id = _new_id()
@@ -58,10 +63,12 @@ class AccessRecord:
         if caller:
             self.caller = caller[:_MAX_CALLER_CHARS].decode("latin-1")
 
-    def finish(self, log: EventWriter | None, requests: RequestMetrics) -> None:
-        """Counts the request and writes its log event, with durations rounded to 100 µs; `log` None: no event."""
+    def finish(self, log: EventWriter | None, observers: Iterable[Observer]) -> None:
+        """Calls the observers, and writes the log event with durations rounded to 100 µs; `log` None: no event."""
         wait_s, upstream_s = self.wait_s, self.upstream_s
-        requests.observe(self.method, self.status, wait_s, upstream_s)
+        total_s = self.total_s = perf_counter() - self.started_s
+        for observe in observers:
+            observe(self)
         if log is None:
             return
         # `round` converts to decimal text and back, which takes longer than `floor`.
@@ -74,7 +81,7 @@ class AccessRecord:
             "attempts": self.attempts,
             "wait_s": floor(wait_s * 10_000 + 0.5) / 10_000 if wait_s else 0.0,
             "upstream_s": None if upstream_s is None else floor(upstream_s * 10_000 + 0.5) / 10_000,
-            "total_s": floor((perf_counter() - self.started_s) * 10_000 + 0.5) / 10_000,
+            "total_s": floor(total_s * 10_000 + 0.5) / 10_000,
             "received_bytes": self.received_bytes,
             "sent_bytes": self.sent_bytes,
             "request_id": self.request_id,

@@ -18,6 +18,7 @@ from nanonets_proxy.request.last_refusals import LastRefusal
 from nanonets_proxy.request.relay import RelayedResponse
 from nanonets_proxy.server.caller_body import CallerBody
 from nanonets_proxy.server.caller_request import CallerRequest
+from nanonets_proxy.telemetry.finished_request import Observer
 from nanonets_proxy.telemetry.metrics import Metrics
 from nanonets_proxy.upstream.body import BodyBudget, LostCopy, RequestBody
 from nanonets_proxy.upstream.client import UpstreamClient
@@ -40,6 +41,8 @@ class Services:
     keys: KeyProvider
     retries: Retries
     metrics: Metrics
+    observers: tuple[Observer, ...]
+    """Called with the access record of each finished request."""
     authorizer: Authorizer | None = None
     page_costs: PageCosts | None = None
     """None: each request costs 1."""

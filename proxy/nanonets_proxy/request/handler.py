@@ -8,6 +8,7 @@ import structlog
 
 from nanonets_proxy.core.http.max_forwards import counted_down
 from nanonets_proxy.core.http.request_head import RequestHeads
+from nanonets_proxy.core.http.routes import route_of
 from nanonets_proxy.core.http.target import origin_form
 from nanonets_proxy.errors import BadRequest, InternalError, ProxyError, VersionNotSupported
 from nanonets_proxy.request.access_record import AccessRecord
@@ -90,13 +91,13 @@ class Handler:
             if kept_bytes:
                 self._services.body_budget.memory_bytes -= kept_bytes
             record.sent_bytes += response.sent_bytes
-            record.finish(self._log_request[record.level], self._services.metrics.requests)
+            record.finish(self._log_request[record.level], self._services.observers)
 
     def reject_malformed(self, request: CallerRequest, error: ProxyError) -> None:
         """Sends the error response to malformed bytes; logs and counts them like a request."""
         record = AccessRecord(request, request.peer.name)
         self._send_error(error, request, record, RelayedResponse(request, self._policy.idle_timeout_s))
-        record.finish(self._log_request[record.level], self._services.metrics.requests)
+        record.finish(self._log_request[record.level], self._services.observers)
 
     def _send_error(
         self, error: ProxyError, request: CallerRequest, record: AccessRecord, response: RelayedResponse
@@ -148,6 +149,7 @@ class Handler:
         if not target.startswith("/"):
             services.guard.check_method(record.method, preflight=head.is_preflight)
             target, authority = origin_form(record.method, target, self._authorities)
+        record.route = route_of(target)
         services.guard.check_request(record.method, head, authority, peer.own_address)
         if services.authorizer is not None:
             record.caller = services.authorizer.identify(peer, head.credentials) or record.caller

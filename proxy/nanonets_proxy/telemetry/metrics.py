@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from nanonets_proxy import __version__
+from nanonets_proxy.telemetry.finished_request import FinishedRequest
 
 # A creation time per series would double the scrape. It serves only to detect resets, which rate() detects anyway.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no type annotations here
@@ -97,12 +98,13 @@ class RequestMetrics(Collector):
         self._queue = _DurationHistogram()  # without the requests that did not wait
         self._upstream = _DurationHistogram()
 
-    def observe(self, method: str, status: int, queue_s: float, upstream_s: float | None) -> None:
-        """Counts a request; `status` 0: the caller hung up, `upstream_s` None: the upstream got no request."""
+    def observe(self, request: FinishedRequest) -> None:
+        """Counts a request."""
+        queue_s, upstream_s = request.wait_s, request.upstream_s
         try:
-            self._by_status[method][status] += 1
+            self._by_status[request.method][request.status] += 1
         except KeyError:
-            self._by_status[_OTHER_METHOD][status] += 1
+            self._by_status[_OTHER_METHOD][request.status] += 1
         if queue_s:
             queue = self._queue
             queue.counts[bisect_left(_BUCKETS_S, queue_s)] += 1

@@ -1,4 +1,4 @@
-"""The request target: its form for the upstream, and its form for the log."""
+"""The request target: its form for the upstream, for comparison, and for the log."""
 
 import re
 
@@ -8,6 +8,8 @@ from nanonets_proxy.errors import BadRequest
 # no user information.
 _ABSOLUTE = re.compile(r"https?://([^/?#@]+)((?:[/?#].*)?)", re.IGNORECASE | re.DOTALL)
 _LOGGED_CHARACTERS = 512
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")  # RFC 3986 §2.3
 _USUAL_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,32}", re.ASCII)
 
 
@@ -31,6 +33,16 @@ def origin_form(method: str, target: str, authorities: frozenset[str]) -> tuple[
     elif not path.startswith("/"):
         path = "/" + path
     return path, None if authority.lower() in authorities else authority
+
+
+def decode_unreserved(path: str) -> str:
+    """Returns the path with each escaped unreserved character replaced by that character (RFC 3986 §6.2.2.2)."""
+    return _ESCAPE.sub(_decode_one, path)
+
+
+def _decode_one(escape: re.Match[str]) -> str:
+    char = chr(int(escape[1], 16))
+    return char if char in _UNRESERVED else escape[0]
 
 
 def loggable_target(target: str) -> str:

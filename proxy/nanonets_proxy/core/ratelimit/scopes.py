@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
+from nanonets_proxy.core.http.target import decode_unreserved
 from nanonets_proxy.core.ratelimit.static_limits import PAGES, REQUESTS
 
 ACCOUNT = "account"
@@ -41,8 +42,6 @@ _RULE = re.compile(r"\s*(?P<method>\S+)\s+(?P<pattern>\S+)\s+->\s+(?P<scope>\S+)
 _METHOD = re.compile(r"\*|[A-Z][A-Z-]*")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SCOPE = re.compile(r"(?:[A-Za-z0-9:._-]|\{[A-Za-z_][A-Za-z0-9_]*\})+")
-_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
-_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")  # RFC 3986 §2.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,7 @@ class ScopeTable:
     def classify(self, method: str, raw_path: str) -> str:
         """Returns the scope of a request; `raw_path` is its target as sent, in origin form (RFC 9112 §3.2.1)."""
         if "%" in raw_path:
-            raw_path = _decode_unreserved(raw_path.partition("?")[0])
+            raw_path = decode_unreserved(raw_path.partition("?")[0])
         match_first, scopes = self._by_method.get(method, self._for_others)
         match = match_first(raw_path)
         if match is None:
@@ -156,16 +155,7 @@ def _compile(pattern: str) -> tuple[str, tuple[str, ...]]:
                 f"scope rule: segment {segment!r} of {pattern!r} must be text, {{name}}, or a final **"
             )
         else:
-            expression += "/" + re.escape(_decode_unreserved(segment))
+            expression += "/" + re.escape(decode_unreserved(segment))
     if len(set(names)) != len(names):
         raise ValueError(f"scope rule: {pattern!r} uses a name twice")
     return expression + (r"(?:[/?]|\Z)" if open_end else r"/?(?:\?|\Z)"), tuple(names)
-
-
-def _decode_unreserved(path: str) -> str:
-    return _ESCAPE.sub(_decode_one, path)
-
-
-def _decode_one(escape: re.Match[str]) -> str:
-    char = chr(int(escape[1], 16))
-    return char if char in _UNRESERVED else escape[0]

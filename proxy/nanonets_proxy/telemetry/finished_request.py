@@ -1,0 +1,49 @@
+"""The facts of a finished request, for its observers: the metrics, and whatever else counts requests."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+class FinishedRequest(Protocol):
+    """Durations are in seconds. Each fact that callers choose freely, such as `method`, is unbounded."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def route(self) -> str:
+        """One of `ROUTES` (core/http/routes.py)."""
+
+    @property
+    def caller(self) -> str: ...
+    @property
+    def scope(self) -> str:
+        """Empty if the request was rejected before its scope was known."""
+
+    @property
+    def status(self) -> int:
+        """0: the caller hung up before the response began."""
+
+    @property
+    def code(self) -> str:
+        """The error's code; empty: the request was served."""
+
+    @property
+    def attempts(self) -> int:
+        """How many times the request was sent upstream."""
+
+    @property
+    def wait_s(self) -> float: ...
+    @property
+    def upstream_s(self) -> float | None:
+        """None: nothing was sent upstream, or no response came."""
+
+    @property
+    def total_s(self) -> float: ...
+    @property
+    def received_bytes(self) -> int: ...
+    @property
+    def sent_bytes(self) -> int: ...
+
+
+Observer = Callable[[FinishedRequest], None]
+"""Called once for each request, on the event loop. It must take microseconds, and must not raise."""
