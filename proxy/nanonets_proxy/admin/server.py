@@ -15,8 +15,7 @@ from email.utils import formatdate
 from typing import Any, Final, Protocol
 
 import structlog
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client import CollectorRegistry
 
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.core.http.request_head import RequestHeads
@@ -34,6 +33,7 @@ from nanonets_proxy.server.caller_request import HTTP_1_0, HTTP_1_1, CallerReque
 from nanonets_proxy.server.connection_limits import ConnectionPolicy
 from nanonets_proxy.server.error_response import OwnResponse, error_response
 from nanonets_proxy.server.peers import reset
+from nanonets_proxy.telemetry import exposition
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyStatus
 
@@ -43,7 +43,7 @@ _HEAD_TIMEOUT_S: Final = 10.0
 _KEEP_ALIVE_S: Final = 150.0  # more than two usual intervals of a scrape
 _WANTED_FIELD: Final = b"x-requested-with"
 
-_Endpoint = Callable[[], Awaitable[OwnResponse]]
+_Endpoint = Callable[[CallerRequest], Awaitable[OwnResponse]]
 
 
 def admin_connection_policy(max_connections: int, last_file: int) -> ConnectionPolicy:
@@ -128,7 +128,7 @@ class AdminHandler:
             target, authority = origin_form(request.method, request.target, frozenset())
             path = target.partition("?")[0]
             self._check(request, authority)
-            response = await self._find_endpoint(request, path)()
+            response = await self._find_endpoint(request, path)(request)
         except ProxyError as error:
             response, keep_alive = error_response(error, None), keep_alive and not error.close
             if isinstance(error, MethodNotAllowed):
@@ -169,14 +169,14 @@ class AdminHandler:
         method, _ = self._endpoints.get(path, ("GET", None))
         return "GET, HEAD" if method == "GET" else method
 
-    async def _livez(self) -> OwnResponse:
+    async def _livez(self, _: CallerRequest) -> OwnResponse:
         return _json_response({"status": "alive"})
 
-    async def _readyz(self) -> OwnResponse:
+    async def _readyz(self, _: CallerRequest) -> OwnResponse:
         reasons = [environment.not_ready_reason() for environment in self._environments]
         return self._status_response("ready", "not ready", reasons)
 
-    async def _reload(self) -> OwnResponse:
+    async def _reload(self, _: CallerRequest) -> OwnResponse:
         if self._reloads >= MAX_RELOADS:
             reason = f"{MAX_RELOADS} reloads are waiting for the key sources already."
             return _json_response({"status": "not reloaded", "reason": reason}, 503)
@@ -187,10 +187,11 @@ class AdminHandler:
             self._reloads -= 1
         return self._status_response("reloaded", "not reloaded", reasons, self._unread_settings())
 
-    async def _metrics(self) -> OwnResponse:
-        return _response(200, CONTENT_TYPE_LATEST, generate_latest(self._registry))
+    async def _metrics(self, request: CallerRequest) -> OwnResponse:
+        content_type, text = await exposition.render(self._registry, _accept(request))
+        return _response(200, content_type, text)
 
-    async def _quit(self) -> OwnResponse:
+    async def _quit(self, _: CallerRequest) -> OwnResponse:
         assert self._on_quit is not None
         self._on_quit()
         return _json_response({"status": "draining"})
@@ -211,6 +212,12 @@ class AdminHandler:
         if warning is not None:
             body = body | {"warning": warning}
         return _json_response(body, 200 if is_good else 503)
+
+
+def _accept(request: CallerRequest) -> str:
+    """Returns the field Accept, whose lines belong together (RFC 9110 §5.3)."""
+    fields = zip(request.names, request.values, strict=True)
+    return ",".join(value.decode("latin-1") for name, value in fields if name.lower() == b"accept")
 
 
 def _json_response(body: dict[str, Any], status: int = 200) -> OwnResponse:

@@ -48,6 +48,7 @@ from nanonets_proxy.core.ratelimit.places import Places
 from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.scope_registry import ScopeRegistry, ScopeTimers
 from nanonets_proxy.core.ratelimit.scope_state import ScopeState
+from nanonets_proxy.core.ratelimit.scope_status import ScopeStatus, statuses
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Rejection, Ticket, TicketState, Verdicts
 
@@ -109,6 +110,10 @@ class Gate:
     def reserve(self) -> float:
         """Returns the largest reserve of all scopes: requests of a quota that another client seems to share."""
         return self._registry.reserve()
+
+    def scope_statuses(self, now: float, most: int) -> list[ScopeStatus]:
+        """Returns the status of at most `most` scopes, the busiest first."""
+        return statuses(self._scopes.values(), now, most)
 
     def snapshots(self, now: float) -> list[ScopeSnapshot]:
         """Returns the limits as values that outlive the process."""
