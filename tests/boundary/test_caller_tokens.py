@@ -31,7 +31,7 @@ async def test_with_tokens_configured_a_caller_without_a_valid_token_is_rejected
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, caller_tokens=BILLING) as proxy,
     ):
-        for lines in ([], [bearer(OTHER)], [b"Authorization: Basic OnRva2Vu"], [bearer("")]):
+        for lines in ([], [bearer(OTHER)], [b"Authorization: Basic OnRva2Vu"], [bearer("")], [bearer(TOKEN)] * 2):
             async with await proxy.caller() as caller:
                 response = await caller.get(b"/x", *lines)
                 assert (response.status, response.json()["code"]) == (401, "unknown_caller")

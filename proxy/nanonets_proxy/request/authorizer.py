@@ -65,7 +65,7 @@ class Authorizer:
         name = None if token is None else self._callers.caller_of(token)
         if name is None:
             raise UnknownCaller(
-                "The request needs a caller's token: send it as Authorization: Bearer, or as the client's API key."
+                "The request needs a caller's token: send one, as Authorization: Bearer or as the client's API key."
             )
         return name
 

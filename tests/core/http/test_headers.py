@@ -202,10 +202,43 @@ def test_hop_by_hop_credential_and_forwarding_fields_are_dropped(name: bytes) ->
     assert sent((name, b"theirs"), (name.lower(), b"theirs")) == sent()
 
 
-@pytest.mark.parametrize("name", [b"X_HTTP_Method_Override", b"Content_Length", b"authorization_", b"_"])
-def test_a_name_with_an_underscore_is_dropped(name: bytes) -> None:
-    """Servers behind CGI read it as a name with a hyphen."""
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"X_HTTP_Method_Override",
+        b"Content_Length",
+        b"authorization_",
+        b"_",
+        b"X.Real.IP",
+        b"X!Real~IP",
+        b"Content.Length",
+    ],
+)
+def test_a_name_that_servers_behind_cgi_read_as_another_is_dropped(name: bytes) -> None:
+    """They read `_`, and some `.` and other characters too, as a hyphen."""
     assert sent((name, b"theirs")) == sent()
+
+
+@pytest.mark.parametrize("name", [b"Origin", b"Referer", b"Sec-Fetch-Site", b"X-Caller", b"X-Pages", b"Host"])
+@pytest.mark.parametrize("second", [b"a", b"b"], ids=["equal", "different"])
+def test_a_repeated_field_that_decides_is_an_error_that_names_it(name: bytes, second: bytes) -> None:
+    """Otherwise the proxy could judge by one of them, and another program by the other."""
+    heads = RequestHeads(caller_header=b"x-caller", cost_header=b"x-pages")
+    names, values = (name, b"X", name.lower()), (b"a", b"", second)
+    with pytest.raises(BadRequest, match=f"more than one {name.decode()} field"):
+        heads.read(names, values)
+
+
+def test_repeated_credentials_are_none() -> None:
+    fields = [(b"Authorization", b"Bearer a"), (b"authorization", b"Bearer b")]
+    assert read(*fields[:1]).credentials == b"Bearer a"
+    assert read(*fields).credentials is None
+    assert sent(*fields) == sent()
+
+
+def test_a_repeated_request_id_or_expectation_counts_as_the_last_one_or_any() -> None:
+    assert read((b"X-Request-Id", b"a"), (b"X-Request-Id", b"b")).request_id == b"b"
+    assert read((b"Expect", b"100-continue"), (b"Expect", b"other")).expect_continue
 
 
 @pytest.mark.parametrize("name", [b"Authorization", b"Content-Length", b"Host"])

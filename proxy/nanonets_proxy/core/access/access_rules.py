@@ -18,8 +18,9 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
+from nanonets_proxy.core.access.overrides import has_overriding_parameter, is_overriding_field
 from nanonets_proxy.core.http.methods import SAFE_METHODS
 
 _RULE: Final = re.compile(
@@ -31,25 +32,6 @@ _PATH_WITHOUT_ESCAPES: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,=:@/-]*", re.
 _SEGMENT_WITH_ESCAPES: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,=:@-]|%[0-9A-Fa-f]{2})*", re.ASCII)
 # No escape may stand for these: another server may decode it earlier, later or twice.
 _NEVER_ESCAPED: Final = frozenset("/\\%;?#")
-
-OVERRIDING_FIELDS: Final = frozenset(
-    {
-        *(b"x-envoy-original-path", b"x-http-method", b"x-http-method-override", b"x-method", b"x-method-override"),
-        *(b"x-original-method", b"x-original-uri", b"x-original-url", b"x-rewrite-url"),
-    }
-)
-"""Header fields that make some servers use another method or path than the request line's."""
-
-_OVERRIDING_PARAMETERS: Final = frozenset({"_method", "_http_method", "x-http-method-override"})
-
-
-def has_overriding_parameter(target: str) -> bool:
-    """Returns whether the query has a parameter that makes some servers use another method."""
-    _, question, query = target.partition("?")
-    if not question:
-        return False
-    names = (pair.partition("=")[0] for pair in query.replace(";", "&").split("&"))
-    return any(unquote(name).strip("+ ").partition("[")[0].lower() in _OVERRIDING_PARAMETERS for name in names)
 
 
 def read_path(target: str) -> tuple[str, ...] | None:
@@ -188,7 +170,7 @@ class AccessRules:
         segments = read_path(target)
         if segments is None:
             return AMBIGUOUS
-        if not OVERRIDING_FIELDS.isdisjoint(field_names):
+        if any(map(is_overriding_field, field_names)):
             return OVERRIDING_FIELD
         if has_overriding_parameter(target):
             return OVERRIDING_PARAMETER

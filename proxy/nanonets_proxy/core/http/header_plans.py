@@ -4,13 +4,16 @@ A caller usually sends the same names in the same order and spelling, and so doe
 writes the whole section with one formatting operation.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 # Bounds of the cache: the number of plans, and the names and octets of a list that is cached.
 _MOST_PLANS = 256
 _MOST_NAMES = 64
 _MOST_NAME_BYTES = 2048
+_UNUSUAL: Final = re.compile(rb"[^a-z0-9-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,8 @@ class HeaderPlans(dict[tuple[bytes, ...], HeaderPlan]):
     """A cache that makes a plan when a list of names is looked up first.
 
     A plan has the places of the `known` names, and `inspected` names are special. Fields with `dropped` names, or
-    names that start with `dropped_prefix`, do not pass. With `drops_underscores`, names with `_` do not either.
+    names that start with `dropped_prefix`, do not pass. With `drops_lookalikes`, names with `_` do not pass either,
+    nor names that become a dropped name or `content-length` once each unusual character is a `-`.
     """
 
     def __init__(
@@ -40,14 +44,14 @@ class HeaderPlans(dict[tuple[bytes, ...], HeaderPlan]):
         dropped: frozenset[bytes],
         dropped_prefix: bytes = b"",
         *,
-        drops_underscores: bool = False,
+        drops_lookalikes: bool = False,
     ) -> None:
         super().__init__()
         self._known = known
         self._inspected = inspected
         self._dropped = dropped
         self._dropped_prefix = dropped_prefix
-        self._drops_underscores = drops_underscores
+        self._drops_lookalikes = drops_lookalikes
 
     def __missing__(self, names: tuple[bytes, ...]) -> HeaderPlan:
         plan = self._make(names)
@@ -66,10 +70,13 @@ class HeaderPlans(dict[tuple[bytes, ...], HeaderPlan]):
         for at, (name, lower) in enumerate(zip(names, lower_names, strict=True)):
             if lower in self._inspected or (lower in self._known and at != last[lower]):
                 special.append((at, lower))
-            is_dropped = (
-                lower in self._dropped
-                or (self._dropped_prefix and lower.startswith(self._dropped_prefix))
-                or (self._drops_underscores and b"_" in lower)
-            )
+            is_dropped = self._is_dropped(lower) or (self._drops_lookalikes and self._is_lookalike(lower))
             template += b"%.0b" if is_dropped else name.replace(b"%", b"%%") + b": %b\r\n"
         return HeaderPlan(template, tuple(last.get(name) for name in self._known), special)
+
+    def _is_dropped(self, name: bytes) -> bool:
+        return name in self._dropped or bool(self._dropped_prefix and name.startswith(self._dropped_prefix))
+
+    def _is_lookalike(self, name: bytes) -> bool:
+        usual = _UNUSUAL.sub(b"-", name)
+        return usual != name and (b"_" in name or usual == b"content-length" or self._is_dropped(usual))

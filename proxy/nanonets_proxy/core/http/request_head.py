@@ -34,6 +34,8 @@ _INSPECTED = frozenset(
         b"transfer-encoding",
     }
 )
+# If the proxy judged by one of two such fields, another program could judge by the other.
+_DECIDING = frozenset({b"host", b"origin", b"referer", b"sec-fetch-site"})
 _LENGTH_AT = _KNOWN.index(b"content-length")
 _ZERO = ord("0")
 _NOTHING: frozenset[bytes] = frozenset()
@@ -76,21 +78,24 @@ class RequestHeads:
         self, *, caller_header: bytes = b"", token_header: bytes = b"authorization", cost_header: bytes = b""
     ) -> None:
         known = (*_KNOWN, caller_header, token_header, cost_header)
-        # RFC 3875 §4.1.18: servers behind CGI read `X_Name` as `X-Name`, so it could replace a dropped field.
+        # RFC 3875 §4.1.18: servers behind CGI read `X_Name` as `X-Name`, and some `X.Name` too, so it could replace
+        # a dropped field.
         self._plans = HeaderPlans(
             known,
             _INSPECTED,
             NOT_FORWARDED | {token_header, cost_header},
             FORWARDING_PREFIX,
-            drops_underscores=True,
+            drops_lookalikes=True,
         )
+        self._token_header = token_header
+        self._single = _DECIDING | {caller_header, cost_header}
         self._valid_hosts = {b""}  # HTTP/1.0 needs none
 
     def read(self, names: tuple[bytes, ...], values: tuple[bytes, ...]) -> RequestHead:
         """Reads fields, given as names and one value for each name.
 
-        Raises BadRequest if Host or the framing is repeated or malformed, and NotImplementedHere for a transfer
-        coding other than chunked.
+        Raises BadRequest if the framing, Host or another field that decides is repeated or malformed, and
+        NotImplementedHere for a transfer coding other than chunked.
         """
         plan = self._plans[names]
         head = RequestHead()
@@ -125,7 +130,44 @@ class RequestHeads:
             nominated = connection_options(values[connection_at])
         if plan.special:
             fields = [(name, values[at]) for at, name in plan.special]
-            nominated |= _read_special(head, fields, length_at is not None)
+            nominated |= self._read_special(head, fields, length_at is not None)
+        return nominated
+
+    def _read_special(
+        self, head: RequestHead, fields: Iterable[tuple[bytes, bytes]], has_length: bool
+    ) -> frozenset[bytes]:
+        """Reads rare and repeated fields; returns the names that Connection nominates. Raises as `read` does."""
+        nominated = _NOTHING
+        codings: tuple[bytes, ...] = ()
+        for name, value in fields:
+            match name:
+                case b"content-length":
+                    raise BadRequest("Content-Length must be given once, in digits.")
+                case b"connection":
+                    nominated |= connection_options(value)
+                case b"transfer-encoding":
+                    codings += (value,)
+                case b"expect":
+                    head.expect_continue |= value.strip().lower() == b"100-continue"
+                case b"prefer":
+                    head.prefer += (value,)
+                case b"priority":
+                    head.priority += (value,)
+                case b"origin" if head.origin is None:
+                    head.origin = value
+                case b"referer" if head.referer is None:
+                    head.referer = value
+                case b"sec-fetch-site" if head.sec_fetch_site is None:
+                    head.sec_fetch_site = value
+                case b"access-control-request-method":
+                    head.is_preflight = True
+                case self._token_header:
+                    head.credentials = None  # two proofs are none
+                case _ if name in self._single:
+                    raise BadRequest(f"The request has more than one {name.decode().title()} field.")
+        if codings:
+            _check_codings(codings, has_length)
+            head.body_length = None
         return nominated
 
     def _check(self, host: bytes) -> None:
@@ -134,40 +176,6 @@ class RequestHeads:
             raise BadRequest("The Host field is malformed.")
         if len(self._valid_hosts) < _MAX_VALID_HOSTS:
             self._valid_hosts.add(host)
-
-
-def _read_special(head: RequestHead, fields: Iterable[tuple[bytes, bytes]], has_length: bool) -> frozenset[bytes]:
-    """Reads rare fields; returns the names that Connection nominates. Raises BadRequest for a repeated field."""
-    nominated = _NOTHING
-    codings: tuple[bytes, ...] = ()
-    for name, value in fields:
-        match name:
-            case b"host":  # RFC 9112 §3.2
-                raise BadRequest("The request has more than one Host field.")
-            case b"content-length":
-                raise BadRequest("Content-Length must be given once, in digits.")
-            case b"connection":
-                nominated |= connection_options(value)
-            case b"transfer-encoding":
-                codings += (value,)
-            case b"expect":
-                head.expect_continue = value.strip().lower() == b"100-continue"
-            case b"prefer":
-                head.prefer += (value,)
-            case b"priority":
-                head.priority += (value,)
-            case b"origin":
-                head.origin = value
-            case b"referer":
-                head.referer = value
-            case b"sec-fetch-site":
-                head.sec_fetch_site = value
-            case b"access-control-request-method":
-                head.is_preflight = True
-    if codings:
-        _check_codings(codings, has_length)
-        head.body_length = None
-    return nominated
 
 
 # RFC 9112 §6.3. Ambiguous framing is rejected, not repaired: request smuggling depends on it.
