@@ -21,10 +21,28 @@ from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Rejec
 SCOPES = ("account", "v2:other", "v2:predict:m")
 LANES = ("a", "b", "heavy")
 WEIGHTS = {"a": 1, "b": 1, "heavy": 3}
+OTHER_WEIGHTS = {"a": 2, "b": 1}
+MOST_WEIGHT = 3
 HINTS_S = st.none() | st.sampled_from([0.0, 0.25, 1.0, 5.0, 60.0])
 ENDINGS = [outcome for outcome in Outcome if outcome is not Outcome.THROTTLED]
 COSTS = ((1,), (1,), (1, 2, 2.5, 8))
-STATIC_LIMITS = ((), ("account 2/60s", "v2:* 3/s"))
+STATIC_LIMITS = ((), ("account 2/60s", "v2:* 3/s"), ("v2:* 5/7s",), ("account 4/1s", "v2:predict:* 2/61s"))
+
+
+def policy_of(
+    max_in_flight: int,
+    max_waiting: int,
+    per_lane: int,
+    static_limits: tuple[str, ...],
+    weights: dict[str, int],
+) -> GatePolicy:
+    return GatePolicy(
+        max_in_flight=max_in_flight,
+        max_waiting=max_waiting,
+        max_waiting_per_lane=per_lane,
+        lane_weights=tuple(weights.items()),
+        static_limits=StaticLimits(tuple(map(StaticLimit.parse, static_limits))),
+    )
 
 
 class TheGate(RuleBasedStateMachine):
@@ -44,13 +62,8 @@ class TheGate(RuleBasedStateMachine):
         costs: tuple[float, ...],
     ) -> None:
         self.costs = costs
-        self.policy = GatePolicy(
-            max_in_flight=max_in_flight,
-            max_waiting=max_waiting,
-            max_waiting_per_lane=per_lane,
-            lane_weights=tuple(WEIGHTS.items()),
-            static_limits=StaticLimits(tuple(map(StaticLimit.parse, static_limits))),
-        )
+        self.policy = policy_of(max_in_flight, max_waiting, per_lane, static_limits, WEIGHTS)
+        self.over = 0  # permits from before a policy with fewer places
         self.gate = Gate(self.policy, lambda: 0.5)
         self.now = 0.0
         self.wake_at_s: float | None = None
@@ -67,6 +80,34 @@ class TheGate(RuleBasedStateMachine):
         self.granted: dict[str, dict[Ticket, float]] = defaultdict(dict)  # the grants that the upstream counts
         self.substitutes: dict[str, Ticket | None] = {}  # of scopes in doubt; None: not granted yet
         self.refused_probes: dict[str, Ticket] = {}
+
+    # --- the operator -------------------------------------------------------------------------
+
+    @rule(
+        max_in_flight=st.integers(1, 6),
+        max_waiting=st.integers(1, 12),
+        per_lane=st.integers(1, 6),
+        static_limits=st.sampled_from(STATIC_LIMITS),
+        weights=st.sampled_from([WEIGHTS, OTHER_WEIGHTS]),
+    )
+    def change_policy(
+        self,
+        max_in_flight: int,
+        max_waiting: int,
+        per_lane: int,
+        static_limits: tuple[str, ...],
+        weights: dict[str, int],
+    ) -> None:
+        self.policy = policy_of(max_in_flight, max_waiting, per_lane, static_limits, weights)
+        waiting = [(ticket, ticket.arrival, ticket.state) for ticket in self.waiting]
+        self.gate.change_policy(self.policy)
+        assert waiting == [(ticket, ticket.arrival, ticket.state) for ticket in self.waiting]
+        for scope in SCOPES:
+            if scope not in self.gate._scopes:  # forgotten, with the grants from before any limit
+                self.granted[scope].clear()
+        self.over = max(self.over, len(self.permits))
+        self.passed_over.clear()
+        self.polled = False
 
     # --- callers ------------------------------------------------------------------------------
 
@@ -191,7 +232,7 @@ class TheGate(RuleBasedStateMachine):
         if self.gate.resume(permit):
             self.permits.append(permit)
         else:
-            assert len(self.permits) == self.policy.max_in_flight
+            assert len(self.permits) >= self.policy.max_in_flight
             self.resuming.append(permit)
 
     @precondition(lambda self: self.paused or self.resuming)
@@ -311,9 +352,9 @@ class TheGate(RuleBasedStateMachine):
             self.check_turns(ticket, queue)
         self.waiting.remove(ticket)
         self.permits.append(ticket)
+        granted = self.granted[ticket.scope]
+        granted[ticket] = self.now
         if static_limit := self.policy.static_limits.of(ticket.scope):
-            granted = self.granted[ticket.scope]
-            granted[ticket] = self.now
             recent = [other.cost for other, at_s in granted.items() if at_s + static_limit.period_s > self.now]
             assert sum(recent) <= static_limit.count
 
@@ -339,7 +380,7 @@ class TheGate(RuleBasedStateMachine):
                 self.passed_over[key] = 0
             else:
                 self.passed_over[key] += 1
-                others = sum(WEIGHTS[other] for other in LANES if other != lane)
+                others = MOST_WEIGHT * (len(LANES) - 1)
                 if len(self.costs) > 1:  # a turn may be as long as the largest cost, and a lane may owe turns
                     others *= 8 * 9
                 assert self.passed_over[key] <= others, "a lane was left out of a round"
@@ -367,7 +408,8 @@ class TheGate(RuleBasedStateMachine):
     @invariant()
     def the_counts_are_correct(self) -> None:
         assert self.gate.waiting == len(self.waiting)
-        assert self.gate.in_flight == len(self.permits) <= self.policy.max_in_flight
+        self.over = min(self.over, len(self.permits))
+        assert self.gate.in_flight == len(self.permits) <= max(self.policy.max_in_flight, self.over)
         closed = self.gate.closed_scopes(self.now)
         for scope, until_s in self.hinted_s.items():
             assert until_s <= self.now or closed.get(scope, -math.inf) >= until_s

@@ -70,6 +70,14 @@ class FairQueue:
         self._waiting_units: float = 0
         self.waiting = 0
 
+    def change_weights(self, weights: Mapping[str, int]) -> None:
+        """Applies other weights. The order of the tickets in each lane stays."""
+        self._weights = weights
+        for lane in self._lanes.values():
+            lane.weight = weights.get(lane.name, 1)
+            lane.credit = min(lane.credit, lane.weight)
+        self._total_weight = sum(lane.weight for lane in self._lanes.values())
+
     def waiting_in(self, name: str) -> int:
         """Returns how many tickets wait in a lane."""
         lane = self._lanes.get(name)

@@ -96,6 +96,17 @@ class Gate:
         places = self._places
         return bool(self._dirty) or (places.in_flight < places.total and places.is_wanted)
 
+    def change_policy(self, policy: GatePolicy) -> None:
+        """Applies another policy from now on. A poll must follow.
+
+        Waiting tickets keep their place and their deadline, and permits stay valid, even if there are more of them
+        than the policy allows.
+        """
+        self._policy = policy
+        self._places.change(policy.max_in_flight, dict(policy.lane_weights))
+        self._registry.change_policy(policy)
+        self._dirty.update(dict.fromkeys(self._scopes.values()))
+
     def take_news(self) -> list[News]:
         """Returns the news since the last call, in order."""
         news = list(self._news)

@@ -21,6 +21,11 @@ class LongQuota:
         self.until_s = -math.inf
         """When the quota is available again, according to the upstream; -inf if it does not say."""
 
+    def limit_distance(self, max_distance_s: float) -> None:
+        """Sets another longest time between probes, for the probes after the next one."""
+        self._max_distance_s = max_distance_s
+        self._distance_s = min(self._distance_s, max_distance_s)
+
     def refused(self, now: float, hint_s: float | None) -> float:
         """Notes a refusal, with its hint. Returns when the next probe is due."""
         self.until_s = -math.inf if hint_s is None else now + hint_s

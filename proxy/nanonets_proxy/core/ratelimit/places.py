@@ -61,6 +61,19 @@ class Places:
         """Returns the number of lanes that wait or hold a place."""
         return self._active
 
+    def change(self, total: int, weights: Mapping[str, int]) -> None:
+        """Sets another number of places, and other weights. Places in use stay in use."""
+        self.total = total
+        self._weights = weights
+        self._total_weight = 0
+        for lane in self._lanes.values():
+            lane.weight = weights.get(lane.name, 1)
+            if lane.held or lane.waiting:
+                self._total_weight += lane.weight
+        for lane in self._lanes.values():
+            if lane.parked_in:
+                self._unpark_below_share(lane)
+
     # --- lanes and their places -------------------------------------------------------------------
 
     @property

@@ -66,6 +66,13 @@ class ScopeRegistry:
         scope = scopes[name] = ScopeState(name, self._made, limit, FairQueue(self._weights))
         return scope
 
+    def change_policy(self, policy: GatePolicy) -> None:
+        """Applies another policy to all scopes."""
+        self._policy = policy
+        self._weights = dict(policy.lane_weights)
+        for scope in self.by_name.values():
+            scope.change_policy(policy, self._weights)
+
     def _forget_idle(self, now: float) -> None:
         keep = {scope.name: scope for scope in worth_keeping(self.by_name.values(), now)}
         self._places.forget_idle_scopes()

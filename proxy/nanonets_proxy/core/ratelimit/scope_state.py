@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from nanonets_proxy.core.ratelimit.adaptive.belief import Belief
@@ -66,6 +66,14 @@ class ScopeState:
     def waiting_in(self, lane: str) -> int:
         """Returns how many tickets of a lane wait, in the queue or held."""
         return self.queue.waiting_in(lane) + (0 if self.suspicion is None else self.suspicion.held_in(lane))
+
+    def change_policy(self, policy: GatePolicy, weights: Mapping[str, int]) -> None:
+        """Applies another policy. A new estimate that comes from the settings is no news."""
+        self.queue.change_weights(weights)
+        self.limit.change_policy(policy, policy.static_limits.of(self.name))
+        self.reported = self.limit.estimate.belief
+        if self.quota is not None:
+            self.quota.limit_distance(policy.max_quota_probe_s)
 
     def grant_kind(self, now: float, cost: float = 1) -> GrantKind | None:
         """Returns the kind of grant that a queued ticket of this cost may have now; None if it must wait."""

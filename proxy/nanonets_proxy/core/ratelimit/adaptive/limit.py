@@ -64,6 +64,7 @@ class Limit:
     """The state machine of one scope. The gate grants what `grant_kind` allows and reports each outcome."""
 
     __slots__ = (
+        "_configured",
         "_first_since_closure",
         "_grant_interval_s",
         "_idle_until_s",
@@ -85,6 +86,7 @@ class Limit:
         self, policy: GatePolicy, jitter: Callable[[], float], static_limit: StaticLimit | None = None
     ) -> None:
         self._policy = policy
+        self._configured = static_limit
         self.announced_limit: StaticLimit | None = None
         """The limit that the upstream announced last."""
         self.state = _OPEN
@@ -267,8 +269,31 @@ class Limit:
         """Returns to an earlier estimate: the refusals since then did not concern the limit."""
         self._timer.closure = None
         self.estimate.restore(belief)
+        static_limit = self.grants.static_limit
+        if static_limit is not None and self.estimate.window.count > static_limit.count:
+            self.estimate.set_static(static_limit)  # the limit is younger than the belief
         if self.state in (_OPEN, _LEARNED):
             self.state = _LEARNED if self.estimate.known else _OPEN
+
+    def change_policy(self, policy: GatePolicy, static_limit: StaticLimit | None) -> None:
+        """Applies another policy, except its times of backoffs and of acceptance, which no setting changes.
+
+        A static limit that differs from the present one replaces the estimate. If there is no static limit any
+        more, the estimate stays. Earlier grants count under the new limit too.
+        """
+        self._policy = policy
+        self._idle_until_s = -math.inf
+        if static_limit == self._configured:
+            return
+        self._configured = static_limit
+        limits = [limit for limit in (static_limit, self.announced_limit) if limit is not None]
+        self.grants.static_limit = strictest = min(limits, key=lambda limit: limit.count, default=None)
+        if strictest is None:
+            self.estimate.forget_static()
+            return
+        self.estimate.set_static(strictest)
+        if self.state is _OPEN:
+            self.state = _LEARNED
 
     def note_advice(self, serial: int, advice: Advice, now: float) -> None:
         """Applies what the response to grant number `serial` announced about the limit."""

@@ -108,7 +108,12 @@ class LimitEstimate:
     def set_static(self, limit: StaticLimit) -> None:
         """Sets a window known from the settings or from the upstream. The period never gets shorter."""
         self._least_period_s = limit.period_s
+        self.before_raise = None
         self.set_known(limit.count, limit.period_s, limit.count)
+
+    def forget_static(self) -> None:
+        """Notes that the settings have no limit any more. The window stays, as an estimate."""
+        self._least_period_s = 0.0
 
     def set_known(self, count: float, period_s: float, proven: float) -> None:
         """Sets a window known from the settings, the state file or the upstream."""
