@@ -72,5 +72,6 @@ def test_the_admin_listener_serves_readiness_and_metrics(call: Call) -> None:
         assert (status, ready["status"]) == (200, "ready")
         assert call(f"{proxy.admin_url}/livez")[::2] == (200, {"status": "alive"})
         metrics = call(f"{proxy.admin_url}/metrics")[2].decode()
-        assert 'nanonets_proxy_requests_total{method="GET",status="2xx"} 1.0' in metrics
+        labels = 'caller="127.0.0.1",method="GET",route="/api/v4/workflows",status="2xx"'
+        assert f"nanonets_proxy_requests_total{{{labels}}} 1.0" in metrics
         assert call(f"{proxy.admin_url}/readyz", Host="rebound.example")[0] == 403

@@ -1,13 +1,12 @@
 """The metrics after scripted requests."""
 
-from typing import NamedTuple
-
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from nanonets_proxy.telemetry.metrics import RequestMetrics
+from nanonets_proxy.telemetry.request_metrics import RequestMetrics
 from support.eventually import until
+from support.finished import Finished
 from support.proxy_harness import RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request
 from support.scripted_upstream import OK, ScriptedUpstream
@@ -60,6 +59,8 @@ async def test_counters_and_gauges_follow_the_requests() -> None:
         during = await _scrape(proxy)
         assert (during["waiting",], during["in_flight",], during["closed_scopes",]) == (1, 0, 1)
         assert 28 < during["cooldown_seconds",] <= 30
+        assert 28 < during["scope_cooldown_seconds", "account"] <= 30
+        assert (during["scope_waiting", "account"], during["scope_in_flight", "account"]) == (1, 0)
         assert during["body_memory_bytes",] == 5
         assert during["upstream_throttled_total",] == 1
 
@@ -69,13 +70,17 @@ async def test_counters_and_gauges_follow_the_requests() -> None:
         await proxy.check_idle()
         after = await _scrape(proxy)
         assert {key: value for key, value in after.items() if key[0] == "requests_total"} == {
-            ("requests_total", "GET", "2xx"): 2,
-            ("requests_total", "GET", "4xx"): 1,
-            ("requests_total", "PUT", "gone"): 1,
-            ("requests_total", "POST", "gone"): 1,
+            ("requests_total", "127.0.0.1", "GET", "/other", "2xx"): 2,
+            ("requests_total", "127.0.0.1", "GET", "/other", "4xx"): 1,
+            ("requests_total", "127.0.0.1", "PUT", "/other", "gone"): 1,
+            ("requests_total", "127.0.0.1", "POST", "/other", "gone"): 1,
         }
+        assert after["errors_total", "rate_limit_exceeded", "cannot_be_in_time"] == 1
+        assert after["errors_total", "caller_gone", ""] == 2
         assert after["queue_seconds_count",] == 5
         assert after["upstream_seconds_count",] == 3  # the requests with a response head
+        assert after["request_seconds_count",] == 5
+        assert after["upstream_connections_opened_total",] == 2
 
 
 async def test_a_retry_on_a_new_connection_is_counted() -> None:
@@ -94,6 +99,22 @@ async def test_a_retry_on_a_new_connection_is_counted() -> None:
         assert (await _scrape(proxy))["upstream_retries_total",] == 1
 
 
+async def test_a_request_that_is_sent_again_after_a_429_is_a_replay() -> None:
+    refusal = TOO_MANY.replace(b"30", b"0")
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"GET", b"/1"))
+        await (await upstream.next_request()).respond(refusal)
+        await (await upstream.next_request()).respond(OK)
+        await caller.response()
+        samples = await _scrape(proxy)
+    assert samples["upstream_replays_total", "throttled"] == 1
+    assert samples["upstream_retries_total",] == 0
+
+
 async def test_callers_cannot_create_labels() -> None:
     async with (
         ScriptedUpstream() as upstream,
@@ -101,30 +122,21 @@ async def test_callers_cannot_create_labels() -> None:
         await proxy.caller() as caller,
     ):
         for method in (b"PROPFIND", b"REPORT", b"LINK"):
-            await caller.send(request(method, b"/api/v2/OCR/Model/" + method))
+            await caller.send(request(method, b"/api/v2/OCR/Model/" + method + b"/LabelFile/?async=true"))
             await (await upstream.next_request()).respond(b"HTTP/1.1 599 Odd\r\nContent-Length: 0\r\n\r\n")
             await caller.response()
         await caller.send(b"rubbish\r\n\r\n")
         await caller.response()
         samples = await _scrape(proxy)
         assert {key for key in samples if key[0] == "requests_total"} == {
-            ("requests_total", "other", "5xx"),
-            ("requests_total", "other", "4xx"),
+            ("requests_total", "127.0.0.1", "other", "/api/v2/OCR/Model/{model}/LabelFile", "5xx"),
+            ("requests_total", "127.0.0.1", "other", "/other", "4xx"),
         }
-        assert not any("Model" in label or "LINK" in label for key in samples for label in key)
-
-
-class _Finished(NamedTuple):
-    """The facts of a finished request that the metrics read."""
-
-    method: str
-    status: int
-    wait_s: float
-    upstream_s: float | None
+        assert not any("LINK" in label for key in samples for label in key)
 
 
 def test_durations_are_counted_as_in_the_librarys_histogram() -> None:
-    metrics, registry = RequestMetrics(), CollectorRegistry()
+    metrics, registry = RequestMetrics(100), CollectorRegistry()
     registry.register(metrics)
     finite = [float(bound) for bound in _buckets(registry, "nanonets_proxy_queue_seconds") if bound != "+Inf"]
     queue = Histogram("queue_seconds", "", buckets=finite, registry=registry)
@@ -132,11 +144,11 @@ def test_durations_are_counted_as_in_the_librarys_histogram() -> None:
     beside_bounds = [bound + aside for bound in finite for aside in (-0.001, 0.0, 0.001)]
     for queue_s in [0.0] * 7 + beside_bounds:
         queue.observe(queue_s)
-        metrics.observe(_Finished("GET", 200, queue_s, None))
+        metrics.observe(Finished(wait_s=queue_s))
     for upstream_s in [0.0, *beside_bounds]:
         queue.observe(0.0)
         upstream.observe(upstream_s)
-        metrics.observe(_Finished("odd", 0, 0.0, upstream_s))
+        metrics.observe(Finished("odd", 0, upstream_s=upstream_s))
     for name in ("queue_seconds", "upstream_seconds"):
         assert _buckets(registry, f"nanonets_proxy_{name}") == _buckets(registry, name)
         for suffix in ("_count", "_sum"):

@@ -82,7 +82,9 @@ class Environment:
         origin, log_fields = config.dial.origin, config.handler.log_fields
         self._log = structlog.get_logger(**log_fields)
         self._gate = Gate(config.gate, random.random)
-        self.metrics = Metrics(self._read_gauges)
+        self.metrics = Metrics(
+            self._read_gauges, lambda most: self._gate.scope_statuses(loop.time(), most), config.environments
+        )
         self.alerts = Alerts(self.metrics.registry, log_fields)
         path = config.state_file
         self._state_file = None if path is None else StateFile(path, str(origin), self.alerts)
@@ -234,6 +236,7 @@ class Environment:
             "nanonets_proxy_closed_scopes": len(closed),
             "nanonets_proxy_quota_reserve": self._gate.reserve(),
             "nanonets_proxy_idle_upstream_connections": self._pool.idle,
+            "nanonets_proxy_upstream_connections_opened": self._pool.opened,
             "nanonets_proxy_body_memory_bytes": self._body_budget.memory_bytes,
             "nanonets_proxy_body_spool_bytes": self._body_budget.spool_bytes,
             "nanonets_proxy_caller_connections": self._server.open_connections,

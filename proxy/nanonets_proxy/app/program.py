@@ -23,6 +23,7 @@ from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.server.listeners import BACKLOG, ListenFailed, close_sockets, describe, open_sockets
 from nanonets_proxy.server.open_files import last_file, most_admin_connections, open_files_limit
 from nanonets_proxy.server.server import CallerServer
+from nanonets_proxy.telemetry.event_loop import EventLoopLag
 from nanonets_proxy.telemetry.metrics import combined_registry
 
 if TYPE_CHECKING:  # needed by annotations only
@@ -56,6 +57,7 @@ class Program:
             registry,
             environments[0].alerts,
         )
+        self._event_loop_lag = EventLoopLag(registry)
         self._admin_sockets: list[socket.socket] = []
         self._admin_servers: list[asyncio.Server] = []
         self.admin_addresses: list[str] = []
@@ -75,6 +77,7 @@ class Program:
             self._admin_servers.append(await self._serve_admin(sock))
         for environment in self.environments:
             await environment.start()
+        self._event_loop_lag.start()
 
     async def _serve_admin(self, sock: "socket.socket") -> asyncio.Server:
         loop = asyncio.get_running_loop()
@@ -110,6 +113,7 @@ class Program:
 
     async def stop(self, drain_timeout_s: float) -> None:
         """Drains all environments at the same time, then stops the admin listener."""
+        self._event_loop_lag.stop()
         await asyncio.gather(*(environment.stop(drain_timeout_s) for environment in self.environments))
         remove_files(self._admin_sockets)
         for server in self._admin_servers:

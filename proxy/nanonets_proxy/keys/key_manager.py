@@ -238,6 +238,7 @@ class KeyManager:
 
     async def _read_once(self, *, on_demand: bool) -> None:
         fault = None
+        self._metrics.source_readings.inc()
         try:
             found = await in_daemon_thread(self._source.read)
         except KeyUnusable as error:

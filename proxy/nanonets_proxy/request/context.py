@@ -92,6 +92,8 @@ class RequestContext:
     """Made on first need, by `ensure_key_history`: few requests need it."""
     kept: KeptResponse | None = None
     """Between Step.KEEP and the ruling."""
+    replay_reason: str = ""
+    """Why the request is sent again, other than as a retry; "" if it is not."""
     last_refusal: LastRefusal | None = None
     """The latest 429 of this request."""
     retries: int = 0

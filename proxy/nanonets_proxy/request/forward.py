@@ -54,7 +54,7 @@ from nanonets_proxy.upstream.client import UpstreamRequest
 # In Python 3.11, each look-up of a member in its enum costs a call.
 _RELAY, _REPORT, _OTHER_KEY, _RETRY = Step.RELAY, Step.REPORT, Step.SEND_WITH_OTHER_KEY, Step.RETRY
 _KEEP = Step.KEEP
-_SERVED = Outcome.SERVED
+_SERVED, _THROTTLED = Outcome.SERVED, Outcome.THROTTLED
 _FAILED, _UNUSED = Outcome.FAILED, Outcome.UNUSED
 _KEY_REJECTED, _KEY_UNKNOWN = KeyVerdict.REJECTED, KeyVerdict.UNKNOWN
 _ADMITTED = TicketState.ADMITTED
@@ -206,6 +206,8 @@ class Forwarder:
                             await response.follow(received.connection)
                             record.upstream_s = perf_counter() - began_s
                         return decision
+                    if decision.step is not _RETRY:
+                        context.replay_reason = "throttled" if outcome is _THROTTLED else "key_rejected"
                     if decision.step is not _OTHER_KEY:
                         return decision
                     await read_body_start(received.connection)
@@ -226,6 +228,7 @@ class Forwarder:
         context.kept = None
         began_s = perf_counter()
         deadline_s = ticket.deadline_s - _HOLD_MARGIN_S
+        context.replay_reason = "key_rejected"
         ruling = await self._services.keys.wait_for_ruling(kept.use, context.ensure_key_history(), deadline_s)
         record.wait_s += perf_counter() - began_s
         if ruling is not Ruling.RELAY:
@@ -265,6 +268,9 @@ class Forwarder:
             )
         record.key, response.forms = key.name, self._key_forms
         record.attempts += 1
+        if context.replay_reason:
+            self._services.metrics.replays.labels(context.replay_reason).inc()
+            context.replay_reason = ""
         target = context.target.encode("utf-8", "surrogateescape")
         data = self._upstream_heads.write(record.method.encode(), target, context.head) + context.payload
         return UpstreamRequest(

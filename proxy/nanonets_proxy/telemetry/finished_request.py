@@ -1,7 +1,7 @@
 """The facts of a finished request, for its observers: the metrics, and whatever else counts requests."""
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 
 class FinishedRequest(Protocol):
@@ -26,6 +26,10 @@ class FinishedRequest(Protocol):
     @property
     def code(self) -> str:
         """The error's code; empty: the request was served."""
+
+    @property
+    def details(self) -> Mapping[str, Any] | None:
+        """Facts about the error, such as its `reason`."""
 
     @property
     def attempts(self) -> int:

@@ -63,6 +63,9 @@ class KeyMetrics:
             ["state"],
             registry=registry,
         )
+        self.source_readings = Counter(
+            "nanonets_proxy_key_source_readings", "Readings of the key source.", registry=registry
+        )
         self.source_failures = Counter(
             "nanonets_proxy_key_source_failures", "Failed readings of the key source.", registry=registry
         )

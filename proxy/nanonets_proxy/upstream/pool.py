@@ -35,6 +35,8 @@ class Pool:
         self._per_caller = per_caller
         self._on_surplus = on_surplus
         self._idle: list[UpstreamConnection] = []
+        self.opened = 0
+        """The number of connections that were opened."""
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -45,6 +47,7 @@ class Pool:
 
     async def dial(self) -> UpstreamConnection:
         connection = await self._dialer.dial()
+        self.opened += 1
         connection.on_surplus = self._note_surplus
         return connection
 

@@ -1,0 +1,152 @@
+"""Counts every finished request: by caller, method, route and status, by error, and by duration.
+
+The counts are plain integers, which a scrape turns into the library's metric families. The library's own counters
+would take a lock and several calls for each request.
+
+Callers choose their names and methods, so both are bounded: `MOST_CALLERS` names, and `most_series` series in all.
+Further requests are counted with the caller `other`, and at last with every label `other`. So sums stay right.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+from prometheus_client.utils import floatToGoString
+
+from nanonets_proxy.core.http.routes import OTHER_ROUTE
+from nanonets_proxy.core.ratelimit.tickets import Reason
+from nanonets_proxy.telemetry.finished_request import FinishedRequest
+
+MOST_CALLERS: Final = 50
+OTHER: Final = "other"
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_REASONS: Final = frozenset(reason.value for reason in Reason)
+_SHARE_OF_OTHERS: Final = 0.2
+"""The share of the series that only the caller `other` may take, so that its routes and methods show."""
+# Polls take milliseconds, predictions take seconds, uploads and waits take minutes.
+BUCKETS_S: Final = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+    *(60.0, 120.0, 300.0, 900.0, 3600.0),
+)
+
+_Labels = tuple[str, str, str, int]
+"""Caller, method, route, and the hundreds of the status."""
+
+
+class RequestMetrics(Collector):
+    """Counts the requests of one environment. Those by caller, method, route, status have `most_series` series."""
+
+    def __init__(self, most_series: int) -> None:
+        self._most_series = most_series
+        self._most_named_series = int(most_series * (1 - _SHARE_OF_OTHERS))
+        self._counts: dict[_Labels, int] = {(OTHER, OTHER, OTHER_ROUTE, hundreds): 0 for hundreds in range(10)}
+        self._callers: set[str] = set()
+        self._errors: dict[tuple[str, str], int] = {}
+        self._queue = _DurationHistogram()  # without the requests that did not wait
+        self._upstream = _DurationHistogram()
+        self._total = _DurationHistogram()
+
+    def observe(self, request: FinishedRequest) -> None:
+        """Counts a request."""
+        labels = (request.caller, request.method, request.route, request.status // 100)
+        counts = self._counts
+        try:
+            counts[labels] += 1
+        except KeyError:
+            counts[self._bounded(*labels)] += 1
+        if request.code:
+            self._count_error(request)
+        if queue_s := request.wait_s:
+            queue = self._queue
+            queue.counts[bisect_left(BUCKETS_S, queue_s)] += 1
+            queue.sum_s += queue_s
+        if (upstream_s := request.upstream_s) is not None:
+            upstream = self._upstream
+            upstream.counts[bisect_left(BUCKETS_S, upstream_s)] += 1
+            upstream.sum_s += upstream_s
+        total, total_s = self._total, request.total_s
+        total.counts[bisect_left(BUCKETS_S, total_s)] += 1
+        total.sum_s += total_s
+
+    def _bounded(self, caller: str, method: str, route: str, hundreds: int) -> _Labels:
+        """Returns the labels to count with. Adds a series for them if there is room."""
+        counts = self._counts
+        if caller not in self._callers:
+            if len(self._callers) < MOST_CALLERS and len(counts) < self._most_named_series:
+                self._callers.add(caller)
+            else:
+                caller = OTHER
+        method, hundreds = method if method in _METHODS else OTHER, min(hundreds, 9)
+        exact = (caller, method, route, hundreds)
+        if exact in counts:
+            return exact
+        if len(counts) < self._most_named_series:
+            counts[exact] = 0
+            return exact
+        of_others = (OTHER, method, route, hundreds)
+        if of_others in counts:
+            return of_others
+        if len(counts) < self._most_series:
+            counts[of_others] = 0
+            return of_others
+        return OTHER, OTHER, OTHER_ROUTE, hundreds
+
+    def _count_error(self, request: FinishedRequest) -> None:
+        reason = (request.details or {}).get("reason", "")
+        error = request.code, reason if reason in _REASONS else ""
+        self._errors[error] = self._errors.get(error, 0) + 1
+
+    def collect(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "nanonets_proxy_requests",
+            "Requests, by caller, method, route and status class; `gone`: the caller hung up before the response.",
+            labels=["caller", "method", "route", "status"],
+        )
+        total = 0
+        for (caller, method, route, hundreds), count in self._counts.items():
+            if count:
+                total += count
+                status = f"{hundreds}xx" if hundreds else "gone"
+                labels = {"caller": caller, "method": method, "route": route, "status": status}
+                requests.samples.append(Sample("nanonets_proxy_requests_total", labels, count))
+        yield requests
+        errors = CounterMetricFamily(
+            "nanonets_proxy_errors",
+            "Requests that the proxy itself answered or broke off, by the code of the error; `reason` is that of "
+            "`rate_limit_exceeded`.",
+            labels=["code", "reason"],
+        )
+        for labels_of_error, count in self._errors.items():
+            errors.add_metric(labels_of_error, count)
+        yield errors
+        yield self._queue.family(
+            "nanonets_proxy_queue_seconds",
+            "Time that a request waited for permits.",
+            zeros=total - sum(self._queue.counts),
+        )
+        yield self._upstream.family(
+            "nanonets_proxy_upstream_seconds", "Time from the permit to the end of the upstream's response."
+        )
+        yield self._total.family(
+            "nanonets_proxy_request_seconds", "Time from a request's head to the end of its response."
+        )
+
+
+@dataclass(slots=True)
+class _DurationHistogram:
+    """A histogram with the buckets `BUCKETS_S` and one for all longer durations; `sum_s` is in seconds."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
+    sum_s: float = 0.0
+
+    def family(self, name: str, documentation: str, *, zeros: int = 0) -> HistogramMetricFamily:
+        """Returns the metric family, with `zeros` further durations of 0 s."""
+        bounds = [*map(floatToGoString, BUCKETS_S), "+Inf"]
+        counts = [self.counts[0] + zeros, *self.counts[1:]]
+        buckets = list(zip(bounds, accumulate(counts), strict=True))
+        return HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=self.sum_s)
