@@ -2,9 +2,9 @@
 #
 #   docker build -t nanonets-proxy .
 #
-# Some key stores need extras of the package (docs/keys.md):
+# Some key stores (docs/keys.md) and page counting (docs/gate.md) need extras of the package:
 #
-#   docker build -t nanonets-proxy --build-arg EXTRAS=aws,vault .
+#   docker build -t nanonets-proxy --build-arg EXTRAS=aws,pages,vault .
 #
 # Behind a firewall that inspects TLS, give its certificates to the build; the image does not keep them:
 #
@@ -31,7 +31,7 @@ RUN --mount=type=secret,id=ca \
       --no-compile --require-hashes --only-binary :all: -r requirements/run.txt \
  && IFS=" ," && for extra in $EXTRAS; do \
       lock="requirements/extra-$extra.txt"; \
-      if ! [ -f "$lock" ]; then echo "EXTRAS: there is no extra called $extra; use aws, vault or aws,vault" >&2; exit 1; fi; \
+      if ! [ -f "$lock" ]; then echo "EXTRAS: there is no extra called $extra; use aws, pages or vault, or several with commas" >&2; exit 1; fi; \
       python -m pip --python /opt/nanonets-proxy/bin/python install \
         --no-compile --require-hashes --only-binary :all: -r "$lock" || exit 1; \
     done \

@@ -110,7 +110,7 @@ RESOLVE = uv pip compile --quiet --no-strip-extras --upgrade --universal --pytho
   --no-emit-index-url --no-annotate --custom-compile-command "make lock"
 lock: ## Update the lock files in requirements/ (needs `uv`)
 	$(RESOLVE) pyproject.toml --output-file requirements/run.txt
-	for extra in aws vault; do $(RESOLVE) pyproject.toml --extra $$extra --constraint requirements/run.txt \
+	for extra in aws pages vault; do $(RESOLVE) pyproject.toml --extra $$extra --constraint requirements/run.txt \
 	  --output-file requirements/extra-$$extra.txt || exit 1; done
 	$(RESOLVE) pyproject.toml --group dev --output-file requirements/dev.txt
 	$(RESOLVE) --group build --output-file requirements/build.txt

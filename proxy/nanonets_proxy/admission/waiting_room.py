@@ -120,6 +120,12 @@ class WaitingRoom:
         if gate.waiting or self._resuming or outcome is _THROTTLED:
             self._poll(now_s)
 
+    def correct_cost(self, ticket: Ticket, cost: float) -> None:
+        """Corrects the cost of a ticket that was granted with an estimate of it, before it enters again."""
+        self._gate.correct_cost(ticket, cost)
+        if self._gate.waiting:
+            self._poll(self._loop.time())
+
     def note_advice(self, ticket: Ticket, advice: Advice) -> None:
         """Applies what the response to a ticket announced about the limit of its scope."""
         self._gate.note_advice(ticket, advice, self._loop.time())

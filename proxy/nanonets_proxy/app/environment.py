@@ -29,6 +29,7 @@ from nanonets_proxy.app.faults import (
     report_lost_copy,
     report_lowered_connections,
     report_surplus,
+    report_uncounted_pages,
 )
 from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.keys.key_records import FoundKey
@@ -38,8 +39,10 @@ from nanonets_proxy.core.ratelimit.scopes import ScopeTable
 from nanonets_proxy.errors import UpstreamError
 from nanonets_proxy.keys.key_manager import KeyManager, KeyManagerPolicy, KeyManagerServices
 from nanonets_proxy.keys.source import FileKey, KeySource
+from nanonets_proxy.pages.page_counter import PageCounter, can_count_pages
 from nanonets_proxy.request.context import Services
 from nanonets_proxy.request.handler import Handler
+from nanonets_proxy.request.upload_pages import UploadPages
 from nanonets_proxy.server.listeners import (
     BACKLOG,
     describe,
@@ -115,11 +118,16 @@ class Environment:
         self._authorizer = make_authorizer(config, self.metrics)
         self._reloaded_files = reloaded_files(config, self._authorizer, self._tls)
         guard = make_guard(config)
+        self._page_costs = costs = _page_costs(config)
+        self._page_counter = PageCounter(loop) if costs is not None and can_count_pages() else None
         services = Services(
             origin=origin,
             guard=guard,
             scopes=ScopeTable(config.scopes),
-            page_costs=_page_costs(config),
+            page_costs=costs,
+            upload_pages=None
+            if costs is None or self._page_counter is None
+            else UploadPages(self._page_counter, costs, self._room),
             waiting_room=self._room,
             body_budget=self._body_budget,
             client=client,
@@ -159,6 +167,10 @@ class Environment:
         for setting, value in self._config.permissive_settings.items():
             self._log.warning("boundary_loosened", setting=setting, value=value)
         report_lowered_connections(self.alerts, self._config.max_connections, self._max_connections)
+        if self._page_counter is not None:
+            await self._page_counter.start()
+        elif self._page_costs is not None:
+            report_uncounted_pages(self.alerts)
         report_exposed_files(self.alerts, self._secret_files)
         self.key_manager.start()
         for file in self._reloaded_files:
@@ -195,6 +207,8 @@ class Environment:
         for file in self._reloaded_files:
             await file.stop()
         cut_off = await self._server.drain(drain_timeout_s)
+        if self._page_counter is not None:
+            self._page_counter.close()
         self._pool.close()
         self._save_state()
         self._log.info("stopped", cut_off=cut_off)
@@ -252,5 +266,6 @@ def remove_files(sockets: Sequence[socket.socket]) -> None:
 
 
 def _page_costs(config: EnvironmentConfig) -> PageCosts | None:
-    field = config.handler.cost_header
-    return PageCosts(field, config.scopes, config.gate.static_limits.rows) if field else None
+    """Returns the costs of requests; None if each request costs 1."""
+    costs = PageCosts(config.handler.cost_header, config.scopes, config.gate.static_limits.rows)
+    return costs if costs.in_use else None

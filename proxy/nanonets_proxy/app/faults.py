@@ -68,6 +68,15 @@ def report_exposed_files(alerts: Alerts, paths: Iterable[Path]) -> None:
             alerts.report("secret_file_exposed", advice, lasting=True, path=str(path))
 
 
+def report_uncounted_pages(alerts: Alerts) -> None:
+    """Reports that a limit is in pages, but nothing counts the pages of uploads."""
+    advice = (
+        "install nanonets-proxy[pages] to count the pages of uploads; until then, a request without cost_header "
+        "costs the mean of the pages that callers state in its scope"
+    )
+    alerts.report("pages_not_counted", advice, lasting=True)
+
+
 def report_surplus(alerts: Alerts, upstream: str) -> None:
     """Reports that the upstream sent bytes that belong to no request."""
     advice = (

@@ -23,7 +23,8 @@ class AccessRecord:
 
     __slots__ = (
         *("attempts", "caller", "code", "details", "error", "key", "level", "method", "path", "received_bytes"),
-        *("request_id", "route", "scope", "sent_bytes", "started_s", "status", "total_s", "upstream_s", "wait_s"),
+        *("pages", "request_id", "route", "scope", "sent_bytes", "started_s", "status", "total_s", "upstream_s"),
+        "wait_s",
     )
 
     def __init__(self, request: CallerRequest, caller: str) -> None:
@@ -36,6 +37,8 @@ class AccessRecord:
         """0: the caller hung up before the response began."""
         self.caller = caller
         self.scope = ""
+        self.pages: int | None = None
+        """Stated by the caller or counted, in a scope whose limit is in pages; None: unknown."""
         self.attempts = 0
         self.wait_s = 0.0
         self.upstream_s: float | None = None
@@ -87,6 +90,8 @@ class AccessRecord:
             "request_id": self.request_id,
             "key": self.key,
         }
+        if self.pages is not None:
+            event["pages"] = self.pages
         if self.code:
             event["code"], event["error"] = self.code, self.error
         if self.details:

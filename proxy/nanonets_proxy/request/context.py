@@ -16,6 +16,7 @@ from nanonets_proxy.request.authorizer import Authorizer
 from nanonets_proxy.request.keys import KeyProvider
 from nanonets_proxy.request.last_refusals import LastRefusal
 from nanonets_proxy.request.relay import RelayedResponse
+from nanonets_proxy.request.upload_pages import PageCount, UploadPages
 from nanonets_proxy.server.caller_body import CallerBody
 from nanonets_proxy.server.caller_request import CallerRequest
 from nanonets_proxy.telemetry.finished_request import Observer
@@ -46,6 +47,8 @@ class Services:
     authorizer: Authorizer | None = None
     page_costs: PageCosts | None = None
     """None: each request costs 1."""
+    upload_pages: UploadPages | None = None
+    """None: no pages are counted."""
 
 
 class ReadAhead(Protocol):
@@ -81,6 +84,8 @@ class RequestContext:
     target: str
     cost: float = 1
     """The units of the scope's limit that the request uses."""
+    page_count: PageCount | None = None
+    """None: the pages are stated, do not matter, or cannot be counted."""
     payload: bytes = b""
     """A whole body that came with the head; any other body is `body`."""
     read_ahead: ReadAhead | None = None

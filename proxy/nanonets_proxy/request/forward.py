@@ -38,6 +38,7 @@ from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.keys.key_records import KeyUse, KeyVerdict, Ruling, verdict_of
 from nanonets_proxy.core.keys.key_scrubber import NO_FORMS, KeyForms
 from nanonets_proxy.core.ratelimit.rate_limit_fields import read_advice
+from nanonets_proxy.core.ratelimit.static_limits import REQUESTS
 from nanonets_proxy.core.ratelimit.tickets import DEFAULT_URGENCY, Outcome, Ticket, TicketState
 from nanonets_proxy.errors import RateLimited, UpstreamError
 from nanonets_proxy.request.access_record import AccessRecord
@@ -115,6 +116,8 @@ class Forwarder:
         ticket = Ticket(
             record.scope, now_s + max_wait_s, record.caller, urgency_level, context.cost, context.target
         )
+        if context.page_count is not None:
+            context.page_count.ticket = ticket
         try:
             await self._forward(context, ticket, now_s)
         except RateLimited as error:
@@ -136,6 +139,8 @@ class Forwarder:
                 return
             if decision.step is _RETRY:
                 await self._pause(context, decision.pause_s, began_s)
+            if context.page_count is not None:
+                await context.page_count.finish()
             await self._wait(context, ticket, self._loop.time())
 
     async def _wait(self, context: RequestContext, ticket: Ticket, now_s: float) -> None:
@@ -190,7 +195,9 @@ class Forwarder:
                     outcome, retry_after_s = decision.outcome, decision.retry_after_s
                     quota_used_up = decision.quota_used_up
                     if received.head.has_advice and outcome is _SERVED:
-                        advice = read_advice(received.head.headers, record.scope)
+                        costs, scope = services.page_costs, record.scope
+                        unit = REQUESTS if costs is None else costs.unit_of(scope)
+                        advice = read_advice(received.head.headers, scope, unit)
                         if advice is not None:
                             services.waiting_room.note_advice(ticket, advice)
                     if decision.step is _KEEP:

@@ -10,6 +10,7 @@ from nanonets_proxy.core.http.max_forwards import counted_down
 from nanonets_proxy.core.http.request_head import RequestHeads
 from nanonets_proxy.core.http.routes import route_of
 from nanonets_proxy.core.http.target import origin_form
+from nanonets_proxy.core.ratelimit.static_limits import PAGES
 from nanonets_proxy.errors import BadRequest, InternalError, ProxyError, VersionNotSupported
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.context import RequestContext, Services
@@ -66,6 +67,8 @@ class Handler:
                 await response.drain()  # responses must not pile up for a caller that pipelines without reading
             context = self._admit(request, record, response)
             if context.head.body_length == 0 or (kept_bytes := self._take_whole_body(context)):
+                if context.page_count is not None:
+                    context.cost = await context.page_count.count_whole(context.payload, context.cost)
                 await self._forwarder.forward(context)
             else:
                 await self._forward_with_body(context)
@@ -160,8 +163,13 @@ class Handler:
         if services.retries.enabled:
             services.retries.note_request()
         context = RequestContext(request, record, response, head, target)
-        if services.page_costs is not None:
-            context.cost = services.page_costs.cost_of(record.scope, head.cost)
+        if (costs := services.page_costs) is not None:
+            context.cost = costs.cost_of(record.scope, head.cost)
+            if costs.unit_of(record.scope) == PAGES:
+                if head.cost is not None:
+                    record.pages = int(context.cost)
+                elif services.upload_pages is not None and head.body_length != 0:
+                    context.page_count = services.upload_pages.of(request, record)
         return context
 
     def _take_whole_body(self, context: RequestContext) -> int:
@@ -187,6 +195,8 @@ class Handler:
         await source.wait_for_start()
         with RequestBody(source, head.body_length, self._services.body_budget) as body:
             context.body, context.body_source = body, source
+            if context.page_count is not None:
+                context.page_count.follow(body)
             try:
                 await self._forwarder.forward(context)
             finally:

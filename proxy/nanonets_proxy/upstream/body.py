@@ -14,7 +14,7 @@ bytes stay in the page cache, and handing a piece to a thread would cost more.
 import enum
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol, Self
@@ -98,6 +98,7 @@ class RequestBody:
         "_source",
         "length",
         "lost",
+        "on_whole",
         "received_bytes",
     )
 
@@ -114,6 +115,8 @@ class RequestBody:
         self._keeping = True
         self.lost: LostCopy | None = None
         """Why there is no copy; None: there is one."""
+        self.on_whole: Callable[[], None] | None = None
+        """Called when the last byte is read, if there is a copy."""
         if length is not None and length > budget.policy.replay_limit_bytes:
             self._lose_copy(LostCopy.REPLAY_LIMIT)
 
@@ -131,6 +134,11 @@ class RequestBody:
     def is_replayable(self) -> bool:
         """Whether `rewind()` is allowed: the copy has every byte read, or nothing was read."""
         return self._keeping or self.received_bytes == 0
+
+    @property
+    def copy(self) -> int | Sequence[bytes]:
+        """The copy: the descriptor of the spool file, or the pieces in memory."""
+        return self._memory if self._file is None else self._file.fileno()
 
     @property
     def fits_memory(self) -> bool:
@@ -163,6 +171,8 @@ class RequestBody:
             piece = self._read_file(self._file, self._file_bytes - self._position)
         elif piece := await self._source.readany():
             self._keep(piece)
+        elif self.length is None:
+            self._note_whole()
         self._position += len(piece)
         return piece
 
@@ -188,6 +198,13 @@ class RequestBody:
             self._memory_bytes = in_memory
         else:
             self._move_to_file(piece)
+        if self.received_bytes == self.length:
+            self._note_whole()
+
+    def _note_whole(self) -> None:
+        if self.on_whole is not None and self._keeping:
+            on_whole, self.on_whole = self.on_whole, None
+            on_whole()
 
     def _move_to_file(self, piece: bytes) -> None:
         """Moves the copy to the file and appends `piece`; loses the copy if the budget or the disk is exhausted."""

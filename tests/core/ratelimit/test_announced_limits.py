@@ -2,6 +2,7 @@
 
 import math
 
+from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
@@ -44,6 +45,16 @@ def test_what_remains_of_a_quota_is_granted() -> None:
     assert grant_all(limit, 0.2) == 7
     assert limit.changes_at_s(0.2) == 5.0
     assert grant_all(limit, 5.0) > 7
+
+
+def test_what_remains_counts_in_units_from_the_announcing_request_on() -> None:
+    limit = make_limit()
+    for cost in (3, 8, 2):
+        limit.grant(GrantKind.PROVEN, 0.0, cost)
+    limit.note_advice(1, Advice(15, 5.0, None), 0.1)  # of which 10 units are granted already
+    assert limit.grant_kind(0.2, 6) is None
+    assert limit.changes_at_s(0.2, 6) == 5.1
+    assert limit.grant_kind(0.2, 5) is not None
 
 
 def test_a_policy_is_a_limit_that_needs_no_learning() -> None:

@@ -11,6 +11,7 @@ from nanonets_proxy.core.ratelimit.scope_registry import MAX_CLOSED_SCOPES_SHOWN
 from nanonets_proxy.core.ratelimit.scope_state import MIN_RETRY_AFTER_S
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Rejection, Ticket, TicketState, Verdicts
+from support.gate_scene import GateScene
 
 NEVER_S = 1e9
 
@@ -672,6 +673,27 @@ def test_a_ticket_that_need_not_wait_is_admitted_though_the_queue_is_full() -> N
 def paged(limit: str) -> Gate:
     limits = StaticLimits((StaticLimit.parse(limit),))
     return Gate(GatePolicy(max_in_flight=64, max_waiting=64, static_limits=limits), lambda: 0.5)
+
+
+def test_a_cost_that_becomes_known_after_the_grant_is_corrected() -> None:
+    scene = GateScene("account 20 pages/minute")
+    first, second = (Ticket("account", NEVER_S, lane="a", cost=2.5) for _ in range(2))
+    waiting = [Ticket("account", NEVER_S, lane=lane, cost=5) for lane in "aaab"]
+    for ticket in (first, second, *waiting):
+        scene.gate.enqueue(ticket, 0.0)
+    assert scene.gate.poll(0.0).granted == [first, waiting[3], second, waiting[0], waiting[1]]
+    scene.gate.correct_cost(first, 1)
+    assert first.cost == 1
+    assert not scene.gate.poll(0.0).granted
+    scene.gate.settle(second, Outcome.SERVED, 0.1)
+    scene.gate.correct_cost(second, 1)
+    assert not scene.gate.poll(0.1).granted
+    scene.gate.settle(waiting[0], Outcome.THROTTLED, 0.2, 1.0)
+    scene.gate.correct_cost(waiting[0], 30)
+    rejection = scene.gate.enqueue(waiting[0], 0.2)
+    assert rejection is not None
+    assert rejection.reason is Reason.LARGER_THAN_LIMIT
+    scene.gate.correct_cost(Ticket("elsewhere", NEVER_S), 3)
 
 
 def test_a_request_uses_as_much_of_the_limit_as_it_costs() -> None:

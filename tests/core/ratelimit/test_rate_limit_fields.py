@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice, read_advice
-from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
+from nanonets_proxy.core.ratelimit.static_limits import PAGES, StaticLimit
 
 
 def advice(state: str = "", policy: str = "") -> Advice | None:
@@ -15,6 +15,16 @@ def advice(state: str = "", policy: str = "") -> Advice | None:
 
 def limit(count: int, period_s: float) -> StaticLimit:
     return StaticLimit("account", count, period_s)
+
+
+@pytest.mark.parametrize(
+    ("unit", "remaining"), [("", 5), (';qu="pages"', 5), (';qu="requests"', None), (';qu="content-bytes"', None)]
+)
+def test_in_a_scope_in_pages_only_quotas_of_pages_count(unit: str, remaining: int | None) -> None:
+    fields = [(b"RateLimit", b'"p";r=5;t=9'), (b"RateLimit-Policy", f'"p";q=20;w=60{unit}'.encode())]
+    found = read_advice(fields, "account", PAGES)
+    assert (None if found is None else found.remaining) == remaining
+    assert found is None or found.limit == StaticLimit("account", 20, 60.0, PAGES)
 
 
 @pytest.mark.parametrize(

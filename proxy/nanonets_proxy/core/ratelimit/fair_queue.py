@@ -132,6 +132,12 @@ class FairQueue:
         self._decrement_waiting(lane, ticket)
         return ticket
 
+    def charge(self, name: str, units: float) -> None:
+        """Charges a lane for units that its latest grants cost beyond what was known; negative: gives them back."""
+        lane = self._lanes.get(name)
+        if lane is not None:
+            lane.credit -= units
+
     def pop_other(self, unlike: Ticket) -> Ticket:
         """Takes a ticket that was never refused, of another kind and another caller than `unlike`, if there is one.
 

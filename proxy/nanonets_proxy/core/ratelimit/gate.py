@@ -255,6 +255,15 @@ class Gate:
         """Takes a place for a paused ticket. If none is free, returns False, and a later `poll` grants one."""
         return ticket.state is not _PAUSED or self._places.resume(ticket)
 
+    def correct_cost(self, ticket: Ticket, cost: float) -> None:
+        """Corrects the cost of a ticket that was granted with an estimate of it, before it is enqueued again."""
+        scope = self._scopes.get(ticket.scope)
+        if scope is not None and ticket.state is not _RETURNED:
+            scope.limit.estimate.window.change_cost(ticket.granted_at_s, ticket.cost, cost)
+            scope.queue.charge(ticket.lane, cost - ticket.cost)
+            self._dirty[scope] = None
+        ticket.cost = cost
+
     def note_advice(self, ticket: Ticket, advice: Advice, now: float) -> None:
         """Applies what the response to a ticket announced about the limit of its scope, before any refusal."""
         scope = self._scopes.get(ticket.scope)

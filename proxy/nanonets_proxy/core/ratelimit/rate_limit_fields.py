@@ -6,14 +6,15 @@ Source: draft-ietf-httpapi-ratelimit-headers, from -08 on.
     RateLimit: "burst";r=50;t=30
 
 Both fields are lists of policy names with parameters (RFC 9651). A policy has a quota `q`, a window of `w` seconds,
-and a unit `qu`. `r` is what remains of the quota, for `t` seconds. Only quotas of requests count.
+and a unit `qu`. `r` is what remains of the quota, for `t` seconds. Only quotas in the unit of the scope count: in
+scopes in pages, that is `qu="pages"`, or no unit at all.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
+from nanonets_proxy.core.ratelimit.static_limits import REQUESTS, StaticLimit
 
 ADVICE_FIELDS = frozenset({b"ratelimit", b"ratelimit-policy"})
 """The names of the fields, in lower case."""
@@ -28,19 +29,22 @@ class Advice(NamedTuple):
     """What a response announced about the limit of its scope."""
 
     remaining: int | None
-    """How many further requests the upstream accepts within `resets_in_s`; None: it did not say."""
+    """How many further units the upstream accepts within `resets_in_s`; None: it did not say."""
     resets_in_s: float
     limit: StaticLimit | None
     """The limit that the policy names; None: it named none."""
 
 
-def read_advice(headers: Sequence[tuple[bytes, bytes]], scope: str) -> Advice | None:
-    """Returns what a response announced about the limit of `scope`; None if nothing usable. Never raises."""
+def read_advice(headers: Sequence[tuple[bytes, bytes]], scope: str, unit: str = REQUESTS) -> Advice | None:
+    """Returns what a response announced about the limit of `scope`; None if nothing usable. Never raises.
+
+    `unit` is the unit of the scope's limit.
+    """
     windows_s: dict[str, int] = {}
     limits: list[tuple[int, int]] = []  # (period, count)
     others = set()
     for name, fields in _items(headers, b"ratelimit-policy"):
-        if fields.get("qu", "requests") != "requests":
+        if fields.get("qu", unit) != unit:
             others.add(name)
             continue
         count, period_s = _number(fields, "q"), _number(fields, "w")
@@ -48,7 +52,7 @@ def read_advice(headers: Sequence[tuple[bytes, bytes]], scope: str) -> Advice | 
             windows_s[name] = period_s
             limits.append((period_s, count))
     # Of several windows, the shortest counts: when a longer one is used up, `RateLimit` says so.
-    limit = StaticLimit(scope, min(limits)[1], float(min(limits)[0])) if limits else None
+    limit = StaticLimit(scope, min(limits)[1], float(min(limits)[0]), unit) if limits else None
     quotas: list[tuple[int, int]] = []  # (remaining, -seconds)
     for name, fields in _items(headers, b"ratelimit"):
         remaining, lasts_s = _number(fields, "r"), _number(fields, "t")

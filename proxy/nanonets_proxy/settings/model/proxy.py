@@ -175,7 +175,8 @@ class Settings(AccessSettings):
     cost_header: HttpToken = Field(
         "",
         description="Request header in which a caller states the pages of its request, for scopes whose rule, or "
-        "limit in limits, is in pages. It is not forwarded. A request without it counts as the mean of its scope.",
+        "limit in limits, is in pages. It is not forwarded. With the extra `pages`, the proxy counts the pages of "
+        "other requests; if it cannot, a request counts as the mean of its scope.",
     )
     limits: Limits = Field(
         (),

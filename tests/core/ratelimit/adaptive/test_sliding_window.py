@@ -29,6 +29,20 @@ def test_remove_takes_one_of_two_grants_of_the_same_instant() -> None:
     assert window.granted_since(2.0) == 2
 
 
+def test_a_cost_can_be_corrected() -> None:
+    window = SlidingWindow()
+    window.set(10, 10.0)
+    for at_s, cost in ((1.0, 2.0), (1.0, 3.0), (9.0, 1.0)):
+        window.add(at_s, cost)
+    window.change_cost(1.0, 3.0, 7.0)
+    assert (window.used(9.0), window.granted_units, window.newest_units(2)) == (10, 10, 8)
+    assert window.used(11.0) == 1
+    window.change_cost(1.0, 7.0, 4.0)  # this grant no longer counts
+    assert (window.used(11.0), window.granted_units, window.newest_units(9)) == (1, 7, 7)
+    window.change_cost(5.0, 7.0, 4.0)  # this grant is no longer in the log
+    assert (window.used(11.0), window.newest_units(9)) == (1, 7)
+
+
 def test_grants_count_as_many_units_as_they_cost() -> None:
     window = SlidingWindow()
     window.set(10, 10.0)

@@ -11,16 +11,16 @@ class AnnouncedQuota:
     __slots__ = ("_last_allowed", "until_s")
 
     def __init__(self) -> None:
-        self._last_allowed = 0
+        self._last_allowed: float = 0
         self.until_s = -math.inf
-        """Until then, the upstream accepts no grant after number `_last_allowed`."""
+        """Until then, the upstream accepts no units beyond the first `_last_allowed` of all."""
 
-    def holds(self, granted: int, now: float) -> bool:
-        """Returns whether the next grant must wait; `granted` is the number of grants so far."""
-        return now < self.until_s and granted >= self._last_allowed
+    def holds(self, granted_units: float, cost: float, now: float) -> bool:
+        """Returns whether a grant of this cost must wait; `granted_units` are those of all grants so far."""
+        return now < self.until_s and granted_units + cost > self._last_allowed
 
-    def note_advice(self, serial: int, advice: Advice, now: float) -> None:
-        """Notes what the response to grant number `serial` announced."""
+    def note_advice(self, units: float, advice: Advice, now: float) -> None:
+        """Notes what the response to a grant announced; `units` are those of all grants up to that one."""
         if advice.remaining is not None:
             # The upstream counts requests about in the order of their grants.
-            self._last_allowed, self.until_s = serial + advice.remaining, now + advice.resets_in_s
+            self._last_allowed, self.until_s = units + advice.remaining, now + advice.resets_in_s

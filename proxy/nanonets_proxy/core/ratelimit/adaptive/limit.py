@@ -113,7 +113,8 @@ class Limit:
         """Returns the kind of grant that one more request of this cost may have now; None if it must wait."""
         if now >= self._idle_until_s:
             self.advance(now)
-        if now < self.announced_quota.until_s and self.announced_quota.holds(self.estimate.window.granted, now):
+        quota = self.announced_quota
+        if now < quota.until_s and quota.holds(self.estimate.window.granted_units, cost, now):
             return None
         slow_start = self._slow_start
         if self.state is _OPEN:
@@ -127,7 +128,7 @@ class Limit:
 
     def changes_at_s(self, now: float, cost: float = 1) -> float:
         """Returns when `grant_kind` of this cost may change if no permit settles before; inf: never."""
-        if self.announced_quota.holds(self.estimate.window.granted, now):
+        if self.announced_quota.holds(self.estimate.window.granted_units, cost, now):
             return self.announced_quota.until_s
         if self.state is _CLOSED:
             return self._closed_until_s
@@ -297,7 +298,9 @@ class Limit:
 
     def note_advice(self, serial: int, advice: Advice, now: float) -> None:
         """Applies what the response to grant number `serial` announced about the limit."""
-        self.announced_quota.note_advice(serial, advice, now)
+        window = self.estimate.window
+        units_since = window.newest_units(window.granted - serial)
+        self.announced_quota.note_advice(window.granted_units - units_since, advice, now)
         announced = advice.limit
         if announced is not None and announced != self.announced_limit:
             self.announced_limit = announced
@@ -328,7 +331,7 @@ class Limit:
         if not estimate.proven:
             return math.nan
         opens_at_s = max(now, self.opens_at_s)
-        if self.announced_quota.holds(estimate.window.granted, now):
+        if self.announced_quota.holds(estimate.window.granted_units, 1, now):
             opens_at_s = max(opens_at_s, self.announced_quota.until_s)
         wait_s = max(estimate.window.forecast_at_s(units, opens_at_s) - now, 0.0)
         if self.in_flight >= estimate.concurrency.limit:

@@ -8,7 +8,7 @@ interval between requests.
 import math
 from bisect import bisect_left
 from collections import deque
-from itertools import chain
+from itertools import chain, islice
 
 _MAX_KEPT = 8192  # entries of each log, or `count` if that is larger; estimates need no more
 _ROUNDING_S = 1e-6
@@ -51,15 +51,30 @@ class SlidingWindow:
 
     def remove(self, granted_s: float, cost: float = 1) -> None:
         """Removes one grant of this instant and cost: the upstream did not count that request."""
+        log, index = self._find(granted_s, cost)
+        if index is not None:
+            del log[index]
+            if log is self._recent:
+                self._used -= cost
+
+    def change_cost(self, granted_s: float, cost: float, true_cost: float) -> None:
+        """Corrects the cost of one grant of this instant and cost."""
+        self.granted_units += true_cost - cost
+        log, index = self._find(granted_s, cost)
+        if index is not None:
+            log[index] = (granted_s, true_cost)
+            if log is self._recent:
+                self._used += true_cost - cost
+
+    def _find(self, granted_s: float, cost: float) -> tuple[deque[_Grant], int | None]:
+        """Returns the log with one grant of this instant and cost, and its index there; None if there is none."""
         for log in (self._recent, self._older):
             index = bisect_left(log, (granted_s,))
             while index < len(log) and log[index][0] == granted_s:
                 if log[index][1] == cost:
-                    del log[index]
-                    if log is self._recent:
-                        self._used -= cost
-                    return
+                    return log, index
                 index += 1
+        return self._older, None
 
     def age(self, seconds: float) -> None:
         """Moves all grants this far into the past."""
@@ -107,6 +122,10 @@ class SlidingWindow:
                 break
             units += cost
         return units
+
+    def newest_units(self, grants: int) -> float:
+        """Returns the units of this many of the newest grants in the log."""
+        return sum(cost for _, cost in islice(self._newest_first(), grants))
 
     def nth_newest_s(self, n: float) -> float | None:
         """Returns the oldest of the newest grants that cost at most `n` together; None if the log is empty.
