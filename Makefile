@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run test coverage explore test-newest test-stores fresh-machine bench bench-quick bench-page bench-rotation bench-gate bench-gate-sockets check \
-  format config lock clean test-system conformance-page conformance-peers soak abuse sbom
+  format config lock clean test-system conformance-page status-page conformance-peers soak abuse sbom
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -95,6 +95,9 @@ config: $(VENV)/dev.stamp ## Generate the files in config/ from the settings
 
 conformance-page: $(VENV)/dev.stamp ## Generate docs/conformance.md from the table of cases
 	PYTHONPATH=tests $(BIN)/python -m conformance.page
+
+status-page: $(VENV)/dev.stamp ## Generate docs/reference/status.md and the JSON schema of GET /status
+	PYTHONPATH=tests $(BIN)/python -m support.status_page
 
 conformance-peers: $(VENV)/dev.stamp ## Run the conformance cases against nginx, HAProxy and Caddy (root; installs them)
 	tests/conformance/peers/setup.sh .system/peers

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "proxy" / "nanonets_proxy"
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 
 _CODE_BLOCK = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
@@ -50,7 +50,8 @@ def test_a_link_to_a_missing_file_or_heading_is_found(tmp_path: Path) -> None:
 
 def test_the_index_lists_every_page() -> None:
     listed = set(_LINK.findall((ROOT / "docs" / "index.md").read_text()))
-    assert {page.name for page in ROOT.glob("docs/*.md")} - listed == {"index.md"}
+    pages = {str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md")}
+    assert pages - listed == {"index.md"}
 
 
 def test_every_module_and_folder_that_the_architecture_names_exists() -> None:

@@ -21,12 +21,12 @@ from support.raw_caller import RawCaller, request
 from support.raw_upstream import Peer, RawUpstream
 
 CALLS = {
-    "small GET": 79,
-    "small GET with new fields": 90,
-    "POST of 1 KiB": 87,
-    "POST of 64 KiB": 89,
-    "response of 64 KiB": 82,
-    "GET in a queue of eight": 114,
+    "small GET": 80,
+    "small GET with new fields": 91,
+    "POST of 1 KiB": 88,
+    "POST of 64 KiB": 90,
+    "response of 64 KiB": 83,
+    "GET in a queue of eight": 115,
 }
 TOLERANCE = 0.05
 

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 import structlog
 from prometheus_client import CollectorRegistry
 
+from nanonets_proxy.admin import status
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.core.http.request_head import RequestHeads
 from nanonets_proxy.core.http.target import origin_form
@@ -59,7 +60,7 @@ def admin_connection_policy(max_connections: int, last_file: int) -> ConnectionP
     )
 
 
-class Environment(Protocol):
+class Environment(status.Environment, Protocol):
     """What the admin listener needs of an environment. A single environment has the empty name."""
 
     name: str
@@ -110,10 +111,12 @@ class AdminHandler:
         self._reloads = 0  # that wait now
         self._heads = RequestHeads()
         self._log = structlog.get_logger()
+        self._status = status.StatusReader(environments)
         self._endpoints: dict[str, tuple[str, _Endpoint]] = {
             "/livez": ("GET", self._livez),
             "/readyz": ("GET", self._readyz),
             "/metrics": ("GET", self._metrics),
+            "/status": ("GET", self._read_status),
             "/reload": ("POST", self._reload),
         }
         if on_quit is not None:
@@ -190,6 +193,9 @@ class AdminHandler:
     async def _metrics(self, request: CallerRequest) -> OwnResponse:
         content_type, text = await exposition.render(self._registry, _accept(request))
         return _response(200, content_type, text)
+
+    async def _read_status(self, _: CallerRequest) -> OwnResponse:
+        return _response(200, _JSON, self._status.read())
 
     async def _quit(self, _: CallerRequest) -> OwnResponse:
         assert self._on_quit is not None

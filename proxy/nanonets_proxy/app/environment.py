@@ -23,6 +23,7 @@ from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.app.access import connection_policy, make_authorizer, make_guard, reloaded_files
 from nanonets_proxy.app.coalesced import Coalesced
 from nanonets_proxy.app.config import EnvironmentConfig
+from nanonets_proxy.app.environment_status import EnvironmentStatusReader
 from nanonets_proxy.app.faults import (
     report_dial_failure,
     report_exposed_files,
@@ -36,6 +37,7 @@ from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.page_costs import PageCosts
 from nanonets_proxy.core.ratelimit.scopes import ScopeTable
+from nanonets_proxy.core.status.document import EnvironmentStatus
 from nanonets_proxy.errors import UpstreamError
 from nanonets_proxy.keys.key_manager import KeyManager, KeyManagerPolicy, KeyManagerServices
 from nanonets_proxy.keys.source import FileKey, KeySource
@@ -54,6 +56,7 @@ from nanonets_proxy.server.tls import ListenerTls
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyStatus
 from nanonets_proxy.telemetry.metrics import Metrics
+from nanonets_proxy.telemetry.recent_requests import RecentRequests
 from nanonets_proxy.upstream.body import BodyBudget, LostCopy
 from nanonets_proxy.upstream.client import UpstreamClient
 from nanonets_proxy.upstream.dial import Dialer
@@ -89,6 +92,7 @@ class Environment:
             self._read_gauges, lambda most: self._gate.scope_statuses(loop.time(), most), config.environments
         )
         self.alerts = Alerts(self.metrics.registry, log_fields)
+        self._recent = RecentRequests(loop)
         path = config.state_file
         self._state_file = None if path is None else StateFile(path, str(origin), self.alerts)
         if self._state_file is not None:
@@ -134,7 +138,7 @@ class Environment:
             keys=self.key_manager,
             retries=Retries(config.retries, random.random),
             metrics=self.metrics,
-            observers=(self.metrics.requests.observe,),
+            observers=(self.metrics.requests.observe, self._recent.ring.count),
             authorizer=self._authorizer,
         )
         self._handler = Handler(config.handler, services, loop)
@@ -146,6 +150,19 @@ class Environment:
             connections,
             self.metrics.registry,
             self.alerts,
+        )
+        self._status = EnvironmentStatusReader(
+            name=config.name,
+            upstream_name=self.upstream_name,
+            gate=self._gate,
+            max_waiting=config.gate.max_waiting,
+            key_status=self.key_status,
+            recent=self._recent,
+            alerts=self.alerts,
+            pool=self._pool,
+            bodies=self._body_budget,
+            caller_connections=lambda: self._server.open_connections,
+            max_connections=self._max_connections,
         )
         self.reload = Coalesced(self._reload_once)
         """Reads the keys and the watched files again. Returns the first fault, or None."""
@@ -173,6 +190,7 @@ class Environment:
             report_uncounted_pages(self.alerts)
         report_exposed_files(self.alerts, self._secret_files)
         self.key_manager.start()
+        self._recent.start()
         for file in self._reloaded_files:
             file.start()
         for sock in self._sockets:
@@ -210,6 +228,7 @@ class Environment:
         if self._page_counter is not None:
             self._page_counter.close()
         self._pool.close()
+        self._recent.stop()
         self._save_state()
         self._log.info("stopped", cut_off=cut_off)
 
@@ -231,6 +250,10 @@ class Environment:
     def key_status(self) -> KeyStatus:
         """Returns the public facts about the keys."""
         return self.key_manager.status()
+
+    def status(self, most: int) -> EnvironmentStatus:
+        """Returns the status for operators, with lists of at most `most` items."""
+        return self._status.read(self._state, most, self._loop.time())
 
     async def _reload_once(self) -> str | None:
         faults = [file.reload() for file in self._reloaded_files]

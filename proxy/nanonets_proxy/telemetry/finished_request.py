@@ -32,6 +32,8 @@ class FinishedRequest(Protocol):
         """Facts about the error, such as its `reason`."""
 
     @property
+    def request_id(self) -> str: ...
+    @property
     def attempts(self) -> int:
         """How many times the request was sent upstream."""
 

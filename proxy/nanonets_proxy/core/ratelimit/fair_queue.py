@@ -204,6 +204,19 @@ class FairQueue:
                 position += min(lane.waiting, turns * lane.weight)
         return position
 
+    def lanes(self) -> list[tuple[str, int]]:
+        """Returns the lanes with waiting tickets, and the number of these."""
+        return [(lane.name, lane.waiting) for lane in self._lanes.values() if lane.waiting]
+
+    def last_position(self, name: str) -> int:
+        """Returns the position, from 1, of the last waiting ticket of a lane that has one."""
+        lane = self._lanes[name]
+        turns = -(-lane.waiting // lane.weight)
+        if len(self._lanes) > _COUNTED_LANES:
+            return min(self.waiting, lane.waiting + turns * (self._total_weight - lane.weight))
+        others = (other for other in self._lanes.values() if other is not lane)
+        return lane.waiting + sum(min(other.waiting, turns * other.weight) for other in others)
+
     def unparked_lane(self) -> str | None:
         """Returns the name of the lane whose turn it is; None if only parked lanes wait."""
         turns = self._turns

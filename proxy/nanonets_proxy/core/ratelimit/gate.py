@@ -39,7 +39,7 @@ Instants are seconds of one monotonic clock. They never decrease from call to ca
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
@@ -89,6 +89,11 @@ class Gate:
     @property
     def max_in_flight(self) -> int:
         return self._policy.max_in_flight
+
+    @property
+    def scopes(self) -> Collection[ScopeState]:
+        """All scopes, for reports. Read-only for others."""
+        return self._scopes.values()
 
     @property
     def needs_poll(self) -> bool:

@@ -1,0 +1,89 @@
+"""Reads the status of one environment from its components."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.status.document import (
+    CallerUsage,
+    EnvironmentStatus,
+    KeyEntry,
+    KeysStatus,
+    Problem,
+    Usage,
+)
+from nanonets_proxy.core.status.gate_status import gate_status
+from nanonets_proxy.core.status.state import Facts, state_of
+from nanonets_proxy.core.status.text import MAX_SENTENCE_CHARS, shown
+from nanonets_proxy.telemetry.alerts import Alerts
+from nanonets_proxy.telemetry.key_status import KeyStatus
+from nanonets_proxy.telemetry.recent_requests import RecentRequests
+from nanonets_proxy.upstream.body import BodyBudget
+from nanonets_proxy.upstream.pool import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentStatusReader:
+    """The components that the status tells about."""
+
+    name: str
+    upstream_name: str
+    gate: Gate
+    max_waiting: int
+    key_status: Callable[[], KeyStatus]
+    recent: RecentRequests
+    alerts: Alerts
+    pool: Pool
+    bodies: BodyBudget
+    caller_connections: Callable[[], int]
+    max_connections: int
+    usage: Callable[[int], tuple[CallerUsage, ...]] | None = None
+    """Returns today's usage of so many callers; None without a ledger."""
+
+    def read(self, phase: str, most: int, now_s: float) -> EnvironmentStatus:
+        """Returns the status, with lists of at most `most` items. `phase` is the environment's own state."""
+        gate = gate_status(self.gate, self.max_waiting, most, now_s)
+        keys = _keys_status(self.key_status())
+        ended, failed = self.recent.ring.last_minute()
+        failure = self.recent.errors.newest_failure()
+        policy = self.bodies.policy
+        return EnvironmentStatus(
+            name=self.name,
+            upstream=self.upstream_name,
+            state=state_of(Facts(phase, gate, keys, ended, failed, failure)),
+            gate=gate,
+            keys=keys,
+            requests=self.recent.ring.counts(),
+            problems=self._problems(most, now_s),
+            caller_connections=Usage(self.caller_connections(), self.max_connections),
+            idle_upstream_connections=self.pool.idle,
+            body_memory_bytes=Usage(self.bodies.memory_bytes, policy.memory_total_bytes),
+            body_spool_bytes=Usage(self.bodies.spool_bytes, policy.spool_total_bytes),
+            usage=None if self.usage is None else self.usage(most),
+        )
+
+    def _problems(self, most: int, now_s: float) -> tuple[Problem, ...]:
+        alerts = [
+            Problem(
+                kind=alert["event"],
+                times=alert["times"],
+                age_s=alert["age_s"],
+                is_alert=True,
+                caller="",
+                request_id="",
+                advice=shown(alert["advice"], MAX_SENTENCE_CHARS),
+            )
+            for alert in self.alerts.to_json()
+        ]
+        return (*alerts, *self.recent.errors.problems(now_s))[:most]
+
+
+def _keys_status(status: KeyStatus) -> KeysStatus:
+    return KeysStatus(
+        source=status.source,
+        state=status.state,
+        is_rejected=status.is_doubted,
+        keys=tuple(KeyEntry(key.name, key.fingerprint, key.state, round(key.age_s)) for key in status.keys),
+        warnings=tuple(shown(warning, MAX_SENTENCE_CHARS) for warning in status.warnings),
+        source_fault=None if status.source_fault is None else shown(status.source_fault, MAX_SENTENCE_CHARS),
+    )

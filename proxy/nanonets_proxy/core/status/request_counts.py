@@ -1,0 +1,120 @@
+"""Counts finished requests by outcome, in a ring of buckets of 10 seconds that covers the last hour."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Final, Generic, Protocol, TypeVar
+
+from nanonets_proxy.core.status.document import RequestCounts
+
+BUCKET_S: Final = 10
+SHOWN_BUCKET_S: Final = 60
+_BUCKETS: Final = 3600 // BUCKET_S
+_PER_SHOWN: Final = SHOWN_BUCKET_S // BUCKET_S
+_ERRORS_FROM: Final = 400
+_THROTTLED: Final = 429
+_UNUSUAL_FROM: Final = 600  # an upstream may send any three digits
+_THROTTLED_CLASS: Final = 6  # behind the status classes 0 (gone) to 5
+_WAIT, _UPSTREAM, _UPSTREAM_COUNT = 7, 8, 9
+_FIELDS: Final = 10
+
+Bucket = list[float]
+
+
+class Finished(Protocol):
+    """The facts of a finished request that count. Durations are in seconds."""
+
+    @property
+    def status(self) -> int:
+        """0: the caller hung up."""
+
+    @property
+    def code(self) -> str:
+        """The error's code; empty: the request was served."""
+
+    @property
+    def wait_s(self) -> float: ...
+    @property
+    def upstream_s(self) -> float | None:
+        """None: no response came."""
+
+
+Request = TypeVar("Request", bound=Finished)
+
+
+class RequestRing(Generic[Request]):
+    """The owner calls `rotate` every `BUCKET_S` seconds. Counting needs no clock."""
+
+    __slots__ = ("_current", "_full", "_on_error", "_phase")
+
+    def __init__(self, on_error: Callable[[Request], None]) -> None:
+        """Calls `on_error` with each request that failed."""
+        self._on_error = on_error
+        self._current: Bucket = [0.0] * _FIELDS
+        self._phase = 0  # the full buckets of the minute that is shown last
+        self._full: deque[Bucket] = deque(([0.0] * _FIELDS for _ in range(_BUCKETS - 1)), maxlen=_BUCKETS - 1)
+
+    def count(self, request: Request) -> None:
+        """Counts a finished request."""
+        # One call for each request, since every request pays for it.
+        status, upstream_s = request.status, request.upstream_s
+        current = self._current
+        if status < _ERRORS_FROM:
+            current[status // 100] += 1
+        elif status == _THROTTLED:
+            current[_THROTTLED_CLASS] += 1
+        else:
+            current[status // 100 if status < _UNUSUAL_FROM else 5] += 1
+        current[_WAIT] += request.wait_s
+        if upstream_s is not None:
+            current[_UPSTREAM] += upstream_s
+            current[_UPSTREAM_COUNT] += 1
+        if status >= _ERRORS_FROM or request.code:
+            self._on_error(request)
+
+    def rotate(self) -> None:
+        """Begins a new bucket."""
+        self._full.append(self._current)
+        self._current = [0.0] * _FIELDS
+        self._phase = (self._phase + 1) % _PER_SHOWN
+
+    def last_minute(self) -> tuple[int, int]:
+        """Returns how many requests ended in about the last minute, and how many of them with a 5xx."""
+        recent = self._newest(_PER_SHOWN)
+        return int(sum(map(_requests, recent))), int(sum(bucket[5] for bucket in recent))
+
+    def counts(self) -> RequestCounts:
+        """Returns the counts of the last hour, in buckets of a minute. Only the last bucket changes later."""
+        buckets = [*self._full, self._current][_PER_SHOWN - 1 - self._phase :]
+        shown = [_sum(buckets[at : at + _PER_SHOWN]) for at in range(0, len(buckets), _PER_SHOWN)]
+        return RequestCounts(
+            bucket_s=SHOWN_BUCKET_S,
+            per_second=round(self._per_second(), 2),
+            served=tuple(int(bucket[1] + bucket[2] + bucket[3]) for bucket in shown),
+            client_errors=tuple(int(bucket[4]) for bucket in shown),
+            throttled=tuple(int(bucket[_THROTTLED_CLASS]) for bucket in shown),
+            server_errors=tuple(int(bucket[5]) for bucket in shown),
+            gone=tuple(int(bucket[0]) for bucket in shown),
+            mean_wait_s=tuple(_mean(bucket[_WAIT], _requests(bucket)) for bucket in shown),
+            mean_upstream_s=tuple(_mean(bucket[_UPSTREAM], bucket[_UPSTREAM_COUNT]) for bucket in shown),
+        )
+
+    def _per_second(self) -> float:
+        """Returns the mean rate over the full buckets of the last minute."""
+        recent = list(islice(reversed(self._full), _PER_SHOWN))
+        return sum(map(_requests, recent)) / SHOWN_BUCKET_S
+
+    def _newest(self, count: int) -> list[Bucket]:
+        return [self._current, *islice(reversed(self._full), count - 1)]
+
+
+def _requests(bucket: Bucket) -> float:
+    return sum(bucket[: _THROTTLED_CLASS + 1])
+
+
+def _sum(buckets: Sequence[Bucket]) -> Bucket:
+    return [sum(values) for values in zip(*buckets, strict=True)]
+
+
+def _mean(total: float, count: float) -> float:
+    return round(total / count, 3) if count else 0.0

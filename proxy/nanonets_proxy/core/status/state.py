@@ -1,0 +1,117 @@
+"""The state of an environment in one sentence, and the party to look at.
+
+The first rule that applies decides: what keeps all requests from being served comes before what delays some.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from nanonets_proxy.core.status.document import GateStatus, KeysStatus, ScopeEntry, State
+
+_FEWEST_FAILURES: Final = 3
+_FAILING_SHARE: Final = 0.5
+_URGENCY: Final = (
+    *("no_key", "key_rejected", "proxy_failing", "upstream_failing", "quota_used_up", "starting", "draining"),
+    *("waiting_for_place", "waiting_for_upstream", "limit_closed", "serving", "idle"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The facts that decide the state of an environment."""
+
+    phase: str
+    """The environment's own state: `ready`, `starting` or `draining`."""
+    gate: GateStatus
+    keys: KeysStatus
+    ended: int
+    """Requests that ended in the last minute."""
+    failed: int
+    """How many of them got a 5xx."""
+    failure: str | None
+    """The kind of the newest of these failures."""
+
+
+def state_of(facts: Facts) -> State:
+    """Returns the state."""
+    gate = facts.gate
+    match facts.phase:
+        case "starting":
+            return State("starting", "proxy", "Starting: callers are not served yet.")
+        case "draining":
+            return State(
+                "draining", "proxy", f"Draining: {_requests(gate.in_flight)} in flight, no new connections."
+            )
+    return _fault(facts) or _delay(gate) or _activity(gate)
+
+
+def most_urgent(states: Iterable[State]) -> State:
+    """Returns the state that needs the most attention; there must be one."""
+    return min(states, key=lambda state: _URGENCY.index(state.code))
+
+
+def _fault(facts: Facts) -> State | None:
+    """Returns the state if most requests fail, or must fail."""
+    keys = facts.keys
+    if keys.state == "spent":
+        return State("no_key", "key", "No usable API key: Nanonets rejects every known key (401).")
+    if keys.state == "gap":
+        return State("no_key", "key", "No usable API key: requests wait for a new key.")
+    if keys.is_rejected:
+        return State("key_rejected", "key", "Nanonets rejects the API key of every request (401).")
+    if facts.failed >= _FEWEST_FAILURES and facts.failed >= _FAILING_SHARE * facts.ended:
+        of_ended = f"{facts.failed} of {_requests(facts.ended)} in the last minute failed"
+        if facts.failure == "internal_error":
+            return State("proxy_failing", "proxy", f"The proxy fails: {of_ended} (internal_error).")
+        kind = f" ({facts.failure})" if facts.failure else ""
+        return State("upstream_failing", "upstream", f"Nanonets fails or cannot be reached: {of_ended}{kind}.")
+    return None
+
+
+def _delay(gate: GateStatus) -> State | None:
+    """Returns the state if a limit delays requests."""
+    used_up = next((scope for scope in gate.scopes if scope.quota_used_up), None)
+    if used_up is not None:
+        test = f"next test in {duration(used_up.opens_in_s)}"
+        return State("quota_used_up", "limit", f"The quota of {used_up.name} is used up: {test}.")
+    if gate.waiting:
+        callers = _callers(gate)
+        if gate.in_flight >= gate.max_in_flight:
+            places = f"{gate.max_in_flight} of {gate.max_in_flight} places are in flight"
+            return State("waiting_for_place", "upstream", f"Waiting for a free place: {callers}, {places}.")
+        permit = "next permit when a response arrives"
+        if gate.next_permit_in_s is not None:
+            permit = f"next permit in {duration(gate.next_permit_in_s)}"
+        return State("waiting_for_upstream", "limit", f"Waiting for Nanonets: {callers}, {permit}.")
+    closed: ScopeEntry | None = max(gate.scopes, key=lambda scope: scope.opens_in_s, default=None)
+    if closed is not None and closed.opens_in_s:
+        opens = f"opens in {duration(closed.opens_in_s)}"
+        return State("limit_closed", "limit", f"The rate limit of {closed.name} is used up: {opens}; nobody waits.")
+    return None
+
+
+def _activity(gate: GateStatus) -> State:
+    if gate.in_flight:
+        return State("serving", None, f"Serving: {_requests(gate.in_flight)} in flight, nobody waits.")
+    return State("idle", None, "Ready: no request is in flight or waits.")
+
+
+def _callers(gate: GateStatus) -> str:
+    callers = f"{gate.waiting_callers} caller{'' if gate.waiting_callers == 1 else 's'}"
+    return callers if gate.waiting == gate.waiting_callers else f"{callers} with {_requests(gate.waiting)}"
+
+
+def _requests(count: int) -> str:
+    return "1 request" if count == 1 else f"{count} requests"
+
+
+def duration(seconds: float) -> str:
+    """Returns whole seconds, rounded up, in the two largest units."""
+    whole_s = math.ceil(seconds)
+    for unit_s, unit, smaller_s, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole_s >= unit_s:
+            count, left = whole_s // unit_s, whole_s % unit_s // smaller_s
+            return f"{count} {unit} {left} {smaller}" if left else f"{count} {unit}"
+    return f"{whole_s} s"

@@ -1,0 +1,12 @@
+"""Names that callers may have chosen, for the status document."""
+
+from typing import Final
+
+MAX_NAME_CHARS: Final = 64
+MAX_SENTENCE_CHARS: Final = 400
+
+
+def shown(name: str, most: int = MAX_NAME_CHARS) -> str:
+    """Returns the name cut to `most` characters, with `?` for characters that UTF-8 cannot encode."""
+    name = name[:most]
+    return name if name.isascii() else name.encode("utf-8", "replace").decode()

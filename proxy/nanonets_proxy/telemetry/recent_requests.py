@@ -1,0 +1,36 @@
+"""The requests of the last hour, for the status: their numbers by outcome, and the last errors."""
+
+import asyncio
+
+from nanonets_proxy.core.status.recent_errors import RecentErrors
+from nanonets_proxy.core.status.request_counts import BUCKET_S, RequestRing
+from nanonets_proxy.telemetry.finished_request import FinishedRequest
+
+
+class RecentRequests:
+    """Its `ring.count` is an observer of finished requests. Call `start`, then `stop`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._rotation: asyncio.TimerHandle | None = None
+        self.ring = RequestRing[FinishedRequest](self._note_error)
+        self.errors = RecentErrors()
+
+    def _note_error(self, request: FinishedRequest) -> None:
+        self.errors.note(request.status, request.code, request.caller, request.request_id, self._loop.time())
+
+    def start(self) -> None:
+        """Begins to rotate the buckets."""
+        self._rotate_at(self._loop.time() + BUCKET_S)
+
+    def _rotate_at(self, at_s: float) -> None:
+        self._rotation = self._loop.call_at(at_s, self._rotate, at_s)
+
+    def _rotate(self, at_s: float) -> None:
+        self.ring.rotate()
+        # From the planned instant on, so that a late call does not shift the later ones.
+        self._rotate_at(at_s + BUCKET_S)
+
+    def stop(self) -> None:
+        if self._rotation is not None:
+            self._rotation.cancel()

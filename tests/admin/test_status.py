@@ -1,0 +1,177 @@
+"""GET /status of a running proxy."""
+
+import json
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nanonets_proxy.admin.status import MAX_BYTES, StatusReader
+from nanonets_proxy.core.status.document import (
+    CallerUsage,
+    EnvironmentStatus,
+    GateStatus,
+    KeysStatus,
+    LaneEntry,
+    Problem,
+    RequestCounts,
+    ScopeEntry,
+    State,
+    Usage,
+)
+from support.eventually import until
+from support.proxy_harness import KEY, RunningProxy, running_proxy
+from support.raw_caller import RawCaller, request
+from support.scripted_upstream import ScriptedUpstream, responding
+from support.status_page import adapter
+
+_OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+_NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+_REFUSED = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n"
+_HOSTILE = "<img src=x onerror=alert(1)>\"'\x9b31m é"
+
+
+async def _status(proxy: RunningProxy) -> dict[str, Any]:
+    """Returns the document, which the schema accepts."""
+    async with await RawCaller.connect(proxy.admin_address) as admin:
+        response = await admin.get(b"/status")
+    assert response.status == 200
+    assert len(response.body) <= MAX_BYTES
+    adapter().validate_json(response.body, strict=True)
+    document: dict[str, Any] = json.loads(response.body)
+    return document
+
+
+async def test_an_idle_proxy_is_ready() -> None:
+    async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
+        document = await _status(proxy)
+        assert (document["schema_version"], document["is_shortened"]) == (1, False)
+        assert document["state"] == {
+            "code": "idle",
+            "cause": None,
+            "sentence": "Ready: no request is in flight or waits.",
+        }
+        (environment,) = document["environments"]
+        assert (environment["name"], environment["upstream"]) == ("", str(upstream.origin))
+        assert environment["gate"]["scopes"] == []
+        assert environment["keys"]["keys"][0]["state"] == "candidate"
+        assert environment["usage"] is None
+
+
+async def test_finished_requests_count_at_once() -> None:
+    async with (
+        ScriptedUpstream(responding(_OK)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        for _ in range(3):
+            assert (await caller.get(b"/api/v4/workflows")).status == 200
+        counts = (await _status(proxy))["environments"][0]["requests"]
+        assert (counts["served"][-1], sum(counts["served"])) == (3, 3)
+        assert counts["mean_upstream_s"][-1] > 0
+
+
+async def test_an_error_shows_its_caller_and_its_cure_but_not_its_path() -> None:
+    async with (
+        ScriptedUpstream(responding(_NOT_FOUND)) as upstream,
+        running_proxy(upstream.origin, caller_header="x-caller") as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"GET", b"/api/v4/secret-path?secret=query", b"X-Caller: billing"))
+        assert (await caller.response()).status == 404
+        document = await _status(proxy)
+        (problem,) = document["environments"][0]["problems"]
+        assert (problem["kind"], problem["times"], problem["caller"]) == ("upstream_404", 1, "billing")
+        assert "model, workflow or document" in problem["advice"]
+        text = json.dumps(document)
+        assert "secret" not in text
+        assert KEY not in text
+
+
+async def test_an_alert_shows_its_advice() -> None:
+    async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
+        proxy.proxy.alerts.report("disk_filled", "make room", free_bytes=0)
+        (problem,) = (await _status(proxy))["environments"][0]["problems"]
+        assert (problem["kind"], problem["is_alert"], problem["advice"]) == ("disk_filled", True, "make room")
+
+
+async def test_waiting_callers_show_with_the_time_of_the_next_permit() -> None:
+    async with (
+        ScriptedUpstream(responding(_REFUSED)) as upstream,
+        running_proxy(upstream.origin, caller_header="x-caller", max_wait="60s") as proxy,
+        AsyncExitStack() as stack,
+    ):
+        for name in ("a", "a", _HOSTILE):
+            caller = await stack.enter_async_context(await proxy.caller())
+            await caller.send(request(b"GET", b"/", b"X-Caller: " + name.encode("latin-1")))
+            count = proxy.waiting
+            await until(lambda count=count: proxy.waiting > count)
+        document = await _status(proxy)
+        (environment,) = document["environments"]
+        gate = environment["gate"]
+        assert (gate["waiting"], gate["waiting_callers"]) == (3, 2)
+        assert 0 < gate["next_permit_in_s"] <= gate["scopes"][0]["opens_in_s"] + 0.1
+        assert {lane["caller"]: lane["waiting"] for lane in gate["lanes"]} == {"a": 2, _HOSTILE: 1}
+        assert environment["state"]["code"] == "waiting_for_upstream"
+        assert environment["state"]["sentence"].startswith("Waiting for Nanonets: 2 callers with 3 requests, next")
+        assert document["state"] == environment["state"]
+
+
+async def test_a_draining_proxy_says_so() -> None:
+    async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
+        proxy.proxy.announce_drain()
+        assert (await _status(proxy))["state"]["code"] == "draining"
+
+
+class _Environment:
+    """An environment whose lists are as long, and whose names are as large in JSON, as they can be."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def status(self, most: int) -> EnvironmentStatus:
+        name, many = "\x01" * 64, (123_456_789,) * 60
+        scope = ScopeEntry(
+            "\x01" * 128, "learned", 1.5, 1e9, 1e9, 1e9, 1e9, quota_used_up=False, waiting=9, in_flight=9
+        )
+        problem = Problem("upstream_404", 50, 3600, is_alert=False, caller=name, request_id=name, advice="x" * 400)
+        return EnvironmentStatus(
+            self._name,
+            "https://app.nanonets.com",
+            State("serving", None, "Serving."),
+            GateStatus(
+                *(10_000, 10_000, 10_000, 256, 256, 23.5),
+                *((scope,) * most, 1000, (LaneEntry(name, "\x01" * 128, 10_000, 1e9),) * most, 10_000),
+            ),
+            KeysStatus("env", "serving", is_rejected=False, keys=(), warnings=(), source_fault=None),
+            RequestCounts(60, 1e6, *(many,) * 5, *((12345.678,) * 60,) * 2),
+            (problem,) * most,
+            Usage(12_000, 12_000),
+            256,
+            Usage(2**40, 2**40),
+            Usage(2**40, 2**40),
+            (CallerUsage(name, 10**9, 1e9),) * most,
+        )
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 20, 60, 500])
+def test_the_document_stays_within_its_bound_whatever_callers_send(count: int) -> None:
+    environments = [_Environment(f"environment{number}") for number in range(count)]
+    body = StatusReader(environments).read()
+    assert len(body) <= MAX_BYTES
+    document = adapter().validate_json(body, strict=True)
+    assert document.is_shortened
+    shown = [environment.name for environment in document.environments]
+    assert shown == [f"environment{number}" for number in range(len(shown))]
+    assert len(shown) == count or count > 20
+
+
+def test_an_ordinary_document_is_not_shortened() -> None:
+    class Ordinary(_Environment):
+        def status(self, most: int) -> EnvironmentStatus:
+            status = super().status(most)
+            return replace(status, gate=replace(status.gate, lanes=(), scopes=()), problems=(), usage=None)
+
+    environments = [Ordinary("eu"), Ordinary("us")]
+    assert not adapter().validate_json(StatusReader(environments).read()).is_shortened

@@ -1,0 +1,58 @@
+"""The last errors by kind, each with its cure."""
+
+import inspect
+
+from nanonets_proxy import errors
+from nanonets_proxy.core.status.error_advice import advice_for
+from nanonets_proxy.core.status.recent_errors import RecentErrors
+
+_ERROR_CODES = {
+    value.code
+    for value in vars(errors).values()
+    if inspect.isclass(value) and issubclass(value, errors.ProxyError) and hasattr(value, "code")
+}
+
+
+def test_errors_are_grouped_by_kind_with_the_newest_first() -> None:
+    recent = RecentErrors()
+    recent.note(404, "", "a", "id1", 10.0)
+    recent.note(502, "upstream_closed", "b", "id2", 20.0)
+    recent.note(404, "", "c", "id3", 30.0)
+    first, second = recent.problems(40.0)
+    assert (first.kind, first.times, first.age_s) == ("upstream_404", 2, 10)
+    assert (first.caller, first.request_id) == ("c", "id3")
+    assert (second.kind, second.times, second.is_alert) == ("upstream_closed", 1, False)
+
+
+def test_only_the_last_50_errors_count_for_an_hour() -> None:
+    recent = RecentErrors()
+    for at_s in range(60):
+        recent.note(500, "", "a", "id", float(at_s))
+    (problem,) = recent.problems(60.0)
+    assert problem.times == 50
+    (problem,) = recent.problems(3610.0 + 45)
+    assert problem.times == 4
+    assert recent.problems(9999.0) == []
+
+
+def test_the_newest_failure_is_a_5xx() -> None:
+    recent = RecentErrors()
+    assert recent.newest_failure() is None
+    recent.note(504, "upstream_timeout", "a", "id", 1.0)
+    recent.note(404, "", "a", "id", 2.0)
+    assert recent.newest_failure() == "upstream_timeout"
+
+
+def test_names_are_cut_and_can_be_encoded() -> None:
+    recent = RecentErrors()
+    recent.note(404, "", "\udcff" + "é" * 200, "x" * 200, 1.0)
+    (problem,) = recent.problems(1.0)
+    assert problem.caller == "?" + "é" * 63
+    assert problem.request_id == "x" * 64
+
+
+def test_each_error_code_has_an_advice_of_its_own() -> None:
+    generic = {advice_for("upstream_418"), advice_for("upstream_599"), advice_for("unheard_of")}
+    assert len(generic) == 3
+    assert len(_ERROR_CODES) > 25
+    assert [code for code in sorted(_ERROR_CODES) if advice_for(code) in generic] == []
