@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from nanonets_proxy.app.access import connection_policy
 from nanonets_proxy.errors import TooManyConnections
+from nanonets_proxy.server import connection_limits
 from nanonets_proxy.server.connection_limits import REJECTION, ConnectionLimits, ConnectionPolicy
 from nanonets_proxy.server.open_files import last_file, most_admin_connections, most_connections
 from nanonets_proxy.server.peers import Peer
@@ -22,7 +23,10 @@ from support.raw_caller import request
 from support.scripted_upstream import OK, ScriptedUpstream
 
 
-async def test_a_connection_beyond_the_limit_closes_the_oldest_idle_connections() -> None:
+async def test_a_connection_beyond_the_limit_closes_the_oldest_idle_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection_limits, "PATIENCE_S", 0.0)
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin, max_connections=16) as proxy,
@@ -73,12 +77,27 @@ def test_the_error_for_a_new_connection_has_a_correct_length() -> None:
 class Connection:
     """The part of a connection that the limits use."""
 
-    def __init__(self, address: str | None, *, is_idle: bool, close: Callable[["Connection"], None]) -> None:
+    def __init__(
+        self,
+        address: str | None,
+        *,
+        is_idle: bool,
+        is_fresh: bool,
+        is_stalled: bool,
+        close: Callable[["Connection"], None],
+    ) -> None:
         self.peer = Peer(str(address), address)
         self.is_idle = is_idle
+        self.idle_since_s = 99.5 if is_fresh else 99.0
+        self.wants_body_since_s = 99.0 if is_stalled else 99.5
         self._close = close
 
     def displace(self) -> None:
+        assert self.is_idle
+        self._close(self)
+
+    def give_up_body(self) -> None:
+        assert not self.is_idle
         self._close(self)
 
 
@@ -89,10 +108,20 @@ class Listener:
         self.open: list[Connection] = []
         policy = ConnectionPolicy(most, most_per_peer, keep_alive_s=60.0, head_timeout_s=60.0, last_file=1000)
         self.alerts = Alerts(CollectorRegistry())
-        self.limits = ConnectionLimits(policy, CollectorRegistry(), lambda: list(self.open), self.alerts)
+        self.limits = ConnectionLimits(
+            policy, CollectorRegistry(), lambda: list(self.open), self.alerts, lambda: 100.0
+        )
 
-    def connect(self, address: str | None, *, is_idle: bool = True, file: int = 0) -> bool:
-        newcomer = Connection(address, is_idle=is_idle, close=self.close)
+    def connect(
+        self,
+        address: str | None,
+        *,
+        is_idle: bool = True,
+        is_fresh: bool = False,
+        is_stalled: bool = False,
+        file: int = 0,
+    ) -> bool:
+        newcomer = Connection(address, is_idle=is_idle, is_fresh=is_fresh, is_stalled=is_stalled, close=self.close)
         self.open.append(newcomer)
         taken = self.limits.take(newcomer, file)
         if not taken:
@@ -115,6 +144,38 @@ def test_one_address_cannot_displace_the_connections_of_others() -> None:
     assert not all(listener.connect("192.0.2.3", is_idle=False) for _ in range(3))
 
 
+def test_if_all_connections_are_busy_a_stalled_upload_of_the_same_limit_makes_room() -> None:
+    listener = Listener(4, 2)
+    for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2"):
+        assert listener.connect(address, is_idle=False, is_stalled=True)
+    assert listener.connect("192.0.2.2", is_idle=False)
+    assert listener.connect("192.0.2.2", is_idle=False), "the limit per address"
+    assert (listener.count("192.0.2.1"), listener.count("192.0.2.2")) == (2, 2)
+    assert listener.connect("192.0.2.3"), "the total limit"
+    assert (listener.count("192.0.2.1"), listener.count("192.0.2.3")) == (1, 1), "one makes room, the oldest"
+    assert listener.connect("192.0.2.4", is_idle=False), "an idle connection makes room before a stalled one"
+    assert (listener.count("192.0.2.1"), listener.count("192.0.2.3")) == (1, 0)
+    assert listener.connect("192.0.2.5", is_idle=False)
+    assert not listener.connect("192.0.2.6", is_idle=False)
+
+
+def test_a_stalled_upload_makes_room_before_a_connection_whose_request_may_be_on_its_way() -> None:
+    listener = Listener(3, 100)
+    assert listener.connect("192.0.2.1", is_fresh=True)
+    assert listener.connect("192.0.2.2", is_idle=False, is_stalled=True)
+    assert listener.connect("192.0.2.3")
+    for gone in ("192.0.2.3", "192.0.2.2", "192.0.2.1"):
+        assert listener.connect("192.0.2.4", is_idle=False)
+        assert not listener.count(gone)
+
+
+@pytest.mark.parametrize(("fresh", "closed"), [(10, 1), (64, 3), (10_000, 32)])
+def test_of_fresh_connections_only_some_make_room(fresh: int, closed: int) -> None:
+    listener = Listener(fresh, 100_000)
+    assert all(listener.connect("192.0.2.1", is_fresh=True) for _ in range(fresh + 1))
+    assert len(listener.open) == fresh + 1 - closed
+
+
 def test_an_ipv6_host_does_not_get_a_limit_for_each_of_its_addresses() -> None:
     listener = Listener(100, 2)
     assert listener.connect("2001:db8:0:1::1", is_idle=False)
@@ -132,14 +193,20 @@ def test_loopback_addresses_have_no_limit_per_address(address: str | None) -> No
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["192.0.2.1", "192.0.2.2", "127.0.0.1", "unknown", None]), st.booleans())),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["192.0.2.1", "192.0.2.2", "127.0.0.1", "unknown", None]), st.booleans(), st.booleans()
+        )
+    ),
     st.integers(1, 5),
     st.integers(1, 3),
 )
-def test_no_limit_is_ever_exceeded(arrivals: list[tuple[str | None, bool]], most: int, most_per_peer: int) -> None:
+def test_no_limit_is_ever_exceeded(
+    arrivals: list[tuple[str | None, bool, bool]], most: int, most_per_peer: int
+) -> None:
     listener = Listener(most, most_per_peer)
-    for address, is_idle in arrivals:
-        listener.connect(address, is_idle=is_idle)
+    for address, is_idle, is_stalled in arrivals:
+        listener.connect(address, is_idle=is_idle, is_stalled=is_stalled and not is_idle)
         assert len(listener.open) <= most
         assert all(listener.count(a) <= most_per_peer for a in ("192.0.2.1", "192.0.2.2", "unknown"))
     for connection in list(listener.open):

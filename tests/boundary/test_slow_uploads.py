@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from nanonets_proxy.server import caller_body
+from nanonets_proxy.server import caller_body, connection_limits
 from support.eventually import until
 from support.proxy_harness import RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request
@@ -126,6 +126,57 @@ async def test_beyond_a_number_of_stalled_uploads_the_one_that_stalled_first_end
         response = await slow[0].response()
         assert (response.status, response.json()["code"]) == (408, "request_timeout")
         assert len(proxy.proxy._room._give_up) == 2
+
+
+def _stalled(proxy: RunningProxy) -> int:
+    """Returns how many connections could make room because their uploads have stalled."""
+    before_s = asyncio.get_running_loop().time() - connection_limits.PATIENCE_S
+    return sum(c.wants_body_since_s <= before_s for c in proxy.proxy._server._caller_connections())
+
+
+@pytest.mark.parametrize("first_byte", [b"", b"x"], ids=["nothing", "a byte"])
+async def test_stalled_uploads_that_fill_all_connections_make_room_for_others(
+    monkeypatch: pytest.MonkeyPatch, first_byte: bytes
+) -> None:
+    monkeypatch.setattr(connection_limits, "PATIENCE_S", 0.2)
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, max_connections=50) as proxy,
+        proxy.callers(50) as slow,
+    ):
+        server = proxy.proxy._server
+        for caller in slow:
+            await caller.send(_HEAD + first_byte)
+        await until(lambda: _stalled(proxy) == 50)
+        async with proxy.callers(10) as more, proxy.callers(10) as others:
+            for caller in more:
+                await caller.send(_HEAD + first_byte)
+            for other in others:
+                await other.send(request(b"GET", b"/other"))
+                while (exchange := await upstream.next_request()).lines[0] != b"GET /other HTTP/1.1":
+                    pass
+                await exchange.respond(OK)
+                assert (await other.response()).status == 200
+        response = await slow[0].response()
+        assert (response.status, response.json()["code"]) == (408, "request_timeout")
+        assert "too many connections are open" in response.json()["message"]
+        assert await slow[0].read_to_end() == b""
+        await until(lambda: server.open_connections <= 50)
+
+
+async def test_an_upload_that_waits_for_its_permit_or_for_a_moment_is_not_stalled() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, max_connections=16) as proxy,
+        proxy.callers(16) as callers,
+    ):
+        for caller in callers:
+            await caller.send(_HEAD)
+        server = proxy.proxy._server
+        await until(lambda: sum(not c.is_idle for c in server._caller_connections()) == 16)
+        async with await proxy.caller() as newcomer:
+            assert (await newcomer.response()).status == 503
+        assert not _stalled(proxy)
 
 
 async def test_the_wait_for_a_permit_does_not_count_against_body_timeout() -> None:

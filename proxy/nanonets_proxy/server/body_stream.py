@@ -1,8 +1,10 @@
 """A request body between the connection, which feeds it, and the handler, which reads it."""
 
 import asyncio
+import math
 from typing import Final, Protocol
 
+from nanonets_proxy.errors import CallerTooSlow
 from nanonets_proxy.server.flow_control import FlowControl
 
 # With more buffered bytes than this, the connection stops reading until the handler takes them.
@@ -23,11 +25,14 @@ class Body(Protocol):
     def buffered_bytes(self) -> int:
         """The number of bytes that have arrived and are unread."""
 
+    def want_since(self, instant_s: float) -> None:
+        """Notes since when the handler waits for bytes, by the loop's clock; infinite: it does not."""
+
     async def wait(self) -> None:
         """Waits until more bytes arrive, or the body ends."""
 
-    def fail(self, error: Exception) -> None:
-        """Makes the next read raise `error`."""
+    def give_up(self, message: str) -> None:
+        """Makes the next read raise CallerTooSlow."""
 
     def read_nowait(self) -> bytes:
         """Returns the bytes that have arrived, or b"". Raises BadRequest or ConnectionError if the body failed."""
@@ -51,10 +56,13 @@ class WholeBody:
     def buffered_bytes(self) -> int:
         return len(self._data)
 
+    def want_since(self, instant_s: float) -> None:
+        """Changes nothing: all bytes have arrived."""
+
     async def wait(self) -> None:
         """Returns at once: all bytes have arrived."""
 
-    def fail(self, error: Exception) -> None:
+    def give_up(self, message: str) -> None:
         """Changes nothing: all bytes have arrived."""
 
     def read_nowait(self) -> bytes:
@@ -73,7 +81,7 @@ class BodyStream:
 
     __slots__ = (
         *("_error", "_flow", "_is_discarded", "_pieces", "_waiter"),
-        *("buffered_bytes", "is_complete", "received_bytes"),
+        *("buffered_bytes", "is_complete", "received_bytes", "wanted_since_s"),
     )
 
     def __init__(self, flow: FlowControl) -> None:
@@ -85,6 +93,8 @@ class BodyStream:
         self._waiter: asyncio.Future[None] | None = None
         self.is_complete = False
         self.received_bytes = 0
+        self.wanted_since_s = math.inf
+        """Since when the handler waits for bytes, by the loop's clock; infinite if it does not."""
 
     # --- the connection calls these ----------------------------------------------------------------
 
@@ -107,7 +117,12 @@ class BodyStream:
         """Makes the next read raise `error`: the body is malformed, or its connection is lost."""
         self._error = error
         self.is_complete = True
+        self.wanted_since_s = math.inf
         self._wake()
+
+    def give_up(self, message: str) -> None:
+        """Ends the body, because it arrives too slowly."""
+        self.fail(CallerTooSlow(message))
 
     def discard(self) -> None:
         """Discards unread and later bytes, because the request has its response."""
@@ -125,6 +140,9 @@ class BodyStream:
         while not self._pieces and not self.is_complete:
             await self.wait()
         return self.read_nowait()
+
+    def want_since(self, instant_s: float) -> None:
+        self.wanted_since_s = instant_s
 
     async def wait(self) -> None:
         if not self.is_complete:

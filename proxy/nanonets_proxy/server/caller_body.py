@@ -73,7 +73,7 @@ class CallerBody:
 
     def give_up(self) -> None:
         """Ends the body as too slow, because too many bodies are paused."""
-        self._body.fail(CallerTooSlow("The request's body arrives too slowly, and too many requests are as slow."))
+        self._body.give_up("The request's body arrives too slowly, and too many requests are as slow.")
 
     async def wait_for_start(self) -> None:
         """Waits until the first bytes are here, or `100 Continue` is due. Raises CallerTooSlow."""
@@ -106,8 +106,18 @@ class CallerBody:
 
     async def _wait_for(self, count: int, at_most_s: float) -> bool:
         """Waits until `count` bytes are here, or the end. Returns False after `at_most_s`. Raises CallerTooSlow."""
-        body, times, loop = self._body, self._times, asyncio.get_running_loop()
+        body, loop = self._body, asyncio.get_running_loop()
         now_s = loop.time()
+        body.want_since(now_s)
+        try:
+            return await self._wait_since(now_s, count, at_most_s, loop)
+        finally:
+            body.want_since(math.inf)
+
+    async def _wait_since(
+        self, now_s: float, count: int, at_most_s: float, loop: asyncio.AbstractEventLoop
+    ) -> bool:
+        body, times = self._body, self._times
         give_up_at_s = now_s + at_most_s
         if self._deadline_s == math.inf:
             self._deadline_s = now_s + times.timeout_s

@@ -21,6 +21,7 @@
 
 import asyncio
 import enum
+import math
 from typing import TYPE_CHECKING, Final, cast
 
 import structlog
@@ -96,6 +97,19 @@ class CallerConnection(asyncio.BufferedProtocol):
     def is_idle(self) -> bool:
         """Whether no request waits for its response."""
         return self.request is None
+
+    @property
+    def idle_since_s(self) -> float:
+        return self._idle_timer.since_s
+
+    @property
+    def wants_body_since_s(self) -> float:
+        return math.inf if self._reader.body is None else self._reader.body.wanted_since_s
+
+    def give_up_body(self) -> None:
+        """Ends the request, with a 408 if its response has not begun, and then the connection."""
+        if self._reader.body is not None:
+            self._reader.body.give_up("The request's body arrives too slowly, and too many connections are open.")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -211,6 +225,9 @@ class CallerConnection(asyncio.BufferedProtocol):
         self._closes = self._closes or not keep_alive
         if self._reader.body is None:
             return self._after_body()
+        if self._reader.body.is_complete:  # it was given up
+            self._linger()
+            return None
         # A caller may read its response only after it has sent its body.
         self._state = _SKIPPING
         self._reader.body.discard()

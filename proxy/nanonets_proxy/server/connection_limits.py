@@ -1,8 +1,14 @@
 """Limits the connections of one listener, in total and per address.
 
-A connection beyond the limit replaces the oldest connection without a request. A well-behaved caller opens an idle
-connection again; an attacker that only holds connections loses them. If all connections are busy, the new one gets
-a 503. Loopback addresses and unix sockets stand for many callers, so only the total limit applies to them.
+A connection beyond the limit replaces another one, the oldest of the first kind that exists:
+
+1. without a request for PATIENCE_S. A well-behaved caller opens an idle connection again; an attacker that only
+   holds connections loses them;
+2. with a request whose body has stalled for PATIENCE_S. The request gets a 408;
+3. without a request. It may be on its way.
+
+If all connections are busy, the new one gets a 503. Loopback addresses and unix sockets stand for many callers, so
+only the total limit applies to them.
 """
 
 from collections import Counter as Counts
@@ -19,6 +25,8 @@ from nanonets_proxy.telemetry.alerts import Alerts
 
 # Finding the oldest connections takes a walk over all of them, so several are closed at once.
 _BATCH: Final = 32
+# A caller on a slow or distant network sends something in that time.
+PATIENCE_S: Final = 1.0
 
 REJECTION: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\n"
@@ -60,8 +68,19 @@ class Connection(Protocol):
     def is_idle(self) -> bool:
         """Whether no request waits for its response."""
 
+    @property
+    def idle_since_s(self) -> float:
+        """Since when it is idle, if it is, by the loop's clock."""
+
+    @property
+    def wants_body_since_s(self) -> float:
+        """Since when the proxy waits for bytes of a body, by the loop's clock; infinite: it does not."""
+
     def displace(self) -> None:
         """Closes the connection now; unsent bytes are lost."""
+
+    def give_up_body(self) -> None:
+        """Ends the request and then the connection."""
 
 
 class ConnectionLimits:
@@ -73,15 +92,18 @@ class ConnectionLimits:
         registry: CollectorRegistry,
         all_open: Callable[[], Iterable[Connection]],
         alerts: Alerts,
+        now_s: Callable[[], float],
     ) -> None:
+        """`now_s` reads the loop's clock."""
         self._policy = policy
+        self._now_s = now_s
         self._all_open = all_open
         self._alerts = alerts
         self._per_peer: Counts[str] = Counts()
         self._open = 0
         self._shed = Counter(
             f"nanonets_proxy_{policy.listener}connections_shed",
-            "Connections closed at a limit: idle ones, to make room, and new ones, if all are busy.",
+            "Connections closed at a limit: idle and stalled ones, to make room, and new ones, if all are busy.",
             ["what"],
             registry=registry,
         )
@@ -126,16 +148,31 @@ class ConnectionLimits:
         )
 
     def _make_room(self, newcomer: Connection, address: str | None) -> bool:
-        closed = 0
+        batch = _BATCH if address is None else 1
+        before_s = self._now_s() - PATIENCE_S
+        idle: list[Connection] = []
+        fresh: list[Connection] = []
+        stalled: Connection | None = None
         for connection in self._all_open():
             is_counted = address is None or _limited_address(connection.peer) == address
-            if is_counted and connection is not newcomer and connection.is_idle:
-                connection.displace()
-                closed += 1
-                if closed == (_BATCH if address is None else 1):
+            if not is_counted or connection is newcomer:
+                continue
+            if connection.is_idle:
+                (idle if connection.idle_since_s <= before_s else fresh).append(connection)
+                if len(idle) == batch:
                     break
-        self._shed.labels("idle" if closed else "new").inc(closed or 1)
-        return closed > 0
+            elif stalled is None and connection.wants_body_since_s <= before_s:
+                stalled = connection
+        if not idle and stalled is not None:
+            stalled.give_up_body()
+            self._shed.labels("stalled").inc()
+            return True
+        # Of fresh ones, no more are closed than the cost of many walks demands.
+        displaced = idle or fresh[: min(batch, 1 + len(fresh) // _BATCH)]
+        for connection in displaced:
+            connection.displace()
+        self._shed.labels("idle" if displaced else "new").inc(len(displaced) or 1)
+        return bool(displaced)
 
 
 def _limited_address(peer: Peer) -> str | None:

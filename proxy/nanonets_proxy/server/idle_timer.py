@@ -21,6 +21,11 @@ class IdleTimer:
         self._deadline_s = 0.0
         self._handle: asyncio.TimerHandle | None = None
 
+    @property
+    def since_s(self) -> float:
+        """The instant of the last `restart`, by the loop's clock."""
+        return self._deadline_s - self._timeout_s
+
     def restart(self) -> None:
         self._deadline_s = self._loop.time() + self._timeout_s
         if self._handle is None:

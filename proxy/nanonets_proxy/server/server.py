@@ -53,7 +53,8 @@ class CallerServer(web.Server):
         self._policy = policy
         self._heads = HeadReader()
         self._guard = guard
-        self._limits = ConnectionLimits(policy, registry, self._counted_connections, alerts)
+        now_s = asyncio.get_running_loop().time
+        self._limits = ConnectionLimits(policy, registry, self._counted_connections, alerts, now_s)
         self._rejected_peers: set[CallerConnection] = set()  # they get an error response, and use up no limit
         self._handshakes: dict[TlsHandshake, None] = {}  # the oldest first
         self._alerts = alerts

@@ -8,6 +8,7 @@ handshake            takes HANDSHAKE_TIMEOUT_S at most; a newcomer may displace 
 """
 
 import asyncio
+import math
 import ssl
 from collections.abc import Callable
 from typing import Final, cast
@@ -23,6 +24,7 @@ class TlsHandshake(asyncio.Protocol):
 
     is_idle: Final = True
     """A newcomer may displace it."""
+    wants_body_since_s: Final = math.inf
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class TlsHandshake(asyncio.Protocol):
         # handshake's last ones.
         self._early = b""
         self._is_lost = False
+        self.idle_since_s = asyncio.get_running_loop().time()
         self.peer: Peer = UNKNOWN
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -65,6 +68,9 @@ class TlsHandshake(asyncio.Protocol):
             self._task.cancel()
         if self._transport is not None:
             self._transport.abort()
+
+    def give_up_body(self) -> None:
+        """Does nothing: there is no body."""
 
     async def _shake_hands(self, transport: asyncio.Transport) -> None:
         loop = asyncio.get_running_loop()

@@ -70,7 +70,8 @@ class AccessSettings(KeySettings):
 
     max_connections: Annotated[int, Count(16, 1_000_000), Metavar("NUMBER")] = Field(
         12_000,
-        description="Maximum connections from callers. A new connection beyond it replaces the oldest idle one.",
+        description="Maximum connections from callers. A new connection beyond it replaces an idle one, or one "
+        "whose upload has stalled.",
     )
     max_connections_per_peer: Annotated[int, Count(1, 1_000_000), Metavar("NUMBER")] = Field(
         1024, description="Maximum connections from one address. Loopback and unix sockets are exempt."
