@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run test coverage explore test-newest test-stores fresh-machine bench bench-quick bench-page bench-rotation bench-gate bench-gate-sockets check \
-  format config lock clean test-system conformance-page status-page conformance-peers soak abuse sbom
+  format config lock clean test-system conformance-page status-page metrics-page conformance-peers soak abuse sbom
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -92,6 +92,9 @@ format: $(VENV)/dev.stamp ## Format the code and apply the automatic fixes of th
 config: $(VENV)/dev.stamp ## Generate the files in config/ from the settings
 	$(BIN)/nanonets-proxy config --reference > config/nanonets-proxy.toml
 	$(BIN)/nanonets-proxy config --schema > config/nanonets-proxy.schema.json
+
+metrics-page: $(VENV)/dev.stamp ## Generate docs/reference/metrics.md from the metrics
+	PYTHONPATH=tests $(BIN)/python -m reference.metrics_page
 
 conformance-page: $(VENV)/dev.stamp ## Generate docs/conformance.md from the table of cases
 	PYTHONPATH=tests $(BIN)/python -m conformance.page

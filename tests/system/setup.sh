@@ -33,6 +33,16 @@ if [ -n "$missing" ]; then
     }
 fi
 
+# The server of this package would start as a service, so only its checker is taken.
+if [ ! -x "$dir/promtool" ]; then
+    (cd "$dir" && apt-get download -qq prometheus 2>"$dir/apt.log" && dpkg -x prometheus_*.deb prometheus) || {
+        cat "$dir/apt.log" >&2
+        fail "apt-get could not download: prometheus"
+    }
+    mv "$dir/prometheus/usr/bin/promtool" "$dir/promtool"
+    rm -r "$dir/prometheus" "$dir"/prometheus_*.deb
+fi
+
 # runc and cgroupfs also work without systemd. The limits suit a small machine.
 cat >"$dir/containers.conf" <<END
 [containers]

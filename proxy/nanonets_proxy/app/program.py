@@ -40,7 +40,7 @@ class Program:
         self._config = config
         self._shutdown = shutdown
         self.environments = environments
-        registry = combined_registry(
+        self.registry = registry = combined_registry(
             {environment.name: environment.metrics.registry for environment in environments}
         )
         guard, files = PeerGuard(config.admin_guard), open_files_limit()

@@ -117,8 +117,7 @@ class RequestMetrics(Collector):
         yield requests
         errors = CounterMetricFamily(
             "nanonets_proxy_errors",
-            "Requests that the proxy itself answered or broke off, by the code of the error; `reason` is that of "
-            "`rate_limit_exceeded`.",
+            "Requests that ended with an error of the proxy, or whose caller hung up, by the error's code.",
             labels=["code", "reason"],
         )
         for labels_of_error, count in self._errors.items():
