@@ -103,6 +103,21 @@ def test_listening_beyond_loopback_requires_networks_or_tokens_and_for_the_admin
         ({"caller_tokens": BILLING, "caller_header": "X-Team"}, "caller_header: lets callers choose"),
         ({"daily_budget": "5", "caller_header": "X-Team"}, "daily_budget: .* lets every caller choose its name"),
         ({"policy": "a: allow * /b", "caller_header": "X-Team"}, "policy: .*choose its name .*use caller_tokens"),
+        ({"policy": "127.0.0.2: deny * /b"}, "policy: .*127.0.0.2 is not the name of a caller: write 127.0.0.1,"),
+        ({"daily_budget": "2001:db8::5: 5"}, "daily_budget: .* write 2001:db8::/64,"),
+        ({"lane_weights": "::1=4"}, "lane_weights: .* write 127.0.0.1,"),
+        (
+            {"policy": "billing: deny * /b"},
+            "policy: no caller can have the name billing .* caller_tokens, callers are",
+        ),
+        (
+            {"daily_budget": "a: 5", "caller_tokens": BILLING},
+            "daily_budget: no caller can have the name a .*tokens",
+        ),
+        (
+            {"lane_weights": "10.0.0.7=2", "caller_tokens_file": "/f"},
+            "lane_weights: no caller can have the name 10",
+        ),
         ({"tls_cert": "/c"}, "tls_cert: needs tls_key"),
         ({"tls_client_ca": "/c"}, "tls_client_ca: needs tls_cert"),
         ({"policy_dry_run": "true"}, "policy_dry_run: needs policy"),
@@ -113,6 +128,20 @@ def test_an_incomplete_configuration_is_an_error_at_start(flags: dict[str, str],
     with pytest.raises(SettingsError, match=sentence) as caught:
         load_settings(flags, {}, dirs=[], default_config=Path("/none"))
     assert TOKEN not in str(caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"policy": "10.0.0.7: deny * /b,2001:db8::/64: deny * /c", "daily_budget": "unix:uid=70: 3"},
+        {"lane_weights": "web=4", "caller_header": "X-Team"},
+        {"lane_weights": "billing=4", "daily_budget": "5,billing: 7", "caller_tokens": BILLING},
+        {"policy": "later: deny * /b", "caller_tokens_file": "/f"},
+        {"policy": "spiffe://a/b: deny * /b", "tls_client_ca": "/c", "tls_cert": "/c", "tls_key": "/c"},
+    ],
+)
+def test_a_rule_may_name_each_caller_that_can_exist(flags: dict[str, str]) -> None:
+    load_settings(flags, {}, dirs=[], default_config=Path("/none"))
 
 
 def test_unusable_files_are_errors_at_start(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter
 
+from nanonets_proxy.core.access.caller_names import name_of_address
 from nanonets_proxy.core.net.address_ranges import is_loopback_address
 from nanonets_proxy.server.open_files import CURE, open_files_limit
-from nanonets_proxy.server.peers import Peer, caller_name
+from nanonets_proxy.server.peers import Peer
 from nanonets_proxy.telemetry.alerts import Alerts
 
 # Finding the oldest connections takes a walk over all of them, so several are closed at once.
@@ -183,6 +184,6 @@ def _limited_address(peer: Peer) -> str | None:
     if peer.address is None:
         return None
     try:
-        return None if is_loopback_address(peer.address) else caller_name(peer.address)
+        return None if is_loopback_address(peer.address) else name_of_address(peer.address)
     except ValueError:
         return peer.address

@@ -1,13 +1,14 @@
 """Reads the peer from a caller's socket, and whether the peer has hung up. Resets connections."""
 
 import asyncio
-import ipaddress
 import select
 import socket
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from nanonets_proxy.core.access.caller_names import name_of_address, name_of_user
 
 # The kernel's struct ucred (unix(7)): pid, uid, gid.
 _UCRED: Final = struct.Struct("3i")
@@ -16,7 +17,6 @@ _POLLRDHUP: Final = getattr(select, "POLLRDHUP", 0)
 # socket(7), struct linger: on, for 0 seconds.
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _MAX_NAME_CHARS: Final = 128
-_LOOPBACK_NAME: Final = "127.0.0.1"
 
 
 class CallerStalled(ConnectionError):
@@ -52,7 +52,7 @@ def peer_of(transport: asyncio.BaseTransport) -> Peer:
         certificate = transport.get_extra_info("peercert")
         own = transport.get_extra_info("sockname")
         return Peer(
-            caller_name(name[0]),
+            name_of_address(name[0]),
             name[0],
             certificate=name_in(certificate) if certificate else None,
             own_address=own[0] if isinstance(own, tuple) else UNKNOWN.own_address,
@@ -64,20 +64,7 @@ def peer_of(transport: asyncio.BaseTransport) -> Peer:
     if option is None:
         return Peer("unix", None)
     _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, option, _UCRED.size))
-    return Peer(f"unix:uid={uid}", None, uid)
-
-
-def caller_name(address: str) -> str:
-    """Returns the name of the caller at an IP address.
-
-    A user of the machine has all loopback addresses, and an IPv6 host has all addresses of its /64 (RFC 8981).
-    """
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is None:
-            return _LOOPBACK_NAME if ip.is_loopback else f"{ipaddress.ip_network((ip, 64), strict=False)}"
-        ip = ip.ipv4_mapped
-    return _LOOPBACK_NAME if ip.is_loopback else str(ip)
+    return Peer(name_of_user(uid), None, uid)
 
 
 def keep_alive_probes(transport: asyncio.BaseTransport) -> None:

@@ -4,6 +4,7 @@ import ssl
 import tempfile
 from collections.abc import Iterator, Sequence
 
+from nanonets_proxy.core.access.caller_names import is_unproven
 from nanonets_proxy.core.access.caller_tokens import CallersByToken
 from nanonets_proxy.core.net.addresses import Listener, TcpListener
 from nanonets_proxy.core.ratelimit.static_limits import PAGES
@@ -115,6 +116,7 @@ def _check_access(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str
                     f"{prefix}{name}: has rules by the caller's name ({sources[name]}), but {prefix}caller_header "
                     f"lets every caller choose its name ({sources['caller_header']}); use caller_tokens instead"
                 )
+    yield from _check_caller_names(loaded, prefix)
     units = [rule.unit for rule in settings.scopes] + [limit.unit for limit in settings.limits]
     if settings.cost_header and PAGES not in units:
         yield (
@@ -123,6 +125,36 @@ def _check_access(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str
         )
     if settings.policy_dry_run and not (settings.policy or settings.read_only or settings.daily_budget):
         yield f"{prefix}policy_dry_run: needs policy, read_only or daily_budget ({sources['policy_dry_run']})"
+
+
+def _check_caller_names(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str]:
+    """Yields a sentence for each setting with a caller that cannot exist: its rule would never apply."""
+    settings = loaded.settings
+    named: dict[str, list[str | None]] = {
+        "policy": [rule.caller for rule in settings.policy],
+        "daily_budget": [rule.caller for rule in settings.daily_budget],
+        "lane_weights": [name for name, _ in settings.lane_weights],
+    }
+    for setting, names in named.items():
+        unknown = next((name for name in names if name is not None and not _may_exist(name, settings)), None)
+        if unknown is not None:
+            kinds = (
+                "their tokens and certificates name the callers"
+                if settings.requires_authentication()
+                else "without caller_tokens, callers are named by their address, or as unix:uid=1000"
+            )
+            yield f"{prefix}{setting}: no caller can have the name {unknown} ({loaded.sources[setting]}): {kinds}"
+
+
+def _may_exist(name: str, settings: Settings) -> bool:
+    """Returns whether a caller may have the name."""
+    if not settings.requires_authentication():
+        return bool(settings.caller_header) or is_unproven(name)
+    if settings.tls_client_ca is not None:  # a certificate may have any name
+        return True
+    if settings.caller_tokens_file is not None:  # its names may change
+        return not is_unproven(name)
+    return name in {token.name for token in settings.caller_tokens}
 
 
 def _check_state_file(name: str, loaded: LoadedSettings[Settings], owners: _Owners) -> Iterator[str]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Self
 from urllib.parse import unquote_to_bytes
 
+from nanonets_proxy.core.access.caller_names import check_name_in_settings
 from nanonets_proxy.core.access.overrides import has_overriding_parameter, is_overriding_field
 from nanonets_proxy.core.http.methods import SAFE_METHODS
 
@@ -91,7 +92,7 @@ class AccessRule:
             raise ValueError(f"{text!r} is not a rule: write [CALLER:] allow|deny METHODS /path")
         segments, is_prefix = _pattern(match["pattern"])
         return cls(
-            match["caller"],
+            match["caller"] and check_name_in_settings(match["caller"]),
             match["verdict"] == "allow",
             _methods(match["methods"]),
             segments,

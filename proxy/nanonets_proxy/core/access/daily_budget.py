@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Self
 
+from nanonets_proxy.core.access.caller_names import check_name_in_settings
+
 _RULE: Final = re.compile(r"(?:(?P<caller>\S+):\s+)?(?P<count>[0-9]{1,12})", re.ASCII)
 _DAY_S: Final = 86_400
 # Callers may be addresses, so their number needs a bound: all further callers without a rule share one count.
@@ -25,7 +27,8 @@ class BudgetRule:
         match = _RULE.fullmatch(text.strip())
         if match is None:
             raise ValueError(f"{text!r} is not a daily budget: write 5000, or billing: 5000")
-        return cls(match["caller"], int(match["count"]))
+        caller = match["caller"]
+        return cls(caller and check_name_in_settings(caller), int(match["count"]))
 
     def __str__(self) -> str:
         return str(self.count) if self.caller is None else f"{self.caller}: {self.count}"

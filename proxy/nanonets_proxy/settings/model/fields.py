@@ -14,6 +14,7 @@ from pydantic_core import CoreSchema, core_schema
 from pydantic_settings import NoDecode
 
 from nanonets_proxy.core.access.access_rules import AccessRule
+from nanonets_proxy.core.access.caller_names import check_name_in_settings
 from nanonets_proxy.core.access.caller_tokens import CallersByToken, CallerToken
 from nanonets_proxy.core.access.daily_budget import BudgetRule
 from nanonets_proxy.core.http.grammar import is_token
@@ -165,7 +166,7 @@ def _lane_weight(item: str) -> tuple[str, int]:
     name, equals, number = item.rpartition("=")
     if not equals or not name.strip() or not _WEIGHT.fullmatch(number.strip()):
         raise ValueError(f"{item!r} is not NAME=NUMBER, such as 10.0.0.7=4, with a number from 1 to 1000")
-    return name.strip(), int(number)
+    return check_name_in_settings(name.strip()), int(number)
 
 
 def _format_lane_weight(item: tuple[str, int]) -> str:
