@@ -241,3 +241,24 @@ async def test_a_request_larger_than_the_whole_limit_is_rejected_whether_it_wait
     assert futures[1] is not None
     with pytest.raises(LargerThanLimit):
         await futures[1]
+
+
+async def test_at_most_as_many_tickets_are_paused_or_wait_to_resume_as_there_are_places() -> None:
+    """Each of them keeps a connection to the upstream and a spool file."""
+    scene, given_up = Scene(), []
+    first = await scene.admit()
+    scene.room.pause(first, lambda: given_up.append("first"))
+    second = await scene.admit()
+    resuming = asyncio.create_task(scene.room.resume(first))
+    await asyncio.sleep(0)
+    scene.room.pause(second, lambda: given_up.append("second"))
+    assert (given_up, scene.gate.in_flight, resuming.done()) == (["second"], 1, False)
+    scene.settle(second)
+    await resuming
+    scene.room.pause(first, lambda: given_up.append("first"))
+    third = await scene.admit()
+    scene.room.pause(third, lambda: given_up.append("third"))
+    assert given_up == ["second", "first"]
+    scene.settle(first)
+    scene.settle(third)
+    assert scene.gate.in_flight == 0

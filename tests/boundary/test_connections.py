@@ -14,7 +14,7 @@ from nanonets_proxy.app.access import connection_policy
 from nanonets_proxy.errors import TooManyConnections
 from nanonets_proxy.server import connection_limits
 from nanonets_proxy.server.connection_limits import REJECTION, ConnectionLimits, ConnectionPolicy
-from nanonets_proxy.server.open_files import last_file, most_admin_connections, most_connections
+from nanonets_proxy.server.open_files import last_file, most_admin_connections, most_connections, most_forwarded
 from nanonets_proxy.server.peers import Peer
 from nanonets_proxy.telemetry.alerts import Alerts
 from support.eventually import until
@@ -243,7 +243,7 @@ def test_the_connection_limit_respects_the_limit_of_open_files(monkeypatch: pyte
 
     assert most(100_000) == 12_000
     assert most(resource.RLIM_INFINITY) == 12_000
-    assert most(4096, pool_size=256) == 4096 - 2 * 256 - 128
+    assert most(4096, pool_size=256) == 4096 - 4 * 256 - 128, "in flight and paused, each with two files"
     assert most(256, pool_size=256) == (256 - 71) // 3, "each connection may need one upstream and one spool file"
     assert most(20) == 2
 
@@ -251,7 +251,8 @@ def test_the_connection_limit_respects_the_limit_of_open_files(monkeypatch: pyte
 @given(st.integers(64, 100_000), st.integers(1, 16_384), st.integers(1, 5))
 def test_all_environments_at_their_limits_fit_into_the_open_files(files: int, pool: int, environments: int) -> None:
     connections = most_connections(12_000, pool, files, environments)
-    needed = environments * (connections + 2 * min(pool, connections))
+    forwarded = min(most_forwarded(pool), connections)
+    needed = environments * (connections + 2 * forwarded)
     assert connections >= 2
     assert needed + most_admin_connections(files) <= last_file(files) or connections == 2
 

@@ -56,6 +56,20 @@ async def test_a_lost_copy_is_an_alert_and_marks_the_429(
     assert [entry["details"] for entry in requests] == [{"reason": f"body_copy_discarded: {cause}"}] * 3
 
 
+async def test_a_copy_for_which_no_file_is_left_is_an_alert_with_the_cure(tmp_path: Path) -> None:
+    async with (
+        ScriptedUpstream(responding(OK)) as upstream,
+        running_proxy(upstream.origin, spool_dir=str(tmp_path), body_memory="64KiB", pool_size=1) as proxy,
+        await proxy.caller() as caller,
+    ):
+        proxy.proxy._body_budget.spool_files += 2
+        assert (await caller.post(b"/x", BODY)).status == 200
+        proxy.proxy._body_budget.spool_files -= 2
+        (alert,) = proxy.proxy.alerts.to_json()
+    assert (alert["cause"], alert["error"]) == ("disk", os.strerror(errno.EMFILE))
+    assert "ulimit -n" in alert["advice"]
+
+
 async def test_a_copy_that_cannot_be_read_back_is_an_error_response_and_an_alert(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

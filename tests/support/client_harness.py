@@ -94,6 +94,7 @@ def body_budget(
     memory_total: int = 2**24,
     spool_total: int = 2**28,
     replay: int = 2**28,
+    files: int = 2**10,
 ) -> BodyBudget:
     """Returns a budget for kept bodies. All limits are in bytes."""
-    return BodyBudget(BodyPolicy(memory, memory_total, spool_dir, spool_total, replay))
+    return BodyBudget(BodyPolicy(memory, memory_total, spool_dir, spool_total, replay, files))

@@ -52,7 +52,7 @@ def names_in(directory: Path) -> list[str]:
 
 
 def is_untouched(budget: BodyBudget) -> bool:
-    return (budget.memory_bytes, budget.spool_bytes) == (0, 0)
+    return (budget.memory_bytes, budget.spool_bytes, budget.spool_files) == (0, 0, 0)
 
 
 # --- the same bytes each time --------------------------------------------------------------------------
@@ -206,6 +206,20 @@ async def test_the_spool_file_has_no_name_and_no_access_for_others(tmp_path: Pat
         facts = os.fstat(descriptor)
         assert (facts.st_nlink, facts.st_size, stat.S_IMODE(facts.st_mode)) == (0, 2, 0o600)
     assert spool_files(tmp_path) == []
+
+
+async def test_beyond_the_number_of_spool_files_a_body_is_read_but_not_replayable(tmp_path: Path) -> None:
+    budget = body_budget(tmp_path, memory=0, files=1)
+    with RequestBody(PiecewiseBody(b"a"), None, budget) as first:
+        assert await read(first) == b"a"
+        with RequestBody(PiecewiseBody(b"b"), None, budget) as second:
+            assert await read(second) == b"b"
+            assert (first.is_replayable, second.is_replayable) == (True, False)
+            assert len(spool_files(tmp_path)) == budget.spool_files == 1
+    with RequestBody(PiecewiseBody(b"c"), None, budget) as third:
+        assert await read(third) == b"c"
+        assert third.is_replayable
+    assert is_untouched(budget)
 
 
 async def test_without_the_spool_directory_a_body_is_read_but_not_replayable(tmp_path: Path) -> None:

@@ -133,12 +133,15 @@ class WaitingRoom:
     def pause(self, ticket: Ticket, give_up: Callable[[], None]) -> None:
         """Gives the place of an admitted ticket to others, until `resume`.
 
-        A paused request keeps its connection to the upstream, so at most `max_in_flight` are paused: beyond that,
-        `give_up` is called for the one that was paused first.
+        A paused request keeps its connection to the upstream, so at most `max_in_flight` are paused or wait to
+        resume: beyond that, `give_up` is called for the one that was paused first.
         """
         if ticket.state is not _ADMITTED:
             return
-        if len(self._give_up) >= self._gate.max_in_flight:
+        if len(self._give_up) + len(self._resuming) >= self._gate.max_in_flight:
+            if not self._give_up:
+                give_up()
+                return
             self._give_up.pop(next(iter(self._give_up)))()
         self._give_up[ticket] = give_up
         self._gate.pause(ticket)

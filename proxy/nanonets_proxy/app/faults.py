@@ -1,5 +1,6 @@
 """Turns the faults of an environment's parts into alerts, each with advice to the operator."""
 
+import errno
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +26,9 @@ def report_lost_copy(alerts: Alerts, policy: BodyPolicy, cause: LostCopy, error:
     if cause is LostCopy.DISK:
         text = "" if error is None else error.strerror or str(error)
         fields = {"spool_dir": str(policy.spool_dir), "error": text}
-        advice = f"make room on the disk of {policy.spool_dir}, or set spool_dir{_CONSEQUENCE}"
+        no_file = error is not None and error.errno in (errno.EMFILE, errno.ENFILE)
+        cure = CURE if no_file else f"make room on the disk of {policy.spool_dir}, or set spool_dir"
+        advice = f"{cure}{_CONSEQUENCE}"
     elif cause is LostCopy.SPOOL_TOTAL:
         fields = {"spool_total_bytes": policy.spool_total_bytes}
         advice = f"raise spool_total{_CONSEQUENCE}"

@@ -1,7 +1,8 @@
 """Divides the open files that the system allows this process.
 
-Each caller's connection needs a file. Its request in flight needs two more: the connection to the upstream and a
-spool file. At the system's limit, the event loop would close new connections without a response.
+Each caller's connection needs a file. Its request needs two more while it is in flight or its upload is paused: the
+connection to the upstream and a spool file. A refused request that waits keeps its spool file. At the limit of the
+system, the event loop would close new connections without a response.
 """
 
 import resource
@@ -22,13 +23,22 @@ def open_files_limit(*, hard: bool = False) -> int:
     return _UNLIMITED if files == resource.RLIM_INFINITY else files
 
 
+def most_forwarded(pool_size: int) -> int:
+    """Returns how many requests have a connection to the upstream at most, and how many spool files there may be.
+
+    `pool_size` is the most requests in flight. As many again may be paused, or wait to resume.
+    """
+    return 2 * pool_size
+
+
 def most_connections(wanted: int, pool_size: int, files: int, environments: int = 1) -> int:
     """Returns how many callers' connections one of `environments` may hold, `wanted` at most.
 
     `pool_size` is the most requests in flight of that environment, `files` the limit of open files of the process.
     """
     share = (files - min(_MOST_OTHER_FILES, 20 + files // 5)) // environments
-    affordable = share - 2 * pool_size if share > 3 * pool_size else share // 3
+    forwarded = most_forwarded(pool_size)
+    affordable = share - 2 * forwarded if share > 3 * forwarded else share // 3
     return min(wanted, max(_FEWEST_CONNECTIONS, affordable))
 
 

@@ -14,6 +14,7 @@ from nanonets_proxy.core.ratelimit.static_limits import StaticLimits
 from nanonets_proxy.keys.source import KeySourceConfig
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.server.caller_body import BodyTimes
+from nanonets_proxy.server.open_files import most_forwarded
 from nanonets_proxy.settings.key_source import key_source_config, secret_variables
 from nanonets_proxy.settings.loaded import LoadedSettings
 from nanonets_proxy.settings.model.proxy import Settings
@@ -185,6 +186,7 @@ def _body_policy(settings: Settings) -> BodyPolicy:
         spool_dir=settings.spool_path(),
         spool_total_bytes=settings.spool_total,
         replay_limit_bytes=settings.replay_limit,
+        spool_files=most_forwarded(settings.pool_size),
     )
 
 

@@ -12,12 +12,13 @@ bytes stay in the page cache, and handing a piece to a thread would cost more.
 """
 
 import enum
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol, Self
+from typing import BinaryIO, Final, Protocol, Self, cast
 
 from nanonets_proxy.errors import InternalError
 
@@ -26,13 +27,14 @@ _SPOOL_READ_BYTES: Final = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class BodyPolicy:
-    """Limits of the copies: memory for one request, memory and disk for all, the largest body to keep."""
+    """Limits of the copies: memory for one request, memory and disk for all, the largest body, files for all."""
 
     memory_bytes: int
     memory_total_bytes: int
     spool_dir: Path
     spool_total_bytes: int
     replay_limit_bytes: int
+    spool_files: int
 
 
 class LostCopy(enum.StrEnum):
@@ -48,13 +50,14 @@ OnLost = Callable[[LostCopy, OSError | None], None]
 
 
 class BodyBudget:
-    """The memory and disk that all copies share: `memory_bytes` and `spool_bytes` are in use."""
+    """The memory, disk and files that all copies share: the attributes say what is in use."""
 
     def __init__(self, policy: BodyPolicy, on_lost: OnLost = lambda _cause, _error: None) -> None:
         self.policy = policy
         self.on_lost = on_lost
         self.memory_bytes = 0
         self.spool_bytes = 0
+        self.spool_files = 0
 
     def reserve_whole(self, length: int) -> bool:
         """Reserves memory for the copy of a whole body; returns False if the body must be streamed."""
@@ -72,6 +75,18 @@ class BodyBudget:
             return False
         self.spool_bytes += count
         return True
+
+    def open_spool_file(self) -> BinaryIO:
+        """Returns a new file without a name; `close_spool_file` must follow. Raises OSError."""
+        if self.spool_files >= self.policy.spool_files:  # callers and the upstream need the others
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        file = tempfile.TemporaryFile(dir=self.policy.spool_dir, buffering=0)  # noqa: SIM115 - close_spool_file closes it
+        self.spool_files += 1
+        return cast("BinaryIO", file)
+
+    def close_spool_file(self, file: BinaryIO) -> None:
+        file.close()
+        self.spool_files -= 1
 
 
 class BodySource(Protocol):
@@ -216,7 +231,7 @@ class RequestBody:
         self._file_bytes += count
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=self._budget.policy.spool_dir, buffering=0)  # noqa: SIM115 - _discard_copy closes it
+                self._file = self._budget.open_spool_file()
             for chunk in pieces:
                 view = memoryview(chunk)
                 while view:
@@ -242,5 +257,5 @@ class RequestBody:
         self._budget.spool_bytes -= self._file_bytes
         self._file_bytes = 0
         if self._file is not None:
-            self._file.close()
+            self._budget.close_spool_file(self._file)
             self._file = None
