@@ -126,7 +126,10 @@ class Scene:
 
         self.gate.settle = note_and_settle  # type: ignore[method-assign]  # the real one follows
         metrics = SimpleNamespace(
-            throttled=SimpleNamespace(inc=int), retries=SimpleNamespace(inc=int), observe_forecast=lambda *_: None
+            throttled=SimpleNamespace(inc=int),
+            retries=SimpleNamespace(inc=int),
+            replays=SimpleNamespace(labels=lambda _: SimpleNamespace(inc=int)),
+            observe_forecast=lambda *_: None,
         )
         services: Any = SimpleNamespace(
             origin=Origin("http", "upstream.example", 80),
@@ -135,6 +138,7 @@ class Scene:
             client=self.client,
             retries=Retries(RetryPolicy(retries=1, backoff_s=0.001), lambda: 1.0),
             metrics=metrics,
+            ledger=None,
         )
         self.forwarder = Forwarder(HandlerPolicy(60.0, 60.0, 60.0), services, self.loop)
 

@@ -12,6 +12,7 @@ from nanonets_proxy.app.config import ServeConfig
 from nanonets_proxy.app.environment import Environment, InitialKeys
 from nanonets_proxy.app.program import Program
 from nanonets_proxy.app.shutdown import Shutdown
+from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.keys.source import EnvironmentKey, KeySource
@@ -105,8 +106,10 @@ def program(origin: Origin, source: KeySource | None = None, **overrides: Any) -
     """Returns a program with one environment in front of `origin`. Without `source`, its key is `KEY`."""
     source = source or EnvironmentKey(ApiKey.parse(KEY, "test"))
     own = serve_config(**overrides)
-    environment = own.environments[0].with_upstream(origin)
-    return Program(own, [Environment(environment, InitialKeys(source, source.read()), lambda _: None)], Shutdown())
+    config = own.environments[0].with_upstream(origin)
+    usage = None if own.ledger is None else UsageLedger(own.ledger)
+    environment = Environment(config, InitialKeys(source, source.read()), lambda _: None, usage)
+    return Program(own, [environment], Shutdown(), usage)
 
 
 @asynccontextmanager

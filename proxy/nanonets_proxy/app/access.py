@@ -1,5 +1,6 @@
 """Builds access control from a configuration: peer guard, authorizer, connection limits and reloaded files."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from nanonets_proxy.app.config import EnvironmentConfig
@@ -30,12 +31,16 @@ def connection_policy(config: EnvironmentConfig) -> ConnectionPolicy:
     )
 
 
-def make_authorizer(config: EnvironmentConfig, metrics: Metrics) -> Authorizer | None:
-    """Returns the authorizer, or None if no setting needs it."""
+def make_authorizer(
+    config: EnvironmentConfig, metrics: Metrics, requests_by_day: Mapping[int, Mapping[str, int]]
+) -> Authorizer | None:
+    """Returns the authorizer, or None if no setting needs it. `requests_by_day`: earlier requests of callers."""
     if (access := config.authorizer) is None:
         return None
     rules = AccessRules(access.rules, read_only=access.read_only) if access.rules or access.read_only else None
     budget = DailyBudget(access.budgets) if access.budgets else None
+    if budget is not None:
+        budget.restore(requests_by_day)
     authorizer = Authorizer(
         AuthorizerPolicy(access.has_token_header, rules, budget, access.dry_run), metrics.registry
     )

@@ -21,6 +21,7 @@ from nanonets_proxy.core.ratelimit.scopes import ScopeRule
 from nanonets_proxy.keys.source import KeySourceConfig
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.server.tls import ListenerTlsPolicy
+from nanonets_proxy.telemetry.ledger.ledger import LedgerPolicy
 from nanonets_proxy.upstream.body import BodyPolicy
 from nanonets_proxy.upstream.dial import DialPolicy
 
@@ -116,6 +117,8 @@ class ServeConfig:
     drain_delay_s: float
     """How long callers are served after the first stop signal, before the drain."""
     drain_timeout_s: float
+    ledger: LedgerPolicy | None
+    """None: there is no usage ledger."""
     log_format: str
     log_level: str
     settings_file: SettingsFile | None

@@ -32,6 +32,7 @@ from nanonets_proxy.app.faults import (
     report_surplus,
     report_uncounted_pages,
 )
+from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.core.ratelimit.gate import Gate
@@ -80,7 +81,9 @@ class InitialKeys:
 class Environment:
     """Call `open()`, which sets `addresses`, then `start()`, then `stop()`."""
 
-    def __init__(self, config: EnvironmentConfig, initial: InitialKeys, redact: Redact) -> None:
+    def __init__(
+        self, config: EnvironmentConfig, initial: InitialKeys, redact: Redact, usage: UsageLedger | None = None
+    ) -> None:
         self.name = config.name
         self.upstream_name = config.upstream_name
         self._config = config
@@ -119,7 +122,13 @@ class Environment:
         self._secret_files = [initial.source.path] if isinstance(initial.source, FileKey) else []
         if config.tls is not None:
             self._secret_files.append(config.tls.key_file)
-        self._authorizer = make_authorizer(config, self.metrics)
+        self._authorizer = make_authorizer(
+            config, self.metrics, usage.requests_by_day(config.name) if usage else {}
+        )
+        observers = [self.metrics.requests.observe, self._recent.ring.count]
+        if usage is not None and self._authorizer is not None:
+            observers.append(self._authorizer.give_back)
+            usage.report_unrestored(self.alerts)
         self._reloaded_files = reloaded_files(config, self._authorizer, self._tls)
         guard = make_guard(config)
         self._page_costs = costs = _page_costs(config)
@@ -138,8 +147,9 @@ class Environment:
             keys=self.key_manager,
             retries=Retries(config.retries, random.random),
             metrics=self.metrics,
-            observers=(self.metrics.requests.observe, self._recent.ring.count),
+            observers=tuple(observers),
             authorizer=self._authorizer,
+            ledger=None if usage is None else usage.ledger,
         )
         self._handler = Handler(config.handler, services, loop)
         connections = connection_policy(config)

@@ -19,6 +19,7 @@ from nanonets_proxy.admin.server import AdminHandler, admin_connection_policy
 from nanonets_proxy.app.config import ServeConfig
 from nanonets_proxy.app.environment import Environment, remove_files
 from nanonets_proxy.app.shutdown import Shutdown
+from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.server.listeners import BACKLOG, ListenFailed, close_sockets, describe, open_sockets
 from nanonets_proxy.server.open_files import last_file, most_admin_connections, open_files_limit
@@ -36,10 +37,19 @@ _ADMIN_STOP_S: Final = 1.0
 class Program:
     """Call `start()`, then `run_until_stopped()`."""
 
-    def __init__(self, config: ServeConfig, environments: Sequence[Environment], shutdown: Shutdown) -> None:
+    def __init__(
+        self,
+        config: ServeConfig,
+        environments: Sequence[Environment],
+        shutdown: Shutdown,
+        usage: UsageLedger | None = None,
+    ) -> None:
         self._config = config
         self._shutdown = shutdown
         self.environments = environments
+        self.usage = usage
+        if usage is not None:
+            usage.alerts = environments[0].alerts
         self.registry = registry = combined_registry(
             {environment.name: environment.metrics.registry for environment in environments}
         )
@@ -115,6 +125,8 @@ class Program:
         """Drains all environments at the same time, then stops the admin listener."""
         self._event_loop_lag.stop()
         await asyncio.gather(*(environment.stop(drain_timeout_s) for environment in self.environments))
+        if self.usage is not None:
+            self.usage.close()
         remove_files(self._admin_sockets)
         for server in self._admin_servers:
             server.close()

@@ -33,6 +33,13 @@ def check_environments(loaded: LoadedSettings[Settings], environ: Mapping[str, s
     settings = loaded.settings
     count = sum(source != "default" for source in loaded.sources.values())
     results = [CheckResult("settings", ok=True, detail=f"valid; {count} set, all others have their defaults")]
+    if (path := settings.ledger) is not None:
+        # Imported here, so that SQLite is loaded only if there is a ledger.
+        from nanonets_proxy.telemetry.ledger.reader import open_fault
+
+        fault = open_fault(path)
+        detail = f"{path} is writable" if fault is None else f"{path} {fault}"
+        results.append(CheckResult("ledger", ok=fault is None, detail=detail))
     if settings.sandbox:
         return [*results, CheckResult("key", ok=True, detail="not needed: the sandbox is served")]
     for name, own in loaded.by_name().items():

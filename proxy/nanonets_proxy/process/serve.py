@@ -24,6 +24,7 @@ from nanonets_proxy.app.config import Config, SandboxConfig, ServeConfig
 from nanonets_proxy.app.environment import Environment, InitialKeys
 from nanonets_proxy.app.program import Program
 from nanonets_proxy.app.shutdown import Shutdown
+from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.net.addresses import Origin, is_every_interface
 from nanonets_proxy.keys.source import EnvironmentKey, KeySourceConfig, NoKeyGiven
@@ -85,12 +86,12 @@ def _run(log_format: str, level: str, main: Callable[[Redactor], Coroutine[Any, 
 
 
 async def _serve(config: ServeConfig, keys: Sequence[InitialKeys], redactor: Redactor) -> None:
-    environments = []
+    environments, usage = [], None if config.ledger is None else UsageLedger(config.ledger)
     for environment, key in zip(config.environments, keys, strict=True):
         if environment.dial.egress_proxy is not None:
             redactor.add(environment.dial.egress_proxy.secrets())
-        environments.append(Environment(environment, key, redactor.add))
-    await _run_until_stopped(Program(config, environments, _stop_by_signals()))
+        environments.append(Environment(environment, key, redactor.add, usage))
+    await _run_until_stopped(Program(config, environments, _stop_by_signals(), usage))
 
 
 async def _serve_with_sandbox(config: ServeConfig, sandbox: SandboxConfig, redactor: Redactor) -> None:
@@ -101,10 +102,11 @@ async def _serve_with_sandbox(config: ServeConfig, sandbox: SandboxConfig, redac
     host, _, port = addresses[0].rpartition(":")
     source = EnvironmentKey(ApiKey.parse(keys[0], "sandbox"))
     own = config.environments[0].with_sandbox(Origin("http", host, int(port)))
-    environment = Environment(own, InitialKeys(source, source.read()), redactor.add)
+    usage = None if config.ledger is None else UsageLedger(config.ledger)
+    environment = Environment(own, InitialKeys(source, source.read()), redactor.add, usage)
     try:
         await _run_until_stopped(
-            Program(config, [environment], shutdown),
+            Program(config, [environment], shutdown, usage),
             on_start=lambda: _announce_sandbox(environment),
         )
     finally:

@@ -22,9 +22,21 @@ class AccessRecord:
     """The log fields of one request. Durations are in seconds."""
 
     __slots__ = (
-        *("attempts", "caller", "code", "details", "error", "key", "level", "method", "path", "received_bytes"),
-        *("pages", "request_id", "route", "scope", "sent_bytes", "started_s", "status", "total_s", "upstream_s"),
-        "wait_s",
+        *(
+            "attempts",
+            "caller",
+            "code",
+            "details",
+            "error",
+            "is_counted",
+            "key",
+            "level",
+            "method",
+            "path",
+            "pages",
+        ),
+        *("received_bytes", "request_id", "route", "scope", "sent_bytes", "started_s", "status", "total_s"),
+        *("upstream_s", "wait_s"),
     )
 
     def __init__(self, request: CallerRequest, caller: str) -> None:
@@ -39,6 +51,8 @@ class AccessRecord:
         self.scope = ""
         self.pages: int | None = None
         """Stated by the caller or counted, in a scope whose limit is in pages; None: unknown."""
+        self.is_counted = False
+        """Whether it counts in the caller's daily budget."""
         self.attempts = 0
         self.wait_s = 0.0
         self.upstream_s: float | None = None

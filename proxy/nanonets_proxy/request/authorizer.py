@@ -17,6 +17,7 @@ from nanonets_proxy.core.access.daily_budget import DailyBudget
 from nanonets_proxy.core.http.target import loggable_target
 from nanonets_proxy.errors import BudgetUsedUp, ForbiddenByPolicy, ProxyError, UnknownCaller
 from nanonets_proxy.server.peers import Peer
+from nanonets_proxy.telemetry.finished_request import FinishedRequest
 
 _BY_RULE = "rule: "
 
@@ -69,8 +70,11 @@ class Authorizer:
             )
         return name
 
-    def check(self, caller: str, method: str, target: str, names: Iterable[bytes]) -> None:
-        """Raises ForbiddenByPolicy or BudgetUsedUp. `names` are the names of the request's header fields."""
+    def check(self, caller: str, method: str, target: str, names: Iterable[bytes]) -> bool:
+        """Raises ForbiddenByPolicy or BudgetUsedUp. `names` are the names of the request's header fields.
+
+        Returns whether the request counts in a daily budget.
+        """
         rules, budget = self._policy.rules, self._policy.budget
         if rules is not None:
             denial = rules.judge(caller, method, target, (name.lower() for name in names))
@@ -78,13 +82,18 @@ class Authorizer:
                 message = "The proxy's access rules do not allow this request."
                 error = ForbiddenByPolicy(message, reason=denial.reason)
                 self._reject(error, denial.reason, caller, method, target)
-        if budget is not None:
-            retry_after_s = budget.take(caller, time.time())
-            if retry_after_s is not None:
-                message = "This caller has used up its requests of today."
-                self._reject(
-                    BudgetUsedUp(message, retry_after_s=retry_after_s), "daily_budget", caller, method, target
-                )
+        if budget is None:
+            return False
+        retry_after_s = budget.take(caller, time.time())
+        if retry_after_s is not None:
+            message = "This caller has used up its requests of today."
+            self._reject(BudgetUsedUp(message, retry_after_s=retry_after_s), "daily_budget", caller, method, target)
+        return retry_after_s is None
+
+    def give_back(self, request: FinishedRequest) -> None:
+        """Uncounts a finished request that was never sent. The usage ledger does not count it either."""
+        if request.is_counted and not request.attempts and self._policy.budget is not None:
+            self._policy.budget.give_back(request.caller, time.time() - request.total_s)
 
     def _reject(self, error: ProxyError, reason: str, caller: str, method: str, target: str) -> None:
         """Counts the rejection and raises `error`. In a dry run, logs the rejection instead of raising."""

@@ -20,6 +20,7 @@ from nanonets_proxy.request.upload_pages import PageCount, UploadPages
 from nanonets_proxy.server.caller_body import CallerBody
 from nanonets_proxy.server.caller_request import CallerRequest
 from nanonets_proxy.telemetry.finished_request import Observer
+from nanonets_proxy.telemetry.ledger.ledger import Ledger
 from nanonets_proxy.telemetry.metrics import Metrics
 from nanonets_proxy.upstream.body import BodyBudget, LostCopy, RequestBody
 from nanonets_proxy.upstream.client import UpstreamClient
@@ -49,6 +50,7 @@ class Services:
     """None: each request costs 1."""
     upload_pages: UploadPages | None = None
     """None: no pages are counted."""
+    ledger: Ledger | None = None
 
 
 class ReadAhead(Protocol):
@@ -56,6 +58,16 @@ class ReadAhead(Protocol):
 
     def release(self) -> None:
         """Gives back the room that this connection's bytes occupied."""
+
+
+class AttemptNotes(Protocol):
+    """Notes the attempts of a request in the usage ledger."""
+
+    status: int
+    """The status of the current attempt's response; 0: none has come."""
+
+    def begin(self) -> None: ...
+    def end(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +113,8 @@ class RequestContext:
     """Why the request is sent again, other than as a retry; "" if it is not."""
     last_refusal: LastRefusal | None = None
     """The latest 429 of this request."""
+    usage: AttemptNotes | None = None
+    """None: there is no usage ledger."""
     retries: int = 0
     retry_spent_s: float = 0.0
     """Duration of the attempts that were retried, and of the pauses after them."""

@@ -48,6 +48,7 @@ from nanonets_proxy.request.judge import HOLD_FOR_KEY, RELAY_REJECTED, Decision,
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.request.refusals import Refusals
 from nanonets_proxy.request.response_heads import ResponseHeads
+from nanonets_proxy.request.usage import RequestUsage
 from nanonets_proxy.server.caller_body import CallerBody
 from nanonets_proxy.server.peers import has_hung_up
 from nanonets_proxy.upstream.client import UpstreamRequest
@@ -118,6 +119,8 @@ class Forwarder:
         )
         if context.page_count is not None:
             context.page_count.ticket = ticket
+        if self._services.ledger is not None:
+            context.usage = RequestUsage(self._services.ledger, self._policy, context)
         try:
             await self._forward(context, ticket, now_s)
         except RateLimited as error:
@@ -223,6 +226,8 @@ class Forwarder:
                     if response.echoed:
                         self._note_echo(record)
         finally:
+            if context.usage is not None:
+                context.usage.end()
             services.waiting_room.settle(ticket, outcome, retry_after_s, quota_used_up=quota_used_up)
 
     async def _relay_kept(self, context: RequestContext, ticket: Ticket) -> bool:
@@ -257,6 +262,8 @@ class Forwarder:
         try:
             connection, head = await services.client.send(self._upstream_request(context, use.record.key))
             verdict = verdict_of(head.status)
+            if context.usage is not None:
+                context.usage.status = head.status
         finally:
             history = context.ensure_key_history() if verdict is _KEY_REJECTED else None
             ruling = services.keys.settle(use, verdict, history)
@@ -287,6 +294,7 @@ class Forwarder:
             context.head.expect_continue,
             response.send_interim,
             record.caller,
+            None if context.usage is None else context.usage.begin,
         )
 
     async def _pause(self, context: RequestContext, pause_s: float, began_s: float) -> None:

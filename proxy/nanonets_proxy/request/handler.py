@@ -156,7 +156,7 @@ class Handler:
         services.guard.check_request(record.method, head, authority, peer.own_address)
         if services.authorizer is not None:
             record.caller = services.authorizer.identify(peer, head.credentials) or record.caller
-            services.authorizer.check(record.caller, record.method, target, request.names)
+            record.is_counted = services.authorizer.check(record.caller, record.method, target, request.names)
         if is_last_recipient:
             raise LastRecipient
         record.scope = services.scopes.classify(record.method, target)

@@ -19,6 +19,7 @@ from nanonets_proxy.settings.key_source import key_source_config, secret_variabl
 from nanonets_proxy.settings.loaded import LoadedSettings
 from nanonets_proxy.settings.model.proxy import Settings
 from nanonets_proxy.settings.model.sandbox import SandboxSettings
+from nanonets_proxy.telemetry.ledger.ledger import LedgerPolicy
 from nanonets_proxy.upstream.body import BodyPolicy
 from nanonets_proxy.upstream.dial import DialPolicy
 
@@ -55,6 +56,9 @@ def serve_config(
         admin_quit=settings.admin_quit,
         drain_delay_s=settings.drain_delay,
         drain_timeout_s=settings.drain_timeout,
+        ledger=None
+        if settings.ledger is None
+        else LedgerPolicy(settings.ledger, settings.ledger_days, settings.ledger_rows),
         log_format=settings.log_format,
         log_level=settings.log_level,
         settings_file=loaded.file,

@@ -38,6 +38,7 @@ def find_contradictions(
             f"{prefix}listen", loaded.settings.listen, loaded, source, owners, authenticates=True
         )
         yield from _check_state_file(f"{prefix}state_file", loaded, owners)
+    yield from _check_ledger(process, owners)
     if process.settings.sandbox and environments[0][0]:
         yield f"sandbox: cannot be combined with environments ({process.sources['sandbox']})"
     admin = process.settings.admin_listen
@@ -165,6 +166,17 @@ def _check_state_file(name: str, loaded: LoadedSettings[Settings], owners: _Owne
     if str(path) in owners:
         yield f"{name}: {path} is already used by {owners[str(path)]}"
     owners[str(path)] = f"{name} ({loaded.sources['state_file']})"
+
+
+def _check_ledger(process: LoadedSettings[Settings], owners: _Owners) -> Iterator[str]:
+    """Yields a sentence if another setting names the same file, or if a setting of the ledger has no effect."""
+    path, sources = process.settings.ledger, process.sources
+    if path is None:
+        for name in ("ledger_days", "ledger_rows"):
+            if getattr(process.settings, name) != Settings.model_fields[name].default:
+                yield f"{name}: needs ledger ({sources[name]})"
+    elif str(path) in owners:
+        yield f"ledger: {path} is already used by {owners[str(path)]}"
 
 
 def _check_upstream_and_bodies(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str]:

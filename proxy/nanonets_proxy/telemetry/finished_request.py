@@ -33,6 +33,11 @@ class FinishedRequest(Protocol):
 
     @property
     def request_id(self) -> str: ...
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it counts in the caller's daily budget."""
+
     @property
     def attempts(self) -> int:
         """How many times the request was sent upstream."""

@@ -28,7 +28,8 @@ _ONE_WRITE_BYTES: Final = 16 * 1024
 class UpstreamRequest:
     """A request for the upstream. `head` includes the empty line at its end.
 
-    `on_interim` is called with each interim (1xx) response other than 100.
+    `on_interim` is called with each interim (1xx) response other than 100. `on_send` is called each time that a
+    connection is about to send the request.
     """
 
     method: str
@@ -38,6 +39,7 @@ class UpstreamRequest:
     on_interim: Callable[[ResponseHead], None] | None = None
     caller: str = ""
     """The caller's name, if connections are kept per caller."""
+    on_send: Callable[[], None] | None = None
 
 
 StartedResponse = tuple[UpstreamConnection, ResponseHead]
@@ -68,6 +70,8 @@ class UpstreamClient:
             if connection is None:
                 connection = await self._pool.dial()
             connection.is_upload, connection.caller = is_upload, request.caller
+            if request.on_send is not None:
+                request.on_send()
             try:
                 if request.body is None:
                     is_head, timeout_s = request.method == "HEAD", self._first_byte_timeout_s

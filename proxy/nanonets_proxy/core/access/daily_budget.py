@@ -1,17 +1,17 @@
-"""Limits the requests of each caller in a day (UTC). Counts are kept in memory: a restart clears them."""
+"""Limits the requests of each caller in a day (UTC). With a usage ledger, the counts survive a restart."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
 from nanonets_proxy.core.access.caller_names import check_name_in_settings
+from nanonets_proxy.core.usage.rollups import DAY_S, MAX_CALLERS, OTHER_CALLERS
 
 _RULE: Final = re.compile(r"(?:(?P<caller>\S+):\s+)?(?P<count>[0-9]{1,12})", re.ASCII)
-_DAY_S: Final = 86_400
-# Callers may be addresses, so their number needs a bound: all further callers without a rule share one count.
-MAX_CALLERS: Final = 10_000
-_OTHERS: Final = ""
+_OTHERS: Final = OTHER_CALLERS
+# A clock that jumps back finds its day again.
+_MAX_DAYS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +35,50 @@ class BudgetRule:
 
 
 class DailyBudget:
-    """Counts each caller's requests of the current day."""
+    """Counts each caller's requests of a day. Beyond `MAX_CALLERS`, callers without a rule share one count."""
 
     def __init__(self, rules: Iterable[BudgetRule]) -> None:
         self._limits = {rule.caller: rule.count for rule in rules}
         self._day = -1
         self._used: dict[str, int] = {}
+        self._days: dict[int, dict[str, int]] = {}
+
+    def restore(self, requests_by_day: Mapping[int, Mapping[str, int]]) -> None:
+        """Takes over the counts of earlier requests, by day since 1970 and caller."""
+        for day in sorted(requests_by_day)[-_MAX_DAYS:]:
+            self._days[day] = dict(requests_by_day[day])
 
     def take(self, caller: str, wall_now_s: float) -> float | None:
         """Counts one request of `caller`. If its budget is used up, returns the seconds to the next day."""
         limit = self._limits.get(caller, self._limits.get(None))
         if limit is None:
             return None
-        day = int(wall_now_s // _DAY_S)
+        day = int(wall_now_s // DAY_S)
         if day != self._day:
-            self._day = day
-            self._used.clear()
-        is_named = caller in self._limits  # a caller with a rule never shares its count with invented names
-        if not is_named and caller not in self._used and len(self._used) >= MAX_CALLERS:
-            caller = _OTHERS
+            self._begin_day(day)
+        caller = self._counted_as(caller)
         used = self._used.get(caller, 0)
         if used >= limit:
-            return (day + 1) * _DAY_S - wall_now_s
+            return (day + 1) * DAY_S - wall_now_s
         self._used[caller] = used + 1
         return None
+
+    def give_back(self, caller: str, taken_at_s: float) -> None:
+        """Uncounts a request that `take` counted, because it was never sent."""
+        used = self._days.get(int(taken_at_s // DAY_S), {})
+        name = caller if caller in used else _OTHERS
+        if used.get(name):
+            used[name] -= 1
+
+    def _begin_day(self, day: int) -> None:
+        self._day = day
+        self._used = self._days.pop(day, {})
+        self._days[day] = self._used  # as the last one
+        if len(self._days) > _MAX_DAYS:
+            del self._days[next(iter(self._days))]
+
+    def _counted_as(self, caller: str) -> str:
+        # A caller with a rule never shares its count with invented names.
+        if caller in self._limits or caller in self._used or len(self._used) < MAX_CALLERS:
+            return caller
+        return _OTHERS

@@ -40,13 +40,17 @@ GROUPS: Final[dict[str, str]] = {
     "listen": "Listeners",
     "upstream": "Upstream",
     "max_wait": "Queue and rate limits",
+    "ledger": "Usage",
     "body_memory": "Copies of request bodies",
     "server_timing": "Responses, logs and shutdown",
 }
 """The first setting of each group, and the group's title in `--help` and in the reference."""
 
 PROCESS_WIDE: Final = frozenset(
-    {"admin_listen", "admin_quit", "drain_delay", "drain_timeout", "log_format", "log_level", "sandbox"}
+    {
+        *("admin_listen", "admin_quit", "drain_delay", "drain_timeout", "ledger", "ledger_days", "ledger_rows"),
+        *("log_format", "log_level", "sandbox"),
+    }
 )
 """The settings that all environments of a process share. A table `[environments.NAME]` may set all others."""
 
@@ -200,6 +204,20 @@ class Settings(AccessSettings):
     state_file: OptionalPath = Field(
         None,
         description="File that keeps the learned rate limits across restarts. Empty: the proxy learns them again.",
+    )
+
+    ledger: OptionalPath = Field(
+        None,
+        description="SQLite file that records each attempt: when, by which caller, method, route and status, bytes "
+        "and pages. `nanonets-proxy usage` shows it, and daily_budget counts from it across restarts. Empty: none.",
+    )
+    ledger_days: Annotated[int, Count(1, 36_500), Metavar("NUMBER")] = Field(
+        400, description="How many days the ledger keeps attempts and their sums."
+    )
+    ledger_rows: Annotated[int, Count(0, 10**9), Metavar("NUMBER")] = Field(
+        10_000_000,
+        description="Maximum single attempts in the ledger, about 35 bytes each. Without the oldest ones, the sums "
+        "by hour stay.",
     )
 
     body_memory: Size = Field(

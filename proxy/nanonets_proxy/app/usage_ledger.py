@@ -1,0 +1,65 @@
+"""The usage ledger of the process: its alerts, and what it knows at start."""
+
+import time
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+from nanonets_proxy.core.usage.rollups import DAY_S
+from nanonets_proxy.telemetry.alerts import Alerts
+from nanonets_proxy.telemetry.ledger.ledger import Ledger, LedgerPolicy, LedgerStatus
+
+_ADVICE: Final = "requests are served as before, but not counted; make the file writable, or make room on its disk"
+_BUDGET_ADVICE: Final = "daily_budget counts from 0 again; restart the proxy when the file can be read"
+# The machine's clock may be wrong at start, so the budgets also get the last days of the file.
+_RESTORED_DAYS: Final = 2
+
+
+class UsageLedger:
+    """Make it on the event loop, before the environments. Set `alerts` before the loop runs again."""
+
+    def __init__(self, policy: LedgerPolicy) -> None:
+        # Imported here, so that SQLite takes memory only if there is a ledger.
+        from nanonets_proxy.telemetry.ledger.database import LedgerFault, NoLedger
+        from nanonets_proxy.telemetry.ledger.reader import open_ledger
+        from nanonets_proxy.telemetry.ledger.writer import LedgerWriter
+
+        self._policy = policy
+        self._log = structlog.get_logger()
+        self.alerts: Alerts | None = None
+        self._unrestored: str | None = None
+        self._requests_by_day: dict[str, dict[int, dict[str, int]]] = {}
+        try:
+            with open_ledger(policy.path) as reader:
+                today, last = int(time.time()) // DAY_S, reader.last_day()
+                self._requests_by_day = reader.requests_by_day(min(today, last) - _RESTORED_DAYS, last)
+        except NoLedger:
+            pass
+        except LedgerFault as fault:
+            self._unrestored = str(fault)
+        self.ledger = Ledger(lambda reports: LedgerWriter(policy, reports), self._on_stop, self._on_resume)
+
+    def requests_by_day(self, environment: str) -> Mapping[int, Mapping[str, int]]:
+        """Returns how many requests callers had sent before the start, by day since 1970 and caller."""
+        return self._requests_by_day.get(environment, {})
+
+    def status(self) -> LedgerStatus:
+        """Returns whether the ledger counts attempts, and if not, why."""
+        return self.ledger.status()
+
+    def report_unrestored(self, alerts: Alerts) -> None:
+        """Reports that a daily budget does not know the requests before the start, if that is so."""
+        if self._unrestored is not None:
+            alerts.report("budget_not_restored", _BUDGET_ADVICE, lasting=True, reason=self._unrestored)
+
+    def _on_stop(self, fault: str) -> None:
+        if self.alerts is not None:
+            self.alerts.report("ledger_stopped", _ADVICE, path=str(self._policy.path), reason=fault)
+
+    def _on_resume(self, lost: int) -> None:
+        self._log.info("ledger_resumed", path=str(self._policy.path), lost=lost)
+
+    def close(self) -> None:
+        """Writes what is left, within a few seconds."""
+        self.ledger.close()

@@ -1,0 +1,283 @@
+"""The usage ledger's file: its tables, and how batches enter it.
+
+    attempt    one row an attempt; the key begins with its second, so retention deletes a range
+    rollup     the sums of each series in each period of each level (core/usage/rollups.py)
+    hour_total the sums of each environment in each hour, for the views by hour and by day
+    series     the texts of each series; `last_hour` is its last attempt's
+    run        one row for each process that has written: two processes may write at the same time
+
+Roll-ups are written in the same transaction as their rows, so their sums are always equal. Each statement covers
+many rows, because the thread gives up Python's lock once for each statement.
+"""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Final
+
+from nanonets_proxy.core.usage.rollups import DAY_S, HOUR_S, LEVELS_H, Series
+from nanonets_proxy.telemetry.ledger.ledger import Batch
+
+SCHEMA_VERSION: Final = 1
+_APPLICATION_ID: Final = 0x6E6E7531  # "nnu1": tells our files from those of other programs
+_MODE: Final = 0o600
+# As long as another process may keep the file locked. Only the writer's thread waits.
+_LOCK_TIMEOUT_S: Final = 5.0
+_ROWS_PER_STATEMENT: Final = (500, 50, 5, 1)
+# Retention deletes so many rows with each batch beyond twice the rows that the batch adds.
+_DELETED_PER_BATCH: Final = 500
+# A wrong clock at boot must not delete anything: nothing is deleted for so long after a start or a jump.
+_STEADY_S: Final = 600.0
+_JUMP_S: Final = 60.0
+_END_OF_TIME_S: Final = 2**62
+_SUMS: Final = ("attempts", "requests", "request_bytes", "response_bytes", "pages")
+
+_SCHEMA: Final = f"""
+    CREATE TABLE run (id INTEGER PRIMARY KEY, started_s INTEGER NOT NULL);
+    CREATE TABLE series (
+        id INTEGER PRIMARY KEY, environment TEXT NOT NULL, caller TEXT NOT NULL, method TEXT NOT NULL,
+        route TEXT NOT NULL, status TEXT NOT NULL, last_hour INTEGER NOT NULL,
+        UNIQUE (environment, caller, method, route, status)
+    );
+    CREATE TABLE attempt (
+        at_s INTEGER NOT NULL, run INTEGER NOT NULL, number INTEGER NOT NULL, series INTEGER NOT NULL,
+        requests INTEGER NOT NULL, request_bytes INTEGER NOT NULL, response_bytes INTEGER NOT NULL,
+        pages INTEGER NOT NULL, PRIMARY KEY (at_s, run, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE rollup (
+        hours INTEGER NOT NULL, period INTEGER NOT NULL, series INTEGER NOT NULL,
+        {", ".join(f"{name} INTEGER NOT NULL" for name in _SUMS)}, PRIMARY KEY (hours, period, series)
+    ) WITHOUT ROWID;
+    CREATE TABLE hour_total (
+        hour INTEGER NOT NULL, environment TEXT NOT NULL,
+        {", ".join(f"{name} INTEGER NOT NULL" for name in _SUMS)}, PRIMARY KEY (hour, environment)
+    ) WITHOUT ROWID;
+    PRAGMA application_id = {_APPLICATION_ID};
+    PRAGMA user_version = {SCHEMA_VERSION};
+"""
+_ADD: Final = ", ".join(f"{name} = {name} + excluded.{name}" for name in _SUMS)
+
+
+class LedgerFault(Exception):
+    """The file cannot be used. The message is the end of a sentence that starts with the file's name."""
+
+
+class LedgerCorrupt(LedgerFault):
+    """The file is no ledger, or damaged."""
+
+
+class NoLedger(LedgerFault):
+    """The file is missing or empty, as before the first start."""
+
+
+def fault_of(error: sqlite3.Error | OSError) -> LedgerFault:
+    """Returns what an error says about the file."""
+    if isinstance(error, OSError):
+        return LedgerFault(f"cannot be used: {(error.strerror or 'unknown fault').lower()}")
+    code = (
+        getattr(error, "sqlite_errorcode", 0) & 0xFF
+    )  # the low byte has the primary code (sqlite.org/rescode.html)
+    match code:
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return LedgerCorrupt("is damaged, or no ledger")
+        case sqlite3.SQLITE_FULL:
+            return LedgerFault("cannot be written: the disk is full")
+        case sqlite3.SQLITE_READONLY:
+            return LedgerFault("cannot be written: it is read-only")
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return LedgerFault("is locked by another process")
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+            return LedgerFault("cannot be opened: permission denied, or its directory is missing or read-only")
+        case _:
+            return LedgerFault(f"cannot be used: {error}")
+
+
+def check_identity(connection: sqlite3.Connection, *, may_be_empty: bool) -> bool:
+    """Returns whether the file has our tables; False: it is empty. Raises LedgerFault if it cannot be used."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if not tables and not application:
+        if not may_be_empty:
+            raise NoLedger("is empty: no attempt has been recorded there")
+        return False
+    if application != _APPLICATION_ID:
+        raise LedgerCorrupt("is a database of another program")
+    if version > SCHEMA_VERSION:
+        raise LedgerFault(
+            f"was written by a newer version of nanonets-proxy (schema {version}, not {SCHEMA_VERSION})"
+        )
+    return True
+
+
+def put_aside(path: Path) -> Path:
+    """Renames a damaged file and its companions to `.bad`, and returns the new name. Raises OSError."""
+    aside = path.with_name(path.name + ".bad")
+    for suffix in ("-wal", "-shm"):  # SQLite would apply them to the next file of this name
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).replace(aside.with_name(aside.name + suffix))
+    path.replace(aside)
+    return aside
+
+
+class LedgerDatabase:
+    """One connection that writes. Every method raises sqlite3.Error, OSError or LedgerFault."""
+
+    def __init__(self, path: Path, days: int, max_rows: int) -> None:
+        """Opens the file, or makes it, readable by its owner only. `days` and `max_rows`: what is kept."""
+        self._days, self._max_rows = days, max_rows
+        self._steady_since_s = time.monotonic()
+        self._clock_offset_s = time.time() - time.monotonic()
+        self._path = path
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        try:
+            self._inode = os.fstat(descriptor).st_ino
+            os.fchmod(descriptor, _MODE)
+        finally:
+            os.close(descriptor)
+        self._connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, isolation_level=None)
+        try:
+            self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+        self._ids: dict[Series, int] = {}
+
+    def _prepare(self) -> None:
+        execute = self._connection.execute
+        # A kill loses no committed batch. A power cut may lose the last ones, and damages nothing
+        # (sqlite.org/wal.html).
+        execute("PRAGMA journal_mode = WAL")
+        execute("PRAGMA synchronous = NORMAL")
+        execute(f"PRAGMA journal_size_limit = {8 * 2**20}")
+        execute("BEGIN IMMEDIATE")
+        with self._connection:
+            if not check_identity(self._connection, may_be_empty=True):
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    execute(statement)
+            self._run = execute("INSERT INTO run (started_s) VALUES (?)", (int(time.time()),)).lastrowid
+
+    def close(self) -> None:
+        """Closes the file. The last connection to close also merges the write-ahead log into it."""
+        self._connection.close()
+
+    def is_replaced(self) -> bool:
+        """Returns whether the path names another file now, so that nobody would read what is written."""
+        try:
+            return os.stat(self._path).st_ino != self._inode  # noqa: PTH116  # called for each batch
+        except FileNotFoundError:
+            return True
+
+    def write(self, batch: Batch) -> None:
+        """Writes a batch in one transaction."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            with self._connection:
+                ids = self._series_ids(batch)
+                self._write_rows(batch, ids)
+                self._write_rollups(batch, ids)
+        except BaseException:
+            self._ids.clear()  # the transaction that made some of them is rolled back
+            with suppress(sqlite3.Error):
+                self._connection.rollback()
+            raise
+
+    def _series_ids(self, batch: Batch) -> dict[Series, int]:
+        execute, ids = self._connection.execute, self._ids
+        if len(ids) > 100_000:
+            ids.clear()
+        last_hours: dict[Series, int] = {}
+        for series, hour in batch.sums:
+            last_hours[series] = max(hour, last_hours.get(series, hour))
+        for series, hour in last_hours.items():
+            (ids[series],) = execute(
+                "INSERT INTO series (environment, caller, method, route, status, last_hour) "
+                "VALUES (?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET last_hour = max(last_hour, excluded.last_hour) RETURNING id",
+                (*series, hour),
+            ).fetchone()
+        return ids
+
+    def _write_rows(self, batch: Batch, ids: dict[Series, int]) -> None:
+        run = self._run
+        self._insert(
+            "INSERT INTO attempt VALUES",
+            8,
+            " ON CONFLICT DO UPDATE SET series = excluded.series, request_bytes = excluded.request_bytes, "
+            "response_bytes = excluded.response_bytes, pages = excluded.pages",
+            ((at_s, run, number, ids[series], *sums) for at_s, number, series, *sums in batch.rows),
+        )
+
+    def _write_rollups(self, batch: Batch, ids: dict[Series, int]) -> None:
+        periods: dict[tuple[int, int, int], list[int]] = {}
+        totals: dict[tuple[int, str], list[int]] = {}
+        for (series, hour), sums in batch.sums.items():
+            _add(totals, (hour, series[0]), sums)
+            for hours in LEVELS_H:
+                _add(periods, (hours, hour // hours, ids[series]), sums)
+        conflict = f" ON CONFLICT DO UPDATE SET {_ADD}"
+        self._insert("INSERT INTO rollup VALUES", 8, conflict, ((*key, *sums) for key, sums in periods.items()))
+        self._insert("INSERT INTO hour_total VALUES", 7, conflict, ((*key, *sums) for key, sums in totals.items()))
+
+    def _insert(self, start: str, width: int, conflict: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Inserts rows, as many as possible with each statement."""
+        one = f"({', '.join('?' * width)})"
+        remaining = iter(rows)
+        while piece := list(islice(remaining, _ROWS_PER_STATEMENT[0])):
+            first = 0
+            for size in _ROWS_PER_STATEMENT:
+                while len(piece) - first >= size:
+                    values = tuple(chain.from_iterable(piece[first : first + size]))
+                    self._connection.execute(f"{start} {', '.join([one] * size)}{conflict}", values)
+                    first += size
+
+    def delete_old(self, added: int) -> None:
+        """Deletes some of what is too old, more than the `added` rows of the last batch."""
+        wall_s, monotonic_s = time.time(), time.monotonic()
+        if abs(wall_s - monotonic_s - self._clock_offset_s) > _JUMP_S:
+            self._clock_offset_s, self._steady_since_s = wall_s - monotonic_s, monotonic_s
+        if monotonic_s - self._steady_since_s < _STEADY_S:
+            return
+        self.delete_before(int(wall_s) - self._days * DAY_S, 2 * added + _DELETED_PER_BATCH)
+
+    def delete_before(self, before_s: int, most: int) -> None:
+        """Deletes rows and roll-ups before `before_s`, about `most` of each, and rows beyond `max_rows`."""
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
+        with self._connection:
+            self._delete_attempts(before_s, most)
+            before_h = before_s // HOUR_S
+            # All roll-ups end at the same hour, so that a view finds either all levels of an hour or none.
+            later = execute(
+                "SELECT hour FROM hour_total WHERE hour < ? ORDER BY hour LIMIT 1 OFFSET ?", (before_h, most)
+            ).fetchone()
+            if later is not None:
+                (before_h,) = later
+            execute("DELETE FROM hour_total WHERE hour < ?", (before_h,))
+            for hours in LEVELS_H:
+                execute("DELETE FROM rollup WHERE hours = ? AND period < ?", (hours, before_h // hours))
+            execute("DELETE FROM series WHERE last_hour < ?", (before_h - 2 * LEVELS_H[-1],))
+
+    def _delete_attempts(self, before_s: int, most: int) -> None:
+        execute = self._connection.execute
+        (count,) = execute(
+            "SELECT coalesce(sum(attempts), 0) FROM hour_total WHERE hour >= (SELECT min(at_s) / ? FROM attempt)",
+            (HOUR_S,),
+        ).fetchone()
+        surplus = min(most, max(0, count - self._max_rows))
+        # Of the oldest rows: those beyond `max_rows`, and those before `before_s`.
+        for end_s, limit in ((_END_OF_TIME_S, surplus), (before_s, most)):
+            execute(
+                "DELETE FROM attempt WHERE (at_s, run, number) IN (SELECT at_s, run, number FROM attempt "
+                "WHERE at_s < ? ORDER BY at_s, run, number LIMIT ?)",
+                (end_s, limit),
+            )
+
+
+def _add(table: dict[Any, list[int]], key: object, sums: Sequence[int]) -> None:
+    known = table.get(key)
+    table[key] = list(sums) if known is None else [own + more for own, more in zip(known, sums, strict=True)]

@@ -1,0 +1,122 @@
+"""Views of the usage ledger, read from its roll-ups in a connection that cannot write."""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from nanonets_proxy.core.usage.rollups import DAY_H, DIMENSIONS, Counts, periods_within
+from nanonets_proxy.telemetry.ledger.database import LedgerFault, NoLedger, check_identity, fault_of
+
+_LOCK_TIMEOUT_S: Final = 2.0
+_SUMS: Final = ("attempts", "requests", "request_bytes", "response_bytes", "pages")
+_SUMMED: Final = ", ".join(f"sum({name})" for name in _SUMS)
+
+Keys = tuple[Any, ...]
+RequestsByDay = dict[str, dict[int, dict[str, int]]]
+"""By environment, day and caller."""
+
+
+@contextmanager
+def open_ledger(path: Path) -> "Iterator[LedgerReader]":
+    """Opens the ledger for reading. Raises LedgerFault, also from the views; its message names the file."""
+    if not path.exists():
+        raise NoLedger(f"{path} does not exist: no attempt has been recorded there")
+    try:
+        with closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_LOCK_TIMEOUT_S)
+        ) as connection:
+            check_identity(connection, may_be_empty=False)
+            yield LedgerReader(connection)
+    except LedgerFault as fault:
+        raise type(fault)(f"{path} {fault}") from None
+    except sqlite3.Error as error:
+        raise LedgerFault(f"{path} {fault_of(error)}") from None
+
+
+def open_fault(path: Path) -> str | None:
+    """Returns why the proxy cannot write the ledger, as the end of a sentence; None if it can. Changes nothing."""
+    try:
+        if not path.exists():
+            new = path.with_name(f".{path.name}.{os.getpid()}")  # makes no ledger
+            os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            new.unlink()
+            return None
+        with path.open("r+b"), open_ledger(path):
+            return None
+    except NoLedger:
+        return None
+    except OSError as error:
+        return str(fault_of(error))
+    except LedgerFault as fault:
+        return str(fault).removeprefix(f"{path} ")
+
+
+class LedgerReader:
+    """Each view covers the hours from `since_h` to `until_h` - 1 since 1970, as far as the ledger has them."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def by(
+        self, dimensions: Sequence[str], since_h: int, until_h: int, environment: str | None = None
+    ) -> list[tuple[Keys, Counts]]:
+        """Returns the sums for each combination of some `DIMENSIONS`, the most attempts first."""
+        if unknown := set(dimensions) - set(DIMENSIONS):
+            raise ValueError(f"unknown dimensions: {unknown}")
+        # The first hour that is kept: whole periods of higher levels may still count older hours.
+        (oldest_h,) = self._connection.execute("SELECT coalesce(min(hour), 0) FROM hour_total").fetchone()
+        (newest_h,) = self._connection.execute("SELECT coalesce(max(hour), 0) FROM hour_total").fetchone()
+        periods = list(periods_within(max(since_h, oldest_h), min(until_h, newest_h + 1)))
+        if not periods:
+            return []
+        parts = ", ".join(["(?, ?, ?)"] * len(periods))
+        columns = ", ".join(dimensions)
+        # CROSS JOIN keeps this order, so that each part is a range of the key (sqlite.org/optoverview.html).
+        rows = self._connection.execute(
+            f"WITH part (hours, first, last) AS (VALUES {parts}), "  # noqa: S608  # constants and placeholders
+            f"summed AS (SELECT series, {_named_sums()} FROM part CROSS JOIN rollup ON rollup.hours = part.hours "
+            "AND rollup.period >= part.first AND rollup.period < part.last GROUP BY series) "
+            f"SELECT {columns}, {_SUMMED} FROM summed JOIN series ON series.id = summed.series "
+            f"{'' if environment is None else 'WHERE environment = ? '}"
+            f"GROUP BY {columns} HAVING sum(attempts) > 0 ORDER BY sum(attempts) DESC, {columns}",
+            (
+                *(number for part in periods for number in (part.hours, part.first, part.last)),
+                *(() if environment is None else (environment,)),
+            ),
+        )
+        return [(row[: len(dimensions)], Counts(*row[len(dimensions) :])) for row in rows]
+
+    def by_period(
+        self, hours: int, since_h: int, until_h: int, environment: str | None = None
+    ) -> list[tuple[int, Counts]]:
+        """Returns the sums for each period of 1 or 24 hours with attempts, by its number since 1970."""
+        rows = self._connection.execute(
+            f"SELECT hour / ?, {_SUMMED} FROM hour_total WHERE hour >= ? AND hour < ? "  # noqa: S608  # constants
+            f"{'' if environment is None else 'AND environment = ? '}"
+            "GROUP BY 1 HAVING sum(attempts) > 0 ORDER BY 1",
+            (hours, since_h, until_h, *(() if environment is None else (environment,))),
+        )
+        return [(period, Counts(*sums)) for period, *sums in rows]
+
+    def requests_by_day(self, first_day: int, last_day: int) -> RequestsByDay:
+        """Returns how many requests each caller had sent on the days, counted from 1970, both ends included."""
+        days: RequestsByDay = {}
+        for environment, day, caller, requests in self._connection.execute(
+            "SELECT environment, period, caller, sum(requests) FROM rollup CROSS JOIN series "
+            "ON series.id = rollup.series WHERE hours = ? AND period BETWEEN ? AND ? GROUP BY 1, 2, 3",
+            (DAY_H, first_day, last_day),
+        ):
+            days.setdefault(environment, {}).setdefault(day, {})[caller] = requests
+        return days
+
+    def last_day(self) -> int:
+        """Returns the last day with attempts, counted from 1970; -1: there is none."""
+        (last_h,) = self._connection.execute("SELECT coalesce(max(hour), -1) FROM hour_total").fetchone()
+        return int(last_h) // DAY_H
+
+
+def _named_sums() -> str:
+    return ", ".join(f"sum({name}) AS {name}" for name in _SUMS)

@@ -1,0 +1,103 @@
+"""The thread that writes the usage ledger. It keeps a batch that it cannot write, and tries again.
+
+A damaged file is renamed to `.bad`, and a new file begins; so it does if the file is removed or replaced.
+"""
+
+import queue
+import sqlite3
+import threading
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from nanonets_proxy.telemetry.ledger.database import LedgerCorrupt, LedgerDatabase, LedgerFault, fault_of, put_aside
+from nanonets_proxy.telemetry.ledger.ledger import Batch, LedgerPolicy, Reports
+
+_RETRY_S: Final = 1.0
+_CLOSE_TIMEOUT_S: Final = 3.0
+
+
+class LedgerWriter:
+    """Owns the only connection that writes."""
+
+    def __init__(self, policy: LedgerPolicy, reports: Reports) -> None:
+        self._policy = policy
+        self._reports = reports
+        self._log = structlog.get_logger()
+        self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._database: LedgerDatabase | None = None
+        self._thread = threading.Thread(target=self._run, name="usage-ledger", daemon=True)
+        self._thread.start()
+
+    def put(self, batch: Batch) -> None:
+        self._batches.put(batch)
+
+    def close(self) -> None:
+        self._closing.set()
+        self._batches.put(None)
+        self._thread.join(_CLOSE_TIMEOUT_S)
+
+    def _run(self) -> None:
+        with suppress(
+            LedgerFault
+        ):  # opens the file now, so that an unusable one is reported before the first request
+            self._open()
+        while (batch := self._batches.get()) is not None:
+            while not self._write(batch):
+                if self._closing.wait(_RETRY_S):
+                    if self._write(batch):
+                        break
+                    return
+        if self._database is not None:
+            self._database.close()
+
+    def _write(self, batch: Batch) -> bool:
+        """Writes a batch. Returns False if it must be tried again, and reports why."""
+        try:
+            database = self._open()
+            try:
+                database.write(batch)
+                self._reports.written(len(batch.rows))
+                database.delete_old(len(batch.rows))
+            except (sqlite3.Error, OSError) as error:
+                raise self._give_up(fault_of(error)) from error
+        except LedgerFault:
+            return False
+        return True
+
+    def _open(self) -> LedgerDatabase:
+        """Returns the open database. Raises LedgerFault, which is reported by then."""
+        if self._database is not None and self._database.is_replaced():
+            self._close_database()
+        if self._database is None:
+            policy = self._policy
+            try:
+                self._database = LedgerDatabase(policy.path, policy.days, policy.max_rows)
+            except (sqlite3.Error, OSError) as error:
+                raise self._give_up(fault_of(error)) from error
+            except LedgerFault as fault:
+                raise self._give_up(fault) from None
+        return self._database
+
+    def _give_up(self, fault: LedgerFault) -> LedgerFault:
+        """Closes the database, puts a damaged file aside, and reports the fault unless that cured it."""
+        self._close_database()
+        if isinstance(fault, LedgerCorrupt):
+            path = self._policy.path
+            try:
+                aside = put_aside(path)
+            except OSError as error:
+                fault = fault_of(error)
+            else:
+                self._log.warning("ledger_put_aside", path=str(path), aside=str(aside), reason=str(fault))
+                return fault
+        self._reports.fault(str(fault))
+        return fault
+
+    def _close_database(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            with suppress(sqlite3.Error):
+                database.close()

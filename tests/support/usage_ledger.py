@@ -1,0 +1,63 @@
+"""Makes usage ledgers without a thread, and reads their rows."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nanonets_proxy.core.usage.rollups import DIMENSIONS, Counts
+from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
+from nanonets_proxy.telemetry.ledger.ledger import Batch, Ledger, Reports
+
+DAYS = 400
+ROWS = 10_000_000
+
+
+class WriteAtOnce:
+    """Writes each batch as soon as the ledger hands it over."""
+
+    def __init__(self, path: Path, reports: Reports) -> None:
+        self._database = LedgerDatabase(path, DAYS, ROWS)
+        self._reports = reports
+
+    def put(self, batch: Batch) -> None:
+        self._database.write(batch)
+        self._reports.written(len(batch.rows))
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def record(path: Path, use: Callable[[Ledger], object]) -> None:
+    """Calls `use` with a ledger, and closes the ledger."""
+
+    async def run() -> None:
+        ledger = Ledger(lambda reports: WriteAtOnce(path, reports), lambda _: None, lambda _: None)
+        use(ledger)
+        ledger.close()
+
+    asyncio.run(run())
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """Returns the ledger's rows, with the texts of their series."""
+    with sqlite3.connect(path) as connection:
+        connection.row_factory = sqlite3.Row
+        found = connection.execute("SELECT * FROM attempt JOIN series ON series.id = attempt.series").fetchall()
+    connection.close()
+    return [dict(row) for row in found]
+
+
+def sums(path: Path, key: Callable[[dict[str, Any]], Any], since_h: int, until_h: int) -> dict[Any, Counts]:
+    """Returns what a view must show, by adding up the rows."""
+    totals: dict[Any, Counts] = {}
+    for row in rows(path):
+        if since_h * 3600 <= row["at_s"] < until_h * 3600:
+            own = Counts(1, row["requests"], row["request_bytes"], row["response_bytes"], row["pages"])
+            totals[key(row)] = totals.get(key(row), Counts()) + own
+    return totals
+
+
+def series_of(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(row[name] for name in DIMENSIONS)
