@@ -1,1 +1,1 @@
-"""The second listener: health and metrics."""
+"""The second listener: health, metrics, status, dashboard, reload."""

@@ -1,4 +1,4 @@
-"""The admin listener's handler: health, metrics and reload, on the same kind of connection as callers have.
+"""The admin listener's handler: health, metrics, status and reload, on the same kind of connection as callers have.
 
 `/livez` reports that the event loop runs. `/readyz` reports whether the proxy can serve callers, and the status of
 the keys; 503 with the reason if it cannot. A closed gate is ready, since its callers wait; so is a rejected key,
@@ -18,6 +18,8 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from nanonets_proxy.admin import status
+from nanonets_proxy.admin.dashboard import dashboard
+from nanonets_proxy.admin.events import StatusEvents
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.core.http.request_head import RequestHeads
 from nanonets_proxy.core.http.target import origin_form
@@ -44,7 +46,8 @@ _HEAD_TIMEOUT_S: Final = 10.0
 _KEEP_ALIVE_S: Final = 150.0  # more than two usual intervals of a scrape
 _WANTED_FIELD: Final = b"x-requested-with"
 
-_Endpoint = Callable[[CallerRequest], Awaitable[OwnResponse]]
+_Endpoint = Callable[[CallerRequest], Awaitable[OwnResponse | None]]
+"""Returns the response; None if it is sent already, and the connection must close."""
 
 
 def admin_connection_policy(max_connections: int, last_file: int) -> ConnectionPolicy:
@@ -98,6 +101,8 @@ class AdminHandler:
         environments: Sequence[Environment],
         unread_settings: Callable[[], str | None] = lambda: None,
         on_quit: Callable[[], None] | None = None,
+        *,
+        most_viewers: int = 256,
     ) -> None:
         """`unread_settings` returns a sentence if a reload leaves changed settings unread.
 
@@ -112,7 +117,10 @@ class AdminHandler:
         self._heads = RequestHeads()
         self._log = structlog.get_logger()
         self._status = status.StatusReader(environments)
+        self.events = StatusEvents(self._status.read, most_viewers)
         self._endpoints: dict[str, tuple[str, _Endpoint]] = {
+            "/": ("GET", self._dashboard),
+            "/events": ("GET", self._events),
             "/livez": ("GET", self._livez),
             "/readyz": ("GET", self._readyz),
             "/metrics": ("GET", self._metrics),
@@ -136,9 +144,13 @@ class AdminHandler:
             response, keep_alive = error_response(error, None), keep_alive and not error.close
             if isinstance(error, MethodNotAllowed):
                 response.fields["Allow"] = self._allowed(path)
+        except ConnectionError:
+            raise
         except Exception:  # noqa: BLE001 - whatever the defect, there is a response
             self._log.exception("request_failed", path=path)
             response, keep_alive = error_response(InternalError("The proxy failed."), None), False
+        if response is None:
+            return _SentResponse(keep_alive=False)
         response.send(request, keep_alive=keep_alive)
         return _SentResponse(keep_alive)
 
@@ -171,6 +183,15 @@ class AdminHandler:
     def _allowed(self, path: str) -> str:
         method, _ = self._endpoints.get(path, ("GET", None))
         return "GET, HEAD" if method == "GET" else method
+
+    async def _dashboard(self, _: CallerRequest) -> OwnResponse:
+        page, fields = dashboard()
+        response = _response(200, "text/html; charset=utf-8", page)
+        response.fields.update(fields)
+        return response
+
+    async def _events(self, request: CallerRequest) -> None:
+        await self.events.send_to(request)
 
     async def _livez(self, _: CallerRequest) -> OwnResponse:
         return _json_response({"status": "alive"})

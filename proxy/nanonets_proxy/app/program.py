@@ -22,7 +22,7 @@ from nanonets_proxy.app.shutdown import Shutdown
 from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.server.listeners import BACKLOG, ListenFailed, close_sockets, describe, open_sockets
-from nanonets_proxy.server.open_files import last_file, most_admin_connections, open_files_limit
+from nanonets_proxy.server.open_files import last_file, most_admin_connections, most_viewers, open_files_limit
 from nanonets_proxy.server.server import CallerServer
 from nanonets_proxy.telemetry.event_loop import EventLoopLag
 from nanonets_proxy.telemetry.metrics import combined_registry
@@ -54,14 +54,16 @@ class Program:
             {environment.name: environment.metrics.registry for environment in environments}
         )
         guard, files = PeerGuard(config.admin_guard), open_files_limit()
+        self._admin_handler = AdminHandler(
+            guard,
+            registry,
+            environments,
+            self.unread_settings,
+            on_quit=shutdown.quit if config.admin_quit else None,
+            most_viewers=most_viewers(files),
+        )
         self._admin = CallerServer(
-            AdminHandler(
-                guard,
-                registry,
-                environments,
-                self.unread_settings,
-                on_quit=shutdown.quit if config.admin_quit else None,
-            ),
+            self._admin_handler,
             guard,
             admin_connection_policy(most_admin_connections(files), last_file(files)),
             registry,
@@ -130,4 +132,5 @@ class Program:
         remove_files(self._admin_sockets)
         for server in self._admin_servers:
             server.close()
+        self._admin_handler.events.close()
         await self._admin.drain(_ADMIN_STOP_S)

@@ -11,6 +11,7 @@ from typing import Final
 _MOST_OTHER_FILES: Final = 128  # listeners, watches, the log, connections to the admin listener
 _MOST_SPARE_FILES: Final = 32
 _MOST_ADMIN_CONNECTIONS: Final = 64
+_MOST_VIEWERS: Final = 256
 _FEWEST_CONNECTIONS: Final = 2
 _UNLIMITED: Final = 2**31
 
@@ -36,14 +37,20 @@ def most_connections(wanted: int, pool_size: int, files: int, environments: int 
 
     `pool_size` is the most requests in flight of that environment, `files` the limit of open files of the process.
     """
-    share = (files - min(_MOST_OTHER_FILES, 20 + files // 5)) // environments
+    share = (files - min(_MOST_OTHER_FILES, 20 + files // 5) - most_viewers(files)) // environments
     forwarded = most_forwarded(pool_size)
     affordable = share - 2 * forwarded if share > 3 * forwarded else share // 3
     return min(wanted, max(_FEWEST_CONNECTIONS, affordable))
 
 
 def most_admin_connections(files: int) -> int:
-    return min(_MOST_ADMIN_CONNECTIONS, max(_FEWEST_CONNECTIONS, files // 8))
+    """Returns how many connections the admin listener may hold: those of all viewers, and others."""
+    return min(_MOST_ADMIN_CONNECTIONS, max(_FEWEST_CONNECTIONS, files // 8)) + most_viewers(files)
+
+
+def most_viewers(files: int) -> int:
+    """Returns how many viewers may watch the status at a time. Each holds a connection."""
+    return min(_MOST_VIEWERS, files // 32)
 
 
 def last_file(files: int) -> int:
