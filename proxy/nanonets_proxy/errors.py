@@ -289,10 +289,14 @@ class UpstreamClosed(UpstreamError):
 
 
 class UpstreamBadReply(UpstreamError):
-    """The upstream's response is malformed."""
+    """The upstream's response is malformed.
+
+    `start` is the start of the bytes that are no HTTP, for an alert; callers never see it.
+    """
 
     code = "upstream_bad_reply"
     proxy_error = "http_protocol_error"
+    start = b""
 
 
 class UpstreamReplyTooLarge(UpstreamError):

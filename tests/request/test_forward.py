@@ -77,7 +77,7 @@ class Client:
             raise result
         self.open_connections += 1
         head = ResponseHead()
-        head.has_advice = False
+        head.has_advice, head.content_type = False, None
         head.status, head.reason, head.names, head.values, head.body_length = result, b"", (), (), 0  # type: ignore[assignment]  # a status by now
         connection = SimpleNamespace(read_nowait=lambda: b"", is_complete=True, trailers=[])
         return connection, head
@@ -139,6 +139,7 @@ class Scene:
             retries=Retries(RetryPolicy(retries=1, backoff_s=0.001), lambda: 1.0),
             metrics=metrics,
             ledger=None,
+            unexpected=None,
         )
         self.forwarder = Forwarder(HandlerPolicy(60.0, 60.0, 60.0), services, self.loop)
 

@@ -58,6 +58,7 @@ from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyStatus
 from nanonets_proxy.telemetry.metrics import Metrics
 from nanonets_proxy.telemetry.recent_requests import RecentRequests
+from nanonets_proxy.telemetry.unexpected_responses import UnexpectedResponses
 from nanonets_proxy.upstream.body import BodyBudget, LostCopy
 from nanonets_proxy.upstream.client import UpstreamClient
 from nanonets_proxy.upstream.dial import Dialer
@@ -147,6 +148,7 @@ class Environment:
             keys=self.key_manager,
             retries=Retries(config.retries, random.random),
             metrics=self.metrics,
+            unexpected=UnexpectedResponses(self.alerts),
             observers=tuple(observers),
             authorizer=self._authorizer,
             ledger=None if usage is None else usage.ledger,

@@ -11,6 +11,7 @@ from nanonets_proxy.core.keys.key_records import KeyHistory, KeyUse
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.core.ratelimit.page_costs import PageCosts
 from nanonets_proxy.core.ratelimit.scopes import ScopeTable
+from nanonets_proxy.core.ratelimit.tickets import Ticket
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.authorizer import Authorizer
 from nanonets_proxy.request.keys import KeyProvider
@@ -22,6 +23,7 @@ from nanonets_proxy.server.caller_request import CallerRequest
 from nanonets_proxy.telemetry.finished_request import Observer
 from nanonets_proxy.telemetry.ledger.ledger import Ledger
 from nanonets_proxy.telemetry.metrics import Metrics
+from nanonets_proxy.telemetry.unexpected_responses import UnexpectedResponses
 from nanonets_proxy.upstream.body import BodyBudget, LostCopy, RequestBody
 from nanonets_proxy.upstream.client import UpstreamClient
 from nanonets_proxy.upstream.response_head import ResponseHead
@@ -43,6 +45,7 @@ class Services:
     keys: KeyProvider
     retries: Retries
     metrics: Metrics
+    unexpected: UnexpectedResponses
     observers: tuple[Observer, ...]
     """Called with the access record of each finished request."""
     authorizer: Authorizer | None = None
@@ -68,6 +71,22 @@ class AttemptNotes(Protocol):
 
     def begin(self) -> None: ...
     def end(self) -> None: ...
+
+
+class UploadPlace:
+    """The place in flight of a request whose body is streamed."""
+
+    __slots__ = ("_ticket", "_waiting_room")
+
+    def __init__(self, waiting_room: WaitingRoom, ticket: Ticket) -> None:
+        self._waiting_room = waiting_room
+        self._ticket = ticket
+
+    def pause(self, body: CallerBody) -> None:
+        self._waiting_room.pause(self._ticket, body.give_up)
+
+    async def resume(self) -> None:
+        await self._waiting_room.resume(self._ticket)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,28 +29,29 @@ from typing import Final
 
 import structlog
 
-from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.core.http.prefer import wait_s
 from nanonets_proxy.core.http.priority import urgency
 from nanonets_proxy.core.http.request_head import CallersHostHeads, UpstreamHeads
 from nanonets_proxy.core.http.retry import RETRIED_STATUSES
+from nanonets_proxy.core.http.unexpected import USUAL_TYPES
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.keys.key_records import KeyUse, KeyVerdict, Ruling, verdict_of
 from nanonets_proxy.core.keys.key_scrubber import NO_FORMS, KeyForms
 from nanonets_proxy.core.ratelimit.rate_limit_fields import read_advice
 from nanonets_proxy.core.ratelimit.static_limits import REQUESTS
 from nanonets_proxy.core.ratelimit.tickets import DEFAULT_URGENCY, Outcome, Ticket, TicketState
-from nanonets_proxy.errors import RateLimited, UpstreamError
+from nanonets_proxy.errors import RateLimited, UpstreamBadReply, UpstreamError
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.body_start import hint_of, read_body_start
-from nanonets_proxy.request.context import KeptResponse, RequestContext, Services
+from nanonets_proxy.request.context import KeptResponse, RequestContext, Services, UploadPlace
 from nanonets_proxy.request.judge import HOLD_FOR_KEY, RELAY_REJECTED, Decision, Judge, Received, Step
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.request.refusals import Refusals
 from nanonets_proxy.request.response_heads import ResponseHeads
+from nanonets_proxy.request.unexpected import examine, examine_copied
 from nanonets_proxy.request.usage import RequestUsage
-from nanonets_proxy.server.caller_body import CallerBody
 from nanonets_proxy.server.peers import has_hung_up
+from nanonets_proxy.telemetry.unexpected_responses import FIRST_ERROR_STATUS
 from nanonets_proxy.upstream.client import UpstreamRequest
 
 # In Python 3.11, each look-up of a member in its enum costs a call.
@@ -64,22 +65,6 @@ _ADMITTED = TicketState.ADMITTED
 _NOTICEABLE_WAIT_S: Final = 0.001
 # A request that is held while no key works is released this long before its deadline: it needs a permit as well.
 _HOLD_MARGIN_S: Final = 0.1
-
-
-class _UploadPlace:
-    """The place in flight of a request whose body is streamed."""
-
-    __slots__ = ("_ticket", "_waiting_room")
-
-    def __init__(self, waiting_room: WaitingRoom, ticket: Ticket) -> None:
-        self._waiting_room = waiting_room
-        self._ticket = ticket
-
-    def pause(self, body: CallerBody) -> None:
-        self._waiting_room.pause(self._ticket, body.give_up)
-
-    async def resume(self) -> None:
-        await self._waiting_room.resume(self._ticket)
 
 
 class Forwarder:
@@ -134,7 +119,7 @@ class Forwarder:
         if context.read_ahead is not None:
             context.read_ahead.release()
         if context.body_source is not None:
-            context.body_source.place = _UploadPlace(self._services.waiting_room, ticket)
+            context.body_source.place = UploadPlace(self._services.waiting_room, ticket)
         while True:
             began_s = perf_counter()
             decision = await self._use_permit(context, ticket, began_s)
@@ -188,6 +173,9 @@ class Forwarder:
                 try:
                     received = await self._attempt(context, use)
                 except UpstreamError as error:
+                    if isinstance(error, UpstreamBadReply):
+                        start = response.forms.blank(error.start)
+                        services.unexpected.note_not_http(record.route, record.request_id, error.message, start)
                     decision = judge.of_error(error, context, ticket.deadline_s - self._loop.time())
                     if decision.step is _REPORT:
                         raise
@@ -206,14 +194,18 @@ class Forwarder:
                     if decision.step is _KEEP:
                         body = await read_body_start(received.connection)
                         if received.connection.is_complete:
+                            examine(context, received._replace(body_start=body), services.unexpected)
                             context.kept = KeptResponse(use, received.head, body, received.connection.trailers)
                             return decision
                         received, decision = received._replace(body_start=body), RELAY_REJECTED
+                    if received.head.status >= FIRST_ERROR_STATUS or received.head.content_type not in USUAL_TYPES:
+                        received = examine(context, received, services.unexpected)
                     if decision.step is _RELAY:
                         record.status = received.head.status
                         lines = self._response_heads.write(context, received.head, received.hint)
                         if not response.begin(received.connection, received.head, lines, received.body_start):
                             await response.follow(received.connection)
+                            examine_copied(context, received.head, services.unexpected)
                             record.upstream_s = perf_counter() - began_s
                         return decision
                     if decision.step is not _RETRY:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from nanonets_proxy.core.http.headers import caller_response_head, chunked_body_end
 from nanonets_proxy.core.keys.key_scrubber import NO_FORMS, SEARCHED_FROM_STATUS, KeyScrubber
@@ -10,6 +10,8 @@ from nanonets_proxy.server.caller_request import HTTP_1_1, CallerRequest
 from nanonets_proxy.server.peers import CallerStalled, reset
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.response_head import ResponseHead
+
+MAX_COPIED_BYTES: Final = 64 * 1024
 
 
 class ResponseBody(Protocol):
@@ -27,7 +29,7 @@ class RelayedResponse:
 
     __slots__ = (
         *("_connection", "_idle_timeout_s", "_is_chunked", "_request", "_scrubber"),
-        *("began", "echoed", "forms", "keep_alive", "sent_bytes"),
+        *("began", "copied", "echoed", "forms", "keep_alive", "sent_bytes"),
     )
 
     def __init__(self, request: CallerRequest, idle_timeout_s: float) -> None:
@@ -38,6 +40,8 @@ class RelayedResponse:
         self._scrubber: KeyScrubber | None = None
         self.began = False
         """Whether the caller has been sent the response's head."""
+        self.copied: bytearray | None = None
+        """If set, collects the start of the body of an error, without the key."""
         self.echoed = False
         """Whether the response contained the key."""
         self.forms = NO_FORMS
@@ -83,7 +87,7 @@ class RelayedResponse:
             self.sent_bytes = len(data)
         else:
             if self._scrubber is not None:
-                data = self._scrubber.feed(data)
+                data = self._scrub(self._scrubber, data)
             data = self._framed(data) + (self._end(connection) if is_whole else b"")
         self._write(lines + data)
         return is_whole
@@ -96,7 +100,7 @@ class RelayedResponse:
         """
         while data := await connection.read():
             if self._scrubber is not None:
-                data = self._scrubber.feed(data)
+                data = self._scrub(self._scrubber, data)
             self._write(self._framed(data))
             if self._connection.writing.is_full:
                 await self.drain()
@@ -118,6 +122,12 @@ class RelayedResponse:
         if self._connection.transport is not None:
             reset(self._connection.transport)
 
+    def _scrub(self, scrubber: KeyScrubber, data: bytes) -> bytes:
+        data = scrubber.feed(data)
+        if self.copied is not None and len(self.copied) <= MAX_COPIED_BYTES:
+            self.copied += data
+        return data
+
     def _framed(self, data: bytes) -> bytes:
         self.sent_bytes += len(data)
         return b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked and data else data
@@ -126,7 +136,10 @@ class RelayedResponse:
         """Returns the bytes that the scrubber held back, and the end of a chunked body."""
         end = b""
         if self._scrubber is not None:
-            end = self._framed(self._scrubber.end())
+            held = self._scrubber.end()
+            if self.copied is not None:
+                self.copied += held
+            end = self._framed(held)
             self.echoed = self.echoed or self._scrubber.found
         return end + self.forms.blank(chunked_body_end(connection.trailers)) if self._is_chunked else end
 

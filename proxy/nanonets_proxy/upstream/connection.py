@@ -20,7 +20,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from nanonets_proxy.errors import ProxyError, UpstreamTimeout
+from nanonets_proxy.core.http.unexpected import SEARCHED_BYTES
+from nanonets_proxy.errors import ProxyError, UpstreamBadReply, UpstreamTimeout
 from nanonets_proxy.upstream.response_errors import closed_early
 from nanonets_proxy.upstream.response_head import ResponseHead
 from nanonets_proxy.upstream.response_parser import ResponseParser, ResponseState
@@ -225,6 +226,8 @@ class UpstreamConnection(UpstreamTransport):
         try:
             response.feed(self._read_buffer[:nbytes])
         except ProxyError as error:
+            if isinstance(error, UpstreamBadReply) and response.state is _HEAD:
+                error.start = bytes(self._read_buffer[: min(nbytes, SEARCHED_BYTES)])
             self.fail(error)
             return
         if response.buffered_bytes > _PAUSE_READING_BYTES:

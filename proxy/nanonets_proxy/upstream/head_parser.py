@@ -87,6 +87,8 @@ class HeadParser:
         head.values = values = tuple(self._values)
         length_at, codings_at = framing.content_length_at, framing.transfer_encodings_at
         head.body_length = None if length_at is None else int(values[length_at])
+        type_at = framing.content_type_at
+        head.content_type = None if type_at is None else values[type_at]
         head.is_chunked = bool(codings_at)
         head.has_advice = framing.has_advice
         if codings_at and [values[at].lower() for at in codings_at] != [b"chunked"]:

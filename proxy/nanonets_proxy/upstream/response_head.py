@@ -14,7 +14,7 @@ class ResponseHead:
     connection delimits the body.
     """
 
-    __slots__ = ("body_length", "has_advice", "is_chunked", "names", "reason", "status", "values")
+    __slots__ = ("body_length", "content_type", "has_advice", "is_chunked", "names", "reason", "status", "values")
 
     # The parser makes a head for each response and sets its attributes. A constructor would double the cost.
     status: int
@@ -22,6 +22,8 @@ class ResponseHead:
     names: tuple[bytes, ...]
     values: tuple[bytes, ...]
     body_length: int | None
+    content_type: bytes | None
+    """The first Content-Type."""
     is_chunked: bool
     has_advice: bool
     """Whether a field tells about a rate limit before it is reached."""
@@ -35,22 +37,23 @@ class ResponseHead:
 NO_HEAD: Final = ResponseHead()
 """Stands for the head until it has arrived."""
 NO_HEAD.status, NO_HEAD.reason, NO_HEAD.names, NO_HEAD.values = 0, b"", (), ()
-NO_HEAD.body_length, NO_HEAD.is_chunked, NO_HEAD.has_advice = None, False, False
+NO_HEAD.body_length, NO_HEAD.content_type, NO_HEAD.is_chunked, NO_HEAD.has_advice = None, None, False, False
 
 
 class FramingFields:
-    """The positions of the fields that frame a body, for header sections with these `names`.
+    """The positions of the fields that describe a body, for header sections with these `names`.
 
     The parser rejects a second Content-Length. Consecutive responses of a connection mostly have the same names,
     so the parser keeps the positions.
     """
 
-    __slots__ = ("content_length_at", "has_advice", "names", "transfer_encodings_at")
+    __slots__ = ("content_length_at", "content_type_at", "has_advice", "names", "transfer_encodings_at")
 
     def __init__(self, names: tuple[bytes, ...]) -> None:
         lower = [name.lower() for name in names]
         self.names = names
         self.content_length_at = lower.index(b"content-length") if b"content-length" in lower else None
+        self.content_type_at = lower.index(b"content-type") if b"content-type" in lower else None
         self.has_advice = not ADVICE_FIELDS.isdisjoint(lower)
         self.transfer_encodings_at = [at for at, name in enumerate(lower) if name == b"transfer-encoding"]
 
