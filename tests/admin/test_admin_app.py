@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ import pytest_asyncio
 from aiohttp import ClientSession
 from prometheus_client import CollectorRegistry, Counter
 
-from nanonets_proxy.admin.server import MAX_RELOADS, AdminHandler, admin_connection_policy
+from nanonets_proxy.admin.server import MAX_RELOADS, AdminHandler, ReloadResult, admin_connection_policy
 from nanonets_proxy.core.access.peer_guard import PeerGuard, PeerGuardPolicy
 from nanonets_proxy.server.server import CallerServer
 from nanonets_proxy.telemetry.alerts import Alerts
@@ -51,6 +51,7 @@ class SettableEnvironment:
 
 Start = Callable[..., Awaitable[ClientSession]]
 ASKED = {"X-Requested-With": "test"}
+NOTHING_CHANGED = ReloadResult(None, (), (), ())
 
 
 @pytest_asyncio.fixture
@@ -58,10 +59,16 @@ async def admin() -> AsyncIterator[Start]:
     """`await admin(*environments)` starts the listener and returns a client."""
     async with AsyncExitStack() as stack:
 
-        async def start(*environments: SettableEnvironment, **options: Any) -> ClientSession:
+        async def start(
+            *environments: SettableEnvironment, result: ReloadResult = NOTHING_CHANGED, **options: Any
+        ) -> ClientSession:
             registry, guard = CollectorRegistry(), PeerGuard(PeerGuardPolicy())
             Counter("of_the_test", "A counter.", registry=registry).inc()
-            handler = AdminHandler(guard, registry, environments, **options)
+
+            async def reload() -> ReloadResult:
+                return replace(result, faults=[await environment.reload() for environment in environments])
+
+            handler = AdminHandler(guard, registry, environments, reload, **options)
             policy = admin_connection_policy(16, 1000)
             server = CallerServer(handler, guard, policy, registry, Alerts(CollectorRegistry()))
             listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
@@ -120,20 +127,23 @@ async def test_metrics_are_the_registrys_in_prometheus_format(admin: Start) -> N
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status", "good", "bad"),
-    [("GET", "/readyz", 200, "ready", "not ready"), ("POST", "/reload", 200, "reloaded", "not reloaded")],
+    ("method", "path", "status", "good", "bad", "more"),
+    [
+        ("GET", "/readyz", 200, "ready", "not ready", {}),
+        ("POST", "/reload", 200, "reloaded", "not reloaded", {"settings": {"changed": [], "needs_restart": []}}),
+    ],
 )
 async def test_a_status_has_the_reason_and_the_keys(
-    admin: Start, method: str, path: str, status: int, good: str, bad: str
+    admin: Start, method: str, path: str, status: int, good: str, bad: str, more: dict[str, Any]
 ) -> None:
     environment = SettableEnvironment()
     client = await admin(environment)
     async with client.request(method, path, headers=ASKED) as response:
-        assert (response.status, await response.json()) == (status, {"status": good, "key": KEY})
+        assert (response.status, await response.json()) == (status, {"status": good, "key": KEY} | more)
     environment.not_ready = environment.not_reloaded = "draining"
     async with client.request(method, path, headers=ASKED) as response:
         assert response.status == 503
-        assert await response.json() == {"status": bad, "reason": "draining", "key": KEY}
+        assert await response.json() == {"status": bad, "reason": "draining", "key": KEY} | more
 
 
 async def test_readyz_shows_the_alerts_of_an_environment(admin: Start) -> None:
@@ -146,12 +156,32 @@ async def test_readyz_shows_the_alerts_of_an_environment(admin: Start) -> None:
     assert (alert["event"], alert["advice"], alert["free_bytes"]) == ("disk_filled", "make room", 0)
 
 
-async def test_a_reload_says_that_the_settings_were_not_read(admin: Start) -> None:
-    client = await admin(SettableEnvironment(), unread_settings=lambda: "settings.toml has changed")
+async def test_a_reload_names_the_settings_that_apply_and_those_that_need_a_restart(admin: Start) -> None:
+    result = ReloadResult(None, ["max_wait", "limits"], ["listen"], ())
+    client = await admin(SettableEnvironment(), result=result)
     async with client.post("/reload", headers=ASKED) as response:
-        assert (await response.json())["warning"] == "settings.toml has changed"
-    async with client.get("/readyz") as response:
-        assert "warning" not in await response.json()
+        assert response.status == 200
+        body = await response.json()
+    assert body["settings"] == {"changed": ["max_wait", "limits"], "needs_restart": ["listen"]}
+
+
+@pytest.mark.parametrize(
+    ("names", "not_reloaded", "reason"),
+    [
+        ([""], None, "settings.toml:3: Invalid value"),
+        ([""], "the file is empty", "settings.toml:3: Invalid value; the file is empty"),
+        (["eu", "us"], None, "settings.toml:3: Invalid value"),
+    ],
+)
+async def test_a_reload_of_unusable_settings_fails_with_the_reason(
+    admin: Start, names: list[str], not_reloaded: str | None, reason: str
+) -> None:
+    environments = [SettableEnvironment(name, not_reloaded=not_reloaded) for name in names]
+    client = await admin(*environments, result=ReloadResult("settings.toml:3: Invalid value", (), (), ()))
+    async with client.post("/reload", headers=ASKED) as response:
+        body = await response.json()
+        assert (response.status, body["status"], body["reason"]) == (503, "not reloaded", reason)
+    assert [environment.reloads for environment in environments] == [1] * len(names)
 
 
 async def test_several_environments_are_reported_by_name_and_fail_together(admin: Start) -> None:

@@ -384,20 +384,6 @@ def test_the_sandboxs_limit_can_be_off() -> None:
     assert settings.policy(("k",)).limit is None
 
 
-def test_a_settings_file_that_changes_appears_or_vanishes_is_noticed(tmp_path: Path) -> None:
-    path = tmp_path / "nanonets-proxy.toml"
-    missing = load_settings({}, {}, dirs=[], default_config=path).file
-    assert missing is not None
-    assert not missing.has_changed()
-    path.write_text("max_wait = 7")
-    assert missing.has_changed()
-    present = load_settings({}, {}, dirs=[], config=str(path)).file
-    assert present is not None
-    assert not present.has_changed()
-    path.unlink()
-    assert present.has_changed()
-
-
 def test_a_cost_header_without_a_limit_in_pages_is_an_error_at_start() -> None:
     with pytest.raises(SettingsError, match="cost_header: no rule of scopes and no limit of limits is in pages"):
         load({"cost_header": "X-Pages"}, {})

@@ -2,7 +2,7 @@
 
 `/livez` reports that the event loop runs. `/readyz` reports whether the proxy can serve callers, and the status of
 the keys; 503 with the reason if it cannot. A closed gate is ready, since its callers wait; so is a rejected key,
-since its callers get the upstream's response. `POST /reload` reads the keys again; 503 with the
+since its callers get the upstream's response. `POST /reload` reads the settings and the keys again; 503 with the
 reason if that fails.
 """
 
@@ -77,14 +77,23 @@ class Environment(status.Environment, Protocol):
 
     def key_status(self) -> KeyStatus: ...
 
-    async def reload(self) -> str | None:
-        """Reads the keys again; returns why that failed, None if it did not."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class _SentResponse:
     keep_alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadResult:
+    """The result of a reload. The settings are named, without their values."""
+
+    settings_fault: str | None
+    """Why all settings stay as they were; None: the changed ones apply."""
+    changed: Sequence[str]
+    needs_restart: Sequence[str]
+    """The settings that have changed, but apply only after a restart."""
+    faults: Sequence[str | None]
+    """For each environment, why its keys or files could not be read; None: they were."""
 
 
 MAX_RELOADS = 8
@@ -99,19 +108,16 @@ class AdminHandler:
         guard: PeerGuard,
         registry: CollectorRegistry,
         environments: Sequence[Environment],
-        unread_settings: Callable[[], str | None] = lambda: None,
+        reload: Callable[[], Awaitable[ReloadResult]],
         on_quit: Callable[[], None] | None = None,
         *,
         most_viewers: int = 256,
     ) -> None:
-        """`unread_settings` returns a sentence if a reload leaves changed settings unread.
-
-        POST /quitquitquit calls `on_quit`, and does not exist without it.
-        """
+        """POST /quitquitquit calls `on_quit`, and does not exist without it."""
         self._guard = guard
         self._registry = registry
         self._environments = environments
-        self._unread_settings = unread_settings
+        self._reload_all = reload
         self._on_quit = on_quit
         self._reloads = 0  # that wait now
         self._heads = RequestHeads()
@@ -198,18 +204,25 @@ class AdminHandler:
 
     async def _readyz(self, _: CallerRequest) -> OwnResponse:
         reasons = [environment.not_ready_reason() for environment in self._environments]
-        return self._status_response("ready", "not ready", reasons)
+        body, is_good = self._overall("ready", "not ready", reasons)
+        return _json_response(body, 200 if is_good else 503)
 
     async def _reload(self, _: CallerRequest) -> OwnResponse:
         if self._reloads >= MAX_RELOADS:
-            reason = f"{MAX_RELOADS} reloads are waiting for the key sources already."
+            reason = f"{MAX_RELOADS} reloads are waiting already."
             return _json_response({"status": "not reloaded", "reason": reason}, 503)
         self._reloads += 1
         try:
-            reasons = [await environment.reload() for environment in self._environments]
+            result = await self._reload_all()
         finally:
             self._reloads -= 1
-        return self._status_response("reloaded", "not reloaded", reasons, self._unread_settings())
+        body, is_good = self._overall("reloaded", "not reloaded", result.faults)
+        if result.settings_fault is not None:
+            reasons = filter(None, [result.settings_fault, body.get("reason")])
+            body |= {"status": "not reloaded", "reason": "; ".join(reasons)}
+            is_good = False
+        body["settings"] = {"changed": list(result.changed), "needs_restart": list(result.needs_restart)}
+        return _json_response(body, 200 if is_good else 503)
 
     async def _metrics(self, request: CallerRequest) -> OwnResponse:
         content_type, text = await exposition.render(self._registry, _accept(request))
@@ -223,10 +236,8 @@ class AdminHandler:
         self._on_quit()
         return _json_response({"status": "draining"})
 
-    def _status_response(
-        self, good: str, bad: str, reasons: Sequence[str | None], warning: str | None = None
-    ) -> OwnResponse:
-        """Responds with the status of a single environment, or of each by its name; 503 if there is any reason."""
+    def _overall(self, good: str, bad: str, reasons: Sequence[str | None]) -> tuple[dict[str, Any], bool]:
+        """Returns the status of a single environment, or of each by its name, and whether there is no reason."""
         parts: dict[str, dict[str, Any]] = {}
         for environment, reason in zip(self._environments, reasons, strict=True):
             part: dict[str, Any] = {"status": good} if reason is None else {"status": bad, "reason": reason}
@@ -235,10 +246,7 @@ class AdminHandler:
                 part["alerts"] = alerts
             parts[environment.name] = part
         is_good = not any(reasons)
-        body = parts.get("") or {"status": good if is_good else bad, "environments": parts}
-        if warning is not None:
-            body = body | {"warning": warning}
-        return _json_response(body, 200 if is_good else 503)
+        return parts.get("") or {"status": good if is_good else bad, "environments": parts}, is_good
 
 
 def _accept(request: CallerRequest) -> str:

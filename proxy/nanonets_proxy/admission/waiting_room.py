@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.news import News
 from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Ticket, TicketState
@@ -52,6 +53,11 @@ class WaitingRoom:
         self._closed = False
         self._give_up: dict[Ticket, Callable[[], None]] = {}  # of paused tickets, in the order of their pauses
         self._resuming: dict[Ticket, asyncio.Future[None]] = {}
+
+    def change_policy(self, policy: GatePolicy) -> None:
+        """Applies another policy, and grants what it allows now. Waiting tickets keep their place."""
+        self._gate.change_policy(policy)
+        self._poll(self._loop.time())
 
     def try_admit(self, ticket: Ticket, now_s: float) -> bool:
         """Admits a ticket that need not wait. Returns False if the ticket must `enter`; `now_s` is as there."""

@@ -1,25 +1,19 @@
-"""Builds access control from a configuration: peer guard, authorizer, connection limits and reloaded files."""
+"""Builds access control from a configuration: peer guard, authorizer, TLS, connection limits, reloaded files."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from nanonets_proxy.app.config import EnvironmentConfig
+from nanonets_proxy.app.config import AuthorizerConfig, EnvironmentConfig
 from nanonets_proxy.core.access.access_rules import AccessRules
+from nanonets_proxy.core.access.caller_tokens import CallersByToken
 from nanonets_proxy.core.access.daily_budget import DailyBudget
-from nanonets_proxy.core.access.peer_guard import PeerGuard
+from nanonets_proxy.core.access.peer_guard import PeerGuard, PeerGuardPolicy
 from nanonets_proxy.keys.reloaded_file import ReloadedFile, read_caller_tokens
 from nanonets_proxy.request.authorizer import Authorizer, AuthorizerPolicy
 from nanonets_proxy.server.connection_limits import ConnectionPolicy
 from nanonets_proxy.server.open_files import last_file, most_connections, open_files_limit
-from nanonets_proxy.server.tls import ListenerTls
+from nanonets_proxy.server.tls import ListenerTls, make_listener_context
 from nanonets_proxy.telemetry.metrics import Metrics
-
-
-def make_guard(config: EnvironmentConfig) -> PeerGuard:
-    """Returns the guard, which also accepts the upstream's name as Host."""
-    # Clients with HTTP_PROXY set send the upstream's name. No attacker can register that name (DNS rebinding).
-    hosts = (*config.guard.allowed_hosts, config.dial.origin.host)
-    return PeerGuard(replace(config.guard, allowed_hosts=hosts))
 
 
 def connection_policy(config: EnvironmentConfig) -> ConnectionPolicy:
@@ -31,38 +25,95 @@ def connection_policy(config: EnvironmentConfig) -> ConnectionPolicy:
     )
 
 
-def make_authorizer(
-    config: EnvironmentConfig, metrics: Metrics, requests_by_day: Mapping[int, Mapping[str, int]]
-) -> Authorizer | None:
-    """Returns the authorizer, or None if no setting needs it. `requests_by_day`: earlier requests of callers."""
-    if (access := config.authorizer) is None:
-        return None
-    rules = AccessRules(access.rules, read_only=access.read_only) if access.rules or access.read_only else None
-    budget = DailyBudget(access.budgets) if access.budgets else None
-    if budget is not None:
-        budget.restore(requests_by_day)
-    authorizer = Authorizer(
-        AuthorizerPolicy(access.has_token_header, rules, budget, access.dry_run), metrics.registry
-    )
+class AccessControl:
+    """The access control of one environment. `authorizer` is None if no setting needs one."""
+
+    def __init__(
+        self, config: EnvironmentConfig, metrics: Metrics, requests_by_day: Mapping[int, Mapping[str, int]]
+    ) -> None:
+        """Takes the numbers of earlier requests, by day and caller. Raises OSError or ValueError for a bad file."""
+        self.guard = PeerGuard(_guard_policy(config))
+        self.tls = None if config.tls is None else ListenerTls(config.tls)
+        self.authorizer: Authorizer | None = None
+        self.files: list[ReloadedFile] = []
+        """The files that are loaded again when they change."""
+        self._registry = metrics.registry
+        self._budget = DailyBudget(())
+        self._budget.restore(requests_by_day)
+        self._made_authorizer: Authorizer | None = None  # stays while no setting needs it, with its metric
+        self._is_started = False
+        self.prepare(config)()
+
+    def prepare(self, config: EnvironmentConfig) -> Callable[[], None]:
+        """Returns a function that applies another configuration, and cannot fail.
+
+        Raises:
+            OSError, ValueError: a file cannot be used.
+        """
+        guard = _guard_policy(config)
+        access = config.authorizer
+        policy = None if access is None else self._authorizer_policy(access)
+        callers = None if access is None else _callers(access)
+        context = None if config.tls is None else make_listener_context(config.tls)
+
+        def apply() -> None:
+            self.guard.change_policy(guard)
+            self._budget.change_rules(() if access is None else access.budgets)
+            if policy is not None and self._made_authorizer is None:
+                self._made_authorizer = Authorizer(policy, self._registry)
+            self.authorizer = None if policy is None else self._made_authorizer
+            if policy is not None and self.authorizer is not None:
+                self.authorizer.change_policy(policy, callers)
+            if self.tls is not None and config.tls is not None and context is not None:
+                self.tls.change_policy(config.tls, context)
+            self._watch(self._files_of(config))
+
+        return apply
+
+    def start(self) -> None:
+        """Begins to watch the files."""
+        self._is_started = True
+        for file in self.files:
+            file.start()
+
+    async def stop(self) -> None:
+        for file in self.files:
+            await file.stop()
+
+    def _authorizer_policy(self, access: AuthorizerConfig) -> AuthorizerPolicy:
+        rules = AccessRules(access.rules, read_only=access.read_only) if access.rules or access.read_only else None
+        budget = self._budget if access.budgets else None
+        return AuthorizerPolicy(access.has_token_header, rules, budget, access.dry_run)
+
+    def _files_of(self, config: EnvironmentConfig) -> list[ReloadedFile]:
+        files = []
+        authorizer, tls = self.authorizer, self.tls
+        if authorizer is not None and config.authorizer is not None:
+            path = config.authorizer.tokens_file
+            if path is not None:
+                files.append(ReloadedFile(path, lambda: authorizer.use_tokens(read_caller_tokens(path))))
+        if tls is not None and config.tls is not None:
+            pem = (config.tls.cert_file, config.tls.key_file, config.tls.client_ca_file)
+            files += [ReloadedFile(path, tls.reload) for path in dict.fromkeys(filter(None, pem))]
+        return files
+
+    def _watch(self, files: list[ReloadedFile]) -> None:
+        if [file.path for file in files] == [file.path for file in self.files]:
+            return
+        for file in self.files:
+            file.cancel()
+        self.files = files
+        if self._is_started:
+            self.start()
+
+
+def _guard_policy(config: EnvironmentConfig) -> PeerGuardPolicy:
+    """Returns the guard's policy, which also accepts the upstream's name as Host."""
+    # Clients with HTTP_PROXY set send the upstream's name. No attacker can register that name (DNS rebinding).
+    return replace(config.guard, allowed_hosts=(*config.guard.allowed_hosts, config.dial.origin.host))
+
+
+def _callers(access: AuthorizerConfig) -> CallersByToken | None:
     if access.tokens_file is not None:
-        authorizer.use_tokens(read_caller_tokens(access.tokens_file))
-    elif access.tokens:
-        authorizer.use_tokens(access.tokens)
-    return authorizer
-
-
-def reloaded_files(
-    config: EnvironmentConfig, authorizer: Authorizer | None, tls: ListenerTls | None
-) -> list[ReloadedFile]:
-    """Returns the files that the authorizer and the listeners reload when they change."""
-    files = []
-    if (
-        authorizer is not None
-        and config.authorizer is not None
-        and (path := config.authorizer.tokens_file) is not None
-    ):
-        files.append(ReloadedFile(path, lambda: authorizer.use_tokens(read_caller_tokens(path))))
-    if tls is not None and config.tls is not None:
-        pem = (config.tls.cert_file, config.tls.key_file, config.tls.client_ca_file)
-        files += [ReloadedFile(path, tls.reload) for path in dict.fromkeys(filter(None, pem))]
-    return files
+        return CallersByToken(read_caller_tokens(access.tokens_file))
+    return CallersByToken(access.tokens) if access.tokens else None

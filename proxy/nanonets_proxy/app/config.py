@@ -4,11 +4,10 @@ It can be pickled, and importing it imports no settings code. It holds the sourc
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from nanonets_proxy.app.settings_file import SettingsFile
 from nanonets_proxy.core.access.access_rules import AccessRule
 from nanonets_proxy.core.access.caller_tokens import CallerToken
 from nanonets_proxy.core.access.daily_budget import BudgetRule
@@ -27,6 +26,10 @@ from nanonets_proxy.upstream.dial import DialPolicy
 
 if TYPE_CHECKING:  # most processes never serve the sandbox
     from nanonets_proxy.sandbox.policy import SandboxPolicy
+
+
+GivenValues: TypeAlias = Mapping[str, Mapping[str, tuple[Any, str]]]
+"""For each environment, and for the whole process under "": each setting's unparsed value, and its source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,8 @@ class ServeConfig:
     """None: there is no usage ledger."""
     log_format: str
     log_level: str
-    settings_file: SettingsFile | None
-    """Read at start only."""
+    given: GivenValues = field(repr=False)
+    """The unparsed settings that this configuration was made from, for a reload to compare. May hold secrets."""
     secret_variables: tuple[str, ...]
     """The environment variables that may hold a secret. Nothing reads them after the keys are read."""
 

@@ -10,9 +10,10 @@ draining  No new connections. Waiting requests get 503; requests in flight may f
 import asyncio
 import random
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakSet
 
 import structlog
 
@@ -20,7 +21,7 @@ from nanonets_proxy.admission.limit_log import limit_log
 from nanonets_proxy.admission.sleep_clock import slept_s
 from nanonets_proxy.admission.state_file import StateFile
 from nanonets_proxy.admission.waiting_room import WaitingRoom
-from nanonets_proxy.app.access import connection_policy, make_authorizer, make_guard, reloaded_files
+from nanonets_proxy.app.access import AccessControl, connection_policy
 from nanonets_proxy.app.coalesced import Coalesced
 from nanonets_proxy.app.config import EnvironmentConfig
 from nanonets_proxy.app.environment_status import EnvironmentStatusReader
@@ -32,6 +33,7 @@ from nanonets_proxy.app.faults import (
     report_surplus,
     report_uncounted_pages,
 )
+from nanonets_proxy.app.reloading import with_fixed_parts
 from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.keys.key_records import FoundKey
@@ -53,7 +55,6 @@ from nanonets_proxy.server.listeners import (
     remove_file,
 )
 from nanonets_proxy.server.server import CallerServer
-from nanonets_proxy.server.tls import ListenerTls
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyStatus
 from nanonets_proxy.telemetry.metrics import Metrics
@@ -103,67 +104,52 @@ class Environment:
             self._state_file.restore(self._gate, loop.time())
         self._room = WaitingRoom(self._gate, loop, limit_log(self._log), slept_s)
         self._pool = Pool(
-            Dialer(config.dial, self._on_dial_failure),
+            self._dialer(config),
             keep_alive_s=config.upstream_keep_alive_s,
             per_caller=config.pool_per_caller,
             on_surplus=lambda: report_surplus(self.alerts, self.upstream_name),
         )
         self._body_budget = BodyBudget(config.bodies, self._on_lost_copy)
-        client = UpstreamClient(
+        self._client = UpstreamClient(
             self._pool, first_byte_timeout_s=config.first_byte_timeout_s, on_retry=self.metrics.retries.inc
         )
-        probe = KeyProbe(client, origin, config.key_probe or DEFAULT_PATH)
         self.key_manager = KeyManager(
             initial.source,
             initial.keys,
-            KeyManagerPolicy(config.keyring, config.key_max_age_s, log_fields),
-            KeyManagerServices(redact=redact, registry=self.metrics.registry, probe=probe),
+            _key_policy(config),
+            KeyManagerServices(redact=redact, registry=self.metrics.registry, probe=self._key_probe(config)),
         )
-        self._tls = None if config.tls is None else ListenerTls(config.tls)
         self._secret_files = [initial.source.path] if isinstance(initial.source, FileKey) else []
         if config.tls is not None:
             self._secret_files.append(config.tls.key_file)
-        self._authorizer = make_authorizer(
-            config, self.metrics, usage.requests_by_day(config.name) if usage else {}
-        )
-        observers = [self.metrics.requests.observe, self._recent.ring.count]
-        if usage is not None and self._authorizer is not None:
-            observers.append(self._authorizer.give_back)
+        self._redact = redact
+        self._access = AccessControl(config, self.metrics, usage.requests_by_day(config.name) if usage else {})
+        if usage is not None and self._access.authorizer is not None:
             usage.report_unrestored(self.alerts)
-        self._reloaded_files = reloaded_files(config, self._authorizer, self._tls)
-        guard = make_guard(config)
-        self._page_costs = costs = _page_costs(config)
-        self._page_counter = PageCounter(loop) if costs is not None and can_count_pages() else None
-        services = Services(
-            origin=origin,
-            guard=guard,
-            scopes=ScopeTable(config.scopes),
-            page_costs=costs,
-            upload_pages=None
-            if costs is None or self._page_counter is None
-            else UploadPages(self._page_counter, costs, self._room),
-            waiting_room=self._room,
-            body_budget=self._body_budget,
-            client=client,
-            keys=self.key_manager,
-            retries=Retries(config.retries, random.random),
-            metrics=self.metrics,
-            unexpected=UnexpectedResponses(self.alerts),
-            observers=tuple(observers),
-            authorizer=self._authorizer,
-            ledger=None if usage is None else usage.ledger,
-        )
-        self._handler = Handler(config.handler, services, loop)
+        self._usage = usage
+        self._page_counter: PageCounter | None = None
+        self._starting: asyncio.Task[None] | None = None  # of a counter that a reload has made
+        self._use_pages(config)
+        self._unexpected = UnexpectedResponses(self.alerts)
+        self._retries = Retries(config.retries, random.random)
+        self._handlers: WeakSet[Handler] = WeakSet()  # earlier ones have requests in flight
+        self._handler = self._make_handler(config)
         connections = connection_policy(config)
         self._max_connections = connections.max_connections
         self._server = CallerServer(
-            self._handler,
-            guard,
-            connections,
-            self.metrics.registry,
-            self.alerts,
+            self._handler, self._access.guard, connections, self.metrics.registry, self.alerts
         )
-        self._status = EnvironmentStatusReader(
+        self._status = self._make_status_reader(config)
+        self.reload = Coalesced(self._reload_once)
+        """Reads the keys and the watched files again. Returns the first fault, or None."""
+        self._sockets: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
+        self._state = "starting"
+        self._next_save: asyncio.TimerHandle | None = None
+        self.addresses: list[str] = []
+
+    def _make_status_reader(self, config: EnvironmentConfig) -> EnvironmentStatusReader:
+        return EnvironmentStatusReader(
             name=config.name,
             upstream_name=self.upstream_name,
             gate=self._gate,
@@ -176,13 +162,46 @@ class Environment:
             caller_connections=lambda: self._server.open_connections,
             max_connections=self._max_connections,
         )
-        self.reload = Coalesced(self._reload_once)
-        """Reads the keys and the watched files again. Returns the first fault, or None."""
-        self._sockets: list[socket.socket] = []
-        self._servers: list[asyncio.Server] = []
-        self._state = "starting"
-        self._next_save: asyncio.TimerHandle | None = None
-        self.addresses: list[str] = []
+
+    def _use_pages(self, config: EnvironmentConfig) -> None:
+        """Makes the costs of requests, and the counter of their pages if a limit is in pages and none exists."""
+        self._page_costs = _page_costs(config)
+        if self._page_costs is not None and self._page_counter is None and can_count_pages():
+            self._page_counter = PageCounter(self._loop)
+
+    def _make_handler(self, config: EnvironmentConfig) -> Handler:
+        costs, usage, authorizer = self._page_costs, self._usage, self._access.authorizer
+        observers = [self.metrics.requests.observe, self._recent.ring.count]
+        if usage is not None and authorizer is not None:
+            observers.append(authorizer.give_back)
+        services = Services(
+            origin=config.dial.origin,
+            guard=self._access.guard,
+            scopes=ScopeTable(config.scopes),
+            page_costs=costs,
+            upload_pages=None
+            if costs is None or self._page_counter is None
+            else UploadPages(self._page_counter, costs, self._room),
+            waiting_room=self._room,
+            body_budget=self._body_budget,
+            client=self._client,
+            keys=self.key_manager,
+            retries=self._retries,
+            metrics=self.metrics,
+            unexpected=self._unexpected,
+            observers=tuple(observers),
+            authorizer=authorizer,
+            ledger=None if usage is None else usage.ledger,
+        )
+        handler = Handler(config.handler, services, self._loop)
+        self._handlers.add(handler)
+        return handler
+
+    def _dialer(self, config: EnvironmentConfig) -> Dialer:
+        return Dialer(config.dial, self._on_dial_failure)
+
+    def _key_probe(self, config: EnvironmentConfig) -> KeyProbe:
+        return KeyProbe(self._client, config.dial.origin, config.key_probe or DEFAULT_PATH)
 
     def open(self) -> list[socket.socket]:
         """Opens and returns the sockets, before any is served. Raises ListenFailed if an address is busy."""
@@ -193,8 +212,7 @@ class Environment:
 
     async def start(self) -> None:
         """Begins to serve the opened sockets."""
-        for setting, value in self._config.permissive_settings.items():
-            self._log.warning("boundary_loosened", setting=setting, value=value)
+        self._warn_of_permissive_settings({})
         report_lowered_connections(self.alerts, self._config.max_connections, self._max_connections)
         if self._page_counter is not None:
             await self._page_counter.start()
@@ -203,8 +221,7 @@ class Environment:
         report_exposed_files(self.alerts, self._secret_files)
         self.key_manager.start()
         self._recent.start()
-        for file in self._reloaded_files:
-            file.start()
+        self._access.start()
         for sock in self._sockets:
             self._servers.append(await self._serve_on(sock))
         self._state = "ready"
@@ -214,9 +231,61 @@ class Environment:
     async def _serve_on(self, sock: socket.socket) -> asyncio.Server:
         if sock.family is socket.AF_UNIX:
             return await self._loop.create_unix_server(self._server, sock=sock, backlog=BACKLOG)
-        if self._tls is None:
+        if self._access.tls is None:
             return await self._loop.create_server(self._server, sock=sock, backlog=BACKLOG)
-        return await self._loop.create_server(self._server.over_tls(self._tls.context), sock=sock, backlog=BACKLOG)
+        return await self._loop.create_server(
+            self._server.over_tls(self._access.tls.context), sock=sock, backlog=BACKLOG
+        )
+
+    # --- another configuration --------------------------------------------------------------------
+
+    def prepare_change(self, config: EnvironmentConfig) -> Callable[[], None]:
+        """Returns a function that applies another configuration, and cannot fail.
+
+        It applies to requests that begin later; waiting requests keep their place. The parts that only a restart
+        can change (`reloading.FIXED`) stay as they are.
+
+        Raises:
+            OSError, ValueError: a file cannot be used.
+        """
+        old = self._config
+        new = with_fixed_parts(config, old)
+        apply_access = self._access.prepare(new)
+        dialer = None if new.dial == old.dial else self._dialer(new)
+        old_costs = (old.handler.cost_header, old.scopes, old.gate.static_limits)
+
+        def apply() -> None:
+            self._config = new
+            if new.dial.egress_proxy is not None:
+                self._redact(new.dial.egress_proxy.secrets())
+            apply_access()
+            self._pool.change(dialer, keep_alive_s=new.upstream_keep_alive_s, per_caller=new.pool_per_caller)
+            self._client.change_timeout(new.first_byte_timeout_s)
+            self._body_budget.policy = new.bodies
+            self._retries.change_policy(new.retries)
+            counter = self._page_counter
+            if (new.handler.cost_header, new.scopes, new.gate.static_limits) != old_costs:
+                self._use_pages(new)
+            if self._page_counter is not counter and self._page_counter is not None:
+                self._starting = self._loop.create_task(self._page_counter.start())
+            self.key_manager.change_policy(_key_policy(new), self._key_probe(new))
+            self._handler = self._make_handler(new)
+            connections = connection_policy(new)
+            self._max_connections = connections.max_connections
+            self._server.change(self._handler, connections)
+            self._status = self._make_status_reader(new)
+            self._room.change_policy(new.gate)
+            self._warn_of_permissive_settings(old.permissive_settings)
+            report_lowered_connections(self.alerts, new.max_connections, self._max_connections)
+
+        return apply
+
+    def _warn_of_permissive_settings(self, known: Mapping[str, str]) -> None:
+        for setting, value in self._config.permissive_settings.items():
+            if known.get(setting) != value:
+                self._log.warning("boundary_loosened", setting=setting, value=value)
+
+    # --- the end ----------------------------------------------------------------------------------
 
     def announce_drain(self) -> None:
         """Ends readiness, and serves on."""
@@ -231,11 +300,11 @@ class Environment:
         remove_files(self._sockets)
         for server in self._servers:
             server.close()
-        self._handler.drain()
+        for handler in self._handlers:
+            handler.drain()
         self._room.close()
         await self.key_manager.stop()
-        for file in self._reloaded_files:
-            await file.stop()
+        await self._access.stop()
         cut_off = await self._server.drain(drain_timeout_s)
         if self._page_counter is not None:
             self._page_counter.close()
@@ -268,7 +337,7 @@ class Environment:
         return self._status.read(self._state, most, self._loop.time())
 
     async def _reload_once(self) -> str | None:
-        faults = [file.reload() for file in self._reloaded_files]
+        faults = [file.reload() for file in self._access.files]
         return next(filter(None, [await self.key_manager.reload(), *faults]), None)
 
     def not_ready_reason(self) -> str | None:
@@ -298,6 +367,10 @@ def remove_files(sockets: Sequence[socket.socket]) -> None:
     for sock in sockets:
         if sock.family is socket.AF_UNIX:
             remove_file(sock)
+
+
+def _key_policy(config: EnvironmentConfig) -> KeyManagerPolicy:
+    return KeyManagerPolicy(config.keyring, config.key_max_age_s, config.handler.log_fields)
 
 
 def _page_costs(config: EnvironmentConfig) -> PageCosts | None:

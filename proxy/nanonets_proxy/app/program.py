@@ -10,14 +10,23 @@ In every state, a second signal ends the process at once.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from nanonets_proxy.admin.server import AdminHandler, admin_connection_policy
+from nanonets_proxy.admin.server import AdminHandler, ReloadResult, admin_connection_policy
+from nanonets_proxy.app.coalesced import Coalesced
 from nanonets_proxy.app.config import ServeConfig
 from nanonets_proxy.app.environment import Environment, remove_files
+from nanonets_proxy.app.reloading import (
+    PROGRAM_FIXED,
+    ChangedSetting,
+    NewSettings,
+    ReadSettings,
+    SettingsUnusable,
+)
 from nanonets_proxy.app.shutdown import Shutdown
 from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.core.access.peer_guard import PeerGuard
@@ -34,6 +43,14 @@ if TYPE_CHECKING:  # needed by annotations only
 _ADMIN_STOP_S: Final = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class SettingsReload:
+    """How a reload reads the settings, and applies those of the log."""
+
+    read: ReadSettings
+    use_log: Callable[[ServeConfig], None]
+
+
 class Program:
     """Call `start()`, then `run_until_stopped()`."""
 
@@ -43,9 +60,13 @@ class Program:
         environments: Sequence[Environment],
         shutdown: Shutdown,
         usage: UsageLedger | None = None,
+        settings: "SettingsReload | None" = None,
     ) -> None:
+        """`settings`: None if a reload reads no settings."""
         self._config = config
+        self._settings = settings
         self._shutdown = shutdown
+        self._log = structlog.get_logger()
         self.environments = environments
         self.usage = usage
         if usage is not None:
@@ -53,12 +74,15 @@ class Program:
         self.registry = registry = combined_registry(
             {environment.name: environment.metrics.registry for environment in environments}
         )
+        self.reload = Coalesced(self._reload_once)
+        """Reads the settings again, and the keys and the watched files of every environment."""
         guard, files = PeerGuard(config.admin_guard), open_files_limit()
+        self._admin_guard = guard
         self._admin_handler = AdminHandler(
             guard,
             registry,
             environments,
-            self.unread_settings,
+            self.reload,
             on_quit=shutdown.quit if config.admin_quit else None,
             most_viewers=most_viewers(files),
         )
@@ -97,21 +121,44 @@ class Program:
             return await loop.create_unix_server(self._admin, sock=sock, backlog=BACKLOG)
         return await loop.create_server(self._admin, sock=sock, backlog=BACKLOG)
 
-    async def reload(self) -> None:
-        """Reads the keys and the watched files of every environment again."""
-        self.unread_settings()
-        for environment in self.environments:
-            await environment.reload()
+    async def _reload_once(self) -> ReloadResult:
+        fault, new = None, None
+        if self._settings is not None and not self._shutdown.by:
+            try:
+                new = await self._settings.read(self._config)
+                if not self._shutdown.by:
+                    self._apply(new, self._settings.use_log)
+            except SettingsUnusable as error:
+                fault = f"the settings stay as they were: {error}"
+                self._log.error("settings_not_reloaded", reason=str(error))
+        faults = [await environment.reload() for environment in self.environments]
+        if new is None or fault is not None:
+            return ReloadResult(fault, (), (), faults)
+        applied, needs_restart = ([change.name for change in part] for part in (new.applied, new.needs_restart))
+        return ReloadResult(None, applied, needs_restart, faults)
 
-    def unread_settings(self) -> str | None:
-        """Returns that a reload does not read the settings file, if the file has changed, and reports an alert."""
-        file = self._config.settings_file
-        if file is None or not file.has_changed():
-            return None
-        advice = "restart the proxy: a reload reads keys, caller tokens and certificates, and no settings"
-        alerts = self.environments[0].alerts
-        alerts.report("settings_file_not_read", advice, log_always=True, path=str(file.path))
-        return f"{file.path} has changed and was not read; {advice}"
+    def _apply(self, new: NewSettings, use_log: Callable[[ServeConfig], None]) -> None:
+        """Applies the settings to all environments, or to none. Raises SettingsUnusable."""
+        config = new.config
+        if new.applied:
+            try:
+                changes = [
+                    environment.prepare_change(own)
+                    for environment, own in zip(self.environments, config.environments, strict=True)
+                ]
+            except (OSError, ValueError) as error:
+                raise SettingsUnusable(str(error)) from None
+            use_log(config)
+            for change in changes:
+                change()
+            self._admin_guard.change_policy(config.admin_guard)
+            self._admin.close_forbidden()
+            self._config = replace(config, **{name: getattr(self._config, name) for name in PROGRAM_FIXED})
+        needs_restart = [change.name for change in new.needs_restart]
+        self._log.info("settings_reloaded", changed=_shown(new.applied), needs_restart=_shown(new.needs_restart))
+        if needs_restart:
+            advice, alerts = "restart the proxy to apply these settings", self.environments[0].alerts
+            alerts.report("restart_needed", advice, log_always=True, settings=needs_restart)
 
     async def run_until_stopped(self) -> None:
         """Serves until the shutdown is requested, then delays the drain, and drains."""
@@ -134,3 +181,7 @@ class Program:
             server.close()
         self._admin_handler.events.close()
         await self._admin.drain(_ADMIN_STOP_S)
+
+
+def _shown(changes: Sequence[ChangedSetting]) -> dict[str, dict[str, Any]]:
+    return {change.name: {"old": change.old, "new": change.new} for change in changes}

@@ -1,8 +1,9 @@
-"""Requests to a running proxy's admin listener: its readiness, and a reload of its keys.
+"""Requests to a running proxy's admin listener: its readiness, and a reload.
 
 Uses only the standard library, because containers run `healthcheck` often.
 """
 
+import json
 import socket
 from http.client import HTTPConnection, HTTPException
 from typing import Final
@@ -10,7 +11,7 @@ from typing import Final
 from nanonets_proxy.core.net.addresses import Listener, UnixListener, reachable_host
 
 TIMEOUT_S: Final = 3.0
-_MAX_SHOWN_BYTES: Final = 4096
+_MAX_SHOWN_BYTES: Final = 256 * 1024
 
 
 class _UnixConnection(HTTPConnection):
@@ -41,7 +42,28 @@ def reload(address: Listener, timeout_s: float) -> tuple[bool, str]:
         status, body_line = _send(address, "POST", "/reload", timeout_s)
     except _NoResponse as error:
         return False, f"not reloaded: {error}"
-    return (True, f"reloaded: {body_line}") if status == 200 else (False, f"not reloaded: {status} {body_line}")
+    try:
+        body = json.loads(body_line)
+        if status == 200:
+            return True, f"reloaded: {_settings_sentence(body['settings'])}"
+        return False, f"not reloaded: {body['reason']}"
+    except (ValueError, KeyError, TypeError):
+        return status == 200, f"{'reloaded' if status == 200 else 'not reloaded'}: {status} {body_line}"
+
+
+def _settings_sentence(settings: dict[str, list[str]]) -> str:
+    changed, needs_restart = settings["changed"], settings["needs_restart"]
+    match changed:
+        case []:
+            sentence = "no setting has changed"
+        case [name]:
+            sentence = f"{name} has changed"
+        case _:
+            sentence = f"{len(changed)} settings have changed ({', '.join(changed)})"
+    if needs_restart:
+        verb = "applies" if len(needs_restart) == 1 else "apply"
+        sentence += f"; {', '.join(needs_restart)} {verb} after a restart"
+    return sentence
 
 
 class _NoResponse(Exception):

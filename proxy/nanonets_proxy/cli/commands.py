@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from nanonets_proxy.app.config import Config
+from nanonets_proxy.app.reloading import NewSettings
 from nanonets_proxy.cli.check import all_ok, as_json, as_text, check_environments, settings_failures
 from nanonets_proxy.cli.output import OutputFailed, write
 from nanonets_proxy.cli.parser import PROGRAM, Command, Invocation, UsageError, parse
 from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
 from nanonets_proxy.core.net.addresses import Listener, TcpListener
 from nanonets_proxy.process.exit_codes import FAILED, OK, SIGNAL_BASE, USAGE_ERROR
+from nanonets_proxy.process.settings_rereader import TIME_LIMIT_S, Request
 from nanonets_proxy.settings import (
     SandboxSettings,
     Settings,
@@ -26,6 +28,7 @@ from nanonets_proxy.settings import (
     verify_files,
 )
 from nanonets_proxy.settings.configure import sandbox_config, serve_config
+from nanonets_proxy.settings.merge import merge
 from nanonets_proxy.settings.reference import effective_toml, json_schema, reference_toml
 
 # A reload may send several requests to a store: login, renewal, and the secret itself.
@@ -60,6 +63,17 @@ def _serve(invocation: Invocation) -> int:
     verify_files(loaded)
     sandbox = load_sandbox_settings({}, invocation.environ).settings if loaded.settings.sandbox else None
     return invocation.serve(serve_config(loaded, sandbox, invocation.environ))
+
+
+def read_again(request: Request) -> NewSettings:
+    """Reads the settings of a running proxy again. Raises SettingsError."""
+    _, invocation = parse(_COMMANDS, request.arguments, request.environ, lambda _: OK)
+    merged = merge(request.given, invocation.load())
+    verify_files(merged.loaded)
+    sandbox = merged.loaded.settings.sandbox
+    sandbox_settings = load_sandbox_settings({}, invocation.environ).settings if sandbox else None
+    config = serve_config(merged.loaded, sandbox_settings, invocation.environ)
+    return NewSettings(config, merged.applied, merged.needs_restart)
 
 
 def _sandbox(invocation: Invocation) -> int:
@@ -116,7 +130,7 @@ def _reload(invocation: Invocation) -> int:
     from nanonets_proxy.cli.admin_client import TIMEOUT_S, reload  # imported here as in `_healthcheck`
 
     settings = invocation.load().settings
-    timeout_s = TIMEOUT_S + _MAX_REQUESTS_PER_RELOAD * settings.key_timeout
+    timeout_s = TIMEOUT_S + TIME_LIMIT_S + _MAX_REQUESTS_PER_RELOAD * settings.key_timeout
     reloaded, sentence = reload(_admin_address(settings), timeout_s)
     _print(sentence)
     return OK if reloaded else FAILED
@@ -163,5 +177,5 @@ _COMMANDS: Final = {
     "token": Command(
         "make a token for the caller NAME, and its entry for caller_tokens", None, _token, argument="NAME"
     ),
-    "reload": Command("make a running proxy reload its keys now", Settings, _reload),
+    "reload": Command("make a running proxy read its settings and keys again now", Settings, _reload),
 }

@@ -30,19 +30,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     _end_by_signals()
     if not _serves(arguments):
-        return _run(arguments, _serve)
+        return _run(arguments, _no_server)
     from nanonets_proxy.process.settings_reader import SettingsReader
+
+    environ = dict(os.environ)  # for reloads
+
+    def serve(config: "Config") -> int:
+        from nanonets_proxy.process.serve import serve
+        from nanonets_proxy.process.settings_rereader import SettingsRereader
+
+        return serve(config, SettingsRereader(arguments, environ))
 
     try:
         reader = SettingsReader(lambda send: _run(arguments, send))
     except OSError:
-        return _run(arguments, _serve)
+        return _run(arguments, serve)
     # Imports the modules of `_serve` while the child reads.
     with _without_ca_file():
         import nanonets_proxy.process.serve  # noqa: F401  # only loads the module
 
     config = reader.config()
-    return config if isinstance(config, int) else _serve(config)
+    return config if isinstance(config, int) else serve(config)
 
 
 def _end_by_signals() -> None:
@@ -71,10 +79,8 @@ def _run(arguments: Sequence[str], serve: "Callable[[Config], int]") -> int:
     return run(arguments, serve)
 
 
-def _serve(config: "Config") -> int:
-    from nanonets_proxy.process.serve import serve
-
-    return serve(config)
+def _no_server(_: "Config") -> int:
+    raise AssertionError("this command serves nothing")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Runs blocking calls, such as reading a key's source, each in a daemon thread of its own.
+"""Runs blocking calls, such as reading a key's source or the settings, each in a daemon thread of its own.
 
 A program cannot exit before the threads of the event loop's default executor end. A store that hangs, or a file on
 a dead network share, must not delay the exit.
@@ -35,5 +35,5 @@ async def in_daemon_thread(function: Callable[[], Result]) -> Result:
         with contextlib.suppress(RuntimeError):  # the loop is closed by now
             loop.call_soon_threadsafe(deliver, result, error)
 
-    threading.Thread(target=run, name="key-source", daemon=True).start()
+    threading.Thread(target=run, name="reading", daemon=True).start()
     return await future

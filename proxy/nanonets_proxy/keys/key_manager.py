@@ -71,9 +71,7 @@ class KeyManager:
         self._services = services
         self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger(**policy.log_fields)
-        # A key in the environment cannot change while the program runs, so no request waits for another key.
-        can_change = not isinstance(source, EnvironmentKey)
-        self._keyring = Keyring(policy.keyring if can_change else replace(policy.keyring, hold_s=0.0))
+        self._keyring = Keyring(self._keyring_policy())
         self._known = self._keyring.known
         self.choose_fast = self._keyring.choose_fast
         """As `Keyring.choose_fast`."""
@@ -92,6 +90,17 @@ class KeyManager:
         self._source_fault: str | None = None
         self._is_stopped = False
         self._take_reading(found, on_demand=False)
+
+    def _keyring_policy(self) -> KeyringPolicy:
+        # A key in the environment cannot change while the program runs, so no request waits for another key.
+        can_change = not isinstance(self._source, EnvironmentKey)
+        return self._policy.keyring if can_change else replace(self._policy.keyring, hold_s=0.0)
+
+    def change_policy(self, policy: KeyManagerPolicy, probe: Probe) -> None:
+        """Applies another policy, and sends further probes with `probe`. The source and the keys stay."""
+        self._policy = policy
+        self._keyring.change_policy(self._keyring_policy())
+        self._probing.use_probe(probe)
 
     # --- for requests -------------------------------------------------------------------------
 

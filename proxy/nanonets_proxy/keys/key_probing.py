@@ -28,11 +28,16 @@ class KeyProbing:
         self._reported: KeyRecord | None = None
         """The key whose undecided probe the log has reported."""
 
+    def use_probe(self, probe: Probe) -> None:
+        """Sends further probes with another function."""
+        self._probe = probe
+        self._progress.notify()  # whether requests test a key may have changed too
+
     async def run(self) -> None:
         """Probes until the task is cancelled."""
         loop = asyncio.get_running_loop()
-        requests_probe = self._keyring.policy.requests_probe
         while True:
+            requests_probe = self._keyring.policy.requests_probe
             now_s = loop.time()
             use = self._keyring.choose_for_probe(now_s)
             if use is None:

@@ -35,13 +35,18 @@ class ReloadedFile:
     """
 
     def __init__(self, path: Path, load: Callable[[], None]) -> None:
-        self._path = path
+        self.path = path
         self._load = load
         self._log = structlog.get_logger()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
+
+    def cancel(self) -> None:
+        """Ends the watch, without waiting for its end."""
+        if self._task is not None:
+            self._task.cancel()
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -54,13 +59,13 @@ class ReloadedFile:
         try:
             self._load()
         except (ValueError, OSError) as error:
-            self._log.error("file_not_reloaded", file=str(self._path), reason=str(error))
-            return f"{self._path} {error}"
-        self._log.info("file_reloaded", file=str(self._path))
+            self._log.error("file_not_reloaded", file=str(self.path), reason=str(error))
+            return f"{self.path} {error}"
+        self._log.info("file_reloaded", file=str(self.path))
         return None
 
     async def _run(self) -> None:
-        watch = FileWatch(self._path)
+        watch = FileWatch(self.path)
         try:
             while True:
                 await watch.wait()

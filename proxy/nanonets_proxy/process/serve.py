@@ -2,7 +2,7 @@
 
 SIGTERM or SIGINT stops the program (its states: `app/program.py`), and the process ends with 0. A second signal
 ends the process at once with 128 + its number. So does a signal before the event loop runs (`cli/main.py`). SIGHUP
-reloads the keys.
+reloads the settings and the keys.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
@@ -22,7 +22,8 @@ from aiohttp import http_parser, web
 from nanonets_proxy import __version__
 from nanonets_proxy.app.config import Config, SandboxConfig, ServeConfig
 from nanonets_proxy.app.environment import Environment, InitialKeys
-from nanonets_proxy.app.program import Program
+from nanonets_proxy.app.program import Program, SettingsReload
+from nanonets_proxy.app.reloading import ReadSettings
 from nanonets_proxy.app.shutdown import Shutdown
 from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
@@ -33,19 +34,34 @@ from nanonets_proxy.process.exit_codes import OK, SIGNAL_BASE, USAGE_ERROR
 from nanonets_proxy.process.hardening import forget_variables, lock_memory, prevent_core_dump
 from nanonets_proxy.server.listeners import ListenFailed, describe, open_sockets
 from nanonets_proxy.server.server import AiohttpMismatch
-from nanonets_proxy.telemetry.log import configure
+from nanonets_proxy.telemetry.log import configure, use
 from nanonets_proxy.telemetry.redaction import Redactor
+from nanonets_proxy.telemetry.writer import LineWriter
 
 _SANDBOX_STOP_S: Final = 1.0
 
 
-def serve(config: Config) -> int:
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """The log's writer, and the filter of its secrets."""
+
+    writer: LineWriter
+    redactor: Redactor
+
+    def use(self, config: ServeConfig) -> None:
+        """Applies the log settings of another configuration."""
+        use(config.log_format, config.log_level, self.writer)
+
+
+def serve(config: Config, read_settings: ReadSettings) -> int:
     """Serves until a signal, and returns the exit code. Reports an error at start on standard error."""
     if isinstance(config, SandboxConfig):
         return _run("auto", "info", lambda _: _serve_sandbox(config))
     if (sandbox := config.sandbox) is not None:
         return _run(
-            config.log_format, config.log_level, lambda redactor: _serve_with_sandbox(config, sandbox, redactor)
+            config.log_format,
+            config.log_level,
+            lambda log: _serve_with_sandbox(config, sandbox, log, read_settings),
         )
     try:
         # An unusable key ends the program before it listens.
@@ -53,7 +69,7 @@ def serve(config: Config) -> int:
     except (KeyUnusable, NoKeyGiven) as error:
         return _usage_error(error)
     forget_variables(config.secret_variables)
-    return _run(config.log_format, config.log_level, lambda redactor: _serve(config, keys, redactor))
+    return _run(config.log_format, config.log_level, lambda log: _serve(config, keys, log, read_settings))
 
 
 def _read_initial_keys(sources: KeySourceConfig) -> InitialKeys:
@@ -66,7 +82,7 @@ def _usage_error(error: object) -> int:
     return USAGE_ERROR
 
 
-def _run(log_format: str, level: str, main: Callable[[Redactor], Coroutine[Any, Any, None]]) -> int:
+def _run(log_format: str, level: str, main: Callable[[_Log], Coroutine[Any, Any, None]]) -> int:
     if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
         # The parser in Python checks message framing less strictly, which an intermediary must not risk.
         return _usage_error("aiohttp lacks its compiled parser here; unset AIOHTTP_NO_EXTENSIONS")
@@ -77,7 +93,7 @@ def _run(log_format: str, level: str, main: Callable[[Redactor], Coroutine[Any, 
     redactor = Redactor()
     writer = configure(log_format, level, sys.stdout.buffer, redactor)
     try:
-        uvloop.run(main(redactor))
+        uvloop.run(main(_Log(writer, redactor)))
     except (ListenFailed, AiohttpMismatch) as error:
         return _usage_error(error)
     finally:
@@ -85,16 +101,19 @@ def _run(log_format: str, level: str, main: Callable[[Redactor], Coroutine[Any, 
     return OK
 
 
-async def _serve(config: ServeConfig, keys: Sequence[InitialKeys], redactor: Redactor) -> None:
+async def _serve(config: ServeConfig, keys: Sequence[InitialKeys], log: _Log, read_settings: ReadSettings) -> None:
     environments, usage = [], None if config.ledger is None else UsageLedger(config.ledger)
     for environment, key in zip(config.environments, keys, strict=True):
         if environment.dial.egress_proxy is not None:
-            redactor.add(environment.dial.egress_proxy.secrets())
-        environments.append(Environment(environment, key, redactor.add, usage))
-    await _run_until_stopped(Program(config, environments, _stop_by_signals(), usage))
+            log.redactor.add(environment.dial.egress_proxy.secrets())
+        environments.append(Environment(environment, key, log.redactor.add, usage))
+    settings = SettingsReload(read_settings, log.use)
+    await _run_until_stopped(Program(config, environments, _stop_by_signals(), usage, settings))
 
 
-async def _serve_with_sandbox(config: ServeConfig, sandbox: SandboxConfig, redactor: Redactor) -> None:
+async def _serve_with_sandbox(
+    config: ServeConfig, sandbox: SandboxConfig, log: _Log, read_settings: ReadSettings
+) -> None:
     """Serves the sandbox in place of the upstream. It needs no key, and nothing leaves the machine."""
     shutdown = _stop_by_signals()
     callers_scheme = "http" if config.environments[0].tls is None else "https"
@@ -103,10 +122,11 @@ async def _serve_with_sandbox(config: ServeConfig, sandbox: SandboxConfig, redac
     source = EnvironmentKey(ApiKey.parse(keys[0], "sandbox"))
     own = config.environments[0].with_sandbox(Origin("http", host, int(port)))
     usage = None if config.ledger is None else UsageLedger(config.ledger)
-    environment = Environment(own, InitialKeys(source, source.read()), redactor.add, usage)
+    environment = Environment(own, InitialKeys(source, source.read()), log.redactor.add, usage)
+    settings = SettingsReload(read_settings, log.use)
     try:
         await _run_until_stopped(
-            Program(config, [environment], shutdown, usage),
+            Program(config, [environment], shutdown, usage, settings),
             on_start=lambda: _announce_sandbox(environment),
         )
     finally:
@@ -118,7 +138,7 @@ async def _run_until_stopped(
     on_start: Callable[[], None] | None = None,
 ) -> None:
     loop = asyncio.get_running_loop()
-    reloads: set[asyncio.Task[None]] = set()  # the loop holds only weak references
+    reloads: set[asyncio.Task[Any]] = set()  # the loop holds only weak references
 
     def reload() -> None:
         task = loop.create_task(program.reload())

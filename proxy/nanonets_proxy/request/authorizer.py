@@ -39,7 +39,7 @@ class Authorizer:
 
     def __init__(self, policy: AuthorizerPolicy, registry: CollectorRegistry) -> None:
         self._policy = policy
-        self._callers: CallersByToken | None = None
+        self._callers: CallersByToken | None = None  # `change_policy` sets them
         self._log = structlog.get_logger()
         self._rejections = Counter(
             "nanonets_proxy_policy_refusals",
@@ -47,6 +47,10 @@ class Authorizer:
             ["reason"],
             registry=registry,
         )
+
+    def change_policy(self, policy: AuthorizerPolicy, callers: CallersByToken | None) -> None:
+        """Applies another policy from the next request on. `callers`: None requires no token."""
+        self._policy, self._callers = policy, callers
 
     def use_tokens(self, tokens: Iterable[CallerToken]) -> None:
         """Requires one of these tokens of every caller from now on. Raises ValueError if two callers share one."""

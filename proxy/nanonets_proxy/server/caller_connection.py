@@ -93,6 +93,12 @@ class CallerConnection(asyncio.BufferedProtocol):
         """Whether `shutdown` has reset it."""
         self.writing = Backpressure()
 
+    def change(self, handler: Handler, policy: ConnectionPolicy) -> None:
+        """Uses another handler and other time limits from the next request on."""
+        self._handler, self._policy = handler, policy
+        self._idle_timer.change_timeout(policy.keep_alive_s)
+        self._reader.forget_head()  # it holds what the earlier handler read
+
     @property
     def is_idle(self) -> bool:
         """Whether no request waits for its response."""

@@ -109,6 +109,10 @@ class ConnectionLimits:
             registry=registry,
         )
 
+    def change_policy(self, policy: ConnectionPolicy) -> None:
+        """Applies other limits to new connections."""
+        self._policy = policy
+
     def take(self, newcomer: Connection, file: int = 0) -> bool:
         """Counts a new connection with the file number `file`. Returns whether the connection may stay.
 

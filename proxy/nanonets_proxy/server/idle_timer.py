@@ -31,6 +31,15 @@ class IdleTimer:
         if self._handle is None:
             self._handle = self._loop.call_at(self._deadline_s, self._check)
 
+    def change_timeout(self, timeout_s: float) -> None:
+        """Sets another time. A connection that is idle now has this time from now on."""
+        if timeout_s == self._timeout_s:
+            return
+        self._timeout_s = timeout_s
+        if self._handle is not None:
+            self.stop()
+            self.restart()
+
     def stop(self) -> None:
         if self._handle is not None:
             self._handle.cancel()

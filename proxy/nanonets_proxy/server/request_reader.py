@@ -64,6 +64,10 @@ class RequestReader:
         self.is_malformed = False
         """Whether a body was malformed: the bytes after it have no meaning."""
 
+    def forget_head(self) -> None:
+        """Forgets the last head, so that the next one is parsed even if it is equal."""
+        self._last_head = None
+
     def receive(self, data: bytes) -> None:
         """Takes the next bytes of the connection, between two calls of `next_request`."""
         if self.body is not None:

@@ -66,6 +66,30 @@ class CallerServer(web.Server):
     def __call__(self) -> CallerConnection:  # type: ignore[override]  # in the place of aiohttp's own protocol
         return CallerConnection(self, self._handler, self._heads, self._policy, self._ahead)
 
+    def change(self, handler: Handler, policy: ConnectionPolicy) -> None:
+        """Uses another handler and other limits: new connections at once, others from their next request on.
+
+        The guard may have changed too.
+        """
+        self._handler, self._policy = handler, policy
+        self._limits.change_policy(policy)
+        for connection in self._caller_connections():
+            connection.change(handler, policy)
+        self.close_forbidden()
+
+    def close_forbidden(self) -> None:
+        """Ends the connections of peers that the guard no longer admits, after their response."""
+        for connection in self._caller_connections():
+            if connection not in self._rejected_peers and not self._may_call(connection):
+                connection.close()
+
+    def _may_call(self, connection: CallerConnection) -> bool:
+        try:
+            self._guard.check_peer(connection.peer.address, connection.peer.uid)
+        except ForbiddenPeer:
+            return False
+        return True
+
     def _check_aiohttp(self) -> None:
         """Raises AiohttpMismatch unless aiohttp needs `_task_handler` of a connection, and nothing else private."""
         probe = cast("web.RequestHandler", _RegistrationProbe())

@@ -31,6 +31,10 @@ class ListenerTls:
         self.context = make_listener_context(policy)
         self.context.sni_callback = self._hand_over
 
+    def change_policy(self, policy: ListenerTlsPolicy, context: ssl.SSLContext) -> None:
+        """Uses other files for new connections; `context` is made from them (`make_listener_context`)."""
+        self._policy, self._newest = policy, context
+
     def reload(self) -> None:
         """Reads the files again, for new connections. Raises OSError, and changes nothing then."""
         self._newest = make_listener_context(self._policy)

@@ -16,7 +16,7 @@ from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.server.caller_body import BodyTimes
 from nanonets_proxy.server.open_files import most_forwarded
 from nanonets_proxy.settings.key_source import key_source_config, secret_variables
-from nanonets_proxy.settings.loaded import LoadedSettings
+from nanonets_proxy.settings.loaded import LoadedSettings, given_values
 from nanonets_proxy.settings.model.proxy import Settings
 from nanonets_proxy.settings.model.sandbox import SandboxSettings
 from nanonets_proxy.telemetry.ledger.ledger import LedgerPolicy
@@ -61,7 +61,7 @@ def serve_config(
         else LedgerPolicy(settings.ledger, settings.ledger_days, settings.ledger_rows),
         log_format=settings.log_format,
         log_level=settings.log_level,
-        settings_file=loaded.file,
+        given=given_values(loaded),
         secret_variables=secret_variables(loaded.environments),
     )
 

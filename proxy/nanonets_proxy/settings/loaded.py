@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from nanonets_proxy.app.settings_file import SettingsFile
+from nanonets_proxy.app.config import GivenValues
 from nanonets_proxy.settings.model.base import ProgramSettings
+from nanonets_proxy.settings.sources import SourcedValue
 
 AnySettings = TypeVar("AnySettings", bound=ProgramSettings)
 
@@ -19,9 +20,17 @@ class LoadedSettings(Generic[AnySettings]):
     environments: Mapping[str, "LoadedSettings[AnySettings]"] = field(default_factory=dict)
     """The named environments. If there are any, `settings` only has the settings of the whole process."""
 
-    file: SettingsFile | None = None
-    """The settings file, or the default one if that is missing."""
+    given: Mapping[str, SourcedValue] = field(default_factory=dict, repr=False)
+    """The unparsed values of the settings that do not have their defaults."""
 
     def by_name(self) -> Mapping[str, "LoadedSettings[AnySettings]"]:
         """Returns the named environments, or the only environment under the empty name."""
         return self.environments or {"": self}
+
+
+def given_values(loaded: LoadedSettings[AnySettings]) -> GivenValues:
+    """Returns the unparsed values, from which `merge.py` makes the settings again."""
+    return {
+        name: {setting: (item.value, item.source) for setting, item in own.given.items()}
+        for name, own in [("", loaded), *loaded.environments.items()]
+    }

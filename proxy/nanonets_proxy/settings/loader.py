@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nanonets_proxy.app.settings_file import SettingsFile
 from nanonets_proxy.keys.source import KEY_FILE_VARIABLE, secret_dirs
 from nanonets_proxy.settings.errors import SettingsError
 from nanonets_proxy.settings.loaded import AnySettings, LoadedSettings
@@ -54,7 +53,6 @@ def load_settings(
         path, requested_by = Path(config), "flag --config"
     elif CONFIG_VARIABLE in environ:
         path, requested_by = Path(environ[CONFIG_VARIABLE]), f"environment {CONFIG_VARIABLE}"
-    file = SettingsFile.at(path)
     toml = read_toml(names, path, requested_by)
     prefix = Settings.model_config["env_prefix"]
     aliases = {KEY_FILE_VARIABLE: "api_key_file"}
@@ -69,11 +67,11 @@ def load_settings(
     if not tables:
         if problems := list(find_contradictions(process, [("", process)])):
             raise SettingsError(*problems)
-        return replace(process, file=file)
+        return process
     environments = _combine_environments(tables, weakest_first)
     if problems := list(find_contradictions(process, list(environments.items()))):
         raise SettingsError(*problems)
-    return LoadedSettings(process.settings, process.sources, environments, file)
+    return replace(process, environments=environments)
 
 
 def _combine_environments(
@@ -112,7 +110,14 @@ def _combine(kind: type[AnySettings], *weakest_first: SourceValues) -> LoadedSet
     """Returns the validated settings. Raises SettingsError with the problems of all sources."""
     no_values: dict[str, SourcedValue] = {}
     values = reduce(lambda merged, source: merged | source.values, weakest_first, no_values)
-    problems = [problem for source in weakest_first for problem in source.problems]
+    return combined(kind, values, [problem for source in weakest_first for problem in source.problems])
+
+
+def combined(
+    kind: type[AnySettings], values: Mapping[str, SourcedValue], problems: Sequence[str] = ()
+) -> LoadedSettings[AnySettings]:
+    """Returns the validated settings. Raises SettingsError with `problems` and those of the values."""
+    problems = list(problems)
     try:
         settings = kind(**{name: item.value for name, item in values.items()})
     except ValidationError as error:
@@ -124,4 +129,4 @@ def _combine(kind: type[AnySettings], *weakest_first: SourceValues) -> LoadedSet
     if problems:
         raise SettingsError(*problems)
     sources = {name: values[name].source if name in values else "default" for name in kind.model_fields}
-    return LoadedSettings(settings, sources)
+    return LoadedSettings(settings, sources, given=values)

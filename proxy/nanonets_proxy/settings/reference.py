@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from nanonets_proxy.settings.loaded import LoadedSettings
-from nanonets_proxy.settings.model.proxy import GROUPS, PROCESS_WIDE, Settings
+from nanonets_proxy.settings.model.proxy import GROUPS, NEEDS_RESTART, PROCESS_WIDE, Settings
 from nanonets_proxy.settings.sources import ENVIRONMENTS, flag_name
 
 _WIDTH = 96
@@ -21,6 +21,8 @@ _HEADER = """\
 ## A duration is a number of seconds or a string such as 500ms, 30s, 5m, 1h. A size is a number of bytes
 ## or a string such as 512KiB, 64MiB, 1GB. A list is an array in this file and a string with commas in
 ## other sources; list flags can also be repeated.
+##
+## SIGHUP and `nanonets-proxy reload` make a running proxy read this file again.
 ##
 ## This file cannot hold the API key. Set NANONETS_API_KEY, or set NANONETS_API_KEY_FILE to the path of a
 ## file, or put the key into /run/secrets/nanonets_api_key or $CREDENTIALS_DIRECTORY/nanonets_api_key.
@@ -82,7 +84,8 @@ def _reference_lines() -> Iterator[str]:
             yield f"\n\n## --- {GROUPS[name]} ".ljust(_WIDTH + 5, "-")
         yield ""
         yield from (f"## {line}" for line in _description(name))
-        yield f"## Environment {variable_name(name)}, flag {flag_name(name)}."
+        restart = " Only a restart changes it." if name in NEEDS_RESTART else ""
+        yield f"## Environment {variable_name(name)}, flag {flag_name(name)}.{restart}"
         yield from (f"# {line}" for line in f"{name} = {to_toml(value)}".splitlines())
 
 

@@ -28,6 +28,14 @@ def configure(log_format: str, level: str, stream: BinaryIO, redactor: Redactor)
     `log_format` is `auto` (console on a terminal), `json` or `console`; `level` is a level's name in lower case.
     """
     writer = LineWriter(stream, redactor)
+    use(log_format, level, writer)
+    logging.basicConfig(handlers=[_LibraryLogHandler()], level=logging.WARNING, force=True)
+    return writer
+
+
+def use(log_format: str, level: str, writer: LineWriter) -> None:
+    """Logs in this format, from this level on. An `event_writer` made before keeps its own."""
+    stream = writer.stream
     console = log_format == "console" or (log_format == "auto" and stream.isatty())
     render: list[Any]
     if console:
@@ -44,8 +52,6 @@ def configure(log_format: str, level: str, stream: BinaryIO, redactor: Redactor)
         logger_factory=lambda *_: _LineLogger(writer),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(handlers=[_LibraryLogHandler()], level=logging.WARNING, force=True)
-    return writer
 
 
 def event_writer(name: str, level: str = "info", **context: str) -> EventWriter | None:

@@ -18,7 +18,7 @@ class LineWriter:
     """Applies `redact` to each batch before it writes the batch to `stream`."""
 
     def __init__(self, stream: BinaryIO, redact: Callable[[bytes], bytes]) -> None:
-        self._stream = stream
+        self.stream = stream
         self._redact = redact
         self._lines: list[bytes] = []  # no lock: the loop appends, the thread removes from the front
         self._wake = threading.Event()
@@ -69,8 +69,8 @@ class LineWriter:
         dropped = self.dropped
         report = [_report(dropped)] if dropped > self._dropped_reported else []
         try:
-            self._stream.write(self._redact(b"\n".join([*lines, *report, b""])))
-            self._stream.flush()
+            self.stream.write(self._redact(b"\n".join([*lines, *report, b""])))
+            self.stream.flush()
             self._dropped_reported = dropped
         except (OSError, ValueError):
             self._unwritten += len(lines)  # the reader is gone

@@ -57,6 +57,10 @@ class UpstreamClient:
         self._loop = asyncio.get_running_loop()
         self._uploads: dict[UpstreamConnection, asyncio.Task[None]] = {}
 
+    def change_timeout(self, first_byte_timeout_s: float) -> None:
+        """Sets another time limit, for the requests that are sent from now on."""
+        self._first_byte_timeout_s = first_byte_timeout_s
+
     async def send(self, request: UpstreamRequest) -> StartedResponse:
         """Sends `request` and returns when the final head has arrived; `release()` must follow.
 

@@ -63,6 +63,8 @@ class UpstreamConnection(UpstreamTransport):
         self.idle_since_s = 0.0
         self.caller = ""
         """The caller of the last request, if the pool asks for it."""
+        self.dialer: object | None = None
+        """The dialer that made it, if the pool must know."""
         self.on_surplus: Callable[[], None] | None = None
         """Called when bytes come that belong to no request."""
 

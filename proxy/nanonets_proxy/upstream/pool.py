@@ -39,19 +39,37 @@ class Pool:
         """The number of connections that were opened."""
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
+        self._had_surplus = False
 
     @property
     def idle(self) -> int:
         """The number of idle connections."""
         return len(self._idle)
 
+    def change(self, dialer: Dialer | None, *, keep_alive_s: float, per_caller: bool) -> None:
+        """Applies other settings. With another dialer, no connection of the earlier one serves a further request.
+
+        If late bytes have turned `per_caller` on, it stays on.
+        """
+        self._keep_alive_s = keep_alive_s
+        self._per_caller = per_caller or self._had_surplus
+        if dialer is not None:
+            self._dialer = dialer
+            self._close_idle()
+        elif self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweep()
+
     async def dial(self) -> UpstreamConnection:
-        connection = await self._dialer.dial()
+        dialer = self._dialer
+        connection = await dialer.dial()
         self.opened += 1
         connection.on_surplus = self._note_surplus
+        connection.dialer = dialer
         return connection
 
     def _note_surplus(self) -> None:
+        self._had_surplus = True
         if not self._per_caller:
             self._per_caller = True
             self._close_idle()  # late bytes may be on their way on these connections too
@@ -86,7 +104,7 @@ class Pool:
 
     def give_back(self, connection: UpstreamConnection) -> None:
         """Ends the exchange on `connection`, and keeps the connection if it can serve another one."""
-        if self._closed:
+        if self._closed or connection.dialer is not self._dialer:
             connection.close()
         elif connection.release():
             self._idle.append(connection)

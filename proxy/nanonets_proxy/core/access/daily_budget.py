@@ -38,10 +38,14 @@ class DailyBudget:
     """Counts each caller's requests of a day. Beyond `MAX_CALLERS`, callers without a rule share one count."""
 
     def __init__(self, rules: Iterable[BudgetRule]) -> None:
-        self._limits = {rule.caller: rule.count for rule in rules}
         self._day = -1
         self._used: dict[str, int] = {}
         self._days: dict[int, dict[str, int]] = {}
+        self.change_rules(rules)
+
+    def change_rules(self, rules: Iterable[BudgetRule]) -> None:
+        """Applies other rules. The requests of the current day stay counted."""
+        self._limits = {rule.caller: rule.count for rule in rules}
 
     def restore(self, requests_by_day: Mapping[int, Mapping[str, int]]) -> None:
         """Takes over the counts of earlier requests, by day since 1970 and caller."""

@@ -51,6 +51,10 @@ class PeerGuard:
     """Applies a PeerGuardPolicy. Remembers accepted values, because peers and Host values rarely vary."""
 
     def __init__(self, policy: PeerGuardPolicy) -> None:
+        self.change_policy(policy)
+
+    def change_policy(self, policy: PeerGuardPolicy) -> None:
+        """Applies another policy, and forgets what the earlier one accepted."""
         self._networks = policy.allow_from
         self._any_peer = policy.any_peer and not policy.allow_from
         self._uids = policy.allow_uids

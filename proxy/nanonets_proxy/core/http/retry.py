@@ -52,10 +52,14 @@ class Retries:
     """The retries of all requests, which share one budget. `chance()` is uniform between 0 and 1."""
 
     def __init__(self, policy: RetryPolicy, chance: Callable[[], float]) -> None:
-        self._policy = policy
-        self.enabled = policy.retries > 0
+        self.change_policy(policy)
         self._chance = chance
         self._saved_retries = _MAX_SAVED_RETRIES
+
+    def change_policy(self, policy: RetryPolicy) -> None:
+        """Applies another policy. The budget keeps its level."""
+        self._policy = policy
+        self.enabled = policy.retries > 0
 
     def note_request(self) -> None:
         """Adds a new request's share to the budget."""

@@ -106,6 +106,12 @@ class Keyring:
     def needs_reading(self) -> bool:
         return self._evidence.needs_reading
 
+    def change_policy(self, policy: KeyringPolicy) -> None:
+        """Applies another policy: to the next hold period, and to the keys that are replaced from now on."""
+        self.policy = policy
+        self.known.grace_s = policy.grace_s
+        self._evidence.hold_s = policy.hold_s
+
     # --- readings of the source ---------------------------------------------------------------
 
     def read(self, found: Sequence[FoundKey], now: float, *, on_demand: bool = False) -> list[KeyEvent]:

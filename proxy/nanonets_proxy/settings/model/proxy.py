@@ -55,6 +55,22 @@ PROCESS_WIDE: Final = frozenset(
 """The settings that all environments of a process share. A table `[environments.NAME]` may set all others."""
 
 
+NEEDS_RESTART: Final = frozenset(
+    {
+        *("listen", "admin_listen", "admin_quit", "upstream", "state_file", "sandbox"),
+        *("ledger", "ledger_days", "ledger_rows"),
+        *("api_key_file", "api_key_command", "api_key_command_variables", "key_refresh", "key_timeout"),
+        *("vault_path", "vault_address", "vault_mount", "vault_field", "vault_auth", "vault_auth_mount"),
+        *("vault_role", "vault_credential_file", "vault_namespace", "vault_ca_file"),
+        *("aws_secret", "aws_secret_field", "aws_region"),
+    }
+)
+"""The settings that only a restart changes. A reload applies all others, except that it turns no TLS on or off."""
+
+TLS: Final = frozenset({"tls_cert", "tls_key", "tls_client_ca"})
+"""The settings that need a restart if they turn TLS on or off."""
+
+
 class Settings(AccessSettings):
     """All settings of the proxy. Durations are in seconds, sizes in bytes."""
 
