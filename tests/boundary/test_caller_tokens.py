@@ -74,7 +74,7 @@ async def test_a_changed_token_file_takes_effect_on_the_next_request(tmp_path: P
         await proxy.caller() as caller,
     ):
         assert (await caller.get(b"/x", bearer(TOKEN))).status == 200
-        authorizer = proxy.proxy._authorizer
+        authorizer = proxy.proxy._access.authorizer
         assert authorizer is not None
         before = authorizer._callers
         file.write_text("this is no list of tokens\n")

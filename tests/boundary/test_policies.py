@@ -100,4 +100,4 @@ async def test_a_caller_beyond_its_daily_budget_gets_retry_after() -> None:
 @pytest.mark.parametrize("setting", [{}, {"server_timing": False}])
 async def test_without_access_settings_there_is_no_authorizer(setting: dict[str, bool]) -> None:
     async with ScriptedUpstream() as upstream, running_proxy(upstream.origin, **setting) as proxy:
-        assert proxy.proxy._authorizer is None
+        assert proxy.proxy._access.authorizer is None

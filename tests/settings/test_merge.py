@@ -50,7 +50,7 @@ OTHER_VALUES: dict[str, str | bool] = {
     "key_probe": "/api/v4/workflow_types",
     "key_refresh": "61s",
     "key_timeout": "11s",
-    "lane_weights": "billing=2",
+    "lane_weights": "unix:uid=1000=2",
     "ledger": "/ledger",
     "ledger_days": "401",
     "ledger_rows": "7",
