@@ -1,8 +1,8 @@
 """A child process that reads the settings at start, and sends the configuration to the serving process.
 
 The settings code takes a fifth of a serving process's memory and is seldom needed. The system takes that memory
-back when the child ends, and the two processes import their modules at the same time. The configuration goes through
-a pipe, because it holds secrets. The child reports errors itself; its exit code then becomes the program's.
+back when the child ends, and the two processes import their modules at the same time. The configuration goes
+through a pipe, because it holds secrets. The child reports errors itself; its exit code then becomes the program's.
 """
 
 import contextlib
