@@ -1,5 +1,6 @@
 """The log has one `request` event for each request, whatever its end, and no secret in any line."""
 
+import itertools
 import json
 import logging
 from base64 import b64encode
@@ -10,12 +11,14 @@ import structlog
 
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.ratelimit.scopes import ScopeTable
+from nanonets_proxy.request import handler
 from nanonets_proxy.telemetry import log as telemetry_log
 from nanonets_proxy.telemetry.log import event_writer
 from support.eventually import until
 from support.log_capture import captured_log
 from support.proxy_harness import AUTHORIZATION, KEY, running_proxy
 from support.raw_caller import request
+from support.raw_upstream import ok
 from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 SECRETS = ApiKey.parse(KEY, "test").secrets()
@@ -49,6 +52,50 @@ async def test_a_served_request_is_one_event_with_all_fields() -> None:
         "request_id": "mine",
         "key": "test",
     }
+
+
+@pytest.mark.parametrize(("share", "logged"), [(0.0, 0), (0.25, 5), (1.0, 20)])
+async def test_a_share_of_the_successes_is_logged(
+    share: float, logged: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chances = itertools.cycle((0.1, 0.3, 0.6, 0.9))
+    monkeypatch.setattr(handler, "random", lambda: next(chances))
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream(responding(OK)) as upstream,
+            running_proxy(upstream.origin, log_successes=share) as proxy,
+            await proxy.caller() as caller,
+        ):
+            for _ in range(20):
+                await caller.get(b"/x")
+            counted = {
+                sample.labels["status"]: sample.value
+                for family in proxy.proxy.metrics.requests.collect()
+                for sample in family.samples
+                if sample.name == "nanonets_proxy_requests_total"
+            }
+    events = log.events("request")
+    assert len(events) == logged
+    assert [event.get("log_successes") for event in events] == [share if share < 1 else None] * logged
+    assert counted == {"2xx": 20}
+
+
+async def test_every_error_is_logged_whatever_the_share_of_successes() -> None:
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream(responding(ok(status=b"404 No"), ok(status=b"500 No"), ok())) as upstream,
+            running_proxy(upstream.origin, log_successes=0) as proxy,
+            await proxy.caller() as caller,
+            await proxy.caller() as gone,
+        ):
+            for _ in range(3):
+                await caller.get(b"/x")
+            await caller.get(b"/x", b"Origin: http://evil.example")
+            await gone.send(b"rubbish\r\n\r\n")
+            await gone.response()
+    events = log.events("request")
+    assert [event["status"] for event in events] == [404, 500, 403, 400]
+    assert not any("log_successes" in event for event in events)
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])

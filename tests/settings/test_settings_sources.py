@@ -101,6 +101,7 @@ def test_every_setting_can_come_from_flag_environment_secret_file_and_toml(name:
         "max_waiting_per_caller": "8",
         "log_format": "json",
         "log_level": "error",
+        "log_successes": "0.1",
         "ca_file": "/ca.pem",
         "spool_dir": "/spool",
         "vault_address": "https://vault.example:8200",

@@ -169,6 +169,7 @@ def problems(**given: Any) -> tuple[str, ...]:
         ("keep_alive", "0s", "must be at least 1ms, not '0s'"),
         ("max_wait", "0s", "must be at least 1ms, not '0s'"),
         ("drain_timeout", "0s", "must be at least 1ms, not '0s'"),
+        ("log_successes", "1.5", "must be a number from 0 to 1, not '1.5'"),
         ("pool_size", "0", "must be between 1 and 16384, not 0"),
         ("pool_size", "many", "'many' is not a whole number"),
         ("pool_size", "1.5", "'1.5' is not a whole number"),

@@ -16,6 +16,7 @@ from nanonets_proxy.telemetry.log import EventWriter
 
 _VALID_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _MAX_CALLER_CHARS: Final = 128
+_FIRST_ERROR_STATUS: Final = 400
 
 
 class AccessRecord:
@@ -79,6 +80,11 @@ class AccessRecord:
             self.request_id = request_id.decode("ascii")
         if caller:
             self.caller = caller[:_MAX_CALLER_CHARS].decode("latin-1")
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the request ended without an error, the upstream's or ours."""
+        return not self.code and 0 < self.status < _FIRST_ERROR_STATUS
 
     def finish(self, log: EventWriter | None, observers: Iterable[Observer]) -> None:
         """Calls the observers, and writes the log event with durations rounded to 100 µs; `log` None: no event."""

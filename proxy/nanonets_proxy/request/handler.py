@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from random import random
 from typing import Final
 
 import structlog
@@ -43,6 +44,8 @@ class Handler:
         self._log_request = {
             level: event_writer("request", level or "info", **policy.log_fields) for level in ("", _WARNING, _ERROR)
         }
+        self._log_share = share = policy.log_successes
+        self._log_sampled = event_writer("request", "info", **policy.log_fields, log_successes=share)
         self.heads = RequestHeads(
             caller_header=policy.caller_header.lower().encode(),
             token_header=policy.credentials_header.lower().encode(),
@@ -94,7 +97,10 @@ class Handler:
             if kept_bytes:
                 self._services.body_budget.memory_bytes -= kept_bytes
             record.sent_bytes += response.sent_bytes
-            record.finish(self._log_request[record.level], self._services.observers)
+            log = self._log_request[record.level]
+            if self._log_share < 1.0 and record.is_success:
+                log = self._log_sampled if random() < self._log_share else None  # noqa: S311 - no secret
+            record.finish(log, self._services.observers)
 
     def reject_malformed(self, request: CallerRequest, error: ProxyError) -> None:
         """Sends the error response to malformed bytes; logs and counts them like a request."""

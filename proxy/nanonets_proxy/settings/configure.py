@@ -167,6 +167,7 @@ def _handler_policy(settings: Settings, name: str) -> HandlerPolicy:
         via=settings.via,
         credentials_header=settings.caller_token_header or "authorization",
         tls=settings.tls_cert is not None,
+        log_successes=settings.log_successes,
         log_fields={"environment": name} if name else {},
     )
 

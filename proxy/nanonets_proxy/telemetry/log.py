@@ -54,7 +54,7 @@ def use(log_format: str, level: str, writer: LineWriter) -> None:
     )
 
 
-def event_writer(name: str, level: str = "info", **context: str) -> EventWriter | None:
+def event_writer(name: str, level: str = "info", **context: str | float) -> EventWriter | None:
     """Returns a function that writes an event `name` from the event's fields; None if `level` is dropped.
 
     For one event per request: it uses structlog's present configuration, but skips structlog's slow calls.

@@ -264,6 +264,11 @@ class Settings(AccessSettings):
     log_level: Annotated[str, OneOf(("debug", "info", "warning", "error")), Metavar("LEVEL")] = Field(
         "info", description="Minimum level of logged events: debug, info, warning or error."
     )
+    log_successes: Share = Field(
+        1.0,
+        description="Share of successful requests that get a log event, chosen at random, from 0 to 1. A request "
+        "with an error or a status of 400 or more always gets one. Metrics and the ledger count every request.",
+    )
     drain_delay: Delay = Field(
         0.0,
         description="How long the proxy keeps serving after SIGTERM or SIGINT, while /readyz already says "
