@@ -1,4 +1,4 @@
-"""Requests to a running proxy's admin listener: its readiness, and a reload.
+"""Requests to a running proxy's admin listener: its readiness, its status, and a reload.
 
 Uses only the standard library, because containers run `healthcheck` often.
 """
@@ -11,7 +11,7 @@ from typing import Final
 from nanonets_proxy.core.net.addresses import Listener, UnixListener, reachable_host
 
 TIMEOUT_S: Final = 3.0
-_MAX_SHOWN_BYTES: Final = 256 * 1024
+_MAX_BODY_BYTES: Final = 256 * 1024
 
 
 class _UnixConnection(HTTPConnection):
@@ -30,8 +30,8 @@ class _UnixConnection(HTTPConnection):
 def is_ready(address: Listener) -> tuple[bool, str]:
     """Returns whether GET /readyz gives 200 within `TIMEOUT_S`, and a line for the user."""
     try:
-        status, body_line = _send(address, "GET", "/readyz", TIMEOUT_S)
-    except _NoResponse as error:
+        status, body_line = _send_for_line(address, "GET", "/readyz", TIMEOUT_S)
+    except NoResponse as error:
         return False, f"unhealthy: {error}"
     return (True, "healthy") if status == 200 else (False, f"unhealthy: {status} {body_line}")
 
@@ -39,8 +39,8 @@ def is_ready(address: Listener) -> tuple[bool, str]:
 def reload(address: Listener, timeout_s: float) -> tuple[bool, str]:
     """Returns whether POST /reload gives 200 within `timeout_s`, and a line for the user."""
     try:
-        status, body_line = _send(address, "POST", "/reload", timeout_s)
-    except _NoResponse as error:
+        status, body_line = _send_for_line(address, "POST", "/reload", timeout_s)
+    except NoResponse as error:
         return False, f"not reloaded: {error}"
     try:
         body = json.loads(body_line)
@@ -66,15 +66,31 @@ def _settings_sentence(settings: dict[str, list[str]]) -> str:
     return sentence
 
 
-class _NoResponse(Exception):
-    """The admin listener sent no HTTP response. The message is the end of a sentence."""
+def read_status(address: Listener) -> bytes:
+    """Returns the document of GET /status. Raises NoResponse if the proxy does not send it."""
+    status, body, reason = _send(address, "GET", "/status", TIMEOUT_S)
+    if status == 404:
+        raise NoResponse(f"the server on {address} has no /status: it is another program, or an older proxy")
+    if status != 200:
+        raise NoResponse(f"the server on {address} responds with {status} {reason}")
+    return body
 
 
-def _send(address: Listener, method: str, path: str, timeout_s: float) -> tuple[int, str]:
-    """Returns the response's status, and the first line of its body or else its reason phrase.
+class NoResponse(Exception):
+    """The admin listener sent no response that can be used. The message is the end of a sentence."""
+
+
+def _send_for_line(address: Listener, method: str, path: str, timeout_s: float) -> tuple[int, str]:
+    """Returns the status, and the first line of the body or else the reason phrase. Raises NoResponse."""
+    status, body, reason = _send(address, method, path, timeout_s)
+    return status, body.decode("utf-8", "replace").strip().partition("\n")[0] or reason
+
+
+def _send(address: Listener, method: str, path: str, timeout_s: float) -> tuple[int, bytes, str]:
+    """Returns the response's status, its body and its reason phrase.
 
     Raises:
-        _NoResponse: nothing listens on `address`, or it does not speak HTTP.
+        NoResponse: nothing listens on `address`, or it does not speak HTTP.
     """
     if isinstance(address, UnixListener):
         connection: HTTPConnection = _UnixConnection(address.path, timeout_s)
@@ -84,11 +100,10 @@ def _send(address: Listener, method: str, path: str, timeout_s: float) -> tuple[
         # The admin listener requires this field of a POST: a form of a web page cannot send it.
         connection.request(method, path, headers={"X-Requested-With": "nanonets-proxy"})
         response = connection.getresponse()
-        first_line = response.read(_MAX_SHOWN_BYTES).decode("utf-8", "replace").strip().partition("\n")[0]
+        return response.status, response.read(_MAX_BODY_BYTES), response.reason
     except OSError as error:
-        raise _NoResponse(f"no response from {address}: {(error.strerror or str(error)).lower()}") from None
+        raise NoResponse(f"no response from {address}: {(error.strerror or str(error)).lower()}") from None
     except HTTPException:
-        raise _NoResponse(f"the server on {address} does not speak HTTP") from None
+        raise NoResponse(f"the server on {address} does not speak HTTP") from None
     finally:
         connection.close()
-    return response.status, first_line or response.reason

@@ -136,6 +136,14 @@ def _reload(invocation: Invocation) -> int:
     return OK if reloaded else FAILED
 
 
+def _status(invocation: Invocation) -> int:
+    from nanonets_proxy.cli.status import show, watch  # imported here as in `_healthcheck`
+
+    address = _admin_address(invocation.load().settings)
+    run_status = watch if invocation.parsed.watch else show
+    return run_status(address, as_json=invocation.parsed.json)
+
+
 def _token(invocation: Invocation) -> int:
     token = make_token(secrets.token_bytes(TOKEN_BYTES))
     try:
@@ -174,6 +182,15 @@ _COMMANDS: Final = {
         },
     ),
     "healthcheck": Command("test whether a running proxy is ready", Settings, _healthcheck),
+    "status": Command(
+        "show the state of a running proxy: limits, queue, keys, problems",
+        Settings,
+        _status,
+        switches={
+            "--watch": "show it again each second, until Ctrl-C",
+            "--json": "print the document of GET /status; with --watch, one per line",
+        },
+    ),
     "token": Command(
         "make a token for the caller NAME, and its entry for caller_tokens", None, _token, argument="NAME"
     ),

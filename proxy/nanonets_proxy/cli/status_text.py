@@ -1,0 +1,199 @@
+"""The status document as text: one block for each environment, with aligned columns.
+
+Callers may have chosen names, so characters that a terminal would obey are shown as `?`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nanonets_proxy.core.status.state import duration
+
+_CAUSES: Final = {
+    "proxy": "the proxy",
+    "key": "the API key",
+    "limit": "Nanonets' rate limit",
+    "upstream": "Nanonets, or the way to it",
+}
+_RED, _YELLOW, _GREEN, _BOLD, _DIM = "31", "33", "32", "1", "2"
+_COLORS: Final = {None: _GREEN, "limit": _YELLOW, "proxy": _RED, "key": _RED, "upstream": _RED}
+_OUTCOMES: Final = (
+    *(("served", "served"), ("client_errors", "4xx"), ("throttled", "429"), ("server_errors", "5xx")),
+    ("gone", "caller gone"),
+)
+_MOST_SHOWN: Final = 10
+_LABEL_WIDTH: Final = 13
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How wide the text may be, and whether it has colours."""
+
+    width: int
+    colored: bool
+
+    def paint(self, text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self.colored else text
+
+
+def one_line(document: dict[str, Any]) -> str:
+    """Returns the time and the state of each environment, in one line."""
+    states = [
+        f"{_clean(environment['name'])}: {environment['state']['sentence']}"
+        if environment["name"]
+        else environment["state"]["sentence"]
+        for environment in document["environments"]
+    ]
+    return f"{document['time']} {' '.join(map(_clean, states))}\n"
+
+
+def status_text(document: dict[str, Any], style: Style) -> str:
+    """Returns the whole status."""
+    title = f"nanonets-proxy {document['version']}, up {duration(document['uptime_s'])}, {document['time']}"
+    lines = [style.paint(_clean(title), _DIM)]
+    for environment in document["environments"]:
+        lines += ["", *_environment(environment, style)]
+    if document["is_shortened"]:
+        lines += ["", "The lists are shortened, because there are many environments."]
+    return "\n".join(lines) + "\n"
+
+
+def _environment(environment: dict[str, Any], style: Style) -> Iterable[str]:
+    state, gate, keys = environment["state"], environment["gate"], environment["keys"]
+    if environment["name"]:
+        yield style.paint(f"[{_clean(environment['name'])}]", _BOLD)
+    yield style.paint(_clean(state["sentence"]), f"{_BOLD};{_COLORS.get(state['cause'], _RED)}")
+    if state["cause"] is not None:
+        yield _line("look at", _CAUSES.get(state["cause"], _clean(state["cause"])))
+    yield _line("upstream", f"{_clean(environment['upstream'])}, {environment['idle_upstream_connections']} idle")
+    yield _line("in flight", f"{gate['in_flight']} of {gate['max_in_flight']}")
+    yield _line("waiting", _waiting(gate))
+    yield _line("last hour", _last_hour(environment["requests"]))
+    connections = environment["caller_connections"]
+    yield _line("connections", f"{connections['used']} of {connections['limit']} from callers")
+    memory, spool = environment["body_memory_bytes"], environment["body_spool_bytes"]
+    yield _line("body copies", f"{_share(memory)} in memory, {_share(spool)} on disk")
+    yield from _table(
+        ("limits", "state", "learned", "opens in", "waiting", "in flight"),
+        [
+            (
+                scope["name"],
+                "quota used up" if scope["quota_used_up"] else scope["state"],
+                _limit(scope),
+                duration(scope["opens_in_s"]) if scope["opens_in_s"] else "open",
+                str(scope["waiting"]),
+                str(scope["in_flight"]),
+            )
+            for scope in gate["scopes"]
+        ],
+        gate["scopes_total"] if gate["scopes"] else 0,
+        style,
+    )
+    yield from _table(
+        ("queue", "scope", "waiting", "ends in"),
+        [
+            (lane["caller"], lane["scope"], str(lane["waiting"]), _ends_in(lane["ends_in_s"]))
+            for lane in gate["lanes"]
+        ],
+        gate["lanes_total"],
+        style,
+    )
+    yield from _table(
+        ("keys", "fingerprint", "state", "age"),
+        [(key["name"], key["fingerprint"], key["state"], duration(key["age_s"])) for key in keys["keys"]],
+        len(keys["keys"]),
+        style,
+    )
+    for warning in (*([keys["source_fault"]] if keys["source_fault"] else []), *keys["warnings"]):
+        yield _line("", style.paint(_clean(warning), _YELLOW))
+    if environment["usage"]:
+        yield from _table(
+            ("used today", "requests", "pages"),
+            [(each["caller"], str(each["requests"]), f"{each['pages']:g}") for each in environment["usage"]],
+            len(environment["usage"]),
+            style,
+        )
+    yield from _problems(environment["problems"], style)
+
+
+def _waiting(gate: dict[str, Any]) -> str:
+    if not gate["waiting"]:
+        return "0"
+    next_permit = "at the next response"
+    if gate["next_permit_in_s"] is not None:
+        next_permit = f"in {duration(gate['next_permit_in_s'])}"
+    callers = "1 caller" if gate["waiting_callers"] == 1 else f"{gate['waiting_callers']} callers"
+    return f"{gate['waiting']} from {callers}, next permit {next_permit}"
+
+
+def _last_hour(requests: dict[str, Any]) -> str:
+    totals = ", ".join(f"{sum(requests[name])} {label}" for name, label in _OUTCOMES)
+    return f"{totals}; now {requests['per_second']:g} requests per second"
+
+
+def _limit(scope: dict[str, Any]) -> str:
+    parts = []
+    if scope["count"] is not None:
+        parts.append(f"{scope['count']:g} in {duration(scope['period_s'])}")
+    if scope["concurrency"] is not None:
+        parts.append(f"{scope['concurrency']:g} in flight")
+    return ", ".join(parts) or "unknown"
+
+
+def _ends_in(seconds: float | None) -> str:
+    return "unknown" if seconds is None else duration(seconds)
+
+
+def _share(usage: dict[str, Any]) -> str:
+    return f"{_size(usage['used'])} of {_size(usage['limit'])}"
+
+
+def _size(count: float) -> str:
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    at = 0
+    while count >= 1024 and at < len(units) - 1:
+        count, at = count / 1024, at + 1
+    return f"{count:.3g} {units[at]}" if count < 1000 else f"{count:.0f} {units[at]}"
+
+
+def _problems(problems: Sequence[dict[str, Any]], style: Style) -> Iterable[str]:
+    if problems:
+        yield ""
+        yield style.paint("problems", _BOLD)
+    for problem in problems[:_MOST_SHOWN]:
+        facts = f"{problem['times']} times, last {duration(problem['age_s'])} ago"
+        if problem["caller"]:
+            facts += f", caller {problem['caller']}, request {problem['request_id']}"
+        yield f"  {style.paint(_clean(problem['kind']), _YELLOW)}: {_clean(problem['advice'])}"
+        yield style.paint(f"    {_clean(facts)}", _DIM)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], total: int, style: Style) -> Iterable[str]:
+    """Yields the rows in columns as wide as their texts; the first column gives way if the width is too small."""
+    if not rows:
+        return
+    cells = [list(map(_clean, row)) for row in rows[:_MOST_SHOWN]]
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    widths[0] = max(len(head[0]), min(widths[0], style.width - 4 - sum(widths[1:]) - 2 * len(widths)))
+    yield ""
+    yield style.paint(_columns(head, widths), _BOLD)
+    for row in cells:
+        yield _columns(row, widths)
+    if total > len(cells):
+        yield style.paint(f"  and {total - len(cells)} more", _DIM)
+
+
+def _columns(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [
+        cell.ljust(width) if len(cell) <= width else f"{cell[: width - 1]}…"
+        for cell, width in zip(cells, widths, strict=True)
+    ]
+    return "  ".join(padded).rstrip()
+
+
+def _line(label: str, text: str) -> str:
+    return f"{label:{_LABEL_WIDTH}}{text}"
+
+
+def _clean(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)
