@@ -36,6 +36,18 @@ def test_the_output_of_the_command_is_the_key() -> None:
     assert abs(found.created_at_s - time.time()) < 60
 
 
+def test_the_output_is_read_although_callers_have_all_low_descriptors() -> None:
+    files = [os.open(os.devnull, os.O_RDONLY)]
+    try:
+        while files[-1] < 1024:
+            files.append(os.dup(files[0]))
+        (found,) = command("print('a-key')").read()
+        assert found.key.secrets()[-1] == b"a-key"
+    finally:
+        for file in files:
+            os.close(file)
+
+
 def test_the_command_gets_the_common_and_the_named_variables_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NANONETS_API_KEY_EU", "a-secret")  # of this process
     environ = {"PATH": "/bin", "LC_ALL": "C", "AWS_PROFILE": "p", "VAULT_TOKEN": "t", "NANONETS_API_KEY_EU": "k"}

@@ -28,17 +28,41 @@ def _has_ipv6() -> bool:
         return False
 
 
-async def test_a_unix_socket_has_its_mode_and_is_removed_at_the_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o600, 0o666])
+async def test_a_unix_socket_has_its_mode_and_is_removed_at_the_end(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "proxy.sock"
     async with ScriptedUpstream(responding(OK)) as upstream:
         async with (
-            running_proxy(upstream.origin, listen=f"unix:{path}?mode=0600") as proxy,
+            running_proxy(upstream.origin, listen=f"unix:{path}?mode={mode:04o}") as proxy,
             await proxy.caller() as caller,
         ):
             assert proxy.address == f"unix:{path}"
-            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            assert stat.S_IMODE(path.stat().st_mode) == mode
             assert (await caller.get(b"/x")).body == b"ok"
         assert not path.exists()
+
+
+def test_an_owner_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ListenFailed, match=r"no such user or group: .*nobody-has-this-name"):
+        open_sockets("listen", [UnixListener(f"{tmp_path}/s", owner="nobody-has-this-name")])
+
+
+def test_changes_of_mode_and_owner_follow_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody with rights to the directory may put a link in the place of the file that was just made."""
+    target, path = tmp_path / "target", tmp_path / "s"
+    target.touch(0o600)
+    bind = socket.socket.bind
+
+    def bind_and_replace(sock: socket.socket, address: str) -> None:
+        bind(sock, address)
+        path.unlink()
+        path.symlink_to(target)
+
+    monkeypatch.setattr(socket.socket, "bind", bind_and_replace)
+    owner = str(os.getuid())
+    for sock in open_sockets("listen", [UnixListener(str(path), 0o666, owner)]):
+        sock.close()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
 
 
 async def test_a_unix_caller_is_named_by_its_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,6 +110,30 @@ async def test_bytes_that_are_no_handshake_end_the_connection_without_a_trace(tl
         assert log.events("library") == []
 
 
+async def test_a_server_name_that_is_not_ascii_leaves_no_trace(tls: Tls, capfd: pytest.CaptureFixture[str]) -> None:
+    with captured_log() as log:
+        proxy = await tls.start()
+        hello = ssl.MemoryBIO()
+        client = tls.context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="aaaaaaaa.example")
+        with pytest.raises(ssl.SSLWantReadError):
+            client.do_handshake()
+        caller = await tls.silent(proxy)
+        await caller.send(hello.read().replace(b"aaaaaaaa.example", b"\xff\n\x1b[31m.example\xe9"))
+        await until(lambda: handshakes(proxy) == 1)
+        caller.writer.close()
+        await until(lambda: handshakes(proxy) == 0)
+        await proxy.stop(1.0)
+        assert log.events("library") == []
+    assert "Traceback" not in capfd.readouterr().err
+
+
+async def test_a_caller_cannot_renegotiate(tls: Tls) -> None:
+    proxy = await tls.start()
+    listener_tls = proxy.proxy._access.tls
+    assert listener_tls is not None
+    assert listener_tls.context.options & ssl.OP_NO_RENEGOTIATION
+
+
 async def test_a_request_in_one_segment_with_the_end_of_the_handshake_is_read(tls: Tls) -> None:
     """A client of TLS 1.3 may send its request together with its Finished."""
     proxy = await tls.start()

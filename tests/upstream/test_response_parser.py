@@ -10,7 +10,12 @@ from nanonets_proxy.errors import (
     UpstreamReplyTooLarge,
     UpstreamUpgraded,
 )
-from nanonets_proxy.upstream.response_parser import ResponseParser, ResponseState
+from nanonets_proxy.upstream.response_parser import (
+    MOST_FIELDS,
+    MOST_INTERIM_RESPONSES,
+    ResponseParser,
+    ResponseState,
+)
 from upstream.parsed_response import parse, parse_with, split_at
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -289,6 +294,15 @@ def test_the_size_of_a_head_is_limited() -> None:
 
 def test_interim_heads_count_together() -> None:
     assert parse(*[b"HTTP/1.1 103 Early Hints\r\nLink: %b\r\n\r\n" % KIBIBYTE] * 65).error is UpstreamReplyTooLarge
+
+
+def test_the_number_of_interim_responses_and_of_fields_is_limited() -> None:
+    interim = b"HTTP/1.1 102 Processing\r\n\r\n"
+    end = OK + b"Content-Length: 1\r\n\r\nx"
+    assert parse(interim * MOST_INTERIM_RESPONSES + end).error is None
+    assert parse(interim * (MOST_INTERIM_RESPONSES + 1) + end).error is UpstreamReplyTooLarge
+    assert parse(OK, b"A:\r\n" * (MOST_FIELDS - 1), b"Content-Length: 1\r\n\r\nx").error is None
+    assert parse(OK, b"A:\r\n" * MOST_FIELDS, b"Content-Length: 1\r\n\r\nx").error is UpstreamReplyTooLarge
 
 
 @pytest.mark.parametrize("start", [b"0\r\nA: ", b"1;extension="])

@@ -233,9 +233,7 @@ class Environment:
             return await self._loop.create_unix_server(self._server, sock=sock, backlog=BACKLOG)
         if self._access.tls is None:
             return await self._loop.create_server(self._server, sock=sock, backlog=BACKLOG)
-        return await self._loop.create_server(
-            self._server.over_tls(self._access.tls.context), sock=sock, backlog=BACKLOG
-        )
+        return await self._loop.create_server(self._server.over_tls(self._access.tls), sock=sock, backlog=BACKLOG)
 
     # --- another configuration --------------------------------------------------------------------
 

@@ -92,10 +92,12 @@ class CommandKey:
         assert process.stdout is not None
         deadline_s = time.monotonic() + self.timeout_s
         output = b""
+        poll = select.poll()  # `select.select` takes no descriptor above 1023, and callers may have those below
         with process.stdout as stdout:
+            poll.register(stdout, select.POLLIN)
             while True:
                 remaining_s = deadline_s - time.monotonic()
-                if remaining_s <= 0 or not select.select([stdout], [], [], remaining_s)[0]:
+                if remaining_s <= 0 or not poll.poll(remaining_s * 1000):
                     raise self._too_slow()
                 chunk = os.read(stdout.fileno(), _CHUNK_BYTES)
                 if not chunk:

@@ -2,11 +2,12 @@
 
 import contextlib
 import errno
+import grp
 import os
-import shutil
+import pwd
 import socket
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -151,15 +152,15 @@ def _open_unix(listener: UnixListener) -> list[socket.socket]:
     _remove_stale(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # Nobody else may connect between bind and chmod.
-        old_mask = os.umask(0o177)
+        # Nobody can connect before `listen`, so the file may have its mode from the beginning. A `chmod` would
+        # follow a link that somebody with rights to the directory puts in the file's place.
+        old_mask = os.umask(0o777 & ~listener.mode)
         try:
             sock.bind(listener.path)
         finally:
             os.umask(old_mask)
-        if listener.owner or listener.group:
+        if listener.owner is not None or listener.group is not None:
             _set_owner(path, listener)
-        path.chmod(listener.mode)
         sock.listen(BACKLOG)
         sock.setblocking(False)  # noqa: FBT003 - the name says what it is
     except OSError:
@@ -170,16 +171,18 @@ def _open_unix(listener: UnixListener) -> list[socket.socket]:
 
 def _set_owner(path: Path, listener: UnixListener) -> None:
     try:
-        if listener.owner is not None:
-            shutil.chown(path, user=_id_or_name(listener.owner))
-        if listener.group is not None:
-            shutil.chown(path, group=_id_or_name(listener.group))
-    except LookupError as error:
-        raise OSError(errno.EINVAL, str(error)) from None
+        uid = _id(listener.owner, lambda name: pwd.getpwnam(name).pw_uid)
+        gid = _id(listener.group, lambda name: grp.getgrnam(name).gr_gid)
+    except KeyError as error:
+        raise OSError(errno.EINVAL, f"no such user or group: {error}") from None
+    os.chown(path, uid, gid, follow_symlinks=False)
 
 
-def _id_or_name(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
+def _id(text: str | None, look_up: Callable[[str], int]) -> int:
+    """Returns the number of a user or group; -1, which changes nothing, for None. Raises KeyError."""
+    if text is None:
+        return -1
+    return int(text) if text.isdecimal() else look_up(text)
 
 
 def _remove_stale(path: Path) -> None:

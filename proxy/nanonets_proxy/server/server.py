@@ -19,8 +19,9 @@ from nanonets_proxy.server.tls_handshake import TlsHandshake
 from nanonets_proxy.telemetry.alerts import Alerts
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Awaitable, Callable, Iterable
+
+    from nanonets_proxy.server.tls import ListenerTls
 
 # Half of the second within which a hung-up caller's upstream request must end.
 _HANG_UP_POLL_S: Final = 0.5
@@ -116,9 +117,9 @@ class CallerServer(web.Server):
             connection for connection in self._caller_connections() if connection not in self._rejected_peers
         )
 
-    def over_tls(self, context: "ssl.SSLContext") -> "Callable[[], asyncio.Protocol]":
+    def over_tls(self, tls: "ListenerTls") -> "Callable[[], asyncio.Protocol]":
         """Returns a factory of connections that begin with a TLS handshake."""
-        return lambda: TlsHandshake(context, self, self._begin_handshake, self._end_handshake)
+        return lambda: TlsHandshake(tls.context, self, self._begin_handshake, self._end_handshake)
 
     def _begin_handshake(self, handshake: TlsHandshake, file: int) -> bool:
         """Counts a handshake, and returns whether it may go on. Displaces the oldest one if there are too many."""

@@ -29,6 +29,9 @@ from nanonets_proxy.upstream.response_head import NO_HEAD, ResponseHead, size_of
 _STATUSES_WITHOUT_BODY: Final = (204, 304)
 _STATUS_AT: Final = len(b"HTTP/1.1 ")
 _INTERIM_DIGIT: Final = ord("1")
+# Each costs the event loop time, and the caller gets it. Servers send one each 20 s at most (RFC 2518 §10.1).
+MOST_INTERIM_RESPONSES: Final = 100
+MOST_FIELDS: Final = 1000
 _NOT_HTTP: Final = "The upstream's response is not valid HTTP."
 
 
@@ -124,7 +127,8 @@ class ResponseParser(HeadParser):
                 self._end_of_head = self._end_of_head[-2:] + bytes(data[-3:])
             if self._error is not None:
                 raise self._error
-            if self._overhead_bytes > MAX_HEAD_BYTES or self._fields_are_too_large():
+            # While the head arrives, its fields cannot be larger than all its bytes.
+            if self._overhead_bytes > MAX_HEAD_BYTES or (self.state is not _HEAD and self._fields_are_too_large()):
                 raise too_large()
 
     def _take_over(self) -> ChunkedReader:
@@ -202,7 +206,9 @@ class ResponseParser(HeadParser):
         if self.state is not _HEAD or self._error is not None:
             return
         # The fields cannot be larger than all bytes since the start of the response.
-        if self._overhead_bytes > MAX_HEAD_BYTES and self._fields_are_too_large():
+        if len(self._names) > MOST_FIELDS or (
+            self._overhead_bytes > MAX_HEAD_BYTES and self._fields_are_too_large()
+        ):
             self._error = too_large()
             return
         head = self._parse_head()
@@ -229,6 +235,9 @@ class ResponseParser(HeadParser):
 
     def _skip_interim(self, interim: ResponseHead) -> None:
         self.interim_count += 1
+        if self.interim_count > MOST_INTERIM_RESPONSES:
+            self._error = too_large()
+            return
         self._interim_bytes += size_of(interim.names, interim.values)
         self._interim_keeps_alive = self._interim_keeps_alive and self._parser.should_keep_alive()
         self._is_usual_start = False

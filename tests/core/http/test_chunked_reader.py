@@ -38,6 +38,8 @@ def bytewise(data: bytes) -> list[bytes]:
         (b"0\r\n\r\n", b""),
         (b"000\r\n\r\n", b""),
         (b"3\r\nabc\r\n0\r\n\r\n", b"abc"),
+        (b"1\r\na\r\n" * 9 + b"0\r\n\r\n", b"a" * 9),
+        (b"3\r\nabc\r\n02\r\nde\r\nA\r\n0123456789\r\n1;x\r\nf\r\n1\r\ng\r\n0\r\n\r\n", b"abcde0123456789fg"),
         (b"A\r\n0123456789\r\n00b\r\nhello world\r\n0\r\n\r\n", b"0123456789hello world"),
         (b"3;a\r\nabc\r\n0;b=c\r\n\r\n", b"abc"),
         (b'3;a="q;\\"\r"\r\nabc\r\n0\r\n\r\n'.replace(b'\r"', b'"'), b"abc"),
@@ -85,6 +87,9 @@ def test_malformed_framing_is_rejected_for_any_split(sent: bytes) -> None:
         decoded(sent)
     with pytest.raises(MalformedChunks):
         decoded(*bytewise(sent))
+    with pytest.raises(MalformedChunks) as caught:
+        decoded(b"1\r\na\r\n" + sent)
+    assert caught.value.body.startswith(b"a")
 
 
 def test_size_lines_and_trailers_are_bounded() -> None:

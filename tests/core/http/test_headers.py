@@ -384,3 +384,11 @@ def test_the_upstreams_other_fields_pass_in_order_octet_by_octet(fields: Fields,
 def test_trailers_follow_the_last_chunk() -> None:
     assert chunked_body_end([(b"A", b"1"), (b"b", b"")]) == b"0\r\nA: 1\r\nb: \r\n\r\n"
     assert chunked_body_end([]) == b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "name", [b"Transfer-Encoding", b"Content-Length", b"Connection", b"set-cookie", b"Trailer"]
+)
+def test_a_trailer_that_must_be_a_header_field_is_dropped(name: bytes) -> None:
+    """A recipient may merge trailers into the header section."""
+    assert chunked_body_end([(name, b"chunked"), (b"A", b"1")]) == b"0\r\nA: 1\r\n\r\n"

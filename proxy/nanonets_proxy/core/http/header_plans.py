@@ -66,13 +66,13 @@ class HeaderPlans(dict[tuple[bytes, ...], HeaderPlan]):
         lower_names = [name.lower() for name in names]
         last = {lower: at for at, lower in enumerate(lower_names)}
         special = []
-        template = b""
+        lines = []
         for at, (name, lower) in enumerate(zip(names, lower_names, strict=True)):
             if lower in self._inspected or (lower in self._known and at != last[lower]):
                 special.append((at, lower))
             is_dropped = self._is_dropped(lower) or (self._drops_lookalikes and self._is_lookalike(lower))
-            template += b"%.0b" if is_dropped else name.replace(b"%", b"%%") + b": %b\r\n"
-        return HeaderPlan(template, tuple(last.get(name) for name in self._known), special)
+            lines.append(b"%.0b" if is_dropped else name.replace(b"%", b"%%") + b": %b\r\n")
+        return HeaderPlan(b"".join(lines), tuple(last.get(name) for name in self._known), special)
 
     def _is_dropped(self, name: bytes) -> bool:
         return name in self._dropped or bool(self._dropped_prefix and name.startswith(self._dropped_prefix))

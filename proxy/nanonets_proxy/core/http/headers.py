@@ -39,6 +39,13 @@ FORWARDING_PREFIX = b"x-forwarded-"
 # RFC 9110 §7.6.1: Connection must not name fields that every recipient needs, such as those that frame the message.
 _NEVER_HOP_BY_HOP = frozenset({b"content-length", b"host"})
 
+# RFC 9110 §6.5.1: fields that frame, route or authenticate, or that say how the content is to be read. A recipient
+# may merge trailers into the header section.
+_NOT_IN_TRAILERS = HOP_BY_HOP | {
+    *(b"authorization", b"content-encoding", b"content-length", b"content-range", b"content-type", b"host"),
+    *(b"set-cookie", b"trailer", b"www-authenticate"),
+}
+
 _RESPONSE_PLANS = HeaderPlans((b"connection", b"location", b"x-request-id", b"date"), frozenset(), HOP_BY_HOP)
 # RFC 9110 §8.6: a 1xx or 204 response must not have it, even if the upstream sent it.
 _NO_LENGTH = frozenset({b"content-length"})
@@ -130,5 +137,9 @@ def caller_response_head(
 
 
 def chunked_body_end(trailers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Returns the last chunk, the trailer section and the empty line (RFC 9112 §7.1)."""
-    return b"".join([b"0\r\n", *(b"%b: %b\r\n" % pair for pair in trailers), b"\r\n"])
+    """Returns the last chunk, the trailer section and the empty line (RFC 9112 §7.1).
+
+    Drops trailers that must be fields of a header section.
+    """
+    lines = [b"%b: %b\r\n" % pair for pair in trailers if pair[0].lower() not in _NOT_IN_TRAILERS]
+    return b"".join([b"0\r\n", *lines, b"\r\n"])
