@@ -3,6 +3,8 @@
 import math
 import random
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from nanonets_proxy.core.ratelimit.tickets import Ticket
 from simulator.hints import HintStyle
@@ -11,6 +13,7 @@ from simulator.run import this_gate
 from simulator.world import SCOPE, Conditions, SimulatedRequest, World
 
 MAX_PAGES = 8
+_ROUNDING_S = 1e-9
 
 
 class PageLimiter(Limiter):
@@ -69,12 +72,47 @@ class PageWorld(World):
         super()._reach_upstream(ticket)
 
 
-def share_of_pages(
-    limiter: PageLimiter, hint: HintStyle, seed: int, *, stated: bool, horizon_s: float = 1200.0
-) -> float:
-    """Returns the admitted pages as a share of those that the limit allows, with 60 callers."""
+@dataclass(frozen=True, slots=True)
+class PageResult:
+    """What a run admitted: all pages, and those that the oracle admits in the same time."""
+
+    pages: int
+    oracle_pages: int
+    refused: int
+    admitted: int
+
+    @property
+    def goodput(self) -> float:
+        return self.pages / self.oracle_pages
+
+
+def run_pages(
+    make_limiter: Callable[[], PageLimiter],
+    hint: HintStyle,
+    seed: int,
+    *,
+    stated: bool,
+    horizon_s: float = 1200.0,
+) -> PageResult:
+    """Returns what 60 callers get from a limit in pages."""
+    limiter = make_limiter()
     world = PageWorld(limiter, hint, seed, stated=stated)
     for _ in range(60):
         world.at(world.random.uniform(0, 0.5), lambda: world.arrive(repeats=True))
-    world.run(horizon_s)
-    return limiter.admitted_pages / (limiter.count * horizon_s / limiter.period_s)
+    result = world.run(horizon_s)
+    return PageResult(
+        limiter.admitted_pages, oracle_pages(make_limiter(), seed, horizon_s), result.refused, result.admitted
+    )
+
+
+def oracle_pages(limiter: PageLimiter, seed: int, horizon_s: float) -> int:
+    """Returns how many pages go in order of arrival if limit and pages are known and requests always wait."""
+    pages = random.Random(seed)  # noqa: S311 - a simulation
+    now = 0.0
+    while now <= horizon_s:
+        limiter.pages = pages.randint(1, MAX_PAGES)
+        while (wait_s := limiter.wait_s(now)) > 0:
+            now += wait_s + _ROUNDING_S
+        if now <= horizon_s:
+            limiter.admit(now)
+    return limiter.admitted_pages

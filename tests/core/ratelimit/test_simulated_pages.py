@@ -2,19 +2,21 @@
 
 import pytest
 
-from simulator.hints import exact
-from simulator.pages import PageLimiter, share_of_pages
+from simulator.hints import HintStyle, exact, whole_seconds
+from simulator.pages import PageLimiter, run_pages
 
 
-@pytest.mark.parametrize("sliding", [False, True])
-def test_with_stated_pages_hardly_any_is_lost(sliding: bool) -> None:
-    limiter = PageLimiter(200, 10.0, sliding=sliding)
-    assert share_of_pages(limiter, exact, 1, stated=True) >= 0.95
+@pytest.mark.parametrize("hint", [exact, whole_seconds], ids=["exact", "whole seconds"])
+@pytest.mark.parametrize("sliding", [False, True], ids=["fixed", "sliding"])
+@pytest.mark.parametrize(("count", "period_s"), [(20, 10.0), (60, 10.0), (200, 10.0), (100, 60.0)])
+def test_with_stated_pages_hardly_any_is_lost(count: int, period_s: float, sliding: bool, hint: HintStyle) -> None:
+    result = run_pages(lambda: PageLimiter(count, period_s, sliding=sliding), hint, 5, stated=True)
+    assert result.goodput >= 0.95
 
 
 @pytest.mark.parametrize(
     ("count", "period_s", "sliding"), [(60, 10.0, False), (200, 10.0, False), (100, 60.0, False), (100, 60.0, True)]
 )
 def test_with_unknown_pages_most_are_used(count: int, period_s: float, sliding: bool) -> None:
-    limiter = PageLimiter(count, period_s, sliding=sliding)
-    assert share_of_pages(limiter, exact, 1, stated=False) >= 0.85
+    result = run_pages(lambda: PageLimiter(count, period_s, sliding=sliding), exact, 1, stated=False)
+    assert result.goodput >= 0.85

@@ -42,6 +42,27 @@ def test_a_smaller_quota_than_the_proven_count_leaves_a_reserve() -> None:
     assert gate.reserve() == 0
 
 
+def test_where_periods_admit_now_more_and_now_fewer_the_count_is_the_most_of_the_latest() -> None:
+    estimate = estimate_of(10, 10.0, [])
+    counts = []
+    for period, admitted in enumerate((7, 9, 6, 8, 6, 6, 6, 6)):
+        estimate.window.set(10, 10.0)
+        estimate.lower_count(admitted, 10.0 * period)
+        counts.append((estimate.window.count, estimate.proven, estimate.quota_varies))
+    varying = [(9, 7, True), (9, 6, True), (9, 6, True), (9, 6, True), (8, 6, True), (8, 6, True)]
+    assert counts == [(7, 7, False), *varying, (6, 6, False)]
+
+
+def test_a_varying_quota_is_probed_by_a_larger_count_even_if_the_count_is_small() -> None:
+    estimate = estimate_of(3, 10.0, [])
+    assert not estimate.prefers_count_probe
+    estimate.lower_count(3, 10.0)
+    estimate.lower_count(2, 20.0)
+    assert estimate.prefers_count_probe
+    estimate.restore(estimate.belief)
+    assert not estimate.prefers_count_probe
+
+
 def test_a_refusal_without_a_log_of_grants_teaches_nothing() -> None:
     estimate = estimate_of(10, 10.0, [])
     learn_from(estimate, closure(GrantKind.PROVEN, 1.0, 5.0), 6.0)

@@ -29,6 +29,17 @@ def test_remove_takes_one_of_two_grants_of_the_same_instant() -> None:
     assert window.granted_since(2.0) == 2
 
 
+def test_the_grant_that_must_end_first_depends_on_the_cost_of_the_refused_request() -> None:
+    window = SlidingWindow()
+    for at_s, cost in ((1.0, 8), (11.0, 5), (12.0, 8), (13.0, 6)):
+        window.add(at_s, cost)
+    found = []
+    for refused_cost in (1, 2, 7, 8):
+        window.refused_cost = refused_cost
+        found.append(window.nth_newest_s(20))
+    assert found == [1.0, 11.0, 12.0, 12.0]
+
+
 def test_a_cost_can_be_corrected() -> None:
     window = SlidingWindow()
     window.set(10, 10.0)

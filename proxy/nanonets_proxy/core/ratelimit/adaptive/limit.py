@@ -197,7 +197,7 @@ class Limit:
             self.estimate.refusal_delay_s = self._slow_start.refusal_delay_s
             if unconfirmed and self.state is _PROBING:
                 kind = _RECOVERY_PROBE
-            self._refused(serial, kind, granted_at_s, now, hint_s)
+            self._refused(serial, kind, granted_at_s, now, hint_s, cost)
             self.opens_at_s = self._timer.adjust(self.estimate, self.opens_at_s)
 
     def advance(self, now: float) -> None:
@@ -227,13 +227,16 @@ class Limit:
         if self.state is _LEARNED and not self._slow_start.unconfirmed:
             estimate.confirm_if_used_up(now)
 
-    def _refused(self, serial: int, kind: GrantKind, granted_at_s: float, now: float, hint_s: float | None) -> None:
+    def _refused(
+        self, serial: int, kind: GrantKind, granted_at_s: float, now: float, hint_s: float | None, cost: float
+    ) -> None:
         estimate, timer = self.estimate, self._timer
         if serial < self._first_since_closure:
             opens_at_s = timer.late_refusal(kind, granted_at_s, now, hint_s, estimate)
             if opens_at_s is None:
                 return
         else:
+            estimate.window.refused_cost = cost
             served_between, self._served_since_refusal = self._served_since_refusal, False
             is_cheap = (hint_s or 0.0) <= MAX_CHEAP_HINT_S
             if served_between and is_cheap and estimate.concurrency.explains(kind, self.in_flight):

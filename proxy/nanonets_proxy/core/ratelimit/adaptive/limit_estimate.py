@@ -11,6 +11,7 @@ refused now.
 """
 
 import math
+from collections import deque
 from dataclasses import dataclass
 
 from nanonets_proxy.core.ratelimit.adaptive.belief import Belief
@@ -22,6 +23,7 @@ from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import SMALL_COUNT, P
 from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
 
+_REMEMBERED_PERIODS = 4  # that admitted fewer requests than the count
 _GUARD = 0.02  # at most this share of a period, since travel times to the upstream differ
 _RESERVE_KEPT = 0.75  # of the reserve, per period without a refusal
 _STARTS_TO_CONFIRM = 2  # a window aligned to the upstream's clock may forgive a period that is a little too short
@@ -43,6 +45,7 @@ class LimitEstimate:
     """The estimate of one scope's limit. Accepted probes raise it, and closures correct it."""
 
     __slots__ = (
+        "_admitted",
         "_confirmed_at_s",
         "_least_period_s",
         "_period_start",
@@ -53,6 +56,7 @@ class LimitEstimate:
         "hints",
         "min_period_s",
         "proven",
+        "quota_varies",
         "refusal_delay_s",
         "reserve",
         "starts_to_confirm",
@@ -72,6 +76,9 @@ class LimitEstimate:
         self.starts_to_confirm = 0
         """How many of the next periods timed by our own clock, not by a hint, begin with one request."""
         self.hints = HintHistory()
+        self._admitted: deque[float] = deque(maxlen=_REMEMBERED_PERIODS)  # by the latest refusals
+        self.quota_varies = False
+        """Whether some of these periods admitted more than others, as where requests have several pages."""
         self._least_period_s = 0.0
         self._probed_period_s = 0.0
         self._period_start: float = 0  # units granted before the latest closure or confirmed period start
@@ -96,6 +103,8 @@ class LimitEstimate:
         self.set_window(belief.count, belief.period_s)
         self.concurrency.limit = belief.concurrency_limit
         self.proven, self.reserve = belief.proven, belief.reserve
+        self._admitted.clear()
+        self.quota_varies = False
         self.before_raise = None
 
     def set_window(self, count: float, period_s: float) -> None:
@@ -136,6 +145,8 @@ class LimitEstimate:
     @property
     def prefers_count_probe(self) -> bool:
         """Whether the next limit probe asks for a larger count; otherwise it asks for a shorter period."""
+        if self.quota_varies:
+            return True
         if self.window.count < SMALL_COUNT:
             return False
         if self.hints.are_exact:
@@ -251,6 +262,9 @@ class LimitEstimate:
 
     def learn_window(self, count: float, period_s: float, closure: Closure, now: float) -> None:
         """Sets the window that a first closure suggests, and plans the probes that test it."""
+        self._admitted.clear()
+        self._admitted.append(count)
+        self.quota_varies = False
         self.set_window(count, period_s)
         first_s = now if closure.closed_s <= _CHEAP_S else now + _FIRST_PROBE_AFTER * period_s
         of_a_burst = closure.refused >= SMALL_COUNT
@@ -258,11 +272,18 @@ class LimitEstimate:
         self.min_period_s = 0.0
 
     def lower_count(self, admitted: float, now: float) -> None:
-        """Takes the admitted requests as the count. The missing part of the proven count becomes the reserve."""
+        """Notes a period that admitted fewer requests than the count.
+
+        The count becomes the most, and the proven part the least, that one of the latest such periods admitted. The
+        missing part of the proven count becomes the reserve.
+        """
         if admitted < self.proven:
             self.reserve = min(admitted // 2, max(self.reserve, self.proven - admitted))
-        self.set_window(min(admitted, self.window.count), self.window.period_s)
-        self.proven = min(self.proven, admitted)
+        self._admitted.append(admitted)
+        least, most = min(self._admitted), max(self._admitted)
+        self.quota_varies = least < most
+        self.set_window(min(most, self.window.count), self.window.period_s)
+        self.proven = min(least, self.window.count)
         self.window_probes.limit_changed(now, self.window.period_s)
         self.min_period_s = 0.0
 

@@ -22,7 +22,7 @@ class SlidingWindow:
 
     __slots__ = (
         *("counted_for_s", "_max_recent", "_older", "_recent", "_used"),
-        *("count", "granted", "granted_units", "period_s"),
+        *("count", "granted", "granted_units", "period_s", "refused_cost"),
     )
 
     def __init__(self) -> None:
@@ -33,6 +33,8 @@ class SlidingWindow:
         """The number of all grants so far."""
         self.granted_units: float = 0
         """The units of all grants so far."""
+        self.refused_cost: float = 1
+        """The cost of the request that was refused last: so many units did not fit beside those that counted."""
         self._max_recent: float = _MAX_KEPT
         self._recent: deque[_Grant] = deque()  # the grants that count, in order
         self._used: float = 0  # the units of `_recent`
@@ -128,16 +130,17 @@ class SlidingWindow:
         return sum(cost for _, cost in islice(self._newest_first(), grants))
 
     def nth_newest_s(self, n: float) -> float | None:
-        """Returns the oldest of the newest grants that cost at most `n` together; None if the log is empty.
+        """Returns the grant that must stop counting before the refused request fits into `n` units.
 
-        If each costs 1, that is the n-th newest grant, or the oldest if the log has fewer.
+        If each request costs 1, that is the n-th newest grant, or the oldest if the log has fewer. None if the log
+        is empty.
         """
-        nth_s, units = None, 0.0
+        nth_s, units = None, self.refused_cost
         for granted_s, cost in self._newest_first():
             units += cost
-            if units > n and nth_s is not None:
-                break
             nth_s = granted_s
+            if units > n:
+                break
         return nth_s
 
     def forecast_at_s(self, units: float, from_s: float) -> float:
