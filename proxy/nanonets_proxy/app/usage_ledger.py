@@ -33,7 +33,9 @@ class UsageLedger:
         try:
             with open_ledger(policy.path) as reader:
                 today, last = int(time.time()) // DAY_S, reader.last_day()
-                self._requests_by_day = reader.requests_by_day(min(today, last) - _RESTORED_DAYS, last)
+                first = min(today, last) - _RESTORED_DAYS
+                for day, (name, caller), requests in reader.requests_by_day(("environment", "caller"), first, last):
+                    self._requests_by_day.setdefault(name, {}).setdefault(day, {})[caller] = requests
         except NoLedger:
             pass
         except LedgerFault as fault:

@@ -62,6 +62,8 @@ class Command:
     """Returns the exit code."""
     switches: Mapping[str, str] = field(default_factory=dict)
     """The command's own flags, which take no value, and their help texts."""
+    options: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """The command's own flags that take a value: the name of the value, and the help text."""
     argument: str = ""
     """The name of the command's required argument. Empty: it has none."""
     help_lists_settings: bool = False
@@ -91,13 +93,20 @@ def parse(
     if argv and argv[0] in ("-h", "--help", "--version"):
         _root_parser(commands).parse_args(argv[:1])  # prints and exits
     name, arguments = ("serve", argv) if not argv or argv[0].startswith("-") else (argv[0], argv[1:])
+    if (two_words := " ".join(argv[:2])) in commands:
+        name, arguments = two_words, argv[2:]
     if name not in commands:
         raise UsageError(_unknown_command(name, commands))
     command = commands[name]
     parser, flags = _command_parser(name, command)
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
-        own = [*command.switches, "--help", *(["--config"] if command.settings_kind is Settings else [])]
+        own = [
+            *command.switches,
+            *command.options,
+            "--help",
+            *(["--config"] if command.settings_kind is Settings else []),
+        ]
         if command.settings_kind is None:
             parser.error(_unknown_arguments(unknown, own).rpartition("; ")[0])
         settings = command.settings_kind.model_fields
@@ -131,6 +140,8 @@ def _command_parser(name: str, command: Command) -> tuple[_Parser, SettingsFlags
     )
     for flag, help_text in command.switches.items():
         parser.add_argument(flag, action="store_true", help=help_text)
+    for flag, (metavar, help_text) in command.options.items():
+        parser.add_argument(flag, metavar=metavar, help=help_text)
     if command.argument:
         parser.add_argument("argument", metavar=command.argument)
     if command.settings_kind is Settings:

@@ -68,3 +68,39 @@ def test_a_malformed_budget_is_an_error(text: str) -> None:
 @pytest.mark.parametrize("text", ["5000", "billing: 5000"])
 def test_a_budget_rule_prints_as_its_text(text: str) -> None:
     assert str(BudgetRule.parse(text)) == text
+
+
+def test_earlier_requests_count_after_a_restart() -> None:
+    counts = budget("3", "billing: 2")
+    today = int(NOON_S // DAY_S)
+    counts.restore({today - 1: {"a": 3}, today: {"a": 2, "billing": 2}})
+    assert counts.take("billing", NOON_S) is not None
+    assert [counts.take("a", NOON_S) for _ in range(2)] == [None, DAY_S / 2]
+
+
+def test_a_clock_that_jumps_back_finds_the_counts_of_its_day() -> None:
+    counts = budget("1")
+    assert counts.take("a", NOON_S) is None
+    assert counts.take("a", NOON_S + DAY_S) is None
+    assert counts.take("a", NOON_S) is not None
+
+
+def test_the_counts_of_few_days_are_kept() -> None:
+    counts = budget("1")
+    for day in range(20):
+        counts.take("a", NOON_S + day * DAY_S)
+    assert len(counts._days) == 4
+
+
+def test_a_request_that_was_not_sent_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CALLERS", 1)
+    counts = budget("1")
+    for caller in "ab":  # b shares the count of all further callers
+        assert counts.take(caller, NOON_S) is None
+        assert counts.take(caller, NOON_S) is not None
+        counts.give_back(caller, NOON_S)
+        assert counts.take(caller, NOON_S) is None
+    counts.give_back("a", NOON_S + 5 * DAY_S)
+    counts.give_back("a", NOON_S)
+    counts.give_back("a", NOON_S)
+    assert [counts.take("a", NOON_S) for _ in range(2)] == [None, DAY_S / 2], "never below 0"

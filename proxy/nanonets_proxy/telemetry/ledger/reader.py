@@ -15,8 +15,6 @@ _SUMS: Final = ("attempts", "requests", "request_bytes", "response_bytes", "page
 _SUMMED: Final = ", ".join(f"sum({name})" for name in _SUMS)
 
 Keys = tuple[Any, ...]
-RequestsByDay = dict[str, dict[int, dict[str, int]]]
-"""By environment, day and caller."""
 
 
 @contextmanager
@@ -101,16 +99,17 @@ class LedgerReader:
         )
         return [(period, Counts(*sums)) for period, *sums in rows]
 
-    def requests_by_day(self, first_day: int, last_day: int) -> RequestsByDay:
-        """Returns how many requests each caller had sent on the days, counted from 1970, both ends included."""
-        days: RequestsByDay = {}
-        for environment, day, caller, requests in self._connection.execute(
-            "SELECT environment, period, caller, sum(requests) FROM rollup CROSS JOIN series "
-            "ON series.id = rollup.series WHERE hours = ? AND period BETWEEN ? AND ? GROUP BY 1, 2, 3",
+    def requests_by_day(
+        self, dimensions: Sequence[str], first_day: int, last_day: int
+    ) -> Iterator[tuple[int, Keys, int]]:
+        """Yields day, keys and requests, of days counted from 1970, both ends included."""
+        columns = ", ".join(dimensions)
+        for day, *keys, requests in self._connection.execute(
+            f"SELECT period, {columns}, sum(requests) FROM rollup CROSS JOIN series "  # noqa: S608  # our own names
+            f"ON series.id = rollup.series WHERE hours = ? AND period BETWEEN ? AND ? GROUP BY period, {columns}",
             (DAY_H, first_day, last_day),
         ):
-            days.setdefault(environment, {}).setdefault(day, {})[caller] = requests
-        return days
+            yield day, tuple(keys), requests
 
     def last_day(self) -> int:
         """Returns the last day with attempts, counted from 1970; -1: there is none."""

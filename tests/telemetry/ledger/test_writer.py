@@ -1,0 +1,320 @@
+"""The ledger's file: faults and their end, retention, and two processes at once."""
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nanonets_proxy.core.usage.rollups import Counts
+from nanonets_proxy.telemetry.ledger import ledger as ledger_module
+from nanonets_proxy.telemetry.ledger.database import LedgerDatabase, LedgerFault, fault_of
+from nanonets_proxy.telemetry.ledger.ledger import Batch, Ledger, LedgerPolicy, Reports
+from nanonets_proxy.telemetry.ledger.reader import open_fault, open_ledger
+from nanonets_proxy.telemetry.ledger.writer import LedgerWriter
+from support.eventually import until
+from support.log_capture import captured_log
+from support.usage_ledger import record, rows
+
+HOUR = 400_000
+
+
+def batch(count: int, *, first: int = 1, hour: int = HOUR, caller: str = "billing") -> Batch:
+    series = ("", caller, "GET", "/other", "2xx")
+    return Batch(
+        [(hour * 3600, number, series, 1, 0, 0, 0) for number in range(first, first + count)],
+        {(series, hour): [count, count, 0, 0, 0]},
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "usage.db"
+
+
+@pytest.fixture
+def database(path: Path) -> Iterator[LedgerDatabase]:
+    database = LedgerDatabase(path, 400, 10_000_000)
+    yield database
+    database.close()
+
+
+def write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def remove_folder(path: Path) -> None:
+    path.rmdir()
+
+
+def read(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+class Running:
+    """A ledger with its thread. `stopped` and `resumed` are what it reported."""
+
+    def __init__(self, path: Path) -> None:
+        self.stopped: list[str] = []
+        self.resumed: list[int] = []
+        policy = LedgerPolicy(path, 400, 10_000_000)
+        self.ledger = Ledger(
+            lambda reports: self._note(LedgerWriter(policy, reports)), self.stopped.append, self.resumed.append
+        )
+
+    def _note(self, writer: LedgerWriter) -> LedgerWriter:
+        self.writer = writer
+        return writer
+
+    def record(self, count: int = 1) -> None:
+        for _ in range(count):
+            attempt = self.ledger.begin("", "billing", "GET", "/other", is_first=True)
+            self.ledger.end(attempt, 200)
+
+
+# --- faults ------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_named_and_the_batch_can_be_written_later(database: LedgerDatabase, path: Path) -> None:
+    limit = database._connection.execute("PRAGMA page_count").fetchone()[0]
+    database._connection.execute(f"PRAGMA max_page_count = {limit}")
+    with pytest.raises(sqlite3.OperationalError) as caught:
+        database.write(batch(20_000))
+    assert str(fault_of(caught.value)) == "cannot be written: the disk is full"
+    assert rows(path) == []
+    database._connection.execute("PRAGMA max_page_count = 1000000")
+    database.write(batch(20_000))
+    with open_ledger(path) as reader:
+        assert reader.by(["caller"], 0, HOUR + 1) == [(("billing",), Counts(20_000, 20_000))]
+
+
+async def test_a_damaged_file_is_put_aside_and_the_batch_is_in_the_new_one(path: Path) -> None:
+    write(path, b"no database" * 1000)
+    with captured_log() as log:
+        running = Running(path)
+        running.record()
+        running.ledger.close()
+        assert (event := log.events("ledger_put_aside")[0])["aside"] == f"{path}.bad"
+    assert event["reason"] == "is damaged, or no ledger"
+    assert len(rows(path)) == 1
+    assert read(Path(f"{path}.bad")).startswith(b"no database")
+    assert running.stopped == []
+
+
+async def test_a_removed_file_is_made_again(path: Path) -> None:
+    running = Running(path)
+    running.record()
+    await until(lambda: running.ledger.status().pending == 0)
+    for file in path.parent.iterdir():
+        file.unlink()
+    running.record()
+    running.ledger.close()
+    assert len(rows(path)) == 1
+
+
+@pytest.mark.parametrize("open_it", [open_fault, lambda path: next(_reading(path))])
+def test_a_file_of_a_newer_version_is_named_and_left_alone(path: Path, open_it: Callable[[Path], str]) -> None:
+    record(path, lambda _: None)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    before = path.read_bytes()
+    assert "was written by a newer version of nanonets-proxy (schema 99, not 1)" in open_it(path)
+    with pytest.raises(LedgerFault, match="newer version"):
+        LedgerDatabase(path, 400, 1)
+    assert path.read_bytes() == before
+
+
+def _reading(path: Path) -> Iterator[str]:
+    try:
+        with open_ledger(path) as ledger:
+            ledger.by(["caller"], 0, 1)
+    except LedgerFault as fault:
+        yield str(fault)
+
+
+def test_a_locked_file_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nanonets_proxy.telemetry.ledger.database._LOCK_TIMEOUT_S", 0.01)
+    record(path, lambda _: None)
+    other = sqlite3.connect(path)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(sqlite3.OperationalError) as caught:
+        LedgerDatabase(path, 400, 1)
+    assert str(fault_of(caught.value)) == "is locked by another process"
+    other.close()
+
+
+def test_a_database_of_another_program_is_no_ledger(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    assert open_fault(path) == "is a database of another program"
+
+
+def test_the_check_finds_no_fault_with_a_good_or_missing_file_and_makes_none(path: Path) -> None:
+    assert open_fault(path) is None
+    assert not list(path.parent.iterdir())
+    record(path, lambda _: None)
+    assert open_fault(path) is None
+    assert open_fault(path.parent / "no" / "usage.db") == "cannot be used: no such file or directory"
+    assert open_fault(path.parent) == "cannot be used: is a directory"
+
+
+def test_reading_names_a_missing_file(path: Path) -> None:
+    assert next(_reading(path)) == f"{path} does not exist: no attempt has been recorded there"
+    path.touch()
+    assert next(_reading(path)) == f"{path} is empty: no attempt has been recorded there"
+
+
+async def test_while_nothing_can_be_written_further_attempts_are_lost_and_counted(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "MAX_PENDING", 10)
+    make_folder(path)
+    running = Running(path)
+    running.record(25)
+    await until(lambda: running.ledger.status().lost == 15)
+    assert len(running.stopped) == 1
+    remove_folder(path)
+    await until(lambda: running.ledger.status().fault is None)
+    assert running.resumed == [15]
+    assert running.ledger.status().pending == 0
+    running.record()
+    running.ledger.close()
+    assert len(rows(path)) == 11
+    assert len(running.stopped) == 1
+
+
+# --- batches -----------------------------------------------------------------------------------
+
+
+class Collected:
+    """Takes batches, and never writes them."""
+
+    def __init__(self, _: Reports) -> None:
+        self.batches: list[Batch] = []
+
+    def put(self, batch: Batch) -> None:
+        self.batches.append(batch)
+
+    def close(self) -> None: ...
+
+
+class ManualLoop:
+    """Has a clock that the test sets, and the timers that were asked for."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+
+    def time(self) -> float:
+        return self.now_s
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> object:
+        self.timers.append((self.now_s + delay_s, callback))
+        return object()
+
+    def run_next(self) -> float:
+        self.now_s, callback = self.timers.pop(0)
+        callback()
+        return self.now_s
+
+
+async def test_attempts_are_handed_over_within_a_second() -> None:
+    ledger, loop = Ledger(Collected, lambda _: None, lambda _: None), ManualLoop()
+    ledger._loop = loop
+    ledger.end(ledger.begin("", "a", "GET", "/other", is_first=True), 200)
+    loop.now_s = 0.25
+    running = ledger.begin("", "a", "GET", "/other", is_first=True)
+    assert len(loop.timers) == 1
+    assert loop.run_next() == 0.5
+    assert statuses(ledger) == [["2xx"]], "a young attempt may end soon"
+    assert loop.run_next() == 1.0
+    assert statuses(ledger) == [["2xx"], ["unfinished"]]
+    assert loop.timers == [], "a recorded attempt needs no timer"
+    ledger.end(running, 500)
+    loop.run_next()
+    assert statuses(ledger) == [["2xx"], ["unfinished"], ["5xx"]]
+    assert loop.timers == [], "an idle ledger has no timer"
+
+
+def statuses(ledger: Ledger) -> list[list[str]]:
+    return [[row[2][4] for row in entry.rows] for entry in ledger._writer.batches]
+
+
+def test_two_connections_may_write_at_the_same_time(path: Path) -> None:
+    first, second = LedgerDatabase(path, 400, 100), LedgerDatabase(path, 400, 100)
+    for database in (first, second, first):
+        database.write(batch(3, first=1 if database is second else len(rows(path)) + 1))
+    first.close()
+    second.close()
+    with open_ledger(path) as reader:
+        assert reader.by(["caller"], 0, HOUR + 1) == [(("billing",), Counts(9, 9))]
+    assert len(rows(path)) == 9
+
+
+# --- retention ---------------------------------------------------------------------------------
+
+
+def test_old_rows_and_sums_are_deleted_in_small_steps_and_views_stay_exact(
+    database: LedgerDatabase, path: Path
+) -> None:
+    for hour in range(100):
+        database.write(batch(10, hour=HOUR + hour))
+    before_s = (HOUR + 50) * 3600
+    for _ in range(100):
+        deleted_from = len(rows(path))
+        database.delete_before(before_s, 20)
+        assert deleted_from - len(rows(path)) <= 20
+        with open_ledger(path) as reader:
+            hours = dict(reader.by_period(1, 0, HOUR + 200))
+            assert reader.by(["caller"], 0, HOUR + 200) == [
+                (("billing",), Counts(10 * len(hours), 10 * len(hours)))
+            ]
+    assert min(hours) == HOUR + 50
+    assert len(rows(path)) == 500
+
+
+def test_rows_beyond_the_maximum_are_deleted_and_their_sums_stay(path: Path) -> None:
+    database = LedgerDatabase(path, 400, 30)
+    for hour in range(10):
+        database.write(batch(10, hour=HOUR + hour))
+    for _ in range(10):
+        database.delete_before(0, 25)
+    database.close()
+    assert 30 <= len(rows(path)) <= 40
+    with open_ledger(path) as reader:
+        assert reader.by(["caller"], 0, HOUR + 200) == [(("billing",), Counts(100, 100))]
+
+
+def test_nothing_is_deleted_soon_after_a_start_or_a_jump_of_the_clock(
+    database: LedgerDatabase, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.write(batch(10))
+    clock = [database._steady_since_s]
+    wall = [HOUR * 3600 + 500 * 86_400.0]
+    monkeypatch.setattr("nanonets_proxy.telemetry.ledger.database.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("nanonets_proxy.telemetry.ledger.database.time.time", lambda: wall[0])
+    database.delete_old(1)
+    for jump_s in (0, 1_000_000, -1_000_000):
+        wall[0] += jump_s
+        for _ in range(3):
+            database.delete_old(1)
+            assert len(rows(path)) == 10
+            clock[0] += 199
+            wall[0] += 199
+    clock[0] += 600
+    wall[0] += 600
+    database.delete_old(1)
+    assert rows(path) == []
+
+
+def test_the_serving_process_loads_sqlite_only_with_a_ledger() -> None:
+    code = "import nanonets_proxy.process.serve, sys; sys.exit('sqlite3' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
