@@ -89,14 +89,14 @@ class Connection:
         self.peer = Peer(str(address), address)
         self.is_idle = is_idle
         self.idle_since_s = 99.5 if is_fresh else 99.0
-        self.wants_body_since_s = 99.0 if is_stalled else 99.5
+        self.stalled_since_s = 99.0 if is_stalled else 99.5
         self._close = close
 
     def displace(self) -> None:
         assert self.is_idle
         self._close(self)
 
-    def give_up_body(self) -> None:
+    def give_up(self) -> None:
         assert not self.is_idle
         self._close(self)
 

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from nanonets_proxy.server import caller_body, connection_limits
+from nanonets_proxy.server import caller_body, caller_connection, connection_limits
 from support.eventually import until
 from support.proxy_harness import RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request
@@ -131,7 +131,7 @@ async def test_beyond_a_number_of_stalled_uploads_the_one_that_stalled_first_end
 def _stalled(proxy: RunningProxy) -> int:
     """Returns how many connections could make room because their uploads have stalled."""
     before_s = asyncio.get_running_loop().time() - connection_limits.PATIENCE_S
-    return sum(c.wants_body_since_s <= before_s for c in proxy.proxy._server._caller_connections())
+    return sum(c.stalled_since_s <= before_s for c in proxy.proxy._server._caller_connections())
 
 
 @pytest.mark.parametrize("first_byte", [b"", b"x"], ids=["nothing", "a byte"])
@@ -162,6 +162,29 @@ async def test_stalled_uploads_that_fill_all_connections_make_room_for_others(
         assert "too many connections are open" in response.json()["message"]
         assert await slow[0].read_to_end() == b""
         await until(lambda: server.open_connections <= 50)
+
+
+async def test_an_unread_response_makes_room_if_all_connections_are_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_limits, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(caller_connection, "READER_PATIENCE_S", 0.1)
+    large = b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n" + bytes(20_000_000)
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, max_connections=16) as proxy,
+        proxy.callers(16) as callers,
+    ):
+        for caller in callers:
+            await caller.send(request(b"GET", b"/slow"))
+        exchanges = [await upstream.next_request() for _ in callers]
+        sending = asyncio.create_task(exchanges[0].send(large))
+        await until(lambda: _stalled(proxy) == 1)
+        async with await proxy.caller() as other:
+            await other.send(request(b"GET", b"/other"))
+            await (await upstream.next_request()).respond(OK)
+            assert (await other.response()).status == 200
+        assert not _stalled(proxy)
+        await asyncio.gather(sending, return_exceptions=True)
+        assert proxy.in_flight == 15
 
 
 async def test_an_upload_that_waits_for_its_permit_or_for_a_moment_is_not_stalled() -> None:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 LINGER_S: Final = 1.0  # enough to receive the bytes that a rejected caller sent before it saw the response
 SKIP_S: Final = 10.0
 CLOSE_S: Final = 60.0  # for the unsent bytes of a response to a slow reader
+READER_PATIENCE_S: Final = 10.0  # a slow reader empties the buffer of a response (64 KiB) in that time
 SKIP_TOTAL_S: Final = 300.0  # many clients send their whole body before they read the response
 
 
@@ -109,12 +110,15 @@ class CallerConnection(asyncio.BufferedProtocol):
         return self._idle_timer.since_s
 
     @property
-    def wants_body_since_s(self) -> float:
-        return math.inf if self._reader.body is None else self._reader.body.wanted_since_s
+    def stalled_since_s(self) -> float:
+        wanted_since_s = math.inf if self._reader.body is None else self._reader.body.wanted_since_s
+        return min(wanted_since_s, self.writing.full_since_s + READER_PATIENCE_S)
 
-    def give_up_body(self) -> None:
+    def give_up(self) -> None:
         """Ends the request, with a 408 if its response has not begun, and then the connection."""
-        if self._reader.body is not None:
+        if self.writing.is_full and self.transport is not None:
+            reset(self.transport)
+        elif self._reader.body is not None:
             self._reader.body.give_up("The request's body arrives too slowly, and too many connections are open.")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

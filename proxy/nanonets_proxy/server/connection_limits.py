@@ -4,7 +4,8 @@ A connection beyond the limit replaces another one, the oldest of the first kind
 
 1. without a request for PATIENCE_S. A well-behaved caller opens an idle connection again; an attacker that only
    holds connections loses them;
-2. with a request whose body has stalled for PATIENCE_S. The request gets a 408;
+2. with a request whose body has stalled for PATIENCE_S, which gets a 408, or a response that its caller does not
+   read;
 3. without a request. It may be on its way.
 
 If all connections are busy, the new one gets a 503. Loopback addresses and unix sockets stand for many callers, so
@@ -74,13 +75,13 @@ class Connection(Protocol):
         """Since when it is idle, if it is, by the loop's clock."""
 
     @property
-    def wants_body_since_s(self) -> float:
-        """Since when the proxy waits for bytes of a body, by the loop's clock; infinite: it does not."""
+    def stalled_since_s(self) -> float:
+        """Since when the caller sends no body or reads no response, by the loop's clock; infinite: no wait."""
 
     def displace(self) -> None:
         """Closes the connection now; unsent bytes are lost."""
 
-    def give_up_body(self) -> None:
+    def give_up(self) -> None:
         """Ends the request and then the connection."""
 
 
@@ -166,10 +167,10 @@ class ConnectionLimits:
                 (idle if connection.idle_since_s <= before_s else fresh).append(connection)
                 if len(idle) == batch:
                     break
-            elif stalled is None and connection.wants_body_since_s <= before_s:
+            elif stalled is None and connection.stalled_since_s <= before_s:
                 stalled = connection
         if not idle and stalled is not None:
-            stalled.give_up_body()
+            stalled.give_up()
             self._shed.labels("stalled").inc()
             return True
         # Of fresh ones, no more are closed than the cost of many walks demands.

@@ -15,6 +15,7 @@ is the other direction: a caller that reads its response slowly.
 """
 
 import asyncio
+import math
 from typing import Any, Final
 
 NARROW_BYTES: Final = 2048  # as large as most heads with their tokens
@@ -136,17 +137,21 @@ class FlowControl:
 class Backpressure:
     """Whether the transport's write buffer is full. One waiter at a time."""
 
-    __slots__ = ("_waiter", "is_full")
+    __slots__ = ("_waiter", "full_since_s", "is_full")
 
     def __init__(self) -> None:
         self._waiter: asyncio.Future[None] | None = None
         self.is_full = False
+        self.full_since_s = math.inf
+        """Since when it is full, by the loop's clock; infinite if it is not."""
 
     def begin(self) -> None:
         self.is_full = True
+        self.full_since_s = asyncio.get_running_loop().time()
 
     def end(self) -> None:
         self.is_full = False
+        self.full_since_s = math.inf
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

@@ -24,7 +24,7 @@ class TlsHandshake(asyncio.Protocol):
 
     is_idle: Final = True
     """A newcomer may displace it."""
-    wants_body_since_s: Final = math.inf
+    stalled_since_s: Final = math.inf
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class TlsHandshake(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def give_up_body(self) -> None:
-        """Does nothing: there is no body."""
+    def give_up(self) -> None:
+        """Does nothing: there is no request."""
 
     async def _shake_hands(self, transport: asyncio.Transport) -> None:
         loop = asyncio.get_running_loop()
