@@ -64,7 +64,7 @@ def test_the_error_for_a_busy_address_names_the_environment(tmp_path: Path) -> N
             f'admin_listen = "off"\n[environments.prod]\nlisten = "127.0.0.1:0"\nupstream = "{upstream}"\n'
             f'[environments.staging]\nlisten = "{busy}"\nupstream = "{upstream}"\n'
         )
-        env = environment(NANONETS_API_KEY_PROD="a", NANONETS_API_KEY_STAGING="b")
+        env = environment(NANONETS_API_KEY_PROD="key-of-prod", NANONETS_API_KEY_STAGING="key-of-staging")
         with running(["serve", "--config", str(config)], env, is_forked=True) as proxy:
             assert proxy.process.wait(20) == 2
         assert proxy.stderr.decode() == f"nanonets-proxy: environments.staging.listen: {busy} is already in use\n"

@@ -12,6 +12,7 @@ import structlog
 from nanonets_proxy.telemetry.log import configure
 from nanonets_proxy.telemetry.redaction import Redactor
 from nanonets_proxy.telemetry.writer import LineWriter
+from reference.documented_events import EVENTS, undocumented
 
 
 class LogCapture:
@@ -26,8 +27,14 @@ class LogCapture:
         return self._stream.getvalue().decode()
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """Returns the events called `name` from a JSON log."""
-        return [event for line in self.text().splitlines() if (event := json.loads(line))["event"] == name]
+        """Returns the events called `name` from a JSON log.
+
+        Raises AssertionError if docs/reference/log-events.md does not list their fields and levels.
+        """
+        events = [event for line in self.text().splitlines() if (event := json.loads(line))["event"] == name]
+        if name in EVENTS:
+            assert [fields for event in events if (fields := undocumented(event))] == []
+        return events
 
 
 @contextmanager

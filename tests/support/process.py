@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reference.documented_events import undocumented
 from support.forked_command import ForkedCommand
 
 COMMAND = os.environ.get("NANONETS_PROXY_COMMAND", f"{sys.executable} -m nanonets_proxy").split()
@@ -113,6 +114,8 @@ def running(
 
     `within` is a command such as `ip netns exec` that replaces itself by the proxy. `is_forked`: the start is not
     under test, and may save its cost (`forked_command.py`).
+
+    Raises AssertionError at the end if docs/reference/log-events.md does not list each event of the process.
     """
     process: subprocess.Popen[bytes] | ForkedCommand
     if is_forked and not _IS_OTHER_PROGRAM:
@@ -149,6 +152,8 @@ def running(
         assert process.stderr is not None
         process.stdout.close()
         process.stderr.close()
+    unknown = [(event["event"], names) for event in child.all_events() if (names := undocumented(event))]
+    assert not unknown, f"docs/reference/log-events.md does not list {unknown}"
 
 
 def completed(arguments: Sequence[str], env: Mapping[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
