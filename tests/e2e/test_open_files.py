@@ -75,7 +75,7 @@ def test_each_of_too_many_callers_gets_its_response_or_a_503() -> None:
 def test_check_warns_of_a_low_limit_of_open_files() -> None:
     done = subprocess.run(
         [*COMMAND, "check", "--upstream", "http://127.0.0.1:1"],
-        env=environment(NANONETS_API_KEY="k"),
+        env=environment(NANONETS_API_KEY="the-key"),
         capture_output=True,
         text=True,
         check=False,

@@ -40,7 +40,7 @@ def reading(tmp_path: Path) -> Iterator[tuple[Running, int]]:
     file = tmp_path / "settings.toml"
     os.mkfifo(file)
     with (
-        running(["serve", "--config", str(file)], environment(NANONETS_API_KEY="k")) as command,
+        running(["serve", "--config", str(file)], environment(NANONETS_API_KEY="the-key")) as command,
         file.open("w"),  # returns when the child opens the file
     ):
         yield command, _children(command.process.pid)[0]
