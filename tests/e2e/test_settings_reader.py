@@ -52,7 +52,7 @@ def test_the_serving_process_has_no_settings_code_in_memory_and_no_child(
 ) -> None:
     witness = Witness.in_folder(tmp_path)
     listen = ANY_PORTS if command[0] == "serve" else ANY_PORTS[:2]
-    env = environment(NANONETS_API_KEY="k", PYTHONPATH=witness.python_path)
+    env = environment(NANONETS_API_KEY="the-key", PYTHONPATH=witness.python_path)
     with running([*command, *listen], env) as child:
         child.wait_for("sandbox_started" if command == ["sandbox"] else "started")
         assert _children(child.process.pid) == []
