@@ -4,6 +4,8 @@ import math
 
 import pytest
 
+from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
+from nanonets_proxy.core.ratelimit.adaptive.limit import Limit
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.news import LimitClosed, LimitLearned
@@ -76,6 +78,39 @@ def test_a_request_refused_for_ever_ends_after_three_refusals_and_holds_up_no_ot
     assert large.refusals <= 4
     assert scene.gate.waiting == 0
     assert not math.isfinite(scene.gate._scopes["account"].limit.estimate.window.count)
+
+
+@pytest.mark.parametrize("other_is_refused", [False, True])
+def test_a_lesson_is_undone_only_if_each_refusal_was_its_tickets_own(other_is_refused: bool) -> None:
+    scene = Scene()
+    large, other, *served = [scene.ask(LARGE), *(scene.ask(lane="b") for _ in range(7))]
+    assert len(scene.poll()) == 8
+    scene.refuse(large)
+    if other_is_refused:
+        scene.refuse(other)
+    else:
+        scene.serve(other)
+    for ticket in served:
+        scene.serve(ticket)
+    assert scene.gate.enqueue(large, scene.now) is None
+    scene.ask(lane="c")
+    assert scene.poll() == []
+    scene.now += 10
+    assert scene.poll() == [large]
+    assert scene.gate._scopes["account"].limit.estimate.known
+    scene.refuse(large)
+    assert scene.gate.enqueue(large, scene.now) is None
+    scene.serve(*scene.poll())
+    assert large.own_refusals == 1
+    assert scene.gate._scopes["account"].limit.estimate.known == other_is_refused
+
+
+def test_only_a_limit_probe_is_an_unconfirmed_probe() -> None:
+    limit = Limit(GatePolicy(max_in_flight=50, max_waiting=50), lambda: 0.0)
+    limit.grants.note_grant(limit.grant(GrantKind.COUNT_PROBE, 0.0), GrantKind.COUNT_PROBE, 0.0)
+    assert [limit.grants.is_unconfirmed_probe(serial) for serial in (1, 2)] == [True, False]
+    limit.grants.note_grant(2, GrantKind.PERIOD_START, 0.0)
+    assert not limit.grants.is_unconfirmed_probe(2)
 
 
 def test_a_lone_request_is_tried_until_its_deadline() -> None:

@@ -6,7 +6,8 @@ time. A refusal is *in doubt* while the gate looks for this evidence:
 
 | refusal of a ticket | in doubt |
 |---|---|
-| beside an unconfirmed limit probe | no: the probe explains it |
+| of an unconfirmed limit probe | no |
+| beside one | only after a recent own refusal; otherwise, the probe explains it |
 | of a known limit, with a hint of at most 2 s | no: the closure costs little |
 | the first of its ticket | if its hint is much longer than the period, or after a recent own refusal |
 | a later one of its ticket, or the probe's, if it has a hint | yes |
@@ -29,8 +30,7 @@ queue for as long as the hint says, the next time for twice as long, and then re
   ten minutes after an own refusal.
 - While no limit is known and few refusals are in doubt, the scope goes on granting.
 - For ten minutes after an own refusal, two substitutes in a row must be refused to close the scope.
-- An own refusal undoes the lessons of the ticket's earlier refusals, unless another ticket's refusal had a
-  later lesson.
+- A lesson is undone if each refusal that led to it was its ticket's own, unless another one had a later lesson.
 - A ticket with three refusals, of which two were certainly its own, ends: its caller gets the upstream's response.
   A refusal without a hint is never certain, since the limit may have had room again for the substitute. Its ticket
   is held for longer each time, and waits until its deadline.
@@ -60,13 +60,11 @@ _MAX_LESSONS: Final = 8  # older lessons are not undone
 
 @dataclass(slots=True)
 class _Lesson:
-    """The lesson of the closure that the refusal of `ticket` began."""
+    """The lesson of a closure. It is wrong if each refusal that led to it was its ticket's own."""
 
-    ticket: Ticket
-    belief: Belief
-    """The estimate before the lesson."""
-    is_wrong: bool = False
-    """Whether the refusal was the ticket's own."""
+    closer: Ticket  # its refusal began the closure
+    belief: Belief  # the estimate before the lesson
+    witnesses: list[Ticket]  # the refused tickets, as far as their refusals may be the limit's
 
 
 class Suspicion:
@@ -111,8 +109,13 @@ class Suspicion:
 
     def is_idle(self, now: float) -> bool:
         """Returns whether a new `Suspicion` would do as well."""
-        if self._lessons and self._lessons[-1].ticket.state is TicketState.ENDED:
-            self._lessons.clear()  # its cause will never be known
+        if self._lessons:
+            while witnesses := self._lessons[-1].witnesses:
+                if witnesses[-1].state is not TicketState.ENDED:
+                    break
+                witnesses.pop()
+            else:
+                self._lessons.clear()  # its cause will never be known
         if self._in_doubt or self._lessons or self.held or self.ended or self.avoided is not None:
             return False
         return now >= self._expected_until_s
@@ -127,7 +130,6 @@ class Suspicion:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether a refusal is in doubt."""
         return bool(self._in_doubt)
 
     @property
@@ -165,8 +167,7 @@ class Suspicion:
     ) -> bool:
         """Notes a refusal. Returns whether it is in doubt; if not, the limit must learn from it."""
         ticket.refusals += 1
-        is_substitute = ticket is self._substitute
-        if is_substitute:
+        if ticket is self._substitute:
             self._refused_substitutes += 1
             self._forget_substitute()
         expects_own = now < self._expected_until_s
@@ -180,7 +181,9 @@ class Suspicion:
         # Without a hint, the limit itself often refuses a ticket twice.
         usual = 1 if hint_s is not None else 2
         is_odd = expects_own or ticket.refusals > usual or self._is_odd(limit, hint_s)
-        doubtful = quota_used_up or (may_doubt and is_odd and not limit.grants.has_unconfirmed_probe)
+        grants = limit.grants
+        explained = grants.is_unconfirmed_probe(ticket.serial) if expects_own else grants.has_unconfirmed_probe
+        doubtful = quota_used_up or (may_doubt and is_odd and not explained)
         if doubtful and not enough_refused:
             min_held_s = FIRST_DISTANCE_S if quota_used_up and not hint_s else _MIN_HELD_S
             held_s = max(min_held_s, hint_s or 0.0) * 2 ** min(ticket.doubts, 8)
@@ -189,18 +192,20 @@ class Suspicion:
             ticket.held_until_s = now + (held_s if quota_used_up else min(held_s, _MAX_HELD_S))
             self._in_doubt.append(ticket)
             return True
+        witnesses = [*self._in_doubt, ticket]
         self._in_doubt.clear()
         self._forget_substitute()
         self._refused_substitutes = 0
         if limit.state is LimitState.PROBING:
             self.avoided = ticket
         if limit.state is not LimitState.CLOSED:
-            self._note_lesson(ticket, limit)
-            self._closer_can_be_wrong = (
-                hint_s is not None and hint_s > _SHORT_S and not limit.grants.has_unconfirmed_probe
-            )
-        elif self._lessons and ticket.granted_at_s > self._lessons[-1].ticket.granted_at_s:
-            self._closer_can_be_wrong = False
+            self._lessons = [*self._lessons[1 - _MAX_LESSONS :], _Lesson(ticket, limit.estimate.belief, witnesses)]
+            is_long = hint_s is not None and hint_s > _SHORT_S
+            self._closer_can_be_wrong = is_long and not grants.has_unconfirmed_probe
+        elif self._lessons:
+            self._lessons[-1].witnesses += witnesses
+            if ticket.granted_at_s > self._lessons[-1].closer.granted_at_s:
+                self._closer_can_be_wrong = False
         return False
 
     @staticmethod
@@ -211,8 +216,8 @@ class Suspicion:
     def ended_otherwise(self, ticket: Ticket, outcome: Outcome, limit: Limit, now: float) -> None:
         """Notes any other outcome of a permit."""
         if outcome is Outcome.SERVED:
-            for at, lesson in enumerate(self._lessons):
-                if lesson.ticket is ticket:  # the limit was the cause of its refusal
+            for at, lesson in enumerate(self._lessons if ticket.refusals else ()):
+                if ticket in lesson.witnesses:  # the limit was the cause of its refusal
                     del self._lessons[: at + 1]
                     break
             if limit.state is LimitState.CLOSED and self._lessons:
@@ -224,7 +229,7 @@ class Suspicion:
 
     def _note_contradiction(self, served: Ticket, limit: Limit, now: float) -> None:
         """Puts the refusal that closed the scope in doubt, if a request that was sent later was accepted."""
-        closer = self._lessons[-1].ticket
+        closer = self._lessons[-1].closer
         later_s = closer.granted_at_s + _LATER * limit.estimate.refusal_delay_s
         if self._closer_can_be_wrong and served.granted_at_s > later_s and closer.state is not TicketState.ADMITTED:
             self._closer_can_be_wrong = False
@@ -245,17 +250,14 @@ class Suspicion:
             if ticket.must_end and ticket.is_held:
                 self.ended.append(ticket)
             for lesson in self._lessons:
-                lesson.is_wrong = lesson.is_wrong or lesson.ticket is ticket
+                lesson.witnesses = [other for other in lesson.witnesses if other is not ticket]
         self._in_doubt.clear()
-        while self._lessons and self._lessons[-1].is_wrong:
+        while self._lessons and not self._lessons[-1].witnesses:
             limit.restore(self._lessons.pop().belief)
 
     def _forget_substitute(self) -> None:
         self._substitute = None
         self.substitute_accepted_at_s = math.inf
-
-    def _note_lesson(self, ticket: Ticket, limit: Limit) -> None:
-        self._lessons = [*self._lessons[1 - _MAX_LESSONS :], _Lesson(ticket, limit.estimate.belief)]
 
     # --- held tickets ---------------------------------------------------------------------------
 

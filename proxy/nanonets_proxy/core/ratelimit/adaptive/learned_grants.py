@@ -127,6 +127,10 @@ class LearnedGrants:
         """Whether a limit probe is unconfirmed, which would explain a refusal."""
         return any(kind in LIMIT_PROBES for kind in self._unconfirmed_kinds.values())
 
+    def is_unconfirmed_probe(self, serial: int) -> bool:
+        """Returns whether this grant is a limit probe that is unconfirmed."""
+        return self._unconfirmed_kinds.get(serial) in LIMIT_PROBES
+
     def is_too_large(self, cost: float) -> bool:
         """Returns whether a request of this cost certainly exceeds the whole limit."""
         if cost > self._max_count:
