@@ -22,7 +22,7 @@ from support.raw_upstream import Peer, RawUpstream
 
 CALLS = {
     "small GET": 80,
-    "small GET with new fields": 91,
+    "small GET with new fields": 96,
     "POST of 1 KiB": 88,
     "POST of 64 KiB": 90,
     "response of 64 KiB": 83,

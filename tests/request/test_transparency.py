@@ -60,7 +60,6 @@ async def test_request_fields_keep_their_order_case_repetition_and_bytes() -> No
         b"Content-Type: multipart/form-data; boundary=--x",
         b"ACCEPT: a",
         b"X-Colon: a: b: c",
-        b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     ]
     async with (
         ScriptedUpstream(responding(OK)) as upstream,

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from nanonets_proxy.core.http.routes import OTHER_ROUTE
 from nanonets_proxy.core.http.target import loggable_target
+from nanonets_proxy.core.http.trace_context import TraceContext
 from nanonets_proxy.server.caller_request import CallerRequest
 from nanonets_proxy.telemetry.finished_request import Observer
 from nanonets_proxy.telemetry.log import EventWriter
@@ -37,7 +38,7 @@ class AccessRecord:
             "pages",
         ),
         *("received_bytes", "request_id", "route", "scope", "sent_bytes", "started_s", "status", "total_s"),
-        *("upstream_s", "wait_s"),
+        *("span_id", "trace", "upstream_s", "wait_s"),
     )
 
     def __init__(self, request: CallerRequest, caller: str) -> None:
@@ -71,6 +72,8 @@ class AccessRecord:
         self.error = ""
         self.details: dict[str, Any] | None = None
         """Further facts for the caller, and facts for the log alone."""
+        self.trace: TraceContext | None = None
+        """The caller's trace; None: it sent none. `span_id` is the request's own span in it."""
         self.level = ""
         """The level of the log event; "": info."""
 
@@ -80,6 +83,10 @@ class AccessRecord:
             self.request_id = request_id.decode("ascii")
         if caller:
             self.caller = caller[:_MAX_CALLER_CHARS].decode("latin-1")
+
+    def continue_trace(self, trace: TraceContext) -> None:
+        """Makes the request a span of the caller's trace."""
+        self.trace, self.span_id = trace, _new_id()
 
     @property
     def is_success(self) -> bool:
@@ -110,6 +117,8 @@ class AccessRecord:
             "request_id": self.request_id,
             "key": self.key,
         }
+        if self.trace is not None:
+            event["trace_id"], event["span_id"] = self.trace.trace_id, self.span_id
         if self.pages is not None:
             event["pages"] = self.pages
         if self.code:

@@ -278,7 +278,10 @@ class Forwarder:
             self._services.metrics.replays.labels(context.replay_reason).inc()
             context.replay_reason = ""
         target = context.target.encode("utf-8", "surrogateescape")
-        data = self._upstream_heads.write(record.method.encode(), target, context.head) + context.payload
+        trace = b""
+        if record.trace is not None and self._policy.trace_upstream:
+            trace = record.trace.fields_for(record.span_id)
+        data = self._upstream_heads.write(record.method.encode(), target, context.head, trace) + context.payload
         return UpstreamRequest(
             record.method,
             data,

@@ -154,6 +154,8 @@ class Handler:
             raise BadRequest("The request has no Host.")  # RFC 9112 §3.2
         if head.request_id is not None or head.caller is not None:
             record.identify(head.request_id, head.caller)
+        if head.trace is not None:
+            record.continue_trace(head.trace)
         target, authority = record.path, None
         if not target.startswith("/"):
             services.guard.check_method(record.method, preflight=head.is_preflight)

@@ -23,6 +23,8 @@ class HandlerPolicy:
     """Whether responses carry Server-Timing."""
     via: str = ""
     """The pseudonym in Via, in both directions; "": no Via."""
+    trace_upstream: bool = False
+    """Whether the upstream gets the trace context of requests that have one."""
     credentials_header: str = "authorization"
     """Name of the field that holds a caller's token."""
     tls: bool = False

@@ -165,6 +165,7 @@ def _handler_policy(settings: Settings, name: str) -> HandlerPolicy:
         cost_header=settings.cost_header,
         server_timing=settings.server_timing,
         via=settings.via,
+        trace_upstream=settings.trace_upstream,
         credentials_header=settings.caller_token_header or "authorization",
         tls=settings.tls_cert is not None,
         log_successes=settings.log_successes,

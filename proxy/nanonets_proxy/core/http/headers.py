@@ -24,13 +24,15 @@ HOP_BY_HOP = frozenset(
     }
 )
 
-# The proxy cannot vouch for a caller's claims about itself, and replaces the caller's credentials. It forwards no
-# request trailers, so it drops `Trailer`.
+# The proxy cannot vouch for a caller's claims about itself, and replaces the caller's credentials and trace. It
+# forwards no request trailers, so it drops `Trailer`.
 NOT_FORWARDED = HOP_BY_HOP | {
     b"authorization",
     b"forwarded",
     b"host",
     b"http2-settings",
+    b"traceparent",
+    b"tracestate",
     b"trailer",
     b"x-real-ip",
 }

@@ -13,6 +13,7 @@ from nanonets_proxy.core.http.headers import (
     via_field,
     without_fields,
 )
+from nanonets_proxy.core.http.trace_context import TraceContext, read_trace_context
 from nanonets_proxy.errors import BadRequest, NotImplementedHere
 
 # RFC 9110 §7.2 and RFC 3986 §3.2: one host and an optional port, without user information.
@@ -31,6 +32,8 @@ _INSPECTED = frozenset(
         b"priority",
         b"referer",
         b"sec-fetch-site",
+        b"traceparent",
+        b"tracestate",
         b"transfer-encoding",
     }
 )
@@ -63,6 +66,7 @@ class RequestHead:
     prefer: tuple[bytes, ...]
     priority: tuple[bytes, ...]
     expect_continue: bool
+    trace: TraceContext | None
     body_length: int | None
     fields: bytes
 
@@ -122,6 +126,7 @@ class RequestHeads:
         head.origin = head.referer = head.sec_fetch_site = None
         head.is_preflight = head.expect_continue = False
         head.prefer = head.priority = ()
+        head.trace = None
         if host not in self._valid_hosts:
             self._check(host)
         head.body_length = 0 if length_at is None else _length(values[length_at])
@@ -139,6 +144,8 @@ class RequestHeads:
         """Reads rare and repeated fields; returns the names that Connection nominates. Raises as `read` does."""
         nominated = _NOTHING
         codings: tuple[bytes, ...] = ()
+        parents: tuple[bytes, ...] = ()
+        states: tuple[bytes, ...] = ()
         for name, value in fields:
             match name:
                 case b"content-length":
@@ -149,6 +156,10 @@ class RequestHeads:
                     codings += (value,)
                 case b"expect":
                     head.expect_continue |= value.strip().lower() == b"100-continue"
+                case b"traceparent":
+                    parents += (value,)
+                case b"tracestate":
+                    states += (value,)
                 case b"prefer":
                     head.prefer += (value,)
                 case b"priority":
@@ -165,6 +176,8 @@ class RequestHeads:
                     head.credentials = None  # two proofs are none
                 case _ if name in self._single:
                     raise BadRequest(f"The request has more than one {name.decode().title()} field.")
+        if len(parents) == 1:  # W3C Trace Context §3.2: with two, neither counts
+            head.trace = read_trace_context(parents[0], states)
         if codings:
             _check_codings(codings, has_length)
             head.body_length = None
@@ -206,10 +219,10 @@ class UpstreamHeads:
         self._end = b"%bAuthorization: %b\r\n\r\n" % (via_field(via), authorization)
         self._chunked_end = b"Transfer-Encoding: chunked\r\n" + self._end
 
-    def write(self, method: bytes, target: bytes, head: RequestHead) -> bytes:
-        """Returns a head, ending in the empty line."""
+    def write(self, method: bytes, target: bytes, head: RequestHead, trace: bytes = b"") -> bytes:
+        """Returns a head, ending in the empty line. `trace` has the trace's fields, each with its CR LF."""
         end = self._chunked_end if head.body_length is None else self._end
-        return b"".join((method, b" ", target, self._after_target, head.fields, end))
+        return b"".join((method, b" ", target, self._after_target, head.fields, trace, end))
 
 
 class CallersHostHeads(UpstreamHeads):
@@ -217,9 +230,10 @@ class CallersHostHeads(UpstreamHeads):
 
     __slots__ = ()
 
-    def write(self, method: bytes, target: bytes, head: RequestHead) -> bytes:
-        """Returns a head, ending in the empty line."""
+    def write(self, method: bytes, target: bytes, head: RequestHead, trace: bytes = b"") -> bytes:
+        """Returns a head, ending in the empty line. `trace` has the trace's fields, each with its CR LF."""
         if not head.host:  # HTTP/1.0 requires none
-            return super().write(method, target, head)
+            return super().write(method, target, head, trace)
         end = self._chunked_end if head.body_length is None else self._end
-        return b"".join((method, b" ", target, b" HTTP/1.1\r\nHost: ", head.host, b"\r\n", head.fields, end))
+        after_target = b" HTTP/1.1\r\nHost: %b\r\n" % head.host
+        return b"".join((method, b" ", target, after_target, head.fields, trace, end))

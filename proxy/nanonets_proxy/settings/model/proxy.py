@@ -258,6 +258,11 @@ class Settings(AccessSettings):
         description="Pseudonym in the Via header field of requests and responses. Empty: no Via. Some servers, "
         "such as nginx without `gzip_proxied`, compress no response to a request with Via.",
     )
+    trace_upstream: Switch = Field(
+        default=False,
+        description="Send the trace context of a request upstream: traceparent with a span of the proxy, and "
+        "tracestate. Off: both end at the proxy, and only the log has the trace.",
+    )
     log_format: Annotated[str, OneOf(("auto", "json", "console")), Metavar("FORMAT")] = Field(
         "auto", description="auto, json or console. auto: console on a terminal, otherwise JSON lines."
     )
