@@ -69,8 +69,8 @@ class Metrics:
         series_of_scopes = int(max(_LEAST_SERIES, share) * _SHARE_OF_SCOPES)
         self.requests = RequestMetrics(max(_LEAST_SERIES, share) - series_of_scopes)
         self.registry.register(self.requests)
-        # One scope's worth of series is for `other`.
-        self.registry.register(ScopeMetrics(read_scopes, series_of_scopes // SERIES_PER_SCOPE - 1))
+        # `account` and `other` have their series beside those of other scopes.
+        self.registry.register(ScopeMetrics(read_scopes, series_of_scopes // SERIES_PER_SCOPE - 2))
         self.throttled = Counter(
             "nanonets_proxy_upstream_throttled",
             "Responses with status 429 from the upstream.",

@@ -1,7 +1,7 @@
 """The metrics of scopes: their queues, closures and learned limits.
 
-Callers choose model ids, and so names of scopes. So at most `most_scopes` names become labels: those that waited,
-were closed or had a known limit first. The other scopes together have the label `other`.
+Callers choose model ids, and so names of scopes. So only `account` and at most `most_scopes` other names become
+labels: those that waited, were closed or had a known limit first. The other scopes have the label `other`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from nanonets_proxy.core.ratelimit.scope_status import ScopeStatus
+from nanonets_proxy.core.ratelimit.scopes import ACCOUNT
 
 OTHER: Final = "other"
 _MOST_READ: Final = 500
@@ -34,7 +35,7 @@ class ScopeMetrics(Collector):
     def __init__(self, read: ReadScopes, most_scopes: int) -> None:
         self._read = read
         self._most_scopes = most_scopes
-        self._names: set[str] = set()
+        self._names = {ACCOUNT}
 
     def collect(self) -> Iterator[Metric]:
         waiting, in_flight, cooldown, limit, period, concurrency = families = [
@@ -66,7 +67,7 @@ class ScopeMetrics(Collector):
         if scope.name in names:
             return True
         is_remarkable = scope.waiting > 0 or scope.opens_in_s > 0 or scope.count is not None
-        if is_remarkable and len(names) < self._most_scopes:
+        if is_remarkable and len(names) <= self._most_scopes:
             names.add(scope.name)
             return True
         return False
