@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nanonets_proxy.core.net.addresses import Origin
+from nanonets_proxy.core.status.document import CallerUsage
 from support.eventually import until
 from support.proxy_harness import RunningProxy, running_proxy
 from support.raw_caller import request
@@ -16,6 +17,7 @@ from support.raw_upstream import responding as responding_raw
 from support.scripted_upstream import OK, Exchange, ScriptedUpstream, responding
 from support.usage_ledger import rows
 
+WRITTEN_S = 30.0
 REFUSED = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 0\r\nContent-Length: 2\r\n\r\nno"
 
 
@@ -101,9 +103,6 @@ async def test_a_request_sent_again_on_a_new_connection_is_two_rows(ledger: Path
 
 
 async def test_a_long_attempt_is_unfinished_until_it_ends(ledger: Path) -> None:
-    def statuses() -> list[str]:
-        return [row["status"] for row in rows(ledger)] if ledger.exists() else []
-
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin, ledger=str(ledger)) as proxy,
@@ -111,10 +110,20 @@ async def test_a_long_attempt_is_unfinished_until_it_ends(ledger: Path) -> None:
     ):
         await caller.send(request(b"GET", b"/x"))
         exchange = await upstream.next_request()
-        await until(lambda: statuses() == ["unfinished"])
+        await _hand_over(proxy)
+        assert recorded(ledger, "status") == ["unfinished"]
         await exchange.respond(OK)
         assert (await caller.response()).status == 200
-        await until(lambda: statuses() == ["2xx"])
+        await _hand_over(proxy)
+        assert recorded(ledger, "status") == ["2xx"]
+
+
+async def _hand_over(proxy: RunningProxy) -> None:
+    """Has the ledger written, as if every running attempt had run for long."""
+    usage = proxy.program.usage
+    assert usage is not None
+    usage.ledger._hand_over(closing=True)
+    await until(lambda: usage.status().pending == 0, WRITTEN_S)
 
 
 async def _refused_by_the_queue(proxy: RunningProxy, upstream: ScriptedUpstream) -> None:
@@ -158,13 +167,13 @@ async def test_without_a_file_that_can_be_made_requests_are_served_and_an_alert_
         usage = proxy.program.usage
         assert usage is not None
         assert (await caller.get(b"/x")).status == 200
-        await until(lambda: usage.status().fault is not None)
+        await until(lambda: usage.status().fault is not None, WRITTEN_S)
         (alert,) = [item for item in proxy.proxy.alerts.to_json() if item["event"] == "ledger_stopped"]
         assert alert["path"] == str(path)
         assert alert["times"] == 1
         assert "directory" in alert["reason"]
         folder.mkdir()
-        await until(lambda: usage.status().fault is None)
+        await until(lambda: usage.status().fault is None, WRITTEN_S)
         assert usage.status().lost == 0
     assert recorded(path, "status") == ["2xx"]
 
@@ -178,3 +187,17 @@ async def test_a_request_cancelled_by_its_caller_is_a_row_without_a_response(led
         exchange.release()
         await asyncio.sleep(0)
     assert recorded(ledger, "status") == ["none"]
+
+
+async def test_the_status_shows_what_callers_have_used_today(ledger: Path) -> None:
+    for sent in (1, 2):
+        async with (
+            ScriptedUpstream(responding(OK)) as upstream,
+            running_proxy(upstream.origin, ledger=str(ledger)) as proxy,
+            await proxy.caller() as caller,
+        ):
+            usage = proxy.program.usage
+            assert usage is not None
+            if sent > 1:
+                await until(lambda today=usage.today: today("", 5) == (CallerUsage("127.0.0.1", 1, 0),), WRITTEN_S)
+            await caller.get(b"/x")

@@ -12,6 +12,7 @@ import random
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from weakref import WeakSet
 
@@ -161,6 +162,7 @@ class Environment:
             bodies=self._body_budget,
             caller_connections=lambda: self._server.open_connections,
             max_connections=self._max_connections,
+            usage=None if self._usage is None else partial(self._usage.today, self.name),
         )
 
     def _use_pages(self, config: EnvironmentConfig) -> None:

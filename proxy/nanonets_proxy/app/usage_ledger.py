@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 
+from nanonets_proxy.core.status.document import CallerUsage
 from nanonets_proxy.core.usage.rollups import DAY_S
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.ledger.ledger import Ledger, LedgerPolicy, LedgerStatus
@@ -45,6 +46,10 @@ class UsageLedger:
     def requests_by_day(self, environment: str) -> Mapping[int, Mapping[str, int]]:
         """Returns how many requests callers had sent before the start, by day since 1970 and caller."""
         return self._requests_by_day.get(environment, {})
+
+    def today(self, environment: str, most: int) -> tuple[CallerUsage, ...]:
+        """Returns what the callers with the most requests have used today, as of a few seconds ago."""
+        return tuple(CallerUsage(*caller) for caller in self.ledger.usage_today(environment)[:most])
 
     def status(self) -> LedgerStatus:
         """Returns whether the ledger counts attempts, and if not, why."""

@@ -19,6 +19,7 @@ from support.log_capture import captured_log
 from support.usage_ledger import record, rows
 
 HOUR = 400_000
+WRITTEN_S = 30.0
 
 
 def batch(count: int, *, first: int = 1, hour: int = HOUR, caller: str = "billing") -> Batch:
@@ -110,7 +111,7 @@ async def test_a_damaged_file_is_put_aside_and_the_batch_is_in_the_new_one(path:
 async def test_a_removed_file_is_made_again(path: Path) -> None:
     running = Running(path)
     running.record()
-    await until(lambda: running.ledger.status().pending == 0)
+    await until(lambda: running.ledger.status().pending == 0, WRITTEN_S)
     for file in path.parent.iterdir():
         file.unlink()
     running.record()
@@ -179,16 +180,33 @@ async def test_while_nothing_can_be_written_further_attempts_are_lost_and_counte
     make_folder(path)
     running = Running(path)
     running.record(25)
-    await until(lambda: running.ledger.status().lost == 15)
+    await until(lambda: running.ledger.status().lost == 15, WRITTEN_S)
     assert len(running.stopped) == 1
     remove_folder(path)
-    await until(lambda: running.ledger.status().fault is None)
+    await until(lambda: running.ledger.status().fault is None, WRITTEN_S)
     assert running.resumed == [15]
     assert running.ledger.status().pending == 0
     running.record()
     running.ledger.close()
     assert len(rows(path)) == 11
     assert len(running.stopped) == 1
+
+
+async def test_a_fault_after_a_batch_was_written_does_not_count_the_batch_twice(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_database: LedgerDatabase, _added: int) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    running = Running(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(LedgerDatabase, "delete_old", fail)
+        running.record()
+        await until(lambda: bool(running.stopped), WRITTEN_S)
+    running.record()
+    running.ledger.close()
+    with open_ledger(path) as reader:
+        assert reader.by(["caller"], 0, 2**40) == [(("billing",), Counts(2, 2))]
 
 
 # --- batches -----------------------------------------------------------------------------------

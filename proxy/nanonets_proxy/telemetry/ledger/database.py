@@ -19,8 +19,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
-from nanonets_proxy.core.usage.rollups import DAY_S, HOUR_S, LEVELS_H, Series
-from nanonets_proxy.telemetry.ledger.ledger import Batch
+from nanonets_proxy.core.usage.rollups import DAY_H, DAY_S, HOUR_S, LEVELS_H, Series
+from nanonets_proxy.telemetry.ledger.ledger import Batch, DayUsage
 
 SCHEMA_VERSION: Final = 1
 _APPLICATION_ID: Final = 0x6E6E7531  # "nnu1": tells our files from those of other programs
@@ -33,6 +33,7 @@ _DELETED_PER_BATCH: Final = 500
 # A wrong clock at boot must not delete anything: nothing is deleted for so long after a start or a jump.
 _STEADY_S: Final = 600.0
 _JUMP_S: Final = 60.0
+_MOST_SHOWN: Final = 100
 _END_OF_TIME_S: Final = 2**62
 _SUMS: Final = ("attempts", "requests", "request_bytes", "response_bytes", "pages")
 
@@ -234,6 +235,19 @@ class LedgerDatabase:
                     values = tuple(chain.from_iterable(piece[first : first + size]))
                     self._connection.execute(f"{start} {', '.join([one] * size)}{conflict}", values)
                     first += size
+
+    def usage_of(self, day: int) -> DayUsage:
+        """Returns the usage of a day since 1970."""
+        callers: dict[str, list[tuple[str, int, int]]] = {}
+        for environment, *caller in self._connection.execute(
+            "SELECT environment, caller, sum(requests), sum(pages) FROM rollup CROSS JOIN series "
+            "ON series.id = rollup.series WHERE hours = ? AND period = ? GROUP BY 1, 2 ORDER BY 3 DESC",
+            (DAY_H, day),
+        ):
+            own = callers.setdefault(environment, [])
+            if len(own) < _MOST_SHOWN:
+                own.append((caller[0], caller[1], caller[2]))
+        return DayUsage(day, callers)
 
     def delete_old(self, added: int) -> None:
         """Deletes some of what is too old, more than the `added` rows of the last batch."""

@@ -8,12 +8,13 @@ for it, and further attempts only count as lost. No request waits for the ledger
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
 from nanonets_proxy.core.usage.rollups import (
+    DAY_S,
     HOUR_S,
     UNFINISHED,
     CallerNames,
@@ -52,6 +53,15 @@ class Batch:
     rows: list[Row] = field(default_factory=list)
     sums: Sums = field(default_factory=dict)
     """What the rows add to the roll-ups."""
+
+
+@dataclass(frozen=True, slots=True)
+class DayUsage:
+    """The callers with the most requests of one day (UTC, counted from 1970), by environment."""
+
+    day: int
+    callers: Mapping[str, Sequence[tuple[str, int, int]]]
+    """Caller, requests, pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +122,20 @@ class Ledger:
         self._lost = 0
         self._lost_before = 0
         self._fault: str | None = None
-        self._writer = make_writer(Reports(self._loop, self._on_written, self._stop))
+        self._day_usage = DayUsage(-1, {})
+        self._writer = make_writer(Reports(self._loop, self._on_written, self._stop, self._note_usage))
 
     def status(self) -> LedgerStatus:
         """Returns whether the ledger works."""
         return LedgerStatus(self._fault, self._lost, self._pending)
+
+    def usage_today(self, environment: str) -> Sequence[tuple[str, int, int]]:
+        """Returns the callers with the most requests today, with requests and pages, as of a few seconds ago."""
+        usage = self._day_usage
+        return usage.callers.get(environment, ()) if usage.day == int(time.time()) // DAY_S else ()
+
+    def _note_usage(self, usage: DayUsage) -> None:
+        self._day_usage = usage
 
     @property
     def _pending(self) -> int:
@@ -211,11 +230,16 @@ class Reports:
     """The writer's reports, which its thread may make at any time."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, written: Callable[[int], None], fault: Callable[[str], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        written: Callable[[int], None],
+        fault: Callable[[str], None],
+        usage: Callable[[DayUsage], None],
     ) -> None:
         self._loop = loop
         self._written = written
         self._fault = fault
+        self._usage = usage
 
     def written(self, rows: int) -> None:
         """Reports that as many rows are in the file."""
@@ -226,3 +250,8 @@ class Reports:
         """Reports that nothing can be written; the sentence starts with the file's name."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._fault, sentence)
+
+    def usage(self, usage: DayUsage) -> None:
+        """Reports the usage of the current day."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._usage, usage)

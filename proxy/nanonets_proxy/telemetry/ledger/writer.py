@@ -6,15 +6,18 @@ A damaged file is renamed to `.bad`, and a new file begins; so it does if the fi
 import queue
 import sqlite3
 import threading
+import time
 from contextlib import suppress
 from typing import Final
 
 import structlog
 
+from nanonets_proxy.core.usage.rollups import DAY_S
 from nanonets_proxy.telemetry.ledger.database import LedgerCorrupt, LedgerDatabase, LedgerFault, fault_of, put_aside
 from nanonets_proxy.telemetry.ledger.ledger import Batch, LedgerPolicy, Reports
 
 _RETRY_S: Final = 1.0
+_USAGE_INTERVAL_S: Final = 5.0
 _CLOSE_TIMEOUT_S: Final = 3.0
 
 
@@ -28,6 +31,7 @@ class LedgerWriter:
         self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._database: LedgerDatabase | None = None
+        self._next_usage_s = 0.0
         self._thread = threading.Thread(target=self._run, name="usage-ledger", daemon=True)
         self._thread.start()
 
@@ -40,10 +44,9 @@ class LedgerWriter:
         self._thread.join(_CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
-        with suppress(
-            LedgerFault
-        ):  # opens the file now, so that an unusable one is reported before the first request
-            self._open()
+        # Opens the file now, so that an unusable one is reported before the first request.
+        with suppress(LedgerFault):
+            self._keep_house(self._open(), 0)
         while (batch := self._batches.get()) is not None:
             while not self._write(batch):
                 if self._closing.wait(_RETRY_S):
@@ -59,13 +62,24 @@ class LedgerWriter:
             database = self._open()
             try:
                 database.write(batch)
-                self._reports.written(len(batch.rows))
-                database.delete_old(len(batch.rows))
             except (sqlite3.Error, OSError) as error:
                 raise self._give_up(fault_of(error)) from error
+            self._reports.written(len(batch.rows))
+            self._keep_house(database, len(batch.rows))
         except LedgerFault:
             return False
         return True
+
+    def _keep_house(self, database: LedgerDatabase, added: int) -> None:
+        """Deletes what is too old, and reports today's usage. Reports a fault, and raises nothing."""
+        try:
+            database.delete_old(added)
+            now_s = time.monotonic()
+            if now_s >= self._next_usage_s:
+                self._next_usage_s = now_s + _USAGE_INTERVAL_S
+                self._reports.usage(database.usage_of(int(time.time()) // DAY_S))
+        except (sqlite3.Error, OSError) as error:
+            self._give_up(fault_of(error))
 
     def _open(self) -> LedgerDatabase:
         """Returns the open database. Raises LedgerFault, which is reported by then."""
