@@ -8,7 +8,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from nanonets_proxy import errors
-from nanonets_proxy.core.http.routes import ROUTES
+from nanonets_proxy.core.api.routes import ROUTES
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scope_status import ScopeStatus

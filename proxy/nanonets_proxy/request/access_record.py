@@ -8,7 +8,7 @@ from math import floor
 from time import perf_counter
 from typing import Any, Final
 
-from nanonets_proxy.core.http.routes import OTHER_ROUTE
+from nanonets_proxy.core.api.routes import OTHER_ROUTE
 from nanonets_proxy.core.http.target import loggable_target
 from nanonets_proxy.core.http.trace_context import TraceContext
 from nanonets_proxy.server.caller_request import CallerRequest

@@ -15,8 +15,8 @@ from nanonets_proxy.core.ratelimit.tickets import Ticket
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.authorizer import Authorizer
 from nanonets_proxy.request.keys import KeyProvider
-from nanonets_proxy.request.last_refusals import LastRefusal
-from nanonets_proxy.request.relay import RelayedResponse
+from nanonets_proxy.request.response.last_refusals import LastRefusal
+from nanonets_proxy.request.response.relay import RelayedResponse
 from nanonets_proxy.request.upload_pages import PageCount, UploadPages
 from nanonets_proxy.server.caller_body import CallerBody
 from nanonets_proxy.server.caller_request import CallerRequest

@@ -29,11 +29,11 @@ from typing import Final
 
 import structlog
 
+from nanonets_proxy.core.api.unexpected import USUAL_TYPES
 from nanonets_proxy.core.http.prefer import wait_s
 from nanonets_proxy.core.http.priority import urgency
 from nanonets_proxy.core.http.request_head import CallersHostHeads, UpstreamHeads
 from nanonets_proxy.core.http.retry import RETRIED_STATUSES
-from nanonets_proxy.core.http.unexpected import USUAL_TYPES
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.keys.key_records import KeyUse, KeyVerdict, Ruling, verdict_of
 from nanonets_proxy.core.keys.key_scrubber import NO_FORMS, KeyForms
@@ -42,13 +42,13 @@ from nanonets_proxy.core.ratelimit.static_limits import REQUESTS
 from nanonets_proxy.core.ratelimit.tickets import DEFAULT_URGENCY, Outcome, Ticket, TicketState
 from nanonets_proxy.errors import RateLimited, UpstreamBadReply, UpstreamError
 from nanonets_proxy.request.access_record import AccessRecord
-from nanonets_proxy.request.body_start import hint_of, read_body_start
 from nanonets_proxy.request.context import KeptResponse, RequestContext, Services, UploadPlace
 from nanonets_proxy.request.judge import HOLD_FOR_KEY, RELAY_REJECTED, Decision, Judge, Received, Step
 from nanonets_proxy.request.policy import HandlerPolicy
-from nanonets_proxy.request.refusals import Refusals
-from nanonets_proxy.request.response_heads import ResponseHeads
-from nanonets_proxy.request.unexpected import examine, examine_copied
+from nanonets_proxy.request.response.body_start import hint_of, read_body_start
+from nanonets_proxy.request.response.heads import ResponseHeads
+from nanonets_proxy.request.response.refusals import Refusals
+from nanonets_proxy.request.response.unexpected import examine, examine_copied
 from nanonets_proxy.request.usage import RequestUsage
 from nanonets_proxy.server.peers import has_hung_up
 from nanonets_proxy.telemetry.unexpected_responses import FIRST_ERROR_STATUS

@@ -7,9 +7,9 @@ from typing import Final
 
 import structlog
 
+from nanonets_proxy.core.api.routes import route_of
 from nanonets_proxy.core.http.max_forwards import counted_down
 from nanonets_proxy.core.http.request_head import RequestHeads
-from nanonets_proxy.core.http.routes import route_of
 from nanonets_proxy.core.http.target import origin_form
 from nanonets_proxy.core.ratelimit.static_limits import PAGES
 from nanonets_proxy.errors import BadRequest, InternalError, ProxyError, VersionNotSupported
@@ -17,7 +17,7 @@ from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.context import RequestContext, Services
 from nanonets_proxy.request.forward import Forwarder
 from nanonets_proxy.request.policy import HandlerPolicy
-from nanonets_proxy.request.relay import RelayedResponse
+from nanonets_proxy.request.response.relay import RelayedResponse
 from nanonets_proxy.server.caller_body import CallerBody
 from nanonets_proxy.server.caller_request import HTTP_1_0, HTTP_1_1, CallerRequest, Response
 from nanonets_proxy.server.error_response import error_response, options_response, public_details

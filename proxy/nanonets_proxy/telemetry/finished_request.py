@@ -11,7 +11,7 @@ class FinishedRequest(Protocol):
     def method(self) -> str: ...
     @property
     def route(self) -> str:
-        """One of `ROUTES` (core/http/routes.py)."""
+        """One of `ROUTES` (core/api/routes.py)."""
 
     @property
     def caller(self) -> str: ...

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
-from nanonets_proxy.core.http.routes import OTHER_ROUTE
+from nanonets_proxy.core.api.routes import OTHER_ROUTE
 from nanonets_proxy.core.ratelimit.tickets import Reason
 from nanonets_proxy.telemetry.finished_request import FinishedRequest
 

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import orjson
 
-from nanonets_proxy.core.http.unexpected import (
+from nanonets_proxy.core.api.unexpected import (
     BROKEN_JSON,
     HTML,
     NOT_HTTP,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.http.unexpected import (
+from nanonets_proxy.core.api.unexpected import (
     HTML,
     OTHER_TYPE,
     SAMPLE_CHARS,

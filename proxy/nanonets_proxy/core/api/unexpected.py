@@ -8,7 +8,7 @@ import re
 from typing import Final
 
 from nanonets_proxy.core.access.caller_tokens import TOKEN_IN_TEXT
-from nanonets_proxy.core.http.routes import OTHER_ROUTE, TEMPLATES
+from nanonets_proxy.core.api.routes import OTHER_ROUTE, TEMPLATES
 
 HTML: Final = "html"
 OTHER_TYPE: Final = "other_type"

@@ -5,11 +5,11 @@ from typing import Any, Final
 from nanonets_proxy.core.ratelimit.retry_hint import Hint
 from nanonets_proxy.core.ratelimit.tickets import Reason
 from nanonets_proxy.errors import RateLimited
-from nanonets_proxy.request.body_start import hint_of, read_body_start
 from nanonets_proxy.request.context import RequestContext, Services
 from nanonets_proxy.request.judge import Received
-from nanonets_proxy.request.last_refusals import LastRefusals
-from nanonets_proxy.request.response_heads import ResponseHeads
+from nanonets_proxy.request.response.body_start import hint_of, read_body_start
+from nanonets_proxy.request.response.heads import ResponseHeads
+from nanonets_proxy.request.response.last_refusals import LastRefusals
 from nanonets_proxy.server.error_response import public_details
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.response_head import ResponseHead

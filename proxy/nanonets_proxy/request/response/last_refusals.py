@@ -10,7 +10,7 @@ from typing import Final
 
 from nanonets_proxy.core.http.headers import without_fields
 from nanonets_proxy.core.keys.key_scrubber import KeyForms
-from nanonets_proxy.request.body_start import MAX_BODY_BYTES, decoded_body
+from nanonets_proxy.request.response.body_start import MAX_BODY_BYTES, decoded_body
 from nanonets_proxy.upstream.response_head import ResponseHead
 
 _MAX_SCOPES: Final = 16  # together at most 1 MiB of bodies

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.http.routes import OTHER_ROUTE, ROUTES, TEMPLATES, route_of
+from nanonets_proxy.core.api.routes import OTHER_ROUTE, ROUTES, TEMPLATES, route_of
 from nanonets_proxy.sandbox import v2, v4, v4_review
 
 
