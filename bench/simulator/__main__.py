@@ -6,6 +6,8 @@ from statistics import fmean
 from simulator.cases import CASES, HOURS, Case
 from simulator.cold import first_seconds_rows, free_rows, job_rows
 from simulator.measures import measures
+from simulator.own_refusals import own_refusal_rows
+from simulator.pages import page_rows
 from simulator.run import GATES, run, run_oracle
 
 SEEDS = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -90,6 +92,11 @@ def main() -> int:
     _print_table(free_rows(SEEDS[0]))
     first_seconds, mean = first_seconds_rows(SEEDS[:3])
     _print_table([*first_seconds, ["mean", f"{mean:.3f}", ""]])
+    own, missed_own = own_refusal_rows(SEEDS[:3])
+    _print_table(own)
+    pages, _ = page_rows(SEEDS[:4])
+    _print_table(pages)
+    print("Others' goodput below target:", "; ".join(missed_own) or "none")
     print("Cold jobs over their target:", "; ".join(missed_cold) or "none")
     goodput, waste = means[THIS_GATE]
     print("Below target:", ", ".join(missed) or "none")

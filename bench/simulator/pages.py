@@ -3,10 +3,13 @@
 import math
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from statistics import fmean
 
 from nanonets_proxy.core.ratelimit.tickets import Ticket
+from simulator import hints
 from simulator.hints import HintStyle
 from simulator.limiters import Limiter
 from simulator.run import this_gate
@@ -116,3 +119,35 @@ def oracle_pages(limiter: PageLimiter, seed: int, horizon_s: float) -> int:
         if now <= horizon_s:
             limiter.admit(now)
     return limiter.admitted_pages
+
+
+LIMITS = ((20, 10.0), (60, 10.0), (200, 10.0), (100, 60.0))
+"""(pages, seconds)"""
+STATED_TARGET, UNKNOWN_TARGET = 0.95, 0.85
+_HINTS = {"exact": hints.exact, "whole seconds": hints.whole_seconds, "no hint": hints.none}
+
+
+def page_rows(seeds: Sequence[int]) -> tuple[list[list[str]], dict[str, float]]:
+    """Returns the table of limits in pages, and the mean goodput of its columns."""
+    columns = {
+        f"{'stated' if stated else 'unknown'}, {name}": (stated, hint)
+        for stated in (True, False)
+        for name, hint in _HINTS.items()
+    }
+    rows = [["limit in pages", *columns]]
+    goodputs: dict[str, list[float]] = {column: [] for column in columns}
+    for count, period_s in LIMITS:
+        for sliding in (False, True):
+            cells = [f"{'sliding' if sliding else 'fixed'}, {count} pages in {period_s:.0f} s"]
+            make = partial(PageLimiter, count, period_s, sliding=sliding)
+            for column, (stated, hint) in columns.items():
+                results = [run_pages(make, hint, seed, stated=stated) for seed in seeds]
+                mean = fmean(result.goodput for result in results)
+                waste = fmean(1000 * result.refused / result.admitted for result in results)
+                worst = min(result.goodput for result in results)
+                goodputs[column].append(mean)
+                cells.append(f"{mean:.2f} ({worst:.2f}) / {waste:.0f}")
+            rows.append(cells)
+    means = {column: fmean(values) for column, values in goodputs.items()}
+    rows.append(["mean", *(f"{mean:.3f}" for mean in means.values())])
+    return rows, means
