@@ -10,9 +10,8 @@ from collections import Counter
 from itertools import product
 from pathlib import Path
 
-from nanonets_proxy.core.http.routes import TEMPLATES
-
 from nanonets_proxy.cli.usage import VIEWS, read_view
+from nanonets_proxy.core.api.routes import TEMPLATES
 from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
 from nanonets_proxy.telemetry.ledger.ledger import Batch
 
