@@ -35,6 +35,7 @@ fi
 
 # The server of this package would start as a service, so only its checker is taken.
 if [ ! -x "$dir/promtool" ]; then
+    apt-cache show prometheus >/dev/null 2>&1 || apt-get update -qq
     (cd "$dir" && apt-get download -qq prometheus 2>"$dir/apt.log" && dpkg -x prometheus_*.deb prometheus) || {
         cat "$dir/apt.log" >&2
         fail "apt-get could not download: prometheus"
