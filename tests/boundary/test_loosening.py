@@ -15,6 +15,7 @@ async def test_the_default_loosens_nothing() -> None:
 async def test_each_loosening_is_logged_with_its_value() -> None:
     loose = {
         "allow_from": "10.0.0.0/8",
+        "admin_allow_from": "fd00::/8",
         "allowed_hosts": "proxy.example.com",
         "upstream_private": True,
         "read_only": True,
@@ -28,6 +29,7 @@ async def test_each_loosening_is_logged_with_its_value() -> None:
     assert named == {
         "listen": "0.0.0.0:0",
         "allow_from": "10.0.0.0/8",
+        "admin_allow_from": "fd00::/8",
         "allowed_hosts": "proxy.example.com",
         "upstream_private": "true",
         "policy_dry_run": "true",

@@ -22,6 +22,7 @@ STORES: list[dict[str, Any]] = [
 ALL: dict[str, Any] = {
     "listen": "127.0.0.1:8080,unix:/run/proxy.sock?mode=0600",
     "allow_from": "10.0.0.0/8,fd00::/8",
+    "admin_tokens": TOKEN,
     "allowed_hosts": "*.example.com",
     "allow_uids": "1000",
     "caller_tokens": TOKEN,
@@ -78,6 +79,13 @@ def test_authenticated_callers_may_connect_from_anywhere_except_to_the_admin_lis
     assert config.environments[0].guard.any_peer
     assert not config.admin_guard.any_peer
     assert not _config().environments[0].guard.any_peer
+
+
+def test_the_admin_listener_may_have_networks_of_its_own() -> None:
+    shared, own = _config(allow_from="10.0.0.0/8"), _config(allow_from="10.0.0.0/8", admin_allow_from="fd00::/8")
+    assert list(map(str, shared.admin_guard.allow_from)) == ["10.0.0.0/8"]
+    assert list(map(str, own.admin_guard.allow_from)) == ["fd00::/8"]
+    assert list(map(str, own.environments[0].guard.allow_from)) == ["10.0.0.0/8"]
 
 
 def test_an_authorizer_exists_only_if_a_setting_needs_it() -> None:

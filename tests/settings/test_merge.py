@@ -15,8 +15,10 @@ from nanonets_proxy.settings.merge import Merged, merge
 from nanonets_proxy.settings.model.proxy import NEEDS_RESTART, PROCESS_WIDE, TLS
 
 OTHER_VALUES: dict[str, str | bool] = {
+    "admin_allow_from": "10.0.0.0/8",
     "admin_listen": "localhost:1",
     "admin_quit": True,
+    "admin_tokens": "prometheus sha256:" + 64 * "a",
     "allow_from": "10.0.0.0/8",
     "allow_uids": "7",
     "allowed_hosts": "proxy.example",

@@ -85,6 +85,8 @@ def test_every_setting_can_come_from_flag_environment_secret_file_and_toml(name:
         "listen": "127.0.0.1:1",
         "admin_listen": "off",
         "admin_quit": "true",
+        "admin_allow_from": "10.0.0.0/8,fd00::/8",
+        "admin_tokens": f"prometheus sha256:{'0' * 64}",
         "allow_from": "10.0.0.0/8,fd00::/8",
         "allowed_hosts": "proxy.example.com",
         "upstream": "https://localhost:1",

@@ -228,11 +228,12 @@ def test_a_toml_value_of_the_wrong_type_is_one_sentence(line: str, sentence: str
 @pytest.mark.parametrize("name", ["listen", "admin_listen"])
 def test_a_listener_for_other_machines_needs_allowed_callers(name: str, address: str) -> None:
     (problem,) = problems(**{name: address})
-    tokens = " or caller_tokens," if name == "listen" else ""
+    setting, tokens = ("allow_from", " or caller_tokens,") if name == "listen" else ("admin_allow_from", "")
     assert problem == (
         f"{name}: other machines can reach {address} (environment NANONETS_PROXY_{name.upper()}), but "
-        f"allow_from allows none of them: set allow_from, such as 10.0.0.0/8,{tokens} or listen on localhost"
+        f"allow_from allows none of them: set {setting}, such as 10.0.0.0/8,{tokens} or listen on localhost"
     )
+    assert load(**{name: address, setting: "10.0.0.0/8"}).settings.model_dump()[setting]
     assert load(**{name: address, "allow_from": "10.0.0.0/8"}).settings.allow_from == (ip_network("10.0.0.0/8"),)
 
 
@@ -298,10 +299,18 @@ def test_a_string_with_commas_holds_several_addresses() -> None:
     assert settings.listen == (TcpListener("127.0.0.1", 1), TcpListener("::1", 2), UnixListener("/s"))
 
 
-def test_admin_quit_needs_the_admin_listener() -> None:
-    (problem,) = problems(admin_quit="true", admin_listen="off")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("admin_quit", "true"),
+        ("admin_allow_from", "10.0.0.0/8"),
+        ("admin_tokens", "prometheus sha256:" + 64 * "a"),
+    ],
+)
+def test_a_setting_of_the_admin_listener_needs_the_listener(name: str, value: str) -> None:
+    (problem,) = problems(admin_listen="off", **{name: value})
     assert problem == (
-        "admin_quit: needs the admin listener (environment NANONETS_PROXY_ADMIN_QUIT), but admin_listen is off "
+        f"{name}: needs the admin listener (environment NANONETS_PROXY_{name.upper()}), but admin_listen is off "
         "(environment NANONETS_PROXY_ADMIN_LISTEN)"
     )
 

@@ -9,7 +9,7 @@ reason if that fails.
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, Final, Protocol
@@ -18,8 +18,10 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from nanonets_proxy.admin import status
+from nanonets_proxy.admin.access import CHALLENGE, AdminAccess
 from nanonets_proxy.admin.dashboard import dashboard
 from nanonets_proxy.admin.events import StatusEvents
+from nanonets_proxy.core.access.caller_tokens import CallerToken
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.core.http.request_head import RequestHeads
 from nanonets_proxy.core.http.target import origin_form
@@ -30,6 +32,7 @@ from nanonets_proxy.errors import (
     MethodNotAllowed,
     PathNotFound,
     ProxyError,
+    UnknownCaller,
     VersionNotSupported,
 )
 from nanonets_proxy.server.caller_request import HTTP_1_0, HTTP_1_1, CallerRequest
@@ -44,6 +47,7 @@ _JSON: Final = "application/json; charset=utf-8"
 _READ_TIMEOUT_S: Final = 10.0  # until the other side has read most of the earlier responses
 _HEAD_TIMEOUT_S: Final = 10.0
 _KEEP_ALIVE_S: Final = 150.0  # more than two usual intervals of a scrape
+_OPEN_PATHS: Final = ("/livez", "/readyz")  # a health check has no token; /readyz shows it no details
 _WANTED_FIELD: Final = b"x-requested-with"
 
 _Endpoint = Callable[[CallerRequest], Awaitable[OwnResponse | None]]
@@ -112,6 +116,7 @@ class AdminHandler:
         on_quit: Callable[[], None] | None = None,
         *,
         most_viewers: int = 256,
+        tokens: Iterable[CallerToken] = (),
     ) -> None:
         """POST /quitquitquit calls `on_quit`, and does not exist without it."""
         self._guard = guard
@@ -123,6 +128,7 @@ class AdminHandler:
         self._heads = RequestHeads()
         self._log = structlog.get_logger()
         self._status = status.StatusReader(environments)
+        self.access = AdminAccess(tokens)
         self.events = StatusEvents(self._status.read, most_viewers)
         self._endpoints: dict[str, tuple[str, _Endpoint]] = {
             "/": ("GET", self._dashboard),
@@ -144,12 +150,14 @@ class AdminHandler:
         try:
             target, authority = origin_form(request.method, request.target, frozenset())
             path = target.partition("?")[0]
-            self._check(request, authority)
+            self._check(request, authority, path)
             response = await self._find_endpoint(request, path)(request)
         except ProxyError as error:
             response, keep_alive = error_response(error, None), keep_alive and not error.close
             if isinstance(error, MethodNotAllowed):
                 response.fields["Allow"] = self._allowed(path)
+            elif isinstance(error, UnknownCaller):
+                response.fields["WWW-Authenticate"] = CHALLENGE
         except ConnectionError:
             raise
         except Exception:  # noqa: BLE001 - whatever the defect, there is a response
@@ -165,7 +173,7 @@ class AdminHandler:
         with contextlib.suppress(ConnectionError):  # the other side has gone
             error_response(error, None).send(request, keep_alive=False)
 
-    def _check(self, request: CallerRequest, authority: str | None) -> None:
+    def _check(self, request: CallerRequest, authority: str | None, path: str) -> None:
         """Raises a ProxyError for a request that no endpoint may get."""
         if request.version not in (HTTP_1_1, HTTP_1_0):
             raise VersionNotSupported("The proxy supports HTTP/1.1 and HTTP/1.0 only.")
@@ -173,6 +181,12 @@ class AdminHandler:
         if not head.host and request.version >= HTTP_1_1:
             raise BadRequest("The request has no Host.")  # RFC 9112 §3.2
         self._guard.check_request(request.method, head, authority, request.peer.own_address)
+        if path not in _OPEN_PATHS and not self._is_permitted(request):
+            raise UnknownCaller("Requests from other machines need one of the admin_tokens.")
+
+    def _is_permitted(self, request: CallerRequest) -> bool:
+        head = self._heads.read(request.names, request.values)
+        return self.access.permits(request.peer, head.credentials)
 
     def _find_endpoint(self, request: CallerRequest, path: str) -> _Endpoint:
         """Returns the endpoint. Raises PathNotFound, MethodNotAllowed or ForbiddenOrigin."""
@@ -202,8 +216,14 @@ class AdminHandler:
     async def _livez(self, _: CallerRequest) -> OwnResponse:
         return _json_response({"status": "alive"})
 
-    async def _readyz(self, _: CallerRequest) -> OwnResponse:
+    async def _readyz(self, request: CallerRequest) -> OwnResponse:
         reasons = [environment.not_ready_reason() for environment in self._environments]
+        if not self._is_permitted(request):
+            return (
+                _json_response({"status": "not ready"}, 503)
+                if any(reasons)
+                else _json_response({"status": "ready"})
+            )
         body, is_good = self._overall("ready", "not ready", reasons)
         return _json_response(body, 200 if is_good else 503)
 

@@ -115,6 +115,8 @@ class ServeConfig:
     """Replaces the upstream of the only environment, if it is set."""
     admin_listen: tuple[Listener, ...]
     admin_guard: PeerGuardPolicy
+    admin_tokens: tuple[CallerToken, ...]
+    """Requests to the admin listener from other machines need one of these tokens. Empty: they need none."""
     admin_quit: bool
     """Whether POST /quitquitquit on the admin listener drains the proxy."""
     drain_delay_s: float

@@ -85,6 +85,7 @@ class Program:
             self.reload,
             on_quit=shutdown.quit if config.admin_quit else None,
             most_viewers=most_viewers(files),
+            tokens=config.admin_tokens,
         )
         self._admin = CallerServer(
             self._admin_handler,
@@ -152,6 +153,7 @@ class Program:
             for change in changes:
                 change()
             self._admin_guard.change_policy(config.admin_guard)
+            self._admin_handler.access.use(config.admin_tokens)
             self._admin.close_forbidden()
             self._config = replace(config, **{name: getattr(self._config, name) for name in PROGRAM_FIXED})
         needs_restart = [change.name for change in new.needs_restart]

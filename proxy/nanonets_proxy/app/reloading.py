@@ -29,7 +29,16 @@ PROGRAM_FIXED: Final = frozenset({"sandbox", "admin_listen", "admin_quit", "ledg
 """The fields of a ServeConfig that only a restart changes."""
 
 PROGRAM_LIVE: Final = frozenset(
-    {"environments", "admin_guard", "drain_delay_s", "drain_timeout_s", "log_format", "log_level", "given"}
+    {
+        "environments",
+        "admin_guard",
+        "admin_tokens",
+        "drain_delay_s",
+        "drain_timeout_s",
+        "log_format",
+        "log_level",
+        "given",
+    }
 )
 """The fields of a ServeConfig that `Program` applies."""
 

@@ -52,7 +52,8 @@ def serve_config(
         if sandbox is None
         else SandboxConfig((TcpListener("127.0.0.1", 0),), sandbox.policy(api_keys=())),
         admin_listen=settings.admin_listen,
-        admin_guard=_guard_policy(settings, settings.admin_listen),
+        admin_guard=_admin_guard_policy(settings),
+        admin_tokens=settings.admin_tokens,
         admin_quit=settings.admin_quit,
         drain_delay_s=settings.drain_delay,
         drain_timeout_s=settings.drain_timeout,
@@ -142,6 +143,11 @@ def _guard_policy(settings: Settings, listen: Sequence[Listener]) -> PeerGuardPo
     )
 
 
+def _admin_guard_policy(settings: Settings) -> PeerGuardPolicy:
+    policy = _guard_policy(settings, settings.admin_listen)
+    return replace(policy, allow_from=settings.admin_allow_from) if settings.admin_allow_from else policy
+
+
 def _authorizer_config(settings: Settings) -> AuthorizerConfig | None:
     if not (settings.policy or settings.read_only or settings.daily_budget or settings.requires_authentication()):
         return None
@@ -201,6 +207,7 @@ def _permissive_settings(settings: Settings) -> dict[str, str]:
     values = {
         "listen": ", ".join(str(item) for item in settings.listen if not item.is_local),
         "allow_from": ", ".join(map(str, settings.allow_from)),
+        "admin_allow_from": ", ".join(map(str, settings.admin_allow_from)),
         "allowed_hosts": ", ".join(settings.allowed_hosts),
         "upstream_private": "true" if settings.upstream_private else "",
         "policy_dry_run": "true" if settings.policy_dry_run else "",

@@ -42,11 +42,12 @@ def find_contradictions(
     if process.settings.sandbox and environments[0][0]:
         yield f"sandbox: cannot be combined with environments ({process.sources['sandbox']})"
     admin = process.settings.admin_listen
-    if process.settings.admin_quit and not admin:
-        yield (
-            f"admin_quit: needs the admin listener ({process.sources['admin_quit']}), but admin_listen is off "
-            f"({process.sources['admin_listen']})"
-        )
+    for name in ("admin_quit", "admin_allow_from", "admin_tokens"):
+        if getattr(process.settings, name) and not admin:
+            yield (
+                f"{name}: needs the admin listener ({process.sources[name]}), but admin_listen is off "
+                f"({process.sources['admin_listen']})"
+            )
     source = process.sources["admin_listen"]
     yield from _check_addresses("admin_listen", admin, process, source, owners, authenticates=False)
 
@@ -65,10 +66,15 @@ def _check_addresses(
     Adds `addresses` to `owners`. `authenticates`: the listeners check tokens and certificates, if configured.
     """
     settings = loaded.settings
-    is_open = settings.allow_from or (authenticates and settings.requires_authentication())
+    if authenticates:
+        is_open, ways = (
+            settings.allow_from or settings.requires_authentication(),
+            "allow_from, such as 10.0.0.0/8, or caller_tokens,",
+        )
+    else:
+        is_open, ways = settings.allow_from or settings.admin_allow_from, "admin_allow_from, such as 10.0.0.0/8,"
     for address in addresses:
         if not is_open and not address.is_local:
-            ways = "allow_from, such as 10.0.0.0/8," + (" or caller_tokens," if authenticates else "")
             yield (
                 f"{name}: other machines can reach {address} ({source}), but allow_from "
                 f"allows none of them: set {ways} or listen on localhost"

@@ -11,6 +11,7 @@ from nanonets_proxy.core.net.addresses import Origin, TcpListener
 from nanonets_proxy.core.ratelimit.scopes import DEFAULT_SCOPE_RULES, ScopeRule
 from nanonets_proxy.settings.model.access import AccessSettings
 from nanonets_proxy.settings.model.fields import (
+    CallerTokens,
     HostPatterns,
     HttpToken,
     LaneWeights,
@@ -48,6 +49,7 @@ GROUPS: Final[dict[str, str]] = {
 
 PROCESS_WIDE: Final = frozenset(
     {
+        *("admin_allow_from", "admin_tokens"),
         *("admin_listen", "admin_quit", "drain_delay", "drain_timeout", "ledger", "ledger_days", "ledger_rows"),
         *("log_format", "log_level", "sandbox"),
     }
@@ -84,7 +86,19 @@ class Settings(AccessSettings):
     )
     admin_listen: OptionalListeners = Field(
         (TcpListener("localhost", 8081),),
-        description="Addresses for /livez, /readyz, /metrics and /reload, in the same forms. off: none.",
+        description="Addresses for the dashboard, /status, /metrics, /livez, /readyz and /reload, in the same "
+        "forms. off: none.",
+    )
+    admin_allow_from: Networks = Field(
+        (),
+        description="Networks that may use the admin listener, instead of those in allow_from. Loopback and unix "
+        "sockets may always use it.",
+    )
+    admin_tokens: CallerTokens = Field(
+        (),
+        description="Tokens for the admin listener, each as NAME sha256:HEX; `nanonets-proxy token NAME` makes "
+        "one. If any is set, requests from other machines must send one, as Authorization: Bearer or as the user "
+        "name of Basic. /livez and /readyz need none, but show no details without it.",
     )
     admin_quit: Switch = Field(
         default=False,
