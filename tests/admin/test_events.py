@@ -152,6 +152,8 @@ async def test_a_viewer_that_reads_nothing_is_dropped(
             await asyncio.get_running_loop().sock_sendall(sock, request(b"GET", b"/events"))
             hub = proxy.program._admin_handler.events
             await until(lambda: hub.viewers == 1)
+            (own,) = hub._viewers
+            own.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             await until(lambda: hub.viewers == 0)
     assert readings
 

@@ -93,6 +93,8 @@ class StatusEvents:
     def _send(self) -> None:
         self._read_latest()
         for viewer in self._viewers:
+            if viewer.transport.is_closing():  # its task ends in a later turn of the loop
+                continue
             if not viewer.transport.get_write_buffer_size():
                 viewer.skipped = 0
                 viewer.transport.write(self._latest)
