@@ -190,7 +190,9 @@ class Handler:
         if length is None or not body.is_complete or not budget.reserve_whole(length):
             return 0
         context.payload = body.read_nowait()
-        context.read_ahead = context.request.connection.flow
+        flow = context.request.connection.flow
+        if flow.ahead_bytes:
+            context.read_ahead = flow
         context.record.received_bytes = length
         return length
 

@@ -41,11 +41,12 @@ class ReadAhead:
 class FlowControl:
     """Controls the reading from one connection."""
 
-    __slots__ = ("_ahead", "_ahead_bytes", "_is_held_back", "_shut", "_tls", "_transport", "_wide", "buffer")
+    __slots__ = ("_ahead", "_is_held_back", "_shut", "_tls", "_transport", "_wide", "ahead_bytes", "buffer")
 
     def __init__(self, ahead: ReadAhead) -> None:
         self._ahead = ahead
-        self._ahead_bytes = 0  # taken of the shared room
+        self.ahead_bytes = 0
+        """The bytes that it has taken of the shared room."""
         self.buffer = _NARROW
         """The buffer of the latest read. Connections share it, so its bytes are valid during one call only."""
         self._transport: asyncio.Transport | None = None
@@ -84,13 +85,13 @@ class FlowControl:
         if self._wide or self._shut:
             self._wide = False
             self._reopen()
-        if self._ahead_bytes:
+        if self.ahead_bytes:
             self.release()
 
     def release(self) -> None:
         """Returns the room of bytes that were read ahead: they are needed now, or discarded."""
-        self._ahead.free_bytes += self._ahead_bytes
-        self._ahead_bytes = 0
+        self._ahead.free_bytes += self.ahead_bytes
+        self.ahead_bytes = 0
 
     # --- the connection ---------------------------------------------------------------------------
 
@@ -106,7 +107,7 @@ class FlowControl:
         """Accounts for a read. `is_waiting`: a request has begun, and its body is not needed yet."""
         if is_waiting and nbytes >= NARROW_BYTES and not self._wide:
             self._ahead.free_bytes -= nbytes
-            self._ahead_bytes += nbytes
+            self.ahead_bytes += nbytes
             if nbytes == len(self.buffer):
                 self.shut()
 

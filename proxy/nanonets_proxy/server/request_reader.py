@@ -115,7 +115,14 @@ class RequestReader:
         request = CallerRequest(head.method, head.target, section)
         self._checked_bytes = self._search_at = 0
         rest = bytes(kept[end:]) + behind  # copied only if both have bytes
-        self.kept = rest if section.body_length == 0 else self._attach_body(request, rest)
+        length = section.body_length
+        if length == 0:
+            self.kept = rest
+        elif length is not None and len(rest) >= length:
+            request.body = WholeBody(rest[:length])
+            self.kept = rest[length:]
+        else:
+            self.kept = self._begin_body(request, length, rest)
         if len(kept) > _MOST_KEPT_BYTES:
             self._flow.let_go()
         return request
@@ -143,12 +150,11 @@ class RequestReader:
         line = method_and_target(self.kept)
         return unreadable_request() if line is None else unreadable_request(*line)
 
-    def _attach_body(self, request: CallerRequest, data: bytes) -> bytes:
-        """Gives the request its body, which starts with `data`. Returns the bytes after it. Raises BadRequest."""
-        length = request.section.body_length
-        if length is not None and len(data) >= length:
-            request.body = WholeBody(data[:length])
-            return data[length:]
+    def _begin_body(self, request: CallerRequest, length: int | None, data: bytes) -> bytes:
+        """Gives the request a body that is arriving, and starts with `data`. Returns the bytes after it.
+
+        `length` is None for a chunked body. Raises BadRequest.
+        """
         self.body = request.body = BodyStream(self._flow)
         self._body_left_bytes = length or 0
         self._chunks = ChunkedReader() if length is None else None

@@ -61,8 +61,11 @@ class BodyBudget:
 
     def reserve_whole(self, length: int) -> bool:
         """Reserves memory for the copy of a whole body; returns False if the body must be streamed."""
-        policy = self.policy
-        return length <= policy.replay_limit_bytes and length <= policy.memory_bytes and self.reserve_memory(length)
+        policy, in_use = self.policy, self.memory_bytes + length
+        if length > policy.replay_limit_bytes or length > policy.memory_bytes or in_use > policy.memory_total_bytes:
+            return False
+        self.memory_bytes = in_use
+        return True
 
     def reserve_memory(self, count: int) -> bool:
         if self.memory_bytes + count > self.policy.memory_total_bytes:
