@@ -3,7 +3,7 @@
 import pytest
 
 from nanonets_proxy.app import environment
-from nanonets_proxy.pages import page_counter
+from nanonets_proxy.request import upload_pages
 from support.documents import FORM, form, pdf
 from support.eventually import until
 from support.log_capture import captured_log
@@ -21,7 +21,7 @@ THROTTLED = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine must not make a count late."""
-    monkeypatch.setattr(page_counter, "MAX_COUNT_S", 10.0)
+    monkeypatch.setattr(upload_pages, "MAX_COUNT_S", 10.0)
 
 
 @pytest.mark.parametrize("body", [SMALL, LARGE], ids=["whole", "streamed"])

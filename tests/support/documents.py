@@ -1,6 +1,7 @@
 """PDF and TIFF files, and forms with files, for the counting of pages."""
 
 import struct
+import zlib
 from io import BytesIO
 
 BOUNDARY = b"----form7MA4YWxk"
@@ -35,6 +36,22 @@ def pdf(pages: int, padding: int = 0, encrypted: bool = False) -> bytes:
     trailer = b"trailer << /Size %d /Root 1 0 R%s >>\nstartxref\n%d\n%%%%EOF\n"
     file.write(trailer % (len(places) + 1, encryption, table_at))
     return file.getvalue()
+
+
+def pdf_bomb(megabytes: int) -> bytes:
+    """Returns a PDF file whose root is in a compressed stream that expands to this size."""
+    catalog = b"3 0 << /Type /Catalog /Pages 4 0 R >>"
+    packed = zlib.compress(catalog + bytes(megabytes << 20), 1)
+    start = b"%PDF-1.5\n"
+    root = b"1 0 obj\n<< /Type /ObjStm /N 1 /First 4 /Filter /FlateDecode /Length %d >>\n" % len(packed)
+    objects = start + root + b"stream\n" + packed + b"\nendstream\nendobj\n"
+    table = b"".join(
+        kind.to_bytes(1, "big") + first.to_bytes(4, "big") + second.to_bytes(2, "big")
+        for kind, first, second in ((0, 0, 0), (1, len(start), 0), (1, len(objects), 0), (2, 1, 0))
+    )
+    head = b"2 0 obj\n<< /Type /XRef /Size 4 /W [1 4 2] /Root 3 0 R /Length %d >>\nstream\n" % len(table)
+    end = b"\nendstream\nendobj\nstartxref\n%d\n%%%%EOF\n" % len(objects)
+    return objects + head + table + end
 
 
 def tiff(pages: int, *, thumbnails: int = 0, big: bool = False, order: str = "<", loops: bool = False) -> bytes:

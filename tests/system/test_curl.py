@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from support.documents import pdf
 from support.process import proxy_to, sandbox
 
 pytestmark = pytest.mark.system
@@ -24,6 +25,22 @@ def test_curl_uploads_48_mb_with_expect_100_continue(tmp_path: Path) -> None:
         response = curl("-v", "-F", f"file=@{document}", "-H", "Expect: 100-continue", f"{proxy.url}{url}")
     assert "< HTTP/1.1 100 Continue" in response.stderr
     assert digest in response.stdout
+
+
+def test_the_pages_of_a_pdf_that_curl_uploads_are_counted(tmp_path: Path) -> None:
+    document = tmp_path / "scan.pdf"
+    document.write_bytes(pdf(7, padding=3_000_000))
+    url = "/api/v2/OCR/Model/m/LabelFile/"
+    with (
+        sandbox("--latency", "2s") as upstream,
+        proxy_to(upstream, "--limits", "v2:predict:m 20 pages/hour") as proxy,
+    ):
+        for _ in range(2):
+            curl("-F", f"file=@{document}", f"{proxy.url}{url}")
+        refused = curl("-F", f"file=@{document}", f"{proxy.url}{url}", "-H", "Prefer: wait=1")
+        proxy.wait_for("request", status=429)
+    assert "rate_limit_exceeded" in refused.stdout
+    assert [event.get("pages") for event in proxy.requests()][:2] == [7, 7], proxy.events
 
 
 def test_curl_gets_a_response_over_http_1_0() -> None:

@@ -25,9 +25,6 @@ from typing import Final
 
 from nanonets_proxy.pages.protocol import JOB, MAX_TYPE_BYTES, RESULT, UNKNOWN
 
-MAX_COUNT_S: Final = 0.02
-"""A request waits this long for its pages at most."""
-
 _MAX_START_S: Final = 5.0
 _MAX_JOBS: Final = 32  # at once
 _FIRST_PAUSE_S: Final = 1.0
@@ -72,8 +69,10 @@ class PageCounter:
             self._restart.cancel()
         self._end()
 
-    def count(self, content_type: bytes, upload: int | Sequence[bytes]) -> "asyncio.Future[int | None]":
-        """Returns a future of the number of pages of an upload, which is done after `MAX_COUNT_S` at most.
+    def count(
+        self, content_type: bytes, upload: int | Sequence[bytes], within_s: float
+    ) -> "asyncio.Future[int | None]":
+        """Returns a future of the number of pages of an upload, which is done after `within_s` at most.
 
         Its result is None if the number is unknown. `upload` is a file descriptor, or the pieces of the body.
         """
@@ -94,7 +93,7 @@ class PageCounter:
             pages.set_result(None)
             return pages
         self._results[number] = pages
-        timer = self._loop.call_later(MAX_COUNT_S, self._finish, number, UNKNOWN)
+        timer = self._loop.call_later(within_s, self._finish, number, UNKNOWN)
         pages.add_done_callback(lambda _: timer.cancel())
         return pages
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from nanonets_proxy.core.ratelimit.tickets import Ticket
 
+MAX_COUNT_S: Final = 0.02
+"""A request waits this long for its pages at most. A busy machine may need longer."""
+
+_MAX_STREAMED_S: Final = 1.0  # only a refused upload waits for this count
 _COUNTED_TYPES: Final = (b"multipart/form-data", b"application/pdf", b"image/tiff")
 
 
@@ -56,7 +60,7 @@ class PageCount:
 
     async def count_whole(self, body: bytes, mean: float) -> float:
         """Returns the cost of an upload that is at hand: its pages, else the mean of its scope."""
-        pages = await self._uploads.counter.count(self._content_type, [body])
+        pages = await self._uploads.counter.count(self._content_type, [body], MAX_COUNT_S)
         if pages is None:
             return mean
         self._note(pages)
@@ -72,7 +76,7 @@ class PageCount:
             await self._pages
 
     def _begin(self, body: RequestBody) -> None:
-        self._pages = self._uploads.counter.count(self._content_type, body.copy)
+        self._pages = self._uploads.counter.count(self._content_type, body.copy, _MAX_STREAMED_S)
         self._pages.add_done_callback(self._correct)
 
     def _correct(self, counted: "asyncio.Future[int | None]") -> None:
