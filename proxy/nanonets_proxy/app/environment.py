@@ -168,8 +168,11 @@ class Environment:
     def _use_pages(self, config: EnvironmentConfig) -> None:
         """Makes the costs of requests, and the counter of their pages if a limit is in pages and none exists."""
         self._page_costs = _page_costs(config)
-        if self._page_costs is not None and self._page_counter is None and can_count_pages():
-            self._page_counter = PageCounter(self._loop)
+        if self._page_costs is not None and self._page_counter is None:
+            if can_count_pages():
+                self._page_counter = PageCounter(self._loop)
+            else:
+                report_uncounted_pages(self.alerts)
 
     def _make_handler(self, config: EnvironmentConfig) -> Handler:
         costs, usage, authorizer = self._page_costs, self._usage, self._access.authorizer
@@ -218,8 +221,6 @@ class Environment:
         report_lowered_connections(self.alerts, self._config.max_connections, self._max_connections)
         if self._page_counter is not None:
             await self._page_counter.start()
-        elif self._page_costs is not None:
-            report_uncounted_pages(self.alerts)
         report_exposed_files(self.alerts, self._secret_files)
         self.key_manager.start()
         self._recent.start()
