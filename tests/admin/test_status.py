@@ -3,6 +3,7 @@
 import json
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from nanonets_proxy.core.status.document import (
     State,
     Usage,
 )
+from nanonets_proxy.telemetry.ledger import writer
 from support.eventually import until
 from support.proxy_harness import KEY, RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request
@@ -116,6 +118,23 @@ async def test_waiting_callers_show_with_the_time_of_the_next_permit() -> None:
         assert environment["state"]["code"] == "waiting_for_upstream"
         assert environment["state"]["sentence"].startswith("Waiting for Nanonets: 2 callers with 3 requests, next")
         assert document["state"] == environment["state"]
+
+
+async def test_the_usage_of_today_comes_from_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_USAGE_INTERVAL_S", 0.0)
+    async with (
+        ScriptedUpstream(responding(_OK)) as upstream,
+        running_proxy(upstream.origin, caller_header="x-caller", ledger=str(tmp_path / "usage.db")) as proxy,
+        await proxy.caller() as caller,
+    ):
+        for _ in range(2):
+            await caller.send(request(b"GET", b"/", "X-Caller: é".encode("latin-1")))
+            assert (await caller.response()).status == 200
+        usage = proxy.program.usage
+        assert usage is not None
+        await until(lambda: [tuple(each) for each in usage.ledger.usage_today("")] == [("é", 2, 0)])
+        (own,) = (await _status(proxy))["environments"][0]["usage"]
+        assert own == {"caller": "é", "requests": 2, "pages": 0}
 
 
 async def test_a_draining_proxy_says_so() -> None:

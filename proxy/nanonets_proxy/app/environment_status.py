@@ -1,7 +1,7 @@
 """Reads the status of one environment from its components."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.status.document import (
@@ -59,8 +59,13 @@ class EnvironmentStatusReader:
             idle_upstream_connections=self.pool.idle,
             body_memory_bytes=Usage(self.bodies.memory_bytes, policy.memory_total_bytes),
             body_spool_bytes=Usage(self.bodies.spool_bytes, policy.spool_total_bytes),
-            usage=None if self.usage is None else self.usage(most),
+            usage=self._usage(most),
         )
+
+    def _usage(self, most: int) -> tuple[CallerUsage, ...] | None:
+        if self.usage is None:
+            return None
+        return tuple(replace(each, caller=shown(each.caller)) for each in self.usage(most))
 
     def _problems(self, most: int, now_s: float) -> tuple[Problem, ...]:
         alerts = [

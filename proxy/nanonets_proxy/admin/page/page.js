@@ -138,7 +138,7 @@ const limitText = scope => {
   const parts = [];
   if (scope.count !== null) parts.push(number(scope.count) + " in " + seconds(scope.period_s));
   if (scope.concurrency !== null) parts.push(number(scope.concurrency) + " in flight");
-  if (scope.reserve > 0) parts.push(number(scope.reserve) + " used by another client");
+  if (scope.reserve > 0) parts.push(number(scope.reserve) + " of them used elsewhere");
   return parts.join(", ") || "unknown";
 };
 const problem = each => {
