@@ -65,7 +65,14 @@ def test_a_parameter_that_overrides_the_method_or_path_is_recognised(query: str)
     "target",
     [
         *("/x", "/x?", "/_method=x", "/x?method=_method", "/x?my_method=x", "/x?url=https://a.example/_method"),
-        *("/x?urls=1&path=a&_=1", "/x?request_id=1", "/x?payment_method=card", "/x?file_path=a&original_url=b"),
+        *(
+            "/x?urls=1&path=a&_=1",
+            "/x?" + "%25" * 4000 + "_method",
+            "/x?" + "&" * 9000,
+            "/x?request_id=1",
+            "/x?payment_method=card",
+            "/x?file_path=a&original_url=b",
+        ),
     ],
 )
 def test_a_usual_parameter_overrides_nothing(target: str) -> None:
