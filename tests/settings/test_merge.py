@@ -67,6 +67,8 @@ OTHER_VALUES: dict[str, str | bool] = {
     "max_waiting": "10001",
     "max_waiting_per_caller": "8001",
     "min_body_rate": "1025",
+    "otlp_endpoint": "http://collector:4318",
+    "otlp_share": "0.5",
     "policy": "deny DELETE /**",
     "policy_dry_run": True,
     "pool_per_caller": True,
@@ -127,6 +129,7 @@ ALSO: dict[str, dict[str, str | bool]] = {
     "policy_dry_run": {"read_only": True},
     "ledger_days": {"ledger": "/ledger"},
     "ledger_rows": {"ledger": "/ledger"},
+    "otlp_share": {"otlp_endpoint": "http://collector:4318"},
     "cost_header": {"limits": "account 20 pages/minute"},
 }
 """The settings that a setting has no effect without."""

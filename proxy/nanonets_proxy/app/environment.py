@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 from weakref import WeakSet
 
 import structlog
@@ -46,6 +46,7 @@ from nanonets_proxy.errors import UpstreamError
 from nanonets_proxy.keys.key_manager import KeyManager, KeyManagerPolicy, KeyManagerServices
 from nanonets_proxy.keys.source import FileKey, KeySource
 from nanonets_proxy.pages.page_counter import PageCounter, can_count_pages
+from nanonets_proxy.request.access_record import new_id
 from nanonets_proxy.request.context import Services
 from nanonets_proxy.request.handler import Handler
 from nanonets_proxy.request.upload_pages import UploadPages
@@ -66,6 +67,10 @@ from nanonets_proxy.upstream.client import UpstreamClient
 from nanonets_proxy.upstream.dial import Dialer
 from nanonets_proxy.upstream.key_probe import DEFAULT_PATH, KeyProbe
 from nanonets_proxy.upstream.pool import Pool
+
+if TYPE_CHECKING:
+    from nanonets_proxy.telemetry.finished_request import Observer
+    from nanonets_proxy.telemetry.otlp.exporter import TraceExporter
 
 _SAVE_INTERVAL_S: Final = 60.0
 
@@ -132,6 +137,7 @@ class Environment:
         self._starting: asyncio.Task[None] | None = None  # of a counter that a reload has made
         self._use_pages(config)
         self._unexpected = UnexpectedResponses(self.alerts)
+        self._tracer = _make_tracer(config, self.metrics, self.alerts)
         self._retries = Retries(config.retries, random.random)
         self._handlers: WeakSet[Handler] = WeakSet()  # earlier ones have requests in flight
         self._handler = self._make_handler(config)
@@ -176,10 +182,13 @@ class Environment:
 
     def _make_handler(self, config: EnvironmentConfig) -> Handler:
         costs, usage, authorizer = self._page_costs, self._usage, self._access.authorizer
-        observers = [self.metrics.requests.observe, self._recent.ring.count]
+        observers: list[Observer] = [self.metrics.requests.observe, self._recent.ring.count]
         if usage is not None and authorizer is not None:
             observers.append(authorizer.give_back)
+        if self._tracer is not None:
+            observers.append(cast("Observer", self._tracer.observe))  # of a whole access record
         services = Services(
+            tracer=self._tracer,
             origin=config.dial.origin,
             guard=self._access.guard,
             scopes=ScopeTable(config.scopes),
@@ -225,6 +234,8 @@ class Environment:
         self.key_manager.start()
         self._recent.start()
         self._access.start()
+        if self._tracer is not None:
+            self._tracer.start()
         for sock in self._sockets:
             self._servers.append(await self._serve_on(sock))
         self._state = "ready"
@@ -311,6 +322,8 @@ class Environment:
             self._page_counter.close()
         self._pool.close()
         self._recent.stop()
+        if self._tracer is not None:
+            await self._tracer.stop()
         self._save_state()
         self._log.info("stopped", cut_off=cut_off)
 
@@ -378,3 +391,12 @@ def _page_costs(config: EnvironmentConfig) -> PageCosts | None:
     """Returns the costs of requests; None if each request costs 1."""
     costs = PageCosts(config.handler.cost_header, config.scopes, config.gate.static_limits.rows)
     return costs if costs.in_use else None
+
+
+def _make_tracer(config: EnvironmentConfig, metrics: Metrics, alerts: Alerts) -> "TraceExporter | None":
+    if config.otlp is None:
+        return None
+    # Imported here, so that it takes no memory if there is no collector.
+    from nanonets_proxy.telemetry.otlp.exporter import TraceExporter
+
+    return TraceExporter(config.otlp, config.dial.origin, config.name, metrics.registry, alerts, new_id)

@@ -14,6 +14,7 @@ from nanonets_proxy.core.http.trace_context import TraceContext
 from nanonets_proxy.server.caller_request import CallerRequest
 from nanonets_proxy.telemetry.finished_request import Observer
 from nanonets_proxy.telemetry.log import EventWriter
+from nanonets_proxy.telemetry.otlp.spans import RequestSpans
 
 _VALID_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _MAX_CALLER_CHARS: Final = 128
@@ -38,7 +39,7 @@ class AccessRecord:
             "pages",
         ),
         *("received_bytes", "request_id", "route", "scope", "sent_bytes", "started_s", "status", "total_s"),
-        *("span_id", "trace", "upstream_s", "wait_s"),
+        *("scheme", "span_id", "spans", "trace", "upstream_s", "wait_s"),
     )
 
     def __init__(self, request: CallerRequest, caller: str) -> None:
@@ -64,7 +65,7 @@ class AccessRecord:
         """Known when the request is finished."""
         self.received_bytes = 0
         self.sent_bytes = 0
-        self.request_id = _new_id()
+        self.request_id = new_id()
         self.key = ""
         """The key's name."""
         self.code = ""
@@ -73,7 +74,9 @@ class AccessRecord:
         self.details: dict[str, Any] | None = None
         """Further facts for the caller, and facts for the log alone."""
         self.trace: TraceContext | None = None
-        """The caller's trace; None: it sent none. `span_id` is the request's own span in it."""
+        """The caller's trace, or a new one; None: there is none. `span_id` is the request's own span in it."""
+        self.spans: RequestSpans | None = None
+        """None: the request is not sampled."""
         self.level = ""
         """The level of the log event; "": info."""
 
@@ -85,8 +88,12 @@ class AccessRecord:
             self.caller = caller[:_MAX_CALLER_CHARS].decode("latin-1")
 
     def continue_trace(self, trace: TraceContext) -> None:
-        """Makes the request a span of the caller's trace."""
-        self.trace, self.span_id = trace, _new_id()
+        """Makes the request a span of a trace."""
+        self.trace, self.span_id = trace, new_id()
+
+    def record_spans(self, scheme: str) -> None:
+        """Records the request's waits and attempts from now on. `scheme` is that of callers."""
+        self.spans, self.scheme = RequestSpans(), scheme
 
     @property
     def is_success(self) -> bool:
@@ -134,4 +141,5 @@ def _id_batches() -> Iterator[list[str]]:
         yield os.urandom(8 * 64).hex(" ", 8).split()
 
 
-_new_id: Final = chain.from_iterable(_id_batches()).__next__
+new_id: Final = chain.from_iterable(_id_batches()).__next__
+"""Returns 16 random hex digits."""

@@ -7,6 +7,7 @@ from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.core.http.request_head import RequestHead
 from nanonets_proxy.core.http.retry import Retries
+from nanonets_proxy.core.http.trace_context import TraceContext
 from nanonets_proxy.core.keys.key_records import KeyHistory, KeyUse
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.core.ratelimit.page_costs import PageCosts
@@ -32,6 +33,13 @@ _MOST_TARGET_CHARS: Final = 512
 """The keyring remembers targets: longer ones with the same beginning count as one."""
 
 
+class Tracer(Protocol):
+    """Decides which requests are sampled."""
+
+    def sample(self, trace: TraceContext | None) -> TraceContext | None:
+        """Returns the trace of a sampled request: the caller's, or a new one. None: the request is not sampled."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """The services that all requests of an environment share; the composition root makes them."""
@@ -49,6 +57,8 @@ class Services:
     observers: tuple[Observer, ...]
     """Called with the access record of each finished request."""
     authorizer: Authorizer | None = None
+    tracer: Tracer | None = None
+    """None: no spans are recorded."""
     page_costs: PageCosts | None = None
     """None: each request costs 1."""
     upload_pages: UploadPages | None = None

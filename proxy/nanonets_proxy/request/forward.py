@@ -40,8 +40,8 @@ from nanonets_proxy.core.keys.key_scrubber import NO_FORMS, KeyForms
 from nanonets_proxy.core.ratelimit.rate_limit_fields import read_advice
 from nanonets_proxy.core.ratelimit.static_limits import REQUESTS
 from nanonets_proxy.core.ratelimit.tickets import DEFAULT_URGENCY, Outcome, Ticket, TicketState
-from nanonets_proxy.errors import RateLimited, UpstreamBadReply, UpstreamError
-from nanonets_proxy.request.access_record import AccessRecord
+from nanonets_proxy.errors import ProxyError, RateLimited, UpstreamBadReply, UpstreamError
+from nanonets_proxy.request.access_record import AccessRecord, new_id
 from nanonets_proxy.request.context import KeptResponse, RequestContext, Services, UploadPlace
 from nanonets_proxy.request.judge import HOLD_FOR_KEY, RELAY_REJECTED, Decision, Judge, Received, Step
 from nanonets_proxy.request.policy import HandlerPolicy
@@ -147,7 +147,10 @@ class Forwarder:
             services.waiting_room.leave(ticket)
             raise
         finally:
-            record.wait_s += perf_counter() - began_s
+            ended_s = perf_counter()
+            record.wait_s += ended_s - began_s
+            if record.spans is not None:
+                record.spans.waits.append((began_s, ended_s))
             if ticket.forecast_s > 0 and not record.attempts and ticket.state is _ADMITTED:
                 services.metrics.observe_forecast(ticket.forecast_s, record.wait_s)
 
@@ -250,12 +253,20 @@ class Forwarder:
         The connection must be finished afterwards. Raises an UpstreamError if no response comes, or the error that
         reading the caller's body raised; nothing is left open then.
         """
-        services, verdict = self._services, _KEY_UNKNOWN
+        services, verdict, spans = self._services, _KEY_UNKNOWN, context.record.spans
+        if spans is not None:
+            spans.begin_attempt(new_id())
         try:
             connection, head = await services.client.send(self._upstream_request(context, use.record.key))
             verdict = verdict_of(head.status)
             if context.usage is not None:
                 context.usage.status = head.status
+            if spans is not None:
+                spans.end_attempt(head.status)
+        except ProxyError as error:
+            if spans is not None:
+                spans.end_attempt(0, error.code)
+            raise
         finally:
             history = context.ensure_key_history() if verdict is _KEY_REJECTED else None
             ruling = services.keys.settle(use, verdict, history)
@@ -280,7 +291,8 @@ class Forwarder:
         target = context.target.encode("utf-8", "surrogateescape")
         trace = b""
         if record.trace is not None and self._policy.trace_upstream:
-            trace = record.trace.fields_for(record.span_id)
+            span_id = record.span_id if record.spans is None else record.spans.attempts[-1].span_id
+            trace = record.trace.fields_for(span_id)
         data = self._upstream_heads.write(record.method.encode(), target, context.head, trace) + context.payload
         return UpstreamRequest(
             record.method,

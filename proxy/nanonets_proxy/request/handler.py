@@ -156,6 +156,10 @@ class Handler:
             record.identify(head.request_id, head.caller)
         if head.trace is not None:
             record.continue_trace(head.trace)
+        if services.tracer is not None and (trace := services.tracer.sample(head.trace)) is not None:
+            if trace is not head.trace:
+                record.continue_trace(trace)
+            record.record_spans("https" if self._policy.tls else "http")
         target, authority = record.path, None
         if not target.startswith("/"):
             services.guard.check_method(record.method, preflight=head.is_preflight)

@@ -20,6 +20,7 @@ from nanonets_proxy.settings.loaded import LoadedSettings, given_values
 from nanonets_proxy.settings.model.proxy import Settings
 from nanonets_proxy.settings.model.sandbox import SandboxSettings
 from nanonets_proxy.telemetry.ledger.ledger import LedgerPolicy
+from nanonets_proxy.telemetry.otlp.policy import OtlpPolicy
 from nanonets_proxy.upstream.body import BodyPolicy
 from nanonets_proxy.upstream.dial import DialPolicy
 
@@ -104,6 +105,7 @@ def environment_config(
         ),
         key_max_age_s=settings.key_max_age,
         key_probe=settings.key_probe,
+        otlp=None if settings.otlp_endpoint is None else OtlpPolicy(settings.otlp_endpoint, settings.otlp_share),
         environments=environments,
     )
 

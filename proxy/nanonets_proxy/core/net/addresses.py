@@ -221,6 +221,18 @@ def parse_origin(text: str) -> Origin:
     return Origin(parts.scheme, host, port)
 
 
+def parse_collector(text: str) -> Origin:
+    """Parses the URL of a collector of traces, which get no secret: plain HTTP is allowed to any host.
+
+    Raises:
+        ValueError: as `parse_origin`.
+    """
+    parts, host, port = _split_url(text, {"https": 443, "http": 80})
+    if "@" in parts.netloc:
+        raise ValueError("must not have a user name")
+    return Origin(parts.scheme, host, port)
+
+
 @dataclass(frozen=True, slots=True)
 class EgressProxy:
     """An HTTP proxy that leads to the upstream by CONNECT. `repr` and `str` mask its user and password."""

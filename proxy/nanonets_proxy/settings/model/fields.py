@@ -25,6 +25,7 @@ from nanonets_proxy.core.net.addresses import (
     Origin,
     is_host_name,
     is_ip_address,
+    parse_collector,
     parse_egress_proxy,
     parse_listener,
     parse_origin,
@@ -206,6 +207,10 @@ def _origin_or_none(value: str) -> Origin | None:
     return parse_origin(value) if value else None
 
 
+def _collector_or_none(value: str) -> Origin | None:
+    return parse_collector(value) if value else None
+
+
 def _command_line(value: str) -> str:
     try:
         shlex.split(value)
@@ -254,6 +259,7 @@ SandboxKeys: TypeAlias = Annotated[tuple[str, ...], ListOf(_sandbox_key), NoDeco
 
 UpstreamOrigin: TypeAlias = Annotated[Origin, StringOf(parse_origin, json_format="uri"), NoDecode, Metavar("URL")]
 OptionalOrigin: TypeAlias = Annotated[Origin | None, StringOf(_origin_or_none), NoDecode, Metavar("URL")]
+CollectorOrigin: TypeAlias = Annotated[Origin | None, StringOf(_collector_or_none), NoDecode, Metavar("URL")]
 OptionalEgressProxy: TypeAlias = Annotated[
     EgressProxy | None,
     PlainValidator(_egress_proxy_or_none),

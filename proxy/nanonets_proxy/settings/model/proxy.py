@@ -12,6 +12,7 @@ from nanonets_proxy.core.ratelimit.scopes import DEFAULT_SCOPE_RULES, ScopeRule
 from nanonets_proxy.settings.model.access import AccessSettings
 from nanonets_proxy.settings.model.fields import (
     CallerTokens,
+    CollectorOrigin,
     HostPatterns,
     HttpToken,
     LaneWeights,
@@ -51,6 +52,7 @@ PROCESS_WIDE: Final = frozenset(
     {
         *("admin_allow_from", "admin_tokens"),
         *("admin_listen", "admin_quit", "drain_delay", "drain_timeout", "ledger", "ledger_days", "ledger_rows"),
+        *("otlp_endpoint", "otlp_share"),
         *("log_format", "log_level", "sandbox"),
     }
 )
@@ -60,7 +62,7 @@ PROCESS_WIDE: Final = frozenset(
 NEEDS_RESTART: Final = frozenset(
     {
         *("listen", "admin_listen", "admin_quit", "upstream", "state_file", "sandbox"),
-        *("ledger", "ledger_days", "ledger_rows"),
+        *("ledger", "ledger_days", "ledger_rows", "otlp_endpoint", "otlp_share"),
         *("api_key_file", "api_key_command", "api_key_command_variables", "key_refresh", "key_timeout"),
         *("vault_path", "vault_address", "vault_mount", "vault_field", "vault_auth", "vault_auth_mount"),
         *("vault_role", "vault_credential_file", "vault_namespace", "vault_ca_file"),
@@ -276,6 +278,17 @@ class Settings(AccessSettings):
         default=False,
         description="Send the trace context of a request upstream: traceparent with a span of the proxy, and "
         "tracestate. Off: both end at the proxy, and only the log has the trace.",
+    )
+    otlp_endpoint: CollectorOrigin = Field(
+        None,
+        description="Origin of an OpenTelemetry collector that takes OTLP over HTTP, such as "
+        "http://localhost:4318. The proxy sends it the traces of requests: the request, its waits in the queue, "
+        "and each attempt. Empty: none.",
+    )
+    otlp_share: Share = Field(
+        1.0,
+        description="Share of the requests without a traceparent that are traced. A traceparent decides for its "
+        "own request.",
     )
     log_format: Annotated[str, OneOf(("auto", "json", "console")), Metavar("FORMAT")] = Field(
         "auto", description="auto, json or console. auto: console on a terminal, otherwise JSON lines."

@@ -1,0 +1,13 @@
+"""Where traces go, and how many."""
+
+from dataclasses import dataclass
+
+from nanonets_proxy.core.net.addresses import Origin
+
+
+@dataclass(frozen=True, slots=True)
+class OtlpPolicy:
+    """The collector, and the share of the requests without a trace that are sampled."""
+
+    collector: Origin
+    share: float
