@@ -93,6 +93,17 @@ def test_a_lane_alone_owes_nothing() -> None:
     assert sorted(names(scene.serve(2))) == ["a", "b"]
 
 
+@pytest.mark.parametrize(("units", "expected"), [(3, "bbbabab"), (1e9, "bbbbbbb"), (-2, "aaababa")])
+def test_a_lane_is_charged_for_costs_that_become_known_later(units: float, expected: str) -> None:
+    scene = Scene()
+    scene.arrive("a", 20)
+    scene.arrive("b", 200)
+    scene.queue.charge("a", units)
+    scene.queue.charge("nobody", units)
+    assert names(scene.serve(7)) == expected
+    assert names(scene.serve(200)).count("a") >= 19 - expected.count("a")
+
+
 def test_the_next_cost_is_that_of_the_ticket_that_goes_next() -> None:
     scene = Scene()
     for number in range(1, 30):

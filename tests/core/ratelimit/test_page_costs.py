@@ -43,6 +43,12 @@ def test_the_first_stated_pages_are_the_first_mean() -> None:
     assert costs.cost_of("predict:a", None) == pytest.approx(50)
 
 
+def test_costs_are_in_use_if_any_limit_is_in_pages() -> None:
+    assert PageCosts("", RULES, ()).in_use
+    assert PageCosts("", (), LIMITS).in_use
+    assert not PageCosts("", RULES[1:], LIMITS[1:]).in_use
+
+
 def test_the_means_are_bounded() -> None:
     costs = PageCosts("X-Pages", RULES, LIMITS)
     for number in range(5000):

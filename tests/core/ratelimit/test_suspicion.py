@@ -105,6 +105,35 @@ def test_a_lesson_is_undone_only_if_each_refusal_was_its_tickets_own(other_is_re
     assert scene.gate._scopes["account"].limit.estimate.known == other_is_refused
 
 
+def test_a_refusal_of_an_earlier_request_is_no_lesson_once_its_closure_has_no_waiting_request() -> None:
+    scene = Scene()
+    first, second = scene.ask(), scene.ask(lane="b")
+    assert len(scene.poll()) == 2
+    scene.refuse(first)
+    assert scene.gate.enqueue(first, scene.now) is None
+    scene.gate.withdraw(first, scene.now)
+    assert scene.poll() == []
+    assert scene.gate._scopes["account"].suspicion is None
+    scene.refuse(second)
+    suspicion = scene.gate._scopes["account"].suspicion
+    assert suspicion is not None
+    assert suspicion._lessons == []
+
+
+def test_a_served_request_that_no_closure_refused_confirms_none() -> None:
+    scene = Scene()
+    first, second, third = (scene.ask() for _ in range(3))
+    assert len(scene.poll()) == 3
+    scene.refuse(first)
+    scene.now += 0.01
+    scene.refuse(second)
+    third.refusals = 1
+    suspicion = scene.gate._scopes["account"].suspicion
+    assert suspicion is not None
+    scene.serve(third)
+    assert [lesson.witnesses for lesson in suspicion._lessons] == [[first, second]]
+
+
 def test_only_a_limit_probe_is_an_unconfirmed_probe() -> None:
     limit = Limit(GatePolicy(max_in_flight=50, max_waiting=50), lambda: 0.0)
     limit.grants.note_grant(limit.grant(GrantKind.COUNT_PROBE, 0.0), GrantKind.COUNT_PROBE, 0.0)

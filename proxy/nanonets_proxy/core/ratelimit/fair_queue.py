@@ -136,7 +136,7 @@ class FairQueue:
         """Charges a lane for units that its latest grants cost beyond what was known; negative: gives them back."""
         lane = self._lanes.get(name)
         if lane is not None:
-            lane.credit -= units
+            lane.credit = max(lane.credit - units, -_MAX_OWED * lane.weight)
 
     def pop_other(self, unlike: Ticket) -> Ticket:
         """Takes a ticket that was never refused, of another kind and another caller than `unlike`, if there is one.
