@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nanonets_proxy.cli import status
+from nanonets_proxy.cli import admin_client, status
 from nanonets_proxy.core.net.addresses import TcpListener
 from support.process import COMMAND, END_S, Running, completed, environment, proxy_to, sandbox
 from support.status_page import adapter
@@ -144,6 +144,14 @@ def test_another_server_is_named(response: bytes, sentence: str, tmp_path: Path)
         thread.join()
     assert (done.returncode, done.stdout) == (FAILED, "")
     assert f"no status: the server on {address} {sentence}" in done.stderr
+
+
+def test_a_listener_that_wants_a_token_is_named_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin_client, "_send", lambda *_: (401, b"", "Unauthorized"))
+    with pytest.raises(
+        admin_client.NoResponse, match="wants a token: let the first address of admin_listen be loop"
+    ):
+        admin_client.read_status(TcpListener("10.1.0.5", 8081))
 
 
 class _Ended(Exception):

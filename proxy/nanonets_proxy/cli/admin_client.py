@@ -71,6 +71,10 @@ def read_status(address: Listener) -> bytes:
     status, body, reason = _send(address, "GET", "/status", TIMEOUT_S)
     if status == 404:
         raise NoResponse(f"the server on {address} has no /status: it is another program, or an older proxy")
+    if status == 401:
+        raise NoResponse(
+            f"{address} wants a token: let the first address of admin_listen be loopback or a unix socket"
+        )
     if status != 200:
         raise NoResponse(f"the server on {address} responds with {status} {reason}")
     return body
