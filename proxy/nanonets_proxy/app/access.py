@@ -70,6 +70,10 @@ class AccessControl:
 
         return apply
 
+    def budget_of(self, caller: str) -> int | None:
+        """Returns the caller's daily budget; None: it has none."""
+        return self._budget.limit_of(caller)
+
     def start(self) -> None:
         """Begins to watch the files."""
         self._is_started = True

@@ -342,6 +342,10 @@ class Environment:
         self._save_state()
         self._next_save = self._loop.call_later(_SAVE_INTERVAL_S, self._keep_saving_state)
 
+    def budget_of(self, caller: str) -> int | None:
+        """Returns the caller's daily budget; None: it has none."""
+        return self._access.budget_of(caller)
+
     def key_status(self) -> KeyStatus:
         """Returns the public facts about the keys."""
         return self.key_manager.status()

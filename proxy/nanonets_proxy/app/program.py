@@ -28,6 +28,7 @@ from nanonets_proxy.app.reloading import (
     SettingsUnusable,
 )
 from nanonets_proxy.app.shutdown import Shutdown
+from nanonets_proxy.app.usage_alarms import UsageAlarms, Watched
 from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.server.listeners import BACKLOG, ListenFailed, close_sockets, describe, open_sockets
@@ -69,8 +70,11 @@ class Program:
         self._log = structlog.get_logger()
         self.environments = environments
         self.usage = usage
+        self._usage_alarms: UsageAlarms | None = None
         if usage is not None:
             usage.alerts = environments[0].alerts
+            watched = {own.name: Watched(own.alerts, own.budget_of) for own in environments}
+            self._usage_alarms = UsageAlarms(usage.path, watched)
         self.registry = registry = combined_registry(
             {environment.name: environment.metrics.registry for environment in environments}
         )
@@ -115,6 +119,8 @@ class Program:
         for environment in self.environments:
             await environment.start()
         self._event_loop_lag.start()
+        if self._usage_alarms is not None:
+            self._usage_alarms.start()
 
     async def _serve_admin(self, sock: "socket.socket") -> asyncio.Server:
         loop = asyncio.get_running_loop()
@@ -176,6 +182,8 @@ class Program:
         """Drains all environments at the same time, then stops the admin listener."""
         self._event_loop_lag.stop()
         await asyncio.gather(*(environment.stop(drain_timeout_s) for environment in self.environments))
+        if self._usage_alarms is not None:
+            self._usage_alarms.stop()
         if self.usage is not None:
             self.usage.close()
         remove_files(self._admin_sockets)

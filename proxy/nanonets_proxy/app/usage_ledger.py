@@ -26,7 +26,7 @@ class UsageLedger:
         from nanonets_proxy.telemetry.ledger.reader import open_ledger
         from nanonets_proxy.telemetry.ledger.writer import LedgerWriter
 
-        self._policy = policy
+        self.path = policy.path
         self._log = structlog.get_logger()
         self.alerts: Alerts | None = None
         self._unrestored: str | None = None
@@ -62,10 +62,10 @@ class UsageLedger:
 
     def _on_stop(self, fault: str) -> None:
         if self.alerts is not None:
-            self.alerts.report("ledger_stopped", _ADVICE, path=str(self._policy.path), reason=fault)
+            self.alerts.report("ledger_stopped", _ADVICE, path=str(self.path), reason=fault)
 
     def _on_resume(self, lost: int) -> None:
-        self._log.info("ledger_resumed", path=str(self._policy.path), lost=lost)
+        self._log.info("ledger_resumed", path=str(self.path), lost=lost)
 
     def close(self) -> None:
         """Writes what is left, within a few seconds."""

@@ -47,6 +47,10 @@ class DailyBudget:
         """Applies other rules. The requests of the current day stay counted."""
         self._limits = {rule.caller: rule.count for rule in rules}
 
+    def limit_of(self, caller: str) -> int | None:
+        """Returns the caller's requests per day; None: it has no budget."""
+        return self._limits.get(caller, self._limits.get(None))
+
     def restore(self, requests_by_day: Mapping[int, Mapping[str, int]]) -> None:
         """Takes over the counts of earlier requests, by day since 1970 and caller."""
         for day in sorted(requests_by_day)[-_MAX_DAYS:]:
@@ -54,7 +58,7 @@ class DailyBudget:
 
     def take(self, caller: str, wall_now_s: float) -> float | None:
         """Counts one request of `caller`. If its budget is used up, returns the seconds to the next day."""
-        limit = self._limits.get(caller, self._limits.get(None))
+        limit = self.limit_of(caller)
         if limit is None:
             return None
         day = int(wall_now_s // DAY_S)

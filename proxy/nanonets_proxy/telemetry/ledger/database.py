@@ -3,7 +3,7 @@
     attempt    one row an attempt; the key begins with its second, so retention deletes a range
     rollup     the sums of each series in each period of each level (core/usage/rollups.py)
     hour_total the sums of each environment in each hour, for the views by hour and by day
-    series     the texts of each series; `last_hour` is its last attempt's
+    series     the texts of each series, and the hours of its first and last attempts
     run        one row for each process that has written: two processes may write at the same time
 
 Roll-ups are written in the same transaction as their rows, so their sums are always equal. Each statement covers
@@ -41,7 +41,7 @@ _SCHEMA: Final = f"""
     CREATE TABLE run (id INTEGER PRIMARY KEY, started_s INTEGER NOT NULL);
     CREATE TABLE series (
         id INTEGER PRIMARY KEY, environment TEXT NOT NULL, caller TEXT NOT NULL, method TEXT NOT NULL,
-        route TEXT NOT NULL, status TEXT NOT NULL, last_hour INTEGER NOT NULL,
+        route TEXT NOT NULL, status TEXT NOT NULL, first_hour INTEGER NOT NULL, last_hour INTEGER NOT NULL,
         UNIQUE (environment, caller, method, route, status)
     );
     CREATE TABLE attempt (
@@ -191,15 +191,17 @@ class LedgerDatabase:
         execute, ids = self._connection.execute, self._ids
         if len(ids) > 100_000:
             ids.clear()
-        last_hours: dict[Series, int] = {}
+        spans: dict[Series, tuple[int, int]] = {}
         for series, hour in batch.sums:
-            last_hours[series] = max(hour, last_hours.get(series, hour))
-        for series, hour in last_hours.items():
+            first, last = spans.get(series, (hour, hour))
+            spans[series] = min(first, hour), max(last, hour)
+        for series, span in spans.items():
             (ids[series],) = execute(
-                "INSERT INTO series (environment, caller, method, route, status, last_hour) "
-                "VALUES (?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET last_hour = max(last_hour, excluded.last_hour) RETURNING id",
-                (*series, hour),
+                "INSERT INTO series (environment, caller, method, route, status, first_hour, last_hour) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "first_hour = min(first_hour, excluded.first_hour), last_hour = max(last_hour, excluded.last_hour) "
+                "RETURNING id",
+                (*series, *span),
             ).fetchone()
         return ids
 

@@ -58,6 +58,10 @@ class LedgerReader:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
+    def execute(self, statement: str, *parameters: object) -> sqlite3.Cursor:
+        """Runs a statement that reads."""
+        return self._connection.execute(statement, parameters)
+
     def by(
         self, dimensions: Sequence[str], since_h: int, until_h: int, environment: str | None = None
     ) -> list[tuple[Keys, Counts]]:

@@ -1,0 +1,120 @@
+"""Alarms from a real ledger, in the alerts of the environment."""
+
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from nanonets_proxy.app.usage_alarms import UsageAlarms, Watched
+from nanonets_proxy.core.access.daily_budget import BudgetRule, DailyBudget
+from nanonets_proxy.telemetry.alerts import Alerts
+from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
+from nanonets_proxy.telemetry.ledger.ledger import Batch
+
+NOW_H = 498_000 + 12  # noon (UTC)
+NOW_S = NOW_H * 3600 + 1800.0
+LIST = "/api/v4/workflows"
+
+
+class Scene:
+    """A ledger of five weeks in which `billing` lists workflows: 200 an hour by day, and 2 by night."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.database = LedgerDatabase(path, 10_000, 10_000_000)
+        self.alerts = Alerts(CollectorRegistry())
+        budget = DailyBudget([BudgetRule.parse("billing: 1500")])
+        self.alarms = UsageAlarms(path, {"": Watched(self.alerts, budget.limit_of)})
+        for hour in range(NOW_H - 35 * 24, NOW_H - NOW_H % 24):
+            self.add(hour, 200 if 7 <= hour % 24 < 19 else 2)
+
+    def add(
+        self,
+        hour: int,
+        count: int,
+        caller: str = "billing",
+        method: str = "GET",
+        route: str = LIST,
+        status: str = "2xx",
+    ) -> None:
+        series = ("", caller, method, route, status)
+        self.database.write(Batch([], {(series, hour): [count, count, 0, 0, 0]}))
+
+    async def judge(self, now_s: float = NOW_S) -> dict[str, str]:
+        """Returns the sentences of the alarms so far, by kind."""
+        await self.alarms.judge(now_s)
+        return {alert["alarm"]: alert["sentence"] for alert in self.alerts.to_json()}
+
+
+@pytest.fixture
+def scene(tmp_path: Path):
+    made = Scene(tmp_path / "usage.db")
+    yield made
+    made.database.close()
+
+
+async def test_an_ordinary_hour_raises_no_alarm(scene: Scene) -> None:
+    scene.add(NOW_H, 190)
+    assert await scene.judge() == {}
+
+
+async def test_an_hour_far_above_the_past_is_an_alarm_once(scene: Scene) -> None:
+    scene.add(NOW_H, 650)
+    past = "; the highest hour of the last 35 days had 200."
+    expected = {
+        "volume_caller": f"650 requests in this hour of the caller billing{past}",
+        "volume_route": f"650 requests in this hour of the route {LIST}{past}",
+        "volume_hour": f"650 requests in this hour of all callers together{past}",
+    }
+    assert await scene.judge() == expected
+    assert await scene.judge() == expected
+    assert {alert["times"] for alert in scene.alerts.to_json()} == {1}
+
+
+async def test_a_busy_night_is_an_alarm(scene: Scene) -> None:
+    night_h = NOW_H - NOW_H % 24 + 27
+    scene.add(night_h, 150)
+    found = await scene.judge(night_h * 3600.0)
+    assert found["volume_caller"].endswith("; at this time of day, the highest of the last 35 days had 2.")
+
+
+async def test_new_callers_first_deletions_and_trainings_are_alarms(scene: Scene) -> None:
+    scene.add(NOW_H, 1, caller="10.0.0.9")
+    assert await scene.judge() == {"new_caller": "The caller 10.0.0.9 has sent its first request."}
+    scene.add(NOW_H, 1, method="DELETE", route=LIST + "/{workflow}")
+    assert (await scene.judge())[
+        "first_call"
+    ] == "The caller billing has sent its first DELETE to " + LIST + "/{workflow}."
+    scene.add(NOW_H + 1, 1, method="POST", route="/api/v2/OCR/Model/{model}/Train")
+    scene.add(NOW_H + 1, 1, method="DELETE", route="/api/v2/OCR/Model/{model}")
+    found = await scene.judge(NOW_S + 3600)
+    assert found["first_call"] == "The caller billing has sent its first POST to /api/v2/OCR/Model/{model}/Train."
+
+
+async def test_many_401_are_an_alarm(scene: Scene) -> None:
+    scene.add(NOW_H, 15, status="401")
+    scene.add(NOW_H, 15, status="403")
+    assert (await scene.judge())["rejections"].startswith("30 responses with 401 or 403 in this hour; ")
+
+
+async def test_a_budget_that_will_not_last_is_an_alarm_once_a_day(scene: Scene) -> None:
+    for hour in range(NOW_H - 5, NOW_H):
+        scene.add(hour, 150)
+    scene.add(NOW_H, 80)
+    found = await scene.judge()
+    assert found["budget"] == (
+        "The caller billing has used 830 of 1,500 requests of today; at 155 an hour, its budget ends in 4.3 h, and "
+        "the day (UTC) in 11.5 h."
+    )
+    scene.add(NOW_H + 1, 80)
+    await scene.judge(NOW_S + 3600)
+    assert [alert["times"] for alert in scene.alerts.to_json()] == [1]
+
+
+async def test_without_a_ledger_or_attempts_there_is_no_alarm(tmp_path: Path) -> None:
+    alerts = Alerts(CollectorRegistry())
+    alarms = UsageAlarms(tmp_path / "usage.db", {"": Watched(alerts, lambda _: None)})
+    await alarms.judge(NOW_S)
+    LedgerDatabase(tmp_path / "usage.db", 400, 1).close()
+    await alarms.judge(NOW_S)
+    assert alerts.to_json() == []
