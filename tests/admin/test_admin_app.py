@@ -11,7 +11,8 @@ import pytest_asyncio
 from aiohttp import ClientSession
 from prometheus_client import CollectorRegistry, Counter
 
-from nanonets_proxy.admin.server import MAX_RELOADS, AdminHandler, ReloadResult, admin_connection_policy
+from nanonets_proxy.admin.endpoints import MAX_RELOADS, ReloadResult
+from nanonets_proxy.admin.server import AdminHandler, admin_connection_policy
 from nanonets_proxy.core.access.peer_guard import PeerGuard, PeerGuardPolicy
 from nanonets_proxy.server.server import CallerServer
 from nanonets_proxy.telemetry.alerts import Alerts

@@ -1,25 +1,19 @@
-"""The admin listener's handler: health, metrics, status and reload, on the same kind of connection as callers have.
+"""The admin listener's handler: checks each request, and finds its endpoint. Callers have the same kind of connection.
 
-`/livez` reports that the event loop runs. `/readyz` reports whether the proxy can serve callers, and the status of
-the keys; 503 with the reason if it cannot. A closed gate is ready, since its callers wait; so is a rejected key,
-since its callers get the upstream's response. `POST /reload` reads the settings and the keys again; 503 with the
-reason if that fails.
+`endpoints.py` has the endpoints, `events.py` the events, `dashboard.py` the page.
 """
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from email.utils import formatdate
-from typing import Any, Final, Protocol
+from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry
 
-from nanonets_proxy.admin import status
 from nanonets_proxy.admin.access import CHALLENGE, AdminAccess
-from nanonets_proxy.admin.dashboard import dashboard
+from nanonets_proxy.admin.endpoints import Endpoint, Endpoints, Environment, ReloadResult, quit_endpoint
 from nanonets_proxy.admin.events import StatusEvents
 from nanonets_proxy.core.access.caller_tokens import CallerToken
 from nanonets_proxy.core.access.peer_guard import PeerGuard
@@ -37,21 +31,14 @@ from nanonets_proxy.errors import (
 )
 from nanonets_proxy.server.caller_request import HTTP_1_0, HTTP_1_1, CallerRequest
 from nanonets_proxy.server.connection_limits import ConnectionPolicy
-from nanonets_proxy.server.error_response import OwnResponse, error_response
+from nanonets_proxy.server.error_response import error_response
 from nanonets_proxy.server.peers import reset
-from nanonets_proxy.telemetry import exposition
-from nanonets_proxy.telemetry.alerts import Alerts
-from nanonets_proxy.telemetry.key_status import KeyStatus
 
-_JSON: Final = "application/json; charset=utf-8"
 _READ_TIMEOUT_S: Final = 10.0  # until the other side has read most of the earlier responses
 _HEAD_TIMEOUT_S: Final = 10.0
 _KEEP_ALIVE_S: Final = 150.0  # more than two usual intervals of a scrape
 _OPEN_PATHS: Final = ("/livez", "/readyz")  # a health check has no token; /readyz shows it no details
 _WANTED_FIELD: Final = b"x-requested-with"
-
-_Endpoint = Callable[[CallerRequest], Awaitable[OwnResponse | None]]
-"""Returns the response; None if it is sent already, and the connection must close."""
 
 
 def admin_connection_policy(max_connections: int, last_file: int) -> ConnectionPolicy:
@@ -67,41 +54,9 @@ def admin_connection_policy(max_connections: int, last_file: int) -> ConnectionP
     )
 
 
-class Environment(status.Environment, Protocol):
-    """What the admin listener needs of an environment. A single environment has the empty name."""
-
-    name: str
-
-    def not_ready_reason(self) -> str | None:
-        """Returns why callers cannot be served; None if they can."""
-        ...
-
-    @property
-    def alerts(self) -> Alerts: ...
-
-    def key_status(self) -> KeyStatus: ...
-
-
 @dataclass(frozen=True, slots=True)
 class _SentResponse:
     keep_alive: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ReloadResult:
-    """The result of a reload. The settings are named, without their values."""
-
-    settings_fault: str | None
-    """Why all settings stay as they were; None: the changed ones apply."""
-    changed: Sequence[str]
-    needs_restart: Sequence[str]
-    """The settings that have changed, but apply only after a restart."""
-    faults: Sequence[str | None]
-    """For each environment, why its keys or files could not be read; None: they were."""
-
-
-MAX_RELOADS = 8
-"""So many reloads may wait at a time: they must leave connections for the health checks."""
 
 
 class AdminHandler:
@@ -120,27 +75,22 @@ class AdminHandler:
     ) -> None:
         """POST /quitquitquit calls `on_quit`, and does not exist without it."""
         self._guard = guard
-        self._registry = registry
-        self._environments = environments
-        self._reload_all = reload
-        self._on_quit = on_quit
-        self._reloads = 0  # that wait now
         self._heads = RequestHeads()
         self._log = structlog.get_logger()
-        self._status = status.StatusReader(environments)
         self.access = AdminAccess(tokens)
-        self.events = StatusEvents(self._status.read, most_viewers)
-        self._endpoints: dict[str, tuple[str, _Endpoint]] = {
-            "/": ("GET", self._dashboard),
-            "/events": ("GET", self._events),
-            "/livez": ("GET", self._livez),
-            "/readyz": ("GET", self._readyz),
-            "/metrics": ("GET", self._metrics),
-            "/status": ("GET", self._read_status),
-            "/reload": ("POST", self._reload),
+        own = Endpoints(registry, environments, reload, self._is_permitted)
+        self.events = StatusEvents(own.status.read, most_viewers)
+        self._endpoints: dict[str, tuple[str, Endpoint]] = {
+            "/": ("GET", own.dashboard),
+            "/events": ("GET", self.events.send_to),
+            "/livez": ("GET", own.livez),
+            "/readyz": ("GET", own.readyz),
+            "/metrics": ("GET", own.metrics),
+            "/status": ("GET", own.read_status),
+            "/reload": ("POST", own.reload),
         }
         if on_quit is not None:
-            self._endpoints["/quitquitquit"] = ("POST", self._quit)
+            self._endpoints["/quitquitquit"] = ("POST", quit_endpoint(on_quit))
 
     async def __call__(self, request: CallerRequest) -> _SentResponse:
         """Returns the response when it is sent. Raises ConnectionError if the other side has gone or is stuck."""
@@ -188,7 +138,7 @@ class AdminHandler:
         head = self._heads.read(request.names, request.values)
         return self.access.permits(request.peer, head.credentials)
 
-    def _find_endpoint(self, request: CallerRequest, path: str) -> _Endpoint:
+    def _find_endpoint(self, request: CallerRequest, path: str) -> Endpoint:
         """Returns the endpoint. Raises PathNotFound, MethodNotAllowed or ForbiddenOrigin."""
         method, endpoint = self._endpoints.get(path, ("", None))
         if endpoint is None:
@@ -203,85 +153,6 @@ class AdminHandler:
     def _allowed(self, path: str) -> str:
         method, _ = self._endpoints.get(path, ("GET", None))
         return "GET, HEAD" if method == "GET" else method
-
-    async def _dashboard(self, _: CallerRequest) -> OwnResponse:
-        page, fields = dashboard()
-        response = _response(200, "text/html; charset=utf-8", page)
-        response.fields.update(fields)
-        return response
-
-    async def _events(self, request: CallerRequest) -> None:
-        await self.events.send_to(request)
-
-    async def _livez(self, _: CallerRequest) -> OwnResponse:
-        return _json_response({"status": "alive"})
-
-    async def _readyz(self, request: CallerRequest) -> OwnResponse:
-        reasons = [environment.not_ready_reason() for environment in self._environments]
-        if not self._is_permitted(request):
-            return (
-                _json_response({"status": "not ready"}, 503)
-                if any(reasons)
-                else _json_response({"status": "ready"})
-            )
-        body, is_good = self._overall("ready", "not ready", reasons)
-        return _json_response(body, 200 if is_good else 503)
-
-    async def _reload(self, _: CallerRequest) -> OwnResponse:
-        if self._reloads >= MAX_RELOADS:
-            reason = f"{MAX_RELOADS} reloads are waiting already."
-            return _json_response({"status": "not reloaded", "reason": reason}, 503)
-        self._reloads += 1
-        try:
-            result = await self._reload_all()
-        finally:
-            self._reloads -= 1
-        body, is_good = self._overall("reloaded", "not reloaded", result.faults)
-        if result.settings_fault is not None:
-            reasons = filter(None, [result.settings_fault, body.get("reason")])
-            body |= {"status": "not reloaded", "reason": "; ".join(reasons)}
-            is_good = False
-        body["settings"] = {"changed": list(result.changed), "needs_restart": list(result.needs_restart)}
-        return _json_response(body, 200 if is_good else 503)
-
-    async def _metrics(self, request: CallerRequest) -> OwnResponse:
-        content_type, text = await exposition.render(self._registry, _accept(request))
-        return _response(200, content_type, text)
-
-    async def _read_status(self, _: CallerRequest) -> OwnResponse:
-        return _response(200, _JSON, self._status.read())
-
-    async def _quit(self, _: CallerRequest) -> OwnResponse:
-        assert self._on_quit is not None
-        self._on_quit()
-        return _json_response({"status": "draining"})
-
-    def _overall(self, good: str, bad: str, reasons: Sequence[str | None]) -> tuple[dict[str, Any], bool]:
-        """Returns the status of a single environment, or of each by its name, and whether there is no reason."""
-        parts: dict[str, dict[str, Any]] = {}
-        for environment, reason in zip(self._environments, reasons, strict=True):
-            part: dict[str, Any] = {"status": good} if reason is None else {"status": bad, "reason": reason}
-            part["key"] = environment.key_status().to_json()
-            if alerts := environment.alerts.to_json():
-                part["alerts"] = alerts
-            parts[environment.name] = part
-        is_good = not any(reasons)
-        return parts.get("") or {"status": good if is_good else bad, "environments": parts}, is_good
-
-
-def _accept(request: CallerRequest) -> str:
-    """Returns the field Accept, whose lines belong together (RFC 9110 §5.3)."""
-    fields = zip(request.names, request.values, strict=True)
-    return ",".join(value.decode("latin-1") for name, value in fields if name.lower() == b"accept")
-
-
-def _json_response(body: dict[str, Any], status: int = 200) -> OwnResponse:
-    return _response(status, _JSON, json.dumps(body).encode())
-
-
-def _response(status: int, content_type: str, body: bytes) -> OwnResponse:
-    fields = {"Server": "nanonets-proxy", "Content-Type": content_type, "Content-Length": str(len(body))}
-    return OwnResponse(status, fields | {"Date": formatdate(usegmt=True)}, body)
 
 
 async def _wait_for_reader(request: CallerRequest) -> None:

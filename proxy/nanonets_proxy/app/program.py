@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from nanonets_proxy.admin.server import AdminHandler, ReloadResult, admin_connection_policy
+from nanonets_proxy.admin.endpoints import ReloadResult
+from nanonets_proxy.admin.server import AdminHandler, admin_connection_policy
 from nanonets_proxy.app.coalesced import Coalesced
 from nanonets_proxy.app.config import ServeConfig
 from nanonets_proxy.app.environment import Environment, remove_files
