@@ -2,7 +2,12 @@
 
 import pytest
 
-from nanonets_proxy.core.access.caller_names import check_name_in_settings, is_unproven, name_of_address
+from nanonets_proxy.core.access.caller_names import (
+    check_name_in_settings,
+    is_unproven,
+    name_of_address,
+    name_of_user,
+)
 
 
 @pytest.mark.parametrize(
@@ -22,6 +27,10 @@ from nanonets_proxy.core.access.caller_names import check_name_in_settings, is_u
 )
 def test_addresses_of_one_host_are_one_caller(address: str, name: str) -> None:
     assert name_of_address(address) == name
+
+
+def test_a_user_of_a_unix_socket_has_a_name_that_settings_accept() -> None:
+    assert check_name_in_settings(name_of_user(70)) == "unix:uid=70"
 
 
 @pytest.mark.parametrize(

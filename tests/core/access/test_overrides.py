@@ -54,6 +54,7 @@ def test_a_usual_field_overrides_nothing(name: str) -> None:
         *(".method=x", "-method=x", "$method=x", "$httpMethod=x", "_http_method=x", "_url=/x", "_path=/x"),
         *("X-HTTP-Method-Override=x", "x_http_method_override", "x.http.method", "x%2Dmethod", "method_override=x"),
         *("http_method=x", "methodOverride", "_verb=x"),
+        pytest.param("%20" * 1000 + "_method", id="after a thousand spaces"),
     ],
 )
 def test_a_parameter_that_overrides_the_method_or_path_is_recognised(query: str) -> None:
@@ -67,7 +68,6 @@ def test_a_parameter_that_overrides_the_method_or_path_is_recognised(query: str)
         *("/x", "/x?", "/_method=x", "/x?method=_method", "/x?my_method=x", "/x?url=https://a.example/_method"),
         *(
             "/x?urls=1&path=a&_=1",
-            "/x?" + "%25" * 4000 + "_method",
             "/x?" + "&" * 9000,
             "/x?request_id=1",
             "/x?payment_method=card",

@@ -24,7 +24,7 @@ _PARAMETER: Final = re.compile(f"(?=x|.*(?:http|overrid)){_QUALIFIER}*{_METHOD}{
 _SEPARATORS: Final = re.compile(r"[^a-z0-9]+")
 _MOST_DECODINGS: Final = 3
 _MOST_CACHED_BYTES: Final = 64  # of a name
-_MOST_PARAMETER_CHARS: Final = 512  # more than any spelling has, even with each character escaped three times
+_MOST_PARAMETER_CHARS: Final = 512
 
 
 def is_overriding_field(name: bytes) -> bool:
@@ -39,13 +39,16 @@ def _is_overriding(name: bytes) -> bool:
 
 
 def has_overriding_parameter(target: str) -> bool:
-    """Returns whether the query has a parameter that makes some servers use another method or path."""
+    """Returns whether the query has a parameter that makes some servers use another method or path.
+
+    A name beyond _MOST_PARAMETER_CHARS counts as one, since some servers drop white space at its beginning.
+    """
     query = target.partition("?")[2]
     if not query:
         return False
     # Each once: a target has room for thousands.
     names = {pair.partition("=")[0] for pair in query.replace(";", "&").split("&")}
-    return any(len(name) <= _MOST_PARAMETER_CHARS and _is_overriding_parameter(name) for name in names)
+    return any(len(name) > _MOST_PARAMETER_CHARS or _is_overriding_parameter(name) for name in names)
 
 
 def _is_overriding_parameter(name: str) -> bool:
