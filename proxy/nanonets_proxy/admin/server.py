@@ -1,6 +1,7 @@
-"""The admin listener's handler: checks each request, and finds its endpoint. Callers have the same kind of connection.
+"""The admin listener's handler: checks each request, and finds its endpoint.
 
-`endpoints.py` has the endpoints, `events.py` the events, `dashboard.py` the page.
+The connections are of the same class as those of callers. `endpoints.py` has the endpoints, `events.py` the events,
+and `dashboard.py` the page.
 """
 
 import asyncio
