@@ -82,7 +82,7 @@ async def test_other_bodies_cost_the_mean(fields: tuple[bytes, ...]) -> None:
 
 async def test_no_process_counts_pages_if_no_limit_is_in_pages() -> None:
     async with ScriptedUpstream(responding(OK)) as upstream, running_proxy(upstream.origin) as proxy:
-        assert proxy.proxy._page_counter is None
+        assert proxy.proxy._pages._counter is None
 
 
 async def test_without_the_extra_a_warning_at_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,24 +32,21 @@ from nanonets_proxy.app.faults import (
     report_lost_copy,
     report_lowered_connections,
     report_surplus,
-    report_uncounted_pages,
 )
+from nanonets_proxy.app.pages import Pages
 from nanonets_proxy.app.reloading import with_fixed_parts
+from nanonets_proxy.app.tracing import make_tracer
 from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.core.ratelimit.gate import Gate
-from nanonets_proxy.core.ratelimit.page_costs import PageCosts
 from nanonets_proxy.core.ratelimit.scopes import ScopeTable
 from nanonets_proxy.core.status.document import EnvironmentStatus
 from nanonets_proxy.errors import UpstreamError
 from nanonets_proxy.keys.key_manager import KeyManager, KeyManagerPolicy, KeyManagerServices
 from nanonets_proxy.keys.source import FileKey, KeySource
-from nanonets_proxy.pages.page_counter import PageCounter, can_count_pages
-from nanonets_proxy.request.access_record import new_id
 from nanonets_proxy.request.context import Services
 from nanonets_proxy.request.handler import Handler
-from nanonets_proxy.request.upload_pages import UploadPages
 from nanonets_proxy.server.listeners import (
     BACKLOG,
     describe,
@@ -70,7 +67,6 @@ from nanonets_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
     from nanonets_proxy.telemetry.finished_request import Observer
-    from nanonets_proxy.telemetry.otlp.exporter import TraceExporter
 
 _SAVE_INTERVAL_S: Final = 60.0
 
@@ -133,11 +129,9 @@ class Environment:
         if usage is not None and self._access.authorizer is not None:
             usage.report_unrestored(self.alerts)
         self._usage = usage
-        self._page_counter: PageCounter | None = None
-        self._starting: asyncio.Task[None] | None = None  # of a counter that a reload has made
-        self._use_pages(config)
+        self._pages = Pages(config, self._room, self.alerts)
         self._unexpected = UnexpectedResponses(self.alerts)
-        self._tracer = _make_tracer(config, self.metrics, self.alerts)
+        self._tracer = make_tracer(config, self.metrics, self.alerts)
         self._retries = Retries(config.retries, random.random)
         self._handlers: WeakSet[Handler] = WeakSet()  # earlier ones have requests in flight
         self._handler = self._make_handler(config)
@@ -171,17 +165,8 @@ class Environment:
             usage=None if self._usage is None else partial(self._usage.today, self.name),
         )
 
-    def _use_pages(self, config: EnvironmentConfig) -> None:
-        """Makes the costs of requests, and the counter of their pages if a limit is in pages and none exists."""
-        self._page_costs = _page_costs(config)
-        if self._page_costs is not None and self._page_counter is None:
-            if can_count_pages():
-                self._page_counter = PageCounter(self._loop)
-            else:
-                report_uncounted_pages(self.alerts)
-
     def _make_handler(self, config: EnvironmentConfig) -> Handler:
-        costs, usage, authorizer = self._page_costs, self._usage, self._access.authorizer
+        usage, authorizer = self._usage, self._access.authorizer
         observers: list[Observer] = [self.metrics.requests.observe, self._recent.ring.count]
         if usage is not None and authorizer is not None:
             observers.append(authorizer.give_back)
@@ -192,10 +177,8 @@ class Environment:
             origin=config.dial.origin,
             guard=self._access.guard,
             scopes=ScopeTable(config.scopes),
-            page_costs=costs,
-            upload_pages=None
-            if costs is None or self._page_counter is None
-            else UploadPages(self._page_counter, costs, self._room),
+            page_costs=self._pages.costs,
+            upload_pages=self._pages.uploads,
             waiting_room=self._room,
             body_budget=self._body_budget,
             client=self._client,
@@ -228,8 +211,7 @@ class Environment:
         """Begins to serve the opened sockets."""
         self._warn_of_permissive_settings({})
         report_lowered_connections(self.alerts, self._config.max_connections, self._max_connections)
-        if self._page_counter is not None:
-            await self._page_counter.start()
+        await self._pages.start()
         report_exposed_files(self.alerts, self._secret_files)
         self.key_manager.start()
         self._recent.start()
@@ -264,7 +246,6 @@ class Environment:
         new = with_fixed_parts(config, old)
         apply_access = self._access.prepare(new)
         dialer = None if new.dial == old.dial else self._dialer(new)
-        old_costs = (old.handler.cost_header, old.scopes, old.gate.static_limits)
 
         def apply() -> None:
             self._config = new
@@ -275,11 +256,7 @@ class Environment:
             self._client.change_timeout(new.first_byte_timeout_s)
             self._body_budget.policy = new.bodies
             self._retries.change_policy(new.retries)
-            counter = self._page_counter
-            if (new.handler.cost_header, new.scopes, new.gate.static_limits) != old_costs:
-                self._use_pages(new)
-            if self._page_counter is not counter and self._page_counter is not None:
-                self._starting = self._loop.create_task(self._page_counter.start())
+            self._pages.change(new)
             self.key_manager.change_policy(_key_policy(new), self._key_probe(new))
             self._handler = self._make_handler(new)
             connections = connection_policy(new)
@@ -318,8 +295,7 @@ class Environment:
         await self.key_manager.stop()
         await self._access.stop()
         cut_off = await self._server.drain(drain_timeout_s)
-        if self._page_counter is not None:
-            self._page_counter.close()
+        self._pages.close()
         self._pool.close()
         self._recent.stop()
         if self._tracer is not None:
@@ -389,18 +365,3 @@ def remove_files(sockets: Sequence[socket.socket]) -> None:
 
 def _key_policy(config: EnvironmentConfig) -> KeyManagerPolicy:
     return KeyManagerPolicy(config.keyring, config.key_max_age_s, config.handler.log_fields)
-
-
-def _page_costs(config: EnvironmentConfig) -> PageCosts | None:
-    """Returns the costs of requests; None if each request costs 1."""
-    costs = PageCosts(config.handler.cost_header, config.scopes, config.gate.static_limits.rows)
-    return costs if costs.in_use else None
-
-
-def _make_tracer(config: EnvironmentConfig, metrics: Metrics, alerts: Alerts) -> "TraceExporter | None":
-    if config.otlp is None:
-        return None
-    # Imported here, so that it takes no memory if there is no collector.
-    from nanonets_proxy.telemetry.otlp.exporter import TraceExporter
-
-    return TraceExporter(config.otlp, config.dial.origin, config.name, metrics.registry, alerts, new_id)

@@ -1,0 +1,21 @@
+"""Makes the exporter of traces, if a collector is configured."""
+
+from typing import TYPE_CHECKING
+
+from nanonets_proxy.app.config import EnvironmentConfig
+from nanonets_proxy.request.access_record import new_id
+from nanonets_proxy.telemetry.alerts import Alerts
+from nanonets_proxy.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from nanonets_proxy.telemetry.otlp.exporter import TraceExporter
+
+
+def make_tracer(config: EnvironmentConfig, metrics: Metrics, alerts: Alerts) -> "TraceExporter | None":
+    """Returns the exporter, or None if no collector is configured."""
+    if config.otlp is None:
+        return None
+    # Imported here, so that it takes no memory if there is no collector.
+    from nanonets_proxy.telemetry.otlp.exporter import TraceExporter
+
+    return TraceExporter(config.otlp, config.dial.origin, config.name, metrics.registry, alerts, new_id)
