@@ -89,7 +89,12 @@ def test_rotated_keys_are_visible_nowhere(call: Call, tmp_path: Path, log_format
             encoded = base64.b64encode(key.encode()).decode()
             for target in ("/x", f"/{urllib.parse.quote(key)}", f"/x?{encoded}", "/broken"):
                 unix_get(tmp_path / "s", target, key)
-            for method, path in (("GET", "/metrics"), ("GET", "/readyz"), ("POST", "/reload")):
+            for method, path in (
+                ("GET", "/metrics"),
+                ("GET", "/readyz"),
+                ("GET", "/status"),
+                ("POST", "/reload"),
+            ):
                 _, fields, body = call(f"{admin}{path}", method)
                 shown += repr(fields).encode() + (body if isinstance(body, bytes) else json.dumps(body).encode())
         key_file.write_text(f"{SECOND}:colon")

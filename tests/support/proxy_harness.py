@@ -18,6 +18,7 @@ from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.keys.source import EnvironmentKey, KeySource
 from nanonets_proxy.server.flow_control import MOST_AHEAD_BYTES
 from nanonets_proxy.settings import LoadedSettings, Settings, configure
+from nanonets_proxy.telemetry.redaction import Redactor
 from support.eventually import WAIT_S, until
 from support.raw_caller import RawCaller
 
@@ -108,8 +109,9 @@ def program(origin: Origin, source: KeySource | None = None, **overrides: Any) -
     own = serve_config(**overrides)
     config = own.environments[0].with_upstream(origin)
     usage = None if own.ledger is None else UsageLedger(own.ledger)
-    environment = Environment(config, InitialKeys(source, source.read()), lambda _: None, usage)
-    return Program(own, [environment], Shutdown(), usage)
+    redactor = Redactor()
+    environment = Environment(config, InitialKeys(source, source.read()), redactor.add, usage)
+    return Program(own, [environment], Shutdown(), usage, redact=redactor)
 
 
 @asynccontextmanager

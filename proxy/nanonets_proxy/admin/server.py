@@ -71,16 +71,21 @@ class AdminHandler:
         reload: Callable[[], Awaitable[ReloadResult]],
         on_quit: Callable[[], None] | None = None,
         *,
+        redact: Callable[[bytes], bytes] = bytes,
         most_viewers: int = 256,
         tokens: Iterable[CallerToken] = (),
     ) -> None:
-        """POST /quitquitquit calls `on_quit`, and does not exist without it."""
+        """POST /quitquitquit calls `on_quit`, and does not exist without it.
+
+        `redact` masks secrets in what is sent: callers choose names and models, and may take a key for one.
+        """
         self._guard = guard
         self._heads = RequestHeads()
         self._log = structlog.get_logger()
         self.access = AdminAccess(tokens)
         own = Endpoints(registry, environments, reload, self._is_permitted)
-        self.events = StatusEvents(own.status.read, most_viewers)
+        self._redact = redact
+        self.events = StatusEvents(lambda: redact(own.status.read()), most_viewers)
         self._endpoints: dict[str, tuple[str, Endpoint]] = {
             "/": ("GET", own.dashboard),
             "/events": ("GET", self.events.send_to),
@@ -116,7 +121,9 @@ class AdminHandler:
             response, keep_alive = error_response(InternalError("The proxy failed."), None), False
         if response is None:
             return _SentResponse(keep_alive=False)
-        response.send(request, keep_alive=keep_alive)
+        body = self._redact(response.body)
+        fields = response.fields | {"Content-Length": str(len(body))}
+        OwnResponse(response.status, fields, body).send(request, keep_alive=keep_alive)
         return _SentResponse(keep_alive)
 
     def reject_malformed(self, request: CallerRequest, error: ProxyError) -> None:

@@ -63,8 +63,9 @@ class Program:
         shutdown: Shutdown,
         usage: UsageLedger | None = None,
         settings: "SettingsReload | None" = None,
+        redact: Callable[[bytes], bytes] = bytes,
     ) -> None:
-        """`settings`: None if a reload reads no settings."""
+        """`settings`: None if a reload reads no settings. `redact` masks secrets in what operators see."""
         self._config = config
         self._settings = settings
         self._shutdown = shutdown
@@ -89,6 +90,7 @@ class Program:
             environments,
             self.reload,
             on_quit=shutdown.quit if config.admin_quit else None,
+            redact=redact,
             most_viewers=most_viewers(files),
             tokens=config.admin_tokens,
         )

@@ -108,7 +108,7 @@ async def _serve(config: ServeConfig, keys: Sequence[InitialKeys], log: _Log, re
             log.redactor.add(environment.dial.egress_proxy.secrets())
         environments.append(Environment(environment, key, log.redactor.add, usage))
     settings = SettingsReload(read_settings, log.use)
-    await _run_until_stopped(Program(config, environments, _stop_by_signals(), usage, settings))
+    await _run_until_stopped(Program(config, environments, _stop_by_signals(), usage, settings, log.redactor))
 
 
 async def _serve_with_sandbox(
@@ -126,7 +126,7 @@ async def _serve_with_sandbox(
     settings = SettingsReload(read_settings, log.use)
     try:
         await _run_until_stopped(
-            Program(config, [environment], shutdown, usage, settings),
+            Program(config, [environment], shutdown, usage, settings, log.redactor),
             on_start=lambda: _announce_sandbox(environment),
         )
     finally:

@@ -38,4 +38,5 @@ def _examine(
     is_whole = is_whole and decoded is not None and len(body) < MAX_BODY_BYTES and len(decoded) < MAX_BODY_BYTES
     text = context.response.forms.blank(decoded or b"")
     record = context.record
-    unexpected.examine(record.route, record.request_id, head.status, head.content_type, text, is_whole=is_whole)
+    request_id = context.response.forms.blank(record.request_id.encode()).decode()
+    unexpected.examine(record.route, request_id, head.status, head.content_type, text, is_whole=is_whole)
