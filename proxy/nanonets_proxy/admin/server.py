@@ -32,7 +32,7 @@ from nanonets_proxy.errors import (
 )
 from nanonets_proxy.server.caller_request import HTTP_1_0, HTTP_1_1, CallerRequest
 from nanonets_proxy.server.connection_limits import ConnectionPolicy
-from nanonets_proxy.server.error_response import error_response
+from nanonets_proxy.server.error_response import OwnResponse, error_response
 from nanonets_proxy.server.peers import reset
 
 _READ_TIMEOUT_S: Final = 10.0  # until the other side has read most of the earlier responses
