@@ -149,7 +149,7 @@ def test_a_reading_changes_nothing() -> None:
 
 
 def test_ten_thousand_waiting_callers_cost_no_call_each() -> None:
-    """Calls are counted, since time depends on the machine: 3 ms on a quiet one."""
+    """Calls are counted, since time depends on the machine: 1 ms for the whole document."""
     scene = Scene("account 1/hour")
     for caller in range(10_001):
         scene.gate.enqueue(Ticket("account", math.inf, f"caller{caller}"), scene.now)

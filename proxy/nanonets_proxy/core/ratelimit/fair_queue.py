@@ -35,6 +35,7 @@ _MAX_OWED = 100  # a lane owes at most this many units, times its weight, so tha
 
 _WAITING = TicketState.WAITING  # in Python 3.11 each access to a member through its enum costs a call
 _arrival = attrgetter("arrival")
+_waiting = attrgetter("waiting")
 
 
 @dataclass(eq=False, slots=True)
@@ -204,9 +205,20 @@ class FairQueue:
                 position += min(lane.waiting, turns * lane.weight)
         return position
 
-    def lanes(self) -> list[tuple[str, int]]:
-        """Returns the lanes with waiting tickets, and the number of these."""
-        return [(lane.name, lane.waiting) for lane in self._lanes.values() if lane.waiting]
+    @property
+    def lane_count(self) -> int:
+        """The number of lanes with waiting tickets."""
+        return len(self._lanes) - self._empty_lanes
+
+    def lane_names(self) -> Iterator[str]:
+        """Yields the names of the lanes with waiting tickets."""
+        return (lane.name for lane in self._lanes.values() if lane.waiting)
+
+    def longest_lanes(self, most: int) -> list[tuple[str, int]]:
+        """Returns at most `most` lanes with waiting tickets, and the number of these, the longest lane first."""
+        # A sort in C is faster than heapq.nlargest, and a tuple per lane would set off the garbage collector.
+        lanes = sorted(self._lanes.values(), key=_waiting, reverse=True)
+        return [(lane.name, lane.waiting) for lane in lanes[:most] if lane.waiting]
 
     def last_position(self, name: str) -> int:
         """Returns the position, from 1, of the last waiting ticket of a lane that has one."""

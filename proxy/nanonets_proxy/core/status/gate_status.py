@@ -1,6 +1,6 @@
 """The status of the gate: its scopes and lanes, bounded in number. Reading it changes nothing.
 
-With 10,000 lanes, a reading takes about 3 ms.
+With 10,000 lanes, a reading takes about 0.6 ms.
 """
 
 import heapq
@@ -21,11 +21,11 @@ _MAX_SCOPE_CHARS: Final = 128
 def gate_status(gate: Gate, max_waiting: int, most: int, now: float) -> GateStatus:
     """Returns the status, with at most `most` scopes and `most` lanes."""
     waiting = [scope for scope in gate.scopes if scope.waiting]
-    lanes = [(count, caller, scope) for scope in waiting for caller, count in scope.queue.lanes()]
+    lanes = [(count, caller, scope) for scope in waiting for caller, count in scope.queue.longest_lanes(most)]
     longest = heapq.nlargest(most, lanes, key=itemgetter(0))
     return GateStatus(
         waiting=gate.waiting,
-        waiting_callers=len({caller for _, caller, _ in lanes}),
+        waiting_callers=_waiting_callers(waiting),
         max_waiting=max_waiting,
         in_flight=gate.in_flight,
         max_in_flight=gate.max_in_flight,
@@ -33,8 +33,14 @@ def gate_status(gate: Gate, max_waiting: int, most: int, now: float) -> GateStat
         scopes=tuple(map(_scope_entry, gate.scope_statuses(now, most))),
         scopes_total=len(gate.scopes),
         lanes=tuple(_lane_entry(scope, caller, count, now) for count, caller, scope in longest),
-        lanes_total=len(lanes),
+        lanes_total=sum(scope.queue.lane_count for scope in waiting),
     )
+
+
+def _waiting_callers(waiting: list[ScopeState]) -> int:
+    if len(waiting) == 1:  # the usual case
+        return waiting[0].queue.lane_count
+    return len({name for scope in waiting for name in scope.queue.lane_names()})
 
 
 def _next_permit_in_s(gate: Gate, waiting: list[ScopeState], now: float) -> float | None:
