@@ -1,4 +1,4 @@
-"""Uploads that stall: they leave their places to others, and end if they are too slow."""
+"""Uploads and readers that stall: they leave their places to others, and end if they are too slow."""
 
 import asyncio
 import time
@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from nanonets_proxy.request.response import relay
 from nanonets_proxy.server import caller_body, caller_connection, connection_limits
 from support.eventually import until
 from support.proxy_harness import RunningProxy, running_proxy
@@ -185,6 +186,30 @@ async def test_an_unread_response_makes_room_if_all_connections_are_busy(monkeyp
         assert not _stalled(proxy)
         await asyncio.gather(sending, return_exceptions=True)
         assert proxy.in_flight == 15
+
+
+async def test_an_unread_response_leaves_its_place_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "STALL_S", 0.1)
+    large = b"HTTP/1.1 200 OK\r\nContent-Length: 20000000\r\n\r\n" + bytes(20_000_000)
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, pool_size=1) as proxy,
+        await proxy.caller() as first,
+        await proxy.caller() as second,
+        await proxy.caller() as other,
+    ):
+        sending = []
+        for slow in (first, second):
+            await slow.send(request(b"GET", b"/large"))
+            sending.append(asyncio.create_task((await upstream.next_request()).respond(large)))
+            await until(lambda: proxy.in_flight == 0 and len(proxy.proxy._room._give_up) == 1)
+            await other.send(request(b"GET", b"/other"))
+            await (await upstream.next_request()).respond(OK)
+            assert (await other.response()).status == 200
+        assert len((await second.response()).body) == 20_000_000, "it is complete once its caller reads"
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await first.response()  # only as many may stall as there are places
+        await asyncio.gather(*sending, return_exceptions=True)
 
 
 async def test_an_upload_that_waits_for_its_permit_or_for_a_moment_is_not_stalled() -> None:

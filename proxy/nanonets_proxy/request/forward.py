@@ -207,7 +207,11 @@ class Forwarder:
                         record.status = received.head.status
                         lines = self._response_heads.write(context, received.head, received.hint)
                         if not response.begin(received.connection, received.head, lines, received.body_start):
-                            await response.follow(received.connection)
+                            # A caller that reads nothing must not keep a place from others.
+                            await response.follow(
+                                received.connection,
+                                lambda: services.waiting_room.pause(ticket, response.abort),
+                            )
                             examine_copied(context, received.head, services.unexpected)
                             record.upstream_s = perf_counter() - began_s
                         return decision

@@ -1,7 +1,7 @@
 """Relays the upstream's response to the caller: head and body go straight to the transport, nothing is rebuilt."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from nanonets_proxy.core.http.headers import caller_response_head, chunked_body_end
@@ -12,6 +12,7 @@ from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.response_head import ResponseHead
 
 MAX_COPIED_BYTES: Final = 64 * 1024
+STALL_S: Final = 1.0  # any reader that is still there empties some of its buffers in that time
 
 
 class ResponseBody(Protocol):
@@ -92,17 +93,21 @@ class RelayedResponse:
         self._write(lines + data)
         return is_whole
 
-    async def follow(self, connection: UpstreamConnection) -> None:
-        """Relays the body to its end.
+    async def follow(self, connection: UpstreamConnection, on_stall: Callable[[], None]) -> None:
+        """Relays the body to its end. Calls `on_stall` the first time that the caller reads nothing for STALL_S.
 
         Raises an UpstreamError if the response breaks off, and ConnectionError if the caller is lost or reads
         nothing any more. `abort` must follow then.
         """
+        has_stalled = False
         while data := await connection.read():
             if self._scrubber is not None:
                 data = self._scrub(self._scrubber, data)
             self._write(self._framed(data))
             if self._connection.writing.is_full:
+                if not has_stalled and not await self._drain_within(STALL_S):
+                    has_stalled = True
+                    on_stall()
                 await self.drain()
         self._write(self._end(connection))
 
@@ -155,8 +160,14 @@ class RelayedResponse:
 
         Raises CallerStalled after the idle timeout, and ConnectionError if the caller is lost; `abort` must follow.
         """
+        if not await self._drain_within(self._idle_timeout_s):
+            raise CallerStalled("the caller no longer reads its response")
+
+    async def _drain_within(self, timeout_s: float) -> bool:
+        """Waits as `drain` does; returns False after `timeout_s`."""
         try:
-            async with asyncio.timeout(self._idle_timeout_s):
+            async with asyncio.timeout(timeout_s):
                 await self._connection.drain()
         except TimeoutError:
-            raise CallerStalled("the caller no longer reads its response") from None
+            return False
+        return True
