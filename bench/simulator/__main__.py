@@ -9,6 +9,7 @@ from simulator.measures import measures
 from simulator.own_refusals import own_refusal_rows
 from simulator.pages import page_rows
 from simulator.run import GATES, run, run_oracle
+from simulator.traffic import traffic_rows
 
 SEEDS = (1, 2, 3, 4, 5, 6, 7, 8)
 THIS_GATE = "this gate"
@@ -92,6 +93,8 @@ def main() -> int:
     _print_table(free_rows(SEEDS[0]))
     first_seconds, mean = first_seconds_rows(SEEDS[:3])
     _print_table([*first_seconds, ["mean", f"{mean:.3f}", ""]])
+    print("Usual traffic: mean wait as a share of the oracle's, each plus a second / 429s per 1,000\n")
+    _print_table(traffic_rows(SEEDS[:2]))
     own, missed_own = own_refusal_rows(SEEDS[:3])
     _print_table(own)
     pages, _ = page_rows(SEEDS[:4])

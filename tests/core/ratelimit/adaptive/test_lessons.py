@@ -98,11 +98,11 @@ def test_a_refused_probe_far_below_the_concurrency_limit_leaves_the_limit() -> N
 
 def test_the_first_period_is_no_longer_than_the_longest_hint() -> None:
     estimate = LimitEstimate()
-    for at_s in (0.0, 11.0, 12.0):
+    for at_s in (5.0, 7.0, 9.0, 11.0, 12.0):
         estimate.window.add(at_s)
     estimate.hints.note(closure(GrantKind.UNPROVEN, 1.0, 7.3), 8.3, estimate.window)
     learn_from(estimate, closure(GrantKind.UNPROVEN, 12.5, 2.17), 15.0)
-    assert (estimate.window.count, estimate.window.period_s) == (2, 7.3)
+    assert (estimate.window.count, estimate.window.period_s) == (3, 7.3)
 
 
 def test_a_shorter_period_that_no_search_tries_must_hold_for_a_period() -> None:

@@ -1,9 +1,15 @@
 """The closure of a scope by a refusal."""
 
+import math
 from dataclasses import dataclass
+from typing import Final
 
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.likely_period import rounding_s
+from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import SMALL_COUNT
+
+_OPTIMISM: Final = 0.75  # of the rounding of a hint
+_MAX_GAP_S: Final = 0.25  # within a burst, if there is no hint
 
 
 @dataclass(slots=True)
@@ -30,3 +36,14 @@ class Closure:
     def excess_s(self) -> float:
         """By how much `closed_s` may exceed the true wait."""
         return rounding_s(self.closed_s) if self.hinted else self.closed_s
+
+    @property
+    def max_gap_s(self) -> float:
+        """The requests before a pause this long say nothing about the period.
+
+        A period that is too short corrects itself within seconds, and one that is too long may take minutes.
+        """
+        hint = self.full or self
+        if hint.hinted:
+            return hint.closed_s - _OPTIMISM * hint.excess_s
+        return _MAX_GAP_S if self.refused >= SMALL_COUNT else math.inf

@@ -22,6 +22,7 @@ from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, Gran
 from nanonets_proxy.core.ratelimit.adaptive.lessons import learn_from
 from nanonets_proxy.core.ratelimit.adaptive.likely_period import next_usual_period_s, rounding_s
 from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
+from nanonets_proxy.core.ratelimit.adaptive.period_fit import PeriodEnd
 from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import SMALL_COUNT
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 
@@ -43,7 +44,9 @@ class ClosureTimer:
     __slots__ = (
         "_backoff_s",
         "_early_refusals",
+        "_first_refused_s",
         "_jitter",
+        "_last_unhinted",
         "_opened_early",
         "_policy",
         "closure",
@@ -56,6 +59,8 @@ class ClosureTimer:
         self._backoff_s = policy.backoff_first_s
         self._opened_early = False  # whether the latest closure ends before its hint
         self._early_refusals = 0
+        self._first_refused_s = -math.inf  # of the latest closures without hints, one after the other
+        self._last_unhinted: Closure | None = None
         self.closure: Closure | None = None
         """The latest closure, until its lesson is drawn."""
         self.room_after_probe = _MIN_ROOM
@@ -98,10 +103,11 @@ class ClosureTimer:
         if hint_s is not None and 0 < hint_s < math.inf:
             self.room_after_probe = max(_MIN_ROOM, min(_MAX_ROOM, _ROOM_PER_S * hint_s))
             opens_at_s = now + hint_s
-            if hint_s <= MAX_CHEAP_HINT_S and rounding_s(hint_s) and self._early_refusals < _MAX_EARLY_REFUSALS:
-                opens_at_s = estimate.expected_end_s(granted_at_s, opens_at_s)
-                self._opened_early = opens_at_s < now + hint_s
-            return Closure(kind, granted_at_s, hint_s, hinted=True, opens_at_s=opens_at_s)
+            closure = Closure(kind, granted_at_s, hint_s, hinted=True, opens_at_s=opens_at_s)
+            if hint_s <= MAX_CHEAP_HINT_S and closure.excess_s and self._early_refusals < _MAX_EARLY_REFUSALS:
+                closure.opens_at_s = estimate.expected_end_s(closure)
+                self._opened_early = closure.opens_at_s < opens_at_s
+            return closure
         self.room_after_probe = _MIN_ROOM
         closed_s = estimate.estimated_end_s - now
         if kind in LIMIT_PROBES:
@@ -115,7 +121,7 @@ class ClosureTimer:
         closure = self.closure
         if closure is None or estimate.known:
             return opens_at_s
-        few = estimate.few_accepted and closure.refused >= SMALL_COUNT
+        few = estimate.few_accepted(closure) and closure.refused >= SMALL_COUNT
         full = closure.full
         if few and full is None:
             exact = closure.hinted and not rounding_s(closure.closed_s)
@@ -134,13 +140,24 @@ class ClosureTimer:
         """Draws the lesson of the closure, once the outcome of each request from before it is known."""
         if self.closure is not None:
             learn_from(estimate, self.closure, now)
+            if self._last_unhinted is None:
+                self._first_refused_s = self.closure.granted_at_s
+            self._last_unhinted = None if self.closure.hinted else self.closure
             self.closure = None
 
-    def probe_accepted(self) -> None:
-        """Notes that the recovery probe was accepted: the next closure without a hint is short again."""
+    def probe_accepted(self, estimate: LimitEstimate, granted_at_s: float, now: float) -> None:
+        """Notes that the recovery probe was accepted: the next closure without a hint is short again.
+
+        After closures without hints, the period ended between the last refused probe and this one.
+        """
         self._backoff_s = self._policy.backoff_first_s
         if self._opened_early:
             self._early_refusals = 0
+        closure, self._last_unhinted = self._last_unhinted, None
+        if closure is not None:
+            end = PeriodEnd(self._first_refused_s, closure.granted_at_s, granted_at_s)
+            fit = estimate.fit.note(end, estimate.window, estimate.refusal_delay_s / 2, closure.granted_at_s)
+            estimate.learn_fit(fit, closure, now)
 
     def _backed_off_s(self, began_at_s: float | None, now: float) -> float:
         """Returns the length of the next closure, jitter included. None: it is unknown when the period began."""

@@ -4,7 +4,8 @@ The lesson is drawn once per closure, when the outcome of each earlier request i
 
 | refused request | when | conclusion |
 |---|---|---|
-| the first of all | nothing is known | count: the accepted requests; period: from the first one to the hint's end |
+| the first of all | nothing is known | count: the accepted part of the burst; period: from its start to the end |
+| any but a limit probe | a usual period explains all refusals | count and period of that fit (`period_fit.py`) |
 | a limit probe, or any request during an unproven raise | | undo the raise; the next probe is later and smaller |
 | any, with as many in flight as allowed | not at a known period end | that number is the concurrency limit |
 | the recovery probe | twice in a row | the period lasts up to the end of the hint |
@@ -18,12 +19,14 @@ Each length is corrected to the likely one (`likely_period.py`), since hints are
 
 from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
-from nanonets_proxy.core.ratelimit.adaptive.likely_period import is_usual, likely_period_s
+from nanonets_proxy.core.ratelimit.adaptive.likely_period import is_usual, likely_period_s, usual_periods_s
 from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
+from nanonets_proxy.core.ratelimit.adaptive.period_fit import PeriodEnd
 from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
 
 _SAME_PERIOD = 1.1  # up to this many periods, a refusal means a longer period, not a smaller count
 _MAX_LONGER = 1.5  # periods: up to this length, a hint makes the period longer at once
+_BURST = 0.75  # of the requests so far
 _MAX_FIRST_PERIOD = 10.0  # times the first hint, which covers an unknown part of the period
 
 
@@ -36,8 +39,14 @@ def learn_from(estimate: LimitEstimate, closure: Closure, now: float) -> None:
     if not at_period_end and concurrency.explains(closure.kind, closure.in_flight):
         concurrency.refused(closure.in_flight, closure.closed_s, now)
         return
+    fit = None
+    if closure.hinted:
+        end = PeriodEnd(closure.granted_at_s, ends_at_s - closure.excess_s, ends_at_s)
+        fit = estimate.fit.note(end, window, estimate.refusal_delay_s / 2)
     if not estimate.known:
         _learn_window(estimate, closure, ends_at_s, now)
+        return
+    if estimate.learn_fit(fit, closure, now):
         return
     nth_s = window.nth_newest_s(int(window.count))
     if nth_s is None:
@@ -87,19 +96,32 @@ def _needed_s(closure: Closure, longest_s: float, refused_s: float, period_s: fl
 def _learn_window(estimate: LimitEstimate, closure: Closure, ends_at_s: float, now: float) -> None:
     """Learns count and period from the grants alone, as after the first refusal."""
     window = estimate.window
-    first_s = window.first_known_s
+    first_s = window.run_start_s(closure.max_gap_s)
     if first_s is None:
         return
     likely_s = likely_period_s(ends_at_s - first_s, closure.granted_at_s - first_s, closure.excess_s)
-    period_s = likely_s
+    period_s = _burst_period_s(window, closure, first_s, likely_s)
     # The first request may belong to an earlier period, unless an exact hint ends a usual period after it.
-    if not closure.hinted or closure.excess_s or not is_usual(likely_s):
+    if not closure.hinted or closure.excess_s or not is_usual(period_s):
         period_s = min(period_s, _MAX_FIRST_PERIOD * closure.closed_s)
         if estimate.hints.longest_s > 1.5 * closure.closed_s:
             period_s = min(period_s, estimate.hints.longest_s)
     count = max(1, window.granted_since(first_s + likely_s - period_s))
     estimate.learn_window(count, period_s, closure, now)
     estimate.concurrency.suspect(closure, count)
+
+
+def _burst_period_s(window: SlidingWindow, closure: Closure, first_s: float, likely_s: float) -> float:
+    """Returns the shortest usual period that has most of the requests so far; at most `likely_s`.
+
+    A few requests before a burst are no sign of a period that began with them.
+    """
+    if not closure.hinted:
+        return likely_s
+    most = _BURST * window.granted_since(first_s)
+    usual_s = usual_periods_s(closure.closed_s - closure.excess_s)
+    shorter_s = (s for s in usual_s if s < likely_s and window.granted_since(first_s + likely_s - s) >= most)
+    return next(shorter_s, likely_s)
 
 
 def _undo_raise(estimate: LimitEstimate, closure: Closure, admitted: float, needed_s: float, now: float) -> None:

@@ -6,6 +6,7 @@ estimate. If it is too short, the first request of the next period is refused, a
 """
 
 import math
+from collections.abc import Iterator
 
 _USUAL_S = (
     1.0,
@@ -40,12 +41,18 @@ def likely_period_s(longest_s: float, above_s: float, rounded_by_s: float) -> fl
     `rounded_by_s` is the possible excess of `longest_s` over the true length.
     """
     above_s = max(above_s, longest_s - (rounded_by_s or _TOLERANCE * longest_s))
-    usual_s = max((period_s for period_s in _USUAL_S if above_s < period_s <= longest_s + 1e-6), default=0.0)
+    most_s = (1 + _TOLERANCE) * longest_s
+    usual_s = max((period_s for period_s in _USUAL_S if above_s < period_s <= most_s), default=0.0)
     if usual_s:
         return usual_s
     if rounded_by_s and int(longest_s) > above_s:
         return float(int(longest_s))
     return longest_s
+
+
+def usual_periods_s(above_s: float) -> Iterator[float]:
+    """Yields the usual periods that are longer than `above_s`, the shortest first."""
+    return (period_s for period_s in _USUAL_S if period_s > above_s)
 
 
 def is_usual(period_s: float) -> bool:

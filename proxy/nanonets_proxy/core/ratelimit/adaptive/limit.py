@@ -220,7 +220,7 @@ class Limit:
         """Notes that a request granted since the latest closure was served or accepted by timeout."""
         estimate = self.estimate
         if self.state is _PROBING:
-            self._timer.probe_accepted()
+            self._timer.probe_accepted(estimate, self.last_grant_s, now)
             self._slow_start.restart(self._timer.room_after_probe)
             self.state = _LEARNED if estimate.known else _OPEN
         self.grants.accepted(serial, now)

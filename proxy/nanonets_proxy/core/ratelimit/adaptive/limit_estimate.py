@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from nanonets_proxy.core.ratelimit.adaptive.belief import Belief
 from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.concurrency_estimate import ConcurrencyEstimate
+from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES
 from nanonets_proxy.core.ratelimit.adaptive.hint_history import HintHistory
 from nanonets_proxy.core.ratelimit.adaptive.likely_period import likely_period_s
+from nanonets_proxy.core.ratelimit.adaptive.period_fit import PeriodFit
 from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import SMALL_COUNT, ProbeSchedule
 from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
 from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
@@ -53,6 +55,7 @@ class LimitEstimate:
         "_raised_at_s",
         "before_raise",
         "concurrency",
+        "fit",
         "hints",
         "min_period_s",
         "proven",
@@ -79,6 +82,7 @@ class LimitEstimate:
         self._admitted: deque[float] = deque(maxlen=_REMEMBERED_PERIODS)  # by the latest refusals
         self.quota_varies = False
         """Whether some of these periods admitted more than others, as where requests have several pages."""
+        self.fit = PeriodFit()
         self._least_period_s = 0.0
         self._probed_period_s = 0.0
         self._period_start: float = 0  # units granted before the latest closure or confirmed period start
@@ -99,7 +103,8 @@ class LimitEstimate:
         return Belief(window.count, window.period_s, self.concurrency.limit, self.proven, self.reserve)
 
     def restore(self, belief: Belief) -> None:
-        """Returns to an earlier belief."""
+        """Returns to an earlier belief: the refusals since then did not concern the limit."""
+        self.fit.stop()
         self.set_window(belief.count, belief.period_s)
         self.concurrency.limit = belief.concurrency_limit
         self.proven, self.reserve = belief.proven, belief.reserve
@@ -190,10 +195,10 @@ class LimitEstimate:
         start_s = self.window.nth_newest_s(int(count))
         return -math.inf if start_s is None else start_s + length_s
 
-    @property
-    def few_accepted(self) -> bool:
-        """Whether some requests count, but fewer than `SMALL_COUNT`."""
-        return 0 < self.window.used(-math.inf) < SMALL_COUNT
+    def few_accepted(self, closure: Closure) -> bool:
+        """Whether some requests of the burst count, but fewer than `SMALL_COUNT`."""
+        first_s = self.window.run_start_s(closure.max_gap_s)
+        return first_s is not None and self.window.granted_since(first_s) < SMALL_COUNT
 
     @property
     def period_start_s(self) -> float | None:
@@ -201,9 +206,10 @@ class LimitEstimate:
         window = self.window
         return window.nth_newest_s(int(window.count)) if self.known else window.first_known_s
 
-    def expected_end_s(self, granted_at_s: float, hinted_s: float) -> float:
-        """Returns when the period ends, if a hint in whole seconds says `hinted_s`: up to a second earlier."""
-        first_s = self.window.first_known_s
+    def expected_end_s(self, closure: Closure) -> float:
+        """Returns when the period ends, if the hint of the closure is in whole seconds: up to a second earlier."""
+        granted_at_s, hinted_s = closure.granted_at_s, closure.opens_at_s
+        first_s = self.window.run_start_s(closure.max_gap_s)
         if self.known:
             end_s = self.estimated_end_s
         elif first_s is None:
@@ -267,9 +273,22 @@ class LimitEstimate:
         self.quota_varies = False
         self.set_window(count, period_s)
         first_s = now if closure.closed_s <= _CHEAP_S else now + _FIRST_PROBE_AFTER * period_s
-        of_a_burst = closure.refused >= SMALL_COUNT
-        self.window_probes = ProbeSchedule(self.window, first_s, searching=of_a_burst and count < SMALL_COUNT)
+        is_burst = closure.refused >= SMALL_COUNT
+        is_cheap = closure.hinted and closure.closed_s <= _CHEAP_S
+        searching = count < SMALL_COUNT and (is_burst or is_cheap)
+        self.window_probes = ProbeSchedule(self.window, first_s, searching=searching)
         self.min_period_s = 0.0
+
+    def learn_fit(self, fit: tuple[float, float] | None, closure: Closure, now: float) -> bool:
+        """Sets the window that explains all refusals so far. Returns whether there is a new one.
+
+        A refused probe tests the window that is known, and a static limit is no estimate.
+        """
+        is_probe = closure.kind in LIMIT_PROBES or self.before_raise is not None
+        if fit is None or fit == (self.window.count, self.window.period_s) or is_probe or self._least_period_s:
+            return False
+        self.learn_window(*fit, closure, now)
+        return True
 
     def lower_count(self, admitted: float, now: float) -> None:
         """Notes a period that admitted fewer requests than the count.

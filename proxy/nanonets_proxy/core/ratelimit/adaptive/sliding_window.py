@@ -8,6 +8,7 @@ interval between requests.
 import math
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Sequence
 from itertools import chain, islice
 
 _MAX_KEPT = 8192  # entries of each log, or `count` if that is larger; estimates need no more
@@ -116,6 +117,15 @@ class SlidingWindow:
         log = self._older or self._recent
         return log[0][0] if log else None
 
+    def run_start_s(self, max_gap_s: float) -> float | None:
+        """Returns the oldest of the newest grants between which no gap is longer; None if the log is empty."""
+        start_s = None
+        for granted_s, _ in self._newest_first():
+            if start_s is not None and start_s - granted_s > max_gap_s:
+                break
+            start_s = granted_s
+        return start_s
+
     def granted_since(self, since_s: float) -> float:
         """Returns how many units the log has from that instant on."""
         units: float = 0
@@ -124,6 +134,19 @@ class SlidingWindow:
                 break
             units += cost
         return units
+
+    def units_since(self, instants_s: Sequence[float], until_s: float = math.inf) -> list[float]:
+        """Returns how many units the log has from each instant on, up to `until_s`. The latest instant is first."""
+        units: float = 0
+        found: list[float] = []
+        for granted_s, cost in self._newest_first():
+            while len(found) < len(instants_s) and granted_s < instants_s[len(found)] - _ROUNDING_S:
+                found.append(units)
+            if len(found) == len(instants_s):
+                break
+            if granted_s <= until_s:
+                units += cost
+        return found + [units] * (len(instants_s) - len(found))
 
     def newest_units(self, grants: int) -> float:
         """Returns the units of this many of the newest grants in the log."""

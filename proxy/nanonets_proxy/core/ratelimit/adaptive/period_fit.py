@@ -1,0 +1,143 @@
+"""Which usual period explains all refusals so far.
+
+A single refusal does not tell the period: its hint names the end of a period, and not the length. Without a hint,
+the end is between the last refused and the first accepted probe. Several refusals do tell it. With the true length,
+each period admitted the same number of requests:
+
+- In a fixed window, the period began `period_s` before its end.
+- In a sliding window, the oldest request that counts was granted `period_s` before that end.
+
+So the count is the number of requests from then on, in both cases. An uncertain end leaves a range for it.
+
+Requests that the proxy paces itself can have the same rate in each period, whatever the true limit. So a length
+also needs one of these signs: a request was granted when each of the periods would have begun; or the ends of the
+periods are whole lengths apart, as with windows on the clock.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple, Self
+
+from nanonets_proxy.core.ratelimit.adaptive.likely_period import usual_periods_s
+from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import SMALL_COUNT
+from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
+
+_MOST_REFUSALS: Final = 16  # the fit is for the first refusals: a limit may change later
+_MAX_RANGE: Final = 1.5  # times the least count: a wider range of counts says too little
+_CERTAIN: Final = 2.0  # a period this many times as long as the uncertainty of its end can show whole lengths
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodEnd:
+    """What a refusal tells about the end of its period. Instants are grants, so travel times cancel out."""
+
+    refused_s: float
+    """The grant of the first refused request."""
+    earliest_s: float
+    latest_s: float
+
+
+class _Begin(NamedTuple):
+    """The range of instants at which a period began. The difference of travel times widens it."""
+
+    after_s: float
+    latest_s: float
+    earliest_s: float
+
+    @classmethod
+    def of(cls, period_s: float, end: PeriodEnd, tolerance_s: float) -> Self:
+        """Returns the range for a period of this length."""
+        latest_s = end.latest_s - period_s
+        return cls(latest_s + tolerance_s, latest_s - tolerance_s, end.earliest_s - period_s - tolerance_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A length that explains all refusals so far."""
+
+    least: float
+    """The least and the largest count."""
+    largest: float
+    is_anchored: bool
+    """Whether a request was granted when each of the periods would have begun."""
+    earliest_s: float
+    """When the latest period began, as far as it is whole lengths after each earlier one. Empty if it cannot be."""
+    latest_s: float
+
+    def after(self, period_s: float, begin: _Begin, units: Mapping[float, float]) -> Self | None:
+        """Returns what remains possible after one more refusal, with the units granted since each instant."""
+        least = max(self.least, units[begin.latest_s])
+        largest = min(self.largest, units[begin.earliest_s])
+        if least > largest:
+            return None
+        moved_s = 0.0
+        if self.latest_s < math.inf:
+            middle_s = (begin.earliest_s + begin.after_s - self.earliest_s - self.latest_s) / 2
+            moved_s = round(middle_s / period_s) * period_s
+        return replace(
+            self,
+            least=least,
+            largest=largest,
+            is_anchored=self.is_anchored and units[begin.earliest_s] > units[begin.after_s],
+            earliest_s=max(begin.earliest_s, self.earliest_s + moved_s),
+            latest_s=min(begin.after_s, self.latest_s + moved_s),
+        )
+
+
+_ANY: Final = _Candidate(1.0, math.inf, is_anchored=True, earliest_s=-math.inf, latest_s=math.inf)
+
+
+class PeriodFit:
+    """Keeps the usual periods that explain all refusals so far."""
+
+    __slots__ = ("_candidates", "_noted", "_refused_s", "_uncertain_s")
+
+    def __init__(self) -> None:
+        self._noted = 0
+        self._refused_s = -math.inf
+        self._uncertain_s = 0.0
+        self._candidates: dict[float, _Candidate] = {}
+
+    def stop(self) -> None:
+        """Finds nothing from now on: some refusals do not concern the limit."""
+        self._noted = _MOST_REFUSALS
+
+    def note(
+        self, end: PeriodEnd, window: SlidingWindow, tolerance_s: float, granted_by_s: float = math.inf
+    ) -> tuple[float, float] | None:
+        """Notes a refusal, and counts what was granted by `granted_by_s`. Travel times differ by `tolerance_s`.
+
+        Returns the count and the shortest period that explain all refusals; None if there is no such period, or
+        only one refusal.
+        """
+        first = not self._noted
+        if self._noted == _MOST_REFUSALS:
+            return None
+        if not first and not window.units_since((self._refused_s,), granted_by_s)[0]:
+            return None  # nothing was granted in between, so both refusals belong to one period
+        self._noted += 1
+        self._refused_s = end.refused_s
+        self._uncertain_s = max(self._uncertain_s, end.latest_s - end.earliest_s)
+        begins = {
+            period_s: _Begin.of(period_s, end, tolerance_s)
+            for period_s in usual_periods_s(end.earliest_s - end.refused_s)
+            if first or period_s in self._candidates
+        }
+        instants_s = sorted({at_s for begin in begins.values() for at_s in begin}, reverse=True)
+        units = dict(zip(instants_s, window.units_since(instants_s, granted_by_s), strict=True))
+        candidates = {}
+        for period_s, begin in begins.items():
+            found = self._candidates.get(period_s, _ANY).after(period_s, begin, units)
+            if found is not None:
+                candidates[period_s] = found
+        self._candidates = candidates
+        return None if first else self._found()
+
+    def _found(self) -> tuple[float, float] | None:
+        for period_s, candidate in self._candidates.items():
+            is_narrow = candidate.least >= SMALL_COUNT and candidate.largest <= _MAX_RANGE * candidate.least
+            is_aligned = candidate.earliest_s <= candidate.latest_s and period_s > _CERTAIN * self._uncertain_s
+            if is_narrow and (candidate.is_anchored or is_aligned):
+                return candidate.least, period_s
+        return None

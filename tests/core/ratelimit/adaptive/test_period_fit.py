@@ -1,0 +1,111 @@
+"""The period that explains all refusals so far."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanonets_proxy.core.ratelimit.adaptive.period_fit import PeriodEnd, PeriodFit
+from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
+
+
+def window_of(granted_s: list[float]) -> SlidingWindow:
+    window = SlidingWindow()
+    for at_s in granted_s:
+        window.add(at_s)
+    return window
+
+
+def end(refused_s: float, ends_at_s: float, uncertain_s: float = 0.0) -> PeriodEnd:
+    return PeriodEnd(refused_s, ends_at_s - uncertain_s, ends_at_s)
+
+
+def test_one_refusal_tells_no_period() -> None:
+    assert PeriodFit().note(end(1.0, 10.0), window_of([0.0] * 20), 0.01) is None
+
+
+def test_two_full_windows_of_the_same_count_tell_the_period() -> None:
+    fit, window = PeriodFit(), window_of([0.0] * 20)
+    fit.note(end(1.0, 10.0), window, 0.01)
+    for _ in range(20):
+        window.add(10.0)
+    assert fit.note(end(11.0, 20.0), window, 0.01) == (20, 10.0)
+
+
+def test_the_requests_before_a_burst_belong_to_the_sliding_window_too() -> None:
+    """60 in any 5 s. The request of 0 s ends at 5 s, that of 1 s at 6 s."""
+    fit, window = PeriodFit(), window_of([0.0, 1.0, 2.0, *[3.0] * 57])
+    assert fit.note(end(3.0, 5.0), window, 0.01) is None
+    window.add(5.0)
+    assert fit.note(end(5.1, 6.0), window, 0.01) == (60, 5.0)
+
+
+@given(phase_s=st.floats(0.0, 9.0), refused_after_s=st.lists(st.floats(2.0, 9.5), min_size=3, max_size=6))
+def test_rounded_hints_tell_a_window_on_the_clock(phase_s: float, refused_after_s: list[float]) -> None:
+    """Each window of 10 s admits 20 requests, evenly until the refusal; hints are in whole seconds, rounded up."""
+    fit, window, found = PeriodFit(), SlidingWindow(), None
+    for number, after_s in enumerate(refused_after_s):
+        begins_s = phase_s + 10.0 * number
+        for request in range(20):
+            window.add(begins_s + 0.01 + (after_s - 0.02) * request / 20)
+        hint_s = float(int(10.0 - after_s) + 1)
+        found = fit.note(end(begins_s + after_s, begins_s + after_s + hint_s, 1.0), window, 0.0)
+    assert found is None or found[1] <= 10.0
+    if found is not None and found[1] == 10.0:
+        assert found[0] <= 20
+
+
+def test_without_a_hint_the_period_ended_between_two_probes() -> None:
+    fit, window = PeriodFit(), window_of([0.5] * 20)
+    window.add(10.2)  # the accepted probe
+    assert fit.note(PeriodEnd(1.0, 9.0, 10.2), window, 0.01, granted_by_s=9.0) is None
+    for _ in range(19):
+        window.add(11.0)
+    window.add(20.4)
+    assert fit.note(PeriodEnd(12.0, 19.5, 20.4), window, 0.01, granted_by_s=19.5) == (20, 10.0)
+
+
+def test_two_refusals_of_one_period_count_once() -> None:
+    fit, window = PeriodFit(), window_of([0.0] * 20)
+    fit.note(end(1.0, 10.0), window, 0.01)
+    assert fit.note(end(2.0, 10.0), window, 0.01) is None
+
+
+def test_a_wide_range_of_counts_explains_nothing() -> None:
+    fit, window = PeriodFit(), window_of([0.1 * number for number in range(20)])
+    fit.note(end(2.0, 3.0, 1.0), window, 0.01)
+    for number in range(20):
+        window.add(2.5 + 0.1 * number)
+    found = fit.note(end(4.5, 5.0, 1.0), window, 0.01)
+    assert found is None or found[1] > 1.0
+
+
+def test_counts_that_differ_explain_nothing() -> None:
+    fit, window = PeriodFit(), window_of([0.0] * 20)
+    fit.note(end(1.0, 10.0), window, 0.01)
+    for _ in range(7):
+        window.add(10.0)
+    assert fit.note(end(11.0, 20.0), window, 0.01) is None
+    for _ in range(7):
+        window.add(20.0)
+    assert fit.note(end(21.0, 30.0), window, 0.01) is None  # the first refusal stays unexplained
+
+
+def test_paced_requests_show_no_period() -> None:
+    """One request a second passes. Each period admits the same number, but none begins with a request."""
+    fit, window = PeriodFit(), window_of([float(number) for number in range(40)])
+    fit.note(end(39.5, 39.77), window, 0.001)
+    for number in range(40, 70):
+        window.add(float(number))
+    assert fit.note(end(69.5, 69.93), window, 0.001) is None
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_the_fit_ends(stops: bool) -> None:
+    fit, window = PeriodFit(), SlidingWindow()
+    for number in range(17):
+        for _ in range(20):
+            window.add(10.0 * number)
+        if stops and number == 3:
+            fit.stop()
+        found = fit.note(end(10.0 * number + 1, 10.0 * number + 10), window, 0.01)
+        assert found == ((20, 10.0) if 1 <= number < (3 if stops else 16) else None)
