@@ -2,7 +2,7 @@
 
 import pytest
 
-from nanonets_proxy.app import environment
+from nanonets_proxy.app import pages
 from nanonets_proxy.request import upload_pages
 from support.documents import FORM, form, pdf
 from support.eventually import until
@@ -86,7 +86,7 @@ async def test_no_process_counts_pages_if_no_limit_is_in_pages() -> None:
 
 
 async def test_without_the_extra_a_warning_at_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "can_count_pages", lambda: False)
+    monkeypatch.setattr(pages, "can_count_pages", lambda: False)
     with captured_log() as log:
         async with (
             ScriptedUpstream(responding(OK)) as upstream,
