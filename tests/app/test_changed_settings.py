@@ -230,6 +230,21 @@ async def test_settings_apply_to_all_environments_or_to_none() -> None:
             assert (await caller.get(b"/x")).value(b"Via") == b"1.1 nanonets-proxy"
 
 
+async def test_a_first_limit_in_pages_starts_the_counter_of_pages() -> None:
+    async with ScriptedUpstream(responding(OK)) as upstream, running_proxy(upstream.origin) as proxy:
+        pages = proxy.proxy._pages
+        assert (pages.costs, pages.uploads) == (None, None)
+        change(proxy, limits="account 20 pages/minute")
+        assert pages._counter is not None
+        assert pages.uploads is not None
+        counter = pages._counter
+        await until(counter._ready.is_set)
+        change(proxy)
+        assert (pages.costs, pages.uploads) == (None, None)
+        change(proxy, limits="account 30 pages/minute")
+        assert pages._counter is counter
+
+
 async def test_a_loosened_boundary_is_warned_about_once(capsys: pytest.CaptureFixture[str]) -> None:
     async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
         for _ in range(2):
