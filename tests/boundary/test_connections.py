@@ -89,6 +89,7 @@ class Connection:
         self.peer = Peer(str(address), address)
         self.is_idle = is_idle
         self.idle_since_s = 99.5 if is_fresh else 99.0
+        self.awaits_body = not is_idle and is_fresh
         self.stalled_since_s = 99.0 if is_stalled else 99.5
         self._close = close
 
@@ -167,6 +168,17 @@ def test_a_stalled_upload_makes_room_before_a_connection_whose_request_may_be_on
     for gone in ("192.0.2.3", "192.0.2.2", "192.0.2.1"):
         assert listener.connect("192.0.2.4", is_idle=False)
         assert not listener.count(gone)
+
+
+def test_an_upload_that_has_not_begun_makes_room_last() -> None:
+    listener = Listener(3, 100)
+    assert listener.connect("192.0.2.1", is_idle=False, is_fresh=True)
+    assert listener.connect("192.0.2.2", is_idle=False, is_stalled=True)
+    assert listener.connect("192.0.2.3", is_fresh=True)
+    for gone in ("192.0.2.2", "192.0.2.1", "192.0.2.3"):
+        assert listener.connect("192.0.2.4", is_idle=False)
+        assert not listener.count(gone)
+    assert not listener.connect("192.0.2.4", is_idle=False)
 
 
 @pytest.mark.parametrize(("fresh", "closed"), [(10, 1), (64, 3), (10_000, 32)])

@@ -1,6 +1,7 @@
 """Uploads and readers that stall: they leave their places to others, and end if they are too slow."""
 
 import asyncio
+import math
 import time
 from contextlib import AsyncExitStack
 
@@ -212,19 +213,25 @@ async def test_an_unread_response_leaves_its_place_to_others(monkeypatch: pytest
         await asyncio.gather(*sending, return_exceptions=True)
 
 
-async def test_an_upload_that_waits_for_its_permit_or_for_a_moment_is_not_stalled() -> None:
+@pytest.mark.parametrize(("first_byte", "status"), [(b"", 200), (b"x", 503)], ids=["nothing", "a byte"])
+async def test_before_a_stall_only_an_upload_that_has_not_begun_makes_room(
+    monkeypatch: pytest.MonkeyPatch, first_byte: bytes, status: int
+) -> None:
+    monkeypatch.setattr(connection_limits, "PATIENCE_S", 60.0)
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin, max_connections=16) as proxy,
         proxy.callers(16) as callers,
     ):
         for caller in callers:
-            await caller.send(_HEAD)
-        server = proxy.proxy._server
-        await until(lambda: sum(not c.is_idle for c in server._caller_connections()) == 16)
+            await caller.send(_HEAD + first_byte)
+        connections = proxy.proxy._server._caller_connections
+        await until(lambda: sum(c.stalled_since_s < math.inf for c in connections()) == 16)
         async with await proxy.caller() as newcomer:
-            assert (await newcomer.response()).status == 503
-        assert not _stalled(proxy)
+            if status == 200:
+                await newcomer.send(request(b"GET", b"/other"))
+                await (await upstream.next_request()).respond(OK)
+            assert (await newcomer.response()).status == status
 
 
 async def test_the_wait_for_a_permit_does_not_count_against_body_timeout() -> None:

@@ -114,6 +114,11 @@ class CallerConnection(asyncio.BufferedProtocol):
         wanted_since_s = math.inf if self._reader.body is None else self._reader.body.wanted_since_s
         return min(wanted_since_s, self.writing.full_since_s + READER_PATIENCE_S)
 
+    @property
+    def awaits_body(self) -> bool:
+        body = self._reader.body
+        return body is not None and not body.received_bytes and body.wanted_since_s < math.inf
+
     def give_up(self) -> None:
         """Ends the request, with a 408 if its response has not begun, and then the connection."""
         if self.writing.is_full and self.transport is not None:

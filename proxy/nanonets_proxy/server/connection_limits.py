@@ -6,7 +6,7 @@ A connection beyond the limit replaces another one, the oldest of the first kind
    holds connections loses them;
 2. with a request whose body has stalled for PATIENCE_S, which gets a 408, or a response that its caller does not
    read;
-3. without a request. It may be on its way.
+3. without a request, or with one whose body has not begun. They may be on their way.
 
 If all connections are busy, the new one gets a 503. Loopback addresses and unix sockets stand for many callers, so
 only the total limit applies to them.
@@ -77,6 +77,10 @@ class Connection(Protocol):
     @property
     def stalled_since_s(self) -> float:
         """Since when the caller sends no body or reads no response, by the loop's clock; infinite: no wait."""
+
+    @property
+    def awaits_body(self) -> bool:
+        """Whether the proxy waits for the first byte of a request's body."""
 
     def displace(self) -> None:
         """Closes the connection now; unsent bytes are lost."""
@@ -167,8 +171,10 @@ class ConnectionLimits:
                 (idle if connection.idle_since_s <= before_s else fresh).append(connection)
                 if len(idle) == batch:
                     break
-            elif stalled is None and connection.stalled_since_s <= before_s:
-                stalled = connection
+            elif connection.stalled_since_s <= before_s:
+                stalled = stalled or connection
+            elif connection.awaits_body:
+                fresh.append(connection)
         if not idle and stalled is not None:
             stalled.give_up()
             self._shed.labels("stalled").inc()
@@ -176,7 +182,10 @@ class ConnectionLimits:
         # Of fresh ones, no more are closed than the cost of many walks demands.
         displaced = idle or fresh[: min(batch, 1 + len(fresh) // _BATCH)]
         for connection in displaced:
-            connection.displace()
+            if connection.is_idle:
+                connection.displace()
+            else:
+                connection.give_up()
         self._shed.labels("idle" if displaced else "new").inc(len(displaced) or 1)
         return bool(displaced)
 

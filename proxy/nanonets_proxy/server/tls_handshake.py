@@ -25,6 +25,7 @@ class TlsHandshake(asyncio.Protocol):
     is_idle: Final = True
     """A newcomer may displace it."""
     stalled_since_s: Final = math.inf
+    awaits_body: Final = False
 
     def __init__(
         self,
