@@ -93,6 +93,8 @@ def test_rotated_keys_are_visible_nowhere(call: Call, tmp_path: Path, log_format
                 ("GET", "/metrics"),
                 ("GET", "/readyz"),
                 ("GET", "/status"),
+                ("GET", "/"),
+                ("GET", "/status"),
                 ("POST", "/reload"),
             ):
                 _, fields, body = call(f"{admin}{path}", method)
