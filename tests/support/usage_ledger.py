@@ -55,7 +55,7 @@ def sums(path: Path, key: Callable[[dict[str, Any]], Any], since_h: int, until_h
     for row in rows(path):
         if since_h * 3600 <= row["at_s"] < until_h * 3600:
             own = Counts(1, row["requests"], row["request_bytes"], row["response_bytes"], row["pages"])
-            totals[key(row)] = totals.get(key(row), Counts()) + own
+            totals[key(row)] = totals.get(key(row), Counts()).plus(own)
     return totals
 
 

@@ -65,8 +65,8 @@ class UsageAlarms:
 
     def _read(self, now_s: float) -> list[tuple[str, Alarm]]:
         """Returns the alarms by environment; none if the ledger cannot be read, which its writer reports."""
-        from nanonets_proxy.telemetry.ledger.database import LedgerFault  # imported here: see UsageLedger
         from nanonets_proxy.telemetry.ledger.facts import read_facts
+        from nanonets_proxy.telemetry.ledger.file import LedgerFault  # imported here: see UsageLedger
         from nanonets_proxy.telemetry.ledger.reader import open_ledger
 
         try:

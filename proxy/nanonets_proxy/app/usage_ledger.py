@@ -22,7 +22,7 @@ class UsageLedger:
 
     def __init__(self, policy: LedgerPolicy) -> None:
         # Imported here, so that SQLite takes memory only if there is a ledger.
-        from nanonets_proxy.telemetry.ledger.database import LedgerFault, NoLedger
+        from nanonets_proxy.telemetry.ledger.file import LedgerFault, NoLedger
         from nanonets_proxy.telemetry.ledger.reader import open_ledger
         from nanonets_proxy.telemetry.ledger.writer import LedgerWriter
 

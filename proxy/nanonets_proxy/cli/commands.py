@@ -157,7 +157,7 @@ def _status(invocation: Invocation) -> int:
 def _usage(invocation: Invocation) -> int:
     # Imported here, so that other commands start without SQLite.
     from nanonets_proxy.cli.usage import VIEWS, as_csv, as_json, as_table, read_view
-    from nanonets_proxy.telemetry.ledger.database import LedgerFault
+    from nanonets_proxy.telemetry.ledger.file import LedgerFault
 
     parsed = invocation.parsed
     by = parsed.by or "caller"
@@ -177,7 +177,7 @@ def _usage(invocation: Invocation) -> int:
 def _policy_test(invocation: Invocation) -> int:
     # Imported here as in `_usage`.
     from nanonets_proxy.cli.policy_test import as_json, as_text, replay
-    from nanonets_proxy.telemetry.ledger.database import LedgerFault
+    from nanonets_proxy.telemetry.ledger.file import LedgerFault
 
     parsed = invocation.parsed
     if parsed.config is not None:

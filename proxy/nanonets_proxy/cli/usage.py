@@ -4,22 +4,21 @@ import csv
 import io
 import json
 import re
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import reduce
-from operator import add
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any, Final
 
 from nanonets_proxy.core.usage.rollups import DAY_H, DIMENSIONS, HOUR_S, Counts
 from nanonets_proxy.telemetry.ledger.reader import open_ledger
 
-_PERIODS: Final[Mapping[str, tuple[int, str]]] = {"hour": (1, "%Y-%m-%d %H:%M"), "day": (DAY_H, "%Y-%m-%d")}
+_PERIODS: Final = {"hour": 1, "day": DAY_H}
 VIEWS: Final = (*DIMENSIONS, *_PERIODS)
 _AGO: Final = re.compile(r"([0-9]{1,6})(h|d|w)", re.ASCII)
 _HOURS: Final = {"h": 1, "d": 24, "w": 168}
-_COLUMNS: Final = tuple(field.name for field in fields(Counts))
+_COLUMNS: Final = Counts._fields
 
 
 def hour_of(text: str, now_s: float, *, is_end: bool = False) -> int:
@@ -52,18 +51,16 @@ class View:
 
     @property
     def total(self) -> Counts:
-        return reduce(add, (counts for _, counts in self.rows), Counts())
+        return reduce(Counts.plus, (counts for _, counts in self.rows), Counts())
 
 
 def read_view(path: Path, by: str, since_h: int, until_h: int, environment: str | None) -> View:
     """Reads a view. Raises LedgerFault."""
     with open_ledger(path) as ledger:
         if by in _PERIODS:
-            hours, form = _PERIODS[by]
-            rows = [
-                (_time(period * hours, form), counts)
-                for period, counts in ledger.by_period(hours, since_h, until_h, environment)
-            ]
+            hours = _PERIODS[by]
+            periods = ledger.by_period(hours, since_h, until_h, environment)
+            rows = [(_period(number, hours), counts) for number, counts in periods]
         else:
             rows = [(key, counts) for (key,), counts in ledger.by([by], since_h, until_h, environment)]
     return View(by, since_h, until_h, rows)
@@ -75,8 +72,8 @@ def as_json(view: View) -> str:
         "by": view.by,
         "since": _time(view.since_h, "%Y-%m-%dT%H:%M:%SZ"),
         "until": _time(view.until_h, "%Y-%m-%dT%H:%M:%SZ"),
-        "rows": [{view.by: key, **asdict(counts)} for key, counts in view.rows],
-        "total": asdict(view.total),
+        "rows": [{view.by: key, **counts._asdict()} for key, counts in view.rows],
+        "total": view.total._asdict(),
     }
     return json.dumps(document, indent=2)
 
@@ -86,7 +83,7 @@ def as_csv(view: View) -> str:
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow([view.by, *_COLUMNS])
-    writer.writerows([key, *astuple(counts)] for key, counts in view.rows)
+    writer.writerows([key, *counts] for key, counts in view.rows)
     return file.getvalue().removesuffix("\r\n")
 
 
@@ -97,8 +94,8 @@ def as_table(view: View) -> str:
         return f"No attempts from {span}."
     lines = [
         (view.by, *(name.replace("_", " ") for name in _COLUMNS)),
-        *((printable(key) or "-", *map("{:,}".format, astuple(counts))) for key, counts in view.rows),
-        ("total", *map("{:,}".format, astuple(view.total))),
+        *((printable(key) or "-", *map("{:,}".format, counts)) for key, counts in view.rows),
+        ("total", *map("{:,}".format, view.total)),
     ]
     return f"{span}\n{in_columns(lines, right=range(1, len(lines[0])))}"
 
@@ -123,6 +120,17 @@ def in_columns(lines: Sequence[Sequence[str]], right: Container[int]) -> str:
 def printable(text: str) -> str:
     """Returns the text without characters that could control a terminal: callers may choose their names."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def _period(number: int, hours: int) -> str:
+    if hours == DAY_H:
+        return _day(number)
+    return f"{_day(number // DAY_H)} {number % DAY_H:02}:00"
+
+
+@cache
+def _day(day: int) -> str:
+    return _time(day * DAY_H, "%Y-%m-%d")
 
 
 def _time(hour: int, form: str) -> str:

@@ -12,6 +12,8 @@ from nanonets_proxy.core.usage.rollups import (
     CallerNames,
     Counts,
     Periods,
+    cut_of,
+    cuts,
     known_method,
     periods_within,
     status_class,
@@ -78,4 +80,16 @@ def test_callers_beyond_the_limit_of_a_day_share_a_name(monkeypatch: pytest.Monk
 
 
 def test_counts_add_up() -> None:
-    assert Counts(1, 1, 10, 20, 5) + Counts(2, 0, 1, 2, 1) == Counts(3, 1, 11, 22, 6)
+    assert Counts(1, 1, 10, 20, 5).plus(Counts(2, 0, 1, 2, 1)) == Counts(3, 1, 11, 22, 6)
+
+
+def test_an_attempt_counts_in_its_series_and_in_one_cut_by_each_dimension() -> None:
+    assert list(cuts(("eu", "billing", "GET", "/other", "2xx"))) == [
+        (0, ("eu", "billing", "GET", "/other", "2xx")),
+        (1, ("eu", "", "", "", "")),
+        (2, ("eu", "billing", "", "", "")),
+        (3, ("eu", "", "GET", "", "")),
+        (4, ("eu", "", "", "/other", "")),
+        (5, ("eu", "", "", "", "2xx")),
+    ]
+    assert [cut_of(["caller"]), cut_of(["environment"]), cut_of(["caller", "route"])] == [2, 1, 0]

@@ -10,7 +10,8 @@ import pytest
 
 from nanonets_proxy.core.usage.rollups import Counts
 from nanonets_proxy.telemetry.ledger import ledger as ledger_module
-from nanonets_proxy.telemetry.ledger.database import LedgerDatabase, LedgerFault, fault_of
+from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
+from nanonets_proxy.telemetry.ledger.file import LedgerFault, fault_of
 from nanonets_proxy.telemetry.ledger.ledger import Batch, Ledger, LedgerPolicy, Reports
 from nanonets_proxy.telemetry.ledger.reader import open_fault, open_ledger
 from nanonets_proxy.telemetry.ledger.writer import LedgerWriter

@@ -5,10 +5,10 @@ attempt is counted once at every level of `LEVELS_H`. A view then adds few large
 and few small ones at both ends.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 from nanonets_proxy.core.http.methods import USUAL_METHODS
 
@@ -46,6 +46,24 @@ def known_method(method: str) -> str:
     return method if method in USUAL_METHODS else OTHER_METHODS
 
 
+def cuts(series: Series) -> Iterator[tuple[int, Series]]:
+    """Yields the series that an attempt counts in, each with its cut: 0 is the series itself.
+
+    Cut n keeps only the environment and the n-th of `DIMENSIONS`, so that a view by one dimension adds few sums.
+    """
+    yield 0, series
+    environment = series[0]
+    for number, value in enumerate(series):
+        kept = [environment, "", "", "", ""]
+        kept[number] = value
+        yield number + 1, (kept[0], kept[1], kept[2], kept[3], kept[4])
+
+
+def cut_of(dimensions: Sequence[str]) -> int:
+    """Returns the cut that has all sums of a view by these dimensions."""
+    return DIMENSIONS.index(dimensions[0]) + 1 if len(dimensions) == 1 else 0
+
+
 class CallerNames:
     """The callers' names of the current day, at most `MAX_CALLERS`; all further callers share one name."""
 
@@ -67,8 +85,7 @@ class CallerNames:
         return name
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """Sums of attempts."""
 
     attempts: int = 0
@@ -79,14 +96,9 @@ class Counts:
     pages: int = 0
     """The pages of the attempts with a 2xx, in scopes whose limit is in pages."""
 
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            self.attempts + other.attempts,
-            self.requests + other.requests,
-            self.request_bytes + other.request_bytes,
-            self.response_bytes + other.response_bytes,
-            self.pages + other.pages,
-        )
+    def plus(self, other: "Counts") -> "Counts":
+        """Returns the sums of both."""
+        return Counts._make(map(int.__add__, self, other))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The usage ledger's file: its tables, and how batches enter it.
 
     attempt    one row an attempt; the key begins with its second, so retention deletes a range
-    rollup     the sums of each series in each period of each level (core/usage/rollups.py)
+    rollup     the sums of each series in each period of each level, and of each cut (core/usage/rollups.py)
     hour_total the sums of each environment in each hour, for the views by hour and by day
     series     the texts of each series, and the hours of its first and last attempts
     run        one row for each process that has written: two processes may write at the same time
@@ -15,15 +15,14 @@ import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import Any, Final
 
-from nanonets_proxy.core.usage.rollups import DAY_H, DAY_S, HOUR_S, LEVELS_H, Series
+from nanonets_proxy.core.usage.rollups import DAY_H, DAY_S, DIMENSIONS, HOUR_S, LEVELS_H, Series, cut_of, cuts
+from nanonets_proxy.telemetry.ledger.file import SCHEMA, SUMS, check_identity
 from nanonets_proxy.telemetry.ledger.ledger import Batch, DayUsage
 
-SCHEMA_VERSION: Final = 1
-_APPLICATION_ID: Final = 0x6E6E7531  # "nnu1": tells our files from those of other programs
 _MODE: Final = 0o600
 # As long as another process may keep the file locked. Only the writer's thread waits.
 _LOCK_TIMEOUT_S: Final = 5.0
@@ -34,95 +33,12 @@ _DELETED_PER_BATCH: Final = 500
 _STEADY_S: Final = 600.0
 _JUMP_S: Final = 60.0
 _MOST_SHOWN: Final = 100
+_MAX_REMEMBERED: Final = 50_000
 _END_OF_TIME_S: Final = 2**62
-_SUMS: Final = ("attempts", "requests", "request_bytes", "response_bytes", "pages")
 
-_SCHEMA: Final = f"""
-    CREATE TABLE run (id INTEGER PRIMARY KEY, started_s INTEGER NOT NULL);
-    CREATE TABLE series (
-        id INTEGER PRIMARY KEY, environment TEXT NOT NULL, caller TEXT NOT NULL, method TEXT NOT NULL,
-        route TEXT NOT NULL, status TEXT NOT NULL, first_hour INTEGER NOT NULL, last_hour INTEGER NOT NULL,
-        UNIQUE (environment, caller, method, route, status)
-    );
-    CREATE TABLE attempt (
-        at_s INTEGER NOT NULL, run INTEGER NOT NULL, number INTEGER NOT NULL, series INTEGER NOT NULL,
-        requests INTEGER NOT NULL, request_bytes INTEGER NOT NULL, response_bytes INTEGER NOT NULL,
-        pages INTEGER NOT NULL, PRIMARY KEY (at_s, run, number)
-    ) WITHOUT ROWID;
-    CREATE TABLE rollup (
-        hours INTEGER NOT NULL, period INTEGER NOT NULL, series INTEGER NOT NULL,
-        {", ".join(f"{name} INTEGER NOT NULL" for name in _SUMS)}, PRIMARY KEY (hours, period, series)
-    ) WITHOUT ROWID;
-    CREATE TABLE hour_total (
-        hour INTEGER NOT NULL, environment TEXT NOT NULL,
-        {", ".join(f"{name} INTEGER NOT NULL" for name in _SUMS)}, PRIMARY KEY (hour, environment)
-    ) WITHOUT ROWID;
-    PRAGMA application_id = {_APPLICATION_ID};
-    PRAGMA user_version = {SCHEMA_VERSION};
-"""
-_ADD: Final = ", ".join(f"{name} = {name} + excluded.{name}" for name in _SUMS)
-
-
-class LedgerFault(Exception):
-    """The file cannot be used. The message is the end of a sentence that starts with the file's name."""
-
-
-class LedgerCorrupt(LedgerFault):
-    """The file is no ledger, or damaged."""
-
-
-class NoLedger(LedgerFault):
-    """The file is missing or empty, as before the first start."""
-
-
-def fault_of(error: sqlite3.Error | OSError) -> LedgerFault:
-    """Returns what an error says about the file."""
-    if isinstance(error, OSError):
-        return LedgerFault(f"cannot be used: {(error.strerror or 'unknown fault').lower()}")
-    code = (
-        getattr(error, "sqlite_errorcode", 0) & 0xFF
-    )  # the low byte has the primary code (sqlite.org/rescode.html)
-    match code:
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return LedgerCorrupt("is damaged, or no ledger")
-        case sqlite3.SQLITE_FULL:
-            return LedgerFault("cannot be written: the disk is full")
-        case sqlite3.SQLITE_READONLY:
-            return LedgerFault("cannot be written: it is read-only")
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return LedgerFault("is locked by another process")
-        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
-            return LedgerFault("cannot be opened: permission denied, or its directory is missing or read-only")
-        case _:
-            return LedgerFault(f"cannot be used: {error}")
-
-
-def check_identity(connection: sqlite3.Connection, *, may_be_empty: bool) -> bool:
-    """Returns whether the file has our tables; False: it is empty. Raises LedgerFault if it cannot be used."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if not tables and not application:
-        if not may_be_empty:
-            raise NoLedger("is empty: no attempt has been recorded there")
-        return False
-    if application != _APPLICATION_ID:
-        raise LedgerCorrupt("is a database of another program")
-    if version > SCHEMA_VERSION:
-        raise LedgerFault(
-            f"was written by a newer version of nanonets-proxy (schema {version}, not {SCHEMA_VERSION})"
-        )
-    return True
-
-
-def put_aside(path: Path) -> Path:
-    """Renames a damaged file and its companions to `.bad`, and returns the new name. Raises OSError."""
-    aside = path.with_name(path.name + ".bad")
-    for suffix in ("-wal", "-shm"):  # SQLite would apply them to the next file of this name
-        with suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).replace(aside.with_name(aside.name + suffix))
-    path.replace(aside)
-    return aside
+CutSums = dict[tuple[int, Series, int], list[int]]
+"""The sums of a batch by cut, series and hour."""
+_ADD: Final = ", ".join(f"{name} = {name} + excluded.{name}" for name in SUMS)
 
 
 class LedgerDatabase:
@@ -146,7 +62,7 @@ class LedgerDatabase:
         except BaseException:
             self._connection.close()
             raise
-        self._ids: dict[Series, int] = {}
+        self._ids: dict[tuple[int, Series], int] = {}
 
     def _prepare(self) -> None:
         execute = self._connection.execute
@@ -158,7 +74,7 @@ class LedgerDatabase:
         execute("BEGIN IMMEDIATE")
         with self._connection:
             if not check_identity(self._connection, may_be_empty=True):
-                for statement in filter(str.strip, _SCHEMA.split(";")):
+                for statement in filter(str.strip, SCHEMA.split(";")):
                     execute(statement)
             self._run = execute("INSERT INTO run (started_s) VALUES (?)", (int(time.time()),)).lastrowid
 
@@ -178,52 +94,54 @@ class LedgerDatabase:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             with self._connection:
-                ids = self._series_ids(batch)
+                sums = _cut_sums(batch)
+                ids = self._series_ids(sums)
                 self._write_rows(batch, ids)
-                self._write_rollups(batch, ids)
+                self._write_rollups(sums, ids)
         except BaseException:
             self._ids.clear()  # the transaction that made some of them is rolled back
             with suppress(sqlite3.Error):
                 self._connection.rollback()
             raise
 
-    def _series_ids(self, batch: Batch) -> dict[Series, int]:
+    def _series_ids(self, sums: CutSums) -> dict[tuple[int, Series], int]:
         execute, ids = self._connection.execute, self._ids
-        if len(ids) > 100_000:
+        if len(ids) > _MAX_REMEMBERED:
             ids.clear()
-        spans: dict[Series, tuple[int, int]] = {}
-        for series, hour in batch.sums:
-            first, last = spans.get(series, (hour, hour))
-            spans[series] = min(first, hour), max(last, hour)
-        for series, span in spans.items():
-            (ids[series],) = execute(
-                "INSERT INTO series (environment, caller, method, route, status, first_hour, last_hour) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+        spans: dict[tuple[int, Series], tuple[int, int]] = {}
+        for cut, series, hour in sums:
+            first, last = spans.get((cut, series), (hour, hour))
+            spans[cut, series] = min(first, hour), max(last, hour)
+        for (cut, series), span in spans.items():
+            (ids[cut, series],) = execute(
+                "INSERT INTO series (cut, environment, caller, method, route, status, first_hour, last_hour) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
                 "first_hour = min(first_hour, excluded.first_hour), last_hour = max(last_hour, excluded.last_hour) "
                 "RETURNING id",
-                (*series, *span),
+                (cut, *series, *span),
             ).fetchone()
         return ids
 
-    def _write_rows(self, batch: Batch, ids: dict[Series, int]) -> None:
+    def _write_rows(self, batch: Batch, ids: dict[tuple[int, Series], int]) -> None:
         run = self._run
         self._insert(
             "INSERT INTO attempt VALUES",
             8,
             " ON CONFLICT DO UPDATE SET series = excluded.series, request_bytes = excluded.request_bytes, "
             "response_bytes = excluded.response_bytes, pages = excluded.pages",
-            ((at_s, run, number, ids[series], *sums) for at_s, number, series, *sums in batch.rows),
+            ((at_s, run, number, ids[0, series], *sums) for at_s, number, series, *sums in batch.rows),
         )
 
-    def _write_rollups(self, batch: Batch, ids: dict[Series, int]) -> None:
-        periods: dict[tuple[int, int, int], list[int]] = {}
+    def _write_rollups(self, cut_sums: CutSums, ids: dict[tuple[int, Series], int]) -> None:
+        periods: dict[tuple[int, int, int, int], list[int]] = {}
         totals: dict[tuple[int, str], list[int]] = {}
-        for (series, hour), sums in batch.sums.items():
-            _add(totals, (hour, series[0]), sums)
+        for (cut, series, hour), sums in cut_sums.items():
+            if not cut:
+                _add(totals, (hour, series[0]), sums)
             for hours in LEVELS_H:
-                _add(periods, (hours, hour // hours, ids[series]), sums)
+                _add(periods, (hours, cut, hour // hours, ids[cut, series]), sums)
         conflict = f" ON CONFLICT DO UPDATE SET {_ADD}"
-        self._insert("INSERT INTO rollup VALUES", 8, conflict, ((*key, *sums) for key, sums in periods.items()))
+        self._insert("INSERT INTO rollup VALUES", 9, conflict, ((*key, *sums) for key, sums in periods.items()))
         self._insert("INSERT INTO hour_total VALUES", 7, conflict, ((*key, *sums) for key, sums in totals.items()))
 
     def _insert(self, start: str, width: int, conflict: str, rows: Iterable[Sequence[Any]]) -> None:
@@ -243,8 +161,9 @@ class LedgerDatabase:
         callers: dict[str, list[tuple[str, int, int]]] = {}
         for environment, *caller in self._connection.execute(
             "SELECT environment, caller, sum(requests), sum(pages) FROM rollup CROSS JOIN series "
-            "ON series.id = rollup.series WHERE hours = ? AND period = ? GROUP BY 1, 2 ORDER BY 3 DESC",
-            (DAY_H, day),
+            "ON series.id = rollup.series WHERE hours = ? AND rollup.cut = ? AND period = ? "
+            "GROUP BY 1, 2 ORDER BY 3 DESC",
+            (DAY_H, cut_of(["caller"]), day),
         ):
             own = callers.setdefault(environment, [])
             if len(own) < _MOST_SHOWN:
@@ -274,8 +193,10 @@ class LedgerDatabase:
             if later is not None:
                 (before_h,) = later
             execute("DELETE FROM hour_total WHERE hour < ?", (before_h,))
-            for hours in LEVELS_H:
-                execute("DELETE FROM rollup WHERE hours = ? AND period < ?", (hours, before_h // hours))
+            for hours, cut in product(LEVELS_H, range(len(DIMENSIONS) + 1)):
+                execute(
+                    "DELETE FROM rollup WHERE hours = ? AND cut = ? AND period < ?", (hours, cut, before_h // hours)
+                )
             execute("DELETE FROM series WHERE last_hour < ?", (before_h - 2 * LEVELS_H[-1],))
 
     def _delete_attempts(self, before_s: int, most: int) -> None:
@@ -292,6 +213,14 @@ class LedgerDatabase:
                 "WHERE at_s < ? ORDER BY at_s, run, number LIMIT ?)",
                 (end_s, limit),
             )
+
+
+def _cut_sums(batch: Batch) -> CutSums:
+    found: CutSums = {}
+    for (series, hour), sums in batch.sums.items():
+        for cut, own in cuts(series):
+            _add(found, (cut, own, hour), sums)
+    return found
 
 
 def _add(table: dict[Any, list[int]], key: object, sums: Sequence[int]) -> None:

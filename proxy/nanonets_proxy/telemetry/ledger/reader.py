@@ -7,8 +7,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from nanonets_proxy.core.usage.rollups import DAY_H, DIMENSIONS, Counts, periods_within
-from nanonets_proxy.telemetry.ledger.database import LedgerFault, NoLedger, check_identity, fault_of
+from nanonets_proxy.core.usage.rollups import DAY_H, DIMENSIONS, Counts, cut_of, periods_within
+from nanonets_proxy.telemetry.ledger.file import LedgerFault, NoLedger, check_identity, fault_of
 
 _LOCK_TIMEOUT_S: Final = 2.0
 _SUMS: Final = ("attempts", "requests", "request_bytes", "response_bytes", "pages")
@@ -80,16 +80,17 @@ class LedgerReader:
         rows = self._connection.execute(
             f"WITH part (hours, first, last) AS (VALUES {parts}), "  # noqa: S608  # constants and placeholders
             f"summed AS (SELECT series, {_named_sums()} FROM part CROSS JOIN rollup ON rollup.hours = part.hours "
-            "AND rollup.period >= part.first AND rollup.period < part.last GROUP BY series) "
+            "AND rollup.cut = ? AND rollup.period >= part.first AND rollup.period < part.last GROUP BY series) "
             f"SELECT {columns}, {_SUMMED} FROM summed JOIN series ON series.id = summed.series "
             f"{'' if environment is None else 'WHERE environment = ? '}"
             f"GROUP BY {columns} HAVING sum(attempts) > 0 ORDER BY sum(attempts) DESC, {columns}",
             (
                 *(number for part in periods for number in (part.hours, part.first, part.last)),
+                cut_of(dimensions),
                 *(() if environment is None else (environment,)),
             ),
         )
-        return [(row[: len(dimensions)], Counts(*row[len(dimensions) :])) for row in rows]
+        return [(row[: len(dimensions)], Counts._make(row[len(dimensions) :])) for row in rows]
 
     def by_period(
         self, hours: int, since_h: int, until_h: int, environment: str | None = None
@@ -101,7 +102,7 @@ class LedgerReader:
             "GROUP BY 1 HAVING sum(attempts) > 0 ORDER BY 1",
             (hours, since_h, until_h, *(() if environment is None else (environment,))),
         )
-        return [(period, Counts(*sums)) for period, *sums in rows]
+        return [(row[0], Counts._make(row[1:])) for row in rows]
 
     def requests_by_day(
         self, dimensions: Sequence[str], first_day: int, last_day: int
@@ -110,7 +111,8 @@ class LedgerReader:
         columns = ", ".join(dimensions)
         for day, *keys, requests in self._connection.execute(
             f"SELECT period, {columns}, sum(requests) FROM rollup CROSS JOIN series "  # noqa: S608  # our own names
-            f"ON series.id = rollup.series WHERE hours = ? AND period BETWEEN ? AND ? GROUP BY period, {columns}",
+            f"ON series.id = rollup.series WHERE hours = ? AND rollup.cut = 0 AND period BETWEEN ? AND ? "
+            f"GROUP BY period, {columns}",
             (DAY_H, first_day, last_day),
         ):
             yield day, tuple(keys), requests

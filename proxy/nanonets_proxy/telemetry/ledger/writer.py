@@ -13,7 +13,8 @@ from typing import Final
 import structlog
 
 from nanonets_proxy.core.usage.rollups import DAY_S
-from nanonets_proxy.telemetry.ledger.database import LedgerCorrupt, LedgerDatabase, LedgerFault, fault_of, put_aside
+from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
+from nanonets_proxy.telemetry.ledger.file import LedgerCorrupt, LedgerFault, fault_of, put_aside
 from nanonets_proxy.telemetry.ledger.ledger import Batch, LedgerPolicy, Reports
 
 _RETRY_S: Final = 1.0
