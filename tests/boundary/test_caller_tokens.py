@@ -273,7 +273,7 @@ async def test_the_name_in_a_client_certificate_is_the_caller(
     [
         ({"subjectAltName": (("DNS", "a.example"), ("URI", "spiffe://example/a"))}, "spiffe://example/a"),
         ({"subject": ((("countryName", "DE"),), (("commonName", "a"),)), "subjectAltName": ()}, "a"),
-        ({"subject": ((("commonName", "a" * 200),),)}, "a" * 128),
+        ({"subject": ((("commonName", "a" * 128),),)}, "a" * 128),
         ({"subject": ()}, None),
     ],
     ids=["spiffe", "common_name", "bounded", "nameless"],
@@ -282,6 +282,13 @@ def test_the_callers_name_is_taken_from_the_uri_then_the_common_name(
     certificate: dict[str, object], name: str | None
 ) -> None:
     assert name_in(certificate) == name
+
+
+def test_long_names_with_the_same_beginning_are_different_callers() -> None:
+    long = "spiffe://example/" + "a" * 200
+    names = [name_in({"subjectAltName": (("URI", long + end),)}) for end in ("", "/b", "/c")]
+    assert len({*names}) == 3
+    assert all(name is not None and len(name) == 128 and name.startswith(long[:95]) for name in names)
 
 
 async def test_a_connection_without_a_valid_client_certificate_is_rejected(pki: Pki, tmp_path: Path) -> None:

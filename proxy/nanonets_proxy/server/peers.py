@@ -6,6 +6,7 @@ import socket
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final
 
 from nanonets_proxy.core.access.caller_names import name_of_address, name_of_user
@@ -17,6 +18,7 @@ _POLLRDHUP: Final = getattr(select, "POLLRDHUP", 0)
 # socket(7), struct linger: on, for 0 seconds.
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _MAX_NAME_CHARS: Final = 128
+_DIGEST_CHARS: Final = 32
 
 
 class CallerStalled(ConnectionError):
@@ -77,13 +79,21 @@ def keep_alive_probes(transport: asyncio.BaseTransport) -> None:
 def name_in(certificate: Mapping[str, Any]) -> str | None:
     """Returns the name in a verified client certificate, as `ssl` decodes it.
 
-    The name is the first URI (as in SPIFFE) or DNS name, otherwise the subject's common name.
+    The name is the first URI (as in SPIFFE) or DNS name, otherwise the subject's common name. A name of more than
+    128 characters ends in a part of its SHA-256 instead.
     """
     names = [
         value for kind in ("URI", "DNS") for key, value in certificate.get("subjectAltName", ()) if key == kind
     ]
     names += [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
-    return str(names[0])[:_MAX_NAME_CHARS] if names else None
+    if not names:
+        return None
+    name = str(names[0])
+    if len(name) <= _MAX_NAME_CHARS:
+        return name
+    # Two names with the same beginning must not be one caller.
+    digest = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARS]
+    return f"{name[: _MAX_NAME_CHARS - _DIGEST_CHARS - 1]}~{digest}"
 
 
 def has_hung_up(transport: asyncio.ReadTransport) -> bool:
