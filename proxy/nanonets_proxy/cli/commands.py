@@ -278,7 +278,7 @@ _COMMANDS: Final = {
         },
     ),
     "policy test": Command(
-        "list the past requests that the policy of a settings file would reject, from the usage ledger",
+        "list past requests that the policy of a settings file would reject, from the ledger",
         Settings,
         _policy_test,
         argument="FILE",
