@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nanonets_proxy.core.net.addresses import Origin, TcpListener, UnixListener
-from nanonets_proxy.server.listeners import BACKLOG, ListenFailed, open_sockets
+from nanonets_proxy.server.listeners import BACKLOG, ListenFailed, close_sockets, open_sockets
 from support.eventually import until
 from support.proxy_harness import program, running_proxy
 from support.raw_caller import RawCaller
@@ -63,6 +63,17 @@ def test_changes_of_mode_and_owner_follow_no_link(tmp_path: Path, monkeypatch: p
     for sock in open_sockets("listen", [UnixListener(str(path), 0o666, owner)]):
         sock.close()
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+async def test_a_socket_that_another_process_has_put_in_the_same_place_stays(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.sock"
+    async with ScriptedUpstream() as upstream:
+        async with running_proxy(upstream.origin, listen=f"unix:{path}"):
+            path.unlink()
+            (other,) = open_sockets("listen", [UnixListener(str(path))])
+        assert path.exists()
+        close_sockets([other])
+        assert not path.exists()
 
 
 async def test_a_unix_caller_is_named_by_its_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

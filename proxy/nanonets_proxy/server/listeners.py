@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from nanonets_proxy.core.net.addresses import Listener, TcpListener, UnixListener
 
@@ -24,6 +25,9 @@ _REASONS: Final = {
 _WITHOUT_IPV6: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 # Port 0: the port that the kernel chose for IPv4 may be in use for IPv6.
 _MAX_PORT_CHOICES: Final = 20
+
+# Of each unix socket: the device and the number of its file.
+_files: Final[WeakKeyDictionary[socket.socket, tuple[int, int]]] = WeakKeyDictionary()
 
 
 class ListenFailed(Exception):
@@ -68,11 +72,17 @@ def describe(sock: socket.socket) -> str:
 
 
 def remove_file(sock: socket.socket) -> None:
-    """Removes the file of a unix socket; does nothing for other sockets."""
+    """Removes the file of a unix socket, unless another process has replaced it; does nothing for other sockets."""
     name = sock.getsockname() if sock.fileno() >= 0 else None
     if isinstance(name, str) and name:
         with contextlib.suppress(OSError):
-            Path(name).unlink()
+            if _identity(Path(name)) == _files.get(sock):
+                Path(name).unlink()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.lstat()
+    return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager
@@ -159,6 +169,7 @@ def _open_unix(listener: UnixListener) -> list[socket.socket]:
             sock.bind(listener.path)
         finally:
             os.umask(old_mask)
+        _files[sock] = _identity(path)
         if listener.owner is not None or listener.group is not None:
             _set_owner(path, listener)
         sock.listen(BACKLOG)
