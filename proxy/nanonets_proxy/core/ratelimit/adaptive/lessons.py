@@ -11,7 +11,7 @@ The lesson is drawn once per closure, when the outcome of each earlier request i
 | the recovery probe | twice in a row | the period lasts up to the end of the hint |
 | any other | just after a period | the period is longer by that much |
 | | the hint ends too soon for a smaller count | the period is longer |
-| | the period admitted some requests | that number is the count; the missing part becomes the *reserve* |
+| | the period admitted some requests | that number, or the most of the last four, is the count |
 | | the period admitted none | the period is longer |
 
 Each length is corrected to the likely one (`likely_period.py`), since hints are rounded up.
@@ -52,8 +52,10 @@ def learn_from(estimate: LimitEstimate, closure: Closure, now: float) -> None:
     if nth_s is None:
         return
     # In a short period, the rounding of a hint is too large to tell where the period ends.
-    end_s = ends_at_s if window.period_s > 2 * closure.excess_s else closure.granted_at_s
-    admitted = window.granted_since(end_s - window.period_s)
+    earliest_end_s = (
+        ends_at_s - closure.excess_s if window.period_s > 2 * closure.excess_s else closure.granted_at_s
+    )
+    admitted = window.granted_since(earliest_end_s - window.period_s)
     needed_s = _needed_s(closure, ends_at_s - nth_s, closure.granted_at_s - nth_s, window.period_s)
     if closure.kind in LIMIT_PROBES or estimate.before_raise is not None:
         _undo_raise(estimate, closure, admitted, needed_s, now)
