@@ -96,7 +96,7 @@ def test_the_text_has_each_part() -> None:
         "  upstream_404: Do this.",
         "    3 times, last 1 min 1 s ago, caller evil?[31m?31m??name, request id",
         "  disk: make room",
-        "    1 times, last 5 s ago",
+        "    1 time, last 5 s ago",
         "",
         "The lists are shortened, because there are many environments.",
     ]

@@ -148,7 +148,7 @@ const problem = each => {
     (each.caller ? ", caller " + each.caller : "") + (each.request_id ? ", request " + each.request_id : "");
   return item;
 };
-const more = (shown, total, what) => total > shown ? `${number(total - shown)} further ${what} not shown` : "";
+const more = (shown, total, what) => shown && total > shown ? `${number(total - shown)} further ${what} not shown` : "";
 
 const show = (environment, end) => {
   let section = sections.get(environment.name);
