@@ -126,6 +126,24 @@ async def test_an_error_with_valid_json_in_pieces_is_no_alert() -> None:
         assert await _alerts(proxy) == []
 
 
+async def test_a_page_after_a_retried_error_is_reported_once() -> None:
+    broken = b"HTTP/1.1 503 No\r\n" + JSON + b'\r\nContent-Length: 100\r\n\r\n{"code":'
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, retries=1) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"GET", PATH))
+        await (await upstream.next_request()).respond(broken)
+        exchange = await upstream.next_request()
+        await exchange.send(b"HTTP/1.1 500 No\r\n" + HTML + b"\r\nContent-Length: 20\r\n\r\n<html>")
+        await caller.head()
+        await exchange.respond(b"x" * 14)
+        assert await caller.read(20) == b"<html>" + b"x" * 14
+        await proxy.check_idle()
+        assert await _counts(proxy) == {"html": 1}
+
+
 async def test_a_compressed_page_is_readable_in_the_alert() -> None:
     page = ok(gzip.compress(PORTAL), HTML, b"Content-Encoding: gzip", status=b"503 No")
     with captured_log() as log:

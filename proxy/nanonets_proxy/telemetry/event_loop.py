@@ -1,7 +1,7 @@
 """Measures the lag of the event loop: how long after its time a timer runs.
 
-Every request waits at least so long. A lag of more than a few milliseconds means that the CPU is too slow or too
-busy, or that some work blocks the loop.
+Every request waits for at least this lag. A lag of more than a few milliseconds means that the CPU is too busy, or
+that some work blocks the loop.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The facts of a finished request, for its observers: the metrics, and whatever else counts requests."""
+"""The facts of a finished request, for its observers, such as the metrics."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol

@@ -1,7 +1,7 @@
 """Recognises responses that the API does not send: HTML, other types, and JSON that is broken.
 
-A captive portal, a CDN or a firewall answers in the API's place with such responses. Callers still get them
-unaltered. The API sends JSON everywhere, except for the original of a document.
+Such responses come from a captive portal, a CDN or a firewall in the API's place. Callers still get them unaltered.
+The API sends JSON everywhere, except for the original of a document.
 """
 
 import re
@@ -14,7 +14,6 @@ HTML: Final = "html"
 OTHER_TYPE: Final = "other_type"
 BROKEN_JSON: Final = "broken_json"
 NOT_HTTP: Final = "not_http"
-KINDS: Final = (HTML, OTHER_TYPE, BROKEN_JSON, NOT_HTTP)
 
 USUAL_TYPES: Final = frozenset(
     {
@@ -28,7 +27,7 @@ USUAL_TYPES: Final = frozenset(
 
 SAMPLE_CHARS: Final = 200
 SEARCHED_BYTES: Final = 512
-"""More than a sample shows, so that no secret is recognised too late because its end is cut off."""
+"""More than a sample shows: a secret whose end is cut off would not be recognised."""
 _JSON_ROUTES: Final = frozenset(template for template in TEMPLATES if not template.endswith("/original"))
 _STATUSES_WITHOUT_BODY: Final = frozenset({204, 304})
 _JSON_STARTS: Final = (b"{", b"[")
@@ -39,7 +38,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 def may_have_unexpected_body(route: str, method: str, status: int) -> bool:
-    """Returns whether a response has a body that the type or the JSON of could be unexpected."""
+    """Returns whether a response may have a body, and whether that body should be one of the API's."""
     return route != OTHER_ROUTE and method != "HEAD" and status not in _STATUSES_WITHOUT_BODY
 
 
@@ -61,7 +60,7 @@ def unexpected_type(route: str, content_type: bytes | None, start: bytes) -> str
 def claims_json(content_type: bytes | None, start: bytes) -> bool:
     """Returns whether a body should be JSON, by its type or by its start.
 
-    A body that starts like JSON is JSON, whatever its type: clients parse it all the same.
+    Clients also parse JSON of another type.
     """
     return _media_type(content_type).endswith((b"/json", b"+json")) or start.lstrip().startswith(_JSON_STARTS)
 

@@ -6,12 +6,12 @@ from typing import Final, Protocol
 
 from nanonets_proxy.core.http.headers import caller_response_head, chunked_body_end
 from nanonets_proxy.core.keys.key_scrubber import NO_FORMS, SEARCHED_FROM_STATUS, KeyScrubber
+from nanonets_proxy.request.response.body_start import MAX_BODY_BYTES
 from nanonets_proxy.server.caller_request import HTTP_1_1, CallerRequest
 from nanonets_proxy.server.peers import CallerStalled, reset
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.response_head import ResponseHead
 
-MAX_COPIED_BYTES: Final = 64 * 1024
 STALL_S: Final = 1.0  # any reader that is still there empties some of its buffers in that time
 
 
@@ -129,7 +129,7 @@ class RelayedResponse:
 
     def _scrub(self, scrubber: KeyScrubber, data: bytes) -> bytes:
         data = scrubber.feed(data)
-        if self.copied is not None and len(self.copied) <= MAX_COPIED_BYTES:
+        if self.copied is not None and len(self.copied) <= MAX_BODY_BYTES:
             self.copied += data
         return data
 

@@ -20,8 +20,8 @@ def examine(context: RequestContext, received: Received, unexpected: UnexpectedR
     body = received.body_start + received.connection.read_nowait()
     is_whole = received.connection.is_complete
     _examine(context, head, body, unexpected, is_whole=is_whole)
-    if not is_whole and head.status >= FIRST_ERROR_STATUS and claims_json(head.content_type, body):
-        context.response.copied = bytearray()
+    must_copy = not is_whole and head.status >= FIRST_ERROR_STATUS and claims_json(head.content_type, body)
+    context.response.copied = bytearray() if must_copy else None
     return received._replace(body_start=body)
 
 
