@@ -161,7 +161,8 @@ def _problems(problems: Sequence[dict[str, Any]], style: Style) -> Iterable[str]
         yield ""
         yield style.paint("problems", _BOLD)
     for problem in problems[:_MOST_SHOWN]:
-        facts = f"{problem['times']} {'time' if problem['times'] == 1 else 'times'}, last {duration(problem['age_s'])} ago"
+        times = "1 time" if problem["times"] == 1 else f"{problem['times']} times"
+        facts = f"{times}, last {duration(problem['age_s'])} ago"
         if problem["caller"]:
             facts += f", caller {problem['caller']}, request {problem['request_id']}"
         yield f"  {style.paint(_clean(problem['kind']), _YELLOW)}: {_clean(problem['advice'])}"
