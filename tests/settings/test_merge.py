@@ -203,6 +203,12 @@ def test_the_values_of_a_change_are_those_of_the_settings_and_secrets_are_masked
     assert "secret" not in repr(result.applied)
 
 
+def test_the_arguments_of_the_keys_command_are_not_shown() -> None:
+    result = merged({"api_key_command": "pass"}, {"api_key_command": "curl -H token:secret"})
+    (change,) = result.needs_restart
+    assert (change.old, change.new) == ("pass", "curl ***")
+
+
 @pytest.mark.parametrize(("old", "new"), [({}, _TLS), (_TLS, {})])
 def test_tls_is_turned_on_and_off_by_a_restart_only(old: dict[str, Any], new: dict[str, Any]) -> None:
     result = merged(old, new | {"max_wait": "1s"})

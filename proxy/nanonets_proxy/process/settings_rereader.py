@@ -1,8 +1,8 @@
 """Reads the settings again, in a new process (`cli/read_again.py`), with the arguments and variables of the start.
 
 A fork would copy the keys and could inherit a lock of another thread, so this starts a new interpreter. It ends
-within half a second, and its memory returns to the system. Its own environment is empty.
-The serving process keeps the environment of the start for it, except the API keys, which no setting needs.
+within half a second, and its memory returns to the system. Its own environment is empty. The serving process keeps
+the environment of the start for it, except the API keys and Vault's token, since a reload changes no source of keys.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from nanonets_proxy.app.config import GivenValues, ServeConfig
 from nanonets_proxy.app.reloading import NewSettings, SettingsUnusable
 from nanonets_proxy.keys.daemon_thread import in_daemon_thread
 from nanonets_proxy.keys.source import KEY_FILE_VARIABLE, KEY_VARIABLE
+from nanonets_proxy.keys.vault import TOKEN_VARIABLE
 
 TIME_LIMIT_S: Final = 30.0
 
@@ -41,7 +42,7 @@ class SettingsRereader:
     def __init__(self, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
         """Takes the command line and the environment of the start."""
         self._arguments = list(arguments)
-        self._environ = {name: value for name, value in environ.items() if not _is_key(name)}
+        self._environ = {name: value for name, value in environ.items() if not _is_of_key_source(name)}
 
     async def __call__(self, running: ServeConfig) -> NewSettings:
         """Returns the new settings, compared with those of `running`. Raises SettingsUnusable."""
@@ -49,8 +50,8 @@ class SettingsRereader:
         return await in_daemon_thread(lambda: _ask(request))
 
 
-def _is_key(name: str) -> bool:
-    return name.startswith(KEY_VARIABLE) and name != KEY_FILE_VARIABLE
+def _is_of_key_source(name: str) -> bool:
+    return name == TOKEN_VARIABLE or (name.startswith(KEY_VARIABLE) and name != KEY_FILE_VARIABLE)
 
 
 def _ask(request: bytes) -> NewSettings:

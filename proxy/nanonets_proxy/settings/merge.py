@@ -98,4 +98,13 @@ def _changes(prefix: str, old: _Loaded, new: _Loaded, names: Collection[str]) ->
     shown_old, shown_new = json_values(old.settings), json_values(new.settings)
     for name in Settings.model_fields:
         if name in names and getattr(old.settings, name) != getattr(new.settings, name):
-            yield ChangedSetting(f"{prefix}{name}", shown_old[name], shown_new[name])
+            values = [shown_old[name], shown_new[name]]
+            if name == "api_key_command":
+                values = [_program(command) for command in values]
+            yield ChangedSetting(f"{prefix}{name}", *values)
+
+
+def _program(command: str) -> str:
+    """Returns a command line without its arguments, which may hold secrets."""
+    program, _, arguments = command.partition(" ")
+    return f"{program} ***" if arguments else program
