@@ -2,7 +2,7 @@
 
 A fork would copy the keys and could inherit a lock of another thread, so this starts a new interpreter. It ends
 within half a second, and its memory returns to the system. Its own environment is empty. The serving process keeps
-the environment of the start for it, except the API keys and Vault's token, since a reload changes no source of keys.
+the environment of the start for it, except the API keys and Vault's token: a reload changes no source of keys.
 """
 
 import contextlib
