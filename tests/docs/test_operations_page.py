@@ -1,0 +1,47 @@
+"""docs/operations.md: each state of the status is explained, and the codes of the troubleshooting table exist."""
+
+import inspect
+import re
+from pathlib import Path
+
+from nanonets_proxy import errors
+from nanonets_proxy.core.status import document, state
+
+PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+STATES = state._URGENCY
+
+
+def _rows(heading: str) -> list[list[str]]:
+    """Returns the cells of the first table below a heading, without its head."""
+    section = PAGE.partition(heading)[2]
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    table = section.splitlines()
+    start = table.index(lines[0]) + 2
+    rows = []
+    for line in table[start:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def test_each_state_is_explained_on_the_page_and_in_the_reference() -> None:
+    explained = [code for row in _rows("## Status\n") for code in re.findall(r"`(\w+)`", row[0])]
+    assert sorted(explained) == sorted(STATES)
+    listed = re.findall(r"`(\w+)`", inspect.getsource(document.State).partition("cause")[0])
+    assert sorted(listed) == sorted(STATES)
+
+
+def test_each_code_of_the_troubleshooting_table_exists_with_its_status() -> None:
+    statuses = {
+        value.code: value.status
+        for value in vars(errors).values()
+        if inspect.isclass(value) and issubclass(value, errors.ProxyError) and hasattr(value, "code")
+    }
+    found = 0
+    for symptom, *_ in _rows("### From symptom to cause\n"):
+        if symptom[:3].isdigit():
+            for code in re.findall(r"`(\w+)`", symptom):
+                assert statuses[code] == int(symptom[:3]), code
+                found += 1
+    assert found > 12
