@@ -32,11 +32,8 @@ import structlog
 from nanonets_proxy.core.api.unexpected import USUAL_TYPES
 from nanonets_proxy.core.http.prefer import wait_s
 from nanonets_proxy.core.http.priority import urgency
-from nanonets_proxy.core.http.request_head import CallersHostHeads, UpstreamHeads
 from nanonets_proxy.core.http.retry import RETRIED_STATUSES
-from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.keys.key_records import KeyUse, KeyVerdict, Ruling, verdict_of
-from nanonets_proxy.core.keys.key_scrubber import NO_FORMS, KeyForms
 from nanonets_proxy.core.ratelimit.rate_limit_fields import read_advice
 from nanonets_proxy.core.ratelimit.static_limits import REQUESTS
 from nanonets_proxy.core.ratelimit.tickets import DEFAULT_URGENCY, Outcome, Ticket, TicketState
@@ -49,10 +46,10 @@ from nanonets_proxy.request.response.body_start import hint_of, read_body_start
 from nanonets_proxy.request.response.heads import ResponseHeads
 from nanonets_proxy.request.response.refusals import Refusals
 from nanonets_proxy.request.response.unexpected import examine, examine_copied
+from nanonets_proxy.request.upstream_requests import UpstreamRequests
 from nanonets_proxy.request.usage import RequestUsage
 from nanonets_proxy.server.peers import has_hung_up
 from nanonets_proxy.telemetry.unexpected_responses import FIRST_ERROR_STATUS
-from nanonets_proxy.upstream.client import UpstreamRequest
 
 # In Python 3.11, each look-up of a member in its enum costs a call.
 _RELAY, _REPORT, _OTHER_KEY, _RETRY = Step.RELAY, Step.REPORT, Step.SEND_WITH_OTHER_KEY, Step.RETRY
@@ -78,12 +75,7 @@ class Forwarder:
         self._judge = Judge(services.retries)
         self._response_heads = ResponseHeads(policy, services.origin, services.keys.reason_of_401)
         self._refusals = Refusals(services, self._response_heads, self._log)
-        self._via = policy.via.encode()
-        self._host = services.origin.authority.encode()
-        self._key_in_use: ApiKey | None = None
-        self._key_forms = NO_FORMS
-        self._heads_type = CallersHostHeads if policy.keeps_host else UpstreamHeads
-        self._upstream_heads = self._heads_type(host=self._host, authorization=b"")
+        self._requests = UpstreamRequests(policy, services)
 
     def drain(self) -> None:
         """From now on each response announces that its connection closes."""
@@ -261,7 +253,7 @@ class Forwarder:
         if spans is not None:
             spans.begin_attempt(new_id())
         try:
-            connection, head = await services.client.send(self._upstream_request(context, use.record.key))
+            connection, head = await services.client.send(self._requests.write(context, use.record.key))
             verdict = verdict_of(head.status)
             if context.usage is not None:
                 context.usage.status = head.status
@@ -279,34 +271,6 @@ class Forwarder:
         if head.status in RETRIED_STATUSES:
             return Received(connection, head, hint=hint_of(head))
         return Received(connection, head, ruling)
-
-    def _upstream_request(self, context: RequestContext, key: ApiKey) -> UpstreamRequest:
-        record, response = context.record, context.response
-        if self._key_in_use is not key:
-            self._key_in_use, self._key_forms = key, KeyForms(key.secrets())
-            self._upstream_heads = self._heads_type(
-                host=self._host, authorization=key.authorization(), via=self._via
-            )
-        record.key, response.forms = key.name, self._key_forms
-        record.attempts += 1
-        if context.replay_reason:
-            self._services.metrics.replays.labels(context.replay_reason).inc()
-            context.replay_reason = ""
-        target = context.target.encode("utf-8", "surrogateescape")
-        trace = b""
-        if record.trace is not None and self._policy.trace_upstream:
-            span_id = record.span_id if record.spans is None else record.spans.attempts[-1].span_id
-            trace = record.trace.fields_for(span_id)
-        data = self._upstream_heads.write(record.method.encode(), target, context.head, trace) + context.payload
-        return UpstreamRequest(
-            record.method,
-            data,
-            context.body,
-            context.head.expect_continue,
-            response.send_interim,
-            record.caller,
-            None if context.usage is None else context.usage.begin,
-        )
 
     async def _pause(self, context: RequestContext, pause_s: float, began_s: float) -> None:
         """Waits before a retry of the attempt that began at `began_s`, by `perf_counter`."""
