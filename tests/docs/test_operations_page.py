@@ -40,7 +40,7 @@ def test_each_code_of_the_troubleshooting_table_exists_with_its_status() -> None
     }
     found = 0
     for symptom, *_ in _rows("### From symptom to cause\n"):
-        if symptom[:3].isdigit():
+        if re.match(r"\d{3} `", symptom):
             for code in re.findall(r"`(\w+)`", symptom):
                 assert statuses[code] == int(symptom[:3]), code
                 found += 1
