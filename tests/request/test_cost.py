@@ -22,6 +22,7 @@ from support.raw_upstream import Peer, RawUpstream
 
 CALLS = {
     "small GET": 80,
+    "small GET with a usage ledger": 91,
     "small GET with new fields": 96,
     "POST of 1 KiB": 87,
     "POST of 64 KiB": 89,
@@ -39,6 +40,7 @@ SERIAL = b"0000"
 """A request with it has another number each time, so its header section is never equal to the last one."""
 EXCHANGES = {
     "small GET": (request(b"GET", b"/api/v4/workflows", *FIELDS), SMALL),
+    "small GET with a usage ledger": (request(b"GET", b"/api/v4/workflows", *FIELDS), SMALL),
     "small GET with new fields": (
         request(b"GET", b"/api/v4/workflows", *FIELDS, b"Traceparent: " + SERIAL),
         SMALL,
@@ -74,7 +76,8 @@ class CallCounter:
 
 
 @pytest.mark.parametrize("kind", EXCHANGES)
-async def test_an_exchange_takes_as_many_calls_as_before(kind: str) -> None:
+async def test_an_exchange_takes_as_many_calls_as_before(kind: str, tmp_path: Path) -> None:
+    settings = {"ledger": str(tmp_path / "usage.db")} if "ledger" in kind else {}
     sent, body = EXCHANGES[kind]
     count = CALLERS.get(kind, 1)
     serial = itertools.count()
@@ -96,7 +99,7 @@ async def test_an_exchange_takes_as_many_calls_as_before(kind: str) -> None:
     with captured_log() as log:
         async with (
             RawUpstream(serve) as upstream,
-            running_proxy(upstream.origin, pool_size=1) as proxy,
+            running_proxy(upstream.origin, pool_size=1, **settings) as proxy,
             AsyncExitStack() as stack,
         ):
             callers = [await stack.enter_async_context(await proxy.caller()) for _ in range(count)]

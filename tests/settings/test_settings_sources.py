@@ -390,3 +390,17 @@ def test_the_sandboxs_limit_can_be_off() -> None:
 def test_a_cost_header_without_a_limit_in_pages_is_an_error_at_start() -> None:
     with pytest.raises(SettingsError, match="cost_header: no rule of scopes and no limit of limits is in pages"):
         load({"cost_header": "X-Pages"}, {})
+
+
+def test_a_ledgers_setting_without_a_ledger_is_an_error_at_start() -> None:
+    assert problems(flags={"ledger_days": "30"}) == ("ledger_days: needs ledger (flag --ledger-days)",)
+    assert problems(flags={"ledger_rows": "5"}) == ("ledger_rows: needs ledger (flag --ledger-rows)",)
+    assert problems(flags={"ledger": "/l", "ledger_days": "0"}) == (
+        "ledger_days: must be between 1 and 36500, not 0 (flag --ledger-days)",
+    )
+
+
+def test_the_ledger_and_the_state_file_are_two_files() -> None:
+    assert problems(flags={"ledger": "/same", "state_file": "/same"}) == (
+        "ledger: /same is already used by state_file (flag --state-file)",
+    )

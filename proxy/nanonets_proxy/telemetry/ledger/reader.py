@@ -96,11 +96,13 @@ class LedgerReader:
         self, hours: int, since_h: int, until_h: int, environment: str | None = None
     ) -> list[tuple[int, Counts]]:
         """Returns the sums for each period of 1 or 24 hours with attempts, by its number since 1970."""
+        period = "hour" if hours == 1 else f"hour / {hours:d}"  # a plain column comes in the order of the key
         rows = self._connection.execute(
-            f"SELECT hour / ?, {_SUMMED} FROM hour_total WHERE hour >= ? AND hour < ? "  # noqa: S608  # constants
+            f"SELECT {period} AS period, {_SUMMED} FROM hour_total "  # noqa: S608  # constants and a number
+            "WHERE hour >= ? AND hour < ? "
             f"{'' if environment is None else 'AND environment = ? '}"
-            "GROUP BY 1 HAVING sum(attempts) > 0 ORDER BY 1",
-            (hours, since_h, until_h, *(() if environment is None else (environment,))),
+            "GROUP BY period HAVING sum(attempts) > 0 ORDER BY period",
+            (since_h, until_h, *(() if environment is None else (environment,))),
         )
         return [(row[0], Counts._make(row[1:])) for row in rows]
 
