@@ -156,7 +156,11 @@ def test_a_database_of_another_program_is_no_ledger(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE theirs (x)")
     connection.close()
+    before = path.read_bytes()
     assert open_fault(path) == "is a database of another program"
+    with pytest.raises(LedgerFault, match="is a database of another program"):
+        LedgerDatabase(path, 400, 1)
+    assert path.read_bytes() == before
 
 
 def test_the_check_finds_no_fault_with_a_good_or_missing_file_and_makes_none(path: Path) -> None:

@@ -66,6 +66,7 @@ class LedgerDatabase:
 
     def _prepare(self) -> None:
         execute = self._connection.execute
+        check_identity(self._connection, may_be_empty=True)  # before anything changes another program's file
         # A kill loses no committed batch. A power cut may lose the last ones, and damages nothing
         # (sqlite.org/wal.html).
         execute("PRAGMA journal_mode = WAL")

@@ -40,7 +40,7 @@ class LedgerFault(Exception):
 
 
 class LedgerCorrupt(LedgerFault):
-    """The file is no ledger, or damaged."""
+    """The file is no database, or damaged."""
 
 
 class NoLedger(LedgerFault):
@@ -79,7 +79,7 @@ def check_identity(connection: sqlite3.Connection, *, may_be_empty: bool) -> boo
             raise NoLedger("is empty: no attempt has been recorded there")
         return False
     if application != _APPLICATION_ID:
-        raise LedgerCorrupt("is a database of another program")
+        raise LedgerFault("is a database of another program")
     if version > SCHEMA_VERSION:
         raise LedgerFault(
             f"was written by a newer version of nanonets-proxy (schema {version}, not {SCHEMA_VERSION})"
