@@ -291,12 +291,17 @@ class UpstreamClosed(UpstreamError):
 class UpstreamBadReply(UpstreamError):
     """The upstream's response is malformed.
 
-    `start` is the start of the bytes that are no HTTP, for an alert; callers never see it.
+    `start` is the start of the bytes that are no HTTP, for an alert; callers never see it. It may hold the key, so
+    it has a slot, which no dump of the error's attributes shows.
     """
 
+    __slots__ = ("start",)
     code = "upstream_bad_reply"
     proxy_error = "http_protocol_error"
-    start = b""
+
+    def __init__(self, message: str, *, sent: bool = False, **details: Any) -> None:
+        super().__init__(message, sent=sent, **details)
+        self.start = b""
 
 
 class UpstreamReplyTooLarge(UpstreamError):

@@ -202,6 +202,23 @@ async def test_the_alert_shows_no_key() -> None:
     assert KEY not in str(log.events("unexpected_response"))
 
 
+async def test_the_alert_shows_no_part_of_a_key_that_has_not_arrived_whole() -> None:
+    page = ok(b"<p>Bad key " + KEY.encode() + b"</p>", HTML)
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream() as upstream,
+            running_proxy(upstream.origin) as proxy,
+            await proxy.caller() as caller,
+        ):
+            await caller.send(request(b"GET", PATH))
+            exchange = await upstream.next_request()
+            await exchange.send(page[:-6])
+            await caller.head()
+            await exchange.respond(page[-6:])
+            await proxy.check_idle()
+    assert _event(log)["start"] == "<p>Bad key"
+
+
 async def test_a_page_is_relayed_as_it_arrives() -> None:
     async with (
         ScriptedUpstream() as upstream,

@@ -34,6 +34,7 @@ from nanonets_proxy.core.http.prefer import wait_s
 from nanonets_proxy.core.http.priority import urgency
 from nanonets_proxy.core.http.retry import RETRIED_STATUSES
 from nanonets_proxy.core.keys.key_records import KeyUse, KeyVerdict, Ruling, verdict_of
+from nanonets_proxy.core.keys.key_scrubber import KeyScrubber
 from nanonets_proxy.core.ratelimit.rate_limit_fields import read_advice
 from nanonets_proxy.core.ratelimit.static_limits import REQUESTS
 from nanonets_proxy.core.ratelimit.tickets import DEFAULT_URGENCY, Outcome, Ticket, TicketState
@@ -169,7 +170,7 @@ class Forwarder:
                     received = await self._attempt(context, use)
                 except UpstreamError as error:
                     if isinstance(error, UpstreamBadReply):
-                        start = response.forms.blank(error.start)
+                        start = KeyScrubber(response.forms).feed(error.start)
                         services.unexpected.note_not_http(record.route, record.request_id, error.message, start)
                     decision = judge.of_error(error, context, ticket.deadline_s - self._loop.time())
                     if decision.step is _REPORT:

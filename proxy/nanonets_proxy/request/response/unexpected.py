@@ -1,6 +1,7 @@
 """Recognises responses that the API did not send, while they are relayed unaltered."""
 
 from nanonets_proxy.core.api.unexpected import claims_json, may_have_unexpected_body
+from nanonets_proxy.core.keys.key_scrubber import KeyScrubber
 from nanonets_proxy.request.context import RequestContext
 from nanonets_proxy.request.judge import Received
 from nanonets_proxy.request.response.body_start import MAX_BODY_BYTES, decoded_body
@@ -36,7 +37,9 @@ def _examine(
 ) -> None:
     decoded = decoded_body(head, body[:MAX_BODY_BYTES])
     is_whole = is_whole and decoded is not None and len(body) < MAX_BODY_BYTES and len(decoded) < MAX_BODY_BYTES
-    text = context.response.forms.blank(decoded or b"")
+    # The scrubber also holds back a part of the key at the end, whose other part has not arrived.
+    scrubber = KeyScrubber(context.response.forms)
+    text = scrubber.feed(decoded or b"") + (scrubber.end() if is_whole else b"")
     record = context.record
     request_id = context.response.forms.blank(record.request_id.encode()).decode()
     unexpected.examine(record.route, request_id, head.status, head.content_type, text, is_whole=is_whole)
