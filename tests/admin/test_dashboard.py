@@ -1,10 +1,18 @@
 """The dashboard's page: small, self-contained, and protected by its policy. tests/system tests it in a browser."""
 
+import asyncio
 import re
 from base64 import b64encode
 from hashlib import sha256
 
+from prometheus_client import CollectorRegistry
+
 from nanonets_proxy.admin.dashboard import dashboard
+from nanonets_proxy.admin.endpoints import ReloadResult
+from nanonets_proxy.admin.server import AdminHandler, admin_connection_policy
+from nanonets_proxy.core.access.peer_guard import PeerGuard, PeerGuardPolicy
+from nanonets_proxy.server.server import CallerServer
+from nanonets_proxy.telemetry.alerts import Alerts
 from support.proxy_harness import running_proxy
 from support.raw_caller import RawCaller
 from support.scripted_upstream import ScriptedUpstream
@@ -49,3 +57,20 @@ def test_the_page_can_send_nothing_and_writes_no_markup() -> None:
     for dangerous in ("<form", "<button", "<input", "fetch(", "XMLHttpRequest", "sendBeacon", "innerHTML", "eval("):
         assert dangerous not in page
     assert "form-action 'none'" in dashboard()[1]["Content-Security-Policy"]
+
+
+async def test_a_key_that_is_a_word_of_the_page_leaves_it_whole() -> None:
+    registry, guard = CollectorRegistry(), PeerGuard(PeerGuardPolicy())
+    handler = AdminHandler(
+        guard, registry, [], reload=_reload, redact=lambda body: body.replace(b"use strict", b"X")
+    )
+    server = CallerServer(handler, guard, admin_connection_policy(16, 1000), registry, Alerts(CollectorRegistry()))
+    listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    async with await RawCaller.connect("{}:{}".format(*listener.sockets[0].getsockname())) as admin:
+        assert (await admin.get(b"/")).body == dashboard()[0]
+    listener.close()
+    await server.drain(1.0)
+
+
+async def _reload() -> ReloadResult:
+    raise AssertionError("nobody reloads")

@@ -12,13 +12,13 @@ PATH = "/api/v4/workflows"
 
 
 def test_each_environment_has_its_own_key_upstream_gate_and_metrics(call: Call, tmp_path: Path) -> None:
-    (tmp_path / "staging-key").write_text("staging-key")
+    (tmp_path / "staging-file").write_text("staging-key")
     with sandbox(key="prod-key") as prod, sandbox("--limit", "1/1s", key="staging-key") as staging:
         config = tmp_path / "settings.toml"
         config.write_text(
             f'admin_listen = "127.0.0.1:0"\nlisten = "127.0.0.1:0"\n'
             f'[environments.prod]\nupstream = "{prod}"\n'
-            f'[environments.staging]\nupstream = "{staging}"\napi_key_file = "{tmp_path / "staging-key"}"\n'
+            f'[environments.staging]\nupstream = "{staging}"\napi_key_file = "{tmp_path / "staging-file"}"\n'
         )
         env = environment(NANONETS_API_KEY_PROD="prod-key")
         with running(["serve", "--config", str(config)], env, is_forked=True) as proxy:
@@ -42,10 +42,10 @@ def test_each_environment_has_its_own_key_upstream_gate_and_metrics(call: Call, 
             assert (status, ready["status"]) == (200, "ready")
             assert [ready["environments"][name]["key"]["source"] for name in ("prod", "staging")] == [
                 "env:NANONETS_API_KEY_PROD",
-                f"file:{tmp_path / 'staging-key'}",
+                f"file:{tmp_path / 'staging-file'}",
             ]
 
-            (tmp_path / "staging-key").unlink()
+            (tmp_path / "staging-file").unlink()
             status, _, reloaded = call(f"{admin}/reload", "POST")
             assert status == 503
             assert [part["status"] for part in reloaded["environments"].values()] == ["reloaded", "not reloaded"]
