@@ -1,7 +1,7 @@
 """Reads the settings again, in a new process (`cli/read_again.py`), with the arguments and variables of the start.
 
 A fork would copy the keys and could inherit a lock of another thread, so this starts a new interpreter. It ends
-within half a second, and its memory returns to the system. Its own environment is empty. The serving process keeps
+after a second or two, and its memory returns to the system. Its own environment is empty. The serving process keeps
 the environment of the start for it, except the API keys and Vault's token: a reload changes no source of keys.
 """
 
