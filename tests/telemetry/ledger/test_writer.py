@@ -174,6 +174,8 @@ def test_the_check_finds_no_fault_with_a_good_or_missing_file_and_makes_none(pat
 
 def test_reading_names_a_missing_file(path: Path) -> None:
     assert next(_reading(path)) == f"{path} does not exist: no attempt has been recorded there"
+    long = path.with_name("u" * 300)
+    assert next(_reading(long)) == f"{long} cannot be used: file name too long"
     path.touch()
     assert next(_reading(path)) == f"{path} is empty: no attempt has been recorded there"
 

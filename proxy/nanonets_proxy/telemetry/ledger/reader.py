@@ -20,9 +20,9 @@ Keys = tuple[Any, ...]
 @contextmanager
 def open_ledger(path: Path) -> "Iterator[LedgerReader]":
     """Opens the ledger for reading. Raises LedgerFault, also from the views; its message names the file."""
-    if not path.exists():
-        raise NoLedger(f"{path} does not exist: no attempt has been recorded there")
     try:
+        if not path.exists():
+            raise NoLedger("does not exist: no attempt has been recorded there")
         with closing(
             sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_LOCK_TIMEOUT_S)
         ) as connection:
@@ -30,7 +30,7 @@ def open_ledger(path: Path) -> "Iterator[LedgerReader]":
             yield LedgerReader(connection)
     except LedgerFault as fault:
         raise type(fault)(f"{path} {fault}") from None
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise LedgerFault(f"{path} {fault_of(error)}") from None
 
 
