@@ -16,9 +16,12 @@ def test_a_known_path_has_its_template(template: str) -> None:
     assert {route_of(path), route_of(path + "/"), route_of(path + "?async=true")} == {template}
 
 
-@pytest.mark.parametrize("operation", [*v2.OPERATIONS, *v4.OPERATIONS, *v4_review.OPERATIONS], ids=str)
-def test_each_operation_of_the_sandbox_is_known(operation: v2.Operation) -> None:
-    assert operation.path in TEMPLATES
+SANDBOX_PATHS = sorted({operation.path for operation in (*v2.OPERATIONS, *v4.OPERATIONS, *v4_review.OPERATIONS)})
+
+
+@pytest.mark.parametrize("path", SANDBOX_PATHS)
+def test_each_operation_of_the_sandbox_is_known(path: str) -> None:
+    assert path in TEMPLATES
 
 
 @pytest.mark.parametrize(
