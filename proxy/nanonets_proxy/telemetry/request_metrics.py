@@ -55,10 +55,9 @@ class RequestMetrics(Collector):
         """Counts a request."""
         labels = (request.caller, request.method, request.route, request.status // 100)
         counts = self._counts
-        try:
-            counts[labels] += 1
-        except KeyError:
-            counts[self._bounded(*labels)] += 1
+        if labels not in counts:
+            labels = self._bounded(*labels)
+        counts[labels] += 1
         if request.code:
             self._count_error(request)
         if queue_s := request.wait_s:
