@@ -104,3 +104,12 @@ def test_a_request_that_was_not_sent_is_given_back(monkeypatch: pytest.MonkeyPat
     counts.give_back("a", NOON_S)
     counts.give_back("a", NOON_S)
     assert [counts.take("a", NOON_S) for _ in range(2)] == [None, DAY_S / 2], "never below 0"
+
+
+def test_other_rules_keep_the_counts_of_the_day() -> None:
+    counts = budget("5")
+    for _ in range(3):
+        counts.take("a", NOON_S)
+    counts.change_rules([BudgetRule.parse("4")])
+    assert counts.take("a", NOON_S) is None
+    assert counts.take("a", NOON_S) == DAY_S / 2

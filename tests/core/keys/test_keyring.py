@@ -134,6 +134,17 @@ def test_one_request_at_a_time_probes_a_candidate_and_the_others_use_the_active_
     assert driver.choose().purpose is Purpose.CANDIDATE_PROBE
 
 
+def test_another_grace_time_applies_to_the_keys_that_are_replaced_later() -> None:
+    driver = Driver("a", grace_s=60.0)
+    driver.get("a")
+    driver.ring.change_policy(KeyringPolicy(grace_s=5.0))
+    driver.read("b")
+    assert driver.get("a", "b") == ["b"]
+    driver.now += 5.0
+    driver.get("b")
+    assert driver.states() == {"b": "active"}
+
+
 def test_the_fast_choice_exists_while_the_active_key_is_preferred_and_no_grace_time_runs() -> None:
     driver = Driver("a", grace_s=60.0)
     assert driver.ring.choose_fast() is None  # a candidate
