@@ -143,7 +143,7 @@ async def test_stalled_uploads_that_fill_all_connections_make_room_for_others(
     monkeypatch.setattr(connection_limits, "PATIENCE_S", 0.2)
     async with (
         ScriptedUpstream() as upstream,
-        running_proxy(upstream.origin, max_connections=50) as proxy,
+        running_proxy(upstream.origin, max_connections=50, connect_timeout="10s") as proxy,
         proxy.callers(50) as slow,
     ):
         server = proxy.proxy._server
