@@ -15,6 +15,7 @@ from nanonets_proxy.core.net.addresses import (
     is_every_interface,
     is_host_name,
     is_ip_address,
+    parse_collector,
     parse_egress_proxy,
     parse_listener,
     parse_origin,
@@ -130,3 +131,9 @@ def test_plain_http_to_another_host_is_rejected(text: str) -> None:
 )
 def test_no_message_shows_a_password(parse: Callable[[str], object], password: str, scheme: str, rest: str) -> None:
     assert password not in str(fault_of(parse, f"{scheme}user:{password}@{rest}"))
+
+
+def test_a_collector_of_traces_may_use_plain_http_but_no_user_name() -> None:
+    assert str(parse_collector("http://collector.example:4318")) == "http://collector.example:4318"
+    with pytest.raises(ValueError, match="must not have a user name"):
+        parse_collector("http://user:secret@collector.example:4318")
