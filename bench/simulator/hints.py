@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from email.utils import formatdate
 
-from nanonets_proxy.core.ratelimit.retry_hint import read_hint
+from nanonets_proxy.core.ratelimit.hints.retry_hint import read_hint
 
 WALL_START_S = 1_800_000_000.0
 

@@ -8,8 +8,8 @@ import pytest
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
-from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
-from nanonets_proxy.core.ratelimit.static_limits import StaticLimit, StaticLimits
+from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
+from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from nanonets_proxy.errors import LargerThanLimit, RateLimited, ShuttingDown
 

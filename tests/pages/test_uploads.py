@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.ratelimit.page_costs import MAX_PAGES
+from nanonets_proxy.core.ratelimit.scopes.page_costs import MAX_PAGES
 from nanonets_proxy.pages.pdf import initialize, pdf_pages
 from nanonets_proxy.pages.uploads import upload_pages
 from support.documents import BOUNDARY, FORM, form, pdf, tiff

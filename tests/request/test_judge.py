@@ -7,7 +7,7 @@ import pytest
 
 from nanonets_proxy.core.http.retry import MAX_PAUSE_S, Retries, RetryPolicy
 from nanonets_proxy.core.keys.key_records import Ruling
-from nanonets_proxy.core.ratelimit.retry_hint import Hint
+from nanonets_proxy.core.ratelimit.hints.retry_hint import Hint
 from nanonets_proxy.core.ratelimit.tickets import Outcome
 from nanonets_proxy.errors import (
     UpstreamBadReply,

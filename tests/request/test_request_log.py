@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from nanonets_proxy.core.keys.api_key import ApiKey
-from nanonets_proxy.core.ratelimit.scopes import ScopeTable
+from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeTable
 from nanonets_proxy.request import handler
 from nanonets_proxy.telemetry import log as telemetry_log
 from nanonets_proxy.telemetry.log import event_writer

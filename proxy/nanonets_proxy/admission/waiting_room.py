@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.news import News
-from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Ticket, TicketState
 from nanonets_proxy.errors import LargerThanLimit, ProxyError, RateLimited, ShuttingDown
 

@@ -16,7 +16,7 @@ from nanonets_proxy.core.http.retry import RetryPolicy
 from nanonets_proxy.core.keys.keyring import KeyringPolicy
 from nanonets_proxy.core.net.addresses import Listener, Origin
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
-from nanonets_proxy.core.ratelimit.scopes import ScopeRule
+from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeRule
 from nanonets_proxy.keys.source import KeySourceConfig
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.server.tls import ListenerTlsPolicy

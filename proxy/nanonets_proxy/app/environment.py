@@ -40,7 +40,7 @@ from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.core.ratelimit.gate import Gate
-from nanonets_proxy.core.ratelimit.scopes import ScopeTable
+from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeTable
 from nanonets_proxy.core.status.document import EnvironmentStatus
 from nanonets_proxy.errors import UpstreamError
 from nanonets_proxy.keys.key_manager import KeyManager, KeyManagerPolicy, KeyManagerServices

@@ -7,7 +7,7 @@ the same structure with longer numbers.
 import struct
 from typing import Final
 
-from nanonets_proxy.core.ratelimit.page_costs import MAX_PAGES
+from nanonets_proxy.core.ratelimit.scopes.page_costs import MAX_PAGES
 
 MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """The first bytes of a TIFF file; with `+`: of a BigTIFF file."""

@@ -6,7 +6,7 @@ from email.parser import BytesHeaderParser
 from mmap import mmap
 from typing import Final
 
-from nanonets_proxy.core.ratelimit.page_costs import MAX_PAGES
+from nanonets_proxy.core.ratelimit.scopes.page_costs import MAX_PAGES
 from nanonets_proxy.pages import tiff
 
 FORM: Final = "multipart/form-data"

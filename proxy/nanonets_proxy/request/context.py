@@ -10,8 +10,8 @@ from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.http.trace_context import TraceContext
 from nanonets_proxy.core.keys.key_records import KeyHistory, KeyUse
 from nanonets_proxy.core.net.addresses import Origin
-from nanonets_proxy.core.ratelimit.page_costs import PageCosts
-from nanonets_proxy.core.ratelimit.scopes import ScopeTable
+from nanonets_proxy.core.ratelimit.scopes.page_costs import PageCosts
+from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeTable
 from nanonets_proxy.core.ratelimit.tickets import Ticket
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.authorizer import Authorizer

@@ -35,8 +35,8 @@ from nanonets_proxy.core.http.priority import urgency
 from nanonets_proxy.core.http.retry import RETRIED_STATUSES
 from nanonets_proxy.core.keys.key_records import KeyUse, KeyVerdict, Ruling, verdict_of
 from nanonets_proxy.core.keys.key_scrubber import KeyScrubber
-from nanonets_proxy.core.ratelimit.rate_limit_fields import read_advice
-from nanonets_proxy.core.ratelimit.static_limits import REQUESTS
+from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import read_advice
+from nanonets_proxy.core.ratelimit.scopes.static_limits import REQUESTS
 from nanonets_proxy.core.ratelimit.tickets import DEFAULT_URGENCY, Outcome, Ticket, TicketState
 from nanonets_proxy.errors import ProxyError, RateLimited, UpstreamBadReply, UpstreamError
 from nanonets_proxy.request.access_record import AccessRecord, new_id

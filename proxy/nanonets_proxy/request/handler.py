@@ -11,7 +11,7 @@ from nanonets_proxy.core.api.routes import route_of
 from nanonets_proxy.core.http.max_forwards import counted_down
 from nanonets_proxy.core.http.request_head import RequestHeads
 from nanonets_proxy.core.http.target import origin_form
-from nanonets_proxy.core.ratelimit.static_limits import PAGES
+from nanonets_proxy.core.ratelimit.scopes.static_limits import PAGES
 from nanonets_proxy.errors import BadRequest, InternalError, ProxyError, VersionNotSupported
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.context import RequestContext, Services

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple, Protocol
 
 from nanonets_proxy.core.http.retry import RETRIED_STATUSES, Failure, Retries
 from nanonets_proxy.core.keys.key_records import Ruling
-from nanonets_proxy.core.ratelimit.retry_hint import Hint
+from nanonets_proxy.core.ratelimit.hints.retry_hint import Hint
 from nanonets_proxy.core.ratelimit.tickets import Outcome
 from nanonets_proxy.errors import (
     UpstreamClosed,

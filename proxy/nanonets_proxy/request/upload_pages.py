@@ -7,7 +7,7 @@ permit at the mean cost of its scope. Its pages are counted once its last byte i
 from typing import TYPE_CHECKING, Final
 
 from nanonets_proxy.admission.waiting_room import WaitingRoom
-from nanonets_proxy.core.ratelimit.page_costs import PageCosts
+from nanonets_proxy.core.ratelimit.scopes.page_costs import PageCosts
 from nanonets_proxy.pages.page_counter import PageCounter
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.server.caller_request import CallerRequest

@@ -10,7 +10,7 @@ from nanonets_proxy.core.http.retry import RetryPolicy
 from nanonets_proxy.core.keys.keyring import KeyringPolicy
 from nanonets_proxy.core.net.addresses import Listener, TcpListener, is_host_name, is_loopback
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
-from nanonets_proxy.core.ratelimit.static_limits import StaticLimits
+from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimits
 from nanonets_proxy.keys.source import KeySourceConfig
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.server.caller_body import BodyTimes

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from nanonets_proxy.core.access.caller_names import is_unproven
 from nanonets_proxy.core.access.caller_tokens import CallersByToken
 from nanonets_proxy.core.net.addresses import Listener, TcpListener
-from nanonets_proxy.core.ratelimit.static_limits import PAGES
+from nanonets_proxy.core.ratelimit.scopes.static_limits import PAGES
 from nanonets_proxy.keys.files import os_fault
 from nanonets_proxy.keys.reloaded_file import read_caller_tokens
 from nanonets_proxy.server.tls import make_listener_context

@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from nanonets_proxy.core.ratelimit.scope_status import ScopeStatus
-from nanonets_proxy.core.ratelimit.scopes import ACCOUNT
+from nanonets_proxy.core.ratelimit.scopes.scope_table import ACCOUNT
 
 OTHER: Final = "other"
 _MOST_READ: Final = 500

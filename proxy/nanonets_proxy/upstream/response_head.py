@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from nanonets_proxy.core.ratelimit.rate_limit_fields import ADVICE_FIELDS
+from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import ADVICE_FIELDS
 
 
 class ResponseHead:

@@ -15,7 +15,7 @@ from nanonets_proxy.core.ratelimit.adaptive.closure_timer import MAX_CHEAP_HINT_
 from nanonets_proxy.core.ratelimit.adaptive.limit import LimitState
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
-from nanonets_proxy.core.ratelimit.static_limits import StaticLimit, StaticLimits
+from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Rejection, Ticket, TicketState, Verdicts
 
 SCOPES = ("account", "v2:other", "v2:predict:m")

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from nanonets_proxy.core.ratelimit.retry_hint import MAX_HINT_S
+from nanonets_proxy.core.ratelimit.hints.retry_hint import MAX_HINT_S
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, closed, dump, load
 from nanonets_proxy.core.ratelimit.tickets import Outcome
 from support.gate_scene import GateScene

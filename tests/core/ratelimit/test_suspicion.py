@@ -9,7 +9,7 @@ from nanonets_proxy.core.ratelimit.adaptive.limit import Limit
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.news import LimitClosed, LimitLearned
-from nanonets_proxy.core.ratelimit.static_limits import StaticLimit, StaticLimits
+from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Ticket, TicketState
 
 LARGE = "large"

@@ -19,10 +19,10 @@ the outcome. An admitted ticket is its own permit:
 | PAUSED | `settle` | as for ADMITTED |
 | RETURNED | `enqueue` | WAITING, at its old place in the order of arrival; RETURNED if rejected |
 
-Each scope (`scopes.py`) has its own limit (`adaptive/limit.py`) and its own queue, in which callers take turns
-(`fair_queue.py`). A closed scope does not stop the others. All scopes share `max_in_flight` places. The scopes
-that can use a free place take turns, and so do callers: no caller gets more than its fair share of the places while
-others wait (`places.py`).
+Each scope (`scopes/`) has its own limit (`adaptive/limit.py`) and its own queue, in which callers take turns
+(`fairness/fair_queue.py`). A closed scope does not stop the others. All scopes share `max_in_flight` places. The
+scopes that can use a free place take turns, and so do callers: no caller gets more than its fair share of the
+places while others wait (`fairness/places.py`).
 
 The shell calls `poll` after other calls if the gate `needs_poll`, and at `wake_at_s`. The shell also handles two
 races: a task is cancelled after its grant, or a ticket is granted after its task is gone. In both cases the shell
@@ -42,10 +42,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
+from nanonets_proxy.core.ratelimit.fairness.places import Places
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.news import News
-from nanonets_proxy.core.ratelimit.places import Places
-from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.scope_registry import ScopeRegistry, ScopeTimers
 from nanonets_proxy.core.ratelimit.scope_state import ScopeState
 from nanonets_proxy.core.ratelimit.scope_status import ScopeStatus, statuses

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from nanonets_proxy.core.ratelimit.static_limits import StaticLimits
+from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimits
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nanonets_proxy.core.ratelimit.adaptive.belief import Belief
+from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from itertools import islice
 
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit
 from nanonets_proxy.core.ratelimit.adaptive.limit_snapshot import restore_snapshot, take_snapshot
-from nanonets_proxy.core.ratelimit.fair_queue import FairQueue
+from nanonets_proxy.core.ratelimit.fairness.fair_queue import FairQueue
+from nanonets_proxy.core.ratelimit.fairness.places import Places
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
-from nanonets_proxy.core.ratelimit.places import Places
 from nanonets_proxy.core.ratelimit.scope_state import MAX_STALE, ScopeState, worth_keeping
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot
 

@@ -5,10 +5,10 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from nanonets_proxy.core.ratelimit.adaptive.belief import Belief
+from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
-from nanonets_proxy.core.ratelimit.fair_queue import FairQueue
+from nanonets_proxy.core.ratelimit.fairness.fair_queue import FairQueue
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.long_quota import LongQuota
 from nanonets_proxy.core.ratelimit.news import LimitClosed, LimitLearned, News

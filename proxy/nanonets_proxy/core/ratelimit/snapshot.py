@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nanonets_proxy.core.ratelimit.retry_hint import MAX_HINT_S
+from nanonets_proxy.core.ratelimit.hints.retry_hint import MAX_HINT_S
 
 VERSION = 1
 _MAX_SCOPES = 10_000

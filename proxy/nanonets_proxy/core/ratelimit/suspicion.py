@@ -41,7 +41,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from nanonets_proxy.core.ratelimit.adaptive.belief import Belief
+from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
 from nanonets_proxy.core.ratelimit.long_quota import FIRST_DISTANCE_S

@@ -9,7 +9,7 @@ from typing import Final
 from nanonets_proxy.core.http.headers import LocationRewrite, caller_response_head, via_field
 from nanonets_proxy.core.http.prefer import wait_s
 from nanonets_proxy.core.net.addresses import Origin
-from nanonets_proxy.core.ratelimit.retry_hint import Hint
+from nanonets_proxy.core.ratelimit.hints.retry_hint import Hint
 from nanonets_proxy.request.context import RequestContext
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.upstream.response_head import ResponseHead

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from nanonets_proxy.core.ratelimit.retry_hint import Hint
+from nanonets_proxy.core.ratelimit.hints.retry_hint import Hint
 from nanonets_proxy.core.ratelimit.tickets import Reason
 from nanonets_proxy.errors import RateLimited
 from nanonets_proxy.request.context import RequestContext, Services

@@ -31,8 +31,8 @@ from nanonets_proxy.core.net.addresses import (
     parse_origin,
 )
 from nanonets_proxy.core.net.key_pins import format_pin, parse_pin
-from nanonets_proxy.core.ratelimit.scopes import ScopeRule
-from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
+from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeRule
+from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
 from nanonets_proxy.settings.model.quantities import Metavar
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?", re.ASCII)

@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from nanonets_proxy.core.net.addresses import Origin, TcpListener
-from nanonets_proxy.core.ratelimit.scopes import DEFAULT_SCOPE_RULES, ScopeRule
+from nanonets_proxy.core.ratelimit.scopes.scope_table import DEFAULT_SCOPE_RULES, ScopeRule
 from nanonets_proxy.settings.model.access import AccessSettings
 from nanonets_proxy.settings.model.fields import (
     CallerTokens,

@@ -2,9 +2,9 @@
 
 import math
 
-from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
+from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
+from nanonets_proxy.core.ratelimit.adaptive.estimate.lessons import learn_from
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
-from nanonets_proxy.core.ratelimit.adaptive.lessons import learn_from
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.tickets import Outcome

@@ -1,1 +1,1 @@
-"""One scope's adaptive limit: when its next request may go, and what the upstream's refusals teach."""
+"""One scope's adaptive limit: when its next request may go, and how long a refusal closes the scope."""

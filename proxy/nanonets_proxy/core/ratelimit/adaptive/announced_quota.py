@@ -2,7 +2,7 @@
 
 import math
 
-from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
+from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
 
 
 class AnnouncedQuota:

@@ -17,13 +17,13 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
+from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
+from nanonets_proxy.core.ratelimit.adaptive.estimate.lessons import learn_from
+from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import next_usual_period_s, rounding_s
+from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import LimitEstimate
+from nanonets_proxy.core.ratelimit.adaptive.estimate.period_fit import PeriodEnd
+from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import SMALL_COUNT
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
-from nanonets_proxy.core.ratelimit.adaptive.lessons import learn_from
-from nanonets_proxy.core.ratelimit.adaptive.likely_period import next_usual_period_s, rounding_s
-from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
-from nanonets_proxy.core.ratelimit.adaptive.period_fit import PeriodEnd
-from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import SMALL_COUNT
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 
 MAX_CHEAP_HINT_S = 5.0

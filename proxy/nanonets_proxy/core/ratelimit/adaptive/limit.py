@@ -1,7 +1,7 @@
 """The limit of one scope: when the next request of the scope may go.
 
-The upstream reveals a limit only by its refusals (429). `lessons.py` draws the conclusions. This module decides on
-grants:
+The upstream reveals a limit only by its refusals (429). `estimate/lessons.py` draws the conclusions. This module
+decides on grants:
 
 | state | grants | event | next state |
 |---|---|---|---|
@@ -34,15 +34,15 @@ import math
 from collections.abc import Callable
 
 from nanonets_proxy.core.ratelimit.adaptive.announced_quota import AnnouncedQuota
-from nanonets_proxy.core.ratelimit.adaptive.belief import Belief
 from nanonets_proxy.core.ratelimit.adaptive.closure_timer import MAX_CHEAP_HINT_S, ClosureTimer
+from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief
+from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.learned_grants import LearnedGrants
-from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.slow_start import SlowStart
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
-from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice
-from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
+from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
+from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
 from nanonets_proxy.core.ratelimit.tickets import Outcome
 
 _REMEMBERED_S = 3600.0  # how long an estimate is kept without a request

@@ -3,7 +3,7 @@
 import math
 
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
-from nanonets_proxy.core.ratelimit.retry_hint import MAX_HINT_S
+from nanonets_proxy.core.ratelimit.hints.retry_hint import MAX_HINT_S
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, closed
 
 

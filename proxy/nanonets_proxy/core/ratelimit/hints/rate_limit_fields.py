@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from nanonets_proxy.core.ratelimit.static_limits import REQUESTS, StaticLimit
+from nanonets_proxy.core.ratelimit.scopes.static_limits import REQUESTS, StaticLimit
 
 ADVICE_FIELDS = frozenset({b"ratelimit", b"ratelimit-policy"})
 """The names of the fields, in lower case."""

@@ -7,7 +7,7 @@ takes a larger step.
 
 import math
 
-from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
+from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import SlidingWindow
 
 SMALL_COUNT = 5
 """A window with a smaller count is probed by a shorter period: one more request would be a large step."""

@@ -3,9 +3,9 @@
 import math
 from collections import deque
 
-from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
-from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import SMALL_COUNT
-from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
+from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
+from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import SMALL_COUNT
+from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import SlidingWindow
 
 _KEPT = 4  # hints
 

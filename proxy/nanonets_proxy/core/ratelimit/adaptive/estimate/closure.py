@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import rounding_s
+from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import SMALL_COUNT
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
-from nanonets_proxy.core.ratelimit.adaptive.likely_period import rounding_s
-from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import SMALL_COUNT
 
 _OPTIMISM: Final = 0.75  # of the rounding of a hint
 _MAX_GAP_S: Final = 0.25  # within a burst, if there is no hint

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nanonets_proxy.core.ratelimit.fair_queue import FairQueue
+from nanonets_proxy.core.ratelimit.fairness.fair_queue import FairQueue
 from nanonets_proxy.core.ratelimit.tickets import DEFAULT_URGENCY, Ticket, TicketState
 
 

@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.ratelimit.scopes import DEFAULT_SCOPE_RULES, MAX_SCOPE_CHARS, ScopeRule, ScopeTable
+from nanonets_proxy.core.ratelimit.scopes.scope_table import (
+    DEFAULT_SCOPE_RULES,
+    MAX_SCOPE_CHARS,
+    ScopeRule,
+    ScopeTable,
+)
 
 DEFAULT = ScopeTable(ScopeRule.parse(text) for text in DEFAULT_SCOPE_RULES)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from nanonets_proxy.core.http.target import decode_unreserved
-from nanonets_proxy.core.ratelimit.static_limits import PAGES, REQUESTS
+from nanonets_proxy.core.ratelimit.scopes.static_limits import PAGES, REQUESTS
 
 ACCOUNT = "account"
 """The scope of requests without a matching rule: the vendor limits v4 by account, "based on your plan"."""

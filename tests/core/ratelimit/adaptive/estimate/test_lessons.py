@@ -1,9 +1,9 @@
 """The lessons of single closures."""
 
-from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
+from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
+from nanonets_proxy.core.ratelimit.adaptive.estimate.lessons import learn_from
+from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
-from nanonets_proxy.core.ratelimit.adaptive.lessons import learn_from
-from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 

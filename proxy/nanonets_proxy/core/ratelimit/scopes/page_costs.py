@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from nanonets_proxy.core.ratelimit.scopes import ScopeRule
-from nanonets_proxy.core.ratelimit.static_limits import PAGES, REQUESTS, StaticLimit
+from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeRule
+from nanonets_proxy.core.ratelimit.scopes.static_limits import PAGES, REQUESTS, StaticLimit
 from nanonets_proxy.errors import BadRequest
 
 MAX_PAGES = 10_000

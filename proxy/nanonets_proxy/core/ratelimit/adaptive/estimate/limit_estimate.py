@@ -14,16 +14,16 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from nanonets_proxy.core.ratelimit.adaptive.belief import Belief
-from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
-from nanonets_proxy.core.ratelimit.adaptive.concurrency_estimate import ConcurrencyEstimate
+from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief
+from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
+from nanonets_proxy.core.ratelimit.adaptive.estimate.concurrency_estimate import ConcurrencyEstimate
+from nanonets_proxy.core.ratelimit.adaptive.estimate.hint_history import HintHistory
+from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import likely_period_s
+from nanonets_proxy.core.ratelimit.adaptive.estimate.period_fit import PeriodFit
+from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import SMALL_COUNT, ProbeSchedule
+from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import SlidingWindow
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES
-from nanonets_proxy.core.ratelimit.adaptive.hint_history import HintHistory
-from nanonets_proxy.core.ratelimit.adaptive.likely_period import likely_period_s
-from nanonets_proxy.core.ratelimit.adaptive.period_fit import PeriodFit
-from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import SMALL_COUNT, ProbeSchedule
-from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
-from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
+from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
 
 _REMEMBERED_PERIODS = 4  # that admitted fewer requests than the count
 _GUARD = 0.02  # at most this share of a period, since travel times to the upstream differ

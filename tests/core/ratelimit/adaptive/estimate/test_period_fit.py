@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.ratelimit.adaptive.period_fit import PeriodEnd, PeriodFit
-from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
+from nanonets_proxy.core.ratelimit.adaptive.estimate.period_fit import PeriodEnd, PeriodFit
+from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import SlidingWindow
 
 
 def window_of(granted_s: list[float]) -> SlidingWindow:

@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Self
 
-from nanonets_proxy.core.ratelimit.adaptive.likely_period import usual_periods_s
-from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import SMALL_COUNT
-from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
+from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import usual_periods_s
+from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import SMALL_COUNT
+from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import SlidingWindow
 
 _MOST_REFUSALS: Final = 16  # the fit is for the first refusals: a limit may change later
 _MAX_RANGE: Final = 1.5  # times the least count: a wider range of counts says too little

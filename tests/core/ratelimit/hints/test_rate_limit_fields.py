@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.ratelimit.rate_limit_fields import Advice, read_advice
-from nanonets_proxy.core.ratelimit.static_limits import PAGES, StaticLimit
+from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice, read_advice
+from nanonets_proxy.core.ratelimit.scopes.static_limits import PAGES, StaticLimit
 
 
 def advice(state: str = "", policy: str = "") -> Advice | None:

@@ -6,7 +6,7 @@ import pytest
 
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
-from nanonets_proxy.core.ratelimit.static_limits import StaticLimit, StaticLimits
+from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket, TicketState
 
 UNLIMITED = StaticLimits((StaticLimit.parse("* 1000000/s"),))

@@ -2,9 +2,9 @@
 
 import pytest
 
-from nanonets_proxy.core.ratelimit.page_costs import MAX_PAGES, PageCosts
-from nanonets_proxy.core.ratelimit.scopes import ScopeRule
-from nanonets_proxy.core.ratelimit.static_limits import StaticLimit
+from nanonets_proxy.core.ratelimit.scopes.page_costs import MAX_PAGES, PageCosts
+from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeRule
+from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
 from nanonets_proxy.errors import BadRequest
 
 RULES = tuple(map(ScopeRule.parse, ["POST /predict/{model} -> predict:{model} pages", "* /other/** -> other"]))

@@ -2,7 +2,7 @@
 
 import math
 
-from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
+from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import SlidingWindow
 
 
 def test_the_log_is_bounded() -> None:

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 
-from nanonets_proxy.core.ratelimit.quota_text import names_long_quota
+from nanonets_proxy.core.ratelimit.hints.quota_text import names_long_quota
 
 MAX_HINT_S = 7 * 86_400.0
 """Longer hints are taken for mistakes, such as milliseconds: no caller waits for a week."""

@@ -17,12 +17,12 @@ The lesson is drawn once per closure, when the outcome of each earlier request i
 Each length is corrected to the likely one (`likely_period.py`), since hints are rounded up.
 """
 
-from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
+from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
+from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import is_usual, likely_period_s, usual_periods_s
+from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import LimitEstimate
+from nanonets_proxy.core.ratelimit.adaptive.estimate.period_fit import PeriodEnd
+from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import SlidingWindow
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
-from nanonets_proxy.core.ratelimit.adaptive.likely_period import is_usual, likely_period_s, usual_periods_s
-from nanonets_proxy.core.ratelimit.adaptive.limit_estimate import LimitEstimate
-from nanonets_proxy.core.ratelimit.adaptive.period_fit import PeriodEnd
-from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
 
 _SAME_PERIOD = 1.1  # up to this many periods, a refusal means a longer period, not a smaller count
 _MAX_LONGER = 1.5  # periods: up to this length, a hint makes the period longer at once

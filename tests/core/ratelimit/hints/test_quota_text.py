@@ -2,7 +2,7 @@
 
 import pytest
 
-from nanonets_proxy.core.ratelimit.quota_text import names_long_quota
+from nanonets_proxy.core.ratelimit.hints.quota_text import names_long_quota
 
 
 @pytest.mark.parametrize(

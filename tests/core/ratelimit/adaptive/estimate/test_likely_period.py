@@ -2,7 +2,7 @@
 
 import pytest
 
-from nanonets_proxy.core.ratelimit.adaptive.likely_period import likely_period_s
+from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import likely_period_s
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.ratelimit.retry_hint import MAX_HINT_S, Hint, read_hint
+from nanonets_proxy.core.ratelimit.hints.retry_hint import MAX_HINT_S, Hint, read_hint
 
 NOW_S = 1_800_000_000.0
 

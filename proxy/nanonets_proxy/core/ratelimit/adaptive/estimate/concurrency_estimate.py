@@ -2,10 +2,10 @@
 
 import math
 
-from nanonets_proxy.core.ratelimit.adaptive.closure import Closure
+from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
+from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import ProbeSchedule
+from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import SlidingWindow
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
-from nanonets_proxy.core.ratelimit.adaptive.probe_schedule import ProbeSchedule
-from nanonets_proxy.core.ratelimit.adaptive.sliding_window import SlidingWindow
 
 _USUAL_KINDS = (GrantKind.PROVEN, GrantKind.UNPROVEN)
 

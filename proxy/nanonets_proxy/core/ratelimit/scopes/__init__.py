@@ -1,0 +1,1 @@
+"""Which limit a request counts against, and how much of it the request uses."""
