@@ -10,8 +10,8 @@ import pytest
 
 from nanonets_proxy.admin import server as admin_server
 from nanonets_proxy.app import program
-from nanonets_proxy.server import caller_connection
-from nanonets_proxy.server.caller_connection import CallerConnection
+from nanonets_proxy.server.connection import caller_transport
+from nanonets_proxy.server.connection.caller_connection import CallerConnection
 from support.eventually import until
 from support.proxy_harness import RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request
@@ -94,7 +94,7 @@ async def test_a_peer_that_only_asks_loses_its_admin_connection(monkeypatch: pyt
 async def test_a_close_does_not_wait_for_ever_for_a_peer_that_reads_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(caller_connection, "CLOSE_S", 0.1)
+    monkeypatch.setattr(caller_transport, "CLOSE_S", 0.1)
     async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
         with socket.socket() as sock:
             connection = await _ask_without_reading(proxy, sock, until_full=False)

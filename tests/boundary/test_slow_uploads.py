@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack
 import pytest
 
 from nanonets_proxy.request.response import relay
-from nanonets_proxy.server import caller_body, caller_connection, connection_limits
+from nanonets_proxy.server import connection_limits
+from nanonets_proxy.server.connection import caller_body, caller_connection
 from support.eventually import until
 from support.proxy_harness import RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from conformance import corpus
 from conformance.mutations import mutated
-from nanonets_proxy.errors import UpstreamError
+from nanonets_proxy.upstream.errors import UpstreamError
 from nanonets_proxy.upstream.response_parser import ResponseParser, ResponseState
 from support.proxy_harness import AUTHORIZATION, RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request

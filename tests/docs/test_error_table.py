@@ -1,24 +1,15 @@
-"""Compares README's table of errors with errors.py."""
+"""Compares README's table of errors with the modules of errors."""
 
 import re
-from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 
 from nanonets_proxy.errors import ProxyError
+from support.error_classes import VISIBLE
 
 README = Path(__file__).parents[2] / "README.md"
-
-
-def _subclasses(kind: type[ProxyError]) -> Iterator[type[ProxyError]]:
-    for subclass in kind.__subclasses__():
-        yield subclass
-        yield from _subclasses(subclass)
-
-
-VISIBLE = [kind for kind in _subclasses(ProxyError) if "code" in vars(kind)]
 
 
 def _cause(kind: type[ProxyError]) -> str:

@@ -4,8 +4,8 @@ import inspect
 import re
 from pathlib import Path
 
-from nanonets_proxy import errors
 from nanonets_proxy.core.status import document, state
+from support.error_classes import VISIBLE
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 STATES = state._URGENCY
@@ -33,11 +33,7 @@ def test_each_state_is_explained_on_the_page_and_in_the_reference() -> None:
 
 
 def test_each_code_of_the_troubleshooting_table_exists_with_its_status() -> None:
-    statuses = {
-        value.code: value.status
-        for value in vars(errors).values()
-        if inspect.isclass(value) and issubclass(value, errors.ProxyError) and hasattr(value, "code")
-    }
+    statuses = {kind.code: kind.status for kind in VISIBLE}
     found = 0
     for symptom, *_ in _rows("### From symptom to cause\n"):
         if re.match(r"\d{3} `", symptom):

@@ -15,11 +15,12 @@ from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
-from nanonets_proxy.errors import ShuttingDown, UpstreamRefused, UpstreamTimeout
+from nanonets_proxy.errors import ShuttingDown
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.context import RequestContext
 from nanonets_proxy.request.forward import Forwarder
 from nanonets_proxy.request.policy import HandlerPolicy
+from nanonets_proxy.upstream.errors import UpstreamRefused, UpstreamTimeout
 from nanonets_proxy.upstream.response_head import ResponseHead
 
 Result = int | BaseException | None

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from nanonets_proxy.request.handler import Handler
-from nanonets_proxy.server import caller_connection
+from nanonets_proxy.server.connection import caller_connection
 from support.eventually import WAIT_S
 from support.log_capture import captured_log
 from support.proxy_harness import running_proxy

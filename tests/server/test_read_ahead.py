@@ -2,7 +2,7 @@
 
 import pytest
 
-from nanonets_proxy.server.flow_control import MOST_AHEAD_BYTES
+from nanonets_proxy.server.connection.flow_control import MOST_AHEAD_BYTES
 from support.eventually import until
 from support.proxy_harness import running_proxy
 from support.raw_caller import request

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from nanonets_proxy.server import caller_connection
+from nanonets_proxy.server.connection import caller_connection
 from support.eventually import until
 from support.proxy_harness import running_proxy
 from support.raw_caller import chunked, request

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanonets_proxy.errors import ProxyError
-from nanonets_proxy.server.flow_control import FlowControl, ReadAhead
-from nanonets_proxy.server.head_reader import HeadReader
-from nanonets_proxy.server.request_reader import RequestReader
+from nanonets_proxy.server.connection.flow_control import FlowControl, ReadAhead
+from nanonets_proxy.server.connection.head_reader import HeadReader
+from nanonets_proxy.server.connection.request_reader import RequestReader
 
 HOST: Final = b"Host: localhost\r\n"
 GET: Final = b"GET /x HTTP/1.1\r\n" + HOST

@@ -16,7 +16,7 @@ from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.keys.source import EnvironmentKey, KeySource
-from nanonets_proxy.server.flow_control import MOST_AHEAD_BYTES
+from nanonets_proxy.server.connection.flow_control import MOST_AHEAD_BYTES
 from nanonets_proxy.settings import LoadedSettings, Settings, configure
 from nanonets_proxy.telemetry.redaction import Redactor
 from support.eventually import WAIT_S, until

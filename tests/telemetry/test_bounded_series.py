@@ -1,13 +1,11 @@
 """The number of series, whatever callers send."""
 
 import math
-from collections.abc import Iterator
 
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from nanonets_proxy import errors
 from nanonets_proxy.core.api.routes import ROUTES
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
@@ -16,6 +14,7 @@ from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason, Ticket
 from nanonets_proxy.telemetry.metrics import _COUNTERS, _GAUGES, MAX_SERIES, Metrics, combined_registry
 from nanonets_proxy.telemetry.request_metrics import MOST_CALLERS, RequestMetrics
 from nanonets_proxy.telemetry.scope_metrics import ScopeMetrics
+from support.error_classes import VISIBLE
 from support.finished import Finished
 from support.proxy_harness import running_proxy
 from support.raw_caller import RawCaller, request
@@ -42,16 +41,8 @@ def _samples(metrics: dict[str, Metrics]) -> list[tuple[str, dict[str, str], flo
     ]
 
 
-def _codes() -> Iterator[str]:
-    classes = [errors.ProxyError]
-    while classes:
-        error = classes.pop()
-        classes += error.__subclasses__()
-        yield getattr(error, "code", "caller_gone")
-
-
 def _invent_callers(metrics: Metrics) -> int:
-    codes = list(dict.fromkeys(_codes()))
+    codes = [*(kind.code for kind in VISIBLE), "caller_gone"]
     for number in range(INVENTED):
         metrics.requests.observe(
             Finished(

@@ -3,7 +3,7 @@
 import itertools
 from dataclasses import dataclass
 
-from nanonets_proxy.errors import UpstreamError
+from nanonets_proxy.upstream.errors import UpstreamError
 from nanonets_proxy.upstream.response_parser import ResponseParser, ResponseState
 
 

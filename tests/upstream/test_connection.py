@@ -8,7 +8,9 @@ from typing import Protocol
 
 import pytest
 
-from nanonets_proxy.errors import (
+from nanonets_proxy.upstream.connection import ConnectionState, UpstreamConnection
+from nanonets_proxy.upstream.dial import Dialer, DialPolicy
+from nanonets_proxy.upstream.errors import (
     UpstreamBadReply,
     UpstreamClosed,
     UpstreamError,
@@ -16,8 +18,6 @@ from nanonets_proxy.errors import (
     UpstreamTimeout,
     UpstreamUpgraded,
 )
-from nanonets_proxy.upstream.connection import ConnectionState, UpstreamConnection
-from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from nanonets_proxy.upstream.response_parser import ResponseParser
 from support.eventually import WAIT_S, stable, until
 from support.raw_upstream import Peer, RawUpstream, Script, ok, responding, responding_then_closing

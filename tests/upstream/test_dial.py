@@ -12,7 +12,9 @@ import aiohappyeyeballs
 import pytest
 
 from nanonets_proxy.core.net.addresses import Origin, is_ip_address
-from nanonets_proxy.errors import (
+from nanonets_proxy.upstream.connection import UpstreamConnection
+from nanonets_proxy.upstream.dial import Dialer, DialPolicy, make_tls_context
+from nanonets_proxy.upstream.errors import (
     UpstreamConnectTimeout,
     UpstreamDnsFailed,
     UpstreamError,
@@ -21,8 +23,6 @@ from nanonets_proxy.errors import (
     UpstreamTlsProtocol,
     UpstreamUnreachable,
 )
-from nanonets_proxy.upstream.connection import UpstreamConnection
-from nanonets_proxy.upstream.dial import Dialer, DialPolicy, make_tls_context
 from support.certificates import CertificateAuthority
 from support.eventually import WAIT_S, until
 from support.raw_upstream import Peer, RawUpstream, ok, responding

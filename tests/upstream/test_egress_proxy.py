@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from nanonets_proxy.core.net.addresses import EgressProxy, Origin
-from nanonets_proxy.errors import (
+from nanonets_proxy.upstream.dial import Dialer, DialPolicy
+from nanonets_proxy.upstream.errors import (
     EgressProxyRefused,
     UpstreamConnectTimeout,
     UpstreamDnsFailed,
@@ -15,7 +16,6 @@ from nanonets_proxy.errors import (
     UpstreamTlsCertificate,
     UpstreamUnreachable,
 )
-from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from support.certificates import CertificateAuthority
 from support.eventually import WAIT_S, until
 from support.raw_upstream import Peer, RawUpstream, Script

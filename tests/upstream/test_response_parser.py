@@ -4,12 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.errors import (
-    UpstreamBadReply,
-    UpstreamClosed,
-    UpstreamReplyTooLarge,
-    UpstreamUpgraded,
-)
+from nanonets_proxy.upstream.errors import UpstreamBadReply, UpstreamClosed, UpstreamReplyTooLarge, UpstreamUpgraded
 from nanonets_proxy.upstream.response_parser import (
     MOST_FIELDS,
     MOST_INTERIM_RESPONSES,

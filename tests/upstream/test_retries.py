@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nanonets_proxy.errors import UpstreamClosed, UpstreamTimeout
 from nanonets_proxy.upstream.body import RequestBody
+from nanonets_proxy.upstream.errors import UpstreamClosed, UpstreamTimeout
 from support.caller_bodies import ArrivingBody
 from support.client_harness import body_budget, request, running_client
 from support.eventually import until

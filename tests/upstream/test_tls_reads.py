@@ -9,9 +9,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 from nanonets_proxy.core.net.addresses import Origin
-from nanonets_proxy.errors import UpstreamClosed
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
+from nanonets_proxy.upstream.errors import UpstreamClosed
 from nanonets_proxy.upstream.response_head import ResponseHead
 from support.certificates import CertificateAuthority
 from support.eventually import WAIT_S, stable

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from nanonets_proxy.admin import status
 from nanonets_proxy.admin.dashboard import dashboard
-from nanonets_proxy.server.caller_request import CallerRequest
+from nanonets_proxy.server.connection.caller_request import CallerRequest
 from nanonets_proxy.server.error_response import OwnResponse
 from nanonets_proxy.telemetry import exposition
 from nanonets_proxy.telemetry.alerts import Alerts

@@ -11,7 +11,7 @@ from email.utils import formatdate
 from typing import Final
 
 from nanonets_proxy.errors import ShuttingDown, TooManyConnections
-from nanonets_proxy.server.caller_request import CallerRequest
+from nanonets_proxy.server.connection.caller_request import CallerRequest
 from nanonets_proxy.server.peers import reset
 
 _INTERVAL_S: Final = 1.0

@@ -31,7 +31,7 @@ from nanonets_proxy.errors import (
     UnknownCaller,
     VersionNotSupported,
 )
-from nanonets_proxy.server.caller_request import HTTP_1_0, HTTP_1_1, CallerRequest
+from nanonets_proxy.server.connection.caller_request import HTTP_1_0, HTTP_1_1, CallerRequest
 from nanonets_proxy.server.connection_limits import ConnectionPolicy
 from nanonets_proxy.server.error_response import OwnResponse, error_response
 from nanonets_proxy.server.peers import reset

@@ -42,7 +42,6 @@ from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeTable
 from nanonets_proxy.core.status.document import EnvironmentStatus
-from nanonets_proxy.errors import UpstreamError
 from nanonets_proxy.keys.key_manager import KeyManager, KeyManagerPolicy, KeyManagerServices
 from nanonets_proxy.keys.source import FileKey, KeySource
 from nanonets_proxy.request.context import Services
@@ -62,6 +61,7 @@ from nanonets_proxy.telemetry.unexpected_responses import UnexpectedResponses
 from nanonets_proxy.upstream.body import BodyBudget, LostCopy
 from nanonets_proxy.upstream.client import UpstreamClient
 from nanonets_proxy.upstream.dial import Dialer
+from nanonets_proxy.upstream.errors import UpstreamError
 from nanonets_proxy.upstream.key_probe import DEFAULT_PATH, KeyProbe
 from nanonets_proxy.upstream.pool import Pool
 

@@ -5,17 +5,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from nanonets_proxy.errors import (
+from nanonets_proxy.keys.files import can_be_read_by_others
+from nanonets_proxy.server.open_files import CURE, open_files_limit
+from nanonets_proxy.telemetry.alerts import Alerts
+from nanonets_proxy.upstream.body import BodyPolicy, LostCopy
+from nanonets_proxy.upstream.errors import (
     EgressProxyRefused,
     UpstreamDnsFailed,
     UpstreamError,
     UpstreamTlsCertificate,
     UpstreamTlsProtocol,
 )
-from nanonets_proxy.keys.files import can_be_read_by_others
-from nanonets_proxy.server.open_files import CURE, open_files_limit
-from nanonets_proxy.telemetry.alerts import Alerts
-from nanonets_proxy.upstream.body import BodyPolicy, LostCopy
 
 _CONSEQUENCE: Final = "; a request without a copy of its body is not sent again after a 429"
 

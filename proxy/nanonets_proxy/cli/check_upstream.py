@@ -8,11 +8,12 @@ from typing import Final
 from nanonets_proxy.cli.check import CheckResult
 from nanonets_proxy.core.http.head_writer import request_head
 from nanonets_proxy.core.keys.api_key import ApiKey
-from nanonets_proxy.errors import ProxyError, UpstreamTlsCertificate, UpstreamTlsProtocol
+from nanonets_proxy.errors import ProxyError
 from nanonets_proxy.settings import Settings
 from nanonets_proxy.settings.configure import dial_policy
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
+from nanonets_proxy.upstream.errors import UpstreamTlsCertificate, UpstreamTlsProtocol
 
 # A documented GET with a small response. It uses no page quota and changes nothing.
 _PATH: Final = "/api/v4/workflow_types"

@@ -11,7 +11,7 @@ from typing import Any, Final
 from nanonets_proxy.core.api.routes import OTHER_ROUTE
 from nanonets_proxy.core.http.target import loggable_target
 from nanonets_proxy.core.http.trace_context import TraceContext
-from nanonets_proxy.server.caller_request import CallerRequest
+from nanonets_proxy.server.connection.caller_request import CallerRequest
 from nanonets_proxy.telemetry.finished_request import Observer
 from nanonets_proxy.telemetry.log import EventWriter
 from nanonets_proxy.telemetry.otlp.spans import RequestSpans

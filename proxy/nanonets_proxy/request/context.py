@@ -19,8 +19,8 @@ from nanonets_proxy.request.keys import KeyProvider
 from nanonets_proxy.request.response.last_refusals import LastRefusal
 from nanonets_proxy.request.response.relay import RelayedResponse
 from nanonets_proxy.request.upload_pages import PageCount, UploadPages
-from nanonets_proxy.server.caller_body import CallerBody
-from nanonets_proxy.server.caller_request import CallerRequest
+from nanonets_proxy.server.connection.caller_body import CallerBody
+from nanonets_proxy.server.connection.caller_request import CallerRequest
 from nanonets_proxy.telemetry.finished_request import Observer
 from nanonets_proxy.telemetry.ledger.ledger import Ledger
 from nanonets_proxy.telemetry.metrics import Metrics

@@ -38,7 +38,7 @@ from nanonets_proxy.core.keys.key_scrubber import KeyScrubber
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import read_advice
 from nanonets_proxy.core.ratelimit.scopes.static_limits import REQUESTS
 from nanonets_proxy.core.ratelimit.tickets import DEFAULT_URGENCY, Outcome, Ticket, TicketState
-from nanonets_proxy.errors import ProxyError, RateLimited, UpstreamBadReply, UpstreamError
+from nanonets_proxy.errors import ProxyError, RateLimited
 from nanonets_proxy.request.access_record import AccessRecord, new_id
 from nanonets_proxy.request.context import KeptResponse, RequestContext, Services, UploadPlace
 from nanonets_proxy.request.judge import HOLD_FOR_KEY, RELAY_REJECTED, Decision, Judge, Received, Step
@@ -51,6 +51,7 @@ from nanonets_proxy.request.upstream_requests import UpstreamRequests
 from nanonets_proxy.request.usage import RequestUsage
 from nanonets_proxy.server.peers import has_hung_up
 from nanonets_proxy.telemetry.unexpected_responses import FIRST_ERROR_STATUS
+from nanonets_proxy.upstream.errors import UpstreamBadReply, UpstreamError
 
 # In Python 3.11, each look-up of a member in its enum costs a call.
 _RELAY, _REPORT, _OTHER_KEY, _RETRY = Step.RELAY, Step.REPORT, Step.SEND_WITH_OTHER_KEY, Step.RETRY

@@ -18,8 +18,8 @@ from nanonets_proxy.request.context import RequestContext, Services
 from nanonets_proxy.request.forward import Forwarder
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.request.response.relay import RelayedResponse
-from nanonets_proxy.server.caller_body import CallerBody
-from nanonets_proxy.server.caller_request import HTTP_1_0, HTTP_1_1, CallerRequest, Response
+from nanonets_proxy.server.connection.caller_body import CallerBody
+from nanonets_proxy.server.connection.caller_request import HTTP_1_0, HTTP_1_1, CallerRequest, Response
 from nanonets_proxy.server.error_response import error_response, options_response, public_details
 from nanonets_proxy.telemetry.log import event_writer
 from nanonets_proxy.upstream.body import RequestBody

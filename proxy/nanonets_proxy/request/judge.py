@@ -24,14 +24,14 @@ from nanonets_proxy.core.http.retry import RETRIED_STATUSES, Failure, Retries
 from nanonets_proxy.core.keys.key_records import Ruling
 from nanonets_proxy.core.ratelimit.hints.retry_hint import Hint
 from nanonets_proxy.core.ratelimit.tickets import Outcome
-from nanonets_proxy.errors import (
+from nanonets_proxy.upstream.connection import UpstreamConnection
+from nanonets_proxy.upstream.errors import (
     UpstreamClosed,
     UpstreamDnsFailed,
     UpstreamError,
     UpstreamRefused,
     UpstreamUnreachable,
 )
-from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.response_head import ResponseHead
 
 # A failed handshake, a malformed response or a spent time limit would fail again, or cost as much time again.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nanonets_proxy.server.caller_body import BodyTimes
+from nanonets_proxy.server.connection.caller_body import BodyTimes
 
 
 @dataclass(frozen=True, slots=True)

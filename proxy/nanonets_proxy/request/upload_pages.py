@@ -10,7 +10,7 @@ from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.core.ratelimit.scopes.page_costs import PageCosts
 from nanonets_proxy.pages.page_counter import PageCounter
 from nanonets_proxy.request.access_record import AccessRecord
-from nanonets_proxy.server.caller_request import CallerRequest
+from nanonets_proxy.server.connection.caller_request import CallerRequest
 from nanonets_proxy.upstream.body import RequestBody
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""The callers' side: listeners, connections, the HTTP parser's shell, TLS."""
+"""The callers' side: listeners, limits of connections, TLS, error responses."""

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from nanonets_proxy.errors import MethodNotAllowed, ProxyError, UnknownCaller
-from nanonets_proxy.server.caller_request import HTTP_1_1, CallerRequest
+from nanonets_proxy.server.connection.caller_request import HTTP_1_1, CallerRequest
 
 _ALLOW: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _CHALLENGE: Final = 'Bearer realm="nanonets-proxy"'

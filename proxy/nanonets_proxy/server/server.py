@@ -9,11 +9,11 @@ from prometheus_client import CollectorRegistry
 
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.errors import ForbiddenPeer
-from nanonets_proxy.server.caller_connection import CallerConnection
-from nanonets_proxy.server.caller_request import Handler
+from nanonets_proxy.server.connection.caller_connection import CallerConnection
+from nanonets_proxy.server.connection.caller_request import Handler
+from nanonets_proxy.server.connection.flow_control import ReadAhead
+from nanonets_proxy.server.connection.head_reader import HeadReader
 from nanonets_proxy.server.connection_limits import REJECTION, Connection, ConnectionLimits, ConnectionPolicy
-from nanonets_proxy.server.flow_control import ReadAhead
-from nanonets_proxy.server.head_reader import HeadReader
 from nanonets_proxy.server.peers import hung_up
 from nanonets_proxy.server.tls_handshake import TlsHandshake
 from nanonets_proxy.telemetry.alerts import Alerts

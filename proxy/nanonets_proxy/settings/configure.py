@@ -13,7 +13,7 @@ from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimits
 from nanonets_proxy.keys.source import KeySourceConfig
 from nanonets_proxy.request.policy import HandlerPolicy
-from nanonets_proxy.server.caller_body import BodyTimes
+from nanonets_proxy.server.connection.caller_body import BodyTimes
 from nanonets_proxy.server.open_files import most_forwarded
 from nanonets_proxy.settings.key_source import key_source_config, secret_variables
 from nanonets_proxy.settings.loaded import LoadedSettings, given_values

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from nanonets_proxy.core.http.methods import IDEMPOTENT_METHODS
 from nanonets_proxy.core.http.retry import may_use_new_connection
-from nanonets_proxy.errors import UpstreamClosed
 from nanonets_proxy.upstream.body import RequestBody
 from nanonets_proxy.upstream.connection import UpstreamConnection
+from nanonets_proxy.upstream.errors import UpstreamClosed
 from nanonets_proxy.upstream.pool import Pool
 from nanonets_proxy.upstream.response_head import ResponseHead
 

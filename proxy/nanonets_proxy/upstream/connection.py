@@ -21,7 +21,8 @@ from collections.abc import Callable
 from typing import Final
 
 from nanonets_proxy.core.api.unexpected import SEARCHED_BYTES
-from nanonets_proxy.errors import ProxyError, UpstreamBadReply, UpstreamTimeout
+from nanonets_proxy.errors import ProxyError
+from nanonets_proxy.upstream.errors import UpstreamBadReply, UpstreamTimeout
 from nanonets_proxy.upstream.response_errors import closed_early
 from nanonets_proxy.upstream.response_head import ResponseHead
 from nanonets_proxy.upstream.response_parser import ResponseParser, ResponseState

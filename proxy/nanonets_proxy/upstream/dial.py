@@ -21,7 +21,8 @@ from nanonets_proxy.core.net.addresses import (
     is_host_name,
     is_loopback,
 )
-from nanonets_proxy.errors import (
+from nanonets_proxy.upstream.connection import ConnectionState, UpstreamConnection
+from nanonets_proxy.upstream.errors import (
     EgressProxyRefused,
     UpstreamConnectTimeout,
     UpstreamDnsFailed,
@@ -32,7 +33,6 @@ from nanonets_proxy.errors import (
     UpstreamTlsProtocol,
     UpstreamUnreachable,
 )
-from nanonets_proxy.upstream.connection import ConnectionState, UpstreamConnection
 from nanonets_proxy.upstream.transport import BeforeTls, TlsLastBytes
 
 # RFC 8305 §5 recommends 250 ms before a parallel attempt with the next address.

@@ -4,7 +4,7 @@ from typing import Final
 
 import httptools
 
-from nanonets_proxy.errors import UpstreamError
+from nanonets_proxy.upstream.errors import UpstreamError
 from nanonets_proxy.upstream.response_errors import bad_response, status_line_error
 from nanonets_proxy.upstream.response_head import NO_HEAD, FramingFields, ResponseHead, size_of
 

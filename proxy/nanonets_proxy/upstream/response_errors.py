@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from nanonets_proxy.errors import (
+from nanonets_proxy.upstream.errors import (
     UpstreamBadReply,
     UpstreamClosed,
     UpstreamError,

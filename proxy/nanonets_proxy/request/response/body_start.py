@@ -6,8 +6,8 @@ import zlib
 from typing import Final
 
 from nanonets_proxy.core.ratelimit.hints.retry_hint import Hint, read_hint
-from nanonets_proxy.errors import UpstreamError
 from nanonets_proxy.upstream.connection import UpstreamConnection
+from nanonets_proxy.upstream.errors import UpstreamError
 from nanonets_proxy.upstream.response_head import ResponseHead
 
 MAX_BODY_BYTES: Final = 64 * 1024

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from nanonets_proxy.core.http.headers import caller_response_head, chunked_body_end
 from nanonets_proxy.core.keys.key_scrubber import NO_FORMS, SEARCHED_FROM_STATUS, KeyScrubber
 from nanonets_proxy.request.response.body_start import MAX_BODY_BYTES
-from nanonets_proxy.server.caller_request import HTTP_1_1, CallerRequest
+from nanonets_proxy.server.connection.caller_request import HTTP_1_1, CallerRequest
 from nanonets_proxy.server.peers import CallerStalled, reset
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.response_head import ResponseHead

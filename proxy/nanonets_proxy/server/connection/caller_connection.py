@@ -27,20 +27,20 @@ from typing import TYPE_CHECKING, Final, cast
 import structlog
 
 from nanonets_proxy.errors import CallerTooSlow, ProxyError
-from nanonets_proxy.server.caller_request import CallerRequest, Handler
+from nanonets_proxy.server.connection.caller_request import CallerRequest, Handler
+from nanonets_proxy.server.connection.caller_transport import CallerTransport, caller_gone
+from nanonets_proxy.server.connection.flow_control import NARROW_BYTES, ReadAhead
+from nanonets_proxy.server.connection.head_reader import HeadReader
+from nanonets_proxy.server.connection.idle_timer import IdleTimer, StallTimer
+from nanonets_proxy.server.connection.request_reader import RequestReader
 from nanonets_proxy.server.connection_limits import ConnectionPolicy
-from nanonets_proxy.server.flow_control import NARROW_BYTES, Backpressure, FlowControl, ReadAhead
-from nanonets_proxy.server.head_reader import HeadReader
-from nanonets_proxy.server.idle_timer import IdleTimer, StallTimer
-from nanonets_proxy.server.peers import UNKNOWN, Peer, keep_alive_probes, peer_of, reset
-from nanonets_proxy.server.request_reader import RequestReader
+from nanonets_proxy.server.peers import reset
 
 if TYPE_CHECKING:
     from aiohttp import web
 
 LINGER_S: Final = 1.0  # enough to receive the bytes that a rejected caller sent before it saw the response
 SKIP_S: Final = 10.0
-CLOSE_S: Final = 60.0  # for the unsent bytes of a response to a slow reader
 READER_PATIENCE_S: Final = 10.0  # a slow reader empties the buffer of a response (64 KiB) in that time
 SKIP_TOTAL_S: Final = 300.0  # many clients send their whole body before they read the response
 
@@ -58,41 +58,33 @@ class ConnectionState(enum.Enum):
 _IDLE, _HEAD, _BUSY, _SKIPPING, _LINGERING, _CLOSED = ConnectionState
 
 
-class CallerConnection(asyncio.BufferedProtocol):
+class CallerConnection(CallerTransport):
     """See the module's docstring."""
 
     __slots__ = (
-        *("_closes", "_ended", "_handler", "_idle_timer", "_loop", "_next", "_policy", "_reader"),
-        *("_server", "_state", "_task_handler", "_timer"),
-        *("flow", "get_buffer", "peer", "request", "transport", "was_cut_off", "writing"),
+        *("_closes", "_ended", "_handler", "_idle_timer", "_next", "_policy", "_reader"),
+        *("_server", "_state", "_task_handler", "get_buffer", "request"),
     )
 
     def __init__(
         self, server: "web.Server", handler: Handler, heads: HeadReader, policy: ConnectionPolicy, ahead: ReadAhead
     ) -> None:
+        super().__init__(ahead)
         self._server = server
         self._handler = handler
         self._policy = policy
-        self._loop = asyncio.get_running_loop()
         self._state = _IDLE
         self._closes = False  # no request may follow
         self._ended: asyncio.Event | None = None
         self._idle_timer = IdleTimer(self._loop, policy.keep_alive_s, self._close_if_idle)
-        self._timer: asyncio.TimerHandle | StallTimer | None = None  # of the states HEAD, SKIPPING and LINGERING
         # The only private name of aiohttp: its server waits for this task before it forgets a lost connection.
         self._task_handler: asyncio.Task[None] | None = None
         self._next: asyncio.Future[CallerRequest] | None = None  # the task waits for a request
-        self.flow = FlowControl(ahead)
         # Not a method: each read would cost one more call.
         self.get_buffer = self.flow.next_buffer  # type: ignore[method-assign]
         self._reader = RequestReader(heads, self.flow)
-        self.peer: Peer = UNKNOWN
         self.request: CallerRequest | None = None
         """The request that is handled now."""
-        self.transport: asyncio.Transport | None = None
-        self.was_cut_off = False
-        """Whether `shutdown` has reset it."""
-        self.writing = Backpressure()
 
     def change(self, handler: Handler, policy: ConnectionPolicy) -> None:
         """Uses another handler and other time limits from the next request on."""
@@ -127,24 +119,18 @@ class CallerConnection(asyncio.BufferedProtocol):
             self._reader.body.give_up("The request's body arrives too slowly, and too many connections are open.")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        self.peer = peer_of(transport)
-        keep_alive_probes(transport)
-        self.flow.attach(self.transport)
+        super().connection_made(transport)
         self._idle_timer.restart()
-        self._server.connection_made(self, self.transport)  # type: ignore[arg-type]  # aiohttp declares its own class only
+        self._server.connection_made(self, cast("asyncio.Transport", transport))  # type: ignore[arg-type]  # aiohttp declares its own class only
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._state, self.transport = _CLOSED, None
-        self._stop_timer()
+        super().connection_lost(exc)
+        self._state = _CLOSED
         self._idle_timer.stop()
-        self.flow.detach()
         self._server.connection_lost(self, exc)  # type: ignore[arg-type]  # aiohttp declares its own class only
-        lost = ConnectionResetError("the caller has gone")
         self._reader.discard()
         if self._reader.body is not None:
-            self._reader.body.fail(lost)
-        self.writing.fail(lost)
+            self._reader.body.fail(caller_gone())
         if self._task_handler is not None:
             self._task_handler.cancel()
         elif self._ended is not None:
@@ -169,21 +155,6 @@ class CallerConnection(asyncio.BufferedProtocol):
                 self._task_handler = self._loop.create_task(self._serve(request))
         if nbytes >= NARROW_BYTES:
             self.flow.was_read(nbytes, is_waiting=self.request is not None)
-
-    def eof_received(self) -> None:
-        """Closes the connection: a caller that closes its side counts as gone."""
-
-    def pause_writing(self) -> None:
-        self.writing.begin()
-
-    def resume_writing(self) -> None:
-        self.writing.end()
-
-    async def drain(self) -> None:
-        """Waits until the caller has read most of the written bytes. Raises ConnectionError if it is gone."""
-        if self.transport is None:
-            raise ConnectionResetError("the caller has gone")
-        await self.writing.wait()
 
     # --- requests ---------------------------------------------------------------------------------
 
@@ -289,27 +260,6 @@ class CallerConnection(asyncio.BufferedProtocol):
             if self.transport.can_write_eof():  # not over TLS
                 self.transport.write_eof()
             self._timer = self._loop.call_later(LINGER_S, self.close_when_sent)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def close_when_sent(self) -> None:
-        """Closes when all written bytes are sent, at the latest after CLOSE_S."""
-        if self.transport is not None:
-            self.transport.close()
-            if self.transport.get_write_buffer_size():
-                self._stop_timer()
-                self._timer = self._loop.call_later(CLOSE_S, self.displace)
-
-    def displace(self) -> None:
-        """Closes now, and resets the connection if written bytes are unsent."""
-        if self.transport is not None:
-            if self.transport.get_write_buffer_size():
-                reset(self.transport)
-            else:
-                self.transport.close()
 
     def close(self) -> None:
         """Closes now, or after the response in progress."""

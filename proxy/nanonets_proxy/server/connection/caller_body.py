@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from nanonets_proxy.errors import CallerTooSlow
-from nanonets_proxy.server.caller_request import CallerRequest
+from nanonets_proxy.server.connection.caller_request import CallerRequest
 
 RATE_PERIOD_S: Final = 30.0
 _PAUSE_AFTER_S: Final = 0.05  # others then wait less than a tenth of a second for the place

@@ -5,7 +5,7 @@ import math
 from typing import Final, Protocol
 
 from nanonets_proxy.errors import CallerTooSlow
-from nanonets_proxy.server.flow_control import FlowControl
+from nanonets_proxy.server.connection.flow_control import FlowControl
 
 # With more buffered bytes than this, the connection stops reading until the handler takes them.
 _MOST_BUFFERED_BYTES: Final = 128 * 1024

@@ -12,7 +12,7 @@ from typing import Final
 import httptools
 
 from nanonets_proxy.errors import BadRequest, HeadTooLarge, ProxyError, TargetTooLong
-from nanonets_proxy.server.caller_request import HTTP_1_0, HTTP_1_1, HeaderSection, ParsedHead, Version
+from nanonets_proxy.server.connection.caller_request import HTTP_1_0, HTTP_1_1, HeaderSection, ParsedHead, Version
 
 # RFC 9112 §3 recommends at least 8000 octets for the request line. The other bounds are those of common servers.
 MAX_TARGET_BYTES: Final = 12 * 1024

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from nanonets_proxy.server.body_stream import Body
+from nanonets_proxy.server.connection.body_stream import Body
 
 
 class IdleTimer:

@@ -16,10 +16,10 @@ from typing import Final
 
 from nanonets_proxy.core.http.chunked_reader import ChunkedReader, MalformedChunks
 from nanonets_proxy.errors import BadRequest, HeadTooLarge, ProxyError
-from nanonets_proxy.server.body_stream import BodyStream, WholeBody
-from nanonets_proxy.server.caller_request import CallerRequest, ParsedHead, unreadable_request
-from nanonets_proxy.server.flow_control import FlowControl
-from nanonets_proxy.server.head_reader import (
+from nanonets_proxy.server.connection.body_stream import BodyStream, WholeBody
+from nanonets_proxy.server.connection.caller_request import CallerRequest, ParsedHead, unreadable_request
+from nanonets_proxy.server.connection.flow_control import FlowControl
+from nanonets_proxy.server.connection.head_reader import (
     END_OF_HEAD,
     MAX_HEAD_BYTES,
     HeadReader,

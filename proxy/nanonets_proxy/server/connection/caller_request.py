@@ -3,13 +3,13 @@
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final, Protocol
 
-from nanonets_proxy.server.body_stream import NO_BODY, Body
+from nanonets_proxy.server.connection.body_stream import NO_BODY, Body
 from nanonets_proxy.server.peers import UNKNOWN, Peer
 
 if TYPE_CHECKING:
     from nanonets_proxy.core.http.request_head import RequestHead
     from nanonets_proxy.errors import ProxyError
-    from nanonets_proxy.server.caller_connection import CallerConnection
+    from nanonets_proxy.server.connection.caller_connection import CallerConnection
 
 Version = tuple[int, int]
 HTTP_1_0: Final[Version] = (1, 0)

@@ -1,0 +1,1 @@
+"""One caller's connection: its states, requests, bodies, and how many bytes it reads."""

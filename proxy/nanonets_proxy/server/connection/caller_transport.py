@@ -1,0 +1,82 @@
+"""The transport of a caller's connection: the peer, flow control in both directions, and the ways to close it."""
+
+import asyncio
+from typing import TYPE_CHECKING, Final, cast
+
+from nanonets_proxy.server.connection.flow_control import Backpressure, FlowControl, ReadAhead
+from nanonets_proxy.server.peers import UNKNOWN, Peer, keep_alive_probes, peer_of, reset
+
+if TYPE_CHECKING:
+    from nanonets_proxy.server.connection.idle_timer import StallTimer
+
+CLOSE_S: Final = 60.0  # for the unsent bytes of a response to a slow reader
+
+
+class CallerTransport(asyncio.BufferedProtocol):
+    """Holds the asyncio transport until the connection is lost."""
+
+    __slots__ = ("_loop", "_timer", "flow", "peer", "transport", "was_cut_off", "writing")
+
+    def __init__(self, ahead: ReadAhead) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | StallTimer | None = None  # of the connection's state, or of its close
+        self.flow = FlowControl(ahead)
+        self.peer: Peer = UNKNOWN
+        self.transport: asyncio.Transport | None = None
+        self.was_cut_off = False
+        """Whether `shutdown` has reset the connection."""
+        self.writing = Backpressure()
+
+    async def drain(self) -> None:
+        """Waits until the caller has read most of the written bytes. Raises ConnectionError if it is gone."""
+        if self.transport is None:
+            raise caller_gone()
+        await self.writing.wait()
+
+    def close_when_sent(self) -> None:
+        """Closes when all written bytes are sent, at the latest after CLOSE_S."""
+        if self.transport is not None:
+            self.transport.close()
+            if self.transport.get_write_buffer_size():
+                self._stop_timer()
+                self._timer = self._loop.call_later(CLOSE_S, self.displace)
+
+    def displace(self) -> None:
+        """Closes now, and resets the connection if written bytes are unsent."""
+        if self.transport is not None:
+            if self.transport.get_write_buffer_size():
+                reset(self.transport)
+            else:
+                self.transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # --- called by asyncio ----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.peer = peer_of(transport)
+        keep_alive_probes(transport)
+        self.flow.attach(self.transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self.transport = None
+        self._stop_timer()
+        self.flow.detach()
+        self.writing.fail(caller_gone())
+
+    def eof_received(self) -> None:
+        """Closes the connection: a caller that closes its side counts as gone."""
+
+    def pause_writing(self) -> None:
+        self.writing.begin()
+
+    def resume_writing(self) -> None:
+        self.writing.end()
+
+
+def caller_gone() -> ConnectionResetError:
+    return ConnectionResetError("the caller has gone")
