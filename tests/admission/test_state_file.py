@@ -75,7 +75,7 @@ def test_a_corrupt_or_foreign_file_is_put_aside(content: bytes, tmp_path: Path) 
         assert get(proxy)[0] == 200
         assert proxy.end() == 0
     assert path.with_name("state.json.bad").read_bytes() == content
-    assert json.loads(path.read_text())["scopes"] == []
+    assert json.loads(path.read_text())["version"] == 1
 
 
 def test_a_state_file_that_cannot_be_written_does_not_stop_the_proxy(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from nanonets_proxy.core.ratelimit.hints.retry_hint import MAX_HINT_S
-from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, closed, dump, load
+from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, dump, load, unknown
 from nanonets_proxy.core.ratelimit.tickets import Outcome
 from support.gate_scene import GateScene
 
@@ -101,18 +101,69 @@ def test_a_restored_closure_lasts_at_most_the_longest_hint_though_the_clock_went
 
 
 def test_closures_never_displace_estimates_in_the_document() -> None:
-    closures = [closed(f"v2:predict:{number}", 5.0) for number in range(20_000)]
+    closures = [unknown(f"v2:predict:{number}", 5.0) for number in range(20_000)]
     document = dump([*closures, *learned_scene().gate.snapshots(1010.0)], UPSTREAM, 1.0)
     assert len(document["scopes"]) == 10_000
     assert document["scopes"][0]["scope"] == "account"
     assert len(load(document, UPSTREAM, 1.0)[0]) == 10_000
 
 
-def test_an_open_scope_with_an_unknown_limit_has_no_snapshot() -> None:
+def test_an_open_scope_with_an_unknown_limit_keeps_only_its_recent_requests() -> None:
     scene = GateScene()
+    assert scene.gate.snapshots(scene.now) == []
     scene.ask(3)
     scene.go()
-    assert scene.gate.snapshots(scene.now) == []
+    assert scene.gate.snapshots(scene.now + 5) == [unknown("account", 0.0, ((5.0, 1),) * 3)]
+    assert scene.gate.snapshots(scene.now + 3601) == []
+
+
+def test_the_first_lesson_counts_the_requests_before_a_restart() -> None:
+    before = GateScene()
+    before.ask(30)
+    assert before.go() == 30
+    after = restarted(before, 1.0)
+    after.now += 1
+    after.ask(1)
+    for permit in after.gate.poll(after.now).granted:
+        after.gate.settle(permit, Outcome.THROTTLED, after.now, 20.0)
+    after.now += 20
+    after.ask(10)
+    after.go()
+    assert after.gate.snapshots(after.now)[0].count == 30
+
+
+def test_each_request_counts_for_its_own_period_after_a_restart() -> None:
+    before = GateScene("account 4/10s")
+    before.ask(1)
+    before.go()
+    before.now += 6
+    before.ask(3)
+    assert before.go() == 3
+    after = restarted(before, 2.0, "account 4/10s")
+    after.ask(10)
+    assert after.go() == 0
+    after.now += 2.5  # the requests were granted 8 s and 2 s before the restart
+    assert after.go() == 1
+    after.now += 6
+    assert after.go() == 3
+
+
+def test_requests_that_are_too_many_to_list_count_from_the_newest_on() -> None:
+    before = GateScene("account 1500/10s", max_in_flight=2000)
+    before.ask(1500)
+    assert before.go() == 1500
+    (snapshot,) = before.gate.snapshots(before.now)
+    assert (snapshot.grants, snapshot.used) == ((), 1500)
+    after = GateScene("account 1500/10s", max_in_flight=2000)
+    after.gate.restore([snapshot], after.now, 1.0)
+    after.ask(10)
+    assert after.go() == 0
+
+
+def test_a_document_keeps_a_bounded_number_of_grants() -> None:
+    snapshots = [unknown(f"v2:predict:{number}", 0.0, ((1.0, 1),) * 900) for number in range(30)]
+    kept = [len(scope.grants) for scope in load(dump(snapshots, UPSTREAM, 1.0), UPSTREAM, 1.0)[0]]
+    assert kept == [900] * 22 + [0] * 8
 
 
 VALID = {
@@ -151,6 +202,12 @@ def test_a_clock_that_went_backwards_counts_as_no_time_away() -> None:
         {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**VALID, "period_s": 0}]},
         {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**VALID, "opens_in_s": 1e30}]},
         {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**VALID, "used": math.nan}]},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**VALID, "grants": {}}]},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**VALID, "grants": [[1, 1]] * 1001}]},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**VALID, "grants": [7]}]},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**VALID, "grants": [[1]]}]},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**VALID, "grants": [["1", 1]]}]},
+        {"version": 1, "upstream": UPSTREAM, "saved_at_s": 1.0, "scopes": [{**VALID, "grants": [[1, -1]]}]},
     ],
 )
 def test_a_foreign_or_broken_document_is_a_value_error(document: object) -> None:

@@ -166,6 +166,21 @@ class Gate:
             scope.suspicion.note_grant(ticket, limit, now)
         return True
 
+    def adopt(self, ticket: Ticket, granted_at_s: float, now: float) -> None:
+        """Takes over a new ticket whose request another process sent at `granted_at_s`, for that to settle.
+
+        The snapshots of the other gate, which `restore` has applied, count the request already. It takes a place
+        even if none is free. A poll must follow.
+        """
+        scope = self._scopes.get(ticket.scope) or self._registry.add(ticket.scope, now)
+        ticket.scope = scope.name
+        self._arrivals = ticket.arrival = self._arrivals + 1
+        self._places.admit_at_once(ticket)
+        ticket.state = _ADMITTED
+        ticket.granted_at_s = granted_at_s
+        ticket.serial = scope.limit.adopt(granted_at_s)
+        self._dirty[scope] = None
+
     def enqueue(self, ticket: Ticket, now: float) -> Rejection | None:
         """Lets a ticket wait, or returns why it may not. Only new tickets count against the bounds of the queue.
 

@@ -12,6 +12,9 @@ from nanonets_proxy.core.ratelimit.hints.retry_hint import MAX_HINT_S
 
 VERSION = 1
 _MAX_SCOPES = 10_000
+_MAX_GRANTS = 20_000  # the state file has at most 4 MiB
+MAX_GRANTS_OF_SCOPE = 1000
+"""If more requests count, `used` and `newest_age_s` stand for them, as if all were as young as the newest."""
 _MAX_COUNT = 1e9
 _MAX_PERIOD_S = 10 * MAX_HINT_S
 
@@ -20,7 +23,7 @@ _MAX_PERIOD_S = 10 * MAX_HINT_S
 class ScopeSnapshot:
     """The limit of one scope: `count` requests in `period_s`, of which `proven` are proven.
 
-    A closed scope whose limit is unknown has no `count`: only `opens_in_s` is set then.
+    A scope whose limit is unknown has no `count`: only `opens_in_s` and `grants` are set then.
     """
 
     scope: str
@@ -35,20 +38,28 @@ class ScopeSnapshot:
     """How long ago the newest of these requests was granted."""
     opens_in_s: float
     """How long the scope stays closed; 0 if it is open."""
+    grants: tuple[tuple[float, float], ...] = ()
+    """How long ago each of the latest requests was granted, and its cost; the oldest first. Empty: unknown."""
 
 
-def closed(scope: str, opens_in_s: float) -> ScopeSnapshot:
-    """Returns the snapshot of a closed scope whose limit is unknown."""
-    return ScopeSnapshot(scope, None, 0.0, 0.0, None, 0, 0.0, opens_in_s)
+def unknown(scope: str, opens_in_s: float, grants: tuple[tuple[float, float], ...] = ()) -> ScopeSnapshot:
+    """Returns the snapshot of a scope whose limit is unknown."""
+    return ScopeSnapshot(scope, None, 0.0, 0.0, None, 0, 0.0, opens_in_s, grants)
 
 
 def dump(snapshots: Iterable[ScopeSnapshot], upstream: str, saved_at_s: float) -> dict[str, Any]:
     """Returns the JSON document; `saved_at_s` is in seconds since the epoch.
 
-    Keeps at most 10,000 scopes, and drops those with an unknown limit first.
+    Keeps at most 10,000 scopes, and drops those with an unknown limit first. Keeps at most 20,000 grants.
     """
     kept = sorted(snapshots, key=lambda snapshot: snapshot.count is None)[:_MAX_SCOPES]
-    scopes = [_to_document(snapshot) for snapshot in kept]
+    scopes, room = [], _MAX_GRANTS
+    for snapshot in kept:
+        document = _to_document(snapshot)
+        if snapshot.grants and len(snapshot.grants) <= room:
+            room -= len(snapshot.grants)
+            document["grants"] = [list(grant) for grant in snapshot.grants]
+        scopes.append(document)
     return {"version": VERSION, "upstream": upstream, "saved_at_s": saved_at_s, "scopes": scopes}
 
 
@@ -86,7 +97,7 @@ def _from_document(document: object) -> ScopeSnapshot:
         raise ValueError("a scope has no name")  # noqa: TRY004 - every fault of a file is a ValueError
     opens_in_s = _number(document, "opens_in_s", 0, MAX_HINT_S)
     if document.get("count", 0) is None:
-        return closed(scope, opens_in_s)
+        return unknown(scope, opens_in_s, _grants(document))
     has_concurrency_limit = document.get("cap") is not None
     return ScopeSnapshot(
         scope=scope,
@@ -97,7 +108,22 @@ def _from_document(document: object) -> ScopeSnapshot:
         used=int(_number(document, "used", 0, _MAX_COUNT)),
         newest_age_s=_number(document, "newest_age_s", 0, _MAX_PERIOD_S),
         opens_in_s=opens_in_s,
+        grants=_grants(document),
     )
+
+
+def _grants(document: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
+    """Returns the grants, the oldest first; none if the document has none, as those of earlier releases."""
+    grants = document.get("grants", [])
+    if not isinstance(grants, list) or len(grants) > MAX_GRANTS_OF_SCOPE:
+        raise ValueError(f"grants of a scope are not a list of at most {MAX_GRANTS_OF_SCOPE}")
+    read = []
+    for grant in grants:
+        if not isinstance(grant, list) or len(grant) != 2:
+            raise ValueError("a grant of a scope is not an age and a cost")
+        named = {"age": grant[0], "cost": grant[1]}
+        read.append((_number(named, "age", 0, _MAX_PERIOD_S), _number(named, "cost", 0, _MAX_COUNT)))
+    return tuple(sorted(read, reverse=True))
 
 
 def _number(document: Mapping[str, Any], name: str, least: float, most: float) -> float:

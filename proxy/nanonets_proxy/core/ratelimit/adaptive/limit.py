@@ -168,6 +168,12 @@ class Limit:
         self._slow_start.unconfirmed[serial] = now
         return serial
 
+    def adopt(self, granted_at_s: float) -> int:
+        """Notes a request that another process was granted, and that the window has already. Returns as `grant`."""
+        self.in_flight += 1
+        self.last_grant_s = max(self.last_grant_s, granted_at_s)
+        return self.estimate.window.granted
+
     # --- outcomes -------------------------------------------------------------------------------
 
     def served(self, serial: int, now: float) -> None:

@@ -4,17 +4,23 @@ import math
 
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
 from nanonets_proxy.core.ratelimit.hints.retry_hint import MAX_HINT_S
-from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, closed
+from nanonets_proxy.core.ratelimit.snapshot import MAX_GRANTS_OF_SCOPE, ScopeSnapshot, unknown
+
+_REMEMBERED_S = 3600.0  # a burst that the first refusal ends is younger
 
 
 def take_snapshot(limit: Limit, scope: str, now: float) -> ScopeSnapshot | None:
-    """Returns a limit as a value; None if its limit is unknown and its scope is open."""
+    """Returns a limit as a value; None if there is nothing to remember: no limit, closure or recent request."""
     estimate = limit.estimate
     window = estimate.window
     opens_in_s = min(max(0.0, limit.opens_at_s - now), MAX_HINT_S)
     if not estimate.known:
-        return closed(scope, opens_in_s) if opens_in_s else None
+        grants = window.grants_since(now - _REMEMBERED_S)[-MAX_GRANTS_OF_SCOPE:]
+        return unknown(scope, opens_in_s, _ages(grants, now)) if opens_in_s or grants else None
     used = math.ceil(window.used(now))
+    # A lesson looks at the period before this one too.
+    grants = window.grants_since(now - 2 * window.counted_for_s)[-MAX_GRANTS_OF_SCOPE:]
+    all_count = len(grants) < MAX_GRANTS_OF_SCOPE or grants[0][0] + window.counted_for_s <= now
     return ScopeSnapshot(
         scope=scope,
         count=window.count,
@@ -24,13 +30,23 @@ def take_snapshot(limit: Limit, scope: str, now: float) -> ScopeSnapshot | None:
         used=used,
         newest_age_s=now - window.newest_s if used else 0.0,
         opens_in_s=opens_in_s,
+        grants=_ages(grants, now) if all_count else (),
     )
+
+
+def _ages(grants: list[tuple[float, float]], now: float) -> tuple[tuple[float, float], ...]:
+    return tuple((now - granted_s, cost) for granted_s, cost in grants)
 
 
 def restore_snapshot(limit: Limit, snapshot: ScopeSnapshot, now: float, away_s: float) -> None:
     """Applies a snapshot taken `away_s` ago to a new limit. A static limit stays the upper bound."""
     if snapshot.count is not None:
         _restore_window(limit, snapshot, snapshot.count, now - away_s)
+    window = limit.estimate.window
+    for age_s, cost in snapshot.grants:
+        window.add(now - away_s - age_s, cost)
+    if snapshot.grants:
+        limit.last_grant_s = window.newest_s
     if snapshot.opens_in_s > away_s:
         limit.opens_at_s = now + snapshot.opens_in_s - away_s
         limit.state = LimitState.CLOSED
@@ -45,6 +61,6 @@ def _restore_window(limit: Limit, snapshot: ScopeSnapshot, count: float, saved_a
     estimate.concurrency.limit = (
         math.inf if snapshot.concurrency_limit is None else max(1.0, snapshot.concurrency_limit)
     )
-    for _ in range(min(snapshot.used, int(count))):
+    for _ in range(0 if snapshot.grants else min(snapshot.used, int(count))):
         estimate.window.add(saved_at_s - snapshot.newest_age_s)
     limit.state = LimitState.LEARNED

@@ -9,7 +9,7 @@ import math
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 
 _MAX_KEPT = 8192  # entries of each log, or `count` if that is larger; estimates need no more
 _ROUNDING_S = 1e-6
@@ -125,6 +125,12 @@ class SlidingWindow:
                 break
             start_s = granted_s
         return start_s
+
+    def grants_since(self, since_s: float) -> list[tuple[float, float]]:
+        """Returns the instant and the cost of each grant in the log from that instant on, the oldest first."""
+        grants = list(takewhile(lambda grant: grant[0] >= since_s, self._newest_first()))
+        grants.reverse()
+        return grants
 
     def granted_since(self, since_s: float) -> float:
         """Returns how many units the log has from that instant on."""
