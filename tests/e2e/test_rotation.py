@@ -276,7 +276,7 @@ def _by_admin(call: Call, proxy: Running) -> None:
 def _by_command(_: Call, proxy: Running) -> None:
     address = proxy.admin_url.removeprefix("http://")
     with running(["reload", "--admin-listen", address], environment()) as command:
-        assert command.process.wait(20) == 0
+        assert command.process.wait(60) == 0
 
 
 @pytest.mark.parametrize("reload", [_by_signal, _by_admin, _by_command])
