@@ -17,7 +17,10 @@ fail() {
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 
-packages="buildah catatonit chromium curl default-jdk-headless iproute2 mmdebstrap podman runc"
+# Any kubectl has `kustomize`, which is all that the tests use of it.
+kubectl=""
+command -v kubectl >/dev/null || kubectl="kubernetes-client"
+packages="$kubectl buildah catatonit chromium curl default-jdk-headless iproute2 mmdebstrap podman runc"
 missing=""
 for package in $packages; do
     dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
