@@ -34,7 +34,7 @@ async def test_the_pages_of_an_upload_count_against_the_limit(body: bytes) -> No
         ):
             await caller.send(request(b"POST", b"/x", TYPE, body=body))
             assert (await caller.response()).status == 200
-            window = proxy.proxy._gate._scopes["account"].limit.estimate.window
+            window = proxy.proxy._gate.scopes.by_name["account"].limit.estimate.window
             await until(lambda: window.used(0.0) == 7)
             await caller.send(request(b"POST", b"/x", TYPE, body=SMALL))
             assert (await caller.response()).status == 429
@@ -77,7 +77,7 @@ async def test_other_bodies_cost_the_mean(fields: tuple[bytes, ...]) -> None:
     ):
         await caller.send(request(b"POST", b"/x", *fields, body=SMALL))
         assert (await caller.response()).status == 200
-        assert proxy.proxy._gate._scopes["account"].limit.estimate.window.used(0.0) == 1
+        assert proxy.proxy._gate.scopes.by_name["account"].limit.estimate.window.used(0.0) == 1
 
 
 async def test_no_process_counts_pages_if_no_limit_is_in_pages() -> None:

@@ -42,7 +42,7 @@ async def test_a_lost_copy_is_an_alert_and_marks_the_429(
                 (mark,) = response.values(b"Proxy-Status")
                 expected = f'nanonets-proxy; received-status=429; details="body_copy_discarded: {cause}"'
                 assert mark == expected.encode()
-                proxy.proxy._gate.restore([], 0.0, 0.0)
+                proxy.proxy._gate.scopes.restore([], 0.0, 0.0)
             labels = {"event": "body_copy_discarded", "kind": cause}
             count = proxy.proxy.metrics.registry.get_sample_value("nanonets_proxy_alerts_total", labels)
             assert count == 3

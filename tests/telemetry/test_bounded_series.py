@@ -26,7 +26,7 @@ INVENTED = 10_000
 def _make(environments: int = 1, gate: Gate | None = None) -> Metrics:
     return Metrics(
         lambda: dict.fromkeys((*_GAUGES, *_COUNTERS), 0.0),
-        lambda most: () if gate is None else gate.scope_statuses(100.0, most),
+        lambda most: () if gate is None else gate.scopes.statuses(100.0, most),
         environments,
     )
 

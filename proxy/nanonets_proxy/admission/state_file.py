@@ -54,12 +54,12 @@ class StateFile:
         except (ValueError, RecursionError) as error:
             self._put_aside(str(error))
         else:
-            gate.restore(snapshots, now_s, away_s)
+            gate.scopes.restore(snapshots, now_s, away_s)
             self._log.info("state_restored", path=str(self._path), scopes=len(snapshots), away_s=round(away_s, 1))
 
     def save(self, gate: Gate, now_s: float) -> None:
         """Replaces the file. Reports a failure as an alert."""
-        text = json.dumps(dump(gate.snapshots(now_s), self._upstream, time.time()), indent=1)
+        text = json.dumps(dump(gate.scopes.snapshots(now_s), self._upstream, time.time()), indent=1)
         try:
             new = _new_file(self._path)
             # O_EXCL follows no symbolic link. The mode is 0600 from the start.

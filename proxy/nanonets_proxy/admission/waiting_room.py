@@ -144,7 +144,7 @@ class WaitingRoom:
         """
         if ticket.state is not _ADMITTED:
             return
-        if len(self._give_up) + len(self._resuming) >= self._gate.max_in_flight:
+        if len(self._give_up) + len(self._resuming) >= self._gate.policy.max_in_flight:
             if not self._give_up:
                 give_up()
                 return
@@ -199,8 +199,8 @@ class WaitingRoom:
                 if future is not None and not future.done():
                     future.set_exception(_expired(expiry))
             again = self._gate.needs_poll
-        if self._gate.has_news:
-            for news in self._gate.take_news():
+        if not self._gate.news.is_empty:
+            for news in self._gate.news.take():
                 self._on_news(news)
         self._set_timer(verdicts.wake_at_s)
         return newcomer_expired

@@ -96,7 +96,7 @@ class Environment:
         self._log = structlog.get_logger(**log_fields)
         self._gate = Gate(config.gate, random.random)
         self.metrics = Metrics(
-            self._read_gauges, lambda most: self._gate.scope_statuses(loop.time(), most), config.environments
+            self._read_gauges, lambda most: self._gate.scopes.statuses(loop.time(), most), config.environments
         )
         self.alerts = Alerts(self.metrics.registry, log_fields)
         self._recent = RecentRequests(loop)
@@ -340,13 +340,13 @@ class Environment:
 
     def _read_gauges(self) -> dict[str, float]:
         now_s = self._loop.time()
-        closed = self._gate.closed_scopes(now_s)
+        closed = self._gate.scopes.closed(now_s)
         return {
             "nanonets_proxy_waiting": self._gate.waiting,
             "nanonets_proxy_in_flight": self._gate.in_flight,
             "nanonets_proxy_cooldown_seconds": max(closed.values(), default=now_s) - now_s,
             "nanonets_proxy_closed_scopes": len(closed),
-            "nanonets_proxy_quota_reserve": self._gate.reserve(),
+            "nanonets_proxy_quota_reserve": self._gate.scopes.reserve(),
             "nanonets_proxy_idle_upstream_connections": self._pool.idle,
             "nanonets_proxy_upstream_connections_opened": self._pool.opened,
             "nanonets_proxy_body_memory_bytes": self._body_budget.memory_bytes,

@@ -16,7 +16,7 @@ def taken_over(*static_limits: str, in_flight: int = 1, max_in_flight: int = 100
     assert len(granted) == in_flight
     after = GateScene(*static_limits, max_in_flight=max_in_flight)
     after.now += 1
-    after.gate.restore(before.gate.snapshots(after.now), after.now, 0.0)
+    after.gate.scopes.restore(before.gate.scopes.snapshots(after.now), after.now, 0.0)
     tickets = [Ticket("account", math.inf) for _ in granted]
     for ticket, permit in zip(tickets, granted, strict=True):
         after.gate.adopt(ticket, permit.granted_at_s, after.now)
@@ -39,7 +39,7 @@ def test_adopted_requests_take_places_and_count_once() -> None:
 def test_a_refusal_of_an_adopted_request_closes_the_scope() -> None:
     scene, (ticket,) = taken_over()
     scene.gate.settle(ticket, Outcome.THROTTLED, scene.now, 20.0)
-    assert scene.gate.closed_scopes(scene.now) == {"account": scene.now + 20}
+    assert scene.gate.scopes.closed(scene.now) == {"account": scene.now + 20}
     assert scene.gate.enqueue(ticket, scene.now) is None
     scene.now += 20
     assert scene.gate.poll(scene.now).granted == [ticket]
@@ -49,7 +49,7 @@ def test_a_refusal_of_an_adopted_request_closes_the_scope() -> None:
 def test_an_adopted_request_that_ends_otherwise_leaves_the_scope_open(outcome: Outcome) -> None:
     scene, (ticket,) = taken_over()
     scene.gate.settle(ticket, outcome, scene.now)
-    assert not scene.gate.closed_scopes(scene.now)
+    assert not scene.gate.scopes.closed(scene.now)
     assert (scene.gate.in_flight, scene.go()) == (0, 0)
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+from nanonets_proxy.core.ratelimit.adaptive.forecast import predicted_wait_s
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
@@ -62,7 +63,7 @@ def test_a_policy_is_a_limit_that_needs_no_learning() -> None:
     limit.note_advice(grant_all(limit, 0.0, 1), Advice(None, 0.0, StaticLimit("account", 20, 10.0)), 0.0)
     assert limit.state is LimitState.LEARNED
     assert grant_all(limit, 0.1) == 19
-    assert limit.forecast_s(1, 0.1) > 9
+    assert predicted_wait_s(limit, 1, 0.1) > 9
     assert grant_all(limit, 10.3) == 20
     limit.note_advice(40, Advice(None, 0.0, StaticLimit("account", 5, 10.0)), 10.3)
     limit.note_advice(40, Advice(None, 0.0, StaticLimit("account", 5, 10.0)), 10.3)
@@ -87,7 +88,7 @@ def test_a_policy_does_not_raise_a_static_limit() -> None:
 def test_the_forecast_knows_how_long_a_quota_is_used_up() -> None:
     limit = make_limit(StaticLimit("account", 100, 10.0))
     limit.note_advice(grant_all(limit, 0.0, 1), Advice(0, 60.0, None), 0.0)
-    assert limit.forecast_s(1, 0.0) == 60.0
+    assert predicted_wait_s(limit, 1, 0.0) == 60.0
 
 
 def test_an_announced_quota_and_a_closure_hold_the_scope_until_the_later_end() -> None:

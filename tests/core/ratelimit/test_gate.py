@@ -7,8 +7,8 @@ import pytest
 
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.rejections import MIN_RETRY_AFTER_S
 from nanonets_proxy.core.ratelimit.scope_registry import MAX_CLOSED_SCOPES_SHOWN
-from nanonets_proxy.core.ratelimit.scope_state import MIN_RETRY_AFTER_S
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Rejection, Ticket, TicketState, Verdicts
 from support.gate_scene import GateScene
@@ -126,10 +126,10 @@ def test_a_429_closes_its_scope_for_the_time_of_its_hint() -> None:
     shell = Shell()
     ticket = shell.close(60)
     assert shell.last.wake_at_s == shell.now + 60
-    assert shell.gate.closed_scopes(shell.now) == {"account": shell.now + 60}
+    assert shell.gate.scopes.closed(shell.now) == {"account": shell.now + 60}
     assert shell.poll(after_s=59.9) == []
     assert shell.sleep() == [ticket]
-    assert shell.gate.closed_scopes(shell.now) == {}
+    assert shell.gate.scopes.closed(shell.now) == {}
 
 
 def test_a_closed_scope_does_not_stop_other_scopes() -> None:
@@ -273,7 +273,7 @@ def test_the_acceptance_timeout_falls_slowly_and_has_a_maximum() -> None:
     assert shell.last.wake_at_s == shell.now + 30
     shell.refuse(probe, 10)
     shell.refuse(shell.poll(), 10)  # at once: the usual time falls from 100 s to 80 s
-    assert shell.gate._scopes["account"].limit.acceptance_timeout_s == 30
+    assert shell.gate.scopes.by_name["account"].limit.slow_start.timeout_s == 30
 
 
 def test_the_probe_waits_until_requests_sent_before_the_closure_time_out() -> None:
@@ -304,11 +304,11 @@ def test_a_late_429_with_a_hint_closes_a_reopened_scope_but_does_not_count_for_t
     shell.sleep()
     shell.refuse([slow], 30)
     assert shell.poll() == []
-    assert shell.gate.closed_scopes(shell.now) == {"account": shell.now + 30}
+    assert shell.gate.scopes.closed(shell.now) == {"account": shell.now + 30}
     shell.now += 30
     shell.refuse(shell.poll())
     shell.poll()
-    assert shell.gate.closed_scopes(shell.now) == {"account": shell.now + 2}  # the second backoff, not the third
+    assert shell.gate.scopes.closed(shell.now) == {"account": shell.now + 2}  # the second backoff, not the third
 
 
 def test_a_late_429_without_a_hint_changes_nothing() -> None:
@@ -318,7 +318,7 @@ def test_a_late_429_without_a_hint_changes_nothing() -> None:
     shell.poll()
     shell.sleep()
     shell.refuse([slow])
-    assert shell.gate.closed_scopes(shell.now) == {}
+    assert shell.gate.scopes.closed(shell.now) == {}
 
 
 # --- deadlines, rejections, hang-ups ------------------------------------------------------------
@@ -430,7 +430,7 @@ def test_without_waiting_tickets_the_gate_asks_for_no_poll() -> None:
     assert shell.gate.waiting == 0
     assert shell.last.wake_at_s == shell.now + 10  # to report the closure
     shell.sleep()
-    assert [news.scope for news in shell.gate.take_news()] == ["account"]
+    assert [news.scope for news in shell.gate.news.take()] == ["account"]
     assert shell.last.wake_at_s is None
 
 
@@ -481,7 +481,7 @@ def test_idle_scopes_are_forgotten() -> None:
     shell = Shell()
     for number in range(2000):
         shell.settle(shell.admit(scope=f"v2:predict:{number}"), Outcome.SERVED)
-    assert len(shell.gate._scopes) < 200
+    assert len(shell.gate.scopes) < 200
 
 
 def test_a_closed_scope_is_forgotten_only_after_it_has_opened() -> None:
@@ -490,14 +490,14 @@ def test_a_closed_scope_is_forgotten_only_after_it_has_opened() -> None:
     for permits in closed:
         shell.settle(permits, Outcome.THROTTLED, 100)
     shell.settle(shell.admit(scope="longest"), Outcome.THROTTLED, 200)
-    shown = shell.gate.closed_scopes(shell.now)
+    shown = shell.gate.scopes.closed(shell.now)
     assert len(shown) == MAX_CLOSED_SCOPES_SHOWN
     assert shown["longest"] == shell.now + 200
     shell.now += 160
     for number in range(500):
         shell.settle(shell.admit(scope=f"n{number}"), Outcome.SERVED)
-    assert "m0" not in shell.gate._scopes
-    assert list(shell.gate.closed_scopes(shell.now)) == ["longest"]
+    assert "m0" not in shell.gate.scopes.by_name
+    assert list(shell.gate.scopes.closed(shell.now)) == ["longest"]
 
 
 def test_scopes_whose_tickets_were_withdrawn_while_the_gate_was_full_leave_nothing_behind() -> None:
@@ -509,7 +509,7 @@ def test_scopes_whose_tickets_were_withdrawn_while_the_gate_was_full_leave_nothi
         shell.poll()
         shell.gate.withdraw(ticket, shell.now)
         shell.poll()
-    assert len(shell.gate._scopes) < 200
+    assert len(shell.gate.scopes) < 200
     assert len(shell.gate._places._turns) < 200
     assert len(shell.gate._timers) < 500
     shell.settle(running, Outcome.SERVED)
@@ -526,8 +526,8 @@ def test_scopes_are_bounded_and_further_ones_share_one_scope_with_the_same_stati
         ticket = Ticket(f"v2:predict:{number}", NEVER_S)
         if gate.try_admit(ticket, number * 0.001):
             gate.settle(ticket, Outcome.SERVED, number * 0.001)
-    assert len(gate._scopes) == 11
-    assert "v2:predict:* (others)" in gate._scopes
+    assert len(gate.scopes) == 11
+    assert "v2:predict:* (others)" in gate.scopes.by_name
     assert not gate.try_admit(Ticket("v2:predict:new", NEVER_S), 1.0)
     assert gate.try_admit(Ticket("v2:predict:new", NEVER_S), 70.0)
     assert not gate.try_admit(Ticket("v2:predict:5", NEVER_S, cost=6), 70.0)
@@ -537,7 +537,7 @@ def test_unlimited_further_scopes_share_one_scope_until_others_are_forgotten() -
     gate = Gate(GatePolicy(1000, 1000, max_scopes=10), lambda: 0.5)
     busy = [Ticket(f"m{number}", NEVER_S) for number in range(20)]
     assert all(gate.try_admit(ticket, 0.0) for ticket in busy)
-    assert len(gate._scopes) == 11
+    assert len(gate.scopes) == 11
     assert busy[10].scope == busy[19].scope == "(others)"
     for ticket in busy:
         gate.settle(ticket, Outcome.SERVED, 0.1)
@@ -567,7 +567,7 @@ def test_withdrawn_and_granted_tickets_leave_nothing_behind() -> None:
     for _ in range(2000):
         shell.gate.withdraw(shell.ask()[0], shell.now)
         shell.poll()
-    scope = shell.gate._scopes["account"]
+    scope = shell.gate.scopes.by_name["account"]
     assert sum(lane.entries for lane in scope.queue._turns) < 200
     assert len(scope.deadlines) < 200
     order = []
@@ -587,7 +587,7 @@ def test_a_request_with_many_refusals_leaves_nothing_behind() -> None:
         while permits:
             shell.refuse(permits, 1)
             permits = shell.poll()
-    assert len(shell.gate._scopes["account"].deadlines) < 200
+    assert len(shell.gate.scopes.by_name["account"].deadlines) < 200
     assert len(shell.gate._timers) < 200
 
 
@@ -766,4 +766,4 @@ def test_a_request_that_exceeds_the_estimate_and_is_accepted_raises_it() -> None
     large = Ticket("account", NEVER_S, cost=8)
     assert gate.try_admit(large, now)
     gate.settle(large, Outcome.SERVED, now + 0.1)
-    assert gate._scopes["account"].limit.estimate.window.count == 8
+    assert gate.scopes.by_name["account"].limit.estimate.window.count == 8

@@ -103,7 +103,7 @@ class TheGate(RuleBasedStateMachine):
         self.gate.change_policy(self.policy)
         assert waiting == [(ticket, ticket.arrival, ticket.state) for ticket in self.waiting]
         for scope in SCOPES:
-            if scope not in self.gate._scopes:  # forgotten, with the grants from before any limit
+            if scope not in self.gate.scopes.by_name:  # forgotten, with the grants from before any limit
                 self.granted[scope].clear()
         self.over = max(self.over, len(self.permits))
         self.passed_over.clear()
@@ -196,20 +196,20 @@ class TheGate(RuleBasedStateMachine):
     def refuse(self, data: st.DataObject, hint_s: float | None) -> None:
         permit = data.draw(st.sampled_from(self.permits))
         doubts = permit.doubts
-        was_probe = self.gate._scopes[permit.scope].limit.state is LimitState.PROBING
+        was_probe = self.gate.scopes.by_name[permit.scope].limit.state is LimitState.PROBING
         self.settle(permit, Outcome.THROTTLED, hint_s)
         self.to_return.append(permit)
         scope = permit.scope
         if permit.doubts > doubts:  # it closes nothing, but the ticket itself must wait
             assert permit.held_until_s >= self.now + max(1.0, hint_s or 0.0)
-            if self.gate._scopes[scope].limit.estimate.known:
+            if self.gate.scopes.by_name[scope].limit.estimate.known:
                 self.substitutes[scope] = None
         else:
             self.substitutes.pop(scope, None)
             if was_probe:
                 self.refused_probes[scope] = permit
             # A refusal that the concurrency limit explains closes nothing.
-            if hint_s is not None and self.gate._scopes[scope].limit.state is LimitState.CLOSED:
+            if hint_s is not None and self.gate.scopes.by_name[scope].limit.state is LimitState.CLOSED:
                 # A short hint in whole seconds is rounded up, so the true wait may be up to a second shorter.
                 is_rounded = hint_s <= MAX_CHEAP_HINT_S and not hint_s % 1
                 least_s = hint_s - 1.0 if is_rounded else hint_s
@@ -279,9 +279,9 @@ class TheGate(RuleBasedStateMachine):
         """Restarts the process while it has no requests. The new gate restores the snapshots."""
         if self.waiting or self.permits or self.to_return or self.paused or self.resuming:
             return
-        snapshots = self.gate.snapshots(self.now)
+        snapshots = self.gate.scopes.snapshots(self.now)
         self.gate = Gate(self.policy, lambda: 0.5)
-        self.gate.restore(snapshots, self.now, 0.0)
+        self.gate.scopes.restore(snapshots, self.now, 0.0)
         self.wake_at_s = None
 
     def decide(self) -> Verdicts:
@@ -361,7 +361,7 @@ class TheGate(RuleBasedStateMachine):
     def replaces_another(self, ticket: Ticket) -> bool:
         """Notes a substitute. Returns whether the ticket may be granted before others."""
         scope = ticket.scope
-        suspicion = self.gate._scopes[scope].suspicion
+        suspicion = self.gate.scopes.by_name[scope].suspicion
         if suspicion is None or not suspicion.is_in_doubt:  # the last substitute was accepted by timeout
             self.substitutes.pop(scope, None)
         if scope in self.substitutes:
@@ -397,7 +397,7 @@ class TheGate(RuleBasedStateMachine):
             assert not self.resuming
             for scope in {ticket.scope for ticket in self.waiting}:
                 if any(ticket.scope == scope and not ticket.is_held for ticket in self.waiting):
-                    state = self.gate._scopes[scope]
+                    state = self.gate.scopes.by_name[scope]
                     assert not state.grant_kind(self.now, state.queue.next_cost())
         if self.waiting:
             earliest_s = min(ticket.deadline_s for ticket in self.waiting)
@@ -410,7 +410,7 @@ class TheGate(RuleBasedStateMachine):
         assert self.gate.waiting == len(self.waiting)
         self.over = min(self.over, len(self.permits))
         assert self.gate.in_flight == len(self.permits) <= max(self.policy.max_in_flight, self.over)
-        closed = self.gate.closed_scopes(self.now)
+        closed = self.gate.scopes.closed(self.now)
         for scope, until_s in self.hinted_s.items():
             assert until_s <= self.now or closed.get(scope, -math.inf) >= until_s
 

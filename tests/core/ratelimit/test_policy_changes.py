@@ -78,7 +78,7 @@ def test_another_limit_applies_at_once_and_without_one_the_last_stays_as_the_est
     first = granted(gate)
     gate.change_policy(policy(*filter(None, [new])))
     assert len(granted(gate)) == more
-    assert gate.snapshots(0.0)[0].count == 5
+    assert gate.scopes.snapshots(0.0)[0].count == 5
     assert [ticket for ticket in tickets if ticket not in first][more:]
 
 
@@ -141,9 +141,9 @@ def test_a_used_up_quota_is_tested_as_often_as_the_new_setting_says() -> None:
         gate.poll(0.0)
         gate.settle(ticket, Outcome.THROTTLED, 0.0, quota_used_up=True)
     gate.poll(0.0)
-    assert gate.closed_scopes(0.0) == {"account": 60.0}
+    assert gate.scopes.closed(0.0) == {"account": 60.0}
     gate.change_policy(policy(quota_probe_s=5.0))
     (probe,) = ask(gate, 1, 60.0)
     assert granted(gate, 60.0) == [probe]
     gate.settle(probe, Outcome.THROTTLED, 60.0, quota_used_up=True)
-    assert gate.closed_scopes(60.0) == {"account": 65.0}
+    assert gate.scopes.closed(60.0) == {"account": 65.0}

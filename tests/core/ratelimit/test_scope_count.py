@@ -35,8 +35,8 @@ def test_invented_scopes_are_bounded_although_each_is_closed_for_days(gate: Gate
     for number in range(2000):
         now = float(number)
         gate.settle(admit(gate, f"invented-{number}", now), Outcome.THROTTLED, now, 7 * 86400.0)
-    assert len(gate._scopes) <= 2 * (MOST + 2) + scope_state.MAX_STALE + 1
-    assert {"in-flight", "waiting", "invented-1999"} <= gate._scopes.keys()
+    assert len(gate.scopes) <= 2 * (MOST + 2) + scope_state.MAX_STALE + 1
+    assert {"in-flight", "waiting", "invented-1999"} <= gate.scopes.by_name.keys()
     assert gate.in_flight + gate.waiting == 2
     gate.settle(running, Outcome.SERVED, 3000.0)
     gate.poll(8 * 86400.0)
@@ -49,6 +49,6 @@ def test_a_scope_that_is_used_outlives_invented_ones(gate: Gate) -> None:
         gate.settle(admit(gate, "real", now), Outcome.SERVED, now)
         gate.settle(admit(gate, f"invented-{number}", now), Outcome.THROTTLED, now, 7 * 86400.0)
         if number == 0:
-            first = gate._scopes["real"]
+            first = gate.scopes.by_name["real"]
     if first.limit.estimate.known:
-        assert gate._scopes["real"] is first
+        assert gate.scopes.by_name["real"] is first

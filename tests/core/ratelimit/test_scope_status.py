@@ -24,7 +24,7 @@ def ask(gate: Gate, scope: str, now: float) -> Ticket:
 
 
 def only(gate: Gate, now: float) -> ScopeStatus:
-    (status,) = gate.scope_statuses(now, 10)
+    (status,) = gate.scopes.statuses(now, 10)
     return status
 
 
@@ -35,7 +35,7 @@ def test_an_open_scope_shows_its_requests_in_flight() -> None:
     assert (status.name, status.state, status.in_flight, status.waiting) == ("a", "open", 1, 0)
     assert (status.count, status.period_s, status.concurrency_limit) == (None, None, None)
     gate.settle(ticket, Outcome.SERVED, 1.0)
-    assert gate.scope_statuses(1.0, 10) == []
+    assert gate.scopes.statuses(1.0, 10) == []
 
 
 def test_a_closed_scope_shows_when_it_opens_and_what_waits() -> None:
@@ -74,5 +74,5 @@ def test_the_busiest_scopes_come_first_and_others_are_left_out() -> None:
     ask(gate, "in-flight", 3.0)
     for _ in range(6):
         ask(gate, "waiting", 3.0)
-    assert [status.name for status in gate.scope_statuses(3.0, 10)] == ["waiting", "in-flight", "later", "idle"]
-    assert [status.name for status in gate.scope_statuses(3.0, 2)] == ["waiting", "in-flight"]
+    assert [status.name for status in gate.scopes.statuses(3.0, 10)] == ["waiting", "in-flight", "later", "idle"]
+    assert [status.name for status in gate.scopes.statuses(3.0, 2)] == ["waiting", "in-flight"]

@@ -38,23 +38,23 @@ def refuse(scene: GateScene) -> None:
 
 def test_an_estimate_survives_a_restart() -> None:
     before = learned_scene()
-    document = json.loads(json.dumps(dump(before.gate.snapshots(before.now), UPSTREAM, 5000.0)))
+    document = json.loads(json.dumps(dump(before.gate.scopes.snapshots(before.now), UPSTREAM, 5000.0)))
     snapshots, away_s = load(document, UPSTREAM, 5004.0)
     after = GateScene()
-    after.gate.restore(snapshots, after.now, away_s)
+    after.gate.scopes.restore(snapshots, after.now, away_s)
     after.ask(50)
     assert after.go() == 0
-    assert after.gate.closed_scopes(after.now) == {"account": after.now + 6}
+    assert after.gate.scopes.closed(after.now) == {"account": after.now + 6}
     after.now += 6
     assert 1 <= after.go() <= 10
-    assert after.gate.snapshots(after.now)[0].count == before.gate.snapshots(before.now)[0].count
+    assert after.gate.scopes.snapshots(after.now)[0].count == before.gate.scopes.snapshots(before.now)[0].count
 
 
 def test_a_scope_that_opened_during_a_restart_is_open_and_a_static_limit_bounds_it() -> None:
     before = learned_scene()
-    snapshots, away_s = load(dump(before.gate.snapshots(before.now), UPSTREAM, 5000.0), UPSTREAM, 5100.0)
+    snapshots, away_s = load(dump(before.gate.scopes.snapshots(before.now), UPSTREAM, 5000.0), UPSTREAM, 5100.0)
     after = GateScene("account 4/minute")
-    after.gate.restore(snapshots, after.now, away_s)
+    after.gate.scopes.restore(snapshots, after.now, away_s)
     after.ask(50)
     assert after.go() == 4
 
@@ -70,10 +70,10 @@ def closed_scene(hint_s: float | None = 30.0) -> GateScene:
 
 def restarted(before: GateScene, away_s: float, *static_limits: str) -> GateScene:
     """Returns the gate of a process that starts `away_s` after the other one saved its state."""
-    document = json.loads(json.dumps(dump(before.gate.snapshots(before.now), UPSTREAM, 5000.0)))
+    document = json.loads(json.dumps(dump(before.gate.scopes.snapshots(before.now), UPSTREAM, 5000.0)))
     after = GateScene(*static_limits)
     snapshots, loaded_away_s = load(document, UPSTREAM, 5000.0 + away_s)
-    after.gate.restore(snapshots, after.now, loaded_away_s)
+    after.gate.scopes.restore(snapshots, after.now, loaded_away_s)
     return after
 
 
@@ -82,7 +82,7 @@ def test_a_closure_survives_a_restart_though_the_limit_is_unknown(static_limits:
     after = restarted(closed_scene(), 10.0, *static_limits)
     after.ask(50)
     assert after.go() == 0
-    assert after.gate.closed_scopes(after.now) == {"account": after.now + 20}
+    assert after.gate.scopes.closed(after.now) == {"account": after.now + 20}
     after.now += 20
     assert after.go() >= 5
 
@@ -91,18 +91,18 @@ def test_a_closure_that_ended_during_a_restart_leaves_nothing_behind() -> None:
     after = restarted(closed_scene(), 30.0)
     after.ask(50)
     assert after.go() == 50
-    assert closed_scene().gate.snapshots(1030.0) == []
+    assert closed_scene().gate.scopes.snapshots(1030.0) == []
 
 
 def test_a_restored_closure_lasts_at_most_the_longest_hint_though_the_clock_went_backwards() -> None:
     before = closed_scene(10 * MAX_HINT_S)  # the gate accepts any hint, but the file does not
     after = restarted(before, -1000.0)
-    assert after.gate.closed_scopes(after.now) == {"account": after.now + MAX_HINT_S}
+    assert after.gate.scopes.closed(after.now) == {"account": after.now + MAX_HINT_S}
 
 
 def test_closures_never_displace_estimates_in_the_document() -> None:
     closures = [unknown(f"v2:predict:{number}", 5.0) for number in range(20_000)]
-    document = dump([*closures, *learned_scene().gate.snapshots(1010.0)], UPSTREAM, 1.0)
+    document = dump([*closures, *learned_scene().gate.scopes.snapshots(1010.0)], UPSTREAM, 1.0)
     assert len(document["scopes"]) == 10_000
     assert document["scopes"][0]["scope"] == "account"
     assert len(load(document, UPSTREAM, 1.0)[0]) == 10_000
@@ -110,11 +110,11 @@ def test_closures_never_displace_estimates_in_the_document() -> None:
 
 def test_an_open_scope_with_an_unknown_limit_keeps_only_its_recent_requests() -> None:
     scene = GateScene()
-    assert scene.gate.snapshots(scene.now) == []
+    assert scene.gate.scopes.snapshots(scene.now) == []
     scene.ask(3)
     scene.go()
-    assert scene.gate.snapshots(scene.now + 5) == [unknown("account", 0.0, ((5.0, 1),) * 3)]
-    assert scene.gate.snapshots(scene.now + 3601) == []
+    assert scene.gate.scopes.snapshots(scene.now + 5) == [unknown("account", 0.0, ((5.0, 1),) * 3)]
+    assert scene.gate.scopes.snapshots(scene.now + 3601) == []
 
 
 def test_the_first_lesson_counts_the_requests_before_a_restart() -> None:
@@ -129,7 +129,7 @@ def test_the_first_lesson_counts_the_requests_before_a_restart() -> None:
     after.now += 20
     after.ask(10)
     after.go()
-    assert after.gate.snapshots(after.now)[0].count == 30
+    assert after.gate.scopes.snapshots(after.now)[0].count == 30
 
 
 def test_each_request_counts_for_its_own_period_after_a_restart() -> None:
@@ -152,10 +152,10 @@ def test_requests_that_are_too_many_to_list_count_from_the_newest_on() -> None:
     before = GateScene("account 1500/10s", max_in_flight=2000)
     before.ask(1500)
     assert before.go() == 1500
-    (snapshot,) = before.gate.snapshots(before.now)
+    (snapshot,) = before.gate.scopes.snapshots(before.now)
     assert (snapshot.grants, snapshot.used) == ((), 1500)
     after = GateScene("account 1500/10s", max_in_flight=2000)
-    after.gate.restore([snapshot], after.now, 1.0)
+    after.gate.scopes.restore([snapshot], after.now, 1.0)
     after.ask(10)
     assert after.go() == 0
 

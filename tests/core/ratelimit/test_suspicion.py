@@ -77,7 +77,7 @@ def test_a_request_refused_for_ever_ends_after_three_refusals_and_holds_up_no_ot
     assert (expiry.ticket, expiry.reason) == (large, Reason.REFUSED_ALONE)
     assert large.refusals <= 4
     assert scene.gate.waiting == 0
-    assert not math.isfinite(scene.gate._scopes["account"].limit.estimate.window.count)
+    assert not math.isfinite(scene.gate.scopes.by_name["account"].limit.estimate.window.count)
 
 
 @pytest.mark.parametrize("other_is_refused", [False, True])
@@ -97,12 +97,12 @@ def test_a_lesson_is_undone_only_if_each_refusal_was_its_tickets_own(other_is_re
     assert scene.poll() == []
     scene.now += 10
     assert scene.poll() == [large]
-    assert scene.gate._scopes["account"].limit.estimate.known
+    assert scene.gate.scopes.by_name["account"].limit.estimate.known
     scene.refuse(large)
     assert scene.gate.enqueue(large, scene.now) is None
     scene.serve(*scene.poll())
     assert large.own_refusals == 1
-    assert scene.gate._scopes["account"].limit.estimate.known == other_is_refused
+    assert scene.gate.scopes.by_name["account"].limit.estimate.known == other_is_refused
 
 
 def test_a_refusal_of_an_earlier_request_is_no_lesson_once_its_closure_has_no_waiting_request() -> None:
@@ -113,9 +113,9 @@ def test_a_refusal_of_an_earlier_request_is_no_lesson_once_its_closure_has_no_wa
     assert scene.gate.enqueue(first, scene.now) is None
     scene.gate.withdraw(first, scene.now)
     assert scene.poll() == []
-    assert scene.gate._scopes["account"].suspicion is None
+    assert scene.gate.scopes.by_name["account"].suspicion is None
     scene.refuse(second)
-    suspicion = scene.gate._scopes["account"].suspicion
+    suspicion = scene.gate.scopes.by_name["account"].suspicion
     assert suspicion is not None
     assert suspicion._lessons == []
 
@@ -128,7 +128,7 @@ def test_a_served_request_that_no_closure_refused_confirms_none() -> None:
     scene.now += 0.01
     scene.refuse(second)
     third.refusals = 1
-    suspicion = scene.gate._scopes["account"].suspicion
+    suspicion = scene.gate.scopes.by_name["account"].suspicion
     assert suspicion is not None
     scene.serve(third)
     assert [lesson.witnesses for lesson in suspicion._lessons] == [[first, second]]
@@ -197,14 +197,14 @@ def test_a_refused_substitute_closes_the_scope() -> None:
     scene.ask(lane="b")
     scene.refuse(*scene.poll(), 30.0)
     assert scene.poll() == []
-    assert scene.gate.closed_scopes(scene.now) == {"account": scene.now + 30}
+    assert scene.gate.scopes.closed(scene.now) == {"account": scene.now + 30}
     assert ticket.own_refusals == 0
 
 
 def test_a_held_ticket_can_be_withdrawn_and_counts_against_its_lane() -> None:
     scene = Scene()
     ticket = doubtful(scene)
-    state = scene.gate._scopes["account"]
+    state = scene.gate.scopes.by_name["account"]
     assert (state.waiting, state.queue.waiting, state.waiting_in("a")) == (1, 0, 1)
     scene.gate.note_sleep(5.0)
     scene.gate.withdraw(ticket, scene.now)
@@ -238,7 +238,7 @@ def test_an_odd_hint_is_in_doubt() -> None:
     scene.poll()
     scene.refuse(permit, 60.0)
     assert permit.doubts == 1
-    assert scene.gate.closed_scopes(scene.now) == {}
+    assert scene.gate.scopes.closed(scene.now) == {}
 
 
 # --- long quotas --------------------------------------------------------------------------------
@@ -271,9 +271,9 @@ def test_a_used_up_quota_ends_all_waiting_tickets_and_rejects_new_ones() -> None
     assert rejection is not None
     assert rejection.reason is Reason.QUOTA_USED_UP
     assert rejection.retry_after_s == 3600
-    assert scene.gate.closed_scopes(scene.now) == {"account": scene.now + 3600}
+    assert scene.gate.scopes.closed(scene.now) == {"account": scene.now + 3600}
     scene.gate.note_sleep(600)
-    assert scene.gate.closed_scopes(scene.now) == {"account": scene.now + 3000}
+    assert scene.gate.scopes.closed(scene.now) == {"account": scene.now + 3000}
 
 
 def test_new_requests_probe_a_used_up_quota_at_growing_intervals_until_it_is_over() -> None:
@@ -313,7 +313,7 @@ def test_a_quota_that_concerns_one_request_closes_nothing() -> None:
     scene.refuse(first, None, quota=True)
     scene.ask()
     scene.serve(*scene.poll())
-    assert scene.gate.closed_scopes(scene.now) == {}
+    assert scene.gate.scopes.closed(scene.now) == {}
     scene.ask()
     assert len(scene.poll()) == 1
 
@@ -330,20 +330,20 @@ def test_a_closure_is_reported_once_with_its_number_of_refusals() -> None:
     for permit, hint_s in zip(permits[2:], (9.5, None, 8.0, 9.0, 1.0, 2.0), strict=True):
         scene.refuse(permit, hint_s)
     scene.poll()
-    assert scene.gate.take_news() == []
+    assert scene.gate.news.take() == []
     scene.now += 20
     scene.poll()
-    closed, learned = scene.gate.take_news()
+    closed, learned = scene.gate.news.take()
     assert closed == LimitClosed("account", 6, 20.0, 9.5, quota_used_up=False)
     assert isinstance(learned, LimitLearned)
     assert (learned.before.count, learned.after.count) == (math.inf, 2)
-    assert scene.gate.take_news() == []
+    assert scene.gate.news.take() == []
 
 
 def test_a_used_up_quota_is_reported_at_once() -> None:
     scene = exhausted()
     scene.poll()
-    (closed,) = scene.gate.take_news()
+    (closed,) = scene.gate.news.take()
     assert closed == LimitClosed("account", 1, 0.0, None, quota_used_up=True)
 
 
@@ -351,7 +351,7 @@ def test_a_static_limit_is_no_news() -> None:
     scene = Scene("account 2/minute")
     scene.ask()
     scene.poll()
-    assert scene.gate.take_news() == []
+    assert scene.gate.news.take() == []
 
 
 @pytest.mark.parametrize("count", [1, 30])

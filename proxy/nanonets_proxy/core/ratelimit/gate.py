@@ -1,59 +1,37 @@
 """The gate: decides which request may go upstream, and when. Its shell passes in the time and acts on verdicts.
 
 Each request is a *ticket*. It waits until the gate grants it a *permit*, goes upstream, and settles the permit with
-the outcome. An admitted ticket is its own permit:
-
-| state of a ticket | event | next state |
-|---|---|---|
-| NEW | `enqueue` | WAITING; NEW if rejected |
-| NEW | `try_admit`, if the ticket need not wait | ADMITTED |
-| WAITING | `poll`: a place in flight is free and the scope's limit allows a grant | ADMITTED |
-| WAITING | `poll`: its deadline has passed, or its scope opens after its deadline | ENDED, reported as an expiry |
-| WAITING | `poll`: its cost exceeds the whole limit | ENDED, reported as an expiry |
-| WAITING | `poll`: a quota is used up, or the upstream refuses only this ticket | ENDED, reported as an expiry |
-| WAITING | `withdraw` | ENDED |
-| ADMITTED | `settle` as SERVED | ENDED |
-| ADMITTED | `settle` with another outcome | RETURNED |
-| ADMITTED | `pause` | PAUSED: the permit stays, the place is free for others |
-| PAUSED | `resume`, or a later `poll`: a place in flight is free | ADMITTED |
-| PAUSED | `settle` | as for ADMITTED |
-| RETURNED | `enqueue` | WAITING, at its old place in the order of arrival; RETURNED if rejected |
+the outcome. `tickets.py` lists the states of a ticket.
 
 Each scope (`scopes/`) has its own limit (`adaptive/limit.py`) and its own queue, in which callers take turns
 (`fairness/fair_queue.py`). A closed scope does not stop the others. All scopes share `max_in_flight` places. The
 scopes that can use a free place take turns, and so do callers: no caller gets more than its fair share of the
 places while others wait (`fairness/places.py`).
 
-The shell calls `poll` after other calls if the gate `needs_poll`, and at `wake_at_s`. The shell also handles two
-races: a task is cancelled after its grant, or a ticket is granted after its task is gone. In both cases the shell
-settles the permit as UNUSED.
+The shell calls `poll` after other calls if the gate `needs_poll`, and at `wake_at_s`. It settles the permit of a
+task that has gone as UNUSED.
 
-Costs: each call is O(log n) amortised. Waiting tickets stand in the queue and in a heap by deadline. A ticket that
-leaves stays there as a stale entry, until it comes to the front or the stale entries outnumber the others. A poll
-looks only at *dirty* scopes, which had an event or whose timer is due, and at the scopes that take turns. A ticket
-that arrives behind others does not make its scope dirty, so a long queue costs one poll per grant.
+Costs: each call is O(log n) amortised. A ticket that leaves stays in the queue and in a heap of deadlines as a
+stale entry, until it comes to the front or the stale entries outnumber the others. A poll looks only at *dirty*
+scopes, which had an event or whose timer is due, and at the scopes that take turns. A ticket that arrives behind
+others does not make its scope dirty, so a long queue costs one poll per grant.
 
 Instants are seconds of one monotonic clock. They never decrease from call to call.
 """
 
 import heapq
 import math
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.fairness.places import Places
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
-from nanonets_proxy.core.ratelimit.news import News
+from nanonets_proxy.core.ratelimit.news import NewsQueue
+from nanonets_proxy.core.ratelimit.rejections import rejection_of, retry_after_s
 from nanonets_proxy.core.ratelimit.scope_registry import ScopeRegistry, ScopeTimers
 from nanonets_proxy.core.ratelimit.scope_state import ScopeState
-from nanonets_proxy.core.ratelimit.scope_status import ScopeStatus, statuses
-from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Rejection, Ticket, TicketState, Verdicts
-
-_MAX_NEWS = 1000
-_FORECAST_TRUST = 0.8  # a ticket that can wait for this share of its forecast is not rejected
 
 # In Python 3.11 each access to a member through its enum costs a call.
 _NEW, _WAITING, _ADMITTED, _RETURNED, _ENDED, _PAUSED = TicketState
@@ -67,33 +45,23 @@ class Gate:
         """Takes the policy, and a function that returns a random number from 0 to 1."""
         self.waiting = 0
         """The number of waiting tickets of all scopes. Read-only for others."""
-        self.has_news = False
-        """Whether `take_news` would return any."""
-        self._news: deque[News] = deque(maxlen=_MAX_NEWS)
-        self._policy = policy
+        self.news = NewsQueue()
+        self.policy = policy
         self._arrivals = 0
         self._places = Places(policy.max_in_flight, dict(policy.lane_weights))
-        self._registry = ScopeRegistry(policy, jitter, self._places)
-        self._scopes = self._registry.by_name
+        self.scopes = ScopeRegistry(policy, jitter, self._places)
+        """The scopes, for reports and for the state file. Only the gate changes them."""
+        self._by_name = self.scopes.by_name
         self._dirty: dict[ScopeState, None] = {}  # an ordered set
         self._timers = ScopeTimers()
 
     def __repr__(self) -> str:
-        return f"<Gate waiting={self.waiting} in_flight={self.in_flight} scopes={len(self._scopes)}>"
+        return f"<Gate waiting={self.waiting} in_flight={self.in_flight} scopes={len(self._by_name)}>"
 
     @property
     def in_flight(self) -> int:
         """The number of unsettled permits of all scopes, without the paused ones."""
         return self._places.in_flight
-
-    @property
-    def max_in_flight(self) -> int:
-        return self._policy.max_in_flight
-
-    @property
-    def scopes(self) -> Collection[ScopeState]:
-        """All scopes, for reports. Read-only for others."""
-        return self._scopes.values()
 
     @property
     def needs_poll(self) -> bool:
@@ -107,37 +75,10 @@ class Gate:
         Waiting tickets keep their place and their deadline, and permits stay valid, even if there are more of them
         than the policy allows.
         """
-        self._policy = policy
+        self.policy = policy
         self._places.change(policy.max_in_flight, dict(policy.lane_weights))
-        self._registry.change_policy(policy)
-        self._dirty.update(dict.fromkeys(self._scopes.values()))
-
-    def take_news(self) -> list[News]:
-        """Returns the news since the last call, in order."""
-        news = list(self._news)
-        self._news.clear()
-        self.has_news = False
-        return news
-
-    def closed_scopes(self, now: float) -> Mapping[str, float]:
-        """Returns when closed scopes open, by name."""
-        return self._registry.closed(now)
-
-    def reserve(self) -> float:
-        """Returns the largest reserve of all scopes: requests of a quota that another client seems to share."""
-        return self._registry.reserve()
-
-    def scope_statuses(self, now: float, most: int) -> list[ScopeStatus]:
-        """Returns the status of at most `most` scopes, the busiest first."""
-        return statuses(self._scopes.values(), now, most)
-
-    def snapshots(self, now: float) -> list[ScopeSnapshot]:
-        """Returns the limits as values that outlive the process."""
-        return self._registry.snapshots(now)
-
-    def restore(self, snapshots: Iterable[ScopeSnapshot], now: float, away_s: float) -> None:
-        """Restores snapshots that were taken `away_s` ago. Must be the first call."""
-        self._registry.restore(snapshots, now, away_s)
+        self.scopes.change_policy(policy)
+        self._dirty.update(dict.fromkeys(self._by_name.values()))
 
     def try_admit(self, ticket: Ticket, now: float) -> bool:
         """Admits a new ticket that need not wait, with the same result as `enqueue` and `poll`.
@@ -147,7 +88,7 @@ class Gate:
         """
         if ticket.state is not _NEW:
             raise ValueError(f"a ticket in state {ticket.state.value} cannot be admitted at once")
-        scope = self._scopes.get(ticket.scope) or self._registry.add(ticket.scope, now)
+        scope = self._by_name.get(ticket.scope) or self.scopes.add(ticket.scope, now)
         ticket.scope = scope.name
         limit = scope.limit
         places = self._places
@@ -169,10 +110,10 @@ class Gate:
     def adopt(self, ticket: Ticket, granted_at_s: float, now: float) -> None:
         """Takes over a new ticket whose request another process sent at `granted_at_s`, for that to settle.
 
-        The snapshots of the other gate, which `restore` has applied, count the request already. It takes a place
-        even if none is free. A poll must follow.
+        The snapshots of the other gate, which `scopes.restore` has applied, count the request already. The ticket
+        takes a place even if none is free. A poll must follow.
         """
-        scope = self._scopes.get(ticket.scope) or self._registry.add(ticket.scope, now)
+        scope = self._by_name.get(ticket.scope) or self.scopes.add(ticket.scope, now)
         ticket.scope = scope.name
         self._arrivals = ticket.arrival = self._arrivals + 1
         self._places.admit_at_once(ticket)
@@ -188,47 +129,30 @@ class Gate:
         """
         if ticket.state is not _NEW and ticket.state is not _RETURNED:
             raise ValueError(f"a ticket in state {ticket.state.value} cannot be enqueued")
-        scope = self._scopes.get(ticket.scope) or self._registry.add(ticket.scope, now)
+        scope = self._by_name.get(ticket.scope) or self.scopes.add(ticket.scope, now)
         ticket.scope = scope.name
-        limit, queue, deadline_s = scope.limit, scope.queue, ticket.deadline_s
-        if ticket.cost > 1 and limit.grants.is_too_large(ticket.cost):
-            return Rejection(Reason.LARGER_THAN_LIMIT, math.inf, queue.position(ticket))
-        if ticket.refusals and (reason := scope.reason_to_end(ticket)) is not None:
-            return scope.reject(reason, ticket, now)
-        if scope.quota is not None and scope.quota_is_used_up(now) and limit.grant_kind(now) is None:
-            return scope.reject(Reason.QUOTA_USED_UP, ticket, now)
-        forecast_s = math.nan
-        if limit.estimate.proven:
-            forecast_s = limit.forecast_s(queue.units_up_to(ticket, queue.position(ticket)), now)
-        earliest_s = max(limit.opens_at_s, ticket.held_until_s)
-        if deadline_s < earliest_s or now + _FORECAST_TRUST * forecast_s > deadline_s:
-            return scope.reject(Reason.CANNOT_BE_IN_TIME, ticket, now)
+        if (rejection := rejection_of(ticket, scope, self.policy, self.waiting, now)) is not None:
+            return rejection
         if ticket.state is _NEW:
-            if self.waiting >= self._policy.max_waiting:
-                return scope.reject(Reason.QUEUE_FULL, ticket, now)
-            most = self._policy.max_waiting_per_lane
-            if scope.waiting >= most and scope.waiting_in(ticket.lane) >= most:
-                return scope.reject(Reason.LANE_FULL, ticket, now)
             self._arrivals = ticket.arrival = self._arrivals + 1
-            ticket.forecast_s = forecast_s
         ticket.state = _WAITING
         self.waiting += 1
         self._places.enter(ticket)
         # Behind others, a ticket changes nothing before the scope's timer, unless its own deadline comes first.
-        if not (queue.waiting and now < scope.timer_at_s <= deadline_s):
+        if not (scope.queue.waiting and now < scope.timer_at_s <= ticket.deadline_s):
             self._dirty[scope] = None
         if ticket.held_until_s > now and scope.suspicion is not None:
             scope.suspicion.hold(ticket)
             self._dirty[scope] = None
         else:
-            queue.push(ticket)
-        heapq.heappush(scope.deadlines, (deadline_s, ticket.arrival, ticket))
+            scope.queue.push(ticket)
+        heapq.heappush(scope.deadlines, (ticket.deadline_s, ticket.arrival, ticket))
         return None
 
     def withdraw(self, ticket: Ticket, now: float) -> None:  # noqa: ARG002 - every event takes its instant
         """Ends a waiting ticket whose caller has gone. Ignores any other ticket: hang-ups race with polls."""
         if ticket.state is _WAITING:
-            scope = self._scopes[ticket.scope]
+            scope = self._by_name[ticket.scope]
             self._end_waiting(scope, ticket)
             self._dirty[scope] = None
 
@@ -246,7 +170,7 @@ class Gate:
         `quota_used_up`: the 429 says that a quota is used up for long, as a hint beyond the longest wait does too.
         Raises ValueError if the ticket has no permit of this gate, or has settled it already.
         """
-        scope = self._scopes.get(ticket.scope)
+        scope = self._by_name.get(ticket.scope)
         if (ticket.state is not _ADMITTED and ticket.state is not _PAUSED) or scope is None:
             raise ValueError("this permit is already settled, or belongs to another gate")
         self._places.settle(ticket)
@@ -256,11 +180,9 @@ class Gate:
         else:
             ticket.state = _RETURNED
             if outcome is _THROTTLED:
-                is_long = quota_used_up or (retry_after_s is not None and retry_after_s > self._policy.max_wait_s)
-                scope.refused(ticket, now, retry_after_s, self._policy, quota_used_up=is_long)
+                scope.refused(ticket, now, retry_after_s, self.policy, quota_used_up=quota_used_up)
             else:
-                limit = scope.limit
-                limit.not_served(ticket.serial, ticket.granted_at_s, outcome, now, None, cost=ticket.cost)
+                scope.limit.not_served(ticket.serial, ticket.granted_at_s, outcome, now, None, cost=ticket.cost)
         if scope.suspicion is not None and outcome is not _THROTTLED:
             scope.suspicion.ended_otherwise(ticket, outcome, scope.limit, now)
         if scope.queue.waiting or outcome is _THROTTLED or scope.waiting:
@@ -277,7 +199,7 @@ class Gate:
 
     def correct_cost(self, ticket: Ticket, cost: float) -> None:
         """Corrects the cost of a ticket that was granted with an estimate of it, before it is enqueued again."""
-        scope = self._scopes.get(ticket.scope)
+        scope = self._by_name.get(ticket.scope)
         if scope is not None and ticket.state is not _RETURNED:
             scope.limit.estimate.window.change_cost(ticket.granted_at_s, ticket.cost, cost)
             scope.queue.charge(ticket.lane, cost - ticket.cost)
@@ -286,14 +208,14 @@ class Gate:
 
     def note_advice(self, ticket: Ticket, advice: Advice, now: float) -> None:
         """Applies what the response to a ticket announced about the limit of its scope, before any refusal."""
-        scope = self._scopes.get(ticket.scope)
+        scope = self._by_name.get(ticket.scope)
         if scope is not None:
             scope.limit.note_advice(ticket.serial, advice, now)
             self._dirty[scope] = None
 
     def note_sleep(self, slept_s: float) -> None:
         """Notes that the machine slept: the clock of `now` stood still, while the upstream's went on."""
-        for scope in self._scopes.values():
+        for scope in self._by_name.values():
             scope.note_sleep(slept_s)
             self._dirty[scope] = None
 
@@ -308,7 +230,7 @@ class Gate:
             scope.advance(now)
             # The scope is closed until `opens_at_s`: a ticket with an earlier deadline expires now.
             if scope.deadlines and scope.deadlines[0][0] < (before_s := max(now, limit.opens_at_s)):
-                self._expire(scope, before_s, now, expired)
+                self._expire(scope, scope.pop_overdue(before_s, now), now, expired)
             if scope.queue.waiting:
                 limit.advance(now)
                 if not scope.in_turns and self._grant_kind(scope, now, expired) is not None:
@@ -323,30 +245,28 @@ class Gate:
                 self._dirty[turn] = None
         for scope in self._dirty:
             if scope.suspicion is not None:
-                self._end_refused(scope, now, expired)
+                self._expire(scope, scope.take_ended(now), now, expired)
             if scope.deadlines and scope.deadlines[0][0] <= now:  # the grants above were their last chance
-                self._expire(scope, math.nextafter(now, math.inf), now, expired)
+                self._expire(scope, scope.pop_overdue(math.nextafter(now, math.inf), now), now, expired)
             if news := scope.take_news(now):
-                self._news += news
-                self.has_news = True
+                self.news.add(news)
             if scope.suspicion is not None and scope.suspicion.is_idle(now):
                 scope.suspicion = None
             self._timers.set(scope, scope.next_event_at_s(now))
         self._dirty.clear()
-        return Verdicts(granted, expired, self._timers.next_s(len(self._scopes)))
+        return Verdicts(granted, expired, self._timers.next_s(len(self._by_name)))
 
     def _grant_kind(self, scope: ScopeState, now: float, expired: list[Expiry]) -> GrantKind | None:
         """Returns the kind of grant for the scope's next ticket; None if none may go. Ends too large tickets."""
-        queue, limit = scope.queue, scope.limit
+        queue = scope.queue
         while queue.waiting:
             cost = queue.next_cost()
-            if cost > 1 and limit.grants.is_too_large(cost):
-                ticket = queue.pop()
-                ticket.state = _ENDED
-                self._left(ticket)
-                expired.append(Expiry(ticket, Reason.LARGER_THAN_LIMIT, math.inf))
-            else:
+            if cost <= 1 or not scope.limit.grants.is_too_large(cost):
                 return scope.grant_kind(now, cost)
+            ticket = queue.pop()
+            ticket.state = _ENDED
+            self._left(ticket)
+            expired.append(Expiry(ticket, Reason.LARGER_THAN_LIMIT, math.inf))
         return None
 
     def _grant(self, scope: ScopeState, kind: GrantKind, now: float) -> Ticket:
@@ -360,18 +280,12 @@ class Gate:
             scope.suspicion.note_grant(ticket, scope.limit, now)
         return ticket
 
-    def _expire(self, scope: ScopeState, before_s: float, now: float, expired: list[Expiry]) -> None:
-        while (ticket := scope.pop_overdue(before_s)) is not None:
+    def _expire(
+        self, scope: ScopeState, ended: Iterable[tuple[Ticket, Reason]], now: float, expired: list[Expiry]
+    ) -> None:
+        for ticket, reason in ended:
             self._end_waiting(scope, ticket)
-            reason = Reason.DEADLINE_PASSED if ticket.deadline_s <= now else Reason.CANNOT_BE_IN_TIME
-            expired.append(Expiry(ticket, reason, scope.retry_after_s(ticket, now)))
-
-    def _end_refused(self, scope: ScopeState, now: float, expired: list[Expiry]) -> None:
-        """Ends the tickets that the upstream refuses alone, or all tickets if a quota is used up."""
-        for ticket in scope.take_ended(now):
-            self._end_waiting(scope, ticket)
-            reason = Reason.REFUSED_ALONE if ticket.must_end else Reason.QUOTA_USED_UP
-            expired.append(Expiry(ticket, reason, scope.retry_after_s(ticket, now)))
+            expired.append(Expiry(ticket, reason, retry_after_s(scope, ticket, now)))
 
     def _end_waiting(self, scope: ScopeState, ticket: Ticket) -> None:
         ticket.state = _ENDED

@@ -1,5 +1,7 @@
 """The gate's news, which the log reports: a closure is over, or the estimate of a limit has changed."""
 
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief
@@ -29,3 +31,25 @@ class LimitLearned:
 
 
 News = LimitClosed | LimitLearned
+
+
+class NewsQueue:
+    """The news that the shell has not taken yet: the latest 1,000."""
+
+    __slots__ = ("_news", "is_empty")
+
+    def __init__(self) -> None:
+        self._news: deque[News] = deque(maxlen=1000)
+        self.is_empty = True
+
+    def add(self, news: Iterable[News]) -> None:
+        """Adds news, in order."""
+        self._news.extend(news)
+        self.is_empty = False
+
+    def take(self) -> list[News]:
+        """Returns the news since the last call, in order."""
+        news = list(self._news)
+        self._news.clear()
+        self.is_empty = True
+        return news

@@ -15,6 +15,7 @@ from nanonets_proxy.core.ratelimit.fairness.fair_queue import FairQueue
 from nanonets_proxy.core.ratelimit.fairness.places import Places
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scope_state import MAX_STALE, ScopeState, worth_keeping
+from nanonets_proxy.core.ratelimit.scope_status import ScopeStatus, statuses
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot
 
 OTHERS = "(others)"
@@ -50,6 +51,14 @@ class ScopeRegistry:
         self._made = 0
         self._forget_at_scopes = min(MAX_STALE, policy.max_scopes)
         self._forget_at_s = -math.inf
+
+    def __len__(self) -> int:
+        """Returns the number of scopes."""
+        return len(self.by_name)
+
+    def __iter__(self) -> Iterator[ScopeState]:
+        """Yields all scopes."""
+        return iter(self.by_name.values())
 
     def add(self, name: str, now: float) -> ScopeState:
         """Returns a new scope of this name, or the one that it shares with others."""
@@ -91,13 +100,17 @@ class ScopeRegistry:
         """Returns the largest reserve of all scopes: requests of a quota that another client seems to share."""
         return max((scope.limit.estimate.reserve for scope in self.by_name.values()), default=0.0)
 
+    def statuses(self, now: float, most: int) -> list[ScopeStatus]:
+        """Returns the status of at most `most` scopes, the busiest first."""
+        return statuses(self, now, most)
+
     def snapshots(self, now: float) -> list[ScopeSnapshot]:
         """Returns the limits as values that outlive the process."""
         snapshots = (take_snapshot(scope.limit, scope.name, now) for scope in self.by_name.values())
         return [snapshot for snapshot in snapshots if snapshot is not None]
 
     def restore(self, snapshots: Iterable[ScopeSnapshot], now: float, away_s: float) -> None:
-        """Restores snapshots that were taken `away_s` ago, before there is any scope."""
+        """Restores snapshots that were taken `away_s` ago. Must come before the first ticket."""
         for snapshot in islice(snapshots, self._policy.max_scopes):
             scope = self.add(snapshot.scope, now)
             restore_snapshot(scope.limit, snapshot, now, away_s)

@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief
@@ -13,10 +13,7 @@ from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.long_quota import LongQuota
 from nanonets_proxy.core.ratelimit.news import LimitClosed, LimitLearned, News
 from nanonets_proxy.core.ratelimit.suspicion import Suspicion
-from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason, Rejection, Ticket, TicketState
-
-MIN_RETRY_AFTER_S = 1.0
-"""The smallest Retry-After: even the queue of an open scope needs time to get shorter."""
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason, Ticket, TicketState
 
 MAX_STALE = 64
 """Up to this many stale entries or idle scopes are not worth a cleanup."""
@@ -24,6 +21,7 @@ MAX_STALE = 64
 MAX_IDLE_SCOPES = 1024
 """Scopes of invented model ids may have closures and estimates too. A scope takes about 5 KB."""
 
+_REMEMBERED_S = 3600.0  # how long an estimate is kept without a request
 _WAITING = TicketState.WAITING  # in Python 3.11 each access to a member through its enum costs a call
 
 
@@ -89,7 +87,11 @@ class ScopeState:
     def refused(
         self, ticket: Ticket, now: float, hint_s: float | None, policy: GatePolicy, *, quota_used_up: bool
     ) -> None:
-        """Notes a 429 to a ticket. If its refusal is in doubt, the limit learns nothing from it."""
+        """Notes a 429 to a ticket. If its refusal is in doubt, the limit learns nothing from it.
+
+        `quota_used_up`: the 429 says that a quota is used up for long, as a hint beyond the longest wait does too.
+        """
+        quota_used_up = quota_used_up or (hint_s is not None and hint_s > policy.max_wait_s)
         limit = self.limit
         if self.suspicion is None:
             self.suspicion = Suspicion()
@@ -144,24 +146,22 @@ class ScopeState:
             news.append(LimitLearned(self.name, reported, self.reported))
         return news
 
-    def reason_to_end(self, ticket: Ticket) -> Reason | None:
-        """Returns why a refused ticket may not wait again; None if it may."""
-        if ticket.must_end:
-            return Reason.REFUSED_ALONE
-        return Reason.QUOTA_USED_UP if ticket.quota_used_up else None
-
-    def take_ended(self, now: float) -> list[Ticket]:
+    def take_ended(self, now: float) -> list[tuple[Ticket, Reason]]:
         """Returns the waiting tickets that end now: those refused alone, or all if a quota is used up.
 
         The scope must have had a refusal.
         """
         assert self.suspicion is not None
-        if self.quota is not None and self.quota_is_used_up(now):
-            self.suspicion.ended.clear()
-            ended = {entry[2]: None for entry in self.deadlines if entry[2].state is _WAITING}
-            return list(ended)
         ended_alone, self.suspicion.ended = self.suspicion.ended, []
-        return [ticket for ticket in ended_alone if ticket.state is _WAITING]
+        if self.quota is not None and self.quota_is_used_up(now):
+            tickets = dict.fromkeys(entry[2] for entry in self.deadlines)
+        else:
+            tickets = dict.fromkeys(ended_alone)
+        return [
+            (ticket, Reason.REFUSED_ALONE if ticket.must_end else Reason.QUOTA_USED_UP)
+            for ticket in tickets
+            if ticket.state is _WAITING
+        ]
 
     @property
     def opens_at_s(self) -> float:
@@ -193,14 +193,14 @@ class ScopeState:
         else:
             self.queue.discard(ticket)
 
-    def pop_overdue(self, before_s: float) -> Ticket | None:
-        """Removes from the heap a waiting ticket with a deadline before `before_s`, and returns it, or None."""
+    def pop_overdue(self, before_s: float, now: float) -> Iterator[tuple[Ticket, Reason]]:
+        """Removes from the heap the waiting tickets with deadlines before `before_s`, and yields them."""
         deadlines = self.deadlines
         while deadlines and deadlines[0][0] < before_s:
             ticket = heapq.heappop(deadlines)[2]
             if ticket.state is _WAITING:
-                return ticket
-        return None
+                is_late = ticket.deadline_s <= now
+                yield ticket, Reason.DEADLINE_PASSED if is_late else Reason.CANNOT_BE_IN_TIME
 
     def next_event_at_s(self, now: float) -> float:
         """Returns when the gate must look at the scope again; inf if no ticket waits. Clears stale entries."""
@@ -225,17 +225,6 @@ class ScopeState:
             heapq.heappop(self.deadlines)
         return event_at_s
 
-    def reject(self, reason: Reason, ticket: Ticket, now: float) -> Rejection:
-        """Returns the rejection of a ticket that may not wait."""
-        return Rejection(reason, self.retry_after_s(ticket, now), self.queue.position(ticket))
-
-    def retry_after_s(self, ticket: Ticket, now: float) -> float:
-        """Returns the predicted wait of a ticket that came now, and at least `MIN_RETRY_AFTER_S`."""
-        units = self.queue.units_up_to(ticket, self.queue.position(ticket))
-        forecast_s = self.limit.forecast_s(units, now)
-        earliest_s = max(self.opens_at_s, ticket.held_until_s)
-        return max(MIN_RETRY_AFTER_S, earliest_s - now, 0.0 if math.isnan(forecast_s) else forecast_s)
-
 
 def worth_keeping(scopes: Iterable[ScopeState], now: float) -> list[ScopeState]:
     """Returns the scopes in use, and at most `MAX_IDLE_SCOPES` others that have something to remember.
@@ -246,9 +235,16 @@ def worth_keeping(scopes: Iterable[ScopeState], now: float) -> list[ScopeState]:
     for scope in scopes:
         if scope.waiting or scope.limit.in_flight:
             in_use.append(scope)
-        elif not scope.limit.can_be_forgotten(now):
+        elif _has_something_to_remember(scope.limit, now):
             idle.append(scope)
     if len(idle) > MAX_IDLE_SCOPES:
         idle.sort(key=lambda scope: scope.limit.last_grant_s)
         del idle[:-MAX_IDLE_SCOPES]
     return in_use + idle
+
+
+def _has_something_to_remember(limit: Limit, now: float) -> bool:
+    """Returns whether a new `Limit` would not do as well: the scope is closed, or its estimate is recent."""
+    if now < limit.opens_at_s:
+        return True
+    return limit.estimate.known and now < max(limit.last_grant_s, limit.opens_at_s) + _REMEMBERED_S

@@ -158,7 +158,7 @@ class Suspicion:
                     return
             self._unfit = 0
             self._substitute = ticket
-            self.substitute_accepted_at_s = now + limit.acceptance_timeout_s
+            self.substitute_accepted_at_s = now + limit.slow_start.timeout_s
 
     # --- outcomes -------------------------------------------------------------------------------
 

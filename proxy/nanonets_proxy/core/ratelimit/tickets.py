@@ -1,4 +1,24 @@
-"""The values that the gate and its shell exchange: tickets, outcomes, rejections, verdicts."""
+"""The values that the gate and its shell exchange: tickets, outcomes, rejections, verdicts.
+
+An admitted ticket is its own permit. The calls in this table are those of the gate:
+
+| state of a ticket | event | next state |
+|---|---|---|
+| NEW | `enqueue` | WAITING; NEW if rejected |
+| NEW | `try_admit`, if the ticket need not wait | ADMITTED |
+| NEW | `adopt`: another process has sent its request | ADMITTED |
+| WAITING | `poll`: a place in flight is free and the scope's limit allows a grant | ADMITTED |
+| WAITING | `poll`: its deadline has passed, or its scope opens after its deadline | ENDED, reported as an expiry |
+| WAITING | `poll`: its cost exceeds the whole limit | ENDED, reported as an expiry |
+| WAITING | `poll`: a quota is used up, or the upstream refuses only this ticket | ENDED, reported as an expiry |
+| WAITING | `withdraw` | ENDED |
+| ADMITTED | `settle` as SERVED | ENDED |
+| ADMITTED | `settle` with another outcome | RETURNED |
+| ADMITTED | `pause` | PAUSED: the permit stays, the place is free for others |
+| PAUSED | `resume`, or a later `poll`: a place in flight is free | ADMITTED |
+| PAUSED | `settle` | as for ADMITTED |
+| RETURNED | `enqueue` | WAITING, at its old place in the order of arrival; RETURNED if rejected |
+"""
 
 import enum
 import math
@@ -30,7 +50,7 @@ class Reason(enum.Enum):
 
 
 class TicketState(enum.Enum):
-    """The states of a ticket; `gate.py` has their transitions."""
+    """The states of a ticket. The top of this module has their transitions."""
 
     NEW = "new"
     WAITING = "waiting"

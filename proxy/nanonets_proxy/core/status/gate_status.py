@@ -8,6 +8,7 @@ import math
 from operator import itemgetter
 from typing import Final
 
+from nanonets_proxy.core.ratelimit.adaptive.forecast import predicted_wait_s
 from nanonets_proxy.core.ratelimit.adaptive.limit import LimitState
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.scope_state import ScopeState
@@ -28,9 +29,9 @@ def gate_status(gate: Gate, max_waiting: int, most: int, now: float) -> GateStat
         waiting_callers=_waiting_callers(waiting),
         max_waiting=max_waiting,
         in_flight=gate.in_flight,
-        max_in_flight=gate.max_in_flight,
+        max_in_flight=gate.policy.max_in_flight,
         next_permit_in_s=_next_permit_in_s(gate, waiting, now),
-        scopes=tuple(map(_scope_entry, gate.scope_statuses(now, most))),
+        scopes=tuple(map(_scope_entry, gate.scopes.statuses(now, most))),
         scopes_total=len(gate.scopes),
         lanes=tuple(_lane_entry(scope, caller, count, now) for count, caller, scope in longest),
         lanes_total=sum(scope.queue.lane_count for scope in waiting),
@@ -44,7 +45,7 @@ def _waiting_callers(waiting: list[ScopeState]) -> int:
 
 
 def _next_permit_in_s(gate: Gate, waiting: list[ScopeState], now: float) -> float | None:
-    if gate.in_flight >= gate.max_in_flight:
+    if gate.in_flight >= gate.policy.max_in_flight:
         return None
     in_s = min((scope.limit.changes_at_s(now) for scope in waiting), default=math.inf) - now
     return None if in_s == math.inf else round(max(in_s, 0.0), 1)
@@ -68,7 +69,7 @@ def _scope_entry(scope: ScopeStatus) -> ScopeEntry:
 
 def _lane_entry(scope: ScopeState, caller: str, waiting: int, now: float) -> LaneEntry:
     queue = scope.queue
-    ends_in_s = scope.limit.forecast_s(queue.last_position(caller) * queue.mean_cost, now)
+    ends_in_s = predicted_wait_s(scope.limit, queue.last_position(caller) * queue.mean_cost, now)
     return LaneEntry(
         caller=shown(caller),
         scope=shown(scope.name, _MAX_SCOPE_CHARS),

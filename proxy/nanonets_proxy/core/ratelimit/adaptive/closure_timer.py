@@ -21,6 +21,12 @@ from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.estimate.lessons import learn_from
 from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import next_usual_period_s, rounding_s
 from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import LimitEstimate
+from nanonets_proxy.core.ratelimit.adaptive.estimate.period_end import (
+    estimated_end_s,
+    expected_end_s,
+    few_accepted,
+    period_start_s,
+)
 from nanonets_proxy.core.ratelimit.adaptive.estimate.period_fit import PeriodEnd
 from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import SMALL_COUNT
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
@@ -105,15 +111,15 @@ class ClosureTimer:
             opens_at_s = now + hint_s
             closure = Closure(kind, granted_at_s, hint_s, hinted=True, opens_at_s=opens_at_s)
             if hint_s <= MAX_CHEAP_HINT_S and closure.excess_s and self._early_refusals < _MAX_EARLY_REFUSALS:
-                closure.opens_at_s = estimate.expected_end_s(closure)
+                closure.opens_at_s = expected_end_s(estimate, closure)
                 self._opened_early = closure.opens_at_s < opens_at_s
             return closure
         self.room_after_probe = _MIN_ROOM
-        closed_s = estimate.estimated_end_s - now
+        closed_s = estimated_end_s(estimate) - now
         if kind in LIMIT_PROBES:
             closed_s = max(closed_s, estimate.refusal_delay_s)
         else:
-            closed_s = max(closed_s, self._backed_off_s(estimate.period_start_s, now))
+            closed_s = max(closed_s, self._backed_off_s(period_start_s(estimate), now))
         return Closure(kind, granted_at_s, closed_s, hinted=False, opens_at_s=now + closed_s)
 
     def adjust(self, estimate: LimitEstimate, opens_at_s: float) -> float:
@@ -121,7 +127,7 @@ class ClosureTimer:
         closure = self.closure
         if closure is None or estimate.known:
             return opens_at_s
-        few = estimate.few_accepted(closure) and closure.refused >= SMALL_COUNT
+        few = few_accepted(estimate, closure) and closure.refused >= SMALL_COUNT
         full = closure.full
         if few and full is None:
             exact = closure.hinted and not rounding_s(closure.closed_s)

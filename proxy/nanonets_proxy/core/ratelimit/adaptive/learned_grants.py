@@ -5,7 +5,7 @@
   were accepted; a start that a hint timed does not count.
 - Limit probes exceed the estimate. They go one by one, when the probe schedule allows a probe and a request waits.
 
-A static limit is the upper bound of the estimate.
+A stated limit is the upper bound of the estimate.
 """
 
 import math
@@ -13,7 +13,7 @@ import math
 from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.slow_start import SlowStart
-from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
+from nanonets_proxy.core.ratelimit.adaptive.stated_limits import StatedLimits
 
 # In Python 3.11 each access to a member through its enum costs a call.
 _PROVEN, _UNPROVEN, _PERIOD_START, _RECOVERY_PROBE, _COUNT_PROBE, _PERIOD_PROBE, _CONCURRENCY_PROBE = GrantKind
@@ -27,14 +27,14 @@ class LearnedGrants:
         "_probed_units",
         "_refused_alone",
         "_slow_start",
+        "_stated",
         "_unconfirmed_kinds",
-        "static_limit",
     )
 
-    def __init__(self, estimate: LimitEstimate, slow_start: SlowStart, static_limit: StaticLimit | None) -> None:
+    def __init__(self, estimate: LimitEstimate, slow_start: SlowStart, stated: StatedLimits) -> None:
         self._estimate = estimate
         self._slow_start = slow_start
-        self.static_limit = static_limit
+        self._stated = stated
         self._unconfirmed_kinds: dict[int, GrantKind] = {}  # period starts and limit probes, by serial number
         self._probed_units: float = 1  # by how much the latest count probe exceeded the count
         self._refused_alone = math.inf  # the smallest cost that was refused while nothing else counted
@@ -60,7 +60,7 @@ class LearnedGrants:
             return _COUNT_PROBE if cost < self._refused_alone else None
         if not estimate.window_probes.due(now):
             return None
-        if estimate.prefers_count_probe or self.static_limit is not None:
+        if estimate.prefers_count_probe or self._stated.strictest is not None:
             return _COUNT_PROBE if estimate.count_probe_ready(now) else None
         return _PERIOD_PROBE if now >= estimate.period_probe_at_s else None
 
@@ -76,9 +76,10 @@ class LearnedGrants:
             due_at_s = max(due_at_s, estimate.period_probe_at_s)
         return (estimate.window.frees_at_s, due_at_s)
 
-    def fits_static_limit(self, now: float, cost: float) -> bool:
-        """Returns whether one more request keeps to the static limit, which holds for recovery probes too."""
-        return self.static_limit is None or self._estimate.window.used(now) + cost <= self.static_limit.count
+    def fits_stated_limit(self, now: float, cost: float) -> bool:
+        """Returns whether one more request keeps to the stated limits, which hold for recovery probes too."""
+        strictest = self._stated.strictest
+        return strictest is None or self._estimate.window.used(now) + cost <= strictest.count
 
     def note_grant(self, serial: int, kind: GrantKind, now: float) -> None:
         """Notes a period start or a limit probe. The window has it already."""
@@ -139,4 +140,5 @@ class LearnedGrants:
 
     @property
     def _max_count(self) -> float:
-        return math.inf if self.static_limit is None else self.static_limit.count
+        strictest = self._stated.strictest
+        return math.inf if strictest is None else strictest.count

@@ -24,8 +24,7 @@ Rules:
   without a hint it only corrects the count.
 - Requests that are sent together may arrive in any order. If one request beside a limit probe is refused, the probe
   exceeded the limit. If more are refused, the probe alone does not explain the refusals.
-- A static limit is LEARNED and proven from the start. The estimate may go below it, never above it. A limit that
-  the upstream announces (`note_advice`) is treated like a static limit.
+- A stated limit (`stated_limits.py`) is LEARNED and proven from the start. The estimate never exceeds it.
 - A limit may also be closed, or its last lesson undone, for reasons outside the limit: see `close` and `restore`.
 """
 
@@ -40,12 +39,11 @@ from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import Limit
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.learned_grants import LearnedGrants
 from nanonets_proxy.core.ratelimit.adaptive.slow_start import SlowStart
+from nanonets_proxy.core.ratelimit.adaptive.stated_limits import StatedLimits
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
 from nanonets_proxy.core.ratelimit.tickets import Outcome
-
-_REMEMBERED_S = 3600.0  # how long an estimate is kept without a request
 
 
 class LimitState(enum.Enum):
@@ -64,48 +62,32 @@ class Limit:
     """The state machine of one scope. The gate grants what `grant_kind` allows and reports each outcome."""
 
     __slots__ = (
-        "_configured",
-        "_first_since_closure",
-        "_grant_interval_s",
-        "_idle_until_s",
-        "_policy",
-        "_served_since_refusal",
-        "_slow_start",
-        "_timer",
-        "announced_limit",
-        "announced_quota",
-        "estimate",
-        "grants",
-        "in_flight",
-        "last_grant_s",
-        "opens_at_s",
-        "state",
+        *("_first_since_closure", "_idle_until_s", "_policy", "_served_since_refusal", "_timer"),
+        *("announced_quota", "estimate", "grant_interval_s", "grants", "in_flight", "last_grant_s", "opens_at_s"),
+        *("slow_start", "stated", "state"),
     )
 
     def __init__(
         self, policy: GatePolicy, jitter: Callable[[], float], static_limit: StaticLimit | None = None
     ) -> None:
         self._policy = policy
-        self._configured = static_limit
-        self.announced_limit: StaticLimit | None = None
-        """The limit that the upstream announced last."""
         self.state = _OPEN
         self._idle_until_s = -math.inf  # `advance` does nothing before this instant
         self.opens_at_s = -math.inf
         self.in_flight = 0
         self.estimate = LimitEstimate()
-        self._slow_start = SlowStart(policy)
-        self.grants = LearnedGrants(self.estimate, self._slow_start, static_limit)
+        self.stated = StatedLimits(static_limit)
+        self.announced_quota = AnnouncedQuota()
+        self.slow_start = SlowStart(policy)
+        self.grants = LearnedGrants(self.estimate, self.slow_start, self.stated)
         self._first_since_closure = 0  # serial number of the first grant since the latest closure
         self.last_grant_s = -math.inf
         """When the latest request was granted; -inf if none was."""
-        self._grant_interval_s = 0.0  # the usual time between two grants at the concurrency limit
+        self.grant_interval_s = 0.0
+        """The usual time between two grants at the concurrency limit."""
         self._timer = ClosureTimer(policy, jitter)
-        self.announced_quota = AnnouncedQuota()
         self._served_since_refusal = False
-        if static_limit is not None:
-            self.state = _LEARNED
-            self.estimate.set_static(static_limit)
+        self._apply_stated()
 
     # --- grants ---------------------------------------------------------------------------------
 
@@ -116,7 +98,7 @@ class Limit:
         quota = self.announced_quota
         if now < quota.until_s and quota.holds(self.estimate.window.granted_units, cost, now):
             return None
-        slow_start = self._slow_start
+        slow_start = self.slow_start
         if self.state is _OPEN:
             if slow_start.max_unconfirmed > self._policy.max_in_flight:  # slow start no longer limits anything
                 return _PROVEN
@@ -124,7 +106,7 @@ class Limit:
         if self.state is _LEARNED:
             return self.grants.kind(now, cost, self.in_flight)
         may_probe = self.state is _PROBING and not slow_start.unconfirmed
-        return _RECOVERY_PROBE if may_probe and self.grants.fits_static_limit(now, cost) else None
+        return _RECOVERY_PROBE if may_probe and self.grants.fits_stated_limit(now, cost) else None
 
     def changes_at_s(self, now: float, cost: float = 1) -> float:
         """Returns when `grant_kind` of this cost may change if no permit settles before; inf: never."""
@@ -132,12 +114,12 @@ class Limit:
             return self.announced_quota.until_s
         if self.state is _CLOSED:
             return self._closed_until_s
-        if self.state is _OPEN and not self._slow_start.unconfirmed:
+        if self.state is _OPEN and not self.slow_start.unconfirmed:
             return math.inf
-        times: tuple[float, ...] = (self._slow_start.next_timeout_at_s(),)
+        times: tuple[float, ...] = (self.slow_start.next_timeout_at_s(),)
         if self.state is _LEARNED:
             times += self.grants.change_times_s(now, cost, self.in_flight)
-        elif not self.grants.fits_static_limit(now, cost):
+        elif not self.grants.fits_stated_limit(now, cost):
             times += (self.estimate.window.frees_at_s,)
         soonest_s = math.inf
         for at_s in times:
@@ -149,14 +131,14 @@ class Limit:
     def _closed_until_s(self) -> float:
         if not self.in_flight:
             return self.opens_at_s
-        return max(self.opens_at_s, self.last_grant_s + self._slow_start.timeout_s)
+        return max(self.opens_at_s, self.last_grant_s + self.slow_start.timeout_s)
 
     def grant(self, kind: GrantKind, now: float, cost: float = 1) -> int:
         """Notes a grant that `grant_kind` allows now. Returns its serial number, for `served` or `not_served`."""
         estimate = self.estimate
         self.in_flight += 1
         if self.in_flight >= estimate.concurrency.limit:
-            self._grant_interval_s += 0.1 * (min(now - self.last_grant_s, 60.0) - self._grant_interval_s)
+            self.grant_interval_s += 0.1 * (min(now - self.last_grant_s, 60.0) - self.grant_interval_s)
         self.last_grant_s = now
         if kind is _PERIOD_PROBE:
             estimate.period_probe_granted(now)
@@ -165,7 +147,7 @@ class Limit:
             return serial
         if kind is not _UNPROVEN and kind is not _RECOVERY_PROBE:
             self.grants.note_grant(serial, kind, now)
-        self._slow_start.unconfirmed[serial] = now
+        self.slow_start.unconfirmed[serial] = now
         return serial
 
     def adopt(self, granted_at_s: float) -> int:
@@ -180,8 +162,8 @@ class Limit:
         """Notes a served request."""
         self.in_flight -= 1
         self._served_since_refusal = True
-        if self._slow_start.unconfirmed:
-            self._slow_start.accepted(serial, now)
+        if self.slow_start.unconfirmed:
+            self.slow_start.accepted(serial, now)
         if self.state is not _OPEN and serial >= self._first_since_closure:
             self._accepted(serial, now)
 
@@ -190,7 +172,7 @@ class Limit:
     ) -> None:
         """Notes any other outcome of a grant of this cost; `hint_s` is the hint of a 429, counted from `now`."""
         self.in_flight -= 1
-        unconfirmed = self._slow_start.discard(serial)
+        unconfirmed = self.slow_start.discard(serial)
         kind = self.grants.end_kind(serial, _UNPROVEN if unconfirmed else _PROVEN)
         if outcome is Outcome.UNUSED:
             self.estimate.window.remove(granted_at_s, cost)
@@ -199,8 +181,8 @@ class Limit:
             if kind is _COUNT_PROBE:
                 self.grants.count_probe_refused(cost, now)
             self._idle_until_s = -math.inf
-            self._slow_start.note_refusal_delay(now - granted_at_s)
-            self.estimate.refusal_delay_s = self._slow_start.refusal_delay_s
+            self.slow_start.note_refusal_delay(now - granted_at_s)
+            self.estimate.refusal_delay_s = self.slow_start.refusal_delay_s
             if unconfirmed and self.state is _PROBING:
                 kind = _RECOVERY_PROBE
             self._refused(serial, kind, granted_at_s, now, hint_s, cost)
@@ -210,27 +192,26 @@ class Limit:
         """Applies the passage of time: accepts requests by timeout, and ends closures."""
         if now < self._idle_until_s:
             return
-        for serial in self._slow_start.accept_by_timeout(now):
+        for serial in self.slow_start.accept_by_timeout(now):
             self._accepted(serial, now)
         if self.state is _CLOSED:
             if now < self._closed_until_s:
                 return
             self._timer.learn(self.estimate, now)
             self.state = _PROBING
-            self._slow_start.restart(1)
+            self.slow_start.restart(1)
         # Before this instant, no request is accepted by timeout, not even if it is granted from now on.
-        next_timeout_at_s = self._slow_start.next_timeout_at_s()
-        self._idle_until_s = min(next_timeout_at_s, now + self._slow_start.timeout_s)
+        self._idle_until_s = min(self.slow_start.next_timeout_at_s(), now + self.slow_start.timeout_s)
 
     def _accepted(self, serial: int, now: float) -> None:
         """Notes that a request granted since the latest closure was served or accepted by timeout."""
         estimate = self.estimate
         if self.state is _PROBING:
             self._timer.probe_accepted(estimate, self.last_grant_s, now)
-            self._slow_start.restart(self._timer.room_after_probe)
+            self.slow_start.restart(self._timer.room_after_probe)
             self.state = _LEARNED if estimate.known else _OPEN
         self.grants.accepted(serial, now)
-        if self.state is _LEARNED and not self._slow_start.unconfirmed:
+        if self.state is _LEARNED and not self.slow_start.unconfirmed:
             estimate.confirm_if_used_up(now)
 
     def _refused(
@@ -256,10 +237,8 @@ class Limit:
         if self.state is not _CLOSED:
             self.state = _CLOSED
             self._first_since_closure = self.estimate.window.granted + 1
-            self._slow_start.restart(1)
+            self.slow_start.restart(1)
             self.grants.forget_unconfirmed()
-
-    # --- changes that no outcome causes ---------------------------------------------------------
 
     def close(self, until_s: float) -> None:
         """Closes the scope until then. Nothing is learned from this closure."""
@@ -272,16 +251,16 @@ class Limit:
         self.opens_at_s = now
         self._timer.closure = None
         self.state = _PROBING
-        self._slow_start.restart(1)
+        self.slow_start.restart(1)
         self._idle_until_s = -math.inf
 
     def restore(self, belief: Belief) -> None:
         """Returns to an earlier estimate: the refusals since then did not concern the limit."""
         self._timer.closure = None
         self.estimate.restore(belief)
-        static_limit = self.grants.static_limit
-        if static_limit is not None and self.estimate.window.count > static_limit.count:
-            self.estimate.set_static(static_limit)  # the limit is younger than the belief
+        stated = self.stated.strictest
+        if stated is not None and self.estimate.window.count > stated.count:
+            self.estimate.set_static(stated)  # the limit is younger than the belief
         if self.state in (_OPEN, _LEARNED):
             self.state = _LEARNED if self.estimate.known else _OPEN
 
@@ -293,32 +272,25 @@ class Limit:
         """
         self._policy = policy
         self._idle_until_s = -math.inf
-        if static_limit == self._configured:
-            return
-        self._configured = static_limit
-        limits = [limit for limit in (static_limit, self.announced_limit) if limit is not None]
-        self.grants.static_limit = strictest = min(limits, key=lambda limit: limit.count, default=None)
+        if self.stated.configure(static_limit):
+            self._apply_stated()
+
+    def _apply_stated(self) -> None:
+        strictest = self.stated.strictest
         if strictest is None:
             self.estimate.forget_static()
-            return
-        self.estimate.set_static(strictest)
-        if self.state is _OPEN:
-            self.state = _LEARNED
+        else:
+            self.estimate.set_static(strictest)
+            if self.state is _OPEN:
+                self.state = _LEARNED
 
     def note_advice(self, serial: int, advice: Advice, now: float) -> None:
         """Applies what the response to grant number `serial` announced about the limit."""
         window = self.estimate.window
         units_since = window.newest_units(window.granted - serial)
         self.announced_quota.note_advice(window.granted_units - units_since, advice, now)
-        announced = advice.limit
-        if announced is not None and announced != self.announced_limit:
-            self.announced_limit = announced
-            known = self.grants.static_limit
-            if known is None or known.count >= announced.count:
-                self.grants.static_limit = announced
-                self.estimate.set_static(announced)
-                if self.state is _OPEN:
-                    self.state = _LEARNED
+        if advice.limit is not None and self.stated.announce(advice.limit):
+            self._apply_stated()
 
     def note_sleep(self, slept_s: float) -> None:
         """Notes that the machine slept, while the clock of the gate stood still and that of the upstream ran."""
@@ -326,29 +298,3 @@ class Limit:
         self.announced_quota.until_s -= slept_s
         self._idle_until_s = -math.inf
         self.estimate.window.age(slept_s)
-
-    # --- queries --------------------------------------------------------------------------------
-
-    @property
-    def acceptance_timeout_s(self) -> float:
-        """After this time without a response, a request counts as accepted."""
-        return self._slow_start.timeout_s
-
-    def forecast_s(self, units: float, now: float) -> float:
-        """Returns how long it takes until this many more units have gone; nan if that is unknown."""
-        estimate = self.estimate
-        if not estimate.proven:
-            return math.nan
-        opens_at_s = max(now, self.opens_at_s)
-        if self.announced_quota.holds(estimate.window.granted_units, 1, now):
-            opens_at_s = max(opens_at_s, self.announced_quota.until_s)
-        wait_s = max(estimate.window.forecast_at_s(units, opens_at_s) - now, 0.0)
-        if self.in_flight >= estimate.concurrency.limit:
-            return max(wait_s, units * self._grant_interval_s)
-        return wait_s
-
-    def can_be_forgotten(self, now: float) -> bool:
-        """Returns whether a new `Limit` would do as well: nothing is in flight, and no estimate is recent."""
-        if self.in_flight or now < self.opens_at_s:
-            return False
-        return not self.estimate.known or now >= max(self.last_grant_s, self.opens_at_s) + _REMEMBERED_S

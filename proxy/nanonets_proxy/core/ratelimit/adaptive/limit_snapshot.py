@@ -39,7 +39,7 @@ def _ages(grants: list[tuple[float, float]], now: float) -> tuple[tuple[float, f
 
 
 def restore_snapshot(limit: Limit, snapshot: ScopeSnapshot, now: float, away_s: float) -> None:
-    """Applies a snapshot taken `away_s` ago to a new limit. A static limit stays the upper bound."""
+    """Applies a snapshot taken `away_s` ago to a new limit. A stated limit stays the upper bound."""
     if snapshot.count is not None:
         _restore_window(limit, snapshot, snapshot.count, now - away_s)
     window = limit.estimate.window
@@ -53,10 +53,10 @@ def restore_snapshot(limit: Limit, snapshot: ScopeSnapshot, now: float, away_s: 
 
 
 def _restore_window(limit: Limit, snapshot: ScopeSnapshot, count: float, saved_at_s: float) -> None:
-    estimate, static_limit = limit.estimate, limit.grants.static_limit
+    estimate, stated = limit.estimate, limit.stated.strictest
     period_s = snapshot.period_s
-    if static_limit is not None:
-        count, period_s = min(count, static_limit.count), max(period_s, static_limit.period_s)
+    if stated is not None:
+        count, period_s = min(count, stated.count), max(period_s, stated.period_s)
     estimate.set_known(count, period_s, min(snapshot.proven, count))
     estimate.concurrency.limit = (
         math.inf if snapshot.concurrency_limit is None else max(1.0, snapshot.concurrency_limit)

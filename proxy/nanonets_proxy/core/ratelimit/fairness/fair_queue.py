@@ -8,25 +8,17 @@ chooses a lane.
 
 The gate may *park* a lane: the lane gets no turn until it is unparked, or until no other lane waits.
 
-Within a lane, urgent requests go first (RFC 9218 §4.1), and requests of the same urgency go in order of arrival.
-One grant in eight goes to the lane's oldest request, whatever its urgency, so that no request waits for ever.
-
-A ticket that is withdrawn or expires stays in its lane as a stale entry, until it comes to the front or the stale
-entries outnumber the others. A returning ticket is inserted near the front, since it was granted before the tickets
-that still wait in its lane. Each call is O(log n) amortised.
+The order within a lane is the lane's (`lane.py`). Each call is O(log n) amortised.
 """
 
-from bisect import insort
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import islice
 from operator import attrgetter
 
+from nanonets_proxy.core.ratelimit.fairness.lane import MAX_STALE, Lane
 from nanonets_proxy.core.ratelimit.tickets import Ticket, TicketState
 
-_OLDEST_EACH = 8
-_MAX_STALE = 64  # up to this many stale entries are not worth a cleanup
 _BEST_SCORE = 7
 _SEARCHED = 512  # tickets, for a ticket unlike another
 _COUNTED_LANES = 64  # with more lanes, a position is estimated
@@ -34,23 +26,7 @@ _MAX_UNITS_PER_TURN = 16  # a single huge request must not make all turns long
 _MAX_OWED = 100  # a lane owes at most this many units, times its weight, so that passing over it stays cheap
 
 _WAITING = TicketState.WAITING  # in Python 3.11 each access to a member through its enum costs a call
-_arrival = attrgetter("arrival")
 _waiting = attrgetter("waiting")
-
-
-@dataclass(eq=False, slots=True)
-class _Lane:
-    name: str
-    weight: int
-    credit: float
-    """Units left in this turn; not positive if the lane owes units."""
-    waiting: int = 0
-    entries: int = 0
-    """Waiting tickets and stale entries."""
-    grants: int = 0
-    is_parked: bool = False
-    queues: dict[int, deque[Ticket]] = field(default_factory=dict)
-    """By urgency, each in order of arrival."""
 
 
 class FairQueue:
@@ -63,9 +39,9 @@ class FairQueue:
 
     def __init__(self, weights: Mapping[str, int]) -> None:
         self._weights = weights
-        self._lanes: dict[str, _Lane] = {}
-        self._turns: deque[_Lane] = deque()  # the lane whose turn it is comes first
-        self._parked: deque[_Lane] = deque()  # may hold lanes that were unparked or dropped
+        self._lanes: dict[str, Lane] = {}
+        self._turns: deque[Lane] = deque()  # the lane whose turn it is comes first
+        self._parked: deque[Lane] = deque()  # may hold lanes that were unparked or dropped
         self._total_weight = 0  # of all lanes
         self._empty_lanes = 0  # lanes without a waiting ticket, which stay until their turn comes
         self._waiting_units: float = 0
@@ -89,20 +65,12 @@ class FairQueue:
         lane = self._lanes.get(ticket.lane)
         if lane is None:
             weight = self._weights.get(ticket.lane, 1)
-            lane = self._lanes[ticket.lane] = _Lane(ticket.lane, weight, credit=weight)
+            lane = self._lanes[ticket.lane] = Lane(ticket.lane, weight, credit=weight)
             self._turns.append(lane)
             self._total_weight += lane.weight
         elif not lane.waiting:
             self._empty_lanes -= 1
-        queue = lane.queues.get(ticket.urgency)
-        if queue is None:
-            lane.queues[ticket.urgency] = deque((ticket,))
-        elif not queue or queue[-1].arrival < ticket.arrival:
-            queue.append(ticket)
-        else:
-            insort(queue, ticket, key=_arrival)
-        lane.waiting += 1
-        lane.entries += 1
+        lane.push(ticket)
         self.waiting += 1
         self._waiting_units += ticket.cost
 
@@ -115,12 +83,12 @@ class FairQueue:
         """Returns the cost of the ticket that `pop` takes. Raises IndexError if no ticket waits."""
         if self._waiting_units == self.waiting:  # the usual case; else the costs differ
             return 1
-        return self._next_queue(self._next_lane())[0].cost
+        return self._next_lane().next_queue()[0].cost
 
     def pop(self) -> Ticket:
         """Takes the ticket whose turn it is. Raises IndexError if no ticket waits."""
         lane = self._next_lane()
-        ticket = self._next_queue(lane).popleft()
+        ticket = lane.next_queue().popleft()
         lane.credit -= ticket.cost
         if lane.credit <= 0:
             if self._waiting_units == self.waiting:  # the usual case: each request costs 1
@@ -147,7 +115,7 @@ class FairQueue:
         """
         cost = self.next_cost()
         best = -1
-        found: tuple[_Lane, deque[Ticket], int] | None = None
+        found: tuple[Lane, deque[Ticket], int] | None = None
         for lane, queue, at, ticket in islice(self._entries(), _SEARCHED):
             if ticket.state is _WAITING and ticket is not unlike and ticket.cost <= cost:
                 score = 4 * (not ticket.refusals) + 2 * (ticket.kind != unlike.kind) + (lane.name != unlike.lane)
@@ -165,7 +133,7 @@ class FairQueue:
         self._decrement_waiting(lane, ticket)
         return ticket
 
-    def _entries(self) -> Iterator[tuple[_Lane, deque[Ticket], int, Ticket]]:
+    def _entries(self) -> Iterator[tuple[Lane, deque[Ticket], int, Ticket]]:
         """Yields all entries with their places, first those at the front of each lane."""
         lanes = [(lane, [queue for _, queue in sorted(lane.queues.items())]) for lane in self._turns]
         for at in range(max((len(queue) for _, queues in lanes for queue in queues), default=0)):
@@ -178,10 +146,7 @@ class FairQueue:
         """Removes a ticket that no longer waits. Its state must have changed before."""
         lane = self._lanes[ticket.lane]
         self._decrement_waiting(lane, ticket)
-        if lane.entries > 2 * lane.waiting + _MAX_STALE:
-            for urgency, queue in lane.queues.items():
-                lane.queues[urgency] = deque(waiting for waiting in queue if waiting.state is _WAITING)
-            lane.entries = lane.waiting
+        lane.drop_stale()
 
     def position(self, ticket: Ticket) -> int:
         """Returns the position, from 1, that a ticket would get now if no other arrived after it."""
@@ -190,11 +155,7 @@ class FairQueue:
         if own is None:
             weight = self._weights.get(ticket.lane, 1)
         else:
-            weight = own.weight
-            for urgency, queue in own.queues.items():
-                if urgency <= ticket.urgency:
-                    ahead += len(queue)
-            ahead = min(own.waiting, ahead)
+            weight, ahead = own.weight, own.ahead_of(ticket.urgency)
         turns = ahead // weight + 1
         if len(self._lanes) > _COUNTED_LANES:
             others = self._total_weight - (0 if own is None else own.weight)
@@ -253,7 +214,7 @@ class FairQueue:
         """Returns about how many units go up to this position, if `ticket` is there."""
         return (position - 1) * self.mean_cost + ticket.cost
 
-    def _next_lane(self) -> _Lane:
+    def _next_lane(self) -> Lane:
         """Returns the lane whose turn it is, which stands in front then. Raises IndexError if no ticket waits."""
         turns = self._turns
         while True:
@@ -272,27 +233,10 @@ class FairQueue:
                 lane.credit += self._turn(lane)
                 turns.rotate(-1)
 
-    def _turn(self, lane: _Lane) -> float:
+    def _turn(self, lane: Lane) -> float:
         return lane.weight * min(self.mean_cost, _MAX_UNITS_PER_TURN)
 
-    def _next_queue(self, lane: _Lane) -> deque[Ticket]:
-        """Returns the queue of a lane's next ticket, which stands in front then."""
-        if len(lane.queues) == 1:  # the usual case
-            (queue,) = lane.queues.values()
-            while queue[0].state is not _WAITING:
-                queue.popleft()
-                lane.entries -= 1
-            return queue
-        for urgency, queue in list(lane.queues.items()):
-            while queue and queue[0].state is not _WAITING:
-                queue.popleft()
-                lane.entries -= 1
-            if not queue:
-                del lane.queues[urgency]
-        oldest = (lane.grants + 1) % _OLDEST_EACH == 0
-        return min(lane.queues.items(), key=lambda item: item[1][0].arrival if oldest else item[0])[1]
-
-    def _decrement_waiting(self, lane: _Lane, ticket: Ticket) -> None:
+    def _decrement_waiting(self, lane: Lane, ticket: Ticket) -> None:
         """Counts one waiting ticket fewer. Drops the empty lanes once there are many, or once no ticket waits."""
         lane.waiting -= 1
         self.waiting -= 1
@@ -301,13 +245,13 @@ class FairQueue:
             lane.queues.clear()
             lane.entries = 0
             self._empty_lanes += 1
-            if self._empty_lanes > len(self._lanes) // 2 + _MAX_STALE or not self.waiting:
+            if self._empty_lanes > len(self._lanes) // 2 + MAX_STALE or not self.waiting:
                 for empty in [lane for lane in self._lanes.values() if not lane.waiting]:
                     self._drop_lane(empty)
                 self._turns = deque(lane for lane in self._turns if lane.waiting)
                 self._parked = deque(lane for lane in self._parked if lane.waiting and lane.is_parked)
 
-    def _drop_lane(self, lane: _Lane) -> None:
+    def _drop_lane(self, lane: Lane) -> None:
         del self._lanes[lane.name]
         self._empty_lanes -= 1
         self._total_weight -= lane.weight

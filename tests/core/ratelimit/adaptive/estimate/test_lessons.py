@@ -39,7 +39,7 @@ def test_a_smaller_quota_than_the_proven_count_leaves_a_reserve() -> None:
     learn_from(estimate, closure(GrantKind.PROVEN, 20.1, 9.9), 30.0)
     assert (estimate.window.count, estimate.proven, estimate.reserve) == (6, 6, 3)
     gate = Gate(GatePolicy(max_in_flight=1, max_waiting=1), lambda: 0.0)
-    assert gate.reserve() == 0
+    assert gate.scopes.reserve() == 0
 
 
 def test_where_periods_admit_now_more_and_now_fewer_the_count_is_the_most_of_the_latest() -> None:

@@ -18,15 +18,16 @@ from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.estimate.concurrency_estimate import ConcurrencyEstimate
 from nanonets_proxy.core.ratelimit.adaptive.estimate.hint_history import HintHistory
-from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import likely_period_s
 from nanonets_proxy.core.ratelimit.adaptive.estimate.period_fit import PeriodFit
 from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import SMALL_COUNT, ProbeSchedule
 from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import SlidingWindow
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
 
+GUARD = 0.02
+"""At most this share is added to a period, since travel times to the upstream differ."""
+
 _REMEMBERED_PERIODS = 4  # that admitted fewer requests than the count
-_GUARD = 0.02  # at most this share of a period, since travel times to the upstream differ
 _RESERVE_KEPT = 0.75  # of the reserve, per period without a refusal
 _STARTS_TO_CONFIRM = 2  # a window aligned to the upstream's clock may forgive a period that is a little too short
 _CHEAP_S = 2.0  # a refused limit probe may cost a closure this long at any time
@@ -117,7 +118,7 @@ class LimitEstimate:
         period_s = max(period_s, self._least_period_s)
         if period_s != self.window.period_s:
             self.starts_to_confirm = _STARTS_TO_CONFIRM
-        self.window.set(count, period_s, min(self.refusal_delay_s / 2, _GUARD * period_s))
+        self.window.set(count, period_s, min(self.refusal_delay_s / 2, GUARD * period_s))
 
     def set_static(self, limit: StaticLimit) -> None:
         """Sets a window known from the settings or from the upstream. The period never gets shorter."""
@@ -181,43 +182,6 @@ class LimitEstimate:
         shorter_s = self.window_probes.shorter_period_s(period_s)
         probe_at_s = self.window.oldest_s + shorter_s
         return probe_at_s if self.window_probes.searching else max(probe_at_s, self._raised_at_s + period_s)
-
-    @property
-    def estimated_end_s(self) -> float:
-        """When the period ends, by the proven window; -inf if nothing is proven."""
-        before = self.before_raise
-        if before is not None:
-            count, length_s = before.count, before.period_s
-        elif self.proven:
-            count, length_s = self.window.count, self.window.counted_for_s
-        else:
-            return -math.inf
-        start_s = self.window.nth_newest_s(int(count))
-        return -math.inf if start_s is None else start_s + length_s
-
-    def few_accepted(self, closure: Closure) -> bool:
-        """Whether some requests of the burst count, but fewer than `SMALL_COUNT`."""
-        first_s = self.window.run_start_s(closure.max_gap_s)
-        return first_s is not None and self.window.granted_since(first_s) < SMALL_COUNT
-
-    @property
-    def period_start_s(self) -> float | None:
-        """When the present period began; None if that is unknown."""
-        window = self.window
-        return window.nth_newest_s(int(window.count)) if self.known else window.first_known_s
-
-    def expected_end_s(self, closure: Closure) -> float:
-        """Returns when the period ends, if the hint of the closure is in whole seconds: up to a second earlier."""
-        granted_at_s, hinted_s = closure.granted_at_s, closure.opens_at_s
-        first_s = self.window.run_start_s(closure.max_gap_s)
-        if self.known:
-            end_s = self.estimated_end_s
-        elif first_s is None:
-            return hinted_s
-        else:
-            period_s = likely_period_s(hinted_s - first_s, granted_at_s - first_s, 1.0)
-            end_s = first_s + period_s + min(self.refusal_delay_s / 2, _GUARD * period_s)
-        return end_s if hinted_s - 1.0 - 2 * self.refusal_delay_s < end_s < hinted_s else hinted_s
 
     def period_probe_granted(self, now: float) -> None:
         """Notes the period that a period probe tests. A late probe tests a longer period than planned."""

@@ -1,0 +1,50 @@
+"""When the present period began, and when it ends, according to the estimate.
+
+Closures end with the period: `closure_timer.py` asks.
+"""
+
+import math
+
+from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
+from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import likely_period_s
+from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import GUARD, LimitEstimate
+from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import SMALL_COUNT
+
+
+def period_start_s(estimate: LimitEstimate) -> float | None:
+    """Returns when the present period began; None if that is unknown."""
+    window = estimate.window
+    return window.nth_newest_s(int(window.count)) if estimate.known else window.first_known_s
+
+
+def estimated_end_s(estimate: LimitEstimate) -> float:
+    """Returns when the period ends, by the proven window; -inf if nothing is proven."""
+    before, window = estimate.before_raise, estimate.window
+    if before is not None:
+        count, length_s = before.count, before.period_s
+    elif estimate.proven:
+        count, length_s = window.count, window.counted_for_s
+    else:
+        return -math.inf
+    start_s = window.nth_newest_s(int(count))
+    return -math.inf if start_s is None else start_s + length_s
+
+
+def expected_end_s(estimate: LimitEstimate, closure: Closure) -> float:
+    """Returns when the period ends, if the hint of the closure is in whole seconds: up to a second earlier."""
+    granted_at_s, hinted_s = closure.granted_at_s, closure.opens_at_s
+    first_s = estimate.window.run_start_s(closure.max_gap_s)
+    if estimate.known:
+        end_s = estimated_end_s(estimate)
+    elif first_s is None:
+        return hinted_s
+    else:
+        period_s = likely_period_s(hinted_s - first_s, granted_at_s - first_s, 1.0)
+        end_s = first_s + period_s + min(estimate.refusal_delay_s / 2, GUARD * period_s)
+    return end_s if hinted_s - 1.0 - 2 * estimate.refusal_delay_s < end_s < hinted_s else hinted_s
+
+
+def few_accepted(estimate: LimitEstimate, closure: Closure) -> bool:
+    """Returns whether some requests of the burst count, but fewer than `SMALL_COUNT`."""
+    first_s = estimate.window.run_start_s(closure.max_gap_s)
+    return first_s is not None and estimate.window.granted_since(first_s) < SMALL_COUNT
