@@ -12,7 +12,7 @@ from nanonets_proxy.settings import LoadedSettings, Settings, SettingsError, loa
 from nanonets_proxy.settings.configure import serve_config
 from nanonets_proxy.settings.loaded import given_values
 from nanonets_proxy.settings.merge import Merged, merge
-from nanonets_proxy.settings.model.proxy import NEEDS_RESTART, PROCESS_WIDE, TLS
+from nanonets_proxy.settings.model.groups import NEEDS_RESTART, PROCESS_WIDE, TLS
 
 OTHER_VALUES: dict[str, str | bool] = {
     "admin_allow_from": "10.0.0.0/8",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nanonets_proxy.settings import SandboxSettings, Settings, load_settings
 from nanonets_proxy.settings.flags import SettingsFlags
-from nanonets_proxy.settings.model.proxy import GROUPS
+from nanonets_proxy.settings.model.groups import GROUPS
 from nanonets_proxy.settings.reference import (
     effective_toml,
     json_schema,

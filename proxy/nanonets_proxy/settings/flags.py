@@ -7,7 +7,8 @@ from typing import Any, Final
 from pydantic_settings import CliSettingsSource
 
 from nanonets_proxy.settings.model.base import ProgramSettings
-from nanonets_proxy.settings.model.proxy import GROUPS, Settings
+from nanonets_proxy.settings.model.groups import GROUPS
+from nanonets_proxy.settings.model.proxy import Settings
 from nanonets_proxy.settings.model.quantities import Metavar
 
 # The library reads this text as None. No flag can hold a null byte, so no value is mistaken for it.

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from nanonets_proxy.keys.source import KEY_FILE_VARIABLE, secret_dirs
 from nanonets_proxy.settings.errors import SettingsError
 from nanonets_proxy.settings.loaded import AnySettings, LoadedSettings
-from nanonets_proxy.settings.model.proxy import PROCESS_WIDE, Settings
+from nanonets_proxy.settings.model.groups import PROCESS_WIDE
+from nanonets_proxy.settings.model.proxy import Settings
 from nanonets_proxy.settings.model.sandbox import SandboxSettings
 from nanonets_proxy.settings.sources import (
     DEFAULT_CONFIG,

@@ -12,7 +12,8 @@ from nanonets_proxy.app.reloading import ChangedSetting
 from nanonets_proxy.settings.errors import SettingsError
 from nanonets_proxy.settings.loaded import LoadedSettings
 from nanonets_proxy.settings.loader import combined
-from nanonets_proxy.settings.model.proxy import NEEDS_RESTART, PROCESS_WIDE, TLS, Settings
+from nanonets_proxy.settings.model.groups import NEEDS_RESTART, PROCESS_WIDE, TLS
+from nanonets_proxy.settings.model.proxy import Settings
 from nanonets_proxy.settings.reference import json_values
 from nanonets_proxy.settings.sources import ENVIRONMENTS, SourcedValue
 from nanonets_proxy.settings.validation import find_contradictions

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from nanonets_proxy.settings.loaded import LoadedSettings
-from nanonets_proxy.settings.model.proxy import GROUPS, NEEDS_RESTART, PROCESS_WIDE, Settings
+from nanonets_proxy.settings.model.groups import GROUPS, NEEDS_RESTART, PROCESS_WIDE
+from nanonets_proxy.settings.model.proxy import Settings
 from nanonets_proxy.settings.sources import ENVIRONMENTS, flag_name
 
 _WIDTH = 96

@@ -7,7 +7,7 @@ import pytest
 
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.keys.doubts import BRIEF_S, MOST_TARGETS, NOTICE_S, REMEMBERED_S, UnauthorizedTargets
-from nanonets_proxy.core.keys.hold_period import PROBE_EVERY_S, READING_S, REARM_S
+from nanonets_proxy.core.keys.hold_period import PROBE_EVERY_S, PROBE_S, READING_S, REARM_S
 from nanonets_proxy.core.keys.key_records import (
     FoundKey,
     KeyEvent,
@@ -22,7 +22,7 @@ from nanonets_proxy.core.keys.key_records import (
     Ruling,
     verdict_of,
 )
-from nanonets_proxy.core.keys.keyring import PROBE_S, Keyring, KeyringPolicy
+from nanonets_proxy.core.keys.keyring import Keyring, KeyringPolicy
 from nanonets_proxy.core.keys.known_keys import MOST_UNLISTED
 from nanonets_proxy.core.keys.reading_pace import LONGEST_PAUSE_S, ReadingPace
 

@@ -7,6 +7,9 @@ from typing import Final
 
 from nanonets_proxy.core.keys.key_records import KeyHistory, KeyRecord
 
+PROBE_S: Final = 2.0
+"""How long one request alone probes a key. A probe may last minutes, so another request may then probe too."""
+
 PROBE_EVERY_S: Final = 1.0
 """The pause between two probes of one rejected key: an upstream may count failed logins."""
 
@@ -47,6 +50,20 @@ class HoldPeriod:
     def end_s(self, *, needs_reading: bool) -> float:
         """Returns the instant until which requests are held; a pending reading can prolong the hold period."""
         return max(self.until_s, self.began_s + READING_S) if needs_reading else self.until_s
+
+    def wait_until_s(
+        self, records: Sequence[KeyRecord], history: KeyHistory, now: float, *, needs_reading: bool
+    ) -> float | None:
+        """Returns the instant at which a held request must ask again; None if it may probe one of the keys now."""
+        until_s = self.end_s(needs_reading=needs_reading)
+        if not history.may_test_candidate:
+            return until_s
+        probe_at_s = max(self.probe_at_s(self.next_to_probe(records), history), self.probe_until_s)
+        if probe_at_s > now:
+            return min(until_s, probe_at_s)
+        self.probe_until_s = now + PROBE_S
+        history.may_probe = True
+        return None
 
     def next_to_probe(self, records: Sequence[KeyRecord]) -> KeyRecord:
         """Returns the key to probe next: a key that this hold period has not probed, then the longest rejected."""

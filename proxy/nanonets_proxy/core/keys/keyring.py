@@ -51,6 +51,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from nanonets_proxy.core.keys.evidence import Evidence
+from nanonets_proxy.core.keys.hold_period import PROBE_S
 from nanonets_proxy.core.keys.key_records import (
     FoundKey,
     KeyEvent,
@@ -65,9 +66,6 @@ from nanonets_proxy.core.keys.key_records import (
     Ruling,
 )
 from nanonets_proxy.core.keys.known_keys import KnownKeys
-
-PROBE_S: Final = 2.0
-"""How long one request alone probes a key. A probe may last minutes, so another request may then probe too."""
 
 # In Python 3.11 a lookup of an enum member on its class costs a function call.
 _ACTIVE = KeyState.ACTIVE
@@ -172,16 +170,8 @@ class Keyring:
         """Returns the instant at which a waiting request must ask again; None if the request need not wait."""
         if self.known.usable or not self._evidence.is_holding(now):
             return None
-        until_s = self._evidence.hold.end_s(needs_reading=self.needs_reading)
-        if not history.may_test_candidate:
-            return until_s
-        record = self._evidence.hold.next_to_probe(self.known.records)
-        probe_at_s = max(self._evidence.hold.probe_at_s(record, history), self._evidence.hold.probe_until_s)
-        if probe_at_s > now:
-            return min(until_s, probe_at_s)
-        self._evidence.hold.probe_until_s = now + PROBE_S
-        history.may_probe = True
-        return None
+        hold = self._evidence.hold
+        return hold.wait_until_s(self.known.records, history, now, needs_reading=self.needs_reading)
 
     def choose_fast(self) -> KeyUse | None:
         """Returns a use of the active key if that is the only choice; None if `choose` must decide.
