@@ -17,7 +17,7 @@ async def test_the_admin_listener_reports_a_running_proxy_without_the_upstream()
 
 async def test_the_admin_listener_can_be_switched_off() -> None:
     async with ScriptedUpstream() as upstream, running_proxy(upstream.origin, admin_listen="off") as proxy:
-        assert proxy.program.admin_addresses == []
+        assert proxy.program.admin_listening.addresses == []
 
 
 async def test_admin_paths_on_the_callers_listener_go_to_the_upstream() -> None:

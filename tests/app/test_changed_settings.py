@@ -168,13 +168,13 @@ async def test_idle_connections_to_the_upstream_end_when_the_way_to_it_changes()
         change(proxy, connect_timeout="3s")
         await exchange.respond(OK)
         assert (await busy).status == 200
-        assert proxy.proxy._pool.idle == 0, "nor does the busy one serve another request"
+        assert proxy.proxy._upstream.pool.idle == 0, "nor does the busy one serve another request"
         change(proxy, connect_timeout="3s", upstream_keep_alive="1h", first_byte_timeout="9s")
         third = asyncio.create_task(callers[0].get(b"/x"))
         await (await upstream.next_request()).respond(OK)
         assert (await third).status == 200
         change(proxy, connect_timeout="3s", upstream_keep_alive="2h", pool_per_caller=True)
-        assert proxy.proxy._pool.idle == 1
+        assert proxy.proxy._upstream.pool.idle == 1
 
 
 async def test_a_shorter_keep_alive_closes_idle_connections_sooner() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from nanonets_proxy.app.access import connection_policy
+from nanonets_proxy.app.environment.access import connection_policy
 from nanonets_proxy.errors import TooManyConnections
 from nanonets_proxy.server import connection_limits
 from nanonets_proxy.server.connection_limits import REJECTION, ConnectionLimits, ConnectionPolicy
@@ -229,7 +229,7 @@ def test_no_limit_is_ever_exceeded(
 
 async def test_the_gauge_counts_open_connections() -> None:
     async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy, proxy.callers(3):
-        await until(lambda: proxy.proxy._read_gauges()["nanonets_proxy_caller_connections"] == 3)
+        await until(lambda: proxy.proxy.gauges()["nanonets_proxy_caller_connections"] == 3)
 
 
 async def test_a_slow_body_ends_at_the_body_timeout() -> None:

@@ -60,8 +60,8 @@ async def test_the_connections_own_address_decides_which_hosts_pass(tmp_path: Pa
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, listen=f"0.0.0.0:0,unix:{tmp_path}/s", allow_from="10.0.0.0/8") as proxy,
-        await RawCaller.connect(proxy.proxy.addresses[0].replace("0.0.0.0", "127.0.0.1")) as caller,
-        await RawCaller.connect(proxy.proxy.addresses[1]) as unix_caller,
+        await RawCaller.connect(proxy.proxy.listening.addresses[0].replace("0.0.0.0", "127.0.0.1")) as caller,
+        await RawCaller.connect(proxy.proxy.listening.addresses[1]) as unix_caller,
     ):
         for host in (b"Host: nanonets-proxy.default", b"Host: proxy"):
             assert await _status_and_code(unix_caller, b"/x", host) == (200, "")

@@ -62,9 +62,9 @@ async def test_a_copy_for_which_no_file_is_left_is_an_alert_with_the_cure(tmp_pa
         running_proxy(upstream.origin, spool_dir=str(tmp_path), body_memory="64KiB", pool_size=1) as proxy,
         await proxy.caller() as caller,
     ):
-        proxy.proxy._body_budget.spool_files += 2
+        proxy.proxy._upstream.bodies.spool_files += 2
         assert (await caller.post(b"/x", BODY)).status == 200
-        proxy.proxy._body_budget.spool_files -= 2
+        proxy.proxy._upstream.bodies.spool_files -= 2
         (alert,) = proxy.proxy.alerts.to_json()
     assert (alert["cause"], alert["error"]) == ("disk", os.strerror(errno.EMFILE))
     assert "ulimit -n" in alert["advice"]

@@ -92,8 +92,8 @@ async def test_several_addresses_serve_at_once(tmp_path: Path) -> None:
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, listen=",".join(addresses)) as proxy,
     ):
-        assert len(proxy.proxy.addresses) == len(addresses)
-        for address in proxy.proxy.addresses:
+        assert len(proxy.proxy.listening.addresses) == len(addresses)
+        for address in proxy.proxy.listening.addresses:
             async with await RawCaller.connect(address) as caller:
                 assert (await caller.get(b"/x")).body == b"ok"
 
@@ -216,7 +216,7 @@ async def test_an_idle_connection_closes_after_keep_alive() -> None:
 async def test_the_listen_backlog_is_as_large_as_the_kernel_allows() -> None:
     """The event loop calls `listen` again on the sockets it is given, with its own default of 100."""
     async with running_proxy(NOWHERE) as proxy:
-        sock = proxy.proxy._sockets[0]
+        sock = proxy.proxy.listening._sockets[0]
         # tcp(7), struct tcp_info: 8 bytes, then 32-bit values; the 6th of a listening socket is its backlog.
         backlog = struct.unpack_from("=8x6I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104))[5]
         assert backlog == min(BACKLOG, MOST_THE_KERNEL_GRANTS)

@@ -9,7 +9,7 @@ from aiohttp import web_protocol
 
 import nanonets_proxy
 from nanonets_proxy.app.config import ServeConfig
-from nanonets_proxy.app.environment import Environment, InitialKeys
+from nanonets_proxy.app.environment.environment import Environment, InitialKeys
 from nanonets_proxy.app.program import Program
 from nanonets_proxy.app.shutdown import Shutdown
 from nanonets_proxy.app.usage_ledger import UsageLedger
@@ -42,11 +42,11 @@ class RunningProxy:
 
     @property
     def address(self) -> str:
-        return self.proxy.addresses[0]
+        return self.proxy.listening.addresses[0]
 
     @property
     def admin_address(self) -> str:
-        return self.program.admin_addresses[0]
+        return self.program.admin_listening.addresses[0]
 
     @property
     def waiting(self) -> int:
@@ -59,11 +59,11 @@ class RunningProxy:
     @property
     def kept_bytes(self) -> int:
         """Bytes of request bodies that are kept to be sent again, in memory and on disk."""
-        return self.proxy._body_budget.memory_bytes + self.proxy._body_budget.spool_bytes
+        return self.proxy._upstream.bodies.memory_bytes + self.proxy._upstream.bodies.spool_bytes
 
     @property
     def spool_bytes(self) -> int:
-        return self.proxy._body_budget.spool_bytes
+        return self.proxy._upstream.bodies.spool_bytes
 
     @property
     def unread_ahead_bytes(self) -> int:

@@ -4,6 +4,7 @@ Each save writes a new file beside the old one and renames it: rename(2) is atom
 file. An invalid file is renamed to `.bad`, with a log event. A fault of the file never stops the program.
 """
 
+import asyncio
 import json
 import os
 import time
@@ -17,6 +18,7 @@ from nanonets_proxy.telemetry.alerts import Alerts
 
 _MAX_BYTES = 4 * 2**20
 _MODE = 0o600
+_SAVE_INTERVAL_S = 60.0
 
 
 def write_fault(path: Path) -> str | None:
@@ -79,6 +81,31 @@ class StateFile:
             self._log.warning("state_file_unreadable", path=str(self._path), reason=error.strerror)
         else:
             self._log.warning("state_file_put_aside", path=str(self._path), aside=str(aside), reason=reason)
+
+
+class SavedState:
+    """Restores a gate from its state file, and saves it now and then, so that a crash loses little."""
+
+    def __init__(self, file: StateFile, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
+        self._file = file
+        self._gate = gate
+        self._loop = loop
+        self._next_save: asyncio.TimerHandle | None = None
+        file.restore(gate, loop.time())
+
+    def start(self) -> None:
+        """Saves the state now, and every minute until `stop`."""
+        self._save()
+        self._next_save = self._loop.call_later(_SAVE_INTERVAL_S, self.start)
+
+    def stop(self) -> None:
+        """Saves the state for the last time."""
+        if self._next_save is not None:
+            self._next_save.cancel()
+        self._save()
+
+    def _save(self) -> None:
+        self._file.save(self._gate, self._loop.time())
 
 
 def _new_file(path: Path) -> Path:

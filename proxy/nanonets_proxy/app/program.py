@@ -12,7 +12,7 @@ In every state, a second signal ends the process at once.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import structlog
 
@@ -20,7 +20,8 @@ from nanonets_proxy.admin.endpoints import ReloadResult
 from nanonets_proxy.admin.server import AdminHandler, admin_connection_policy
 from nanonets_proxy.app.coalesced import Coalesced
 from nanonets_proxy.app.config import ServeConfig
-from nanonets_proxy.app.environment import Environment, remove_files
+from nanonets_proxy.app.environment.environment import Environment
+from nanonets_proxy.app.listening import Listening
 from nanonets_proxy.app.reloading import (
     PROGRAM_FIXED,
     ChangedSetting,
@@ -32,14 +33,11 @@ from nanonets_proxy.app.shutdown import Shutdown
 from nanonets_proxy.app.usage_alarms import UsageAlarms, Watched
 from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.core.access.peer_guard import PeerGuard
-from nanonets_proxy.server.listeners import BACKLOG, ListenFailed, close_sockets, describe, open_sockets
+from nanonets_proxy.server.listeners import ListenFailed
 from nanonets_proxy.server.open_files import last_file, most_admin_connections, most_viewers, open_files_limit
 from nanonets_proxy.server.server import CallerServer
 from nanonets_proxy.telemetry.event_loop import EventLoopLag
 from nanonets_proxy.telemetry.metrics import combined_registry
-
-if TYPE_CHECKING:  # needed by annotations only
-    import socket
 
 # For a scrape or a reload in progress. More would outlast what supervisors allow.
 _ADMIN_STOP_S: Final = 1.0
@@ -102,34 +100,24 @@ class Program:
             environments[0].alerts,
         )
         self._event_loop_lag = EventLoopLag(registry)
-        self._admin_sockets: list[socket.socket] = []
-        self._admin_servers: list[asyncio.Server] = []
-        self.admin_addresses: list[str] = []
+        self.admin_listening = Listening("admin_listen", config.admin_listen)
 
     async def start(self) -> None:
         """Opens all sockets, then serves them. Raises ListenFailed, and leaves no socket open then."""
-        opened: list[socket.socket] = []
+        listening = [*(environment.listening for environment in self.environments), self.admin_listening]
         try:
-            for environment in self.environments:
-                opened += environment.open()
-            self._admin_sockets = open_sockets("admin_listen", self._config.admin_listen)
+            for part in listening:
+                part.open()
         except ListenFailed:
-            close_sockets(opened)
+            for part in listening:
+                part.abandon()
             raise
-        self.admin_addresses = [describe(sock) for sock in self._admin_sockets]
-        for sock in self._admin_sockets:
-            self._admin_servers.append(await self._serve_admin(sock))
+        await self.admin_listening.serve(self._admin)
         for environment in self.environments:
             await environment.start()
         self._event_loop_lag.start()
         if self._usage_alarms is not None:
             self._usage_alarms.start()
-
-    async def _serve_admin(self, sock: "socket.socket") -> asyncio.Server:
-        loop = asyncio.get_running_loop()
-        if isinstance(sock.getsockname(), str):
-            return await loop.create_unix_server(self._admin, sock=sock, backlog=BACKLOG)
-        return await loop.create_server(self._admin, sock=sock, backlog=BACKLOG)
 
     async def _reload_once(self) -> ReloadResult:
         fault, new = None, None
@@ -189,9 +177,7 @@ class Program:
             self._usage_alarms.stop()
         if self.usage is not None:
             self.usage.close()
-        remove_files(self._admin_sockets)
-        for server in self._admin_servers:
-            server.close()
+        self.admin_listening.close()
         self._admin_handler.events.close()
         await self._admin.drain(_ADMIN_STOP_S)
 

@@ -21,7 +21,7 @@ from aiohttp import http_parser, web
 
 from nanonets_proxy import __version__
 from nanonets_proxy.app.config import Config, SandboxConfig, ServeConfig
-from nanonets_proxy.app.environment import Environment, InitialKeys
+from nanonets_proxy.app.environment.environment import Environment, InitialKeys
 from nanonets_proxy.app.program import Program, SettingsReload
 from nanonets_proxy.app.reloading import ReadSettings
 from nanonets_proxy.app.shutdown import Shutdown
@@ -152,8 +152,8 @@ async def _run_until_stopped(
         structlog.get_logger().info(
             "started",
             version=__version__,
-            listen=environment.addresses,
-            admin_listen=program.admin_addresses,
+            listen=environment.listening.addresses,
+            admin_listen=program.admin_listening.addresses,
             upstream=environment.upstream_name,
             key=environment.key_manager.name,
             **named,
@@ -199,7 +199,7 @@ async def _start_sandbox(
 
 
 def _announce_sandbox(environment: Environment) -> None:
-    url = _url(environment.addresses[0])
+    url = _url(environment.listening.addresses[0])
     sys.stderr.write(
         "\n"
         "  *** SANDBOX: a simulated Nanonets API. No key, no cost, nothing leaves this machine. ***\n"

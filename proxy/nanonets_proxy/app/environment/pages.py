@@ -4,7 +4,7 @@ import asyncio
 
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.app.config import EnvironmentConfig
-from nanonets_proxy.app.faults import report_uncounted_pages
+from nanonets_proxy.app.environment.faults import report_uncounted_pages
 from nanonets_proxy.core.ratelimit.scopes.page_costs import PageCosts
 from nanonets_proxy.pages.page_counter import PageCounter, can_count_pages
 from nanonets_proxy.request.upload_pages import UploadPages

@@ -1,4 +1,4 @@
-"""Reads the status of one environment from its components."""
+"""Reads the status and the gauges of one environment from its components."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -61,6 +61,24 @@ class EnvironmentStatusReader:
             body_spool_bytes=Usage(self.bodies.spool_bytes, policy.spool_total_bytes),
             usage=self._usage(most),
         )
+
+    def gauges(self, now_s: float, *, ready: bool) -> dict[str, float]:
+        """Returns the values of the metrics that are read when they are scraped, by name."""
+        gate = self.gate
+        closed = gate.scopes.closed(now_s)
+        return {
+            "nanonets_proxy_waiting": gate.waiting,
+            "nanonets_proxy_in_flight": gate.in_flight,
+            "nanonets_proxy_cooldown_seconds": max(closed.values(), default=now_s) - now_s,
+            "nanonets_proxy_closed_scopes": len(closed),
+            "nanonets_proxy_quota_reserve": gate.scopes.reserve(),
+            "nanonets_proxy_idle_upstream_connections": self.pool.idle,
+            "nanonets_proxy_upstream_connections_opened": self.pool.opened,
+            "nanonets_proxy_body_memory_bytes": self.bodies.memory_bytes,
+            "nanonets_proxy_body_spool_bytes": self.bodies.spool_bytes,
+            "nanonets_proxy_caller_connections": self.caller_connections(),
+            "nanonets_proxy_ready": float(ready),
+        }
 
     def _usage(self, most: int) -> tuple[CallerUsage, ...] | None:
         if self.usage is None:

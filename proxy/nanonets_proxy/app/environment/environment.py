@@ -1,7 +1,7 @@
 """One environment, with its own key, gate, upstream connections, metrics and listeners.
 
 States:
-starting  All sockets are opened before any of them is served.
+starting  The sockets of all environments are opened before any of them is served.
 ready     Callers are served.
 announced Callers are served; readiness already says draining.
 draining  No new connections. Waiting requests get 503; requests in flight may finish within a time limit.
@@ -9,33 +9,28 @@ draining  No new connections. Waiting requests get 503; requests in flight may f
 
 import asyncio
 import random
-import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 from weakref import WeakSet
 
 import structlog
 
 from nanonets_proxy.admission.limit_log import limit_log
 from nanonets_proxy.admission.sleep_clock import slept_s
-from nanonets_proxy.admission.state_file import StateFile
+from nanonets_proxy.admission.state_file import SavedState, StateFile
 from nanonets_proxy.admission.waiting_room import WaitingRoom
-from nanonets_proxy.app.access import AccessControl, connection_policy
 from nanonets_proxy.app.coalesced import Coalesced
 from nanonets_proxy.app.config import EnvironmentConfig
-from nanonets_proxy.app.environment_status import EnvironmentStatusReader
-from nanonets_proxy.app.faults import (
-    report_dial_failure,
-    report_exposed_files,
-    report_lost_copy,
-    report_lowered_connections,
-    report_surplus,
-)
-from nanonets_proxy.app.pages import Pages
+from nanonets_proxy.app.environment.access import AccessControl, connection_policy
+from nanonets_proxy.app.environment.environment_status import EnvironmentStatusReader
+from nanonets_proxy.app.environment.faults import report_exposed_files, report_lowered_connections
+from nanonets_proxy.app.environment.pages import Pages
+from nanonets_proxy.app.environment.tracing import make_tracer
+from nanonets_proxy.app.environment.upstream import Upstream
+from nanonets_proxy.app.listening import Listening
 from nanonets_proxy.app.reloading import with_fixed_parts
-from nanonets_proxy.app.tracing import make_tracer
 from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.keys.key_records import FoundKey
@@ -46,29 +41,15 @@ from nanonets_proxy.keys.key_manager import KeyManager, KeyManagerPolicy, KeyMan
 from nanonets_proxy.keys.source import FileKey, KeySource
 from nanonets_proxy.request.context import Services
 from nanonets_proxy.request.handler import Handler
-from nanonets_proxy.server.listeners import (
-    BACKLOG,
-    describe,
-    open_sockets,
-    remove_file,
-)
 from nanonets_proxy.server.server import CallerServer
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyStatus
 from nanonets_proxy.telemetry.metrics import Metrics
 from nanonets_proxy.telemetry.recent_requests import RecentRequests
 from nanonets_proxy.telemetry.unexpected_responses import UnexpectedResponses
-from nanonets_proxy.upstream.body import BodyBudget, LostCopy
-from nanonets_proxy.upstream.client import UpstreamClient
-from nanonets_proxy.upstream.dial import Dialer
-from nanonets_proxy.upstream.errors import UpstreamError
-from nanonets_proxy.upstream.key_probe import DEFAULT_PATH, KeyProbe
-from nanonets_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
     from nanonets_proxy.telemetry.finished_request import Observer
-
-_SAVE_INTERVAL_S: Final = 60.0
 
 Redact = Callable[[Iterable[bytes]], None]
 """Masks secrets in the log from now on."""
@@ -83,7 +64,7 @@ class InitialKeys:
 
 
 class Environment:
-    """Call `open()`, which sets `addresses`, then `start()`, then `stop()`."""
+    """Call `listening.open()`, then `start()`, then `stop()`."""
 
     def __init__(
         self, config: EnvironmentConfig, initial: InitialKeys, redact: Redact, usage: UsageLedger | None = None
@@ -96,30 +77,23 @@ class Environment:
         self._log = structlog.get_logger(**log_fields)
         self._gate = Gate(config.gate, random.random)
         self.metrics = Metrics(
-            self._read_gauges, lambda most: self._gate.scopes.statuses(loop.time(), most), config.environments
+            self.gauges, lambda most: self._gate.scopes.statuses(loop.time(), most), config.environments
         )
         self.alerts = Alerts(self.metrics.registry, log_fields)
         self._recent = RecentRequests(loop)
-        path = config.state_file
-        self._state_file = None if path is None else StateFile(path, str(origin), self.alerts)
-        if self._state_file is not None:
-            self._state_file.restore(self._gate, loop.time())
+        self._state_file: SavedState | None = None
+        if config.state_file is not None:
+            file = StateFile(config.state_file, str(origin), self.alerts)
+            self._state_file = SavedState(file, self._gate, loop)
         self._room = WaitingRoom(self._gate, loop, limit_log(self._log), slept_s)
-        self._pool = Pool(
-            self._dialer(config),
-            keep_alive_s=config.upstream_keep_alive_s,
-            per_caller=config.pool_per_caller,
-            on_surplus=lambda: report_surplus(self.alerts, self.upstream_name),
-        )
-        self._body_budget = BodyBudget(config.bodies, self._on_lost_copy)
-        self._client = UpstreamClient(
-            self._pool, first_byte_timeout_s=config.first_byte_timeout_s, on_retry=self.metrics.retries.inc
-        )
+        self._upstream = Upstream(config, self.alerts, self.metrics.retries.inc)
         self.key_manager = KeyManager(
             initial.source,
             initial.keys,
             _key_policy(config),
-            KeyManagerServices(redact=redact, registry=self.metrics.registry, probe=self._key_probe(config)),
+            KeyManagerServices(
+                redact=redact, registry=self.metrics.registry, probe=self._upstream.key_probe(config)
+            ),
         )
         self._secret_files = [initial.source.path] if isinstance(initial.source, FileKey) else []
         if config.tls is not None:
@@ -143,23 +117,22 @@ class Environment:
         self._status = self._make_status_reader(config)
         self.reload = Coalesced(self._reload_once)
         """Reads the keys and the watched files again. Returns the first fault, or None."""
-        self._sockets: list[socket.socket] = []
-        self._servers: list[asyncio.Server] = []
+        setting = f"environments.{self.name}.listen" if self.name else "listen"
+        self.listening = Listening(setting, config.listen)
+        """The listeners for callers. They must be open before `start`."""
         self._state = "starting"
-        self._next_save: asyncio.TimerHandle | None = None
-        self.addresses: list[str] = []
 
     def _make_status_reader(self, config: EnvironmentConfig) -> EnvironmentStatusReader:
         return EnvironmentStatusReader(
             name=config.name,
-            upstream_name=self.upstream_name,
+            upstream_name=config.upstream_name,
             gate=self._gate,
             max_waiting=config.gate.max_waiting,
             key_status=self.key_status,
             recent=self._recent,
             alerts=self.alerts,
-            pool=self._pool,
-            bodies=self._body_budget,
+            pool=self._upstream.pool,
+            bodies=self._upstream.bodies,
             caller_connections=lambda: self._server.open_connections,
             max_connections=self._max_connections,
             usage=None if self._usage is None else partial(self._usage.today, self.name),
@@ -180,8 +153,8 @@ class Environment:
             page_costs=self._pages.costs,
             upload_pages=self._pages.uploads,
             waiting_room=self._room,
-            body_budget=self._body_budget,
-            client=self._client,
+            body_budget=self._upstream.bodies,
+            client=self._upstream.client,
             keys=self.key_manager,
             retries=self._retries,
             metrics=self.metrics,
@@ -194,19 +167,6 @@ class Environment:
         self._handlers.add(handler)
         return handler
 
-    def _dialer(self, config: EnvironmentConfig) -> Dialer:
-        return Dialer(config.dial, self._on_dial_failure)
-
-    def _key_probe(self, config: EnvironmentConfig) -> KeyProbe:
-        return KeyProbe(self._client, config.dial.origin, config.key_probe or DEFAULT_PATH)
-
-    def open(self) -> list[socket.socket]:
-        """Opens and returns the sockets, before any is served. Raises ListenFailed if an address is busy."""
-        setting = f"environments.{self.name}.listen" if self.name else "listen"
-        self._sockets = open_sockets(setting, self._config.listen)
-        self.addresses = [describe(sock) for sock in self._sockets]
-        return self._sockets
-
     async def start(self) -> None:
         """Begins to serve the opened sockets."""
         self._warn_of_permissive_settings({})
@@ -218,18 +178,10 @@ class Environment:
         self._access.start()
         if self._tracer is not None:
             self._tracer.start()
-        for sock in self._sockets:
-            self._servers.append(await self._serve_on(sock))
+        await self.listening.serve(self._server, self._access.tls)
         self._state = "ready"
         if self._state_file is not None:
-            self._keep_saving_state()
-
-    async def _serve_on(self, sock: socket.socket) -> asyncio.Server:
-        if sock.family is socket.AF_UNIX:
-            return await self._loop.create_unix_server(self._server, sock=sock, backlog=BACKLOG)
-        if self._access.tls is None:
-            return await self._loop.create_server(self._server, sock=sock, backlog=BACKLOG)
-        return await self._loop.create_server(self._server.over_tls(self._access.tls), sock=sock, backlog=BACKLOG)
+            self._state_file.start()
 
     # --- another configuration --------------------------------------------------------------------
 
@@ -245,19 +197,17 @@ class Environment:
         old = self._config
         new = with_fixed_parts(config, old)
         apply_access = self._access.prepare(new)
-        dialer = None if new.dial == old.dial else self._dialer(new)
+        change_upstream = self._upstream.prepare(old, new)
 
         def apply() -> None:
             self._config = new
             if new.dial.egress_proxy is not None:
                 self._redact(new.dial.egress_proxy.secrets())
             apply_access()
-            self._pool.change(dialer, keep_alive_s=new.upstream_keep_alive_s, per_caller=new.pool_per_caller)
-            self._client.change_timeout(new.first_byte_timeout_s)
-            self._body_budget.policy = new.bodies
+            change_upstream()
             self._retries.change_policy(new.retries)
             self._pages.change(new)
-            self.key_manager.change_policy(_key_policy(new), self._key_probe(new))
+            self.key_manager.change_policy(_key_policy(new), self._upstream.key_probe(new))
             self._handler = self._make_handler(new)
             connections = connection_policy(new)
             self._max_connections = connections.max_connections
@@ -283,12 +233,8 @@ class Environment:
     async def stop(self, drain_timeout_s: float) -> None:
         """Drains for at most `drain_timeout_s`, then closes everything and saves the state file."""
         self._state = "draining"
-        if self._next_save is not None:
-            self._next_save.cancel()
         self._log.info("draining", in_flight=self._gate.in_flight, waiting=self._gate.waiting)
-        remove_files(self._sockets)
-        for server in self._servers:
-            server.close()
+        self.listening.close()
         for handler in self._handlers:
             handler.drain()
         self._room.close()
@@ -296,27 +242,13 @@ class Environment:
         await self._access.stop()
         cut_off = await self._server.drain(drain_timeout_s)
         self._pages.close()
-        self._pool.close()
+        self._upstream.pool.close()
         self._recent.stop()
         if self._tracer is not None:
             await self._tracer.stop()
-        self._save_state()
-        self._log.info("stopped", cut_off=cut_off)
-
-    def _on_lost_copy(self, cause: LostCopy, error: OSError | None) -> None:
-        report_lost_copy(self.alerts, self._config.bodies, cause, error)
-
-    def _on_dial_failure(self, error: UpstreamError) -> None:
-        report_dial_failure(self.alerts, self.upstream_name, error)
-
-    def _save_state(self) -> None:
         if self._state_file is not None:
-            self._state_file.save(self._gate, self._loop.time())
-
-    def _keep_saving_state(self) -> None:
-        """Saves the state now and every minute, so that a crash loses little of it."""
-        self._save_state()
-        self._next_save = self._loop.call_later(_SAVE_INTERVAL_S, self._keep_saving_state)
+            self._state_file.stop()
+        self._log.info("stopped", cut_off=cut_off)
 
     def budget_of(self, caller: str) -> int | None:
         """Returns the caller's daily budget; None: it has none."""
@@ -338,29 +270,9 @@ class Environment:
         """Returns why the environment is not ready, or None if it is."""
         return None if self._state == "ready" else self._state
 
-    def _read_gauges(self) -> dict[str, float]:
-        now_s = self._loop.time()
-        closed = self._gate.scopes.closed(now_s)
-        return {
-            "nanonets_proxy_waiting": self._gate.waiting,
-            "nanonets_proxy_in_flight": self._gate.in_flight,
-            "nanonets_proxy_cooldown_seconds": max(closed.values(), default=now_s) - now_s,
-            "nanonets_proxy_closed_scopes": len(closed),
-            "nanonets_proxy_quota_reserve": self._gate.scopes.reserve(),
-            "nanonets_proxy_idle_upstream_connections": self._pool.idle,
-            "nanonets_proxy_upstream_connections_opened": self._pool.opened,
-            "nanonets_proxy_body_memory_bytes": self._body_budget.memory_bytes,
-            "nanonets_proxy_body_spool_bytes": self._body_budget.spool_bytes,
-            "nanonets_proxy_caller_connections": self._server.open_connections,
-            "nanonets_proxy_ready": float(self.not_ready_reason() is None),
-        }
-
-
-def remove_files(sockets: Sequence[socket.socket]) -> None:
-    """Removes the socket files of unix sockets."""
-    for sock in sockets:
-        if sock.family is socket.AF_UNIX:
-            remove_file(sock)
+    def gauges(self) -> dict[str, float]:
+        """Returns the values of the metrics that are read when they are scraped, by name."""
+        return self._status.gauges(self._loop.time(), ready=self._state == "ready")
 
 
 def _key_policy(config: EnvironmentConfig) -> KeyManagerPolicy:
