@@ -5,10 +5,11 @@ import inspect
 from nanonets_proxy import errors
 from nanonets_proxy.core.status.error_advice import advice_for
 from nanonets_proxy.core.status.recent_errors import RecentErrors
+from nanonets_proxy.upstream import errors as upstream_errors
 
 _ERROR_CODES = {
     value.code
-    for value in vars(errors).values()
+    for value in (*vars(errors).values(), *vars(upstream_errors).values())
     if inspect.isclass(value) and issubclass(value, errors.ProxyError) and hasattr(value, "code")
 }
 
