@@ -36,15 +36,15 @@ if [ -n "$missing" ]; then
     }
 fi
 
-# The server of this package would start as a service, so only its checker is taken.
-if [ ! -x "$dir/promtool" ]; then
+# The server of this package would start as a service, so only its programs are taken.
+if [ ! -x "$dir/prometheus" ]; then
     apt-cache show prometheus >/dev/null 2>&1 || apt-get update -qq
-    (cd "$dir" && apt-get download -qq prometheus 2>"$dir/apt.log" && dpkg -x prometheus_*.deb prometheus) || {
+    (cd "$dir" && apt-get download -qq prometheus 2>"$dir/apt.log" && dpkg -x prometheus_*.deb unpacked) || {
         cat "$dir/apt.log" >&2
         fail "apt-get could not download: prometheus"
     }
-    mv "$dir/prometheus/usr/bin/promtool" "$dir/promtool"
-    rm -r "$dir/prometheus" "$dir"/prometheus_*.deb
+    mv "$dir/unpacked/usr/bin/prometheus" "$dir/unpacked/usr/bin/promtool" "$dir"
+    rm -r "$dir/unpacked" "$dir"/prometheus_*.deb
 fi
 
 # runc and cgroupfs also work without systemd. The limits suit a small machine.
