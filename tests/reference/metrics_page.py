@@ -29,7 +29,12 @@ class Row(NamedTuple):
 
 async def rows() -> list[Row]:
     """Returns the metrics of a program that uses every setting which adds metrics."""
-    running = program(Origin("http", "127.0.0.1", 9), read_only=True, otlp_endpoint="http://localhost")
+    running = program(
+        Origin("http", "127.0.0.1", 9),
+        read_only=True,
+        otlp_endpoint="http://localhost",
+        webhook_url="http://localhost/",
+    )
     registries = [running.registry, *(environment.metrics.registry for environment in running.environments)]
     found = {row.name: row for registry in registries for row in _rows_of(registry)}
     return [found[name] for name in sorted(found)]

@@ -104,6 +104,8 @@ OTHER_VALUES: dict[str, str | bool] = {
     "vault_path": "nanonets",
     "vault_role": "role",
     "via": "other",
+    "webhook_secret_file": "/webhook",
+    "webhook_url": "https://other.example.com/",
 }
 """Another value than the default, for each setting."""
 
@@ -130,6 +132,7 @@ ALSO: dict[str, dict[str, str | bool]] = {
     "ledger_days": {"ledger": "/ledger"},
     "ledger_rows": {"ledger": "/ledger"},
     "otlp_share": {"otlp_endpoint": "http://collector:4318"},
+    "webhook_secret_file": {"webhook_url": "https://alerts.example.com/"},
     "cost_header": {"limits": "account 20 pages/minute"},
 }
 """The settings that a setting has no effect without."""

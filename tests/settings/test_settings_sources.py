@@ -95,6 +95,8 @@ def test_every_setting_can_come_from_flag_environment_secret_file_and_toml(name:
         "server_timing": "false",
         "otlp_endpoint": "https://collector.example:4318",
         "otlp_share": "0.5",
+        "webhook_url": "https://alerts.example.com/hook",
+        "webhook_secret_file": "/webhook",
         "trace_upstream": "true",
         "sandbox": "true",
         "retries": "9",
@@ -142,6 +144,7 @@ def test_every_setting_can_come_from_flag_environment_secret_file_and_toml(name:
         "policy_dry_run": {"read_only": "true"},
         "ledger_days": {"ledger": "/ledger"},
         "ledger_rows": {"ledger": "/ledger"},
+        "webhook_secret_file": {"webhook_url": "https://alerts.example.com/"},
         "tls_cert": {"tls_key": "/key.pem"},
         "tls_key": {"tls_cert": "/cert.pem"},
         "tls_client_ca": {"tls_cert": "/cert.pem", "tls_key": "/key.pem"},
@@ -397,6 +400,9 @@ def test_a_cost_header_without_a_limit_in_pages_is_an_error_at_start() -> None:
 
 def test_a_ledgers_setting_without_a_ledger_is_an_error_at_start() -> None:
     assert problems(flags={"ledger_days": "30"}) == ("ledger_days: needs ledger (flag --ledger-days)",)
+    assert problems(flags={"webhook_secret_file": "/webhook"}) == (
+        "webhook_secret_file: needs webhook_url (flag --webhook-secret-file)",
+    )
     assert problems(flags={"ledger_rows": "5"}) == ("ledger_rows: needs ledger (flag --ledger-rows)",)
     assert problems(flags={"ledger": "/l", "ledger_days": "0"}) == (
         "ledger_days: must be between 1 and 36500, not 0 (flag --ledger-days)",

@@ -475,3 +475,30 @@ def test_a_file_with_only_revocation_lists_is_not_a_ca_file(tmp_path: Path) -> N
     ca_file.write_bytes(revocations.public_bytes(serialization.Encoding.PEM))
     with pytest.raises(SettingsError, match="holds no PEM certificates"):
         verify_files(load(ca_file=str(ca_file)))
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (None, "does not exist"),
+        ("secret", "holds no secret: write whsec_ and 24 to 64 random bytes in base64"),
+    ],
+)
+def test_an_unusable_secret_of_the_webhook_is_an_error_at_start(
+    content: str | None, fault: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "webhook"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(SettingsError) as caught:
+        verify_files(load(webhook_url="https://alerts.example.com/", webhook_secret_file=str(file)))
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"webhook_secret_file: {file} {fault} (")
+
+
+def test_the_fault_of_a_webhook_url_is_said_without_its_path() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(webhook_url="http://8.8.8.8/hidden")
+    (problem,) = caught.value.problems
+    assert "webhook_url: must be https: plain http is allowed only to loopback and private addresses" in problem
+    assert "hidden" not in problem

@@ -22,6 +22,7 @@ from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.server.tls import ListenerTlsPolicy
 from nanonets_proxy.telemetry.ledger.ledger import LedgerPolicy
 from nanonets_proxy.telemetry.otlp.policy import OtlpPolicy
+from nanonets_proxy.telemetry.webhook.policy import WebhookPolicy
 from nanonets_proxy.upstream.body import BodyPolicy
 from nanonets_proxy.upstream.dial import DialPolicy
 
@@ -127,6 +128,8 @@ class ServeConfig:
     drain_timeout_s: float
     ledger: LedgerPolicy | None
     """None: there is no usage ledger."""
+    webhook: WebhookPolicy | None
+    """None: alerts are not sent."""
     log_format: str
     log_level: str
     given: GivenValues = field(repr=False)

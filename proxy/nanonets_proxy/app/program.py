@@ -32,6 +32,7 @@ from nanonets_proxy.app.reloading import (
 from nanonets_proxy.app.shutdown import Shutdown
 from nanonets_proxy.app.usage_alarms import UsageAlarms, Watched
 from nanonets_proxy.app.usage_ledger import UsageLedger
+from nanonets_proxy.app.webhook import make_webhook
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.server.listeners import ListenFailed
 from nanonets_proxy.server.open_files import last_file, most_admin_connections, most_viewers, open_files_limit
@@ -63,7 +64,10 @@ class Program:
         settings: "SettingsReload | None" = None,
         redact: Callable[[bytes], bytes] = bytes,
     ) -> None:
-        """`settings`: None if a reload reads no settings. `redact` masks secrets in what operators see."""
+        """`settings`: None if a reload reads no settings. `redact` masks secrets in what operators see.
+
+        Raises WebhookUnusable.
+        """
         self._config = config
         self._settings = settings
         self._shutdown = shutdown
@@ -101,6 +105,7 @@ class Program:
         )
         self._event_loop_lag = EventLoopLag(registry)
         self.admin_listening = Listening("admin_listen", config.admin_listen)
+        self._webhook = make_webhook(config.webhook, environments, registry, redact)
 
     async def start(self) -> None:
         """Opens all sockets, then serves them. Raises ListenFailed, and leaves no socket open then."""
@@ -116,6 +121,8 @@ class Program:
         for environment in self.environments:
             await environment.start()
         self._event_loop_lag.start()
+        if self._webhook is not None:
+            self._webhook.start()
         if self._usage_alarms is not None:
             self._usage_alarms.start()
 
@@ -173,6 +180,8 @@ class Program:
         """Drains all environments at the same time, then stops the admin listener."""
         self._event_loop_lag.stop()
         await asyncio.gather(*(environment.stop(drain_timeout_s) for environment in self.environments))
+        if self._webhook is not None:
+            self._webhook.stop()
         if self._usage_alarms is not None:
             self._usage_alarms.stop()
         if self.usage is not None:

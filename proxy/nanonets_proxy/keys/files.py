@@ -4,6 +4,8 @@ import os
 import stat
 from pathlib import Path
 
+from nanonets_proxy.core.net.webhook_url import parse_webhook_secret
+
 MAX_FILE_BYTES = 64 * 1024
 # Container engines make secrets readable by all users of the container, which are few.
 _SECRET_DIR = Path("/run/secrets")
@@ -49,6 +51,18 @@ def read_small_file(path: Path) -> str:
     if len(content) > MAX_FILE_BYTES:
         raise FileUnreadable(f"is larger than {MAX_FILE_BYTES // 1024} KiB")
     return content.decode("latin-1")
+
+
+def read_webhook_key(path: Path) -> bytes:
+    """Returns the key of a webhook's signatures.
+
+    Raises:
+        ValueError: the file cannot be used. The message is the end of a sentence that starts with the file's name.
+    """
+    try:
+        return parse_webhook_secret(read_small_file(path))
+    except FileUnreadable as error:
+        raise ValueError(str(error)) from None
 
 
 def can_be_read_by_others(path: Path) -> bool:

@@ -26,6 +26,7 @@ from nanonets_proxy.app.program import Program, SettingsReload
 from nanonets_proxy.app.reloading import ReadSettings
 from nanonets_proxy.app.shutdown import Shutdown
 from nanonets_proxy.app.usage_ledger import UsageLedger
+from nanonets_proxy.app.webhook import WebhookUnusable
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.net.addresses import Origin, is_every_interface
 from nanonets_proxy.keys.source import EnvironmentKey, KeySourceConfig, NoKeyGiven
@@ -94,7 +95,7 @@ def _run(log_format: str, level: str, main: Callable[[_Log], Coroutine[Any, Any,
     writer = configure(log_format, level, sys.stdout.buffer, redactor)
     try:
         uvloop.run(main(_Log(writer, redactor)))
-    except (ListenFailed, AiohttpMismatch) as error:
+    except (ListenFailed, AiohttpMismatch, WebhookUnusable) as error:
         return _usage_error(error)
     finally:
         writer.close()
@@ -103,6 +104,7 @@ def _run(log_format: str, level: str, main: Callable[[_Log], Coroutine[Any, Any,
 
 async def _serve(config: ServeConfig, keys: Sequence[InitialKeys], log: _Log, read_settings: ReadSettings) -> None:
     environments, usage = [], None if config.ledger is None else UsageLedger(config.ledger)
+    _hide_webhook(config, log)
     for environment, key in zip(config.environments, keys, strict=True):
         if environment.dial.egress_proxy is not None:
             log.redactor.add(environment.dial.egress_proxy.secrets())
@@ -111,10 +113,16 @@ async def _serve(config: ServeConfig, keys: Sequence[InitialKeys], log: _Log, re
     await _run_until_stopped(Program(config, environments, _stop_by_signals(), usage, settings, log.redactor))
 
 
+def _hide_webhook(config: ServeConfig, log: _Log) -> None:
+    if config.webhook is not None:
+        log.redactor.add(config.webhook.url.secrets())
+
+
 async def _serve_with_sandbox(
     config: ServeConfig, sandbox: SandboxConfig, log: _Log, read_settings: ReadSettings
 ) -> None:
     """Serves the sandbox in place of the upstream. It needs no key, and nothing leaves the machine."""
+    _hide_webhook(config, log)
     shutdown = _stop_by_signals()
     callers_scheme = "http" if config.environments[0].tls is None else "https"
     runner, addresses, keys = await _start_sandbox(sandbox, callers_scheme)

@@ -21,6 +21,7 @@ from nanonets_proxy.settings.model.proxy import Settings
 from nanonets_proxy.settings.model.sandbox import SandboxSettings
 from nanonets_proxy.telemetry.ledger.ledger import LedgerPolicy
 from nanonets_proxy.telemetry.otlp.policy import OtlpPolicy
+from nanonets_proxy.telemetry.webhook.policy import WebhookPolicy
 from nanonets_proxy.upstream.body import BodyPolicy
 from nanonets_proxy.upstream.dial import DialPolicy
 
@@ -61,6 +62,9 @@ def serve_config(
         ledger=None
         if settings.ledger is None
         else LedgerPolicy(settings.ledger, settings.ledger_days, settings.ledger_rows),
+        webhook=None
+        if settings.webhook_url is None
+        else WebhookPolicy(settings.webhook_url, settings.webhook_secret_file),
         log_format=settings.log_format,
         log_level=settings.log_level,
         given=given_values(loaded),

@@ -24,7 +24,8 @@ def key_source_config(settings: Settings, environ: Mapping[str, str], environmen
 def secret_variables(environments: Iterable[str]) -> tuple[str, ...]:
     """Returns the variables that may hold a secret. Nothing reads them after the sources are made."""
     keys = map(key_variable, ["", *environments])
-    return (*keys, TOKEN_VARIABLE, f"{Settings.model_config['env_prefix']}EGRESS_PROXY")
+    prefix = Settings.model_config["env_prefix"]
+    return (*keys, TOKEN_VARIABLE, f"{prefix}EGRESS_PROXY", f"{prefix}WEBHOOK_URL")
 
 
 def _stores(settings: Settings, environ: Mapping[str, str], prefix: str) -> list[KeySource]:

@@ -8,7 +8,7 @@ from nanonets_proxy.core.access.caller_names import is_unproven
 from nanonets_proxy.core.access.caller_tokens import CallersByToken
 from nanonets_proxy.core.net.addresses import Listener, TcpListener
 from nanonets_proxy.core.ratelimit.scopes.static_limits import PAGES
-from nanonets_proxy.keys.files import os_fault
+from nanonets_proxy.keys.files import os_fault, read_webhook_key
 from nanonets_proxy.keys.reloaded_file import read_caller_tokens
 from nanonets_proxy.server.tls import make_listener_context
 from nanonets_proxy.settings.errors import SettingsError
@@ -39,6 +39,8 @@ def find_contradictions(
         )
         yield from _check_state_file(f"{prefix}state_file", loaded, owners)
     yield from _check_ledger(process, owners)
+    if process.settings.webhook_secret_file is not None and process.settings.webhook_url is None:
+        yield f"webhook_secret_file: needs webhook_url ({process.sources['webhook_secret_file']})"
     if process.settings.sandbox and environments[0][0]:
         yield f"sandbox: cannot be combined with environments ({process.sources['sandbox']})"
     admin = process.settings.admin_listen
@@ -208,7 +210,7 @@ def verify_files(loaded: LoadedSettings[Settings]) -> None:
     Raises:
         SettingsError: a file or the directory cannot be used.
     """
-    problems = []
+    problems = [*_webhook_problems(loaded)]
     for name, own in [("", loaded), *loaded.environments.items()]:
         prefix = f"{ENVIRONMENTS}.{name}." if name else ""
         own_problems = (
@@ -257,6 +259,15 @@ def _caller_tokens_problems(loaded: LoadedSettings[Settings]) -> Iterator[str]:
             CallersByToken(read_caller_tokens(path))
         except ValueError as error:
             yield f"caller_tokens_file: {path} {error} ({source})"
+
+
+def _webhook_problems(loaded: LoadedSettings[Settings]) -> Iterator[str]:
+    path, source = loaded.settings.webhook_secret_file, loaded.sources["webhook_secret_file"]
+    if path is not None:
+        try:
+            read_webhook_key(path)
+        except ValueError as error:
+            yield f"webhook_secret_file: {path} {error} ({source})"
 
 
 def _listener_tls_problems(loaded: LoadedSettings[Settings]) -> Iterator[str]:

@@ -16,8 +16,19 @@ _LOG_INTERVAL_S: Final = 60.0
 _SHOWN_S: Final = 600.0
 
 
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """An alert as it was logged. `times`: how often the fault occurred since it was logged before."""
+
+    event: str
+    kind: str
+    fields: Mapping[str, Any]
+    advice: str
+    times: int
+
+
 @dataclass(slots=True)
-class _Alert:
+class _Known:
     fields: Mapping[str, Any]
     advice: str
     logged_at_s: float
@@ -38,7 +49,8 @@ class Alerts:
     ) -> None:
         self._log = structlog.get_logger(**(log_fields or {}))
         self._clock = clock
-        self._alerts: dict[tuple[str, str], _Alert] = {}
+        self._alerts: dict[tuple[str, str], _Known] = {}
+        self._forward: Callable[[Alert], None] | None = None
         self._total = Counter(
             "nanonets_proxy_alerts",
             "Faults that an operator can fix, by log event; the log has each event at most once a minute.",
@@ -66,13 +78,21 @@ class Alerts:
         self._total.labels(event, kind).inc()
         alert = self._alerts.get((event, kind))
         if alert is None:
-            alert = self._alerts[event, kind] = _Alert(fields, advice, now_s - _LOG_INTERVAL_S)
+            alert = self._alerts[event, kind] = _Known(fields, advice, now_s - _LOG_INTERVAL_S)
         alert.fields, alert.advice, alert.at_s, alert.is_lasting = fields, advice, now_s, lasting
         alert.total += 1
         alert.unlogged += 1
         if log_always or now_s - alert.logged_at_s >= _LOG_INTERVAL_S:
             self._log.warning(event, **fields, times=alert.unlogged, advice=advice)
+            if self._forward is not None:
+                self._forward(Alert(event, kind, fields, advice, alert.unlogged))
             alert.logged_at_s, alert.unlogged = now_s, 0
+
+    def forward(self, to: Callable[[Alert], None]) -> None:
+        """Passes on each alert as it is logged, and first those that are already known."""
+        self._forward = to
+        for (event, kind), known in self._alerts.items():
+            to(Alert(event, kind, known.fields, known.advice, known.total))
 
     def to_json(self) -> list[dict[str, Any]]:
         """Returns the recent and the lasting alerts, the newest first."""

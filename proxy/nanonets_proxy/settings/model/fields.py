@@ -31,6 +31,7 @@ from nanonets_proxy.core.net.addresses import (
     parse_origin,
 )
 from nanonets_proxy.core.net.key_pins import format_pin, parse_pin
+from nanonets_proxy.core.net.webhook_url import WebhookUrl, parse_webhook_url
 from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeRule
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
 from nanonets_proxy.settings.model.quantities import Metavar
@@ -196,11 +197,21 @@ def _path_or_none(value: str) -> Path | None:
     return Path(value).expanduser() if value else None
 
 
-def _egress_proxy_or_none(value: Any) -> EgressProxy | None:
+def _secret_string(value: Any) -> str:
     if not isinstance(value, str):
         # The message of `parse_string` would show the value, which may hold a password.
         raise ValueError("must be a string")  # noqa: TRY004  # pydantic reports only ValueError
-    return parse_egress_proxy(value.strip()) if value.strip() else None
+    return value.strip()
+
+
+def _egress_proxy_or_none(value: Any) -> EgressProxy | None:
+    text = _secret_string(value)
+    return parse_egress_proxy(text) if text else None
+
+
+def _webhook_url_or_none(value: Any) -> WebhookUrl | None:
+    text = _secret_string(value)
+    return parse_webhook_url(text) if text else None
 
 
 def _origin_or_none(value: str) -> Origin | None:
@@ -263,6 +274,14 @@ CollectorOrigin: TypeAlias = Annotated[Origin | None, StringOf(_collector_or_non
 OptionalEgressProxy: TypeAlias = Annotated[
     EgressProxy | None,
     PlainValidator(_egress_proxy_or_none),
+    PlainSerializer(_string_or_empty, return_type=str),
+    WithJsonSchema({"type": "string"}),
+    NoDecode,
+    Metavar("URL"),
+]
+OptionalWebhookUrl: TypeAlias = Annotated[
+    WebhookUrl | None,
+    PlainValidator(_webhook_url_or_none),
     PlainSerializer(_string_or_empty, return_type=str),
     WithJsonSchema({"type": "string"}),
     NoDecode,

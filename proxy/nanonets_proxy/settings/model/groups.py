@@ -13,7 +13,7 @@ GROUPS: Final[dict[str, str]] = {
     "listen": "Listeners",
     "upstream": "Upstream",
     "max_wait": "Queue and rate limits",
-    "ledger": "Usage",
+    "ledger": "Usage and alarms",
     "body_memory": "Copies of request bodies",
     "server_timing": "Responses, logs and shutdown",
 }
@@ -23,7 +23,7 @@ PROCESS_WIDE: Final = frozenset(
     {
         *("admin_allow_from", "admin_tokens"),
         *("admin_listen", "admin_quit", "drain_delay", "drain_timeout", "ledger", "ledger_days", "ledger_rows"),
-        *("otlp_endpoint", "otlp_share"),
+        *("otlp_endpoint", "otlp_share", "webhook_url", "webhook_secret_file"),
         *("log_format", "log_level", "sandbox"),
     }
 )
@@ -33,6 +33,7 @@ NEEDS_RESTART: Final = frozenset(
     {
         *("listen", "admin_listen", "admin_quit", "upstream", "state_file", "sandbox"),
         *("ledger", "ledger_days", "ledger_rows", "otlp_endpoint", "otlp_share"),
+        *("webhook_url", "webhook_secret_file"),
         *("api_key_file", "api_key_command", "api_key_command_variables", "key_refresh", "key_timeout"),
         *("vault_path", "vault_address", "vault_mount", "vault_field", "vault_auth", "vault_auth_mount"),
         *("vault_role", "vault_credential_file", "vault_namespace", "vault_ca_file"),

@@ -22,6 +22,7 @@ from nanonets_proxy.settings.model.fields import (
     OptionalEgressProxy,
     OptionalListeners,
     OptionalPath,
+    OptionalWebhookUrl,
     PublicKeyPins,
     ScopeRules,
     UpstreamOrigin,
@@ -207,6 +208,16 @@ class Settings(AccessSettings):
         10_000_000,
         description="Maximum single attempts in the ledger, about 35 bytes each. Without the oldest ones, the sums "
         "by hour stay.",
+    )
+    webhook_url: OptionalWebhookUrl = Field(
+        None,
+        description="URL that gets each alert as a POST with a JSON document. Plain http is allowed only to "
+        "loopback and private addresses, and egress_proxy is not used. The path counts as a secret. Empty: none.",
+    )
+    webhook_secret_file: OptionalPath = Field(
+        None,
+        description="File with the secret that signs the documents for webhook_url, as Standard Webhooks says: "
+        "whsec_ and 24 to 64 random bytes in base64. Empty: the documents are not signed.",
     )
 
     body_memory: Size = Field(

@@ -1,0 +1,48 @@
+"""Makes the sender of alerts, if a receiver is configured."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+
+from nanonets_proxy.app.environment.environment import Environment
+from nanonets_proxy.app.environment.faults import report_exposed_files
+from nanonets_proxy.keys.files import read_webhook_key
+from nanonets_proxy.telemetry.webhook.policy import WebhookPolicy
+
+if TYPE_CHECKING:
+    from nanonets_proxy.telemetry.webhook.sender import Webhook
+
+
+class WebhookUnusable(Exception):
+    """The secret of the signatures cannot be read. The message is one sentence."""
+
+
+def make_webhook(
+    policy: WebhookPolicy | None,
+    environments: Sequence[Environment],
+    registry: CollectorRegistry,
+    redact: Callable[[bytes], bytes],
+) -> "Webhook | None":
+    """Returns a sender that gets the alerts of all environments; None if no receiver is configured.
+
+    Raises:
+        WebhookUnusable: the secret file cannot be used.
+    """
+    if policy is None:
+        return None
+    # Imported here, so that it takes no memory if there is no receiver.
+    from nanonets_proxy.telemetry.webhook.sender import Webhook
+
+    key, alerts = None, environments[0].alerts
+    if (path := policy.secret_file) is not None:
+        try:
+            key = read_webhook_key(path)
+        except ValueError as error:
+            raise WebhookUnusable(f"webhook_secret_file: {path} {error}") from None
+        report_exposed_files(alerts, [path])
+    webhook = Webhook(policy.url, key, registry, alerts, redact)
+    for environment in environments:
+        environment.alerts.forward(partial(webhook.queue, environment=environment.name))
+    return webhook

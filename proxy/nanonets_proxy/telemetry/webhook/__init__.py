@@ -1,0 +1,1 @@
+"""Alerts as documents, sent to the operators' receiver."""
