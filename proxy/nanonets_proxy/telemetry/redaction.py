@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from urllib.parse import quote
 
-from nanonets_proxy.core.access.caller_tokens import TOKEN_IN_TEXT
+from nanonets_proxy.core.access.caller_tokens import mask_tokens
 
 _MASK = b"[REDACTED]"
 
@@ -31,4 +31,4 @@ class Redactor:
         for spelling in self._spellings:
             if spelling in data:
                 data = data.replace(spelling, _MASK)
-        return TOKEN_IN_TEXT.sub(_MASK, data)
+        return mask_tokens(data, _MASK)

@@ -17,11 +17,9 @@ from typing import Final, Self
 TOKEN_BYTES: Final = 32
 # Secret scanners recognise a token by this prefix.
 _PREFIX: Final = "nnp_"
-TOKEN_IN_TEXT: Final = re.compile(
-    # Plain, or in the Base64 of Basic credentials, which starts like the Base64 of the prefix.
-    rb"nnp_[A-Za-z0-9_-]{43}|" + b64encode(_PREFIX.encode())[:5] + rb"[A-Za-z0-9+/_-]{55,}"
-)
-"""Finds tokens that `make_token` made."""
+# The Base64 of Basic credentials starts like the Base64 of the prefix.
+_BEGINNINGS: Final = (_PREFIX.encode(), b64encode(_PREFIX.encode())[:5])
+_IN_TEXT: Final = re.compile(rb"%b[A-Za-z0-9_-]{43}|%b[A-Za-z0-9+/_-]{55,}" % _BEGINNINGS)
 # The first letter keeps a name from looking like an IP address; without a colon it cannot look like a unix peer.
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}", re.ASCII)
 _LINE: Final = re.compile(r"(?P<name>\S+)\s+sha256:(?P<digest>[0-9a-fA-F]{64})", re.ASCII)
@@ -42,6 +40,13 @@ def make_token(randomness: bytes) -> str:
     if len(randomness) != TOKEN_BYTES:
         raise ValueError(f"a token needs {TOKEN_BYTES} random bytes")
     return _PREFIX + urlsafe_b64encode(randomness).rstrip(b"=").decode()
+
+
+def mask_tokens(text: bytes, mask: bytes) -> bytes:
+    """Replaces each token that `make_token` made, plain or in Basic credentials."""
+    # Nearly no text has a token, and the search for the beginnings takes a seventh of the expression's time.
+    plain, encoded = _BEGINNINGS
+    return _IN_TEXT.sub(mask, text) if plain in text or encoded in text else text
 
 
 @dataclass(frozen=True, slots=True)

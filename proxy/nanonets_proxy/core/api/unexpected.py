@@ -7,7 +7,7 @@ The API sends JSON everywhere, except for the original of a document.
 import re
 from typing import Final
 
-from nanonets_proxy.core.access.caller_tokens import TOKEN_IN_TEXT
+from nanonets_proxy.core.access.caller_tokens import mask_tokens
 from nanonets_proxy.core.api.routes import OTHER_ROUTE, TEMPLATES
 
 HTML: Final = "html"
@@ -71,6 +71,6 @@ def _media_type(content_type: bytes | None) -> bytes:
 
 def sample(data: bytes) -> str:
     """Returns the first `SAMPLE_CHARS` characters in a printable form, without values of queries and long words."""
-    text = TOKEN_IN_TEXT.sub(b"", data[:SEARCHED_BYTES]).decode("utf-8", "replace")
+    text = mask_tokens(data[:SEARCHED_BYTES], b"").decode("utf-8", "replace")
     text = _LONG_WORD.sub("…", _QUERY_VALUE.sub(r"\1…", _CONTROL.sub(" ", text)))
     return text[:SAMPLE_CHARS].strip()
