@@ -81,7 +81,7 @@ async def test_a_dry_run_logs_but_does_not_reject() -> None:
         ):
             assert (await caller.post(b"/x", b"body")).status == 200
             assert (await caller.get(b"/a")).status == 200
-        reasons = [event["reason"] for event in log.events("policy_would_refuse")]
+        reasons = [event["reason"] for event in log.events("policy_would_reject")]
     assert reasons == ["read_only", "daily_budget", "rule: deny GET /a", "daily_budget"]
 
 

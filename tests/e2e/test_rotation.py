@@ -144,18 +144,18 @@ def test_a_wrong_new_key_fails_no_request_and_is_logged_as_a_warning(call: Call,
         _write(key_file, "wrong-key")
         proxy.wait_for_next("key_candidate")
         assert [call(proxy.url + PATH)[0] for _ in range(5)] == [200] * 5
-        assert proxy.wait_for("key_candidate_refused")["level"] == "warning"
-        assert has_metric(call, proxy, "nanonets_proxy_key_candidate_refused 1.0")
-        assert has_metric(call, proxy, 'nanonets_proxy_key_refusals_total{state="candidate"} 1.0')
+        assert proxy.wait_for("key_candidate_rejected")["level"] == "warning"
+        assert has_metric(call, proxy, "nanonets_proxy_key_candidate_rejected 1.0")
+        assert has_metric(call, proxy, 'nanonets_proxy_key_rejections_total{state="candidate"} 1.0')
         shown = key_state(call, proxy)
-        assert [key["state"] for key in shown["keys"]] == ["active", "refused"]
+        assert [key["state"] for key in shown["keys"]] == ["active", "rejected"]
         assert "stays in use" in shown["warnings"][0]
         assert {len(key["fingerprint"]) for key in shown["keys"]} == {8}
         _write(key_file, "good-key")
         deadline_s = time.monotonic() + 10
         while "warnings" in key_state(call, proxy):
             assert time.monotonic() < deadline_s
-        assert has_metric(call, proxy, "nanonets_proxy_key_candidate_refused 0.0")
+        assert has_metric(call, proxy, "nanonets_proxy_key_candidate_rejected 0.0")
 
 
 def test_a_probe_tests_a_new_key_if_key_probe_is_set(call: Call, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_probe_tests_a_new_key_if_key_probe_is_set(call: Call, tmp_path: Path)
     ):
         proxy.wait_for_next("key_active")
         _write(key_file, "wrong-key")
-        proxy.wait_for("key_candidate_refused")
+        proxy.wait_for("key_candidate_rejected")
         accept(call, upstream, "second-key")
         _write(key_file, "second-key")
         proxy.wait_for_next("key_active")
@@ -237,8 +237,8 @@ def test_a_key_that_is_revoked_while_all_callers_use_one_path_is_rejected_by_a_p
         assert call(f"{proxy.url}/api/v4/workflow_types")[0] == 200
         accept(call, upstream, "another-key")
         assert call(f"{proxy.url}/api/v4/workflow_types")[0] == 401
-        proxy.wait_for("key_refused")
-        assert [key["state"] for key in key_state(call, proxy)["keys"]] == ["refused"]
+        proxy.wait_for("key_rejected")
+        assert [key["state"] for key in key_state(call, proxy)["keys"]] == ["rejected"]
         assert has_metric(call, proxy, "nanonets_proxy_key_accepted 0.0")
 
 
@@ -291,7 +291,7 @@ def test_a_reload_makes_a_rejected_key_usable_again(
         _write(key_file, "not-yet-known")
         proxy.wait_for_next("key_candidate")
         assert call(proxy.url + PATH)[0] == 200
-        proxy.wait_for("key_candidate_refused")
+        proxy.wait_for("key_candidate_rejected")
         accept(call, upstream, "not-yet-known")
         reload(call, proxy)
         assert proxy.wait_for("reloaded")["state"] == "candidate"

@@ -105,7 +105,7 @@ def test_rotated_keys_are_visible_nowhere(call: Call, tmp_path: Path, log_format
         limits = Path(f"/proc/{proxy.process.pid}/limits").read_text()
         assert [line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core")] == [["0", "0"]]
         assert proxy.end() == 0
-    assert b"key_candidate_refused" in proxy.stdout
+    assert b"key_candidate_rejected" in proxy.stdout
     assert_hidden(bytes(proxy.stdout + proxy.stderr) + shown, FIRST, WRONG, SECOND)
 
 

@@ -143,7 +143,7 @@ async def test_a_gap_without_a_new_key_ends_with_an_error_in_the_log(source: Fil
                 responses = await asyncio.gather(callers[0].get(b"/x"), callers[1].get(b"/y"))
                 assert [response.status for response in responses] == [401, 401]
                 await until(lambda: not proxy.proxy.key_manager._keyring._evidence.hold.reported_s)
-        assert len(log.events("key_refused")) == 1
+        assert len(log.events("key_rejected")) == 1
         (ended,) = log.events("key_gap_ended")
         assert (ended["level"], ended["state"]) == ("error", "spent")
         assert 1.5 < ended["lasted_s"] < 6

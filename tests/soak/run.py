@@ -22,7 +22,7 @@ from support.raw_caller import RawCaller, RawResponse, chunked
 
 _CALLERS: Final = 40
 _RESPONSE_WITHIN_S: Final = 120.0
-"""Far longer than the sum of the proxy's time limits, also on a busy machine: a response that takes longer hangs."""
+"""Far longer than the sum of the proxy's time limits, even on a busy machine: a later response hangs."""
 _NEAR: Final = FaultRates(refuse=0.01, end=0.08, reset=0.08, stall=0.08, drip=0.08, stall_s=0.2)
 _FAR: Final = FaultRates(refuse=0.02, end=0.08, reset=0.08, stall=0.08, drip=0.08, stall_s=1.2)
 _SETTINGS: Final = {

@@ -1,4 +1,4 @@
-"""Who may see more of the admin listener than its health: this machine, and callers with an admin token."""
+"""Decides which requests may use all endpoints of the admin listener: from this machine, or with a token."""
 
 from collections.abc import Iterable
 

@@ -51,11 +51,11 @@ class ReloadResult:
 
 
 MAX_RELOADS = 8
-"""So many reloads may wait at a time: they must leave connections for the health checks."""
+"""At most this many reloads wait at a time, so that connections remain for the health checks."""
 
 
 class Endpoints:
-    """The endpoints with one response; `events.py` has the other one."""
+    """The endpoints that send one response; `events.py` has the endpoint that sends events."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Endpoints:
         self._environments = environments
         self._reload_all = reload
         self._is_permitted = is_permitted
-        self._reloads = 0  # that wait now
+        self._waiting_reloads = 0
         self.status = status.StatusReader(environments)
 
     async def dashboard(self, _: CallerRequest) -> OwnResponse:
@@ -98,14 +98,14 @@ class Endpoints:
 
     async def reload(self, _: CallerRequest) -> OwnResponse:
         """Reads the settings and the keys again; 503 with the reason if that fails."""
-        if self._reloads >= MAX_RELOADS:
+        if self._waiting_reloads >= MAX_RELOADS:
             reason = f"{MAX_RELOADS} reloads are waiting already."
             return _json_response({"status": "not reloaded", "reason": reason}, 503)
-        self._reloads += 1
+        self._waiting_reloads += 1
         try:
             result = await self._reload_all()
         finally:
-            self._reloads -= 1
+            self._waiting_reloads -= 1
         body, is_good = self._overall("reloaded", "not reloaded", result.faults)
         if result.settings_fault is not None:
             reasons = filter(None, [result.settings_fault, body.get("reason")])
@@ -124,7 +124,7 @@ class Endpoints:
         return _response(200, _JSON, self.status.read())
 
     def _overall(self, good: str, bad: str, reasons: Sequence[str | None]) -> tuple[dict[str, Any], bool]:
-        """Returns the status of a single environment, or of each by its name, and whether there is no reason."""
+        """Returns the status of the environment, or of each one by name, and whether none has a reason."""
         parts: dict[str, dict[str, Any]] = {}
         for environment, reason in zip(self._environments, reasons, strict=True):
             part: dict[str, Any] = {"status": good} if reason is None else {"status": bad, "reason": reason}

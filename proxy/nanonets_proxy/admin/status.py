@@ -43,7 +43,7 @@ class StatusReader:
         return self._shortened(environments)
 
     def _shortened(self, environments: list[EnvironmentStatus]) -> bytes:
-        """Returns the document of very many environments: without the last hour, and if need be without some."""
+        """Returns the document without the last hour, and without some environments if there are very many."""
         bare = [replace(environment, requests=_without_buckets(environment)) for environment in environments]
         while len(body := self._encode(bare, is_shortened=True)) > MAX_BYTES:
             del bare[len(bare) * 3 // 4 :]

@@ -17,7 +17,7 @@ from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Ticke
 from nanonets_proxy.errors import LargerThanLimit, ProxyError, RateLimited, ShuttingDown
 
 _THROTTLED = Outcome.THROTTLED
-_MIN_SLEEP_S = 1.0  # less is the error of reading two clocks in turn
+_MIN_SLEEP_S = 1.0  # two clocks that are read in turn may differ by less
 _ADMITTED = TicketState.ADMITTED  # in Python 3.11 each access to a member through its enum costs a call
 
 _MESSAGES = {
@@ -60,7 +60,7 @@ class WaitingRoom:
         self._poll(self._loop.time())
 
     def try_admit(self, ticket: Ticket, now_s: float) -> bool:
-        """Admits a ticket that need not wait. Returns False if the ticket must `enter`; `now_s` is as there."""
+        """Admits a ticket that need not wait. Returns False if the ticket must `enter`. `now_s`: see `enter`."""
         return not self._closed and self._gate.try_admit(ticket, now_s)
 
     def enter(
@@ -69,8 +69,8 @@ class WaitingRoom:
         """Returns a future to await until the gate admits the ticket; None if the ticket is admitted already.
 
         If the `await` is cancelled, call `leave`. `on_wait` is called before a wait. `now_s` is the loop's time
-        as read once in this turn of the loop: a later reading would make a ticket with a wait of zero late. This
-        method and the future raise RateLimited, LargerThanLimit or ShuttingDown.
+        as read once in this turn of the loop, also for the deadline: after a later reading, a ticket that may not
+        wait would be too late. This method and the future raise RateLimited, LargerThanLimit or ShuttingDown.
         """
         if self._closed:
             raise _shutting_down()
@@ -183,7 +183,7 @@ class WaitingRoom:
                 if ticket is newcomer:
                     continue
                 if (resuming := self._resuming.get(ticket)) is not None:
-                    if not resuming.done():  # else its task is ending, and settles it
+                    if not resuming.done():  # otherwise its task is ending, and settles the permit
                         resuming.set_result(None)
                     continue
                 future = self._futures.pop(ticket, None)

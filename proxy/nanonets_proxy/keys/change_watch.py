@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CHECK_EVERY_S: Final = 0.5
 _STABLE_S: Final = 0.02
 _MOST_STABLE_CHECKS: Final = 15  # an editor may leave the file empty, but only for a moment
-_MOST_LINKS: Final = 40  # Linux follows as many (path_resolution(7))
+_MOST_LINKS: Final = 40  # Linux follows no more (path_resolution(7))
 
 _Status: TypeAlias = tuple[int, ...] | None
 
@@ -146,5 +146,5 @@ def _open_inotify() -> "Inotify | None":
 
         return Inotify(sync_timeout=0)
     except Exception as error:  # noqa: BLE001 - for any reason (no Linux, too many instances), the regular check remains
-        structlog.get_logger().warning("key_watch_looks_only", reason=type(error).__name__)
+        structlog.get_logger().warning("file_watch_polls_only", reason=type(error).__name__)
         return None

@@ -31,7 +31,7 @@ class AuthorizerPolicy:
     rules: AccessRules | None
     budget: DailyBudget | None
     dry_run: bool
-    """Whether rejections are only logged and counted, and the requests forwarded nevertheless."""
+    """Whether rejections are only logged and counted, while the requests are forwarded."""
 
 
 class Authorizer:
@@ -42,7 +42,7 @@ class Authorizer:
         self._callers: CallersByToken | None = None  # `change_policy` sets them
         self._log = structlog.get_logger()
         self._rejections = Counter(
-            "nanonets_proxy_policy_refusals",
+            "nanonets_proxy_policy_rejections",
             "Requests that the access rules or a daily budget rejected, or would have rejected in a dry run.",
             ["reason"],
             registry=registry,
@@ -90,7 +90,7 @@ class Authorizer:
             return False
         retry_after_s = budget.take(caller, time.time())
         if retry_after_s is not None:
-            message = "This caller has used up its requests of today."
+            message = "This caller has used up its daily budget."
             self._reject(BudgetUsedUp(message, retry_after_s=retry_after_s), "daily_budget", caller, method, target)
         return retry_after_s is None
 
@@ -105,4 +105,4 @@ class Authorizer:
         if not self._policy.dry_run:
             raise error
         facts: dict[str, Any] = {"caller": caller, "method": method, "path": loggable_target(target)}
-        self._log.warning("policy_would_refuse", reason=reason, **facts)
+        self._log.warning("policy_would_reject", reason=reason, **facts)

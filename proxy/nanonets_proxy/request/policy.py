@@ -34,4 +34,4 @@ class HandlerPolicy:
     log_successes: float = 1.0
     """The share of successful requests that get a log event."""
     log_fields: Mapping[str, str] = field(default_factory=dict)
-    """Fields of each log event."""
+    """Added to the fields of each log event."""

@@ -1,7 +1,8 @@
 """The pages of uploads whose callers do not state them, in scopes whose limits are in pages.
 
-A small body is here before its request asks for a permit, so its pages are counted first. A larger upload gets its
-permit at the mean cost of its scope. Its pages are counted once its last byte is read, and then correct the cost.
+A small body has arrived before its request asks for a permit, so its pages are counted first. A larger upload gets
+its permit at the mean cost of its scope. Its pages are counted once its last byte is read, and then correct the
+cost.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -59,7 +60,7 @@ class PageCount:
         """The ticket of a streamed upload, which has a permit while its body is read."""
 
     async def count_whole(self, body: bytes, mean: float) -> float:
-        """Returns the cost of an upload that is at hand: its pages, else the mean of its scope."""
+        """Returns the cost of an upload that has arrived whole: its pages, else the mean of its scope."""
         pages = await self._uploads.counter.count(self._content_type, [body], MAX_COUNT_S)
         if pages is None:
             return mean

@@ -52,7 +52,7 @@ class KeyMetrics:
         registry.register(_StatusCollector(read_status))
         self.rotations = Counter("nanonets_proxy_key_rotations", "Changes of the active key.", registry=registry)
         self.rejections = Counter(
-            "nanonets_proxy_key_refusals",
+            "nanonets_proxy_key_rejections",
             "Keys that the upstream rejected, by the state they had.",
             ["state"],
             registry=registry,
@@ -89,7 +89,7 @@ class _StatusCollector(Collector):
         yield info
         yield age
         yield GaugeMetricFamily(
-            "nanonets_proxy_key_candidate_refused",
+            "nanonets_proxy_key_candidate_rejected",
             "1 while the key source holds a key that the upstream rejects: replace that key.",
             value=float(status.candidate_rejected),
         )

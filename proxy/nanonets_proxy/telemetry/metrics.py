@@ -30,7 +30,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no
 MAX_SERIES: Final = 2000
 _SERIES_OF_PROCESS: Final = 60
 _SERIES_OF_ENVIRONMENT: Final = 260
-"""Those whose number callers cannot change: histograms, and labels such as error codes."""
+"""The series whose number callers cannot change: histograms, and labels such as error codes."""
 _LEAST_SERIES: Final = 40
 _SHARE_OF_SCOPES: Final = 0.25
 _RATIO_BUCKETS: Final = (0.5, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0)

@@ -26,7 +26,7 @@ _FAMILIES: Final = {
 SERIES_PER_SCOPE: Final = len(_FAMILIES)
 
 ReadScopes = Callable[[int], Sequence[ScopeStatus]]
-"""Returns at most so many scopes, the busiest first."""
+"""Takes the largest number of scopes to return, and returns them, the busiest first."""
 
 
 class ScopeMetrics(Collector):

@@ -198,7 +198,7 @@ def test_a_wrong_candidate_is_rejected_and_no_caller_gets_a_401() -> None:
     driver.read("wrong")
     assert driver.get("a") == ["wrong", "a"]
     assert [driver.get("a") for _ in range(3)] == [["a"]] * 3
-    assert driver.states() == {"a": "active", "wrong": "refused"}
+    assert driver.states() == {"a": "active", "wrong": "rejected"}
     assert driver.warnings() == [KeyWarning.CANDIDATE_REJECTED]
     assert driver.kinds()[-1] is KeyEventKind.CANDIDATE_REJECTED
     assert not driver.ring.needs_reading
@@ -245,7 +245,7 @@ def test_if_a_new_key_is_revoked_at_once_the_previous_key_is_used() -> None:
     assert driver.get("a") == ["b", "a"]
     assert driver.states() == {"a": "previous", "b": "active"}, "one request is no proof"
     assert driver.get("a") == ["b", "a"]
-    assert driver.states() == {"a": "active", "b": "refused"}
+    assert driver.states() == {"a": "active", "b": "rejected"}
     assert driver.ring.needs_reading
 
 
@@ -450,11 +450,11 @@ def test_many_401s_of_one_target_do_not_reject_a_key_and_a_second_target_does() 
     assert [driver.get(target="GET /x") for _ in range(5)] == [["a", "kept"]] * 5
     assert driver.states() == {"a": "active"}
     assert driver.get(target="GET /y") == ["a", "held"]
-    assert driver.states() == {"a": "refused"}
+    assert driver.states() == {"a": "rejected"}
 
 
 def test_a_probe_of_the_key_manager_decides_about_a_doubted_key() -> None:
-    for verdict, state in ((ACCEPTED, "active"), (REJECTED, "refused"), (UNKNOWN, "active")):
+    for verdict, state in ((ACCEPTED, "active"), (REJECTED, "rejected"), (UNKNOWN, "active")):
         driver = Driver("a", requests_probe=False)
         driver.get("a")
         assert driver.ring.choose_for_probe(driver.now) is None
@@ -479,7 +479,7 @@ def test_a_probe_of_the_key_manager_decides_if_requests_do_not() -> None:
     assert probe is not None
     assert driver.ring.choose_for_probe(driver.now) is None
     driver.events += driver.ring.settle(probe, REJECTED, driver.now)
-    assert driver.states() == {"a": "refused"}
+    assert driver.states() == {"a": "rejected"}
     assert KeyEventKind.ACTIVE_REJECTED in driver.kinds()
     assert driver.ring.known.next_probe_s(requests_probe=True) == math.inf
 
@@ -613,7 +613,7 @@ def test_a_candidate_that_was_rejected_only_by_a_forbidden_request_becomes_a_can
     driver.get("a")
     driver.read("b")
     assert driver.get(target="GET /secret") == ["b", "a", "kept"]
-    assert driver.states() == {"a": "active", "b": "refused"}
+    assert driver.states() == {"a": "active", "b": "rejected"}
     assert driver.get("a") == ["a"]
     assert driver.states() == {"a": "active", "b": "candidate"}
     assert driver.get("a", "b") == ["b"]
@@ -627,7 +627,7 @@ def test_an_acceptance_older_than_the_rejection_does_not_count() -> None:
     slow = driver.choose()
     driver.reject_twice()
     driver.settle(slow, ACCEPTED)
-    assert driver.states() == {"a": "refused"}
+    assert driver.states() == {"a": "rejected"}
 
 
 def test_responses_may_come_in_another_order_than_their_requests() -> None:
@@ -739,7 +739,7 @@ def test_an_old_doubt_about_the_previous_key_begins_anew_when_that_key_is_the_on
     use = driver.choose(history)
     assert driver.settle(use, REJECTED, history) is Ruling.WAIT
     driver.settle(driver.choose(), REJECTED)
-    assert driver.states() == {"a": "previous", "b": "refused"}
+    assert driver.states() == {"a": "previous", "b": "rejected"}
     driver.ring.tick(driver.now)
     assert driver.ring.rule(use, history, driver.now) is Ruling.SEND_AGAIN
     assert driver.settle(driver.choose(history), REJECTED, history) is Ruling.WAIT
@@ -775,12 +775,12 @@ def test_an_acceptance_clears_only_the_targets_that_were_rejected_before_its_req
     assert driver.states() == {"a": "active"}
 
 
-@pytest.mark.parametrize("state", ["refused", "candidate"])
+@pytest.mark.parametrize("state", ["rejected", "candidate"])
 def test_a_401_of_a_request_from_before_an_acceptance_changes_nothing_later(state: str) -> None:
     driver = Driver("a")
     outdated = driver.choose()
     driver.get("a")
-    if state == "refused":
+    if state == "rejected":
         driver.reject_twice()
     else:
         driver.read("b")
@@ -801,4 +801,4 @@ def test_a_rejected_new_key_stays_rejected_while_one_of_its_targets_is_not_known
     driver.get(target="GET /y")
     driver.get("a")
     assert driver.events[-1].target == "GET /y"
-    assert driver.states() == {"a": "active", "b": "refused"}
+    assert driver.states() == {"a": "active", "b": "rejected"}

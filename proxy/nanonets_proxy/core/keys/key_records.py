@@ -17,7 +17,7 @@ class KeyState(enum.Enum):
     CANDIDATE = "candidate"
     ACTIVE = "active"
     PREVIOUS = "previous"
-    REJECTED = "refused"
+    REJECTED = "rejected"
 
 
 class KeyringState(enum.Enum):
@@ -77,9 +77,9 @@ class KeyEventKind(enum.Enum):
 
     CANDIDATE_FOUND = "key_candidate"
     ACTIVATED = "key_active"
-    CANDIDATE_REJECTED = "key_candidate_refused"
-    ACTIVE_REJECTED = "key_refused"
-    PREVIOUS_REJECTED = "key_previous_refused"
+    CANDIDATE_REJECTED = "key_candidate_rejected"
+    ACTIVE_REJECTED = "key_rejected"
+    PREVIOUS_REJECTED = "key_previous_rejected"
     HOLD_STARTED = "key_gap"
     HOLD_ENDED = "key_gap_ended"
     REQUEST_REJECTED = "key_cleared"

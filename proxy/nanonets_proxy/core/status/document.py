@@ -18,9 +18,9 @@ class State:
     """`starting`, `draining`, `no_key`, `key_rejected`, `proxy_failing`, `upstream_failing`, `quota_used_up`,
     `waiting_for_upstream`, `waiting_for_place`, `limit_closed`, `serving` or `idle`."""
     cause: str | None
-    """The party to look at: `proxy`, `key`, `limit` or `upstream`; null if all is well."""
+    """The party to look at: `proxy`, `key`, `limit` or `upstream`; null if nothing is wrong."""
     sentence: str
-    """The state for people."""
+    """A sentence that describes the state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,8 @@ class GateStatus:
     max_in_flight: int
     """The setting `pool_size`."""
     next_permit_in_s: float | None
-    """When a waiting request may go at the earliest. Null if none waits, or if it waits for a response."""
+    """The shortest time until a waiting request gets its permit. Null if none waits, or if the permit depends on a
+    response."""
     scopes: tuple[ScopeEntry, ...]
     """The busiest scopes that wait, are in use, or have a known limit."""
     scopes_total: int
@@ -99,7 +100,7 @@ class KeyEntry:
     fingerprint: str
     """8 hex digits that identify the key and do not reveal it."""
     state: str
-    """`candidate`, `active`, `previous` or `refused`."""
+    """`candidate`, `active`, `previous` or `rejected`."""
     age_s: int
     """The time since the key was put into its source."""
 

@@ -56,7 +56,7 @@ class RequestRing(Generic[Request]):
 
     def count(self, request: Request) -> None:
         """Counts a finished request."""
-        # One call for each request, since every request pays for it.
+        # One function, since every request pays for each call.
         status, upstream_s = request.status, request.upstream_s
         current = self._current
         if status < _ERRORS_FROM:

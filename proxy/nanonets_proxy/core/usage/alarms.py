@@ -1,7 +1,8 @@
 """Alarms about usage: what is judged, by which figures, and the sentence that explains each alarm.
 
 Each judgement compares the current hour, as far as it has come, with the past of the same caller, route or
-environment. An alarm is damped by itself: its hour belongs to the past of all later hours.
+environment. An unusual hour belongs to the past of all later hours, so a new level of usage soon causes no further
+alarms.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -75,7 +76,7 @@ class Facts:
     """What is known about one environment in the current hour."""
 
     age_h: int
-    """Hours since the first attempt in the ledger. In the first week, nothing is new and nothing unusual."""
+    """Hours since the first attempt in the ledger. The first week has only alarms about budgets."""
     volumes: Sequence[Volume] = ()
     rejections: int = 0
     """Responses with 401 or 403 in the current hour."""

@@ -34,7 +34,10 @@ class ResponseHeads:
     def write(
         self, context: RequestContext, head: ResponseHead, hint: Hint | None = None, proxy_status: bytes = b""
     ) -> bytes:
-        """Returns the whole head, to the empty line. `hint` is that of a 429, and `proxy_status` its mark."""
+        """Returns the whole head, to the empty line.
+
+        `hint` is that of a 429. `proxy_status` is the field that says why a kept 429 is the response.
+        """
         record = context.record
         lines = self._via_field
         if head.status == 429:

@@ -49,13 +49,13 @@ class LastRefusal:
 
 
 class LastRefusals:
-    """The latest 429 of each scope, of a few scopes."""
+    """The latest 429 of each scope, for the `_MAX_SCOPES` scopes that were refused last."""
 
     def __init__(self) -> None:
         self._by_scope: OrderedDict[str, LastRefusal] = OrderedDict()
 
     def note(self, scope: str, head: ResponseHead, body: bytes, forms: KeyForms) -> LastRefusal | None:
-        """Keeps a whole 429. Returns it for its own request, unless it is too large or unreadable."""
+        """Keeps a whole 429 for its scope. Returns it for its request; None if it is too large or unreadable."""
         plain = decoded_body(head, body)
         if plain is None or len(plain) > MAX_BODY_BYTES:
             return None

@@ -24,12 +24,12 @@ from nanonets_proxy.telemetry.ledger.file import SCHEMA, SUMS, check_identity
 from nanonets_proxy.telemetry.ledger.ledger import Batch, DayUsage
 
 _MODE: Final = 0o600
-# As long as another process may keep the file locked. Only the writer's thread waits.
+# How long another process may keep the file locked. Only the writer's thread waits for it.
 _LOCK_TIMEOUT_S: Final = 5.0
 _ROWS_PER_STATEMENT: Final = (500, 50, 5, 1)
-# Retention deletes so many rows with each batch beyond twice the rows that the batch adds.
+# With each batch, retention deletes at most this many rows and twice the rows that the batch adds.
 _DELETED_PER_BATCH: Final = 500
-# A wrong clock at boot must not delete anything: nothing is deleted for so long after a start or a jump.
+# A wrong clock must delete nothing, so retention pauses for this long after a start or a jump of the clock.
 _STEADY_S: Final = 600.0
 _JUMP_S: Final = 60.0
 _MOST_SHOWN: Final = 100
@@ -172,7 +172,7 @@ class LedgerDatabase:
         return DayUsage(day, callers)
 
     def delete_old(self, added: int) -> None:
-        """Deletes some of what is too old, more than the `added` rows of the last batch."""
+        """Deletes a part of what is too old: more rows than the last batch has `added`."""
         wall_s, monotonic_s = time.time(), time.monotonic()
         if abs(wall_s - monotonic_s - self._clock_offset_s) > _JUMP_S:
             self._clock_offset_s, self._steady_since_s = wall_s - monotonic_s, monotonic_s

@@ -115,7 +115,7 @@ class Ledger:
         self._on_stop, self._on_resume = on_stop, on_resume
         self._callers = CallerNames()
         self._number = 0
-        self._young: dict[int, Attempt] = {}  # running, and not in the ledger; the oldest first
+        self._unrecorded: dict[int, Attempt] = {}  # running attempts that are not in the ledger, the oldest first
         self._batch = Batch()
         self._handover: asyncio.TimerHandle | None = None
         self._handed_over = 0  # rows that the writer has and has not written
@@ -146,7 +146,7 @@ class Ledger:
         at_s = int(time.time())
         self._number = number = self._number + 1
         series = (environment, self._callers.name(caller, at_s), known_method(method), route)
-        self._young[number] = attempt = Attempt(number, at_s, self._loop.time(), series, int(is_first))
+        self._unrecorded[number] = attempt = Attempt(number, at_s, self._loop.time(), series, int(is_first))
         if self._handover is None:
             self._handover = self._loop.call_later(_HANDOVER_S, self._hand_over)
         return attempt
@@ -156,7 +156,7 @@ class Ledger:
     ) -> None:
         """Notes the result of an attempt; `status` 0: no response came."""
         if not attempt.is_written:
-            del self._young[attempt.number]
+            del self._unrecorded[attempt.number]
         self._add(attempt, status_class(status), request_bytes, response_bytes, pages)
 
     def close(self) -> None:
@@ -197,19 +197,19 @@ class Ledger:
     def _hand_over(self, *, closing: bool = False) -> None:
         """Records the attempts that have run for long, and hands all rows to the writer."""
         began_until_s = self._loop.time() - (0 if closing else _LONG_S)
-        while self._young:
-            number, attempt = next(iter(self._young.items()))
+        while self._unrecorded:
+            number, attempt = next(iter(self._unrecorded.items()))
             if attempt.began_s > began_until_s or self._pending >= MAX_PENDING:
                 break
             self._add(attempt, UNFINISHED)
             attempt.is_written = True
-            del self._young[number]
+            del self._unrecorded[number]
         if self._batch.rows:
             batch, self._batch = self._batch, Batch()
             self._handed_over += len(batch.rows)
             self._writer.put(batch)
         self._handover = (
-            self._loop.call_later(_HANDOVER_S, self._hand_over) if self._young and not closing else None
+            self._loop.call_later(_HANDOVER_S, self._hand_over) if self._unrecorded and not closing else None
         )
 
     def _on_written(self, rows: int) -> None:

@@ -47,7 +47,7 @@ class LedgerWriter:
     def _run(self) -> None:
         # Opens the file now, so that an unusable one is reported before the first request.
         with suppress(LedgerFault):
-            self._keep_house(self._open(), 0)
+            self._maintain(self._open(), 0)
         while (batch := self._batches.get()) is not None:
             while not self._write(batch):
                 if self._closing.wait(_RETRY_S):
@@ -66,12 +66,12 @@ class LedgerWriter:
             except (sqlite3.Error, OSError) as error:
                 raise self._give_up(fault_of(error)) from error
             self._reports.written(len(batch.rows))
-            self._keep_house(database, len(batch.rows))
+            self._maintain(database, len(batch.rows))
         except LedgerFault:
             return False
         return True
 
-    def _keep_house(self, database: LedgerDatabase, added: int) -> None:
+    def _maintain(self, database: LedgerDatabase, added: int) -> None:
         """Deletes what is too old, and reports today's usage. Reports a fault, and raises nothing."""
         try:
             database.delete_old(added)
