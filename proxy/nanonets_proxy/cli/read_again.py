@@ -19,10 +19,10 @@ from nanonets_proxy.process.settings_rereader import TIME_LIMIT_S, Request
 
 def main() -> None:
     """Reads one request, and writes its result."""
+    _be_first_to_go()  # before the files of this process in /proc belong to root
     prevent_core_dump()
     lock_memory()
     signal.alarm(int(TIME_LIMIT_S) + 1)  # ends this process if nobody else does
-    _be_first_to_go()
     request: Request = pickle.load(sys.stdin.buffer)  # noqa: S301  # the serving process has written it
     os.environ.clear()
     os.environ.update(request.environ)
