@@ -2,7 +2,7 @@
 
 import pytest
 
-from nanonets_proxy.app import pages
+from nanonets_proxy.app.environment import pages
 from nanonets_proxy.request import upload_pages
 from support.documents import FORM, form, pdf
 from support.eventually import until
