@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run test coverage explore test-newest test-stores fresh-machine bench bench-quick bench-page bench-rotation bench-gate bench-gate-sockets check \
-  format config lock clean test-system conformance-page status-page metrics-page conformance-peers soak abuse sbom
+  format config lock clean test-system conformance-page status-page metrics-page helm-chart conformance-peers soak abuse sbom
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -101,6 +101,9 @@ conformance-page: $(VENV)/dev.stamp ## Generate docs/conformance.md from the tab
 
 status-page: $(VENV)/dev.stamp ## Generate docs/reference/status.md and the JSON schema of GET /status
 	PYTHONPATH=tests $(BIN)/python -m support.status_page
+
+helm-chart: $(VENV)/dev.stamp ## Generate the Helm chart's values and README from its values.schema.json
+	PYTHONPATH=tests $(BIN)/python -m reference.helm_chart
 
 conformance-peers: $(VENV)/dev.stamp ## Run the conformance cases against nginx, HAProxy and Caddy (root; installs them)
 	tests/conformance/peers/setup.sh .system/peers
