@@ -21,7 +21,7 @@ from nanonets_proxy.keys.source import KeySourceConfig
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.server.tls import ListenerTlsPolicy
 from nanonets_proxy.telemetry.ledger.ledger import LedgerPolicy
-from nanonets_proxy.telemetry.otlp.policy import OtlpPolicy
+from nanonets_proxy.telemetry.otlp.policy import TracesPolicy
 from nanonets_proxy.telemetry.webhook.policy import WebhookPolicy
 from nanonets_proxy.upstream.body import BodyPolicy
 from nanonets_proxy.upstream.dial import DialPolicy
@@ -88,7 +88,7 @@ class EnvironmentConfig:
     key_probe: str
     """The path of the GET that tests a new key. Empty: callers' requests test it."""
 
-    otlp: OtlpPolicy | None = None
+    traces: TracesPolicy | None = None
     """None: no traces are sent."""
     environments: int = 1
     """How many environments share this process's open files."""

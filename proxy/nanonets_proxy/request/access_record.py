@@ -12,9 +12,8 @@ from nanonets_proxy.core.api.routes import OTHER_ROUTE
 from nanonets_proxy.core.http.target import loggable_target
 from nanonets_proxy.core.http.trace_context import TraceContext
 from nanonets_proxy.server.connection.caller_request import CallerRequest
-from nanonets_proxy.telemetry.finished_request import Observer
+from nanonets_proxy.telemetry.finished_request import Observer, RecordedSpan
 from nanonets_proxy.telemetry.log import EventWriter
-from nanonets_proxy.telemetry.otlp.spans import RequestSpans
 
 _VALID_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _MAX_CALLER_CHARS: Final = 128
@@ -39,7 +38,7 @@ class AccessRecord:
             "pages",
         ),
         *("received_bytes", "request_id", "route", "scope", "sent_bytes", "started_s", "status", "total_s"),
-        *("scheme", "span_id", "spans", "trace", "upstream_s", "wait_s"),
+        *("span_id", "spans", "trace", "upstream_s", "wait_s"),
     )
 
     def __init__(self, request: CallerRequest, caller: str) -> None:
@@ -75,8 +74,8 @@ class AccessRecord:
         """Further facts for the caller, and facts for the log alone."""
         self.trace: TraceContext | None = None
         """The caller's trace, or a new one; None: there is none. `span_id` is the request's own span in it."""
-        self.spans: RequestSpans | None = None
-        """None: the request is not sampled."""
+        self.spans: list[RecordedSpan] | None = None
+        """The waits and attempts, in order of their ends; None: the request is not sampled."""
         self.level = ""
         """The level of the log event; "": info."""
 
@@ -90,10 +89,6 @@ class AccessRecord:
     def continue_trace(self, trace: TraceContext) -> None:
         """Makes the request a span of a trace."""
         self.trace, self.span_id = trace, new_id()
-
-    def record_spans(self, scheme: str) -> None:
-        """Records the request's waits and attempts from now on. `scheme` is that of callers."""
-        self.spans, self.scheme = RequestSpans(), scheme
 
     @property
     def is_success(self) -> bool:

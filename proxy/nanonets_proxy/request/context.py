@@ -34,10 +34,13 @@ _MOST_TARGET_CHARS: Final = 512
 
 
 class Tracer(Protocol):
-    """Decides which requests are sampled."""
+    """Decides which requests are sampled, and exports their spans."""
 
     def sample(self, trace: TraceContext | None) -> TraceContext | None:
         """Returns the trace of a sampled request: the caller's, or a new one. None: the request is not sampled."""
+
+    def observe(self, request: AccessRecord) -> None:
+        """Takes the record of a sampled request, once it is finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,8 @@ class RequestContext:
     """The latest 429 of this request."""
     usage: AttemptNotes | None = None
     """None: there is no usage ledger."""
+    span_id: str = ""
+    """The span of the latest attempt, if the request is sampled."""
     retries: int = 0
     retry_spent_s: float = 0.0
     """Duration of the attempts that were retried, and of the pauses after them."""

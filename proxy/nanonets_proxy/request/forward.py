@@ -144,7 +144,7 @@ class Forwarder:
             ended_s = perf_counter()
             record.wait_s += ended_s - began_s
             if record.spans is not None:
-                record.spans.waits.append((began_s, ended_s))
+                record.spans.append(("", began_s, ended_s, 0, ""))
             if ticket.forecast_s > 0 and not record.attempts and ticket.state is _ADMITTED:
                 services.metrics.observe_forecast(ticket.forecast_s, record.wait_s)
 
@@ -253,17 +253,17 @@ class Forwarder:
         """
         services, verdict, spans = self._services, _KEY_UNKNOWN, context.record.spans
         if spans is not None:
-            spans.begin_attempt(new_id())
+            began_s, context.span_id = perf_counter(), new_id()
         try:
             connection, head = await services.client.send(self._requests.write(context, use.record.key))
             verdict = verdict_of(head.status)
             if context.usage is not None:
                 context.usage.status = head.status
             if spans is not None:
-                spans.end_attempt(head.status)
+                spans.append((context.span_id, began_s, perf_counter(), head.status, ""))
         except ProxyError as error:
             if spans is not None:
-                spans.end_attempt(0, error.code)
+                spans.append((context.span_id, began_s, perf_counter(), 0, error.code))
             raise
         finally:
             history = context.ensure_key_history() if verdict is _KEY_REJECTED else None

@@ -101,6 +101,8 @@ class Handler:
             if self._log_share < 1.0 and record.is_success:
                 log = self._log_sampled if random() < self._log_share else None  # noqa: S311 - no secret
             record.finish(log, self._services.observers)
+            if record.spans is not None and self._services.tracer is not None:
+                self._services.tracer.observe(record)
 
     def reject_malformed(self, request: CallerRequest, error: ProxyError) -> None:
         """Sends the error response to malformed bytes; logs and counts them like a request."""
@@ -159,7 +161,7 @@ class Handler:
         if services.tracer is not None and (trace := services.tracer.sample(head.trace)) is not None:
             if trace is not head.trace:
                 record.continue_trace(trace)
-            record.record_spans("https" if self._policy.tls else "http")
+            record.spans = []
         target, authority = record.path, None
         if not target.startswith("/"):
             services.guard.check_method(record.method, preflight=head.is_preflight)

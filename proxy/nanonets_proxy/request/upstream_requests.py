@@ -35,7 +35,7 @@ class UpstreamRequests:
         target = context.target.encode("utf-8", "surrogateescape")
         trace = b""
         if record.trace is not None and self._trace_upstream:
-            span_id = record.span_id if record.spans is None else record.spans.attempts[-1].span_id
+            span_id = record.span_id if record.spans is None else context.span_id
             trace = record.trace.fields_for(span_id)
         data = self._heads.write(record.method.encode(), target, context.head, trace) + context.payload
         return UpstreamRequest(

@@ -20,7 +20,7 @@ from nanonets_proxy.settings.loaded import LoadedSettings, given_values
 from nanonets_proxy.settings.model.proxy import Settings
 from nanonets_proxy.settings.model.sandbox import SandboxSettings
 from nanonets_proxy.telemetry.ledger.ledger import LedgerPolicy
-from nanonets_proxy.telemetry.otlp.policy import OtlpPolicy
+from nanonets_proxy.telemetry.otlp.policy import TracesPolicy
 from nanonets_proxy.telemetry.webhook.policy import WebhookPolicy
 from nanonets_proxy.upstream.body import BodyPolicy
 from nanonets_proxy.upstream.dial import DialPolicy
@@ -109,7 +109,7 @@ def environment_config(
         ),
         key_max_age_s=settings.key_max_age,
         key_probe=settings.key_probe,
-        otlp=None if settings.otlp_endpoint is None else OtlpPolicy(settings.otlp_endpoint, settings.otlp_share),
+        traces=_traces_policy(settings),
         environments=environments,
     )
 
@@ -206,6 +206,11 @@ def _body_policy(settings: Settings) -> BodyPolicy:
         replay_limit_bytes=settings.replay_limit,
         spool_files=most_forwarded(settings.pool_size),
     )
+
+
+def _traces_policy(settings: Settings) -> TracesPolicy | None:
+    collector = settings.otlp_endpoint
+    return None if collector is None else TracesPolicy(collector, settings.otlp_share)
 
 
 def _permissive_settings(settings: Settings) -> dict[str, str]:

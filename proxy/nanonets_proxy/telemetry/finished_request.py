@@ -56,5 +56,12 @@ class FinishedRequest(Protocol):
     def sent_bytes(self) -> int: ...
 
 
+RecordedSpan = tuple[str, float, float, int, str]
+"""An attempt of a sampled request, or a wait in the queue.
+
+Its span id (empty for a wait), its beginning and its end by `perf_counter`, the response's status, and an error's
+code if no response came; then the status is 0.
+"""
+
 Observer = Callable[[FinishedRequest], None]
 """Called once for each request, on the event loop. It must take microseconds, and must not raise."""

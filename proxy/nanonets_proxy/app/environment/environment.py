@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 import structlog
@@ -143,8 +143,6 @@ class Environment:
         observers: list[Observer] = [self.metrics.requests.observe, self._recent.ring.count]
         if usage is not None and authorizer is not None:
             observers.append(authorizer.give_back)
-        if self._tracer is not None:
-            observers.append(cast("Observer", self._tracer.observe))  # of a whole access record
         services = Services(
             tracer=self._tracer,
             origin=config.dial.origin,

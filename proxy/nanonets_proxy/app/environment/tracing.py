@@ -8,14 +8,16 @@ from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from nanonets_proxy.telemetry.otlp.exporter import TraceExporter
+    from nanonets_proxy.telemetry.otlp.traces import TraceExporter
 
 
 def make_tracer(config: EnvironmentConfig, metrics: Metrics, alerts: Alerts) -> "TraceExporter | None":
     """Returns the exporter, or None if no collector is configured."""
-    if config.otlp is None:
+    if config.traces is None:
         return None
     # Imported here, so that it takes no memory if there is no collector.
-    from nanonets_proxy.telemetry.otlp.exporter import TraceExporter
+    from nanonets_proxy.telemetry.otlp.spans import SpanEncoder
+    from nanonets_proxy.telemetry.otlp.traces import TraceExporter
 
-    return TraceExporter(config.otlp, config.dial.origin, config.name, metrics.registry, alerts, new_id)
+    encoder = SpanEncoder(config.dial.origin, "https" if config.handler.tls else "http", new_id)
+    return TraceExporter(config.traces, encoder, config.name, metrics.registry, alerts, new_id)

@@ -1,1 +1,1 @@
-"""Traces for an OpenTelemetry collector, by OTLP over HTTP with JSON."""
+"""Traces for an OpenTelemetry collector, by OTLP over HTTP with protobuf."""

@@ -6,8 +6,8 @@ from nanonets_proxy.core.net.addresses import Origin
 
 
 @dataclass(frozen=True, slots=True)
-class OtlpPolicy:
-    """The collector, and the share of the requests without a trace that are sampled."""
+class TracesPolicy:
+    """The collector of traces, and the share of the requests without a trace that are sampled."""
 
     collector: Origin
     share: float

@@ -1,49 +1,38 @@
 """The spans of one request: its own, one for each wait in the queue, and one for each attempt.
 
-Names and attributes follow OpenTelemetry's HTTP semantic conventions. The encoding is OTLP's JSON (OTLP
-specification, "JSON Protobuf Encoding"): ids in hex, 64-bit integers as strings, enums as numbers.
+Names and attributes follow OpenTelemetry's HTTP semantic conventions
+(https://opentelemetry.io/docs/specs/semconv/http/http-spans/). Most of a span is the same in other spans too, so it
+is encoded once and remembered.
 """
 
+import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from json.encoder import encode_basestring_ascii as _text
-from time import perf_counter
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
+from nanonets_proxy.core.api.routes import OTHER_ROUTE
+from nanonets_proxy.core.http.methods import USUAL_METHODS
 from nanonets_proxy.core.http.target import loggable_target
 from nanonets_proxy.core.http.trace_context import TraceContext
 from nanonets_proxy.core.net.addresses import Origin
+from nanonets_proxy.telemetry.finished_request import RecordedSpan
+from nanonets_proxy.telemetry.otlp.protobuf import Prefixes, attribute, attribute_prefixes, message, number, text
 
-_NS_PER_S: Final = 1_000_000_000
+_NS_PER_S: Final = 1e9
 _FIRST_SERVER_ERROR, _FIRST_CLIENT_ERROR = 500, 400
+_INTERNAL, _SERVER, _CLIENT = 1, 2, 3
+_MOST_REMEMBERED: Final = 256
+_MOST_PATH_CHARS: Final = 512
+
+# The fields that differ in each span: trace id (1), span id (2), start (7), end (8), flags (16), parent (4).
+_ROOT: Final = struct.Struct("<2s16s2s8scqcq2sI")
+_CHILD: Final = struct.Struct("<2s16s2s8scqcq2sI2s8s")
+_TRACE_ID, _SPAN_ID, _PARENT_ID = b"\x0a\x10", b"\x12\x08", b"\x22\x08"
+_START, _END, _FLAGS = b"\x39", b"\x41", b"\x85\x01"
+_ATTRIBUTE, _SPAN = 9, 2  # in `Span`, and in `ScopeSpans`
 
 
-@dataclass(slots=True)
-class Attempt:
-    """One sending of a request upstream. Instants are of `perf_counter`."""
-
-    span_id: str
-    began_s: float
-    ended_s: float = 0.0
-    status: int = 0
-    """0: no response came; then `error` is the error's code."""
-    error: str = ""
-
-
-@dataclass(slots=True)
-class RequestSpans:
-    """The waits and attempts of a sampled request, in order. A wait is its beginning and its end."""
-
-    waits: list[tuple[float, float]] = field(default_factory=list)
-    attempts: list[Attempt] = field(default_factory=list)
-
-    def begin_attempt(self, span_id: str) -> None:
-        self.attempts.append(Attempt(span_id, perf_counter()))
-
-    def end_attempt(self, status: int, error: str = "") -> None:
-        """Ends the latest attempt: with the response's head, or with an error's code."""
-        attempt = self.attempts[-1]
-        attempt.ended_s, attempt.status, attempt.error = perf_counter(), status, error
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 class TracedRequest(Protocol):
@@ -51,7 +40,7 @@ class TracedRequest(Protocol):
 
     trace: TraceContext | None
     span_id: str
-    spans: RequestSpans | None
+    spans: list[RecordedSpan] | None
     started_s: float
     total_s: float
     method: str
@@ -62,82 +51,138 @@ class TracedRequest(Protocol):
     caller: str
     scope: str
     request_id: str
-    scheme: str
-    """`http` or `https`, as callers use it."""
-
-
-_SPAN: Final = (
-    '{"traceId":"%s","spanId":"%s","parentSpanId":"%s","flags":%d,"startTimeUnixNano":"%d","endTimeUnixNano":"%d",'
-)
-_REQUEST: Final = (
-    _SPAN + '"name":"%s %s","kind":2,"attributes":['
-    '{"key":"http.request.method","value":{"stringValue":"%s"}},'
-    '{"key":"http.route","value":{"stringValue":"%s"}},'
-    '{"key":"http.response.status_code","value":{"intValue":"%d"}},'
-    '{"key":"url.scheme","value":{"stringValue":"%s"}},'
-    '{"key":"url.path","value":{"stringValue":%s}},'
-    '{"key":"nanonets_proxy.caller","value":{"stringValue":%s}},'
-    '{"key":"nanonets_proxy.scope","value":{"stringValue":%s}},'
-    '{"key":"nanonets_proxy.request_id","value":{"stringValue":%s}}%s}'
-)
-_WAIT: Final = _SPAN + '"name":"queue","kind":1}'
-_ERROR: Final = ',{"key":"error.type","value":{"stringValue":"%s"}}],"status":{"code":2}'
 
 
 class SpanEncoder:
     """Encodes the spans of requests to one upstream."""
 
-    def __init__(self, upstream: Origin, new_id: Callable[[], str]) -> None:
-        """`new_id` returns a span id."""
+    def __init__(self, upstream: Origin, scheme: str, new_id: Callable[[], str]) -> None:
+        """`scheme` is that of callers. `new_id` returns a span id: 16 hex digits."""
         self._new_id = new_id
         self._upstream = str(upstream)
-        self._attempt = (
-            _SPAN + '"name":"%s","kind":3,"attributes":['
-            f'{{"key":"server.address","value":{{"stringValue":"{upstream.host}"}}}},'
-            f'{{"key":"server.port","value":{{"intValue":"{upstream.port}"}}}},'
-            '{"key":"http.request.method","value":{"stringValue":"%s"}},'
-            '{"key":"url.full","value":{"stringValue":%s}}%s}'
-        )
+        self._of_upstream = _attribute("server.address", upstream.host) + _attribute("server.port", upstream.port)
+        self._scheme = _attribute("url.scheme", scheme)
+        self._wait = text(5, "queue") + number(6, _INTERNAL)
+        self._requests: dict[tuple[str, str, int, str, str, str], bytes] = {}
+        self._attempts: dict[tuple[str, int, str, int], bytes] = {}
+        self._targets: dict[str, tuple[bytes, bytes]] = {}
+        self._request_ids = attribute_prefixes(_ATTRIBUTE, "nanonets_proxy.request_id")
+        self._spans = Prefixes(_SPAN)
 
-    def encode(self, request: TracedRequest, wall_offset_s: float) -> bytes:
-        """Returns the spans of a sampled request as JSON, separated by commas.
+    def encode(self, request: TracedRequest, epoch_ns: int) -> bytes:
+        """Returns the spans of a sampled request, as fields of `ScopeSpans`.
 
-        `wall_offset_s` converts an instant of `perf_counter` to seconds since 1970.
+        `epoch_ns` converts an instant of `perf_counter` to nanoseconds since 1970.
         """
-        trace, spans, method = request.trace, request.spans, request.method
+        trace, spans, method, status = request.trace, request.spans, request.method, request.status
         assert trace is not None
         assert spans is not None
-        trace_id, flags, own_id = trace.trace_id, trace.flags, request.span_id
-        target, status = loggable_target(request.path), request.status
-        path, query = target, ""
-        if "?" in target:
-            path, _, query = target.partition("?")
-            query = f',{{"key":"url.query","value":{{"stringValue":{_text(query)}}}}}'
-        error = request.code or (str(status) if status >= _FIRST_SERVER_ERROR else "")
-        state = f',"traceState":{_text(trace.state.decode("latin-1"))}' if trace.state else ""
-        began_s = request.started_s + wall_offset_s
-        encoded = _REQUEST % (
-            *(trace_id, own_id, trace.parent_id, flags),
-            *(began_s * _NS_PER_S, (began_s + request.total_s) * _NS_PER_S),
-            *(method, request.route, method, request.route, status, request.scheme, _text(path)),
-            *(_text(request.caller), _text(request.scope), _text(request.request_id)),
-            query + (_ERROR % error if error else "]") + state,
+        path, url = self._targets.get(request.path) or self._target(request.path)
+        kind = (method, request.route, status, request.code, request.caller, request.scope)
+        constant = self._requests.get(kind) or self._request(kind)
+        trace_id, flags, parent_id = bytes.fromhex(trace.trace_id), trace.flags, trace.parent_id
+        own_id = bytes.fromhex(request.span_id)
+        started_s = request.started_s
+        began_ns = epoch_ns + int(started_s * _NS_PER_S)
+        ended_ns = epoch_ns + int((started_s + request.total_s) * _NS_PER_S)
+        # fmt: off
+        varying = _ROOT.pack(
+            _TRACE_ID, trace_id, _SPAN_ID, own_id, _START, began_ns, _END, ended_ns, _FLAGS, flags
         )
-        for began_s, ended_s in spans.waits:
-            began_ns, ended_ns = (began_s + wall_offset_s) * _NS_PER_S, (ended_s + wall_offset_s) * _NS_PER_S
-            encoded += "," + _WAIT % (trace_id, self._new_id(), own_id, flags, began_ns, ended_ns)
-        url = _text(self._upstream + target)
-        for number, attempt in enumerate(spans.attempts):
-            status, error, more = attempt.status, attempt.error, ""
-            if status:
-                more = f',{{"key":"http.response.status_code","value":{{"intValue":"{status}"}}}}'
-                error = str(status) if status >= _FIRST_CLIENT_ERROR else ""
-            if number:
-                more += f',{{"key":"http.request.resend_count","value":{{"intValue":"{number}"}}}}'
-            encoded += "," + self._attempt % (
-                *(trace_id, attempt.span_id, own_id, flags),
-                (attempt.began_s + wall_offset_s) * _NS_PER_S,
-                (max(attempt.began_s, attempt.ended_s) + wall_offset_s) * _NS_PER_S,
-                *(method, method, url, more + (_ERROR % error if error else "]")),
+        # fmt: on
+        if parent_id:
+            varying += _PARENT_ID + bytes.fromhex(parent_id)
+        if trace.state:
+            varying += text(3, trace.state.decode("latin-1"))
+        request_id = request.request_id.encode()
+        prefix, prefixes = self._request_ids[len(request_id)], self._spans
+        length = len(varying) + len(constant) + len(path) + len(prefix) + len(request_id)
+        parts = [prefixes[length], varying, constant, path, prefix, request_id]
+        number_of_attempt = 0
+        for span_id, began_s, ended_s, attempt_status, error in spans:
+            if span_id:
+                attempt = (method, attempt_status, error, number_of_attempt)
+                number_of_attempt += 1
+                constant, its_url = self._attempts.get(attempt) or self._attempt(attempt), url
+            else:
+                span_id, constant, its_url = self._new_id(), self._wait, b""  # a wait has none yet
+            began_ns, ended_ns = epoch_ns + int(began_s * _NS_PER_S), epoch_ns + int(ended_s * _NS_PER_S)
+            # fmt: off
+            varying = _CHILD.pack(
+                _TRACE_ID, trace_id, _SPAN_ID, bytes.fromhex(span_id), _START, began_ns, _END, ended_ns,
+                _FLAGS, flags, _PARENT_ID, own_id,
             )
-        return encoded.encode()
+            # fmt: on
+            length = len(varying) + len(constant) + len(its_url)
+            parts += (prefixes[length], varying, constant, its_url)
+        return b"".join(parts)
+
+    def _target(self, target: str) -> tuple[bytes, bytes]:
+        """Returns the attributes of a target: those of the request's span, and those of an attempt's span."""
+        path, has_query, query = (loggable := loggable_target(target)).partition("?")
+        own = _attribute("url.path", path) + (_attribute("url.query", query) if has_query else b"")
+        attributes = own, _attribute("url.full", self._upstream + loggable)
+        if len(target) <= _MOST_PATH_CHARS:
+            _remember(self._targets, target, attributes)
+        return attributes
+
+    def _request(self, kind: tuple[str, str, int, str, str, str]) -> bytes:
+        method, route, status, code, caller, scope = kind
+        known, attributes = _method(method)
+        if route != OTHER_ROUTE:
+            attributes += _attribute("http.route", route)
+        if status:
+            attributes += _attribute("http.response.status_code", status)
+        # A 4xx is no error of a server. A response that breaks off has an error's code beside its status.
+        is_error = status >= _FIRST_SERVER_ERROR or (code != "" and status < _FIRST_CLIENT_ERROR)
+        error = code or (str(status) if is_error else "")
+        constant = b"".join(
+            (
+                text(5, known if route == OTHER_ROUTE else f"{known} {route}"),
+                number(6, _SERVER),
+                attributes,
+                self._scheme,
+                _attribute("nanonets_proxy.caller", caller),
+                _attribute("nanonets_proxy.scope", scope),
+                _attribute("error.type", error) if error else b"",
+                _ERROR if is_error else b"",
+            )
+        )
+        _remember(self._requests, kind, constant)
+        return constant
+
+    def _attempt(self, attempt: tuple[str, int, str, int]) -> bytes:
+        method, status, error, number_of_attempt = attempt
+        known, attributes = _method(method)
+        if status:
+            attributes += _attribute("http.response.status_code", status)
+            error = str(status) if status >= _FIRST_CLIENT_ERROR else ""
+        if number_of_attempt:
+            attributes += _attribute("http.request.resend_count", number_of_attempt)
+        if error:
+            attributes += _attribute("error.type", error) + _ERROR
+        constant = text(5, known) + number(6, _CLIENT) + self._of_upstream + attributes
+        _remember(self._attempts, attempt, constant)
+        return constant
+
+
+_ERROR: Final = message(15, number(3, 2))
+
+
+def _attribute(key: str, value: str | int) -> bytes:
+    return attribute(_ATTRIBUTE, key, value)
+
+
+def _method(method: str) -> tuple[str, bytes]:
+    """Returns the name of a span without a route, and its attributes: the conventions bound both."""
+    if method in USUAL_METHODS:
+        return method, _attribute("http.request.method", method)
+    original = _attribute("http.request.method_original", method)
+    return "HTTP", _attribute("http.request.method", "_OTHER") + original
+
+
+def _remember(known: dict[Key, Value], key: Key, value: Value) -> None:
+    """Adds a value to a bounded dictionary."""
+    if len(known) >= _MOST_REMEMBERED:
+        known.clear()
+    known[key] = value

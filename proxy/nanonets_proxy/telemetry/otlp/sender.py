@@ -1,0 +1,68 @@
+"""Posts encoded traces and metrics to a collector, on the event loop."""
+
+import asyncio
+import contextlib
+import ssl
+from typing import Final
+
+from nanonets_proxy.core.net.addresses import Origin
+
+STOP_S: Final = 2.0
+"""How long the end of the process may be delayed."""
+SEND_TIMEOUT_S: Final = 10.0
+_WANTED_LATER: Final = frozenset({429, 502, 503, 504})  # OTLP specification, "Retryable Response Codes"
+_NO_RESPONSE, _NO_CONNECTION = "no response from the collector", "no connection to the collector"
+_BUSY: Final = "the collector is busy"
+TEMPORARY: Final = frozenset({_NO_RESPONSE, _NO_CONNECTION, _BUSY})
+"""The faults after which the collector may take the same batch later."""
+_HEAD: Final = (
+    b"POST %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: nanonets-proxy\r\nContent-Type: application/x-protobuf\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n"
+)
+
+
+class Sender:
+    """Sends batches of one kind to one collector, each on a connection of its own."""
+
+    def __init__(self, collector: Origin, path: bytes) -> None:
+        self.collector = collector
+        self._path = path
+        self._tls = ssl.create_default_context() if collector.tls else None
+
+    async def send(self, body: bytes) -> str | None:
+        """Posts a batch. Returns None if the collector took it, otherwise the fault."""
+        collector = self.collector
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                reader, writer = await asyncio.open_connection(
+                    collector.host, collector.port, ssl=self._tls, limit=64 * 1024
+                )
+                try:
+                    writer.write(_HEAD % (self._path, collector.authority.encode(), len(body)) + body)
+                    await writer.drain()
+                    status = int((await reader.readline()).split()[1])
+                finally:
+                    writer.transport.abort()
+        except TimeoutError:
+            return _NO_RESPONSE
+        except (OSError, ValueError, IndexError):
+            return _NO_CONNECTION
+        if status in _WANTED_LATER:
+            return _BUSY
+        return None if 200 <= status < 300 else f"the collector responded with status {status}"
+
+
+async def wait(event: asyncio.Event, seconds: float) -> None:
+    """Waits for the event, or until the time has passed."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+async def finish(task: "asyncio.Task[None] | None", within_s: float) -> None:
+    """Waits for a task, and cancels it if it takes longer."""
+    if task is not None:
+        await asyncio.wait([task], timeout=within_s)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
