@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 ROOT: Final = Path(__file__).parents[2]
 STATE: Final = ROOT / ".system"
 TOOLS: Final = ROOT / ".venv-system" / "bin"
+COMMANDS: Final = ROOT / "tests" / "system" / "bin"
 IMAGE: Final = "nanonets-proxy"
 BASE: Final = "python:3.13-slim"
 
@@ -48,7 +49,8 @@ def environment() -> dict[str, str]:
     for path in files.values():
         assert path.exists(), f"{path} is missing: run the system tests with `make test-system`"
     inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("NANONETS")}
-    return inherited | {name: str(path) for name, path in files.items()}
+    commands = {"PATH": f"{COMMANDS}:{os.environ['PATH']}"}
+    return inherited | commands | {name: str(path) for name, path in files.items()}
 
 
 def run(*command: str | Path, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
@@ -83,14 +85,14 @@ def build(*options: str) -> None:
         "--format=docker",  # the OCI format does not support HEALTHCHECK
         "--layers=false",
         "--network=host",
-        *(f"--secret=id=ca,src={path}" for path in _certificates()),
+        *(f"--secret=id=ca,src={path}" for path in certificates()),
         *options,
         ".",
         timeout_s=_BUILD_TIMEOUT_S,
     )
 
 
-def _certificates() -> list[str]:
+def certificates() -> list[str]:
     """Returns the CA file that pip trusts on this machine, if any; the network may need it."""
     files = (os.environ.get("PIP_CERT"), os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile)
     return [path for path in files if path and Path(path).is_file()][:1]

@@ -20,7 +20,7 @@ dir=$(cd "$1" && pwd)
 # Any kubectl has `kustomize`, which is all that the tests use of it.
 kubectl=""
 command -v kubectl >/dev/null || kubectl="kubernetes-client"
-packages="$kubectl buildah catatonit chromium curl default-jdk-headless iproute2 mmdebstrap podman runc"
+packages="$kubectl aardvark-dns buildah catatonit chromium curl default-jdk-headless iproute2 iptables mmdebstrap netavark podman runc slirp4netns"
 missing=""
 for package in $packages; do
     dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||

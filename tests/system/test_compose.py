@@ -18,6 +18,7 @@ from system.podman import ENVIRON_UNREADABLE, READ_ENVIRON, ROOT, TOOLS, Contain
 pytestmark = pytest.mark.system
 
 EXAMPLE = ROOT / "deploy" / "compose"
+PAGE = ROOT / "docs" / "deployment" / "compose.md"
 API_KEY = "sys-a4d07c21e95b6f38"
 
 
@@ -44,7 +45,7 @@ def _project(*files: Path) -> Project:
 def _up(project: Project) -> Iterator[tuple[Container, Container]]:
     """Runs the service and the proxy during the block, and removes both."""
     try:
-        project.compose("up", "--detach", "--no-build")
+        project.compose("up", "--detach")
         yield project.container("app"), project.container("nanonets-proxy")
     finally:
         project.compose("down", "--timeout=5")
@@ -153,11 +154,10 @@ def test_without_a_usable_key_the_example_ends_with_the_reason(
     overlay = tmp_path / "compose.key.yaml"
     overlay.write_text(_NO_NETWORK.format(key_file=key_file))
     project = _project(overlay)
-    [up] = re.findall(r"^docker compose (up .*failure)$", (EXAMPLE / "README.md").read_text(), re.MULTILINE)
+    [up] = re.findall(r"`docker compose (up .*failure)`", PAGE.read_text())
     try:
         files = [f"--file={path}" for path in project.files]
-        options = up.replace("--build", "--no-build").split()
-        done = run(TOOLS / "podman-compose", "--project-name", project.name, *files, *options, timeout_s=120)
+        done = run(TOOLS / "podman-compose", "--project-name", project.name, *files, *up.split(), timeout_s=120)
     finally:
         project.compose("down", "--timeout=1")
     assert done.returncode not in (0, None)
