@@ -1,4 +1,4 @@
-"""The chart's generated files match its schema, and its version is the program's."""
+"""The chart's generated files match its schema; the versions in deploy/ are the program's."""
 
 import json
 import re
@@ -26,6 +26,14 @@ def test_every_value_has_a_description_that_is_a_sentence() -> None:
 def test_the_charts_version_is_the_programs() -> None:
     versions = re.findall(r"^(?:version|appVersion): (.*)$", (CHART / "Chart.yaml").read_text(), re.MULTILINE)
     assert versions == [__version__, __version__]
+
+
+def test_every_image_of_the_manifests_has_the_programs_version() -> None:
+    folder = CHART.parents[1] / "kubernetes"
+    text = "".join(path.read_text() for path in sorted(folder.glob("*/*.yaml")))
+    found = re.findall(r"newTag: (\S+)|nanonets-proxy:([0-9][\w.]*)", text)
+    assert len(found) > 4
+    assert {tag or version for tag, version in found} == {__version__}
 
 
 def test_every_template_uses_only_values_of_the_schema_and_each_value_is_used() -> None:

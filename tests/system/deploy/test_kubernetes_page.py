@@ -53,6 +53,16 @@ def test_the_commands_make_the_secrets_that_the_pods_mount(command: list[str], t
     assert [value for value in variables if value.endswith(f"/{file}")]
 
 
+def test_every_object_and_container_of_a_command_exists() -> None:
+    documents = [document for folder in ("sidecar", "job", "shared") for document in kustomize(folder)]
+    objects = {f"{document['kind'].lower()}/{document['metadata']['name']}" for document in documents}
+    named = {word for command in COMMANDS for word in command if re.fullmatch(r"(?:deployment|job)/[a-z-]+", word)}
+    assert {"deployment/example", "job/example", "deployment/nanonets-proxy"} <= named <= objects
+    template = only(kustomize("sidecar"), "Deployment")["spec"]["template"]["spec"]
+    containers = {each["name"] for each in (*template["initContainers"], *template["containers"])}
+    assert {command[command.index("-c") + 1] for command in COMMANDS if "logs" in command} == containers
+
+
 def test_every_folder_of_a_command_renders_and_every_file_is_there() -> None:
     folders = {command[command.index("-k") + 1] for command in COMMANDS if "-k" in command}
     prefix = "deploy/kubernetes/"
