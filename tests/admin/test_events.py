@@ -115,7 +115,7 @@ async def test_without_viewers_nothing_is_read(readings: list[float]) -> None:
         async with viewer(proxy) as one:
             await one.head()
         hub = proxy.program._admin_handler.events
-        await until(lambda: hub.viewers == 0 and hub._timer is None)
+        await until(lambda: not hub._viewers and hub._timer is None)
         count = len(readings)
         for _ in range(10):
             await asyncio.sleep(0)
@@ -151,10 +151,10 @@ async def test_a_viewer_that_reads_nothing_is_dropped(
             await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
             await asyncio.get_running_loop().sock_sendall(sock, request(b"GET", b"/events"))
             hub = proxy.program._admin_handler.events
-            await until(lambda: hub.viewers == 1)
+            await until(lambda: len(hub._viewers) == 1)
             (own,) = hub._viewers
             own.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-            await until(lambda: hub.viewers == 0)
+            await until(lambda: not hub._viewers)
     assert readings
 
 

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "proxy" / "nanonets_proxy"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+GATE = ROOT / "docs" / "gate.md"
 
 _CODE_BLOCK = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -54,8 +55,10 @@ def test_the_index_lists_every_page() -> None:
     assert pages - listed == {"index.md"}
 
 
-def test_every_module_and_folder_that_the_architecture_names_exists() -> None:
-    named = set(_PATH.findall(_prose(ARCHITECTURE))) - {"proxy/nanonets_proxy/"}
+def test_every_module_and_folder_that_the_pages_of_the_code_name_exists() -> None:
+    named = {name for page in (ARCHITECTURE, GATE) for name in _PATH.findall(_prose(page))} - {
+        "proxy/nanonets_proxy/"
+    }
     assert len(named) > 40
     assert sorted(path for path in named if not (PACKAGE / path).exists()) == []
 

@@ -37,11 +37,6 @@ class StatusEvents:
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
-    @property
-    def viewers(self) -> int:
-        """The number of viewers."""
-        return len(self._viewers)
-
     async def send_to(self, request: CallerRequest) -> None:
         """Sends events until `close`, or until the viewer is dropped or cancelled.
 

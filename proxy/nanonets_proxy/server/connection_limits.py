@@ -179,7 +179,7 @@ class ConnectionLimits:
             stalled.give_up()
             self._shed.labels("stalled").inc()
             return True
-        # Of fresh ones, no more are closed than the cost of many walks demands.
+        # Fresh connections may be on their way. While they are few, a walk is cheap, so few are closed at a time.
         displaced = idle or fresh[: min(batch, 1 + len(fresh) // _BATCH)]
         for connection in displaced:
             if connection.is_idle:

@@ -15,7 +15,7 @@ from typing import Final, cast
 
 from nanonets_proxy.server.peers import UNKNOWN, Peer, peer_of
 
-# Enough for slow networks. For asyncio's default of 60 s, a connection that sends nothing would hold its file.
+# Enough for slow networks. With asyncio's default, a silent connection would hold its file for a minute.
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 
 
@@ -53,7 +53,7 @@ class TlsHandshake(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self.peer = peer_of(transport)
         if self._begin(self, transport.get_extra_info("socket").fileno()):
-            self._task = asyncio.get_running_loop().create_task(self._shake_hands(self._transport))
+            self._task = asyncio.get_running_loop().create_task(self._perform(self._transport))
         else:
             self._transport.abort()
 
@@ -73,7 +73,7 @@ class TlsHandshake(asyncio.Protocol):
     def give_up(self) -> None:
         """Does nothing: there is no request."""
 
-    async def _shake_hands(self, transport: asyncio.Transport) -> None:
+    async def _perform(self, transport: asyncio.Transport) -> None:
         loop = asyncio.get_running_loop()
         starting = loop.create_task(
             loop.start_tls(

@@ -362,7 +362,7 @@ class TheGate(RuleBasedStateMachine):
         """Notes a substitute. Returns whether the ticket may be granted before others."""
         scope = ticket.scope
         suspicion = self.gate.scopes.by_name[scope].suspicion
-        if suspicion is None or not suspicion.is_in_doubt:  # the last substitute was accepted by timeout
+        if suspicion is None or not suspicion._in_doubt:  # the last substitute was accepted by timeout
             self.substitutes.pop(scope, None)
         if scope in self.substitutes:
             assert self.substitutes[scope] is None, "two substitutes at a time"

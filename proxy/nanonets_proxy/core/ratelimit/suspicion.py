@@ -129,10 +129,6 @@ class Suspicion:
         return not limit.estimate.known and len(self._in_doubt) < _MAX_IN_DOUBT
 
     @property
-    def is_in_doubt(self) -> bool:
-        return bool(self._in_doubt)
-
-    @property
     def needs_substitute(self) -> bool:
         return self._substitute is None and bool(self._in_doubt)
 

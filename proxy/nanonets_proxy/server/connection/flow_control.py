@@ -46,7 +46,7 @@ class FlowControl:
     def __init__(self, ahead: ReadAhead) -> None:
         self._ahead = ahead
         self.ahead_bytes = 0
-        """The bytes that it has taken of the shared room."""
+        """The bytes of the shared room that this connection occupies."""
         self.buffer = _NARROW
         """The buffer of the latest read. Connections share it, so its bytes are valid during one call only."""
         self._transport: asyncio.Transport | None = None

@@ -149,7 +149,7 @@ def _bad_line(head: bytes | bytearray) -> ProxyError:
     if head.startswith(b"PRI * HTTP/2"):
         return BadRequest("The request is an HTTP/2 connection preface. Use HTTP/1.1.")
     if head.startswith(b"\x16\x03"):  # RFC 8446 §5.1: a handshake record
-        return BadRequest("The request is a TLS handshake. Use http://, or set listen_tls.")
+        return BadRequest("The request is a TLS handshake. Use http://, or set tls_cert and tls_key.")
     return BadRequest("The request line is malformed.")
 
 
