@@ -13,8 +13,8 @@ _FOLDER: Final = Path(__file__).with_name("page")
 def dashboard() -> tuple[bytes, dict[str, str]]:
     """Returns the page, and the header fields that protect it.
 
-    The policy permits the page's own script and style by their hashes (CSP Level 3), requests to this listener, and
-    nothing else: no other address, no form, no frame.
+    The policy permits the page's own script and style by their hashes (CSP Level 3), and requests to this listener.
+    It permits no other address, no form and no frame.
     """
     script, style = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
     page = (_FOLDER / "page.html").read_text(encoding="utf-8")

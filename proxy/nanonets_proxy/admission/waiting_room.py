@@ -68,9 +68,9 @@ class WaitingRoom:
     ) -> "asyncio.Future[None] | None":
         """Returns a future to await until the gate admits the ticket; None if the ticket is admitted already.
 
-        If the `await` is cancelled, call `leave`. `on_wait` is called before a wait. `now_s` is the loop's time
-        as read once in this turn of the loop, also for the deadline: after a later reading, a ticket that may not
-        wait would be too late. This method and the future raise RateLimited, LargerThanLimit or ShuttingDown.
+        If the `await` is cancelled, call `leave`. `on_wait` is called before a wait. `now_s` is the loop's time as
+        read once in this turn of the loop, also for the deadline. With a later reading, a ticket that may not wait
+        would be too late. This method and the future raise RateLimited, LargerThanLimit or ShuttingDown.
         """
         if self._closed:
             raise _shutting_down()
@@ -139,8 +139,8 @@ class WaitingRoom:
     def pause(self, ticket: Ticket, give_up: Callable[[], None]) -> None:
         """Gives the place of an admitted ticket to others, until `resume`.
 
-        A paused request keeps its connection to the upstream, so at most `max_in_flight` are paused or wait to
-        resume: beyond that, `give_up` is called for the one that was paused first.
+        A paused request keeps its connection to the upstream. So at most `max_in_flight` requests are paused or
+        wait to resume. Beyond that, `give_up` is called for the request that was paused first.
         """
         if ticket.state is not _ADMITTED:
             return

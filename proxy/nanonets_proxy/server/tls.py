@@ -42,8 +42,8 @@ class ListenerTls:
 def make_listener_context(policy: ListenerTlsPolicy) -> ssl.SSLContext:
     """Returns a context for TLS 1.2 or newer.
 
-    It has no session resumption, which would skip the certificates, and no renegotiation, which would let a caller
-    make the proxy repeat the costly part of a handshake.
+    It has no session resumption, which would skip the certificates. It has no renegotiation, by which a caller
+    could make the proxy repeat the costly part of a handshake.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

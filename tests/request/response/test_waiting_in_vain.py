@@ -98,14 +98,14 @@ async def test_a_request_that_is_always_refused_holds_up_no_other() -> None:
     hint = json.dumps({"details": {"retry_after": 2.5}, "message": "too large"}).encode()
     served = 0
 
-    async def answer(exchange: Exchange) -> None:
+    async def respond(exchange: Exchange) -> None:
         nonlocal served
         refused = b"/large" in exchange.lines[0]
         await exchange.respond(refusal(hint) if refused else OK)
         served += not refused
 
     async with (
-        ScriptedUpstream(answer) as upstream,
+        ScriptedUpstream(respond) as upstream,
         running_proxy(upstream.origin, max_wait="30s") as proxy,
         await proxy.caller() as large,
         await proxy.caller() as caller,

@@ -38,7 +38,7 @@ class EnvironmentStatusReader:
     caller_connections: Callable[[], int]
     max_connections: int
     usage: Callable[[int], tuple[CallerUsage, ...]] | None = None
-    """Returns today's usage of so many callers; None without a ledger."""
+    """Takes the largest number of callers to return, and returns their usage today. None: there is no ledger."""
 
     def read(self, phase: str, most: int, now_s: float) -> EnvironmentStatus:
         """Returns the status, with lists of at most `most` items. `phase` is the environment's own state."""

@@ -83,7 +83,7 @@ def report_uncounted_pages(alerts: Alerts) -> None:
 def report_surplus(alerts: Alerts, upstream: str) -> None:
     """Reports that the upstream sent bytes that belong to no request."""
     advice = (
-        "report it to the upstream's operator, and set pool_per_caller: such bytes can become the start of another "
-        "caller's response; until the next start, connections are already kept per caller"
+        "such bytes can become the start of another caller's response: report them to the upstream's operator, and "
+        "set pool_per_caller; until the next start, the proxy acts as if it were set"
     )
     alerts.report("upstream_spoke_out_of_turn", advice, lasting=True, upstream=upstream)

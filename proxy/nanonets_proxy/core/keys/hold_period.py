@@ -75,8 +75,8 @@ class HoldPeriod:
     def probe_at_s(self, record: KeyRecord, history: KeyHistory) -> float:
         """Returns the instant from which a request may probe the key.
 
-        If neither the request nor this hold period has tried the key, the request may probe it at once: a
-        rejection that concerned another request alone must delay nobody. Otherwise the key rests first.
+        If neither the request nor this hold period has tried the key, the request may probe it at once. Otherwise
+        the key rests first. So a rejection that concerned another request alone delays nobody.
         """
         is_new = record not in self._probed and history.is_untried(record)
         return record.rejected_at_s + (0.0 if is_new else PROBE_EVERY_S)

@@ -11,8 +11,8 @@ places while others wait (`fairness/places.py`).
 The shell calls `poll` after other calls if the gate `needs_poll`, and at `wake_at_s`. It settles the permit of a
 task that has gone as UNUSED.
 
-Costs: each call is O(log n) amortised. A ticket that leaves stays in the queue and in a heap of deadlines as a
-stale entry, until it comes to the front or the stale entries outnumber the others. A poll looks only at *dirty*
+Costs: each call is O(log n) amortised. A ticket that leaves stays as a stale entry in the queue and in a heap of
+deadlines, until it comes to the front or the stale entries outnumber the others. A poll looks only at *dirty*
 scopes, which had an event or whose timer is due, and at the scopes that take turns. A ticket that arrives behind
 others does not make its scope dirty, so a long queue costs one poll per grant.
 

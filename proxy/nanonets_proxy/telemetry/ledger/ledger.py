@@ -1,6 +1,6 @@
 """The event loop's side of the usage ledger: collects attempts, and hands them to the writer twice a second.
 
-A kill loses at most a second: finished attempts wait for at most `_HANDOVER_S`, and an attempt that runs for longer
+A kill loses at most a second. Finished attempts wait for at most `_HANDOVER_S`. An attempt that runs for longer
 than `_LONG_S` is recorded as unfinished until it ends. While the writer cannot write, up to `MAX_PENDING` rows wait
 for it, and further attempts only count as lost. No request waits for the ledger, or fails because of it.
 """

@@ -19,7 +19,7 @@ Rules:
 - A permit whose outcome says nothing about the limit (failed, key rejected, unused) frees its unconfirmed place for
   the next request.
 - A 429 that the concurrency limit explains closes nothing, if its hint is short and a request was served since the
-  last one: the next request may go when another one ends.
+  last one. The next request may go when another one ends.
 - A 429 to a request that was sent before the closure belongs to that closure. Its hint may prolong the closure;
   without a hint it only corrects the count.
 - Requests that are sent together may arrive in any order. If one request beside a limit probe is refused, the probe

@@ -1,7 +1,7 @@
 """The hint of a 429: how long to wait before the next request.
 
 A 429 may have no hint, or several. The largest usable hint counts, because a request that comes too early costs
-another refusal:
+another refusal.
 
 | field | content | source |
 |---|---|---|

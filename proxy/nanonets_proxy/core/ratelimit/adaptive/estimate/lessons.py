@@ -151,7 +151,7 @@ def _undo_raise(estimate: LimitEstimate, closure: Closure, admitted: float, need
         return
     if abs(needed_s - window.period_s) <= 0.1 * window.period_s and closure.closed_s < 0.9 * window.period_s:
         estimate.hints.are_exact = True
-    # The first count probe shows the whole length of a period. The first refusal showed only the rest of one.
+    # The first count probe shows the whole length of a period. The first refusal showed only how a period ends.
     longer = first and needed_s > _SAME_PERIOD * window.period_s
     if closure.kind is GrantKind.COUNT_PROBE and (needed_s < window.period_s or longer):
         estimate.set_window(window.count, max(needed_s, estimate.min_period_s))

@@ -10,8 +10,10 @@ each period admitted the same number of requests:
 So the count is the number of requests from then on, in both cases. An uncertain end leaves a range for it.
 
 Requests that the proxy paces itself can have the same rate in each period, whatever the true limit. So a length
-also needs one of these signs: a request was granted when each of the periods would have begun; or the ends of the
-periods are whole lengths apart, as with windows on the clock.
+also needs one of these signs:
+
+- A request was granted when each of the periods would have begun.
+- The ends of the periods are whole lengths apart, as with windows on the clock.
 """
 
 import math

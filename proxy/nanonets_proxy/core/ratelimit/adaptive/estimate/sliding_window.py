@@ -35,7 +35,7 @@ class SlidingWindow:
         self.granted_units: float = 0
         """The units of all grants so far."""
         self.refused_cost: float = 1
-        """The cost of the request that was refused last: so many units did not fit beside those that counted."""
+        """The cost of the request that was refused last: it did not fit beside the units that counted."""
         self._max_recent: float = _MAX_KEPT
         self._recent: deque[_Grant] = deque()  # the grants that count, in order
         self._used: float = 0  # the units of `_recent`
