@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from support.process import ANY_PORTS, Running, environment, running, sandbox
+from system.deploy.tools import parse
 from system.podman import ROOT, STATE, wait_for
 
 pytestmark = pytest.mark.system
@@ -45,6 +46,33 @@ def test_the_linter_refuses_a_broken_rule_and_the_tests_a_changed_threshold(tmp_
     code, output = _promtool("test", "rules", tmp_path / "rules.test.yaml")
     assert code != 0
     assert "NanonetsProxyQuotaUsedUp" in output
+
+
+@pytest.mark.parametrize("page", ["deploy/prometheus/README.md", "docs/operations.md"])
+def test_the_scrape_configurations_on_a_page_are_valid(page: str, tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    configurations = [block for block in blocks if "scrape_configs:" in block]
+    assert configurations
+    (tmp_path / "rules.yaml").write_text((PROMETHEUS / "rules.yaml").read_text())
+    token = tmp_path / "token"
+    token.write_text("nnp_")
+    for text in configurations:
+        text = re.sub(r"credentials_file: [^ ]+", f"credentials_file: {token}", text)
+        # Debian's build cannot discover targets in Kubernetes, so this part stays unchecked.
+        text = text.replace("kubernetes_sd_configs: [{ role: pod }]", "static_configs: []")
+        (tmp_path / "prometheus.yaml").write_text(text)
+        code, output = _promtool("check", "config", tmp_path / "prometheus.yaml")
+        assert code == 0, output
+
+
+def test_the_command_on_the_page_wraps_the_rules_for_the_operator() -> None:
+    page = (PROMETHEUS / "README.md").read_text()
+    (command,) = re.findall(r"^\$ (\{.*?) \| kubectl", page, re.MULTILINE | re.DOTALL)
+    done = subprocess.run(["bash", "-c", command], cwd=PROMETHEUS, capture_output=True, text=True, check=True)
+    (wrapped,) = parse(done.stdout)
+    (rules,) = parse((PROMETHEUS / "rules.yaml").read_text())
+    assert wrapped["kind"] == "PrometheusRule"
+    assert wrapped["spec"] == rules
 
 
 def _get(url: str, **fields: str) -> int:
