@@ -31,7 +31,7 @@ RUN --mount=type=secret,id=ca \
       --no-compile --require-hashes --only-binary :all: -r requirements/run.txt \
  && IFS=" ," && for extra in $EXTRAS; do \
       lock="requirements/extra-$extra.txt"; \
-      if ! [ -f "$lock" ]; then echo "EXTRAS: there is no extra called $extra; use aws, pages or vault, or several with commas" >&2; exit 1; fi; \
+      if ! [ -f "$lock" ]; then echo "EXTRAS: there is no extra called $extra; use aws, pages, redis or vault, or several with commas" >&2; exit 1; fi; \
       python -m pip --python /opt/nanonets-proxy/bin/python install \
         --no-compile --require-hashes --only-binary :all: -r "$lock" || exit 1; \
     done \

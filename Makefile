@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage explore test-newest test-stores fresh-machine bench bench-quick bench-page bench-rotation bench-gate bench-gate-sockets check \
+.PHONY: help run test coverage explore test-newest test-stores test-fleet bench-fleet fresh-machine bench bench-quick bench-page bench-rotation bench-gate bench-gate-sockets check \
   format config lock clean test-system conformance-page status-page metrics-page helm-chart conformance-peers soak abuse sbom
 
 help: ## Show this list
@@ -68,6 +68,19 @@ fresh-machine: ## Run `make run` and `make test` as an ordinary user on a fresh 
 test-stores: $(VENV)/stores.stamp ## Run the tests of the key stores against a real OpenBao and a simulated AWS
 	$(BIN)/python -m pytest tests/keys -m system $(PYTEST_ARGS)
 
+# The client of Redis. The server is Debian's.
+$(VENV)/redis.stamp: requirements/extra-redis.txt $(VENV)/dev.stamp
+	$(PIP) install --require-hashes --only-binary :all: -r requirements/extra-redis.txt
+	@touch $@
+
+test-fleet: $(VENV)/redis.stamp ## Run the tests of a fleet against a real Redis (root; installs Debian's redis-server)
+	tests/admission/fleet/setup.sh
+	$(BIN)/python -m pytest tests/admission/fleet -m system $(PYTEST_ARGS)
+
+bench-fleet: $(VENV)/redis.stamp ## Run fleets of 3 and 8 proxies over a real Redis (root; installs it; FLEET_ARGS adds options)
+	tests/admission/fleet/setup.sh
+	PYTHONPATH=bench:tests $(BIN)/python -m fleet $(FLEET_ARGS)
+
 bench-rotation: $(VENV)/dev.stamp ## Rotate keys under load: 100 times in a minute at 500 requests a second, in three ways
 	PYTHONPATH=tests $(BIN)/python -m support.rotation
 
@@ -119,7 +132,7 @@ RESOLVE = uv pip compile --quiet --no-strip-extras --upgrade --universal --pytho
   --no-emit-index-url --no-annotate --custom-compile-command "make lock"
 lock: ## Update the lock files in requirements/ (needs `uv`)
 	$(RESOLVE) pyproject.toml --output-file requirements/run.txt
-	for extra in aws pages vault; do $(RESOLVE) pyproject.toml --extra $$extra --constraint requirements/run.txt \
+	for extra in aws pages redis vault; do $(RESOLVE) pyproject.toml --extra $$extra --constraint requirements/run.txt \
 	  --output-file requirements/extra-$$extra.txt || exit 1; done
 	$(RESOLVE) pyproject.toml --group dev --output-file requirements/dev.txt
 	$(RESOLVE) --group build --output-file requirements/build.txt

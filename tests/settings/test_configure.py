@@ -34,6 +34,7 @@ ALL: dict[str, Any] = {
     "limits": "account 60/minute",
     "lane_weights": "billing=4",
     "state_file": "/var/lib/limits",
+    "coordination": "rediss://user:password@redis.example:6380/1",
     "egress_proxy": "http://user:password@proxy.example:3128",
     "upstream_pins": "sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
     "key_probe": "/api/v4/workflow_types",

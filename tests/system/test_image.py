@@ -92,6 +92,7 @@ def test_the_build_context_has_only_the_necessary_files(tmp_path: Path) -> None:
         "requirements/build.txt",
         "requirements/extra-aws.txt",
         "requirements/extra-pages.txt",
+        "requirements/extra-redis.txt",
         "requirements/extra-vault.txt",
         "requirements/run.txt",
     }
@@ -135,7 +136,7 @@ def test_extras_of_the_package_are_a_build_argument() -> None:
 def test_an_unknown_extra_ends_the_build_with_a_sentence() -> None:
     with pytest.raises(
         AssertionError,
-        match="EXTRAS: there is no extra called azure; use aws, pages or vault, or several with commas",
+        match="EXTRAS: there is no extra called azure; use aws, pages, redis or vault, or several with commas",
     ):
         build("--build-arg=EXTRAS=azure", "--tag=nanonets-proxy-test-extras")
 

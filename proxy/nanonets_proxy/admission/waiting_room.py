@@ -59,6 +59,10 @@ class WaitingRoom:
         self._gate.change_policy(policy)
         self._poll(self._loop.time())
 
+    def refresh(self) -> None:
+        """Looks at the gate again, after a change that came from elsewhere."""
+        self._poll(self._loop.time())
+
     def try_admit(self, ticket: Ticket, now_s: float) -> bool:
         """Admits a ticket that need not wait. Returns False if the ticket must `enter`. `now_s`: see `enter`."""
         return not self._closed and self._gate.try_admit(ticket, now_s)
@@ -73,20 +77,13 @@ class WaitingRoom:
         would be too late. This method and the future raise RateLimited, LargerThanLimit or ShuttingDown.
         """
         if self._closed:
-            raise _shutting_down()
+            raise shutting_down()
         gate = self._gate
         if now_s > self._sleep_checked_at_s + _MIN_SLEEP_S:
             self._note_sleep(now_s)
         rejection = gate.enqueue(ticket, now_s)
         if rejection is not None:
-            if rejection.reason is Reason.LARGER_THAN_LIMIT:
-                raise _larger_than_limit(ticket)
-            raise RateLimited(
-                _MESSAGES[rejection.reason],
-                retry_after_s=rejection.retry_after_s,
-                reason=rejection.reason.value,
-                position=rejection.position,
-            )
+            raise refusal(rejection.reason, rejection.retry_after_s, ticket.cost, rejection.position)
         if gate.needs_poll:
             expired = self._poll(now_s, newcomer=ticket)
             if expired is not None:
@@ -170,7 +167,7 @@ class WaitingRoom:
         for ticket, future in futures.items():
             self._gate.withdraw(ticket, now_s)
             if not future.done():
-                future.set_exception(_shutting_down())
+                future.set_exception(shutting_down())
         self._poll(now_s)
 
     def _poll(self, now_s: float, newcomer: Ticket | None = None) -> ProxyError | None:
@@ -228,17 +225,21 @@ class WaitingRoom:
         self._poll(self._loop.time())
 
 
+def refusal(reason: Reason, retry_after_s: float, cost: float, position: int | None = None) -> ProxyError:
+    """Returns the error for a request that gets no permit; `position` is its place in the queue, if it had one."""
+    if reason is Reason.LARGER_THAN_LIMIT:
+        message = (
+            "The request has more pages than the upstream's whole rate limit allows: send fewer pages at once."
+        )
+        return LargerThanLimit(message, cost=cost)
+    details = {} if position is None else {"position": position}
+    return RateLimited(_MESSAGES[reason], retry_after_s=retry_after_s, reason=reason.value, **details)
+
+
 def _expired(expiry: Expiry) -> ProxyError:
-    if expiry.reason is Reason.LARGER_THAN_LIMIT:
-        return _larger_than_limit(expiry.ticket)
-    message = _MESSAGES[expiry.reason]
-    return RateLimited(message, retry_after_s=expiry.retry_after_s, reason=expiry.reason.value)
+    return refusal(expiry.reason, expiry.retry_after_s, expiry.ticket.cost)
 
 
-def _larger_than_limit(ticket: Ticket) -> LargerThanLimit:
-    message = "The request has more pages than the upstream's whole rate limit allows: send fewer pages at once."
-    return LargerThanLimit(message, cost=ticket.cost)
-
-
-def _shutting_down() -> ShuttingDown:
+def shutting_down() -> ShuttingDown:
+    """Returns the error for a request that waits, or comes, while the proxy shuts down."""
     return ShuttingDown("The proxy is shutting down.", retry_after_s=1.0)

@@ -15,6 +15,7 @@ from nanonets_proxy.core.access.peer_guard import PeerGuardPolicy
 from nanonets_proxy.core.http.retry import RetryPolicy
 from nanonets_proxy.core.keys.keyring import KeyringPolicy
 from nanonets_proxy.core.net.addresses import Listener, Origin
+from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeRule
 from nanonets_proxy.keys.source import KeySourceConfig
@@ -88,6 +89,8 @@ class EnvironmentConfig:
     key_probe: str
     """The path of the GET that tests a new key. Empty: callers' requests test it."""
 
+    fleet: FleetPolicy | None = None
+    """None: this process decides alone."""
     traces: TracesPolicy | None = None
     """None: no traces are sent."""
     environments: int = 1
@@ -99,7 +102,9 @@ class EnvironmentConfig:
 
     def with_sandbox(self, origin: Origin) -> Self:
         """Returns a copy for a sandbox, whose page shows examples for the address that the caller used."""
-        return replace(self.with_upstream(origin, "sandbox"), handler=replace(self.handler, keeps_host=True))
+        return replace(
+            self.with_upstream(origin, "sandbox"), fleet=None, handler=replace(self.handler, keeps_host=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import uvloop
 from aiohttp import http_parser, web
 
 from nanonets_proxy import __version__
+from nanonets_proxy.admission.fleet.bus import CoordinationUnusable
 from nanonets_proxy.app.config import Config, SandboxConfig, ServeConfig
 from nanonets_proxy.app.environment.environment import Environment, InitialKeys
 from nanonets_proxy.app.program import Program, SettingsReload
@@ -95,7 +96,7 @@ def _run(log_format: str, level: str, main: Callable[[_Log], Coroutine[Any, Any,
     writer = configure(log_format, level, sys.stdout.buffer, redactor)
     try:
         uvloop.run(main(_Log(writer, redactor)))
-    except (ListenFailed, AiohttpMismatch, WebhookUnusable) as error:
+    except (ListenFailed, AiohttpMismatch, CoordinationUnusable, WebhookUnusable) as error:
         return _usage_error(error)
     finally:
         writer.close()
@@ -108,6 +109,8 @@ async def _serve(config: ServeConfig, keys: Sequence[InitialKeys], log: _Log, re
     for environment, key in zip(config.environments, keys, strict=True):
         if environment.dial.egress_proxy is not None:
             log.redactor.add(environment.dial.egress_proxy.secrets())
+        if environment.fleet is not None:
+            log.redactor.add(environment.fleet.address.secrets())
         environments.append(Environment(environment, key, log.redactor.add, usage))
     settings = SettingsReload(read_settings, log.use)
     await _run_until_stopped(Program(config, environments, _stop_by_signals(), usage, settings, log.redactor))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from nanonets_proxy.admission.waiting_room import WaitingRoom
+from nanonets_proxy.admission.admission import Admission
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.core.http.request_head import RequestHead
 from nanonets_proxy.core.http.retry import Retries
@@ -50,7 +50,7 @@ class Services:
     origin: Origin
     guard: PeerGuard
     scopes: ScopeTable
-    waiting_room: WaitingRoom
+    waiting_room: Admission
     body_budget: BodyBudget
     client: UpstreamClient
     keys: KeyProvider
@@ -91,7 +91,7 @@ class UploadPlace:
 
     __slots__ = ("_ticket", "_waiting_room")
 
-    def __init__(self, waiting_room: WaitingRoom, ticket: Ticket) -> None:
+    def __init__(self, waiting_room: Admission, ticket: Ticket) -> None:
         self._waiting_room = waiting_room
         self._ticket = ticket
 

@@ -7,7 +7,7 @@ cost.
 
 from typing import TYPE_CHECKING, Final
 
-from nanonets_proxy.admission.waiting_room import WaitingRoom
+from nanonets_proxy.admission.admission import Admission
 from nanonets_proxy.core.ratelimit.scopes.page_costs import PageCosts
 from nanonets_proxy.pages.page_counter import PageCounter
 from nanonets_proxy.request.access_record import AccessRecord
@@ -29,7 +29,7 @@ _COUNTED_TYPES: Final = (b"multipart/form-data", b"application/pdf", b"image/tif
 class UploadPages:
     """Counts the pages of the uploads of one environment."""
 
-    def __init__(self, counter: PageCounter, costs: PageCosts, waiting_room: WaitingRoom) -> None:
+    def __init__(self, counter: PageCounter, costs: PageCosts, waiting_room: Admission) -> None:
         self.counter = counter
         self.costs = costs
         self.waiting_room = waiting_room

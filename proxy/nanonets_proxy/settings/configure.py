@@ -9,6 +9,7 @@ from nanonets_proxy.core.access.peer_guard import PeerGuardPolicy
 from nanonets_proxy.core.http.retry import RetryPolicy
 from nanonets_proxy.core.keys.keyring import KeyringPolicy
 from nanonets_proxy.core.net.addresses import Listener, TcpListener, is_host_name, is_loopback
+from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimits
 from nanonets_proxy.keys.source import KeySourceConfig
@@ -109,6 +110,7 @@ def environment_config(
         ),
         key_max_age_s=settings.key_max_age,
         key_probe=settings.key_probe,
+        fleet=_fleet_policy(settings, name),
         traces=_traces_policy(settings),
         environments=environments,
     )
@@ -195,6 +197,13 @@ def _gate_policy(settings: Settings) -> GatePolicy:
         lane_weights=settings.lane_weights,
         static_limits=StaticLimits(settings.limits),
     )
+
+
+def _fleet_policy(settings: Settings, name: str) -> FleetPolicy | None:
+    if settings.coordination is None:
+        return None
+    account = "\n".join((str(settings.upstream), name, settings.coordination_account))
+    return FleetPolicy(settings.coordination, account, settings.coordination_required)
 
 
 def _body_policy(settings: Settings) -> BodyPolicy:

@@ -25,7 +25,8 @@ def secret_variables(environments: Iterable[str]) -> tuple[str, ...]:
     """Returns the variables that may hold a secret. Nothing reads them after the sources are made."""
     keys = map(key_variable, ["", *environments])
     prefix = Settings.model_config["env_prefix"]
-    return (*keys, TOKEN_VARIABLE, f"{prefix}EGRESS_PROXY", f"{prefix}WEBHOOK_URL")
+    settings = ("COORDINATION", "EGRESS_PROXY", "WEBHOOK_URL")
+    return (*keys, TOKEN_VARIABLE, *(f"{prefix}{name}" for name in settings))
 
 
 def _stores(settings: Settings, environ: Mapping[str, str], prefix: str) -> list[KeySource]:

@@ -32,6 +32,7 @@ def find_contradictions(
     for name, loaded in environments:
         prefix = f"{ENVIRONMENTS}.{name}." if name else ""
         yield from _check_upstream_and_bodies(loaded, prefix)
+        yield from _check_fleet(loaded, prefix)
         yield from _check_access(loaded, prefix)
         source = loaded.sources["listen"]
         yield from _check_addresses(
@@ -185,6 +186,19 @@ def _check_ledger(process: LoadedSettings[Settings], owners: _Owners) -> Iterato
                 yield f"{name}: needs ledger ({sources[name]})"
     elif str(path) in owners:
         yield f"ledger: {path} is already used by {owners[str(path)]}"
+
+
+def _check_fleet(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str]:
+    """Yields a sentence for each setting that has no effect beside or without coordination."""
+    settings, sources = loaded.settings, loaded.sources
+    if settings.coordination is None:
+        for name in ("coordination_account", "coordination_required"):
+            if getattr(settings, name):
+                yield f"{prefix}{name}: needs coordination ({sources[name]})"
+        return
+    for name in ("state_file", "sandbox"):
+        if getattr(settings, name):
+            yield f"{prefix}coordination: has no effect with {name} ({sources[name]})"
 
 
 def _check_upstream_and_bodies(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str]:

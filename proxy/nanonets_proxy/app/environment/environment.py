@@ -26,6 +26,7 @@ from nanonets_proxy.app.config import EnvironmentConfig
 from nanonets_proxy.app.environment.access import AccessControl, connection_policy
 from nanonets_proxy.app.environment.environment_status import EnvironmentStatusReader
 from nanonets_proxy.app.environment.faults import report_exposed_files, report_lowered_connections
+from nanonets_proxy.app.environment.gate_view import GateView, OwnGate
 from nanonets_proxy.app.environment.pages import Pages
 from nanonets_proxy.app.environment.tracing import make_tracer
 from nanonets_proxy.app.environment.upstream import Upstream
@@ -49,6 +50,8 @@ from nanonets_proxy.telemetry.recent_requests import RecentRequests
 from nanonets_proxy.telemetry.unexpected_responses import UnexpectedResponses
 
 if TYPE_CHECKING:
+    from nanonets_proxy.admission.admission import Admission
+    from nanonets_proxy.app.environment.fleet import Fleet
     from nanonets_proxy.telemetry.finished_request import Observer
 
 Redact = Callable[[Iterable[bytes]], None]
@@ -75,9 +78,11 @@ class Environment:
         self._loop = loop = asyncio.get_running_loop()
         origin, log_fields = config.dial.origin, config.handler.log_fields
         self._log = structlog.get_logger(**log_fields)
-        self._gate = Gate(config.gate, random.random)
+        self._gate = gate = Gate(config.gate, random.random)
+        self._view: GateView = OwnGate(gate)
+        self._fleet: Fleet | None = None
         self.metrics = Metrics(
-            self.gauges, lambda most: self._gate.scopes.statuses(loop.time(), most), config.environments
+            self.gauges, lambda most: self._view.scope_statuses(loop.time(), most), config.environments
         )
         self.alerts = Alerts(self.metrics.registry, log_fields)
         self._recent = RecentRequests(loop)
@@ -85,7 +90,13 @@ class Environment:
         if config.state_file is not None:
             file = StateFile(config.state_file, str(origin), self.alerts)
             self._state_file = SavedState(file, self._gate, loop)
-        self._room = WaitingRoom(self._gate, loop, limit_log(self._log), slept_s)
+        self._room: Admission = WaitingRoom(gate, loop, limit_log(self._log), slept_s)
+        if config.fleet is not None:
+            # Imported here: most processes decide alone.
+            from nanonets_proxy.app.environment import fleet
+
+            self._view = self._fleet = fleet.Fleet(config.fleet, config.gate, limit_log(self._log), self.alerts)
+            self._room = self._fleet.room
         self._upstream = Upstream(config, self.alerts, self.metrics.retries.inc)
         self.key_manager = KeyManager(
             initial.source,
@@ -126,7 +137,7 @@ class Environment:
         return EnvironmentStatusReader(
             name=config.name,
             upstream_name=config.upstream_name,
-            gate=self._gate,
+            gate=self._view,
             max_waiting=config.gate.max_waiting,
             key_status=self.key_status,
             recent=self._recent,
@@ -169,6 +180,8 @@ class Environment:
         """Begins to serve the opened sockets."""
         self._warn_of_permissive_settings({})
         report_lowered_connections(self.alerts, self._config.max_connections, self._max_connections)
+        if self._fleet is not None:
+            await self._fleet.start()
         await self._pages.start()
         report_exposed_files(self.alerts, self._secret_files)
         self.key_manager.start()
@@ -211,7 +224,7 @@ class Environment:
             self._max_connections = connections.max_connections
             self._server.change(self._handler, connections)
             self._status = self._make_status_reader(new)
-            self._room.change_policy(new.gate)
+            (self._fleet or self._room).change_policy(new.gate)
             self._warn_of_permissive_settings(old.permissive_settings)
             report_lowered_connections(self.alerts, new.max_connections, self._max_connections)
 
@@ -231,7 +244,7 @@ class Environment:
     async def stop(self, drain_timeout_s: float) -> None:
         """Drains for at most `drain_timeout_s`, then closes everything and saves the state file."""
         self._state = "draining"
-        self._log.info("draining", in_flight=self._gate.in_flight, waiting=self._gate.waiting)
+        self._log.info("draining", in_flight=self._view.in_flight, waiting=self._view.waiting)
         self.listening.close()
         for handler in self._handlers:
             handler.drain()
@@ -239,6 +252,8 @@ class Environment:
         await self.key_manager.stop()
         await self._access.stop()
         cut_off = await self._server.drain(drain_timeout_s)
+        if self._fleet is not None:
+            await self._fleet.stop()
         self._pages.close()
         self._upstream.pool.close()
         self._recent.stop()
@@ -266,11 +281,13 @@ class Environment:
 
     def not_ready_reason(self) -> str | None:
         """Returns why the environment is not ready, or None if it is."""
-        return None if self._state == "ready" else self._state
+        if self._state != "ready":
+            return self._state
+        return None if self._fleet is None else self._fleet.not_ready_reason()
 
     def gauges(self) -> dict[str, float]:
         """Returns the values of the metrics that are read when they are scraped, by name."""
-        return self._status.gauges(self._loop.time(), ready=self._state == "ready")
+        return self._status.gauges(self._loop.time(), ready=self.not_ready_reason() is None)
 
 
 def _key_policy(config: EnvironmentConfig) -> KeyManagerPolicy:

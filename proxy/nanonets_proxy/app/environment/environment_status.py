@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.app.environment.gate_view import GateView
 from nanonets_proxy.core.status.document import (
     CallerUsage,
     EnvironmentStatus,
@@ -12,7 +12,6 @@ from nanonets_proxy.core.status.document import (
     Problem,
     Usage,
 )
-from nanonets_proxy.core.status.gate_status import gate_status
 from nanonets_proxy.core.status.state import Facts, state_of
 from nanonets_proxy.core.status.text import MAX_SENTENCE_CHARS, shown
 from nanonets_proxy.telemetry.alerts import Alerts
@@ -28,7 +27,7 @@ class EnvironmentStatusReader:
 
     name: str
     upstream_name: str
-    gate: Gate
+    gate: GateView
     max_waiting: int
     key_status: Callable[[], KeyStatus]
     recent: RecentRequests
@@ -42,7 +41,7 @@ class EnvironmentStatusReader:
 
     def read(self, phase: str, most: int, now_s: float) -> EnvironmentStatus:
         """Returns the status, with lists of at most `most` items. `phase` is the environment's own state."""
-        gate = gate_status(self.gate, self.max_waiting, most, now_s)
+        gate = self.gate.status(self.max_waiting, most, now_s)
         keys = _keys_status(self.key_status())
         ended, failed = self.recent.ring.last_minute()
         failure = self.recent.errors.newest_failure()
@@ -64,14 +63,8 @@ class EnvironmentStatusReader:
 
     def gauges(self, now_s: float, *, ready: bool) -> dict[str, float]:
         """Returns the values of the metrics that are read when they are scraped, by name."""
-        gate = self.gate
-        closed = gate.scopes.closed(now_s)
         return {
-            "nanonets_proxy_waiting": gate.waiting,
-            "nanonets_proxy_in_flight": gate.in_flight,
-            "nanonets_proxy_cooldown_seconds": max(closed.values(), default=now_s) - now_s,
-            "nanonets_proxy_closed_scopes": len(closed),
-            "nanonets_proxy_quota_reserve": gate.scopes.reserve(),
+            **self.gate.gauges(now_s),
             "nanonets_proxy_idle_upstream_connections": self.pool.idle,
             "nanonets_proxy_upstream_connections_opened": self.pool.opened,
             "nanonets_proxy_body_memory_bytes": self.bodies.memory_bytes,

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from nanonets_proxy.admission.waiting_room import WaitingRoom
+from nanonets_proxy.admission.admission import Admission
 from nanonets_proxy.app.config import EnvironmentConfig
 from nanonets_proxy.app.environment.faults import report_uncounted_pages
 from nanonets_proxy.core.ratelimit.scopes.page_costs import PageCosts
@@ -14,7 +14,7 @@ from nanonets_proxy.telemetry.alerts import Alerts
 class Pages:
     """`costs` is None if each request costs 1, and `uploads` is None if nobody counts the pages of uploads."""
 
-    def __init__(self, config: EnvironmentConfig, waiting_room: WaitingRoom, alerts: Alerts) -> None:
+    def __init__(self, config: EnvironmentConfig, waiting_room: Admission, alerts: Alerts) -> None:
         self._waiting_room = waiting_room
         self._alerts = alerts
         self._loop = asyncio.get_running_loop()

@@ -188,6 +188,12 @@ class Gate:
         if scope.queue.waiting or outcome is _THROTTLED or scope.waiting:
             self._dirty[scope] = None
 
+    def merge(self, name: str, grants: Iterable[tuple[float, float]], opens_at_s: float, now: float) -> None:
+        """Notes what another gate knows of a scope: grants as (instant, cost), a closure. A poll must follow."""
+        scope = self._by_name.get(name) or self.scopes.add(name, now)
+        scope.limit.merge(grants, opens_at_s)
+        self._dirty[scope] = None
+
     def pause(self, ticket: Ticket) -> None:
         """Gives the place of an admitted ticket back, since its caller is too slow to use it."""
         if ticket.state is _ADMITTED:

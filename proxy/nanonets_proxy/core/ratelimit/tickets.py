@@ -116,6 +116,8 @@ class Ticket:
     """Whether the latest refusal says that a quota is used up for long."""
     is_held: bool = field(default=False, init=False)
     """Whether the ticket waits outside the queue."""
+    claim: object = field(default=None, init=False, repr=False)
+    """The shell's own record of this ticket. The gate does not use it."""
 
     @property
     def must_end(self) -> bool:

@@ -197,7 +197,8 @@ def _path_or_none(value: str) -> Path | None:
     return Path(value).expanduser() if value else None
 
 
-def _secret_string(value: Any) -> str:
+def secret_string(value: Any) -> str:
+    """Returns a string without the spaces around it. Raises ValueError, and never shows the value."""
     if not isinstance(value, str):
         # The message of `parse_string` would show the value, which may hold a password.
         raise ValueError("must be a string")  # noqa: TRY004  # pydantic reports only ValueError
@@ -205,12 +206,12 @@ def _secret_string(value: Any) -> str:
 
 
 def _egress_proxy_or_none(value: Any) -> EgressProxy | None:
-    text = _secret_string(value)
+    text = secret_string(value)
     return parse_egress_proxy(text) if text else None
 
 
 def _webhook_url_or_none(value: Any) -> WebhookUrl | None:
-    text = _secret_string(value)
+    text = secret_string(value)
     return parse_webhook_url(text) if text else None
 
 

@@ -9,6 +9,7 @@ GROUPS: Final[dict[str, str]] = {
     "aws_secret": "API key in AWS Secrets Manager (extra `aws`)",
     "caller_tokens": "Authentication of callers",
     "policy": "Access rules and budgets",
+    "coordination": "One rate limit for many replicas (extra `redis`)",
     "max_connections": "Connections",
     "listen": "Listeners",
     "upstream": "Upstream",
@@ -38,6 +39,7 @@ NEEDS_RESTART: Final = frozenset(
         *("vault_path", "vault_address", "vault_mount", "vault_field", "vault_auth", "vault_auth_mount"),
         *("vault_role", "vault_credential_file", "vault_namespace", "vault_ca_file"),
         *("aws_secret", "aws_secret_field", "aws_region"),
+        *("coordination", "coordination_account", "coordination_required"),
     }
 )
 """The settings that only a restart changes. A reload applies all others, except that it turns no TLS on or off."""

@@ -9,7 +9,6 @@ from pydantic_settings import SettingsConfigDict
 
 from nanonets_proxy.core.net.addresses import Origin, TcpListener
 from nanonets_proxy.core.ratelimit.scopes.scope_table import DEFAULT_SCOPE_RULES, ScopeRule
-from nanonets_proxy.settings.model.access import AccessSettings
 from nanonets_proxy.settings.model.fields import (
     CallerTokens,
     CollectorOrigin,
@@ -27,13 +26,14 @@ from nanonets_proxy.settings.model.fields import (
     ScopeRules,
     UpstreamOrigin,
 )
+from nanonets_proxy.settings.model.fleet import FleetSettings
 from nanonets_proxy.settings.model.quantities import Count, Delay, Duration, Metavar, OneOf, Share, Size, Switch
 
 _MIB: Final = 2**20
 _GIB: Final = 2**30
 
 
-class Settings(AccessSettings):
+class Settings(FleetSettings):
     """All settings of the proxy. Durations are in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(env_prefix="NANONETS_PROXY_", title="nanonets-proxy")

@@ -8,7 +8,7 @@ interval between requests.
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain, islice, takewhile
 
 _MAX_KEPT = 8192  # entries of each log, or `count` if that is larger; estimates need no more
@@ -51,6 +51,16 @@ class SlidingWindow:
         self.granted_units += cost
         self.granted = serial = self.granted + 1
         return serial
+
+    def merge(self, grants: Iterable[_Grant]) -> None:
+        """Logs grants of the past, which another log had. They may be in any order."""
+        merged = sorted(chain(self._recent, grants))
+        self.granted += len(merged) - len(self._recent)
+        units = sum(cost for _, cost in merged)
+        self.granted_units += units - self._used
+        self._recent, self._used = deque(merged), units
+        while len(self._recent) > self._max_recent:
+            self._retire_oldest()
 
     def remove(self, granted_s: float, cost: float = 1) -> None:
         """Removes one grant of this instant and cost: the upstream did not count that request."""

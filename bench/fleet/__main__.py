@@ -1,0 +1,253 @@
+"""Runs a fleet of real proxies before one simulated limit, and prints its goodput, refusals and fairness.
+
+Times are real, so the load of the machine affects the figures. They must not decide about a build.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import math
+import signal
+import statistics
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from fleet.redis_server import RedisServer, redis_server
+from support.process import Running, proxy_to, sandbox
+
+COUNT, PERIOD_S = 40, 4.0
+LATENCY_S = 0.25
+PATH = "/api/v4/workflows"
+_WARM_S = 8.0
+
+KINDS = {
+    "window": (("--limit", f"{COUNT}/{PERIOD_S:.0f}s", "--limit-kind", "fixed"), COUNT / PERIOD_S),
+    "sliding": (("--limit", f"{COUNT}/{PERIOD_S:.0f}s", "--limit-kind", "sliding"), COUNT / PERIOD_S),
+    "bucket": (("--limit", f"{COUNT}/{PERIOD_S:.0f}s", "--limit-kind", "bucket"), COUNT / PERIOD_S),
+    "concurrency": (
+        ("--limit", "12/1s", "--limit-kind", "concurrency", "--latency", str(LATENCY_S)),
+        12 / LATENCY_S,
+    ),
+}
+"""The sandbox's arguments, and the rate of an oracle."""
+
+
+@dataclass
+class Results:
+    """What the callers saw since `since_s`."""
+
+    since_s: float = 0.0
+    served: "Counter[tuple[int, str]]" = field(default_factory=Counter)
+    not_200: int = 0
+
+    def by(self, key: Callable[[tuple[int, str]], object], of: "list[object]") -> list[float]:
+        sums: Counter[object] = Counter()
+        for each, count in self.served.items():
+            sums[key(each)] += count
+        return [sums[each] for each in of]
+
+
+def jain(values: list[float]) -> float:
+    """Returns Jain's index of fairness: 1 if all values are equal, 1/n if one has everything."""
+    squares = sum(value * value for value in values)
+    return sum(values) ** 2 / (len(values) * squares) if squares else 0.0
+
+
+def _stats(upstream: str) -> tuple[int, int]:
+    with urllib.request.urlopen(f"{upstream}/sandbox/stats") as response:  # noqa: S310 - loopback, http
+        stats = json.load(response)
+    return stats["admitted"], stats["refused"]
+
+
+async def _call(session: aiohttp.ClientSession, url: str, replica: int, caller: str, results: Results) -> None:
+    while True:
+        try:
+            async with session.get(url, headers={"X-Caller": caller}) as response:
+                await response.read()
+                status = response.status
+        except aiohttp.ClientError:
+            status = 0
+        if status == 200:
+            results.served[replica, caller] += 1
+        else:
+            results.not_200 += 1
+            await asyncio.sleep(0.2)
+
+
+@dataclass
+class Fleet:
+    redis: RedisServer
+    upstream: str
+    proxies: list[Running]
+
+
+@contextlib.contextmanager
+def fleet(replicas: int, kind: str, *, alone: bool = False) -> Iterator[Fleet]:
+    """Runs Redis, the sandbox and the proxies. `alone`: without coordination."""
+    with ExitStack() as stack:
+        redis = stack.enter_context(redis_server())
+        upstream = stack.enter_context(sandbox(*KINDS[kind][0]))
+        extra = [] if alone else ["--coordination", redis.url]
+        proxies = [
+            stack.enter_context(proxy_to(upstream, "--caller-header", "X-Caller", "--log-successes", "0", *extra))
+            for _ in range(replicas)
+        ]
+        yield Fleet(redis, upstream, proxies)
+
+
+async def _load(
+    own: Fleet, callers: list[int], seconds: float, results: Results, event: Callable[[], None]
+) -> None:
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(None)) as session:
+        tasks = [
+            asyncio.create_task(_call(session, own.proxies[n].url + PATH, n, f"r{n}c{c}", results))
+            for n, count in enumerate(callers)
+            for c in range(count)
+        ]
+        await asyncio.sleep(_WARM_S)
+        results.served.clear()
+        results.not_200 = 0
+        results.since_s = time.monotonic()
+        base = await asyncio.to_thread(_stats, own.upstream)
+        await asyncio.sleep(0.2 * seconds)
+        await asyncio.to_thread(event)
+        await asyncio.sleep(0.8 * seconds)
+        admitted, refused = await asyncio.to_thread(_stats, own.upstream)
+        results.admitted, results.refused = admitted - base[0], refused - base[1]  # type: ignore[attr-defined]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def run(
+    name: str, replicas: int, kind: str, callers: list[int], seconds: float, event: str = "", *, alone: bool = False
+) -> None:
+    results = Results()
+    with fleet(replicas, kind, alone=alone) as own:
+        asyncio.run(_load(own, callers, seconds, results, lambda: _act(event, own)))
+        elapsed_s = time.monotonic() - results.since_s
+        time.sleep(0.3)
+    changes = Counter(e.get("reason") for p in own.proxies for e in p.all_events() if e["event"] == "fleet_alone")
+    names = [f"r{n}c{c}" for n, count in enumerate(callers) for c in range(count)]
+    of_callers = jain(results.by(lambda each: each[1], list(names)))
+    of_replicas = jain(results.by(lambda each: each[0], list(range(len(callers)))))
+    goodput = results.admitted / (KINDS[kind][1] * elapsed_s)  # type: ignore[attr-defined]
+    per_1000 = 1000 * results.refused / max(1, results.admitted)  # type: ignore[attr-defined]
+    cells = [
+        name,
+        str(replicas),
+        kind,
+        f"{goodput:.2f}",
+        f"{per_1000:.0f}",
+        f"{results.refused}",  # type: ignore[attr-defined]
+        f"{of_callers:.3f}",
+        f"{of_replicas:.3f}",
+        str(results.not_200),
+    ]
+    print("| " + " | ".join(cells) + " |", flush=True)
+    print(f"   alone: {dict(changes)}", flush=True)
+
+
+def _act(event: str, own: Fleet) -> None:
+    redis = own.redis
+    match event:
+        case "":
+            pass
+        case "SIGSTOP of Redis for 3 s":
+            redis.signal(signal.SIGSTOP)
+            time.sleep(3)
+            redis.signal(signal.SIGCONT)
+        case "SIGKILL of Redis; back after 3 s":
+            redis.kill()
+            time.sleep(3)
+            redis.start()
+        case "FLUSHALL":
+            redis.ask("FLUSHALL")
+        case "SIGKILL of the leader":
+            leader = _leader(own)
+            leader.process.kill()
+        case _:
+            raise ValueError(event)
+
+
+def _leader(own: Fleet) -> Running:
+    for proxy in own.proxies:
+        roles = [e["role"] for e in proxy.all_events() if e["event"] == "fleet_joined"]
+        if roles and roles[-1] == "leader":
+            return proxy
+    return own.proxies[0]
+
+
+def added_latency(replicas: int = 2, requests: int = 300) -> None:
+    """Prints the quartiles of a GET through a follower, next to those of a proxy alone, without any limit."""
+    KINDS["none"] = (("--limit", "none"), math.inf)
+
+    async def measure(url: str) -> list[float]:
+        times = []
+        async with aiohttp.ClientSession() as session:
+            for _ in range(requests):
+                began_s = time.perf_counter()
+                async with session.get(url + PATH) as response:
+                    await response.read()
+                times.append(1000 * (time.perf_counter() - began_s))
+        return times
+
+    for name, alone in (("alone", True), ("in a fleet", False)):
+        with fleet(replicas, "none", alone=alone) as own:
+            for n, proxy in enumerate(own.proxies):
+                times = asyncio.run(measure(proxy.url))[20:]
+                cuts = statistics.quantiles(times, n=100)
+                print(f"{name}, replica {n}: p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--replicas", default="3,8")
+    parser.add_argument("--kinds", default="window,bucket")
+    parser.add_argument("--seconds", type=float, default=24.0)
+    parser.add_argument("--events", default="")
+    parser.add_argument("--latency", action="store_true")
+    parser.add_argument("--alone", action="store_true")
+    given = parser.parse_args()
+    if given.latency:
+        added_latency()
+        return 0
+    columns = (
+        "what",
+        "replicas",
+        "limit",
+        "goodput",
+        "429s per 1,000",
+        "429s",
+        "Jain, callers",
+        "Jain, replicas",
+        "not 200",
+    )
+    print("| " + " | ".join(columns) + " |")
+    print("|---" * len(columns) + "|")
+    for replicas in map(int, given.replicas.split(",")):
+        for kind in given.kinds.split(","):
+            for event in given.events.split(",") if given.events else [""]:
+                run(
+                    event or "steady",
+                    replicas,
+                    kind,
+                    [max(2, 24 // replicas)] * replicas,
+                    given.seconds,
+                    event,
+                    alone=given.alone,
+                )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

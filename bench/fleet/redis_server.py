@@ -1,0 +1,88 @@
+"""A real Redis server on loopback, which a test or a benchmark may stop, kill and wipe."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+_START_S = 30.0
+
+
+class RedisServer:
+    """A server without persistence. `start` after `kill` begins with an empty database."""
+
+    def __init__(self, folder: Path, password: str = "", *options: str) -> None:
+        program = shutil.which("redis-server") or shutil.which("valkey-server")
+        if program is None:
+            raise FileNotFoundError("redis-server is missing: apt-get install redis-server")
+        self._program = program
+        self._folder = folder
+        self._password = password
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            self.port = int(sock.getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        user = f":{self._password}@" if self._password else ""
+        return f"redis://{user}127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder)]
+        if self._password:
+            arguments += ["--requirepass", self._password]
+        self._process = subprocess.Popen(
+            [self._program, *arguments, *self._options],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        until_s = time.monotonic() + _START_S
+        while True:
+            try:
+                if self.ask("PING").startswith((b"+PONG", b"-LOADING")):
+                    return
+            except OSError:
+                pass
+            if self._process.poll() is not None or time.monotonic() > until_s:
+                raise RuntimeError("redis-server does not start")
+            time.sleep(0.02)
+
+    def ask(self, *words: str) -> bytes:
+        """Runs one command, and returns the start of the response."""
+        with socket.create_connection(("127.0.0.1", self.port), 2.0) as sock:
+            sock.settimeout(2.0)
+            for command in ([("AUTH", self._password)] if self._password else []) + [words]:
+                parts = [f"*{len(command)}\r\n", *(f"${len(word.encode())}\r\n{word}\r\n" for word in command)]
+                sock.sendall("".join(parts).encode())
+                answer = sock.recv(65536)
+            return answer
+
+    def signal(self, number: int) -> None:
+        """Sends a signal, such as SIGSTOP."""
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        """Ends the server at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@contextmanager
+def redis_server(password: str = "", *options: str) -> Iterator[RedisServer]:
+    """Runs a server during the block."""
+    with TemporaryDirectory(prefix="redis") as folder:
+        server = RedisServer(Path(folder), password, *options)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()

@@ -1,0 +1,97 @@
+"""What a replica knows of the fleet's limits: the beliefs that beats tell, and the leader's own grants.
+
+A document of beliefs has the form of the state file. A beat leaves its grants out: each replica tells its own log
+in its hello. Only the document that Redis keeps has them, for a fleet that starts again as a whole.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from nanonets_proxy.core.ratelimit.fleet.grant_log import MAX_SCOPES, GrantLog
+from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, dump, load
+
+_NAME: Final = "fleet"  # where the state file names its upstream
+_KEEP_EACH_S: Final = 1.0
+_MAX_TOLD_GRANTS: Final = 200
+
+Document = dict[str, Any]
+
+
+class Beliefs:
+    """The latest beliefs, and when they were true."""
+
+    def __init__(self, now_s: float) -> None:
+        self.snapshots: list[ScopeSnapshot] = []
+        self.at_s = now_s
+        self.leader_log = GrantLog()
+        """What the leader granted to itself, as its beats tell: if it dies, nobody else knows."""
+
+    def note_document(self, document: object, age_s: float, now_s: float, *, with_grants: bool = False) -> None:
+        """Notes beliefs that are `age_s` old. Raises ValueError if it is no such document."""
+        snapshots, _ = load(document, _NAME, 0.0)
+        self.note(snapshots, age_s, now_s, with_grants=with_grants)
+
+    def note(
+        self, snapshots: list[ScopeSnapshot], age_s: float, now_s: float, *, with_grants: bool = False
+    ) -> None:
+        """Notes beliefs that are `age_s` old, without their grants unless `with_grants`."""
+        self.snapshots = snapshots if with_grants else list(map(_without_grants, filter(_is_known, snapshots)))
+        self.at_s = now_s - age_s
+
+    def note_leader_grants(self, grants: Any, now_s: float) -> None:
+        """Notes what a leader has granted to itself since its last beat, as (scope, age, cost)."""
+        for scope, age_s, cost in grants:
+            self.leader_log.add(str(scope), now_s - float(age_s), float(cost), 0)
+
+    def age_s(self, now_s: float) -> float:
+        """Returns how old the beliefs are."""
+        return now_s - self.at_s
+
+    def periods_s(self) -> Mapping[str, float]:
+        """Returns the period of each scope whose limit is known."""
+        return {belief.scope: belief.period_s for belief in self.snapshots if belief.count is not None}
+
+
+class ToTell:
+    """What a leader has to tell in its next beat."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._told: object = None
+        self._kept_at_s = -math.inf
+        self._grants: list[tuple[str, float, float]] = []
+
+    def note_grant(self, scope: str, granted_at_s: float, cost: float) -> None:
+        """Notes a grant of the leader to itself."""
+        if len(self._grants) < _MAX_TOLD_GRANTS:
+            self._grants.append((scope, granted_at_s, cost))
+
+    def take(self, now_s: float) -> tuple[Document, Document | None]:
+        """Returns what has changed since the last call, and what Redis must keep; None: nothing new."""
+        known = list(filter(_is_known, self._gate.scopes.snapshots(now_s)))[:MAX_SCOPES]
+        key = [(s.scope, s.count, s.period_s, s.proven, s.concurrency_limit, s.opens_in_s > 0) for s in known]
+        told: Document = {"log": [(scope, now_s - at_s, cost) for scope, at_s, cost in self._grants]}
+        has_changed, self._told = key != self._told, key
+        if has_changed:
+            told["beliefs"] = dump(map(_without_grants, known), _NAME, 0.0)
+        keep = None
+        if known and (has_changed or (self._grants and self._kept_at_s + _KEEP_EACH_S < now_s)):
+            self._kept_at_s = now_s
+            keep = dump(known, _NAME, 0.0)
+        self._grants.clear()
+        return told, keep
+
+    def repeat(self) -> None:
+        """Lets the next beat tell all beliefs: there is a new member."""
+        self._told = None
+
+
+def _is_known(snapshot: ScopeSnapshot) -> bool:
+    return snapshot.count is not None or snapshot.opens_in_s > 0
+
+
+def _without_grants(snapshot: ScopeSnapshot) -> ScopeSnapshot:
+    return replace(snapshot, used=0, newest_age_s=0.0, grants=())

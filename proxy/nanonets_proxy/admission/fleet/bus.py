@@ -1,0 +1,59 @@
+"""The port to Redis: messages between replicas, and the lease of the leader.
+
+Messages are best effort. Each may be lost while the connection is; none is delivered twice, and those from one
+replica to another stay in order. Only the holder of the lease leads. An epoch is the number of one holder's time: a
+later holder has a larger one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+EVERYBODY = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Won:
+    """The lease is ours."""
+
+    epoch: int
+    kept: bytes
+    """What the last leader kept in Redis; empty if it kept nothing, or too long ago."""
+    kept_age_s: float
+
+
+class BusError(Exception):
+    """Redis did not do what was asked: it is away, read-only, out of memory, or refuses the command."""
+
+
+class CoordinationUnusable(Exception):
+    """The settings of the coordination cannot work. The message is one sentence without secrets."""
+
+
+class Bus(Protocol):
+    """One replica's connection."""
+
+    def start(self, on_message: Callable[[bytes], None], on_lost: Callable[[str], None]) -> None:
+        """Connects, and reconnects whenever the connection is lost. `on_lost` gets the reason."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages arrive."""
+
+    def send(self, to: str, data: bytes) -> None:
+        """Sends a message to a replica, or to `EVERYBODY`, this replica included. Never waits."""
+
+    async def campaign(self, epoch: int) -> Won | None:
+        """Takes the lease if nobody holds it; the new epoch is above `epoch`. None: it is held. Raises BusError."""
+
+    async def renew(self, epoch: int, beat: bytes, keep: bytes | None) -> bool:
+        """Renews the lease, tells `beat` to everybody, and keeps `keep` in Redis; None: leaves what is kept.
+
+        Returns False if another replica holds the lease. Raises BusError.
+        """
+
+    async def resign(self, epoch: int) -> None:
+        """Gives the lease back. Never raises."""
+
+    async def stop(self) -> None:
+        """Closes the connections."""

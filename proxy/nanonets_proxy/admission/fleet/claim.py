@@ -1,0 +1,124 @@
+"""A claim: one request's need for a permit, wherever the gate is that decides on it.
+
+The gate is that of a *home*: this process's own gate (`local_home.py`), or the leader's (`remote_home.py`). When
+the replica changes its home, all claims move: the new home adopts the granted ones, and the waiting ones enter it.
+"""
+
+from typing import TYPE_CHECKING, Protocol
+
+from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
+from nanonets_proxy.errors import ProxyError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+
+class Claim:
+    """One request's claim, with names as they are on the wire (`core/ratelimit/fleet/names.py`)."""
+
+    __slots__ = (
+        "cost",
+        "deadline_s",
+        "granted_at_s",
+        "home",
+        "is_granted",
+        "kind",
+        "lane",
+        "number",
+        "scope",
+        "twin",
+        "urgency",
+    )
+
+    def __init__(self, number: int, scope: str, lane: str, deadline_s: float, cost: float) -> None:
+        self.number = number
+        """Orders the claims of one replica by arrival, and names them on the wire."""
+        self.scope = scope
+        self.lane = lane
+        self.kind = ""
+        self.urgency = 0
+        self.deadline_s = deadline_s
+        self.cost = cost
+        self.is_granted = False
+        self.granted_at_s = 0.0
+        self.twin: Ticket | None = None
+        """The claim's ticket at the gate of `home`."""
+        self.home: object = None
+
+    def granted(self, now_s: float) -> None:
+        """Acts on the grant."""
+        raise NotImplementedError
+
+    def refused(self, error: ProxyError) -> None:
+        """Acts on the end of the claim without a permit."""
+        raise NotImplementedError
+
+
+class OwnClaim(Claim):
+    """The claim of a request of this replica."""
+
+    __slots__ = ("epoch", "error", "future", "give_up", "has_place", "on_granted", "resuming", "ticket")
+
+    def __init__(
+        self,
+        number: int,
+        ticket: Ticket,
+        names: tuple[str, str, str],
+        on_granted: "Callable[[OwnClaim, float], None]",
+    ) -> None:
+        super().__init__(number, names[0], names[1], ticket.deadline_s, ticket.cost)
+        self.kind = names[2]
+        self.urgency = ticket.urgency
+        self.ticket = ticket
+        self.on_granted = on_granted
+        self.future: asyncio.Future[None] | None = None
+        """Set while the request waits."""
+        self.error: ProxyError | None = None
+        self.has_place = False
+        self.epoch = 0
+        """The epoch of the leader that granted the claim; 0: no leader did."""
+        self.give_up: Callable[[], None] | None = None
+        """Set while the request is paused."""
+        self.resuming: asyncio.Future[None] | None = None
+
+    def reset_error(self) -> None:
+        """Forgets an earlier refusal: the request enters again."""
+        self.error = None
+
+    def granted(self, now_s: float) -> None:
+        self.on_granted(self, now_s)
+
+    def refused(self, error: ProxyError) -> None:
+        self.error = error
+        if self.future is not None and not self.future.done():
+            self.future.set_exception(error)
+
+
+class Home(Protocol):
+    """The gate that decides on claims. It calls `granted` or `refused` of each claim that entered."""
+
+    def try_admit(self, claim: Claim, now_s: float) -> bool:
+        """Returns whether the claim has its permit now, without a wait. If not, it may `enter`."""
+
+    def enter(self, claim: Claim, now_s: float) -> None:
+        """Lets the claim wait for a permit."""
+
+    def adopt(self, claim: Claim, now_s: float) -> None:
+        """Takes over a claim that another home granted."""
+
+    def leave(self, claim: Claim) -> None:
+        """Forgets a waiting claim."""
+
+    def settle(self, claim: Claim, outcome: Outcome, retry_after_s: float | None, *, quota_used_up: bool) -> None:
+        """Ends the permit of a claim."""
+
+    def correct_cost(self, claim: Claim, cost: float) -> None:
+        """Corrects the cost of a granted claim."""
+
+    def note_advice(self, claim: Claim, advice: Advice) -> None:
+        """Applies what the response announced about the limit."""
+
+    def close(self) -> None:
+        """Forgets all claims, which move to another home."""

@@ -1,0 +1,62 @@
+"""Builds the gates of a replica: one with its share of the limits, and one that decides for a whole fleet."""
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nanonets_proxy.admission.fleet.beliefs import Beliefs
+from nanonets_proxy.admission.fleet.local_home import LocalHome
+from nanonets_proxy.admission.waiting_room import WaitingRoom
+from nanonets_proxy.core.ratelimit.fleet.grant_log import GrantLog
+from nanonets_proxy.core.ratelimit.fleet.share import leader_policy, share_of, share_policy
+from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.news import News
+
+_ALL = -1  # no leader has this epoch
+
+
+@dataclass(frozen=True, slots=True)
+class HomeMaker:
+    """What every gate of a replica needs."""
+
+    loop: asyncio.AbstractEventLoop
+    jitter: Callable[[], float]
+    on_news: Callable[[News], None]
+    slept_s: Callable[[], float]
+
+    def alone(self, policy: GatePolicy, beliefs: Beliefs, replicas: int, log: GrantLog) -> LocalHome:
+        """Returns a home with one replica's share of what is known, which its own earlier grants use up."""
+        now_s = self.loop.time()
+        shares = [share_of(belief, replicas) for belief in beliefs.snapshots]
+        gate = Gate(share_policy(policy, beliefs.snapshots, replicas), self.jitter)
+        gate.scopes.restore(shares, now_s, beliefs.age_s(now_s))
+        periods_s = {share.scope: share.period_s for share in shares if share.count is not None}
+        for scope, ages in log.ages(now_s, _ALL, periods_s).items():
+            _merge(gate, scope, ages, now_s)
+        return self.of(gate)
+
+    def leading(self, policy: GatePolicy, beliefs: Beliefs, log: GrantLog, before: Gate) -> LocalHome:
+        """Returns a home for the claims of a fleet, with what this replica knows. Members' hellos add to it.
+
+        `before` is the gate that this replica has used so far: its closures go on.
+        """
+        now_s = self.loop.time()
+        gate = Gate(leader_policy(policy, policy.max_in_flight, 1), self.jitter)
+        gate.scopes.restore(beliefs.snapshots, now_s, beliefs.age_s(now_s))
+        periods_s = beliefs.periods_s()
+        for each in (log, beliefs.leader_log):
+            for scope, ages in each.ages(now_s, _ALL, periods_s).items():
+                _merge(gate, scope, ages, now_s)
+        for scope, opens_at_s in before.scopes.closed(now_s).items():
+            gate.merge(scope, (), opens_at_s, now_s)
+        return self.of(gate)
+
+    def of(self, gate: Gate) -> LocalHome:
+        """Returns a home at this gate."""
+        return LocalHome(gate, WaitingRoom(gate, self.loop, self.on_news, self.slept_s), self.loop)
+
+
+def _merge(gate: Gate, scope: str, ages: list[tuple[float, float]], now_s: float) -> None:
+    gate.merge(scope, [(now_s - age_s, cost) for age_s, cost in ages], -math.inf, now_s)

@@ -1,0 +1,212 @@
+"""The leader's side: one gate for the claims of all members, and what the leader knows of each member.
+
+A member is known from its hello until its goodbye, or until it was silent for `MEMBER_EXPIRES_S`. Its claims end
+with it: a granted one as FAILED, since the upstream may have counted the request. The answer to a message of an
+unknown member is `who`, and the member says hello again.
+
+A returned claim (its request was refused, and may ask again) stays for its place in the order of arrival. The
+latest `_MAX_RETURNED` of each member stay.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+from nanonets_proxy.admission.fleet.claim import Claim
+from nanonets_proxy.admission.fleet.local_home import LocalHome
+from nanonets_proxy.admission.fleet.remote_home import Message
+from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
+from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
+from nanonets_proxy.core.ratelimit.tickets import Outcome
+from nanonets_proxy.errors import LargerThanLimit, ProxyError
+
+MEMBER_EXPIRES_S: Final = 1.5
+_MAX_RETURNED: Final = 1000
+
+
+class PeerClaim(Claim):
+    """The claim of a request of a member."""
+
+    __slots__ = ("member",)
+
+    def __init__(
+        self, number: int, member: "Member", scope: str, lane: str, deadline_s: float, cost: float
+    ) -> None:
+        super().__init__(number, scope, lane, deadline_s, cost)
+        self.member = member
+
+    def granted(self, now_s: float) -> None:
+        self.is_granted = True
+        self.granted_at_s = now_s
+        self.member.answer({"t": "grant", "n": self.number})
+
+    def refused(self, error: ProxyError) -> None:
+        self.member.claims.pop(self.number, None)
+        reason = "larger_than_limit" if isinstance(error, LargerThanLimit) else error.details.get("reason")
+        message: Message = {"t": "refuse", "n": self.number, "reason": reason, "retry": error.retry_after_s or 0.0}
+        if "position" in error.details:
+            message["position"] = error.details["position"]
+        self.member.answer(message)
+
+
+class Member:
+    """A replica that follows this leader."""
+
+    def __init__(self, name: str, places: int, answer: Callable[[Message], None], now_s: float) -> None:
+        self.name = name
+        self.places = places
+        self.answer = answer
+        self.heard_at_s = now_s
+        self.claims: dict[int, PeerClaim] = {}
+        self.returned: dict[int, PeerClaim] = {}
+
+
+class Host:
+    """Decides for all members with one gate."""
+
+    def __init__(
+        self,
+        home: LocalHome,
+        answer: Callable[[str, Message], None],
+        on_members: Callable[[], None],
+    ) -> None:
+        """`answer` sends a message to a member. `on_members` is called when there are more or fewer members."""
+        self.home = home
+        self.members: dict[str, Member] = {}
+        self._answer = answer
+        self._on_members = on_members
+
+    def hello(self, message: Message, now_s: float) -> None:
+        """Takes a member in, with its claims in flight and its log. Raises errors as `handle` does."""
+        name = str(message["from"])
+        old = self.members.pop(name, None)
+        member = Member(name, _count(message["places"]), lambda reply: self._answer(name, reply), now_s)
+        for scope, (ages, opens_in_s) in dict(message["scopes"]).items():
+            grants = [(now_s - _span(age), _cost(cost)) for age, cost in ages]
+            self.home.gate.merge(str(scope), grants, now_s + _span(opens_in_s) if opens_in_s else -math.inf, now_s)
+        for number, scope, lane, wait_s, cost, age_s in message["held"]:
+            known = None if old is None else old.claims.get(int(number))
+            if old is not None and known is not None and known.is_granted:  # this leader granted it
+                member.claims[known.number] = old.claims.pop(known.number)
+                known.member = member
+                continue
+            claim = PeerClaim(int(number), member, str(scope), str(lane), now_s + float(wait_s), _cost(cost))
+            claim.is_granted, claim.granted_at_s = True, now_s - _span(age_s)
+            self.home.adopt(claim, now_s)
+            member.claims[claim.number] = claim
+        if old is not None:
+            self._end_all(old)
+        self.members[name] = member
+        self._on_members()
+        self._answer(name, {"t": "welcome"})
+
+    def handle(self, message: Message, now_s: float) -> None:
+        """Acts on a message of a member. Raises ValueError, KeyError or TypeError if it is malformed."""
+        name, what = str(message["from"]), message["t"]
+        member = self.members.get(name)
+        if member is None:
+            if what != "bye":
+                self._answer(name, {"t": "who"})
+            return
+        member.heard_at_s = now_s
+        if what == "ask":
+            self._ask(member, message, now_s)
+        elif what == "bye":
+            self.forget(name)
+        elif what != "alive":
+            number = int(message["n"])
+            claim = member.claims.get(number)
+            if claim is not None:
+                self._change(member, claim, what, message)
+
+    def _ask(self, member: Member, message: Message, now_s: float) -> None:
+        number = int(message["n"])
+        claim = member.claims.get(number)
+        if claim is not None:  # asked again: an answer was lost
+            member.answer({"t": "grant" if claim.is_granted else "wait", "n": number})
+            return
+        cost, deadline_s = _cost(message["cost"]), now_s + float(message["wait"])
+        claim = member.returned.pop(number, None)
+        if claim is None:
+            claim = PeerClaim(number, member, str(message["scope"]), str(message["lane"]), deadline_s, cost)
+            claim.kind, claim.urgency = str(message["kind"]), int(message["urgency"])
+        claim.is_granted = False
+        member.claims[number] = claim
+        self.home.enter(claim, now_s)
+        if number in member.claims and not claim.is_granted:
+            member.answer({"t": "wait", "n": number})
+
+    def _change(self, member: Member, claim: PeerClaim, what: str, message: Message) -> None:
+        if what == "end":
+            del member.claims[claim.number]
+            if not claim.is_granted:
+                self.home.leave(claim)
+                return
+            outcome, hint_s = Outcome(message["how"]), message.get("hint")
+            if outcome is not Outcome.SERVED:
+                member.returned[claim.number] = claim
+                if len(member.returned) > _MAX_RETURNED:
+                    del member.returned[next(iter(member.returned))]
+            quota = bool(message.get("quota"))
+            self.home.settle(claim, outcome, None if hint_s is None else float(hint_s), quota_used_up=quota)
+        elif what == "leave":
+            del member.claims[claim.number]
+            self.home.leave(claim)
+        elif what == "cost":
+            self.home.correct_cost(claim, _cost(message["cost"]))
+        elif what == "advice":
+            remaining, resets_in_s, named = message["advice"]
+            limit = None if named is None else StaticLimit(claim.scope, _count(named[0]), _span(named[1]), named[2])
+            self.home.note_advice(claim, Advice(remaining, _span(resets_in_s), limit))
+        else:
+            raise ValueError(f"unknown message {what!r}")
+
+    def forget(self, name: str) -> None:
+        """Ends the claims of a member. Ignores an unknown one."""
+        member = self.members.pop(name, None)
+        if member is not None:
+            self._end_all(member)
+            self._on_members()
+
+    def _end_all(self, member: Member) -> None:
+        """Ends the claims of a member that is gone, or that no longer has them."""
+        member.answer = _ignore
+        for claim in list(member.claims.values()):
+            if claim.is_granted:
+                self.home.settle(claim, Outcome.FAILED, None, quota_used_up=False)
+            else:
+                self.home.leave(claim)
+        member.claims.clear()
+
+    def expire(self, now_s: float) -> None:
+        """Forgets the members that were silent for too long."""
+        for member in list(self.members.values()):
+            if member.heard_at_s + MEMBER_EXPIRES_S < now_s:
+                self.forget(member.name)
+
+    @property
+    def places(self) -> int:
+        """The places in flight of all members together."""
+        return sum(member.places for member in self.members.values())
+
+
+def _ignore(message: Message) -> None:
+    pass
+
+
+def _cost(value: object) -> float:
+    if isinstance(value, int | float) and 1 <= value <= 1e6:
+        return value
+    raise ValueError(f"{value!r} is no cost")
+
+
+def _span(value: object) -> float:
+    if isinstance(value, int | float) and 0 <= value <= 1e8:
+        return value
+    raise ValueError(f"{value!r} is no length of time")
+
+
+def _count(value: object) -> int:
+    if isinstance(value, int) and 0 < value <= 10**9:
+        return value
+    raise ValueError(f"{value!r} is no count")

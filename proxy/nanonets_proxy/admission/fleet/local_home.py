@@ -1,0 +1,82 @@
+"""The home of claims at a gate of this process. Each claim has a ticket of its own there, its twin."""
+
+import asyncio
+import math
+from functools import partial
+
+from nanonets_proxy.admission.fleet.claim import Claim
+from nanonets_proxy.admission.waiting_room import WaitingRoom
+from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket, TicketState
+from nanonets_proxy.errors import ProxyError, ShuttingDown
+
+_WAITING, _ADMITTED = TicketState.WAITING, TicketState.ADMITTED
+
+
+class LocalHome:
+    """Passes claims to a gate of this process."""
+
+    def __init__(self, gate: Gate, room: WaitingRoom, loop: asyncio.AbstractEventLoop) -> None:
+        self.gate = gate
+        self.room = room
+        self._loop = loop
+
+    def try_admit(self, claim: Claim, now_s: float) -> bool:
+        return self.room.try_admit(self._new_twin(claim), now_s)
+
+    def enter(self, claim: Claim, now_s: float) -> None:
+        twin = self._twin(claim) or self._new_twin(claim)
+        try:
+            future = self.room.enter(twin, now_s)
+        except ProxyError as error:
+            claim.refused(error)
+            return
+        if future is None:
+            claim.granted(now_s)
+        else:
+            future.add_done_callback(partial(self._decided, claim, twin))
+
+    def _decided(self, claim: Claim, twin: Ticket, future: "asyncio.Future[None]") -> None:
+        error = None if future.cancelled() else future.exception()
+        if self._twin(claim) is not twin or isinstance(error, ShuttingDown):
+            return  # the claim has moved
+        if isinstance(error, ProxyError):
+            claim.refused(error)
+        elif twin.state is _ADMITTED:
+            claim.granted(self._loop.time())
+
+    def adopt(self, claim: Claim, now_s: float) -> None:
+        self.gate.merge(claim.scope, ((claim.granted_at_s, claim.cost),), -math.inf, now_s)
+        self.gate.adopt(self._new_twin(claim), claim.granted_at_s, now_s)
+
+    def leave(self, claim: Claim) -> None:
+        twin = self._twin(claim)
+        claim.twin = None
+        if twin is not None and twin.state in (_WAITING, _ADMITTED):
+            self.room.leave(twin)
+
+    def settle(self, claim: Claim, outcome: Outcome, retry_after_s: float | None, *, quota_used_up: bool) -> None:
+        twin = self._twin(claim)
+        if twin is not None and twin.state is _ADMITTED:
+            self.room.settle(twin, outcome, retry_after_s, quota_used_up=quota_used_up)
+
+    def correct_cost(self, claim: Claim, cost: float) -> None:
+        if (twin := self._twin(claim)) is not None:
+            self.room.correct_cost(twin, cost)
+
+    def note_advice(self, claim: Claim, advice: Advice) -> None:
+        if (twin := self._twin(claim)) is not None:
+            self.room.note_advice(twin, advice)
+
+    def close(self) -> None:
+        self.room.close()
+
+    def _twin(self, claim: Claim) -> Ticket | None:
+        """Returns the claim's ticket at this gate; None if the claim has none here."""
+        return claim.twin if claim.home is self else None
+
+    def _new_twin(self, claim: Claim) -> Ticket:
+        twin = Ticket(claim.scope, claim.deadline_s, claim.lane, claim.urgency, claim.cost, claim.kind)
+        claim.twin, claim.home = twin, self
+        return twin

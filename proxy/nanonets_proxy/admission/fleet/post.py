@@ -1,0 +1,59 @@
+"""Sends the messages of one turn of the event loop together, and reads envelopes.
+
+An envelope is JSON: `{"from": REPLICA, "epoch": NUMBER, "is": [MESSAGE, …]}`. Each message is an object; `t` names
+its kind. docs/fleet.md lists them.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+
+import orjson
+
+from nanonets_proxy.admission.fleet.bus import Bus
+from nanonets_proxy.admission.fleet.remote_home import Message
+
+
+class Envelope(NamedTuple):
+    """Messages of one replica."""
+
+    sender: str
+    epoch: int
+    messages: list[Message]
+
+
+def seal(sender: str, epoch: int, messages: list[Message]) -> bytes:
+    """Returns the bytes of an envelope."""
+    return orjson.dumps({"from": sender, "epoch": epoch, "is": messages})
+
+
+def unseal(data: bytes) -> Envelope:
+    """Returns the messages. Raises ValueError, KeyError or TypeError if the data is no envelope."""
+    document = orjson.loads(data)
+    messages = document["is"]
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise ValueError("an envelope without messages")
+    return Envelope(str(document["from"]), int(document["epoch"]), messages)
+
+
+class Post:
+    """The messages that this replica sends."""
+
+    def __init__(self, name: str, bus: Bus, loop: asyncio.AbstractEventLoop, epoch: Callable[[], int]) -> None:
+        self._name = name
+        self._bus = bus
+        self._loop = loop
+        self._epoch = epoch
+        self._waiting: dict[str, list[Message]] = {}
+
+    def send(self, to: str, message: Message) -> None:
+        """Sends a message to a replica, or to `bus.EVERYBODY`."""
+        if not self._waiting:
+            self._loop.call_soon(self.flush)
+        self._waiting.setdefault(to, []).append(message)
+
+    def flush(self) -> None:
+        """Sends now what waits."""
+        waiting, self._waiting = self._waiting, {}
+        for to, messages in waiting.items():
+            self._bus.send(to, seal(self._name, self._epoch(), messages))

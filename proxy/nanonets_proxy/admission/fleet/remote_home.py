@@ -1,0 +1,118 @@
+"""The home of claims at the leader's gate, reached by messages (docs/fleet.md lists them).
+
+| state | event | next state |
+|---|---|---|
+| JOINING: messages are kept back | the leader's welcome | JOINED: the kept messages go |
+| JOINED | `close`: the leader is silent or lost | closed |
+
+A claim that is asked for stays in `asked` until the leader's first answer. The replica takes its silence as a loss.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from nanonets_proxy.admission.fleet.claim import Claim
+from nanonets_proxy.admission.waiting_room import refusal
+from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason
+
+Message: TypeAlias = dict[str, Any]
+
+
+class RemoteHome:
+    """Passes claims to the leader."""
+
+    def __init__(self, epoch: int, send: Callable[[Message], None], now_s: Callable[[], float]) -> None:
+        self.epoch = epoch
+        self.joined = False
+        self._send_now = send
+        self._kept: list[Message] = []
+        self._now_s = now_s
+        self._waiting: dict[int, Claim] = {}
+        self.asked: set[int] = set()
+        """The claims that the leader has not yet answered."""
+
+    def join(self) -> None:
+        """Sends what was kept back: the leader has said welcome."""
+        self.joined = True
+        kept, self._kept = self._kept, []
+        for message in kept:
+            self._send_now(message)
+
+    def _send(self, message: Message) -> None:
+        if self.joined:
+            self._send_now(message)
+        else:
+            self._kept.append(message)
+
+    def try_admit(self, claim: Claim, now_s: float) -> bool:  # noqa: ARG002 - only the leader decides
+        return False
+
+    def enter(self, claim: Claim, now_s: float) -> None:
+        self._waiting[claim.number] = claim
+        self.asked.add(claim.number)
+        self._send(
+            {
+                "t": "ask",
+                "n": claim.number,
+                "scope": claim.scope,
+                "lane": claim.lane,
+                "kind": claim.kind,
+                "wait": claim.deadline_s - now_s,
+                "urgency": claim.urgency,
+                "cost": claim.cost,
+            }
+        )
+
+    def adopt(self, claim: Claim, now_s: float) -> None:
+        """Does nothing: the hello has told the leader."""
+
+    def leave(self, claim: Claim) -> None:
+        self._waiting.pop(claim.number, None)
+        self.asked.discard(claim.number)
+        self._send({"t": "leave", "n": claim.number})
+
+    def settle(self, claim: Claim, outcome: Outcome, retry_after_s: float | None, *, quota_used_up: bool) -> None:
+        message: Message = {"t": "end", "n": claim.number, "how": outcome.value}
+        if retry_after_s is not None:
+            message["hint"] = retry_after_s
+        if quota_used_up:
+            message["quota"] = True
+        self._send(message)
+
+    def correct_cost(self, claim: Claim, cost: float) -> None:
+        self._send({"t": "cost", "n": claim.number, "cost": cost})
+
+    def note_advice(self, claim: Claim, advice: Advice) -> None:
+        limit = advice.limit
+        named = None if limit is None else [limit.count, limit.period_s, limit.unit]
+        self._send({"t": "advice", "n": claim.number, "advice": [advice.remaining, advice.resets_in_s, named]})
+
+    def close(self) -> None:
+        self._waiting.clear()
+        self.asked.clear()
+        self._kept.clear()
+        self._send_now = _discard
+
+    # --- the leader's answers -----------------------------------------------------------------------
+
+    def answer(self, message: Message) -> None:
+        """Acts on the leader's answer to a claim. Raises ValueError, KeyError or TypeError if it is malformed."""
+        number, what = message["n"], message["t"]
+        self.asked.discard(number)
+        if what == "wait":
+            return
+        claim = self._waiting.pop(number, None)
+        if claim is None:
+            if what == "grant":  # the request has gone meanwhile; its `leave` may have crossed the grant
+                self._send({"t": "end", "n": number, "how": Outcome.UNUSED.value})
+            return
+        if what == "grant":
+            claim.granted(self._now_s())
+        else:
+            reason, position = Reason(message["reason"]), message.get("position")
+            claim.refused(refusal(reason, float(message["retry"]), claim.cost, position))
+
+
+def _discard(message: Message) -> None:
+    pass

@@ -1,0 +1,304 @@
+"""The waiting room of a replica: its requests' claims, its places in flight, and its log of grants.
+
+A claim is in one of these states:
+
+    WAITING    its home decides
+      granted, and a place is free             -> HELD
+      granted, and no place is free            -> PLACING
+      refused, or the request has gone         -> ended
+    PLACING    has a permit; waits for a place in flight of this replica
+      a place is free                          -> HELD
+    HELD       has a permit and a place: the request is sent
+      `pause`                                  -> PAUSED
+      `settle`                                 -> ended; the ticket may enter again with the same claim
+    PAUSED     has a permit; its place is free for others, until `resume`
+
+Each replica keeps to its own `max_in_flight`; the limits of the upstream are its home's affair. `move` gives all
+claims to another home. No claim is lost by that: the permits stay valid, and waiting claims keep their order.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from nanonets_proxy.admission.fleet.claim import Home, OwnClaim
+from nanonets_proxy.admission.waiting_room import refusal, shutting_down
+from nanonets_proxy.core.ratelimit.fleet.grant_log import GrantLog
+from nanonets_proxy.core.ratelimit.fleet.names import Names
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason, Ticket, TicketState
+
+if TYPE_CHECKING:
+    from nanonets_proxy.errors import ProxyError
+
+_WAITING, _ADMITTED = TicketState.WAITING, TicketState.ADMITTED
+_RETRY_S: Final = 1.0
+_LATE_S: Final = 0.5
+_UNCOUNTED: Final = (Outcome.THROTTLED, Outcome.UNUSED)
+
+
+class FleetRoom:
+    """Lets requests wait for their permits, as `WaitingRoom` does (`admission.Admission`)."""
+
+    def __init__(self, policy: GatePolicy, names: Names, home: Home, loop: asyncio.AbstractEventLoop) -> None:
+        self.log = GrantLog()
+        self.valid_until_s = math.inf
+        """Once this instant has passed, `on_stale` must find another home before the next decision."""
+        self.on_stale: Callable[[], None] = lambda: None
+        self.on_ask: Callable[[], None] = lambda: None
+        """Called after a claim has entered its home."""
+        self.on_own_grant: Callable[[OwnClaim], None] = lambda _: None
+        self.epoch = 0
+        self._policy = policy
+        self._names = names
+        self._home = home
+        self._loop = loop
+        self._numbers = 0
+        self._closed = False
+        self._claims: dict[OwnClaim, None] = {}  # all but the ended ones
+        self._placing: deque[OwnClaim] = deque()
+        self._paused: dict[OwnClaim, None] = {}
+        self._resuming: deque[OwnClaim] = deque()
+        self.in_flight = 0
+        """The number of places that are taken."""
+        self.waiting = 0
+        """The number of claims without a permit."""
+
+    def change_policy(self, policy: GatePolicy) -> None:
+        """Applies another policy to this replica. Its home gets the policy from `Replica`."""
+        self._policy = policy
+        self._fill_places()
+
+    # --- homes --------------------------------------------------------------------------------------
+
+    def move(self, home: Home, epoch: int) -> None:
+        """Gives all claims to another home, which decides from now on."""
+        now_s = self._loop.time()
+        self._home.close()
+        self._home, self.epoch = home, epoch
+        claims = sorted(self._claims, key=lambda claim: claim.number)
+        for claim in claims:
+            claim.twin = None
+            if claim.is_granted:
+                home.adopt(claim, now_s)
+        for claim in claims:
+            if not claim.is_granted:
+                home.enter(claim, now_s)
+                if claim.error is not None:
+                    self._forget_waiting(claim)
+
+    def told(self, epoch: int) -> None:
+        """Notes that the leader of this epoch knows the log, and the claims that have a permit."""
+        self.log.told(epoch)
+        for claim in self.held():
+            claim.epoch = epoch
+
+    def held(self) -> Iterator[OwnClaim]:
+        """Yields the claims that have a permit."""
+        return (claim for claim in self._claims if claim.is_granted)
+
+    def expire(self, now_s: float) -> None:
+        """Refuses the claims that no home has decided on long after their deadline."""
+        for claim in [c for c in self._claims if not c.is_granted and c.deadline_s + _LATE_S < now_s]:
+            self._home.leave(claim)
+            claim.refused(refusal(Reason.DEADLINE_PASSED, _RETRY_S, claim.cost))
+            self._forget_waiting(claim)
+
+    # --- requests -----------------------------------------------------------------------------------
+
+    def try_admit(self, ticket: Ticket, now_s: float) -> bool:
+        if now_s > self.valid_until_s:
+            self.on_stale()
+        if self._closed or self.in_flight >= self._policy.max_in_flight or self._placing:
+            return False
+        claim = self._claim(ticket)
+        if not self._home.try_admit(claim, now_s):
+            return False
+        self._claims[claim] = None
+        self.waiting += 1
+        self._on_granted(claim, now_s)
+        return True
+
+    def enter(
+        self, ticket: Ticket, now_s: float, on_wait: Callable[[], None] | None = None
+    ) -> "asyncio.Future[None] | None":
+        if self._closed:
+            raise shutting_down()
+        if now_s > self.valid_until_s:
+            self.on_stale()
+        if self.waiting >= self._policy.max_waiting:
+            raise refusal(Reason.QUEUE_FULL, _RETRY_S, ticket.cost, self.waiting + 1)
+        claim = self._claim(ticket)
+        claim.cost = ticket.cost
+        claim.reset_error()
+        ticket.state = _WAITING
+        self._claims[claim] = None
+        self.waiting += 1
+        self._home.enter(claim, now_s)
+        error: ProxyError | None = claim.error
+        if error is not None:
+            self._forget_waiting(claim)
+            raise error
+        if claim.has_place:
+            return None
+        self.on_ask()
+        if on_wait is not None:
+            on_wait()
+        claim.future = self._loop.create_future()
+        claim.future.add_done_callback(lambda _: self._on_decided(claim))
+        return claim.future
+
+    def leave(self, ticket: Ticket) -> None:
+        claim = ticket.claim
+        if not isinstance(claim, OwnClaim) or claim not in self._claims:
+            return
+        if claim.is_granted:
+            self.settle(ticket, Outcome.UNUSED)
+        else:
+            self._home.leave(claim)
+            self._forget_waiting(claim)
+
+    def settle(
+        self,
+        ticket: Ticket,
+        outcome: Outcome,
+        retry_after_s: float | None = None,
+        *,
+        quota_used_up: bool = False,
+    ) -> None:
+        claim = ticket.claim
+        if not isinstance(claim, OwnClaim) or not claim.is_granted:
+            raise ValueError("this permit is already settled, or belongs to another gate")
+        if self._loop.time() > self.valid_until_s:
+            self.on_stale()
+        del self._claims[claim]
+        claim.is_granted = False
+        if claim.has_place:
+            claim.has_place = False
+            self.in_flight -= 1
+        self._end_pause(claim)
+        if claim in self._placing:
+            self._placing.remove(claim)
+        if outcome not in _UNCOUNTED:
+            self.log.add(claim.scope, claim.granted_at_s, claim.cost, claim.epoch)
+        ticket.state = TicketState.ENDED if outcome is Outcome.SERVED else TicketState.RETURNED
+        self._home.settle(claim, outcome, retry_after_s, quota_used_up=quota_used_up)
+        self._fill_places()
+
+    def correct_cost(self, ticket: Ticket, cost: float) -> None:
+        claim = ticket.claim
+        ticket.cost = cost
+        if isinstance(claim, OwnClaim):
+            claim.cost = cost
+            if claim.is_granted:
+                self._home.correct_cost(claim, cost)
+
+    def note_advice(self, ticket: Ticket, advice: Advice) -> None:
+        if isinstance(ticket.claim, OwnClaim):
+            self._home.note_advice(ticket.claim, advice)
+
+    def pause(self, ticket: Ticket, give_up: Callable[[], None]) -> None:
+        claim = ticket.claim
+        if not isinstance(claim, OwnClaim) or not claim.has_place:
+            return
+        if len(self._paused) + len(self._resuming) >= self._policy.max_in_flight:
+            if not self._paused:
+                give_up()
+                return
+            first = next(iter(self._paused))
+            del self._paused[first]
+            if first.give_up is not None:
+                first.give_up()
+        claim.give_up = give_up
+        self._paused[claim] = None
+        claim.has_place = False
+        ticket.state = TicketState.PAUSED
+        self.in_flight -= 1
+        self._fill_places()
+
+    async def resume(self, ticket: Ticket) -> None:
+        claim = ticket.claim
+        if not isinstance(claim, OwnClaim) or ticket.state is not TicketState.PAUSED:
+            return
+        self._paused.pop(claim, None)
+        if self.in_flight < self._policy.max_in_flight:
+            self._place(claim)
+            return
+        claim.resuming = self._loop.create_future()
+        self._resuming.append(claim)
+        await claim.resuming
+
+    def close(self) -> None:
+        """Rejects all waiting and all future tickets. Permits in use stay valid."""
+        self._closed = True
+        for claim in [claim for claim in self._claims if not claim.is_granted]:
+            self._home.leave(claim)
+            claim.refused(shutting_down())
+            self._forget_waiting(claim)
+
+    # --- claims and places --------------------------------------------------------------------------
+
+    def _claim(self, ticket: Ticket) -> OwnClaim:
+        if isinstance(ticket.claim, OwnClaim):
+            return ticket.claim
+        names = self._names
+        self._numbers += 1
+        on_wire = (names.scope(ticket.scope), names.lane(ticket.lane), names.kind(ticket.kind))
+        claim = OwnClaim(self._numbers, ticket, on_wire, self._on_granted)
+        ticket.claim = claim
+        return claim
+
+    def _on_granted(self, claim: OwnClaim, now_s: float) -> None:
+        if claim not in self._claims or claim.is_granted:
+            return
+        self.waiting -= 1
+        claim.is_granted, claim.granted_at_s, claim.epoch = True, now_s, self.epoch
+        self.on_own_grant(claim)
+        if self.in_flight < self._policy.max_in_flight:
+            self._place(claim)
+        else:
+            self._placing.append(claim)
+
+    def _place(self, claim: OwnClaim) -> None:
+        claim.has_place = True
+        self.in_flight += 1
+        claim.ticket.state = _ADMITTED
+        claim.ticket.granted_at_s = self._loop.time()
+        future, claim.future = claim.future, None
+        if future is not None and not future.done():  # else its task is ending, and calls `leave`
+            future.set_result(None)
+
+    def _fill_places(self) -> None:
+        while self.in_flight < self._policy.max_in_flight:
+            if self._resuming:
+                claim = self._resuming.popleft()
+                self._place(claim)
+                if claim.resuming is not None and not claim.resuming.done():
+                    claim.resuming.set_result(None)
+                claim.resuming = None
+            elif self._placing:
+                self._place(self._placing.popleft())
+            else:
+                return
+
+    def _end_pause(self, claim: OwnClaim) -> None:
+        self._paused.pop(claim, None)
+        claim.give_up = None
+        if claim in self._resuming:
+            self._resuming.remove(claim)
+            claim.resuming = None
+
+    def _on_decided(self, claim: OwnClaim) -> None:
+        """Forgets a claim that was refused while it waited."""
+        if claim.error is not None and claim in self._claims and not claim.is_granted:
+            self._forget_waiting(claim)
+
+    def _forget_waiting(self, claim: OwnClaim) -> None:
+        if claim in self._claims:
+            del self._claims[claim]
+            self.waiting -= 1
+            claim.future = None
+            claim.ticket.state = TicketState.ENDED

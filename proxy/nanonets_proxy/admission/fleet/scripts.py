@@ -1,0 +1,59 @@
+"""The Lua scripts, which run inside Redis. Each takes a bounded number of steps, and all its keys are in KEYS.
+
+Invariants:
+- Only the scripts write the lease, and only `CAMPAIGN` gives it to another holder, once it has expired or is gone.
+- Each change of the holder has a larger epoch: Redis's own clock in milliseconds, or one more than the largest
+  epoch that the new holder has heard of. So epochs grow even if Redis was wiped, or lost the latest lease.
+- A beat is told only by the holder, in the same step in which it proves to be the holder.
+- If Redis is out of memory, the lease is still renewed: `PEXPIRE` and `PUBLISH` need none. Only `kept` gets old.
+"""
+
+from typing import Final
+
+CAMPAIGN: Final = """
+local lease = redis.call('GET', KEYS[1])
+if lease and string.match(lease, '^%d+ (.+)$') ~= ARGV[1] then
+  return {}
+end
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local epoch = string.format('%.0f', math.max(now_ms, tonumber(ARGV[2]) + 1))
+redis.call('SET', KEYS[1], epoch .. ' ' .. ARGV[1], 'PX', ARGV[3])
+local kept = redis.call('HMGET', KEYS[2], 'at_ms', 'beliefs')
+local age_ms = 0
+if kept[1] then
+  age_ms = math.max(0, now_ms - tonumber(kept[1]))
+end
+return {epoch, kept[2] or '', string.format('%.0f', age_ms)}
+"""
+"""KEYS: lease, kept. ARGV: replica, largest known epoch, length of the lease in ms. Returns the epoch, the kept
+beliefs and their age in ms; nothing if another replica holds the lease."""
+
+RENEW: Final = """
+local lease = redis.call('GET', KEYS[1])
+if not lease then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+elseif lease == ARGV[1] then
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+else
+  return 0
+end
+if ARGV[5] ~= '' then
+  local time = redis.call('TIME')
+  local now_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+  redis.pcall('HSET', KEYS[2], 'at_ms', now_ms, 'beliefs', ARGV[5])
+  redis.pcall('PEXPIRE', KEYS[2], ARGV[6])
+end
+redis.call('PUBLISH', ARGV[3], ARGV[4])
+return 1
+"""
+"""KEYS: lease, kept. ARGV: `EPOCH REPLICA`, length of the lease in ms, channel, beat, beliefs to keep or an empty
+string, how long to keep them in ms. Returns 1, or 0 if another replica holds the lease."""
+
+RESIGN: Final = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  return redis.call('DEL', KEYS[1])
+end
+return 0
+"""
+"""KEYS: lease. ARGV: `EPOCH REPLICA`."""

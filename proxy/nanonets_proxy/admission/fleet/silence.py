@@ -1,0 +1,49 @@
+"""Measures silence while an answer is due, in ticks of this process's own event loop.
+
+Not by the clock: if the loop itself stood still, the answer may be here already, unread. A late tick counts once.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+TICK_S: Final = 0.01
+
+
+class Silence:
+    """Calls `on_silence` after more than `most_due()` ticks without `heard`. None: no answer is due."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, most_due: Callable[[], int | None], on_silence: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._most_due = most_due
+        self._on_silence = on_silence
+        self._ticks = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self) -> None:
+        """Begins to count, if it does not count already."""
+        if self._timer is None:
+            self._ticks = 0
+            self._timer = self._loop.call_later(TICK_S, self._tick)
+
+    def heard(self) -> None:
+        """Begins to count anew."""
+        self._ticks = 0
+
+    def stop(self) -> None:
+        """Counts no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        self._timer = None
+        most = self._most_due()
+        if most is None:
+            return
+        self._ticks += 1
+        if self._ticks > most:
+            self._on_silence()
+        else:
+            self._timer = self._loop.call_later(TICK_S, self._tick)

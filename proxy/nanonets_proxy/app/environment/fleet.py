@@ -1,0 +1,132 @@
+"""One environment's part in a fleet: the replica, its events and alerts, and what operators see of the gate.
+
+Only a process with `coordination` imports this module, and with it the client of Redis.
+"""
+
+import asyncio
+import random
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from nanonets_proxy.admission.fleet.homes import HomeMaker
+from nanonets_proxy.admission.fleet.redis_bus import RedisBus, check
+from nanonets_proxy.admission.fleet.replica import Replica, State
+from nanonets_proxy.admission.sleep_clock import slept_s
+from nanonets_proxy.app.environment.gate_view import gate_gauges
+from nanonets_proxy.core.ratelimit.fleet.names import Names
+from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.news import News
+from nanonets_proxy.core.ratelimit.scope_status import ScopeStatus
+from nanonets_proxy.core.status.document import GateStatus
+from nanonets_proxy.core.status.gate_status import gate_status
+from nanonets_proxy.telemetry.alerts import Alerts
+
+_PATIENCE_S: Final = 1.0
+_ADVICE: Final = "check that the server of coordination runs and that this machine reaches it"
+
+
+class Fleet:
+    """Call `start`, use `room`, then call `stop`."""
+
+    def __init__(
+        self, policy: FleetPolicy, gate: GatePolicy, on_news: Callable[[News], None], alerts: Alerts
+    ) -> None:
+        """Raises CoordinationUnusable if the client of Redis is not installed."""
+        host = socket.gethostname()
+        name = secrets.token_hex(8)
+        self._policy = policy
+        self._alerts = alerts
+        self._log = structlog.get_logger()
+        self._names = Names(policy.key(), host, gate.static_limits)
+        self._replica = Replica(
+            name,
+            gate,
+            self._names,
+            RedisBus(policy, name),
+            HomeMaker(
+                asyncio.get_running_loop(),
+                random.random,
+                lambda news: on_news(replace(news, scope=self._names.clear(news.scope))),
+                slept_s,
+            ),
+        )
+        self._replica.on_change = self._on_change
+        self.room = self._replica.room
+
+    async def start(self) -> None:
+        """Joins the fleet, or begins alone if that takes too long. Raises CoordinationUnusable."""
+        fault = await check(self._policy)
+        if fault is not None:
+            self._report_alone(fault)
+        await self._replica.start(_PATIENCE_S if fault is None else 0.0)
+
+    async def stop(self) -> None:
+        """Leaves the fleet."""
+        await self._replica.stop()
+
+    def change_policy(self, policy: GatePolicy) -> None:
+        """Applies another policy of the gate."""
+        self._names.change_limits(policy.static_limits)
+        self._replica.change_policy(policy)
+
+    def not_ready_reason(self) -> str | None:
+        """Returns why this replica is not ready, or None if it is."""
+        if self._policy.required and not self._replica.is_coordinated:
+            return "no_coordination"
+        return None
+
+    def _on_change(self, reason: str) -> None:
+        replica = self._replica
+        if replica.state is State.ALONE:
+            self._report_alone(reason)
+            return
+        role = "leader" if replica.state is State.LEADING else "follower"
+        self._log.info("fleet_joined", role=role, replicas=replica.replicas)
+
+    def _report_alone(self, reason: str) -> None:
+        self._alerts.report(
+            "fleet_alone",
+            _ADVICE,
+            address=str(self._policy.address),
+            reason=reason,
+            replicas=self._replica.replicas,
+        )
+
+    # --- what operators see -------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        return self.room.waiting
+
+    @property
+    def in_flight(self) -> int:
+        return self.room.in_flight
+
+    def status(self, max_waiting: int, most: int, now_s: float) -> GateStatus:
+        clear, status = self._names.clear, gate_status(self._replica.gate(), max_waiting, most, now_s)
+        return replace(
+            status,
+            waiting=self.room.waiting,
+            in_flight=self.room.in_flight,
+            scopes=tuple(replace(scope, name=clear(scope.name)) for scope in status.scopes),
+            lanes=tuple(replace(e, caller=clear(e.caller), scope=clear(e.scope)) for e in status.lanes),
+        )
+
+    def scope_statuses(self, now_s: float, most: int) -> list[ScopeStatus]:
+        statuses = self._replica.gate().scopes.statuses(now_s, most)
+        return [replace(status, name=self._names.clear(status.name)) for status in statuses]
+
+    def gauges(self, now_s: float) -> dict[str, float]:
+        return {
+            **gate_gauges(self._replica.gate(), now_s),
+            "nanonets_proxy_waiting": self.room.waiting,
+            "nanonets_proxy_in_flight": self.room.in_flight,
+            "nanonets_proxy_fleet_replicas": self._replica.replicas,
+            "nanonets_proxy_fleet_coordinated": float(self._replica.is_coordinated),
+        }

@@ -1,0 +1,317 @@
+"""A fleet in virtual time: one gate for all replicas, whatever fails."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from nanonets_proxy.admission.fleet.replica import State
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
+from simulator.limiters import Concurrency, FixedWindow, Limiter, SlidingLog, TokenBucket
+from support.fleet_scene import FleetScene, jain
+from support.virtual_loop import run_virtually
+
+RUN_S = 40.0
+LIMITED = GatePolicy(
+    max_in_flight=256,
+    max_waiting=10_000,
+    static_limits=StaticLimits((StaticLimit("account", 40, 4.0),)),
+)
+
+Act = Callable[[FleetScene], Awaitable[None]]
+
+
+def in_fleet(replicas: int, limiter: Limiter | None, test: Act, policy: GatePolicy | None = None) -> None:
+    async def main() -> None:
+        scene = FleetScene(replicas, limiter, policy)
+        await scene.start()
+        await test(scene)
+        await scene.stop()
+
+    run_virtually(main())
+
+
+def window() -> FixedWindow:
+    return FixedWindow(40, 4.0)
+
+
+# --- one gate for all ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limiter", "rate"),
+    [
+        (lambda: FixedWindow(40, 4.0), 10.0),
+        (lambda: SlidingLog(40, 4.0), 10.0),
+        (lambda: TokenBucket(10, 10.0), 10.0),
+        (lambda: Concurrency(2), 15.0),
+    ],
+)
+@pytest.mark.parametrize("replicas", [8])
+def test_a_fleet_uses_the_quota_like_one_proxy(limiter: Callable[[], Limiter], rate: float, replicas: int) -> None:
+    served: dict[int, int] = {}
+    refused: dict[int, int] = {}
+    for count in (1, replicas):
+
+        async def run(scene: FleetScene, count: int = count) -> None:
+            for number in range(count):
+                scene.callers(number, 24 // count, f"r{number}c")
+            await asyncio.sleep(RUN_S)
+            assert scene.counts.errors == []
+            served[count] = len(scene.counts.served_at_s)
+            refused[count] = len(scene.counts.refused_at_s)
+            if count > 1:
+                by_replica = scene.counts.served_by(lambda each: each[0])
+                assert jain([by_replica[number] for number in range(count)]) >= 0.95
+
+        in_fleet(count, limiter(), run)
+    assert served[replicas] >= 0.95 * served[1]
+    assert served[replicas] >= 0.9 * rate * RUN_S
+    assert refused[replicas] <= 1.5 * refused[1] + 3
+
+
+def test_turns_go_by_caller_and_not_by_replica() -> None:
+    async def run(scene: FleetScene) -> None:
+        scene.callers(0, 100, "many")
+        scene.callers(1, 1, "one")
+        await asyncio.sleep(2 * RUN_S)
+        by_caller = scene.counts.served_by(lambda each: each[1])
+        assert len(by_caller) == 101
+        assert jain(list(map(float, by_caller.values()))) >= 0.98
+
+    in_fleet(2, window(), run)
+
+
+def test_a_refusal_anywhere_closes_the_scope_everywhere_within_50_ms() -> None:
+    async def run(scene: FleetScene) -> None:
+        for number in range(8):
+            scene.callers(number, 3, f"r{number}c")
+        await asyncio.sleep(20.0)
+        for closed_s in scene.counts.refused_at_s:
+            # With a hint of seconds, the scope is closed for at least half a second.
+            late = [number for at_s, number in scene.counts.sent if closed_s + 0.05 < at_s < closed_s + 0.5]
+            assert late == []
+
+    in_fleet(8, window(), run)
+
+
+def test_an_idle_fleet_sends_nothing_but_its_heartbeat() -> None:
+    async def run(scene: FleetScene) -> None:
+        await asyncio.sleep(10.0)
+        before = scene.redis.published
+        await asyncio.sleep(10.0)
+        assert scene.redis.published - before <= 10 * (4 + 2 * 2) + 2
+        assert scene.redis.campaigns < 20
+
+    in_fleet(3, window(), run)
+
+
+def test_a_static_limit_holds_for_all_together() -> None:
+    async def run(scene: FleetScene) -> None:
+        for number in range(3):
+            scene.callers(number, 10, f"r{number}c")
+        await asyncio.sleep(20.0)
+        assert scene.counts.refused_at_s == []
+        assert len(scene.counts.served_at_s) >= 40 * 5 - 5
+        instants = [at_s for at_s, _ in scene.counts.sent]
+        assert all(later - at_s > 3.9 for at_s, later in zip(instants, instants[41:], strict=False))
+
+    in_fleet(3, SlidingLog(40, 3.9), run, LIMITED)
+
+
+# --- faults ------------------------------------------------------------------------------------------
+
+
+async def nothing(scene: FleetScene) -> None:
+    """The control."""
+
+
+async def kill_the_leader(scene: FleetScene) -> None:
+    scene.kill(scene.leader)
+
+
+async def kill_a_follower(scene: FleetScene) -> None:
+    scene.kill(next(number for number in range(len(scene.replicas)) if number != scene.leader))
+
+
+async def hang_for_5_s(scene: FleetScene) -> None:
+    scene.redis.hangs = True
+    await asyncio.sleep(5.0)
+    scene.redis.resume()
+
+
+async def hang_for_a_moment(scene: FleetScene) -> None:
+    scene.redis.hangs = True
+    await asyncio.sleep(0.3)
+    scene.redis.resume()
+
+
+async def restart_redis(scene: FleetScene) -> None:
+    scene.redis.stop()
+    scene.redis.flush_all()
+    await asyncio.sleep(4.0)
+    scene.redis.is_down = False
+
+
+async def wipe(scene: FleetScene) -> None:
+    scene.redis.flush_all()
+
+
+async def read_only_for_5_s(scene: FleetScene) -> None:
+    scene.redis.is_read_only = True
+    await asyncio.sleep(5.0)
+    scene.redis.is_read_only = False
+
+
+async def add_a_replica(scene: FleetScene) -> None:
+    replica = scene.add()
+    await replica.start(1.0)
+    scene.callers(len(scene.replicas) - 1, 4, "new")
+
+
+@pytest.mark.parametrize("replicas", [3])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(nothing, kill_the_leader, kill_a_follower, hang_for_5_s, hang_for_a_moment, restart_redis),
+        *(wipe, read_only_for_5_s, add_a_replica),
+    ],
+)
+def test_no_caller_fails_and_few_requests_are_refused_whatever_happens(fault: Act, replicas: int) -> None:
+    async def run(scene: FleetScene) -> None:
+        for number in range(replicas):
+            scene.callers(number, 24 // replicas, f"r{number}c")
+        await asyncio.sleep(30.0)
+        since_s, before = scene.loop.time(), len(scene.counts.served_at_s)
+        await fault(scene)
+        await asyncio.sleep(since_s + 30.0 - scene.loop.time())
+        assert scene.counts.errors == []
+        assert scene.counts.refused_since(since_s) <= 20 + 3  # 3: what a quiet fleet has
+        assert len(scene.counts.served_at_s) - before >= 0.7 * 300
+        alive = [r for number, r in enumerate(scene.replicas) if number not in scene.dead]
+        assert sorted(r.state.value for r in alive) == ["following"] * (len(alive) - 1) + ["leading"]
+        assert {r.replicas for r in alive} == {len(alive)}
+
+    in_fleet(replicas, window(), run)
+
+
+def test_the_share_of_a_dead_replica_is_in_use_again_within_2_s() -> None:
+    """A concurrency limit shows it: the dead replica's requests in flight would hold its places for ever."""
+
+    async def run(scene: FleetScene) -> None:
+        for number in range(3):
+            scene.callers(number, 4, f"r{number}c")
+        await asyncio.sleep(20.0)
+        scene.kill(next(number for number in range(3) if number != scene.leader))
+        await asyncio.sleep(2.0)
+        before = len(scene.counts.served_at_s)
+        await asyncio.sleep(5.0)
+        assert len(scene.counts.served_at_s) - before >= 5.0 * 3 / 0.14 * 0.8
+
+    policy = GatePolicy(max_in_flight=256, max_waiting=1000)
+    in_fleet(3, Concurrency(6), run, policy)
+
+
+def test_while_redis_is_away_all_replicas_together_keep_to_the_limit() -> None:
+    async def run(scene: FleetScene) -> None:
+        for number in range(4):
+            scene.callers(number, 10, f"r{number}c")
+        await asyncio.sleep(20.0)
+        scene.redis.stop()
+        assert {replica.state for replica in scene.replicas} == {State.ALONE}
+        away_s = scene.loop.time()
+        await asyncio.sleep(30.0)
+        sent = [at_s for at_s, _ in scene.counts.sent if at_s > away_s]
+        assert all(later - at_s > 3.9 for at_s, later in zip(sent, sent[41:], strict=False))
+        by_replica = [sum(n == number for at_s, n in scene.counts.sent if at_s > away_s) for number in range(4)]
+        assert jain(list(map(float, by_replica))) >= 0.95
+        assert scene.counts.refused_since(away_s) == 0
+
+    in_fleet(4, SlidingLog(40, 3.9), run, LIMITED)
+
+
+def test_a_limit_smaller_than_the_fleet_still_gives_each_replica_its_turn() -> None:
+    async def run(scene: FleetScene) -> None:
+        for number in range(4):
+            scene.callers(number, 1, f"r{number}c")
+        await asyncio.sleep(20.0)
+        scene.redis.stop()
+        away_s = scene.loop.time()
+        await asyncio.sleep(20.0)
+        assert {number for at_s, number in scene.counts.sent if at_s > away_s} == {0, 1, 2, 3}
+
+    policy = GatePolicy(256, 1000, static_limits=StaticLimits((StaticLimit("account", 2, 2.0),)))
+    in_fleet(4, SlidingLog(2, 2.0), run, policy)
+
+
+def test_a_hanging_redis_delays_a_request_by_about_50_ms_at_most() -> None:
+    async def run(scene: FleetScene) -> None:
+        for number in range(3):
+            scene.callers(number, 1, f"r{number}c", pause_s=0.01)
+        await asyncio.sleep(5.0)
+        scene.counts.waits_s.clear()
+        await hang_for_5_s(scene)
+        await asyncio.sleep(2.0)
+        waits = sorted(scene.counts.waits_s)
+        assert waits[-1] <= 0.3  # and the renewed fleet collects its replicas
+        assert waits[int(0.95 * len(waits))] <= 0.005
+
+    in_fleet(3, None, run)
+
+
+def test_a_leader_that_was_stopped_does_not_decide_when_it_goes_on() -> None:
+    async def run(scene: FleetScene) -> None:
+        await asyncio.sleep(1.0)
+        leader = scene.replicas[scene.leader]
+        assert leader.room.valid_until_s < math.inf
+        # SIGSTOP: the clock goes on, and the process first handles a request when it goes on.
+        leader.room.valid_until_s = scene.loop.time() - 0.001
+        task = scene.loop.create_task(scene.request(scene.replicas.index(leader), "caller"))
+        await asyncio.sleep(0)
+        assert leader.state is State.ALONE
+        await task
+
+    in_fleet(2, None, run)
+
+
+def test_a_fleet_that_starts_again_as_a_whole_remembers_its_limits() -> None:
+    async def run(scene: FleetScene) -> None:
+        for number in range(2):
+            scene.callers(number, 12, f"r{number}c")
+        await asyncio.sleep(30.0)
+        for number in range(2):
+            scene.kill(number)
+        await asyncio.sleep(2.0)
+        for _ in range(2):
+            await scene.add().start(1.0)
+        statuses = [replica.gate().scopes.statuses(scene.loop.time(), 5) for replica in scene.replicas[2:]]
+        assert [(status.count, status.period_s) for (status,) in statuses] == [(40, 4.0)] * 2
+
+    in_fleet(2, window(), run)
+
+
+def test_a_malformed_message_changes_nothing() -> None:
+    async def run(scene: FleetScene) -> None:
+        await asyncio.sleep(1.0)
+        leader = scene.replicas[scene.leader]
+        epoch = leader.room.epoch
+        for data in (
+            b"",
+            b"[]",
+            b'{"from":"x"}',
+            b'{"from":"x","epoch":%d,"is":[1]}' % epoch,
+            b'{"from":"x","epoch":%d,"is":[{"t":"hello"}]}' % epoch,
+            b'{"from":"x","epoch":%d,"is":[{"t":"hello","places":-1,"scopes":{},"held":[]}]}' % epoch,
+            b'{"from":"r1","epoch":%d,"is":[{"t":"ask","n":1}]}' % epoch,
+            b'{"from":"r1","epoch":%d,"is":[{"t":"what"}]}' % epoch,
+            b'{"from":"x","epoch":%d,"is":[{"t":"beat"}]}' % (epoch + 1),
+        ):
+            for bus in scene.buses:
+                bus.deliver(data, scene.loop)
+        await asyncio.sleep(1.0)
+        await asyncio.gather(*(scene.request(number, "caller") for number in range(3)))
+        assert scene.counts.errors == []
+
+    in_fleet(3, None, run)

@@ -1,0 +1,29 @@
+"""The names of a fleet's keys."""
+
+from dataclasses import replace
+
+from nanonets_proxy.core.net.redis_address import RedisAddress
+from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
+
+POLICY = FleetPolicy(
+    RedisAddress.parse("redis://:s3cret@redis.example/1"), "https://app.example\n\nteam", required=False
+)
+
+
+def test_the_keys_of_a_fleet_are_in_one_slot_of_a_cluster() -> None:
+    prefix = POLICY.prefix()
+    assert prefix.startswith("nanonets-proxy:1:{")
+    assert prefix.endswith("}")
+    assert prefix == POLICY.prefix()
+
+
+def test_another_account_or_password_is_another_fleet() -> None:
+    other_account = replace(POLICY, account="https://app.example\n\nother")
+    other_password = replace(POLICY, address=RedisAddress.parse("redis://:other@redis.example/1"))
+    assert len({POLICY.prefix(), other_account.prefix(), other_password.prefix()}) == 3
+
+
+def test_neither_the_account_nor_the_password_can_be_read() -> None:
+    assert "team" not in POLICY.prefix()
+    assert "s3cret" not in POLICY.prefix() + repr(POLICY)
+    assert b"s3cret" not in POLICY.key()

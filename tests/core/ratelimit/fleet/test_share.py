@@ -1,0 +1,57 @@
+"""A replica's share of what the fleet knows."""
+
+import pytest
+
+from nanonets_proxy.core.ratelimit.fleet.share import leader_policy, share_of, share_policy
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
+from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, unknown
+
+POLICY = GatePolicy(max_in_flight=10, max_waiting=100, static_limits=StaticLimits((StaticLimit("a*", 60, 60.0),)))
+
+
+def known(count: float, proven: float, period_s: float = 4.0, concurrency: float | None = None) -> ScopeSnapshot:
+    return ScopeSnapshot("-.x", count, period_s, proven, concurrency, 3, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("count", "proven", "replicas", "share"),
+    [
+        (40, 40, 3, (13, 4.0)),
+        (40, 20, 2, (10, 4.0)),
+        (40, 0, 2, (1, 8.0)),  # nothing is proven: one request in turn
+        (2, 2, 8, (1, 16.0)),
+        (1, 1, 1, (1, 4.0)),
+    ],
+)
+def test_the_shares_of_all_replicas_together_are_at_most_what_is_proven(
+    count: float, proven: float, replicas: int, share: tuple[int, float]
+) -> None:
+    own = share_of(known(count, proven), replicas)
+    assert (own.count, own.period_s, own.proven) == (*share, share[0])
+    assert own.count is not None
+    assert replicas * own.count / own.period_s <= max(proven, 1) / 4.0 + 1e-9
+    (row, _) = share_policy(POLICY, [known(count, proven)], replicas).static_limits.rows
+    assert (row.count, row.period_s) == share
+
+
+def test_a_concurrency_limit_is_shared_too() -> None:
+    assert share_of(known(40, 40, concurrency=12), 5).concurrency_limit == 2
+    assert share_of(known(40, 40, concurrency=2), 5).concurrency_limit == 1
+    assert share_of(known(40, 40), 5).concurrency_limit is None
+
+
+def test_a_closed_scope_whose_limit_is_unknown_stays_closed() -> None:
+    assert share_of(unknown("-.x", 5.0), 3) == unknown("-.x", 5.0)
+    assert share_policy(POLICY, [unknown("-.x", 5.0)], 3).static_limits.rows == (StaticLimit("0.*", 20, 60.0),)
+
+
+def test_slow_start_of_an_unknown_limit_is_shared() -> None:
+    assert share_policy(POLICY, [], 8).initial_unconfirmed == 8
+    assert share_policy(POLICY, [], 100).initial_unconfirmed == 1
+
+
+def test_the_leader_has_the_places_and_the_queue_of_all() -> None:
+    policy = leader_policy(POLICY, 30, 3)
+    assert (policy.max_in_flight, policy.max_waiting) == (30, 300)
+    assert policy.static_limits.rows == (StaticLimit("0.*", 60, 60.0),)

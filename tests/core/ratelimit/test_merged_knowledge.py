@@ -1,0 +1,78 @@
+"""What a gate takes over from other gates: grants, closures and permits in use."""
+
+import math
+
+from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import _MAX_KEPT, SlidingWindow
+from nanonets_proxy.core.ratelimit.adaptive.limit import LimitState
+from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
+
+
+def gate(*limits: StaticLimit) -> Gate:
+    policy = GatePolicy(max_in_flight=100, max_waiting=100, static_limits=StaticLimits(limits))
+    return Gate(policy, lambda: 0.0)
+
+
+def test_merged_grants_count_in_the_order_of_their_instants() -> None:
+    window = SlidingWindow()
+    window.set(5, 10.0)
+    window.add(4.0)
+    window.merge([(6.0, 2), (1.0, 1)])
+    assert (window.used(6.0), window.granted, window.granted_units) == (4, 3, 4)
+    assert window.used(11.5) == 3  # the grant of 1.0 no longer counts
+    assert window.used(14.5) == 2
+
+
+def test_a_window_keeps_a_bounded_number_of_merged_grants() -> None:
+    window = SlidingWindow()
+    window.merge((number / 1e4, 1) for number in range(_MAX_KEPT + 10))
+    assert window.used(1.0) == _MAX_KEPT
+
+
+def test_grants_of_other_gates_use_up_the_limit() -> None:
+    own = gate(StaticLimit("a", 2, 10.0))
+    own.merge("a", [(99.0, 1), (98.0, 1)], -math.inf, 100.0)
+    ticket = Ticket("a", 200.0)
+    assert not own.try_admit(ticket, 100.0)
+    own.enqueue(ticket, 100.0)
+    assert own.poll(107.9).granted == []
+    assert own.poll(108.1).granted == [ticket]
+
+
+def test_a_closure_of_another_gate_closes_the_scope() -> None:
+    own = gate()
+    own.merge("a", (), 105.0, 100.0)
+    assert own.scopes.closed(100.0) == {"a": 105.0}
+    assert not own.try_admit(Ticket("a", 200.0), 104.0)
+    assert own.try_admit(Ticket("a", 200.0), 105.0)
+
+
+def test_the_same_closure_heard_a_little_later_still_teaches() -> None:
+    own = gate()
+    tickets = [Ticket("a", 200.0) for _ in range(8)]
+    for ticket in tickets:
+        assert own.try_admit(ticket, 100.0)
+    for ticket in tickets[:6]:
+        own.settle(ticket, Outcome.SERVED, 100.1)
+    for ticket in tickets[6:]:
+        own.settle(ticket, Outcome.THROTTLED, 100.1, 4.0)
+    own.merge("a", (), 104.1, 100.2)
+    probe = Ticket("a", 200.0)
+    own.enqueue(probe, 104.3)
+    assert own.poll(104.3).granted == [probe]
+    (scope,) = own.scopes
+    assert scope.limit.estimate.known
+
+
+def test_a_refusal_of_a_permit_that_was_adopted_while_closed_belongs_to_the_closure() -> None:
+    own = gate()
+    own.merge("a", (), 105.0, 100.0)
+    adopted = Ticket("a", 200.0)
+    own.merge("a", [(99.5, 1)], -math.inf, 100.0)
+    own.adopt(adopted, 99.5, 100.0)
+    own.settle(adopted, Outcome.THROTTLED, 100.3, None)
+    (scope,) = own.scopes
+    assert scope.limit.state is LimitState.CLOSED
+    assert scope.limit.opens_at_s == 105.0

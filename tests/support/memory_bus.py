@@ -1,0 +1,135 @@
+"""A Redis in memory, for replicas in one virtual-time loop. Messages take time, and the server can fail."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from nanonets_proxy.admission.fleet.bus import EVERYBODY, BusError, Won
+
+
+@dataclass
+class MemoryRedis:
+    """The server. `hangs` holds everything back until it is false again; `is_down` breaks all connections."""
+
+    delay_s: float = 0.0003
+    jitter_s: float = 0.0002
+    chance: random.Random = field(default_factory=lambda: random.Random(1))
+    hangs: bool = False
+    is_down: bool = False
+    is_read_only: bool = False
+    buses: list["MemoryBus"] = field(default_factory=list)
+    holder: str = ""
+    lease_epoch: int = 0
+    lease_until_s: float = 0.0
+    kept: tuple[bytes, float] | None = None
+    held_back: list[Callable[[], None]] = field(default_factory=list)
+    published: int = 0
+    campaigns: int = 0
+
+    def flush_all(self) -> None:
+        self.holder, self.kept = "", None
+
+    def resume(self) -> None:
+        self.hangs = False
+        held_back, self.held_back = self.held_back, []
+        for act in held_back:
+            act()
+
+    def stop(self) -> None:
+        self.is_down = True
+        for bus in self.buses:
+            bus.lose("connection lost")
+
+    def leader(self, now_s: float) -> str:
+        return self.holder if self.lease_until_s > now_s else ""
+
+
+class MemoryBus:
+    """One replica's connection."""
+
+    def __init__(self, redis: MemoryRedis, name: str) -> None:
+        self.redis = redis
+        self.name = name
+        self.is_cut = False
+        self._arrives_at_s = 0.0
+        self._on_message: Callable[[bytes], None] | None = None
+        self._on_lost: Callable[[str], None] | None = None
+        redis.buses.append(self)
+
+    def start(self, on_message: Callable[[bytes], None], on_lost: Callable[[str], None]) -> None:
+        self._on_message, self._on_lost = on_message, on_lost
+
+    @property
+    def connected(self) -> bool:
+        return not self.redis.is_down and not self.is_cut
+
+    def lose(self, reason: str) -> None:
+        if self._on_lost is not None:
+            self._on_lost(reason)
+
+    def kill(self) -> None:
+        """Ends the process of this replica: nothing goes in or out."""
+        self.is_cut = True
+        self._on_message = None
+
+    def send(self, to: str, data: bytes) -> None:
+        if not self.connected:
+            return
+        self.redis.published += 1
+        loop = asyncio.get_running_loop()
+        for bus in self.redis.buses:
+            if to in (EVERYBODY, bus.name):
+                bus.deliver(data, loop)
+
+    def deliver(self, data: bytes, loop: asyncio.AbstractEventLoop) -> None:
+        if self.redis.hangs:
+            self.redis.held_back.append(lambda: self.deliver(data, loop))
+            return
+        at_s = loop.time() + self.redis.delay_s + self.redis.jitter_s * self.redis.chance.random()
+        self._arrives_at_s = max(at_s, self._arrives_at_s)  # one connection keeps the order
+        loop.call_at(self._arrives_at_s, self._arrive, data)
+
+    def _arrive(self, data: bytes) -> None:
+        if self._on_message is not None and self.connected:
+            self._on_message(data)
+
+    async def _ask(self) -> None:
+        await asyncio.sleep(self.redis.delay_s)
+        while self.redis.hangs:  # noqa: ASYNC110 - virtual time makes an Event needless
+            await asyncio.sleep(0.01)
+        if not self.connected:
+            raise BusError("connection refused")
+        if self.redis.is_read_only:
+            raise BusError("READONLY You can't write against a read only replica.")
+
+    async def campaign(self, epoch: int) -> Won | None:
+        self.redis.campaigns += 1
+        await self._ask()
+        redis, now_s = self.redis, asyncio.get_running_loop().time()
+        if redis.leader(now_s) not in ("", self.name):
+            return None
+        redis.holder, redis.lease_until_s = self.name, now_s + 1.0
+        redis.lease_epoch = max(int(now_s * 1000), epoch + 1)
+        kept, at_s = redis.kept or (b"", now_s)
+        return Won(redis.lease_epoch, kept, now_s - at_s)
+
+    async def renew(self, epoch: int, beat: bytes, keep: bytes | None) -> bool:
+        await self._ask()
+        redis, now_s = self.redis, asyncio.get_running_loop().time()
+        if redis.holder == "":  # wiped
+            redis.holder, redis.lease_epoch = self.name, epoch
+        if (redis.leader(now_s) or self.name, redis.lease_epoch) != (self.name, epoch):
+            return False
+        redis.lease_until_s = now_s + 1.0
+        if keep is not None:
+            redis.kept = keep, now_s
+        self.send(EVERYBODY, beat)
+        return True
+
+    async def resign(self, epoch: int) -> None:
+        if self.redis.lease_epoch == epoch and self.redis.holder == self.name:
+            self.redis.holder = ""
+
+    async def stop(self) -> None:
+        self._on_message = None
