@@ -131,7 +131,7 @@ def test_a_served_request_that_no_closure_refused_confirms_none() -> None:
     suspicion = scene.gate.scopes.by_name["account"].suspicion
     assert suspicion is not None
     scene.serve(third)
-    assert [lesson.witnesses for lesson in suspicion._lessons] == [[first, second]]
+    assert [lesson.refused for lesson in suspicion._lessons] == [[first, second]]
 
 
 def test_only_a_limit_probe_is_an_unconfirmed_probe() -> None:

@@ -34,7 +34,7 @@ NOTICE_S: Final = 1.0
 MOST_PROBE_PAUSE_S: Final = 60.0
 """The longest pause between two probes, while 401s keep coming and nothing decides."""
 
-GRAVE_401S: Final = 3
+ALARMING_401S: Final = 3
 """How many 401s without any accepted request are reported as an alarm, even if all have one target."""
 
 _CONFIRMING_TARGETS: Final = 2
@@ -108,9 +108,9 @@ class Doubt:
         return cleared
 
     @property
-    def is_grave(self) -> bool:
-        """Whether operators should look: at least GRAVE_401S, and no response shows that the key works."""
-        return self.is_over and self.count >= GRAVE_401S
+    def needs_attention(self) -> bool:
+        """Whether operators should look: at least ALARMING_401S, and no response shows that the key works."""
+        return self.is_over and self.count >= ALARMING_401S
 
     @property
     def is_confirmed(self) -> bool:

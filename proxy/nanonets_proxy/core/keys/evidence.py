@@ -96,9 +96,9 @@ class Evidence:
         is_probe = history is None and not is_outdated
         if not (is_probe or record.doubt.is_confirmed or record.state is KeyState.CANDIDATE):
             return self.tick(now)
-        return [*self._take_out(record, seq, now), *self.tick(now)]
+        return [*self._reject_key(record, seq, now), *self.tick(now)]
 
-    def _take_out(self, record: KeyRecord, seq: int, now: float) -> list[KeyEvent]:
+    def _reject_key(self, record: KeyRecord, seq: int, now: float) -> list[KeyEvent]:
         """Makes a usable key REJECTED. Starts a hold period if no other key is usable."""
         was_preferred = self.known.usable[:1] == [record]
         before, record.state = record.state, KeyState.REJECTED

@@ -31,8 +31,8 @@ A key that is not REJECTED is *usable*. The keyring is in one state:
 | HOLDING | the hold period ends | EXHAUSTED |
 | EXHAUSTED: requests use a rejected key | a key is accepted, or a reading has a new source key | SERVING |
 
-[4] If no known key has ever worked. Or if a hold period ended less than REARM_S ago, and the source has brought no
-new key since.
+[4] EXHAUSTED if no known key has ever worked. The same holds if a hold period ended less than REARM_S ago, and the
+source has brought no new key since.
 
 A request tries each key once. Then its latest 401 is kept while the preferred key is doubted (`Ruling.WAIT`). If
 the upstream accepts another request with that key meanwhile, the caller gets the 401. If the key is REJECTED, the

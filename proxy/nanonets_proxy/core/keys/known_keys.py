@@ -71,7 +71,7 @@ class KnownKeys:
     @property
     def is_doubted(self) -> bool:
         """Whether the upstream rejects every request, so that operators should look."""
-        return self.doubt is not None and self.doubt.is_grave
+        return self.doubt is not None and self.doubt.needs_attention
 
     def next_probe_s(self, *, requests_probe: bool) -> float:
         """Returns when the key manager must probe the preferred key; -inf if now, inf if never.

@@ -54,7 +54,7 @@ _MAX_HELD_S: Final = 3600.0
 _MAX_IN_DOUBT: Final = 3  # with this many, the scope waits for the substitute even if no limit is known
 _MAX_UNFIT: Final = 8
 _ODD_HINT: Final = 1.5  # times the period: a longer hint seems to be of another limit
-_LATER: Final = 0.25  # times the usual delay of a 429: requests granted closer together may overtake each other
+_LATER: Final = 0.25  # times the usual delay of a 429: requests granted close together may overtake each other
 _MAX_LESSONS: Final = 8  # older lessons are not undone
 
 
@@ -62,16 +62,16 @@ _MAX_LESSONS: Final = 8  # older lessons are not undone
 class _Lesson:
     """The lesson of a closure. It is wrong if each refusal that led to it was its ticket's own."""
 
-    closer: Ticket  # its refusal began the closure
+    first: Ticket  # its refusal began the closure
     belief: Belief  # the estimate before the lesson
-    witnesses: list[Ticket]  # the refused tickets, as far as their refusals may be the limit's
+    refused: list[Ticket]  # the refused tickets, as far as their refusals may be the limit's
 
 
 class Suspicion:
     """The refusals in doubt of one scope, and the tickets that are held for them."""
 
     __slots__ = (
-        "_closer_can_be_wrong",
+        "_closure_is_doubtful",
         "_expected_until_s",
         "_held",
         "_held_in",
@@ -101,7 +101,7 @@ class Suspicion:
         self._refused_substitutes = 0
         self._last_own: Ticket | None = None
         self._unfit = 0  # grants that were no substitutes
-        self._closer_can_be_wrong = False  # whether no later request was refused like the one that closed the scope
+        self._closure_is_doubtful = False  # whether no later request was refused like the one that closed the scope
         self._expected_until_s = -math.inf
         self._held_in: dict[str, int] = {}  # the number of held tickets, by lane
         self._held: list[tuple[float, int, Ticket]] = []  # heap
@@ -110,10 +110,10 @@ class Suspicion:
     def is_idle(self, now: float) -> bool:
         """Returns whether a new `Suspicion` would do as well."""
         if self._lessons:
-            while witnesses := self._lessons[-1].witnesses:
-                if witnesses[-1].state is not TicketState.ENDED:
+            while refused := self._lessons[-1].refused:
+                if refused[-1].state is not TicketState.ENDED:
                     break
-                witnesses.pop()
+                refused.pop()
             else:
                 self._lessons.clear()  # its cause will never be known
         if self._in_doubt or self._lessons or self.held or self.ended or self.avoided is not None:
@@ -188,20 +188,20 @@ class Suspicion:
             ticket.held_until_s = now + (held_s if quota_used_up else min(held_s, _MAX_HELD_S))
             self._in_doubt.append(ticket)
             return True
-        witnesses = [*self._in_doubt, ticket]
+        refused = [*self._in_doubt, ticket]
         self._in_doubt.clear()
         self._forget_substitute()
         self._refused_substitutes = 0
         if limit.state is LimitState.PROBING:
             self.avoided = ticket
         if limit.state is not LimitState.CLOSED:
-            self._lessons = [*self._lessons[1 - _MAX_LESSONS :], _Lesson(ticket, limit.estimate.belief, witnesses)]
+            self._lessons = [*self._lessons[1 - _MAX_LESSONS :], _Lesson(ticket, limit.estimate.belief, refused)]
             is_long = hint_s is not None and hint_s > _SHORT_S
-            self._closer_can_be_wrong = is_long and not grants.has_unconfirmed_probe
+            self._closure_is_doubtful = is_long and not grants.has_unconfirmed_probe
         elif self._lessons:
-            self._lessons[-1].witnesses += witnesses
-            if ticket.granted_at_s > self._lessons[-1].closer.granted_at_s:
-                self._closer_can_be_wrong = False
+            self._lessons[-1].refused += refused
+            if ticket.granted_at_s > self._lessons[-1].first.granted_at_s:
+                self._closure_is_doubtful = False
         return False
 
     @staticmethod
@@ -213,7 +213,7 @@ class Suspicion:
         """Notes any other outcome of a permit."""
         if outcome is Outcome.SERVED:
             for at, lesson in enumerate(self._lessons if ticket.refusals else ()):
-                if ticket in lesson.witnesses:  # the limit was the cause of its refusal
+                if ticket in lesson.refused:  # the limit was the cause of its refusal
                     del self._lessons[: at + 1]
                     break
             if limit.state is LimitState.CLOSED and self._lessons:
@@ -225,14 +225,14 @@ class Suspicion:
 
     def _note_contradiction(self, served: Ticket, limit: Limit, now: float) -> None:
         """Puts the refusal that closed the scope in doubt, if a request that was sent later was accepted."""
-        closer = self._lessons[-1].closer
-        later_s = closer.granted_at_s + _LATER * limit.estimate.refusal_delay_s
-        if self._closer_can_be_wrong and served.granted_at_s > later_s and closer.state is not TicketState.ADMITTED:
-            self._closer_can_be_wrong = False
-            closer.doubts += 1
-            closer.last_was_hinted = True
-            closer.held_until_s = limit.opens_at_s
-            self._in_doubt.append(closer)
+        first = self._lessons[-1].first
+        later_s = first.granted_at_s + _LATER * limit.estimate.refusal_delay_s
+        if self._closure_is_doubtful and served.granted_at_s > later_s and first.state is not TicketState.ADMITTED:
+            self._closure_is_doubtful = False
+            first.doubts += 1
+            first.last_was_hinted = True
+            first.held_until_s = limit.opens_at_s
+            self._in_doubt.append(first)
             limit.reopen(now)
 
     def accept_substitute(self, limit: Limit, now: float) -> None:
@@ -246,9 +246,9 @@ class Suspicion:
             if ticket.must_end and ticket.is_held:
                 self.ended.append(ticket)
             for lesson in self._lessons:
-                lesson.witnesses = [other for other in lesson.witnesses if other is not ticket]
+                lesson.refused = [other for other in lesson.refused if other is not ticket]
         self._in_doubt.clear()
-        while self._lessons and not self._lessons[-1].witnesses:
+        while self._lessons and not self._lessons[-1].refused:
             limit.restore(self._lessons.pop().belief)
 
     def _forget_substitute(self) -> None:

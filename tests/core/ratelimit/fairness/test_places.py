@@ -152,3 +152,13 @@ def test_a_permit_may_settle_while_it_is_paused_or_waits_for_its_place() -> None
     scene.gate.settle(second, Outcome.SERVED, 0.0)
     assert scene.poll() == []
     assert scene.gate.in_flight == 0
+
+
+def test_callers_without_requests_are_forgotten_once_they_are_many() -> None:
+    scene = Scene(10)
+    scene.ask("stays")
+    for number in range(1000):
+        scene.ask(f"caller {number}")
+        scene.finish(f"caller {number}")
+    assert len(scene.gate._places._lanes) < 100
+    assert scene.held("stays") == 1
