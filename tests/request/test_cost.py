@@ -23,8 +23,8 @@ from support.raw_upstream import Peer, RawUpstream
 CALLS = {
     "small GET": 80,
     "small GET with a usage ledger": 91,
-    "small GET with new fields": 96,
-    "POST of 1 KiB": 87,
+    "small GET with new fields": 94,
+    "POST of 1 KiB": 86,
     "POST of 64 KiB": 89,
     "response of 64 KiB": 83,
     "GET in a queue of eight": 115,

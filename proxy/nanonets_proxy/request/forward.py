@@ -89,41 +89,40 @@ class Forwarder:
         Raises the ProxyError that must become the response, or must break off a response that has begun. Raises
         ConnectionError if the caller is lost.
         """
-        head, record = context.head, context.record
-        now_s = self._loop.time()
-        max_wait_s = self._max_wait_s(head.prefer) if head.prefer else self._policy.max_wait_s
-        urgency_level = urgency(head.priority) if head.priority else DEFAULT_URGENCY
-        ticket = Ticket(
-            record.scope, now_s + max_wait_s, record.caller, urgency_level, context.cost, context.target
-        )
-        if context.page_count is not None:
-            context.page_count.ticket = ticket
         if self._services.ledger is not None:
             context.usage = RequestUsage(self._services.ledger, self._policy, context)
+        now_s = self._loop.time()
+        ticket = self._ticket(context, now_s)
         try:
-            await self._forward(context, ticket, now_s)
+            if not self._services.waiting_room.try_admit(ticket, now_s):
+                await self._wait(context, ticket, now_s)
+            if context.read_ahead is not None:
+                context.read_ahead.release()
+            if context.body_source is not None:
+                context.body_source.place = UploadPlace(self._services.waiting_room, ticket)
+            while True:
+                began_s = perf_counter()
+                decision = await self._use_permit(context, ticket, began_s)
+                if decision.step is _RELAY or (decision.step is _KEEP and await self._relay_kept(context, ticket)):
+                    return
+                if decision.step is _RETRY:
+                    await self._pause(context, decision.pause_s, began_s)
+                if context.page_count is not None:
+                    await context.page_count.finish()
+                await self._wait(context, ticket, self._loop.time())
         except RateLimited as error:
             if not self._refusals.relay(context, error):
                 raise
 
-    async def _forward(self, context: RequestContext, ticket: Ticket, now_s: float) -> None:
-        """Does the work of `forward`. Also raises RateLimited if the request waits in vain."""
-        if not self._services.waiting_room.try_admit(ticket, now_s):
-            await self._wait(context, ticket, now_s)
-        if context.read_ahead is not None:
-            context.read_ahead.release()
-        if context.body_source is not None:
-            context.body_source.place = UploadPlace(self._services.waiting_room, ticket)
-        while True:
-            began_s = perf_counter()
-            decision = await self._use_permit(context, ticket, began_s)
-            if decision.step is _RELAY or (decision.step is _KEEP and await self._relay_kept(context, ticket)):
-                return
-            if decision.step is _RETRY:
-                await self._pause(context, decision.pause_s, began_s)
-            if context.page_count is not None:
-                await context.page_count.finish()
-            await self._wait(context, ticket, self._loop.time())
+    def _ticket(self, context: RequestContext, now_s: float) -> Ticket:
+        """Returns the ticket of a request that begins to wait now."""
+        head, record = context.head, context.record
+        max_wait_s = self._max_wait_s(head.prefer) if head.prefer else self._policy.max_wait_s
+        level = urgency(head.priority) if head.priority else DEFAULT_URGENCY
+        ticket = Ticket(record.scope, now_s + max_wait_s, record.caller, level, context.cost, context.target)
+        if context.page_count is not None:
+            context.page_count.ticket = ticket
+        return ticket
 
     async def _wait(self, context: RequestContext, ticket: Ticket, now_s: float) -> None:
         """Waits for a key, then for a permit. Raises RateLimited or ShuttingDown."""

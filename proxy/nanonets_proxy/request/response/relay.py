@@ -90,7 +90,7 @@ class RelayedResponse:
             if self._scrubber is not None:
                 data = self._scrub(self._scrubber, data)
             data = self._framed(data) + (self._end(connection) if is_whole else b"")
-        self._write(lines + data)
+        self._write(lines, data)
         return is_whole
 
     async def follow(self, connection: UpstreamConnection, on_stall: Callable[[], None]) -> None:
@@ -148,12 +148,11 @@ class RelayedResponse:
             self.echoed = self.echoed or self._scrubber.found
         return end + self.forms.blank(chunked_body_end(connection.trailers)) if self._is_chunked else end
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, *pieces: bytes) -> None:
         transport = self._connection.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the caller has gone")
-        if data:
-            transport.write(data)
+        transport.writelines(pieces)  # one system call, and no copy of the pieces
 
     async def drain(self) -> None:
         """Waits until the caller has read most of what was sent.
