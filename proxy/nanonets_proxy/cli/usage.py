@@ -19,6 +19,7 @@ VIEWS: Final = (*DIMENSIONS, *_PERIODS)
 _AGO: Final = re.compile(r"([0-9]{1,6})(h|d|w)", re.ASCII)
 _HOURS: Final = {"h": 1, "d": 24, "w": 168}
 _COLUMNS: Final = Counts._fields
+_TIMES: Final = tuple(f" {hour:02}:00" for hour in range(DAY_H))
 
 
 def hour_of(text: str, now_s: float, *, is_end: bool = False) -> int:
@@ -125,7 +126,7 @@ def printable(text: str) -> str:
 def _period(number: int, hours: int) -> str:
     if hours == DAY_H:
         return _day(number)
-    return f"{_day(number // DAY_H)} {number % DAY_H:02}:00"
+    return _day(number // DAY_H) + _TIMES[number % DAY_H]
 
 
 @cache

@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from nanonets_proxy.core.usage.rollups import Counts
 from nanonets_proxy.telemetry.ledger import ledger as ledger_module
+from nanonets_proxy.telemetry.ledger import writer as writer_module
 from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
 from nanonets_proxy.telemetry.ledger.file import LedgerFault, fault_of
 from nanonets_proxy.telemetry.ledger.ledger import Batch, Ledger, LedgerPolicy, Reports
@@ -250,6 +252,25 @@ class ManualLoop:
         self.now_s, callback = self.timers.pop(0)
         callback()
         return self.now_s
+
+
+async def test_the_usage_of_today_is_reported_also_when_nothing_is_sent_any_more(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "_USAGE_INTERVAL_S", 0.5)
+    ledger = Ledger(
+        lambda reports: LedgerWriter(LedgerPolicy(path, 400, 10_000_000), reports), lambda _: None, lambda _: None
+    )
+    for _ in range(2):  # the second batch comes before another report is due
+        ledger.end(ledger.begin("", "billing", "GET", "/other", is_first=True), 200)
+        ledger._hand_over()
+        await until(lambda: not ledger._handed_over)
+    await until(lambda: list(ledger.usage_today("")) == [("billing", 2, 0)])
+    tomorrow_s = time.time() + 86_400
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger_module.time, "time", lambda: tomorrow_s)
+        assert list(ledger.usage_today("")) == [], "the next day begins with nothing"
+    ledger.close()
 
 
 async def test_attempts_are_handed_over_within_a_second() -> None:

@@ -4,6 +4,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -96,15 +97,18 @@ class LedgerReader:
         self, hours: int, since_h: int, until_h: int, environment: str | None = None
     ) -> list[tuple[int, Counts]]:
         """Returns the sums for each period of 1 or 24 hours with attempts, by its number since 1970."""
+        # The table has one row for each environment and hour, so a view of one environment by hour adds nothing up.
+        is_summed = hours != 1 or environment is None
         period = "hour" if hours == 1 else f"hour / {hours:d}"  # a plain column comes in the order of the key
         rows = self._connection.execute(
-            f"SELECT {period} AS period, {_SUMMED} FROM hour_total "  # noqa: S608  # constants and a number
+            f"SELECT {period} AS period, {_SUMMED if is_summed else ', '.join(_SUMS)} FROM hour_total "  # noqa: S608  # constants and a number
             "WHERE hour >= ? AND hour < ? "
             f"{'' if environment is None else 'AND environment = ? '}"
-            "GROUP BY period HAVING sum(attempts) > 0 ORDER BY period",
+            f"{'GROUP BY period HAVING sum(attempts) > 0' if is_summed else 'AND attempts > 0'} ORDER BY period",
             (since_h, until_h, *(() if environment is None else (environment,))),
         )
-        return [(row[0], Counts._make(row[1:])) for row in rows]
+        make = partial(tuple.__new__, Counts)  # Counts._make takes twice as long: a year has 8,760 hours
+        return [(row[0], make(row[1:])) for row in rows]
 
     def requests_by_day(
         self, dimensions: Sequence[str], first_day: int, last_day: int

@@ -33,6 +33,7 @@ class LedgerWriter:
         self._closing = threading.Event()
         self._database: LedgerDatabase | None = None
         self._next_usage_s = 0.0
+        self._is_usage_due = False
         self._thread = threading.Thread(target=self._run, name="usage-ledger", daemon=True)
         self._thread.start()
 
@@ -48,7 +49,7 @@ class LedgerWriter:
         # Opens the file now, so that an unusable one is reported before the first request.
         with suppress(LedgerFault):
             self._maintain(self._open(), 0)
-        while (batch := self._batches.get()) is not None:
+        while (batch := self._next_batch()) is not None:
             while not self._write(batch):
                 if self._closing.wait(_RETRY_S):
                     if self._write(batch):
@@ -56,6 +57,16 @@ class LedgerWriter:
                     return
         if self._database is not None:
             self._database.close()
+
+    def _next_batch(self) -> Batch | None:
+        """Waits for a batch. Reports today's usage meanwhile, if the last batches are not in the last report."""
+        while self._is_usage_due:
+            with suppress(queue.Empty):
+                return self._batches.get(timeout=max(0.0, self._next_usage_s - time.monotonic()))
+            self._is_usage_due = False
+            if self._database is not None:
+                self._maintain(self._database, 0)
+        return self._batches.get()
 
     def _write(self, batch: Batch) -> bool:
         """Writes a batch. Returns False if it must be tried again, and reports why."""
@@ -76,7 +87,8 @@ class LedgerWriter:
         try:
             database.delete_old(added)
             now_s = time.monotonic()
-            if now_s >= self._next_usage_s:
+            self._is_usage_due = now_s < self._next_usage_s
+            if not self._is_usage_due:
                 self._next_usage_s = now_s + _USAGE_INTERVAL_S
                 self._reports.usage(database.usage_of(int(time.time()) // DAY_S))
         except (sqlite3.Error, OSError) as error:
