@@ -33,9 +33,10 @@ async def rows() -> list[Row]:
         Origin("http", "127.0.0.1", 9),
         read_only=True,
         otlp_endpoint="http://localhost",
+        otlp_metrics_endpoint="http://localhost",
         webhook_url="http://localhost/",
     )
-    registries = [running.registry, *(environment.metrics.registry for environment in running.environments)]
+    registries = [running.process_registry, *(environment.metrics.registry for environment in running.environments)]
     found = {row.name: row for registry in registries for row in _rows_of(registry)}
     return [found[name] for name in sorted(found)]
 

@@ -72,6 +72,8 @@ OTHER_VALUES: dict[str, str | bool] = {
     "min_body_rate": "1025",
     "otlp_endpoint": "http://collector:4318",
     "otlp_share": "0.5",
+    "otlp_metrics_endpoint": "http://collector:4318",
+    "otlp_metrics_interval": "30s",
     "policy": "deny DELETE /**",
     "policy_dry_run": True,
     "pool_per_caller": True,
@@ -137,6 +139,7 @@ ALSO: dict[str, dict[str, str | bool]] = {
     "ledger_days": {"ledger": "/ledger"},
     "ledger_rows": {"ledger": "/ledger"},
     "otlp_share": {"otlp_endpoint": "http://collector:4318"},
+    "otlp_metrics_interval": {"otlp_metrics_endpoint": "http://collector:4318"},
     "webhook_secret_file": {"webhook_url": "https://alerts.example.com/"},
     "cost_header": {"limits": "account 20 pages/minute"},
 }

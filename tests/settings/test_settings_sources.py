@@ -97,6 +97,8 @@ def test_every_setting_can_come_from_flag_environment_secret_file_and_toml(name:
         "server_timing": "false",
         "otlp_endpoint": "https://collector.example:4318",
         "otlp_share": "0.5",
+        "otlp_metrics_endpoint": "https://collector.example:4318",
+        "otlp_metrics_interval": "30s",
         "webhook_url": "https://alerts.example.com/hook",
         "webhook_secret_file": "/webhook",
         "trace_upstream": "true",

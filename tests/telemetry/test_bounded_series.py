@@ -11,7 +11,14 @@ from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scope_status import ScopeStatus
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason, Ticket
-from nanonets_proxy.telemetry.metrics import _COUNTERS, _GAUGES, MAX_SERIES, Metrics, combined_registry
+from nanonets_proxy.telemetry.metrics import (
+    _COUNTERS,
+    _GAUGES,
+    MAX_SERIES,
+    Metrics,
+    combined_registry,
+    process_registry,
+)
 from nanonets_proxy.telemetry.request_metrics import MOST_CALLERS, RequestMetrics
 from nanonets_proxy.telemetry.scope_metrics import ScopeMetrics
 from support.error_classes import VISIBLE
@@ -32,7 +39,7 @@ def _make(environments: int = 1, gate: Gate | None = None) -> Metrics:
 
 
 def _samples(metrics: dict[str, Metrics]) -> list[tuple[str, dict[str, str], float]]:
-    registry = combined_registry({name: one.registry for name, one in metrics.items()})
+    registry = combined_registry(process_registry(), {name: one.registry for name, one in metrics.items()})
     text = generate_latest(registry).decode()
     return [
         (sample.name, sample.labels, sample.value)

@@ -22,7 +22,7 @@ from nanonets_proxy.keys.source import KeySourceConfig
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.server.tls import ListenerTlsPolicy
 from nanonets_proxy.telemetry.ledger.ledger import LedgerPolicy
-from nanonets_proxy.telemetry.otlp.policy import TracesPolicy
+from nanonets_proxy.telemetry.otlp.policy import MetricsPolicy, TracesPolicy
 from nanonets_proxy.telemetry.webhook.policy import WebhookPolicy
 from nanonets_proxy.upstream.body import BodyPolicy
 from nanonets_proxy.upstream.dial import DialPolicy
@@ -133,6 +133,8 @@ class ServeConfig:
     drain_timeout_s: float
     ledger: LedgerPolicy | None
     """None: there is no usage ledger."""
+    otlp_metrics: MetricsPolicy | None
+    """None: no metrics are sent to a collector."""
     webhook: WebhookPolicy | None
     """None: alerts are not sent."""
     log_format: str

@@ -22,6 +22,7 @@ from nanonets_proxy.app.coalesced import Coalesced
 from nanonets_proxy.app.config import ServeConfig
 from nanonets_proxy.app.environment.environment import Environment
 from nanonets_proxy.app.listening import Listening
+from nanonets_proxy.app.metrics_export import make_metrics_exporter
 from nanonets_proxy.app.reloading import (
     PROGRAM_FIXED,
     ChangedSetting,
@@ -38,7 +39,7 @@ from nanonets_proxy.server.listeners import ListenFailed
 from nanonets_proxy.server.open_files import last_file, most_admin_connections, most_viewers, open_files_limit
 from nanonets_proxy.server.server import CallerServer
 from nanonets_proxy.telemetry.event_loop import EventLoopLag
-from nanonets_proxy.telemetry.metrics import combined_registry
+from nanonets_proxy.telemetry.metrics import combined_registry, process_registry
 
 # For a scrape or a reload in progress. More would outlast what supervisors allow.
 _ADMIN_STOP_S: Final = 1.0
@@ -79,8 +80,9 @@ class Program:
             usage.alerts = environments[0].alerts
             watched = {own.name: Watched(own.alerts, own.budget_of) for own in environments}
             self._usage_alarms = UsageAlarms(usage.path, watched)
-        self.registry = registry = combined_registry(
-            {environment.name: environment.metrics.registry for environment in environments}
+        self.process_registry = process = process_registry()
+        self.registry = combined_registry(
+            process, {environment.name: environment.metrics.registry for environment in environments}
         )
         self.reload = Coalesced(self._reload_once)
         """Reads the settings again, and the keys and the watched files of every environment."""
@@ -88,7 +90,7 @@ class Program:
         self._admin_guard = guard
         self._admin_handler = AdminHandler(
             guard,
-            registry,
+            self.registry,
             environments,
             self.reload,
             on_quit=shutdown.quit if config.admin_quit else None,
@@ -100,12 +102,13 @@ class Program:
             self._admin_handler,
             guard,
             admin_connection_policy(most_admin_connections(files), last_file(files)),
-            registry,
+            process,
             environments[0].alerts,
         )
-        self._event_loop_lag = EventLoopLag(registry)
+        self._event_loop_lag = EventLoopLag(process)
         self.admin_listening = Listening("admin_listen", config.admin_listen)
-        self._webhook = make_webhook(config.webhook, environments, registry, redact)
+        self._webhook = make_webhook(config.webhook, environments, process, redact)
+        self._metrics_exporter = make_metrics_exporter(config.otlp_metrics, environments, process)
 
     async def start(self) -> None:
         """Opens all sockets, then serves them. Raises ListenFailed, and leaves no socket open then."""
@@ -125,6 +128,8 @@ class Program:
             self._webhook.start()
         if self._usage_alarms is not None:
             self._usage_alarms.start()
+        if self._metrics_exporter is not None:
+            self._metrics_exporter.start()
 
     async def _reload_once(self) -> ReloadResult:
         fault, new = None, None
@@ -180,6 +185,8 @@ class Program:
         """Drains all environments at the same time, then stops the admin listener."""
         self._event_loop_lag.stop()
         await asyncio.gather(*(environment.stop(drain_timeout_s) for environment in self.environments))
+        exporters = [environment.tracer for environment in self.environments] + [self._metrics_exporter]
+        await asyncio.gather(*(exporter.stop() for exporter in exporters if exporter is not None))
         if self._webhook is not None:
             self._webhook.stop()
         if self._usage_alarms is not None:

@@ -25,7 +25,9 @@ LIVE: Final = frozenset(
 )
 """The fields that `Environment.prepare_change` applies."""
 
-PROGRAM_FIXED: Final = frozenset({"sandbox", "admin_listen", "admin_quit", "ledger", "webhook", "secret_variables"})
+PROGRAM_FIXED: Final = frozenset(
+    {"sandbox", "admin_listen", "admin_quit", "ledger", "otlp_metrics", "webhook", "secret_variables"}
+)
 """The fields of a ServeConfig that only a restart changes."""
 
 PROGRAM_LIVE: Final = frozenset(

@@ -21,7 +21,7 @@ from nanonets_proxy.settings.loaded import LoadedSettings, given_values
 from nanonets_proxy.settings.model.proxy import Settings
 from nanonets_proxy.settings.model.sandbox import SandboxSettings
 from nanonets_proxy.telemetry.ledger.ledger import LedgerPolicy
-from nanonets_proxy.telemetry.otlp.policy import TracesPolicy
+from nanonets_proxy.telemetry.otlp.policy import MetricsPolicy, TracesPolicy
 from nanonets_proxy.telemetry.webhook.policy import WebhookPolicy
 from nanonets_proxy.upstream.body import BodyPolicy
 from nanonets_proxy.upstream.dial import DialPolicy
@@ -63,6 +63,9 @@ def serve_config(
         ledger=None
         if settings.ledger is None
         else LedgerPolicy(settings.ledger, settings.ledger_days, settings.ledger_rows),
+        otlp_metrics=None
+        if settings.otlp_metrics_endpoint is None
+        else MetricsPolicy(settings.otlp_metrics_endpoint, settings.otlp_metrics_interval),
         webhook=None
         if settings.webhook_url is None
         else WebhookPolicy(settings.webhook_url, settings.webhook_secret_file),

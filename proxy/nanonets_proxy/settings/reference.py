@@ -36,7 +36,8 @@ _ENVIRONMENTS = """
 ## One process can serve several environments, each with its own key, rate limits, connections and
 ## listeners. The settings above are the defaults of each environment. These settings apply to the
 ## whole process: admin_allow_from, admin_listen, admin_quit, admin_tokens, drain_delay, drain_timeout,
-## ledger, ledger_days, ledger_rows, log_format, log_level, otlp_endpoint, otlp_share, sandbox.
+## ledger, ledger_days, ledger_rows, log_format, log_level, otlp_endpoint, otlp_metrics_endpoint,
+## otlp_metrics_interval, otlp_share, sandbox.
 ## The key of an environment may also be in a variable such as NANONETS_API_KEY_STAGING, or in a secret
 ## file such as nanonets_api_key_staging.
 ##

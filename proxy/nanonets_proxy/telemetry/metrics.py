@@ -119,16 +119,25 @@ class _GaugeCollector(Collector):
             yield CounterMetricFamily(name, documentation, value=values[name])
 
 
-def combined_registry(environments: Mapping[str, CollectorRegistry]) -> CollectorRegistry:
-    """Returns the registry to scrape: metrics of the process and of each environment, labelled by its name.
-
-    A single environment has the empty name and no label.
-    """
+def process_registry() -> CollectorRegistry:
+    """Returns a registry with the metrics of the process alone."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     Info("nanonets_proxy", "The running program.", registry=registry).info({"version": __version__})
+    return registry
+
+
+def combined_registry(
+    process: CollectorRegistry, environments: Mapping[str, CollectorRegistry]
+) -> CollectorRegistry:
+    """Returns the registry to scrape: metrics of the process and of each environment, labelled by its name.
+
+    A single environment has the empty name and no label.
+    """
+    registry = CollectorRegistry()
+    registry.register(_LabelledCollector({"": process}))
     registry.register(_LabelledCollector(environments))
     return registry
 

@@ -8,7 +8,7 @@ Further requests are counted with the caller `other`, and at last with every lab
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final
@@ -34,6 +34,15 @@ BUCKETS_S: Final = (
     *(60.0, 120.0, 300.0, 900.0, 3600.0),
 )
 
+QUEUE, UPSTREAM, TOTAL = (
+    "nanonets_proxy_queue_seconds",
+    "nanonets_proxy_upstream_seconds",
+    "nanonets_proxy_request_seconds",
+)
+
+CountDurations = Callable[[float, float | None, float], None]
+"""Counts the durations of one request: in the queue (0: it did not wait), upstream, and in total."""
+
 _Labels = tuple[str, str, str, int]
 """Caller, method, route, and the hundreds of the status."""
 
@@ -50,6 +59,8 @@ class RequestMetrics(Collector):
         self._queue = _DurationHistogram()  # without the requests that did not wait
         self._upstream = _DurationHistogram()
         self._total = _DurationHistogram()
+        self.count_durations: CountDurations | None = None
+        """Also called for each request. None: nothing else counts durations."""
 
     def observe(self, request: FinishedRequest) -> None:
         """Counts a request."""
@@ -71,6 +82,8 @@ class RequestMetrics(Collector):
         total, total_s = self._total, request.total_s
         total.counts[bisect_left(BUCKETS_S, total_s)] += 1
         total.sum_s += total_s
+        if self.count_durations is not None:
+            self.count_durations(queue_s, upstream_s, total_s)
 
     def _bounded(self, caller: str, method: str, route: str, hundreds: int) -> _Labels:
         """Returns the labels to count with. Adds a series for them if there is room."""
@@ -123,16 +136,12 @@ class RequestMetrics(Collector):
             errors.add_metric(labels_of_error, count)
         yield errors
         yield self._queue.family(
-            "nanonets_proxy_queue_seconds",
+            QUEUE,
             "Time that a request waited for permits.",
             zeros=total - sum(self._queue.counts),
         )
-        yield self._upstream.family(
-            "nanonets_proxy_upstream_seconds", "Time from the permit to the end of the upstream's response."
-        )
-        yield self._total.family(
-            "nanonets_proxy_request_seconds", "Time from a request's head to the end of its response."
-        )
+        yield self._upstream.family(UPSTREAM, "Time from the permit to the end of the upstream's response.")
+        yield self._total.family(TOTAL, "Time from a request's head to the end of its response.")
 
 
 @dataclass(slots=True)

@@ -116,7 +116,8 @@ class Environment:
         self._usage = usage
         self._pages = Pages(config, self._room, self.alerts)
         self._unexpected = UnexpectedResponses(self.alerts)
-        self._tracer = make_tracer(config, self.metrics, self.alerts)
+        self.tracer = make_tracer(config, self.metrics, self.alerts)
+        """The program stops it, together with the other exporters."""
         self._retries = Retries(config.retries, random.random)
         self._handlers: WeakSet[Handler] = WeakSet()  # earlier ones have requests in flight
         self._handler = self._make_handler(config)
@@ -155,7 +156,7 @@ class Environment:
         if usage is not None and authorizer is not None:
             observers.append(authorizer.give_back)
         services = Services(
-            tracer=self._tracer,
+            tracer=self.tracer,
             origin=config.dial.origin,
             guard=self._access.guard,
             scopes=ScopeTable(config.scopes),
@@ -187,8 +188,8 @@ class Environment:
         self.key_manager.start()
         self._recent.start()
         self._access.start()
-        if self._tracer is not None:
-            self._tracer.start()
+        if self.tracer is not None:
+            self.tracer.start()
         await self.listening.serve(self._server, self._access.tls)
         self._state = "ready"
         if self._state_file is not None:
@@ -257,8 +258,6 @@ class Environment:
         self._pages.close()
         self._upstream.pool.close()
         self._recent.stop()
-        if self._tracer is not None:
-            await self._tracer.stop()
         if self._state_file is not None:
             self._state_file.stop()
         self._log.info("stopped", cut_off=cut_off)

@@ -24,7 +24,8 @@ PROCESS_WIDE: Final = frozenset(
     {
         *("admin_allow_from", "admin_tokens"),
         *("admin_listen", "admin_quit", "drain_delay", "drain_timeout", "ledger", "ledger_days", "ledger_rows"),
-        *("otlp_endpoint", "otlp_share", "webhook_url", "webhook_secret_file"),
+        *("otlp_endpoint", "otlp_share", "otlp_metrics_endpoint", "otlp_metrics_interval"),
+        *("webhook_url", "webhook_secret_file"),
         *("log_format", "log_level", "sandbox"),
     }
 )
@@ -33,7 +34,8 @@ PROCESS_WIDE: Final = frozenset(
 NEEDS_RESTART: Final = frozenset(
     {
         *("listen", "admin_listen", "admin_quit", "upstream", "state_file", "sandbox"),
-        *("ledger", "ledger_days", "ledger_rows", "otlp_endpoint", "otlp_share"),
+        *("ledger", "ledger_days", "ledger_rows"),
+        *("otlp_endpoint", "otlp_share", "otlp_metrics_endpoint", "otlp_metrics_interval"),
         *("webhook_url", "webhook_secret_file"),
         *("api_key_file", "api_key_command", "api_key_command_variables", "key_refresh", "key_timeout"),
         *("vault_path", "vault_address", "vault_mount", "vault_field", "vault_auth", "vault_auth_mount"),

@@ -258,6 +258,14 @@ class Settings(FleetSettings):
         description="Share of the requests without a traceparent that are traced. A traceparent decides for its "
         "own request.",
     )
+    otlp_metrics_endpoint: CollectorOrigin = Field(
+        None,
+        description="Origin of an OpenTelemetry collector that takes OTLP over HTTP. The proxy sends it the "
+        "metrics of /metrics, with exponential histograms of durations. Empty: none.",
+    )
+    otlp_metrics_interval: Duration = Field(
+        60.0, description="Time from one sending of metrics to otlp_metrics_endpoint to the next."
+    )
     log_format: Annotated[str, OneOf(("auto", "json", "console")), Metavar("FORMAT")] = Field(
         "auto", description="auto, json or console. auto: console on a terminal, otherwise JSON lines."
     )

@@ -1,1 +1,1 @@
-"""Traces for an OpenTelemetry collector, by OTLP over HTTP with protobuf."""
+"""Traces and metrics for an OpenTelemetry collector, by OTLP over HTTP with protobuf."""

@@ -1,4 +1,4 @@
-"""Where traces go, and how many."""
+"""Where traces and metrics go, and how many."""
 
 from dataclasses import dataclass
 
@@ -11,3 +11,11 @@ class TracesPolicy:
 
     collector: Origin
     share: float
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsPolicy:
+    """The collector of metrics, and the time from one export to the next."""
+
+    collector: Origin
+    interval_s: float
