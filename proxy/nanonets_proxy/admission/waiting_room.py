@@ -9,6 +9,7 @@ import asyncio
 import math
 from collections.abc import Callable
 
+from nanonets_proxy.admission.handed_over_gate import HandedOverGate
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
@@ -45,7 +46,7 @@ class WaitingRoom:
         self._slept_s = slept_s
         self._known_sleep_s = slept_s()
         self._sleep_checked_at_s = -math.inf
-        self._gate = gate
+        self._gate: Gate | HandedOverGate = gate
         self._loop = loop
         self._futures: dict[Ticket, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -53,6 +54,28 @@ class WaitingRoom:
         self._closed = False
         self._give_up: dict[Ticket, Callable[[], None]] = {}  # of paused tickets, in the order of their pauses
         self._resuming: dict[Ticket, asyncio.Future[None]] = {}
+
+    def hand_over(self, gate: HandedOverGate) -> None:
+        """Waits for the verdicts of a successor's gate from now on, also for the tickets that wait already."""
+        now_s = self._loop.time()
+        waiting = sorted(self._futures, key=lambda ticket: ticket.arrival)
+        for ticket in waiting:
+            self._gate.withdraw(ticket, now_s)
+        self._poll(now_s)  # paused tickets get their places
+        self._gate = gate
+        for ticket in waiting:
+            gate.enqueue(ticket, now_s)
+
+    def adopt(self, ticket: Ticket, granted_at_s: float) -> None:
+        """Takes over a request that a predecessor has in flight. It settles like any other ticket."""
+        now_s = self._loop.time()
+        assert isinstance(self._gate, Gate)  # a process hands over after it has taken over
+        self._gate.adopt(ticket, granted_at_s, now_s)
+        self._poll(now_s)
+
+    def poll(self) -> None:
+        """Carries out the verdicts that have come from elsewhere."""
+        self._poll(self._loop.time())
 
     def change_policy(self, policy: GatePolicy) -> None:
         """Applies another policy, and grants what it allows now. Waiting tickets keep their place."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from nanonets_proxy.core.net.addresses import Listener, TcpListener, UnixListener
+from nanonets_proxy.server.inherited import InheritedSockets, Opened
 
 BACKLOG: Final = 2048
 _REASONS: Final = {
@@ -28,6 +29,8 @@ _MAX_PORT_CHOICES: Final = 20
 
 # Of each unix socket: the device and the number of its file.
 _files: Final[WeakKeyDictionary[socket.socket, tuple[int, int]]] = WeakKeyDictionary()
+# The sockets that this program opened, in this process or an earlier one.
+_own: Final[WeakKeyDictionary[socket.socket, Opened]] = WeakKeyDictionary()
 
 
 class ListenFailed(Exception):
@@ -37,25 +40,63 @@ class ListenFailed(Exception):
     """Whether another socket has the address."""
 
 
-def open_sockets(setting: str, listeners: Sequence[Listener]) -> list[socket.socket]:
+def open_sockets(
+    setting: str, listeners: Sequence[Listener], inherited: InheritedSockets | None = None
+) -> list[socket.socket]:
     """Returns bound and listening sockets; a name may have several addresses (IPv4 and IPv6).
 
-    The IPv6 address that `localhost` or every interface stands for is left out if the machine has no IPv6.
+    Inherited sockets are used where they fit. The IPv6 address that `localhost` or every interface stands for is
+    left out if the machine has no IPv6.
 
     Raises ListenFailed, which names `setting`; then no socket stays open.
     """
+    inherited = inherited or InheritedSockets()
     opened: list[socket.socket] = []
     try:
         for listener in listeners:
-            if isinstance(listener, TcpListener):
-                opened += _open_tcp(setting, listener)
-            else:
-                with _named_failure(setting, listener):
-                    opened += _open_unix(listener)
+            wanted = Opened(setting, str(listener))
+            sockets = inherited.take_opened_for(wanted) or _open(setting, listener, inherited)
+            opened += sockets
+            for sock in sockets:
+                if sock not in inherited.of_manager:
+                    _own[sock] = wanted
     except ListenFailed:
         close_sockets(opened)
         raise
     return opened
+
+
+def _open(setting: str, listener: Listener, inherited: InheritedSockets) -> list[socket.socket]:
+    if isinstance(listener, TcpListener):
+        return _open_tcp(setting, listener, inherited)
+    if (sock := inherited.take_unix(listener.path)) is not None:
+        return [sock]
+    with _named_failure(setting, listener):
+        return _open_unix(listener)
+
+
+def own_files(sockets: Iterable[socket.socket]) -> None:
+    """Makes this process remove the files of unix sockets at its end, also of those that its predecessor opened."""
+    for sock in sockets:
+        name = sock.getsockname()
+        if sock in _own and isinstance(name, str):
+            with contextlib.suppress(OSError):  # somebody has removed the file
+                _files[sock] = _identity(Path(name))
+
+
+def opened_for(sock: socket.socket) -> Opened | None:
+    """Returns what this program opened a socket for; None: a service manager opened it."""
+    return _own.get(sock)
+
+
+def duplicate(sock: socket.socket) -> socket.socket:
+    """Returns another socket object for the same listening socket. Closing one of them leaves the other open."""
+    copy = sock.dup()
+    if (opened := _own.get(sock)) is not None:
+        _own[copy] = opened
+    if (identity := _files.get(sock)) is not None:
+        _files[copy] = identity
+    return copy
 
 
 def close_sockets(sockets: Iterable[socket.socket]) -> None:
@@ -98,25 +139,30 @@ def _named_failure(setting: str, listener: Listener, address: str | None = None)
         raise failed from error
 
 
-def _open_tcp(setting: str, listener: TcpListener) -> list[socket.socket]:
+def _open_tcp(setting: str, listener: TcpListener, inherited: InheritedSockets) -> list[socket.socket]:
     """Returns a socket for each address of the listener, all with the same port. Raises ListenFailed."""
     choices = 1 if listener.port else _MAX_PORT_CHOICES
     while True:
         choices -= 1
         try:
-            return _open_addresses(setting, listener)
+            return _open_addresses(setting, listener, inherited)
         except ListenFailed as error:
             if not choices or not error.is_in_use:
                 raise
 
 
-def _open_addresses(setting: str, listener: TcpListener) -> list[socket.socket]:
+def _open_addresses(setting: str, listener: TcpListener, inherited: InheritedSockets) -> list[socket.socket]:
     with _named_failure(setting, listener):
         addresses = _resolve(listener)
     opened: list[socket.socket] = []
     port = listener.port
     try:
         for family, (host, _, *flow_and_scope) in addresses:
+            if (sock := inherited.take_tcp(family, host, port)) is not None:
+                opened.append(sock)
+                continue
+            if family == socket.AF_INET and listener.address_pair and inherited.has_both_families(port):
+                continue
             with _named_failure(setting, listener, str(TcpListener(host, port))):
                 try:
                     sock = _open_address(family, (host, port, *flow_and_scope))
