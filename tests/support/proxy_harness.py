@@ -110,7 +110,7 @@ def program(origin: Origin, source: KeySource | None = None, **overrides: Any) -
     config = own.environments[0].with_upstream(origin)
     usage = None if own.ledger is None else UsageLedger(own.ledger)
     redactor = Redactor()
-    environment = Environment(config, InitialKeys(source, source.read()), redactor.add, usage)
+    environment = Environment(config, InitialKeys(source, source.read()), redactor, usage)
     return Program(own, [environment], Shutdown(), usage, redact=redactor)
 
 

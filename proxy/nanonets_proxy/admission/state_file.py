@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -37,8 +38,10 @@ def write_fault(path: Path) -> str | None:
 class StateFile:
     """The state file of one gate and one upstream."""
 
-    def __init__(self, path: Path, upstream: str, alerts: Alerts) -> None:
+    def __init__(self, path: Path, upstream: str, alerts: Alerts, redact: Callable[[bytes], bytes] = bytes) -> None:
+        """`redact` masks secrets: callers choose a part of some scopes' names."""
         self._path = path
+        self._redact = redact
         self._alerts = alerts
         self._upstream = upstream
         self._log = structlog.get_logger()
@@ -66,8 +69,8 @@ class StateFile:
             new = _new_file(self._path)
             # O_EXCL follows no symbolic link. The mode is 0600 from the start.
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(text)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(self._redact(text.encode()))
             new.replace(self._path)
         except OSError as error:
             advice = "make its directory writable, or set state_file"

@@ -111,7 +111,7 @@ async def _serve(config: ServeConfig, keys: Sequence[InitialKeys], log: _Log, re
             log.redactor.add(environment.dial.egress_proxy.secrets())
         if environment.fleet is not None:
             log.redactor.add(environment.fleet.address.secrets())
-        environments.append(Environment(environment, key, log.redactor.add, usage))
+        environments.append(Environment(environment, key, log.redactor, usage))
     settings = SettingsReload(read_settings, log.use)
     await _run_until_stopped(Program(config, environments, _stop_by_signals(), usage, settings, log.redactor))
 
@@ -133,7 +133,7 @@ async def _serve_with_sandbox(
     source = EnvironmentKey(ApiKey.parse(keys[0], "sandbox"))
     own = config.environments[0].with_sandbox(Origin("http", host, int(port)))
     usage = None if config.ledger is None else UsageLedger(config.ledger)
-    environment = Environment(own, InitialKeys(source, source.read()), log.redactor.add, usage)
+    environment = Environment(own, InitialKeys(source, source.read()), log.redactor, usage)
     settings = SettingsReload(read_settings, log.use)
     try:
         await _run_until_stopped(

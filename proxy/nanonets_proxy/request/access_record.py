@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from math import floor
 from time import perf_counter
@@ -79,12 +79,16 @@ class AccessRecord:
         self.level = ""
         """The level of the log event; "": info."""
 
-    def identify(self, request_id: bytes | None, caller: bytes | None) -> None:
-        """Takes over the request's id if it is valid, and the caller's name, cut to `_MAX_CALLER_CHARS`."""
+    def identify(self, request_id: bytes | None, caller: bytes | None, redact: Callable[[bytes], bytes]) -> None:
+        """Takes over the request's id if it is valid, and the caller's name, cut to `_MAX_CALLER_CHARS`.
+
+        A client that still sends the API key may put it there. The name goes into the ledger and to other places
+        without a filter of their own, so `redact` masks secrets here. A cut first would leave a part of a secret.
+        """
         if request_id is not None and _VALID_REQUEST_ID.fullmatch(request_id):
             self.request_id = request_id.decode("ascii")
         if caller:
-            self.caller = caller[:_MAX_CALLER_CHARS].decode("latin-1")
+            self.caller = redact(caller)[:_MAX_CALLER_CHARS].decode("latin-1")
 
     def continue_trace(self, trace: TraceContext) -> None:
         """Makes the request a span of a trace."""

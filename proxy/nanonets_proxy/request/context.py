@@ -1,5 +1,6 @@
 """The state of one request, and the services that it uses."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -59,6 +60,8 @@ class Services:
     unexpected: UnexpectedResponses
     observers: tuple[Observer, ...]
     """Called with the access record of each finished request."""
+    redact: Callable[[bytes], bytes]
+    """Masks secrets."""
     authorizer: Authorizer | None = None
     tracer: Tracer | None = None
     """None: no spans are recorded."""

@@ -155,7 +155,7 @@ class Handler:
         if not head.host and request.version >= HTTP_1_1:
             raise BadRequest("The request has no Host.")  # RFC 9112 §3.2
         if head.request_id is not None or head.caller is not None:
-            record.identify(head.request_id, head.caller)
+            record.identify(head.request_id, head.caller, services.redact)
         if head.trace is not None:
             record.continue_trace(head.trace)
         if services.tracer is not None and (trace := services.tracer.sample(head.trace)) is not None:

@@ -27,6 +27,13 @@ class Redactor:
         # Longest first: one spelling of a key may be the start of another.
         self._spellings = tuple(sorted(spellings, key=len, reverse=True))
 
+    def mask(self, data: bytes) -> bytes:
+        """Returns the data with asterisks for each secret. The length stays, for formats that state it."""
+        for spelling in self._spellings:
+            if spelling in data:
+                data = data.replace(spelling, b"*" * len(spelling))
+        return mask_tokens(data, lambda found: b"*" * len(found[0]))
+
     def __call__(self, data: bytes) -> bytes:
         for spelling in self._spellings:
             if spelling in data:

@@ -116,7 +116,11 @@ def make(collector: Origin, share: float = 1.0) -> tuple[TraceExporter, Collecto
     registry = CollectorRegistry()
     alerts = Alerts(registry)
     encoder = SpanEncoder(UPSTREAM, "http", new_id)
-    return TraceExporter(TracesPolicy(collector, share), encoder, "eu", registry, alerts, new_id), registry, alerts
+    return (
+        TraceExporter(TracesPolicy(collector, share), encoder, "eu", registry, alerts, new_id, bytes),
+        registry,
+        alerts,
+    )
 
 
 def dropped(registry: CollectorRegistry) -> float:

@@ -9,7 +9,7 @@ draining  No new connections. Waiting requests get 503; requests in flight may f
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -47,15 +47,13 @@ from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyStatus
 from nanonets_proxy.telemetry.metrics import Metrics
 from nanonets_proxy.telemetry.recent_requests import RecentRequests
+from nanonets_proxy.telemetry.redaction import Redactor
 from nanonets_proxy.telemetry.unexpected_responses import UnexpectedResponses
 
 if TYPE_CHECKING:
     from nanonets_proxy.admission.admission import Admission
     from nanonets_proxy.app.environment.fleet import Fleet
     from nanonets_proxy.telemetry.finished_request import Observer
-
-Redact = Callable[[Iterable[bytes]], None]
-"""Masks secrets in the log from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ class Environment:
     """Call `listening.open()`, then `start()`, then `stop()`."""
 
     def __init__(
-        self, config: EnvironmentConfig, initial: InitialKeys, redact: Redact, usage: UsageLedger | None = None
+        self, config: EnvironmentConfig, initial: InitialKeys, redactor: Redactor, usage: UsageLedger | None = None
     ) -> None:
         self.name = config.name
         self.upstream_name = config.upstream_name
@@ -88,7 +86,7 @@ class Environment:
         self._recent = RecentRequests(loop)
         self._state_file: SavedState | None = None
         if config.state_file is not None:
-            file = StateFile(config.state_file, str(origin), self.alerts)
+            file = StateFile(config.state_file, str(origin), self.alerts, redactor)
             self._state_file = SavedState(file, self._gate, loop)
         self._room: Admission = WaitingRoom(gate, loop, limit_log(self._log), slept_s)
         if config.fleet is not None:
@@ -103,20 +101,20 @@ class Environment:
             initial.keys,
             _key_policy(config),
             KeyManagerServices(
-                redact=redact, registry=self.metrics.registry, probe=self._upstream.key_probe(config)
+                redact=redactor.add, registry=self.metrics.registry, probe=self._upstream.key_probe(config)
             ),
         )
         self._secret_files = [initial.source.path] if isinstance(initial.source, FileKey) else []
         if config.tls is not None:
             self._secret_files.append(config.tls.key_file)
-        self._redact = redact
+        self._redactor = redactor
         self._access = AccessControl(config, self.metrics, usage.requests_by_day(config.name) if usage else {})
         if usage is not None and self._access.authorizer is not None:
             usage.report_unrestored(self.alerts)
         self._usage = usage
         self._pages = Pages(config, self._room, self.alerts)
         self._unexpected = UnexpectedResponses(self.alerts)
-        self.tracer = make_tracer(config, self.metrics, self.alerts)
+        self.tracer = make_tracer(config, self.metrics, self.alerts, redactor.mask)
         """The program stops it, together with the other exporters."""
         self._retries = Retries(config.retries, random.random)
         self._handlers: WeakSet[Handler] = WeakSet()  # earlier ones have requests in flight
@@ -157,6 +155,7 @@ class Environment:
             observers.append(authorizer.give_back)
         services = Services(
             tracer=self.tracer,
+            redact=self._redactor,
             origin=config.dial.origin,
             guard=self._access.guard,
             scopes=ScopeTable(config.scopes),
@@ -214,7 +213,7 @@ class Environment:
         def apply() -> None:
             self._config = new
             if new.dial.egress_proxy is not None:
-                self._redact(new.dial.egress_proxy.secrets())
+                self._redactor.add(new.dial.egress_proxy.secrets())
             apply_access()
             change_upstream()
             self._retries.change_policy(new.retries)

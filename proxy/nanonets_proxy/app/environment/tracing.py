@@ -1,5 +1,6 @@
 """Makes the exporter of traces, if a collector is configured."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nanonets_proxy.app.config import EnvironmentConfig
@@ -11,7 +12,9 @@ if TYPE_CHECKING:
     from nanonets_proxy.telemetry.otlp.traces import TraceExporter
 
 
-def make_tracer(config: EnvironmentConfig, metrics: Metrics, alerts: Alerts) -> "TraceExporter | None":
+def make_tracer(
+    config: EnvironmentConfig, metrics: Metrics, alerts: Alerts, mask: Callable[[bytes], bytes]
+) -> "TraceExporter | None":
     """Returns the exporter, or None if no collector is configured."""
     if config.traces is None:
         return None
@@ -20,4 +23,4 @@ def make_tracer(config: EnvironmentConfig, metrics: Metrics, alerts: Alerts) -> 
     from nanonets_proxy.telemetry.otlp.traces import TraceExporter
 
     encoder = SpanEncoder(config.dial.origin, "https" if config.handler.tls else "http", new_id)
-    return TraceExporter(config.traces, encoder, config.name, metrics.registry, alerts, new_id)
+    return TraceExporter(config.traces, encoder, config.name, metrics.registry, alerts, new_id, mask)

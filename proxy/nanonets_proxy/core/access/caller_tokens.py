@@ -8,7 +8,7 @@ token can be replaced without interruption.
 import binascii
 import re
 from base64 import b64decode, b64encode, urlsafe_b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from hmac import compare_digest
@@ -42,8 +42,8 @@ def make_token(randomness: bytes) -> str:
     return _PREFIX + urlsafe_b64encode(randomness).rstrip(b"=").decode()
 
 
-def mask_tokens(text: bytes, mask: bytes) -> bytes:
-    """Replaces each token that `make_token` made, plain or in Basic credentials."""
+def mask_tokens(text: bytes, mask: bytes | Callable[[re.Match[bytes]], bytes]) -> bytes:
+    """Replaces each token that `make_token` made, plain or in Basic credentials. `mask`: as for `re.sub`."""
     # Nearly no text has a token, and the search for the beginnings takes a seventh of the expression's time.
     plain, encoded = _BEGINNINGS
     return _IN_TEXT.sub(mask, text) if plain in text or encoded in text else text

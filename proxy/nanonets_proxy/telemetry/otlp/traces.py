@@ -51,14 +51,19 @@ class TraceExporter:
         registry: CollectorRegistry,
         alerts: Alerts,
         new_id: Callable[[], str],
+        mask: Callable[[bytes], bytes],
     ) -> None:
-        """`environment` is empty for the only one. `new_id` returns 16 random hex digits."""
+        """`environment` is empty for the only one. `new_id` returns 16 random hex digits.
+
+        `mask` masks secrets and keeps the length: a path or a name may have the key.
+        """
         self._share = policy.share
         self._sender = Sender(policy.collector, b"/v1/traces")
         self._encoder = encoder
         self._environment = environment
         self._alerts = alerts
         self._new_id = new_id
+        self._mask = mask
         self._finished: list[TracedRequest] = []
         self._queue: deque[_Chunk] = deque()
         self._queued_bytes = 0
@@ -121,7 +126,8 @@ class TraceExporter:
             if not self._queue:
                 continue
             batch = self._take_batch()
-            fault = await self._sender.send(export_request(self._environment, [spans for spans, _ in batch]))
+            body = export_request(self._environment, [spans for spans, _ in batch])
+            fault = await self._sender.send(self._mask(body))
             if fault is None:
                 pause_s = _FIRST_PAUSE_S
                 continue
