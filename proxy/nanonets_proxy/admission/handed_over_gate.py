@@ -26,7 +26,7 @@ from typing import Any, Final
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
-from nanonets_proxy.core.ratelimit.news import News
+from nanonets_proxy.core.ratelimit.news import NewsQueue
 from nanonets_proxy.core.ratelimit.tickets import (
     Expiry,
     Outcome,
@@ -92,19 +92,16 @@ class HandedOverGate:
         return len(self._waiting) + self._own.waiting
 
     @property
-    def max_in_flight(self) -> int:
-        return self._policy.max_in_flight
+    def policy(self) -> GatePolicy:
+        return self._policy
+
+    @property
+    def news(self) -> NewsQueue:
+        return self._own.news
 
     @property
     def needs_poll(self) -> bool:
         return bool(self._go or self._no) or self._own.needs_poll
-
-    @property
-    def has_news(self) -> bool:
-        return self._own.has_news
-
-    def take_news(self) -> list[News]:
-        return self._own.take_news()
 
     def change_policy(self, policy: GatePolicy) -> None:
         self._policy = policy
