@@ -69,9 +69,10 @@ async def admin() -> AsyncIterator[Start]:
             async def reload() -> ReloadResult:
                 return replace(result, faults=[await environment.reload() for environment in environments])
 
-            handler = AdminHandler(guard, registry, environments, reload, **options)
+            alerts = Alerts(CollectorRegistry())
+            handler = AdminHandler(guard, registry, environments, reload, alerts=alerts, **options)
             policy = admin_connection_policy(16, 1000)
-            server = CallerServer(handler, guard, policy, registry, Alerts(CollectorRegistry()))
+            server = CallerServer(handler, guard, policy, registry, alerts)
             listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
             stack.push_async_callback(server.drain, 1.0)
             stack.callback(listener.close)

@@ -13,6 +13,7 @@ from nanonets_proxy.app import program
 from nanonets_proxy.server.connection import caller_transport
 from nanonets_proxy.server.connection.caller_connection import CallerConnection
 from support.eventually import until
+from support.log_capture import captured_log
 from support.proxy_harness import RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request
 from support.scripted_upstream import ScriptedUpstream
@@ -116,3 +117,18 @@ async def test_a_peer_that_may_not_call_is_rejected_before_it_sends_a_request(tm
             assert await stranger.read_to_end() == b""
             others = [await stack.enter_async_context(await RawCaller.connect(address)) for _ in range(40)]
             assert await asyncio.wait_for(others[-1].read_to_end(), 5) == b"", "their number is limited"
+
+
+async def test_the_log_names_a_peer_that_may_not_use_the_admin_listener(tmp_path: Path) -> None:
+    sockets = {"listen": f"unix:{tmp_path}/calls", "admin_listen": f"unix:{tmp_path}/admin"}
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream() as upstream,
+            running_proxy(upstream.origin, allow_uids="4242", **sockets) as proxy,
+        ):
+            for _ in range(2):
+                async with await RawCaller.connect(proxy.admin_address) as stranger:
+                    assert (await stranger.response()).status == 403
+        (event,) = log.events("peer_rejected")
+    assert event["peer"].startswith("unix:uid=")
+    assert "admin_allow_from" in event["advice"]

@@ -61,10 +61,11 @@ def test_the_page_can_send_nothing_and_writes_no_markup() -> None:
 
 async def test_a_key_that_is_a_word_of_the_page_leaves_it_whole() -> None:
     registry, guard = CollectorRegistry(), PeerGuard(PeerGuardPolicy())
+    alerts = Alerts(CollectorRegistry())
     handler = AdminHandler(
-        guard, registry, [], reload=_reload, redact=lambda body: body.replace(b"use strict", b"X")
+        guard, registry, [], reload=_reload, redact=lambda body: body.replace(b"use strict", b"X"), alerts=alerts
     )
-    server = CallerServer(handler, guard, admin_connection_policy(16, 1000), registry, Alerts(CollectorRegistry()))
+    server = CallerServer(handler, guard, admin_connection_policy(16, 1000), registry, alerts)
     listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     async with await RawCaller.connect("{}:{}".format(*listener.sockets[0].getsockname())) as admin:
         assert (await admin.get(b"/")).body == dashboard()[0]

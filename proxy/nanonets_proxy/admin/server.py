@@ -24,6 +24,7 @@ from nanonets_proxy.core.http.target import origin_form
 from nanonets_proxy.errors import (
     BadRequest,
     ForbiddenOrigin,
+    ForbiddenPeer,
     InternalError,
     MethodNotAllowed,
     PathNotFound,
@@ -35,6 +36,7 @@ from nanonets_proxy.server.connection.caller_request import HTTP_1_0, HTTP_1_1, 
 from nanonets_proxy.server.connection_limits import ConnectionPolicy
 from nanonets_proxy.server.error_response import OwnResponse, error_response
 from nanonets_proxy.server.peers import reset
+from nanonets_proxy.telemetry.alerts import Alerts
 
 _READ_TIMEOUT_S: Final = 10.0  # until the other side has read most of the earlier responses
 _HEAD_TIMEOUT_S: Final = 10.0
@@ -72,6 +74,7 @@ class AdminHandler:
         reload: Callable[[], Awaitable[ReloadResult]],
         on_quit: Callable[[], None] | None = None,
         *,
+        alerts: Alerts,
         redact: Callable[[bytes], bytes] = bytes,
         most_viewers: int = 256,
         tokens: Iterable[CallerToken] = (),
@@ -83,6 +86,7 @@ class AdminHandler:
         self._guard = guard
         self._heads = RequestHeads()
         self._log = structlog.get_logger()
+        self._alerts = alerts
         self.access = AdminAccess(tokens)
         own = Endpoints(registry, environments, reload, self._is_permitted)
         self._redact = redact
@@ -131,6 +135,15 @@ class AdminHandler:
 
     def reject_malformed(self, request: CallerRequest, error: ProxyError) -> None:
         """Sends the error response to bytes that are no request, or to a peer that may not call."""
+        if isinstance(error, ForbiddenPeer):
+            # A health check that fails shows nobody the address that it came from.
+            self._alerts.report(
+                "peer_rejected",
+                "see the setting admin_allow_from",
+                kind="admin",
+                peer=request.peer.name,
+                error=error.message,
+            )
         with contextlib.suppress(ConnectionError):  # the other side has gone
             error_response(error, None).send(request, keep_alive=False)
 

@@ -94,6 +94,7 @@ class Program:
             environments,
             self.reload,
             on_quit=shutdown.quit if config.admin_quit else None,
+            alerts=environments[0].alerts,
             redact=redact,
             most_viewers=most_viewers(files),
             tokens=config.admin_tokens,
