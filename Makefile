@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage explore test-newest test-stores test-fleet bench-fleet fresh-machine bench bench-quick bench-page bench-rotation bench-gate bench-gate-sockets check \
+.PHONY: help run test coverage explore test-newest test-stores test-fleet bench-fleet fresh-machine bench bench-quick bench-instructions bench-page bench-rotation bench-gate bench-gate-sockets check \
   format config lock clean test-system conformance-page status-page metrics-page helm-chart conformance-peers soak abuse sbom
 
 help: ## Show this list
@@ -148,6 +148,10 @@ bench: $(VENV)/dev.stamp ## Compare speed with nginx, Envoy and others (root; in
 
 bench-quick: $(VENV)/dev.stamp ## Compare only small GETs, with Envoy and nginx (one minute)
 	$(BENCH) --only small_get,small_get_tls --peers Envoy,nginx --rounds $${BENCH_ROUNDS:-4}
+
+bench-instructions: $(VENV)/dev.stamp ## Count the instructions of a request, on a busy machine too (two minutes; needs valgrind)
+	@command -v valgrind >/dev/null || { echo "make: valgrind is missing. On Debian: apt-get install valgrind" >&2; exit 1; }
+	PYTHONPATH=bench $(BIN)/python -m instructions
 
 bench-page: $(VENV)/dev.stamp ## Generate docs/speed.md from the results of the last whole run
 	PYTHONPATH=bench $(BIN)/python -m speed.report.page
