@@ -1,6 +1,5 @@
 """The policies in deploy/kubernetes/injection, evaluated by a CEL library over sample pods."""
 
-
 import pytest
 
 from system.deploy.admission_cel import UntypedLiteral, as_maps
