@@ -8,8 +8,7 @@ Each scope (`scopes/`) has its own limit (`adaptive/limit.py`) and its own queue
 scopes that can use a free place take turns, and so do callers: no caller gets more than its fair share of the
 places while others wait (`fairness/places.py`).
 
-The shell calls `poll` after other calls if the gate `needs_poll`, and at `wake_at_s`. It settles the permit of a
-task that has gone as UNUSED.
+The shell calls `poll` after other calls if the gate `needs_poll`, and at `wake_at_s`.
 
 Costs: each call is O(log n) amortised. A ticket that leaves stays as a stale entry in the queue and in a heap of
 deadlines, until it comes to the front or the stale entries outnumber the others. A poll looks only at *dirty*
@@ -24,6 +23,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
+from nanonets_proxy.core.ratelimit.adaptive.other_gates import merge
 from nanonets_proxy.core.ratelimit.fairness.places import Places
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
@@ -66,8 +66,7 @@ class Gate:
     @property
     def needs_poll(self) -> bool:
         """Whether a poll before the last `wake_at_s` could decide anything."""
-        places = self._places
-        return bool(self._dirty) or (places.in_flight < places.total and places.is_wanted)
+        return bool(self._dirty) or (self._places.in_flight < self._places.total and self._places.is_wanted)
 
     def change_policy(self, policy: GatePolicy) -> None:
         """Applies another policy from now on. A poll must follow.
@@ -191,7 +190,7 @@ class Gate:
     def merge(self, name: str, grants: Iterable[tuple[float, float]], opens_at_s: float, now: float) -> None:
         """Notes what another gate knows of a scope: grants as (instant, cost), a closure. A poll must follow."""
         scope = self._by_name.get(name) or self.scopes.add(name, now)
-        scope.limit.merge(grants, opens_at_s)
+        merge(scope.limit, grants, opens_at_s)
         self._dirty[scope] = None
 
     def pause(self, ticket: Ticket) -> None:
@@ -207,8 +206,7 @@ class Gate:
         """Corrects the cost of a ticket that was granted with an estimate of it, before it is enqueued again."""
         scope = self._by_name.get(ticket.scope)
         if scope is not None and ticket.state is not _RETURNED:
-            scope.limit.estimate.window.change_cost(ticket.granted_at_s, ticket.cost, cost)
-            scope.queue.charge(ticket.lane, cost - ticket.cost)
+            scope.correct_cost(ticket, cost)
             self._dirty[scope] = None
         ticket.cost = cost
 
@@ -269,9 +267,7 @@ class Gate:
             cost = queue.next_cost()
             if cost <= 1 or not scope.limit.grants.is_too_large(cost):
                 return scope.grant_kind(now, cost)
-            ticket = queue.pop()
-            ticket.state = _ENDED
-            self._left(ticket)
+            self._end(ticket := queue.pop())
             expired.append(Expiry(ticket, Reason.LARGER_THAN_LIMIT, math.inf))
         return None
 
@@ -294,11 +290,11 @@ class Gate:
             expired.append(Expiry(ticket, reason, retry_after_s(scope, ticket, now)))
 
     def _end_waiting(self, scope: ScopeState, ticket: Ticket) -> None:
-        ticket.state = _ENDED
-        self._left(ticket)
+        self._end(ticket)
         scope.discard(ticket)
 
-    def _left(self, ticket: Ticket) -> None:
-        """Notes that a ticket waits no longer."""
+    def _end(self, ticket: Ticket) -> None:
+        """Ends a ticket that waits no longer."""
+        ticket.state = _ENDED
         self.waiting -= 1
         self._places.leave(ticket)

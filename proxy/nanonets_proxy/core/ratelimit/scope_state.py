@@ -116,6 +116,11 @@ class ScopeState:
             if hint_s is not None:
                 self.longest_hint_s = max(hint_s, self.longest_hint_s or 0.0)
 
+    def correct_cost(self, ticket: Ticket, cost: float) -> None:
+        """Charges a granted ticket for its true cost."""
+        self.limit.estimate.window.change_cost(ticket.granted_at_s, ticket.cost, cost)
+        self.queue.charge(ticket.lane, cost - ticket.cost)
+
     def quota_is_used_up(self, now: float) -> bool:
         """Returns whether a quota is used up for long, as far as is known now."""
         if self.quota is None:

@@ -30,7 +30,7 @@ Rules:
 
 import enum
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from nanonets_proxy.core.ratelimit.adaptive.announced_quota import AnnouncedQuota
 from nanonets_proxy.core.ratelimit.adaptive.closure_timer import MAX_CHEAP_HINT_S, ClosureTimer
@@ -44,8 +44,6 @@ from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
 from nanonets_proxy.core.ratelimit.tickets import Outcome
-
-_SAME_CLOSURE_S = 0.1  # other gates hear of a closure a little later
 
 
 class LimitState(enum.Enum):
@@ -90,8 +88,6 @@ class Limit:
         self._timer = ClosureTimer(policy, jitter)
         self._served_since_refusal = False
         self._apply_stated()
-
-    # --- grants ---------------------------------------------------------------------------------
 
     def grant_kind(self, now: float, cost: float = 1) -> GrantKind | None:
         """Returns the kind of grant that one more request of this cost may have now; None if it must wait."""
@@ -158,17 +154,6 @@ class Limit:
         self.last_grant_s = max(self.last_grant_s, granted_at_s)
         # While the scope is closed or probed, a refusal of this request belongs to the closure.
         return self.estimate.window.granted if self.state in (_OPEN, _LEARNED) else self._first_since_closure - 1
-
-    def merge(self, grants: Iterable[tuple[float, float]], opens_at_s: float) -> None:
-        """Notes what another gate knows of the scope: grants as (instant, cost), and when a closure ends.
-
-        A closure that ends at about the same time as a known one is the same closure, and teaches nothing new.
-        """
-        self.estimate.window.merge(grants)
-        if opens_at_s > self.opens_at_s + _SAME_CLOSURE_S:
-            self.close(opens_at_s)
-
-    # --- outcomes -------------------------------------------------------------------------------
 
     def served(self, serial: int, now: float) -> None:
         """Notes a served request."""
