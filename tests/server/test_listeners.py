@@ -149,7 +149,7 @@ async def test_a_busy_port_is_named_with_its_setting_and_nothing_stays_open(tmp_
         wanted = free | {setting: f"{free[setting]},{busy}"}
         open_before = _open_files()
         with pytest.raises(ListenFailed, match=f"^{setting}: {busy} is already in use$"):
-            await program(NOWHERE, **wanted).start()
+            program(NOWHERE, **wanted).open()
         assert _open_files() == open_before
         assert _names_in(tmp_path) == []
 
@@ -216,7 +216,7 @@ async def test_an_idle_connection_closes_after_keep_alive() -> None:
 async def test_the_listen_backlog_is_as_large_as_the_kernel_allows() -> None:
     """The event loop calls `listen` again on the sockets it is given, with its own default of 100."""
     async with running_proxy(NOWHERE) as proxy:
-        sock = proxy.proxy.listening._sockets[0]
+        sock = proxy.proxy.listening.sockets[0]
         # tcp(7), struct tcp_info: 8 bytes, then 32-bit values; the 6th of a listening socket is its backlog.
         backlog = struct.unpack_from("=8x6I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104))[5]
         assert backlog == min(BACKLOG, MOST_THE_KERNEL_GRANTS)

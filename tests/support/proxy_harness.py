@@ -9,13 +9,13 @@ from aiohttp import web_protocol
 
 import nanonets_proxy
 from nanonets_proxy.app.config import ServeConfig
-from nanonets_proxy.app.environment.environment import Environment, InitialKeys
+from nanonets_proxy.app.environment.environment import Environment
 from nanonets_proxy.app.program import Program
 from nanonets_proxy.app.shutdown import Shutdown
 from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.net.addresses import Origin
-from nanonets_proxy.keys.source import EnvironmentKey, KeySource
+from nanonets_proxy.keys.source import EnvironmentKey, InitialKeys, KeySource
 from nanonets_proxy.server.connection.flow_control import MOST_AHEAD_BYTES
 from nanonets_proxy.settings import LoadedSettings, Settings, configure
 from nanonets_proxy.telemetry.redaction import Redactor
@@ -120,6 +120,7 @@ async def running_proxy(
 ) -> AsyncIterator[RunningProxy]:
     """Runs the program during the block, and checks afterwards that nothing is left."""
     running = RunningProxy(program(origin, source, **overrides))
+    running.program.open()
     await running.program.start()
     try:
         yield running

@@ -50,6 +50,14 @@ class ReloadResult:
     """For each environment, why its keys or files could not be read; None: they were."""
 
 
+@dataclass(frozen=True, slots=True)
+class RestartResult:
+    """The result of a restart: why this process goes on, or the number of the process that has replaced it."""
+
+    fault: str | None
+    pid: int
+
+
 MAX_RELOADS = 8
 """At most this many reloads wait at a time, so that connections remain for the health checks."""
 
@@ -134,6 +142,18 @@ class Endpoints:
             parts[environment.name] = part
         is_good = not any(reasons)
         return parts.get("") or {"status": good if is_good else bad, "environments": parts}, is_good
+
+
+def restart_endpoint(restart: Callable[[], Awaitable[RestartResult]]) -> Endpoint:
+    """Returns the endpoint that replaces the process by a new one."""
+
+    async def replace(_: CallerRequest) -> OwnResponse:
+        result = await restart()
+        if result.fault is not None:
+            return _json_response({"status": "not restarted", "reason": result.fault}, 503)
+        return _json_response({"status": "restarted", "pid": result.pid})
+
+    return replace
 
 
 def quit_endpoint(on_quit: Callable[[], None]) -> Endpoint:

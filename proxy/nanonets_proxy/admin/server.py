@@ -15,7 +15,15 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from nanonets_proxy.admin.access import CHALLENGE, AdminAccess
-from nanonets_proxy.admin.endpoints import Endpoint, Endpoints, Environment, ReloadResult, quit_endpoint
+from nanonets_proxy.admin.endpoints import (
+    Endpoint,
+    Endpoints,
+    Environment,
+    ReloadResult,
+    RestartResult,
+    quit_endpoint,
+    restart_endpoint,
+)
 from nanonets_proxy.admin.events import StatusEvents
 from nanonets_proxy.core.access.caller_tokens import CallerToken
 from nanonets_proxy.core.access.peer_guard import PeerGuard
@@ -75,11 +83,12 @@ class AdminHandler:
         on_quit: Callable[[], None] | None = None,
         *,
         alerts: Alerts,
+        restart: Callable[[], Awaitable[RestartResult]] | None = None,
         redact: Callable[[bytes], bytes] = bytes,
         most_viewers: int = 256,
         tokens: Iterable[CallerToken] = (),
     ) -> None:
-        """POST /quitquitquit calls `on_quit`, and does not exist without it.
+        """POST /quitquitquit calls `on_quit`, and POST /restart `restart`. Without them, neither exists.
 
         `redact` masks secrets in what is sent: callers choose names and models, and may take a key for one.
         """
@@ -90,6 +99,8 @@ class AdminHandler:
         self.access = AdminAccess(tokens)
         own = Endpoints(registry, environments, reload, self._is_permitted)
         self._redact = redact
+        self.draining = False
+        """Whether each response ends its connection."""
         self.events = StatusEvents(lambda: redact(own.status.read()), most_viewers)
         self._endpoints: dict[str, tuple[str, Endpoint]] = {
             "/": ("GET", own.dashboard),
@@ -100,6 +111,8 @@ class AdminHandler:
             "/status": ("GET", own.read_status),
             "/reload": ("POST", own.reload),
         }
+        if restart is not None:
+            self._endpoints["/restart"] = ("POST", restart_endpoint(restart))
         if on_quit is not None:
             self._endpoints["/quitquitquit"] = ("POST", quit_endpoint(on_quit))
 
@@ -130,6 +143,7 @@ class AdminHandler:
         is_page = path == "/" and response.status == HTTPStatus.OK
         body = response.body if is_page else self._redact(response.body)
         fields = response.fields | {"Content-Length": str(len(body))}
+        keep_alive = keep_alive and not self.draining
         OwnResponse(response.status, fields, body).send(request, keep_alive=keep_alive)
         return _SentResponse(keep_alive)
 

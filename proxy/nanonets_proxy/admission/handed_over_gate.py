@@ -48,7 +48,7 @@ class HandedOverGate:
     def __init__(self, own: Gate, policy: GatePolicy, send: Callable[[Message], None]) -> None:
         """`own` is the process's gate until now, with its policy. `send` sends a message to the successor."""
         self._own = own
-        self._policy = policy
+        self.policy = policy
         self._send = send
         self._asks = True
         self._numbers: dict[Ticket, int] = {}
@@ -78,12 +78,17 @@ class HandedOverGate:
     def go_on_alone(self, now: float) -> None:
         """Lets the process's own gate decide again: the successor is gone. A poll must follow."""
         self._asks = False
-        self._own.change_policy(self._policy)
+        self._own.change_policy(self.policy)
         waiting, self._waiting = self._waiting, {}
         for ticket in waiting.values():
             ticket.state = TicketState.NEW
             if (rejection := self._own.enqueue(ticket, now)) is not None:
                 self._no.append(Expiry(ticket, rejection.reason, rejection.retry_after_s))
+
+    @property
+    def has_other_permits(self) -> bool:
+        """Whether permits that the successor granted are unsettled."""
+        return bool(self._granted_elsewhere)
 
     # --- the methods of `Gate` ---------------------------------------------------------------------
 
@@ -92,24 +97,23 @@ class HandedOverGate:
         return len(self._waiting) + self._own.waiting
 
     @property
-    def policy(self) -> GatePolicy:
-        return self._policy
+    def needs_poll(self) -> bool:
+        return bool(self._go or self._no) or self._own.needs_poll
 
     @property
     def news(self) -> NewsQueue:
         return self._own.news
 
-    @property
-    def needs_poll(self) -> bool:
-        return bool(self._go or self._no) or self._own.needs_poll
-
     def change_policy(self, policy: GatePolicy) -> None:
-        self._policy = policy
+        self.policy = policy
         if not self._asks:
             self._own.change_policy(policy)
 
     def note_sleep(self, slept_s: float) -> None:
         self._own.note_sleep(slept_s)
+
+    def adopt(self, ticket: Ticket, granted_at_s: float, now: float) -> None:
+        self._own.adopt(ticket, granted_at_s, now)
 
     def try_admit(self, ticket: Ticket, now: float) -> bool:
         return not self._asks and self._own.try_admit(ticket, now)

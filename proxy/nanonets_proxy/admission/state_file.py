@@ -94,7 +94,12 @@ class SavedState:
         self._gate = gate
         self._loop = loop
         self._next_save: asyncio.TimerHandle | None = None
-        file.restore(gate, loop.time())
+        self.is_paused = False
+        """Whether the file belongs to another process."""
+
+    def restore(self) -> None:
+        """Restores the gate, before its first use."""
+        self._file.restore(self._gate, self._loop.time())
 
     def start(self) -> None:
         """Saves the state now, and every minute until `stop`."""
@@ -108,7 +113,8 @@ class SavedState:
         self._save()
 
     def _save(self) -> None:
-        self._file.save(self._gate, self._loop.time())
+        if not self.is_paused:
+            self._file.save(self._gate, self._loop.time())
 
 
 def _new_file(path: Path) -> Path:

@@ -66,10 +66,14 @@ class WaitingRoom:
         for ticket in waiting:
             gate.enqueue(ticket, now_s)
 
+    def use(self, gate: Gate) -> None:
+        """Returns to the gate of before `hand_over`, which must have all tickets."""
+        self._gate = gate
+        self.poll()
+
     def adopt(self, ticket: Ticket, granted_at_s: float) -> None:
         """Takes over a request that a predecessor has in flight. It settles like any other ticket."""
         now_s = self._loop.time()
-        assert isinstance(self._gate, Gate)  # a process hands over after it has taken over
         self._gate.adopt(ticket, granted_at_s, now_s)
         self._poll(now_s)
 

@@ -5,22 +5,25 @@ serving    /readyz says ready.
 announced  After the first SIGTERM or SIGINT, for `drain_delay`: callers are served, and /readyz says draining.
 draining   After the delay, or at once after POST /quitquitquit: no new connections, waiting requests get 503, and
            requests in flight may finish within `drain_timeout`.
+finishing  Another process has replaced this one (`process/restart.py`) and has the listeners. This one serves the
+           requests that wait or are in flight, to their end. A signal drains.
 stopped    All connections and the admin listener are closed. The process ends with 0.
 In every state, a second signal ends the process at once.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
 
-from nanonets_proxy.admin.endpoints import ReloadResult
+from nanonets_proxy.admin.endpoints import ReloadResult, RestartResult
 from nanonets_proxy.admin.server import AdminHandler, admin_connection_policy
 from nanonets_proxy.app.coalesced import Coalesced
 from nanonets_proxy.app.config import ServeConfig
 from nanonets_proxy.app.environment.environment import Environment
+from nanonets_proxy.app.handover import Handover
 from nanonets_proxy.app.listening import Listening
 from nanonets_proxy.app.metrics_export import make_metrics_exporter
 from nanonets_proxy.app.reloading import (
@@ -35,12 +38,15 @@ from nanonets_proxy.app.usage_alarms import UsageAlarms, Watched
 from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.app.webhook import make_webhook
 from nanonets_proxy.core.access.peer_guard import PeerGuard
-from nanonets_proxy.server.listeners import ListenFailed
+from nanonets_proxy.server.inherited import InheritedSockets
+from nanonets_proxy.server.listeners import ListenFailed, reject_unused
 from nanonets_proxy.server.open_files import last_file, most_admin_connections, most_viewers, open_files_limit
 from nanonets_proxy.server.server import CallerServer
 from nanonets_proxy.telemetry.event_loop import EventLoopLag
 from nanonets_proxy.telemetry.metrics import combined_registry, process_registry
 
+# For the requests of a replaced process: each may wait, and then take minutes. Only a stuck one takes as long.
+_FINISH_S: Final = 1800.0
 # For a scrape or a reload in progress. More would outlast what supervisors allow.
 _ADMIN_STOP_S: Final = 1.0
 
@@ -86,6 +92,8 @@ class Program:
         )
         self.reload = Coalesced(self._reload_once)
         """Reads the settings again, and the keys and the watched files of every environment."""
+        self.restart: Callable[[], Awaitable[RestartResult]] = _no_restart
+        """Replaces the process by a new one (`process/restart.py` sets it)."""
         guard, files = PeerGuard(config.admin_guard), open_files_limit()
         self._admin_guard = guard
         self._admin_handler = AdminHandler(
@@ -95,6 +103,7 @@ class Program:
             self.reload,
             on_quit=shutdown.quit if config.admin_quit else None,
             alerts=environments[0].alerts,
+            restart=lambda: self.restart(),
             redact=redact,
             most_viewers=most_viewers(files),
             tokens=config.admin_tokens,
@@ -108,19 +117,26 @@ class Program:
         )
         self._event_loop_lag = EventLoopLag(process)
         self.admin_listening = Listening("admin_listen", config.admin_listen)
+        self.handover = Handover(environments, self.admin_listening)
+        """Gives away all that the program serves, or takes it over."""
         self._webhook = make_webhook(config.webhook, environments, process, redact)
         self._metrics_exporter = make_metrics_exporter(config.otlp_metrics, environments, process)
 
-    async def start(self) -> None:
-        """Opens all sockets, then serves them. Raises ListenFailed, and leaves no socket open then."""
-        listening = [*(environment.listening for environment in self.environments), self.admin_listening]
+    def open(self, inherited: InheritedSockets | None = None) -> None:
+        """Opens all sockets, or uses the inherited ones. Raises ListenFailed, and leaves no socket open then."""
+        listening = self.handover.listening.values()
         try:
             for part in listening:
-                part.open()
+                part.open(inherited)
+            if inherited is not None:
+                reject_unused(inherited)
         except ListenFailed:
             for part in listening:
                 part.abandon()
             raise
+
+    async def start(self) -> None:
+        """Serves the open sockets."""
         await self.admin_listening.serve(self._admin)
         for environment in self.environments:
             await environment.start()
@@ -172,9 +188,36 @@ class Program:
             advice, alerts = "restart the proxy to apply these settings", self.environments[0].alerts
             alerts.report("restart_needed", advice, log_always=True, settings=needs_restart)
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the program has been asked to stop, or has been replaced."""
+        return bool(self._shutdown.by)
+
+    @property
+    def has_sandbox(self) -> bool:
+        return self._config.sandbox is not None
+
+    def finish(self) -> None:
+        """Ends the program once it has served what it has: another process has replaced it."""
+        self._admin_handler.draining = True
+        self._shutdown.finish()
+
     async def run_until_stopped(self) -> None:
-        """Serves until the shutdown is requested, then delays the drain, and drains."""
-        await self._shutdown.requested()
+        """Serves until the shutdown is requested, then delays the drain, and drains; or finishes."""
+        stop = asyncio.create_task(self._shutdown.requested())
+        replaced = asyncio.create_task(self._shutdown.replaced.wait())
+        await asyncio.wait([stop, replaced], return_when=asyncio.FIRST_COMPLETED)
+        if not stop.done():
+            self._admin_handler.events.close()
+            finished = asyncio.create_task(self.handover.finish(_FINISH_S))
+            await asyncio.wait([stop, finished], return_when=asyncio.FIRST_COMPLETED)
+            if finished.done():
+                stop.cancel()
+                finished.result()
+                await self.stop(0.0)
+                return
+            finished.cancel()
+        replaced.cancel()
         delay_s = self._config.drain_delay_s
         structlog.get_logger().info("stop_requested", by=self._shutdown.by, drain_delay_s=delay_s)
         for environment in self.environments:
@@ -197,6 +240,10 @@ class Program:
         self.admin_listening.close()
         self._admin_handler.events.close()
         await self._admin.drain(_ADMIN_STOP_S)
+
+
+async def _no_restart() -> RestartResult:
+    return RestartResult("this program cannot restart itself", 0)
 
 
 def _shown(changes: Sequence[ChangedSetting]) -> dict[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ import asyncio
 from typing import Final
 
 QUIT: Final = "POST /quitquitquit"
+REPLACED: Final = "restart"
 
 
 class Shutdown:
@@ -11,7 +12,9 @@ class Shutdown:
 
     def __init__(self) -> None:
         self.by = ""
-        """The signal's name or QUIT, whichever came first; empty before."""
+        """The signal's name, QUIT or REPLACED, whichever came first; empty before."""
+        self.replaced = asyncio.Event()
+        """Set when another process serves in place of this one."""
         self._requested = asyncio.Event()
         self._hurried = asyncio.Event()
 
@@ -25,8 +28,13 @@ class Shutdown:
         self.request(QUIT)
         self._hurried.set()
 
+    def finish(self) -> None:
+        """Lets the process end once it has served what it has, because another one has replaced it."""
+        self.by = self.by or REPLACED
+        self.replaced.set()
+
     async def requested(self) -> None:
-        """Waits for the first request."""
+        """Waits for the first request to stop."""
         await self._requested.wait()
 
     async def delay(self, delay_s: float) -> None:

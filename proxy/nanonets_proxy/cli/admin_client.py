@@ -1,4 +1,4 @@
-"""Requests to a running proxy's admin listener: its readiness, its status, and a reload.
+"""Requests to a running proxy's admin listener: its readiness, its status, a reload and a restart.
 
 Uses only the standard library, because containers run `healthcheck` often.
 """
@@ -49,6 +49,21 @@ def reload(address: Listener, timeout_s: float) -> tuple[bool, str]:
         return False, f"not reloaded: {body['reason']}"
     except (ValueError, KeyError, TypeError):
         return status == 200, f"{'reloaded' if status == 200 else 'not reloaded'}: {status} {body_line}"
+
+
+def restart(address: Listener, timeout_s: float) -> tuple[bool, str]:
+    """Returns whether POST /restart gives 200 within `timeout_s`, and a line for the user."""
+    try:
+        status, body_line = _send_for_line(address, "POST", "/restart", timeout_s)
+    except NoResponse as error:
+        return False, f"not restarted: {error}"
+    try:
+        body = json.loads(body_line)
+        if status == 200:
+            return True, f"restarted: process {body['pid']} serves now"
+        return False, f"not restarted: {body['reason']}"
+    except (ValueError, KeyError, TypeError):
+        return False, f"not restarted: {status} {body_line}"
 
 
 def _settings_sentence(settings: dict[str, list[str]]) -> str:

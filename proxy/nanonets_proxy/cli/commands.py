@@ -21,6 +21,7 @@ from nanonets_proxy.cli.parser import PROGRAM, Command, Invocation, UsageError, 
 from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
 from nanonets_proxy.core.net.addresses import Listener, TcpListener
 from nanonets_proxy.process.exit_codes import FAILED, OK, SIGNAL_BASE, USAGE_ERROR
+from nanonets_proxy.process.restart_limits import RESTART_S
 from nanonets_proxy.process.settings_rereader import TIME_LIMIT_S, Request
 from nanonets_proxy.settings import (
     SandboxSettings,
@@ -146,6 +147,14 @@ def _reload(invocation: Invocation) -> int:
     return OK if reloaded else FAILED
 
 
+def _restart(invocation: Invocation) -> int:
+    from nanonets_proxy.cli.admin_client import TIMEOUT_S, restart  # imported here as in `_healthcheck`
+
+    restarted, sentence = restart(_admin_address(invocation.load().settings), 2 * TIMEOUT_S + RESTART_S)
+    _print(sentence)
+    return OK if restarted else FAILED
+
+
 def _status(invocation: Invocation) -> int:
     from nanonets_proxy.cli.status import show, watch  # imported here as in `_healthcheck`
 
@@ -265,6 +274,11 @@ _COMMANDS: Final = {
         "make a token for the caller NAME, and its entry for caller_tokens", None, _token, argument="NAME"
     ),
     "reload": Command("make a running proxy read its settings and keys again now", Settings, _reload),
+    "restart": Command(
+        "replace a running proxy by a new process, for an upgrade or all settings; no call is lost",
+        Settings,
+        _restart,
+    ),
     "usage": Command(
         "show what was sent to the upstream, from the usage ledger",
         Settings,

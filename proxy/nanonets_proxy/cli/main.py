@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from nanonets_proxy.process.exit_codes import SIGNAL_BASE
+from nanonets_proxy.process.exit_codes import SIGNAL_BASE, USAGE_ERROR
 
 if TYPE_CHECKING:  # an import would cost every command time
     from nanonets_proxy.app.config import Config
@@ -31,15 +31,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     _end_by_signals()
     if not _serves(arguments):
         return _run(arguments, _no_server)
+    from nanonets_proxy.process.inheritance import InheritanceUnusable, inherit
     from nanonets_proxy.process.settings_reader import SettingsReader
 
-    environ = dict(os.environ)  # for reloads
+    try:
+        inheritance = inherit()
+    except InheritanceUnusable as error:
+        sys.stderr.write(f"nanonets-proxy: {error}\n")
+        return USAGE_ERROR
+    environ = dict(os.environ)  # for reloads and restarts
 
     def serve(config: "Config") -> int:
         from nanonets_proxy.process.serve import serve
         from nanonets_proxy.process.settings_rereader import SettingsRereader
 
-        return serve(config, SettingsRereader(arguments, environ))
+        return serve(config, SettingsRereader(arguments, environ), inheritance, environ)
 
     try:
         reader = SettingsReader(lambda send: _run(arguments, send))

@@ -42,6 +42,14 @@ class KeySource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class InitialKeys:
+    """The source of the API key, and the keys that it held at start."""
+
+    source: KeySource
+    keys: tuple[FoundKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EnvironmentKey:
     """A key from an environment variable. It cannot change while the program runs."""
 

@@ -2,7 +2,7 @@
 
 SIGTERM or SIGINT stops the program (its states: `app/program.py`), and the process ends with 0. A second signal
 ends the process at once with 128 + its number. So does a signal before the event loop runs (`cli/main.py`). SIGHUP
-reloads the settings and the keys.
+reloads the settings and the keys. SIGUSR2 replaces the process by a new one (`restart.py`).
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from aiohttp import http_parser, web
 from nanonets_proxy import __version__
 from nanonets_proxy.admission.fleet.bus import CoordinationUnusable
 from nanonets_proxy.app.config import Config, SandboxConfig, ServeConfig
-from nanonets_proxy.app.environment.environment import Environment, InitialKeys
+from nanonets_proxy.app.environment.environment import Environment
 from nanonets_proxy.app.program import Program, SettingsReload
 from nanonets_proxy.app.reloading import ReadSettings
 from nanonets_proxy.app.shutdown import Shutdown
@@ -30,10 +30,13 @@ from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.app.webhook import WebhookUnusable
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.net.addresses import Origin, is_every_interface
-from nanonets_proxy.keys.source import EnvironmentKey, KeySourceConfig, NoKeyGiven
+from nanonets_proxy.keys.source import EnvironmentKey, InitialKeys, KeySourceConfig, NoKeyGiven
 from nanonets_proxy.process.allocator import keep_freed_memory
-from nanonets_proxy.process.exit_codes import OK, SIGNAL_BASE, USAGE_ERROR
+from nanonets_proxy.process.exit_codes import FAILED, OK, SIGNAL_BASE, USAGE_ERROR
 from nanonets_proxy.process.hardening import forget_variables, lock_memory, prevent_core_dump
+from nanonets_proxy.process.inheritance import Inheritance
+from nanonets_proxy.process.lifecycle import Lifecycle, Start
+from nanonets_proxy.process.messages import PeerLost
 from nanonets_proxy.server.listeners import ListenFailed, describe, open_sockets
 from nanonets_proxy.server.server import AiohttpMismatch
 from nanonets_proxy.telemetry.log import configure, use
@@ -55,15 +58,18 @@ class _Log:
         use(config.log_format, config.log_level, self.writer)
 
 
-def serve(config: Config, read_settings: ReadSettings) -> int:
-    """Serves until a signal, and returns the exit code. Reports an error at start on standard error."""
+def serve(config: Config, read_settings: ReadSettings, inheritance: Inheritance, environ: Mapping[str, str]) -> int:
+    """Serves until a signal, and returns the exit code. Reports an error at start on standard error.
+
+    `environ`: the environment of the start.
+    """
     if isinstance(config, SandboxConfig):
         return _run("auto", "info", lambda _: _serve_sandbox(config))
     if (sandbox := config.sandbox) is not None:
         return _run(
             config.log_format,
             config.log_level,
-            lambda log: _serve_with_sandbox(config, sandbox, log, read_settings),
+            lambda log: _serve_with_sandbox(config, sandbox, log, read_settings, inheritance),
         )
     try:
         # An unusable key ends the program before it listens.
@@ -71,7 +77,9 @@ def serve(config: Config, read_settings: ReadSettings) -> int:
     except (KeyUnusable, NoKeyGiven) as error:
         return _usage_error(error)
     forget_variables(config.secret_variables)
-    return _run(config.log_format, config.log_level, lambda log: _serve(config, keys, log, read_settings))
+    secrets = {name: environ[name] for name in config.secret_variables if name in environ}
+    start = Start(inheritance, secrets)
+    return _run(config.log_format, config.log_level, lambda log: _serve(config, keys, log, read_settings, start))
 
 
 def _read_initial_keys(sources: KeySourceConfig) -> InitialKeys:
@@ -98,12 +106,17 @@ def _run(log_format: str, level: str, main: Callable[[_Log], Coroutine[Any, Any,
         uvloop.run(main(_Log(writer, redactor)))
     except (ListenFailed, AiohttpMismatch, CoordinationUnusable, WebhookUnusable) as error:
         return _usage_error(error)
+    except PeerLost as error:
+        _usage_error(f"the restart failed, because the process to replace did not answer: {error}")
+        return FAILED
     finally:
         writer.close()
     return OK
 
 
-async def _serve(config: ServeConfig, keys: Sequence[InitialKeys], log: _Log, read_settings: ReadSettings) -> None:
+async def _serve(
+    config: ServeConfig, keys: Sequence[InitialKeys], log: _Log, read_settings: ReadSettings, start: Start
+) -> None:
     environments, usage = [], None if config.ledger is None else UsageLedger(config.ledger)
     _hide_webhook(config, log)
     for environment, key in zip(config.environments, keys, strict=True):
@@ -113,7 +126,9 @@ async def _serve(config: ServeConfig, keys: Sequence[InitialKeys], log: _Log, re
             log.redactor.add(environment.fleet.address.secrets())
         environments.append(Environment(environment, key, log.redactor, usage))
     settings = SettingsReload(read_settings, log.use)
-    await _run_until_stopped(Program(config, environments, _stop_by_signals(), usage, settings, log.redactor))
+    shutdown = _stop_by_signals()
+    program = Program(config, environments, shutdown, usage, settings, log.redactor)
+    await _run_until_stopped(program, shutdown, start)
 
 
 def _hide_webhook(config: ServeConfig, log: _Log) -> None:
@@ -122,7 +137,11 @@ def _hide_webhook(config: ServeConfig, log: _Log) -> None:
 
 
 async def _serve_with_sandbox(
-    config: ServeConfig, sandbox: SandboxConfig, log: _Log, read_settings: ReadSettings
+    config: ServeConfig,
+    sandbox: SandboxConfig,
+    log: _Log,
+    read_settings: ReadSettings,
+    inheritance: Inheritance,
 ) -> None:
     """Serves the sandbox in place of the upstream. It needs no key, and nothing leaves the machine."""
     _hide_webhook(config, log)
@@ -136,28 +155,18 @@ async def _serve_with_sandbox(
     environment = Environment(own, InitialKeys(source, source.read()), log.redactor, usage)
     settings = SettingsReload(read_settings, log.use)
     try:
-        await _run_until_stopped(
-            Program(config, [environment], shutdown, usage, settings, log.redactor),
-            on_start=lambda: _announce_sandbox(environment),
-        )
+        program = Program(config, [environment], shutdown, usage, settings, log.redactor)
+        start = Start(inheritance, {})
+        await _run_until_stopped(program, shutdown, start, on_start=lambda: _announce_sandbox(environment))
     finally:
         await runner.cleanup()
 
 
 async def _run_until_stopped(
-    program: Program,
-    on_start: Callable[[], None] | None = None,
+    program: Program, shutdown: Shutdown, start: Start, on_start: Callable[[], None] | None = None
 ) -> None:
-    loop = asyncio.get_running_loop()
-    reloads: set[asyncio.Task[Any]] = set()  # the loop holds only weak references
-
-    def reload() -> None:
-        task = loop.create_task(program.reload())
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    await program.start()
+    lifecycle = Lifecycle(program, shutdown, start)
+    await lifecycle.start()
     for environment in program.environments:
         named = {"environment": environment.name} if environment.name else {}
         structlog.get_logger().info(
@@ -172,6 +181,7 @@ async def _run_until_stopped(
     if on_start is not None:
         on_start()
     _tune_garbage_collector()
+    lifecycle.serving()
     await program.run_until_stopped()
 
 

@@ -62,9 +62,9 @@ class InheritedSockets:
         return list(sockets)
 
     @property
-    def unused(self) -> list[socket.socket]:
-        """The sockets that no listener has taken."""
-        return list(self._left)
+    def unused_of_manager(self) -> list[socket.socket]:
+        """The service manager's sockets that no listener has taken."""
+        return [sock for sock in self._left if sock in self.of_manager]
 
     def close_unused(self) -> None:
         """Closes the sockets that no listener has taken."""

@@ -75,6 +75,13 @@ def _open(setting: str, listener: Listener, inherited: InheritedSockets) -> list
         return _open_unix(listener)
 
 
+def reject_unused(inherited: InheritedSockets) -> None:
+    """Raises ListenFailed if a service manager passes a socket that no listener has taken."""
+    if unused := inherited.unused_of_manager:
+        names = ", ".join(map(describe, unused))
+        raise ListenFailed(f"no setting names the socket {names} of systemd: add it to listen or admin_listen")
+
+
 def own_files(sockets: Iterable[socket.socket]) -> None:
     """Makes this process remove the files of unix sockets at its end, also of those that its predecessor opened."""
     for sock in sockets:

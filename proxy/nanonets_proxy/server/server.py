@@ -1,6 +1,7 @@
 """A listener on aiohttp's low-level server, for callers or for the admin listener."""
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Final, cast
 
 import aiohttp
@@ -19,6 +20,7 @@ from nanonets_proxy.server.tls_handshake import TlsHandshake
 from nanonets_proxy.telemetry.alerts import Alerts
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable, Iterable
 
     from nanonets_proxy.server.tls import ListenerTls
@@ -29,6 +31,8 @@ _HANG_UP_POLL_S: Final = 0.5
 _MAX_REJECTED_PEERS: Final = 16
 # Each costs about 100 KiB and some milliseconds of CPU time. A newcomer displaces the oldest one.
 MOST_HANDSHAKES: Final = 256
+LAST_REQUEST_S: Final = 10.0
+"""After a handover, an idle connection that could not move closes after this time."""
 # Turns of the event loop from bytes in the socket to the handler's first line: read, start the task.
 _TURNS_TO_HANDLER: Final = 2
 
@@ -61,7 +65,8 @@ class CallerServer(web.Server):
         self._alerts = alerts
         self._ahead = ReadAhead()
         self._open = 0
-        self._drains = False
+        self._drains = self._finishes = False
+        self._has_fewer = asyncio.Event()  # a connection or a handshake has ended
         self._hang_up_poll: asyncio.TimerHandle | None = None
 
     def __call__(self) -> CallerConnection:  # type: ignore[override]  # in the place of aiohttp's own protocol
@@ -144,6 +149,7 @@ class CallerServer(web.Server):
         if handshake in self._handshakes:
             del self._handshakes[handshake]
             self._limits.give_back(handshake)
+            self._has_fewer.set()
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         connection = cast("CallerConnection", handler)
@@ -163,6 +169,8 @@ class CallerServer(web.Server):
             connection.close_when_sent()
         elif self._drains:
             connection.close_when_sent()
+        elif self._finishes:
+            connection.finish(LAST_REQUEST_S)
         if self._hang_up_poll is None:
             self._poll_later()
 
@@ -174,6 +182,7 @@ class CallerServer(web.Server):
         else:
             self._limits.give_back(connection)
         self._open -= 1
+        self._has_fewer.set()
 
     def _poll_later(self) -> None:
         loop = asyncio.get_running_loop()
@@ -191,6 +200,34 @@ class CallerServer(web.Server):
         self._hang_up_poll = None
         if self._open:
             self._poll_later()
+
+    # --- a successor -----------------------------------------------------------------------------
+
+    def lend_idle(self) -> "list[tuple[CallerConnection, socket.socket]]":
+        """Returns the idle connections that a successor can serve, with another descriptor of each."""
+        offered = [(own, own.lend()) for own in self._caller_connections() if own not in self._rejected_peers]
+        return [(own, sock) for own, sock in offered if sock is not None]
+
+    async def adopt(self, sock: "socket.socket") -> None:
+        """Serves a connection that a predecessor had accepted. Closes it if that fails."""
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self, sock)
+        except OSError:
+            sock.close()
+
+    async def finish(self, timeout_s: float) -> None:
+        """Lets each connection finish by itself (`CallerConnection.finish`); resets those that take longer."""
+        self._finishes = True
+        for connection in self._caller_connections():
+            connection.finish(LAST_REQUEST_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._open or self._handshakes:
+                    self._has_fewer.clear()
+                    await self._has_fewer.wait()
+        await self.drain(0.0)
+
+    # --- the end ---------------------------------------------------------------------------------
 
     async def drain(self, timeout_s: float) -> int:
         """Closes idle connections now and the others after their responses; resets connections that take longer.

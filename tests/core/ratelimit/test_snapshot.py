@@ -218,5 +218,5 @@ def test_a_foreign_or_broken_document_is_a_value_error(document: object) -> None
 def test_a_document_keeps_the_keys_of_version_1() -> None:
     snapshot = ScopeSnapshot("account", 5, 60.0, 4, 3, 1, 1.0, 0.0)
     (scope,) = dump([snapshot], UPSTREAM, 1.0)["scopes"]
-    assert scope == {**VALID, "sure": 4, "cap": 3}
+    assert scope.items() >= {**VALID, "sure": 4, "cap": 3}.items()
     assert load(dump([snapshot], UPSTREAM, 1.0), UPSTREAM, 1.0) == ([snapshot], 0.0)

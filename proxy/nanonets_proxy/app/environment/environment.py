@@ -10,7 +10,6 @@ draining  No new connections. Waiting requests get 503; requests in flight may f
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -26,6 +25,7 @@ from nanonets_proxy.app.config import EnvironmentConfig
 from nanonets_proxy.app.environment.access import AccessControl, connection_policy
 from nanonets_proxy.app.environment.environment_status import EnvironmentStatusReader
 from nanonets_proxy.app.environment.faults import report_exposed_files, report_lowered_connections
+from nanonets_proxy.app.environment.gate_handover import GateHandover
 from nanonets_proxy.app.environment.gate_view import GateView, OwnGate
 from nanonets_proxy.app.environment.pages import Pages
 from nanonets_proxy.app.environment.tracing import make_tracer
@@ -34,12 +34,11 @@ from nanonets_proxy.app.listening import Listening
 from nanonets_proxy.app.reloading import with_fixed_parts
 from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.core.http.retry import Retries
-from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeTable
 from nanonets_proxy.core.status.document import EnvironmentStatus
 from nanonets_proxy.keys.key_manager import KeyManager, KeyManagerPolicy, KeyManagerServices
-from nanonets_proxy.keys.source import FileKey, KeySource
+from nanonets_proxy.keys.source import FileKey, InitialKeys
 from nanonets_proxy.request.context import Services
 from nanonets_proxy.request.handler import Handler
 from nanonets_proxy.server.server import CallerServer
@@ -54,14 +53,6 @@ if TYPE_CHECKING:
     from nanonets_proxy.admission.admission import Admission
     from nanonets_proxy.app.environment.fleet import Fleet
     from nanonets_proxy.telemetry.finished_request import Observer
-
-
-@dataclass(frozen=True, slots=True)
-class InitialKeys:
-    """The source of the API key, and the keys that it held at start."""
-
-    source: KeySource
-    keys: tuple[FoundKey, ...]
 
 
 class Environment:
@@ -88,7 +79,11 @@ class Environment:
         if config.state_file is not None:
             file = StateFile(config.state_file, str(origin), self.alerts, redactor)
             self._state_file = SavedState(file, self._gate, loop)
-        self._room: Admission = WaitingRoom(gate, loop, limit_log(self._log), slept_s)
+        room = WaitingRoom(gate, loop, limit_log(self._log), slept_s)
+        self._room: Admission = room
+        # A fleet shares its limits elsewhere: during a restart, both processes belong to it.
+        upstream = str(origin) if config.fleet is None else ""
+        self.gate_handover = GateHandover(gate, room, upstream, lambda: self._config.gate, self._state_file)
         if config.fleet is not None:
             # Imported here: most processes decide alone.
             from nanonets_proxy.app.environment import fleet
@@ -178,6 +173,8 @@ class Environment:
 
     async def start(self) -> None:
         """Begins to serve the opened sockets."""
+        if self._state_file is not None and not self.gate_handover.has_predecessor:
+            self._state_file.restore()
         self._warn_of_permissive_settings({})
         report_lowered_connections(self.alerts, self._config.max_connections, self._max_connections)
         if self._fleet is not None:
@@ -236,6 +233,12 @@ class Environment:
                 self._log.warning("boundary_loosened", setting=setting, value=value)
 
     # --- the end ----------------------------------------------------------------------------------
+
+    async def finish(self, timeout_s: float) -> None:
+        """Serves the requests that are here and the next ones of their connections, for at most `timeout_s`."""
+        for handler in self._handlers:
+            handler.drain()
+        await self._server.finish(timeout_s)
 
     def announce_drain(self) -> None:
         """Ends readiness, and serves on."""

@@ -38,13 +38,19 @@ class ScopeSnapshot:
     """How long ago the newest of these requests was granted."""
     opens_in_s: float
     """How long the scope stays closed; 0 if it is open."""
+    pause_periods: float = 1.0
+    """How many periods the next pause between two probes for a higher limit lasts."""
+    probe_in_s: float = 0.0
+    """When the next such probe is due."""
+    hints_are_exact: bool = False
+    """Whether hints have named the true end of a period."""
     grants: tuple[tuple[float, float], ...] = ()
     """How long ago each of the latest requests was granted, and its cost; the oldest first. Empty: unknown."""
 
 
 def unknown(scope: str, opens_in_s: float, grants: tuple[tuple[float, float], ...] = ()) -> ScopeSnapshot:
     """Returns the snapshot of a scope whose limit is unknown."""
-    return ScopeSnapshot(scope, None, 0.0, 0.0, None, 0, 0.0, opens_in_s, grants)
+    return ScopeSnapshot(scope, None, 0.0, 0.0, None, 0, 0.0, opens_in_s, grants=grants)
 
 
 def dump(snapshots: Iterable[ScopeSnapshot], upstream: str, saved_at_s: float) -> dict[str, Any]:
@@ -89,11 +95,14 @@ def _to_document(snapshot: ScopeSnapshot) -> dict[str, Any]:
         "used": snapshot.used,
         "newest_age_s": snapshot.newest_age_s,
         "opens_in_s": snapshot.opens_in_s,
+        "pause_periods": snapshot.pause_periods,
+        "probe_in_s": snapshot.probe_in_s,
+        "hints_are_exact": snapshot.hints_are_exact,
     }
 
 
 def _from_document(document: object) -> ScopeSnapshot:
-    if not isinstance(document, Mapping) or not isinstance(scope := document.get("scope"), str):
+    if not isinstance(document, dict) or not isinstance(scope := document.get("scope"), str):
         raise ValueError("a scope has no name")  # noqa: TRY004 - every fault of a file is a ValueError
     opens_in_s = _number(document, "opens_in_s", 0, MAX_HINT_S)
     if document.get("count", 0) is None:
@@ -108,6 +117,9 @@ def _from_document(document: object) -> ScopeSnapshot:
         used=int(_number(document, "used", 0, _MAX_COUNT)),
         newest_age_s=_number(document, "newest_age_s", 0, _MAX_PERIOD_S),
         opens_in_s=opens_in_s,
+        pause_periods=_number(_NO_PROBES | document, "pause_periods", 1, _MAX_COUNT),
+        probe_in_s=_number(_NO_PROBES | document, "probe_in_s", 0, _MAX_PERIOD_S),
+        hints_are_exact=document.get("hints_are_exact") is True,
         grants=_grants(document),
     )
 
@@ -124,6 +136,9 @@ def _grants(document: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
         named = {"age": grant[0], "cost": grant[1]}
         read.append((_number(named, "age", 0, _MAX_PERIOD_S), _number(named, "cost", 0, _MAX_COUNT)))
     return tuple(sorted(read, reverse=True))
+
+
+_NO_PROBES = {"pause_periods": 1.0, "probe_in_s": 0.0}  # the files of earlier releases lack them
 
 
 def _number(document: Mapping[str, Any], name: str, least: float, most: float) -> float:

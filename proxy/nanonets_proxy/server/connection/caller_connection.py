@@ -22,6 +22,8 @@
 import asyncio
 import enum
 import math
+import os
+import socket
 from typing import TYPE_CHECKING, Final, cast
 
 import structlog
@@ -266,6 +268,24 @@ class CallerConnection(CallerTransport):
         self._closes = True
         if self.request is None:
             self.close_when_sent()
+
+    def lend(self) -> socket.socket | None:
+        """Stops reading an idle connection, and returns another descriptor of it for a successor.
+
+        None: it is busy, or over TLS, whose keys stay in this process.
+        """
+        transport = self.transport
+        if self._state is not _IDLE or self._closes or transport is None or transport.is_closing():
+            return None
+        if transport.get_write_buffer_size() or transport.get_extra_info("ssl_object") is not None:
+            return None
+        self.flow.hold_back()
+        return socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+
+    def finish(self, last_request_s: float) -> None:
+        """Closes after the response in progress, or else the next one, or after that time without a request."""
+        self._closes = True
+        self._idle_timer.change_timeout(min(last_request_s, self._policy.keep_alive_s))
 
     async def shutdown(self, timeout_s: float | None) -> None:
         """Waits for the end of the connection and its request; resets the connection after `timeout_s`."""

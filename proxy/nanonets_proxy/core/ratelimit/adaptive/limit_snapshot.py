@@ -30,6 +30,9 @@ def take_snapshot(limit: Limit, scope: str, now: float) -> ScopeSnapshot | None:
         used=used,
         newest_age_s=now - window.newest_s if used else 0.0,
         opens_in_s=opens_in_s,
+        pause_periods=estimate.window_probes.pause_periods,
+        probe_in_s=min(max(0.0, estimate.window_probes.due_at_s - now), MAX_HINT_S),
+        hints_are_exact=estimate.hints.are_exact,
         grants=_ages(grants, now) if all_count else (),
     )
 
@@ -58,6 +61,10 @@ def _restore_window(limit: Limit, snapshot: ScopeSnapshot, count: float, saved_a
     if stated is not None:
         count, period_s = min(count, stated.count), max(period_s, stated.period_s)
     estimate.set_known(count, period_s, min(snapshot.proven, count))
+    # Not at once: what the requests of the current period met is not known.
+    probe_at_s = saved_at_s + max(snapshot.probe_in_s, period_s)
+    estimate.window_probes.restore(snapshot.pause_periods, probe_at_s)
+    estimate.hints.are_exact = snapshot.hints_are_exact
     estimate.concurrency.limit = (
         math.inf if snapshot.concurrency_limit is None else max(1.0, snapshot.concurrency_limit)
     )

@@ -107,6 +107,11 @@ class ProbeSchedule:
         self.due_at_s = now + period_s
         self._due_from = 0.0
 
+    def restore(self, pause_periods: float, due_at_s: float) -> None:
+        """Continues the schedule of another process: its pause, and the instant of its next probe."""
+        self.pause_periods = pause_periods
+        self.due_at_s = due_at_s
+
     def _wait(self, now: float, period_s: float) -> None:
         self.refusals += 1
         self.due_at_s = now + self.pause_periods * period_s

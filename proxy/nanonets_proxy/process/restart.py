@@ -1,0 +1,236 @@
+"""Replaces the running process by a new one of the program, without losing a call.
+
+The old process:
+SERVING    Serves. SIGUSR2, POST /restart or `nanonets-proxy restart` starts a new process. -> STARTING
+STARTING   Serves, while the new process reads its settings and keys, and gets the listening sockets.
+             the new process fails, or takes longer than START_S -> SERVING, and the log says why
+             the new process is ready -> GIVING
+GIVING     Accepts no connection (they wait in the queues of the sockets, which both processes have). Gives the
+           gates' limits and waiting requests, and idle connections, to the new process.
+             the new process fails -> SERVING, and takes all of it back
+             the new process serves -> FINISHING
+FINISHING  Serves the requests that it has: those in flight, those that wait (the new process's gates decide over
+           them), and the rest of its connections. Then it ends with 0.
+             the new process ends -> FINISHING, and the own gates decide again
+             SIGTERM or SIGINT -> the drain of `app/program.py`
+
+The new process:
+OPENING    Opens what it did not inherit. An error ends it with its exit code, as at any start.
+READY      Has told the old process so, and waits for the limits, requests and connections.
+             the old process ends or takes too long -> ends with 1
+SERVING    Has told the old process so. It is the main process for systemd now.
+             the old process ends -> SERVING, without its requests
+
+The messages: `messages.py` until the new process serves, then `link.py`.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from nanonets_proxy.admin.endpoints import RestartResult
+from nanonets_proxy.app.handover import Offer
+from nanonets_proxy.app.program import Program
+from nanonets_proxy.keys.daemon_thread import in_daemon_thread
+from nanonets_proxy.process.inheritance import LINK_VARIABLE, Inheritance
+from nanonets_proxy.process.link import Link
+from nanonets_proxy.process.messages import PeerLost, receive_document, send_document
+from nanonets_proxy.process.restart_limits import GIVE_S, START_S
+from nanonets_proxy.process.service_manager import ServiceManager
+from nanonets_proxy.server.listeners import opened_for
+
+_END_S: Final = 5.0
+_SHOWN_LINES: Final = 5
+_STDERR: Final = 2
+
+
+class Restart:
+    """Call it to replace this process."""
+
+    def __init__(self, program: Program, secrets: Mapping[str, str], manager: ServiceManager) -> None:
+        """`secrets`: the variables of the start that may hold secrets, which the environment no longer has."""
+        self._program = program
+        self._secrets = secrets
+        self._manager = manager
+        self._is_running = False
+        self._log = structlog.get_logger()
+
+    async def __call__(self) -> RestartResult:
+        """Returns when the new process serves, or why this process goes on."""
+        if fault := self._reason_against():
+            return self._failed(fault)
+        self._is_running = True
+        try:
+            return await self._replace()
+        finally:
+            self._is_running = False
+
+    def _reason_against(self) -> str | None:
+        if self._is_running:
+            return "a restart is in progress"
+        if self._program.is_stopping:
+            return "the process stops, or has been replaced"
+        if self._program.has_sandbox:
+            return "the simulated API of sandbox = true runs in this process"
+        if os.getpid() == 1:
+            return "this is process 1 of a container, and the container would end with it; start a new container"
+        return None
+
+    def _failed(self, reason: str) -> RestartResult:
+        self._log.error("restart_failed", reason=reason)
+        return RestartResult(reason, 0)
+
+    async def _replace(self) -> RestartResult:
+        link, their_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with link, their_end:
+            try:
+                process = _start(their_end.fileno())
+            except OSError as error:
+                return self._failed(f"no process could be started: {error.strerror}")
+            their_end.close()
+            self._log.info("restart_began", pid=process.pid)
+            errors = _ErrorOutput(process)
+            try:
+                ready = await in_daemon_thread(lambda: self._introduce(link))
+                await self._give(link, ready["upstreams"], process.pid)
+            except PeerLost as error:
+                code = await in_daemon_thread(lambda: _end(process))
+                return self._failed(errors.text or f"the new process ended with code {code}: {error}")
+        process.returncode = 0  # it outlives this process, so nothing waits for it
+        return RestartResult(None, process.pid)
+
+    def _introduce(self, link: socket.socket) -> Any:
+        """Gives the new process its sockets and secrets, and waits until it is ready."""
+        link.settimeout(START_S)
+        sockets = [sock for own in self._program.handover.listening.values() for sock in own.sockets]
+        opened = [opened_for(sock) for sock in sockets]
+        document = {
+            "secrets": dict(self._secrets),
+            "listening": [None if own is None else [own.setting, own.listener] for own in opened],
+        }
+        send_document(link, document, [*(sock.fileno() for sock in sockets), _STDERR])
+        return receive_document(link)[0]
+
+    async def _give(self, link: socket.socket, upstreams: Mapping[str, str], pid: int) -> None:
+        """Gives all to the new process, and finishes. Raises PeerLost, and serves as before then."""
+        handover = self._program.handover
+        messages = Link(handover.receive_from_successor, handover.go_on_alone)
+        offer = handover.give(upstreams, messages.send)
+        try:
+            await in_daemon_thread(lambda: _offer(link, offer))
+        except PeerLost:
+            await handover.take_back()
+            raise
+        self._manager.replaced_by(pid)
+        with contextlib.suppress(PeerLost):  # it serves already
+            await in_daemon_thread(lambda: send_document(link, {}))
+        self._log.info("replaced", pid=pid)
+        handover.let_go()
+        await messages.start(link.dup())
+        self._program.finish()
+
+
+def _offer(link: socket.socket, offer: Offer) -> None:
+    """Blocks until the new process serves. Raises PeerLost."""
+    link.settimeout(GIVE_S)
+    send_document(link, offer.document, [sock.fileno() for sock in offer.connections])
+    receive_document(link)
+
+
+def _start(link: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(  # noqa: S603  # the command line of this process
+        _command(),
+        env={**os.environ, LINK_VARIABLE: str(link)},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        pass_fds=[link],
+    )
+
+
+def _command() -> Sequence[str]:
+    """Returns the command line of this process. A script is started by its own name: after an upgrade, that may be
+    another file with another interpreter."""
+    script = Path(sys.argv[0])
+    if script.suffix != ".py" and os.access(script, os.X_OK):
+        return [str(script), *sys.argv[1:]]
+    return [sys.executable, *sys.orig_argv[1:]]
+
+
+def _end(process: "subprocess.Popen[bytes]") -> int:
+    """Ends a process that did not serve, and returns its exit code."""
+    try:
+        return process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+class _ErrorOutput:
+    """Copies the standard error of the new process to that of this one, and keeps the last lines.
+
+    Once the new process serves, it writes to the standard error of this process itself.
+    """
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._lines: deque[str] = deque(maxlen=_SHOWN_LINES)
+        self._process = process
+        self._thread = threading.Thread(target=self._copy, name="error-output", daemon=True)
+        self._thread.start()
+
+    @property
+    def text(self) -> str:
+        """The last lines, after the end of the process."""
+        self._thread.join(_END_S)
+        return "; ".join(line.removeprefix("nanonets-proxy: ") for line in self._lines)
+
+    def _copy(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as lines:
+            for line in lines:
+                self._lines.append(line.decode("utf-8", "replace").strip())
+                with contextlib.suppress(OSError):
+                    os.write(_STDERR, line)
+
+
+class Succession:
+    """The new process's side."""
+
+    def __init__(self, inheritance: Inheritance, program: Program) -> None:
+        assert inheritance.link is not None
+        self._link = inheritance.link
+        self._stderr = inheritance.stderr
+        self._program = program
+        handover = program.handover
+        self._messages = Link(handover.receive_from_predecessor, handover.lose_predecessor)
+        self._document: Mapping[str, Any] = {}
+        self._connections: list[socket.socket] = []
+
+    async def take_gates(self) -> None:
+        """Says that this process is ready, and takes the limits and requests. Raises PeerLost."""
+        handover = self._program.handover
+        await in_daemon_thread(lambda: send_document(self._link, {"upstreams": handover.upstreams}))
+        self._document, files = await in_daemon_thread(lambda: receive_document(self._link))
+        self._connections = [socket.socket(fileno=file) for file in files]
+        try:
+            handover.take_gates(self._document, self._messages.send)
+        except (ValueError, KeyError, TypeError) as error:
+            raise PeerLost(f"its limits are unusable: {error}") from None
+
+    async def take_connections(self) -> None:
+        """Follows the start of the program. Returns when this process is the main one. Raises PeerLost."""
+        await self._program.handover.take_connections(self._document["connections"], self._connections)
+        os.dup2(self._stderr, _STDERR)
+        os.close(self._stderr)
+        await in_daemon_thread(lambda: send_document(self._link, {}))
+        with contextlib.suppress(PeerLost):  # it ended just now
+            await in_daemon_thread(lambda: receive_document(self._link))
+        await self._messages.start(self._link)

@@ -1,0 +1,299 @@
+"""A new process replaces the running one without a lost call."""
+
+import http.client
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.process import COMMAND, END_S, environment, running, sandbox
+from support.restarts import ending_successors, replaceable_proxy, restart, restarted
+
+Call = Callable[..., tuple[int, dict[str, str], Any]]
+PATH = "/api/v4/workflows"
+BODY = json.dumps({"description": "x" * 200}).encode()
+
+
+class Caller:
+    """Calls in a loop, in turns on a kept connection and on a new one, and counts the statuses."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._stop = threading.Event()
+        self.statuses: Counter[int] = Counter()
+
+    def run(self) -> None:
+        kept = http.client.HTTPConnection(self._address, timeout=60)
+        number = 0
+        while not self._stop.is_set():
+            number += 1
+            fresh = http.client.HTTPConnection(self._address, timeout=60)
+            for connection, method in ((kept, "GET"), (kept, "POST"), (fresh, "POST" if number % 2 else "GET")):
+                connection.request(method, PATH, BODY if method == "POST" else None)
+                response = connection.getresponse()
+                response.read()
+                self.statuses[response.status] += 1
+            fresh.close()
+        kept.close()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+
+def test_no_call_fails_while_processes_replace_each_other() -> None:
+    with sandbox("--limit", "none") as upstream, replaceable_proxy(upstream) as proxy:
+        callers = [Caller(proxy.url.removeprefix("http://")) for _ in range(6)]
+        with ThreadPoolExecutor(len(callers)) as pool:
+            runs = [pool.submit(caller.run) for caller in callers]
+            try:
+                pids = [restarted(proxy) for _ in range(3)]
+            finally:
+                for caller in callers:
+                    caller.stop()
+            for run in runs:
+                run.result()
+        statuses = sum((caller.statuses for caller in callers), Counter[int]())
+        assert set(statuses) <= {200, 201}, statuses
+        assert statuses.total() > 50
+        assert len({proxy.process.pid, *pids}) == 4
+        assert proxy.process.wait(END_S) == 0, "the first process has served what it had"
+
+
+def test_an_idle_connection_moves_and_its_next_request_gets_its_response(call: Call) -> None:
+    with sandbox("--limit", "none") as upstream, replaceable_proxy(upstream) as proxy:
+        connection = http.client.HTTPConnection(proxy.url.removeprefix("http://"), timeout=60)
+        connection.request("GET", PATH)
+        connection.getresponse().read()
+        kept = connection.sock
+        restarted(proxy)
+        assert proxy.process.wait(END_S) == 0, "no connection keeps the old process"
+        connection.request("GET", PATH)
+        assert connection.getresponse().status == 200
+        assert connection.sock is kept
+        connection.close()
+        assert call(proxy.url + PATH)[0] == 200
+
+
+def test_waiting_callers_are_served_in_turn_by_the_limit_of_both_processes() -> None:
+    with sandbox("--limit", "4/2s") as upstream, replaceable_proxy(upstream) as proxy:
+        address = proxy.url.removeprefix("http://")
+
+        def ask() -> int:
+            connection = http.client.HTTPConnection(address, timeout=60)
+            connection.request("GET", PATH)
+            status = connection.getresponse().status
+            connection.close()
+            return status
+
+        with ThreadPoolExecutor(24) as pool:
+            before = [pool.submit(ask) for _ in range(16)]
+            proxy.wait_for("limit_closed")
+            restarted(proxy)
+            after = [pool.submit(ask) for _ in range(8)]
+            assert [job.result() for job in [*before, *after]] == [200] * 24
+        assert proxy.process.wait(END_S) == 0
+
+
+@pytest.mark.parametrize("how", ["signal", "command"])
+def test_a_signal_and_the_command_restart_too(how: str, call: Call) -> None:
+    with sandbox("--limit", "none") as upstream, replaceable_proxy(upstream) as proxy:
+        if how == "signal":
+            proxy.process.send_signal(signal.SIGUSR2)
+            pid = proxy.wait_for("replaced")["pid"]
+        else:
+            address = proxy.admin_url.removeprefix("http://")
+            with running(["restart", "--admin-listen", address], environment()) as command:
+                assert command.process.wait(END_S) == 0
+            pid = proxy.wait_for("replaced")["pid"]
+            assert command.stdout == f"restarted: process {pid} serves now\n".encode()
+        assert call(proxy.url + PATH)[0] == 200
+        assert pid != proxy.process.pid
+
+
+def test_settings_that_cannot_be_used_leave_the_old_process_and_say_why(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("")
+    with sandbox("--limit", "none") as upstream, replaceable_proxy(upstream, "--config", str(file)) as proxy:
+        file.write_text('max_wait = "long"\n')
+        status, document = restart(proxy)
+        assert status == 503
+        assert "max_wait" in document["reason"]
+        assert document["reason"] == proxy.wait_for("restart_failed")["reason"]
+        assert b"max_wait" in proxy.stderr
+        assert call(proxy.url + PATH)[0] == 200
+        file.write_text('via = "new"\n')
+        restarted(proxy)
+        assert call(proxy.url + PATH)[1]["via"] == "1.1 new"
+
+
+def test_a_new_process_that_dies_before_it_serves_leaves_the_old_one(call: Call, tmp_path: Path) -> None:
+    busy = socket.create_server(("127.0.0.1", 0))
+    file = tmp_path / "settings.toml"
+    file.write_text("")
+    with busy, sandbox("--limit", "none") as upstream, running(
+        ["serve", "--config", str(file), "--admin-listen", "127.0.0.1:0", "--upstream", upstream],
+        environment(NANONETS_API_KEY="sandbox-test-key", NANONETS_PROXY_LISTEN="127.0.0.1:0"),
+    ) as proxy, ending_successors(proxy):  # fmt: skip
+        proxy.wait_for("started")
+        file.write_text(f'[environments.other]\nlisten = "127.0.0.1:{busy.getsockname()[1]}"\n')
+        status, document = restart(proxy)
+        assert status == 503, document
+        assert call(proxy.url + PATH)[0] == 200
+
+
+def test_the_key_reaches_the_new_process_and_neither_its_environment_nor_its_command_line(call: Call) -> None:
+    with sandbox("--limit", "none") as upstream, replaceable_proxy(upstream) as proxy:
+        pid = restarted(proxy)
+        assert call(proxy.url + PATH)[0] == 200
+        folder = Path(f"/proc/{pid}")
+        if folder.exists():
+            shown = (folder / "cmdline").read_bytes()
+            if os.access(folder / "environ", os.R_OK):
+                shown += (folder / "environ").read_bytes()
+            assert b"sandbox-test-key" not in shown
+        pid = restarted(proxy)
+        assert call(proxy.url + PATH)[0] == 200, "the second successor gets it too"
+
+
+def test_the_file_of_a_unix_socket_stays_until_the_last_process_ends(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with sandbox("--limit", "none") as upstream, replaceable_proxy(upstream, "--listen", f"unix:{path}") as proxy:
+        identity = path.stat().st_ino
+        restarted(proxy)
+        assert proxy.process.wait(END_S) == 0
+        assert path.stat().st_ino == identity
+    assert not path.exists()
+
+
+def test_a_signal_ends_a_replaced_process_that_still_serves() -> None:
+    with (
+        sandbox("--limit", "1/60s") as upstream,
+        replaceable_proxy(upstream) as proxy,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        address = proxy.url.removeprefix("http://")
+
+        def ask() -> int:
+            connection = http.client.HTTPConnection(address, timeout=60)
+            connection.request("GET", PATH)
+            status = connection.getresponse().status
+            connection.close()
+            return status
+
+        assert ask() == 200
+        waiting = pool.submit(ask)
+        restarted(proxy)
+        assert proxy.process.poll() is None
+        assert proxy.end() == 0
+        assert waiting.result() == 503
+
+
+_WITH_SOCKETS = """
+import os, socket, sys
+count = int(sys.argv[1])
+for number in range(count):
+    sock = socket.create_server(("127.0.0.1", int(sys.argv[2 + number])))
+    if sock.fileno() != 3 + number:
+        os.dup2(sock.fileno(), 3 + number)
+    os.set_inheritable(3 + number, True)
+    sock.detach()
+os.environ["LISTEN_PID"], os.environ["LISTEN_FDS"] = str(os.getpid()), str(count)
+os.execv(sys.argv[2 + count], sys.argv[2 + count:])
+"""
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def test_a_socket_of_systemd_serves_the_listener_with_its_address(call: Call) -> None:
+    port = _free_port()
+    within = [sys.executable, "-c", _WITH_SOCKETS, "1", str(port)]
+    with sandbox("--limit", "none") as upstream, running(
+        ["serve", "--listen", f"127.0.0.1:{port}", "--admin-listen", "127.0.0.1:0", "--upstream", upstream],
+        environment(NANONETS_API_KEY="sandbox-test-key"),
+        within=within,
+    ) as proxy, ending_successors(proxy):  # fmt: skip
+        assert proxy.wait_for("started")["listen"] == [f"127.0.0.1:{port}"]
+        assert call(proxy.url + PATH)[0] == 200
+        restarted(proxy)
+        assert call(proxy.url + PATH)[0] == 200
+
+
+def test_a_socket_of_systemd_that_no_setting_names_is_an_error_at_start() -> None:
+    port = _free_port()
+    done = subprocess.run(
+        [sys.executable, "-c", _WITH_SOCKETS, "1", str(port), *COMMAND, "serve", "--listen", "127.0.0.1:0"],
+        env=environment(NANONETS_API_KEY="sandbox-test-key", NANONETS_PROXY_ADMIN_LISTEN="127.0.0.1:0"),
+        capture_output=True,
+        text=True,
+        timeout=END_S,
+    )
+    assert done.returncode == 2
+    assert f"no setting names the socket 127.0.0.1:{port} of systemd" in done.stderr
+
+
+def test_systemd_is_told_of_start_reload_restart_and_stop(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000", "FDSTORE": "4"}
+        with (
+            sandbox("--limit", "none") as upstream,
+            replaceable_proxy(upstream, **env) as proxy,
+            receiving(manager) as told,
+        ):
+            assert told("FDSTORE=1") == "FDSTORE=1\nFDNAME=stored\nfiles=2"
+            assert told("READY=1") == "READY=1"
+            assert told("WATCHDOG=1") == "WATCHDOG=1"
+            proxy.process.send_signal(signal.SIGHUP)
+            assert "\nMONOTONIC_USEC=" in told("RELOADING=1")
+            assert told("READY=1") == "READY=1"
+            pid = restarted(proxy)
+            assert told("MAINPID=") == f"MAINPID={pid}"
+            assert told("READY=1") == "READY=1"
+            assert told("WATCHDOG=1") == "WATCHDOG=1"
+            os.kill(pid, signal.SIGTERM)
+            assert told("STOPPING=1") == "STOPPING=1"
+
+
+@contextmanager
+def receiving(manager: socket.socket) -> Iterator[Callable[[str], str]]:
+    """Reads what a service manager is told, and yields a function that returns the next message with a start."""
+    messages: queue.Queue[str] = queue.Queue()
+
+    def read() -> None:
+        while True:
+            message, files, _, _ = socket.recv_fds(manager, 4096, 8)
+            for file in files:
+                os.close(file)
+            messages.put(message.decode() + (f"\nfiles={len(files)}" if files else ""))
+            if message == b"end":
+                return
+
+    def next_with(start: str) -> str:
+        while not (message := messages.get(timeout=END_S)).startswith(start):
+            pass
+        return message
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield next_with
+    finally:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"end", manager.getsockname())
+        reader.join()
