@@ -61,6 +61,8 @@ class RedisServer:
                 parts = [f"*{len(command)}\r\n", *(f"${len(word.encode())}\r\n{word}\r\n" for word in command)]
                 sock.sendall("".join(parts).encode())
                 answer = sock.recv(65536)
+            if answer.startswith((b"-ERR", b"-NOAUTH", b"-WRONGPASS")):
+                raise ValueError(answer.decode())
             return answer
 
     def signal(self, number: int) -> None:

@@ -421,7 +421,7 @@ class Replica:
         if epoch < self._epoch:
             return
         self._beat_heard_at_s = now_s
-        self.replicas = max(1, int(message["replicas"]))
+        self.replicas = max(2, int(message["replicas"]))  # the leader, and this replica
         if "beliefs" in message:
             self._beliefs.note_document(message["beliefs"], 0.0, now_s)
         if self._remote is not None and self._remote.epoch == epoch and self._leader == sender:

@@ -1,0 +1,375 @@
+"""The bus and whole proxies over a real Redis (`make test-fleet`)."""
+
+import asyncio
+import json
+import signal
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from typing import Self
+
+import pytest
+
+from fleet.redis_server import RedisServer, redis_server
+from nanonets_proxy.admission.fleet.bus import EVERYBODY, BusError, CoordinationUnusable
+from nanonets_proxy.admission.fleet.redis_bus import RedisBus, check
+from nanonets_proxy.core.net.redis_address import RedisAddress
+from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
+from support.process import ANY_PORTS, Running, environment, proxy_to, running, sandbox
+
+pytestmark = pytest.mark.system
+
+PATH = "/api/v4/workflows"
+PASSWORD = "the-redis-password"
+RIGHTS = (
+    "~nanonets-proxy:* &nanonets-proxy:* +eval +evalsha +script|load +publish +subscribe +unsubscribe +get +set "
+    "+del +pexpire +hmget +hset +time +ping +select"
+)
+"""As docs/fleet.md lists them."""
+
+
+def policy(url: str, account: str = "a") -> FleetPolicy:
+    return FleetPolicy(RedisAddress.parse(url), account, required=False)
+
+
+class Peer:
+    """One bus, and what it has heard."""
+
+    def __init__(self, url: str, name: str, account: str = "a") -> None:
+        self.bus = RedisBus(policy(url, account), name)
+        self.heard: list[bytes] = []
+        self.lost: list[str] = []
+
+    async def connected(self) -> None:
+        await eventually(lambda: self.bus.connected)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - the condition is another process's
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def peers(url: str, *names: str, account: str = "a") -> AsyncIterator[list[Peer]]:
+    made = [Peer(url, name, account) for name in names]
+    for peer in made:
+        peer.bus.start(peer.heard.append, peer.lost.append)
+    try:
+        for peer in made:
+            await peer.connected()
+        yield made
+    finally:
+        for peer in made:
+            await peer.bus.stop()
+
+
+# --- the bus ----------------------------------------------------------------------------------------
+
+
+async def test_messages_reach_one_replica_or_all_in_order(redis: RedisServer) -> None:
+    async with peers(redis.url, "a", "b", "c") as (a, b, c):
+        for number in range(200):
+            a.bus.send("b", b"%d" % number)
+        a.bus.send(EVERYBODY, b"all")
+        await eventually(lambda: len(b.heard) == 201 and c.heard == [b"all"] and a.heard == [b"all"])
+        assert b.heard == [*(b"%d" % number for number in range(200)), b"all"]
+
+
+async def test_only_one_replica_holds_the_lease_and_epochs_grow(redis: RedisServer) -> None:
+    async with peers(redis.url, "a", "b") as (a, b):
+        first = await a.bus.campaign(0)
+        assert first is not None
+        assert await b.bus.campaign(0) is None
+        assert await a.bus.renew(first.epoch, b"beat", None)
+        assert not await b.bus.renew(first.epoch + 1, b"beat", None)
+        await eventually(lambda: a.heard == b.heard == [b"beat"])
+        await a.bus.resign(first.epoch)
+        second = await b.bus.campaign(first.epoch + 10**6)
+        assert second is not None
+        assert second.epoch == first.epoch + 10**6 + 1
+        assert not await a.bus.renew(first.epoch, b"late", None)
+        await a.bus.resign(first.epoch)  # of an earlier holder: without effect
+        assert await b.bus.renew(second.epoch, b"beat", None)
+
+
+async def test_the_lease_of_a_silent_holder_expires(redis: RedisServer) -> None:
+    async with peers(redis.url, "a", "b") as (a, b):
+        assert await a.bus.campaign(0) is not None
+        began_s = time.monotonic()
+        while await b.bus.campaign(0) is None:  # noqa: ASYNC110 - Redis decides when
+            await asyncio.sleep(0.02)
+        assert 0.8 < time.monotonic() - began_s < 10
+
+
+async def test_kept_beliefs_come_back_with_their_age(redis: RedisServer) -> None:
+    async with peers(redis.url, "a", "b") as (a, b):
+        won = await a.bus.campaign(0)
+        assert won is not None
+        assert won.kept == b""
+        assert await a.bus.renew(won.epoch, b"beat", b'{"x":1}')
+        await a.bus.resign(won.epoch)
+        await asyncio.sleep(0.05)
+        later = await b.bus.campaign(won.epoch)
+        assert later is not None
+        assert later.kept == b'{"x":1}'
+        assert 0.04 < later.kept_age_s < 20
+
+
+async def test_a_wiped_redis_and_forgotten_scripts_change_nothing(redis: RedisServer) -> None:
+    async with peers(redis.url, "a", "b") as (a, b):
+        won = await a.bus.campaign(0)
+        assert won is not None
+        redis.ask("FLUSHALL")
+        redis.ask("SCRIPT", "FLUSH")
+        assert await a.bus.renew(won.epoch, b"beat", None)
+        assert await b.bus.campaign(0) is None
+
+
+async def test_a_full_redis_still_renews_the_lease(redis: RedisServer) -> None:
+    async with peers(redis.url, "a", "b") as (a, b):
+        won = await a.bus.campaign(0)
+        assert won is not None
+        redis.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        redis.ask("CONFIG", "SET", "maxmemory", "1")
+        assert await a.bus.renew(won.epoch, b"beat", b"kept")
+        await eventually(lambda: b.heard == [b"beat"])
+        await a.bus.resign(won.epoch)
+        with pytest.raises(BusError, match="OOM"):
+            await b.bus.campaign(0)
+
+
+async def test_a_read_only_redis_gives_no_lease(redis: RedisServer) -> None:
+    async with peers(redis.url, "a") as (a,):
+        redis.ask("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(BusError, match="READONLY|read only"):
+            await a.bus.campaign(0)
+
+
+async def test_a_lost_connection_is_noticed_and_comes_back(redis: RedisServer) -> None:
+    async with peers(redis.url, "a") as (a,):
+        redis.kill()
+        await eventually(lambda: len(a.lost) == 1)
+        assert not a.bus.connected
+        with pytest.raises(BusError):
+            await a.bus.campaign(0)
+        redis.start()
+        await a.connected()
+        assert await a.bus.campaign(0) is not None
+
+
+async def test_fleets_of_two_accounts_do_not_meet(redis: RedisServer) -> None:
+    async with peers(redis.url, "a") as (a,), peers(redis.url, "b", account="other") as (b,):
+        assert await a.bus.campaign(0) is not None
+        assert await b.bus.campaign(0) is not None
+        a.bus.send(EVERYBODY, b"x")
+        await eventually(lambda: a.heard == [b"x"])
+        assert b.heard == []
+
+
+async def test_the_documented_rights_suffice() -> None:
+    with redis_server() as redis:
+        redis.ask("ACL", "SETUSER", "proxy", "on", f">{PASSWORD}", *RIGHTS.split())
+        url = f"redis://proxy:{PASSWORD}@127.0.0.1:{redis.port}/0"
+        assert await check(policy(url)) is None
+        async with peers(url, "a") as (a,):
+            won = await a.bus.campaign(0)
+            assert won is not None
+            assert await a.bus.renew(won.epoch, b"beat", b"kept")
+            await eventually(lambda: a.heard == [b"beat"])
+            await a.bus.resign(won.epoch)
+
+
+async def test_a_wrong_password_is_unusable_and_not_shown() -> None:
+    with redis_server(PASSWORD) as redis:
+        with pytest.raises(CoordinationUnusable, match="refuses the login") as caught:
+            await check(policy(f"redis://:s3cret@127.0.0.1:{redis.port}"))
+        assert "s3cret" not in str(caught.value)
+        assert await check(policy(redis.url)) is None
+
+
+async def test_a_server_that_is_away_may_come_back() -> None:
+    with redis_server() as redis:
+        url = redis.url
+    assert "cannot be reached" in str(await check(policy(url)))
+
+
+# --- whole proxies --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def fleet(redis: RedisServer, replicas: int, *arguments: str, limit: str = "40/4s") -> Iterator[list[Running]]:
+    with ExitStack() as stack:
+        upstream = stack.enter_context(sandbox("--limit", limit, "--limit-kind", "sliding"))
+        extra = ["--coordination", redis.url, "--caller-header", "X-Caller", *arguments]
+        yield [stack.enter_context(proxy_to(upstream, *extra)) for _ in range(replicas)]
+
+
+class Callers:
+    """Threads that call without a pause, each with a name of its own."""
+
+    def __init__(self, proxies: list[Running], each: int) -> None:
+        self.statuses: list[int] = []
+        self._ends = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._call, args=(proxy.url + PATH, f"r{number}c{caller}"))
+            for number, proxy in enumerate(proxies)
+            for caller in range(each)
+        ]
+
+    def _call(self, url: str, name: str) -> None:
+        while not self._ends.is_set():
+            request = urllib.request.Request(url, headers={"X-Caller": name})
+            try:
+                with urllib.request.urlopen(request, timeout=60) as response:
+                    response.read()
+                    self.statuses.append(response.status)
+            except urllib.error.HTTPError as error:
+                self.statuses.append(error.code)
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def ready(proxy: Running) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"{proxy.admin_url}/readyz", timeout=30) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def gauge(proxy: Running, name: str) -> float:
+    with urllib.request.urlopen(f"{proxy.admin_url}/metrics", timeout=30) as response:
+        text = response.read().decode()
+    return float(next(line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def coordinated(proxies: list[Running]) -> bool:
+    return all(gauge(proxy, "nanonets_proxy_fleet_coordinated") == 1 for proxy in proxies)
+
+
+@pytest.mark.parametrize("fault", ["SIGSTOP", "SIGKILL", "FLUSHALL"])
+def test_no_caller_fails_when_redis_does(redis: RedisServer, fault: str) -> None:
+    with fleet(redis, 3) as proxies:
+        with Callers(proxies, 3) as callers:
+            time.sleep(3)
+            if fault == "SIGSTOP":
+                redis.signal(signal.SIGSTOP)
+                time.sleep(2)
+                redis.signal(signal.SIGCONT)
+            elif fault == "SIGKILL":
+                redis.kill()
+                time.sleep(2)
+                redis.start()
+            else:
+                redis.ask("FLUSHALL")
+            time.sleep(4)
+        assert set(callers.statuses) == {200}
+        until(lambda: coordinated(proxies))
+        assert [gauge(proxy, "nanonets_proxy_fleet_replicas") for proxy in proxies] == [3, 3, 3]
+
+
+def test_another_replica_leads_when_the_leader_is_killed(redis: RedisServer) -> None:
+    with fleet(redis, 3) as proxies:
+        until(lambda: coordinated(proxies))
+        name = redis.ask("KEYS", "nanonets-proxy:*:lease").split()[-1].decode()
+        before = redis.ask("GET", name)
+        leader = next(p for p in proxies if any(e.get("role") == "leader" for e in p.events or p.all_events()))
+        leader.process.kill()
+        others = [proxy for proxy in proxies if proxy is not leader]
+        with Callers(others, 2) as callers:
+            until(lambda: len(redis.ask("GET", name)) > 10 and redis.ask("GET", name) != before)
+            until(lambda: coordinated(others))
+        assert set(callers.statuses) == {200}
+
+
+def test_a_required_coordination_that_is_lost_makes_a_replica_unready(redis: RedisServer) -> None:
+    with fleet(redis, 1, "--coordination-required") as (proxy,):
+        until(lambda: ready(proxy)[0] == 200)
+        redis.kill()
+        until(lambda: ready(proxy)[0] == 503)
+        assert "no_coordination" in ready(proxy)[1]
+        with urllib.request.urlopen(proxy.url + PATH, timeout=30) as response:
+            assert response.status == 200
+        redis.start()
+        until(lambda: ready(proxy)[0] == 200)
+        proxy.wait_for("fleet_alone")
+
+
+def test_a_proxy_starts_alone_while_redis_is_away_and_joins_later(redis: RedisServer) -> None:
+    redis.kill()
+    with fleet(redis, 1) as (proxy,):
+        assert "cannot be reached" in proxy.wait_for("fleet_alone")["reason"]
+        assert gauge(proxy, "nanonets_proxy_fleet_coordinated") == 0
+        redis.start()
+        until(lambda: coordinated([proxy]))
+
+
+def test_a_wrong_password_is_an_error_at_start() -> None:
+    with redis_server(PASSWORD) as redis:
+        arguments = ["serve", *ANY_PORTS, "--upstream", "http://127.0.0.1:1"]
+        url = f"redis://:s3cret@127.0.0.1:{redis.port}"
+        env = environment(NANONETS_API_KEY="sandbox-test-key", NANONETS_PROXY_COORDINATION=url)
+        with running(arguments, env) as proxy:
+            assert proxy.process.wait(60) == 2
+        assert b"coordination: " in proxy.stderr
+        assert b"s3cret" not in proxy.stderr + proxy.stdout
+
+
+def test_nothing_in_redis_names_a_scope_a_caller_or_the_key(redis: RedisServer) -> None:
+    with fleet(redis, 2, limit="5/1s") as proxies:
+        seen: list[bytes] = []
+
+        def listen() -> None:
+            with socket.create_connection(("127.0.0.1", redis.port)) as sock:
+                sock.settimeout(0.2)
+                sock.sendall(b"MONITOR\r\n")
+                ends_s = time.monotonic() + 6
+                while time.monotonic() < ends_s:
+                    try:
+                        seen.append(sock.recv(65536))
+                    except TimeoutError:
+                        continue
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        with Callers(proxies, 4) as callers:
+            time.sleep(5)
+        listener.join()
+        assert set(callers.statuses) == {200}
+    traffic = b"".join(seen)
+    assert b"beliefs" in traffic
+    assert b"ask" in traffic
+    for secret in (b"account", b"r0c0", b"r1c1", b"workflows", b"sandbox-test-key"):
+        assert secret not in traffic
+
+
+def test_the_status_shows_the_scopes_by_their_names(redis: RedisServer) -> None:
+    with fleet(redis, 2, limit="5/1s") as proxies, Callers(proxies, 3):
+        for proxy in proxies:
+
+            def names(proxy: Running = proxy) -> bool:
+                with urllib.request.urlopen(f"{proxy.admin_url}/status", timeout=30) as response:
+                    status = json.load(response)
+                return "account" in json.dumps(status)
+
+            until(names)
