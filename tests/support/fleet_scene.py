@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from nanonets_proxy.admission.fleet.homes import HomeMaker
-from nanonets_proxy.admission.fleet.replica import Replica, State
+from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
+from nanonets_proxy.admission.fleet.replica import Replica
+from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.core.ratelimit.fleet.names import Names
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from nanonets_proxy.admission.fleet.bus import EVERYBODY, BusError, Won
+from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, BusError, Won
 
 
 @dataclass

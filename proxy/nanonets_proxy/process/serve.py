@@ -20,7 +20,7 @@ import uvloop
 from aiohttp import http_parser, web
 
 from nanonets_proxy import __version__
-from nanonets_proxy.admission.fleet.bus import CoordinationUnusable
+from nanonets_proxy.admission.fleet.bus.port import CoordinationUnusable
 from nanonets_proxy.app.config import Config, SandboxConfig, ServeConfig
 from nanonets_proxy.app.environment.environment import Environment
 from nanonets_proxy.app.program import Program, SettingsReload

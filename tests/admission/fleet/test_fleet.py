@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from nanonets_proxy.admission.fleet.replica import State
+from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from simulator.limiters import Concurrency, FixedWindow, Limiter, SlidingLog, TokenBucket

@@ -6,7 +6,7 @@ import sys
 _PROGRAM = """
 import sys
 import nanonets_proxy.process.serve
-loaded = [name for name in sys.modules if name.partition(".")[0] == "redis" or "fleet.re" in name]
+loaded = [name for name in sys.modules if name.partition(".")[0] == "redis" or "fleet.replica" in name]
 print(loaded)
 """
 

@@ -15,8 +15,8 @@ from typing import Self
 import pytest
 
 from fleet.redis_server import RedisServer, redis_server
-from nanonets_proxy.admission.fleet.bus import EVERYBODY, BusError, CoordinationUnusable
-from nanonets_proxy.admission.fleet.redis_bus import RedisBus, check
+from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, BusError, CoordinationUnusable
+from nanonets_proxy.admission.fleet.bus.redis_bus import RedisBus, check
 from nanonets_proxy.core.net.redis_address import RedisAddress
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 from support.process import ANY_PORTS, Running, environment, proxy_to, running, sandbox
@@ -139,14 +139,14 @@ async def test_a_full_redis_still_renews_the_lease(redis: RedisServer) -> None:
         assert await a.bus.renew(won.epoch, b"beat", b"kept")
         await eventually(lambda: b.heard == [b"beat"])
         await a.bus.resign(won.epoch)
-        with pytest.raises(BusError, match="OOM"):
+        with pytest.raises(BusError, match="maxmemory"):
             await b.bus.campaign(0)
 
 
 async def test_a_read_only_redis_gives_no_lease(redis: RedisServer) -> None:
     async with peers(redis.url, "a") as (a,):
         redis.ask("REPLICAOF", "127.0.0.1", "1")
-        with pytest.raises(BusError, match="READONLY|read only"):
+        with pytest.raises(BusError, match="ReadOnly"):
             await a.bus.campaign(0)
 
 

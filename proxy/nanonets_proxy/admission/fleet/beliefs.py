@@ -4,11 +4,15 @@ A document of beliefs has the form of the state file. A beat leaves its grants o
 in its hello. Only the document that Redis keeps has them, for a fleet that starts again as a whole.
 """
 
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+import orjson
+
+from nanonets_proxy.admission.fleet.bus.port import Won
 from nanonets_proxy.core.ratelimit.fleet.grant_log import MAX_SCOPES, GrantLog
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, dump, load
@@ -40,6 +44,11 @@ class Beliefs:
         """Notes beliefs that are `age_s` old, without their grants unless `with_grants`."""
         self.snapshots = snapshots if with_grants else list(map(_without_grants, filter(_is_known, snapshots)))
         self.at_s = now_s - age_s
+
+    def note_kept(self, won: Won, now_s: float) -> None:
+        """Notes what the last leader kept in Redis. Ignores what is no document of this version."""
+        with contextlib.suppress(ValueError):
+            self.note_document(orjson.loads(won.kept), won.kept_age_s, now_s, with_grants=True)
 
     def note_leader_grants(self, grants: Any, now_s: float) -> None:
         """Notes what a leader has granted to itself since its last beat, as (scope, age, cost)."""

@@ -12,9 +12,9 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from nanonets_proxy.admission.fleet.claim import Claim
-from nanonets_proxy.admission.fleet.local_home import LocalHome
-from nanonets_proxy.admission.fleet.remote_home import Message
+from nanonets_proxy.admission.fleet.homes.claim import Claim
+from nanonets_proxy.admission.fleet.homes.local_home import LocalHome
+from nanonets_proxy.admission.fleet.homes.remote_home import Message
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
 from nanonets_proxy.core.ratelimit.tickets import Outcome
@@ -68,13 +68,13 @@ class Host:
         self,
         home: LocalHome,
         answer: Callable[[str, Message], None],
-        on_members: Callable[[], None],
     ) -> None:
-        """`answer` sends a message to a member. `on_members` is called when there are more or fewer members."""
+        """`answer` sends a message to a member."""
         self.home = home
         self.members: dict[str, Member] = {}
         self._answer = answer
-        self._on_members = on_members
+        self.on_members: Callable[[], None] = lambda: None
+        """Called when there are more or fewer members."""
 
     def hello(self, message: Message, now_s: float) -> None:
         """Takes a member in, with its claims in flight and its log. Raises errors as `handle` does."""
@@ -97,7 +97,7 @@ class Host:
         if old is not None:
             self._end_all(old)
         self.members[name] = member
-        self._on_members()
+        self.on_members()
         self._answer(name, {"t": "welcome"})
 
     def handle(self, message: Message, now_s: float) -> None:
@@ -166,7 +166,7 @@ class Host:
         member = self.members.pop(name, None)
         if member is not None:
             self._end_all(member)
-            self._on_members()
+            self.on_members()
 
     def _end_all(self, member: Member) -> None:
         """Ends the claims of a member that is gone, or that no longer has them."""

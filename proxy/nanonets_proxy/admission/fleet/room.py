@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from nanonets_proxy.admission.fleet.claim import Home, OwnClaim
+from nanonets_proxy.admission.fleet.homes.claim import Home, OwnClaim
 from nanonets_proxy.admission.waiting_room import refusal, shutting_down
 from nanonets_proxy.core.ratelimit.fleet.grant_log import GrantLog
 from nanonets_proxy.core.ratelimit.fleet.names import Names

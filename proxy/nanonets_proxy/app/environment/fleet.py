@@ -13,9 +13,10 @@ from typing import Final
 
 import structlog
 
-from nanonets_proxy.admission.fleet.homes import HomeMaker
-from nanonets_proxy.admission.fleet.redis_bus import RedisBus, check
-from nanonets_proxy.admission.fleet.replica import Replica, State
+from nanonets_proxy.admission.fleet.bus.redis_bus import RedisBus, check
+from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
+from nanonets_proxy.admission.fleet.replica import Replica
+from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.admission.sleep_clock import slept_s
 from nanonets_proxy.app.environment.gate_view import gate_gauges
 from nanonets_proxy.core.ratelimit.fleet.names import Names

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import orjson
 
-from nanonets_proxy.admission.fleet.bus import Bus
-from nanonets_proxy.admission.fleet.remote_home import Message
+from nanonets_proxy.admission.fleet.bus.port import Bus
+from nanonets_proxy.admission.fleet.homes.remote_home import Message
 
 
 class Envelope(NamedTuple):

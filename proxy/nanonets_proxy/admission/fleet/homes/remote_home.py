@@ -11,7 +11,7 @@ A claim that is asked for stays in `asked` until the leader's first answer. The 
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from nanonets_proxy.admission.fleet.claim import Claim
+from nanonets_proxy.admission.fleet.homes.claim import Claim
 from nanonets_proxy.admission.waiting_room import refusal
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nanonets_proxy.admission.fleet.beliefs import Beliefs
-from nanonets_proxy.admission.fleet.local_home import LocalHome
+from nanonets_proxy.admission.fleet.homes.local_home import LocalHome
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.core.ratelimit.fleet.grant_log import GrantLog
 from nanonets_proxy.core.ratelimit.fleet.share import leader_policy, share_of, share_policy
@@ -52,6 +52,12 @@ class HomeMaker:
         for scope, opens_at_s in before.scopes.closed(now_s).items():
             gate.merge(scope, (), opens_at_s, now_s)
         return self.of(gate)
+
+    def shown(self, policy: GatePolicy, beliefs: Beliefs) -> Gate:
+        """Returns a gate that shows what is known, and decides on nothing."""
+        now_s, gate = self.loop.time(), Gate(policy, self.jitter)
+        gate.scopes.restore(beliefs.snapshots, now_s, beliefs.age_s(now_s))
+        return gate
 
     def of(self, gate: Gate) -> LocalHome:
         """Returns a home at this gate."""

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import structlog
 
-from nanonets_proxy.admission.fleet.bus import BusError, CoordinationUnusable, Won
-from nanonets_proxy.admission.fleet.scripts import CAMPAIGN, RENEW, RESIGN
+from nanonets_proxy.admission.fleet.bus.port import BusError, CoordinationUnusable, Won
+from nanonets_proxy.admission.fleet.bus.scripts import CAMPAIGN, RENEW, RESIGN
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 
 _LEASE_MS: Final = 1000

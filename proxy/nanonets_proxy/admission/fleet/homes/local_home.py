@@ -4,7 +4,7 @@ import asyncio
 import math
 from functools import partial
 
-from nanonets_proxy.admission.fleet.claim import Claim
+from nanonets_proxy.admission.fleet.homes.claim import Claim
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice

@@ -1,0 +1,1 @@
+"""Messages between replicas and the leader's lease, over Redis."""

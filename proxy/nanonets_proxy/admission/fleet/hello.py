@@ -1,0 +1,27 @@
+"""What a replica tells a leader first: its log, its closures, and the permits in use."""
+
+from collections.abc import Mapping
+
+from nanonets_proxy.admission.fleet.homes.remote_home import Message
+from nanonets_proxy.admission.fleet.room import FleetRoom
+
+
+def make_hello(
+    room: FleetRoom,
+    places: int,
+    epoch: int,
+    periods_s: Mapping[str, float],
+    closures: Mapping[str, float],
+    now_s: float,
+) -> Message:
+    """Returns the hello to the leader of `epoch`. `closures` has the end of each closure, by scope.
+
+    `scopes` maps each scope to its grants, as (age, cost), and to how long it stays closed. `held` has the number,
+    scope, lane, remaining wait, cost and age of each permit in use.
+    """
+    ages = room.log.ages(now_s, epoch, periods_s)
+    scopes = {
+        scope: [ages.get(scope, []), max(0.0, closures.get(scope, now_s) - now_s)] for scope in {*ages, *closures}
+    }
+    held = [[c.number, c.scope, c.lane, c.deadline_s - now_s, c.cost, now_s - c.granted_at_s] for c in room.held()]
+    return {"t": "hello", "places": places, "scopes": scopes, "held": held}

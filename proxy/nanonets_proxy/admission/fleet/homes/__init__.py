@@ -1,0 +1,1 @@
+"""The gates that decide on a replica's claims: its own, or the leader's."""

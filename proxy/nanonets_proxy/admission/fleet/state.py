@@ -1,0 +1,33 @@
+"""The states of a replica, and their transitions.
+
+| state | decides | event | next state |
+|---|---|---|---|
+| ALONE | this replica's gate, with its share | the beat of a leader | JOINING |
+| | | the lease is won | COLLECTING |
+| JOINING | nobody: requests wait | the leader's welcome | FOLLOWING |
+| | | no welcome in `JOIN_TICKS` | ALONE |
+| FOLLOWING | the leader | silent for `SILENT_TICKS` with a question open, or for `BEATS_MISSED` | ALONE |
+| | | the beat of a leader with a later epoch, or `who` | JOINING |
+| COLLECTING | as ALONE | `COLLECT_S` is over, or all replicas said hello | LEADING |
+| LEADING | this replica's gate, for all | the lease is lost, or Redis is silent for `SILENT_TICKS` | ALONE |
+| | | the beat of a leader with a later epoch | JOINING |
+| any | | the connection to Redis is lost | ALONE |
+
+Silence is counted in ticks of this process's own event loop, not by the clock: if the loop itself stood still, the
+answer may be here already, unread.
+
+A leader decides only until `LEASE_VALID_S` after it last asked for its lease: a process that was stopped for long
+finds that out before its next decision.
+"""
+
+import enum
+
+
+class State(enum.Enum):
+    """Which gate decides on the requests of a replica."""
+
+    ALONE = "alone"
+    JOINING = "joining"
+    FOLLOWING = "following"
+    COLLECTING = "collecting"
+    LEADING = "leading"
