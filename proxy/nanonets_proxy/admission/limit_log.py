@@ -5,11 +5,13 @@ from collections.abc import Callable
 
 import structlog
 
-from nanonets_proxy.core.ratelimit.news import LimitClosed, News
+from nanonets_proxy.core.ratelimit.news import LimitClosed, News, QuotaChanged
 
 
-def limit_log(log: structlog.stdlib.BoundLogger) -> Callable[[News], None]:
-    """Returns the function that logs the gate's news."""
+def limit_log(
+    log: structlog.stdlib.BoundLogger, on_quota: Callable[[QuotaChanged], None]
+) -> Callable[[News], None]:
+    """Returns the function that logs the gate's news. Changes of a quota go to `on_quota`: they are alarms."""
 
     def write(news: News) -> None:
         if isinstance(news, LimitClosed):
@@ -21,6 +23,9 @@ def limit_log(log: structlog.stdlib.BoundLogger) -> Callable[[News], None]:
                 retry_after_s=news.retry_after_s,
                 quota_used_up=news.quota_used_up,
             )
+            return
+        if isinstance(news, QuotaChanged):
+            on_quota(news)
             return
         before, after = news.before, news.after
         log.info(

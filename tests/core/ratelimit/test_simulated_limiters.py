@@ -2,10 +2,12 @@
 
 import pytest
 
+from nanonets_proxy.core.ratelimit.quota_watch import QuotaChange
 from simulator.cases import CASES, Case, burst
 from simulator.hints import exact
 from simulator.limiters import SlidingLog
 from simulator.run import run, run_oracle, this_gate
+from simulator.theft import WatchedGate
 from simulator.world import Conditions, World
 
 SEED = 7
@@ -18,8 +20,13 @@ QUICK = [case for case in CASES if "a second" not in case.name and case.name != 
 
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
 def test_the_gate_uses_the_quota_and_no_caller_gets_a_429(case: Case) -> None:
-    result = run(case, this_gate, SEED)
+    gate = WatchedGate()
+    result = run(case, lambda: gate, SEED)
     assert result.rejected == 0
+    if "another client" not in case.name:
+        found = [news.finding.change for _, news in gate.changes]
+        is_lowered = case.name == "limit halved in mid-run"
+        assert found == ([QuotaChange.SHORT, QuotaChange.LOWERED] if is_lowered else []), "a false alarm"
     assert result.admitted >= (case.target - SLACK) * run_oracle(case, SEED).admitted
     assert result.refused <= 0.12 * result.admitted
 

@@ -17,6 +17,7 @@ from weakref import WeakSet
 import structlog
 
 from nanonets_proxy.admission.limit_log import limit_log
+from nanonets_proxy.admission.quota_alarms import quota_alarms
 from nanonets_proxy.admission.sleep_clock import slept_s
 from nanonets_proxy.admission.state_file import SavedState, StateFile
 from nanonets_proxy.admission.waiting_room import WaitingRoom
@@ -79,7 +80,8 @@ class Environment:
         if config.state_file is not None:
             file = StateFile(config.state_file, str(origin), self.alerts, redactor)
             self._state_file = SavedState(file, self._gate, loop)
-        room = WaitingRoom(gate, loop, limit_log(self._log), slept_s)
+        on_news = limit_log(self._log, quota_alarms(self.alerts, lambda scope: self._pages.unit_of(scope)))
+        room = WaitingRoom(gate, loop, on_news, slept_s)
         self._room: Admission = room
         # A fleet shares its limits elsewhere: during a restart, both processes belong to it.
         upstream = str(origin) if config.fleet is None else ""
@@ -88,7 +90,7 @@ class Environment:
             # Imported here: most processes decide alone.
             from nanonets_proxy.app.environment import fleet
 
-            self._view = self._fleet = fleet.Fleet(config.fleet, config.gate, limit_log(self._log), self.alerts)
+            self._view = self._fleet = fleet.Fleet(config.fleet, config.gate, on_news, self.alerts)
             self._room = self._fleet.room
         self._upstream = Upstream(config, self.alerts, self.metrics.retries.inc)
         self.key_manager = KeyManager(

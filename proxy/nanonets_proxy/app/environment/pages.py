@@ -6,6 +6,7 @@ from nanonets_proxy.admission.admission import Admission
 from nanonets_proxy.app.config import EnvironmentConfig
 from nanonets_proxy.app.environment.faults import report_uncounted_pages
 from nanonets_proxy.core.ratelimit.scopes.page_costs import PageCosts
+from nanonets_proxy.core.ratelimit.scopes.static_limits import REQUESTS
 from nanonets_proxy.pages.page_counter import PageCounter, can_count_pages
 from nanonets_proxy.request.upload_pages import UploadPages
 from nanonets_proxy.telemetry.alerts import Alerts
@@ -44,6 +45,10 @@ class Pages:
             self._use(config)
         if self._counter is not counter and self._counter is not None:
             self._starting = self._loop.create_task(self._counter.start())
+
+    def unit_of(self, scope: str) -> str:
+        """Returns the unit of a scope's limit: requests or pages."""
+        return REQUESTS if self.costs is None else self.costs.unit_of(scope)
 
     async def start(self) -> None:
         """Starts the counter, if there is one."""

@@ -1,10 +1,11 @@
-"""The gate's news, which the log reports: a closure is over, or the estimate of a limit has changed."""
+"""The gate's news, for the log and the alarms: closures, changes of the estimate, and a quota that has shrunk."""
 
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief
+from nanonets_proxy.core.ratelimit.quota_watch import QuotaFinding
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,15 @@ class LimitLearned:
     after: Belief
 
 
-News = LimitClosed | LimitLearned
+@dataclass(frozen=True, slots=True)
+class QuotaChanged:
+    """The upstream accepts clearly less of a scope's quota than before."""
+
+    scope: str
+    finding: QuotaFinding
+
+
+News = LimitClosed | LimitLearned | QuotaChanged
 
 
 class NewsQueue:

@@ -11,7 +11,8 @@ from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
 from nanonets_proxy.core.ratelimit.fairness.fair_queue import FairQueue
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.long_quota import LongQuota
-from nanonets_proxy.core.ratelimit.news import LimitClosed, LimitLearned, News
+from nanonets_proxy.core.ratelimit.news import LimitClosed, LimitLearned, News, QuotaChanged
+from nanonets_proxy.core.ratelimit.quota_watch import QuotaFinding, QuotaWatch
 from nanonets_proxy.core.ratelimit.suspicion import Suspicion
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason, Ticket, TicketState
 
@@ -50,6 +51,7 @@ class ScopeState:
     """When the closure began that `take_news` has not reported yet; inf: there is none."""
     refused_count: int = 0
     longest_hint_s: float | None = None
+    watch: QuotaWatch = field(default_factory=QuotaWatch)
     reported: Belief = field(init=False)
     """The latest estimate that `take_news` reported; at first, the estimate from the settings or the state file."""
 
@@ -111,7 +113,9 @@ class ScopeState:
                 self.quota = self.quota or LongQuota(policy.max_quota_probe_s)
                 limit.close(self.quota.refused(now, hint_s))
         if not in_doubt and limit.state is LimitState.CLOSED:
-            self.closed_at_s = min(self.closed_at_s, now)
+            if self.closed_at_s == math.inf:
+                self.closed_at_s = now
+                self.watch.refused(ticket.granted_at_s, hint_s)
             self.refused_count += 1
             if hint_s is not None:
                 self.longest_hint_s = max(hint_s, self.longest_hint_s or 0.0)
@@ -140,6 +144,8 @@ class ScopeState:
             if limit.state is not LimitState.CLOSED or self.quota is not None:
                 lasted_s, is_long = now - self.closed_at_s, self.quota is not None
                 news.append(LimitClosed(self.name, self.refused_count, lasted_s, self.longest_hint_s, is_long))
+                if not is_long and (finding := self._quota_finding(now)) is not None:
+                    news.append(QuotaChanged(self.name, finding))
                 self.closed_at_s, self.refused_count, self.longest_hint_s = math.inf, 0, None
         estimate, reported = limit.estimate, self.reported
         if (
@@ -150,6 +156,13 @@ class ScopeState:
             self.reported = estimate.belief
             news.append(LimitLearned(self.name, reported, self.reported))
         return news
+
+    def _quota_finding(self, now: float) -> QuotaFinding | None:
+        """Returns what the latest closure shows about the quota. Requests that are refused alone show nothing."""
+        if self.suspicion is not None and now < self.suspicion.expected_until_s:
+            return None
+        estimate = self.limit.estimate
+        return self.watch.closed(estimate.window, self.closed_at_s, estimate.refusal_delay_s)
 
     def take_ended(self, now: float) -> list[tuple[Ticket, Reason]]:
         """Returns the waiting tickets that end now: those refused alone, or all if a quota is used up.

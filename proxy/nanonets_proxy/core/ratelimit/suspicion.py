@@ -72,7 +72,6 @@ class Suspicion:
 
     __slots__ = (
         "_closure_is_doubtful",
-        "_expected_until_s",
         "_held",
         "_held_in",
         "_in_doubt",
@@ -83,6 +82,7 @@ class Suspicion:
         "_unfit",
         "avoided",
         "ended",
+        "expected_until_s",
         "held",
         "substitute_accepted_at_s",
     )
@@ -102,7 +102,7 @@ class Suspicion:
         self._last_own: Ticket | None = None
         self._unfit = 0  # grants that were no substitutes
         self._closure_is_doubtful = False  # whether no later request was refused like the one that closed the scope
-        self._expected_until_s = -math.inf
+        self.expected_until_s = -math.inf
         self._held_in: dict[str, int] = {}  # the number of held tickets, by lane
         self._held: list[tuple[float, int, Ticket]] = []  # heap
         self._lessons: list[_Lesson] = []  # of the latest closures, in order
@@ -118,7 +118,7 @@ class Suspicion:
                 self._lessons.clear()  # its cause will never be known
         if self._in_doubt or self._lessons or self.held or self.ended or self.avoided is not None:
             return False
-        return now >= self._expected_until_s
+        return now >= self.expected_until_s
 
     # --- grants ---------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class Suspicion:
             return self.avoided
         # A probe that is refused alone would teach something wrong.
         is_probe = kind in LIMIT_PROBES or kind is GrantKind.RECOVERY_PROBE
-        return self._last_own if is_probe and now < self._expected_until_s else None
+        return self._last_own if is_probe and now < self.expected_until_s else None
 
     def note_grant(self, ticket: Ticket, limit: Limit, now: float) -> None:
         """Notes a grant. Its ticket may become the substitute."""
@@ -166,7 +166,7 @@ class Suspicion:
         if ticket is self._substitute:
             self._refused_substitutes += 1
             self._forget_substitute()
-        expects_own = now < self._expected_until_s
+        expects_own = now < self.expected_until_s
         enough_refused = self._refused_substitutes >= (2 if expects_own else 1)
         # Without a hint, nobody knows when a closure should end: a probe may be refused several times.
         may_doubt = limit.state in (LimitState.OPEN, LimitState.LEARNED) or (
@@ -240,7 +240,7 @@ class Suspicion:
         self._forget_substitute()
         self._refused_substitutes = 0
         for ticket in self._in_doubt:
-            self._expected_until_s = now + _EXPECTED_FOR_S
+            self.expected_until_s = now + _EXPECTED_FOR_S
             self._last_own = ticket
             ticket.own_refusals += ticket.last_was_hinted
             if ticket.must_end and ticket.is_held:

@@ -1,0 +1,79 @@
+"""Alarms about a quota of which the upstream accepts less than before: the sentences, and how often they come."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from nanonets_proxy.core.ratelimit.news import QuotaChanged
+from nanonets_proxy.core.ratelimit.quota_watch import Accepted, QuotaChange
+from nanonets_proxy.telemetry.alerts import Alerts
+
+REPEATED_AFTER_S: Final = 3600.0
+_MAX_REMEMBERED: Final = 1024
+_ADVICE: Final = {
+    QuotaChange.SHORT: "look for another client of this key or account; a second alarm will tell the cause",
+    QuotaChange.SHARED: (
+        "find the other client: a second instance, or a service without the proxy; if you know none, rotate the key"
+    ),
+    QuotaChange.LOWERED: (
+        "ask Nanonets about the limit, and look for a client that takes the same part all the time"
+    ),
+}
+
+
+def quota_alarms(
+    alerts: Alerts, unit_of: Callable[[str], str], clock: Callable[[], float] = time.monotonic
+) -> Callable[[QuotaChanged], None]:
+    """Returns the function that reports changes of quotas, each kind of each scope at most once an hour.
+
+    `unit_of` returns the unit of a scope's limit: requests or pages.
+    """
+    reported: dict[tuple[str, QuotaChange], float] = {}
+
+    def report(news: QuotaChanged) -> None:
+        key, now_s = (news.scope, news.finding.change), clock()
+        if now_s < reported.pop(key, -REPEATED_AFTER_S) + REPEATED_AFTER_S:
+            return
+        reported[key] = now_s
+        if len(reported) > _MAX_REMEMBERED:
+            del reported[next(iter(reported))]
+        alarm = f"quota_{news.finding.change.value}"
+        alerts.report(
+            "quota_alarm",
+            _ADVICE[news.finding.change],
+            kind=alarm,
+            log_always=True,
+            alarm=alarm,
+            scope=news.scope,
+            sentence=_sentence(news, unit_of(news.scope)),
+        )
+
+    return report
+
+
+def _sentence(news: QuotaChanged, unit: str) -> str:
+    finding = news.finding
+    usual = f"at least {_units(finding.usual, finding.since[-1])}"
+    last = f"{_units(finding.since[-1], finding.since[-1])} {unit} in {finding.since[-1].seconds:g} s"
+    match finding.change:
+        case QuotaChange.SHORT:
+            return (
+                f"Nanonets accepted only {last} in the scope {news.scope} before it refused one, and {usual} until "
+                "now: another client seems to use the quota, or the limit was lowered."
+            )
+        case QuotaChange.SHARED:
+            before = f"{_units(finding.since[-2], finding.since[-1])} and then {last}"
+            return (
+                f"Another client uses the quota of the scope {news.scope}: Nanonets accepted {before}, and {usual} "
+                "until now."
+            )
+        case QuotaChange.LOWERED:
+            return (
+                f"The limit of the scope {news.scope} seems to be lower: Nanonets accepts about {last}, and "
+                f"{usual} before."
+            )
+
+
+def _units(accepted: Accepted, as_of: Accepted) -> str:
+    """Returns the units in the time of another closure."""
+    return f"{accepted.rate * as_of.seconds:,.0f}"

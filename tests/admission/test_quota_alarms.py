@@ -1,0 +1,98 @@
+"""Alarms about a quota: their sentences, and how often they come."""
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from nanonets_proxy.admission.quota_alarms import quota_alarms
+from nanonets_proxy.core.ratelimit.news import QuotaChanged
+from nanonets_proxy.core.ratelimit.quota_watch import Accepted, QuotaChange, QuotaFinding
+from nanonets_proxy.telemetry.alerts import Alerts
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.registry = CollectorRegistry()
+        self.alerts = Alerts(self.registry)
+        self.report = quota_alarms(self.alerts, lambda scope: "pages" if scope == "v2" else "requests", self._clock)
+
+    def _clock(self) -> float:
+        return self.now_s
+
+    def found(self, change: QuotaChange, *units: float, scope: str = "account") -> None:
+        since = tuple(Accepted(accepted, 10.0) for accepted in units)
+        self.report(QuotaChanged(scope, QuotaFinding(change, Accepted(20, 10.0), since)))
+
+    @property
+    def sentences(self) -> list[str]:
+        return [alert["sentence"] for alert in self.alerts.to_json()]
+
+    def total(self, kind: str) -> float:
+        labels = {"event": "quota_alarm", "kind": kind}
+        return self.registry.get_sample_value("nanonets_proxy_alerts_total", labels) or 0.0
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+@pytest.mark.parametrize(
+    ("change", "units", "sentence"),
+    [
+        (
+            QuotaChange.SHORT,
+            [16],
+            (
+                "Nanonets accepted only 16 requests in 10 s in the scope account before it refused one, and at "
+                "least 20 until now: another client seems to use the quota, or the limit was lowered."
+            ),
+        ),
+        (
+            QuotaChange.SHARED,
+            [16, 12],
+            (
+                "Another client uses the quota of the scope account: Nanonets accepted 16 and then 12 requests in "
+                "10 s, and at least 20 until now."
+            ),
+        ),
+        (
+            QuotaChange.LOWERED,
+            [16, 15, 15, 15],
+            (
+                "The limit of the scope account seems to be lower: Nanonets accepts about 15 requests in 10 s, "
+                "and at least 20 before."
+            ),
+        ),
+    ],
+)
+def test_each_alarm_is_a_sentence_with_its_figures(
+    scene: Scene, change: QuotaChange, units: list[float], sentence: str
+) -> None:
+    scene.found(change, *units)
+    assert scene.sentences == [sentence]
+    assert scene.total(f"quota_{change.value}") == 1
+
+
+def test_a_limit_in_pages_has_pages_in_its_sentence(scene: Scene) -> None:
+    scene.found(QuotaChange.SHORT, 16, scope="v2")
+    assert "only 16 pages in 10 s in the scope v2" in scene.sentences[0]
+
+
+def test_an_alarm_is_repeated_after_an_hour(scene: Scene) -> None:
+    for now_s, total in ((0.0, 1), (3599.0, 1), (3600.0, 2), (3601.0, 2)):
+        scene.now_s = now_s
+        scene.found(QuotaChange.SHORT, 16)
+        assert scene.total("quota_short") == total
+    scene.found(QuotaChange.SHORT, 16, scope="v2")
+    scene.found(QuotaChange.LOWERED, 16)
+    assert (scene.total("quota_short"), scene.total("quota_lowered")) == (3, 1)
+
+
+def test_the_memory_of_reported_scopes_is_bounded(scene: Scene) -> None:
+    for number in range(2000):
+        scene.found(QuotaChange.SHORT, 16, scope=f"v2:{number}")
+    scene.found(QuotaChange.SHORT, 16, scope="v2:1999")
+    assert scene.total("quota_short") == 2000
+    scene.found(QuotaChange.SHORT, 16, scope="v2:0")
+    assert scene.total("quota_short") == 2001
