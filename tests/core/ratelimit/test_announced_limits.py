@@ -145,3 +145,18 @@ def test_an_announced_limit_of_a_forgotten_scope_is_ignored() -> None:
     scene = GateScene()
     scene.gate.note_advice(Ticket("gone", math.inf), Advice(0, 5.0, None), scene.now)
     assert not scene.gate.needs_poll
+
+
+def test_an_announced_limit_that_rises_applies_when_the_lower_one_is_announced_no_more() -> None:
+    limit = make_limit()
+
+    def announce(count: int, now: float) -> int:
+        limit.note_advice(0, Advice(None, 0.0, StaticLimit("account", count, 60.0)), now)
+        return limit.estimate.window.count
+
+    assert announce(10, 0.0) == 10
+    assert announce(40, 1.0) == 10  # perhaps another endpoint's
+    assert announce(10, 30.0) == 10
+    assert announce(40, 89.0) == 10
+    assert announce(40, 90.0) == 40
+    assert announce(5, 91.0) == 5  # a stricter one applies at once

@@ -286,7 +286,7 @@ class Limit:
         window = self.estimate.window
         units_since = window.newest_units(window.granted - serial)
         self.announced_quota.note_advice(window.granted_units - units_since, advice, now)
-        if advice.limit is not None and self.stated.announce(advice.limit):
+        if advice.limit is not None and self.stated.announce(advice.limit, now):
             self._apply_stated()
 
     def note_sleep(self, slept_s: float) -> None:
