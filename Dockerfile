@@ -2,9 +2,9 @@
 #
 #   docker build -t nanonets-proxy .
 #
-# Some key stores (docs/keys.md) and page counting (docs/gate.md) need extras of the package:
+# Some key stores (docs/keys.md) and page counting (docs/gate.md) need the extras of the package. This image has all:
 #
-#   docker build -t nanonets-proxy --build-arg EXTRAS=aws,pages,vault .
+#   docker build -t nanonets-proxy:extras --target extras .
 #
 # Behind a firewall that inspects TLS, give its certificates to the build; the image does not keep them:
 #
@@ -23,18 +23,11 @@ ENV PIP_NO_CACHE_DIR=1 \
 # Every package is pinned by its hash, also those that build the wheel. They come before the source, so that a change
 # of the source does not install them again.
 COPY requirements/ requirements/
-ARG EXTRAS=""
 RUN --mount=type=secret,id=ca \
     if [ -f /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi \
  && python -m venv --without-pip /opt/nanonets-proxy \
  && python -m pip --python /opt/nanonets-proxy/bin/python install \
       --no-compile --require-hashes --only-binary :all: -r requirements/run.txt \
- && IFS=" ," && for extra in $EXTRAS; do \
-      lock="requirements/extra-$extra.txt"; \
-      if ! [ -f "$lock" ]; then echo "EXTRAS: there is no extra called $extra; use aws, pages, redis or vault, or several with commas" >&2; exit 1; fi; \
-      python -m pip --python /opt/nanonets-proxy/bin/python install \
-        --no-compile --require-hashes --only-binary :all: -r "$lock" || exit 1; \
-    done \
  && python -m venv --without-pip /opt/build \
  && python -m pip --python /opt/build/bin/python install \
       --no-compile --require-hashes --only-binary :all: -r requirements/build.txt
@@ -45,13 +38,24 @@ COPY proxy proxy
 # because copying a layer may change them.
 RUN /opt/build/bin/python -m hatchling build -t wheel -d dist \
  && python -m pip --python /opt/nanonets-proxy/bin/python install --no-compile --no-deps --no-index dist/*.whl \
- && python -m compileall -qf -j 0 --invalidation-mode unchecked-hash /opt/nanonets-proxy
+ && python -m compileall -qf --invalidation-mode unchecked-hash /opt/nanonets-proxy
 
 
-FROM ${BASE}
-COPY --from=build /opt/nanonets-proxy /opt/nanonets-proxy
-# The slim base has no bytecode for the standard library. Importing the program stores that of the modules in use.
-RUN ["/opt/nanonets-proxy/bin/python", "-c", "import nanonets_proxy.cli.main, nanonets_proxy.cli.commands, nanonets_proxy.process.settings_reader, nanonets_proxy.process.serve"]
+FROM build AS build-extras
+RUN --mount=type=secret,id=ca \
+    if [ -f /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi \
+ && for lock in requirements/extra-*.txt; do \
+      python -m pip --python /opt/nanonets-proxy/bin/python install \
+        --no-compile --require-hashes --only-binary :all: -r "$lock" || exit 1; \
+    done \
+ && python -m compileall -qf --invalidation-mode unchecked-hash /opt/nanonets-proxy
+
+
+# All that both images share, except for the program.
+FROM ${BASE} AS common
+# The only directory that the image's user may write. A volume here keeps the usage ledger and the learned rate limits;
+# a new volume takes its owner from the image.
+RUN ["python", "-c", "import os; os.mkdir('/var/lib/nanonets-proxy', 0o750); os.chown('/var/lib/nanonets-proxy', 10001, 10001)"]
 
 # Other containers, health probes and Prometheus call from other addresses, so both listeners are on all interfaces.
 # NANONETS_PROXY_ALLOW_FROM admits callers from private networks only.
@@ -62,8 +66,6 @@ ENV PATH="/opt/nanonets-proxy/bin:${PATH}" \
 
 # The program reads a nanonets-proxy.toml that is mounted here.
 WORKDIR /etc/nanonets-proxy
-# Kubernetes can check `runAsNonRoot` only for a number. The user owns no file of the image.
-USER 10001:10001
 EXPOSE 8080 8081
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 CMD ["nanonets-proxy", "healthcheck"]
@@ -79,3 +81,17 @@ LABEL org.opencontainers.image.title="nanonets-proxy" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
+
+
+FROM common AS extras
+COPY --from=build-extras /opt/nanonets-proxy /opt/nanonets-proxy
+RUN ["python", "-c", "import nanonets_proxy.cli.main, nanonets_proxy.cli.commands, nanonets_proxy.process.settings_reader, nanonets_proxy.process.serve"]
+USER 10001:10001
+
+
+FROM common
+COPY --from=build /opt/nanonets-proxy /opt/nanonets-proxy
+# The slim base has no bytecode for the standard library. Importing the program stores that of the modules in use.
+RUN ["python", "-c", "import nanonets_proxy.cli.main, nanonets_proxy.cli.commands, nanonets_proxy.process.settings_reader, nanonets_proxy.process.serve"]
+# Kubernetes can check `runAsNonRoot` only for a number. The user owns no file of the image but /var/lib/nanonets-proxy.
+USER 10001:10001

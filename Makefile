@@ -1,6 +1,7 @@
 # `make run` and `make test` need only Python 3.11 or newer. `make help` lists all commands.
 PYTHON ?= python3
 VENV := .venv
+SYSTEM_VENV := .venv-system
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
@@ -9,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run test coverage explore test-newest test-stores test-fleet bench-fleet fresh-machine bench bench-quick bench-instructions bench-page bench-rotation bench-gate bench-gate-sockets check \
-  format config lock clean test-system conformance-page status-page metrics-page helm-chart conformance-peers soak abuse sbom
+  format config lock clean test-system conformance-page status-page metrics-page helm-chart conformance-peers soak abuse release
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -87,10 +88,8 @@ bench-rotation: $(VENV)/dev.stamp ## Rotate keys under load: 100 times in a minu
 abuse: $(VENV)/dev.stamp ## Attack the proxy at full scale (a few minutes; needs 20,000 open files)
 	ABUSE_SCALE=1 $(BIN)/python -m pytest tests/abuse -s $(PYTEST_ARGS)
 
-sbom: ## Write the bill of materials in CycloneDX to dist/nanonets-proxy.cdx.json
-	@mkdir -p dist
-	$(PYTHON) .ci/sbom.py "$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' proxy/nanonets_proxy/__init__.py)" \
-	  < requirements/run.txt > dist/nanonets-proxy.cdx.json
+release: $(VENV)/dev.stamp $(SYSTEM_VENV)/system.stamp ## Build wheel, sdist, images, bill of materials and checksums in dist/ (docker or podman)
+	.ci/release
 
 check: $(VENV)/dev.stamp ## Check format, lint rules, types and imports
 	$(BIN)/ruff format --check
@@ -167,7 +166,6 @@ clean: ## Remove all generated files
 	rm -rf $(VENV) $(NEWEST) .venv-system .system dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 # The system tests' tools have an environment of their own, so that their dependencies cannot change the versions of ours.
-SYSTEM_VENV := .venv-system
 $(SYSTEM_VENV)/system.stamp: requirements/system.txt | $(BIN)/python
 	$(BIN)/python -m venv $(SYSTEM_VENV)
 	$(SYSTEM_VENV)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes \

@@ -1,12 +1,15 @@
-"""Writes a CycloneDX 1.6 bill of materials of the packages in `requirements/run.txt`, with their hashes.
+"""Writes a CycloneDX 1.6 bill of materials of the program's Python packages, with their hashes.
 
-python .ci/sbom.py VERSION < requirements/run.txt > nanonets-proxy.cdx.json
+python .ci/sbom.py VERSION requirements/run.txt requirements/extra-*.txt > nanonets-proxy.cdx.json
+
+The packages of the first lock file are required, the others of the further ones are optional.
 """
 
 import json
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 _PINNED = re.compile(
@@ -41,10 +44,20 @@ def components(lock: str) -> Iterator[dict[str, Any]]:
         yield current
 
 
-def bill(version: str, lock: str) -> dict[str, Any]:
+def all_components(lock: str, extra_locks: list[str]) -> Iterator[dict[str, Any]]:
+    """Yields the components of `lock`, and those that only `extra_locks` have, each once."""
+    seen = set()
+    for number, text in enumerate([lock, *extra_locks]):
+        for component in components(text):
+            if component["bom-ref"] not in seen:
+                seen.add(component["bom-ref"])
+                yield component | {"scope": "optional" if number else "required"}
+
+
+def bill(version: str, lock: str, extra_locks: list[str]) -> dict[str, Any]:
     """Returns the document. Equal inputs give equal documents, so that a release is reproducible."""
     purl = f"pkg:pypi/nanonets-proxy@{version}"
-    parts = list(components(lock))
+    parts = list(all_components(lock, extra_locks))
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -66,5 +79,6 @@ def bill(version: str, lock: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    json.dump(bill(sys.argv[1], sys.stdin.read()), sys.stdout, indent=2)
+    lock, *extra_locks = [Path(path).read_text() for path in sys.argv[2:]]
+    json.dump(bill(sys.argv[1], lock, extra_locks), sys.stdout, indent=2)
     sys.stdout.write("\n")

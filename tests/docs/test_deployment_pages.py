@@ -32,7 +32,7 @@ def test_the_index_lists_every_form() -> None:
 
 def _reader(tmp_path: Path) -> Reader:
     (tmp_path / "clone").mkdir(exist_ok=True)
-    return Reader(tmp_path / "clone", {"PATH": "/usr/bin:/bin"})
+    return Reader(tmp_path / "clone", {"PATH": "/usr/bin:/bin"}, patience_s=0)
 
 
 def _page(tmp_path: Path, text: str) -> Path:

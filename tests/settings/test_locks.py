@@ -44,21 +44,39 @@ def test_a_lock_pins_every_requirement_with_hashes(name: str) -> None:
     assert unpinned == []
 
 
-def test_the_bill_of_materials_lists_every_runtime_package() -> None:
-    lock = (ROOT / "requirements" / "run.txt").read_text()
-    command = [sys.executable, str(ROOT / ".ci" / "sbom.py"), "1.2.3"]
-    made = json.loads(subprocess.run(command, input=lock, capture_output=True, check=True, text=True).stdout)
+def test_the_bill_of_materials_lists_every_package_of_the_program_and_its_extras() -> None:
+    lock = ROOT / "requirements" / "run.txt"
+    extras = sorted(ROOT.glob("requirements/extra-*.txt"))
+    made = json.loads(_bill_of(lock, *extras).stdout)
     assert (made["bomFormat"], made["specVersion"]) == ("CycloneDX", "1.6")
-    listed = {(part["name"], part["version"]) for part in made["components"]}
-    assert listed == {(found[1].lower(), found[2]) for found in _PINNED.finditer(lock + "\nend")}
-    hashes = [item for part in made["components"] for item in part["externalReferences"][0]["hashes"]]
-    assert len(hashes) == lock.count("--hash=sha256:")
+    required = _packages(lock)
+    optional = set().union(*map(_packages, extras)) - required
+    listed = {scope: set() for scope in ("required", "optional")}
+    for part in made["components"]:
+        listed[part["scope"]].add((part["name"], part["version"]))
+    assert listed == {"required": required, "optional": optional}
+    hashes = [
+        item
+        for part in made["components"]
+        if part["scope"] == "required"
+        for item in part["externalReferences"][0]["hashes"]
+    ]
+    assert len(hashes) == lock.read_text().count("--hash=sha256:")
     references = {part["bom-ref"] for part in made["components"]}
     assert len(references) == len(made["components"])
     assert references == set(made["dependencies"][0]["dependsOn"])
 
 
-def test_the_bill_of_materials_rejects_an_unlocked_requirement() -> None:
-    command = [sys.executable, str(ROOT / ".ci" / "sbom.py"), "1.2.3"]
-    made = subprocess.run(command, input="aiohttp>=3\n", capture_output=True, check=False, text=True)
-    assert made.returncode != 0
+def test_the_bill_of_materials_rejects_an_unlocked_requirement(tmp_path: Path) -> None:
+    lock = tmp_path / "run.txt"
+    lock.write_text("aiohttp>=3\n")
+    assert _bill_of(lock).returncode != 0
+
+
+def _packages(lock: Path) -> set[tuple[str, str]]:
+    return {(found[1].lower(), found[2]) for found in _PINNED.finditer(lock.read_text() + "\nend")}
+
+
+def _bill_of(*locks: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, ROOT / ".ci" / "sbom.py", "1.2.3", *locks]
+    return subprocess.run(command, capture_output=True, check=False, text=True)

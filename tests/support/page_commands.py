@@ -86,12 +86,14 @@ def shows(written: str | None, printed: str) -> bool:
 class Reader:
     """Follows a page in `folder`, a copy of the repository, with variables `env`.
 
-    `within` is a command that runs another one on the reader's machine.
+    `within` is a command that runs another one on the reader's machine. The reader repeats a command until its
+    output is the page's, for at most `patience_s`, and for longer after a start.
     """
 
     folder: Path
     env: Mapping[str, str]
     within: Sequence[str] = ()
+    patience_s: float = 30.0
     _typed: list[str] = field(default_factory=list)
     _terminal: "subprocess.Popen[bytes] | None" = None
 
@@ -112,17 +114,18 @@ class Reader:
         (self.folder.parent / "terminal").unlink(missing_ok=True)
         for commands in sections(page.read_text()):
             with contextlib.ExitStack() as terminals:
-                within_s = 0.0
+                has_started = False
                 for command in commands:
                     if command.keeps_terminal:
                         terminals.enter_context(self._in_own_terminal(command))
                     else:
-                        self._run(command, within_s)
-                    within_s = _START_S if command.keeps_terminal or command.detaches else 0.0
+                        patience_s = 0.0 if command.output is None else self.patience_s
+                        self._run(command, _START_S if has_started else patience_s)
+                    has_started = command.keeps_terminal or command.detaches
         assert not self._typed, f"{page.name} did not ask for all input"
 
     def _run(self, command: Command, within_s: float) -> None:
-        """Runs a command. After a start, repeats it until its output is the page's, for at most `within_s`."""
+        """Runs a command, and repeats it until its output is the page's, for at most `within_s`."""
         ends_at = time.monotonic() + within_s
         typed = self._input(command.script)
         while True:

@@ -14,3 +14,13 @@ def image() -> Iterator[str]:
     build(f"--build-arg=VERSION={__version__}", f"--tag={IMAGE}")
     yield IMAGE
     run("podman", "rmi", "--force", IMAGE)
+    run("podman", "image", "prune", "--force")
+
+
+@pytest.fixture(scope="session")
+def extras_image(image: str) -> Iterator[str]:
+    """Builds the image with all extras, from the layers of the other image."""
+    tag = f"{image}:extras"
+    build(f"--build-arg=VERSION={__version__}", "--target=extras", f"--tag={tag}", is_cached=True)
+    yield tag
+    run("podman", "rmi", "--force", tag)

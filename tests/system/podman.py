@@ -2,10 +2,12 @@
 
 import contextlib
 import functools
+import hashlib
 import http.client
 import json
 import os
 import ssl
+import stat
 import subprocess
 import sys
 import time
@@ -18,7 +20,7 @@ from typing import Any, Final, TypeVar
 ROOT: Final = Path(__file__).parents[2]
 STATE: Final = ROOT / ".system"
 TOOLS: Final = ROOT / ".venv-system" / "bin"
-COMMANDS: Final = ROOT / "tests" / "system" / "bin"
+COMMANDS: Final = ROOT / "tests" / "system" / "machine" / "bin"
 IMAGE: Final = "nanonets-proxy"
 BASE: Final = "python:3.13-slim"
 
@@ -78,18 +80,40 @@ def podman(*arguments: str | Path, timeout_s: float = 60.0) -> str:
     return succeed("podman", *arguments, timeout_s=timeout_s)
 
 
-def build(*options: str) -> None:
-    """Builds the Dockerfile's image without cached layers, so that all locked packages must still be available."""
+def build(*options: str, is_cached: bool = False) -> None:
+    """Builds the Dockerfile's image.
+
+    Without cached layers, all locked packages must still be available.
+    """
     podman(
         "build",
         "--format=docker",  # the OCI format does not support HEALTHCHECK
-        "--layers=false",
+        "--layers",
+        f"--no-cache={not is_cached}".lower(),
         "--network=host",
         *(f"--secret=id=ca,src={path}" for path in certificates()),
         *options,
         ".",
         timeout_s=_BUILD_TIMEOUT_S,
     )
+
+
+def files_of(image: str) -> dict[str, tuple[int, int, int, str]]:
+    """Returns mode, user, group and content (a hash, or a link's target) of each file of an image, by path."""
+    root = Path(podman("image", "mount", image).strip())
+    try:
+        return {str(path.relative_to(root)): _fingerprint(path) for path in root.rglob("*")}
+    finally:
+        podman("image", "unmount", image)
+
+
+def _fingerprint(path: Path) -> tuple[int, int, int, str]:
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        content = str(path.readlink())
+    else:
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if stat.S_ISREG(status.st_mode) else ""
+    return status.st_mode, status.st_uid, status.st_gid, content
 
 
 def certificates() -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from support.page_commands import ROOT
-from system.machine import Machine, machine
+from system.machine.machine import Machine, machine
 
 pytestmark = pytest.mark.system
 

@@ -1,6 +1,6 @@
 """Terminates TLS before a plain server on loopback.
 
-python -m system.tls_relay ADDRESS CERTIFICATE PORT
+python -m system.machine.tls_relay ADDRESS CERTIFICATE PORT
 
 Listens on port 443 of ADDRESS, with the certificate and key of the PEM file, and relays to PORT.
 """

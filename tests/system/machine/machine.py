@@ -55,7 +55,7 @@ class Machine:
         with contextlib.ExitStack() as processes:
             for arguments in (
                 ["nanonets_proxy", "sandbox", "--listen=127.0.0.1:8090"],
-                ["system.tls_relay", ADDRESS, str(self.home / "upstream.pem"), "8090"],
+                ["system.machine.tls_relay", ADDRESS, str(self.home / "upstream.pem"), "8090"],
             ):
                 process = subprocess.Popen(
                     [*program, *arguments], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
@@ -98,6 +98,7 @@ def machine(home: Path) -> Iterator[Machine]:
         finally:
             if left := set(own.succeed("podman", "ps", "--all", "--quiet").split()) - set(others):
                 own.succeed("podman", "rm", "--force", "--time=0", *left)
+            own.succeed("podman", "volume", "prune", "--force")
 
 
 def _make_certificates(home: Path) -> None:
