@@ -14,7 +14,6 @@ def image() -> Iterator[str]:
     build(f"--build-arg=VERSION={__version__}", f"--tag={IMAGE}")
     yield IMAGE
     run("podman", "rmi", "--force", IMAGE)
-    run("podman", "image", "prune", "--force")
 
 
 @pytest.fixture(scope="session")

@@ -65,6 +65,10 @@ runroot = "/run/nanonets-proxy-test-$(printf %s "$dir" | cksum | cut -d ' ' -f 1
 END
 export CONTAINERS_CONF="$dir/containers.conf" CONTAINERS_STORAGE_CONF="$dir/storage.conf"
 
+# Earlier runs leave layers, and a run that was killed leaves containers whose network namespaces may be gone.
+podman rm --all --force --time=0 >/dev/null 2>&1 || true
+podman image prune --force >/dev/null
+
 # Replaces the Dockerfile's base image by Debian packages, so that no image registry is needed.
 base=localhost/python:3.13-slim
 if ! podman image exists "$base"; then

@@ -39,10 +39,10 @@ class Machine:
         reader.clone()
         return reader
 
-    def succeed(self, *command: str) -> str:
+    def succeed(self, *command: str, timeout_s: float = 120.0) -> str:
         """Returns the standard output of a command that must exit with 0."""
         done = subprocess.run(
-            [*self.within, *command], env=self.env, capture_output=True, text=True, timeout=120, check=False
+            [*self.within, *command], env=self.env, capture_output=True, text=True, timeout=timeout_s, check=False
         )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
