@@ -25,7 +25,7 @@ def test_a_program_on_a_laptop_and_then_a_shared_instance(own_machine: Machine) 
     with own_machine.upstream(API_KEY):
         reader = own_machine.reader()
         reader.follow(PAGES / "laptop.md", API_KEY)
-        reader.follow(PAGES / "shared.md", API_KEY)
+        reader.follow(PAGES / "shared.md", API_KEY, API_KEY)
 
 
 def test_one_container(own_machine: Machine) -> None:
