@@ -34,9 +34,15 @@ class DurationHistogram:
 
     def count(self, duration_s: float) -> None:
         """Counts a duration. Durations beyond the bounds count as the nearest bound."""
-        mantissa, exponent = frexp(min(max(duration_s, _LEAST_S), _MOST_S))
-        index = _PER_OCTAVE * exponent - _PER_OCTAVE - 1 + bisect_left(_BOUNDS, mantissa)
-        self._counts[index] = self._counts.get(index, 0) + 1
+        if not _LEAST_S <= duration_s <= _MOST_S:
+            duration_s = min(max(duration_s, _LEAST_S), _MOST_S)
+        mantissa, exponent = frexp(duration_s)
+        # The bounds belong to the octave that ends at 1, where the exponent is 0.
+        index = _PER_OCTAVE * (exponent - 1) - 1 + bisect_left(_BOUNDS, mantissa)
+        try:
+            self._counts[index] += 1
+        except KeyError:
+            self._counts[index] = 1
 
     @property
     def total(self) -> int:
