@@ -111,7 +111,7 @@ def program(origin: Origin, source: KeySource | None = None, **overrides: Any) -
     usage = None if own.ledger is None else UsageLedger(own.ledger)
     redactor = Redactor()
     environment = Environment(config, InitialKeys(source, source.read()), redactor, usage)
-    return Program(own, [environment], Shutdown(), usage, redact=redactor)
+    return Program(own, [environment], Shutdown(), usage, redactor=redactor)
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
 """Makes the exporter of metrics, if a collector is configured."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def make_metrics_exporter(
-    policy: MetricsPolicy | None, environments: Sequence[Environment], process: CollectorRegistry
+    policy: MetricsPolicy | None,
+    environments: Sequence[Environment],
+    process: CollectorRegistry,
+    mask: Callable[[bytes], bytes],
 ) -> "MetricsExporter | None":
     """Returns the exporter of the metrics of the process and of each environment; None without a collector."""
     if policy is None:
@@ -26,4 +29,4 @@ def make_metrics_exporter(
         durations = RequestDurations()
         environment.metrics.requests.count_durations = durations.count
         sources.append(Source(environment.name, environment.metrics.registry, durations.by_name))
-    return MetricsExporter(policy, sources, process, environments[0].alerts)
+    return MetricsExporter(policy, sources, process, environments[0].alerts, mask)

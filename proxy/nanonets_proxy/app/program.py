@@ -44,6 +44,7 @@ from nanonets_proxy.server.open_files import last_file, most_admin_connections, 
 from nanonets_proxy.server.server import CallerServer
 from nanonets_proxy.telemetry.event_loop import EventLoopLag
 from nanonets_proxy.telemetry.metrics import combined_registry, process_registry
+from nanonets_proxy.telemetry.redaction import Redactor
 
 # For the requests of a replaced process: each may wait, and then take minutes. Only a stuck one takes as long.
 _FINISH_S: Final = 1800.0
@@ -69,9 +70,10 @@ class Program:
         shutdown: Shutdown,
         usage: UsageLedger | None = None,
         settings: "SettingsReload | None" = None,
-        redact: Callable[[bytes], bytes] = bytes,
+        *,
+        redactor: Redactor,
     ) -> None:
-        """`settings`: None if a reload reads no settings. `redact` masks secrets in what operators see.
+        """`settings`: None if a reload reads no settings. `redactor` masks secrets in what operators see.
 
         Raises WebhookUnusable.
         """
@@ -104,7 +106,7 @@ class Program:
             on_quit=shutdown.quit if config.admin_quit else None,
             alerts=environments[0].alerts,
             restart=lambda: self.restart(),
-            redact=redact,
+            redact=redactor,
             most_viewers=most_viewers(files),
             tokens=config.admin_tokens,
         )
@@ -119,8 +121,8 @@ class Program:
         self.admin_listening = Listening("admin_listen", config.admin_listen)
         self.handover = Handover(environments, self.admin_listening)
         """Gives away all that the program serves, or takes it over."""
-        self._webhook = make_webhook(config.webhook, environments, process, redact)
-        self._metrics_exporter = make_metrics_exporter(config.otlp_metrics, environments, process)
+        self._webhook = make_webhook(config.webhook, environments, process, redactor)
+        self._metrics_exporter = make_metrics_exporter(config.otlp_metrics, environments, process, redactor.mask)
 
     def open(self, inherited: InheritedSockets | None = None) -> None:
         """Opens all sockets, or uses the inherited ones. Raises ListenFailed, and leaves no socket open then."""

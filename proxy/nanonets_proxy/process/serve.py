@@ -127,7 +127,7 @@ async def _serve(
         environments.append(Environment(environment, key, log.redactor, usage))
     settings = SettingsReload(read_settings, log.use)
     shutdown = _stop_by_signals()
-    program = Program(config, environments, shutdown, usage, settings, log.redactor)
+    program = Program(config, environments, shutdown, usage, settings, redactor=log.redactor)
     await _run_until_stopped(program, shutdown, start)
 
 
@@ -155,7 +155,7 @@ async def _serve_with_sandbox(
     environment = Environment(own, InitialKeys(source, source.read()), log.redactor, usage)
     settings = SettingsReload(read_settings, log.use)
     try:
-        program = Program(config, [environment], shutdown, usage, settings, log.redactor)
+        program = Program(config, [environment], shutdown, usage, settings, redactor=log.redactor)
         start = Start(inheritance, {})
         await _run_until_stopped(program, shutdown, start, on_start=lambda: _announce_sandbox(environment))
     finally:

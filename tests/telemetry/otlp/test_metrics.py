@@ -16,9 +16,10 @@ from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.otlp.metrics import MetricsExporter, Source
 from nanonets_proxy.telemetry.otlp.policy import MetricsPolicy
 from nanonets_proxy.telemetry.otlp.sender import STOP_S
+from nanonets_proxy.telemetry.redaction import Redactor
 from support.eventually import until
 from support.otlp_collector import attributes, running_collector
-from support.proxy_harness import running_proxy
+from support.proxy_harness import KEY, running_proxy
 from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 NOBODY = Origin("http", "127.0.0.1", 1)
@@ -39,7 +40,11 @@ def make(
     registry = registry or CollectorRegistry()
     alerts = Alerts(CollectorRegistry())
     policy = MetricsPolicy(collector, interval_s)
-    return MetricsExporter(policy, [Source("eu", registry, {})], registry, alerts), registry, alerts
+    return (
+        MetricsExporter(policy, [Source("eu", registry, {})], registry, alerts, Redactor().mask),
+        registry,
+        alerts,
+    )
 
 
 def dropped(registry: CollectorRegistry) -> float:
@@ -76,6 +81,21 @@ async def test_the_counts_of_requests_and_exponential_histograms_of_durations_ar
     assert [resource["service.name"] for resource in collector.resources] == ["nanonets-proxy"] * 2
     assert len({resource["service.instance.id"] for resource in collector.resources}) == 1
     assert collector.requests[0].startswith("POST /v1/metrics HTTP/1.1\r\n")
+
+
+async def test_a_key_as_the_name_of_a_caller_is_masked() -> None:
+    async with (
+        running_collector() as collector,
+        ScriptedUpstream(responding(OK)) as upstream,
+        running_proxy(
+            upstream.origin, otlp_metrics_endpoint=str(collector.origin), caller_header="X-Caller"
+        ) as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert (await caller.get(b"/x", b"X-Caller: " + KEY.encode())).status == 200
+        await proxy.stop()
+    ((name, *_),) = values(collector.exports[0]["nanonets_proxy_requests"])
+    assert KEY not in name
 
 
 async def test_each_metric_of_the_scrape_is_sent_with_the_same_value() -> None:

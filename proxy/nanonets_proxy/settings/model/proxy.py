@@ -199,7 +199,8 @@ class Settings(FleetSettings):
     ledger: OptionalPath = Field(
         None,
         description="SQLite file that records each attempt: when, by which caller, method, route and status, bytes "
-        "and pages. `nanonets-proxy usage` shows it, and daily_budget counts from it across restarts. Empty: none.",
+        "and pages. `nanonets-proxy usage` shows it, and daily_budget counts from it across restarts. In a "
+        "container, its directory must be a volume that the container's user may write. Empty: none.",
     )
     ledger_days: Annotated[int, Count(1, 36_500), Metavar("NUMBER")] = Field(
         400, description="How many days the ledger keeps attempts and their sums."

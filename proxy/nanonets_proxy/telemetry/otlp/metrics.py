@@ -8,7 +8,7 @@ series are encoded in slices, between which the event loop serves callers.
 import asyncio
 import struct
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -74,12 +74,19 @@ class MetricsExporter:
     """Sends metrics from `start()` to `stop()`, which sends them a last time."""
 
     def __init__(
-        self, policy: MetricsPolicy, sources: Iterable[Source], registry: CollectorRegistry, alerts: Alerts
+        self,
+        policy: MetricsPolicy,
+        sources: Iterable[Source],
+        registry: CollectorRegistry,
+        alerts: Alerts,
+        mask: Callable[[bytes], bytes],
     ) -> None:
+        """`mask` masks secrets and keeps the length: callers choose names, and may take a key for one."""
         self._interval_s = policy.interval_s
         self._sender = Sender(policy.collector, b"/v1/metrics")
         self._sources = tuple(sources)
         self._alerts = alerts
+        self._mask = mask
         self._started_ns = time.time_ns()
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -102,7 +109,7 @@ class MetricsExporter:
         while not is_last:
             await wait(self._stopping, self._interval_s)
             is_last = self._stopping.is_set()
-            fault = await self._sender.send(await self._encode())
+            fault = await self._sender.send(self._mask(await self._encode()))
             if fault is not None:
                 self._dropped.inc()
                 self._alerts.report("metrics_not_sent", _ADVICE, collector=str(self._sender.collector), error=fault)
