@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage explore test-newest test-stores test-fleet bench-fleet fresh-machine bench bench-quick bench-instructions bench-page bench-rotation bench-gate bench-gate-sockets check \
+.PHONY: help run test coverage explore test-newest test-stores test-fleet bench-fleet fresh-machine bench bench-quick bench-instructions bench-page bench-rotation bench-restart bench-gate bench-gate-sockets check \
   format config lock clean test-system conformance-page status-page metrics-page helm-chart conformance-peers soak abuse release
 
 help: ## Show this list
@@ -84,6 +84,9 @@ bench-fleet: $(VENV)/redis.stamp ## Run fleets of 3 and 8 proxies over a real Re
 
 bench-rotation: $(VENV)/dev.stamp ## Rotate keys under load: 100 times in a minute at 500 requests a second, in three ways
 	PYTHONPATH=tests $(BIN)/python -m support.rotation
+
+bench-restart: $(VENV)/dev.stamp ## Restart the proxy 50 times under 1,000 requests a second (RESTARTS, RATE)
+	PYTHONPATH=tests:bench $(BIN)/python -m restarts
 
 abuse: $(VENV)/dev.stamp ## Attack the proxy at full scale (a few minutes; needs 20,000 open files)
 	ABUSE_SCALE=1 $(BIN)/python -m pytest tests/abuse -s $(PYTEST_ARGS)

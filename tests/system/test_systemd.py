@@ -1,0 +1,159 @@
+"""Boots the units of deploy/systemd in a Debian of their own, and operates the service under load."""
+
+import http.client
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from system.podman import ROOT, run, sandbox, succeed, wait_for
+
+pytestmark = pytest.mark.system
+
+SETUP: Final = ROOT / "tests" / "system" / "setup_systemd.sh"
+UNITS: Final = ("nanonets-proxy.service", "nanonets-proxy.socket")
+SERVICE: Final = "nanonets-proxy"
+API_KEY: Final = "sys-systemd-5b1c7d20"
+NEXT_API_KEY: Final = "sys-systemd-90e4fa63"
+PATH: Final = "/api/v4/workflows"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Makes a Debian root with the program and the units."""
+    folder = tmp_path_factory.mktemp("systemd") / "root"
+    succeed(SETUP, ROOT / ".system" / "systemd", folder, timeout_s=900)
+    return folder
+
+
+def test_the_units_are_valid_and_well_confined(root: Path) -> None:
+    units = [f"/etc/systemd/system/{unit}" for unit in UNITS]
+    succeed("chroot", root, "systemd-analyze", "verify", "--recursive-errors=yes", *units)
+    succeed("chroot", root, "systemd-analyze", "security", "--offline=yes", "--threshold=20", units[0])
+
+
+def test_the_checks_find_a_bad_unit(root: Path) -> None:
+    bad = root / "etc" / "systemd" / "system" / "bad.service"
+    bad.write_text("[Service]\nExecStart=/opt/nanonets-proxy/bin/nanonets-proxy\nNoSuchKey=yes\n")
+    try:
+        path = "/etc/systemd/system/bad.service"
+        assert run("chroot", root, "systemd-analyze", "verify", "--recursive-errors=yes", path).returncode
+        assert run(
+            "chroot", root, "systemd-analyze", "security", "--offline=yes", "--threshold=20", path
+        ).returncode
+    finally:
+        bad.unlink()
+
+
+class Callers:
+    """Call all the time, and count the responses and the failures."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._is_done = False
+        self.results: Counter[int | str] = Counter()
+        self._threads = [threading.Thread(target=self._call) for _ in range(4)]
+        for thread in self._threads:
+            thread.start()
+
+    def _call(self) -> None:
+        while not self._is_done:
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+            try:
+                connection.request("GET", PATH)
+                response = connection.getresponse()
+                response.read()
+                self.results[response.status] += 1
+            except (OSError, http.client.HTTPException) as error:
+                self.results[type(error).__name__] += 1
+            finally:
+                connection.close()
+            time.sleep(0.01)
+
+    def stop(self) -> "Counter[int | str]":
+        self._is_done = True
+        for thread in self._threads:
+            thread.join()
+        return self.results
+
+
+class Machine:
+    """The booted machine."""
+
+    def __init__(self, pid: int, port: int) -> None:
+        self._pid = pid
+        self.port = port
+
+    def systemctl(self, *arguments: str) -> str:
+        return succeed("nsenter", f"--target={self._pid}", "--all", "systemctl", *arguments, timeout_s=120)
+
+    def main_pid(self) -> str:
+        return self.systemctl("show", "--property=MainPID", "--value", SERVICE).strip()
+
+
+@pytest.fixture
+def machine(root: Path) -> Iterator[Machine]:
+    """Boots the root; the service starts with it, in front of a simulated API that takes two keys."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    with sandbox(f"{API_KEY},{NEXT_API_KEY}", "--limit=none") as upstream:
+        drop_in = root / "etc" / "systemd" / "system" / f"{SERVICE}.service.d"
+        drop_in.mkdir(exist_ok=True)
+        (drop_in / "test.conf").write_text(
+            f"[Service]\nEnvironment=NANONETS_PROXY_LISTEN=127.0.0.1:{port} NANONETS_PROXY_UPSTREAM={upstream} "
+            "NANONETS_PROXY_ADMIN_LISTEN=127.0.0.1:0\n"
+        )
+        (root / "etc" / SERVICE / "nanonets_api_key").write_text(API_KEY)
+        command = ["systemd-nspawn", "--quiet", f"--directory={root}", "--boot", "--register=no", "--keep-unit"]
+        booted = subprocess.Popen(
+            [*command, "--console=pipe"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, text=True
+        )
+        try:
+            children = Path(f"/proc/{booted.pid}/task/{booted.pid}/children")
+            leader = wait_for("the machine", lambda: children.read_text().split(), within_s=30)[0]
+            wait_for("the service", lambda: _responds(port), within_s=120)
+            yield Machine(int(leader), port)
+        finally:
+            booted.terminate()
+            booted.wait(60)
+            shutil.rmtree(drop_in)
+
+
+def _responds(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def test_the_service_is_reloaded_upgraded_rotated_and_killed_under_load(machine: Machine, root: Path) -> None:
+    callers = Callers(machine.port)
+    try:
+        wait_for("responses", lambda: callers.results[200] > 20)
+        first = machine.main_pid()
+        machine.systemctl("reload", SERVICE)
+        machine.systemctl("kill", "--kill-whom=main", "--signal=USR2", SERVICE)
+        wait_for("another main process", lambda: machine.main_pid() not in (first, "0"), within_s=60)
+        second = machine.main_pid()
+        (root / "etc" / SERVICE / "nanonets_api_key").write_text(NEXT_API_KEY)
+        machine.systemctl("restart", SERVICE)
+        third = machine.main_pid()
+        assert len({first, second, third}) == 3
+        served = callers.results[200]
+        wait_for("responses after the restart", lambda: callers.results[200] > served + 20, within_s=60)
+        assert set(callers.results) == {200}, callers.results
+        machine.systemctl("kill", "--kill-whom=main", "--signal=KILL", SERVICE)
+        served = callers.results[200]
+        wait_for("responses after the kill", lambda: callers.results[200] > served + 20, within_s=60)
+    finally:
+        results = callers.stop()
+    assert sum(count for result, count in results.items() if result != 200) <= 4, "only calls in flight are lost"
+    assert "ConnectionRefusedError" not in results
