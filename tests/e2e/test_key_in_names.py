@@ -17,11 +17,11 @@ NAMES = (KEY, f"team-{KEY}-x", "x" * 40 + KEY + "y" * 300, "Basic " + b64encode(
 
 
 class Server(ThreadingHTTPServer):
-    """The upstream, the webhook's receiver and the collector of traces. Keeps what it got, except as upstream."""
+    """The upstream, the receiver of the webhook, and the collector. Keeps what it got, except as upstream."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.sent: dict[str, list[str]] = {"/hook": [], "/v1/traces": []}
+        self.sent: dict[str, list[str]] = {"/hook": [], "/v1/traces": [], "/v1/metrics": []}
 
     @property
     def url(self) -> str:
@@ -40,7 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
         response = b"<html>" if is_page else b"{}"
         self.send_response(429 if is_limited else 200)
         if is_limited:
-            self.send_header("Retry-After", "1")
+            self.send_header("Retry-After", "60")
         self.send_header("Content-Type", "text/html" if is_page else "application/json")
         self.send_header("Content-Length", str(len(response)))
         self.end_headers()
@@ -73,6 +73,7 @@ def test_no_sink_gets_the_key_that_a_client_puts_into_its_name_and_its_paths(tmp
             *("--upstream", server.url, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"),
             *("--ledger", str(ledger), "--state-file", str(state), "--caller-header", "X-Caller"),
             *("--webhook-url", f"{server.url}/hook", "--otlp-endpoint", server.url, "--log-format", "json"),
+            *("--otlp-metrics-endpoint", server.url),
         ]
         with running(["serve", *flags], environment(NANONETS_API_KEY=KEY), folder=tmp_path) as proxy:
             for name in NAMES:
