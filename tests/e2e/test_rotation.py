@@ -352,5 +352,8 @@ def test_a_key_in_the_environment_is_reported_as_old_at_key_max_age(call: Call) 
         sandbox(key="the-key") as upstream,
         proxy_with(upstream, "--key-max-age", "1ms", NANONETS_API_KEY="the-key") as proxy,
     ):
-        assert proxy.wait_for("key_old")["key"] == "env:NANONETS_API_KEY"
+        event = proxy.wait_for("key_old")
+        assert event["key"] == "env:NANONETS_API_KEY"
+        alerts = call(f"{proxy.admin_url}/readyz")[2]["alerts"]
+        assert [alert["sentence"] for alert in alerts if alert["event"] == "key_old"] == [event["sentence"]]
         assert "rotate it" in key_state(call, proxy)["warnings"][0]

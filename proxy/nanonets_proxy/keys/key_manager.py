@@ -28,13 +28,14 @@ from nanonets_proxy.core.keys.keyring import Keyring, KeyringPolicy
 from nanonets_proxy.keys.change_signal import ChangeSignal
 from nanonets_proxy.keys.change_watch import ChangeWatch
 from nanonets_proxy.keys.daemon_thread import in_daemon_thread
+from nanonets_proxy.keys.key_age import CHECK_EVERY_S, KeyAgeAlarm
 from nanonets_proxy.keys.key_events import KeyEventReporter
 from nanonets_proxy.keys.key_probing import KeyProbing, Probe
 from nanonets_proxy.keys.source import EnvironmentKey, KeySource
+from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyEntry, KeyMetrics, KeyStatus
 
 REREAD_WHILE_HOLDING_S: Final = 0.5
-_CHECK_AGE_EVERY_S: Final = 24 * 3600.0
 
 # In Python 3.11 a lookup on the class costs a function call.
 _REJECTED: Final = KeyVerdict.REJECTED
@@ -56,6 +57,7 @@ class KeyManagerServices:
 
     redact: Callable[[Iterable[bytes]], None]
     registry: CollectorRegistry
+    alerts: Alerts
     probe: Probe
 
 
@@ -224,12 +226,13 @@ class KeyManager:
             self._tick(self._loop.time())
 
     async def _warn_about_age(self) -> None:
+        alarm = KeyAgeAlarm(self._services.alerts)
         while True:
             if KeyWarning.OLD in self._warnings():
                 record = self._known.serving_key
-                age_days = (time.time() - record.created_at_s) / 86400
-                self._log.warning("key_old", key=record.key.name, age_days=round(age_days, 1))
-            await asyncio.sleep(_CHECK_AGE_EVERY_S)
+                age_s = time.time() - record.created_at_s
+                alarm.report(record.key, age_s, self._policy.max_age_s, self._loop.time())
+            await asyncio.sleep(CHECK_EVERY_S)
 
     # --- reading the source -------------------------------------------------------------------
 

@@ -98,7 +98,10 @@ class Environment:
             initial.keys,
             _key_policy(config),
             KeyManagerServices(
-                redact=redactor.add, registry=self.metrics.registry, probe=self._upstream.key_probe(config)
+                redact=redactor.add,
+                registry=self.metrics.registry,
+                alerts=self.alerts,
+                probe=self._upstream.key_probe(config),
             ),
         )
         self._secret_files = [initial.source.path] if isinstance(initial.source, FileKey) else []
