@@ -188,8 +188,8 @@ def test_no_caller_fails_and_few_requests_are_refused_whatever_happens(fault: Ac
         await fault(scene)
         await asyncio.sleep(since_s + 30.0 - scene.loop.time())
         assert scene.counts.errors == []
-        assert scene.counts.refused_since(since_s) <= 20 + 3  # 3: what a quiet fleet has
-        assert len(scene.counts.served_at_s) - before >= 0.7 * 300
+        assert scene.counts.refused_since(since_s) <= 20
+        assert len(scene.counts.served_at_s) - before >= 0.85 * 300
         alive = [r for number, r in enumerate(scene.replicas) if number not in scene.dead]
         assert sorted(r.state.value for r in alive) == ["following"] * (len(alive) - 1) + ["leading"]
         assert {r.replicas for r in alive} == {len(alive)}

@@ -76,3 +76,23 @@ def test_a_refusal_of_a_permit_that_was_adopted_while_closed_belongs_to_the_clos
     (scope,) = own.scopes
     assert scope.limit.state is LimitState.CLOSED
     assert scope.limit.opens_at_s == 105.0
+
+
+def test_requests_count_a_little_longer_than_the_period_also_at_another_gate() -> None:
+    """Travel times differ: without that guard, the first request of each period could come too early."""
+    own = gate()
+    tickets = [Ticket("a", 200.0) for _ in range(8)]
+    for ticket in tickets:
+        assert own.try_admit(ticket, 100.0)
+    for ticket in tickets[:6]:
+        own.settle(ticket, Outcome.SERVED, 100.1)
+    for ticket in tickets[6:]:
+        own.settle(ticket, Outcome.THROTTLED, 100.1, 4.0)
+    own.enqueue(Ticket("a", 200.0), 104.3)
+    own.poll(104.3)
+    snapshots = own.scopes.snapshots(104.4)
+    other = gate()
+    other.scopes.restore(snapshots, 104.4, 0.0)
+    windows = [next(iter(each.scopes)).limit.estimate.window for each in (own, other)]
+    assert windows[0].counted_for_s > windows[0].period_s
+    assert windows[1].counted_for_s == windows[0].counted_for_s

@@ -44,6 +44,8 @@ class ScopeSnapshot:
     """When the next such probe is due."""
     hints_are_exact: bool = False
     """Whether hints have named the true end of a period."""
+    refusal_delay_s: float = 0.0
+    """How long a 429 usually takes: requests count for a little longer than the period. 0: unknown."""
     grants: tuple[tuple[float, float], ...] = ()
     """How long ago each of the latest requests was granted, and its cost; the oldest first. Empty: unknown."""
 
@@ -98,6 +100,7 @@ def _to_document(snapshot: ScopeSnapshot) -> dict[str, Any]:
         "pause_periods": snapshot.pause_periods,
         "probe_in_s": snapshot.probe_in_s,
         "hints_are_exact": snapshot.hints_are_exact,
+        "refusal_delay_s": snapshot.refusal_delay_s,
     }
 
 
@@ -117,9 +120,10 @@ def _from_document(document: object) -> ScopeSnapshot:
         used=int(_number(document, "used", 0, _MAX_COUNT)),
         newest_age_s=_number(document, "newest_age_s", 0, _MAX_PERIOD_S),
         opens_in_s=opens_in_s,
-        pause_periods=_number(_NO_PROBES | document, "pause_periods", 1, _MAX_COUNT),
-        probe_in_s=_number(_NO_PROBES | document, "probe_in_s", 0, _MAX_PERIOD_S),
+        pause_periods=_number(_ABSENT | document, "pause_periods", 1, _MAX_COUNT),
+        probe_in_s=_number(_ABSENT | document, "probe_in_s", 0, _MAX_PERIOD_S),
         hints_are_exact=document.get("hints_are_exact") is True,
+        refusal_delay_s=_number(_ABSENT | document, "refusal_delay_s", 0, _MAX_PERIOD_S),
         grants=_grants(document),
     )
 
@@ -138,7 +142,11 @@ def _grants(document: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
     return tuple(sorted(read, reverse=True))
 
 
-_NO_PROBES = {"pause_periods": 1.0, "probe_in_s": 0.0}  # the files of earlier releases lack them
+_ABSENT = {
+    "pause_periods": 1.0,
+    "probe_in_s": 0.0,
+    "refusal_delay_s": 0.0,
+}  # the files of earlier releases lack them
 
 
 def _number(document: Mapping[str, Any], name: str, least: float, most: float) -> float:

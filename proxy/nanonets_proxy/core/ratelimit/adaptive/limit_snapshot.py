@@ -33,6 +33,7 @@ def take_snapshot(limit: Limit, scope: str, now: float) -> ScopeSnapshot | None:
         pause_periods=estimate.window_probes.pause_periods,
         probe_in_s=min(max(0.0, estimate.window_probes.due_at_s - now), MAX_HINT_S),
         hints_are_exact=estimate.hints.are_exact,
+        refusal_delay_s=estimate.refusal_delay_s,
         grants=_ages(grants, now) if all_count else (),
     )
 
@@ -60,6 +61,7 @@ def _restore_window(limit: Limit, snapshot: ScopeSnapshot, count: float, saved_a
     period_s = snapshot.period_s
     if stated is not None:
         count, period_s = min(count, stated.count), max(period_s, stated.period_s)
+    estimate.refusal_delay_s = snapshot.refusal_delay_s
     estimate.set_known(count, period_s, min(snapshot.proven, count))
     # Not at once: what the requests of the current period met is not known.
     probe_at_s = saved_at_s + max(snapshot.probe_in_s, period_s)
