@@ -35,9 +35,8 @@ _ENVIRONMENTS = """
 
 ## One process can serve several environments, each with its own key, rate limits, connections and
 ## listeners. The settings above are the defaults of each environment. These settings apply to the
-## whole process: admin_allow_from, admin_listen, admin_quit, admin_tokens, drain_delay, drain_timeout,
-## ledger, ledger_days, ledger_rows, log_format, log_level, otlp_endpoint, otlp_metrics_endpoint,
-## otlp_metrics_interval, otlp_share, sandbox.
+## whole process:
+{shared}.
 ## The key of an environment may also be in a variable such as NANONETS_API_KEY_STAGING, or in a secret
 ## file such as nanonets_api_key_staging.
 ##
@@ -94,7 +93,10 @@ def _reference_lines() -> Iterator[str]:
 
 def reference_toml() -> str:
     """Returns all settings with their descriptions. Settings start with `# `, other lines with `## `."""
-    return _HEADER + "\n".join(_reference_lines()) + "\n" + _ENVIRONMENTS
+    shared = textwrap.fill(
+        ", ".join(sorted(PROCESS_WIDE)), _WIDTH + 5, initial_indent="## ", subsequent_indent="## "
+    )
+    return _HEADER + "\n".join(_reference_lines()) + "\n" + _ENVIRONMENTS.format(shared=shared)
 
 
 def effective_toml(loaded: LoadedSettings[Settings], *, only_changed: bool = False) -> str:

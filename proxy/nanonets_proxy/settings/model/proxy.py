@@ -46,8 +46,8 @@ class Settings(FleetSettings):
     )
     admin_listen: OptionalListeners = Field(
         (TcpListener("localhost", 8081),),
-        description="Addresses for the dashboard, /status, /metrics, /livez, /readyz and /reload, in the same "
-        "forms. off: none.",
+        description="Addresses of the admin listener, in the same forms: the dashboard, /status, /metrics, /livez, "
+        "/readyz, /reload and /restart. off: none.",
     )
     admin_allow_from: Networks = Field(
         (),
