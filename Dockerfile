@@ -2,7 +2,8 @@
 #
 #   docker build -t nanonets-proxy .
 #
-# Some key stores (docs/keys.md) and page counting (docs/gate.md) need the extras of the package. This image has all:
+# Some key stores (docs/keys.md), page counting (docs/gate.md) and a fleet (docs/fleet.md) need the extras of the package.
+# This image has all:
 #
 #   docker build -t nanonets-proxy:extras --target extras .
 #
