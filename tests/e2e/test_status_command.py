@@ -127,7 +127,8 @@ def test_without_a_proxy_there_is_one_clear_sentence(command: list[str], tmp_pat
         (b"what?\r\n\r\n", "does not speak HTTP"),
     ],
 )
-def test_another_server_is_named(response: bytes, sentence: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_another_server_is_named(flags: list[str], response: bytes, sentence: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(30)
 
@@ -140,7 +141,7 @@ def test_another_server_is_named(response: bytes, sentence: str, tmp_path: Path)
         thread = threading.Thread(target=respond)
         thread.start()
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        done = completed(["status", "--admin-listen", address], environment(), tmp_path)
+        done = completed(["status", *flags, "--admin-listen", address], environment(), tmp_path)
         thread.join()
     assert (done.returncode, done.stdout) == (FAILED, "")
     assert f"no status: the server on {address} {sentence}" in done.stderr

@@ -27,8 +27,8 @@ _PLAIN_WIDTH: Final = 100
 def show(address: Listener, *, as_json: bool) -> int:
     """Prints the status once. Returns the exit code: FAILED if the proxy sends none."""
     try:
-        body = read_status(address)
-        text = _indented(body) if as_json else _text(_parse(body, address))
+        document = _parse(read_status(address), address)
+        text = _indented(document) if as_json else _text(document)
     except NoResponse as error:
         sys.stderr.write(f"{PROGRAM}: no status: {error}\n")
         return FAILED
@@ -79,8 +79,8 @@ def _parse(body: bytes, address: Listener) -> dict[str, Any]:
     return document
 
 
-def _indented(body: bytes) -> str:
-    return json.dumps(json.loads(body), indent=2, ensure_ascii=False) + "\n"
+def _indented(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def _text(document: dict[str, Any]) -> str:
