@@ -1,5 +1,6 @@
 """The ledger's file: faults and their end, retention, and two processes at once."""
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -99,8 +100,9 @@ def test_a_full_disk_is_named_and_the_batch_can_be_written_later(database: Ledge
         assert reader.by(["caller"], 0, HOUR + 1) == [(("billing",), Counts(20_000, 20_000))]
 
 
-async def test_a_damaged_file_is_put_aside_and_the_batch_is_in_the_new_one(path: Path) -> None:
-    write(path, b"no database" * 1000)
+@pytest.mark.parametrize("start", [b"SQLite format 3\0", bytes(16)])
+async def test_a_damaged_file_is_put_aside_and_the_batch_is_in_the_new_one(start: bytes, path: Path) -> None:
+    write(path, start + b"no database" * 1000)
     with captured_log() as log:
         running = Running(path)
         running.record()
@@ -108,8 +110,39 @@ async def test_a_damaged_file_is_put_aside_and_the_batch_is_in_the_new_one(path:
         assert (event := log.events("ledger_put_aside")[0])["aside"] == f"{path}.bad"
     assert event["reason"] == "is damaged, or no ledger"
     assert len(rows(path)) == 1
-    assert read(Path(f"{path}.bad")).startswith(b"no database")
+    assert read(Path(f"{path}.bad")) == start + b"no database" * 1000
     assert running.stopped == []
+
+
+def write_text(path: Path) -> None:
+    write(path, b'listen = ["localhost:8080"]\n')
+
+
+def write_database(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE theirs (id)")
+
+
+def folder_of(path: Path) -> dict[str, tuple[int, bytes]]:
+    """Returns the mode and the content of each file in the folder of `path`."""
+    return {file.name: (file.stat().st_mode, file.read_bytes()) for file in path.parent.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("make", "fault"),
+    [(write_text, "is a file of another program"), (write_database, "is a database of another program")],
+)
+async def test_a_file_of_another_program_is_left_alone(
+    make: Callable[[Path], None], fault: str, path: Path
+) -> None:
+    make(path)
+    before = folder_of(path)
+    running = Running(path)
+    running.record()
+    await until(lambda: bool(running.stopped), WRITTEN_S)
+    running.ledger.close()
+    assert running.stopped == [fault]
+    assert folder_of(path) == before
 
 
 async def test_a_removed_file_is_made_again(path: Path) -> None:

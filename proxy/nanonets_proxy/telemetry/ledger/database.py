@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nanonets_proxy.core.usage.rollups import DAY_H, DAY_S, DIMENSIONS, HOUR_S, LEVELS_H, Series, cut_of, cuts
-from nanonets_proxy.telemetry.ledger.file import SCHEMA, SUMS, check_identity
+from nanonets_proxy.telemetry.ledger.file import LENGTH_OF_START, SCHEMA, SUMS, check_identity, check_start
 from nanonets_proxy.telemetry.ledger.ledger import Batch, DayUsage
 
 _MODE: Final = 0o600
@@ -53,7 +53,7 @@ class LedgerDatabase:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
         try:
             self._inode = os.fstat(descriptor).st_ino
-            os.fchmod(descriptor, _MODE)
+            check_start(os.read(descriptor, LENGTH_OF_START))
         finally:
             os.close(descriptor)
         self._connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, isolation_level=None)
@@ -67,6 +67,7 @@ class LedgerDatabase:
     def _prepare(self) -> None:
         execute = self._connection.execute
         check_identity(self._connection, may_be_empty=True)  # before anything changes another program's file
+        self._path.chmod(_MODE)
         # A kill loses no committed batch. A power cut may lose the last ones, and damages nothing
         # (sqlite.org/wal.html).
         execute("PRAGMA journal_mode = WAL")

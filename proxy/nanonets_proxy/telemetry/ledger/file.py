@@ -7,6 +7,8 @@ from typing import Final
 
 SCHEMA_VERSION: Final = 1
 _APPLICATION_ID: Final = 0x6E6E7531  # "nnu1": tells our files from those of other programs
+_MAGIC: Final = b"SQLite format 3\0"  # sqlite.org/fileformat.html, "The Database Header"
+LENGTH_OF_START: Final = len(_MAGIC)
 SUMS: Final = ("attempts", "requests", "request_bytes", "response_bytes", "pages")
 
 SCHEMA: Final = f"""
@@ -40,7 +42,7 @@ class LedgerFault(Exception):
 
 
 class LedgerCorrupt(LedgerFault):
-    """The file is no database, or damaged."""
+    """The file is damaged. The writer renames it."""
 
 
 class NoLedger(LedgerFault):
@@ -67,6 +69,15 @@ def fault_of(error: sqlite3.Error | OSError) -> LedgerFault:
             return LedgerFault("cannot be opened: permission denied, or its directory is missing or read-only")
         case _:
             return LedgerFault(f"cannot be used: {error}")
+
+
+def check_start(start: bytes) -> None:
+    """Checks the first bytes of a file. Raises LedgerFault if the file is none of SQLite.
+
+    A power cut may leave zeros at the start of a database, so a file of zeros counts as damaged, not as foreign.
+    """
+    if start.strip(b"\0") and start != _MAGIC:
+        raise LedgerFault("is a file of another program")
 
 
 def check_identity(connection: sqlite3.Connection, *, may_be_empty: bool) -> bool:
