@@ -57,3 +57,10 @@ def test_the_number_of_remembered_names_is_bounded() -> None:
         names.kind(f"/{number}")
     assert names.clear(first) == first
     assert names.lane("first") == first
+
+
+def test_a_name_stays_the_same() -> None:
+    names = Names(b"s", "a", LIMITS)
+    assert names.scope("account") == names.scope("account")
+    assert names.lane("billing") == names.lane("billing")
+    assert names.kind("/x") == names.kind("/x")
