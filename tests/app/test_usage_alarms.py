@@ -91,6 +91,15 @@ async def test_new_callers_first_deletions_and_trainings_are_alarms(scene: Scene
     assert found["first_call"] == "The caller billing has sent its first POST to /api/v2/OCR/Model/{model}/Train."
 
 
+async def test_the_last_minutes_of_an_hour_are_judged_after_it(scene: Scene) -> None:
+    assert await scene.judge() == {}
+    scene.add(NOW_H, 1, caller="10.0.0.9")
+    scene.add(NOW_H, 30, status="401")
+    assert sorted(await scene.judge(NOW_S + 3600)) == ["new_caller", "rejections"]
+    await scene.judge(NOW_S + 3900)
+    assert {alert["times"] for alert in scene.alerts.to_json()} == {1}
+
+
 async def test_many_401_are_an_alarm(scene: Scene) -> None:
     scene.add(NOW_H, 15, status="401")
     scene.add(NOW_H, 15, status="403")
@@ -109,6 +118,16 @@ async def test_a_budget_that_will_not_last_is_an_alarm_once_a_day(scene: Scene) 
     scene.add(NOW_H + 1, 80)
     await scene.judge(NOW_S + 3600)
     assert [alert["times"] for alert in scene.alerts.to_json()] == [1]
+
+
+async def test_a_budget_that_suffices_for_the_usual_day_is_no_alarm(scene: Scene) -> None:
+    late_h = NOW_H - NOW_H % 24 + 18
+    scene.add(late_h - 1, 700)
+    scene.add(late_h, 200)
+    assert "budget" not in await scene.judge(late_h * 3600 + 3000.0), "only 10 minutes of work are left"
+    scene.add(late_h + 1, 200)
+    scene.add(late_h + 2, 100)
+    assert "budget" in await scene.judge(late_h * 3600 + 2 * 3600 + 1800.0), "this caller does not stop"
 
 
 async def test_without_a_ledger_or_attempts_there_is_no_alarm(tmp_path: Path) -> None:

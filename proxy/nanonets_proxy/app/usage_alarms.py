@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from nanonets_proxy.core.usage.alarms import Alarm, LimitOf, alarms_of
 from nanonets_proxy.core.usage.rollups import DAY_S, HOUR_S
 from nanonets_proxy.keys.daemon_thread import in_daemon_thread
@@ -39,7 +37,7 @@ class UsageAlarms:
         self._path = path
         self._environments = environments
         self._reported: dict[tuple[str, str, str], int] = {}
-        self._log = structlog.get_logger()
+        self._judged_hour: int | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -55,7 +53,15 @@ class UsageAlarms:
             await self.judge(time.time())
 
     async def judge(self, now_s: float) -> None:
-        """Reports the alarms of the current hour that are not reported yet."""
+        """Reports the alarms of the current hour that are not reported yet, and those of an hour that is over."""
+        hour = int(now_s) // HOUR_S
+        if self._judged_hour is not None and self._judged_hour < hour:
+            # Its last minutes came after the last judgement.
+            await self._judge(hour * HOUR_S - 1.0)
+        self._judged_hour = hour
+        await self._judge(now_s)
+
+    async def _judge(self, now_s: float) -> None:
         for name, alarm in await in_daemon_thread(lambda: self._read(now_s)):
             period = int(now_s) // (DAY_S if alarm.kind == "budget" else HOUR_S)
             key = (name, alarm.kind, alarm.subject)

@@ -1,13 +1,12 @@
-"""Alarms about usage: each by example, and their rates on a simulated quarter."""
+"""Alarms about usage: each by example, and how often volume shows a thief on simulated quarters."""
 
 import random
-from collections import deque
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from nanonets_proxy.core.usage.alarms import PAST_DAYS, Facts, FirstCall, Spending, Volume, alarms_of
+from nanonets_proxy.core.usage.alarms import Facts, FirstCall, Spending, Volume, alarms_of
+from support.usage_quarter import WARM_UP_WEEKS, quarter
 
 OLD_H = 24 * 60
 USUAL = Volume("caller", "billing", 900, 1000, 1000, OLD_H)
@@ -86,6 +85,9 @@ def test_a_new_caller_and_a_first_deletion_are_alarms() -> None:
         (Spending("billing", 499, 1000, 100), 20, False),
         (Spending("billing", 1000, 1000, 100), 20, False),
         (Spending("billing", 900, 1000, 0), 20, False),
+        (Spending("billing", 500, 1000, 100, 5.1), 20, True),
+        (Spending("billing", 500, 1000, 100, 5.0), 20, False),
+        (Spending("billing", 500, 1000, 100, 20.0), 5, False),
     ],
 )
 def test_a_budget_that_ends_before_the_day_is_an_alarm(
@@ -103,76 +105,6 @@ def test_the_sentence_of_a_budget_says_when_it_ends() -> None:
 
 # --- a simulated quarter -----------------------------------------------------------------------
 
-WEEKS = 13
-WARM_UP_WEEKS = 5
-PAST_H = PAST_DAYS * 24
-
-
-class Past:
-    """Hourly requests, and the highest hour of the past of each hour."""
-
-    def __init__(self, counts: list[int]) -> None:
-        self.counts = counts
-        self.peaks: list[int] = []
-        falling: deque[int] = deque()  # hours with falling counts: the first one is the highest
-        for hour, count in enumerate(counts):
-            if falling and falling[0] < hour - PAST_H:
-                falling.popleft()
-            self.peaks.append(counts[falling[0]] if falling else 0)
-            while falling and counts[falling[-1]] <= count:
-                falling.pop()
-            falling.append(hour)
-
-    def volume(self, dimension: str, subject: str, hour: int, extra: int) -> Volume:
-        current, peak = self.counts[hour] + extra, self.peaks[hour]
-        at_this_time = peak
-        if current >= max(100, peak / 2):  # otherwise it makes no difference
-            days = range(hour - PAST_H, hour, 24)
-            at_this_time = max(self.counts[at + shift] for at in days for shift in (-1, 0, 1))
-        return Volume(dimension, subject, current, peak, at_this_time, hour)
-
-
-class Quarter:
-    """Hourly requests of callers with working hours, weekends, holidays, month ends and growth."""
-
-    def __init__(self, seed: int, callers: int) -> None:
-        self.rng = random.Random(seed)
-        self.hours = (WARM_UP_WEEKS + WEEKS) * 168
-        self.holidays = set(self.rng.sample(range(self.hours // 24), 6))
-        counts = [list(self._caller()) for _ in range(callers)]
-        self.callers = {f"team-{number}": Past(own) for number, own in enumerate(counts)}
-        self.total = Past([sum(column) for column in zip(*counts, strict=True)])
-
-    def _caller(self) -> Iterator[int]:
-        rng = self.rng
-        daily = rng.choice([50, 300, 2000, 10_000])
-        by_night = rng.random() < 0.2  # batch jobs
-        growth = rng.uniform(1.0, 1.03)  # a week
-        for hour in range(self.hours):
-            day, of_day = divmod(hour, 24)
-            busy = of_day in (1, 2, 3) if by_night else 7 <= of_day < 18
-            level = daily / (3 if by_night else 11) if busy else daily / 400
-            if day % 7 >= 5 or day in self.holidays:
-                level *= 0.1
-            if day % 30 >= 28:
-                level *= rng.uniform(1.0, 1.8)  # the end of a month
-            level *= growth ** (day / 7) * rng.lognormvariate(0, 0.25)
-            yield max(0, round(rng.gauss(level, level**0.5)))
-
-    def alarms(self, hour: int, thief: str = "", stolen: int = 0) -> list[tuple[str, str]]:
-        volumes = [
-            past.volume("caller", caller, hour, stolen if caller == thief else 0)
-            for caller, past in self.callers.items()
-        ]
-        return found(age_h=hour, volumes=[*volumes, self.total.volume("hour", "", hour, stolen)])
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_a_quarter_has_at_most_one_false_alarm_a_week(seed: int) -> None:
-    quarter = Quarter(seed, callers=15)
-    alarms = [alarm for hour in range(WARM_UP_WEEKS * 168, quarter.hours) for alarm in quarter.alarms(hour)]
-    assert len(alarms) <= WEEKS, alarms
-
 
 @pytest.mark.parametrize(
     ("factor", "at_night", "least", "most"),
@@ -183,15 +115,15 @@ def test_stolen_tokens_are_noticed_within_the_hour(
 ) -> None:
     """The thief sends `factor` times the caller's highest hour, by day or by night."""
     rng = random.Random(1)
-    quarters = [Quarter(seed, callers=15) for seed in range(4)]
+    quarters = [quarter(seed) for seed in range(4)]
     noticed = []
     for _ in range(400):
-        quarter = rng.choice(quarters)
-        thief = rng.choice(list(quarter.callers))
-        day = rng.randrange(WARM_UP_WEEKS * 7, quarter.hours // 24)
+        chosen = rng.choice(quarters)
+        thief = rng.choice(list(chosen.callers))
+        day = rng.randrange(WARM_UP_WEEKS * 7, chosen.hours // 24)
         hour = day * 24 + (rng.choice([21, 22, 23]) if at_night else rng.choice([9, 11, 15]))
-        stolen = round(factor * quarter.callers[thief].peaks[hour])
+        stolen = round(factor * chosen.callers[thief].peaks[hour])
         if stolen >= 100:
-            noticed.append(("volume_caller", thief) in quarter.alarms(hour, thief, stolen))
+            noticed.append(("volume_caller", thief) in chosen.alarms(hour, thief, stolen))
     assert len(noticed) > 100
     assert least <= sum(noticed) / len(noticed) <= most

@@ -69,6 +69,8 @@ class Spending:
     limit: int
     last_hour: int
     """Its requests in the last 60 minutes, or a little more."""
+    usual_hours: float | None = None
+    """Its usual requests from this time of day on, divided by those of the usual hour before it. None: no past."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,9 @@ def _volume_alarms(volume: Volume) -> Iterator[Alarm]:
 
 
 def _budget_alarms(spending: Spending, hours_left: float) -> Iterator[Alarm]:
-    expected = spending.used + spending.last_hour * hours_left
+    # A caller with working hours does not go on at the rate of the afternoon until midnight.
+    hours_more = hours_left if spending.usual_hours is None else min(spending.usual_hours, hours_left)
+    expected = spending.used + spending.last_hour * hours_more
     if _MIN_BUDGET_SHARE * spending.limit <= spending.used < spending.limit < expected:
         hours = (spending.limit - spending.used) / spending.last_hour
         yield Alarm(

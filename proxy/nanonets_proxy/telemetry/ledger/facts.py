@@ -77,15 +77,21 @@ def _volumes(ledger: LedgerReader, environment: str, now_h: int, dimension: str,
 def _spendings(ledger: LedgerReader, environment: str, now_s: float, limit_of: LimitOf) -> Iterator[Spending]:
     now_h = int(now_s) // HOUR_S
     passed = now_s % HOUR_S / HOUR_S
-    for caller, used, current, before in ledger.execute(
+    for caller, used, current, before, usual, usual_before, usual_later in ledger.execute(
         "SELECT caller, coalesce(sum(requests) FILTER (WHERE period >= ?2), 0), "
         "coalesce(sum(requests) FILTER (WHERE period = ?1), 0), "
-        "coalesce(sum(requests) FILTER (WHERE period = ?1 - 1), 0) "
+        "coalesce(sum(requests) FILTER (WHERE period = ?1 - 1), 0), "
+        "coalesce(sum(requests) FILTER (WHERE period < ?2 AND period % 24 = ?1 % 24), 0), "
+        "coalesce(sum(requests) FILTER (WHERE period < ?2 AND period % 24 = (?1 - 1) % 24), 0), "
+        "coalesce(sum(requests) FILTER (WHERE period < ?2 AND period % 24 > ?1 % 24), 0) "
         "FROM rollup CROSS JOIN series ON series.id = rollup.series "
-        "WHERE hours = 1 AND rollup.cut = ?4 AND period BETWEEN min(?1 - 1, ?2) AND ?1 AND environment = ?3 "
+        "WHERE hours = 1 AND rollup.cut = ?4 AND period BETWEEN ?2 - ?5 AND ?1 AND environment = ?3 "
         "GROUP BY caller",
-        *(now_h, now_h - now_h % DAY_H, environment, _CUT["caller"]),
+        *(now_h, now_h - now_h % DAY_H, environment, _CUT["caller"], PAST_DAYS * DAY_H),
     ):
         limit = limit_of(caller)
         if limit is not None:
-            yield Spending(caller, used, limit, round(current + before * (1 - passed)))
+            usual_rest = usual_later + usual * (1 - passed)
+            usual_last_hour = usual * passed + usual_before * (1 - passed)
+            usual_hours = usual_rest / usual_last_hour if usual_last_hour else None
+            yield Spending(caller, used, limit, round(current + before * (1 - passed)), usual_hours)
