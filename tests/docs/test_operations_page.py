@@ -7,13 +7,14 @@ from pathlib import Path
 from nanonets_proxy.core.status import document, state
 from support.error_classes import VISIBLE
 
-PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "operations.md").read_text()
 STATES = state._URGENCY
 
 
-def _rows(heading: str) -> list[list[str]]:
+def _rows(heading: str, page: str = PAGE) -> list[list[str]]:
     """Returns the cells of the first table below a heading, without its head."""
-    section = PAGE.partition(heading)[2]
+    section = page.partition(heading)[2]
     lines = [line for line in section.splitlines() if line.startswith("| ")]
     table = section.splitlines()
     start = table.index(lines[0]) + 2
@@ -30,6 +31,13 @@ def test_each_state_is_explained_on_the_page_and_in_the_reference() -> None:
     assert sorted(explained) == sorted(STATES)
     listed = re.findall(r"`(\w+)`", inspect.getsource(document.State).partition("cause")[0])
     assert sorted(listed) == sorted(STATES)
+
+
+def test_the_page_explains_each_alert_of_the_reference() -> None:
+    reference = (DOCS / "reference" / "log-events.md").read_text()
+    alerts = [row[0] for row in _rows("## Alerts\n", reference)]
+    assert len(alerts) > 15
+    assert sorted(row[0] for row in _rows("### Alerts\n")) == sorted(alerts)
 
 
 def test_each_code_of_the_troubleshooting_table_exists_with_its_status() -> None:
