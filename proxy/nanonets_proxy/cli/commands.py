@@ -8,15 +8,14 @@ import os
 import secrets
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final
 
 from nanonets_proxy.app.config import Config
 from nanonets_proxy.app.reloading import NewSettings
 from nanonets_proxy.cli.check import all_ok, as_json, as_text, check_environments, settings_failures
-from nanonets_proxy.cli.output import OutputFailed, write
+from nanonets_proxy.cli.ledger_commands import policy_test, usage
+from nanonets_proxy.cli.output import CommandFailed, OutputFailed, write
 from nanonets_proxy.cli.parser import PROGRAM, Command, Invocation, UsageError, parse
 from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
 from nanonets_proxy.core.net.addresses import Listener, TcpListener
@@ -28,7 +27,6 @@ from nanonets_proxy.settings import (
     Settings,
     SettingsError,
     load_sandbox_settings,
-    load_settings,
     verify_files,
 )
 from nanonets_proxy.settings.configure import sandbox_config, serve_config
@@ -37,10 +35,6 @@ from nanonets_proxy.settings.reference import effective_toml, json_schema, refer
 
 # A reload may send several requests to a store: login, renewal, and the secret itself.
 _MAX_REQUESTS_PER_RELOAD: Final = 4
-
-
-class CommandFailed(Exception):
-    """The command cannot do its work. The message is one sentence for the user."""
 
 
 def run(argv: Sequence[str], serve: Callable[[Config], int]) -> int:
@@ -163,66 +157,6 @@ def _status(invocation: Invocation) -> int:
     return run_status(address, as_json=invocation.parsed.json)
 
 
-def _usage(invocation: Invocation) -> int:
-    # Imported here, so that other commands start without SQLite.
-    from nanonets_proxy.cli.usage import VIEWS, as_csv, as_json, as_table, read_view
-    from nanonets_proxy.telemetry.ledger.file import LedgerFault
-
-    parsed = invocation.parsed
-    by = parsed.by or "caller"
-    if by not in VIEWS:
-        raise UsageError(f"--by: {by!r} is not a view; the views are {', '.join(VIEWS)}")
-    if parsed.csv and parsed.json:
-        raise UsageError("--csv and --json exclude each other")
-    since_h, until_h = _hours(parsed.since, parsed.until)
-    try:
-        view = read_view(_ledger_path(invocation.load().settings), by, since_h, until_h, parsed.env)
-    except LedgerFault as fault:
-        raise CommandFailed(str(fault)) from None
-    _print(as_csv(view) if parsed.csv else as_json(view) if parsed.json else as_table(view))
-    return OK
-
-
-def _policy_test(invocation: Invocation) -> int:
-    # Imported here as in `_usage`.
-    from nanonets_proxy.cli.policy_test import as_json, as_text, replay
-    from nanonets_proxy.telemetry.ledger.file import LedgerFault
-
-    parsed = invocation.parsed
-    if parsed.config is not None:
-        raise UsageError("--config: FILE already names the settings file")
-    since_h, until_h = _hours(parsed.since, parsed.until)
-    loaded = load_settings(invocation.flags, invocation.environ, config=parsed.argument)
-    by_environment = {name: own.settings for name, own in loaded.by_name().items()}
-    try:
-        result = replay(_ledger_path(loaded.settings), by_environment, since_h, until_h)
-    except LedgerFault as fault:
-        raise CommandFailed(str(fault)) from None
-    _print(as_json(result) if parsed.json else as_text(result))
-    return FAILED if result.rejected else OK
-
-
-def _hours(since: str | None, until: str | None) -> tuple[int, int]:
-    """Returns the first hour, and the hour after the last one. Raises UsageError."""
-    from nanonets_proxy.cli.usage import hour_of  # imported here as in `_usage`
-
-    now_s, hours = time.time(), []
-    for flag, text in (("--since", since or "7d"), ("--until", until or "now")):
-        try:
-            hours.append(hour_of(text, now_s, is_end=flag == "--until"))
-        except ValueError as error:
-            raise UsageError(f"{flag}: {error}") from None
-    if hours[0] >= hours[1]:
-        raise UsageError("--since: is not before --until")
-    return hours[0], hours[1]
-
-
-def _ledger_path(settings: Settings) -> Path:
-    if settings.ledger is None:
-        raise SettingsError("ledger: is not set, so there is no usage to read; give --ledger PATH")
-    return settings.ledger
-
-
 def _token(invocation: Invocation) -> int:
     token = make_token(secrets.token_bytes(TOKEN_BYTES))
     try:
@@ -282,7 +216,7 @@ _COMMANDS: Final = {
     "usage": Command(
         "show what was sent to the upstream, from the usage ledger",
         Settings,
-        _usage,
+        usage,
         switches={"--json": "print JSON", "--csv": "print CSV"},
         options={
             "--by": ("VIEW", "caller, method, route, status, environment, hour or day (UTC) [caller]"),
@@ -294,7 +228,7 @@ _COMMANDS: Final = {
     "policy test": Command(
         "list past requests that the policy of a settings file would reject, from the ledger",
         Settings,
-        _policy_test,
+        policy_test,
         argument="FILE",
         switches={"--json": "print JSON"},
         options={

@@ -1,7 +1,11 @@
-"""Writes to standard output, and reports a failure in one sentence."""
+"""What a command tells the user: text on standard output, or a failure in one sentence."""
 
 import os
 import sys
+
+
+class CommandFailed(Exception):
+    """The command cannot do its work. The message is one sentence for the user."""
 
 
 class OutputFailed(Exception):
