@@ -12,8 +12,9 @@ STOP_S: Final = 2.0
 SEND_TIMEOUT_S: Final = 10.0
 _WANTED_LATER: Final = frozenset({429, 502, 503, 504})  # OTLP specification, "Retryable Response Codes"
 _NO_RESPONSE, _NO_CONNECTION = "no response from the collector", "no connection to the collector"
+_NO_HTTP, _NOT_TRUSTED = "the collector sent no HTTP response", "the collector's certificate is not trusted"
 _BUSY: Final = "the collector is busy"
-TEMPORARY: Final = frozenset({_NO_RESPONSE, _NO_CONNECTION, _BUSY})
+TEMPORARY: Final = frozenset({_NO_RESPONSE, _NO_CONNECTION, _NO_HTTP, _NOT_TRUSTED, _BUSY})
 """The faults after which the collector may take the same batch later."""
 _HEAD: Final = (
     b"POST %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: nanonets-proxy\r\nContent-Type: application/x-protobuf\r\n"
@@ -45,8 +46,12 @@ class Sender:
                     writer.transport.abort()
         except TimeoutError:
             return _NO_RESPONSE
-        except (OSError, ValueError, IndexError):
+        except ssl.SSLCertVerificationError:  # also an OSError
+            return _NOT_TRUSTED
+        except OSError:
             return _NO_CONNECTION
+        except (ValueError, IndexError):
+            return _NO_HTTP
         if status in _WANTED_LATER:
             return _BUSY
         return None if 200 <= status < 300 else f"the collector responded with status {status}"
