@@ -23,7 +23,8 @@ _HEADER = """\
 ## or a string such as 512KiB, 64MiB, 1GB. A list is an array in this file and a string with commas in
 ## other sources; list flags can also be repeated.
 ##
-## SIGHUP and `nanonets-proxy reload` make a running proxy read this file again.
+## SIGHUP and `nanonets-proxy reload` make a running proxy read this file again. For the settings that only
+## a restart changes, `nanonets-proxy restart` replaces the process without a lost call.
 ##
 ## This file cannot hold the API key. Set NANONETS_API_KEY, or set NANONETS_API_KEY_FILE to the path of a
 ## file, or put the key into /run/secrets/nanonets_api_key or $CREDENTIALS_DIRECTORY/nanonets_api_key.
