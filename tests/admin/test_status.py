@@ -93,9 +93,10 @@ async def test_an_error_shows_its_caller_and_its_cure_but_not_its_path() -> None
 
 async def test_an_alert_shows_its_advice() -> None:
     async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
-        proxy.proxy.alerts.report("disk_filled", "make room", free_bytes=0)
+        proxy.proxy.alerts.report("disk_filled", "make room", free_bytes=0, sentence="0 bytes are free.")
         (problem,) = (await _status(proxy))["environments"][0]["problems"]
         assert (problem["kind"], problem["is_alert"], problem["advice"]) == ("disk_filled", True, "make room")
+        assert problem["sentence"] == "0 bytes are free."
 
 
 async def test_waiting_callers_show_with_the_time_of_the_next_permit() -> None:
@@ -155,6 +156,7 @@ class _Environment:
             "\x01" * 128, "learned", 1.5, 1e9, 1e9, 1e9, 1e9, quota_used_up=False, waiting=9, in_flight=9
         )
         problem = Problem("upstream_404", 50, 3600, is_alert=False, caller=name, request_id=name, advice="x" * 400)
+        problem = replace(problem, sentence="x" * 400)
         return EnvironmentStatus(
             self._name,
             "https://app.nanonets.com",

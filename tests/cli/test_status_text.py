@@ -1,7 +1,7 @@
 """The status document as text."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from nanonets_proxy.core.status.document import (
 
 PLAIN = Style(100, colored=False)
 HOSTILE = "evil\x1b[31m\x9b31m\r\nname"
+DISK = Problem("disk", 1, 5, is_alert=True, caller="", request_id="", advice="make room")
 _STATE = State("waiting_for_upstream", "limit", "Waiting for Nanonets: 2 callers, next permit in 23 s.")
 
 
@@ -47,7 +48,8 @@ def _document(**changes: Any) -> dict[str, Any]:
         "requests": RequestCounts(60, 1.5, (1, 2), (0, 1), (0, 0), (0, 3), (1, 0), (0.0, 1.0), (0.1, 0.1)),
         "problems": (
             Problem("upstream_404", 3, 61, is_alert=False, caller=HOSTILE, request_id="id", advice="Do this."),
-            Problem("disk", 1, 5, is_alert=True, caller="", request_id="", advice="make room"),
+            DISK,
+            replace(DISK, kind="key_old", advice="rotate it", sentence=f"Key of {HOSTILE}: 91 days."),
         ),
         "caller_connections": Usage(3, 12_000),
         "idle_upstream_connections": 1,
@@ -96,6 +98,9 @@ def test_the_text_has_each_part() -> None:
         "  upstream_404: Do this.",
         "    3 times, last 1 min 1 s ago, caller evil?[31m?31m??name, request id",
         "  disk: make room",
+        "    1 time, last 5 s ago",
+        "  key_old: Key of evil?[31m?31m??name: 91 days.",
+        "    rotate it",
         "    1 time, last 5 s ago",
         "",
         "The lists are shortened, because there are many environments.",

@@ -165,7 +165,11 @@ def _problems(problems: Sequence[dict[str, Any]], style: Style) -> Iterable[str]
         facts = f"{times}, last {duration(problem['age_s'])} ago"
         if problem["caller"]:
             facts += f", caller {problem['caller']}, request {problem['request_id']}"
-        yield f"  {style.paint(_clean(problem['kind']), _YELLOW)}: {_clean(problem['advice'])}"
+        # After an upgrade, the proxy that still runs may be one without sentences.
+        sentence, advice = _clean(problem.get("sentence", "")), _clean(problem["advice"])
+        yield f"  {style.paint(_clean(problem['kind']), _YELLOW)}: {sentence or advice}"
+        if sentence:
+            yield f"    {advice}"
         yield style.paint(f"    {_clean(facts)}", _DIM)
 
 

@@ -88,6 +88,7 @@ class EnvironmentStatusReader:
                 caller="",
                 request_id="",
                 advice=shown(alert["advice"], MAX_SENTENCE_CHARS),
+                sentence=shown(alert.get("sentence", ""), MAX_SENTENCE_CHARS),
             )
             for alert in self.alerts.to_json()
         ]

@@ -165,6 +165,8 @@ class Problem:
     """The id of the last one, to find it in the log; empty for an alert."""
     advice: str
     """What to do."""
+    sentence: str = ""
+    """What happened, with its figures, if the alert has such a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
