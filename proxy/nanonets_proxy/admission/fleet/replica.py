@@ -20,7 +20,7 @@ from nanonets_proxy.admission.fleet.homes.remote_home import Message, RemoteHome
 from nanonets_proxy.admission.fleet.lead import Lead
 from nanonets_proxy.admission.fleet.room import FleetRoom
 from nanonets_proxy.admission.fleet.silence import Silence
-from nanonets_proxy.admission.fleet.state import State
+from nanonets_proxy.admission.fleet.state import BEAT_S, BEATS_MISSED, COLLECT_S, JOIN_TICKS, SILENT_TICKS, State
 from nanonets_proxy.core.ratelimit.fleet.grant_log import GrantLog
 from nanonets_proxy.core.ratelimit.fleet.names import Names
 from nanonets_proxy.core.ratelimit.fleet.share import share_policy
@@ -30,25 +30,13 @@ from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BEAT_S: Final = 0.25
-SILENT_TICKS: Final = 5
-JOIN_TICKS: Final = 20
-COLLECT_S: Final = 0.06
-BEATS_MISSED: Final = 4
 _ALIVE_EACH_S: Final = 0.5
 
 
 class Replica:
     """Call `start`, use `room`, then call `stop`."""
 
-    def __init__(
-        self,
-        name: str,
-        policy: GatePolicy,
-        names: Names,
-        bus: Bus,
-        make: HomeMaker,
-    ) -> None:
+    def __init__(self, name: str, policy: GatePolicy, names: Names, bus: Bus, make: HomeMaker) -> None:
         """`name` is unique in the fleet."""
         self.name = name
         self.state = State.ALONE
@@ -69,7 +57,6 @@ class Replica:
         self._silence = Silence(loop, self._most_silence, self._on_silence)
         self._beater: asyncio.TimerHandle | None = None
         self._campaign = Campaign(bus, make.jitter, self._on_won)
-        self._collector: asyncio.TimerHandle | None = None
         self._post = Post(name, bus, loop, lambda: self._epoch)
         self._stopped = False
         self._coordinated = asyncio.Event()  # set once a leader decides, for the start
@@ -93,9 +80,8 @@ class Replica:
         """Says goodbye. The claims of this replica must have ended."""
         self._stopped = True
         self._silence.stop()
-        for timer in (self._beater, self._collector):
-            if timer is not None:
-                timer.cancel()
+        if self._beater is not None:
+            self._beater.cancel()
         self._campaign.stop()
         if self._lead is not None:
             self._lead.end()
@@ -150,9 +136,6 @@ class Replica:
             if lead.host is not None:
                 now_s = self._loop.time()
                 self._beliefs.note(lead.host.home.gate.scopes.snapshots(now_s), 0.0, now_s)
-        if self._collector is not None:
-            self._collector.cancel()
-            self._collector = None
 
     def _join(self, leader: str, epoch: int) -> None:
         """Says hello to a leader. Until its welcome, nobody grants anything here."""
@@ -180,13 +163,12 @@ class Replica:
         if not self._beliefs.snapshots:
             self._beliefs.note_kept(won, self._loop.time())
         self._rush_beat()
-        self._collector = self._loop.call_later(COLLECT_S, self._open, self._lead)
+        self._loop.call_later(COLLECT_S, self._open, self._lead)
 
     def _open(self, lead: Lead) -> None:
         """Begins to decide for all replicas that said hello."""
-        if self._collector is not None:
-            self._collector.cancel()
-            self._collector = None
+        if self._stopped or lead is not self._lead or lead.host is not None:
+            return  # all replicas had said hello before the time was over, or this one leads no more
         self._local = self._make.leading(self._policy, self._beliefs, self.room.log, self._local.gate)
         self._beliefs.leader_log = GrantLog()
         self.state = State.LEADING

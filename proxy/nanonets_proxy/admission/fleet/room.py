@@ -19,11 +19,11 @@ claims to another home. No claim is lost by that: the permits stay valid, and wa
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from nanonets_proxy.admission.fleet.homes.claim import Home, OwnClaim
+from nanonets_proxy.admission.fleet.places import Places
 from nanonets_proxy.admission.waiting_room import refusal, shutting_down
 from nanonets_proxy.core.ratelimit.fleet.grant_log import GrantLog
 from nanonets_proxy.core.ratelimit.fleet.names import Names
@@ -34,7 +34,6 @@ from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason, Ticket, Ticke
 if TYPE_CHECKING:
     from nanonets_proxy.errors import ProxyError
 
-_WAITING, _ADMITTED = TicketState.WAITING, TicketState.ADMITTED
 _RETRY_S: Final = 1.0
 _LATE_S: Final = 0.5
 _UNCOUNTED: Final = (Outcome.THROTTLED, Outcome.UNUSED)
@@ -59,18 +58,20 @@ class FleetRoom:
         self._numbers = 0
         self._closed = False
         self._claims: dict[OwnClaim, None] = {}  # all but the ended ones
-        self._placing: deque[OwnClaim] = deque()
-        self._paused: dict[OwnClaim, None] = {}
-        self._resuming: deque[OwnClaim] = deque()
-        self.in_flight = 0
-        """The number of places that are taken."""
+        self._places = Places(policy.max_in_flight, loop)
         self.waiting = 0
         """The number of claims without a permit."""
 
     def change_policy(self, policy: GatePolicy) -> None:
         """Applies another policy to this replica. Its home gets the policy from `Replica`."""
         self._policy = policy
-        self._fill_places()
+        self._places.most = policy.max_in_flight
+        self._places.fill()
+
+    @property
+    def in_flight(self) -> int:
+        """The number of places that are taken."""
+        return self._places.taken
 
     # --- homes --------------------------------------------------------------------------------------
 
@@ -112,7 +113,7 @@ class FleetRoom:
     def try_admit(self, ticket: Ticket, now_s: float) -> bool:
         if now_s > self.valid_until_s:
             self.on_stale()
-        if self._closed or self.in_flight >= self._policy.max_in_flight or self._placing:
+        if self._closed or not self._places.is_free:
             return False
         claim = self._claim(ticket)
         if not self._home.try_admit(claim, now_s):
@@ -134,7 +135,7 @@ class FleetRoom:
         claim = self._claim(ticket)
         claim.cost = ticket.cost
         claim.reset_error()
-        ticket.state = _WAITING
+        ticket.state = TicketState.WAITING
         self._claims[claim] = None
         self.waiting += 1
         self._home.enter(claim, now_s)
@@ -176,17 +177,12 @@ class FleetRoom:
             self.on_stale()
         del self._claims[claim]
         claim.is_granted = False
-        if claim.has_place:
-            claim.has_place = False
-            self.in_flight -= 1
-        self._end_pause(claim)
-        if claim in self._placing:
-            self._placing.remove(claim)
+        self._places.leave(claim)
         if outcome not in _UNCOUNTED:
             self.log.add(claim.scope, claim.granted_at_s, claim.cost, claim.epoch)
         ticket.state = TicketState.ENDED if outcome is Outcome.SERVED else TicketState.RETURNED
         self._home.settle(claim, outcome, retry_after_s, quota_used_up=quota_used_up)
-        self._fill_places()
+        self._places.fill()
 
     def correct_cost(self, ticket: Ticket, cost: float) -> None:
         claim = ticket.claim
@@ -201,35 +197,12 @@ class FleetRoom:
             self._home.note_advice(ticket.claim, advice)
 
     def pause(self, ticket: Ticket, give_up: Callable[[], None]) -> None:
-        claim = ticket.claim
-        if not isinstance(claim, OwnClaim) or not claim.has_place:
-            return
-        if len(self._paused) + len(self._resuming) >= self._policy.max_in_flight:
-            if not self._paused:
-                give_up()
-                return
-            first = next(iter(self._paused))
-            del self._paused[first]
-            if first.give_up is not None:
-                first.give_up()
-        claim.give_up = give_up
-        self._paused[claim] = None
-        claim.has_place = False
-        ticket.state = TicketState.PAUSED
-        self.in_flight -= 1
-        self._fill_places()
+        if isinstance(ticket.claim, OwnClaim) and ticket.claim.has_place:
+            self._places.pause(ticket.claim, give_up)
 
     async def resume(self, ticket: Ticket) -> None:
-        claim = ticket.claim
-        if not isinstance(claim, OwnClaim) or ticket.state is not TicketState.PAUSED:
-            return
-        self._paused.pop(claim, None)
-        if self.in_flight < self._policy.max_in_flight:
-            self._place(claim)
-            return
-        claim.resuming = self._loop.create_future()
-        self._resuming.append(claim)
-        await claim.resuming
+        if isinstance(ticket.claim, OwnClaim) and ticket.state is TicketState.PAUSED:
+            await self._places.resume(ticket.claim)
 
     def close(self) -> None:
         """Rejects all waiting and all future tickets. Permits in use stay valid."""
@@ -239,7 +212,7 @@ class FleetRoom:
             claim.refused(shutting_down())
             self._forget_waiting(claim)
 
-    # --- claims and places --------------------------------------------------------------------------
+    # --- claims --------------------------------------------------------------------------
 
     def _claim(self, ticket: Ticket) -> OwnClaim:
         if isinstance(ticket.claim, OwnClaim):
@@ -257,39 +230,7 @@ class FleetRoom:
         self.waiting -= 1
         claim.is_granted, claim.granted_at_s, claim.epoch = True, now_s, self.epoch
         self.on_own_grant(claim)
-        if self.in_flight < self._policy.max_in_flight:
-            self._place(claim)
-        else:
-            self._placing.append(claim)
-
-    def _place(self, claim: OwnClaim) -> None:
-        claim.has_place = True
-        self.in_flight += 1
-        claim.ticket.state = _ADMITTED
-        claim.ticket.granted_at_s = self._loop.time()
-        future, claim.future = claim.future, None
-        if future is not None and not future.done():  # else its task is ending, and calls `leave`
-            future.set_result(None)
-
-    def _fill_places(self) -> None:
-        while self.in_flight < self._policy.max_in_flight:
-            if self._resuming:
-                claim = self._resuming.popleft()
-                self._place(claim)
-                if claim.resuming is not None and not claim.resuming.done():
-                    claim.resuming.set_result(None)
-                claim.resuming = None
-            elif self._placing:
-                self._place(self._placing.popleft())
-            else:
-                return
-
-    def _end_pause(self, claim: OwnClaim) -> None:
-        self._paused.pop(claim, None)
-        claim.give_up = None
-        if claim in self._resuming:
-            self._resuming.remove(claim)
-            claim.resuming = None
+        self._places.take(claim)
 
     def _on_decided(self, claim: OwnClaim) -> None:
         """Forgets a claim that was refused while it waited."""

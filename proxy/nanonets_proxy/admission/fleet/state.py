@@ -21,6 +21,15 @@ finds that out before its next decision.
 """
 
 import enum
+from typing import Final
+
+BEAT_S: Final = 0.25
+"""A leader tells all replicas in this interval that it still leads."""
+BEATS_MISSED: Final = 4
+SILENT_TICKS: Final = 5
+"""Ticks of `silence.py`, as is the next one."""
+JOIN_TICKS: Final = 20
+COLLECT_S: Final = 0.06
 
 
 class State(enum.Enum):
