@@ -198,7 +198,7 @@ def _check_fleet(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str]
         return
     for name in ("state_file", "sandbox"):
         if getattr(settings, name):
-            yield f"{prefix}coordination: has no effect with {name} ({sources[name]})"
+            yield f"{prefix}coordination: cannot be used together with {name} ({sources[name]}); remove one of them"
 
 
 def _check_upstream_and_bodies(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str]:
