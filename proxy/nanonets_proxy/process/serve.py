@@ -37,7 +37,7 @@ from nanonets_proxy.process.hardening import forget_variables, lock_memory, prev
 from nanonets_proxy.process.inheritance import Inheritance
 from nanonets_proxy.process.lifecycle import Lifecycle, Start
 from nanonets_proxy.process.messages import PeerLost
-from nanonets_proxy.server.listeners import ListenFailed, describe, open_sockets
+from nanonets_proxy.server.listeners import BACKLOG, ListenFailed, describe, open_sockets
 from nanonets_proxy.server.server import AiohttpMismatch
 from nanonets_proxy.telemetry.log import configure, use
 from nanonets_proxy.telemetry.redaction import Redactor
@@ -215,7 +215,7 @@ async def _start_sandbox(
     await runner.setup()
     addresses = [describe(sock) for sock in sockets]
     for sock in sockets:
-        await web.SockSite(runner, sock).start()
+        await web.SockSite(runner, sock, backlog=BACKLOG).start()
     return runner, addresses, keys
 
 
