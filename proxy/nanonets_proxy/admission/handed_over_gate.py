@@ -11,7 +11,7 @@ Messages are lists, the first item names the kind (`SUCCESSOR` handles those of 
     wait   number, scope, lane, deadline_s, urgency, cost, kind   a ticket waits for a permit
     leave  number                                                 its caller has gone
     pause  number, scope                                          its place is free
-    end    number, scope, outcome, retry_after_s, quota_used_up, granted_at_s, cost   its permit is settled
+    end    number, scope, outcome, retry_after_s, quota_used_up, granted_at_s, cost, serial   its permit is settled
   successor -> predecessor
     go     number                                                 it has its permit
     no     number, reason, retry_after_s                          it gets none
@@ -155,9 +155,9 @@ class HandedOverGate:
             self._own.settle(ticket, outcome, now, retry_after_s, quota_used_up=quota_used_up)
         if self._asks:
             number = self._numbers.setdefault(ticket, len(self._numbers) + 1)
-            granted_at_s = getattr(ticket, "granted_at_s", now)
-            details = [outcome.value, retry_after_s, quota_used_up, granted_at_s, ticket.cost]
-            self._send(["end", number, ticket.scope, *details])
+            # A ticket that only the successor granted has neither an instant nor a serial number here.
+            granted = [getattr(ticket, "granted_at_s", now), ticket.cost, getattr(ticket, "serial", 0)]
+            self._send(["end", number, ticket.scope, outcome.value, retry_after_s, quota_used_up, *granted])
 
     def pause(self, ticket: Ticket) -> None:
         if ticket in self._granted_elsewhere:

@@ -5,7 +5,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import partial
 
 from nanonets_proxy.admission.handed_over_gate import Message
@@ -14,20 +14,31 @@ from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason, Ticket, Ticke
 from nanonets_proxy.errors import LargerThanLimit, ProxyError, RateLimited
 
 _LANE = "(predecessor)"  # the callers of the requests in flight are not known
+_UNKNOWN = -math.inf  # the instant of a grant before the handover, until the permit is settled
 
 
 class Predecessor:
     """The predecessor's tickets of one environment."""
 
-    def __init__(self, room: WaitingRoom, in_flight: Mapping[str, int], send: Callable[[Message], None]) -> None:
-        """`in_flight` has the number of requests in flight in each scope. `send` sends a message back."""
+    def __init__(
+        self,
+        room: WaitingRoom,
+        in_flight: Mapping[str, int],
+        send: Callable[[Message], None],
+        known_serials: Container[str] = (),
+    ) -> None:
+        """`in_flight` has the number of requests in flight in each scope. `send` sends a message back.
+
+        `known_serials`: the scopes whose limits know the serial numbers of the predecessor's grants.
+        """
         self._room = room
         self._send = send
+        self._known_serials = known_serials
         self._loop = asyncio.get_running_loop()
         self._tickets: dict[int, Ticket] = {}
         self._unnamed: dict[str, list[Ticket]] = {}  # in flight since before the handover, by scope
         for scope, count in in_flight.items():
-            self._unnamed[scope] = [self._adopt(scope, self._loop.time(), 1) for _ in range(count)]
+            self._unnamed[scope] = [self._adopt(scope) for _ in range(count)]
 
     def receive(self, message: Message) -> None:
         """Does what a message of the predecessor says."""
@@ -44,7 +55,10 @@ class Predecessor:
     def lose(self) -> None:
         """Ends all tickets: the predecessor has ended, or the link to it is lost."""
         for ticket in [*self._tickets.values(), *(ticket for own in self._unnamed.values() for ticket in own)]:
-            self._leave(ticket)
+            if ticket.state is TicketState.ADMITTED:
+                self._room.settle(ticket, Outcome.FAILED)  # the upstream may have counted its request
+            else:
+                self._leave(ticket)
         self._tickets.clear()
         self._unnamed.clear()
 
@@ -97,26 +111,27 @@ class Predecessor:
         quota_used_up: bool,
         granted_at_s: float,
         cost: float,
+        serial: int,
     ) -> None:
         ticket = self._in_flight(number, scope)
-        if number not in self._tickets:
+        if ticket.granted_at_s == _UNKNOWN:
             ticket.granted_at_s, ticket.cost = granted_at_s, cost
+            if scope in self._known_serials:
+                ticket.serial = serial
         ended = Outcome(outcome)
         self._room.settle(ticket, ended, retry_after_s, quota_used_up=quota_used_up)
         if ended is Outcome.SERVED:
-            self._tickets.pop(number, None)
-        else:
-            self._tickets[number] = ticket  # it may wait again
+            del self._tickets[number]  # any other may wait again
 
     def _in_flight(self, number: int, scope: str) -> Ticket:
         """Returns the ticket of a request in flight, and remembers its number."""
         ticket = self._tickets.get(number)
         if ticket is None:
             unnamed = self._unnamed.get(scope)
-            ticket = unnamed.pop() if unnamed else self._adopt(scope, self._loop.time(), 1)
+            ticket = self._tickets[number] = unnamed.pop() if unnamed else self._adopt(scope)
         return ticket
 
-    def _adopt(self, scope: str, granted_at_s: float, cost: float) -> Ticket:
-        ticket = Ticket(scope, math.inf, _LANE, cost=cost)
-        self._room.adopt(ticket, granted_at_s)
+    def _adopt(self, scope: str) -> Ticket:
+        ticket = Ticket(scope, math.inf, _LANE)
+        self._room.adopt(ticket, _UNKNOWN)
         return ticket

@@ -12,11 +12,14 @@ from nanonets_proxy.admission.handed_over_gate import HandedOverGate, Message
 from nanonets_proxy.admission.predecessor import Predecessor
 from nanonets_proxy.admission.state_file import SavedState
 from nanonets_proxy.admission.waiting_room import WaitingRoom
+from nanonets_proxy.core.ratelimit.exact_state import take_exact
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.snapshot import dump, load
 
+_TAKEN_AT: Final = "taken_at_s"
 _LIMITS: Final = "limits"
+_EXACT: Final = "exact"
 _IN_FLIGHT: Final = "in_flight"
 
 
@@ -55,6 +58,8 @@ class GateHandover:
                 in_flight[scope.name] = count
                 left -= count
         document = {
+            _TAKEN_AT: now_s,
+            _EXACT: take_exact(self._gate.scopes),
             _LIMITS: dump(self._gate.scopes.snapshots(now_s), self.upstream, time.time()),
             _IN_FLIGHT: in_flight,
         }
@@ -86,10 +91,17 @@ class GateHandover:
     # --- from the predecessor ---------------------------------------------------------------------
 
     def take(self, document: Mapping[str, Any], send: Callable[[Message], None]) -> None:
-        """Takes the predecessor's limits and its requests over. Raises ValueError if the document is unusable."""
-        snapshots, away_s = load(document.get(_LIMITS), self.upstream, time.time())
-        self._gate.scopes.restore(snapshots, asyncio.get_running_loop().time(), away_s)
-        self._predecessor = Predecessor(self._room, document.get(_IN_FLIGHT, {}), send)
+        """Takes the predecessor's limits and its requests over. Raises ValueError if the document is unusable.
+
+        Limits of another release are restored as from a state file.
+        """
+        snapshots, _ = load(document.get(_LIMITS), self.upstream, time.time())
+        now_s, scopes = asyncio.get_running_loop().time(), self._gate.scopes
+        exact = document.get(_EXACT, {})
+        known_serials = frozenset(exact if scopes.restore_exact(exact, now_s) else ())
+        # By the monotonic clock, which both processes share: the other one may have been set meanwhile.
+        scopes.restore(snapshots, now_s, max(0.0, now_s - document[_TAKEN_AT]))
+        self._predecessor = Predecessor(self._room, document.get(_IN_FLIGHT, {}), send, known_serials)
 
     @property
     def has_predecessor(self) -> bool:

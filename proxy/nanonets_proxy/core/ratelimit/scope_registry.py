@@ -8,9 +8,11 @@ import heapq
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
+from typing import Any
 
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit
 from nanonets_proxy.core.ratelimit.adaptive.limit_snapshot import restore_snapshot, take_snapshot
+from nanonets_proxy.core.ratelimit.exact_state import apply_exact
 from nanonets_proxy.core.ratelimit.fairness.fair_queue import FairQueue
 from nanonets_proxy.core.ratelimit.fairness.places import Places
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
@@ -109,9 +111,29 @@ class ScopeRegistry:
         snapshots = (take_snapshot(scope.limit, scope.name, now) for scope in self.by_name.values())
         return [snapshot for snapshot in snapshots if snapshot is not None]
 
+    def restore_exact(self, document: Mapping[str, Any], now: float) -> bool:
+        """Restores the document of `take_exact`, or nothing. Returns False if the document is of another release.
+
+        Must come before the first ticket.
+        """
+        try:
+            for name, part in islice(document.items(), self._policy.max_scopes):
+                scope = self.add(name, now)
+                apply_exact(scope, part)
+                scope.change_policy(self._policy, self._weights)
+        except ValueError:
+            self.by_name.clear()
+            return False
+        return True
+
     def restore(self, snapshots: Iterable[ScopeSnapshot], now: float, away_s: float) -> None:
-        """Restores snapshots that were taken `away_s` ago. Must come before the first ticket."""
+        """Restores snapshots that were taken `away_s` ago. Must come before the first ticket.
+
+        Scopes that `restore_exact` has restored stay as they are.
+        """
         for snapshot in islice(snapshots, self._policy.max_scopes):
+            if snapshot.scope in self.by_name:
+                continue
             scope = self.add(snapshot.scope, now)
             restore_snapshot(scope.limit, snapshot, now, away_s)
             scope.reported = scope.limit.estimate.belief

@@ -55,7 +55,7 @@ class _Begin(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
+class Candidate:
     """A length that explains all refusals so far."""
 
     least: float
@@ -87,7 +87,7 @@ class _Candidate:
         )
 
 
-_ANY: Final = _Candidate(1.0, math.inf, is_anchored=True, earliest_s=-math.inf, latest_s=math.inf)
+_ANY: Final = Candidate(1.0, math.inf, is_anchored=True, earliest_s=-math.inf, latest_s=math.inf)
 
 
 class PeriodFit:
@@ -99,7 +99,7 @@ class PeriodFit:
         self._noted = 0
         self._refused_s = -math.inf
         self._uncertain_s = 0.0
-        self._candidates: dict[float, _Candidate] = {}
+        self._candidates: dict[float, Candidate] = {}
 
     def stop(self) -> None:
         """Finds nothing from now on: some refusals do not concern the limit."""

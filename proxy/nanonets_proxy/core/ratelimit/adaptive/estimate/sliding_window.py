@@ -79,11 +79,16 @@ class SlidingWindow:
             if log is self._recent:
                 self._used += true_cost - cost
 
+    @property
+    def logged(self) -> int:
+        """The number of grants in the log."""
+        return len(self._recent) + len(self._older)
+
     def _find(self, granted_s: float, cost: float) -> tuple[deque[_Grant], int | None]:
         """Returns the log with one grant of this instant and cost, and its index there; None if there is none."""
         for log in (self._recent, self._older):
-            index = bisect_left(log, (granted_s,))
-            while index < len(log) and log[index][0] == granted_s:
+            index = bisect_left(log, (granted_s - _ROUNDING_S,))  # instants from a snapshot are rounded
+            while index < len(log) and log[index][0] <= granted_s + _ROUNDING_S:
                 if log[index][1] == cost:
                     return log, index
                 index += 1
