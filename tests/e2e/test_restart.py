@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from support.process import COMMAND, END_S, environment, running, sandbox
+from support.process import COMMAND, END_S, Running, environment, running, sandbox
 from support.restarts import ending_successors, replaceable_proxy, restart, restarted
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
@@ -52,13 +52,32 @@ class Caller:
         self._stop.set()
 
 
+def ask(proxy: Running) -> int:
+    """Calls on a new connection, and returns the status."""
+    connection = http.client.HTTPConnection(proxy.url.removeprefix("http://"), timeout=60)
+    connection.request("GET", PATH)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def wait_until_one_waits(proxy: Running) -> None:
+    """Returns once a request waits for the rate limit."""
+    deadline_s = time.monotonic() + END_S
+    while time.monotonic() < deadline_s:
+        with urllib.request.urlopen(proxy.admin_url + "/status", timeout=END_S) as response:
+            if json.load(response)["environments"][0]["gate"]["waiting"]:
+                return
+    raise AssertionError("no request waits")
+
+
 def test_no_call_fails_while_processes_replace_each_other() -> None:
     with sandbox("--limit", "none") as upstream, replaceable_proxy(upstream) as proxy:
         callers = [Caller(proxy.url.removeprefix("http://")) for _ in range(6)]
         with ThreadPoolExecutor(len(callers)) as pool:
             runs = [pool.submit(caller.run) for caller in callers]
             try:
-                pids = [restarted(proxy) for _ in range(3)]
+                pids = [restarted(proxy) for _ in range(2)]
             finally:
                 for caller in callers:
                     caller.stop()
@@ -67,7 +86,7 @@ def test_no_call_fails_while_processes_replace_each_other() -> None:
         statuses = sum((caller.statuses for caller in callers), Counter[int]())
         assert set(statuses) <= {200, 201}, statuses
         assert statuses.total() > 50
-        assert len({proxy.process.pid, *pids}) == 4
+        assert len({proxy.process.pid, *pids}) == 3
         assert proxy.process.wait(END_S) == 0, "the first process has served what it had"
 
 
@@ -87,39 +106,28 @@ def test_an_idle_connection_moves_and_its_next_request_gets_its_response(call: C
 
 
 def test_waiting_callers_are_served_in_turn_by_the_limit_of_both_processes() -> None:
-    with sandbox("--limit", "4/2s") as upstream, replaceable_proxy(upstream) as proxy:
-        address = proxy.url.removeprefix("http://")
-
-        def ask() -> int:
-            connection = http.client.HTTPConnection(address, timeout=60)
-            connection.request("GET", PATH)
-            status = connection.getresponse().status
-            connection.close()
-            return status
-
+    with sandbox("--limit", "4/1s") as upstream, replaceable_proxy(upstream) as proxy:
         with ThreadPoolExecutor(24) as pool:
-            before = [pool.submit(ask) for _ in range(16)]
+            before = [pool.submit(ask, proxy) for _ in range(16)]
             proxy.wait_for("limit_closed")
             restarted(proxy)
-            after = [pool.submit(ask) for _ in range(8)]
+            after = [pool.submit(ask, proxy) for _ in range(8)]
             assert [job.result() for job in [*before, *after]] == [200] * 24
         assert proxy.process.wait(END_S) == 0
 
 
-@pytest.mark.parametrize("how", ["signal", "command"])
-def test_a_signal_and_the_command_restart_too(how: str, call: Call) -> None:
+def test_a_signal_and_the_command_restart_too(call: Call) -> None:
     with sandbox("--limit", "none") as upstream, replaceable_proxy(upstream) as proxy:
-        if how == "signal":
-            proxy.process.send_signal(signal.SIGUSR2)
-            pid = proxy.wait_for("replaced")["pid"]
-        else:
-            address = proxy.admin_url.removeprefix("http://")
-            with running(["restart", "--admin-listen", address], environment()) as command:
-                assert command.process.wait(END_S) == 0
-            pid = proxy.wait_for("replaced")["pid"]
-            assert command.stdout == f"restarted: process {pid} serves now\n".encode()
+        proxy.process.send_signal(signal.SIGUSR2)
+        first = proxy.wait_for("replaced")["pid"]
+        assert proxy.process.wait(END_S) == 0
+        address = proxy.admin_url.removeprefix("http://")
+        with running(["restart", "--admin-listen", address], environment(), is_forked=True) as command:
+            assert command.process.wait(END_S) == 0
+        second = int(command.stdout.split()[2])
+        assert command.stdout == f"restarted: process {second} serves now\n".encode()
         assert call(proxy.url + PATH)[0] == 200
-        assert pid != proxy.process.pid
+        assert len({proxy.process.pid, first, second}) == 3
 
 
 def test_settings_that_cannot_be_used_leave_the_old_process_and_say_why(call: Call, tmp_path: Path) -> None:
@@ -183,21 +191,26 @@ def test_a_signal_ends_a_replaced_process_that_still_serves() -> None:
         replaceable_proxy(upstream) as proxy,
         ThreadPoolExecutor(2) as pool,
     ):
-        address = proxy.url.removeprefix("http://")
-
-        def ask() -> int:
-            connection = http.client.HTTPConnection(address, timeout=60)
-            connection.request("GET", PATH)
-            status = connection.getresponse().status
-            connection.close()
-            return status
-
-        assert ask() == 200
-        waiting = pool.submit(ask)
+        assert ask(proxy) == 200
+        waiting = pool.submit(ask, proxy)
+        wait_until_one_waits(proxy)
         restarted(proxy)
-        assert proxy.process.poll() is None
         assert proxy.end() == 0
         assert waiting.result() == 503
+
+
+def test_a_waiting_call_is_served_though_the_new_process_is_killed() -> None:
+    with (
+        sandbox("--limit", "1/4s") as upstream,
+        replaceable_proxy(upstream) as proxy,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        assert ask(proxy) == 200
+        waiting = pool.submit(ask, proxy)
+        wait_until_one_waits(proxy)
+        os.kill(restarted(proxy), signal.SIGKILL)
+        assert waiting.result() == 200
+        assert proxy.process.wait(END_S) == 0
 
 
 _WITH_SOCKETS = """
