@@ -18,6 +18,7 @@ from support.virtual_loop import run_virtually
 
 if TYPE_CHECKING:
     from nanonets_proxy.admission.handed_over_gate import Message
+    from nanonets_proxy.core.ratelimit.news import News
 
 UPSTREAM = "https://app.nanonets.com"
 
@@ -29,7 +30,8 @@ class Side:
         limits_ = StaticLimits(tuple(map(StaticLimit.parse, limits)))
         self.policy = GatePolicy(max_in_flight=3, max_waiting=100, static_limits=limits_)
         self.gate = Gate(self.policy, lambda: 0.0)
-        self.room = WaitingRoom(self.gate, asyncio.get_running_loop())
+        self.news: list[News] = []
+        self.room = WaitingRoom(self.gate, asyncio.get_running_loop(), self.news.append)
         self.handover = GateHandover(self.gate, self.room, UPSTREAM, lambda: self.policy, None)
 
     def admit(self, cost: float = 1) -> Ticket:
@@ -122,6 +124,7 @@ def test_a_refused_request_waits_for_the_new_gate_and_is_sent_again() -> None:
         await asyncio.sleep(1.1)
         pair.exchange()
         await again
+        assert (len(pair.old.news), len(pair.new.news)) == (0, 1), "one process reports the closure"
         pair.old.room.settle(permit, Outcome.SERVED)
         pair.exchange()
         assert pair.new.gate.in_flight == 0

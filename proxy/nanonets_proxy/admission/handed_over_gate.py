@@ -184,6 +184,8 @@ class HandedOverGate:
 
     def poll(self, now: float) -> Verdicts:
         own = self._own.poll(now)
+        if self._asks:
+            self._own.news.take()  # the successor has the same news of the same refusals
         granted, self._go = [*self._go, *own.granted], []
         expired, self._no = [*self._no, *own.expired], []
         return Verdicts(granted, expired, own.wake_at_s)
