@@ -1,8 +1,8 @@
 """Notices that the upstream refuses requests of one scope although the proxy keeps to what was accepted before.
 
 Each closure shows how much of the quota the upstream accepted from the proxy: the units of the period that the
-refusal ended. Only the proxy knows its own count, so nobody else can see that
-this part has become smaller. The reasons differ in what follows:
+refusal ended. Only the proxy knows its own count, so nobody else can see that this part has become smaller. The
+reasons differ in what follows:
 
 - Another client takes a part of the quota: the accepted part differs from period to period.
 - The upstream has lowered the limit: the accepted part settles.
@@ -37,9 +37,8 @@ _SETTLED: Final = 4
 _CLEARLY: Final = 0.1
 _MIN_UNITS: Final = 2
 _MAX_SPREAD: Final = 1.2  # of the usual closures: otherwise, the estimate is not the true limit
-_MAX_EXCESS: Final = (
-    0.1  # of a rounded hint, as a share of the period: otherwise, nobody knows when the period began
-)
+# Of a rounded hint, as a share of the period. With more, nobody knows when the period began.
+_MAX_EXCESS: Final = 0.1
 _MAX_TRAVEL: Final = 0.05
 _SAME_TIME: Final = (0.9, 1.1)
 _FEW: Final = 10
@@ -135,7 +134,7 @@ class QuotaWatch:
         if len(self._since) == 1:
             return QuotaChange.SHORT
         before, last = self._since[-2:]
-        is_first_after_short = len(self._since) == len((before, last))
+        is_first_after_short = not self._since[2:]
         if _is_clearly_less(before, last) or (not is_first_after_short and _is_clearly_less(last, before)):
             return QuotaChange.SHARED
         return QuotaChange.LOWERED if len(self._since) == _SETTLED else None
