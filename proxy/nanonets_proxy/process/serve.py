@@ -37,6 +37,7 @@ from nanonets_proxy.process.hardening import forget_variables, lock_memory, prev
 from nanonets_proxy.process.inheritance import Inheritance
 from nanonets_proxy.process.lifecycle import Lifecycle, Start
 from nanonets_proxy.process.messages import PeerLost
+from nanonets_proxy.process.prompt_exit import exit_soon
 from nanonets_proxy.server.listeners import BACKLOG, ListenFailed, describe, open_sockets
 from nanonets_proxy.server.server import AiohttpMismatch
 from nanonets_proxy.telemetry.log import configure, use
@@ -103,7 +104,7 @@ def _run(log_format: str, level: str, main: Callable[[_Log], Coroutine[Any, Any,
     redactor = Redactor()
     writer = configure(log_format, level, sys.stdout.buffer, redactor)
     try:
-        uvloop.run(main(_Log(writer, redactor)))
+        uvloop.run(_run_to_its_end(main(_Log(writer, redactor)), writer))
     except (ListenFailed, AiohttpMismatch, CoordinationUnusable, WebhookUnusable) as error:
         return _usage_error(error)
     except PeerLost as error:
@@ -112,6 +113,11 @@ def _run(log_format: str, level: str, main: Callable[[_Log], Coroutine[Any, Any,
     finally:
         writer.close()
     return OK
+
+
+async def _run_to_its_end(main: Coroutine[Any, Any, None], writer: LineWriter) -> None:
+    await main
+    exit_soon(OK, writer.close)
 
 
 async def _serve(
