@@ -175,7 +175,7 @@ $(SYSTEM_VENV)/system.stamp: requirements/system.txt | $(BIN)/python
 	  --only-binary :all: -r requirements/system.txt
 	@touch $@
 
-test-system: $(VENV)/dev.stamp $(SYSTEM_VENV)/system.stamp ## Build and run the image and the examples for real (root; installs Debian packages)
+test-system: $(VENV)/redis.stamp $(SYSTEM_VENV)/system.stamp ## Build and run the image and the examples for real (root; installs Debian packages)
 	tests/system/setup.sh .system
 	$(BIN)/python -m pytest -m system tests/system $(PYTEST_ARGS)
 	$(MAKE) soak SOAK_S=60 SOAK_SEED=1 PYTEST_ARGS=--capture=fd # the log is long; pytest shows it after a failure

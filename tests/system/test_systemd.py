@@ -23,6 +23,7 @@ SERVICE: Final = "nanonets-proxy"
 API_KEY: Final = "sys-systemd-5b1c7d20"
 NEXT_API_KEY: Final = "sys-systemd-90e4fa63"
 PATH: Final = "/api/v4/workflows"
+CALLERS: Final = 4
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ class Callers:
         self._port = port
         self._is_done = False
         self.results: Counter[int | str] = Counter()
-        self._threads = [threading.Thread(target=self._call) for _ in range(4)]
+        self._threads = [threading.Thread(target=self._call) for _ in range(CALLERS)]
         for thread in self._threads:
             thread.start()
 
@@ -143,17 +144,25 @@ def test_the_service_is_reloaded_upgraded_rotated_and_killed_under_load(machine:
         machine.systemctl("kill", "--kill-whom=main", "--signal=USR2", SERVICE)
         wait_for("another main process", lambda: machine.main_pid() not in (first, "0"), within_s=60)
         second = machine.main_pid()
+        served = callers.results[200]
+        wait_for("responses after the upgrade", lambda: callers.results[200] > served + 20, within_s=60)
+        assert set(callers.results) == {200}, callers.results
         (root / "etc" / SERVICE / "nanonets_api_key").write_text(NEXT_API_KEY)
         machine.systemctl("restart", SERVICE)
         third = machine.main_pid()
         assert len({first, second, third}) == 3
         served = callers.results[200]
         wait_for("responses after the restart", lambda: callers.results[200] > served + 20, within_s=60)
-        assert set(callers.results) == {200}, callers.results
+        lost_by_restart = _lost(callers.results)
+        assert lost_by_restart <= CALLERS, "a connection that closes at that moment takes its request with it"
         machine.systemctl("kill", "--kill-whom=main", "--signal=KILL", SERVICE)
         served = callers.results[200]
         wait_for("responses after the kill", lambda: callers.results[200] > served + 20, within_s=60)
     finally:
         results = callers.stop()
-    assert sum(count for result, count in results.items() if result != 200) <= 4, "only calls in flight are lost"
+    assert _lost(results) <= lost_by_restart + CALLERS, "only calls in flight are lost"
     assert "ConnectionRefusedError" not in results
+
+
+def _lost(results: "Counter[int | str]") -> int:
+    return sum(count for result, count in results.items() if result != 200)
