@@ -58,6 +58,8 @@ async def test_trace_and_connect_get_405_with_the_allowed_methods(method: bytes)
         (b"/x", b"X : a", 400),
         (b"/x", b"Host: a@b", 400),
         (b"/" + b"a" * 13_000, b"X: a", 414),
+        (b"/" + b"a" * 90_000, b"X: a", 414),  # rejected before its request line ends
+        (b"/x y", b"X: a", 400),  # a malformed request line
         (b"/x", b"X: " + b"a" * 17_000, 431),
         (b"/x", b"X: " + b"a" * 70_000, 431),
     ],

@@ -88,9 +88,9 @@ class CallerRequest:
 _UNREADABLE: Final = HeaderSection(HTTP_1_0, (), (), 0, keep_alive=False)
 
 
-def unreadable_request(method: str = "UNKNOWN", target: str = "/") -> CallerRequest:
+def unreadable_request(method: str | None = None, target: str | None = None) -> CallerRequest:
     """Returns the stand-in for a request whose head is malformed, so that it gets a response and is logged."""
-    return CallerRequest(method, target, _UNREADABLE)
+    return CallerRequest(method or "UNKNOWN", target or "/", _UNREADABLE)
 
 
 class Response(Protocol):

@@ -27,6 +27,7 @@ END_OF_HEAD: Final = b"\r\n\r\n"
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # RFC 9110 §5.6.2
 # PRI is the method of the HTTP/2 connection preface (RFC 9113 §3.4).
 _REQUEST_LINE: Final = re.compile(rb"(?!PRI )(%b{1,64}) ([!-~\x80-\xff]+) HTTP/(0\.9|1\.[01]|2\.0)\r\n" % _TOKEN)
+_METHOD: Final = re.compile(rb"(%b{1,64}) " % _TOKEN)
 _NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
 _CANNOT_BEGIN: Final = re.compile(rb"(?!%b)[^\r]|\r[^\n]" % _TOKEN)
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
@@ -118,10 +119,15 @@ class HeadReader:
         self._keep_alive = self._parser.should_keep_alive()  # the parser forgets it after this call
 
 
-def method_and_target(beginning: bytes | bytearray) -> tuple[str, str] | None:
-    """Returns the method and target of a rejected request; None if its request line is malformed."""
-    line = _REQUEST_LINE.match(beginning)
-    return None if line is None else (line[1].decode(), line[2].decode("latin-1"))
+def method_and_target(beginning: bytes | bytearray) -> tuple[str | None, str | None]:
+    """Returns the method and target of a rejected request; None for what its request line does not show.
+
+    A line that is malformed or has no end shows the method, if it begins with one.
+    """
+    if (line := _REQUEST_LINE.match(beginning)) is not None:
+        return line[1].decode(), line[2].decode("latin-1")
+    method = _METHOD.match(beginning)
+    return (None if method is None else method[1].decode()), None
 
 
 def _escape(byte: re.Match[bytes]) -> bytes:

@@ -144,11 +144,10 @@ class RequestReader:
     def rejected_request(self) -> CallerRequest:
         """Returns a stand-in for the request that `next_request` has rejected, or that arrived too slowly.
 
-        It has the method and the target if the request line is well formed. RFC 9110 §9.3.2: the response to a
-        rejected HEAD has no body either.
+        It has the method and the target, as far as the request line shows them. RFC 9110 §9.3.2: the response to
+        a rejected HEAD has no body either.
         """
-        line = method_and_target(self.kept)
-        return unreadable_request() if line is None else unreadable_request(*line)
+        return unreadable_request(*method_and_target(self.kept))
 
     def _begin_body(self, request: CallerRequest, length: int | None, data: bytes) -> bytes:
         """Gives the request a body that is arriving, and starts with `data`. Returns the bytes after it.
