@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -108,6 +110,24 @@ def test_without_a_proxy_there_is_one_clear_sentence(command: list[str], tmp_pat
     assert (done.returncode, done.stdout, done.stderr) == (FAILED, "", sentence)
 
 
+@contextmanager
+def _server(response: bytes) -> Iterator[str]:
+    """Yields the address of a server that is no proxy. It sends this response to one request."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+
+        def respond() -> None:
+            connection, _ = server.accept()
+            connection.recv(4096)
+            connection.sendall(response)
+            connection.close()
+
+        thread = threading.Thread(target=respond)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        thread.join()
+
+
 @pytest.mark.parametrize(
     ("response", "sentence"),
     [
@@ -129,22 +149,17 @@ def test_without_a_proxy_there_is_one_clear_sentence(command: list[str], tmp_pat
 )
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_another_server_is_named(flags: list[str], response: bytes, sentence: str, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(30)
-
-        def respond() -> None:
-            connection, _ = server.accept()
-            connection.recv(4096)
-            connection.sendall(response)
-            connection.close()
-
-        thread = threading.Thread(target=respond)
-        thread.start()
-        address = f"127.0.0.1:{server.getsockname()[1]}"
+    with _server(response) as address:
         done = completed(["status", *flags, "--admin-listen", address], environment(), tmp_path)
-        thread.join()
     assert (done.returncode, done.stdout) == (FAILED, "")
     assert f"no status: the server on {address} {sentence}" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["reload", "restart"])
+def test_another_server_does_not_count_as_changed(command: str, tmp_path: Path) -> None:
+    with _server(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}") as address:
+        done = completed([command, "--admin-listen", address], environment(), tmp_path)
+    assert (done.returncode, done.stdout) == (FAILED, f"not {command}ed: 200 {{}}\n")
 
 
 def test_a_listener_that_wants_a_token_is_named_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:

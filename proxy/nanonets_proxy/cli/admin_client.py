@@ -5,8 +5,9 @@ Uses only the standard library, because containers run `healthcheck` often.
 
 import json
 import socket
+from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
-from typing import Final
+from typing import Any, Final
 
 from nanonets_proxy.core.net.addresses import Listener, UnixListener, reachable_host
 
@@ -37,33 +38,28 @@ def is_ready(address: Listener) -> tuple[bool, str]:
 
 
 def reload(address: Listener, timeout_s: float) -> tuple[bool, str]:
-    """Returns whether POST /reload gives 200 within `timeout_s`, and a line for the user."""
-    try:
-        status, body_line = _send_for_line(address, "POST", "/reload", timeout_s)
-    except NoResponse as error:
-        return False, f"not reloaded: {error}"
-    try:
-        body = json.loads(body_line)
-        if status == 200:
-            return True, f"reloaded: {_settings_sentence(body['settings'])}"
-        return False, f"not reloaded: {body['reason']}"
-    except (ValueError, KeyError, TypeError):
-        return status == 200, f"{'reloaded' if status == 200 else 'not reloaded'}: {status} {body_line}"
+    """Returns whether POST /reload succeeds within `timeout_s`, and a line for the user."""
+    return _change(address, "/reload", timeout_s, "reloaded", lambda body: _settings_sentence(body["settings"]))
 
 
 def restart(address: Listener, timeout_s: float) -> tuple[bool, str]:
-    """Returns whether POST /restart gives 200 within `timeout_s`, and a line for the user."""
+    """Returns whether POST /restart succeeds within `timeout_s`, and a line for the user."""
+    return _change(address, "/restart", timeout_s, "restarted", lambda body: f"process {body['pid']} serves now")
+
+
+def _change(
+    address: Listener, path: str, timeout_s: float, done: str, sentence: Callable[[dict[str, Any]], str]
+) -> tuple[bool, str]:
+    """Posts to a path, and reads the JSON of the response. `sentence` tells what has changed."""
     try:
-        status, body_line = _send_for_line(address, "POST", "/restart", timeout_s)
+        status, body_line = _send_for_line(address, "POST", path, timeout_s)
     except NoResponse as error:
-        return False, f"not restarted: {error}"
+        return False, f"not {done}: {error}"
     try:
         body = json.loads(body_line)
-        if status == 200:
-            return True, f"restarted: process {body['pid']} serves now"
-        return False, f"not restarted: {body['reason']}"
-    except (ValueError, KeyError, TypeError):
-        return False, f"not restarted: {status} {body_line}"
+        return (True, f"{done}: {sentence(body)}") if status == 200 else (False, f"not {done}: {body['reason']}")
+    except (ValueError, KeyError, TypeError):  # not from this program
+        return False, f"not {done}: {status} {body_line}"
 
 
 def _settings_sentence(settings: dict[str, list[str]]) -> str:

@@ -26,7 +26,7 @@ def mistake_of(key: str) -> str | None:
     if _ASSIGNMENT.match(key):
         return "looks like NAME=key: keep only the text behind the equals sign"
     if key.lower() in _EMPTY_VALUES:
-        return "looks like an empty value that was written as a word, such as None or null"
+        return "looks like an empty value that a program wrote as a word"
     if key.startswith(("/", "./", "../", "~/")):
         return "looks like the path of a file: use NANONETS_API_KEY_FILE for a path"
     if key.startswith("$") or any(key.startswith(begin) and key.endswith(end) for begin, end in _TEMPLATES):

@@ -6,6 +6,7 @@ import ssl
 from typing import Final
 
 from nanonets_proxy.core.net.addresses import Origin
+from nanonets_proxy.telemetry.http_post import post
 
 STOP_S: Final = 2.0
 """How long the end of the process may be delayed."""
@@ -35,22 +36,15 @@ class Sender:
         collector = self.collector
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):
-                reader, writer = await asyncio.open_connection(
-                    collector.host, collector.port, ssl=self._tls, limit=64 * 1024
-                )
-                try:
-                    writer.write(_HEAD % (self._path, collector.authority.encode(), len(body)) + body)
-                    await writer.drain()
-                    status = int((await reader.readline()).split()[1])
-                finally:
-                    writer.transport.abort()
+                head = _HEAD % (self._path, collector.authority.encode(), len(body))
+                status = await post(collector.host, collector.port, self._tls, head + body)
         except TimeoutError:
             return _NO_RESPONSE
         except ssl.SSLCertVerificationError:  # also an OSError
             return _NOT_TRUSTED
         except OSError:
             return _NO_CONNECTION
-        except (ValueError, IndexError):
+        except ValueError:
             return _NO_HTTP
         if status in _WANTED_LATER:
             return _BUSY

@@ -16,7 +16,6 @@ redirect is not followed, since it could lead the signature and the document any
 import asyncio
 import hmac
 import json
-import re
 import socket
 import ssl
 import time
@@ -34,6 +33,7 @@ from prometheus_client import CollectorRegistry, Counter
 from nanonets_proxy import __version__
 from nanonets_proxy.core.net.webhook_url import WebhookUrl, may_get_http
 from nanonets_proxy.telemetry.alerts import Alert, Alerts
+from nanonets_proxy.telemetry.http_post import post
 
 VERSION: Final = 1
 """The version of the document. It changes if a field is renamed, removed or gets another meaning."""
@@ -41,9 +41,7 @@ MAX_QUEUED: Final = 64
 MAX_DOCUMENT_BYTES: Final = 16 * 1024
 _SEND_TIMEOUT_S: Final = 10.0
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 1.0, 300.0
-_MAX_LINE_BYTES: Final = 8 * 1024
 _WANTED_LATER: Final = frozenset({408, 425, 429})
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])[ \r]")
 _ADVICE: Final = "check webhook_url, webhook_secret_file and the receiver; requests are served as before"
 EVENT: Final = "webhook_failed"
 
@@ -142,16 +140,7 @@ class Webhook:
         """Returns the status of the response. Raises OSError, ValueError."""
         origin = self._url.origin
         host = origin.host if self._tls is not None else await _private_address(origin.host, origin.port)
-        reader, writer = await asyncio.open_connection(host, origin.port, ssl=self._tls, limit=_MAX_LINE_BYTES)
-        try:
-            writer.write(self._head(item) + item.body)
-            await writer.drain()
-            found = _STATUS_LINE.match(await reader.readline())
-        finally:
-            writer.transport.abort()
-        if found is None:
-            raise ValueError("the receiver sent no HTTP response")
-        return int(found[1])
+        return await post(host, origin.port, self._tls, self._head(item) + item.body)
 
     def _head(self, item: _Document) -> bytes:
         sent_at = str(int(time.time()))
