@@ -93,11 +93,6 @@ class Replica:
         self._post.flush()
         await self._bus.stop()
 
-    @property
-    def is_coordinated(self) -> bool:
-        """Whether one gate decides for the whole fleet, as far as this replica knows."""
-        return self.state in (State.FOLLOWING, State.LEADING)
-
     def change_policy(self, policy: GatePolicy) -> None:
         """Applies another policy."""
         self._policy = policy

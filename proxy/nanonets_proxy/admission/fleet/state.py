@@ -40,3 +40,8 @@ class State(enum.Enum):
     FOLLOWING = "following"
     COLLECTING = "collecting"
     LEADING = "leading"
+
+    @property
+    def is_coordinated(self) -> bool:
+        """Whether one gate decides for the whole fleet, as far as this replica knows."""
+        return self in (State.FOLLOWING, State.LEADING)

@@ -78,7 +78,7 @@ class Fleet:
 
     def not_ready_reason(self) -> str | None:
         """Returns why this replica is not ready, or None if it is."""
-        if self._policy.required and not self._replica.is_coordinated:
+        if self._policy.required and not self._replica.state.is_coordinated:
             return "no_coordination"
         return None
 
@@ -129,5 +129,5 @@ class Fleet:
             "nanonets_proxy_waiting": self.room.waiting,
             "nanonets_proxy_in_flight": self.room.in_flight,
             "nanonets_proxy_fleet_replicas": self._replica.replicas,
-            "nanonets_proxy_fleet_coordinated": float(self._replica.is_coordinated),
+            "nanonets_proxy_fleet_coordinated": float(self._replica.state.is_coordinated),
         }

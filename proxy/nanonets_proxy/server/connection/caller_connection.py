@@ -22,8 +22,6 @@
 import asyncio
 import enum
 import math
-import os
-import socket
 from typing import TYPE_CHECKING, Final, cast
 
 import structlog
@@ -39,6 +37,8 @@ from nanonets_proxy.server.connection_limits import ConnectionPolicy
 from nanonets_proxy.server.peers import reset
 
 if TYPE_CHECKING:
+    import socket
+
     from aiohttp import web
 
 LINGER_S: Final = 1.0  # enough to receive the bytes that a rejected caller sent before it saw the response
@@ -269,18 +269,15 @@ class CallerConnection(CallerTransport):
         if self.request is None:
             self.close_when_sent()
 
-    def lend(self) -> socket.socket | None:
+    def lend(self) -> "socket.socket | None":
         """Stops reading an idle connection, and returns another descriptor of it for a successor.
 
-        None: it is busy, or over TLS, whose keys stay in this process.
+        None: it is busy, or cannot move (`CallerTransport.duplicate`).
         """
-        transport = self.transport
-        if self._state is not _IDLE or self._closes or transport is None or transport.is_closing():
-            return None
-        if transport.get_write_buffer_size() or transport.get_extra_info("ssl_object") is not None:
+        if self._state is not _IDLE or self._closes or (duplicate := self.duplicate()) is None:
             return None
         self.flow.hold_back()
-        return socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        return duplicate
 
     def finish(self, last_request_s: float) -> None:
         """Closes after the response in progress, or else the next one, or after that time without a request."""

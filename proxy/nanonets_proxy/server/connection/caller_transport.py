@@ -1,6 +1,8 @@
 """The transport of a caller's connection: the peer, flow control in both directions, and the ways to close it."""
 
 import asyncio
+import os
+import socket
 from typing import TYPE_CHECKING, Final, cast
 
 from nanonets_proxy.server.connection.flow_control import Backpressure, FlowControl, ReadAhead
@@ -48,6 +50,18 @@ class CallerTransport(asyncio.BufferedProtocol):
                 reset(self.transport)
             else:
                 self.transport.close()
+
+    def duplicate(self) -> socket.socket | None:
+        """Returns another descriptor of the connection, for another process.
+
+        None: the connection closes, has unsent bytes, or is over TLS, whose keys stay in this process.
+        """
+        transport = self.transport
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size():
+            return None
+        if transport.get_extra_info("ssl_object") is not None:
+            return None
+        return socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
