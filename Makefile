@@ -83,7 +83,7 @@ bench-fleet: $(VENV)/redis.stamp ## Run fleets of 3 and 8 proxies over a real Re
 	PYTHONPATH=bench:tests $(BIN)/python -m fleet $(FLEET_ARGS)
 
 bench-rotation: $(VENV)/dev.stamp ## Rotate keys under load: 100 times in a minute at 500 requests a second, in three ways
-	PYTHONPATH=tests $(BIN)/python -m support.rotation
+	PYTHONPATH=tests $(BIN)/python -m support.commands.rotation
 
 bench-restart: $(VENV)/dev.stamp ## Restart the proxy 50 times under 1,000 requests a second (RESTARTS, RATE)
 	PYTHONPATH=tests:bench $(BIN)/python -m restarts
@@ -115,7 +115,7 @@ conformance-page: $(VENV)/dev.stamp ## Generate docs/conformance.md from the tab
 	PYTHONPATH=tests $(BIN)/python -m conformance.page
 
 status-page: $(VENV)/dev.stamp ## Generate docs/reference/status.md and the JSON schema of GET /status
-	PYTHONPATH=tests $(BIN)/python -m support.status_page
+	PYTHONPATH=tests $(BIN)/python -m support.telemetry.status_page
 
 helm-chart: $(VENV)/dev.stamp ## Generate the Helm chart's values and README from its values.schema.json
 	PYTHONPATH=tests $(BIN)/python -m reference.helm_chart

@@ -13,8 +13,8 @@ from typing import Final
 
 import aiohttp
 
-from support.process import sandbox
-from support.restarts import replaceable_proxy
+from support.commands.process import sandbox
+from support.commands.restarts import replaceable_proxy
 
 RESTARTS: Final = int(os.environ.get("RESTARTS", "50"))
 RATE: Final = int(os.environ.get("RATE", "1000"))

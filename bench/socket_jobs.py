@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from sockets import PATH, counts
-from support.process import proxy_to, sandbox
+from support.commands.process import proxy_to, sandbox
 
 KEY = "sandbox-test-key"
 JOB = 100

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from support.process import proxy_to, sandbox
+from support.commands.process import proxy_to, sandbox
 
 COUNT, PERIOD_S = 40, 4.0
 COLD_S, SHORT_S, RUN_S = 2 * PERIOD_S, 40.0, 120.0

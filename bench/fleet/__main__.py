@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from fleet.redis_server import RedisServer, redis_server
-from support.process import Running, proxy_to, sandbox
+from support.commands.process import Running, proxy_to, sandbox
 
 COUNT, PERIOD_S = 40, 4.0
 LATENCY_S = 0.25

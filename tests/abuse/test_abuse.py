@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from support.process import Running, proxy_to
+from support.commands.process import Running, proxy_to
 from support.raw_caller import RawCaller, request
 from support.scripted_upstream import OK
 

@@ -27,7 +27,7 @@ from support.eventually import until
 from support.proxy_harness import KEY, RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request
 from support.scripted_upstream import Exchange, ScriptedUpstream, responding
-from support.status_page import adapter
+from support.telemetry.status_page import adapter
 
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 _NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"

@@ -14,7 +14,7 @@ from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket, TicketState
 from nanonets_proxy.errors import RateLimited
-from support.virtual_loop import run_virtually
+from support.gate.virtual_loop import run_virtually
 
 if TYPE_CHECKING:
     from nanonets_proxy.admission.handed_over_gate import Message

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.process import Running, proxy_to, sandbox
+from support.commands.process import Running, proxy_to, sandbox
 
 PATH = "/api/v4/workflows"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from support.process import Running, proxy_to, sandbox
+from support.commands.process import Running, proxy_to, sandbox
 
 KIB = 1024
 UPLOAD_BYTES = 2 * 1024 * KIB

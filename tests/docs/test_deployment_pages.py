@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from support.page_commands import LANGUAGES, ROOT, Reader, languages, sections, shows
+from support.commands.page_commands import LANGUAGES, ROOT, Reader, languages, sections, shows
 
 FOLDER = ROOT / "docs" / "deployment"
 PAGES = sorted(FOLDER.glob("*.md"))

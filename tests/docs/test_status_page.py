@@ -1,7 +1,7 @@
 """docs/reference/status.md and its JSON schema are generated from the classes of the document."""
 
 from nanonets_proxy.core.status.document import SCHEMA_VERSION
-from support.status_page import PAGE, SCHEMA, page, schema
+from support.telemetry.status_page import PAGE, SCHEMA, page, schema
 
 
 def test_the_reference_page_is_up_to_date() -> None:

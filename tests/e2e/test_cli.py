@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from nanonets_proxy import __version__
-from support.process import completed, environment
+from support.commands.process import completed, environment
 
 OK, FAILED, USAGE_ERROR = 0, 1, 2
 COMMANDS = ("serve", "check", "sandbox", "config", "healthcheck")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support.process import environment, running, sandbox
+from support.commands.process import environment, running, sandbox
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
 PATH = "/api/v4/workflows"

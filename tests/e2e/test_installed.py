@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import nanonets_proxy
-from support.process import ANY_PORTS, COMMAND, environment, proxy_to, running, sandbox
+from support.commands.process import ANY_PORTS, COMMAND, environment, proxy_to, running, sandbox
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
 

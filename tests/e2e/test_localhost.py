@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.process import END_S, environment, running
+from support.commands.process import END_S, environment, running
 
 LOCALHOST = ("--listen", "localhost:0", "--admin-listen", "localhost:0")
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from support.process import proxy_to, sandbox
+from support.commands.process import proxy_to, sandbox
 
 
 @pytest.mark.parametrize("clients_key", ["", "a-wrong-key"])

@@ -17,8 +17,8 @@ import pytest
 
 from nanonets_proxy.cli import admin_client, status
 from nanonets_proxy.core.net.addresses import TcpListener
-from support.process import COMMAND, END_S, Running, completed, environment, proxy_to, sandbox
-from support.status_page import adapter
+from support.commands.process import COMMAND, END_S, Running, completed, environment, proxy_to, sandbox
+from support.telemetry.status_page import adapter
 
 OK, FAILED = 0, 1
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from support.process import END_S, completed, environment, proxy_to, sandbox
-from support.usage_ledger import record, rows
+from support.commands.process import END_S, completed, environment, proxy_to, sandbox
+from support.telemetry.usage_ledger import record, rows
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
 NOW_S = int(time.time())

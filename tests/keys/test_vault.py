@@ -12,7 +12,7 @@ import trustme
 
 from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.keys.vault import VaultAuth, VaultKey, VaultPolicy
-from support.process import ANY_PORTS, environment, running, sandbox
+from support.commands.process import ANY_PORTS, environment, running, sandbox
 
 pytestmark = pytest.mark.system
 

@@ -15,7 +15,7 @@ from support.raw_caller import request
 from support.raw_upstream import RawUpstream, ok, responding_then_closing
 from support.raw_upstream import responding as responding_raw
 from support.scripted_upstream import OK, Exchange, ScriptedUpstream, responding
-from support.usage_ledger import rows
+from support.telemetry.usage_ledger import rows
 
 WRITTEN_S = 30.0
 REFUSED = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 0\r\nContent-Length: 2\r\n\r\nno"

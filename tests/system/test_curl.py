@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from support.commands.process import proxy_to, sandbox
 from support.documents import pdf
-from support.process import proxy_to, sandbox
 
 pytestmark = pytest.mark.system
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from support.process import proxy_to, sandbox
+from support.commands.process import proxy_to, sandbox
 
 KEY = "sandbox-test-key"
 pytestmark = pytest.mark.system

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.process import ANY_PORTS, environment, running
+from support.commands.process import ANY_PORTS, environment, running
 
 pytestmark = pytest.mark.system
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from support.process import proxy_to, sandbox
+from support.commands.process import proxy_to, sandbox
 
 pytestmark = pytest.mark.system
 

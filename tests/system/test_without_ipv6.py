@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from support.process import Running, environment, running
+from support.commands.process import Running, environment, running
 
 pytestmark = pytest.mark.system
 

@@ -22,10 +22,10 @@ from nanonets_proxy.telemetry.metrics import (
 from nanonets_proxy.telemetry.request_metrics import MOST_CALLERS, RequestMetrics
 from nanonets_proxy.telemetry.scope_metrics import ScopeMetrics
 from support.error_classes import VISIBLE
-from support.finished import Finished
 from support.proxy_harness import running_proxy
 from support.raw_caller import RawCaller, request
 from support.scripted_upstream import OK, ScriptedUpstream
+from support.telemetry.finished import Finished
 
 INVENTED = 10_000
 

@@ -6,10 +6,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from nanonets_proxy.telemetry.request_metrics import RequestMetrics
 from support.eventually import until
-from support.finished import Finished
 from support.proxy_harness import RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request
 from support.scripted_upstream import OK, ScriptedUpstream
+from support.telemetry.finished import Finished
 
 TOO_MANY = b"HTTP/1.1 429 No\r\nRetry-After: 30\r\nContent-Length: 0\r\n\r\n"
 Samples = dict[tuple[str, ...], float]

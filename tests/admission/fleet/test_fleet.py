@@ -10,8 +10,8 @@ from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from simulator.limiters import Concurrency, FixedWindow, Limiter, SlidingLog, TokenBucket
-from support.fleet_scene import FleetScene, jain
-from support.virtual_loop import run_virtually
+from support.gate.fleet_scene import FleetScene, jain
+from support.gate.virtual_loop import run_virtually
 
 RUN_S = 40.0
 LIMITED = GatePolicy(

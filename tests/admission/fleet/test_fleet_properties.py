@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.errors import ShuttingDown
 from simulator.limiters import SlidingLog
-from support.fleet_scene import FleetScene
-from support.virtual_loop import run_virtually
+from support.gate.fleet_scene import FleetScene
+from support.gate.virtual_loop import run_virtually
 
 REPLICAS = 3
 FAULTS = ("hang", "down", "wipe", "read_only", "kill", "add", "cancel", "stop", "cut")

@@ -19,7 +19,7 @@ from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, BusError, Coordin
 from nanonets_proxy.admission.fleet.bus.redis_bus import RedisBus, check
 from nanonets_proxy.core.net.redis_address import RedisAddress
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
-from support.process import ANY_PORTS, Running, environment, proxy_to, running, sandbox
+from support.commands.process import ANY_PORTS, Running, environment, proxy_to, running, sandbox
 
 pytestmark = pytest.mark.system
 

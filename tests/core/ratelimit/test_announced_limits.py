@@ -9,7 +9,7 @@ from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
-from support.gate_scene import GateScene
+from support.gate.gate_scene import GateScene
 
 
 def make_limit(static_limit: StaticLimit | None = None) -> Limit:

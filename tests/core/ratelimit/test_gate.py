@@ -11,7 +11,7 @@ from nanonets_proxy.core.ratelimit.rejections import MIN_RETRY_AFTER_S
 from nanonets_proxy.core.ratelimit.scope_registry import MAX_CLOSED_SCOPES_SHOWN
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Rejection, Ticket, TicketState, Verdicts
-from support.gate_scene import GateScene
+from support.gate.gate_scene import GateScene
 
 NEVER_S = 1e9
 

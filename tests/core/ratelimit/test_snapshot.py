@@ -8,7 +8,7 @@ import pytest
 from nanonets_proxy.core.ratelimit.hints.retry_hint import MAX_HINT_S
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, dump, load, unknown
 from nanonets_proxy.core.ratelimit.tickets import Outcome
-from support.gate_scene import GateScene
+from support.gate.gate_scene import GateScene
 
 UPSTREAM = "https://app.nanonets.com"
 

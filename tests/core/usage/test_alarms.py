@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from nanonets_proxy.core.usage.alarms import Facts, FirstCall, Spending, Volume, alarms_of
-from support.usage_quarter import WARM_UP_WEEKS, quarter
+from support.telemetry.usage_quarter import WARM_UP_WEEKS, quarter
 
 OLD_H = 24 * 60
 USUAL = Volume("caller", "billing", 900, 1000, 1000, OLD_H)

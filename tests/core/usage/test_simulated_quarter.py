@@ -15,7 +15,7 @@ from statistics import median
 import pytest
 
 from nanonets_proxy.core.usage.alarms import PAST_DAYS, Facts, FirstCall, Spending, alarms_of
-from support.usage_quarter import PAST_H, WARM_UP_WEEKS, Past, quarter
+from support.telemetry.usage_quarter import PAST_H, WARM_UP_WEEKS, Past, quarter
 
 SEEDS = range(4)
 CHECKS = (0.25, 0.5, 0.75, 1.0)

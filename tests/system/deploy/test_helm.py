@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.process import COMMAND, environment
+from support.commands.process import COMMAND, environment
 from system.deploy.pod_security import violations
 from system.deploy.tools import CHART, Document, helm, kustomize, only, parse, validate
 from system.podman import ROOT

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from support.process import ANY_PORTS, Running, environment, running, sandbox
+from support.commands.process import ANY_PORTS, Running, environment, running, sandbox
 from system.deploy.tools import parse
 from system.podman import ROOT, STATE, wait_for
 

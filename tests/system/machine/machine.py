@@ -15,7 +15,7 @@ from typing import Final
 
 import trustme
 
-from support.page_commands import ROOT, Reader
+from support.commands.page_commands import ROOT, Reader
 from system.podman import STATE, certificates, environment, wait_for
 
 ADDRESS: Final = "10.0.2.100"

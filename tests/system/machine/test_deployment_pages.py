@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from support.page_commands import ROOT
+from support.commands.page_commands import ROOT
 from system.machine.machine import Machine, machine
 
 pytestmark = pytest.mark.system

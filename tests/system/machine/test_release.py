@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nanonets_proxy import __version__
-from support.page_commands import ROOT
+from support.commands.page_commands import ROOT
 from system.machine.machine import machine
 from system.podman import TOOLS, run, succeed
 

@@ -15,7 +15,7 @@ from nanonets_proxy.core.usage.rollups import DIMENSIONS
 from nanonets_proxy.telemetry.ledger import ledger as ledger_module
 from nanonets_proxy.telemetry.ledger.ledger import Ledger
 from nanonets_proxy.telemetry.ledger.reader import open_ledger
-from support.usage_ledger import record, rows, series_of, sums
+from support.telemetry.usage_ledger import record, rows, series_of, sums
 
 NOW_S = 1_795_000_000
 

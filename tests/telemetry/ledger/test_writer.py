@@ -21,7 +21,7 @@ from nanonets_proxy.telemetry.ledger.reader import open_fault, open_ledger
 from nanonets_proxy.telemetry.ledger.writer import LedgerWriter
 from support.eventually import until
 from support.log_capture import captured_log
-from support.usage_ledger import record, rows
+from support.telemetry.usage_ledger import record, rows
 
 HOUR = 400_000
 WRITTEN_S = 30.0

@@ -18,9 +18,9 @@ from nanonets_proxy.telemetry.otlp.policy import MetricsPolicy
 from nanonets_proxy.telemetry.otlp.sender import STOP_S
 from nanonets_proxy.telemetry.redaction import Redactor
 from support.eventually import until
-from support.otlp_collector import attributes, running_collector
 from support.proxy_harness import KEY, running_proxy
 from support.scripted_upstream import OK, ScriptedUpstream, responding
+from support.telemetry.otlp_collector import attributes, running_collector
 
 NOBODY = Origin("http", "127.0.0.1", 1)
 

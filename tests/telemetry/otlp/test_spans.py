@@ -13,8 +13,8 @@ from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.request.access_record import new_id
 from nanonets_proxy.telemetry.otlp.protobuf import request
 from nanonets_proxy.telemetry.otlp.spans import SpanEncoder
-from support.finished_trace import PARENT, TRACE, finished
-from support.otlp_collector import attributes
+from support.telemetry.finished_trace import PARENT, TRACE, finished
+from support.telemetry.otlp_collector import attributes
 
 UPSTREAM = Origin("https", "app.nanonets.com", 443)
 

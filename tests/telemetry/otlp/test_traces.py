@@ -18,10 +18,10 @@ from nanonets_proxy.telemetry.otlp.sender import STOP_S
 from nanonets_proxy.telemetry.otlp.spans import SpanEncoder
 from nanonets_proxy.telemetry.otlp.traces import MAX_QUEUED_BYTES, TraceExporter
 from support.eventually import until
-from support.finished_trace import PARENT, TRACE, finished
-from support.otlp_collector import Collector, attributes, running_collector
 from support.proxy_harness import running_proxy
 from support.scripted_upstream import OK, ScriptedUpstream, responding
+from support.telemetry.finished_trace import PARENT, TRACE, finished
+from support.telemetry.otlp_collector import Collector, attributes, running_collector
 
 SERVER, CLIENT, INTERNAL = Span.SPAN_KIND_SERVER, Span.SPAN_KIND_CLIENT, Span.SPAN_KIND_INTERNAL
 ERROR, UNSET = Status.STATUS_CODE_ERROR, Status.STATUS_CODE_UNSET

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket, TicketState
-from support.gate_scene import GateScene
+from support.gate.gate_scene import GateScene
 
 
 def taken_over(*static_limits: str, in_flight: int = 1, max_in_flight: int = 100) -> tuple[GateScene, list[Ticket]]:

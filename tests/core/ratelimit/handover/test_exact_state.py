@@ -17,7 +17,7 @@ from simulator import hints, limiters
 from simulator.cases import Case, poisson
 from simulator.run import this_gate
 from simulator.world import Conditions, Result, World
-from support.gate_scene import GateScene
+from support.gate.gate_scene import GateScene
 
 SEED = 7
 RESTARTS = 12

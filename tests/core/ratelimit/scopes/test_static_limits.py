@@ -6,7 +6,7 @@ import pytest
 
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
-from support.gate_scene import GateScene
+from support.gate.gate_scene import GateScene
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from support.scripted_upstream import ScriptedUpstream, responding
 
 pytestmark = pytest.mark.system
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 _PYTHON = _ROOT / ".venv-system" / "bin" / "python"
 _DRIVER = Path(__file__).with_name("page_driver.py")
 _WAIT_S = 60.0

@@ -16,8 +16,8 @@ import pytest
 
 from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
 from support.certificates import CertificateAuthority
-from support.proc import Witness, shown_to_its_user
-from support.process import ANY_PORTS, END_S, Running, environment, proxy_to, running, sandbox
+from support.commands.proc import Witness, shown_to_its_user
+from support.commands.process import ANY_PORTS, END_S, Running, environment, proxy_to, running, sandbox
 from support.raw_caller import RawCaller, request
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]

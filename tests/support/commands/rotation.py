@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 
 from nanonets_proxy.core.keys.api_key import ApiKey
-from support.process import ANY_PORTS, Running, environment, running, sandbox
+from support.commands.process import ANY_PORTS, Running, environment, running, sandbox
 
 GET_PATH, POST_PATH = "/api/v4/workflow_types", "/api/v4/workflows"
 MOST_OPEN = 2000

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from support.rotation import Ending, Load, rotate_under_load
+from support.commands.rotation import Ending, Load, rotate_under_load
 
 
 @pytest.mark.parametrize("ending", Ending)

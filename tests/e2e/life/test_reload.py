@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from support.proc import shown_to_its_user
-from support.process import Running, environment, proxy_to, running, sandbox
+from support.commands.proc import shown_to_its_user
+from support.commands.process import Running, environment, proxy_to, running, sandbox
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
 PATH = "/api/v4/workflows"

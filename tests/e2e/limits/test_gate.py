@@ -4,7 +4,7 @@ import asyncio
 
 import aiohttp
 
-from support.process import proxy_to, sandbox
+from support.commands.process import proxy_to, sandbox
 
 CALL = "/api/v4/workflows"
 

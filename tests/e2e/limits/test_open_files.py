@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.process import COMMAND, END_S, Running, environment, proxy_to, sandbox
+from support.commands.process import COMMAND, END_S, Running, environment, proxy_to, sandbox
 
 OPEN_FILES = 128
 

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from support.process import completed, environment, running
+from support.commands.process import completed, environment, running
 
 KEY = "5f1e2d3c-aaaa-bbbb-cccc-0123456789ab"
 FORMS = (KEY, b64encode(f"{KEY}:".encode()).decode().rstrip("="))

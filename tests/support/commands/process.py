@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from reference.documented_events import undocumented
-from support.forked_command import ForkedCommand
+from support.commands.forked_command import ForkedCommand
 
 COMMAND = os.environ.get("NANONETS_PROXY_COMMAND", f"{sys.executable} -m nanonets_proxy").split()
 """The command under test: this environment's module, or the program in NANONETS_PROXY_COMMAND."""

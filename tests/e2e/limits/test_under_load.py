@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 
-from support.process import proxy_to, sandbox
+from support.commands.process import proxy_to, sandbox
 
 
 async def test_200_callers_behind_a_limit_of_40_per_second_see_no_429() -> None:

@@ -8,8 +8,8 @@ from typing import Final
 
 import pytest
 
+from support.commands.process import proxy_to
 from support.eventually import stable, until
-from support.process import proxy_to
 from support.raw_caller import RawCaller, request
 from support.scripted_upstream import ScriptedUpstream, responding
 

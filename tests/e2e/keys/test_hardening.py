@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from support.proc import shown_to_its_user
-from support.process import COMMAND, END_S, environment, proxy_to, running, sandbox
+from support.commands.proc import shown_to_its_user
+from support.commands.process import COMMAND, END_S, environment, proxy_to, running, sandbox
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs proc(5) and prctl(2)")
 

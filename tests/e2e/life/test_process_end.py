@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.process import COMMAND, END_S, Running, environment, proxy_to, running, sandbox
+from support.commands.process import COMMAND, END_S, Running, environment, proxy_to, running, sandbox
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
 STOPS = (signal.SIGTERM, signal.SIGINT)

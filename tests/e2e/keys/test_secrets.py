@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from support.proc import shown_to_its_user
-from support.process import ANY_PORTS, completed, environment, running
+from support.commands.proc import shown_to_its_user
+from support.commands.process import ANY_PORTS, completed, environment, running
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
 FIRST, SECOND, WRONG = 'first"key\\of-9d2f', "second-key-of-71c4", "wrong-key-of-e0b6"

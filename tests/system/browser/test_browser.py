@@ -11,7 +11,7 @@ import pytest
 from support.log_capture import captured_log
 from support.proxy_harness import RunningProxy, running_proxy
 from support.scripted_upstream import ScriptedUpstream, responding
-from system.browser import WAIT_S, Site, chromium
+from system.browser.chromium import WAIT_S, Site, chromium
 
 pytestmark = pytest.mark.system
 

@@ -5,7 +5,7 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
-from support.process import environment, running
+from support.commands.process import environment, running
 
 CONNECTIONS = 600
 TIMEOUT_S = 10.0

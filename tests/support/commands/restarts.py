@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
-from support.process import Running, proxy_to
+from support.commands.process import Running, proxy_to
 
 
 @contextlib.contextmanager

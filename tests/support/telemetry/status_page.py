@@ -1,6 +1,6 @@
 """Generates docs/reference/status.md and the JSON schema of GET /status from the classes of the document.
 
-python -m support.status_page
+python -m support.telemetry.status_page
 """
 
 import ast
@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from nanonets_proxy.core.status import document
 from nanonets_proxy.core.status.document import StatusDocument
 
-FOLDER: Final = Path(__file__).parents[2] / "docs" / "reference"
+FOLDER: Final = Path(__file__).parents[3] / "docs" / "reference"
 PAGE: Final = FOLDER / "status.md"
 SCHEMA: Final = FOLDER / "status.schema.json"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support.process import ANY_PORTS, Running, environment, running, sandbox
+from support.commands.process import ANY_PORTS, Running, environment, running, sandbox
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
 PATH = "/api/v4/workflows"

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from support.process import COMMAND, END_S, Running, environment, running, sandbox
-from support.restarts import ending_successors, replaceable_proxy, restart, restarted
+from support.commands.process import COMMAND, END_S, Running, environment, running, sandbox
+from support.commands.restarts import ending_successors, replaceable_proxy, restart, restarted
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
 PATH = "/api/v4/workflows"

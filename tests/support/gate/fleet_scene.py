@@ -14,7 +14,7 @@ from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from nanonets_proxy.errors import ProxyError
 from simulator.limiters import Limiter
-from support.memory_bus import MemoryBus, MemoryRedis
+from support.gate.memory_bus import MemoryBus, MemoryRedis
 
 TRAVEL_S = 0.02
 
