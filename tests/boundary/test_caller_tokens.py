@@ -54,6 +54,18 @@ async def test_a_token_names_its_caller_in_the_log_and_is_not_forwarded() -> Non
     assert not any(token.encode() in request.head for request in upstream.requests for token in (TOKEN, OTHER))
 
 
+async def test_a_token_is_accepted_wherever_a_client_puts_its_key() -> None:
+    user, password = (b64encode(text) for text in (TOKEN.encode() + b":x", b"x:" + TOKEN.encode()))
+    plain = b"Authorization: " + TOKEN.encode()
+    async with (
+        ScriptedUpstream(responding(OK)) as upstream,
+        running_proxy(upstream.origin, caller_tokens=BILLING) as proxy,
+        await proxy.caller() as caller,
+    ):
+        for line in (b"Authorization: Basic " + user, b"Authorization: Basic " + password, bearer(TOKEN), plain):
+            assert (await caller.get(b"/x", line)).status == 200
+
+
 async def test_a_token_in_its_own_header_field_is_accepted_and_removed() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from nanonets_proxy.core.access.caller_tokens import CallersByToken, CallerToken, token_from_authorization
+from nanonets_proxy.core.access.caller_tokens import CallersByToken, CallerToken, tokens_in_authorization
 from nanonets_proxy.core.net.address_ranges import is_loopback_address
 from nanonets_proxy.server.peers import Peer
 
@@ -27,8 +27,9 @@ class AdminAccess:
         """Returns whether a request may use all endpoints. `credentials` is its Authorization field's value."""
         if self._callers is None or _is_local(peer):
             return True
-        token = None if credentials is None else token_from_authorization(credentials)
-        return token is not None and self._callers.caller_of(token) is not None
+        return credentials is not None and (
+            self._callers.caller_of_any(tokens_in_authorization(credentials)) is not None
+        )
 
 
 def _is_local(peer: Peer) -> bool:

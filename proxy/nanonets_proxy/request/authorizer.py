@@ -12,7 +12,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from nanonets_proxy.core.access.access_rules import AccessRules
-from nanonets_proxy.core.access.caller_tokens import CallersByToken, CallerToken, token_from_authorization
+from nanonets_proxy.core.access.caller_tokens import CallersByToken, CallerToken, tokens_in_authorization
 from nanonets_proxy.core.access.daily_budget import DailyBudget
 from nanonets_proxy.core.http.target import loggable_target
 from nanonets_proxy.errors import BudgetUsedUp, ForbiddenByPolicy, ProxyError, UnknownCaller
@@ -62,12 +62,11 @@ class Authorizer:
             return peer.certificate
         if self._callers is None:
             return None
-        token = (
-            credentials
-            if self._policy.has_token_header or credentials is None
-            else token_from_authorization(credentials)
-        )
-        name = None if token is None else self._callers.caller_of(token)
+        name = None
+        if credentials is not None:
+            own_header = self._policy.has_token_header
+            tokens = (credentials,) if own_header else tokens_in_authorization(credentials)
+            name = self._callers.caller_of_any(tokens)
         if name is None:
             raise UnknownCaller(
                 "The request needs a caller's token: send one, as Authorization: Bearer or as the client's API key."

@@ -13,7 +13,7 @@ from nanonets_proxy.core.access.caller_tokens import (
     check_caller_name,
     make_token,
     parse_token_lines,
-    token_from_authorization,
+    tokens_in_authorization,
 )
 
 TOKEN = make_token(bytes(range(32)))
@@ -74,25 +74,28 @@ def test_a_file_without_tokens_or_with_a_token_in_plain_text_is_an_error(text: s
 
 
 @pytest.mark.parametrize(
-    ("credentials", "token"),
+    ("credentials", "tokens"),
     [
-        (b"Bearer abc", b"abc"),
-        (b"bearer  abc ", b"abc"),
-        (b"Basic " + b64encode(b"abc:"), b"abc"),
-        (b"Basic " + b64encode(b"abc:password"), b"abc"),
-        (b"Basic abc", None),
-        (b"Basic \xff", None),
-        (b"Digest abc", None),
-        (b"abc", None),
-        (b"Bearer a b", None),
-        (b"", None),
+        (b"Bearer abc", (b"abc",)),
+        (b"bearer  abc ", (b"abc",)),
+        (b"Token abc", (b"abc",)),
+        (b"abc", (b"abc",)),
+        (b"Basic " + b64encode(b"abc:"), (b"abc",)),
+        (b"basic " + b64encode(b"abc:password"), (b"abc", b"password")),
+        (b"Basic " + b64encode(b":abc"), (b"abc",)),
+        (b"Basic " + b64encode(b":"), ()),
+        (b"Basic abc", ()),
+        (b"Basic \xff", ()),
+        (b"Bearer a b", ()),
+        (b"Bearer ", (b"Bearer",)),
+        (b"", ()),
     ],
 )
-def test_the_token_is_found_in_bearer_and_basic_credentials(credentials: bytes, token: bytes | None) -> None:
-    assert token_from_authorization(credentials) == token
+def test_a_token_may_stand_wherever_a_client_puts_its_key(credentials: bytes, tokens: tuple[bytes, ...]) -> None:
+    assert tokens_in_authorization(credentials) == tokens
 
 
 @given(st.binary(max_size=200))
 def test_arbitrary_credentials_are_read_without_an_error(credentials: bytes) -> None:
-    token = token_from_authorization(credentials)
-    assert CallersByToken([CallerToken.of("a", TOKEN)]).caller_of(token or b"") is None
+    callers = CallersByToken([CallerToken.of("a", TOKEN)])
+    assert callers.caller_of_any(tokens_in_authorization(credentials)) is None

@@ -23,7 +23,7 @@ _IN_TEXT: Final = re.compile(rb"%b[A-Za-z0-9_-]{43}|%b[A-Za-z0-9+/_-]{55,}" % _B
 # The first letter keeps a name from looking like an IP address; without a colon it cannot look like a unix peer.
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}", re.ASCII)
 _LINE: Final = re.compile(r"(?P<name>\S+)\s+sha256:(?P<digest>[0-9a-fA-F]{64})", re.ASCII)
-_SCHEME: Final = re.compile(rb"(bearer|basic) +([!-~]+) *", re.IGNORECASE)
+_CREDENTIALS: Final = re.compile(rb" *(?:([!-~]+) +)?([!-~]+) *")
 
 
 def check_caller_name(name: str) -> str:
@@ -103,6 +103,10 @@ class CallersByToken:
             if known[1] != token.name:
                 raise ValueError(f"{known[1]} and {token.name} have the same token")
 
+    def caller_of_any(self, tokens: Iterable[bytes]) -> str | None:
+        """Returns the name of the first caller that one of `tokens` belongs to, or None."""
+        return next(filter(None, map(self.caller_of, tokens)), None)
+
     def caller_of(self, token: bytes) -> str | None:
         """Returns the caller's name, or None. The time taken reveals nothing about the tokens.
 
@@ -113,19 +117,20 @@ class CallersByToken:
         return found[1] if found is not None and compare_digest(found[0], digest) else None
 
 
-def token_from_authorization(credentials: bytes) -> bytes | None:
-    """Returns the token in an Authorization field's value, or None.
+def tokens_in_authorization(credentials: bytes) -> tuple[bytes, ...]:
+    """Returns the texts of an Authorization field's value that may be a token, in the order to try them.
 
-    The token is that of Bearer (RFC 6750 §2.1) or the user name of Basic (RFC 7617 §2). Clients of the API send
-    their key as that user name.
+    Clients put their key, and so their token, where their API wants it: as the user name of Basic, which Nanonets
+    documents; as its password (RFC 7617 §2); as Bearer (RFC 6750 §2.1); behind another scheme; or without a scheme.
     """
-    match = _SCHEME.fullmatch(credentials)
+    match = _CREDENTIALS.fullmatch(credentials)
     if match is None:
-        return None
+        return ()
     scheme, value = match.groups()
-    if scheme.lower() == b"bearer":
-        return value
+    if scheme is None or scheme.lower() != b"basic":
+        return (value,)
     try:
-        return b64decode(value, validate=True).partition(b":")[0]
+        user, _, password = b64decode(value, validate=True).partition(b":")
     except binascii.Error:
-        return None
+        return ()
+    return tuple(filter(None, (user, password)))
