@@ -24,7 +24,8 @@ class AccessSettings(KeySettings):
         (),
         description="Callers and their tokens, each as NAME sha256:HEX; `nanonets-proxy token NAME` makes one. If "
         "any is set, every caller must send its token in Authorization, where a client puts the API key: as user "
-        "name or password of Basic, as Bearer, or alone. NAME then names the caller in budgets, the queue and the log.",
+        "name or password of Basic, as Bearer, or alone. NAME then names the caller in budgets, the queue and the "
+        "log.",
     )
     caller_tokens_file: OptionalPath = Field(
         None,
