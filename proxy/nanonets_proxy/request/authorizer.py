@@ -20,6 +20,10 @@ from nanonets_proxy.server.peers import Peer
 from nanonets_proxy.telemetry.finished_request import FinishedRequest
 
 _BY_RULE = "rule: "
+_USED_UP = "This caller has used up its daily budget."
+_PART_USED_UP = (
+    "This caller has used up the part of its daily budget that this replica may use while it is alone in its fleet."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ class Authorizer:
             return False
         retry_after_s = budget.take(caller, time.time())
         if retry_after_s is not None:
-            message = "This caller has used up its daily budget."
+            message = _PART_USED_UP if budget.is_part else _USED_UP
             self._reject(BudgetUsedUp(message, retry_after_s=retry_after_s), "daily_budget", caller, method, target)
         return retry_after_s is None
 

@@ -8,9 +8,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
-from typing import Self
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -19,11 +18,12 @@ from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, BusError, Coordin
 from nanonets_proxy.admission.fleet.bus.redis_bus import RedisBus, check
 from nanonets_proxy.core.net.redis_address import RedisAddress
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
-from support.commands.process import ANY_PORTS, Running, environment, proxy_to, running, sandbox
+from support.commands.fleet_proxies import PATH, Callers, coordinated, fleet, gauge, ready, until
+from support.commands.process import ANY_PORTS, Running, environment, running
 
 pytestmark = pytest.mark.system
 
-PATH = "/api/v4/workflows"
+NAMED = ("--caller-header", "X-Caller")
 PASSWORD = "the-redis-password"
 RIGHTS = (
     "~nanonets-proxy:* &nanonets-proxy:* +eval +evalsha +script|load +publish +subscribe +unsubscribe +get +set "
@@ -201,75 +201,9 @@ async def test_a_server_that_is_away_may_come_back() -> None:
 # --- whole proxies --------------------------------------------------------------------------------------
 
 
-@contextmanager
-def fleet(redis: RedisServer, replicas: int, *arguments: str, limit: str = "40/4s") -> Iterator[list[Running]]:
-    with ExitStack() as stack:
-        upstream = stack.enter_context(sandbox("--limit", limit, "--limit-kind", "sliding"))
-        extra = ["--coordination", redis.url, "--caller-header", "X-Caller", *arguments]
-        yield [stack.enter_context(proxy_to(upstream, *extra)) for _ in range(replicas)]
-
-
-class Callers:
-    """Threads that call without a pause, each with a name of its own."""
-
-    def __init__(self, proxies: list[Running], each: int) -> None:
-        self.statuses: list[int] = []
-        self._ends = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._call, args=(proxy.url + PATH, f"r{number}c{caller}"))
-            for number, proxy in enumerate(proxies)
-            for caller in range(each)
-        ]
-
-    def _call(self, url: str, name: str) -> None:
-        while not self._ends.is_set():
-            request = urllib.request.Request(url, headers={"X-Caller": name})
-            try:
-                with urllib.request.urlopen(request, timeout=60) as response:
-                    response.read()
-                    self.statuses.append(response.status)
-            except urllib.error.HTTPError as error:
-                self.statuses.append(error.code)
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ends.set()
-        for thread in self._threads:
-            thread.join()
-
-
-def ready(proxy: Running) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"{proxy.admin_url}/readyz", timeout=30) as response:
-            return response.status, response.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def gauge(proxy: Running, name: str) -> float:
-    with urllib.request.urlopen(f"{proxy.admin_url}/metrics", timeout=30) as response:
-        text = response.read().decode()
-    return float(next(line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")))
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
-
-
-def coordinated(proxies: list[Running]) -> bool:
-    return all(gauge(proxy, "nanonets_proxy_fleet_coordinated") == 1 for proxy in proxies)
-
-
 @pytest.mark.parametrize("fault", ["SIGSTOP", "SIGKILL", "FLUSHALL"])
 def test_no_caller_fails_when_redis_does(redis: RedisServer, fault: str) -> None:
-    with fleet(redis, 3) as proxies:
+    with fleet(redis, 3, *NAMED) as proxies:
         with Callers(proxies, 3) as callers:
             time.sleep(3)
             if fault == "SIGSTOP":
@@ -289,7 +223,7 @@ def test_no_caller_fails_when_redis_does(redis: RedisServer, fault: str) -> None
 
 
 def test_another_replica_leads_when_the_leader_is_killed(redis: RedisServer) -> None:
-    with fleet(redis, 3) as proxies:
+    with fleet(redis, 3, *NAMED) as proxies:
         until(lambda: coordinated(proxies))
         name = redis.ask("KEYS", "nanonets-proxy:*:lease").split()[-1].decode()
         before = redis.ask("GET", name)
@@ -336,7 +270,7 @@ def test_a_wrong_password_is_an_error_at_start() -> None:
 
 
 def test_nothing_in_redis_names_a_scope_a_caller_or_the_key(redis: RedisServer) -> None:
-    with fleet(redis, 2, limit="5/1s") as proxies:
+    with fleet(redis, 2, *NAMED, limit="5/1s") as proxies:
         seen: list[bytes] = []
 
         def listen() -> None:
@@ -364,7 +298,7 @@ def test_nothing_in_redis_names_a_scope_a_caller_or_the_key(redis: RedisServer) 
 
 
 def test_the_status_shows_the_scopes_by_their_names(redis: RedisServer) -> None:
-    with fleet(redis, 2, limit="5/1s") as proxies, Callers(proxies, 3):
+    with fleet(redis, 2, *NAMED, limit="5/1s") as proxies, Callers(proxies, 3):
         for proxy in proxies:
 
             def names(proxy: Running = proxy) -> bool:

@@ -1,7 +1,8 @@
 """What a replica knows of the fleet's limits: the beliefs that beats tell, and the leader's own grants.
 
 A document of beliefs has the form of the state file. A beat leaves its grants out: each replica tells its own log
-in its hello. Only the document that Redis keeps has them, for a fleet that starts again as a whole.
+in its hello. Only the document that Redis keeps has them, and the counts of `daily_budget`, for a fleet that starts
+again as a whole.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ from typing import Any, Final
 import orjson
 
 from nanonets_proxy.admission.fleet.bus.port import Won
+from nanonets_proxy.core.access.shared_counts import SharedCounts
 from nanonets_proxy.core.ratelimit.fleet.grant_log import MAX_SCOPES, GrantLog
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, dump, load
@@ -46,9 +48,10 @@ class Beliefs:
         self.at_s = now_s - age_s
 
     def note_kept(self, won: Won, now_s: float) -> None:
-        """Notes what the last leader kept in Redis. Ignores what is no document of this version."""
-        with contextlib.suppress(ValueError):
-            self.note_document(orjson.loads(won.kept), won.kept_age_s, now_s, with_grants=True)
+        """Notes what the last leader kept in Redis, if nothing is known yet. Ignores what is malformed."""
+        if not self.snapshots and won.kept:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                self.note_document(orjson.loads(won.kept)["limits"], won.kept_age_s, now_s, with_grants=True)
 
     def note_leader_grants(self, grants: Any, now_s: float) -> None:
         """Notes what a leader has granted to itself since its last beat, as (scope, age, cost)."""
@@ -67,8 +70,10 @@ class Beliefs:
 class ToTell:
     """What a leader has to tell in its next beat."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, counts: SharedCounts) -> None:
         self._gate = gate
+        self._counts = counts
+        self._kept_version = -1
         self._told: object = None
         self._kept_at_s = -math.inf
         self._grants: list[tuple[str, float, float]] = []
@@ -86,10 +91,11 @@ class ToTell:
         has_changed, self._told = key != self._told, key
         if has_changed:
             told["beliefs"] = dump(map(_without_grants, known), _NAME, 0.0)
-        keep = None
-        if known and (has_changed or (self._grants and self._kept_at_s + _KEEP_EACH_S < now_s)):
-            self._kept_at_s = now_s
-            keep = dump(known, _NAME, 0.0)
+        keep, version = None, self._counts.version
+        is_due = self._kept_at_s + _KEEP_EACH_S < now_s
+        if (known and (has_changed or (self._grants and is_due))) or (version != self._kept_version and is_due):
+            self._kept_at_s, self._kept_version = now_s, version
+            keep = {"limits": dump(known, _NAME, 0.0), "used": self._counts.everything()}
         self._grants.clear()
         return told, keep
 

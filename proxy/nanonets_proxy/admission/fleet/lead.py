@@ -15,6 +15,7 @@ from nanonets_proxy.admission.fleet.beliefs import ToTell
 from nanonets_proxy.admission.fleet.bus.port import Bus, BusError
 from nanonets_proxy.admission.fleet.bus.post import seal
 from nanonets_proxy.admission.fleet.host import Host
+from nanonets_proxy.core.access.shared_counts import SharedCounts
 from nanonets_proxy.core.ratelimit.fleet.share import leader_policy
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 
@@ -34,7 +35,9 @@ _REPLICAS_KEPT_S: Final = 2.0  # a replica that is away for less still counts, o
 class Lead:
     """The leader's part. Until `open`, only the lease and the beats."""
 
-    def __init__(self, name: str, epoch: int, replicas: int, asked_at_s: float, bus: Bus) -> None:
+    def __init__(
+        self, name: str, epoch: int, replicas: int, asked_at_s: float, bus: Bus, counts: SharedCounts
+    ) -> None:
         """The lease was asked for at `asked_at_s`, while the fleet had so many `replicas`."""
         self.epoch = epoch
         self.replicas = replicas
@@ -49,6 +52,7 @@ class Lead:
         """The hellos before `open`, by replica."""
         self._name = name
         self._bus = bus
+        self._counts = counts
         self._loop = asyncio.get_running_loop()
         self._to_tell: ToTell | None = None
         self._renewing: asyncio.Task[None] | None = None
@@ -57,7 +61,7 @@ class Lead:
 
     def open(self, home: "LocalHome", policy: GatePolicy, send: "Callable[[str, Message], None]") -> None:
         """Begins to decide, for the members that said hello so far."""
-        self._to_tell = ToTell(home.gate)
+        self._to_tell = ToTell(home.gate, self._counts)
         self.host = Host(home, send)
         self.host.on_members = lambda: self.use(policy)
         now_s = self._loop.time()

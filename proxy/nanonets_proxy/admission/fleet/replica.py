@@ -8,12 +8,11 @@ import contextlib
 import math
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from nanonets_proxy.admission.fleet.beliefs import Beliefs
 from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, Bus, Won
-from nanonets_proxy.admission.fleet.bus.post import Post, unseal
+from nanonets_proxy.admission.fleet.bus.post import Post, deliver
 from nanonets_proxy.admission.fleet.campaign import Campaign
+from nanonets_proxy.admission.fleet.counts_post import CountsPost
 from nanonets_proxy.admission.fleet.hello import make_hello
 from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
 from nanonets_proxy.admission.fleet.homes.remote_home import Message, RemoteHome
@@ -21,6 +20,7 @@ from nanonets_proxy.admission.fleet.lead import Lead
 from nanonets_proxy.admission.fleet.room import FleetRoom
 from nanonets_proxy.admission.fleet.silence import Silence
 from nanonets_proxy.admission.fleet.state import BEAT_S, BEATS_MISSED, COLLECT_S, JOIN_TICKS, SILENT_TICKS, State
+from nanonets_proxy.core.access.shared_counts import SharedCounts
 from nanonets_proxy.core.ratelimit.fleet.grant_log import GrantLog
 from nanonets_proxy.core.ratelimit.fleet.names import Names
 from nanonets_proxy.core.ratelimit.fleet.share import share_policy
@@ -48,7 +48,6 @@ class Replica:
         self._bus = bus
         self._loop = loop = make.loop
         self._make = make
-        self._log = structlog.get_logger()
         self._beliefs = Beliefs(loop.time())
         self._leader = ""
         self._epoch = 0
@@ -58,6 +57,7 @@ class Replica:
         self._beater: asyncio.TimerHandle | None = None
         self._campaign = Campaign(bus, make.jitter, self._on_won)
         self._post = Post(name, bus, loop, lambda: self._epoch)
+        self.counts = CountsPost(SharedCounts(name, names.lane), self._post.send, loop)
         self._stopped = False
         self._coordinated = asyncio.Event()  # set once a leader decides, for the start
         self._remote: RemoteHome | None = None
@@ -83,6 +83,7 @@ class Replica:
         if self._beater is not None:
             self._beater.cancel()
         self._campaign.stop()
+        self.counts.stop()
         if self._lead is not None:
             self._lead.end()
             self._post.flush()
@@ -110,6 +111,10 @@ class Replica:
 
     # --- states -------------------------------------------------------------------------------------
 
+    def _changed(self, reason: str) -> None:
+        self.counts.use(self.state, self.replicas)
+        self.on_change(reason)
+
     def _go_alone(self, reason: str) -> None:
         if self.state is State.ALONE:
             return
@@ -121,7 +126,7 @@ class Replica:
         self.room.move(self._local, 0)
         self._local.room.refresh()
         self._rush_beat()
-        self.on_change(reason)
+        self._changed(reason)
 
     def _leave_lead(self) -> None:
         """Ends what only a leader has."""
@@ -152,18 +157,18 @@ class Replica:
         self._leave_lead()
         self.state = State.COLLECTING
         self._epoch, self._leader = won.epoch, self.name
-        self._lead = Lead(self.name, won.epoch, self.replicas, asked_at_s, self._bus)
+        self._lead = Lead(self.name, won.epoch, self.replicas, asked_at_s, self._bus, self.counts.shared)
         self._lead.on_end, self._lead.on_renewed = self._go_alone, self._on_renewed
         self.room.on_own_grant = self._lead.note_grant
-        if not self._beliefs.snapshots:
-            self._beliefs.note_kept(won, self._loop.time())
+        self._beliefs.note_kept(won, self._loop.time())
+        self.counts.note_kept(won)
         self._rush_beat()
         self._loop.call_later(COLLECT_S, self._open, self._lead)
 
     def _open(self, lead: Lead) -> None:
         """Begins to decide for all replicas that said hello."""
         if self._stopped or lead is not self._lead or lead.host is not None:
-            return  # all replicas had said hello before the time was over, or this one leads no more
+            return  # open already, or this replica leads no more
         self._local = self._make.leading(self._policy, self._beliefs, self.room.log, self._local.gate)
         self._beliefs.leader_log = GrantLog()
         self.state = State.LEADING
@@ -173,7 +178,7 @@ class Replica:
         self.room.valid_until_s = lead.valid_until_s
         self._rush_beat()
         self._coordinated.set()
-        self.on_change("this replica leads")
+        self._changed("this replica leads")
 
     # --- time ---------------------------------------------------------------------------------------
 
@@ -217,7 +222,7 @@ class Replica:
         return SILENT_TICKS if self._remote.asked else None
 
     def _on_silence(self) -> None:
-        self._go_alone("no answer from Redis" if self._remote is None else "no answer from the leader")
+        self._go_alone(f"no answer from {'Redis' if self._remote is None else 'the leader'}")
 
     # --- the lease ----------------------------------------------------------------------------------
 
@@ -237,22 +242,20 @@ class Replica:
             return
         if self._loop.time() > self.room.valid_until_s:
             self.room.on_stale()
-        try:
-            envelope = unseal(data)
-            for message in envelope.messages:
-                self._on_message(envelope.sender, envelope.epoch, message)
-        except (ValueError, KeyError, TypeError) as error:
-            self._log.warning("fleet_message_invalid", reason=f"{type(error).__name__}: {error}"[:200])
+        deliver(data, self._on_message)
 
     def _on_message(self, sender: str, epoch: int, message: Message) -> None:
         what, now_s = message["t"], self._loop.time()
         if what == "beat":
             self._on_beat(sender, epoch, message, now_s)
+        elif self.counts.hear(message):
+            return
         elif epoch < self._epoch or (epoch > self._epoch and what != "resign"):
             return  # of an earlier leader, or of a later one that we have not heard yet
         elif what == "resign":
             self._on_resign(sender)
         elif self._lead is not None:
+            self.counts.on_message(what, sender)
             self._lead.on_message(what, message | {"from": sender}, now_s)
             if self._lead.host is None and len(self._lead.hellos) >= self.replicas - 1:
                 self._open(self._lead)
@@ -272,7 +275,7 @@ class Replica:
             self._remote.join()
             self._silence.watch()
             self._coordinated.set()
-            self.on_change("a leader decides")
+            self._changed("a leader decides")
 
     def _on_beat(self, sender: str, epoch: int, message: Message, now_s: float) -> None:
         if sender == self.name:

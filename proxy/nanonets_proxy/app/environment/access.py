@@ -8,6 +8,7 @@ from nanonets_proxy.core.access.access_rules import AccessRules
 from nanonets_proxy.core.access.caller_tokens import CallersByToken
 from nanonets_proxy.core.access.daily_budget import DailyBudget
 from nanonets_proxy.core.access.peer_guard import PeerGuard, PeerGuardPolicy
+from nanonets_proxy.core.access.shared_counts import SharedCounts
 from nanonets_proxy.keys.reloaded_file import ReloadedFile, read_caller_tokens
 from nanonets_proxy.request.authorizer import Authorizer, AuthorizerPolicy
 from nanonets_proxy.server.connection_limits import ConnectionPolicy
@@ -29,9 +30,16 @@ class AccessControl:
     """The access control of one environment. `authorizer` is None if no setting needs one."""
 
     def __init__(
-        self, config: EnvironmentConfig, metrics: Metrics, requests_by_day: Mapping[int, Mapping[str, int]]
+        self,
+        config: EnvironmentConfig,
+        metrics: Metrics,
+        requests_by_day: Mapping[int, Mapping[str, int]],
+        counts: SharedCounts | None,
     ) -> None:
-        """Takes the numbers of earlier requests, by day and caller. Raises OSError or ValueError for a bad file."""
+        """Takes the numbers of earlier requests, by day and caller, and those of a fleet.
+
+        Raises OSError or ValueError for a bad file.
+        """
         self.guard = PeerGuard(_guard_policy(config))
         self.tls = None if config.tls is None else ListenerTls(config.tls)
         self.authorizer: Authorizer | None = None
@@ -40,6 +48,8 @@ class AccessControl:
         self._registry = metrics.registry
         self._budget = DailyBudget(())
         self._budget.restore(requests_by_day)
+        if counts is not None:
+            self._budget.share(counts)
         self._made_authorizer: Authorizer | None = None  # stays while no setting needs it, with its metric
         self._is_started = False
         self.prepare(config)()

@@ -108,7 +108,9 @@ class Environment:
         if config.tls is not None:
             self._secret_files.append(config.tls.key_file)
         self._redactor = redactor
-        self._access = AccessControl(config, self.metrics, usage.requests_by_day(config.name) if usage else {})
+        earlier = usage.requests_by_day(config.name) if usage else {}
+        counts = None if self._fleet is None else self._fleet.counts
+        self._access = AccessControl(config, self.metrics, earlier, counts)
         if usage is not None and self._access.authorizer is not None:
             usage.report_unrestored(self.alerts)
         self._usage = usage
@@ -119,11 +121,9 @@ class Environment:
         self._retries = Retries(config.retries, random.random)
         self._handlers: WeakSet[Handler] = WeakSet()  # earlier ones have requests in flight
         self._handler = self._make_handler(config)
-        connections = connection_policy(config)
-        self._max_connections = connections.max_connections
-        self._server = CallerServer(
-            self._handler, self._access.guard, connections, self.metrics.registry, self.alerts
-        )
+        limits = connection_policy(config)
+        self._max_connections = limits.max_connections
+        self._server = CallerServer(self._handler, self._access.guard, limits, self.metrics.registry, self.alerts)
         self._status = self._make_status_reader(config)
         self.reload = Coalesced(self._reload_once)
         """Reads the keys and the watched files again. Returns the first fault, or None."""

@@ -59,6 +59,7 @@ class Fleet:
         )
         self._replica.on_change = self._on_change
         self.room = self._replica.room
+        self.counts = self._replica.counts.shared
 
     async def start(self) -> None:
         """Joins the fleet, or begins alone if that takes too long. Raises CoordinationUnusable."""

@@ -1,4 +1,7 @@
-"""Limits the requests of each caller in a day (UTC). With a usage ledger, the counts survive a restart."""
+"""Limits the requests of each caller in a day (UTC).
+
+With a usage ledger, the counts survive a restart. With `share`, all replicas of a fleet count together.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -6,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from nanonets_proxy.core.access.caller_names import check_name_in_settings
+from nanonets_proxy.core.access.shared_counts import SharedCounts
 from nanonets_proxy.core.usage.rollups import DAY_S, MAX_CALLERS, OTHER_CALLERS
 
 _RULE: Final = re.compile(r"(?:(?P<caller>\S+):\s+)?(?P<count>[0-9]{1,12})", re.ASCII)
@@ -41,6 +45,7 @@ class DailyBudget:
         self._day = -1
         self._used: dict[str, int] = {}
         self._days: dict[int, dict[str, int]] = {}
+        self._shared: SharedCounts | None = None
         self.change_rules(rules)
 
     def change_rules(self, rules: Iterable[BudgetRule]) -> None:
@@ -56,8 +61,20 @@ class DailyBudget:
         for day in sorted(requests_by_day)[-_MAX_DAYS:]:
             self._days[day] = dict(requests_by_day[day])
 
+    def share(self, shared: SharedCounts) -> None:
+        """Counts together with other replicas from now on. Call it after `restore`."""
+        self._shared = shared
+        for day, counts in self._days.items():
+            for caller, count in counts.items():
+                shared.restore(day, caller, count)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether each caller has only this replica's part of its budget: the other replicas cannot be asked."""
+        return self._shared is not None and self._shared.is_alone
+
     def take(self, caller: str, wall_now_s: float) -> float | None:
-        """Counts one request of `caller`. If its budget is used up, returns the seconds to the next day."""
+        """Counts one request of `caller`. If its budget is used up, returns after how many seconds to try again."""
         limit = self.limit_of(caller)
         if limit is None:
             return None
@@ -65,18 +82,25 @@ class DailyBudget:
         if day != self._day:
             self._begin_day(day)
         caller = self._counted_as(caller)
-        used = self._used.get(caller, 0)
-        if used >= limit:
+        used, shared = self._used.get(caller, 0), self._shared
+        if shared is not None and used >= shared.limit_here(day, caller, limit):
+            return shared.again_in_s(day, caller, limit, wall_now_s)
+        if shared is None and used >= limit:
             return (day + 1) * DAY_S - wall_now_s
         self._used[caller] = used + 1
+        if shared is not None:
+            shared.counted(day, caller, used + 1)
         return None
 
     def give_back(self, caller: str, taken_at_s: float) -> None:
         """Uncounts a request that `take` counted, because it was never sent."""
-        used = self._days.get(int(taken_at_s // DAY_S), {})
+        day = int(taken_at_s // DAY_S)
+        used = self._days.get(day, {})
         name = caller if caller in used else _OTHERS
         if used.get(name):
             used[name] -= 1
+            if self._shared is not None:
+                self._shared.counted(day, name, used[name])
 
     def _begin_day(self, day: int) -> None:
         self._day = day

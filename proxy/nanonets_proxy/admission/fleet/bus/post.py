@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import orjson
+import structlog
 
 from nanonets_proxy.admission.fleet.bus.port import Bus
 from nanonets_proxy.admission.fleet.homes.remote_home import Message
@@ -34,6 +35,17 @@ def unseal(data: bytes) -> Envelope:
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise ValueError("an envelope without messages")
     return Envelope(str(document["from"]), int(document["epoch"]), messages)
+
+
+def deliver(data: bytes, on_message: Callable[[str, int, Message], None]) -> None:
+    """Calls `on_message` with the sender, the epoch and each message. Logs a malformed message, and ends there."""
+    try:
+        envelope = unseal(data)
+        for message in envelope.messages:
+            on_message(envelope.sender, envelope.epoch, message)
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        structlog.get_logger().warning("fleet_message_invalid", reason=reason)
 
 
 class Post:

@@ -22,7 +22,7 @@ from nanonets_proxy.admission.fleet.bus.scripts import CAMPAIGN, RENEW, RESIGN
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 
 _LEASE_MS: Final = 1000
-_KEPT_MS: Final = 3_600_000
+_KEPT_MS: Final = 26 * 3_600_000  # longer than the day of a daily budget
 _PAUSES_S: Final = (0.1, 1.0)
 _TIMEOUT_S: Final = 1.0
 _MAX_QUEUED: Final = 10_000

@@ -1,0 +1,70 @@
+"""Tells the other replicas what this one has counted for `daily_budget`, and hears what they have."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+import orjson
+
+from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, Won
+from nanonets_proxy.admission.fleet.homes.remote_home import Message
+from nanonets_proxy.admission.fleet.state import State
+from nanonets_proxy.core.access.shared_counts import SharedCounts
+
+_TELL_AFTER_S: Final = 0.05
+
+
+class CountsPost:
+    """Sends the counts that have changed, 50 ms after the first change. Without budgets, it sends nothing."""
+
+    def __init__(
+        self, shared: SharedCounts, send: Callable[[str, Message], None], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.shared = shared
+        self._send = send
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        shared.on_change = self._tell_soon
+
+    def use(self, state: State, replicas: int) -> None:
+        """Applies another state of this replica, of so many `replicas` that it last heard of."""
+        if not state.is_coordinated:
+            self.shared.go_alone(replicas)
+            return
+        self.shared.meet()
+        self.shared.go_together()
+        self._tell()
+
+    def hear(self, message: Message) -> bool:
+        """Returns whether a message has counts, and notes them. Raises ValueError, KeyError or TypeError."""
+        if message["t"] != "used":
+            return False
+        self.shared.hear(message["counts"])
+        return True
+
+    def note_kept(self, won: Won) -> None:
+        """Notes what the last leader kept in Redis. Ignores what is malformed."""
+        if won.kept:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                self.shared.hear(orjson.loads(won.kept)["used"])
+
+    def on_message(self, what: str, sender: str) -> None:
+        """Tells a new member, which says hello to this leader, all counts. They arrive before the welcome."""
+        if what == "hello" and (entries := self.shared.everything()):
+            self._send(sender, {"t": "used", "counts": entries})
+
+    def stop(self) -> None:
+        """Tells what has changed, for the last time."""
+        self._tell()
+
+    def _tell_soon(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(_TELL_AFTER_S, self._tell)
+
+    def _tell(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if entries := self.shared.tell():
+            self._send(EVERYBODY, {"t": "used", "counts": entries})
