@@ -36,6 +36,7 @@ OTHER_VALUES: dict[str, str | bool] = {
     "caller_token_header": "X-Token",
     "caller_tokens": "billing sha256:" + 64 * "a",
     "caller_tokens_file": "/tokens",
+    "coalesce": "/api/v4/workflow_types",
     "connect_timeout": "11s",
     "coordination": "redis://redis.example",
     "coordination_account": "team",

@@ -93,6 +93,7 @@ def test_every_setting_can_come_from_flag_environment_secret_file_and_toml(name:
         "coordination": "redis://redis.example.com:6379/0",
         "coordination_required": "true",
         "egress_proxy": "http://proxy.example.com:3128",
+        "coalesce": "/api/v4/workflow_types,/files/**",
         "scopes": "GET /a -> a,GET /b -> b",
         "server_timing": "false",
         "otlp_endpoint": "https://collector.example:4318",

@@ -30,6 +30,7 @@ class AccessRecord:
             "code",
             "details",
             "error",
+            "is_coalesced",
             "is_counted",
             "key",
             "level",
@@ -55,6 +56,8 @@ class AccessRecord:
         """Stated by the caller or counted, in a scope whose limit is in pages; None: unknown."""
         self.is_counted = False
         """Whether it counts in the caller's daily budget."""
+        self.is_coalesced = False
+        """Whether the response is that to an identical GET of another caller or connection."""
         self.attempts = 0
         self.wait_s = 0.0
         self.upstream_s: float | None = None
@@ -125,6 +128,8 @@ class AccessRecord:
         }
         if self.trace is not None:
             event["trace_id"], event["span_id"] = self.trace.trace_id, self.span_id
+        if self.is_coalesced:
+            event["coalesced"] = True
         if self.pages is not None:
             event["pages"] = self.pages
         if self.code:

@@ -17,6 +17,7 @@ from nanonets_proxy.core.ratelimit.tickets import Ticket
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.authorizer import Authorizer
 from nanonets_proxy.request.keys import KeyProvider
+from nanonets_proxy.request.received import Received
 from nanonets_proxy.request.response.last_refusals import LastRefusal
 from nanonets_proxy.request.response.relay import RelayedResponse
 from nanonets_proxy.request.upload_pages import PageCount, UploadPages
@@ -119,6 +120,34 @@ class KeptResponse:
         """Returns nothing: `body` is the whole body."""
         return b""
 
+    async def read(self) -> bytes:
+        return b""
+
+    def as_received(self) -> Received:
+        """Returns it as a response that has just arrived, and whose connection is released already."""
+        return Received(self, self.head, body_start=self.body)  # type: ignore[arg-type]  # a whole body needs no more
+
+
+class Sharing(Protocol):
+    """What a request has to do with identical ones, or with GETs of what it writes (`coalescing/`)."""
+
+    @property
+    def concerned(self) -> object:
+        """False, or empty, while no other request is concerned. Then the methods need not be called."""
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether other callers wait for the response."""
+
+    def begin_attempt(self, context: "RequestContext") -> None:
+        """Notes that the request is being sent."""
+
+    async def receive(self, context: "RequestContext", received: Received) -> Received:
+        """Takes note of the response before it is relayed. Returns it with the part of its body that was read."""
+
+    def end_attempt(self, context: "RequestContext") -> None:
+        """Notes that an attempt has ended, with or without a response."""
+
 
 @dataclass(slots=True)
 class RequestContext:
@@ -150,6 +179,8 @@ class RequestContext:
     """The latest 429 of this request."""
     usage: AttemptNotes | None = None
     """None: there is no usage ledger."""
+    sharing: Sharing | None = None
+    """None: the request has nothing to do with others."""
     span_id: str = ""
     """The span of the latest attempt, if the request is sampled."""
     retries: int = 0

@@ -41,8 +41,9 @@ from nanonets_proxy.core.ratelimit.tickets import DEFAULT_URGENCY, Outcome, Tick
 from nanonets_proxy.errors import ProxyError, RateLimited
 from nanonets_proxy.request.access_record import AccessRecord, new_id
 from nanonets_proxy.request.context import KeptResponse, RequestContext, Services, UploadPlace
-from nanonets_proxy.request.judge import HOLD_FOR_KEY, RELAY_REJECTED, Decision, Judge, Received, Step
+from nanonets_proxy.request.judge import HOLD_FOR_KEY, RELAY_REJECTED, Decision, Judge, Step
 from nanonets_proxy.request.policy import HandlerPolicy
+from nanonets_proxy.request.received import Received
 from nanonets_proxy.request.response.body_start import hint_of, read_body_start
 from nanonets_proxy.request.response.heads import ResponseHeads
 from nanonets_proxy.request.response.refusals import Refusals
@@ -56,11 +57,10 @@ from nanonets_proxy.upstream.errors import UpstreamBadReply, UpstreamError
 # In Python 3.11, each look-up of a member in its enum costs a call.
 _RELAY, _REPORT, _OTHER_KEY, _RETRY = Step.RELAY, Step.REPORT, Step.SEND_WITH_OTHER_KEY, Step.RETRY
 _KEEP = Step.KEEP
-_SERVED, _THROTTLED = Outcome.SERVED, Outcome.THROTTLED
-_FAILED, _UNUSED = Outcome.FAILED, Outcome.UNUSED
+_SERVED, _THROTTLED, _FAILED, _UNUSED = Outcome.SERVED, Outcome.THROTTLED, Outcome.FAILED, Outcome.UNUSED
 _KEY_REJECTED, _KEY_UNKNOWN = KeyVerdict.REJECTED, KeyVerdict.UNKNOWN
 _ADMITTED = TicketState.ADMITTED
-# After a shorter wait, a system call that asks whether the caller is still there is not worth its cost.
+# After a shorter wait, a system call to find out whether the caller is still there is not worth its cost.
 _NOTICEABLE_WAIT_S: Final = 0.001
 # A request that is held while no key works is released this long before its deadline: it needs a permit as well.
 _HOLD_MARGIN_S: Final = 0.1
@@ -75,13 +75,13 @@ class Forwarder:
         self._loop = loop
         self._log = structlog.get_logger(**policy.log_fields)
         self._judge = Judge(services.retries)
-        self._response_heads = ResponseHeads(policy, services.origin, services.keys.reason_of_401)
-        self._refusals = Refusals(services, self._response_heads, self._log)
+        self.response_heads = ResponseHeads(policy, services.origin, services.keys.reason_of_401)
+        self._refusals = Refusals(services, self.response_heads, self._log)
         self._requests = UpstreamRequests(policy, services)
 
     def drain(self) -> None:
         """From now on each response announces that its connection closes."""
-        self._response_heads.draining = True
+        self.response_heads.draining = True
 
     async def forward(self, context: RequestContext) -> None:
         """Returns when the caller has the whole response.
@@ -119,7 +119,9 @@ class Forwarder:
         head, record = context.head, context.record
         max_wait_s = self._max_wait_s(head.prefer) if head.prefer else self._policy.max_wait_s
         level = urgency(head.priority) if head.priority else DEFAULT_URGENCY
-        ticket = Ticket(record.scope, now_s + max_wait_s, record.caller, level, context.cost, context.target)
+        # A request may have waited for the response to an identical one already.
+        deadline_s = now_s + max_wait_s - record.wait_s
+        ticket = Ticket(record.scope, deadline_s, record.caller, level, context.cost, context.target)
         if context.page_count is not None:
             context.page_count.ticket = ticket
         return ticket
@@ -158,7 +160,8 @@ class Forwarder:
         outcome, retry_after_s, quota_used_up = _UNUSED, None, False
         try:
             transport = context.request.connection.transport
-            if transport is None or (record.wait_s > _NOTICEABLE_WAIT_S and has_hung_up(transport)):
+            has_gone = transport is None or (record.wait_s > _NOTICEABLE_WAIT_S and has_hung_up(transport))
+            if has_gone and (context.sharing is None or not context.sharing.is_wanted):
                 raise ConnectionResetError("the caller has gone")
             while True:
                 use = services.keys.choose_fast() if context.key_history is None else None
@@ -197,8 +200,10 @@ class Forwarder:
                     if received.head.status >= FIRST_ERROR_STATUS or received.head.content_type not in USUAL_TYPES:
                         received = examine(context, received, services.unexpected)
                     if decision.step is _RELAY:
+                        if context.sharing is not None and context.sharing.concerned:
+                            received = await context.sharing.receive(context, received)
                         record.status = received.head.status
-                        lines = self._response_heads.write(context, received.head, received.hint)
+                        lines = self.response_heads.write(context, received.head, received.hint)
                         if not response.begin(received.connection, received.head, lines, received.body_start):
                             # A caller that reads nothing must not keep a place from others.
                             await response.follow(
@@ -220,6 +225,8 @@ class Forwarder:
         finally:
             if context.usage is not None:
                 context.usage.end()
+            if context.sharing is not None and context.sharing.concerned:
+                context.sharing.end_attempt(context)
             services.waiting_room.settle(ticket, outcome, retry_after_s, quota_used_up=quota_used_up)
 
     async def _relay_kept(self, context: RequestContext, ticket: Ticket) -> bool:
@@ -229,16 +236,17 @@ class Forwarder:
         """
         record, response, kept = context.record, context.response, context.kept
         assert kept is not None
-        context.kept = None
-        began_s = perf_counter()
+        began_s, context.kept = perf_counter(), None
         deadline_s = ticket.deadline_s - _HOLD_MARGIN_S
         context.replay_reason = "key_rejected"
         ruling = await self._services.keys.wait_for_ruling(kept.use, context.ensure_key_history(), deadline_s)
         record.wait_s += perf_counter() - began_s
         if ruling is not Ruling.RELAY:
             return False
+        if context.sharing is not None:
+            await context.sharing.receive(context, kept.as_received())
         record.status = kept.head.status
-        lines = self._response_heads.write(context, kept.head)
+        lines = self.response_heads.write(context, kept.head)
         response.begin(kept, kept.head, lines, kept.body)
         if response.echoed:
             self._note_echo(record)
@@ -253,6 +261,8 @@ class Forwarder:
         services, verdict, spans = self._services, _KEY_UNKNOWN, context.record.spans
         if spans is not None:
             began_s, context.span_id = perf_counter(), new_id()
+        if context.sharing is not None and context.sharing.concerned:
+            context.sharing.begin_attempt(context)
         try:
             connection, head = await services.client.send(self._requests.write(context, use.record.key))
             verdict = verdict_of(head.status)

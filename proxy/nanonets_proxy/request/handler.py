@@ -14,6 +14,7 @@ from nanonets_proxy.core.http.target import origin_form
 from nanonets_proxy.core.ratelimit.scopes.static_limits import PAGES
 from nanonets_proxy.errors import BadRequest, InternalError, ProxyError, VersionNotSupported
 from nanonets_proxy.request.access_record import AccessRecord
+from nanonets_proxy.request.coalescing.coalescing import Coalescing, Forward
 from nanonets_proxy.request.context import RequestContext, Services
 from nanonets_proxy.request.forward import Forwarder
 from nanonets_proxy.request.policy import HandlerPolicy
@@ -53,6 +54,10 @@ class Handler:
         )
         self._authorities = services.origin.authorities
         self._forwarder = Forwarder(policy, services, loop)
+        self._forward: Forward = self._forwarder.forward
+        if policy.coalesce:
+            self._coalescing = Coalescing(policy, services, self._forward, self._forwarder.response_heads)
+            self._forward = self._coalescing.forward
         self.draining = False
 
     def drain(self) -> None:
@@ -72,7 +77,7 @@ class Handler:
             if context.head.body_length == 0 or (kept_bytes := self._take_whole_body(context)):
                 if context.page_count is not None:
                     context.cost = await context.page_count.count_whole(context.payload, context.cost)
-                await self._forwarder.forward(context)
+                await self._forward(context)
             else:
                 await self._forward_with_body(context)
         except ProxyError as error:
@@ -214,6 +219,6 @@ class Handler:
             if context.page_count is not None:
                 context.page_count.follow(body)
             try:
-                await self._forwarder.forward(context)
+                await self._forward(context)
             finally:
                 context.record.received_bytes = body.received_bytes

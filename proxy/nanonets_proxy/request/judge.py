@@ -18,13 +18,12 @@ closed: see `may_use_new_connection` in core/http/retry.py.
 
 import enum
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from nanonets_proxy.core.http.retry import RETRIED_STATUSES, Failure, Retries
 from nanonets_proxy.core.keys.key_records import Ruling
-from nanonets_proxy.core.ratelimit.hints.retry_hint import Hint
 from nanonets_proxy.core.ratelimit.tickets import Outcome
-from nanonets_proxy.upstream.connection import UpstreamConnection
+from nanonets_proxy.request.received import Received
 from nanonets_proxy.upstream.errors import (
     UpstreamClosed,
     UpstreamDnsFailed,
@@ -32,7 +31,6 @@ from nanonets_proxy.upstream.errors import (
     UpstreamRefused,
     UpstreamUnreachable,
 )
-from nanonets_proxy.upstream.response_head import ResponseHead
 
 # A failed handshake, a malformed response or a spent time limit would fail again, or cost as much time again.
 _TEMPORARY_ERRORS: Final = (UpstreamClosed, UpstreamDnsFailed, UpstreamRefused, UpstreamUnreachable)
@@ -62,19 +60,6 @@ class Decision:
     """Whether the 429 says that a quota is used up for long."""
     pause_s: float = 0.0
     """The pause of a RETRY."""
-
-
-class Received(NamedTuple):
-    """A response that has begun."""
-
-    connection: UpstreamConnection
-    head: ResponseHead
-    ruling: Ruling = Ruling.RELAY
-    """What the keyring says about a 401."""
-    body_start: bytes = b""
-    """The part of the body that was read before the decision."""
-    hint: Hint | None = None
-    """When to come back, according to a response of status 429, 502, 503 or 504."""
 
 
 class SentRequest(Protocol):

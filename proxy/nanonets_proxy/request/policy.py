@@ -31,6 +31,8 @@ class HandlerPolicy:
     """Whether callers use https."""
     keeps_host: bool = False
     """Whether the upstream gets the caller's Host."""
+    coalesce: tuple[str, ...] = ()
+    """Patterns of the paths whose identical GETs share one upstream request."""
     log_successes: float = 1.0
     """The share of successful requests that get a log event."""
     log_fields: Mapping[str, str] = field(default_factory=dict)

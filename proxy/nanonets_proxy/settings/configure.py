@@ -185,6 +185,7 @@ def _handler_policy(settings: Settings, name: str) -> HandlerPolicy:
         trace_upstream=settings.trace_upstream,
         credentials_header=settings.caller_token_header or "authorization",
         tls=settings.tls_cert is not None,
+        coalesce=settings.coalesce,
         log_successes=settings.log_successes,
         log_fields={"environment": name} if name else {},
     )

@@ -89,6 +89,11 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self.coalesced = Counter(
+            "nanonets_proxy_coalesced_requests",
+            "GETs that were not sent, because an identical one in flight at the same time brought the response.",
+            registry=self.registry,
+        )
         self.key_echoes = Counter(
             "nanonets_proxy_key_echoes",
             "Responses from the upstream that contained the API key, which the proxy removed. Each is an alarm.",

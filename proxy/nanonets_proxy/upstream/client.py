@@ -51,7 +51,7 @@ class UpstreamClient:
 
     def __init__(self, pool: Pool, *, first_byte_timeout_s: float, on_retry: Callable[[], None]) -> None:
         """`on_retry` is called each time the client sends a request again."""
-        self._pool = pool
+        self.pool = pool
         self._first_byte_timeout_s = first_byte_timeout_s
         self._on_retry = on_retry
         self._loop = asyncio.get_running_loop()
@@ -68,11 +68,11 @@ class UpstreamClient:
         """
         is_upload = request.body is not None or len(request.head) > _ONE_WRITE_BYTES
         check_socket = is_upload or request.method not in IDEMPOTENT_METHODS
-        connection = self._pool.take_idle(self._loop.time(), check_socket, request.caller)
+        connection = self.pool.take_idle(self._loop.time(), check_socket, request.caller)
         is_reused = connection is not None
         while True:
             if connection is None:
-                connection = await self._pool.dial()
+                connection = await self.pool.dial()
             connection.is_upload, connection.caller = is_upload, request.caller
             if request.on_send is not None:
                 request.on_send()
@@ -108,7 +108,7 @@ class UpstreamClient:
         """Ends an exchange. Keeps its connection if response and upload are complete, closes it otherwise."""
         if self._uploads and (upload := self._uploads.pop(connection, None)) is not None:
             upload.cancel()
-        self._pool.give_back(connection)
+        self.pool.give_back(connection)
 
     async def _upload(self, connection: UpstreamConnection, body: RequestBody, awaits_continue: bool) -> None:
         """Streams the body. If reading it fails, the wait for the response raises the error."""

@@ -32,7 +32,7 @@ class Pool:
     ) -> None:
         self._dialer = dialer
         self._keep_alive_s = keep_alive_s
-        self._per_caller = per_caller
+        self.per_caller = per_caller
         self._on_surplus = on_surplus
         self._idle: list[UpstreamConnection] = []
         self.opened = 0
@@ -52,7 +52,7 @@ class Pool:
         If late bytes have turned `per_caller` on, it stays on.
         """
         self._keep_alive_s = keep_alive_s
-        self._per_caller = per_caller or self._had_surplus
+        self.per_caller = per_caller or self._had_surplus
         if dialer is not None:
             self._dialer = dialer
             self._close_idle()
@@ -70,8 +70,8 @@ class Pool:
 
     def _note_surplus(self) -> None:
         self._had_surplus = True
-        if not self._per_caller:
-            self._per_caller = True
+        if not self.per_caller:
+            self.per_caller = True
             self._close_idle()  # late bytes may be on their way on these connections too
         self._on_surplus()
 
@@ -81,7 +81,7 @@ class Pool:
         `check_socket`, for a request that must not be sent twice: asks the system whether the upstream has closed.
         """
         while self._idle:
-            if not self._per_caller:
+            if not self.per_caller:
                 connection = self._idle.pop()
             elif (own := self._pop_own(caller)) is not None:
                 connection = own
@@ -108,7 +108,7 @@ class Pool:
             connection.close()
         elif connection.release():
             self._idle.append(connection)
-            if self._per_caller and len(self._idle) > _MOST_IDLE_PER_CALLER:
+            if self.per_caller and len(self._idle) > _MOST_IDLE_PER_CALLER:
                 self._idle.pop(0).close()
             if self._sweeper is None:
                 self._sweeper = asyncio.get_running_loop().call_later(self._keep_alive_s, self._sweep)

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from email.utils import formatdate
+from time import perf_counter
 from typing import Final
 
 from nanonets_proxy.core.http.headers import LocationRewrite, caller_response_head, via_field
@@ -52,7 +53,7 @@ class ResponseHeads:
         lines += context.response.frame(head, may_stay_open)
         if not self._server_timing:
             lines += b"\r\n"
-        elif record.wait_s or context.retries:
+        elif record.wait_s or context.retries or record.is_coalesced:
             lines = b"Server-Timing: %b\r\n%b\r\n" % (_server_timing(context), lines)
         else:  # the usual case: formatting a float costs as much as all the other fields
             upstream_ms = (record.upstream_s or 0.0) * 1000
@@ -108,6 +109,8 @@ def _server_timing(context: RequestContext) -> bytes:
     timing = b"queue;dur=%.1f, upstream;dur=%.1f" % (record.wait_s * 1000, (record.upstream_s or 0.0) * 1000)
     if context.retries:
         timing += b', retry;dur=%.1f;desc="%d"' % (context.retry_spent_s * 1000, context.retries)
+    if record.is_coalesced:
+        timing += b", coalesced;dur=%.1f" % ((perf_counter() - record.started_s) * 1000)
     return timing
 
 

@@ -6,7 +6,7 @@ from nanonets_proxy.core.ratelimit.hints.retry_hint import Hint
 from nanonets_proxy.core.ratelimit.tickets import Reason
 from nanonets_proxy.errors import RateLimited
 from nanonets_proxy.request.context import RequestContext, Services
-from nanonets_proxy.request.judge import Received
+from nanonets_proxy.request.received import Received
 from nanonets_proxy.request.response.body_start import hint_of, read_body_start
 from nanonets_proxy.request.response.heads import ResponseHeads
 from nanonets_proxy.request.response.last_refusals import LastRefusals

@@ -9,7 +9,6 @@ from nanonets_proxy.core.keys.key_scrubber import NO_FORMS, SEARCHED_FROM_STATUS
 from nanonets_proxy.request.response.body_start import MAX_BODY_BYTES
 from nanonets_proxy.server.connection.caller_request import HTTP_1_1, CallerRequest
 from nanonets_proxy.server.peers import CallerStalled, reset
-from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.response_head import ResponseHead
 
 STALL_S: Final = 1.0  # any reader that is still there empties some of its buffers in that time
@@ -23,6 +22,13 @@ class ResponseBody(Protocol):
     @property
     def trailers(self) -> Sequence[tuple[bytes, bytes]]: ...
     def read_nowait(self) -> bytes: ...
+
+
+class ReadableBody(ResponseBody, Protocol):
+    """A body of which a part may have to be waited for."""
+
+    async def read(self) -> bytes:
+        """Returns the next bytes; b"" at the end."""
 
 
 class RelayedResponse:
@@ -93,7 +99,7 @@ class RelayedResponse:
         self._write(lines, data)
         return is_whole
 
-    async def follow(self, connection: UpstreamConnection, on_stall: Callable[[], None]) -> None:
+    async def follow(self, connection: ReadableBody, on_stall: Callable[[], None]) -> None:
         """Relays the body to its end. Calls `on_stall` the first time that the caller reads nothing for STALL_S.
 
         Raises an UpstreamError if the response breaks off, and ConnectionError if the caller is lost or reads

@@ -3,7 +3,7 @@
 from nanonets_proxy.core.api.unexpected import claims_json, may_have_unexpected_body
 from nanonets_proxy.core.keys.key_scrubber import KeyScrubber
 from nanonets_proxy.request.context import RequestContext
-from nanonets_proxy.request.judge import Received
+from nanonets_proxy.request.received import Received
 from nanonets_proxy.request.response.body_start import MAX_BODY_BYTES, decoded_body
 from nanonets_proxy.telemetry.unexpected_responses import FIRST_ERROR_STATUS, UnexpectedResponses
 from nanonets_proxy.upstream.response_head import ResponseHead

@@ -10,7 +10,7 @@
       the response is sent, the body is incomplete -> SKIPPING
       the response is sent, the body is malformed  -> LINGERING
       the response ends the connection             -> CLOSED, when its bytes are sent or CLOSE_S have passed
-      the caller hangs up                          -> CLOSED, the task is cancelled
+      the caller hangs up                          -> CLOSED; ends the task, if no one else waits for it
     SKIPPING   the remaining body is discarded; at its end -> IDLE, or CLOSED if the response said so
       no byte within SKIP_S, or SKIP_TOTAL_S pass  -> CLOSED
     LINGERING  an error response has been sent and our side is closed; later bytes are discarded
@@ -134,7 +134,8 @@ class CallerConnection(CallerTransport):
         if self._reader.body is not None:
             self._reader.body.fail(caller_gone())
         if self._task_handler is not None:
-            self._task_handler.cancel()
+            if self.request is None or not self.request.outlives_caller():
+                self._task_handler.cancel()
         elif self._ended is not None:
             self._ended.set()
 
@@ -187,7 +188,7 @@ class CallerConnection(CallerTransport):
     async def _serve(self, request: CallerRequest | None) -> None:
         """Passes this request and the following ones to the handler, until the connection is lost."""
         try:
-            while True:
+            while request is not None or self._state is not _CLOSED:
                 if request is None:
                     self._next = self._loop.create_future()
                     request = await self._next
@@ -293,7 +294,7 @@ class CallerConnection(CallerTransport):
             async with asyncio.timeout(timeout_s):
                 await self._ended.wait()
         except TimeoutError:
-            if self.transport is not None:
-                self.was_cut_off = True
-                reset(self.transport)
+            self.cut_off()
+            if self._task_handler is not None:
+                self._task_handler.cancel()
             await self._ended.wait()

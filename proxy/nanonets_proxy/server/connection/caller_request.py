@@ -1,6 +1,6 @@
 """A caller's request as its connection read it, and the contract between connection and handler."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from nanonets_proxy.server.connection.body_stream import NO_BODY, Body
@@ -61,6 +61,7 @@ class CallerRequest:
     __slots__ = (
         "body",
         "connection",
+        "is_wanted",
         "keep_alive",
         "method",
         "names",
@@ -83,6 +84,12 @@ class CallerRequest:
         self.keep_alive = section.keep_alive
         self.peer: Peer = UNKNOWN
         self.body: Body = NO_BODY
+        self.is_wanted: Callable[[], bool] | None = None
+        """Returns whether other callers wait for the response. None: they do not."""
+
+    def outlives_caller(self) -> bool:
+        """Returns whether the request goes on although its caller has hung up."""
+        return self.is_wanted is not None and self.is_wanted()
 
 
 _UNREADABLE: Final = HeaderSection(HTTP_1_0, (), (), 0, keep_alive=False)

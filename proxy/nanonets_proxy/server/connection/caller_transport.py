@@ -51,6 +51,12 @@ class CallerTransport(asyncio.BufferedProtocol):
             else:
                 self.transport.close()
 
+    def cut_off(self) -> None:
+        """Resets the connection at the end of the process, and notes it."""
+        if self.transport is not None:
+            self.was_cut_off = True
+            reset(self.transport)
+
     def duplicate(self) -> socket.socket | None:
         """Returns another descriptor of the connection, for another process.
 

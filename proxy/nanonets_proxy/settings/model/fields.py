@@ -18,6 +18,7 @@ from nanonets_proxy.core.access.caller_names import check_name_in_settings
 from nanonets_proxy.core.access.caller_tokens import CallersByToken, CallerToken
 from nanonets_proxy.core.access.daily_budget import BudgetRule
 from nanonets_proxy.core.http.grammar import is_token
+from nanonets_proxy.core.http.path_pattern import check_path_pattern
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.net.addresses import (
     EgressProxy,
@@ -252,6 +253,7 @@ Networks: TypeAlias = Annotated[
     tuple[IPv4Network | IPv6Network, ...], ListOf(_network), NoDecode, Metavar("NETWORK")
 ]
 HostPatterns: TypeAlias = Annotated[tuple[str, ...], ListOf(_host_pattern), NoDecode, Metavar("HOST")]
+PathPatterns: TypeAlias = Annotated[tuple[str, ...], ListOf(check_path_pattern), NoDecode, Metavar("PATH")]
 UserIds: TypeAlias = Annotated[tuple[int, ...], ListOf(_user_id), NoDecode, Metavar("UID")]
 CallerTokens: TypeAlias = Annotated[
     tuple[CallerToken, ...],

@@ -8,9 +8,7 @@ rule that matches applies; a request without a matching rule counts against the 
     POST /api/v4/documents                   -> documents pages
     *    /api/v2/**                          -> v2:other
 
-`{name}` matches one segment that is not empty. `/**` at the end matches any further segments, or none. A slash at
-the end of the request's path is ignored, and so is its query. Paths are compared by RFC 3986 §6.2.2.2: an escaped
-unreserved character equals that character (`%4CabelFile` is `LabelFile`), while `%2F` separates no segments.
+`core/http/path_pattern.py` describes the paths.
 """
 
 import re
@@ -18,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
+from nanonets_proxy.core.http.path_pattern import PLACEHOLDER, path_expression
 from nanonets_proxy.core.http.target import decode_unreserved
 from nanonets_proxy.core.ratelimit.scopes.static_limits import PAGES, REQUESTS
 
@@ -40,7 +39,6 @@ DEFAULT_SCOPE_RULES: tuple[str, ...] = (
 
 _RULE = re.compile(r"\s*(?P<method>\S+)\s+(?P<pattern>\S+)\s+->\s+(?P<scope>\S+)(?:\s+(?P<unit>\S+))?\s*")
 _METHOD = re.compile(r"\*|[A-Z][A-Z-]*")
-_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SCOPE = re.compile(r"(?:[A-Za-z0-9:._-]|\{[A-Za-z_][A-Za-z0-9_]*\})+")
 
 
@@ -61,14 +59,17 @@ class ScopeRule:
     def __post_init__(self) -> None:
         if not _METHOD.fullmatch(self.method):
             raise ValueError(f"scope rule: {self.method!r} is not a method: use capitals, or * for any method")
-        expression, names = _compile(self.pattern)
+        try:
+            expression, names = path_expression(self.pattern)
+        except ValueError as error:
+            raise ValueError(f"scope rule: {error}") from None
         if not _SCOPE.fullmatch(self.scope):
             raise ValueError(
                 f"scope rule: {self.scope!r} is not a scope name: use letters, digits, : . _ - and {{name}}"
             )
         if self.unit not in (REQUESTS, PAGES):
             raise ValueError(f"scope rule: the unit must be requests or pages, not {self.unit!r}")
-        for name in _PLACEHOLDER.findall(self.scope):
+        for name in PLACEHOLDER.findall(self.scope):
             if name not in names:
                 raise ValueError(f"scope rule: the path {self.pattern!r} has no {{{name}}} for the scope")
         object.__setattr__(self, "expression", expression)
@@ -85,7 +86,7 @@ class ScopeRule:
     @property
     def scope_pattern(self) -> str:
         """The names of its scopes, in which * stands for any text."""
-        return _PLACEHOLDER.sub("*", self.scope)
+        return PLACEHOLDER.sub("*", self.scope)
 
     def applies_to(self, method: str) -> bool:
         return self.method in ("*", method)
@@ -133,29 +134,7 @@ def _combine(rules: Iterable[ScopeRule]) -> _Combined:
     group = 0
     for rule in rules:
         expressions.append(rule.expression + "()")
-        used = tuple(group + 1 + rule.names.index(name) for name in _PLACEHOLDER.findall(rule.scope))
+        used = tuple(group + 1 + rule.names.index(name) for name in PLACEHOLDER.findall(rule.scope))
         group += len(rule.names) + 1
-        scopes[group] = (_PLACEHOLDER.sub("%s", rule.scope) if used else rule.scope[:MAX_SCOPE_CHARS], used)
+        scopes[group] = (PLACEHOLDER.sub("%s", rule.scope) if used else rule.scope[:MAX_SCOPE_CHARS], used)
     return re.compile("|".join(expressions) or "(?!)").match, scopes
-
-
-def _compile(pattern: str) -> tuple[str, tuple[str, ...]]:
-    """Returns the expression for a path pattern, and the names of its groups."""
-    if not pattern.startswith("/") or "?" in pattern or "#" in pattern:
-        raise ValueError(f"scope rule: {pattern!r} is not a path: it must start with / and have no query")
-    head, open_end = (pattern[:-3], True) if pattern.endswith("/**") else (pattern.removesuffix("/"), False)
-    names: list[str] = []
-    expression = ""
-    for segment in head.split("/")[1:]:
-        if placeholder := _PLACEHOLDER.fullmatch(segment):
-            names.append(placeholder[1])
-            expression += "/([^/?]+)"
-        elif not segment or set("{}*") & set(segment):
-            raise ValueError(
-                f"scope rule: segment {segment!r} of {pattern!r} must be text, {{name}}, or a final **"
-            )
-        else:
-            expression += "/" + re.escape(decode_unreserved(segment))
-    if len(set(names)) != len(names):
-        raise ValueError(f"scope rule: {pattern!r} uses a name twice")
-    return expression + (r"(?:[/?]|\Z)" if open_end else r"/?(?:\?|\Z)"), tuple(names)

@@ -1,0 +1,1 @@
+"""Which GETs share one upstream request, and for how long."""

@@ -1,0 +1,173 @@
+"""Groups of identical GETs: one of them, the leader, is sent, and the others, the followers, get its response.
+
+A group is in one of these states:
+
+    WAITING    the leader waits for a permit; GETs of the same lane may join
+      the leader is being sent                          -> SENT
+    SENT       the leader is with the upstream; GETs of every lane may join
+      a write to its path or below begins or ends       -> CLOSED
+      the response's head arrives                       -> CLOSED
+    CLOSED     no GET may join; the next identical one leads another group
+    each of the states above:
+      the leader's caller hangs up                      -> the same, if there are followers; otherwise ENDED
+      the leader has a response, or the upstream failed -> ENDED, the followers get the same
+      the leader ends for a reason of its own           -> WAITING with the first follower as the leader, or ENDED
+    ENDED      the group has no followers
+
+**Lanes.** While a leader waits, a GET of another lane does not join: the leader's lane may have far more requests
+than its own.
+
+**Writes.** A GET that begins after a write has ended must see what was written, so it cannot join a leader that was
+sent before. A leader that still waits is sent later than that, so writes do not matter to it. A DELETE, PUT or
+PATCH above a path also counts, since it may change what is below. A POST above it only adds something beside it
+(RFC 9110 §9.3.3).
+"""
+
+import enum
+from collections.abc import Hashable
+from typing import Final, Generic, Protocol, TypeVar
+
+from nanonets_proxy.core.access.access_rules import read_path
+
+DEFAULT_COALESCE: Final[tuple[str, ...]] = (
+    "/api/v4/workflows/{workflow}/documents/{document}",
+    "/api/v2/Inferences/Model/{model}/ImageLevelInferences/{page}",
+)
+"""The paths that clients poll until a document is processed. No other GET is repeated unchanged."""
+
+
+class Follower(Protocol):
+    """A GET that waits for the response to another one."""
+
+    @property
+    def lane(self) -> str: ...
+
+
+T = TypeVar("T", bound=Follower)
+
+Segments = tuple[str, ...]
+
+
+class GroupState(enum.Enum):
+    """The states of a group. The top of this module has their transitions."""
+
+    WAITING = "waiting"
+    SENT = "sent"
+    CLOSED = "closed"
+    ENDED = "ended"
+
+
+class Group(Generic[T]):
+    """One group. `Groups` changes it."""
+
+    __slots__ = ("followers", "has_lost_caller", "key", "lane", "state", "target")
+
+    def __init__(self, key: Hashable, lane: str, target: str) -> None:
+        self.key = key
+        self.lane = lane
+        """The leader's lane."""
+        self.target = target
+        self.state = GroupState.WAITING
+        self.followers: dict[T, None] = {}
+        """In the order in which they joined."""
+        self.has_lost_caller = False
+        """Whether the leader's caller has hung up, so that the leader goes on for its followers alone."""
+
+
+class Groups(Generic[T]):
+    """The groups that GETs may join. `key` is all that makes two GETs identical."""
+
+    __slots__ = ("_waiting", "sent")
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[Hashable, str], Group[T]] = {}
+        self.sent: dict[Hashable, Group[T]] = {}
+        """The groups that a write may close. While it is empty, a write need not be noted."""
+
+    def find(self, key: Hashable, lane: str) -> Group[T] | None:
+        """Returns the group that a GET may join. A group that was sent will have its response sooner."""
+        return self.sent.get(key) or self._waiting.get((key, lane))
+
+    def lead(self, key: Hashable, lane: str, target: str) -> Group[T]:
+        """Returns a new group; `find` must have returned None."""
+        group = self._waiting[key, lane] = Group(key, lane, target)
+        return group
+
+    def follow(self, group: Group[T], follower: T) -> None:
+        group.followers[follower] = None
+
+    def leave(self, group: Group[T], follower: T) -> bool:
+        """Removes a follower whose caller has hung up. Returns whether nobody wants the response any more."""
+        group.followers.pop(follower, None)
+        return group.has_lost_caller and not group.followers
+
+    def lose_caller(self, group: Group[T]) -> bool:
+        """Notes that the leader's caller has hung up. Returns whether the leader goes on for its followers."""
+        group.has_lost_caller = True
+        return bool(group.followers)
+
+    def note_sending(self, group: Group[T]) -> None:
+        """Notes that the leader is being sent. It may be sent again, after a 429 or a failure."""
+        if group.state is GroupState.WAITING:
+            self._forget(group)
+            if (older := self.sent.get(group.key)) is not None:  # of another lane
+                self.close(older)
+            self.sent[group.key] = group
+            group.state = GroupState.SENT
+
+    def note_write(self, method: str, target: str) -> None:
+        """Notes that a write begins or ends."""
+        written = _segments_of(target)
+        for group in list(self.sent.values()):
+            if _may_change(method, written, _segments_of(group.target)):
+                self.close(group)
+
+    def close(self, group: Group[T]) -> None:
+        """Lets no further GET join."""
+        self._forget(group)
+        if group.state is not GroupState.ENDED:
+            group.state = GroupState.CLOSED
+
+    def end(self, group: Group[T]) -> list[T]:
+        """Ends the group, and returns the followers, all of which get the same."""
+        self._forget(group)
+        group.state = GroupState.ENDED
+        followers, group.followers = list(group.followers), {}
+        return followers
+
+    def pass_on(self, group: Group[T]) -> T | None:
+        """Ends a leader that has no response for the others. Returns the follower that leads now, if there is one.
+
+        The new leader waits for a permit in its own lane.
+        """
+        self._forget(group)
+        if not group.followers:
+            group.state = GroupState.ENDED
+            return None
+        leader = next(iter(group.followers))
+        del group.followers[leader]
+        group.lane, group.state, group.has_lost_caller = leader.lane, GroupState.WAITING, False
+        # A group that was closed may have a successor, which GETs join already.
+        self._waiting.setdefault((group.key, group.lane), group)
+        return leader
+
+    def _forget(self, group: Group[T]) -> None:
+        if self._waiting.get((group.key, group.lane)) is group:
+            del self._waiting[group.key, group.lane]
+        if self.sent.get(group.key) is group:
+            del self.sent[group.key]
+
+
+def _segments_of(target: str) -> Segments | None:
+    """Returns the segments of a target's path in lower case; None if servers could read the path differently."""
+    segments = read_path(target)
+    return None if segments is None else tuple(segment.casefold() for segment in segments)
+
+
+def _may_change(method: str, written: Segments | None, read: Segments | None) -> bool:
+    """Returns whether a write to one path may change what a GET of another returns."""
+    if written is None or read is None:
+        return True
+    if written[: len(read)] == read:
+        return True
+    return method != "POST" and read[: len(written)] == written

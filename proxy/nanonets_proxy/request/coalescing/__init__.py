@@ -1,0 +1,1 @@
+"""One upstream request for identical GETs that are in flight at the same time."""

@@ -1,0 +1,171 @@
+"""Lets identical GETs that are in flight at the same time share one upstream request.
+
+`core/coalescing/groups.py` has the states of a group and decides which GETs join it. A follower gets one of these:
+
+    a response      the leader's, with the follower's own Location, Server-Timing and Via
+    an error        the upstream failed the leader, after the leader's retries. The follower is not sent as well: a
+                    failing upstream would get the load of all followers at once, from which sharing protects it
+    the lead        the leader ended for a reason of its own, such as its deadline or its caller's limits
+    to be alone     the response is too large to hold, or the leader met a defect
+
+A leader whose caller hangs up goes on while it has followers (`CallerRequest.is_wanted`): it keeps its place in the
+queue, and what was sent is not sent twice. The response passes through memory only if it has followers, so a caller
+that reads slowly delays nobody.
+
+The leader takes the permit, pays with its lane, and has the attempt in the ledger. A follower is not sent, so it
+takes nothing from its caller's daily budget. It only joins while its caller has a request left.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from nanonets_proxy.core.coalescing.groups import Group, Groups, GroupState
+from nanonets_proxy.core.http.header_plans import HeaderPlans
+from nanonets_proxy.core.http.headers import FORWARDING_PREFIX, NOT_FORWARDED
+from nanonets_proxy.core.http.methods import SAFE_METHODS
+from nanonets_proxy.core.http.path_pattern import any_path
+from nanonets_proxy.request.coalescing.members import Follower, Leader, Writes
+from nanonets_proxy.request.context import RequestContext, Services
+from nanonets_proxy.request.policy import HandlerPolicy
+from nanonets_proxy.request.response.heads import ResponseHeads
+from nanonets_proxy.request.response.shared import SharedBody, SharedResponse
+from nanonets_proxy.upstream.errors import UpstreamError
+
+# They name one request among others and are never equal, but no server responds differently because of them.
+_IDS: Final = frozenset(
+    {
+        *(b"x-request-id", b"x-correlation-id", b"x-amzn-trace-id", b"x-cloud-trace-context", b"uber-trace-id"),
+        *(b"b3", b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid", b"x-b3-sampled", b"baggage"),
+        *(b"sentry-trace", b"x-datadog-trace-id", b"x-datadog-parent-id", b"x-datadog-tags"),
+    }
+)
+_MOST_LARGE_TARGETS: Final = 256
+# In Python 3.11, each look-up of a member in its enum costs a call.
+_ENDED: Final = GroupState.ENDED
+
+Forward = Callable[[RequestContext], Awaitable[None]]
+
+
+class Coalescing:
+    """Forwards the requests of one environment. `forward_alone` sends a request whatever others do."""
+
+    def __init__(
+        self, policy: HandlerPolicy, services: Services, forward_alone: Forward, heads: ResponseHeads
+    ) -> None:
+        self._forward_alone = forward_alone
+        self._heads = heads
+        self._authorizer = services.authorizer
+        self._pool = services.client.pool
+        self._counter = services.metrics.coalesced
+        self.budget = services.body_budget
+        self.groups: Groups[Follower] = Groups()
+        self._writes = Writes(self.groups)
+        self._is_coalesced = any_path(policy.coalesce)
+        own = {policy.credentials_header.lower().encode(), policy.cost_header.lower().encode()}
+        dropped = NOT_FORWARDED | _IDS | own
+        self._plans = HeaderPlans((), frozenset(), dropped, FORWARDING_PREFIX, drops_lookalikes=True)
+        self._keeps_host = policy.keeps_host
+        self.tasks: dict[Group[Follower], asyncio.Task[None]] = {}
+        """The tasks of the leaders that have lost their callers."""
+        self._large_targets: dict[str, None] = {}
+
+    def forward(self, context: RequestContext) -> Awaitable[None]:
+        """Forwards a request, alone or together with identical ones. Raises as `Forwarder.forward`."""
+        record, target = context.record, context.target
+        if record.method != "GET":
+            if record.method not in SAFE_METHODS:
+                context.sharing = self._writes
+        elif self._is_coalesced(target) and context.head.body_length == 0 and target not in self._large_targets:
+            request = context.request
+            # All that the upstream gets, but ids. The caller counts if it shares no connection either.
+            key = (
+                target,
+                self._plans[request.names].template % request.values,
+                context.head.host if self._keeps_host else b"",
+                record.caller if self._pool.per_caller else "",
+            )
+            group = self.groups.find(key, record.caller)
+            if group is not None:
+                return self._follow(group, context)
+            return self._lead(self.groups.lead(key, record.caller, target), context)
+        return self._forward_alone(context)
+
+    async def _lead(self, group: Group[Follower], context: RequestContext) -> None:
+        leader = context.sharing = Leader(self, group)
+        context.request.is_wanted = leader.lose_caller
+        try:
+            await self._forward_alone(context)
+        except Exception as error:
+            leader.fail(error)
+            raise
+        finally:
+            context.request.is_wanted = None
+            if group.state is not _ENDED:
+                self.pass_on(group)
+
+    async def _follow(self, group: Group[Follower], context: RequestContext) -> None:
+        record = context.record
+        follower = Follower(record.caller)
+        self.groups.follow(group, follower)
+        began_s = follower.result.get_loop().time()
+        try:
+            result = await follower.result
+        except asyncio.CancelledError:
+            self._leave(group, follower)
+            raise
+        if result is None:
+            await self._forward_alone(context)
+        elif isinstance(result, Group):
+            record.wait_s += follower.result.get_loop().time() - began_s
+            await self._lead(result, context)
+        else:
+            record.is_coalesced = True
+            self._counter.inc()
+            if record.is_counted and self._authorizer is not None:
+                self._authorizer.give_back(record)
+                record.is_counted = False
+            if isinstance(result, UpstreamError):
+                raise result
+            await self._relay(result, context)
+
+    def _leave(self, group: Group[Follower], follower: Follower) -> None:
+        """Ends a follower whose caller has hung up, perhaps after it got its result."""
+        if self.groups.leave(group, follower) and (task := self.tasks.get(group)) is not None:
+            task.cancel()
+        result = None if follower.result.cancelled() or not follower.result.done() else follower.result.result()
+        if isinstance(result, Group):
+            self.pass_on(result)
+        elif isinstance(result, SharedResponse):
+            result.release()
+
+    def pass_on(self, group: Group[Follower]) -> None:
+        """Lets the first follower lead that is still there."""
+        self.tasks.pop(group, None)
+        while (follower := self.groups.pass_on(group)) is not None:
+            if not follower.result.done():
+                follower.result.set_result(group)
+                return
+
+    def note_large(self, target: str) -> None:
+        """Notes a target whose response cannot be shared, so that later GETs need not wait to find out."""
+        if len(self._large_targets) >= _MOST_LARGE_TARGETS:
+            del self._large_targets[next(iter(self._large_targets))]
+        self._large_targets[target] = None
+
+    async def _relay(self, shared: SharedResponse, context: RequestContext) -> None:
+        """Relays a response to a follower. Raises ConnectionError if the caller is lost."""
+        record, response = context.record, context.response
+        try:
+            head = shared.head_for(record.request_id)
+            response.forms, record.status = shared.forms, head.status
+            body = SharedBody(shared)
+            lines = self._heads.write(context, head, shared.hint)
+            if not response.begin(body, head, lines, b""):
+                await response.follow(body, _do_nothing)
+        finally:
+            shared.release()
+
+
+def _do_nothing() -> None:
+    """For a follower that reads nothing: it has no place in flight to give back."""

@@ -1,0 +1,21 @@
+"""A response of the upstream, from its head on."""
+
+from typing import NamedTuple
+
+from nanonets_proxy.core.keys.key_records import Ruling
+from nanonets_proxy.core.ratelimit.hints.retry_hint import Hint
+from nanonets_proxy.upstream.connection import UpstreamConnection
+from nanonets_proxy.upstream.response_head import ResponseHead
+
+
+class Received(NamedTuple):
+    """A response that has begun."""
+
+    connection: UpstreamConnection
+    head: ResponseHead
+    ruling: Ruling = Ruling.RELAY
+    """What the keyring says about a 401."""
+    body_start: bytes = b""
+    """The part of the body that was read before the decision."""
+    hint: Hint | None = None
+    """When to come back, according to a response of status 429, 502, 503 or 504."""
