@@ -13,6 +13,12 @@ from tempfile import TemporaryDirectory
 _START_S = 30.0
 
 
+def free_port() -> int:
+    """Returns a port of 127.0.0.1 that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
 class RedisServer:
     """A server without persistence. `start` after `kill` begins with an empty database."""
 
@@ -23,22 +29,25 @@ class RedisServer:
         self._program = program
         self._folder = folder
         self._password = password
-        self._options = options
+        self.options = options
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.create_server(("127.0.0.1", 0)) as sock:
-            self.port = int(sock.getsockname()[1])
+        self.port = free_port()
 
     @property
     def url(self) -> str:
         user = f":{self._password}@" if self._password else ""
         return f"redis://{user}127.0.0.1:{self.port}/0"
 
-    def start(self) -> None:
+    def arguments(self) -> list[str]:
+        """Returns the arguments of the program."""
         arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder)]
         if self._password:
-            arguments += ["--requirepass", self._password]
+            arguments += ["--requirepass", self._password, "--masterauth", self._password]
+        return [*arguments, *self.options]
+
+    def start(self) -> None:
         self._process = subprocess.Popen(
-            [self._program, *arguments, *self._options],
+            [self._program, *self.arguments()],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

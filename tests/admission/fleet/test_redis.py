@@ -14,22 +14,17 @@ from contextlib import asynccontextmanager
 import pytest
 
 from fleet.redis_server import RedisServer, redis_server
+from nanonets_proxy.admission.fleet.bus.check import check
 from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, BusError, CoordinationUnusable
-from nanonets_proxy.admission.fleet.bus.redis_bus import RedisBus, check
+from nanonets_proxy.admission.fleet.bus.redis_bus import RedisBus
 from nanonets_proxy.core.net.redis_address import RedisAddress
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
-from support.commands.fleet_proxies import PATH, Callers, coordinated, fleet, gauge, ready, until
+from support.commands.fleet_proxies import PASSWORD, PATH, RIGHTS, Callers, coordinated, fleet, gauge, ready, until
 from support.commands.process import ANY_PORTS, Running, environment, running
 
 pytestmark = pytest.mark.system
 
 NAMED = ("--caller-header", "X-Caller")
-PASSWORD = "the-redis-password"
-RIGHTS = (
-    "~nanonets-proxy:* &nanonets-proxy:* +eval +evalsha +script|load +publish +subscribe +unsubscribe +get +set "
-    "+del +pexpire +hmget +hset +time +ping +select"
-)
-"""As docs/fleet.md lists them."""
 
 
 def policy(url: str, account: str = "a") -> FleetPolicy:

@@ -12,14 +12,23 @@ from fleet.redis_server import RedisServer
 from support.commands.process import Running, proxy_to, sandbox
 
 PATH = "/api/v4/workflows"
+PASSWORD = "the-redis-password"
+RIGHTS = (
+    "~nanonets-proxy:* &nanonets-proxy:* +eval +evalsha +script|load +publish +subscribe +unsubscribe +get +set "
+    "+del +pexpire +hmget +hset +time +ping +select"
+)
+"""As docs/fleet.md lists them."""
 
 
 @contextmanager
-def fleet(redis: RedisServer, replicas: int, *arguments: str, limit: str = "40/4s") -> Iterator[list[Running]]:
-    """Runs replicas before one sandbox, whose limit is a sliding window."""
+def fleet(
+    redis: RedisServer | str, replicas: int, *arguments: str, limit: str = "40/4s"
+) -> Iterator[list[Running]]:
+    """Runs replicas before one sandbox, whose limit is a sliding window. `redis` may be a URL."""
     with ExitStack() as stack:
         upstream = stack.enter_context(sandbox("--limit", limit, "--limit-kind", "sliding"))
-        extra = ["--coordination", redis.url, *arguments]
+        url = redis if isinstance(redis, str) else redis.url
+        extra = ["--coordination", url, *arguments]
         yield [stack.enter_context(proxy_to(upstream, *extra)) for _ in range(replicas)]
 
 

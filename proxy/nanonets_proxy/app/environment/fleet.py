@@ -13,7 +13,8 @@ from typing import Final
 
 import structlog
 
-from nanonets_proxy.admission.fleet.bus.redis_bus import RedisBus, check
+from nanonets_proxy.admission.fleet.bus.check import check
+from nanonets_proxy.admission.fleet.bus.redis_bus import RedisBus
 from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
 from nanonets_proxy.admission.fleet.replica import Replica
 from nanonets_proxy.admission.fleet.state import State

@@ -2,9 +2,12 @@
 
 | state | event | next state |
 |---|---|---|
-| CONNECTING | subscribed | CONNECTED |
+| CONNECTING: looks for the server | subscribed | CONNECTED |
 | | an error | CONNECTING, after a pause of 0.1 s, doubling up to 1 s |
-| CONNECTED | an error of the subscription or of a message | CONNECTING; the replica hears of the loss |
+| CONNECTED | the subscription ends, or is silent for 2 s | CONNECTING; the replica hears of the loss |
+| | the server is no master any more, or does not respond in 1 s | the same |
+
+So after a failover, and if the network drops a connection without a word, the bus looks for the server again.
 
 One connection is for the subscription, and others for commands. The messages of one turn of the event loop go out
 together.
@@ -17,63 +20,17 @@ from typing import Any, Final
 
 import structlog
 
-from nanonets_proxy.admission.fleet.bus.port import BusError, CoordinationUnusable, Won
+from nanonets_proxy.admission.fleet.bus.client import find_server, make_client, words
+from nanonets_proxy.admission.fleet.bus.port import BusError, Won
 from nanonets_proxy.admission.fleet.bus.scripts import CAMPAIGN, RENEW, RESIGN
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 
 _LEASE_MS: Final = 1000
 _KEPT_MS: Final = 26 * 3_600_000  # longer than the day of a daily budget
 _PAUSES_S: Final = (0.1, 1.0)
-_TIMEOUT_S: Final = 1.0
+_SILENCE_S: Final = 1.0  # then a PING, and as long again
+_STOP_S: Final = 1.0
 _MAX_QUEUED: Final = 10_000
-
-
-def make_client(policy: FleetPolicy, **options: Any) -> Any:
-    """Returns a client. Raises CoordinationUnusable if the library is not installed."""
-    try:
-        # Imported here: only a process with `coordination` loads the library.
-        from redis.asyncio import Redis
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-    except ImportError:
-        raise CoordinationUnusable("coordination: install the extra nanonets-proxy[redis]") from None
-    address = policy.address
-    return Redis(
-        host=address.host,
-        port=address.port,
-        db=address.database,
-        username=address.user or None,
-        password=address.password or None,
-        ssl=address.tls,
-        socket_connect_timeout=_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-        **options,
-    )
-
-
-async def check(policy: FleetPolicy) -> str | None:
-    """Returns why Redis cannot be reached now; None if it can. Raises CoordinationUnusable if it never will.
-
-    A server that is away may come back. A wrong password, a missing right or another kind of server will not.
-    """
-    from redis import exceptions
-
-    client = make_client(policy, socket_timeout=_TIMEOUT_S)
-    try:
-        await client.eval("return redis.call('GET', KEYS[1])", 1, f"{policy.prefix()}:lease")
-        await client.publish(f"{policy.prefix()}:check", b"")
-    except exceptions.BusyLoadingError as error:
-        return str(error)
-    except (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError) as error:
-        raise CoordinationUnusable(f"coordination: {policy.address} refuses the login: {error}") from None
-    except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
-        return f"{policy.address} cannot be reached: {error}"
-    except exceptions.RedisError as error:
-        raise CoordinationUnusable(f"coordination: {policy.address} cannot be used: {error}") from None
-    finally:
-        await client.aclose()
-    return None
 
 
 class RedisBus:
@@ -82,58 +39,92 @@ class RedisBus:
     def __init__(self, policy: FleetPolicy, name: str) -> None:
         """Raises CoordinationUnusable if the library is not installed."""
         self.connected = False
+        self._policy = policy
         self._prefix = policy.prefix()
         self._name = name
         self._keys = (f"{self._prefix}:lease", f"{self._prefix}:kept")
-        self._commands = make_client(policy, socket_timeout=_TIMEOUT_S, single_connection_client=False)
-        self._subscriber = make_client(policy, socket_timeout=None)
-        self._scripts = {source: self._commands.register_script(source) for source in (CAMPAIGN, RENEW, RESIGN)}
+        self._commands: Any = None  # a client of the server that was found
+        self._broken: asyncio.Future[str] | None = None
         self._queue: list[tuple[str, bytes]] = []
         self._sender: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
         self._on_message: Callable[[bytes], None] = lambda _: None
         self._on_lost: Callable[[str], None] = lambda _: None
         self._log = structlog.get_logger()
+        make_client(policy.address, policy.address.hosts[0])
 
     def start(self, on_message: Callable[[bytes], None], on_lost: Callable[[str], None]) -> None:
         self._on_message, self._on_lost = on_message, on_lost
-        self._listener = asyncio.get_running_loop().create_task(self._listen())
+        self._listener = asyncio.get_running_loop().create_task(self._stay_connected())
 
     def _channel(self, to: str) -> str:
         return f"{self._prefix}:to:{to}" if to else f"{self._prefix}:all"
 
-    # --- messages -----------------------------------------------------------------------------------
+    # --- the connection -----------------------------------------------------------------------------
 
-    async def _listen(self) -> None:
+    async def _stay_connected(self) -> None:
         pause_s, most_s = _PAUSES_S
         while True:
-            pubsub = self._subscriber.pubsub(ignore_subscribe_messages=False)
-            try:
-                channels = (self._channel(""), self._channel(self._name))
-                await pubsub.subscribe(*channels)
-                heard = 0
-                async for message in pubsub.listen():
-                    if message["type"] == "message":
-                        self._on_message(message["data"])
-                    elif message["type"] == "subscribe":
-                        heard += 1
-                        if heard == len(channels):
-                            self.connected = True
-                            pause_s = _PAUSES_S[0]
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:  # noqa: BLE001 - no fault of Redis or of its library may end the loop
-                self._lost(_words(error))
-            finally:
-                with contextlib.suppress(Exception):
-                    await pubsub.aclose()
+            reason, was_connected = await self._use_server(), self.connected
+            self._lose(reason)
+            pause_s = _PAUSES_S[0] if was_connected else min(2 * pause_s, most_s)
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, most_s)
 
-    def _lost(self, reason: str) -> None:
+    async def _use_server(self) -> str:
+        """Finds the server and uses it until that fails. Returns the reason."""
+        hearing: asyncio.Task[None] | None = None
+        broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._broken = broken
+        clients: list[Any] = []
+        try:
+            server = await find_server(self._policy)
+            clients = [make_client(self._policy.address, server) for _ in range(2)]
+            self._commands = clients[0]
+            hearing = asyncio.ensure_future(self._hear(clients[1]))
+            await asyncio.wait((hearing, broken), return_when=asyncio.FIRST_COMPLETED)
+            if not hearing.done():
+                return broken.result()
+            hearing.result()
+        except Exception as error:  # noqa: BLE001 - no fault of Redis or of its library may end the loop
+            return words(error)
+        finally:
+            if hearing is not None:
+                hearing.cancel()
+                await asyncio.gather(hearing, return_exceptions=True)
+            self._commands = None
+            for client in clients:
+                with contextlib.suppress(Exception):
+                    await client.aclose()
+        return "the subscription ended"
+
+    async def _hear(self, client: Any) -> None:
+        """Subscribes, and passes messages on. Ends with an error."""
+        pubsub = client.pubsub()
+        try:
+            channels, heard, is_asked = (self._channel(""), self._channel(self._name)), 0, False
+            await pubsub.subscribe(*channels)
+            while True:
+                message = await pubsub.get_message(timeout=_SILENCE_S)
+                if message is None and is_asked:
+                    raise TimeoutError("the subscription is silent")
+                is_asked = message is None
+                if message is None:
+                    await pubsub.ping()
+                elif message["type"] == "message":
+                    self._on_message(message["data"])
+                elif message["type"] == "subscribe":
+                    heard += 1
+                    self.connected = heard == len(channels)
+        finally:
+            with contextlib.suppress(Exception):
+                await pubsub.aclose()
+
+    def _lose(self, reason: str) -> None:
         if self.connected:
             self.connected = False
             self._on_lost(reason)
+
+    # --- messages -----------------------------------------------------------------------------------
 
     def send(self, to: str, data: bytes) -> None:
         if not self.connected or len(self._queue) >= _MAX_QUEUED:
@@ -155,7 +146,8 @@ class RedisBus:
                     await pipeline.execute()
         except Exception as error:  # noqa: BLE001 - the replicas notice a lost message by the silence
             self._queue.clear()
-            self._log.info("fleet_message_lost", reason=_words(error))
+            self._log.info("fleet_message_lost", reason=words(error))
+            self._judge(error)
         finally:
             self._sender = None
 
@@ -179,23 +171,26 @@ class RedisBus:
 
     async def _run(self, script: str, keys: tuple[str, ...], *values: object) -> Any:
         """Runs a script by its hash, or loads it first if Redis does not know it (NOSCRIPT)."""
+        if self._commands is None:
+            raise BusError("not connected")
         try:
-            return await self._scripts[script](keys=list(keys), args=list(values))
+            return await self._commands.register_script(script)(keys=list(keys), args=list(values))
         except Exception as error:  # noqa: BLE001 - each fault of Redis has the same effect
-            raise BusError(_words(error)) from None
+            self._judge(error)
+            raise BusError(words(error)) from None
+
+    def _judge(self, error: Exception) -> None:
+        """Lets the bus look for the server again if the error may mean that it is another one now."""
+        from redis import exceptions as e
+
+        gone = (e.ConnectionError, e.TimeoutError, e.ReadOnlyError, e.MovedError, e.ClusterDownError)
+        if isinstance(error, gone) and self._broken is not None and not self._broken.done():
+            self._broken.set_result(words(error))
 
     async def stop(self) -> None:
         if self._sender is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._sender, _TIMEOUT_S)
+                await asyncio.wait_for(self._sender, _STOP_S)
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
-        with contextlib.suppress(Exception):
-            await self._commands.aclose()
-            await self._subscriber.aclose()
-
-
-def _words(error: Exception) -> str:
-    """Returns an error of the library in one line, without its arguments."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

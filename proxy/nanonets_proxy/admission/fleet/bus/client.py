@@ -1,0 +1,164 @@
+"""Makes clients of Redis, and finds the server that a URL means.
+
+Only a process with `coordination` loads redis-py, so this module imports it where it is needed.
+"""
+
+import ssl
+from typing import TYPE_CHECKING, Any, Final
+
+from nanonets_proxy.admission.fleet.bus.port import CoordinationUnusable
+from nanonets_proxy.core.net.redis_address import RedisAddress, RedisKind
+from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_TIMEOUT_S: Final = 1.0
+_QUICK: Final = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}  # there may be several to ask
+
+Server = tuple[str, int]
+
+
+class ServerUnknown(Exception):
+    """No Sentinel, or no node of the cluster, says where the server is. It may know later."""
+
+
+def make_client(address: RedisAddress, server: Server, **options: Any) -> Any:
+    """Returns a client of one server. Raises CoordinationUnusable if the library is not installed."""
+    try:
+        from redis.asyncio import Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+    except ImportError:
+        raise CoordinationUnusable("coordination: install the extra nanonets-proxy[redis]") from None
+    if address.tls:
+        options |= {
+            "ssl": True,
+            "ssl_check_hostname": True,
+            "ssl_min_version": ssl.TLSVersion.TLSv1_2,
+            "ssl_ca_certs": address.ca_file or None,
+            "ssl_certfile": address.cert_file or None,
+            "ssl_keyfile": address.key_file or None,
+        }
+    return Redis(
+        host=server[0],
+        port=server[1],
+        **{
+            "db": address.database,
+            "username": address.user or None,
+            "password": address.password or None,
+            "socket_timeout": _TIMEOUT_S,
+            "socket_connect_timeout": _TIMEOUT_S,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+        }
+        | options,
+    )
+
+
+def check_tls_files(address: RedisAddress) -> None:
+    """Raises CoordinationUnusable if a file of the URL cannot be used."""
+    context = ssl.create_default_context()
+    try:
+        if address.ca_file:
+            context.load_verify_locations(address.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise CoordinationUnusable(f"coordination: ssl_ca_certs {address.ca_file}: {error}") from None
+    try:
+        if address.cert_file:
+            context.load_cert_chain(address.cert_file, address.key_file or None)
+    except (OSError, ssl.SSLError) as error:
+        files = f"ssl_certfile {address.cert_file}, ssl_keyfile {address.key_file or 'in the same file'}"
+        raise CoordinationUnusable(f"coordination: {files}: {error}") from None
+
+
+async def find_server(policy: FleetPolicy) -> Server:
+    """Returns the server that holds the fleet's keys.
+
+    Raises:
+        ServerUnknown: nobody that was asked knows it now.
+        CoordinationUnusable: nobody that was asked will ever know it.
+        Exceptions of redis-py: the last one that was asked refuses the login or is away.
+    """
+    address = policy.address
+    match address.kind:
+        case RedisKind.SERVER:
+            return address.hosts[0]
+        case RedisKind.SENTINEL:
+            return await _ask_each(address, _ask_sentinel)
+        case RedisKind.CLUSTER:
+            from redis.crc import key_slot
+
+            slot = key_slot(policy.prefix().encode())
+            return await _ask_each(address, lambda *of: _ask_node(slot, *of))
+
+
+async def _ask_each(address: RedisAddress, ask: Any) -> Server:
+    """Asks one host after the other, until one knows the server."""
+    fault: Exception = ServerUnknown("no host is named")
+    for host in address.hosts:
+        try:
+            found: Server = await ask(address, host)
+        except CoordinationUnusable as error:
+            fault = error
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one host, another may know
+            if not isinstance(fault, CoordinationUnusable):
+                fault = error
+        else:
+            return found
+    raise fault
+
+
+async def _ask_sentinel(address: RedisAddress, host: Server) -> Server:
+    """Asks a Sentinel for the master. Sentinels with a login of their own must have that of the servers."""
+    from redis.exceptions import AuthenticationError, ResponseError
+
+    command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service)
+    options: dict[str, Any] = _QUICK | {"db": 0}
+    async with make_client(address, host, **options, username=None, password=None) as client:
+        try:
+            found = await client.execute_command(*command)
+        except (AuthenticationError, ResponseError) as error:
+            if "NOAUTH" not in str(error) and "uthentication required" not in str(error):
+                raise _explained(error, host) from None
+            async with make_client(address, host, **options) as known:
+                found = await known.execute_command(*command)
+    if found is None:
+        name, (sentinel, port) = address.service, host
+        raise CoordinationUnusable(f"coordination: the Sentinel {sentinel}:{port} knows no service {name!r}")
+    return _text(found[0]), int(found[1])
+
+
+async def _ask_node(slot: int, address: RedisAddress, host: Server) -> Server:
+    """Asks a node of the cluster for the master of a slot."""
+    from redis.exceptions import ResponseError
+
+    async with make_client(address, host, **_QUICK) as client:
+        try:
+            # In two words, the library does not parse the response: its form differs between versions.
+            slots: Iterable[Any] = await client.execute_command("CLUSTER", "SLOTS")
+        except ResponseError as error:
+            raise _explained(error, host) from None
+    for first, last, master, *_ in slots:
+        if first <= slot <= last:
+            return _text(master[0]) or host[0], int(master[1])
+    raise ServerUnknown(f"the cluster of {host[0]}:{host[1]} has no master for slot {slot}")
+
+
+def _explained(error: Exception, host: Server) -> Exception:
+    """Returns a clearer error if the host is another kind of server than the URL says."""
+    where, words = f"{host[0]}:{host[1]}", str(error)
+    if "unknown command" in words:
+        return CoordinationUnusable(f"coordination: {where} is no Sentinel")
+    if "cluster support disabled" in words:
+        return CoordinationUnusable(f"coordination: {where} is no node of a cluster: write redis://")
+    return error
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else value or ""
+
+
+def words(error: Exception) -> str:
+    """Returns an error of the library in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
