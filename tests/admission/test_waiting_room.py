@@ -183,7 +183,7 @@ async def test_a_newcomer_behind_a_cancelled_task_is_admitted_at_once() -> None:
 # --- closing ----------------------------------------------------------------------------------
 
 
-async def test_closing_rejects_waiting_and_new_tickets_and_leaves_permits_valid() -> None:
+async def test_closing_rejects_tickets_that_must_wait_and_leaves_permits_valid() -> None:
     scene = Scene()
     permit = await scene.admit()
     tasks = [await scene.start() for _ in range(5)]
@@ -197,6 +197,9 @@ async def test_closing_rejects_waiting_and_new_tickets_and_leaves_permits_valid(
     assert not scene.room.try_admit(Ticket("account", now_s + LONG_S), now_s)
     assert scene.gate.in_flight == 1
     scene.settle(permit)
+    need_not_wait = Ticket("account", now_s + LONG_S)
+    assert scene.room.try_admit(need_not_wait, now_s)
+    scene.settle(need_not_wait)
     scene.assert_empty()
 
 

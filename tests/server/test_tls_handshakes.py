@@ -1,6 +1,7 @@
 """TLS handshakes count as connections, and their number is bounded."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -161,11 +162,17 @@ async def test_a_request_in_one_segment_with_the_end_of_the_handshake_is_read(tl
     writer.transport.abort()
 
 
-async def test_a_drain_ends_the_handshakes(tls: Tls) -> None:
+async def test_a_drain_lets_handshakes_end_and_waits_for_no_silent_one(tls: Tls) -> None:
     proxy = await tls.start()
     silent = await tls.silent(proxy)
     await until(lambda: handshakes(proxy) == 1)
+    host, _, port = proxy.address.rpartition(":")
+    queued = socket.create_connection((host, int(port)))  # the event loop does not run
     stopping = proxy.stop(5.0)
+    queued.setblocking(False)  # noqa: FBT003 - the name says what it is
+    streams = await asyncio.open_connection(sock=queued, ssl=tls.context, server_hostname="localhost")
+    async with RawCaller(*streams) as caller:
+        assert (await caller.get(b"/x")).status == 200
     assert await silent.read_to_end() == b""
     async with asyncio.timeout(2):
         await stopping

@@ -92,7 +92,7 @@ class WaitingRoom:
 
     def try_admit(self, ticket: Ticket, now_s: float) -> bool:
         """Admits a ticket that need not wait. Returns False if the ticket must `enter`. `now_s`: see `enter`."""
-        return not self._closed and self._gate.try_admit(ticket, now_s)
+        return self._gate.try_admit(ticket, now_s)
 
     def enter(
         self, ticket: Ticket, now_s: float, on_wait: Callable[[], None] | None = None
@@ -187,7 +187,7 @@ class WaitingRoom:
             del self._resuming[ticket]
 
     def close(self) -> None:
-        """Rejects all waiting and all future tickets. Permits in use stay valid."""
+        """Rejects all waiting tickets, and future ones that must wait. Permits in use stay valid."""
         self._closed = True
         now_s = self._loop.time()
         futures, self._futures = self._futures, {}

@@ -125,7 +125,6 @@ class Handover:
         """Serves connections that the predecessor had accepted."""
         listening = self.listening
         for name, sock in zip(owners, connections, strict=True):
-            sock.setblocking(False)  # noqa: FBT003 - the name says what it is
             await listening[name].server.adopt(sock)
 
     def lose_predecessor(self) -> None:

@@ -1,11 +1,12 @@
 """The listening sockets of one setting, and the servers that accept connections on them.
 
 A pause closes neither the sockets nor their queues: connections wait there for this process or for its successor.
+The end accepts what waits in the queues: closing a socket resets the connections in its queue.
 """
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from nanonets_proxy.core.net.addresses import Listener
 from nanonets_proxy.server.inherited import InheritedSockets
@@ -53,12 +54,13 @@ class Listening:
         own_files(self.sockets)
         loop = asyncio.get_running_loop()
         for sock in self.sockets:
-            if sock.family is socket.AF_UNIX:
-                serving = await loop.create_unix_server(server, sock=sock, backlog=BACKLOG)
-            else:
-                factory = server if tls is None else server.over_tls(tls)
-                serving = await loop.create_server(factory, sock=sock, backlog=BACKLOG)
-            self._servers.append(serving)
+            create = loop.create_unix_server if sock.family is socket.AF_UNIX else loop.create_server
+            self._servers.append(await create(self._factory(sock), sock=sock, backlog=BACKLOG))
+
+    def _factory(self, sock: socket.socket) -> "Callable[[], asyncio.BaseProtocol]":
+        assert self._served is not None
+        server, tls = self._served
+        return server if tls is None or sock.family is socket.AF_UNIX else server.over_tls(tls)
 
     @property
     def server(self) -> CallerServer:
@@ -78,14 +80,27 @@ class Listening:
 
     def let_go(self) -> None:
         """Closes this process's descriptors of paused sockets: a successor serves them."""
-        for sock in self.sockets:
+        sockets, self.sockets = self.sockets, []
+        for sock in sockets:
             sock.close()
 
-    def close(self) -> None:
-        """Accepts no further connections, and removes the files of unix sockets."""
+    async def close(self) -> None:
+        """Accepts the connections that have arrived and no further ones, and removes the files of unix sockets."""
         for sock in self.sockets:
             remove_file(sock)
-        self._stop_accepting()
+        self.pause()
+        for sock in self.sockets:
+            await self._accept_queue(sock)
+        self.let_go()
+
+    async def _accept_queue(self, sock: socket.socket) -> None:
+        sock.setblocking(False)  # noqa: FBT003 - the name says what it is
+        for _ in range(BACKLOG):
+            try:
+                connection, _ = sock.accept()
+            except OSError:  # the queue is empty, or no file is left
+                return
+            await self.server.adopt(connection, self._factory(sock))
 
     def _stop_accepting(self) -> None:
         servers, self._servers = self._servers, []

@@ -4,7 +4,7 @@ States of its end; the admin listener serves in all of them, and /livez responds
 serving    /readyz says ready.
 announced  After the first SIGTERM or SIGINT, for `drain_delay`: callers are served, and /readyz says draining.
 draining   After the delay, or at once after POST /quitquitquit: no new connections, waiting requests get 503, and
-           requests in flight may finish within `drain_timeout`.
+           requests in flight may finish within `drain_timeout`. So may the first request of a new connection.
 finishing  Another process has replaced this one (`process/restart.py`) and has the listeners. This one serves the
            requests that wait or are in flight, to their end. A signal drains.
 stopped    All connections and the admin listener are closed. The process ends with 0.
@@ -239,7 +239,7 @@ class Program:
             self._usage_alarms.stop()
         if self.usage is not None:
             self.usage.close()
-        self.admin_listening.close()
+        await self.admin_listening.close()
         self._admin_handler.events.close()
         await self._admin.drain(_ADMIN_STOP_S)
 

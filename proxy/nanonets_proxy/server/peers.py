@@ -103,12 +103,21 @@ def has_hung_up(transport: asyncio.ReadTransport) -> bool:
 
 def hung_up(transports: Iterable[asyncio.BaseTransport]) -> "list[asyncio.BaseTransport]":
     """Returns the transports whose peer has closed its side, with one system call for all of them."""
+    return _polled(transports, _POLLRDHUP)
+
+
+def readable(transports: Iterable[asyncio.BaseTransport]) -> "list[asyncio.BaseTransport]":
+    """Returns the transports whose sockets hold unread bytes or the peer's end, with one system call for all."""
+    return _polled(transports, select.POLLIN)
+
+
+def _polled(transports: Iterable[asyncio.BaseTransport], events: int) -> "list[asyncio.BaseTransport]":
     poll = select.poll()
     by_fileno = {}
     for transport in transports:
         sock = transport.get_extra_info("socket")
         if sock is not None and (fileno := sock.fileno()) >= 0:
-            poll.register(fileno, _POLLRDHUP)
+            poll.register(fileno, events)
             by_fileno[fileno] = transport
     return [by_fileno[fileno] for fileno, _ in poll.poll(0)] if by_fileno else []
 

@@ -14,8 +14,14 @@ from nanonets_proxy.server.connection.caller_connection import CallerConnection
 from nanonets_proxy.server.connection.caller_request import Handler
 from nanonets_proxy.server.connection.flow_control import ReadAhead
 from nanonets_proxy.server.connection.head_reader import HeadReader
-from nanonets_proxy.server.connection_limits import REJECTION, Connection, ConnectionLimits, ConnectionPolicy
-from nanonets_proxy.server.peers import hung_up
+from nanonets_proxy.server.connection_limits import (
+    PATIENCE_S,
+    REJECTION,
+    Connection,
+    ConnectionLimits,
+    ConnectionPolicy,
+)
+from nanonets_proxy.server.peers import hung_up, readable
 from nanonets_proxy.server.tls_handshake import TlsHandshake
 from nanonets_proxy.telemetry.alerts import Alerts
 
@@ -35,6 +41,8 @@ LAST_REQUEST_S: Final = 10.0
 """After a handover, an idle connection that could not move closes after this time."""
 # Turns of the event loop from bytes in the socket to the handler's first line: read, start the task.
 _TURNS_TO_HANDLER: Final = 2
+# Turns in which the event loop reads what has arrived on idle connections. One suffices, if few are ready.
+_MOST_TURNS_TO_READ: Final = 100
 
 
 class AiohttpMismatch(Exception):
@@ -135,8 +143,6 @@ class CallerServer(web.Server):
                 "peer_rejected", "see the setting allow_from", peer=handshake.peer.name, error=error.message
             )
             return False
-        if self._drains:
-            return False
         if len(self._handshakes) >= MOST_HANDSHAKES:
             next(iter(self._handshakes)).displace()
         self._handshakes[handshake] = None
@@ -168,7 +174,7 @@ class CallerServer(web.Server):
             transport.write(REJECTION)
             connection.close_when_sent()
         elif self._drains:
-            connection.close_when_sent()
+            connection.finish(self._first_request_s(connection))
         elif self._finishes:
             connection.finish(LAST_REQUEST_S)
         if self._hang_up_poll is None:
@@ -208,10 +214,13 @@ class CallerServer(web.Server):
         offered = [(own, own.lend()) for own in self._caller_connections() if own not in self._rejected_peers]
         return [(own, sock) for own, sock in offered if sock is not None]
 
-    async def adopt(self, sock: "socket.socket") -> None:
-        """Serves a connection that a predecessor had accepted. Closes it if that fails."""
+    async def adopt(
+        self, sock: "socket.socket", factory: "Callable[[], asyncio.BaseProtocol] | None" = None
+    ) -> None:
+        """Serves an accepted connection, with the protocols of `factory` if given. Closes it if that fails."""
+        sock.setblocking(False)  # noqa: FBT003 - the name says what it is
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(self, sock)
+            await asyncio.get_running_loop().connect_accepted_socket(factory or self, sock)
         except OSError:
             sock.close()
 
@@ -230,21 +239,49 @@ class CallerServer(web.Server):
     # --- the end ---------------------------------------------------------------------------------
 
     async def drain(self, timeout_s: float) -> int:
-        """Closes idle connections now and the others after their responses; resets connections that take longer.
+        """Closes idle connections now, others after the request that is here; resets connections that take longer.
 
-        Returns how many were reset. The handler must announce the end of connections before.
+        A new connection has PATIENCE_S for its first request, which may be on its way. Returns how many were reset.
+        The handler must announce the end of connections before.
         """
+        loop = asyncio.get_running_loop()
+        ends_at_s = loop.time() + timeout_s
         self._drains = True
-        for handshake in list(self._handshakes):
-            handshake.displace()
-        for _ in range(_TURNS_TO_HANDLER):  # a request that is here already gets its response
-            await asyncio.sleep(0)
+        await self._read_what_has_arrived()
+        for connection in self._caller_connections():
+            connection.finish(0.0 if connection.has_had_request else self._first_request_s(connection))
+        await self._end_handshakes(min(timeout_s, PATIENCE_S))
         connections = self._caller_connections()
-        self.pre_shutdown()
-        await self.shutdown(timeout_s)
+        await self.shutdown(max(0.0, ends_at_s - loop.time()))
         if self._hang_up_poll is not None:
             self._hang_up_poll.cancel()
         return sum(connection.was_cut_off for connection in connections)
+
+    async def _read_what_has_arrived(self) -> None:
+        """Reads the requests that are in the sockets already: each gets its response."""
+        for _ in range(_TURNS_TO_HANDLER):
+            await asyncio.sleep(0)
+        for _ in range(_MOST_TURNS_TO_READ):
+            idle = (own.transport for own in self._caller_connections() if own.is_idle)
+            if not readable(own for own in idle if own is not None and own.is_reading()):
+                return
+            await asyncio.sleep(0)
+
+    @staticmethod
+    def _first_request_s(connection: CallerConnection) -> float:
+        """Returns for how much longer a connection without a request may wait for one."""
+        return max(0.0, connection.idle_since_s + PATIENCE_S - asyncio.get_running_loop().time())
+
+    async def _end_handshakes(self, timeout_s: float) -> None:
+        """Lets handshakes come to their end, and ends those that take longer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._handshakes:
+                    self._has_fewer.clear()
+                    await self._has_fewer.wait()
+        for handshake in list(self._handshakes):
+            handshake.displace()
+        await asyncio.sleep(0)  # a handshake that has just ended makes its connection
 
 
 class _RegistrationProbe:

@@ -17,6 +17,7 @@ Call = Callable[..., tuple[int, dict[str, str], Any]]
 STOPS = (signal.SIGTERM, signal.SIGINT)
 DELAY_S = 3.0
 LONG = ("--drain-delay", "60s")
+GET = b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def _connect(url: str) -> socket.socket:
@@ -25,7 +26,7 @@ def _connect(url: str) -> socket.socket:
 
 
 def _get(caller: socket.socket) -> bytes:
-    caller.sendall(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    caller.sendall(GET)
     return caller.recv(65536)
 
 
@@ -83,7 +84,7 @@ def test_liveness_stays_on_a_unix_socket_until_the_drain_ends(tmp_path: Path) ->
         proxy_to(upstream, "--admin-listen", f"unix:{path}", is_forked=False) as proxy,
         _connect(proxy.url) as caller,
     ):
-        caller.sendall(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        caller.sendall(GET)
         while b"nanonets_proxy_in_flight 1.0" not in _get_unix(path, "/metrics"):
             time.sleep(0.01)
         proxy.process.send_signal(signal.SIGTERM)
@@ -100,6 +101,26 @@ def _get_unix(path: Path, target: str) -> bytes:
         caller.connect(str(path))
         caller.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         return b"".join(iter(lambda: caller.recv(65536), b""))
+
+
+def test_a_signal_loses_no_request_that_has_arrived() -> None:
+    """The process is halted, so that all of it waits in the kernel when the signal comes."""
+    with sandbox("--limit", "none") as upstream, proxy_to(upstream, is_forked=False) as proxy:
+        with contextlib.ExitStack() as stack:
+            kept = [stack.enter_context(_connect(proxy.url)) for _ in range(20)]
+            assert all(_get(caller).startswith(b"HTTP/1.1 200") for caller in kept)
+            proxy.process.send_signal(signal.SIGSTOP)
+            queued = [stack.enter_context(_connect(proxy.url)) for _ in range(20)]
+            late = [stack.enter_context(_connect(proxy.url)) for _ in range(20)]
+            for caller in kept + queued:
+                caller.sendall(GET)
+            proxy.process.send_signal(signal.SIGTERM)
+            proxy.process.send_signal(signal.SIGCONT)
+            for caller in late:
+                caller.sendall(GET)
+            for caller in kept + queued + late:
+                assert caller.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert proxy.process.wait(END_S) == 0
 
 
 # --- POST /quitquitquit ----------------------------------------------------------------------------
@@ -137,7 +158,7 @@ def test_the_signal_after_quitquitquit_is_the_first_one(call: Call) -> None:
         proxy_to(upstream, "--admin-quit", is_forked=False) as proxy,
         _connect(proxy.url) as caller,
     ):
-        caller.sendall(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        caller.sendall(GET)
         while b"nanonets_proxy_in_flight 1.0" not in call(f"{proxy.admin_url}/metrics")[2]:
             time.sleep(0.01)
         assert call(f"{proxy.admin_url}/quitquitquit", "POST")[0] == 200

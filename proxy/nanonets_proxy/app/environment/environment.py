@@ -253,9 +253,9 @@ class Environment:
         """Drains for at most `drain_timeout_s`, then closes everything and saves the state file."""
         self._state = "draining"
         self._log.info("draining", in_flight=self._view.in_flight, waiting=self._view.waiting)
-        self.listening.close()
         for handler in self._handlers:
             handler.drain()
+        await self.listening.close()
         self._room.close()
         await self.key_manager.stop()
         await self._access.stop()

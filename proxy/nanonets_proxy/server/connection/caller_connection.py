@@ -22,6 +22,7 @@
 import asyncio
 import enum
 import math
+import socket
 from typing import TYPE_CHECKING, Final, cast
 
 import structlog
@@ -37,8 +38,6 @@ from nanonets_proxy.server.connection_limits import ConnectionPolicy
 from nanonets_proxy.server.peers import reset
 
 if TYPE_CHECKING:
-    import socket
-
     from aiohttp import web
 
 LINGER_S: Final = 1.0  # enough to receive the bytes that a rejected caller sent before it saw the response
@@ -56,8 +55,7 @@ class ConnectionState(enum.Enum):
     CLOSED = enum.auto()
 
 
-# Looking a member up in its class costs a call in Python 3.11.
-_IDLE, _HEAD, _BUSY, _SKIPPING, _LINGERING, _CLOSED = ConnectionState
+_IDLE, _HEAD, _BUSY, _SKIPPING, _LINGERING, _CLOSED = ConnectionState  # a look-up costs a call in Python 3.11
 
 
 class CallerConnection(CallerTransport):
@@ -98,6 +96,10 @@ class CallerConnection(CallerTransport):
     def is_idle(self) -> bool:
         """Whether no request waits for its response."""
         return self.request is None
+
+    @property
+    def has_had_request(self) -> bool:
+        return self._task_handler is not None  # the first request starts the task, which the others use too
 
     @property
     def idle_since_s(self) -> float:
@@ -240,7 +242,7 @@ class CallerConnection(CallerTransport):
 
     def _close_if_idle(self) -> None:
         if self._state is _IDLE:
-            self.displace()
+            (self.close_when_sent if self._closes else self.displace)()
 
     # --- ends -------------------------------------------------------------------------------------
 
@@ -253,8 +255,7 @@ class CallerConnection(CallerTransport):
             self._linger()
 
     def _linger(self) -> None:
-        """Closes our side only. RFC 9112 §9.6: a close with unread bytes resets the connection, and the caller may
-        lose the response."""
+        """Closes only our side. RFC 9112 §9.6: a close with unread bytes may lose the response."""
         self._stop_timer()
         self._state = _LINGERING
         self._reader.discard()
@@ -270,7 +271,7 @@ class CallerConnection(CallerTransport):
         if self.request is None:
             self.close_when_sent()
 
-    def lend(self) -> "socket.socket | None":
+    def lend(self) -> socket.socket | None:
         """Stops reading an idle connection, and returns another descriptor of it for a successor.
 
         None: it is busy, or cannot move (`CallerTransport.duplicate`).
