@@ -86,13 +86,13 @@ LABEL org.opencontainers.image.title="nanonets-proxy" \
 
 FROM common AS extras
 COPY --from=build-extras /opt/nanonets-proxy /opt/nanonets-proxy
-RUN ["python", "-c", "import nanonets_proxy.cli.main, nanonets_proxy.cli.commands, nanonets_proxy.process.settings_reader, nanonets_proxy.process.serve"]
+RUN ["python", "-c", "import nanonets_proxy.cli.main, nanonets_proxy.cli.commands, nanonets_proxy.cli.run, nanonets_proxy.cli.serving, nanonets_proxy.process.settings_reader, nanonets_proxy.process.serve"]
 USER 10001:10001
 
 
 FROM common
 COPY --from=build /opt/nanonets-proxy /opt/nanonets-proxy
 # The slim base has no bytecode for the standard library. Importing the program stores that of the modules in use.
-RUN ["python", "-c", "import nanonets_proxy.cli.main, nanonets_proxy.cli.commands, nanonets_proxy.process.settings_reader, nanonets_proxy.process.serve"]
+RUN ["python", "-c", "import nanonets_proxy.cli.main, nanonets_proxy.cli.commands, nanonets_proxy.cli.run, nanonets_proxy.cli.serving, nanonets_proxy.process.settings_reader, nanonets_proxy.process.serve"]
 # Kubernetes can check `runAsNonRoot` only for a number. The user owns no file of the image but /var/lib/nanonets-proxy.
 USER 10001:10001

@@ -97,7 +97,7 @@ def test_the_help_of_any_other_command_lists_only_its_own_flags(
         (["sevre"], "sevre: unknown command; did you mean serve?"),
         (
             ["s3cret"],
-            "the first argument is not a command; the commands are serve, check, sandbox, config, healthcheck",
+            "the first argument is not a command; the commands are serve, run, check, sandbox, config, healthcheck",
         ),
         (["serve", "--listn", "x"], "--listn: unknown flag; did you mean --listen?"),
         (["--listn=x"], "--listn: unknown flag; did you mean --listen?"),

@@ -9,6 +9,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from nanonets_proxy.app.config import Config
@@ -32,6 +33,7 @@ from nanonets_proxy.settings import (
 from nanonets_proxy.settings.configure import sandbox_config, serve_config
 from nanonets_proxy.settings.merge import merge
 from nanonets_proxy.settings.reference import effective_toml, json_schema, reference_toml
+from nanonets_proxy.settings.sources import flag_name
 
 # A reload may send several requests to a store: login, renewal, and the secret itself.
 _MAX_REQUESTS_PER_RELOAD: Final = 4
@@ -68,6 +70,23 @@ def _serve(invocation: Invocation) -> int:
     verify_files(loaded)
     sandbox = load_sandbox_settings({}, invocation.environ).settings if loaded.settings.sandbox else None
     return invocation.serve(serve_config(loaded, sandbox, invocation.environ))
+
+
+def _run(invocation: Invocation) -> int:
+    for name in ("listen", "admin_listen"):
+        if name in invocation.flags:
+            raise UsageError(f"{flag_name(name)}: has no effect on `run`, whose proxy listens on a free port")
+    loaded, chosen = invocation.load(), invocation.parsed.env
+    names = ", ".join(loaded.environments)
+    if chosen is None and names:
+        raise UsageError(f"the settings have several environments: choose one with --env ({names})")
+    if chosen is not None and chosen not in loaded.environments:
+        raise UsageError(f"--env: is no environment of the settings; they have {names or 'none'}")
+    verify_files(loaded)
+    sandbox = load_sandbox_settings({}, invocation.environ).settings if loaded.settings.sandbox else None
+    config = serve_config(loaded, sandbox, invocation.environ)
+    own = tuple(own for own in config.environments if own.name == (chosen or ""))
+    return invocation.serve(replace(config, environments=own))
 
 
 def read_again(request: Request) -> NewSettings:
@@ -174,6 +193,13 @@ def _token(invocation: Invocation) -> int:
 _COMMANDS: Final = {
     "serve": Command(
         "serve the Nanonets API to callers (the default command)", Settings, _serve, help_lists_settings=True
+    ),
+    "run": Command(
+        "run a command beside a proxy of its own: with a token instead of the key",
+        Settings,
+        _run,
+        options={"--env": ("NAME", "the environment to use, if the settings have several")},
+        usage_end="-- CMD [ARG ...]",
     ),
     "check": Command(
         "test settings, key and connection to the upstream",

@@ -1,7 +1,4 @@
-"""The entry point. For `serve` and `sandbox`, a child reads the settings while this process imports the servers.
-
-`process/settings_reader.py` has the reasons. If the system allows no further process, this process does both, and
-keeps the settings code in memory.
+"""The entry point. It imports only what the command needs, because each command should start soon.
 
 From its first lines, `main` handles SIGTERM and SIGINT. The kernel drops a signal without a handler if this is
 process 1 of a container (pid_namespaces(7)), and the container would run until the engine kills it.
@@ -10,8 +7,7 @@ process 1 of a container (pid_namespaces(7)), and the container would run until 
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -21,42 +17,31 @@ if TYPE_CHECKING:  # an import would cost every command time
     from nanonets_proxy.app.config import Config
 
 _SERVING_COMMANDS = ("serve", "sandbox")
+_RUN = "run"
 _HELP_FLAGS = frozenset({"-h", "--help", "--version"})
-_CA_FILE_VARIABLE = "SSL_CERT_FILE"
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command that `argv` names, by default the process's arguments. Returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
+    ignored = [number for number in _STOPS if signal.getsignal(number) is signal.SIG_IGN]
     _end_by_signals()
+    if _runs_command(arguments):
+        return _run_command(arguments[1:], ignored)
     if not _serves(arguments):
-        return _run(arguments, _no_server)
+        from nanonets_proxy.cli.commands import run
+
+        return run(arguments, _no_server)
+    from nanonets_proxy.cli.serving import read_and_serve
     from nanonets_proxy.process.inheritance import InheritanceUnusable, inherit
-    from nanonets_proxy.process.settings_reader import SettingsReader
 
     try:
         inheritance = inherit()
     except InheritanceUnusable as error:
         sys.stderr.write(f"nanonets-proxy: {error}\n")
         return USAGE_ERROR
-    environ = dict(os.environ)  # for reloads and restarts
-
-    def serve(config: "Config") -> int:
-        from nanonets_proxy.process.serve import serve
-        from nanonets_proxy.process.settings_rereader import SettingsRereader
-
-        return serve(config, SettingsRereader(arguments, environ), inheritance, environ)
-
-    try:
-        reader = SettingsReader(lambda send: _run(arguments, send))
-    except OSError:
-        return _run(arguments, serve)
-    # Imports the modules of `_serve` while the child reads.
-    with _without_ca_file():
-        import nanonets_proxy.process.serve  # noqa: F401  # only loads the module
-
-    config = reader.config()
-    return config if isinstance(config, int) else serve(config)
+    return read_and_serve(arguments, inheritance)
 
 
 def _end_by_signals() -> None:
@@ -68,9 +53,9 @@ def _end_by_signals() -> None:
     def end(number: int, _: FrameType | None) -> NoReturn:
         os._exit(SIGNAL_BASE + number)
 
-    for stop in (signal.SIGTERM, signal.SIGINT):
+    for stop in _STOPS:
         signal.signal(stop, end)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
 
 def _serves(arguments: Sequence[str]) -> bool:
@@ -79,28 +64,21 @@ def _serves(arguments: Sequence[str]) -> bool:
     return serves and _HELP_FLAGS.isdisjoint(arguments)
 
 
-def _run(arguments: Sequence[str], serve: "Callable[[Config], int]") -> int:
-    from nanonets_proxy.cli.commands import run
+def _runs_command(arguments: Sequence[str]) -> bool:
+    """Returns whether this process becomes a command of the user. Flags behind the `--` are the command's."""
+    if arguments[:1] != [_RUN]:
+        return False
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return _HELP_FLAGS.isdisjoint(own)
 
-    return run(arguments, serve)
+
+def _run_command(arguments: Sequence[str], ignored: Collection[signal.Signals]) -> int:
+    from nanonets_proxy.cli.run import run_command
+
+    for number in ignored:  # as for a command in the background of a script, which Ctrl-C must not end
+        signal.signal(number, signal.SIG_IGN)
+    return run_command(arguments, ignored)
 
 
 def _no_server(_: "Config") -> int:
     raise AssertionError("this command serves nothing")
-
-
-@contextmanager
-def _without_ca_file() -> Iterator[None]:
-    """Hides the system's certificate authorities from OpenSSL (SSL_CTX_set_default_verify_paths(3)).
-
-    aiohttp's client, which the program never uses, loads them at import. That costs 2 MiB and a tenth of the start.
-    """
-    before = os.environ.get(_CA_FILE_VARIABLE)
-    os.environ[_CA_FILE_VARIABLE] = os.devnull
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_CA_FILE_VARIABLE]
-        else:
-            os.environ[_CA_FILE_VARIABLE] = before

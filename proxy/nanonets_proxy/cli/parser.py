@@ -23,6 +23,7 @@ _EXAMPLES: Final = """\
 examples:
   NANONETS_API_KEY=... nanonets-proxy        serve the Nanonets API on localhost:8080
   nanonets-proxy serve --sandbox             try the proxy without a key, on a simulated API
+  nanonets-proxy run -- python job.py        run a program that must not see the key
   nanonets-proxy check                       test settings, key and connection
 
 Every setting is a flag, an environment variable NANONETS_PROXY_..., and a line of ./nanonets-proxy.toml.
@@ -66,6 +67,8 @@ class Command:
     """The command's own flags that take a value: the name of the value, and the help text."""
     argument: str = ""
     """The name of the command's required argument. Empty: it has none."""
+    usage_end: str = ""
+    """What follows the flags in the usage line."""
     help_lists_settings: bool = False
     """Otherwise the help names `serve --help`, which lists them."""
 
@@ -133,7 +136,7 @@ def _command_parser(name: str, command: Command) -> tuple[_Parser, SettingsFlags
     takes_hidden_flags = command.settings_kind is not None and not command.help_lists_settings
     parser = _Parser(
         prog=f"{PROGRAM} {name}",
-        usage=f"{PROGRAM} {name} {command.argument}{' ' if command.argument else ''}[flags]",
+        usage=" ".join(filter(None, (PROGRAM, name, command.argument, "[flags]", command.usage_end))),
         description=f"{command.summary[0].upper()}{command.summary[1:]}.",
         epilog=_MORE_FLAGS if takes_hidden_flags else None,
         allow_abbrev=False,

@@ -7,7 +7,7 @@ import ctypes
 import os
 import resource
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,11 @@ def prevent_core_dump() -> None:
     no core dump at all (core(5), prctl(2)).
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    deny_inspection()
+
+
+def deny_inspection() -> None:
+    """Prevents access to this process by other processes of the same user, until it executes another program."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
@@ -49,9 +54,13 @@ def _may_lock_all() -> bool:
 
 def forget_variables(names: Iterable[str]) -> None:
     """Removes variables from the environment that children inherit, and masks them in /proc/PID/environ."""
-    removed = [name for name in names if os.environ.pop(name, None) is not None]
-    if removed and sys.platform == "linux":
-        _overwrite_initial(removed)
+    mask_variables([name for name in names if os.environ.pop(name, None) is not None])
+
+
+def mask_variables(names: Collection[str]) -> None:
+    """Masks variables in /proc/PID/environ. `os.environ` keeps them."""
+    if names and sys.platform == "linux":
+        _overwrite_initial(names)
 
 
 def _overwrite_initial(names: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 from nanonets_proxy.process.hardening import prevent_core_dump
 from nanonets_proxy.process.messages import PeerLost, receive_document
+from nanonets_proxy.process.run.companion import Companion
 from nanonets_proxy.server.inherited import InheritedSockets, Opened, is_listening
 
 LINK_VARIABLE: Final = "NANONETS_RESTART_LINK"
@@ -28,11 +29,15 @@ class InheritanceUnusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Inheritance:
-    """The inherited sockets; after a restart also the link to the predecessor, and its standard error."""
+    """The inherited sockets; after a restart also the link to the predecessor, and its standard error.
+
+    `companion`: of a proxy beside a command, what it knows of the command (`run/companion.py`).
+    """
 
     sockets: InheritedSockets = field(default_factory=InheritedSockets)
     link: socket.socket | None = None
     stderr: int = -1
+    companion: Companion | None = None
 
 
 def inherit() -> Inheritance:

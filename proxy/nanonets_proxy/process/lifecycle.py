@@ -40,8 +40,9 @@ class Lifecycle:
         """Starts the program: by itself, or in place of its predecessor. Raises ListenFailed or PeerLost."""
         program, inheritance = self._program, self._inheritance
         # A signal during the start must not end the process.
-        self._on_signal(signal.SIGHUP, self._reload)
-        self._on_signal(signal.SIGUSR2, self._restart_once_serving)
+        if inheritance.companion is None:
+            self._on_signal(signal.SIGHUP, self._reload)
+            self._on_signal(signal.SIGUSR2, self._restart_once_serving)
         program.open(inheritance.sockets)
         succession = None if inheritance.link is None else Succession(inheritance, program)
         if succession is not None:
@@ -57,6 +58,11 @@ class Lifecycle:
         self._manager.store(sock for own in self._program.handover.listening.values() for sock in own.sockets)
         self._manager.ready()
         self._run(self._say_when_stopping())
+        if self._inheritance.companion is not None:
+            loop = asyncio.get_running_loop()
+            self._inheritance.companion.serving(
+                lambda: loop.call_soon_threadsafe(self._shutdown.request, "the end of the command")
+            )
 
     async def _say_when_stopping(self) -> None:
         await self._shutdown.requested()

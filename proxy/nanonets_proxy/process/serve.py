@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -163,7 +164,9 @@ async def _serve_with_sandbox(
     try:
         program = Program(config, [environment], shutdown, usage, settings, redactor=log.redactor)
         start = Start(inheritance, {})
-        await _run_until_stopped(program, shutdown, start, on_start=lambda: _announce_sandbox(environment))
+        is_alone = inheritance.companion is None
+        on_start = partial(_announce_sandbox, environment) if is_alone else None
+        await _run_until_stopped(program, shutdown, start, on_start=on_start)
     finally:
         await runner.cleanup()
 

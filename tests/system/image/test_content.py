@@ -141,7 +141,7 @@ def test_two_builds_have_the_same_files(image: str) -> None:
 def test_it_contains_the_bytecode_of_every_module_that_serves() -> None:
     program = """
 import os, sys
-import nanonets_proxy.cli.main, nanonets_proxy.cli.commands
+import nanonets_proxy.cli.main, nanonets_proxy.cli.commands, nanonets_proxy.cli.run, nanonets_proxy.cli.serving
 import nanonets_proxy.process.settings_reader, nanonets_proxy.process.serve
 specs = [module.__spec__ for module in list(sys.modules.values()) if getattr(module, "__spec__", None)]
 cached = [spec.cached for spec in specs if spec.has_location and spec.cached]

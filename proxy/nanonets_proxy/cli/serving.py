@@ -1,0 +1,69 @@
+"""Reads the settings in a child, while this process imports the servers, and serves.
+
+`process/settings_reader.py` has the reasons. If the system allows no further process, this process does both, and
+keeps the settings code in memory.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from nanonets_proxy.process.inheritance import Inheritance
+from nanonets_proxy.process.settings_reader import SettingsReader
+
+if TYPE_CHECKING:
+    from nanonets_proxy.app.config import Config
+
+_CA_FILE_VARIABLE = "SSL_CERT_FILE"
+
+
+def read_and_serve(arguments: Sequence[str], inheritance: Inheritance) -> int:
+    """Serves what `arguments` say, and returns the exit code."""
+    environ = dict(os.environ)  # for reloads and restarts
+
+    def serve(config: "Config") -> int:
+        from nanonets_proxy.process.serve import serve
+        from nanonets_proxy.process.settings_rereader import SettingsRereader
+
+        if inheritance.companion is not None:
+            from nanonets_proxy.process.run.config import beside_command
+
+            config = beside_command(config, inheritance.companion)
+        return serve(config, SettingsRereader(arguments, environ), inheritance, environ)
+
+    try:
+        reader = SettingsReader(lambda send: _run(arguments, send))
+    except OSError:
+        return _run(arguments, serve)
+    if inheritance.companion is not None:
+        inheritance.companion.follow()
+    # Imports the modules of `serve` while the child reads.
+    with _without_ca_file():
+        import nanonets_proxy.process.serve  # noqa: F401  # only loads the module
+
+    config = reader.config()
+    return config if isinstance(config, int) else serve(config)
+
+
+def _run(arguments: Sequence[str], serve: "Callable[[Config], int]") -> int:
+    from nanonets_proxy.cli.commands import run
+
+    return run(arguments, serve)
+
+
+@contextmanager
+def _without_ca_file() -> Iterator[None]:
+    """Hides the system's certificate authorities from OpenSSL (SSL_CTX_set_default_verify_paths(3)).
+
+    aiohttp's client, which the program never uses, loads them at import. That costs 2 MiB and a tenth of the start.
+    """
+    before = os.environ.get(_CA_FILE_VARIABLE)
+    os.environ[_CA_FILE_VARIABLE] = os.devnull
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_CA_FILE_VARIABLE]
+        else:
+            os.environ[_CA_FILE_VARIABLE] = before

@@ -1,0 +1,1 @@
+"""A proxy beside a command: `nanonets-proxy run`."""

@@ -1,0 +1,50 @@
+"""Tells cheaply whether the settings and the key are certainly valid, so that the command need not wait for them.
+
+The code of the settings takes several tenths of a second to load. Without any setting, it has nothing to find: all
+defaults are valid, and the key in its variable or file can be checked here.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
+from nanonets_proxy.keys.files import FileUnreadable, read_small_file
+from nanonets_proxy.process.run.variables import KEY_VARIABLE
+
+_FILE_VARIABLE: Final = f"{KEY_VARIABLE}_FILE"
+_SETTINGS_PREFIX: Final = "nanonets_proxy"
+_SETTINGS_FILE: Final = Path("nanonets-proxy.toml")
+_SECRETS: Final = Path("/run/secrets")
+_TEMPORARY: Final = "/tmp"  # noqa: S108 - only asks whether bodies could be copied there
+
+
+def is_surely_valid(flags: Sequence[str], environ: Mapping[str, str]) -> bool:
+    """Returns whether there is no setting, and one key that can be used. False: only the settings code can tell."""
+    if flags or _SETTINGS_FILE.exists() or "TMPDIR" in environ or not os.access(_TEMPORARY, os.W_OK | os.X_OK):
+        return False
+    if any(name.lower().startswith(_SETTINGS_PREFIX) for name in environ):
+        return False
+    return _has_no_files([_SECRETS, *map(Path, filter(None, [environ.get("CREDENTIALS_DIRECTORY")]))]) and _has_key(
+        environ
+    )
+
+
+def _has_no_files(folders: Iterable[Path]) -> bool:
+    try:
+        names = [file.name for folder in folders if folder.is_dir() for file in folder.iterdir()]
+    except OSError:
+        return False
+    return not any(name.lower().startswith(_SETTINGS_PREFIX) for name in names)
+
+
+def _has_key(environ: Mapping[str, str]) -> bool:
+    key, file = environ.get(KEY_VARIABLE), environ.get(_FILE_VARIABLE)
+    if (key is None) == (file is None):
+        return False
+    try:
+        ApiKey.parse(read_small_file(Path(file or "")) if key is None else key, "")
+    except (FileUnreadable, KeyUnusable):
+        return False
+    return True

@@ -1,0 +1,55 @@
+"""When a command need not wait for the settings."""
+
+from pathlib import Path
+
+import pytest
+
+from nanonets_proxy.process.run import quick
+
+KEY = {"NANONETS_API_KEY": "a-key"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Gives each test an empty working directory, and a directory of secrets."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(quick, "_SECRETS", tmp_path / "secrets")
+    return tmp_path
+
+
+def test_a_key_in_its_variable_or_file_and_no_setting_are_surely_valid(folder: Path) -> None:
+    (folder / "key").write_text("a-key\n")
+    assert quick.is_surely_valid([], KEY)
+    assert quick.is_surely_valid([], {"NANONETS_API_KEY_FILE": "key", "NANONETS_MODEL_ID": "m"})
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"NANONETS_API_KEY": "a:key"},
+        {"NANONETS_API_KEY": ""},
+        {"NANONETS_API_KEY_FILE": "missing"},
+        {**KEY, "NANONETS_API_KEY_FILE": "key"},
+        {**KEY, "NANONETS_PROXY_MAX_WAIT": "1s"},
+        {**KEY, "nanonets_proxy_max_wait": "1s"},
+        {**KEY, "TMPDIR": "/missing"},
+    ],
+)
+def test_the_settings_code_decides_on_any_other_key_and_on_any_setting(
+    environ: dict[str, str], folder: Path
+) -> None:
+    (folder / "key").write_text("a-key\n")
+    assert not quick.is_surely_valid([], environ)
+
+
+@pytest.mark.parametrize(
+    "name", ["nanonets-proxy.toml", "secrets/nanonets_proxy_max_wait", "credentials/NANONETS_PROXY_MAX_WAIT"]
+)
+def test_the_settings_code_decides_if_a_file_has_settings(name: str, folder: Path) -> None:
+    environ = {**KEY, "CREDENTIALS_DIRECTORY": str(folder / "credentials")}
+    assert quick.is_surely_valid([], environ)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).touch()
+    assert not quick.is_surely_valid([], environ)
+    assert not quick.is_surely_valid(["--sandbox"], KEY)
