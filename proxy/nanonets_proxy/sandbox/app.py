@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from dataclasses import asdict
 from typing import Final
 
 from aiohttp import web
@@ -28,6 +29,10 @@ async def _page(request: web.Request) -> web.Response:
 
 async def _stats(request: web.Request) -> web.Response:
     return web.json_response(request.app[SANDBOX].stats.to_json())
+
+
+async def _requests(request: web.Request) -> web.Response:
+    return web.json_response({"requests": [asdict(seen) for seen in request.app[SANDBOX].requests]})
 
 
 async def _reset(request: web.Request) -> web.Response:
@@ -67,6 +72,7 @@ def create_app(policy: SandboxPolicy, proxy_scheme: str = "") -> web.Application
     app[_PROXY_SCHEME] = proxy_scheme
     app.router.add_get("/", _page)
     app.router.add_get("/sandbox/stats", _stats)
+    app.router.add_get("/sandbox/requests", _requests)
     app.router.add_post("/sandbox/reset", _reset)
     app.router.add_post("/sandbox/keys", _change_keys)
     for path in dict.fromkeys(operation.path for operation in OPERATIONS):

@@ -10,7 +10,8 @@ from aiohttp import web
 
 from nanonets_proxy.sandbox import responses
 from nanonets_proxy.sandbox.limiter import Refused, scope_of
-from nanonets_proxy.sandbox.state import DIGEST, SANDBOX, Handler, RequestDigest
+from nanonets_proxy.sandbox.policy import DISCONNECT, OK, HintStyle
+from nanonets_proxy.sandbox.state import DIGEST, SANDBOX, Handler, RequestDigest, Sandbox, SeenRequest
 
 _UNKNOWN_OPERATION = "no such call"
 
@@ -49,10 +50,21 @@ async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse
 
 @web.middleware
 async def api_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Passes an API request to its handler, or responds to it."""
+    """Passes an API request to its handler, or responds to it. Remembers the request."""
     if not request.path.startswith("/api/"):
         return await _respond(request, handler)
-    sandbox = request.app[SANDBOX]
+    sandbox, began_at, status = request.app[SANDBOX], time.time(), 0
+    requests = sandbox.requests
+    try:
+        response = await _judge(request, handler, sandbox)
+        if request.transport is not None and not request.transport.is_closing():
+            status = response.status
+        return response
+    finally:
+        requests.append(SeenRequest(request.method, request.raw_path, status, began_at))
+
+
+async def _judge(request: web.Request, handler: Handler, sandbox: Sandbox) -> web.StreamResponse:
     policy, stats, limiter = sandbox.policy, sandbox.stats, sandbox.limiter
     counts = stats.of(_name(request))
     if not is_authorized(request.headers.getall("Authorization", []), sandbox.keys.at(time.monotonic())):
@@ -67,12 +79,12 @@ async def api_middleware(request: web.Request, handler: Handler) -> web.StreamRe
     # A reset during the request replaces the sandbox's `stats` and `limiter`; this request keeps its own.
     with stats.admitted(counts):
         try:
-            fails = sandbox.next_request_fails()
+            fault = sandbox.next_fault()
             if policy.latency_s:
                 await asyncio.sleep(policy.latency_s)
-            if fails:
+            if fault != OK:
                 counts.failed += 1
-                return responses.unavailable()
+                return _simulate(fault, request, policy.hint)
             digest = request[DIGEST] = RequestDigest(request.method, request.raw_path)
             response = await _respond(request, handler)
             counts.record(digest.value())
@@ -80,3 +92,11 @@ async def api_middleware(request: web.Request, handler: Handler) -> web.StreamRe
         finally:
             if limiter and scope:
                 limiter.release(scope)
+
+
+def _simulate(fault: str, request: web.Request, hint: HintStyle) -> web.Response:
+    if fault == DISCONNECT:
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response()  # reaches nobody
+    return responses.simulated_fault(int(fault), hint)

@@ -65,7 +65,8 @@ curl {key}{base}/api/v4/workflows \\
   -H 'Content-Type: application/json' -d '{{"description": "Invoices"}}'
 curl {key}{base}/api/v4/workflows/WORKFLOW_ID/documents -F file=@invoice.pdf -F async=true
 curl {key}'{base}/api/v2/OCR/Model/any-id/LabelFile/?async=false' -F file=@invoice.pdf
-curl {base}/sandbox/stats"""
+curl {base}/sandbox/stats
+curl {base}/sandbox/requests"""
 
 
 def _settings(policy: SandboxPolicy) -> list[tuple[str, str]]:
@@ -83,6 +84,7 @@ def _settings(policy: SandboxPolicy) -> list[tuple[str, str]]:
         *rows,
         ("Latency", f"{policy.latency_s:g} s"),
         ("Share of requests that fail with 503", f"{policy.failure_rate:.1%}"),
+        ("Faults of the first requests", ", ".join(policy.faults) or "none"),
         ("Polls until an asynchronous document is ready", str(policy.pending_polls)),
         ("Largest body", f"{policy.max_body_bytes:,} bytes"),
     ]

@@ -8,8 +8,13 @@ from enum import StrEnum
 from typing import Self
 
 MIB = 1024 * 1024
+DISCONNECT = "disconnect"
+"""The fault that ends a connection without a response."""
+OK = "ok"
+"""The absence of a fault, before a later one."""
 
 _RULE = re.compile(r"(?P<count>[^/]+)/(?P<size>\d{1,15}(?:\.\d{1,9})?)?\s*(?P<unit>[A-Za-z]*)")
+_ERROR_STATUS = re.compile(r"[45][0-9]{2}")
 _COUNT = re.compile(r"[0-9]{1,9}")
 _UNITS_S = {
     "ms": 0.001,
@@ -94,6 +99,13 @@ def check_key(key: str) -> None:
         raise ValueError("a sandbox key must not be empty and must not contain a colon")
 
 
+def check_fault(fault: str) -> str:
+    """Returns the fault. Raises ValueError if it is not one."""
+    if fault not in (DISCONNECT, OK) and not _ERROR_STATUS.fullmatch(fault):
+        raise ValueError(f"{fault!r} is no fault: use a status from 400 to 599, {DISCONNECT} or {OK}")
+    return fault
+
+
 @dataclass(frozen=True, slots=True)
 class SandboxPolicy:
     """All settings of a sandbox. Raises ValueError for an invalid value."""
@@ -109,6 +121,8 @@ class SandboxPolicy:
     """The delay of every admitted API request."""
     failure_rate: float = 0.0
     """The share, from 0 to 1, of admitted API requests that get a 503."""
+    faults: tuple[str, ...] = ()
+    """What happens to the first admitted API requests, in order: a status from 400 to 599, `disconnect` or `ok`."""
     pending_polls: int = 1
     """The number of GETs of an asynchronous document that return `pending`."""
     seed: int = 0
@@ -123,6 +137,8 @@ class SandboxPolicy:
             raise ValueError("latency_s must be 0 or more seconds")
         if not 0 <= self.failure_rate <= 1:
             raise ValueError("failure_rate must lie between 0 and 1")
+        for fault in self.faults:
+            check_fault(fault)
         if self.pending_polls < 0:
             raise ValueError("pending_polls must be 0 or more")
         if self.max_body_bytes < 1:

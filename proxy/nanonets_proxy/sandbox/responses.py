@@ -1,11 +1,15 @@
 """The sandbox's error responses, in Nanonets' shape `{code, message, details}`."""
 
+import http
 import math
-from typing import Any
+import re
+from typing import Any, Final
 
 from aiohttp import web
 
 from nanonets_proxy.sandbox.policy import HintStyle
+
+_FAULT_RETRY_S: Final = 1.0
 
 _CODES = {
     400: "bad_request",
@@ -80,6 +84,13 @@ def rate_limited(retry_after_s: float, hint: HintStyle) -> web.Response:
     return error(429, "rate_limit_exceeded", "Rate limit exceeded", details, headers)
 
 
-def unavailable() -> web.Response:
-    """Returns the 503 of a simulated failure (`SandboxPolicy.failure_rate`)."""
-    return error(503, "service_unavailable", "Service unavailable", {"error": "failure simulated by the sandbox"})
+def simulated_fault(status: int, hint: HintStyle) -> web.Response:
+    """Returns the response of a simulated failure (`SandboxPolicy.failure_rate`, `SandboxPolicy.faults`)."""
+    if status == http.HTTPStatus.UNAUTHORIZED:
+        return unauthorized()
+    if status == http.HTTPStatus.TOO_MANY_REQUESTS:
+        return rate_limited(_FAULT_RETRY_S, hint)
+    known = {item.value: item for item in http.HTTPStatus}
+    message = known[status].phrase.capitalize() if status in known else "Simulated fault"
+    code = re.sub(r"[^a-z]+", "_", message.lower())
+    return error(status, code, message, {"error": "failure simulated by the sandbox"})

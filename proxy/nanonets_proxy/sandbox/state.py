@@ -3,16 +3,21 @@
 import hashlib
 import math
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from aiohttp import web
 
 from nanonets_proxy.sandbox.limiter import make_limiter
-from nanonets_proxy.sandbox.policy import SandboxPolicy
+from nanonets_proxy.sandbox.policy import OK, SandboxPolicy
 from nanonets_proxy.sandbox.stats import Stats
 from nanonets_proxy.sandbox.store import Store
+
+MAX_REQUESTS: Final = 10_000
+"""The number of requests that a sandbox remembers."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -44,6 +49,17 @@ class RequestDigest:
         return self._hash.digest()
 
 
+@dataclass(frozen=True, slots=True)
+class SeenRequest:
+    """An API request that has ended. `status` is 0 if it got no response; `time` is its start, in Unix seconds."""
+
+    method: str
+    path: str
+    """With the query, as it was sent."""
+    status: int
+    time: float
+
+
 class AcceptedKeys:
     """The accepted keys; replaced keys stay valid for a grace time."""
 
@@ -69,16 +85,21 @@ class Sandbox:
         self.reset()
 
     def reset(self) -> None:
-        """Deletes documents, counters and the rate limit's state."""
+        """Deletes documents, counters and the rate limit's state. The faults begin anew."""
         policy = self.policy
         self.store = Store(policy.seed)
         self.stats = Stats()
         self.limiter = make_limiter(policy.limit_kind, policy.limit) if policy.limit else None
-        self._faults = random.Random(policy.seed)  # noqa: S311 - must be predictable
+        self.requests: deque[SeenRequest] = deque(maxlen=MAX_REQUESTS)
+        """The last API requests, in the order in which they ended."""
+        self._chance = random.Random(policy.seed)  # noqa: S311 - must be predictable
+        self._faults = deque(policy.faults)
 
-    def next_request_fails(self) -> bool:
-        """Decides whether the next admitted request gets a 503."""
-        return self._faults.random() < self.policy.failure_rate
+    def next_fault(self) -> str:
+        """Decides what happens to the next admitted request: a status, `disconnect` or `ok`."""
+        if self._faults:
+            return self._faults.popleft()
+        return "503" if self._chance.random() < self.policy.failure_rate else OK
 
 
 SANDBOX = web.AppKey("sandbox", Sandbox)

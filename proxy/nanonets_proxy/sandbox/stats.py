@@ -20,7 +20,7 @@ class OperationCounts:
     unauthorized: int = 0
     """Requests that got a 401."""
     failed: int = 0
-    """Admitted requests that got a simulated 503."""
+    """Admitted requests that got a simulated fault."""
     in_flight: int = 0
     digests: set[bytes] = field(default_factory=set)
 

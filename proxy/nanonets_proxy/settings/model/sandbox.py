@@ -6,9 +6,9 @@ from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from nanonets_proxy.core.net.addresses import TcpListener
-from nanonets_proxy.sandbox.policy import HintStyle, LimitKind, LimitRule, LimitScope, SandboxPolicy
+from nanonets_proxy.sandbox.policy import HintStyle, LimitKind, LimitRule, LimitScope, SandboxPolicy, check_fault
 from nanonets_proxy.settings.model.base import ProgramSettings
-from nanonets_proxy.settings.model.fields import Listeners, SandboxKeys, parse_string
+from nanonets_proxy.settings.model.fields import Listeners, ListOf, SandboxKeys, parse_string
 from nanonets_proxy.settings.model.quantities import Count, Delay, Metavar, OneOf, Share
 
 
@@ -50,6 +50,10 @@ class SandboxSettings(ProgramSettings):
     )
     latency: Delay = Field(0.0, description="Delay added to every response.")
     failure_rate: Share = Field(0.0, description="Share of requests that fail with 503, from 0 to 1.")
+    faults: Annotated[tuple[str, ...], ListOf(check_fault), NoDecode, Metavar("FAULT")] = Field(
+        (),
+        description="What happens to the first requests, in order: a status from 400 to 599, disconnect, or ok.",
+    )
     pending_polls: Annotated[int, Count(0, 1_000_000), Metavar("NUMBER")] = Field(
         1, description="Number of polls for which an asynchronous document stays pending."
     )
@@ -64,5 +68,6 @@ class SandboxSettings(ProgramSettings):
             hint=self.hint,
             latency_s=self.latency,
             failure_rate=self.failure_rate,
+            faults=self.faults,
             pending_polls=self.pending_polls,
         )
