@@ -6,7 +6,6 @@ PYTHONPATH=bench python -m usage_views [FILE]     makes FILE first, if it is mis
 import random
 import sys
 import time
-from collections import Counter
 from itertools import product
 from pathlib import Path
 
@@ -39,13 +38,11 @@ def make(path: Path) -> None:
     ]
     database = LedgerDatabase(path, 10_000, ATTEMPTS)
     for first in range(NOW_H - HOURS, NOW_H, HOURS_PER_BATCH):
-        rows, sums = [], {}
+        batch = Batch()
         for hour in range(first, first + HOURS_PER_BATCH):
-            chosen = rng.choices(series, weights, k=ATTEMPTS // HOURS + 1)
-            rows += [(hour * 3600 + number * 3, number, own, 1, 1000, 2000, 1) for number, own in enumerate(chosen)]
-            for own, count in Counter(chosen).items():
-                sums[own, hour] = [count, count, 1000 * count, 2000 * count, count]
-        database.write(Batch(rows, sums))
+            for number, own in enumerate(rng.choices(series, weights, k=ATTEMPTS // HOURS + 1)):
+                batch.rows.setdefault(own, []).extend((hour * 3600 + number * 3, number, 1, 1000, 2000, 1))
+        database.write(batch)
     database.close()
 
 

@@ -38,7 +38,7 @@ class Scene:
         status: str = "2xx",
     ) -> None:
         series = ("", caller, method, route, status)
-        self.database.write(Batch([], {(series, hour): [count, count, 0, 0, 0]}))
+        self.database.write(Batch({}, {(series, hour): [count, count, 0, 0, 0]}))
 
     async def judge(self, now_s: float = NOW_S) -> dict[str, str]:
         """Returns the sentences of the alarms so far, by kind."""

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from support.commands.process import END_S, completed, environment, proxy_to, sandbox
-from support.telemetry.usage_ledger import record, rows
+from support.telemetry.usage_ledger import record, rows, send
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
 NOW_S = int(time.time())
@@ -81,7 +81,7 @@ def fill(path: Path) -> None:
             ("\x9bsales", "POST", "/api/v4/workflows/{workflow}/documents", 429, 2),
         ):
             for _ in range(count):
-                ledger.end(ledger.begin("", caller, method, route, is_first=True), status, 1000, 10)
+                send(ledger, status, caller=caller, method=method, route=route, byte_counts=(1000, 10))
 
     record(path, use)
 

@@ -74,6 +74,7 @@ class Forwarder:
         self._services = services
         self._loop = loop
         self._log = structlog.get_logger(**policy.log_fields)
+        self._environment = policy.log_fields.get("environment", "")
         self._judge = Judge(services.retries)
         self.response_heads = ResponseHeads(policy, services.origin, services.keys.reason_of_401)
         self._refusals = Refusals(services, self.response_heads, self._log)
@@ -90,7 +91,7 @@ class Forwarder:
         ConnectionError if the caller is lost.
         """
         if self._services.ledger is not None:
-            context.usage = RequestUsage(self._services.ledger, self._policy, context)
+            context.usage = RequestUsage(self._services.ledger, self._environment, context)
         now_s = self._loop.time()
         ticket = self._ticket(context, now_s)
         try:

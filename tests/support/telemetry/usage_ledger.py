@@ -8,7 +8,7 @@ from typing import Any
 
 from nanonets_proxy.core.usage.rollups import DIMENSIONS, Counts
 from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
-from nanonets_proxy.telemetry.ledger.ledger import Batch, Ledger, Reports
+from nanonets_proxy.telemetry.ledger.ledger import Attempt, Batch, Ledger, Reports
 
 DAYS = 400
 ROWS = 10_000_000
@@ -23,7 +23,7 @@ class WriteAtOnce:
 
     def put(self, batch: Batch) -> None:
         self._database.write(batch)
-        self._reports.written(len(batch.rows))
+        self._reports.written(batch.row_count)
 
     def close(self) -> None:
         self._database.close()
@@ -38,6 +38,21 @@ def record(path: Path, use: Callable[[Ledger], object]) -> None:
         ledger.close()
 
     asyncio.run(run())
+
+
+def send(
+    ledger: Ledger,
+    status: int = 200,
+    *,
+    caller: str = "billing",
+    method: str = "GET",
+    route: str = "/other",
+    byte_counts: tuple[int, int] = (0, 0),
+) -> None:
+    """Notes an attempt that ends at once."""
+    attempt = Attempt(("", caller, method, route))
+    ledger.begin(attempt)
+    ledger.end(attempt, status, *byte_counts)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

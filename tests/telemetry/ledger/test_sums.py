@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nanonets_proxy.core.usage.rollups import DIMENSIONS
 from nanonets_proxy.telemetry.ledger import ledger as ledger_module
-from nanonets_proxy.telemetry.ledger.ledger import Ledger
+from nanonets_proxy.telemetry.ledger.ledger import Attempt, Ledger
 from nanonets_proxy.telemetry.ledger.reader import open_ledger
 from support.telemetry.usage_ledger import record, rows, series_of, sums
 
@@ -59,10 +59,9 @@ def test_every_view_equals_the_sum_of_its_rows(entries: list[dict], window: tupl
     def use(ledger: Ledger) -> None:
         for entry in entries:
             with mock.patch.object(ledger_module.time, "time", return_value=NOW_S + entry["clock_s"]):
-                attempt = ledger.begin(
-                    *(entry[name] for name in ("environment", "caller", "method", "route")),
-                    is_first=entry["is_first"],
-                )
+                attempt = Attempt((entry["environment"], entry["caller"], entry["method"], entry["route"]))
+                attempt.requests = int(entry["is_first"])
+                ledger.begin(attempt)
                 if entry["is_long"]:
                     ledger._hand_over(closing=True)  # as if it had run for long
                 if entry["ends"]:

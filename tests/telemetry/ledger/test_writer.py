@@ -16,22 +16,22 @@ from nanonets_proxy.telemetry.ledger import ledger as ledger_module
 from nanonets_proxy.telemetry.ledger import writer as writer_module
 from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
 from nanonets_proxy.telemetry.ledger.file import LedgerFault, fault_of
-from nanonets_proxy.telemetry.ledger.ledger import Batch, Ledger, LedgerPolicy, Reports
+from nanonets_proxy.telemetry.ledger.ledger import Attempt, Batch, Ledger, LedgerPolicy, Reports
 from nanonets_proxy.telemetry.ledger.reader import open_fault, open_ledger
 from nanonets_proxy.telemetry.ledger.writer import LedgerWriter
 from support.eventually import until
 from support.log_capture import captured_log
-from support.telemetry.usage_ledger import record, rows
+from support.telemetry.usage_ledger import record, rows, send
 
 HOUR = 400_000
 WRITTEN_S = 30.0
+NOW_S = 1_790_000_000
 
 
 def batch(count: int, *, first: int = 1, hour: int = HOUR, caller: str = "billing") -> Batch:
     series = ("", caller, "GET", "/other", "2xx")
     return Batch(
-        [(hour * 3600, number, series, 1, 0, 0, 0) for number in range(first, first + count)],
-        {(series, hour): [count, count, 0, 0, 0]},
+        {series: [value for number in range(first, first + count) for value in (hour * 3600, number, 1, 0, 0, 0)]}
     )
 
 
@@ -80,8 +80,7 @@ class Running:
 
     def record(self, count: int = 1) -> None:
         for _ in range(count):
-            attempt = self.ledger.begin("", "billing", "GET", "/other", is_first=True)
-            self.ledger.end(attempt, 200)
+            send(self.ledger)
 
 
 # --- faults ------------------------------------------------------------------------------------
@@ -295,7 +294,7 @@ async def test_the_usage_of_today_is_reported_also_when_nothing_is_sent_any_more
         lambda reports: LedgerWriter(LedgerPolicy(path, 400, 10_000_000), reports), lambda _: None, lambda _: None
     )
     for _ in range(2):  # the second batch comes before another report is due
-        ledger.end(ledger.begin("", "billing", "GET", "/other", is_first=True), 200)
+        send(ledger)
         ledger._hand_over()
         await until(lambda: not ledger._handed_over)
     await until(lambda: list(ledger.usage_today("")) == [("billing", 2, 0)])
@@ -306,12 +305,14 @@ async def test_the_usage_of_today_is_reported_also_when_nothing_is_sent_any_more
     ledger.close()
 
 
-async def test_attempts_are_handed_over_within_a_second() -> None:
+async def test_attempts_are_handed_over_within_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     ledger, loop = Ledger(Collected, lambda _: None, lambda _: None), ManualLoop()
+    monkeypatch.setattr(ledger_module.time, "time", lambda: NOW_S + loop.now_s)
     ledger._loop = loop
-    ledger.end(ledger.begin("", "a", "GET", "/other", is_first=True), 200)
+    send(ledger)
     loop.now_s = 0.25
-    running = ledger.begin("", "a", "GET", "/other", is_first=True)
+    running = Attempt(("", "a", "GET", "/other"))
+    ledger.begin(running)
     assert len(loop.timers) == 1
     assert loop.run_next() == 0.5
     assert statuses(ledger) == [["2xx"]], "a young attempt may end soon"
@@ -325,7 +326,7 @@ async def test_attempts_are_handed_over_within_a_second() -> None:
 
 
 def statuses(ledger: Ledger) -> list[list[str]]:
-    return [[row[2][4] for row in entry.rows] for entry in ledger._writer.batches]
+    return [[series[4] for series in entry.rows] for entry in ledger._writer.batches]
 
 
 def test_two_connections_may_write_at_the_same_time(path: Path) -> None:

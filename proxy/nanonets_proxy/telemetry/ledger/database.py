@@ -13,15 +13,15 @@ many rows, because the thread gives up Python's lock once for each statement.
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain, islice, product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, Final
 
 from nanonets_proxy.core.usage.rollups import DAY_H, DAY_S, DIMENSIONS, HOUR_S, LEVELS_H, Series, cut_of, cuts
 from nanonets_proxy.telemetry.ledger.file import LENGTH_OF_START, SCHEMA, SUMS, check_identity, check_start
-from nanonets_proxy.telemetry.ledger.ledger import Batch, DayUsage
+from nanonets_proxy.telemetry.ledger.ledger import ROW_WIDTH, Batch, DayUsage
 
 _MODE: Final = 0o600
 # How long another process may keep the file locked. Only the writer's thread waits for it.
@@ -125,13 +125,18 @@ class LedgerDatabase:
         return ids
 
     def _write_rows(self, batch: Batch, ids: dict[tuple[int, Series], int]) -> None:
-        run = self._run
+        values: list[int] = []
+        for series, own in batch.rows.items():
+            count = len(own) // ROW_WIDTH
+            columns = (own[0::ROW_WIDTH], [self._run] * count, own[1::ROW_WIDTH], [ids[0, series]] * count)
+            rest = (own[column::ROW_WIDTH] for column in range(2, ROW_WIDTH))
+            values += chain.from_iterable(zip(*columns, *rest, strict=True))
         self._insert(
             "INSERT INTO attempt VALUES",
             8,
             " ON CONFLICT DO UPDATE SET series = excluded.series, request_bytes = excluded.request_bytes, "
             "response_bytes = excluded.response_bytes, pages = excluded.pages",
-            ((at_s, run, number, ids[0, series], *sums) for at_s, number, series, *sums in batch.rows),
+            values,
         )
 
     def _write_rollups(self, cut_sums: CutSums, ids: dict[tuple[int, Series], int]) -> None:
@@ -143,20 +148,19 @@ class LedgerDatabase:
             for hours in LEVELS_H:
                 _add(periods, (hours, cut, hour // hours, ids[cut, series]), sums)
         conflict = f" ON CONFLICT DO UPDATE SET {_ADD}"
-        self._insert("INSERT INTO rollup VALUES", 9, conflict, ((*key, *sums) for key, sums in periods.items()))
-        self._insert("INSERT INTO hour_total VALUES", 7, conflict, ((*key, *sums) for key, sums in totals.items()))
+        for table, width, found in (("rollup", 9, periods), ("hour_total", 7, totals)):
+            values = [value for key, sums in found.items() for value in (*key, *sums)]
+            self._insert(f"INSERT INTO {table} VALUES", width, conflict, values)
 
-    def _insert(self, start: str, width: int, conflict: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Inserts rows, as many as possible with each statement."""
+    def _insert(self, start: str, width: int, conflict: str, values: Sequence[Any]) -> None:
+        """Inserts rows of `width` values each, as many as possible with each statement."""
         one = f"({', '.join('?' * width)})"
-        remaining = iter(rows)
-        while piece := list(islice(remaining, _ROWS_PER_STATEMENT[0])):
-            first = 0
-            for size in _ROWS_PER_STATEMENT:
-                while len(piece) - first >= size:
-                    values = tuple(chain.from_iterable(piece[first : first + size]))
-                    self._connection.execute(f"{start} {', '.join([one] * size)}{conflict}", values)
-                    first += size
+        first = 0
+        for size in _ROWS_PER_STATEMENT:
+            statement, step = f"{start} {', '.join([one] * size)}{conflict}", size * width
+            while len(values) - first >= step:
+                self._connection.execute(statement, values[first : first + step])
+                first += step
 
     def usage_of(self, day: int) -> DayUsage:
         """Returns the usage of a day since 1970."""
@@ -219,10 +223,29 @@ class LedgerDatabase:
 
 def _cut_sums(batch: Batch) -> CutSums:
     found: CutSums = {}
-    for (series, hour), sums in batch.sums.items():
+    for (series, hour), sums in chain(_hourly_sums(batch), batch.corrections.items()):
         for cut, own in cuts(series):
             _add(found, (cut, own, hour), sums)
     return found
+
+
+def _hourly_sums(batch: Batch) -> Iterator[tuple[tuple[Series, int], list[int]]]:
+    """Yields the sums of the rows of each series and hour."""
+    for series, rows in batch.rows.items():
+        for hour, own in _by_hour(rows):
+            columns = (own[column::ROW_WIDTH] for column in range(2, ROW_WIDTH))
+            yield (series, hour), [len(own) // ROW_WIDTH, *map(sum, columns)]
+
+
+def _by_hour(rows: list[int]) -> Iterable[tuple[int, list[int]]]:
+    seconds = rows[::ROW_WIDTH]
+    hour = min(seconds) // HOUR_S
+    if hour == max(seconds) // HOUR_S:
+        return [(hour, rows)]
+    parts: dict[int, list[int]] = {}
+    for first in range(0, len(rows), ROW_WIDTH):
+        parts.setdefault(rows[first] // HOUR_S, []).extend(rows[first : first + ROW_WIDTH])
+    return parts.items()
 
 
 def _add(table: dict[Any, list[int]], key: object, sums: Sequence[int]) -> None:

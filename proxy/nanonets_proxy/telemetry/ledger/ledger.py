@@ -24,7 +24,7 @@ from nanonets_proxy.core.usage.rollups import (
 )
 
 MAX_PENDING: Final = 50_000
-"""Rows that wait to be written: 10 seconds at 5,000 requests a second, and about 15 MiB."""
+"""Rows that wait to be written: 10 seconds at 5,000 requests a second, and about 10 MiB."""
 _HANDOVER_S: Final = 0.5
 _LONG_S: Final = 0.3
 
@@ -40,19 +40,30 @@ class LedgerPolicy:
     """The most rows that are kept; the roll-ups stay."""
 
 
-Row = tuple[int, int, Series, int, int, int, int]
-"""The second of the sending, number, series, 1 for a request's first attempt, request and response bytes, pages."""
+Labels = tuple[str, str, str, str]
+"""Environment, caller, method, route, as a request has them."""
 Sums = dict[tuple[Series, int], list[int]]
 """By series and hour: attempts, requests, request bytes, response bytes, pages. They may be negative."""
+ROW_WIDTH: Final = 6
 
 
 @dataclass(slots=True)
 class Batch:
-    """Rows to write. A later row with the same second and number replaces the earlier one."""
+    """Rows to write. A row of a later batch with the same second and number replaces the earlier one."""
 
-    rows: list[Row] = field(default_factory=list)
-    sums: Sums = field(default_factory=dict)
-    """What the rows add to the roll-ups."""
+    rows: dict[Series, list[int]] = field(default_factory=dict)
+    """The values of each series' rows, one row after another.
+
+    A row has `ROW_WIDTH` values: the second of the sending, number, 1 for a request's first attempt, request and
+    response bytes, pages. One list of numbers takes a third of the memory of a tuple for each row, is nothing for
+    Python's garbage collection, and can be added up by series without a loop in Python.
+    """
+    corrections: Sums = field(default_factory=dict)
+    """What to add to the sums of the rows: less for the series of each row that is replaced."""
+
+    @property
+    def row_count(self) -> int:
+        return sum(map(len, self.rows.values())) // ROW_WIDTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +96,25 @@ class BatchWriter(Protocol):
 
 
 class Attempt:
-    """One sending of a request, from its beginning to its end."""
+    """One sending of a request, between `Ledger.begin` and `Ledger.end`. The next sending may use it again.
 
-    __slots__ = ("at_s", "began_s", "is_written", "number", "requests", "series")
+    `labels` are those of its request.
+    """
 
-    def __init__(
-        self, number: int, at_s: int, began_s: float, series: tuple[str, str, str, str], requests: int
-    ) -> None:
-        self.number = number
-        self.at_s = at_s
-        self.began_s = began_s
-        self.series = series
-        """Without the status."""
-        self.requests = requests
-        self.is_written = False
-        """Whether the ledger has it as unfinished."""
+    __slots__ = ("began_s", "labels", "number", "requests", "unfinished")
+
+    labels: Labels
+    number: int
+    """0: the request is not being sent."""
+    requests: int
+    """1 for the first sending of a request, otherwise 0."""
+    began_s: float
+    """By the machine's clock."""
+    unfinished: Series | None
+    """The series in which the ledger has it as unfinished; None: it has no such row."""
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels, self.number, self.requests, self.unfinished = labels, 0, 1, None
 
 
 class Ledger:
@@ -115,8 +130,10 @@ class Ledger:
         self._on_stop, self._on_resume = on_stop, on_resume
         self._callers = CallerNames()
         self._number = 0
-        self._unrecorded: dict[int, Attempt] = {}  # running attempts that are not in the ledger, the oldest first
+        self._unrecorded: dict[int, Attempt] = {}  # running attempts that are not in the ledger, by number
         self._batch = Batch()
+        self._rows: dict[tuple[Labels, int], list[int]] = {}  # those of the batch, by labels and status
+        self._collected = 0  # rows of the batch
         self._handover: asyncio.TimerHandle | None = None
         self._handed_over = 0  # rows that the writer has and has not written
         self._lost = 0
@@ -139,25 +156,38 @@ class Ledger:
 
     @property
     def _pending(self) -> int:
-        return len(self._batch.rows) + self._handed_over
+        return self._collected + self._handed_over
 
-    def begin(self, environment: str, caller: str, method: str, route: str, *, is_first: bool) -> Attempt:
-        """Notes that a request is being sent. `end` must follow. `is_first`: for the first time."""
-        at_s = int(time.time())
-        self._number = number = self._number + 1
-        series = (environment, self._callers.name(caller, at_s), known_method(method), route)
-        self._unrecorded[number] = attempt = Attempt(number, at_s, self._loop.time(), series, int(is_first))
+    def begin(self, attempt: Attempt) -> None:
+        """Notes that a request is being sent. `end` must follow."""
+        self._number = number = attempt.number = self._number + 1
+        attempt.began_s = time.time()
+        self._unrecorded[number] = attempt
         if self._handover is None:
             self._handover = self._loop.call_later(_HANDOVER_S, self._hand_over)
-        return attempt
 
     def end(
         self, attempt: Attempt, status: int, request_bytes: int = 0, response_bytes: int = 0, pages: int = 0
     ) -> None:
         """Notes the result of an attempt; `status` 0: no response came."""
-        if not attempt.is_written:
-            del self._unrecorded[attempt.number]
-        self._add(attempt, status_class(status), request_bytes, response_bytes, pages)
+        number, requests = attempt.number, attempt.requests
+        attempt.number = attempt.requests = 0
+        if self._collected + self._handed_over >= MAX_PENDING:
+            self._lose(attempt, number)
+            return
+        key = attempt.labels, status
+        rows = self._rows.get(key)
+        if rows is None:
+            rows = self._rows[key] = self._rows_of(self._series(attempt.labels, status_class(status)))
+        rows += (int(attempt.began_s), number, requests, request_bytes, response_bytes, pages)
+        self._collected += 1
+        if attempt.unfinished is None:
+            del self._unrecorded[number]
+        else:
+            self._correct(attempt, requests)
+            attempt.unfinished = None
+        if self._handover is None:
+            self._handover = self._loop.call_later(_HANDOVER_S, self._hand_over)
 
     def close(self) -> None:
         """Writes all rows, within a few seconds. Attempts that still run are recorded as unfinished."""
@@ -166,47 +196,46 @@ class Ledger:
         self._hand_over(closing=True)
         self._writer.close()
 
-    def _add(
-        self, attempt: Attempt, status: str, request_bytes: int = 0, response_bytes: int = 0, pages: int = 0
-    ) -> None:
-        batch = self._batch
-        if len(batch.rows) + self._handed_over >= MAX_PENDING:
-            if not attempt.is_written and status != UNFINISHED:
-                self._lost += 1
-            self._stop("does not take rows as fast as requests are sent")
-            return
-        at_s, requests = attempt.at_s, attempt.requests
-        series = (*attempt.series, status)
-        batch.rows.append((at_s, attempt.number, series, requests, request_bytes, response_bytes, pages))
-        hour = at_s // HOUR_S
-        sums = batch.sums.get((series, hour))
-        if sums is None:
-            sums = batch.sums[series, hour] = [0, 0, 0, 0, 0]
-        sums[0] += 1
-        sums[1] += requests
-        sums[2] += request_bytes
-        sums[3] += response_bytes
-        sums[4] += pages
-        if attempt.is_written:
-            unfinished = batch.sums.setdefault(((*attempt.series, UNFINISHED), hour), [0, 0, 0, 0, 0])
-            unfinished[0] -= 1
-            unfinished[1] -= requests
-        if self._handover is None:
-            self._handover = self._loop.call_later(_HANDOVER_S, self._hand_over)
+    def _lose(self, attempt: Attempt, number: int) -> None:
+        if attempt.unfinished is None:
+            del self._unrecorded[number]
+            self._lost += 1
+        attempt.unfinished = None
+        self._stop("does not take rows as fast as requests are sent")
+
+    def _series(self, labels: Labels, status: str) -> Series:
+        environment, caller, method, route = labels
+        return environment, self._callers.name(caller, int(time.time())), known_method(method), route, status
+
+    def _rows_of(self, series: Series) -> list[int]:
+        return self._batch.rows.setdefault(series, [])
+
+    def _correct(self, attempt: Attempt, requests: int) -> None:
+        """Takes back the sums of an attempt that was unfinished."""
+        assert attempt.unfinished is not None
+        hour = int(attempt.began_s) // HOUR_S
+        sums = self._batch.corrections.setdefault((attempt.unfinished, hour), [0, 0, 0, 0, 0])
+        sums[0] -= 1
+        sums[1] -= requests
+
+    def _record_unfinished(self, attempt: Attempt) -> None:
+        attempt.unfinished = series = self._series(attempt.labels, UNFINISHED)
+        self._rows_of(series).extend((int(attempt.began_s), attempt.number, attempt.requests, 0, 0, 0))
+        self._collected += 1
+        del self._unrecorded[attempt.number]
 
     def _hand_over(self, *, closing: bool = False) -> None:
         """Records the attempts that have run for long, and hands all rows to the writer."""
-        began_until_s = self._loop.time() - (0 if closing else _LONG_S)
-        while self._unrecorded:
-            number, attempt = next(iter(self._unrecorded.items()))
-            if attempt.began_s > began_until_s or self._pending >= MAX_PENDING:
-                break
-            self._add(attempt, UNFINISHED)
-            attempt.is_written = True
-            del self._unrecorded[number]
-        if self._batch.rows:
+        now_s = time.time()
+        for attempt in list(self._unrecorded.values()):
+            is_young = 0 <= now_s - attempt.began_s < _LONG_S  # after the clock was set back, none is young
+            if (closing or not is_young) and self._pending < MAX_PENDING:
+                self._record_unfinished(attempt)
+        if self._collected:
             batch, self._batch = self._batch, Batch()
-            self._handed_over += len(batch.rows)
+            self._rows.clear()
+            self._handed_over += self._collected
+            self._collected = 0
             self._writer.put(batch)
         self._handover = (
             self._loop.call_later(_HANDOVER_S, self._hand_over) if self._unrecorded and not closing else None

@@ -76,8 +76,9 @@ class LedgerWriter:
                 database.write(batch)
             except (sqlite3.Error, OSError) as error:
                 raise self._give_up(fault_of(error)) from error
-            self._reports.written(len(batch.rows))
-            self._maintain(database, len(batch.rows))
+            count = batch.row_count
+            self._reports.written(count)
+            self._maintain(database, count)
         except LedgerFault:
             return False
         return True
