@@ -122,10 +122,14 @@ class Handover:
             self._environments[name].gate_handover.take(gate, _sender(send, name))
 
     async def take_connections(self, owners: Sequence[str], connections: Sequence[socket.socket]) -> None:
-        """Serves connections that the predecessor had accepted."""
+        """Serves connections that the predecessor had accepted.
+
+        All at once: each takes some turns of the event loop, which under load are long.
+        """
         listening = self.listening
-        for name, sock in zip(owners, connections, strict=True):
-            await listening[name].server.adopt(sock)
+        await asyncio.gather(
+            *(listening[name].server.adopt(sock) for name, sock in zip(owners, connections, strict=True))
+        )
 
     def lose_predecessor(self) -> None:
         """Ends the predecessor's requests in the gates: it has ended."""

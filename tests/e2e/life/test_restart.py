@@ -116,6 +116,18 @@ def test_waiting_callers_are_served_in_turn_by_the_limit_of_both_processes() -> 
         assert proxy.process.wait(END_S) == 0
 
 
+def test_a_restart_under_a_known_limit_costs_at_most_one_429() -> None:
+    with sandbox("--limit", "4/1s") as upstream, replaceable_proxy(upstream, "--limits", "account 4/1s") as proxy:
+        with ThreadPoolExecutor(24) as pool:
+            before = [pool.submit(ask, proxy) for _ in range(16)]
+            wait_until_one_waits(proxy)
+            restarted(proxy)
+            after = [pool.submit(ask, proxy) for _ in range(8)]
+            assert [job.result() for job in [*before, *after]] == [200] * 24
+        with urllib.request.urlopen(upstream + "/sandbox/stats", timeout=END_S) as response:
+            assert json.load(response)["refused"] <= 1
+
+
 def test_a_signal_and_the_command_restart_too(call: Call) -> None:
     with sandbox("--limit", "none") as upstream, replaceable_proxy(upstream) as proxy:
         proxy.process.send_signal(signal.SIGUSR2)
@@ -187,8 +199,8 @@ def test_the_file_of_a_unix_socket_stays_until_the_last_process_ends(tmp_path: P
 
 def test_a_signal_ends_a_replaced_process_that_still_serves() -> None:
     with (
-        sandbox("--limit", "1/60s") as upstream,
-        replaceable_proxy(upstream) as proxy,
+        sandbox("--limit", "1/3600s") as upstream,
+        replaceable_proxy(upstream, "--max-wait", "2h") as proxy,
         ThreadPoolExecutor(2) as pool,
     ):
         assert ask(proxy) == 200
