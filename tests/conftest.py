@@ -33,7 +33,7 @@ def pytest_xdist_auto_num_workers() -> int:
 def run_every_client_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], list[str]]:
     """`run(base_url, api_key)` makes every call of the client `nanonetsclient`. It blocks: run it in a thread."""
     monkeypatch.setenv("NO_PROXY", "*")  # the client obeys proxy variables, but the tests use loopback
-    path = Path(__file__).parent / "support" / "nanonetsclient_calls.py"
+    path = Path(__file__).parent / "support" / "commands" / "nanonetsclient_calls.py"
     spec = importlib.util.spec_from_file_location("nanonetsclient_calls", path)
     assert spec is not None
     assert spec.loader is not None
