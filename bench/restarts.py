@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import socket
 import sys
 import time
 from collections import Counter, deque
@@ -177,11 +178,12 @@ class _Load:
 def _upstream() -> Iterator[str]:
     """Runs the upstream in a thread during the block, and yields its URL."""
     loop = uvloop.new_event_loop()
-    server = loop.run_until_complete(loop.create_server(_Upstream, "127.0.0.1", 0, backlog=1024))
+    sock = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    loop.run_until_complete(loop.create_server(_Upstream, sock=sock, backlog=1024))
     thread = Thread(target=loop.run_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
