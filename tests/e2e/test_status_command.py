@@ -1,9 +1,11 @@
 """`nanonets-proxy status` against a real proxy, and without one: its output and its exit codes."""
 
+import contextlib
 import json
 import os
 import pty
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -153,6 +155,40 @@ def test_another_server_is_named(flags: list[str], response: bytes, sentence: st
         done = completed(["status", *flags, "--admin-listen", address], environment(), tmp_path)
     assert (done.returncode, done.stdout) == (FAILED, "")
     assert f"no status: the server on {address} {sentence}" in done.stderr
+
+
+def test_a_server_that_sends_its_response_too_slowly_is_no_proxy() -> None:
+    enough = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+        with contextlib.suppress(OSError):  # the client has gone
+            while not enough.wait(0.01):
+                connection.sendall(b"x")
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip, args=(server,))
+        thread.start()
+        with pytest.raises(admin_client.NoResponse, match="timed out"):
+            admin_client._send(TcpListener("127.0.0.1", server.getsockname()[1]), "GET", "/status", 0.5)
+        enough.set()
+        thread.join()
+
+
+def test_a_watch_ends_quietly_when_nobody_reads_on(tmp_path: Path) -> None:
+    with sandbox() as upstream, proxy_to(upstream) as proxy:
+        command = [*COMMAND, "status", "--watch", "--admin-listen", _admin(proxy)]
+        with subprocess.Popen(
+            command, env=environment(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as watching:
+            assert watching.stdout is not None
+            assert watching.stderr is not None
+            assert "Ready" in watching.stdout.readline()
+            watching.stdout.close()
+            assert watching.wait(END_S) == 128 + signal.SIGPIPE  # the state did not change meanwhile
+            assert watching.stderr.read() == ""
 
 
 @pytest.mark.parametrize("command", ["reload", "restart"])

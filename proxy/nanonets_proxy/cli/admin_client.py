@@ -5,7 +5,9 @@ Uses only the standard library, because containers run `healthcheck` often.
 
 import json
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from typing import Any, Final
 
@@ -105,20 +107,50 @@ def _send(address: Listener, method: str, path: str, timeout_s: float) -> tuple[
     """Returns the response's status, its body and its reason phrase.
 
     Raises:
-        NoResponse: nothing listens on `address`, or it does not speak HTTP.
+        NoResponse: nothing listens on `address`, it does not speak HTTP, or it takes longer than `timeout_s`.
     """
     if isinstance(address, UnixListener):
         connection: HTTPConnection = _UnixConnection(address.path, timeout_s)
     else:
         connection = HTTPConnection(reachable_host(address.host), address.port, timeout=timeout_s)
     try:
-        # The admin listener requires this field of a POST: a form of a web page cannot send it.
-        connection.request(method, path, headers={"X-Requested-With": "nanonets-proxy"})
-        response = connection.getresponse()
-        return response.status, response.read(_MAX_BODY_BYTES), response.reason
+        with _time_limit(connection, timeout_s):
+            connection.connect()
+            # The admin listener requires this field of a POST: a form of a web page cannot send it.
+            connection.request(method, path, headers={"X-Requested-With": "nanonets-proxy"})
+            response = connection.getresponse()
+            return response.status, response.read(_MAX_BODY_BYTES), response.reason
     except OSError as error:
         raise NoResponse(f"no response from {address}: {(error.strerror or str(error)).lower()}") from None
     except HTTPException:
         raise NoResponse(f"the server on {address} does not speak HTTP") from None
     finally:
         connection.close()
+
+
+@contextmanager
+def _time_limit(connection: HTTPConnection, timeout_s: float) -> Iterator[None]:
+    """Ends the connection when the time is over. Raises TimeoutError then.
+
+    The timeout of a socket begins again with each octet, so a server that sends few of them could hold the command.
+    """
+    is_over = threading.Event()
+
+    def end() -> None:
+        is_over.set()
+        if connection.sock is not None:
+            with suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(timeout_s, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (OSError, HTTPException):
+        if not is_over.is_set():
+            raise
+    finally:
+        timer.cancel()
+    if is_over.is_set():
+        raise TimeoutError("timed out")

@@ -1,6 +1,7 @@
 """What a command tells the user: text on standard output, or a failure in one sentence."""
 
 import os
+import select
 import sys
 
 
@@ -25,6 +26,20 @@ def write(text: str) -> None:
     except OSError as error:
         _discard_output()
         raise OutputFailed(f"standard output cannot be written: {(error.strerror or str(error)).lower()}") from None
+
+
+def pause(seconds: float) -> None:
+    """Waits. Raises OutputFailed as soon as nobody reads standard output any more.
+
+    A command that rarely writes would otherwise run on, long after `head` has ended.
+    """
+    if sys.stdout is None:
+        raise OutputFailed("standard output is closed")
+    reader = select.poll()
+    reader.register(sys.stdout.fileno(), 0)  # an error and the end of the reader are always reported
+    if reader.poll(seconds * 1000):
+        _discard_output()
+        raise OutputFailed
 
 
 def _discard_output() -> None:

@@ -8,12 +8,11 @@ import json
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from nanonets_proxy.cli.admin_client import NoResponse, read_status
-from nanonets_proxy.cli.output import write
+from nanonets_proxy.cli.output import pause, write
 from nanonets_proxy.cli.parser import PROGRAM
 from nanonets_proxy.cli.status_text import Style, one_line, status_text
 from nanonets_proxy.core.net.addresses import Listener
@@ -36,8 +35,8 @@ def show(address: Listener, *, as_json: bool) -> int:
     return OK
 
 
-def watch(address: Listener, *, as_json: bool, pause: Callable[[float], None] = time.sleep) -> int:
-    """Prints the status each second, until a signal ends the process.
+def watch(address: Listener, *, as_json: bool, pause: Callable[[float], None] = pause) -> int:
+    """Prints the status each second, until a signal ends the process or nobody reads on.
 
     A terminal shows all of it. Otherwise there is one line for each change of the state, or of the state's failure.
     """

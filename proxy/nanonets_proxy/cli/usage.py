@@ -19,6 +19,8 @@ VIEWS: Final = (*DIMENSIONS, *_PERIODS)
 _AGO: Final = re.compile(r"([0-9]{1,6})(h|d|w)", re.ASCII)
 _HOURS: Final = {"h": 1, "d": 24, "w": 168}
 _COLUMNS: Final = Counts._fields
+# A spreadsheet takes a cell with such a beginning for a formula (owasp.org/www-community/attacks/CSV_Injection).
+_FORMULA: Final = re.compile(r"[=+\-@\t\r\n]")
 _TIMES: Final = tuple(f" {hour:02}:00" for hour in range(DAY_H))
 
 
@@ -80,11 +82,14 @@ def as_json(view: View) -> str:
 
 
 def as_csv(view: View) -> str:
-    """Returns lines of RFC 4180 with a header, without the total."""
+    """Returns lines of RFC 4180 with a header, without the total.
+
+    A text that a spreadsheet would run as a formula begins with `'`: callers may choose their names.
+    """
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow([view.by, *_COLUMNS])
-    writer.writerows([key, *counts] for key, counts in view.rows)
+    writer.writerows([f"'{key}" if _FORMULA.match(key) else key, *counts] for key, counts in view.rows)
     return file.getvalue().removesuffix("\r\n")
 
 
