@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run test coverage explore test-newest test-stores test-fleet bench-fleet fresh-machine bench bench-quick bench-instructions bench-page bench-rotation bench-restart bench-gate bench-gate-sockets check \
-  format config lock clean test-system conformance-page status-page metrics-page helm-chart conformance-peers soak abuse release
+  format config lock clean test-system conformance-page status-page metrics-page helm-chart conformance-peers soak soak-jobs abuse release
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -127,6 +127,9 @@ conformance-peers: $(VENV)/dev.stamp ## Run the conformance cases against nginx,
 
 soak: $(VENV)/dev.stamp ## Inject random faults on both sides for ten minutes (SOAK_S: seconds; SOAK_SEED)
 	SOAK_S=$${SOAK_S:-600} SOAK_SEED=$${SOAK_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/soak -s $(PYTEST_ARGS)
+
+soak-jobs: $(VENV)/dev.stamp ## Kill a proxy with jobs 1,000 times: none is lost, none is sent twice (ROUNDS, SEED)
+	PYTHONPATH=tests $(BIN)/python -m support.commands.job_kills $${ROUNDS:-1000} $${SEED:-$$(date +%s)}
 
 # `uv` only resolves the versions; pip installs them.
 # --no-strip-extras: if the lock pins `name==1` and a dependency asks for `name[extra]`, an older pip ignores the pin.

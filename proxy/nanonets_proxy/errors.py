@@ -124,7 +124,7 @@ class ForbiddenByPolicy(_Forbidden):
 
 
 class PathNotFound(ProxyError):
-    """The admin listener has no such path."""
+    """The admin listener has no such path, or the caller has no such job."""
 
     status = 404
     code = "not_found"
@@ -147,6 +147,8 @@ class MethodNotAllowed(ProxyError):
     code = "method_not_allowed"
     proxy_error = "http_request_denied"
     close = True
+    allow: ClassVar[str] = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+    """The value of `Allow` (RFC 9110 §15.5.6)."""
 
 
 class NotImplementedHere(ProxyError):
@@ -213,3 +215,61 @@ class ShuttingDown(ProxyError):
     code = "shutting_down"
     proxy_error = "connection_terminated"
     close = True
+
+
+# --- durable jobs -----------------------------------------------------------------------------
+
+
+class JobsFull(ProxyError):
+    """As many jobs as `max_jobs` allows are queued."""
+
+    status = 503
+    code = "jobs_full"
+    proxy_error = "connection_limit_reached"
+
+
+class JobsStorageFull(ProxyError):
+    """The disk is full, or jobs use the space that `jobs_total` allows."""
+
+    status = 507
+    code = "jobs_storage_full"
+    proxy_error = "proxy_internal_error"
+
+
+class JobsUnavailable(ProxyError):
+    """The store of the jobs cannot be used."""
+
+    status = 503
+    code = "jobs_unavailable"
+    proxy_error = "proxy_internal_error"
+
+
+class IdempotencyKeyReused(ProxyError):
+    """The `Idempotency-Key` belongs to a job with another method, target or body."""
+
+    status = 422
+    code = "idempotency_key_reused"
+    proxy_error = "http_request_error"
+
+
+class JobWithoutResponse(ProxyError):
+    """The job has no response, yet or at all; `details.state` says which."""
+
+    status = 409
+    code = "job_without_response"
+    proxy_error = "http_request_error"
+
+
+class JobNotCancellable(ProxyError):
+    """The job is being sent, or has ended."""
+
+    status = 409
+    code = "job_not_cancellable"
+    proxy_error = "http_request_error"
+
+
+class JobsMethodNotAllowed(MethodNotAllowed):
+    """A job knows only GET, HEAD and DELETE."""
+
+    close = False
+    allow = "GET, HEAD, DELETE"

@@ -11,6 +11,7 @@ from nanonets_proxy.core.status.document import (
     CallerUsage,
     EnvironmentStatus,
     GateStatus,
+    JobsStatus,
     KeyEntry,
     KeysStatus,
     LaneEntry,
@@ -56,6 +57,7 @@ def _document(**changes: Any) -> dict[str, Any]:
         "body_memory_bytes": Usage(1024, 64 * 2**20),
         "body_spool_bytes": Usage(0, 2**40),
         "usage": (CallerUsage("billing", 12, 34.5),),
+        "jobs": JobsStatus(Usage(2, 10_000), 1, 3, 0, 1, 5, Usage(4096, 2**30)),
     }
     environment = EnvironmentStatus(**(fields | changes))
     document = StatusDocument(
@@ -77,6 +79,7 @@ def test_the_text_has_each_part() -> None:
         "last hour    3 served, 1 4xx, 0 429, 3 5xx, 1 caller gone; now 1.5 requests per second",
         "connections  3 of 12000 from callers",
         "body copies  1 KiB of 64 MiB in memory, 0 B of 1 TiB on disk",
+        "jobs         2 queued, the oldest for 5 s; 1 sending, 3 done, 0 failed, 1 unknown; 4 KiB of 1 GiB on disk",
         "",
         "limits   state   learned                   opens in  waiting  in flight",
         "account  closed  60 in 1 min, 8 in flight  23 s      2        0",
@@ -115,10 +118,11 @@ def test_a_quiet_environment_has_no_tables() -> None:
             keys=KeysStatus("env", "serving", is_rejected=False, keys=(), warnings=(), source_fault=None),
             problems=(),
             usage=None,
+            jobs=None,
         ),
         PLAIN,
     )
-    for title in ("look at", "limits", "queue", "keys", "problems", "used today"):
+    for title in ("look at", "limits", "queue", "keys", "problems", "used today", "jobs"):
         assert title not in text
     assert "waiting      0\n" in text
 

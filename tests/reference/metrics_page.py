@@ -35,6 +35,7 @@ async def rows() -> list[Row]:
         otlp_endpoint="http://localhost",
         otlp_metrics_endpoint="http://localhost",
         webhook_url="http://localhost/",
+        jobs="jobs",
     )
     registries = [running.process_registry, *(environment.metrics.registry for environment in running.environments)]
     found = {row.name: row for registry in registries for row in _rows_of(registry)}

@@ -133,6 +133,8 @@ def test_every_setting_can_come_from_flag_environment_secret_file_and_toml(name:
         "pool_per_caller": "true",
         "daily_budget": "5000,10.0.0.7: 10",
         "policy_dry_run": "true",
+        "max_jobs": "30",
+        "jobs_total": "1MiB",
         "ledger_days": "30",
         "ledger_rows": "0",
         "max_connections": "99",
@@ -149,6 +151,9 @@ def test_every_setting_can_come_from_flag_environment_secret_file_and_toml(name:
         "policy_dry_run": {"read_only": "true"},
         "coordination_account": {"coordination": "redis://redis.example"},
         "coordination_required": {"coordination": "redis://redis.example"},
+        "jobs_keep": {"jobs": "/jobs"},
+        "max_jobs": {"jobs": "/jobs"},
+        "jobs_total": {"jobs": "/jobs"},
         "ledger_days": {"ledger": "/ledger"},
         "ledger_rows": {"ledger": "/ledger"},
         "webhook_secret_file": {"webhook_url": "https://alerts.example.com/"},
@@ -414,6 +419,10 @@ def test_a_ledgers_setting_without_a_ledger_is_an_error_at_start() -> None:
     assert problems(flags={"ledger": "/l", "ledger_days": "0"}) == (
         "ledger_days: must be between 1 and 36500, not 0 (flag --ledger-days)",
     )
+
+
+def test_a_setting_of_jobs_without_jobs_is_an_error_at_start() -> None:
+    assert problems(flags={"max_jobs": "7"}) == ("max_jobs: needs jobs (flag --max-jobs)",)
 
 
 def test_the_ledger_and_the_state_file_are_two_files() -> None:

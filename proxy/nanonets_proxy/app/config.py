@@ -18,7 +18,8 @@ from nanonets_proxy.core.net.addresses import Listener, Origin
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeRule
-from nanonets_proxy.keys.source import KeySourceConfig
+from nanonets_proxy.jobs.policy import JobsPolicy
+from nanonets_proxy.keys.source import FileKey, KeySource, KeySourceConfig
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.server.tls import ListenerTlsPolicy
 from nanonets_proxy.telemetry.ledger.ledger import LedgerPolicy
@@ -91,6 +92,8 @@ class EnvironmentConfig:
 
     fleet: FleetPolicy | None = None
     """None: this process decides alone."""
+    jobs: JobsPolicy | None = None
+    """None: callers wait for their responses."""
     traces: TracesPolicy | None = None
     """None: no traces are sent."""
     environments: int = 1
@@ -99,6 +102,11 @@ class EnvironmentConfig:
     def with_upstream(self, origin: Origin, upstream_name: str = "") -> Self:
         """Returns a copy for another upstream. By default, its name in the log is its origin."""
         return replace(self, upstream_name=upstream_name or str(origin), dial=replace(self.dial, origin=origin))
+
+    def secret_files(self, source: KeySource) -> list[Path]:
+        """Returns the files that nobody else should be able to read. `source` holds the API key."""
+        files = [source.path] if isinstance(source, FileKey) else []
+        return files if self.tls is None else [*files, self.tls.key_file]
 
     def with_sandbox(self, origin: Origin) -> Self:
         """Returns a copy for a sandbox, whose page shows examples for the address that the caller used."""

@@ -73,6 +73,8 @@ def _environment(environment: dict[str, Any], style: Style) -> Iterable[str]:
     yield _line("connections", f"{connections['used']} of {connections['limit']} from callers")
     memory, spool = environment["body_memory_bytes"], environment["body_spool_bytes"]
     yield _line("body copies", f"{_share(memory)} in memory, {_share(spool)} on disk")
+    if (jobs := environment.get("jobs")) is not None:  # after an upgrade, the proxy that runs may have none
+        yield _line("jobs", _jobs(jobs))
     yield from _table(
         ("limits", "state", "learned", "opens in", "waiting", "in flight"),
         [
@@ -129,6 +131,12 @@ def _waiting(gate: dict[str, Any]) -> str:
 def _last_hour(requests: dict[str, Any]) -> str:
     totals = ", ".join(f"{sum(requests[name])} {label}" for name, label in _OUTCOMES)
     return f"{totals}; now {requests['per_second']:g} requests per second"
+
+
+def _jobs(jobs: dict[str, Any]) -> str:
+    oldest = f", the oldest for {duration(jobs['oldest_queued_s'])}" if jobs["queued"]["used"] else ""
+    ended = ", ".join(f"{jobs[state]} {state}" for state in ("sending", "done", "failed", "unknown"))
+    return f"{jobs['queued']['used']} queued{oldest}; {ended}; {_share(jobs['bytes'])} on disk"
 
 
 def _limit(scope: dict[str, Any]) -> str:

@@ -31,6 +31,7 @@ from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.app.webhook import WebhookUnusable
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.net.addresses import Origin, is_every_interface
+from nanonets_proxy.jobs.policy import JobsUnusable
 from nanonets_proxy.keys.source import EnvironmentKey, InitialKeys, KeySourceConfig, NoKeyGiven
 from nanonets_proxy.process.allocator import keep_freed_memory
 from nanonets_proxy.process.exit_codes import FAILED, OK, SIGNAL_BASE, USAGE_ERROR
@@ -106,7 +107,7 @@ def _run(log_format: str, level: str, main: Callable[[_Log], Coroutine[Any, Any,
     writer = configure(log_format, level, sys.stdout.buffer, redactor)
     try:
         uvloop.run(_run_to_its_end(main(_Log(writer, redactor)), writer))
-    except (ListenFailed, AiohttpMismatch, CoordinationUnusable, WebhookUnusable) as error:
+    except (ListenFailed, AiohttpMismatch, CoordinationUnusable, JobsUnusable, WebhookUnusable) as error:
         return _usage_error(error)
     except PeerLost as error:
         _usage_error(f"the restart failed, because the process to replace did not answer: {error}")

@@ -14,6 +14,7 @@ from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.core.ratelimit.scopes.page_costs import PageCosts
 from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeTable
 from nanonets_proxy.core.ratelimit.tickets import Ticket
+from nanonets_proxy.errors import RateLimited
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.authorizer import Authorizer
 from nanonets_proxy.request.keys import KeyProvider
@@ -33,6 +34,32 @@ from nanonets_proxy.upstream.response_head import ResponseHead
 
 _MOST_TARGET_CHARS: Final = 512
 """The keyring remembers targets: longer ones with the same beginning count as one."""
+
+
+class JobSteps(Protocol):
+    """A durable job that is forwarded: records each step before it counts."""
+
+    def waits_on(self, error: RateLimited) -> bool:
+        """Returns whether the job waits on, instead of ending with the upstream's latest 429."""
+
+    async def begin(self) -> None:
+        """Records that the request is being sent, before its first byte is."""
+
+    def send_again(self) -> None:
+        """Records that the request was not executed, and waits to be sent again."""
+
+
+class Jobs(Protocol):
+    """The durable jobs of an environment (docs/jobs.md)."""
+
+    def owns(self, target: str) -> bool:
+        """Returns whether a target belongs to the jobs instead of the upstream."""
+
+    async def take(self, context: "RequestContext") -> bool:
+        """Responds to a request about jobs, or for a job. Returns False for a request that is to be forwarded.
+
+        Raises a ProxyError or ConnectionError.
+        """
 
 
 class Tracer(Protocol):
@@ -71,6 +98,8 @@ class Services:
     upload_pages: UploadPages | None = None
     """None: no pages are counted."""
     ledger: Ledger | None = None
+    jobs: Jobs | None = None
+    """None: callers wait for their responses."""
 
 
 class ReadAhead(Protocol):
@@ -181,6 +210,8 @@ class RequestContext:
     """None: there is no usage ledger."""
     sharing: Sharing | None = None
     """None: the request has nothing to do with others."""
+    job: JobSteps | None = None
+    """None: a caller waits for the response."""
     span_id: str = ""
     """The span of the latest attempt, if the request is sampled."""
     retries: int = 0

@@ -19,8 +19,7 @@ A request is in one of these states:
     RELAYING   the caller has the response's head; from now on an error can only reset the connection
       end of the response, or an error             -> ended
 
-Each permit is settled once: by `_use_permit`, whatever ends it, or by `WaitingRoom.leave` if the task is cancelled
-between the grant and its next turn to run.
+Each permit is settled once: by `_use_permit`, or by `WaitingRoom.leave` if the task is cancelled before it runs on.
 """
 
 import asyncio
@@ -30,7 +29,6 @@ from typing import Final
 import structlog
 
 from nanonets_proxy.core.api.unexpected import USUAL_TYPES
-from nanonets_proxy.core.http.prefer import wait_s
 from nanonets_proxy.core.http.priority import urgency
 from nanonets_proxy.core.http.retry import RETRIED_STATUSES
 from nanonets_proxy.core.keys.key_records import KeyUse, KeyVerdict, Ruling, verdict_of
@@ -106,19 +104,23 @@ class Forwarder:
                 decision = await self._use_permit(context, ticket, began_s)
                 if decision.step is _RELAY or (decision.step is _KEEP and await self._relay_kept(context, ticket)):
                     return
+                if context.job is not None:
+                    context.job.send_again()
                 if decision.step is _RETRY:
                     await self._pause(context, decision.pause_s, began_s)
                 if context.page_count is not None:
                     await context.page_count.finish()
                 await self._wait(context, ticket, self._loop.time())
         except RateLimited as error:
-            if not self._refusals.relay(context, error):
+            if (context.job is not None and context.job.waits_on(error)) or not self._refusals.relay(
+                context, error
+            ):
                 raise
 
     def _ticket(self, context: RequestContext, now_s: float) -> Ticket:
         """Returns the ticket of a request that begins to wait now."""
         head, record = context.head, context.record
-        max_wait_s = self._max_wait_s(head.prefer) if head.prefer else self._policy.max_wait_s
+        max_wait_s = self._policy.max_wait_for(head.prefer) if head.prefer else self._policy.max_wait_s
         level = urgency(head.priority) if head.priority else DEFAULT_URGENCY
         # A request may have waited for the response to an identical one already.
         deadline_s = now_s + max_wait_s - record.wait_s
@@ -169,6 +171,8 @@ class Forwarder:
                 use = use or services.keys.choose(context.ensure_key_history(), ticket.deadline_s - _HOLD_MARGIN_S)
                 if use is None:
                     return HOLD_FOR_KEY
+                if context.job is not None:
+                    await context.job.begin()
                 outcome = _FAILED
                 try:
                     received = await self._attempt(context, use)
@@ -290,11 +294,6 @@ class Forwarder:
         self._services.metrics.retries.inc()
         await asyncio.sleep(pause_s)
         context.retry_spent_s += perf_counter() - began_s
-
-    def _max_wait_s(self, prefer: tuple[bytes, ...]) -> float:
-        """Returns how long the request may wait: the caller's preference (RFC 7240 §4.3), within the setting."""
-        preferred_s = wait_s(prefer)
-        return self._policy.max_wait_s if preferred_s is None else min(preferred_s, self._policy.max_wait_s)
 
     def _note_echo(self, record: AccessRecord) -> None:
         self._services.metrics.key_echoes.inc()

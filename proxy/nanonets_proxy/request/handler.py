@@ -74,6 +74,8 @@ class Handler:
             if request.connection.writing.is_full:
                 await response.drain()  # responses must not pile up for a caller that pipelines without reading
             context = self._admit(request, record, response)
+            if self._services.jobs is not None and await self._services.jobs.take(context):
+                return response
             if context.head.body_length == 0 or (kept_bytes := self._take_whole_body(context)):
                 if context.page_count is not None:
                     context.cost = await context.page_count.count_whole(context.payload, context.cost)
@@ -175,7 +177,8 @@ class Handler:
         services.guard.check_request(record.method, head, authority, peer.own_address)
         if services.authorizer is not None:
             record.caller = services.authorizer.identify(peer, head.credentials) or record.caller
-            record.is_counted = services.authorizer.check(record.caller, record.method, target, request.names)
+            if services.jobs is None or not services.jobs.owns(target):
+                record.is_counted = services.authorizer.check(record.caller, record.method, target, request.names)
         if is_last_recipient:
             raise LastRecipient
         record.scope = services.scopes.classify(record.method, target)

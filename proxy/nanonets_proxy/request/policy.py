@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from nanonets_proxy.core.http.prefer import wait_s
 from nanonets_proxy.server.connection.caller_body import BodyTimes
 
 
@@ -37,3 +38,8 @@ class HandlerPolicy:
     """The share of successful requests that get a log event."""
     log_fields: Mapping[str, str] = field(default_factory=dict)
     """Added to the fields of each log event."""
+
+    def max_wait_for(self, prefer: tuple[bytes, ...]) -> float:
+        """Returns how long a request may wait: the caller's preference (RFC 7240 §4.3), within `max_wait_s`."""
+        preferred_s = wait_s(prefer)
+        return self.max_wait_s if preferred_s is None else min(preferred_s, self.max_wait_s)

@@ -10,7 +10,6 @@ from typing import Any, Final
 from nanonets_proxy.errors import MethodNotAllowed, ProxyError, UnknownCaller
 from nanonets_proxy.server.connection.caller_request import HTTP_1_1, CallerRequest
 
-_ALLOW: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _CHALLENGE: Final = 'Bearer realm="nanonets-proxy"'
 
 
@@ -52,7 +51,7 @@ def error_response(error: ProxyError, request_id: str | None) -> OwnResponse:
     if error.retry_after_s is not None:
         fields["Retry-After"] = str(details["retry_after"])
     if isinstance(error, MethodNotAllowed):
-        fields["Allow"] = _ALLOW  # RFC 9110 §15.5.6
+        fields["Allow"] = error.allow  # RFC 9110 §15.5.6
     if isinstance(error, UnknownCaller):
         fields["WWW-Authenticate"] = _CHALLENGE  # RFC 9110 §15.5.2
     body = json.dumps({"code": error.code, "message": error.message, "details": details}).encode()
@@ -72,7 +71,12 @@ def public_details(error: ProxyError) -> dict[str, Any]:
 
 def options_response(request_id: str | None) -> OwnResponse:
     """Returns the response to an OPTIONS request that is not forwarded (RFC 9110 §7.6.2, §9.3.7)."""
-    fields = {"Server": "nanonets-proxy", "Allow": _ALLOW, "Content-Length": "0", "Date": formatdate(usegmt=True)}
+    fields = {
+        "Server": "nanonets-proxy",
+        "Allow": MethodNotAllowed.allow,
+        "Content-Length": "0",
+        "Date": formatdate(usegmt=True),
+    }
     if request_id is not None:
         fields["X-Request-Id"] = request_id
     return OwnResponse(200, fields, b"")

@@ -7,11 +7,13 @@ from typing import Final
 from nanonets_proxy.app.config import AuthorizerConfig, EnvironmentConfig, SandboxConfig, ServeConfig
 from nanonets_proxy.core.access.peer_guard import PeerGuardPolicy
 from nanonets_proxy.core.http.retry import RetryPolicy
+from nanonets_proxy.core.jobs.window import Window
 from nanonets_proxy.core.keys.keyring import KeyringPolicy
 from nanonets_proxy.core.net.addresses import Listener, TcpListener, is_host_name, is_loopback
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimits
+from nanonets_proxy.jobs.policy import JobsPolicy
 from nanonets_proxy.keys.source import KeySourceConfig
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.server.connection.caller_body import BodyTimes
@@ -114,6 +116,7 @@ def environment_config(
         key_max_age_s=settings.key_max_age,
         key_probe=settings.key_probe,
         fleet=_fleet_policy(settings, name),
+        jobs=_jobs_policy(settings),
         traces=_traces_policy(settings),
         environments=environments,
     )
@@ -208,6 +211,13 @@ def _fleet_policy(settings: Settings, name: str) -> FleetPolicy | None:
         return None
     account = "\n".join((str(settings.upstream), name, settings.coordination_account))
     return FleetPolicy(settings.coordination, account, settings.coordination_required)
+
+
+def _jobs_policy(settings: Settings) -> JobsPolicy | None:
+    if settings.jobs is None:
+        return None
+    window = Window.within(settings.max_waiting, settings.max_waiting_per_caller)
+    return JobsPolicy(settings.jobs, settings.jobs_keep, settings.max_jobs, settings.jobs_total, window)
 
 
 def _body_policy(settings: Settings) -> BodyPolicy:

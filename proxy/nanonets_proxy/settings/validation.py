@@ -34,11 +34,11 @@ def find_contradictions(
         yield from _check_upstream_and_bodies(loaded, prefix)
         yield from _check_fleet(loaded, prefix)
         yield from _check_access(loaded, prefix)
-        source = loaded.sources["listen"]
-        yield from _check_addresses(
-            f"{prefix}listen", loaded.settings.listen, loaded, source, owners, authenticates=True
-        )
-        yield from _check_state_file(f"{prefix}state_file", loaded, owners)
+        yield from _check_addresses("listen", prefix, loaded, owners, authenticates=True)
+        yield from _check_own_path("state_file", prefix, loaded, owners)
+        yield from _check_own_path("jobs", prefix, loaded, owners)
+        if loaded.settings.jobs is None:
+            yield from _without_effect(loaded, prefix, "jobs", "jobs_keep", "max_jobs", "jobs_total")
     yield from _check_ledger(process, owners)
     if process.settings.webhook_secret_file is not None and process.settings.webhook_url is None:
         yield f"webhook_secret_file: needs webhook_url ({process.sources['webhook_secret_file']})"
@@ -51,24 +51,17 @@ def find_contradictions(
                 f"{name}: needs the admin listener ({process.sources[name]}), but admin_listen is off "
                 f"({process.sources['admin_listen']})"
             )
-    source = process.sources["admin_listen"]
-    yield from _check_addresses("admin_listen", admin, process, source, owners, authenticates=False)
+    yield from _check_addresses("admin_listen", "", process, owners, authenticates=False)
 
 
 def _check_addresses(
-    name: str,
-    addresses: Sequence[Listener],
-    loaded: LoadedSettings[Settings],
-    source: str,
-    owners: _Owners,
-    *,
-    authenticates: bool,
+    setting: str, prefix: str, loaded: LoadedSettings[Settings], owners: _Owners, *, authenticates: bool
 ) -> Iterator[str]:
     """Yields a sentence for each address in use, or that other machines can reach although none may call.
 
-    Adds `addresses` to `owners`. `authenticates`: the listeners check tokens and certificates, if configured.
+    Adds the addresses to `owners`. `authenticates`: the listeners check tokens and certificates, if configured.
     """
-    settings = loaded.settings
+    settings, source, name = loaded.settings, loaded.sources[setting], f"{prefix}{setting}"
     if authenticates:
         is_open, ways = (
             settings.allow_from or settings.requires_authentication(),
@@ -76,7 +69,7 @@ def _check_addresses(
         )
     else:
         is_open, ways = settings.allow_from or settings.admin_allow_from, "admin_allow_from, such as 10.0.0.0/8,"
-    for address in addresses:
+    for address in getattr(settings, setting):
         if not is_open and not address.is_local:
             yield (
                 f"{name}: other machines can reach {address} ({source}), but allow_from "
@@ -167,23 +160,28 @@ def _may_exist(name: str, settings: Settings) -> bool:
     return name in {token.name for token in settings.caller_tokens}
 
 
-def _check_state_file(name: str, loaded: LoadedSettings[Settings], owners: _Owners) -> Iterator[str]:
-    """Yields a sentence if two environments would overwrite each other's file."""
-    path = loaded.settings.state_file
+def _check_own_path(name: str, prefix: str, loaded: LoadedSettings[Settings], owners: _Owners) -> Iterator[str]:
+    """Yields a sentence if two environments would overwrite each other's file, or send each other's jobs."""
+    path = getattr(loaded.settings, name)
     if path is None:
         return
     if str(path) in owners:
-        yield f"{name}: {path} is already used by {owners[str(path)]}"
-    owners[str(path)] = f"{name} ({loaded.sources['state_file']})"
+        yield f"{prefix}{name}: {path} is already used by {owners[str(path)]}"
+    owners[str(path)] = f"{prefix}{name} ({loaded.sources[name]})"
+
+
+def _without_effect(loaded: LoadedSettings[Settings], prefix: str, needed: str, *names: str) -> Iterator[str]:
+    """Yields a sentence for each setting that has no effect without the setting `needed`."""
+    for name in names:
+        if getattr(loaded.settings, name) != Settings.model_fields[name].default:
+            yield f"{prefix}{name}: needs {prefix}{needed} ({loaded.sources[name]})"
 
 
 def _check_ledger(process: LoadedSettings[Settings], owners: _Owners) -> Iterator[str]:
     """Yields a sentence if another setting names the same file, or if a setting of the ledger has no effect."""
-    path, sources = process.settings.ledger, process.sources
+    path = process.settings.ledger
     if path is None:
-        for name in ("ledger_days", "ledger_rows"):
-            if getattr(process.settings, name) != Settings.model_fields[name].default:
-                yield f"{name}: needs ledger ({sources[name]})"
+        yield from _without_effect(process, "", "ledger", "ledger_days", "ledger_rows")
     elif str(path) in owners:
         yield f"ledger: {path} is already used by {owners[str(path)]}"
 
@@ -192,9 +190,7 @@ def _check_fleet(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str]
     """Yields a sentence for each setting that has no effect beside or without coordination."""
     settings, sources = loaded.settings, loaded.sources
     if settings.coordination is None:
-        for name in ("coordination_account", "coordination_required"):
-            if getattr(settings, name):
-                yield f"{prefix}{name}: needs coordination ({sources[name]})"
+        yield from _without_effect(loaded, prefix, "coordination", "coordination_account", "coordination_required")
         return
     for name in ("state_file", "sandbox"):
         if getattr(settings, name):

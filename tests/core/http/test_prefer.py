@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.http.prefer import wait_s
+from nanonets_proxy.core.http.prefer import prefers_async, wait_s
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,22 @@ def test_any_bytes_give_a_bounded_number_or_none(values: list[bytes]) -> None:
 @given(st.integers(0, 999_999_999), st.lists(st.sampled_from([b"respond-async", b"handling=lenient", b"x"])))
 def test_a_wait_is_found_after_other_preferences(seconds: int, others: list[bytes]) -> None:
     assert wait_s([b", ".join([*others, b"wait=%d" % seconds])]) == seconds
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [b"respond-async"],
+        [b"Respond-Async"],
+        [b"wait=5", b"handling=lenient, respond-async"],
+        [b"respond-async; wait=5"],
+        [b'respond-async=""'],
+    ],
+)
+def test_a_caller_may_prefer_to_poll(values: list[bytes]) -> None:
+    assert prefers_async(values)
+
+
+@pytest.mark.parametrize("values", [[], [b""], [b"respond-async=false"], [b"respond-asynchronous"], [b"wait=5"]])
+def test_other_preferences_do_not_ask_for_it(values: list[bytes]) -> None:
+    assert not prefers_async(values)

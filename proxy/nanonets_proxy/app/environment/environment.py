@@ -9,7 +9,7 @@ draining  No new connections. Waiting requests get 503; requests in flight may f
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -25,9 +25,10 @@ from nanonets_proxy.app.coalesced import Coalesced
 from nanonets_proxy.app.config import EnvironmentConfig
 from nanonets_proxy.app.environment.access import AccessControl, connection_policy
 from nanonets_proxy.app.environment.environment_status import EnvironmentStatusReader
-from nanonets_proxy.app.environment.faults import report_exposed_files, report_lowered_connections
+from nanonets_proxy.app.environment.faults import report_exposed_files, report_settings
 from nanonets_proxy.app.environment.gate_handover import GateHandover
 from nanonets_proxy.app.environment.gate_view import GateView, OwnGate
+from nanonets_proxy.app.environment.jobs import EnvironmentJobs
 from nanonets_proxy.app.environment.pages import Pages
 from nanonets_proxy.app.environment.tracing import make_tracer
 from nanonets_proxy.app.environment.upstream import Upstream
@@ -39,7 +40,7 @@ from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeTable
 from nanonets_proxy.core.status.document import EnvironmentStatus
 from nanonets_proxy.keys.key_manager import KeyManager, KeyManagerPolicy, KeyManagerServices
-from nanonets_proxy.keys.source import FileKey, InitialKeys
+from nanonets_proxy.keys.source import InitialKeys
 from nanonets_proxy.request.context import Services
 from nanonets_proxy.request.handler import Handler
 from nanonets_proxy.server.server import CallerServer
@@ -104,9 +105,7 @@ class Environment:
                 probe=self._upstream.key_probe(config),
             ),
         )
-        self._secret_files = [initial.source.path] if isinstance(initial.source, FileKey) else []
-        if config.tls is not None:
-            self._secret_files.append(config.tls.key_file)
+        self._secret_files = config.secret_files(initial.source)
         self._redactor = redactor
         earlier = usage.requests_by_day(config.name) if usage else {}
         counts = None if self._fleet is None else self._fleet.counts
@@ -116,6 +115,7 @@ class Environment:
         self._usage = usage
         self._pages = Pages(config, self._room, self.alerts)
         self._unexpected = UnexpectedResponses(self.alerts)
+        self._jobs = EnvironmentJobs(config, self._view, self.alerts, self.metrics)
         self.tracer = make_tracer(config, self.metrics, self.alerts, redactor.mask)
         """The program stops it, together with the other exporters."""
         self._retries = Retries(config.retries, random.random)
@@ -145,6 +145,7 @@ class Environment:
             bodies=self._upstream.bodies,
             caller_connections=lambda: self._server.open_connections,
             max_connections=self._max_connections,
+            jobs=self._jobs.status,
             usage=None if self._usage is None else partial(self._usage.today, self.name),
         )
 
@@ -171,8 +172,10 @@ class Environment:
             observers=tuple(observers),
             authorizer=authorizer,
             ledger=None if usage is None else usage.ledger,
+            jobs=self._jobs.endpoint(config),
         )
         handler = Handler(config.handler, services, self._loop)
+        self._jobs.use(config, services)
         self._handlers.add(handler)
         return handler
 
@@ -180,11 +183,11 @@ class Environment:
         """Begins to serve the opened sockets."""
         if self._state_file is not None and not self.gate_handover.has_predecessor:
             self._state_file.restore()
-        self._warn_of_permissive_settings({})
-        report_lowered_connections(self.alerts, self._config.max_connections, self._max_connections)
+        report_settings(self._log, self.alerts, self._config, self._max_connections, {})
         if self._fleet is not None:
             await self._fleet.start()
         await self._pages.start()
+        await self._jobs.start()
         report_exposed_files(self.alerts, self._secret_files)
         self.key_manager.start()
         self._recent.start()
@@ -227,15 +230,9 @@ class Environment:
             self._server.change(self._handler, connections)
             self._status = self._make_status_reader(new)
             (self._fleet or self._room).change_policy(new.gate)
-            self._warn_of_permissive_settings(old.permissive_settings)
-            report_lowered_connections(self.alerts, new.max_connections, self._max_connections)
+            report_settings(self._log, self.alerts, new, self._max_connections, old.permissive_settings)
 
         return apply
-
-    def _warn_of_permissive_settings(self, known: Mapping[str, str]) -> None:
-        for setting, value in self._config.permissive_settings.items():
-            if known.get(setting) != value:
-                self._log.warning("boundary_loosened", setting=setting, value=value)
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -243,7 +240,7 @@ class Environment:
         """Serves the requests that are here and the next ones of their connections, for at most `timeout_s`."""
         for handler in self._handlers:
             handler.drain()
-        await self._server.finish(timeout_s)
+        await asyncio.gather(self._server.finish(timeout_s), self._jobs.drain(timeout_s))
 
     def announce_drain(self) -> None:
         """Ends readiness, and serves on."""
@@ -259,7 +256,8 @@ class Environment:
         self._room.close()
         await self.key_manager.stop()
         await self._access.stop()
-        cut_off = await self._server.drain(drain_timeout_s)
+        cut_off, _ = await asyncio.gather(self._server.drain(drain_timeout_s), self._jobs.drain(drain_timeout_s))
+        await self._jobs.stop()
         if self._fleet is not None:
             await self._fleet.stop()
         self._pages.close()

@@ -7,6 +7,7 @@ from nanonets_proxy.app.environment.gate_view import GateView
 from nanonets_proxy.core.status.document import (
     CallerUsage,
     EnvironmentStatus,
+    JobsStatus,
     KeyEntry,
     KeysStatus,
     Problem,
@@ -36,6 +37,7 @@ class EnvironmentStatusReader:
     bodies: BodyBudget
     caller_connections: Callable[[], int]
     max_connections: int
+    jobs: Callable[[], JobsStatus | None]
     usage: Callable[[int], tuple[CallerUsage, ...]] | None = None
     """Takes the largest number of callers to return, and returns their usage today. None: there is no ledger."""
 
@@ -59,6 +61,7 @@ class EnvironmentStatusReader:
             body_memory_bytes=Usage(self.bodies.memory_bytes, policy.memory_total_bytes),
             body_spool_bytes=Usage(self.bodies.spool_bytes, policy.spool_total_bytes),
             usage=self._usage(most),
+            jobs=self.jobs(),
         )
 
     def gauges(self, now_s: float, *, ready: bool) -> dict[str, float]:

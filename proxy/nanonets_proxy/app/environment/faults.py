@@ -1,10 +1,11 @@
 """Turns the faults of an environment's parts into alerts, each with advice to the operator."""
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from nanonets_proxy.app.config import EnvironmentConfig
 from nanonets_proxy.keys.files import can_be_read_by_others
 from nanonets_proxy.server.open_files import CURE, open_files_limit
 from nanonets_proxy.telemetry.alerts import Alerts
@@ -52,6 +53,19 @@ def report_dial_failure(alerts: Alerts, upstream: str, error: UpstreamError) -> 
         advice = "check whether this machine may connect to these addresses, and whether the upstream runs"
     fields = {"upstream": upstream, "error": error.message, **error.details, **error.log_details}
     alerts.report("upstream_connection_failed", advice, kind=error.code, code=error.code, **fields)
+
+
+def report_settings(
+    log: Any, alerts: Alerts, config: EnvironmentConfig, max_connections: int, known: Mapping[str, str]
+) -> None:
+    """Warns of settings that permit more than their defaults, unless `known` has the same value.
+
+    Also reports that the limit of open files allows only `max_connections`, fewer than the setting, if that is so.
+    """
+    for setting, value in config.permissive_settings.items():
+        if known.get(setting) != value:
+            log.warning("boundary_loosened", setting=setting, value=value)
+    report_lowered_connections(alerts, config.max_connections, max_connections)
 
 
 def report_lowered_connections(alerts: Alerts, wanted: int, used: int) -> None:

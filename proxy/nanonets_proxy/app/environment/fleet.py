@@ -4,6 +4,7 @@ Only a process with `coordination` imports this module, and with it the client o
 """
 
 import asyncio
+import math
 import random
 import secrets
 import socket
@@ -124,6 +125,10 @@ class Fleet:
     def scope_statuses(self, now_s: float, most: int) -> list[ScopeStatus]:
         statuses = self._replica.gate().scopes.statuses(now_s, most)
         return [replace(status, name=self._names.clear(status.name)) for status in statuses]
+
+    def forecast_s(self, scope: str, units: float, now_s: float) -> float:  # noqa: ARG002 - as for a gate alone
+        """Returns nan: the limit is shared with replicas whose queues this one does not know."""
+        return math.nan
 
     def gauges(self, now_s: float) -> dict[str, float]:
         return {

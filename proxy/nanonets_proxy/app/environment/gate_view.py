@@ -1,7 +1,9 @@
 """What operators see of the gate: this process's own, or that of a fleet."""
 
+import math
 from typing import Protocol
 
+from nanonets_proxy.core.ratelimit.adaptive.forecast import predicted_wait_s
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.scope_status import ScopeStatus
 from nanonets_proxy.core.status.document import GateStatus
@@ -28,6 +30,9 @@ class GateView(Protocol):
     def gauges(self, now_s: float) -> dict[str, float]:
         """Returns the gauges of the gate, by name."""
 
+    def forecast_s(self, scope: str, units: float, now_s: float) -> float:
+        """Predicts how long it takes until this many more units of a scope have gone; nan: unknown."""
+
 
 class OwnGate:
     """The view of this process's own gate."""
@@ -51,6 +56,15 @@ class OwnGate:
 
     def gauges(self, now_s: float) -> dict[str, float]:
         return gate_gauges(self._gate, now_s)
+
+    def forecast_s(self, scope: str, units: float, now_s: float) -> float:
+        return gate_forecast_s(self._gate, scope, units, now_s)
+
+
+def gate_forecast_s(gate: Gate, scope: str, units: float, now_s: float) -> float:
+    """Returns the forecast of a gate that decides for this process alone."""
+    state = gate.scopes.by_name.get(scope)
+    return math.nan if state is None else predicted_wait_s(state.limit, units, now_s)
 
 
 def gate_gauges(gate: Gate, now_s: float) -> dict[str, float]:

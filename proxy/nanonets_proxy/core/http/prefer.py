@@ -1,10 +1,11 @@
-"""Reads how long a caller is willing to wait: `Prefer: wait=N` (RFC 7240 §4.3)."""
+"""Reads `Prefer`: how long a caller is willing to wait, and whether it wants to poll (RFC 7240 §4.1, §4.3)."""
 
 import re
 from collections.abc import Iterable
 
 # RFC 7240 §2: preferences are a comma-separated list, each `name[=value]` with optional parameters behind `;`.
 _WAIT = re.compile(rb'\s*wait\s*=\s*("?)([0-9]{1,9})\1\s*(?:;.*)?', re.IGNORECASE)
+_RESPOND_ASYNC = re.compile(rb'\s*respond-async\s*(?:=\s*""\s*)?(?:;.*)?', re.IGNORECASE)
 
 
 def wait_s(values: Iterable[bytes]) -> int | None:
@@ -14,3 +15,8 @@ def wait_s(values: Iterable[bytes]) -> int | None:
             if match := _WAIT.fullmatch(preference):
                 return int(match[2])
     return None
+
+
+def prefers_async(values: Iterable[bytes]) -> bool:
+    """Returns whether one of the preferences is `respond-async` (RFC 7240 §4.1)."""
+    return any(_RESPOND_ASYNC.fullmatch(preference) for value in values for preference in value.split(b","))

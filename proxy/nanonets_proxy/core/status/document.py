@@ -192,6 +192,26 @@ class CallerUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class JobsStatus:
+    """The durable jobs, of all processes that use their directory."""
+
+    queued: Usage
+    """Jobs that wait; the limit is the setting `max_jobs`."""
+    sending: int
+    """Jobs that are being sent."""
+    done: int
+    """Jobs whose response is stored."""
+    failed: int
+    """Jobs that could never be sent."""
+    unknown: int
+    """Jobs that were sent, and whose response is not known."""
+    oldest_queued_s: int
+    """The age of the oldest queued job; 0 without one."""
+    bytes: Usage
+    """Disk space of jobs and responses; the limit is the setting `jobs_total`."""
+
+
+@dataclass(frozen=True, slots=True)
 class EnvironmentStatus:
     """One environment."""
 
@@ -219,6 +239,8 @@ class EnvironmentStatus:
     """Disk space for copies of request bodies."""
     usage: tuple[CallerUsage, ...] | None
     """The callers that have used the most today. Null without a usage ledger."""
+    jobs: JobsStatus | None
+    """The durable jobs. Null without the setting `jobs`."""
 
 
 @dataclass(frozen=True, slots=True)

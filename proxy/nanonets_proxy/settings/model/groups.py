@@ -10,6 +10,7 @@ GROUPS: Final[dict[str, str]] = {
     "caller_tokens": "Authentication of callers",
     "policy": "Access rules and budgets",
     "coordination": "One rate limit for many replicas (extra `redis`)",
+    "jobs": "Durable jobs",
     "max_connections": "Connections",
     "listen": "Listeners",
     "upstream": "Upstream",
@@ -42,6 +43,7 @@ NEEDS_RESTART: Final = frozenset(
         *("vault_role", "vault_credential_file", "vault_namespace", "vault_ca_file"),
         *("aws_secret", "aws_secret_field", "aws_region"),
         *("coordination", "coordination_account", "coordination_required"),
+        *("jobs", "jobs_keep", "max_jobs", "jobs_total"),
     }
 )
 """The settings that only a restart changes. A reload applies all others, except that it turns no TLS on or off."""

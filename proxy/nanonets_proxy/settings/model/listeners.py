@@ -11,11 +11,11 @@ from nanonets_proxy.settings.model.fields import (
     Networks,
     OptionalListeners,
 )
-from nanonets_proxy.settings.model.fleet import FleetSettings
+from nanonets_proxy.settings.model.jobs import JobSettings
 from nanonets_proxy.settings.model.quantities import Duration, Switch
 
 
-class ListenerSettings(FleetSettings):
+class ListenerSettings(JobSettings):
     """The callers' listener and the admin listener."""
 
     listen: Listeners = Field(

@@ -1,0 +1,1 @@
+"""The pure part of durable jobs: states, window, idempotency keys, fingerprints."""

@@ -1,0 +1,277 @@
+"""The database of jobs: its tables, and the only statements that change a job's state.
+
+Several processes may use it at the same time. Each change of a state is one conditional UPDATE, so of two processes
+that try the same change, one succeeds. `owner` is the runner that holds a queued job's ticket, or sends the job.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from nanonets_proxy.core.jobs.lifecycle import FINAL, HOLDS_KEY, SOURCES, TARGETS, UNFINISHED, JobEvent, JobState
+from nanonets_proxy.core.jobs.window import JobLane
+from nanonets_proxy.jobs.records import Content, JobView, KnownKey, NewJob, NoRoom, Result, Tally, Work
+from nanonets_proxy.jobs.tables import (
+    APPLICATION_ID,
+    ROW_BYTES,
+    SCHEMA,
+    VERSION,
+    VIEW,
+    WORK,
+    listed,
+    statements,
+    to_bytes,
+    to_text,
+    work_of,
+)
+from nanonets_proxy.telemetry.ledger.file import LedgerFault
+
+_LOCK_TIMEOUT_S: Final = 5.0
+
+
+class JobDatabase:
+    """One connection. Every method raises sqlite3.Error."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the file, or makes it. Raises LedgerFault if it is a file of another program or version."""
+        self._connection = sqlite3.connect(
+            path,
+            timeout=_LOCK_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,  # opened at start, then the writer's thread alone uses it
+        )
+        try:
+            path.chmod(0o600)
+            self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _prepare(self) -> None:
+        execute = self._connection.execute
+        execute("PRAGMA journal_mode = WAL")
+        # A commit that has returned also survives a power cut (sqlite.org/pragma.html#pragma_synchronous).
+        execute("PRAGMA synchronous = FULL")
+        execute(f"PRAGMA journal_size_limit = {8 * 2**20}")
+        execute("BEGIN IMMEDIATE")
+        with self._connection:
+            (application,) = execute("PRAGMA application_id").fetchone()
+            (version,) = execute("PRAGMA user_version").fetchone()
+            (tables,) = execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            if not tables:
+                for statement in statements(SCHEMA):
+                    execute(statement)
+            elif application != APPLICATION_ID:
+                raise LedgerFault("is a database of another program")
+            elif version > VERSION:
+                raise LedgerFault("was written by a newer version of nanonets-proxy")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # --- transactions: the writer's thread groups many operations in one --------------------------------
+
+    def begin(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        self._connection.execute("COMMIT")
+
+    def roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    # --- operations --------------------------------------------------------------------------------------
+
+    def with_key(self, caller: str, key: str) -> KnownKey | None:
+        """Returns the job of a caller that holds an idempotency key; None if the key is free."""
+        row = self._connection.execute(
+            f"SELECT id, fingerprint FROM job WHERE caller = ? AND key = ? AND state IN {listed(HOLDS_KEY)}",  # noqa: S608  # constants
+            (to_bytes(caller), key),
+        ).fetchone()
+        view = None if row is None else self.view(row[0])
+        return None if view is None else KnownKey(view, row[1])
+
+    def submit(self, job: NewJob, owner: str | None, max_unfinished: int) -> JobView | KnownKey:
+        """Stores a job, unless its idempotency key belongs to an earlier one. Raises NoRoom."""
+        work, lane = job.work, job.work.lane
+        if job.key is not None and (known := self.with_key(lane.caller, job.key)) is not None:
+            return known
+        (unfinished,) = self._connection.execute(
+            f"SELECT sum(jobs) FROM tally WHERE state IN {listed(UNFINISHED)}"  # noqa: S608  # constants
+        ).fetchone()
+        if unfinished >= max_unfinished:
+            raise NoRoom
+        values = {
+            "id": work.id,
+            "state": JobState.QUEUED,
+            "owner": owner,
+            "caller": to_bytes(lane.caller),
+            "scope": to_bytes(lane.scope),
+            "urgency": lane.urgency,
+            "cost": work.cost,
+            "pages": work.pages,
+            "request_id": work.request_id,
+            "key": job.key,
+            "fingerprint": job.fingerprint,
+            "method": work.method,
+            "target": to_bytes(work.target),
+            "host": work.host,
+            "fields": work.fields,
+            "created_s": work.created_s,
+            "changed_s": work.created_s,
+            "body_bytes": work.body_bytes,
+            "bytes": ROW_BYTES + len(work.fields) + work.body_bytes,
+            "body": job.body.data,
+        }
+        names = ", ".join(values)
+        self._connection.execute(f"INSERT INTO job ({names}) VALUES (:{', :'.join(values)})", values)  # noqa: S608  # constants
+        view = self.view(work.id)
+        assert view is not None
+        return view
+
+    def view(self, job_id: str) -> JobView | None:
+        """Returns what is known of a job; None if there is no such job."""
+        row = self._connection.execute(f"SELECT {VIEW} FROM job WHERE id = ?", (job_id,)).fetchone()  # noqa: S608  # constants
+        if row is None:
+            return None
+        scope, number, ahead = row[3], row[4], 0.0
+        if row[1] == JobState.QUEUED:
+            ahead = self._ahead(scope, number)
+        own = (row[0], JobState(row[1]), to_text(row[2]), to_text(scope), number, row[5], to_text(row[6]))
+        return JobView._make((*own, *row[7:], ahead))
+
+    def _ahead(self, scope: bytes, number: int) -> float:
+        """Returns the cost of the queued jobs before a number, as if all cost the same and none were missing."""
+        first, last, jobs, cost = self._connection.execute(
+            "SELECT (SELECT min(number) FROM job WHERE state = 'queued' AND scope = queue.scope), "
+            "(SELECT max(number) FROM job WHERE state = 'queued' AND scope = queue.scope), jobs, cost "
+            "FROM queue WHERE scope = ?",
+            (scope,),
+        ).fetchone()
+        if last == first:
+            return 0.0
+        return float(cost * (jobs - 1) / jobs * (number - first) / (last - first))
+
+    def result(self, job_id: str) -> Result | None:
+        """Returns a job's response; None if it has none."""
+        row = self._connection.execute(
+            "SELECT status, head, response_bytes, response FROM job WHERE id = ? AND head IS NOT NULL", (job_id,)
+        ).fetchone()
+        return None if row is None else Result(row[0], row[1], Content(row[2], row[3]))
+
+    def body(self, job_id: str) -> bytes | None:
+        """Returns a request's body; None if it is in a file, or empty."""
+        row = self._connection.execute("SELECT body FROM job WHERE id = ?", (job_id,)).fetchone()
+        return None if row is None else row[0]
+
+    def change(
+        self,
+        job_id: str,
+        event: JobEvent,
+        *,
+        owner: str | None = None,
+        reason: str = "",
+        result: Result | None = None,
+    ) -> bool:
+        """Changes a job's state. Returns False, and changes nothing, if the event cannot happen now.
+
+        `owner`: the runner for which a job is sent. The owner of a job in SENDING alone can end the sending.
+        """
+        values: dict[str, Any] = {"state": TARGETS[event], "changed_s": time.time(), "reason": reason}
+        if event is not JobEvent.RETURN:
+            values["owner"] = owner if event is JobEvent.SEND else None
+        if TARGETS[event] in FINAL:
+            values |= {"body": None, "body_bytes": 0, "bytes": ROW_BYTES}
+        if result is not None:
+            values |= {"status": result.status, "head": result.head, "response": result.body.data}
+            values |= {"response_bytes": result.body.length}
+            values["bytes"] = ROW_BYTES + len(result.head) + result.body.length
+        changed = self._connection.execute(
+            f"UPDATE job SET {', '.join(f'{name} = :{name}' for name in values)} "  # noqa: S608  # constants
+            f"WHERE id = :id AND state IN {listed(SOURCES[event])} "
+            "AND (state = 'queued' OR owner = :own)",
+            values | {"id": job_id, "own": owner},
+        )
+        return changed.rowcount == 1
+
+    def claim(self, owner: str, room: Callable[[JobLane, int], int]) -> tuple[list[Work], set[JobLane]]:
+        """Gives queued jobs to a runner: of each lane as many as `room` says for the lane and the number of lanes.
+
+        Returns the jobs, and the lanes that have more.
+        """
+        execute = self._connection.execute
+        lanes = execute(
+            "SELECT caller, scope, urgency, count(*) FROM job WHERE state = 'queued' AND owner IS NULL "
+            "GROUP BY scope, caller, urgency ORDER BY min(number)"
+        ).fetchall()
+        claimed: list[Work] = []
+        left = set()
+        for caller, scope, urgency, count in lanes:
+            lane = JobLane(to_text(caller), to_text(scope), urgency)
+            most = room(lane, len(lanes))
+            if most < count:
+                left.add(lane)
+            if most:
+                rows = execute(
+                    f"SELECT {WORK} FROM job WHERE state = 'queued' AND owner IS NULL AND scope = ? "  # noqa: S608  # constants
+                    "AND caller = ? AND urgency = ? ORDER BY number LIMIT ?",
+                    (scope, caller, urgency, most),
+                ).fetchall()
+                execute(
+                    f"UPDATE job SET owner = ? WHERE id IN ({', '.join('?' * len(rows))})",  # noqa: S608  # constants
+                    (owner, *(row[0] for row in rows)),
+                )
+                claimed += map(work_of, rows)
+        return claimed, left
+
+    def owners(self) -> list[str]:
+        """Returns the runners that have jobs."""
+        return [
+            owner for (owner,) in self._connection.execute("SELECT DISTINCT owner FROM job WHERE owner IS NOT NULL")
+        ]
+
+    def release(self, owner: str) -> int:
+        """Takes the queued jobs of a runner that stops, or has ended, back. Returns how many."""
+        return self._connection.execute(
+            "UPDATE job SET owner = NULL WHERE owner = ? AND state = 'queued'", (owner,)
+        ).rowcount
+
+    def lose(self, owner: str, reason: str) -> list[str]:
+        """Ends the jobs that a runner was sending when it ended: they are unknown. Returns their ids."""
+        sending = self._connection.execute("SELECT id FROM job WHERE owner = ? AND state = 'sending'", (owner,))
+        return [
+            job_id
+            for (job_id,) in sending.fetchall()
+            if self.change(job_id, JobEvent.LOSE, owner=owner, reason=reason)
+        ]
+
+    def expire(self, before_s: float, most: int) -> list[str]:
+        """Removes finished jobs that changed before an instant, and returns their ids."""
+        rows = self._connection.execute(
+            f"DELETE FROM job WHERE number IN (SELECT number FROM job WHERE state IN {listed(FINAL)} "  # noqa: S608  # constants
+            "AND changed_s < ? ORDER BY changed_s LIMIT ?) RETURNING id",
+            (before_s, most),
+        )
+        return [job_id for (job_id,) in rows.fetchall()]
+
+    def without_job(self, ids: Iterable[str]) -> set[str]:
+        """Returns the ids of which there is no unfinished or finished job."""
+        return {
+            job_id
+            for job_id in ids
+            if self._connection.execute("SELECT 1 FROM job WHERE id = ?", (job_id,)).fetchone() is None
+        }
+
+    def tally(self) -> Tally:
+        """Returns the numbers of all jobs."""
+        rows = self._connection.execute("SELECT state, jobs, bytes FROM tally").fetchall()
+        jobs: Mapping[JobState, int] = {JobState(state): count for state, count, _ in rows}
+        tally = Tally(jobs, sum(size for _, _, size in rows))
+        if not jobs[JobState.QUEUED]:
+            return tally
+        (oldest_s,) = self._connection.execute("SELECT min(created_s) FROM job WHERE state = 'queued'").fetchone()
+        return replace(tally, oldest_s=oldest_s)

@@ -1,0 +1,146 @@
+"""The directory of jobs: who may read it, the runners that use it, and the files of large bodies.
+
+jobs.db               the database, with its companions -wal and -shm
+ID.request ID.response  a body of more than `INLINE_BYTES`
+RUNNER.lock           locked while the runner lives; a free lock tells that the runner has ended
+"""
+
+import fcntl
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from nanonets_proxy.jobs.policy import JobsUnusable
+from nanonets_proxy.jobs.records import INLINE_BYTES, Content
+
+_DIR_MODE: Final = 0o700
+_FILE_MODE: Final = 0o600
+_BODY: Final = re.compile(r"([A-Za-z0-9_-]{22})\.(?:request|response)")
+# A body that arrives slowly changes its file's time with each piece.
+_ABANDONED_S: Final = 3600.0
+
+
+class JobDirectory:
+    """The directory of one environment's jobs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.runner = secrets.token_hex(8)
+        """The name of this process's runner."""
+        self._lock = -1
+
+    def open(self) -> None:
+        """Makes the directory if it is missing, and locks this runner's file. Raises JobsUnusable."""
+        try:
+            self.path.mkdir(mode=_DIR_MODE, exist_ok=True)
+            status = self.path.stat()
+            if status.st_uid != os.geteuid():
+                raise JobsUnusable(f"jobs: {self.path} must belong to the user that runs the proxy")
+            if stat.S_IMODE(status.st_mode) & 0o077:  # it holds callers' documents
+                self.path.chmod(_DIR_MODE)
+            self._lock = os.open(self._lock_file(self.runner), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            fault = (error.strerror or "unknown fault").lower()
+            raise JobsUnusable(f"jobs: {self.path} cannot be used: {fault}") from None
+
+    def close(self) -> None:
+        """Unlocks this runner's file, and removes it."""
+        if self._lock >= 0:
+            self._lock_file(self.runner).unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = -1
+
+    @property
+    def database(self) -> Path:
+        return self.path / "jobs.db"
+
+    def request_file(self, job_id: str) -> Path:
+        return self.path / f"{job_id}.request"
+
+    def response_file(self, job_id: str) -> Path:
+        return self.path / f"{job_id}.response"
+
+    def remove_files(self, job_id: str) -> None:
+        """Removes the bodies of a job that no longer exists."""
+        self.request_file(job_id).unlink(missing_ok=True)
+        self.response_file(job_id).unlink(missing_ok=True)
+
+    def abandoned(self) -> Iterator[str]:
+        """Yields the ids of bodies that were not written for an hour. A job may have them, or a crash left them."""
+        before_s = time.time() - _ABANDONED_S
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                match = _BODY.fullmatch(entry.name)
+                if match is not None and entry.stat().st_mtime < before_s:
+                    yield match[1]
+
+    def has_ended(self, runner: str) -> bool:
+        """Returns whether another runner has ended. Each runner locks its file for as long as it lives."""
+        try:
+            descriptor = os.open(self._lock_file(runner), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+    def forget(self, runner: str) -> None:
+        """Removes the lock file of a runner that has ended and has no jobs any more."""
+        self._lock_file(runner).unlink(missing_ok=True)
+
+    def _lock_file(self, runner: str) -> Path:
+        return self.path / f"{runner}.lock"
+
+
+class BodyFile:
+    """Collects a body: in memory up to `INLINE_BYTES`, then in a file that is readable by its owner only."""
+
+    __slots__ = ("_descriptor", "_memory", "length", "path")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.length = 0
+        self._memory = bytearray()
+        self._descriptor = -1
+
+    @property
+    def is_file(self) -> bool:
+        return self._descriptor >= 0
+
+    def write(self, piece: bytes) -> None:
+        """Adds bytes. Raises OSError."""
+        self.length += len(piece)
+        if self._descriptor < 0:
+            self._memory += piece
+            if len(self._memory) <= INLINE_BYTES:
+                return
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._descriptor = os.open(self.path, flags, _FILE_MODE)
+            piece, self._memory = bytes(self._memory), bytearray()
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def close(self) -> Content:
+        """Ends the body."""
+        if self._descriptor < 0:
+            return Content(self.length, bytes(self._memory))
+        os.close(self._descriptor)
+        self._descriptor = -1
+        return Content(self.length, None)
+
+    def discard(self) -> None:
+        """Ends the body, and removes its file."""
+        if self._descriptor >= 0:
+            self.close()
+            self.path.unlink(missing_ok=True)

@@ -1,0 +1,94 @@
+"""Responds to callers' requests for jobs (`Prefer: respond-async`) and about them (`/_proxy/jobs/ID`)."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+from nanonets_proxy.core.http.prefer import prefers_async
+from nanonets_proxy.core.jobs.lifecycle import JobEvent
+from nanonets_proxy.errors import JobNotCancellable, JobsMethodNotAllowed, JobWithoutResponse, PathNotFound
+from nanonets_proxy.jobs.jobs import Jobs
+from nanonets_proxy.jobs.records import JobView
+from nanonets_proxy.jobs.responses import PREFIX, RESULT, send_result, state_response
+from nanonets_proxy.jobs.submission import Submission
+from nanonets_proxy.request.context import RequestContext
+from nanonets_proxy.server.connection.caller_body import BodyTimes
+
+_RESERVED: Final = "/_proxy"
+_NOT_STORED_METHODS: Final = frozenset({"HEAD", "OPTIONS"})
+
+
+class JobEndpoint:
+    """The requests of one environment's callers that concern jobs."""
+
+    def __init__(self, jobs: Jobs, times: BodyTimes, log_fields: Mapping[str, str]) -> None:
+        self._jobs = jobs
+        self._times = times
+        self._log = structlog.get_logger(**log_fields)
+
+    def owns(self, target: str) -> bool:
+        """Returns whether a target belongs to the jobs: `/_proxy` and all below it."""
+        return target.startswith(_RESERVED) and target[len(_RESERVED) : len(_RESERVED) + 1] in ("", "/", "?")
+
+    async def take(self, context: RequestContext) -> bool:
+        """Responds to a request about jobs, or for a job. Returns False for a request that is to be forwarded."""
+        if self.owns(context.target):
+            await self._serve(context)
+            return True
+        prefer = context.head.prefer
+        if (
+            not prefer
+            or context.method in _NOT_STORED_METHODS
+            or not prefers_async(prefer)
+            or self._jobs.is_draining
+        ):
+            return False
+        await Submission(self._jobs, context, self._times).run()
+        return True
+
+    async def _serve(self, context: RequestContext) -> None:
+        """Responds to GET, HEAD and DELETE of a job, and to GET and HEAD of its response."""
+        request, record, response = context.request, context.record, context.response
+        path, _, _ = context.target.partition("?")
+        job_id = path.removeprefix(PREFIX)
+        wants_result = job_id.endswith(RESULT)
+        job_id = job_id.removesuffix(RESULT)
+        view = await self._jobs.run(lambda database: database.view(job_id)) if path.startswith(PREFIX) else None
+        if view is None or view.caller != record.caller:  # nobody learns that a job of another caller exists
+            raise PathNotFound("There is no such job of this caller.")
+        keep_alive = request.keep_alive and request.body.is_complete and not self._jobs.is_draining
+        if wants_result and context.method in ("GET", "HEAD"):
+            result = None if view.status is None else await self._jobs.run(lambda database: database.result(job_id))
+            if result is None:
+                message = f"The job has no response: it is {view.state}."
+                raise JobWithoutResponse(message, state=view.state, job=PREFIX + job_id)
+            record.status = result.status
+            await send_result(
+                result, self._jobs.directory.response_file(job_id), request, response, keep_alive=keep_alive
+            )
+            return
+        if context.method == "DELETE" and not wants_result:
+            view = await self._cancel(view)
+        elif context.method not in ("GET", "HEAD"):
+            raise JobsMethodNotAllowed(f"{context.method} is not supported here.")
+        record.status, response.keep_alive = 200, keep_alive
+        own = state_response(200, view, self._jobs.expected_s(view), record.request_id)
+        response.sent_bytes = own.send(request, keep_alive=keep_alive)
+
+    async def _cancel(self, view: JobView) -> JobView:
+        """Cancels a queued job. Raises JobNotCancellable."""
+        job_id = view.id
+        is_cancelled, latest = await self._jobs.run(
+            lambda database: (database.change(job_id, JobEvent.CANCEL), database.view(job_id))
+        )
+        if latest is None:
+            raise PathNotFound("There is no such job of this caller.")
+        if not is_cancelled:
+            message = f"Only a queued job can be cancelled: this one is {latest.state}."
+            raise JobNotCancellable(message, state=latest.state)
+        self._jobs.runner.withdraw(job_id)
+        self._jobs.directory.remove_files(job_id)
+        self._log.info("job_cancelled", id=job_id)
+        self._jobs.wake(job_id)
+        return latest

@@ -1,0 +1,240 @@
+"""The durable jobs of one environment: stores requests and runs them. docs/jobs.md explains the states.
+
+Call `use` and `start`, then `drain` and `stop`. `endpoint.py` responds to callers.
+"""
+
+import asyncio
+import math
+import sqlite3
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from nanonets_proxy.core.jobs.lifecycle import JobState
+from nanonets_proxy.errors import JobsStorageFull, JobsUnavailable, ProxyError
+from nanonets_proxy.jobs.database import JobDatabase
+from nanonets_proxy.jobs.directory import JobDirectory
+from nanonets_proxy.jobs.policy import JobsPolicy, JobsUnusable
+from nanonets_proxy.jobs.records import JobView, Tally, Work, too_many
+from nanonets_proxy.jobs.runner import JobRunner, Sender
+from nanonets_proxy.jobs.writer import Operation, StoreFault, StoreWriter
+from nanonets_proxy.telemetry.alerts import Alerts
+from nanonets_proxy.telemetry.ledger.file import LedgerFault, fault_of
+
+T = TypeVar("T")
+
+_CLAIM_S: Final = 1.0  # another process may have stored a job, or given it back
+_MIN_CLAIM_S: Final = 0.02
+_RECOVER_S: Final = 5.0
+_EXPIRE_S: Final = 30.0
+_EXPIRED_AT_ONCE: Final = 500
+_RETRY_S: Final = 5.0
+_ADVICE: Final = "make room on the disk of the setting jobs, and make its directory writable"
+_LOST: Final = "The proxy that sent it ended before the response came."
+
+
+class Jobs:
+    """The store and the runner of one environment's jobs."""
+
+    def __init__(
+        self,
+        policy: JobsPolicy,
+        alerts: Alerts,
+        forecast_s: Callable[[str, float], float],
+        log_fields: Mapping[str, str],
+    ) -> None:
+        """`forecast_s` predicts how long it takes until so many more units of a scope have gone; nan: unknown."""
+        self.policy = policy
+        self.directory = JobDirectory(policy.directory)
+        self.tally = Tally()
+        self.incoming_bytes = 0
+        """Bodies that are being received."""
+        self.writer = StoreWriter(policy.directory, self._note_tally)
+        self.runner = JobRunner(
+            self.directory, self.writer, policy.window, self.wake, self.report_fault, log_fields
+        )
+        self._alerts = alerts
+        self._forecast_s = forecast_s
+        self._log = structlog.get_logger(**log_fields)
+        self._watched: dict[str, asyncio.Event] = {}
+        self._watchers: dict[str, int] = {}
+        self._background: set[asyncio.Task[Any]] = set()
+        self._maintenance: asyncio.Task[None] | None = None
+        self._next_recovery_s = self._next_expiry_s = -math.inf
+
+    @property
+    def is_draining(self) -> bool:
+        return self.runner.is_draining
+
+    def use(self, sender: Sender) -> None:
+        """Applies other settings to the jobs that begin from now on."""
+        self.runner.use(sender)
+
+    # --- start and end ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Opens the store, and begins to run its jobs. Raises JobsUnusable."""
+        self.directory.open()
+        try:
+            database = JobDatabase(self.directory.database)
+        except (sqlite3.Error, OSError, LedgerFault) as error:
+            self.directory.close()
+            fault = error if isinstance(error, LedgerFault) else fault_of(error)
+            raise JobsUnusable(f"jobs: {self.directory.database} {fault}") from None
+        self.writer.start(database)
+        self._maintenance = asyncio.get_running_loop().create_task(self._maintain())
+
+    async def drain(self, timeout_s: float) -> None:
+        """Lets the jobs in SENDING end within a time. The queued ones stay queued, for the next process."""
+        if self._maintenance is None:
+            return
+        self.runner.is_draining = True
+        for event in self._watched.values():
+            event.set()
+        await self.runner.drain(timeout_s)
+        with suppress(StoreFault):
+            await self.writer.run(lambda database: database.release(self.directory.runner))
+
+    async def stop(self) -> None:
+        """Closes the store."""
+        if self._maintenance is None:
+            return
+        self._maintenance.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._maintenance
+        if self._background:
+            await asyncio.wait(self._background, timeout=1.0)
+        self.writer.close()
+        self.directory.close()
+
+    async def _maintain(self) -> None:
+        while True:
+            try:
+                await self._maintain_once()
+            except StoreFault as fault:
+                self.report_fault(str(fault))
+            await asyncio.sleep(_MIN_CLAIM_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLAIM_S):
+                    await self.runner.wanted.wait()
+
+    async def _maintain_once(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._next_recovery_s:
+            self._next_recovery_s = now_s + _RECOVER_S
+            await self._recover()
+        await self.runner.claim()
+        if now_s >= self._next_expiry_s:
+            self._next_expiry_s = now_s + _EXPIRE_S
+            await self._expire()
+
+    async def _recover(self) -> None:
+        """Takes over the queued jobs of runners that have ended. Those that they were sending are unknown."""
+        own = self.directory.runner
+        for owner in await self.writer.run(lambda database: database.owners()):
+            if owner == own or not self.directory.has_ended(owner):
+                continue
+            queued, lost = await self.writer.run(
+                lambda database, owner=owner: (database.release(owner), database.lose(owner, _LOST))  # type: ignore[misc]  # binds it now
+            )
+            self.directory.forget(owner)
+            for job_id in lost:
+                self.directory.remove_files(job_id)
+                self._log.warning("job_lost", id=job_id, reason=_LOST)
+                self.wake(job_id)
+            self._log.info("jobs_recovered", queued=queued, unknown=len(lost))
+
+    async def _expire(self) -> None:
+        before_s = time.time() - self.policy.keep_s
+        removed = await self.writer.run(lambda database: database.expire(before_s, _EXPIRED_AT_ONCE))
+        for job_id in removed:
+            self.directory.remove_files(job_id)
+        if removed:
+            self._log.info("jobs_expired", jobs=len(removed))
+        if len(removed) == _EXPIRED_AT_ONCE:
+            self._next_expiry_s = -math.inf
+        abandoned = list(self.directory.abandoned())
+        for job_id in await self.writer.run(lambda database: database.without_job(abandoned)):
+            self.directory.remove_files(job_id)
+
+    # --- for submissions --------------------------------------------------------------------------------
+
+    def check_room(self, more_bytes: int) -> None:
+        """Raises JobsFull or JobsStorageFull if a further job with a body of this size has no room."""
+        if self.tally.unfinished >= self.policy.max_unfinished:
+            raise too_many()
+        if self.tally.bytes + self.incoming_bytes + more_bytes > self.policy.max_bytes:
+            message = "Jobs and their responses use the disk space that the setting jobs_total allows."
+            raise JobsStorageFull(message, used=self.tally.bytes, limit=self.policy.max_bytes)
+
+    def report_fault(self, fault: str) -> None:
+        """Reports that the store cannot be used; the sentence starts with the directory's name."""
+        self._alerts.report("jobs_stopped", _ADVICE, path=str(self.policy.directory), reason=fault)
+
+    def note_stored(self, work: Work, *, is_claimed: bool) -> None:
+        """Logs a stored job, and runs it if this process has claimed it."""
+        lane = work.lane
+        self._log.info(
+            "job_queued",
+            id=work.id,
+            caller=lane.caller,
+            scope=lane.scope,
+            bytes=work.body_bytes,
+            request_id=work.request_id,
+        )
+        if is_claimed and not self.is_draining:
+            self.runner.run(work)
+        else:
+            self.runner.note_unclaimed(lane)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """Runs something to its end, whether or not its caller stays."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Runs an operation of the store. Raises JobsStorageFull or JobsUnavailable."""
+        try:
+            return await self.writer.run(operation)
+        except StoreFault as fault:
+            raise self.unusable(fault) from None
+
+    def unusable(self, fault: StoreFault) -> ProxyError:
+        """Reports that the store cannot be used, and returns the error for a caller."""
+        self.report_fault(str(fault))
+        if fault.is_full:
+            return JobsStorageFull("The disk of the jobs is full.")
+        return JobsUnavailable("The store of the jobs cannot be used now.", retry_after_s=_RETRY_S)
+
+    @contextmanager
+    def watch(self, job_id: str) -> Iterator[asyncio.Event]:
+        """Yields an event that is set when the job ends, or the proxy drains."""
+        event = self._watched.setdefault(job_id, asyncio.Event())
+        self._watchers[job_id] = self._watchers.get(job_id, 0) + 1
+        if self.is_draining:
+            event.set()
+        try:
+            yield event
+        finally:
+            self._watchers[job_id] -= 1
+            if not self._watchers[job_id]:
+                del self._watchers[job_id], self._watched[job_id]
+
+    def expected_s(self, view: JobView) -> float:
+        """Returns the time until a job's response is expected; nan if that is unknown."""
+        if view.state is not JobState.QUEUED:
+            return math.nan
+        return self._forecast_s(view.scope, view.ahead + 1)
+
+    def wake(self, job_id: str) -> None:
+        """Wakes the callers that wait for the end of a job."""
+        if (event := self._watched.get(job_id)) is not None:
+            event.set()
+
+    def _note_tally(self, tally: Tally) -> None:
+        self.tally = tally

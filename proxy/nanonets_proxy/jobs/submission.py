@@ -1,0 +1,213 @@
+"""Takes a request as a job: `Prefer: respond-async[, wait=N]` (RFC 7240 §4.1, §4.3), with an idempotency key.
+
+The caller gets 202 once the job is on the disk, or the job's response if that comes within `wait` seconds.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from nanonets_proxy.core.http.prefer import wait_s
+from nanonets_proxy.core.http.priority import urgency
+from nanonets_proxy.core.jobs.idempotency import Fingerprint, idempotency_key
+from nanonets_proxy.core.jobs.lifecycle import UNFINISHED
+from nanonets_proxy.core.jobs.window import JobLane
+from nanonets_proxy.errors import IdempotencyKeyReused
+from nanonets_proxy.jobs.directory import BodyFile
+from nanonets_proxy.jobs.records import Content, JobView, KnownKey, NewJob, NoRoom, Work, too_many
+from nanonets_proxy.jobs.responses import PREFIX, send_result, state_response
+from nanonets_proxy.jobs.writer import StoreFault, store_fault
+from nanonets_proxy.request.context import RequestContext
+from nanonets_proxy.server.connection.caller_body import BodyTimes, CallerBody
+from nanonets_proxy.server.connection.caller_request import HTTP_1_1
+from nanonets_proxy.upstream.stored_body import StoredBody
+
+if TYPE_CHECKING:
+    from nanonets_proxy.jobs.jobs import Jobs
+
+BACKGROUND: Final = 7
+"""The urgency of a job without a Priority field: RFC 9218 §4.1 calls it background."""
+_LOOK_S: Final = 0.5  # another process may run the job that a caller waits for
+_EXPECT: Final = b"expect:"
+
+
+class Submission:
+    """One request that becomes a job."""
+
+    def __init__(self, jobs: "Jobs", context: RequestContext, times: BodyTimes) -> None:
+        self._jobs = jobs
+        self._context = context
+        self._times = times
+
+    async def run(self) -> None:
+        """Stores the job and responds. Raises a ProxyError, ConnectionError or CancelledError."""
+        context, jobs, head = self._context, self._jobs, self._context.head
+        key, caller = idempotency_key(_values(context, b"idempotency-key")), context.record.caller
+        target = context.target.encode("utf-8", "surrogateescape")
+        fingerprint = Fingerprint(context.method, target, _values(context, b"content-type"))
+        if key is not None:
+            known = await jobs.run(lambda database: database.with_key(caller, key))
+            if known is not None:  # the body is read, but not stored again
+                async for piece in self._pieces():
+                    fingerprint.add(piece)
+                await self._respond(_same(known, fingerprint.digest()))
+                return
+        jobs.check_room(head.body_length or 0)
+        work_id = secrets.token_urlsafe(16)
+        file = BodyFile(jobs.directory.request_file(work_id))
+        try:
+            body = await self._receive(file, fingerprint)
+            if context.page_count is not None:
+                context.cost = await self._count_pages(body, file)
+        except BaseException:
+            file.discard()
+            raise
+        work = Work(
+            id=work_id,
+            lane=JobLane(caller, context.record.scope, _urgency(context)),
+            cost=context.cost,
+            pages=context.record.pages,
+            request_id=context.record.request_id,
+            method=context.method,
+            target=context.target,
+            host=head.host,
+            fields=_stored_fields(head.fields, body.length if head.body_length is None else None),
+            body_bytes=body.length,
+            created_s=time.time(),
+        )
+        # The job is stored even if its caller hangs up now: nobody could tell whether the caller knows of it.
+        stored = jobs.spawn(self._store(NewJob(work, key, fingerprint.digest(), body), file))
+        await self._respond(await asyncio.shield(stored))
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        """Yields the request's body as it arrives."""
+        context = self._context
+        request, head = context.request, context.head
+        if head.body_length == 0:
+            return
+        expect_continue = head.expect_continue and request.version >= HTTP_1_1
+        source = CallerBody(request, self._times, expect_continue=expect_continue)
+        while piece := await source.readany():
+            context.record.received_bytes += len(piece)
+            yield piece
+
+    async def _receive(self, file: BodyFile, fingerprint: Fingerprint) -> Content:
+        """Stores the request's body. Raises JobsStorageFull."""
+        jobs, counted = self._jobs, 0
+        try:
+            async for piece in self._pieces():
+                jobs.check_room(len(piece))
+                counted += len(piece)
+                jobs.incoming_bytes += len(piece)
+                fingerprint.add(piece)
+                file.write(piece)
+        except OSError as error:
+            if isinstance(error, ConnectionError | TimeoutError):  # the caller's fault, not the disk's
+                raise
+            raise jobs.unusable(store_fault(error)) from None
+        finally:
+            jobs.incoming_bytes -= counted
+        return file.close()
+
+    async def _count_pages(self, body: Content, file: BodyFile) -> float:
+        """Returns the request's pages, or else the mean cost of its scope."""
+        context = self._context
+        assert context.page_count is not None
+        if body.data is not None:
+            return await context.page_count.count_whole(body.data, context.cost)
+        with StoredBody(file.path, body.length) as stored:
+            context.page_count.follow(stored)
+            if stored.on_whole is not None:
+                stored.on_whole()
+            await context.page_count.finish()
+        return context.record.pages or context.cost
+
+    async def _store(self, job: NewJob, file: BodyFile) -> JobView:
+        """Stores the job, and begins to run it if its turn has come. Raises a ProxyError."""
+        jobs, work, runner = self._jobs, job.work, self._jobs.runner
+        owner = jobs.directory.runner if runner.may_claim(work.lane) else None
+        files = (file.path,) if job.body.data is None else ()
+        try:
+            submitted = await jobs.writer.run(
+                lambda database: database.submit(job, owner, jobs.policy.max_unfinished), *files
+            )
+        except (NoRoom, StoreFault) as error:
+            file.path.unlink(missing_ok=True)
+            if isinstance(error, NoRoom):
+                raise too_many() from None
+            raise jobs.unusable(error) from None
+        if isinstance(submitted, KnownKey):
+            file.path.unlink(missing_ok=True)
+            return _same(submitted, job.fingerprint)
+        self._context.record.is_counted = (
+            False  # its place in the daily budget is used, although nothing was sent yet
+        )
+        jobs.note_stored(work, is_claimed=owner is not None)
+        return submitted
+
+    async def _respond(self, view: JobView) -> None:
+        context, jobs = self._context, self._jobs
+        request, record, response = context.request, context.record, context.response
+        limit_s = wait_s(context.head.prefer)
+        if view.state in UNFINISHED and limit_s:
+            view = await self._wait(view, limit_s)
+        keep_alive = request.keep_alive and request.body.is_complete and not jobs.is_draining
+        if view.state not in UNFINISHED and view.status is not None:
+            result = await jobs.run(lambda database: database.result(view.id))
+            if result is not None:
+                record.status = result.status
+                file = jobs.directory.response_file(view.id)
+                await send_result(result, file, request, response, keep_alive=keep_alive)
+                return
+        applied = "respond-async" if limit_s is None else f"respond-async, wait={limit_s}"
+        fields = {"Location": PREFIX + view.id, "Preference-Applied": applied}
+        record.status = 202
+        response.keep_alive = keep_alive
+        own = state_response(202, view, jobs.expected_s(view), record.request_id, fields)
+        response.sent_bytes = own.send(request, keep_alive=keep_alive)
+
+    async def _wait(self, view: JobView, limit_s: float) -> JobView:
+        """Waits for the job's end, for at most so long, and not while the proxy drains."""
+        jobs, loop = self._jobs, asyncio.get_running_loop()
+        deadline_s = loop.time() + limit_s
+        with jobs.watch(view.id) as ended:
+            while True:
+                left_s = deadline_s - loop.time()
+                look_s = left_s if jobs.runner.has(view.id) else min(left_s, _LOOK_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, look_s)):
+                        await ended.wait()
+                latest = await jobs.run(lambda database: database.view(view.id))
+                if latest is None or latest.state not in UNFINISHED:
+                    return latest or view
+                if loop.time() >= deadline_s or jobs.is_draining:
+                    return latest
+                ended.clear()
+
+
+def _same(known: KnownKey, fingerprint: bytes) -> JobView:
+    """Returns the job that has the idempotency key. Raises IdempotencyKeyReused if it has another payload."""
+    if known.fingerprint != fingerprint:
+        message = "The Idempotency-Key was used for a request with another method, target or body."
+        raise IdempotencyKeyReused(message, job=PREFIX + known.view.id)
+    return known.view
+
+
+def _values(context: RequestContext, name: bytes) -> list[bytes]:
+    request = context.request
+    return [value for own, value in zip(request.names, request.values, strict=True) if own.lower() == name]
+
+
+def _urgency(context: RequestContext) -> int:
+    return urgency(context.head.priority) if context.head.priority else BACKGROUND
+
+
+def _stored_fields(fields: bytes, length: int | None) -> bytes:
+    """Returns the forwarded fields without Expect, and with the length of a chunked body, if it is given."""
+    lines = [line for line in fields.splitlines(keepends=True) if not line.lower().startswith(_EXPECT)]
+    if length is not None:
+        lines.append(b"Content-Length: %d\r\n" % length)
+    return b"".join(lines)
