@@ -91,7 +91,7 @@ def test_while_redis_is_away_each_replica_uses_its_part_and_none_is_lost_afterwa
         await asyncio.sleep(1.0)
         assert [sum(budgets.take(number) for _ in range(100)) for number in range(2)] == [30, 30]
         assert budgets.budgets[0].is_part
-        scene.redis.is_down = False
+        scene.redis.come_back()
         await asyncio.sleep(2.0)
         assert sum(budgets.take(0) for _ in range(100)) == 30
         await asyncio.sleep(0.1)
@@ -153,7 +153,7 @@ def test_no_fault_of_redis_lets_a_fleet_exceed_a_budget_by_more_than_what_is_und
                 case "wipe":
                     scene.redis.flush_all()
             await requests(chance.uniform(0.0, 4.0))
-            scene.redis.is_down = False
+            scene.redis.come_back()
             scene.redis.resume()
             await requests(2.0)
         await asyncio.sleep(3.0)

@@ -152,7 +152,12 @@ async def restart_redis(scene: FleetScene) -> None:
     scene.redis.stop()
     scene.redis.flush_all()
     await asyncio.sleep(4.0)
-    scene.redis.is_down = False
+    scene.redis.come_back()
+
+
+async def restart_redis_and_reconnect_late(scene: FleetScene) -> None:
+    scene.redis.reconnect_s = 0.4
+    await restart_redis(scene)
 
 
 async def wipe(scene: FleetScene) -> None:
@@ -176,6 +181,7 @@ async def add_a_replica(scene: FleetScene) -> None:
     "fault",
     [
         *(nothing, kill_the_leader, kill_a_follower, hang_for_5_s, hang_for_a_moment, restart_redis),
+        restart_redis_and_reconnect_late,
         *(wipe, read_only_for_5_s, add_a_replica),
     ],
 )

@@ -32,7 +32,7 @@ async def apply(scene: FleetScene, fault: str, lasts_s: float, which: int) -> No
         case "down":
             redis.stop()
             await asyncio.sleep(lasts_s)
-            redis.is_down = False
+            redis.come_back()
         case "wipe":
             redis.flush_all()
         case "read_only":

@@ -18,6 +18,8 @@ class MemoryRedis:
     hangs: bool = False
     is_down: bool = False
     is_read_only: bool = False
+    reconnect_s: float = 0.0
+    """After it was down, each replica is connected again within this time."""
     buses: list["MemoryBus"] = field(default_factory=list)
     holder: str = ""
     lease_epoch: int = 0
@@ -41,6 +43,12 @@ class MemoryRedis:
         for bus in self.buses:
             bus.lose("connection lost")
 
+    def come_back(self) -> None:
+        """Accepts connections again, after `stop`."""
+        self.is_down = False
+        for bus in self.buses:
+            bus.connects_at_s = asyncio.get_running_loop().time() + self.reconnect_s * self.chance.random()
+
     def leader(self, now_s: float) -> str:
         return self.holder if self.lease_until_s > now_s else ""
 
@@ -52,6 +60,7 @@ class MemoryBus:
         self.redis = redis
         self.name = name
         self.is_cut = False
+        self.connects_at_s = 0.0
         self._arrives_at_s = 0.0
         self._on_message: Callable[[bytes], None] | None = None
         self._on_lost: Callable[[str], None] | None = None
@@ -62,7 +71,8 @@ class MemoryBus:
 
     @property
     def connected(self) -> bool:
-        return not self.redis.is_down and not self.is_cut
+        is_late = self.connects_at_s > asyncio.get_running_loop().time()
+        return not (self.redis.is_down or self.is_cut or is_late)
 
     def lose(self, reason: str) -> None:
         if self._on_lost is not None:

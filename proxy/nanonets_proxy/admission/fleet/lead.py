@@ -2,8 +2,13 @@
 
 | state | event | next state |
 |---|---|---|
-| COLLECTING: beats ask for hellos | `open` | OPEN: the host decides for all members |
-| both | the lease is lost, or Redis refuses to renew it | ended: `on_end` is called with the reason |
+| GATHERING: beats ask which replicas are here | all known replicas are, or `GATHER_S` is over | COLLECTING |
+| COLLECTING: beats ask for hellos | all that are here said hello, or `COLLECT_S` is over | `on_ready`: OPEN |
+| OPEN, after `open`: the host decides for all members | | |
+| all | the lease is lost, or Redis refuses to renew it | ended: `on_end` is called with the reason |
+
+While this replica gathers, each replica still uses its share. If it opened at once, a replica that reaches Redis
+half a second later would use its share on top of all that the leader grants.
 """
 
 import asyncio
@@ -26,6 +31,9 @@ if TYPE_CHECKING:
     from nanonets_proxy.admission.fleet.homes.local_home import LocalHome
     from nanonets_proxy.admission.fleet.homes.remote_home import Message
 
+GATHER_S: Final = 0.7
+"""A replica that lives is connected again by then. A dead one holds up the others for so long."""
+COLLECT_S: Final = 0.15
 LEASE_VALID_S: Final = 0.8
 """A leader decides for this long after it asked for its lease, which lasts for 1 s."""
 _OF_MEMBERS: Final = frozenset({"ask", "end", "leave", "cost", "advice", "alive", "bye"})
@@ -48,8 +56,9 @@ class Lead:
         """Called with the reason when the lease is lost."""
         self.on_renewed: Callable[[float], None] = lambda _: None
         """Called after each renewal with the instant until which the leader may decide."""
-        self.hellos: dict[str, Message] = {}
-        """The hellos before `open`, by replica."""
+        self.on_ready: Callable[[], None] = lambda: None
+        """Called when it is time to `open`."""
+        self.gathers = True
         self._name = name
         self._bus = bus
         self._counts = counts
@@ -57,7 +66,23 @@ class Lead:
         self._to_tell: ToTell | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._beat_is_out = False  # whether our own beat has not come back yet
+        self._beat_again = False  # whether another beat must follow the one that is underway
         self._most_replicas_at_s = asked_at_s
+        self._here: set[str] = set()
+        self._hellos: dict[str, Message] = {}  # before `open`, by replica
+        self._timer = self._loop.call_later(GATHER_S if replicas > 1 else 0.0, self._collect)
+
+    def _collect(self) -> None:
+        """Asks the replicas that are here for their hellos."""
+        self.gathers = False
+        self._timer.cancel()
+        self._timer = self._loop.call_later(COLLECT_S, self._on_all_said)
+        self._beat_again = True
+        self.beat()
+
+    def _on_all_said(self) -> None:
+        self._timer.cancel()
+        self.on_ready()
 
     def open(self, home: "LocalHome", policy: GatePolicy, send: "Callable[[str, Message], None]") -> None:
         """Begins to decide, for the members that said hello so far."""
@@ -65,9 +90,9 @@ class Lead:
         self.host = Host(home, send)
         self.host.on_members = lambda: self.use(policy)
         now_s = self._loop.time()
-        for hello in self.hellos.values():
+        for hello in self._hellos.values():
             self.host.hello(hello, now_s)
-        self.hellos.clear()
+        self._hellos.clear()
         self.use(policy)
 
     def use(self, policy: GatePolicy) -> None:
@@ -84,8 +109,14 @@ class Lead:
 
     def on_message(self, what: str, message: "Message", now_s: float) -> None:
         """Acts on a message of a member. Raises ValueError, KeyError or TypeError if it is malformed."""
-        if what == "hello" and self.host is None:
-            self.hellos[message["from"]] = message
+        if what == "here" and self.gathers:
+            self._here.add(message["from"])
+            if len(self._here) >= self.replicas - 1:
+                self._collect()
+        elif what == "hello" and self.host is None:
+            self._hellos[message["from"]] = message
+            if not self.gathers and self._here <= self._hellos.keys():
+                self._on_all_said()
         elif what == "hello" and self.host is not None:
             self.host.hello(message, now_s)
         elif what in _OF_MEMBERS and self.host is not None:
@@ -103,6 +134,7 @@ class Lead:
             if len(self.host.members) + 1 != self.replicas:
                 self.host.on_members()
         if self._renewing is None:
+            self._beat_again = False
             self._renewing = self._loop.create_task(self._renew())
 
     @property
@@ -116,6 +148,7 @@ class Lead:
 
     def end(self) -> None:
         """Ends this time."""
+        self._timer.cancel()
         if self._renewing is not None:
             self._renewing.cancel()
             self._renewing = None
@@ -123,6 +156,8 @@ class Lead:
     async def _renew(self) -> None:
         asked_at_s = self._loop.time()
         beat: Message = {"t": "beat", "replicas": self.replicas}
+        if self.gathers:
+            beat["gathers"] = True
         keep = None
         if self._to_tell is not None:
             told, kept = self._to_tell.take(asked_at_s)
@@ -138,5 +173,7 @@ class Lead:
         if renewed:
             self.valid_until_s = asked_at_s + LEASE_VALID_S
             self.on_renewed(self.valid_until_s)
+            if self._beat_again:
+                self.beat()
         else:
             self.on_end(reason)

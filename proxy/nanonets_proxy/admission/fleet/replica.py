@@ -6,6 +6,7 @@
 import asyncio
 import contextlib
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from nanonets_proxy.admission.fleet.beliefs import Beliefs
@@ -18,8 +19,13 @@ from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
 from nanonets_proxy.admission.fleet.homes.remote_home import Message, RemoteHome
 from nanonets_proxy.admission.fleet.lead import Lead
 from nanonets_proxy.admission.fleet.room import FleetRoom
-from nanonets_proxy.admission.fleet.silence import Silence
-from nanonets_proxy.admission.fleet.state import BEAT_S, BEATS_MISSED, COLLECT_S, JOIN_TICKS, SILENT_TICKS, State
+from nanonets_proxy.admission.fleet.silence import Silence, most_ticks
+from nanonets_proxy.admission.fleet.state import (
+    BEAT_S,
+    BEATS_MISSED,
+    GATHER_BEAT_S,
+    State,
+)
 from nanonets_proxy.core.access.shared_counts import SharedCounts
 from nanonets_proxy.core.ratelimit.fleet.grant_log import GrantLog
 from nanonets_proxy.core.ratelimit.fleet.names import Names
@@ -53,7 +59,7 @@ class Replica:
         self._epoch = 0
         self._beat_heard_at_s = -math.inf
         self._alive_at_s = -math.inf
-        self._silence = Silence(loop, self._most_silence, self._on_silence)
+        self._silence = Silence(loop, lambda: most_ticks(self._lead, self._remote), self._on_silence)
         self._beater: asyncio.TimerHandle | None = None
         self._campaign = Campaign(bus, make.jitter, self._on_won)
         self._post = Post(name, bus, loop, lambda: self._epoch)
@@ -153,22 +159,22 @@ class Replica:
         self._silence.watch()
 
     def _collect(self, won: Won, asked_at_s: float) -> None:
-        """Begins to lead: asks all replicas for their hello."""
+        """Begins to lead: asks which replicas are here, and then for their hellos."""
         self._leave_lead()
         self.state = State.COLLECTING
         self._epoch, self._leader = won.epoch, self.name
         self._lead = Lead(self.name, won.epoch, self.replicas, asked_at_s, self._bus, self.counts.shared)
         self._lead.on_end, self._lead.on_renewed = self._go_alone, self._on_renewed
+        self._lead.on_ready = partial(self._open, self._lead)
         self.room.on_own_grant = self._lead.note_grant
         self._beliefs.note_kept(won, self._loop.time())
         self.counts.note_kept(won)
         self._rush_beat()
-        self._loop.call_later(COLLECT_S, self._open, self._lead)
 
     def _open(self, lead: Lead) -> None:
         """Begins to decide for all replicas that said hello."""
         if self._stopped or lead is not self._lead or lead.host is not None:
-            return  # open already, or this replica leads no more
+            return
         self._local = self._make.leading(self._policy, self._beliefs, self.room.log, self._local.gate)
         self._beliefs.leader_log = GrantLog()
         self.state = State.LEADING
@@ -196,6 +202,7 @@ class Replica:
             case State.COLLECTING | State.LEADING:
                 if self._lead is not None:
                     self._lead.beat()
+                    wait_s = GATHER_BEAT_S if self._lead.gathers else BEAT_S
                     self.replicas = self._lead.replicas
                     self._silence.watch()
             case State.FOLLOWING | State.JOINING:
@@ -210,16 +217,6 @@ class Replica:
                 self._campaign.run(self._epoch)
         self.room.expire(now_s)
         self._beater = self._loop.call_later(wait_s, self._beat)
-
-    def _most_silence(self) -> int | None:
-        """Returns how many ticks of silence are too many now; None: no answer is due."""
-        if self.state is State.ALONE:
-            return None
-        if self._lead is not None:
-            return SILENT_TICKS if self._lead.awaits_answer else None
-        if self._remote is None or not self._remote.joined:
-            return JOIN_TICKS
-        return SILENT_TICKS if self._remote.asked else None
 
     def _on_silence(self) -> None:
         self._go_alone(f"no answer from {'Redis' if self._remote is None else 'the leader'}")
@@ -257,8 +254,6 @@ class Replica:
         elif self._lead is not None:
             self.counts.on_message(what, sender)
             self._lead.on_message(what, message | {"from": sender}, now_s)
-            if self._lead.host is None and len(self._lead.hellos) >= self.replicas - 1:
-                self._open(self._lead)
         elif self._remote is not None and sender == self._leader:
             self._silence.heard()
             if what == "welcome":
@@ -284,6 +279,11 @@ class Replica:
             return
         if epoch < self._epoch:
             return
+        if message.get("gathers"):
+            self._go_alone("another replica begins to lead")
+            self._epoch = epoch
+            self._post.send(sender, {"t": "here"})
+            return
         self._beat_heard_at_s = now_s
         self.replicas = max(2, int(message["replicas"]))  # the leader, and this replica
         if "beliefs" in message:
@@ -296,5 +296,5 @@ class Replica:
 
     def _on_resign(self, sender: str) -> None:
         if sender == self._leader and sender != self.name:
-            self._beat_heard_at_s = -math.inf
+            self._beat_heard_at_s, self.replicas = -math.inf, max(1, self.replicas - 1)
             self._go_alone("the leader stops")

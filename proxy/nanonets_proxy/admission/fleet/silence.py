@@ -5,9 +5,26 @@ Not by the clock: if the loop itself stood still, the answer may be here already
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from nanonets_proxy.admission.fleet.state import JOIN_TICKS, SILENT_TICKS
+
+if TYPE_CHECKING:
+    from nanonets_proxy.admission.fleet.homes.remote_home import RemoteHome
+    from nanonets_proxy.admission.fleet.lead import Lead
 
 TICK_S: Final = 0.01
+
+
+def most_ticks(lead: "Lead | None", remote: "RemoteHome | None") -> int | None:
+    """Returns how many ticks of silence are too many now; None: no answer is due. A replica alone has neither."""
+    if lead is not None:
+        return SILENT_TICKS if lead.awaits_answer else None
+    if remote is None:
+        return None
+    if not remote.joined:
+        return JOIN_TICKS
+    return SILENT_TICKS if remote.asked else None
 
 
 class Silence:

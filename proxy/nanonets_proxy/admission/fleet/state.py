@@ -3,15 +3,16 @@
 | state | decides | event | next state |
 |---|---|---|---|
 | ALONE | this replica's gate, with its share | the beat of a leader | JOINING |
+| | | the beat of a leader that gathers | ALONE, and tells it to be here |
 | | | the lease is won | COLLECTING |
 | JOINING | nobody: requests wait | the leader's welcome | FOLLOWING |
 | | | no welcome in `JOIN_TICKS` | ALONE |
 | FOLLOWING | the leader | silent for `SILENT_TICKS` with a question open, or for `BEATS_MISSED` | ALONE |
 | | | the beat of a leader with a later epoch, or `who` | JOINING |
-| COLLECTING | as ALONE | `COLLECT_S` is over, or all replicas said hello | LEADING |
+| COLLECTING | as ALONE | the replicas said hello (`lead.py`) | LEADING |
 | LEADING | this replica's gate, for all | the lease is lost, or Redis is silent for `SILENT_TICKS` | ALONE |
 | | | the beat of a leader with a later epoch | JOINING |
-| any | | the connection to Redis is lost | ALONE |
+| any | | the connection to Redis is lost, or another replica gathers | ALONE |
 
 Silence is counted in ticks of this process's own event loop, not by the clock: if the loop itself stood still, the
 answer may be here already, unread.
@@ -29,7 +30,8 @@ BEATS_MISSED: Final = 4
 SILENT_TICKS: Final = 5
 """Ticks of `silence.py`, as is the next one."""
 JOIN_TICKS: Final = 20
-COLLECT_S: Final = 0.06
+GATHER_BEAT_S: Final = 0.05
+"""A replica that gathers the others tells them in this interval."""
 
 
 class State(enum.Enum):
