@@ -79,3 +79,12 @@ if ! podman image exists "$base"; then
     podman import --quiet --change 'CMD ["python3"]' "$dir/base.tar" "$base" >/dev/null
     rm "$dir/base.tar"
 fi
+
+# The Redis of deploy/compose/fleet.yaml, likewise.
+redis=localhost/redis:8
+if ! podman image exists "$redis"; then
+    mmdebstrap --quiet --variant=minbase --include=redis-server trixie "$dir/redis.tar" ||
+        fail "mmdebstrap could not make the Redis image"
+    podman import --quiet --change 'CMD ["redis-server"]' "$dir/redis.tar" "$redis" >/dev/null
+    rm "$dir/redis.tar"
+fi

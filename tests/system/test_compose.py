@@ -59,8 +59,9 @@ def _responses(app: Container) -> list[Any]:
     ]
 
 
-def test_the_compose_file_follows_the_specification() -> None:
-    succeed(TOOLS / "check-jsonschema", "--builtin-schema=vendor.compose-spec", EXAMPLE / "compose.yaml")
+@pytest.mark.parametrize("name", ["compose.yaml", "shared.yaml", "fleet.yaml"])
+def test_a_compose_file_follows_the_specification(name: str) -> None:
+    succeed(TOOLS / "check-jsonschema", "--builtin-schema=vendor.compose-spec", EXAMPLE / name)
 
 
 def test_the_example_with_the_sandbox_overlay_follows_the_specification(tmp_path: Path) -> None:
@@ -69,8 +70,9 @@ def test_the_example_with_the_sandbox_overlay_follows_the_specification(tmp_path
     succeed(TOOLS / "check-jsonschema", "--builtin-schema=vendor.compose-spec", merged)
 
 
-def test_the_engine_waits_longer_than_the_proxy_drains() -> None:
-    text = (EXAMPLE / "compose.yaml").read_text()
+@pytest.mark.parametrize("name", ["compose.yaml", "shared.yaml", "fleet.yaml"])
+def test_the_engine_waits_longer_than_the_proxy_drains(name: str) -> None:
+    text = (EXAMPLE / name).read_text()
     delay_s, drain_s, grace_s = (
         int(re.findall(rf"^ +{name}: ([0-9]+)s\b", text, re.MULTILINE)[0])
         for name in ("NANONETS_PROXY_DRAIN_DELAY", "NANONETS_PROXY_DRAIN_TIMEOUT", "stop_grace_period")
