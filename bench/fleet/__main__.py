@@ -7,9 +7,7 @@ import argparse
 import asyncio
 import contextlib
 import json
-import math
 import signal
-import statistics
 import sys
 import time
 import urllib.request
@@ -20,6 +18,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
+from fleet import latency
 from fleet.redis_server import RedisServer, redis_server
 from support.commands.process import Running, proxy_to, sandbox
 
@@ -173,8 +172,13 @@ def _act(event: str, own: Fleet) -> None:
         case "FLUSHALL":
             redis.ask("FLUSHALL")
         case "SIGKILL of the leader":
-            leader = _leader(own)
-            leader.process.kill()
+            _leader(own).process.kill()
+        case "SIGKILL of a follower":
+            _follower(own).process.kill()
+        case "SIGSTOP of the leader for 3 s":
+            _stop(_leader(own))
+        case "SIGSTOP of a follower for 3 s":
+            _stop(_follower(own))
         case _:
             raise ValueError(event)
 
@@ -187,26 +191,15 @@ def _leader(own: Fleet) -> Running:
     return own.proxies[0]
 
 
-def added_latency(replicas: int = 2, requests: int = 300) -> None:
-    """Prints the quartiles of a GET through a follower, next to those of a proxy alone, without any limit."""
-    KINDS["none"] = (("--limit", "none"), math.inf)
+def _follower(own: Fleet) -> Running:
+    leader = _leader(own)
+    return next(proxy for proxy in own.proxies if proxy is not leader)
 
-    async def measure(url: str) -> list[float]:
-        times = []
-        async with aiohttp.ClientSession() as session:
-            for _ in range(requests):
-                began_s = time.perf_counter()
-                async with session.get(url + PATH) as response:
-                    await response.read()
-                times.append(1000 * (time.perf_counter() - began_s))
-        return times
 
-    for name, alone in (("alone", True), ("in a fleet", False)):
-        with fleet(replicas, "none", alone=alone) as own:
-            for n, proxy in enumerate(own.proxies):
-                times = asyncio.run(measure(proxy.url))[20:]
-                cuts = statistics.quantiles(times, n=100)
-                print(f"{name}, replica {n}: p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms", flush=True)
+def _stop(proxy: Running) -> None:
+    proxy.process.send_signal(signal.SIGSTOP)
+    time.sleep(3)
+    proxy.process.send_signal(signal.SIGCONT)
 
 
 def main() -> int:
@@ -215,11 +208,11 @@ def main() -> int:
     parser.add_argument("--kinds", default="window,bucket")
     parser.add_argument("--seconds", type=float, default=24.0)
     parser.add_argument("--events", default="")
-    parser.add_argument("--latency", action="store_true")
+    parser.add_argument("--latency", action="store_true", help="only measure what a fleet adds to a request")
     parser.add_argument("--alone", action="store_true")
     given = parser.parse_args()
     if given.latency:
-        added_latency()
+        latency.main()
         return 0
     columns = (
         "what",

@@ -74,6 +74,12 @@ class RedisServer:
                 raise ValueError(answer.decode())
             return answer
 
+    @property
+    def pid(self) -> int:
+        """The process of the server, which must run."""
+        assert self._process is not None
+        return self._process.pid
+
     def signal(self, number: int) -> None:
         """Sends a signal, such as SIGSTOP."""
         assert self._process is not None
