@@ -10,6 +10,7 @@ from nanonets_proxy.cli.status_text import Style, one_line, status_text
 from nanonets_proxy.core.status.document import (
     CallerUsage,
     EnvironmentStatus,
+    FleetStatus,
     GateStatus,
     JobsStatus,
     KeyEntry,
@@ -158,6 +159,20 @@ def test_one_line_names_each_environment() -> None:
 def test_a_permit_may_depend_on_the_next_response() -> None:
     text = status_text(_document(gate=GateStatus(3, 1, 10_000, 256, 256, None, (), 0, (), 0)), PLAIN)
     assert "waiting      3 from 1 caller, next permit at the next response\n" in text
+
+
+@pytest.mark.parametrize(
+    ("fleet", "line"),
+    [
+        (FleetStatus("leads", 3), "fleet        leads, 3 replicas\n"),
+        (FleetStatus("follows", 1), "fleet        follows, 1 replica\n"),
+        (FleetStatus("alone", 3), "fleet        alone, with its share of 3 replicas\n"),
+    ],
+)
+def test_a_replica_of_a_fleet_says_whether_it_leads_follows_or_is_alone(fleet: FleetStatus, line: str) -> None:
+    gate = GateStatus(0, 0, 10_000, 0, 256, None, (), 1, (), 0, fleet)
+    assert line in status_text(_document(gate=gate), PLAIN)
+    assert "fleet" not in status_text(_document(), PLAIN)
 
 
 def test_an_unknown_limit_and_a_used_up_quota_say_so() -> None:

@@ -68,6 +68,8 @@ def _environment(environment: dict[str, Any], style: Style) -> Iterable[str]:
     yield _line("upstream", f"{_clean(environment['upstream'])}, {environment['idle_upstream_connections']} idle")
     yield _line("in flight", f"{gate['in_flight']} of {gate['max_in_flight']}")
     yield _line("waiting", _waiting(gate))
+    if gate.get("fleet"):  # a proxy of an earlier release has none
+        yield _line("fleet", _fleet(gate["fleet"]))
     yield _line("last hour", _last_hour(environment["requests"]))
     connections = environment["caller_connections"]
     yield _line("connections", f"{connections['used']} of {connections['limit']} from callers")
@@ -126,6 +128,12 @@ def _waiting(gate: dict[str, Any]) -> str:
         next_permit = f"in {duration(gate['next_permit_in_s'])}"
     callers = "1 caller" if gate["waiting_callers"] == 1 else f"{gate['waiting_callers']} callers"
     return f"{gate['waiting']} from {callers}, next permit {next_permit}"
+
+
+def _fleet(fleet: dict[str, Any]) -> str:
+    role, replicas = fleet["role"], fleet["replicas"]
+    of = "1 replica" if replicas == 1 else f"{replicas} replicas"
+    return f"alone, with its share of {of}" if role == "alone" else f"{_clean(role)}, {of}"
 
 
 def _last_hour(requests: dict[str, Any]) -> str:

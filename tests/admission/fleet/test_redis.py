@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -292,13 +293,29 @@ def test_nothing_in_redis_names_a_scope_a_caller_or_the_key(redis: RedisServer) 
         assert secret not in traffic
 
 
+def status(proxy: Running) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{proxy.admin_url}/status", timeout=30) as response:
+        document: dict[str, Any] = json.load(response)
+    return document
+
+
+def test_the_status_says_who_leads(redis: RedisServer) -> None:
+    with fleet(redis, 2) as proxies:
+        until(lambda: coordinated(proxies))
+        fleets = [status(proxy)["environments"][0]["gate"]["fleet"] for proxy in proxies]
+        assert sorted(each["role"] for each in fleets) == ["follows", "leads"]
+        assert {each["replicas"] for each in fleets} == {2}
+        redis.kill()
+        until(lambda: not coordinated(proxies))
+        (first, second) = (status(proxy)["environments"][0]["gate"]["fleet"] for proxy in proxies)
+        assert first == second == {"role": "alone", "replicas": 2}
+
+
 def test_the_status_shows_the_scopes_by_their_names(redis: RedisServer) -> None:
     with fleet(redis, 2, *NAMED, limit="5/1s") as proxies, Callers(proxies, 3):
         for proxy in proxies:
 
             def names(proxy: Running = proxy) -> bool:
-                with urllib.request.urlopen(f"{proxy.admin_url}/status", timeout=30) as response:
-                    status = json.load(response)
-                return "account" in json.dumps(status)
+                return "account" in json.dumps(status(proxy))
 
             until(names)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from support.commands.process import proxy_to
 from support.eventually import until
 from support.proxy_harness import RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request
@@ -267,3 +268,14 @@ async def test_a_keyboard_and_a_screen_reader_can_use_the_page() -> None:
         headings = await page.js("[...document.querySelectorAll('h1, h2, h3')].map(node => node.tagName)")
         assert headings[:3] == ["H1", "H2", "H3"]
         assert await page.js("document.querySelectorAll('form, button, input').length") == 0
+
+
+async def test_a_replica_of_a_fleet_shows_its_role() -> None:
+    """Nothing listens at the server of coordination, so the replica is alone."""
+    for arguments, is_shown in ((("--coordination", "redis://127.0.0.1:1"), True), ((), False)):
+        with proxy_to("http://127.0.0.1:1", *arguments) as proxy:
+            async with dashboard(proxy.admin_url.removeprefix("http://")) as page:
+                await page.shows("Ready")
+                assert await page.js("document.querySelector('[data-f=fleet]').offsetHeight > 0") is is_shown
+                assert await page.text("fleet") == ("alone of 1 replica" if is_shown else "")
+                assert await page.faults() == []

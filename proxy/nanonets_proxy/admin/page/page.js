@@ -168,6 +168,8 @@ const show = (environment, end) => {
   pair(field("waiting"), number(gate.waiting), ` from ${number(gate.waiting_callers)} ${gate.waiting_callers === 1 ? "caller" : "callers"}`);
   pair(field("in_flight"), number(gate.in_flight), " of " + number(gate.max_in_flight));
   put(field("rate"), number(environment.requests.per_second));
+  field("fleet").parentNode.hidden = !gate.fleet;
+  if (gate.fleet) pair(field("fleet"), gate.fleet.role, ` of ${number(gate.fleet.replicas)} ${gate.fleet.replicas === 1 ? "replica" : "replicas"}`);
   const used = (name, usage, text) => pair(field(name), text(usage.used), " of " + text(usage.limit));
   used("connections", environment.caller_connections, number);
   used("memory", environment.body_memory_bytes, bytes);

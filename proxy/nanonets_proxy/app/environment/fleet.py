@@ -26,11 +26,18 @@ from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.news import News
 from nanonets_proxy.core.ratelimit.scope_status import ScopeStatus
-from nanonets_proxy.core.status.document import GateStatus
+from nanonets_proxy.core.status.document import FleetStatus, GateStatus
 from nanonets_proxy.core.status.gate_status import gate_status
 from nanonets_proxy.telemetry.alerts import Alerts
 
 _PATIENCE_S: Final = 1.0
+_ROLES: Final = {
+    State.ALONE: "alone",
+    State.COLLECTING: "alone",
+    State.JOINING: "joins",
+    State.FOLLOWING: "follows",
+    State.LEADING: "leads",
+}
 _ADVICE: Final = "check that the server of coordination runs and that this machine reaches it"
 
 
@@ -118,6 +125,7 @@ class Fleet:
             status,
             waiting=self.room.waiting,
             in_flight=self.room.in_flight,
+            fleet=FleetStatus(_ROLES[self._replica.state], self._replica.replicas),
             scopes=tuple(replace(scope, name=clear(scope.name)) for scope in status.scopes),
             lanes=tuple(replace(e, caller=clear(e.caller), scope=clear(e.scope)) for e in status.lanes),
         )

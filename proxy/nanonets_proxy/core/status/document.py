@@ -65,6 +65,17 @@ class LaneEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class FleetStatus:
+    """The replicas that share the rate limits (setting `coordination`)."""
+
+    role: str
+    """`leads` (this replica's gate decides for all), `follows` (it asks the leader), `joins` (for a moment, nobody
+    decides) or `alone` (it uses its share of each limit)."""
+    replicas: int
+    """The replicas that this one has last heard of, itself included."""
+
+
+@dataclass(frozen=True, slots=True)
 class GateStatus:
     """The queue and the rate limits."""
 
@@ -89,6 +100,8 @@ class GateStatus:
     """The longest lanes."""
     lanes_total: int
     """The number of lanes, shown or not."""
+    fleet: FleetStatus | None = None
+    """Null without `coordination`. If this replica follows, the leader has the queue, and `lanes` is empty here."""
 
 
 @dataclass(frozen=True, slots=True)
