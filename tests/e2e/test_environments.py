@@ -56,6 +56,45 @@ def test_each_environment_has_its_own_key_upstream_gate_and_metrics(call: Call, 
     }
 
 
+def test_docstrange_beside_nanonets_each_with_its_own_key_and_scheme(call: Call, tmp_path: Path) -> None:
+    with sandbox(key="nanonets-key") as nanonets, sandbox("--limit", "1/1day", key="docstrange-key") as docstrange:
+        config, fixed = tmp_path / "settings.toml", 'admin_listen = "127.0.0.1:0"\nlisten = "127.0.0.1:0"\n'
+        own = (
+            '[environments.nanonets]\nupstream = "{}"\n'
+            '[environments.docs]\npreset = "docstrange"\nupstream = "{}"\n'
+        )
+        config.write_text(fixed + own.format(nanonets, docstrange))
+        keys = {"NANONETS_API_KEY_NANONETS": "nanonets-key", "NANONETS_API_KEY_DOCS": "docstrange-key"}
+        document = json.dumps({"document_url": "https://example.com/a.pdf"})
+        fields = {"Content-Type": "application/json", "Prefer": "wait=1"}
+        with running(["serve", "--config", str(config)], environment(**keys), is_forked=True) as proxy:
+            started = {name: proxy.wait_for("started", environment=name) for name in ("nanonets", "docs")}
+            urls = {name: f"http://{event['listen'][0]}" for name, event in started.items()}
+            admin = f"http://{started['docs']['admin_listen'][0]}"
+            status, _, extracted = call(f"{urls['docs']}/api/v1/extract/sync", "POST", document, **fields)
+            assert (status, extracted["status"]) == (200, "completed")
+            assert call(f"{urls['nanonets']}{PATH}")[0] == 200
+
+            # The daily 429 closes extraction until tomorrow, but results are there.
+            status, headers, refused = call(f"{urls['docs']}/extract", "POST", document, **fields)
+            assert (status, refused) == (429, {"detail": "Daily rate limit exceeded. Please try again tomorrow."})
+            status, headers, refused = call(f"{urls['docs']}/extract", "POST", document, **fields)
+            assert (status, "quota_used_up" in headers["proxy-status"]) == (429, True)
+            results = call(f"{urls['docs']}/api/v1/extract/results/{extracted['record_id']}")
+            assert (results[0], results[2]["status"]) == (200, "completed")
+
+            # A reload exchanges the upstreams in the file, but not those of the keys.
+            config.write_text(fixed + own.format(docstrange, nanonets))
+            status, _, reloaded = call(f"{admin}/reload", "POST")
+            changed = set(reloaded["settings"]["needs_restart"])
+            assert changed == {"environments.nanonets.upstream", "environments.docs.upstream"}
+            assert call(f"{urls['nanonets']}{PATH}")[0] == 200
+            assert call(f"{urls['docs']}/api/v1/extract/results")[0] == 200
+            assert proxy.end() == 0
+        for upstream in (nanonets, docstrange):
+            assert call(f"{upstream}/sandbox/stats")[2]["unauthorized"] == 0
+
+
 def test_the_error_for_a_busy_address_names_the_environment(tmp_path: Path) -> None:
     with sandbox() as upstream:
         config = tmp_path / "settings.toml"

@@ -10,6 +10,7 @@ import pytest
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.core.http.retry import Retries, RetryPolicy
 from nanonets_proxy.core.keys.api_key import ApiKey
+from nanonets_proxy.core.keys.audience import Audience
 from nanonets_proxy.core.keys.key_records import Ruling
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.core.ratelimit.gate import Gate
@@ -22,6 +23,8 @@ from nanonets_proxy.request.forward import Forwarder
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.upstream.errors import UpstreamRefused, UpstreamTimeout
 from nanonets_proxy.upstream.response_head import ResponseHead
+
+ORIGIN = Origin("http", "upstream.example", 80)
 
 Result = int | BaseException | None
 """The end of one sending: a status, an error, or None: no end until the task is cancelled."""
@@ -46,7 +49,7 @@ class Keys:
             self.withheld -= 1
             return None
         self.open_uses += 1
-        return SimpleNamespace(record=SimpleNamespace(key=ApiKey.parse("key", "test")))
+        return SimpleNamespace(record=SimpleNamespace(key=ApiKey.parse("key", "test").bound_to(Audience(ORIGIN))))
 
     def reason_of_401(self) -> str:
         return ""
@@ -133,7 +136,7 @@ class Scene:
             observe_forecast=lambda *_: None,
         )
         services: Any = SimpleNamespace(
-            origin=Origin("http", "upstream.example", 80),
+            origin=ORIGIN,
             waiting_room=self.room,
             keys=self.keys,
             client=self.client,

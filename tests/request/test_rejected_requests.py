@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.keys.source import FileKey
 from support.eventually import until
 from support.log_capture import captured_log
@@ -105,7 +104,7 @@ async def test_the_401_of_a_request_whose_key_works_says_so() -> None:
 async def test_a_caller_alone_waits_for_a_new_key_and_its_request_is_sent_with_that_key(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_text("old")
-    good = ApiKey.parse("new", "test").authorization()
+    good = b"Basic bmV3Og=="
     revoked = False
 
     async def script(exchange: Exchange) -> None:

@@ -296,7 +296,7 @@ async def test_an_internal_error_settles_the_permit_and_shows_the_caller_no_deta
             running_proxy(upstream.origin) as proxy,
             await proxy.caller() as caller,
         ):
-            monkeypatch.setattr(ApiKey, "authorization", lambda _: 1 / 0)
+            monkeypatch.setattr(ApiKey, "authorization", lambda *_: 1 / 0)
             response = await caller.post(b"/x", b"abc")
             assert response.json() == {
                 "code": "internal_error",

@@ -28,6 +28,7 @@ OTHER_VALUES: dict[str, str | bool] = {
     "aws_region": "eu-west-1",
     "aws_secret": "key",
     "aws_secret_field": "field",
+    "auth": "bearer",
     "body_memory": "2MiB",
     "body_memory_total": "65MiB",
     "body_timeout": "31m",
@@ -83,6 +84,7 @@ OTHER_VALUES: dict[str, str | bool] = {
     "policy_dry_run": True,
     "pool_per_caller": True,
     "pool_size": "257",
+    "preset": "docstrange",
     "quota_probe": "3601s",
     "read_only": True,
     "replay_limit": "257MiB",
@@ -149,6 +151,7 @@ ALSO: dict[str, dict[str, str | bool]] = {
     "otlp_share": {"otlp_endpoint": "http://collector:4318"},
     "otlp_metrics_interval": {"otlp_metrics_endpoint": "http://collector:4318"},
     "webhook_secret_file": {"webhook_url": "https://alerts.example.com/"},
+    "auth": {"upstream": "https://extraction.example.com"},
     "cost_header": {"limits": "account 20 pages/minute"},
 }
 """The settings that a setting has no effect without."""

@@ -140,12 +140,15 @@ def test_every_setting_can_come_from_flag_environment_secret_file_and_toml(name:
         "max_connections": "99",
         "max_connections_per_peer": "99",
         "upstream_private": "true",
+        "auth": "bearer",
+        "preset": "docstrange",
         "upstream_pins": f"sha256//{'A' * 43}=",
     }.get(name, "65MiB" if name in ("body_memory_total", "replay_limit", "spool_total") else "7s")
     (tmp_path / f"nanonets_proxy_{name}").write_text(f"{text}\n")
     toml = tmp_path / "settings.toml"
     toml.write_text(f'{name} = "{text}"\n')
     required = {
+        "auth": {"upstream": "https://extraction.example.com"},
         "caller_token_header": {"caller_tokens_file": "/callers"},
         "cost_header": {"limits": "account 60 pages/minute"},
         "policy_dry_run": {"read_only": "true"},

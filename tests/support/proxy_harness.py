@@ -15,7 +15,7 @@ from nanonets_proxy.app.shutdown import Shutdown
 from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.net.addresses import Origin
-from nanonets_proxy.keys.source import EnvironmentKey, InitialKeys, KeySource
+from nanonets_proxy.keys.source import BoundSource, EnvironmentKey, InitialKeys, KeySource
 from nanonets_proxy.server.connection.flow_control import MOST_AHEAD_BYTES
 from nanonets_proxy.settings import LoadedSettings, Settings, configure
 from nanonets_proxy.telemetry.redaction import Redactor
@@ -110,7 +110,8 @@ def program(origin: Origin, source: KeySource | None = None, **overrides: Any) -
     config = own.environments[0].with_upstream(origin)
     usage = None if own.ledger is None else UsageLedger(own.ledger)
     redactor = Redactor()
-    environment = Environment(config, InitialKeys(source, source.read()), redactor, usage)
+    bound = BoundSource(source, config.audience)
+    environment = Environment(config, InitialKeys(bound, bound.read()), redactor, usage)
     return Program(own, [environment], Shutdown(), usage, redactor=redactor)
 
 

@@ -13,6 +13,7 @@ from nanonets_proxy.core.access.caller_tokens import CallerToken
 from nanonets_proxy.core.access.daily_budget import BudgetRule
 from nanonets_proxy.core.access.peer_guard import PeerGuardPolicy
 from nanonets_proxy.core.http.retry import RetryPolicy
+from nanonets_proxy.core.keys.audience import Audience, AuthScheme
 from nanonets_proxy.core.keys.keyring import KeyringPolicy
 from nanonets_proxy.core.net.addresses import Listener, Origin
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
@@ -75,6 +76,7 @@ class EnvironmentConfig:
 
     upstream_name: str
     """The upstream's name in the log."""
+    auth: AuthScheme
     dial: DialPolicy
     upstream_keep_alive_s: float
     pool_per_caller: bool
@@ -98,6 +100,11 @@ class EnvironmentConfig:
     """None: no traces are sent."""
     environments: int = 1
     """How many environments share this process's open files."""
+
+    @property
+    def audience(self) -> Audience:
+        """The upstream that alone may get this environment's key, and the scheme."""
+        return Audience(self.dial.origin, self.auth)
 
     def with_upstream(self, origin: Origin, upstream_name: str = "") -> Self:
         """Returns a copy for another upstream. By default, its name in the log is its origin."""

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 from nanonets_proxy.app.config import EnvironmentConfig, ServeConfig
 
 FIXED: Final = frozenset(
-    {"name", "listen", "fleet", "state_file", "upstream_name", "key_source_config", "traces", "jobs"}
+    {"name", "listen", "fleet", "state_file", "upstream_name", "auth", "key_source_config", "traces", "jobs"}
 )
 """The fields of an EnvironmentConfig that only a restart changes. So are the origin in `dial`, `keeps_host` in
 `handler`, and whether `tls` is None."""

@@ -8,12 +8,14 @@ from typing import Final
 
 from nanonets_proxy.admission.state_file import write_fault
 from nanonets_proxy.core.keys.api_key import KeyUnusable
+from nanonets_proxy.core.keys.audience import Audience
 from nanonets_proxy.keys.files import can_be_read_by_others, os_fault
 from nanonets_proxy.keys.source import FileKey, NoKeyGiven
 from nanonets_proxy.server.open_files import CURE, most_connections, open_files_limit
 from nanonets_proxy.settings import LoadedSettings, Settings, SettingsError
 from nanonets_proxy.settings.configure import ignored_proxy_variable
 from nanonets_proxy.settings.key_source import key_source_config
+from nanonets_proxy.settings.presets import is_default
 
 _MIB: Final = 2**20
 
@@ -31,7 +33,7 @@ class CheckResult:
 def check_environments(loaded: LoadedSettings[Settings], environ: Mapping[str, str]) -> list[CheckResult]:
     """Returns the results for valid settings: of the settings, then of each environment's key and upstream."""
     settings = loaded.settings
-    count = sum(source != "default" for source in loaded.sources.values())
+    count = sum(not is_default(source) for source in loaded.sources.values())
     results = [CheckResult("settings", ok=True, detail=f"valid; {count} set, all others have their defaults")]
     if (path := settings.ledger) is not None:
         # Imported here, so that SQLite is loaded only if there is a ledger.
@@ -60,7 +62,7 @@ def _check_environment(settings: Settings, environ: Mapping[str, str], name: str
         yield CheckResult("state file", ok=fault is None, detail=detail)
     try:
         source = key_source_config(settings, environ, name).find(environ)
-        key = source.read()[0].key
+        key = source.read()[0].key.bound_to(Audience(settings.upstream, settings.auth))
     except (KeyUnusable, NoKeyGiven, SettingsError) as error:
         yield CheckResult("key", ok=False, detail=str(error))
         return

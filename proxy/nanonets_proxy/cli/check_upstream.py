@@ -16,7 +16,7 @@ from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from nanonets_proxy.upstream.errors import UpstreamTlsCertificate, UpstreamTlsProtocol
 
 # A documented GET with a small response. It uses no page quota and changes nothing.
-_PATH: Final = "/api/v4/workflow_types"
+_DEFAULT_PATH: Final = "/api/v4/workflow_types"
 _TIMEOUT_S: Final = 30.0
 
 
@@ -48,17 +48,17 @@ async def _check_upstream(settings: Settings, key: ApiKey, policy: DialPolicy) -
 
 
 async def _check_key(connection: UpstreamConnection, settings: Settings, key: ApiKey) -> CheckResult:
-    host = settings.upstream.authority.encode()
-    fields = (b"Connection", b"close"), (b"Authorization", key.authorization())
+    host, path = settings.upstream.authority.encode(), settings.key_probe or _DEFAULT_PATH
+    fields = (b"Connection", b"close"), (b"Authorization", key.authorization(settings.upstream))
     connection.start(is_head=False)
-    connection.write(request_head(b"GET", _PATH.encode(), host, *fields))
+    connection.write(request_head(b"GET", path.encode(), host, *fields))
     connection.finish_request(_TIMEOUT_S)
     status = (await connection.head()).status
     if 200 <= status < 300:
         return CheckResult("key accepted", ok=True, detail=f"the upstream accepts {key.name}")
     if status in (401, 403):
         return CheckResult("key accepted", ok=False, detail=f"the upstream rejects {key.name} ({status})")
-    return CheckResult("key accepted", ok=False, detail=f"unknown: GET {_PATH} got the response {status}")
+    return CheckResult("key accepted", ok=False, detail=f"unknown: GET {path} got the response {status}")
 
 
 def _sentence(error: ProxyError) -> str:

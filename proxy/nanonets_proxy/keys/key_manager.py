@@ -31,7 +31,7 @@ from nanonets_proxy.keys.daemon_thread import in_daemon_thread
 from nanonets_proxy.keys.key_age import CHECK_EVERY_S, KeyAgeAlarm
 from nanonets_proxy.keys.key_events import KeyEventReporter
 from nanonets_proxy.keys.key_probing import KeyProbing, Probe
-from nanonets_proxy.keys.source import EnvironmentKey, KeySource
+from nanonets_proxy.keys.source import KeySource, is_constant
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyEntry, KeyMetrics, KeyStatus
 
@@ -95,7 +95,7 @@ class KeyManager:
 
     def _keyring_policy(self) -> KeyringPolicy:
         # A key in the environment cannot change while the program runs, so no request waits for another key.
-        can_change = not isinstance(self._source, EnvironmentKey)
+        can_change = not is_constant(self._source)
         return self._policy.keyring if can_change else replace(self._policy.keyring, hold_s=0.0)
 
     def change_policy(self, policy: KeyManagerPolicy, probe: Probe) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
+from nanonets_proxy.core.keys.audience import Audience
 from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.keys.change_watch import ChangeWatch, FileWatch, NoChanges
 from nanonets_proxy.keys.files import FileUnreadable, read_small_file
@@ -42,10 +43,31 @@ class KeySource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class BoundSource:
+    """A source whose keys are for one audience alone."""
+
+    source: KeySource
+    audience: Audience
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    def read(self) -> tuple[FoundKey, ...]:
+        """As `KeySource.read`. Raises KeyUnusable also if the audience cannot take the key."""
+        return tuple(
+            FoundKey(found.key.bound_to(self.audience), found.created_at_s) for found in self.source.read()
+        )
+
+    def watch(self) -> ChangeWatch:
+        return self.source.watch()
+
+
+@dataclass(frozen=True, slots=True)
 class InitialKeys:
     """The source of the API key, and the keys that it held at start."""
 
-    source: KeySource
+    source: BoundSource
     keys: tuple[FoundKey, ...]
 
 
@@ -167,6 +189,11 @@ def find_key_source(
         if path.is_symlink() or path.exists():
             return FileKey(path)
     return None
+
+
+def is_constant(source: KeySource) -> bool:
+    """Returns whether the source's key cannot change while the program runs."""
+    return isinstance(source.source if isinstance(source, BoundSource) else source, EnvironmentKey)
 
 
 class NoKeyGiven(Exception):

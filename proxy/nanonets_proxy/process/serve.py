@@ -22,7 +22,7 @@ from aiohttp import http_parser, web
 
 from nanonets_proxy import __version__
 from nanonets_proxy.admission.fleet.bus.port import CoordinationUnusable
-from nanonets_proxy.app.config import Config, SandboxConfig, ServeConfig
+from nanonets_proxy.app.config import Config, EnvironmentConfig, SandboxConfig, ServeConfig
 from nanonets_proxy.app.environment.environment import Environment
 from nanonets_proxy.app.program import Program, SettingsReload
 from nanonets_proxy.app.reloading import ReadSettings
@@ -32,7 +32,7 @@ from nanonets_proxy.app.webhook import WebhookUnusable
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.net.addresses import Origin, is_every_interface
 from nanonets_proxy.jobs.policy import JobsUnusable
-from nanonets_proxy.keys.source import EnvironmentKey, InitialKeys, KeySourceConfig, NoKeyGiven
+from nanonets_proxy.keys.source import BoundSource, EnvironmentKey, InitialKeys, NoKeyGiven
 from nanonets_proxy.process.allocator import keep_freed_memory
 from nanonets_proxy.process.exit_codes import FAILED, OK, SIGNAL_BASE, USAGE_ERROR
 from nanonets_proxy.process.hardening import forget_variables, lock_memory, prevent_core_dump
@@ -76,7 +76,7 @@ def serve(config: Config, read_settings: ReadSettings, inheritance: Inheritance,
         )
     try:
         # An unusable key ends the program before it listens.
-        keys = [_read_initial_keys(environment.key_source_config) for environment in config.environments]
+        keys = [_read_initial_keys(environment) for environment in config.environments]
     except (KeyUnusable, NoKeyGiven) as error:
         return _usage_error(error)
     forget_variables(config.secret_variables)
@@ -85,8 +85,8 @@ def serve(config: Config, read_settings: ReadSettings, inheritance: Inheritance,
     return _run(config.log_format, config.log_level, lambda log: _serve(config, keys, log, read_settings, start))
 
 
-def _read_initial_keys(sources: KeySourceConfig) -> InitialKeys:
-    source = sources.find(os.environ)
+def _read_initial_keys(environment: EnvironmentConfig) -> InitialKeys:
+    source = BoundSource(environment.key_source_config.find(os.environ), environment.audience)
     return InitialKeys(source, source.read())
 
 
@@ -157,8 +157,8 @@ async def _serve_with_sandbox(
     callers_scheme = "http" if config.environments[0].tls is None else "https"
     runner, addresses, keys = await _start_sandbox(sandbox, callers_scheme)
     host, _, port = addresses[0].rpartition(":")
-    source = EnvironmentKey(ApiKey.parse(keys[0], "sandbox"))
     own = config.environments[0].with_sandbox(Origin("http", host, int(port)))
+    source = BoundSource(EnvironmentKey(ApiKey.parse(keys[0], "sandbox")), own.audience)
     usage = None if config.ledger is None else UsageLedger(config.ledger)
     environment = Environment(own, InitialKeys(source, source.read()), log.redactor, usage)
     settings = SettingsReload(read_settings, log.use)

@@ -15,6 +15,7 @@ class UpstreamRequests:
         self._metrics = services.metrics
         self._trace_upstream = policy.trace_upstream
         self._via = policy.via.encode()
+        self._origin = services.origin
         self._host = services.origin.authority.encode()
         self._key_in_use: ApiKey | None = None
         self._key_forms = NO_FORMS
@@ -26,7 +27,8 @@ class UpstreamRequests:
         record, response = context.record, context.response
         if self._key_in_use is not key:
             self._key_in_use, self._key_forms = key, KeyForms(key.secrets())
-            self._heads = self._heads_type(host=self._host, authorization=key.authorization(), via=self._via)
+            authorization = key.authorization(self._origin)
+            self._heads = self._heads_type(host=self._host, authorization=authorization, via=self._via)
         record.key, response.forms = key.name, self._key_forms
         record.attempts += 1
         if context.replay_reason:

@@ -8,13 +8,13 @@ from typing import Final
 
 from aiohttp import web
 
-from nanonets_proxy.sandbox import page, v2, v4, v4_review
+from nanonets_proxy.sandbox import docstrange, page, v2, v4, v4_review
 from nanonets_proxy.sandbox.middleware import api_middleware
 from nanonets_proxy.sandbox.policy import MIB, SandboxPolicy, check_key
 from nanonets_proxy.sandbox.state import SANDBOX, Sandbox
 from nanonets_proxy.sandbox.uploads import expect
 
-OPERATIONS = (*v4.OPERATIONS, *v4_review.OPERATIONS, *v2.OPERATIONS)
+OPERATIONS = (*v4.OPERATIONS, *v4_review.OPERATIONS, *v2.OPERATIONS, *docstrange.OPERATIONS)
 _MAX_SMALL_BODY_BYTES = MIB  # for JSON and forms, which are read whole
 _PROXY_SCHEME: Final = web.AppKey("proxy_scheme", str)
 

@@ -161,10 +161,17 @@ def make_limiter(kind: LimitKind, rule: LimitRule) -> Limiter:
     return _KINDS[kind](rule)
 
 
+def is_docstrange(path: str) -> bool:
+    """Returns whether a path belongs to DocStrange, where keys are bearer tokens."""
+    return path.startswith("/api/v1/") or path.rstrip("/") == "/extract"
+
+
 def scope_of(limited: LimitScope, method: str, path: str) -> str | None:
     """Returns the scope that counts a request, or None if the limit does not cover it."""
     if limited is LimitScope.ALL:
         return "all"
+    if is_docstrange(path):
+        return "docstrange" if limited is LimitScope.DOCUMENTED and method == "POST" else None
     if path.startswith("/api/v4/"):
         return None if limited is LimitScope.V2_PREDICT else "account"
     if limited is not LimitScope.ACCOUNT and method == "POST" and (predict := _PREDICT.fullmatch(path)):

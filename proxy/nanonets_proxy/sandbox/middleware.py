@@ -9,23 +9,27 @@ import time
 from aiohttp import web
 
 from nanonets_proxy.sandbox import responses
-from nanonets_proxy.sandbox.limiter import Refused, scope_of
+from nanonets_proxy.sandbox.limiter import Refused, is_docstrange, scope_of
 from nanonets_proxy.sandbox.policy import DISCONNECT, OK, HintStyle
 from nanonets_proxy.sandbox.state import DIGEST, SANDBOX, Handler, RequestDigest, Sandbox, SeenRequest
 
 _UNKNOWN_OPERATION = "no such call"
 
 
-def is_authorized(authorization: list[str], api_keys: tuple[str, ...]) -> bool:
+def is_authorized(authorization: list[str], api_keys: tuple[str, ...], *, bearer: bool = False) -> bool:
     """Returns whether `authorization` is a single field with a valid key as user name and an empty password.
 
-    RFC 7617 §2: `Basic` and the base64 of `user:password`. Two Authorization fields are never valid.
+    RFC 7617 §2: `Basic` and the base64 of `user:password`. Two Authorization fields are never valid. With `bearer`,
+    the field is `Bearer` and the key (RFC 6750 §2.1).
     """
     if len(authorization) != 1:
         return False
     scheme, _, credentials = authorization[0].partition(" ")
-    if scheme.lower() != "basic":
+    if scheme.lower() != ("bearer" if bearer else "basic"):
         return False
+    if bearer:
+        token = credentials.strip().encode("utf-8", "surrogateescape")
+        return any(hmac.compare_digest(token, key.encode()) for key in api_keys)
     try:
         user, colon, password = base64.b64decode(credentials.strip(), validate=True).partition(b":")
     except (binascii.Error, ValueError):
@@ -51,7 +55,7 @@ async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse
 @web.middleware
 async def api_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Passes an API request to its handler, or responds to it. Remembers the request."""
-    if not request.path.startswith("/api/"):
+    if not (request.path.startswith("/api/") or is_docstrange(request.path)):
         return await _respond(request, handler)
     sandbox, began_at, status = request.app[SANDBOX], time.time(), 0
     requests = sandbox.requests
@@ -66,15 +70,18 @@ async def api_middleware(request: web.Request, handler: Handler) -> web.StreamRe
 
 async def _judge(request: web.Request, handler: Handler, sandbox: Sandbox) -> web.StreamResponse:
     policy, stats, limiter = sandbox.policy, sandbox.stats, sandbox.limiter
-    counts = stats.of(_name(request))
-    if not is_authorized(request.headers.getall("Authorization", []), sandbox.keys.at(time.monotonic())):
+    counts, bearer = stats.of(_name(request)), is_docstrange(request.path)
+    keys = sandbox.keys.at(time.monotonic())
+    if not is_authorized(request.headers.getall("Authorization", []), keys, bearer=bearer):
         counts.unauthorized += 1
-        return responses.unauthorized()
+        return responses.docstrange_unauthorized() if bearer else responses.unauthorized()
     scope = scope_of(policy.limit_scope, request.method, request.path) if limiter else None
     if limiter and scope:
         verdict = limiter.decide(scope, time.monotonic())
         if isinstance(verdict, Refused):
             counts.refused += 1
+            if bearer:
+                return responses.docstrange_rate_limited()
             return responses.rate_limited(verdict.retry_after_s, policy.hint)
     # A reset during the request replaces the sandbox's `stats` and `limiter`; this request keeps its own.
     with stats.admitted(counts):

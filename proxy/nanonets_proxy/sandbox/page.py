@@ -59,6 +59,7 @@ unauthorized (401), failed (503), in flight, distinct</td></tr>
 
 _EXPORT_KEY = "export KEY=...   # one of the sandbox's keys, sent as the user name with an empty password\n"
 _SEND_KEY = '-u "$KEY:" '
+_DOCSTRANGE = '\ncurl -H "Authorization: Bearer $KEY" {base}/extract -F file=@invoice.pdf   # DocStrange'
 _CURL = """\
 curl {key}{base}/api/v4/workflows
 curl {key}{base}/api/v4/workflows \\
@@ -99,7 +100,7 @@ def _rows(rows: list[tuple[str, str]], *, code: bool) -> str:
 
 def _examples(base: str, *, needs_key: bool) -> str:
     if needs_key:
-        return _EXPORT_KEY + _CURL.format(base=base, key=_SEND_KEY)
+        return _EXPORT_KEY + _CURL.format(base=base, key=_SEND_KEY) + _DOCSTRANGE.format(base=base)
     return _CURL.format(base=base, key="")
 
 

@@ -42,7 +42,7 @@ class LimitScope(StrEnum):
     """The requests that the limit covers."""
 
     DOCUMENTED = "documented"
-    """As Nanonets documents: v4 per account, and v2's OCR predict POSTs per model."""
+    """As Nanonets documents: v4 per account, and v2's OCR predict POSTs per model. Also DocStrange's POSTs."""
     ACCOUNT = "account"
     """All v4 requests together."""
     V2_PREDICT = "v2-predict"
@@ -111,7 +111,8 @@ class SandboxPolicy:
     """All settings of a sandbox. Raises ValueError for an invalid value."""
 
     api_keys: tuple[str, ...]
-    """The accepted keys. A caller sends a key as the Basic user name, with an empty password."""
+    """The accepted keys. A caller sends a key as the Basic user name, with an empty password, or to DocStrange's
+    paths as a bearer token."""
     limit: LimitRule | None = None
     """None: no request gets a 429."""
     limit_kind: LimitKind = LimitKind.FIXED_WINDOW

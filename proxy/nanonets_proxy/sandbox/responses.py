@@ -94,3 +94,13 @@ def simulated_fault(status: int, hint: HintStyle) -> web.Response:
     message = known[status].phrase.capitalize() if status in known else "Simulated fault"
     code = re.sub(r"[^a-z]+", "_", message.lower())
     return error(status, code, message, {"error": "failure simulated by the sandbox"})
+
+
+def docstrange_unauthorized() -> web.Response:
+    challenge = {"WWW-Authenticate": 'Bearer realm="Nanonets sandbox"'}
+    return web.json_response({"detail": "Invalid API key"}, status=401, headers=challenge)
+
+
+def docstrange_rate_limited() -> web.Response:
+    """Returns the 429 of DocStrange, whose text alone says when to come back."""
+    return web.json_response({"detail": "Daily rate limit exceeded. Please try again tomorrow."}, status=429)

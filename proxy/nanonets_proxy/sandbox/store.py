@@ -4,9 +4,12 @@ import random
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nanonets_proxy.sandbox import fake_results
+
+if TYPE_CHECKING:
+    from nanonets_proxy.sandbox.docstrange import Extraction
 
 Json = dict[str, Any]
 _Value = TypeVar("_Value")
@@ -147,6 +150,7 @@ class Store:
         self.documents: dict[str, Document] = {}
         self.models: dict[str, Model] = {}
         self.inferences: dict[str, Inference] = {}
+        self.extractions: dict[str, Extraction] = {}
 
     def new_id(self) -> str:
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
@@ -176,6 +180,9 @@ class Store:
 
     def add_inference(self, page_id: str, inference: Inference) -> None:
         _add(self.inferences, page_id, inference, MAX_INFERENCES)
+
+    def add_extraction(self, extraction: "Extraction") -> None:
+        _add(self.extractions, extraction.record_id, extraction, MAX_INFERENCES)
 
     def _drop_original(self, document_id: str) -> None:
         self._originals_bytes -= len(self._originals.pop(document_id, b""))

@@ -103,6 +103,7 @@ def environment_config(
         scopes=settings.scopes,
         state_file=settings.state_file,
         upstream_name=str(settings.upstream),
+        auth=settings.auth,
         dial=dial_policy(settings, environ),
         upstream_keep_alive_s=settings.upstream_keep_alive,
         pool_per_caller=settings.pool_per_caller,

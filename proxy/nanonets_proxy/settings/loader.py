@@ -14,6 +14,7 @@ from nanonets_proxy.settings.loaded import AnySettings, LoadedSettings
 from nanonets_proxy.settings.model.groups import PROCESS_WIDE
 from nanonets_proxy.settings.model.proxy import Settings
 from nanonets_proxy.settings.model.sandbox import SandboxSettings
+from nanonets_proxy.settings.presets import preset_defaults, source_of
 from nanonets_proxy.settings.sources import (
     DEFAULT_CONFIG,
     ENVIRONMENTS,
@@ -118,7 +119,10 @@ def combined(
     kind: type[AnySettings], values: Mapping[str, SourcedValue], problems: Sequence[str] = ()
 ) -> LoadedSettings[AnySettings]:
     """Returns the validated settings. Raises SettingsError with `problems` and those of the values."""
-    problems = list(problems)
+    problems, given = list(problems), values
+    if (preset := values.get("preset")) is not None:
+        source, defaults = source_of(preset.value), preset_defaults(preset.value)
+        values = {name: SourcedValue(value, source) for name, value in defaults.items()} | dict(values)
     try:
         settings = kind(**{name: item.value for name, item in values.items()})
     except ValidationError as error:
@@ -130,4 +134,4 @@ def combined(
     if problems:
         raise SettingsError(*problems)
     sources = {name: values[name].source if name in values else "default" for name in kind.model_fields}
-    return LoadedSettings(settings, sources, given=values)
+    return LoadedSettings(settings, sources, given=given)

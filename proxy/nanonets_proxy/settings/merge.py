@@ -14,6 +14,7 @@ from nanonets_proxy.settings.loaded import LoadedSettings
 from nanonets_proxy.settings.loader import combined
 from nanonets_proxy.settings.model.groups import NEEDS_RESTART, PROCESS_WIDE, TLS
 from nanonets_proxy.settings.model.proxy import Settings
+from nanonets_proxy.settings.presets import is_default
 from nanonets_proxy.settings.reference import json_values
 from nanonets_proxy.settings.sources import ENVIRONMENTS, SourcedValue
 from nanonets_proxy.settings.validation import find_contradictions
@@ -98,7 +99,8 @@ def _pairs(old: _Loaded, new: _Loaded, *, same_names: bool) -> Iterator[_Pair]:
 def _changes(prefix: str, old: _Loaded, new: _Loaded, names: Collection[str]) -> Iterator[ChangedSetting]:
     shown_old, shown_new = json_values(old.settings), json_values(new.settings)
     for name in Settings.model_fields:
-        if name in names and getattr(old.settings, name) != getattr(new.settings, name):
+        by_preset = is_default(old.sources[name]) and is_default(new.sources[name])
+        if name in names and not by_preset and getattr(old.settings, name) != getattr(new.settings, name):
             values = [shown_old[name], shown_new[name]]
             if name == "api_key_command":
                 values = [_program(command) for command in values]

@@ -15,6 +15,7 @@ from nanonets_proxy.settings.errors import SettingsError
 from nanonets_proxy.settings.loaded import LoadedSettings
 from nanonets_proxy.settings.model.proxy import Settings
 from nanonets_proxy.settings.sources import ENVIRONMENTS
+from nanonets_proxy.settings.upstream_checks import check_auth, check_upstream_and_bodies
 
 _Owners = dict[Listener | str, str]
 """For each address and file, the setting that named it first."""
@@ -31,7 +32,8 @@ def find_contradictions(
     owners: _Owners = {}
     for name, loaded in environments:
         prefix = f"{ENVIRONMENTS}.{name}." if name else ""
-        yield from _check_upstream_and_bodies(loaded, prefix)
+        yield from check_upstream_and_bodies(loaded, prefix)
+        yield from check_auth(loaded, prefix)
         yield from _check_fleet(loaded, prefix)
         yield from _check_access(loaded, prefix)
         yield from _check_addresses("listen", prefix, loaded, owners, authenticates=True)
@@ -195,23 +197,6 @@ def _check_fleet(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str]
     for name in ("state_file", "sandbox"):
         if getattr(settings, name):
             yield f"{prefix}coordination: cannot be used together with {name} ({sources[name]}); remove one of them"
-
-
-def _check_upstream_and_bodies(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str]:
-    settings, sources = loaded.settings, loaded.sources
-
-    def with_source(name: str) -> str:
-        return f"{prefix}{name} ({sources[name]})"
-
-    for name in ("egress_proxy", "upstream_pins"):
-        if getattr(settings, name) and not settings.upstream.tls:
-            yield (
-                f"{prefix}{name}: works only with an https upstream ({sources[name]}); "
-                f"{with_source('upstream')} is {settings.upstream}"
-            )
-    for name in ("body_memory_total", "replay_limit"):
-        if settings.body_memory > getattr(settings, name):
-            yield f"{prefix}body_memory: is larger than {with_source(name)} allows ({sources['body_memory']})"
 
 
 def verify_files(loaded: LoadedSettings[Settings]) -> None:

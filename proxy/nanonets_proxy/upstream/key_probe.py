@@ -18,11 +18,12 @@ class KeyProbe:
 
     def __init__(self, client: UpstreamClient, origin: Origin, path: str) -> None:
         self._client = client
+        self._origin = origin
         self._host = origin.authority.encode()
         self._path = path.encode("ascii")
 
     async def __call__(self, key: ApiKey) -> KeyVerdict:
-        request = request_head(b"GET", self._path, self._host, (b"Authorization", key.authorization()))
+        request = request_head(b"GET", self._path, self._host, (b"Authorization", key.authorization(self._origin)))
         try:
             connection, head = await self._client.send(UpstreamRequest("GET", request, None))
         except ProxyError:

@@ -9,9 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.keys.api_key import MAX_KEY_CHARS, ApiKey, KeyUnusable
+from nanonets_proxy.core.keys.api_key import MAX_KEY_CHARS, ApiKey, KeyMisdirected, KeyUnusable
+from nanonets_proxy.core.keys.audience import Audience, AuthScheme
+from nanonets_proxy.core.net.addresses import Origin
 
 SECRET = "ab+c/D-9_x=="
+API, DOCSTRANGE = Origin("https", "app.nanonets.com", 443), Origin("https", "extraction-api.nanonets.com", 443)
+BASIC, BEARER = Audience(API), Audience(DOCSTRANGE, AuthScheme.BEARER)
 
 
 @pytest.fixture
@@ -20,7 +24,45 @@ def key() -> ApiKey:
 
 
 def test_the_key_is_the_user_name_of_basic_with_an_empty_password(key: ApiKey) -> None:
-    assert key.authorization() == b"Basic " + b64encode(b"ab+c/D-9_x==:")
+    assert key.bound_to(BASIC).authorization(API) == b"Basic " + b64encode(b"ab+c/D-9_x==:")
+
+
+def test_the_key_is_a_bearer_token(key: ApiKey) -> None:
+    assert key.bound_to(BEARER).authorization(DOCSTRANGE) == b"Bearer ab+c/D-9_x=="
+
+
+@pytest.mark.parametrize("text", ["sec!ret", "=secret", "sec=ret", '"secret"', "secret,", "se%cret"])
+def test_a_bearer_token_is_a_token68(text: str) -> None:
+    key = ApiKey.parse(text, "env:KEY")
+    with pytest.raises(KeyUnusable) as caught:
+        key.bound_to(BEARER)
+    assert caught.value.fault.startswith("has characters that no bearer token has")
+    assert text not in str(caught.value)
+    assert key.bound_to(BASIC)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        DOCSTRANGE,
+        Origin("http", "app.nanonets.com", 443),
+        Origin("https", "app.nanonets.com", 8443),
+        Origin("https", "app.nanonets.com.evil.example", 443),
+    ],
+)
+def test_a_key_is_sent_to_no_other_upstream(key: ApiKey, other: Origin) -> None:
+    bound = key.bound_to(BASIC)
+    with pytest.raises(KeyMisdirected) as caught:
+        bound.authorization(other)
+    assert SECRET not in str(caught.value)
+    with pytest.raises(KeyUnusable, match="is the key of another upstream"):
+        bound.bound_to(BEARER)
+    assert bound.bound_to(BASIC) == bound
+
+
+def test_a_key_without_an_upstream_is_sent_nowhere(key: ApiKey) -> None:
+    with pytest.raises(KeyMisdirected):
+        key.authorization(API)
 
 
 def test_the_name_is_the_label_of_the_source(key: ApiKey) -> None:
@@ -99,6 +141,7 @@ def test_secrets_are_the_forms_that_redaction_must_find_longest_first(key: ApiKe
     plain = SECRET.encode()
     assert set(key.secrets()) == {
         plain,
+        b"ab+c/D-9_x",
         b"ab%2Bc%2FD-9_x%3D%3D",
         b64encode(plain + b":").rstrip(b"="),
         b64encode(plain).rstrip(b"="),

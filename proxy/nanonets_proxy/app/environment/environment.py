@@ -105,7 +105,7 @@ class Environment:
                 probe=self._upstream.key_probe(config),
             ),
         )
-        self._secret_files = config.secret_files(initial.source)
+        self._secret_files = config.secret_files(initial.source.source)
         self._redactor = redactor
         earlier = usage.requests_by_day(config.name) if usage else {}
         counts = None if self._fleet is None else self._fleet.counts

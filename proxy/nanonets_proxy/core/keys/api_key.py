@@ -6,7 +6,9 @@ from hmac import compare_digest
 from typing import Any, NoReturn, final
 from urllib.parse import quote
 
+from nanonets_proxy.core.keys.audience import Audience, AuthScheme
 from nanonets_proxy.core.keys.key_mistakes import mistake_of
+from nanonets_proxy.core.net.addresses import Origin
 
 MAX_KEY_CHARS = 4096
 
@@ -23,22 +25,28 @@ class KeyUnusable(Exception):
         self.fault = fault
 
 
+class KeyMisdirected(Exception):
+    """A defect: a key was about to be sent to an upstream that it is not for. The message never has the key."""
+
+
 @final
 class ApiKey:
-    """A Nanonets API key: the user name of HTTP Basic with an empty password.
+    """A Nanonets API key. It is bound to one audience, and can be sent to no other.
 
     Every format shows `ApiKey(***)`. It cannot be pickled, copied or changed. Two are equal if they hold the
     same key, even from different sources.
     """
 
-    __slots__ = ("_key", "name")
+    __slots__ = ("_audience", "_key", "name")
 
     _key: bytes
+    _audience: Audience | None
     name: str
     """The name of its source for logs, such as `env:NANONETS_API_KEY`."""
 
-    def __init__(self, key: bytes, name: str) -> None:
+    def __init__(self, key: bytes, name: str, audience: Audience | None = None) -> None:
         object.__setattr__(self, "_key", key)
+        object.__setattr__(self, "_audience", audience)
         object.__setattr__(self, "name", name)
 
     @classmethod
@@ -65,8 +73,29 @@ class ApiKey:
             raise KeyUnusable(source, "has a colon in it")
         return cls(key.encode("ascii"), source)
 
-    def authorization(self) -> bytes:
-        """Returns the value of the Authorization field (RFC 7617 §2)."""
+    def bound_to(self, audience: Audience) -> "ApiKey":
+        """Returns the key for this audience.
+
+        Raises:
+            KeyUnusable: the key is bound to another audience, or cannot be sent with the audience's scheme.
+        """
+        if self._audience not in (None, audience):
+            raise KeyUnusable(self.name, "is the key of another upstream")
+        if (fault := audience.fault_of(self._key)) is not None:
+            raise KeyUnusable(self.name, fault)
+        return ApiKey(self._key, self.name, audience)
+
+    def authorization(self, origin: Origin) -> bytes:
+        """Returns the value of the Authorization field for a request to `origin` (RFC 7617 §2, RFC 6750 §2.1).
+
+        Raises:
+            KeyMisdirected: the key is not bound to this origin.
+        """
+        audience = self._audience
+        if audience is None or audience.origin != origin:
+            raise KeyMisdirected(f"the API key of {self.name} is not for {origin}")
+        if audience.scheme is AuthScheme.BEARER:
+            return b"Bearer " + self._key
         return b"Basic " + b64encode(self._key + b":")
 
     def mistake(self) -> str | None:
@@ -85,6 +114,7 @@ class ApiKey:
         forms = {
             self._key,
             quote(self._key, safe="").encode("ascii"),
+            self._key.rstrip(b"="),  # the padding of a bearer token may be missing in an echo
             b64encode(self._key + b":").rstrip(b"="),
             b64encode(self._key).rstrip(b"="),
         }

@@ -34,7 +34,7 @@ PROCESS_WIDE: Final = frozenset(
 
 NEEDS_RESTART: Final = frozenset(
     {
-        *("listen", "admin_listen", "admin_quit", "upstream", "state_file", "sandbox"),
+        *("listen", "admin_listen", "admin_quit", "upstream", "auth", "preset", "state_file", "sandbox"),
         *("ledger", "ledger_days", "ledger_rows"),
         *("otlp_endpoint", "otlp_share", "otlp_metrics_endpoint", "otlp_metrics_interval"),
         *("webhook_url", "webhook_secret_file"),

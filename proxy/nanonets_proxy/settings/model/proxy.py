@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from nanonets_proxy.core.coalescing.groups import DEFAULT_COALESCE
+from nanonets_proxy.core.keys.audience import AuthScheme
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.core.ratelimit.scopes.scope_table import DEFAULT_SCOPE_RULES, ScopeRule
 from nanonets_proxy.settings.model.fields import (
@@ -25,6 +26,7 @@ from nanonets_proxy.settings.model.fields import (
 )
 from nanonets_proxy.settings.model.listeners import ListenerSettings
 from nanonets_proxy.settings.model.quantities import Count, Delay, Duration, Metavar, OneOf, Share, Size, Switch
+from nanonets_proxy.settings.presets import PRESETS
 
 _MIB: Final = 2**20
 _GIB: Final = 2**30
@@ -38,6 +40,16 @@ class Settings(ListenerSettings):
     upstream: UpstreamOrigin = Field(
         Origin("https", "app.nanonets.com", 443),
         description="Origin of the Nanonets API. Plain http is allowed only to loopback.",
+    )
+    auth: Annotated[AuthScheme, OneOf(tuple(AuthScheme), AuthScheme), Metavar("SCHEME")] = Field(
+        AuthScheme.BASIC,
+        description="How the upstream gets the key: basic, as the user name of HTTP Basic (the Nanonets API), or "
+        "bearer, as a bearer token (DocStrange).",
+    )
+    preset: Annotated[str, OneOf(("none", *PRESETS)), Metavar("NAME")] = Field(
+        "none",
+        description="Other defaults for another upstream. docstrange: upstream, auth, scopes, coalesce and "
+        "key_probe for the DocStrange API. Settings that are given win.",
     )
     ca_file: OptionalPath = Field(
         None,

@@ -1,0 +1,34 @@
+"""The audience of a key: the one upstream that may get it, and the authentication scheme."""
+
+import enum
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from nanonets_proxy.core.net.addresses import Origin
+
+# RFC 6750 §2.1, the token68 of RFC 9110 §11.2: what may stand behind `Bearer`.
+_TOKEN68: Final = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
+
+
+class AuthScheme(enum.StrEnum):
+    """How a key is sent."""
+
+    BASIC = "basic"
+    """As the user name of HTTP Basic, with an empty password: the Nanonets API."""
+    BEARER = "bearer"
+    """As a bearer token: DocStrange."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """A key for this audience is sent to `origin` alone."""
+
+    origin: Origin
+    scheme: AuthScheme = AuthScheme.BASIC
+
+    def fault_of(self, key: bytes) -> str | None:
+        """Returns why the key cannot be sent with the scheme, as the end of a sentence; None if it can."""
+        if self.scheme is AuthScheme.BEARER and not _TOKEN68.fullmatch(key):
+            return "has characters that no bearer token has: it may have letters, digits, - . _ ~ + / and a final ="
+        return None
