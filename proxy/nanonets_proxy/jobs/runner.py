@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import structlog
 
+from nanonets_proxy.core.http.methods import SAFE_METHODS
 from nanonets_proxy.core.jobs.lifecycle import TARGETS, JobEvent
 from nanonets_proxy.core.jobs.window import JobLane, Window
 from nanonets_proxy.errors import InternalError, LargerThanLimit, ProxyError, ShuttingDown
@@ -31,6 +32,7 @@ from nanonets_proxy.jobs.records import Result, Work
 from nanonets_proxy.jobs.responses import result_of
 from nanonets_proxy.jobs.sending import JobExchange, JobGone, JobResponse, job_context
 from nanonets_proxy.jobs.writer import StoreFault, StoreWriter
+from nanonets_proxy.request.coalescing.members import Writes
 from nanonets_proxy.request.context import RequestContext, Services
 from nanonets_proxy.request.forward import Forwarder
 from nanonets_proxy.request.policy import HandlerPolicy
@@ -63,6 +65,7 @@ class Sender:
         own = replace(policy, max_wait_s=_MAX_WAIT_S)
         self.forwarder = Forwarder(own, services, asyncio.get_running_loop())
         self.observers = services.observers
+        self.writes = Writes(services.polls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +211,8 @@ class JobRunner:
         with job_context(work, exchange, *files) as context:
             response = context.response
             assert isinstance(response, JobResponse)
+            if context.method not in SAFE_METHODS:
+                context.sharing = sender.writes
             try:
                 await sender.forwarder.forward(context)
                 body = response.body.close()

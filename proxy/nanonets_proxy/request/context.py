@@ -1,11 +1,12 @@
 """The state of one request, and the services that it uses."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
 
 from nanonets_proxy.admission.admission import Admission
 from nanonets_proxy.core.access.peer_guard import PeerGuard
+from nanonets_proxy.core.coalescing.groups import Groups
 from nanonets_proxy.core.http.request_head import RequestHead
 from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.http.trace_context import TraceContext
@@ -90,6 +91,8 @@ class Services:
     """Called with the access record of each finished request."""
     redact: Callable[[bytes], bytes]
     """Masks secrets."""
+    polls: Groups[Any] = field(default_factory=Groups)
+    """The identical GETs that share a request, which writes may concern."""
     authorizer: Authorizer | None = None
     tracer: Tracer | None = None
     """None: no spans are recorded."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -174,6 +175,23 @@ async def test_a_get_after_a_failed_write_is_sent_by_itself() -> None:
             await upstream.respond(ok())
         for caller in (first, second):
             await caller.response()
+
+
+async def test_a_get_after_a_write_by_a_job_is_sent_by_itself(tmp_path: Path) -> None:
+    async with scene(3, jobs=str(tmp_path / "jobs")) as (upstream, proxy, callers):
+        first, writer, second = callers
+        await first.send(POLL)
+        await upstream.requests(1)
+        accepted = await writer.post(DOCUMENT, b"{}", b"Prefer: respond-async")
+        assert accepted.status == 202
+        await upstream.requests(2)
+        await second.send(POLL)
+        await upstream.requests(3)
+        for _ in range(3):
+            await upstream.respond(ok())
+        for caller in (first, second):
+            await caller.response()
+        await until(lambda: proxy.in_flight == 0)
 
 
 async def test_a_get_after_the_response_has_begun_is_sent_by_itself() -> None:
