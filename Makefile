@@ -142,6 +142,7 @@ lock: ## Update the lock files in requirements/ (needs `uv`)
 	$(RESOLVE) pyproject.toml --group dev --output-file requirements/dev.txt
 	$(RESOLVE) --group build --output-file requirements/build.txt
 	$(RESOLVE) --group system --output-file requirements/system.txt
+	$(RESOLVE) --group clients --output-file requirements/clients.txt
 	$(RESOLVE) pyproject.toml --group stores --output-file requirements/stores.txt
 	$(RESOLVE) --group bench --output-file requirements/bench.txt
 
@@ -180,5 +181,6 @@ $(SYSTEM_VENV)/system.stamp: requirements/system.txt | $(BIN)/python
 
 test-system: $(VENV)/redis.stamp $(SYSTEM_VENV)/system.stamp ## Build and run the image and the examples for real (root; installs Debian packages)
 	tests/system/setup.sh .system
+	tests/system/clients/setup.sh .system/clients
 	$(BIN)/python -m pytest -m system tests/system $(PYTEST_ARGS)
 	$(MAKE) soak SOAK_S=60 SOAK_SEED=1 PYTEST_ARGS=--capture=fd # the log is long; pytest shows it after a failure

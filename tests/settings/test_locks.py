@@ -23,6 +23,7 @@ REQUIREMENTS = {
     "dev": [*PROJECT["project"]["dependencies"], *(item for item in GROUPS["dev"] if isinstance(item, str))],
     "build": GROUPS["build"],
     "system": GROUPS["system"],
+    "clients": GROUPS["clients"],
     "stores": [*PROJECT["project"]["dependencies"], *GROUPS["stores"]],
 }
 

@@ -116,9 +116,15 @@ class EnvironmentConfig:
         return files if self.tls is None else [*files, self.tls.key_file]
 
     def with_sandbox(self, origin: Origin) -> Self:
-        """Returns a copy for a sandbox, whose page shows examples for the address that the caller used."""
+        """Returns a copy for a sandbox, whose page shows examples for the address that the caller used.
+
+        Callers with a proxy variable send the name of the upstream, which the sandbox replaces.
+        """
         return replace(
-            self.with_upstream(origin, "sandbox"), fleet=None, handler=replace(self.handler, keeps_host=True)
+            self.with_upstream(origin, "sandbox"),
+            fleet=None,
+            guard=replace(self.guard, allowed_hosts=(*self.guard.allowed_hosts, self.dial.origin.host)),
+            handler=replace(self.handler, keeps_host=True),
         )
 
 

@@ -6,6 +6,7 @@ its requests over a socket, one JSON document a line. When the socket closes, it
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -91,4 +92,7 @@ def _serve(arguments: Sequence[str], key: str | None, output: tuple[int, int], t
 
 
 if __name__ == "__main__":
+    # Otherwise the collection of garbage in a fork would copy the memory of all that is loaded.
+    gc.collect()
+    gc.freeze()
     run(socket.socket(fileno=int(sys.argv[1])))

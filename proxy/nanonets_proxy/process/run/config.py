@@ -9,7 +9,7 @@ from nanonets_proxy.keys.vault import TOKEN_VARIABLE, VaultKey
 from nanonets_proxy.process.run.companion import Companion
 
 _QUIET: Final = "warning"
-_OF_LISTENERS: Final = frozenset({"listen", "allow_from", "admin_allow_from", "allowed_hosts", "admin_quit"})
+_OF_LISTENERS: Final = frozenset({"listen", "allow_from", "admin_allow_from", "admin_quit"})
 _NO_CHECKS: Final = AuthorizerConfig(
     has_token_header=False, rules=(), read_only=False, budgets=(), dry_run=False, tokens=(), tokens_file=None
 )
@@ -30,7 +30,7 @@ def beside_command(config: Config, companion: Companion) -> ServeConfig:
         own,
         listen=(TcpListener(host, port),),
         tls=None,
-        guard=replace(own.guard, allow_from=(), any_peer=False, allowed_hosts=()),
+        guard=replace(own.guard, allow_from=(), any_peer=False),
         authorizer=replace(
             own.authorizer or _NO_CHECKS, has_token_header=False, tokens=(companion.token,), tokens_file=None
         ),
