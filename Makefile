@@ -173,10 +173,12 @@ clean: ## Remove all generated files
 	rm -rf $(VENV) $(NEWEST) .venv-system .system dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 # The system tests' tools have an environment of their own, so that their dependencies cannot change the versions of ours.
-$(SYSTEM_VENV)/system.stamp: requirements/system.txt | $(BIN)/python
+$(SYSTEM_VENV)/system.stamp: requirements/system.txt requirements/docstrange.txt | $(BIN)/python
 	$(BIN)/python -m venv $(SYSTEM_VENV)
 	$(SYSTEM_VENV)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes \
 	  --only-binary :all: -r requirements/system.txt
+	$(SYSTEM_VENV)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes --no-deps \
+	  --only-binary :all: -r requirements/docstrange.txt
 	@touch $@
 
 test-system: $(VENV)/redis.stamp $(SYSTEM_VENV)/system.stamp ## Build and run the image and the examples for real (root; installs Debian packages)
