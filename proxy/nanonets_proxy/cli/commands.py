@@ -37,6 +37,11 @@ from nanonets_proxy.settings.sources import flag_name
 
 # A reload may send several requests to a store: login, renewal, and the secret itself.
 _MAX_REQUESTS_PER_RELOAD: Final = 4
+_WITHOUT_EFFECT_ON_RUN: Final = {
+    "listen": "whose proxy listens on a free port",
+    "admin_listen": "whose proxy has no admin listener",
+    "state_file": "because a state file belongs to one proxy",
+}
 
 
 def run(argv: Sequence[str], serve: Callable[[Config], int]) -> int:
@@ -73,9 +78,9 @@ def _serve(invocation: Invocation) -> int:
 
 
 def _run(invocation: Invocation) -> int:
-    for name in ("listen", "admin_listen"):
+    for name, reason in _WITHOUT_EFFECT_ON_RUN.items():
         if name in invocation.flags:
-            raise UsageError(f"{flag_name(name)}: has no effect on `run`, whose proxy listens on a free port")
+            raise UsageError(f"{flag_name(name)}: has no effect on `run`, {reason}")
     loaded, chosen = invocation.load(), invocation.parsed.env
     names = ", ".join(loaded.environments)
     if chosen is None and names:
