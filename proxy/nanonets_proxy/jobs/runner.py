@@ -183,7 +183,7 @@ class JobRunner:
 
     async def _send_until_it_ends(self, work: Work, exchange: JobExchange) -> _End:
         """Returns how the job ended. Raises JobGone, ShuttingDown, or CancelledError."""
-        pause_s = _FIRST_PAUSE_S
+        pause_s, logged_code = _FIRST_PAUSE_S, ""
         while True:
             try:
                 return await self._send_once(work, exchange)
@@ -199,7 +199,9 @@ class JobRunner:
                     return _End(JobEvent.REJECT, error.message, result_of(error, work.request_id), exchange.context)
                 exchange.send_again()
                 wait_s = max(pause_s, min(error.retry_after_s or 0.0, _LONGEST_PAUSE_S))
-                self._log.info("job_returned", id=work.id, code=error.code, error=error.message, pause_s=wait_s)
+                if error.code != logged_code:  # the same obstacle may last for hours
+                    self._log.info("job_returned", id=work.id, code=error.code, error=error.message, pause_s=wait_s)
+                    logged_code = error.code
                 await asyncio.sleep(wait_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

@@ -34,7 +34,7 @@ SCHEMA: Final = f"""
         status INTEGER, head BLOB, bytes INTEGER NOT NULL, body_bytes INTEGER NOT NULL,
         response_bytes INTEGER NOT NULL DEFAULT 0, response BLOB, body BLOB
     );
-    CREATE INDEX job_queue ON job (scope, caller, urgency, number) WHERE state = 'queued';
+    CREATE INDEX job_queue ON job (owner, scope, caller, urgency, number) WHERE state = 'queued';
     CREATE INDEX job_ahead ON job (scope, number) WHERE state = 'queued';
     CREATE INDEX job_age ON job (created_s) WHERE state = 'queued';
     CREATE INDEX job_owner ON job (owner) WHERE owner IS NOT NULL;

@@ -24,7 +24,7 @@ _JOBS_IN_ROUND: Final = 6
 _LONGEST_LIFE_S: Final = 0.03
 _LATE_SHARE: Final = 0.8  # of the kills: after some 202s; the others may come during the first upload
 _LONGEST_RESPONSE_S: Final = 0.02
-_REFUSED_SHARE: Final = 0.1
+_REFUSED_SHARE: Final = 0.1  # none after the last kill: each refusal closes the gate for a second
 _LARGE_SHARE: Final = 0.2
 _LARGE_BYTES: Final = 100_000  # goes to a file of its own
 _END_S: Final = 120.0
@@ -41,6 +41,8 @@ class KillRounds:
     """How often the upstream received each target, without the refusals."""
     promised: dict[str, bytes] = field(default_factory=dict)
     """The target of each job that got a 202, by its location."""
+    refuses: bool = True
+    """Whether the upstream refuses requests now and then."""
     states: Counter[str] = field(default_factory=Counter)
     """How many jobs ended in each state."""
 
@@ -49,6 +51,7 @@ class KillRounds:
         async with RawUpstream(self._upstream) as upstream:
             for number in range(rounds):
                 await asyncio.to_thread(self._live, str(upstream.origin), number, asyncio.get_running_loop())
+            self.refuses = False
             await asyncio.to_thread(self._end, str(upstream.origin), asyncio.get_running_loop())
 
     async def _upstream(self, peer: Peer) -> None:
@@ -59,7 +62,7 @@ class KillRounds:
                 target = head.split(b" ", 2)[1]
                 body = await peer.read_body(head)
                 assert body == _body(len(body), target), target
-                if self.chance.random() < _REFUSED_SHARE:
+                if self.refuses and self.chance.random() < _REFUSED_SHARE:
                     await peer.send(_REFUSED)
                     continue
                 self.executed[target] += 1

@@ -1,0 +1,102 @@
+"""Jobs and the gate: costs, forecasts, refusals of one job alone, and what operators see."""
+
+import asyncio
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.eventually import until
+from support.job_scene import ASYNC, accepted, job_scene, stored
+from support.raw_caller import request
+from support.raw_upstream import ok
+from support.scripted_upstream import OK, Exchange, ScriptedUpstream, responding
+
+HINT = json.dumps({"details": {"retry_after": 2.5}, "message": "too large"}).encode()
+REFUSED = ok(HINT, b"Content-Type: application/json", status=b"429 Too Many Requests")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "jobs"
+
+
+async def test_a_job_with_more_pages_than_the_whole_limit_fails_and_is_never_sent(folder: Path) -> None:
+    settings = {"limits": "account 20 pages/minute", "cost_header": "X-Pages"}
+    async with ScriptedUpstream() as upstream, job_scene(upstream.origin, folder, **settings) as scene:
+        location = await scene.submit(b"/x", b"document", ASYNC, b"X-Pages: 30")
+        job = await scene.until(location, "failed")
+        assert job["status"] == 413
+        assert (await scene.result(location)).json()["code"] == "larger_than_limit"
+        assert not upstream.requests
+
+
+async def test_the_forecast_says_when_a_job_will_be_done(folder: Path) -> None:
+    async with (
+        ScriptedUpstream(responding(OK)) as upstream,
+        job_scene(upstream.origin, folder, limits="account 2/minute") as scene,
+    ):
+        for _ in range(2):
+            await scene.until(await scene.submit(), "done")
+        responses = [await scene.caller.post(b"/x", b"", ASYNC) for _ in range(5)]
+        expected = [response.json()["expected_s"] for response in responses]
+        assert 50 < expected[0] <= 60.5
+        assert expected[4] > 110
+        assert all(
+            int(response.value(b"retry-after")) >= value
+            for response, value in zip(responses, expected, strict=True)
+        )
+        assert len(upstream.requests) == 2
+
+
+async def test_a_job_that_the_upstream_refuses_alone_ends_with_the_429(folder: Path) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.respond(REFUSED if b"/large" in exchange.lines[0] else OK)
+
+    async with (
+        ScriptedUpstream(script) as upstream,
+        job_scene(upstream.origin, folder) as scene,
+        await scene.proxy.caller() as caller,
+    ):
+        location = await scene.submit(b"/large", b"x", ASYNC, b"Priority: u=3")
+        await until(lambda: scene.proxy.waiting == 1)
+        while stored(folder) != ["done"]:
+            assert (await caller.get(b"/small")).status == 200
+            await asyncio.sleep(0.02)
+        assert (await scene.job(location))["status"] == 429
+        assert (await scene.result(location)).json()["message"] == "too large"
+
+
+async def test_operators_see_the_jobs(folder: Path) -> None:
+    async with ScriptedUpstream() as upstream, job_scene(upstream.origin, folder, pool_size=1) as scene:
+        await scene.submit()
+        exchange = await upstream.next_request()
+        await scene.submit()
+        await until(lambda: scene.jobs.tally.unfinished == 2)
+
+        def fetch(path: str) -> Any:
+            with urllib.request.urlopen(f"http://{scene.proxy.admin_address}{path}") as response:
+                return response.read().decode()
+
+        status = json.loads(await asyncio.to_thread(fetch, "/status"))["environments"][0]["jobs"]
+        assert (status["queued"]["used"], status["sending"], status["done"]) == (1, 1, 0)
+        metrics = await asyncio.to_thread(fetch, "/metrics")
+        assert 'nanonets_proxy_jobs{state="queued"} 1.0' in metrics
+        assert 'nanonets_proxy_jobs{state="sending"} 1.0' in metrics
+        await exchange.respond(OK)
+        await (await upstream.next_request()).respond(OK)
+        await until(lambda: stored(folder) == ["done", "done"])
+
+
+async def test_a_caller_of_http_1_0_gets_its_responses_whole(folder: Path) -> None:
+    async with ScriptedUpstream(responding(OK)) as upstream, job_scene(upstream.origin, folder) as scene:
+        async with await scene.proxy.caller() as caller:
+            await caller.send(request(b"POST", b"/x", ASYNC, body=b"", version=b"HTTP/1.0"))
+            location = accepted(await caller.response())
+        await scene.until(location, "done")
+        async with await scene.proxy.caller() as caller:
+            await caller.send(request(b"GET", location.encode() + b"/result", version=b"HTTP/1.0"))
+            response = await caller.response()
+            assert (response.body, response.value(b"connection")) == (b"ok", b"close")
