@@ -1,12 +1,13 @@
 #!/bin/sh
-# Makes a Debian root that can be booted, with the program in /opt/nanonets-proxy and the units of deploy/systemd.
+# Makes a Debian root that can be booted; with `service`, the program is in /opt/nanonets-proxy, with its units.
 #
-#   tests/system/setup_systemd.sh CACHE ROOT
+#   tests/system/setup_systemd.sh CACHE ROOT plain|service
 #
 # Debian 13, because Type=notify-reload needs systemd 253. CACHE keeps the plain root for the next run.
 set -eu
 cache=$1
 root=$2
+content=$3
 packages=""
 for package in mmdebstrap systemd-container; do
     dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
@@ -18,12 +19,12 @@ if [ -n "$packages" ]; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
 fi
 mkdir -p "$cache" "$root"
-if [ ! -f "$cache/trixie.tar" ]; then
-    mmdebstrap --quiet --variant=minbase --include=ca-certificates,dbus,python3,python3-venv,systemd,systemd-sysv \
+if [ ! -f "$cache/debian-13.tar" ]; then
+    mmdebstrap --quiet --variant=minbase --include=ca-certificates,curl,dbus,python3,python3-venv,systemd,systemd-sysv \
         trixie "$cache/unfinished.tar"
-    mv "$cache/unfinished.tar" "$cache/trixie.tar"
+    mv "$cache/unfinished.tar" "$cache/debian-13.tar"
 fi
-tar -C "$root" -xpf "$cache/trixie.tar" --exclude='./dev/*' --exclude='./proc/*' --exclude='./sys/*'
+tar -C "$root" -xpf "$cache/debian-13.tar" --exclude='./dev/*' --exclude='./proc/*' --exclude='./sys/*'
 cp /etc/resolv.conf "$root/etc/resolv.conf"
 cp /etc/hosts "$root/etc/hosts"
 
@@ -43,6 +44,7 @@ if [ -n "$certificates" ]; then
     cp "$certificates" "$root$certificates"
 fi
 
+[ "$content" = service ] || exit 0
 mkdir -p "$root/srv/source"
 git ls-files -z proxy requirements pyproject.toml README.md LICENSE | tar -c --null -T - | tar -x -C "$root/srv/source"
 pip="/opt/nanonets-proxy/bin/pip --quiet --disable-pip-version-check install"

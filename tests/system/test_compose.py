@@ -19,6 +19,8 @@ pytestmark = pytest.mark.system
 
 EXAMPLE = ROOT / "deploy" / "compose"
 PAGE = ROOT / "docs" / "deployment" / "compose.md"
+CHECK = (TOOLS / "check-jsonschema", "--builtin-schema=vendor.compose-spec")
+WHOLE_FILES = ("compose.yaml", "shared.yaml", "fleet.yaml")
 API_KEY = "sys-a4d07c21e95b6f38"
 
 
@@ -59,18 +61,26 @@ def _responses(app: Container) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "shared.yaml", "fleet.yaml"])
+@pytest.mark.parametrize("name", WHOLE_FILES)
 def test_a_compose_file_follows_the_specification(name: str) -> None:
-    succeed(TOOLS / "check-jsonschema", "--builtin-schema=vendor.compose-spec", EXAMPLE / name)
+    succeed(*CHECK, EXAMPLE / name)
+
+
+def test_the_check_finds_a_bad_compose_file(tmp_path: Path) -> None:
+    bad = tmp_path / "compose.yaml"
+    bad.write_text((EXAMPLE / "compose.yaml").read_text().replace("read_only:", "readonly:"))
+    done = run(*CHECK, bad)
+    assert done.returncode == 1
+    assert "readonly" in done.stdout
 
 
 def test_the_example_with_the_sandbox_overlay_follows_the_specification(tmp_path: Path) -> None:
     merged = tmp_path / "compose.yaml"
     merged.write_text(_project(EXAMPLE / "compose.sandbox.yaml").compose("config"))
-    succeed(TOOLS / "check-jsonschema", "--builtin-schema=vendor.compose-spec", merged)
+    succeed(*CHECK, merged)
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "shared.yaml", "fleet.yaml"])
+@pytest.mark.parametrize("name", WHOLE_FILES)
 def test_the_engine_waits_longer_than_the_proxy_drains(name: str) -> None:
     text = (EXAMPLE / name).read_text()
     delay_s, drain_s, grace_s = (

@@ -94,16 +94,22 @@ class Reader:
     env: Mapping[str, str]
     within: Sequence[str] = ()
     patience_s: float = 30.0
+    seen_from_here: Path | None = None
+    """Where the folder is for this process, if the reader's machine has another root."""
     _typed: list[str] = field(default_factory=list)
     _terminal: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def _here(self) -> Path:
+        return self.seen_from_here or self.folder
 
     def clone(self) -> None:
         """Copies the files of this repository that git knows, as they are now, into the folder."""
         listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
         for name in listed.stdout.split("\0"):
             if name and (ROOT / name).is_file():
-                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, self.folder / name)
+                (self._here / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, self._here / name)
 
     def follow(self, page: Path, *typed: str) -> None:
         """Runs all commands of a page. `typed` are the lines that the reader types, in turn.
@@ -111,7 +117,7 @@ class Reader:
         Raises AssertionError on a failed command, and on an output unlike the page's.
         """
         self._typed = list(typed)
-        (self.folder.parent / "terminal").unlink(missing_ok=True)
+        (self._here.parent / "terminal").unlink(missing_ok=True)
         for commands in sections(page.read_text()):
             with contextlib.ExitStack() as terminals:
                 has_started = False
@@ -148,7 +154,7 @@ class Reader:
 
     @contextlib.contextmanager
     def _in_own_terminal(self, command: Command) -> Iterator[None]:
-        log = self.folder.parent / "terminal.log"
+        log = self._here.parent / "terminal.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 self._bash(command.script),

@@ -63,6 +63,8 @@ def test_the_scrape_configurations_on_a_page_are_valid(page: str, tmp_path: Path
         (tmp_path / "prometheus.yaml").write_text(text)
         code, output = _promtool("check", "config", tmp_path / "prometheus.yaml")
         assert code == 0, output
+        (tmp_path / "prometheus.yaml").write_text(text.replace("job_name:", "jobname:"))
+        assert _promtool("check", "config", tmp_path / "prometheus.yaml")[0] != 0, "a misspelled field is found"
 
 
 def test_the_command_on_the_page_wraps_the_rules_for_the_operator() -> None:

@@ -1,11 +1,13 @@
 """Runs the commands of docs/deployment as they are written, each page on a machine of its own."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.commands.page_commands import ROOT
+from support.commands.page_commands import ROOT, Reader
+from system.machine.booted import booted, make_root
 from system.machine.machine import Machine, machine
 
 pytestmark = pytest.mark.system
@@ -31,6 +33,23 @@ def test_a_program_on_a_laptop_and_then_a_shared_instance(own_machine: Machine) 
 def test_one_container(own_machine: Machine) -> None:
     with own_machine.upstream(API_KEY, NEXT_API_KEY):
         own_machine.reader().follow(PAGES / "docker.md", API_KEY, NEXT_API_KEY)
+
+
+def test_a_service_of_systemd(own_machine: Machine, tmp_path: Path) -> None:
+    root = make_root(tmp_path, with_service=False)
+    shutil.copy(own_machine.home / "ca.pem", root / "etc" / "upstream-ca.pem")
+    shutil.copy(own_machine.home / "hosts", root / "etc" / "hosts")
+    drop_in = root / "etc" / "systemd" / "system" / "nanonets-proxy.service.d"
+    drop_in.mkdir()
+    (drop_in / "test.conf").write_text(
+        "[Service]\nEnvironment=NANONETS_PROXY_UPSTREAM_PRIVATE=true SSL_CERT_FILE=/etc/upstream-ca.pem\n"
+    )
+    folder = Path("/root/nanonets-proxy")
+    with own_machine.upstream(API_KEY, NEXT_API_KEY), booted(root, own_machine.within) as inside:
+        env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
+        reader = Reader(folder, env, inside, seen_from_here=root / folder.relative_to("/"))
+        reader.clone()
+        reader.follow(PAGES / "systemd.md", API_KEY, NEXT_API_KEY)
 
 
 def test_a_sidecar_with_compose(own_machine: Machine) -> None:

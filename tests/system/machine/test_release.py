@@ -66,6 +66,7 @@ def test_a_bill_of_materials_that_breaks_the_schema_is_found(tmp_path: Path) -> 
 
 
 def test_the_workflow_follows_its_schema_and_a_bad_one_is_found(tmp_path: Path) -> None:
+    """The schema knows neither expressions nor shell. `actionlint` does, but PyPI has no wheel of it."""
     check = (TOOLS / "check-jsonschema", "--builtin-schema=vendor.github-workflows")
     workflow = ROOT / ".github" / "workflows" / "ci.yml"
     succeed(*check, workflow)
