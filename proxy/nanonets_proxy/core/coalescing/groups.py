@@ -57,6 +57,10 @@ class GroupState(enum.Enum):
     ENDED = "ended"
 
 
+# In Python 3.11, each look-up of a member in its enum costs a call.
+_WAITING, _SENT, _CLOSED, _ENDED = GroupState
+
+
 class Group(Generic[T]):
     """One group. `Groups` changes it."""
 
@@ -67,7 +71,7 @@ class Group(Generic[T]):
         self.lane = lane
         """The leader's lane."""
         self.target = target
-        self.state = GroupState.WAITING
+        self.state = _WAITING
         self.followers: dict[T, None] = {}
         """In the order in which they joined."""
         self.has_lost_caller = False
@@ -86,7 +90,7 @@ class Groups(Generic[T]):
 
     def find(self, key: Hashable, lane: str) -> Group[T] | None:
         """Returns the group that a GET may join. A group that was sent will have its response sooner."""
-        return self.sent.get(key) or self._waiting.get((key, lane))
+        return self.sent.get(key) or (self._waiting.get((key, lane)) if self._waiting else None)
 
     def lead(self, key: Hashable, lane: str, target: str) -> Group[T]:
         """Returns a new group; `find` must have returned None."""
@@ -108,12 +112,12 @@ class Groups(Generic[T]):
 
     def note_sending(self, group: Group[T]) -> None:
         """Notes that the leader is being sent. It may be sent again, after a 429 or a failure."""
-        if group.state is GroupState.WAITING:
+        if group.state is _WAITING:
             self._forget(group)
             if (older := self.sent.get(group.key)) is not None:  # of another lane
                 self.close(older)
             self.sent[group.key] = group
-            group.state = GroupState.SENT
+            group.state = _SENT
 
     def note_write(self, method: str, target: str) -> None:
         """Notes that a write begins or ends."""
@@ -125,13 +129,13 @@ class Groups(Generic[T]):
     def close(self, group: Group[T]) -> None:
         """Lets no further GET join."""
         self._forget(group)
-        if group.state is not GroupState.ENDED:
-            group.state = GroupState.CLOSED
+        if group.state is not _ENDED:
+            group.state = _CLOSED
 
     def end(self, group: Group[T]) -> list[T]:
         """Ends the group, and returns the followers, all of which get the same."""
         self._forget(group)
-        group.state = GroupState.ENDED
+        group.state = _ENDED
         followers, group.followers = list(group.followers), {}
         return followers
 
@@ -142,19 +146,20 @@ class Groups(Generic[T]):
         """
         self._forget(group)
         if not group.followers:
-            group.state = GroupState.ENDED
+            group.state = _ENDED
             return None
         leader = next(iter(group.followers))
         del group.followers[leader]
-        group.lane, group.state, group.has_lost_caller = leader.lane, GroupState.WAITING, False
+        group.lane, group.state, group.has_lost_caller = leader.lane, _WAITING, False
         # A group that was closed may have a successor, which GETs join already.
         self._waiting.setdefault((group.key, group.lane), group)
         return leader
 
     def _forget(self, group: Group[T]) -> None:
-        if self._waiting.get((group.key, group.lane)) is group:
-            del self._waiting[group.key, group.lane]
-        if self.sent.get(group.key) is group:
+        if group.state is _WAITING:
+            if self._waiting.get((group.key, group.lane)) is group:
+                del self._waiting[group.key, group.lane]
+        elif self.sent.get(group.key) is group:
             del self.sent[group.key]
 
 

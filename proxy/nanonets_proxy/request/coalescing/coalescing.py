@@ -77,11 +77,13 @@ class Coalescing:
             if record.method not in SAFE_METHODS:
                 context.sharing = self._writes
         elif self._is_coalesced(target) and context.head.body_length == 0 and target not in self._large_targets:
-            request = context.request
+            section = context.request.section
+            if section.compared_fields is None:
+                section.compared_fields = self._plans[section.names].template % section.values
             # All that the upstream gets, but ids. The caller counts if it shares no connection either.
             key = (
                 target,
-                self._plans[request.names].template % request.values,
+                section.compared_fields,
                 context.head.host if self._keeps_host else b"",
                 record.caller if self._pool.per_caller else "",
             )

@@ -36,14 +36,13 @@ class Follower:
 class Leader:
     """The leader's side of a group, while it is forwarded. Implements `Sharing`."""
 
-    __slots__ = ("_coalescing", "_group", "_task")
-
-    concerned = True
+    __slots__ = ("_coalescing", "_group", "_task", "concerned")
 
     def __init__(self, coalescing: "Coalescing", group: Group[Follower]) -> None:
         self._coalescing = coalescing
         self._group = group
         self._task = asyncio.current_task()
+        self.concerned = True
 
     @property
     def is_wanted(self) -> bool:

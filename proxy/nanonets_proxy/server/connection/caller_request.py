@@ -23,7 +23,7 @@ class HeaderSection:
     another request may follow.
     """
 
-    __slots__ = ("body_length", "keep_alive", "names", "read_head", "values", "version")
+    __slots__ = ("body_length", "compared_fields", "keep_alive", "names", "read_head", "values", "version")
 
     def __init__(
         self,
@@ -40,6 +40,8 @@ class HeaderSection:
         self.keep_alive = keep_alive
         self.read_head: RequestHead | None = None
         """What the handler has read from the fields. It is kept, as the next request may have the same section."""
+        self.compared_fields: bytes | None = None
+        """What the coalescing of GETs compares, once it is written. It is kept for the same reason."""
 
 
 class ParsedHead:
