@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from nanonets_proxy import __version__
 
-_VARINT, _FIXED64, _BYTES = 0, 1, 2
+_VARINT, _FIXED64, _BYTES, FIXED32 = 0, 1, 2, 5
 _CONTINUED: Final = 0x80
 _MOST_PREFIXES: Final = 1024
 
