@@ -213,11 +213,13 @@ def test_the_command_handles_its_signals_itself(tmp_path: Path) -> None:
 def test_signals_are_ignored_in_the_command_exactly_if_they_were_before(tmp_path: Path) -> None:
     """SIGPIPE counts too: Python ignores it, and a command that is no Python program must not."""
     show = "grep SigIgn /proc/self/status"
-    script = f"trap '' INT; {' '.join(COMMAND)} run --sandbox -- {show}"
+    script = f"trap '' INT; {show}; {' '.join(COMMAND)} run --sandbox -- {show}"
     done = subprocess.run(
         ["sh", "-c", script], env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert int(done.stdout.split()[1], 16) == 1 << signal.SIGINT - 1
+    before, within = done.stdout.splitlines()
+    assert int(before.split()[1], 16) & 1 << signal.SIGINT - 1
+    assert within == before
 
 
 def test_the_end_of_the_commands_output_does_not_wait_for_the_proxy(tmp_path: Path) -> None:
@@ -238,7 +240,11 @@ class Terminal:
 
     def __init__(self, command: list[str], env: Mapping[str, str], folder: Path) -> None:
         self._end, other = pty.openpty()
-        start = "import os, sys; os.login_tty(0); os.execvp(sys.argv[1], sys.argv[1:])"
+        # A shell starts commands in the background with SIGQUIT ignored, and this test may be one.
+        start = (
+            "import os, signal, sys; os.login_tty(0); signal.signal(signal.SIGQUIT, signal.SIG_DFL); "
+            "os.execvp(sys.argv[1], sys.argv[1:])"
+        )
         self.process = subprocess.Popen(
             python(start, *command), env=dict(env), cwd=folder, stdin=other, stdout=other, stderr=other
         )
