@@ -41,6 +41,7 @@ _WITHOUT_EFFECT_ON_RUN: Final = {
     "listen": "whose proxy listens on a free port",
     "admin_listen": "whose proxy has no admin listener",
     "state_file": "because a state file belongs to one proxy",
+    "jobs": "because a job may outlast the command",
 }
 
 

@@ -45,6 +45,8 @@ class JobDirectory:
                 self.path.chmod(_DIR_MODE)
             self._lock = os.open(self._lock_file(self.runner), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileExistsError:
+            raise JobsUnusable(f"jobs: {self.path} is not a directory") from None
         except OSError as error:
             fault = (error.strerror or "unknown fault").lower()
             raise JobsUnusable(f"jobs: {self.path} cannot be used: {fault}") from None

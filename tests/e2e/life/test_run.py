@@ -140,6 +140,7 @@ def test_a_proxy_does_not_outlive_a_command_that_ends_at_once(run_real) -> None:
         (["--max-wait", "x", "--", "touch", "started"], {"NANONETS_API_KEY": KEY}, 2, "max_wait: 'x' is not a dur"),
         (["--listen", ":1", "--", "touch", "started"], {"NANONETS_API_KEY": KEY}, 2, "--listen: has no effect on"),
         (["--state-file", "s", "--", "touch", "started"], {"NANONETS_API_KEY": KEY}, 2, "--state-file: has no ef"),
+        (["--jobs", "j", "--", "touch", "started"], {"NANONETS_API_KEY": KEY}, 2, "--jobs: has no effect"),
         (["--env", "a", "--", "touch", "started"], {"NANONETS_API_KEY": KEY}, 2, "--env: is no environment of the"),
         (["--", "no-such-command"], {"NANONETS_API_KEY": KEY}, 127, "no-such-command: command not found"),
         (["--", "./started/x"], {"NANONETS_API_KEY": KEY}, 127, "./started/x: command not found"),

@@ -24,7 +24,9 @@ def idempotency_key(values: Sequence[bytes]) -> str | None:
     value = values[0].strip()
     quoted = _QUOTED.fullmatch(value)
     if len(values) > 1 or not (quoted or _BARE.fullmatch(value)):
-        raise BadRequest("Idempotency-Key must be one string of 1 to 255 printable ASCII characters.")
+        raise BadRequest(
+            "Idempotency-Key must be one string of 1 to 255 printable ASCII characters, in quotes if it has spaces."
+        )
     return (_ESCAPED.sub(rb"\1", quoted[1]) if quoted else value).decode()
 
 

@@ -39,6 +39,7 @@ def beside_command(config: Config, companion: Companion) -> ServeConfig:
             name: value for name, value in own.permissive_settings.items() if name not in _OF_LISTENERS
         },
         state_file=None,  # it belongs to one proxy, and this one may run beside others with the same settings
+        jobs=None,  # a job may outlast the command
         environments=1,
     )
     return replace(
