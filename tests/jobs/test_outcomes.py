@@ -308,6 +308,7 @@ async def test_ended_jobs_are_removed_after_their_time_with_their_files(folder: 
         stray.write_bytes(b"left by a crash")
         os.utime(stray, (0, 0))
         await scene.jobs._expire()
+        await scene.jobs._sweep()
         assert stored(folder) == []
         assert not files(folder, ".request") + files(folder, ".response")
         assert (await scene.caller.get(location.encode())).status == 404

@@ -12,6 +12,7 @@ import secrets
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -79,8 +80,9 @@ class JobDirectory:
         with os.scandir(self.path) as entries:
             for entry in entries:
                 match = _BODY.fullmatch(entry.name)
-                if match is not None and entry.stat().st_mtime < before_s:
-                    yield match[1]
+                with suppress(FileNotFoundError):  # its job has just ended
+                    if match is not None and entry.stat().st_mtime < before_s:
+                        yield match[1]
 
     def has_ended(self, runner: str) -> bool:
         """Returns whether another runner has ended. Each runner locks its file for as long as it lives."""

@@ -30,7 +30,8 @@ _CLAIM_S: Final = 1.0  # another process may have stored a job, or given it back
 _MIN_CLAIM_S: Final = 0.02
 _RECOVER_S: Final = 5.0
 _EXPIRE_S: Final = 30.0
-_EXPIRED_AT_ONCE: Final = 500
+_SWEEP_S: Final = 3600.0
+_EXPIRED_AT_ONCE: Final = 100
 _RETRY_S: Final = 5.0
 _ADVICE: Final = "make room on the disk of the setting jobs, and make its directory writable"
 _LOST: Final = "The proxy that sent it ended before the response came."
@@ -63,7 +64,7 @@ class Jobs:
         self._watchers: dict[str, int] = {}
         self._background: set[asyncio.Task[Any]] = set()
         self._maintenance: asyncio.Task[None] | None = None
-        self._next_recovery_s = self._next_expiry_s = -math.inf
+        self._next_recovery_s = self._next_expiry_s = self._next_sweep_s = -math.inf
 
     @property
     def is_draining(self) -> bool:
@@ -130,6 +131,9 @@ class Jobs:
         if now_s >= self._next_expiry_s:
             self._next_expiry_s = now_s + _EXPIRE_S
             await self._expire()
+        if now_s >= self._next_sweep_s:
+            self._next_sweep_s = now_s + _SWEEP_S
+            await self._sweep()
 
     async def _recover(self) -> None:
         """Takes over the queued jobs of runners that have ended. Those that they were sending are unknown."""
@@ -156,8 +160,11 @@ class Jobs:
             self._log.info("jobs_expired", jobs=len(removed))
         if len(removed) == _EXPIRED_AT_ONCE:
             self._next_expiry_s = -math.inf
-        abandoned = list(self.directory.abandoned())
-        for job_id in await self.writer.run(lambda database: database.without_job(abandoned)):
+
+    async def _sweep(self) -> None:
+        """Removes the bodies that a crash has left without a job."""
+        # The directory may be large, so the writer's thread reads it.
+        for job_id in await self.writer.run(lambda database: database.without_job(self.directory.abandoned())):
             self.directory.remove_files(job_id)
 
     # --- for submissions --------------------------------------------------------------------------------
