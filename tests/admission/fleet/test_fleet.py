@@ -220,6 +220,35 @@ def test_the_share_of_a_dead_replica_is_in_use_again_within_2_s() -> None:
     in_fleet(3, Concurrency(6), run, policy)
 
 
+def test_a_leader_that_stops_hands_over_without_a_429() -> None:
+    """As in a restart: a new replica serves the callers of the leader, which has used its part of the limit."""
+
+    async def run(scene: FleetScene) -> None:
+        scene.callers(scene.leader, 10, "first")
+        scene.callers(1 - scene.leader, 10, "second")
+        await asyncio.sleep(21.0)
+        old = scene.leader
+        await scene.add().start(1.0)
+        await asyncio.sleep(0.3)
+        since_s = scene.loop.time()
+        for task in scene.tasks[:10]:
+            task.cancel()
+        await asyncio.gather(*scene.tasks[:10], return_exceptions=True)
+        scene.callers(2, 10, "first")
+        scene.replicas[old].room.close()
+        scene.dead.add(old)
+        await scene.replicas[old].stop()
+        await asyncio.sleep(0.25)
+        alive = [replica for number, replica in enumerate(scene.replicas) if number != old]
+        assert sorted(replica.state.value for replica in alive) == ["following", "leading"]
+        assert [change for change in scene.changes if change[0] > since_s and change[2] is State.ALONE] == []
+        await asyncio.sleep(20.0)
+        assert scene.counts.refused_since(since_s) == 0
+        assert scene.counts.errors == []
+
+    in_fleet(2, SlidingLog(40, 3.9), run, LIMITED)
+
+
 def test_while_redis_is_away_all_replicas_together_keep_to_the_limit() -> None:
     async def run(scene: FleetScene) -> None:
         for number in range(4):

@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 
 from nanonets_proxy.admission.fleet.bus.port import Won
+from nanonets_proxy.admission.fleet.homes.remote_home import Message
 from nanonets_proxy.core.access.shared_counts import SharedCounts
 from nanonets_proxy.core.ratelimit.fleet.grant_log import MAX_SCOPES, GrantLog
 from nanonets_proxy.core.ratelimit.gate import Gate
@@ -58,6 +59,15 @@ class Beliefs:
         for scope, age_s, cost in grants:
             self.leader_log.add(str(scope), now_s - float(age_s), float(cost), 0)
 
+    def note_beat(self, message: Message, now_s: float, *, is_of_known_leader: bool) -> None:
+        """Notes what a beat tells. A new leader's earlier grants are in its own gate, so nobody needs them."""
+        if "beliefs" in message:
+            self.note_document(message["beliefs"], 0.0, now_s)
+        if is_of_known_leader:
+            self.note_leader_grants(message.get("log", ()), now_s)
+        else:
+            self.leader_log = GrantLog()
+
     def age_s(self, now_s: float) -> float:
         """Returns how old the beliefs are."""
         return now_s - self.at_s
@@ -83,11 +93,15 @@ class ToTell:
         if len(self._grants) < _MAX_TOLD_GRANTS:
             self._grants.append((scope, granted_at_s, cost))
 
+    def grants(self, now_s: float) -> list[tuple[str, float, float]]:
+        """Returns the grants since the last beat, as (scope, age, cost)."""
+        return [(scope, now_s - at_s, cost) for scope, at_s, cost in self._grants]
+
     def take(self, now_s: float) -> tuple[Document, Document | None]:
         """Returns what has changed since the last call, and what Redis must keep; None: nothing new."""
         known = list(filter(_is_known, self._gate.scopes.snapshots(now_s)))[:MAX_SCOPES]
         key = [(s.scope, s.count, s.period_s, s.proven, s.concurrency_limit, s.opens_in_s > 0) for s in known]
-        told: Document = {"log": [(scope, now_s - at_s, cost) for scope, at_s, cost in self._grants]}
+        told: Document = {"log": self.grants(now_s)}
         has_changed, self._told = key != self._told, key
         if has_changed:
             told["beliefs"] = dump(map(_without_grants, known), _NAME, 0.0)

@@ -146,6 +146,11 @@ class Lead:
         """Notes that our own beat has come back: the subscription works."""
         self._beat_is_out = False
 
+    def resignation(self) -> "Message":
+        """Returns the last message. Without the latest grants in it, the next leader would grant them again."""
+        grants = [] if self._to_tell is None else self._to_tell.grants(self._loop.time())
+        return {"t": "resign", "log": grants}
+
     def end(self) -> None:
         """Ends this time."""
         self._timer.cancel()

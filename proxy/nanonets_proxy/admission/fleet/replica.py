@@ -59,9 +59,9 @@ class Replica:
         self._epoch = 0
         self._beat_heard_at_s = -math.inf
         self._alive_at_s = -math.inf
-        self._silence = Silence(loop, lambda: most_ticks(self._lead, self._remote), self._on_silence)
+        self._silence = Silence(loop, lambda: most_ticks(self._lead, self._remote), self._go_alone)
         self._beater: asyncio.TimerHandle | None = None
-        self._campaign = Campaign(bus, make.jitter, self._on_won)
+        self._campaign = Campaign(bus, make.jitter, self._collect)
         self._post = Post(name, bus, loop, lambda: self._epoch)
         self.counts = CountsPost(SharedCounts(name, names.lane), self._post.send, loop)
         self._stopped = False
@@ -94,7 +94,7 @@ class Replica:
             self._lead.end()
             self._post.flush()
             await self._bus.resign(self._epoch)
-            self._post.send(EVERYBODY, {"t": "resign"})
+            self._post.send(EVERYBODY, self._lead.resignation())
         elif self._leader:
             self._post.send(self._leader, {"t": "bye"})
         self._post.flush()
@@ -144,7 +144,7 @@ class Replica:
                 self._beliefs.note(lead.host.home.gate.scopes.snapshots(now_s), 0.0, now_s)
 
     def _join(self, leader: str, epoch: int) -> None:
-        """Says hello to a leader. Until its welcome, nobody grants anything here."""
+        """Says hello to a leader; empty: waits for one. Until its welcome, nobody grants anything here."""
         now_s = self._loop.time()
         closures = dict(self._local.gate.scopes.closed(now_s)) if self._remote is None else {}
         self._leave_lead()
@@ -155,12 +155,21 @@ class Replica:
         self.state = State.JOINING
         self.room.valid_until_s = math.inf
         self.room.move(self._remote, epoch)
-        self._post.send(leader, hello)
+        if leader:
+            self._post.send(leader, hello)
         self._silence.watch()
+
+    @property
+    def _seeks_lease(self) -> bool:
+        """Whether nobody leads, as far as this replica knows: it is alone, or its leader has just resigned."""
+        return self.state is State.ALONE or (self.state is State.JOINING and not self._leader)
 
     def _collect(self, won: Won, asked_at_s: float) -> None:
         """Begins to lead: asks which replicas are here, and then for their hellos."""
+        if self._stopped or not self._seeks_lease:
+            return
         self._leave_lead()
+        self._remote = None
         self.state = State.COLLECTING
         self._epoch, self._leader = won.epoch, self.name
         self._lead = Lead(self.name, won.epoch, self.replicas, asked_at_s, self._bus, self.counts.shared)
@@ -192,40 +201,30 @@ class Replica:
         """Lets the next beat come at once, or in a moment if this replica must campaign first."""
         if self._beater is not None and not self._stopped:
             self._beater.cancel()
-            wait_s = self._campaign.pause_s() if self.state is State.ALONE else 0.0
+            wait_s = self._campaign.pause_s() if self._seeks_lease else 0.0
             self._beater = self._loop.call_later(wait_s, self._beat)
 
     def _beat(self) -> None:
         now_s = self._loop.time()
         wait_s = BEAT_S
-        match self.state:
-            case State.COLLECTING | State.LEADING:
-                if self._lead is not None:
-                    self._lead.beat()
-                    wait_s = GATHER_BEAT_S if self._lead.gathers else BEAT_S
-                    self.replicas = self._lead.replicas
-                    self._silence.watch()
-            case State.FOLLOWING | State.JOINING:
-                if self._beat_heard_at_s + BEATS_MISSED * BEAT_S < now_s:
-                    self._go_alone("the leader is silent")
-                    return
-                if self._alive_at_s + _ALIVE_EACH_S <= now_s:
-                    self._alive_at_s = now_s
-                    self._post.send(self._leader, {"t": "alive"})
-            case State.ALONE:
-                wait_s = self._campaign.pause_s()
-                self._campaign.run(self._epoch)
+        if self._lead is not None:
+            self._lead.beat()
+            wait_s = GATHER_BEAT_S if self._lead.gathers else BEAT_S
+            self.replicas = self._lead.replicas
+            self._silence.watch()
+        elif self._seeks_lease:
+            wait_s = self._campaign.pause_s()
+            self._campaign.run(self._epoch)
+        elif self._beat_heard_at_s + BEATS_MISSED * BEAT_S < now_s:
+            self._go_alone("the leader is silent")
+            return
+        elif self._alive_at_s + _ALIVE_EACH_S <= now_s:
+            self._alive_at_s = now_s
+            self._post.send(self._leader, {"t": "alive"})
         self.room.expire(now_s)
         self._beater = self._loop.call_later(wait_s, self._beat)
 
-    def _on_silence(self) -> None:
-        self._go_alone(f"no answer from {'Redis' if self._remote is None else 'the leader'}")
-
     # --- the lease ----------------------------------------------------------------------------------
-
-    def _on_won(self, won: Won, asked_at_s: float) -> None:
-        if self.state is State.ALONE and not self._stopped:
-            self._collect(won, asked_at_s)
 
     def _on_renewed(self, valid_until_s: float) -> None:
         self._silence.heard()
@@ -250,7 +249,7 @@ class Replica:
         elif epoch < self._epoch or (epoch > self._epoch and what != "resign"):
             return  # of an earlier leader, or of a later one that we have not heard yet
         elif what == "resign":
-            self._on_resign(sender)
+            self._on_resign(sender, epoch, message, now_s)
         elif self._lead is not None:
             self.counts.on_message(what, sender)
             self._lead.on_message(what, message | {"from": sender}, now_s)
@@ -280,21 +279,21 @@ class Replica:
         if epoch < self._epoch:
             return
         if message.get("gathers"):
-            self._go_alone("another replica begins to lead")
+            if not self._seeks_lease:
+                self._go_alone("another replica begins to lead")
             self._epoch = epoch
             self._post.send(sender, {"t": "here"})
             return
         self._beat_heard_at_s = now_s
         self.replicas = max(2, int(message["replicas"]))  # the leader, and this replica
-        if "beliefs" in message:
-            self._beliefs.note_document(message["beliefs"], 0.0, now_s)
-        if self._remote is not None and self._remote.epoch == epoch and self._leader == sender:
-            self._beliefs.note_leader_grants(message.get("log", ()), now_s)
-            return
-        self._beliefs.leader_log = GrantLog()
-        self._join(sender, epoch)
+        follows = self._remote is not None and self._remote.epoch == epoch and self._leader == sender
+        self._beliefs.note_beat(message, now_s, is_of_known_leader=follows)
+        if not follows:
+            self._join(sender, epoch)
 
-    def _on_resign(self, sender: str) -> None:
+    def _on_resign(self, sender: str, epoch: int, message: Message, now_s: float) -> None:
         if sender == self._leader and sender != self.name:
-            self._beat_heard_at_s, self.replicas = -math.inf, max(1, self.replicas - 1)
-            self._go_alone("the leader stops")
+            self._beliefs.note_leader_grants(message["log"], now_s)
+            self.replicas = max(1, self.replicas - 1)
+            self._join("", epoch)
+            self._rush_beat()

@@ -28,10 +28,10 @@ def most_ticks(lead: "Lead | None", remote: "RemoteHome | None") -> int | None:
 
 
 class Silence:
-    """Calls `on_silence` after more than `most_due()` ticks without `heard`. None: no answer is due."""
+    """Calls `on_silence` with a reason after more than `most_due()` ticks without `heard`. None: none is due."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, most_due: Callable[[], int | None], on_silence: Callable[[], None]
+        self, loop: asyncio.AbstractEventLoop, most_due: Callable[[], int | None], on_silence: Callable[[str], None]
     ) -> None:
         self._loop = loop
         self._most_due = most_due
@@ -61,6 +61,6 @@ class Silence:
             return
         self._ticks += 1
         if self._ticks > most:
-            self._on_silence()
+            self._on_silence("no answer from Redis or from the leader")
         else:
             self._timer = self._loop.call_later(TICK_S, self._tick)

@@ -7,7 +7,8 @@
 | | | the lease is won | COLLECTING |
 | JOINING | nobody: requests wait | the leader's welcome | FOLLOWING |
 | | | no welcome in `JOIN_TICKS` | ALONE |
-| FOLLOWING | the leader | silent for `SILENT_TICKS` with a question open, or for `BEATS_MISSED` | ALONE |
+| FOLLOWING | the leader | the leader resigns: this replica waits for the next one, or wins the lease | JOINING |
+| | | silent for `SILENT_TICKS` with a question open, or for `BEATS_MISSED` | ALONE |
 | | | the beat of a leader with a later epoch, or `who` | JOINING |
 | COLLECTING | as ALONE | the replicas said hello (`lead.py`) | LEADING |
 | LEADING | this replica's gate, for all | the lease is lost, or Redis is silent for `SILENT_TICKS` | ALONE |
