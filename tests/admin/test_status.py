@@ -14,6 +14,7 @@ from nanonets_proxy.core.status.document import (
     CallerUsage,
     EnvironmentStatus,
     GateStatus,
+    JobsStatus,
     KeysStatus,
     LaneEntry,
     Problem,
@@ -179,6 +180,7 @@ class _Environment:
             Usage(2**40, 2**40),
             Usage(2**40, 2**40),
             (CallerUsage(name, 10**9, 1e9),) * most,
+            JobsStatus(Usage(10**6, 10**6), 10**4, 10**9, 10**9, 10**9, 10**9, Usage(2**40, 2**40)),
         )
 
 
