@@ -13,6 +13,7 @@ from nanonets_proxy.admin.status import MAX_BYTES, StatusReader
 from nanonets_proxy.core.status.document import (
     CallerUsage,
     EnvironmentStatus,
+    FleetStatus,
     GateStatus,
     JobsStatus,
     KeysStatus,
@@ -171,6 +172,7 @@ class _Environment:
             GateStatus(
                 *(10_000, 10_000, 10_000, 256, 256, 23.5),
                 *((scope,) * most, 1000, (LaneEntry(name, "\x01" * 128, 10_000, 1e9),) * most, 10_000),
+                FleetStatus("follows", 10_000),
             ),
             KeysStatus("env", "serving", is_rejected=False, keys=(), warnings=(), source_fault=None),
             RequestCounts(60, 1e6, *(many,) * 5, *((12345.678,) * 60,) * 2),
