@@ -9,7 +9,7 @@ import time
 from itertools import product
 from pathlib import Path
 
-from nanonets_proxy.cli.usage import VIEWS, read_view
+from nanonets_proxy.cli.ledger.usage import VIEWS, read_view
 from nanonets_proxy.core.api.routes import TEMPLATES
 from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
 from nanonets_proxy.telemetry.ledger.ledger import Batch

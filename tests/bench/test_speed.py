@@ -127,7 +127,7 @@ def test_the_page_matches_the_published_results() -> None:
     results = Results.read(page.RESULTS)
     docs = Path(__file__).parents[2] / "docs"
     assert (docs / "speed.md").read_text() == page.text(results)
-    assert (docs / "speed.svg").read_text() == page.chart(results)
+    assert (docs / "images" / "speed.svg").read_text() == page.chart(results)
 
 
 def test_the_page_describes_each_peer() -> None:

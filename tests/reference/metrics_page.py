@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.telemetry.metrics import MAX_SERIES
-from nanonets_proxy.telemetry.request_metrics import BUCKETS_S, MOST_CALLERS
+from nanonets_proxy.telemetry.scrape.request_metrics import BUCKETS_S, MOST_CALLERS
 from support.proxy_harness import program
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"

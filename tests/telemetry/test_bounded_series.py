@@ -19,8 +19,8 @@ from nanonets_proxy.telemetry.metrics import (
     combined_registry,
     process_registry,
 )
-from nanonets_proxy.telemetry.request_metrics import MOST_CALLERS, RequestMetrics
-from nanonets_proxy.telemetry.scope_metrics import ScopeMetrics
+from nanonets_proxy.telemetry.scrape.request_metrics import MOST_CALLERS, RequestMetrics
+from nanonets_proxy.telemetry.scrape.scope_metrics import ScopeMetrics
 from support.error_classes import VISIBLE
 from support.proxy_harness import running_proxy
 from support.raw_caller import RawCaller, request

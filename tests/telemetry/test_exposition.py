@@ -10,7 +10,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.registry import Collector
 
-from nanonets_proxy.telemetry.exposition import render
+from nanonets_proxy.telemetry.scrape.exposition import render
 from support.proxy_harness import running_proxy
 from support.raw_caller import RawCaller
 from support.scripted_upstream import ScriptedUpstream

@@ -4,7 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from nanonets_proxy.telemetry.request_metrics import RequestMetrics
+from nanonets_proxy.telemetry.scrape.request_metrics import RequestMetrics
 from support.eventually import until
 from support.proxy_harness import RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request

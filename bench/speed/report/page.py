@@ -65,7 +65,7 @@ def text(results: Results) -> str:
 def write() -> None:
     """Writes the page and the chart from the published results."""
     results = Results.read(RESULTS)
-    (_DOCS / "speed.svg").write_text(chart(results))
+    (_DOCS / "images" / "speed.svg").write_text(chart(results))
     (_DOCS / "speed.md").write_text(text(results))
 
 

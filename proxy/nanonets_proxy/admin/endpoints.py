@@ -12,9 +12,9 @@ from nanonets_proxy.admin import status
 from nanonets_proxy.admin.dashboard import dashboard
 from nanonets_proxy.server.connection.caller_request import CallerRequest
 from nanonets_proxy.server.error_response import OwnResponse
-from nanonets_proxy.telemetry import exposition
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyStatus
+from nanonets_proxy.telemetry.scrape import exposition
 
 _JSON: Final = "application/json; charset=utf-8"
 

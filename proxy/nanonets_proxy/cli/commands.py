@@ -15,7 +15,7 @@ from typing import Final
 from nanonets_proxy.app.config import Config
 from nanonets_proxy.app.reloading import NewSettings
 from nanonets_proxy.cli.check import all_ok, as_json, as_text, check_environments, settings_failures
-from nanonets_proxy.cli.ledger_commands import policy_test, usage
+from nanonets_proxy.cli.ledger.commands import policy_test, usage
 from nanonets_proxy.cli.output import CommandFailed, OutputFailed, write
 from nanonets_proxy.cli.parser import PROGRAM, Command, Invocation, UsageError, parse
 from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token

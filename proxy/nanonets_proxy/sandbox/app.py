@@ -8,7 +8,8 @@ from typing import Final
 
 from aiohttp import web
 
-from nanonets_proxy.sandbox import docstrange, page, v2, v4, v4_review
+from nanonets_proxy.sandbox import page
+from nanonets_proxy.sandbox.api import docstrange, v2, v4, v4_review
 from nanonets_proxy.sandbox.middleware import api_middleware
 from nanonets_proxy.sandbox.policy import MIB, SandboxPolicy, check_key
 from nanonets_proxy.sandbox.state import SANDBOX, Sandbox

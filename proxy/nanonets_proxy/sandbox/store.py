@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nanonets_proxy.sandbox import fake_results
 
 if TYPE_CHECKING:
-    from nanonets_proxy.sandbox.docstrange import Extraction
+    from nanonets_proxy.sandbox.api.docstrange import Extraction
 
 Json = dict[str, Any]
 _Value = TypeVar("_Value")

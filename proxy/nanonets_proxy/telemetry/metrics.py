@@ -21,8 +21,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from nanonets_proxy import __version__
-from nanonets_proxy.telemetry.request_metrics import RequestMetrics
-from nanonets_proxy.telemetry.scope_metrics import SERIES_PER_SCOPE, ReadScopes, ScopeMetrics
+from nanonets_proxy.telemetry.scrape.request_metrics import RequestMetrics
+from nanonets_proxy.telemetry.scrape.scope_metrics import SERIES_PER_SCOPE, ReadScopes, ScopeMetrics
 
 # A creation time per series would double the scrape. It serves only to detect resets, which rate() detects anyway.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no type annotations here

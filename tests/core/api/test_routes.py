@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nanonets_proxy.core.api.routes import OTHER_ROUTE, ROUTES, TEMPLATES, route_of
-from nanonets_proxy.sandbox import v2, v4, v4_review
+from nanonets_proxy.sandbox.api import v2, v4, v4_review
 
 
 @pytest.mark.parametrize("template", TEMPLATES)

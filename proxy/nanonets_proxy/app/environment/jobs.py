@@ -10,8 +10,8 @@ from nanonets_proxy.core.jobs.lifecycle import JobState
 from nanonets_proxy.core.status.document import JobsStatus, Usage
 from nanonets_proxy.request.context import Jobs, Services
 from nanonets_proxy.telemetry.alerts import Alerts
-from nanonets_proxy.telemetry.job_metrics import JobCounts, JobMetrics
 from nanonets_proxy.telemetry.metrics import Metrics
+from nanonets_proxy.telemetry.scrape.job_metrics import JobCounts, JobMetrics
 
 if TYPE_CHECKING:
     from nanonets_proxy.jobs import jobs

@@ -32,7 +32,7 @@ from nanonets_proxy.telemetry.otlp.protobuf import (
     zigzag,
 )
 from nanonets_proxy.telemetry.otlp.sender import STOP_S, Sender, finish, wait
-from nanonets_proxy.telemetry.request_metrics import QUEUE, TOTAL, UPSTREAM
+from nanonets_proxy.telemetry.scrape.request_metrics import QUEUE, TOTAL, UPSTREAM
 
 _SLICE: Final = 50
 _ADVICE: Final = "check otlp_metrics_endpoint and whether the collector runs; the next export has the same sums"

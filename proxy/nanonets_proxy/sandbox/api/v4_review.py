@@ -2,11 +2,11 @@
 
 from aiohttp import web
 
+from nanonets_proxy.sandbox.api.v4 import DOCUMENT, document_of, page_of, text_of
 from nanonets_proxy.sandbox.responses import bad_request, not_found
 from nanonets_proxy.sandbox.state import SANDBOX, Operation
 from nanonets_proxy.sandbox.store import Json
 from nanonets_proxy.sandbox.uploads import read_json
-from nanonets_proxy.sandbox.v4 import DOCUMENT, document_of, page_of, text_of
 
 
 def _data_of(request: web.Request) -> Json:

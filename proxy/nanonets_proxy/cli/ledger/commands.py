@@ -11,7 +11,7 @@ from nanonets_proxy.settings import Settings, SettingsError, load_settings
 
 def usage(invocation: Invocation) -> int:
     """Shows what was sent. Raises UsageError, SettingsError and CommandFailed."""
-    from nanonets_proxy.cli.usage import VIEWS, as_csv, as_json, as_table, read_view
+    from nanonets_proxy.cli.ledger.usage import VIEWS, as_csv, as_json, as_table, read_view
     from nanonets_proxy.telemetry.ledger.file import LedgerFault
 
     parsed = invocation.parsed
@@ -32,7 +32,7 @@ def usage(invocation: Invocation) -> int:
 
 def policy_test(invocation: Invocation) -> int:
     """Lists what a policy would reject. Raises UsageError, SettingsError and CommandFailed."""
-    from nanonets_proxy.cli.policy_test import as_json, as_text, replay
+    from nanonets_proxy.cli.ledger.policy_test import as_json, as_text, replay
     from nanonets_proxy.telemetry.ledger.file import LedgerFault
 
     parsed = invocation.parsed
@@ -51,7 +51,7 @@ def policy_test(invocation: Invocation) -> int:
 
 def _hours(since: str | None, until: str | None) -> tuple[int, int]:
     """Returns the first hour, and the hour after the last one. Raises UsageError."""
-    from nanonets_proxy.cli.usage import hour_of
+    from nanonets_proxy.cli.ledger.usage import hour_of
 
     now_s, hours = time.time(), []
     for flag, text in (("--since", since or "7d"), ("--until", until or "now")):

@@ -1,0 +1,1 @@
+"""The commands that read the usage ledger: `usage` and `policy test`."""

@@ -1,0 +1,1 @@
+"""What a scrape gets: the metrics of requests, scopes and jobs, and their text."""
