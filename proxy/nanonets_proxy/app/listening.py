@@ -98,8 +98,10 @@ class Listening:
         for _ in range(BACKLOG):
             try:
                 connection, _ = sock.accept()
-            except OSError:  # the queue is empty, or no file is left
+            except BlockingIOError:  # the queue is empty
                 return
+            except OSError:  # this caller has gone, or no file is left
+                continue
             await self.server.adopt(connection, self._factory(sock))
 
     def _stop_accepting(self) -> None:
