@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from support.commands.process import environment, running, sandbox
+from support.commands.restarts import ending_successors, restarted
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
 PATH = "/api/v4/workflows"
@@ -80,6 +81,9 @@ def test_docstrange_beside_nanonets_each_with_its_own_key_and_scheme(call: Call,
             assert (status, refused) == (429, {"detail": "Daily rate limit exceeded. Please try again tomorrow."})
             status, headers, refused = call(f"{urls['docs']}/extract", "POST", document, **fields)
             assert (status, "quota_used_up" in headers["proxy-status"]) == (429, True)
+            # The second request showed that the quota concerns not only the first one. No other is sent.
+            assert call(f"{urls['docs']}/extract", "POST", document, **fields)[0] == 429
+            assert call(f"{docstrange}/sandbox/stats")[2]["refused"] == 2
             results = call(f"{urls['docs']}/api/v1/extract/results/{extracted['record_id']}")
             assert (results[0], results[2]["status"]) == (200, "completed")
 
@@ -90,7 +94,44 @@ def test_docstrange_beside_nanonets_each_with_its_own_key_and_scheme(call: Call,
             assert changed == {"environments.nanonets.upstream", "environments.docs.upstream"}
             assert call(f"{urls['nanonets']}{PATH}")[0] == 200
             assert call(f"{urls['docs']}/api/v1/extract/results")[0] == 200
+            metrics = call(f"{admin}/metrics")[2].decode()
+            assert 'route="/api/v1/extract/results/{record}"' in metrics
             assert proxy.end() == 0
+        for upstream in (nanonets, docstrange):
+            assert call(f"{upstream}/sandbox/stats")[2]["unauthorized"] == 0
+
+
+def test_a_restart_gives_each_environment_the_key_and_scheme_of_its_new_upstream(
+    call: Call, tmp_path: Path
+) -> None:
+    """The two environments exchange their upstreams and keys in the file. Only the restart applies that, whole."""
+    with sandbox(key="nanonets-key") as nanonets, sandbox("--limit", "none", key="docstrange-key") as docstrange:
+        config = tmp_path / "settings.toml"
+        files = {name: tmp_path / name for name in ("nanonets-key", "docstrange-key")}
+        for name, file in files.items():
+            file.write_text(name)
+            file.chmod(0o600)
+        first = f'upstream = "{nanonets}"\napi_key_file = "{files["nanonets-key"]}"\n'
+        second = f'preset = "docstrange"\nupstream = "{docstrange}"\napi_key_file = "{files["docstrange-key"]}"\n'
+
+        def write(one: str, other: str) -> None:
+            fixed = 'admin_listen = "127.0.0.1:0"\nlisten = "127.0.0.1:0"\n'
+            config.write_text(f"{fixed}[environments.one]\n{one}[environments.other]\n{other}")
+
+        results = "/api/v1/extract/results"
+        write(first, second)
+        with running(["serve", "--config", str(config)], environment()) as proxy, ending_successors(proxy):
+            one, other = (
+                f"http://{proxy.wait_for('started', environment=name)['listen'][0]}" for name in ("one", "other")
+            )
+            assert (call(one + PATH)[0], call(other + results)[0]) == (200, 200)
+            restarted(proxy)
+            assert (call(one + PATH)[0], call(other + results)[0]) == (200, 200)
+            write(second, first)
+            assert call(f"{proxy.admin_url}/reload", "POST")[0] == 200
+            assert (call(one + PATH)[0], call(other + results)[0]) == (200, 200), "a reload exchanges neither"
+            restarted(proxy)
+            assert (call(one + results)[0], call(other + PATH)[0]) == (200, 200)
         for upstream in (nanonets, docstrange):
             assert call(f"{upstream}/sandbox/stats")[2]["unauthorized"] == 0
 

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nanonets_proxy.core.api.routes import OTHER_ROUTE, ROUTES, TEMPLATES, route_of
-from nanonets_proxy.sandbox.api import v2, v4, v4_review
+from nanonets_proxy.sandbox.app import OPERATIONS
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -16,7 +16,7 @@ def test_a_known_path_has_its_template(template: str) -> None:
     assert {route_of(path), route_of(path + "/"), route_of(path + "?async=true")} == {template}
 
 
-SANDBOX_PATHS = sorted({operation.path for operation in (*v2.OPERATIONS, *v4.OPERATIONS, *v4_review.OPERATIONS)})
+SANDBOX_PATHS = sorted({operation.path for operation in OPERATIONS})
 
 
 @pytest.mark.parametrize("path", SANDBOX_PATHS)
@@ -32,6 +32,8 @@ def test_each_operation_of_the_sandbox_is_known(path: str) -> None:
         ("/api/v2/", "/api/v2/other"),
         ("/api/v4/workflows//", "/api/v4/other"),
         ("/api/v4", "/api/v4/other"),
+        ("/api/v1/extract/results/a/b", "/api/v1/other"),
+        ("/extract/a", OTHER_ROUTE),
         ("/api/v5/workflows", OTHER_ROUTE),
         ("/api", OTHER_ROUTE),
         ("/", OTHER_ROUTE),

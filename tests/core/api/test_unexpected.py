@@ -35,6 +35,8 @@ def test_json_is_expected(content_type: bytes | None) -> None:
         (WORKFLOWS, b"text/plain", b"upstream connect error", OTHER_TYPE),
         (WORKFLOWS, b"application/pdf", b"%PDF", OTHER_TYPE),
         (ORIGINAL, b"application/pdf", b"%PDF", None),
+        ("/api/v1/extract/stream", b"text/event-stream", b"data: {}", None),
+        ("/api/v1/extract/sync", b"text/plain", b"upstream connect error", OTHER_TYPE),
         ("/api/v4/other", b"text/plain", b"not found", None),
         (WORKFLOWS, None, b"not found", None),
         (WORKFLOWS, b"text/plain", b' {"code": "x"}', None),

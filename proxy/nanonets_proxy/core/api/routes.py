@@ -1,8 +1,9 @@
 """The route of a request: the path's template, such as `/api/v2/OCR/Model/{model}/LabelFile`.
 
 Metrics and the usage ledger count by route. A path holds ids of the caller's choice, so paths would be unbounded,
-while routes are not. The table has the API's known paths; any other path has one of a few routes that end with
-`other`. Methods do not matter: a known path that is called with a wrong method still has its route.
+while routes are not. The table has the known paths of the Nanonets API and of DocStrange; any other path has one of
+a few routes that end with `other`. Methods do not matter: a known path that is called with a wrong method still has
+its route.
 """
 
 from collections.abc import Iterable
@@ -18,6 +19,9 @@ _WORKFLOW: Final = "/api/v4/workflows/{workflow}"
 _DOCUMENT: Final = _WORKFLOW + "/documents/{document}"
 _PAGE: Final = _DOCUMENT + "/pages/{page}"
 _TABLE: Final = _PAGE + "/tables/{table}"
+_RESULTS: Final = "/api/v1/extract/results"
+STREAM: Final = "/api/v1/extract/stream"
+"""Its responses are event streams."""
 
 TEMPLATES: Final[tuple[str, ...]] = (
     "/api/v2/OCR/FullText",
@@ -47,9 +51,16 @@ TEMPLATES: Final[tuple[str, ...]] = (
     _TABLE + "/cells",
     _TABLE + "/cells/{cell}",
     _TABLE + "/cells/{cell}/verify",
+    # DocStrange, as its published clients call it.
+    "/extract",
+    *(f"/api/v1/extract/{call}" for call in ("sync", "async", "batch")),
+    STREAM,
+    _RESULTS,
+    _RESULTS + "/{record}",
+    *(f"/api/v1/classify/{call}" for call in ("sync", "batch")),
 )
 OTHER_ROUTE: Final = "/other"
-_OTHER_BY_VERSION: Final = {"v2": "/api/v2/other", "v4": "/api/v4/other"}
+_OTHER_BY_VERSION: Final = {"v1": "/api/v1/other", "v2": "/api/v2/other", "v4": "/api/v4/other"}
 ROUTES: Final[tuple[str, ...]] = (*TEMPLATES, *_OTHER_BY_VERSION.values(), OTHER_ROUTE)
 """Every value that `route_of` returns."""
 # At most 200 KB.

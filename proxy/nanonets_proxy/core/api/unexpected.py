@@ -1,14 +1,14 @@
 """Recognises responses that the API does not send: HTML, other types, and JSON that is broken.
 
 Such responses come from a captive portal, a CDN or a firewall in the API's place. Callers still get them unaltered.
-The API sends JSON everywhere, except for the original of a document.
+The API sends JSON everywhere, except for the original of a document and the event stream of an extraction.
 """
 
 import re
 from typing import Final
 
 from nanonets_proxy.core.access.caller_tokens import mask_tokens
-from nanonets_proxy.core.api.routes import OTHER_ROUTE, TEMPLATES
+from nanonets_proxy.core.api.routes import OTHER_ROUTE, STREAM, TEMPLATES
 
 HTML: Final = "html"
 OTHER_TYPE: Final = "other_type"
@@ -28,7 +28,9 @@ USUAL_TYPES: Final = frozenset(
 SAMPLE_CHARS: Final = 200
 SEARCHED_BYTES: Final = 512
 """More than a sample shows: a secret whose end is cut off would not be recognised."""
-_JSON_ROUTES: Final = frozenset(template for template in TEMPLATES if not template.endswith("/original"))
+_JSON_ROUTES: Final = frozenset(
+    template for template in TEMPLATES if template != STREAM and not template.endswith("/original")
+)
 _STATUSES_WITHOUT_BODY: Final = frozenset({204, 304})
 _JSON_STARTS: Final = (b"{", b"[")
 # A word of this length is no word: it may be a token, a signature or a document's content in Base64.
