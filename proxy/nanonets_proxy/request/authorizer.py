@@ -82,14 +82,18 @@ class Authorizer:
 
         Returns whether the request counts in a daily budget.
         """
-        rules, budget = self._policy.rules, self._policy.budget
+        rules = self._policy.rules
         if rules is not None:
             denial = rules.judge(caller, method, target, (name.lower() for name in names))
             if denial is not None:
                 message = "The proxy's access rules do not allow this request."
                 error = ForbiddenByPolicy(message, reason=denial.reason)
                 self._reject(error, denial.reason, caller, method, target)
-        if budget is None:
+        return self.take(caller, method, target)
+
+    def take(self, caller: str, method: str, target: str) -> bool:
+        """Takes a request from the caller's daily budget. Returns whether it counts. Raises BudgetUsedUp."""
+        if (budget := self._policy.budget) is None:
             return False
         retry_after_s = budget.take(caller, time.time())
         if retry_after_s is not None:

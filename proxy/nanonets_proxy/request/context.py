@@ -1,7 +1,7 @@
 """The state of one request, and the services that it uses."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from nanonets_proxy.admission.admission import Admission
@@ -91,8 +91,8 @@ class Services:
     """Called with the access record of each finished request."""
     redact: Callable[[bytes], bytes]
     """Masks secrets."""
-    polls: Groups[Any] = field(default_factory=Groups)
-    """The identical GETs that share a request, which writes may concern."""
+    polls: Groups[Any]
+    """The identical GETs that share a request, which writes may concern. A reload keeps them."""
     authorizer: Authorizer | None = None
     tracer: Tracer | None = None
     """None: no spans are recorded."""

@@ -16,6 +16,10 @@ class Waiting:
     lane: str = "a"
 
 
+def end_leader() -> None:
+    """Stands for the function that ends a leader."""
+
+
 def sent_group(groups: Groups[Waiting], target: str = DOCUMENT) -> Group[Waiting]:
     group = groups.lead("key", "a", target)
     groups.note_sending(group)
@@ -139,19 +143,33 @@ def test_a_closed_group_that_gets_a_new_leader_does_not_replace_its_successor() 
 def test_a_leader_without_its_caller_goes_on_until_the_last_follower_leaves() -> None:
     groups = Groups[Waiting]()
     group, follower, other = sent_group(groups), Waiting(), Waiting()
-    assert not groups.lose_caller(group), "nobody else wants the response"
+    assert not groups.lose_caller(group, end_leader), "nobody else wants the response"
     groups.follow(group, follower)
     groups.follow(group, other)
-    assert groups.lose_caller(group)
-    assert not groups.leave(group, follower)
-    assert groups.leave(group, other)
+    assert groups.lose_caller(group, end_leader)
+    assert groups.leave(group, follower) is None
+    assert groups.leave(group, other) is end_leader
+
+
+@pytest.mark.parametrize("is_passed_on", [True, False])
+def test_a_leader_that_has_ended_is_not_ended_again(is_passed_on: bool) -> None:
+    groups = Groups[Waiting]()
+    group, first, second = sent_group(groups), Waiting(), Waiting()
+    groups.follow(group, first)
+    groups.follow(group, second)
+    groups.lose_caller(group, end_leader)
+    if is_passed_on:
+        groups.pass_on(group)
+    else:
+        groups.end(group)
+    assert groups.leave(group, second) is None
 
 
 def test_a_leader_with_its_caller_goes_on_without_followers() -> None:
     groups = Groups[Waiting]()
     group, follower = sent_group(groups), Waiting()
     groups.follow(group, follower)
-    assert not groups.leave(group, follower)
+    assert groups.leave(group, follower) is None
 
 
 @dataclass(eq=False)

@@ -1,6 +1,7 @@
 """Identical GETs share one upstream request, over real sockets at both ends."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -8,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from nanonets_proxy.core.coalescing.groups import Group
 from nanonets_proxy.request.coalescing.members import MAX_SHARED_BYTES
 from support.eventually import until
 from support.held_upstream import HeldUpstream
 from support.log_capture import captured_log
-from support.proxy_harness import KEY, RunningProxy, running_proxy
+from support.proxy_harness import KEY, RunningProxy, running_proxy, serve_config
 from support.raw_caller import RawCaller, RawResponse, request
 from support.raw_upstream import ok
 
@@ -47,6 +49,12 @@ async def follow(proxy: RunningProxy, upstream: HeldUpstream, callers: list[RawC
     for caller in callers[1:]:
         await caller.send(data)
     await until(lambda: joined(proxy) == before + len(callers) - 1)
+
+
+def reload(proxy: RunningProxy, upstream: HeldUpstream, **settings: Any) -> None:
+    """Applies other settings, as a reload does."""
+    config = serve_config(**settings).environments[0].with_upstream(upstream.origin)
+    proxy.proxy.prepare_change(config)()
 
 
 def without_timing(response: RawResponse) -> tuple[bytes, list[tuple[bytes, bytes]], bytes]:
@@ -113,6 +121,24 @@ async def test_a_request_that_differs_is_sent_by_itself(second: bytes) -> None:
         assert (await callers[1].response(to_head=True)).status == 200
 
 
+async def test_a_field_that_connection_removes_is_not_compared() -> None:
+    accept = b"Accept: text/csv"
+    removing = (b"Connection: keep-alive", accept, b"Connection: Accept")
+    async with scene(3) as (upstream, proxy, callers):
+        await callers[0].send(request(b"GET", DOCUMENT, accept))
+        await upstream.requests(1)
+        await callers[1].send(request(b"GET", DOCUMENT, *removing))
+        await upstream.requests(2)
+        assert accept in upstream.heads[0]
+        assert accept not in upstream.heads[1]
+        await callers[2].send(request(b"GET", DOCUMENT))
+        await until(lambda: joined(proxy) == 1)
+        for _ in range(2):
+            await upstream.respond(ok())
+        for caller in callers:
+            await caller.response()
+
+
 @pytest.mark.parametrize("path", [b"/api/v4/workflows", b"/api/v4/workflows/7/documents", DOCUMENT + b"/original"])
 async def test_other_paths_are_not_coalesced_by_default(path: bytes) -> None:
     async with scene(2) as (upstream, _proxy, callers):
@@ -175,6 +201,78 @@ async def test_a_get_after_a_failed_write_is_sent_by_itself() -> None:
             await upstream.respond(ok())
         for caller in (first, second):
             await caller.response()
+
+
+async def test_a_get_after_a_write_whose_caller_has_hung_up_is_sent_by_itself() -> None:
+    async with scene(3) as (upstream, _proxy, callers):
+        writer, first, second = callers
+        await writer.send(request(b"DELETE", DOCUMENT))
+        await upstream.requests(1)
+        await first.send(POLL)
+        await upstream.requests(2)
+        writer.reset()
+        await until(lambda: upstream.lost == 1)  # it may have deleted the document all the same
+        await second.send(POLL)
+        await upstream.requests(3)
+        for _ in range(2):
+            await upstream.respond(ok())
+        for caller in (first, second):
+            await caller.response()
+
+
+async def test_a_get_after_a_write_that_ended_after_a_reload_is_sent_by_itself() -> None:
+    async with scene(4) as (upstream, proxy, callers):
+        before, writer, first, second = callers
+        await before.send(POLL)
+        await upstream.requests(1)
+        await writer.send(request(b"DELETE", DOCUMENT))
+        await upstream.requests(2)
+        reload(proxy, upstream, max_wait="61s")
+        await first.send(POLL)
+        await upstream.requests(3)
+        await upstream.respond(ok(b"old"))
+        await upstream.respond(ok(b"deleted"))
+        assert (await writer.response()).body == b"deleted"
+        await second.send(POLL)
+        await upstream.requests(4)
+        for _ in range(2):
+            await upstream.respond(ok())
+        for caller in (before, first, second):
+            await caller.response()
+
+
+async def test_the_request_ends_when_its_last_caller_hangs_up_although_it_joined_after_a_reload() -> None:
+    async with scene(2) as (upstream, proxy, callers):
+        await follow(proxy, upstream, callers[:1])
+        reload(proxy, upstream, max_wait="61s")
+        await callers[1].send(POLL)
+        await until(lambda: joined(proxy) == 1)
+        callers[0].reset()
+        await asyncio.sleep(0.02)
+        assert (upstream.lost, proxy.in_flight) == (0, 1)
+        callers[1].reset()
+        await until(lambda: (upstream.lost, proxy.in_flight) == (1, 0))
+
+
+async def test_nothing_is_kept_of_leaders_that_went_on_without_their_callers() -> None:
+    def kept() -> int:
+        gc.collect()
+        return sum(isinstance(each, Group) for each in gc.get_objects())
+
+    before = kept()
+    async with scene(1) as (upstream, proxy, (follower,)):
+        for number in range(3):
+            async with await proxy.caller() as leader:
+                await leader.send(POLL)
+                await upstream.requests(number + 1)
+                await follower.send(POLL)
+                await until(lambda: joined(proxy) == 1)
+                leader.reset()
+                await asyncio.sleep(0.01)
+                await upstream.respond(ok(BODY))
+                assert (await follower.response()).body == BODY
+        await until(lambda: proxy.in_flight == 0)
+        assert kept() == before
 
 
 async def test_a_get_after_a_write_by_a_job_is_sent_by_itself(tmp_path: Path) -> None:
@@ -458,6 +556,47 @@ async def test_a_follower_takes_nothing_from_its_daily_budget() -> None:
         await upstream.respond(ok())
         await callers[0].response()
         assert (await callers[0].get(DOCUMENT)).json()["code"] == "daily_budget_used_up"
+
+
+async def test_followers_take_nothing_from_a_daily_budget_while_they_wait_either() -> None:
+    settings = {"daily_budget": "2"}
+    async with scene(5, **settings) as (upstream, proxy, callers):
+        await follow(proxy, upstream, callers)
+        await upstream.respond(ok())
+        assert [(await caller.response()).status for caller in callers] == [200] * 5
+        await callers[0].send(POLL)
+        await upstream.respond(ok())
+        assert (await callers[0].response()).status == 200
+        assert (await callers[0].get(DOCUMENT)).json()["code"] == "daily_budget_used_up"
+
+
+async def test_followers_that_are_sent_in_the_end_are_counted_within_the_daily_budget() -> None:
+    settings = {"daily_budget": "3"}
+    large = ok(b"x" * (MAX_SHARED_BYTES + 1))
+    async with scene(5, **settings) as (upstream, proxy, callers):
+        await follow(proxy, upstream, callers)
+        for _ in range(3):
+            await upstream.respond(large)
+        responses = [await caller.response() for caller in callers]
+        assert sorted(response.status for response in responses) == [200, 200, 200, 429, 429]
+        assert {r.json()["code"] for r in responses if r.status == 429} == {"daily_budget_used_up"}
+        assert len(upstream.heads) == 3
+
+
+async def test_a_follower_without_a_request_left_passes_the_lead_on() -> None:
+    settings = {"daily_budget": "2"}
+    impatient = request(b"GET", DOCUMENT, b"Prefer: wait=0")
+    async with scene(4, **settings) as (upstream, proxy, (other, *callers)):
+        await follow(proxy, upstream, callers, impatient)
+        await other.send(request(b"GET", b"/api/v4/workflows"))
+        await upstream.requests(2)
+        await upstream.respond(ok(b"{}", b"Retry-After: 9", status=b"429 Too Many Requests"))
+        assert (await callers[0].response()).status == 429
+        for caller in callers[1:]:
+            assert (await caller.response()).json()["code"] == "daily_budget_used_up"
+        assert joined(proxy) == 0
+        await upstream.respond(ok())
+        await other.response()
 
 
 async def test_callers_that_share_no_connection_share_no_response() -> None:

@@ -11,7 +11,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import structlog
@@ -35,6 +35,7 @@ from nanonets_proxy.app.environment.upstream import Upstream
 from nanonets_proxy.app.listening import Listening
 from nanonets_proxy.app.reloading import with_fixed_parts
 from nanonets_proxy.app.usage_ledger import UsageLedger
+from nanonets_proxy.core.coalescing.groups import Groups
 from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeTable
@@ -105,8 +106,7 @@ class Environment:
                 probe=self._upstream.key_probe(config),
             ),
         )
-        self._secret_files = config.secret_files(initial.source.source)
-        self._redactor = redactor
+        self._secret_files, self._redactor = config.secret_files(initial.source.source), redactor
         earlier = usage.requests_by_day(config.name) if usage else {}
         counts = None if self._fleet is None else self._fleet.counts
         self._access = AccessControl(config, self.metrics, earlier, counts)
@@ -119,6 +119,7 @@ class Environment:
         self.tracer = make_tracer(config, self.metrics, self.alerts, redactor.mask)
         """The program stops it, together with the other exporters."""
         self._retries = Retries(config.retries, random.random)
+        self._polls: Groups[Any] = Groups()
         self._handlers: WeakSet[Handler] = WeakSet()  # earlier ones have requests in flight
         self._handler = self._make_handler(config)
         limits = connection_policy(config)
@@ -170,6 +171,7 @@ class Environment:
             metrics=self.metrics,
             unexpected=self._unexpected,
             observers=tuple(observers),
+            polls=self._polls,
             authorizer=authorizer,
             ledger=None if usage is None else usage.ledger,
             jobs=self._jobs.endpoint(config),

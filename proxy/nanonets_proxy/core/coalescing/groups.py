@@ -24,7 +24,7 @@ PATCH above a path also counts, since it may change what is below. A POST above 
 """
 
 import enum
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Final, Generic, Protocol, TypeVar
 
 from nanonets_proxy.core.access.access_rules import read_path
@@ -64,7 +64,7 @@ _WAITING, _SENT, _CLOSED, _ENDED = GroupState
 class Group(Generic[T]):
     """One group. `Groups` changes it."""
 
-    __slots__ = ("followers", "has_lost_caller", "key", "lane", "state", "target")
+    __slots__ = ("end_leader", "followers", "key", "lane", "state", "target")
 
     def __init__(self, key: Hashable, lane: str, target: str) -> None:
         self.key = key
@@ -74,8 +74,8 @@ class Group(Generic[T]):
         self.state = _WAITING
         self.followers: dict[T, None] = {}
         """In the order in which they joined."""
-        self.has_lost_caller = False
-        """Whether the leader's caller has hung up, so that the leader goes on for its followers alone."""
+        self.end_leader: Callable[[], object] | None = None
+        """Ends a leader that goes on for its followers alone, because its caller has hung up; otherwise None."""
 
 
 class Groups(Generic[T]):
@@ -100,14 +100,15 @@ class Groups(Generic[T]):
     def follow(self, group: Group[T], follower: T) -> None:
         group.followers[follower] = None
 
-    def leave(self, group: Group[T], follower: T) -> bool:
-        """Removes a follower whose caller has hung up. Returns whether nobody wants the response any more."""
+    def leave(self, group: Group[T], follower: T) -> Callable[[], object] | None:
+        """Removes a follower whose caller has hung up. Returns `end_leader` if the response is no longer wanted."""
         group.followers.pop(follower, None)
-        return group.has_lost_caller and not group.followers
+        return None if group.followers else group.end_leader
 
-    def lose_caller(self, group: Group[T]) -> bool:
+    def lose_caller(self, group: Group[T], end_leader: Callable[[], object]) -> bool:
         """Notes that the leader's caller has hung up. Returns whether the leader goes on for its followers."""
-        group.has_lost_caller = True
+        if group.followers:
+            group.end_leader = end_leader
         return bool(group.followers)
 
     def note_sending(self, group: Group[T]) -> None:
@@ -135,7 +136,7 @@ class Groups(Generic[T]):
     def end(self, group: Group[T]) -> list[T]:
         """Ends the group, and returns the followers, all of which get the same."""
         self._forget(group)
-        group.state = _ENDED
+        group.state, group.end_leader = _ENDED, None
         followers, group.followers = list(group.followers), {}
         return followers
 
@@ -145,12 +146,13 @@ class Groups(Generic[T]):
         The new leader waits for a permit in its own lane.
         """
         self._forget(group)
+        group.end_leader = None
         if not group.followers:
             group.state = _ENDED
             return None
         leader = next(iter(group.followers))
         del group.followers[leader]
-        group.lane, group.state, group.has_lost_caller = leader.lane, _WAITING, False
+        group.lane, group.state = leader.lane, _WAITING
         # A group that was closed may have a successor, which GETs join already.
         self._waiting.setdefault((group.key, group.lane), group)
         return leader

@@ -12,8 +12,8 @@ A leader whose caller hangs up goes on while it has followers (`CallerRequest.is
 queue, and what was sent is not sent twice. The response passes through memory only if it has followers, so a caller
 that reads slowly delays nobody.
 
-The leader takes the permit, pays with its lane, and has the attempt in the ledger. A follower is not sent, so it
-takes nothing from its caller's daily budget. It only joins while its caller has a request left.
+The leader takes the permit, pays with its lane, and has the attempt in the ledger. A follower takes nothing from
+its caller's daily budget, unless it is sent after all. It only joins while its caller has a request left.
 """
 
 import asyncio
@@ -22,9 +22,17 @@ from typing import Final
 
 from nanonets_proxy.core.coalescing.groups import Group, Groups, GroupState
 from nanonets_proxy.core.http.header_plans import HeaderPlans
-from nanonets_proxy.core.http.headers import FORWARDING_PREFIX, NOT_FORWARDED
+from nanonets_proxy.core.http.headers import (
+    FORWARDING_PREFIX,
+    NOT_FORWARDED,
+    PLAIN_CONNECTION_VALUES,
+    connection_options,
+    without_fields,
+)
 from nanonets_proxy.core.http.methods import SAFE_METHODS
 from nanonets_proxy.core.http.path_pattern import any_path
+from nanonets_proxy.errors import BudgetUsedUp
+from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.coalescing.members import Follower, Leader, Writes
 from nanonets_proxy.request.context import RequestContext, Services
 from nanonets_proxy.request.policy import HandlerPolicy
@@ -64,10 +72,8 @@ class Coalescing:
         self._is_coalesced = any_path(policy.coalesce)
         own = {policy.credentials_header.lower().encode(), policy.cost_header.lower().encode()}
         dropped = NOT_FORWARDED | _IDS | own
-        self._plans = HeaderPlans((), frozenset(), dropped, FORWARDING_PREFIX, drops_lookalikes=True)
+        self._plans = HeaderPlans((b"connection",), frozenset(), dropped, FORWARDING_PREFIX, drops_lookalikes=True)
         self._keeps_host = policy.keeps_host
-        self.tasks: dict[Group[Follower], asyncio.Task[None]] = {}
-        """The tasks of the leaders that have lost their callers."""
         self._large_targets: dict[str, None] = {}
 
     def forward(self, context: RequestContext) -> Awaitable[None]:
@@ -79,7 +85,7 @@ class Coalescing:
         elif self._is_coalesced(target) and context.head.body_length == 0 and target not in self._large_targets:
             section = context.request.section
             if section.compared_fields is None:
-                section.compared_fields = self._plans[section.names].template % section.values
+                section.compared_fields = self._compared_fields(section.names, section.values)
             # All that the upstream gets, but ids. The caller counts if it shares no connection either.
             key = (
                 target,
@@ -92,6 +98,17 @@ class Coalescing:
                 return self._follow(group, context)
             return self._lead(self.groups.lead(key, record.caller, target), context)
         return self._forward_alone(context)
+
+    def _compared_fields(self, names: tuple[bytes, ...], values: tuple[bytes, ...]) -> bytes:
+        """Returns the lines that the upstream gets of a header section, without ids."""
+        plan = self._plans[names]
+        (connection_at,) = plan.places
+        if connection_at is not None and (plan.special or values[connection_at] not in PLAIN_CONNECTION_VALUES):
+            fields = zip(names, values, strict=True)
+            options = [connection_options(value) for name, value in fields if name.lower() == b"connection"]
+            names, values = without_fields(frozenset().union(*options), names, values)
+            plan = self._plans[names]
+        return plan.template % values
 
     async def _lead(self, group: Group[Follower], context: RequestContext) -> None:
         leader = context.sharing = Leader(self, group)
@@ -110,6 +127,7 @@ class Coalescing:
         record = context.record
         follower = Follower(record.caller)
         self.groups.follow(group, follower)
+        was_counted = self._uncount(record)
         began_s = follower.result.get_loop().time()
         try:
             result = await follower.result
@@ -117,24 +135,41 @@ class Coalescing:
             self._leave(group, follower)
             raise
         if result is None:
+            self._count(context, was_counted=was_counted)
             await self._forward_alone(context)
         elif isinstance(result, Group):
             record.wait_s += follower.result.get_loop().time() - began_s
+            try:
+                self._count(context, was_counted=was_counted)
+            except BudgetUsedUp:
+                self.pass_on(result)
+                raise
             await self._lead(result, context)
         else:
             record.is_coalesced = True
             self._counter.inc()
-            if record.is_counted and self._authorizer is not None:
-                self._authorizer.give_back(record)
-                record.is_counted = False
             if isinstance(result, UpstreamError):
                 raise result
             await self._relay(result, context)
 
+    def _uncount(self, record: AccessRecord) -> bool:
+        """Gives back what a follower took from its caller's budget. Returns whether it took anything."""
+        if not record.is_counted or self._authorizer is None:
+            return False
+        self._authorizer.give_back(record)
+        record.is_counted = False
+        return True
+
+    def _count(self, context: RequestContext, *, was_counted: bool) -> None:
+        """Counts a follower that is sent after all. Raises BudgetUsedUp."""
+        if was_counted and self._authorizer is not None:
+            record = context.record
+            record.is_counted = self._authorizer.take(record.caller, record.method, context.target)
+
     def _leave(self, group: Group[Follower], follower: Follower) -> None:
         """Ends a follower whose caller has hung up, perhaps after it got its result."""
-        if self.groups.leave(group, follower) and (task := self.tasks.get(group)) is not None:
-            task.cancel()
+        if (end_leader := self.groups.leave(group, follower)) is not None:
+            end_leader()
         result = None if follower.result.cancelled() or not follower.result.done() else follower.result.result()
         if isinstance(result, Group):
             self.pass_on(result)
@@ -143,7 +178,6 @@ class Coalescing:
 
     def pass_on(self, group: Group[Follower]) -> None:
         """Lets the first follower lead that is still there."""
-        self.tasks.pop(group, None)
         while (follower := self.groups.pass_on(group)) is not None:
             if not follower.result.done():
                 follower.result.set_result(group)

@@ -39,9 +39,11 @@ class Leader:
     __slots__ = ("_coalescing", "_group", "_task", "concerned")
 
     def __init__(self, coalescing: "Coalescing", group: Group[Follower]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         self._coalescing = coalescing
         self._group = group
-        self._task = asyncio.current_task()
+        self._task = task
         self.concerned = True
 
     @property
@@ -90,10 +92,7 @@ class Leader:
 
     def lose_caller(self) -> bool:
         """Returns whether the response is wanted although the caller has hung up."""
-        is_wanted = self._coalescing.groups.lose_caller(self._group)
-        if is_wanted and (task := self._task) is not None:
-            self._coalescing.tasks[self._group] = task
-        return is_wanted
+        return self._coalescing.groups.lose_caller(self._group, self._task.cancel)
 
     def fail(self, error: Exception) -> None:
         """Ends the leader without a response."""
