@@ -28,6 +28,7 @@ from nanonets_proxy.telemetry.ledger import writer
 from support.eventually import until
 from support.proxy_harness import KEY, RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request
+from support.raw_upstream import ok
 from support.scripted_upstream import Exchange, ScriptedUpstream, responding
 from support.telemetry.status_page import adapter
 
@@ -104,7 +105,53 @@ async def test_an_alert_shows_its_advice() -> None:
         proxy.proxy.alerts.report("disk_filled", "make room", free_bytes=0, sentence="0 bytes are free.")
         (problem,) = (await _status(proxy))["environments"][0]["problems"]
         assert (problem["kind"], problem["is_alert"], problem["advice"]) == ("disk_filled", True, "make room")
-        assert problem["sentence"] == "0 bytes are free."
+        assert (problem["sentence"], problem["what"], problem["reason"]) == ("0 bytes are free.", "", "")
+
+
+@pytest.mark.parametrize("field", ["reason", "error"])
+async def test_an_alert_shows_its_reason_bounded_and_without_the_key(field: str) -> None:
+    async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
+        proxy.proxy.alerts.report("disk_filled", "make room", **{field: f"\udcffkey {KEY} " + "x" * 1000})
+        (problem,) = (await _status(proxy))["environments"][0]["problems"]
+        assert problem["reason"].startswith("?key [REDACTED] xxx")
+        assert len(problem["reason"]) == 200
+
+
+async def _after_3_requests(response: bytes, path: bytes = b"/api/v4/workflows") -> dict[str, Any]:
+    """Returns the status of the environment after three requests with the same response."""
+    async with (
+        ScriptedUpstream(responding(*[response] * 3)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        for _ in range(3):
+            await caller.get(path)
+        environment: dict[str, Any] = (await _status(proxy))["environments"][0]
+    return environment
+
+
+async def test_a_captive_portal_with_200_is_the_state() -> None:
+    environment = await _after_3_requests(ok(b"<html>Sign in</html>", b"Content-Type: text/html"))
+    assert environment["state"] == {
+        "code": "upstream_failing",
+        "cause": "upstream",
+        "sentence": "Nanonets does not respond as itself: 3 of 3 requests in the last minute got an unexpected "
+        "response.",
+    }
+    (problem,) = environment["problems"]
+    assert (problem["kind"], problem["what"], problem["times"]) == ("unexpected_response", "html", 3)
+
+
+@pytest.mark.parametrize(
+    ("response", "path"),
+    [
+        (ok(b"%PDF-1.7", b"Content-Type: application/pdf"), b"/api/v4/workflows/w/documents/d/original"),
+        (ok(b"<html></html>", b"Content-Type: text/html"), b"/a-page"),
+        (ok(b"{no JSON", b"Content-Type: application/json", status=b"404 Not Found"), b"/api/v4/workflows"),
+    ],
+)
+async def test_what_the_api_itself_sends_is_not_the_state(response: bytes, path: bytes) -> None:
+    assert (await _after_3_requests(response, path))["state"]["code"] == "idle"
 
 
 async def test_waiting_callers_show_with_the_time_of_the_next_permit() -> None:
@@ -164,7 +211,7 @@ class _Environment:
             "\x01" * 128, "learned", 1.5, 1e9, 1e9, 1e9, 1e9, quota_used_up=False, waiting=9, in_flight=9
         )
         problem = Problem("upstream_404", 50, 3600, is_alert=False, caller=name, request_id=name, advice="x" * 400)
-        problem = replace(problem, sentence="x" * 400)
+        problem = replace(problem, sentence="x" * 400, what=name, reason="\x01" * 200)
         return EnvironmentStatus(
             self._name,
             "https://app.nanonets.com",

@@ -181,11 +181,13 @@ def _problems(problems: Sequence[dict[str, Any]], style: Style) -> Iterable[str]
         facts = f"{times}, last {duration(problem['age_s'])} ago"
         if problem["caller"]:
             facts += f", caller {problem['caller']}, request {problem['request_id']}"
-        # After an upgrade, the proxy that still runs may be one without sentences.
-        sentence, advice = _clean(problem.get("sentence", "")), _clean(problem["advice"])
-        yield f"  {style.paint(_clean(problem['kind']), _YELLOW)}: {sentence or advice}"
-        if sentence:
-            yield f"    {advice}"
+        # After an upgrade, the proxy that still runs may be one without these texts.
+        sentence, reason, what = (_clean(problem.get(name, "")) for name in ("sentence", "reason", "what"))
+        advice, kind = _clean(problem["advice"]), _clean(f"{problem['kind']} ({what})" if what else problem["kind"])
+        first, *more = [text for text in (sentence, reason, advice) if text]
+        yield f"  {style.paint(kind, _YELLOW)}: {first}"
+        for text in more:
+            yield f"    {text}"
         yield style.paint(f"    {_clean(facts)}", _DIM)
 
 

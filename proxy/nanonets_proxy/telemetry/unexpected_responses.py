@@ -1,5 +1,6 @@
 """Reports responses that the API does not send, as alerts: an event and a count for each kind."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
@@ -29,8 +30,10 @@ _ADVICE: Final = {
 class UnexpectedResponses:
     """Reports the unexpected responses of one environment."""
 
-    def __init__(self, alerts: Alerts) -> None:
+    def __init__(self, alerts: Alerts, on_foreign: Callable[[], None]) -> None:
+        """Calls `on_foreign` for each response that something else than the API seems to have sent."""
         self._alerts = alerts
+        self._on_foreign = on_foreign
 
     def examine(
         self, route: str, request_id: str, status: int, content_type: bytes | None, body: bytes, *, is_whole: bool
@@ -51,6 +54,8 @@ class UnexpectedResponses:
         self._report(NOT_HTTP, start, error=error, route=route, request_id=request_id)
 
     def _report(self, kind: str, start: bytes, **fields: Any) -> None:
+        if kind != BROKEN_JSON:  # a defect of the API itself
+            self._on_foreign()
         self._alerts.report(EVENT, _ADVICE[kind], kind=kind, what=kind, **fields, start=sample(start))
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanonets_proxy.core.status.document import RequestCounts
-from nanonets_proxy.core.status.request_counts import RequestRing
+from nanonets_proxy.core.status.request_counts import LastMinute, RequestRing
 
 _MINUTE = 6  # rotations
 
@@ -103,7 +103,25 @@ def test_the_last_minute_has_all_requests_and_those_that_failed() -> None:
     ring.rotate()
     ring.note(503)
     ring.note(429)
-    assert ring.last_minute() == (3, 1)
+    assert ring.last_minute() == LastMinute(3, 1)
+
+
+def test_the_last_minute_has_the_responses_that_the_api_does_not_send() -> None:
+    ring = Ring()
+    ring.note_unexpected()
+    ring.note(200)
+    _rotate(ring, _MINUTE - 1)
+    assert ring.last_minute() == LastMinute(1, 0, 1)
+    ring.rotate()
+    assert ring.last_minute() == LastMinute()
+
+
+def test_requests_with_an_unexpected_response_that_have_not_ended_count_as_ended() -> None:
+    ring = Ring()
+    for _ in range(3):
+        ring.note_unexpected()
+    ring.note(200)
+    assert ring.last_minute() == LastMinute(3, 0, 3)
 
 
 def test_means_leave_out_requests_without_a_response() -> None:

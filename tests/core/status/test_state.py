@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from nanonets_proxy.core.status.document import GateStatus, KeysStatus, ScopeEntry, State
+from nanonets_proxy.core.status.request_counts import LastMinute
 from nanonets_proxy.core.status.state import Facts, duration, most_urgent, state_of
 
 _SCOPE = ScopeEntry("account", "open", 0.0, None, None, None, 0.0, quota_used_up=False, waiting=0, in_flight=0)
 _GATE = GateStatus(0, 0, 10_000, 0, 256, None, (_SCOPE,), 1, (), 0)
 _KEYS = KeysStatus("env", "serving", is_rejected=False, keys=(), warnings=(), source_fault=None)
-_FACTS = Facts("ready", _GATE, _KEYS, 0, 0, None)
+_FACTS = Facts("ready", _GATE, _KEYS, LastMinute(), None)
 
 
 def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
@@ -43,7 +44,7 @@ def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
             *("key_rejected", "key", "Nanonets rejects the API key of every request (401)."),
         ),
         (
-            {"ended": 14, "failed": 12, "failure": "internal_error"},
+            {"minute": LastMinute(14, 12), "failure": "internal_error"},
             *(
                 "proxy_failing",
                 "proxy",
@@ -51,16 +52,22 @@ def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
             ),
         ),
         (
-            {"ended": 3, "failed": 3, "failure": "upstream_timeout"},
+            {"minute": LastMinute(3, 3, 3), "failure": "upstream_timeout"},
             "upstream_failing",
             "upstream",
             "Nanonets fails or cannot be reached: 3 of 3 requests in the last minute failed (upstream_timeout).",
         ),
         (
-            {"ended": 3, "failed": 3},
+            {"minute": LastMinute(3, 3)},
             "upstream_failing",
             "upstream",
             "Nanonets fails or cannot be reached: 3 of 3 requests in the last minute failed.",
+        ),
+        (
+            {"minute": LastMinute(14, 2, 12), "failure": "upstream_503"},
+            "upstream_failing",
+            "upstream",
+            "Nanonets does not respond as itself: 12 of 14 requests in the last minute got an unexpected response.",
         ),
         (
             {"scope": {"quota_used_up": True, "opens_in_s": 3600}},
@@ -97,7 +104,8 @@ def test_the_state_names_the_party_to_look_at(
 
 @pytest.mark.parametrize(("ended", "failed"), [(2, 2), (100, 40), (0, 0)])
 def test_a_few_failures_are_not_the_state(ended: int, failed: int) -> None:
-    assert _state(ended=ended, failed=failed).code == "idle"
+    assert _state(minute=LastMinute(ended, failed)).code == "idle"
+    assert _state(minute=LastMinute(ended, unexpected=failed)).code == "idle"
 
 
 def test_the_most_urgent_state_of_several_environments_counts() -> None:

@@ -143,7 +143,9 @@ const limitText = scope => {
 };
 const problem = each => {
   const item = make("li"), facts = make("small");
-  item.append(make("code", each.kind), " " + (each.sentence && each.sentence + " To do: ") + each.advice, facts);
+  const happened = [each.sentence, each.reason].filter(Boolean).join(" ");
+  const end = /[.!?]$/.test(happened) ? " To do: " : ". To do: ";
+  item.append(make("code", each.kind), " " + (each.what && "(" + each.what + ") ") + (happened && happened + end) + each.advice, facts);
   facts.textContent = each.times + (each.times === 1 ? " time" : " times") + ", last " + duration(each.age_s) + " ago" +
     (each.caller ? ", caller " + each.caller : "") + (each.request_id ? ", request " + each.request_id : "");
   return item;

@@ -114,7 +114,7 @@ class Environment:
             usage.report_unrestored(self.alerts)
         self._usage = usage
         self._pages = Pages(config, self._room, self.alerts)
-        self._unexpected = UnexpectedResponses(self.alerts)
+        self._unexpected = UnexpectedResponses(self.alerts, self._recent.ring.note_unexpected)
         self._jobs = EnvironmentJobs(config, self._view, self.alerts, self.metrics)
         self.tracer = make_tracer(config, self.metrics, self.alerts, redactor.mask)
         """The program stops it, together with the other exporters."""
@@ -147,6 +147,7 @@ class Environment:
             caller_connections=lambda: self._server.open_connections,
             max_connections=self._max_connections,
             jobs=self._jobs.status,
+            redact=self._redactor,
             usage=None if self._usage is None else partial(self._usage.today, self.name),
         )
 

@@ -14,7 +14,7 @@ from nanonets_proxy.core.status.document import (
     Usage,
 )
 from nanonets_proxy.core.status.state import Facts, state_of
-from nanonets_proxy.core.status.text import MAX_SENTENCE_CHARS, shown
+from nanonets_proxy.core.status.text import MAX_REASON_CHARS, MAX_SENTENCE_CHARS, shown
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyStatus
 from nanonets_proxy.telemetry.recent_requests import RecentRequests
@@ -38,6 +38,7 @@ class EnvironmentStatusReader:
     caller_connections: Callable[[], int]
     max_connections: int
     jobs: Callable[[], JobsStatus | None]
+    redact: Callable[[bytes], bytes]
     usage: Callable[[int], tuple[CallerUsage, ...]] | None = None
     """Takes the largest number of callers to return, and returns their usage today. None: there is no ledger."""
 
@@ -45,13 +46,12 @@ class EnvironmentStatusReader:
         """Returns the status, with lists of at most `most` items. `phase` is the environment's own state."""
         gate = self.gate.status(self.max_waiting, most, now_s)
         keys = _keys_status(self.key_status())
-        ended, failed = self.recent.ring.last_minute()
-        failure = self.recent.errors.newest_failure()
+        minute, failure = self.recent.ring.last_minute(), self.recent.errors.newest_failure()
         policy = self.bodies.policy
         return EnvironmentStatus(
             name=self.name,
             upstream=self.upstream_name,
-            state=state_of(Facts(phase, gate, keys, ended, failed, failure)),
+            state=state_of(Facts(phase, gate, keys, minute, failure)),
             gate=gate,
             keys=keys,
             requests=self.recent.ring.counts(),
@@ -92,10 +92,18 @@ class EnvironmentStatusReader:
                 request_id="",
                 advice=shown(alert["advice"], MAX_SENTENCE_CHARS),
                 sentence=shown(alert.get("sentence", ""), MAX_SENTENCE_CHARS),
+                what=shown(str(alert.get("what") or "")),
+                reason=self._masked(alert.get("reason") or alert.get("error") or ""),
             )
             for alert in self.alerts.to_json()
         ]
         return (*alerts, *self.recent.errors.problems(now_s))[:most]
+
+    def _masked(self, reason: object) -> str:
+        # The log masks each line; what others wrote into a reason, such as a resolver, passes here without it.
+        return shown(
+            self.redact(str(reason).encode("utf-8", "replace")).decode("utf-8", "replace"), MAX_REASON_CHARS
+        )
 
 
 def _keys_status(status: KeyStatus) -> KeysStatus:

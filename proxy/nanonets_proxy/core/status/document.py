@@ -180,6 +180,12 @@ class Problem:
     """What to do."""
     sentence: str = ""
     """What happened, with its figures, if the alert has such a sentence."""
+    what: str = ""
+    """What came in place of the API's response, if the kind is `unexpected_response`: `html`, `other_type`,
+    `broken_json` or `not_http`."""
+    reason: str = ""
+    """Why, if the alert has a reason or an error, such as `cannot be written: the disk is full`; at most 200
+    characters."""
 
 
 @dataclass(frozen=True, slots=True)

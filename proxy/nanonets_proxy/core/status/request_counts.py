@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -16,7 +17,8 @@ _THROTTLED: Final = 429
 _UNUSUAL_FROM: Final = 600  # an upstream may send any three digits
 _THROTTLED_CLASS: Final = 6  # behind the status classes 0 (gone) to 5
 _WAIT, _UPSTREAM, _UPSTREAM_COUNT = 7, 8, 9
-_FIELDS: Final = 10
+_UNEXPECTED: Final = 10
+_FIELDS: Final = 11
 
 Bucket = list[float]
 
@@ -40,6 +42,18 @@ class Finished(Protocol):
 
 
 Request = TypeVar("Request", bound=Finished)
+
+
+@dataclass(frozen=True, slots=True)
+class LastMinute:
+    """The requests of about the last minute."""
+
+    ended: int = 0
+    """Requests that ended."""
+    failed: int = 0
+    """How many of them got a 5xx."""
+    unexpected: int = 0
+    """How many of them got a response that the API does not send."""
 
 
 class RequestRing(Generic[Request]):
@@ -72,16 +86,21 @@ class RequestRing(Generic[Request]):
         if status >= _ERRORS_FROM or request.code:
             self._on_error(request)
 
+    def note_unexpected(self) -> None:
+        """Counts a response that the API does not send. Its request ends later, so `count` comes after this."""
+        self._current[_UNEXPECTED] += 1
+
     def rotate(self) -> None:
         """Begins a new bucket."""
         self._full.append(self._current)
         self._current = [0.0] * _FIELDS
         self._phase = (self._phase + 1) % _PER_SHOWN
 
-    def last_minute(self) -> tuple[int, int]:
-        """Returns how many requests ended in about the last minute, and how many of them with a 5xx."""
-        recent = self._newest(_PER_SHOWN)
-        return int(sum(map(_requests, recent))), int(sum(bucket[5] for bucket in recent))
+    def last_minute(self) -> LastMinute:
+        """Returns the requests of the last six buckets."""
+        total = _sum(self._newest(_PER_SHOWN))
+        ended, unexpected = _requests(total), total[_UNEXPECTED]
+        return LastMinute(int(max(ended, unexpected)), int(total[5]), int(unexpected))
 
     def counts(self) -> RequestCounts:
         """Returns the counts of the last hour, in buckets of a minute. Only the last bucket changes later."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nanonets_proxy.core.status.document import GateStatus, KeysStatus, ScopeEntry, State
+from nanonets_proxy.core.status.request_counts import LastMinute
 
 _FEWEST_FAILURES: Final = 3
 _FAILING_SHARE: Final = 0.5
@@ -26,12 +27,9 @@ class Facts:
     """The environment's own state: `ready`, `starting` or `draining`."""
     gate: GateStatus
     keys: KeysStatus
-    ended: int
-    """Requests that ended in the last minute."""
-    failed: int
-    """How many of them got a 5xx."""
+    minute: LastMinute
     failure: str | None
-    """The kind of the newest of these failures."""
+    """The kind of the newest request that got a 5xx."""
 
 
 def state_of(facts: Facts) -> State:
@@ -61,13 +59,21 @@ def _fault(facts: Facts) -> State | None:
         return State("no_key", "key", "No usable API key: requests wait for a new key.")
     if keys.is_rejected:
         return State("key_rejected", "key", "Nanonets rejects the API key of every request (401).")
-    if facts.failed >= _FEWEST_FAILURES and facts.failed >= _FAILING_SHARE * facts.ended:
-        of_ended = f"{facts.failed} of {_requests(facts.ended)} in the last minute failed"
+    minute = facts.minute
+    if _are_most(minute.failed, minute):
+        of_ended = f"{minute.failed} of {_requests(minute.ended)} in the last minute failed"
         if facts.failure == "internal_error":
             return State("proxy_failing", "proxy", f"The proxy fails: {of_ended} (internal_error).")
         kind = f" ({facts.failure})" if facts.failure else ""
         return State("upstream_failing", "upstream", f"Nanonets fails or cannot be reached: {of_ended}{kind}.")
+    if _are_most(minute.unexpected, minute):
+        got = f"{minute.unexpected} of {_requests(minute.ended)} in the last minute got an unexpected response"
+        return State("upstream_failing", "upstream", f"Nanonets does not respond as itself: {got}.")
     return None
+
+
+def _are_most(count: int, minute: LastMinute) -> bool:
+    return count >= _FEWEST_FAILURES and count >= _FAILING_SHARE * minute.ended
 
 
 def _delay(gate: GateStatus) -> State | None:

@@ -4,6 +4,7 @@ from typing import Final
 
 MAX_NAME_CHARS: Final = 64
 MAX_SENTENCE_CHARS: Final = 400
+MAX_REASON_CHARS: Final = 200
 
 
 def shown(name: str, most: int = MAX_NAME_CHARS) -> str:
