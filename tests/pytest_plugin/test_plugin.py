@@ -65,7 +65,16 @@ def test_a_wrong_argument_of_the_marker_is_an_error_that_names_it(run_tests: Run
 def test_settings_of_the_user_have_no_effect(run_tests: Run, tmp_path: Path) -> None:
     (tmp_path / "nanonets-proxy.toml").write_text("nonsense")
     (tmp_path / "queue.py").write_text("raise SystemExit('a module of the user')")
-    done = run_tests(MARKED.format(""), NANONETS_API_KEY="a-real-key", NANONETS_PROXY_MAX_WAIT="nonsense")
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "nanonets_proxy_max_wait").write_text("nonsense")
+    variables = {
+        "NANONETS_API_KEY": "a-real-key",
+        "NANONETS_PROXY_MAX_WAIT": "nonsense",
+        "nanonets_proxy_pool_size": "nonsense",  # the names of settings are read in any case
+        "CREDENTIALS_DIRECTORY": str(credentials),
+    }
+    done = run_tests(MARKED.format(""), **variables)
     assert done.returncode == 0, done.stdout
 
 

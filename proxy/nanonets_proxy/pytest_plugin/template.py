@@ -1,7 +1,7 @@
 """The process from which the servers of a session of pytest are forked: `python -m ... FD`.
 
 A server costs half a second of CPU time to import, and a fork of this process a fiftieth of that. The process gets
-its requests over a socket, one JSON document a line. When the socket closes, it ends all servers and itself.
+its requests over a socket, one JSON document on each line. When the socket closes, it ends all servers and itself.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _STDOUT, _STDERR = 1, 2
 
 
 def run(requests: socket.socket) -> None:
-    """Answers requests until the other end closes."""
+    """Responds to requests until the other end closes."""
     running: set[int] = set()
     try:
         with requests, requests.makefile("r") as lines:
@@ -35,10 +35,10 @@ def run(requests: socket.socket) -> None:
                 request = json.loads(line)
                 if "end" in request:
                     _end(request["end"], running)
-                    answer: Any = {}
+                    response: Any = {}
                 else:
-                    answer = _start(request["arguments"], request["key"], running)
-                requests.sendall(json.dumps(answer).encode() + b"\n")
+                    response = _start(request["arguments"], request["key"], running)
+                requests.sendall(json.dumps(response).encode() + b"\n")
     except ConnectionError:
         pass  # pytest was killed
     finally:
@@ -54,7 +54,7 @@ def _end(pid: int, running: set[int]) -> None:
 
 
 def _start(arguments: Sequence[str], key: str | None, running: set[int]) -> Any:
-    """Returns the answer: the server's process and address, or the sentences of its standard error."""
+    """Returns the response: the server's process and address, or the sentences of its standard error."""
     log, log_end = os.pipe()
     template = os.getpid()
     with os.fdopen(log, "rb") as lines, tempfile.TemporaryFile() as errors:
@@ -92,7 +92,7 @@ def _serve(arguments: Sequence[str], key: str | None, output: tuple[int, int], t
 
 
 if __name__ == "__main__":
-    # Otherwise the collection of garbage in a fork would copy the memory of all that is loaded.
+    # Otherwise a garbage collection in a fork would copy the memory of all loaded modules.
     gc.collect()
     gc.freeze()
     run(socket.socket(fileno=int(sys.argv[1])))

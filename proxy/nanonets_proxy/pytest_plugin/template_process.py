@@ -18,7 +18,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 _STOP_S: Final = 30.0
-_OWN_VARIABLES: Final = "NANONETS"
+# Settings are read from variables in any case, and from the credentials of systemd.
+_OWN_VARIABLES: Final = ("NANONETS", "CREDENTIALS_DIRECTORY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,14 @@ class TemplateProcess:
         own, theirs = socket.socketpair()
         self._folder = tempfile.TemporaryDirectory(prefix="nanonets-proxy-")
         self._socket = own
-        self._answers = own.makefile("r")
+        self._responses = own.makefile("r")
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - a module of this package
                 # -P: a module of the user's folder must not replace one of Python's.
                 [sys.executable, "-P", "-m", "nanonets_proxy.pytest_plugin.template", str(theirs.fileno())],
-                env={name: value for name, value in os.environ.items() if not name.startswith(_OWN_VARIABLES)},
+                env={
+                    name: value for name, value in os.environ.items() if not name.upper().startswith(_OWN_VARIABLES)
+                },
                 cwd=self._folder.name,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
@@ -55,7 +58,7 @@ class TemplateProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        self._answers.close()
+        self._responses.close()
         self._socket.close()
         try:
             self._process.wait(_STOP_S)
@@ -75,9 +78,9 @@ class TemplateProcess:
     def _ask(self, request: object) -> Any:
         try:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
-            answer = self._answers.readline()
+            response = self._responses.readline()
         except ConnectionError:
-            answer = ""
-        if not answer:
+            response = ""
+        if not response:
             raise RuntimeError(f"the process of the Nanonets servers ended with code {self._process.wait(_STOP_S)}")
-        return json.loads(answer)
+        return json.loads(response)
