@@ -199,7 +199,7 @@ class JobDatabase:
         return changed.rowcount == 1
 
     def claim(self, owner: str, room: Callable[[JobLane, int], int]) -> tuple[list[Work], set[JobLane]]:
-        """Gives queued jobs to a runner: of each lane as many as `room` says for the lane and the number of lanes.
+        """Gives queued jobs to a runner, of each lane as many as `room(lane, number of lanes)` says.
 
         Returns the jobs, and the lanes that have more.
         """
@@ -235,7 +235,7 @@ class JobDatabase:
         ]
 
     def release(self, owner: str) -> int:
-        """Takes the queued jobs of a runner that stops, or has ended, back. Returns how many."""
+        """Takes back the queued jobs of a runner that stops or has ended. Returns how many."""
         return self._connection.execute(
             "UPDATE job SET owner = NULL WHERE owner = ? AND state = 'queued'", (owner,)
         ).rowcount
@@ -250,7 +250,7 @@ class JobDatabase:
         ]
 
     def expire(self, before_s: float, most: int) -> list[str]:
-        """Removes finished jobs that changed before an instant, and returns their ids."""
+        """Removes jobs that ended before an instant, and returns their ids. `most`: how many at once."""
         rows = self._connection.execute(
             f"DELETE FROM job WHERE number IN (SELECT number FROM job WHERE state IN {listed(FINAL)} "  # noqa: S608  # constants
             "AND changed_s < ? ORDER BY changed_s LIMIT ?) RETURNING id",
@@ -259,7 +259,7 @@ class JobDatabase:
         return [job_id for (job_id,) in rows.fetchall()]
 
     def without_job(self, ids: Iterable[str]) -> set[str]:
-        """Returns the ids of which there is no unfinished or finished job."""
+        """Returns the ids that belong to no job."""
         return {
             job_id
             for job_id in ids

@@ -47,7 +47,7 @@ class Jobs:
         forecast_s: Callable[[str, float], float],
         log_fields: Mapping[str, str],
     ) -> None:
-        """`forecast_s` predicts how long it takes until so many more units of a scope have gone; nan: unknown."""
+        """`forecast_s` predicts in how many seconds a scope will have sent so many more units; nan: unknown."""
         self.policy = policy
         self.directory = JobDirectory(policy.directory)
         self.tally = Tally()

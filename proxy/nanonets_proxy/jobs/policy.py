@@ -16,7 +16,7 @@ class JobsPolicy:
 
     directory: Path
     keep_s: float
-    """How long finished jobs are kept."""
+    """How long jobs that have ended are kept."""
     max_unfinished: int
     """The most jobs that are queued or being sent."""
     max_bytes: int

@@ -65,7 +65,7 @@ class Sender:
         own = replace(policy, max_wait_s=_MAX_WAIT_S)
         self.forwarder = Forwarder(own, services, asyncio.get_running_loop())
         self.observers = services.observers
-        self.writes = Writes(services.polls)
+        self.writes = Writes(services.coalescing_groups)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class JobResponse(RelayedResponse):
         """Whether the response was broken off."""
 
     def frame(self, head: "ResponseHead", may_stay: bool) -> bytes:  # noqa: ARG002 - as for a connection
-        return b""  # whoever fetches the response gets it with a length
+        return b""  # `send_result` adds the length when a caller fetches the response
 
     def send_interim(self, head: "ResponseHead") -> None:
         """Drops a 1xx: nobody waits for it."""

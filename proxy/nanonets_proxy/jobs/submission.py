@@ -142,9 +142,8 @@ class Submission:
         if isinstance(submitted, KnownKey):
             file.path.unlink(missing_ok=True)
             return _same(submitted, job.fingerprint)
-        self._context.record.is_counted = (
-            False  # its place in the daily budget is used, although nothing was sent yet
-        )
+        # The job uses its part of the daily budget now, although nothing was sent yet.
+        self._context.record.is_counted = False
         jobs.note_stored(work, is_claimed=owner is not None)
         return submitted
 

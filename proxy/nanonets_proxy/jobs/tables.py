@@ -1,6 +1,6 @@
 """The tables of jobs, and how rows become values.
 
-job    one row a job, with its bodies if they are small
+job    one row for each job, with its bodies if they are small
 tally  how many jobs are in each state, and their disk space
 queue  the cost of the queued jobs of each scope
 
@@ -81,7 +81,7 @@ def work_of(row: tuple[Any, ...]) -> Work:
 
 
 def statements(script: str) -> Iterable[str]:
-    """Yields the statements of a script; those of a trigger are one."""
+    """Yields the statements of a script. A trigger is one statement, with those inside it."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

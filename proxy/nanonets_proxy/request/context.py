@@ -91,7 +91,7 @@ class Services:
     """Called with the access record of each finished request."""
     redact: Callable[[bytes], bytes]
     """Masks secrets."""
-    polls: Groups[Any]
+    coalescing_groups: Groups[Any]
     """The identical GETs that share a request, which writes may concern. A reload keeps them."""
     authorizer: Authorizer | None = None
     tracer: Tracer | None = None
@@ -164,8 +164,8 @@ class Sharing(Protocol):
     """What a request has to do with identical ones, or with GETs of what it writes (`coalescing/`)."""
 
     @property
-    def concerned(self) -> object:
-        """False, or empty, while no other request is concerned. Then the methods need not be called."""
+    def concerns_others(self) -> object:
+        """False, or empty, while it concerns no other request. Then the methods need not be called."""
 
     @property
     def is_wanted(self) -> bool:

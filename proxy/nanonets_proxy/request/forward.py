@@ -205,7 +205,7 @@ class Forwarder:
                     if received.head.status >= FIRST_ERROR_STATUS or received.head.content_type not in USUAL_TYPES:
                         received = examine(context, received, services.unexpected)
                     if decision.step is _RELAY:
-                        if context.sharing is not None and context.sharing.concerned:
+                        if context.sharing is not None and context.sharing.concerns_others:
                             received = await context.sharing.receive(context, received)
                         record.status = received.head.status
                         lines = self.response_heads.write(context, received.head, received.hint)
@@ -230,7 +230,7 @@ class Forwarder:
         finally:
             if context.usage is not None:
                 context.usage.end()
-            if context.sharing is not None and context.sharing.concerned:
+            if context.sharing is not None and context.sharing.concerns_others:
                 context.sharing.end_attempt(context)
             services.waiting_room.settle(ticket, outcome, retry_after_s, quota_used_up=quota_used_up)
 
@@ -266,7 +266,7 @@ class Forwarder:
         services, verdict, spans = self._services, _KEY_UNKNOWN, context.record.spans
         if spans is not None:
             began_s, context.span_id = perf_counter(), new_id()
-        if context.sharing is not None and context.sharing.concerned:
+        if context.sharing is not None and context.sharing.concerns_others:
             context.sharing.begin_attempt(context)
         try:
             connection, head = await services.client.send(self._requests.write(context, use.record.key))

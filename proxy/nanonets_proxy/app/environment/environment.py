@@ -119,7 +119,7 @@ class Environment:
         self.tracer = make_tracer(config, self.metrics, self.alerts, redactor.mask)
         """The program stops it, together with the other exporters."""
         self._retries = Retries(config.retries, random.random)
-        self._polls: Groups[Any] = Groups()
+        self._coalescing_groups: Groups[Any] = Groups()
         self._handlers: WeakSet[Handler] = WeakSet()  # earlier ones have requests in flight
         self._handler = self._make_handler(config)
         limits = connection_policy(config)
@@ -172,7 +172,7 @@ class Environment:
             metrics=self.metrics,
             unexpected=self._unexpected,
             observers=tuple(observers),
-            polls=self._polls,
+            coalescing_groups=self._coalescing_groups,
             authorizer=authorizer,
             ledger=None if usage is None else usage.ledger,
             jobs=self._jobs.endpoint(config),

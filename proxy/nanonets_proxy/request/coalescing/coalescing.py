@@ -67,7 +67,7 @@ class Coalescing:
         self._pool = services.client.pool
         self._counter = services.metrics.coalesced
         self.budget = services.body_budget
-        self.groups: Groups[Follower] = services.polls
+        self.groups: Groups[Follower] = services.coalescing_groups
         self._writes = Writes(self.groups)
         self._is_coalesced = any_path(policy.coalesce)
         own = {policy.credentials_header.lower().encode(), policy.cost_header.lower().encode()}

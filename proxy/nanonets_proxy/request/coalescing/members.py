@@ -36,7 +36,7 @@ class Follower:
 class Leader:
     """The leader's side of a group, while it is forwarded. Implements `Sharing`."""
 
-    __slots__ = ("_coalescing", "_group", "_task", "concerned")
+    __slots__ = ("_coalescing", "_group", "_task", "concerns_others")
 
     def __init__(self, coalescing: "Coalescing", group: Group[Follower]) -> None:
         task = asyncio.current_task()
@@ -44,7 +44,7 @@ class Leader:
         self._coalescing = coalescing
         self._group = group
         self._task = task
-        self.concerned = True
+        self.concerns_others = True
 
     @property
     def is_wanted(self) -> bool:
@@ -113,13 +113,13 @@ class Leader:
 class Writes:
     """The requests that may change what GETs return. Implements `Sharing`."""
 
-    __slots__ = ("_groups", "concerned")
+    __slots__ = ("_groups", "concerns_others")
 
     is_wanted = False
 
     def __init__(self, groups: Groups[Follower]) -> None:
         self._groups = groups
-        self.concerned = groups.sent
+        self.concerns_others = groups.sent
 
     def begin_attempt(self, context: RequestContext) -> None:
         self._groups.note_write(context.record.method, context.target)

@@ -70,9 +70,7 @@ class CallerConnection(CallerTransport):
         self, server: "web.Server", handler: Handler, heads: HeadReader, policy: ConnectionPolicy, ahead: ReadAhead
     ) -> None:
         super().__init__(ahead)
-        self._server = server
-        self._handler = handler
-        self._policy = policy
+        self._server, self._handler, self._policy = server, handler, policy
         self._state = _IDLE
         self._closes = False  # no request may follow
         self._ended: asyncio.Event | None = None
