@@ -44,4 +44,4 @@ def test_a_directory_that_cannot_be_used_is_an_error_at_start_that_names_the_set
     arguments = ["serve", *ANY_PORTS, "--upstream", "http://127.0.0.1:9", "--jobs", str(missing)]
     ended = completed(arguments, environment(NANONETS_API_KEY="test-key-0123456789"), tmp_path)
     assert ended.returncode == 2
-    assert ended.stderr == f"nanonets-proxy: jobs: {missing} cannot be used: no such file or directory\n"
+    assert ended.stderr == f"nanonets-proxy: jobs: {missing} cannot be made: {missing.parent} does not exist\n"

@@ -48,6 +48,8 @@ class JobDirectory:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except FileExistsError:
             raise JobsUnusable(f"jobs: {self.path} is not a directory") from None
+        except FileNotFoundError:  # the proxy makes the directory itself, but not the path to it
+            raise JobsUnusable(f"jobs: {self.path} cannot be made: {self.path.parent} does not exist") from None
         except OSError as error:
             fault = (error.strerror or "unknown fault").lower()
             raise JobsUnusable(f"jobs: {self.path} cannot be used: {fault}") from None

@@ -64,9 +64,8 @@ class Environment:
     def __init__(
         self, config: EnvironmentConfig, initial: InitialKeys, redactor: Redactor, usage: UsageLedger | None = None
     ) -> None:
-        self.name = config.name
-        self.upstream_name = config.upstream_name
         self._config = config
+        self.name, self.upstream_name = config.name, config.upstream_name
         self._loop = loop = asyncio.get_running_loop()
         origin, log_fields = config.dial.origin, config.handler.log_fields
         self._log = structlog.get_logger(**log_fields)

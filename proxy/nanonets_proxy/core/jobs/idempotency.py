@@ -25,7 +25,8 @@ def idempotency_key(values: Sequence[bytes]) -> str | None:
     quoted = _QUOTED.fullmatch(value)
     if len(values) > 1 or not (quoted or _BARE.fullmatch(value)):
         raise BadRequest(
-            "Idempotency-Key must be one string of 1 to 255 printable ASCII characters, in quotes if it has spaces."
+            "Idempotency-Key must be one string of 1 to 255 printable ASCII characters, "
+            "in quotes if it has spaces or separators such as commas."
         )
     return (_ESCAPED.sub(rb"\1", quoted[1]) if quoted else value).decode()
 
