@@ -117,6 +117,15 @@ async def test_an_alert_shows_its_reason_bounded_and_without_the_key(field: str)
         assert len(problem["reason"]) == 200
 
 
+async def test_an_alert_with_an_error_and_its_reason_shows_both() -> None:
+    async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
+        proxy.proxy.alerts.report(
+            "away", "look", error="The upstream refused the connection.", reason="ECONNREFUSED"
+        )
+        (problem,) = (await _status(proxy))["environments"][0]["problems"]
+        assert problem["reason"] == "The upstream refused the connection: ECONNREFUSED"
+
+
 async def _after_3_requests(response: bytes, path: bytes = b"/api/v4/workflows") -> dict[str, Any]:
     """Returns the status of the environment after three requests with the same response."""
     async with (

@@ -1,7 +1,8 @@
 """Reads the status and the gauges of one environment from its components."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from nanonets_proxy.app.environment.gate_view import GateView
 from nanonets_proxy.core.status.document import (
@@ -93,17 +94,17 @@ class EnvironmentStatusReader:
                 advice=shown(alert["advice"], MAX_SENTENCE_CHARS),
                 sentence=shown(alert.get("sentence", ""), MAX_SENTENCE_CHARS),
                 what=shown(str(alert.get("what") or "")),
-                reason=self._masked(alert.get("reason") or alert.get("error") or ""),
+                reason=self._reason(alert),
             )
             for alert in self.alerts.to_json()
         ]
         return (*alerts, *self.recent.errors.problems(now_s))[:most]
 
-    def _masked(self, reason: object) -> str:
-        # The log masks each line; what others wrote into a reason, such as a resolver, passes here without it.
-        return shown(
-            self.redact(str(reason).encode("utf-8", "replace")).decode("utf-8", "replace"), MAX_REASON_CHARS
-        )
+    def _reason(self, alert: Mapping[str, Any]) -> str:
+        texts = [str(alert[name]).removesuffix(".") for name in ("error", "reason") if alert.get(name)]
+        # The log masks each line. These texts do not pass through it, and others may have written them.
+        masked = self.redact(": ".join(texts).encode("utf-8", "replace"))
+        return shown(masked.decode("utf-8", "replace"), MAX_REASON_CHARS)
 
 
 def _keys_status(status: KeyStatus) -> KeysStatus:
