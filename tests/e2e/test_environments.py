@@ -101,9 +101,7 @@ def test_docstrange_beside_nanonets_each_with_its_own_key_and_scheme(call: Call,
             assert call(f"{upstream}/sandbox/stats")[2]["unauthorized"] == 0
 
 
-def test_a_restart_gives_each_environment_the_key_and_scheme_of_its_new_upstream(
-    call: Call, tmp_path: Path
-) -> None:
+def test_a_restart_gives_each_environment_key_and_scheme_of_its_upstream(call: Call, tmp_path: Path) -> None:
     """The two environments exchange their upstreams and keys in the file. Only the restart applies that, whole."""
     with sandbox(key="nanonets-key") as nanonets, sandbox("--limit", "none", key="docstrange-key") as docstrange:
         config = tmp_path / "settings.toml"
@@ -134,6 +132,27 @@ def test_a_restart_gives_each_environment_the_key_and_scheme_of_its_new_upstream
             assert (call(one + results)[0], call(other + PATH)[0]) == (200, 200)
         for upstream in (nanonets, docstrange):
             assert call(f"{upstream}/sandbox/stats")[2]["unauthorized"] == 0
+
+
+def test_an_inherited_key_for_two_upstreams_is_an_error_of_serve_and_check(tmp_path: Path) -> None:
+    with sandbox("--limit", "none") as nanonets, sandbox("--limit", "none") as docstrange:
+        config, key = tmp_path / "settings.toml", tmp_path / "key"
+        key.write_text("nanonets-key")
+        config.write_text(
+            f'admin_listen = "off"\nlisten = "127.0.0.1:0"\napi_key_file = "{key}"\n'
+            f'[environments.nanonets]\nupstream = "{nanonets}"\n'
+            f'[environments.docs]\npreset = "docstrange"\nupstream = "{docstrange}"\n'
+        )
+        sentence = (
+            f"the API key of file:{key} is for {docstrange} (bearer), and for {nanonets} (basic) too (file:{key}): "
+            "a key goes to one upstream, so each of these environments needs its own"
+        )
+        with running(["serve", "--config", str(config)], environment(), is_forked=True) as proxy:
+            assert proxy.process.wait(20) == 2
+        assert proxy.stderr.decode() == f"nanonets-proxy: {sentence}\n"
+        with running(["check", "--config", str(config)], environment(), is_forked=True) as check:
+            assert check.process.wait(20) == 1
+        assert sentence in check.stdout.decode()
 
 
 def test_the_error_for_a_busy_address_names_the_environment(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 from nanonets_proxy.admission.state_file import write_fault
 from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.core.keys.audience import Audience
+from nanonets_proxy.core.keys.key_owners import KeyOwners
 from nanonets_proxy.keys.files import can_be_read_by_others, os_fault
 from nanonets_proxy.keys.source import FileKey, NoKeyGiven
 from nanonets_proxy.server.open_files import CURE, most_connections, open_files_limit
@@ -44,18 +45,21 @@ def check_environments(loaded: LoadedSettings[Settings], environ: Mapping[str, s
         results.append(CheckResult("ledger", ok=fault is None, detail=detail))
     if settings.sandbox:
         return [*results, CheckResult("key", ok=True, detail="not needed: the sandbox is served")]
+    owners = KeyOwners()
     for name, own in loaded.by_name().items():
         prefix = f"{name}: " if name else ""
         own_results = [
             *_check_spool(own.settings),
             *_check_open_files(own.settings, len(loaded.by_name())),
-            *_check_environment(own.settings, environ, name),
+            *_check_environment(own.settings, environ, name, owners),
         ]
         results += [replace(result, name=f"{prefix}{result.name}") for result in own_results]
     return results
 
 
-def _check_environment(settings: Settings, environ: Mapping[str, str], name: str) -> Iterator[CheckResult]:
+def _check_environment(
+    settings: Settings, environ: Mapping[str, str], name: str, owners: KeyOwners
+) -> Iterator[CheckResult]:
     if (path := settings.state_file) is not None:
         fault = write_fault(path)
         detail = f"{path} is writable" if fault is None else f"{path} cannot be written: {fault}"
@@ -63,6 +67,7 @@ def _check_environment(settings: Settings, environ: Mapping[str, str], name: str
     try:
         source = key_source_config(settings, environ, name).find(environ)
         key = source.read()[0].key.bound_to(Audience(settings.upstream, settings.auth))
+        owners.add(key)
     except (KeyUnusable, NoKeyGiven, SettingsError) as error:
         yield CheckResult("key", ok=False, detail=str(error))
         return

@@ -30,6 +30,7 @@ from nanonets_proxy.app.shutdown import Shutdown
 from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.app.webhook import WebhookUnusable
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
+from nanonets_proxy.core.keys.key_owners import KeyOwners
 from nanonets_proxy.core.net.addresses import Origin, is_every_interface
 from nanonets_proxy.jobs.policy import JobsUnusable
 from nanonets_proxy.keys.source import BoundSource, EnvironmentKey, InitialKeys, NoKeyGiven
@@ -76,7 +77,8 @@ def serve(config: Config, read_settings: ReadSettings, inheritance: Inheritance,
         )
     try:
         # An unusable key ends the program before it listens.
-        keys = [_read_initial_keys(environment) for environment in config.environments]
+        owners = KeyOwners()
+        keys = [_read_initial_keys(environment, owners) for environment in config.environments]
     except (KeyUnusable, NoKeyGiven) as error:
         return _usage_error(error)
     forget_variables(config.secret_variables)
@@ -85,9 +87,12 @@ def serve(config: Config, read_settings: ReadSettings, inheritance: Inheritance,
     return _run(config.log_format, config.log_level, lambda log: _serve(config, keys, log, read_settings, start))
 
 
-def _read_initial_keys(environment: EnvironmentConfig) -> InitialKeys:
+def _read_initial_keys(environment: EnvironmentConfig, owners: KeyOwners) -> InitialKeys:
     source = BoundSource(environment.key_source_config.find(os.environ), environment.audience)
-    return InitialKeys(source, source.read())
+    initial = InitialKeys(source, source.read())
+    for found in initial.keys:
+        owners.add(found.key)
+    return initial
 
 
 def _usage_error(error: object) -> int:

@@ -85,6 +85,11 @@ class ApiKey:
             raise KeyUnusable(self.name, fault)
         return ApiKey(self._key, self.name, audience)
 
+    @property
+    def audience(self) -> Audience | None:
+        """The audience that the key is bound to; None: it can be sent nowhere yet."""
+        return self._audience
+
     def authorization(self, origin: Origin) -> bytes:
         """Returns the value of the Authorization field for a request to `origin` (RFC 7617 §2, RFC 6750 §2.1).
 

@@ -27,6 +27,9 @@ class Audience:
     origin: Origin
     scheme: AuthScheme = AuthScheme.BASIC
 
+    def __str__(self) -> str:
+        return f"{self.origin} ({self.scheme})"
+
     def fault_of(self, key: bytes) -> str | None:
         """Returns why the key cannot be sent with the scheme, as the end of a sentence; None if it can."""
         if self.scheme is AuthScheme.BEARER and not _TOKEN68.fullmatch(key):
