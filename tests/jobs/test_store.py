@@ -10,21 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 from nanonets_proxy.core.jobs.lifecycle import FINAL, JobEvent, JobState
-from nanonets_proxy.core.jobs.window import JobLane
 from nanonets_proxy.jobs.database import JobDatabase
-from nanonets_proxy.jobs.records import Content, JobView, NewJob, Result, Work
+from nanonets_proxy.jobs.records import Content, JobView, Result
+from support.job_scene import new_job
 
 RESULT = Result(200, b"HTTP/1.1 200 OK\r\n", Content(2, b"ok"))
 RUNNERS = st.integers(0, 1)
 KEYS = st.sampled_from([None, "a", "b"])
-
-
-def new_job(number: int, key: str | None, payload: bytes) -> NewJob:
-    lane = JobLane("caller", "account", 7)
-    work = Work(
-        f"job-{number}", lane, 1, None, "request", "POST", "/x", b"localhost", b"", len(payload), time.time()
-    )
-    return NewJob(work, key, payload, Content(len(payload), payload))
 
 
 class Store(RuleBasedStateMachine):

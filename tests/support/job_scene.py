@@ -2,14 +2,17 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nanonets_proxy.core.jobs.window import JobLane
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.jobs.jobs import Jobs
+from nanonets_proxy.jobs.records import Content, NewJob, Work
 from support.eventually import WAIT_S
 from support.proxy_harness import RunningProxy, program, running_proxy
 from support.raw_caller import RawCaller, RawResponse
@@ -102,3 +105,12 @@ def modes(folder: Path) -> set[int]:
 def all_bytes(folder: Path) -> bytes:
     """Returns all that is in the directory of the jobs."""
     return b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
+
+
+def new_job(number: int, key: str | None, payload: bytes) -> NewJob:
+    """Returns a job as a submission stores it."""
+    lane = JobLane("caller", "account", 7)
+    work = Work(
+        f"job-{number}", lane, 1, None, "request", "POST", "/x", b"localhost", b"", len(payload), time.time()
+    )
+    return NewJob(work, key, payload, Content(len(payload), payload))

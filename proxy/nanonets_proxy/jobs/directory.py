@@ -38,7 +38,7 @@ class JobDirectory:
     def open(self) -> None:
         """Makes the directory if it is missing, and locks this runner's file. Raises JobsUnusable."""
         try:
-            self.path.mkdir(mode=_DIR_MODE, exist_ok=True)
+            self._make()
             status = self.path.stat()
             if status.st_uid != os.geteuid():
                 raise JobsUnusable(f"jobs: {self.path} must belong to the user that runs the proxy")
@@ -54,10 +54,20 @@ class JobDirectory:
             fault = (error.strerror or "unknown fault").lower()
             raise JobsUnusable(f"jobs: {self.path} cannot be used: {fault}") from None
 
+    def _make(self) -> None:
+        if self.path.is_dir():
+            return
+        self.path.mkdir(mode=_DIR_MODE, exist_ok=True)
+        parent = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(parent)  # a power cut must not take the name of the directory, and all jobs with it
+        finally:
+            os.close(parent)
+
     def close(self) -> None:
         """Unlocks this runner's file, and removes it."""
         if self._lock >= 0:
-            self._lock_file(self.runner).unlink(missing_ok=True)
+            remove(self._lock_file(self.runner))
             os.close(self._lock)
             self._lock = -1
 
@@ -72,9 +82,9 @@ class JobDirectory:
         return self.path / f"{job_id}.response"
 
     def remove_files(self, job_id: str) -> None:
-        """Removes the bodies of a job that no longer exists."""
-        self.request_file(job_id).unlink(missing_ok=True)
-        self.response_file(job_id).unlink(missing_ok=True)
+        """Removes the bodies of a job that no longer needs them."""
+        remove(self.request_file(job_id))
+        remove(self.response_file(job_id))
 
     def abandoned(self) -> Iterator[str]:
         """Yields the ids of bodies that were not written for an hour. A job may have them, or a crash left them."""
@@ -102,10 +112,16 @@ class JobDirectory:
 
     def forget(self, runner: str) -> None:
         """Removes the lock file of a runner that has ended and has no jobs any more."""
-        self._lock_file(runner).unlink(missing_ok=True)
+        remove(self._lock_file(runner))
 
     def _lock_file(self, runner: str) -> Path:
         return self.path / f"{runner}.lock"
+
+
+def remove(file: Path) -> None:
+    """Removes a file, if that is possible. No job depends on it, and the hourly search finds a body that stays."""
+    with suppress(OSError):
+        file.unlink(missing_ok=True)
 
 
 class BodyFile:
@@ -149,4 +165,4 @@ class BodyFile:
         """Ends the body, and removes its file."""
         if self._descriptor >= 0:
             self.close()
-            self.path.unlink(missing_ok=True)
+            remove(self.path)

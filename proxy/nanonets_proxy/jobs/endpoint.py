@@ -37,12 +37,8 @@ class JobEndpoint:
             await self._serve(context)
             return True
         prefer = context.head.prefer
-        if (
-            not prefer
-            or context.method in _NOT_STORED_METHODS
-            or not prefers_async(prefer)
-            or self._jobs.is_draining
-        ):
+        # During a drain too: a repeated Idempotency-Key must find its job, which the next process sends.
+        if not prefer or context.method in _NOT_STORED_METHODS or not prefers_async(prefer):
             return False
         await Submission(self._jobs, context, self._times).run()
         return True

@@ -20,7 +20,7 @@ from nanonets_proxy.jobs.directory import JobDirectory
 from nanonets_proxy.jobs.policy import JobsPolicy, JobsUnusable
 from nanonets_proxy.jobs.records import JobView, Tally, Work, too_many
 from nanonets_proxy.jobs.runner import JobRunner, Sender
-from nanonets_proxy.jobs.writer import Operation, StoreFault, StoreWriter
+from nanonets_proxy.jobs.writer import Operation, StoreFault, StoreWriter, store_fault
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.ledger.file import LedgerFault, fault_of
 
@@ -115,8 +115,8 @@ class Jobs:
         while True:
             try:
                 await self._maintain_once()
-            except StoreFault as fault:
-                self.report_fault(str(fault))
+            except (StoreFault, OSError) as error:  # OSError: a file could not be locked or removed
+                self.report_fault(str(error if isinstance(error, StoreFault) else store_fault(error)))
             await asyncio.sleep(_MIN_CLAIM_S)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CLAIM_S):

@@ -27,7 +27,7 @@ from nanonets_proxy.core.http.methods import SAFE_METHODS
 from nanonets_proxy.core.jobs.lifecycle import TARGETS, JobEvent
 from nanonets_proxy.core.jobs.window import JobLane, Window
 from nanonets_proxy.errors import InternalError, LargerThanLimit, ProxyError, ShuttingDown
-from nanonets_proxy.jobs.directory import JobDirectory
+from nanonets_proxy.jobs.directory import JobDirectory, remove
 from nanonets_proxy.jobs.records import Result, Work
 from nanonets_proxy.jobs.responses import result_of
 from nanonets_proxy.jobs.sending import JobExchange, JobGone, JobResponse, job_context
@@ -56,6 +56,7 @@ _MAX_WAIT_S: Final = 365 * 86400.0  # a job waits for as long as it takes
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 60.0
 _RETRY_STORE_S: Final = 1.0
+_REMOVED: Final = "The stored response was removed."
 
 
 class Sender:
@@ -143,6 +144,8 @@ class JobRunner:
 
     def run(self, work: Work) -> None:
         """Runs a job that this process has claimed."""
+        if self.is_draining:  # since the claim: the drain gives it back
+            return
         self._held[work.lane] += 1
         exchange = JobExchange(work, self._writer, self._directory.runner, self._log_sending)
         task = asyncio.get_running_loop().create_task(self._run(work, exchange))
@@ -225,21 +228,23 @@ class JobRunner:
 
     async def _record(self, work: Work, exchange: JobExchange, end: _End) -> None:
         """Records the end of a job, as often as it takes."""
-        result, files = end.result, ()
-        if result is not None and result.body.data is None:
-            files = (self._directory.response_file(work.id),)  # type: ignore[assignment]  # one file, or none
+        result = end.result
+        files = [] if result is None or result.body.data is not None else [self._directory.response_file(work.id)]
         while True:
             try:
                 is_recorded = await exchange.end(end.event, end.reason, result, *files)
                 break
             except StoreFault as fault:
+                if files and not files[0].exists():
+                    end, result, files = replace(end, event=JobEvent.LOSE, reason=_REMOVED, result=None), None, []
+                    continue
                 # Until it is recorded, the job counts as being sent.
                 self._on_fault(str(fault))
                 await asyncio.sleep(_RETRY_STORE_S)
         if not is_recorded:  # another process has found it in doubt
             self._directory.remove_files(work.id)
             return
-        self._directory.request_file(work.id).unlink(missing_ok=True)
+        remove(self._directory.request_file(work.id))
         self._log_end(work, end)
         self._on_end(work.id)
 

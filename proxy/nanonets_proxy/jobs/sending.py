@@ -14,9 +14,9 @@ from nanonets_proxy.core.http.request_head import RequestHead
 from nanonets_proxy.core.jobs.lifecycle import JobEvent
 from nanonets_proxy.core.ratelimit.tickets import Reason
 from nanonets_proxy.errors import InternalError, RateLimited
-from nanonets_proxy.jobs.directory import BodyFile
+from nanonets_proxy.jobs.directory import BodyFile, remove
 from nanonets_proxy.jobs.records import INLINE_BYTES, Result, Work
-from nanonets_proxy.jobs.writer import StoreFault, StoreWriter
+from nanonets_proxy.jobs.writer import StoreFault, StoreWriter, store_fault
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.context import RequestContext
 from nanonets_proxy.request.response.relay import RelayedResponse
@@ -163,13 +163,13 @@ def _ignore(future: "asyncio.Future[Any]") -> None:
 def job_context(
     work: Work, exchange: JobExchange, request_file: "Path", response_file: "Path"
 ) -> "Iterator[RequestContext]":
-    """Yields the context in which a job is forwarded. Raises InternalError if its body cannot be read."""
+    """Yields the context in which a job is forwarded. Raises InternalError if its body is gone, and StoreFault."""
     request = CallerRequest(work.method, work.target, _SECTION)
     request.connection = _NEVER_GONE
     record = AccessRecord(request, work.lane.caller)
     record.request_id, record.scope, record.route = work.request_id, work.lane.scope, route_of(work.target)
     record.pages, record.received_bytes = work.pages, work.body_bytes
-    response_file.unlink(missing_ok=True)
+    remove(response_file)
     response = JobResponse(request, response_file)
     context = RequestContext(request, record, response, _head(work), work.target, work.cost, job=exchange)
     exchange.context = context
@@ -178,8 +178,10 @@ def job_context(
         return
     try:
         body = StoredBody(request_file, work.body_bytes)
-    except OSError as error:
-        raise InternalError("The stored request cannot be read.", reason=error.strerror or "disk") from None
+    except FileNotFoundError:
+        raise InternalError("The stored request was removed.", reason="missing") from None
+    except OSError as error:  # such as too many open files: it may pass
+        raise store_fault(error) from None
     with body:
         context.body = body
         yield context

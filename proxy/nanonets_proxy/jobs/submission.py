@@ -16,7 +16,7 @@ from nanonets_proxy.core.jobs.idempotency import Fingerprint, idempotency_key
 from nanonets_proxy.core.jobs.lifecycle import UNFINISHED
 from nanonets_proxy.core.jobs.window import JobLane
 from nanonets_proxy.errors import IdempotencyKeyReused
-from nanonets_proxy.jobs.directory import BodyFile
+from nanonets_proxy.jobs.directory import BodyFile, remove
 from nanonets_proxy.jobs.records import Content, JobView, KnownKey, NewJob, NoRoom, Work, too_many
 from nanonets_proxy.jobs.responses import PREFIX, send_result, state_response
 from nanonets_proxy.jobs.writer import StoreFault, store_fault
@@ -135,12 +135,12 @@ class Submission:
                 lambda database: database.submit(job, owner, jobs.policy.max_unfinished), *files
             )
         except (NoRoom, StoreFault) as error:
-            file.path.unlink(missing_ok=True)
+            remove(file.path)
             if isinstance(error, NoRoom):
                 raise too_many() from None
             raise jobs.unusable(error) from None
         if isinstance(submitted, KnownKey):
-            file.path.unlink(missing_ok=True)
+            remove(file.path)
             return _same(submitted, job.fingerprint)
         # The job uses its part of the daily budget now, although nothing was sent yet.
         self._context.record.is_counted = False

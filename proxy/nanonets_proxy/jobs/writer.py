@@ -1,7 +1,8 @@
 """The thread that owns the database of jobs. It commits many operations with one fsync (group commit).
 
 An operation is durable when its future resolves. Operations that come while the thread writes form the next
-transaction. If a transaction fails, none of its operations has happened, and each of their futures raises.
+transaction. If a transaction fails, none of its operations has happened, and each of their futures raises. If the
+fault is one operation's own, such as a missing file, the others are tried again without it.
 """
 
 import asyncio
@@ -35,20 +36,28 @@ class StoreFault(Exception):
         self.is_full = is_full
 
 
-def store_fault(error: sqlite3.Error | OSError) -> StoreFault:
+def store_fault(error: Exception) -> StoreFault:
     """Returns what an error says about the store."""
+    if not isinstance(error, sqlite3.Error | OSError):
+        return StoreFault(f"has met a defect of the proxy: {type(error).__name__}: {error}")
     if isinstance(error, OSError):
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return StoreFault(
             "cannot be written: the disk is full" if is_full else str(fault_of(error)), is_full=is_full
         )
-    return StoreFault(str(fault_of(error)), is_full=error.sqlite_errorcode == sqlite3.SQLITE_FULL)
+    return StoreFault(str(fault_of(error)), is_full=getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL)
 
 
 class _Queued(NamedTuple):
     operation: Operation[Any]
     future: "asyncio.Future[Any]"
     files: tuple[Path, ...]
+
+
+class _Outcome(NamedTuple):
+    future: "asyncio.Future[Any]"
+    result: Any
+    error: Exception | None
 
 
 class StoreWriter:
@@ -92,48 +101,80 @@ class StoreWriter:
         self._database.close()
 
     def _transact(self, group: list[_Queued]) -> None:
-        if not group:
-            return
-        results: list[tuple[asyncio.Future[Any], Any, Exception | None]] = []
+        """Runs a group in one transaction. Operations with a fault of their own are left out."""
+        faulty: list[_Outcome] = []
+        synced = self._sync_files(group, faulty)
+        while synced and (at := self._try_to_transact(synced, faulty)) is not None:
+            del synced[at]
+        if faulty:
+            self._report(faulty, None)
+
+    def _try_to_transact(self, group: list[_Queued], faulty: "list[_Outcome]") -> int | None:
+        """Commits a group, and resolves its futures. Returns the place of an operation that has a defect.
+
+        Then nothing has changed, and the operation's outcome is added to `faulty`.
+        """
+        outcomes: list[_Outcome] = []
         tally = None
         try:
-            self._sync_files(group)
             self._database.begin()
             for queued in group:
                 try:
-                    results.append((queued.future, queued.operation(self._database), None))
+                    outcomes.append(_Outcome(queued.future, queued.operation(self._database), None))
                 except NoRoom as error:
-                    results.append((queued.future, None, error))
+                    outcomes.append(_Outcome(queued.future, None, error))
             tally = self._database.tally()
             self._database.commit()
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - the thread must go on: without it every job would be stuck
             with suppress(sqlite3.Error):
                 self._database.roll_back()
             fault = store_fault(error)
-            results = [(queued.future, None, fault) for queued in group]
-        with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._resolve, results, tally)
+            if not isinstance(error, sqlite3.Error | OSError) and len(outcomes) < len(group):
+                at = len(outcomes)
+                faulty.append(_Outcome(group[at].future, None, fault))
+                return at
+            outcomes, tally = [_Outcome(queued.future, None, fault) for queued in group], None
+        self._report(outcomes, tally)
+        return None
 
-    def _sync_files(self, group: list[_Queued]) -> None:
-        files = [file for queued in group for file in queued.files]
-        for file in files:
-            descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    def _sync_files(self, group: list[_Queued], faulty: "list[_Outcome]") -> list[_Queued]:
+        """Returns the operations whose files are on the disk, and adds the outcomes of the others to `faulty`."""
+        synced, has_files = [], False
+        for queued in group:
             try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        if files:
-            os.fsync(self._directory)  # the names of new files
+                for file in queued.files:
+                    _sync(file)
+                    has_files = True
+                synced.append(queued)
+            except OSError as error:
+                faulty.append(_Outcome(queued.future, None, store_fault(error)))
+        try:
+            if has_files:
+                os.fsync(self._directory)  # the names of new files
+        except OSError as error:
+            faulty += [_Outcome(queued.future, None, store_fault(error)) for queued in synced]
+            return []
+        return synced
 
-    def _resolve(
-        self, results: list[tuple["asyncio.Future[Any]", Any, Exception | None]], tally: Tally | None
-    ) -> None:
+    def _report(self, outcomes: "list[_Outcome]", tally: Tally | None) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._resolve, outcomes, tally)
+
+    def _resolve(self, outcomes: "list[_Outcome]", tally: Tally | None) -> None:
         if tally is not None:
             self._on_tally(tally)
-        for future, result, error in results:
+        for future, result, error in outcomes:
             if future.done():  # its task was cancelled
                 continue
             if error is None:
                 future.set_result(result)
             else:
                 future.set_exception(error)
+
+
+def _sync(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

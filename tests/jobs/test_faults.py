@@ -1,0 +1,108 @@
+"""Faults of the disk and of the store leave no job stuck."""
+
+from pathlib import Path
+
+import pytest
+
+from nanonets_proxy.jobs.database import JobDatabase
+from nanonets_proxy.jobs.writer import StoreFault
+from support.eventually import until
+from support.job_scene import ASYNC, files, job_scene, new_job, stored
+from support.raw_upstream import ok
+from support.scripted_upstream import OK, ScriptedUpstream, responding
+
+LARGE = b"r" * 100_000
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "jobs"
+
+
+async def test_a_file_that_cannot_be_removed_does_not_stop_the_jobs(folder: Path) -> None:
+    async with (
+        ScriptedUpstream(responding(OK)) as upstream,
+        job_scene(upstream.origin, folder, jobs_keep="1ms") as scene,
+    ):
+        first = await scene.submit()
+        await until(lambda: stored(folder) == ["done"])
+        # A directory cannot be unlinked, like a file on a disk that became read-only.
+        scene.jobs.directory.response_file(first.rpartition("/")[2]).mkdir()
+        await scene.jobs._expire()
+        assert stored(folder) == []
+        await scene.submit()
+        await until(lambda: stored(folder) == ["done"])
+
+
+async def test_a_runner_whose_lock_cannot_be_read_is_looked_at_again_later(folder: Path) -> None:
+    async with ScriptedUpstream(responding(OK)) as upstream, job_scene(upstream.origin, folder) as scene:
+        other = "0" * 16
+        lock = folder / f"{other}.lock"
+        lock.symlink_to(lock)  # opening it fails, as with too many open files
+        await scene.jobs.writer.run(lambda database: database.submit(new_job(1, None, b"x"), other, 10))
+        scene.jobs._next_recovery_s = 0.0
+        scene.jobs.runner.wanted.set()
+        await until(lambda: any(alert["event"] == "jobs_stopped" for alert in scene.proxy.proxy.alerts.to_json()))
+        lock.unlink()
+        scene.jobs._next_recovery_s = 0.0
+        scene.jobs.runner.wanted.set()
+        await until(lambda: stored(folder) == ["done"])
+
+
+async def test_a_defect_in_one_operation_fails_this_operation_alone(folder: Path) -> None:
+    def broken(_: JobDatabase) -> None:
+        raise OverflowError("a number does not fit")
+
+    async with ScriptedUpstream(responding(OK)) as upstream, job_scene(upstream.origin, folder) as scene:
+        with pytest.raises(StoreFault, match="a number does not fit"):
+            await scene.jobs.writer.run(broken)
+        await scene.until(await scene.submit(), "done")
+
+
+async def test_a_stored_response_that_was_removed_ends_its_job_as_unknown(folder: Path) -> None:
+    async with ScriptedUpstream() as upstream, job_scene(upstream.origin, folder) as scene:
+        location = await scene.submit()
+        exchange = await upstream.next_request()
+        head, _, body = ok(LARGE).partition(b"\r\n\r\n")
+        await exchange.send(head + b"\r\n\r\n" + body[:90_000])
+        await until(lambda: files(folder, ".response") != [])
+        files(folder, ".response")[0].unlink()
+        await exchange.send(body[90_000:])
+        job = await scene.until(location, "unknown")
+        assert "response" in job["reason"]
+        assert len(upstream.requests) == 1
+
+
+async def test_a_stored_body_that_cannot_be_opened_for_a_while_fails_no_job(folder: Path) -> None:
+    async with ScriptedUpstream(responding(OK)) as upstream:
+        async with job_scene(upstream.origin, folder) as scene:
+            await scene.jobs.drain(1.0)
+            location = await scene.submit(b"/x", LARGE)
+        body, kept = files(folder, ".request")[0], folder / "kept"
+        body.rename(kept)
+        body.symlink_to(body)  # opening it fails, as with too many open files
+        async with job_scene(upstream.origin, folder) as scene:
+            await until(
+                lambda: any(alert["event"] == "jobs_stopped" for alert in scene.proxy.proxy.alerts.to_json())
+            )
+            kept.rename(body)
+            await scene.until(location, "done")
+            assert upstream.requests[0].body == LARGE
+
+
+async def test_a_key_that_is_repeated_during_a_drain_finds_its_job(folder: Path) -> None:
+    async with ScriptedUpstream(responding(OK)) as upstream:
+        async with job_scene(upstream.origin, folder) as scene:
+            lines = (ASYNC, b"Idempotency-Key: k")
+            location = await scene.submit(b"/x", b"body", *lines)
+            await until(lambda: stored(folder) == ["done"])
+            await scene.jobs.drain(1.0)
+            async with await scene.proxy.caller() as caller:
+                assert (await caller.post(b"/x", b"body", *lines)).status == 200
+            async with await scene.proxy.caller() as caller:
+                new = (await caller.post(b"/y", b"body", ASYNC)).value(b"location").decode()
+        assert len(upstream.requests) == 1
+        assert stored(folder) == ["done", "queued"]
+        async with job_scene(upstream.origin, folder) as scene:
+            await scene.until(new, "done")
+            assert (await scene.job(location))["state"] == "done"
