@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from nanonets_proxy import __version__
-from support.commands.process import completed, environment
+from support.commands.process import COMMAND, END_S, completed, environment
+from support.eventually import until
 
 OK, FAILED, USAGE_ERROR = 0, 1, 2
 COMMANDS = ("serve", "check", "sandbox", "config", "healthcheck")
@@ -188,6 +189,21 @@ def test_output_that_cannot_be_written_is_at_most_one_sentence(
         check=False,
     )
     assert (done.returncode, done.stderr) == (code, sentence)
+
+
+async def test_a_server_starts_with_all_standard_files_closed(tmp_path: Path) -> None:
+    """Some supervisors start programs so. The log goes nowhere then."""
+    path = tmp_path / "socket"
+    command = [*COMMAND, "serve", f"--listen=unix:{path}", "--admin-listen=off"]
+    child = subprocess.Popen(  # noqa: ASYNC220 - starts at once
+        ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], env=environment(NANONETS_API_KEY="k"), cwd=tmp_path
+    )
+    with socket.socket(socket.AF_UNIX) as caller, child:
+        try:
+            await until(lambda: child.poll() is not None or caller.connect_ex(str(path)) == 0, END_S)
+        finally:
+            child.terminate()
+        assert child.wait(END_S) == OK
 
 
 def test_sigint_ends_a_command_without_a_traceback(tmp_path: Path) -> None:

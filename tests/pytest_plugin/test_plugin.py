@@ -51,7 +51,11 @@ def test_a_wrong_argument_of_the_marker_is_an_error_that_names_it(run_tests: Run
         "limit='many'": "limit: limit 'many' is not COUNT/WINDOW, such as 20/60s or 60/minute (flag --limit)",
         "faults=[200]": "faults: '200' is no fault: use a status from 400 to 599, disconnect or ok (flag --faults)",
         "latency='soon'": "latency: 'soon' is not a duration: write seconds, or 500ms, 30s, 5m, 1h (flag",
-        "proxy='x'": "proxy: must be a dictionary of the proxy's settings, not 'x'",
+        "proxy='x'": "proxy: must be a dictionary of the proxy's settings by name, not 'x'",
+        "proxy={1: 2}": "proxy: must be a dictionary of the proxy's settings by name, not {1: 2}",
+        "proxy={'listen': 'unix:/tmp/x'}": "proxy: 'listen' belongs to the fixture",
+        "proxy={'log_format': 'console'}": "proxy: 'log_format' belongs to the fixture",
+        "proxy={'log_level': 'error'}": "proxy: 'log_level' belongs to the fixture",
         "proxy={'max_wat': 1}": "--max-wat: unknown flag; did you mean --max-wait?",
         "proxy={'max_wait': 'x'}": "max_wait: 'x' is not a duration",
     }

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from nanonets_proxy.cli.output import open_standard_files
 from nanonets_proxy.process.exit_codes import SIGNAL_BASE, USAGE_ERROR
 
 if TYPE_CHECKING:  # an import would cost every command time
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from nanonets_proxy.cli.commands import run
 
         return run(arguments, _no_server)
+    open_standard_files()
     from nanonets_proxy.cli.serving import read_and_serve
     from nanonets_proxy.process.inheritance import InheritanceUnusable, inherit
 
@@ -75,6 +77,7 @@ def _runs_command(arguments: Sequence[str]) -> bool:
 def _run_command(arguments: Sequence[str], ignored: Collection[signal.Signals]) -> int:
     from nanonets_proxy.cli.run import run_command
 
+    open_standard_files()
     for number in ignored:  # as for a command in the background of a script, which Ctrl-C must not end
         signal.signal(number, signal.SIG_IGN)
     return run_command(arguments, ignored)

@@ -3,6 +3,10 @@
 import os
 import select
 import sys
+from typing import Final
+
+_STDOUT, _STDERR = 1, 2
+_LAST_STANDARD_FILE: Final = _STDERR
 
 
 class CommandFailed(Exception):
@@ -40,6 +44,22 @@ def pause(seconds: float) -> None:
     if reader.poll(seconds * 1000):
         _discard_output()
         raise OutputFailed
+
+
+def open_standard_files() -> None:
+    """Opens those of the descriptors 0 to 2 that are closed, for this process and its forks only.
+
+    For servers. Otherwise their log would fail, and a listener or a pipe could get such a number, which later gets
+    another file. A program that this process executes finds closed what was closed.
+    """
+    while (file := os.open(os.devnull, os.O_RDWR)) <= _LAST_STANDARD_FILE:  # not inheritable (PEP 446)
+        pass
+    os.close(file)
+    # Python has no such stream if the descriptor was closed at start.
+    if sys.stdout is None:
+        sys.stdout = open(_STDOUT, "w", closefd=False)  # noqa: SIM115 - for the life of the process
+    if sys.stderr is None:
+        sys.stderr = open(_STDERR, "w", closefd=False)  # noqa: SIM115 - for the life of the process
 
 
 def _discard_output() -> None:

@@ -47,8 +47,8 @@ def read(marks: Iterable[pytest.Mark]) -> Arguments:
             if name not in _NAMES:
                 fail(f"has no argument {name!r}; {_hint(name)}")
             if name == _PROXY:
-                if not isinstance(value, Mapping):
-                    fail(f"proxy: must be a dictionary of the proxy's settings, not {value!r}")
+                if not isinstance(value, Mapping) or not all(isinstance(setting, str) for setting in value):
+                    fail(f"proxy: must be a dictionary of the proxy's settings by name, not {value!r}")
                 proxy |= value
             else:
                 given[name] = value

@@ -12,6 +12,8 @@ from nanonets_proxy.pytest_plugin.marker import Arguments
 from nanonets_proxy.pytest_plugin.template_process import TemplateProcess
 
 _ANY_PORT: Final = "127.0.0.1:0"
+# The address is in the log, at level info.
+_OF_FIXTURE: Final = {"listen": _ANY_PORT, "log_format": "json", "log_level": "info"}
 _TIMEOUT_S: Final = 30.0
 
 
@@ -72,8 +74,10 @@ def sandbox(template: TemplateProcess, arguments: Arguments) -> Iterator[Nanonet
 @contextmanager
 def proxy(template: TemplateProcess, arguments: Arguments, behind: NanonetsSandbox) -> Iterator[NanonetsProxy]:
     """Runs a proxy in front of a simulated API."""
-    own = {"listen": _ANY_PORT, "admin_listen": "off", "log_format": "json", "upstream": behind.url}
-    command = ["serve", *_flags({**own, **arguments.proxy})]
+    if taken := _OF_FIXTURE.keys() & arguments.proxy.keys():
+        marker.fail(f"proxy: {min(taken)!r} belongs to the fixture, which finds the proxy's address by it")
+    own = {"admin_listen": "off", "upstream": behind.url, **arguments.proxy, **_OF_FIXTURE}
+    command = ["serve", *_flags(own)]
     with _served(template, command, behind.api_key) as url:
         yield NanonetsProxy(url, behind)
 

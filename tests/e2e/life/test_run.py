@@ -223,6 +223,53 @@ def test_signals_are_ignored_in_the_command_exactly_if_they_were_before(tmp_path
     assert within == before
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("flags", [(), ("--sandbox",)])
+def test_standard_files_may_be_closed_and_are_so_for_the_command(
+    flags: tuple[str, ...], closed: str, tmp_path: Path
+) -> None:
+    """Some supervisors start programs without them, and no socket of the proxy may take their numbers."""
+    script = f"""
+import sys
+closed = [number for number, file in enumerate((sys.stdin, sys.stdout, sys.stderr)) if file is None]
+{PROBE.partition("token =")[0]}
+code = status(Authorization="Bearer x")
+pathlib.Path("seen").write_text(json.dumps([closed, code]))
+"""
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, "run", *flags, "--", *python(script)],
+        env=environment() if flags else environment(NANONETS_API_KEY=KEY),
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=END_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    expected = [
+        number for number, redirection in enumerate(("<&-", ">&-", "2>&-")) if redirection in closed.split()
+    ]
+    assert json.loads((tmp_path / "seen").read_text()) == [expected, "unknown_caller"]
+
+
+def test_ignored_ends_of_children_are_so_for_the_command(tmp_path: Path) -> None:
+    """Some supervisors start programs with SIGCHLD ignored."""
+    ignore = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    show = python("import signal; print(signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN)")
+    done = subprocess.run(
+        python(ignore, *COMMAND, "run", "--sandbox", "--", *show),
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=END_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
 def test_the_end_of_the_commands_output_does_not_wait_for_the_proxy(tmp_path: Path) -> None:
     started = Started("import os, time; os.close(1); time.sleep(300)", tmp_path)
     assert started.process.stdout.read() == b""

@@ -55,6 +55,8 @@ def become(
     companion = Companion(
         listener, CallerToken.of(CALLER_NAME, token), os.getpid(), pidfd_of_this_process(), write_end
     )
+    # Some supervisors start programs with SIGCHLD ignored. The system then discards the exit of a child.
+    ignores_children = signal.signal(signal.SIGCHLD, signal.SIG_DFL) is signal.SIG_IGN
     try:
         run_detached(companion, run_proxy)
     except OSError as error:
@@ -70,6 +72,8 @@ def become(
         if "exit_code" in message:
             return int(message["exit_code"])
         hidden = message["hidden_variables"]
+    if ignores_children:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     _restore_signals(ignored_signals)
     return _execute(command, command_variables(environ, token, f"http://{address}", hidden))
 
