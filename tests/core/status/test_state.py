@@ -52,6 +52,12 @@ def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
             ),
         ),
         (
+            {"minute": LastMinute(4, 4), "failure": "jobs_storage_full"},
+            "proxy_failing",
+            "proxy",
+            "The proxy fails: 4 of 4 requests in the last minute failed (jobs_storage_full).",
+        ),
+        (
             {"minute": LastMinute(3, 3, 3), "failure": "upstream_timeout"},
             "upstream_failing",
             "upstream",

@@ -13,6 +13,17 @@ from nanonets_proxy.core.status.request_counts import LastMinute
 
 _FEWEST_FAILURES: Final = 3
 _FAILING_SHARE: Final = 0.5
+_OWN_FAILURES: Final = frozenset(
+    {
+        "internal_error",
+        "jobs_full",
+        "jobs_storage_full",
+        "jobs_unavailable",
+        "shutting_down",
+        "too_many_connections",
+    }
+)
+"""The kinds of 5xx that come from the proxy, not from Nanonets or the way to it."""
 _URGENCY: Final = (
     *("no_key", "key_rejected", "proxy_failing", "upstream_failing", "quota_used_up", "starting", "draining"),
     *("waiting_for_place", "waiting_for_upstream", "limit_closed", "serving", "idle"),
@@ -62,8 +73,8 @@ def _fault(facts: Facts) -> State | None:
     minute = facts.minute
     if _are_most(minute.failed, minute):
         of_ended = f"{minute.failed} of {_requests(minute.ended)} in the last minute failed"
-        if facts.failure == "internal_error":
-            return State("proxy_failing", "proxy", f"The proxy fails: {of_ended} (internal_error).")
+        if facts.failure in _OWN_FAILURES:
+            return State("proxy_failing", "proxy", f"The proxy fails: {of_ended} ({facts.failure}).")
         kind = f" ({facts.failure})" if facts.failure else ""
         return State("upstream_failing", "upstream", f"Nanonets fails or cannot be reached: {of_ended}{kind}.")
     if _are_most(minute.unexpected, minute):
