@@ -5,8 +5,8 @@ from typing import Final
 _ADVICE: Final = {
     "bad_request": "The caller sent a malformed request: the event in the log says what is wrong with it.",
     "body_copy_discarded": "Raise replay_limit or spool_total, so that large uploads can be sent again.",
-    "caller_gone": "The caller hung up before its response. If wait_s is most of total_s in its log event, the limit "
-    "delayed it: raise the caller's time limit above max_wait. Otherwise Nanonets was slow.",
+    "caller_gone": "The caller hung up before its response. If wait_s is most of total_s in its log event, the "
+    "limit delayed it: raise the caller's time limit above max_wait. Otherwise Nanonets was slow.",
     "daily_budget_used_up": "The caller has used up its daily_budget: raise it, or wait until midnight UTC.",
     "forbidden_by_policy": "An access rule forbids the request: correct the caller, policy or read_only.",
     "forbidden_host": "The caller used a name that the proxy does not know: add it to allowed_hosts.",
