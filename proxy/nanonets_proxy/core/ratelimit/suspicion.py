@@ -168,9 +168,10 @@ class Suspicion:
             self._forget_substitute()
         expects_own = now < self.expected_until_s
         enough_refused = self._refused_substitutes >= (2 if expects_own else 1)
-        # Without a hint, nobody knows when a closure should end: a probe may be refused several times.
+        # A probe before the end of its hint may be refused several times, and so may one after no hint at all.
+        is_timed = hint_s is not None and ticket.granted_at_s >= limit.timer.hinted_end_s
         may_doubt = limit.state in (LimitState.OPEN, LimitState.LEARNED) or (
-            limit.state is LimitState.PROBING and (expects_own or hint_s is not None)
+            limit.state is LimitState.PROBING and (expects_own or is_timed)
         )
         # A short closure costs little, and a limit may have room again before a substitute comes.
         may_doubt = may_doubt and (hint_s is None or hint_s > _SHORT_S or not limit.estimate.known)

@@ -163,9 +163,9 @@ def broken(document: Any, how: str) -> Any:
         case "value of an enumeration unknown":
             limit["state"] = {"LimitState": "half-open"}
         case "class unknown":
-            limit["_timer"]["closure"] = {"Closing": {}}
+            limit["timer"]["closure"] = {"Closing": {}}
         case "fields of a class differ":
-            limit["_timer"]["closure"] = {"Closure": {"kind": 1}}
+            limit["timer"]["closure"] = {"Closure": {"kind": 1}}
         case "not a part":
             limit["grants"] = 5
         case "not a scope":

@@ -3,24 +3,36 @@
 | refusal | the closure lasts |
 |---|---|
 | with a hint | as long as the hint says |
-| with a hint in whole seconds, at most 5 s | until the expected end of the period, if up to a second earlier |
+| the first, with a hint in whole seconds, at most 5 s | until an early try is accepted |
+| another one with such a hint | until the expected end of the period, if up to a second earlier |
 | of a limit probe, without a hint | until the expected end of the period |
 | any other without a hint | until the next usual end of a period, and at most 1, 2, 4, … 60 s |
 | of a burst of which few were accepted, if it would last about a second | a quarter of that |
 
 A burst of which few were accepted may have met a short interval between requests.
-Hints in whole seconds are rounded up. If two recovery probes in a row are refused after such an early end, the next
-hints are taken literally. Hints of 0 s count as no hint: they would cost one probe per round trip.
+
+Hints in whole seconds are rounded up, so a period ends at an unknown instant of the last second. The *early tries*
+find it: a recovery probe each eighth of this second. A refused one teaches nothing. If an early try is accepted but
+the requests after it are refused, no period ended, as with a token bucket: the earlier requests count again. If two
+other recovery probes in a row are refused after an early end, the next hints are taken literally. So upstreams that
+restart a period at each refusal delay the first requests by one period at most.
+
+Without hints, the first closure is no longer than a known period. After a refused limit probe, the second refused
+recovery probe may be the sign of an upstream that restarts its period at each refusal. So the scope stays closed
+for the whole known period, and keeps it if the next probe is accepted.
+
+Hints of 0 s count as no hint: they would cost one probe per round trip.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.estimate.lessons import learn_from
-from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import next_usual_period_s, rounding_s
-from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import LimitEstimate
+from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import length_to_try_s, rounding_s
+from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import CHEAP_S, FIRST_PROBE_AFTER, LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.estimate.period_end import (
     estimated_end_s,
     expected_end_s,
@@ -32,16 +44,31 @@ from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import SMALL
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 
+if TYPE_CHECKING:
+    from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief
+
 MAX_CHEAP_HINT_S = 5.0
 """With a longer hint, the risk of another refusal is not worth a second."""
 
 _MAX_EARLY_REFUSALS = 2
+_TRY_S = 0.125  # between early tries: each costs one refusal, and the accepted one is half of this late on average
+_RESTARTED = 2  # recovery probes refused in a row after a limit probe
 _ABOUT_A_SECOND_S = 1.25
 _SHORTENED = 0.25
 _MIN_ROOM, _MAX_ROOM = 4.0, 64.0
-_ROOM_PER_S = 4.0  # after a longer hint, the window is more likely to be empty
+_ROOM_PER_S, _FIRST_ROOM_PER_S = 4.0, 16.0  # after a longer hint, the window is more likely to be empty
 
 _RECOVERY_PROBE = GrantKind.RECOVERY_PROBE
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyTries:
+    """The early tries of the first closure."""
+
+    latest_s: float
+    """The end of the first hint."""
+    expected_s: float
+    """The end of a period that began with the first request."""
 
 
 class ClosureTimer:
@@ -50,12 +77,18 @@ class ClosureTimer:
     __slots__ = (
         "_backoff_s",
         "_early_refusals",
+        "_ended_early",
         "_first_refused_s",
         "_jitter",
         "_last_unhinted",
+        "_of_burst",
         "_opened_early",
         "_policy",
+        "_proven",
+        "_refused_recoveries",
+        "_tries",
         "closure",
+        "hinted_end_s",
         "room_after_probe",
     )
 
@@ -67,8 +100,15 @@ class ClosureTimer:
         self._early_refusals = 0
         self._first_refused_s = -math.inf  # of the latest closures without hints, one after the other
         self._last_unhinted: Closure | None = None
+        self._of_burst = False  # whether a burst met the limit
+        self._proven: Belief | None = None  # before a limit probe was refused without a hint
+        self._refused_recoveries = 0  # one after the other
+        self._tries: EarlyTries | None = None
+        self._ended_early = False  # whether an early try was accepted
         self.closure: Closure | None = None
         """The latest closure, until its lesson is drawn."""
+        self.hinted_end_s = -math.inf
+        """When the latest closure ends by its hint. The scope may open earlier."""
         self.room_after_probe = _MIN_ROOM
         """How many requests may be unconfirmed once the recovery probe is accepted."""
 
@@ -103,15 +143,19 @@ class ClosureTimer:
     def _close(
         self, kind: GrantKind, granted_at_s: float, now: float, hint_s: float | None, estimate: LimitEstimate
     ) -> Closure:
-        if kind is _RECOVERY_PROBE and self._opened_early:
-            self._early_refusals += 1
+        if kind is _RECOVERY_PROBE:
+            self._early_refusals += self._opened_early and self._tries is None
+            self._refused_recoveries += 1
         self._opened_early = False
         if hint_s is not None and 0 < hint_s < math.inf:
-            self.room_after_probe = max(_MIN_ROOM, min(_MAX_ROOM, _ROOM_PER_S * hint_s))
-            opens_at_s = now + hint_s
+            is_first = not estimate.known and hint_s <= MAX_CHEAP_HINT_S
+            room = (_FIRST_ROOM_PER_S if is_first else _ROOM_PER_S) * hint_s
+            least = self.room_after_probe if kind is _RECOVERY_PROBE and self._tries is not None else _MIN_ROOM
+            self.room_after_probe = max(least, min(_MAX_ROOM, room))
+            opens_at_s = self.hinted_end_s = now + hint_s
             closure = Closure(kind, granted_at_s, hint_s, hinted=True, opens_at_s=opens_at_s)
             if hint_s <= MAX_CHEAP_HINT_S and closure.excess_s and self._early_refusals < _MAX_EARLY_REFUSALS:
-                closure.opens_at_s = expected_end_s(estimate, closure)
+                closure.opens_at_s = self._early_end_s(estimate, closure)
                 self._opened_early = closure.opens_at_s < opens_at_s
             return closure
         self.room_after_probe = _MIN_ROOM
@@ -119,8 +163,30 @@ class ClosureTimer:
         if kind in LIMIT_PROBES:
             closed_s = max(closed_s, estimate.refusal_delay_s)
         else:
-            closed_s = max(closed_s, self._backed_off_s(period_start_s(estimate), now))
+            closed_s = max(closed_s, self._backed_off_s(estimate, now))
         return Closure(kind, granted_at_s, closed_s, hinted=False, opens_at_s=now + closed_s)
+
+    def _early_end_s(self, estimate: LimitEstimate, closure: Closure) -> float:
+        """Returns when to try, within the last second of the hint."""
+        hinted_s, granted_at_s = closure.opens_at_s, closure.granted_at_s
+        earliest_s = granted_at_s + closure.closed_s - closure.excess_s
+        tries = self._tries
+        if not estimate.known and estimate.window.first_known_s is not None:
+            tries = self._tries = EarlyTries(hinted_s, expected_end_s(estimate, closure))
+        elif tries is None or closure.kind is not _RECOVERY_PROBE:
+            self._tries = None
+            return expected_end_s(estimate, closure)
+        elif granted_at_s >= tries.expected_s:
+            self._tries = None
+            self._early_refusals = _MAX_EARLY_REFUSALS
+            return hinted_s
+        elif earliest_s >= tries.latest_s:  # such hints are of constant length, or each refusal restarts the period
+            return tries.expected_s
+        try_s = max(earliest_s, granted_at_s) + _TRY_S
+        # The refusal of a try must be known before the expected end.
+        if try_s + 2 * estimate.refusal_delay_s < tries.expected_s:
+            return try_s
+        return min(tries.expected_s, hinted_s)
 
     def adjust(self, estimate: LimitEstimate, opens_at_s: float) -> float:
         """Shortens the first closure while it has refused most of a burst. Returns when the scope opens."""
@@ -140,16 +206,34 @@ class ClosureTimer:
             closure.closed_s, closure.hinted, closure.opens_at_s = full.closed_s, full.hinted, full.opens_at_s
             closure.full = None
             return max(opens_at_s, closure.opens_at_s)
-        return closure.opens_at_s if closure.full is not None else opens_at_s
+        if closure.full is None:
+            return opens_at_s
+        self._tries = None
+        return closure.opens_at_s
 
     def learn(self, estimate: LimitEstimate, now: float) -> None:
         """Draws the lesson of the closure, once the outcome of each request from before it is known."""
         if self.closure is not None:
-            learn_from(estimate, self.closure, now)
+            if self._teaches(self.closure, estimate):
+                tries = self._tries if self.closure.closed_s > CHEAP_S else None
+                # Where the first limit probes must wait, early tries must not shift them to the middle of a period.
+                learn_from(estimate, self.closure, now if tries is None else max(now, tries.expected_s))
+            if self.closure.kind is not _RECOVERY_PROBE:
+                self._of_burst = self.closure.refused >= SMALL_COUNT
+                is_blind_probe = self.closure.kind in LIMIT_PROBES and not self.closure.hinted
+                self._proven = estimate.belief if is_blind_probe and estimate.proven else None
             if self._last_unhinted is None:
                 self._first_refused_s = self.closure.granted_at_s
             self._last_unhinted = None if self.closure.hinted else self.closure
             self.closure = None
+
+    def _teaches(self, closure: Closure, estimate: LimitEstimate) -> bool:
+        """Returns whether the closure has a lesson. A refused early try has none."""
+        ended_early, self._ended_early = self._ended_early, False
+        if ended_early and closure.kind is GrantKind.UNPROVEN:  # no period ended: some room had come back
+            estimate.window.count_all()
+            return False
+        return self._tries is None or closure.kind is not _RECOVERY_PROBE
 
     def probe_accepted(self, estimate: LimitEstimate, granted_at_s: float, now: float) -> None:
         """Notes that the recovery probe was accepted: the next closure without a hint is short again.
@@ -159,16 +243,33 @@ class ClosureTimer:
         self._backoff_s = self._policy.backoff_first_s
         if self._opened_early:
             self._early_refusals = 0
+        tries, self._tries = self._tries, None
+        self._ended_early = tries is not None and granted_at_s < tries.expected_s
+        if self._ended_early:
+            estimate.period_ended(granted_at_s, now)
         closure, self._last_unhinted = self._last_unhinted, None
-        if closure is not None:
+        proven, refused, self._refused_recoveries = self._proven, self._refused_recoveries, 0
+        if closure is None:
+            return
+        if is_restarted := proven is not None and refused >= _RESTARTED:
+            estimate.period_restarted(proven)
+        else:
             end = PeriodEnd(self._first_refused_s, closure.granted_at_s, granted_at_s)
             fit = estimate.fit.note(end, estimate.window, estimate.refusal_delay_s / 2, closure.granted_at_s)
-            estimate.learn_fit(fit, closure, now)
+            if estimate.learn_fit(fit, closure, now):
+                return
+        if is_restarted or granted_at_s - self._first_refused_s > CHEAP_S:
+            estimate.window_probes.delay(now + FIRST_PROBE_AFTER * estimate.window.period_s)
 
-    def _backed_off_s(self, began_at_s: float | None, now: float) -> float:
-        """Returns the length of the next closure, jitter included. None: it is unknown when the period began."""
+    def _backed_off_s(self, estimate: LimitEstimate, now: float) -> float:
+        """Returns the length of the next closure, jitter included."""
         length_s = self._backoff_s
+        if length_s == self._policy.backoff_first_s and estimate.known:
+            length_s = min(length_s, estimate.window.period_s)
+        self._backoff_s = min(2 * length_s, self._policy.backoff_max_s)
+        began_at_s = period_start_s(estimate)
         if began_at_s is not None:
-            length_s = min(length_s, began_at_s + next_usual_period_s(now - began_at_s) - now)
-        self._backoff_s = min(2 * self._backoff_s, self._policy.backoff_max_s)
+            length_s = min(length_s, length_to_try_s(now - began_at_s, of_burst=self._of_burst))
+        if self._proven is not None and self._refused_recoveries == _RESTARTED:
+            length_s = max(length_s, self._proven.period_s)
         return length_s + self._policy.backoff_jitter * self._jitter() * min(length_s, 1.0)

@@ -62,9 +62,9 @@ class Limit:
     """The state machine of one scope. The gate grants what `grant_kind` allows and reports each outcome."""
 
     __slots__ = (
-        *("_first_since_closure", "_idle_until_s", "_policy", "_served_since_refusal", "_timer"),
+        *("_first_since_closure", "_idle_until_s", "_policy", "_served_since_refusal"),
         *("announced_quota", "estimate", "grant_interval_s", "grants", "in_flight", "last_grant_s", "opens_at_s"),
-        *("slow_start", "stated", "state"),
+        *("slow_start", "stated", "state", "timer"),
     )
 
     def __init__(
@@ -85,7 +85,7 @@ class Limit:
         """When the latest request was granted; -inf if none was."""
         self.grant_interval_s = 0.0
         """The usual time between two grants at the concurrency limit."""
-        self._timer = ClosureTimer(policy, jitter)
+        self.timer = ClosureTimer(policy, jitter)
         self._served_since_refusal = False
         self._apply_stated()
 
@@ -183,7 +183,7 @@ class Limit:
             if unconfirmed and self.state is _PROBING:
                 kind = _RECOVERY_PROBE
             self._refused(serial, kind, granted_at_s, now, hint_s, cost)
-            self.opens_at_s = self._timer.adjust(self.estimate, self.opens_at_s)
+            self.opens_at_s = self.timer.adjust(self.estimate, self.opens_at_s)
 
     def advance(self, now: float) -> None:
         """Applies the passage of time: accepts requests by timeout, and ends closures."""
@@ -194,7 +194,7 @@ class Limit:
         if self.state is _CLOSED:
             if now < self._closed_until_s:
                 return
-            self._timer.learn(self.estimate, now)
+            self.timer.learn(self.estimate, now)
             self.state = _PROBING
             self.slow_start.restart(1)
         # Before this instant, no request is accepted by timeout, not even if it is granted from now on.
@@ -204,8 +204,8 @@ class Limit:
         """Notes that a request granted since the latest closure was served or accepted by timeout."""
         estimate = self.estimate
         if self.state is _PROBING:
-            self._timer.probe_accepted(estimate, self.last_grant_s, now)
-            self.slow_start.restart(self._timer.room_after_probe)
+            self.timer.probe_accepted(estimate, self.last_grant_s, now)
+            self.slow_start.restart(self.timer.room_after_probe)
             self.state = _LEARNED if estimate.known else _OPEN
         self.grants.accepted(serial, now)
         if self.state is _LEARNED and not self.slow_start.unconfirmed:
@@ -214,7 +214,7 @@ class Limit:
     def _refused(
         self, serial: int, kind: GrantKind, granted_at_s: float, now: float, hint_s: float | None, cost: float
     ) -> None:
-        estimate, timer = self.estimate, self._timer
+        estimate, timer = self.estimate, self.timer
         if serial < self._first_since_closure:
             opens_at_s = timer.late_refusal(kind, granted_at_s, now, hint_s, estimate)
             if opens_at_s is None:
@@ -240,20 +240,20 @@ class Limit:
     def close(self, until_s: float) -> None:
         """Closes the scope until then. Nothing is learned from this closure."""
         self.opens_at_s = until_s
-        self._timer.closure = None
+        self.timer.closure = None
         self._begin_closure()
 
     def reopen(self, now: float) -> None:
         """Ends a closure, with a probe. Nothing is learned from this closure."""
-        self.opens_at_s = now
-        self._timer.closure = None
+        self.opens_at_s = self.timer.hinted_end_s = now
+        self.timer.closure = None
         self.state = _PROBING
         self.slow_start.restart(1)
         self._idle_until_s = -math.inf
 
     def restore(self, belief: Belief) -> None:
         """Returns to an earlier estimate: the refusals since then did not concern the limit."""
-        self._timer.closure = None
+        self.timer.closure = None
         self.estimate.restore(belief)
         stated = self.stated.strictest
         if stated is not None and self.estimate.window.count > stated.count:
@@ -292,6 +292,7 @@ class Limit:
     def note_sleep(self, slept_s: float) -> None:
         """Notes that the machine slept, while the clock of the gate stood still and that of the upstream ran."""
         self.opens_at_s -= slept_s
+        self.timer.hinted_end_s -= slept_s
         self.announced_quota.until_s -= slept_s
         self._idle_until_s = -math.inf
         self.estimate.window.age(slept_s)

@@ -13,5 +13,5 @@ def merge(limit: Limit, grants: Iterable[tuple[float, float]], opens_at_s: float
     A closure that ends at about the same time as a known one is the same closure, and teaches nothing new.
     """
     limit.estimate.window.merge(grants)
-    if opens_at_s > limit.opens_at_s + _SAME_CLOSURE_S:
+    if opens_at_s > max(limit.opens_at_s, limit.timer.hinted_end_s) + _SAME_CLOSURE_S:
         limit.close(opens_at_s)

@@ -64,6 +64,20 @@ def test_without_a_hint_the_period_ended_between_two_probes() -> None:
     assert fit.note(PeriodEnd(12.0, 19.5, 20.4), window, 0.01, granted_by_s=19.5) == (20, 10.0)
 
 
+def test_a_longer_period_replaces_no_estimate_that_may_be_true() -> None:
+    """A probe that came a little too early leaves a wide range for the count of the true period."""
+    fit, window = PeriodFit(), window_of([0.1] * 20)
+    window.add(10.3)
+    assert fit.note(PeriodEnd(0.2, 5.1, 10.3), window, 0.01, granted_by_s=5.1) is None
+    for at_s in (10.4, 20.4):
+        for _ in range(20):
+            window.add(at_s)
+    window.set(20, 9.98)
+    too_early = PeriodEnd(30.38, 30.38, 31.5)
+    window.add(31.5)
+    assert fit.note(too_early, window, 0.01, granted_by_s=30.38) is None
+
+
 def test_two_refusals_of_one_period_count_once() -> None:
     fit, window = PeriodFit(), window_of([0.0] * 20)
     fit.note(end(1.0, 10.0), window, 0.01)

@@ -26,6 +26,11 @@ _USUAL_S = (
     43_200.0,
     86_400.0,
 )
+_TRIED_S = tuple(20.0 if period_s == 15.0 else period_s for period_s in _USUAL_S)
+"""After a burst without hints, the lengths to try, one after the other. The time between two tries never falls,
+because an upstream may restart its period at each refusal. Then only a pause as long as the period succeeds."""
+
+_CHEAP_S, _JUST_BEFORE_S = 2.0, 0.5  # half a second covers the round trip and the jitter of the earlier tries
 _TOLERANCE = 0.01
 """An exact hint is off by at most this share of the period."""
 
@@ -60,6 +65,10 @@ def is_usual(period_s: float) -> bool:
     return period_s in _USUAL_S
 
 
-def next_usual_period_s(elapsed_s: float) -> float:
-    """Returns the shortest usual period that is longer than `elapsed_s`; inf if there is none."""
-    return next((period_s for period_s in _USUAL_S if period_s > elapsed_s + 0.02), math.inf)
+def length_to_try_s(elapsed_s: float, *, of_burst: bool) -> float:
+    """Returns how long to wait for the next end of a period that began this long ago; inf if there is none."""
+    lengths_s = _TRIED_S if of_burst else _USUAL_S
+    length_s = next((tried_s for tried_s in lengths_s if tried_s > elapsed_s + 0.02), math.inf) - elapsed_s
+    # A refusal may have restarted the period. Then the wait must not end just before a usual length.
+    least_s = next((tried_s for tried_s in lengths_s if tried_s > length_s), math.inf)
+    return least_s if length_s > _CHEAP_S and least_s <= length_s + _JUST_BEFORE_S else length_s

@@ -30,8 +30,8 @@ GUARD = 0.02
 _REMEMBERED_PERIODS = 4  # that admitted fewer requests than the count
 _RESERVE_KEPT = 0.75  # of the reserve, per period without a refusal
 _STARTS_TO_CONFIRM = 2  # a window aligned to the upstream's clock may forgive a period that is a little too short
-_CHEAP_S = 2.0  # a refused limit probe may cost a closure this long at any time
-_FIRST_PROBE_AFTER = 4  # periods, where a refused probe may cost a whole period
+CHEAP_S = 2.0  # a refused limit probe may cost a closure this long at any time
+FIRST_PROBE_AFTER = 4  # periods, where a refused probe may cost a whole period
 _LATE = 0.9  # of a period: with hints of constant length, the refusal of a later probe would cost the next period
 
 
@@ -236,9 +236,9 @@ class LimitEstimate:
         self._admitted.append(count)
         self.quota_varies = False
         self.set_window(count, period_s)
-        first_s = now if closure.closed_s <= _CHEAP_S else now + _FIRST_PROBE_AFTER * period_s
+        first_s = now if closure.closed_s <= CHEAP_S else now + FIRST_PROBE_AFTER * period_s
         is_burst = closure.refused >= SMALL_COUNT
-        is_cheap = closure.hinted and closure.closed_s <= _CHEAP_S
+        is_cheap = closure.hinted and closure.closed_s <= CHEAP_S
         searching = count < SMALL_COUNT and (is_burst or is_cheap)
         self.window_probes = ProbeSchedule(self.window, first_s, searching=searching)
         self.min_period_s = 0.0
@@ -253,6 +253,12 @@ class LimitEstimate:
             return False
         self.learn_window(*fit, closure, now)
         return True
+
+    def period_restarted(self, belief: Belief) -> None:
+        """Notes that a pause of the period of an earlier belief sufficed: refusals had restarted the period."""
+        count = min(belief.count, self.window.count)
+        self.set_window(count, belief.period_s)
+        self.proven = min(belief.proven, count)
 
     def lower_count(self, admitted: float, now: float) -> None:
         """Notes a period that admitted fewer requests than the count.
@@ -281,6 +287,11 @@ class LimitEstimate:
         self.set_window(count, before.period_s)
         self.proven = min(before.proven, count)
         self.before_raise = None
+
+    def period_ended(self, by_s: float, now: float) -> None:
+        """Notes that a period ended before the estimate says so: a probe of this instant was accepted."""
+        self.window.retire_before(by_s)
+        self._confirmed_at_s = now
 
     def closed(self) -> None:
         """Notes that the scope was closed: its next grant begins a period."""

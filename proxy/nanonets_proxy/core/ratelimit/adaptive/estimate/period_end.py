@@ -30,12 +30,19 @@ def estimated_end_s(estimate: LimitEstimate) -> float:
     return -math.inf if start_s is None else start_s + length_s
 
 
+def _window_end_s(estimate: LimitEstimate) -> float:
+    """Returns when the window has room again, proven or not; -inf if it is empty."""
+    window = estimate.window
+    start_s = window.nth_newest_s(int(window.count))
+    return -math.inf if start_s is None else start_s + window.counted_for_s
+
+
 def expected_end_s(estimate: LimitEstimate, closure: Closure) -> float:
     """Returns when the period ends, if the hint of the closure is in whole seconds: up to a second earlier."""
     granted_at_s, hinted_s = closure.granted_at_s, closure.opens_at_s
     first_s = estimate.window.run_start_s(closure.max_gap_s)
     if estimate.known:
-        end_s = estimated_end_s(estimate)
+        end_s = max(estimated_end_s(estimate), _window_end_s(estimate))
     elif first_s is None:
         return hinted_s
     else:

@@ -27,6 +27,7 @@ from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import Slidi
 
 _MOST_REFUSALS: Final = 16  # the fit is for the first refusals: a limit may change later
 _MAX_RANGE: Final = 1.5  # times the least count: a wider range of counts says too little
+_SAME: Final = 0.1  # periods that differ by less are the same
 _CERTAIN: Final = 2.0  # a period this many times as long as the uncertainty of its end can show whole lengths
 
 
@@ -134,12 +135,14 @@ class PeriodFit:
             if found is not None:
                 candidates[period_s] = found
         self._candidates = candidates
-        return None if first else self._found()
+        return None if first else self._found(window.period_s)
 
-    def _found(self) -> tuple[float, float] | None:
+    def _found(self, present_s: float) -> tuple[float, float] | None:
         for period_s, candidate in self._candidates.items():
             is_narrow = candidate.least >= SMALL_COUNT and candidate.largest <= _MAX_RANGE * candidate.least
             is_aligned = candidate.earliest_s <= candidate.latest_s and period_s > _CERTAIN * self._uncertain_s
             if is_narrow and (candidate.is_anchored or is_aligned):
                 return candidate.least, period_s
+            if abs(period_s - present_s) <= _SAME * period_s:
+                return None  # the present estimate may be true, and longer ones have more ways to fit
         return None

@@ -76,6 +76,10 @@ class ProbeSchedule:
         """Returns whether the pause is over, in seconds and in requests."""
         return now >= self.due_at_s and self._window.granted >= self._due_from
 
+    def delay(self, until_s: float) -> None:
+        """Delays the next probe: a refused one may cost much."""
+        self.due_at_s = max(self.due_at_s, until_s)
+
     def refused(self, now: float, period_s: float) -> None:
         """Notes a refused probe: doubles the pause and halves the step."""
         self.searching = False

@@ -106,6 +106,17 @@ class SlidingWindow:
             self._retire_oldest()
         return self._used
 
+    def retire_before(self, until_s: float) -> None:
+        """Stops counting the grants before this instant: a period of the upstream has ended since."""
+        while self._recent and self._recent[0][0] < until_s:
+            self._retire_oldest()
+
+    def count_all(self) -> None:
+        """Counts all grants in the log again, as far as they are younger than a period."""
+        self._recent.extendleft(reversed(self._older))
+        self._older.clear()
+        self._used = sum(cost for _, cost in self._recent)
+
     def _retire_oldest(self) -> None:
         grant = self._recent.popleft()
         self._used = self._used - grant[1] if self._recent else 0  # fractions leave no rounding error behind
@@ -215,9 +226,7 @@ class SlidingWindow:
         self._max_recent = max(_MAX_KEPT, count) if count < math.inf else _MAX_KEPT
         self.counted_for_s = period_s + guard_s
         if period_s > self.period_s:  # older requests may count again
-            self._recent.extendleft(reversed(self._older))
-            self._older.clear()
-            self._used = sum(cost for _, cost in self._recent)
+            self.count_all()
         self.period_s = period_s
 
     def _newest_first(self) -> "chain[_Grant]":
