@@ -126,7 +126,7 @@ def test_usage_as_csv_and_json(path: Path, run) -> None:
         (["--csv", "--json"], 2, "--csv and --json exclude each other"),
         ([], 2, "ledger: is not set, so there is no usage to read; give --ledger PATH"),
         (["--ledger", "missing.db"], 1, "missing.db does not exist: no attempt has been recorded there"),
-        (["--ledger", "text.db"], 1, "text.db is damaged, or no ledger"),
+        (["--ledger", "text.db"], 1, "text.db is damaged, or no database"),
         (["--ledger", "empty.db"], 1, "empty.db is empty: no attempt has been recorded there"),
     ],
 )

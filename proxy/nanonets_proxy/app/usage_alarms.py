@@ -71,8 +71,8 @@ class UsageAlarms:
 
     def _read(self, now_s: float) -> list[tuple[str, Alarm]]:
         """Returns the alarms by environment; none if the ledger cannot be read, which its writer reports."""
+        from nanonets_proxy.telemetry.database_fault import DatabaseFault  # imported here: see UsageLedger
         from nanonets_proxy.telemetry.ledger.facts import read_facts
-        from nanonets_proxy.telemetry.ledger.file import LedgerFault  # imported here: see UsageLedger
         from nanonets_proxy.telemetry.ledger.reader import open_ledger
 
         try:
@@ -82,7 +82,7 @@ class UsageAlarms:
                     for name, watched in self._environments.items()
                     for alarm in alarms_of(read_facts(ledger, name, now_s, watched.limit_of))
                 ]
-        except LedgerFault:
+        except DatabaseFault:
             return []
 
     @staticmethod

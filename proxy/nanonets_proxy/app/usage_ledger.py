@@ -22,7 +22,8 @@ class UsageLedger:
 
     def __init__(self, policy: LedgerPolicy) -> None:
         # Imported here, so that SQLite takes memory only if there is a ledger.
-        from nanonets_proxy.telemetry.ledger.file import LedgerFault, NoLedger
+        from nanonets_proxy.telemetry.database_fault import DatabaseFault
+        from nanonets_proxy.telemetry.ledger.file import NoLedger
         from nanonets_proxy.telemetry.ledger.reader import open_ledger
         from nanonets_proxy.telemetry.ledger.writer import LedgerWriter
 
@@ -39,7 +40,7 @@ class UsageLedger:
                     self._requests_by_day.setdefault(name, {}).setdefault(day, {})[caller] = requests
         except NoLedger:
             pass
-        except LedgerFault as fault:
+        except DatabaseFault as fault:
             self._unrestored = str(fault)
         self.ledger = Ledger(lambda reports: LedgerWriter(policy, reports), self._on_stop, self._on_resume)
 

@@ -27,7 +27,7 @@ from nanonets_proxy.jobs.tables import (
     to_text,
     work_of,
 )
-from nanonets_proxy.telemetry.ledger.file import LedgerFault
+from nanonets_proxy.telemetry.database_fault import DatabaseFault
 
 _LOCK_TIMEOUT_S: Final = 5.0
 
@@ -36,7 +36,7 @@ class JobDatabase:
     """One connection. Every method raises sqlite3.Error."""
 
     def __init__(self, path: Path) -> None:
-        """Opens the file, or makes it. Raises LedgerFault if it is a file of another program or version."""
+        """Opens the file, or makes it. Raises DatabaseFault if it is a file of another program or version."""
         self._connection = sqlite3.connect(
             path,
             timeout=_LOCK_TIMEOUT_S,
@@ -65,9 +65,9 @@ class JobDatabase:
                 for statement in statements(SCHEMA):
                     execute(statement)
             elif application != APPLICATION_ID:
-                raise LedgerFault("is a database of another program")
+                raise DatabaseFault("is a database of another program")
             elif version > VERSION:
-                raise LedgerFault("was written by a newer version of nanonets-proxy")
+                raise DatabaseFault("was written by a newer version of nanonets-proxy")
 
     def close(self) -> None:
         self._connection.close()

@@ -22,7 +22,7 @@ from nanonets_proxy.jobs.records import JobView, Tally, Work, too_many
 from nanonets_proxy.jobs.runner import JobRunner, Sender
 from nanonets_proxy.jobs.writer import Operation, StoreFault, StoreWriter, store_fault
 from nanonets_proxy.telemetry.alerts import Alerts
-from nanonets_proxy.telemetry.ledger.file import LedgerFault, fault_of
+from nanonets_proxy.telemetry.database_fault import DatabaseFault, fault_of
 
 T = TypeVar("T")
 
@@ -81,9 +81,9 @@ class Jobs:
         self.directory.open()
         try:
             database = JobDatabase(self.directory.database)
-        except (sqlite3.Error, OSError, LedgerFault) as error:
+        except (sqlite3.Error, OSError, DatabaseFault) as error:
             self.directory.close()
-            fault = error if isinstance(error, LedgerFault) else fault_of(error)
+            fault = error if isinstance(error, DatabaseFault) else fault_of(error)
             raise JobsUnusable(f"jobs: {self.directory.database} {fault}") from None
         self.writer.start(database)
         self._maintenance = asyncio.get_running_loop().create_task(self._maintain())

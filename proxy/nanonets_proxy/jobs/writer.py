@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from nanonets_proxy.jobs.database import JobDatabase
 from nanonets_proxy.jobs.records import NoRoom, Tally
-from nanonets_proxy.telemetry.ledger.file import fault_of
+from nanonets_proxy.telemetry.database_fault import fault_of
 
 T = TypeVar("T")
 Operation = Callable[[JobDatabase], T]

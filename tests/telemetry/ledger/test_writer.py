@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from nanonets_proxy.core.usage.rollups import Counts
+from nanonets_proxy.telemetry.database_fault import DatabaseFault, fault_of
 from nanonets_proxy.telemetry.ledger import ledger as ledger_module
 from nanonets_proxy.telemetry.ledger import writer as writer_module
 from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
-from nanonets_proxy.telemetry.ledger.file import LedgerFault, fault_of
 from nanonets_proxy.telemetry.ledger.ledger import Attempt, Batch, Ledger, LedgerPolicy, Reports
 from nanonets_proxy.telemetry.ledger.reader import open_fault, open_ledger
 from nanonets_proxy.telemetry.ledger.writer import LedgerWriter
@@ -107,7 +107,7 @@ async def test_a_damaged_file_is_put_aside_and_the_batch_is_in_the_new_one(start
         running.record()
         running.ledger.close()
         assert (event := log.events("ledger_put_aside")[0])["aside"] == f"{path}.bad"
-    assert event["reason"] == "is damaged, or no ledger"
+    assert event["reason"] == "is damaged, or no database"
     assert len(rows(path)) == 1
     assert read(Path(f"{path}.bad")) == start + b"no database" * 1000
     assert running.stopped == []
@@ -163,7 +163,7 @@ def test_a_file_of_a_newer_version_is_named_and_left_alone(path: Path, open_it: 
     connection.close()
     before = path.read_bytes()
     assert "was written by a newer version of nanonets-proxy (schema 99, not 1)" in open_it(path)
-    with pytest.raises(LedgerFault, match="newer version"):
+    with pytest.raises(DatabaseFault, match="newer version"):
         LedgerDatabase(path, 400, 1)
     assert path.read_bytes() == before
 
@@ -172,7 +172,7 @@ def _reading(path: Path) -> Iterator[str]:
     try:
         with open_ledger(path) as ledger:
             ledger.by(["caller"], 0, 1)
-    except LedgerFault as fault:
+    except DatabaseFault as fault:
         yield str(fault)
 
 
@@ -193,7 +193,7 @@ def test_a_database_of_another_program_is_no_ledger(path: Path) -> None:
     connection.close()
     before = path.read_bytes()
     assert open_fault(path) == "is a database of another program"
-    with pytest.raises(LedgerFault, match="is a database of another program"):
+    with pytest.raises(DatabaseFault, match="is a database of another program"):
         LedgerDatabase(path, 400, 1)
     assert path.read_bytes() == before
 

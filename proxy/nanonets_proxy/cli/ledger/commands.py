@@ -12,7 +12,7 @@ from nanonets_proxy.settings import Settings, SettingsError, load_settings
 def usage(invocation: Invocation) -> int:
     """Shows what was sent. Raises UsageError, SettingsError and CommandFailed."""
     from nanonets_proxy.cli.ledger.usage import VIEWS, as_csv, as_json, as_table, read_view
-    from nanonets_proxy.telemetry.ledger.file import LedgerFault
+    from nanonets_proxy.telemetry.database_fault import DatabaseFault
 
     parsed = invocation.parsed
     by = parsed.by or "caller"
@@ -23,7 +23,7 @@ def usage(invocation: Invocation) -> int:
     since_h, until_h = _hours(parsed.since, parsed.until)
     try:
         view = read_view(_ledger_path(invocation.load().settings), by, since_h, until_h, parsed.env)
-    except LedgerFault as fault:
+    except DatabaseFault as fault:
         raise CommandFailed(str(fault)) from None
     text = as_csv(view) if parsed.csv else as_json(view) if parsed.json else as_table(view)
     write(f"{text}\n")
@@ -33,7 +33,7 @@ def usage(invocation: Invocation) -> int:
 def policy_test(invocation: Invocation) -> int:
     """Lists what a policy would reject. Raises UsageError, SettingsError and CommandFailed."""
     from nanonets_proxy.cli.ledger.policy_test import as_json, as_text, replay
-    from nanonets_proxy.telemetry.ledger.file import LedgerFault
+    from nanonets_proxy.telemetry.database_fault import DatabaseFault
 
     parsed = invocation.parsed
     if parsed.config is not None:
@@ -43,7 +43,7 @@ def policy_test(invocation: Invocation) -> int:
     by_environment = {name: own.settings for name, own in loaded.by_name().items()}
     try:
         result = replay(_ledger_path(loaded.settings), by_environment, since_h, until_h)
-    except LedgerFault as fault:
+    except DatabaseFault as fault:
         raise CommandFailed(str(fault)) from None
     write(f"{as_json(result) if parsed.json else as_text(result)}\n")
     return FAILED if result.rejected else OK

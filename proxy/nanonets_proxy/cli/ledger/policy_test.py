@@ -43,7 +43,7 @@ class Replay:
 def replay(path: Path, by_environment: Mapping[str, Settings], since_h: int, until_h: int) -> Replay:
     """Judges the requests of each environment by its settings. Without named environments, by the only settings.
 
-    Raises LedgerFault.
+    Raises DatabaseFault.
     """
     with open_ledger(path) as ledger:
         rows = ledger.by(_SERIES, since_h, until_h)

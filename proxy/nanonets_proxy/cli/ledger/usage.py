@@ -58,7 +58,7 @@ class View:
 
 
 def read_view(path: Path, by: str, since_h: int, until_h: int, environment: str | None) -> View:
-    """Reads a view. Raises LedgerFault."""
+    """Reads a view. Raises DatabaseFault."""
     with open_ledger(path) as ledger:
         if by in _PERIODS:
             hours = _PERIODS[by]

@@ -42,7 +42,7 @@ _ADD: Final = ", ".join(f"{name} = {name} + excluded.{name}" for name in SUMS)
 
 
 class LedgerDatabase:
-    """One connection that writes. Every method raises sqlite3.Error, OSError or LedgerFault."""
+    """One connection that writes. Every method raises sqlite3.Error, OSError or DatabaseFault."""
 
     def __init__(self, path: Path, days: int, max_rows: int) -> None:
         """Opens the file, or makes it, readable by its owner only. `days` and `max_rows`: what is kept."""

@@ -1,9 +1,11 @@
-"""The file of the usage ledger: its schema, its version, and what can be wrong with it."""
+"""The file of the usage ledger: its schema, its version, and how it is recognised."""
 
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from nanonets_proxy.telemetry.database_fault import DatabaseFault
 
 SCHEMA_VERSION: Final = 1
 _APPLICATION_ID: Final = 0x6E6E7531  # "nnu1": tells our files from those of other programs
@@ -37,51 +39,21 @@ SCHEMA: Final = f"""
 """
 
 
-class LedgerFault(Exception):
-    """The file cannot be used. The message is the end of a sentence that starts with the file's name."""
-
-
-class LedgerCorrupt(LedgerFault):
-    """The file is damaged. The writer renames it."""
-
-
-class NoLedger(LedgerFault):
+class NoLedger(DatabaseFault):
     """The file is missing or empty, as before the first start."""
 
 
-def fault_of(error: sqlite3.Error | OSError) -> LedgerFault:
-    """Returns what an error says about the file."""
-    if isinstance(error, OSError):
-        return LedgerFault(f"cannot be used: {(error.strerror or 'unknown fault').lower()}")
-    code = (
-        getattr(error, "sqlite_errorcode", 0) & 0xFF
-    )  # the low byte has the primary code (sqlite.org/rescode.html)
-    match code:
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return LedgerCorrupt("is damaged, or no ledger")
-        case sqlite3.SQLITE_FULL:
-            return LedgerFault("cannot be written: the disk is full")
-        case sqlite3.SQLITE_READONLY:
-            return LedgerFault("cannot be written: it is read-only")
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return LedgerFault("is locked by another process")
-        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
-            return LedgerFault("cannot be opened: permission denied, or its directory is missing or read-only")
-        case _:
-            return LedgerFault(f"cannot be used: {error}")
-
-
 def check_start(start: bytes) -> None:
-    """Checks the first bytes of a file. Raises LedgerFault if the file is none of SQLite.
+    """Checks the first bytes of a file. Raises DatabaseFault if the file is none of SQLite.
 
     A power cut may leave zeros at the start of a database, so a file of zeros counts as damaged, not as foreign.
     """
     if start.strip(b"\0") and start != _MAGIC:
-        raise LedgerFault("is a file of another program")
+        raise DatabaseFault("is a file of another program")
 
 
 def check_identity(connection: sqlite3.Connection, *, may_be_empty: bool) -> bool:
-    """Returns whether the file has our tables; False: it is empty. Raises LedgerFault if it cannot be used."""
+    """Returns whether the file has our tables; False: it is empty. Raises DatabaseFault if it cannot be used."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -90,9 +62,9 @@ def check_identity(connection: sqlite3.Connection, *, may_be_empty: bool) -> boo
             raise NoLedger("is empty: no attempt has been recorded there")
         return False
     if application != _APPLICATION_ID:
-        raise LedgerFault("is a database of another program")
+        raise DatabaseFault("is a database of another program")
     if version > SCHEMA_VERSION:
-        raise LedgerFault(
+        raise DatabaseFault(
             f"was written by a newer version of nanonets-proxy (schema {version}, not {SCHEMA_VERSION})"
         )
     return True

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from nanonets_proxy.core.usage.rollups import DAY_H, DIMENSIONS, Counts, cut_of, periods_within
-from nanonets_proxy.telemetry.ledger.file import LedgerFault, NoLedger, check_identity, fault_of
+from nanonets_proxy.telemetry.database_fault import DatabaseFault, fault_of
+from nanonets_proxy.telemetry.ledger.file import NoLedger, check_identity
 
 _LOCK_TIMEOUT_S: Final = 2.0
 _SUMS: Final = ("attempts", "requests", "request_bytes", "response_bytes", "pages")
@@ -20,7 +21,7 @@ Keys = tuple[Any, ...]
 
 @contextmanager
 def open_ledger(path: Path) -> "Iterator[LedgerReader]":
-    """Opens the ledger for reading. Raises LedgerFault, also from the views; its message names the file."""
+    """Opens the ledger for reading. Raises DatabaseFault, also from the views; its message names the file."""
     try:
         if not path.exists():
             raise NoLedger("does not exist: no attempt has been recorded there")
@@ -29,10 +30,10 @@ def open_ledger(path: Path) -> "Iterator[LedgerReader]":
         ) as connection:
             check_identity(connection, may_be_empty=False)
             yield LedgerReader(connection)
-    except LedgerFault as fault:
+    except DatabaseFault as fault:
         raise type(fault)(f"{path} {fault}") from None
     except (sqlite3.Error, OSError) as error:
-        raise LedgerFault(f"{path} {fault_of(error)}") from None
+        raise DatabaseFault(f"{path} {fault_of(error)}") from None
 
 
 def open_fault(path: Path) -> str | None:
@@ -49,7 +50,7 @@ def open_fault(path: Path) -> str | None:
         return None
     except OSError as error:
         return str(fault_of(error))
-    except LedgerFault as fault:
+    except DatabaseFault as fault:
         return str(fault).removeprefix(f"{path} ")
 
 

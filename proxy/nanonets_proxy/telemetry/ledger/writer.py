@@ -13,8 +13,9 @@ from typing import Final
 import structlog
 
 from nanonets_proxy.core.usage.rollups import DAY_S
+from nanonets_proxy.telemetry.database_fault import DatabaseCorrupt, DatabaseFault, fault_of
 from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
-from nanonets_proxy.telemetry.ledger.file import LedgerCorrupt, LedgerFault, fault_of, put_aside
+from nanonets_proxy.telemetry.ledger.file import put_aside
 from nanonets_proxy.telemetry.ledger.ledger import Batch, LedgerPolicy, Reports
 
 _RETRY_S: Final = 1.0
@@ -47,7 +48,7 @@ class LedgerWriter:
 
     def _run(self) -> None:
         # Opens the file now, so that an unusable one is reported before the first request.
-        with suppress(LedgerFault):
+        with suppress(DatabaseFault):
             self._maintain(self._open(), 0)
         while (batch := self._next_batch()) is not None:
             while not self._write(batch):
@@ -79,7 +80,7 @@ class LedgerWriter:
             count = batch.row_count
             self._reports.written(count)
             self._maintain(database, count)
-        except LedgerFault:
+        except DatabaseFault:
             return False
         return True
 
@@ -96,7 +97,7 @@ class LedgerWriter:
             self._give_up(fault_of(error))
 
     def _open(self) -> LedgerDatabase:
-        """Returns the open database. Raises LedgerFault, which is reported by then."""
+        """Returns the open database. Raises DatabaseFault, which is reported by then."""
         if self._database is not None and self._database.is_replaced():
             self._close_database()
         if self._database is None:
@@ -105,14 +106,14 @@ class LedgerWriter:
                 self._database = LedgerDatabase(policy.path, policy.days, policy.max_rows)
             except (sqlite3.Error, OSError) as error:
                 raise self._give_up(fault_of(error)) from error
-            except LedgerFault as fault:
+            except DatabaseFault as fault:
                 raise self._give_up(fault) from None
         return self._database
 
-    def _give_up(self, fault: LedgerFault) -> LedgerFault:
+    def _give_up(self, fault: DatabaseFault) -> DatabaseFault:
         """Closes the database, puts a damaged file aside, and reports the fault unless that cured it."""
         self._close_database()
-        if isinstance(fault, LedgerCorrupt):
+        if isinstance(fault, DatabaseCorrupt):
             path = self._policy.path
             try:
                 aside = put_aside(path)
