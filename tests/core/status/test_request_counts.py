@@ -103,7 +103,8 @@ def test_the_last_minute_has_all_requests_and_those_that_failed() -> None:
     ring.rotate()
     ring.note(503)
     ring.note(429)
-    assert ring.last_minute() == LastMinute(3, 1)
+    ring.note(0)
+    assert ring.last_minute() == LastMinute(4, 1, gone=1)
 
 
 def test_the_last_minute_has_the_responses_that_the_api_does_not_send() -> None:

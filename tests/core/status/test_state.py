@@ -99,6 +99,16 @@ def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
             {"scope": {"opens_in_s": 61}},
             *("limit_closed", "limit", "The rate limit of account is used up: opens in 1 min 1 s; nobody waits."),
         ),
+        (
+            {"minute": LastMinute(4, gone=3), "in_flight": 1},
+            "callers_gone",
+            "upstream",
+            "Callers hang up before Nanonets responds: 3 of 4 requests in the last minute, 1 request in flight.",
+        ),
+        (
+            {"minute": LastMinute(4, gone=4), "scope": {"opens_in_s": 61}},
+            *("limit_closed", "limit", "The rate limit of account is used up: opens in 1 min 1 s; nobody waits."),
+        ),
         ({"scopes": ()}, "idle", None, "Ready: no request is in flight or waits."),
     ],
 )
@@ -112,6 +122,7 @@ def test_the_state_names_the_party_to_look_at(
 def test_a_few_failures_are_not_the_state(ended: int, failed: int) -> None:
     assert _state(minute=LastMinute(ended, failed)).code == "idle"
     assert _state(minute=LastMinute(ended, unexpected=failed)).code == "idle"
+    assert _state(minute=LastMinute(ended, gone=failed)).code == "idle"
 
 
 def test_the_most_urgent_state_of_several_environments_counts() -> None:

@@ -16,7 +16,7 @@ class State:
 
     code: str
     """`starting`, `draining`, `no_key`, `key_rejected`, `proxy_failing`, `upstream_failing`, `quota_used_up`,
-    `waiting_for_upstream`, `waiting_for_place`, `limit_closed`, `serving` or `idle`."""
+    `waiting_for_upstream`, `waiting_for_place`, `limit_closed`, `callers_gone`, `serving` or `idle`."""
     cause: str | None
     """The party to look at: `proxy`, `key`, `limit` or `upstream`; null if nothing is wrong."""
     sentence: str

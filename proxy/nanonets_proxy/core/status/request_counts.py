@@ -54,6 +54,8 @@ class LastMinute:
     """How many of them got a 5xx."""
     unexpected: int = 0
     """How many of them got a response that the API does not send."""
+    gone: int = 0
+    """How many of their callers hung up before a response."""
 
 
 class RequestRing(Generic[Request]):
@@ -100,7 +102,7 @@ class RequestRing(Generic[Request]):
         """Returns the requests of the last six buckets."""
         total = _sum(self._newest(_PER_SHOWN))
         ended, unexpected = _requests(total), total[_UNEXPECTED]
-        return LastMinute(int(max(ended, unexpected)), int(total[5]), int(unexpected))
+        return LastMinute(int(max(ended, unexpected)), int(total[5]), int(unexpected), int(total[0]))
 
     def counts(self) -> RequestCounts:
         """Returns the counts of the last hour, in buckets of a minute. Only the last bucket changes later."""

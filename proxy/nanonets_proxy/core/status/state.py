@@ -26,7 +26,7 @@ _OWN_FAILURES: Final = frozenset(
 """The kinds of 5xx that come from the proxy, not from Nanonets or the way to it."""
 _URGENCY: Final = (
     *("no_key", "key_rejected", "proxy_failing", "upstream_failing", "quota_used_up", "starting", "draining"),
-    *("waiting_for_place", "waiting_for_upstream", "limit_closed", "serving", "idle"),
+    *("waiting_for_place", "waiting_for_upstream", "limit_closed", "callers_gone", "serving", "idle"),
 )
 
 
@@ -53,7 +53,7 @@ def state_of(facts: Facts) -> State:
             return State(
                 "draining", "proxy", f"Draining: {_requests(gate.in_flight)} in flight, no new connections."
             )
-    return _fault(facts) or _delay(gate) or _activity(gate)
+    return _fault(facts) or _delay(gate) or _loss(facts) or _activity(gate)
 
 
 def most_urgent(states: Iterable[State]) -> State:
@@ -107,6 +107,16 @@ def _delay(gate: GateStatus) -> State | None:
         opens = f"opens in {duration(closed.opens_in_s)}"
         return State("limit_closed", "limit", f"The rate limit of {closed.name} is used up: {opens}; nobody waits.")
     return None
+
+
+def _loss(facts: Facts) -> State | None:
+    """Returns the state if callers do not wait for their responses, although no limit delays them."""
+    minute = facts.minute
+    if not _are_most(minute.gone, minute):
+        return None
+    gone = f"{minute.gone} of {_requests(minute.ended)} in the last minute"
+    in_flight = f"{_requests(facts.gate.in_flight)} in flight"
+    return State("callers_gone", "upstream", f"Callers hang up before Nanonets responds: {gone}, {in_flight}.")
 
 
 def _activity(gate: GateStatus) -> State:
