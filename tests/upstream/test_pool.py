@@ -190,7 +190,7 @@ async def test_surplus_in_one_segment_with_the_response_is_noticed() -> None:
         running.pool._on_surplus = noticed.set
         assert (await running.fetch(request())).body == b"ok"
         assert noticed.is_set()
-        assert running.pool._per_caller
+        assert running.pool.per_caller
 
 
 async def test_a_408_before_the_close_of_an_idle_connection_is_usual() -> None:
@@ -202,13 +202,13 @@ async def test_a_408_before_the_close_of_an_idle_connection_is_usual() -> None:
         may_send.set()
         await until(lambda: running.pool._idle[0].state is ConnectionState.CLOSED)
         assert not noticed.is_set()
-        assert not running.pool._per_caller
+        assert not running.pool.per_caller
 
 
 async def test_idle_connections_of_many_callers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_MOST_IDLE_PER_CALLER", 3)
     async with RawUpstream(responding(ok(), ok())) as upstream, running_client(upstream.origin) as running:
-        running.pool._per_caller = True
+        running.pool.per_caller = True
         for number in range(6):
             await running.fetch(replace(request(), caller=str(number)))
         assert (running.pool.idle, upstream.accepted) == (3, 6)

@@ -138,6 +138,10 @@ def test_a_closed_group_that_gets_a_new_leader_does_not_replace_its_successor() 
     successor = groups.lead("key", "a", DOCUMENT)
     assert groups.pass_on(closed) is follower
     assert groups.find("key", "a") is successor
+    groups.note_sending(closed)
+    assert groups.find("key", "a") is closed, "its response comes sooner"
+    groups.end(closed)
+    assert groups.find("key", "a") is successor
 
 
 def test_a_leader_without_its_caller_goes_on_until_the_last_follower_leaves() -> None:
