@@ -1,6 +1,7 @@
 """The URL of a Redis or Valkey server: one server, a master that Sentinels name, or a cluster."""
 
 import enum
+import re
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -10,6 +11,7 @@ _FORMS: Final = (
     "redis[s]+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]…]/SERVICE[/DATABASE] or "
     "redis[s]+cluster://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]…]"
 )
+_END_OF_AUTHORITY: Final = re.compile("[/?#]")  # RFC 3986 §3.2
 _FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
@@ -46,15 +48,15 @@ class RedisAddress:
         Raises:
             ValueError: the text is not such a URL; the message never shows the text.
         """
-        try:
-            parts = urlsplit(text)
-        except ValueError:
-            raise ValueError(_FORMS) from None
+        # urlsplit takes only one host: releases since 2025 reject brackets behind another one.
+        start, separator, rest = text.partition("://")
+        authority = _END_OF_AUTHORITY.split(rest, maxsplit=1)[0]
+        parts = urlsplit(f"{start}{separator}{rest[len(authority) :]}")
         scheme, plus, end = parts.scheme.partition("+")
         kind = next((kind for kind in RedisKind if kind.value[0] == plus + end), None)
-        if scheme not in {"redis", "rediss"} or kind is None or parts.fragment:
+        if scheme not in {"redis", "rediss"} or kind is None or not separator or parts.fragment:
             raise ValueError(_FORMS)
-        login, _, hosts = parts.netloc.rpartition("@")
+        login, _, hosts = authority.rpartition("@")
         user, _, password = login.partition(":")
         service, database = _path(parts.path, kind)
         files = _files(parts.query, is_tls=scheme == "rediss")
