@@ -302,9 +302,12 @@ def status(proxy: Running) -> dict[str, Any]:
 def test_the_status_says_who_leads(redis: RedisServer) -> None:
     with fleet(redis, 2) as proxies:
         until(lambda: coordinated(proxies))
-        fleets = [status(proxy)["environments"][0]["gate"]["fleet"] for proxy in proxies]
-        assert sorted(each["role"] for each in fleets) == ["follows", "leads"]
-        assert {each["replicas"] for each in fleets} == {2}
+
+        def fleets() -> list[dict[str, Any]]:
+            return [status(proxy)["environments"][0]["gate"]["fleet"] for proxy in proxies]
+
+        assert sorted(each["role"] for each in fleets()) == ["follows", "leads"]
+        until(lambda: {each["replicas"] for each in fleets()} == {2})  # a new follower learns of others by a beat
         redis.kill()
         until(lambda: not coordinated(proxies))
         (first, second) = (status(proxy)["environments"][0]["gate"]["fleet"] for proxy in proxies)
