@@ -4,7 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from nanonets_proxy.admission.quota_alarms import quota_alarms
-from nanonets_proxy.core.ratelimit.news import QuotaChanged
+from nanonets_proxy.core.ratelimit.news import QuotaChanged, QuotaUsedUp
 from nanonets_proxy.core.ratelimit.quota_watch import Accepted, QuotaChange, QuotaFinding
 from nanonets_proxy.telemetry.alerts import Alerts
 
@@ -72,6 +72,33 @@ def test_each_alarm_is_a_sentence_with_its_figures(
     scene.found(change, *units)
     assert scene.sentences == [sentence]
     assert scene.total(f"quota_{change.value}") == 1
+
+
+@pytest.mark.parametrize(
+    ("retry_after_s", "sentence"),
+    [
+        (
+            None,
+            (
+                "Nanonets says that the quota of the scope account is used up: callers get its 429 at once, and "
+                "the next test may come in 1 min."
+            ),
+        ),
+        (
+            48_000.0,
+            (
+                "Nanonets says that the quota of the scope account is used up for 13 h 20 min: callers get its 429 "
+                "at once, and the next test may come in 1 min."
+            ),
+        ),
+    ],
+)
+def test_a_used_up_quota_is_an_alert_each_time(scene: Scene, retry_after_s: float | None, sentence: str) -> None:
+    for _ in range(2):
+        scene.report(QuotaUsedUp("account", retry_after_s, 60.0))
+    assert scene.sentences == [sentence]
+    labels = {"event": "quota_used_up", "kind": ""}
+    assert scene.registry.get_sample_value("nanonets_proxy_alerts_total", labels) == 2
 
 
 def test_a_limit_in_pages_has_pages_in_its_sentence(scene: Scene) -> None:

@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 import structlog
 
-from nanonets_proxy.core.ratelimit.news import LimitClosed, News, QuotaChanged
+from nanonets_proxy.core.ratelimit.news import LimitClosed, News, QuotaChanged, QuotaUsedUp
 
 
 def limit_log(
-    log: structlog.stdlib.BoundLogger, on_quota: Callable[[QuotaChanged], None]
+    log: structlog.stdlib.BoundLogger, on_quota: Callable[[QuotaChanged | QuotaUsedUp], None]
 ) -> Callable[[News], None]:
-    """Returns the function that logs the gate's news. Changes of a quota go to `on_quota`: they are alarms."""
+    """Returns the function that logs the gate's news. News of a quota go to `on_quota`: they are alarms."""
 
     def write(news: News) -> None:
         if isinstance(news, LimitClosed):
@@ -24,7 +24,7 @@ def limit_log(
                 quota_used_up=news.quota_used_up,
             )
             return
-        if isinstance(news, QuotaChanged):
+        if isinstance(news, QuotaChanged | QuotaUsedUp):
             on_quota(news)
             return
         before, after = news.before, news.after

@@ -1,11 +1,12 @@
-"""Alarms about a quota of which the upstream accepts less than before: the sentences, and how often they come."""
+"""Alarms about a quota that is used up, or that has shrunk: the sentences, and how often they come."""
 
 import time
 from collections.abc import Callable
 from typing import Final
 
-from nanonets_proxy.core.ratelimit.news import QuotaChanged
+from nanonets_proxy.core.ratelimit.news import QuotaChanged, QuotaUsedUp
 from nanonets_proxy.core.ratelimit.quota_watch import Accepted, QuotaChange
+from nanonets_proxy.core.status.state import duration
 from nanonets_proxy.telemetry.alerts import Alerts
 
 REPEATED_AFTER_S: Final = 3600.0
@@ -19,18 +20,32 @@ _ADVICE: Final = {
         "ask Nanonets about the limit, and look for a client that takes the same part all the time"
     ),
 }
+_ADVICE_USED_UP: Final = (
+    "wait, or ask Nanonets for a higher quota; the proxy tests by itself whether the quota is available again"
+)
 
 
 def quota_alarms(
     alerts: Alerts, unit_of: Callable[[str], str], clock: Callable[[], float] = time.monotonic
-) -> Callable[[QuotaChanged], None]:
-    """Returns the function that reports changes of quotas, each kind of each scope at most once an hour.
+) -> Callable[[QuotaChanged | QuotaUsedUp], None]:
+    """Returns the function that reports quotas.
 
+    It reports a used-up quota once in its closure, and each change of a scope's quota at most once an hour.
     `unit_of` returns the unit of a scope's limit: requests or pages.
     """
     reported: dict[tuple[str, QuotaChange], float] = {}
 
-    def report(news: QuotaChanged) -> None:
+    def report(news: QuotaChanged | QuotaUsedUp) -> None:
+        if isinstance(news, QuotaUsedUp):
+            alerts.report(
+                "quota_used_up",
+                _ADVICE_USED_UP,
+                log_always=True,
+                scope=news.scope,
+                retry_after_s=news.retry_after_s,
+                sentence=_used_up(news),
+            )
+            return
         key, now_s = (news.scope, news.finding.change), clock()
         if now_s < reported.pop(key, -REPEATED_AFTER_S) + REPEATED_AFTER_S:
             return
@@ -49,6 +64,14 @@ def quota_alarms(
         )
 
     return report
+
+
+def _used_up(news: QuotaUsedUp) -> str:
+    lasting = "" if not news.retry_after_s else f" for {duration(news.retry_after_s)}"
+    return (
+        f"Nanonets says that the quota of the scope {news.scope} is used up{lasting}: callers get its 429 at once, "
+        f"and the next test may come in {duration(news.probe_in_s)}."
+    )
 
 
 def _sentence(news: QuotaChanged, unit: str) -> str:

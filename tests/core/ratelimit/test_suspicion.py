@@ -8,7 +8,7 @@ from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
-from nanonets_proxy.core.ratelimit.news import LimitClosed, LimitLearned
+from nanonets_proxy.core.ratelimit.news import LimitClosed, LimitLearned, QuotaUsedUp
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Ticket, TicketState
 
@@ -340,11 +340,47 @@ def test_a_closure_is_reported_once_with_its_number_of_refusals() -> None:
     assert scene.gate.news.take() == []
 
 
-def test_a_used_up_quota_is_reported_at_once() -> None:
+def test_a_used_up_quota_is_reported_once_at_its_start_and_once_at_its_end() -> None:
     scene = exhausted()
     scene.poll()
-    (closed,) = scene.gate.news.take()
-    assert closed == LimitClosed("account", 1, 0.0, None, quota_used_up=True)
+    assert scene.gate.news.take() == [QuotaUsedUp("account", None, 60.0)]
+    for distance_s in (60, 120, 240):
+        scene.now += distance_s
+        probe = scene.ask()
+        assert scene.poll() == [probe]
+        scene.refuse(probe, None, quota=True)
+        scene.poll()
+    assert scene.gate.news.take() == []
+    scene.now += 480
+    scene.poll()
+    scene.ask()
+    scene.serve(*scene.poll())
+    assert scene.gate.news.take() == []
+    assert scene.wake_at_s is not None
+    assert scene.wake_at_s <= scene.now + 60
+    scene.now += 60
+    scene.poll()
+    assert scene.gate.news.take() == [LimitClosed("account", 4, 960.0, None, quota_used_up=True)]
+
+
+def test_a_used_up_quota_that_becomes_an_ordinary_closure_ends_with_it() -> None:
+    scene = exhausted()
+    scene.poll()
+    assert scene.gate.news.take() == [QuotaUsedUp("account", None, 60.0)]
+    scene.now += 60
+    scene.ask()
+    (probe,) = scene.poll()
+    scene.refuse(probe, 5.0)
+    scene.poll()
+    scene.now += 5
+    scene.poll()
+    assert scene.gate.news.take()[0] == LimitClosed("account", 2, 65.0, 5.0, quota_used_up=True)
+    scene.ask()
+    (probe,) = scene.poll()
+    scene.refuse(probe, 10.0)
+    scene.now += 10
+    scene.poll()
+    assert [news.quota_used_up for news in scene.gate.news.take() if isinstance(news, LimitClosed)] == [False]
 
 
 def test_a_static_limit_is_no_news() -> None:

@@ -60,8 +60,9 @@ async def test_a_quota_that_is_used_up_for_long_gets_the_upstreams_429_at_once()
             assert b" 429 " in head
             assert len(upstream.requests) == 3
             await proxy.check_idle()
-        (closed,) = log.events("limit_closed")
-        assert closed["quota_used_up"]
+        (used_up,) = log.events("quota_used_up")
+        assert (used_up["level"], used_up["scope"], used_up["retry_after_s"]) == ("warning", "account", None)
+        assert log.events("limit_closed") == []  # the closure is not over
         assert [event["code"] for event in log.events("request")][-1] == "rate_limit_exceeded"
 
 

@@ -55,7 +55,7 @@ _VALUES: Final = {
     for own in (Belief, Closure, EarlyTries, ProvenWindow, Candidate, Accepted, StaticLimit, LongQuota)
 }
 _OF_THE_PROCESS: Final = {"_policy", "_jitter"}
-_OF_A_SCOPE: Final = ("limit", "watch", "quota", "closed_at_s", "refused_count", "longest_hint_s")
+_OF_A_SCOPE: Final = ("limit", "watch", "quota", "closed_at_s", "refused_count", "longest_hint_s", "was_long")
 
 
 def take_exact(scopes: Iterable[ScopeState]) -> dict[str, Any]:

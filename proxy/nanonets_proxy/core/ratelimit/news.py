@@ -1,4 +1,4 @@
-"""The gate's news, for the log and the alarms: closures, changes of the estimate, and a quota that has shrunk."""
+"""The gate's news, for the log and the alarms: closures, used-up and shrunken quotas, changes of the estimate."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -19,7 +19,18 @@ class LimitClosed:
     retry_after_s: float | None
     """The longest hint; None: there was none."""
     quota_used_up: bool
-    """Whether a quota is used up for long."""
+    """Whether a quota was used up for long."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaUsedUp:
+    """A quota is used up for longer than any request may wait. `LimitClosed` follows when it is over."""
+
+    scope: str
+    retry_after_s: float | None
+    """The longest hint; None: there was none."""
+    probe_in_s: float
+    """When a request may test the quota."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +50,7 @@ class QuotaChanged:
     finding: QuotaFinding
 
 
-News = LimitClosed | LimitLearned | QuotaChanged
+News = LimitClosed | LimitLearned | QuotaChanged | QuotaUsedUp
 
 
 class NewsQueue:

@@ -10,8 +10,8 @@ from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
 from nanonets_proxy.core.ratelimit.fairness.fair_queue import FairQueue
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
-from nanonets_proxy.core.ratelimit.long_quota import LongQuota
-from nanonets_proxy.core.ratelimit.news import LimitClosed, LimitLearned, News, QuotaChanged
+from nanonets_proxy.core.ratelimit.long_quota import FIRST_DISTANCE_S, LongQuota
+from nanonets_proxy.core.ratelimit.news import LimitClosed, LimitLearned, News, QuotaChanged, QuotaUsedUp
 from nanonets_proxy.core.ratelimit.quota_watch import QuotaFinding, QuotaWatch
 from nanonets_proxy.core.ratelimit.suspicion import Suspicion
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason, Ticket, TicketState
@@ -51,6 +51,8 @@ class ScopeState:
     """When the closure began that `take_news` has not reported yet; inf: there is none."""
     refused_count: int = 0
     longest_hint_s: float | None = None
+    was_long: bool = False
+    """Whether a quota was used up for long in the closure that `take_news` has not reported yet."""
     watch: QuotaWatch = field(default_factory=QuotaWatch)
     reported: Belief = field(init=False)
     """The latest estimate that `take_news` reported; at first, the estimate from the settings or the state file."""
@@ -135,18 +137,21 @@ class ScopeState:
         return self.quota is not None
 
     def take_news(self, now: float) -> list[News]:
-        """Returns the news of the scope: a closure that is over, and a change of the estimate."""
+        """Returns the news of the scope: closures, a quota that is used up, and a change of the estimate."""
         news: list[News] = []
         limit = self.limit
         if self.closed_at_s < math.inf:
             limit.advance(now)
-            # Operators must hear of a used-up quota at once: its closure may last for days.
-            if limit.state is not LimitState.CLOSED or self.quota is not None:
-                lasted_s, is_long = now - self.closed_at_s, self.quota is not None
-                news.append(LimitClosed(self.name, self.refused_count, lasted_s, self.longest_hint_s, is_long))
-                if not is_long and (finding := self._quota_finding(now)) is not None:
+            if self.quota is not None and not self.was_long:  # its closure may last for days
+                self.was_long = True
+                news.append(QuotaUsedUp(self.name, self.longest_hint_s, max(0.0, limit.opens_at_s - now)))
+            if limit.state is not LimitState.CLOSED and not self.quota_is_used_up(now):
+                lasted_s, was_long = now - self.closed_at_s, self.was_long
+                news.append(LimitClosed(self.name, self.refused_count, lasted_s, self.longest_hint_s, was_long))
+                if not was_long and (finding := self._quota_finding(now)) is not None:
                     news.append(QuotaChanged(self.name, finding))
                 self.closed_at_s, self.refused_count, self.longest_hint_s = math.inf, 0, None
+                self.was_long = False
         estimate, reported = limit.estimate, self.reported
         if (
             estimate.window.count != reported.count
@@ -226,6 +231,8 @@ class ScopeState:
         own_event_at_s = math.inf if self.suspicion is None else self.suspicion.next_event_at_s()
         if self.closed_at_s < math.inf:
             own_event_at_s = min(own_event_at_s, self.limit.changes_at_s(now))
+            if self.was_long:  # a probe that is served without a wait causes no poll
+                own_event_at_s = min(own_event_at_s, now + FIRST_DISTANCE_S)
         if not waiting:
             self.deadlines.clear()
             return own_event_at_s

@@ -141,6 +141,12 @@ def test_a_quota_that_is_used_up_for_long_stays_so() -> None:
     rejection = after.gate.enqueue(Ticket("account", math.inf), after.now)
     assert rejection is not None
     assert rejection.reason is Reason.QUOTA_USED_UP
+    after.now += 60
+    probe = Ticket("account", math.inf)
+    assert after.gate.try_admit(probe, after.now)
+    after.gate.settle(probe, Outcome.THROTTLED, after.now, quota_used_up=True)
+    after.gate.poll(after.now)
+    assert after.gate.news.take() == []  # the old process has reported the quota
 
 
 def test_a_limit_of_changed_settings_replaces_the_one_of_the_old_process() -> None:
