@@ -300,3 +300,23 @@ async def test_the_sandbox_works_after_a_caller_hangs_up(sandbox):
     await asyncio.sleep(0)
     call.cancel()
     await json_of(await client.get(WORKFLOWS))
+
+
+async def test_a_matching_etag_brings_a_304_if_etags_are_on(sandbox):
+    client = await sandbox(etags=True)
+    first = await client.get(WORKFLOWS)
+    etag = first.headers["ETag"]
+    for named in (etag, f'"other", W/{etag}', "*"):
+        same = await client.get(WORKFLOWS, headers={"If-None-Match": named})
+        assert (same.status, await same.read(), same.headers["ETag"]) == (304, b"", etag)
+    await new_workflow(client)
+    changed = await client.get(WORKFLOWS, headers={"If-None-Match": etag})
+    assert changed.status == 200
+    assert changed.headers["ETag"] != etag
+    assert "ETag" not in (await client.get(f"{WORKFLOWS}/none")).headers
+    assert "ETag" not in (await client.post(WORKFLOWS, json={})).headers
+
+
+async def test_there_are_no_etags_by_default(sandbox):
+    client = await sandbox()
+    assert "ETag" not in (await client.get(WORKFLOWS)).headers

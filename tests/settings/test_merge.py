@@ -91,6 +91,7 @@ OTHER_VALUES: dict[str, str | bool] = {
     "retries": "3",
     "retry_backoff": "0.2",
     "retry_budget": "0.3",
+    "revalidate": "/api/v4/workflow_types",
     "sandbox": True,
     "scopes": "* /api/v2/** -> v2",
     "server_timing": False,

@@ -94,6 +94,7 @@ def test_every_setting_can_come_from_flag_environment_secret_file_and_toml(name:
         "coordination_required": "true",
         "egress_proxy": "http://proxy.example.com:3128",
         "coalesce": "/api/v4/workflow_types,/files/**",
+        "revalidate": "/api/v4/workflow_types",
         "scopes": "GET /a -> a,GET /b -> b",
         "server_timing": "false",
         "otlp_endpoint": "https://collector.example:4318",

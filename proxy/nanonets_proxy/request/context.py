@@ -10,6 +10,7 @@ from nanonets_proxy.core.coalescing.groups import Groups
 from nanonets_proxy.core.http.request_head import RequestHead
 from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.http.trace_context import TraceContext
+from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.keys.key_records import KeyHistory, KeyUse
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.core.ratelimit.scopes.page_costs import PageCosts
@@ -171,11 +172,14 @@ class Sharing(Protocol):
     def is_wanted(self) -> bool:
         """Whether other callers wait for the response."""
 
-    def begin_attempt(self, context: "RequestContext") -> None:
-        """Notes that the request is being sent."""
+    def begin_attempt(self, context: "RequestContext", key: ApiKey) -> None:
+        """Notes that the request is being sent with a key. May replace the context's `head`."""
 
     async def receive(self, context: "RequestContext", received: Received) -> Received:
-        """Takes note of the response before it is relayed. Returns it with the part of its body that was read."""
+        """Takes note of the response before it is relayed. Returns it with the part of its body that was read.
+
+        May return another response in place of a 304.
+        """
 
     def end_attempt(self, context: "RequestContext") -> None:
         """Notes that an attempt has ended, with or without a response."""

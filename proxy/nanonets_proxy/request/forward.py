@@ -267,7 +267,7 @@ class Forwarder:
         if spans is not None:
             began_s, context.span_id = perf_counter(), new_id()
         if context.sharing is not None and context.sharing.concerns_others:
-            context.sharing.begin_attempt(context)
+            context.sharing.begin_attempt(context, use.record.key)
         try:
             connection, head = await services.client.send(self._requests.write(context, use.record.key))
             verdict = verdict_of(head.status)

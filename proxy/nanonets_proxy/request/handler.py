@@ -55,9 +55,11 @@ class Handler:
         self._authorities = services.origin.authorities
         self._forwarder = Forwarder(policy, services, loop)
         self._forward: Forward = self._forwarder.forward
-        if policy.coalesce:
+        if policy.coalesce or policy.revalidate:
             self._coalescing = Coalescing(policy, services, self._forward, self._forwarder.response_heads)
             self._forward = self._coalescing.forward
+        if not policy.revalidate:
+            services.coalescing_groups.kept = None  # a reload may have emptied the setting
         self.draining = False
 
     def drain(self) -> None:

@@ -34,6 +34,8 @@ class HandlerPolicy:
     """Whether the upstream gets the caller's Host."""
     coalesce: tuple[str, ...] = ()
     """Patterns of the paths whose identical GETs share one upstream request."""
+    revalidate: tuple[str, ...] = ()
+    """Patterns of the paths whose responses are kept with their ETag."""
     log_successes: float = 1.0
     """The share of successful requests that get a log event."""
     log_fields: Mapping[str, str] = field(default_factory=dict)

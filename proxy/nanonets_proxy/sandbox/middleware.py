@@ -94,6 +94,8 @@ async def _judge(request: web.Request, handler: Handler, sandbox: Sandbox) -> we
                 return _simulate(fault, request, policy.hint)
             digest = request[DIGEST] = RequestDigest(request.method, request.raw_path)
             response = await _respond(request, handler)
+            if policy.etags and request.method in ("GET", "HEAD"):
+                response = responses.with_etag(response, request)
             counts.record(digest.value())
             return response
         finally:

@@ -87,6 +87,7 @@ def _settings(policy: SandboxPolicy) -> list[tuple[str, str]]:
         ("Share of requests that fail with 503", f"{policy.failure_rate:.1%}"),
         ("Faults of the first requests", ", ".join(policy.faults) or "none"),
         ("Polls until an asynchronous document is ready", str(policy.pending_polls)),
+        ("ETags", "yes" if policy.etags else "no"),
         ("Largest body", f"{policy.max_body_bytes:,} bytes"),
     ]
 

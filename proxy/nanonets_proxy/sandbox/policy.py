@@ -126,6 +126,8 @@ class SandboxPolicy:
     """What happens to the first admitted API requests, in order: a status from 400 to 599, `disconnect` or `ok`."""
     pending_polls: int = 1
     """The number of GETs of an asynchronous document that return `pending`."""
+    etags: bool = False
+    """Whether a 200 to a GET has an ETag, and `If-None-Match` can get a 304. Nanonets is not known to do so."""
     seed: int = 0
     """Determines failures and ids: the same seed and order of requests give the same run."""
     max_body_bytes: int = 100 * MIB

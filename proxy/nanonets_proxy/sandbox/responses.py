@@ -1,5 +1,6 @@
 """The sandbox's error responses, in Nanonets' shape `{code, message, details}`."""
 
+import hashlib
 import http
 import math
 import re
@@ -62,6 +63,20 @@ def from_http_exception(exc: web.HTTPException) -> web.Response:
     """Converts an exception of aiohttp: unknown path, wrong method, or too large a body."""
     headers = {"Allow": exc.headers["Allow"]} if "Allow" in exc.headers else None
     return error(exc.status, _CODES[exc.status], exc.reason, {}, headers)
+
+
+def with_etag(response: web.StreamResponse, request: web.Request) -> web.StreamResponse:
+    """Returns a 200 with its ETag, or a 304 if the request names that ETag (RFC 9110 §13.1.2)."""
+    if response.status != http.HTTPStatus.OK or not isinstance(response, web.Response):
+        return response
+    body = response.body
+    if not isinstance(body, bytes):
+        return response
+    value = hashlib.sha256(body).hexdigest()[:16]
+    response.etag = value
+    if any(tag.value in ("*", value) for tag in request.if_none_match or ()):
+        return web.Response(status=http.HTTPStatus.NOT_MODIFIED, headers={"ETag": response.headers["ETag"]})
+    return response
 
 
 def unauthorized() -> web.Response:

@@ -190,6 +190,7 @@ def _handler_policy(settings: Settings, name: str) -> HandlerPolicy:
         credentials_header=settings.caller_token_header or "authorization",
         tls=settings.tls_cert is not None,
         coalesce=settings.coalesce,
+        revalidate=settings.revalidate,
         log_successes=settings.log_successes,
         log_fields={"environment": name} if name else {},
     )

@@ -94,6 +94,12 @@ class Metrics:
             "GETs that were not sent, because an identical one in flight at the same time brought the response.",
             registry=self.registry,
         )
+        self.revalidations = Counter(
+            "nanonets_proxy_revalidations",
+            "GETs that asked the upstream whether a kept response is still the same: unchanged, changed.",
+            ["result"],
+            registry=self.registry,
+        )
         self.key_echoes = Counter(
             "nanonets_proxy_key_echoes",
             "Responses from the upstream that contained the API key, which the proxy removed. Each is an alarm.",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nanonets_proxy.core.coalescing.groups import Group
-from nanonets_proxy.request.coalescing.members import MAX_SHARED_BYTES
+from nanonets_proxy.request.coalescing.whole_body import MAX_WHOLE_BYTES
 from support.eventually import until
 from support.held_upstream import HeldUpstream
 from support.log_capture import captured_log
@@ -358,7 +358,7 @@ async def test_a_follower_that_hangs_up_changes_nothing_for_the_others() -> None
 
 
 async def test_a_caller_that_reads_nothing_holds_up_nobody() -> None:
-    body = b"x" * (MAX_SHARED_BYTES - 1)
+    body = b"x" * (MAX_WHOLE_BYTES - 1)
     async with scene(4) as (upstream, proxy, callers):
         for caller in callers[:3:2]:  # the leader, and a follower
             caller.writer.transport.pause_reading()
@@ -395,7 +395,7 @@ async def test_a_response_that_arrives_in_pieces_is_shared(framing: str) -> None
 
 @pytest.mark.parametrize("has_length", [True, False])
 async def test_followers_of_a_response_that_is_too_large_are_sent_by_themselves(has_length: bool) -> None:
-    body = b"x" * (MAX_SHARED_BYTES + 1)
+    body = b"x" * (MAX_WHOLE_BYTES + 1)
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
     large = ok(body) if has_length else chunked
     async with scene(3) as (upstream, proxy, callers):
@@ -572,7 +572,7 @@ async def test_followers_take_nothing_from_a_daily_budget_while_they_wait_either
 
 async def test_followers_that_are_sent_in_the_end_are_counted_within_the_daily_budget() -> None:
     settings = {"daily_budget": "3"}
-    large = ok(b"x" * (MAX_SHARED_BYTES + 1))
+    large = ok(b"x" * (MAX_WHOLE_BYTES + 1))
     async with scene(5, **settings) as (upstream, proxy, callers):
         await follow(proxy, upstream, callers)
         for _ in range(3):

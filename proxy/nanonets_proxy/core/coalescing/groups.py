@@ -18,16 +18,18 @@ A group is in one of these states:
 than its own.
 
 **Writes.** A GET that begins after a write has ended must see what was written, so it cannot join a leader that was
-sent before. A leader that still waits is sent later than that, so writes do not matter to it. A DELETE, PUT or
-PATCH above a path also counts, since it may change what is below. A POST above it only adds something beside it
-(RFC 9110 §9.3.3).
+sent before. A leader that still waits is sent later than that, so writes do not matter to it. `writes.py` decides
+which writes count.
 """
 
 import enum
 from collections.abc import Callable, Hashable
-from typing import Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
-from nanonets_proxy.core.access.access_rules import read_path
+from nanonets_proxy.core.coalescing.writes import may_change, segments_of
+
+if TYPE_CHECKING:
+    from nanonets_proxy.core.coalescing.kept_responses import KeptResponses
 
 DEFAULT_COALESCE: Final[tuple[str, ...]] = (
     "/api/v4/workflows/{workflow}/documents/{document}",
@@ -44,8 +46,6 @@ class Follower(Protocol):
 
 
 T = TypeVar("T", bound=Follower)
-
-Segments = tuple[str, ...]
 
 
 class GroupState(enum.Enum):
@@ -81,12 +81,14 @@ class Group(Generic[T]):
 class Groups(Generic[T]):
     """The groups that GETs may join. `key` is all that makes two GETs identical."""
 
-    __slots__ = ("_waiting", "sent")
+    __slots__ = ("_waiting", "kept", "sent")
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[Hashable, str], Group[T]] = {}
         self.sent: dict[Hashable, Group[T]] = {}
-        """The groups that a write may close. While it is empty, a write need not be noted."""
+        """The groups that a write may close. While it is empty, they need not note a write."""
+        self.kept: KeptResponses[Any] | None = None
+        """The responses that a write drops; None: the setting `revalidate` is empty."""
 
     def find(self, key: Hashable, lane: str) -> Group[T] | None:
         """Returns the group that a GET may join. A group that was sent will have its response sooner."""
@@ -122,9 +124,11 @@ class Groups(Generic[T]):
 
     def note_write(self, method: str, target: str) -> None:
         """Notes that a write begins or ends."""
-        written = _segments_of(target)
+        if self.kept is not None:
+            self.kept.note_write(method, target)
+        written = segments_of(target)
         for group in list(self.sent.values()):
-            if _may_change(method, written, _segments_of(group.target)):
+            if may_change(method, written, segments_of(group.target)):
                 self.close(group)
 
     def close(self, group: Group[T]) -> None:
@@ -163,18 +167,3 @@ class Groups(Generic[T]):
                 del self._waiting[group.key, group.lane]
         elif self.sent.get(group.key) is group:
             del self.sent[group.key]
-
-
-def _segments_of(target: str) -> Segments | None:
-    """Returns the segments of a target's path in lower case; None if servers could read the path differently."""
-    segments = read_path(target)
-    return None if segments is None else tuple(segment.casefold() for segment in segments)
-
-
-def _may_change(method: str, written: Segments | None, read: Segments | None) -> bool:
-    """Returns whether a write to one path may change what a GET of another returns."""
-    if written is None or read is None:
-        return True
-    if written[: len(read)] == read:
-        return True
-    return method != "POST" and read[: len(written)] == written

@@ -21,18 +21,11 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from nanonets_proxy.core.coalescing.groups import Group, Groups, GroupState
-from nanonets_proxy.core.http.header_plans import HeaderPlans
-from nanonets_proxy.core.http.headers import (
-    FORWARDING_PREFIX,
-    NOT_FORWARDED,
-    PLAIN_CONNECTION_VALUES,
-    connection_options,
-    without_fields,
-)
 from nanonets_proxy.core.http.methods import SAFE_METHODS
 from nanonets_proxy.core.http.path_pattern import any_path
 from nanonets_proxy.errors import BudgetUsedUp
 from nanonets_proxy.request.access_record import AccessRecord
+from nanonets_proxy.request.coalescing.identity import Identity
 from nanonets_proxy.request.coalescing.members import Follower, Leader, Writes
 from nanonets_proxy.request.context import RequestContext, Services
 from nanonets_proxy.request.policy import HandlerPolicy
@@ -40,14 +33,6 @@ from nanonets_proxy.request.response.heads import ResponseHeads
 from nanonets_proxy.request.response.shared import SharedBody, SharedResponse
 from nanonets_proxy.upstream.errors import UpstreamError
 
-# They name one request among others and are never equal, but no server responds differently because of them.
-_IDS: Final = frozenset(
-    {
-        *(b"x-request-id", b"x-correlation-id", b"x-amzn-trace-id", b"x-cloud-trace-context", b"uber-trace-id"),
-        *(b"b3", b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid", b"x-b3-sampled", b"baggage"),
-        *(b"sentry-trace", b"x-datadog-trace-id", b"x-datadog-parent-id", b"x-datadog-tags"),
-    }
-)
 _MOST_LARGE_TARGETS: Final = 256
 # In Python 3.11, each look-up of a member in its enum costs a call.
 _ENDED: Final = GroupState.ENDED
@@ -61,19 +46,20 @@ class Coalescing:
     def __init__(
         self, policy: HandlerPolicy, services: Services, forward_alone: Forward, heads: ResponseHeads
     ) -> None:
+        self._identity = identity = Identity(policy, services)
         self._forward_alone = forward_alone
+        if policy.revalidate:
+            # Imported here: most processes keep no response.
+            from nanonets_proxy.request.coalescing.revalidation import Revalidation
+
+            self._forward_alone = Revalidation(policy, services, identity, forward_alone).forward
         self._heads = heads
         self._authorizer = services.authorizer
-        self._pool = services.client.pool
         self._counter = services.metrics.coalesced
         self.budget = services.body_budget
         self.groups: Groups[Follower] = services.coalescing_groups
         self._writes = Writes(self.groups)
         self._is_coalesced = any_path(policy.coalesce)
-        own = {policy.credentials_header.lower().encode(), policy.cost_header.lower().encode()}
-        dropped = NOT_FORWARDED | _IDS | own
-        self._plans = HeaderPlans((b"connection",), frozenset(), dropped, FORWARDING_PREFIX, drops_lookalikes=True)
-        self._keeps_host = policy.keeps_host
         self._large_targets: dict[str, None] = {}
 
     def forward(self, context: RequestContext) -> Awaitable[None]:
@@ -83,32 +69,12 @@ class Coalescing:
             if record.method not in SAFE_METHODS:
                 context.sharing = self._writes
         elif self._is_coalesced(target) and context.head.body_length == 0 and target not in self._large_targets:
-            section = context.request.section
-            if section.compared_fields is None:
-                section.compared_fields = self._compared_fields(section.names, section.values)
-            # All that the upstream gets, but ids. The caller counts if it shares no connection either.
-            key = (
-                target,
-                section.compared_fields,
-                context.head.host if self._keeps_host else b"",
-                record.caller if self._pool.per_caller else "",
-            )
+            key = self._identity.of(context)
             group = self.groups.find(key, record.caller)
             if group is not None:
                 return self._follow(group, context)
             return self._lead(self.groups.lead(key, record.caller, target), context)
         return self._forward_alone(context)
-
-    def _compared_fields(self, names: tuple[bytes, ...], values: tuple[bytes, ...]) -> bytes:
-        """Returns the lines that the upstream gets of a header section, without ids."""
-        plan = self._plans[names]
-        (connection_at,) = plan.places
-        if connection_at is not None and (plan.special or values[connection_at] not in PLAIN_CONNECTION_VALUES):
-            fields = zip(names, values, strict=True)
-            options = [connection_options(value) for name, value in fields if name.lower() == b"connection"]
-            names, values = without_fields(frozenset().union(*options), names, values)
-            plan = self._plans[names]
-        return plan.template % values
 
     async def _lead(self, group: Group[Follower], context: RequestContext) -> None:
         leader = context.sharing = Leader(self, group)

@@ -2,10 +2,12 @@
 
 import asyncio
 import copy
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from nanonets_proxy.core.coalescing.groups import Group, Groups
+from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.errors import InternalError, ProxyError
+from nanonets_proxy.request.coalescing.whole_body import MAX_WHOLE_BYTES, may_be_held, read_whole
 from nanonets_proxy.request.context import RequestContext
 from nanonets_proxy.request.received import Received
 from nanonets_proxy.request.response.shared import SharedResponse
@@ -13,11 +15,6 @@ from nanonets_proxy.upstream.errors import UpstreamError
 
 if TYPE_CHECKING:
     from nanonets_proxy.request.coalescing.coalescing import Coalescing
-
-MAX_SHARED_BYTES: Final = 256 * 1024
-"""A larger body is not held: each follower sends its own request."""
-
-_ENDLESS: Final = b"text/event-stream"
 
 Result: TypeAlias = "SharedResponse | UpstreamError | Group[Follower] | None"
 """What a follower gets. A group: lead it. None: be alone."""
@@ -50,7 +47,7 @@ class Leader:
     def is_wanted(self) -> bool:
         return bool(self._group.followers)
 
-    def begin_attempt(self, context: RequestContext) -> None:  # noqa: ARG002 - as `Sharing`
+    def begin_attempt(self, context: RequestContext, key: ApiKey) -> None:  # noqa: ARG002 - as `Sharing`
         self._coalescing.groups.note_sending(self._group)
 
     def end_attempt(self, context: RequestContext) -> None:
@@ -63,31 +60,24 @@ class Leader:
             coalescing.groups.end(group)
             return received
         coalescing.groups.close(group)
-        head, source = received.head, received.connection
-        if (head.body_length or 0) > MAX_SHARED_BYTES or (head.content_type or b"").startswith(_ENDLESS):
+        if not may_be_held(received):
             coalescing.note_large(context.target)
             self._give(None)
             return received
-        budget, held, is_whole = coalescing.budget, 0, source.is_complete
-        body = received.body_start + source.read_nowait()
-        try:
-            while (has_room := budget.reserve_memory(len(body) - held)) and not is_whole:
-                held = len(body)
-                piece = await source.read() if held <= MAX_SHARED_BYTES else b""
-                is_whole = source.is_complete or not piece
-                body += piece + source.read_nowait()
-            held = len(body) if has_room else held
-            if has_room and len(body) <= MAX_SHARED_BYTES:
-                forms, request_id = context.response.forms, context.head.request_id
-                shared = SharedResponse(head, body, source.trailers, received.hint, forms, request_id, budget)
-                shared.readers = len(self._give(shared))
-                held = 0 if shared.readers else held
-            else:
-                if len(body) > MAX_SHARED_BYTES:
-                    coalescing.note_large(context.target)
-                self._give(None)
-        finally:
-            budget.memory_bytes -= held
+        body, is_whole = await read_whole(received, coalescing.budget)
+        if is_whole:
+            forms, request_id = context.response.forms, context.head.request_id
+            shared = SharedResponse(
+                *(received.head, body, received.connection.trailers, received.hint, forms, request_id),
+                coalescing.budget,
+            )
+            shared.readers = 1
+            shared.readers += len(self._give(shared))
+            shared.release()
+        else:
+            if len(body) > MAX_WHOLE_BYTES:
+                coalescing.note_large(context.target)
+            self._give(None)
         return received._replace(body_start=body)
 
     def lose_caller(self) -> bool:
@@ -119,12 +109,13 @@ class Writes:
 
     def __init__(self, groups: Groups[Follower]) -> None:
         self._groups = groups
-        self.concerns_others = groups.sent
+        self.concerns_others: object = groups.sent if groups.kept is None else True
 
-    def begin_attempt(self, context: RequestContext) -> None:
+    def begin_attempt(self, context: RequestContext, key: ApiKey) -> None:  # noqa: ARG002 - as `Sharing`
         self._groups.note_write(context.record.method, context.target)
 
-    end_attempt = begin_attempt
+    def end_attempt(self, context: RequestContext) -> None:
+        self._groups.note_write(context.record.method, context.target)
 
     async def receive(self, context: RequestContext, received: Received) -> Received:
         """Notes the end of a write before its caller can know of it."""

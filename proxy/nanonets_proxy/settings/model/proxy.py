@@ -156,6 +156,12 @@ class Settings(ListenerSettings):
         "number. The default paths are those that clients poll for a document's status. A GET that comes after a "
         "write to the same path, or below it, is sent by itself. Empty: none.",
     )
+    revalidate: PathPatterns = Field(
+        (),
+        description="Paths whose responses to GETs the proxy keeps in memory if they have an ETag: the latest, "
+        "16 MiB in all. An identical GET asks the upstream whether the response has changed. On a 304, its caller "
+        "gets the kept response. The paths have the form of coalesce. Empty: none.",
+    )
     state_file: OptionalPath = Field(
         None,
         description="File that keeps the learned rate limits across restarts. Empty: the proxy learns them again.",

@@ -9,7 +9,7 @@ from nanonets_proxy.core.net.addresses import TcpListener
 from nanonets_proxy.sandbox.policy import HintStyle, LimitKind, LimitRule, LimitScope, SandboxPolicy, check_fault
 from nanonets_proxy.settings.model.base import ProgramSettings
 from nanonets_proxy.settings.model.fields import Listeners, ListOf, SandboxKeys, parse_string
-from nanonets_proxy.settings.model.quantities import Count, Delay, Metavar, OneOf, Share
+from nanonets_proxy.settings.model.quantities import Count, Delay, Metavar, OneOf, Share, Switch
 
 
 def _limit(value: Any) -> LimitRule | None:
@@ -58,6 +58,11 @@ class SandboxSettings(ProgramSettings):
         1, description="Number of polls for which an asynchronous document stays pending."
     )
 
+    etags: Switch = Field(
+        default=False,
+        description="Give each 200 to a GET an ETag, and send a 304 to a request whose condition names it.",
+    )
+
     def policy(self, api_keys: tuple[str, ...]) -> SandboxPolicy:
         """Returns the behaviour of a simulated API that accepts `api_keys`."""
         return SandboxPolicy(
@@ -70,4 +75,5 @@ class SandboxSettings(ProgramSettings):
             failure_rate=self.failure_rate,
             faults=self.faults,
             pending_polls=self.pending_polls,
+            etags=self.etags,
         )
