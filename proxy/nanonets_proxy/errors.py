@@ -268,8 +268,14 @@ class JobNotCancellable(ProxyError):
     proxy_error = "http_request_error"
 
 
-class JobsMethodNotAllowed(MethodNotAllowed):
+class JobMethodNotAllowed(MethodNotAllowed):
     """A job knows only GET, HEAD and DELETE."""
 
     close = False
     allow = "GET, HEAD, DELETE"
+
+
+class JobResponseMethodNotAllowed(JobMethodNotAllowed):
+    """The response of a job knows only GET and HEAD."""
+
+    allow = "GET, HEAD"

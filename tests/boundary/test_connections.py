@@ -258,14 +258,20 @@ def test_the_connection_limit_respects_the_limit_of_open_files(monkeypatch: pyte
     viewers = 4096 // 32
     assert most(4096, pool_size=256) == 4096 - 4 * 256 - 128 - viewers, "in flight and paused, each with two files"
     assert most(256, pool_size=256) == (256 - 71 - 8) // 3, "each may need one upstream and one spool file"
+    assert most(4096, pool_size=256, jobs="/jobs") == (4096 - 5 * 256 - 128 - viewers) // 2, (
+        "each with a job's file"
+    )
     assert most(20) == 2
 
 
-@given(st.integers(64, 100_000), st.integers(1, 16_384), st.integers(1, 5))
-def test_all_environments_at_their_limits_fit_into_the_open_files(files: int, pool: int, environments: int) -> None:
-    connections = most_connections(12_000, pool, files, environments)
+@given(st.integers(64, 100_000), st.integers(1, 16_384), st.integers(1, 5), st.booleans())
+def test_all_environments_at_their_limits_fit_into_the_open_files(
+    files: int, pool: int, environments: int, has_jobs: bool
+) -> None:
+    connections = most_connections(12_000, pool, files, environments, has_jobs=has_jobs)
     forwarded = min(most_forwarded(pool), connections)
-    needed = environments * (connections + 2 * forwarded)
+    job_files = connections + min(pool, connections) if has_jobs else 0
+    needed = environments * (connections + 2 * forwarded + job_files)
     assert connections >= 2
     assert needed + most_admin_connections(files) <= last_file(files) or connections == 2
 

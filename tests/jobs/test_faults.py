@@ -1,11 +1,14 @@
 """Faults of the disk and of the store leave no job stuck."""
 
+import sqlite3
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from nanonets_proxy.jobs.database import JobDatabase
-from nanonets_proxy.jobs.writer import StoreFault
+from nanonets_proxy.jobs.store_thread import StoreFault
 from support.eventually import until
 from support.job_scene import ASYNC, files, job_scene, new_job, stored
 from support.raw_upstream import ok
@@ -71,6 +74,40 @@ async def test_a_stored_response_that_was_removed_ends_its_job_as_unknown(folder
         job = await scene.until(location, "unknown")
         assert "response" in job["reason"]
         assert len(upstream.requests) == 1
+
+
+async def test_a_response_that_was_removed_since_the_caller_asked_is_not_found(folder: Path) -> None:
+    async with ScriptedUpstream(responding(ok(LARGE))) as upstream, job_scene(upstream.origin, folder) as scene:
+        location = await scene.submit()
+        await scene.until(location, "done")
+        scene.jobs.directory.remove_files(location.rpartition("/")[2])  # as when `jobs_keep` ends at this instant
+        response = await scene.result(location)
+        assert (response.status, response.json()["code"]) == (404, "not_found")
+
+
+async def test_polls_work_while_another_process_holds_the_lock_of_the_database(folder: Path) -> None:
+    async with ScriptedUpstream(responding(OK)) as upstream, job_scene(upstream.origin, folder) as scene:
+        location = await scene.submit()
+        await scene.until(location, "done")
+        with closing(sqlite3.connect(folder / "jobs.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert (await scene.job(location))["state"] == "done"
+            assert (await scene.result(location)).body == b"ok"
+            other.execute("ROLLBACK")
+
+
+async def test_polls_wait_for_no_writing_to_the_disk(folder: Path) -> None:
+    written = threading.Event()
+    async with ScriptedUpstream(responding(OK)) as upstream, job_scene(upstream.origin, folder) as scene:
+        location = await scene.submit()
+        await scene.until(location, "done")
+        writing = scene.jobs.writer.run(lambda _: written.wait())
+        try:
+            assert (await scene.job(location))["state"] == "done"
+            assert (await scene.result(location)).body == b"ok"
+        finally:
+            written.set()
+        await writing
 
 
 async def test_a_stored_body_that_cannot_be_opened_for_a_while_fails_no_job(folder: Path) -> None:

@@ -2,12 +2,15 @@
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from nanonets_proxy.core.net.addresses import Origin
+from nanonets_proxy.jobs.database import JobDatabase
 from nanonets_proxy.jobs.policy import JobsUnusable
 from support.eventually import WAIT_S, until
 from support.job_scene import ASYNC, accepted, all_bytes, files, job_scene, modes, second_scene, stored
@@ -60,6 +63,31 @@ async def test_a_lost_response_leaves_the_job_unknown_and_it_is_never_sent_again
         assert (response.status, response.json()["code"]) == (502, "upstream_closed")
         assert response.values(b"proxy-status")
         assert len(upstream.requests) == 1
+
+
+async def test_a_large_job_that_waits_keeps_no_file_open(folder: Path) -> None:
+    def opened() -> int:
+        targets = []
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with suppress(FileNotFoundError):  # of the listing itself
+                targets.append(descriptor.readlink())
+        return sum(target.name.endswith(".request") for target in targets)
+
+    async with ScriptedUpstream() as upstream, job_scene(upstream.origin, folder, pool_size=1) as scene:
+        first = await scene.submit(b"/1", b"1" * 100_000)
+        exchange = await upstream.next_request()
+        second = await scene.submit(b"/2", b"2" * 100_000)
+        await until(lambda: scene.proxy.waiting == 1)
+        assert opened() == 1
+        await exchange.respond(REFUSED)
+        await until(lambda: stored(folder) == ["queued", "queued"])
+        assert opened() == 0
+        for _ in (first, second):
+            exchange = await upstream.next_request()
+            await exchange.respond(OK)
+        assert {len(exchange.body) for exchange in upstream.requests} == {100_000}
+        await scene.until(first, "done")
+        await scene.until(second, "done")
 
 
 async def test_a_response_that_breaks_off_leaves_the_job_unknown(folder: Path) -> None:
@@ -215,6 +243,14 @@ async def test_files_are_private_also_in_a_directory_that_was_open(open_folder: 
         await exchange.respond(OK)
 
 
+async def test_a_directory_with_files_of_others_keeps_its_permissions(open_folder: Path) -> None:
+    (open_folder / "notes.txt").touch()
+    running = program(Origin("http", "127.0.0.1", 9), jobs=str(open_folder))
+    with pytest.raises(JobsUnusable, match=r"such as notes\.txt, and is open to other users"):
+        await running.environments[0]._jobs.start()
+    assert modes(open_folder.parent) == {0o755}
+
+
 def make_foreign_database(folder: Path) -> None:
     folder.mkdir()
     (folder / "jobs.db").write_bytes(b"a text of another program" * 10)
@@ -224,7 +260,14 @@ def make_file(folder: Path) -> None:
     folder.write_bytes(b"a file")
 
 
-@pytest.mark.parametrize("make", [make_foreign_database, make_file])
+def make_database_of_another_version(folder: Path) -> None:
+    folder.mkdir()
+    JobDatabase(folder / "jobs.db", "upstream").close()
+    with closing(sqlite3.connect(folder / "jobs.db")) as connection:
+        connection.execute("PRAGMA user_version = 999")
+
+
+@pytest.mark.parametrize("make", [make_foreign_database, make_database_of_another_version, make_file])
 async def test_an_unusable_store_is_an_error_at_start_that_names_it(
     folder: Path, make: Callable[[Path], None]
 ) -> None:
@@ -232,6 +275,23 @@ async def test_an_unusable_store_is_an_error_at_start_that_names_it(
     running = program(Origin("http", "127.0.0.1", 9), jobs=str(folder))
     with pytest.raises(JobsUnusable, match=f"jobs: {folder}"):
         await running.environments[0]._jobs.start()
+
+
+async def test_the_jobs_for_one_upstream_are_never_sent_to_another(folder: Path) -> None:
+    async with ScriptedUpstream(responding(OK)) as other:
+        async with ScriptedUpstream() as upstream, job_scene(upstream.origin, folder, pool_size=1) as scene:
+            await scene.submit()
+            await scene.submit()
+            exchange = await upstream.next_request()
+            stopping = scene.proxy.stop()
+            await exchange.respond(OK)
+            await stopping
+        fault = f"has the jobs for {upstream.origin}, and not for {other.origin}: name another directory"
+        with pytest.raises(JobsUnusable, match=f"jobs: {folder / 'jobs.db'} {fault}"):
+            await program(other.origin, jobs=str(folder)).environments[0]._jobs.start()
+        assert stored(folder) == ["done", "queued"]
+        assert not files(folder, ".lock")
+        assert not other.requests
 
 
 async def test_jobs_beyond_max_jobs_are_rejected_until_there_is_room(folder: Path) -> None:

@@ -28,7 +28,7 @@ class Store(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "jobs.db"
-        self.databases = [JobDatabase(self.path), JobDatabase(self.path)]
+        self.databases = [JobDatabase(self.path, "upstream"), JobDatabase(self.path, "upstream")]
         self.lives = [0, 0]
         self.stored: dict[str, JobState] = {}
         self.sent: Counter[str] = Counter()
@@ -119,7 +119,7 @@ class Store(RuleBasedStateMachine):
             self.transact(runner).claim(dead, lambda _lane, _lanes: 3)
         self.databases[runner]._connection.close()
         self.lives[runner] += 1
-        self.databases[runner] = database = JobDatabase(self.path)
+        self.databases[runner] = database = JobDatabase(self.path, "upstream")
         database.begin()
         database.release(dead)
         lost = database.lose(dead, "lost")

@@ -199,6 +199,8 @@ async def test_a_job_knows_only_get_head_and_delete(folder: Path) -> None:
         await scene.until(location, "done")
         response = await scene.caller.post(location.encode(), b"")
         assert (response.status, response.value(b"allow")) == (405, b"GET, HEAD, DELETE")
+        response = await scene.caller.post(f"{location}/result".encode(), b"")
+        assert (response.status, response.value(b"allow")) == (405, b"GET, HEAD")
         for path in (location, f"{location}/result"):
             await scene.caller.send(request(b"HEAD", path.encode()))
             assert (await scene.caller.response(to_head=True)).status == 200

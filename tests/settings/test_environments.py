@@ -81,6 +81,10 @@ def test_a_table_wins_over_the_settings_of_the_process(load: Any) -> None:
             "admin_listen: localhost:8081 is already used by environments.a.listen",
         ),
         (
+            "[environments.a]\njobs = 'jobs'\n[environments.b]\nlisten = '127.0.0.1:2'\njobs = './x/../jobs'",
+            "environments.b.jobs: x/../jobs is already used by environments.a.jobs",
+        ),
+        (
             "state_file = '/s'\n[environments.a]\nlisten = '127.0.0.1:1'\n[environments.b]\nlisten = '127.0.0.1:2'",
             "environments.b.state_file: /s is already used by environments.a.state_file",
         ),

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from nanonets_proxy.admission.state_file import write_fault
+from nanonets_proxy.core.jobs.lifecycle import JobState
 from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.core.keys.audience import Audience
 from nanonets_proxy.core.keys.key_owners import KeyOwners
@@ -44,12 +45,14 @@ def check_environments(loaded: LoadedSettings[Settings], environ: Mapping[str, s
         detail = f"{path} is writable" if fault is None else f"{path} {fault}"
         results.append(CheckResult("ledger", ok=fault is None, detail=detail))
     if settings.sandbox:
+        results += _check_jobs(settings, "sandbox")
         return [*results, CheckResult("key", ok=True, detail="not needed: the sandbox is served")]
     owners = KeyOwners()
     for name, own in loaded.by_name().items():
         prefix = f"{name}: " if name else ""
         own_results = [
             *_check_spool(own.settings),
+            *_check_jobs(own.settings, str(own.settings.upstream)),
             *_check_open_files(own.settings, len(loaded.by_name())),
             *_check_environment(own.settings, environ, name, owners),
         ]
@@ -99,9 +102,32 @@ def _check_spool(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult("spool disk", ok=True, detail=detail, warning=True)
 
 
+def _check_jobs(settings: Settings, upstream: str) -> Iterator[CheckResult]:
+    """Yields whether the directory of the jobs can be used, and what it has."""
+    if (path := settings.jobs) is None:
+        return
+    # Imported here, so that SQLite is loaded only if there are jobs.
+    from nanonets_proxy.jobs.inspection import inspect_jobs
+    from nanonets_proxy.jobs.policy import JobsUnusable
+
+    try:
+        tally, free_bytes = inspect_jobs(path, upstream)
+    except JobsUnusable as fault:
+        yield CheckResult("jobs", ok=False, detail=str(fault).removeprefix("jobs: "))
+        return
+    counts = ", ".join(f"{count} {state}" for state in JobState if (count := tally.jobs.get(state, 0))) or "no jobs"
+    free, total = f"{free_bytes // _MIB} MiB", f"{settings.jobs_total // _MIB} MiB"
+    detail = f"{path} is writable: {counts}, {tally.bytes // _MIB} of {total} (jobs_total) used, {free} free"
+    is_short = free_bytes < settings.jobs_total - tally.bytes
+    if is_short:
+        detail += ": the disk has less room than jobs_total allows"
+    yield CheckResult("jobs", ok=True, detail=detail, warning=is_short)
+
+
 def _check_open_files(settings: Settings, environments: int) -> Iterator[CheckResult]:
     files = open_files_limit(hard=True)
-    most = most_connections(settings.max_connections, settings.pool_size, files, environments)
+    has_jobs = settings.jobs is not None
+    most = most_connections(settings.max_connections, settings.pool_size, files, environments, has_jobs=has_jobs)
     if most < settings.max_connections:
         detail = (
             f"{files} allow {most} connections, fewer than max_connections ({settings.max_connections}): {CURE}"

@@ -35,22 +35,29 @@ _LOCK_TIMEOUT_S: Final = 5.0
 class JobDatabase:
     """One connection. Every method raises sqlite3.Error."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens the file, or makes it. Raises DatabaseFault if it is a file of another program or version."""
+    def __init__(self, path: Path, upstream: str, *, read_only: bool = False) -> None:
+        """Opens the file, or makes it. `upstream` names the upstream that its jobs are sent to.
+
+        `read_only`: makes and changes nothing. Raises DatabaseFault if the file belongs to another program, version
+        or upstream.
+        """
         self._connection = sqlite3.connect(
-            path,
+            f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}",
+            uri=True,
             timeout=_LOCK_TIMEOUT_S,
             isolation_level=None,
-            check_same_thread=False,  # opened at start, then the writer's thread alone uses it
+            check_same_thread=False,  # opened at start, then one thread alone uses it
         )
         try:
-            path.chmod(0o600)
-            self._prepare()
+            if not read_only:
+                path.chmod(0o600)
+                self._prepare(upstream)
+            self._check_identity(upstream)
         except BaseException:
             self._connection.close()
             raise
 
-    def _prepare(self) -> None:
+    def _prepare(self, upstream: str) -> None:
         execute = self._connection.execute
         execute("PRAGMA journal_mode = WAL")
         # A commit that has returned also survives a power cut (sqlite.org/pragma.html#pragma_synchronous).
@@ -58,24 +65,35 @@ class JobDatabase:
         execute(f"PRAGMA journal_size_limit = {8 * 2**20}")
         execute("BEGIN IMMEDIATE")
         with self._connection:
-            (application,) = execute("PRAGMA application_id").fetchone()
-            (version,) = execute("PRAGMA user_version").fetchone()
             (tables,) = execute("SELECT count(*) FROM sqlite_schema").fetchone()
             if not tables:
                 for statement in statements(SCHEMA):
                     execute(statement)
-            elif application != APPLICATION_ID:
-                raise DatabaseFault("is a database of another program")
-            elif version > VERSION:
-                raise DatabaseFault("was written by a newer version of nanonets-proxy")
+                execute("INSERT INTO store VALUES (?)", (upstream,))
+
+    def _check_identity(self, upstream: str) -> None:
+        execute = self._connection.execute
+        (application,) = execute("PRAGMA application_id").fetchone()
+        (version,) = execute("PRAGMA user_version").fetchone()
+        if application != APPLICATION_ID:
+            raise DatabaseFault("is a database of another program")
+        if version != VERSION:
+            age = "a newer" if version > VERSION else "an older"
+            raise DatabaseFault(f"was written by {age} version of nanonets-proxy")
+        (owner,) = execute("SELECT upstream FROM store").fetchone()
+        if owner != upstream:  # a job must never reach an upstream that its caller did not mean
+            raise DatabaseFault(f"has the jobs for {owner}, and not for {upstream}: name another directory")
 
     def close(self) -> None:
         self._connection.close()
 
-    # --- transactions: the writer's thread groups many operations in one --------------------------------
+    # --- transactions: the threads of reader.py and writer.py control them --------------------------------
 
     def begin(self) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
+
+    def begin_reading(self) -> None:
+        self._connection.execute("BEGIN")
 
     def commit(self) -> None:
         self._connection.execute("COMMIT")

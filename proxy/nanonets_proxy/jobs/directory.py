@@ -5,14 +5,16 @@ ID.request ID.response  a body of more than `INLINE_BYTES`
 RUNNER.lock           locked while the runner lives; a free lock tells that the runner has ended
 """
 
+import errno
 import fcntl
 import os
 import re
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +23,9 @@ from nanonets_proxy.jobs.records import INLINE_BYTES, Content
 
 _DIR_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
+_OF_OTHERS: Final = 0o077
 _BODY: Final = re.compile(r"([A-Za-z0-9_-]{22})\.(?:request|response)")
+_OWN: Final = re.compile(rf"jobs\.db.*|{_BODY.pattern}|[0-9a-f]{{16}}\.lock")
 # A body that arrives slowly changes its file's time with each piece.
 _ABANDONED_S: Final = 3600.0
 
@@ -37,27 +41,67 @@ class JobDirectory:
 
     def open(self) -> None:
         """Makes the directory if it is missing, and locks this runner's file. Raises JobsUnusable."""
-        try:
+        with self._faults():
             self._make()
-            status = self.path.stat()
-            if status.st_uid != os.geteuid():
-                raise JobsUnusable(f"jobs: {self.path} must belong to the user that runs the proxy")
-            if stat.S_IMODE(status.st_mode) & 0o077:  # it holds callers' documents
+            self._check(os.geteuid())
+            if stat.S_IMODE(self.path.stat().st_mode) & _OF_OTHERS:
                 self.path.chmod(_DIR_MODE)
             self._lock = os.open(self._lock_file(self.runner), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileExistsError:
-            raise JobsUnusable(f"jobs: {self.path} is not a directory") from None
+
+    def inspect(self) -> int:
+        """Returns the free bytes of the disk, and changes nothing. Raises JobsUnusable if `open` would."""
+        with self._faults():
+            if not self.path.exists():
+                parent = self.path.parent
+                if not parent.is_dir():
+                    parent.stat()  # raises FileNotFoundError
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+                if not os.access(parent, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                return shutil.disk_usage(parent).free
+            # Root may check what another user will run.
+            self._check(os.geteuid() or self.path.stat().st_uid)
+            if not os.access(self.path, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return shutil.disk_usage(self.path).free
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except NotADirectoryError:
+            place = self.path if self.path.exists() else self.path.parent
+            raise JobsUnusable(f"jobs: {place} is not a directory") from None
         except FileNotFoundError:  # the proxy makes the directory itself, but not the path to it
             raise JobsUnusable(f"jobs: {self.path} cannot be made: {self.path.parent} does not exist") from None
         except OSError as error:
             fault = (error.strerror or "unknown fault").lower()
             raise JobsUnusable(f"jobs: {self.path} cannot be used: {fault}") from None
 
-    def _make(self) -> None:
-        if self.path.is_dir():
+    def _check(self, user: int) -> None:
+        """Raises JobsUnusable, or OSError, if the directory is not the user's own, and for jobs alone."""
+        status = self.path.stat()
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if status.st_uid != user:
+            raise JobsUnusable(f"jobs: {self.path} must belong to the user that runs the proxy")
+        if not stat.S_IMODE(status.st_mode) & _OF_OTHERS:
             return
-        self.path.mkdir(mode=_DIR_MODE, exist_ok=True)
+        # `open` takes others' permissions away: it holds callers' documents. /tmp must stay as it is.
+        with os.scandir(self.path) as entries:
+            other = next((entry.name for entry in entries if not _OWN.fullmatch(entry.name)), None)
+        if other is not None:
+            raise JobsUnusable(
+                f"jobs: {self.path} has files of others, such as {other}, and is open to other users: "
+                "name a directory for the jobs alone"
+            )
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(mode=_DIR_MODE)
+        except FileExistsError:
+            return
         parent = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(parent)  # a power cut must not take the name of the directory, and all jobs with it

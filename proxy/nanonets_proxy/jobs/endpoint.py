@@ -7,7 +7,13 @@ import structlog
 
 from nanonets_proxy.core.http.prefer import prefers_async
 from nanonets_proxy.core.jobs.lifecycle import JobEvent
-from nanonets_proxy.errors import JobNotCancellable, JobsMethodNotAllowed, JobWithoutResponse, PathNotFound
+from nanonets_proxy.errors import (
+    JobMethodNotAllowed,
+    JobNotCancellable,
+    JobResponseMethodNotAllowed,
+    JobWithoutResponse,
+    PathNotFound,
+)
 from nanonets_proxy.jobs.jobs import Jobs
 from nanonets_proxy.jobs.records import JobView
 from nanonets_proxy.jobs.responses import PREFIX, RESULT, send_result, state_response
@@ -17,6 +23,7 @@ from nanonets_proxy.server.connection.caller_body import BodyTimes
 
 _RESERVED: Final = "/_proxy"
 _NOT_STORED_METHODS: Final = frozenset({"HEAD", "OPTIONS"})
+_READING_METHODS: Final = frozenset({"GET", "HEAD"})
 
 
 class JobEndpoint:
@@ -50,32 +57,39 @@ class JobEndpoint:
         job_id = path.removeprefix(PREFIX)
         wants_result = job_id.endswith(RESULT)
         job_id = job_id.removesuffix(RESULT)
-        view = await self._jobs.run(lambda database: database.view(job_id)) if path.startswith(PREFIX) else None
+        view = await self._jobs.read(lambda database: database.view(job_id)) if path.startswith(PREFIX) else None
         if view is None or view.caller != record.caller:  # nobody learns that a job of another caller exists
             raise PathNotFound("There is no such job of this caller.")
         keep_alive = request.keep_alive and request.body.is_complete and not self._jobs.is_draining
-        if wants_result and context.method in ("GET", "HEAD"):
-            result = None if view.status is None else await self._jobs.run(lambda database: database.result(job_id))
-            if result is None:
-                message = f"The job has no response: it is {view.state}."
-                raise JobWithoutResponse(message, state=view.state, job=PREFIX + job_id)
-            record.status = result.status
-            await send_result(
-                result, self._jobs.directory.response_file(job_id), request, response, keep_alive=keep_alive
-            )
+        if wants_result:
+            await self._send_result(context, view, keep_alive=keep_alive)
             return
-        if context.method == "DELETE" and not wants_result:
+        if context.method == "DELETE":
             view = await self._cancel(view)
-        elif context.method not in ("GET", "HEAD"):
-            raise JobsMethodNotAllowed(f"{context.method} is not supported here.")
+        elif context.method not in _READING_METHODS:
+            raise JobMethodNotAllowed(f"A job does not support {context.method}.")
         record.status, response.keep_alive = 200, keep_alive
         own = state_response(200, view, self._jobs.expected_s(view), record.request_id)
         response.sent_bytes = own.send(request, keep_alive=keep_alive)
 
+    async def _send_result(self, context: RequestContext, view: JobView, *, keep_alive: bool) -> None:
+        """Sends a job's response. Raises JobWithoutResponse, PathNotFound or InternalError."""
+        if context.method not in _READING_METHODS:
+            raise JobResponseMethodNotAllowed(f"The response of a job does not support {context.method}.")
+        job_id, result = view.id, None
+        if view.status is not None:
+            result = await self._jobs.read(lambda database: database.result(job_id))
+        if result is None:
+            message = f"The job has no response: it is {view.state}."
+            raise JobWithoutResponse(message, state=view.state, job=PREFIX + job_id)
+        context.record.status = result.status
+        file = self._jobs.directory.response_file(job_id)
+        await send_result(result, file, context.request, context.response, keep_alive=keep_alive)
+
     async def _cancel(self, view: JobView) -> JobView:
         """Cancels a queued job. Raises JobNotCancellable."""
         job_id = view.id
-        is_cancelled, latest = await self._jobs.run(
+        is_cancelled, latest = await self._jobs.change(
             lambda database: (database.change(job_id, JobEvent.CANCEL), database.view(job_id))
         )
         if latest is None:

@@ -18,9 +18,11 @@ from nanonets_proxy.errors import JobsStorageFull, JobsUnavailable, ProxyError
 from nanonets_proxy.jobs.database import JobDatabase
 from nanonets_proxy.jobs.directory import JobDirectory
 from nanonets_proxy.jobs.policy import JobsPolicy, JobsUnusable
+from nanonets_proxy.jobs.reader import StoreReader
 from nanonets_proxy.jobs.records import JobView, Tally, Work, too_many
 from nanonets_proxy.jobs.runner import JobRunner, Sender
-from nanonets_proxy.jobs.writer import Operation, StoreFault, StoreWriter, store_fault
+from nanonets_proxy.jobs.store_thread import Operation, StoreFault, StoreThread, store_fault
+from nanonets_proxy.jobs.writer import StoreWriter
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.database_fault import DatabaseFault, fault_of
 
@@ -45,6 +47,7 @@ class Jobs:
         policy: JobsPolicy,
         alerts: Alerts,
         forecast_s: Callable[[str, float], float],
+        upstream: str,
         log_fields: Mapping[str, str],
     ) -> None:
         """`forecast_s` predicts in how many seconds a scope will have sent so many more units; nan: unknown."""
@@ -54,9 +57,11 @@ class Jobs:
         self.incoming_bytes = 0
         """Bodies that are being received."""
         self.writer = StoreWriter(policy.directory, self._note_tally)
+        self._reader = StoreReader()
         self.runner = JobRunner(
             self.directory, self.writer, policy.window, self.wake, self.report_fault, log_fields
         )
+        self._upstream = upstream
         self._alerts = alerts
         self._forecast_s = forecast_s
         self._log = structlog.get_logger(**log_fields)
@@ -80,12 +85,12 @@ class Jobs:
         """Opens the store, and begins to run its jobs. Raises JobsUnusable."""
         self.directory.open()
         try:
-            database = JobDatabase(self.directory.database)
+            self.writer.start(JobDatabase(self.directory.database, self._upstream))
+            self._reader.start(JobDatabase(self.directory.database, self._upstream, read_only=True))
         except (sqlite3.Error, OSError, DatabaseFault) as error:
             self.directory.close()
             fault = error if isinstance(error, DatabaseFault) else fault_of(error)
             raise JobsUnusable(f"jobs: {self.directory.database} {fault}") from None
-        self.writer.start(database)
         self._maintenance = asyncio.get_running_loop().create_task(self._maintain())
 
     async def drain(self, timeout_s: float) -> None:
@@ -108,6 +113,7 @@ class Jobs:
             await self._maintenance
         if self._background:
             await asyncio.wait(self._background, timeout=1.0)
+        self._reader.close()
         self.writer.close()
         self.directory.close()
 
@@ -204,10 +210,17 @@ class Jobs:
         task.add_done_callback(self._background.discard)
         return task
 
-    async def run(self, operation: Operation[T]) -> T:
-        """Runs an operation of the store. Raises JobsStorageFull or JobsUnavailable."""
+    async def read(self, operation: Operation[T]) -> T:
+        """Runs an operation that changes nothing. Raises JobsUnavailable."""
+        return await self._run(self._reader, operation)
+
+    async def change(self, operation: Operation[T]) -> T:
+        """Runs an operation that may change something. Raises JobsStorageFull or JobsUnavailable."""
+        return await self._run(self.writer, operation)
+
+    async def _run(self, thread: StoreThread, operation: Operation[T]) -> T:
         try:
-            return await self.writer.run(operation)
+            return await thread.run(operation)
         except StoreFault as fault:
             raise self.unusable(fault) from None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nanonets_proxy.core.jobs.lifecycle import UNFINISHED
-from nanonets_proxy.errors import InternalError, ProxyError
+from nanonets_proxy.errors import InternalError, PathNotFound, ProxyError
 from nanonets_proxy.jobs.records import Content, JobView, Result
 from nanonets_proxy.request.response.relay import RelayedResponse
 from nanonets_proxy.server.connection.caller_request import HTTP_1_1, CallerRequest
@@ -67,7 +67,8 @@ async def send_result(
 ) -> None:
     """Sends a stored response: status, fields and body as the upstream, or the proxy, made them.
 
-    Raises ConnectionError if the caller is lost, and InternalError if the body cannot be read.
+    Raises ConnectionError if the caller is lost, PathNotFound if the body was removed, as after `jobs_keep`, and
+    InternalError if it cannot be read.
     """
     lines = result.head
     if result.status not in _NO_LENGTH and b"\r\ncontent-length:" not in lines.lower():
@@ -89,6 +90,8 @@ async def send_result(
         return
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise PathNotFound("The job's response was removed.") from None
     except OSError as error:
         raise InternalError("The stored response cannot be read.", reason=error.strerror or "disk") from None
     response.began = True

@@ -31,7 +31,8 @@ from nanonets_proxy.jobs.directory import JobDirectory, remove
 from nanonets_proxy.jobs.records import Result, Work
 from nanonets_proxy.jobs.responses import result_of
 from nanonets_proxy.jobs.sending import JobExchange, JobGone, JobResponse, job_context
-from nanonets_proxy.jobs.writer import StoreFault, StoreWriter
+from nanonets_proxy.jobs.store_thread import StoreFault
+from nanonets_proxy.jobs.writer import StoreWriter
 from nanonets_proxy.request.coalescing.members import Writes
 from nanonets_proxy.request.context import RequestContext, Services
 from nanonets_proxy.request.forward import Forwarder

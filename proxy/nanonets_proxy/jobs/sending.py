@@ -16,7 +16,8 @@ from nanonets_proxy.core.ratelimit.tickets import Reason
 from nanonets_proxy.errors import InternalError, RateLimited
 from nanonets_proxy.jobs.directory import BodyFile, remove
 from nanonets_proxy.jobs.records import INLINE_BYTES, Result, Work
-from nanonets_proxy.jobs.writer import StoreFault, StoreWriter, store_fault
+from nanonets_proxy.jobs.store_thread import StoreFault, store_fault
+from nanonets_proxy.jobs.writer import StoreWriter
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.context import RequestContext
 from nanonets_proxy.request.response.relay import RelayedResponse
@@ -104,6 +105,8 @@ class JobExchange:
         self.is_sending = False
         """Whether the upstream may have received a byte."""
         self.context: RequestContext | None = None
+        self.body: StoredBody | None = None
+        """The request's body, if it is in a file."""
 
     def waits_on(self, error: RateLimited) -> bool:
         """Returns True unless the upstream refuses this job while it accepts others."""
@@ -112,11 +115,18 @@ class JobExchange:
     async def begin(self) -> None:
         """Records that the request is being sent. Nothing may be sent before it returns.
 
-        Raises JobGone, or StoreFault if it cannot be recorded.
+        Raises JobGone, InternalError if the stored body is gone, or StoreFault if it cannot be recorded.
         """
         if self.is_sending:
             return
         assert self.context is not None
+        if self.body is not None:
+            try:
+                self.body.open()
+            except FileNotFoundError:
+                raise InternalError("The stored request was removed.", reason="missing") from None
+            except OSError as error:  # such as too many open files: it may pass
+                raise store_fault(error) from None
         was_recorded, self._is_recorded = self._is_recorded, True
         work, owner = self._work, self._owner
 
@@ -139,6 +149,8 @@ class JobExchange:
     def send_again(self) -> None:
         """Records that the request was certainly not executed, and waits to be sent again."""
         self.is_sending = False
+        if self.body is not None:
+            self.body.close()
         if self._is_recorded:
             self._writer.run(
                 lambda database: database.change(self._work.id, JobEvent.RETURN, owner=self._owner)
@@ -163,7 +175,7 @@ def _ignore(future: "asyncio.Future[Any]") -> None:
 def job_context(
     work: Work, exchange: JobExchange, request_file: "Path", response_file: "Path"
 ) -> "Iterator[RequestContext]":
-    """Yields the context in which a job is forwarded. Raises InternalError if its body is gone, and StoreFault."""
+    """Yields the context in which a job is forwarded."""
     request = CallerRequest(work.method, work.target, _SECTION)
     request.connection = _NEVER_GONE
     record = AccessRecord(request, work.lane.caller)
@@ -176,14 +188,8 @@ def job_context(
     if work.body_bytes <= INLINE_BYTES:
         yield context
         return
-    try:
-        body = StoredBody(request_file, work.body_bytes)
-    except FileNotFoundError:
-        raise InternalError("The stored request was removed.", reason="missing") from None
-    except OSError as error:  # such as too many open files: it may pass
-        raise store_fault(error) from None
-    with body:
-        context.body = body
+    with StoredBody(request_file, work.body_bytes) as body:
+        context.body = exchange.body = body
         yield context
 
 

@@ -19,7 +19,7 @@ from nanonets_proxy.errors import IdempotencyKeyReused
 from nanonets_proxy.jobs.directory import BodyFile, remove
 from nanonets_proxy.jobs.records import Content, JobView, KnownKey, NewJob, NoRoom, Work, too_many
 from nanonets_proxy.jobs.responses import PREFIX, send_result, state_response
-from nanonets_proxy.jobs.writer import StoreFault, store_fault
+from nanonets_proxy.jobs.store_thread import StoreFault, store_fault
 from nanonets_proxy.request.context import RequestContext
 from nanonets_proxy.server.connection.caller_body import BodyTimes, CallerBody
 from nanonets_proxy.server.connection.caller_request import HTTP_1_1
@@ -49,7 +49,7 @@ class Submission:
         target = context.target.encode("utf-8", "surrogateescape")
         fingerprint = Fingerprint(context.method, target, _values(context, b"content-type"))
         if key is not None:
-            known = await jobs.run(lambda database: database.with_key(caller, key))
+            known = await jobs.read(lambda database: database.with_key(caller, key))
             if known is not None:  # the body is read, but not stored again
                 async for piece in self._pieces():
                     fingerprint.add(piece)
@@ -119,6 +119,7 @@ class Submission:
         if body.data is not None:
             return await context.page_count.count_whole(body.data, context.cost)
         with StoredBody(file.path, body.length) as stored:
+            stored.open()
             context.page_count.follow(stored)
             if stored.on_whole is not None:
                 stored.on_whole()
@@ -155,7 +156,7 @@ class Submission:
             view = await self._wait(view, limit_s)
         keep_alive = request.keep_alive and request.body.is_complete and not jobs.is_draining
         if view.state not in UNFINISHED and view.status is not None:
-            result = await jobs.run(lambda database: database.result(view.id))
+            result = await jobs.read(lambda database: database.result(view.id))
             if result is not None:
                 record.status = result.status
                 file = jobs.directory.response_file(view.id)
@@ -179,7 +180,7 @@ class Submission:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(max(0.0, look_s)):
                         await ended.wait()
-                latest = await jobs.run(lambda database: database.view(view.id))
+                latest = await jobs.read(lambda database: database.view(view.id))
                 if latest is None or latest.state not in UNFINISHED:
                     return latest or view
                 if loop.time() >= deadline_s or jobs.is_draining:

@@ -3,6 +3,7 @@
 job    one row for each job, with its bodies if they are small
 tally  how many jobs are in each state, and their disk space
 queue  the cost of the queued jobs of each scope
+store  one row: the upstream that the jobs are for
 
 Triggers keep `tally` and `queue`, so that no operation counts jobs.
 """
@@ -15,7 +16,7 @@ from nanonets_proxy.core.jobs.lifecycle import FINAL, HOLDS_KEY, JobState
 from nanonets_proxy.core.jobs.window import JobLane
 from nanonets_proxy.jobs.records import Work
 
-VERSION: Final = 1
+VERSION: Final = 2
 APPLICATION_ID: Final = 0x6E6E6A31  # "nnj1"
 ROW_BYTES: Final = 2048  # a job without bodies, with its entries in the indexes
 
@@ -65,6 +66,7 @@ SCHEMA: Final = f"""
         DELETE FROM queue WHERE scope = old.scope AND jobs = 0;
     END;
     INSERT INTO tally VALUES {", ".join(f"('{state}', 0, 0)" for state in JobState)};
+    CREATE TABLE store (upstream TEXT NOT NULL);
     PRAGMA application_id = {APPLICATION_ID};
     PRAGMA user_version = {VERSION};
 """  # noqa: S608  # constants

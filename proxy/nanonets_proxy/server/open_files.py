@@ -1,8 +1,9 @@
 """Divides the open files that the system allows this process.
 
 Each caller's connection needs a file. Its request needs two more while it is in flight or its upload is paused: the
-connection to the upstream and a spool file. A refused request that waits keeps its spool file. At the limit of the
-system, the event loop would close new connections without a response.
+connection to the upstream and a spool file. A refused request that waits keeps its spool file. With durable jobs,
+each connection may need one more, to store a request or to read a stored response, and so does each job in flight.
+At the limit of the system, the event loop would close new connections without a response.
 """
 
 import resource
@@ -32,14 +33,19 @@ def most_forwarded(pool_size: int) -> int:
     return 2 * pool_size
 
 
-def most_connections(wanted: int, pool_size: int, files: int, environments: int = 1) -> int:
+def most_connections(
+    wanted: int, pool_size: int, files: int, environments: int = 1, *, has_jobs: bool = False
+) -> int:
     """Returns how many callers' connections one of `environments` may hold, `wanted` at most.
 
     `pool_size` is the most requests in flight of that environment, `files` the limit of open files of the process.
     """
     share = (files - min(_MOST_OTHER_FILES, 20 + files // 5) - most_viewers(files)) // environments
-    forwarded = most_forwarded(pool_size)
-    affordable = share - 2 * forwarded if share > 3 * forwarded else share // 3
+    forwarded, own = most_forwarded(pool_size), 1 + has_jobs
+    in_flight = 2 * forwarded + has_jobs * pool_size
+    affordable = (
+        (share - in_flight) // own if share > in_flight + own * forwarded else share // (2 + own + has_jobs)
+    )
     return min(wanted, max(_FEWEST_CONNECTIONS, affordable))
 
 

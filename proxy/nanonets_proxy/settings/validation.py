@@ -167,9 +167,10 @@ def _check_own_path(name: str, prefix: str, loaded: LoadedSettings[Settings], ow
     path = getattr(loaded.settings, name)
     if path is None:
         return
-    if str(path) in owners:
-        yield f"{prefix}{name}: {path} is already used by {owners[str(path)]}"
-    owners[str(path)] = f"{prefix}{name} ({loaded.sources[name]})"
+    place = str(path.resolve())  # ./jobs and jobs are the same directory
+    if place in owners:
+        yield f"{prefix}{name}: {path} is already used by {owners[place]}"
+    owners[place] = f"{prefix}{name} ({loaded.sources[name]})"
 
 
 def _without_effect(loaded: LoadedSettings[Settings], prefix: str, needed: str, *names: str) -> Iterator[str]:
@@ -184,8 +185,8 @@ def _check_ledger(process: LoadedSettings[Settings], owners: _Owners) -> Iterato
     path = process.settings.ledger
     if path is None:
         yield from _without_effect(process, "", "ledger", "ledger_days", "ledger_rows")
-    elif str(path) in owners:
-        yield f"ledger: {path} is already used by {owners[str(path)]}"
+    elif (place := str(path.resolve())) in owners:
+        yield f"ledger: {path} is already used by {owners[place]}"
 
 
 def _check_fleet(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str]:

@@ -1,6 +1,11 @@
 """Faults of a SQLite file, as the ledger and the jobs report them."""
 
+import errno
 import sqlite3
+from typing import Final
+
+# A new file of WAL's shared memory gets this one (sqlite.org/rescode.html).
+_SHARED_MEMORY_FULL: Final = sqlite3.SQLITE_IOERR_SHMSIZE
 
 
 class DatabaseFault(Exception):
@@ -11,16 +16,27 @@ class DatabaseCorrupt(DatabaseFault):
     """The file is damaged, or has another format."""
 
 
+class DiskFull(DatabaseFault):
+    """The disk has no room."""
+
+    def __init__(self) -> None:
+        super().__init__("cannot be written: the disk is full")
+
+
 def fault_of(error: sqlite3.Error | OSError) -> DatabaseFault:
     """Returns what an error says about the file."""
     if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DiskFull()
         return DatabaseFault(f"cannot be used: {(error.strerror or 'unknown fault').lower()}")
-    # The low byte has the primary code (sqlite.org/rescode.html).
-    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code == _SHARED_MEMORY_FULL:
+        return DiskFull()
+    match code & 0xFF:  # the low byte has the primary code
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return DatabaseCorrupt("is damaged, or no database")
         case sqlite3.SQLITE_FULL:
-            return DatabaseFault("cannot be written: the disk is full")
+            return DiskFull()
         case sqlite3.SQLITE_READONLY:
             return DatabaseFault("cannot be written: it is read-only")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:

@@ -17,17 +17,30 @@ class _Ended:
 
 
 class StoredBody(RequestBody):
-    """A body in a file that outlives the request. It takes nothing from the budget of copies."""
+    """A body in a file that outlives the request. It takes nothing from the budget of copies.
 
-    __slots__ = ()
+    Its file is open between `open` and `close`, so that a request that waits keeps no file open.
+    """
+
+    __slots__ = ("_path",)
 
     def __init__(self, path: Path, length: int) -> None:
-        """Opens the file. Raises OSError."""
         super().__init__(_Ended(), length, _no_budget(path.parent, length))
-        self._file = cast("BinaryIO", path.open("rb", buffering=0))
-        self._budget.spool_files += 1
+        self._path = path
         self._budget.spool_bytes += length
         self._file_bytes = self.received_bytes = length
+
+    def open(self) -> None:
+        """Opens the file, unless it is open, until `close` or the end of the context. Raises OSError."""
+        if self._file is None:
+            self._file = cast("BinaryIO", self._path.open("rb", buffering=0))
+            self._budget.spool_files += 1
+
+    def close(self) -> None:
+        """Closes the file. Another `open` may follow."""
+        if self._file is not None:
+            self._budget.close_spool_file(self._file)
+            self._file = None
 
 
 def _no_budget(directory: Path, length: int) -> BodyBudget:

@@ -19,6 +19,7 @@ from nanonets_proxy.core.http.prefer import prefers_async, wait_s
         ([b"return=minimal", b"wait=5"], 5),
         ([b"wait=5, wait=9"], 5),
         ([b"wait=soon", b"wait=9"], 9),
+        ([b'note="a, wait=5", wait=9'], 9),
     ],
 )
 def test_the_first_well_formed_wait_counts(values: list[bytes], seconds: int) -> None:
@@ -71,12 +72,17 @@ def test_a_wait_is_found_after_other_preferences(seconds: int, others: list[byte
         [b"wait=5", b"handling=lenient, respond-async"],
         [b"respond-async; wait=5"],
         [b'respond-async=""'],
+        [b'note="a, b", respond-async'],
+        [b'note="a, respond-async'],  # no quoted string
     ],
 )
 def test_a_caller_may_prefer_to_poll(values: list[bytes]) -> None:
     assert prefers_async(values)
 
 
-@pytest.mark.parametrize("values", [[], [b""], [b"respond-async=false"], [b"respond-asynchronous"], [b"wait=5"]])
+@pytest.mark.parametrize(
+    "values",
+    [[], [b""], [b"respond-async=false"], [b"respond-asynchronous"], [b"wait=5"], [b'note="a, respond-async, b"']],
+)
 def test_other_preferences_do_not_ask_for_it(values: list[bytes]) -> None:
     assert not prefers_async(values)

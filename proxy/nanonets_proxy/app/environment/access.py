@@ -20,7 +20,13 @@ from nanonets_proxy.telemetry.metrics import Metrics
 def connection_policy(config: EnvironmentConfig) -> ConnectionPolicy:
     """Returns the connection limits, lowered if the process may not open enough files."""
     files = open_files_limit()
-    limit = most_connections(config.max_connections, config.gate.max_in_flight, files, config.environments)
+    limit = most_connections(
+        config.max_connections,
+        config.gate.max_in_flight,
+        files,
+        config.environments,
+        has_jobs=config.jobs is not None,
+    )
     return ConnectionPolicy(
         limit, config.max_connections_per_peer, config.keep_alive_s, config.head_timeout_s, last_file(files)
     )

@@ -30,7 +30,11 @@ class EnvironmentJobs:
 
         now_s = asyncio.get_running_loop().time
         self._jobs = Jobs(
-            policy, alerts, lambda scope, units: view.forecast_s(scope, units, now_s()), self._log_fields
+            policy,
+            alerts,
+            lambda scope, units: view.forecast_s(scope, units, now_s()),
+            config.upstream_name,
+            self._log_fields,
         )
         metrics.registry.register(JobMetrics(self._counts))
 
