@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +18,13 @@ settings.load_profile("repeat")
 
 
 def pytest_configure() -> None:
-    """Raises the limit of open files, as `serve` does. Otherwise the proxies within the tests lower theirs."""
+    """Gives each run the same limit of open files and the same signals, however it was started."""
+    # `serve` raises its limit too. Otherwise the proxies within the tests lower theirs.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # A script starts its background commands with SIGINT ignored. The programs under test would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

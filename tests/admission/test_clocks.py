@@ -11,6 +11,7 @@ from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from nanonets_proxy.errors import RateLimited
+from support.eventually import WAIT_S
 
 
 class Sleeper:
@@ -51,7 +52,7 @@ async def test_a_closure_of_hours_is_over_after_a_sleep_of_hours() -> None:
 
 async def test_the_error_of_two_clocks_is_no_sleep() -> None:
     sleeper = Sleeper()
-    sleeper.close(2.0)
+    sleeper.close(4.0)
     sleeper.slept_s += 0.9
     future = sleeper.enter()
     assert future is not None
@@ -64,9 +65,9 @@ async def test_a_changed_wall_clock_changes_nothing(monkeypatch: pytest.MonkeyPa
     sleeper.close(0.3)
     future = sleeper.enter()
     assert future is not None
-    began_s, before_s = time.monotonic(), slept_s()
+    before_s = slept_s()
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() - 86_400)
     assert abs(slept_s() - before_s) < 1
-    await future
-    assert time.monotonic() - began_s < 2
+    async with asyncio.timeout(WAIT_S):
+        await future

@@ -41,7 +41,7 @@ def test_make_run_names_the_cure_and_nothing_before_it(python: str | None, sente
         env={name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 2

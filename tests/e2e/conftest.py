@@ -20,7 +20,7 @@ def call() -> Get:
 
     def call(url: str, method: str = "GET", body: Any = None, **headers: str) -> tuple[int, dict[str, str], Any]:
         parts = urlsplit(url)
-        connection = http.client.HTTPConnection(parts.netloc, timeout=30)
+        connection = http.client.HTTPConnection(parts.netloc, timeout=60)
         try:
             target = parts.path + (f"?{parts.query}" if parts.query else "")
             fields = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -185,7 +185,7 @@ def test_output_that_cannot_be_written_is_at_most_one_sentence(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert (done.returncode, done.stderr) == (code, sentence)
@@ -208,7 +208,7 @@ async def test_a_server_starts_with_all_standard_files_closed(tmp_path: Path) ->
 
 def test_sigint_ends_a_command_without_a_traceback(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        silent.settimeout(30)
+        silent.settimeout(60)
         upstream = f"http://127.0.0.1:{silent.getsockname()[1]}"
         process = subprocess.Popen(
             [sys.executable, "-m", "nanonets_proxy", "check", "--upstream", upstream],
@@ -221,7 +221,7 @@ def test_sigint_ends_a_command_without_a_traceback(tmp_path: Path) -> None:
             connection, _ = silent.accept()
             with connection:
                 process.send_signal(signal.SIGINT)
-                _, errors = process.communicate(timeout=30)
+                _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (128 + signal.SIGINT, b"")
 
 
@@ -482,7 +482,7 @@ def test_healthcheck_is_unhealthy_if_nothing_listens(run) -> None:
 
 def test_healthcheck_is_unhealthy_if_the_server_does_not_speak_http(run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(30)
+        server.settimeout(60)
         address = f"127.0.0.1:{server.getsockname()[1]}"
 
         def hang_up() -> None:

@@ -12,7 +12,7 @@ Call = Callable[..., tuple[int, dict[str, str], Any]]
 
 def run(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [*COMMAND, *arguments], env=environment(**env), capture_output=True, text=True, timeout=30, check=False
+        [*COMMAND, *arguments], env=environment(**env), capture_output=True, text=True, timeout=60, check=False
     )
 
 

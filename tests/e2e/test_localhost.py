@@ -25,7 +25,7 @@ def _get(family: int, address: str, target: str) -> bytes:
     """Connects to localhost's address of one family only, as BusyBox wget and node 18 do with ::1."""
     port = int(address.rpartition(":")[2])
     with socket.socket(family) as caller:
-        caller.settimeout(10)
+        caller.settimeout(60)
         caller.connect(("127.0.0.1" if family == socket.AF_INET else "::1", port))
         caller.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n".encode())
         return b"".join(iter(lambda: caller.recv(65536), b""))

@@ -26,7 +26,7 @@ OK, FAILED = 0, 1
 
 
 def _get(proxy: Running, path: str) -> int:
-    connection = HTTPConnection(proxy.url.removeprefix("http://"), timeout=30)
+    connection = HTTPConnection(proxy.url.removeprefix("http://"), timeout=60)
     connection.request("GET", path)
     response = connection.getresponse()
     response.read()
@@ -116,7 +116,7 @@ def test_without_a_proxy_there_is_one_clear_sentence(command: list[str], tmp_pat
 def _server(response: bytes) -> Iterator[str]:
     """Yields the address of a server that is no proxy. It sends this response to one request."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(30)
+        server.settimeout(60)
 
         def respond() -> None:
             connection, _ = server.accept()

@@ -48,7 +48,7 @@ class Bao:
             {"X-Vault-Token": ROOT_TOKEN, "Content-Type": "application/json"},
             method=method,
         )
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             data = response.read()
         return json.loads(data) if data else {}
 

@@ -9,8 +9,7 @@ import pytest
 
 from nanonets_proxy.keys import change_watch
 from nanonets_proxy.keys.change_watch import FileWatch, NoChanges, PeriodicWatch
-
-PATIENCE_S = 10.0
+from support.eventually import WAIT_S
 
 
 @pytest.fixture(params=["inotify", "checks"])
@@ -25,7 +24,7 @@ async def assert_change_is_noticed(watch: FileWatch, change: Callable[[], object
     waiting = asyncio.ensure_future(watch.wait())
     await asyncio.sleep(0)
     change()
-    await asyncio.wait_for(waiting, PATIENCE_S)
+    await asyncio.wait_for(waiting, WAIT_S)
 
 
 async def test_a_file_may_be_written_replaced_removed_and_created_again(
@@ -94,8 +93,26 @@ async def test_an_empty_file_is_not_read_for_a_moment(tmp_path: Path) -> None:
         await asyncio.sleep(0.05)
         assert not waiting.done()
         file.write("two!")
-    await asyncio.wait_for(waiting, PATIENCE_S)
+    await asyncio.wait_for(waiting, WAIT_S)
     assert path.read_text() == "two!"
+    watch.close()
+
+
+async def test_a_file_that_is_still_written_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(change_watch, "_STABLE_S", 1.0)  # so that the second half comes in time on a busy machine
+    path = tmp_path / "key"
+    path.write_text("one")
+    watch = FileWatch(path)
+    waiting = asyncio.ensure_future(watch.wait())
+    await asyncio.sleep(0)
+    with path.open("w") as file:
+        file.write("two")
+        file.flush()
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        file.write(" and more")
+    await asyncio.wait_for(waiting, WAIT_S)
+    assert path.read_text() == "two and more"
     watch.close()
 
 

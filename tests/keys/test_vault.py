@@ -187,7 +187,7 @@ def test_the_proxy_uses_a_new_version_and_keeps_serving_while_the_store_is_down(
     flags += ["--vault-credential-file", str(tmp_path / "token"), "--key-refresh", "200ms"]
 
     def get(url: str) -> int:
-        with urllib.request.urlopen(f"{url}/api/v4/workflows", timeout=20) as response:
+        with urllib.request.urlopen(f"{url}/api/v4/workflows", timeout=60) as response:
             return int(response.status)
 
     with (
@@ -198,7 +198,7 @@ def test_the_proxy_uses_a_new_version_and_keeps_serving_while_the_store_is_down(
         accept = urllib.request.Request(
             f"{upstream}/sandbox/keys", json.dumps({"keys": ["first-key", "second-key"]}).encode(), method="POST"
         )
-        urllib.request.urlopen(accept, timeout=10).close()
+        urllib.request.urlopen(accept, timeout=60).close()
         own_bao.write("nanonets/served", api_key="second-key")
         while get(proxy.url) == 200 and not any(
             event["event"] == "key_active" and event["key"].endswith("@2") for event in proxy.events

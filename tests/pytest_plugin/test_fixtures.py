@@ -12,7 +12,7 @@ from nanonets_proxy.pytest_plugin.servers import NanonetsProxy, NanonetsSandbox
 
 
 def call(server: NanonetsProxy | NanonetsSandbox, path: str, key: str | None = None) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
     fields = {} if key is None else {"Authorization": "Basic " + base64.b64encode(f"{key}:".encode()).decode()}
     try:
         connection.request("GET", path, headers=fields)

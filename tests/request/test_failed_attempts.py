@@ -1,7 +1,6 @@
 """Temporary failures of the upstream: which requests are retried, and what their callers see."""
 
 import socket
-import time
 
 import pytest
 
@@ -144,17 +143,15 @@ async def test_a_post_that_could_not_be_sent_is_retried_until_the_upstream_liste
 async def test_a_caller_that_hangs_up_during_the_pause_ends_its_request() -> None:
     async with (
         ScriptedUpstream(failing(None)) as upstream,
-        running_proxy(upstream.origin, retries=1, retry_backoff="5s") as proxy,
+        running_proxy(upstream.origin, retries=1, retry_backoff="10m") as proxy,
     ):
         proxy.proxy._handler._services.retries._chance = lambda: 1.0
         async with await proxy.caller() as caller:
             await caller.send(request(b"GET", b"/x"))
             retried = "nanonets_proxy_upstream_retries_total"
             await until(lambda: proxy.proxy.metrics.registry.get_sample_value(retried) == 1)
-            began_s = time.monotonic()
         await proxy.check_idle()
         await until(lambda: not proxy.proxy._server.connections)
-        assert time.monotonic() - began_s < 4
         assert len(upstream.requests) == 1
 
 

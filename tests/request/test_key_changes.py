@@ -179,4 +179,4 @@ async def test_a_caller_that_hangs_up_while_held_leaves_nothing_behind() -> None
             await second.send(request(b"GET", b"/y"))
             await until(lambda: proxy.proxy.key_status().state == "gap")
         await until(lambda: proxy.proxy._server._open == 0)
-        await until(lambda: len(proxy.proxy.key_manager._change._waiters) <= 1, within_s=5)
+        await until(lambda: len(proxy.proxy.key_manager._change._waiters) <= 1)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -61,13 +60,11 @@ async def test_ten_callers_are_served_while_one_gets_401s(source: FileKey) -> No
 
 
 async def test_one_key_from_the_environment_gets_its_401_at_once_after_one_sending() -> None:
-    async with ScriptedUpstream(forbid_some) as upstream, running_proxy(upstream.origin) as proxy:
+    async with ScriptedUpstream(forbid_some) as upstream, running_proxy(upstream.origin, max_wait="1h") as proxy:
         async with await proxy.caller() as caller:
             assert (await caller.get(b"/x")).status == 200
-            began_s = time.monotonic()
             response = await caller.get(b"/forbidden")
             assert (response.status, response.body) == (401, b'{"code":"none"}')
-            assert time.monotonic() - began_s < 1
         assert len(upstream.requests) == 2
         assert proxy.proxy.key_status().state == "serving"
 
@@ -77,12 +74,11 @@ async def test_a_wrong_key_from_the_start_gets_its_401_at_once_and_the_response_
 ) -> None:
     async with (
         ScriptedUpstream(responding(REJECTED)) as upstream,
-        running_proxy(upstream.origin, source, key_gap="60s") as proxy,
+        running_proxy(upstream.origin, source, key_gap="10m", max_wait="1h") as proxy,
         await proxy.caller() as caller,
     ):
         for _ in range(2):
-            async with asyncio.timeout(3):
-                response = await caller.get(b"/x")
+            response = await caller.get(b"/x")
             assert response.status == 401
             assert response.value(b"Proxy-Status").startswith(MARK + b'"key_rejected: ')
         assert len(upstream.requests) == 2

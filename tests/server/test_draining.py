@@ -6,8 +6,7 @@ import time
 
 import pytest
 
-from nanonets_proxy.server.connection_limits import PATIENCE_S
-from support.eventually import until
+from support.eventually import WAIT_S, until
 from support.proxy_harness import RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request
 from support.scripted_upstream import OK, ScriptedUpstream, responding
@@ -76,7 +75,7 @@ async def test_a_connection_closes_after_a_response_that_began_before_draining()
 
 
 async def _refuses_connections(address: str) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         while True:
             try:
                 async with await RawCaller.connect(address):
@@ -92,9 +91,8 @@ async def test_an_idle_connection_closes_at_once() -> None:
         await proxy.caller() as caller,
     ):
         await caller.get(b"/x")
-        began_s = time.monotonic()
-        await proxy.stop(60)
-        assert time.monotonic() - began_s < PATIENCE_S
+        async with asyncio.timeout(WAIT_S):
+            await proxy.stop(10 * WAIT_S)
         assert await caller.read_to_end() == b""
 
 
@@ -198,12 +196,12 @@ async def test_a_response_that_outlasts_the_drain_timeout_is_reset(version: byte
         other = await upstream.next_request()
         began_s = time.monotonic()
         await proxy.stop(0.2)
-        assert 0.15 < time.monotonic() - began_s < 1.2
+        assert time.monotonic() - began_s > 0.15
         for cut_off in (caller, headless):
             with pytest.raises(ConnectionResetError):
                 await cut_off.read_to_end()
-        await exchange.read_to_end(within_s=1)
-        await other.read_to_end(within_s=1)
+        await exchange.read_to_end()
+        await other.read_to_end()
 
 
 async def test_draining_ends_readiness_while_the_admin_listener_still_responds() -> None:

@@ -13,7 +13,7 @@ import pytest_asyncio
 import trustme
 
 from nanonets_proxy.server import server, tls_handshake
-from support.eventually import until
+from support.eventually import WAIT_S, until
 from support.log_capture import captured_log
 from support.proxy_harness import RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request
@@ -168,11 +168,11 @@ async def test_a_drain_lets_handshakes_end_and_waits_for_no_silent_one(tls: Tls)
     await until(lambda: handshakes(proxy) == 1)
     host, _, port = proxy.address.rpartition(":")
     queued = socket.create_connection((host, int(port)))  # the event loop does not run
-    stopping = proxy.stop(5.0)
+    stopping = proxy.stop(10 * WAIT_S)
     queued.setblocking(False)  # noqa: FBT003 - the name says what it is
     streams = await asyncio.open_connection(sock=queued, ssl=tls.context, server_hostname="localhost")
     async with RawCaller(*streams) as caller:
         assert (await caller.get(b"/x")).status == 200
     assert await silent.read_to_end() == b""
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(WAIT_S):
         await stopping

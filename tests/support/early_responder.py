@@ -22,7 +22,7 @@ def early_responder(*responses: bytes, tls: ssl.SSLContext | None = None, reads_
     left = list(responses)
 
     def respond(accepted: socket.socket) -> None:
-        accepted.settimeout(10)
+        accepted.settimeout(60)
         # As servers do. Otherwise, the close would discard a response that waits for an acknowledgement.
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError):

@@ -90,14 +90,14 @@ class RunningProxy:
 
 
 def serve_config(**overrides: Any) -> ServeConfig:
-    """Returns a test's configuration: free ports, no retries, and time limits for a quick failure."""
+    """Returns a test's configuration: free ports, no retries, and time limits that a busy machine keeps."""
     values: dict[str, Any] = {
         "listen": "127.0.0.1:0",
         "admin_listen": "127.0.0.1:0",
         "max_wait": "10s",
-        "idle_timeout": "10s",
-        "first_byte_timeout": "10s",
-        "connect_timeout": "2s",
+        "idle_timeout": "60s",
+        "first_byte_timeout": "60s",
+        "connect_timeout": "60s",
         "retries": 0,
     }
     return configure.serve_config(LoadedSettings(Settings(**values | overrides), {}), None, {})

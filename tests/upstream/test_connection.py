@@ -246,6 +246,14 @@ async def test_a_closed_connection_has_no_time_limit(connect: Connect) -> None:
         await connection.head()
 
 
+async def _head_before_the_limit(connection: UpstreamConnection, timeout_s: float) -> None:
+    """Sets the time limit only after the head has come, so that a pause of the machine cannot exceed the limit."""
+    connection.start(is_head=False)
+    connection.write(b"GET / HTTP/1.1\r\n\r\n")
+    await connection.head()
+    connection.finish_request(timeout_s)
+
+
 async def test_each_request_has_a_time_limit_of_its_own(connect: Connect) -> None:
     async def script(peer: Peer) -> None:
         for pause_s in (0, 0.1):
@@ -255,38 +263,54 @@ async def test_each_request_has_a_time_limit_of_its_own(connect: Connect) -> Non
         await peer.read_to_end()
 
     connection = await connect(script)
-    for timeout_s in (0.05, WAIT_S):
-        send_get(connection, timeout_s=timeout_s)
-        await connection.head()
-        assert await rest_of(connection) == b"ok"
-        assert connection.release()
+    await _head_before_the_limit(connection, 0.05)
+    assert await rest_of(connection) == b"ok"
+    assert connection.release()
+    send_get(connection)
+    await connection.head()
+    assert await rest_of(connection) == b"ok"
+    assert connection.release()
 
 
 async def test_the_time_limit_of_a_completed_request_does_not_close_an_idle_connection(connect: Connect) -> None:
     connection = await connect(responding(ok()))
-    send_get(connection, timeout_s=0.02)
-    await connection.head()
+    await _head_before_the_limit(connection, 0.02)
+    assert await rest_of(connection) == b"ok"
     assert connection.release()
     await asyncio.sleep(0.05)
     assert connection.state is ConnectionState.IDLE
 
 
-async def test_after_the_head_only_the_idle_timeout_applies(connect: Connect) -> None:
+async def test_after_the_head_the_first_byte_timeout_does_not_apply(connect: Connect) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(CHUNKED)
-        for _ in range(10):
-            await asyncio.sleep(0.03)
-            await peer.send(b"1\r\nx\r\n")
+        await asyncio.sleep(0.1)
+        await peer.send(b"1\r\nx\r\n")
         await peer.read_to_end()
 
-    connection = await connect(script, idle_timeout_s=0.25)
-    send_get(connection, timeout_s=0.25)
+    connection = await connect(script)
+    await _head_before_the_limit(connection, 0.05)
+    assert await connection.read() == b"x"
+
+
+async def test_each_wait_for_the_body_has_the_whole_idle_timeout(connect: Connect) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(CHUNKED)
+        await asyncio.sleep(0.1)
+        await peer.send(b"1\r\nx\r\n")
+        await peer.read_to_end()
+
+    connection = await connect(script, idle_timeout_s=1.0)
+    send_get(connection)
     await connection.head()
-    for _ in range(10):
-        assert await connection.read() == b"x"
+    assert await connection.read() == b"x"
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
     with pytest.raises(UpstreamTimeout, match="stopped sending"):
         await connection.read()
+    assert loop.time() - began_s > 0.99
 
 
 async def test_an_upstream_that_stops_reading_is_a_timeout(connect: Connect) -> None:

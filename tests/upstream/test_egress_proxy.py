@@ -212,7 +212,7 @@ async def test_a_proxy_that_resets_is_a_failed_connection() -> None:
 async def test_an_unresponsive_proxy_is_a_timeout() -> None:
     async with RawUpstream(never_responds) as proxy:
         assert type(await failure_of(dialer(proxy, connect_timeout_s=0.1))) is UpstreamConnectTimeout
-        await until(lambda: proxy.ended == 1)
+        await until(lambda: proxy.ended == proxy.accepted)  # on a busy machine, it may end before it is accepted
 
 
 async def test_a_proxy_at_a_closed_port_is_a_refused_connection() -> None:

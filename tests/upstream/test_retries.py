@@ -78,9 +78,10 @@ async def test_a_request_whose_response_has_begun_is_not_sent_again(begun: bytes
 async def test_a_slow_response_on_a_reused_connection_is_not_retried() -> None:
     async with (
         RawUpstream(responding(ok(), b"")) as upstream,
-        running_client(upstream.origin, first_byte_timeout_s=0.1) as running,
+        running_client(upstream.origin) as running,
     ):
         await running.fetch(request())
+        running.client.change_timeout(0.1)
         with pytest.raises(UpstreamTimeout):
             await running.fetch(request())
         assert (upstream.accepted, running.retries) == (1, 0)

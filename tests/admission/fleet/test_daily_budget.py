@@ -177,7 +177,7 @@ def test_no_fault_of_redis_lets_a_fleet_exceed_a_budget_by_more_than_what_is_und
 
 def ask(url: str) -> tuple[int, dict[str, object]]:
     try:
-        with urllib.request.urlopen(url + PATH, timeout=30) as response:
+        with urllib.request.urlopen(url + PATH, timeout=60) as response:
             return response.status, {}
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)

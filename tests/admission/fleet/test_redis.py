@@ -238,7 +238,7 @@ def test_a_required_coordination_that_is_lost_makes_a_replica_unready(redis: Red
         redis.kill()
         until(lambda: ready(proxy)[0] == 503)
         assert "no_coordination" in ready(proxy)[1]
-        with urllib.request.urlopen(proxy.url + PATH, timeout=30) as response:
+        with urllib.request.urlopen(proxy.url + PATH, timeout=60) as response:
             assert response.status == 200
         redis.start()
         until(lambda: ready(proxy)[0] == 200)
@@ -294,7 +294,7 @@ def test_nothing_in_redis_names_a_scope_a_caller_or_the_key(redis: RedisServer) 
 
 
 def status(proxy: Running) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{proxy.admin_url}/status", timeout=30) as response:
+    with urllib.request.urlopen(f"{proxy.admin_url}/status", timeout=60) as response:
         document: dict[str, Any] = json.load(response)
     return document
 

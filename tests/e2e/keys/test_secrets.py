@@ -126,7 +126,7 @@ def wait_until_ready(call: Call, admin: str) -> None:
 
 def unix_get(path: Path, target: str, caller: str) -> bytes:
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(20)
+        sock.settimeout(60)
         sock.connect(str(path))
         sock.sendall(
             f"GET {target} HTTP/1.1\r\nHost: localhost\r\nX-Caller: {caller}\r\nConnection: close\r\n\r\n".encode()

@@ -31,7 +31,7 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
 
 def _metrics(admin_url: str) -> bytes:
     host, port = admin_url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=5) as admin:
+    with socket.create_connection((host, int(port)), timeout=60) as admin:
         admin.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         return b"".join(iter(lambda: admin.recv(65536), b""))
 
@@ -44,7 +44,7 @@ def test_a_busy_port_is_one_sentence_and_exit_code_2() -> None:
             env=environment(),
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
     assert done.returncode == 2

@@ -144,7 +144,7 @@ def test_a_configuration_larger_than_a_pipes_buffer_arrives_whole(tmp_path: Path
     with sandbox() as upstream, proxy_to(upstream, "--config", str(file), is_forked=False) as proxy:
         host, port = proxy.url.removeprefix("http://").split(":")
         for token in (tokens[0], tokens[-1]):
-            with socket.create_connection((host, int(port)), timeout=10) as caller:
+            with socket.create_connection((host, int(port)), timeout=60) as caller:
                 head = f"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
                 caller.sendall(head.encode())
                 assert caller.recv(12) == b"HTTP/1.1 200"
@@ -152,7 +152,7 @@ def test_a_configuration_larger_than_a_pipes_buffer_arrives_whole(tmp_path: Path
 
 def test_a_secret_setting_reaches_the_server_and_is_visible_nowhere() -> None:
     with socket.create_server(("127.0.0.1", 0)) as egress:
-        egress.settimeout(10)
+        egress.settimeout(60)
         address = f"127.0.0.1:{egress.getsockname()[1]}"
         url = f"http://user:egress-password@{address}"
         with proxy_to(
@@ -160,7 +160,7 @@ def test_a_secret_setting_reaches_the_server_and_is_visible_nowhere() -> None:
         ) as proxy:
             shown = shown_to_its_user(proxy.process.pid)
             host, port = proxy.url.removeprefix("http://").split(":")
-            with socket.create_connection((host, int(port)), timeout=10) as caller:
+            with socket.create_connection((host, int(port)), timeout=60) as caller:
                 caller.sendall(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 tunnel, _ = egress.accept()
                 with tunnel:

@@ -51,7 +51,7 @@ async def test_a_refused_request_is_held_as_long_as_the_hint_says_and_sent_again
         await first.respond(refusal)
         refused_s = time.monotonic()
         second = await upstream.next_request()
-        assert least_s - 0.01 <= time.monotonic() - refused_s < least_s + 1
+        assert time.monotonic() - refused_s >= least_s - 0.01
         await second.respond(OK)
         assert (await caller.response()).body == b"ok"
         assert (first.head, first.body) == (second.head, second.body)

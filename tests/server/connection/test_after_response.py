@@ -58,16 +58,16 @@ async def test_a_caller_that_keeps_sending_its_body_can_read_its_response_afterw
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Many clients read nothing before they have sent everything."""
-    monkeypatch.setattr(caller_connection, "SKIP_S", 0.1)
+    monkeypatch.setattr(caller_connection, "SKIP_S", 1.0)
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        await caller.send(request(b"POST", b"/x", b"Content-Length: 30") + b"abc")
+        await caller.send(request(b"POST", b"/x", b"Content-Length: 15") + b"abc")
         await (await upstream.next_request()).send(TOO_LARGE)
-        for _ in range(9):
-            await asyncio.sleep(0.04)
+        for _ in range(4):
+            await asyncio.sleep(0.3)
             await caller.send(b"abc")
         assert (await caller.response()).status == 413
         assert await caller.read_to_end() == b""

@@ -67,14 +67,14 @@ class Callers:
 
 def ready(proxy: Running) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"{proxy.admin_url}/readyz", timeout=30) as response:
+        with urllib.request.urlopen(f"{proxy.admin_url}/readyz", timeout=60) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
 
 
 def gauge(proxy: Running, name: str) -> float:
-    with urllib.request.urlopen(f"{proxy.admin_url}/metrics", timeout=30) as response:
+    with urllib.request.urlopen(f"{proxy.admin_url}/metrics", timeout=60) as response:
         text = response.read().decode()
     return float(next(line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")))
 

@@ -82,12 +82,12 @@ class _Callers:
 
 
 async def _rotate(
-    load: Load, ending: Ending, upstream: str, key_file: Path, session: Any
+    load: Load, ending: Ending, upstream: str, key_file: Path, session: Any, proxy: Running
 ) -> list[tuple[float, str]]:
     """Rotates the keys, and returns the wall-clock time at which each key was written to its file.
 
-    On a busy machine, a rotation may begin late. Each key still serves for half a period at least: a key that ends
-    as soon as it is written tests no rotation.
+    On a busy machine, a rotation may begin late. Each key still serves a request, and for half a period at least: a
+    key that ends as soon as it is written tests no rotation, and a key that never worked counts as wrong.
     """
     written = []
     period_s = load.duration_s / load.rotations
@@ -106,6 +106,7 @@ async def _rotate(
         written.append((time.time(), f"key-{number}"))
         new.rename(key_file)
         written_s = time.monotonic()
+        await asyncio.to_thread(proxy.wait_for_next, "key_active")
     await asyncio.sleep(max(1.0, began_s + load.duration_s - time.monotonic()))
     return written
 
@@ -120,14 +121,15 @@ async def rotate_under_load(load: Load, ending: Ending, directory: Path) -> tupl
     key_file = directory / "key"
     key_file.write_text("the-first-key")
     outcome = Outcome()
-    settings = ["serve", *ANY_PORTS, "--api-key-file", str(key_file), "--key-gap", "20s"]
+    settings = ["serve", *ANY_PORTS, "--api-key-file", str(key_file), "--key-gap", "10m", "--max-wait", "10m"]
     with sandbox("--limit", "none", key="the-first-key") as upstream:
         with running([*settings, "--upstream", upstream], environment(), is_forked=True) as proxy:
             connector = aiohttp.TCPConnector(limit=0)
             async with aiohttp.ClientSession(connector=connector) as session:
                 callers = _Callers(proxy.url, session, outcome)
-                await callers.call()  # a key that has never worked counts as wrong, not as revoked
-                rotating = asyncio.create_task(_rotate(load, ending, upstream, key_file, session))
+                await callers.call()
+                await asyncio.to_thread(proxy.wait_for_next, "key_active")
+                rotating = asyncio.create_task(_rotate(load, ending, upstream, key_file, session, proxy))
                 began_s, tasks, sent = time.monotonic(), set[asyncio.Task[None]](), 0
                 while not rotating.done():
                     due = int((time.monotonic() - began_s) * load.requests_per_s)
