@@ -82,6 +82,19 @@ def test_settings_of_the_user_have_no_effect(run_tests: Run, tmp_path: Path) -> 
     assert done.returncode == 0, done.stdout
 
 
+def test_secrets_of_a_container_engine_have_no_effect(run_tests: Run, tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "nanonets_proxy_max_wait").write_text("nonsense")
+    # Only root may write to /run/secrets.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pathlib; from nanonets_proxy.keys import source; "
+        f"source._engine_dirs[:] = [pathlib.Path({str(secrets)!r})]"
+    )
+    done = run_tests(MARKED.format(""), PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stdout
+
+
 def test_a_project_that_uses_no_fixture_imports_only_the_plugins_module(run_tests: Run) -> None:
     done = run_tests(
         """

@@ -114,10 +114,18 @@ class FileKey:
         return FileWatch(self.path)
 
 
+_engine_dirs = [DEFAULT_SECRET_DIR]
+
+
+def ignore_engine_secrets() -> None:
+    """Lets this process and its forks find no secrets of a container engine: a test must not use a real key."""
+    _engine_dirs.clear()
+
+
 def secret_dirs(environ: Mapping[str, str]) -> tuple[Path, ...]:
     """Returns the directories that may hold secret files: the container engine's, then systemd's."""
     credentials = environ.get("CREDENTIALS_DIRECTORY")
-    return (DEFAULT_SECRET_DIR, Path(credentials)) if credentials else (DEFAULT_SECRET_DIR,)
+    return (*_engine_dirs, Path(credentials)) if credentials else tuple(_engine_dirs)
 
 
 def key_variable(environment: str) -> str:

@@ -20,6 +20,7 @@ import nanonets_proxy.cli.commands
 import nanonets_proxy.process.serve
 import nanonets_proxy.sandbox.app  # noqa: F401 - loaded for the forks
 from nanonets_proxy.cli.main import main
+from nanonets_proxy.keys.source import ignore_engine_secrets
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _STARTED: Final = ("started", "sandbox_started")
@@ -95,4 +96,5 @@ if __name__ == "__main__":
     # Otherwise a garbage collection in a fork would copy the memory of all loaded modules.
     gc.collect()
     gc.freeze()
+    ignore_engine_secrets()
     run(socket.socket(fileno=int(sys.argv[1])))
