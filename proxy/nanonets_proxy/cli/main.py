@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from nanonets_proxy.cli.output import open_standard_files
 from nanonets_proxy.process.exit_codes import SIGNAL_BASE, USAGE_ERROR
+from nanonets_proxy.process.open_files import lack_of_files
 
 if TYPE_CHECKING:  # an import would cost every command time
     from nanonets_proxy.app.config import Config
@@ -34,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from nanonets_proxy.cli.commands import run
 
         return run(arguments, _no_server)
+    if fault := lack_of_files():
+        sys.stderr.write(f"nanonets-proxy: {fault}\n")
+        return USAGE_ERROR
     open_standard_files()
     from nanonets_proxy.cli.serving import read_and_serve
     from nanonets_proxy.process.inheritance import InheritanceUnusable, inherit

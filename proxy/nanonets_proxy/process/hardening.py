@@ -47,7 +47,10 @@ def lock_memory() -> bool:
 def _may_lock_all() -> bool:
     if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY:
         return True
-    status = Path("/proc/self/status").read_text()
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return False  # /proc is not mounted
     effective = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
     return bool(int(effective, 16) >> _CAP_IPC_LOCK & 1)
 
@@ -64,7 +67,10 @@ def mask_variables(names: Collection[str]) -> None:
 
 
 def _overwrite_initial(names: Iterable[str]) -> None:
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return  # /proc is not mounted, so nobody sees the variables there
     start, end = int(fields[_ENV_START]), int(fields[_ENV_END])
     if not start:
         return  # the kernel hides the address

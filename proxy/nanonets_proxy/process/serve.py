@@ -8,7 +8,6 @@ reloads the settings and the keys. SIGUSR2 replaces the process by a new one (`r
 import asyncio
 import gc
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -104,7 +103,6 @@ def _run(log_format: str, level: str, main: Callable[[_Log], Coroutine[Any, Any,
     if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
         # The parser in Python checks message framing less strictly, which an intermediary must not risk.
         return _usage_error("aiohttp lacks its compiled parser here; unset AIOHTTP_NO_EXTENSIONS")
-    _raise_open_files_limit()
     keep_freed_memory()
     prevent_core_dump()
     lock_memory()
@@ -285,13 +283,3 @@ def _tune_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(30_000)
-
-
-def _raise_open_files_limit() -> None:
-    """Raises the soft limit of open files to the hard limit, as each waiting caller is an open file.
-
-    The usual soft limit of 1,024 exists for select().
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nanonets_proxy.core.access.caller_tokens import make_token
 from nanonets_proxy.core.keys.api_key import MAX_KEY_CHARS, ApiKey, KeyMisdirected, KeyUnusable
 from nanonets_proxy.core.keys.audience import Audience, AuthScheme
 from nanonets_proxy.core.net.addresses import Origin
@@ -148,3 +149,13 @@ def test_secrets_are_the_forms_that_redaction_must_find_longest_first(key: ApiKe
     }
     lengths = [len(form) for form in key.secrets()]
     assert lengths == sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize("host", ["app.nanonets.com", "extraction-api.nanonets.com"])
+def test_a_callers_token_is_no_key_for_nanonets(host: str) -> None:
+    token = ApiKey.parse(make_token(bytes(32)), "env:KEY")
+    with pytest.raises(KeyUnusable, match="is a token of another nanonets-proxy"):
+        token.bound_to(Audience(Origin("https", host, 443)))
+    shared = Audience(Origin("http", "proxy.example", 8080))
+    assert token.bound_to(shared).audience == shared, "the upstream may be a proxy that takes tokens"
+    assert ApiKey.parse("nnp_short", "env:KEY").bound_to(Audience(Origin("https", host, 443)))

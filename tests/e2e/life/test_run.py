@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from nanonets_proxy.core.access.caller_tokens import make_token
 from support.commands.forked_command import ForkedCommand
 from support.commands.process import COMMAND, END_S, completed, environment, sandbox
 from support.eventually import until
@@ -137,6 +138,12 @@ def test_a_proxy_does_not_outlive_a_command_that_ends_at_once(run_real) -> None:
         (["--"], {}, 2, "run: needs a command behind --"),
         (["--", "touch", "started"], {}, 2, "no API key was given"),
         (["--", "touch", "started"], {"NANONETS_API_KEY": "a:b"}, 2, "the API key of env:NANONETS_API_KEY has a"),
+        (
+            ["--", "touch", "started"],
+            {"NANONETS_API_KEY": make_token(bytes(32))},
+            2,
+            "the API key of env:NANONETS_API_KEY is a token of another",
+        ),
         (["--max-wait", "x", "--", "touch", "started"], {"NANONETS_API_KEY": KEY}, 2, "max_wait: 'x' is not a dur"),
         (["--listen", ":1", "--", "touch", "started"], {"NANONETS_API_KEY": KEY}, 2, "--listen: has no effect on"),
         (["--state-file", "s", "--", "touch", "started"], {"NANONETS_API_KEY": KEY}, 2, "--state-file: has no ef"),
@@ -155,6 +162,51 @@ def test_an_error_is_one_sentence_and_the_command_does_not_start(
     assert done.stderr.startswith(f"nanonets-proxy: {sentence}")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "started").exists()
+
+
+def test_a_run_inside_a_run_says_that_it_has_a_token(run_real) -> None:
+    done = run_real("--", *COMMAND, "run", "--", "touch", "started", NANONETS_API_KEY=KEY)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("nanonets-proxy: the API key of env:NANONETS_API_KEY is a token of another")
+
+
+def test_a_run_of_the_sandbox_inside_a_run_is_a_proxy_of_its_own(run_real) -> None:
+    done = run_real("--", *COMMAND, "run", "--sandbox", "--", *python(PROBE), NANONETS_API_KEY=KEY)
+    assert (done.returncode, done.stderr) == (7, "")
+    assert json.loads(done.stdout)["basic"] == 200
+
+
+@pytest.mark.parametrize("arguments", [["serve", "--sandbox"], ["run", "--sandbox", "--", "touch", "started"]])
+def test_too_few_open_files_are_an_error_that_says_how_to_get_more(arguments: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -n 12 && exec "$@"', "sh", *COMMAND, *arguments],
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=END_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "nanonets-proxy: too few files can be opened (Too many open files), the limit is 12: raise the limit of "
+        "open files: ulimit -n, LimitNOFILE= of systemd, --ulimit nofile= of containers\n"
+    )
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_low_soft_limit_is_raised_for_the_proxy_and_stays_for_the_command(tmp_path: Path) -> None:
+    script = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -S -n 12 && exec "$@"', "sh", *COMMAND, "run", "--sandbox", "--", *python(script)],
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=END_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "12\n", "")
 
 
 def test_several_environments_need_a_choice(run, tmp_path: Path) -> None:

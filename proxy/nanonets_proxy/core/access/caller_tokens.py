@@ -19,6 +19,7 @@ TOKEN_BYTES: Final = 32
 _PREFIX: Final = "nnp_"
 # The Base64 of Basic credentials starts like the Base64 of the prefix.
 _BEGINNINGS: Final = (_PREFIX.encode(), b64encode(_PREFIX.encode())[:5])
+_TOKEN: Final = re.compile(rb"%b[A-Za-z0-9_-]{43}" % _BEGINNINGS[0])
 _IN_TEXT: Final = re.compile(rb"%b[A-Za-z0-9_-]{43}|%b[A-Za-z0-9+/_-]{55,}" % _BEGINNINGS)
 # The first letter keeps a name from looking like an IP address; without a colon it cannot look like a unix peer.
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}", re.ASCII)
@@ -40,6 +41,11 @@ def make_token(randomness: bytes) -> str:
     if len(randomness) != TOKEN_BYTES:
         raise ValueError(f"a token needs {TOKEN_BYTES} random bytes")
     return _PREFIX + urlsafe_b64encode(randomness).rstrip(b"=").decode()
+
+
+def is_token(text: bytes) -> bool:
+    """Returns whether `make_token` made this text."""
+    return _TOKEN.fullmatch(text) is not None
 
 
 def mask_tokens(text: bytes, mask: bytes | Callable[[re.Match[bytes]], bytes]) -> bytes:

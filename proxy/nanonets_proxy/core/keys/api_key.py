@@ -77,7 +77,7 @@ class ApiKey:
         """Returns the key for this audience.
 
         Raises:
-            KeyUnusable: the key is bound to another audience, or cannot be sent with the audience's scheme.
+            KeyUnusable: the key is bound to another audience, or cannot be sent to this one.
         """
         if self._audience not in (None, audience):
             raise KeyUnusable(self.name, "is the key of another upstream")

@@ -45,13 +45,15 @@ def become(
     The process must have no other thread. `is_sure`: the settings and the key are known to be valid.
     `ignored_signals`: those of SIGTERM and SIGINT that were ignored at start.
     """
-    listener = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+    try:
+        listener, (read_end, write_end) = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG), os.pipe()
+    except OSError as error:
+        return _failed(f"the proxy cannot listen on 127.0.0.1: {error.strerror or error}", FAILED)
     address = f"127.0.0.1:{listener.getsockname()[1]}"
     token = make_token(os.urandom(TOKEN_BYTES))
     environ = dict(os.environ)
     deny_inspection()  # the fork inherits it, and the command does not
     mask_variables(hidden_variables(environ))
-    read_end, write_end = os.pipe()
     companion = Companion(
         listener, CallerToken.of(CALLER_NAME, token), os.getpid(), pidfd_of_this_process(), write_end
     )

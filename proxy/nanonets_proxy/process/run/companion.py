@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from nanonets_proxy.core.access.caller_tokens import CallerToken
-from nanonets_proxy.process.exit_codes import FAILED
+from nanonets_proxy.process.exit_codes import FAILED, USAGE_ERROR
+from nanonets_proxy.process.open_files import lack_of_files
 
 _STOP_S: Final = 5.0
 _POLL_S: Final = 0.2
@@ -140,7 +141,11 @@ def run_detached(companion: Companion, run_proxy: Callable[[Companion], int]) ->
     code = FAILED
     try:
         _let_go_of_command(companion.files)
-        code = run_proxy(companion)
+        if fault := lack_of_files():
+            sys.stderr.write(f"nanonets-proxy: {fault}\n")
+            code = USAGE_ERROR
+        else:
+            code = run_proxy(companion)
     except BaseException:  # noqa: BLE001 - reports as the interpreter does
         traceback.print_exc()
     finally:
@@ -149,18 +154,28 @@ def run_detached(companion: Companion, run_proxy: Callable[[Companion], int]) ->
         os._exit(code)
 
 
+def _past_last_file() -> int:
+    """Returns a number above those of all open files."""
+    try:
+        return max(int(entry.name) for entry in Path("/dev/fd").iterdir()) + 1
+    except OSError:  # /proc is not mounted, or no file can be opened to list them
+        return os.sysconf("SC_OPEN_MAX")
+
+
 def _let_go_of_command(kept: set[int]) -> None:
     """Gives up all that belongs to the command, except for standard error, which gets the log.
 
     Otherwise a reader of the command's output would wait for the proxy too.
     """
+    first = _STDERR + 1
+    for file in sorted(kept):
+        os.closerange(first, file)
+        first = file + 1
+    os.closerange(first, _past_last_file())
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, _STDIN)
+    os.close(null)
     os.dup2(_STDERR, _STDOUT)
-    for file in [int(entry.name) for entry in Path("/dev/fd").iterdir()]:
-        if file > _STDERR and file not in kept:
-            with contextlib.suppress(OSError):  # the descriptor of the listing itself
-                os.close(file)
     for name in _VARIABLES_OF_COMMAND:
         os.environ.pop(name, None)
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):

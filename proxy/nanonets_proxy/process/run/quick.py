@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
+from nanonets_proxy.core.keys.audience import DEFAULT_UPSTREAM, Audience
 from nanonets_proxy.keys.files import FileUnreadable, read_small_file
 from nanonets_proxy.process.run.variables import KEY_VARIABLE
 
@@ -17,6 +18,7 @@ _FILE_VARIABLE: Final = f"{KEY_VARIABLE}_FILE"
 _SETTINGS_PREFIX: Final = "nanonets_proxy"
 _SETTINGS_FILE: Final = Path("nanonets-proxy.toml")
 _SECRETS: Final = Path("/run/secrets")
+_AUDIENCE: Final = Audience(DEFAULT_UPSTREAM)
 _TEMPORARY: Final = "/tmp"  # noqa: S108 - only asks whether bodies could be copied there
 
 
@@ -44,7 +46,7 @@ def _has_key(environ: Mapping[str, str]) -> bool:
     if (key is None) == (file is None):
         return False
     try:
-        ApiKey.parse(read_small_file(Path(file or "")) if key is None else key, "")
+        ApiKey.parse(read_small_file(Path(file or "")) if key is None else key, "").bound_to(_AUDIENCE)
     except (FileUnreadable, KeyUnusable):
         return False
     return True

@@ -8,8 +8,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from nanonets_proxy.core.coalescing.groups import DEFAULT_COALESCE
-from nanonets_proxy.core.keys.audience import AuthScheme
-from nanonets_proxy.core.net.addresses import Origin
+from nanonets_proxy.core.keys.audience import DEFAULT_UPSTREAM, AuthScheme
 from nanonets_proxy.core.ratelimit.scopes.scope_table import DEFAULT_SCOPE_RULES, ScopeRule
 from nanonets_proxy.settings.model.fields import (
     CollectorOrigin,
@@ -38,7 +37,7 @@ class Settings(ListenerSettings):
     model_config = SettingsConfigDict(env_prefix="NANONETS_PROXY_", title="nanonets-proxy")
 
     upstream: UpstreamOrigin = Field(
-        Origin("https", "app.nanonets.com", 443),
+        DEFAULT_UPSTREAM,
         description="Origin of the Nanonets API. Plain http is allowed only to loopback.",
     )
     auth: Annotated[AuthScheme, OneOf(tuple(AuthScheme), AuthScheme), Metavar("SCHEME")] = Field(
