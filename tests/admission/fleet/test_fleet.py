@@ -210,6 +210,62 @@ def test_no_caller_fails_and_few_requests_are_refused_whatever_happens(fault: Ac
     in_fleet(replicas, window(), run)
 
 
+async def lose_redis_for_3_s(scene: FleetScene) -> None:
+    scene.redis.stop()
+    await asyncio.sleep(3.0)
+    scene.redis.come_back()
+
+
+async def hang_for_3_s(scene: FleetScene) -> None:
+    scene.redis.hangs = True
+    await asyncio.sleep(3.0)
+    scene.redis.resume()
+
+
+@pytest.mark.parametrize("at_s", [1.3, 2.8, 4.0])
+@pytest.mark.parametrize(
+    ("fault", "whole_seconds"), [(lose_redis_for_3_s, True), (hang_for_3_s, True), (hang_for_3_s, False)]
+)
+def test_a_fault_while_the_first_closure_lasts_does_not_spoil_what_is_learned(
+    fault: Act, at_s: float, *, whole_seconds: bool
+) -> None:
+    """The first closure lasts from 0.15 s to 4 s. A new leader then knows only its end."""
+
+    async def run(scene: FleetScene) -> None:
+        for number in range(3):
+            scene.callers(number, 8, f"r{number}c")
+        await asyncio.sleep(at_s)
+        since_s = scene.loop.time()
+        await fault(scene)
+        await asyncio.sleep(27.0)
+        assert scene.counts.errors == []
+        assert scene.counts.refused_since(since_s) <= 30
+        assert scene.counts.refused_since(scene.loop.time() - 10.0) <= 8
+        (status,) = scene.replicas[scene.leader].gate().scopes.statuses(scene.loop.time(), 5)
+        assert (status.count or 0) / (status.period_s or 1) == pytest.approx(10.0, rel=0.03)
+
+    in_fleet(3, window(), run, whole_seconds=whole_seconds)
+
+
+def test_a_closure_that_a_dead_leader_told_nobody_is_known_to_the_replica_that_met_it() -> None:
+    async def run(scene: FleetScene) -> None:
+        await asyncio.sleep(1.0)
+        follower = next(number for number in range(2) if number != scene.leader)
+        scene.kill(scene.leader)
+        task = scene.loop.create_task(scene.request(follower, "caller"))
+        await asyncio.sleep(0.01)
+        room = scene.replicas[follower].room
+        assert scene.replicas[follower].state is State.FOLLOWING
+        room.on_refused(room._names.scope("account"), scene.loop.time() + 9.0)
+        await asyncio.sleep(8.9)
+        assert scene.counts.sent == []
+        await asyncio.sleep(0.2)
+        assert len(scene.counts.sent) == 1
+        await task
+
+    in_fleet(2, None, run)
+
+
 def test_the_share_of_a_dead_replica_is_in_use_again_within_2_s() -> None:
     """A concurrency limit shows it: the dead replica's requests in flight would hold its places for ever."""
 

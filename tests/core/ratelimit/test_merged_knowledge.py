@@ -1,6 +1,10 @@
 """What a gate takes over from other gates: grants, closures and permits in use."""
 
+import heapq
 import math
+from itertools import count
+
+import pytest
 
 from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import _MAX_KEPT, SlidingWindow
 from nanonets_proxy.core.ratelimit.adaptive.limit import LimitState
@@ -8,6 +12,7 @@ from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
+from simulator.limiters import FixedWindow
 
 
 def gate(*limits: StaticLimit) -> Gate:
@@ -64,6 +69,38 @@ def test_the_same_closure_heard_a_little_later_still_teaches() -> None:
     assert own.poll(104.3).granted == [probe]
     (scope,) = own.scopes
     assert scope.limit.estimate.known
+
+
+@pytest.mark.parametrize("closed_for_s", [3.3, 3.55, 3.8, 3.95])
+def test_after_a_closure_of_another_gate_the_limit_is_learned_from_hints_in_whole_seconds(
+    closed_for_s: float,
+) -> None:
+    """The gate used to find the end of each period by several refusals, and to learn nothing from it."""
+    own, limiter, numbers = gate(), FixedWindow(40, 4.0), count()
+    for _ in range(40):  # by other gates; the period ends at 104
+        limiter.admit(100.0)
+    own.merge("a", [(100.0, 1)] * 10, 100.0 + closed_for_s, 100.2)
+    events: list[tuple[float, int, Ticket, Outcome, float | None]] = []
+    refused = 0
+    for now in (100.2 + 0.005 * step for step in range(4000)):
+        while events and events[0][0] <= now:
+            _, _, done, outcome, hint_s = heapq.heappop(events)
+            refused += outcome is Outcome.THROTTLED
+            own.settle(done, outcome, now, hint_s)
+        while own.waiting + own.in_flight < 24:
+            own.enqueue(Ticket("a", math.inf), now)
+        for ticket in own.poll(now).granted:
+            wait_s = limiter.wait_s(now)
+            if wait_s:
+                heapq.heappush(
+                    events, (now + 0.035, next(numbers), ticket, Outcome.THROTTLED, float(math.ceil(wait_s)))
+                )
+            else:
+                limiter.admit(now)
+                heapq.heappush(events, (now + 0.1, next(numbers), ticket, Outcome.SERVED, None))
+    (scope,) = own.scopes
+    assert (scope.limit.estimate.window.count, scope.limit.estimate.window.period_s) == (40, 4.0)
+    assert refused <= 24
 
 
 def test_a_refusal_of_a_permit_that_was_adopted_while_closed_belongs_to_the_closure() -> None:

@@ -35,6 +35,7 @@ class Beliefs:
         self.at_s = now_s
         self.leader_log = GrantLog()
         """What the leader granted to itself, as its beats tell: if it dies, nobody else knows."""
+        self._refused_until_s: dict[str, float] = {}  # by the hints of own 429s, since the leader's latest beat
 
     def note_document(self, document: object, age_s: float, now_s: float, *, with_grants: bool = False) -> None:
         """Notes beliefs that are `age_s` old. Raises ValueError if it is no such document."""
@@ -59,11 +60,21 @@ class Beliefs:
         for scope, age_s, cost in grants:
             self.leader_log.add(str(scope), now_s - float(age_s), float(cost), 0)
 
+    def note_refusal(self, scope: str, until_s: float) -> None:
+        """Notes a 429 to a request of this replica: a leader that dies may have told nobody of it."""
+        if len(self._refused_until_s) < MAX_SCOPES:
+            self._refused_until_s[scope] = max(until_s, self._refused_until_s.get(scope, -math.inf))
+
+    def refused(self, now_s: float) -> dict[str, float]:
+        """Returns until when each scope is closed by 429s that no beat has confirmed."""
+        return {scope: until_s for scope, until_s in self._refused_until_s.items() if until_s > now_s}
+
     def note_beat(self, message: Message, now_s: float, *, is_of_known_leader: bool) -> None:
         """Notes what a beat tells. A new leader's earlier grants are in its own gate, so nobody needs them."""
         if "beliefs" in message:
             self.note_document(message["beliefs"], 0.0, now_s)
         if is_of_known_leader:
+            self._refused_until_s.clear()
             self.note_leader_grants(message.get("log", ()), now_s)
         else:
             self.leader_log = GrantLog()

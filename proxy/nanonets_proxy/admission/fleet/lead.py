@@ -89,6 +89,7 @@ class Lead:
         self._to_tell = ToTell(home.gate, self._counts)
         self.host = Host(home, send)
         self.host.on_members = lambda: self.use(policy)
+        home.on_refused = self._beat_soon
         now_s = self._loop.time()
         for hello in self._hellos.values():
             self.host.hello(hello, now_s)
@@ -136,6 +137,13 @@ class Lead:
         if self._renewing is None:
             self._beat_again = False
             self._renewing = self._loop.create_task(self._renew())
+
+    def _beat_soon(self) -> None:
+        """Tells all replicas of a closure at once: each must know it if this leader dies."""
+        if self._renewing is None:
+            self.beat()
+        else:
+            self._beat_again = True
 
     @property
     def awaits_answer(self) -> bool:

@@ -71,7 +71,7 @@ class Replica:
         self._local = make.alone(policy, self._beliefs, 1, GrantLog())
         self.room = FleetRoom(policy, names, self._local, loop)
         self.room.on_stale = lambda: self._go_alone("the process stood still for too long")
-        self.room.on_ask = self._silence.watch
+        self.room.on_ask, self.room.on_refused = self._silence.watch, self._beliefs.note_refusal
 
     # --- life ---------------------------------------------------------------------------------------
 
@@ -146,7 +146,8 @@ class Replica:
     def _join(self, leader: str, epoch: int) -> None:
         """Says hello to a leader; empty: waits for one. Until its welcome, nobody grants anything here."""
         now_s = self._loop.time()
-        closures = dict(self._local.gate.scopes.closed(now_s)) if self._remote is None else {}
+        own = dict(self._local.gate.scopes.closed(now_s)) if self._remote is None else {}
+        closures = self._beliefs.refused(now_s) | own
         self._leave_lead()
         self._leader, self._epoch = leader, epoch
         places, periods_s = self._policy.max_in_flight, self._beliefs.periods_s()

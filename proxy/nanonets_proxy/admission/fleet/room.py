@@ -50,6 +50,8 @@ class FleetRoom:
         self.on_ask: Callable[[], None] = lambda: None
         """Called after a claim has entered its home."""
         self.on_own_grant: Callable[[OwnClaim], None] = lambda _: None
+        self.on_refused: Callable[[str, float], None] = lambda *_: None
+        """Called after a 429, with its scope and the end of its hint."""
         self.epoch = 0
         self._policy = policy
         self._names = names
@@ -173,7 +175,8 @@ class FleetRoom:
         claim = ticket.claim
         if not isinstance(claim, OwnClaim) or not claim.is_granted:
             raise ValueError("this permit is already settled, or belongs to another gate")
-        if self._loop.time() > self.valid_until_s:
+        now_s = self._loop.time()
+        if now_s > self.valid_until_s:
             self.on_stale()
         del self._claims[claim]
         claim.is_granted = False
@@ -181,6 +184,8 @@ class FleetRoom:
         if outcome not in _UNCOUNTED:
             self.log.add(claim.scope, claim.granted_at_s, claim.cost, claim.epoch)
         ticket.state = TicketState.ENDED if outcome is Outcome.SERVED else TicketState.RETURNED
+        if outcome is Outcome.THROTTLED and retry_after_s is not None:
+            self.on_refused(claim.scope, now_s + retry_after_s)
         self._home.settle(claim, outcome, retry_after_s, quota_used_up=quota_used_up)
         self._places.fill()
 

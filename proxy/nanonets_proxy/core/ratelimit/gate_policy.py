@@ -37,6 +37,10 @@ class GatePolicy:
     """The acceptance timeout until a first 429 shows how long a 429 takes."""
     acceptance_timeout_max_s: float = 30.0
 
+    is_share: bool = False
+    """Whether the limits are one replica's share. The gate then rejects no request because of its forecast, since a
+    leader may grant it soon, and takes hints literally, since other replicas would try early too."""
+
     def __post_init__(self) -> None:
         if min(self.max_in_flight, self.max_waiting, self.max_waiting_per_lane) < 1:
             raise ValueError("max_in_flight, max_waiting and max_waiting_per_lane must be at least 1")

@@ -34,7 +34,8 @@ def rejection_of(
     if limit.estimate.proven:
         forecast_s = predicted_wait_s(limit, queue.units_up_to(ticket, queue.position(ticket)), now)
     earliest_s = max(limit.opens_at_s, ticket.held_until_s)
-    if ticket.deadline_s < earliest_s or now + _FORECAST_TRUST * forecast_s > ticket.deadline_s:
+    trusted_s = 0.0 if policy.is_share else _FORECAST_TRUST * forecast_s
+    if ticket.deadline_s < earliest_s or now + trusted_s > ticket.deadline_s:
         return _reject(Reason.CANNOT_BE_IN_TIME, scope, ticket, now)
     if ticket.state is _NEW:
         if waiting >= policy.max_waiting:

@@ -3,9 +3,11 @@
 import pytest
 
 from nanonets_proxy.core.ratelimit.fleet.share import leader_policy, share_of, share_policy
+from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, unknown
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason, Ticket
 
 POLICY = GatePolicy(max_in_flight=10, max_waiting=100, static_limits=StaticLimits((StaticLimit("a*", 60, 60.0),)))
 
@@ -19,7 +21,7 @@ def known(count: float, proven: float, period_s: float = 4.0, concurrency: float
     [
         (40, 40, 3, (13, 4.0)),
         (40, 20, 2, (10, 4.0)),
-        (40, 0, 2, (1, 8.0)),  # nothing is proven: one request in turn
+        (40, 0, 2, (20, 4.0)),  # learned, and not proven yet
         (2, 2, 8, (1, 16.0)),
         (1, 1, 1, (1, 4.0)),
     ],
@@ -30,7 +32,7 @@ def test_the_shares_of_all_replicas_together_are_at_most_what_is_proven(
     own = share_of(known(count, proven), replicas)
     assert (own.count, own.period_s, own.proven) == (*share, share[0])
     assert own.count is not None
-    assert replicas * own.count / own.period_s <= max(proven, 1) / 4.0 + 1e-9
+    assert replicas * own.count / own.period_s <= (proven or count) / 4.0 + 1e-9
     (row, _) = share_policy(POLICY, [known(count, proven)], replicas).static_limits.rows
     assert (row.count, row.period_s) == share
 
@@ -44,6 +46,36 @@ def test_a_concurrency_limit_is_shared_too() -> None:
 def test_a_closed_scope_whose_limit_is_unknown_stays_closed() -> None:
     assert share_of(unknown("-.x", 5.0), 3) == unknown("-.x", 5.0)
     assert share_policy(POLICY, [unknown("-.x", 5.0)], 3).static_limits.rows == (StaticLimit("0.*", 20, 60.0),)
+
+
+def test_a_share_rejects_no_request_by_its_forecast() -> None:
+    """A leader may grant it soon. The gate of a whole limit rejects it at once."""
+    for replicas, granted in ((3, None), (1, Reason.CANNOT_BE_IN_TIME)):
+        gate = Gate(share_policy(POLICY, [known(40, 3, 4000.0)], replicas), lambda: 0.0)
+        gate.scopes.restore([share_of(known(40, 3, 4000.0), replicas)], 100.0, 0.0)
+        rejection = None
+        for _ in range(5):
+            ticket = Ticket("-.x", 400.0)
+            if not gate.try_admit(ticket, 100.0):
+                rejection = gate.enqueue(ticket, 100.0)
+                gate.poll(100.0)
+        assert (rejection and rejection.reason) == granted
+
+
+def test_a_share_takes_a_hint_literally() -> None:
+    """The replicas would all try early, one after the other."""
+    for replicas, opens_at_s in ((3, 104.02), (1, 103.125)):
+        gate = Gate(share_policy(POLICY, [], replicas), lambda: 0.0)
+        for outcome in (Outcome.SERVED, Outcome.THROTTLED):
+            ticket = Ticket("-.x", 400.0)
+            assert gate.try_admit(ticket, 100.0)
+            gate.settle(ticket, outcome, 100.02, 4.0)
+        assert gate.scopes.closed(100.1) == {"-.x": pytest.approx(opens_at_s)}
+
+
+def test_a_replica_that_shares_with_nobody_has_no_share() -> None:
+    assert share_policy(POLICY, [], 2).is_share
+    assert not share_policy(POLICY, [], 1).is_share
 
 
 def test_slow_start_of_an_unknown_limit_is_shared() -> None:

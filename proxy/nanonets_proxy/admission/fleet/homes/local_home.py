@@ -3,6 +3,7 @@
 import asyncio
 import math
 from functools import partial
+from typing import TYPE_CHECKING
 
 from nanonets_proxy.admission.fleet.homes.claim import Claim
 from nanonets_proxy.admission.waiting_room import WaitingRoom
@@ -10,6 +11,9 @@ from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket, TicketState
 from nanonets_proxy.errors import ProxyError, ShuttingDown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _WAITING, _ADMITTED = TicketState.WAITING, TicketState.ADMITTED
 
@@ -21,6 +25,8 @@ class LocalHome:
         self.gate = gate
         self.room = room
         self._loop = loop
+        self.on_refused: Callable[[], None] = lambda: None
+        """Called after each 429."""
 
     def try_admit(self, claim: Claim, now_s: float) -> bool:
         return self.room.try_admit(self._new_twin(claim), now_s)
@@ -60,6 +66,8 @@ class LocalHome:
         twin = self._twin(claim)
         if twin is not None and twin.state is _ADMITTED:
             self.room.settle(twin, outcome, retry_after_s, quota_used_up=quota_used_up)
+            if outcome is Outcome.THROTTLED:
+                self.on_refused()
 
     def correct_cost(self, claim: Claim, cost: float) -> None:
         if (twin := self._twin(claim)) is not None:

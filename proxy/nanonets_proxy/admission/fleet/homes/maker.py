@@ -35,6 +35,8 @@ class HomeMaker:
         periods_s = {share.scope: share.period_s for share in shares if share.count is not None}
         for scope, ages in log.ages(now_s, _ALL, periods_s).items():
             _merge(gate, scope, ages, now_s)
+        for scope, opens_at_s in beliefs.refused(now_s).items():
+            gate.merge(scope, (), opens_at_s, now_s)
         return self.of(gate)
 
     def leading(self, policy: GatePolicy, beliefs: Beliefs, log: GrantLog, before: Gate) -> LocalHome:

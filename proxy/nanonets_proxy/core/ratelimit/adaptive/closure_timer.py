@@ -154,7 +154,8 @@ class ClosureTimer:
             self.room_after_probe = max(least, min(_MAX_ROOM, room))
             opens_at_s = self.hinted_end_s = now + hint_s
             closure = Closure(kind, granted_at_s, hint_s, hinted=True, opens_at_s=opens_at_s)
-            if hint_s <= MAX_CHEAP_HINT_S and closure.excess_s and self._early_refusals < _MAX_EARLY_REFUSALS:
+            tries_early = self._early_refusals < _MAX_EARLY_REFUSALS and not self._policy.is_share
+            if hint_s <= MAX_CHEAP_HINT_S and closure.excess_s and tries_early:
                 closure.opens_at_s = self._early_end_s(estimate, closure)
                 self._opened_early = closure.opens_at_s < opens_at_s
             return closure
@@ -171,11 +172,11 @@ class ClosureTimer:
         hinted_s, granted_at_s = closure.opens_at_s, closure.granted_at_s
         earliest_s = granted_at_s + closure.closed_s - closure.excess_s
         tries = self._tries
-        if not estimate.known and estimate.window.first_known_s is not None:
-            tries = self._tries = EarlyTries(hinted_s, expected_end_s(estimate, closure))
-        elif tries is None or closure.kind is not _RECOVERY_PROBE:
+        if tries is None or closure.kind is not _RECOVERY_PROBE:
             self._tries = None
-            return expected_end_s(estimate, closure)
+            if estimate.known or estimate.window.first_known_s is None:
+                return expected_end_s(estimate, closure)
+            tries = self._tries = EarlyTries(hinted_s, expected_end_s(estimate, closure))
         elif granted_at_s >= tries.expected_s:
             self._tries = None
             self._early_refusals = _MAX_EARLY_REFUSALS
@@ -230,7 +231,9 @@ class ClosureTimer:
     def _teaches(self, closure: Closure, estimate: LimitEstimate) -> bool:
         """Returns whether the closure has a lesson. A refused early try has none."""
         ended_early, self._ended_early = self._ended_early, False
-        if ended_early and closure.kind is GrantKind.UNPROVEN:  # no period ended: some room had come back
+        if (
+            ended_early and estimate.known and closure.kind is GrantKind.UNPROVEN
+        ):  # no period ended: some room had come back
             estimate.window.count_all()
             return False
         return self._tries is None or closure.kind is not _RECOVERY_PROBE

@@ -13,7 +13,10 @@ def take_snapshot(limit: Limit, scope: str, now: float) -> ScopeSnapshot | None:
     """Returns a limit as a value; None if there is nothing to remember: no limit, closure or recent request."""
     estimate = limit.estimate
     window = estimate.window
-    opens_in_s = min(max(0.0, limit.opens_at_s - now), MAX_HINT_S)
+    opens_at_s = limit.opens_at_s
+    if limit.state in (LimitState.CLOSED, LimitState.PROBING):  # only this gate may try before the end of the hint
+        opens_at_s = max(opens_at_s, limit.timer.hinted_end_s)
+    opens_in_s = min(max(0.0, opens_at_s - now), MAX_HINT_S)
     if not estimate.known:
         grants = window.grants_since(now - _REMEMBERED_S)[-MAX_GRANTS_OF_SCOPE:]
         return unknown(scope, opens_in_s, _ages(grants, now)) if opens_in_s or grants else None

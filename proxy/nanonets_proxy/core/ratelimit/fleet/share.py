@@ -1,7 +1,8 @@
 """The gate's policy for a leader, and for a replica without one: its share of what the fleet has proven.
 
-A replica alone gets `proven ÷ replicas` of each limit, as a limit that it never exceeds. If that is less than one
-request in a period, it sends one request in a longer period, so that each replica still has its turn.
+A replica alone gets `proven ÷ replicas` of each limit, as a limit that it never exceeds. Of a limit that is
+learned, but not proven yet, it gets `count ÷ replicas`. If that is less than one request in a period, it sends one
+request in a longer period, so that each replica still has its turn.
 """
 
 import math
@@ -26,13 +27,16 @@ def leader_policy(policy: GatePolicy, places: int, replicas: int) -> GatePolicy:
 def share_policy(policy: GatePolicy, beliefs: Iterable[ScopeSnapshot], replicas: int) -> GatePolicy:
     """Returns the policy of a gate that has one replica's share of each limit that is known."""
     known = [
-        _share(belief.scope, belief.proven or 1, belief.period_s, replicas) for belief in beliefs if belief.count
+        _share(belief.scope, belief.proven or belief.count, belief.period_s, replicas)
+        for belief in beliefs
+        if belief.count
     ]
     rows = [_share(row.scope, row.count, row.period_s, replicas) for row in _rows_on_wire(policy)]
     return replace(
         policy,
         static_limits=StaticLimits((*known, *rows)),
         initial_unconfirmed=max(1, policy.initial_unconfirmed // replicas),
+        is_share=replicas > 1,
     )
 
 
@@ -40,7 +44,7 @@ def share_of(belief: ScopeSnapshot, replicas: int) -> ScopeSnapshot:
     """Returns one replica's share of a limit, as a snapshot for a gate with `share_policy`. Nothing counts yet."""
     if belief.count is None:
         return belief
-    row = _share(belief.scope, belief.proven or 1, belief.period_s, replicas)
+    row = _share(belief.scope, belief.proven or belief.count, belief.period_s, replicas)
     most = belief.concurrency_limit
     return replace(
         belief,

@@ -2,6 +2,8 @@
 
 import math
 
+import pytest
+
 from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import SlidingWindow
 
 
@@ -72,6 +74,17 @@ def test_grants_count_as_many_units_as_they_cost() -> None:
     assert window.used(14.0) == 7.5
     window.age(7.0)
     assert window.used(14.0) == 4.5
+
+
+def test_all_units_beyond_a_lowered_count_leave_within_a_period() -> None:
+    window = SlidingWindow()
+    window.set(20, 10.0)
+    for number in range(20):
+        window.add(number / 19)
+    window.set(2, 10.0)
+    assert window.forecast_at_s(1, 2.0) == pytest.approx(10.0 + 18 / 19)
+    assert window.forecast_at_s(2, 2.0) == pytest.approx(11.0)
+    assert window.forecast_at_s(3, 2.0) == pytest.approx(20.0 + 18 / 19)
 
 
 def test_a_forecast_is_in_units() -> None:

@@ -214,7 +214,9 @@ class SlidingWindow:
         free = int(self.count) - counting
         if units <= free:
             return from_s
-        periods, index = divmod(units - free - 1, int(self.count))
+        # More units than the count may count, after a lower count was learned. All of them leave within a period.
+        periods, index = divmod(units - max(free, 0) - 1, int(self.count))
+        index += max(0, -free)
         if index >= counting:  # the last unit takes the place of a request that still waits
             return from_s + (periods + 1) * self.counted_for_s
         first_free_s = oldest_s + spread_s * index / max(1, counting - 1) + self.counted_for_s
