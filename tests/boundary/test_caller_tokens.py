@@ -92,7 +92,7 @@ async def test_a_changed_token_file_takes_effect_on_the_next_request(tmp_path: P
         file.write_text("this is no list of tokens\n")
         fault = await proxy.proxy.reload()
         assert fault is not None
-        assert fault.startswith(f"{file} cannot be used: line 1: is not NAME sha256:HEX")
+        assert fault.startswith(f"{file} cannot be used: line 1: the entry is not NAME sha256:HEX")
         assert (await caller.get(b"/x", bearer(TOKEN))).status == 200, "the previous list stays valid"
         file.write_text(f"{SEARCH}\n")
         await until(lambda: authorizer._callers is not before)
@@ -133,7 +133,7 @@ def test_listening_beyond_loopback_requires_networks_or_tokens_and_for_the_admin
         ({"tls_cert": "/c"}, "tls_cert: needs tls_key"),
         ({"tls_client_ca": "/c"}, "tls_client_ca: needs tls_cert"),
         ({"policy_dry_run": "true"}, "policy_dry_run: needs policy"),
-        ({"caller_tokens": f"billing {TOKEN}"}, "caller_tokens: is not NAME sha256:HEX"),
+        ({"caller_tokens": f"billing {TOKEN}"}, "caller_tokens: the entry is not NAME sha256:HEX"),
     ],
 )
 def test_an_incomplete_configuration_is_an_error_at_start(flags: dict[str, str], sentence: str) -> None:

@@ -1,14 +1,28 @@
-"""An HTTP client for tests of the real process."""
+"""The command, and an HTTP client, for tests of the real process."""
 
 import http.client
 import json
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from support.commands.process import completed, environment
+
 Get = Callable[..., tuple[int, dict[str, str], Any]]
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """Returns a function that runs the program in an empty directory, without this process's settings."""
+
+    def run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return completed(arguments, environment(**env or {}), tmp_path)
+
+    return run
 
 
 @pytest.fixture

@@ -11,28 +11,18 @@ import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from nanonets_proxy import __version__
-from support.commands.process import COMMAND, END_S, completed, environment
+from support.commands.process import COMMAND, END_S, environment
 from support.eventually import until
 
 OK, FAILED, USAGE_ERROR = 0, 1, 2
 COMMANDS = ("serve", "check", "sandbox", "config", "healthcheck")
-
-
-@pytest.fixture
-def run(tmp_path: Path):
-    """Returns a function that runs the program in an empty directory, without this process's settings."""
-
-    def run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        return completed(arguments, environment(**env or {}), tmp_path)
-
-    return run
 
 
 # --- help and version --------------------------------------------------------------------------
@@ -158,7 +148,7 @@ def test_each_settings_fault_is_a_line_on_standard_error(command: str, run) -> N
 def test_an_invalid_sandbox_setting_is_exit_code_2(run) -> None:
     done = run("sandbox", "--limit", "many")
     assert done.returncode == USAGE_ERROR
-    assert done.stderr.startswith("nanonets-proxy: limit: limit 'many' is not COUNT/WINDOW")
+    assert done.stderr.startswith("nanonets-proxy: limit: 'many' is not COUNT/WINDOW")
 
 
 # --- no traceback ------------------------------------------------------------------------------

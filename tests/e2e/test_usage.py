@@ -6,29 +6,18 @@ import json
 import signal
 import socket
 import sqlite3
-import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.commands.process import END_S, completed, environment, proxy_to, sandbox
+from support.commands.process import END_S, proxy_to, sandbox
 from support.telemetry.usage_ledger import record, rows, send
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
 NOW_S = int(time.time())
-
-
-@pytest.fixture
-def run(tmp_path: Path):
-    """Returns a function that runs the program in an empty directory, without this process's settings."""
-
-    def run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        return completed(arguments, environment(**env or {}), tmp_path)
-
-    return run
 
 
 @pytest.fixture

@@ -392,7 +392,7 @@ def test_the_sandbox_reads_its_own_settings_by_the_same_rules(tmp_path: Path) ->
             "NANONETS_SANDBOX_LIMITS: unknown setting (environment); did you mean",
         ),
         ({"NANONETS_SANDBOX_LIMIT_KIND": "gcra"}, "limit_kind: must be fixed, sliding, bucket or concurrency, not"),
-        ({"NANONETS_SANDBOX_LIMIT": "many"}, "limit: limit 'many' is not COUNT/WINDOW"),
+        ({"NANONETS_SANDBOX_LIMIT": "many"}, "limit: 'many' is not COUNT/WINDOW"),
         ({"NANONETS_SANDBOX_FAILURE_RATE": "2"}, "failure_rate: must be a number from 0 to 1, not '2'"),
         ({"NANONETS_SANDBOX_FAILURE_RATE": "x"}, "failure_rate: must be a number from 0 to 1, not 'x'"),
         ({"NANONETS_SANDBOX_API_KEYS": "a:b"}, "api_keys: holds a key that has a colon in it"),

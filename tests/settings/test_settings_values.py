@@ -180,7 +180,7 @@ def problems(**given: Any) -> tuple[str, ...]:
         ("body_memory_total", "", f"'' is not a size: {SIZES}"),
         ("spool_total", "9000000TiB", "must be a whole number of bytes, not '9000000TiB'"),
         ("replay_limit", "big", f"'big' is not a size: {SIZES}"),
-        ("scopes", "POST", "scope rule: 'POST' is not of the form METHOD /path -> scope"),
+        ("scopes", "POST", "'POST' is not of the form METHOD /path -> scope"),
         ("server_timing", "maybe", "must be true or false, not 'maybe'"),
         ("sandbox", "", "must be true or false, not ''"),
         ("log_format", "xml", "must be auto, json or console, not 'xml'"),

@@ -78,15 +78,15 @@ class LimitRule:
         """Parses `20/60s`, `60/minute` or `5/2s`. Raises ValueError with one sentence for the user."""
         match = _RULE.fullmatch(text.strip())
         if match is None:
-            raise ValueError(f"limit {text!r} is not COUNT/WINDOW, such as 20/60s or 60/minute")
+            raise ValueError(f"{text!r} is not COUNT/WINDOW, such as 20/60s or 60/minute")
         if not _COUNT.fullmatch(match["count"].strip()) or int(match["count"]) < 1:
-            raise ValueError(f"limit {text!r}: the count must be a whole number from 1 to 999999999")
+            raise ValueError(f"{text!r}: the count must be a whole number from 1 to 999999999")
         unit = match["unit"].lower()
         if unit not in _UNITS_S:
-            raise ValueError(f"limit {text!r}: the window needs a unit: ms, s, minute, hour or day")
+            raise ValueError(f"{text!r}: the window needs a unit: ms, s, minute, hour or day")
         per_s = float(match["size"] or 1) * _UNITS_S[unit]
         if per_s <= 0:
-            raise ValueError(f"limit {text!r}: the window must be longer than 0")
+            raise ValueError(f"{text!r}: the window must be longer than 0")
         return cls(int(match["count"]), per_s)
 
     def __str__(self) -> str:

@@ -63,7 +63,7 @@ def test_a_file_has_one_token_a_line_and_may_have_comments() -> None:
     [
         ("", "holds no token"),
         ("# nothing\n", "holds no token"),
-        (f"# one\nbilling {TOKEN}\n", "line 2: is not NAME sha256:HEX"),
+        (f"# one\nbilling {TOKEN}\n", "line 2: the entry is not NAME sha256:HEX"),
         ("1 sha256:" + "0" * 64, "line 1: '1' is not a caller's name"),
     ],
 )

@@ -71,7 +71,7 @@ class CallerToken:
         """Parses `NAME sha256:HEX`. Raises ValueError; its message never shows the line, which may hold a token."""
         match = _LINE.fullmatch(line.strip())
         if match is None:
-            raise ValueError("is not NAME sha256:HEX, as `nanonets-proxy token NAME` writes it")
+            raise ValueError("the entry is not NAME sha256:HEX, as `nanonets-proxy token NAME` writes it")
         return cls(check_caller_name(match["name"]), bytes.fromhex(match["digest"]))
 
     def __str__(self) -> str:

@@ -1,5 +1,7 @@
 """The scope of a request, by the default rules and by others."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -139,9 +141,8 @@ def test_a_rule_is_written_as_it_was_parsed() -> None:
     ],
 )
 def test_an_invalid_rule_is_a_value_error_with_a_reason(text: str, says: str) -> None:
-    with pytest.raises(ValueError, match=r"^scope rule: ") as raised:
+    with pytest.raises(ValueError, match=re.escape(says)) as raised:
         ScopeRule.parse(text)
-    assert says in str(raised.value)
     assert "\n" not in str(raised.value)
 
 

@@ -58,20 +58,15 @@ class ScopeRule:
 
     def __post_init__(self) -> None:
         if not _METHOD.fullmatch(self.method):
-            raise ValueError(f"scope rule: {self.method!r} is not a method: use capitals, or * for any method")
-        try:
-            expression, names = path_expression(self.pattern)
-        except ValueError as error:
-            raise ValueError(f"scope rule: {error}") from None
+            raise ValueError(f"{self.method!r} is not a method: use capitals, or * for any method")
+        expression, names = path_expression(self.pattern)
         if not _SCOPE.fullmatch(self.scope):
-            raise ValueError(
-                f"scope rule: {self.scope!r} is not a scope name: use letters, digits, : . _ - and {{name}}"
-            )
+            raise ValueError(f"{self.scope!r} is not a scope name: use letters, digits, : . _ - and {{name}}")
         if self.unit not in (REQUESTS, PAGES):
-            raise ValueError(f"scope rule: the unit must be requests or pages, not {self.unit!r}")
+            raise ValueError(f"the unit must be requests or pages, not {self.unit!r}")
         for name in PLACEHOLDER.findall(self.scope):
             if name not in names:
-                raise ValueError(f"scope rule: the path {self.pattern!r} has no {{{name}}} for the scope")
+                raise ValueError(f"the path {self.pattern!r} has no {{{name}}} for the scope")
         object.__setattr__(self, "expression", expression)
         object.__setattr__(self, "names", names)
 
@@ -80,7 +75,7 @@ class ScopeRule:
         """Parses `METHOD /path/{name}/** -> scope:{name} [UNIT]`. Raises ValueError with a sentence."""
         match = _RULE.fullmatch(text)
         if match is None:
-            raise ValueError(f"scope rule: {text!r} is not of the form METHOD /path -> scope")
+            raise ValueError(f"{text!r} is not of the form METHOD /path -> scope")
         return cls(match["method"], match["pattern"], match["scope"], match["unit"] or REQUESTS)
 
     @property

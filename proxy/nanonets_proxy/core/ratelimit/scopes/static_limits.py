@@ -34,14 +34,14 @@ class StaticLimit:
         """Parses `SCOPE COUNT [UNIT]/PERIOD`. Raises ValueError with a sentence for the user."""
         match = _LIMIT.fullmatch(text)
         if match is None:
-            raise ValueError(f"limit {text!r} is not of the form SCOPE COUNT/PERIOD, such as account 60/minute")
+            raise ValueError(f"{text!r} is not of the form SCOPE COUNT/PERIOD, such as account 60/minute")
         if match["unit"] not in _UNITS:
-            raise ValueError(f"limit {text!r}: the unit must be requests or pages")
+            raise ValueError(f"{text!r}: the unit must be requests or pages")
         if match["period"] not in _UNITS_S:
-            raise ValueError(f"limit {text!r}: the period must be in seconds, minutes, hours or days")
+            raise ValueError(f"{text!r}: the period must be in seconds, minutes, hours or days")
         count, periods = int(match["count"]), int(match["size"] or 1)
         if not count or not periods:
-            raise ValueError(f"limit {text!r}: count and period must be at least 1")
+            raise ValueError(f"{text!r}: count and period must be at least 1")
         return cls(match["scope"], count, periods * _UNITS_S[match["period"]], _UNITS[match["unit"]])
 
     def __str__(self) -> str:
