@@ -221,7 +221,7 @@ class ShuttingDown(ProxyError):
 
 
 class JobsFull(ProxyError):
-    """As many jobs as `max_jobs` allows are queued."""
+    """As many jobs as `max_jobs` allows are queued or being sent."""
 
     status = 503
     code = "jobs_full"

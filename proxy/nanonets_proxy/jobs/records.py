@@ -111,4 +111,4 @@ class NoRoom(Exception):
 
 def too_many() -> JobsFull:
     """Returns the error for a job beyond `max_jobs`."""
-    return JobsFull("As many jobs are queued as the setting max_jobs allows.", retry_after_s=_FULL_RETRY_S)
+    return JobsFull("As many jobs are queued or being sent as max_jobs allows.", retry_after_s=_FULL_RETRY_S)

@@ -3,6 +3,7 @@
 import inspect
 
 from nanonets_proxy import errors
+from nanonets_proxy.core.status import error_advice
 from nanonets_proxy.core.status.error_advice import advice_for
 from nanonets_proxy.core.status.recent_errors import RecentErrors
 from nanonets_proxy.upstream import errors as upstream_errors
@@ -57,3 +58,8 @@ def test_each_error_code_has_an_advice_of_its_own() -> None:
     assert len(generic) == 3
     assert len(_ERROR_CODES) > 25
     assert [code for code in sorted(_ERROR_CODES) if advice_for(code) in generic] == []
+
+
+def test_no_advice_is_left_for_an_error_that_no_longer_exists() -> None:
+    others = {"caller_gone", "body_copy_discarded"} | {f"upstream_{status}" for status in range(400, 600)}
+    assert set(error_advice._ADVICE) - _ERROR_CODES - others == set()

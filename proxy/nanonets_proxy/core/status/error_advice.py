@@ -18,12 +18,11 @@ _ADVICE: Final = {
     "internal_error": "A defect of the proxy: report it with the traceback of the event request_failed.",
     "job_not_cancellable": "The caller cancelled a job that is being sent or has ended: look at its state.",
     "job_without_response": "The caller fetched the response too early, or of a lost job: look at its state.",
-    "jobs_full": "Too many jobs are queued: submit less, or raise max_jobs.",
+    "jobs_full": "Too many jobs are queued or being sent: submit less, or raise max_jobs.",
     "jobs_storage_full": "The disk of the setting jobs is full: make room, raise jobs_total, or lower jobs_keep.",
     "jobs_unavailable": "The store of the jobs cannot be used: see the alert jobs_stopped.",
     "larger_than_limit": "The request has more pages than the whole rate limit: send fewer pages at once.",
     "method_not_allowed": "The caller used CONNECT, TRACE or TRACK: correct the caller.",
-    "no_api_key": "No usable API key: bring a valid key to its source.",
     "not_found": "The path does not exist: correct the caller.",
     "not_implemented": "The caller used a feature that the proxy does not support: the event in the log names it.",
     "rate_limit_exceeded": "The upstream's limit did not allow the request in time: send less, raise max_wait, or "
