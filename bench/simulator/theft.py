@@ -21,7 +21,6 @@ from simulator.cases import QUICK, closed_loop, poisson
 from simulator.limiters import Limiter
 from simulator.world import World
 
-SHARES = (0.05, 0.1, 0.2, 0.5)
 _WINDOWS_BEFORE, _WINDOWS_AFTER = 60, 20
 
 

@@ -8,17 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from support.commands.ports import has_ipv6
 from support.commands.process import END_S, environment, running
 
 LOCALHOST = ("--listen", "localhost:0", "--admin-listen", "localhost:0")
-
-
-def _has_ipv6() -> bool:
-    try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            return True
-    except OSError:
-        return False
 
 
 def _get(family: int, address: str, target: str) -> bytes:
@@ -31,7 +24,7 @@ def _get(family: int, address: str, target: str) -> bytes:
         return b"".join(iter(lambda: caller.recv(65536), b""))
 
 
-@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 def test_a_client_that_resolves_localhost_to_one_family_only_reaches_both_listeners() -> None:
     with running(["serve", "--sandbox", *LOCALHOST], environment()) as proxy:
         started = proxy.wait_for("started")
@@ -44,7 +37,7 @@ def test_a_client_that_resolves_localhost_to_one_family_only_reaches_both_listen
         assert proxy.end() == 0
 
 
-@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 def test_the_sandbox_alone_serves_both_addresses() -> None:
     with running(["sandbox", "--listen", "localhost:0"], environment()) as sandbox:
         first, second = sandbox.wait_for("sandbox_started")["listen"]

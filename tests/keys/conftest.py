@@ -5,7 +5,6 @@
 
 import base64
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -21,14 +20,11 @@ from typing import Any
 
 import pytest
 
+from support.commands.ports import free_port
+
 ROOT_TOKEN = "the-root-token"
 SERVICE_ACCOUNT = "the-service-account"
 _START_S = 30.0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -295,9 +295,10 @@ async def test_the_pages_examples_send_the_key_of_a_sandbox_without_a_proxy(sand
 
 
 async def test_the_sandbox_works_after_a_caller_hangs_up(sandbox):
-    client = await sandbox(latency_s=0.05)
+    client = await sandbox(latency_s=0.2)
     call = asyncio.create_task(client.get(WORKFLOWS))
-    await asyncio.sleep(0)
+    while not (await (await client.get("/sandbox/stats")).json())["admitted"]:
+        pass
     call.cancel()
     await json_of(await client.get(WORKFLOWS))
 

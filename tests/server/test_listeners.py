@@ -11,6 +11,7 @@ import pytest
 
 from nanonets_proxy.core.net.addresses import Origin, TcpListener, UnixListener
 from nanonets_proxy.server.listeners import BACKLOG, ListenFailed, close_sockets, open_sockets
+from support.commands.ports import has_ipv6
 from support.eventually import until
 from support.proxy_harness import program, running_proxy
 from support.raw_caller import RawCaller
@@ -18,14 +19,6 @@ from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 NOWHERE = Origin("http", "127.0.0.1", 9)
 MOST_THE_KERNEL_GRANTS = int(Path("/proc/sys/net/core/somaxconn").read_text())
-
-
-def _has_ipv6() -> bool:
-    try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            return True
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o666])
@@ -87,7 +80,7 @@ async def test_a_unix_caller_is_named_by_its_user(tmp_path: Path, capsys: pytest
 
 
 async def test_several_addresses_serve_at_once(tmp_path: Path) -> None:
-    addresses = ["127.0.0.1:0", f"unix:{tmp_path}/s", *(["[::1]:0"] if _has_ipv6() else [])]
+    addresses = ["127.0.0.1:0", f"unix:{tmp_path}/s", *(["[::1]:0"] if has_ipv6() else [])]
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         running_proxy(upstream.origin, listen=",".join(addresses)) as proxy,
@@ -98,7 +91,7 @@ async def test_several_addresses_serve_at_once(tmp_path: Path) -> None:
                 assert (await caller.get(b"/x")).body == b"ok"
 
 
-@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 async def test_an_ipv6_address_is_served_and_described_with_brackets() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
@@ -167,7 +160,7 @@ def test_an_address_of_another_machine_is_rejected() -> None:
         open_sockets("listen", [TcpListener("192.0.2.1", 0)])
 
 
-@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 def test_a_busy_address_of_localhost_is_named_and_the_other_is_closed() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
         port = other.getsockname()[1]
@@ -178,7 +171,7 @@ def test_a_busy_address_of_localhost_is_named_and_the_other_is_closed() -> None:
         assert _open_files() == open_before
 
 
-@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 def test_port_0_takes_a_port_that_is_free_for_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
         taken = other.getsockname()[1]

@@ -112,9 +112,6 @@ class RawCaller:
         async with asyncio.timeout(WAIT_S):
             return await self._reader.read()
 
-    def is_closed_by_peer(self) -> bool:
-        return self._reader.at_eof()
-
     def reset(self) -> None:
         reset(self.writer)
 

@@ -30,11 +30,6 @@ from support.raw_upstream import Peer, RawUpstream, ok, responding
 SAYS_OK = responding(ok())
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    return CertificateAuthority(tmp_path_factory.mktemp("ca"))
-
-
 def dialer(
     origin: Origin,
     ca_file: Path | None = None,

@@ -45,11 +45,6 @@ class Zeros:
         return self.read_nowait()
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    return CertificateAuthority(tmp_path_factory.mktemp("ca"))
-
-
 @pytest.fixture(params=["plain", "tls"])
 def tls(request: pytest.FixtureRequest, authority: CertificateAuthority) -> ssl.SSLContext | None:
     return None if request.param == "plain" else authority.server()

@@ -25,11 +25,6 @@ USERINFO = b"egress-user:egress-password"
 BASIC = b"Basic ZWdyZXNzLXVzZXI6ZWdyZXNzLXBhc3N3b3Jk"
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    return CertificateAuthority(tmp_path_factory.mktemp("ca"))
-
-
 class Tunnel:
     """A proxy that responds to CONNECT with `response` and then relays everything to `port`."""
 

@@ -21,11 +21,6 @@ MIB = 1024 * 1024
 Dialling = Callable[..., Awaitable[Dialer]]
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    return CertificateAuthority(tmp_path_factory.mktemp("ca"))
-
-
 @pytest.fixture
 async def dialling(authority: CertificateAuthority) -> AsyncIterator[Dialling]:
     """`await dialling(*scripts)` returns a dialer to an upstream that runs the scripts over TLS, or `plain`."""

@@ -10,8 +10,3 @@ _FOLDER: Final = Path(__file__).parent
 def read(name: str) -> list[bytes]:
     """Returns the entries of `name`.txt."""
     return [ast.literal_eval(f"b'{line}'") for line in (_FOLDER / f"{name}.txt").read_text().splitlines()]
-
-
-def line_of(data: bytes) -> str:
-    """Formats an entry as a line of the file."""
-    return repr(b'"' + data)[3:-1]

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from support.commands.ports import free_port
 from support.commands.proc import shown_to_its_user
 from support.commands.process import ANY_PORTS, completed, environment, running
 
@@ -107,11 +108,6 @@ def test_rotated_keys_are_visible_nowhere(call: Call, tmp_path: Path, log_format
         assert proxy.end() == 0
     assert b"key_candidate_rejected" in proxy.stdout
     assert_hidden(bytes(proxy.stdout + proxy.stderr) + shown, FIRST, WRONG, SECOND)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def wait_until_ready(call: Call, admin: str) -> None:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from support.commands.ports import free_port
 from support.commands.process import COMMAND, END_S, Running, environment, running, sandbox
 from support.commands.restarts import ending_successors, replaceable_proxy, restart, restarted
 
@@ -239,14 +240,8 @@ os.execv(sys.argv[2 + count], sys.argv[2 + count:])
 """
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
-
-
 def test_a_socket_of_systemd_serves_the_listener_with_its_address(call: Call) -> None:
-    port = _free_port()
+    port = free_port()
     within = [sys.executable, "-c", _WITH_SOCKETS, "1", str(port)]
     with sandbox("--limit", "none") as upstream, running(
         ["serve", "--listen", f"127.0.0.1:{port}", "--admin-listen", "127.0.0.1:0", "--upstream", upstream],
@@ -260,7 +255,7 @@ def test_a_socket_of_systemd_serves_the_listener_with_its_address(call: Call) ->
 
 
 def test_a_socket_of_systemd_that_no_setting_names_is_an_error_at_start() -> None:
-    port = _free_port()
+    port = free_port()
     done = subprocess.run(
         [sys.executable, "-c", _WITH_SOCKETS, "1", str(port), *COMMAND, "serve", "--listen", "127.0.0.1:0"],
         env=environment(NANONETS_API_KEY="sandbox-test-key", NANONETS_PROXY_ADMIN_LISTEN="127.0.0.1:0"),
