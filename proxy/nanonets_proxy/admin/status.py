@@ -1,7 +1,7 @@
 """GET /status: the status document of the process and its environments, at most 64 KiB."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -28,10 +28,9 @@ class Environment(Protocol):
 class StatusReader:
     """Reads the status."""
 
-    def __init__(self, environments: Sequence[Environment], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, environments: Sequence[Environment]) -> None:
         self._environments = environments
-        self._clock = clock
-        self._started_s = clock()
+        self._started_s = time.monotonic()
 
     def read(self) -> bytes:
         """Returns the document as JSON without a line break."""
@@ -55,7 +54,7 @@ class StatusReader:
                 schema_version=SCHEMA_VERSION,
                 version=__version__,
                 time=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                uptime_s=int(self._clock() - self._started_s),
+                uptime_s=int(time.monotonic() - self._started_s),
                 state=most_urgent(environment.state for environment in environments),
                 open_files_limit=open_files_limit(),
                 is_shortened=is_shortened,

@@ -78,16 +78,12 @@ class WaitingRoom:
         self._poll(now_s)
 
     def poll(self) -> None:
-        """Carries out the verdicts that have come from elsewhere."""
+        """Carries out the verdicts of a gate that has changed, or that other processes have a part in."""
         self._poll(self._loop.time())
 
     def change_policy(self, policy: GatePolicy) -> None:
         """Applies another policy, and grants what it allows now. Waiting tickets keep their place."""
         self._gate.change_policy(policy)
-        self._poll(self._loop.time())
-
-    def refresh(self) -> None:
-        """Looks at the gate again, after a change that came from elsewhere."""
         self._poll(self._loop.time())
 
     def try_admit(self, ticket: Ticket, now_s: float) -> bool:

@@ -69,7 +69,7 @@ class Program:
         environments: Sequence[Environment],
         shutdown: Shutdown,
         usage: UsageLedger | None = None,
-        settings: "SettingsReload | None" = None,
+        settings: SettingsReload | None = None,
         *,
         redactor: Redactor,
     ) -> None:
@@ -221,7 +221,7 @@ class Program:
             finished.cancel()
         replaced.cancel()
         delay_s = self._config.drain_delay_s
-        structlog.get_logger().info("stop_requested", by=self._shutdown.by, drain_delay_s=delay_s)
+        self._log.info("stop_requested", by=self._shutdown.by, drain_delay_s=delay_s)
         for environment in self.environments:
             environment.announce_drain()
         await self._shutdown.delay(delay_s)

@@ -24,7 +24,7 @@ _TIMEOUT_S: Final = 60.0
 
 
 class InheritanceUnusable(Exception):
-    """What the process should inherit cannot be used. The message is one sentence."""
+    """The process cannot use its inheritance. The message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)

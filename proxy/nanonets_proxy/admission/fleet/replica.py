@@ -130,7 +130,7 @@ class Replica:
         self.room.valid_until_s = math.inf
         self._local = self._make.alone(self._policy, self._beliefs, self.replicas, self.room.log)
         self.room.move(self._local, 0)
-        self._local.room.refresh()
+        self._local.room.poll()
         self._rush_beat()
         self._changed(reason)
 
@@ -190,7 +190,7 @@ class Replica:
         self.state = State.LEADING
         lead.open(self._local, self._policy, self._post.send)
         self.room.move(self._local, self._epoch)
-        self._local.room.refresh()
+        self._local.room.poll()
         self.room.valid_until_s = lead.valid_until_s
         self._rush_beat()
         self._coordinated.set()
