@@ -81,7 +81,7 @@ def test_every_view_equals_the_sum_of_its_rows(entries: list[dict], window: tupl
                     assert dict(reader.by([name], first, last)) == expected
                 for hours in (1, 24):
                     expected = sums(path, lambda row, hours=hours: row["at_s"] // 3600 // hours, first, last)
-                    assert dict(reader.by_period(hours, first, last)) == expected
+                    assert dict(reader.by_period(hours, first, last, None, int)) == expected
                 expected = sums(
                     path, lambda row: (row["caller"],) if row["environment"] == "eu" else None, first, last
                 )

@@ -354,7 +354,7 @@ def test_old_rows_and_sums_are_deleted_in_small_steps_and_views_stay_exact(
         database.delete_before(before_s, 20)
         assert deleted_from - len(rows(path)) <= 20
         with open_ledger(path) as reader:
-            hours = dict(reader.by_period(1, 0, HOUR + 200))
+            hours = dict(reader.by_period(1, 0, HOUR + 200, None, int))
             assert reader.by(["caller"], 0, HOUR + 200) == [
                 (("billing",), Counts(10 * len(hours), 10 * len(hours)))
             ]

@@ -62,8 +62,8 @@ def read_view(path: Path, by: str, since_h: int, until_h: int, environment: str 
     with open_ledger(path) as ledger:
         if by in _PERIODS:
             hours = _PERIODS[by]
-            periods = ledger.by_period(hours, since_h, until_h, environment)
-            rows = [(_period(number, hours), counts) for number, counts in periods]
+            name = _day if hours == DAY_H else _hour
+            rows = ledger.by_period(hours, since_h, until_h, environment, name)
         else:
             rows = [(key, counts) for (key,), counts in ledger.by([by], since_h, until_h, environment)]
     return View(by, since_h, until_h, rows)
@@ -114,13 +114,8 @@ def span_text(since_h: int, until_h: int) -> str:
 def in_columns(lines: Sequence[Sequence[str]], right: Container[int]) -> str:
     """Returns lines of text with aligned columns. `right`: the numbers of the columns aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if number in right else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    form = "  ".join(f"{{:{'>' if number in right else '<'}{width}}}" for number, width in enumerate(widths))
+    return "\n".join(form.format(*line).rstrip() for line in lines)
 
 
 def printable(text: str) -> str:
@@ -128,10 +123,8 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-def _period(number: int, hours: int) -> str:
-    if hours == DAY_H:
-        return _day(number)
-    return _day(number // DAY_H) + _TIMES[number % DAY_H]
+def _hour(hour: int) -> str:
+    return _day(hour // DAY_H) + _TIMES[hour % DAY_H]
 
 
 @cache

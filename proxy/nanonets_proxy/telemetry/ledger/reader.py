@@ -2,11 +2,11 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from nanonets_proxy.core.usage.rollups import DAY_H, DIMENSIONS, Counts, cut_of, periods_within
 from nanonets_proxy.telemetry.database_fault import DatabaseFault, fault_of
@@ -17,6 +17,7 @@ _SUMS: Final = ("attempts", "requests", "request_bytes", "response_bytes", "page
 _SUMMED: Final = ", ".join(f"sum({name})" for name in _SUMS)
 
 Keys = tuple[Any, ...]
+_Name = TypeVar("_Name")
 
 
 @contextmanager
@@ -95,9 +96,9 @@ class LedgerReader:
         return [(row[: len(dimensions)], Counts._make(row[len(dimensions) :])) for row in rows]
 
     def by_period(
-        self, hours: int, since_h: int, until_h: int, environment: str | None = None
-    ) -> list[tuple[int, Counts]]:
-        """Returns the sums for each period of 1 or 24 hours with attempts, by its number since 1970."""
+        self, hours: int, since_h: int, until_h: int, environment: str | None, name: Callable[[int], _Name]
+    ) -> list[tuple[_Name, Counts]]:
+        """Returns the sums for each period of 1 or 24 hours with attempts. `name` names its number since 1970."""
         # The table has one row for each environment and hour, so a view of one environment by hour adds nothing up.
         is_summed = hours != 1 or environment is None
         period = "hour" if hours == 1 else f"hour / {hours:d}"  # a plain column comes in the order of the key
@@ -109,7 +110,7 @@ class LedgerReader:
             (since_h, until_h, *(() if environment is None else (environment,))),
         )
         make = partial(tuple.__new__, Counts)  # Counts._make takes twice as long: a year has 8,760 hours
-        return [(row[0], make(row[1:])) for row in rows]
+        return [(name(number), make(sums)) for number, *sums in rows]
 
     def requests_by_day(
         self, dimensions: Sequence[str], first_day: int, last_day: int
