@@ -11,7 +11,9 @@ from nanonets_proxy.core.usage.rollups import DAY_S
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.ledger.ledger import Ledger, LedgerPolicy, LedgerStatus
 
-_ADVICE: Final = "requests are served as before, but not counted; make the file writable, or make room on its disk"
+_ADVICE: Final = (
+    "make room on the file's disk, or make the file writable; requests are served as before, but not counted"
+)
 _BUDGET_ADVICE: Final = "daily_budget counts from 0 again; restart the proxy when the file can be read"
 # The machine's clock may be wrong at start, so the budgets also get the last days of the file.
 _RESTORED_DAYS: Final = 2

@@ -148,7 +148,7 @@ class JobRunner:
         if self.is_draining:  # since the claim: the drain gives it back
             return
         self._held[work.lane] += 1
-        exchange = JobExchange(work, self._writer, self._directory.runner, self._log_sending)
+        exchange = JobExchange(work, self._writer, self._directory.runner, self._log_start)
         task = asyncio.get_running_loop().create_task(self._run(work, exchange))
         self._running[work.id] = task, exchange
         task.add_done_callback(lambda _: self._forget(work))
@@ -249,8 +249,8 @@ class JobRunner:
         self._log_end(work, end)
         self._on_end(work.id)
 
-    def _log_sending(self, work: Work) -> None:
-        self._log.info("job_sending", id=work.id, request_id=work.request_id)
+    def _log_start(self, work: Work) -> None:
+        self._log.info("job_started", id=work.id, request_id=work.request_id)
 
     def _log_end(self, work: Work, end: _End) -> None:
         facts: dict[str, Any] = {}

@@ -118,6 +118,26 @@ def test_a_request_that_was_granted_shortly_before_the_period_counts() -> None:
     assert accepted(grants, 12.0, 7.95, travel_s=9.0) == Accepted(2, 10.0), "at most a twentieth of the period"
 
 
+@pytest.mark.parametrize(
+    ("closures", "period_s", "counted"),
+    [
+        (3, 14.0, Accepted(2, 10.0)),
+        (3, 15.0, Accepted(2, 10.0)),
+        (3, 15.5, Accepted(3, 15.5)),
+        (3, 9.8, Accepted(1, 9.8)),
+        (2, 14.0, Accepted(3, 14.0)),
+    ],
+)
+def test_a_longer_estimate_of_the_period_hides_no_other_client(
+    closures: int, period_s: float, counted: Accepted
+) -> None:
+    watch = QuotaWatch()
+    for _ in range(closures):
+        watch.note(Accepted(20, 10.0))
+    watch.refused(20.0, 0.05)
+    assert watch._accepted(window(20, period_s, 8.0, 10.1, 19.0), 20.0, 0.0) == counted
+
+
 def test_a_period_with_few_units_shows_nothing() -> None:
     assert accepted(window(9, 10.0, 10.0), 12.0, 7.95) is None
     assert accepted(window(10, 10.0, 10.0), 12.0, 7.95) == Accepted(1, 10.0)

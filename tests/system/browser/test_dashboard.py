@@ -279,3 +279,19 @@ async def test_a_replica_of_a_fleet_shows_its_role() -> None:
                 assert await page.js("document.querySelector('[data-f=fleet]').offsetHeight > 0") is is_shown
                 assert await page.text("fleet") == ("alone of 1 replica" if is_shown else "")
                 assert await page.faults() == []
+
+
+async def test_jobs_are_shown_only_where_they_are_on(tmp_path: Path) -> None:
+    """Nothing listens at the upstream, so the job goes back to the queue."""
+    for arguments, is_shown in ((("--jobs", str(tmp_path / "jobs")), True), ((), False)):
+        with proxy_to("http://127.0.0.1:1", *arguments) as proxy:
+            async with dashboard(proxy.admin_url.removeprefix("http://")) as page:
+                await page.shows("Ready")
+                assert await page.js("document.querySelector('[data-f=jobs]').offsetHeight > 0") is is_shown
+                if is_shown:
+                    assert await page.text("jobs") == "0 of 10,000; 0 sending, 0 unknown"
+                    async with await RawCaller.connect(proxy.url.removeprefix("http://")) as caller:
+                        await caller.send(request(b"POST", b"/x", b"Prefer: respond-async", body=b"{}"))
+                        assert (await caller.response()).status == 202
+                    await page.wait("document.querySelector('[data-f=jobs]').textContent.startsWith('1 of ')")
+                assert await page.faults() == []

@@ -172,6 +172,9 @@ const show = (environment, end) => {
   put(field("rate"), number(environment.requests.per_second));
   field("fleet").parentNode.hidden = !gate.fleet;
   if (gate.fleet) pair(field("fleet"), gate.fleet.role, ` of ${number(gate.fleet.replicas)} ${gate.fleet.replicas === 1 ? "replica" : "replicas"}`);
+  const {jobs} = environment;
+  field("jobs").parentNode.hidden = !jobs;
+  if (jobs) pair(field("jobs"), number(jobs.queued.used), ` of ${number(jobs.queued.limit)}; ${number(jobs.sending)} sending, ${number(jobs.unknown)} unknown`);
   const used = (name, usage, text) => pair(field(name), text(usage.used), " of " + text(usage.limit));
   used("connections", environment.caller_connections, number);
   used("memory", environment.body_memory_bytes, bytes);

@@ -41,6 +41,7 @@ _MAX_SPREAD: Final = 1.2  # of the usual closures: otherwise, the estimate is no
 _MAX_EXCESS: Final = 0.1
 _MAX_TRAVEL: Final = 0.05
 _SAME_TIME: Final = (0.9, 1.1)
+_MAX_STRETCH: Final = 1.5
 _FEW: Final = 10
 
 
@@ -99,7 +100,7 @@ class QuotaWatch:
     def _accepted(self, window: SlidingWindow, closed_at_s: float, travel_s: float) -> Accepted | None:
         if not 0 < window.period_s < math.inf:
             return None
-        seconds, hint_s = window.period_s, self._hint_s
+        seconds, hint_s = self._seconds(window.period_s), self._hint_s
         if window.count < _FEW or hint_s is None:
             return None
         excess_s = rounding_s(hint_s)
@@ -110,6 +111,16 @@ class QuotaWatch:
         since_s = ends_at_s - seconds - min(travel_s, _MAX_TRAVEL * seconds)
         (units,) = window.units_since((since_s,), closed_at_s)
         return Accepted(units, seconds) if units else None
+
+    def _seconds(self, period_s: float) -> float:
+        """Returns the period to count in: the usual one, if the estimate of the period has become a bit longer.
+
+        Where the units of another client expire one after the other, the estimate takes them for a longer period.
+        """
+        if len(self._usual) < _CLOSURES_TO_LEARN:
+            return period_s
+        usual_s = self._usual[-1].seconds
+        return usual_s if usual_s < period_s <= _MAX_STRETCH * usual_s else period_s
 
     def note(self, accepted: Accepted) -> QuotaFinding | None:
         """Notes a closure. Returns what it shows, if it shows a change."""

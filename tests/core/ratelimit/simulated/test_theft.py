@@ -21,6 +21,12 @@ def test_a_client_that_takes_a_fifth_is_mostly_noticed_after_two_windows() -> No
     assert all(QuotaChange.SHARED in [change for _, change in each] for each in found)
 
 
+def test_a_client_at_random_instants_is_noticed_although_the_limit_seems_to_have_a_longer_period() -> None:
+    (sliding,) = (q for q in QUOTAS if q.name == "sliding, steady" and (q.count, q.period_s) == (20, 10.0))
+    found = [changes(sliding, sliding.stolen(0.2, seed), seed) for seed in SEEDS]
+    assert sum(noticed(each, 20) for each in found) >= 4
+
+
 def test_a_limit_that_is_lowered_by_a_fifth_is_told_from_another_client() -> None:
     for seed in SEEDS:
         found = changes(FIRST, FIRST.lowered(0.2, seed), seed)
