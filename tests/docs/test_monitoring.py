@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 RULES = (ROOT / "deploy" / "prometheus" / "rules.yaml").read_text()
 RULES_TESTS = (ROOT / "deploy" / "prometheus" / "rules.test.yaml").read_text()
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "nanonets-proxy.json").read_text())
-OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+ALERTS = (ROOT / "docs" / "operations" / "alerts.md").read_text()
 
 _ALERT = re.compile(r"^      - alert: (\w+)$", re.MULTILINE)
 _RUNBOOK = re.compile(r"^          runbook: (\S+)$", re.MULTILINE)
@@ -36,8 +36,8 @@ async def test_every_metric_of_the_rules_and_the_dashboard_exists() -> None:
 def test_each_alert_has_a_paragraph_that_its_runbook_names_and_the_page_has_no_other() -> None:
     alerts = _ALERT.findall(RULES)
     assert len(alerts) > 10
-    assert _RUNBOOK.findall(RULES) == [f"docs/operations.md#{alert.lower()}" for alert in alerts]
-    assert re.findall(r"^#### (NanonetsProxy\w+)$", OPERATIONS, re.MULTILINE) == alerts
+    assert _RUNBOOK.findall(RULES) == [f"docs/operations/alerts.md#{alert.lower()}" for alert in alerts]
+    assert re.findall(r"^### (NanonetsProxy\w+)$", ALERTS, re.MULTILINE) == alerts
 
 
 def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:

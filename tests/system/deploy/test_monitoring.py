@@ -48,7 +48,7 @@ def test_the_linter_refuses_a_broken_rule_and_the_tests_a_changed_threshold(tmp_
     assert "NanonetsProxyQuotaUsedUp" in output
 
 
-@pytest.mark.parametrize("page", ["deploy/prometheus/README.md", "docs/operations.md"])
+@pytest.mark.parametrize("page", ["deploy/prometheus/README.md", "docs/operations/index.md"])
 def test_the_scrape_configurations_on_a_page_are_valid(page: str, tmp_path: Path) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     configurations = [block for block in blocks if "scrape_configs:" in block]

@@ -166,7 +166,7 @@ def pause_after_s(attempt: int) -> float:
 
 
 def document(alert: Alert, environment: str, now_s: float) -> dict[str, Any]:
-    """Returns an alert as a document. See docs/operations.md."""
+    """Returns an alert as a document. See docs/operations/alerts.md."""
     details: Mapping[str, Any] = {name: value for name, value in alert.fields.items() if name != "sentence"}
     if len(json.dumps(details)) > MAX_DOCUMENT_BYTES // 2:
         details = {}
