@@ -1,5 +1,7 @@
 """Faults of the disk and of the store leave no job stuck."""
 
+import asyncio
+import os
 import sqlite3
 import threading
 from contextlib import closing
@@ -108,6 +110,18 @@ async def test_polls_wait_for_no_writing_to_the_disk(folder: Path) -> None:
         finally:
             written.set()
         await writing
+
+
+async def test_a_large_body_on_its_way_to_the_disk_holds_up_no_other_job(folder: Path) -> None:
+    async with ScriptedUpstream(responding(OK)) as upstream, job_scene(upstream.origin, folder) as scene:
+        slow = folder / "slow"
+        os.mkfifo(slow)  # opening it waits for a writer, like a slow disk
+        syncing = asyncio.create_task(scene.jobs.files.sync(slow))
+        await scene.until(await scene.submit(b"/x", LARGE), "done")
+        assert not syncing.done()
+        os.close(os.open(slow, os.O_WRONLY))
+        with pytest.raises(StoreFault, match="cannot be used: invalid argument"):  # a pipe is on no disk
+            await syncing
 
 
 async def test_a_stored_body_that_cannot_be_opened_for_a_while_fails_no_job(folder: Path) -> None:

@@ -17,6 +17,7 @@ from nanonets_proxy.core.jobs.lifecycle import JobState
 from nanonets_proxy.errors import JobsStorageFull, JobsUnavailable, ProxyError
 from nanonets_proxy.jobs.database import JobDatabase
 from nanonets_proxy.jobs.directory import JobDirectory
+from nanonets_proxy.jobs.file_sync import FileSync
 from nanonets_proxy.jobs.policy import JobsPolicy, JobsUnusable
 from nanonets_proxy.jobs.reader import StoreReader
 from nanonets_proxy.jobs.records import JobView, Tally, Work, too_many
@@ -56,10 +57,11 @@ class Jobs:
         self.tally = Tally()
         self.incoming_bytes = 0
         """Bodies that are being received."""
-        self.writer = StoreWriter(policy.directory, self._note_tally)
+        self.writer = StoreWriter(self._note_tally)
         self._reader = StoreReader()
+        self.files = FileSync()
         self.runner = JobRunner(
-            self.directory, self.writer, policy.window, self.wake, self.report_fault, log_fields
+            self.directory, self.writer, self.files, policy.window, self.wake, self.report_fault, log_fields
         )
         self._upstream = upstream
         self._alerts = alerts

@@ -28,6 +28,7 @@ from nanonets_proxy.core.jobs.lifecycle import TARGETS, JobEvent
 from nanonets_proxy.core.jobs.window import JobLane, Window
 from nanonets_proxy.errors import InternalError, LargerThanLimit, ProxyError, ShuttingDown
 from nanonets_proxy.jobs.directory import JobDirectory, remove
+from nanonets_proxy.jobs.file_sync import FileSync
 from nanonets_proxy.jobs.records import Result, Work
 from nanonets_proxy.jobs.responses import result_of
 from nanonets_proxy.jobs.sending import JobExchange, JobGone, JobResponse, job_context
@@ -87,6 +88,7 @@ class JobRunner:
         self,
         directory: JobDirectory,
         writer: StoreWriter,
+        files: FileSync,
         window: Window,
         on_end: Callable[[str], None],
         on_fault: Callable[[str], None],
@@ -94,6 +96,7 @@ class JobRunner:
     ) -> None:
         self._directory = directory
         self._writer = writer
+        self._files = files
         self._window = window
         self._on_end = on_end
         self._on_fault = on_fault
@@ -230,14 +233,16 @@ class JobRunner:
     async def _record(self, work: Work, exchange: JobExchange, end: _End) -> None:
         """Records the end of a job, as often as it takes."""
         result = end.result
-        files = [] if result is None or result.body.data is not None else [self._directory.response_file(work.id)]
+        file = None if result is None or result.body.data is not None else self._directory.response_file(work.id)
         while True:
             try:
-                is_recorded = await exchange.end(end.event, end.reason, result, *files)
+                if file is not None:
+                    await self._files.sync(file)
+                is_recorded = await exchange.end(end.event, end.reason, result)
                 break
             except StoreFault as fault:
-                if files and not files[0].exists():
-                    end, result, files = replace(end, event=JobEvent.LOSE, reason=_REMOVED, result=None), None, []
+                if file is not None and not file.exists():
+                    end, result, file = replace(end, event=JobEvent.LOSE, reason=_REMOVED, result=None), None, None
                     continue
                 # Until it is recorded, the job counts as being sent.
                 self._on_fault(str(fault))

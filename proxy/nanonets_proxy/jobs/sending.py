@@ -156,11 +156,10 @@ class JobExchange:
                 lambda database: database.change(self._work.id, JobEvent.RETURN, owner=self._owner)
             ).add_done_callback(_ignore)
 
-    async def end(self, event: JobEvent, reason: str, result: Result | None, *files: "Path") -> bool:
+    async def end(self, event: JobEvent, reason: str, result: Result | None) -> bool:
         """Records the end of the job. Returns False if the store has another end of it. Raises StoreFault."""
         return await self._writer.run(
-            lambda database: database.change(self._work.id, event, owner=self._owner, reason=reason, result=result),
-            *files,
+            lambda database: database.change(self._work.id, event, owner=self._owner, reason=reason, result=result)
         )
 
 

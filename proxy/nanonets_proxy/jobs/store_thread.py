@@ -7,7 +7,6 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from nanonets_proxy.jobs.database import JobDatabase
@@ -42,7 +41,6 @@ class Queued(NamedTuple):
 
     operation: Operation[Any]
     future: "asyncio.Future[Any]"
-    files: tuple[Path, ...]
 
 
 class Outcome(NamedTuple):
@@ -66,10 +64,10 @@ class StoreThread(ABC):
         self._database = database
         self._thread.start()
 
-    def run(self, operation: Operation[T], *files: Path) -> "asyncio.Future[T]":
+    def run(self, operation: Operation[T]) -> "asyncio.Future[T]":
         """Returns the future of an operation, which raises NoRoom or StoreFault."""
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(Queued(operation, future, files))
+        self._queue.put(Queued(operation, future))
         return future
 
     def close(self) -> None:

@@ -129,11 +129,12 @@ class Submission:
     async def _store(self, job: NewJob, file: BodyFile) -> JobView:
         """Stores the job, and begins to run it if its turn has come. Raises a ProxyError."""
         jobs, work, runner = self._jobs, job.work, self._jobs.runner
-        owner = jobs.directory.runner if runner.may_claim(work.lane) else None
-        files = (file.path,) if job.body.data is None else ()
         try:
+            if job.body.data is None:
+                await jobs.files.sync(file.path)
+            owner = jobs.directory.runner if runner.may_claim(work.lane) else None
             submitted = await jobs.writer.run(
-                lambda database: database.submit(job, owner, jobs.policy.max_unfinished), *files
+                lambda database: database.submit(job, owner, jobs.policy.max_unfinished)
             )
         except (NoRoom, StoreFault) as error:
             remove(file.path)
