@@ -42,6 +42,32 @@ async def test_a_job_is_seen_by_its_caller_alone(folder: Path) -> None:
             assert (await stranger.get(location)).status == 401
 
 
+async def test_a_job_belongs_to_the_name_of_its_caller_also_when_the_token_is_another_one(
+    folder: Path, tmp_path: Path
+) -> None:
+    async def status(token: str) -> int:
+        async with await scene.proxy.caller() as caller:
+            return (await caller.get(location, bearer(token))).status
+
+    file = tmp_path / "callers"
+    file.write_text(f"{CallerToken.of('one', ONE)}\n")
+    async with (
+        ScriptedUpstream() as upstream,
+        job_scene(upstream.origin, folder, caller_tokens_file=str(file)) as scene,
+    ):
+        location = accepted(await scene.caller.post(b"/x", b"", ASYNC, bearer(ONE))).encode()
+        exchange = await upstream.next_request()
+        new = make_token(b"3" * 32)
+        file.write_text(f"{CallerToken.of('one', new)}\n{CallerToken.of('two', TWO)}\n")
+        assert await scene.proxy.proxy.reload() is None
+        assert [await status(token) for token in (new, ONE, TWO)] == [200, 401, 404]
+        file.write_text(f"{CallerToken.of('renamed', ONE)}\n")
+        assert await scene.proxy.proxy.reload() is None
+        assert [await status(token) for token in (new, ONE, TWO)] == [401, 404, 401]
+        await exchange.respond(OK)  # the job goes on
+        await until(lambda: stored(folder) == ["done"])
+
+
 async def test_access_rules_apply_to_the_submission_and_not_to_the_polls(folder: Path) -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,

@@ -13,6 +13,8 @@ from nanonets_proxy.jobs.database import JobDatabase
 from nanonets_proxy.jobs.store_thread import StoreFault
 from support.eventually import until
 from support.job_scene import ASYNC, files, job_scene, new_job, stored
+from support.log_capture import captured_log
+from support.raw_caller import request
 from support.raw_upstream import ok
 from support.scripted_upstream import OK, ScriptedUpstream, responding
 
@@ -85,6 +87,24 @@ async def test_a_response_that_was_removed_since_the_caller_asked_is_not_found(f
         scene.jobs.directory.remove_files(location.rpartition("/")[2])  # as when `jobs_keep` ends at this instant
         response = await scene.result(location)
         assert (response.status, response.json()["code"]) == (404, "not_found")
+
+
+async def test_the_log_counts_the_bytes_that_a_reader_got_before_it_hung_up(folder: Path) -> None:
+    size = 20_000_000  # more than the buffers of both sockets hold
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream(responding(ok(b"r" * size))) as upstream,
+            job_scene(upstream.origin, folder) as scene,
+        ):
+            location = await scene.submit()
+            await scene.until(location, "done")
+            async with await scene.proxy.caller() as reader:
+                await reader.send(request(b"GET", f"{location}/result".encode()))
+                await reader.head()
+                reader.close()
+    (sent,) = [event for event in log.events("request") if event["path"].endswith("/result")]
+    assert sent["code"] == "caller_gone"
+    assert 0 < sent["sent_bytes"] < size
 
 
 async def test_polls_work_while_another_process_holds_the_lock_of_the_database(folder: Path) -> None:

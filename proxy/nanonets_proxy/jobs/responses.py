@@ -84,8 +84,8 @@ async def send_result(
     if request.method == "HEAD":
         transport.write(lines + b"\r\n")
         return
-    response.sent_bytes = result.body.length
     if result.body.data is not None:
+        response.sent_bytes = result.body.length
         transport.write(lines + b"\r\n" + result.body.data)
         return
     try:
@@ -104,7 +104,7 @@ async def send_result(
             if transport.is_closing():
                 raise ConnectionResetError("the caller has gone")
             transport.write(piece)
-            at += len(piece)
+            at = response.sent_bytes = at + len(piece)
             await response.drain()
     except OSError as error:  # also ConnectionError: a short body must not look complete
         raise ConnectionResetError(str(error)) from error
