@@ -89,6 +89,20 @@ async def test_a_response_that_was_removed_since_the_caller_asked_is_not_found(f
         assert (response.status, response.json()["code"]) == (404, "not_found")
 
 
+async def test_a_database_that_was_removed_accepts_no_jobs(folder: Path) -> None:
+    async with ScriptedUpstream(responding(OK)) as upstream, job_scene(upstream.origin, folder) as scene:
+        await scene.until(await scene.submit(), "done")
+        database = (folder / "jobs.db").rename(folder / "aside")
+        response = await scene.caller.post(b"/x", b"", ASYNC)
+        assert (response.status, response.json()["code"]) == (503, "jobs_unavailable")
+        (alert,) = [alert for alert in scene.proxy.proxy.alerts.to_json() if alert["event"] == "jobs_stopped"]
+        assert alert["reason"] == "cannot be used: no such file or directory"
+        (folder / "jobs.db").touch()  # another one does not count
+        assert (await scene.caller.post(b"/x", b"", ASYNC)).status == 503
+        database.rename(folder / "jobs.db")
+        await scene.until(await scene.submit(), "done")
+
+
 async def test_the_log_counts_the_bytes_that_a_reader_got_before_it_hung_up(folder: Path) -> None:
     size = 20_000_000  # more than the buffers of both sockets hold
     with captured_log() as log:

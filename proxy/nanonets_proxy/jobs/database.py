@@ -4,6 +4,8 @@ Several processes may use it at the same time. Each change of a state is one con
 that try the same change, one succeeds. `owner` is the runner that holds a queued job's ticket, or sends the job.
 """
 
+import errno
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -33,7 +35,7 @@ _LOCK_TIMEOUT_S: Final = 5.0
 
 
 class JobDatabase:
-    """One connection. Every method raises sqlite3.Error."""
+    """One connection. Every method raises sqlite3.Error, and `begin` also OSError if the file was removed."""
 
     def __init__(self, path: Path, upstream: str, *, read_only: bool = False) -> None:
         """Opens the file, or makes it. `upstream` names the upstream that its jobs are sent to.
@@ -53,6 +55,7 @@ class JobDatabase:
                 path.chmod(0o600)
                 self._prepare(upstream)
             self._check_identity(upstream)
+            self._path, self._status = path, path.stat()
         except BaseException:
             self._connection.close()
             raise
@@ -90,6 +93,8 @@ class JobDatabase:
     # --- transactions: the threads of reader.py and writer.py control them --------------------------------
 
     def begin(self) -> None:
+        if not os.path.samestat(self._path.stat(), self._status):  # removed: what is stored now would be lost
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         self._connection.execute("BEGIN IMMEDIATE")
 
     def begin_reading(self) -> None:
