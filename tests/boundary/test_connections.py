@@ -3,6 +3,7 @@
 import asyncio
 import json
 import resource
+import socket
 from collections.abc import Callable
 
 import pytest
@@ -18,9 +19,9 @@ from nanonets_proxy.server.open_files import last_file, most_admin_connections, 
 from nanonets_proxy.server.peers import Peer
 from nanonets_proxy.telemetry.alerts import Alerts
 from support.eventually import until
-from support.proxy_harness import running_proxy, serve_config
+from support.proxy_harness import RunningProxy, running_proxy, serve_config
 from support.raw_caller import request
-from support.scripted_upstream import OK, ScriptedUpstream
+from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 
 async def test_a_connection_beyond_the_limit_closes_the_oldest_idle_connections(
@@ -65,6 +66,50 @@ async def test_if_all_connections_are_busy_a_new_connection_gets_an_error() -> N
         await until(lambda: proxy.proxy._server.open_connections == 16)
 
 
+def connected_together(proxy: RunningProxy, count: int) -> list[socket.socket]:
+    """Connects callers while the event loop does not run, so that the proxy accepts all of them at once."""
+    host, _, port = proxy.address.rpartition(":")
+    return [socket.create_connection((host, int(port))) for _ in range(count)]
+
+
+async def test_of_too_many_callers_that_arrive_together_each_gets_its_response_or_a_503() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, max_connections=16) as proxy,
+    ):
+        together = connected_together(proxy, 60)
+        for sock in together:
+            sock.sendall(request(b"GET", b"/x"))
+            sock.setblocking(False)  # noqa: FBT003 - the name says what it is
+        exchanges = [await upstream.next_request() for _ in range(16)]
+        loop = asyncio.get_running_loop()
+        for sock in together[16:]:  # asyncio's streams lose a response that is followed by a reset
+            assert (await loop.sock_recv(sock, 65536)).startswith(b"HTTP/1.1 503 ")
+        for exchange in exchanges:
+            await exchange.respond(OK)
+        for sock in together[:16]:
+            assert (await loop.sock_recv(sock, 65536)).startswith(b"HTTP/1.1 200 ")
+        for sock in together:
+            sock.close()
+
+
+async def test_callers_that_arrive_together_and_send_nothing_displace_different_connections() -> None:
+    async with (
+        ScriptedUpstream(responding(OK)) as upstream,
+        running_proxy(upstream.origin, max_connections=16) as proxy,
+        proxy.callers(16) as callers,
+    ):
+        await until(lambda: proxy.proxy._server.open_connections == 16)
+        together = connected_together(proxy, 10)
+        for caller in callers[:10]:
+            assert await caller.read_to_end() == b""
+        await until(lambda: proxy.proxy._server.open_connections == 16)
+        for caller in callers[10:]:
+            assert (await caller.get(b"/x")).status == 200
+        for sock in together:
+            sock.close()
+
+
 def test_the_error_for_a_new_connection_has_a_correct_length() -> None:
     head, _, body = REJECTION.partition(b"\r\n\r\n")
     assert b"Content-Length: %d" % len(body) in head
@@ -91,7 +136,11 @@ class Connection:
         self.idle_since_s = 99.5 if is_fresh else 99.0
         self.awaits_body = not is_idle and is_fresh
         self.stalled_since_s = 99.0 if is_stalled else 99.5
+        self.is_unread = False
         self._close = close
+
+    def has_unread_bytes(self) -> bool:
+        return self.is_unread
 
     def displace(self) -> None:
         assert self.is_idle
@@ -186,6 +235,30 @@ def test_of_fresh_connections_only_some_make_room(fresh: int, closed: int) -> No
     listener = Listener(fresh, 100_000)
     assert all(listener.connect("192.0.2.1", is_fresh=True) for _ in range(fresh + 1))
     assert len(listener.open) == fresh + 1 - closed
+
+
+def test_a_connection_whose_bytes_have_arrived_does_not_make_room() -> None:
+    listener = Listener(most=2, most_per_peer=2)
+    for _ in range(2):
+        assert listener.connect(None, is_fresh=True)
+        listener.open[-1].is_unread = True
+    assert not listener.connect(None)
+    listener.open[1].is_unread = False
+    assert listener.connect(None)
+    assert [connection.is_unread for connection in listener.open] == [True, False]
+
+
+def test_a_connection_that_is_not_lost_yet_makes_room_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    displaced: list[Connection] = []
+    monkeypatch.setattr(Connection, "displace", lambda connection: displaced.append(connection))
+    listener = Listener(most=4, most_per_peer=4)
+    for _ in range(8):
+        assert listener.connect("192.0.2.1", is_fresh=True)
+    assert displaced == listener.open[:4]
+    assert listener.limits._open == 4
+    for connection in list(listener.open):
+        listener.close(connection)
+    assert (listener.limits._open, listener.limits._displaced, listener.limits._per_peer) == (0, set(), {})
 
 
 def test_an_ipv6_host_does_not_get_a_limit_for_each_of_its_addresses() -> None:

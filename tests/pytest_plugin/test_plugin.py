@@ -27,7 +27,7 @@ def run_tests(tmp_path: Path) -> Run:
             env=environment(**env),
             capture_output=True,
             text=True,
-            timeout=END_S,
+            timeout=5 * END_S,
             check=False,
         )
 

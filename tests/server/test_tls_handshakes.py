@@ -66,6 +66,23 @@ async def test_a_silent_handshake_counts_as_a_connection_and_makes_room(tls: Tls
     assert await silent[0].read_to_end() == b""
 
 
+@pytest.mark.parametrize(("most_connections", "most_handshakes"), [(16, 1000), (1000, 16)])
+async def test_handshakes_that_arrive_together_are_bounded_and_all_of_them_are_given_back(
+    tls: Tls, monkeypatch: pytest.MonkeyPatch, most_connections: int, most_handshakes: int
+) -> None:
+    monkeypatch.setattr(server, "MOST_HANDSHAKES", most_handshakes)
+    proxy = await tls.start(max_connections=most_connections)
+    host, _, port = proxy.address.rpartition(":")
+    together = [socket.create_connection((host, int(port))) for _ in range(60)]  # the event loop does not run
+    caller = await tls.caller(proxy)
+    assert handshakes(proxy) <= 16
+    assert (await caller.get(b"/x")).status == 200
+    for silent in together:
+        silent.close()
+    await until(lambda: handshakes(proxy) == 0)
+    assert proxy.proxy._server._limits._open == 1
+
+
 async def test_the_number_of_handshakes_is_bounded(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MOST_HANDSHAKES", 4)
     proxy = await tls.start()

@@ -68,6 +68,9 @@ class RawCaller:
         self.writer.transport.abort()
 
     async def send(self, data: bytes) -> None:
+        """Sends bytes. Raises ConnectionError if the connection has ended."""
+        if self.writer.transport.is_closing():
+            raise ConnectionResetError  # uvloop would raise RuntimeError
         self.writer.write(data)
         async with asyncio.timeout(WAIT_S):
             await self.writer.drain()

@@ -6,7 +6,11 @@ A connection beyond the limit replaces another one, the oldest of the first kind
    holds connections loses them;
 2. with a request whose body has stalled for PATIENCE_S, which gets a 408, or a response that its caller does not
    read;
-3. without a request, or with one whose body has not begun. They may be on their way.
+3. without a request, or with one whose body has not begun. They may be on their way. A connection whose bytes have
+   arrived and are not read yet stays.
+
+Connections that arrive together are accepted before one of them is read, and before one that makes room is lost. So
+a connection that makes room counts no longer from then on, and makes room only once.
 
 If all connections are busy, the new one gets a 503. Loopback addresses and unix sockets stand for many callers, so
 only the total limit applies to them.
@@ -82,6 +86,9 @@ class Connection(Protocol):
     def awaits_body(self) -> bool:
         """Whether the proxy waits for the first byte of a request's body."""
 
+    def has_unread_bytes(self) -> bool:
+        """Returns whether bytes of the caller have arrived that are not read yet."""
+
     def displace(self) -> None:
         """Closes the connection now; unsent bytes are lost."""
 
@@ -107,6 +114,8 @@ class ConnectionLimits:
         self._alerts = alerts
         self._per_peer: Counts[str] = Counts()
         self._open = 0
+        self._given_up: set[Connection] = set()  # they made room, and are not lost yet
+        self._displaced: set[Connection] = set()  # so are these, and they are not counted any more
         self._shed = Counter(
             f"nanonets_proxy_{policy.listener}connections_shed",
             "Connections closed at a limit: idle and stalled ones, to make room, and new ones, if all are busy.",
@@ -145,6 +154,10 @@ class ConnectionLimits:
 
     def give_back(self, connection: Connection) -> None:
         """Counts the end of a connection."""
+        self._given_up.discard(connection)
+        if connection in self._displaced:
+            self._displaced.remove(connection)
+            return
         address = _limited_address(connection.peer)
         self._open -= 1
         if address is not None:
@@ -165,29 +178,41 @@ class ConnectionLimits:
         stalled: Connection | None = None
         for connection in self._all_open():
             is_counted = address is None or _limited_address(connection.peer) == address
-            if not is_counted or connection is newcomer:
+            if not is_counted or connection is newcomer or connection in self._displaced:
                 continue
             if connection.is_idle:
                 (idle if connection.idle_since_s <= before_s else fresh).append(connection)
                 if len(idle) == batch:
                     break
+            elif connection in self._given_up:
+                continue
             elif connection.stalled_since_s <= before_s:
                 stalled = stalled or connection
             elif connection.awaits_body:
                 fresh.append(connection)
         if not idle and stalled is not None:
-            stalled.give_up()
+            self._give_up(stalled)
             self._shed.labels("stalled").inc()
             return True
         # Fresh connections may be on their way. While they are few, a walk is cheap, so few are closed at a time.
-        displaced = idle or fresh[: min(batch, 1 + len(fresh) // _BATCH)]
+        silent = [each for each in fresh[:_BATCH] if not each.has_unread_bytes()] if not idle else []
+        displaced = idle or silent[: min(batch, 1 + len(fresh) // _BATCH)]
         for connection in displaced:
             if connection.is_idle:
-                connection.displace()
+                self._displace(connection)
             else:
-                connection.give_up()
+                self._give_up(connection)
         self._shed.labels("idle" if displaced else "new").inc(len(displaced) or 1)
         return bool(displaced)
+
+    def _displace(self, connection: Connection) -> None:
+        self.give_back(connection)
+        self._displaced.add(connection)
+        connection.displace()
+
+    def _give_up(self, connection: Connection) -> None:
+        self._given_up.add(connection)
+        connection.give_up()
 
 
 def _limited_address(peer: Peer) -> str | None:

@@ -65,10 +65,15 @@ class TlsHandshake(asyncio.Protocol):
 
     def displace(self) -> None:
         """Ends the connection now."""
+        self._end(self)  # a task that is cancelled before it has begun does not do so
         if self._task is not None:
             self._task.cancel()
         if self._transport is not None:
             self._transport.abort()
+
+    def has_unread_bytes(self) -> bool:
+        """Returns False: a handshake is no request yet."""
+        return False
 
     def give_up(self) -> None:
         """Does nothing: there is no request."""

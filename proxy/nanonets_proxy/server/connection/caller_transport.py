@@ -6,7 +6,7 @@ import socket
 from typing import TYPE_CHECKING, Final, cast
 
 from nanonets_proxy.server.connection.flow_control import Backpressure, FlowControl, ReadAhead
-from nanonets_proxy.server.peers import UNKNOWN, Peer, keep_alive_probes, peer_of, reset
+from nanonets_proxy.server.peers import UNKNOWN, Peer, keep_alive_probes, peer_of, readable, reset
 
 if TYPE_CHECKING:
     from nanonets_proxy.server.connection.idle_timer import StallTimer
@@ -34,6 +34,10 @@ class CallerTransport(asyncio.BufferedProtocol):
         if self.transport is None:
             raise caller_gone()
         await self.writing.wait()
+
+    def has_unread_bytes(self) -> bool:
+        """Returns whether bytes of the caller are in the socket, or its end."""
+        return self.transport is not None and bool(readable([self.transport]))
 
     def close_when_sent(self) -> None:
         """Closes when all written bytes are sent, at the latest after CLOSE_S."""
