@@ -73,7 +73,7 @@ class StateFile:
                 file.write(self._redact(text.encode()))
             new.replace(self._path)
         except OSError as error:
-            advice = "make its directory writable, or set state_file"
+            advice = "make room on its disk, make its directory writable, or set state_file"
             self._alerts.report("state_file_not_written", advice, path=str(self._path), reason=error.strerror)
 
     def _put_aside(self, reason: str) -> None:

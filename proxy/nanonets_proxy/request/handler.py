@@ -26,7 +26,7 @@ from nanonets_proxy.telemetry.log import event_writer
 from nanonets_proxy.upstream.body import RequestBody
 
 _VERSIONS: Final = (HTTP_1_1, HTTP_1_0)
-_OWN_FAILURE_FROM_STATUS: Final = 500
+_FAILURE_FROM_STATUS: Final = 500
 _WARNING: Final = "warning"
 _ERROR: Final = "error"
 
@@ -106,7 +106,8 @@ class Handler:
             if kept_bytes:
                 self._services.body_budget.memory_bytes -= kept_bytes
             record.sent_bytes += response.sent_bytes
-            log = self._log_request[record.level]
+            is_upstream_failure = record.status >= _FAILURE_FROM_STATUS and not record.level
+            log = self._log_request[_WARNING if is_upstream_failure else record.level]
             if self._log_share < 1.0 and record.is_success:
                 log = self._log_sampled if random() < self._log_share else None  # noqa: S311 - no secret
             record.finish(log, self._services.observers)
@@ -125,7 +126,7 @@ class Handler:
         """Sends the response to an error. Resets the connection instead if `response` has begun."""
         record.code, record.error = error.code, error.message
         record.details = public_details(error) | error.log_details
-        if error.status >= _OWN_FAILURE_FROM_STATUS:
+        if error.status >= _FAILURE_FROM_STATUS:
             record.level = _ERROR if isinstance(error, InternalError) else _WARNING
         if response.began:
             response.abort()

@@ -297,6 +297,26 @@ def test_new_requests_probe_a_used_up_quota_at_growing_intervals_until_it_is_ove
     assert len(scene.poll()) == 1
 
 
+@pytest.mark.parametrize("hint_s", [None, 7200.0])
+def test_requests_that_were_in_flight_together_do_not_delay_the_test_of_a_quota(hint_s: float | None) -> None:
+    scene = Scene(max_wait_s=300.0)
+    permits = [scene.ask() for _ in range(7)]
+    assert scene.poll() == permits
+    for permit in permits[:6]:
+        scene.refuse(permit, hint_s, quota=True)
+    scene.poll()
+    substitute = scene.ask()
+    if scene.poll() == [substitute]:
+        scene.refuse(substitute, hint_s, quota=True)
+    scene.now += 10
+    scene.refuse(permits[6], hint_s, quota=True)
+    scene.poll()
+    scene.now += 49
+    assert scene.gate.enqueue(Ticket("account", math.inf), scene.now) is not None
+    scene.now += 1
+    assert scene.gate.enqueue(Ticket("account", math.inf), scene.now) is None
+
+
 def test_an_ordinary_refusal_ends_a_used_up_quota() -> None:
     scene = exhausted()
     scene.now += 60

@@ -141,6 +141,20 @@ def test_whole_events_below_the_level_have_no_writer() -> None:
         assert event_writer("request") is None
 
 
+@pytest.mark.parametrize(("status", "level"), [(200, "info"), (404, "info"), (500, "warning"), (503, "warning")])
+async def test_a_failure_of_the_upstream_is_a_warning(status: int, level: str) -> None:
+    reply = b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream(responding(reply)) as upstream,
+            running_proxy(upstream.origin) as proxy,
+            await proxy.caller() as caller,
+        ):
+            assert (await caller.get(b"/x")).status == status
+        (event,) = log.events("request")
+    assert (event["status"], event["level"]) == (status, level)
+
+
 async def test_every_line_begins_with_time_level_and_event() -> None:
     with captured_log() as log:
         async with (

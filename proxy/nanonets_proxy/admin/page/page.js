@@ -144,8 +144,8 @@ const limitText = scope => {
 const problem = each => {
   const item = make("li"), facts = make("small");
   const happened = [each.sentence, each.reason].filter(Boolean).join(" ");
-  const end = /[.!?]$/.test(happened) ? " To do: " : ". To do: ";
-  item.append(make("code", each.kind), " " + (each.what && "(" + each.what + ") ") + (happened && happened + end) + each.advice, facts);
+  item.append(make("code", each.kind), (each.what && " (" + each.what + ")") + (happened && ": " + happened),
+    make("p", (each.is_alert ? "To do: " : "") + each.advice), facts);
   facts.textContent = each.times + (each.times === 1 ? " time" : " times") + ", last " + duration(each.age_s) + " ago" +
     (each.caller ? ", caller " + each.caller : "") + (each.request_id ? ", request " + each.request_id : "");
   return item;
@@ -166,7 +166,10 @@ const show = (environment, end) => {
   put(field("cause"), state.cause ? "Look at: " + CAUSES[state.cause] : "");
   section.querySelector(".state").dataset.level = BAD.includes(state.code) ? "bad" : state.cause ? "wait" : "good";
   section.querySelector(".state").dataset.code = state.code;
-  put(field("next"), gate.next_permit_in_s !== null ? duration(gate.next_permit_in_s) : gate.waiting ? "at the next response" : "at once");
+  // While nobody waits, the sentence is about the scope that opens last.
+  const closed = ["quota_used_up", "limit_closed"].includes(state.code) ? Math.max(0, ...gate.scopes.map(scope => scope.opens_in_s)) : 0;
+  put(field("next"), gate.next_permit_in_s !== null ? duration(gate.next_permit_in_s) : gate.waiting ? "at the next response"
+    : closed ? duration(closed) : "at once");
   pair(field("waiting"), number(gate.waiting), ` from ${number(gate.waiting_callers)} ${gate.waiting_callers === 1 ? "caller" : "callers"}`);
   pair(field("in_flight"), number(gate.in_flight), " of " + number(gate.max_in_flight));
   put(field("rate"), number(environment.requests.per_second));

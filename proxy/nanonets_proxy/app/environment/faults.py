@@ -46,7 +46,9 @@ def report_dial_failure(alerts: Alerts, upstream: str, error: UpstreamError) -> 
     elif isinstance(error, UpstreamDnsFailed):
         advice = "check the name's spelling and this machine's resolver"
     elif isinstance(error, UpstreamTlsCertificate | UpstreamTlsProtocol):
-        advice = "check ca_file and upstream_pins, and whether something on the way intercepts TLS"
+        advice = (
+            "check ca_file, upstream_pins, this machine's clock, and whether something on the way intercepts TLS"
+        )
     elif isinstance(error, EgressProxyRefused):
         advice = "check egress_proxy and the rules of that proxy"
     else:

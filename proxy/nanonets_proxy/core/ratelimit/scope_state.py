@@ -113,7 +113,7 @@ class ScopeState:
             ticket.quota_used_up = True
             if not in_doubt:
                 self.quota = self.quota or LongQuota(policy.max_quota_probe_s)
-                limit.close(self.quota.refused(now, hint_s))
+                limit.close(self.quota.refused(ticket.granted_at_s, now, hint_s))
         if not in_doubt and limit.state is LimitState.CLOSED:
             if self.closed_at_s == math.inf:
                 self.closed_at_s = now

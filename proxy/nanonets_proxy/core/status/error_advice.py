@@ -41,8 +41,8 @@ _ADVICE: Final = {
     "upstream_head_too_large": "The upstream's header section is too large: look for a proxy on the way.",
     "upstream_refused": "The upstream refuses connections: check the setting upstream and firewalls.",
     "upstream_timeout": "The upstream is too slow: look at Nanonets' status page, or raise first_byte_timeout.",
-    "upstream_tls_certificate": "The upstream's certificate is not trusted: check ca_file, and whether something "
-    "on the way intercepts TLS.",
+    "upstream_tls_certificate": "The upstream's certificate is not trusted: check ca_file, this machine's clock, "
+    "and whether something on the way intercepts TLS.",
     "upstream_tls_failed": "The TLS handshake failed: check whether something on the way intercepts TLS.",
     "upstream_unreachable": "No route to the upstream: check the network and the firewall.",
     "upstream_upgraded": "The upstream changed the protocol, which the proxy never asks for: check what responds.",
