@@ -9,6 +9,7 @@ import pytest
 from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
+from nanonets_proxy.errors import ShuttingDown
 from simulator.limiters import Concurrency, FixedWindow, Limiter, SlidingLog, TokenBucket
 from support.gate.fleet_scene import FleetScene, jain
 from support.gate.virtual_loop import run_virtually
@@ -312,6 +313,34 @@ def test_a_leader_that_stops_hands_over_without_a_429() -> None:
     in_fleet(2, SlidingLog(40, 3.9), run, LIMITED)
 
 
+@pytest.mark.parametrize("is_leader", [True, False])
+def test_while_a_replica_drains_a_request_that_need_not_wait_is_served(*, is_leader: bool) -> None:
+    """As without a fleet: it may be the first request of a connection that came before the drain."""
+
+    async def run(scene: FleetScene) -> None:
+        number = scene.leader if is_leader else 1 - scene.leader
+        room = scene.replicas[number].room
+        tasks = [scene.loop.create_task(scene.request(number, "caller")) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        room.close()
+        await asyncio.sleep(1.0)
+        assert len(scene.counts.served_at_s) == 2
+        assert [type(error) for error in scene.counts.errors] == [ShuttingDown]
+        await asyncio.sleep(4.0)
+        await scene.request(number, "new")
+        assert len(scene.counts.served_at_s) == 3
+        await asyncio.gather(*(scene.request(number, "new") for _ in range(2)))
+        assert len(scene.counts.served_at_s) == 4
+        assert [type(error) for error in scene.counts.errors] == [ShuttingDown] * 2
+        assert (room.in_flight, room.waiting) == (0, 0)
+        gate = scene.replicas[scene.leader].gate()
+        assert (gate.in_flight, gate.waiting) == (0, 0)
+        await asyncio.gather(*tasks)
+
+    policy = GatePolicy(256, 1000, static_limits=StaticLimits((StaticLimit("account", 2, 4.0),)))
+    in_fleet(2, SlidingLog(2, 3.9), run, policy)
+
+
 def test_while_redis_is_away_all_replicas_together_keep_to_the_limit() -> None:
     async def run(scene: FleetScene) -> None:
         for number in range(4):
@@ -388,6 +417,43 @@ def test_a_fleet_that_starts_again_as_a_whole_remembers_its_limits() -> None:
         assert [(status.count, status.period_s) for (status,) in statuses] == [(40, 4.0)] * 2
 
     in_fleet(2, window(), run)
+
+
+@pytest.mark.parametrize(("what", "nth"), [("grant", 2), ("end", 1), ("leave", 1), ("wait", 1)])
+def test_a_lost_message_is_made_up_for_within_a_second(what: str, nth: int) -> None:
+    """Of several requests at a limit of two, so that each message is sent. The second grant ends a wait."""
+
+    async def run(scene: FleetScene) -> None:
+        follower = next(number for number in range(2) if number != scene.leader)
+        matching: list[bytes] = []
+        for bus in scene.buses:
+
+            def deliver(
+                data: bytes,
+                loop: asyncio.AbstractEventLoop,
+                deliver: Callable[[bytes, asyncio.AbstractEventLoop], None] = bus.deliver,
+            ) -> None:
+                if b'"t":"%s"' % what.encode() in data:
+                    matching.append(data)
+                    if len(matching) == nth:
+                        return
+                deliver(data, loop)
+
+            bus.deliver = deliver  # type: ignore[method-assign] - a network that loses one message
+        tasks = [scene.loop.create_task(scene.request(follower, f"c{number}")) for number in range(6)]
+        await asyncio.sleep(0.15)
+        tasks.pop().cancel()
+        await asyncio.sleep(1.5)
+        assert len(matching) >= nth
+        assert len(scene.counts.served_at_s) == 5
+        assert scene.counts.errors == []
+        gate = scene.replicas[scene.leader].gate()
+        assert (gate.in_flight, gate.waiting) == (0, 0)
+        assert (scene.replicas[follower].room.in_flight, scene.replicas[follower].room.waiting) == (0, 0)
+        await asyncio.gather(*tasks)
+
+    policy = GatePolicy(256, 1000, static_limits=StaticLimits((StaticLimit("account", 2, 0.2),)))
+    in_fleet(2, SlidingLog(2, 0.19), run, policy)
 
 
 def test_a_malformed_message_changes_nothing() -> None:

@@ -12,7 +12,7 @@ from support.gate.fleet_scene import FleetScene
 from support.gate.virtual_loop import run_virtually
 
 REPLICAS = 3
-FAULTS = ("hang", "down", "wipe", "read_only", "kill", "add", "cancel", "stop", "cut")
+FAULTS = ("hang", "down", "wipe", "read_only", "kill", "add", "cancel", "stop", "cut", "lossy", "twice", "disorder")
 
 steps = st.lists(
     st.tuples(st.sampled_from(FAULTS), st.floats(0.0, 3.0), st.integers(0, 9)),
@@ -51,6 +51,18 @@ async def apply(scene: FleetScene, fault: str, lasts_s: float, which: int) -> No
         case "cancel":  # callers hang up, while they wait or are served
             for task in scene.tasks[which :: len(FAULTS)]:
                 task.cancel()
+        case "lossy":
+            redis.lost = 0.1 * (1 + which)
+            await asyncio.sleep(lasts_s)
+            redis.lost = 0.0
+        case "twice":
+            redis.doubled = 0.1 * (1 + which)
+            await asyncio.sleep(lasts_s)
+            redis.doubled = 0.0
+        case "disorder":  # messages overtake each other
+            redis.disorder_s = 0.01 * (1 + which)
+            await asyncio.sleep(lasts_s)
+            redis.disorder_s = 0.0
         case "cut":  # one replica loses its connection for a while
             bus = scene.buses[number]
             bus.is_cut = True
@@ -65,6 +77,8 @@ async def apply(scene: FleetScene, fault: str, lasts_s: float, which: int) -> No
 @example([("kill", 0.0, 0), ("hang", 0.3, 0), ("cut", 0.5, 1)], 1, 20)
 @example([("down", 1.0, 0), ("cancel", 0.1, 1), ("stop", 0.2, 2), ("add", 0.0, 0)], 2, 20)
 @example([("cut", 2.0, 0), ("cut", 0.2, 1), ("wipe", 0.0, 0)], 3, 0)
+@example([("lossy", 3.0, 2), ("twice", 3.0, 9), ("disorder", 3.0, 9)], 4, 20)
+@example([("lossy", 3.0, 0), ("disorder", 3.0, 2), ("kill", 0.0, 0), ("twice", 1.0, 9)], 5, 20)
 def test_after_any_faults_one_gate_decides_again_and_no_permit_is_lost(
     faults: list[tuple[str, float, int]], seed: int, limit: int
 ) -> None:

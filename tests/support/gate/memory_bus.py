@@ -25,6 +25,12 @@ class MemoryRedis:
     lease_epoch: int = 0
     lease_until_s: float = 0.0
     kept: tuple[bytes, float] | None = None
+    lost: float = 0.0
+    """The share of messages that do not arrive."""
+    doubled: float = 0.0
+    """The share of messages that arrive twice."""
+    disorder_s: float = 0.0
+    """Messages are late by up to this, each by another time, so that they overtake each other."""
     held_back: list[Callable[[], None]] = field(default_factory=list)
     published: int = 0
     campaigns: int = 0
@@ -96,7 +102,12 @@ class MemoryBus:
         if self.redis.hangs:
             self.redis.held_back.append(lambda: self.deliver(data, loop))
             return
-        at_s = loop.time() + self.redis.delay_s + self.redis.jitter_s * self.redis.chance.random()
+        redis = self.redis
+        at_s = loop.time() + redis.delay_s + redis.jitter_s * redis.chance.random()
+        if redis.lost or redis.doubled or redis.disorder_s:
+            for _ in range((redis.chance.random() >= redis.lost) + (redis.chance.random() < redis.doubled)):
+                loop.call_at(at_s + redis.disorder_s * redis.chance.random(), self._arrive, data)
+            return
         self._arrives_at_s = max(at_s, self._arrives_at_s)  # one connection keeps the order
         loop.call_at(self._arrives_at_s, self._arrive, data)
 

@@ -1,8 +1,8 @@
-"""What a replica tells a leader first: its log, its closures, and the permits in use."""
+"""What a replica tells a leader: first its log, its closures, and the permits in use; then, which claims it has."""
 
 from collections.abc import Mapping
 
-from nanonets_proxy.admission.fleet.homes.remote_home import Message
+from nanonets_proxy.admission.fleet.homes.remote_home import Message, RemoteHome
 from nanonets_proxy.admission.fleet.room import FleetRoom
 
 
@@ -25,3 +25,8 @@ def make_hello(
     }
     held = [[c.number, c.scope, c.lane, c.deadline_s - now_s, c.cost, now_s - c.granted_at_s] for c in room.held()]
     return {"t": "hello", "places": places, "scopes": scopes, "held": held}
+
+
+def make_alive(room: FleetRoom, remote: RemoteHome) -> Message:
+    """Returns the message of a follower that is still there, with the numbers of all its claims."""
+    return {"t": "alive", "held": [claim.number for claim in room.held()], **remote.claims()}

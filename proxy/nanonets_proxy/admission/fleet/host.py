@@ -4,6 +4,10 @@ A member is known from its hello until its goodbye, or until it was silent for `
 with it: a granted one as FAILED, since the upstream may have counted the request. The answer to a message of an
 unknown member is `who`, and the member says hello again.
 
+Each `alive` of a member has the numbers of all its claims. Messages arrive in order, so a difference means that one
+was lost: a claim that the member does not have any more ends, a grant that it has not heard of is told again, and a
+waiting claim that this leader does not have is asked for again (`lost`).
+
 A returned claim (its request was refused, and may ask again) stays for its place in the order of arrival. The
 latest `_MAX_RETURNED` of each member stay.
 """
@@ -21,6 +25,8 @@ from nanonets_proxy.core.ratelimit.tickets import Outcome
 from nanonets_proxy.errors import LargerThanLimit, ProxyError
 
 MEMBER_EXPIRES_S: Final = 1.5
+_GRANT_LOST_S: Final = 0.4
+"""A grant has arrived by then, or never will."""
 _MAX_RETURNED: Final = 1000
 
 
@@ -113,11 +119,24 @@ class Host:
             self._ask(member, message, now_s)
         elif what == "bye":
             self.forget(name)
-        elif what != "alive":
+        elif what == "alive":
+            self._compare(member, message, now_s)
+        else:
             number = int(message["n"])
             claim = member.claims.get(number)
             if claim is not None:
                 self._change(member, claim, what, message)
+
+    def _compare(self, member: Member, message: Message, now_s: float) -> None:
+        waits, others = [int(n) for n in message["waits"]], [int(n) for n in (*message["asks"], *message["held"])]
+        for number in waits:
+            claim = member.claims.get(number)
+            if claim is None:
+                member.answer({"t": "lost", "n": number})
+            elif claim.is_granted and claim.granted_at_s + _GRANT_LOST_S < now_s:
+                member.answer({"t": "grant", "n": number})
+        for number in member.claims.keys() - {*waits, *others}:
+            self._end(member.claims.pop(number))
 
     def _ask(self, member: Member, message: Message, now_s: float) -> None:
         number = int(message["n"])
@@ -172,11 +191,14 @@ class Host:
         """Ends the claims of a member that is gone, or that no longer has them."""
         member.answer = _ignore
         for claim in list(member.claims.values()):
-            if claim.is_granted:
-                self.home.settle(claim, Outcome.FAILED, None, quota_used_up=False)
-            else:
-                self.home.leave(claim)
+            self._end(claim)
         member.claims.clear()
+
+    def _end(self, claim: PeerClaim) -> None:
+        if claim.is_granted:
+            self.home.settle(claim, Outcome.FAILED, None, quota_used_up=False)
+        else:
+            self.home.leave(claim)
 
     def expire(self, now_s: float) -> None:
         """Forgets the members that were silent for too long."""

@@ -14,7 +14,7 @@ from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, Bus, Won
 from nanonets_proxy.admission.fleet.bus.post import Post, deliver
 from nanonets_proxy.admission.fleet.campaign import Campaign
 from nanonets_proxy.admission.fleet.counts_post import CountsPost
-from nanonets_proxy.admission.fleet.hello import make_hello
+from nanonets_proxy.admission.fleet.hello import make_alive, make_hello
 from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
 from nanonets_proxy.admission.fleet.homes.remote_home import Message, RemoteHome
 from nanonets_proxy.admission.fleet.lead import Lead
@@ -146,12 +146,12 @@ class Replica:
     def _join(self, leader: str, epoch: int) -> None:
         """Says hello to a leader; empty: waits for one. Until its welcome, nobody grants anything here."""
         now_s = self._loop.time()
-        own = dict(self._local.gate.scopes.closed(now_s)) if self._remote is None else {}
-        closures = self._beliefs.refused(now_s) | own
+        closures = self._beliefs.refused(now_s) | (
+            {} if self._remote else dict(self._local.gate.scopes.closed(now_s))
+        )
         self._leave_lead()
         self._leader, self._epoch = leader, epoch
-        places, periods_s = self._policy.max_in_flight, self._beliefs.periods_s()
-        hello = make_hello(self.room, places, epoch, periods_s, closures, now_s)
+        hello = make_hello(self.room, self._policy.max_in_flight, epoch, self._beliefs.periods_s(), closures, now_s)
         self._remote = RemoteHome(epoch, lambda message: self._post.send(leader, message), self._loop.time)
         self.state = State.JOINING
         self.room.valid_until_s = math.inf
@@ -219,9 +219,9 @@ class Replica:
         elif self._beat_heard_at_s + BEATS_MISSED * BEAT_S < now_s:
             self._go_alone("the leader is silent")
             return
-        elif self._alive_at_s + _ALIVE_EACH_S <= now_s:
+        elif self._alive_at_s + _ALIVE_EACH_S <= now_s and self._remote is not None and self._remote.joined:
             self._alive_at_s = now_s
-            self._post.send(self._leader, {"t": "alive"})
+            self._post.send(self._leader, make_alive(self.room, self._remote))
         self.room.expire(now_s)
         self._beater = self._loop.call_later(wait_s, self._beat)
 

@@ -115,7 +115,7 @@ class FleetRoom:
     def try_admit(self, ticket: Ticket, now_s: float) -> bool:
         if now_s > self.valid_until_s:
             self.on_stale()
-        if self._closed or not self._places.is_free:
+        if not self._places.is_free:
             return False
         claim = self._claim(ticket)
         if not self._home.try_admit(claim, now_s):
@@ -128,10 +128,10 @@ class FleetRoom:
     def enter(
         self, ticket: Ticket, now_s: float, on_wait: Callable[[], None] | None = None
     ) -> "asyncio.Future[None] | None":
-        if self._closed:
-            raise shutting_down()
         if now_s > self.valid_until_s:
             self.on_stale()
+        if self._closed and not self._places.is_free:
+            raise shutting_down()
         if self.waiting >= self._policy.max_waiting:
             raise refusal(Reason.QUEUE_FULL, _RETRY_S, ticket.cost, self.waiting + 1)
         claim = self._claim(ticket)
@@ -210,7 +210,7 @@ class FleetRoom:
             await self._places.resume(ticket.claim)
 
     def close(self) -> None:
-        """Rejects all waiting and all future tickets. Permits in use stay valid."""
+        """Rejects all waiting tickets, and future ones that must wait. Permits in use stay valid."""
         self._closed = True
         for claim in [claim for claim in self._claims if not claim.is_granted]:
             self._home.leave(claim)
@@ -225,7 +225,7 @@ class FleetRoom:
         names = self._names
         self._numbers += 1
         on_wire = (names.scope(ticket.scope), names.lane(ticket.lane), names.kind(ticket.kind))
-        claim = OwnClaim(self._numbers, ticket, on_wire, self._on_granted)
+        claim = OwnClaim(self._numbers, ticket, on_wire, self._on_granted, self._on_must_wait)
         ticket.claim = claim
         return claim
 
@@ -236,6 +236,11 @@ class FleetRoom:
         claim.is_granted, claim.granted_at_s, claim.epoch = True, now_s, self.epoch
         self.on_own_grant(claim)
         self._places.take(claim)
+
+    def _on_must_wait(self, claim: OwnClaim) -> None:
+        if self._closed:
+            self._home.leave(claim)
+            claim.refused(shutting_down())
 
     def _on_decided(self, claim: OwnClaim) -> None:
         """Forgets a claim that was refused while it waited."""

@@ -55,11 +55,17 @@ class Claim:
         """Acts on the end of the claim without a permit."""
         raise NotImplementedError
 
+    def must_wait(self) -> None:
+        """Acts on the home's word that the claim gets no permit at once."""
+
 
 class OwnClaim(Claim):
     """The claim of a request of this replica."""
 
-    __slots__ = ("epoch", "error", "future", "give_up", "has_place", "on_granted", "resuming", "ticket")
+    __slots__ = (
+        *("epoch", "error", "future", "give_up", "has_place", "on_granted", "on_must_wait"),
+        *("resuming", "ticket"),
+    )
 
     def __init__(
         self,
@@ -67,12 +73,14 @@ class OwnClaim(Claim):
         ticket: Ticket,
         names: tuple[str, str, str],
         on_granted: "Callable[[OwnClaim, float], None]",
+        on_must_wait: "Callable[[OwnClaim], None]",
     ) -> None:
         super().__init__(number, names[0], names[1], ticket.deadline_s, ticket.cost)
         self.kind = names[2]
         self.urgency = ticket.urgency
         self.ticket = ticket
         self.on_granted = on_granted
+        self.on_must_wait = on_must_wait
         self.future: asyncio.Future[None] | None = None
         """Set while the request waits."""
         self.error: ProxyError | None = None
@@ -89,6 +97,9 @@ class OwnClaim(Claim):
 
     def granted(self, now_s: float) -> None:
         self.on_granted(self, now_s)
+
+    def must_wait(self) -> None:
+        self.on_must_wait(self)
 
     def refused(self, error: ProxyError) -> None:
         self.error = error

@@ -42,6 +42,7 @@ class LocalHome:
             claim.granted(now_s)
         else:
             future.add_done_callback(partial(self._decided, claim, twin))
+            claim.must_wait()
 
     def _decided(self, claim: Claim, twin: Ticket, future: "asyncio.Future[None]") -> None:
         error = None if future.cancelled() else future.exception()

@@ -6,6 +6,7 @@
 | JOINED | `close`: the leader is silent or lost | closed |
 
 A claim that is asked for stays in `asked` until the leader's first answer. The replica takes its silence as a loss.
+Any other message that is lost shows when the leader compares its claims with those of `claims`.
 """
 
 from collections.abc import Callable
@@ -94,6 +95,10 @@ class RemoteHome:
         self._kept.clear()
         self._send_now = _discard
 
+    def claims(self) -> Message:
+        """Returns the numbers of the claims that the leader has not answered, and of those that it lets wait."""
+        return {"asks": list(self.asked), "waits": [number for number in self._waiting if number not in self.asked]}
+
     # --- the leader's answers -----------------------------------------------------------------------
 
     def answer(self, message: Message) -> None:
@@ -101,6 +106,12 @@ class RemoteHome:
         number, what = message["n"], message["t"]
         self.asked.discard(number)
         if what == "wait":
+            if number in self._waiting:
+                self._waiting[number].must_wait()
+            return
+        if what == "lost":
+            if number in self._waiting:
+                self.enter(self._waiting[number], self._now_s())
             return
         claim = self._waiting.pop(number, None)
         if claim is None:
