@@ -19,10 +19,9 @@ from nanonets_proxy.jobs.database import JobDatabase
 from nanonets_proxy.jobs.directory import JobDirectory
 from nanonets_proxy.jobs.file_sync import FileSync
 from nanonets_proxy.jobs.policy import JobsPolicy, JobsUnusable
-from nanonets_proxy.jobs.reader import StoreReader
 from nanonets_proxy.jobs.records import JobView, Tally, Work, too_many
 from nanonets_proxy.jobs.runner import JobRunner, Sender
-from nanonets_proxy.jobs.store_thread import Operation, StoreFault, StoreThread, store_fault
+from nanonets_proxy.jobs.store_thread import Operation, StoreFault, StoreReader, StoreThread, store_fault
 from nanonets_proxy.jobs.writer import StoreWriter
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.database_fault import DatabaseFault, fault_of

@@ -31,29 +31,14 @@ from nanonets_proxy.jobs.directory import JobDirectory, remove
 from nanonets_proxy.jobs.file_sync import FileSync
 from nanonets_proxy.jobs.records import Result, Work
 from nanonets_proxy.jobs.responses import result_of
-from nanonets_proxy.jobs.sending import JobExchange, JobGone, JobResponse, job_context
+from nanonets_proxy.jobs.sending import NOT_SENT, JobExchange, JobGone, JobResponse, job_context
 from nanonets_proxy.jobs.store_thread import StoreFault
 from nanonets_proxy.jobs.writer import StoreWriter
 from nanonets_proxy.request.coalescing.members import Writes
 from nanonets_proxy.request.context import RequestContext, Services
 from nanonets_proxy.request.forward import Forwarder
 from nanonets_proxy.request.policy import HandlerPolicy
-from nanonets_proxy.upstream.errors import (
-    EgressProxyRefused,
-    UpstreamConnectTimeout,
-    UpstreamDnsFailed,
-    UpstreamForbiddenAddress,
-    UpstreamRefused,
-    UpstreamTlsCertificate,
-    UpstreamTlsProtocol,
-    UpstreamUnreachable,
-)
 
-_NOT_SENT: Final = (
-    *(EgressProxyRefused, UpstreamConnectTimeout, UpstreamDnsFailed, UpstreamForbiddenAddress, UpstreamRefused),
-    *(UpstreamTlsCertificate, UpstreamTlsProtocol, UpstreamUnreachable),
-)
-"""The errors before a connection exists."""
 _MAX_WAIT_S: Final = 365 * 86400.0  # a job waits for as long as it takes
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 60.0
@@ -200,7 +185,7 @@ class JobRunner:
                 self._on_fault(str(fault))
                 await asyncio.sleep(_RETRY_STORE_S)
             except ProxyError as error:
-                if exchange.is_sending and not isinstance(error, _NOT_SENT):
+                if exchange.is_sending and not isinstance(error, NOT_SENT):
                     return _End(JobEvent.LOSE, error.message, result_of(error, work.request_id), exchange.context)
                 if isinstance(error, LargerThanLimit | InternalError):
                     return _End(JobEvent.REJECT, error.message, result_of(error, work.request_id), exchange.context)

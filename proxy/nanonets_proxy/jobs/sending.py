@@ -22,6 +22,16 @@ from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.context import RequestContext
 from nanonets_proxy.request.response.relay import RelayedResponse
 from nanonets_proxy.server.connection.caller_request import HTTP_1_1, CallerRequest, HeaderSection
+from nanonets_proxy.upstream.errors import (
+    EgressProxyRefused,
+    UpstreamConnectTimeout,
+    UpstreamDnsFailed,
+    UpstreamForbiddenAddress,
+    UpstreamRefused,
+    UpstreamTlsCertificate,
+    UpstreamTlsProtocol,
+    UpstreamUnreachable,
+)
 from nanonets_proxy.upstream.stored_body import StoredBody
 
 if TYPE_CHECKING:
@@ -33,6 +43,11 @@ if TYPE_CHECKING:
     from nanonets_proxy.server.connection.caller_connection import CallerConnection
     from nanonets_proxy.upstream.response_head import ResponseHead
 
+NOT_SENT: Final = (
+    *(EgressProxyRefused, UpstreamConnectTimeout, UpstreamDnsFailed, UpstreamForbiddenAddress, UpstreamRefused),
+    *(UpstreamTlsCertificate, UpstreamTlsProtocol, UpstreamUnreachable),
+)
+"""The errors before a connection exists."""
 _SECTION: Final = HeaderSection(HTTP_1_1, (), (), 0, keep_alive=True)
 
 
