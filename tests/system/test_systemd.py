@@ -121,7 +121,7 @@ def machine(root: Path) -> Iterator[Machine]:
     """Boots the root; the service starts with it, in front of a simulated API that takes two keys."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
-    with sandbox(f"{API_KEY},{NEXT_API_KEY}", "--limit=none") as upstream:
+    with sandbox(f"{API_KEY},{NEXT_API_KEY}", "--limit=none", "--latency=200ms") as upstream:
         drop_in = root / "etc" / "systemd" / "system" / f"{SERVICE}.service.d"
         drop_in.mkdir(exist_ok=True)
         (drop_in / "test.conf").write_text(
@@ -147,8 +147,6 @@ def _responds(port: int) -> bool:
 
 
 def test_the_service_is_reloaded_rotated_upgraded_and_killed_under_load(machine: Machine, root: Path) -> None:
-    """The upgrade comes last: a new main process is not systemd's child, and in a container with legacy control
-    groups, systemd does not wait for such a process to stop."""
     state = root / "var" / "lib" / "private" / SERVICE
     callers = Callers(machine.port)
     try:
@@ -167,6 +165,8 @@ def test_the_service_is_reloaded_rotated_upgraded_and_killed_under_load(machine:
         wait_for("another main process", lambda: machine.main_pid() not in (second, "0"), within_s=60)
         assert len({first, second, machine.main_pid()}) == 3
         wait_for("the new release", lambda: machine.versions()[-1:] == [version], within_s=60)
+        _wait_for_more(callers)
+        machine.systemctl("restart", SERVICE)
         _wait_for_more(callers)
         assert set(callers.results) == {200}, callers.lost
         machine.systemctl("kill", "--kill-whom=main", "--signal=KILL", SERVICE)

@@ -40,6 +40,7 @@ class Handover:
         self._admin = admin
         self._is_alone = asyncio.Event()  # no predecessor has requests
         self._is_alone.set()
+        self._leave: Callable[[], None] | None = None
         self._lent: list[tuple[CallerConnection, socket.socket]] = []
 
     @property
@@ -115,9 +116,13 @@ class Handover:
 
     # --- from the predecessor ---------------------------------------------------------------------
 
-    def take_gates(self, document: Mapping[str, Any], send: SendTo) -> None:
-        """Takes the gates over, before the first request. Raises ValueError if the document is unusable."""
+    def take_gates(self, document: Mapping[str, Any], send: SendTo, leave: Callable[[], None]) -> None:
+        """Takes the gates over, before the first request. Raises ValueError if the document is unusable.
+
+        `leave` lets the predecessor decide over its requests itself.
+        """
         self._is_alone.clear()
+        self._leave = leave
         for name, gate in document["gates"].items():
             self._environments[name].gate_handover.take(gate, _sender(send, name))
 
@@ -136,6 +141,15 @@ class Handover:
         self._is_alone.set()
         for environment in self._environments.values():
             environment.gate_handover.lose_predecessor()
+
+    async def outlast_predecessor(self, timeout_s: float) -> None:
+        """Leaves its requests to the predecessor, if it still has some, and waits for its end."""
+        if self._leave is None or self._is_alone.is_set():
+            return
+        self._leave()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._is_alone.wait()
 
     def receive_from_predecessor(self, environment: str, message: Message) -> None:
         """Passes on a message to the gate of an environment."""

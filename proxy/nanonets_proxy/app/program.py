@@ -7,7 +7,8 @@ draining   After the delay, or at once after POST /quitquitquit: no new connecti
            requests in flight may finish within `drain_timeout`. So may the first request of a new connection.
 finishing  Another process has replaced this one (`process/restart.py`) and has the listeners. This one serves the
            requests that wait or are in flight, to their end. A signal drains.
-stopped    All connections and the admin listener are closed. The process ends with 0.
+stopped    All connections and the admin listener are closed. The process ends with 0, but not before a process that
+           it has replaced, as long as that may drain.
 In every state, a second signal ends the process at once.
 """
 
@@ -225,7 +226,9 @@ class Program:
         for environment in self.environments:
             environment.announce_drain()
         await self._shutdown.delay(delay_s)
+        ends_at = asyncio.get_running_loop().time() + self._config.drain_timeout_s + _ADMIN_STOP_S
         await self.stop(self._config.drain_timeout_s)
+        await self.handover.outlast_predecessor(ends_at - asyncio.get_running_loop().time())
 
     async def stop(self, drain_timeout_s: float) -> None:
         """Drains all environments at the same time, then stops the admin listener."""

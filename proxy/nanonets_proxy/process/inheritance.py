@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from nanonets_proxy.process.hardening import prevent_core_dump
-from nanonets_proxy.process.messages import PeerLost, receive_document
 from nanonets_proxy.process.run.companion import Companion
+from nanonets_proxy.process.successor.messages import PeerLost, receive_document
 from nanonets_proxy.server.inherited import InheritedSockets, Opened, is_listening
 
 LINK_VARIABLE: Final = "NANONETS_RESTART_LINK"

@@ -20,20 +20,23 @@ READY      Has told the old process so, and waits for the limits, requests and c
              the old process ends or takes too long -> ends with 1
 SERVING    Has told the old process so. It is the main process for systemd now.
              the old process ends -> SERVING, without its requests
+             SIGTERM or SIGINT -> the drain of `app/program.py`, and then LEAVING
+LEAVING    Waits for the end of the old process: systemd sends those that remain a second SIGTERM once the main
+           process has ended, and a second signal cuts off requests.
+             the old process ends or takes longer than the drain may -> ends with 0
 
-The messages: `messages.py` until the new process serves, then `link.py`.
+The messages: `successor/messages.py` until the new process serves, then `successor/link.py`.
 """
 
 import contextlib
 import os
 import socket
-import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import structlog
 
@@ -42,10 +45,11 @@ from nanonets_proxy.app.handover import Offer
 from nanonets_proxy.app.program import Program
 from nanonets_proxy.keys.daemon_thread import in_daemon_thread
 from nanonets_proxy.process.inheritance import LINK_VARIABLE, Inheritance
-from nanonets_proxy.process.link import Link
-from nanonets_proxy.process.messages import PeerLost, receive_document, send_document
 from nanonets_proxy.process.restart_limits import GIVE_S, START_S
 from nanonets_proxy.process.service_manager import ServiceManager
+from nanonets_proxy.process.successor.launch import Launched, launch
+from nanonets_proxy.process.successor.link import Link
+from nanonets_proxy.process.successor.messages import PeerLost, receive_document, send_document
 from nanonets_proxy.server.listeners import opened_for
 
 _END_S: Final = 5.0
@@ -92,20 +96,22 @@ class Restart:
     async def _replace(self) -> RestartResult:
         link, their_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with link, their_end:
+            env = {**os.environ, LINK_VARIABLE: str(their_end.fileno())}
             try:
-                process = _start(their_end.fileno())
+                process = await in_daemon_thread(lambda: launch(_command(), env, their_end.fileno()))
             except OSError as error:
                 return self._failed(f"no process could be started: {error.strerror}")
+            except PeerLost as error:
+                return self._failed(f"no process could be started: {error}")
             their_end.close()
             self._log.info("restart_began", pid=process.pid)
-            errors = _ErrorOutput(process)
+            errors = _ErrorOutput(process.stderr)
             try:
                 ready = await in_daemon_thread(lambda: self._introduce(link))
-                await self._give(link, ready["upstreams"], process.pid)
+                await self._give(link, ready["upstreams"], process)
             except PeerLost as error:
-                code = await in_daemon_thread(lambda: _end(process))
+                code = await in_daemon_thread(process.end)
                 return self._failed(errors.text or f"the new process ended with code {code}: {error}")
-        process.returncode = 0  # it outlives this process, so nothing waits for it
         return RestartResult(None, process.pid)
 
     def _introduce(self, link: socket.socket) -> Any:
@@ -120,7 +126,7 @@ class Restart:
         send_document(link, document, [*(sock.fileno() for sock in sockets), _STDERR])
         return receive_document(link)[0]
 
-    async def _give(self, link: socket.socket, upstreams: Mapping[str, str], pid: int) -> None:
+    async def _give(self, link: socket.socket, upstreams: Mapping[str, str], process: Launched) -> None:
         """Gives all to the new process, and finishes. Raises PeerLost, and serves as before then."""
         handover = self._program.handover
         messages = Link(handover.receive_from_successor, handover.go_on_alone)
@@ -130,10 +136,11 @@ class Restart:
         except PeerLost:
             await handover.take_back()
             raise
-        self._manager.replaced_by(pid)
+        await in_daemon_thread(process.let_go)
+        self._manager.replaced_by(process.pid)
         with contextlib.suppress(PeerLost):  # it serves already
             await in_daemon_thread(lambda: send_document(link, {}))
-        self._log.info("replaced", pid=pid)
+        self._log.info("replaced", pid=process.pid)
         handover.let_go()
         await messages.start(link.dup())
         self._program.finish()
@@ -146,16 +153,6 @@ def _offer(link: socket.socket, offer: Offer) -> None:
     receive_document(link)
 
 
-def _start(link: int) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(  # noqa: S603  # the command line of this process
-        _command(),
-        env={**os.environ, LINK_VARIABLE: str(link)},
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        pass_fds=[link],
-    )
-
-
 def _command() -> Sequence[str]:
     """Returns the command line of this process. A script is started by its own name: after an upgrade, that may be
     another file with another interpreter."""
@@ -165,24 +162,15 @@ def _command() -> Sequence[str]:
     return [sys.executable, *sys.orig_argv[1:]]
 
 
-def _end(process: "subprocess.Popen[bytes]") -> int:
-    """Ends a process that did not serve, and returns its exit code."""
-    try:
-        return process.wait(_END_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
-
-
 class _ErrorOutput:
     """Copies the standard error of the new process to that of this one, and keeps the last lines.
 
     Once the new process serves, it writes to the standard error of this process itself.
     """
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, source: IO[bytes]) -> None:
         self._lines: deque[str] = deque(maxlen=_SHOWN_LINES)
-        self._process = process
+        self._source = source
         self._thread = threading.Thread(target=self._copy, name="error-output", daemon=True)
         self._thread.start()
 
@@ -193,8 +181,7 @@ class _ErrorOutput:
         return "; ".join(line.removeprefix("nanonets-proxy: ") for line in self._lines)
 
     def _copy(self) -> None:
-        assert self._process.stderr is not None
-        with self._process.stderr as lines:
+        with self._source as lines:
             for line in lines:
                 self._lines.append(line.decode("utf-8", "replace").strip())
                 with contextlib.suppress(OSError):
@@ -210,7 +197,7 @@ class Succession:
         self._stderr = inheritance.stderr
         self._program = program
         handover = program.handover
-        self._messages = Link(handover.receive_from_predecessor, handover.lose_predecessor)
+        self._messages = Link(handover.receive_from_predecessor, self._lose)
         self._document: Mapping[str, Any] = {}
         self._connections: list[socket.socket] = []
 
@@ -221,7 +208,7 @@ class Succession:
         self._document, files = await in_daemon_thread(lambda: receive_document(self._link))
         self._connections = [socket.socket(fileno=file) for file in files]
         try:
-            handover.take_gates(self._document, self._messages.send)
+            handover.take_gates(self._document, self._messages.send, self._messages.leave)
         except (ValueError, KeyError, TypeError) as error:
             raise PeerLost(f"its limits are unusable: {error}") from None
 
@@ -234,3 +221,7 @@ class Succession:
         with contextlib.suppress(PeerLost):  # it ended just now
             await in_daemon_thread(lambda: receive_document(self._link))
         await self._messages.start(self._link)
+
+    def _lose(self) -> None:
+        self._program.handover.lose_predecessor()
+        self._messages.close()

@@ -38,8 +38,8 @@ from nanonets_proxy.process.exit_codes import FAILED, OK, SIGNAL_BASE, USAGE_ERR
 from nanonets_proxy.process.hardening import forget_variables, lock_memory, prevent_core_dump
 from nanonets_proxy.process.inheritance import Inheritance
 from nanonets_proxy.process.lifecycle import Lifecycle, Start
-from nanonets_proxy.process.messages import PeerLost
 from nanonets_proxy.process.prompt_exit import exit_soon
+from nanonets_proxy.process.successor.messages import PeerLost
 from nanonets_proxy.server.listeners import BACKLOG, ListenFailed, describe, open_sockets
 from nanonets_proxy.server.server import AiohttpMismatch
 from nanonets_proxy.telemetry.log import configure, use

@@ -4,7 +4,8 @@ READY=1       The program serves; also the end of a reload.
 RELOADING=1   A reload by SIGHUP has begun (Type=notify-reload).
 STOPPING=1    The program has been asked to stop.
 WATCHDOG=1    The event loop runs: at half of the interval that $WATCHDOG_USEC gives.
-MAINPID=...   Another process serves now (`restart.py`). With NotifyAccess=main only the old one may say so.
+MAINPID=...   Another process serves now (`restart.py`). With NotifyAccess=main only the old one may say so. The new
+              one is systemd's own child by then (`successor/launch.py`).
 FDSTORE=1     systemd keeps the listening sockets that the program opened itself, so that a crash loses no
               connection that waits in their queues.
 

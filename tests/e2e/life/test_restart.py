@@ -3,24 +3,21 @@
 import http.client
 import json
 import os
-import queue
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from support.commands.ports import free_port
-from support.commands.process import COMMAND, END_S, Running, environment, running, sandbox
-from support.commands.restarts import ending_successors, replaceable_proxy, restart, restarted
+import pytest
+
+from support.commands.process import END_S, Running, environment, running, sandbox
+from support.commands.restarts import ask, ending_successors, replaceable_proxy, restart, restarted
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
 PATH = "/api/v4/workflows"
@@ -51,15 +48,6 @@ class Caller:
 
     def stop(self) -> None:
         self._stop.set()
-
-
-def ask(proxy: Running) -> int:
-    """Calls on a new connection, and returns the status."""
-    connection = http.client.HTTPConnection(proxy.url.removeprefix("http://"), timeout=60)
-    connection.request("GET", PATH)
-    status = connection.getresponse().status
-    connection.close()
-    return status
 
 
 def wait_until_one_waits(proxy: Running) -> None:
@@ -212,7 +200,8 @@ def test_a_signal_ends_a_replaced_process_that_still_serves() -> None:
         assert waiting.result() == 503
 
 
-def test_a_waiting_call_is_served_though_the_new_process_is_killed() -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_waiting_call_is_served_though_the_new_process_ends(number: signal.Signals) -> None:
     with (
         sandbox("--limit", "1/4s") as upstream,
         replaceable_proxy(upstream) as proxy,
@@ -221,99 +210,6 @@ def test_a_waiting_call_is_served_though_the_new_process_is_killed() -> None:
         assert ask(proxy) == 200
         waiting = pool.submit(ask, proxy)
         wait_until_one_waits(proxy)
-        os.kill(restarted(proxy), signal.SIGKILL)
+        os.kill(restarted(proxy), number)
         assert waiting.result() == 200
         assert proxy.process.wait(END_S) == 0
-
-
-_WITH_SOCKETS = """
-import os, socket, sys
-count = int(sys.argv[1])
-for number in range(count):
-    sock = socket.create_server(("127.0.0.1", int(sys.argv[2 + number])))
-    if sock.fileno() != 3 + number:
-        os.dup2(sock.fileno(), 3 + number)
-    os.set_inheritable(3 + number, True)
-    sock.detach()
-os.environ["LISTEN_PID"], os.environ["LISTEN_FDS"] = str(os.getpid()), str(count)
-os.execv(sys.argv[2 + count], sys.argv[2 + count:])
-"""
-
-
-def test_a_socket_of_systemd_serves_the_listener_with_its_address(call: Call) -> None:
-    port = free_port()
-    within = [sys.executable, "-c", _WITH_SOCKETS, "1", str(port)]
-    with sandbox("--limit", "none") as upstream, running(
-        ["serve", "--listen", f"127.0.0.1:{port}", "--admin-listen", "127.0.0.1:0", "--upstream", upstream],
-        environment(NANONETS_API_KEY="sandbox-test-key"),
-        within=within,
-    ) as proxy, ending_successors(proxy):  # fmt: skip
-        assert proxy.wait_for("started")["listen"] == [f"127.0.0.1:{port}"]
-        assert call(proxy.url + PATH)[0] == 200
-        restarted(proxy)
-        assert call(proxy.url + PATH)[0] == 200
-
-
-def test_a_socket_of_systemd_that_no_setting_names_is_an_error_at_start() -> None:
-    port = free_port()
-    done = subprocess.run(
-        [sys.executable, "-c", _WITH_SOCKETS, "1", str(port), *COMMAND, "serve", "--listen", "127.0.0.1:0"],
-        env=environment(NANONETS_API_KEY="sandbox-test-key", NANONETS_PROXY_ADMIN_LISTEN="127.0.0.1:0"),
-        capture_output=True,
-        text=True,
-        timeout=END_S,
-    )
-    assert done.returncode == 2
-    assert f"no setting names the socket 127.0.0.1:{port} of systemd" in done.stderr
-
-
-def test_systemd_is_told_of_start_reload_restart_and_stop(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000", "FDSTORE": "4"}
-        with (
-            sandbox("--limit", "none") as upstream,
-            replaceable_proxy(upstream, **env) as proxy,
-            receiving(manager) as told,
-        ):
-            assert told("FDSTORE=1") == "FDSTORE=1\nFDNAME=stored\nfiles=2"
-            assert told("READY=1") == "READY=1"
-            assert told("WATCHDOG=1") == "WATCHDOG=1"
-            proxy.process.send_signal(signal.SIGHUP)
-            assert "\nMONOTONIC_USEC=" in told("RELOADING=1")
-            assert told("READY=1") == "READY=1"
-            pid = restarted(proxy)
-            assert told("MAINPID=") == f"MAINPID={pid}"
-            assert told("READY=1") == "READY=1"
-            assert told("WATCHDOG=1") == "WATCHDOG=1"
-            os.kill(pid, signal.SIGTERM)
-            assert told("STOPPING=1") == "STOPPING=1"
-
-
-@contextmanager
-def receiving(manager: socket.socket) -> Iterator[Callable[[str], str]]:
-    """Reads what a service manager is told, and yields a function that returns the next message with a start."""
-    messages: queue.Queue[str] = queue.Queue()
-
-    def read() -> None:
-        while True:
-            message, files, _, _ = socket.recv_fds(manager, 4096, 8)
-            for file in files:
-                os.close(file)
-            messages.put(message.decode() + (f"\nfiles={len(files)}" if files else ""))
-            if message == b"end":
-                return
-
-    def next_with(start: str) -> str:
-        while not (message := messages.get(timeout=END_S)).startswith(start):
-            pass
-        return message
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        yield next_with
-    finally:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.sendto(b"end", manager.getsockname())
-        reader.join()

@@ -48,3 +48,12 @@ def restarted(proxy: Running) -> int:
     assert status == 200, document
     pid: int = document["pid"]
     return pid
+
+
+def ask(proxy: Running) -> int:
+    """Calls on a new connection, and returns the status."""
+    connection = http.client.HTTPConnection(proxy.url.removeprefix("http://"), timeout=60)
+    connection.request("GET", "/api/v4/workflows")
+    status = connection.getresponse().status
+    connection.close()
+    return status
