@@ -44,9 +44,9 @@ def mutate(request: Any) -> Any:
     values: dict[str, Any] = {"object": pod, "params": request["params"]}
     if not all(cel.evaluate(condition["expression"], values) for condition in spec["matchConditions"]):
         return pod
-    values["variables"] = {
-        variable["name"]: cel.evaluate(variable["expression"], values) for variable in spec["variables"]
-    }
+    values["variables"] = {}
+    for variable in spec["variables"]:  # each may use those before it
+        values["variables"][variable["name"]] = cel.evaluate(variable["expression"], values)
     for mutation in spec["mutations"]:
         operations = cel.evaluate(as_maps(mutation["jsonPatch"]["expression"]), values)
         pod = jsonpatch.apply_patch(pod, operations)

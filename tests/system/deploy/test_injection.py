@@ -85,6 +85,35 @@ def test_an_annotation_moves_both_ports() -> None:
     assert sidecar == expected
 
 
+def test_annotations_set_the_resources_and_name_the_settings() -> None:
+    pod = _pod()
+    pod["metadata"]["annotations"] = {
+        "nanonets-proxy/cpu-request": "100m",
+        "nanonets-proxy/cpu-limit": "2",
+        "nanonets-proxy/memory-request": "128Mi",
+        "nanonets-proxy/memory-limit": "1Gi",
+        "nanonets-proxy/settings": "proxy-settings",
+    }
+    mutated = mutate(_policy(), pod, _params())
+    (sidecar,) = mutated["spec"]["initContainers"]
+    assert sidecar == _sidecar() | {
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}},
+        "envFrom": [{"configMapRef": {"name": "proxy-settings"}}],
+    }
+    assert validate([mutated]) == []
+
+
+@pytest.mark.parametrize("name", ["cpu-request", "cpu-limit", "memory-request", "memory-limit"])
+def test_each_annotation_of_a_resource_leaves_the_others(name: str) -> None:
+    pod = _pod()
+    pod["metadata"]["annotations"] = {f"nanonets-proxy/{name}": "300M", "team.example/note": "x"}
+    (sidecar,) = mutate(_policy(), pod, _params())["spec"]["initContainers"]
+    expected = _sidecar()
+    resource, _, kind = name.partition("-")
+    expected["resources"][f"{kind}s"][resource] = "300M"
+    assert sidecar == expected
+
+
 def test_a_port_that_is_no_number_is_an_error_which_refuses_the_pod() -> None:
     pod = _pod()
     pod["metadata"]["annotations"] = {"nanonets-proxy/port": "http"}
@@ -138,8 +167,8 @@ def test_kyvernos_policy_is_the_same_policy() -> None:
         key: _policy()[key] for key in ("failurePolicy", "matchConditions", "mutations")
     }
     assert kyverno["matchConstraints"] == _policy()["matchConstraints"] | _binding()["matchResources"]
-    image, port = kyverno["variables"]
-    assert port == _policy()["variables"][1]
+    image, *others = kyverno["variables"]
+    assert others == _policy()["variables"][1:]
     assert image == {"name": "image", "expression": f'"{_params()["data"]["image"]}"'}
     assert mutate(kyverno, _pod()) == mutate(_policy(), _pod(), _params())
 
