@@ -11,12 +11,13 @@ import pytest
 from nanonets_proxy import __version__
 from support.commands.page_commands import ROOT
 from system.machine.machine import machine
-from system.podman import TOOLS, run, succeed
+from system.podman import STATE, TOOLS, run, succeed
 
 pytestmark = pytest.mark.system
 
 IMAGE = f"nanonets-proxy-{__version__}-image.tar.gz"
 EXTRAS_IMAGE = f"nanonets-proxy-{__version__}-extras-image.tar.gz"
+WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
 BILL = f"nanonets-proxy-{__version__}.cdx.json"
 
 
@@ -66,10 +67,20 @@ def test_a_bill_of_materials_that_breaks_the_schema_is_found(tmp_path: Path) -> 
 
 
 def test_the_workflow_follows_its_schema_and_a_bad_one_is_found(tmp_path: Path) -> None:
-    """The schema knows neither expressions nor shell. `actionlint` does, but PyPI has no wheel of it."""
     check = (TOOLS / "check-jsonschema", "--builtin-schema=vendor.github-workflows")
-    workflow = ROOT / ".github" / "workflows" / "ci.yml"
-    succeed(*check, workflow)
+    succeed(*check, WORKFLOW)
     bad = tmp_path / "ci.yml"
-    bad.write_text(workflow.read_text().replace("runs-on:", "runs_on:"))
+    bad.write_text(WORKFLOW.read_text().replace("runs-on:", "runs_on:"))
     assert run(*check, bad).returncode == 1
+
+
+@pytest.mark.parametrize("change", [("needs: check", "needs: chek"), ("github.event_name", "github.event_nme")])
+def test_the_workflow_has_no_unknown_names_and_a_bad_one_is_found(tmp_path: Path, change: tuple[str, str]) -> None:
+    """The schema knows neither expressions nor the names of jobs."""
+    lint = ("node", ROOT / "tests" / "system" / "machine" / "lint_workflow.cjs", STATE / "clients")
+    succeed(*lint, WORKFLOW)
+    bad = tmp_path / "ci.yml"
+    bad.write_text(WORKFLOW.read_text().replace(*change))
+    done = run(*lint, bad)
+    assert done.returncode == 1
+    assert change[1].split()[-1].split(".")[-1] in done.stdout
