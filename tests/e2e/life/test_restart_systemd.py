@@ -93,7 +93,7 @@ def test_a_new_process_belongs_to_the_service_manager_and_ends_after_the_old_one
     """systemd sends SIGTERM to all processes of a service, and again once the main process has ended."""
     with (
         socket.create_server(("127.0.0.1", 0)) as upstream,
-        replaceable_proxy(f"http://127.0.0.1:{upstream.getsockname()[1]}") as proxy,
+        replaceable_proxy(f"http://127.0.0.1:{upstream.getsockname()[1]}", "--drain-timeout", "2m") as proxy,
         ThreadPoolExecutor(1) as pool,
     ):
         upstream.settimeout(END_S)
