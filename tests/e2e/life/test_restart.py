@@ -9,8 +9,10 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -200,16 +202,41 @@ def test_a_signal_ends_a_replaced_process_that_still_serves() -> None:
         assert waiting.result() == 503
 
 
+@contextmanager
+def refusing_until(opened: threading.Event) -> Iterator[str]:
+    """Runs an upstream that refuses each request for a second until `opened` is set, and yields its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(200 if opened.is_set() else 429)
+            self.send_header("Content-Length", "0")
+            if not opened.is_set():
+                self.send_header("Retry-After", "1")
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_waiting_call_is_served_though_the_new_process_ends(number: signal.Signals) -> None:
+    opened = threading.Event()
     with (
-        sandbox("--limit", "1/4s") as upstream,
-        replaceable_proxy(upstream) as proxy,
-        ThreadPoolExecutor(2) as pool,
+        refusing_until(opened) as upstream,
+        replaceable_proxy(upstream, "--max-wait", "1h") as proxy,
+        ThreadPoolExecutor(1) as pool,
     ):
-        assert ask(proxy) == 200
         waiting = pool.submit(ask, proxy)
         wait_until_one_waits(proxy)
         os.kill(restarted(proxy), number)
+        opened.set()
         assert waiting.result() == 200
         assert proxy.process.wait(END_S) == 0

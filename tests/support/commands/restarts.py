@@ -52,7 +52,7 @@ def restarted(proxy: Running) -> int:
 
 def ask(proxy: Running) -> int:
     """Calls on a new connection, and returns the status."""
-    connection = http.client.HTTPConnection(proxy.url.removeprefix("http://"), timeout=60)
+    connection = http.client.HTTPConnection(proxy.url.removeprefix("http://"), timeout=300)
     connection.request("GET", "/api/v4/workflows")
     status = connection.getresponse().status
     connection.close()
