@@ -33,6 +33,6 @@ def test_the_development_container_has_the_packages_of_the_fresh_machine() -> No
     installed = re.findall(
         r"--no-install-recommends (.*) \\", (folder / settings["build"]["dockerfile"]).read_text()
     )
-    tested = re.findall(r"^packages=(.*)$", (ROOT / ".ci" / "fresh-machine").read_text(), re.MULTILINE)
+    tested = re.findall(r"^packages=(.*)$", (ROOT / ".ci" / "fresh-root").read_text(), re.MULTILINE)
     assert installed == [tested[0].replace(",", " ")]
     assert settings["postCreateCommand"] == "make check"

@@ -22,8 +22,8 @@ LANGUAGES: Final = ("sh", "console")
 """The languages of blocks that are run."""
 
 _BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```\n(?=\n*(?P<after>[^\n]*))", re.MULTILINE | re.DOTALL)
-_COMMAND_S = 300.0
-_START_S = 300.0
+_COMMAND_S = 900.0
+_START_S = 900.0
 _STOP_S = 60.0
 
 
@@ -41,9 +41,12 @@ class Command:
         return re.search(r" (-d|--detach)\b", self.script) is not None
 
 
-def sections(page: str) -> Iterator[list[Command]]:
-    """Yields the commands of each section of a page that has any."""
-    for section in re.split(r"^#+ .*$", _without_indented_blocks(page), flags=re.MULTILINE):
+def sections(page: str, title: str = "") -> Iterator[list[Command]]:
+    """Yields the commands of each section of a page that has any, or only of the section with this title."""
+    parts = re.split(r"^#+ (.*)$", _without_indented_blocks(page), flags=re.MULTILINE)
+    for own_title, section in zip(["", *parts[1::2]], parts[::2], strict=True):
+        if title and own_title != title:
+            continue
         if commands := [command for block in _BLOCK.finditer(section + "\n\n") for command in _commands(block)]:
             yield commands
 
@@ -111,14 +114,14 @@ class Reader:
                 (self._here / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self._here / name)
 
-    def follow(self, page: Path, *typed: str) -> None:
-        """Runs all commands of a page. `typed` are the lines that the reader types, in turn.
+    def follow(self, page: Path, *typed: str, section: str = "") -> None:
+        """Runs all commands of a page or of a section. `typed` are the lines that the reader types, in turn.
 
         Raises AssertionError on a failed command, and on an output unlike the page's.
         """
         self._typed = list(typed)
         (self._here.parent / "terminal").unlink(missing_ok=True)
-        for commands in sections(page.read_text()):
+        for commands in sections(page.read_text(), section):
             with contextlib.ExitStack() as terminals:
                 has_started = False
                 for command in commands:

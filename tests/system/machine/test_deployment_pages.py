@@ -9,6 +9,7 @@ import pytest
 from support.commands.page_commands import ROOT, Reader
 from system.machine.booted import booted, make_root
 from system.machine.machine import Machine, machine
+from system.podman import succeed
 
 pytestmark = pytest.mark.system
 
@@ -28,6 +29,31 @@ def test_a_program_on_a_laptop_and_then_a_shared_instance(own_machine: Machine) 
         reader = own_machine.reader()
         reader.follow(PAGES / "laptop.md", API_KEY)
         reader.follow(PAGES / "shared.md", API_KEY, API_KEY)
+
+
+def test_an_ordinary_user_on_a_fresh_debian(own_machine: Machine, tmp_path: Path) -> None:
+    """Containers need root here, so the section with Compose is left out."""
+    root, home = tmp_path / "root", Path("/home/stranger")
+    root.mkdir()
+    succeed(ROOT / ".ci" / "fresh-root", "bookworm", root, timeout_s=900)
+    shutil.copy(own_machine.home / "ca.pem", root / "etc" / "upstream-ca.pem")
+    shutil.copy(own_machine.home / "hosts", root / "etc" / "hosts")
+    own_machine.succeed("mount", "-t", "proc", "proc", str(root / "proc"))
+    own_machine.succeed("mount", "--rbind", "/dev", str(root / "dev"))
+    env = {
+        "HOME": str(home),
+        "PATH": f"{home}/.local/bin:/usr/local/bin:/usr/bin:/bin",
+        "NANONETS_PROXY_UPSTREAM_PRIVATE": "true",
+        "SSL_CERT_FILE": "/etc/upstream-ca.pem",
+    }
+    enter = ("/usr/sbin/chroot", "--userspec=stranger:stranger", str(root))
+    folder = home / "nanonets-proxy"
+    reader = Reader(folder, env, (*own_machine.within, *enter), seen_from_here=root / folder.relative_to("/"))
+    reader.clone()
+    succeed("chroot", root, "chown", "--recursive", "stranger:", folder)
+    with own_machine.upstream(API_KEY):
+        reader.follow(PAGES / "laptop.md", API_KEY)
+        reader.follow(PAGES / "shared.md", API_KEY, section="On a machine")
 
 
 def test_one_container(own_machine: Machine) -> None:
