@@ -145,6 +145,7 @@ lock: ## Update the lock files in requirements/ (needs `uv`)
 	$(RESOLVE) --group clients --output-file requirements/clients.txt
 	$(RESOLVE) pyproject.toml --group stores --output-file requirements/stores.txt
 	$(RESOLVE) --group bench --output-file requirements/bench.txt
+	$(RESOLVE) --group bench-gate --output-file requirements/bench-gate.txt
 
 # BENCH_ONLY and BENCH_PEERS take names separated by commas. A whole run writes docs/speed.md.
 # An installed program has its bytecode, so the benchmark compiles it too; otherwise each start would.
@@ -165,7 +166,11 @@ bench-page: $(VENV)/dev.stamp ## Generate docs/speed.md from the results of the 
 bench-gate: $(VENV)/dev.stamp ## Compare the gate with other policies in virtual time
 	PYTHONPATH=bench $(BIN)/python -m simulator
 
-bench-gate-sockets: $(VENV)/dev.stamp ## Compare the gate with other policies over real sockets, against the sandbox
+$(VENV)/bench-gate.stamp: requirements/bench-gate.txt $(VENV)/dev.stamp
+	$(PIP) install --require-hashes --only-binary :all: -r requirements/bench-gate.txt
+	@touch $@
+
+bench-gate-sockets: $(VENV)/bench-gate.stamp ## Compare the gate with other policies over real sockets, against the sandbox
 	PYTHONPATH=bench:tests $(BIN)/python -m socket_jobs
 	PYTHONPATH=bench:tests $(BIN)/python -m sockets
 

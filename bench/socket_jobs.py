@@ -1,24 +1,35 @@
-"""Cold jobs over real sockets: without a proxy, with a retry loop in each caller, and through the proxy.
+"""Cold jobs over real sockets: without a proxy, with retries in each caller, and through the proxy.
 
 Part of `make bench-gate-sockets`. A job is 100 requests at once. Callers, proxy and sandbox are processes, so the
 load of the machine affects the times. They must not decide about a build.
+
+Callers retry in two ways: with tenacity's usual exponential backoff with jitter, which reads no hints, and with
+tenacity and a wait that reads `Retry-After`.
 """
 
 import asyncio
-import random
 import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 import aiohttp
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random,
+    wait_random_exponential,
+)
+from tenacity.wait import WaitBaseT
 
 from sockets import PATH, counts
 from support.commands.process import proxy_to, sandbox
 
 KEY = "sandbox-test-key"
 JOB = 100
-MAX_RETRIES = 30
+MAX_ATTEMPTS = 30
 GIVE_UP_S = 60.0
 
 Request = Callable[[aiohttp.ClientSession, str], Coroutine[None, None, int]]
@@ -55,17 +66,50 @@ async def once(session: aiohttp.ClientSession, url: str) -> int:
         return response.status
 
 
-async def with_retries(session: aiohttp.ClientSession, url: str) -> int:
-    """Sends a request until it is no 429. Waits as the hint says, or exponentially longer, with jitter."""
-    for attempt in range(MAX_RETRIES):
-        async with session.get(url) as response:
-            await response.read()
-            if response.status != 429:
-                return response.status
+class Throttled(Exception):
+    """A 429, with its `Retry-After` in seconds; None if it has none."""
+
+    def __init__(self, hint_s: float | None) -> None:
+        super().__init__()
+        self.hint_s = hint_s
+
+
+async def _unless_throttled(session: aiohttp.ClientSession, url: str) -> int:
+    async with session.get(url) as response:
+        await response.read()
+        if response.status == 429:
             hint = response.headers.get("Retry-After")
-        wait_s = float(hint) if hint else min(30.0, 0.5 * 2.0**attempt)
-        await asyncio.sleep(wait_s * random.uniform(1.0, 1.5))  # noqa: S311 - a benchmark
-    return 429
+            raise Throttled(float(hint) if hint else None)
+        return response.status
+
+
+_EXPONENTIAL = wait_random_exponential(multiplier=0.5, max=30)
+_SPREAD = wait_random(0, 0.5)
+
+
+def _as_the_hint_says(state: RetryCallState) -> float:
+    """Waits as the hint says, and up to half as long again, so that callers do not come back together."""
+    error = state.outcome and state.outcome.exception()
+    if isinstance(error, Throttled) and error.hint_s:
+        return error.hint_s * (1.0 + float(_SPREAD(state)))
+    wait_s: float = _EXPONENTIAL(state)
+    return wait_s
+
+
+def retrying(wait: WaitBaseT) -> Request:
+    """Returns a request that tenacity sends again after each 429, with this wait."""
+
+    async def request(session: aiohttp.ClientSession, url: str) -> int:
+        again = AsyncRetrying(
+            retry=retry_if_exception_type(Throttled),
+            stop=stop_after_attempt(MAX_ATTEMPTS),
+            wait=wait,
+            reraise=True,
+        )
+        status: int = await again(_unless_throttled, session, url)
+        return status
+
+    return request
 
 
 async def job(url: str, request: Request) -> tuple[float, int]:
@@ -89,11 +133,11 @@ def _cell(upstream: str, url: str, request: Request) -> str:
 
 def main() -> int:
     print(f"\nJobs of {JOB} requests at once, cold: makespan / not 200 / upstream 429s")
-    print("| sandbox | ideal | no proxy | retry loop in each caller | through the proxy |")
-    print("|---|---|---|---|---|")
+    print("| sandbox | ideal | no proxy | tenacity | tenacity with the hint | through the proxy |")
+    print("|---|---|---|---|---|---|")
     for kind in KINDS:
         cells = [kind.name, f"{kind.ideal_s:.1f} s"]
-        for request in (once, with_retries):
+        for request in (once, retrying(_EXPONENTIAL), retrying(_as_the_hint_says)):
             with sandbox(*kind.arguments) as upstream:
                 cells.append(_cell(upstream, upstream + PATH, request))
         with sandbox(*kind.arguments) as upstream, proxy_to(upstream) as proxy:

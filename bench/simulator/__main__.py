@@ -4,7 +4,7 @@ import sys
 from statistics import fmean
 
 from simulator.cases import CASES, HOURS, Case
-from simulator.cold import first_seconds_rows, free_rows, job_rows
+from simulator.cold import first_seconds_rows, free_rows, job_rows, phase_rows
 from simulator.measures import measures
 from simulator.own_refusals import own_refusal_rows
 from simulator.pages import page_rows
@@ -90,6 +90,7 @@ def main() -> int:
     cold, missed_cold = job_rows(SEEDS[:3])
     print("Cold jobs: makespan as a share of the oracle's\n")
     _print_table(cold)
+    _print_table(phase_rows())
     _print_table(free_rows(SEEDS[0]))
     first_seconds, mean = first_seconds_rows(SEEDS[:3])
     _print_table([*first_seconds, ["mean", f"{mean:.3f}", ""]])

@@ -6,6 +6,7 @@ knows the limit.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 
 from simulator import hints, limiters
@@ -16,6 +17,7 @@ from simulator.run import run, run_oracle, this_gate
 from simulator.world import Conditions, World
 
 JOBS = (100, 400, 1000)
+PHASES = 20
 QUICK = Conditions()
 SLOW = Conditions(service_s=(0.5, 1.5))
 HORIZON_S = 20_000.0
@@ -63,6 +65,13 @@ def _aligned(count: int, period_s: float) -> Kind:
         period_s,
         1.08,
     )
+
+
+def at_phase(count: int, period_s: float, phase: int) -> Kind:
+    """Returns a window on the clock of which `phase` parts of `PHASES` are over when the job arrives."""
+    phase_s = period_s * phase / PHASES
+    make = partial(limiters.FixedWindow, count, period_s, aligned=True, phase_s=phase_s)
+    return Kind(f"on the clock {count}/{period_s:g}s", lambda _: make(), period_s, 1.08)
 
 
 def _sliding(count: int, period_s: float) -> Kind:
@@ -145,6 +154,19 @@ def job_rows(seeds: Sequence[int]) -> tuple[list[list[str]], list[str]]:
                 missed.append(f"{kind.name}, {style}")
         rows.append([kind.name, f"{kind.target:.2f}", *cells, str(most_refused)])
     return rows, missed
+
+
+def phase_rows() -> list[list[str]]:
+    """Returns the table of jobs of 100 requests that meet windows on the clock at each of `PHASES` instants."""
+    styles = STYLES[:4]
+    rows = [[f"job of 100, mean (worst) of {PHASES} phases", *(style for style, _ in styles)]]
+    for count, period_s in ((20, 1.0), (40, 2.0), (60, 5.0)):
+        cells = [at_phase(count, period_s, 0).name]
+        for _, hint in styles:
+            shares = [job(at_phase(count, period_s, phase), hint, 100, phase + 1).share for phase in range(PHASES)]
+            cells.append(f"{fmean(shares):.2f} ({max(shares):.2f})")
+        rows.append(cells)
+    return rows
 
 
 def _free_job(world: World, count: int) -> tuple[float, float]:

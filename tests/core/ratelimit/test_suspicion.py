@@ -150,6 +150,30 @@ def test_a_lone_request_is_tried_until_its_deadline() -> None:
     assert ticket.own_refusals == 0
 
 
+def test_a_lone_request_with_short_hints_is_tried_less_and_less_often() -> None:
+    """The limit is known from earlier requests. Each hint says one second, and none is true."""
+    gate, now = Gate(GatePolicy(max_in_flight=9, max_waiting=9), lambda: 0.0), 1000.0
+    for _ in range(3):
+        served = Ticket("account", math.inf)
+        gate.enqueue(served, now)
+        gate.poll(now)
+        gate.settle(served, Outcome.SERVED, now + 0.05)
+        now += 1.0
+    ticket, deadline_s = Ticket("account", now + 270.0), now + 270.0
+    rejection = gate.enqueue(ticket, now)
+    while rejection is None:
+        verdicts = gate.poll(now)
+        if ticket in verdicts.granted:
+            now += 0.04
+            gate.settle(ticket, Outcome.THROTTLED, now, 1.0)
+            rejection = gate.enqueue(ticket, now)
+        else:
+            assert verdicts.wake_at_s is not None
+            now = verdicts.wake_at_s
+    assert ticket.refusals <= 30
+    assert deadline_s - 60.0 <= now <= deadline_s
+
+
 def doubtful(scene: Scene) -> Ticket:
     """Returns a ticket whose refusal, as the probe, is in doubt."""
     ticket = scene.ask(LARGE)

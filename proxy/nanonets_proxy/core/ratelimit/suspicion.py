@@ -8,7 +8,7 @@ time. A refusal is *in doubt* while the gate looks for this evidence:
 |---|---|
 | of an unconfirmed limit probe | no |
 | beside one | only after a recent own refusal; otherwise, the probe explains it |
-| of a known limit, with a hint of at most 2 s | no: the closure costs little |
+| of a known limit, with a hint of at most 2 s | no, up to eight times a ticket: the closure costs little |
 | the first of its ticket | if its hint is much longer than the period, or after a recent own refusal |
 | a later one of its ticket, or the probe's, if it has a hint | yes |
 | the one that closed the scope, when a request sent later is accepted | yes: the scope is probed at once |
@@ -49,6 +49,7 @@ from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket, TicketState
 
 _EXPECTED_FOR_S: Final = 600.0  # after an own refusal, more of them are expected for this long
 _SHORT_S: Final = 2.0
+_MAX_CHEAP: Final = 8  # refusals of one ticket: early tries refuse a lone ticket up to eight times
 _MIN_HELD_S: Final = 1.0
 _MAX_HELD_S: Final = 3600.0
 _MAX_IN_DOUBT: Final = 3  # with this many, the scope waits for the substitute even if no limit is known
@@ -173,8 +174,9 @@ class Suspicion:
         may_doubt = limit.state in (LimitState.OPEN, LimitState.LEARNED) or (
             limit.state is LimitState.PROBING and (expects_own or is_timed)
         )
-        # A short closure costs little, and a limit may have room again before a substitute comes.
-        may_doubt = may_doubt and (hint_s is None or hint_s > _SHORT_S or not limit.estimate.known)
+        # A few short closures cost little, and a limit may have room again before a substitute comes.
+        is_cheap = hint_s is not None and hint_s <= _SHORT_S and ticket.refusals <= _MAX_CHEAP
+        may_doubt = may_doubt and not (is_cheap and limit.estimate.known)
         # Without a hint, the limit itself often refuses a ticket twice.
         usual = 1 if hint_s is not None else 2
         is_odd = expects_own or ticket.refusals > usual or self._is_odd(limit, hint_s)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from simulator.hints import HintStyle, exact, whole_seconds
+from simulator.hints import HintStyle, exact, none, whole_seconds
 from simulator.pages import PageLimiter, run_pages
 
 
@@ -19,4 +19,18 @@ def test_with_stated_pages_hardly_any_is_lost(count: int, period_s: float, slidi
 )
 def test_with_unknown_pages_most_are_used(count: int, period_s: float, sliding: bool) -> None:
     result = run_pages(lambda: PageLimiter(count, period_s, sliding=sliding), exact, 1, stated=False)
+    assert result.goodput >= 0.85
+
+
+def test_without_hints_stated_pages_are_not_lost_by_tests_of_the_limit() -> None:
+    result = run_pages(lambda: PageLimiter(200, 10.0, sliding=False), none, 1, stated=True)
+    assert result.goodput >= 0.95
+
+
+@pytest.mark.parametrize("sliding", [False, True], ids=["fixed", "sliding"])
+@pytest.mark.parametrize("seed", [1, 4])
+def test_without_hints_a_period_that_admits_fewer_requests_is_not_taken_for_a_longer_one(
+    sliding: bool, seed: int
+) -> None:
+    result = run_pages(lambda: PageLimiter(60, 10.0, sliding=sliding), none, seed, stated=False)
     assert result.goodput >= 0.85

@@ -296,3 +296,4 @@ class Limit:
         self.announced_quota.until_s -= slept_s
         self._idle_until_s = -math.inf
         self.estimate.window.age(slept_s)
+        self.estimate.refused_s -= slept_s

@@ -22,6 +22,10 @@ def closure(kind: GrantKind, at_s: float, hint_s: float) -> Closure:
     return Closure(kind, at_s, hint_s, hinted=True, opens_at_s=at_s + hint_s)
 
 
+def backoff(kind: GrantKind, at_s: float, length_s: float) -> Closure:
+    return Closure(kind, at_s, length_s, hinted=False, opens_at_s=at_s + length_s)
+
+
 def test_a_period_in_which_no_request_was_admitted_was_too_short() -> None:
     estimate = estimate_of(10, 1.0, [0.0] * 10)
     learn_from(estimate, closure(GrantKind.PROVEN, 1.5, 5.0), 6.5)
@@ -124,3 +128,20 @@ def test_after_a_burst_of_which_few_were_accepted_each_accepted_probe_proves_hal
     estimate.period_probe_granted(0.4)
     estimate.shorten_period(0.5)
     assert (estimate.window.period_s, estimate.before_raise) == (0.5, None)
+
+
+def test_a_burst_just_before_a_refusal_began_a_period_that_admits_fewer() -> None:
+    estimate = estimate_of(10, 10.0, [0.0] * 10 + [10.0] * 8)
+    learn_from(estimate, closure(GrantKind.PROVEN, 10.05, 9.8), 20.0)
+    assert (estimate.window.count, estimate.window.period_s) == (8, 10.0)
+
+
+def test_without_a_hint_a_pause_shorter_than_the_period_does_not_lengthen_it() -> None:
+    """The period admitted 8 of 10 requests, so the tenth newest request is one of the period before."""
+    estimate = estimate_of(10, 10.0, [0.0] * 10 + [10.0] * 8)
+    learn_from(estimate, backoff(GrantKind.PROVEN, 10.1, 1.0), 11.1)
+    learn_from(estimate, backoff(GrantKind.RECOVERY_PROBE, 11.1, 4.0), 15.1)
+    learn_from(estimate, backoff(GrantKind.RECOVERY_PROBE, 15.1, 5.0), 20.1)
+    assert estimate.window.period_s == 10.0
+    learn_from(estimate, backoff(GrantKind.RECOVERY_PROBE, 20.2, 10.0), 30.2)
+    assert estimate.window.period_s == 15.0

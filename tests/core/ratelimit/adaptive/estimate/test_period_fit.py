@@ -123,3 +123,25 @@ def test_the_fit_ends(stops: bool) -> None:
             fit.stop()
         found = fit.note(end(10.0 * number + 1, 10.0 * number + 10), window, 0.01)
         assert found == ((20, 10.0) if 1 <= number < (3 if stops else 16) else None)
+
+
+@pytest.mark.parametrize(("pages", "found"), [(1, None), (8, (60, 10.0))])
+def test_a_refused_request_of_several_pages_leaves_some_of_the_count_unused(
+    pages: int, found: tuple[float, float] | None
+) -> None:
+    """A limit of 60 pages in 10 s. The second window has 55 pages when it refuses a request."""
+    fit, window = PeriodFit(), window_of([0.0] * 60)
+    fit.note(end(1.0, 10.0), window, 0.01)
+    for _ in range(55):
+        window.add(10.0)
+    window.refused_cost = pages
+    assert fit.note(end(11.0, 20.0), window, 0.01) == found
+
+
+def test_a_period_that_is_known_already_is_not_found_again() -> None:
+    fit, window = PeriodFit(), window_of([0.0] * 20)
+    window.set(30, 10.0)
+    fit.note(end(1.0, 10.0), window, 0.01)
+    for _ in range(20):
+        window.add(10.0)
+    assert fit.note(end(11.0, 20.0), window, 0.01) is None

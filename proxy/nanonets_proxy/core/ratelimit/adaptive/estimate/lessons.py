@@ -9,7 +9,7 @@ The lesson is drawn once per closure, when the outcome of each earlier request i
 | a limit probe, or any request during an unproven raise | | undo the raise; the next probe is later and smaller |
 | any, with as many in flight as allowed | not at a known period end | that number is the concurrency limit |
 | the recovery probe | twice in a row | the period lasts up to the end of the hint |
-| any other | just after a period | the period is longer by that much |
+| any other | just after a period that varies little, not in a burst | the period is longer by that much |
 | | the hint ends too soon for a smaller count | the period is longer |
 | | the period admitted some requests | that number, or the most of the last four, is the count |
 | | the period admitted none | the period is longer |
@@ -20,6 +20,7 @@ Each length is corrected to the likely one (`likely_period.py`), since hints are
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import is_usual, likely_period_s, usual_periods_s
 from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import LimitEstimate
+from nanonets_proxy.core.ratelimit.adaptive.estimate.period_end import period_start_s
 from nanonets_proxy.core.ratelimit.adaptive.estimate.period_fit import PeriodEnd
 from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import SlidingWindow
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
@@ -48,30 +49,42 @@ def learn_from(estimate: LimitEstimate, closure: Closure, now: float) -> None:
         return
     if estimate.learn_fit(fit, closure, now):
         return
-    nth_s = window.nth_newest_s(int(window.count))
-    if nth_s is None:
+    start_s = period_start_s(estimate)
+    if start_s is None:
         return
+    if not closure.hinted and closure.kind is not GrantKind.RECOVERY_PROBE:
+        estimate.refused_s = closure.granted_at_s
     # In a short period, the rounding of a hint is too large to tell where the period ends.
     earliest_end_s = (
         ends_at_s - closure.excess_s if window.period_s > 2 * closure.excess_s else closure.granted_at_s
     )
     admitted = window.granted_since(earliest_end_s - window.period_s)
-    needed_s = _needed_s(closure, ends_at_s - nth_s, closure.granted_at_s - nth_s, window.period_s)
+    needed_s = _needed_s(closure, ends_at_s - start_s, closure.granted_at_s - start_s, window.period_s)
     if closure.kind in LIMIT_PROBES or estimate.before_raise is not None:
         _undo_raise(estimate, closure, admitted, needed_s, now)
     elif closure.kind is GrantKind.RECOVERY_PROBE:
         if not estimate.proven and needed_s > window.period_s:
             estimate.set_window(window.count, needed_s)
         estimate.proven = 0.0
-    elif window.period_s < needed_s <= _SAME_PERIOD * window.period_s:
+    elif window.period_s < needed_s <= _SAME_PERIOD * window.period_s and not _is_new_period(estimate, closure):
         estimate.set_window(window.count, needed_s)
-        estimate.min_period_s = max(closure.granted_at_s - nth_s, needed_s - closure.excess_s)
+        estimate.min_period_s = max(closure.granted_at_s - start_s, needed_s - closure.excess_s)
     elif admitted and not _hint_tells_of_longer_period(closure, window, admitted, needed_s):
         estimate.lower_count(admitted, now)
     else:
         estimate.set_window(window.count, needed_s)
     if not at_period_end:
         concurrency.suspect(closure, admitted)
+
+
+def _is_new_period(estimate: LimitEstimate, closure: Closure) -> bool:
+    """Returns whether a request that was refused just after a period belongs to the next one, which admits fewer.
+
+    That is likely if the quota varies. It is certain if a burst of half of the count was admitted just before.
+    """
+    window = estimate.window
+    just_before_s = closure.granted_at_s - (_SAME_PERIOD - 1) * window.period_s
+    return estimate.quota_varies or 2 * window.granted_since(just_before_s) >= window.count
 
 
 def _hint_tells_of_longer_period(closure: Closure, window: SlidingWindow, admitted: float, needed_s: float) -> bool:

@@ -62,6 +62,7 @@ class LimitEstimate:
         "proven",
         "quota_varies",
         "refusal_delay_s",
+        "refused_s",
         "reserve",
         "starts_to_confirm",
         "window",
@@ -77,6 +78,8 @@ class LimitEstimate:
         self.window_probes = ProbeSchedule(self.window)
         self.refusal_delay_s = 0.0
         """The usual time from a grant to its 429."""
+        self.refused_s = -math.inf
+        """When the latest request but a recovery probe was refused without a hint: its period had begun."""
         self.starts_to_confirm = 0
         """How many of the next periods timed by our own clock, not by a hint, begin with one request."""
         self.hints = HintHistory()
@@ -91,8 +94,7 @@ class LimitEstimate:
         self._confirmed_at_s = -math.inf
         self.before_raise: ProvenWindow | None = None
         """The window that held before a raise that is not proven yet."""
-        self.min_period_s = 0.0
-        """Shorter periods were refused."""
+        self.min_period_s = 0.0  # shorter periods were refused
 
     @property
     def known(self) -> bool:

@@ -12,9 +12,15 @@ from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import SMALL
 
 
 def period_start_s(estimate: LimitEstimate) -> float | None:
-    """Returns when the present period began; None if that is unknown."""
+    """Returns when the present period began; None if that is unknown.
+
+    Without hints, a period counts from the refusal at the earliest: it may have admitted fewer than the count.
+    """
     window = estimate.window
-    return window.nth_newest_s(int(window.count)) if estimate.known else window.first_known_s
+    if not estimate.known:
+        return window.first_known_s
+    nth_s = window.nth_newest_s(int(window.count))
+    return None if nth_s is None else max(nth_s, estimate.refused_s)
 
 
 def estimated_end_s(estimate: LimitEstimate) -> float:
@@ -40,15 +46,16 @@ def _window_end_s(estimate: LimitEstimate) -> float:
 def expected_end_s(estimate: LimitEstimate, closure: Closure) -> float:
     """Returns when the period ends, if the hint of the closure is in whole seconds: up to a second earlier."""
     granted_at_s, hinted_s = closure.granted_at_s, closure.opens_at_s
-    first_s = estimate.window.run_start_s(closure.max_gap_s)
+    earliest_s = hinted_s - 1.0 - 2 * estimate.refusal_delay_s
     if estimate.known:
+        start_s = period_start_s(estimate)
         end_s = max(estimated_end_s(estimate), _window_end_s(estimate))
-    elif first_s is None:
-        return hinted_s
     else:
-        period_s = likely_period_s(hinted_s - first_s, granted_at_s - first_s, 1.0)
-        end_s = first_s + period_s + min(estimate.refusal_delay_s / 2, GUARD * period_s)
-    return end_s if hinted_s - 1.0 - 2 * estimate.refusal_delay_s < end_s < hinted_s else hinted_s
+        start_s, end_s = estimate.window.run_start_s(closure.max_gap_s), -math.inf
+    if end_s <= earliest_s and start_s is not None:  # the hint tells of a longer period
+        period_s = likely_period_s(hinted_s - start_s, granted_at_s - start_s, 1.0)
+        end_s = start_s + period_s + min(estimate.refusal_delay_s / 2, GUARD * period_s)
+    return end_s if earliest_s < end_s < hinted_s else hinted_s
 
 
 def few_accepted(estimate: LimitEstimate, closure: Closure) -> bool:

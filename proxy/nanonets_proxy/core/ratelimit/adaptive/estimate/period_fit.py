@@ -68,10 +68,13 @@ class Candidate:
     """When the latest period began, as far as it is whole lengths after each earlier one. Empty if it cannot be."""
     latest_s: float
 
-    def after(self, period_s: float, begin: _Begin, units: Mapping[float, float]) -> Self | None:
-        """Returns what remains possible after one more refusal, with the units granted since each instant."""
+    def after(self, period_s: float, begin: _Begin, units: Mapping[float, float], cost: float) -> Self | None:
+        """Returns what remains possible after one more refusal, with the units granted since each instant.
+
+        The refused request did not fit. So if it costs more than one unit, some units may have remained.
+        """
         least = max(self.least, units[begin.latest_s])
-        largest = min(self.largest, units[begin.earliest_s])
+        largest = min(self.largest, units[begin.earliest_s] + cost - 1)
         if least > largest:
             return None
         moved_s = 0.0
@@ -131,7 +134,7 @@ class PeriodFit:
         units = dict(zip(instants_s, window.units_since(instants_s, granted_by_s), strict=True))
         candidates = {}
         for period_s, begin in begins.items():
-            found = self._candidates.get(period_s, _ANY).after(period_s, begin, units)
+            found = self._candidates.get(period_s, _ANY).after(period_s, begin, units, window.refused_cost)
             if found is not None:
                 candidates[period_s] = found
         self._candidates = candidates
@@ -139,10 +142,10 @@ class PeriodFit:
 
     def _found(self, present_s: float) -> tuple[float, float] | None:
         for period_s, candidate in self._candidates.items():
+            if abs(period_s - present_s) <= _SAME * period_s:
+                return None  # the present estimate may be true, and longer ones have more ways to fit
             is_narrow = candidate.least >= SMALL_COUNT and candidate.largest <= _MAX_RANGE * candidate.least
             is_aligned = candidate.earliest_s <= candidate.latest_s and period_s > _CERTAIN * self._uncertain_s
             if is_narrow and (candidate.is_anchored or is_aligned):
                 return candidate.least, period_s
-            if abs(period_s - present_s) <= _SAME * period_s:
-                return None  # the present estimate may be true, and longer ones have more ways to fit
         return None
