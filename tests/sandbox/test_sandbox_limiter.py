@@ -1,6 +1,6 @@
 """The limit algorithms, in virtual time."""
 
-from collections import Counter
+import math
 
 import pytest
 from hypothesis import given
@@ -31,9 +31,20 @@ def admitted(limiter, times_s):
 
 
 @given(rules, arrivals)
-def test_a_fixed_window_never_admits_more_than_its_count(rule, times_s):
-    windows = Counter(at // rule.per_s for at in admitted(FixedWindow(rule), times_s))
-    assert all(used <= rule.count for used in windows.values())
+def test_a_fixed_window_admits_its_count_from_the_first_request_after_the_last_window(rule, times_s):
+    expected, started_s, used = [], -math.inf, 0
+    for at in times_s:
+        if at >= started_s + rule.per_s:
+            started_s, used = at, 0
+        used += 1
+        if used <= rule.count:
+            expected.append(at)
+    assert admitted(FixedWindow(rule), times_s) == expected
+
+
+@pytest.mark.parametrize("start_s", [0.0, 59.99, 60.0, 1e9 + 0.25])
+def test_requests_in_a_row_share_a_fixed_window_at_any_time_of_the_clock(start_s):
+    assert admitted(FixedWindow(LimitRule(1, 60)), [start_s, start_s + 0.125]) == [start_s]
 
 
 @given(rules, arrivals)

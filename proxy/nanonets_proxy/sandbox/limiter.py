@@ -64,12 +64,15 @@ class _Scopes(Generic[_State]):
 
 @dataclass(slots=True)
 class _Window:
-    index: int = -1
+    started_at_s: float = -math.inf
     used: int = 0
 
 
 class FixedWindow(Limiter):
-    """Admits `count` requests in each window [k·w, (k+1)·w)."""
+    """Admits `count` requests in each window. A window starts with the first request after the last window's end.
+
+    Windows on the clock would let a test that is run at the wrong moment exceed its limit.
+    """
 
     def __init__(self, rule: LimitRule) -> None:
         self._rule = rule
@@ -77,13 +80,12 @@ class FixedWindow(Limiter):
 
     def decide(self, scope: str, now_s: float) -> Admitted | Refused:
         window = self._windows[scope]
-        index = math.floor(now_s / self._rule.per_s)
-        if index != window.index:
-            window.index, window.used = index, 0
+        if now_s - window.started_at_s >= self._rule.per_s:
+            window.started_at_s, window.used = now_s, 0
         if window.used < self._rule.count:
             window.used += 1
             return _ADMITTED
-        return Refused((index + 1) * self._rule.per_s - now_s)
+        return Refused(window.started_at_s + self._rule.per_s - now_s)
 
 
 class SlidingWindow(Limiter):
