@@ -689,6 +689,7 @@ def test_the_serving_key_is_the_accepted_one_and_its_age_is_checked() -> None:
     [
         (200, ACCEPTED),
         (204, ACCEPTED),
+        (304, ACCEPTED),
         (401, REJECTED),
         (403, UNKNOWN),
         (404, UNKNOWN),
@@ -696,7 +697,7 @@ def test_the_serving_key_is_the_accepted_one_and_its_age_is_checked() -> None:
         (503, UNKNOWN),
     ],
 )
-def test_only_success_accepts_a_key_and_only_401_rejects_it(status: int, verdict: KeyVerdict) -> None:
+def test_only_success_and_a_304_accept_a_key_and_only_401_rejects_it(status: int, verdict: KeyVerdict) -> None:
     assert verdict_of(status) is verdict
 
 

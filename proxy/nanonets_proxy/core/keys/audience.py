@@ -11,7 +11,7 @@ from nanonets_proxy.core.net.addresses import Origin
 # RFC 6750 §2.1, the token68 of RFC 9110 §11.2: what may stand behind `Bearer`.
 _TOKEN68: Final = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
 
-_NANONETS: Final = "nanonets.com"
+_NANONETS: Final = ".nanonets.com"
 
 DEFAULT_UPSTREAM: Final = Origin("https", "app.nanonets.com", 443)
 """The Nanonets API."""
@@ -39,7 +39,7 @@ class Audience:
     def fault_of(self, key: bytes) -> str | None:
         """Returns why the key cannot be sent to the audience, as the end of a sentence; None if it can."""
         # Nanonets would send a 401 that explains nothing. Other upstreams may be a nanonets-proxy and take tokens.
-        if self.origin.host.endswith(_NANONETS) and is_token(key):
+        if f".{self.origin.host}".endswith(_NANONETS) and is_token(key):
             return (
                 "is a token of another nanonets-proxy, such as `nanonets-proxy run` gives to its command, and not "
                 "a key: call that proxy, whose address `run` puts into NANONETS_BASE_URL"

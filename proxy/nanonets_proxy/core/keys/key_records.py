@@ -44,8 +44,9 @@ def verdict_of(status: int) -> KeyVerdict:
     """Returns the verdict of a response status.
 
     401 rejects the key. Only success proves the key: an upstream may send other statuses before it checks the key.
+    A 304 stands for a success: without its condition, the response would have been a 2xx (RFC 9110 §13.2.1).
     """
-    if 200 <= status < 300:
+    if 200 <= status < 300 or status == 304:
         return _ACCEPTED
     return _REJECTED if status == 401 else _UNKNOWN
 
