@@ -1,9 +1,12 @@
 """Kept responses: how long each may be asked about, and how much room they take."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nanonets_proxy.core.coalescing.groups import Follower, Groups
 from nanonets_proxy.core.coalescing.kept_responses import KeptResponses
+from nanonets_proxy.core.coalescing.writes import may_change, segments_of
 from nanonets_proxy.core.keys.api_key import ApiKey
 
 DOCUMENT = "/api/v4/workflows/7/documents/8"
@@ -127,3 +130,22 @@ def test_a_write_that_the_groups_note_drops_the_kept_response() -> None:
     kept(responses)
     groups.note_write("PATCH", DOCUMENT)
     assert responses.find("key") is None
+
+
+@given(
+    reads=st.lists(st.lists(st.sampled_from("ab"), max_size=3), max_size=8),
+    write=st.lists(st.sampled_from("ab"), max_size=4),
+    method=st.sampled_from(["POST", "PUT", "PATCH", "DELETE"]),
+)
+def test_a_write_drops_exactly_the_responses_that_it_may_change(
+    reads: list[list[str]], write: list[str], method: str
+) -> None:
+    responses = KeptResponses[str]()
+    written = "/" + "/".join(write)
+    for number, read in enumerate(reads):
+        kept(responses, str(number), "/" + "/".join(read))
+    responses.note_write(method, written)
+    left = [responses.find(str(number)) is not None for number in range(len(reads))]
+    segments = [segments_of("/" + "/".join(read)) for read in reads]
+    assert left == [not may_change(method, segments_of(written), each) for each in segments]
+    assert responses.bytes == 1034 * sum(left)

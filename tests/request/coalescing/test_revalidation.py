@@ -247,6 +247,34 @@ async def test_followers_get_the_kept_response_too() -> None:
         assert counts(proxy) == (1, 0)
 
 
+async def test_no_get_joins_while_a_response_that_may_be_kept_arrives() -> None:
+    head, _, body = ok(BODY, TAG).partition(b"\r\n\r\n")
+    async with scene(2) as (upstream, proxy, callers):
+        await callers[0].send(POLL)
+        await upstream.requests(1)
+        await upstream.respond(head + b"\r\n\r\n" + body[:5])
+        await until(lambda: proxy.proxy._upstream.bodies.memory_bytes == 5)
+        await callers[1].send(POLL)
+        await upstream.requests(2)
+        await upstream.respond(ok(b"newer", TAG))
+        assert (await callers[1].response()).body == b"newer"
+
+
+async def test_a_304_clears_a_doubt_about_the_key() -> None:
+    rejected = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
+    async with scene(2) as (upstream, proxy, callers):
+        await exchange(upstream, callers[0], POLL, ok(BODY, TAG))
+        await callers[1].send(request(b"GET", b"/api/v4/workflows/9"))
+        await upstream.requests(2)
+        await upstream.respond(rejected)
+        known = proxy.proxy.key_manager._keyring.known
+        await until(lambda: known.doubt is not None)
+        sent, _ = await exchange(upstream, callers[0], POLL, NOT_MODIFIED)
+        assert CONDITION in sent
+        assert known.doubt is None
+        assert (await callers[1].response()).status == 401
+
+
 async def test_a_caller_of_http_1_0_gets_a_chunked_response_that_was_kept() -> None:
     chunked = b"HTTP/1.1 200 OK\r\n%b\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n" % TAG
     async with scene(2) as (upstream, _, callers):

@@ -22,7 +22,7 @@ write by another client cannot make it wrong.
 from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
 
-from nanonets_proxy.core.coalescing.writes import Segments, may_change, segments_of
+from nanonets_proxy.core.coalescing.writes import Segments, changed_paths, may_change, segments_of
 
 MOST_KEPT_BYTES: Final = 16 * 1024 * 1024
 """The memory of all kept responses of an environment."""
@@ -47,7 +47,7 @@ class Arriving:
 class _Kept(Generic[R]):
     __slots__ = ("response", "segments", "size_bytes")
 
-    def __init__(self, response: R, size_bytes: int, segments: Segments | None) -> None:
+    def __init__(self, response: R, size_bytes: int, segments: Segments) -> None:
         self.response = response
         self.size_bytes = size_bytes
         self.segments = segments
@@ -60,6 +60,7 @@ class KeptResponses(Generic[R]):
         self._most_bytes = most_bytes
         self._key: object = None
         self._kept: dict[Hashable, _Kept[R]] = {}  # the least recently used first
+        self._by_path: dict[Segments, dict[Hashable, None]] = {}
         self._arriving: dict[Arriving, None] = {}
         self.bytes = 0
 
@@ -83,7 +84,7 @@ class KeptResponses(Generic[R]):
     def keep(self, identity: Hashable, arriving: Arriving, response: R, size_bytes: int) -> None:
         """Keeps a response, unless a write has outdated it. Makes room for it."""
         self.drop(identity)
-        if not arriving.is_outdated:
+        if arriving.segments is not None and not arriving.is_outdated:
             self._put(identity, _Kept(response, size_bytes + _OVERHEAD_BYTES, arriving.segments))
 
     def update(self, identity: Hashable, old: R, new: R, size_bytes: int) -> None:
@@ -95,6 +96,7 @@ class KeptResponses(Generic[R]):
 
     def _put(self, identity: Hashable, kept: _Kept[R]) -> None:
         self._kept[identity] = kept
+        self._by_path.setdefault(kept.segments, {})[identity] = None
         self.bytes += kept.size_bytes
         while self.bytes > self._most_bytes:
             self.drop(next(iter(self._kept)))
@@ -103,14 +105,19 @@ class KeptResponses(Generic[R]):
         kept = self._kept.pop(identity, None)
         if kept is not None:
             self.bytes -= kept.size_bytes
+            identities = self._by_path[kept.segments]
+            del identities[identity]
+            if not identities:
+                del self._by_path[kept.segments]
 
     def note_write(self, method: str, target: str) -> None:
         """Notes that a write begins or ends."""
         written = segments_of(target)
         for arriving in self._arriving:
             arriving.is_outdated |= may_change(method, written, arriving.segments)
-        for identity in [each for each, kept in self._kept.items() if may_change(method, written, kept.segments)]:
-            self.drop(identity)
+        for path in changed_paths(method, written, self._by_path):
+            for identity in list(self._by_path[path]):
+                self.drop(identity)
 
     def use_key(self, key: object) -> None:
         """Notes the API key of the next request. Forgets responses to another key, perhaps of another account."""
@@ -120,5 +127,6 @@ class KeptResponses(Generic[R]):
             for arriving in self._arriving:
                 arriving.is_outdated = True
             self._kept.clear()
+            self._by_path.clear()
             self.bytes = 0
         self._key = key

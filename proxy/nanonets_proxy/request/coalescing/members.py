@@ -80,6 +80,10 @@ class Leader:
             self._give(None)
         return received._replace(body_start=body)
 
+    def close(self) -> None:
+        """Lets no further GET join."""
+        self._coalescing.groups.close(self._group)
+
     def lose_caller(self) -> bool:
         """Returns whether the response is wanted although the caller has hung up."""
         return self._coalescing.groups.lose_caller(self._group, self._task.cancel)

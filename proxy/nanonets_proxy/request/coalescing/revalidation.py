@@ -15,8 +15,9 @@ from nanonets_proxy.core.http.path_pattern import any_path
 from nanonets_proxy.core.http.revalidation import fields_to_keep, kept_tag, may_be_revalidated, updated_fields
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.request.coalescing.identity import Identity
+from nanonets_proxy.request.coalescing.members import Leader
 from nanonets_proxy.request.coalescing.whole_body import may_be_held, read_whole
-from nanonets_proxy.request.context import RequestContext, Services, Sharing
+from nanonets_proxy.request.context import RequestContext, Services
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.request.received import Received
 from nanonets_proxy.upstream.response_head import ResponseHead, size_of
@@ -78,7 +79,7 @@ class Revalidating:
     def __init__(self, owner: Revalidation, context: RequestContext) -> None:
         self._owner = owner
         self._identity = owner.identity.of(context)
-        self._group: Sharing | None = context.sharing
+        self._group = context.sharing if isinstance(context.sharing, Leader) else None
         self._head = context.head
         self._asked: KeptResponse | None = None
         """The response that the current attempt asks about."""
@@ -148,6 +149,8 @@ class Revalidating:
         tag = owner.tag_of(head.names, head.values)
         if tag is None or arriving is None or arriving.is_outdated or not may_be_held(received):
             return received
+        if self._group is not None:
+            self._group.close()  # the head has arrived, although the body may take long
         body, is_whole = await read_whole(received, owner.budget)
         if is_whole:
             owner.budget.memory_bytes -= len(body)
