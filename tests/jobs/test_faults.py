@@ -4,15 +4,16 @@ import asyncio
 import os
 import sqlite3
 import threading
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from nanonets_proxy.jobs.database import JobDatabase
+from nanonets_proxy.jobs.file_sync import MOST_AT_ONCE
 from nanonets_proxy.jobs.store_thread import StoreFault
 from support.eventually import until
-from support.job_scene import ASYNC, files, job_scene, new_job, stored
+from support.job_scene import ASYNC, accepted, files, job_scene, new_job, stored
 from support.log_capture import captured_log
 from support.raw_caller import request
 from support.raw_upstream import ok
@@ -156,6 +157,44 @@ async def test_a_large_body_on_its_way_to_the_disk_holds_up_no_other_job(folder:
         os.close(os.open(slow, os.O_WRONLY))
         with pytest.raises(StoreFault, match="cannot be used: invalid argument"):  # a pipe is on no disk
             await syncing
+
+
+async def test_a_body_on_its_way_to_the_disk_counts_in_the_disk_space_of_all_jobs(folder: Path) -> None:
+    async with (
+        ScriptedUpstream(responding(OK)) as upstream,
+        job_scene(upstream.origin, folder, jobs_total="150kB") as scene,
+        await scene.proxy.caller() as second,
+    ):
+        async with AsyncExitStack() as slow_disk:
+            for _ in range(MOST_AT_ONCE):
+                await slow_disk.enter_async_context(scene.jobs.files._places)
+            await scene.caller.send(request(b"POST", b"/x", ASYNC, body=LARGE))
+            await until(lambda: [file.stat().st_size for file in files(folder, ".request")] == [len(LARGE)])
+            response = await second.post(b"/x", LARGE, ASYNC)
+            assert (response.status, response.json()["code"]) == (507, "jobs_storage_full")
+        await scene.until(accepted(await scene.caller.response()), "done")
+        assert scene.jobs.incoming_bytes == 0
+
+
+async def test_a_lack_of_threads_fails_a_submission_and_delays_the_end_of_a_job(folder: Path) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        job_scene(upstream.origin, folder) as scene,
+        await scene.proxy.caller() as second,
+    ):
+        location = await scene.submit()
+        exchange = await upstream.next_request()
+        usual_bytes = threading.stack_size(1 << 50)  # more than an address space has
+        try:
+            await exchange.respond(ok(LARGE))
+            response = await second.post(b"/x", LARGE, ASYNC)
+            assert (response.status, response.json()["code"]) == (503, "jobs_unavailable")
+            await until(lambda: len(scene.proxy.proxy.alerts.to_json()) > 0)
+            assert (await scene.job(location))["state"] == "sending"
+            assert files(folder, ".request") == []
+        finally:
+            threading.stack_size(usual_bytes)
+        await scene.until(location, "done")
 
 
 async def test_a_stored_body_that_cannot_be_opened_for_a_while_fails_no_job(folder: Path) -> None:

@@ -10,16 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from nanonets_proxy.jobs.store_thread import store_fault
+from nanonets_proxy.jobs.store_thread import StoreFault, store_fault
 
-_MOST_AT_ONCE: Final = 4  # threads; the disk writes one file after the other anyway
+MOST_AT_ONCE: Final = 4  # threads; the disk writes one file after the other anyway
 
 
 class FileSync:
     """The files of one directory."""
 
     def __init__(self) -> None:
-        self._places = asyncio.Semaphore(_MOST_AT_ONCE)
+        self._places = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def sync(self, file: Path) -> None:
         """Returns when the file and its name survive a power cut. Raises StoreFault."""
@@ -45,7 +45,10 @@ class FileSync:
                 loop.call_soon_threadsafe(resolve, error)
 
         async with self._places:
-            threading.Thread(target=run, name="jobs-sync", daemon=True).start()
+            try:
+                threading.Thread(target=run, name="jobs-sync", daemon=True).start()
+            except RuntimeError as error:  # the memory or the number of threads is limited
+                raise StoreFault(f"cannot be used: {error}") from None
             await done
 
 

@@ -55,7 +55,7 @@ class Jobs:
         self.directory = JobDirectory(policy.directory)
         self.tally = Tally()
         self.incoming_bytes = 0
-        """Bodies that are being received."""
+        """Bodies that are being received, or are not stored yet."""
         self.writer = StoreWriter(self._note_tally)
         self._reader = StoreReader()
         self.files = FileSync()

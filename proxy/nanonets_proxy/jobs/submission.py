@@ -41,6 +41,8 @@ class Submission:
         self._jobs = jobs
         self._context = context
         self._times = times
+        self._counted_bytes = 0
+        """The part of `Jobs.incoming_bytes` that is this request's."""
 
     async def run(self) -> None:
         """Stores the job and responds. Raises a ProxyError, ConnectionError or CancelledError."""
@@ -63,6 +65,7 @@ class Submission:
             if context.page_count is not None:
                 context.cost = await self._count_pages(body, file)
         except BaseException:
+            self._uncount()
             file.discard()
             raise
         work = Work(
@@ -96,11 +99,11 @@ class Submission:
 
     async def _receive(self, file: BodyFile, fingerprint: Fingerprint) -> Content:
         """Stores the request's body. Raises JobsStorageFull."""
-        jobs, counted = self._jobs, 0
+        jobs = self._jobs
         try:
             async for piece in self._pieces():
                 jobs.check_room(len(piece))
-                counted += len(piece)
+                self._counted_bytes += len(piece)
                 jobs.incoming_bytes += len(piece)
                 fingerprint.add(piece)
                 file.write(piece)
@@ -108,9 +111,12 @@ class Submission:
             if isinstance(error, ConnectionError | TimeoutError):  # the caller's fault, not the disk's
                 raise
             raise jobs.unusable(store_fault(error)) from None
-        finally:
-            jobs.incoming_bytes -= counted
         return file.close()
+
+    def _uncount(self) -> None:
+        """Notes that the body is stored, and part of the tally, or is dropped."""
+        self._jobs.incoming_bytes -= self._counted_bytes
+        self._counted_bytes = 0
 
     async def _count_pages(self, body: Content, file: BodyFile) -> float:
         """Returns the request's pages, or else the mean cost of its scope."""
@@ -141,6 +147,8 @@ class Submission:
             if isinstance(error, NoRoom):
                 raise too_many() from None
             raise jobs.unusable(error) from None
+        finally:
+            self._uncount()
         if isinstance(submitted, KnownKey):
             remove(file.path)
             return _same(submitted, job.fingerprint)
