@@ -159,6 +159,18 @@ async def test_a_large_body_on_its_way_to_the_disk_holds_up_no_other_job(folder:
             await syncing
 
 
+@pytest.mark.parametrize("end", ["", "done"])
+async def test_a_stored_job_gets_its_202_although_the_store_cannot_be_read(folder: Path, end: str) -> None:
+    async with ScriptedUpstream() as upstream, job_scene(upstream.origin, folder) as scene:
+        await scene.jobs._reader.run(lambda database: database.close())
+        await scene.caller.send(request(b"POST", b"/x", b"Prefer: respond-async, wait=1", body=b"body"))
+        exchange = await upstream.next_request()
+        if end:
+            await exchange.respond(OK)
+        location = accepted(await scene.caller.response())
+        assert (await scene.caller.get(location.encode())).status == 503
+
+
 async def test_a_body_on_its_way_to_the_disk_counts_in_the_disk_space_of_all_jobs(folder: Path) -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,

@@ -15,7 +15,7 @@ from nanonets_proxy.core.http.priority import urgency
 from nanonets_proxy.core.jobs.idempotency import Fingerprint, idempotency_key
 from nanonets_proxy.core.jobs.lifecycle import UNFINISHED
 from nanonets_proxy.core.jobs.window import JobLane
-from nanonets_proxy.errors import IdempotencyKeyReused
+from nanonets_proxy.errors import IdempotencyKeyReused, JobsStorageFull, JobsUnavailable
 from nanonets_proxy.jobs.directory import BodyFile, remove
 from nanonets_proxy.jobs.records import Content, JobView, KnownKey, NewJob, NoRoom, Work, too_many
 from nanonets_proxy.jobs.responses import PREFIX, send_result, state_response
@@ -32,6 +32,8 @@ BACKGROUND: Final = 7
 """The urgency of a job without a Priority field: RFC 9218 §4.1 calls it background."""
 _LOOK_S: Final = 0.5  # another process may run the job that a caller waits for
 _EXPECT: Final = b"expect:"
+# A job that is stored gets its 202 all the same: after an error, its caller would submit it again.
+_UNREADABLE: Final = (JobsStorageFull, JobsUnavailable)
 
 
 class Submission:
@@ -162,10 +164,13 @@ class Submission:
         request, record, response = context.request, context.record, context.response
         limit_s = wait_s(context.head.prefer)
         if view.state in UNFINISHED and limit_s:
-            view = await self._wait(view, limit_s)
+            with suppress(*_UNREADABLE):
+                view = await self._wait(view, limit_s)
         keep_alive = request.keep_alive and request.body.is_complete and not jobs.is_draining
         if view.state not in UNFINISHED and view.status is not None:
-            result = await jobs.read(lambda database: database.result(view.id))
+            result = None
+            with suppress(*_UNREADABLE):
+                result = await jobs.read(lambda database: database.result(view.id))
             if result is not None:
                 record.status = result.status
                 file = jobs.directory.response_file(view.id)
