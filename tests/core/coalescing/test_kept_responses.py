@@ -69,14 +69,14 @@ def test_a_response_to_a_path_that_servers_read_differently_is_not_kept() -> Non
 
 
 def test_the_least_recently_used_response_makes_room() -> None:
-    responses = KeptResponses[str](most_bytes=3 * 2024)
+    responses = KeptResponses[str](most_bytes=3 * 3048)
     for key in ("a", "b", "c"):
         kept(responses, key, size=1000)
     assert responses.find("a") is not None
     kept(responses, "d", size=1000)
     assert responses.find("b") is None
     assert all(responses.find(key) is not None for key in ("a", "c", "d"))
-    assert responses.bytes == 3 * 2024
+    assert responses.bytes == 3 * 3048
 
 
 def test_a_response_larger_than_the_room_is_not_kept() -> None:
@@ -91,7 +91,7 @@ def test_an_update_replaces_the_response_that_it_is_of() -> None:
     first = kept(responses, size=1000)
     responses.update("key", first, "updated", 1100)
     assert responses.find("key") == "updated"
-    assert responses.bytes == 1024 + 1100
+    assert responses.bytes == 2048 + 1100
     responses.update("key", first, "updated from an old one", 1)
     responses.update("other", first, "of another key", 1)
     assert responses.find("key") == "updated"
@@ -148,4 +148,4 @@ def test_a_write_drops_exactly_the_responses_that_it_may_change(
     left = [responses.find(str(number)) is not None for number in range(len(reads))]
     segments = [segments_of("/" + "/".join(read)) for read in reads]
     assert left == [not may_change(method, segments_of(written), each) for each in segments]
-    assert responses.bytes == 1034 * sum(left)
+    assert responses.bytes == 2058 * sum(left)

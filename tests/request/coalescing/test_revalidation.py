@@ -247,6 +247,16 @@ async def test_followers_get_the_kept_response_too() -> None:
         assert counts(proxy) == (1, 0)
 
 
+async def test_the_request_that_a_response_is_kept_for_takes_room_too() -> None:
+    long = request(b"GET", DOCUMENT + b"?q=" + 5000 * b"q", b"Cookie: " + 5000 * b"c")
+    async with scene(1) as (upstream, proxy, (caller,)):
+        await exchange(upstream, caller, long, ok(BODY, TAG))
+        first_bytes = kept_of(proxy).bytes
+        assert first_bytes > 10_000
+        await exchange(upstream, caller, long, NOT_MODIFIED)
+        assert kept_of(proxy).bytes == first_bytes
+
+
 async def test_no_get_joins_while_a_response_that_may_be_kept_arrives() -> None:
     head, _, body = ok(BODY, TAG).partition(b"\r\n\r\n")
     async with scene(2) as (upstream, proxy, callers):

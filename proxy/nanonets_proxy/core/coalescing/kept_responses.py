@@ -27,8 +27,8 @@ from nanonets_proxy.core.coalescing.writes import Segments, changed_paths, may_c
 MOST_KEPT_BYTES: Final = 16 * 1024 * 1024
 """The memory of all kept responses of an environment."""
 
-_OVERHEAD_BYTES: Final = 1024
-"""What each kept response takes beside its own bytes. It also bounds their number."""
+_OVERHEAD_BYTES: Final = 2048
+"""What the objects of a kept response with a dozen fields take beside their bytes, as tracemalloc shows."""
 
 R = TypeVar("R")
 

@@ -1,6 +1,5 @@
 """Which GETs are identical: those for which the upstream would get the same, but for ids."""
 
-from collections.abc import Hashable
 from typing import Final
 
 from nanonets_proxy.core.http.header_plans import HeaderPlans
@@ -24,6 +23,10 @@ _IDS: Final = frozenset(
 )
 
 
+Identical = tuple[str, bytes, bytes, str]
+"""The target, the fields, the Host and the caller that identical GETs have in common."""
+
+
 class Identity:
     """Compares the GETs of one environment."""
 
@@ -36,7 +39,7 @@ class Identity:
         self.may_differ = _IDS | {b"traceparent", b"tracestate"}
         """The fields, in lower case, that the upstream gets and that identical GETs may differ in."""
 
-    def of(self, context: RequestContext) -> Hashable:
+    def of(self, context: RequestContext) -> Identical:
         """Returns a key that identical GETs without a body have in common."""
         section = context.request.section
         if section.compared_fields is None:

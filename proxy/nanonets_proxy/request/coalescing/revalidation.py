@@ -74,11 +74,16 @@ class Revalidation:
 class Revalidating:
     """One GET while it is forwarded. Implements `Sharing`, around that of its group."""
 
-    __slots__ = ("_arriving", "_asked", "_group", "_head", "_identity", "_owner", "concerns_others")
+    __slots__ = (
+        *("_arriving", "_asked", "_group", "_head", "_identity", "_identity_bytes", "_owner"),
+        "concerns_others",
+    )
 
     def __init__(self, owner: Revalidation, context: RequestContext) -> None:
         self._owner = owner
         self._identity = owner.identity.of(context)
+        # It holds the request's fields and target, and the store has the target's segments too.
+        self._identity_bytes = len(context.target) + sum(map(len, self._identity))
         self._group = context.sharing if isinstance(context.sharing, Leader) else None
         self._head = context.head
         self._asked: KeptResponse | None = None
@@ -138,9 +143,13 @@ class Revalidating:
         else:
             kept = fields_to_keep(names, values)
             updated = KeptResponse(asked.tag, _head(asked.head, *kept), asked.body)
-            owner.kept.update(self._identity, asked, updated, len(asked.body) + size_of(*kept))
+            owner.kept.update(self._identity, asked, updated, self._size_of(updated))
         name, value = _CONFIRMED
         return received._replace(head=_head(asked.head, (*names, name), (*values, value)), body_start=asked.body)
+
+    def _size_of(self, response: KeptResponse) -> int:
+        head = response.head
+        return self._identity_bytes + len(response.body) + size_of(head.names, head.values)
 
     async def _keep(self, received: Received) -> Received:
         """Keeps a 200 if it may be kept. Returns it with the part of its body that was read."""
@@ -157,7 +166,7 @@ class Revalidating:
             if not received.connection.trailers:
                 kept = fields_to_keep(head.names, head.values)
                 response = KeptResponse(tag, _head(head, *kept), body)
-                owner.kept.keep(self._identity, arriving, response, len(body) + size_of(*kept))
+                owner.kept.keep(self._identity, arriving, response, self._size_of(response))
         return received._replace(body_start=body)
 
 
