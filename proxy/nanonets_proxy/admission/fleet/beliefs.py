@@ -65,9 +65,15 @@ class Beliefs:
         if len(self._refused_until_s) < MAX_SCOPES:
             self._refused_until_s[scope] = max(until_s, self._refused_until_s.get(scope, -math.inf))
 
-    def refused(self, now_s: float) -> dict[str, float]:
-        """Returns until when each scope is closed by 429s that no beat has confirmed."""
-        return {scope: until_s for scope, until_s in self._refused_until_s.items() if until_s > now_s}
+    def closures(self, gate: Gate | None, now_s: float) -> Mapping[str, float]:
+        """Returns until when each scope is closed: as this replica's gate knows, or by 429s that no beat confirmed.
+
+        A gate of this replica knows all its 429s, and which closures are over already.
+        """
+        if gate is None:
+            return {scope: until_s for scope, until_s in self._refused_until_s.items() if until_s > now_s}
+        self._refused_until_s.clear()
+        return gate.scopes.closures(now_s)
 
     def note_beat(self, message: Message, now_s: float, *, is_of_known_leader: bool) -> None:
         """Notes what a beat tells. A new leader's earlier grants are in its own gate, so nobody needs them."""

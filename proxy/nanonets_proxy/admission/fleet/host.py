@@ -134,7 +134,7 @@ class Host:
             if claim is None:
                 member.answer({"t": "lost", "n": number})
             elif claim.is_granted and claim.granted_at_s + _GRANT_LOST_S < now_s:
-                member.answer({"t": "grant", "n": number})
+                member.answer({"t": "grant", "n": number, "again": True})
         for number in member.claims.keys() - {*waits, *others}:
             self._end(member.claims.pop(number))
 
@@ -142,7 +142,7 @@ class Host:
         number = int(message["n"])
         claim = member.claims.get(number)
         if claim is not None:  # asked again: an answer was lost
-            member.answer({"t": "grant" if claim.is_granted else "wait", "n": number})
+            member.answer({"t": "grant" if claim.is_granted else "wait", "n": number, "again": True})
             return
         cost, deadline_s = _cost(message["cost"]), now_s + float(message["wait"])
         claim = member.returned.pop(number, None)

@@ -15,17 +15,13 @@ from nanonets_proxy.admission.fleet.bus.post import Post, deliver
 from nanonets_proxy.admission.fleet.campaign import Campaign
 from nanonets_proxy.admission.fleet.counts_post import CountsPost
 from nanonets_proxy.admission.fleet.hello import make_alive, make_hello
+from nanonets_proxy.admission.fleet.homes.local_home import LocalHome
 from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
 from nanonets_proxy.admission.fleet.homes.remote_home import Message, RemoteHome
 from nanonets_proxy.admission.fleet.lead import Lead
 from nanonets_proxy.admission.fleet.room import FleetRoom
 from nanonets_proxy.admission.fleet.silence import Silence, most_ticks
-from nanonets_proxy.admission.fleet.state import (
-    BEAT_S,
-    BEATS_MISSED,
-    GATHER_BEAT_S,
-    State,
-)
+from nanonets_proxy.admission.fleet.state import BEAT_S, BEATS_MISSED, GATHER_BEAT_S, State
 from nanonets_proxy.core.access.shared_counts import SharedCounts
 from nanonets_proxy.core.ratelimit.fleet.grant_log import GrantLog
 from nanonets_proxy.core.ratelimit.fleet.names import Names
@@ -34,7 +30,7 @@ from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 _ALIVE_EACH_S: Final = 0.5
 
@@ -68,7 +64,7 @@ class Replica:
         self._coordinated = asyncio.Event()  # set once a leader decides, for the start
         self._remote: RemoteHome | None = None
         self._lead: Lead | None = None
-        self._local = make.alone(policy, self._beliefs, 1, GrantLog())
+        self._local = make.alone(policy, self._beliefs, 1, GrantLog(), {})
         self.room = FleetRoom(policy, names, self._local, loop)
         self.room.on_stale = lambda: self._go_alone("the process stood still for too long")
         self.room.on_ask, self.room.on_refused = self._silence.watch, self._beliefs.note_refusal
@@ -121,14 +117,19 @@ class Replica:
         self.counts.use(self.state, self.replicas)
         self.on_change(reason)
 
+    def _closures(self) -> "Mapping[str, float]":
+        return self._beliefs.closures(self._local.gate if self._remote is None else None, self._loop.time())
+
+    def _make_local(self) -> LocalHome:
+        return self._make.alone(self._policy, self._beliefs, self.replicas, self.room.log, self._closures())
+
     def _go_alone(self, reason: str) -> None:
         if self.state is State.ALONE:
             return
         self._leave_lead()
-        self._remote = None
+        self._local, self._remote = self._make_local(), None
         self.state = State.ALONE
         self.room.valid_until_s = math.inf
-        self._local = self._make.alone(self._policy, self._beliefs, self.replicas, self.room.log)
         self.room.move(self._local, 0)
         self._local.room.poll()
         self._rush_beat()
@@ -146,9 +147,7 @@ class Replica:
     def _join(self, leader: str, epoch: int) -> None:
         """Says hello to a leader; empty: waits for one. Until its welcome, nobody grants anything here."""
         now_s = self._loop.time()
-        closures = self._beliefs.refused(now_s) | (
-            {} if self._remote else dict(self._local.gate.scopes.closed(now_s))
-        )
+        closures = self._closures()
         self._leave_lead()
         self._leader, self._epoch = leader, epoch
         hello = make_hello(self.room, self._policy.max_in_flight, epoch, self._beliefs.periods_s(), closures, now_s)
@@ -170,7 +169,8 @@ class Replica:
         if self._stopped or not self._seeks_lease:
             return
         self._leave_lead()
-        self._remote = None
+        if self._remote is not None:  # the gate from before is out of date
+            self._local, self._remote = self._make_local(), None
         self.state = State.COLLECTING
         self._epoch, self._leader = won.epoch, self.name
         self._lead = Lead(self.name, won.epoch, self.replicas, asked_at_s, self._bus, self.counts.shared)

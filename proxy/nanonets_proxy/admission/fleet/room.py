@@ -51,7 +51,10 @@ class FleetRoom:
         """Called after a claim has entered its home."""
         self.on_own_grant: Callable[[OwnClaim], None] = lambda _: None
         self.on_refused: Callable[[str, float], None] = lambda *_: None
-        """Called after a 429, with its scope and the end of its hint."""
+        """Called after a 429, with its scope and the end of its hint.
+
+        Not after the 429 of a used-up quota, which is tested again long before the end of its hint.
+        """
         self.epoch = 0
         self._policy = policy
         self._names = names
@@ -184,8 +187,10 @@ class FleetRoom:
         if outcome not in _UNCOUNTED:
             self.log.add(claim.scope, claim.granted_at_s, claim.cost, claim.epoch)
         ticket.state = TicketState.ENDED if outcome is Outcome.SERVED else TicketState.RETURNED
-        if outcome is Outcome.THROTTLED and retry_after_s is not None:
-            self.on_refused(claim.scope, now_s + retry_after_s)
+        if outcome is Outcome.THROTTLED and not quota_used_up:
+            hint_s = retry_after_s or 0.0
+            if hint_s <= self._policy.max_wait_s:
+                self.on_refused(claim.scope, now_s + hint_s)
         self._home.settle(claim, outcome, retry_after_s, quota_used_up=quota_used_up)
         self._places.fill()
 

@@ -98,6 +98,12 @@ class ScopeRegistry:
         closed = [(s.opens_at_s, s.name) for s in self.by_name.values() if s.opens_at_s > now]
         return {name: opens_at_s for opens_at_s, name in heapq.nlargest(MAX_CLOSED_SCOPES_SHOWN, closed)}
 
+    def closures(self, now: float) -> dict[str, float]:
+        """Returns until when scopes are closed, for another gate. A used-up quota is only closed until its test."""
+        return {
+            scope.name: scope.limit.opens_at_s for scope in self.by_name.values() if scope.limit.opens_at_s > now
+        }
+
     def reserve(self) -> float:
         """Returns the largest reserve of all scopes: requests of a quota that another client seems to share."""
         return max((scope.limit.estimate.reserve for scope in self.by_name.values()), default=0.0)

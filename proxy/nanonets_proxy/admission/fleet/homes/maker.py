@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from nanonets_proxy.admission.fleet.beliefs import Beliefs
@@ -26,8 +26,18 @@ class HomeMaker:
     on_news: Callable[[News], None]
     slept_s: Callable[[], float]
 
-    def alone(self, policy: GatePolicy, beliefs: Beliefs, replicas: int, log: GrantLog) -> LocalHome:
-        """Returns a home with one replica's share of what is known, which its own earlier grants use up."""
+    def alone(
+        self,
+        policy: GatePolicy,
+        beliefs: Beliefs,
+        replicas: int,
+        log: GrantLog,
+        closures: Mapping[str, float],
+    ) -> LocalHome:
+        """Returns a home with one replica's share of what is known, which its own earlier grants use up.
+
+        `closures`: until when each scope is closed, as this replica knows.
+        """
         now_s = self.loop.time()
         shares = [share_of(belief, replicas) for belief in beliefs.snapshots]
         gate = Gate(share_policy(policy, beliefs.snapshots, replicas), self.jitter)
@@ -35,7 +45,7 @@ class HomeMaker:
         periods_s = {share.scope: share.period_s for share in shares if share.count is not None}
         for scope, ages in log.ages(now_s, _ALL, periods_s).items():
             _merge(gate, scope, ages, now_s)
-        for scope, opens_at_s in beliefs.refused(now_s).items():
+        for scope, opens_at_s in closures.items():
             gate.merge(scope, (), opens_at_s, now_s)
         return self.of(gate)
 
@@ -51,7 +61,7 @@ class HomeMaker:
         for each in (log, beliefs.leader_log):
             for scope, ages in each.ages(now_s, _ALL, periods_s).items():
                 _merge(gate, scope, ages, now_s)
-        for scope, opens_at_s in before.scopes.closed(now_s).items():
+        for scope, opens_at_s in before.scopes.closures(now_s).items():
             gate.merge(scope, (), opens_at_s, now_s)
         return self.of(gate)
 

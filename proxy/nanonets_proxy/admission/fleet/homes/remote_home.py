@@ -115,7 +115,9 @@ class RemoteHome:
             return
         claim = self._waiting.pop(number, None)
         if claim is None:
-            if what == "grant":  # the request has gone meanwhile; its `leave` may have crossed the grant
+            # The request has gone meanwhile; its `leave` may have crossed the grant. A grant that is told again may
+            # already be in use.
+            if what == "grant" and not message.get("again"):
                 self._send({"t": "end", "n": number, "how": Outcome.UNUSED.value})
             return
         if what == "grant":
