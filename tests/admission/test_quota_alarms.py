@@ -24,6 +24,11 @@ class Scene:
         self.report(QuotaChanged(scope, QuotaFinding(change, Accepted(20, 10.0), since)))
 
     @property
+    def used_up(self) -> float:
+        labels = {"event": "quota_used_up", "kind": ""}
+        return self.registry.get_sample_value("nanonets_proxy_alerts_total", labels) or 0.0
+
+    @property
     def sentences(self) -> list[str]:
         return [alert["sentence"] for alert in self.alerts.to_json()]
 
@@ -93,12 +98,29 @@ def test_each_alarm_is_a_sentence_with_its_figures(
         ),
     ],
 )
-def test_a_used_up_quota_is_an_alert_each_time(scene: Scene, retry_after_s: float | None, sentence: str) -> None:
-    for _ in range(2):
-        scene.report(QuotaUsedUp("account", retry_after_s, 60.0))
+def test_a_used_up_quota_is_an_alert_with_its_figures(
+    scene: Scene, retry_after_s: float | None, sentence: str
+) -> None:
+    scene.report(QuotaUsedUp("account", retry_after_s, 60.0))
     assert scene.sentences == [sentence]
-    labels = {"event": "quota_used_up", "kind": ""}
-    assert scene.registry.get_sample_value("nanonets_proxy_alerts_total", labels) == 2
+    assert scene.used_up == 1
+
+
+def test_a_limit_of_a_minute_that_is_longer_than_max_wait_is_an_alert_once_an_hour(scene: Scene) -> None:
+    for minute in range(180):
+        scene.now_s = 60.0 * minute
+        scene.report(QuotaUsedUp("account", 40.0, 40.0))
+    assert scene.used_up == 3
+    assert scene.alerts.to_json()[0]["advice"].startswith("raise max_wait")
+
+
+@pytest.mark.parametrize("retry_after_s", [None, 48_000.0])
+def test_a_short_hint_hides_no_used_up_quota(scene: Scene, retry_after_s: float | None) -> None:
+    for hint_s in (40.0, retry_after_s, 40.0, retry_after_s):
+        scene.report(QuotaUsedUp("account", hint_s, 60.0))
+    assert scene.used_up == 2
+    scene.report(QuotaUsedUp("v2", retry_after_s, 60.0))
+    assert scene.used_up == 3
 
 
 def test_a_limit_in_pages_has_pages_in_its_sentence(scene: Scene) -> None:

@@ -1,5 +1,6 @@
 """Alarms about a quota that is used up, or that has shrunk: the sentences, and how often they come."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Final
@@ -23,6 +24,10 @@ _ADVICE: Final = {
 _ADVICE_USED_UP: Final = (
     "wait, or ask Nanonets for a higher quota; the proxy tests by itself whether the quota is available again"
 )
+_ADVICE_SHORT_HINT: Final = (
+    "raise max_wait if callers can wait that long, or ask Nanonets for a higher quota; the proxy tests by itself "
+    "whether the quota is available again"
+)
 
 
 def quota_alarms(
@@ -30,28 +35,33 @@ def quota_alarms(
 ) -> Callable[[QuotaChanged | QuotaUsedUp], None]:
     """Returns the function that reports quotas.
 
-    It reports a used-up quota once in its closure, and each change of a scope's quota at most once an hour.
+    It reports each kind of news of a scope at most once an hour: with a short `max_wait`, the limit of each minute
+    is used up for longer. A hint of more than an hour is a kind of its own, so that no short one hides it.
     `unit_of` returns the unit of a scope's limit: requests or pages.
     """
-    reported: dict[tuple[str, QuotaChange], float] = {}
+    reported: dict[tuple[str, QuotaChange | bool], float] = {}
 
     def report(news: QuotaChanged | QuotaUsedUp) -> None:
+        is_short = isinstance(news, QuotaUsedUp) and 0 < (news.retry_after_s or 0) <= REPEATED_AFTER_S
+        key = (news.scope, is_short if isinstance(news, QuotaUsedUp) else news.finding.change)
+        now_s = clock()
+        known_s = reported.pop(key, -math.inf)
+        if now_s < known_s + REPEATED_AFTER_S:
+            reported[key] = known_s
+            return
+        reported[key] = now_s
+        if len(reported) > _MAX_REMEMBERED:
+            del reported[next(iter(reported))]
         if isinstance(news, QuotaUsedUp):
             alerts.report(
                 "quota_used_up",
-                _ADVICE_USED_UP,
+                _ADVICE_SHORT_HINT if is_short else _ADVICE_USED_UP,
                 log_always=True,
                 scope=news.scope,
                 retry_after_s=news.retry_after_s,
                 sentence=_used_up(news),
             )
             return
-        key, now_s = (news.scope, news.finding.change), clock()
-        if now_s < reported.pop(key, -REPEATED_AFTER_S) + REPEATED_AFTER_S:
-            return
-        reported[key] = now_s
-        if len(reported) > _MAX_REMEMBERED:
-            del reported[next(iter(reported))]
         alarm = f"quota_{news.finding.change.value}"
         alerts.report(
             "quota_alarm",
