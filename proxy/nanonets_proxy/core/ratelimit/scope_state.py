@@ -231,7 +231,7 @@ class ScopeState:
         own_event_at_s = math.inf if self.suspicion is None else self.suspicion.next_event_at_s()
         if self.closed_at_s < math.inf:
             own_event_at_s = min(own_event_at_s, self.limit.changes_at_s(now))
-            if self.was_long:  # a probe that is served without a wait causes no poll
+            if self.was_long:  # a probe may be taken for accepted before its response
                 own_event_at_s = min(own_event_at_s, now + FIRST_DISTANCE_S)
         if not waiting:
             self.deadlines.clear()
