@@ -6,6 +6,7 @@ import pytest
 
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit
+from nanonets_proxy.core.ratelimit.exact_state import take_exact
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.news import LimitClosed, LimitLearned, QuotaUsedUp
@@ -404,6 +405,21 @@ def test_a_used_up_quota_is_reported_once_at_its_start_and_once_at_its_end() -> 
     assert scene.gate.needs_poll
     scene.poll()
     assert scene.gate.news.take() == [LimitClosed("account", 4, 900.0, None, quota_used_up=True)]
+
+
+def test_after_a_restart_the_end_of_a_used_up_quota_is_news_at_once() -> None:
+    scene = exhausted()
+    scene.poll()
+    document = take_exact(scene.gate.scopes)
+    gate = Gate(scene.gate.policy, lambda: 0.5)
+    assert gate.scopes.restore_exact(document, scene.now)
+    scene.now += 60
+    ticket = Ticket("account", scene.now + 10.0, "caller", kind="/x")
+    assert gate.try_admit(ticket, scene.now)
+    gate.settle(ticket, Outcome.SERVED, scene.now)
+    assert gate.needs_poll
+    gate.poll(scene.now)
+    assert gate.news.take() == [LimitClosed("account", 1, 60.0, None, quota_used_up=True)]
 
 
 def test_a_used_up_quota_that_becomes_an_ordinary_closure_ends_with_it() -> None:

@@ -184,7 +184,7 @@ class Gate:
                 scope.limit.not_served(ticket.serial, ticket.granted_at_s, outcome, now, None, cost=ticket.cost)
         if scope.suspicion is not None and outcome is not _THROTTLED:
             scope.suspicion.ended_otherwise(ticket, outcome, scope.limit, now)
-        if outcome is _THROTTLED or scope.queue.waiting or (scope.suspicion and (scope.waiting or scope.was_long)):
+        if outcome is _THROTTLED or scope.queue.waiting or scope.was_long or (scope.suspicion and scope.waiting):
             self._dirty[scope] = None
 
     def merge(self, name: str, grants: Iterable[tuple[float, float]], opens_at_s: float, now: float) -> None:
