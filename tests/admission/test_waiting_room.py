@@ -9,9 +9,11 @@ from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
+from nanonets_proxy.core.ratelimit.news import LimitClosed, News, QuotaUsedUp
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from nanonets_proxy.errors import LargerThanLimit, RateLimited, ShuttingDown
+from support.gate.virtual_loop import run_virtually
 
 LONG_S = 60.0
 
@@ -35,7 +37,8 @@ class Scene:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.gate = Gate(GatePolicy(max_in_flight=1, max_waiting=100), lambda: 0.0)
-        self.room = WaitingRoom(self.gate, self.loop)
+        self.news: list[News] = []
+        self.room = WaitingRoom(self.gate, self.loop, self.news.append)
         self.waits = 0
 
     async def admit(self, wait_s: float = LONG_S) -> Ticket:
@@ -265,3 +268,28 @@ async def test_at_most_as_many_tickets_are_paused_or_wait_to_resume_as_there_are
     scene.settle(first)
     scene.settle(third)
     assert scene.gate.in_flight == 0
+
+
+# --- news -------------------------------------------------------------------------------------
+
+
+def test_the_response_that_shows_a_used_up_quota_available_again_is_news_at_once() -> None:
+    async def main() -> None:
+        scene = Scene()
+        for _ in range(2):  # one refusal could be the request's own
+            refused = await scene.admit()
+            scene.room.settle(refused, Outcome.THROTTLED, None, quota_used_up=True)
+            with pytest.raises(RateLimited):
+                await scene.room.enter(refused, scene.loop.time())
+        assert [type(news) for news in scene.news] == [QuotaUsedUp]
+        await asyncio.sleep(LONG_S + 1)
+        scene.settle(await scene.admit())
+        (*_, closed) = scene.news
+        assert isinstance(closed, LimitClosed)
+        assert closed.quota_used_up
+        assert closed.lasted_s == pytest.approx(LONG_S + 1, abs=0.1)
+        scene.settle(await scene.admit())
+        assert scene.news[-1] is closed
+        scene.assert_empty()
+
+    run_virtually(main())

@@ -1,6 +1,6 @@
 """The limit algorithms, in virtual time."""
 
-import math
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -31,15 +31,9 @@ def admitted(limiter, times_s):
 
 
 @given(rules, arrivals)
-def test_a_fixed_window_admits_its_count_from_the_first_request_after_the_last_window(rule, times_s):
-    expected, started_s, used = [], -math.inf, 0
-    for at in times_s:
-        if at >= started_s + rule.per_s:
-            started_s, used = at, 0
-        used += 1
-        if used <= rule.count:
-            expected.append(at)
-    assert admitted(FixedWindow(rule), times_s) == expected
+def test_a_fixed_window_never_admits_more_than_its_count(rule, times_s):
+    windows = Counter((at - times_s[0]) // rule.per_s for at in admitted(FixedWindow(rule), times_s))
+    assert all(used <= rule.count for used in windows.values())
 
 
 @pytest.mark.parametrize("start_s", [0.0, 59.99, 60.0, 1e9 + 0.25])

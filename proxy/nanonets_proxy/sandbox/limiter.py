@@ -64,14 +64,15 @@ class _Scopes(Generic[_State]):
 
 @dataclass(slots=True)
 class _Window:
-    started_at_s: float = -math.inf
+    first_at_s: float = math.nan
+    index: int = -1
     used: int = 0
 
 
 class FixedWindow(Limiter):
-    """Admits `count` requests in each window. A window starts with the first request after the last window's end.
+    """Admits `count` requests in each window. The first window starts with the first request.
 
-    Windows on the clock would let a test that is run at the wrong moment exceed its limit.
+    If windows began on the clock, a test that is run at the wrong moment could exceed its limit.
     """
 
     def __init__(self, rule: LimitRule) -> None:
@@ -80,12 +81,15 @@ class FixedWindow(Limiter):
 
     def decide(self, scope: str, now_s: float) -> Admitted | Refused:
         window = self._windows[scope]
-        if now_s - window.started_at_s >= self._rule.per_s:
-            window.started_at_s, window.used = now_s, 0
+        if window.index < 0:
+            window.first_at_s = now_s
+        index = math.floor((now_s - window.first_at_s) / self._rule.per_s)
+        if index != window.index:
+            window.index, window.used = index, 0
         if window.used < self._rule.count:
             window.used += 1
             return _ADMITTED
-        return Refused(window.started_at_s + self._rule.per_s - now_s)
+        return Refused(window.first_at_s + (index + 1) * self._rule.per_s - now_s)
 
 
 class SlidingWindow(Limiter):
