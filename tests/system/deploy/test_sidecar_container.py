@@ -185,7 +185,8 @@ def test_the_sidecar_serves_its_pod_only_and_takes_a_new_key(tmp_path: Path) -> 
         assert pod.from_node(8080, "/api/v4/workflows") == (0, "refused")
         assert pod.from_node(8081, "/livez")[0] == 200
         assert pod.from_node(8081, "/metrics", source=STRANGER)[0] == 403
-        assert f'"peer":"{STRANGER}"' in podman("logs", pod.container)
+        # The proxy writes its log, and podman reads it, a moment later.
+        wait_for("the event of the stranger", lambda: f'"peer":"{STRANGER}"' in podman("logs", pod.container))
         first = pod.active_fingerprints()
         pod.secrets["nanonets-api-key"].update("nanonets_api_key", NEXT_KEY)
 
