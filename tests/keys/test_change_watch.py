@@ -83,37 +83,31 @@ async def test_a_loop_of_links_may_be_replaced_by_a_file(tmp_path: Path) -> None
         watch.close()
 
 
-async def test_an_empty_file_is_not_read_for_a_moment(tmp_path: Path) -> None:
+async def assert_waits_for_the_rest(tmp_path: Path, begun: str, rest: str) -> None:
+    """Writes a file in two parts. Its change must be noticed after the second one."""
     path = tmp_path / "key"
     path.write_text("one")
     watch = FileWatch(path)
     waiting = asyncio.ensure_future(watch.wait())
     await asyncio.sleep(0)
     with path.open("w") as file:
+        file.write(begun)
+        file.flush()
         await asyncio.sleep(0.05)
         assert not waiting.done()
-        file.write("two!")
+        file.write(rest)
     await asyncio.wait_for(waiting, WAIT_S)
-    assert path.read_text() == "two!"
+    assert path.read_text() == begun + rest
     watch.close()
+
+
+async def test_an_empty_file_is_not_read_for_a_moment(tmp_path: Path) -> None:
+    await assert_waits_for_the_rest(tmp_path, "", "two!")
 
 
 async def test_a_file_that_is_still_written_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(change_watch, "_STABLE_S", 1.0)  # so that the second half comes in time on a busy machine
-    path = tmp_path / "key"
-    path.write_text("one")
-    watch = FileWatch(path)
-    waiting = asyncio.ensure_future(watch.wait())
-    await asyncio.sleep(0)
-    with path.open("w") as file:
-        file.write("two")
-        file.flush()
-        await asyncio.sleep(0.05)
-        assert not waiting.done()
-        file.write(" and more")
-    await asyncio.wait_for(waiting, WAIT_S)
-    assert path.read_text() == "two and more"
-    watch.close()
+    await assert_waits_for_the_rest(tmp_path, "two", " and more")
 
 
 async def test_without_an_inotify_instance_the_file_is_checked(

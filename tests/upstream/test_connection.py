@@ -281,28 +281,23 @@ async def test_the_time_limit_of_a_completed_request_does_not_close_an_idle_conn
     assert connection.state is ConnectionState.IDLE
 
 
-async def test_after_the_head_the_first_byte_timeout_does_not_apply(connect: Connect) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.head()
-        await peer.send(CHUNKED)
-        await asyncio.sleep(0.1)
-        await peer.send(b"1\r\nx\r\n")
-        await peer.read_to_end()
+async def _late_chunk(peer: Peer) -> None:
+    """Sends the head, and a moment later a part of the body."""
+    await peer.head()
+    await peer.send(CHUNKED)
+    await asyncio.sleep(0.1)
+    await peer.send(b"1\r\nx\r\n")
+    await peer.read_to_end()
 
-    connection = await connect(script)
+
+async def test_after_the_head_the_first_byte_timeout_does_not_apply(connect: Connect) -> None:
+    connection = await connect(_late_chunk)
     await _head_before_the_limit(connection, 0.05)
     assert await connection.read() == b"x"
 
 
 async def test_each_wait_for_the_body_has_the_whole_idle_timeout(connect: Connect) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.head()
-        await peer.send(CHUNKED)
-        await asyncio.sleep(0.1)
-        await peer.send(b"1\r\nx\r\n")
-        await peer.read_to_end()
-
-    connection = await connect(script, idle_timeout_s=1.0)
+    connection = await connect(_late_chunk, idle_timeout_s=1.0)
     send_get(connection)
     await connection.head()
     assert await connection.read() == b"x"

@@ -147,17 +147,19 @@ class HandedOverGate:
         retry_after_s: float | None = None,
         *,
         quota_used_up: bool = False,
-    ) -> None:
+    ) -> bool:
+        needs_poll = False
         if ticket in self._granted_elsewhere:
             self._granted_elsewhere.discard(ticket)
             ticket.state = TicketState.ENDED if outcome is Outcome.SERVED else TicketState.RETURNED
         else:
-            self._own.settle(ticket, outcome, now, retry_after_s, quota_used_up=quota_used_up)
+            needs_poll = self._own.settle(ticket, outcome, now, retry_after_s, quota_used_up=quota_used_up)
         if self._asks:
             number = self._numbers.setdefault(ticket, len(self._numbers) + 1)
             # A ticket that only the successor granted has neither an instant nor a serial number here.
             granted = [getattr(ticket, "granted_at_s", now), ticket.cost, getattr(ticket, "serial", 0)]
             self._send(["end", number, ticket.scope, outcome.value, retry_after_s, quota_used_up, *granted])
+        return needs_poll
 
     def pause(self, ticket: Ticket) -> None:
         if ticket in self._granted_elsewhere:

@@ -13,7 +13,7 @@ from nanonets_proxy.admission.handed_over_gate import HandedOverGate
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
-from nanonets_proxy.core.ratelimit.news import LimitClosed, News, QuotaUsedUp
+from nanonets_proxy.core.ratelimit.news import News
 from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Ticket, TicketState
 from nanonets_proxy.errors import LargerThanLimit, ProxyError, RateLimited, ShuttingDown
 
@@ -43,7 +43,6 @@ class WaitingRoom:
     ) -> None:
         """Calls `on_news` with each item of news. `slept_s` returns how long the machine has slept in all."""
         self._on_news = on_news
-        self._used_up: set[str] = set()  # scopes: the response to a test may be the end of their closure
         self._slept_s = slept_s
         self._known_sleep_s = slept_s()
         self._sleep_checked_at_s = -math.inf
@@ -143,8 +142,8 @@ class WaitingRoom:
             self._give_up.pop(ticket, None)
             self._resuming.pop(ticket, None)
         gate = self._gate
-        gate.settle(ticket, outcome, now_s, retry_after_s, quota_used_up=quota_used_up)
-        if gate.waiting or self._resuming or outcome is _THROTTLED or self._used_up:
+        needs_poll = gate.settle(ticket, outcome, now_s, retry_after_s, quota_used_up=quota_used_up)
+        if needs_poll or gate.waiting or self._resuming:
             self._poll(now_s)
 
     def correct_cost(self, ticket: Ticket, cost: float) -> None:
@@ -222,10 +221,6 @@ class WaitingRoom:
             again = self._gate.needs_poll
         if not self._gate.news.is_empty:
             for news in self._gate.news.take():
-                if isinstance(news, QuotaUsedUp):
-                    self._used_up.add(news.scope)
-                elif isinstance(news, LimitClosed):
-                    self._used_up.discard(news.scope)
                 self._on_news(news)
         self._set_timer(verdicts.wake_at_s)
         return newcomer_expired

@@ -52,19 +52,15 @@ class JobDirectory:
     def inspect(self) -> int:
         """Returns the free bytes of the disk, and changes nothing. Raises JobsUnusable if `open` would."""
         with self._faults():
-            if not self.path.exists():
-                parent = self.path.parent
-                if not parent.is_dir():
-                    parent.stat()  # raises FileNotFoundError
-                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-                if not os.access(parent, os.W_OK | os.X_OK):
-                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-                return shutil.disk_usage(parent).free
-            # Root may check what another user will run.
-            self._check(os.geteuid() or self.path.stat().st_uid)
-            if not os.access(self.path, os.W_OK | os.X_OK):
+            place = self.path if self.path.exists() else self.path.parent  # `open` makes the directory
+            if place == self.path:
+                # Root may check what another user will run.
+                self._check(os.geteuid() or self.path.stat().st_uid)
+            elif not stat.S_ISDIR(place.stat().st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if not os.access(place, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            return shutil.disk_usage(self.path).free
+            return shutil.disk_usage(place).free
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
@@ -178,10 +174,6 @@ class BodyFile:
         self.length = 0
         self._memory = bytearray()
         self._descriptor = -1
-
-    @property
-    def is_file(self) -> bool:
-        return self._descriptor >= 0
 
     def write(self, piece: bytes) -> None:
         """Adds bytes. Raises OSError."""

@@ -1,4 +1,7 @@
-"""Looks at a directory of jobs for the command `check`, and changes nothing."""
+"""Looks at a directory of jobs for the command `check`.
+
+It changes nothing, but SQLite may leave the files `-wal` and `-shm` of its own beside the database.
+"""
 
 import sqlite3
 from contextlib import closing

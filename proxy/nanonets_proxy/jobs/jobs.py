@@ -86,12 +86,18 @@ class Jobs:
         """Opens the store, and begins to run its jobs. Raises JobsUnusable."""
         self.directory.open()
         try:
-            self.writer.start(JobDatabase(self.directory.database, self._upstream))
-            self._reader.start(JobDatabase(self.directory.database, self._upstream, read_only=True))
+            database = JobDatabase(self.directory.database, self._upstream)
+            try:
+                for_reading = JobDatabase(self.directory.database, self._upstream, read_only=True)
+            except BaseException:
+                database.close()
+                raise
         except (sqlite3.Error, OSError, DatabaseFault) as error:
             self.directory.close()
             fault = error if isinstance(error, DatabaseFault) else fault_of(error)
             raise JobsUnusable(f"jobs: {self.directory.database} {fault}") from None
+        self.writer.start(database)
+        self._reader.start(for_reading)
         self._maintenance = asyncio.get_running_loop().create_task(self._maintain())
 
     async def drain(self, timeout_s: float) -> None:

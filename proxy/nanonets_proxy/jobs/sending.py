@@ -78,14 +78,12 @@ _NEVER_GONE: Final = cast("CallerConnection", _Open())
 class JobResponse(RelayedResponse):
     """Keeps the response: `head` without its empty line and without framing, and the body."""
 
-    __slots__ = ("body", "head", "is_broken")
+    __slots__ = ("body", "head")
 
     def __init__(self, request: CallerRequest, path: "Path") -> None:
         super().__init__(request, 0.0)
         self.head = b""
         self.body = BodyFile(path)
-        self.is_broken = False
-        """Whether the response was broken off."""
 
     def frame(self, head: "ResponseHead", may_stay: bool) -> bytes:  # noqa: ARG002 - as for a connection
         return b""  # `send_result` adds the length when a caller fetches the response
@@ -94,7 +92,7 @@ class JobResponse(RelayedResponse):
         """Drops a 1xx: nobody waits for it."""
 
     def abort(self) -> None:
-        self.is_broken = True
+        """Does nothing: no caller has a part of the response."""
 
     def _write(self, *pieces: bytes) -> None:
         try:

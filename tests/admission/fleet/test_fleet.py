@@ -144,16 +144,22 @@ async def kill_a_follower(scene: FleetScene) -> None:
     scene.kill(next(number for number in range(len(scene.replicas)) if number != scene.leader))
 
 
-async def hang_for_5_s(scene: FleetScene) -> None:
+async def hang(scene: FleetScene, for_s: float) -> None:
     scene.redis.hangs = True
-    await asyncio.sleep(5.0)
+    await asyncio.sleep(for_s)
     scene.redis.resume()
+
+
+async def hang_for_5_s(scene: FleetScene) -> None:
+    await hang(scene, 5.0)
+
+
+async def hang_for_3_s(scene: FleetScene) -> None:
+    await hang(scene, 3.0)
 
 
 async def hang_for_a_moment(scene: FleetScene) -> None:
-    scene.redis.hangs = True
-    await asyncio.sleep(0.3)
-    scene.redis.resume()
+    await hang(scene, 0.3)
 
 
 async def restart_redis(scene: FleetScene) -> None:
@@ -215,12 +221,6 @@ async def lose_redis_for_3_s(scene: FleetScene) -> None:
     scene.redis.stop()
     await asyncio.sleep(3.0)
     scene.redis.come_back()
-
-
-async def hang_for_3_s(scene: FleetScene) -> None:
-    scene.redis.hangs = True
-    await asyncio.sleep(3.0)
-    scene.redis.resume()
 
 
 @pytest.mark.parametrize("at_s", [1.3, 2.8, 4.0])

@@ -4,9 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.jobs.lifecycle import FINAL, HOLDS_KEY, TARGETS, UNFINISHED, JobEvent, JobState, next_state
+from nanonets_proxy.core.jobs.lifecycle import FINAL, HOLDS_KEY, SOURCES, TARGETS, UNFINISHED, JobEvent, JobState
 
 EVENTS = st.lists(st.sampled_from(JobEvent), max_size=30)
+
+
+def next_state(state: JobState, event: JobEvent) -> JobState | None:
+    """Returns the state after an event; None if the event cannot happen in this state."""
+    return TARGETS[event] if state in SOURCES[event] else None
 
 
 def states_after(events: list[JobEvent]) -> list[tuple[JobEvent, JobState]]:

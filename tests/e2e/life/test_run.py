@@ -16,7 +16,7 @@ import pytest
 
 from nanonets_proxy.core.access.caller_tokens import make_token
 from support.commands.forked_command import ForkedCommand
-from support.commands.process import COMMAND, END_S, completed, environment, sandbox
+from support.commands.process import COMMAND, END_S, completed, environment, finished, sandbox
 from support.eventually import until
 
 KEY = "sandbox-test-key"
@@ -76,15 +76,7 @@ def run_real(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"
     """Returns a function like `run`, which starts an interpreter of its own."""
 
     def run_real(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [*COMMAND, "run", *arguments],
-            env=environment(**env),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=END_S,
-            check=False,
-        )
+        return finished([*COMMAND, "run", *arguments], tmp_path, **env)
 
     return run_real
 
@@ -178,15 +170,7 @@ def test_a_run_of_the_sandbox_inside_a_run_is_a_proxy_of_its_own(run_real) -> No
 
 @pytest.mark.parametrize("arguments", [["serve", "--sandbox"], ["run", "--sandbox", "--", "touch", "started"]])
 def test_too_few_open_files_are_an_error_that_says_how_to_get_more(arguments: list[str], tmp_path: Path) -> None:
-    done = subprocess.run(
-        ["sh", "-c", 'ulimit -n 12 && exec "$@"', "sh", *COMMAND, *arguments],
-        env=environment(),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=END_S,
-        check=False,
-    )
+    done = finished(["sh", "-c", 'ulimit -n 12 && exec "$@"', "sh", *COMMAND, *arguments], tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "nanonets-proxy: too few files can be opened (Too many open files), the limit is 12: raise the limit of "
@@ -197,15 +181,8 @@ def test_too_few_open_files_are_an_error_that_says_how_to_get_more(arguments: li
 
 def test_a_low_soft_limit_is_raised_for_the_proxy_and_stays_for_the_command(tmp_path: Path) -> None:
     script = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
-    done = subprocess.run(
-        ["sh", "-c", 'ulimit -S -n 12 && exec "$@"', "sh", *COMMAND, "run", "--sandbox", "--", *python(script)],
-        env=environment(),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=END_S,
-        check=False,
-    )
+    command = [*COMMAND, "run", "--sandbox", "--", *python(script)]
+    done = finished(["sh", "-c", 'ulimit -S -n 12 && exec "$@"', "sh", *command], tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "12\n", "")
 
 
@@ -267,9 +244,7 @@ def test_signals_are_ignored_in_the_command_exactly_if_they_were_before(tmp_path
     """SIGPIPE counts too: Python ignores it, and a command that is no Python program must not."""
     show = "grep SigIgn /proc/self/status"
     script = f"trap '' INT; {show}; {' '.join(COMMAND)} run --sandbox -- {show}"
-    done = subprocess.run(
-        ["sh", "-c", script], env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = finished(["sh", "-c", script], tmp_path)
     before, within = done.stdout.splitlines()
     assert int(before.split()[1], 16) & 1 << signal.SIGINT - 1
     assert within == before
@@ -310,15 +285,7 @@ def test_ignored_ends_of_children_are_so_for_the_command(tmp_path: Path) -> None
         "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
     )
     show = python("import signal; print(signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN)")
-    done = subprocess.run(
-        python(ignore, *COMMAND, "run", "--sandbox", "--", *show),
-        env=environment(),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=END_S,
-        check=False,
-    )
+    done = finished(python(ignore, *COMMAND, "run", "--sandbox", "--", *show), tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
 

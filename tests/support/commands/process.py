@@ -164,6 +164,13 @@ def completed(arguments: Sequence[str], env: Mapping[str, str], folder: Path) ->
     return subprocess.CompletedProcess(list(arguments), process.wait(END_S), stdout, stderr)
 
 
+def finished(command: Sequence[str], folder: Path, **extra: str) -> "subprocess.CompletedProcess[str]":
+    """Runs any command line, such as one that starts the command from a shell, until it ends."""
+    return subprocess.run(
+        command, env=environment(**extra), cwd=folder, capture_output=True, text=True, timeout=END_S, check=False
+    )
+
+
 def _read_log(child: Running) -> None:
     assert child.process.stdout is not None
     for line in child.process.stdout:

@@ -69,8 +69,3 @@ UNFINISHED: Final = (_QUEUED, _SENDING)
 FINAL: Final = (JobState.DONE, JobState.FAILED, JobState.UNKNOWN, JobState.CANCELLED)
 HOLDS_KEY: Final = (_QUEUED, _SENDING, JobState.DONE)
 """The states in which a job holds its idempotency key. In the others the key is free for another job."""
-
-
-def next_state(state: JobState, event: JobEvent) -> JobState | None:
-    """Returns the state after an event; None if the event cannot happen in this state."""
-    return TARGETS[event] if state in SOURCES[event] else None

@@ -8,14 +8,13 @@ Each scope (`scopes/`) has its own limit (`adaptive/limit.py`) and its own queue
 scopes that can use a free place take turns, and so do callers: no caller gets more than its fair share of the
 places while others wait (`fairness/places.py`).
 
-The shell calls `poll` after other calls if the gate `needs_poll`, and at `wake_at_s`.
+The shell calls `poll` after other calls if the gate `needs_poll` or `settle` says so, and at `wake_at_s`. Instants
+are seconds of one monotonic clock. They never decrease from call to call.
 
 Costs: each call is O(log n) amortised. A ticket that leaves stays as a stale entry in the queue and in a heap of
 deadlines, until it comes to the front or the stale entries outnumber the others. A poll looks only at *dirty*
 scopes, which had an event or whose timer is due, and at the scopes that take turns. A ticket that arrives behind
 others does not make its scope dirty, so a long queue costs one poll per grant.
-
-Instants are seconds of one monotonic clock. They never decrease from call to call.
 """
 
 import heapq
@@ -82,15 +81,14 @@ class Gate:
     def try_admit(self, ticket: Ticket, now: float) -> bool:
         """Admits a new ticket that need not wait, with the same result as `enqueue` and `poll`.
 
-        Returns False if the ticket must wait; the ticket stays new. Most requests need not wait, and this call is
-        much cheaper than the others. Raises ValueError if the ticket is not new.
+        Returns False if the ticket must wait; it stays new. Raises ValueError if it is not new. Most requests need
+        not wait, so this call is much cheaper than the others.
         """
         if ticket.state is not _NEW:
             raise ValueError(f"a ticket in state {ticket.state.value} cannot be admitted at once")
         scope = self._by_name.get(ticket.scope) or self.scopes.add(ticket.scope, now)
         ticket.scope = scope.name
-        limit = scope.limit
-        places = self._places
+        limit, places = scope.limit, self._places
         if scope.queue.waiting or places.in_flight >= places.total or (self.waiting and places.scopes_wait):
             return False
         if ticket.deadline_s < now or (kind := scope.grant_kind(now, ticket.cost)) is None:
@@ -163,8 +161,8 @@ class Gate:
         retry_after_s: float | None = None,
         *,
         quota_used_up: bool = False,
-    ) -> None:
-        """Ends a ticket's permit; `retry_after_s` is the hint of a 429, counted from `now`.
+    ) -> bool:
+        """Ends a ticket's permit. Returns whether its scope needs a poll. `retry_after_s`: the hint of a 429.
 
         `quota_used_up`: the 429 says that a quota is used up for long, as a hint beyond the longest wait does too.
         Raises ValueError if the ticket has no permit of this gate, or has settled it already.
@@ -186,6 +184,8 @@ class Gate:
             scope.suspicion.ended_otherwise(ticket, outcome, scope.limit, now)
         if outcome is _THROTTLED or scope.queue.waiting or scope.was_long or (scope.suspicion and scope.waiting):
             self._dirty[scope] = None
+            return True
+        return False
 
     def merge(self, name: str, grants: Iterable[tuple[float, float]], opens_at_s: float, now: float) -> None:
         """Notes what another gate knows of a scope: grants as (instant, cost), a closure. A poll must follow."""

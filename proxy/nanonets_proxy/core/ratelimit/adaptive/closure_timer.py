@@ -215,7 +215,12 @@ class ClosureTimer:
     def learn(self, estimate: LimitEstimate, now: float) -> None:
         """Draws the lesson of the closure, once the outcome of each request from before it is known."""
         if self.closure is not None:
-            if self._teaches(self.closure, estimate):
+            ended_early, self._ended_early = self._ended_early, False
+            if ended_early and estimate.known and self.closure.kind is GrantKind.UNPROVEN:
+                estimate.window.count_all()  # no period ended: some room had come back
+            elif (
+                self._tries is None or self.closure.kind is not _RECOVERY_PROBE
+            ):  # a refused early try has no lesson
                 tries = self._tries if self.closure.closed_s > CHEAP_S else None
                 # Where the first limit probes must wait, early tries must not shift them to the middle of a period.
                 learn_from(estimate, self.closure, now if tries is None else max(now, tries.expected_s))
@@ -227,16 +232,6 @@ class ClosureTimer:
                 self._first_refused_s = self.closure.granted_at_s
             self._last_unhinted = None if self.closure.hinted else self.closure
             self.closure = None
-
-    def _teaches(self, closure: Closure, estimate: LimitEstimate) -> bool:
-        """Returns whether the closure has a lesson. A refused early try has none."""
-        ended_early, self._ended_early = self._ended_early, False
-        if (
-            ended_early and estimate.known and closure.kind is GrantKind.UNPROVEN
-        ):  # no period ended: some room had come back
-            estimate.window.count_all()
-            return False
-        return self._tries is None or closure.kind is not _RECOVERY_PROBE
 
     def probe_accepted(self, estimate: LimitEstimate, granted_at_s: float, now: float) -> None:
         """Notes that the recovery probe was accepted: the next closure without a hint is short again.
