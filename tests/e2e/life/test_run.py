@@ -156,6 +156,13 @@ def test_an_error_is_one_sentence_and_the_command_does_not_start(
     assert not (tmp_path / "started").exists()
 
 
+def test_a_command_is_not_found_also_if_a_directory_of_path_may_not_be_searched(run, tmp_path: Path) -> None:
+    """Root may search it, so only the run as another user shows the difference."""
+    (tmp_path / "hidden").mkdir(mode=0)
+    done = run("--", "no-such-command", NANONETS_API_KEY=KEY, PATH=f"{tmp_path / 'hidden'}:{os.environ['PATH']}")
+    assert (done.returncode, done.stderr) == (127, "nanonets-proxy: no-such-command: command not found\n")
+
+
 def test_a_run_inside_a_run_says_that_it_has_a_token(run_real) -> None:
     done = run_real("--", *COMMAND, "run", "--", "touch", "started", NANONETS_API_KEY=KEY)
     assert (done.returncode, done.stdout) == (2, "")

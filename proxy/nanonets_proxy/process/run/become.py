@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Final
 
 from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
@@ -98,8 +99,15 @@ def _execute(command: Sequence[str], variables: dict[str, str]) -> int:
     except (FileNotFoundError, NotADirectoryError):
         return _failed(f"{name}: command not found", NOT_FOUND)
     except (OSError, ValueError) as error:
+        if isinstance(error, PermissionError) and not _exists(name, variables):
+            return _failed(f"{name}: command not found", NOT_FOUND)
         reason = error.strerror if isinstance(error, OSError) else error
         return _failed(f"{name}: cannot be executed: {str(reason).lower()}", NOT_EXECUTABLE)
+
+
+def _exists(name: str, variables: dict[str, str]) -> bool:
+    """Returns whether there is such a command. A directory of PATH that may not be searched is an error of exec."""
+    return "/" in name or any(os.path.lexists(Path(each, name)) for each in os.get_exec_path(variables))
 
 
 def _failed(sentence: str, exit_code: int) -> int:
