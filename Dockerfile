@@ -54,6 +54,10 @@ RUN --mount=type=secret,id=ca \
 
 # All that both images share, except for the program.
 FROM ${BASE} AS common
+# The labels below use these. podman would take their layer from the cache also if a build argument has changed, so the
+# arguments come before a RUN: its layer is another one with other arguments.
+ARG VERSION=unreleased
+ARG REVISION=unknown
 # The only directory that the image's user may write. A volume here keeps the usage ledger and the learned rate limits;
 # a new volume takes its owner from the image.
 RUN ["python", "-c", "import os; os.mkdir('/var/lib/nanonets-proxy', 0o750); os.chown('/var/lib/nanonets-proxy', 10001, 10001)"]
@@ -75,8 +79,6 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 CMD ["nan
 ENTRYPOINT ["env", "--block-signal=TERM,INT", "nanonets-proxy"]
 CMD ["serve"]
 
-ARG VERSION=unreleased
-ARG REVISION=unknown
 LABEL org.opencontainers.image.title="nanonets-proxy" \
       org.opencontainers.image.description="A local authenticating reverse proxy for the Nanonets document API" \
       org.opencontainers.image.licenses="Apache-2.0" \

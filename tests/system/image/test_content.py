@@ -61,6 +61,17 @@ def test_its_labels_name_program_version_and_license() -> None:
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
 
 
+def test_a_build_from_the_layers_of_another_version_has_its_own_labels(image: str) -> None:
+    tag = f"{image}:next"
+    build("--build-arg=VERSION=0.99.0", "--build-arg=REVISION=0123abc", f"--tag={tag}", is_cached=True)
+    try:
+        labels = _inspect(tag)["Config"]["Labels"]
+    finally:
+        run("podman", "rmi", "--force", tag)
+    assert labels["org.opencontainers.image.version"] == "0.99.0"
+    assert labels["org.opencontainers.image.revision"] == "0123abc"
+
+
 def test_it_runs_the_version_of_this_source() -> None:
     assert run_once("--version").stdout == f"nanonets-proxy {__version__}\n"
 
