@@ -23,12 +23,17 @@ class Stage:
     environment: Callable[[Path], Mapping[str, str]] = _defaults
 
 
-def _one_predict_in_half_an_hour(_home: Path) -> Mapping[str, str]:
+def _many_waiting(_home: Path) -> Mapping[str, str]:
+    """Lets all connections of the largest count wait at the same time. The proxy sees them as one caller."""
+    return {"NANONETS_PROXY_MAX_WAITING": "11000", "NANONETS_PROXY_MAX_WAITING_PER_CALLER": "11000"}
+
+
+def _one_predict_in_half_an_hour(home: Path) -> Mapping[str, str]:
     """Limits a scope so that its callers wait throughout the benchmark."""
     return {
+        **_many_waiting(home),
         "NANONETS_PROXY_LIMITS": "v2:predict:busy 1/30m",
         "NANONETS_PROXY_MAX_WAIT": "365d",
-        "NANONETS_PROXY_MAX_WAITING": "11000",
     }
 
 
@@ -50,7 +55,7 @@ PLAIN: Final = Stage("plain", lambda upstreams: upstreams.plain)
 TLS: Final = Stage("TLS", lambda upstreams: upstreams.tls)
 BULK: Final = Stage("bulk", lambda upstreams: upstreams.bulk, warm=False)
 IDLE: Final = Stage("idle", lambda upstreams: upstreams.plain)
-GROWTH: Final = Stage("growth", lambda upstreams: upstreams.plain)
+GROWTH: Final = Stage("growth", lambda upstreams: upstreams.plain, environment=_many_waiting)
 LIMITED: Final = Stage("limited", lambda upstreams: upstreams.plain, environment=_one_predict_in_half_an_hour)
 
 STAGES: Final = (START, IMPORTS, PLAIN, TLS, BULK, IDLE, GROWTH, LIMITED)
