@@ -1,6 +1,6 @@
 """Sends one job by the path of a caller's request, and records each step in the store before it counts.
 
-The store is told before the first byte is sent (`JobExchange.begin`, which `request/forward.py` awaits), and when
+The store is told before the first byte is sent (`JobExchange.begin`, which `request/attempts.py` awaits), and when
 the judge decides that the request is sent again (`send_again`). Its response goes to the store instead of to a
 connection (`JobResponse`).
 """

@@ -77,8 +77,8 @@ class SentRequest(Protocol):
 _SERVED: Final = Decision(Step.RELAY, Outcome.SERVED)
 RELAY_REJECTED: Final = Decision(Step.RELAY, Outcome.KEY_REJECTED)
 _OTHER_KEY: Final = Decision(Step.SEND_WITH_OTHER_KEY, Outcome.FAILED)
-_KEEP: Final = Decision(Step.KEEP, Outcome.KEY_REJECTED)
-_REPORT: Final = Decision(Step.REPORT, Outcome.FAILED)
+KEEP: Final = Decision(Step.KEEP, Outcome.KEY_REJECTED)
+REPORT_ERROR: Final = Decision(Step.REPORT, Outcome.FAILED)
 HOLD_FOR_KEY: Final = Decision(Step.WAIT, Outcome.UNUSED)
 """For a request that no key can be sent with now."""
 
@@ -97,7 +97,7 @@ class Judge:
         if status == 401:
             if received.ruling is Ruling.RELAY or not request.can_be_sent_again:
                 return RELAY_REJECTED
-            return _KEEP if received.ruling is Ruling.WAIT else _OTHER_KEY
+            return KEEP if received.ruling is Ruling.WAIT else _OTHER_KEY
         hint_s = None if received.hint is None else received.hint.retry_after_s
         if status == 429:
             step = Step.WAIT if request.can_be_sent_again else Step.RELAY
@@ -108,9 +108,9 @@ class Judge:
     def of_error(self, error: UpstreamError, request: SentRequest, time_left_s: float) -> Decision:
         """Decides on an attempt without a response. The request's deadline is `time_left_s` away."""
         if not isinstance(error, _TEMPORARY_ERRORS):
-            return _REPORT
+            return REPORT_ERROR
         failure = Failure.LOST if error.sent else Failure.NOT_SENT
-        return self._retry(failure, request, time_left_s, None) or _REPORT
+        return self._retry(failure, request, time_left_s, None) or REPORT_ERROR
 
     def _retry(
         self, failure: Failure, request: SentRequest, time_left_s: float, hint_s: float | None
