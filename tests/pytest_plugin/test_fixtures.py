@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from nanonets_proxy.pytest_plugin import marker
 from nanonets_proxy.pytest_plugin.servers import NanonetsProxy, NanonetsSandbox
+from nanonets_proxy.settings import SandboxSettings
 
 
 def call(server: NanonetsProxy | NanonetsSandbox, path: str, key: str | None = None) -> tuple[int, Any]:
@@ -65,3 +67,13 @@ class TestClosestMarker:
         before = time.monotonic()
         assert call(nanonets_proxy, "/api/v4/workflows")[0] == 200
         assert time.monotonic() - before >= 0.05
+
+
+@pytest.mark.nanonets(etags=True, proxy={"revalidate": "/api/v4/workflows", "server_timing": False})
+def test_switches_are_python_booleans(nanonets_proxy: NanonetsProxy) -> None:
+    assert [call(nanonets_proxy, "/api/v4/workflows")[0] for _ in range(2)] == [200, 200]
+    assert [request.status for request in nanonets_proxy.requests()] == [200, 304]
+
+
+def test_the_marker_takes_every_setting_of_the_sandbox() -> None:
+    assert {*marker._SANDBOX} == SandboxSettings.model_fields.keys() - {"listen"}  # the fixture finds it

@@ -46,7 +46,7 @@ def test_it(nanonets_proxy):
 def test_a_wrong_argument_of_the_marker_is_an_error_that_names_it(run_tests: Run) -> None:
     wrong = {
         "limt='5/minute'": "has no argument 'limt'; did you mean 'limit'?",
-        "colour='red'": "has no argument 'colour'; it has api_keys, failure_rate, faults, hint, latency, limit",
+        "colour='red'": "has no argument 'colour'; it has api_keys, etags, failure_rate, faults, hint",
         "'5/minute'": "takes keyword arguments only, such as limit='5/minute'; it got '5/minute'",
         "limit='many'": "limit: 'many' is not COUNT/WINDOW, such as 20/60s or 60/minute (flag --limit)",
         "faults=[200]": "faults: '200' is no fault: use a status from 400 to 599, disconnect or ok (flag --faults)",

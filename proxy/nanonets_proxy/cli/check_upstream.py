@@ -14,9 +14,8 @@ from nanonets_proxy.settings.configure import dial_policy
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from nanonets_proxy.upstream.errors import UpstreamTlsCertificate, UpstreamTlsProtocol
+from nanonets_proxy.upstream.key_probe import DEFAULT_PATH
 
-# A documented GET with a small response. It uses no page quota and changes nothing.
-_DEFAULT_PATH: Final = "/api/v4/workflow_types"
 _TIMEOUT_S: Final = 30.0
 
 
@@ -48,7 +47,7 @@ async def _check_upstream(settings: Settings, key: ApiKey, policy: DialPolicy) -
 
 
 async def _check_key(connection: UpstreamConnection, settings: Settings, key: ApiKey) -> CheckResult:
-    host, path = settings.upstream.authority.encode(), settings.key_probe or _DEFAULT_PATH
+    host, path = settings.upstream.authority.encode(), settings.key_probe or DEFAULT_PATH
     fields = (b"Connection", b"close"), (b"Authorization", key.authorization(settings.upstream))
     connection.start(is_head=False)
     connection.write(request_head(b"GET", path.encode(), host, *fields))

@@ -9,6 +9,7 @@ import pytest
 
 _SANDBOX: Final = (
     "api_keys",
+    "etags",
     "failure_rate",
     "faults",
     "hint",
@@ -25,15 +26,15 @@ DEFAULT_KEY: Final = "sandbox-key"
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """The settings of the sandbox and of the proxy, by name, as the command line takes them."""
+    """The settings of the sandbox and of the proxy, by name: the texts of the command line, and switches."""
 
-    sandbox: Mapping[str, str] = field(default_factory=dict)
-    proxy: Mapping[str, str] = field(default_factory=dict)
+    sandbox: Mapping[str, str | bool] = field(default_factory=dict)
+    proxy: Mapping[str, str | bool] = field(default_factory=dict)
 
     @property
     def api_key(self) -> str:
         """The first key that the sandbox accepts."""
-        return self.sandbox["api_keys"].partition(",")[0].strip()
+        return str(self.sandbox["api_keys"]).partition(",")[0].strip()
 
 
 def read(marks: Iterable[pytest.Mark]) -> Arguments:
@@ -65,11 +66,13 @@ def _hint(name: str) -> str:
     return f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(_NAMES)}"
 
 
-def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+def _texts(values: Mapping[str, Any]) -> dict[str, str | bool]:
     return {name: _text(value) for name, value in values.items()}
 
 
-def _text(value: Any) -> str:
+def _text(value: Any) -> str | bool:
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return value
+    return "none" if value is None else str(value)

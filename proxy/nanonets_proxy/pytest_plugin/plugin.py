@@ -22,8 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Registers the marker."""
     config.addinivalue_line(
         "markers",
-        f"{MARKER}(limit, limit_kind, limit_scope, hint, latency, failure_rate, faults, pending_polls, api_keys, "
-        "proxy): how the simulated API of nanonets_sandbox behaves, and the proxy's settings.",
+        f"{MARKER}(limit, limit_kind, limit_scope, hint, latency, failure_rate, faults, pending_polls, etags, "
+        "api_keys, proxy): how the simulated API of nanonets_sandbox behaves, and the proxy's settings.",
     )
 
 

@@ -93,5 +93,11 @@ def _served(template: TemplateProcess, command: list[str], key: str | None) -> I
         template.end(server)
 
 
-def _flags(settings: Mapping[str, str]) -> list[str]:
-    return [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+def _flags(settings: Mapping[str, str | bool]) -> list[str]:
+    return [_flag(name.replace("_", "-"), value) for name, value in settings.items()]
+
+
+def _flag(name: str, value: str | bool) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name}={value}"
