@@ -271,18 +271,17 @@ class JobRunner:
 
     # --- the end ------------------------------------------------------------------------------------------
 
-    async def drain(self, timeout_s: float) -> int:
-        """Returns the queued jobs to the store, and lets the others end within a time. Returns how many did not."""
+    async def drain(self, timeout_s: float) -> None:
+        """Returns the queued jobs to the store, and lets the others end within a time."""
         self.is_draining = True
         running = list(self._running.values())
         for task, exchange in running:
             if not exchange.is_sending:
                 task.cancel()
         if not running:
-            return 0
+            return
         _, late = await asyncio.wait([task for task, _ in running], timeout=timeout_s)
         for task in late:
             task.cancel()
         if late:
             await asyncio.wait(late, timeout=_RETRY_STORE_S)
-        return len(late)
