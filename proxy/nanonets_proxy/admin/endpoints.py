@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from nanonets_proxy.admin import status
 from nanonets_proxy.admin.dashboard import dashboard
+from nanonets_proxy.core.http.headers import values_of
 from nanonets_proxy.server.connection.caller_request import CallerRequest
 from nanonets_proxy.server.error_response import OwnResponse
 from nanonets_proxy.telemetry.alerts import Alerts
@@ -168,8 +169,7 @@ def quit_endpoint(on_quit: Callable[[], None]) -> Endpoint:
 
 def _accept(request: CallerRequest) -> str:
     """Returns the field Accept, whose lines belong together (RFC 9110 §5.3)."""
-    fields = zip(request.names, request.values, strict=True)
-    return ",".join(value.decode("latin-1") for name, value in fields if name.lower() == b"accept")
+    return b",".join(values_of(b"accept", request.names, request.values)).decode("latin-1")
 
 
 def _json_response(body: dict[str, Any], status: int = 200) -> OwnResponse:

@@ -15,6 +15,7 @@ from nanonets_proxy.jobs.records import Content, JobView, Result
 from nanonets_proxy.request.response.relay import RelayedResponse
 from nanonets_proxy.server.connection.caller_request import HTTP_1_1, CallerRequest
 from nanonets_proxy.server.error_response import OwnResponse, error_response
+from nanonets_proxy.server.peers import caller_gone
 
 PREFIX: Final = "/_proxy/jobs/"
 RESULT: Final = "/result"
@@ -80,7 +81,7 @@ async def send_result(
     response.keep_alive = keep_alive
     transport = request.connection.transport
     if transport is None or transport.is_closing():
-        raise ConnectionResetError("the caller has gone")
+        raise caller_gone()
     if request.method == "HEAD":
         transport.write(lines + b"\r\n")
         return
@@ -102,7 +103,7 @@ async def send_result(
             if not (piece := os.pread(descriptor, min(_PIECE_BYTES, length - at), at)):
                 raise ConnectionResetError("the stored response is too short")
             if transport.is_closing():
-                raise ConnectionResetError("the caller has gone")
+                raise caller_gone()
             transport.write(piece)
             at = response.sent_bytes = at + len(piece)
             await response.drain()

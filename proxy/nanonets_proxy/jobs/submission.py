@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from nanonets_proxy.core.http.headers import values_of
 from nanonets_proxy.core.http.prefer import wait_s
 from nanonets_proxy.core.http.priority import urgency
 from nanonets_proxy.core.jobs.idempotency import Fingerprint, idempotency_key
@@ -49,9 +50,10 @@ class Submission:
     async def run(self) -> None:
         """Stores the job and responds. Raises a ProxyError, ConnectionError or CancelledError."""
         context, jobs, head = self._context, self._jobs, self._context.head
-        key, caller = idempotency_key(_values(context, b"idempotency-key")), context.record.caller
+        names, values, caller = context.request.names, context.request.values, context.record.caller
+        key = idempotency_key(values_of(b"idempotency-key", names, values))
         target = context.target.encode("utf-8", "surrogateescape")
-        fingerprint = Fingerprint(context.method, target, _values(context, b"content-type"))
+        fingerprint = Fingerprint(context.method, target, values_of(b"content-type", names, values))
         if key is not None:
             known = await jobs.read(lambda database: database.with_key(caller, key))
             if known is not None:  # the body is read, but not stored again
@@ -208,11 +210,6 @@ def _same(known: KnownKey, fingerprint: bytes) -> JobView:
         message = "The Idempotency-Key was used for a request with another method, target or body."
         raise IdempotencyKeyReused(message, job=PREFIX + known.view.id)
     return known.view
-
-
-def _values(context: RequestContext, name: bytes) -> list[bytes]:
-    request = context.request
-    return [value for own, value in zip(request.names, request.values, strict=True) if own.lower() == name]
 
 
 def _urgency(context: RequestContext) -> int:

@@ -17,7 +17,6 @@ from nanonets_proxy.telemetry.log import EventWriter
 
 _VALID_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _MAX_CALLER_CHARS: Final = 128
-_FIRST_ERROR_STATUS: Final = 400
 
 
 class AccessRecord:
@@ -100,7 +99,7 @@ class AccessRecord:
     @property
     def is_success(self) -> bool:
         """Whether the request ended without an error, the upstream's or ours."""
-        return not self.code and 0 < self.status < _FIRST_ERROR_STATUS
+        return not self.code and 0 < self.status < 400
 
     def finish(self, log: EventWriter | None, observers: Iterable[Observer]) -> None:
         """Calls the observers, and writes the log event with durations rounded to 100 µs; `log` None: no event."""

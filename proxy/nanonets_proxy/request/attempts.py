@@ -16,7 +16,7 @@ from nanonets_proxy.core.ratelimit.scopes.static_limits import REQUESTS
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from nanonets_proxy.errors import ProxyError
 from nanonets_proxy.request.access_record import AccessRecord, new_id
-from nanonets_proxy.request.context import KeptResponse, RequestContext, Services
+from nanonets_proxy.request.context import Kept401, RequestContext, Services
 from nanonets_proxy.request.judge import HOLD_FOR_KEY, KEEP, RELAY_REJECTED, REPORT_ERROR, Decision, Judge, Step
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.request.received import Received
@@ -25,8 +25,7 @@ from nanonets_proxy.request.response.heads import ResponseHeads
 from nanonets_proxy.request.response.refusals import Refusals
 from nanonets_proxy.request.response.unexpected import examine, examine_copied
 from nanonets_proxy.request.upstream_requests import UpstreamRequests
-from nanonets_proxy.server.peers import has_hung_up
-from nanonets_proxy.telemetry.unexpected_responses import FIRST_ERROR_STATUS
+from nanonets_proxy.server.peers import caller_gone, has_hung_up
 from nanonets_proxy.upstream.errors import UpstreamBadReply, UpstreamError
 from nanonets_proxy.upstream.response_head import ResponseHead
 
@@ -93,7 +92,7 @@ class Attempts:
                         decision, received = await self._keep(context, use, received)
                     elif received.head.has_advice and decision.outcome is _SERVED:
                         self._note_advice(ticket, received.head)
-                    if received.head.status >= FIRST_ERROR_STATUS or received.head.content_type not in USUAL_TYPES:
+                    if received.head.status >= 400 or received.head.content_type not in USUAL_TYPES:
                         received = examine(context, received, services.unexpected)
                     if decision.step is _RELAY:
                         if context.sharing is not None and context.sharing.concerns_others:
@@ -124,7 +123,7 @@ class Attempts:
         transport = context.request.connection.transport
         has_gone = transport is None or has_hung_up(transport)
         if has_gone and (context.sharing is None or not context.sharing.is_wanted):
-            raise ConnectionResetError("the caller has gone")
+            raise caller_gone()
 
     def _judge_error(self, error: UpstreamError, context: RequestContext, ticket: Ticket) -> Decision:
         """Decides on an attempt without a response. Reports a response that is no HTTP."""
@@ -139,7 +138,7 @@ class Attempts:
         received = received._replace(body_start=body)
         if not received.connection.is_complete:
             return RELAY_REJECTED, received
-        context.kept = KeptResponse(use, received.head, body, received.connection.trailers)
+        context.kept = Kept401(use, received.head, body, received.connection.trailers)
         return KEEP, received
 
     def _note_advice(self, ticket: Ticket, head: ResponseHead) -> None:

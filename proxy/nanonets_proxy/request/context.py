@@ -1,6 +1,6 @@
 """The state of one request, and the services that it uses."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -26,6 +26,7 @@ from nanonets_proxy.request.response.relay import RelayedResponse
 from nanonets_proxy.request.upload_pages import PageCount, UploadPages
 from nanonets_proxy.server.connection.caller_body import CallerBody
 from nanonets_proxy.server.connection.caller_request import CallerRequest
+from nanonets_proxy.server.connection.flow_control import FlowControl
 from nanonets_proxy.telemetry.finished_request import Observer
 from nanonets_proxy.telemetry.ledger.ledger import Ledger
 from nanonets_proxy.telemetry.metrics import Metrics
@@ -106,13 +107,6 @@ class Services:
     """None: callers wait for their responses."""
 
 
-class ReadAhead(Protocol):
-    """The shared room for body bytes that were read before they were needed."""
-
-    def release(self) -> None:
-        """Gives back the room that this connection's bytes occupied."""
-
-
 class AttemptNotes(Protocol):
     """Notes the attempts of a request in the usage ledger."""
 
@@ -140,7 +134,7 @@ class UploadPlace:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptResponse:
+class Kept401:
     """A whole 401 that becomes the response if it turns out not to concern the key of `use`."""
 
     use: KeyUse
@@ -200,14 +194,14 @@ class RequestContext:
     """None: the pages are stated, do not matter, or cannot be counted."""
     payload: bytes = b""
     """A whole body that came with the head; any other body is `body`."""
-    read_ahead: ReadAhead | None = None
-    """The room that `payload` occupies until the request has a permit."""
+    read_ahead: FlowControl | None = None
+    """Releases the room that `payload` occupies, once the request has a permit."""
     body: RequestBody | None = None
     body_source: CallerBody | None = None
     """The source of `body`; while the request waits, the source is left unread."""
     key_history: KeyHistory | None = None
     """Made on first need, by `ensure_key_history`: few requests need it."""
-    kept: KeptResponse | None = None
+    kept: Kept401 | None = None
     """Between Step.KEEP and the ruling."""
     replay_reason: str = ""
     """Why the request is sent again, other than as a retry; "" if it is not."""
@@ -249,3 +243,7 @@ class RequestContext:
             path = self.target.partition("?")[0][:_MOST_TARGET_CHARS]
             self.key_history = KeyHistory(may_test, f"{self.method} {path}")
         return self.key_history
+
+
+Forward = Callable[[RequestContext], Awaitable[None]]
+"""Forwards a request. Raises as `Forwarder.forward`."""

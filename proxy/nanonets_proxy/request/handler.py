@@ -14,8 +14,8 @@ from nanonets_proxy.core.http.target import origin_form
 from nanonets_proxy.core.ratelimit.scopes.static_limits import PAGES
 from nanonets_proxy.errors import BadRequest, InternalError, ProxyError, VersionNotSupported
 from nanonets_proxy.request.access_record import AccessRecord
-from nanonets_proxy.request.coalescing.coalescing import Coalescing, Forward
-from nanonets_proxy.request.context import RequestContext, Services
+from nanonets_proxy.request.coalescing.coalescing import Coalescing
+from nanonets_proxy.request.context import Forward, RequestContext, Services
 from nanonets_proxy.request.forward import Forwarder
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.request.response.relay import RelayedResponse
@@ -26,7 +26,6 @@ from nanonets_proxy.telemetry.log import event_writer
 from nanonets_proxy.upstream.body import RequestBody
 
 _VERSIONS: Final = (HTTP_1_1, HTTP_1_0)
-_FAILURE_FROM_STATUS: Final = 500
 _WARNING: Final = "warning"
 _ERROR: Final = "error"
 
@@ -106,7 +105,7 @@ class Handler:
             if kept_bytes:
                 self._services.body_budget.memory_bytes -= kept_bytes
             record.sent_bytes += response.sent_bytes
-            is_upstream_failure = record.status >= _FAILURE_FROM_STATUS and not record.level
+            is_upstream_failure = record.status >= 500 and not record.level
             log = self._log_request[_WARNING if is_upstream_failure else record.level]
             if self._log_share < 1.0 and record.is_success:
                 log = self._log_sampled if random() < self._log_share else None  # noqa: S311 - no secret
@@ -126,7 +125,7 @@ class Handler:
         """Sends the response to an error. Resets the connection instead if `response` has begun."""
         record.code, record.error = error.code, error.message
         record.details = public_details(error) | error.log_details
-        if error.status >= _FAILURE_FROM_STATUS:
+        if error.status >= 500:
             record.level = _ERROR if isinstance(error, InternalError) else _WARNING
         if response.began:
             response.abort()

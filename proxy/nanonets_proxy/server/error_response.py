@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from nanonets_proxy.errors import MethodNotAllowed, ProxyError, UnknownCaller
 from nanonets_proxy.server.connection.caller_request import HTTP_1_1, CallerRequest
+from nanonets_proxy.server.peers import caller_gone
 
 _CHALLENGE: Final = 'Bearer realm="nanonets-proxy"'
 
@@ -36,7 +37,7 @@ class OwnResponse:
         lines = [f"HTTP/1.1 {self.status} {reason}", *(f"{name}: {value}" for name, value in fields.items())]
         transport = request.connection.transport
         if transport is None or transport.is_closing():
-            raise ConnectionResetError("the caller has gone")
+            raise caller_gone()
         body = b"" if request.method == "HEAD" else self.body
         transport.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
         return len(body)

@@ -122,6 +122,11 @@ def _polled(transports: Iterable[asyncio.BaseTransport], events: int) -> "list[a
     return [by_fileno[fileno] for fileno, _ in poll.poll(0)] if by_fileno else []
 
 
+def caller_gone() -> ConnectionResetError:
+    """Returns the error of a caller that has hung up."""
+    return ConnectionResetError("the caller has gone")
+
+
 def reset(transport: asyncio.WriteTransport) -> None:
     """Ends the connection with an error for the peer, and drops unsent bytes.
 

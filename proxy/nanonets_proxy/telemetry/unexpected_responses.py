@@ -17,7 +17,6 @@ from nanonets_proxy.core.api.unexpected import (
 from nanonets_proxy.telemetry.alerts import Alerts
 
 EVENT: Final = "unexpected_response"
-FIRST_ERROR_STATUS: Final = 400
 _ADVICE: Final = {
     HTML: "look for a captive portal, an egress proxy or a CDN that responds in the API's place; the start of the "
     "page may name its sender",
@@ -43,7 +42,7 @@ class UnexpectedResponses:
         `body` is the decoded body without secrets, or its start if it is not whole.
         """
         kind = unexpected_type(route, content_type, body)
-        if kind is None and is_whole and status >= FIRST_ERROR_STATUS and body:
+        if kind is None and is_whole and status >= 400 and body:
             kind = BROKEN_JSON if claims_json(content_type, body) and not _is_json(body) else None
         if kind is not None:
             type_text = None if content_type is None else sample(content_type)

@@ -31,7 +31,6 @@ from nanonets_proxy.upstream.transport import UpstreamTransport, read_last_bytes
 
 # While more received bytes than this wait for a `read()`, the connection reads nothing from the upstream.
 _PAUSE_READING_BYTES: Final = 256 * 1024
-_FIRST_ERROR_STATUS: Final = 400
 _IDLE_TIMEOUT: Final = re.compile(rb"HTTP/1\.[01] 408 ")
 
 
@@ -122,7 +121,7 @@ class UpstreamConnection(UpstreamTransport):
     def wants_body(self) -> bool:
         """Returns whether the upload should continue: False after an error status or on a lost connection."""
         response = self._response
-        return self.state is _BUSY and (response.state is _HEAD or response.head.status < _FIRST_ERROR_STATUS)
+        return self.state is _BUSY and (response.state is _HEAD or response.head.status < 400)
 
     @property
     def response_begun(self) -> bool:

@@ -33,6 +33,14 @@ class ResponseHead:
         """The header section as pairs of name and value."""
         return list(zip(self.names, self.values, strict=True))
 
+    def with_fields(self, names: tuple[bytes, ...], values: tuple[bytes, ...]) -> "ResponseHead":
+        """Returns a copy with other fields. What the parser has read from the fields stays as it is."""
+        changed = ResponseHead()
+        for name in ResponseHead.__slots__:
+            setattr(changed, name, getattr(self, name))
+        changed.names, changed.values = names, values
+        return changed
+
 
 NO_HEAD: Final = ResponseHead()
 """Stands for the head until it has arrived."""

@@ -64,6 +64,16 @@ def without_fields(
     return tuple(names[at] for at in kept), tuple(values[at] for at in kept)
 
 
+def values_of(name: bytes, names: tuple[bytes, ...], values: tuple[bytes, ...]) -> list[bytes]:
+    """Returns the values of the fields with a name, which is in lower case."""
+    return [values[at] for at, own in enumerate(names) if own.lower() == name]
+
+
+def nominated_fields(names: tuple[bytes, ...], values: tuple[bytes, ...]) -> frozenset[bytes]:
+    """Returns the names that the Connection fields of a header section list, in lower case."""
+    return frozenset().union(*map(connection_options, values_of(b"connection", names, values)))
+
+
 def connection_options(value: bytes) -> frozenset[bytes]:
     """Returns the names that a Connection field's value lists, in lower case."""
     return frozenset(token.strip().lower() for token in value.split(b",")) - _NEVER_HOP_BY_HOP

@@ -5,10 +5,9 @@ of RFC 9111 §3.5 about requests with Authorization does not apply, but `private
 """
 
 import re
-from collections.abc import Iterable
 from typing import Final
 
-from nanonets_proxy.core.http.headers import HOP_BY_HOP, connection_options
+from nanonets_proxy.core.http.headers import HOP_BY_HOP, nominated_fields, values_of, without_fields
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import ADVICE_FIELDS
 
 Names = tuple[bytes, ...]
@@ -59,8 +58,7 @@ def kept_tag(names: Names, values: Values, ignored: frozenset[bytes]) -> bytes |
 
 def fields_to_keep(names: Names, values: Values) -> tuple[Names, Values]:
     """Returns the fields of a response without those that belong to this one time."""
-    dropped = _OF_ONE_RESPONSE | _nominated(names, values)
-    return _selected((n, v) for n, v in zip(names, values, strict=True) if n.lower() not in dropped)
+    return without_fields(_OF_ONE_RESPONSE | nominated_fields(names, values), names, values)
 
 
 def updated_fields(kept: tuple[Names, Values], names: Names, values: Values) -> tuple[Names, Values]:
@@ -69,15 +67,13 @@ def updated_fields(kept: tuple[Names, Values], names: Names, values: Values) -> 
     A field of the 304 replaces all of its name. An ETag that is not the kept one, such as that of another
     compression, does not.
     """
-    tags = [v for n, v in zip(*kept, strict=True) if n.lower() == b"etag"]
-    fixed = HOP_BY_HOP | _OF_THE_CONTENT | _nominated(names, values)
-    new = [
-        (n, v)
-        for n, v in zip(names, values, strict=True)
-        if n.lower() not in fixed and (n.lower() != b"etag" or _opaque(v) in map(_opaque, tags))
-    ]
-    replaced = {n.lower() for n, _ in new}
-    return _selected([*((n, v) for n, v in zip(*kept, strict=True) if n.lower() not in replaced), *new])
+    tags = set(map(_opaque, values_of(b"etag", *kept)))
+    fixed = HOP_BY_HOP | _OF_THE_CONTENT | nominated_fields(names, values)
+    if not tags.issuperset(map(_opaque, values_of(b"etag", names, values))):
+        fixed |= {b"etag"}
+    names, values = without_fields(fixed, names, values)
+    kept_names, kept_values = without_fields(frozenset(name.lower() for name in names), *kept)
+    return (*kept_names, *names), (*kept_values, *values)
 
 
 def _opaque(tag: bytes) -> bytes:
@@ -91,13 +87,3 @@ def _directives(value: bytes) -> set[bytes]:
     A comma in a quoted value splits it. That can only add names, and an added name forbids more.
     """
     return {item.partition(b"=")[0].strip().lower() for item in value.split(b",")}
-
-
-def _nominated(names: Names, values: Values) -> frozenset[bytes]:
-    fields = zip(names, values, strict=True)
-    return frozenset().union(*(connection_options(v) for n, v in fields if n.lower() == b"connection"))
-
-
-def _selected(fields: Iterable[tuple[bytes, bytes]]) -> tuple[Names, Values]:
-    pairs = list(fields)
-    return tuple(n for n, _ in pairs), tuple(v for _, v in pairs)

@@ -17,7 +17,7 @@ its caller's daily budget, unless it is sent after all. It only joins while its 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Final
 
 from nanonets_proxy.core.coalescing.groups import Group, Groups, GroupState
@@ -27,7 +27,7 @@ from nanonets_proxy.errors import BudgetUsedUp
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.coalescing.identity import Identity
 from nanonets_proxy.request.coalescing.members import Follower, Leader, Writes
-from nanonets_proxy.request.context import RequestContext, Services
+from nanonets_proxy.request.context import Forward, RequestContext, Services
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.request.response.heads import ResponseHeads
 from nanonets_proxy.request.response.shared import SharedBody, SharedResponse
@@ -36,8 +36,6 @@ from nanonets_proxy.upstream.errors import UpstreamError
 _MOST_LARGE_TARGETS: Final = 256
 # In Python 3.11, each look-up of a member in its enum costs a call.
 _ENDED: Final = GroupState.ENDED
-
-Forward = Callable[[RequestContext], Awaitable[None]]
 
 
 class Coalescing:

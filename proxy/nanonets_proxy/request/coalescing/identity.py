@@ -7,7 +7,7 @@ from nanonets_proxy.core.http.headers import (
     FORWARDING_PREFIX,
     NOT_FORWARDED,
     PLAIN_CONNECTION_VALUES,
-    connection_options,
+    nominated_fields,
     without_fields,
 )
 from nanonets_proxy.request.context import RequestContext, Services
@@ -57,8 +57,6 @@ class Identity:
         plan = self._plans[names]
         (connection_at,) = plan.places
         if connection_at is not None and (plan.special or values[connection_at] not in PLAIN_CONNECTION_VALUES):
-            fields = zip(names, values, strict=True)
-            options = [connection_options(value) for name, value in fields if name.lower() == b"connection"]
-            names, values = without_fields(frozenset().union(*options), names, values)
+            names, values = without_fields(nominated_fields(names, values), names, values)
             plan = self._plans[names]
         return plan.template % values

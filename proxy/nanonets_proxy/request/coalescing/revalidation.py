@@ -6,7 +6,7 @@ a range of its own is forwarded as it is.
 """
 
 import copy
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,16 +17,13 @@ from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.request.coalescing.identity import Identity
 from nanonets_proxy.request.coalescing.members import Leader
 from nanonets_proxy.request.coalescing.whole_body import may_be_held, read_whole
-from nanonets_proxy.request.context import RequestContext, Services
+from nanonets_proxy.request.context import Forward, RequestContext, Services
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.request.received import Received
 from nanonets_proxy.upstream.response_head import ResponseHead, size_of
 
 # RFC 9209 §2.3.4: the upstream's status, which is not that of the response.
 _CONFIRMED: Final = (b"Proxy-Status", b"nanonets-proxy; received-status=304")
-_FIRST_FAILURE_STATUS: Final = 500
-
-Forward = Callable[[RequestContext], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +127,7 @@ class Revalidating:
             if asked is not None:
                 owner.count("changed").inc()
             received = await self._keep(received)
-        elif status < _FIRST_FAILURE_STATUS:
+        elif status < 500:
             owner.kept.drop(self._identity)
         return received if self._group is None else await self._group.receive(context, received)
 
@@ -142,10 +139,12 @@ class Revalidating:
             owner.kept.drop(self._identity)
         else:
             kept = fields_to_keep(names, values)
-            updated = KeptResponse(asked.tag, _head(asked.head, *kept), asked.body)
+            updated = KeptResponse(asked.tag, asked.head.with_fields(*kept), asked.body)
             owner.kept.update(self._identity, asked, updated, self._size_of(updated))
         name, value = _CONFIRMED
-        return received._replace(head=_head(asked.head, (*names, name), (*values, value)), body_start=asked.body)
+        return received._replace(
+            head=asked.head.with_fields((*names, name), (*values, value)), body_start=asked.body
+        )
 
     def _size_of(self, response: KeptResponse) -> int:
         head = response.head
@@ -165,13 +164,6 @@ class Revalidating:
             owner.budget.memory_bytes -= len(body)
             if not received.connection.trailers:
                 kept = fields_to_keep(head.names, head.values)
-                response = KeptResponse(tag, _head(head, *kept), body)
+                response = KeptResponse(tag, head.with_fields(*kept), body)
                 owner.kept.keep(self._identity, arriving, response, self._size_of(response))
         return received._replace(body_start=body)
-
-
-def _head(head: ResponseHead, names: tuple[bytes, ...], values: tuple[bytes, ...]) -> ResponseHead:
-    """Returns the head with other fields."""
-    changed = copy.copy(head)
-    changed.names, changed.values, changed.has_advice = names, values, False
-    return changed

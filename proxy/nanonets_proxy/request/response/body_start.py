@@ -5,6 +5,7 @@ import time
 import zlib
 from typing import Final
 
+from nanonets_proxy.core.http.headers import values_of
 from nanonets_proxy.core.ratelimit.hints.retry_hint import Hint, read_hint
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.errors import UpstreamError
@@ -32,17 +33,21 @@ async def read_body_start(connection: UpstreamConnection) -> bytes:
 def hint_of(head: ResponseHead, body_start: bytes = b"") -> Hint:
     """Returns the hint of a response: how long to wait."""
     body = body_start[:MAX_BODY_BYTES]
-    if any(name.lower() == b"content-encoding" and value.lower() in _INFLATABLE for name, value in head.headers):
+    if not _codings(head).isdisjoint(_INFLATABLE):
         body = _inflate(body)
     return read_hint(head.headers, body, wall_now_s=time.time())
 
 
 def decoded_body(head: ResponseHead, body: bytes) -> bytes | None:
     """Returns a whole body without its content coding; None if the coding is unknown."""
-    codings = {value.lower() for name, value in head.headers if name.lower() == b"content-encoding"}
+    codings = _codings(head)
     if not codings - {b"identity"}:
         return body
     return _inflate(body) if len(codings) == 1 and codings <= _INFLATABLE else None
+
+
+def _codings(head: ResponseHead) -> set[bytes]:
+    return {value.lower() for value in values_of(b"content-encoding", head.names, head.values)}
 
 
 def _inflate(body: bytes) -> bytes:

@@ -5,17 +5,14 @@ import time
 from collections.abc import Callable
 from email.utils import formatdate
 from time import perf_counter
-from typing import Final
 
-from nanonets_proxy.core.http.headers import LocationRewrite, caller_response_head, via_field
+from nanonets_proxy.core.http.headers import LocationRewrite, caller_response_head, values_of, via_field
 from nanonets_proxy.core.http.prefer import wait_s
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.core.ratelimit.hints.retry_hint import Hint
 from nanonets_proxy.request.context import RequestContext
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.upstream.response_head import ResponseHead
-
-_ERROR_FROM_STATUS: Final = 400
 
 
 class ResponseHeads:
@@ -84,7 +81,7 @@ class ResponseHeads:
 def _retry_after(head: ResponseHead, hint: Hint | None) -> bytes:
     """Returns a 429's hint as a field, unless the upstream sent the field itself."""
     hint_s = None if hint is None else hint.retry_after_s
-    if hint_s is None or _has(head, b"retry-after"):
+    if hint_s is None or values_of(b"retry-after", head.names, head.values):
         return b""
     return b"Retry-After: %d\r\n" % max(1, math.ceil(hint_s))
 
@@ -123,8 +120,4 @@ def _next_request_can_be_found(context: RequestContext, status: int) -> bool:
     if body.is_complete:
         return True
     waits_for_continue = context.head.expect_continue and not body.received_bytes
-    return not waits_for_continue and status < _ERROR_FROM_STATUS
-
-
-def _has(head: ResponseHead, name: bytes) -> bool:
-    return any(field.lower() == name for field in head.names)
+    return not waits_for_continue and status < 400

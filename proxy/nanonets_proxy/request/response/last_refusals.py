@@ -43,7 +43,7 @@ class LastRefusal:
 
     def without_body(self) -> "LastRefusal":
         """Returns it as the response to a HEAD request."""
-        head = _copy(self.head, self.head.names, self.head.values)
+        head = self.head.with_fields(self.head.names, self.head.values)
         head.body_length = 0
         return LastRefusal(head, b"", self.is_own)
 
@@ -61,9 +61,11 @@ class LastRefusals:
             return None
         names, values = without_fields(_REPLACED, head.names, head.values)
         values = (*map(forms.blank, values), b"%d" % len(plain))
-        own = LastRefusal(_copy(head, (*names, b"Content-Length"), values, len(plain)), forms.blank(plain))
-        names, values = without_fields(_OF_ONE_REQUEST, own.head.names, own.head.values)
-        self._by_scope[scope] = LastRefusal(_copy(own.head, names, values, len(plain)), own.body, is_own=False)
+        head = head.with_fields((*names, b"Content-Length"), values)
+        head.body_length = len(plain)
+        own = LastRefusal(head, forms.blank(plain))
+        names, values = without_fields(_OF_ONE_REQUEST, head.names, head.values)
+        self._by_scope[scope] = LastRefusal(head.with_fields(names, values), own.body, is_own=False)
         self._by_scope.move_to_end(scope)
         if len(self._by_scope) > _MAX_SCOPES:
             self._by_scope.popitem(last=False)
@@ -72,12 +74,3 @@ class LastRefusals:
     def of(self, scope: str) -> LastRefusal | None:
         """Returns the latest 429 of a scope."""
         return self._by_scope.get(scope)
-
-
-def _copy(
-    head: ResponseHead, names: tuple[bytes, ...], values: tuple[bytes, ...], body_length: int = 0
-) -> ResponseHead:
-    copy = ResponseHead()
-    copy.status, copy.reason, copy.names, copy.values = head.status, head.reason, names, values
-    copy.body_length, copy.is_chunked, copy.has_advice = body_length, False, False
-    return copy

@@ -8,7 +8,7 @@ from nanonets_proxy.core.http.headers import caller_response_head, chunked_body_
 from nanonets_proxy.core.keys.key_scrubber import NO_FORMS, SEARCHED_FROM_STATUS, KeyScrubber
 from nanonets_proxy.request.response.body_start import MAX_BODY_BYTES
 from nanonets_proxy.server.connection.caller_request import HTTP_1_1, CallerRequest
-from nanonets_proxy.server.peers import CallerStalled, reset
+from nanonets_proxy.server.peers import CallerStalled, caller_gone, reset
 from nanonets_proxy.upstream.response_head import ResponseHead
 
 STALL_S: Final = 1.0  # any reader that is still there empties some of its buffers in that time
@@ -157,7 +157,7 @@ class RelayedResponse:
     def _write(self, *pieces: bytes) -> None:
         transport = self._connection.transport
         if transport is None or transport.is_closing():
-            raise ConnectionResetError("the caller has gone")
+            raise caller_gone()
         transport.writelines(pieces)  # one system call, and no copy of the pieces
 
     async def drain(self) -> None:

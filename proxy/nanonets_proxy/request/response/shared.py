@@ -40,12 +40,9 @@ class SharedResponse:
         if first is None or first not in self.head.values:
             return self.head
         own = request_id.encode("ascii")
-        head = ResponseHead()
-        for name in ResponseHead.__slots__:
-            setattr(head, name, getattr(self.head, name))
-        pairs = zip(head.names, head.values, strict=True)
-        head.values = tuple(own if v == first and n.lower() == b"x-request-id" else v for n, v in pairs)
-        return head
+        names, pairs = self.head.names, self.head.headers
+        values = tuple(own if v == first and n.lower() == b"x-request-id" else v for n, v in pairs)
+        return self.head.with_fields(names, values)
 
 
 class SharedBody:

@@ -5,7 +5,7 @@ from nanonets_proxy.core.keys.key_scrubber import KeyScrubber
 from nanonets_proxy.request.context import RequestContext
 from nanonets_proxy.request.received import Received
 from nanonets_proxy.request.response.body_start import MAX_BODY_BYTES, decoded_body
-from nanonets_proxy.telemetry.unexpected_responses import FIRST_ERROR_STATUS, UnexpectedResponses
+from nanonets_proxy.telemetry.unexpected_responses import UnexpectedResponses
 from nanonets_proxy.upstream.response_head import ResponseHead
 
 
@@ -21,7 +21,7 @@ def examine(context: RequestContext, received: Received, unexpected: UnexpectedR
     body = received.body_start + received.connection.read_nowait()
     is_whole = received.connection.is_complete
     _examine(context, head, body, unexpected, is_whole=is_whole)
-    must_copy = not is_whole and head.status >= FIRST_ERROR_STATUS and claims_json(head.content_type, body)
+    must_copy = not is_whole and head.status >= 400 and claims_json(head.content_type, body)
     context.response.copied = bytearray() if must_copy else None
     return received._replace(body_start=body)
 

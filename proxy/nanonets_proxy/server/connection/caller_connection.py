@@ -29,13 +29,13 @@ import structlog
 
 from nanonets_proxy.errors import CallerTooSlow, ProxyError
 from nanonets_proxy.server.connection.caller_request import CallerRequest, Handler
-from nanonets_proxy.server.connection.caller_transport import CallerTransport, caller_gone
+from nanonets_proxy.server.connection.caller_transport import CallerTransport
 from nanonets_proxy.server.connection.flow_control import NARROW_BYTES, ReadAhead
 from nanonets_proxy.server.connection.head_reader import HeadReader
 from nanonets_proxy.server.connection.idle_timer import IdleTimer, StallTimer
 from nanonets_proxy.server.connection.request_reader import RequestReader
 from nanonets_proxy.server.connection_limits import ConnectionPolicy
-from nanonets_proxy.server.peers import reset
+from nanonets_proxy.server.peers import caller_gone, reset
 
 if TYPE_CHECKING:
     from aiohttp import web

@@ -6,7 +6,7 @@ import socket
 from typing import TYPE_CHECKING, Final, cast
 
 from nanonets_proxy.server.connection.flow_control import Backpressure, FlowControl, ReadAhead
-from nanonets_proxy.server.peers import UNKNOWN, Peer, keep_alive_probes, peer_of, readable, reset
+from nanonets_proxy.server.peers import UNKNOWN, Peer, caller_gone, keep_alive_probes, peer_of, readable, reset
 
 if TYPE_CHECKING:
     from nanonets_proxy.server.connection.idle_timer import StallTimer
@@ -100,7 +100,3 @@ class CallerTransport(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self.writing.end()
-
-
-def caller_gone() -> ConnectionResetError:
-    return ConnectionResetError("the caller has gone")
