@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from nanonets_proxy.app.webhook import WebhookUnusable
+from nanonets_proxy.app.exporters import WebhookUnusable
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.core.net.webhook_url import parse_webhook_url
 from nanonets_proxy.telemetry.alerts import Alert, Alerts

@@ -24,9 +24,9 @@ from nanonets_proxy.admin.server import AdminHandler, admin_connection_policy
 from nanonets_proxy.app.coalesced import Coalesced
 from nanonets_proxy.app.config import ServeConfig
 from nanonets_proxy.app.environment.environment import Environment
+from nanonets_proxy.app.exporters import make_metrics_exporter, make_webhook
 from nanonets_proxy.app.handover import Handover
 from nanonets_proxy.app.listening import Listening
-from nanonets_proxy.app.metrics_export import make_metrics_exporter
 from nanonets_proxy.app.reloading import (
     PROGRAM_FIXED,
     ChangedSetting,
@@ -37,7 +37,6 @@ from nanonets_proxy.app.reloading import (
 from nanonets_proxy.app.shutdown import Shutdown
 from nanonets_proxy.app.usage_alarms import UsageAlarms, Watched
 from nanonets_proxy.app.usage_ledger import UsageLedger
-from nanonets_proxy.app.webhook import make_webhook
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.server.inherited import InheritedSockets
 from nanonets_proxy.server.listeners import ListenFailed, reject_unused

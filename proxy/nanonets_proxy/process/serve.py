@@ -23,11 +23,11 @@ from nanonets_proxy import __version__
 from nanonets_proxy.admission.fleet.bus.port import CoordinationUnusable
 from nanonets_proxy.app.config import Config, EnvironmentConfig, SandboxConfig, ServeConfig
 from nanonets_proxy.app.environment.environment import Environment
+from nanonets_proxy.app.exporters import WebhookUnusable
 from nanonets_proxy.app.program import Program, SettingsReload
 from nanonets_proxy.app.reloading import ReadSettings
 from nanonets_proxy.app.shutdown import Shutdown
 from nanonets_proxy.app.usage_ledger import UsageLedger
-from nanonets_proxy.app.webhook import WebhookUnusable
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.keys.key_owners import KeyOwners
 from nanonets_proxy.core.net.addresses import Origin, is_every_interface

@@ -1,4 +1,4 @@
-"""Makes the sender of alerts, if a receiver is configured."""
+"""Makes the senders of alerts and of metrics, if receivers are configured."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,9 +9,11 @@ from prometheus_client import CollectorRegistry
 from nanonets_proxy.app.environment.environment import Environment
 from nanonets_proxy.app.environment.faults import report_exposed_files
 from nanonets_proxy.keys.files import read_webhook_key
+from nanonets_proxy.telemetry.otlp.policy import MetricsPolicy
 from nanonets_proxy.telemetry.webhook.policy import WebhookPolicy
 
 if TYPE_CHECKING:
+    from nanonets_proxy.telemetry.otlp.metrics import MetricsExporter
     from nanonets_proxy.telemetry.webhook.sender import Webhook
 
 
@@ -46,3 +48,23 @@ def make_webhook(
     for environment in environments:
         environment.alerts.forward(partial(webhook.queue, environment=environment.name))
     return webhook
+
+
+def make_metrics_exporter(
+    policy: MetricsPolicy | None,
+    environments: Sequence[Environment],
+    process: CollectorRegistry,
+    mask: Callable[[bytes], bytes],
+) -> "MetricsExporter | None":
+    """Returns the exporter of the metrics of the process and of each environment; None without a collector."""
+    if policy is None:
+        return None
+    # Imported here, so that it takes no memory if there is no collector.
+    from nanonets_proxy.telemetry.otlp.metrics import MetricsExporter, RequestDurations, Source
+
+    sources = [Source("", process, {})]
+    for environment in environments:
+        durations = RequestDurations()
+        environment.metrics.requests.count_durations = durations.count
+        sources.append(Source(environment.name, environment.metrics.registry, durations.by_name))
+    return MetricsExporter(policy, sources, process, environments[0].alerts, mask)
