@@ -32,6 +32,7 @@ from nanonets_proxy.core.net.addresses import (
     parse_origin,
 )
 from nanonets_proxy.core.net.key_pins import format_pin, parse_pin
+from nanonets_proxy.core.net.redis_address import RedisAddress
 from nanonets_proxy.core.net.webhook_url import WebhookUrl, parse_webhook_url
 from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeRule
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
@@ -43,10 +44,13 @@ _PATH_AND_QUERY = re.compile(r"/[!-\"$-~]*", re.ASCII)
 _MAX_USER_ID = 2**32 - 1
 
 
-def parse_string(value: Any) -> str:
-    """Returns a string without the spaces around it. Raises ValueError for other types."""
+def parse_string(value: Any, *, is_secret: bool = False) -> str:
+    """Returns a string without the spaces around it. Raises ValueError for other types.
+
+    `is_secret`: the error must not show the value.
+    """
     if not isinstance(value, str):
-        raise ValueError(f"must be a string, not {value!r}")  # noqa: TRY004  # pydantic reports only ValueError
+        raise ValueError("must be a string" if is_secret else f"must be a string, not {value!r}")  # noqa: TRY004  # pydantic reports only ValueError
     return value.strip()
 
 
@@ -99,23 +103,28 @@ class StringOf:
     """Makes a field a value that `parse_value` reads from a string. `str` writes it, or "" for None."""
 
     parse_value: Callable[[str], Any]
+    is_optional: bool = False
+    """Whether an empty string is None."""
+    is_secret: bool = False
+    """Whether the string may hold a password, so that no error shows it."""
     json_format: str = ""
     """The `format` of the JSON schema, if it has one."""
 
     def parse(self, value: Any) -> Any:
-        return self.parse_value(parse_string(value))
+        text = parse_string(value, is_secret=self.is_secret)
+        return self.parse_value(text) if text or not self.is_optional else None
+
+    @staticmethod
+    def format(value: object) -> str:
+        return "" if value is None else str(value)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            self.parse, serialization=core_schema.plain_serializer_function_ser_schema(_string_or_empty)
+            self.parse, serialization=core_schema.plain_serializer_function_ser_schema(self.format)
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {"type": "string", "format": self.json_format} if self.json_format else {"type": "string"}
-
-
-def _string_or_empty(value: object) -> str:
-    return "" if value is None else str(value)
 
 
 def _require_listener(listeners: tuple[Listener, ...]) -> None:
@@ -191,37 +200,11 @@ def _token_or_empty(value: str) -> str:
     return value
 
 
-def _path_or_none(value: str) -> Path | None:
+def _path(value: str) -> Path:
     """Returns the path, with `~` expanded to the home directory."""
     if "\0" in value:
         raise ValueError("is not a file name: it contains a null byte")
-    return Path(value).expanduser() if value else None
-
-
-def secret_string(value: Any) -> str:
-    """Returns a string without the spaces around it. Raises ValueError, and never shows the value."""
-    if not isinstance(value, str):
-        # The message of `parse_string` would show the value, which may hold a password.
-        raise ValueError("must be a string")  # noqa: TRY004  # pydantic reports only ValueError
-    return value.strip()
-
-
-def _egress_proxy_or_none(value: Any) -> EgressProxy | None:
-    text = secret_string(value)
-    return parse_egress_proxy(text) if text else None
-
-
-def _webhook_url_or_none(value: Any) -> WebhookUrl | None:
-    text = secret_string(value)
-    return parse_webhook_url(text) if text else None
-
-
-def _origin_or_none(value: str) -> Origin | None:
-    return parse_origin(value) if value else None
-
-
-def _collector_or_none(value: str) -> Origin | None:
-    return parse_collector(value) if value else None
+    return Path(value).expanduser()
 
 
 def _command_line(value: str) -> str:
@@ -272,25 +255,22 @@ PublicKeyPins: TypeAlias = Annotated[tuple[bytes, ...], ListOf(parse_pin, format
 SandboxKeys: TypeAlias = Annotated[tuple[str, ...], ListOf(_sandbox_key), NoDecode, Metavar("KEY")]
 
 UpstreamOrigin: TypeAlias = Annotated[Origin, StringOf(parse_origin, json_format="uri"), NoDecode, Metavar("URL")]
-OptionalOrigin: TypeAlias = Annotated[Origin | None, StringOf(_origin_or_none), NoDecode, Metavar("URL")]
-CollectorOrigin: TypeAlias = Annotated[Origin | None, StringOf(_collector_or_none), NoDecode, Metavar("URL")]
+OptionalOrigin: TypeAlias = Annotated[
+    Origin | None, StringOf(parse_origin, is_optional=True), NoDecode, Metavar("URL")
+]
+CollectorOrigin: TypeAlias = Annotated[
+    Origin | None, StringOf(parse_collector, is_optional=True), NoDecode, Metavar("URL")
+]
 OptionalEgressProxy: TypeAlias = Annotated[
-    EgressProxy | None,
-    PlainValidator(_egress_proxy_or_none),
-    PlainSerializer(_string_or_empty, return_type=str),
-    WithJsonSchema({"type": "string"}),
-    NoDecode,
-    Metavar("URL"),
+    EgressProxy | None, StringOf(parse_egress_proxy, is_optional=True, is_secret=True), NoDecode, Metavar("URL")
 ]
 OptionalWebhookUrl: TypeAlias = Annotated[
-    WebhookUrl | None,
-    PlainValidator(_webhook_url_or_none),
-    PlainSerializer(_string_or_empty, return_type=str),
-    WithJsonSchema({"type": "string"}),
-    NoDecode,
-    Metavar("URL"),
+    WebhookUrl | None, StringOf(parse_webhook_url, is_optional=True, is_secret=True), NoDecode, Metavar("URL")
 ]
-OptionalPath: TypeAlias = Annotated[Path | None, StringOf(_path_or_none), Metavar("PATH")]
+OptionalRedis: TypeAlias = Annotated[
+    RedisAddress | None, StringOf(RedisAddress.parse, is_optional=True, is_secret=True), NoDecode, Metavar("URL")
+]
+OptionalPath: TypeAlias = Annotated[Path | None, StringOf(_path, is_optional=True), Metavar("PATH")]
 PathAndQuery: TypeAlias = Annotated[str, StringOf(_path_and_query), Metavar("PATH")]
 VariablePatterns: TypeAlias = Annotated[tuple[str, ...], ListOf(_variable_pattern), NoDecode, Metavar("VARIABLE")]
 CommandLine: TypeAlias = Annotated[str, StringOf(_command_line), Metavar("COMMAND")]

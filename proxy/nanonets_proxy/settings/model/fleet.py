@@ -1,35 +1,16 @@
 """Settings of a fleet: replicas that share one rate limit."""
 
-from typing import Annotated, Any, TypeAlias
+from pydantic import Field
 
-from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
-from pydantic_settings import NoDecode
-
-from nanonets_proxy.core.net.redis_address import RedisAddress
 from nanonets_proxy.settings.model.access import AccessSettings
-from nanonets_proxy.settings.model.fields import Text, secret_string
-from nanonets_proxy.settings.model.quantities import Metavar, Switch
-
-
-def _redis_or_none(value: Any) -> RedisAddress | None:
-    text = secret_string(value)
-    return RedisAddress.parse(text) if text else None
-
-
-_OptionalRedis: TypeAlias = Annotated[
-    RedisAddress | None,
-    PlainValidator(_redis_or_none),
-    PlainSerializer(lambda value: str(value or ""), return_type=str),
-    WithJsonSchema({"type": "string"}),
-    NoDecode,
-    Metavar("URL"),
-]
+from nanonets_proxy.settings.model.fields import OptionalRedis, Text
+from nanonets_proxy.settings.model.quantities import Switch
 
 
 class FleetSettings(AccessSettings):
     """Where the replicas meet, and which of them share a limit."""
 
-    coordination: _OptionalRedis = Field(
+    coordination: OptionalRedis = Field(
         None,
         description="Experimental. URL of a Redis or Valkey server over which all replicas of this proxy share one "
         "rate limit, such as rediss://user:password@redis.internal:6379/0, redis+sentinel://host1,host2/main or "
