@@ -8,11 +8,11 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from nanonets_proxy.app.config import Config
+from nanonets_proxy.app.config import Config, ServeConfig
 from nanonets_proxy.app.reloading import NewSettings
 from nanonets_proxy.cli.check import all_ok, as_json, as_text, check_environments, settings_failures
 from nanonets_proxy.cli.ledger.commands import policy_test, usage
@@ -24,6 +24,7 @@ from nanonets_proxy.process.exit_codes import FAILED, OK, SIGNAL_BASE, USAGE_ERR
 from nanonets_proxy.process.restart_limits import RESTART_S
 from nanonets_proxy.process.settings_rereader import TIME_LIMIT_S, Request
 from nanonets_proxy.settings import (
+    LoadedSettings,
     SandboxSettings,
     Settings,
     SettingsError,
@@ -72,10 +73,14 @@ def _print(text: str) -> None:
 
 
 def _serve(invocation: Invocation) -> int:
-    loaded = invocation.load()
+    return invocation.serve(_checked_config(invocation.load(), invocation.environ))
+
+
+def _checked_config(loaded: LoadedSettings[Settings], environ: Mapping[str, str]) -> ServeConfig:
+    """Returns the configuration of `serve`. Raises SettingsError, also if a file of the settings is unusable."""
     verify_files(loaded)
-    sandbox = load_sandbox_settings({}, invocation.environ).settings if loaded.settings.sandbox else None
-    return invocation.serve(serve_config(loaded, sandbox, invocation.environ))
+    sandbox = load_sandbox_settings({}, environ).settings if loaded.settings.sandbox else None
+    return serve_config(loaded, sandbox, environ)
 
 
 def _run(invocation: Invocation) -> int:
@@ -88,9 +93,7 @@ def _run(invocation: Invocation) -> int:
         raise UsageError(f"the settings have several environments: choose one with --env ({names})")
     if chosen is not None and chosen not in loaded.environments:
         raise UsageError(f"--env: is no environment of the settings; they have {names or 'none'}")
-    verify_files(loaded)
-    sandbox = load_sandbox_settings({}, invocation.environ).settings if loaded.settings.sandbox else None
-    config = serve_config(loaded, sandbox, invocation.environ)
+    config = _checked_config(loaded, invocation.environ)
     own = tuple(own for own in config.environments if own.name == (chosen or ""))
     return invocation.serve(replace(config, environments=own))
 
@@ -99,10 +102,7 @@ def read_again(request: Request) -> NewSettings:
     """Reads the settings of a running proxy again. Raises SettingsError."""
     _, invocation = parse(_COMMANDS, request.arguments, request.environ, lambda _: OK)
     merged = merge(request.given, invocation.load())
-    verify_files(merged.loaded)
-    sandbox = merged.loaded.settings.sandbox
-    sandbox_settings = load_sandbox_settings({}, invocation.environ).settings if sandbox else None
-    config = serve_config(merged.loaded, sandbox_settings, invocation.environ)
+    config = _checked_config(merged.loaded, invocation.environ)
     return NewSettings(config, merged.applied, merged.needs_restart)
 
 

@@ -22,14 +22,14 @@ from nanonets_proxy.process.hardening import lock_memory, prevent_core_dump
 
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
-ReadSettings = Callable[[Callable[[Config], int]], int]
+ReadInChild = Callable[[Callable[[Config], int]], int]
 """Reads the settings, passes the configuration to its argument, and returns the exit code."""
 
 
 class SettingsReader:
     """The child process. While it runs, SIGTERM and SIGINT end both processes at once."""
 
-    def __init__(self, read: ReadSettings) -> None:
+    def __init__(self, read: ReadInChild) -> None:
         """Starts the child, which runs `read`. The process must have no other thread.
 
         Raises:
@@ -79,7 +79,7 @@ class SettingsReader:
         os._exit(SIGNAL_BASE + number)
 
 
-def _run_child(read: ReadSettings, pipe: int, mask: set[int | signal.Signals]) -> NoReturn:
+def _run_child(read: ReadInChild, pipe: int, mask: set[int | signal.Signals]) -> NoReturn:
     """Runs `read` and ends the child process. It never returns, because only the parent may continue `main`."""
 
     def send(config: Config) -> int:

@@ -43,7 +43,7 @@ def make_token(randomness: bytes) -> str:
     return _PREFIX + urlsafe_b64encode(randomness).rstrip(b"=").decode()
 
 
-def is_token(text: bytes) -> bool:
+def is_caller_token(text: bytes) -> bool:
     """Returns whether `make_token` made this text."""
     return _TOKEN.fullmatch(text) is not None
 

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from nanonets_proxy.core.access.caller_tokens import is_token
+from nanonets_proxy.core.access.caller_tokens import is_caller_token
 from nanonets_proxy.core.net.addresses import Origin
 
 # RFC 6750 §2.1, the token68 of RFC 9110 §11.2: what may stand behind `Bearer`.
@@ -39,7 +39,7 @@ class Audience:
     def fault_of(self, key: bytes) -> str | None:
         """Returns why the key cannot be sent to the audience, as the end of a sentence; None if it can."""
         # Nanonets would send a 401 that explains nothing. Other upstreams may be a nanonets-proxy and take tokens.
-        if f".{self.origin.host}".endswith(_NANONETS) and is_token(key):
+        if f".{self.origin.host}".endswith(_NANONETS) and is_caller_token(key):
             return (
                 "is a token of another nanonets-proxy, such as `nanonets-proxy run` gives to its command, and not "
                 "a key: call that proxy, whose address `run` puts into NANONETS_BASE_URL"

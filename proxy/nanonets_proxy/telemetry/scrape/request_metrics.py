@@ -19,12 +19,12 @@ from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
 from nanonets_proxy.core.api.routes import OTHER_ROUTE
+from nanonets_proxy.core.http.methods import USUAL_METHODS
 from nanonets_proxy.core.ratelimit.tickets import Reason
 from nanonets_proxy.telemetry.finished_request import FinishedRequest
 
 MOST_CALLERS: Final = 50
 OTHER: Final = "other"
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REASONS: Final = frozenset(reason.value for reason in Reason)
 _SHARE_OF_OTHERS: Final = 0.2
 """The share of the series that only the caller `other` may take, so that its routes and methods show."""
@@ -93,7 +93,7 @@ class RequestMetrics(Collector):
                 self._callers.add(caller)
             else:
                 caller = OTHER
-        method, hundreds = method if method in _METHODS else OTHER, min(hundreds, 9)
+        method, hundreds = method if method in USUAL_METHODS else OTHER, min(hundreds, 9)
         exact = (caller, method, route, hundreds)
         if exact in counts:
             return exact
