@@ -1,7 +1,7 @@
 """The process that counts pages: reads jobs from a socket, and sends a result for each (`protocol.py`).
 
-PDFs come from callers, and PDFium is
-written in C++: here it has neither keys nor network connections, and the system bounds each job:
+PDFs come from callers, and PDFium is written in C++. Here it has neither keys nor network connections, and the
+system bounds each job:
 
 - after `MAX_CPU_S` of processor time, a signal ends the process;
 - it may use `_MAX_MEMORY_BYTES` beside the file, and may write no file.

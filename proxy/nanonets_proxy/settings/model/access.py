@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from nanonets_proxy.server.tls import ListenerTlsPolicy
+from nanonets_proxy.settings.model.base import ProgramSettings
 from nanonets_proxy.settings.model.fields import (
     AccessRules,
     BudgetRules,
@@ -13,11 +14,10 @@ from nanonets_proxy.settings.model.fields import (
     OptionalPath,
     UserIds,
 )
-from nanonets_proxy.settings.model.keys import KeySettings
 from nanonets_proxy.settings.model.quantities import Count, Duration, Metavar, Size, Switch
 
 
-class AccessSettings(KeySettings):
+class AccessSettings(ProgramSettings):
     """With the defaults, only the listeners' addresses restrict callers."""
 
     caller_tokens: CallerTokens = Field(

@@ -2,12 +2,12 @@
 
 from pydantic import Field
 
-from nanonets_proxy.settings.model.access import AccessSettings
+from nanonets_proxy.settings.model.base import ProgramSettings
 from nanonets_proxy.settings.model.fields import OptionalRedis, Text
 from nanonets_proxy.settings.model.quantities import Switch
 
 
-class FleetSettings(AccessSettings):
+class FleetSettings(ProgramSettings):
     """Where the replicas meet, and which of them share a limit."""
 
     coordination: OptionalRedis = Field(

@@ -4,14 +4,14 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from nanonets_proxy.settings.model.base import ProgramSettings
 from nanonets_proxy.settings.model.fields import OptionalPath
-from nanonets_proxy.settings.model.fleet import FleetSettings
 from nanonets_proxy.settings.model.quantities import Count, Duration, Metavar, Size
 
 _GIB: Final = 2**30
 
 
-class JobSettings(FleetSettings):
+class JobSettings(ProgramSettings):
     """Where jobs are stored, for how long, and how many."""
 
     jobs: OptionalPath = Field(

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from nanonets_proxy.core.net.addresses import TcpListener
+from nanonets_proxy.settings.model.base import ProgramSettings
 from nanonets_proxy.settings.model.fields import (
     CallerTokens,
     HostPatterns,
@@ -11,11 +12,10 @@ from nanonets_proxy.settings.model.fields import (
     Networks,
     OptionalListeners,
 )
-from nanonets_proxy.settings.model.jobs import JobSettings
 from nanonets_proxy.settings.model.quantities import Duration, Switch
 
 
-class ListenerSettings(JobSettings):
+class ListenerSettings(ProgramSettings):
     """The callers' listener and the admin listener."""
 
     listen: Listeners = Field(

@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from nanonets_proxy.core.coalescing.groups import DEFAULT_COALESCE
 from nanonets_proxy.core.keys.audience import DEFAULT_UPSTREAM, AuthScheme
 from nanonets_proxy.core.ratelimit.scopes.scope_table import DEFAULT_SCOPE_RULES, ScopeRule
+from nanonets_proxy.settings.model.access import AccessSettings
 from nanonets_proxy.settings.model.fields import (
     CollectorOrigin,
     HttpToken,
@@ -23,6 +24,9 @@ from nanonets_proxy.settings.model.fields import (
     ScopeRules,
     UpstreamOrigin,
 )
+from nanonets_proxy.settings.model.fleet import FleetSettings
+from nanonets_proxy.settings.model.jobs import JobSettings
+from nanonets_proxy.settings.model.keys import KeySettings
 from nanonets_proxy.settings.model.listeners import ListenerSettings
 from nanonets_proxy.settings.model.quantities import Count, Delay, Duration, Metavar, OneOf, Share, Size, Switch
 from nanonets_proxy.settings.presets import PRESETS
@@ -31,7 +35,8 @@ _MIB: Final = 2**20
 _GIB: Final = 2**30
 
 
-class Settings(ListenerSettings):
+# pydantic puts the fields of the last base class first.
+class Settings(ListenerSettings, JobSettings, FleetSettings, AccessSettings, KeySettings):
     """All settings of the proxy. Durations are in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(env_prefix="NANONETS_PROXY_", title="nanonets-proxy")
