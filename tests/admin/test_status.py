@@ -144,7 +144,7 @@ async def test_a_captive_portal_with_200_is_the_state() -> None:
     assert environment["state"] == {
         "code": "upstream_failing",
         "cause": "upstream",
-        "sentence": "Nanonets does not respond as itself: 3 of 3 requests in the last minute got an unexpected "
+        "sentence": "Nanonets does not respond as itself: 3 of 3 requests in the last 20 s got an unexpected "
         "response.",
     }
     (problem,) = environment["problems"]

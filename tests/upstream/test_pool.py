@@ -214,3 +214,88 @@ async def test_idle_connections_of_many_callers_are_bounded(monkeypatch: pytest.
         assert (running.pool.idle, upstream.accepted) == (3, 6)
         await running.fetch(replace(request(), caller="5"))
         assert upstream.accepted == 6
+
+
+# --- what the connections show of the upstream ---------------------------------------------------------------
+
+
+def _kind(running: RunningClient, later_s: float) -> str | None:
+    finding = running.pool.judge_upstream(asyncio.get_running_loop().time() + later_s)
+    return None if finding is None else finding.kind
+
+
+async def test_a_request_without_a_response_makes_the_upstream_silent() -> None:
+    async with RawUpstream(responding(ok())) as upstream, running_client(upstream.origin) as running:
+        await running.fetch(request())
+        assert _kind(running, 60) is None
+    async with RawUpstream(responding()) as upstream, running_client(upstream.origin) as running:
+        waiting = asyncio.create_task(running.fetch(request()))
+        await until(lambda: any(connection.owes_a_byte for connection in running.pool._connections))
+        assert [_kind(running, later_s) for later_s in (5, 20)] == [None, "silent"]
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert _kind(running, 20) is None
+
+
+async def test_a_response_that_stops_after_its_head_makes_the_upstream_silent() -> None:
+    whole = ok(b"hello")
+    async with RawUpstream(responding(whole[:-2])) as upstream, running_client(upstream.origin) as running:
+        exchange = await running.client.send(request())
+        assert _kind(running, 20) is None  # nothing has tried to read the rest
+        waiting = asyncio.create_task(running.read_response(exchange))
+        await until(lambda: exchange[0].owes_a_byte)
+        assert [_kind(running, later_s) for later_s in (5, 20)] == [None, "silent"]
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+@pytest.mark.parametrize("fields", [(), (b"Connection: close",)])
+async def test_one_that_responds_elsewhere_is_not_silent(fields: tuple[bytes, ...]) -> None:
+    async with (
+        RawUpstream(responding(), responding(ok(b"ok", *fields))) as upstream,
+        running_client(upstream.origin) as running,
+    ):
+        waiting = asyncio.create_task(running.fetch(request()))
+        await until(lambda: upstream.accepted == 1)
+        await running.fetch(request())
+        heard_at_s = asyncio.get_running_loop().time()
+        finding = running.pool.judge_upstream(heard_at_s + 7)
+        assert finding is None
+        assert _kind(running, 30) == "silent"
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_the_times_of_responses_are_learned_also_if_their_bodies_come_later() -> None:
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.head()
+            await peer.send(ok(b"hello")[:-3])
+            await asyncio.sleep(0)
+            await peer.send(b"llo")
+
+    async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:
+        running.pool._sample_at_s = 0.0
+        await running.fetch(request())
+        ((route, times),) = running.pool._watch._routes.items()
+        assert route == ("GET", "")
+        assert sum(times.weights) == times.weights[0] == 1
+
+
+async def test_a_connection_that_cannot_be_made_is_named_with_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    async with RawUpstream(responding()) as upstream, running_client(upstream.origin) as running:
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
+        waiting = asyncio.create_task(running.fetch(request()))
+        await until(lambda: bool(running.dialer.dialing()))
+        assert _kind(running, 3) is None
+        finding = running.pool.judge_upstream(asyncio.get_running_loop().time() + 5)
+        assert finding is not None
+        assert finding.sentence.startswith(
+            "Nanonets cannot be reached: the look-up of the upstream's name has taken"
+        )
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert running.dialer.dialing() == []

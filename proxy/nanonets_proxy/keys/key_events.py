@@ -1,10 +1,11 @@
-"""Reports the keyring's events in the log and the metrics."""
+"""Reports the keyring's events in the log and the metrics, and unusable keys as alerts too."""
 
 from collections.abc import Iterable
 from typing import Any, Final
 
 from nanonets_proxy.core.http.target import loggable_target
 from nanonets_proxy.core.keys.key_records import KeyEvent, KeyEventKind, KeyringState
+from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyMetrics
 
 _REJECTED_STATES: Final = {
@@ -18,14 +19,19 @@ _REASONS: Final = {
     KeyEventKind.HOLD_STARTED: "no key is known to work; the requests with a 401 wait for a new key",
 }
 _NO_KEY_WORKS: Final = "the source brought no new key: callers get the upstream's 401 until it does"
+_BRING_A_KEY: Final = (
+    "put a valid key there: a file is read at once; for any other source, run nanonets-proxy reload"
+)
 _HARMLESS: Final = (KeyEventKind.ACTIVATED, KeyEventKind.CANDIDATE_FOUND, KeyEventKind.REQUEST_REJECTED)
+_UNUSABLE: Final = (*_REJECTED_STATES, KeyEventKind.HOLD_STARTED, KeyEventKind.HOLD_ENDED)
 
 
 class KeyEventReporter:
     """Writes the events of one environment to its log and metrics."""
 
-    def __init__(self, log: Any, metrics: KeyMetrics) -> None:
+    def __init__(self, log: Any, metrics: KeyMetrics, alerts: Alerts) -> None:
         self._log = log
+        self._alerts = alerts
         self._metrics = metrics
         self._was_key_accepted = False
 
@@ -37,6 +43,26 @@ class KeyEventReporter:
             if event.kind is KeyEventKind.CANDIDATE_FOUND and (mistake := event.record.key.mistake()) is not None:
                 key = event.record.key
                 self._log.warning("key_looks_wrong", key=key.name, reason=f"the API key of {key.name} {mistake}")
+            self._alert(event, state)
+
+    def source_failed(self, sentence: str) -> None:
+        """Reports that the source cannot be read."""
+        text = (
+            f"{sentence[:1].upper()}{sentence[1:]}. The proxy keeps the key that it has, but could not start again."
+        )
+        self._alerts.report("key_unusable", _BRING_A_KEY, kind="source", sentence=text)
+
+    def _alert(self, event: KeyEvent, state: KeyringState) -> None:
+        kind, source = event.kind, event.record.key.name
+        outcome = _outcome(event, state) if kind is KeyEventKind.HOLD_ENDED else state.value
+        if kind in _UNUSABLE and outcome != KeyringState.SERVING.value:
+            waits = outcome == KeyringState.HOLDING.value
+            effect = "requests wait for a new one" if waits else "callers get its 401"
+            text = f"Nanonets rejects every known API key (401), at last that of {source}: {effect}."
+            self._alerts.report("key_unusable", _BRING_A_KEY, kind="rejected", sentence=text)
+        elif kind is KeyEventKind.CANDIDATE_REJECTED:
+            text = f"Nanonets rejects the new API key of {source} (401): the previous one stays in use."
+            self._alerts.report("key_unusable", _BRING_A_KEY, kind="candidate", sentence=text)
 
     def _count(self, event: KeyEvent, state: KeyringState) -> None:
         kind = event.kind

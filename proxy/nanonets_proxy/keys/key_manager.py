@@ -81,7 +81,7 @@ class KeyManager:
         """Returns whether requests may be sent at once; otherwise they call `wait_for_key`."""
         self.reason_of_401 = self._known.reason_of_401
         self._metrics = KeyMetrics(services.registry, self.status)
-        self._reporter = KeyEventReporter(self._log, self._metrics)
+        self._reporter = KeyEventReporter(self._log, self._metrics, services.alerts)
         self._change = ChangeSignal()
         """Wakes the requests that wait: after each event, and after a reading that they wait for."""
         self._progress = ChangeSignal()
@@ -276,6 +276,7 @@ class KeyManager:
         if sentence != self._source_fault:
             self._source_fault = sentence
             self._log.error("key_source_failed", reason=sentence, kept=self.name)
+            self._reporter.source_failed(sentence)
 
     def _take_reading(self, found: tuple[FoundKey, ...], *, on_demand: bool) -> None:
         for item in found:

@@ -48,4 +48,5 @@ class UpstreamRequests:
             response.send_interim,
             record.caller,
             None if context.usage is None else context.usage.begin,
+            record.route,
         )

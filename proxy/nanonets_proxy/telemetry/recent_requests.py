@@ -17,7 +17,12 @@ class RecentRequests:
         self.errors = RecentErrors()
 
     def _note_error(self, request: FinishedRequest) -> None:
-        self.errors.note(request.status, request.code, request.caller, request.request_id, self._loop.time())
+        reason, now_s = str((request.details or {}).get("reason", "")), self._loop.time()
+        self.errors.note(
+            *(request.status, request.code, request.caller, request.request_id, now_s),
+            reason=reason,
+            good=self.ring.good,
+        )
 
     def start(self) -> None:
         """Begins to rotate the buckets."""

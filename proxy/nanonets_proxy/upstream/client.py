@@ -40,6 +40,8 @@ class UpstreamRequest:
     caller: str = ""
     """The caller's name, if connections are kept per caller."""
     on_send: Callable[[], None] | None = None
+    route: str = ""
+    """Its route, by which the upstream's times are judged (core/api/routes.py)."""
 
 
 StartedResponse = tuple[UpstreamConnection, ResponseHead]
@@ -74,6 +76,7 @@ class UpstreamClient:
             if connection is None:
                 connection = await self.pool.dial()
             connection.is_upload, connection.caller = is_upload, request.caller
+            connection.method, connection.route = request.method, request.route
             if request.on_send is not None:
                 request.on_send()
             try:

@@ -55,18 +55,13 @@ class UpstreamConnection(UpstreamTransport):
         self._head_waiter: asyncio.Future[ResponseHead] | None = None
         self._body_waiter: asyncio.Future[None] | None = None
         self._continue_waiter: asyncio.Future[None] | None = None
-        self._request_sent = False
+        self.request_sent = False
+        """Whether the upstream has the whole request of the exchange."""
         self._ended_cleanly = False
         self._first_byte_limit = TimeLimit(loop, self._on_first_byte_timeout)
         self._error: Exception | None = None
         self.state = _IDLE
         self.idle_since_s = 0.0
-        self.caller = ""
-        """The caller of the last request, if the pool asks for it."""
-        self.dialer: object | None = None
-        """The dialer that made it, if the pool must know."""
-        self.on_surplus: Callable[[], None] | None = None
-        """Called when bytes come that belong to no request."""
 
     def __repr__(self) -> str:
         return f"<UpstreamConnection {self.state.name} {self._response.state.name}>"
@@ -91,8 +86,9 @@ class UpstreamConnection(UpstreamTransport):
             self._resolve_head(waiter)
             return waiter
         self._transport.write(request)
-        self._request_sent = True
-        self._first_byte_limit.set(loop.time() + first_byte_timeout_s)
+        self.request_sent = True
+        self.waits_since_s = now = loop.time()
+        self._first_byte_limit.set(now + first_byte_timeout_s)
         return waiter
 
     def start(self, *, is_head: bool, on_interim: Callable[[ResponseHead], None] | None = None) -> None:
@@ -102,7 +98,7 @@ class UpstreamConnection(UpstreamTransport):
         """
         if not self._response.restart(is_head, on_interim):
             self._response = ResponseParser(is_head=is_head, on_interim=on_interim)
-        self._request_sent = False
+        self.request_sent, self.began_after_s = False, None
         if self.state is _IDLE:
             self.state = _BUSY
 
@@ -114,14 +110,22 @@ class UpstreamConnection(UpstreamTransport):
 
     def finish_request(self, first_byte_timeout_s: float) -> None:
         """Ends the request: the final head must arrive within `first_byte_timeout_s`."""
-        self._request_sent = True
+        self.request_sent = True
+        self.waits_since_s = now = self._loop.time()
         if self.state is _BUSY:
-            self._first_byte_limit.set(self._loop.time() + first_byte_timeout_s)
+            self._first_byte_limit.set(now + first_byte_timeout_s)
 
     def wants_body(self) -> bool:
         """Returns whether the upload should continue: False after an error status or on a lost connection."""
         response = self._response
         return self.state is _BUSY and (response.state is _HEAD or response.head.status < 400)
+
+    @property
+    def owes_a_byte(self) -> bool:
+        """Whether the next byte of the response is waited for."""
+        if self.state is not _BUSY or not self.request_sent:
+            return False
+        return self._response.state is _HEAD or (self._body_waiter is not None and not self._body_waiter.done())
 
     @property
     def response_begun(self) -> bool:
@@ -172,6 +176,10 @@ class UpstreamConnection(UpstreamTransport):
             if self.state is _CLOSED:
                 raise self._close_reason()
             self._body_waiter = self._loop.create_future()
+            now = self._loop.time()
+            if self.began_after_s is None and self.request_sent:
+                self.began_after_s = now - self.waits_since_s
+            self.waits_since_s = now
             await self._within_idle_timeout(self._body_waiter, "The upstream stopped sending its response.")
         return self.read_nowait()
 
@@ -187,7 +195,7 @@ class UpstreamConnection(UpstreamTransport):
             self.state is not _BUSY
             or response.state is not _COMPLETE
             or not response.keep_alive
-            or not self._request_sent
+            or not self.request_sent
             or transport is None
             or transport.is_closing()
         ):
@@ -245,11 +253,6 @@ class UpstreamConnection(UpstreamTransport):
         if self._continue_waiter is not None:
             wake(self._continue_waiter)
 
-    def _notice_surplus(self) -> None:
-        if self.on_surplus is not None:
-            self.on_surplus()
-            self.on_surplus = None  # once
-
     def eof_received(self) -> None:
         """Notes a clean end. Over TLS, asyncio calls this only for a closing alert.
 
@@ -285,7 +288,7 @@ class UpstreamConnection(UpstreamTransport):
         return closed_early() if self._error is None else self._error
 
     def _on_first_byte_timeout(self) -> None:
-        if self.state is _BUSY and self._request_sent and self._response.state is _HEAD:
+        if self.state is _BUSY and self.request_sent and self._response.state is _HEAD:
             self.fail(UpstreamTimeout("The upstream did not begin its response in time.", sent=True))
 
     async def _within_idle_timeout(self, waiter: "asyncio.Future[None]", message: str) -> None:

@@ -6,7 +6,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ from nanonets_proxy.core.net.addresses import (
     is_host_name,
     is_loopback,
 )
+from nanonets_proxy.core.status.upstream_watch import Dialing
 from nanonets_proxy.upstream.connection import ConnectionState, UpstreamConnection
 from nanonets_proxy.upstream.errors import (
     EgressProxyRefused,
@@ -73,6 +74,20 @@ def make_tls_context(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
+@dataclass(eq=False, slots=True)
+class _Attempt:
+    """A connection that is being made. `during` is the step that it waits for; `step` names it in a sentence."""
+
+    began_s: float
+    during: str = ""
+    step: str = ""
+    tried: list[str] = field(default_factory=list)
+    """The addresses that it tries to connect to."""
+
+    def begin(self, during: str, step: str) -> None:
+        self.during, self.step = during, step
+
+
 class Dialer:
     """Opens connections as one DialPolicy says, on one event loop."""
 
@@ -88,19 +103,30 @@ class Dialer:
         self._must_be_public = is_named and policy.egress_proxy is None and not policy.may_be_private
         self._tls = make_tls_context(policy.ca_file) if policy.origin.tls else None
         self._read_buffer = memoryview(bytearray(_READ_BYTES))
+        self._attempts: set[_Attempt] = set()
+
+    def dialing(self) -> list[Dialing]:
+        """Returns the connections that are being made."""
+        return [Dialing(attempt.began_s, attempt.step) for attempt in self._attempts]
 
     async def dial(self) -> UpstreamConnection:
         """Returns a new connection. Raises an UpstreamError; no byte of a request was sent then."""
-        tried: list[str] = []
+        attempt, timeout_s = _Attempt(asyncio.get_running_loop().time()), self._policy.connect_timeout_s
+        self._attempts.add(attempt)
         try:
             try:
-                async with asyncio.timeout(self._policy.connect_timeout_s):
-                    return await self._dial(tried)
+                async with asyncio.timeout(timeout_s):
+                    return await self._dial(attempt)
             except TimeoutError:
-                raise UpstreamConnectTimeout("Timed out connecting to the upstream.") from None
+                why = f"{attempt.step} took longer than {timeout_s:g} s"
+                raise UpstreamConnectTimeout(
+                    f"Timed out connecting to the upstream: {why}.", during=attempt.during
+                ) from None
         except UpstreamError as error:
-            self._explain(error, tried)
+            self._explain(error, attempt.tried)
             raise
+        finally:
+            self._attempts.discard(attempt)
 
     def _explain(self, error: UpstreamError, tried: list[str]) -> None:
         """Adds the addresses that were tried, for the log, and a hint at an ignored variable."""
@@ -113,18 +139,19 @@ class Dialer:
             error.message += f" {policy.ignored_variable} is set, but only the setting egress_proxy has an effect."
         self._on_failure(error)
 
-    async def _dial(self, tried: list[str]) -> UpstreamConnection:
-        """Adds to `tried` the addresses that it tries to connect to."""
+    async def _dial(self, attempt: _Attempt) -> UpstreamConnection:
         policy = self._policy
         loop = asyncio.get_running_loop()
-        sock = await self._open_socket(loop, tried)
+        sock = await self._open_socket(loop, attempt)
         try:
             if policy.egress_proxy is not None:
+                attempt.begin("tunnel", "the egress proxy's response to CONNECT")
                 await self._tunnel(loop, sock, policy.egress_proxy)
             connection = UpstreamConnection(loop, self._read_buffer, idle_timeout_s=policy.idle_timeout_s)
             if self._tls is None:
                 await loop.create_connection(lambda: connection, sock=sock)
             else:
+                attempt.begin("tls", "the TLS handshake")
                 await self._start_tls(loop, sock, connection, self._tls)
         except (OSError, asyncio.CancelledError) as error:
             sock.close()
@@ -163,9 +190,10 @@ class Dialer:
             connection.connection_made(tls)
             below.set_protocol(TlsLastBytes(connection, below, tls))
 
-    async def _open_socket(self, loop: asyncio.AbstractEventLoop, tried: list[str]) -> socket.socket:
+    async def _open_socket(self, loop: asyncio.AbstractEventLoop, attempt: _Attempt) -> socket.socket:
         peer = self._policy.egress_proxy or self._policy.origin
         name = "upstream" if self._policy.egress_proxy is None else "egress proxy"
+        attempt.begin("dns", f"the look-up of the {name}'s name")
         try:
             addresses = await loop.getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
         except OSError as error:
@@ -185,7 +213,8 @@ class Dialer:
                 raise UpstreamForbiddenAddress(
                     "localhost resolves to an address of another machine.", host=peer.host
                 )
-        tried += [f"{bracketed(str(info[4][0]))}:{peer.port}" for info in addresses]
+        attempt.tried = [f"{bracketed(str(info[4][0]))}:{peer.port}" for info in addresses]
+        attempt.begin("connect", f"the connection to {' and '.join(attempt.tried)}")
         try:
             sock = await aiohappyeyeballs.start_connection(
                 addresses, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY_S, interleave=1, loop=loop

@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Callable
 from typing import Final
+from weakref import WeakSet
 
+from nanonets_proxy.core.status.upstream_watch import Finding, Owed, Progress, UpstreamWatch
 from nanonets_proxy.upstream.connection import ConnectionState, UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer
 
-_IDLE = ConnectionState.IDLE
+_IDLE, _BUSY = ConnectionState.IDLE, ConnectionState.BUSY
+_SAMPLE_EACH_S: Final = 0.1
 # Of all callers together. Otherwise, connections of callers that do not return would use up the open files.
 _MOST_IDLE_PER_CALLER: Final = 64
 
@@ -40,6 +43,9 @@ class Pool:
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
         self._had_surplus = False
+        self._connections: WeakSet[UpstreamConnection] = WeakSet()
+        self._dialed_at_s = self._heard_at_s = self._sample_at_s = 0.0
+        self._watch = UpstreamWatch()
 
     @property
     def idle(self) -> int:
@@ -64,6 +70,8 @@ class Pool:
         dialer = self._dialer
         connection = await dialer.dial()
         self.opened += 1
+        self._dialed_at_s = asyncio.get_running_loop().time()
+        self._connections.add(connection)
         connection.on_surplus = self._note_surplus
         connection.dialer = dialer
         return connection
@@ -108,10 +116,38 @@ class Pool:
             connection.close()
         elif connection.release():
             self._idle.append(connection)
+            if connection.idle_since_s >= self._sample_at_s:
+                self._note_times(connection, connection.idle_since_s)
             if self.per_caller and len(self._idle) > _MOST_IDLE_PER_CALLER:
                 self._idle.pop(0).close()
             if self._sweeper is None:
                 self._sweeper = asyncio.get_running_loop().call_later(self._keep_alive_s, self._sweep)
+        elif connection.is_complete:
+            self._heard_at_s = asyncio.get_running_loop().time()
+            if connection.request_sent:
+                self._note_times(connection, self._heard_at_s)
+
+    def _note_times(self, connection: UpstreamConnection, now: float) -> None:
+        """Notes how long the response took to begin. Of many responses, a sample is enough."""
+        began_after_s = connection.began_after_s
+        if began_after_s is None:
+            began_after_s = now - connection.waits_since_s
+        self._watch.note((connection.method, connection.route), began_after_s, now)
+        self._sample_at_s = now + _SAMPLE_EACH_S
+
+    def judge_upstream(self, now_s: float) -> Finding | None:
+        """Returns what is wrong with the upstream, as far as its connections show."""
+        owed, heard_at_s = [], self._heard_at_s
+        for connection in self._connections:
+            if connection.owes_a_byte:
+                owed.append(Owed((connection.method, connection.route), connection.waits_since_s))
+            if connection.state is _BUSY and connection.response_begun:
+                is_arriving = not connection.owes_a_byte
+                heard_at_s = max(heard_at_s, now_s if is_arriving else connection.waits_since_s)
+            else:
+                heard_at_s = max(heard_at_s, connection.idle_since_s)
+        dialing = [dialing for dialing in self._dialer.dialing() if dialing.since_s > self._dialed_at_s]
+        return self._watch.judge(Progress(owed, dialing, heard_at_s), now_s)
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

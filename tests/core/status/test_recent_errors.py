@@ -2,10 +2,12 @@
 
 import inspect
 
+import pytest
+
 from nanonets_proxy import errors
 from nanonets_proxy.core.status import error_advice
 from nanonets_proxy.core.status.error_advice import advice_for
-from nanonets_proxy.core.status.recent_errors import RecentErrors
+from nanonets_proxy.core.status.recent_errors import LastFailure, RecentErrors
 from nanonets_proxy.upstream import errors as upstream_errors
 
 _ERROR_CODES = {
@@ -42,7 +44,35 @@ def test_the_newest_failure_is_a_5xx() -> None:
     assert recent.newest_failure() is None
     recent.note(504, "upstream_timeout", "a", "id", 1.0)
     recent.note(404, "", "a", "id", 2.0)
+    recent.note(200, "caller_gone", "a", "id", 3.0)
     assert recent.newest_failure() == "upstream_timeout"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "reason", "expected"),
+    [
+        (504, "upstream_timeout", "", LastFailure("upstream_timeout", is_refusal=False, age_s=60.0, reason="")),
+        (503, "", "", LastFailure("upstream_503", is_refusal=False, age_s=60.0, reason="")),
+        (200, "upstream_closed", "", LastFailure("upstream_closed", is_refusal=False, age_s=60.0, reason="")),
+        (
+            *(429, "rate_limit_exceeded", "quota_used_up"),
+            LastFailure("rate_limit_exceeded", is_refusal=True, age_s=60.0, reason="quota_used_up"),
+        ),
+        (429, "", "", LastFailure("upstream_429", is_refusal=True, age_s=60.0, reason="")),
+        (429, "daily_budget_used_up", "", None),
+        (404, "", "", None),
+        (0, "caller_gone", "", None),
+        (200, "caller_gone", "", None),
+    ],
+)
+def test_a_failure_is_the_last_request_until_one_succeeds_or_an_hour_is_over(
+    status: int, code: str, reason: str, expected: LastFailure | None
+) -> None:
+    recent = RecentErrors()
+    recent.note(status, code, "a", "id", 100.0, reason=reason, good=7.0)
+    assert recent.last_failure(7.0, 160.0) == expected
+    assert recent.last_failure(8.0, 160.0) is None
+    assert recent.last_failure(7.0, 3700.0) is None
 
 
 def test_names_are_cut_and_can_be_encoded() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanonets_proxy.core.status.document import RequestCounts
-from nanonets_proxy.core.status.request_counts import LastMinute, RequestRing
+from nanonets_proxy.core.status.request_counts import LatestRequests, RequestRing
 
 _MINUTE = 6  # rotations
 
@@ -104,7 +104,22 @@ def test_the_last_minute_has_all_requests_and_those_that_failed() -> None:
     ring.note(503)
     ring.note(429)
     ring.note(0)
-    assert ring.last_minute() == LastMinute(4, 1, gone=1)
+    assert ring.latest() == LatestRequests(4, 1, gone=1, span_s=20)
+
+
+def test_the_last_buckets_alone_decide_if_they_have_three_requests() -> None:
+    ring = Ring()
+    for _ in range(100):
+        ring.note(200)
+    _rotate(ring, 2)
+    ring.note(502)
+    ring.note(502)
+    assert ring.latest() == LatestRequests(102, 2)
+    ring.rotate()
+    ring.note(502)
+    assert ring.latest() == LatestRequests(3, 3, span_s=20)
+    ring.rotate()
+    assert ring.latest() == LatestRequests(103, 3)
 
 
 def test_the_last_minute_has_the_responses_that_the_api_does_not_send() -> None:
@@ -112,9 +127,9 @@ def test_the_last_minute_has_the_responses_that_the_api_does_not_send() -> None:
     ring.note_unexpected()
     ring.note(200)
     _rotate(ring, _MINUTE - 1)
-    assert ring.last_minute() == LastMinute(1, 0, 1)
+    assert ring.latest() == LatestRequests(1, 0, 1)
     ring.rotate()
-    assert ring.last_minute() == LastMinute()
+    assert ring.latest() == LatestRequests()
 
 
 def test_requests_with_an_unexpected_response_that_have_not_ended_count_as_ended() -> None:
@@ -122,7 +137,26 @@ def test_requests_with_an_unexpected_response_that_have_not_ended_count_as_ended
     for _ in range(3):
         ring.note_unexpected()
     ring.note(200)
-    assert ring.last_minute() == LastMinute(3, 0, 3)
+    assert ring.latest() == LatestRequests(3, 0, 3, span_s=20)
+
+
+def test_a_response_that_broke_off_counts_as_failed_and_not_as_served() -> None:
+    ring = Ring()
+    for request in (_Request(200), _Request(200, code="upstream_closed"), _Request(200, code="caller_gone")):
+        ring.count(request)
+    assert _totals(ring.counts()) == {"served": 2, "server_errors": 1}
+    assert ring.latest() == LatestRequests(3, 1, span_s=20)
+
+
+def test_whole_responses_other_than_429_and_5xx_are_good() -> None:
+    ring = Ring()
+    for status in (200, 302, 404, 429, 500, 0):
+        ring.note(status)
+    ring.count(_Request(200, code="upstream_closed"))
+    assert ring.good == 3
+    _rotate(ring, 400)
+    ring.note(200)
+    assert ring.good == 4
 
 
 def test_means_leave_out_requests_without_a_response() -> None:

@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 
 from nanonets_proxy.core.status.document import GateStatus, KeysStatus, ScopeEntry, State
-from nanonets_proxy.core.status.request_counts import LastMinute
+from nanonets_proxy.core.status.recent_errors import LastFailure
+from nanonets_proxy.core.status.request_counts import LatestRequests
 from nanonets_proxy.core.status.state import Facts, duration, most_urgent, state_of
+from nanonets_proxy.core.status.upstream_watch import Finding
 
 _SCOPE = ScopeEntry("account", "open", 0.0, None, None, None, 0.0, quota_used_up=False, waiting=0, in_flight=0)
 _GATE = GateStatus(0, 0, 10_000, 0, 256, None, (_SCOPE,), 1, (), 0)
 _KEYS = KeysStatus("env", "serving", is_rejected=False, keys=(), warnings=(), source_fault=None)
-_FACTS = Facts("ready", _GATE, _KEYS, LastMinute(), None)
+_FACTS = Facts("ready", _GATE, _KEYS, LatestRequests(), None)
 
 
 def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
@@ -44,7 +46,7 @@ def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
             *("key_rejected", "key", "Nanonets rejects the API key of every request (401)."),
         ),
         (
-            {"minute": LastMinute(14, 12), "failure": "internal_error"},
+            {"latest": LatestRequests(14, 12), "failure": "internal_error"},
             *(
                 "proxy_failing",
                 "proxy",
@@ -52,25 +54,25 @@ def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
             ),
         ),
         (
-            {"minute": LastMinute(4, 4), "failure": "jobs_storage_full"},
+            {"latest": LatestRequests(4, 4), "failure": "jobs_storage_full"},
             "proxy_failing",
             "proxy",
             "The proxy fails: 4 of 4 requests in the last minute failed (jobs_storage_full).",
         ),
         (
-            {"minute": LastMinute(3, 3, 3), "failure": "upstream_timeout"},
+            {"latest": LatestRequests(3, 3, 3), "failure": "upstream_timeout"},
             "upstream_failing",
             "upstream",
             "Nanonets fails or cannot be reached: 3 of 3 requests in the last minute failed (upstream_timeout).",
         ),
         (
-            {"minute": LastMinute(3, 3)},
+            {"latest": LatestRequests(3, 3, span_s=20)},
             "upstream_failing",
             "upstream",
-            "Nanonets fails or cannot be reached: 3 of 3 requests in the last minute failed.",
+            "Nanonets fails or cannot be reached: 3 of 3 requests in the last 20 s failed.",
         ),
         (
-            {"minute": LastMinute(14, 2, 12), "failure": "upstream_503"},
+            {"latest": LatestRequests(14, 2, 12), "failure": "upstream_503"},
             "upstream_failing",
             "upstream",
             "Nanonets does not respond as itself: 12 of 14 requests in the last minute got an unexpected response.",
@@ -78,6 +80,10 @@ def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
         (
             {"scope": {"quota_used_up": True, "opens_in_s": 3600}},
             *("quota_used_up", "limit", "The quota of account is used up: next test in 1 h."),
+        ),
+        (
+            {"scope": {"quota_used_up": True, "opens_in_s": 0.0}},
+            *("quota_used_up", "limit", "The quota of account is used up: the next request tests it."),
         ),
         (
             {"waiting": 14, "waiting_callers": 14, "next_permit_in_s": 22.4},
@@ -100,16 +106,61 @@ def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
             *("limit_closed", "limit", "The rate limit of account is used up: opens in 1 min 1 s; nobody waits."),
         ),
         (
-            {"minute": LastMinute(4, gone=3), "in_flight": 1},
+            {"latest": LatestRequests(4, gone=3), "in_flight": 1},
             "callers_gone",
             "upstream",
             "Callers hang up before Nanonets responds: 3 of 4 requests in the last minute, 1 request in flight.",
         ),
         (
-            {"minute": LastMinute(4, gone=4), "scope": {"opens_in_s": 61}},
+            {"latest": LatestRequests(4, gone=4), "scope": {"opens_in_s": 61}},
             *("limit_closed", "limit", "The rate limit of account is used up: opens in 1 min 1 s; nobody waits."),
         ),
         ({"scopes": ()}, "idle", None, "Ready: no request is in flight or waits."),
+        (
+            {"upstream": Finding("silent", "Nanonets is silent."), "waiting": 2, "in_flight": 256},
+            *("upstream_silent", "upstream", "Nanonets is silent."),
+        ),
+        (
+            {"upstream": Finding("unreachable", "Nanonets cannot be reached."), "in_flight": 1},
+            *("upstream_silent", "upstream", "Nanonets cannot be reached."),
+        ),
+        (
+            {"upstream": Finding("slow", "Nanonets is slow."), "in_flight": 1},
+            *("upstream_slow", "upstream", "Nanonets is slow."),
+        ),
+        (
+            {"upstream": Finding("silent", "Nanonets is silent."), "lag_s": 3.2},
+            "proxy_slow",
+            "proxy",
+            (
+                "The proxy is slow: its event loop was held up for 4 s in the last minute, so CPU time or memory "
+                "is short."
+            ),
+        ),
+        ({"lag_s": 0.9}, "idle", None, "Ready: no request is in flight or waits."),
+        (
+            {"last_failure": LastFailure("upstream_timeout", is_refusal=False, age_s=720, reason="")},
+            *(
+                "last_failed",
+                "upstream",
+                "The last request failed 12 min ago (upstream_timeout); none is in flight.",
+            ),
+        ),
+        (
+            {"last_failure": LastFailure("internal_error", is_refusal=False, age_s=5, reason=""), "in_flight": 2},
+            "last_failed",
+            "proxy",
+            "The last request failed 5 s ago (internal_error); 2 requests in flight.",
+        ),
+        (
+            {"last_failure": LastFailure("rate_limit_exceeded", is_refusal=True, age_s=60, reason="quota_used_up")},
+            "last_failed",
+            "limit",
+            (
+                "The rate limit refused the last request 1 min ago (rate_limit_exceeded: quota_used_up); none is "
+                "in flight."
+            ),
+        ),
     ],
 )
 def test_the_state_names_the_party_to_look_at(
@@ -120,9 +171,9 @@ def test_the_state_names_the_party_to_look_at(
 
 @pytest.mark.parametrize(("ended", "failed"), [(2, 2), (100, 40), (0, 0)])
 def test_a_few_failures_are_not_the_state(ended: int, failed: int) -> None:
-    assert _state(minute=LastMinute(ended, failed)).code == "idle"
-    assert _state(minute=LastMinute(ended, unexpected=failed)).code == "idle"
-    assert _state(minute=LastMinute(ended, gone=failed)).code == "idle"
+    assert _state(latest=LatestRequests(ended, failed)).code == "idle"
+    assert _state(latest=LatestRequests(ended, unexpected=failed)).code == "idle"
+    assert _state(latest=LatestRequests(ended, gone=failed)).code == "idle"
 
 
 def test_the_most_urgent_state_of_several_environments_counts() -> None:

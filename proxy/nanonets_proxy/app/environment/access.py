@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from nanonets_proxy.app.config import AuthorizerConfig, EnvironmentConfig
+from nanonets_proxy.app.environment.certificate_alarm import CertificateAlarm
 from nanonets_proxy.core.access.access_rules import AccessRules
 from nanonets_proxy.core.access.caller_tokens import CallersByToken
 from nanonets_proxy.core.access.daily_budget import DailyBudget
@@ -14,7 +16,11 @@ from nanonets_proxy.request.authorizer import Authorizer, AuthorizerPolicy
 from nanonets_proxy.server.connection_limits import ConnectionPolicy
 from nanonets_proxy.server.open_files import last_file, most_connections, open_files_limit
 from nanonets_proxy.server.tls import ListenerTls, make_listener_context
+from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def connection_policy(config: EnvironmentConfig) -> ConnectionPolicy:
@@ -41,6 +47,7 @@ class AccessControl:
         metrics: Metrics,
         requests_by_day: Mapping[int, Mapping[str, int]],
         counts: SharedCounts | None,
+        alerts: Alerts,
     ) -> None:
         """Takes the numbers of earlier requests, by day and caller, and those of a fleet.
 
@@ -52,6 +59,8 @@ class AccessControl:
         self.files: list[ReloadedFile] = []
         """The files that are loaded again when they change."""
         self._registry = metrics.registry
+        self._certificate_alarm = CertificateAlarm(alerts)
+        self._certificate: Path | None = None
         self._budget = DailyBudget(())
         self._budget.restore(requests_by_day)
         if counts is not None:
@@ -82,6 +91,9 @@ class AccessControl:
                 self.authorizer.change_policy(policy, callers)
             if self.tls is not None and config.tls is not None and context is not None:
                 self.tls.change_policy(config.tls, context)
+                self._certificate = config.tls.cert_file
+                if self._is_started:
+                    self._certificate_alarm.start(self._certificate)
             self._watch(self._files_of(config))
 
         return apply
@@ -93,10 +105,16 @@ class AccessControl:
     def start(self) -> None:
         """Begins to watch the files."""
         self._is_started = True
+        self._watch_files()
+        if self._certificate is not None:
+            self._certificate_alarm.start(self._certificate)
+
+    def _watch_files(self) -> None:
         for file in self.files:
             file.start()
 
     async def stop(self) -> None:
+        self._certificate_alarm.stop()
         for file in self.files:
             await file.stop()
 
@@ -124,7 +142,7 @@ class AccessControl:
             file.cancel()
         self.files = files
         if self._is_started:
-            self.start()
+            self._watch_files()
 
 
 def _guard_policy(config: EnvironmentConfig) -> PeerGuardPolicy:

@@ -108,7 +108,7 @@ class Environment:
         self._secret_files, self._redactor = config.secret_files(initial.source.source), redactor
         earlier = usage.requests_by_day(config.name) if usage else {}
         counts = None if self._fleet is None else self._fleet.counts
-        self._access = AccessControl(config, self.metrics, earlier, counts)
+        self._access = AccessControl(config, self.metrics, earlier, counts, self.alerts)
         if usage is not None and self._access.authorizer is not None:
             usage.report_unrestored(self.alerts)
         self._usage = usage
@@ -135,14 +135,12 @@ class Environment:
     def _make_status_reader(self, config: EnvironmentConfig) -> EnvironmentStatusReader:
         return EnvironmentStatusReader(
             name=config.name,
-            upstream_name=config.upstream_name,
+            upstream=self._upstream,
             gate=self._view,
             max_waiting=config.gate.max_waiting,
             key_status=self.key_status,
             recent=self._recent,
             alerts=self.alerts,
-            pool=self._upstream.pool,
-            bodies=self._upstream.bodies,
             caller_connections=lambda: self._server.open_connections,
             max_connections=self._max_connections,
             jobs=self._jobs.status,
@@ -193,6 +191,7 @@ class Environment:
         report_exposed_files(self.alerts, self._secret_files)
         self.key_manager.start()
         self._recent.start()
+        self._upstream.health.start()
         self._access.start()
         if self.tracer is not None:
             self.tracer.start()
@@ -263,7 +262,7 @@ class Environment:
         if self._fleet is not None:
             await self._fleet.stop()
         self._pages.close()
-        self._upstream.pool.close()
+        self._upstream.close()
         self._recent.stop()
         if self._state_file is not None:
             self._state_file.stop()

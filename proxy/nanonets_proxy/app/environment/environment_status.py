@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nanonets_proxy.app.environment.gate_view import GateView
+from nanonets_proxy.app.environment.upstream import Upstream
 from nanonets_proxy.core.status.document import (
     CallerUsage,
     EnvironmentStatus,
@@ -19,8 +20,6 @@ from nanonets_proxy.core.status.text import MAX_REASON_CHARS, MAX_SENTENCE_CHARS
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyStatus
 from nanonets_proxy.telemetry.recent_requests import RecentRequests
-from nanonets_proxy.upstream.body import BodyBudget
-from nanonets_proxy.upstream.pool import Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +27,12 @@ class EnvironmentStatusReader:
     """The components that the status tells about."""
 
     name: str
-    upstream_name: str
+    upstream: Upstream
     gate: GateView
     max_waiting: int
     key_status: Callable[[], KeyStatus]
     recent: RecentRequests
     alerts: Alerts
-    pool: Pool
-    bodies: BodyBudget
     caller_connections: Callable[[], int]
     max_connections: int
     jobs: Callable[[], JobsStatus | None]
@@ -47,20 +44,31 @@ class EnvironmentStatusReader:
         """Returns the status, with lists of at most `most` items. `phase` is the environment's own state."""
         gate = self.gate.status(self.max_waiting, most, now_s)
         keys = _keys_status(self.key_status())
-        minute, failure = self.recent.ring.last_minute(), self.recent.errors.newest_failure()
-        policy = self.bodies.policy
+        latest, failure = self.recent.ring.latest(), self.recent.errors.newest_failure()
+        policy = self.upstream.bodies.policy
         return EnvironmentStatus(
             name=self.name,
-            upstream=self.upstream_name,
-            state=state_of(Facts(phase, gate, keys, minute, failure)),
+            upstream=self.upstream.name,
+            state=state_of(
+                Facts(
+                    phase,
+                    gate,
+                    keys,
+                    latest,
+                    failure,
+                    last_failure=self.recent.errors.last_failure(self.recent.ring.good, now_s),
+                    upstream=self.upstream.health.finding,
+                    lag_s=self.upstream.health.lag_s,
+                )
+            ),
             gate=gate,
             keys=keys,
             requests=self.recent.ring.counts(),
             problems=self._problems(most, now_s),
             caller_connections=Usage(self.caller_connections(), self.max_connections),
-            idle_upstream_connections=self.pool.idle,
-            body_memory_bytes=Usage(self.bodies.memory_bytes, policy.memory_total_bytes),
-            body_spool_bytes=Usage(self.bodies.spool_bytes, policy.spool_total_bytes),
+            idle_upstream_connections=self.upstream.pool.idle,
+            body_memory_bytes=Usage(self.upstream.bodies.memory_bytes, policy.memory_total_bytes),
+            body_spool_bytes=Usage(self.upstream.bodies.spool_bytes, policy.spool_total_bytes),
             usage=self._usage(most),
             jobs=self.jobs(),
         )
@@ -69,10 +77,10 @@ class EnvironmentStatusReader:
         """Returns the values of the metrics that are read when they are scraped, by name."""
         return {
             **self.gate.gauges(now_s),
-            "nanonets_proxy_idle_upstream_connections": self.pool.idle,
-            "nanonets_proxy_upstream_connections_opened": self.pool.opened,
-            "nanonets_proxy_body_memory_bytes": self.bodies.memory_bytes,
-            "nanonets_proxy_body_spool_bytes": self.bodies.spool_bytes,
+            "nanonets_proxy_idle_upstream_connections": self.upstream.pool.idle,
+            "nanonets_proxy_upstream_connections_opened": self.upstream.pool.opened,
+            "nanonets_proxy_body_memory_bytes": self.upstream.bodies.memory_bytes,
+            "nanonets_proxy_body_spool_bytes": self.upstream.bodies.spool_bytes,
             "nanonets_proxy_caller_connections": self.caller_connections(),
             "nanonets_proxy_ready": float(ready),
         }

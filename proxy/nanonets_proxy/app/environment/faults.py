@@ -43,13 +43,13 @@ def report_dial_failure(alerts: Alerts, upstream: str, error: UpstreamError) -> 
     """Reports a connection to the upstream that could not be made."""
     if error.details.get("reason") in ("EMFILE", "ENFILE"):
         advice = CURE
-    elif isinstance(error, UpstreamDnsFailed):
+    elif isinstance(error, UpstreamDnsFailed) or error.details.get("during") == "dns":
         advice = "check the name's spelling and this machine's resolver"
     elif isinstance(error, UpstreamTlsCertificate | UpstreamTlsProtocol):
         advice = (
             "check ca_file, upstream_pins, this machine's clock, and whether something on the way intercepts TLS"
         )
-    elif isinstance(error, EgressProxyRefused):
+    elif isinstance(error, EgressProxyRefused) or error.details.get("during") == "tunnel":
         advice = "check egress_proxy and the rules of that proxy"
     else:
         advice = "check whether this machine may connect to these addresses, and whether the upstream runs"

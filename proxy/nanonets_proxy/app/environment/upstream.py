@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 
+import structlog
+
 from nanonets_proxy.app.config import EnvironmentConfig
 from nanonets_proxy.app.environment.faults import report_dial_failure, report_lost_copy, report_surplus
+from nanonets_proxy.app.environment.upstream_health import UpstreamHealth
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.upstream.body import BodyBudget, LostCopy
 from nanonets_proxy.upstream.client import UpstreamClient
@@ -25,6 +28,8 @@ class Upstream:
             per_caller=config.pool_per_caller,
             on_surplus=lambda: report_surplus(alerts, self.name),
         )
+        log = structlog.get_logger(**config.handler.log_fields)
+        self.health = UpstreamHealth(self.pool.judge_upstream, alerts, log)
         self.client = UpstreamClient(self.pool, first_byte_timeout_s=config.first_byte_timeout_s, on_retry=on_retry)
         self.bodies = BodyBudget(config.bodies, self._on_lost_copy)
 
@@ -45,6 +50,11 @@ class Upstream:
             self.bodies.policy = new.bodies
 
         return apply
+
+    def close(self) -> None:
+        """Closes the connections: the idle ones now, the busy ones when they are given back."""
+        self.health.stop()
+        self.pool.close()
 
     def _dialer(self, config: EnvironmentConfig) -> Dialer:
         return Dialer(config.dial, self._on_dial_failure)

@@ -15,8 +15,9 @@ class State:
     """The state in one sentence."""
 
     code: str
-    """`starting`, `draining`, `no_key`, `key_rejected`, `proxy_failing`, `upstream_failing`, `quota_used_up`,
-    `waiting_for_upstream`, `waiting_for_place`, `limit_closed`, `callers_gone`, `serving` or `idle`."""
+    """`starting`, `draining`, `no_key`, `key_rejected`, `proxy_failing`, `upstream_failing`, `proxy_slow`,
+    `upstream_silent`, `upstream_slow`, `quota_used_up`, `waiting_for_upstream`, `waiting_for_place`,
+    `limit_closed`, `callers_gone`, `last_failed`, `serving` or `idle`."""
     cause: str | None
     """The party to look at: `proxy`, `key`, `limit` or `upstream`; null if nothing is wrong."""
     sentence: str
@@ -145,13 +146,13 @@ class RequestCounts:
     per_second: float
     """The mean rate of the last minute."""
     served: tuple[int, ...]
-    """Responses with 1xx, 2xx or 3xx."""
+    """Whole responses with 1xx, 2xx or 3xx."""
     client_errors: tuple[int, ...]
     """Responses with 4xx, without 429."""
     throttled: tuple[int, ...]
     """Responses with 429: the caller waited in vain, or the proxy relayed the upstream's 429."""
     server_errors: tuple[int, ...]
-    """Responses with 5xx."""
+    """Responses with 5xx, and those that the upstream broke off."""
     gone: tuple[int, ...]
     """Requests whose caller hung up before the response."""
     mean_wait_s: tuple[float, ...]

@@ -5,8 +5,8 @@ from typing import Final
 _ADVICE: Final = {
     "bad_request": "The caller sent a malformed request: the event in the log says what is wrong with it.",
     "body_copy_discarded": "Raise replay_limit or spool_total, so that large uploads can be sent again.",
-    "caller_gone": "The caller hung up before its response. If wait_s is most of total_s in its log event, the "
-    "limit delayed it: raise the caller's time limit above max_wait. Otherwise Nanonets was slow.",
+    "caller_gone": "The caller hung up before its response. If wait_s is most of total_s in its log event, it "
+    "waited for the limit or for a key: raise the caller's time limit above max_wait. Otherwise Nanonets was slow.",
     "daily_budget_used_up": "The caller has used up its daily_budget: raise it, or wait until midnight UTC.",
     "forbidden_by_policy": "An access rule forbids the request: correct the caller, policy or read_only.",
     "forbidden_host": "The caller used a name that the proxy does not know: add it to allowed_hosts.",
@@ -40,7 +40,8 @@ _ADVICE: Final = {
     "upstream_private.",
     "upstream_head_too_large": "The upstream's header section is too large: look for a proxy on the way.",
     "upstream_refused": "The upstream refuses connections: check the setting upstream and firewalls.",
-    "upstream_timeout": "The upstream is too slow: look at Nanonets' status page, or raise first_byte_timeout.",
+    "upstream_timeout": "No response in time: look at Nanonets' status page, or raise first_byte_timeout. If no "
+    "connection was made, the alert upstream_connection_failed names the step that hangs.",
     "upstream_tls_certificate": "The upstream's certificate is not trusted: check ca_file, this machine's clock, "
     "and whether something on the way intercepts TLS.",
     "upstream_tls_failed": "The TLS handshake failed: check whether something on the way intercepts TLS.",

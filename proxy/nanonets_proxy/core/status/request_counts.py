@@ -11,6 +11,8 @@ from nanonets_proxy.core.status.document import RequestCounts
 BUCKET_S: Final = 10
 SHOWN_BUCKET_S: Final = 60
 _BUCKETS: Final = 3600 // BUCKET_S
+_PER_RECENT: Final = 2
+_FEWEST_RECENT: Final = 3
 _PER_SHOWN: Final = SHOWN_BUCKET_S // BUCKET_S
 _ERRORS_FROM: Final = 400
 _THROTTLED: Final = 429
@@ -18,7 +20,9 @@ _UNUSUAL_FROM: Final = 600  # an upstream may send any three digits
 _THROTTLED_CLASS: Final = 6  # behind the status classes 0 (gone) to 5
 _WAIT, _UPSTREAM, _UPSTREAM_COUNT = 7, 8, 9
 _UNEXPECTED: Final = 10
-_FIELDS: Final = 11
+_BROKEN_OFF: Final = 11
+_FIELDS: Final = 12
+CALLER_GONE: Final = "caller_gone"
 
 Bucket = list[float]
 
@@ -45,29 +49,31 @@ Request = TypeVar("Request", bound=Finished)
 
 
 @dataclass(frozen=True, slots=True)
-class LastMinute:
-    """The requests of about the last minute."""
+class LatestRequests:
+    """The requests of the last 10 to 20 s, or of about the last minute if these are too few."""
 
     ended: int = 0
     """Requests that ended."""
     failed: int = 0
-    """How many of them got a 5xx."""
+    """How many of them got a 5xx, or a response that broke off."""
     unexpected: int = 0
     """How many of them got a response that the API does not send."""
     gone: int = 0
     """How many of their callers hung up before a response."""
+    span_s: int = 60
 
 
 class RequestRing(Generic[Request]):
     """The owner calls `rotate` every `BUCKET_S` seconds. Counting needs no clock."""
 
-    __slots__ = ("_current", "_full", "_on_error", "_phase")
+    __slots__ = ("_current", "_full", "_good_before", "_on_error", "_phase")
 
     def __init__(self, on_error: Callable[[Request], None]) -> None:
         """Calls `on_error` with each request that failed."""
         self._on_error = on_error
         self._current: Bucket = [0.0] * _FIELDS
         self._phase = 0  # the full buckets of the minute that is shown last
+        self._good_before = 0.0
         self._full: deque[Bucket] = deque(([0.0] * _FIELDS for _ in range(_BUCKETS - 1)), maxlen=_BUCKETS - 1)
 
     def count(self, request: Request) -> None:
@@ -86,7 +92,14 @@ class RequestRing(Generic[Request]):
             current[_UPSTREAM] += upstream_s
             current[_UPSTREAM_COUNT] += 1
         if status >= _ERRORS_FROM or request.code:
+            if 0 < status < _ERRORS_FROM and request.code != CALLER_GONE:
+                current[_BROKEN_OFF] += 1
             self._on_error(request)
+
+    @property
+    def good(self) -> float:
+        """The number of requests since the start that got a whole response other than 429 and 5xx."""
+        return self._good_before + sum(self._current[1:5]) - self._current[_BROKEN_OFF]
 
     def note_unexpected(self) -> None:
         """Counts a response that the API does not send. Its request ends later, so `count` comes after this."""
@@ -94,15 +107,22 @@ class RequestRing(Generic[Request]):
 
     def rotate(self) -> None:
         """Begins a new bucket."""
+        self._good_before = self.good
         self._full.append(self._current)
         self._current = [0.0] * _FIELDS
         self._phase = (self._phase + 1) % _PER_SHOWN
 
-    def last_minute(self) -> LastMinute:
-        """Returns the requests of the last six buckets."""
-        total = _sum(self._newest(_PER_SHOWN))
+    def latest(self) -> LatestRequests:
+        """Returns the requests of the last two buckets, or of the last six if these are too few.
+
+        So a failure of all requests shows within ten seconds, and no longer than twenty after its end.
+        """
+        total, span_s = _sum(self._newest(_PER_RECENT)), _PER_RECENT * BUCKET_S
+        if max(_requests(total), total[_UNEXPECTED]) < _FEWEST_RECENT:
+            total, span_s = _sum(self._newest(_PER_SHOWN)), SHOWN_BUCKET_S
         ended, unexpected = _requests(total), total[_UNEXPECTED]
-        return LastMinute(int(max(ended, unexpected)), int(total[5]), int(unexpected), int(total[0]))
+        failed = total[5] + total[_BROKEN_OFF]
+        return LatestRequests(int(max(ended, unexpected)), int(failed), int(unexpected), int(total[0]), span_s)
 
     def counts(self) -> RequestCounts:
         """Returns the counts of the last hour, in buckets of a minute. Only the last bucket changes later."""
@@ -111,10 +131,10 @@ class RequestRing(Generic[Request]):
         return RequestCounts(
             bucket_s=SHOWN_BUCKET_S,
             per_second=round(self._per_second(), 2),
-            served=tuple(int(bucket[1] + bucket[2] + bucket[3]) for bucket in shown),
+            served=tuple(int(sum(bucket[1:4]) - bucket[_BROKEN_OFF]) for bucket in shown),
             client_errors=tuple(int(bucket[4]) for bucket in shown),
             throttled=tuple(int(bucket[_THROTTLED_CLASS]) for bucket in shown),
-            server_errors=tuple(int(bucket[5]) for bucket in shown),
+            server_errors=tuple(int(bucket[5] + bucket[_BROKEN_OFF]) for bucket in shown),
             gone=tuple(int(bucket[0]) for bucket in shown),
             mean_wait_s=tuple(_mean(bucket[_WAIT], _requests(bucket)) for bucket in shown),
             mean_upstream_s=tuple(_mean(bucket[_UPSTREAM], bucket[_UPSTREAM_COUNT]) for bucket in shown),

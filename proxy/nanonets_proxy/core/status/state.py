@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from nanonets_proxy.core.status.document import GateStatus, KeysStatus, ScopeEntry, State
-from nanonets_proxy.core.status.request_counts import LastMinute
+from nanonets_proxy.core.status.recent_errors import LastFailure
+from nanonets_proxy.core.status.request_counts import LatestRequests
+from nanonets_proxy.core.status.upstream_watch import Finding
 
 _FEWEST_FAILURES: Final = 3
 _FAILING_SHARE: Final = 0.5
+_SLOW_LAG_S: Final = 1.0
 _OWN_FAILURES: Final = frozenset(
     {
         "internal_error",
@@ -25,8 +28,9 @@ _OWN_FAILURES: Final = frozenset(
 )
 """The kinds of 5xx that come from the proxy, not from Nanonets or the way to it."""
 _URGENCY: Final = (
-    *("no_key", "key_rejected", "proxy_failing", "upstream_failing", "quota_used_up", "starting", "draining"),
-    *("waiting_for_place", "waiting_for_upstream", "limit_closed", "callers_gone", "serving", "idle"),
+    *("no_key", "key_rejected", "proxy_failing", "upstream_failing", "proxy_slow", "upstream_silent"),
+    *("quota_used_up", "starting", "draining", "upstream_slow", "waiting_for_place", "waiting_for_upstream"),
+    *("limit_closed", "callers_gone", "last_failed", "serving", "idle"),
 )
 
 
@@ -38,9 +42,15 @@ class Facts:
     """The environment's own state: `ready`, `starting` or `draining`."""
     gate: GateStatus
     keys: KeysStatus
-    minute: LastMinute
+    latest: LatestRequests
     failure: str | None
-    """The kind of the newest request that got a 5xx."""
+    """The kind of the newest request that got a 5xx, or a response that broke off."""
+    last_failure: LastFailure | None = None
+    """The last request, if it failed."""
+    upstream: Finding | None = None
+    """What is wrong with the upstream, as far as its connections show."""
+    lag_s: float = 0.0
+    """How late the event loop was in the last minute, at most."""
 
 
 def state_of(facts: Facts) -> State:
@@ -53,7 +63,7 @@ def state_of(facts: Facts) -> State:
             return State(
                 "draining", "proxy", f"Draining: {_requests(gate.in_flight)} in flight, no new connections."
             )
-    return _fault(facts) or _delay(gate) or _loss(facts) or _activity(gate)
+    return _fault(facts) or _slowness(facts) or _delay(gate) or _loss(facts) or _failure(facts) or _activity(gate)
 
 
 def most_urgent(states: Iterable[State]) -> State:
@@ -70,28 +80,44 @@ def _fault(facts: Facts) -> State | None:
         return State("no_key", "key", "No usable API key: requests wait for a new key.")
     if keys.is_rejected:
         return State("key_rejected", "key", "Nanonets rejects the API key of every request (401).")
-    minute = facts.minute
-    if _are_most(minute.failed, minute):
-        of_ended = f"{minute.failed} of {_requests(minute.ended)} in the last minute failed"
+    latest = facts.latest
+    if _are_most(latest.failed, latest):
+        of_ended = f"{latest.failed} of {_in_span(latest)} failed"
         if facts.failure in _OWN_FAILURES:
             return State("proxy_failing", "proxy", f"The proxy fails: {of_ended} ({facts.failure}).")
         kind = f" ({facts.failure})" if facts.failure else ""
         return State("upstream_failing", "upstream", f"Nanonets fails or cannot be reached: {of_ended}{kind}.")
-    if _are_most(minute.unexpected, minute):
-        got = f"{minute.unexpected} of {_requests(minute.ended)} in the last minute got an unexpected response"
+    if _are_most(latest.unexpected, latest):
+        got = f"{latest.unexpected} of {_in_span(latest)} got an unexpected response"
         return State("upstream_failing", "upstream", f"Nanonets does not respond as itself: {got}.")
     return None
 
 
-def _are_most(count: int, minute: LastMinute) -> bool:
-    return count >= _FEWEST_FAILURES and count >= _FAILING_SHARE * minute.ended
+def _are_most(count: int, latest: LatestRequests) -> bool:
+    return count >= _FEWEST_FAILURES and count >= _FAILING_SHARE * latest.ended
+
+
+def _in_span(latest: LatestRequests) -> str:
+    return f"{_requests(latest.ended)} in the last {'minute' if latest.span_s == 60 else f'{latest.span_s} s'}"
+
+
+def _slowness(facts: Facts) -> State | None:
+    """Returns the state if the proxy or the upstream is slower than it should be."""
+    if facts.lag_s >= _SLOW_LAG_S:
+        held_up = f"its event loop was held up for {duration(facts.lag_s)} in the last minute"
+        return State("proxy_slow", "proxy", f"The proxy is slow: {held_up}, so CPU time or memory is short.")
+    if facts.upstream is None:
+        return None
+    code = "upstream_slow" if facts.upstream.kind == "slow" else "upstream_silent"
+    return State(code, "upstream", facts.upstream.sentence)
 
 
 def _delay(gate: GateStatus) -> State | None:
     """Returns the state if a limit delays requests."""
     used_up = next((scope for scope in gate.scopes if scope.quota_used_up), None)
     if used_up is not None:
-        test = f"next test in {duration(used_up.opens_in_s)}"
+        opens_in_s = used_up.opens_in_s
+        test = f"next test in {duration(opens_in_s)}" if opens_in_s else "the next request tests it"
         return State("quota_used_up", "limit", f"The quota of {used_up.name} is used up: {test}.")
     if gate.waiting:
         callers = _callers(gate)
@@ -111,12 +137,26 @@ def _delay(gate: GateStatus) -> State | None:
 
 def _loss(facts: Facts) -> State | None:
     """Returns the state if callers do not wait for their responses, although no limit delays them."""
-    minute = facts.minute
-    if not _are_most(minute.gone, minute):
+    latest = facts.latest
+    if not _are_most(latest.gone, latest):
         return None
-    gone = f"{minute.gone} of {_requests(minute.ended)} in the last minute"
+    gone = f"{latest.gone} of {_in_span(latest)}"
     in_flight = f"{_requests(facts.gate.in_flight)} in flight"
     return State("callers_gone", "upstream", f"Callers hang up before Nanonets responds: {gone}, {in_flight}.")
+
+
+def _failure(facts: Facts) -> State | None:
+    """Returns the state if the last request failed, however long ago in the last hour."""
+    last = facts.last_failure
+    if last is None:
+        return None
+    in_flight = f"{_requests(facts.gate.in_flight)} in flight" if facts.gate.in_flight else "none is in flight"
+    kind = f"{last.kind}: {last.reason}" if last.reason else last.kind
+    when = f"{duration(last.age_s)} ago ({kind}); {in_flight}"
+    if last.is_refusal:
+        return State("last_failed", "limit", f"The rate limit refused the last request {when}.")
+    cause = "proxy" if last.kind in _OWN_FAILURES else "upstream"
+    return State("last_failed", cause, f"The last request failed {when}.")
 
 
 def _activity(gate: GateStatus) -> State:

@@ -1,0 +1,178 @@
+"""Finds out whether the upstream is silent or slow, by the usual times of its responses.
+
+A rightful call may take minutes, such as a synchronous extraction. So a wait is judged by its route, and silence
+by all connections together. The first rule that applies decides:
+
+| finding | rule |
+|---|---|
+| unreachable | a connection has been under way for `_SLOW_CONNECT_S`, and none was made since it began |
+| silent | no byte of a response has come for `_SILENT_S`, and a request is overdue |
+| slow | half of the last minute's responses to GETs of a route took `_FAR_ABOVE` times as long as usual |
+
+A request is *overdue* if it has waited for `_FAR_ABOVE` times as long as almost all requests of its method and
+route. While these are too few, a GET is overdue after `_SILENT_S`, and a POST never.
+"""
+
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Final
+
+from nanonets_proxy.core.http.methods import SAFE_METHODS, USUAL_METHODS
+
+Route = tuple[str, str]
+"""A method, and one of `ROUTES` (core/api/routes.py)."""
+
+_SLOW_CONNECT_S: Final = 4.0  # a second SYN has had no answer either (RFC 6298 §2.1: after 1 and 3 s)
+_SILENT_S: Final = 8.0  # with a look each two seconds, named within ten
+_SILENT_IF_NOT_SAFE_S: Final = 30.0  # other methods may do work that takes minutes now and then
+_FAR_ABOVE: Final = 3
+_LEAST_SLOW_S: Final = 5.0
+_FEWEST_KNOWN: Final = 10
+_FEWEST_SLOW: Final = 3
+_LATEST_S: Final = 60.0
+_MOST_LATEST: Final = 16
+_ALMOST_ALL: Final = 0.99
+_LEAST_WEIGHT: Final = 0.5
+_HALF_LIFE_S: Final = 86400.0  # so that the calls of a nightly batch are known in the next night
+_DECAY_EACH_S: Final = 600.0
+_BUCKETS: Final = 14  # up to 1, 2, 4, ... 8192 s
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A request in flight that waits for the next byte of its response, since this instant."""
+
+    route: Route
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Dialing:
+    """A connection that is being made, since this instant. `step` is the part that it waits for."""
+
+    since_s: float
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the upstream side of the proxy waits for."""
+
+    owed: Collection[Owed] = ()
+    dialing: Collection[Dialing] = ()
+    """The connections that are being made, if none was made since."""
+    heard_at_s: float = 0.0
+    """When the last byte of a response came, as far as it is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong with the upstream: `unreachable`, `silent` or `slow`, and a sentence with the figures."""
+
+    kind: str
+    sentence: str
+
+
+@dataclass(slots=True)
+class _Times:
+    """The times of one route's responses. The older they are, the less they weigh."""
+
+    weights: list[float] = field(default_factory=lambda: [0.0] * _BUCKETS)
+    latest: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_MOST_LATEST))
+    """The instants and times of the latest responses."""
+    decayed_at_s: float = 0.0
+
+    def note(self, took_s: float, now: float) -> None:
+        if now - self.decayed_at_s >= _DECAY_EACH_S:
+            decay = 0.5 ** ((now - self.decayed_at_s) / _HALF_LIFE_S)
+            self.weights = [weight * decay for weight in self.weights]
+            self.decayed_at_s = now
+        self.weights[min(int(took_s).bit_length(), _BUCKETS - 1)] += 1
+        self.latest.append((now, took_s))
+
+    def longest_s(self, share: float) -> float | None:
+        """Returns how long this share of the requests takes at most; None while too few are known."""
+        total = sum(self.weights)
+        if total < _FEWEST_KNOWN:
+            return None
+        above = max(_LEAST_WEIGHT, (1 - share) * total)
+        longer, bucket = 0.0, _BUCKETS
+        while longer < above:
+            bucket -= 1
+            longer += self.weights[bucket]
+        return 2.0**bucket
+
+    def latest_s(self, now: float) -> list[float]:
+        return [took_s for at_s, took_s in self.latest if now - at_s < _LATEST_S]
+
+
+class UpstreamWatch:
+    """Learns from a sample of the responses. Instants are seconds of one monotonic clock."""
+
+    __slots__ = ("_routes",)
+
+    def __init__(self) -> None:
+        self._routes: dict[Route, _Times] = {}
+
+    def note(self, route: Route, took_s: float, now: float) -> None:
+        """Notes that a response began `took_s` after its request was sent."""
+        times = self._routes.get(route)
+        if times is None:
+            if route[0] not in USUAL_METHODS:  # callers choose methods
+                return
+            times = self._routes[route] = _Times(decayed_at_s=now)
+        times.note(took_s, now)
+
+    def judge(self, progress: Progress, now: float) -> Finding | None:
+        """Returns what is wrong with the upstream; None: nothing, as far as it is known."""
+        return self._unreachable(progress, now) or self._silent(progress, now) or self._slow(now)
+
+    def _unreachable(self, progress: Progress, now: float) -> Finding | None:
+        oldest = min(progress.dialing, key=lambda dialing: dialing.since_s, default=None)
+        if oldest is None or now - oldest.since_s < _SLOW_CONNECT_S:
+            return None
+        waiting = f"{_requests(len(progress.dialing))} {'waits' if len(progress.dialing) == 1 else 'wait'} for it"
+        lasting = f"{oldest.step} has taken {now - oldest.since_s:.0f} s so far"
+        return Finding("unreachable", f"Nanonets cannot be reached: {lasting}, and {waiting}.")
+
+    def _silent(self, progress: Progress, now: float) -> Finding | None:
+        if now - progress.heard_at_s < _SILENT_S:
+            return None
+        overdue = [owed for owed in progress.owed if now - owed.since_s >= self._overdue_after_s(owed.route)]
+        if not overdue:
+            return None
+        oldest = min(overdue, key=lambda owed: owed.since_s)
+        usual_s = self._usual_s(oldest.route, _ALMOST_ALL)
+        usually = "" if usual_s is None else f", usually at most {usual_s:.0f} s"
+        share = f"{len(overdue)} of {_requests(len(progress.owed))} in flight {_are(len(overdue))} overdue"
+        waits = f"{' '.join(oldest.route)} has waited for {now - oldest.since_s:.0f} s{usually}"
+        return Finding("silent", f"Nanonets is silent: {share}; {waits}.")
+
+    def _overdue_after_s(self, route: Route) -> float:
+        usual_s, is_safe = self._usual_s(route, _ALMOST_ALL), route[0] in SAFE_METHODS
+        if usual_s is None:
+            return _SILENT_S if is_safe else float("inf")
+        return max(_SILENT_S if is_safe else _SILENT_IF_NOT_SAFE_S, _FAR_ABOVE * usual_s)
+
+    def _usual_s(self, route: Route, share: float) -> float | None:
+        times = self._routes.get(route)
+        return None if times is None else times.longest_s(share)
+
+    def _slow(self, now: float) -> Finding | None:
+        for route, times in self._routes.items():
+            if route[0] in SAFE_METHODS and len(latest := times.latest_s(now)) >= _FEWEST_SLOW:
+                usual_s, now_s = times.longest_s(0.5), median(latest)
+                if usual_s is not None and now_s >= max(_LEAST_SLOW_S, _FAR_ABOVE * usual_s):
+                    took = f"the last {len(latest)} responses to {' '.join(route)} took about {now_s:.0f} s"
+                    return Finding("slow", f"Nanonets is slow: {took}, usually at most {usual_s:.0f} s.")
+        return None
+
+
+def _requests(count: int) -> str:
+    return "1 request" if count == 1 else f"{count} requests"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
