@@ -36,18 +36,36 @@ def write_fault(path: Path) -> str | None:
 
 
 class StateFile:
-    """The state file of one gate and one upstream."""
+    """Restores a gate from its file, and saves it now and then, so that a crash loses little."""
 
-    def __init__(self, path: Path, upstream: str, alerts: Alerts, redact: Callable[[bytes], bytes] = bytes) -> None:
+    def __init__(
+        self, path: Path, gate: Gate, upstream: str, alerts: Alerts, redact: Callable[[bytes], bytes]
+    ) -> None:
         """`redact` masks secrets: callers choose a part of some scopes' names."""
         self._path = path
+        self._gate = gate
         self._redact = redact
         self._alerts = alerts
         self._upstream = upstream
+        self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger()
+        self._next_save: asyncio.TimerHandle | None = None
+        self.is_paused = False
+        """Whether the file belongs to another process."""
 
-    def restore(self, gate: Gate, now_s: float) -> None:
-        """Restores the gate from the file. A missing file means a first start."""
+    def start(self) -> None:
+        """Saves the state now, and every minute until `stop`."""
+        self._save()
+        self._next_save = self._loop.call_later(_SAVE_INTERVAL_S, self.start)
+
+    def stop(self) -> None:
+        """Saves the state for the last time."""
+        if self._next_save is not None:
+            self._next_save.cancel()
+        self._save()
+
+    def restore(self) -> None:
+        """Restores the gate, before its first use. A missing file means a first start."""
         try:
             with self._path.open("rb") as file:
                 document = json.loads(file.read(_MAX_BYTES))
@@ -59,12 +77,15 @@ class StateFile:
         except (ValueError, RecursionError) as error:
             self._put_aside(str(error))
         else:
-            gate.scopes.restore(snapshots, now_s, away_s)
+            self._gate.scopes.restore(snapshots, self._loop.time(), away_s)
             self._log.info("state_restored", path=str(self._path), scopes=len(snapshots), away_s=round(away_s, 1))
 
-    def save(self, gate: Gate, now_s: float) -> None:
-        """Replaces the file. Reports a failure as an alert."""
-        text = json.dumps(dump(gate.scopes.snapshots(now_s), self._upstream, time.time()), indent=1)
+    def _save(self) -> None:
+        """Replaces the file, unless it is paused. Reports a failure as an alert."""
+        if self.is_paused:
+            return
+        snapshots = self._gate.scopes.snapshots(self._loop.time())
+        text = json.dumps(dump(snapshots, self._upstream, time.time()), indent=1)
         try:
             new = _new_file(self._path)
             # O_EXCL follows no symbolic link. The mode is 0600 from the start.
@@ -84,37 +105,6 @@ class StateFile:
             self._log.warning("state_file_unreadable", path=str(self._path), reason=error.strerror)
         else:
             self._log.warning("state_file_put_aside", path=str(self._path), aside=str(aside), reason=reason)
-
-
-class SavedState:
-    """Restores a gate from its state file, and saves it now and then, so that a crash loses little."""
-
-    def __init__(self, file: StateFile, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
-        self._file = file
-        self._gate = gate
-        self._loop = loop
-        self._next_save: asyncio.TimerHandle | None = None
-        self.is_paused = False
-        """Whether the file belongs to another process."""
-
-    def restore(self) -> None:
-        """Restores the gate, before its first use."""
-        self._file.restore(self._gate, self._loop.time())
-
-    def start(self) -> None:
-        """Saves the state now, and every minute until `stop`."""
-        self._save()
-        self._next_save = self._loop.call_later(_SAVE_INTERVAL_S, self.start)
-
-    def stop(self) -> None:
-        """Saves the state for the last time."""
-        if self._next_save is not None:
-            self._next_save.cancel()
-        self._save()
-
-    def _save(self) -> None:
-        if not self.is_paused:
-            self._file.save(self._gate, self._loop.time())
 
 
 def _new_file(path: Path) -> Path:

@@ -19,7 +19,7 @@ import structlog
 from nanonets_proxy.admission.limit_log import limit_log
 from nanonets_proxy.admission.quota_alarms import quota_alarms
 from nanonets_proxy.admission.sleep_clock import slept_s
-from nanonets_proxy.admission.state_file import SavedState, StateFile
+from nanonets_proxy.admission.state_file import StateFile
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.app.coalesced import Coalesced
 from nanonets_proxy.app.config import EnvironmentConfig
@@ -77,10 +77,9 @@ class Environment:
         )
         self.alerts = Alerts(self.metrics.registry, log_fields)
         self._recent = RecentRequests(loop)
-        self._state_file: SavedState | None = None
+        self._state_file: StateFile | None = None
         if config.state_file is not None:
-            file = StateFile(config.state_file, str(origin), self.alerts, redactor)
-            self._state_file = SavedState(file, self._gate, loop)
+            self._state_file = StateFile(config.state_file, gate, str(origin), self.alerts, redactor)
         on_news = limit_log(self._log, quota_alarms(self.alerts, lambda scope: self._pages.unit_of(scope)))
         room = WaitingRoom(gate, loop, on_news, slept_s)
         self._room: Admission = room

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from nanonets_proxy.admission.handed_over_gate import HandedOverGate, Message
 from nanonets_proxy.admission.predecessor import Predecessor
-from nanonets_proxy.admission.state_file import SavedState
+from nanonets_proxy.admission.state_file import StateFile
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.core.ratelimit.exact_state import take_exact
 from nanonets_proxy.core.ratelimit.gate import Gate
@@ -32,7 +32,7 @@ class GateHandover:
         room: WaitingRoom,
         upstream: str,
         policy: Callable[[], GatePolicy],
-        state_file: SavedState | None,
+        state_file: StateFile | None,
     ) -> None:
         """`upstream`: limits of another upstream say nothing about this one; empty: the gate is never handed over.
 
