@@ -26,7 +26,7 @@ def _get(family: int, address: str, target: str) -> bytes:
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 def test_a_client_that_resolves_localhost_to_one_family_only_reaches_both_listeners() -> None:
-    with running(["serve", "--sandbox", *LOCALHOST], environment()) as proxy:
+    with running(["serve", "--sandbox", *LOCALHOST], environment(), is_forked=True) as proxy:
         started = proxy.wait_for("started")
         for setting, target in (("listen", "/api/v4/workflows"), ("admin_listen", "/livez")):
             first, second = started[setting]
@@ -39,7 +39,7 @@ def test_a_client_that_resolves_localhost_to_one_family_only_reaches_both_listen
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 def test_the_sandbox_alone_serves_both_addresses() -> None:
-    with running(["sandbox", "--listen", "localhost:0"], environment()) as sandbox:
+    with running(["sandbox", "--listen", "localhost:0"], environment(), is_forked=True) as sandbox:
         first, second = sandbox.wait_for("sandbox_started")["listen"]
         assert second == f"[::1]:{first.rpartition(':')[2]}"
         assert _get(socket.AF_INET6, second, "/").startswith(b"HTTP/1.1 200 OK\r\n")
@@ -89,7 +89,11 @@ def test_without_ipv6_localhost_is_silently_127_0_0_1(without_ipv6: dict[str, st
     assert b"::1" not in proxy.stderr
 
 
-@pytest.mark.parametrize("setting", ["listen", "admin-listen"])
+@pytest.mark.parametrize(
+    ("without_ipv6", "setting"),
+    [(errno.EADDRNOTAVAIL, "listen"), (errno.EAFNOSUPPORT, "admin-listen")],
+    indirect=["without_ipv6"],
+)
 def test_without_ipv6_an_ipv6_address_that_the_user_names_is_an_error(
     without_ipv6: dict[str, str], setting: str
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.commands.proc import shown_to_its_user
-from support.commands.process import COMMAND, END_S, environment, proxy_to, running, sandbox
+from support.commands.process import END_S, completed, environment, proxy_to, running, sandbox
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs proc(5) and prctl(2)")
 
@@ -59,13 +59,11 @@ def _field(process: str, name: str) -> str:
     return next(line.split(":")[1].strip() for line in lines if line.startswith(name))
 
 
-def test_a_token_made_by_the_command_authenticates_its_caller() -> None:
-    done = subprocess.run(
-        [*COMMAND, "token", "billing"], env=environment(), capture_output=True, check=True, text=True
-    )
+def test_a_token_made_by_the_command_authenticates_its_caller(tmp_path: Path) -> None:
+    done = completed(["token", "billing"], environment(), tmp_path)
     token, line = done.stdout.splitlines()
     assert token not in line
-    with sandbox() as upstream, proxy_to(upstream, "--caller-tokens", line, is_forked=False) as child:
+    with sandbox() as upstream, proxy_to(upstream, "--caller-tokens", line) as child:
         request = urllib.request.Request(f"{child.url}/api/v4/workflows")
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(request)

@@ -75,7 +75,9 @@ def test_no_sink_gets_the_key_that_a_client_puts_into_its_name_and_its_paths(tmp
             *("--webhook-url", f"{server.url}/hook", "--otlp-endpoint", server.url, "--log-format", "json"),
             *("--otlp-metrics-endpoint", server.url),
         ]
-        with running(["serve", *flags], environment(NANONETS_API_KEY=KEY), folder=tmp_path) as proxy:
+        with running(
+            ["serve", *flags], environment(NANONETS_API_KEY=KEY), folder=tmp_path, is_forked=True
+        ) as proxy:
             for name in NAMES:
                 fields = {"X_Caller": name, "User_Agent": f"agent {KEY}", "X_Request_Id": KEY}
                 call(f"{proxy.url}/api/v4/workflows/{KEY}?k={KEY}", **fields)

@@ -46,7 +46,7 @@ def _assert_serves_as_before(proxy: Running, kept: socket.socket, call: Call) ->
 
 @pytest.mark.parametrize("number", STOPS)
 def test_during_the_delay_callers_are_served(call: Call, number: signal.Signals) -> None:
-    with sandbox() as upstream, proxy_to(upstream, *LONG, is_forked=False) as proxy:
+    with sandbox() as upstream, proxy_to(upstream, *LONG) as proxy:
         with _connect(proxy.url) as kept:
             assert _get(kept).startswith(b"HTTP/1.1 200")
             assert call(f"{proxy.admin_url}/readyz")[0] == 200
@@ -71,7 +71,7 @@ def test_after_the_delay_the_proxy_drains(number: signal.Signals) -> None:
 
 
 def test_without_a_delay_the_drain_begins_at_once(call: Call) -> None:
-    with sandbox() as upstream, proxy_to(upstream, is_forked=False) as proxy:
+    with sandbox() as upstream, proxy_to(upstream) as proxy:
         assert call(f"{proxy.url}/api/v4/workflows")[0] == 200
         assert proxy.end() == 0
         assert proxy.wait_for("stop_requested")["drain_delay_s"] == 0.0
@@ -79,7 +79,7 @@ def test_without_a_delay_the_drain_begins_at_once(call: Call) -> None:
 
 @pytest.mark.parametrize("second", STOPS)
 def test_a_second_signal_during_the_delay_ends_the_process_at_once(second: signal.Signals) -> None:
-    with sandbox() as upstream, proxy_to(upstream, *LONG, is_forked=False) as proxy:
+    with sandbox() as upstream, proxy_to(upstream, *LONG) as proxy:
         proxy.process.send_signal(signal.SIGTERM)
         proxy.wait_for("stop_requested")
         assert proxy.end(second) == 128 + second
@@ -113,7 +113,7 @@ def held() -> Iterator[HeldRequest]:
 def test_liveness_stays_on_a_unix_socket_until_the_drain_ends(held: HeldRequest, tmp_path: Path) -> None:
     path = tmp_path / "admin"
     with (
-        proxy_to(held.url, "--admin-listen", f"unix:{path}", is_forked=False) as proxy,
+        proxy_to(held.url, "--admin-listen", f"unix:{path}") as proxy,
         _connect(proxy.url) as caller,
     ):
         caller.sendall(GET)
@@ -137,7 +137,7 @@ def _get_unix(path: Path, target: str) -> bytes:
 
 def test_a_signal_loses_no_request_that_has_arrived() -> None:
     """The process is halted, so that all of it waits in the kernel when the signal comes."""
-    with sandbox("--limit", "none") as upstream, proxy_to(upstream, is_forked=False) as proxy:
+    with sandbox("--limit", "none") as upstream, proxy_to(upstream) as proxy:
         with contextlib.ExitStack() as stack:
             kept = [stack.enter_context(_connect(proxy.url)) for _ in range(20)]
             assert all(_get(caller).startswith(b"HTTP/1.1 200") for caller in kept)
@@ -159,13 +159,13 @@ def test_a_signal_loses_no_request_that_has_arrived() -> None:
 
 
 def test_quitquitquit_is_off_by_default(call: Call) -> None:
-    with sandbox() as upstream, proxy_to(upstream, is_forked=False) as proxy:
+    with sandbox() as upstream, proxy_to(upstream) as proxy:
         assert call(f"{proxy.admin_url}/quitquitquit", "POST")[0] == 404
         assert call(f"{proxy.url}/api/v4/workflows")[0] == 200
 
 
 def test_quitquitquit_drains_at_once_without_a_signal(call: Call) -> None:
-    with sandbox() as upstream, proxy_to(upstream, "--admin-quit", *LONG, is_forked=False) as proxy:
+    with sandbox() as upstream, proxy_to(upstream, "--admin-quit", *LONG) as proxy:
         assert call(f"{proxy.admin_url}/quitquitquit")[0] == 405, "a GET does not end the proxy"
         assert call(f"{proxy.admin_url}/quitquitquit", "POST", Origin="https://evil.example")[0] == 403
         assert proxy.process.poll() is None
@@ -176,7 +176,7 @@ def test_quitquitquit_drains_at_once_without_a_signal(call: Call) -> None:
 
 
 def test_quitquitquit_ends_the_delay(call: Call) -> None:
-    with sandbox() as upstream, proxy_to(upstream, "--admin-quit", *LONG, is_forked=False) as proxy:
+    with sandbox() as upstream, proxy_to(upstream, "--admin-quit", *LONG) as proxy:
         proxy.process.send_signal(signal.SIGTERM)
         proxy.wait_for("stop_requested")
         assert call(f"{proxy.admin_url}/quitquitquit", "POST")[0] == 200
@@ -185,7 +185,7 @@ def test_quitquitquit_ends_the_delay(call: Call) -> None:
 
 def test_the_signal_after_quitquitquit_is_the_first_one(call: Call, held: HeldRequest) -> None:
     """The app quits the proxy, and the supervisor then stops both: requests in flight must still finish."""
-    with proxy_to(held.url, "--admin-quit", is_forked=False) as proxy, _connect(proxy.url) as caller:
+    with proxy_to(held.url, "--admin-quit") as proxy, _connect(proxy.url) as caller:
         caller.sendall(GET)
         held.wait()
         assert call(f"{proxy.admin_url}/quitquitquit", "POST")[0] == 200

@@ -163,6 +163,7 @@ def test_a_new_process_that_dies_before_it_serves_leaves_the_old_one(call: Call,
     with busy, sandbox("--limit", "none") as upstream, running(
         ["serve", "--config", str(file), "--admin-listen", "127.0.0.1:0", "--upstream", upstream],
         environment(NANONETS_API_KEY="sandbox-test-key", NANONETS_PROXY_LISTEN="127.0.0.1:0"),
+        is_forked=True,
     ) as proxy, ending_successors(proxy):  # fmt: skip
         proxy.wait_for("started")
         file.write_text(f'[environments.other]\nlisten = "127.0.0.1:{busy.getsockname()[1]}"\n')

@@ -115,8 +115,8 @@ def test_without_settings_the_command_starts_before_the_proxy_serves(run_real) -
     assert (done.returncode, done.stdout, done.stderr) == (0, "unknown_caller\n", "")
 
 
-def test_a_proxy_does_not_outlive_a_command_that_ends_at_once(run_real) -> None:
-    done = run_real("--", "true", NANONETS_API_KEY=KEY)
+def test_a_proxy_does_not_outlive_a_command_that_ends_at_once(run) -> None:
+    done = run("--", "true", NANONETS_API_KEY=KEY)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -163,14 +163,14 @@ def test_a_command_is_not_found_also_if_a_directory_of_path_may_not_be_searched(
     assert (done.returncode, done.stderr) == (127, "nanonets-proxy: no-such-command: command not found\n")
 
 
-def test_a_run_inside_a_run_says_that_it_has_a_token(run_real) -> None:
-    done = run_real("--", *COMMAND, "run", "--", "touch", "started", NANONETS_API_KEY=KEY)
+def test_a_run_inside_a_run_says_that_it_has_a_token(run) -> None:
+    done = run("--", *COMMAND, "run", "--", "touch", "started", NANONETS_API_KEY=KEY)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("nanonets-proxy: the API key of env:NANONETS_API_KEY is a token of another")
 
 
-def test_a_run_of_the_sandbox_inside_a_run_is_a_proxy_of_its_own(run_real) -> None:
-    done = run_real("--", *COMMAND, "run", "--sandbox", "--", *python(PROBE), NANONETS_API_KEY=KEY)
+def test_a_run_of_the_sandbox_inside_a_run_is_a_proxy_of_its_own(run) -> None:
+    done = run("--", *COMMAND, "run", "--sandbox", "--", *python(PROBE), NANONETS_API_KEY=KEY)
     assert (done.returncode, done.stderr) == (7, "")
     assert json.loads(done.stdout)["basic"] == 200
 
@@ -257,8 +257,10 @@ def test_signals_are_ignored_in_the_command_exactly_if_they_were_before(tmp_path
     assert within == before
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-@pytest.mark.parametrize("flags", [(), ("--sandbox",)])
+@pytest.mark.parametrize(
+    ("flags", "closed"),
+    [((), "<&-"), ((), ">&-"), ((), "2>&-"), ((), "<&- >&- 2>&-"), (("--sandbox",), "<&- >&- 2>&-")],
+)
 def test_standard_files_may_be_closed_and_are_so_for_the_command(
     flags: tuple[str, ...], closed: str, tmp_path: Path
 ) -> None:

@@ -40,7 +40,9 @@ def reading(tmp_path: Path) -> Iterator[tuple[Running, int]]:
     file = tmp_path / "settings.toml"
     os.mkfifo(file)
     with (
-        running(["serve", "--config", str(file)], environment(NANONETS_API_KEY="the-key")) as command,
+        running(
+            ["serve", "--config", str(file)], environment(NANONETS_API_KEY="the-key"), is_forked=True
+        ) as command,
         file.open("w"),  # returns when the child opens the file
     ):
         yield command, _children(command.process.pid)[0]
@@ -96,7 +98,7 @@ def test_a_killed_reading_process_is_one_sentence_and_the_signals_exit_code(
 
 
 def test_each_settings_fault_is_reported_once_with_exit_code_2() -> None:
-    with running(["serve", "--max-wait", "soon", "--retries", "many"], environment()) as command:
+    with running(["serve", "--max-wait", "soon", "--retries", "many"], environment(), is_forked=True) as command:
         assert command.process.wait(END_S) == 2
     lines = bytes(command.stderr).decode().splitlines()
     assert sorted(line.split(": ")[1] for line in lines) == ["max_wait", "retries"]
@@ -141,7 +143,7 @@ def test_a_configuration_larger_than_a_pipes_buffer_arrives_whole(tmp_path: Path
     lines = [str(CallerToken.of(f"caller{n}", token)) for n, token in enumerate(tokens)]
     file = tmp_path / "settings.toml"
     file.write_text(f"caller_tokens = {lines!r}\n")
-    with sandbox() as upstream, proxy_to(upstream, "--config", str(file), is_forked=False) as proxy:
+    with sandbox() as upstream, proxy_to(upstream, "--config", str(file)) as proxy:
         host, port = proxy.url.removeprefix("http://").split(":")
         for token in (tokens[0], tokens[-1]):
             with socket.create_connection((host, int(port)), timeout=60) as caller:

@@ -15,6 +15,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import BinaryIO, Final
 
+import nanonets_proxy
+
 _FORKS: Final = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
     ["nanonets_proxy.cli.commands", "nanonets_proxy.process.serve", "nanonets_proxy.sandbox.app"]
@@ -71,6 +73,9 @@ class _Start:
 def _run(start: _Start, stdout: Connection, stderr: Connection) -> None:
     from nanonets_proxy.cli.main import main
 
+    # A restart repeats this command line.
+    sys.orig_argv = [sys.executable, "-m", "nanonets_proxy", *start.arguments]
+    sys.argv = [str(Path(nanonets_proxy.__file__).with_name("__main__.py")), *start.arguments]
     os.environ.clear()
     os.environ.update(start.env)
     os.chdir(start.folder)

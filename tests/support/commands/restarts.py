@@ -27,7 +27,7 @@ def ending_successors(proxy: Running) -> Iterator[None]:
 @contextlib.contextmanager
 def replaceable_proxy(upstream: str, *arguments: str, **env: str) -> Iterator[Running]:
     """Runs the proxy in front of `upstream`, and ends it and its successors after the block."""
-    with proxy_to(upstream, *arguments, is_forked=False, **env) as proxy, ending_successors(proxy):
+    with proxy_to(upstream, *arguments, **env) as proxy, ending_successors(proxy):
         yield proxy
 
 
