@@ -94,25 +94,6 @@ async def test_a_body_below_the_minimum_rate_ends_with_a_408(monkeypatch: pytest
         await proxy.check_idle()
 
 
-@pytest.mark.parametrize("min_body_rate", ["1KiB", "0"])
-async def test_a_body_above_the_minimum_rate_may_take_many_periods(
-    monkeypatch: pytest.MonkeyPatch, min_body_rate: str
-) -> None:
-    monkeypatch.setattr(caller_body, "RATE_PERIOD_S", 0.6)
-    async with (
-        ScriptedUpstream() as upstream,
-        running_proxy(upstream.origin, min_body_rate=min_body_rate) as proxy,
-        await proxy.caller() as caller,
-    ):
-        size = 1000 if min_body_rate == "1KiB" else 1
-        await caller.send(b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (8 * size))
-        for _ in range(8):
-            await caller.send(b"x" * size)
-            await asyncio.sleep(0.2)
-        await (await upstream.next_request()).respond(OK)
-        assert (await caller.response()).status == 200
-
-
 async def test_beyond_a_number_of_stalled_uploads_the_one_that_stalled_first_ends() -> None:
     async with (
         ScriptedUpstream() as upstream,
@@ -237,7 +218,7 @@ async def test_the_wait_for_a_permit_does_not_count_against_body_timeout() -> No
     soon = b"HTTP/1.1 429 No\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
     async with (
         ScriptedUpstream() as upstream,
-        running_proxy(upstream.origin, body_timeout="0.5s") as proxy,
+        running_proxy(upstream.origin, body_timeout="0.9s") as proxy,
         await proxy.caller() as first,
         await proxy.caller() as second,
     ):

@@ -6,6 +6,7 @@ from conformance.cases import CASES
 from conformance.page import PAGE, render
 from conformance.play import Failed, Stage
 from conformance.steps import Case
+from support.eventually import WAIT_S
 from support.proxy_harness import running_proxy
 from support.scripted_upstream import ScriptedUpstream
 
@@ -18,7 +19,7 @@ async def test_conformance(case: Case) -> None:
         await proxy.caller() as caller,
     ):
         try:
-            await Stage(caller, upstream, ours=True, patience_s=1.0).play(case)
+            await Stage(caller, upstream, ours=True, patience_s=WAIT_S).play(case)
         except Failed as failure:
             pytest.fail(str(failure), pytrace=False)
 

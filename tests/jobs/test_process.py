@@ -12,8 +12,6 @@ from support.raw_caller import RawCaller
 from support.raw_upstream import ok
 from support.scripted_upstream import ScriptedUpstream
 
-_LONG_S = 60.0
-
 
 async def test_over_a_restart_the_old_process_ends_what_it_sends_and_the_new_one_takes_the_queue(
     tmp_path: Path,
@@ -30,9 +28,9 @@ async def test_over_a_restart_the_old_process_ends_what_it_sends_and_the_new_one
             queued = accepted(await caller.post(b"/2", b"", ASYNC))
         await asyncio.to_thread(restarted, proxy)
         await exchange.respond(ok(b"first"))
-        await until(lambda: len(upstream.requests) == 2, _LONG_S)
+        await until(lambda: len(upstream.requests) == 2)
         await upstream.requests[1].respond(ok(b"second"))
-        await until(lambda: stored(folder) == ["done", "done"], _LONG_S)
+        await until(lambda: stored(folder) == ["done", "done"])
         async with await RawCaller.connect(address) as caller:
             assert (await caller.get(f"{sending}/result".encode())).body == b"first"
             assert (await caller.get(f"{queued}/result".encode())).body == b"second"

@@ -39,7 +39,10 @@ ON_HOST: Final = (
 )
 """Options for the machine's own loopback, which the tests can call. The start event has the ports."""
 
-_BUILD_TIMEOUT_S: Final = 300.0
+COMMAND_S: Final = 120.0
+"""Within this time a command ends. Only a failure takes as long."""
+
+_BUILD_TIMEOUT_S: Final = 600.0
 
 T = TypeVar("T")
 
@@ -55,7 +58,7 @@ def environment() -> dict[str, str]:
     return inherited | commands | {name: str(path) for name, path in files.items()}
 
 
-def run(*command: str | Path, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+def run(*command: str | Path, timeout_s: float = COMMAND_S) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end, with any exit code."""
     return subprocess.run(
         [str(word) for word in command],
@@ -69,14 +72,14 @@ def run(*command: str | Path, timeout_s: float = 60.0) -> subprocess.CompletedPr
     )
 
 
-def succeed(*command: str | Path, timeout_s: float = 60.0) -> str:
+def succeed(*command: str | Path, timeout_s: float = COMMAND_S) -> str:
     """Returns the standard output of a command that must exit with 0."""
     done = run(*command, timeout_s=timeout_s)
     assert done.returncode == 0, f"{command}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout
 
 
-def podman(*arguments: str | Path, timeout_s: float = 60.0) -> str:
+def podman(*arguments: str | Path, timeout_s: float = COMMAND_S) -> str:
     return succeed("podman", *arguments, timeout_s=timeout_s)
 
 
@@ -128,7 +131,7 @@ def run_once(*arguments: str, options: tuple[str, ...] = ()) -> subprocess.Compl
     return run("podman", "run", "--rm", "--network=none", "--no-healthcheck", *STRICT, *options, IMAGE, *arguments)
 
 
-def wait_for(what: str, probe: Callable[[], T | None], *, within_s: float = 20.0) -> T:
+def wait_for(what: str, probe: Callable[[], T | None], *, within_s: float = 60.0) -> T:
     """Waits for a result of `probe` other than None and False, and returns it."""
     ends_at = time.monotonic() + within_s
     while time.monotonic() < ends_at:
@@ -172,9 +175,9 @@ class Container:
     def signal(self, name: str) -> None:
         podman("kill", f"--signal={name}", self.name)
 
-    def exit_code(self, *, within_s: float) -> int:
+    def exit_code(self) -> int:
         """Waits for the container's end, and returns its exit code."""
-        return int(podman("wait", self.name, timeout_s=within_s))
+        return int(podman("wait", self.name))
 
 
 def _events(lines: list[str]) -> Iterator[Any]:

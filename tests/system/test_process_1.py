@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.commands.process import ANY_PORTS, environment, running
+from support.commands.process import ANY_PORTS, END_S, environment, running
 
 pytestmark = pytest.mark.system
 
@@ -24,7 +24,7 @@ def test_sigterm_to_process_1_of_a_container_never_hangs(instant_s: float) -> No
             time.sleep(0.001)
         time.sleep(instant_s)
         os.kill(int(pids[0]), signal.SIGTERM)
-        assert proxy.process.wait(20) in (0, 128 + signal.SIGTERM)
+        assert proxy.process.wait(END_S) in (0, 128 + signal.SIGTERM)
 
 
 def _is_before_env(pid: int) -> bool:

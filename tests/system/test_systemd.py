@@ -14,6 +14,7 @@ from typing import Final
 import pytest
 
 from nanonets_proxy import __version__
+from support.commands.ports import free_port
 from system.machine.booted import booted, make_root
 from system.podman import run, sandbox, succeed, wait_for
 
@@ -119,8 +120,7 @@ class Machine:
 @pytest.fixture
 def machine(root: Path) -> Iterator[Machine]:
     """Boots the root; the service starts with it, in front of a simulated API that takes two keys."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
+    port = free_port()
     with sandbox(f"{API_KEY},{NEXT_API_KEY}", "--limit=none", "--latency=200ms") as upstream:
         drop_in = root / "etc" / "systemd" / "system" / f"{SERVICE}.service.d"
         drop_in.mkdir(exist_ok=True)

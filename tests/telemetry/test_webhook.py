@@ -23,6 +23,7 @@ from nanonets_proxy.telemetry.redaction import Redactor
 from nanonets_proxy.telemetry.webhook import sender
 from nanonets_proxy.telemetry.webhook.sender import MAX_DOCUMENT_BYTES, MAX_QUEUED, Webhook, document
 from support.certificates import CertificateAuthority
+from support.commands.ports import free_port
 from support.eventually import WAIT_S, until
 from support.proxy_harness import KEY, program, running_proxy
 from support.scripted_upstream import OK, ScriptedUpstream, responding
@@ -201,9 +202,7 @@ async def test_a_redirect_or_a_rejection_drops_the_document(status: int) -> None
 
 @pytest.mark.usefixtures("short_pauses")
 async def test_a_receiver_that_is_gone_gets_the_newest_alerts_when_it_is_back() -> None:
-    gone = socket.create_server(("127.0.0.1", 0))
-    port = gone.getsockname()[1]
-    gone.close()
+    port = free_port()
     receiver = Receiver(200)
     async with sending(f"http://127.0.0.1:{port}/") as own:
         own.send()

@@ -8,24 +8,32 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from fleet.redis_server import RedisServer, redis_server
+from nanonets_proxy.admission.fleet.bus import redis_bus
 from nanonets_proxy.admission.fleet.bus.check import check
 from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, BusError, CoordinationUnusable
 from nanonets_proxy.admission.fleet.bus.redis_bus import RedisBus
 from nanonets_proxy.core.net.redis_address import RedisAddress
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
+from support import eventually
 from support.commands.fleet_proxies import PASSWORD, PATH, RIGHTS, Callers, coordinated, fleet, gauge, ready, until
 from support.commands.process import ANY_PORTS, Running, environment, running
 
 pytestmark = pytest.mark.system
 
 NAMED = ("--caller-header", "X-Caller")
+
+
+@pytest.fixture(autouse=True)
+def _long_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the lease of a bus in this process outlast pauses of a busy machine."""
+    monkeypatch.setattr(redis_bus, "_LEASE_MS", 60_000)
 
 
 def policy(url: str, account: str = "a") -> FleetPolicy:
@@ -41,13 +49,7 @@ class Peer:
         self.lost: list[str] = []
 
     async def connected(self) -> None:
-        await eventually(lambda: self.bus.connected)
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - the condition is another process's
-            await asyncio.sleep(0.01)
+        await eventually.until(lambda: self.bus.connected)
 
 
 @asynccontextmanager
@@ -72,7 +74,7 @@ async def test_messages_reach_one_replica_or_all_in_order(redis: RedisServer) ->
         for number in range(200):
             a.bus.send("b", b"%d" % number)
         a.bus.send(EVERYBODY, b"all")
-        await eventually(lambda: len(b.heard) == 201 and c.heard == [b"all"] and a.heard == [b"all"])
+        await eventually.until(lambda: len(b.heard) == 201 and c.heard == [b"all"] and a.heard == [b"all"])
         assert b.heard == [*(b"%d" % number for number in range(200)), b"all"]
 
 
@@ -83,7 +85,7 @@ async def test_only_one_replica_holds_the_lease_and_epochs_grow(redis: RedisServ
         assert await b.bus.campaign(0) is None
         assert await a.bus.renew(first.epoch, b"beat", None)
         assert not await b.bus.renew(first.epoch + 1, b"beat", None)
-        await eventually(lambda: a.heard == b.heard == [b"beat"])
+        await eventually.until(lambda: a.heard == b.heard == [b"beat"])
         await a.bus.resign(first.epoch)
         second = await b.bus.campaign(first.epoch + 10**6)
         assert second is not None
@@ -93,13 +95,14 @@ async def test_only_one_replica_holds_the_lease_and_epochs_grow(redis: RedisServ
         assert await b.bus.renew(second.epoch, b"beat", None)
 
 
-async def test_the_lease_of_a_silent_holder_expires(redis: RedisServer) -> None:
+async def test_the_lease_of_a_silent_holder_expires(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_bus, "_LEASE_MS", 1000)
     async with peers(redis.url, "a", "b") as (a, b):
-        assert await a.bus.campaign(0) is not None
         began_s = time.monotonic()
+        assert await a.bus.campaign(0) is not None
         while await b.bus.campaign(0) is None:  # noqa: ASYNC110 - Redis decides when
             await asyncio.sleep(0.02)
-        assert 0.8 < time.monotonic() - began_s < 10
+        assert time.monotonic() - began_s > 0.99
 
 
 async def test_kept_beliefs_come_back_with_their_age(redis: RedisServer) -> None:
@@ -113,7 +116,7 @@ async def test_kept_beliefs_come_back_with_their_age(redis: RedisServer) -> None
         later = await b.bus.campaign(won.epoch)
         assert later is not None
         assert later.kept == b'{"x":1}'
-        assert 0.04 < later.kept_age_s < 20
+        assert 0.04 < later.kept_age_s < 60
 
 
 async def test_a_wiped_redis_and_forgotten_scripts_change_nothing(redis: RedisServer) -> None:
@@ -133,7 +136,7 @@ async def test_a_full_redis_still_renews_the_lease(redis: RedisServer) -> None:
         redis.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
         redis.ask("CONFIG", "SET", "maxmemory", "1")
         assert await a.bus.renew(won.epoch, b"beat", b"kept")
-        await eventually(lambda: b.heard == [b"beat"])
+        await eventually.until(lambda: b.heard == [b"beat"])
         await a.bus.resign(won.epoch)
         with pytest.raises(BusError, match="maxmemory"):
             await b.bus.campaign(0)
@@ -149,7 +152,7 @@ async def test_a_read_only_redis_gives_no_lease(redis: RedisServer) -> None:
 async def test_a_lost_connection_is_noticed_and_comes_back(redis: RedisServer) -> None:
     async with peers(redis.url, "a") as (a,):
         redis.kill()
-        await eventually(lambda: len(a.lost) == 1)
+        await eventually.until(lambda: len(a.lost) == 1)
         assert not a.bus.connected
         with pytest.raises(BusError):
             await a.bus.campaign(0)
@@ -163,7 +166,7 @@ async def test_fleets_of_two_accounts_do_not_meet(redis: RedisServer) -> None:
         assert await a.bus.campaign(0) is not None
         assert await b.bus.campaign(0) is not None
         a.bus.send(EVERYBODY, b"x")
-        await eventually(lambda: a.heard == [b"x"])
+        await eventually.until(lambda: a.heard == [b"x"])
         assert b.heard == []
 
 
@@ -176,7 +179,7 @@ async def test_the_documented_rights_suffice() -> None:
             won = await a.bus.campaign(0)
             assert won is not None
             assert await a.bus.renew(won.epoch, b"beat", b"kept")
-            await eventually(lambda: a.heard == [b"beat"])
+            await eventually.until(lambda: a.heard == [b"beat"])
             await a.bus.resign(won.epoch)
 
 
@@ -195,6 +198,17 @@ async def test_a_server_that_is_away_may_come_back() -> None:
 
 
 # --- whole proxies --------------------------------------------------------------------------------------
+
+
+def status(proxy: Running) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{proxy.admin_url}/status", timeout=60) as response:
+        document: dict[str, Any] = json.load(response)
+    return document
+
+
+def fleet_status(proxy: Running) -> dict[str, Any]:
+    found: dict[str, Any] = status(proxy)["environments"][0]["gate"]["fleet"]
+    return found
 
 
 @pytest.mark.parametrize("fault", ["SIGSTOP", "SIGKILL", "FLUSHALL"])
@@ -223,7 +237,7 @@ def test_another_replica_leads_when_the_leader_is_killed(redis: RedisServer) -> 
         until(lambda: coordinated(proxies))
         name = redis.ask("KEYS", "nanonets-proxy:*:lease").split()[-1].decode()
         before = redis.ask("GET", name)
-        leader = next(p for p in proxies if any(e.get("role") == "leader" for e in p.events or p.all_events()))
+        leader = next(proxy for proxy in proxies if fleet_status(proxy)["role"] == "leads")
         leader.process.kill()
         others = [proxy for proxy in proxies if proxy is not leader]
         with Callers(others, 2) as callers:
@@ -293,24 +307,18 @@ def test_nothing_in_redis_names_a_scope_a_caller_or_the_key(redis: RedisServer) 
         assert secret not in traffic
 
 
-def status(proxy: Running) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{proxy.admin_url}/status", timeout=60) as response:
-        document: dict[str, Any] = json.load(response)
-    return document
-
-
 def test_the_status_says_who_leads(redis: RedisServer) -> None:
     with fleet(redis, 2) as proxies:
         until(lambda: coordinated(proxies))
 
         def fleets() -> list[dict[str, Any]]:
-            return [status(proxy)["environments"][0]["gate"]["fleet"] for proxy in proxies]
+            return [fleet_status(proxy) for proxy in proxies]
 
         assert sorted(each["role"] for each in fleets()) == ["follows", "leads"]
         until(lambda: {each["replicas"] for each in fleets()} == {2})  # a new follower learns of others by a beat
         redis.kill()
         until(lambda: not coordinated(proxies))
-        (first, second) = (status(proxy)["environments"][0]["gate"]["fleet"] for proxy in proxies)
+        (first, second) = (fleet_status(proxy) for proxy in proxies)
         assert first == second == {"role": "alone", "replicas": 2}
 
 

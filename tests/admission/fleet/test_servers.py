@@ -1,23 +1,24 @@
 """Sentinels, clusters, TLS and logins, with real servers (`make test-fleet`)."""
 
-import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trustme
 
-from fleet.redis_server import RedisServer, free_port, redis_server
+from fleet.redis_server import RedisServer, redis_server
 from nanonets_proxy.admission.fleet.bus.check import check
 from nanonets_proxy.admission.fleet.bus.client import find_server
 from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, CoordinationUnusable
 from nanonets_proxy.admission.fleet.bus.redis_bus import RedisBus
 from nanonets_proxy.core.net.redis_address import RedisAddress
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
+from support import eventually
 from support.commands.fleet_proxies import PASSWORD, RIGHTS, Callers, coordinated, fleet, until
+from support.commands.ports import free_port
 from support.commands.process import ANY_PORTS, environment, running
 from support.commands.redis_groups import SERVICE, cluster, sentinel_group
 
@@ -28,12 +29,6 @@ def policy(url: str) -> FleetPolicy:
     return FleetPolicy(RedisAddress.parse(url), "a", required=False)
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - the condition is another process's
-            await asyncio.sleep(0.01)
-
-
 @asynccontextmanager
 async def connected(url: str, name: str = "a") -> AsyncIterator[tuple[RedisBus, list[bytes], list[str]]]:
     """Runs a bus. Yields it, what it hears, and why it loses its connection."""
@@ -42,7 +37,7 @@ async def connected(url: str, name: str = "a") -> AsyncIterator[tuple[RedisBus, 
     lost: list[str] = []
     bus.start(heard.append, lost.append)
     try:
-        await eventually(lambda: bus.connected)
+        await eventually.until(lambda: bus.connected)
         yield bus, heard, lost
     finally:
         await bus.stop()
@@ -53,7 +48,7 @@ async def use(bus: RedisBus, heard: list[bytes]) -> None:
     won = await bus.campaign(0)
     assert won is not None
     assert await bus.renew(won.epoch, b"beat", b"kept")
-    await eventually(lambda: b"beat" in heard)
+    await eventually.until(lambda: b"beat" in heard)
     heard.clear()
     await bus.resign(won.epoch)
 
@@ -70,9 +65,9 @@ async def test_after_a_failover_the_bus_finds_the_new_master(fault: str) -> None
             old = group.master
             old.signal(getattr(signal, fault))
             if fault == "SIGSTOP":  # the bus has no other sign than the silence
-                await eventually(lambda: group.master is not old)
-            await eventually(lambda: bool(lost))
-            await eventually(lambda: bus.connected and group.master is not old)
+                await eventually.until(lambda: group.master is not old)
+            await eventually.until(lambda: bool(lost))
+            await eventually.until(lambda: bus.connected and group.master is not old)
             if fault == "SIGSTOP":
                 old.signal(signal.SIGCONT)  # the former master still takes itself for one, for a moment
             assert await find_server(policy(group.url)) == ("127.0.0.1", group.master.port)
@@ -84,10 +79,10 @@ async def test_a_failover_by_hand_is_noticed_by_the_read_only_server() -> None:
         async with connected(group.url) as (bus, heard, lost):
             old = group.master
             group.sentinels[0].ask("SENTINEL", "FAILOVER", SERVICE)
-            await eventually(lambda: group.master is not old)
-            await eventually(lambda: b"role:slave" in old.ask("INFO", "replication"))
-            await eventually(lambda: bool(lost))
-            await eventually(lambda: bus.connected)
+            await eventually.until(lambda: group.master is not old)
+            await eventually.until(lambda: b"role:slave" in old.ask("INFO", "replication"))
+            await eventually.until(lambda: bool(lost))
+            await eventually.until(lambda: bus.connected)
             await use(bus, heard)
 
 
@@ -132,7 +127,7 @@ async def test_a_fleet_uses_the_node_of_its_slot_and_follows_the_slot() -> None:
         async with connected(url) as (bus, heard, lost), connected(url, "b") as (other, others, _):
             await use(bus, heard)
             other.send(EVERYBODY, b"all")
-            await eventually(lambda: heard == [b"all"] and others[-1] == b"all")
+            await eventually.until(lambda: heard == [b"all"] and others[-1] == b"all")
 
             _, port = await find_server(policy(url))
             slot = nodes[0].ask("CLUSTER", "KEYSLOT", policy(url).prefix()).strip(b":\r\n").decode()
@@ -144,8 +139,8 @@ async def test_a_fleet_uses_the_node_of_its_slot_and_follows_the_slot() -> None:
                 node.ask("CLUSTER", "SETSLOT", slot, "NODE", name)
             with pytest.raises(Exception, match="Moved"):
                 await bus.campaign(0)
-            await eventually(lambda: bool(lost))
-            await eventually(lambda: bus.connected)
+            await eventually.until(lambda: bool(lost))
+            await eventually.until(lambda: bus.connected)
             await use(bus, heard)
 
 

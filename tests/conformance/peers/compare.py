@@ -6,13 +6,11 @@ connections. Exit status 1: this proxy fails a case that a peer passes.
 
 import asyncio
 import json
-import random
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,6 +21,7 @@ from conformance.cases import CASES
 from conformance.page import RESULTS
 from conformance.play import Failed, Stage
 from conformance.steps import Case
+from support.commands.ports import free_port
 from support.proxy_harness import running_proxy
 from support.raw_caller import RawCaller
 from support.scripted_upstream import ScriptedUpstream
@@ -31,7 +30,6 @@ _OURS: Final = "nanonets-proxy"
 _PATIENCE_S: Final = 2.0
 _START_WITHIN_S: Final = 10.0
 
-_PORTS: Final = range(20_000, 30_000)  # below Linux's range of ephemeral ports
 _NGINX: Final = """
 daemon off; worker_processes 1; user root; pid {dir}/nginx.pid; error_log {dir}/nginx.log crit;
 events {{ worker_connections 256; }}
@@ -108,16 +106,9 @@ PEERS: Final = (
 )
 
 
-def _free_port() -> int:
-    """Returns a free port that the system gives to no outgoing connection while a case is not listening."""
-    while True:
-        with suppress(OSError), socket.create_server(("127.0.0.1", random.choice(_PORTS))) as sock:
-            return int(sock.getsockname()[1])
-
-
 @asynccontextmanager
 async def _running(peer: Peer, home: Path, upstream_port: int) -> AsyncIterator[str]:
-    port = _free_port()
+    port = free_port()
     file = home / f"{peer.name.lower()}.conf"
     file.write_text(peer.configuration.format(dir=home, port=port, upstream=upstream_port))
     process = await asyncio.create_subprocess_exec(
@@ -180,7 +171,7 @@ async def compare(home: Path) -> int:
     compared = [case for case in CASES if case.comparable]
     failed: dict[str, dict[str, str]] = {}
     for peer in PEERS:
-        upstream_port = _free_port()
+        upstream_port = free_port()
         async with _running(peer, home, upstream_port) as address:
             outcomes = {case.fact: await _run_against(case, address, upstream_port) for case in compared}
         failed[peer.name] = {fact: failure for fact, failure in outcomes.items() if failure is not None}

@@ -481,11 +481,9 @@ async def test_followers_of_a_leader_that_waited_in_vain_wait_for_their_own_time
     async with scene(3, pool_size=1) as (upstream, proxy, (busy, leader, follower)):
         await busy.send(request(b"GET", b"/api/v4/workflows"))
         await upstream.requests(1)
-        impatient = request(b"GET", DOCUMENT, b"Prefer: wait=3")
-        await leader.send(impatient)
+        await leader.send(request(b"GET", DOCUMENT, b"Prefer: wait=1"))
         await until(lambda: proxy.waiting == 1)
-        await asyncio.sleep(0.3)
-        await follower.send(impatient)
+        await follower.send(request(b"GET", DOCUMENT, b"Prefer: wait=3"))
         await until(lambda: joined(proxy) == 1)
         assert (await leader.response()).status == 429
         await until(lambda: proxy.waiting == 1)

@@ -17,7 +17,6 @@ from support.raw_upstream import responding as responding_raw
 from support.scripted_upstream import OK, Exchange, ScriptedUpstream, responding
 from support.telemetry.usage_ledger import rows
 
-WRITTEN_S = 30.0
 REFUSED = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 0\r\nContent-Length: 2\r\n\r\nno"
 
 
@@ -123,7 +122,7 @@ async def _hand_over(proxy: RunningProxy) -> None:
     usage = proxy.program.usage
     assert usage is not None
     usage.ledger._hand_over(closing=True)
-    await until(lambda: usage.status().pending == 0, WRITTEN_S)
+    await until(lambda: usage.status().pending == 0)
 
 
 async def _refused_by_the_queue(proxy: RunningProxy, upstream: ScriptedUpstream) -> None:
@@ -167,13 +166,13 @@ async def test_without_a_file_that_can_be_made_requests_are_served_and_an_alert_
         usage = proxy.program.usage
         assert usage is not None
         assert (await caller.get(b"/x")).status == 200
-        await until(lambda: usage.status().fault is not None, WRITTEN_S)
+        await until(lambda: usage.status().fault is not None)
         (alert,) = [item for item in proxy.proxy.alerts.to_json() if item["event"] == "ledger_stopped"]
         assert alert["path"] == str(path)
         assert alert["times"] == 1
         assert "directory" in alert["reason"]
         folder.mkdir()
-        await until(lambda: usage.status().fault is None, WRITTEN_S)
+        await until(lambda: usage.status().fault is None)
         assert usage.status().lost == 0
     assert recorded(path, "status") == ["2xx"]
 
@@ -199,5 +198,5 @@ async def test_the_status_shows_what_callers_have_used_today(ledger: Path) -> No
             usage = proxy.program.usage
             assert usage is not None
             if sent > 1:
-                await until(lambda today=usage.today: today("", 5) == (CallerUsage("127.0.0.1", 1, 0),), WRITTEN_S)
+                await until(lambda today=usage.today: today("", 5) == (CallerUsage("127.0.0.1", 1, 0),))
             await caller.get(b"/x")

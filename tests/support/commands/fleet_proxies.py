@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Self
 
 from fleet.redis_server import RedisServer
-from support.commands.process import Running, proxy_to, sandbox
+from support.commands.process import END_S, Running, proxy_to, sandbox
 
 PATH = "/api/v4/workflows"
 PASSWORD = "the-redis-password"
@@ -80,7 +80,7 @@ def gauge(proxy: Running, name: str) -> float:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + END_S
     while not condition():
         assert time.monotonic() < deadline_s
         time.sleep(0.05)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fleet.redis_server import RedisServer, free_port, redis_server
+from fleet.redis_server import RedisServer, redis_server
 from support.commands.fleet_proxies import until
+from support.commands.ports import free_port
 
 SERVICE = "main"
 _SENTINELS = 3

@@ -13,7 +13,7 @@ from aiohttp import web
 NAMES = ("evil.example", "rebind.example", "evil.local", "rebind.local", "rebind")
 """Foreign host names that resolve to this machine, as after DNS rebinding."""
 
-WAIT_S = 25.0
+WAIT_S = 60.0
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from typing import Any
 from playwright.sync_api import Page, sync_playwright
 
 _CHROMIUM = "/usr/bin/chromium"
-_WAIT_S = 25.0
+_WAIT_S = 50.0  # less than the test waits for the driver
 
 
 def main(url: str, width: str, scheme: str) -> None:

@@ -1,13 +1,13 @@
 """A web page in a developer's browser must not be able to use the API key. These tests use real Chromium."""
 
 import asyncio
-import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.commands.ports import free_port
 from support.log_capture import captured_log
 from support.proxy_harness import RunningProxy, running_proxy
 from support.scripted_upstream import ScriptedUpstream, responding
@@ -164,8 +164,7 @@ def _count_reloads(proxy: RunningProxy) -> list[str]:
 @pytest.mark.parametrize("name", ["rebind.example", "rebind.local", "rebind"])
 async def test_a_host_name_rebound_to_this_machine_is_rejected(name: str, tmp_path: Path) -> None:
     """After DNS rebinding, the proxy has the page's own origin, so Origin and Sec-Fetch-Site are no protection."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     async with ScriptedUpstream(responding(_OPEN)) as upstream, Site("") as control:
         page = _REBOUND.replace("CONTROL", str(control.port))
         async with Site(page, port) as attacker, AsyncExitStack() as browser:

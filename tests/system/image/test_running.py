@@ -134,7 +134,7 @@ def test_a_new_volume_keeps_usage_and_limits_of_a_read_only_container(volume: st
         with started(options=(*options, f"--env=NANONETS_PROXY_UPSTREAM={upstream}")) as first:
             assert call(first.event("started")["listen"][0], "/api/v4/workflows")[0] == 200
             first.signal("TERM")
-            assert first.exit_code(within_s=20) == 0
+            assert first.exit_code() == 0
         with started(options=(*options, f"--env=NANONETS_PROXY_UPSTREAM={upstream}")) as second:
             second.event("started")
             assert json.loads(podman("exec", second.name, *usage))["total"]["attempts"] == 1
@@ -184,7 +184,7 @@ def test_after_sigterm_it_completes_the_request_in_flight_and_exits_with_0() -> 
         caller = _in_background(event["listen"][0], responses)
         _wait_until_in_flight(event["admin_listen"][0])
         container.signal("TERM")
-        assert container.exit_code(within_s=10) == 0
+        assert container.exit_code() == 0
         caller.join()
         assert container.event("stopped")["cut_off"] == 0
     assert responses == [200]
@@ -193,18 +193,18 @@ def test_after_sigterm_it_completes_the_request_in_flight_and_exits_with_0() -> 
 def test_a_sigterm_right_after_the_start_ends_it() -> None:
     with started("serve", "--sandbox", options=("--network=none",)) as container:
         container.signal("TERM")
-        assert container.exit_code(within_s=10) in (0, 128 + 15)
+        assert container.exit_code() in (0, 128 + 15)
 
 
 def test_a_second_sigterm_ends_it_immediately() -> None:
     responses: list[int] = []
-    with sandbox(API_KEY, "--latency=20s") as upstream, _started_with_upstream(upstream) as container:
+    with sandbox(API_KEY, "--latency=1h") as upstream, _started_with_upstream(upstream) as container:
         event = container.event("started")
         caller = _in_background(event["listen"][0], responses)
         _wait_until_in_flight(event["admin_listen"][0])
         container.signal("TERM")
         container.event("draining")
         container.signal("TERM")
-        assert container.exit_code(within_s=5) == 128 + 15
+        assert container.exit_code() == 128 + 15
         caller.join()
     assert responses == [0]
