@@ -12,19 +12,23 @@ import pytest
 from support.commands.process import END_S, environment
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-NO_OTHERS = ("-p", "no:randomly", "-p", "no:cacheprovider", "--color=no")
+OPTIONS = ("-p", "no:randomly", "-p", "no:cacheprovider", "--color=no")
+ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "nanonets_proxy.pytest_plugin.plugin"}
+"""Variables that load no other plugin, since the imports of the others take two seconds of CPU time."""
 
 
 @pytest.fixture
 def run_tests(tmp_path: Path) -> Run:
-    """Returns a function that runs pytest on a test file in an empty project."""
+    """Returns a function that runs pytest on a test file in an empty project. `is_alone`: with this plugin only."""
 
-    def run_tests(text: str, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    def run_tests(
+        text: str, *arguments: str, is_alone: bool = True, **env: str
+    ) -> "subprocess.CompletedProcess[str]":
         (tmp_path / "test_of_a_user.py").write_text(text)
         return subprocess.run(
-            [sys.executable, "-P", "-m", "pytest", *NO_OTHERS, *arguments],
+            [sys.executable, "-P", "-m", "pytest", *OPTIONS, *arguments],
             cwd=tmp_path,
-            env=environment(**env),
+            env=environment(**env, **(ALONE if is_alone else {})),
             capture_output=True,
             text=True,
             timeout=5 * END_S,
@@ -107,6 +111,7 @@ def test_it():
 """,
         "-p",
         "no:cov",
+        is_alone=False,
     )
     assert done.returncode == 0, done.stdout
 
@@ -121,6 +126,7 @@ def test_it(_, nanonets_proxy, nanonets_sandbox):
     assert nanonets_sandbox.requests() == []
 """,
         "-n2",
+        is_alone=False,
     )
     assert done.returncode == 0, done.stdout
     assert "4 passed" in done.stdout
@@ -130,8 +136,6 @@ def test_no_process_outlives_a_session_that_is_killed(run_tests: Run) -> None:
     """Each process has standard error open, so its end of file proves that all have ended."""
     done = run_tests(
         "import os, signal\ndef test_it(nanonets_proxy): os.kill(os.getpid(), signal.SIGKILL)",
-        "-p",
-        "no:xdist",
         "-s",
     )
     assert done.returncode == -signal.SIGKILL
