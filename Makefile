@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage explore test-newest test-stores test-fleet bench-fleet fresh-machine bench bench-quick bench-instructions bench-page bench-rotation bench-restart bench-gate bench-gate-sockets check \
+.PHONY: help run test coverage explore test-newest test-stores test-fleet bench-fleet fresh-machine bench bench-quick bench-instructions bench-telemetry bench-page bench-rotation bench-restart bench-gate bench-gate-sockets check \
   format config lock clean test-system conformance-page status-page metrics-page helm-chart conformance-peers soak soak-jobs abuse release
 
 help: ## Show this list
@@ -157,6 +157,9 @@ bench-quick: $(VENV)/dev.stamp ## Compare only small GETs, with Envoy and nginx 
 bench-instructions: $(VENV)/dev.stamp ## Count the instructions of a request, on a busy machine too (two minutes; needs valgrind)
 	@command -v valgrind >/dev/null || { echo "make: valgrind is missing. On Debian: apt-get install valgrind" >&2; exit 1; }
 	PYTHONPATH=bench $(BIN)/python -m instructions
+
+bench-telemetry: $(VENV)/dev.stamp ## Measure what ledger, traces and metrics add to a request (two minutes; needs nginx and wrk; ROUNDS, RATE)
+	PYTHONPATH=bench $(BIN)/python -m telemetry
 
 bench-page: $(VENV)/dev.stamp ## Generate docs/speed.md from the results of the last whole run
 	PYTHONPATH=bench $(BIN)/python -m speed.report.page

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from nanonets_proxy.cli.ledger.usage import VIEWS, read_view
 from nanonets_proxy.core.api.routes import TEMPLATES
+from nanonets_proxy.telemetry.ledger.batch import Batch
 from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
-from nanonets_proxy.telemetry.ledger.ledger import Batch
 
 ATTEMPTS = 10_000_000
 DAYS = 400

@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 from nanonets_proxy.app.usage_alarms import UsageAlarms, Watched
 from nanonets_proxy.core.access.daily_budget import BudgetRule, DailyBudget
 from nanonets_proxy.telemetry.alerts import Alerts
+from nanonets_proxy.telemetry.ledger.batch import Batch
 from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
-from nanonets_proxy.telemetry.ledger.ledger import Batch
 
 NOW_H = 498_000 + 12  # noon (UTC)
 NOW_S = NOW_H * 3600 + 1800.0
@@ -38,7 +38,7 @@ class Scene:
         status: str = "2xx",
     ) -> None:
         series = ("", caller, method, route, status)
-        self.database.write(Batch({}, {(series, hour): [count, count, 0, 0, 0]}))
+        self.database.write(Batch(corrections={(series, hour): [count, count, 0, 0, 0]}))
 
     async def judge(self, now_s: float = NOW_S) -> dict[str, str]:
         """Returns the sentences of the alarms so far, by kind."""

@@ -11,27 +11,23 @@ class RequestUsage(Attempt):
     request in memory until Python's next garbage collection.
     """
 
-    __slots__ = ("_body", "_ledger", "_record", "_response", "status")
+    __slots__ = ("_body", "_payload", "_record", "_response", "status")
 
     def __init__(self, ledger: Ledger, environment: str, context: RequestContext) -> None:
         self._record = record = context.record
-        # As `Attempt.__init__` does. Its call would take longer than the rest.
-        self.labels = environment, record.caller, record.method, record.route
-        self.number, self.requests, self.unfinished = 0, 1, None
-        self._ledger, self._response, self.status = ledger, context.response, 0
-        self._body = context.payload if context.body is None else context.body
-
-    def begin(self) -> None:
-        """Notes that the request is being sent. An earlier attempt ends with this."""
-        if self.number:
-            self.end()
-        self._ledger.begin(self)
+        # As `Attempt.__init__` does, whose call would take longer.
+        self.ledger, self.labels = ledger, (environment, record.caller, record.method, record.route)
+        self.requests, self.began_s, self.recorded = 1, None, None
+        self._body, self._payload, self._response = context.body, context.payload, context.response
+        self.status = 0
 
     def end(self) -> None:
         """Notes the result of the attempt, if one is running."""
-        if not self.number:
+        if self.began_s is None:
             return
-        body, status, self.status = self._body, self.status, 0
-        request_bytes = len(body) if isinstance(body, bytes) else body.received_bytes
-        pages = (self._record.pages or 0) if 200 <= status < 300 else 0
-        self._ledger.end(self, status, request_bytes, self._response.sent_bytes, pages)
+        body, pages, status = self._body, self._record.pages, self.status
+        self.status = 0
+        if pages is None or not 200 <= status < 300:
+            pages = 0
+        request_bytes = len(self._payload) if body is None else body.received_bytes
+        self.end_with(status, request_bytes, self._response.sent_bytes, pages)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from nanonets_proxy.core.usage.rollups import DIMENSIONS, Counts
+from nanonets_proxy.telemetry.ledger.batch import Batch
 from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
-from nanonets_proxy.telemetry.ledger.ledger import Attempt, Batch, Ledger, Reports
+from nanonets_proxy.telemetry.ledger.ledger import Attempt, Ledger, Reports
 
 DAYS = 400
 ROWS = 10_000_000
@@ -50,16 +51,16 @@ def send(
     byte_counts: tuple[int, int] = (0, 0),
 ) -> None:
     """Notes an attempt that ends at once."""
-    attempt = Attempt(("", caller, method, route))
-    ledger.begin(attempt)
-    ledger.end(attempt, status, *byte_counts)
+    attempt = Attempt(ledger, ("", caller, method, route))
+    attempt.begin()
+    attempt.end_with(status, *byte_counts, 0)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
     """Returns the ledger's rows, with the texts of their series."""
     with sqlite3.connect(path) as connection:
         connection.row_factory = sqlite3.Row
-        found = connection.execute("SELECT * FROM attempt JOIN series ON series.id = attempt.series").fetchall()
+        found = connection.execute("SELECT * FROM every_attempt JOIN series ON series.id = series").fetchall()
     connection.close()
     return [dict(row) for row in found]
 

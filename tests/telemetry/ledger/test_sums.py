@@ -59,13 +59,14 @@ def test_every_view_equals_the_sum_of_its_rows(entries: list[dict], window: tupl
     def use(ledger: Ledger) -> None:
         for entry in entries:
             with mock.patch.object(ledger_module.time, "time", return_value=NOW_S + entry["clock_s"]):
-                attempt = Attempt((entry["environment"], entry["caller"], entry["method"], entry["route"]))
+                labels = (entry["environment"], entry["caller"], entry["method"], entry["route"])
+                attempt = Attempt(ledger, labels)
                 attempt.requests = int(entry["is_first"])
-                ledger.begin(attempt)
+                attempt.begin()
                 if entry["is_long"]:
                     ledger._hand_over(closing=True)  # as if it had run for long
                 if entry["ends"]:
-                    ledger.end(attempt, entry["status"], entry["bytes"], entry["bytes"] // 2, entry["pages"])
+                    attempt.end_with(entry["status"], entry["bytes"], entry["bytes"] // 2, entry["pages"])
 
     since_h = NOW_S // 3600 + window[0]
     until_h = since_h + window[1]

@@ -14,8 +14,9 @@ from nanonets_proxy.core.usage.rollups import Counts
 from nanonets_proxy.telemetry.database_fault import DatabaseFault, fault_of
 from nanonets_proxy.telemetry.ledger import ledger as ledger_module
 from nanonets_proxy.telemetry.ledger import writer as writer_module
+from nanonets_proxy.telemetry.ledger.batch import Batch
 from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
-from nanonets_proxy.telemetry.ledger.ledger import Attempt, Batch, Ledger, LedgerPolicy, Reports
+from nanonets_proxy.telemetry.ledger.ledger import Attempt, Ledger, LedgerPolicy, Reports
 from nanonets_proxy.telemetry.ledger.reader import open_fault, open_ledger
 from nanonets_proxy.telemetry.ledger.writer import LedgerWriter
 from support.eventually import until
@@ -238,6 +239,7 @@ async def test_a_fault_after_a_batch_was_written_does_not_count_the_batch_twice(
     def fail(_database: LedgerDatabase, _added: int) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
+    monkeypatch.setattr(writer_module, "_MAINTENANCE_INTERVAL_S", 0.0)
     running = Running(path)
     with monkeypatch.context() as patch:
         patch.setattr(LedgerDatabase, "delete_old", fail)
@@ -287,14 +289,14 @@ class ManualLoop:
 async def test_the_usage_of_today_is_reported_also_when_nothing_is_sent_any_more(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "_USAGE_INTERVAL_S", 0.5)
+    monkeypatch.setattr(writer_module, "_MAINTENANCE_INTERVAL_S", 0.5)
     ledger = Ledger(
         lambda reports: LedgerWriter(LedgerPolicy(path, 400, 10_000_000), reports), lambda _: None, lambda _: None
     )
     for _ in range(2):  # the second batch comes before another report is due
         send(ledger)
         ledger._hand_over()
-        await until(lambda: not ledger._handed_over)
+        await until(lambda: not ledger.status().pending)
     await until(lambda: list(ledger.usage_today("")) == [("billing", 2, 0)])
     tomorrow_s = time.time() + 86_400
     with monkeypatch.context() as patch:
@@ -309,22 +311,22 @@ async def test_attempts_are_handed_over_within_a_second(monkeypatch: pytest.Monk
     ledger._loop = loop
     send(ledger)
     loop.now_s = 0.25
-    running = Attempt(("", "a", "GET", "/other"))
-    ledger.begin(running)
+    running = Attempt(ledger, ("", "a", "GET", "/other"))
+    running.begin()
     assert len(loop.timers) == 1
     assert loop.run_next() == 0.5
     assert statuses(ledger) == [["2xx"]], "a young attempt may end soon"
     assert loop.run_next() == 1.0
     assert statuses(ledger) == [["2xx"], ["unfinished"]]
     assert loop.timers == [], "a recorded attempt needs no timer"
-    ledger.end(running, 500)
+    running.end_with(500, 0, 0, 0)
     loop.run_next()
     assert statuses(ledger) == [["2xx"], ["unfinished"], ["5xx"]]
     assert loop.timers == [], "an idle ledger has no timer"
 
 
 def statuses(ledger: Ledger) -> list[list[str]]:
-    return [[series[4] for series in entry.rows] for entry in ledger._writer.batches]
+    return [[series[4] for series in (*entry.rows, *entry.running)] for entry in ledger._writer.batches]
 
 
 def test_two_connections_may_write_at_the_same_time(path: Path) -> None:
@@ -336,6 +338,70 @@ def test_two_connections_may_write_at_the_same_time(path: Path) -> None:
     with open_ledger(path) as reader:
         assert reader.by(["caller"], 0, HOUR + 1) == [(("billing",), Counts(9, 9))]
     assert len(rows(path)) == 9
+
+
+def test_many_attempts_of_many_series_are_packed_and_each_is_a_row_of_the_view(
+    database: LedgerDatabase, path: Path
+) -> None:
+    statuses = ("2xx", "429", "5xx")
+    sent = {
+        (HOUR * 3600 + number, number, statuses[number % 3], number % 2, 10 * number, 2**40 + number, 3)
+        for number in range(1, 1201)
+    }
+    written = Batch()
+    for at_s, number, status, *values in sorted(sent):
+        series = ("", "billing", "GET", "/other", status)
+        written.rows.setdefault(series, []).extend((at_s, number, *values))
+    database.write(written)
+    assert written.row_count == 1200
+    names = ("at_s", "number", "status", "requests", "request_bytes", "response_bytes", "pages")
+    found = [tuple(row[name] for name in names) for row in rows(path)]
+    assert len(found) == 1200
+    assert set(found) == sent
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        counts = [count for (count,) in connection.execute("SELECT attempts FROM packed")]
+    assert sorted(counts) == [200, 500, 500]
+    with open_ledger(path) as reader:
+        (((caller,), total),) = reader.by(["caller"], 0, HOUR + 1)
+    assert (caller, total.attempts, total.pages) == ("billing", 1200, 3600)
+
+
+def test_an_attempt_that_has_ended_is_no_running_one_any_more(database: LedgerDatabase, path: Path) -> None:
+    at_s = HOUR * 3600
+    unfinished, served = ("", "billing", "GET", "/other", "unfinished"), ("", "billing", "GET", "/other", "2xx")
+    database.write(Batch(running={unfinished: [at_s, 1, 1, 0, 0, 0, at_s, 2, 1, 0, 0, 0]}))
+    assert [row["status"] for row in rows(path)] == ["unfinished"] * 2
+    database.write(
+        Batch(
+            {served: [at_s, 1, 1, 5, 7, 0]},
+            ended=[(at_s, 1)],
+            corrections={(unfinished, HOUR): [-1, -1, 0, 0, 0]},
+        )
+    )
+    assert sorted((row["number"], row["status"]) for row in rows(path)) == [(1, "2xx"), (2, "unfinished")]
+    with open_ledger(path) as reader:
+        assert dict(reader.by(["status"], 0, HOUR + 1)) == {
+            ("2xx",): Counts(1, 1, 5, 7),
+            ("unfinished",): Counts(1, 1),
+        }
+
+
+def test_a_file_of_an_earlier_version_keeps_its_rows_and_gets_the_new_tables(path: Path) -> None:
+    database = LedgerDatabase(path, 400, 30)
+    earlier = batch(5)
+    database.write(Batch(running=earlier.rows))  # earlier versions had every attempt in this table
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DROP VIEW every_attempt")
+        connection.execute("DROP TABLE packed")
+    database.close()
+    database = LedgerDatabase(path, 400, 30)
+    database.write(batch(10, first=6, hour=HOUR + 1))
+    assert len(rows(path)) == 15
+    database.delete_before((HOUR + 1) * 3600, 3)
+    assert sorted(row["at_s"] // 3600 - HOUR for row in rows(path)) == [0] * 2 + [1] * 10
+    database.delete_before((HOUR + 1) * 3600, 3)
+    assert [row["at_s"] // 3600 - HOUR for row in rows(path)] == [1] * 10
+    database.close()
 
 
 # --- retention ---------------------------------------------------------------------------------

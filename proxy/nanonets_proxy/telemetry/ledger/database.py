@@ -1,34 +1,40 @@
 """The usage ledger's file: its tables, and how batches enter it.
 
-    attempt    one row an attempt; the key begins with its second, so retention deletes a range
+    packed     finished attempts, up to 500 in a row, as JSON: the values of each by the id of its series
+    attempt    single attempts: those that still run, and the finished ones of earlier versions
+    every_attempt  a view of both, with one row an attempt
     rollup     the sums of each series in each period of each level, and of each cut (core/usage/rollups.py)
     hour_total the sums of each environment in each hour, for the views by hour and by day
     series     the texts of each series, and the hours of its first and last attempts
     run        one row for each process that has written: two processes may write at the same time
 
-Roll-ups are written in the same transaction as their rows, so their sums are always equal. Each statement covers
-many rows, because the thread gives up Python's lock once for each statement.
+Roll-ups are written in the same transaction as their rows, so their sums are always equal. With a row of SQLite for
+each attempt, writing took twice the CPU time, and nearly as much again to delete the rows beyond `max_rows`.
 """
 
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-from nanonets_proxy.core.usage.rollups import DAY_H, DAY_S, DIMENSIONS, HOUR_S, LEVELS_H, Series, cut_of, cuts
+import orjson
+
+from nanonets_proxy.core.usage.rollups import DAY_H, DAY_S, DIMENSIONS, HOUR_S, LEVELS_H, Series, cut_of
+from nanonets_proxy.telemetry.ledger.batch import ROW_WIDTH, Batch
 from nanonets_proxy.telemetry.ledger.file import LENGTH_OF_START, SCHEMA, SUMS, check_identity, check_start
-from nanonets_proxy.telemetry.ledger.ledger import ROW_WIDTH, Batch, DayUsage
+from nanonets_proxy.telemetry.ledger.ledger import DayUsage
+from nanonets_proxy.telemetry.ledger.sums import CutSums, add, chunks_of, cut_sums, give_way
 
 _MODE: Final = 0o600
 # How long another process may keep the file locked. Only the writer's thread waits for it.
 _LOCK_TIMEOUT_S: Final = 5.0
 _ROWS_PER_STATEMENT: Final = (500, 50, 5, 1)
-# With each batch, retention deletes at most this many rows and twice the rows that the batch adds.
-_DELETED_PER_BATCH: Final = 500
+# Retention deletes at most this many rows at once, and twice the rows that were added.
+_DELETED_AT_ONCE: Final = 5000
 # A wrong clock must delete nothing, so retention pauses for this long after a start or a jump of the clock.
 _STEADY_S: Final = 600.0
 _JUMP_S: Final = 60.0
@@ -36,8 +42,6 @@ _MOST_SHOWN: Final = 100
 _MAX_REMEMBERED: Final = 50_000
 _END_OF_TIME_S: Final = 2**62
 
-CutSums = dict[tuple[int, Series, int], list[int]]
-"""The sums of a batch by cut, series and hour."""
 _ADD: Final = ", ".join(f"{name} = {name} + excluded.{name}" for name in SUMS)
 
 
@@ -75,10 +79,12 @@ class LedgerDatabase:
         execute(f"PRAGMA journal_size_limit = {8 * 2**20}")
         execute("BEGIN IMMEDIATE")
         with self._connection:
-            if not check_identity(self._connection, may_be_empty=True):
-                for statement in filter(str.strip, SCHEMA.split(";")):
-                    execute(statement)
-            self._run = execute("INSERT INTO run (started_s) VALUES (?)", (int(time.time()),)).lastrowid
+            check_identity(self._connection, may_be_empty=True)
+            for statement in filter(str.strip, SCHEMA.split(";")):
+                execute(statement)
+            (self._run,) = execute(
+                "INSERT INTO run (started_s) VALUES (?) RETURNING id", (int(time.time()),)
+            ).fetchone()
 
     def close(self) -> None:
         """Closes the file. The last connection to close also merges the write-ahead log into it."""
@@ -96,9 +102,10 @@ class LedgerDatabase:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             with self._connection:
-                sums = _cut_sums(batch)
+                sums = cut_sums(batch)
                 ids = self._series_ids(sums)
-                self._write_rows(batch, ids)
+                self._write_running(batch, ids)
+                self._write_finished(batch, ids)
                 self._write_rollups(sums, ids)
         except BaseException:
             self._ids.clear()  # the transaction that made some of them is rolled back
@@ -124,40 +131,47 @@ class LedgerDatabase:
             ).fetchone()
         return ids
 
-    def _write_rows(self, batch: Batch, ids: dict[tuple[int, Series], int]) -> None:
+    def _write_running(self, batch: Batch, ids: dict[tuple[int, Series], int]) -> None:
+        """Writes the rows of the attempts that still run, and deletes those of attempts that have ended."""
+        ended = [value for at_s, number in batch.ended for value in (at_s, self._run, number)]
+        self._execute("DELETE FROM attempt WHERE (at_s, run, number) IN (VALUES", 3, ")", ended)
         values: list[int] = []
-        for series, own in batch.rows.items():
-            count = len(own) // ROW_WIDTH
-            columns = (own[0::ROW_WIDTH], [self._run] * count, own[1::ROW_WIDTH], [ids[0, series]] * count)
-            rest = (own[column::ROW_WIDTH] for column in range(2, ROW_WIDTH))
-            values += chain.from_iterable(zip(*columns, *rest, strict=True))
-        self._insert(
-            "INSERT INTO attempt VALUES",
-            8,
-            " ON CONFLICT DO UPDATE SET series = excluded.series, request_bytes = excluded.request_bytes, "
-            "response_bytes = excluded.response_bytes, pages = excluded.pages",
-            values,
-        )
+        for series, own in batch.running.items():
+            for first in range(0, len(own), ROW_WIDTH):
+                at_s, number, *rest = own[first : first + ROW_WIDTH]
+                values += (at_s, self._run, number, ids[0, series], *rest)
+        self._execute("INSERT INTO attempt VALUES", 8, "", values)
 
-    def _write_rollups(self, cut_sums: CutSums, ids: dict[tuple[int, Series], int]) -> None:
+    def _write_finished(self, batch: Batch, ids: dict[tuple[int, Series], int]) -> None:
+        for chunk in chunks_of(batch.rows):
+            by_id = {str(ids[0, series]): own for series, own in chunk.items()}
+            last_s = max(max(own[::ROW_WIDTH]) for own in by_id.values())
+            number = next(iter(by_id.values()))[1]
+            count = sum(map(len, by_id.values())) // ROW_WIDTH
+            self._connection.execute(
+                "INSERT INTO packed VALUES (?, ?, ?, ?, ?)",
+                (last_s, self._run, number, count, orjson.dumps(by_id).decode()),
+            )
+
+    def _write_rollups(self, sums_of_cuts: CutSums, ids: dict[tuple[int, Series], int]) -> None:
         periods: dict[tuple[int, int, int, int], list[int]] = {}
         totals: dict[tuple[int, str], list[int]] = {}
-        for (cut, series, hour), sums in cut_sums.items():
+        for (cut, series, hour), sums in give_way(sums_of_cuts.items()):
             if not cut:
-                _add(totals, (hour, series[0]), sums)
+                add(totals, (hour, series[0]), sums)
             for hours in LEVELS_H:
-                _add(periods, (hours, cut, hour // hours, ids[cut, series]), sums)
+                add(periods, (hours, cut, hour // hours, ids[cut, series]), sums)
         conflict = f" ON CONFLICT DO UPDATE SET {_ADD}"
         for table, width, found in (("rollup", 9, periods), ("hour_total", 7, totals)):
-            values = [value for key, sums in found.items() for value in (*key, *sums)]
-            self._insert(f"INSERT INTO {table} VALUES", width, conflict, values)
+            values = [value for key, sums in give_way(found.items()) for value in (*key, *sums)]
+            self._execute(f"INSERT INTO {table} VALUES", width, conflict, values)
 
-    def _insert(self, start: str, width: int, conflict: str, values: Sequence[Any]) -> None:
-        """Inserts rows of `width` values each, as many as possible with each statement."""
+    def _execute(self, start: str, width: int, end: str, values: Sequence[Any]) -> None:
+        """Executes a statement with rows of `width` values each, as many as possible at once."""
         one = f"({', '.join('?' * width)})"
         first = 0
         for size in _ROWS_PER_STATEMENT:
-            statement, step = f"{start} {', '.join([one] * size)}{conflict}", size * width
+            statement, step = f"{start} {', '.join([one] * size)}{end}", size * width
             while len(values) - first >= step:
                 self._connection.execute(statement, values[first : first + step])
                 first += step
@@ -177,13 +191,13 @@ class LedgerDatabase:
         return DayUsage(day, callers)
 
     def delete_old(self, added: int) -> None:
-        """Deletes a part of what is too old: more rows than the last batch has `added`."""
+        """Deletes a part of what is too old: more rows than were `added` since the last time."""
         wall_s, monotonic_s = time.time(), time.monotonic()
         if abs(wall_s - monotonic_s - self._clock_offset_s) > _JUMP_S:
             self._clock_offset_s, self._steady_since_s = wall_s - monotonic_s, monotonic_s
         if monotonic_s - self._steady_since_s < _STEADY_S:
             return
-        self.delete_before(int(wall_s) - self._days * DAY_S, 2 * added + _DELETED_PER_BATCH)
+        self.delete_before(int(wall_s) - self._days * DAY_S, 2 * added + _DELETED_AT_ONCE)
 
     def delete_before(self, before_s: int, most: int) -> None:
         """Deletes rows and roll-ups before `before_s`, about `most` of each, and rows beyond `max_rows`."""
@@ -208,46 +222,23 @@ class LedgerDatabase:
     def _delete_attempts(self, before_s: int, most: int) -> None:
         execute = self._connection.execute
         (count,) = execute(
-            "SELECT coalesce(sum(attempts), 0) FROM hour_total WHERE hour >= (SELECT min(at_s) / ? FROM attempt)",
+            "SELECT coalesce(sum(attempts), 0) FROM hour_total WHERE hour >= (SELECT min(oldest_s) / ? FROM "
+            "(SELECT min(at_s) AS oldest_s FROM attempt UNION ALL SELECT min(last_s) FROM packed))",
             (HOUR_S,),
         ).fetchone()
         surplus = min(most, max(0, count - self._max_rows))
-        # Of the oldest rows: those beyond `max_rows`, and those before `before_s`.
+        # Of the oldest attempts: those beyond `max_rows`, and those before `before_s`.
         for end_s, limit in ((_END_OF_TIME_S, surplus), (before_s, most)):
-            execute(
+            deleted = execute(
                 "DELETE FROM attempt WHERE (at_s, run, number) IN (SELECT at_s, run, number FROM attempt "
-                "WHERE at_s < ? ORDER BY at_s, run, number LIMIT ?)",
+                "WHERE at_s < ?1 AND at_s <= (SELECT coalesce(min(last_s), ?1) FROM packed) "
+                "ORDER BY at_s, run, number LIMIT ?2)",
                 (end_s, limit),
+            ).rowcount
+            execute(
+                "DELETE FROM packed WHERE (last_s, run, number) IN (SELECT last_s, run, number FROM ("
+                "SELECT last_s, run, number, sum(attempts) OVER (ORDER BY last_s, run, number) AS up_to_here FROM ("
+                "SELECT last_s, run, number, attempts FROM packed WHERE last_s < ?1 "
+                "ORDER BY last_s, run, number LIMIT ?2)) WHERE up_to_here <= ?2)",
+                (end_s, limit - deleted),
             )
-
-
-def _cut_sums(batch: Batch) -> CutSums:
-    found: CutSums = {}
-    for (series, hour), sums in chain(_hourly_sums(batch), batch.corrections.items()):
-        for cut, own in cuts(series):
-            _add(found, (cut, own, hour), sums)
-    return found
-
-
-def _hourly_sums(batch: Batch) -> Iterator[tuple[tuple[Series, int], list[int]]]:
-    """Yields the sums of the rows of each series and hour."""
-    for series, rows in batch.rows.items():
-        for hour, own in _by_hour(rows):
-            columns = (own[column::ROW_WIDTH] for column in range(2, ROW_WIDTH))
-            yield (series, hour), [len(own) // ROW_WIDTH, *map(sum, columns)]
-
-
-def _by_hour(rows: list[int]) -> Iterable[tuple[int, list[int]]]:
-    seconds = rows[::ROW_WIDTH]
-    hour = min(seconds) // HOUR_S
-    if hour == max(seconds) // HOUR_S:
-        return [(hour, rows)]
-    parts: dict[int, list[int]] = {}
-    for first in range(0, len(rows), ROW_WIDTH):
-        parts.setdefault(rows[first] // HOUR_S, []).extend(rows[first : first + ROW_WIDTH])
-    return parts.items()
-
-
-def _add(table: dict[Any, list[int]], key: object, sums: Sequence[int]) -> None:
-    known = table.get(key)
-    table[key] = list(sums) if known is None else [own + more for own, more in zip(known, sums, strict=True)]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from nanonets_proxy.telemetry.database_fault import DatabaseFault
+from nanonets_proxy.telemetry.ledger.batch import ROW_WIDTH
 
 SCHEMA_VERSION: Final = 1
 _APPLICATION_ID: Final = 0x6E6E7531  # "nnu1": tells our files from those of other programs
@@ -13,30 +14,47 @@ _MAGIC: Final = b"SQLite format 3\0"  # sqlite.org/fileformat.html, "The Databas
 LENGTH_OF_START: Final = len(_MAGIC)
 SUMS: Final = ("attempts", "requests", "request_bytes", "response_bytes", "pages")
 
+
+def _packed(column: int) -> str:
+    """Returns the SQL for a column of the packed attempts, which has one value for each attempt."""
+    return f"max(cell.value) FILTER (WHERE cell.key % {ROW_WIDTH} = {column})"
+
+
 SCHEMA: Final = f"""
-    CREATE TABLE run (id INTEGER PRIMARY KEY, started_s INTEGER NOT NULL);
-    CREATE TABLE series (
+    CREATE TABLE IF NOT EXISTS run (id INTEGER PRIMARY KEY, started_s INTEGER NOT NULL);
+    CREATE TABLE IF NOT EXISTS series (
         id INTEGER PRIMARY KEY, cut INTEGER NOT NULL, environment TEXT NOT NULL, caller TEXT NOT NULL,
         method TEXT NOT NULL, route TEXT NOT NULL, status TEXT NOT NULL,
         first_hour INTEGER NOT NULL, last_hour INTEGER NOT NULL,
         UNIQUE (cut, environment, caller, method, route, status)
     );
-    CREATE TABLE attempt (
+    CREATE TABLE IF NOT EXISTS attempt (
         at_s INTEGER NOT NULL, run INTEGER NOT NULL, number INTEGER NOT NULL, series INTEGER NOT NULL,
         requests INTEGER NOT NULL, request_bytes INTEGER NOT NULL, response_bytes INTEGER NOT NULL,
         pages INTEGER NOT NULL, PRIMARY KEY (at_s, run, number)
     ) WITHOUT ROWID;
-    CREATE TABLE rollup (
+    CREATE TABLE IF NOT EXISTS packed (
+        last_s INTEGER NOT NULL, run INTEGER NOT NULL, number INTEGER NOT NULL, attempts INTEGER NOT NULL,
+        by_series TEXT NOT NULL, PRIMARY KEY (last_s, run, number)
+    ) WITHOUT ROWID;
+    CREATE VIEW IF NOT EXISTS every_attempt AS
+        SELECT at_s, run, number, series, requests, request_bytes, response_bytes, pages FROM attempt UNION ALL
+        SELECT {_packed(0)}, run, {_packed(1)}, CAST(own.key AS INTEGER),
+            {", ".join(map(_packed, range(2, ROW_WIDTH)))}
+        FROM packed, json_each(by_series) AS own, json_each(own.value) AS cell
+        GROUP BY last_s, run, packed.number, own.key, cell.key / {ROW_WIDTH};
+    CREATE TABLE IF NOT EXISTS rollup (
         hours INTEGER NOT NULL, cut INTEGER NOT NULL, period INTEGER NOT NULL, series INTEGER NOT NULL,
         {", ".join(f"{name} INTEGER NOT NULL" for name in SUMS)}, PRIMARY KEY (hours, cut, period, series)
     ) WITHOUT ROWID;
-    CREATE TABLE hour_total (
+    CREATE TABLE IF NOT EXISTS hour_total (
         hour INTEGER NOT NULL, environment TEXT NOT NULL,
         {", ".join(f"{name} INTEGER NOT NULL" for name in SUMS)}, PRIMARY KEY (hour, environment)
     ) WITHOUT ROWID;
     PRAGMA application_id = {_APPLICATION_ID};
     PRAGMA user_version = {SCHEMA_VERSION};
-"""
+"""  # noqa: S608  # our own names
+"""A table may be added without a new version. Earlier programs ignore it, and later ones make it."""
 
 
 class NoLedger(DatabaseFault):

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -22,6 +22,7 @@ from nanonets_proxy.core.usage.rollups import (
     known_method,
     status_class,
 )
+from nanonets_proxy.telemetry.ledger.batch import Batch
 
 MAX_PENDING: Final = 50_000
 """Rows that wait to be written: 10 seconds at 5,000 requests a second, and about 10 MiB."""
@@ -42,28 +43,6 @@ class LedgerPolicy:
 
 Labels = tuple[str, str, str, str]
 """Environment, caller, method, route, as a request has them."""
-Sums = dict[tuple[Series, int], list[int]]
-"""By series and hour: attempts, requests, request bytes, response bytes, pages. They may be negative."""
-ROW_WIDTH: Final = 6
-
-
-@dataclass(slots=True)
-class Batch:
-    """Rows to write. A row of a later batch with the same second and number replaces the earlier one."""
-
-    rows: dict[Series, list[int]] = field(default_factory=dict)
-    """The values of each series' rows, one row after another.
-
-    A row has `ROW_WIDTH` values: the second of the sending, number, 1 for a request's first attempt, request and
-    response bytes, pages. One list of numbers takes a third of the memory of a tuple for each row, is nothing for
-    Python's garbage collection, and can be added up by series without a loop in Python.
-    """
-    corrections: Sums = field(default_factory=dict)
-    """What to add to the sums of the rows: less for the series of each row that is replaced."""
-
-    @property
-    def row_count(self) -> int:
-        return sum(map(len, self.rows.values())) // ROW_WIDTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +75,62 @@ class BatchWriter(Protocol):
 
 
 class Attempt:
-    """One sending of a request, between `Ledger.begin` and `Ledger.end`. The next sending may use it again.
+    """One sending of a request, from `begin` to `end`. The next sending may use it again.
 
-    `labels` are those of its request.
+    Every request pays for each call and each field, so both methods work on the ledger's fields.
     """
 
-    __slots__ = ("began_s", "labels", "number", "requests", "unfinished")
+    __slots__ = ("began_s", "labels", "ledger", "recorded", "requests")
 
+    ledger: "Ledger"
     labels: Labels
-    number: int
-    """0: the request is not being sent."""
+    """Those of its request."""
     requests: int
     """1 for the first sending of a request, otherwise 0."""
-    began_s: float
-    """By the machine's clock."""
-    unfinished: Series | None
-    """The series in which the ledger has it as unfinished; None: it has no such row."""
+    began_s: float | None
+    """By the machine's clock; None: the request is not being sent."""
+    recorded: tuple[Series, int] | None
+    """The series and the number of its row as unfinished; None: the ledger has no such row."""
 
-    def __init__(self, labels: Labels) -> None:
-        self.labels, self.number, self.requests, self.unfinished = labels, 0, 1, None
+    def __init__(self, ledger: "Ledger", labels: Labels) -> None:
+        self.ledger, self.labels, self.requests, self.began_s, self.recorded = ledger, labels, 1, None, None
+
+    def begin(self) -> None:
+        """Notes that a request is being sent. An earlier attempt ends with this."""
+        if self.began_s is not None:
+            self.end()
+        ledger = self.ledger
+        self.began_s = time.time()
+        ledger.running[self] = None
+        if ledger.handover is None:
+            ledger.hand_over_later()
+
+    def end(self) -> None:
+        """Notes that the attempt has ended without a response, if one is running."""
+        if self.began_s is not None:
+            self.end_with(0, 0, 0, 0)
+
+    def end_with(self, status: int, request_bytes: int, response_bytes: int, pages: int) -> None:
+        """Notes the result of an attempt that is running; `status` 0: no response came."""
+        ledger, began_s, requests = self.ledger, self.began_s, self.requests
+        assert began_s is not None
+        self.began_s, self.requests = None, 0
+        if self.recorded is None:
+            del ledger.running[self]  # while there is one, there is a timer
+        elif ledger.handover is None:
+            ledger.hand_over_later()
+        number = ledger.number
+        if number >= ledger.number_limit:
+            ledger.lose(self)
+            return
+        ledger.number = number + 1
+        rows = ledger.rows.get((self.labels, status))
+        if rows is None:
+            rows = ledger.rows_of(self.labels, status)
+        rows += (int(began_s), number, requests, request_bytes, response_bytes, pages)
+        if self.recorded is not None:
+            ledger.correct(self.recorded, int(began_s), requests)
+            self.recorded = None
 
 
 class Ledger:
@@ -129,13 +145,17 @@ class Ledger:
         self._loop = asyncio.get_running_loop()
         self._on_stop, self._on_resume = on_stop, on_resume
         self._callers = CallerNames()
-        self._number = 0
-        self._unrecorded: dict[int, Attempt] = {}  # running attempts that are not in the ledger, by number
+        self.number = 0
+        """The number of the next row."""
+        self.number_limit = MAX_PENDING
+        """No row gets this number before further rows are written."""
+        self.running: dict[Attempt, None] = {}
+        """The attempts that are not in the ledger yet, in order."""
+        self.rows: dict[tuple[Labels, int], list[int]] = {}
+        """Those of the batch, by labels and status."""
+        self.handover: asyncio.TimerHandle | None = None
         self._batch = Batch()
-        self._rows: dict[tuple[Labels, int], list[int]] = {}  # those of the batch, by labels and status
-        self._collected = 0  # rows of the batch
-        self._handover: asyncio.TimerHandle | None = None
-        self._handed_over = 0  # rows that the writer has and has not written
+        self._handed_over = 0  # the number of the first row that the writer does not have
         self._lost = 0
         self._lost_before = 0
         self._fault: str | None = None
@@ -156,93 +176,71 @@ class Ledger:
 
     @property
     def _pending(self) -> int:
-        return self._collected + self._handed_over
+        return self.number - (self.number_limit - MAX_PENDING)
 
-    def begin(self, attempt: Attempt) -> None:
-        """Notes that a request is being sent. `end` must follow."""
-        self._number = number = attempt.number = self._number + 1
-        attempt.began_s = time.time()
-        self._unrecorded[number] = attempt
-        if self._handover is None:
-            self._handover = self._loop.call_later(_HANDOVER_S, self._hand_over)
+    def hand_over_later(self) -> None:
+        """Starts the timer for the next batch."""
+        self.handover = self._loop.call_later(_HANDOVER_S, self._hand_over)
 
-    def end(
-        self, attempt: Attempt, status: int, request_bytes: int = 0, response_bytes: int = 0, pages: int = 0
-    ) -> None:
-        """Notes the result of an attempt; `status` 0: no response came."""
-        number, requests = attempt.number, attempt.requests
-        attempt.number = attempt.requests = 0
-        if self._collected + self._handed_over >= MAX_PENDING:
-            self._lose(attempt, number)
-            return
-        key = attempt.labels, status
-        rows = self._rows.get(key)
-        if rows is None:
-            rows = self._rows[key] = self._rows_of(self._series(attempt.labels, status_class(status)))
-        rows += (int(attempt.began_s), number, requests, request_bytes, response_bytes, pages)
-        self._collected += 1
-        if attempt.unfinished is None:
-            del self._unrecorded[number]
-        else:
-            self._correct(attempt, requests)
-            attempt.unfinished = None
-        if self._handover is None:
-            self._handover = self._loop.call_later(_HANDOVER_S, self._hand_over)
+    def rows_of(self, labels: Labels, status: int) -> list[int]:
+        """Returns the rows of the batch with these labels and this status."""
+        series = self._series(labels, status_class(status))
+        self.rows[labels, status] = rows = self._batch.rows.setdefault(series, [])
+        return rows
 
     def close(self) -> None:
         """Writes all rows, within a few seconds. Attempts that still run are recorded as unfinished."""
-        if self._handover is not None:
-            self._handover.cancel()
+        if self.handover is not None:
+            self.handover.cancel()
         self._hand_over(closing=True)
         self._writer.close()
 
-    def _lose(self, attempt: Attempt, number: int) -> None:
-        if attempt.unfinished is None:
-            del self._unrecorded[number]
+    def lose(self, attempt: Attempt) -> None:
+        """Counts an attempt as lost, unless the ledger has it as unfinished."""
+        if attempt.recorded is None:
             self._lost += 1
-        attempt.unfinished = None
+        attempt.recorded = None
         self._stop("does not take rows as fast as requests are sent")
 
     def _series(self, labels: Labels, status: str) -> Series:
         environment, caller, method, route = labels
         return environment, self._callers.name(caller, int(time.time())), known_method(method), route, status
 
-    def _rows_of(self, series: Series) -> list[int]:
-        return self._batch.rows.setdefault(series, [])
-
-    def _correct(self, attempt: Attempt, requests: int) -> None:
-        """Takes back the sums of an attempt that was unfinished."""
-        assert attempt.unfinished is not None
-        hour = int(attempt.began_s) // HOUR_S
-        sums = self._batch.corrections.setdefault((attempt.unfinished, hour), [0, 0, 0, 0, 0])
+    def correct(self, recorded: tuple[Series, int], at_s: int, requests: int) -> None:
+        """Takes back the row and the sums of an attempt that was unfinished."""
+        series, number = recorded
+        self._batch.ended.append((at_s, number))
+        sums = self._batch.corrections.setdefault((series, at_s // HOUR_S), [0, 0, 0, 0, 0])
         sums[0] -= 1
         sums[1] -= requests
 
-    def _record_unfinished(self, attempt: Attempt) -> None:
-        attempt.unfinished = series = self._series(attempt.labels, UNFINISHED)
-        self._rows_of(series).extend((int(attempt.began_s), attempt.number, attempt.requests, 0, 0, 0))
-        self._collected += 1
-        del self._unrecorded[attempt.number]
+    def _record_unfinished(self, attempt: Attempt, began_s: float) -> None:
+        series, number = self._series(attempt.labels, UNFINISHED), self.number
+        attempt.recorded, self.number = (series, number), number + 1
+        rows = self._batch.running.setdefault(series, [])
+        rows += (int(began_s), number, attempt.requests, 0, 0, 0)
+        del self.running[attempt]
 
     def _hand_over(self, *, closing: bool = False) -> None:
         """Records the attempts that have run for long, and hands all rows to the writer."""
         now_s = time.time()
-        for attempt in list(self._unrecorded.values()):
-            is_young = 0 <= now_s - attempt.began_s < _LONG_S  # after the clock was set back, none is young
-            if (closing or not is_young) and self._pending < MAX_PENDING:
-                self._record_unfinished(attempt)
-        if self._collected:
+        for attempt in list(self.running):
+            began_s = attempt.began_s
+            assert began_s is not None
+            is_young = 0 <= now_s - began_s < _LONG_S  # after the clock was set back, none is young
+            if (closing or not is_young) and self.number < self.number_limit:
+                self._record_unfinished(attempt, began_s)
+        if self.number > self._handed_over:
             batch, self._batch = self._batch, Batch()
-            self._rows.clear()
-            self._handed_over += self._collected
-            self._collected = 0
+            self.rows.clear()
+            self._handed_over = self.number
             self._writer.put(batch)
-        self._handover = (
-            self._loop.call_later(_HANDOVER_S, self._hand_over) if self._unrecorded and not closing else None
-        )
+        self.handover = None
+        if self.running and not closing:
+            self.hand_over_later()
 
     def _on_written(self, rows: int) -> None:
-        self._handed_over -= rows
+        self.number_limit += rows
         if self._fault is not None and self._pending < MAX_PENDING // 2:
             self._fault = None
             self._on_resume(self._lost - self._lost_before)

@@ -14,12 +14,13 @@ import structlog
 
 from nanonets_proxy.core.usage.rollups import DAY_S
 from nanonets_proxy.telemetry.database_fault import DatabaseCorrupt, DatabaseFault, fault_of
+from nanonets_proxy.telemetry.ledger.batch import Batch
 from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
 from nanonets_proxy.telemetry.ledger.file import put_aside
-from nanonets_proxy.telemetry.ledger.ledger import Batch, LedgerPolicy, Reports
+from nanonets_proxy.telemetry.ledger.ledger import LedgerPolicy, Reports
 
 _RETRY_S: Final = 1.0
-_USAGE_INTERVAL_S: Final = 5.0
+_MAINTENANCE_INTERVAL_S: Final = 5.0
 _CLOSE_TIMEOUT_S: Final = 3.0
 
 
@@ -33,8 +34,9 @@ class LedgerWriter:
         self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._database: LedgerDatabase | None = None
-        self._next_usage_s = 0.0
-        self._is_usage_due = False
+        self._next_maintenance_s = 0.0
+        self._is_maintenance_due = False
+        self._added = 0  # rows since the last maintenance
         self._thread = threading.Thread(target=self._run, name="usage-ledger", daemon=True)
         self._thread.start()
 
@@ -49,7 +51,7 @@ class LedgerWriter:
     def _run(self) -> None:
         # Opens the file now, so that an unusable one is reported before the first request.
         with suppress(DatabaseFault):
-            self._maintain(self._open(), 0)
+            self._maintain(self._open())
         while (batch := self._next_batch()) is not None:
             while not self._write(batch):
                 if self._closing.wait(_RETRY_S):
@@ -60,13 +62,13 @@ class LedgerWriter:
             self._database.close()
 
     def _next_batch(self) -> Batch | None:
-        """Waits for a batch. Reports today's usage meanwhile, if the last batches are not in the last report."""
-        while self._is_usage_due:
+        """Waits for a batch. Does the maintenance meanwhile, if there were batches after the last one."""
+        while self._is_maintenance_due:
             with suppress(queue.Empty):
-                return self._batches.get(timeout=max(0.0, self._next_usage_s - time.monotonic()))
-            self._is_usage_due = False
+                return self._batches.get(timeout=max(0.0, self._next_maintenance_s - time.monotonic()))
+            self._is_maintenance_due = False
             if self._database is not None:
-                self._maintain(self._database, 0)
+                self._maintain(self._database)
         return self._batches.get()
 
     def _write(self, batch: Batch) -> bool:
@@ -79,20 +81,23 @@ class LedgerWriter:
                 raise self._give_up(fault_of(error)) from error
             count = batch.row_count
             self._reports.written(count)
-            self._maintain(database, count)
+            self._added += count
+            self._maintain(database)
         except DatabaseFault:
             return False
         return True
 
-    def _maintain(self, database: LedgerDatabase, added: int) -> None:
-        """Deletes what is too old, and reports today's usage. Reports a fault, and raises nothing."""
+    def _maintain(self, database: LedgerDatabase) -> None:
+        """Deletes what is too old, and reports today's usage, at intervals. Reports a fault, and raises nothing."""
+        now_s = time.monotonic()
+        self._is_maintenance_due = now_s < self._next_maintenance_s
+        if self._is_maintenance_due:
+            return
+        self._next_maintenance_s = now_s + _MAINTENANCE_INTERVAL_S
+        added, self._added = self._added, 0
         try:
             database.delete_old(added)
-            now_s = time.monotonic()
-            self._is_usage_due = now_s < self._next_usage_s
-            if not self._is_usage_due:
-                self._next_usage_s = now_s + _USAGE_INTERVAL_S
-                self._reports.usage(database.usage_of(int(time.time()) // DAY_S))
+            self._reports.usage(database.usage_of(int(time.time()) // DAY_S))
         except (sqlite3.Error, OSError) as error:
             self._give_up(fault_of(error))
 
