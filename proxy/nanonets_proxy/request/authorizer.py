@@ -84,11 +84,11 @@ class Authorizer:
         """
         rules = self._policy.rules
         if rules is not None:
-            denial = rules.judge(caller, method, target, (name.lower() for name in names))
-            if denial is not None:
+            reason = rules.judge(caller, method, target, (name.lower() for name in names))
+            if reason is not None:
                 message = "The proxy's access rules do not allow this request."
-                error = ForbiddenByPolicy(message, reason=denial.reason)
-                self._reject(error, denial.reason, caller, method, target)
+                error = ForbiddenByPolicy(message, reason=reason)
+                self._reject(error, reason, caller, method, target)
         return self.take(caller, method, target)
 
     def take(self, caller: str, method: str, target: str) -> bool:

@@ -130,18 +130,12 @@ def _pattern(pattern: str) -> tuple[tuple[str, ...], bool]:
     return segments, is_prefix
 
 
-@dataclass(frozen=True, slots=True)
-class Denial:
-    """Why a request is not allowed. The reason is shown to the caller and in the log."""
-
-    reason: str
-
-
-AMBIGUOUS: Final = Denial("ambiguous_path")
-NOT_ALLOWED: Final = Denial("no_rule_allows_it")
-READ_ONLY: Final = Denial("read_only")
-OVERRIDING_FIELD: Final = Denial("overriding_field")
-OVERRIDING_PARAMETER: Final = Denial("overriding_parameter")
+# The reasons of denials, which the caller and the log get.
+AMBIGUOUS: Final = "ambiguous_path"
+NOT_ALLOWED: Final = "no_rule_allows_it"
+READ_ONLY: Final = "read_only"
+OVERRIDING_FIELD: Final = "overriding_field"
+OVERRIDING_PARAMETER: Final = "overriding_parameter"
 
 
 class AccessRules:
@@ -164,7 +158,7 @@ class AccessRules:
             else:
                 self._allows.setdefault(rule.caller, []).append(rule)
 
-    def judge(self, caller: str, method: str, target: str, field_names: Iterable[bytes]) -> Denial | None:
+    def judge(self, caller: str, method: str, target: str, field_names: Iterable[bytes]) -> str | None:
         """Returns why the request is denied, or None. `target`: in origin form; `field_names`: in lower case."""
         if self._read_only and method not in SAFE_METHODS:
             return READ_ONLY
@@ -178,7 +172,7 @@ class AccessRules:
         folded, upper_method = [segment.casefold() for segment in segments], method.upper()
         for rule in self._denies:
             if rule.caller in (None, caller) and rule.matches(upper_method, folded):
-                return Denial(f"rule: {rule.text}")
+                return f"rule: {rule.text}"
         allows = self._allows.get(caller, self._common_allows)
         if allows and not any(rule.matches(method, segments) for rule in allows):
             return NOT_ALLOWED

@@ -41,7 +41,7 @@ def judge_route(
 ) -> Rejection | None:
     """Returns why the policy rejects requests of this caller, method and route; None: it allows them all."""
     if read_only and method not in SAFE_METHODS:
-        return Rejection(READ_ONLY.reason, is_certain=True)
+        return Rejection(READ_ONLY, is_certain=True)
     own_allows: list[AccessRule] = []
     common_allows: list[AccessRule] = []
     possible: Rejection | None = None
@@ -58,7 +58,7 @@ def judge_route(
     if allows:
         best = max(match_route(rule, method, route) for rule in allows)
         if best is not Match.ALL:
-            not_allowed = Rejection(NOT_ALLOWED.reason, is_certain=best is Match.NO)
+            not_allowed = Rejection(NOT_ALLOWED, is_certain=best is Match.NO)
             return not_allowed if not_allowed.is_certain else possible or not_allowed
     return possible
 
