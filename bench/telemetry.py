@@ -8,6 +8,7 @@ collector is the upstream, which discards what it gets.
 import contextlib
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -112,8 +113,8 @@ def _cpu_ns(pid: int) -> tuple[int, int]:
 def _watching(port: int) -> Iterator[None]:
     """Keeps viewers of the dashboard, and scrapes the metrics at an interval."""
     ended = threading.Event()
-    connections = [HTTPConnection("127.0.0.1", port) for _ in range(VIEWERS)]
-    threads = [threading.Thread(target=_view, args=(connection,)) for connection in connections]
+    viewers = [socket.create_connection(("127.0.0.1", port)) for _ in range(VIEWERS)]
+    threads = [threading.Thread(target=_view, args=(viewer,)) for viewer in viewers]
     threads.append(threading.Thread(target=_scrape, args=(port, ended)))
     for thread in threads:
         thread.start()
@@ -121,19 +122,17 @@ def _watching(port: int) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        for connection in connections:
-            with contextlib.suppress(OSError):
-                connection.sock.shutdown(2)
+        for viewer in viewers:
+            viewer.shutdown(socket.SHUT_RDWR)
         for thread in threads:
             thread.join()
 
 
-def _view(connection: HTTPConnection) -> None:
-    with contextlib.suppress(OSError):
-        connection.request("GET", "/events")
-        response = connection.getresponse()
-        assert response.status == 200, response.status
-        while response.read1():
+def _view(viewer: socket.socket) -> None:
+    with viewer:
+        viewer.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert viewer.recv(65536).startswith(b"HTTP/1.1 200 ")
+        while viewer.recv(65536):
             pass
 
 
