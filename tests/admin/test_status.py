@@ -262,3 +262,19 @@ def test_an_ordinary_document_is_not_shortened() -> None:
 
     environments = [Ordinary("eu"), Ordinary("us")]
     assert not adapter().validate_json(StatusReader(environments).read()).is_shortened
+
+
+async def test_a_proxy_that_rejects_connections_is_full() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, max_connections=16) as proxy,
+        proxy.callers(16) as callers,
+    ):
+        for caller in callers:
+            await caller.send(request(b"GET", b"/api/v4/workflows"))
+            await upstream.next_request()
+        async with await proxy.caller() as other:
+            assert (await other.response()).status == 503
+        state = (await _status(proxy))["state"]
+        assert (state["code"], state["cause"]) == ("proxy_full", "proxy")
+        assert "max_connections (16)" in state["sentence"]

@@ -39,3 +39,16 @@ def test_an_alert_is_shown_for_ten_minutes_and_a_lasting_one_for_ever() -> None:
     assert alerts.to_json() == [
         {"event": "limit_lowered", "limit": 5, "times": 1, "advice": "raise it", "age_s": 611}
     ]
+
+
+def test_a_lasting_fault_is_shown_until_its_end() -> None:
+    now = 0.0
+    alerts = Alerts(CollectorRegistry(), clock=lambda: now)
+    alerts.report("ledger_stopped", "make room", lasting=True, kind="a")
+    alerts.report("other", "wait")
+    now = 7200.0
+    assert [alert["event"] for alert in alerts.to_json()] == ["ledger_stopped"]
+    alerts.end("ledger_stopped")
+    assert alerts.to_json() == []
+    alerts.report("ledger_stopped", "make room", lasting=True, kind="a")
+    assert [alert["event"] for alert in alerts.to_json()] == ["ledger_stopped"]

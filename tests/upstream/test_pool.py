@@ -282,6 +282,14 @@ async def test_the_times_of_responses_are_learned_also_if_their_bodies_come_late
         assert sum(times.weights) == times.weights[0] == 1
 
 
+async def test_of_many_responses_at_once_a_sample_is_learned() -> None:
+    async with RawUpstream(responding(*[ok()] * 100)) as upstream, running_client(upstream.origin) as running:
+        for _ in range(100):
+            await running.fetch(request())
+        (times,) = running.pool._watch._routes.values()
+        assert 20 <= sum(times.weights) < 100
+
+
 async def test_a_connection_that_cannot_be_made_is_named_with_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(*_: object, **__: object) -> None:
         await asyncio.Event().wait()

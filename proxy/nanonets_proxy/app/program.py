@@ -160,6 +160,8 @@ class Program:
             except SettingsUnusable as error:
                 fault = f"the settings stay as they were: {error}"
                 self._log.error("settings_not_reloaded", reason=str(error))
+                advice, alerts = "correct the settings and reload again", self.environments[0].alerts
+                alerts.report("reload_rejected", advice, log_always=True, reason=str(error))
         faults = [await environment.reload() for environment in self.environments]
         if new is None or fault is not None:
             return ReloadResult(fault, (), (), faults)

@@ -65,9 +65,11 @@ class UsageLedger:
 
     def _on_stop(self, fault: str) -> None:
         if self.alerts is not None:
-            self.alerts.report("ledger_stopped", _ADVICE, path=str(self.path), reason=fault)
+            self.alerts.report("ledger_stopped", _ADVICE, lasting=True, path=str(self.path), reason=fault)
 
     def _on_resume(self, lost: int) -> None:
+        if self.alerts is not None:
+            self.alerts.end("ledger_stopped")
         self._log.info("ledger_resumed", path=str(self.path), lost=lost)
 
     def close(self) -> None:

@@ -71,7 +71,7 @@ class Alerts:
         """Counts a fault, and logs it unless the same was logged within the last minute.
 
         `event` and `kind` come from a small set, and together name the fault. `advice` is a sentence for the
-        operator. `/readyz` shows a `lasting` fault until the process ends, any other for ten minutes. `log_always`
+        operator. `/readyz` shows a `lasting` fault until `end`, any other for ten minutes. `log_always`
         is for a fault that only an operator's own command can cause.
         """
         now_s = self._clock()
@@ -87,6 +87,12 @@ class Alerts:
             if self._forward is not None:
                 self._forward(Alert(event, kind, fields, advice, alert.unlogged))
             alert.logged_at_s, alert.unlogged = now_s, 0
+
+    def end(self, event: str) -> None:
+        """Notes that a fault is over: it is no longer shown."""
+        for (known, _), alert in self._alerts.items():
+            if known == event:
+                alert.is_lasting, alert.at_s = False, -_SHOWN_S
 
     def forward(self, to: Callable[[Alert], None]) -> None:
         """Passes on each alert as it is logged, and first those that are already known."""

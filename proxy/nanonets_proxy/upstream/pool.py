@@ -11,6 +11,7 @@ from nanonets_proxy.upstream.dial import Dialer
 
 _IDLE, _BUSY = ConnectionState.IDLE, ConnectionState.BUSY
 _SAMPLE_EACH_S: Final = 0.1
+_SAMPLE_BURST_S: Final = 2.0  # requests that wait together get their responses together
 # Of all callers together. Otherwise, connections of callers that do not return would use up the open files.
 _MOST_IDLE_PER_CALLER: Final = 64
 
@@ -133,7 +134,7 @@ class Pool:
         if began_after_s is None:
             began_after_s = now - connection.waits_since_s
         self._watch.note((connection.method, connection.route), began_after_s, now)
-        self._sample_at_s = now + _SAMPLE_EACH_S
+        self._sample_at_s = max(self._sample_at_s, now - _SAMPLE_BURST_S) + _SAMPLE_EACH_S
 
     def judge_upstream(self, now_s: float) -> Finding | None:
         """Returns what is wrong with the upstream, as far as its connections show."""

@@ -137,6 +137,12 @@ def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
                 "is short."
             ),
         ),
+        (
+            {"full": "max_connections (9)", "in_flight": 9},
+            "proxy_full",
+            "proxy",
+            "The proxy is full: it rejects new connections, because max_connections (9) allows no more.",
+        ),
         ({"lag_s": 0.9}, "idle", None, "Ready: no request is in flight or waits."),
         (
             {"last_failure": LastFailure("upstream_timeout", is_refusal=False, age_s=720, reason="")},

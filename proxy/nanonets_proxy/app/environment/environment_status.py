@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from nanonets_proxy.app.environment.gate_view import GateView
 from nanonets_proxy.app.environment.upstream import Upstream
@@ -20,6 +20,8 @@ from nanonets_proxy.core.status.text import MAX_REASON_CHARS, MAX_SENTENCE_CHARS
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyStatus
 from nanonets_proxy.telemetry.recent_requests import RecentRequests
+
+_JUST_S: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class EnvironmentStatusReader:
                     last_failure=self.recent.errors.last_failure(self.recent.ring.good, now_s),
                     upstream=self.upstream.health.finding,
                     lag_s=self.upstream.health.lag_s,
+                    full=self._full(),
                 )
             ),
             gate=gate,
@@ -84,6 +87,15 @@ class EnvironmentStatusReader:
             "nanonets_proxy_caller_connections": self.caller_connections(),
             "nanonets_proxy_ready": float(ready),
         }
+
+    def _full(self) -> str:
+        """Returns the limit of all callers together that new connections have just met."""
+        for alert in self.alerts.to_json():
+            if alert["event"] == "connections_rejected" and alert["age_s"] < _JUST_S:
+                limit = str(alert["limit"])
+                if limit in ("max_connections", "open_files"):
+                    return f"{limit} ({alert['value']})"
+        return ""
 
     def _usage(self, most: int) -> tuple[CallerUsage, ...] | None:
         if self.usage is None:

@@ -97,6 +97,7 @@ class Fleet:
         if replica.state is State.ALONE:
             self._report_alone(reason)
             return
+        self._alerts.end("fleet_alone")
         role = "leader" if replica.state is State.LEADING else "follower"
         self._log.info("fleet_joined", role=role, replicas=replica.replicas)
 
@@ -104,6 +105,7 @@ class Fleet:
         self._alerts.report(
             "fleet_alone",
             _ADVICE,
+            lasting=True,
             address=str(self._policy.address),
             reason=reason,
             replicas=self._replica.replicas,

@@ -28,7 +28,8 @@ _OWN_FAILURES: Final = frozenset(
 )
 """The kinds of 5xx that come from the proxy, not from Nanonets or the way to it."""
 _URGENCY: Final = (
-    *("no_key", "key_rejected", "proxy_failing", "upstream_failing", "proxy_slow", "upstream_silent"),
+    *("no_key", "key_rejected", "proxy_failing", "upstream_failing", "proxy_slow", "proxy_full"),
+    *("upstream_silent",),
     *("quota_used_up", "starting", "draining", "upstream_slow", "waiting_for_place", "waiting_for_upstream"),
     *("limit_closed", "callers_gone", "last_failed", "serving", "idle"),
 )
@@ -51,6 +52,8 @@ class Facts:
     """What is wrong with the upstream, as far as its connections show."""
     lag_s: float = 0.0
     """How late the event loop was in the last minute, at most."""
+    full: str = ""
+    """The limit that new connections meet now, such as `max_connections`; empty: none."""
 
 
 def state_of(facts: Facts) -> State:
@@ -102,10 +105,13 @@ def _in_span(latest: LatestRequests) -> str:
 
 
 def _slowness(facts: Facts) -> State | None:
-    """Returns the state if the proxy or the upstream is slower than it should be."""
+    """Returns the state if the proxy or the upstream is full, or slower than it should be."""
     if facts.lag_s >= _SLOW_LAG_S:
         held_up = f"its event loop was held up for {duration(facts.lag_s)} in the last minute"
         return State("proxy_slow", "proxy", f"The proxy is slow: {held_up}, so CPU time or memory is short.")
+    if facts.full:
+        text = f"The proxy is full: it rejects new connections, because {facts.full} allows no more."
+        return State("proxy_full", "proxy", text)
     if facts.upstream is None:
         return None
     code = "upstream_slow" if facts.upstream.kind == "slow" else "upstream_silent"

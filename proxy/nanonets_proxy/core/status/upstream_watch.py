@@ -16,7 +16,7 @@ route. While these are too few, a GET is overdue after `_SILENT_S`, and a POST n
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import median_high
 from typing import Final
 
 from nanonets_proxy.core.http.methods import SAFE_METHODS, USUAL_METHODS
@@ -163,10 +163,12 @@ class UpstreamWatch:
     def _slow(self, now: float) -> Finding | None:
         for route, times in self._routes.items():
             if route[0] in SAFE_METHODS and len(latest := times.latest_s(now)) >= _FEWEST_SLOW:
-                usual_s, now_s = times.longest_s(0.5), median(latest)
+                usual_s, now_s = times.longest_s(0.5), median_high(latest)
                 if usual_s is not None and now_s >= max(_LEAST_SLOW_S, _FAR_ABOVE * usual_s):
-                    took = f"the last {len(latest)} responses to {' '.join(route)} took about {now_s:.0f} s"
-                    return Finding("slow", f"Nanonets is slow: {took}, usually at most {usual_s:.0f} s.")
+                    of = f"half of the last {len(latest)} responses to {' '.join(route)}"
+                    return Finding(
+                        "slow", f"Nanonets is slow: {of} took {now_s:.0f} s or more, usually {usual_s:.0f} s."
+                    )
         return None
 
 
