@@ -87,10 +87,31 @@ def test_two_refusals_of_one_period_count_once() -> None:
 def test_a_wide_range_of_counts_explains_nothing() -> None:
     fit, window = PeriodFit(), window_of([0.1 * number for number in range(20)])
     fit.note(end(2.0, 3.0, 1.0), window, 0.01)
-    for number in range(20):
-        window.add(2.5 + 0.1 * number)
-    found = fit.note(end(4.5, 5.0, 1.0), window, 0.01)
-    assert found is None or found[1] > 1.0
+    for number in range(8):
+        window.add(3.7 + 0.1 * number)
+    assert fit.note(end(4.5, 5.0, 1.0), window, 0.01) is None  # 5 to 8 in 1 s, and no longer period
+
+
+@pytest.mark.parametrize(
+    ("seconds", "found"),
+    [
+        (((16, 20), (5, 20)), (20, 1.0)),  # 20 in 1 s; the seconds before the refused ones fit 20 in 2 s by chance
+        (((6, 14), (15, 5)), (14, 2.0)),  # 20 in 2 s; 5 in 1 s would explain it too, but with half of the requests
+    ],
+)
+def test_of_two_possible_periods_the_one_that_admits_more_is_taken(
+    seconds: tuple[tuple[int, int], ...], found: tuple[float, float]
+) -> None:
+    """The hint of 1 s is rounded up, so nobody knows when the second before the refusal became a new period."""
+    fit, window = PeriodFit(), SlidingWindow()
+    results = []
+    for number, counts in enumerate(seconds):
+        begins_s = 5.0 * number
+        for second, count in enumerate(counts):
+            for request in range(count):
+                window.add(begins_s + second + (request + 0.5) / count)
+        results.append(fit.note(end(begins_s + 2, begins_s + 3, 1.0), window, 0.0))
+    assert results == [None, found]
 
 
 def test_counts_that_differ_explain_nothing() -> None:

@@ -14,6 +14,11 @@ also needs one of these signs:
 
 - A request was granted when each of the periods would have begun.
 - The ends of the periods are whole lengths apart, as with windows on the clock.
+
+An uncertain end can hide a short period: its range of counts stays too wide to be sure of it, while a longer period
+fits by chance. So the rule of the faster limit decides: a longer period is taken only if no shorter one is possible
+that admits more requests per second. Too fast a limit costs a refusal, which corrects it. Too slow a limit makes
+callers wait for minutes.
 """
 
 import math
@@ -114,8 +119,8 @@ class PeriodFit:
     ) -> tuple[float, float] | None:
         """Notes a refusal, and counts what was granted by `granted_by_s`. Travel times differ by `tolerance_s`.
 
-        Returns the count and the shortest period that explain all refusals; None if there is no such period, or
-        only one refusal.
+        Returns the count and the period that explain all refusals; None if there is no such period, or only one
+        refusal. Of several periods, it is the shortest, by the rule of the faster limit.
         """
         first = not self._noted
         if self._noted == _MOST_REFUSALS:
@@ -141,11 +146,21 @@ class PeriodFit:
         return None if first else self._found(window.period_s)
 
     def _found(self, present_s: float) -> tuple[float, float] | None:
+        fastest: tuple[float, float] | None = None  # of the shorter periods
         for period_s, candidate in self._candidates.items():
             if abs(period_s - present_s) <= _SAME * period_s:
                 return None  # the present estimate may be true, and longer ones have more ways to fit
-            is_narrow = candidate.least >= SMALL_COUNT and candidate.largest <= _MAX_RANGE * candidate.least
             is_aligned = candidate.earliest_s <= candidate.latest_s and period_s > _CERTAIN * self._uncertain_s
-            if is_narrow and (candidate.is_anchored or is_aligned):
-                return candidate.least, period_s
+            if candidate.largest < SMALL_COUNT or not (candidate.is_anchored or is_aligned):
+                continue
+            if candidate.least >= SMALL_COUNT and candidate.largest <= _MAX_RANGE * candidate.least:
+                found = candidate.least, period_s
+                return found if fastest is None else max(found, fastest, key=_rate)
+            shorter = candidate.largest, period_s
+            fastest = shorter if fastest is None else max(fastest, shorter, key=_rate)
         return None
+
+
+def _rate(limit: tuple[float, float]) -> float:
+    count, period_s = limit
+    return count / period_s
