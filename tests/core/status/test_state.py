@@ -98,7 +98,7 @@ def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
         (
             {"waiting": 2, "waiting_callers": 2, "in_flight": 256},
             "waiting_for_place",
-            "upstream",
+            "proxy",
             "Waiting for a free place: 2 callers, 256 of 256 places are in flight.",
         ),
         (

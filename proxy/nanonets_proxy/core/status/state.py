@@ -129,7 +129,7 @@ def _delay(gate: GateStatus) -> State | None:
         callers = _callers(gate)
         if gate.in_flight >= gate.max_in_flight:
             places = f"{gate.max_in_flight} of {gate.max_in_flight} places are in flight"
-            return State("waiting_for_place", "upstream", f"Waiting for a free place: {callers}, {places}.")
+            return State("waiting_for_place", "proxy", f"Waiting for a free place: {callers}, {places}.")
         permit = "next permit when a response arrives"
         if gate.next_permit_in_s is not None:
             permit = f"next permit in {duration(gate.next_permit_in_s)}"
