@@ -68,8 +68,10 @@ class Attempts:
         """
         services, decision = self._services, HOLD_FOR_KEY
         try:
-            if context.record.wait_s > _NOTICEABLE_WAIT_S or context.request.connection.transport is None:
-                self._check_caller(context)
+            transport = context.request.connection.transport
+            has_gone = transport is None or (context.record.wait_s > _NOTICEABLE_WAIT_S and has_hung_up(transport))
+            if has_gone and (context.sharing is None or not context.sharing.is_wanted):
+                raise caller_gone()
             while True:
                 use = services.keys.choose_fast() if context.key_history is None else None
                 use = use or services.keys.choose(context.ensure_key_history(), ticket.deadline_s - HOLD_MARGIN_S)
@@ -116,14 +118,6 @@ class Attempts:
             services.waiting_room.settle(
                 ticket, decision.outcome, decision.retry_after_s, quota_used_up=decision.quota_used_up
             )
-
-    @staticmethod
-    def _check_caller(context: RequestContext) -> None:
-        """Raises ConnectionResetError if no caller waits for the response any more."""
-        transport = context.request.connection.transport
-        has_gone = transport is None or has_hung_up(transport)
-        if has_gone and (context.sharing is None or not context.sharing.is_wanted):
-            raise caller_gone()
 
     def _judge_error(self, error: UpstreamError, context: RequestContext, ticket: Ticket) -> Decision:
         """Decides on an attempt without a response. Reports a response that is no HTTP."""
