@@ -1,1 +1,1 @@
-"""The shell around the rate-limit gate: the waiting room and the state file."""
+"""The shell around the rate-limit gate: the waiting room, the state file, the handover at a restart, the fleet."""

@@ -1,1 +1,1 @@
-"""The life of the process: settings reader, hardening, serving, exit codes."""
+"""The life of the process: settings reader, hardening, serving, restart, `run`, exit codes."""

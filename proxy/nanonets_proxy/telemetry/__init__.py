@@ -1,1 +1,1 @@
-"""Log events, metrics, key status and redaction."""
+"""The log, metrics, traces, alerts and the usage ledger, and the redaction of secrets in all of them."""

@@ -19,8 +19,8 @@ from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
 from nanonets_proxy.core.api.routes import OTHER_ROUTE
-from nanonets_proxy.core.http.methods import USUAL_METHODS
 from nanonets_proxy.core.ratelimit.tickets import Reason
+from nanonets_proxy.core.usage.rollups import known_method
 from nanonets_proxy.telemetry.finished_request import FinishedRequest
 
 MOST_CALLERS: Final = 50
@@ -93,7 +93,7 @@ class RequestMetrics(Collector):
                 self._callers.add(caller)
             else:
                 caller = OTHER
-        method, hundreds = method if method in USUAL_METHODS else OTHER, min(hundreds, 9)
+        method, hundreds = known_method(method), min(hundreds, 9)
         exact = (caller, method, route, hundreds)
         if exact in counts:
             return exact
