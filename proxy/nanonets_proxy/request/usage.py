@@ -17,7 +17,7 @@ class RequestUsage(Attempt):
         self._record = record = context.record
         # As `Attempt.__init__` does, whose call would take longer.
         self.ledger, self.labels = ledger, (environment, record.caller, record.method, record.route)
-        self.requests, self.began_s, self.recorded = 1, None, None
+        self.requests, self.began_s = 1, None
         self._body, self._payload, self._response = context.body, context.payload, context.response
         self.status = 0
 

@@ -80,7 +80,7 @@ class Attempt:
     Every request pays for each call and each field, so both methods work on the ledger's fields.
     """
 
-    __slots__ = ("began_s", "labels", "ledger", "recorded", "requests")
+    __slots__ = ("began_s", "labels", "ledger", "requests")
 
     ledger: "Ledger"
     labels: Labels
@@ -89,11 +89,9 @@ class Attempt:
     """1 for the first sending of a request, otherwise 0."""
     began_s: float | None
     """By the machine's clock; None: the request is not being sent."""
-    recorded: tuple[Series, int] | None
-    """The series and the number of its row as unfinished; None: the ledger has no such row."""
 
     def __init__(self, ledger: "Ledger", labels: Labels) -> None:
-        self.ledger, self.labels, self.requests, self.began_s, self.recorded = ledger, labels, 1, None, None
+        self.ledger, self.labels, self.requests, self.began_s = ledger, labels, 1, None
 
     def begin(self) -> None:
         """Notes that a request is being sent. An earlier attempt ends with this."""
@@ -112,25 +110,22 @@ class Attempt:
 
     def end_with(self, status: int, request_bytes: int, response_bytes: int, pages: int) -> None:
         """Notes the result of an attempt that is running; `status` 0: no response came."""
-        ledger, began_s, requests = self.ledger, self.began_s, self.requests
-        assert began_s is not None
-        self.began_s, self.requests = None, 0
-        if self.recorded is None:
-            del ledger.running[self]  # while there is one, there is a timer
-        elif ledger.handover is None:
-            ledger.hand_over_later()
-        number = ledger.number
+        ledger, at_s, number = self.ledger, int(self.began_s), self.ledger.number  # type: ignore[arg-type]  # it runs
+        self.began_s = None
         if number >= ledger.number_limit:
             ledger.lose(self)
             return
+        try:
+            del ledger.running[self]  # while there is one, there is a timer
+        except KeyError:
+            ledger.correct(self, at_s)
         ledger.number = number + 1
-        rows = ledger.rows.get((self.labels, status))
-        if rows is None:
+        try:
+            rows = ledger.rows[self.labels, status]
+        except KeyError:
             rows = ledger.rows_of(self.labels, status)
-        rows += (int(began_s), number, requests, request_bytes, response_bytes, pages)
-        if self.recorded is not None:
-            ledger.correct(self.recorded, int(began_s), requests)
-            self.recorded = None
+        rows += (at_s, number, self.requests, request_bytes, response_bytes, pages)
+        self.requests = 0
 
 
 class Ledger:
@@ -151,6 +146,7 @@ class Ledger:
         """No row gets this number before further rows are written."""
         self.running: dict[Attempt, None] = {}
         """The attempts that are not in the ledger yet, in order."""
+        self._unfinished: dict[Attempt, tuple[Series, int]] = {}  # attempts with a row, its series and its number
         self.rows: dict[tuple[Labels, int], list[int]] = {}
         """Those of the batch, by labels and status."""
         self.handover: asyncio.TimerHandle | None = None
@@ -197,26 +193,29 @@ class Ledger:
 
     def lose(self, attempt: Attempt) -> None:
         """Counts an attempt as lost, unless the ledger has it as unfinished."""
-        if attempt.recorded is None:
+        if self._unfinished.pop(attempt, None) is None:
+            del self.running[attempt]
             self._lost += 1
-        attempt.recorded = None
+        attempt.requests = 0
         self._stop("does not take rows as fast as requests are sent")
 
     def _series(self, labels: Labels, status: str) -> Series:
         environment, caller, method, route = labels
         return environment, self._callers.name(caller, int(time.time())), known_method(method), route, status
 
-    def correct(self, recorded: tuple[Series, int], at_s: int, requests: int) -> None:
+    def correct(self, attempt: Attempt, at_s: int) -> None:
         """Takes back the row and the sums of an attempt that was unfinished."""
-        series, number = recorded
+        series, number = self._unfinished.pop(attempt)
         self._batch.ended.append((at_s, number))
         sums = self._batch.corrections.setdefault((series, at_s // HOUR_S), [0, 0, 0, 0, 0])
         sums[0] -= 1
-        sums[1] -= requests
+        sums[1] -= attempt.requests
+        if self.handover is None:
+            self.hand_over_later()
 
     def _record_unfinished(self, attempt: Attempt, began_s: float) -> None:
         series, number = self._series(attempt.labels, UNFINISHED), self.number
-        attempt.recorded, self.number = (series, number), number + 1
+        self._unfinished[attempt], self.number = (series, number), number + 1
         rows = self._batch.running.setdefault(series, [])
         rows += (int(began_s), number, attempt.requests, 0, 0, 0)
         del self.running[attempt]
