@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from fleet import latency
+from fleet import faults, latency
 from fleet.redis_server import RedisServer, redis_server
 from support.commands.process import Running, proxy_to, sandbox
 
@@ -210,7 +210,11 @@ def main() -> int:
     parser.add_argument("--events", default="")
     parser.add_argument("--latency", action="store_true", help="only measure what a fleet adds to a request")
     parser.add_argument("--alone", action="store_true")
+    parser.add_argument("--simulate", action="store_true", help="simulate faults in virtual time instead")
     given = parser.parse_args()
+    if given.simulate:
+        faults.main([int(count) for count in given.replicas.split(",")])
+        return 0
     if given.latency:
         latency.main()
         return 0

@@ -59,8 +59,7 @@ class Handover:
     def give(self, successor: Mapping[str, str], send: SendTo) -> Offer:
         """Stops accepting, and gives away idle connections and gates. `successor` has the other's `upstreams`.
 
-        An environment that the successor lacks, or has for another upstream, keeps its gate until its end, and so
-        does one of a fleet.
+        An environment that the successor lacks, or has for another upstream or fleet, keeps its gate until its end.
         """
         gates, owners = {}, []
         for name, listening in self.listening.items():
@@ -70,8 +69,7 @@ class Handover:
                 self._lent += lent
                 owners += [name] * len(lent)
         for name, environment in self._environments.items():
-            upstream = environment.gate_handover.upstream
-            if upstream and successor.get(name) == upstream:
+            if successor.get(name) == environment.gate_handover.upstream:
                 gates[name] = environment.gate_handover.give(_sender(send, name))
         return Offer({"gates": gates, "connections": owners}, [sock for _, sock in self._lent])
 

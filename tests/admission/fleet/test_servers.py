@@ -35,7 +35,7 @@ async def connected(url: str, name: str = "a") -> AsyncIterator[tuple[RedisBus, 
     bus = RedisBus(policy(url), name)
     heard: list[bytes] = []
     lost: list[str] = []
-    bus.start(heard.append, lost.append)
+    bus.start(heard.append, lost.append, lambda _: None)
     try:
         await eventually.until(lambda: bus.connected)
         yield bus, heard, lost

@@ -1,5 +1,6 @@
 """Fleets of real proxies over a real Redis, and callers that never pause."""
 
+import json
 import threading
 import time
 import urllib.error
@@ -88,3 +89,10 @@ def until(condition: Callable[[], bool]) -> None:
 
 def coordinated(proxies: list[Running]) -> bool:
     return all(gauge(proxy, "nanonets_proxy_fleet_coordinated") == 1 for proxy in proxies)
+
+
+def refusals(upstream: str) -> int:
+    """Returns how many 429s a sandbox has sent."""
+    with urllib.request.urlopen(f"{upstream}/sandbox/stats", timeout=60) as response:
+        refused: int = json.load(response)["refused"]
+    return refused

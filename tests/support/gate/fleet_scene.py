@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
 from nanonets_proxy.admission.fleet.replica import Replica
@@ -15,6 +16,7 @@ from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from nanonets_proxy.errors import ProxyError
 from simulator.limiters import Limiter
 from support.gate.memory_bus import MemoryBus, MemoryRedis
+from support.gate.replica_loop import ReplicaLoop
 
 TRAVEL_S = 0.02
 
@@ -57,8 +59,10 @@ class FleetScene:
         seed: int = 1,
         service_s: float = 0.1,
         whole_seconds: bool = True,
+        clocks_off_s: float = 0.0,
     ) -> None:
         self.loop = asyncio.get_running_loop()
+        self.clocks_off_s = clocks_off_s
         self.random = random.Random(seed)
         self.redis = MemoryRedis(chance=random.Random(seed))
         self.limiter = limiter
@@ -70,6 +74,7 @@ class FleetScene:
         self.changes: list[tuple[float, int, State, str]] = []
         self.replicas: list[Replica] = []
         self.buses: list[MemoryBus] = []
+        self.processes: list[ReplicaLoop] = []
         self.dead: set[int] = set()
         for _ in range(replicas):
             self.add()
@@ -77,13 +82,17 @@ class FleetScene:
     def add(self) -> Replica:
         number = len(self.replicas)
         name = f"r{number}"
-        bus = MemoryBus(self.redis, name)
+        process = ReplicaLoop(self.loop, number * self.clocks_off_s)
+        bus = MemoryBus(self.redis, name, process)
         names = Names(b"secret", name, self.policy.static_limits)
-        make = HomeMaker(self.loop, self.random.random, lambda _: None, lambda: 0.0)
+        make = HomeMaker(
+            cast("asyncio.AbstractEventLoop", process), self.random.random, lambda _: None, lambda: 0.0
+        )
         replica = Replica(name, self.policy, names, bus, make)
         replica.on_change = lambda reason: self.changes.append((self.loop.time(), number, replica.state, reason))
         self.replicas.append(replica)
         self.buses.append(bus)
+        self.processes.append(process)
         return replica
 
     async def start(self) -> None:
@@ -106,19 +115,22 @@ class FleetScene:
     async def request(self, number: int, caller: str, *, wait_s: float = 300.0) -> None:
         """Sends one request, again and again until it is served or ends."""
         room, loop, counts = self.replicas[number].room, self.loop, self.counts
-        began_s = loop.time()
-        ticket = Ticket("account", began_s + wait_s, caller, kind="/x")
+        process = self.processes[number]
+        await process.awake()
+        began_s, clock_s = loop.time(), process.time()
+        ticket = Ticket("account", clock_s + wait_s, caller, kind="/x")
         try:
-            admitted = room.try_admit(ticket, began_s)
+            admitted = room.try_admit(ticket, clock_s)
             while True:
                 if not admitted:
                     try:
-                        future = room.enter(ticket, loop.time())
+                        future = room.enter(ticket, process.time())
                         if future is not None:
                             await future
                     except asyncio.CancelledError:
                         room.leave(ticket)
                         raise
+                await process.awake()
                 counts.waits_s.append(loop.time() - began_s)
                 if number in self.dead:
                     await asyncio.sleep(3600)
@@ -126,6 +138,7 @@ class FleetScene:
                 try:
                     counts.sent.append((loop.time(), number))
                     outcome, hint_s = await self._upstream()
+                    await process.awake()
                 finally:
                     room.settle(ticket, outcome, hint_s)
                 if outcome is Outcome.SERVED:

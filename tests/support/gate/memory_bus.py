@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, BusError, Won
+from support.gate.replica_loop import ReplicaLoop
 
 
 @dataclass
@@ -32,6 +33,8 @@ class MemoryRedis:
     disorder_s: float = 0.0
     """Messages are late by up to this, each by another time, so that they overtake each other."""
     held_back: list[Callable[[], None]] = field(default_factory=list)
+    clock_off_s: float = 0.0
+    """How far the clock of the server is off."""
     published: int = 0
     campaigns: int = 0
 
@@ -62,18 +65,26 @@ class MemoryRedis:
 class MemoryBus:
     """One replica's connection."""
 
-    def __init__(self, redis: MemoryRedis, name: str) -> None:
+    def __init__(self, redis: MemoryRedis, name: str, process: ReplicaLoop) -> None:
         self.redis = redis
         self.name = name
+        self.process = process
         self.is_cut = False
         self.connects_at_s = 0.0
         self._arrives_at_s = 0.0
         self._on_message: Callable[[bytes], None] | None = None
         self._on_lost: Callable[[str], None] | None = None
+        self._on_unheard: Callable[[str], None] = lambda _: None
+        self._unconfirmed = 0
         redis.buses.append(self)
 
-    def start(self, on_message: Callable[[bytes], None], on_lost: Callable[[str], None]) -> None:
-        self._on_message, self._on_lost = on_message, on_lost
+    def start(
+        self,
+        on_message: Callable[[bytes], None],
+        on_lost: Callable[[str], None],
+        on_unheard: Callable[[str], None],
+    ) -> None:
+        self._on_message, self._on_lost, self._on_unheard = on_message, on_lost, on_unheard
 
     @property
     def connected(self) -> bool:
@@ -94,9 +105,27 @@ class MemoryBus:
             return
         self.redis.published += 1
         loop = asyncio.get_running_loop()
-        for bus in self.redis.buses:
-            if to in (EVERYBODY, bus.name):
-                bus.deliver(data, loop)
+        receivers = [bus for bus in self.redis.buses if to in (EVERYBODY, bus.name)]
+        for bus in receivers:
+            bus.deliver(data, loop)
+        self._unconfirmed += 1
+        self._confirm(to, heard=any(bus.connected for bus in receivers))
+
+    def _confirm(self, to: str, *, heard: bool) -> None:
+        if self.redis.hangs:
+            self.redis.held_back.append(lambda: self._confirm(to, heard=heard))
+            return
+        loop = asyncio.get_running_loop()
+        loop.call_later(2 * self.redis.delay_s, self.process.deliver, self._confirmed, to, heard)
+
+    def _confirmed(self, to: str, heard: bool) -> None:
+        self._unconfirmed -= 1
+        if not heard and self.connected:
+            self._on_unheard(to)
+
+    @property
+    def is_sending(self) -> bool:
+        return self._unconfirmed > 0
 
     def deliver(self, data: bytes, loop: asyncio.AbstractEventLoop) -> None:
         if self.redis.hangs:
@@ -112,7 +141,11 @@ class MemoryBus:
         loop.call_at(self._arrives_at_s, self._arrive, data)
 
     def _arrive(self, data: bytes) -> None:
-        if self._on_message is not None and self.connected:
+        if self.connected:
+            self.process.deliver(self._read, data)
+
+    def _read(self, data: bytes) -> None:
+        if self._on_message is not None:
             self._on_message(data)
 
     async def _ask(self) -> None:
@@ -124,16 +157,24 @@ class MemoryBus:
         if self.redis.is_read_only:
             raise BusError("READONLY You can't write against a read only replica.")
 
+    async def _answer(self) -> None:
+        """Waits until the response is here and read."""
+        await asyncio.sleep(self.redis.delay_s)
+        await self.process.awake()
+
     async def campaign(self, epoch: int) -> Won | None:
         self.redis.campaigns += 1
         await self._ask()
         redis, now_s = self.redis, asyncio.get_running_loop().time()
-        if redis.leader(now_s) not in ("", self.name):
+        if redis.leader(now_s) not in ("", self.name) and redis.lease_epoch >= epoch:
+            await self._answer()
             return None
         redis.holder, redis.lease_until_s = self.name, now_s + 1.0
-        redis.lease_epoch = max(int(now_s * 1000), epoch + 1)
+        redis.lease_epoch = max(int((now_s + redis.clock_off_s) * 1000), epoch + 1)
         kept, at_s = redis.kept or (b"", now_s)
-        return Won(redis.lease_epoch, kept, now_s - at_s)
+        won = Won(redis.lease_epoch, kept, now_s - at_s)
+        await self._answer()
+        return won
 
     async def renew(self, epoch: int, beat: bytes, keep: bytes | None) -> bool:
         await self._ask()
@@ -141,11 +182,13 @@ class MemoryBus:
         if redis.holder == "":  # wiped
             redis.holder, redis.lease_epoch = self.name, epoch
         if (redis.leader(now_s) or self.name, redis.lease_epoch) != (self.name, epoch):
+            await self._answer()
             return False
         redis.lease_until_s = now_s + 1.0
         if keep is not None:
             redis.kept = keep, now_s
         self.send(EVERYBODY, beat)
+        await self._answer()
         return True
 
     async def resign(self, epoch: int) -> None:

@@ -20,7 +20,8 @@ from nanonets_proxy.core.ratelimit.fleet.grant_log import MAX_SCOPES, GrantLog
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, dump, load
 
-_NAME: Final = "fleet"  # where the state file names its upstream
+NAME: Final = "fleet"
+"""Where the state file names its upstream."""
 _KEEP_EACH_S: Final = 1.0
 _MAX_TOLD_GRANTS: Final = 200
 
@@ -33,13 +34,15 @@ class Beliefs:
     def __init__(self, now_s: float) -> None:
         self.snapshots: list[ScopeSnapshot] = []
         self.at_s = now_s
+        self.epoch = 0
+        """The epoch of the leader that believed this."""
         self.leader_log = GrantLog()
         """What the leader granted to itself, as its beats tell: if it dies, nobody else knows."""
         self._refused_until_s: dict[str, float] = {}  # by the hints of own 429s, since the leader's latest beat
 
     def note_document(self, document: object, age_s: float, now_s: float, *, with_grants: bool = False) -> None:
         """Notes beliefs that are `age_s` old. Raises ValueError if it is no such document."""
-        snapshots, _ = load(document, _NAME, 0.0)
+        snapshots, _ = load(document, NAME, 0.0)
         self.note(snapshots, age_s, now_s, with_grants=with_grants)
 
     def note(
@@ -48,6 +51,17 @@ class Beliefs:
         """Notes beliefs that are `age_s` old, without their grants unless `with_grants`."""
         self.snapshots = snapshots if with_grants else list(map(_without_grants, filter(_is_known, snapshots)))
         self.at_s = now_s - age_s
+
+    def told(self, now_s: float) -> tuple[int, float, Document]:
+        """Returns epoch, age and document: a new leader may know less than this replica."""
+        return self.epoch, self.age_s(now_s), dump(map(_without_grants, self.snapshots), NAME, 0.0)
+
+    def hear(self, told: tuple[int, float, object], now_s: float) -> None:
+        """Notes what another replica tells, if it is newer. Raises ValueError or TypeError if it is malformed."""
+        epoch, age_s, document = told
+        if (epoch, -age_s) > (self.epoch, -self.age_s(now_s)):
+            self.note_document(document, age_s, now_s)
+            self.epoch = epoch
 
     def note_kept(self, won: Won, now_s: float) -> None:
         """Notes what the last leader kept in Redis, if nothing is known yet. Ignores what is malformed."""
@@ -75,10 +89,11 @@ class Beliefs:
         self._refused_until_s.clear()
         return gate.scopes.closures(now_s)
 
-    def note_beat(self, message: Message, now_s: float, *, is_of_known_leader: bool) -> None:
+    def note_beat(self, message: Message, epoch: int, now_s: float, *, is_of_known_leader: bool) -> None:
         """Notes what a beat tells. A new leader's earlier grants are in its own gate, so nobody needs them."""
         if "beliefs" in message:
             self.note_document(message["beliefs"], 0.0, now_s)
+            self.epoch = epoch
         if is_of_known_leader:
             self._refused_until_s.clear()
             self.note_leader_grants(message.get("log", ()), now_s)
@@ -121,12 +136,12 @@ class ToTell:
         told: Document = {"log": self.grants(now_s)}
         has_changed, self._told = key != self._told, key
         if has_changed:
-            told["beliefs"] = dump(map(_without_grants, known), _NAME, 0.0)
+            told["beliefs"] = dump(map(_without_grants, known), NAME, 0.0)
         keep, version = None, self._counts.version
         is_due = self._kept_at_s + _KEEP_EACH_S < now_s
         if (known and (has_changed or (self._grants and is_due))) or (version != self._kept_version and is_due):
             self._kept_at_s, self._kept_version = now_s, version
-            keep = {"limits": dump(known, _NAME, 0.0), "used": self._counts.everything()}
+            keep = {"limits": dump(known, NAME, 0.0), "used": self._counts.everything()}
         self._grants.clear()
         return told, keep
 

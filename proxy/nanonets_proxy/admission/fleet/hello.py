@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from nanonets_proxy.admission.fleet.beliefs import Beliefs
 from nanonets_proxy.admission.fleet.homes.remote_home import Message, RemoteHome
 from nanonets_proxy.admission.fleet.room import FleetRoom
 
@@ -10,21 +11,32 @@ def make_hello(
     room: FleetRoom,
     places: int,
     epoch: int,
-    periods_s: Mapping[str, float],
+    beliefs: Beliefs,
     closures: Mapping[str, float],
     now_s: float,
 ) -> Message:
     """Returns the hello to the leader of `epoch`. `closures` has the end of each closure, by scope.
 
-    `scopes` maps each scope to its grants, as (age, cost), and to how long it stays closed. `held` has the number,
-    scope, lane, remaining wait, cost and age of each permit in use.
+    `scopes` maps each scope to its grants, as (age, cost, number), and to how long it stays closed. `held` has the
+    number, scope, lane, remaining wait, cost and age of each permit in use, and whether this leader knows of it.
+    `uncounted` has the numbers of permits of this leader whose requests do not count, unknown to it.
     """
-    ages = room.log.ages(now_s, epoch, periods_s)
+    ages = room.log.ages(now_s, epoch, beliefs.periods_s())
     scopes = {
         scope: [ages.get(scope, []), max(0.0, closures.get(scope, now_s) - now_s)] for scope in {*ages, *closures}
     }
-    held = [[c.number, c.scope, c.lane, c.deadline_s - now_s, c.cost, now_s - c.granted_at_s] for c in room.held()]
-    return {"t": "hello", "places": places, "scopes": scopes, "held": held}
+    held = [
+        [c.number, c.scope, c.lane, c.deadline_s - now_s, c.cost, now_s - c.granted_at_s, c.epoch == epoch]
+        for c in room.held()
+    ]
+    return {
+        "t": "hello",
+        "places": places,
+        "scopes": scopes,
+        "held": held,
+        "uncounted": room.uncounted(epoch),
+        "beliefs": beliefs.told(now_s),
+    }
 
 
 def make_alive(room: FleetRoom, remote: RemoteHome) -> Message:

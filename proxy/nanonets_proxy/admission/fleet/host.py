@@ -79,6 +79,7 @@ class Host:
         self.home = home
         self.members: dict[str, Member] = {}
         self._answer = answer
+        self._logged: dict[str, int] = {}  # the largest number of a grant in the log of each replica
         self.on_members: Callable[[], None] = lambda: None
         """Called when there are more or fewer members."""
 
@@ -87,18 +88,24 @@ class Host:
         name = str(message["from"])
         old = self.members.pop(name, None)
         member = Member(name, _count(message["places"]), lambda reply: self._answer(name, reply), now_s)
+        logged = self._logged.get(name, 0)
         for scope, (ages, opens_in_s) in dict(message["scopes"]).items():
-            grants = [(now_s - _span(age), _cost(cost)) for age, cost in ages]
+            grants = [(now_s - _span(age), _cost(cost)) for age, cost, number in ages if number > logged]
+            self._logged[name] = max(self._logged.get(name, 0), *(number for _, _, number in ages), 0)
             self.home.gate.merge(str(scope), grants, now_s + _span(opens_in_s) if opens_in_s else -math.inf, now_s)
-        for number, scope, lane, wait_s, cost, age_s in message["held"]:
-            known = None if old is None else old.claims.get(int(number))
-            if old is not None and known is not None and known.is_granted:  # this leader granted it
-                member.claims[known.number] = old.claims.pop(known.number)
+        claims = {} if old is None else old.claims
+        for number in message["uncounted"]:
+            if (ended := claims.pop(int(number), None)) is not None and ended.is_granted:
+                self.home.settle(ended, Outcome.UNUSED, None, quota_used_up=False)
+        for number, scope, lane, wait_s, cost, age_s, is_counted in message["held"]:
+            known = claims.get(int(number))
+            if known is not None and known.is_granted:  # this leader granted it
+                member.claims[known.number] = claims.pop(known.number)
                 known.member = member
                 continue
             claim = PeerClaim(int(number), member, str(scope), str(lane), now_s + float(wait_s), _cost(cost))
             claim.is_granted, claim.granted_at_s = True, now_s - _span(age_s)
-            self.home.adopt(claim, now_s)
+            self.home.adopt(claim, now_s, is_counted=bool(is_counted))
             member.claims[claim.number] = claim
         if old is not None:
             self._end_all(old)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from nanonets_proxy.admission.fleet.beliefs import ToTell
+from nanonets_proxy.admission.fleet.beliefs import Beliefs, ToTell
 from nanonets_proxy.admission.fleet.bus.port import Bus, BusError
 from nanonets_proxy.admission.fleet.bus.post import seal
 from nanonets_proxy.admission.fleet.host import Host
@@ -36,6 +36,9 @@ GATHER_S: Final = 0.7
 COLLECT_S: Final = 0.15
 LEASE_VALID_S: Final = 0.8
 """A leader decides for this long after it asked for its lease, which lasts for 1 s."""
+_LATE_S: Final = 0.05
+_MOST_LATE: Final = 6
+"""A single late response is an accident. After as many in a row, each replica does better with its share."""
 _OF_MEMBERS: Final = frozenset({"ask", "end", "leave", "cost", "advice", "alive", "bye"})
 _REPLICAS_KEPT_S: Final = 2.0  # a replica that is away for less still counts, or all shares would be too large
 
@@ -44,7 +47,14 @@ class Lead:
     """The leader's part. Until `open`, only the lease and the beats."""
 
     def __init__(
-        self, name: str, epoch: int, replicas: int, asked_at_s: float, bus: Bus, counts: SharedCounts
+        self,
+        name: str,
+        epoch: int,
+        replicas: int,
+        asked_at_s: float,
+        bus: Bus,
+        counts: SharedCounts,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         """The lease was asked for at `asked_at_s`, while the fleet had so many `replicas`."""
         self.epoch = epoch
@@ -62,10 +72,11 @@ class Lead:
         self._name = name
         self._bus = bus
         self._counts = counts
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._to_tell: ToTell | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._beat_is_out = False  # whether our own beat has not come back yet
+        self._late = 0  # renewals that took too long, one after the other
         self._beat_again = False  # whether another beat must follow the one that is underway
         self._most_replicas_at_s = asked_at_s
         self._here: set[str] = set()
@@ -159,6 +170,13 @@ class Lead:
         grants = [] if self._to_tell is None else self._to_tell.grants(self._loop.time())
         return {"t": "resign", "log": grants}
 
+    def note_in(self, beliefs: Beliefs) -> None:
+        """Notes there what this leader believes, if it decides."""
+        if self.host is not None:
+            now_s = self._loop.time()
+            beliefs.note(self.host.home.gate.scopes.snapshots(now_s), 0.0, now_s)
+            beliefs.epoch = self.epoch
+
     def end(self) -> None:
         """Ends this time."""
         self._timer.cancel()
@@ -183,10 +201,11 @@ class Lead:
         except BusError as error:
             reason = str(error)
         self._renewing = None
-        if renewed:
+        self._late = self._late + 1 if self._loop.time() - asked_at_s > _LATE_S else 0
+        if renewed and self._late < _MOST_LATE:
             self.valid_until_s = asked_at_s + LEASE_VALID_S
             self.on_renewed(self.valid_until_s)
             if self._beat_again:
                 self.beat()
         else:
-            self.on_end(reason)
+            self.on_end("Redis is slow" if renewed else reason)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _RETRY_S: Final = 1.0
 _LATE_S: Final = 0.5
 _UNCOUNTED: Final = (Outcome.THROTTLED, Outcome.UNUSED)
+_MAX_UNCOUNTED: Final = 1000
 
 
 class FleetRoom:
@@ -63,6 +64,7 @@ class FleetRoom:
         self._numbers = 0
         self._closed = False
         self._claims: dict[OwnClaim, None] = {}  # all but the ended ones
+        self._uncounted: dict[int, int] = {}  # the epochs of claims, by number
         self._places = Places(policy.max_in_flight, loop)
         self.waiting = 0
         """The number of claims without a permit."""
@@ -99,8 +101,13 @@ class FleetRoom:
     def told(self, epoch: int) -> None:
         """Notes that the leader of this epoch knows the log, and the claims that have a permit."""
         self.log.told(epoch)
+        self._uncounted.clear()
         for claim in self.held():
             claim.epoch = epoch
+
+    def uncounted(self, epoch: int) -> list[int]:
+        """Returns the claims that the leader of this epoch granted, and that the upstream refused unknown to it."""
+        return [number for number, of_epoch in self._uncounted.items() if of_epoch == epoch]
 
     def held(self) -> Iterator[OwnClaim]:
         """Yields the claims that have a permit."""
@@ -186,6 +193,8 @@ class FleetRoom:
         self._places.leave(claim)
         if outcome not in _UNCOUNTED:
             self.log.add(claim.scope, claim.granted_at_s, claim.cost, claim.epoch)
+        elif claim.epoch != self.epoch and len(self._uncounted) < _MAX_UNCOUNTED:
+            self._uncounted[claim.number] = claim.epoch
         ticket.state = TicketState.ENDED if outcome is Outcome.SERVED else TicketState.RETURNED
         if outcome is Outcome.THROTTLED and not quota_used_up:
             hint_s = retry_after_s or 0.0

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from nanonets_proxy.admission.fleet.state import JOIN_TICKS, SILENT_TICKS
+from nanonets_proxy.admission.fleet.state import JOIN_TICKS, LEAD_TICKS, SILENT_TICKS, SLOW_TICKS
 
 if TYPE_CHECKING:
     from nanonets_proxy.admission.fleet.homes.remote_home import RemoteHome
@@ -16,15 +16,22 @@ if TYPE_CHECKING:
 TICK_S: Final = 0.01
 
 
-def most_ticks(lead: "Lead | None", remote: "RemoteHome | None") -> int | None:
-    """Returns how many ticks of silence are too many now; None: no answer is due. A replica alone has neither."""
+def most_ticks(lead: "Lead | None", remote: "RemoteHome | None", *, is_sending: bool) -> int | None:
+    """Returns how many ticks of silence are too many now; None: no answer is due. A replica alone has neither.
+
+    `is_sending`: Redis has not confirmed the latest message. If it has, only the leader is slow.
+    """
     if lead is not None:
-        return SILENT_TICKS if lead.awaits_answer else None
+        if not lead.awaits_answer:
+            return None
+        return SILENT_TICKS if lead.host is None else LEAD_TICKS
     if remote is None:
         return None
     if not remote.joined:
         return JOIN_TICKS
-    return SILENT_TICKS if remote.asked else None
+    if not remote.asked:
+        return None
+    return SILENT_TICKS if is_sending else SLOW_TICKS
 
 
 class Silence:

@@ -29,7 +29,9 @@ BEAT_S: Final = 0.25
 """A leader tells all replicas in this interval that it still leads."""
 BEATS_MISSED: Final = 4
 SILENT_TICKS: Final = 5
-"""Ticks of `silence.py`, as is the next one."""
+"""Ticks of `silence.py`, as are the next ones."""
+SLOW_TICKS: Final = 25
+LEAD_TICKS: Final = 25
 JOIN_TICKS: Final = 20
 GATHER_BEAT_S: Final = 0.05
 """A replica that gathers the others tells them in this interval."""

@@ -55,6 +55,7 @@ from nanonets_proxy.telemetry.unexpected_responses import UnexpectedResponses
 if TYPE_CHECKING:
     from nanonets_proxy.admission.admission import Admission
     from nanonets_proxy.app.environment.fleet import Fleet
+    from nanonets_proxy.app.environment.fleet_handover import FleetHandover
     from nanonets_proxy.telemetry.finished_request import Observer
 
 
@@ -83,15 +84,14 @@ class Environment:
         on_news = limit_log(self._log, quota_alarms(self.alerts, lambda scope: self._pages.unit_of(scope)))
         room = WaitingRoom(gate, loop, on_news, slept_s)
         self._room: Admission = room
-        # A fleet shares its limits elsewhere: during a restart, both processes belong to it.
-        upstream = str(origin) if config.fleet is None else ""
-        self.gate_handover = GateHandover(gate, room, upstream, lambda: self._config.gate, self._state_file)
+        self.gate_handover: GateHandover | FleetHandover
+        self.gate_handover = GateHandover(gate, room, str(origin), lambda: self._config.gate, self._state_file)
         if config.fleet is not None:
             # Imported here: most processes decide alone.
             from nanonets_proxy.app.environment import fleet
 
             self._view = self._fleet = fleet.Fleet(config.fleet, config.gate, on_news, self.alerts)
-            self._room = self._fleet.room
+            self._room, self.gate_handover = self._fleet.room, self._fleet.handover
         self._upstream = Upstream(config, self.alerts, self.metrics.retries.inc)
         self.key_manager = KeyManager(
             initial.source,

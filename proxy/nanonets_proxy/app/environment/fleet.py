@@ -20,6 +20,7 @@ from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
 from nanonets_proxy.admission.fleet.replica import Replica
 from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.admission.sleep_clock import slept_s
+from nanonets_proxy.app.environment.fleet_handover import FleetHandover
 from nanonets_proxy.app.environment.gate_view import gate_gauges
 from nanonets_proxy.core.ratelimit.fleet.names import Names
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
@@ -69,6 +70,7 @@ class Fleet:
         self._replica.on_change = self._on_change
         self.room = self._replica.room
         self.counts = self._replica.counts.shared
+        self.handover = FleetHandover(self._replica, policy.prefix())
 
     async def start(self) -> None:
         """Joins the fleet, or begins alone if that takes too long. Raises CoordinationUnusable."""
@@ -76,6 +78,10 @@ class Fleet:
         if fault is not None:
             self._report_alone(fault)
         await self._replica.start(_PATIENCE_S if fault is None else 0.0)
+        if fault is None and not self._replica.state.is_coordinated:
+            self._report_alone(
+                self._replica.campaign.fault or f"no leader decides {_PATIENCE_S:.0f} s after the start"
+            )
 
     async def stop(self) -> None:
         """Leaves the fleet."""

@@ -34,7 +34,7 @@ class GateHandover:
         policy: Callable[[], GatePolicy],
         state_file: StateFile | None,
     ) -> None:
-        """`upstream`: limits of another upstream say nothing about this one; empty: the gate is never handed over.
+        """`upstream`: limits of another upstream say nothing about this one.
 
         `policy` returns the gate's policy.
         """

@@ -10,20 +10,20 @@ def test_a_leader_is_told_only_what_it_does_not_know() -> None:
     log = GrantLog()
     log.add("a", 10.0, 1, 0)
     log.add("a", 11.0, 2, 7)
-    assert log.ages(12.0, 7, {}) == {"a": [(2.0, 1)]}
-    assert log.ages(12.0, 8, {}) == {"a": [(2.0, 1), (1.0, 2)]}
+    assert log.ages(12.0, 7, {}) == {"a": [(2.0, 1, 1)]}
+    assert log.ages(12.0, 8, {}) == {"a": [(2.0, 1, 1), (1.0, 2, 2)]}
     log.told(8)
     assert log.ages(12.0, 8, {}) == {}
-    assert log.ages(12.0, 9, {}) == {"a": [(2.0, 1), (1.0, 2)]}
+    assert log.ages(12.0, 9, {}) == {"a": [(2.0, 1, 1), (1.0, 2, 2)]}
 
 
 def test_grants_older_than_the_period_are_not_told() -> None:
     log = GrantLog()
     log.add("a", 0.0, 1, 0)
     log.add("a", 5.0, 1, 0)
-    assert log.ages(6.0, 1, {"a": 4.0}) == {"a": [(1.0, 1)]}
-    assert log.ages(6.0, 1, {"a": math.inf}) == {"a": [(6.0, 1), (1.0, 1)]}
-    assert log.ages(KEPT_S + 1, 1, {}) == {"a": [(KEPT_S - 4, 1)]}
+    assert log.ages(6.0, 1, {"a": 4.0}) == {"a": [(1.0, 1, 2)]}
+    assert log.ages(6.0, 1, {"a": math.inf}) == {"a": [(6.0, 1, 1), (1.0, 1, 2)]}
+    assert log.ages(KEPT_S + 1, 1, {}) == {"a": [(KEPT_S - 4, 1, 2)]}
 
 
 def test_the_scopes_that_were_unused_for_the_longest_time_are_forgotten() -> None:
@@ -35,4 +35,4 @@ def test_the_scopes_that_were_unused_for_the_longest_time_are_forgotten() -> Non
     ages = log.ages(2.0, 1, {})
     assert len(ages) == grant_log.MAX_SCOPES
     assert "1" not in ages
-    assert ages["0"] == [(1.0, 1), (0.0, 1)]
+    assert ages["0"] == [(1.0, 1, 1), (0.0, 1, grant_log.MAX_SCOPES + 1)]

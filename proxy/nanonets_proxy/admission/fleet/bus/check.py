@@ -1,10 +1,22 @@
 """The check of `coordination` at start."""
 
 import ssl
+from typing import Any, Final
 
 from nanonets_proxy.admission.fleet.bus.client import ServerUnknown, check_tls_files, find_server, make_client
 from nanonets_proxy.admission.fleet.bus.port import CoordinationUnusable
+from nanonets_proxy.admission.fleet.bus.scripts import CAMPAIGN, RENEW, RESIGN
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
+
+_ACL_IN_SCRIPT: Final = ("user executing the script", "ACL failure in script")
+_MAY_PASS: Final = ("read only replica", "maxmemory", "MISCONF", "NOREPLICAS", "MASTERDOWN")
+"""Of errors of a server that takes no writes now."""
+_KEEP: Final = """
+redis.call('PEXPIRE', KEYS[1], 1000)
+redis.call('HSET', KEYS[1], 'at_ms', '0')
+redis.call('PEXPIRE', KEYS[1], 1000)
+"""
+"""As `RENEW`, which goes on without `HSET` if that fails."""
 
 
 async def check(policy: FleetPolicy) -> str | None:
@@ -19,15 +31,14 @@ async def check(policy: FleetPolicy) -> str | None:
     check_tls_files(address)
     try:
         client = make_client(address, await find_server(policy))
-        await client.eval("return redis.call('GET', KEYS[1])", 1, f"{policy.prefix()}:lease")
-        await client.publish(f"{policy.prefix()}:check", b"")
+        await _rehearse(client, f"{policy.prefix()}:check")
     except (exceptions.BusyLoadingError, exceptions.ClusterDownError, ServerUnknown) as error:
         return f"{address}: {error}"
     except exceptions.MovedError:
         raise CoordinationUnusable(
             f"coordination: {address} is a node of a cluster: write redis+cluster://"
         ) from None
-    except (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError) as error:
+    except (exceptions.AuthenticationError, exceptions.AuthorizationError) as error:
         raise CoordinationUnusable(f"coordination: {address} refuses the login: {error}") from None
     except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
         if isinstance(error.__context__, ssl.SSLCertVerificationError):
@@ -35,6 +46,12 @@ async def check(policy: FleetPolicy) -> str | None:
             raise CoordinationUnusable(f"coordination: {address} has no trusted certificate: {reason}") from None
         return f"{address} cannot be reached: {error}"
     except exceptions.RedisError as error:
+        if isinstance(error, exceptions.NoPermissionError) or _is_any_of(_ACL_IN_SCRIPT, error):
+            raise CoordinationUnusable(
+                f"coordination: the user of {address} lacks a right that docs/fleet.md lists: {error}"
+            ) from None
+        if _is_any_of(_MAY_PASS, error):
+            return f"{address}: {error}"
         if "unknown command" in str(error):
             raise CoordinationUnusable(
                 f"coordination: {address} runs no scripts; if it is a Sentinel, write redis+sentinel://HOST/SERVICE"
@@ -43,3 +60,27 @@ async def check(policy: FleetPolicy) -> str | None:
     finally:
         await client.aclose()
     return None
+
+
+def _is_any_of(words: tuple[str, ...], error: Exception) -> bool:
+    return any(word in str(error) for word in words)
+
+
+async def _rehearse(client: Any, prefix: str) -> None:
+    """Does once what a replica does with Redis, with keys and a channel of its own. Each needs a right."""
+    lease, kept = f"{prefix}:lease", f"{prefix}:kept"
+    won = await client.register_script(CAMPAIGN)(keys=[lease, kept], args=["check", 0, 1000])
+    if won:
+        me = f"{int(won[0])} check"
+        await client.register_script(RENEW)(keys=[lease, kept], args=[me, 1000, prefix, b"", b"", 1000])
+        await client.register_script(RESIGN)(keys=[lease], args=[me])
+    await client.eval(_KEEP, 1, kept)
+    await client.publish(prefix, b"")
+    pubsub = client.pubsub()
+    try:
+        await pubsub.subscribe(prefix)
+        await pubsub.get_message(timeout=1.0)
+        await pubsub.ping()
+        await pubsub.get_message(timeout=1.0)
+    finally:
+        await pubsub.aclose()

@@ -33,12 +33,24 @@ class CoordinationUnusable(Exception):
 class Bus(Protocol):
     """One replica's connection."""
 
-    def start(self, on_message: Callable[[bytes], None], on_lost: Callable[[str], None]) -> None:
-        """Connects, and reconnects whenever the connection is lost. `on_lost` gets the reason."""
+    def start(
+        self,
+        on_message: Callable[[bytes], None],
+        on_lost: Callable[[str], None],
+        on_unheard: Callable[[str], None],
+    ) -> None:
+        """Connects, and reconnects whenever the connection is lost. `on_lost` gets the reason.
+
+        `on_unheard` gets the name of a replica that is not connected to Redis, after a message to it.
+        """
 
     @property
     def connected(self) -> bool:
         """Whether messages arrive."""
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether Redis has not yet confirmed all messages of this replica."""
 
     def send(self, to: str, data: bytes) -> None:
         """Sends a message to a replica, or to `EVERYBODY`, this replica included. Never waits."""

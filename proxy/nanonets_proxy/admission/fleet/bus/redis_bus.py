@@ -28,6 +28,7 @@ from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 _LEASE_MS: Final = 1000
 _KEPT_MS: Final = 26 * 3_600_000  # longer than the day of a daily budget
 _PAUSES_S: Final = (0.05, 0.4)  # shorter than `lead.GATHER_S`
+_STEADY_S: Final = 1.0  # a connection that lasted for longer was of use
 _SILENCE_S: Final = 1.0  # then a PING, and as long again
 _STOP_S: Final = 1.0
 _MAX_QUEUED: Final = 10_000
@@ -50,11 +51,17 @@ class RedisBus:
         self._listener: asyncio.Task[None] | None = None
         self._on_message: Callable[[bytes], None] = lambda _: None
         self._on_lost: Callable[[str], None] = lambda _: None
+        self._on_unheard: Callable[[str], None] = lambda _: None
         self._log = structlog.get_logger()
         make_client(policy.address, policy.address.hosts[0])
 
-    def start(self, on_message: Callable[[bytes], None], on_lost: Callable[[str], None]) -> None:
-        self._on_message, self._on_lost = on_message, on_lost
+    def start(
+        self,
+        on_message: Callable[[bytes], None],
+        on_lost: Callable[[str], None],
+        on_unheard: Callable[[str], None],
+    ) -> None:
+        self._on_message, self._on_lost, self._on_unheard = on_message, on_lost, on_unheard
         self._listener = asyncio.get_running_loop().create_task(self._stay_connected())
 
     def _channel(self, to: str) -> str:
@@ -63,11 +70,12 @@ class RedisBus:
     # --- the connection -----------------------------------------------------------------------------
 
     async def _stay_connected(self) -> None:
-        pause_s, most_s = _PAUSES_S
+        loop, (pause_s, most_s) = asyncio.get_running_loop(), _PAUSES_S
         while True:
-            reason, was_connected = await self._use_server(), self.connected
-            self._lose(reason)
-            pause_s = _PAUSES_S[0] if was_connected else min(2 * pause_s, most_s)
+            began_s = loop.time()
+            self._lose(await self._use_server())
+            # A read-only server is lost at once, each time.
+            pause_s = _PAUSES_S[0] if loop.time() - began_s > _STEADY_S else min(2 * pause_s, most_s)
             await asyncio.sleep(pause_s)
 
     async def _use_server(self) -> str:
@@ -126,10 +134,14 @@ class RedisBus:
 
     # --- messages -----------------------------------------------------------------------------------
 
+    @property
+    def is_sending(self) -> bool:
+        return self._sender is not None
+
     def send(self, to: str, data: bytes) -> None:
         if not self.connected or len(self._queue) >= _MAX_QUEUED:
             return
-        self._queue.append((self._channel(to), data))
+        self._queue.append((to, data))
         if self._sender is None:
             self._sender = asyncio.get_running_loop().create_task(self._publish())
 
@@ -138,12 +150,16 @@ class RedisBus:
             while self._queue:
                 queue, self._queue = self._queue, []
                 if len(queue) == 1:
-                    await self._commands.publish(*queue[0])
-                    continue
-                async with self._commands.pipeline(transaction=False) as pipeline:
-                    for channel, data in queue:
-                        pipeline.publish(channel, data)
-                    await pipeline.execute()
+                    ((to, data),) = queue
+                    heard = [await self._commands.publish(self._channel(to), data)]
+                else:
+                    async with self._commands.pipeline(transaction=False) as pipeline:
+                        for to, data in queue:
+                            pipeline.publish(self._channel(to), data)
+                        heard = await pipeline.execute()
+                for (to, _), receivers in zip(queue, heard, strict=True):
+                    if not receivers:
+                        self._on_unheard(to)
         except Exception as error:  # noqa: BLE001 - the replicas notice a lost message by the silence
             self._queue.clear()
             self._log.info("fleet_message_lost", reason=words(error))

@@ -5,19 +5,27 @@ Invariants:
 - Each change of the holder has a larger epoch: Redis's own clock in milliseconds, or one more than the largest
   epoch that the new holder has heard of. So epochs grow even if Redis was wiped, or lost the latest lease.
 - A beat is told only by the holder, in the same step in which it proves to be the holder.
-- If Redis is out of memory, the lease is still renewed: `PEXPIRE` and `PUBLISH` need none. Only `kept` gets old.
+- A lease of a smaller epoch than a replica has heard of is void, and that replica may take it: the clock of Redis
+  was set back, or a failover lost the latest lease. Otherwise, all that know the larger epoch would ignore its
+  holder.
+- If Redis is out of memory, the lease can still be taken and renewed: Redis refuses memory only to the first write
+  of a script, and that is `DEL` or `PEXPIRE`, which need none.
 """
 
 from typing import Final
 
 CAMPAIGN: Final = """
 local lease = redis.call('GET', KEYS[1])
-if lease and string.match(lease, '^%d+ (.+)$') ~= ARGV[1] then
-  return {}
+if lease then
+  local held, holder = string.match(lease, '^(%d+) (.+)$')
+  if holder ~= ARGV[1] and tonumber(held) >= tonumber(ARGV[2]) then
+    return {}
+  end
 end
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local epoch = string.format('%.0f', math.max(now_ms, tonumber(ARGV[2]) + 1))
+redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], epoch .. ' ' .. ARGV[1], 'PX', ARGV[3])
 local kept = redis.call('HMGET', KEYS[2], 'at_ms', 'beliefs')
 local age_ms = 0
@@ -32,6 +40,7 @@ beliefs and their age in ms; nothing if another replica holds the lease."""
 RENEW: Final = """
 local lease = redis.call('GET', KEYS[1])
 if not lease then
+  redis.call('DEL', KEYS[1])
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 elseif lease == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])

@@ -53,8 +53,9 @@ class LocalHome:
         elif twin.state is _ADMITTED:
             claim.granted(self._loop.time())
 
-    def adopt(self, claim: Claim, now_s: float) -> None:
-        self.gate.merge(claim.scope, ((claim.granted_at_s, claim.cost),), -math.inf, now_s)
+    def adopt(self, claim: Claim, now_s: float, *, is_counted: bool = False) -> None:
+        if not is_counted:
+            self.gate.merge(claim.scope, ((claim.granted_at_s, claim.cost),), -math.inf, now_s)
         self.gate.adopt(self._new_twin(claim), claim.granted_at_s, now_s)
 
     def leave(self, claim: Claim) -> None:

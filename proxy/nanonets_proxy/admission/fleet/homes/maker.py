@@ -76,5 +76,5 @@ class HomeMaker:
         return LocalHome(gate, WaitingRoom(gate, self.loop, self.on_news, self.slept_s), self.loop)
 
 
-def _merge(gate: Gate, scope: str, ages: list[tuple[float, float]], now_s: float) -> None:
-    gate.merge(scope, [(now_s - age_s, cost) for age_s, cost in ages], -math.inf, now_s)
+def _merge(gate: Gate, scope: str, ages: list[tuple[float, float, int]], now_s: float) -> None:
+    gate.merge(scope, [(now_s - age_s, cost) for age_s, cost, _ in ages], -math.inf, now_s)

@@ -14,15 +14,16 @@ _MAX_GRANTS: Final = 1000  # of each scope; a limit that is larger is no concern
 KEPT_S: Final = 120.0
 """How long grants of a scope are kept whose period is unknown; otherwise, they are kept for a period."""
 
-_Grants = deque[tuple[float, float, int]]
+_Grants = deque[tuple[float, float, int, int]]
 
 
 class GrantLog:
-    """Logs (instant, cost, epoch) of each grant, by scope."""
+    """Logs (instant, cost, epoch, number) of each grant, by scope."""
 
-    __slots__ = ("_grants",)
+    __slots__ = ("_added", "_grants")
 
     def __init__(self) -> None:
+        self._added = 0
         self._grants: dict[str, _Grants] = {}
 
     def add(self, scope: str, granted_at_s: float, cost: float, epoch: int) -> None:
@@ -32,21 +33,31 @@ class GrantLog:
             grants = deque(maxlen=_MAX_GRANTS)
             if len(self._grants) >= MAX_SCOPES:
                 del self._grants[next(iter(self._grants))]
-        grants.append((granted_at_s, cost, epoch))
+        self._added += 1
+        grants.append((granted_at_s, cost, epoch, self._added))
         self._grants[scope] = grants
 
     def told(self, epoch: int) -> None:
         """Notes that the leader of this epoch knows all grants so far."""
         for scope, grants in self._grants.items():
-            self._grants[scope] = deque(((at_s, cost, epoch) for at_s, cost, _ in grants), _MAX_GRANTS)
+            self._grants[scope] = deque(((at_s, cost, epoch, n) for at_s, cost, _, n in grants), _MAX_GRANTS)
 
-    def ages(self, now: float, epoch: int, periods_s: Mapping[str, float]) -> dict[str, list[tuple[float, float]]]:
-        """Returns (age, cost) of the grants that the leader of `epoch` does not know, by scope."""
-        found: dict[str, list[tuple[float, float]]] = {}
+    def ages(
+        self, now: float, epoch: int, periods_s: Mapping[str, float]
+    ) -> dict[str, list[tuple[float, float, int]]]:
+        """Returns (age, cost, number) of the grants that the leader of `epoch` does not know, by scope.
+
+        Later grants have larger numbers.
+        """
+        found: dict[str, list[tuple[float, float, int]]] = {}
         for scope, grants in self._grants.items():
             kept_s = periods_s.get(scope, math.inf)
             since_s = now - (KEPT_S if kept_s == math.inf else kept_s)
-            ages = [(now - at_s, cost) for at_s, cost, of_epoch in grants if at_s >= since_s and of_epoch != epoch]
+            ages = [
+                (now - at_s, cost, number)
+                for at_s, cost, of_epoch, number in grants
+                if at_s >= since_s and of_epoch != epoch
+            ]
             if ages:
                 found[scope] = ages
         return found

@@ -1,0 +1,45 @@
+"""What a replica tells the process that replaces it in a restart, in case that process cannot reach Redis.
+
+Until the earlier process has ended, there is one replica more than the others know of. While no leader decides,
+each of the two uses half of the share.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from nanonets_proxy.admission.fleet.replica import Replica
+
+_NOBODY: Final = -1  # no leader has this epoch
+
+
+def give(replica: Replica, now_s: float) -> dict[str, Any]:
+    """Returns the JSON document for the new process. From now on, the replica uses half of its share."""
+    document = {
+        "at_s": now_s,
+        "hello": replica.hello(_NOBODY),
+        "used": replica.counts.shared.everything(),
+        "replicas": replica.replicas,
+        "epoch": replica.epoch,
+    }
+    replica.use_part(2)
+    return document
+
+
+def take(replica: Replica, document: Mapping[str, Any], now_s: float) -> None:
+    """Tells a replica, before its `start`, what an earlier one gave. Raises ValueError, KeyError or TypeError."""
+    away_s = max(0.0, now_s - document["at_s"])  # by the monotonic clock, which both processes share
+    hello = document["hello"]
+    epoch, age_s, limits = hello["beliefs"]
+    replica.beliefs.note_document(limits, age_s + away_s, now_s)
+    replica.beliefs.epoch = epoch
+    held = [(scope, age_s, cost) for _, scope, _, _, cost, age_s, _ in hello["held"]]
+    for scope, (ages, opens_in_s) in hello["scopes"].items():
+        held += [(scope, age_s, cost) for age_s, cost, _ in ages]
+        if opens_in_s > away_s:
+            replica.gate().merge(scope, (), now_s + opens_in_s - away_s, now_s)
+    for scope, age_s, cost in sorted(held, key=lambda grant: -grant[1]):
+        replica.room.log.add(scope, now_s - away_s - age_s, cost, 0)
+    replica.counts.shared.hear(document["used"])
+    replica.own.replicas, replica.epoch = int(document["replicas"]), int(document["epoch"])
+    replica.counts.use(replica.state, replica.replicas)
+    replica.use_part(2)

@@ -1,0 +1,80 @@
+"""The requests of one replica, its own gate, and what it knows of the limits and of the fleet."""
+
+import math
+from collections.abc import Mapping
+
+from nanonets_proxy.admission.fleet.beliefs import Beliefs
+from nanonets_proxy.admission.fleet.hello import make_hello
+from nanonets_proxy.admission.fleet.homes.local_home import LocalHome
+from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
+from nanonets_proxy.admission.fleet.homes.remote_home import Message
+from nanonets_proxy.admission.fleet.room import FleetRoom
+from nanonets_proxy.core.ratelimit.fleet.grant_log import GrantLog
+from nanonets_proxy.core.ratelimit.fleet.names import Names
+from nanonets_proxy.core.ratelimit.fleet.share import share_policy
+from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+
+
+class OwnSide:
+    """Its gate decides while the replica is alone, and for all while it leads."""
+
+    def __init__(self, policy: GatePolicy, names: Names, make: HomeMaker) -> None:
+        self.policy = policy
+        self.beliefs = Beliefs(make.loop.time())
+        self.replicas = 1
+        """How many replicas the fleet had when last heard of."""
+        self.parts = 1
+        """Into how many parts the share is divided: during a restart, two processes use it."""
+        self.home = make.alone(policy, self.beliefs, 1, GrantLog(), {})
+        self.room = FleetRoom(policy, names, self.home, make.loop)
+        self._make = make
+
+    def change_policy(self, policy: GatePolicy) -> None:
+        """Applies another policy to the requests. `share` applies it to the gate of a replica that is alone."""
+        self.policy = policy
+        self.room.change_policy(policy)
+
+    def share(self) -> GatePolicy:
+        """Returns the policy of a gate with this replica's share."""
+        return share_policy(self.policy, self.beliefs.snapshots, self.replicas * self.parts)
+
+    @property
+    def longest_period_s(self) -> float:
+        """How long a request may count while this replica is alone."""
+        return max((row.period_s for row in self.share().static_limits.rows), default=0.0)
+
+    def closures(self, *, is_remote: bool) -> Mapping[str, float]:
+        """Returns until when each scope is closed. `is_remote`: the leader's gate decides, and not this one."""
+        return self.beliefs.closures(None if is_remote else self.home.gate, self._make.loop.time())
+
+    def renew(self, *, is_remote: bool) -> None:
+        """Makes a gate with this replica's share of what is known."""
+        closures, sharers = self.closures(is_remote=is_remote), self.replicas * self.parts
+        self.home = self._make.alone(self.policy, self.beliefs, sharers, self.room.log, closures)
+
+    def decide_alone(self, *, is_remote: bool) -> None:
+        """From now on, a gate with this replica's share decides on its requests."""
+        self.renew(is_remote=is_remote)
+        self.use(self.home, 0)
+
+    def make_leading(self) -> LocalHome:
+        """Makes a gate for all replicas, and returns its home."""
+        self.home = self._make.leading(self.policy, self.beliefs, self.room.log, self.home.gate)
+        self.beliefs.leader_log = GrantLog()
+        return self.home
+
+    def use(self, home: LocalHome, epoch: int, valid_until_s: float = math.inf) -> None:
+        """From now on, the gate of `home` decides on the requests."""
+        self.room.valid_until_s = valid_until_s
+        self.room.move(home, epoch)
+        home.room.poll()
+
+    def shown(self) -> Gate:
+        """Returns a gate that shows what the leader has told."""
+        return self._make.shown(self.policy, self.beliefs)
+
+    def hello(self, epoch: int, *, is_remote: bool) -> Message:
+        """Returns the hello to the leader of this epoch."""
+        now_s, closures = self._make.loop.time(), self.closures(is_remote=is_remote)
+        return make_hello(self.room, self.policy.max_in_flight, epoch, self.beliefs, closures, now_s)

@@ -1,0 +1,124 @@
+"""Faults of a real Redis that is neither dead nor silent: rights, memory, a set clock (`make test-fleet`)."""
+
+import asyncio
+import time
+
+import pytest
+
+from fleet.redis_server import RedisServer, redis_server
+from nanonets_proxy.admission.fleet.bus.check import check
+from nanonets_proxy.admission.fleet.bus.port import BusError, CoordinationUnusable
+from nanonets_proxy.admission.fleet.bus.redis_bus import RedisBus
+from nanonets_proxy.core.net.redis_address import RedisAddress
+from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
+from support.commands.fleet_proxies import PASSWORD, RIGHTS, Callers, coordinated, fleet, gauge, until
+
+pytestmark = pytest.mark.system
+
+DISPENSABLE = ("+unsubscribe", "+select", "+script|load")
+"""Connections end without UNSUBSCRIBE, database 0 is the first, and Redis has the scripts after an EVAL."""
+
+
+def policy(url: str) -> FleetPolicy:
+    return FleetPolicy(RedisAddress.parse(url), "a", required=False)
+
+
+async def connected(url: str, name: str) -> RedisBus:
+    bus = RedisBus(policy(url), name)
+    bus.start(lambda _: None, lambda _: None, lambda _: None)
+    async with asyncio.timeout(30):
+        while not bus.connected:  # noqa: ASYNC110 - the server decides when
+            await asyncio.sleep(0.01)
+    return bus
+
+
+@pytest.mark.parametrize("right", [right for right in RIGHTS.split() if right not in DISPENSABLE])
+async def test_each_missing_right_is_an_error_at_start(right: str) -> None:
+    """A replica without it would be alone for ever."""
+    with redis_server() as redis:
+        rights = [other for other in RIGHTS.split() if other != right]
+        redis.ask("ACL", "SETUSER", "proxy", "on", f">{PASSWORD}", *rights)
+        with pytest.raises(CoordinationUnusable, match="right"):
+            await check(policy(f"redis://proxy:{PASSWORD}@127.0.0.1:{redis.port}/0"))
+
+
+async def test_a_full_redis_still_gives_the_lease(redis: RedisServer) -> None:
+    redis.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    redis.ask("CONFIG", "SET", "maxmemory", "1")
+    assert await check(policy(redis.url)) is None
+    a, b = await connected(redis.url, "a"), await connected(redis.url, "b")
+    try:
+        won = await a.campaign(0)
+        assert won is not None
+        assert await b.campaign(0) is None
+        redis.ask("DEL", f"{policy(redis.url).prefix()}:lease")
+        assert await a.renew(won.epoch, b"beat", b"kept")
+        await a.resign(won.epoch)
+        assert await b.campaign(won.epoch) is not None
+    finally:
+        await a.stop()
+        await b.stop()
+
+
+async def test_a_lease_that_is_older_than_a_known_one_is_void(redis: RedisServer) -> None:
+    """After the clock of Redis was set back, a new replica wins a smaller epoch than the others know."""
+    a, b = await connected(redis.url, "a"), await connected(redis.url, "b")
+    try:
+        won = await a.campaign(0)
+        assert won is not None
+        assert await b.campaign(won.epoch) is None
+        later = await b.campaign(won.epoch + 3_600_000)
+        assert later is not None
+        assert later.epoch == won.epoch + 3_600_001
+        assert not await a.renew(won.epoch, b"beat", None)
+        assert await a.campaign(won.epoch) is None
+    finally:
+        await a.stop()
+        await b.stop()
+
+
+@pytest.mark.parametrize(
+    ("commands", "reason"),
+    [
+        ([("CONFIG", "SET", "min-replicas-to-write", "1")], "NOREPLICAS"),
+        ([("REPLICAOF", "127.0.0.1", "1")], "read only replica"),
+    ],
+)
+async def test_a_server_that_takes_no_writes_now_may_take_them_later(
+    redis: RedisServer, commands: list[tuple[str, ...]], reason: str
+) -> None:
+    for command in commands:
+        redis.ask(*command)
+    assert reason in str(await check(policy(redis.url)))
+
+
+async def test_a_server_that_stays_read_only_is_not_asked_again_and_again(redis: RedisServer) -> None:
+    bus = await connected(redis.url, "a")
+    redis.ask("REPLICAOF", "127.0.0.1", "1")
+    try:
+        before, began_s = _connections(redis), time.monotonic()
+        while time.monotonic() - began_s < 5.0:
+            if bus.connected:
+                with pytest.raises(BusError):
+                    await bus.campaign(0)
+            await asyncio.sleep(0.02)
+        assert _connections(redis) - before < 60  # two each time, and a few pauses shorter than 0.4 s
+    finally:
+        await bus.stop()
+
+
+def _connections(redis: RedisServer) -> int:
+    answer = redis.ask("INFO", "stats").decode()
+    return int(answer.split("total_connections_received:")[1].split()[0])
+
+
+def test_no_caller_fails_while_redis_is_full_and_its_leader_dies(redis: RedisServer) -> None:
+    with fleet(redis, 3, "--caller-header", "X-Caller") as proxies:
+        until(lambda: coordinated(proxies))
+        redis.ask("CONFIG", "SET", "maxmemory", "1")
+        leader = next(p for p in proxies if any(e.get("role") == "leader" for e in p.all_events()))
+        others = [proxy for proxy in proxies if proxy is not leader]
+        with Callers(others, 3) as callers:
+            leader.process.kill()
+            until(lambda: coordinated(others) and gauge(others[0], "nanonets_proxy_fleet_replicas") == 2)
+        assert set(callers.statuses) == {200}
