@@ -148,6 +148,13 @@ def test_a_response_that_broke_off_counts_as_failed_and_not_as_served() -> None:
     assert ring.latest() == LatestRequests(3, 1, span_s=20)
 
 
+def test_only_a_403_of_the_upstream_is_forbidden() -> None:
+    ring = Ring()
+    for request in (_Request(403), _Request(403, code="forbidden_by_policy"), _Request(404)):
+        ring.count(request)
+    assert ring.latest() == LatestRequests(3, span_s=20, forbidden=1)
+
+
 def test_whole_responses_other_than_429_and_5xx_are_good() -> None:
     ring = Ring()
     for status in (200, 302, 404, 429, 500, 0):

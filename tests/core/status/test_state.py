@@ -143,6 +143,22 @@ def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
             "proxy",
             "The proxy is full: it rejects new connections, because max_connections (9) allows no more.",
         ),
+        (
+            {"latest": LatestRequests(4, forbidden=2)},
+            *("idle", None, "Ready: no request is in flight or waits."),
+        ),
+        (
+            {"latest": LatestRequests(6, forbidden=3)},
+            "key_forbidden",
+            "key",
+            "Nanonets forbids what most requests ask for: 3 of 6 requests in the last minute got a 403.",
+        ),
+        (
+            {"latest": LatestRequests(149, 73), "failure": "upstream_closed"},
+            "upstream_failing",
+            "upstream",
+            "Nanonets fails or cannot be reached: 73 of 149 requests in the last minute failed (upstream_closed).",
+        ),
         ({"lag_s": 0.9}, "idle", None, "Ready: no request is in flight or waits."),
         (
             {"last_failure": LastFailure("upstream_timeout", is_refusal=False, age_s=720, reason="")},
@@ -175,7 +191,7 @@ def test_the_state_names_the_party_to_look_at(
     assert _state(**changes) == State(code, cause, sentence)
 
 
-@pytest.mark.parametrize(("ended", "failed"), [(2, 2), (100, 40), (0, 0)])
+@pytest.mark.parametrize(("ended", "failed"), [(2, 2), (100, 24), (0, 0)])
 def test_a_few_failures_are_not_the_state(ended: int, failed: int) -> None:
     assert _state(latest=LatestRequests(ended, failed)).code == "idle"
     assert _state(latest=LatestRequests(ended, unexpected=failed)).code == "idle"

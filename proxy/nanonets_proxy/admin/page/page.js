@@ -5,7 +5,7 @@ const OUTCOMES = [["served", "served"], ["client_errors", "4xx"], ["throttled", 
 const WAITS = [["mean_wait_s", "in the queue"], ["mean_upstream_s", "upstream"]];
 const CAUSES = {proxy: "the proxy", key: "the API key", limit: "the rate limit of Nanonets",
   upstream: "Nanonets, or the way to it"};
-const BAD = ["no_key", "key_rejected", "proxy_failing", "upstream_failing", "proxy_slow", "proxy_full",
+const BAD = ["no_key", "key_rejected", "key_forbidden", "proxy_failing", "upstream_failing", "proxy_slow", "proxy_full",
   "upstream_silent"];
 const STALE_MS = 5000, RETRY_MS = 2000;
 const SVG = "http://www.w3.org/2000/svg";

@@ -21,7 +21,9 @@ _THROTTLED_CLASS: Final = 6  # behind the status classes 0 (gone) to 5
 _WAIT, _UPSTREAM, _UPSTREAM_COUNT = 7, 8, 9
 _UNEXPECTED: Final = 10
 _BROKEN_OFF: Final = 11
-_FIELDS: Final = 12
+_FORBIDDEN: Final = 12
+_FIELDS: Final = 13
+_FORBIDDEN_STATUS: Final = 403
 CALLER_GONE: Final = "caller_gone"
 
 Bucket = list[float]
@@ -61,6 +63,8 @@ class LatestRequests:
     gone: int = 0
     """How many of their callers hung up before a response."""
     span_s: int = 60
+    forbidden: int = 0
+    """How many of them got a 403 of the upstream."""
 
 
 class RequestRing(Generic[Request]):
@@ -94,6 +98,8 @@ class RequestRing(Generic[Request]):
         if status >= _ERRORS_FROM or request.code:
             if 0 < status < _ERRORS_FROM and request.code != CALLER_GONE:
                 current[_BROKEN_OFF] += 1
+            elif status == _FORBIDDEN_STATUS and not request.code:
+                current[_FORBIDDEN] += 1
             self._on_error(request)
 
     @property
@@ -122,7 +128,9 @@ class RequestRing(Generic[Request]):
             total, span_s = _sum(self._newest(_PER_SHOWN)), SHOWN_BUCKET_S
         ended, unexpected = _requests(total), total[_UNEXPECTED]
         failed = total[5] + total[_BROKEN_OFF]
-        return LatestRequests(int(max(ended, unexpected)), int(failed), int(unexpected), int(total[0]), span_s)
+        return LatestRequests(
+            int(max(ended, unexpected)), int(failed), int(unexpected), int(total[0]), span_s, int(total[_FORBIDDEN])
+        )
 
     def counts(self) -> RequestCounts:
         """Returns the counts of the last hour, in buckets of a minute. Only the last bucket changes later."""

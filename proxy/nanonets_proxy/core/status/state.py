@@ -13,8 +13,9 @@ from nanonets_proxy.core.status.recent_errors import LastFailure
 from nanonets_proxy.core.status.request_counts import LatestRequests
 from nanonets_proxy.core.status.upstream_watch import Finding
 
-_FEWEST_FAILURES: Final = 3
-_FAILING_SHARE: Final = 0.5
+_FEWEST: Final = 3
+_FAILING_SHARE: Final = 0.25
+_MOST_SHARE: Final = 0.5
 _SLOW_LAG_S: Final = 1.0
 _OWN_FAILURES: Final = frozenset(
     {
@@ -28,7 +29,7 @@ _OWN_FAILURES: Final = frozenset(
 )
 """The kinds of 5xx that come from the proxy, not from Nanonets or the way to it."""
 _URGENCY: Final = (
-    *("no_key", "key_rejected", "proxy_failing", "upstream_failing", "proxy_slow", "proxy_full"),
+    *("no_key", "key_rejected", "proxy_failing", "upstream_failing", "key_forbidden", "proxy_slow", "proxy_full"),
     *("upstream_silent",),
     *("quota_used_up", "starting", "draining", "upstream_slow", "waiting_for_place", "waiting_for_upstream"),
     *("limit_closed", "callers_gone", "last_failed", "serving", "idle"),
@@ -75,7 +76,7 @@ def most_urgent(states: Iterable[State]) -> State:
 
 
 def _fault(facts: Facts) -> State | None:
-    """Returns the state if most requests fail, or must fail."""
+    """Returns the state if many requests fail, or all must fail."""
     keys = facts.keys
     if keys.state == "spent":
         return State("no_key", "key", "No usable API key: Nanonets rejects every known key (401).")
@@ -84,20 +85,27 @@ def _fault(facts: Facts) -> State | None:
     if keys.is_rejected:
         return State("key_rejected", "key", "Nanonets rejects the API key of every request (401).")
     latest = facts.latest
-    if _are_most(latest.failed, latest):
+    if _are_many(latest.failed, latest):
         of_ended = f"{latest.failed} of {_in_span(latest)} failed"
         if facts.failure in _OWN_FAILURES:
             return State("proxy_failing", "proxy", f"The proxy fails: {of_ended} ({facts.failure}).")
         kind = f" ({facts.failure})" if facts.failure else ""
         return State("upstream_failing", "upstream", f"Nanonets fails or cannot be reached: {of_ended}{kind}.")
-    if _are_most(latest.unexpected, latest):
+    if _are_many(latest.unexpected, latest):
         got = f"{latest.unexpected} of {_in_span(latest)} got an unexpected response"
         return State("upstream_failing", "upstream", f"Nanonets does not respond as itself: {got}.")
+    if _are_most(latest.forbidden, latest):
+        got = f"{latest.forbidden} of {_in_span(latest)} got a 403"
+        return State("key_forbidden", "key", f"Nanonets forbids what most requests ask for: {got}.")
     return None
 
 
+def _are_many(count: int, latest: LatestRequests) -> bool:
+    return count >= _FEWEST and count >= _FAILING_SHARE * latest.ended
+
+
 def _are_most(count: int, latest: LatestRequests) -> bool:
-    return count >= _FEWEST_FAILURES and count >= _FAILING_SHARE * latest.ended
+    return count >= _FEWEST and count >= _MOST_SHARE * latest.ended
 
 
 def _in_span(latest: LatestRequests) -> str:
