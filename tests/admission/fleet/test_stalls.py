@@ -213,3 +213,23 @@ def test_a_log_that_is_told_twice_counts_once() -> None:
         await scene.stop()
 
     run_virtually(main())
+
+
+def test_a_leader_forgets_a_dead_replica_with_its_first_message_to_it() -> None:
+    """A probe that is granted to a dead replica would count as accepted, since no 429 comes back."""
+
+    async def main() -> None:
+        scene = FleetScene(3, FixedWindow(40, 4.0))
+        await scene.start()
+        for number in range(3):
+            scene.callers(number, 8, f"r{number}c")
+        await asyncio.sleep(2.4)
+        since_s = scene.loop.time()
+        scene.kill(follower(scene))
+        await asyncio.sleep(3.0)
+        assert scene.counts.refused_since(since_s) <= 8
+        await asyncio.sleep(10.0)
+        assert scene.counts.errors == []
+        await scene.stop()
+
+    run_virtually(main())

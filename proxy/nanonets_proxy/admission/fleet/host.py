@@ -1,6 +1,7 @@
 """The leader's side: one gate for the claims of all members, and what the leader knows of each member.
 
-A member is known from its hello until its goodbye, or until it was silent for `MEMBER_EXPIRES_S`. Its claims end
+A member is known from its hello until its goodbye, until a message to it reaches nobody, or until it was silent for
+`MEMBER_EXPIRES_S`. Its claims end
 with it: a granted one as FAILED, since the upstream may have counted the request. The answer to a message of an
 unknown member is `who`, and the member says hello again.
 

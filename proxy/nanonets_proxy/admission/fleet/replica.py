@@ -64,8 +64,6 @@ class Replica:
         self.room.on_stale = self._on_stale
         self.room.on_ask, self.room.on_refused = self._silence.watch, self.beliefs.note_refusal
 
-    # --- life ---------------------------------------------------------------------------------------
-
     async def start(self, patience_s: float) -> None:
         """Connects, and waits up to `patience_s` until a leader decides."""
         self._bus.start(self._on_data, self._go_alone, self._on_unheard)
@@ -112,8 +110,6 @@ class Replica:
     def gate(self) -> Gate:
         """Returns a gate that shows what is known of the limits. Only a local home's gate has tickets."""
         return self.own.home.gate if self._remote is None else self.own.shown()
-
-    # --- states -------------------------------------------------------------------------------------
 
     def _changed(self, reason: str) -> None:
         self.counts.use(self.state, self.own.replicas)
@@ -224,7 +220,9 @@ class Replica:
         return wait_s
 
     def _on_unheard(self, name: str) -> None:
-        if self._remote is not None and name == self._leader:
+        if self._lead is not None and self._lead.host is not None:
+            self._lead.host.forget(name)
+        elif name == self._leader and self._remote is not None:
             self._go_alone("the leader is gone")
 
     def _on_renewed(self, valid_until_s: float) -> None:
