@@ -186,7 +186,7 @@ async def test_waiting_callers_show_with_the_time_of_the_next_permit() -> None:
 
 
 async def test_the_usage_of_today_comes_from_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_USAGE_INTERVAL_S", 0.0)
+    monkeypatch.setattr(writer, "_MAINTENANCE_INTERVAL_S", 0.0)
     async with (
         ScriptedUpstream(responding(_OK)) as upstream,
         running_proxy(upstream.origin, caller_header="x-caller", ledger=str(tmp_path / "usage.db")) as proxy,

@@ -54,8 +54,15 @@ class Listening:
         own_files(self.sockets)
         loop = asyncio.get_running_loop()
         for sock in self.sockets:
-            create = loop.create_unix_server if sock.family is socket.AF_UNIX else loop.create_server
-            self._servers.append(await create(self._factory(sock), sock=sock, backlog=BACKLOG))
+            factory = self._factory(sock)
+            if sock.family is socket.AF_UNIX:
+                # From Python 3.13 on, the end of a server would remove the file, which a successor may serve.
+                opened = await loop.create_unix_server(  # type: ignore[call-arg]  # uvloop has it with each Python
+                    factory, sock=sock, backlog=BACKLOG, cleanup_socket=False
+                )
+            else:
+                opened = await loop.create_server(factory, sock=sock, backlog=BACKLOG)
+            self._servers.append(opened)
 
     def _factory(self, sock: socket.socket) -> "Callable[[], asyncio.BaseProtocol]":
         assert self._served is not None

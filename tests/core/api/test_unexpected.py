@@ -19,7 +19,9 @@ WORKFLOWS = "/api/v4/workflows"
 ORIGINAL = "/api/v4/workflows/{workflow}/documents/{document}/original"
 
 
-@pytest.mark.parametrize("content_type", [*USUAL_TYPES, b"Application/Problem+JSON", b"text/json ; x=y", None])
+@pytest.mark.parametrize(
+    "content_type", [*sorted(USUAL_TYPES), b"Application/Problem+JSON", b"text/json ; x=y", None]
+)
 def test_json_is_expected(content_type: bytes | None) -> None:
     assert unexpected_type(WORKFLOWS, content_type, b"") is None
 

@@ -4,7 +4,7 @@ import sqlite3
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def test_no_sink_gets_the_key_that_a_client_puts_into_its_name_and_its_paths(tmp
             seen["log"] = repr(proxy.all_events())
         seen |= {path: "".join(bodies) for path, bodies in server.sent.items()}
     seen["state file"] = state.read_text()
-    with sqlite3.connect(ledger) as database:
+    with closing(sqlite3.connect(ledger)) as database:
         seen["ledger"] = "\n".join(database.iterdump())
     run = completed(["usage", "--ledger", str(ledger), "--by", "caller"], environment(), tmp_path)
     seen["usage"] = run.stdout
