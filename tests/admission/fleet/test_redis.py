@@ -83,11 +83,11 @@ async def test_a_message_to_a_replica_that_has_gone_is_known_to_be_unheard(redis
     async with peers(redis.url, "a") as (a,):
         async with peers(redis.url, "b"):
             a.bus.send("b", b"1")
-            await eventually(lambda: not a.bus.is_sending)
+            await eventually.until(lambda: not a.bus.is_sending)
             assert a.unheard == []
         a.bus.send("b", b"2")
         a.bus.send(EVERYBODY, b"3")
-        await eventually(lambda: a.heard == [b"3"] and a.unheard == ["b"])
+        await eventually.until(lambda: a.heard == [b"3"] and a.unheard == ["b"])
 
 
 async def test_only_one_replica_holds_the_lease_and_epochs_grow(redis: RedisServer) -> None:
