@@ -21,7 +21,9 @@ ROOT: Final = Path(__file__).parents[2]
 STATE: Final = ROOT / ".system"
 TOOLS: Final = ROOT / ".venv-system" / "bin"
 COMMANDS: Final = ROOT / "tests" / "system" / "machine" / "bin"
-IMAGE: Final = "nanonets-proxy"
+IMAGE: Final = "nanonets-proxy-tested"
+EXAMPLES_IMAGE: Final = "nanonets-proxy"
+"""The same image by the name that examples and pages use. Commands of the pages may build it again."""
 BASE: Final = "python:3.13-slim"
 
 STRICT: Final = (
