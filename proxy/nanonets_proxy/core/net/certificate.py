@@ -1,6 +1,7 @@
 """Reads the parts of a certificate that the proxy needs: its public key, and its validity (RFC 5280 §4.1)."""
 
 import re
+from calendar import timegm
 from typing import Final
 
 _SEQUENCE: Final = 0x30
@@ -10,8 +11,6 @@ _VALIDITY: Final = 3
 _KEY: Final = 5
 _UTC_TIME: Final = 0x17
 _TIME: Final = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})Z")
-_FEBRUARY: Final = 2
-_DAYS_TO_1970: Final = 719468  # from March 1 of the year 0
 _CENTURY: Final = 50  # §4.1.2.5.1: a two-digit year of 50 or more is one of 19YY
 
 
@@ -39,11 +38,7 @@ def _time(tag: int, content: bytes) -> float:
         text = ("19" if text[:2] >= str(_CENTURY) else "20") + text
     if (parts := _TIME.fullmatch(text)) is None:
         raise ValueError("is not a certificate")
-    year, month, day, hour, minute, second = map(int, parts.groups())
-    if month <= _FEBRUARY:  # count years from March, so that a leap day is the last of its year
-        year, month = year - 1, month + 12
-    days = 365 * year + year // 4 - year // 100 + year // 400 + (153 * (month - 3) + 2) // 5 + day - 1
-    return (days - _DAYS_TO_1970) * 86400.0 + hour * 3600 + minute * 60 + second
+    return float(timegm(tuple(map(int, parts.groups()))))
 
 
 def _field(certificate: bytes, index: int) -> tuple[int, int, int]:

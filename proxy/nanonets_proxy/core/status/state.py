@@ -30,9 +30,8 @@ _OWN_FAILURES: Final = frozenset(
 """The kinds of 5xx that come from the proxy, not from Nanonets or the way to it."""
 _URGENCY: Final = (
     *("no_key", "key_rejected", "proxy_failing", "upstream_failing", "key_forbidden", "proxy_slow", "proxy_full"),
-    *("upstream_silent",),
-    *("quota_used_up", "starting", "draining", "upstream_slow", "waiting_for_place", "waiting_for_upstream"),
-    *("limit_closed", "callers_gone", "last_failed", "serving", "idle"),
+    *("upstream_silent", "quota_used_up", "starting", "draining", "upstream_slow", "waiting_for_place"),
+    *("waiting_for_upstream", "limit_closed", "callers_gone", "last_failed", "serving", "idle"),
 )
 
 
