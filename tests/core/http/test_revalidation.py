@@ -88,7 +88,30 @@ def test_a_304_replaces_the_fields_that_it_has() -> None:
     )
 
 
-@pytest.mark.parametrize("lines", [(), (b'ETag: "1-gzip"',)])
-def test_a_304_with_no_tag_or_another_one_leaves_the_tag(lines: tuple[bytes, ...]) -> None:
-    kept = section(b"ETag: " + TAG)
-    assert updated_fields(kept, *section(*lines)) == kept
+@pytest.mark.parametrize(
+    ("kept_tag", "tags", "is_updated"),
+    [
+        (b'"1"', [], True),
+        (b'"1"', [b'"1"'], True),
+        (b'"1"', [b'"2"', b'"1"'], True),
+        (b'"1"', [b'W/"1"'], True),
+        (b'W/"1"', [b'W/"1"'], True),
+        (b'"1"', [b'"1-gzip"'], False),  # of another compression
+        (b'"1"', [b'W/"1"', b'"2"'], False),
+        (b'"1"', [b'W/"2"'], False),
+        (b'W/"1"', [b'"1"'], False),
+    ],
+)
+def test_a_304_whose_tag_identifies_another_response_changes_no_kept_field(
+    kept_tag: bytes, tags: list[bytes], is_updated: bool
+) -> None:
+    kept = section(b"ETag: " + kept_tag, b"X-A: 1")
+    new = section(*(b"ETag: " + tag for tag in tags), b"x-a: 2", b"X-B: 1", b"Date: now", b"Retry-After: 1")
+    names, values = updated_fields(kept, *new)
+    fields = dict(zip(names, values, strict=True))
+    assert (fields[b"Date"], fields[b"Retry-After"]) == (b"now", b"1")
+    if is_updated:
+        assert (fields[b"x-a"], fields[b"X-B"]) == (b"2", b"1")
+    else:
+        assert (fields[b"X-A"], fields[b"ETag"]) == (b"1", kept_tag)
+        assert not {b"x-a", b"X-B"} & fields.keys()

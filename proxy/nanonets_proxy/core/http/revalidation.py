@@ -5,6 +5,7 @@ of RFC 9111 §3.5 about requests with Authorization does not apply, but `private
 """
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from nanonets_proxy.core.http.headers import HOP_BY_HOP, nominated_fields, values_of, without_fields
@@ -12,6 +13,8 @@ from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import ADVICE_FIELDS
 
 Names = tuple[bytes, ...]
 Values = tuple[bytes, ...]
+
+_WEAK: Final = b"W/"
 
 # RFC 9110 §8.8.3
 _ENTITY_TAG: Final = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
@@ -64,21 +67,26 @@ def fields_to_keep(names: Names, values: Values) -> tuple[Names, Values]:
 def updated_fields(kept: tuple[Names, Values], names: Names, values: Values) -> tuple[Names, Values]:
     """Returns the fields of a kept response after a 304 with these fields (RFC 9111 §3.2, §4.3.4).
 
-    A field of the 304 replaces all of its name. An ETag that is not the kept one, such as that of another
-    compression, does not.
+    A field of the 304 replaces all of its name. If the ETag of the 304 identifies another response, only the fields
+    that belong to this one time are taken, such as Date.
     """
-    tags = set(map(_opaque, values_of(b"etag", *kept)))
     fixed = HOP_BY_HOP | _OF_THE_CONTENT | nominated_fields(names, values)
-    if not tags.issuperset(map(_opaque, values_of(b"etag", names, values))):
-        fixed |= {b"etag"}
+    if not _identifies(values_of(b"etag", names, values), *values_of(b"etag", *kept)):
+        fixed |= {lower for name in names if (lower := name.lower()) not in _OF_ONE_RESPONSE}
     names, values = without_fields(fixed, names, values)
     kept_names, kept_values = without_fields(frozenset(name.lower() for name in names), *kept)
     return (*kept_names, *names), (*kept_values, *values)
 
 
-def _opaque(tag: bytes) -> bytes:
-    """Returns a tag for the weak comparison (RFC 9110 §8.8.3.2)."""
-    return tag.removeprefix(b"W/")
+def _identifies(tags: Sequence[bytes], kept_tag: bytes) -> bool:
+    """Returns whether a 304 with these tags may update the kept response (RFC 9111 §4.3.4).
+
+    A strong tag identifies the response with the same one. Without a strong tag, the weak comparison decides (RFC
+    9110 §8.8.3.2). Without any tag, it is the one that the condition named.
+    """
+    if strong := [tag for tag in tags if not tag.startswith(_WEAK)]:
+        return kept_tag in strong
+    return not tags or kept_tag.removeprefix(_WEAK) in [tag.removeprefix(_WEAK) for tag in tags]
 
 
 def _directives(value: bytes) -> set[bytes]:
