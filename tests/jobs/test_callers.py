@@ -1,6 +1,7 @@
 """Who may see a job, and what a repeated submission gets."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,26 @@ async def test_a_job_counts_once_in_the_daily_budget(folder: Path) -> None:
         response = await scene.caller.post(b"/x", b"", ASYNC)
         assert (response.status, response.json()["code"]) == (429, "daily_budget_used_up")
         assert len(upstream.requests) == 2
+
+
+async def test_a_job_whose_caller_hangs_up_while_it_is_stored_counts_in_the_daily_budget(folder: Path) -> None:
+    stored_now = threading.Event()
+    async with (
+        ScriptedUpstream(responding(OK)) as upstream,
+        job_scene(upstream.origin, folder, daily_budget=["1"], ledger=str(folder.parent / "usage.db")) as scene,
+    ):
+        busy = scene.jobs.writer.run(lambda _: stored_now.wait())
+        try:
+            async with await scene.proxy.caller() as leaving:
+                await leaving.send(request(b"POST", b"/x", ASYNC))
+                await until(lambda: bool(scene.jobs._background))
+            await until(lambda: scene.proxy.proxy._server.open_connections == 1)
+        finally:
+            stored_now.set()
+        await busy
+        await until(lambda: stored(folder) == ["done"])
+        response = await scene.caller.post(b"/x", b"", ASYNC)
+        assert (response.status, response.json()["code"]) == (429, "daily_budget_used_up")
 
 
 async def test_a_repeated_submission_with_the_same_key_gets_the_same_job(folder: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nanonets_proxy.jobs.database import JobDatabase
+from nanonets_proxy.jobs.directory import BodyFile
 from nanonets_proxy.jobs.file_sync import MOST_AT_ONCE
 from nanonets_proxy.jobs.store_thread import StoreFault
 from support.eventually import until
@@ -40,6 +41,14 @@ async def test_a_file_that_cannot_be_removed_does_not_stop_the_jobs(folder: Path
         assert stored(folder) == []
         await scene.submit()
         await until(lambda: stored(folder) == ["done"])
+
+
+def test_a_body_that_is_dropped_leaves_no_file_also_when_it_was_whole(tmp_path: Path) -> None:
+    body = BodyFile(tmp_path / "body")
+    body.write(LARGE)
+    assert body.close().data is None
+    body.discard()
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_runner_whose_lock_cannot_be_read_is_looked_at_again_later(folder: Path) -> None:

@@ -198,7 +198,8 @@ class BodyFile:
         return Content(self.length, None)
 
     def discard(self) -> None:
-        """Ends the body, and removes its file."""
-        if self._descriptor >= 0:
-            self.close()
+        """Ends the body, if it has not ended, and removes its file."""
+        if self.length > INLINE_BYTES:
+            if self._descriptor >= 0:
+                self.close()
             remove(self.path)

@@ -16,7 +16,7 @@ from nanonets_proxy.core.http.priority import urgency
 from nanonets_proxy.core.jobs.idempotency import Fingerprint, idempotency_key
 from nanonets_proxy.core.jobs.lifecycle import UNFINISHED
 from nanonets_proxy.core.jobs.window import JobLane
-from nanonets_proxy.errors import IdempotencyKeyReused, JobsStorageFull, JobsUnavailable
+from nanonets_proxy.errors import IdempotencyKeyReused, JobsStorageFull, JobsUnavailable, ProxyError
 from nanonets_proxy.jobs.directory import BodyFile, remove
 from nanonets_proxy.jobs.records import Content, JobView, KnownKey, NewJob, NoRoom, Work, too_many
 from nanonets_proxy.jobs.responses import PREFIX, send_result, state_response
@@ -85,9 +85,17 @@ class Submission:
             body_bytes=body.length,
             created_s=time.time(),
         )
-        # The job is stored even if its caller hangs up now: nobody could tell whether the caller knows of it.
+        # The job is stored even if its caller hangs up now: nobody could tell whether the caller knows of it. So it
+        # uses its part of the daily budget from now on, although nothing is sent yet.
+        was_counted, context.record.is_counted = context.record.is_counted, False
         stored = jobs.spawn(self._store(NewJob(work, key, fingerprint.digest(), body), file))
-        await self._respond(await asyncio.shield(stored))
+        try:
+            view = await asyncio.shield(stored)
+            context.record.is_counted = was_counted and view.id != work_id
+        except ProxyError:
+            context.record.is_counted = was_counted
+            raise
+        await self._respond(view)
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         """Yields the request's body as it arrives."""
@@ -156,8 +164,6 @@ class Submission:
         if isinstance(submitted, KnownKey):
             remove(file.path)
             return _same(submitted, job.fingerprint)
-        # The job uses its part of the daily budget now, although nothing was sent yet.
-        self._context.record.is_counted = False
         jobs.note_stored(work, is_claimed=owner is not None)
         return submitted
 
