@@ -20,7 +20,7 @@ from nanonets_proxy.server.peers import Peer
 from nanonets_proxy.telemetry.alerts import Alerts
 from support.eventually import until
 from support.proxy_harness import RunningProxy, running_proxy, serve_config
-from support.raw_caller import request
+from support.raw_caller import RawCaller, request
 from support.scripted_upstream import OK, ScriptedUpstream, responding
 
 
@@ -92,6 +92,36 @@ async def test_of_too_many_callers_that_arrive_together_each_gets_its_response_o
             assert (await loop.sock_recv(sock, 65536)).startswith(b"HTTP/1.1 200 ")
         for sock in together:
             sock.close()
+
+
+async def test_a_caller_without_a_place_that_still_sends_gets_its_503_whole_and_takes_no_place() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, max_connections=16) as proxy,
+        proxy.callers(16) as callers,
+    ):
+        exchanges = []
+        for caller in callers:
+            await caller.send(request(b"GET", b"/slow"))
+            exchanges.append(await upstream.next_request())
+        (sock,) = connected_together(proxy, 1)
+        sock.sendall(request(b"POST", b"/x", b"Content-Length: 100000"))
+        async with RawCaller(*await asyncio.open_connection(sock=sock)) as newcomer:
+            for _ in range(4):
+                await newcomer.send(bytes(1000))
+                await asyncio.sleep(0)
+            assert (await newcomer.response()).status == 503
+            assert await newcomer.read_to_end() == b""
+            await exchanges[0].respond(OK)
+            assert (await callers[0].response()).status == 200
+            callers[0].close()
+            await until(lambda: proxy.proxy._server.open_connections <= 16)
+            async with await proxy.caller() as later:
+                await later.send(request(b"GET", b"/later"))
+                await (await upstream.next_request()).respond(OK)
+                assert (await later.response()).status == 200
+        for exchange in exchanges[1:]:
+            await exchange.respond(OK)
 
 
 async def test_callers_that_arrive_together_and_send_nothing_displace_different_connections() -> None:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 # Half of the second within which a hung-up caller's upstream request must end.
 _HANG_UP_POLL_S: Final = 0.5
-# Connections of peers that may not call; they stay open for a moment after their error response.
-_MAX_REJECTED_PEERS: Final = 16
+# Connections that stay open for a moment after an error response: of peers that may not call, or beyond a limit.
+_MAX_REJECTED: Final = 16
 # Each costs about 100 KiB and some milliseconds of CPU time. A newcomer displaces the oldest one.
 MOST_HANDSHAKES: Final = 256
 LAST_REQUEST_S: Final = 10.0
@@ -68,7 +68,7 @@ class CallerServer(web.Server):
         self._guard = guard
         now_s = asyncio.get_running_loop().time
         self._limits = ConnectionLimits(policy, registry, self._counted_connections, alerts, now_s)
-        self._rejected_peers: set[CallerConnection] = set()  # they get an error response, and use up no limit
+        self._rejected: set[CallerConnection] = set()  # see _MAX_REJECTED; they use up no limit
         self._handshakes: dict[TlsHandshake, None] = {}  # the oldest first
         self._alerts = alerts
         self._ahead = ReadAhead()
@@ -94,7 +94,7 @@ class CallerServer(web.Server):
     def close_forbidden(self) -> None:
         """Ends the connections of peers that the guard no longer admits, after their response."""
         for connection in self._caller_connections():
-            if connection not in self._rejected_peers and not self._may_call(connection):
+            if connection not in self._rejected and not self._may_call(connection):
                 connection.close()
 
     def _may_call(self, connection: CallerConnection) -> bool:
@@ -127,7 +127,7 @@ class CallerServer(web.Server):
     def _counted_connections(self) -> "Iterable[Connection]":
         yield from list(self._handshakes)
         yield from (
-            connection for connection in self._caller_connections() if connection not in self._rejected_peers
+            connection for connection in self._caller_connections() if connection not in self._rejected
         )
 
     def over_tls(self, tls: "ListenerTls") -> "Callable[[], asyncio.Protocol]":
@@ -164,15 +164,21 @@ class CallerServer(web.Server):
         try:
             self._guard.check_peer(connection.peer.address, connection.peer.uid)
         except ForbiddenPeer as error:
-            self._rejected_peers.add(connection)
-            if len(self._rejected_peers) > _MAX_REJECTED_PEERS:
+            self._rejected.add(connection)
+            if len(self._rejected) > _MAX_REJECTED:
                 connection.displace()
             else:
                 connection.reject(error)
             return
-        if not self._limits.take(connection, transport.get_extra_info("socket").fileno()):
+        file = transport.get_extra_info("socket").fileno()
+        if not self._limits.take(connection, file):
             transport.write(REJECTION)
-            connection.close_when_sent()
+            if len(self._rejected) < _MAX_REJECTED and file <= self._policy.last_file:
+                self._limits.give_back(connection)
+                self._rejected.add(connection)
+                connection.linger()
+            else:
+                connection.close_when_sent()
         elif self._drains:
             connection.finish(self._first_request_s(connection))
         elif self._finishes:
@@ -183,8 +189,8 @@ class CallerServer(web.Server):
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
         connection = cast("CallerConnection", handler)
-        if connection in self._rejected_peers:
-            self._rejected_peers.remove(connection)
+        if connection in self._rejected:
+            self._rejected.remove(connection)
         else:
             self._limits.give_back(connection)
         self._open -= 1
@@ -211,7 +217,7 @@ class CallerServer(web.Server):
 
     def lend_idle(self) -> "list[tuple[CallerConnection, socket.socket]]":
         """Returns the idle connections that a successor can serve, with another descriptor of each."""
-        offered = [(own, own.lend()) for own in self._caller_connections() if own not in self._rejected_peers]
+        offered = [(own, own.lend()) for own in self._caller_connections() if own not in self._rejected]
         return [(own, sock) for own, sock in offered if sock is not None]
 
     async def adopt(

@@ -215,7 +215,7 @@ class CallerConnection(CallerTransport):
         if self._reader.body is None:
             return self._after_body()
         if self._reader.body.is_complete:  # it was given up
-            self._linger()
+            self.linger()
             return None
         # A caller may read its response only after it has sent its body.
         self._state = _SKIPPING
@@ -228,7 +228,7 @@ class CallerConnection(CallerTransport):
         """Ends a request whose response was sent and whose body has ended. Returns the next one if it is here."""
         self.flow.narrow()
         if self._reader.is_malformed:
-            self._linger()
+            self.linger()
         elif self._closes:
             self.close_when_sent()
         elif self._reader.kept:
@@ -250,9 +250,9 @@ class CallerConnection(CallerTransport):
             request = self._reader.rejected_request()
             request.connection, request.peer = self, self.peer
             self._handler.reject_malformed(request, error)
-            self._linger()
+            self.linger()
 
-    def _linger(self) -> None:
+    def linger(self) -> None:
         """Closes only our side. RFC 9112 §9.6: a close with unread bytes may lose the response."""
         self._stop_timer()
         self._state = _LINGERING
