@@ -1,4 +1,4 @@
-"""SIGTERM to the program as process 1 of a container, at several instants of its start."""
+"""The program as process 1 of a container, or below it: SIGTERM at several instants of its start, and a restart."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.commands.process import ANY_PORTS, END_S, environment, running
+from support.commands.restarts import restart
 
 pytestmark = pytest.mark.system
 
@@ -25,6 +26,20 @@ def test_sigterm_to_process_1_of_a_container_never_hangs(instant_s: float) -> No
         time.sleep(instant_s)
         os.kill(int(pids[0]), signal.SIGTERM)
         assert proxy.process.wait(END_S) in (0, 128 + signal.SIGTERM)
+
+
+@pytest.mark.parametrize("init", [["catatonit", "--"], ["sh", "-c", '"$@"; exit $?', "sh"]])
+def test_below_the_init_of_a_container_the_program_refuses_to_restart(init: list[str]) -> None:
+    container = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *init]
+    arguments = ["serve", "--upstream", "http://127.0.0.1:9", *ANY_PORTS]
+    with running(arguments, environment(NANONETS_API_KEY="8f14e45fceea167a"), within=container) as proxy:
+        status, document = restart(proxy)
+        assert (status, document["reason"]) == (
+            503,
+            "the container would end with this process; start a new container",
+        )
+        assert proxy.process.poll() is None
+        proxy.process.kill()  # `unshare` ignores SIGTERM, and its namespace ends with it
 
 
 def _is_before_env(pid: int) -> bool:

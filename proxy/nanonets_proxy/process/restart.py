@@ -47,6 +47,7 @@ from nanonets_proxy.keys.daemon_thread import in_daemon_thread
 from nanonets_proxy.process.inheritance import LINK_VARIABLE, Inheritance
 from nanonets_proxy.process.restart_limits import GIVE_S, START_S
 from nanonets_proxy.process.service_manager import ServiceManager
+from nanonets_proxy.process.successor.container import ends_container
 from nanonets_proxy.process.successor.launch import Launched, launch
 from nanonets_proxy.process.successor.link import Link
 from nanonets_proxy.process.successor.messages import PeerLost, receive_document, send_document
@@ -85,8 +86,8 @@ class Restart:
             return "the process stops, or has been replaced"
         if self._program.has_sandbox:
             return "the simulated API of sandbox = true runs in this process"
-        if os.getpid() == 1:
-            return "this is process 1 of a container, and the container would end with it; start a new container"
+        if ends_container(os.getpid()):
+            return "the container would end with this process; start a new container"
         return None
 
     def _failed(self, reason: str) -> RestartResult:

@@ -126,9 +126,7 @@ class CallerServer(web.Server):
 
     def _counted_connections(self) -> "Iterable[Connection]":
         yield from list(self._handshakes)
-        yield from (
-            connection for connection in self._caller_connections() if connection not in self._rejected
-        )
+        yield from (connection for connection in self._caller_connections() if connection not in self._rejected)
 
     def over_tls(self, tls: "ListenerTls") -> "Callable[[], asyncio.Protocol]":
         """Returns a factory of connections that begin with a TLS handshake."""
