@@ -121,22 +121,6 @@ def test_each_environment_finds_its_own_key(load: Any, tmp_path: Path) -> None:
     assert find(prod, "prod") == FileKey(tmp_path / "nanonets_api_key_prod")
 
 
-@pytest.mark.parametrize(
-    ("settings", "problem"),
-    [
-        ({"vault_path": "nanonets"}, "environments.a.vault_path: needs environments.a.vault_address"),
-        (
-            {"vault_path": "nanonets", "vault_address": "https://vault.example", "vault_auth": "approle"},
-            "environments.a.vault_auth: approle needs environments.a.vault_role",
-        ),
-    ],
-)
-def test_a_store_with_a_missing_setting_is_an_error(settings: dict[str, str], problem: str) -> None:
-    with pytest.raises(SettingsError) as caught:
-        key_source_config(Settings(**settings), {}, "a")  # type: ignore[arg-type]  # strings, as sources give them
-    assert str(caught.value) == problem
-
-
 def test_two_stores_are_an_error() -> None:
     with pytest.raises(KeyUnusable) as caught:
         key_source_config(Settings(api_key_command="cat /k", aws_secret="name"), {}).find({}, dirs=[])

@@ -124,7 +124,7 @@ OTHER_VALUES: dict[str, str | bool] = {
 
 _TLS: dict[str, str | bool] = {"tls_cert": "/c.pem", "tls_key": "/k.pem"}
 ALSO: dict[str, dict[str, str | bool]] = {
-    "vault_path": {"vault_address": "https://vault.example"},
+    "vault_path": {"vault_path": "other", "vault_address": "https://vault.example"},
     "vault_auth": {"vault_path": "nanonets", "vault_address": "https://vault.example", "vault_role": "role"},
     "vault_auth_mount": {"vault_path": "nanonets", "vault_address": "https://vault.example"},
     **{

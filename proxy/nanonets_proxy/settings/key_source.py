@@ -6,19 +6,13 @@ from collections.abc import Iterable, Mapping
 from nanonets_proxy.keys.aws import AwsKey, AwsPolicy
 from nanonets_proxy.keys.command import CommandKey, environment_of_command
 from nanonets_proxy.keys.source import KeySource, KeySourceConfig, key_variable
-from nanonets_proxy.keys.vault import TOKEN_VARIABLE, VaultKey, VaultPolicy
-from nanonets_proxy.settings.errors import SettingsError
+from nanonets_proxy.keys.vault import TOKEN_VARIABLE, VaultAuth, VaultKey, VaultPolicy
 from nanonets_proxy.settings.model.proxy import Settings
 
 
 def key_source_config(settings: Settings, environ: Mapping[str, str], environment: str = "") -> KeySourceConfig:
-    """Returns the sources of the key of `environment`. `environ` may hold a store's login credential.
-
-    Raises:
-        SettingsError: a setting that the source needs is missing.
-    """
-    prefix = f"environments.{environment}." if environment else ""
-    return KeySourceConfig(environment, settings.api_key_file, tuple(_stores(settings, environ, prefix)))
+    """Returns the sources of the key of `environment`. `environ` may hold a store's login credential."""
+    return KeySourceConfig(environment, settings.api_key_file, tuple(_stores(settings, environ)))
 
 
 def secret_variables(environments: Iterable[str]) -> tuple[str, ...]:
@@ -29,7 +23,7 @@ def secret_variables(environments: Iterable[str]) -> tuple[str, ...]:
     return (*keys, TOKEN_VARIABLE, *(f"{prefix}{name}" for name in settings))
 
 
-def _stores(settings: Settings, environ: Mapping[str, str], prefix: str) -> list[KeySource]:
+def _stores(settings: Settings, environ: Mapping[str, str]) -> list[KeySource]:
     stores: list[KeySource] = []
     refresh_s, timeout_s = settings.key_refresh, settings.key_timeout
     if settings.api_key_command:
@@ -37,7 +31,7 @@ def _stores(settings: Settings, environ: Mapping[str, str], prefix: str) -> list
         command = tuple(shlex.split(settings.api_key_command))
         stores.append(CommandKey(command, refresh_s, timeout_s, variables))
     if settings.vault_path:
-        stores.append(VaultKey(_vault_policy(settings, environ, prefix)))
+        stores.append(VaultKey(_vault_policy(settings, environ)))
     if settings.aws_secret:
         stores.append(
             AwsKey(
@@ -53,12 +47,7 @@ def _stores(settings: Settings, environ: Mapping[str, str], prefix: str) -> list
     return stores
 
 
-def _vault_policy(settings: Settings, environ: Mapping[str, str], prefix: str) -> VaultPolicy:
-    if settings.vault_address is None:
-        raise SettingsError(f"{prefix}vault_path: needs {prefix}vault_address")
-    needs_role = settings.vault_auth != "token"
-    if needs_role and not settings.vault_role:
-        raise SettingsError(f"{prefix}vault_auth: {settings.vault_auth} needs {prefix}vault_role")
+def _vault_policy(settings: Settings, environ: Mapping[str, str]) -> VaultPolicy:
     return VaultPolicy(
         address=str(settings.vault_address),
         mount=settings.vault_mount.strip("/"),
@@ -68,7 +57,7 @@ def _vault_policy(settings: Settings, environ: Mapping[str, str], prefix: str) -
         auth_mount=settings.vault_auth_mount.strip("/"),
         role=settings.vault_role,
         credential_file=settings.vault_credential_path(),
-        token=None if needs_role else environ.get(TOKEN_VARIABLE),
+        token=environ.get(TOKEN_VARIABLE) if settings.vault_auth == VaultAuth.TOKEN else None,
         namespace=settings.vault_namespace,
         ca_file=settings.vault_ca_file,
         refresh_s=settings.key_refresh,

@@ -14,6 +14,7 @@ from nanonets_proxy.server.tls import make_listener_context
 from nanonets_proxy.settings.errors import SettingsError
 from nanonets_proxy.settings.loaded import LoadedSettings
 from nanonets_proxy.settings.model.proxy import Settings
+from nanonets_proxy.settings.needs import find_missing
 from nanonets_proxy.settings.sources import ENVIRONMENTS
 from nanonets_proxy.settings.upstream_checks import check_auth, check_upstream_and_bodies
 
@@ -39,11 +40,8 @@ def find_contradictions(
         yield from _check_addresses("listen", prefix, loaded, owners, authenticates=True)
         yield from _check_own_path("state_file", prefix, loaded, owners)
         yield from _check_own_path("jobs", prefix, loaded, owners)
-        if loaded.settings.jobs is None:
-            yield from _without_effect(loaded, prefix, "jobs", "jobs_keep", "max_jobs", "jobs_total")
+    yield from find_missing(process, environments)
     yield from _check_ledger(process, owners)
-    if process.settings.webhook_secret_file is not None and process.settings.webhook_url is None:
-        yield f"webhook_secret_file: needs webhook_url ({process.sources['webhook_secret_file']})"
     if process.settings.sandbox and environments[0][0]:
         yield f"sandbox: cannot be combined with environments ({process.sources['sandbox']})"
     admin = process.settings.admin_listen
@@ -93,13 +91,6 @@ def _exclusive_resources(address: Listener) -> set[Listener | str]:
 def _check_access(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str]:
     """Yields a sentence for each access setting that needs another setting, or contradicts it."""
     settings, sources = loaded.settings, loaded.sources
-    for name, other in (
-        ("tls_cert", "tls_key"),
-        ("tls_key", "tls_cert"),
-        ("tls_client_ca", "tls_cert"),
-    ):
-        if getattr(settings, name) is not None and getattr(settings, other) is None:
-            yield f"{prefix}{name}: needs {prefix}{other} ({sources[name]})"
     if settings.caller_tokens and settings.caller_tokens_file is not None:
         yield (
             f"{prefix}caller_tokens: {prefix}caller_tokens_file is also set "
@@ -173,30 +164,18 @@ def _check_own_path(name: str, prefix: str, loaded: LoadedSettings[Settings], ow
     owners[place] = f"{prefix}{name} ({loaded.sources[name]})"
 
 
-def _without_effect(loaded: LoadedSettings[Settings], prefix: str, needed: str, *names: str) -> Iterator[str]:
-    """Yields a sentence for each setting that has no effect without the setting `needed`."""
-    for name in names:
-        if getattr(loaded.settings, name) != Settings.model_fields[name].default:
-            yield f"{prefix}{name}: needs {prefix}{needed} ({loaded.sources[name]})"
-
-
 def _check_ledger(process: LoadedSettings[Settings], owners: _Owners) -> Iterator[str]:
-    """Yields a sentence if another setting names the same file, or if a setting of the ledger has no effect."""
+    """Yields a sentence if another setting names the same file."""
     path = process.settings.ledger
-    if path is None:
-        yield from _without_effect(process, "", "ledger", "ledger_days", "ledger_rows")
-    elif (place := str(path.resolve())) in owners:
+    if path is not None and (place := str(path.resolve())) in owners:
         yield f"ledger: {path} is already used by {owners[place]}"
 
 
 def _check_fleet(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str]:
-    """Yields a sentence for each setting that has no effect beside or without coordination."""
+    """Yields a sentence for each setting that contradicts coordination."""
     settings, sources = loaded.settings, loaded.sources
-    if settings.coordination is None:
-        yield from _without_effect(loaded, prefix, "coordination", "coordination_account", "coordination_required")
-        return
     for name in ("state_file", "sandbox"):
-        if getattr(settings, name):
+        if settings.coordination is not None and getattr(settings, name):
             yield f"{prefix}coordination: cannot be used together with {name} ({sources[name]}); remove one of them"
 
 
