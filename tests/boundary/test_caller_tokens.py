@@ -162,7 +162,11 @@ def test_unusable_files_are_errors_at_start(tmp_path: Path) -> None:
     flags = {"caller_tokens_file": str(file), "tls_cert": str(file), "tls_key": str(file)}
     with pytest.raises(SettingsError) as caught:
         verify_files(load_settings(flags, {}, dirs=[], default_config=Path("/none")))
-    assert [problem.split(":")[0] for problem in caught.value.problems] == ["caller_tokens_file", "tls_cert"]
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "caller_tokens_file",
+        "tls_cert",
+        "tls_key",
+    ]
 
 
 # --- users of a unix socket ----------------------------------------------------------------------
@@ -220,6 +224,22 @@ class Pki:
 @pytest.fixture
 def pki(tmp_path: Path) -> Pki:
     return Pki(tmp_path)
+
+
+def test_an_unusable_file_of_tls_is_named_with_its_fault(pki: Pki, tmp_path: Path) -> None:
+    def problem(cert: Path, key: Path, ca: Path) -> str:
+        flags = {"tls_cert": str(cert), "tls_key": str(key), "tls_client_ca": str(ca)}
+        with pytest.raises(SettingsError) as caught:
+            verify_files(load_settings(flags, {}, dirs=[], default_config=Path("/none")))
+        return str(caught.value)
+
+    gone = tmp_path / "gone.pem"
+    other = tmp_path / "other.pem"
+    trustme.CA().issue_cert("localhost").private_key_pem.write_to_path(str(other))
+    assert problem(gone, pki.key, pki.ca) == f"tls_cert: {gone} does not exist (flag --tls-cert)"
+    assert problem(pki.cert, pki.cert, pki.ca) == f"tls_key: {pki.cert} holds no PEM private key (flag --tls-key)"
+    assert problem(pki.cert, pki.key, gone) == f"tls_client_ca: {gone} does not exist (flag --tls-client-ca)"
+    assert problem(pki.cert, other, pki.ca) == (f"tls_key: {other} is not the key of {pki.cert} (flag --tls-key)")
 
 
 def certificate_of(caller: RawCaller) -> bytes:

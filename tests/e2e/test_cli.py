@@ -55,6 +55,7 @@ def test_the_help_of_a_serving_command_lists_its_settings(command: str, run) -> 
     assert done.returncode == OK
     assert done.stdout.startswith(f"usage: nanonets-proxy {command} [flags]\n")
     assert "--listen ADDRESS" in done.stdout
+    assert "A DURATION is a number of seconds, or 500ms, 30s," in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,12 @@ def test_the_help_of_any_other_command_lists_only_its_own_flags(
             ["serve", "s3cret"],
             "an argument is neither a flag nor the value of a flag; flags start with --, and a command comes first",
         ),
-        (["--via"], "argument --via: expected one argument; see `nanonets-proxy serve --help`"),
+        (["--via"], "--via: needs a value; see `nanonets-proxy serve --help`"),
+        (["--max-wait", "-5s"], "--max-wait: needs a value; see `nanonets-proxy serve --help`"),
+        (["--read-only=s3cret"], "--read-only: takes no value; see `nanonets-proxy serve --help`"),
+        (["status", "--watch=5"], "--watch: takes no value; see `nanonets-proxy status --help`"),
+        (["config", "--env", "x"], "--env: unknown flag; `nanonets-proxy config --reference` lists all settings"),
+        (["policy", "test", "/no/such.toml"], "/no/such.toml: does not exist (FILE)"),
         (["config", "--schema", "--reference"], "--schema and --reference exclude each other"),
         (["config", "--changed", "--schema"], "--schema and --changed exclude each other"),
         (["token", "billing", "--listen=x"], "--listen: unknown flag; see `nanonets-proxy token --help`"),

@@ -221,7 +221,12 @@ def test_a_missing_config_file_is_an_error_with_the_source_of_its_name() -> None
     [
         (b"max_wait = 3\nmax_waiting 5\n", 2, "Expected '=' after a key in a key/value pair"),
         (b"max_wait = 3\nmax_wait = 4\n", 2, "Cannot overwrite a value"),
-        (b"\n\nlisten = oops\n", 3, "Invalid value"),
+        (b"\n\nlisten = oops\n", 3, 'Invalid value; text needs quotes, as in max_wait = "30s"'),
+        (
+            b"max_wait = 5m\n",
+            1,
+            'Expected newline or end of document after a statement; text needs quotes, as in max_wait = "30s"',
+        ),
         (b'listen = ["127.0.0.1:1"\n', 2, "Unclosed array"),
     ],
 )
@@ -249,6 +254,7 @@ def test_a_config_file_that_is_not_utf_8_or_a_directory_is_one_sentence(toml: Pa
         ("nanonets_proxy_listen", "did you mean NANONETS_PROXY_LISTEN?"),
         ("NANONETS_PROXY_API_KEY", "did you mean NANONETS_API_KEY?"),
         ("NANONETS_PROXY_KEY", "did you mean NANONETS_API_KEY?"),
+        ("NANONETS_PROXY_ZZZ", "`nanonets-proxy config --reference` lists all settings"),
     ],
 )
 def test_a_misspelt_variable_is_an_error_with_the_nearest_name(variable: str, hint: str) -> None:

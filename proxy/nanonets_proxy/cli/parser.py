@@ -1,5 +1,6 @@
 """Parses the command line: one parser for each command, and one sentence for each mistake."""
 
+import re
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +32,19 @@ Every setting is a flag, an environment variable NANONETS_PROXY_..., and a line 
 a file."""
 
 
+# What argparse says about a flag without its value, and with one too many, which it shows although it may be a key.
+_ABOUT_VALUE: Final = re.compile(
+    r"argument (?P<flag>--[\w-]+)[/, \w-]*: ((?P<needs>expected one argument)|ignored explicit argument .*)",
+    re.DOTALL,
+)
+
 _MORE_FLAGS: Final = f"This command takes the flags of all settings too. `{PROGRAM} serve --help` lists them."
+
+
+_FORMS: Final = (
+    "A DURATION is a number of seconds, or 500ms, 30s, 5m, 1h. A SIZE is a number of bytes, or 512KiB, 64MiB, 1GB. "
+    "Lists have commas, or repeat the flag."
+)
 
 
 class UsageError(Exception):
@@ -77,6 +90,9 @@ class _Parser(ArgumentParser):
     """A parser that raises UsageError instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
+        if fault := _ABOUT_VALUE.fullmatch(message):
+            needs = "needs a value" if fault["needs"] else "takes no value"
+            message = f"{fault['flag']}: {needs}"
         raise UsageError(f"{message}; see `{self.prog} --help`")
 
     def _print_message(self, message: str, file: Any = None) -> None:  # noqa: ARG002 - ArgumentParser's
@@ -138,7 +154,7 @@ def _command_parser(name: str, command: Command) -> tuple[_Parser, SettingsFlags
         prog=f"{PROGRAM} {name}",
         usage=" ".join(filter(None, (PROGRAM, name, command.argument, "[flags]", command.usage_end))),
         description=f"{command.summary[0].upper()}{command.summary[1:]}.",
-        epilog=_MORE_FLAGS if takes_hidden_flags else None,
+        epilog=_MORE_FLAGS if takes_hidden_flags else _FORMS if command.help_lists_settings else None,
         allow_abbrev=False,
     )
     for flag, help_text in command.switches.items():

@@ -15,7 +15,15 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Returns the end of a sentence about an unknown name: the nearest known name, or where to find them all."""
-    nearest = get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"did you mean {nearest[0]}?" if nearest else "`nanonets-proxy config --reference` lists all settings"
+def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """Returns the end of a sentence about an unknown name: the nearest known name, or where to find them all.
+
+    A `prefix` of all names is not compared: with it, any two names would be alike.
+    """
+    known = {known.removeprefix(prefix): known for known in names}
+    nearest = get_close_matches(name.removeprefix(prefix), known, n=1, cutoff=0.5)
+    return (
+        f"did you mean {known[nearest[0]]}?"
+        if nearest
+        else "`nanonets-proxy config --reference` lists all settings"
+    )

@@ -36,6 +36,7 @@ def load_settings(
     environ: Mapping[str, str],
     *,
     config: str | None = None,
+    config_from: str = "flag --config",
     dirs: Sequence[Path] | None = None,
     default_config: Path = DEFAULT_CONFIG,
 ) -> LoadedSettings[Settings]:
@@ -43,8 +44,8 @@ def load_settings(
 
     Flags win over environment variables, then secret files, then the TOML file, then the defaults.
 
-    `flags` maps names of settings to strings or booleans. `config` is the value of `--config`. `dirs` are the
-    directories of secret files, by default those that `environ` names.
+    `flags` maps names of settings to strings or booleans. `config` is the path of the TOML file, which
+    `config_from` gave. `dirs` are the directories of secret files, by default those that `environ` names.
 
     Raises:
         SettingsError: a source has an unknown name or an invalid value, or two values contradict each other.
@@ -52,7 +53,7 @@ def load_settings(
     names = Settings.model_fields
     path, requested_by = default_config, None
     if config is not None:
-        path, requested_by = Path(config), "flag --config"
+        path, requested_by = Path(config), config_from
     elif CONFIG_VARIABLE in environ:
         path, requested_by = Path(environ[CONFIG_VARIABLE]), f"environment {CONFIG_VARIABLE}"
     toml = read_toml(names, path, requested_by)

@@ -22,6 +22,8 @@ _KEY_NAMES = frozenset({"api_key", "apikey", "key", "nanonets_api_key"})
 # names such as NANONETS_PROXY_PORT_8080_TCP_ADDR.
 _SERVICE_LINK = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
+# What Python's parser says about `max_wait = 30s` and `log_level = debug`.
+_TOML_UNQUOTED = ("Expected newline or end of document after a statement", "Invalid value")
 _TOML_PLACE = re.compile(r" \(at (?:line (?P<line>[0-9]+), column [0-9]+|end of document)\)$")
 
 
@@ -55,7 +57,7 @@ def flag_hint(flag: str, names: Collection[str]) -> str:
     """Returns the end of a sentence about an unknown flag."""
     if flag.removeprefix("--").replace("-", "_").lower() in _KEY_NAMES:
         return f"a flag cannot hold the key, as other users could see it: set {KEY_VARIABLE} or {KEY_FILE_VARIABLE}"
-    return did_you_mean(flag, names)
+    return did_you_mean(flag, names, "--")
 
 
 def read_variables(
@@ -85,7 +87,7 @@ def read_variables(
             hint = (
                 f"did you mean {KEY_VARIABLE}?"
                 if suffix.lower() in _KEY_NAMES
-                else did_you_mean(variable.upper(), [*variables, *others])
+                else did_you_mean(variable.upper(), [*variables, *others], prefix)
             )
             result.problems.append(f"{variable}: unknown setting (environment); {hint}")
     return result
@@ -118,7 +120,7 @@ def read_secret_files(names: Collection[str], prefix: str, dirs: Sequence[Path])
                 hint = (
                     f"did you mean {KEY_FILE_NAME}?"
                     if file_name.lower().removeprefix(prefix.lower()) in _KEY_NAMES
-                    else did_you_mean(file_name.lower(), file_names)
+                    else did_you_mean(file_name.lower(), file_names, prefix.lower())
                 )
                 result.problems.append(f"{file_name}: unknown setting (file {path}); {hint}")
     return result
@@ -209,7 +211,9 @@ def read_toml(names: Collection[str], path: Path, requested_by: str | None) -> S
         fault = str(error)
         place = _TOML_PLACE.search(fault)
         line = place["line"] if place and place["line"] else content.count("\n") + 1
-        return SourceValues(problems=[f"{path}:{line}: {_TOML_PLACE.sub('', fault)}"])
+        fault = _TOML_PLACE.sub("", fault)
+        hint = '; text needs quotes, as in max_wait = "30s"' if fault.startswith(_TOML_UNQUOTED) else ""
+        return SourceValues(problems=[f"{path}:{line}: {fault}{hint}"])
     result = SourceValues()
     for key, value in values.items():
         if key in names or key == ENVIRONMENTS:

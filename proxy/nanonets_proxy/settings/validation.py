@@ -248,11 +248,28 @@ def _webhook_problems(loaded: LoadedSettings[Settings]) -> Iterator[str]:
 def _listener_tls_problems(loaded: LoadedSettings[Settings]) -> Iterator[str]:
     if (tls := loaded.settings.listener_tls()) is None:
         return
-    source = loaded.sources["tls_cert"]
+    sources = loaded.sources
+    problems = []
+    for name, path, content in (
+        ("tls_cert", tls.cert_file, "CERTIFICATE"),
+        ("tls_key", tls.key_file, "PRIVATE KEY"),
+        ("tls_client_ca", tls.client_ca_file, "CERTIFICATE"),
+    ):
+        try:
+            if path is not None and f"{content}-----".encode() not in path.read_bytes():
+                problems.append(f"{name}: {path} holds no PEM {content.lower()} ({sources[name]})")
+        except OSError as error:
+            problems.append(f"{name}: {path} {os_fault(error)} ({sources[name]})")
+    yield from problems
+    if problems:
+        return
     try:
         make_listener_context(tls)
     except ssl.SSLError as error:
-        fault = error.reason or error
-        yield f"tls_cert: {tls.cert_file}, its key or its client authorities cannot be used: {fault} ({source})"
-    except OSError as error:
-        yield f"tls_cert: a file of the listeners' TLS {os_fault(error)} ({source})"
+        if error.reason == "KEY_VALUES_MISMATCH":
+            yield f"tls_key: {tls.key_file} is not the key of {tls.cert_file} ({sources['tls_key']})"
+        else:
+            yield (
+                f"tls_cert: {tls.cert_file}, its key or its client authorities cannot be used: "
+                f"{error.reason or error} ({sources['tls_cert']})"
+            )

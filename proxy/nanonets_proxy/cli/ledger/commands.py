@@ -39,7 +39,7 @@ def policy_test(invocation: Invocation) -> int:
     if parsed.config is not None:
         raise UsageError("--config: FILE already names the settings file")
     since_h, until_h = _hours(parsed.since, parsed.until)
-    loaded = load_settings(invocation.flags, invocation.environ, config=parsed.argument)
+    loaded = load_settings(invocation.flags, invocation.environ, config=parsed.argument, config_from="FILE")
     by_environment = {name: own.settings for name, own in loaded.by_name().items()}
     try:
         result = replay(_ledger_path(loaded.settings), by_environment, since_h, until_h)

@@ -25,8 +25,8 @@ _ADVICE: Final = {
     "method_not_allowed": "The caller used CONNECT, TRACE or TRACK: correct the caller.",
     "not_found": "The path does not exist: correct the caller.",
     "not_implemented": "The caller used a feature that the proxy does not support: the event in the log names it.",
-    "rate_limit_exceeded": "The upstream's limit did not allow the request in time: send less, raise max_wait, or "
-    "ask Nanonets for a higher limit.",
+    "rate_limit_exceeded": "The upstream's limit did not allow the request in time: send less, let it wait longer "
+    "(max_wait, or the caller's Prefer: wait), or ask Nanonets for a higher limit.",
     "request_timeout": "The caller sent its request too slowly: look at the caller and the network to it.",
     "shutting_down": "The request came while the proxy was stopping: the caller can send it again.",
     "target_too_long": "The caller's URL is too long: correct the caller.",

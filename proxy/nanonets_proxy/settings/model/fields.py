@@ -36,7 +36,7 @@ from nanonets_proxy.core.net.redis_address import RedisAddress
 from nanonets_proxy.core.net.webhook_url import WebhookUrl, parse_webhook_url
 from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeRule
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
-from nanonets_proxy.settings.model.quantities import Metavar
+from nanonets_proxy.settings.model.quantities import Metavar, shown
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?", re.ASCII)
 _WEIGHT = re.compile(r"[1-9][0-9]{0,2}|1000", re.ASCII)
@@ -50,7 +50,7 @@ def parse_string(value: Any, *, is_secret: bool = False) -> str:
     `is_secret`: the error must not show the value.
     """
     if not isinstance(value, str):
-        raise ValueError("must be a string" if is_secret else f"must be a string, not {value!r}")  # noqa: TRY004  # pydantic reports only ValueError
+        raise ValueError("must be a string" if is_secret else f"must be a string, not {shown(value)}")  # noqa: TRY004  # pydantic reports only ValueError
     return value.strip()
 
 

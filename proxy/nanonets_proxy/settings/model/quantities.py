@@ -50,6 +50,11 @@ def _split(value: str) -> tuple[float, str] | None:
     return (float(match[1]), match[2]) if match else None
 
 
+def shown(value: object) -> str:
+    """Returns a value as TOML writes it."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -61,9 +66,9 @@ def parse_delay(value: Any) -> float:
     elif isinstance(value, str) and (parts := _split(value)) and (parts[1] or "s") in _SECONDS:
         seconds = parts[0] * _SECONDS[parts[1] or "s"]
     else:
-        raise ValueError(f"{value!r} is not a duration: write seconds, or 500ms, 30s, 5m, 1h")
+        raise ValueError(f"{shown(value)} is not a duration: write seconds, or 500ms, 30s, 5m, 1h")
     if not 0 <= seconds <= MAX_DURATION_S:
-        raise ValueError(f"must be from 0 to {MAX_DURATION_S // 86400} days, not {value!r}")
+        raise ValueError(f"must be from 0 to {MAX_DURATION_S // 86400} days, not {shown(value)}")
     return seconds
 
 
@@ -71,7 +76,7 @@ def parse_duration(value: Any) -> float:
     """Returns seconds like `parse_delay`, but at least a millisecond."""
     seconds = parse_delay(value)
     if seconds < MIN_DURATION_S:
-        raise ValueError(f"must be at least 1ms, not {value!r}")
+        raise ValueError(f"must be at least 1ms, not {shown(value)}")
     return seconds
 
 
@@ -90,9 +95,9 @@ def parse_size(value: Any) -> int:
     elif isinstance(value, str) and (parts := _split(value)) and parts[1].lower() in _BYTES:
         size = parts[0] * _BYTES[parts[1].lower()]
     else:
-        raise ValueError(f"{value!r} is not a size: write bytes, or 512KiB, 64MiB, 1GB")
+        raise ValueError(f"{shown(value)} is not a size: write bytes, or 512KiB, 64MiB, 1GB")
     if not 0 <= size < 2**63 or size != int(size):
-        raise ValueError(f"must be a whole number of bytes, not {value!r}")
+        raise ValueError(f"must be a whole number of bytes, not {shown(value)}")
     return int(size)
 
 
@@ -115,7 +120,7 @@ class Count:
         if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value.strip(), re.ASCII):
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"{value!r} is not a whole number")  # noqa: TRY004  # pydantic reports only ValueError
+            raise ValueError(f"{shown(value)} is not a whole number")  # noqa: TRY004  # pydantic reports only ValueError
         if not self.low <= value <= self.high:
             raise ValueError(f"must be between {self.low} and {self.high}, not {value}")
         return value
@@ -136,7 +141,7 @@ class OneOf:
 
     def parse(self, value: Any) -> Any:
         if value not in self.words:
-            raise ValueError(f"must be {', '.join(self.words[:-1])} or {self.words[-1]}, not {value!r}")
+            raise ValueError(f"must be {', '.join(self.words[:-1])} or {self.words[-1]}, not {shown(value)}")
         return self.make(value)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -155,7 +160,7 @@ def parse_switch(value: Any) -> bool:
         return True
     if word in ("false", "no", "off", "0"):
         return False
-    raise ValueError(f"must be true or false, not {value!r}")
+    raise ValueError(f"must be true or false, not {shown(value)}")
 
 
 def parse_share(value: Any) -> float:
@@ -165,7 +170,7 @@ def parse_share(value: Any) -> float:
     except (TypeError, ValueError):
         share = math.nan
     if not 0 <= share <= 1:
-        raise ValueError(f"must be a number from 0 to 1, not {value!r}")
+        raise ValueError(f"must be a number from 0 to 1, not {shown(value)}")
     return share
 
 
@@ -181,7 +186,7 @@ Duration: TypeAlias = Annotated[
             ]
         }
     ),
-    Metavar("SECONDS"),
+    Metavar("DURATION"),
 ]
 
 Delay: TypeAlias = Annotated[
@@ -189,7 +194,7 @@ Delay: TypeAlias = Annotated[
     PlainValidator(parse_delay),
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": DURATION_PATTERN}]}),
-    Metavar("SECONDS"),
+    Metavar("DURATION"),
 ]
 
 Size: TypeAlias = Annotated[
@@ -197,7 +202,7 @@ Size: TypeAlias = Annotated[
     PlainValidator(parse_size),
     PlainSerializer(format_size, return_type=str),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": SIZE_PATTERN}]}),
-    Metavar("BYTES"),
+    Metavar("SIZE"),
 ]
 
 Switch: TypeAlias = Annotated[bool, PlainValidator(parse_switch), WithJsonSchema({"type": "boolean"})]
