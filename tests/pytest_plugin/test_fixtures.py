@@ -46,6 +46,12 @@ def test_each_test_has_a_sandbox_and_a_limit_of_its_own(_: int, nanonets_sandbox
     ]
 
 
+@pytest.mark.parametrize("_", [1, 2])
+@pytest.mark.nanonets(proxy={"jobs": "jobs", "state_file": "state"})
+def test_relative_paths_among_the_settings_are_those_of_one_test(_: int, nanonets_proxy: NanonetsProxy) -> None:
+    assert call(nanonets_proxy, "/api/v4/workflows")[0] == 200
+
+
 @pytest.mark.nanonets(faults=[503, "disconnect", "ok", 500])
 def test_the_proxy_needs_no_key_and_hides_faults(nanonets_proxy: NanonetsProxy) -> None:
     assert call(nanonets_proxy, "/api/v4/workflows")[0] == 200

@@ -9,11 +9,13 @@ import ctypes
 import gc
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import nanonets_proxy.cli.commands
@@ -29,7 +31,7 @@ _STDOUT, _STDERR = 1, 2
 
 def run(requests: socket.socket) -> None:
     """Responds to requests until the other end closes."""
-    running: set[int] = set()
+    running: dict[int, Path] = {}
     try:
         with requests, requests.makefile("r") as lines:
             for line in lines:
@@ -47,23 +49,28 @@ def run(requests: socket.socket) -> None:
             _end(pid, running)
 
 
-def _end(pid: int, running: set[int]) -> None:
+def _end(pid: int, running: dict[int, Path]) -> None:
     if pid in running:
-        running.remove(pid)
+        folder = running.pop(pid)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(arguments: Sequence[str], key: str | None, running: set[int]) -> Any:
-    """Returns the response: the server's process and address, or the sentences of its standard error."""
+def _start(arguments: Sequence[str], key: str | None, running: dict[int, Path]) -> Any:
+    """Returns the response: the server's process and address, or the sentences of its standard error.
+
+    The server has a working directory of its own, for relative paths among its settings.
+    """
+    folder = Path(tempfile.mkdtemp(dir=Path.cwd()))
     log, log_end = os.pipe()
     template = os.getpid()
     with os.fdopen(log, "rb") as lines, tempfile.TemporaryFile() as errors:
         pid = os.fork()
         if not pid:
-            _serve(arguments, key, (log_end, errors.fileno()), template)
+            _serve(arguments, key, (log_end, errors.fileno()), folder, template)
         os.close(log_end)
-        running.add(pid)
+        running[pid] = folder
         for line in lines:
             event = json.loads(line)
             if event["event"] in _STARTED:
@@ -73,9 +80,12 @@ def _start(arguments: Sequence[str], key: str | None, running: set[int]) -> Any:
     return {"pid": pid, "address": "", "fault": fault or "the server ended before it served"}
 
 
-def _serve(arguments: Sequence[str], key: str | None, output: tuple[int, int], template: int) -> NoReturn:
+def _serve(
+    arguments: Sequence[str], key: str | None, output: tuple[int, int], folder: Path, template: int
+) -> NoReturn:
     code = 1
     try:
+        os.chdir(folder)
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != template:
