@@ -126,6 +126,19 @@ async def test_an_alert_with_an_error_and_its_reason_shows_both() -> None:
         assert problem["reason"] == "The upstream refused the connection: ECONNREFUSED"
 
 
+async def test_an_alert_about_a_file_names_it_once() -> None:
+    async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
+        proxy.proxy.alerts.report("a", "look", path="/x/usage.db", reason="cannot be used: read-only file system")
+        proxy.proxy.alerts.report("b", "look", path="/x/jobs", reason="/x/jobs is full")
+        proxy.proxy.alerts.report("c", "look", path="/x/pem", sentence="The certificate in /x/pem expires.")
+        problems = (await _status(proxy))["environments"][0]["problems"]
+        assert {problem["kind"]: problem["reason"] for problem in problems} == {
+            "a": "/x/usage.db: cannot be used: read-only file system",
+            "b": "/x/jobs is full",
+            "c": "",
+        }
+
+
 async def _after_3_requests(response: bytes, path: bytes = b"/api/v4/workflows") -> dict[str, Any]:
     """Returns the status of the environment after three requests with the same response."""
     async with (

@@ -1,6 +1,7 @@
 """Waits for a fact instead of for time to pass."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -15,6 +16,15 @@ async def until(condition: Callable[[], bool], within_s: float = WAIT_S) -> None
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 - no event announces these conditions
             await asyncio.sleep(_POLL_S)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Returns as soon as `condition` holds, for tests without an event loop. Raises TimeoutError after `WAIT_S`."""
+    deadline_s = time.monotonic() + WAIT_S
+    while not condition():
+        if time.monotonic() > deadline_s:
+            raise TimeoutError
+        time.sleep(_POLL_S)
 
 
 async def stable(count: Callable[[], int], *, for_s: float = 0.05) -> int:

@@ -1,6 +1,7 @@
 """Runs the real proxy in the test's process, and fails the test if the proxy leaves anything behind."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from nanonets_proxy.keys.source import BoundSource, EnvironmentKey, InitialKeys,
 from nanonets_proxy.server.connection.flow_control import MOST_AHEAD_BYTES
 from nanonets_proxy.settings import LoadedSettings, Settings, configure
 from nanonets_proxy.telemetry.redaction import Redactor
+from nanonets_proxy.telemetry.writer import LineWriter
 from support.eventually import WAIT_S, until
 from support.raw_caller import RawCaller
 
@@ -30,6 +32,7 @@ _PROGRAM_FOLDERS = (
     nanonets_proxy.__file__.removesuffix("__init__.py"),
     web_protocol.__file__.removesuffix("web_protocol.py"),
 )
+_NO_LOG = LineWriter(io.BytesIO(), bytes)
 
 
 class RunningProxy:
@@ -112,7 +115,7 @@ def program(origin: Origin, source: KeySource | None = None, **overrides: Any) -
     redactor = Redactor()
     bound = BoundSource(source, config.audience)
     environment = Environment(config, InitialKeys(bound, bound.read()), redactor, usage)
-    return Program(own, [environment], Shutdown(), usage, redactor=redactor)
+    return Program(own, [environment], Shutdown(), usage, redactor=redactor, log_writer=_NO_LOG)
 
 
 @asynccontextmanager

@@ -1,11 +1,11 @@
 """The writer of log lines never blocks, and reports every line that it drops."""
 
 import base64
+import errno
 import io
 import json
 import os
 import threading
-import time
 from typing import BinaryIO, cast
 
 import pytest
@@ -15,7 +15,7 @@ from nanonets_proxy.core.access.caller_tokens import make_token
 from nanonets_proxy.telemetry import writer as writer_module
 from nanonets_proxy.telemetry.redaction import Redactor
 from nanonets_proxy.telemetry.writer import LineWriter
-from support.eventually import WAIT_S
+from support.eventually import WAIT_S, wait_until
 from support.log_capture import captured_log
 
 
@@ -29,6 +29,19 @@ class _Gone(io.BytesIO):
         raise BrokenPipeError
 
 
+class _Disk(io.BytesIO):
+    """A file on a disk with room for `room` further bytes."""
+
+    room = 0
+
+    def write(self, data: object, /) -> int:
+        part = bytes(data)[: self.room]  # type: ignore[call-overload]  # as `BytesIO.write` takes it
+        if not part:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.room -= len(part)
+        return super().write(part)
+
+
 def _keep(data: bytes) -> bytes:
     return data
 
@@ -36,8 +49,8 @@ def _keep(data: bytes) -> bytes:
 def test_a_blocked_pipe_does_not_block_writers_and_drops_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "_MAX_BUFFERED_LINES", 2000)
     read_end, write_end = os.pipe()
-    with os.fdopen(read_end, "rb") as source, os.fdopen(write_end, "wb") as sink:
-        writer = LineWriter(sink, _keep)
+    with os.fdopen(read_end, "rb") as source, os.fdopen(write_end, "wb", buffering=0) as sink:
+        writer = LineWriter(cast("BinaryIO", sink), _keep)
         for number in range(10_000):  # a write that blocks would block for ever, since nothing reads yet
             writer.write(b'{"event":"x","number":%d,"padding":"%b"}' % (number, b"p" * 100))
         assert writer.dropped > 0
@@ -75,12 +88,49 @@ def test_without_a_reader_each_batch_is_attempted_once(monkeypatch: pytest.Monke
     writer = LineWriter(gone, _keep)
     for attempts in (1, 2):
         writer.write(b"line")
-        deadline_s = time.monotonic() + WAIT_S
-        while gone.attempts < attempts:
-            assert time.monotonic() < deadline_s
-            time.sleep(0.002)
+        wait_until(lambda seen=attempts: gone.attempts == seen)  # type: ignore[misc]  # a default binds the value
     writer.close()
     assert (gone.attempts, writer.dropped) == (2, 2)
+
+
+def test_a_full_disk_is_a_fault_until_it_has_room_and_a_cut_line_stays_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(writer_module, "_BATCH_DELAY_S", 0.05)
+    disk = _Disk()
+    disk.room = 20
+    writer = LineWriter(disk, _keep)
+    for number in range(5):
+        writer.write(b'{"event":"%d"}' % number)
+    wait_until(lambda: writer.fault() is not None)
+    assert writer.fault() == "no space left on device"
+    assert writer.dropped == 4
+    writer.write(b'{"event":"5"}')
+    wait_until(lambda: writer.dropped == 5)
+    disk.room = 1000
+    writer.write(b'{"event":"6"}')
+    wait_until(lambda: writer.fault() is None)
+    writer.close()
+    *lines, report = disk.getvalue().splitlines()
+    assert lines == [b'{"event":"0"}', b'{"even', b'{"event":"6"}']
+    assert json.loads(report)["total"] == writer.dropped == 5
+
+
+def test_a_reader_that_reads_nothing_is_a_fault_before_a_line_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "_BLOCKED_S", 0.01)
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb") as source, os.fdopen(write_end, "wb", buffering=0) as sink:
+        writer = LineWriter(cast("BinaryIO", sink), _keep)
+        for _ in range(3000):
+            writer.write(b"x" * 100)
+        wait_until(lambda: writer.fault() is not None)
+        assert (writer.fault(), writer.dropped) == ("its reader has read nothing for 0 s", 0)
+        reader = threading.Thread(target=source.read)
+        reader.start()
+        wait_until(lambda: writer.fault() is None)
+        writer.close()
+        sink.close()
+        reader.join(WAIT_S)
 
 
 def test_redaction_finds_each_spelling_of_a_secret() -> None:

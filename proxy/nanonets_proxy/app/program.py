@@ -43,8 +43,10 @@ from nanonets_proxy.server.listeners import ListenFailed, reject_unused
 from nanonets_proxy.server.open_files import last_file, most_admin_connections, most_viewers, open_files_limit
 from nanonets_proxy.server.server import CallerServer
 from nanonets_proxy.telemetry.event_loop import EventLoopLag
+from nanonets_proxy.telemetry.log_watch import LogWatch
 from nanonets_proxy.telemetry.metrics import combined_registry, process_registry
 from nanonets_proxy.telemetry.redaction import Redactor
+from nanonets_proxy.telemetry.writer import LineWriter
 
 # For the requests of a replaced process: each may wait, and then take minutes. Only a stuck one takes as long.
 _FINISH_S: Final = 1800.0
@@ -72,6 +74,7 @@ class Program:
         settings: SettingsReload | None = None,
         *,
         redactor: Redactor,
+        log_writer: LineWriter,
     ) -> None:
         """`settings`: None if a reload reads no settings. `redactor` masks secrets in what operators see.
 
@@ -118,6 +121,7 @@ class Program:
             environments[0].alerts,
         )
         self._event_loop_lag = EventLoopLag(process)
+        self._log_watch = LogWatch(log_writer, process, environments[0].alerts)
         self.admin_listening = Listening("admin_listen", config.admin_listen)
         self.handover = Handover(environments, self.admin_listening)
         """Gives away all that the program serves, or takes it over."""
@@ -143,6 +147,7 @@ class Program:
         for environment in self.environments:
             await environment.start()
         self._event_loop_lag.start()
+        self._log_watch.start()
         if self._webhook is not None:
             self._webhook.start()
         if self._usage_alarms is not None:
@@ -234,6 +239,7 @@ class Program:
     async def stop(self, drain_timeout_s: float) -> None:
         """Drains all environments at the same time, then stops the admin listener."""
         self._event_loop_lag.stop()
+        self._log_watch.stop()
         await asyncio.gather(*(environment.stop(drain_timeout_s) for environment in self.environments))
         exporters = [environment.tracer for environment in self.environments] + [self._metrics_exporter]
         await asyncio.gather(*(exporter.stop() for exporter in exporters if exporter is not None))

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, cast
 
 import structlog
 import uvloop
@@ -107,7 +107,8 @@ def _run(log_format: str, level: str, main: Callable[[_Log], Coroutine[Any, Any,
     prevent_core_dump()
     lock_memory()
     redactor = Redactor()
-    writer = configure(log_format, level, sys.stdout.buffer, redactor)
+    stream = cast("BinaryIO", open(sys.stdout.fileno(), "wb", buffering=0, closefd=False))  # noqa: SIM115 - for life
+    writer = configure(log_format, level, stream, redactor)
     try:
         uvloop.run(_run_to_its_end(main(_Log(writer, redactor)), writer))
     except (ListenFailed, AiohttpMismatch, CoordinationUnusable, JobsUnusable, WebhookUnusable) as error:
@@ -138,7 +139,7 @@ async def _serve(
         environments.append(Environment(environment, key, log.redactor, usage))
     settings = SettingsReload(read_settings, log.use)
     shutdown = _stop_by_signals()
-    program = Program(config, environments, shutdown, usage, settings, redactor=log.redactor)
+    program = Program(config, environments, shutdown, usage, settings, redactor=log.redactor, log_writer=log.writer)
     await _run_until_stopped(program, shutdown, start)
 
 
@@ -166,7 +167,9 @@ async def _serve_with_sandbox(
     environment = Environment(own, InitialKeys(source, source.read()), log.redactor, usage)
     settings = SettingsReload(read_settings, log.use)
     try:
-        program = Program(config, [environment], shutdown, usage, settings, redactor=log.redactor)
+        program = Program(
+            config, [environment], shutdown, usage, settings, redactor=log.redactor, log_writer=log.writer
+        )
         start = Start(inheritance, {})
         is_alone = inheritance.companion is None
         on_start = partial(_announce_sandbox, environment) if is_alone else None

@@ -63,6 +63,8 @@ class ConnectionPolicy:
     listener: str = ""
     """The prefix of the limit's and its metric's name: "" for callers, "admin_" for the admin listener."""
     advice: str = "raise max_connections and the limit of open files"
+    is_lowered: bool = False
+    """Whether the limit of open files allows fewer connections than the setting."""
 
 
 class Connection(Protocol):
@@ -149,7 +151,10 @@ class ConnectionLimits:
         if self._open <= self._policy.max_connections or self._make_room(newcomer, None):
             return True
         policy = self._policy
-        self._report(f"{policy.listener}max_connections", policy.max_connections, policy.advice)
+        if policy.is_lowered:
+            self._report("open_files", open_files_limit(), CURE)
+        else:
+            self._report(f"{policy.listener}max_connections", policy.max_connections, policy.advice)
         return False
 
     def give_back(self, connection: Connection) -> None:

@@ -138,7 +138,30 @@ def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
             ),
         ),
         (
-            {"full": "max_connections (9)", "in_flight": 9},
+            {"upstream": Finding("silent", "Nanonets is silent."), "full": "max_connections (9)"},
+            *("upstream_silent", "upstream", "Nanonets is silent."),
+        ),
+        (
+            {"upstream": Finding("quiet", "Nanonets has sent nothing for 9 s"), "in_flight": 1},
+            *("serving", None, "Serving: 1 request in flight, nobody waits; Nanonets has sent nothing for 9 s."),
+        ),
+        (
+            {
+                "upstream": Finding("quiet", "Nanonets is quiet"),
+                "in_flight": 256,
+                "waiting": 1,
+                "waiting_callers": 1,
+            },
+            "waiting_for_place",
+            "proxy",
+            "Waiting for a free place: 1 caller, 256 of 256 places are in flight; Nanonets is quiet.",
+        ),
+        (
+            {
+                "upstream": Finding("slow", "Nanonets is slow."),
+                "full": "max_connections (9)",
+                "in_flight": 9,
+            },
             "proxy_full",
             "proxy",
             "The proxy is full: it rejects new connections, because max_connections (9) allows no more.",

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from support.commands.ports import free_port
 from support.commands.process import COMMAND, END_S, Running, environment, proxy_to, running, sandbox
+from support.eventually import wait_until
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
 STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -233,3 +235,30 @@ def test_sigterm_at_any_instant_of_the_start_ends_with_0_or_143(instant_s: float
         time.sleep(instant_s)
         assert proxy.end(signal.SIGTERM) in (0, 128 + signal.SIGTERM)
         assert b"Traceback" not in proxy.stderr
+
+
+# --- a log that cannot be written ------------------------------------------------------------------
+
+
+def test_a_full_disk_of_the_log_is_an_alert_and_no_failure(call: Call) -> None:
+    admin = f"127.0.0.1:{free_port()}"
+    with sandbox() as upstream, Path("/dev/full").open("wb") as full:
+        command = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", admin, "--upstream", upstream]
+        env = environment(NANONETS_API_KEY="sandbox-test-key")
+        process = subprocess.Popen([*COMMAND, *command], env=env, stdout=full, stderr=subprocess.PIPE)
+        try:
+            wait_until(lambda: any(alert["event"] == "log_not_written" for alert in _alerts(admin, call)))
+            (alert,) = (alert for alert in _alerts(admin, call) if alert["event"] == "log_not_written")
+            assert alert["reason"] == "standard output: no space left on device"
+        finally:
+            process.terminate()
+            _, errors = process.communicate(timeout=END_S)
+    assert (process.returncode, errors) == (0, b"")
+
+
+def _alerts(admin: str, call: Call) -> list[dict[str, Any]]:
+    try:
+        alerts: list[dict[str, Any]] = call(f"http://{admin}/readyz")[2]["alerts"]
+    except (OSError, KeyError):  # the process starts
+        return []
+    return alerts

@@ -67,7 +67,7 @@ def test_each_of_too_many_callers_gets_its_response_or_a_503() -> None:
         used = proxy.wait_for("max_connections_lowered")["used"]
         assert set(statuses) == {200, 503}
         assert statuses.count(200) >= used
-        proxy.wait_for("connections_rejected", limit="max_connections", value=used)
+        proxy.wait_for("connections_rejected", limit="open_files", value=OPEN_FILES)
         assert proxy.end() == 0
         assert sum(event["event"] == "connections_rejected" for event in proxy.all_events()) == 1
 

@@ -34,7 +34,12 @@ def connection_policy(config: EnvironmentConfig) -> ConnectionPolicy:
         has_jobs=config.jobs is not None,
     )
     return ConnectionPolicy(
-        limit, config.max_connections_per_peer, config.keep_alive_s, config.head_timeout_s, last_file(files)
+        limit,
+        config.max_connections_per_peer,
+        config.keep_alive_s,
+        config.head_timeout_s,
+        last_file(files),
+        is_lowered=limit < config.max_connections,
     )
 
 

@@ -34,7 +34,7 @@ class UpstreamHealth:
         self._reported: str | None = None
         self._began_at_s = self._report_at_s = 0.0
         self.finding: Finding | None = None
-        """What was wrong at the last look."""
+        """What was wrong, or quiet, at the last look."""
 
     @property
     def lag_s(self) -> float:
@@ -59,13 +59,13 @@ class UpstreamHealth:
     def look(self, now: float) -> None:
         """Judges the upstream, and reports a finding when it begins and once a minute."""
         self.finding = finding = self._judge(now)
-        kind = None if finding is None else finding.kind
+        kind = None if finding is None or finding.kind == "quiet" else finding.kind
         if kind != self._reported:
             if self._reported is not None:
                 self._log.info("upstream_recovered", was=self._reported, lasted_s=round(now - self._began_at_s, 1))
             self._reported = None
         # A connection that fails is an alert of its own.
-        if finding is None or finding.kind == "unreachable" or (self._reported and now < self._report_at_s):
+        if finding is None or kind in (None, "unreachable") or (self._reported and now < self._report_at_s):
             return
         if self._reported is None:
             self._began_at_s = now

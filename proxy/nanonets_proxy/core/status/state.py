@@ -29,8 +29,16 @@ _OWN_FAILURES: Final = frozenset(
 )
 """The kinds of 5xx that come from the proxy, not from Nanonets or the way to it."""
 _URGENCY: Final = (
-    *("no_key", "key_rejected", "proxy_failing", "upstream_failing", "key_forbidden", "proxy_slow", "proxy_full"),
-    *("upstream_silent", "quota_used_up", "starting", "draining", "upstream_slow", "waiting_for_place"),
+    *("no_key", "key_rejected", "proxy_failing", "upstream_failing", "key_forbidden", "proxy_slow"),
+    *(
+        "upstream_silent",
+        "proxy_full",
+        "quota_used_up",
+        "starting",
+        "draining",
+        "upstream_slow",
+        "waiting_for_place",
+    ),
     *("waiting_for_upstream", "limit_closed", "callers_gone", "last_failed", "serving", "idle"),
 )
 
@@ -66,7 +74,17 @@ def state_of(facts: Facts) -> State:
             return State(
                 "draining", "proxy", f"Draining: {_requests(gate.in_flight)} in flight, no new connections."
             )
-    return _fault(facts) or _slowness(facts) or _delay(gate) or _loss(facts) or _failure(facts) or _activity(gate)
+    quiet = ""
+    if facts.upstream is not None and facts.upstream.kind == "quiet":
+        quiet = f"; {facts.upstream.sentence}"
+    return (
+        _fault(facts)
+        or _slowness(facts)
+        or _delay(gate, quiet)
+        or _loss(facts)
+        or _failure(facts)
+        or _activity(gate, quiet)
+    )
 
 
 def most_urgent(states: Iterable[State]) -> State:
@@ -116,17 +134,19 @@ def _slowness(facts: Facts) -> State | None:
     if facts.lag_s >= _SLOW_LAG_S:
         held_up = f"its event loop was held up for {duration(facts.lag_s)} in the last minute"
         return State("proxy_slow", "proxy", f"The proxy is slow: {held_up}, so CPU time or memory is short.")
+    upstream = facts.upstream
+    if upstream is not None and upstream.kind in ("silent", "unreachable"):  # it may be what fills the proxy
+        return State("upstream_silent", "upstream", upstream.sentence)
     if facts.full:
         text = f"The proxy is full: it rejects new connections, because {facts.full} allows no more."
         return State("proxy_full", "proxy", text)
-    if facts.upstream is None:
-        return None
-    code = "upstream_slow" if facts.upstream.kind == "slow" else "upstream_silent"
-    return State(code, "upstream", facts.upstream.sentence)
+    if upstream is not None and upstream.kind == "slow":
+        return State("upstream_slow", "upstream", upstream.sentence)
+    return None
 
 
-def _delay(gate: GateStatus) -> State | None:
-    """Returns the state if a limit delays requests."""
+def _delay(gate: GateStatus, quiet: str) -> State | None:
+    """Returns the state if a limit delays requests. `quiet` ends the sentence if the upstream may be the cause."""
     used_up = next((scope for scope in gate.scopes if scope.quota_used_up), None)
     if used_up is not None:
         opens_in_s = used_up.opens_in_s
@@ -136,7 +156,7 @@ def _delay(gate: GateStatus) -> State | None:
         callers = _callers(gate)
         if gate.in_flight >= gate.max_in_flight:
             places = f"{gate.max_in_flight} of {gate.max_in_flight} places are in flight"
-            return State("waiting_for_place", "proxy", f"Waiting for a free place: {callers}, {places}.")
+            return State("waiting_for_place", "proxy", f"Waiting for a free place: {callers}, {places}{quiet}.")
         permit = "next permit when a response arrives"
         if gate.next_permit_in_s is not None:
             permit = f"next permit in {duration(gate.next_permit_in_s)}"
@@ -172,9 +192,9 @@ def _failure(facts: Facts) -> State | None:
     return State("last_failed", cause, f"The last request failed {when}.")
 
 
-def _activity(gate: GateStatus) -> State:
+def _activity(gate: GateStatus, quiet: str) -> State:
     if gate.in_flight:
-        return State("serving", None, f"Serving: {_requests(gate.in_flight)} in flight, nobody waits.")
+        return State("serving", None, f"Serving: {_requests(gate.in_flight)} in flight, nobody waits{quiet}.")
     return State("idle", None, "Ready: no request is in flight or waits.")
 
 

@@ -8,9 +8,12 @@ by all connections together. The first rule that applies decides:
 | unreachable | a connection has been under way for `_SLOW_CONNECT_S`, and none was made since it began |
 | silent | no byte of a response has come for `_SILENT_S`, and a request is overdue |
 | slow | half of the last minute's responses to GETs of a route took `_FAR_ABOVE` times as long as usual |
+| slow | half of the GETs in flight of a route with known times, and at least `_FEWEST_SLOW`, are overdue |
+| quiet | no byte has come for `_SILENT_S`, and none of the requests in flight is overdue: a fact, and no fault |
 
 A request is *overdue* if it has waited for `_FAR_ABOVE` times as long as almost all requests of its method and
-route. While these are too few, a GET is overdue after `_SILENT_S`, and a POST never.
+route. While these are too few, a GET is overdue after `_SILENT_S`, and another request the later, the fewer are
+known: 330 s without any, because calls of 300 s exist.
 """
 
 from collections import deque
@@ -69,7 +72,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is wrong with the upstream: `unreachable`, `silent` or `slow`, and a sentence with the figures."""
+    """What is wrong with the upstream: `unreachable`, `silent` or `slow`, and a sentence with the figures.
+
+    `quiet` is no fault; its sentence has no full stop, because it ends another one.
+    """
 
     kind: str
     sentence: str
@@ -92,12 +98,14 @@ class _Times:
         self.weights[min(int(took_s).bit_length(), _BUCKETS - 1)] += 1
         self.latest.append((now, took_s))
 
-    def longest_s(self, share: float) -> float | None:
-        """Returns how long this share of the requests takes at most; None while too few are known."""
-        total = sum(self.weights)
-        if total < _FEWEST_KNOWN:
-            return None
-        above = max(_LEAST_WEIGHT, (1 - share) * total)
+    @property
+    def known(self) -> float:
+        """How many requests are known. Old ones count less."""
+        return sum(self.weights)
+
+    def longest_s(self, share: float) -> float:
+        """Returns how long this share of the requests takes at most."""
+        above = max(_LEAST_WEIGHT, (1 - share) * self.known)
         longer, bucket = 0.0, _BUCKETS
         while longer < above:
             bucket -= 1
@@ -127,7 +135,13 @@ class UpstreamWatch:
 
     def judge(self, progress: Progress, now: float) -> Finding | None:
         """Returns what is wrong with the upstream; None: nothing, as far as it is known."""
-        return self._unreachable(progress, now) or self._silent(progress, now) or self._slow(now)
+        return (
+            self._unreachable(progress, now)
+            or self._silent(progress, now)
+            or self._slow(now)
+            or self._slow_so_far(progress, now)
+            or self._quiet(progress, now)
+        )
 
     def _unreachable(self, progress: Progress, now: float) -> Finding | None:
         oldest = min(progress.dialing, key=lambda dialing: dialing.since_s, default=None)
@@ -151,25 +165,51 @@ class UpstreamWatch:
         return Finding("silent", f"Nanonets is silent: {share}; {waits}.")
 
     def _overdue_after_s(self, route: Route) -> float:
-        usual_s, is_safe = self._usual_s(route, _ALMOST_ALL), route[0] in SAFE_METHODS
-        if usual_s is None:
-            return _SILENT_S if is_safe else float("inf")
-        return max(_SILENT_S if is_safe else _SILENT_IF_NOT_SAFE_S, _FAR_ABOVE * usual_s)
+        times, is_safe = self._routes.get(route), route[0] in SAFE_METHODS
+        known = 0.0 if times is None else times.known
+        if known < _FEWEST_KNOWN and is_safe:
+            return _SILENT_S
+        usual_s = 0.0 if times is None else times.longest_s(_ALMOST_ALL)
+        after_s = max(_SILENT_S if is_safe else _SILENT_IF_NOT_SAFE_S, _FAR_ABOVE * usual_s)
+        # The next of n requests takes longer than all before with a probability of 1 / (n + 1), and k times as long
+        # with 1 / k of that or less. So this factor keeps the risk of a false alarm at that with _FEWEST_KNOWN.
+        return after_s * max(1.0, (_FEWEST_KNOWN + 1) / (known + 1))
 
     def _usual_s(self, route: Route, share: float) -> float | None:
         times = self._routes.get(route)
-        return None if times is None else times.longest_s(share)
+        return None if times is None or times.known < _FEWEST_KNOWN else times.longest_s(share)
 
     def _slow(self, now: float) -> Finding | None:
         for route, times in self._routes.items():
             if route[0] in SAFE_METHODS and len(latest := times.latest_s(now)) >= _FEWEST_SLOW:
-                usual_s, now_s = times.longest_s(0.5), median_high(latest)
+                usual_s, now_s = self._usual_s(route, 0.5), median_high(latest)
                 if usual_s is not None and now_s >= max(_LEAST_SLOW_S, _FAR_ABOVE * usual_s):
                     of = f"half of the last {len(latest)} responses to {' '.join(route)}"
                     return Finding(
                         "slow", f"Nanonets is slow: {of} took {now_s:.0f} s or more, usually {usual_s:.0f} s."
                     )
         return None
+
+    def _slow_so_far(self, progress: Progress, now: float) -> Finding | None:
+        """Returns a finding about requests in flight, which come long before their responses."""
+        waits_s: dict[Route, list[float]] = {}
+        for owed in progress.owed:
+            waits_s.setdefault(owed.route, []).append(now - owed.since_s)
+        for route, waited_s in waits_s.items():
+            usual_s, after_s = self._usual_s(route, _ALMOST_ALL), self._overdue_after_s(route)
+            overdue = sum(wait_s >= after_s for wait_s in waited_s)
+            if usual_s is None or route[0] not in SAFE_METHODS or overdue < max(_FEWEST_SLOW, len(waited_s) / 2):
+                continue
+            share = f"{overdue} of {_requests(len(waited_s))} in flight to {' '.join(route)} are overdue"
+            waits = f"one has waited for {max(waited_s):.0f} s, usually at most {usual_s:.0f} s"
+            return Finding("slow", f"Nanonets is slow: {share}; {waits}.")
+        return None
+
+    def _quiet(self, progress: Progress, now: float) -> Finding | None:
+        since_s = max(progress.heard_at_s, min((owed.since_s for owed in progress.owed), default=now))
+        if now - since_s < _SILENT_S:
+            return None
+        return Finding("quiet", f"Nanonets has sent nothing for {now - since_s:.0f} s")
 
 
 def _requests(count: int) -> str:

@@ -1,0 +1,51 @@
+"""A log that cannot be written is an alert, which its own line in the log would not be."""
+
+import io
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from nanonets_proxy.telemetry.alerts import Alerts
+from nanonets_proxy.telemetry.log_watch import LogWatch
+from nanonets_proxy.telemetry.writer import LineWriter
+
+
+class _Writer(LineWriter):
+    """A writer whose faults the test sets."""
+
+    dropped = 0  # type: ignore[assignment]  # in place of a property
+    now: str | None = None
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO(), bytes)
+
+    def fault(self) -> str | None:
+        return self.now
+
+
+async def test_a_fault_of_the_log_is_shown_until_it_works_again_and_a_slow_reader_for_ten_minutes() -> None:
+    writer, registry, now_s = _Writer(), CollectorRegistry(), [0.0]
+    alerts = Alerts(CollectorRegistry(), clock=lambda: now_s[0])
+    watch = LogWatch(writer, registry, alerts)
+    with structlog.testing.capture_logs():
+        watch._look()
+        assert alerts.to_json() == []
+        writer.now, writer.dropped = "no space left on device", 7
+        for now_s[0] in (2.0, 4.0, 2000.0):
+            watch._look()
+            (alert,) = alerts.to_json()
+            assert (alert["event"], alert["dropped"]) == ("log_not_written", 7)
+            assert alert["reason"] == "standard output: no space left on device"
+        assert registry.get_sample_value("nanonets_proxy_log_lines_dropped_total") == 7
+        writer.now = None
+        watch._look()
+        assert alerts.to_json() == []
+        writer.dropped = 9
+        watch._look()
+        now_s[0] = 2599.0
+        watch._look()
+        (alert,) = alerts.to_json()
+        assert alert["reason"] == "standard output: its reader is too slow"
+        now_s[0] = 2600.0
+        assert alerts.to_json() == []
+    assert registry.get_sample_value("nanonets_proxy_log_lines_dropped_total") == 9
