@@ -109,6 +109,25 @@ def test_a_slow_route_is_named_by_its_requests_in_flight_while_others_are_served
     )
 
 
+def test_a_route_stays_slow_between_requests_until_a_response_is_fast() -> None:
+    watch = _watch({_POLL: [0.1] * 50}, until=_NOW - 1)
+    assert _kind(watch.judge(Progress(_owed(*[(_POLL, 9.0)] * 3), heard_at_s=_NOW), _NOW)) == "slow"
+    for at_s in (3.0, 3.1, 15.0):
+        watch.note(_POLL, 12.0, _NOW + at_s)
+        finding = watch.judge(Progress(heard_at_s=_NOW + at_s), _NOW + at_s + 1)
+        assert finding is not None
+        assert (
+            finding.sentence == f"Nanonets is slow: the last response to {' '.join(_POLL)} took 12 s, usually 1 s."
+        )
+    assert watch.judge(Progress(heard_at_s=_NOW + 90), _NOW + 90) is None  # nothing is known of the last minute
+    watch.note(_POLL, 12.0, _NOW + 100)
+    assert _kind(watch.judge(Progress(heard_at_s=_NOW + 100), _NOW + 100)) == "slow"
+    for _ in range(3):
+        watch.note(_POLL, 0.1, _NOW + 101)
+    watch.note(_POLL, 12.0, _NOW + 102)
+    assert watch.judge(Progress(heard_at_s=_NOW + 102), _NOW + 102) is None
+
+
 @pytest.mark.parametrize(
     ("route", "known_s", "waited_s"),
     [

@@ -202,7 +202,11 @@ def test_the_check_finds_no_fault_with_a_good_or_missing_file_and_makes_none(pat
     assert open_fault(path) is None
     assert not list(path.parent.iterdir())
     record(path, lambda _: None)
+    files = folder_of(path)
     assert open_fault(path) is None
+    with open_ledger(path) as reader:
+        reader.by(["caller"], 0, 1)
+    assert folder_of(path) == files
     assert open_fault(path.parent / "no" / "usage.db") == "cannot be used: no such file or directory"
     assert open_fault(path.parent) == "cannot be used: is a directory"
 

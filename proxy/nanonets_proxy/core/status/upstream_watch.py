@@ -8,7 +8,7 @@ by all connections together. The first rule that applies decides:
 | unreachable | a connection has been under way for `_SLOW_CONNECT_S`, and none was made since it began |
 | silent | no byte of a response has come for `_SILENT_S`, and a request is overdue |
 | slow | half of the last minute's responses to GETs of a route took `_FAR_ABOVE` times as long as usual |
-| slow | half of the GETs in flight of a route with known times, and at least `_FEWEST_SLOW`, are overdue |
+| slow | half of a route's GETs in flight, and at least `_FEWEST_SLOW`, are overdue; then until a response is fast |
 | quiet | no byte has come for `_SILENT_S`, and none of the requests in flight is overdue: a fact, and no fault |
 
 A request is *overdue* if it has waited for `_FAR_ABOVE` times as long as almost all requests of its method and
@@ -40,6 +40,7 @@ _ALMOST_ALL: Final = 0.99
 _LEAST_WEIGHT: Final = 0.5
 _HALF_LIFE_S: Final = 86400.0  # so that the calls of a nightly batch are known in the next night
 _DECAY_EACH_S: Final = 600.0
+_INFINITE: Final = float("inf")
 _BUCKETS: Final = 14  # up to 1, 2, 4, ... 8192 s
 
 
@@ -89,6 +90,8 @@ class _Times:
     latest: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_MOST_LATEST))
     """The instants and times of the latest responses."""
     decayed_at_s: float = 0.0
+    slow_from_s: float = _INFINITE
+    """After GETs in flight were overdue: a response that takes less ends that. Infinite: none were."""
 
     def note(self, took_s: float, now: float) -> None:
         if now - self.decayed_at_s >= _DECAY_EACH_S:
@@ -97,6 +100,8 @@ class _Times:
             self.decayed_at_s = now
         self.weights[min(int(took_s).bit_length(), _BUCKETS - 1)] += 1
         self.latest.append((now, took_s))
+        if took_s < self.slow_from_s:
+            self.slow_from_s = _INFINITE
 
     @property
     def known(self) -> float:
@@ -181,13 +186,17 @@ class UpstreamWatch:
 
     def _slow(self, now: float) -> Finding | None:
         for route, times in self._routes.items():
-            if route[0] in SAFE_METHODS and len(latest := times.latest_s(now)) >= _FEWEST_SLOW:
-                usual_s, now_s = self._usual_s(route, 0.5), median_high(latest)
-                if usual_s is not None and now_s >= max(_LEAST_SLOW_S, _FAR_ABOVE * usual_s):
-                    of = f"half of the last {len(latest)} responses to {' '.join(route)}"
-                    return Finding(
-                        "slow", f"Nanonets is slow: {of} took {now_s:.0f} s or more, usually {usual_s:.0f} s."
-                    )
+            latest, usual_s = times.latest_s(now), self._usual_s(route, 0.5)
+            if route[0] not in SAFE_METHODS or usual_s is None or not latest:
+                continue
+            name, now_s = " ".join(route), median_high(latest)
+            if len(latest) >= _FEWEST_SLOW and now_s >= _slow_from_s(usual_s):
+                took = f"half of the last {len(latest)} responses to {name} took {now_s:.0f} s or more"
+            elif latest[-1] >= times.slow_from_s:
+                took = f"the last response to {name} took {latest[-1]:.0f} s"
+            else:
+                continue
+            return Finding("slow", f"Nanonets is slow: {took}, usually {usual_s:.0f} s.")
         return None
 
     def _slow_so_far(self, progress: Progress, now: float) -> Finding | None:
@@ -200,6 +209,8 @@ class UpstreamWatch:
             overdue = sum(wait_s >= after_s for wait_s in waited_s)
             if usual_s is None or route[0] not in SAFE_METHODS or overdue < max(_FEWEST_SLOW, len(waited_s) / 2):
                 continue
+            times = self._routes[route]
+            times.slow_from_s = min(times.slow_from_s, _slow_from_s(times.longest_s(0.5)))
             share = f"{overdue} of {_requests(len(waited_s))} in flight to {' '.join(route)} are overdue"
             waits = f"one has waited for {max(waited_s):.0f} s, usually at most {usual_s:.0f} s"
             return Finding("slow", f"Nanonets is slow: {share}; {waits}.")
@@ -210,6 +221,10 @@ class UpstreamWatch:
         if now - since_s < _SILENT_S:
             return None
         return Finding("quiet", f"Nanonets has sent nothing for {now - since_s:.0f} s")
+
+
+def _slow_from_s(usual_s: float) -> float:
+    return max(_LEAST_SLOW_S, _FAR_ABOVE * usual_s)
 
 
 def _requests(count: int) -> str:

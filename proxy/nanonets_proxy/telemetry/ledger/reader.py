@@ -26,9 +26,11 @@ def open_ledger(path: Path) -> "Iterator[LedgerReader]":
     try:
         if not path.exists():
             raise NoLedger("does not exist: no attempt has been recorded there")
-        with closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_LOCK_TIMEOUT_S)
-        ) as connection:
+        # Without a write-ahead log, no process has the file open, and all of it is in the file itself. SQLite would
+        # make the log's files to read it, would leave them there, and could not in a directory that is read-only.
+        is_closed = not path.with_name(f"{path.name}-wal").exists()
+        uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_closed else ''}"
+        with closing(sqlite3.connect(uri, uri=True, timeout=_LOCK_TIMEOUT_S)) as connection:
             check_identity(connection, may_be_empty=False)
             yield LedgerReader(connection)
     except DatabaseFault as fault:
