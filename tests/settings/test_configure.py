@@ -99,8 +99,8 @@ def test_an_authorizer_exists_only_if_a_setting_needs_it() -> None:
     assert (file.tokens, file.tokens_file) == ((), Path("/run/callers"))
 
 
-def test_the_sandbox_needs_no_key_even_if_the_source_is_incomplete() -> None:
-    loaded = LoadedSettings(Settings(sandbox=True, vault_path="nanonets"), {})
+def test_the_sandbox_needs_no_key_and_makes_no_source_of_keys() -> None:
+    loaded = LoadedSettings(Settings(sandbox=True, aws_secret="nanonets"), {})
     config = serve_config(loaded, SandboxSettings(api_keys="theirs"), {})
     assert config.environments[0].key_source_config.stores == ()
     assert config.sandbox is not None
