@@ -36,7 +36,7 @@ _GIB: Final = 2**30
 
 
 # pydantic puts the fields of the last base class first.
-class Settings(ListenerSettings, JobSettings, FleetSettings, AccessSettings, KeySettings):
+class Settings(JobSettings, FleetSettings, AccessSettings, ListenerSettings, KeySettings):
     """All settings of the proxy. Durations are in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(env_prefix="NANONETS_PROXY_", title="nanonets-proxy")
