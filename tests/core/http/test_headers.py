@@ -80,6 +80,18 @@ def test_a_request_without_fields_has_the_defaults() -> None:
     assert (head.is_preflight, head.expect_continue) == (False, False)
 
 
+PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_the_trace_of_a_request_has_its_state_from_all_fields() -> None:
+    trace = read((b"TraceParent", PARENT), (b"tracestate", b"a=1"), (b"tracestate", b"b=2")).trace
+    assert trace == ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1, b"a=1,b=2")
+
+
+def test_of_two_traceparent_fields_neither_counts() -> None:
+    assert read((b"traceparent", PARENT), (b"traceparent", PARENT)).trace is None
+
+
 def test_an_http_1_0_caller_may_leave_out_the_host() -> None:
     head = read_by(RequestHeads(), (b"Accept", b"*/*"))
     assert (head.host, head.fields) == (b"", b"Accept: */*\r\n")

@@ -427,6 +427,30 @@ def test_other_requests_use_a_doubted_key_and_their_success_decides_that_the_401
     assert driver.events[-1].target == "GET /secret"
 
 
+def test_the_reason_of_a_401_is_the_key_or_the_request_as_soon_as_that_is_known() -> None:
+    driver = Driver("a")
+    driver.get("a")
+
+    def reason() -> str:
+        return driver.ring.known.reason_of_401().partition(":")[0]
+
+    history = driver.request(target="GET /secret")
+    driver.settle(driver.choose(history), REJECTED, history)
+    assert reason() == "unauthorized"
+    driver.get("a")
+    assert reason() == "request_rejected"
+    driver.reject_twice()
+    assert driver.states() == {"a": "rejected"}
+    assert reason() == "key_rejected"
+
+
+def test_the_mistake_in_a_key_names_its_source_and_never_quotes_it() -> None:
+    mistaken, right = Driver("changeme"), Driver("0f3a9c")
+    assert right.ring.known.mistakes() == []
+    (sentence,) = mistaken.ring.known.mistakes()
+    assert sentence == "the API key of test:changeme looks like the placeholder of an example"
+
+
 def test_a_target_that_is_known_as_unauthorized_gets_its_401_at_once_and_is_no_evidence() -> None:
     driver = Driver("a")
     driver.get("a")

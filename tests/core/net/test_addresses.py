@@ -1,4 +1,4 @@
-"""Addresses: names, ports, and round trips through their text. The settings' tests cover the messages."""
+"""Addresses: names, ports, round trips through their text, and malformed text."""
 
 from collections.abc import Callable
 
@@ -90,6 +90,69 @@ def test_an_egress_proxy_may_have_a_user_without_a_password() -> None:
     proxy = parse_egress_proxy("http://user@proxy:1")
     assert proxy.userinfo == b"user:"
     assert proxy.secrets() == (b"dXNlcjo",)
+
+
+def test_an_egress_proxy_gets_its_user_and_password_percent_decoded() -> None:
+    proxy = parse_egress_proxy("http://Aladdin:open%20sesame@proxy:1")
+    assert proxy.authorization() == b"Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="  # the example of RFC 7617 §2
+    assert proxy.secrets() == (b"QWxhZGRpbjpvcGVuIHNlc2FtZQ", b"open sesame")
+
+
+def test_an_egress_proxy_without_a_user_gets_no_credentials() -> None:
+    proxy = parse_egress_proxy("http://proxy:1")
+    assert (proxy.authorization(), proxy.secrets()) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("host", "is_local"),
+    [("localhost", True), ("127.9.9.9", True), ("::1", True), ("", False), ("::", False), ("192.0.2.1", False)],
+)
+def test_only_a_listener_on_loopback_is_for_this_machine_alone(host: str, is_local: bool) -> None:
+    assert TcpListener(host, 1).is_local is is_local
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("8080", "has no port:"),
+        ("localhost:", "has no port from 0 to 65535"),
+        ("localhost:65536", "has no port from 0 to 65535"),
+        ("[127.0.0.1]:1", "has no IPv6 address in its brackets"),
+        ("[::g]:1", "has no IPv6 address in its brackets"),
+        ("::1:8080", "needs brackets"),
+        ("127.0.0.256:1", "has no address or host name"),
+        ("unix:socket", "needs an absolute path"),
+        (f"unix:/{'s' * 103}", "is too long"),
+        ("unix:/s?", "has an option"),
+        ("unix:/s?mode=888", "has an option"),
+    ],
+)
+def test_a_malformed_listener_is_rejected_with_the_reason(text: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        parse_listener(text)
+
+
+def test_a_unix_sockets_path_may_have_103_bytes() -> None:
+    path = f"/{'s' * 102}"
+    assert parse_listener(f"unix:{path}") == UnixListener(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("https://host:x", "malformed"),
+        ("ftp://host", "must start with https:// or http://"),
+        ("https:/host", "must start with https:// or http://"),
+        ("https://a_b-.example", "has no valid host name"),
+        ("https://host:0", "has the port 0"),
+        ("https://host/path", "must end after the host and port"),
+        ("https://host?", "must end after the host and port"),
+        ("https://user@host", "must not have a user name"),
+    ],
+)
+def test_a_malformed_origin_is_rejected_with_the_reason(text: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        parse_origin(text)
 
 
 def fault_of(parse: Callable[[str], object], text: str) -> ValueError | None:

@@ -43,6 +43,13 @@ def test_invented_scopes_are_bounded_although_each_is_closed_for_days(gate: Gate
     assert waiting.state is TicketState.ADMITTED
 
 
+def test_another_gate_learns_only_of_the_closures_that_last(gate: Gate) -> None:
+    gate.settle(admit(gate, "brief", 0.0), Outcome.THROTTLED, 0.0, 10.0)
+    gate.settle(admit(gate, "long", 0.0), Outcome.THROTTLED, 0.0, 60.0)
+    admit(gate, "open", 0.0)
+    assert gate.scopes.closures(20.0) == {"long": 60.0}
+
+
 def test_a_scope_that_is_used_outlives_invented_ones(gate: Gate) -> None:
     for number in range(1000):
         now = number * 20.0
