@@ -21,6 +21,7 @@ from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.context import RequestContext
 from nanonets_proxy.request.forward import Forwarder
 from nanonets_proxy.request.policy import HandlerPolicy
+from nanonets_proxy.server.connection.caller_body import BodyTimes
 from nanonets_proxy.upstream.errors import UpstreamRefused, UpstreamTimeout
 from nanonets_proxy.upstream.response_head import ResponseHead
 
@@ -145,7 +146,7 @@ class Scene:
             ledger=None,
             unexpected=None,
         )
-        self.forwarder = Forwarder(HandlerPolicy(60.0, 60.0, 60.0), services, self.loop)
+        self.forwarder = Forwarder(HandlerPolicy(60.0, 60.0, BodyTimes(60.0, 60.0, 0)), services, self.loop)
 
     def forward(self) -> "asyncio.Task[None]":
         transport = SimpleNamespace(is_reading=lambda: True)

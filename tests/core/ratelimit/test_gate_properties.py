@@ -120,7 +120,8 @@ class TheGate(RuleBasedStateMachine):
         data=st.data(),
     )
     def arrive(self, scope: str, lane: str, urgency: int, kind: str, wait_s: float, data: st.DataObject) -> None:
-        self.gate._forget_at_scopes = 1  # forget idle scopes at every chance
+        scopes = self.gate.scopes
+        scopes._forget_at_scopes, scopes._forget_at_s = 1, -math.inf  # forget idle scopes at every chance
         ticket = Ticket(scope, self.now + wait_s, lane, urgency, data.draw(st.sampled_from(self.costs)), kind)
         rejection = self.gate.enqueue(ticket, self.now)
         in_lane = sum(other.scope == scope and other.lane == lane for other in self.waiting)
