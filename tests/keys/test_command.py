@@ -1,14 +1,18 @@
 """Keys that a command prints."""
 
+import math
 import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from nanonets_proxy.core.keys.api_key import KeyUnusable
+from nanonets_proxy.keys import command as command_module
 from nanonets_proxy.keys.command import CommandKey, environment_of_command
+from support.eventually import WAIT_S
 
 
 def command(body: str, *arguments: str, timeout_s: float = 20.0) -> CommandKey:
@@ -104,9 +108,30 @@ def test_a_missing_command_is_reported_in_one_sentence() -> None:
     )
 
 
+class ClockThatWaits:
+    """A clock that stands still until a file exists. Then all time has passed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._has_started = False
+
+    def monotonic(self) -> float:
+        if not self._has_started:
+            self._has_started = True
+            return 0.0
+        deadline_s = time.monotonic() + WAIT_S
+        while not self._path.exists():
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+        return math.inf
+
+
 @pytest.mark.parametrize("prints_first", ["", "a-key\\n"])
-def test_a_command_that_hangs_is_killed_with_its_children(tmp_path: Path, prints_first: str) -> None:
+def test_a_command_that_hangs_is_killed_with_its_children(
+    tmp_path: Path, prints_first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pids = tmp_path / "pids"
+    monkeypatch.setattr(command_module, "time", SimpleNamespace(monotonic=ClockThatWaits(pids).monotonic))
     body = (
         "import os, sys, subprocess, time\n"
         f"sys.stdout.write('{prints_first}'); sys.stdout.flush()\n"
@@ -118,7 +143,7 @@ def test_a_command_that_hangs_is_killed_with_its_children(tmp_path: Path, prints
     source = command(body, str(pids), timeout_s=3.0)
     assert fault_of(source).endswith("the command took longer than 3 s")
     for pid in map(int, pids.read_text().split()):
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + WAIT_S
         while not has_ended(pid):
             assert time.monotonic() < deadline_s
 

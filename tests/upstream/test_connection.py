@@ -45,10 +45,10 @@ async def connect() -> AsyncIterator[Connect]:
         yield dial
 
 
-def send_get(connection: UpstreamConnection, *, is_head: bool = False, timeout_s: float = WAIT_S) -> None:
+def send_get(connection: UpstreamConnection, *, is_head: bool = False) -> None:
     connection.start(is_head=is_head)
     connection.write(b"GET / HTTP/1.1\r\nHost: upstream\r\n\r\n")
-    connection.finish_request(timeout_s)
+    connection.finish_request(WAIT_S)
 
 
 async def rest_of(connection: UpstreamConnection) -> bytes:
@@ -227,85 +227,7 @@ async def test_closing_a_connection_ends_every_wait(connect: Connect, response: 
         await connection.head()
 
 
-# --- time limits ------------------------------------------------------------------------------------
-
-
-async def test_a_head_that_takes_too_long_is_a_timeout(connect: Connect) -> None:
-    connection = await connect(responding(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200"))
-    send_get(connection, timeout_s=0.05)
-    with pytest.raises(UpstreamTimeout, match="begin its response"):
-        await connection.head()
-
-
-async def test_a_closed_connection_has_no_time_limit(connect: Connect) -> None:
-    connection = await connect(silent)
-    send_get(connection, timeout_s=0.02)
-    connection.close()
-    await asyncio.sleep(0.05)
-    with pytest.raises(UpstreamClosed):
-        await connection.head()
-
-
-async def _head_before_the_limit(connection: UpstreamConnection, timeout_s: float) -> None:
-    """Sets the time limit only after the head has come, so that a pause of the machine cannot exceed the limit."""
-    connection.start(is_head=False)
-    connection.write(b"GET / HTTP/1.1\r\n\r\n")
-    await connection.head()
-    connection.finish_request(timeout_s)
-
-
-async def test_each_request_has_a_time_limit_of_its_own(connect: Connect) -> None:
-    async def script(peer: Peer) -> None:
-        for pause_s in (0, 0.1):
-            await peer.head()
-            await asyncio.sleep(pause_s)
-            await peer.send(ok())
-        await peer.read_to_end()
-
-    connection = await connect(script)
-    await _head_before_the_limit(connection, 0.05)
-    assert await rest_of(connection) == b"ok"
-    assert connection.release()
-    send_get(connection)
-    await connection.head()
-    assert await rest_of(connection) == b"ok"
-    assert connection.release()
-
-
-async def test_the_time_limit_of_a_completed_request_does_not_close_an_idle_connection(connect: Connect) -> None:
-    connection = await connect(responding(ok()))
-    await _head_before_the_limit(connection, 0.02)
-    assert await rest_of(connection) == b"ok"
-    assert connection.release()
-    await asyncio.sleep(0.05)
-    assert connection.state is ConnectionState.IDLE
-
-
-async def _late_chunk(peer: Peer) -> None:
-    """Sends the head, and a moment later a part of the body."""
-    await peer.head()
-    await peer.send(CHUNKED)
-    await asyncio.sleep(0.1)
-    await peer.send(b"1\r\nx\r\n")
-    await peer.read_to_end()
-
-
-async def test_after_the_head_the_first_byte_timeout_does_not_apply(connect: Connect) -> None:
-    connection = await connect(_late_chunk)
-    await _head_before_the_limit(connection, 0.05)
-    assert await connection.read() == b"x"
-
-
-async def test_each_wait_for_the_body_has_the_whole_idle_timeout(connect: Connect) -> None:
-    connection = await connect(_late_chunk, idle_timeout_s=1.0)
-    send_get(connection)
-    await connection.head()
-    assert await connection.read() == b"x"
-    loop = asyncio.get_running_loop()
-    began_s = loop.time()
-    with pytest.raises(UpstreamTimeout, match="stopped sending"):
-        await connection.read()
-    assert loop.time() - began_s > 0.99
+# --- backpressure -----------------------------------------------------------------------------------
 
 
 async def test_an_upstream_that_stops_reading_is_a_timeout(connect: Connect) -> None:
@@ -319,9 +241,6 @@ async def test_an_upstream_that_stops_reading_is_a_timeout(connect: Connect) -> 
     await connection.drain()  # the timeout ends this wait
     with pytest.raises(UpstreamTimeout, match="stopped reading"):
         await connection.head()
-
-
-# --- backpressure -----------------------------------------------------------------------------------
 
 
 async def test_backpressure_reaches_the_upstream(connect: Connect) -> None:
