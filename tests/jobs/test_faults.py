@@ -36,7 +36,7 @@ async def test_a_file_that_cannot_be_removed_does_not_stop_the_jobs(folder: Path
         first = await scene.submit()
         await until(lambda: stored(folder) == ["done"])
         # A directory cannot be unlinked, like a file on a disk that became read-only.
-        scene.jobs.directory.response_file(first.rpartition("/")[2]).mkdir()
+        scene.jobs.directory.response_body(first.rpartition("/")[2]).path.mkdir()
         await scene.jobs._expire()
         assert stored(folder) == []
         await scene.submit()
@@ -44,7 +44,7 @@ async def test_a_file_that_cannot_be_removed_does_not_stop_the_jobs(folder: Path
 
 
 def test_a_body_that_is_dropped_leaves_no_file_also_when_it_was_whole(tmp_path: Path) -> None:
-    body = BodyFile(tmp_path / "body")
+    body = BodyFile(tmp_path, "body")
     body.write(LARGE)
     assert body.close().data is None
     body.discard()

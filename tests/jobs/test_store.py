@@ -11,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 
 from nanonets_proxy.core.jobs.lifecycle import FINAL, JobEvent, JobState
 from nanonets_proxy.jobs.database import JobDatabase
-from nanonets_proxy.jobs.records import Content, JobView, Result
+from nanonets_proxy.jobs.records import INLINE_BYTES, Content, JobView, Result
 from support.job_scene import new_job
 
 RESULT = Result(200, b"HTTP/1.1 200 OK\r\n", Content(2, b"ok"))
@@ -168,3 +168,26 @@ class Store(RuleBasedStateMachine):
 
 TestStore = Store.TestCase
 TestStore.settings = settings(max_examples=12, stateful_step_count=40)
+
+
+def test_a_job_that_is_sent_does_not_have_its_body_written_again(tmp_path: Path) -> None:
+    def change(event: JobEvent) -> int:
+        """Returns how many bytes the transaction has written."""
+        before = log.stat().st_size
+        database.begin()
+        assert database.change("job-1", event, owner="owner")
+        database.commit()
+        return log.stat().st_size - before
+
+    database, log = JobDatabase(tmp_path / "jobs.db", "upstream"), tmp_path / "jobs.db-wal"
+    body = b"b" * INLINE_BYTES
+    database.begin()
+    database.submit(new_job(1, None, body), "owner", 1)
+    database.commit()
+    written = [change(event) for event in (JobEvent.SEND, JobEvent.RETURN, JobEvent.SEND)]
+    assert max(written) < len(body)
+    assert database.body("job-1") == body
+    view = database.view("job-1")
+    assert view is not None
+    assert view.reason == ""
+    database.close()

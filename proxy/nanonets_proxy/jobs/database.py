@@ -18,6 +18,7 @@ from nanonets_proxy.core.jobs.window import JobLane
 from nanonets_proxy.jobs.records import Content, JobView, KnownKey, NewJob, NoRoom, Result, Tally, Work
 from nanonets_proxy.jobs.tables import (
     APPLICATION_ID,
+    QUEUED_REASON,
     ROW_BYTES,
     SCHEMA,
     VERSION,
@@ -90,7 +91,7 @@ class JobDatabase:
     def close(self) -> None:
         self._connection.close()
 
-    # --- transactions: the threads of reader.py and writer.py control them --------------------------------
+    # --- transactions: store_thread.py and writer.py control them ------ --------------------------------
 
     def begin(self) -> None:
         if not os.path.samestat(self._path.stat(), self._status):  # removed: what is stored now would be lost
@@ -106,8 +107,6 @@ class JobDatabase:
     def roll_back(self) -> None:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
-
-    # --- operations --------------------------------------------------------------------------------------
 
     def with_key(self, caller: str, key: str) -> KnownKey | None:
         """Returns the job of a caller that holds an idempotency key; None if the key is free."""
@@ -149,6 +148,7 @@ class JobDatabase:
             "body_bytes": work.body_bytes,
             "bytes": ROW_BYTES + len(work.fields) + work.body_bytes,
             "body": job.body.data,
+            "reason": QUEUED_REASON,
         }
         names = ", ".join(values)
         self._connection.execute(f"INSERT INTO job ({names}) VALUES (:{', :'.join(values)})", values)  # noqa: S608  # constants
@@ -161,9 +161,8 @@ class JobDatabase:
         row = self._connection.execute(f"SELECT {VIEW} FROM job WHERE id = ?", (job_id,)).fetchone()  # noqa: S608  # constants
         if row is None:
             return None
-        scope, number, ahead = row[3], row[4], 0.0
-        if row[1] == JobState.QUEUED:
-            ahead = self._ahead(scope, number)
+        scope, number = row[3], row[4]
+        ahead = self._ahead(scope, number) if row[1] == JobState.QUEUED else 0.0
         own = (row[0], JobState(row[1]), to_text(row[2]), to_text(scope), number, row[5], to_text(row[6]))
         return JobView._make((*own, *row[7:], ahead))
 
@@ -204,7 +203,8 @@ class JobDatabase:
 
         `owner`: the runner for which a job is sent. The owner of a job in SENDING alone can end the sending.
         """
-        values: dict[str, Any] = {"state": TARGETS[event], "changed_s": time.time(), "reason": reason}
+        values: dict[str, Any] = {"state": TARGETS[event], "changed_s": time.time()}
+        values["reason"] = QUEUED_REASON if event is JobEvent.RETURN else reason
         if event is not JobEvent.RETURN:
             values["owner"] = owner if event is JobEvent.SEND else None
         if TARGETS[event] in FINAL:

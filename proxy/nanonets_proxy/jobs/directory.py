@@ -115,16 +115,16 @@ class JobDirectory:
     def database(self) -> Path:
         return self.path / "jobs.db"
 
-    def request_file(self, job_id: str) -> Path:
-        return self.path / f"{job_id}.request"
+    def request_body(self, job_id: str) -> "BodyFile":
+        return BodyFile(self.path, f"{job_id}.request")
 
-    def response_file(self, job_id: str) -> Path:
-        return self.path / f"{job_id}.response"
+    def response_body(self, job_id: str) -> "BodyFile":
+        return BodyFile(self.path, f"{job_id}.response")
 
     def remove_files(self, job_id: str) -> None:
         """Removes the bodies of a job that no longer needs them."""
-        remove(self.request_file(job_id))
-        remove(self.response_file(job_id))
+        remove(self.request_body(job_id).path)
+        remove(self.response_body(job_id).path)
 
     def abandoned(self) -> Iterator[str]:
         """Yields the ids of bodies that were not written for an hour. A job may have them, or a crash left them."""
@@ -167,13 +167,19 @@ def remove(file: Path) -> None:
 class BodyFile:
     """Collects a body: in memory up to `INLINE_BYTES`, then in a file that is readable by its owner only."""
 
-    __slots__ = ("_descriptor", "_memory", "length", "path")
+    __slots__ = ("_descriptor", "_folder", "_memory", "_name", "length")
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        self._name = name
         self.length = 0
         self._memory = bytearray()
         self._descriptor = -1
+
+    @property
+    def path(self) -> Path:
+        """The file, which exists only if the body is large. Most are not, so the path is made on need."""
+        return self._folder / self._name
 
     def write(self, piece: bytes) -> None:
         """Adds bytes. Raises OSError."""
@@ -182,8 +188,10 @@ class BodyFile:
             self._memory += piece
             if len(self._memory) <= INLINE_BYTES:
                 return
+            path = self.path
+            remove(path)  # of an earlier attempt
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._descriptor = os.open(self.path, flags, _FILE_MODE)
+            self._descriptor = os.open(path, flags, _FILE_MODE)
             piece, self._memory = bytes(self._memory), bytearray()
         view = memoryview(piece)
         while view:

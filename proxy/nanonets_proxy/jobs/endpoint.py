@@ -83,7 +83,7 @@ class JobEndpoint:
             message = f"The job has no response: it is {view.state}."
             raise JobWithoutResponse(message, state=view.state, job=PREFIX + job_id)
         context.record.status = result.status
-        file = self._jobs.directory.response_file(job_id)
+        file = self._jobs.directory.response_body(job_id).path
         await send_result(result, file, context.request, context.response, keep_alive=keep_alive)
 
     async def _cancel(self, view: JobView) -> JobView:

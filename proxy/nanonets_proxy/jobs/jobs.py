@@ -25,6 +25,7 @@ from nanonets_proxy.jobs.store_thread import Operation, StoreFault, StoreReader,
 from nanonets_proxy.jobs.writer import StoreWriter
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.database_fault import DatabaseFault, fault_of
+from nanonets_proxy.telemetry.log import event_writer
 
 T = TypeVar("T")
 
@@ -66,6 +67,7 @@ class Jobs:
         self._alerts = alerts
         self._forecast_s = forecast_s
         self._log = structlog.get_logger(**log_fields)
+        self._log_queued = event_writer("job_queued", **log_fields)
         self._watched: dict[str, asyncio.Event] = {}
         self._watchers: dict[str, int] = {}
         self._background: set[asyncio.Task[Any]] = set()
@@ -197,14 +199,16 @@ class Jobs:
     def note_stored(self, work: Work, *, is_claimed: bool) -> None:
         """Logs a stored job, and runs it if this process has claimed it."""
         lane = work.lane
-        self._log.info(
-            "job_queued",
-            id=work.id,
-            caller=lane.caller,
-            scope=lane.scope,
-            bytes=work.body_bytes,
-            request_id=work.request_id,
-        )
+        if self._log_queued is not None:
+            self._log_queued(
+                {
+                    "id": work.id,
+                    "caller": lane.caller,
+                    "scope": lane.scope,
+                    "bytes": work.body_bytes,
+                    "request_id": work.request_id,
+                }
+            )
         if is_claimed and not self.is_draining:
             self.runner.run(work)
         else:

@@ -29,7 +29,7 @@ from nanonets_proxy.core.jobs.window import JobLane, Window
 from nanonets_proxy.errors import InternalError, LargerThanLimit, ProxyError, ShuttingDown
 from nanonets_proxy.jobs.directory import JobDirectory, remove
 from nanonets_proxy.jobs.file_sync import FileSync
-from nanonets_proxy.jobs.records import Result, Work
+from nanonets_proxy.jobs.records import INLINE_BYTES, Result, Work
 from nanonets_proxy.jobs.responses import result_of
 from nanonets_proxy.jobs.sending import NOT_SENT, JobExchange, JobGone, JobResponse, job_context
 from nanonets_proxy.jobs.store_thread import StoreFault
@@ -38,6 +38,7 @@ from nanonets_proxy.request.coalescing.members import Writes
 from nanonets_proxy.request.context import RequestContext, Services
 from nanonets_proxy.request.forward import Forwarder
 from nanonets_proxy.request.policy import HandlerPolicy
+from nanonets_proxy.telemetry.log import event_writer
 
 _MAX_WAIT_S: Final = 365 * 86400.0  # a job waits for as long as it takes
 _FIRST_PAUSE_S: Final = 1.0
@@ -86,6 +87,8 @@ class JobRunner:
         self._on_end = on_end
         self._on_fault = on_fault
         self._log = structlog.get_logger(**log_fields)
+        self._log_started = event_writer("job_started", **log_fields)
+        self._log_ended = event_writer("job_ended", **log_fields)
         self._sender: Sender | None = None
         self._running: dict[str, tuple[asyncio.Task[None], JobExchange]] = {}
         self._held: Counter[JobLane] = Counter()
@@ -199,10 +202,9 @@ class JobRunner:
 
     async def _send_once(self, work: Work, exchange: JobExchange) -> _End:
         """Waits for a permit, and sends the job. Raises the ProxyError that a caller would get, or StoreFault."""
-        directory, sender = self._directory, self._sender
+        sender = self._sender
         assert sender is not None
-        files = directory.request_file(work.id), directory.response_file(work.id)
-        with job_context(work, exchange, *files) as context:
+        with job_context(work, exchange, self._directory) as context:
             response = context.response
             assert isinstance(response, JobResponse)
             if context.method not in SAFE_METHODS:
@@ -218,7 +220,8 @@ class JobRunner:
     async def _record(self, work: Work, exchange: JobExchange, end: _End) -> None:
         """Records the end of a job, as often as it takes."""
         result = end.result
-        file = None if result is None or result.body.data is not None else self._directory.response_file(work.id)
+        is_filed = result is not None and result.body.data is None
+        file = self._directory.response_body(work.id).path if is_filed else None
         while True:
             try:
                 if file is not None:
@@ -235,12 +238,14 @@ class JobRunner:
         if not is_recorded:  # another process has found it in doubt
             self._directory.remove_files(work.id)
             return
-        remove(self._directory.request_file(work.id))
+        if work.body_bytes > INLINE_BYTES:
+            remove(self._directory.request_body(work.id).path)
         self._log_end(work, end)
         self._on_end(work.id)
 
     def _log_start(self, work: Work) -> None:
-        self._log.info("job_started", id=work.id, request_id=work.request_id)
+        if self._log_started is not None:
+            self._log_started({"id": work.id, "request_id": work.request_id})
 
     def _log_end(self, work: Work, end: _End) -> None:
         facts: dict[str, Any] = {}
@@ -255,19 +260,20 @@ class JobRunner:
             }
             if self._sender is not None and record.attempts:
                 record.finish(None, self._sender.observers)
+        if self._log_ended is None:
+            return
         if end.reason:
             facts["reason"] = end.reason
-        self._log.info(
-            "job_ended",
-            id=work.id,
-            state=str(TARGETS[end.event]),
-            status=None if end.result is None else end.result.status,
-            caller=work.lane.caller,
-            scope=work.lane.scope,
-            total_s=round(max(0.0, time.time() - work.created_s), 3),
-            request_id=work.request_id,
-            **facts,
-        )
+        own = {
+            "id": work.id,
+            "state": str(TARGETS[end.event]),
+            "status": None if end.result is None else end.result.status,
+            "caller": work.lane.caller,
+            "scope": work.lane.scope,
+            "total_s": round(max(0.0, time.time() - work.created_s), 3),
+            "request_id": work.request_id,
+        }
+        self._log_ended(own | facts)
 
     # --- the end ------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from nanonets_proxy.core.http.request_head import RequestHead
 from nanonets_proxy.core.jobs.lifecycle import JobEvent
 from nanonets_proxy.core.ratelimit.tickets import Reason
 from nanonets_proxy.errors import InternalError, RateLimited
-from nanonets_proxy.jobs.directory import BodyFile, remove
+from nanonets_proxy.jobs.directory import BodyFile, JobDirectory
 from nanonets_proxy.jobs.records import INLINE_BYTES, Result, Work
 from nanonets_proxy.jobs.store_thread import StoreFault, store_fault
 from nanonets_proxy.jobs.writer import StoreWriter
@@ -37,7 +37,6 @@ from nanonets_proxy.upstream.stored_body import StoredBody
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from nanonets_proxy.jobs.database import JobDatabase
     from nanonets_proxy.server.connection.caller_connection import CallerConnection
@@ -80,10 +79,10 @@ class JobResponse(RelayedResponse):
 
     __slots__ = ("body", "head")
 
-    def __init__(self, request: CallerRequest, path: "Path") -> None:
+    def __init__(self, request: CallerRequest, body: BodyFile) -> None:
         super().__init__(request, 0.0)
         self.head = b""
-        self.body = BodyFile(path)
+        self.body = body
 
     def frame(self, head: "ResponseHead", may_stay: bool) -> bytes:  # noqa: ARG002 - as for a connection
         return b""  # `send_result` adds the length when a caller fetches the response
@@ -184,23 +183,20 @@ def _ignore(future: "asyncio.Future[Any]") -> None:
 
 
 @contextlib.contextmanager
-def job_context(
-    work: Work, exchange: JobExchange, request_file: "Path", response_file: "Path"
-) -> "Iterator[RequestContext]":
+def job_context(work: Work, exchange: JobExchange, directory: JobDirectory) -> "Iterator[RequestContext]":
     """Yields the context in which a job is forwarded."""
     request = CallerRequest(work.method, work.target, _SECTION)
     request.connection = _NEVER_GONE
     record = AccessRecord(request, work.lane.caller)
     record.request_id, record.scope, record.route = work.request_id, work.lane.scope, route_of(work.target)
     record.pages, record.received_bytes = work.pages, work.body_bytes
-    remove(response_file)
-    response = JobResponse(request, response_file)
+    response = JobResponse(request, directory.response_body(work.id))
     context = RequestContext(request, record, response, _head(work), work.target, work.cost, job=exchange)
     exchange.context = context
     if work.body_bytes <= INLINE_BYTES:
         yield context
         return
-    with StoredBody(request_file, work.body_bytes) as body:
+    with StoredBody(directory.request_body(work.id).path, work.body_bytes) as body:
         context.body = exchange.body = body
         yield context
 

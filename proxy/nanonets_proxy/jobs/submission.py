@@ -63,7 +63,7 @@ class Submission:
                 return
         jobs.check_room(head.body_length or 0)
         work_id = secrets.token_urlsafe(16)
-        file = BodyFile(jobs.directory.request_file(work_id))
+        file = jobs.directory.request_body(work_id)
         try:
             body = await self._receive(file, fingerprint)
             if context.page_count is not None:
@@ -181,7 +181,7 @@ class Submission:
                 result = await jobs.read(lambda database: database.result(view.id))
             if result is not None:
                 record.status = result.status
-                file = jobs.directory.response_file(view.id)
+                file = jobs.directory.response_body(view.id).path
                 await send_result(result, file, request, response, keep_alive=keep_alive)
                 return
         applied = "respond-async" if limit_s is None else f"respond-async, wait={limit_s}"

@@ -18,6 +18,11 @@ from nanonets_proxy.jobs.records import Work
 
 VERSION: Final = 2
 APPLICATION_ID: Final = 0x6E6E6A31  # "nnj1"
+QUEUED_REASON: Final = " "
+"""A queued job has no reason. With this text, its row is as long as in SENDING, whose name is longer by one letter.
+
+So SQLite overwrites the row in place, and does not write the body again.
+"""
 ROW_BYTES: Final = 2048  # a job without bodies, with its entries in the indexes
 
 
@@ -73,7 +78,7 @@ SCHEMA: Final = f"""
 WORK: Final = (
     "id, caller, scope, urgency, cost, pages, request_id, method, target, host, fields, body_bytes, created_s"
 )
-VIEW: Final = "id, state, caller, scope, number, method, target, created_s, changed_s, status, reason"
+VIEW: Final = "id, state, caller, scope, number, method, target, created_s, changed_s, status, trim(reason)"
 
 
 def work_of(row: tuple[Any, ...]) -> Work:
