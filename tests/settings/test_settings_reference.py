@@ -3,7 +3,7 @@
 import json
 import re
 import tomllib
-from argparse import ArgumentParser
+from argparse import ArgumentError, ArgumentParser
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanonets_proxy.settings import SandboxSettings, Settings, load_settings
-from nanonets_proxy.settings.flags import SettingsFlags
+from nanonets_proxy.settings.flags import SettingsFlags, named_settings
 from nanonets_proxy.settings.model.groups import GROUPS
 from nanonets_proxy.settings.reference import (
     effective_toml,
@@ -106,6 +106,29 @@ def test_a_value_that_toml_cannot_hold_is_an_error() -> None:
         to_toml(None)
 
 
+def _words() -> list[str]:
+    flags = (
+        "--max-wait",
+        "--read-only",
+        "--no-read-only",
+        "--listen",
+        "--no-max-wait",
+        "--via=--read-only",
+        "--max",
+    )
+    return [*flags, "--read-only=x", "-h1", "--", "--admin-listen=--listen", "x", "-1", "--x y", ""]
+
+
+def _parsed(arguments: list[str], names: list[str] | None) -> object:
+    parser = ArgumentParser("x", add_help=False, exit_on_error=False, allow_abbrev=False)
+    flags = SettingsFlags(Settings, parser, names)
+    try:
+        parsed, unknown = parser.parse_known_args(arguments)
+    except ArgumentError as error:
+        return str(error)
+    return flags.values(parsed), unknown
+
+
 # --- flags and help ----------------------------------------------------------------------------
 
 
@@ -145,12 +168,19 @@ def test_help_and_reference_have_the_same_groups() -> None:
     ],
 )
 def test_flags_return_strings_and_booleans(arguments: list[str], values: dict[str, object]) -> None:
-    parser = ArgumentParser("x")
-    flags = SettingsFlags(Settings, parser)
-    given_values = {
-        name: str(value) if not isinstance(value, bool) else value
-        for name, value in flags.values(parser.parse_args(arguments)).items()
-    }
-    assert load_settings(given_values, {}, dirs=[], default_config=NO_CONFIG) == load_settings(
-        values, {}, dirs=[], default_config=NO_CONFIG
-    )
+    for names in (None, named_settings(Settings, arguments)):
+        parser = ArgumentParser("x")
+        flags = SettingsFlags(Settings, parser, names)
+        given_values = {
+            name: str(value) if not isinstance(value, bool) else value
+            for name, value in flags.values(parser.parse_args(arguments)).items()
+        }
+        assert load_settings(given_values, {}, dirs=[], default_config=NO_CONFIG) == load_settings(
+            values, {}, dirs=[], default_config=NO_CONFIG
+        )
+
+
+@given(st.lists(st.sampled_from(_words()), max_size=6))
+def test_a_parser_with_only_the_named_flags_parses_as_one_with_all_flags(arguments: list[str]) -> None:
+    """Among the examples are flags as values of others, values that look like flags, and unknown flags."""
+    assert _parsed(arguments, named_settings(Settings, arguments)) == _parsed(arguments, None)

@@ -1,4 +1,4 @@
-"""The commands. Each returns an exit code (`process/exit_codes.py`).
+"""The commands. Each returns an exit code (`process/exit_codes.py`), and imports what only itself needs.
 
 For `USAGE_ERROR`, standard error has one line for each fault. `serve` and `sandbox` build a configuration, and pass
 it to the function that `main.py` supplies.
@@ -10,19 +10,14 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nanonets_proxy.app.config import Config, ServeConfig
-from nanonets_proxy.app.reloading import NewSettings
-from nanonets_proxy.cli.check import all_ok, as_json, as_text, check_environments, settings_failures
-from nanonets_proxy.cli.ledger.commands import policy_test, usage
 from nanonets_proxy.cli.output import CommandFailed, OutputFailed, write
 from nanonets_proxy.cli.parser import PROGRAM, Command, Invocation, UsageError, parse
 from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
 from nanonets_proxy.core.net.addresses import Listener, TcpListener
 from nanonets_proxy.process.exit_codes import FAILED, OK, SIGNAL_BASE, USAGE_ERROR
-from nanonets_proxy.process.restart_limits import RESTART_S
-from nanonets_proxy.process.settings_rereader import TIME_LIMIT_S, Request
 from nanonets_proxy.settings import (
     LoadedSettings,
     SandboxSettings,
@@ -32,9 +27,11 @@ from nanonets_proxy.settings import (
     verify_files,
 )
 from nanonets_proxy.settings.configure import sandbox_config, serve_config
-from nanonets_proxy.settings.merge import merge
-from nanonets_proxy.settings.reference import effective_toml, json_schema, reference_toml
 from nanonets_proxy.settings.sources import flag_name
+
+if TYPE_CHECKING:
+    from nanonets_proxy.app.reloading import NewSettings
+    from nanonets_proxy.process.settings_rereader import Request
 
 # A reload may send several requests to a store: login, renewal, and the secret itself.
 _MAX_REQUESTS_PER_RELOAD: Final = 4
@@ -98,8 +95,11 @@ def _run(invocation: Invocation) -> int:
     return invocation.serve(replace(config, environments=own))
 
 
-def read_again(request: Request) -> NewSettings:
+def read_again(request: "Request") -> "NewSettings":
     """Reads the settings of a running proxy again. Raises SettingsError."""
+    from nanonets_proxy.app.reloading import NewSettings
+    from nanonets_proxy.settings.merge import merge
+
     _, invocation = parse(_COMMANDS, request.arguments, request.environ, lambda _: OK)
     merged = merge(request.given, invocation.load())
     config = _checked_config(merged.loaded, invocation.environ)
@@ -112,6 +112,8 @@ def _sandbox(invocation: Invocation) -> int:
 
 
 def _check(invocation: Invocation) -> int:
+    from nanonets_proxy.cli.check import all_ok, as_json, as_text, check_environments, settings_failures
+
     try:
         loaded = invocation.load()
         verify_files(loaded)
@@ -124,6 +126,8 @@ def _check(invocation: Invocation) -> int:
 
 
 def _config(invocation: Invocation) -> int:
+    from nanonets_proxy.settings.reference import effective_toml, json_schema, reference_toml
+
     chosen = [flag for flag in ("schema", "reference", "changed") if getattr(invocation.parsed, flag)]
     match chosen:
         case ["schema"]:
@@ -148,7 +152,6 @@ def _admin_address(settings: Settings) -> Listener:
 
 
 def _healthcheck(invocation: Invocation) -> int:
-    # Imported here, so that other commands start without an HTTP client.
     from nanonets_proxy.cli.admin_client import is_ready
 
     ready, sentence = is_ready(_admin_address(invocation.load().settings))
@@ -157,7 +160,8 @@ def _healthcheck(invocation: Invocation) -> int:
 
 
 def _reload(invocation: Invocation) -> int:
-    from nanonets_proxy.cli.admin_client import TIMEOUT_S, reload  # imported here as in `_healthcheck`
+    from nanonets_proxy.cli.admin_client import TIMEOUT_S, reload
+    from nanonets_proxy.process.settings_rereader import TIME_LIMIT_S
 
     settings = invocation.load().settings
     timeout_s = TIMEOUT_S + TIME_LIMIT_S + _MAX_REQUESTS_PER_RELOAD * settings.key_timeout
@@ -167,7 +171,8 @@ def _reload(invocation: Invocation) -> int:
 
 
 def _restart(invocation: Invocation) -> int:
-    from nanonets_proxy.cli.admin_client import TIMEOUT_S, restart  # imported here as in `_healthcheck`
+    from nanonets_proxy.cli.admin_client import TIMEOUT_S, restart
+    from nanonets_proxy.process.restart_limits import RESTART_S
 
     restarted, sentence = restart(_admin_address(invocation.load().settings), 2 * TIMEOUT_S + RESTART_S)
     _print(sentence)
@@ -175,11 +180,23 @@ def _restart(invocation: Invocation) -> int:
 
 
 def _status(invocation: Invocation) -> int:
-    from nanonets_proxy.cli.status import show, watch  # imported here as in `_healthcheck`
+    from nanonets_proxy.cli.status import show, watch
 
     address = _admin_address(invocation.load().settings)
     run_status = watch if invocation.parsed.watch else show
     return run_status(address, as_json=invocation.parsed.json)
+
+
+def _usage(invocation: Invocation) -> int:
+    from nanonets_proxy.cli.ledger.commands import usage
+
+    return usage(invocation)
+
+
+def _policy_test(invocation: Invocation) -> int:
+    from nanonets_proxy.cli.ledger.commands import policy_test
+
+    return policy_test(invocation)
 
 
 def _token(invocation: Invocation) -> int:
@@ -248,7 +265,7 @@ _COMMANDS: Final = {
     "usage": Command(
         "show what was sent to the upstream, from the usage ledger",
         Settings,
-        usage,
+        _usage,
         switches={"--json": "print JSON", "--csv": "print CSV"},
         options={
             "--by": ("VIEW", "caller, method, route, status, environment, hour or day (UTC) [caller]"),
@@ -260,7 +277,7 @@ _COMMANDS: Final = {
     "policy test": Command(
         "list past requests that the policy of a settings file would reject, from the ledger",
         Settings,
-        policy_test,
+        _policy_test,
         argument="FILE",
         switches={"--json": "print JSON"},
         options={

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from nanonets_proxy.cli.output import open_standard_files
 from nanonets_proxy.process.exit_codes import SIGNAL_BASE, USAGE_ERROR
+from nanonets_proxy.process.lean_imports import lean_imports
 from nanonets_proxy.process.open_files import lack_of_files
 
 if TYPE_CHECKING:  # an import would cost every command time
@@ -32,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if _runs_command(arguments):
         return _run_command(arguments[1:], ignored)
     if not _serves(arguments):
-        from nanonets_proxy.cli.commands import run
+        with lean_imports():
+            from nanonets_proxy.cli.commands import run
 
         return run(arguments, _no_server)
     if fault := lack_of_files():

@@ -11,7 +11,7 @@ from nanonets_proxy import __version__
 from nanonets_proxy.app.config import Config
 from nanonets_proxy.cli.output import write
 from nanonets_proxy.settings import LoadedSettings, SandboxSettings, Settings, load_settings
-from nanonets_proxy.settings.flags import SettingsFlags
+from nanonets_proxy.settings.flags import SettingsFlags, named_settings
 from nanonets_proxy.settings.sources import flag_hint, flag_name
 
 PROGRAM: Final = "nanonets-proxy"
@@ -37,7 +37,7 @@ _ABOUT_VALUE: Final = re.compile(
     r"argument (?P<flag>--[\w-]+)[/, \w-]*: ((?P<needs>expected one argument)|ignored explicit argument .*)",
     re.DOTALL,
 )
-
+_HELP: Final = frozenset({"-h", "--help"})
 _MORE_FLAGS: Final = f"This command takes the flags of all settings too. `{PROGRAM} serve --help` lists them."
 
 
@@ -117,7 +117,7 @@ def parse(
     if name not in commands:
         raise UsageError(_unknown_command(name, commands))
     command = commands[name]
-    parser, flags = _command_parser(name, command)
+    parser, flags = _command_parser(name, command, arguments)
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
         own = [
@@ -148,7 +148,7 @@ def _root_parser(commands: Mapping[str, Command]) -> _Parser:
     return root
 
 
-def _command_parser(name: str, command: Command) -> tuple[_Parser, SettingsFlags | None]:
+def _command_parser(name: str, command: Command, arguments: Sequence[str]) -> tuple[_Parser, SettingsFlags | None]:
     takes_hidden_flags = command.settings_kind is not None and not command.help_lists_settings
     parser = _Parser(
         prog=f"{PROGRAM} {name}",
@@ -169,7 +169,11 @@ def _command_parser(name: str, command: Command) -> tuple[_Parser, SettingsFlags
         )
     if command.settings_kind is None:
         return parser, None
-    return parser, SettingsFlags(command.settings_kind, parser, in_help=command.help_lists_settings)
+    if command.help_lists_settings and not _HELP.isdisjoint(arguments):
+        return parser, SettingsFlags(command.settings_kind, parser)
+    names = named_settings(command.settings_kind, arguments)
+    flags = SettingsFlags(command.settings_kind, parser, names) if names else None
+    return parser, flags
 
 
 def _unknown_command(name: str, commands: Mapping[str, Any]) -> str:

@@ -5,17 +5,15 @@ keeps the settings code in memory.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nanonets_proxy.process.inheritance import Inheritance
+from nanonets_proxy.process.lean_imports import lean_imports
 from nanonets_proxy.process.settings_reader import SettingsReader
 
 if TYPE_CHECKING:
     from nanonets_proxy.app.config import Config
-
-_CA_FILE_VARIABLE = "SSL_CERT_FILE"
 
 
 def read_and_serve(arguments: Sequence[str], inheritance: Inheritance) -> int:
@@ -32,6 +30,8 @@ def read_and_serve(arguments: Sequence[str], inheritance: Inheritance) -> int:
             config = beside_command(config, inheritance.companion)
         return serve(config, SettingsRereader(arguments, environ), inheritance, environ)
 
+    with lean_imports():
+        import nanonets_proxy.app.config  # both processes need it
     try:
         reader = SettingsReader(lambda send: _run(arguments, send))
     except OSError:
@@ -39,7 +39,7 @@ def read_and_serve(arguments: Sequence[str], inheritance: Inheritance) -> int:
     if inheritance.companion is not None:
         inheritance.companion.follow()
     # Imports the modules of `serve` while the child reads.
-    with _without_ca_file():
+    with lean_imports():
         import nanonets_proxy.process.serve  # noqa: F401  # only loads the module
 
     config = reader.config()
@@ -50,20 +50,3 @@ def _run(arguments: Sequence[str], serve: "Callable[[Config], int]") -> int:
     from nanonets_proxy.cli.commands import run
 
     return run(arguments, serve)
-
-
-@contextmanager
-def _without_ca_file() -> Iterator[None]:
-    """Hides the system's certificate authorities from OpenSSL (SSL_CTX_set_default_verify_paths(3)).
-
-    aiohttp's client, which the program never uses, loads them at import. That costs 2 MiB and a tenth of the start.
-    """
-    before = os.environ.get(_CA_FILE_VARIABLE)
-    os.environ[_CA_FILE_VARIABLE] = os.devnull
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_CA_FILE_VARIABLE]
-        else:
-            os.environ[_CA_FILE_VARIABLE] = before

@@ -14,15 +14,17 @@ import sys
 import traceback
 from collections.abc import Callable
 from types import FrameType
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
 
-from nanonets_proxy.app.config import Config
 from nanonets_proxy.process.exit_codes import FAILED, SIGNAL_BASE
 from nanonets_proxy.process.hardening import lock_memory, prevent_core_dump
 
+if TYPE_CHECKING:
+    from nanonets_proxy.app.config import Config
+
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
-ReadInChild = Callable[[Callable[[Config], int]], int]
+ReadInChild: TypeAlias = Callable[[Callable[["Config"], int]], int]
 """Reads the settings, passes the configuration to its argument, and returns the exit code."""
 
 
@@ -56,7 +58,7 @@ class SettingsReader:
             os.close(child_pipe)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    def config(self) -> Config | int:
+    def config(self) -> "Config | int":
         """Waits for the child. Returns its configuration, or the exit code if there is nothing to serve."""
         with os.fdopen(self._pipe, "rb") as pipe:
             sent = pipe.read()
@@ -82,7 +84,7 @@ class SettingsReader:
 def _run_child(read: ReadInChild, pipe: int, mask: set[int | signal.Signals]) -> NoReturn:
     """Runs `read` and ends the child process. It never returns, because only the parent may continue `main`."""
 
-    def send(config: Config) -> int:
+    def send(config: "Config") -> int:
         with os.fdopen(pipe, "wb") as file:
             pickle.dump(config, file)
         return 0

@@ -61,7 +61,7 @@ def test_the_serving_process_has_no_settings_code_in_memory_and_no_child(
         assert child.end() == 0
     modules = witness.modules(child.process.pid)
     assert "nanonets_proxy.process.serve" in modules
-    assert not {"pydantic", "pydantic_core", "pydantic_settings", "nanonets_proxy.settings"} & modules
+    assert not {"pydantic", "pydantic_core", "pydantic_settings", "nanonets_proxy.settings", "rich"} & modules
 
 
 def test_the_reading_process_leaves_no_core_dump(reading: tuple[Running, int]) -> None:

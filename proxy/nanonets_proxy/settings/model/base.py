@@ -7,7 +7,11 @@ class ProgramSettings(BaseSettings):
     """Settings made from the values that `settings/loader.py` collects."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", validate_default=False, hide_input_in_errors=True
+        frozen=True,
+        extra="forbid",
+        validate_default=False,
+        hide_input_in_errors=True,
+        defer_build=True,  # builds validators only for the class that is used
     )
 
     @classmethod

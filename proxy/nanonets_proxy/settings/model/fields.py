@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_net
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 from pydantic_settings import NoDecode
@@ -36,7 +36,7 @@ from nanonets_proxy.core.net.redis_address import RedisAddress
 from nanonets_proxy.core.net.webhook_url import WebhookUrl, parse_webhook_url
 from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeRule
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
-from nanonets_proxy.settings.model.quantities import Metavar, shown
+from nanonets_proxy.settings.model.quantities import Metavar, ValueOf, shown
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?", re.ASCII)
 _WEIGHT = re.compile(r"[1-9][0-9]{0,2}|1000", re.ASCII)
@@ -224,10 +224,10 @@ def _path_and_query(value: str) -> str:
 Listeners: TypeAlias = Annotated[tuple[Listener, ...], _LISTENERS, NoDecode, Metavar("ADDRESS")]
 OptionalListeners: TypeAlias = Annotated[
     tuple[Listener, ...],
-    PlainValidator(_listeners_or_off),
-    PlainSerializer(lambda value: _LISTENERS.format(value) or "off"),
-    WithJsonSchema(
-        {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}, {"const": False}]}
+    ValueOf(
+        _listeners_or_off,
+        {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}, {"const": False}]},
+        lambda value: _LISTENERS.format(value) or "off",
     ),
     NoDecode,
     Metavar("ADDRESS"),

@@ -2,14 +2,14 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from nanonets_proxy.core.net.addresses import TcpListener
 from nanonets_proxy.sandbox.policy import HintStyle, LimitKind, LimitRule, LimitScope, SandboxPolicy, check_fault
 from nanonets_proxy.settings.model.base import ProgramSettings
 from nanonets_proxy.settings.model.fields import Listeners, ListOf, SandboxKeys, parse_string
-from nanonets_proxy.settings.model.quantities import Count, Delay, Metavar, OneOf, Share, Switch
+from nanonets_proxy.settings.model.quantities import Count, Delay, Metavar, OneOf, Share, Switch, ValueOf
 
 
 def _limit(value: Any) -> LimitRule | None:
@@ -31,9 +31,7 @@ class SandboxSettings(ProgramSettings):
     )
     limit: Annotated[
         LimitRule | None,
-        PlainValidator(_limit),
-        PlainSerializer(lambda rule: "none" if rule is None else str(rule), return_type=str),
-        WithJsonSchema({"type": "string"}),
+        ValueOf(_limit, {"type": "string"}, lambda rule: "none" if rule is None else str(rule)),
         NoDecode,
         Metavar("LIMIT"),
     ] = Field(LimitRule(60, 60.0), description="Requests per time, such as 20/60s. none: no limit.")

@@ -1,0 +1,40 @@
+"""What a command does not import, because each import delays every start."""
+
+import importlib.util
+import subprocess
+import sys
+
+_PROGRAM = """
+import sys
+from nanonets_proxy.process.lean_imports import lean_imports
+with lean_imports():
+    from nanonets_proxy.cli.commands import run
+assert "rich" not in sys.modules
+assert run({arguments}, lambda config: 0) == 0
+print(*sys.modules)
+"""
+_OTHERS = {
+    *("aiohttp", "prometheus_client", "sqlite3", "uvloop"),
+    *("nanonets_proxy.cli.check", "nanonets_proxy.cli.ledger", "nanonets_proxy.cli.admin_client"),
+    *("nanonets_proxy.settings.merge", "nanonets_proxy.settings.reference"),
+    *("nanonets_proxy.core.ratelimit.gate", "nanonets_proxy.process.settings_rereader"),
+}
+_MOST_OWN = 145
+"""The modules of the program that the reading of settings needs, and a few more."""
+
+
+def _imported(*arguments: str) -> set[str]:
+    program = _PROGRAM.format(arguments=arguments)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_reading_the_settings_imports_neither_the_server_nor_the_code_of_other_commands() -> None:
+    imported = _imported("serve", "--max-wait", "3s")
+    assert imported & _OTHERS == set()
+    assert len([name for name in imported if name.startswith("nanonets_proxy")]) <= _MOST_OWN
+
+
+def test_no_command_imports_rich_although_it_is_installed() -> None:
+    assert importlib.util.find_spec("rich") is not None
+    assert [name for name in _imported("check", "--sandbox") if name.partition(".")[0] == "rich"] == []
