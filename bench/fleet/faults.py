@@ -192,8 +192,7 @@ def run(
 def _row(fault: str, at_s: list[float], seeds: int, replicas: int, busy: Busy | None) -> str:
     found = [
         run(FAULTS[fault], at, replicas=replicas, seed=seed, busy=busy)
-        for at in at_s
-        for seed in range(1, seeds + 1)
+        for seed, at in enumerate(at_s * seeds, start=1)
     ]
     refused = [each.refused for each in found]
     goodput = fmean(each.served for each in found) / (AFTER_S * COUNT / PERIOD_S)

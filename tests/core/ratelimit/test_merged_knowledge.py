@@ -8,6 +8,7 @@ import pytest
 
 from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import _MAX_KEPT, SlidingWindow
 from nanonets_proxy.core.ratelimit.adaptive.limit import LimitState
+from nanonets_proxy.core.ratelimit.adaptive.other_gates import await_report, merge, reported
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
@@ -38,7 +39,7 @@ def test_a_window_keeps_a_bounded_number_of_merged_grants() -> None:
 
 def test_grants_of_other_gates_use_up_the_limit() -> None:
     own = gate(StaticLimit("a", 2, 10.0))
-    own.merge("a", [(99.0, 1), (98.0, 1)], -math.inf, 100.0)
+    merge(own.limit_to_tell("a", 100.0), [(99.0, 1), (98.0, 1)], -math.inf)
     ticket = Ticket("a", 200.0)
     assert not own.try_admit(ticket, 100.0)
     own.enqueue(ticket, 100.0)
@@ -48,7 +49,7 @@ def test_grants_of_other_gates_use_up_the_limit() -> None:
 
 def test_a_closure_of_another_gate_closes_the_scope() -> None:
     own = gate()
-    own.merge("a", (), 105.0, 100.0)
+    merge(own.limit_to_tell("a", 100.0), (), 105.0)
     assert own.scopes.closed(100.0) == {"a": 105.0}
     assert not own.try_admit(Ticket("a", 200.0), 104.0)
     assert own.try_admit(Ticket("a", 200.0), 105.0)
@@ -63,7 +64,7 @@ def test_the_same_closure_heard_a_little_later_still_teaches() -> None:
         own.settle(ticket, Outcome.SERVED, 100.1)
     for ticket in tickets[6:]:
         own.settle(ticket, Outcome.THROTTLED, 100.1, 4.0)
-    own.merge("a", (), 104.1, 100.2)
+    merge(own.limit_to_tell("a", 100.2), (), 104.1)
     probe = Ticket("a", 200.0)
     own.enqueue(probe, 104.3)
     assert own.poll(104.3).granted == [probe]
@@ -79,7 +80,7 @@ def test_after_a_closure_of_another_gate_the_limit_is_learned_from_hints_in_whol
     own, limiter, numbers = gate(), FixedWindow(40, 4.0), count()
     for _ in range(40):  # by other gates; the period ends at 104
         limiter.admit(100.0)
-    own.merge("a", [(100.0, 1)] * 10, 100.0 + closed_for_s, 100.2)
+    merge(own.limit_to_tell("a", 100.2), [(100.0, 1)] * 10, 100.0 + closed_for_s)
     events: list[tuple[float, int, Ticket, Outcome, float | None]] = []
     refused = 0
     for now in (100.2 + 0.005 * step for step in range(4000)):
@@ -105,9 +106,9 @@ def test_after_a_closure_of_another_gate_the_limit_is_learned_from_hints_in_whol
 
 def test_a_refusal_of_a_permit_that_was_adopted_while_closed_belongs_to_the_closure() -> None:
     own = gate()
-    own.merge("a", (), 105.0, 100.0)
+    merge(own.limit_to_tell("a", 100.0), (), 105.0)
     adopted = Ticket("a", 200.0)
-    own.merge("a", [(99.5, 1)], -math.inf, 100.0)
+    merge(own.limit_to_tell("a", 100.0), [(99.5, 1)], -math.inf)
     own.adopt(adopted, 99.5, 100.0)
     own.settle(adopted, Outcome.THROTTLED, 100.3, None)
     (scope,) = own.scopes
@@ -133,3 +134,46 @@ def test_requests_count_a_little_longer_than_the_period_also_at_another_gate() -
     windows = [next(iter(each.scopes)).limit.estimate.window for each in (own, other)]
     assert windows[0].counted_for_s > windows[0].period_s
     assert windows[1].counted_for_s == windows[0].counted_for_s
+
+
+# --- requests that other processes send ---------------------------------------------------------------
+
+
+def probing(now: float) -> tuple[Gate, Ticket]:
+    """Returns a gate after its first closure, with the recovery probe in flight and a waiting ticket."""
+    own = gate()
+    refused = Ticket("a", 200.0)
+    assert own.try_admit(refused, now - 5.0)
+    own.settle(refused, Outcome.THROTTLED, now - 4.98, 4.0)
+    probe = Ticket("a", 200.0)
+    own.enqueue(probe, now)
+    assert own.poll(now).granted == [probe]
+    own.enqueue(Ticket("a", 200.0), now)
+    return own, probe
+
+
+def test_a_probe_that_another_process_sends_is_accepted_only_by_its_report() -> None:
+    """Its 429 may be on its way for longer than the acceptance timeout."""
+    own, probe = probing(110.0)
+    limit = own.limit_to_tell("a", 110.0)
+    timeout_s = await_report(limit, probe.serial)
+    assert timeout_s == limit.slow_start.timeout_s
+    assert own.poll(120.0).granted == []
+    reported(own.limit_to_tell("a", 120.0), probe.serial, 120.0)
+    assert len(own.poll(120.0).granted) == 1
+
+
+def test_a_late_429_of_such_a_probe_closes_the_scope_again() -> None:
+    own, probe = probing(110.0)
+    await_report(own.limit_to_tell("a", 110.0), probe.serial)
+    own.settle(probe, Outcome.THROTTLED, 111.0, 4.0)
+    reported(own.limit_to_tell("a", 111.0), probe.serial, 111.0)  # crossed the 429
+    assert own.poll(114.9).granted == []
+    assert len(own.poll(115.1).granted) == 1
+
+
+def test_a_grant_that_is_not_unconfirmed_needs_no_report() -> None:
+    own = gate(StaticLimit("a", 2, 10.0))
+    ticket = Ticket("a", 200.0)
+    assert own.try_admit(ticket, 100.0)
+    assert await_report(own.limit_to_tell("a", 100.0), ticket.serial) is None

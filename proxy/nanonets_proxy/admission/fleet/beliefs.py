@@ -5,9 +5,10 @@ in its hello. Only the document that Redis keeps has them, and the counts of `da
 again as a whole.
 """
 
+import asyncio
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, dump, load
 NAME: Final = "fleet"
 """Where the state file names its upstream."""
 _KEEP_EACH_S: Final = 1.0
+_TELL_AFTER_S: Final = 0.02
 _MAX_TOLD_GRANTS: Final = 200
 
 Document = dict[str, Any]
@@ -37,7 +39,7 @@ class Beliefs:
         self.epoch = 0
         """The epoch of the leader that believed this."""
         self.leader_log = GrantLog()
-        """What the leader granted to itself, as its beats tell: if it dies, nobody else knows."""
+        """What the leader granted to itself, as it tells: if it dies, nobody else knows."""
         self._refused_until_s: dict[str, float] = {}  # by the hints of own 429s, since the leader's latest beat
 
     def note_document(self, document: object, age_s: float, now_s: float, *, with_grants: bool = False) -> None:
@@ -70,7 +72,7 @@ class Beliefs:
                 self.note_document(orjson.loads(won.kept)["limits"], won.kept_age_s, now_s, with_grants=True)
 
     def note_leader_grants(self, grants: Any, now_s: float) -> None:
-        """Notes what a leader has granted to itself since its last beat, as (scope, age, cost)."""
+        """Notes what a leader has granted to itself, as (scope, age, cost)."""
         for scope, age_s, cost in grants:
             self.leader_log.add(str(scope), now_s - float(age_s), float(cost), 0)
 
@@ -96,7 +98,6 @@ class Beliefs:
             self.epoch = epoch
         if is_of_known_leader:
             self._refused_until_s.clear()
-            self.note_leader_grants(message.get("log", ()), now_s)
         else:
             self.leader_log = GrantLog()
 
@@ -109,6 +110,34 @@ class Beliefs:
         return {belief.scope: belief.period_s for belief in self.snapshots if belief.count is not None}
 
 
+class OwnGrants:
+    """The leader's grants to itself. It tells them a moment later: if it dies, nobody else knows of them."""
+
+    def __init__(self, tell: Callable[[Message], None], loop: asyncio.AbstractEventLoop) -> None:
+        self._tell = tell
+        self._loop = loop
+        self._grants: list[tuple[str, float, float]] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def note(self, scope: str, granted_at_s: float, cost: float) -> None:
+        """Notes a grant."""
+        if len(self._grants) < _MAX_TOLD_GRANTS:
+            self._grants.append((scope, granted_at_s, cost))
+        if self._timer is None:
+            self._timer = self._loop.call_later(_TELL_AFTER_S, self._flush)
+
+    def _flush(self) -> None:
+        self._tell({"t": "granted", "log": self.take()})
+
+    def take(self) -> list[tuple[str, float, float]]:
+        """Returns the grants that are not told yet, as (scope, age, cost), and forgets them."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now_s, grants, self._grants = self._loop.time(), self._grants, []
+        return [(scope, now_s - at_s, cost) for scope, at_s, cost in grants]
+
+
 class ToTell:
     """What a leader has to tell in its next beat."""
 
@@ -118,31 +147,24 @@ class ToTell:
         self._kept_version = -1
         self._told: object = None
         self._kept_at_s = -math.inf
-        self._grants: list[tuple[str, float, float]] = []
-
-    def note_grant(self, scope: str, granted_at_s: float, cost: float) -> None:
-        """Notes a grant of the leader to itself."""
-        if len(self._grants) < _MAX_TOLD_GRANTS:
-            self._grants.append((scope, granted_at_s, cost))
-
-    def grants(self, now_s: float) -> list[tuple[str, float, float]]:
-        """Returns the grants since the last beat, as (scope, age, cost)."""
-        return [(scope, now_s - at_s, cost) for scope, at_s, cost in self._grants]
+        self._kept_grants = 0
 
     def take(self, now_s: float) -> tuple[Document, Document | None]:
         """Returns what has changed since the last call, and what Redis must keep; None: nothing new."""
         known = list(filter(_is_known, self._gate.scopes.snapshots(now_s)))[:MAX_SCOPES]
         key = [(s.scope, s.count, s.period_s, s.proven, s.concurrency_limit, s.opens_in_s > 0) for s in known]
-        told: Document = {"log": self.grants(now_s)}
+        told: Document = {}
         has_changed, self._told = key != self._told, key
         if has_changed:
             told["beliefs"] = dump(map(_without_grants, known), NAME, 0.0)
         keep, version = None, self._counts.version
+        granted = sum(scope.limit.estimate.window.granted for scope in self._gate.scopes)
         is_due = self._kept_at_s + _KEEP_EACH_S < now_s
-        if (known and (has_changed or (self._grants and is_due))) or (version != self._kept_version and is_due):
-            self._kept_at_s, self._kept_version = now_s, version
+        if (known and (has_changed or (granted != self._kept_grants and is_due))) or (
+            version != self._kept_version and is_due
+        ):
+            self._kept_at_s, self._kept_version, self._kept_grants = now_s, version, granted
             keep = {"limits": dump(known, NAME, 0.0), "used": self._counts.everything()}
-        self._grants.clear()
         return told, keep
 
     def repeat(self) -> None:

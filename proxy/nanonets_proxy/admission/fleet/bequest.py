@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nanonets_proxy.admission.fleet.replica import Replica
+from nanonets_proxy.core.ratelimit.adaptive.other_gates import merge
 
 _NOBODY: Final = -1  # no leader has this epoch
 
@@ -36,7 +37,7 @@ def take(replica: Replica, document: Mapping[str, Any], now_s: float) -> None:
     for scope, (ages, opens_in_s) in hello["scopes"].items():
         held += [(scope, age_s, cost) for age_s, cost, _ in ages]
         if opens_in_s > away_s:
-            replica.gate().merge(scope, (), now_s + opens_in_s - away_s, now_s)
+            merge(replica.gate().limit_to_tell(scope, now_s), (), now_s + opens_in_s - away_s)
     for scope, age_s, cost in sorted(held, key=lambda grant: -grant[1]):
         replica.room.log.add(scope, now_s - away_s - age_s, cost, 0)
     replica.counts.shared.hear(document["used"])

@@ -20,6 +20,7 @@ from typing import Final
 from nanonets_proxy.admission.fleet.homes.claim import Claim
 from nanonets_proxy.admission.fleet.homes.local_home import LocalHome
 from nanonets_proxy.admission.fleet.homes.remote_home import Message
+from nanonets_proxy.core.ratelimit.adaptive.other_gates import merge
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
 from nanonets_proxy.core.ratelimit.tickets import Outcome
@@ -36,6 +37,8 @@ class PeerClaim(Claim):
 
     __slots__ = ("member",)
 
+    is_of_member = True
+
     def __init__(
         self, number: int, member: "Member", scope: str, lane: str, deadline_s: float, cost: float
     ) -> None:
@@ -45,7 +48,12 @@ class PeerClaim(Claim):
     def granted(self, now_s: float) -> None:
         self.is_granted = True
         self.granted_at_s = now_s
-        self.member.answer({"t": "grant", "n": self.number})
+        self.member.answer(self.grant())
+
+    def grant(self) -> Message:
+        """Returns the message that tells the grant."""
+        message: Message = {"t": "grant", "n": self.number}
+        return message if self.report_in_s is None else message | {"report_in": self.report_in_s}
 
     def refused(self, error: ProxyError) -> None:
         self.member.claims.pop(self.number, None)
@@ -93,7 +101,8 @@ class Host:
         for scope, (ages, opens_in_s) in dict(message["scopes"]).items():
             grants = [(now_s - _span(age), _cost(cost)) for age, cost, number in ages if number > logged]
             self._logged[name] = max(self._logged.get(name, 0), *(number for _, _, number in ages), 0)
-            self.home.gate.merge(str(scope), grants, now_s + _span(opens_in_s) if opens_in_s else -math.inf, now_s)
+            opens_at_s = now_s + _span(opens_in_s) if opens_in_s else -math.inf
+            merge(self.home.gate.limit_to_tell(str(scope), now_s), grants, opens_at_s)
         claims = {} if old is None else old.claims
         for number in message["uncounted"]:
             if (ended := claims.pop(int(number), None)) is not None and ended.is_granted:
@@ -142,7 +151,7 @@ class Host:
             if claim is None:
                 member.answer({"t": "lost", "n": number})
             elif claim.is_granted and claim.granted_at_s + _GRANT_LOST_S < now_s:
-                member.answer({"t": "grant", "n": number, "again": True})
+                member.answer(claim.grant() | {"again": True})
         for number in member.claims.keys() - {*waits, *others}:
             self._end(member.claims.pop(number))
 
@@ -150,7 +159,7 @@ class Host:
         number = int(message["n"])
         claim = member.claims.get(number)
         if claim is not None:  # asked again: an answer was lost
-            member.answer({"t": "grant" if claim.is_granted else "wait", "n": number, "again": True})
+            member.answer(claim.grant() | {"again": True} if claim.is_granted else {"t": "wait", "n": number})
             return
         cost, deadline_s = _cost(message["cost"]), now_s + float(message["wait"])
         claim = member.returned.pop(number, None)
@@ -179,6 +188,8 @@ class Host:
         elif what == "leave":
             del member.claims[claim.number]
             self.home.leave(claim)
+        elif what == "unanswered":
+            self.home.reported(claim)
         elif what == "cost":
             self.home.correct_cost(claim, _cost(message["cost"]))
         elif what == "advice":

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from nanonets_proxy.admission.fleet.beliefs import Beliefs, ToTell
-from nanonets_proxy.admission.fleet.bus.port import Bus, BusError
+from nanonets_proxy.admission.fleet.beliefs import Beliefs, OwnGrants, ToTell
+from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, Bus, BusError
 from nanonets_proxy.admission.fleet.bus.post import seal
 from nanonets_proxy.admission.fleet.host import Host
 from nanonets_proxy.core.access.shared_counts import SharedCounts
@@ -39,7 +39,7 @@ LEASE_VALID_S: Final = 0.8
 _LATE_S: Final = 0.05
 _MOST_LATE: Final = 6
 """A single late response is an accident. After as many in a row, each replica does better with its share."""
-_OF_MEMBERS: Final = frozenset({"ask", "end", "leave", "cost", "advice", "alive", "bye"})
+_OF_MEMBERS: Final = frozenset({"ask", "end", "unanswered", "leave", "cost", "advice", "alive", "bye"})
 _REPLICAS_KEPT_S: Final = 2.0  # a replica that is away for less still counts, or all shares would be too large
 
 
@@ -74,6 +74,7 @@ class Lead:
         self._counts = counts
         self._loop = loop
         self._to_tell: ToTell | None = None
+        self._own_grants: OwnGrants | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._beat_is_out = False  # whether our own beat has not come back yet
         self._late = 0  # renewals that took too long, one after the other
@@ -98,6 +99,7 @@ class Lead:
     def open(self, home: "LocalHome", policy: GatePolicy, send: "Callable[[str, Message], None]") -> None:
         """Begins to decide, for the members that said hello so far."""
         self._to_tell = ToTell(home.gate, self._counts)
+        self._own_grants = OwnGrants(lambda message: send(EVERYBODY, message), self._loop)
         self.host = Host(home, send)
         self.host.on_members = lambda: self.use(policy)
         home.on_refused = self._beat_soon
@@ -136,8 +138,8 @@ class Lead:
 
     def note_grant(self, claim: "OwnClaim") -> None:
         """Notes a grant to a request of this replica."""
-        if self._to_tell is not None:
-            self._to_tell.note_grant(claim.scope, claim.granted_at_s, claim.cost)
+        if self._own_grants is not None:
+            self._own_grants.note(claim.scope, claim.granted_at_s, claim.cost)
 
     def beat(self) -> None:
         """Renews the lease and tells a beat, unless an earlier renewal is still on its way."""
@@ -165,11 +167,6 @@ class Lead:
         """Notes that our own beat has come back: the subscription works."""
         self._beat_is_out = False
 
-    def resignation(self) -> "Message":
-        """Returns the last message. Without the latest grants in it, the next leader would grant them again."""
-        grants = [] if self._to_tell is None else self._to_tell.grants(self._loop.time())
-        return {"t": "resign", "log": grants}
-
     def note_in(self, beliefs: Beliefs) -> None:
         """Notes there what this leader believes, if it decides."""
         if self.host is not None:
@@ -177,12 +174,15 @@ class Lead:
             beliefs.note(self.host.home.gate.scopes.snapshots(now_s), 0.0, now_s)
             beliefs.epoch = self.epoch
 
-    def end(self) -> None:
-        """Ends this time."""
+    def end(self) -> "Message":
+        """Ends this time. Returns the last message, with the latest grants: the next leader counts them."""
         self._timer.cancel()
+        untold = [] if self._own_grants is None else self._own_grants.take()
+        self._own_grants = None
         if self._renewing is not None:
             self._renewing.cancel()
             self._renewing = None
+        return {"t": "resign", "log": untold}
 
     async def _renew(self) -> None:
         asked_at_s = self._loop.time()

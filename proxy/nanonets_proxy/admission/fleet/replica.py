@@ -79,10 +79,10 @@ class Replica:
         self.campaign.stop()
         self.counts.stop()
         if self._lead is not None:
-            self._lead.end()
+            resignation = self._lead.end()
             self._post.flush()
             await self._bus.resign(self.epoch)
-            self._post.send(EVERYBODY, self._lead.resignation())
+            self._post.send(EVERYBODY, resignation)
         elif self._leader:
             self._post.send(self._leader, {"t": "bye"})
         self._post.flush()
@@ -151,7 +151,7 @@ class Replica:
         self._leave_lead()
         self._leader, self.epoch = leader, epoch
         hello = self.hello(epoch)
-        self._remote = RemoteHome(epoch, lambda message: self._post.send(leader, message), self._loop.time)
+        self._remote = RemoteHome(epoch, lambda message: self._post.send(leader, message), self._loop)
         self.state = State.JOINING
         self.room.valid_until_s = math.inf
         self.room.move(self._remote, epoch)
@@ -241,10 +241,8 @@ class Replica:
         what, now_s = message["t"], self._loop.time()
         if what == "beat":
             self._on_beat(sender, epoch, message, now_s)
-        elif self.counts.hear(message):
-            return
-        elif epoch < self.epoch or (epoch > self.epoch and what != "resign"):
-            return  # of an earlier leader, or of a later one that we have not heard yet
+        elif self.counts.hear(message) or epoch < self.epoch or (epoch > self.epoch and what != "resign"):
+            return  # counts, or of an earlier leader, or of a later one that we have not heard yet
         elif what == "resign":
             self._on_resign(sender, epoch, message, now_s)
         elif self._lead is not None:
@@ -253,11 +251,14 @@ class Replica:
                 self.beliefs.hear(message["beliefs"], now_s)
             self._lead.on_message(what, message | {"from": sender}, now_s)
         elif self._remote is not None and sender == self._leader:
-            self._silence.heard()
+            if what != "granted":  # which answers nothing
+                self._silence.heard()
             if what == "welcome":
                 self._on_welcome()
             elif what == "who":
                 self._join(self._leader, self.epoch)
+            elif what == "granted":
+                self.beliefs.note_leader_grants(message["log"], now_s)
             elif self._remote.joined:
                 self._remote.answer(message)
 

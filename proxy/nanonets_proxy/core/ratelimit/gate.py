@@ -22,7 +22,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
-from nanonets_proxy.core.ratelimit.adaptive.other_gates import merge
+from nanonets_proxy.core.ratelimit.adaptive.limit import Limit
 from nanonets_proxy.core.ratelimit.fairness.places import Places
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
@@ -187,11 +187,11 @@ class Gate:
             return True
         return False
 
-    def merge(self, name: str, grants: Iterable[tuple[float, float]], opens_at_s: float, now: float) -> None:
-        """Notes what another gate knows of a scope: grants as (instant, cost), a closure. A poll must follow."""
+    def limit_to_tell(self, name: str, now: float) -> Limit:
+        """Returns the limit of a scope, to be told what other gates know (`other_gates.py`). A poll must follow."""
         scope = self._by_name.get(name) or self.scopes.add(name, now)
-        merge(scope.limit, grants, opens_at_s)
         self._dirty[scope] = None
+        return scope.limit
 
     def pause(self, ticket: Ticket) -> None:
         """Gives the place of an admitted ticket back, since its caller is too slow to use it."""

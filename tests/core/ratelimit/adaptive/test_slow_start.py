@@ -1,5 +1,7 @@
 """How slow start changes the bound on unconfirmed requests."""
 
+from dataclasses import replace
+
 from nanonets_proxy.core.ratelimit.adaptive.slow_start import SlowStart
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 
@@ -51,3 +53,12 @@ def test_after_a_restart_each_accepted_request_makes_room_for_two() -> None:
     slow_start.accepted(1, 0.01)
     assert slow_start.max_unconfirmed == 2
     assert not slow_start.discard(1)
+
+
+def test_a_share_of_a_limit_that_has_refused_requests_stays_at_one_unconfirmed_request() -> None:
+    slow_start = SlowStart(replace(POLICY, is_share=True))
+    slow_start.restart(16)
+    for serial in range(5):
+        assert fill(slow_start, float(serial)) == 1
+        slow_start.accept_by_timeout(serial + 0.5)
+    assert slow_start.max_unconfirmed == 1

@@ -7,7 +7,7 @@ the replica changes its home, all claims move: the new home adopts the granted o
 from typing import TYPE_CHECKING, Protocol
 
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
-from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket, TicketState
 from nanonets_proxy.errors import ProxyError
 
 if TYPE_CHECKING:
@@ -27,10 +27,14 @@ class Claim:
         "kind",
         "lane",
         "number",
+        "report_in_s",
         "scope",
         "twin",
         "urgency",
     )
+
+    is_of_member = False
+    """Whether another replica than the gate's sends the request."""
 
     def __init__(self, number: int, scope: str, lane: str, deadline_s: float, cost: float) -> None:
         self.number = number
@@ -43,9 +47,16 @@ class Claim:
         self.cost = cost
         self.is_granted = False
         self.granted_at_s = 0.0
+        self.report_in_s: float | None = None
+        """After how long without a response the leader must be told of it; None: it need not."""
         self.twin: Ticket | None = None
         """The claim's ticket at the gate of `home`."""
         self.home: object = None
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the request has had a place in flight since its grant."""
+        raise NotImplementedError
 
     def granted(self, now_s: float) -> None:
         """Acts on the grant."""
@@ -90,6 +101,10 @@ class OwnClaim(Claim):
         self.give_up: Callable[[], None] | None = None
         """Set while the request is paused."""
         self.resuming: asyncio.Future[None] | None = None
+
+    @property
+    def is_sent(self) -> bool:
+        return self.ticket.state is not TicketState.WAITING
 
     def reset_error(self) -> None:
         """Forgets an earlier refusal: the request enters again."""

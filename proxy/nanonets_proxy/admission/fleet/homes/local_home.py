@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nanonets_proxy.admission.fleet.homes.claim import Claim
 from nanonets_proxy.admission.waiting_room import WaitingRoom
+from nanonets_proxy.core.ratelimit.adaptive.other_gates import await_report, merge, reported
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket, TicketState
@@ -39,7 +40,7 @@ class LocalHome:
             claim.refused(error)
             return
         if future is None:
-            claim.granted(now_s)
+            self._granted(claim, twin, now_s)
         else:
             future.add_done_callback(partial(self._decided, claim, twin))
             claim.must_wait()
@@ -51,11 +52,16 @@ class LocalHome:
         if isinstance(error, ProxyError):
             claim.refused(error)
         elif twin.state is _ADMITTED:
-            claim.granted(self._loop.time())
+            self._granted(claim, twin, self._loop.time())
+
+    def _granted(self, claim: Claim, twin: Ticket, now_s: float) -> None:
+        if claim.is_of_member:
+            claim.report_in_s = await_report(self.gate.scopes.by_name[twin.scope].limit, twin.serial)
+        claim.granted(now_s)
 
     def adopt(self, claim: Claim, now_s: float, *, is_counted: bool = False) -> None:
         if not is_counted:
-            self.gate.merge(claim.scope, ((claim.granted_at_s, claim.cost),), -math.inf, now_s)
+            merge(self.gate.limit_to_tell(claim.scope, now_s), ((claim.granted_at_s, claim.cost),), -math.inf)
         self.gate.adopt(self._new_twin(claim), claim.granted_at_s, now_s)
 
     def leave(self, claim: Claim) -> None:
@@ -70,6 +76,13 @@ class LocalHome:
             self.room.settle(twin, outcome, retry_after_s, quota_used_up=quota_used_up)
             if outcome is Outcome.THROTTLED:
                 self.on_refused()
+
+    def reported(self, claim: Claim) -> None:
+        """Notes that a member has had no response in the time that was set with the grant."""
+        if (twin := self._twin(claim)) is not None and twin.state is _ADMITTED:
+            now_s = self._loop.time()
+            reported(self.gate.limit_to_tell(twin.scope, now_s), twin.serial, now_s)
+            self.room.poll()
 
     def correct_cost(self, claim: Claim, cost: float) -> None:
         if (twin := self._twin(claim)) is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nanonets_proxy.admission.fleet.beliefs import Beliefs
 from nanonets_proxy.admission.fleet.homes.local_home import LocalHome
 from nanonets_proxy.admission.waiting_room import WaitingRoom
+from nanonets_proxy.core.ratelimit.adaptive.other_gates import merge
 from nanonets_proxy.core.ratelimit.fleet.grant_log import GrantLog
 from nanonets_proxy.core.ratelimit.fleet.share import leader_policy, share_of, share_policy
 from nanonets_proxy.core.ratelimit.gate import Gate
@@ -46,7 +47,7 @@ class HomeMaker:
         for scope, ages in log.ages(now_s, _ALL, periods_s).items():
             _merge(gate, scope, ages, now_s)
         for scope, opens_at_s in closures.items():
-            gate.merge(scope, (), opens_at_s, now_s)
+            merge(gate.limit_to_tell(scope, now_s), (), opens_at_s)
         return self.of(gate)
 
     def leading(self, policy: GatePolicy, beliefs: Beliefs, log: GrantLog, before: Gate) -> LocalHome:
@@ -62,7 +63,7 @@ class HomeMaker:
             for scope, ages in each.ages(now_s, _ALL, periods_s).items():
                 _merge(gate, scope, ages, now_s)
         for scope, opens_at_s in before.scopes.closures(now_s).items():
-            gate.merge(scope, (), opens_at_s, now_s)
+            merge(gate.limit_to_tell(scope, now_s), (), opens_at_s)
         return self.of(gate)
 
     def shown(self, policy: GatePolicy, beliefs: Beliefs) -> Gate:
@@ -77,4 +78,4 @@ class HomeMaker:
 
 
 def _merge(gate: Gate, scope: str, ages: list[tuple[float, float, int]], now_s: float) -> None:
-    gate.merge(scope, [(now_s - age_s, cost) for age_s, cost, _ in ages], -math.inf, now_s)
+    merge(gate.limit_to_tell(scope, now_s), [(now_s - age_s, cost) for age_s, cost, _ in ages], -math.inf)

@@ -9,10 +9,12 @@ A claim that is asked for stays in `asked` until the leader's first answer. The 
 Any other message that is lost shows when the leader compares its claims with those of `claims`.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from nanonets_proxy.admission.fleet.homes.claim import Claim
+from nanonets_proxy.admission.fleet.silence import TICK_S
 from nanonets_proxy.admission.waiting_room import refusal
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason
@@ -23,12 +25,12 @@ Message: TypeAlias = dict[str, Any]
 class RemoteHome:
     """Passes claims to the leader."""
 
-    def __init__(self, epoch: int, send: Callable[[Message], None], now_s: Callable[[], float]) -> None:
+    def __init__(self, epoch: int, send: Callable[[Message], None], loop: asyncio.AbstractEventLoop) -> None:
         self.epoch = epoch
         self.joined = False
         self._send_now = send
         self._kept: list[Message] = []
-        self._now_s = now_s
+        self._loop = loop
         self._waiting: dict[int, Claim] = {}
         self.asked: set[int] = set()
         """The claims that the leader has not yet answered."""
@@ -65,8 +67,9 @@ class RemoteHome:
             }
         )
 
-    def adopt(self, claim: Claim, now_s: float) -> None:
-        """Does nothing: the hello has told the leader."""
+    def adopt(self, claim: Claim, now_s: float) -> None:  # noqa: ARG002 - a home may need it
+        """Goes on as after the grant: the hello has told the leader of it."""
+        self._report_later(claim)
 
     def leave(self, claim: Claim) -> None:
         self._waiting.pop(claim.number, None)
@@ -99,6 +102,25 @@ class RemoteHome:
         """Returns the numbers of the claims that the leader has not answered, and of those that it lets wait."""
         return {"asks": list(self.asked), "waits": [number for number in self._waiting if number not in self.asked]}
 
+    # --- requests without a response ------------------------------------------------------------------
+
+    def _report_later(self, claim: Claim) -> None:
+        """Tells the leader if no response comes in time. Only then the request counts as accepted there."""
+        if claim.report_in_s is not None:
+            self._loop.call_later(claim.report_in_s, self._when_due, claim, claim.granted_at_s)
+
+    def _when_due(self, claim: Claim, granted_at_s: float) -> None:
+        # If this process stood still, the response may be here already, unread.
+        self._loop.call_later(TICK_S, self._report, claim, granted_at_s)
+
+    def _report(self, claim: Claim, granted_at_s: float) -> None:
+        if not claim.is_granted or claim.granted_at_s != granted_at_s:
+            return
+        if claim.is_sent:
+            self._send({"t": "unanswered", "n": claim.number})
+        else:  # it waits for a place in flight
+            self._report_later(claim)
+
     # --- the leader's answers -----------------------------------------------------------------------
 
     def answer(self, message: Message) -> None:
@@ -111,7 +133,7 @@ class RemoteHome:
             return
         if what == "lost":
             if number in self._waiting:
-                self.enter(self._waiting[number], self._now_s())
+                self.enter(self._waiting[number], self._loop.time())
             return
         claim = self._waiting.pop(number, None)
         if claim is None:
@@ -121,7 +143,9 @@ class RemoteHome:
                 self._send({"t": "end", "n": number, "how": Outcome.UNUSED.value})
             return
         if what == "grant":
-            claim.granted(self._now_s())
+            claim.report_in_s = None if (report_in_s := message.get("report_in")) is None else float(report_in_s)
+            claim.granted(self._loop.time())
+            self._report_later(claim)
         else:
             reason, position = Reason(message["reason"]), message.get("position")
             claim.refused(refusal(reason, float(message["retry"]), claim.cost, position))

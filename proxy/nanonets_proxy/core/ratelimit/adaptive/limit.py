@@ -162,7 +162,7 @@ class Limit:
         if self.slow_start.unconfirmed:
             self.slow_start.accepted(serial, now)
         if self.state is not _OPEN and serial >= self._first_since_closure:
-            self._accepted(serial, now)
+            self.accepted(serial, now)
 
     def not_served(
         self, serial: int, granted_at_s: float, outcome: Outcome, now: float, hint_s: float | None, cost: float = 1
@@ -190,7 +190,7 @@ class Limit:
         if now < self._idle_until_s:
             return
         for serial in self.slow_start.accept_by_timeout(now):
-            self._accepted(serial, now)
+            self.accepted(serial, now)
         if self.state is _CLOSED:
             if now < self._closed_until_s:
                 return
@@ -200,7 +200,7 @@ class Limit:
         # Before this instant, no request is accepted by timeout, not even if it is granted from now on.
         self._idle_until_s = min(self.slow_start.next_timeout_at_s(), now + self.slow_start.timeout_s)
 
-    def _accepted(self, serial: int, now: float) -> None:
+    def accepted(self, serial: int, now: float) -> None:
         """Notes that a request granted since the latest closure was served or accepted by timeout."""
         estimate = self.estimate
         if self.state is _PROBING:

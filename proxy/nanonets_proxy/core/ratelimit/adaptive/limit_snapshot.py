@@ -54,6 +54,8 @@ def restore_snapshot(limit: Limit, snapshot: ScopeSnapshot, now: float, away_s: 
         window.add(now - away_s - age_s, cost)
     if snapshot.grants:
         limit.last_grant_s = window.newest_s
+    if snapshot.opens_in_s:  # requests were refused: this is no cold start
+        limit.slow_start.restart(1)
     if snapshot.opens_in_s > away_s:
         limit.opens_at_s = now + snapshot.opens_in_s - away_s
         limit.state = LimitState.CLOSED

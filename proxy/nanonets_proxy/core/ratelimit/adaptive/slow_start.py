@@ -7,6 +7,7 @@ would have come. When the requests reach the limit, about as many are refused as
 |---|---|
 | COLD: nothing was refused yet | 64; 0.5 more for each accepted request, and another 0.5 up to a second later |
 | after a refusal | 1, and one more for each accepted request: 1, 2, 4, 8, … |
+| the same, for one replica's share of a limit | 1: each replica may draw only one 429, until a leader decides |
 
 A cold start lets 64 requests go, one acceptance timeout later 96 others, then 144. So a job that meets no limit
 waits for milliseconds, and the next job of the same size does not wait at all. The second of delay bounds the
@@ -64,7 +65,7 @@ class SlowStart:
         if self.unconfirmed.pop(serial, None) is None:
             return
         if not self._cold:
-            self.max_unconfirmed += 1
+            self.max_unconfirmed += not self._policy.is_share
             return
         self.widen(now)
         self.max_unconfirmed += _COLD_GROWTH
@@ -108,6 +109,6 @@ class SlowStart:
 
     def restart(self, max_unconfirmed: float) -> None:
         """Forgets all unconfirmed requests and starts with a new bound."""
-        self.max_unconfirmed = max_unconfirmed
+        self.max_unconfirmed = 1 if self._policy.is_share else max_unconfirmed
         self._cold = False
         self.unconfirmed.clear()

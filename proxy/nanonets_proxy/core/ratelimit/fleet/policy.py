@@ -6,7 +6,7 @@ from typing import Final
 
 from nanonets_proxy.core.net.redis_address import RedisAddress
 
-PROTOCOL: Final = 4
+PROTOCOL: Final = 5
 """Replicas with another protocol are another fleet. A change of messages or scripts needs another number."""
 
 

@@ -1,0 +1,72 @@
+"""Faults while a limit is being learned, in virtual time. Callers never fail, and few requests are refused."""
+
+import asyncio
+
+import pytest
+
+from fleet.faults import FAULTS, LEARNING_AT_S, run
+from nanonets_proxy.admission.fleet.state import State
+from support.gate.fleet_scene import FleetScene
+from support.gate.virtual_loop import run_virtually
+
+
+@pytest.mark.parametrize(
+    ("fault", "when"),
+    [
+        ("leader: SIGKILL", 4),
+        ("follower: SIGSTOP for 20 s", 2),
+        ("Redis: hangs for 0.3 s", 3),
+        ("Redis: hangs for 3 s", 1),
+        ("Redis: away for 3 s, then empty", 1),
+        ("Redis: away for 30 s, then empty", 2),
+        ("Redis: read-only for 5 s", 1),
+        ("Redis: 20 ms slow for 20 s", 0),
+    ],
+)
+def test_a_fault_while_the_limit_is_being_learned_costs_few_429s(fault: str, when: int) -> None:
+    """Without a fault, a fleet draws up to 9 429s in these 40 s."""
+    found = run(FAULTS[fault], LEARNING_AT_S[when])
+    assert found.refused <= 20
+    assert found.errors == 0
+
+
+def test_a_leader_tells_its_own_grants_at_once() -> None:
+    """If it dies before its next beat, the next leader must not grant them again."""
+
+    async def main() -> None:
+        scene = FleetScene(2, None, service_s=5.0)
+        await scene.start()
+        await asyncio.sleep(1.0)
+        leader = scene.leader
+        tasks = [scene.loop.create_task(scene.request(leader, f"c{number}")) for number in range(5)]
+        await asyncio.sleep(0.03)
+        scene.kill(leader)
+        await asyncio.sleep(3.0)
+        other = scene.replicas[1 - leader]
+        assert other.state is State.LEADING
+        (scope,) = other.gate().scopes
+        assert scope.limit.estimate.window.granted_since(0.0) == 5
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await scene.stop()
+
+    run_virtually(main())
+
+
+def test_a_follower_reports_a_request_that_has_no_response_for_long() -> None:
+    """Slow start at the leader goes on by that, although the requests take minutes."""
+
+    async def main() -> None:
+        scene = FleetScene(2, None, service_s=60.0)
+        await scene.start()
+        await asyncio.sleep(1.0)
+        follower = 1 - scene.leader
+        scene.callers(follower, 150, "c")
+        await asyncio.sleep(0.03)
+        assert len(scene.counts.sent) == 64
+        await asyncio.sleep(1.0)
+        assert len(scene.counts.sent) == 150
+        await scene.stop()
+
+    run_virtually(main())
