@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from nanonets_proxy import __version__
+from nanonets_proxy.core.net.addresses import LISTEN_FORMS
 from support.commands.process import COMMAND, END_S, environment, finished
 from support.eventually import until
 
@@ -138,7 +139,7 @@ def test_the_default_command_is_serve(arguments: list[str], run) -> None:
     assert done.stderr == "nanonets-proxy: pool_size: must be between 1 and 16384, not 0 (flag --pool-size)\n"
 
 
-@pytest.mark.parametrize("command", ["serve", "config", "healthcheck"])
+@pytest.mark.parametrize("command", ["serve", "config"])
 def test_each_settings_fault_is_a_line_on_standard_error(command: str, run) -> None:
     env = {"NANONETS_PROXY_LISTN": "x", "NANONETS_PROXY_EGRESS_PROXY": "ftp://u:s3cret@proxy"}
     durations = "write seconds, or 500ms, 30s, 5m, 1h"
@@ -477,6 +478,29 @@ def test_healthcheck_reports_the_state_of_the_admin_listener(
     assert (done.returncode, done.stdout, done.stderr) == (code, f"{words}\n", "")
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('max_wiat = "7s"\nadmin_listen = "{address}"\n', "max_wiat: unknown setting"),
+        ('listen = ":8080"\nadmin_listen = "{address}"\n', "listen: other machines can reach"),
+        ("max_wait = 7s\n", "nanonets-proxy.toml:1: Expected newline"),
+    ],
+)
+def test_healthcheck_asks_a_running_proxy_although_its_settings_file_has_a_fault_now(
+    text: str, fault: str, run, tmp_path: Path
+) -> None:
+    server = http.server.HTTPServer(("127.0.0.1", 0), _Readiness)
+    address = f"127.0.0.1:{server.server_port}"
+    file = tmp_path / "nanonets-proxy.toml"
+    file.write_text(text.format(address=address))
+    env = {} if "{address}" in text else {"NANONETS_PROXY_ADMIN_LISTEN": address}
+    with _serving(server, 200, b"ok"):
+        done = run("healthcheck", "--config", str(file), env=env)
+    assert (done.returncode, done.stdout) == (OK, "healthy\n")
+    assert fault in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_healthcheck_reaches_a_listener_on_all_interfaces_over_loopback(run) -> None:
     server = http.server.HTTPServer(("127.0.0.1", 0), _Readiness)
     with _serving(server, 200, b"ok"):
@@ -527,6 +551,10 @@ def test_healthcheck_is_unhealthy_if_the_server_does_not_speak_http(run) -> None
     ("address", "sentence"),
     [
         ("off", "admin_listen: is off, so this command cannot reach a running proxy"),
+        (
+            "x",
+            f"admin_listen: 'x' has no port: {LISTEN_FORMS} (flag --admin-listen)",
+        ),
         ("127.0.0.1:0", "admin_listen: is port 0, so this command cannot know the running proxy's port"),
     ],
 )

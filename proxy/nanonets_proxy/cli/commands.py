@@ -23,6 +23,7 @@ from nanonets_proxy.settings import (
     SandboxSettings,
     Settings,
     SettingsError,
+    load_alone,
     load_sandbox_settings,
     verify_files,
 )
@@ -141,6 +142,24 @@ def _config(invocation: Invocation) -> int:
     return OK
 
 
+def _settings_to_reach(invocation: Invocation) -> Settings:
+    """Returns the settings with which a command reaches a running proxy. Raises SettingsError.
+
+    A fault of another setting is only reported: the running proxy still has its earlier settings.
+    """
+    try:
+        return invocation.load().settings
+    except SettingsError as error:
+        names = frozenset({"admin_listen", "key_timeout"})
+        try:
+            settings = load_alone(names, invocation.flags, invocation.environ, config=invocation.parsed.config)
+        except SettingsError:
+            raise error from None
+        for problem in error.problems:
+            sys.stderr.write(f"{PROGRAM}: {problem}\n")
+        return settings
+
+
 def _admin_address(settings: Settings) -> Listener:
     """Returns the admin listener of a running proxy with these settings. Raises SettingsError."""
     if not settings.admin_listen:
@@ -154,7 +173,7 @@ def _admin_address(settings: Settings) -> Listener:
 def _healthcheck(invocation: Invocation) -> int:
     from nanonets_proxy.cli.admin_client import is_ready
 
-    ready, sentence = is_ready(_admin_address(invocation.load().settings))
+    ready, sentence = is_ready(_admin_address(_settings_to_reach(invocation)))
     _print(sentence)
     return OK if ready else FAILED
 
@@ -163,7 +182,7 @@ def _reload(invocation: Invocation) -> int:
     from nanonets_proxy.cli.admin_client import TIMEOUT_S, reload
     from nanonets_proxy.process.settings_rereader import TIME_LIMIT_S
 
-    settings = invocation.load().settings
+    settings = _settings_to_reach(invocation)
     timeout_s = TIMEOUT_S + TIME_LIMIT_S + _MAX_REQUESTS_PER_RELOAD * settings.key_timeout
     reloaded, sentence = reload(_admin_address(settings), timeout_s)
     _print(sentence)
@@ -174,7 +193,7 @@ def _restart(invocation: Invocation) -> int:
     from nanonets_proxy.cli.admin_client import TIMEOUT_S, restart
     from nanonets_proxy.process.restart_limits import RESTART_S
 
-    restarted, sentence = restart(_admin_address(invocation.load().settings), 2 * TIMEOUT_S + RESTART_S)
+    restarted, sentence = restart(_admin_address(_settings_to_reach(invocation)), 2 * TIMEOUT_S + RESTART_S)
     _print(sentence)
     return OK if restarted else FAILED
 
@@ -182,7 +201,7 @@ def _restart(invocation: Invocation) -> int:
 def _status(invocation: Invocation) -> int:
     from nanonets_proxy.cli.status import show, watch
 
-    address = _admin_address(invocation.load().settings)
+    address = _admin_address(_settings_to_reach(invocation))
     run_status = watch if invocation.parsed.watch else show
     return run_status(address, as_json=invocation.parsed.json)
 

@@ -2,7 +2,7 @@
 
 from nanonets_proxy.settings.errors import SettingsError
 from nanonets_proxy.settings.loaded import LoadedSettings
-from nanonets_proxy.settings.loader import load_sandbox_settings, load_settings
+from nanonets_proxy.settings.loader import load_alone, load_sandbox_settings, load_settings
 from nanonets_proxy.settings.model.proxy import Settings
 from nanonets_proxy.settings.model.sandbox import SandboxSettings
 from nanonets_proxy.settings.validation import verify_files
@@ -12,6 +12,7 @@ __all__ = [
     "SandboxSettings",
     "Settings",
     "SettingsError",
+    "load_alone",
     "load_sandbox_settings",
     "load_settings",
     "verify_files",

@@ -50,6 +50,40 @@ def load_settings(
     Raises:
         SettingsError: a source has an unknown name or an invalid value, or two values contradict each other.
     """
+    sources, tables = _read_sources(flags, environ, config, config_from, dirs, default_config)
+    process = _combine(Settings, *sources)
+    if not tables:
+        if problems := list(find_contradictions(process, [("", process)])):
+            raise SettingsError(*problems)
+        return process
+    environments = _combine_environments(tables, sources)
+    if problems := list(find_contradictions(process, list(environments.items()))):
+        raise SettingsError(*problems)
+    return replace(process, environments=environments)
+
+
+def load_alone(
+    names: frozenset[str], flags: Mapping[str, Any], environ: Mapping[str, str], *, config: str | None = None
+) -> Settings:
+    """Returns settings of which only `names` are read; all others have their defaults, whatever faults they have.
+
+    Raises:
+        SettingsError: one of these settings has an invalid value.
+    """
+    sources, _ = _read_sources(flags, environ, config, "flag --config", None, DEFAULT_CONFIG)
+    own = [SourceValues({name: source.values[name] for name in names & source.values.keys()}) for source in sources]
+    return _combine(Settings, *own).settings
+
+
+def _read_sources(
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    config: str | None,
+    config_from: str,
+    dirs: Sequence[Path] | None,
+    default_config: Path,
+) -> tuple[Sequence[SourceValues], Mapping[str, SourceValues]]:
+    """Returns the sources, the weakest first, and the tables of the named environments."""
     names = Settings.model_fields
     path, requested_by = default_config, None
     if config is not None:
@@ -60,21 +94,13 @@ def load_settings(
     prefix = Settings.model_config["env_prefix"]
     aliases = {KEY_FILE_VARIABLE: "api_key_file"}
     tables = read_environment_tables(names.keys() - PROCESS_WIDE, PROCESS_WIDE, toml)
-    weakest_first = (
+    sources = (
         toml,
         read_secret_files(names, prefix, secret_dirs(environ) if dirs is None else dirs),
         read_variables(names, prefix, environ, aliases=aliases, others=(CONFIG_VARIABLE,)),
         read_flags(flags),
     )
-    process = _combine(Settings, *weakest_first)
-    if not tables:
-        if problems := list(find_contradictions(process, [("", process)])):
-            raise SettingsError(*problems)
-        return process
-    environments = _combine_environments(tables, weakest_first)
-    if problems := list(find_contradictions(process, list(environments.items()))):
-        raise SettingsError(*problems)
-    return replace(process, environments=environments)
+    return sources, tables
 
 
 def _combine_environments(

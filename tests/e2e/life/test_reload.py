@@ -98,7 +98,8 @@ def test_unusable_settings_change_nothing_and_the_fault_is_named(
         event = proxy.wait_for("settings_not_reloaded")
         assert (event["level"], expected in event["reason"]) == ("error", True)
         address = proxy.admin_url.removeprefix("http://")
-        with running(["reload", "--admin-listen", address], environment(), is_forked=True) as command:
+        arguments = ["reload", "--admin-listen", address, "--config", str(file)]
+        with running(arguments, environment(), is_forked=True) as command:
             assert command.process.wait(60) == 1
         assert expected in command.stdout.decode()
         assert call(proxy.url + PATH)[1]["via"] == "1.1 before"
