@@ -7,8 +7,9 @@ from pathlib import Path
 
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.upstream.body import BodyBudget, BodyPolicy, RequestBody
-from nanonets_proxy.upstream.client import StartedResponse, UpstreamClient, UpstreamRequest
+from nanonets_proxy.upstream.client import StartedResponse, UpstreamClient
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
+from nanonets_proxy.upstream.exchange import UpstreamRequest
 from nanonets_proxy.upstream.pool import Pool
 from support.eventually import WAIT_S
 

@@ -8,8 +8,8 @@ import pytest
 
 from nanonets_proxy.upstream import client
 from nanonets_proxy.upstream.body import RequestBody
-from nanonets_proxy.upstream.client import UpstreamRequest
 from nanonets_proxy.upstream.errors import UpstreamBadReply, UpstreamClosed, UpstreamError, UpstreamTimeout
+from nanonets_proxy.upstream.exchange import UpstreamRequest
 from support.caller_bodies import ArrivingBody, BodyOnDemand
 from support.client_harness import body_budget, request, running_client
 from support.eventually import stable, until

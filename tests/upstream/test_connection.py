@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pytest
 
-from nanonets_proxy.upstream.connection import ConnectionState, UpstreamConnection
+from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from nanonets_proxy.upstream.errors import (
     UpstreamBadReply,
@@ -18,6 +18,7 @@ from nanonets_proxy.upstream.errors import (
     UpstreamTimeout,
     UpstreamUpgraded,
 )
+from nanonets_proxy.upstream.exchange import ConnectionState, UpstreamRequest
 from nanonets_proxy.upstream.response_parser import ResponseParser
 from support.eventually import WAIT_S, stable, until
 from support.raw_upstream import Peer, RawUpstream, Script, ok, responding, responding_then_closing
@@ -46,7 +47,7 @@ async def connect() -> AsyncIterator[Connect]:
 
 
 def send_get(connection: UpstreamConnection, *, is_head: bool = False) -> None:
-    connection.start(is_head=is_head)
+    connection.start(UpstreamRequest("HEAD" if is_head else "GET", b"", None))
     connection.write(b"GET / HTTP/1.1\r\nHost: upstream\r\n\r\n")
     connection.finish_request(WAIT_S)
 
@@ -236,7 +237,7 @@ async def test_an_upstream_that_stops_reading_is_a_timeout(connect: Connect) -> 
         await asyncio.Event().wait()
 
     connection = await connect(script, idle_timeout_s=0.1)
-    connection.start(is_head=False)
+    connection.start(UpstreamRequest("GET", b"", None))
     connection.write(b"POST / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n" + bytes(16 * MIB))
     await connection.drain()  # the timeout ends this wait
     with pytest.raises(UpstreamTimeout, match="stopped reading"):
@@ -329,7 +330,7 @@ async def test_a_connection_with_an_unfinished_request_is_not_reused(connect: Co
     await connection.head()
     await until(lambda: connection.is_complete)
     assert connection.release()
-    connection.start(is_head=False)
+    connection.start(UpstreamRequest("GET", b"", None))
     connection.write(b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhe")
     await connection.head()
     await until(lambda: connection.is_complete)

@@ -7,8 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from nanonets_proxy.upstream.connection import ConnectionState, UpstreamConnection
+from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.errors import UpstreamClosed, UpstreamTimeout
+from nanonets_proxy.upstream.exchange import ConnectionState, UpstreamRequest
 from support.gate.virtual_loop import run_virtually
 from support.raw_upstream import ok
 
@@ -21,13 +22,13 @@ class Scene:
 
     def __init__(self, *, idle_timeout_s: float = 60.0) -> None:
         self._loop = asyncio.get_running_loop()
-        self._buffer = memoryview(bytearray(4096))
+        self._buffer = bytearray(4096)
         self.connection = UpstreamConnection(self._loop, self._buffer, idle_timeout_s=idle_timeout_s)
         transport = SimpleNamespace(write=lambda _: None, abort=lambda: None, is_closing=lambda: False)
         self.connection.connection_made(cast("asyncio.Transport", transport))
 
     def send(self, timeout_s: float = 60.0) -> None:
-        self.connection.start(is_head=False)
+        self.connection.start(UpstreamRequest("GET", b"", None))
         self.connection.write(b"GET / HTTP/1.1\r\nHost: upstream\r\n\r\n")
         self.connection.finish_request(timeout_s)
 

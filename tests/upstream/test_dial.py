@@ -23,6 +23,7 @@ from nanonets_proxy.upstream.errors import (
     UpstreamTlsProtocol,
     UpstreamUnreachable,
 )
+from nanonets_proxy.upstream.exchange import UpstreamRequest
 from support.certificates import CertificateAuthority
 from support.eventually import WAIT_S, until
 from support.raw_upstream import Peer, RawUpstream, ok, responding
@@ -56,7 +57,7 @@ def https(upstream: RawUpstream, host: str = "127.0.0.1") -> Origin:
 
 async def asked(connection: UpstreamConnection) -> int:
     """Sends a request to show that the connection works; returns the status."""
-    connection.start(is_head=False)
+    connection.start(UpstreamRequest("GET", b"", None))
     connection.write(b"GET / HTTP/1.1\r\nHost: upstream\r\n\r\n")
     connection.finish_request(WAIT_S)
     try:

@@ -14,6 +14,7 @@ from nanonets_proxy.upstream.body import RequestBody
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from nanonets_proxy.upstream.errors import UpstreamClosed
+from nanonets_proxy.upstream.exchange import UpstreamRequest
 from support.certificates import CertificateAuthority
 from support.client_harness import body_budget, request, running_client
 from support.early_responder import early_responder
@@ -70,7 +71,7 @@ async def test_a_response_that_precedes_a_failed_write_is_read(
     with early_responder(TOO_LARGE, tls=tls) as origin:
         connection = await dialed(origin, authority)
         connection.is_upload = True
-        connection.start(is_head=False)
+        connection.start(UpstreamRequest("GET", b"", None))
         connection.write(b"POST / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n" + bytes(64 * 1024))
         await asyncio.sleep(0)
         time.sleep(0.05)  # noqa: ASYNC251 - the event loop must read nothing meanwhile
@@ -93,7 +94,7 @@ async def test_bytes_that_are_older_than_the_request_are_not_its_response(
         upstream.sendall(TOO_LARGE)
         upstream.close()
         connection.is_upload = is_upload
-        head = connection.send(b"GET / HTTP/1.1\r\n\r\n", WAIT_S, is_head=False, on_interim=None)
+        head = connection.send(UpstreamRequest("GET", b"GET / HTTP/1.1\r\n\r\n", None), WAIT_S)
         if is_upload:
             assert (await head).status == 413
         else:

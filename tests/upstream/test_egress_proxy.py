@@ -16,6 +16,7 @@ from nanonets_proxy.upstream.errors import (
     UpstreamTlsCertificate,
     UpstreamUnreachable,
 )
+from nanonets_proxy.upstream.exchange import UpstreamRequest
 from support.certificates import CertificateAuthority
 from support.eventually import WAIT_S, until
 from support.raw_upstream import Peer, RawUpstream, Script
@@ -99,7 +100,7 @@ async def test_the_tunnel_carries_tls_to_the_upstream(response: bytes, authority
         async with RawUpstream(tunnel) as proxy:
             connection = await dialer(proxy, port=upstream.port, ca_file=authority.file).dial()
             assert connection.tls_version == "TLSv1.3"
-            connection.start(is_head=False)
+            connection.start(UpstreamRequest("GET", b"", None))
             connection.write(b"GET / HTTP/1.1\r\nHost: upstream\r\n\r\n")
             connection.finish_request(WAIT_S)
             assert (await connection.head()).status == 204

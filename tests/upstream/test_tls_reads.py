@@ -12,6 +12,7 @@ from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from nanonets_proxy.upstream.errors import UpstreamClosed
+from nanonets_proxy.upstream.exchange import UpstreamRequest
 from nanonets_proxy.upstream.response_head import ResponseHead
 from support.certificates import CertificateAuthority
 from support.eventually import WAIT_S, stable
@@ -40,7 +41,7 @@ async def dialling(authority: CertificateAuthority) -> AsyncIterator[Dialling]:
 
 def send_get(connection: UpstreamConnection) -> asyncio.Future[ResponseHead]:
     request = b"GET / HTTP/1.1\r\nHost: upstream\r\n\r\n"
-    return connection.send(request, WAIT_S, is_head=False, on_interim=None)
+    return connection.send(UpstreamRequest("GET", request, None), WAIT_S)
 
 
 async def ask(dialer: Dialer) -> UpstreamConnection:

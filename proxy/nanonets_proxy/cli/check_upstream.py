@@ -14,6 +14,7 @@ from nanonets_proxy.settings.configure import dial_policy
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, DialPolicy
 from nanonets_proxy.upstream.errors import UpstreamTlsCertificate, UpstreamTlsProtocol
+from nanonets_proxy.upstream.exchange import UpstreamRequest
 from nanonets_proxy.upstream.key_probe import DEFAULT_PATH
 
 _TIMEOUT_S: Final = 30.0
@@ -49,8 +50,9 @@ async def _check_upstream(settings: Settings, key: ApiKey, policy: DialPolicy) -
 async def _check_key(connection: UpstreamConnection, settings: Settings, key: ApiKey) -> CheckResult:
     host, path = settings.upstream.authority.encode(), settings.key_probe or DEFAULT_PATH
     fields = (b"Connection", b"close"), (b"Authorization", key.authorization(settings.upstream))
-    connection.start(is_head=False)
-    connection.write(request_head(b"GET", path.encode(), host, *fields))
+    request = UpstreamRequest("GET", request_head(b"GET", path.encode(), host, *fields), None)
+    connection.start(request)
+    connection.write(request.head)
     connection.finish_request(_TIMEOUT_S)
     status = (await connection.head()).status
     if 200 <= status < 300:

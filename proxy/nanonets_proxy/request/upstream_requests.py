@@ -5,7 +5,7 @@ from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.keys.key_scrubber import NO_FORMS, KeyForms
 from nanonets_proxy.request.context import RequestContext, Services
 from nanonets_proxy.request.policy import HandlerPolicy
-from nanonets_proxy.upstream.client import UpstreamRequest
+from nanonets_proxy.upstream.exchange import UpstreamRequest
 
 
 class UpstreamRequests:

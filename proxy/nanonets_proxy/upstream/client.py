@@ -7,7 +7,6 @@ may have received.
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, Final
 
 from nanonets_proxy.core.http.methods import IDEMPOTENT_METHODS
@@ -15,6 +14,7 @@ from nanonets_proxy.core.http.retry import may_use_new_connection
 from nanonets_proxy.upstream.body import RequestBody
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.errors import UpstreamClosed
+from nanonets_proxy.upstream.exchange import UpstreamRequest
 from nanonets_proxy.upstream.pool import Pool
 from nanonets_proxy.upstream.response_head import ResponseHead
 
@@ -22,26 +22,6 @@ from nanonets_proxy.upstream.response_head import ResponseHead
 _CONTINUE_WAIT_S: Final = 1.0
 # A socket takes these bytes at once, so no response to the request can precede an error from writing it.
 _ONE_WRITE_BYTES: Final = 16 * 1024
-
-
-@dataclass(slots=True)
-class UpstreamRequest:
-    """A request for the upstream. `head` includes the empty line at its end.
-
-    `on_interim` is called with each interim (1xx) response other than 100. `on_send` is called each time that a
-    connection is about to send the request.
-    """
-
-    method: str
-    head: bytes
-    body: RequestBody | None
-    expect_continue: bool = False
-    on_interim: Callable[[ResponseHead], None] | None = None
-    caller: str = ""
-    """The caller's name, if connections are kept per caller."""
-    on_send: Callable[[], None] | None = None
-    route: str = ""
-    """Its route, by which the upstream's times are judged (core/api/routes.py)."""
 
 
 StartedResponse = tuple[UpstreamConnection, ResponseHead]
@@ -75,14 +55,12 @@ class UpstreamClient:
         while True:
             if connection is None:
                 connection = await self.pool.dial()
-            connection.is_upload, connection.caller = is_upload, request.caller
-            connection.method, connection.route = request.method, request.route
+            connection.is_upload = is_upload
             if request.on_send is not None:
                 request.on_send()
             try:
                 if request.body is None:
-                    is_head, timeout_s = request.method == "HEAD", self._first_byte_timeout_s
-                    head = await connection.send(request.head, timeout_s, is_head, request.on_interim)
+                    head = await connection.send(request, self._first_byte_timeout_s)
                 else:
                     head = await self._send_with_body(connection, request, request.body)
             except BaseException as error:
@@ -98,7 +76,7 @@ class UpstreamClient:
         self, connection: UpstreamConnection, request: UpstreamRequest, body: RequestBody
     ) -> Coroutine[Any, Any, ResponseHead]:
         """Sends the head and starts the upload of the body; the result is the final head."""
-        connection.start(is_head=request.method == "HEAD", on_interim=request.on_interim)
+        connection.start(request)
         # If bytes have come, an earlier attempt read them: the caller waits for no 100 (Continue) any more.
         awaits_continue = request.expect_continue and not body.received_bytes
         first_piece = b"" if awaits_continue else body.rewind()

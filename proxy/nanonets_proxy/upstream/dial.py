@@ -22,7 +22,7 @@ from nanonets_proxy.core.net.addresses import (
     is_loopback,
 )
 from nanonets_proxy.core.status.upstream_watch import Dialing
-from nanonets_proxy.upstream.connection import ConnectionState, UpstreamConnection
+from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.errors import (
     EgressProxyRefused,
     UpstreamConnectTimeout,
@@ -34,6 +34,7 @@ from nanonets_proxy.upstream.errors import (
     UpstreamTlsProtocol,
     UpstreamUnreachable,
 )
+from nanonets_proxy.upstream.exchange import ConnectionState
 from nanonets_proxy.upstream.transport import BeforeTls, TlsLastBytes
 
 # RFC 8305 §5 recommends 250 ms before a parallel attempt with the next address.
@@ -102,7 +103,7 @@ class Dialer:
         is_named = is_host_name(policy.origin.host) and not is_loopback(policy.origin.host)
         self._must_be_public = is_named and policy.egress_proxy is None and not policy.may_be_private
         self._tls = make_tls_context(policy.ca_file) if policy.origin.tls else None
-        self._read_buffer = memoryview(bytearray(_READ_BYTES))
+        self._read_buffer = bytearray(_READ_BYTES)
         self._attempts: set[_Attempt] = set()
 
     def dialing(self) -> list[Dialing]:

@@ -1,12 +1,14 @@
 """Reads the heads of upstream responses: status lines and fields, as httptools reports them."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import httptools
 
-from nanonets_proxy.upstream.errors import UpstreamError
 from nanonets_proxy.upstream.response_errors import bad_response, status_line_error
 from nanonets_proxy.upstream.response_head import NO_HEAD, FramingFields, ResponseHead, size_of
+
+if TYPE_CHECKING:
+    from nanonets_proxy.upstream.errors import UpstreamError
 
 # The most bytes of heads, chunk extensions and trailers that may arrive without a byte of body between them.
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -69,29 +71,28 @@ class HeadParser:
         self._names.append(name)
         self._values.append(value.rstrip(b" \t"))
 
-    def _parse_head(self) -> ResponseHead | UpstreamError:
-        """Returns the head whose fields have arrived, or why it is invalid."""
-        head = ResponseHead()
-        head.status = status = self._parser.get_status_code()
-        head.reason = reason = self._reason
+    def _parse_head(self) -> ResponseHead | None:
+        """Returns the head whose fields have arrived; None if it is invalid: `_error` says why."""
+        status, reason = self._parser.get_status_code(), self._reason
         if status != 200 or reason != b"OK" or not self._is_usual_start:
             protocol = _PROTOCOL if self._is_usual_start else self._protocol
-            error = status_line_error(protocol, self._parser.get_http_version(), status, reason)
-            if error is not None:
-                return error
-        names = tuple(self._names)
-        framing = self._framing
+            self._error = status_line_error(protocol, self._parser.get_http_version(), status, reason)
+            if self._error is not None:
+                return None
+        names, values, framing = tuple(self._names), tuple(self._values), self._framing
+        self._names.clear()
+        self._values.clear()
         if names != framing.names:
             self._framing = framing = FramingFields(names)
-        head.names = framing.names
-        head.values = values = tuple(self._values)
-        length_at, codings_at = framing.content_length_at, framing.transfer_encodings_at
-        head.body_length = None if length_at is None else int(values[length_at])
-        type_at = framing.content_type_at
-        head.content_type = None if type_at is None else values[type_at]
-        head.is_chunked = bool(codings_at)
-        head.has_advice = framing.has_advice
+        codings_at = framing.transfer_encodings_at
         if codings_at and [values[at].lower() for at in codings_at] != [b"chunked"]:
             # Any other coding belongs to this connection (RFC 9112 §6.1): it cannot be relayed as it is.
-            return bad_response("The upstream used an unknown transfer coding.")
+            self._error = bad_response("The upstream used an unknown transfer coding.")
+            return None
+        length_at, type_at = framing.content_length_at, framing.content_type_at
+        head = ResponseHead()
+        head.status, head.reason, head.names, head.values = status, reason, framing.names, values
+        head.body_length = None if length_at is None else int(values[length_at])
+        head.content_type = None if type_at is None else values[type_at]
+        head.is_chunked, head.has_advice = bool(codings_at), framing.has_advice
         return head

@@ -7,7 +7,8 @@ from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.keys.key_records import KeyVerdict, verdict_of
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.errors import ProxyError
-from nanonets_proxy.upstream.client import UpstreamClient, UpstreamRequest
+from nanonets_proxy.upstream.client import UpstreamClient
+from nanonets_proxy.upstream.exchange import UpstreamRequest
 
 DEFAULT_PATH: Final = "/api/v4/workflows"
 """Lists the account's workflows, so Nanonets must check the key."""

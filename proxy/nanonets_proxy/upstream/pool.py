@@ -6,8 +6,9 @@ from typing import Final
 from weakref import WeakSet
 
 from nanonets_proxy.core.status.upstream_watch import Finding, Owed, Progress, UpstreamWatch
-from nanonets_proxy.upstream.connection import ConnectionState, UpstreamConnection
+from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer
+from nanonets_proxy.upstream.exchange import ConnectionState
 
 _IDLE, _BUSY = ConnectionState.IDLE, ConnectionState.BUSY
 _SAMPLE_EACH_S: Final = 0.1
@@ -133,7 +134,7 @@ class Pool:
         began_after_s = connection.began_after_s
         if began_after_s is None:
             began_after_s = now - connection.waits_since_s
-        self._watch.note((connection.method, connection.route), began_after_s, now)
+        self._watch.note(connection.kind, began_after_s, now)
         self._sample_at_s = max(self._sample_at_s, now - _SAMPLE_BURST_S) + _SAMPLE_EACH_S
 
     def judge_upstream(self, now_s: float) -> Finding | None:
@@ -141,7 +142,7 @@ class Pool:
         owed, heard_at_s = [], self._heard_at_s
         for connection in self._connections:
             if connection.owes_a_byte:
-                owed.append(Owed((connection.method, connection.route), connection.waits_since_s))
+                owed.append(Owed(connection.kind, connection.waits_since_s))
             if connection.state is _BUSY and connection.response_begun:
                 is_arriving = not connection.owes_a_byte
                 heard_at_s = max(heard_at_s, now_s if is_arriving else connection.waits_since_s)

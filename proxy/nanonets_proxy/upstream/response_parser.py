@@ -21,7 +21,6 @@ from typing import Final
 import httptools
 
 from nanonets_proxy.core.http.chunked_reader import ChunkedReader, ChunksTooLarge, MalformedChunks
-from nanonets_proxy.upstream.errors import UpstreamError
 from nanonets_proxy.upstream.head_parser import MAX_HEAD_BYTES, HeadParser
 from nanonets_proxy.upstream.response_errors import bad_response, closed_early, too_large
 from nanonets_proxy.upstream.response_head import NO_HEAD, ResponseHead, size_of
@@ -96,7 +95,7 @@ class ResponseParser(HeadParser):
         self.state = _HEAD
         return True
 
-    def feed(self, data: bytes | memoryview) -> None:
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Parses the next bytes. Raises UpstreamBadReply, UpstreamUpgraded or UpstreamReplyTooLarge."""
         if self.state is _COMPLETE:
             self._note_surplus()
@@ -104,7 +103,7 @@ class ResponseParser(HeadParser):
         if not self.has_begun:
             self.has_begun = True
             self._is_usual_start = (
-                len(data) > _STATUS_AT and data[_STATUS_AT] != _INTERIM_DIGIT and data[:8] == b"HTTP/1.1"
+                data[:_STATUS_AT] == b"HTTP/1.1 " and len(data) > _STATUS_AT and data[_STATUS_AT] != _INTERIM_DIGIT
             )
             self._protocol = self._reason = self._end_of_head = b""
             self._overhead_bytes = 0
@@ -211,12 +210,8 @@ class ResponseParser(HeadParser):
         ):
             self._error = too_large()
             return
-        head = self._parse_head()
-        if isinstance(head, UpstreamError):
-            self._error = head
+        if (head := self._parse_head()) is None:
             return
-        self._names.clear()
-        self._values.clear()
         if head.status < 200:
             self._skip_interim(head)
             return

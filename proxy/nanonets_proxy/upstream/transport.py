@@ -1,16 +1,12 @@
 """The transport of an upstream connection: flow control in both directions, TLS facts, the socket's state."""
 
 import asyncio
-import math
 import os
 import select
 import ssl
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 from nanonets_proxy.core.net.key_pins import public_key_digest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _READ_BYTES: Final = 256 * 1024
 # A connection that is lost receives nothing more, and no socket's receive buffer is larger.
@@ -24,26 +20,15 @@ class UpstreamTransport(asyncio.BufferedProtocol):
     loop reads again. Without such a buffer, asyncio allocates 256 KiB for each read over TLS.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, read_buffer: memoryview) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, read_buffer: bytearray) -> None:
         self._loop = loop
-        self._read_buffer = read_buffer
+        self._read_bytes = read_buffer
+        self._read_buffer = memoryview(read_buffer)  # asyncio's TLS writes into slices of it
         self._transport: asyncio.Transport | None = None
         self._poll: select.poll | None = None
         self._is_writing_paused = False
         self._is_reading_paused = False
         self._drain_waiter: asyncio.Future[None] | None = None
-        self.method = self.route = ""
-        """Of the current request, or of the last one."""
-        self.waits_since_s = math.inf
-        """When the last wait for the response began: the request was sent, or a part of the body came."""
-        self.began_after_s: float | None = None
-        """How long the response took to begin, if a later part of it was waited for."""
-        self.caller = ""
-        """The caller of the last request, if the pool asks for it."""
-        self.dialer: object | None = None
-        """The dialer that made it, if the pool must know."""
-        self.on_surplus: Callable[[], None] | None = None
-        """Called when bytes come that belong to no request."""
         self.is_upload = False
         """Whether the upstream may respond before the request is sent. Bytes in the socket after a failed write are
         then the response. Otherwise, they are older than the request."""
@@ -90,11 +75,6 @@ class UpstreamTransport(asyncio.BufferedProtocol):
         if self._is_reading_paused and self._transport is not None:
             self._is_reading_paused = False
             self._transport.resume_reading()
-
-    def _notice_surplus(self) -> None:
-        if self.on_surplus is not None:
-            self.on_surplus()
-            self.on_surplus = None  # once
 
     def _abort(self) -> None:
         """Closes the connection at once and discards unsent bytes."""
