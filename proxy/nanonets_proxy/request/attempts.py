@@ -4,6 +4,7 @@ Each permit is settled once, by `use_permit`, with the outcome of the last decis
 """
 
 import asyncio
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, Final
 
@@ -17,7 +18,17 @@ from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from nanonets_proxy.errors import ProxyError
 from nanonets_proxy.request.access_record import AccessRecord, new_id
 from nanonets_proxy.request.context import Kept401, RequestContext, Services
-from nanonets_proxy.request.judge import HOLD_FOR_KEY, KEEP, RELAY_REJECTED, REPORT_ERROR, Decision, Judge, Step
+from nanonets_proxy.request.judge import (
+    HOLD_FOR_KEY,
+    KEEP,
+    MAY_BE_SENT_AGAIN,
+    RELAY_REJECTED,
+    REPORT_ERROR,
+    SERVED,
+    Decision,
+    Judge,
+    Step,
+)
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.request.received import Received
 from nanonets_proxy.request.response.body_start import hint_of, read_body_start
@@ -89,7 +100,9 @@ class Attempts:
                     return decision
                 context.record.upstream_s = perf_counter() - began_s
                 try:
-                    decision = self._judge.of_response(received, context, ticket.deadline_s - self._loop.time())
+                    decision = SERVED
+                    if received.head.status in MAY_BE_SENT_AGAIN:
+                        decision = self._judge.of_response(received, context, ticket.deadline_s - self._loop.time())
                     if decision.step is _KEEP:
                         decision, received = await self._keep(context, use, received)
                     elif received.head.has_advice and decision.outcome is _SERVED:
@@ -129,7 +142,7 @@ class Attempts:
     async def _keep(self, context: RequestContext, use: KeyUse, received: Received) -> tuple[Decision, Received]:
         """Keeps a 401 until it is known whether the key of `use` works. Decides to relay one that is too long."""
         body = await read_body_start(received.connection)
-        received = received._replace(body_start=body)
+        received = replace(received, body_start=body)
         if not received.connection.is_complete:
             return RELAY_REJECTED, received
         context.kept = Kept401(use, received.head, body, received.connection.trailers)

@@ -34,7 +34,8 @@ from nanonets_proxy.upstream.errors import (
 
 # A failed handshake, a malformed response or a spent time limit would fail again, or cost as much time again.
 _TEMPORARY_ERRORS: Final = (UpstreamClosed, UpstreamDnsFailed, UpstreamRefused, UpstreamUnreachable)
-_MAY_BE_SENT_AGAIN: Final = RETRIED_STATUSES | {401, 429}
+MAY_BE_SENT_AGAIN: Final = RETRIED_STATUSES | {401, 429}
+"""For any other status, the decision is SERVED."""
 
 
 class Step(enum.Enum):
@@ -74,7 +75,7 @@ class SentRequest(Protocol):
         """The number of retries so far."""
 
 
-_SERVED: Final = Decision(Step.RELAY, Outcome.SERVED)
+SERVED: Final = Decision(Step.RELAY, Outcome.SERVED)
 RELAY_REJECTED: Final = Decision(Step.RELAY, Outcome.KEY_REJECTED)
 _OTHER_KEY: Final = Decision(Step.SEND_WITH_OTHER_KEY, Outcome.FAILED)
 KEEP: Final = Decision(Step.KEEP, Outcome.KEY_REJECTED)
@@ -92,8 +93,8 @@ class Judge:
     def of_response(self, received: Received, request: SentRequest, time_left_s: float) -> Decision:
         """Decides on a response. The request's deadline is `time_left_s` away."""
         status = received.head.status
-        if status not in _MAY_BE_SENT_AGAIN:
-            return _SERVED
+        if status not in MAY_BE_SENT_AGAIN:
+            return SERVED
         if status == 401:
             if received.ruling is Ruling.RELAY or not request.can_be_sent_again:
                 return RELAY_REJECTED
@@ -103,7 +104,7 @@ class Judge:
             step = Step.WAIT if request.can_be_sent_again else Step.RELAY
             quota_used_up = received.hint is not None and received.hint.quota_used_up
             return Decision(step, Outcome.THROTTLED, hint_s, quota_used_up)
-        return self._retry(Failure.UNAVAILABLE, request, time_left_s, hint_s) or _SERVED
+        return self._retry(Failure.UNAVAILABLE, request, time_left_s, hint_s) or SERVED
 
     def of_error(self, error: UpstreamError, request: SentRequest, time_left_s: float) -> Decision:
         """Decides on an attempt without a response. The request's deadline is `time_left_s` away."""

@@ -1,6 +1,6 @@
 """A response of the upstream, from its head on."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from nanonets_proxy.core.keys.key_records import Ruling
 from nanonets_proxy.core.ratelimit.hints.retry_hint import Hint
@@ -8,7 +8,8 @@ from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.response_head import ResponseHead
 
 
-class Received(NamedTuple):
+@dataclass(slots=True)
+class Received:
     """A response that has begun."""
 
     connection: UpstreamConnection

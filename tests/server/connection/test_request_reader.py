@@ -179,6 +179,18 @@ def test_an_equal_header_section_is_parsed_once() -> None:
     assert [one is other for one, other in pairwise(sections)] == [True, False, False]
 
 
+@pytest.mark.parametrize("behind", [b"", b"P"])
+def test_bytes_behind_a_repeated_head_belong_to_the_next_request(behind: bytes) -> None:
+    subject = reader()
+    poll = GET + b"\r\n"
+    methods = []
+    for sent in (poll, poll, poll + behind, poll):
+        request = subject.next_request(sent)
+        assert request is not None
+        methods.append(request.method)
+    assert methods == ["GET", "GET", "GET", behind.decode() + "GET"]
+
+
 def test_a_large_header_section_is_not_kept() -> None:
     subject = reader()
     sent = GET + b"A: %b\r\n\r\n" % (b"a" * 5000)

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from nanonets_proxy.core.coalescing.groups import Group, Groups
@@ -78,7 +79,7 @@ class Leader:
             if len(body) > MAX_WHOLE_BYTES:
                 coalescing.note_large(context.target)
             self._give(None)
-        return received._replace(body_start=body)
+        return replace(received, body_start=body)
 
     def close(self) -> None:
         """Lets no further GET join."""

@@ -7,7 +7,7 @@ a range of its own is forwarded as it is.
 
 import copy
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from nanonets_proxy.core.coalescing.kept_responses import Arriving, KeptResponses
@@ -142,8 +142,10 @@ class Revalidating:
             updated = KeptResponse(asked.tag, asked.head.with_fields(*kept), asked.body)
             owner.kept.update(self._identity, asked, updated, self._size_of(updated))
         name, value = _CONFIRMED
-        return received._replace(
-            head=asked.head.with_fields((*names, name), (*values, value)), body_start=asked.body
+        return replace(
+            received,
+            head=asked.head.with_fields((*names, name), (*values, value)),
+            body_start=asked.body,
         )
 
     def _size_of(self, response: KeptResponse) -> int:
@@ -166,4 +168,4 @@ class Revalidating:
                 kept = fields_to_keep(head.names, head.values)
                 response = KeptResponse(tag, head.with_fields(*kept), body)
                 owner.kept.keep(self._identity, arriving, response, self._size_of(response))
-        return received._replace(body_start=body)
+        return replace(received, body_start=body)

@@ -11,6 +11,7 @@ from nanonets_proxy.server.connection.caller_request import HTTP_1_1, CallerRequ
 from nanonets_proxy.server.peers import CallerStalled, caller_gone, reset
 from nanonets_proxy.upstream.response_head import ResponseHead
 
+_COPIED_BYTES: Final = 4096  # up to this size, a copy costs less than a second piece of a write
 STALL_S: Final = 1.0  # any reader that is still there empties some of its buffers in that time
 
 
@@ -96,7 +97,10 @@ class RelayedResponse:
             if self._scrubber is not None:
                 data = self._scrub(self._scrubber, data)
             data = self._framed(data) + (self._end(connection) if is_whole else b"")
-        self._write(lines, data)
+        if len(data) <= _COPIED_BYTES:
+            self._write(lines + data)
+        else:
+            self._write(lines, data)
         return is_whole
 
     async def follow(self, connection: ReadableBody, on_stall: Callable[[], None]) -> None:

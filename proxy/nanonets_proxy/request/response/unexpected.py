@@ -1,5 +1,7 @@
 """Recognises responses that the API did not send, while they are relayed unaltered."""
 
+from dataclasses import replace
+
 from nanonets_proxy.core.api.unexpected import claims_json, may_have_unexpected_body
 from nanonets_proxy.core.keys.key_scrubber import KeyScrubber
 from nanonets_proxy.request.context import RequestContext
@@ -23,7 +25,7 @@ def examine(context: RequestContext, received: Received, unexpected: UnexpectedR
     _examine(context, head, body, unexpected, is_whole=is_whole)
     must_copy = not is_whole and head.status >= 400 and claims_json(head.content_type, body)
     context.response.copied = bytearray() if must_copy else None
-    return received._replace(body_start=body)
+    return replace(received, body_start=body)
 
 
 def examine_copied(context: RequestContext, head: ResponseHead, unexpected: UnexpectedResponses) -> None:

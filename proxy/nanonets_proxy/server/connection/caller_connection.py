@@ -62,7 +62,7 @@ class CallerConnection(CallerTransport):
     """See the module's docstring."""
 
     __slots__ = (
-        *("_closes", "_ended", "_handler", "_idle_timer", "_next", "_policy", "_reader"),
+        *("_closes", "_ended", "_handle", "_handler", "_idle_timer", "_next", "_policy", "_reader"),
         *("_server", "_state", "_task_handler", "get_buffer", "request"),
     )
 
@@ -71,6 +71,7 @@ class CallerConnection(CallerTransport):
     ) -> None:
         super().__init__(ahead)
         self._server, self._handler, self._policy = server, handler, policy
+        self._handle = handler.__call__  # to call the object itself costs more
         self._state = _IDLE
         self._closes = False  # no request may follow
         self._ended: asyncio.Event | None = None
@@ -86,7 +87,7 @@ class CallerConnection(CallerTransport):
 
     def change(self, handler: Handler, policy: ConnectionPolicy) -> None:
         """Uses another handler and other time limits from the next request on."""
-        self._handler, self._policy = handler, policy
+        self._handler, self._policy, self._handle = handler, policy, handler.__call__
         self._idle_timer.change_timeout(policy.keep_alive_s)
         self._reader.forget_head()  # it holds what the earlier handler read
 
@@ -193,7 +194,7 @@ class CallerConnection(CallerTransport):
                     self._next = self._loop.create_future()
                     request = await self._next
                     self._next = None
-                response = await self._handler(request)
+                response = await self._handle(request)
                 request = self._after_response(response.keep_alive)
         except ConnectionError:
             self.close_when_sent()

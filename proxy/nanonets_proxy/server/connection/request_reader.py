@@ -86,6 +86,9 @@ class RequestReader:
         Returns None if the head is incomplete. Copies a memoryview, and a large body in it only once. Raises
         BadRequest, TargetTooLong or HeadTooLarge; nothing more can be read then.
         """
+        last = self._last_head
+        if not self.kept and last is not None and data == last.raw and last.section.body_length == 0:
+            return CallerRequest(last.method, last.target, last.section)  # a poll
         behind = b""
         if not isinstance(data, bytes):
             data, behind = _split_large(data)
@@ -109,7 +112,7 @@ class RequestReader:
             return None
         if end > MAX_HEAD_BYTES:
             raise HeadTooLarge("The request's header section is too large.")
-        head = self._heads.read(bytes(kept[:end]), self._last_head)
+        head = self._heads.read(bytes(kept[:end]), last)
         section = head.section
         self._last_head = head if end <= _USUAL_HEAD_BYTES else None
         request = CallerRequest(head.method, head.target, section)
