@@ -78,6 +78,30 @@ def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
             "Nanonets does not respond as itself: 12 of 14 requests in the last minute got an unexpected response.",
         ),
         (
+            {"latest": LatestRequests(60, 3, span_s=20), "failure": "upstream_closed", "waiting": 1},
+            "partly_failing",
+            "upstream",
+            "Some requests fail: 3 of 60 requests in the last 20 s failed (upstream_closed).",
+        ),
+        (
+            {"latest": LatestRequests(60, 3, span_s=20), "failure": "jobs_full"},
+            "partly_failing",
+            "proxy",
+            "Some requests fail: 3 of 60 requests in the last 20 s failed (jobs_full).",
+        ),
+        (
+            {"latest": LatestRequests(61, 3), "failure": "upstream_closed"},
+            *("idle", None, "Ready: no request is in flight or waits."),
+        ),
+        (
+            {"latest": LatestRequests(9, 2), "failure": "upstream_closed"},
+            *("idle", None, "Ready: no request is in flight or waits."),
+        ),
+        (
+            {"latest": LatestRequests(20, 4), "scope": {"quota_used_up": True, "opens_in_s": 3600}},
+            *("quota_used_up", "limit", "The quota of account is used up: next test in 1 h."),
+        ),
+        (
             {"scope": {"quota_used_up": True, "opens_in_s": 3600}},
             *("quota_used_up", "limit", "The quota of account is used up: next test in 1 h."),
         ),
@@ -214,9 +238,13 @@ def test_the_state_names_the_party_to_look_at(
     assert _state(**changes) == State(code, cause, sentence)
 
 
-@pytest.mark.parametrize(("ended", "failed"), [(2, 2), (100, 24), (0, 0)])
+@pytest.mark.parametrize(("ended", "failed"), [(2, 2), (100, 4), (0, 0)])
 def test_a_few_failures_are_not_the_state(ended: int, failed: int) -> None:
     assert _state(latest=LatestRequests(ended, failed)).code == "idle"
+
+
+@pytest.mark.parametrize(("ended", "failed"), [(2, 2), (100, 24), (0, 0)])
+def test_a_few_unexpected_responses_and_lost_callers_are_not_the_state(ended: int, failed: int) -> None:
     assert _state(latest=LatestRequests(ended, unexpected=failed)).code == "idle"
     assert _state(latest=LatestRequests(ended, gone=failed)).code == "idle"
 

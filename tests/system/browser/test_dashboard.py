@@ -27,6 +27,7 @@ _DRIVER = Path(__file__).with_name("page_driver.py")
 _WAIT_S = 60.0
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 _NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+_UNAUTHORIZED = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
 _REFUSED = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 30\r\nContent-Length: 0\r\n\r\n"
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>\"'&"
 
@@ -244,6 +245,21 @@ _LOWEST_CONTRAST = """(() => {
 })()"""
 
 
+async def test_without_a_usable_key_the_page_promises_no_permit() -> None:
+    async with (
+        ScriptedUpstream(responding(*[_UNAUTHORIZED] * 8)) as upstream,
+        running_proxy(upstream.origin, key_gap="0s") as proxy,
+        await proxy.caller() as caller,
+        dashboard(proxy.admin_address) as page,
+    ):
+        for path in (b"/api/v4/workflows", b"/api/v4/workflow_types", b"/api/v4/workflows/w"):
+            await caller.get(path)
+        await page.wait("document.querySelector('.state').dataset.code === 'no_key'")
+        assert await page.js("document.querySelector('.state').dataset.level") == "bad"
+        assert await page.text("next") == "with a new key"
+        assert await page.faults() == []
+
+
 async def test_a_keyboard_and_a_screen_reader_can_use_the_page() -> None:
     async with (
         ScriptedUpstream(responding(_OK)) as upstream,
@@ -291,7 +307,7 @@ async def test_jobs_are_shown_only_where_they_are_on(tmp_path: Path) -> None:
                 await page.shows("Ready")
                 assert await page.js("document.querySelector('[data-f=jobs]').offsetHeight > 0") is is_shown
                 if is_shown:
-                    assert await page.text("jobs") == "0 of 10,000; 0 sending, 0 unknown"
+                    assert await page.text("jobs") == "0 of 10,000, 0 sending, 0 unknown"
                     async with await RawCaller.connect(proxy.url.removeprefix("http://")) as caller:
                         await caller.send(request(b"POST", b"/x", b"Prefer: respond-async", body=b"{}"))
                         assert (await caller.response()).status == 202

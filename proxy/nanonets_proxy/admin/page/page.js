@@ -142,16 +142,19 @@ const limitText = scope => {
   if (scope.reserve > 0) parts.push(number(scope.reserve) + " of them used elsewhere");
   return parts.join(", ") || "unknown";
 };
+// A browser would break a line after the first hyphen of an option.
+const withOptions = text => text.split(/(--[\w-]+)/).map((part, at) => at % 2 ? make("span", part, "whole") : part);
 const problem = each => {
   const item = make("li"), facts = make("small");
   const happened = [each.sentence, each.reason].filter(Boolean).join(" ");
   item.append(make("code", each.kind), (each.what && " (" + each.what + ")") + (happened && ": " + happened),
-    make("p", (each.is_alert ? "To do: " : "") + each.advice), facts);
+    make("p"), facts);
+  item.querySelector("p").append(...withOptions((each.is_alert ? "To do: " : "") + each.advice));
   facts.textContent = each.times + (each.times === 1 ? " time" : " times") + ", last " + duration(each.age_s) + " ago" +
     (each.caller ? ", caller " + each.caller : "") + (each.request_id ? ", request " + each.request_id : "");
   return item;
 };
-const more = (shown, total, what) => shown && total > shown ? `${number(total - shown)} further ${what} not shown` : "";
+const more = (shown, total, what) => shown && total > shown ? `and ${number(total - shown)} more ${total - shown === 1 ? what : what + "s"}` : "";
 
 const show = (environment, end) => {
   let section = sections.get(environment.name);
@@ -170,7 +173,7 @@ const show = (environment, end) => {
   // While nobody waits, the sentence is about the scope that opens last.
   const closed = ["quota_used_up", "limit_closed"].includes(state.code) ? Math.max(0, ...gate.scopes.map(scope => scope.opens_in_s)) : 0;
   put(field("next"), gate.next_permit_in_s !== null ? duration(gate.next_permit_in_s) : gate.waiting ? "at the next response"
-    : closed ? duration(closed) : "at once");
+    : closed ? duration(closed) : state.code === "no_key" ? "with a new key" : "at once");
   pair(field("waiting"), number(gate.waiting), ` from ${number(gate.waiting_callers)} ${gate.waiting_callers === 1 ? "caller" : "callers"}`);
   pair(field("in_flight"), number(gate.in_flight), " of " + number(gate.max_in_flight));
   put(field("rate"), number(environment.requests.per_second));
@@ -178,7 +181,7 @@ const show = (environment, end) => {
   if (gate.fleet) pair(field("fleet"), gate.fleet.role, ` of ${number(gate.fleet.replicas)} ${gate.fleet.replicas === 1 ? "replica" : "replicas"}`);
   const {jobs} = environment;
   field("jobs").parentNode.hidden = !jobs;
-  if (jobs) pair(field("jobs"), number(jobs.queued.used), ` of ${number(jobs.queued.limit)}; ${number(jobs.sending)} sending, ${number(jobs.unknown)} unknown`);
+  if (jobs) pair(field("jobs"), number(jobs.queued.used), ` of ${number(jobs.queued.limit)}, ${number(jobs.sending)} sending, ${number(jobs.unknown)} unknown`);
   const used = (name, usage, text) => pair(field(name), text(usage.used), " of " + text(usage.limit));
   used("connections", environment.caller_connections, number);
   used("memory", environment.body_memory_bytes, bytes);
@@ -189,11 +192,11 @@ const show = (environment, end) => {
   list(field("problems"), () => environment.problems.map(problem), environment.problems);
   fill(section, "lanes", gate.lanes.map(lane => [lane.caller, lane.scope, number(lane.waiting),
     lane.ends_in_s === null ? "unknown" : duration(lane.ends_in_s)]), 2);
-  put(field("lanes_more"), more(gate.lanes.length, gate.lanes_total, "lanes are"));
+  put(field("lanes_more"), more(gate.lanes.length, gate.lanes_total, "lane"));
   fill(section, "scopes", gate.scopes.map(scope => [scope.name, scope.quota_used_up ? "quota used up" : scope.state,
     limitText(scope), scope.opens_in_s ? duration(scope.opens_in_s) : "open", number(scope.waiting),
     number(scope.in_flight)]), 3);
-  put(field("scopes_more"), more(gate.scopes.length, gate.scopes_total, "scopes are"));
+  put(field("scopes_more"), more(gate.scopes.length, gate.scopes_total, "scope"));
   fill(section, "keys", keys.keys.map(key => [key.name, key.fingerprint, key.state, duration(key.age_s)]), 3);
   const warnings = keys.source_fault ? [keys.source_fault, ...keys.warnings] : keys.warnings;
   list(field("warnings"), () => warnings.map(text => make("li", text)), warnings);

@@ -15,6 +15,7 @@ from nanonets_proxy.core.status.upstream_watch import Finding
 
 _FEWEST: Final = 3
 _FAILING_SHARE: Final = 0.25
+_SOME_SHARE: Final = 0.05
 _MOST_SHARE: Final = 0.5
 _SLOW_LAG_S: Final = 1.0
 _OWN_FAILURES: Final = frozenset(
@@ -30,16 +31,9 @@ _OWN_FAILURES: Final = frozenset(
 """The kinds of 5xx that come from the proxy, not from Nanonets or the way to it."""
 _URGENCY: Final = (
     *("no_key", "key_rejected", "proxy_failing", "upstream_failing", "key_forbidden", "proxy_slow"),
-    *(
-        "upstream_silent",
-        "proxy_full",
-        "quota_used_up",
-        "starting",
-        "draining",
-        "upstream_slow",
-        "waiting_for_place",
-    ),
-    *("waiting_for_upstream", "limit_closed", "callers_gone", "last_failed", "serving", "idle"),
+    *("upstream_silent", "proxy_full", "quota_used_up", "starting", "draining", "upstream_slow"),
+    *("partly_failing", "waiting_for_place", "waiting_for_upstream", "limit_closed", "callers_gone"),
+    *("last_failed", "serving", "idle"),
 )
 
 
@@ -80,6 +74,8 @@ def state_of(facts: Facts) -> State:
     return (
         _fault(facts)
         or _slowness(facts)
+        or _quota(gate)
+        or _partial_fault(facts)
         or _delay(gate, quiet)
         or _loss(facts)
         or _failure(facts)
@@ -103,11 +99,9 @@ def _fault(facts: Facts) -> State | None:
         return State("key_rejected", "key", "Nanonets rejects the API key of every request (401).")
     latest = facts.latest
     if _are_many(latest.failed, latest):
-        of_ended = f"{latest.failed} of {_in_span(latest)} failed"
         if facts.failure in _OWN_FAILURES:
-            return State("proxy_failing", "proxy", f"The proxy fails: {of_ended} ({facts.failure}).")
-        kind = f" ({facts.failure})" if facts.failure else ""
-        return State("upstream_failing", "upstream", f"Nanonets fails or cannot be reached: {of_ended}{kind}.")
+            return State("proxy_failing", "proxy", f"The proxy fails: {_failed_of(facts)}.")
+        return State("upstream_failing", "upstream", f"Nanonets fails or cannot be reached: {_failed_of(facts)}.")
     if _are_many(latest.unexpected, latest):
         got = f"{latest.unexpected} of {_in_span(latest)} got an unexpected response"
         return State("upstream_failing", "upstream", f"Nanonets does not respond as itself: {got}.")
@@ -115,6 +109,11 @@ def _fault(facts: Facts) -> State | None:
         got = f"{latest.forbidden} of {_in_span(latest)} got a 403"
         return State("key_forbidden", "key", f"Nanonets forbids what most requests ask for: {got}.")
     return None
+
+
+def _failed_of(facts: Facts) -> str:
+    kind = f" ({facts.failure})" if facts.failure else ""
+    return f"{facts.latest.failed} of {_in_span(facts.latest)} failed{kind}"
 
 
 def _are_many(count: int, latest: LatestRequests) -> bool:
@@ -145,13 +144,27 @@ def _slowness(facts: Facts) -> State | None:
     return None
 
 
+def _quota(gate: GateStatus) -> State | None:
+    """Returns the state if a quota of a day or a month is used up."""
+    used_up = next((scope for scope in gate.scopes if scope.quota_used_up), None)
+    if used_up is None:
+        return None
+    opens_in_s = used_up.opens_in_s
+    test = f"next test in {duration(opens_in_s)}" if opens_in_s else "the next request tests it"
+    return State("quota_used_up", "limit", f"The quota of {used_up.name} is used up: {test}.")
+
+
+def _partial_fault(facts: Facts) -> State | None:
+    """Returns the state if some requests fail."""
+    latest = facts.latest
+    if latest.failed < max(_FEWEST, _SOME_SHARE * latest.ended):
+        return None
+    cause = "proxy" if facts.failure in _OWN_FAILURES else "upstream"
+    return State("partly_failing", cause, f"Some requests fail: {_failed_of(facts)}.")
+
+
 def _delay(gate: GateStatus, quiet: str) -> State | None:
     """Returns the state if a limit delays requests. `quiet` ends the sentence if the upstream may be the cause."""
-    used_up = next((scope for scope in gate.scopes if scope.quota_used_up), None)
-    if used_up is not None:
-        opens_in_s = used_up.opens_in_s
-        test = f"next test in {duration(opens_in_s)}" if opens_in_s else "the next request tests it"
-        return State("quota_used_up", "limit", f"The quota of {used_up.name} is used up: {test}.")
     if gate.waiting:
         callers = _callers(gate)
         if gate.in_flight >= gate.max_in_flight:
