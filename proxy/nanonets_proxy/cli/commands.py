@@ -16,14 +16,12 @@ from nanonets_proxy.app.config import Config, ServeConfig
 from nanonets_proxy.cli.output import CommandFailed, OutputFailed, write
 from nanonets_proxy.cli.parser import PROGRAM, Command, Invocation, UsageError, parse
 from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
-from nanonets_proxy.core.net.addresses import Listener, TcpListener
 from nanonets_proxy.process.exit_codes import FAILED, OK, SIGNAL_BASE, USAGE_ERROR
 from nanonets_proxy.settings import (
     LoadedSettings,
     SandboxSettings,
     Settings,
     SettingsError,
-    load_alone,
     load_sandbox_settings,
     verify_files,
 )
@@ -142,66 +140,42 @@ def _config(invocation: Invocation) -> int:
     return OK
 
 
-def _settings_to_reach(invocation: Invocation) -> Settings:
-    """Returns the settings with which a command reaches a running proxy. Raises SettingsError.
-
-    A fault of another setting is only reported: the running proxy still has its earlier settings.
-    """
-    try:
-        return invocation.load().settings
-    except SettingsError as error:
-        names = frozenset({"admin_listen", "key_timeout"})
-        try:
-            settings = load_alone(names, invocation.flags, invocation.environ, config=invocation.parsed.config)
-        except SettingsError:
-            raise error from None
-        for problem in error.problems:
-            sys.stderr.write(f"{PROGRAM}: {problem}\n")
-        return settings
-
-
-def _admin_address(settings: Settings) -> Listener:
-    """Returns the admin listener of a running proxy with these settings. Raises SettingsError."""
-    if not settings.admin_listen:
-        raise SettingsError("admin_listen: is off, so this command cannot reach a running proxy")
-    address = settings.admin_listen[0]
-    if isinstance(address, TcpListener) and address.port == 0:
-        raise SettingsError("admin_listen: is port 0, so this command cannot know the running proxy's port")
-    return address
-
-
 def _healthcheck(invocation: Invocation) -> int:
     from nanonets_proxy.cli.admin_client import is_ready
+    from nanonets_proxy.cli.reach import admin_address, settings_to_reach
 
-    ready, sentence = is_ready(_admin_address(_settings_to_reach(invocation)))
+    ready, sentence = is_ready(admin_address(settings_to_reach(invocation)))
     _print(sentence)
     return OK if ready else FAILED
 
 
 def _reload(invocation: Invocation) -> int:
     from nanonets_proxy.cli.admin_client import TIMEOUT_S, reload
+    from nanonets_proxy.cli.reach import admin_address, settings_to_reach
     from nanonets_proxy.process.settings_rereader import TIME_LIMIT_S
 
-    settings = _settings_to_reach(invocation)
+    settings = settings_to_reach(invocation)
     timeout_s = TIMEOUT_S + TIME_LIMIT_S + _MAX_REQUESTS_PER_RELOAD * settings.key_timeout
-    reloaded, sentence = reload(_admin_address(settings), timeout_s)
+    reloaded, sentence = reload(admin_address(settings), timeout_s)
     _print(sentence)
     return OK if reloaded else FAILED
 
 
 def _restart(invocation: Invocation) -> int:
     from nanonets_proxy.cli.admin_client import TIMEOUT_S, restart
+    from nanonets_proxy.cli.reach import admin_address, settings_to_reach
     from nanonets_proxy.process.restart_limits import RESTART_S
 
-    restarted, sentence = restart(_admin_address(_settings_to_reach(invocation)), 2 * TIMEOUT_S + RESTART_S)
+    restarted, sentence = restart(admin_address(settings_to_reach(invocation)), 2 * TIMEOUT_S + RESTART_S)
     _print(sentence)
     return OK if restarted else FAILED
 
 
 def _status(invocation: Invocation) -> int:
+    from nanonets_proxy.cli.reach import admin_address, settings_to_reach
     from nanonets_proxy.cli.status import show, watch
 
-    address = _admin_address(_settings_to_reach(invocation))
+    address = admin_address(settings_to_reach(invocation))
     run_status = watch if invocation.parsed.watch else show
     return run_status(address, as_json=invocation.parsed.json)
 
