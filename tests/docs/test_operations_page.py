@@ -30,6 +30,9 @@ def _rows(heading: str, page: str) -> list[list[str]]:
 def test_each_state_is_explained_on_the_page_and_in_the_reference() -> None:
     explained = [code for row in _rows("## Status\n", STATUS) for code in re.findall(r"`(\w+)`", row[0])]
     assert sorted(explained) == sorted(STATES)
+    # The functions of the module are in the order in which `state_of` calls them.
+    decided = re.findall(r'State\(\s*"(\w+)"', inspect.getsource(state))
+    assert explained == list(dict.fromkeys(decided)), "the first row that applies decides"
     listed = re.findall(r"`(\w+)`", inspect.getsource(document.State).partition("cause")[0])
     assert sorted(listed) == sorted(STATES)
 
