@@ -100,6 +100,14 @@ async def test_the_last_minutes_of_an_hour_are_judged_after_it(scene: Scene) -> 
     assert {alert["times"] for alert in scene.alerts.to_json()} == {1}
 
 
+async def test_an_alarm_of_two_hours_is_reported_once_in_each_however_often_they_are_judged(scene: Scene) -> None:
+    scene.add(NOW_H, 30, status="401")
+    scene.add(NOW_H + 1, 300, status="401")
+    for after_s in (0, 3600, 3660, 3720):
+        assert "rejections" in await scene.judge(NOW_S + after_s)
+    assert [alert["times"] for alert in scene.alerts.to_json()] == [2]
+
+
 async def test_many_401_are_an_alarm(scene: Scene) -> None:
     scene.add(NOW_H, 15, status="401")
     scene.add(NOW_H, 15, status="403")
