@@ -94,12 +94,13 @@ class JobResponse(RelayedResponse):
         """Does nothing: no caller has a part of the response."""
 
     def _write(self, *pieces: bytes) -> None:
+        first, *rest = pieces
+        if not self.head:  # the first piece has the whole head, perhaps with a small body behind it
+            head, _, first = first.partition(b"\r\n\r\n")
+            self.head = head + b"\r\n"
         try:
-            for piece in pieces:
-                if self.head:
-                    self.body.write(piece)
-                else:
-                    self.head = piece.removesuffix(b"\r\n")
+            for piece in (first, *rest):
+                self.body.write(piece)
         except OSError as error:
             raise InternalError("The response could not be stored.", reason=error.strerror or "disk") from None
 
