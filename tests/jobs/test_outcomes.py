@@ -11,6 +11,7 @@ import pytest
 
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.jobs.database import JobDatabase
+from nanonets_proxy.jobs.jobs import LEFT_FREE_BYTES
 from nanonets_proxy.jobs.policy import JobsUnusable
 from support.eventually import WAIT_S, until
 from support.job_scene import ASYNC, accepted, all_bytes, files, job_scene, modes, second_scene, stored
@@ -324,6 +325,24 @@ async def test_jobs_beyond_jobs_total_are_rejected_and_other_requests_are_not(fo
         assert not files(folder, ".request")
         async with await scene.proxy.caller() as caller:
             assert (await caller.get(b"/x")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("blocks", "free_bytes", "status"),
+    [(1000, LEFT_FREE_BYTES + 4, 202), (1000, LEFT_FREE_BYTES + 3, 507), (0, 0, 202)],  # without blocks: unknown
+)
+async def test_a_submission_leaves_room_on_the_disk_for_jobs_to_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, blocks: int, free_bytes: int, status: int
+) -> None:
+    disk = os.statvfs_result((1, 1, blocks, free_bytes, free_bytes, 0, 0, 0, 0, 255))
+    async with ScriptedUpstream(responding(OK)) as upstream, job_scene(upstream.origin, folder) as scene:
+        monkeypatch.setattr(os, "statvfs", lambda _: disk)
+        response = await scene.caller.post(b"/x", b"body", ASYNC)
+        assert response.status == status
+        assert (await scene.caller.post(b"/x", b"body")).status == 200
+        alerts = [alert["event"] for alert in scene.proxy.proxy.alerts.to_json()]
+        assert ("jobs_stopped" in alerts) == (status == 507)
+        await until(lambda: stored(folder) == ["done"] * (status == 202))
 
 
 async def test_a_full_disk_rejects_jobs_and_nothing_else(folder: Path) -> None:

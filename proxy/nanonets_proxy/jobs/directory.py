@@ -7,6 +7,7 @@ RUNNER.lock           locked while the runner lives; a free lock tells that the 
 
 import errno
 import fcntl
+import math
 import os
 import re
 import secrets
@@ -61,6 +62,11 @@ class JobDirectory:
             if not os.access(place, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return shutil.disk_usage(place).free
+
+    def free_bytes(self) -> float:
+        """Returns how much of the disk is free; infinite if its filesystem does not tell. Raises OSError."""
+        disk = os.statvfs(self.path)
+        return disk.f_bavail * disk.f_frsize if disk.f_blocks else math.inf
 
     @contextmanager
     def _faults(self) -> Iterator[None]:

@@ -29,6 +29,8 @@ from nanonets_proxy.telemetry.log import event_writer
 
 T = TypeVar("T")
 
+LEFT_FREE_BYTES: Final = 16 * 1024 * 1024
+"""Submissions leave this much of the disk free. Jobs need it to end: each change of a state is written first."""
 _CLAIM_S: Final = 1.0  # another process may have stored a job, or given it back
 _MIN_CLAIM_S: Final = 0.02
 _RECOVER_S: Final = 5.0
@@ -191,6 +193,12 @@ class Jobs:
         if self.tally.bytes + self.incoming_bytes + more_bytes > self.policy.max_bytes:
             message = "Jobs and their responses use the disk space that the setting jobs_total allows."
             raise JobsStorageFull(message, used=self.tally.bytes, limit=self.policy.max_bytes)
+        try:
+            free_bytes = self.directory.free_bytes()
+        except OSError as error:
+            raise self.unusable(store_fault(error)) from None
+        if free_bytes - more_bytes < LEFT_FREE_BYTES:
+            raise self.unusable(StoreFault("has no room for further jobs on its disk", is_full=True))
 
     def report_fault(self, fault: str) -> None:
         """Reports that the store cannot be used; the sentence starts with the directory's name."""
