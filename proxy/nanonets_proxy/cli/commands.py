@@ -26,6 +26,7 @@ from nanonets_proxy.settings import (
     verify_files,
 )
 from nanonets_proxy.settings.configure import sandbox_config, serve_config
+from nanonets_proxy.settings.loaded import are_valid_by_text
 from nanonets_proxy.settings.sources import flag_name
 
 if TYPE_CHECKING:
@@ -80,9 +81,12 @@ def _checked_config(loaded: LoadedSettings[Settings], environ: Mapping[str, str]
 
 
 def _run(invocation: Invocation) -> int:
+    from nanonets_proxy.process.run.remembered import digest_of, remember
+
     for name, reason in _WITHOUT_EFFECT_ON_RUN.items():
         if name in invocation.flags:
             raise UsageError(f"{flag_name(name)}: has no effect on `run`, {reason}")
+    digest = digest_of(invocation.arguments, invocation.environ)
     loaded, chosen = invocation.load(), invocation.parsed.env
     names = ", ".join(loaded.environments)
     if chosen is None and names:
@@ -90,6 +94,9 @@ def _run(invocation: Invocation) -> int:
     if chosen is not None and chosen not in loaded.environments:
         raise UsageError(f"--env: is no environment of the settings; they have {names or 'none'}")
     config = _checked_config(loaded, invocation.environ)
+    is_unchanged = digest == digest_of(invocation.arguments, invocation.environ)
+    if digest is not None and is_unchanged and are_valid_by_text(loaded):
+        remember(digest, invocation.environ)
     own = tuple(own for own in config.environments if own.name == (chosen or ""))
     return invocation.serve(replace(config, environments=own))
 

@@ -55,6 +55,8 @@ class UsageError(Exception):
 class Invocation:
     """One run of a command. `serve` runs the servers and returns the exit code."""
 
+    arguments: Sequence[str]
+    """Those behind the command's name."""
     parsed: Namespace
     flags: Mapping[str, object]
     environ: Mapping[str, str]
@@ -130,7 +132,7 @@ def parse(
             parser.error(_unknown_arguments(unknown, own).rpartition("; ")[0])
         settings = command.settings_kind.model_fields
         raise UsageError(_unknown_arguments(unknown, [*map(flag_name, settings), *own]))
-    return command, Invocation(parsed, flags.values(parsed) if flags else {}, environ, serve)
+    return command, Invocation(arguments, parsed, flags.values(parsed) if flags else {}, environ, serve)
 
 
 def _root_parser(commands: Mapping[str, Command]) -> _Parser:

@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 from nanonets_proxy.app.config import GivenValues
 from nanonets_proxy.settings.model.base import ProgramSettings
+from nanonets_proxy.settings.model.groups import VALID_BY_TEXT
 from nanonets_proxy.settings.sources import SourcedValue
 
 AnySettings = TypeVar("AnySettings", bound=ProgramSettings)
@@ -34,3 +35,8 @@ def given_values(loaded: LoadedSettings[AnySettings]) -> GivenValues:
         name: {setting: (item.value, item.source) for setting, item in own.given.items()}
         for name, own in [("", loaded), *loaded.environments.items()]
     }
+
+
+def are_valid_by_text(loaded: LoadedSettings[AnySettings]) -> bool:
+    """Returns whether valid settings with the same texts are valid at any later time."""
+    return not loaded.environments and loaded.given.keys() <= VALID_BY_TEXT

@@ -115,6 +115,26 @@ def test_without_settings_the_command_starts_before_the_proxy_serves(run_real) -
     assert (done.returncode, done.stdout, done.stderr) == (0, "unknown_caller\n", "")
 
 
+def test_valid_settings_are_remembered_and_wrong_ones_start_no_command_after_them(run, tmp_path: Path) -> None:
+    digests = tmp_path / "cache/nanonets-proxy/valid-settings"
+    env = {"NANONETS_API_KEY": KEY, "XDG_CACHE_HOME": str(digests.parent.parent)}
+    script = PROBE.partition("token =")[0] + "print(status(Authorization='Bearer x'))"
+    for _ in range(2):
+        done = run("--max-wait", "3s", "--", *python(script), **env)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "unknown_caller\n", "")
+        assert len(digests.read_text().split()) == 1
+    for flags, sentence in (
+        (["--max-wait", "3x"], "max_wait: '3x' is not a duration"),
+        (["--max-wait", "3s", "--policy-dry-run"], "policy_dry_run: needs policy"),
+    ):
+        done = run(*flags, "--", "touch", "started", **env)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"nanonets-proxy: {sentence}")
+    assert run("--spool-dir", str(tmp_path), "--", "true", **env).returncode == 0, "but its folder may change"
+    assert len(digests.read_text().split()) == 1
+    assert not (tmp_path / "started").exists()
+
+
 def test_a_proxy_does_not_outlive_a_command_that_ends_at_once(run) -> None:
     done = run("--", "true", NANONETS_API_KEY=KEY)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -28,9 +28,9 @@ _START_S = 60.0
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """Returns this process's environment with `extra`, without the proxy's variables."""
+    """Returns this process's environment with `extra`, without the proxy's variables and the user's cache."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("NANONETS_")}
-    return {**kept, **extra}
+    return {**kept, "XDG_CACHE_HOME": os.devnull, **extra}
 
 
 @dataclass

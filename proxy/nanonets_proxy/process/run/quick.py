@@ -1,7 +1,8 @@
 """Tells cheaply whether the settings and the key are certainly valid, so that the command need not wait for them.
 
-The code of the settings takes several tenths of a second to load. Without any setting, it has nothing to find: all
-defaults are valid, and the key in its variable or file can be checked here.
+The code of the settings takes several tenths of a second to load. It has nothing to find if there is no setting, as
+all defaults are valid, or if it has accepted the same settings before (`remembered.py`). The key in its variable or
+file is checked here each time.
 """
 
 import os
@@ -12,25 +13,36 @@ from typing import Final
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.keys.audience import DEFAULT_UPSTREAM, Audience
 from nanonets_proxy.keys.files import FileUnreadable, read_small_file
+from nanonets_proxy.process.run.remembered import SETTINGS_FILE, SETTINGS_PREFIX, digest_of, is_remembered
 from nanonets_proxy.process.run.variables import KEY_VARIABLE
 
 _FILE_VARIABLE: Final = f"{KEY_VARIABLE}_FILE"
-_SETTINGS_PREFIX: Final = "nanonets_proxy"
-_SETTINGS_FILE: Final = Path("nanonets-proxy.toml")
 _SECRETS: Final = Path("/run/secrets")
 _AUDIENCE: Final = Audience(DEFAULT_UPSTREAM)
 _TEMPORARY: Final = "/tmp"  # noqa: S108 - only asks whether bodies could be copied there
 
 
 def is_surely_valid(flags: Sequence[str], environ: Mapping[str, str]) -> bool:
-    """Returns whether there is no setting, and one key that can be used. False: only the settings code can tell."""
-    if flags or _SETTINGS_FILE.exists() or "TMPDIR" in environ or not os.access(_TEMPORARY, os.W_OK | os.X_OK):
+    """Returns whether all settings are known to be valid, and one key can be used.
+
+    False: only the settings code can tell.
+    """
+    if "TMPDIR" in environ or not os.access(_TEMPORARY, os.W_OK | os.X_OK):
         return False
-    if any(name.lower().startswith(_SETTINGS_PREFIX) for name in environ):
+    secrets = [_SECRETS, *map(Path, filter(None, [environ.get("CREDENTIALS_DIRECTORY")]))]
+    if not (_has_no_files(secrets) and _has_key(environ)):
         return False
-    return _has_no_files([_SECRETS, *map(Path, filter(None, [environ.get("CREDENTIALS_DIRECTORY")]))]) and _has_key(
-        environ
-    )
+    return _has_no_setting(flags, environ) or _are_remembered(flags, environ)
+
+
+def _has_no_setting(flags: Sequence[str], environ: Mapping[str, str]) -> bool:
+    variables = [name for name in environ if name.lower().startswith(SETTINGS_PREFIX)]
+    return not flags and not variables and not SETTINGS_FILE.exists()
+
+
+def _are_remembered(flags: Sequence[str], environ: Mapping[str, str]) -> bool:
+    digest = digest_of(flags, environ)
+    return digest is not None and is_remembered(digest, environ)
 
 
 def _has_no_files(folders: Iterable[Path]) -> bool:
@@ -38,7 +50,7 @@ def _has_no_files(folders: Iterable[Path]) -> bool:
         names = [file.name for folder in folders if folder.is_dir() for file in folder.iterdir()]
     except OSError:
         return False
-    return not any(name.lower().startswith(_SETTINGS_PREFIX) for name in names)
+    return not any(name.lower().startswith(SETTINGS_PREFIX) for name in names)
 
 
 def _has_key(environ: Mapping[str, str]) -> bool:

@@ -50,3 +50,21 @@ NEEDS_RESTART: Final = frozenset(
 
 TLS: Final = frozenset({"tls_cert", "tls_key", "tls_client_ca"})
 """The settings that need a restart if they turn TLS on or off."""
+
+VALID_BY_TEXT: Final = frozenset(
+    {
+        "api_key_file",  # `run` reads the key each time
+        *("key_gap", "key_grace", "key_probe", "key_max_age"),
+        *("listen", "admin_listen", "admin_allow_from", "admin_quit", "allow_from", "allowed_hosts", "allow_uids"),
+        *("caller_header", "keep_alive", "head_timeout", "body_timeout", "min_body_rate"),
+        *("policy", "read_only", "daily_budget", "policy_dry_run"),
+        *("connect_timeout", "first_byte_timeout", "idle_timeout", "upstream_keep_alive"),
+        *("pool_size", "pool_per_caller", "retries", "retry_backoff", "retry_budget"),
+        *("max_wait", "max_waiting", "max_waiting_per_caller", "scopes", "cost_header", "limits", "lane_weights"),
+        *("quota_probe", "coalesce", "revalidate"),
+        *("body_memory", "body_memory_total", "spool_total", "replay_limit"),
+        *("server_timing", "via", "trace_upstream", "otlp_share", "otlp_metrics_interval"),
+        *("log_format", "log_level", "log_successes", "drain_delay", "drain_timeout"),
+    }
+)
+"""The settings that are no secret, and that are valid or not whatever other files and programs there are."""
