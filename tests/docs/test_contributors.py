@@ -27,6 +27,12 @@ def test_the_hooks_are_the_commands_of_make_check() -> None:
     assert hooks == [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe.splitlines()]
 
 
+def test_each_helper_that_contributing_names_exists() -> None:
+    named = re.findall(r"`(support/[\w/]+\.py)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert len(named) > 10
+    assert [path for path in named if not (ROOT / "tests" / path).is_file()] == []
+
+
 def test_the_development_container_has_the_packages_of_the_fresh_machine() -> None:
     folder = ROOT / ".devcontainer"
     settings = json.loads((folder / "devcontainer.json").read_text())
