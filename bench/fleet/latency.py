@@ -57,9 +57,18 @@ def _show(state: str, times: dict[str, list[float]]) -> None:
             print(f"| {state} | {name} | {added} | {max(times[name]):.0f} | {len(times[name])} |", flush=True)
 
 
-def _published(redis: RedisServer) -> int:
-    found = re.search(rb"cmdstat_publish:calls=(\d+)", redis.ask("INFO", "commandstats"))
-    return int(found[1]) if found else 0
+_COUNTERS = {
+    "messages": rb"cmdstat_publish:calls=(\d+)",
+    "bytes to Redis": rb"total_net_input_bytes:(\d+)",
+    "bytes from Redis": rb"total_net_output_bytes:(\d+)",
+}
+
+
+def _counted(redis: RedisServer) -> dict[str, int]:
+    """Returns what Redis has counted since its start."""
+    info = redis.ask("INFO", "everything")
+    found = {name: re.search(pattern, info) for name, pattern in _COUNTERS.items()}
+    return {name: 0 if each is None else int(each[1]) for name, each in found.items()}
 
 
 def _cpu_ms(pid: int) -> float:
@@ -69,11 +78,11 @@ def _cpu_ms(pid: int) -> float:
 
 
 async def _cost(session: aiohttp.ClientSession, redis: RedisServer, name: str, proxies: dict[str, Running]) -> None:
-    """Prints how many messages and how much CPU time a request at one proxy takes, in each process."""
+    """Prints the messages, bytes and CPU time of a request at one proxy, in each process."""
     pids = {each: proxy.process.pid for each, proxy in proxies.items()} | {"Redis": redis.pid}
     samples = []
     for is_idle in (True, False):
-        published, used = _published(redis), {each: _cpu_ms(pid) for each, pid in pids.items()}
+        counted, used = _counted(redis), {each: _cpu_ms(pid) for each, pid in pids.items()}
         began_s = time.monotonic()
         for _ in range(0 if is_idle else _COUNTED):
             await _get(session, proxies[name])
@@ -81,13 +90,14 @@ async def _cost(session: aiohttp.ClientSession, redis: RedisServer, name: str, p
             await asyncio.sleep(1.0)
         elapsed_s = time.monotonic() - began_s
         cpu_ms = {each: _cpu_ms(pid) - used[each] for each, pid in pids.items()}
-        samples.append((elapsed_s, _published(redis) - published, cpu_ms))
+        now = _counted(redis)
+        samples.append((elapsed_s, {each: now[each] - counted[each] for each in now}, cpu_ms))
     (idle_s, idle, idle_ms), (busy_s, busy, busy_ms) = samples
     scale = busy_s / idle_s
-    messages = (busy - scale * idle) / _COUNTED
+    traffic = ", ".join(f"{each} {(busy[each] - scale * idle[each]) / _COUNTED:.1f}" for each in busy)
     costs = {each: (busy_ms[each] - scale * idle_ms[each]) / _COUNTED for each in pids}
     cells = ", ".join(f"{each} {cost:.2f} ms" for each, cost in costs.items() if cost > 0.01)
-    print(f"a request at the proxy {name}: {messages:.1f} messages; CPU time: {cells}", flush=True)
+    print(f"a request at the proxy {name}: {traffic}; CPU time: {cells}", flush=True)
 
 
 async def _measure(redis: RedisServer, proxies: dict[str, Running]) -> None:

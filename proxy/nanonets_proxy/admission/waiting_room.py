@@ -193,6 +193,13 @@ class WaitingRoom:
                 future.set_exception(shutting_down())
         self._poll(now_s)
 
+    def retire(self) -> None:
+        """Closes for good, since another gate has all tickets now. This gate decides and reports nothing more."""
+        self.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at_s = -math.inf  # no timer is earlier
+
     def _poll(self, now_s: float, newcomer: Ticket | None = None) -> ProxyError | None:
         """Carries out the gate's verdicts. Returns the expiry of `newcomer`, which has no future yet."""
         newcomer_expired: ProxyError | None = None

@@ -5,8 +5,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
 from nanonets_proxy.admission.fleet.state import State
+from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.news import News
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from nanonets_proxy.errors import ProxyError
@@ -128,6 +131,22 @@ def test_a_leader_that_is_deposed_does_not_close_again_what_it_has_opened() -> N
         assert await first_served_s(scene, follower, 300.0) < 1.0
 
     in_fleet(run)
+
+
+def test_a_gate_that_was_replaced_reports_no_more_news() -> None:
+    """It knows only the requests from before, so its lessons would be wrong ones in the log and in alarms."""
+
+    async def main() -> None:
+        loop, news = asyncio.get_running_loop(), list[News]()
+        home = HomeMaker(loop, lambda: 0.0, news.append, lambda: 0.0).of(Gate(POLICY, lambda: 0.0))
+        ticket = Ticket("account", loop.time() + 30.0)
+        assert home.room.try_admit(ticket, loop.time())
+        home.room.settle(ticket, Outcome.THROTTLED, 4.0)
+        home.close()
+        await asyncio.sleep(10.0)
+        assert news == []
+
+    run_virtually(main())
 
 
 def test_a_grant_that_is_told_again_frees_no_permit_in_use() -> None:

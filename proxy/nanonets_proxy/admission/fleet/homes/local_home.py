@@ -93,7 +93,7 @@ class LocalHome:
             self.room.note_advice(twin, advice)
 
     def close(self) -> None:
-        self.room.close()
+        self.room.retire()
 
     def _twin(self, claim: Claim) -> Ticket | None:
         """Returns the claim's ticket at this gate; None if the claim has none here."""
