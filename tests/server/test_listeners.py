@@ -36,8 +36,9 @@ async def test_a_unix_socket_has_its_mode_and_is_removed_at_the_end(tmp_path: Pa
 
 
 def test_an_owner_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ListenFailed, match=r"no such user or group: .*nobody-has-this-name"):
-        open_sockets("listen", [UnixListener(f"{tmp_path}/s", owner="nobody-has-this-name")])
+    for kind, named in (("user", {"owner": "no-such-name"}), ("group", {"group": "no-such-name"})):
+        with pytest.raises(ListenFailed, match=rf"\(there is no {kind} no-such-name\)$"):
+            open_sockets("listen", [UnixListener(f"{tmp_path}/s", **named)])
 
 
 def test_changes_of_mode_and_owner_follow_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,19 +234,19 @@ def _open_unix(listener: UnixListener) -> list[socket.socket]:
 
 
 def _set_owner(path: Path, listener: UnixListener) -> None:
-    try:
-        uid = _id(listener.owner, lambda name: pwd.getpwnam(name).pw_uid)
-        gid = _id(listener.group, lambda name: grp.getgrnam(name).gr_gid)
-    except KeyError as error:
-        raise OSError(errno.EINVAL, f"no such user or group: {error}") from None
+    uid = _id("user", listener.owner, lambda name: pwd.getpwnam(name).pw_uid)
+    gid = _id("group", listener.group, lambda name: grp.getgrnam(name).gr_gid)
     os.chown(path, uid, gid, follow_symlinks=False)
 
 
-def _id(text: str | None, look_up: Callable[[str], int]) -> int:
-    """Returns the number of a user or group; -1, which changes nothing, for None. Raises KeyError."""
+def _id(kind: str, text: str | None, look_up: Callable[[str], int]) -> int:
+    """Returns the number of a user or group; -1, which changes nothing, for None. Raises OSError."""
     if text is None:
         return -1
-    return int(text) if text.isdecimal() else look_up(text)
+    try:
+        return int(text) if text.isdecimal() else look_up(text)
+    except KeyError:
+        raise OSError(errno.EINVAL, f"there is no {kind} {text}") from None
 
 
 def _remove_stale(path: Path) -> None:
