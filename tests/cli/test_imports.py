@@ -19,6 +19,7 @@ _OTHERS = {
     *("nanonets_proxy.settings.merge", "nanonets_proxy.settings.reference"),
     *("nanonets_proxy.core.ratelimit.gate", "nanonets_proxy.process.settings_rereader"),
 }
+_UNUSED_BY_SERVER = {"decimal", "difflib", "fractions", "statistics"}
 _MOST_OWN = 145
 """The modules of the program that the reading of settings needs, and a few more."""
 
@@ -38,3 +39,15 @@ def test_reading_the_settings_imports_neither_the_server_nor_the_code_of_other_c
 def test_no_command_imports_rich_although_it_is_installed() -> None:
     assert importlib.util.find_spec("rich") is not None
     assert [name for name in _imported("check", "--sandbox") if name.partition(".")[0] == "rich"] == []
+
+
+def test_the_serving_process_imports_no_library_for_one_function_of_it() -> None:
+    program = """
+import sys
+from nanonets_proxy.process.lean_imports import lean_imports
+with lean_imports():
+    import nanonets_proxy.process.serve
+print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    assert set(done.stdout.split()) & _UNUSED_BY_SERVER == set()

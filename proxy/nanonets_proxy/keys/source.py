@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
@@ -151,6 +150,8 @@ def missing_key_message(environ: Mapping[str, str], environment: str = "") -> st
             f"aws_secret) in its table, or the variable {variable}, or put the key into "
             f"{DEFAULT_SECRET_DIR / file_name} or $CREDENTIALS_DIRECTORY/{file_name}"
         )
+    from difflib import get_close_matches  # only for a program that cannot start
+
     known = (KEY_VARIABLE, KEY_FILE_VARIABLE)
     misspelt = [name for name in sorted(environ) if get_close_matches(name.upper(), known, n=1, cutoff=0.85)]
     hint = f" ({misspelt[0]} is set: did you mean {KEY_VARIABLE}?)" if misspelt else ""

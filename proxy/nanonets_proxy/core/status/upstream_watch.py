@@ -19,7 +19,6 @@ known: 330 s without any, because calls of 300 s exist.
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from statistics import median_high
 from typing import Final
 
 from nanonets_proxy.core.http.methods import SAFE_METHODS, USUAL_METHODS
@@ -189,7 +188,7 @@ class UpstreamWatch:
             latest, usual_s = times.latest_s(now), self._usual_s(route, 0.5)
             if route[0] not in SAFE_METHODS or usual_s is None or not latest:
                 continue
-            name, now_s = " ".join(route), median_high(latest)
+            name, now_s = " ".join(route), sorted(latest)[len(latest) // 2]
             if len(latest) >= _FEWEST_SLOW and now_s >= _slow_from_s(usual_s):
                 took = f"half of the last {len(latest)} responses to {name} took {now_s:.0f} s or more"
             elif latest[-1] >= times.slow_from_s:
