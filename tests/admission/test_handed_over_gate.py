@@ -90,6 +90,20 @@ def test_requests_in_flight_count_once_in_the_new_gate() -> None:
     run_virtually(main())
 
 
+def test_a_closure_goes_on_while_the_machine_sleeps_after_the_handover() -> None:
+    async def main() -> None:
+        pair = Pair()
+        pair.old.room.settle(pair.old.admit(), Outcome.THROTTLED, 20.0)
+        gate = pair.old.gate
+        now_s = asyncio.get_running_loop().time()
+        assert gate.scopes.closed(now_s) == {"account": now_s + 20}
+        pair.hand_over()
+        pair.old.room._gate.note_sleep(15.0)
+        assert gate.scopes.closed(now_s) == {"account": now_s + 5}
+
+    run_virtually(main())
+
+
 def test_a_refusal_of_a_request_in_flight_closes_the_new_gate_and_no_longer_counts() -> None:
     async def main() -> None:
         pair = Pair("account 4/60s")
