@@ -24,7 +24,8 @@ COMMAND = os.environ.get("NANONETS_PROXY_COMMAND", f"{sys.executable} -m nanonet
 _IS_OTHER_PROGRAM = "NANONETS_PROXY_COMMAND" in os.environ
 END_S = 60.0
 """Within this time a process ends. Only a failure takes as long; a busy machine needs more than a few seconds."""
-_START_S = 60.0
+_EVENT_S = 180.0
+"""Within this time an event comes. At twenty busy processes to two processors, some starts took over a minute."""
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -47,29 +48,33 @@ class Running:
     def wait_for(self, name: str, **fields: Any) -> dict[str, Any]:
         """Returns the first event called `name` with these fields, and waits for it if necessary."""
         seen = 0
-        deadline = time.monotonic() + _START_S
+        deadline_s = time.monotonic() + _EVENT_S
         while True:
             for event in self.events[seen:]:
                 seen += 1
                 if event.get("event") == name and fields.items() <= event.items():
                     return event
-            event = self._arrived.get(timeout=max(0.01, deadline - time.monotonic()))
-            if event is None:
-                raise AssertionError(f"ended without {name}: {self.stderr!r} {self.events}")
-            self.events.append(event)
+            self._await_event(name, deadline_s)
 
     def wait_for_next(self, name: str) -> dict[str, Any]:
         """Returns the next event called `name` after the one returned by the previous call."""
         number = self._returned[name] = self._returned.get(name, 0) + 1
-        deadline = time.monotonic() + _START_S
+        deadline_s = time.monotonic() + _EVENT_S
         while True:
             named = [event for event in self.events if event.get("event") == name]
             if len(named) >= number:
                 return named[number - 1]
-            event = self._arrived.get(timeout=max(0.01, deadline - time.monotonic()))
-            if event is None:
-                raise AssertionError(f"ended without {name} no. {number}: {self.stderr!r} {self.events}")
-            self.events.append(event)
+            self._await_event(f"{name} no. {number}", deadline_s)
+
+    def _await_event(self, wanted: str, deadline_s: float) -> None:
+        """Waits for one more event. Raises AssertionError if the process ends first, or at the deadline."""
+        try:
+            event = self._arrived.get(timeout=max(0.01, deadline_s - time.monotonic()))
+        except queue.Empty:
+            raise AssertionError(f"no {wanted} in time: {self.stderr!r} {self.events}") from None
+        if event is None:
+            raise AssertionError(f"ended without {wanted}: {self.stderr!r} {self.events}")
+        self.events.append(event)
 
     def requests(self) -> list[dict[str, Any]]:
         """Returns all `request` events. Call it after the process has ended."""
