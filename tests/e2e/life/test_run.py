@@ -162,6 +162,7 @@ def test_a_proxy_does_not_outlive_a_command_that_ends_at_once(run) -> None:
         (["--jobs", "j", "--", "touch", "started"], {"NANONETS_API_KEY": KEY}, 2, "--jobs: has no effect"),
         (["--env", "a", "--", "touch", "started"], {"NANONETS_API_KEY": KEY}, 2, "--env: is no environment of the"),
         (["--", "no-such-command"], {"NANONETS_API_KEY": KEY}, 127, "no-such-command: command not found"),
+        (["--", "", "argument"], {"NANONETS_API_KEY": KEY}, 127, "'': command not found"),  # as from "$UNSET"
         (["--", "./started/x"], {"NANONETS_API_KEY": KEY}, 127, "./started/x: command not found"),
         (["--", "/etc/passwd"], {"NANONETS_API_KEY": KEY}, 126, "/etc/passwd: cannot be executed: permission deni"),
     ],

@@ -99,8 +99,8 @@ def _execute(command: Sequence[str], variables: dict[str, str]) -> int:
     except (FileNotFoundError, NotADirectoryError):
         return _failed(f"{name}: command not found", NOT_FOUND)
     except (OSError, ValueError) as error:
-        if isinstance(error, PermissionError) and not _exists(name, variables):
-            return _failed(f"{name}: command not found", NOT_FOUND)
+        if not name or (isinstance(error, PermissionError) and not _exists(name, variables)):
+            return _failed(f"{name or repr(name)}: command not found", NOT_FOUND)
         reason = error.strerror if isinstance(error, OSError) else error
         return _failed(f"{name}: cannot be executed: {str(reason).lower()}", NOT_EXECUTABLE)
 
