@@ -162,6 +162,14 @@ async def test_of_submissions_at_the_same_time_one_makes_the_job(folder: Path) -
         await until(lambda: stored(folder) == ["done"] and not any(folder.glob("*.request")))
 
 
+async def test_without_a_key_no_time_is_spent_on_a_fingerprint(folder: Path) -> None:
+    async with ScriptedUpstream(responding(OK)) as upstream, job_scene(upstream.origin, folder) as scene:
+        await scene.submit(b"/x", b"document")
+        await scene.submit(b"/x", b"document", *KEYED)
+        await until(lambda: stored(folder) == ["done", "done"])
+        assert list(map(len, stored(folder, "fingerprint"))) == [0, 32]
+
+
 async def test_keys_of_two_callers_do_not_meet(folder: Path) -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,

@@ -49,6 +49,7 @@ class NewJob:
     key: str | None
     """The idempotency key."""
     fingerprint: bytes
+    """Of the payload; b"" without an idempotency key."""
     body: Content = field(repr=False)
 
 

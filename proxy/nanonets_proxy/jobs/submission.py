@@ -52,9 +52,10 @@ class Submission:
         context, jobs, head = self._context, self._jobs, self._context.head
         names, values, caller = context.request.names, context.request.values, context.record.caller
         key = idempotency_key(values_of(b"idempotency-key", names, values))
-        target = context.target.encode("utf-8", "surrogateescape")
-        fingerprint = Fingerprint(context.method, target, values_of(b"content-type", names, values))
+        fingerprint = None  # only a repeated key needs it, and a large body takes long
         if key is not None:
+            target = context.target.encode("utf-8", "surrogateescape")
+            fingerprint = Fingerprint(context.method, target, values_of(b"content-type", names, values))
             known = await jobs.read(lambda database: database.with_key(caller, key))
             if known is not None:  # the body is read, but not stored again
                 async for piece in self._pieces():
@@ -87,8 +88,9 @@ class Submission:
         )
         # The job is stored even if its caller hangs up now: nobody could tell whether the caller knows of it. So it
         # uses its part of the daily budget from now on, although nothing is sent yet.
+        digest = b"" if fingerprint is None else fingerprint.digest()
         was_counted, context.record.is_counted = context.record.is_counted, False
-        stored = jobs.spawn(self._store(NewJob(work, key, fingerprint.digest(), body), file))
+        stored = jobs.spawn(self._store(NewJob(work, key, digest, body), file))
         try:
             view = await asyncio.shield(stored)
             context.record.is_counted = was_counted and view.id != work_id
@@ -109,7 +111,7 @@ class Submission:
             context.record.received_bytes += len(piece)
             yield piece
 
-    async def _receive(self, file: BodyFile, fingerprint: Fingerprint) -> Content:
+    async def _receive(self, file: BodyFile, fingerprint: Fingerprint | None) -> Content:
         """Stores the request's body. Raises JobsStorageFull."""
         jobs = self._jobs
         try:
@@ -117,7 +119,8 @@ class Submission:
                 jobs.check_room(len(piece))
                 self._counted_bytes += len(piece)
                 jobs.incoming_bytes += len(piece)
-                fingerprint.add(piece)
+                if fingerprint is not None:
+                    fingerprint.add(piece)
                 file.write(piece)
         except OSError as error:
             if isinstance(error, ConnectionError | TimeoutError):  # the caller's fault, not the disk's
