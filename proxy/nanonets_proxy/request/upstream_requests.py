@@ -34,7 +34,7 @@ class UpstreamRequests:
         if context.replay_reason:
             self._metrics.replays.labels(context.replay_reason).inc()
             context.replay_reason = ""
-        target = context.target.encode("utf-8", "surrogateescape")
+        target = context.target.encode()  # HeadReader has escaped all octets beyond ASCII
         trace = b""
         if record.trace is not None and self._trace_upstream:
             span_id = record.span_id if record.spans is None else context.span_id

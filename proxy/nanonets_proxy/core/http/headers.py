@@ -141,11 +141,12 @@ def caller_response_head(
     if removed:
         names, values = without_fields(removed, names, values)
         template = _RESPONSE_PLANS[names].template
-    if request_id_at is None and request_id:
-        added = b"X-Request-Id: %b\r\n%b" % (request_id.encode(), added)
+    lines = template % values
     if date_at is None:
-        added = date_line + added
-    return status_line + template % values + added
+        lines += date_line
+    if request_id_at is None and request_id:
+        return b"".join((status_line, lines, b"X-Request-Id: ", request_id.encode(), b"\r\n", added))
+    return status_line + lines + added
 
 
 def chunked_body_end(trailers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -88,8 +88,8 @@ class RelayedResponse:
         # Content-Encoding is ignored here, since a wrong value must not hide the key.
         if head.status >= SEARCHED_FROM_STATUS:
             self._scrubber = KeyScrubber(self.forms)
-        is_whole = connection.is_complete
         data = body_start + connection.read_nowait()
+        is_whole = len(data) == head.body_length or connection.is_complete
         self.began = True
         if is_whole and not self._is_chunked and self._scrubber is None:
             self.sent_bytes = len(data)
@@ -97,10 +97,7 @@ class RelayedResponse:
             if self._scrubber is not None:
                 data = self._scrub(self._scrubber, data)
             data = self._framed(data) + (self._end(connection) if is_whole else b"")
-        if len(data) <= _COPIED_BYTES:
-            self._write(lines + data)
-        else:
-            self._write(lines, data)
+        self._write(lines, data)
         return is_whole
 
     async def follow(self, connection: ReadableBody, on_stall: Callable[[], None]) -> None:
@@ -158,11 +155,15 @@ class RelayedResponse:
             self.echoed = self.echoed or self._scrubber.found
         return end + self.forms.blank(chunked_body_end(connection.trailers)) if self._is_chunked else end
 
-    def _write(self, *pieces: bytes) -> None:
+    def _write(self, data: bytes, behind: bytes = b"") -> None:
+        """Writes both with one system call. Raises ConnectionError if the caller is lost."""
         transport = self._connection.transport
         if transport is None or transport.is_closing():
             raise caller_gone()
-        transport.writelines(pieces)  # one system call, and no copy of the pieces
+        if len(behind) <= _COPIED_BYTES:
+            transport.write(data + behind)
+        else:
+            transport.writelines((data, behind))
 
     async def drain(self) -> None:
         """Waits until the caller has read most of what was sent.

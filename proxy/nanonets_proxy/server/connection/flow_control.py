@@ -20,7 +20,8 @@ from typing import Any, Final
 
 NARROW_BYTES: Final = 2048  # as large as most heads with their tokens
 _NARROW: Final = memoryview(bytearray(NARROW_BYTES))
-_AHEAD: Final = memoryview(bytearray(68 * 1024))  # a head and 64 KiB, as clients write them
+_AHEAD_BYTES: Final = 68 * 1024  # a head and 64 KiB, as clients write them
+_AHEAD: Final = memoryview(bytearray(_AHEAD_BYTES))
 _WIDE: Final = memoryview(bytearray(256 * 1024))
 # Of all connections together. Beyond it, a thousand waiting uploads cost two KiB more each.
 MOST_AHEAD_BYTES: Final = 2 * 1024 * 1024
@@ -100,7 +101,7 @@ class FlowControl:
         if self._wide:
             self.buffer = _WIDE
         else:
-            self.buffer = _AHEAD if self._ahead.free_bytes >= len(_AHEAD) else _NARROW
+            self.buffer = _AHEAD if self._ahead.free_bytes >= _AHEAD_BYTES else _NARROW
         return self.buffer
 
     def was_read(self, nbytes: int, *, is_waiting: bool) -> None:
