@@ -22,7 +22,7 @@ from support.raw_upstream import Peer, RawUpstream
 
 CALLS = {
     "small GET": 80,
-    "small GET with a usage ledger": 86,
+    "small GET with a usage ledger": 85,
     "small GET with new fields": 94,
     "poll of a document": 95,
     "POST of 1 KiB": 86,
