@@ -47,7 +47,8 @@ def report_dial_failure(alerts: Alerts, upstream: str, error: UpstreamError) -> 
         advice = "check the name's spelling and this machine's resolver"
     elif isinstance(error, UpstreamTlsCertificate | UpstreamTlsProtocol):
         advice = (
-            "check ca_file, upstream_pins, this machine's clock, and whether something on the way intercepts TLS"
+            "check the host name in upstream, ca_file, upstream_pins, this machine's clock, and whether something "
+            "on the way intercepts TLS"
         )
     elif isinstance(error, EgressProxyRefused) or error.details.get("during") == "tunnel":
         advice = "check egress_proxy and the rules of that proxy"
