@@ -2,7 +2,7 @@
 
 import pytest
 
-from simulator.hints import HintStyle, exact, none, whole_seconds
+from simulator.hints import HintStyle, constant, exact, none, whole_seconds
 from simulator.traffic import LIMITS, Limit, burst_after_a_few, excess, loads
 
 BY_NAME = {limit.name: limit for limit in LIMITS}
@@ -45,3 +45,14 @@ def test_a_burst_that_finds_a_partly_used_window_is_no_smaller_limit(name: str) 
     limit = BY_NAME[name]
     share, _ = excess(limit, burst_after_a_few(8, 0.5, 100), exact, 1)
     assert share <= 1.5
+
+
+@pytest.mark.parametrize(("hint", "share"), [(constant, 20.0), (none, 8.0)], ids=["constant", "none"])
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("name", ["on the clock 20/60s", "fixed 20/60s", "sliding 60/60s"])
+def test_steady_traffic_below_a_limit_a_minute_is_not_slowed_for_good(
+    name: str, hint: HintStyle, share: float, seed: int
+) -> None:
+    """Nanonets documents windows of a minute, and 60 s as the hint. Each refusal closes for the whole minute."""
+    limit = BY_NAME[name]
+    assert excess(limit, loads(limit)["0.9 of the limit"], hint, seed)[0] <= share

@@ -153,9 +153,12 @@ class ClosureTimer:
             least = self.room_after_probe if kind is _RECOVERY_PROBE and self._tries is not None else _MIN_ROOM
             self.room_after_probe = max(least, min(_MAX_ROOM, room))
             opens_at_s = self.hinted_end_s = now + hint_s
-            closure = Closure(kind, granted_at_s, hint_s, hinted=True, opens_at_s=opens_at_s)
+            names_period = estimate.hints.names_period(hint_s)
+            closure = Closure(
+                kind, granted_at_s, hint_s, hinted=True, opens_at_s=opens_at_s, names_period=names_period
+            )
             tries_early = self._early_refusals < _MAX_EARLY_REFUSALS and not self._policy.is_share
-            if hint_s <= MAX_CHEAP_HINT_S and closure.excess_s and tries_early:
+            if hint_s <= MAX_CHEAP_HINT_S and rounding_s(hint_s) and tries_early:
                 closure.opens_at_s = self._early_end_s(estimate, closure)
                 self._opened_early = closure.opens_at_s < opens_at_s
             return closure
@@ -170,7 +173,7 @@ class ClosureTimer:
     def _early_end_s(self, estimate: LimitEstimate, closure: Closure) -> float:
         """Returns when to try, within the last second of the hint."""
         hinted_s, granted_at_s = closure.opens_at_s, closure.granted_at_s
-        earliest_s = granted_at_s + closure.closed_s - closure.excess_s
+        earliest_s = granted_at_s + closure.closed_s - rounding_s(closure.closed_s)
         tries = self._tries
         if tries is None or closure.kind is not _RECOVERY_PROBE:
             self._tries = None

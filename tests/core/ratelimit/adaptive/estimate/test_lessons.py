@@ -1,8 +1,12 @@
 """The lessons of single closures."""
 
+import pytest
+
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
+from nanonets_proxy.core.ratelimit.adaptive.estimate.hint_history import HintHistory
 from nanonets_proxy.core.ratelimit.adaptive.estimate.lessons import learn_from
 from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import LimitEstimate
+from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import SlidingWindow
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
@@ -18,8 +22,8 @@ def estimate_of(count: int, period_s: float, granted_s: list[float]) -> LimitEst
     return estimate
 
 
-def closure(kind: GrantKind, at_s: float, hint_s: float) -> Closure:
-    return Closure(kind, at_s, hint_s, hinted=True, opens_at_s=at_s + hint_s)
+def closure(kind: GrantKind, at_s: float, hint_s: float, *, names_period: bool = False) -> Closure:
+    return Closure(kind, at_s, hint_s, hinted=True, opens_at_s=at_s + hint_s, names_period=names_period)
 
 
 def backoff(kind: GrantKind, at_s: float, length_s: float) -> Closure:
@@ -100,13 +104,58 @@ def test_a_refused_probe_far_below_the_concurrency_limit_leaves_the_limit() -> N
     assert estimate.concurrency.probes.refusals == 1
 
 
-def test_the_first_period_is_no_longer_than_the_longest_hint() -> None:
+@pytest.mark.parametrize(("names_period", "window"), [(True, (22, 60.0)), (False, (32, 147.0))])
+def test_a_hint_that_names_the_period_tells_no_end_of_the_window(
+    names_period: bool, window: tuple[float, float]
+) -> None:
+    """A steady caller meets a window of a minute on the clock."""
     estimate = LimitEstimate()
-    for at_s in (5.0, 7.0, 9.0, 11.0, 12.0):
+    for number in range(32):
+        estimate.window.add(2.75 * number)
+    learn_from(estimate, closure(GrantKind.UNPROVEN, 87.0, 60.0, names_period=names_period), 147.0)
+    assert (estimate.window.count, estimate.window.period_s) == window
+
+
+def test_a_period_that_admitted_nothing_before_the_first_refusal_teaches_no_count() -> None:
+    estimate = LimitEstimate()
+    estimate.window.add(1.0)
+    learn_from(estimate, closure(GrantKind.UNPROVEN, 87.0, 60.0, names_period=True), 147.0)
+    assert not estimate.known
+
+
+def test_a_hint_that_names_the_present_period_lowers_the_count_only() -> None:
+    estimate = estimate_of(22, 60.0, [3.0 * number for number in range(22)])
+    learn_from(estimate, closure(GrantKind.PROVEN, 65.0, 60.0, names_period=True), 125.0)
+    assert (estimate.window.count, estimate.window.period_s) == (20, 60.0)
+
+
+def test_a_hint_names_a_period_if_it_is_usual_and_no_hint_was_different() -> None:
+    hints, window = HintHistory(), SlidingWindow()
+    assert [hint_s for hint_s in (1.0, 2.0, 5.0, 7.0, 60.0, 59.97) if hints.names_period(hint_s)] == [5.0, 60.0]
+    hints.note(closure(GrantKind.PROVEN, 0.0, 60.0), 60.0, window)
+    assert hints.names_period(60.0)
+    assert not hints.names_period(30.0)
+    hints.note(closure(GrantKind.PROVEN, 70.0, 37.0), 107.0, window)
+    hints.note(closure(GrantKind.PROVEN, 120.0, 60.0), 180.0, window)
+    assert not hints.names_period(60.0)
+
+
+def test_the_first_period_is_the_usual_one_that_admitted_the_most_per_second() -> None:
+    """8 requests in the last 10 s are more per second than 11 in the last 15 s."""
+    estimate = LimitEstimate()
+    for at_s in (0.0, 2.0, 4.0, *(5.0 + number for number in range(8))):
         estimate.window.add(at_s)
-    estimate.hints.note(closure(GrantKind.UNPROVEN, 1.0, 7.3), 8.3, estimate.window)
-    learn_from(estimate, closure(GrantKind.UNPROVEN, 12.5, 2.17), 15.0)
-    assert (estimate.window.count, estimate.window.period_s) == (3, 7.3)
+    learn_from(estimate, closure(GrantKind.UNPROVEN, 12.5, 2.5), 15.0)
+    assert (estimate.window.count, estimate.window.period_s) == (8, 10.0)
+
+
+def test_a_request_after_the_refused_one_does_not_hide_those_before() -> None:
+    """The requests of a fifth of a second belong to a burst, though the newest came after the refusal."""
+    estimate = LimitEstimate()
+    for at_s in (16.9, 17.1, 17.3, 17.6):
+        estimate.window.add(at_s)
+    learn_from(estimate, closure(GrantKind.UNPROVEN, 17.5, 1.0), 18.5)
+    assert (estimate.window.count, estimate.window.period_s) == (4, 1.0)
 
 
 def test_a_shorter_period_that_no_search_tries_must_hold_for_a_period() -> None:

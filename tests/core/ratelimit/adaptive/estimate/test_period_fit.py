@@ -166,3 +166,25 @@ def test_a_period_that_is_known_already_is_not_found_again() -> None:
     for _ in range(20):
         window.add(10.0)
     assert fit.note(end(11.0, 20.0), window, 0.01) is None
+
+
+def test_the_first_closure_without_a_hint_tells_the_period_that_admitted_the_most() -> None:
+    """One request each 3 s. The period ended between 9 and 24 s after the refusal: so much fits only a minute."""
+    window = window_of([3.0 * number for number in range(33)])
+    end_s = PeriodEnd(97.0, 106.0, 121.0)
+    window.set(2, 30.0)  # as two requests before the refusal and the pauses after it suggest
+    assert PeriodFit().note(end_s, window, 0.01) == (17, 60.0)
+    window.set(16, 60.0)
+    assert PeriodFit().note(end_s, window, 0.01) is None  # it is hardly more
+
+
+def test_a_shorter_period_that_admits_much_less_replaces_no_estimate_that_may_be_true() -> None:
+    """75 in each minute. The last ten seconds before each of two refusals admitted few requests, as by chance."""
+    fit, window = PeriodFit(), SlidingWindow()
+    found = []
+    for begins_s in (0.0, 60.0):
+        for number in range(75):
+            window.add(begins_s + (0.6 * number if number < 69 else 49.0 + number - 69))
+        window.set(75, 60.0)
+        found.append(fit.note(PeriodEnd(begins_s + 55.0, begins_s + 57.0, begins_s + 60.0), window, 0.01))
+    assert found == [None, None]

@@ -25,6 +25,8 @@ class Closure:
     """Whether `closed_s` comes from a hint."""
     opens_at_s: float
     """When the closure ends."""
+    names_period: bool = False
+    """Whether the hint seems to be the length of each period. Then the end of this period is unknown."""
     full: "Closure | None" = None
     """This closure before it was shortened; None if it was not."""
     refused: int = 1
@@ -35,7 +37,7 @@ class Closure:
     @property
     def excess_s(self) -> float:
         """By how much `closed_s` may exceed the true wait."""
-        return rounding_s(self.closed_s) if self.hinted else self.closed_s
+        return self.closed_s if self.names_period or not self.hinted else rounding_s(self.closed_s)
 
     @property
     def max_gap_s(self) -> float:
@@ -45,5 +47,5 @@ class Closure:
         """
         hint = self.full or self
         if hint.hinted:
-            return hint.closed_s - _OPTIMISM * hint.excess_s
+            return hint.closed_s - _OPTIMISM * rounding_s(hint.closed_s)
         return _MAX_GAP_S if self.refused >= SMALL_COUNT else math.inf

@@ -1,32 +1,36 @@
-"""Whether the upstream's hints name the true end of a period, or are always the same length."""
+"""Whether the upstream's hints name the true end of a period, or are always as long as the period."""
 
 import math
-from collections import deque
 
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
+from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import is_usual
 from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import SMALL_COUNT
 from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import SlidingWindow
 
-_KEPT = 4  # hints
+_NAMES_FROM_S = 5.0  # a shorter hint is too often the rest of a period
 
 
 class HintHistory:
     """Compares the hints of successive closures."""
 
-    __slots__ = ("_end_s", "_lengths_s", "are_exact", "last_was_given")
+    __slots__ = ("_end_s", "_length_s", "_lengths_differ", "are_exact", "last_was_given")
 
     def __init__(self) -> None:
         self.are_exact = False
         """Whether the hints name the true end of a period."""
         self.last_was_given = False
         """Whether the latest closure had a hint."""
-        self._lengths_s: deque[float] = deque(maxlen=_KEPT)
-        self._end_s = -math.inf  # of the latest hint
+        self._length_s = 0.0  # of the latest hint; 0 if there was none
+        self._lengths_differ = False
+        self._end_s = -math.inf
 
-    @property
-    def longest_s(self) -> float:
-        """The longest of the latest hints; 0 if there was none."""
-        return max(self._lengths_s, default=0.0)
+    def names_period(self, hint_s: float) -> bool:
+        """Returns whether a hint seems to be the length of each period, and not the rest of the present one.
+
+        Many upstreams send the same hint each time. The rest of a longer period is seldom as long as a usual one.
+        """
+        same = self._length_s in (0.0, hint_s) and not self._lengths_differ
+        return same and hint_s >= _NAMES_FROM_S and is_usual(hint_s)
 
     def note(self, closure: Closure, ends_at_s: float, window: SlidingWindow) -> bool:
         """Notes the hint of a closure. Returns whether the closure ends at a known end of a period.
@@ -37,15 +41,17 @@ class HintHistory:
         if not closure.hinted:
             return False
         at_period_end = False
-        if self._lengths_s and SMALL_COUNT <= window.count < math.inf:
+        if self._length_s and SMALL_COUNT <= window.count < math.inf:
             apart_s = ends_at_s - self._end_s
             periods = round(apart_s / window.period_s)
-            difference = abs(closure.closed_s - self._lengths_s[-1]) / window.period_s
+            difference = abs(closure.closed_s - self._length_s) / window.period_s
             error = abs(apart_s / window.period_s - periods)
             # The second condition is for hints in whole seconds.
             if periods >= 1 and ((difference > 0.001 and error <= 0.02) or (difference > 0.1 and error <= 0.1)):
                 self.are_exact = True
             at_period_end = self.are_exact and error <= 0.1
-        self._lengths_s.append(closure.closed_s)
+        if self._length_s not in (0.0, closure.closed_s):
+            self._lengths_differ = True
+        self._length_s = closure.closed_s
         self._end_s = ends_at_s
         return at_period_end

@@ -4,18 +4,20 @@ The lesson is drawn once per closure, when the outcome of each earlier request i
 
 | refused request | when | conclusion |
 |---|---|---|
-| the first of all | nothing is known | count: the accepted part of the burst; period: from its start to the end |
+| the first of all | with a hint that names a period | that period, and the number that it admitted |
+| | any other | count: the accepted part of the burst; period: the one that admitted the most per second |
 | any but a limit probe | a usual period explains all refusals | count and period of that fit (`period_fit.py`) |
 | a limit probe, or any request during an unproven raise | | undo the raise; the next probe is later and smaller |
 | any, with as many in flight as allowed | not at a known period end | that number is the concurrency limit |
 | the recovery probe | twice in a row | the period lasts up to the end of the hint |
 | any other | just after a period that varies little, not in a burst | the period is longer by that much |
-| | the hint ends too soon for a smaller count | the period is longer |
 | | the period admitted some requests | that number, or the most of the last four, is the count |
 | | the period admitted none | the period is longer |
 
 Each length is corrected to the likely one (`likely_period.py`), since hints are rounded up.
 """
+
+from itertools import takewhile
 
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import is_usual, likely_period_s, usual_periods_s
@@ -26,8 +28,6 @@ from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import Slidi
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
 
 _SAME_PERIOD = 1.1  # up to this many periods, a refusal means a longer period, not a smaller count
-_MAX_LONGER = 1.5  # periods: up to this length, a hint makes the period longer at once
-_BURST = 0.75  # of the requests so far
 _MAX_FIRST_PERIOD = 10.0  # times the first hint, which covers an unknown part of the period
 
 
@@ -41,7 +41,7 @@ def learn_from(estimate: LimitEstimate, closure: Closure, now: float) -> None:
         concurrency.refused(closure.in_flight, closure.closed_s, now)
         return
     fit = None
-    if closure.hinted:
+    if closure.hinted and not closure.names_period:
         end = PeriodEnd(closure.granted_at_s, ends_at_s - closure.excess_s, ends_at_s)
         fit = estimate.fit.note(end, window, estimate.refusal_delay_s / 2)
     if not estimate.known:
@@ -69,7 +69,7 @@ def learn_from(estimate: LimitEstimate, closure: Closure, now: float) -> None:
     elif window.period_s < needed_s <= _SAME_PERIOD * window.period_s and not _is_new_period(estimate, closure):
         estimate.set_window(window.count, needed_s)
         estimate.min_period_s = max(closure.granted_at_s - start_s, needed_s - closure.excess_s)
-    elif admitted and not _hint_tells_of_longer_period(closure, window, admitted, needed_s):
+    elif admitted:
         estimate.lower_count(admitted, now)
     else:
         estimate.set_window(window.count, needed_s)
@@ -80,22 +80,14 @@ def learn_from(estimate: LimitEstimate, closure: Closure, now: float) -> None:
 def _is_new_period(estimate: LimitEstimate, closure: Closure) -> bool:
     """Returns whether a request that was refused just after a period belongs to the next one, which admits fewer.
 
-    That is likely if the quota varies. It is certain if a burst of half of the count was admitted just before.
+    That is likely if the quota varies. It is certain if a burst of half of the count was admitted just before, or
+    if the hint names the present period.
     """
     window = estimate.window
+    if closure.names_period and closure.closed_s == window.period_s:
+        return True
     just_before_s = closure.granted_at_s - (_SAME_PERIOD - 1) * window.period_s
     return estimate.quota_varies or 2 * window.granted_since(just_before_s) >= window.count
-
-
-def _hint_tells_of_longer_period(closure: Closure, window: SlidingWindow, admitted: float, needed_s: float) -> bool:
-    """Returns whether the hint tells of a longer period, not of a smaller count.
-
-    With a smaller count, the hint would end when the oldest admitted request stops counting. This hint ends sooner.
-    """
-    oldest_s = window.nth_newest_s(admitted)
-    if oldest_s is None or not closure.hinted or needed_s > _MAX_LONGER * window.period_s:
-        return False
-    return closure.opens_at_s < oldest_s + 0.5 * window.period_s
 
 
 def _needed_s(closure: Closure, longest_s: float, refused_s: float, period_s: float) -> float:
@@ -111,7 +103,12 @@ def _needed_s(closure: Closure, longest_s: float, refused_s: float, period_s: fl
 def _learn_window(estimate: LimitEstimate, closure: Closure, ends_at_s: float, now: float) -> None:
     """Learns count and period from the grants alone, as after the first refusal."""
     window = estimate.window
-    first_s = window.run_start_s(closure.max_gap_s)
+    if closure.names_period:
+        if admitted := window.granted_since(closure.granted_at_s - closure.closed_s):
+            estimate.learn_window(admitted, closure.closed_s, closure, now)
+            estimate.concurrency.suspect(closure, admitted)
+        return
+    first_s = window.run_start_s(closure.max_gap_s, closure.granted_at_s)
     if first_s is None:
         return
     likely_s = likely_period_s(ends_at_s - first_s, closure.granted_at_s - first_s, closure.excess_s)
@@ -119,24 +116,19 @@ def _learn_window(estimate: LimitEstimate, closure: Closure, ends_at_s: float, n
     # The first request may belong to an earlier period, unless an exact hint ends a usual period after it.
     if not closure.hinted or closure.excess_s or not is_usual(period_s):
         period_s = min(period_s, _MAX_FIRST_PERIOD * closure.closed_s)
-        if estimate.hints.longest_s > 1.5 * closure.closed_s:
-            period_s = min(period_s, estimate.hints.longest_s)
     count = max(1, window.granted_since(first_s + likely_s - period_s))
     estimate.learn_window(count, period_s, closure, now)
     estimate.concurrency.suspect(closure, count)
 
 
 def _burst_period_s(window: SlidingWindow, closure: Closure, first_s: float, likely_s: float) -> float:
-    """Returns the shortest usual period that has most of the requests so far; at most `likely_s`.
-
-    A few requests before a burst are no sign of a period that began with them.
-    """
+    """Returns, of the usual periods up to `likely_s`, the one that admitted the most requests per second."""
     if not closure.hinted:
         return likely_s
-    most = _BURST * window.granted_since(first_s)
+    end_s = first_s + likely_s
     usual_s = usual_periods_s(closure.closed_s - closure.excess_s)
-    shorter_s = (s for s in usual_s if s < likely_s and window.granted_since(first_s + likely_s - s) >= most)
-    return next(shorter_s, likely_s)
+    possible_s = [*takewhile(lambda period_s: period_s < likely_s, usual_s), likely_s]
+    return max(possible_s, key=lambda period_s: window.granted_since(end_s - period_s) / period_s)
 
 
 def _undo_raise(estimate: LimitEstimate, closure: Closure, admitted: float, needed_s: float, now: float) -> None:

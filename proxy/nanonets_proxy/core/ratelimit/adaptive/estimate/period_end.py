@@ -51,7 +51,7 @@ def expected_end_s(estimate: LimitEstimate, closure: Closure) -> float:
         start_s = period_start_s(estimate)
         end_s = max(estimated_end_s(estimate), _window_end_s(estimate))
     else:
-        start_s, end_s = estimate.window.run_start_s(closure.max_gap_s), -math.inf
+        start_s, end_s = estimate.window.run_start_s(closure.max_gap_s, closure.granted_at_s), -math.inf
     if end_s <= earliest_s and start_s is not None:  # the hint tells of a longer period
         period_s = likely_period_s(hinted_s - start_s, granted_at_s - start_s, 1.0)
         end_s = start_s + period_s + min(estimate.refusal_delay_s / 2, GUARD * period_s)
@@ -60,5 +60,5 @@ def expected_end_s(estimate: LimitEstimate, closure: Closure) -> float:
 
 def few_accepted(estimate: LimitEstimate, closure: Closure) -> bool:
     """Returns whether some requests of the burst count, but fewer than `SMALL_COUNT`."""
-    first_s = estimate.window.run_start_s(closure.max_gap_s)
+    first_s = estimate.window.run_start_s(closure.max_gap_s, closure.granted_at_s)
     return first_s is not None and estimate.window.granted_since(first_s) < SMALL_COUNT

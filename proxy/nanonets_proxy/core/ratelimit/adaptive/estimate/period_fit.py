@@ -17,8 +17,11 @@ also needs one of these signs:
 
 An uncertain end can hide a short period: its range of counts stays too wide to be sure of it, while a longer period
 fits by chance. So the rule of the faster limit decides: a longer period is taken only if no shorter one is possible
-that admits more requests per second. Too fast a limit costs a refusal, which corrects it. Too slow a limit makes
-callers wait for minutes.
+that admits more requests per second, and no possible estimate is left for one that admits clearly less. Too fast a
+limit costs a refusal, which corrects it. Too slow a limit makes callers wait for minutes.
+
+The first closure without hints leaves several periods. The limit admitted the requests before it. So the possible
+period that admitted the most per second replaces an estimate that is clearly slower.
 """
 
 import math
@@ -33,6 +36,7 @@ from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import Slidi
 _MOST_REFUSALS: Final = 16  # the fit is for the first refusals: a limit may change later
 _MAX_RANGE: Final = 1.5  # times the least count: a wider range of counts says too little
 _SAME: Final = 0.1  # periods that differ by less are the same
+_CLEARLY: Final = 1.25  # times the rate
 _CERTAIN: Final = 2.0  # a period this many times as long as the uncertainty of its end can show whole lengths
 
 
@@ -119,8 +123,7 @@ class PeriodFit:
     ) -> tuple[float, float] | None:
         """Notes a refusal, and counts what was granted by `granted_by_s`. Travel times differ by `tolerance_s`.
 
-        Returns the count and the period that explain all refusals; None if there is no such period, or only one
-        refusal. Of several periods, it is the shortest, by the rule of the faster limit.
+        Returns the count and the period that should replace the estimate of the window; None: it stays.
         """
         first = not self._noted
         if self._noted == _MOST_REFUSALS:
@@ -143,7 +146,15 @@ class PeriodFit:
             if found is not None:
                 candidates[period_s] = found
         self._candidates = candidates
-        return None if first else self._found(window.period_s)
+        return self._fastest(window) if first else self._found(window.period_s)
+
+    def _fastest(self, window: SlidingWindow) -> tuple[float, float] | None:
+        """Returns the possible limit that admits the most, if that is clearly more than the estimate admits."""
+        limits = ((candidate.largest, period_s) for period_s, candidate in self._candidates.items())
+        fastest = max((limit for limit in limits if limit[0] >= SMALL_COUNT), key=_rate, default=None)
+        if fastest is None or window.count == math.inf:
+            return None
+        return fastest if _rate(fastest) > _CLEARLY * window.count / window.period_s else None
 
     def _found(self, present_s: float) -> tuple[float, float] | None:
         fastest: tuple[float, float] | None = None  # of the shorter periods
@@ -155,10 +166,16 @@ class PeriodFit:
                 continue
             if candidate.least >= SMALL_COUNT and candidate.largest <= _MAX_RANGE * candidate.least:
                 found = candidate.least, period_s
-                return found if fastest is None else max(found, fastest, key=_rate)
+                found = found if fastest is None else max(found, fastest, key=_rate)
+                return None if self._present_rate(present_s) > _CLEARLY * _rate(found) else found
             shorter = candidate.largest, period_s
             fastest = shorter if fastest is None else max(fastest, shorter, key=_rate)
         return None
+
+    def _present_rate(self, present_s: float) -> float:
+        """Returns how many requests per second the present period admits, if it remains possible; otherwise 0."""
+        same = (limit for limit in self._candidates.items() if abs(limit[0] - present_s) <= _SAME * limit[0])
+        return next((candidate.largest / period_s for period_s, candidate in same), 0.0)
 
 
 def _rate(limit: tuple[float, float]) -> float:

@@ -143,13 +143,16 @@ class SlidingWindow:
         log = self._older or self._recent
         return log[0][0] if log else None
 
-    def run_start_s(self, max_gap_s: float) -> float | None:
-        """Returns the oldest of the newest grants between which no gap is longer; None if the log is empty."""
+    def run_start_s(self, max_gap_s: float, until_s: float) -> float | None:
+        """Returns the oldest of the newest grants between which no gap is longer; None if the log is empty.
+
+        Grants after `until_s` count as granted then.
+        """
         start_s = None
         for granted_s, _ in self._newest_first():
             if start_s is not None and start_s - granted_s > max_gap_s:
                 break
-            start_s = granted_s
+            start_s = min(granted_s, until_s)
         return start_s
 
     def grants_since(self, since_s: float) -> list[tuple[float, float]]:
