@@ -19,6 +19,7 @@ HORIZON_S = 20_000.0
 STYLES: tuple[tuple[str, HintStyle], ...] = (
     ("exact", hints.exact),
     ("whole seconds", hints.whole_seconds),
+    ("constant", hints.constant),
     ("no hint", hints.none),
 )
 
@@ -45,6 +46,7 @@ LIMITS = (
     Limit("fixed 20/10s", lambda _: limiters.FixedWindow(20, 10.0), 10.0, 2.0),
     Limit("on the clock 60/10s", _on_the_clock(60, 10.0), 10.0, 6.0),
     Limit("on the clock 20/60s", _on_the_clock(20, 60.0), 60.0, 1 / 3, 900.0),
+    Limit("fixed 20/60s", lambda _: limiters.FixedWindow(20, 60.0), 60.0, 1 / 3, 900.0),
     Limit("sliding 40/5s", lambda _: limiters.SlidingLog(40, 5.0), 5.0, 8.0),
     Limit("sliding 60/60s", lambda _: limiters.SlidingLog(60, 60.0), 60.0, 1.0, 900.0),
     Limit("bucket 20, 2/s", lambda _: limiters.TokenBucket(20, 2.0), 10.0, 2.0),
