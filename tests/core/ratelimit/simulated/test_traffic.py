@@ -33,10 +33,13 @@ def test_steady_traffic_waits_little_longer_than_the_limit_demands(
 
 @pytest.mark.parametrize("seed", [3, 5])
 def test_a_rounded_hint_does_not_double_a_period_of_a_second(seed: int) -> None:
-    """The second before a refusal admits what two seconds admit by chance. Two seconds would halve the rate."""
+    """The second before a refusal admits what two seconds admit by chance. Two seconds would halve the rate.
+
+    The mean wait would be 28 and 60 times the oracle's.
+    """
     limit = BY_NAME["fixed 20/1s"]
     share, _ = excess(limit, loads(limit)["0.9 of the limit"], whole_seconds, seed)
-    assert share <= 6.0
+    assert share <= 8.0
 
 
 @pytest.mark.parametrize("name", ["sliding 40/5s", "sliding 60/60s", "fixed 20/1s"])
