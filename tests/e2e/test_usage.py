@@ -163,7 +163,7 @@ def test_policy_test_lists_what_a_policy_would_have_rejected(path: Path, tmp_pat
 
 def test_policy_test_names_a_missing_file(run) -> None:
     done = run("policy", "test", "missing.toml")
-    assert (done.returncode, done.stderr) == (2, "nanonets-proxy: missing.toml: does not exist (flag --config)\n")
+    assert (done.returncode, done.stderr) == (2, "nanonets-proxy: missing.toml: does not exist (FILE)\n")
 
 
 def test_check_names_a_ledger_that_cannot_be_written(tmp_path: Path, run) -> None:

@@ -12,7 +12,7 @@ POLICY = FleetPolicy(
 
 def test_the_keys_of_a_fleet_are_in_one_slot_of_a_cluster() -> None:
     prefix = POLICY.prefix()
-    assert prefix.startswith("nanonets-proxy:4:{")
+    assert prefix.startswith("nanonets-proxy:5:{")
     assert prefix.endswith("}")
     assert prefix == POLICY.prefix()
 
