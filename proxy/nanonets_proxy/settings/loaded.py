@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from nanonets_proxy.app.config import GivenValues
+from nanonets_proxy.keys.source import KEY_FILE_VARIABLE
 from nanonets_proxy.settings.model.base import ProgramSettings
 from nanonets_proxy.settings.model.groups import VALID_BY_TEXT
 from nanonets_proxy.settings.sources import SourcedValue
@@ -38,5 +39,9 @@ def given_values(loaded: LoadedSettings[AnySettings]) -> GivenValues:
 
 
 def are_valid_by_text(loaded: LoadedSettings[AnySettings]) -> bool:
-    """Returns whether valid settings with the same texts are valid at any later time."""
-    return not loaded.environments and loaded.given.keys() <= VALID_BY_TEXT
+    """Returns whether valid settings with the same texts are valid at any later time.
+
+    The key file that `KEY_FILE_VARIABLE` names does not count, as `run` reads it each time.
+    """
+    names = {name for name, item in loaded.given.items() if item.source != f"environment {KEY_FILE_VARIABLE}"}
+    return not loaded.environments and names <= VALID_BY_TEXT

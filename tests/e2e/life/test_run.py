@@ -135,6 +135,29 @@ def test_valid_settings_are_remembered_and_wrong_ones_start_no_command_after_the
     assert not (tmp_path / "started").exists()
 
 
+def test_two_keys_start_no_command_in_any_run(run, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(KEY)
+    env = {"NANONETS_API_KEY": KEY, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    for flags, variables in (
+        (["--api-key-file", "key"], {}),
+        ([], {"NANONETS_PROXY_API_KEY_FILE": "key"}),
+        (["--max-wait", "3s"], {"NANONETS_API_KEY_FILE": "key"}),
+    ):
+        for _ in range(2):
+            done = run(*flags, "--", "touch", "started", **env, **variables)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert "competes with the key file" in done.stderr
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_key_file_that_a_variable_names_does_not_make_later_runs_wait(run, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(KEY)
+    env = {"NANONETS_API_KEY_FILE": "key", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    for _ in range(2):
+        assert run("--max-wait", "3s", "--", "true", **env).returncode == 0
+    assert len((tmp_path / "cache/nanonets-proxy/valid-settings").read_text().split()) == 1
+
+
 def test_a_proxy_does_not_outlive_a_command_that_ends_at_once(run) -> None:
     done = run("--", "true", NANONETS_API_KEY=KEY)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

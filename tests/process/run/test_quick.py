@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nanonets_proxy.process.run import quick
+from nanonets_proxy.process.run import quick, remembered
 
 KEY = {"NANONETS_API_KEY": "a-key"}
 
@@ -13,7 +13,7 @@ KEY = {"NANONETS_API_KEY": "a-key"}
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Gives each test an empty working directory, and a directory of secrets."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(quick, "_SECRETS", tmp_path / "secrets")
+    monkeypatch.setattr(remembered, "_SECRETS", tmp_path / "secrets")
     return tmp_path
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nanonets_proxy.process.run import quick
+from nanonets_proxy.process.run import quick, remembered
 from nanonets_proxy.process.run.remembered import digest_of, is_remembered, remember
 
 FLAGS = ["--max-wait", "3s"]
@@ -16,7 +16,7 @@ def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Returns variables with a home and a key, and makes an empty working directory."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(quick, "_SECRETS", tmp_path / "secrets")
+    monkeypatch.setattr(remembered, "_SECRETS", tmp_path / "secrets")
     return {"HOME": str(tmp_path), "NANONETS_API_KEY": "a-key", "NANONETS_PROXY_RETRIES": "1"}
 
 
@@ -64,6 +64,43 @@ def test_a_settings_file_counts_with_its_content_if_a_variable_names_it(environ:
     assert not quick.is_surely_valid([], environ)
 
 
+def test_settings_have_no_digest_while_a_secret_file_has_one_of_them(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    environ["CREDENTIALS_DIRECTORY"] = str(tmp_path)
+    assert digest_of(FLAGS, environ) is not None
+    (tmp_path / "nanonets_proxy_read_only").write_text("true")
+    assert digest_of(FLAGS, environ) is None
+
+
+def test_settings_have_no_digest_if_the_settings_file_cannot_be_read(environ: dict[str, str]) -> None:
+    """Docker makes a directory for a bind mount whose source is missing."""
+    without = digest_of(FLAGS, environ)
+    settings = Path("nanonets-proxy.toml")
+    settings.mkdir()
+    assert digest_of(FLAGS, environ) is None
+    settings.rmdir()
+    settings.symlink_to("missing")
+    assert digest_of(FLAGS, environ) is None
+    settings.unlink()
+    os.mkfifo(settings)
+    assert digest_of(FLAGS, environ) is None
+    settings.unlink()
+    assert digest_of(FLAGS, environ) == without is not None
+
+
+def test_settings_have_another_digest_once_the_code_of_the_settings_changes(
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (module := tmp_path / "settings/model/groups.py").parent.mkdir(parents=True)
+    module.touch()
+    monkeypatch.setattr(remembered, "_PROGRAM", tmp_path)
+    digest = digest_of(FLAGS, environ)
+    assert digest == digest_of(FLAGS, environ) is not None
+    os.utime(module, (1, 1))
+    assert digest_of(FLAGS, environ) not in (digest, None)
+
+
 @pytest.mark.parametrize("flags", [["--config", "x"], ["--config=x"]])
 def test_a_file_that_a_flag_names_is_left_to_the_settings_code(flags: list[str], environ: dict[str, str]) -> None:
     assert digest_of(flags, environ) is None
@@ -92,6 +129,16 @@ def test_a_file_that_others_may_write_counts_for_nothing(
     assert not is_remembered("a", environ)
     remember("b", environ)
     assert _file(environ).read_text() == "a", "the folder belongs to another user"
+
+
+def test_a_file_of_digests_that_is_none_is_neither_waited_for_nor_read(environ: dict[str, str]) -> None:
+    _file(environ).parent.mkdir(parents=True)
+    os.mkfifo(_file(environ), 0o600)
+    assert not is_remembered("a", environ)
+    _file(environ).unlink()
+    _file(environ).write_text(f"{'x' * 65536}\na")
+    _file(environ).chmod(0o600)
+    assert not is_remembered("a", environ), "only the beginning of a large file is read"
 
 
 @pytest.mark.parametrize("variables", [{}, {"HOME": "relative"}, {"XDG_CACHE_HOME": os.devnull}])

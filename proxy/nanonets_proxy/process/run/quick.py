@@ -6,18 +6,23 @@ file is checked here each time.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.keys.audience import DEFAULT_UPSTREAM, Audience
 from nanonets_proxy.keys.files import FileUnreadable, read_small_file
-from nanonets_proxy.process.run.remembered import SETTINGS_FILE, SETTINGS_PREFIX, digest_of, is_remembered
+from nanonets_proxy.process.run.remembered import (
+    SETTINGS_FILE,
+    SETTINGS_PREFIX,
+    digest_of,
+    is_remembered,
+    may_have_secret_files,
+)
 from nanonets_proxy.process.run.variables import KEY_VARIABLE
 
 _FILE_VARIABLE: Final = f"{KEY_VARIABLE}_FILE"
-_SECRETS: Final = Path("/run/secrets")
 _AUDIENCE: Final = Audience(DEFAULT_UPSTREAM)
 _TEMPORARY: Final = "/tmp"  # noqa: S108 - only asks whether bodies could be copied there
 
@@ -29,28 +34,17 @@ def is_surely_valid(flags: Sequence[str], environ: Mapping[str, str]) -> bool:
     """
     if "TMPDIR" in environ or not os.access(_TEMPORARY, os.W_OK | os.X_OK):
         return False
-    secrets = [_SECRETS, *map(Path, filter(None, [environ.get("CREDENTIALS_DIRECTORY")]))]
-    if not (_has_no_files(secrets) and _has_key(environ)):
-        return False
-    return _has_no_setting(flags, environ) or _are_remembered(flags, environ)
+    return _has_key(environ) and (_has_no_setting(flags, environ) or _are_remembered(flags, environ))
 
 
 def _has_no_setting(flags: Sequence[str], environ: Mapping[str, str]) -> bool:
     variables = [name for name in environ if name.lower().startswith(SETTINGS_PREFIX)]
-    return not flags and not variables and not SETTINGS_FILE.exists()
+    return not (flags or variables or os.path.lexists(SETTINGS_FILE) or may_have_secret_files(environ))
 
 
 def _are_remembered(flags: Sequence[str], environ: Mapping[str, str]) -> bool:
     digest = digest_of(flags, environ)
     return digest is not None and is_remembered(digest, environ)
-
-
-def _has_no_files(folders: Iterable[Path]) -> bool:
-    try:
-        names = [file.name for folder in folders if folder.is_dir() for file in folder.iterdir()]
-    except OSError:
-        return False
-    return not any(name.lower().startswith(SETTINGS_PREFIX) for name in names)
 
 
 def _has_key(environ: Mapping[str, str]) -> bool:

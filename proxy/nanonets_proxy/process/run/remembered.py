@@ -1,25 +1,29 @@
 """Remembers which settings were valid, so that the next `run` with the same settings need not wait for their check.
 
 A file in the user's cache directory has a digest of the settings: of flags, variables and the settings file, and of
-the program's version. The settings code adds it after it has accepted them, and only if their texts alone make them
-valid (`settings/model/groups.py`): none of them is a secret, names a file that may change, or a store of keys.
+the code of the settings. That code adds the digest after it has accepted them, and only if their texts alone make
+them valid (`settings/model/groups.py`): none of them is a secret, names a file that may change, or a store of keys.
 If the file cannot be read or written, the command only waits longer.
 """
 
 import contextlib
 import os
+import stat
 import sys
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
-import nanonets_proxy
+from nanonets_proxy import __version__
+from nanonets_proxy.keys.files import MAX_FILE_BYTES, FileUnreadable, open_without_waiting, read_small_file
 from nanonets_proxy.process.run.variables import KEY_VARIABLE
 
 SETTINGS_FILE: Final = Path("nanonets-proxy.toml")
 SETTINGS_PREFIX: Final = "nanonets_proxy"
 
+_SECRETS: Final = Path("/run/secrets")
+_PROGRAM: Final = Path(__file__).parents[2]
 _CONFIG_VARIABLE: Final = "NANONETS_PROXY_CONFIG"
 _CONFIG_FLAG: Final = "--config"
 _MOST: Final = 32
@@ -28,21 +32,31 @@ _OTHERS_MAY_WRITE: Final = 0o022
 
 
 def digest_of(flags: Sequence[str], environ: Mapping[str, str]) -> str | None:
-    """Returns a digest of all settings, except those in secret files. None: they cannot be read here."""
-    if any(flag.startswith(_CONFIG_FLAG) for flag in flags):
+    """Returns a digest of all settings. None: only the settings code can read them."""
+    if may_have_secret_files(environ) or any(flag.startswith(_CONFIG_FLAG) for flag in flags):
         return None
     path = Path(environ.get(_CONFIG_VARIABLE, SETTINGS_FILE))
     try:
-        content = path.read_bytes() if path.is_file() else None
-        installed_at = Path(nanonets_proxy.__file__).parent.stat().st_mtime_ns
-    except (OSError, ValueError):
+        content = read_small_file(path) if os.path.lexists(path) else None
+        # The version's number is the same in many commits.
+        written = [file.stat().st_mtime_ns for file in sorted((_PROGRAM / "settings").rglob("*.py"))]
+    except (OSError, FileUnreadable):
         return None
     variables = sorted(item for item in environ.items() if item[0].lower().startswith(SETTINGS_PREFIX))
     # Whether they compete with settings. Their values are secret, and are checked each time.
     keys = sorted(name for name in environ if name.startswith(KEY_VARIABLE))
-    program = (nanonets_proxy.__version__, installed_at, sys.version)
-    text = ascii((program, list(flags), variables, keys, content))
+    text = ascii((__version__, sys.version, written, list(flags), variables, keys, content))
     return blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def may_have_secret_files(environ: Mapping[str, str]) -> bool:
+    """Returns whether secret files give settings, or such a directory cannot be read."""
+    folders = [_SECRETS, *map(Path, filter(None, [environ.get("CREDENTIALS_DIRECTORY")]))]
+    try:
+        names = [file.name for folder in folders if folder.is_dir() for file in folder.iterdir()]
+    except OSError:
+        return True
+    return any(name.lower().startswith(SETTINGS_PREFIX) for name in names)
 
 
 def is_remembered(digest: str, environ: Mapping[str, str]) -> bool:
@@ -75,15 +89,14 @@ def _file(environ: Mapping[str, str]) -> Path | None:
 
 
 def _digests(file: Path | None) -> list[str]:
-    """Returns the digests in the file. A file that somebody else can write has none."""
+    """Returns the digests in the file. A file that is not regular, or that somebody else can write, has none."""
     if file is None:
         return []
     try:
-        with file.open() as text:
+        with open(file, opener=open_without_waiting) as text:
             status = os.fstat(text.fileno())
-            if status.st_uid != os.geteuid() or status.st_mode & _OTHERS_MAY_WRITE:
-                return []
-            return text.read().split()
+            is_own = status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_MAY_WRITE
+            return text.read(MAX_FILE_BYTES).split() if is_own and stat.S_ISREG(status.st_mode) else []
     except (OSError, ValueError):
         return []
 

@@ -53,7 +53,6 @@ TLS: Final = frozenset({"tls_cert", "tls_key", "tls_client_ca"})
 
 VALID_BY_TEXT: Final = frozenset(
     {
-        "api_key_file",  # `run` reads the key each time
         *("key_gap", "key_grace", "key_probe", "key_max_age"),
         *("listen", "admin_listen", "admin_allow_from", "admin_quit", "allow_from", "allowed_hosts", "allow_uids"),
         *("caller_header", "keep_alive", "head_timeout", "body_timeout", "min_body_rate"),
@@ -63,7 +62,7 @@ VALID_BY_TEXT: Final = frozenset(
         *("max_wait", "max_waiting", "max_waiting_per_caller", "scopes", "cost_header", "limits", "lane_weights"),
         *("quota_probe", "coalesce", "revalidate"),
         *("body_memory", "body_memory_total", "spool_total", "replay_limit"),
-        *("server_timing", "via", "trace_upstream", "otlp_share", "otlp_metrics_interval"),
+        *("server_timing", "via", "trace_upstream"),
         *("log_format", "log_level", "log_successes", "drain_delay", "drain_timeout"),
     }
 )
