@@ -112,7 +112,7 @@ def test_a_full_disk_is_a_fault_until_it_has_room_and_a_cut_line_stays_alone() -
     assert json.loads(report)["total"] == writer.dropped == 5
 
 
-def test_a_reader_that_reads_nothing_is_a_fault_before_a_line_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_reads_too_little_is_a_fault_before_a_line_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "_BLOCKED_S", 0.01)
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb") as source, os.fdopen(write_end, "wb", buffering=0) as sink:
@@ -120,7 +120,7 @@ def test_a_reader_that_reads_nothing_is_a_fault_before_a_line_is_lost(monkeypatc
         for _ in range(3000):
             writer.write(b"x" * 100)
         wait_until(lambda: writer.fault() is not None)
-        assert (writer.fault(), writer.dropped) == ("its reader has read nothing for 0 s", 0)
+        assert (writer.fault(), writer.dropped) == ("its reader has not read 64 KiB in 0 s", 0)
         reader = threading.Thread(target=source.read)
         reader.start()
         wait_until(lambda: writer.fault() is None)

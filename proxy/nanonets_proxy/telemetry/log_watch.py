@@ -9,7 +9,8 @@ from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.writer import LineWriter
 
 _LOOK_EACH_S: Final = 2.0
-_TOO_SLOW: Final = "its reader is too slow"
+_REPORT_EACH_S: Final = 60.0
+_LOST: Final = "its reader is too slow, or its disk was full for a moment"
 _ADVICE: Final = (
     "make room on the disk of standard output, or restart its reader; requests are served as before, but not logged"
 )
@@ -24,6 +25,7 @@ class LogWatch:
         self._timer: asyncio.TimerHandle | None = None
         self._counted = 0
         self._had_fault = False
+        self._report_at_s = 0.0
         self._dropped = Counter(
             "nanonets_proxy_log_lines_dropped",
             "Lines of the log that were not written, because standard output takes them too slowly or not at all.",
@@ -31,24 +33,27 @@ class LogWatch:
         )
 
     def start(self) -> None:
-        self._look()
+        self.look(self._loop.time())
         self._timer = self._loop.call_later(_LOOK_EACH_S, self.start)
 
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _look(self) -> None:
+    def look(self, now: float) -> None:
+        """Reports a fault when it begins and once a minute, and its end."""
         fault, dropped = self._writer.fault(), self._writer.dropped
-        if self._had_fault and fault is None:
-            self._alerts.end("log_not_written")
-        if fault is not None or dropped > self._counted:
-            self._alerts.report(
-                "log_not_written",
-                _ADVICE,
-                lasting=fault is not None,
-                reason=f"standard output: {fault or _TOO_SLOW}",
-                dropped=dropped,
-            )
+        if fault is None:
+            if self._had_fault:  # which has also lost the lines since the last look
+                self._alerts.end("log_not_written")
+            elif dropped > self._counted:
+                self._report(_LOST, dropped, lasting=False)
+        elif not self._had_fault or now >= self._report_at_s:
+            self._report_at_s = now + _REPORT_EACH_S
+            self._report(fault, dropped, lasting=True)
         self._dropped.inc(dropped - self._counted)
         self._counted, self._had_fault = dropped, fault is not None
+
+    def _report(self, reason: str, dropped: int, *, lasting: bool) -> None:
+        reason = f"standard output: {reason}"
+        self._alerts.report("log_not_written", _ADVICE, lasting=lasting, reason=reason, dropped=dropped)

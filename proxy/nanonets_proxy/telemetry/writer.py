@@ -49,7 +49,7 @@ class LineWriter:
         """Returns why lines cannot be written, as the end of a sentence; None if they can."""
         since_s = self._writes_since_s
         waits_s = 0.0 if since_s is None else time.monotonic() - since_s
-        return self._fault if waits_s < _BLOCKED_S else f"its reader has read nothing for {waits_s:.0f} s"
+        return self._fault if waits_s < _BLOCKED_S else f"its reader has not read 64 KiB in {waits_s:.0f} s"
 
     def write(self, line: bytes) -> None:
         """Buffers a line, which has no line end."""
