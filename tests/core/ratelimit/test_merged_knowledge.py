@@ -156,16 +156,45 @@ def test_a_probe_that_another_process_sends_is_accepted_only_by_its_report() -> 
     """Its 429 may be on its way for longer than the acceptance timeout."""
     own, probe = probing(110.0)
     limit = own.limit_to_tell("a", 110.0)
-    timeout_s = await_report(limit, probe.serial)
+    timeout_s = await_report(limit, probe.serial, 2.0)
     assert timeout_s == limit.slow_start.timeout_s
-    assert own.poll(120.0).granted == []
-    reported(own.limit_to_tell("a", 120.0), probe.serial, 120.0)
-    assert len(own.poll(120.0).granted) == 1
+    assert own.poll(111.9).granted == []
+    reported(own.limit_to_tell("a", 111.9), probe.serial, 111.9)
+    assert len(own.poll(111.9).granted) == 1
+
+
+def test_a_probe_whose_report_never_comes_counts_as_accepted_later() -> None:
+    """Or a lost message would keep the scope closed for as long as the request takes: for minutes."""
+    own, probe = probing(110.0)
+    timeout_s = await_report(own.limit_to_tell("a", 110.0), probe.serial, 2.0)
+    assert timeout_s is not None
+    verdicts = own.poll(110.0)
+    assert verdicts.granted == []
+    assert verdicts.wake_at_s == pytest.approx(112.0 + timeout_s)
+    assert len(own.poll(112.001 + timeout_s).granted) == 1
+
+
+@pytest.mark.parametrize("first", ["awaited", "own"])
+def test_a_grant_that_awaits_its_report_does_not_hold_up_the_acceptance_of_others(first: str) -> None:
+    """Not those granted before it, and not those granted after it."""
+    own = Gate(GatePolicy(max_in_flight=100, max_waiting=100, initial_unconfirmed=2), lambda: 0.0)
+    tickets = [Ticket("a", 200.0) for _ in range(2)]
+    assert own.try_admit(tickets[0], 100.0)
+    assert own.try_admit(tickets[1], 100.01)
+    awaited = tickets[first == "own"]
+    timeout_s = await_report(own.limit_to_tell("a", 100.02), awaited.serial, 2.0)
+    assert timeout_s is not None
+    own.enqueue(Ticket("a", 200.0), 100.02)
+    verdicts = own.poll(100.02)
+    assert verdicts.granted == []
+    granted_at_s = 100.01 if first == "awaited" else 100.0
+    assert verdicts.wake_at_s == pytest.approx(granted_at_s + timeout_s)
+    assert len(own.poll(verdicts.wake_at_s + 1e-9).granted) == 1
 
 
 def test_a_late_429_of_such_a_probe_closes_the_scope_again() -> None:
     own, probe = probing(110.0)
-    await_report(own.limit_to_tell("a", 110.0), probe.serial)
+    await_report(own.limit_to_tell("a", 110.0), probe.serial, 2.0)
     own.settle(probe, Outcome.THROTTLED, 111.0, 4.0)
     reported(own.limit_to_tell("a", 111.0), probe.serial, 111.0)  # crossed the 429
     assert own.poll(114.9).granted == []
@@ -176,4 +205,4 @@ def test_a_grant_that_is_not_unconfirmed_needs_no_report() -> None:
     own = gate(StaticLimit("a", 2, 10.0))
     ticket = Ticket("a", 200.0)
     assert own.try_admit(ticket, 100.0)
-    assert await_report(own.limit_to_tell("a", 100.0), ticket.serial) is None
+    assert await_report(own.limit_to_tell("a", 100.0), ticket.serial, 2.0) is None

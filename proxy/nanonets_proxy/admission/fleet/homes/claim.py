@@ -4,7 +4,7 @@ The gate is that of a *home*: this process's own gate (`local_home.py`), or the 
 the replica changes its home, all claims move: the new home adopts the granted ones, and the waiting ones enter it.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket, TicketState
@@ -13,6 +13,12 @@ from nanonets_proxy.errors import ProxyError
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+
+REPORT_LOST_S: Final = 2.0
+"""A leader waits so much longer for a follower's report that a request has had no response.
+
+By then, it has forgotten a follower that stands still: after `MEMBER_EXPIRES_S` and up to a beat.
+"""
 
 
 class Claim:
@@ -52,11 +58,6 @@ class Claim:
         self.twin: Ticket | None = None
         """The claim's ticket at the gate of `home`."""
         self.home: object = None
-
-    @property
-    def is_sent(self) -> bool:
-        """Whether the request has had a place in flight since its grant."""
-        raise NotImplementedError
 
     def granted(self, now_s: float) -> None:
         """Acts on the grant."""
@@ -103,8 +104,9 @@ class OwnClaim(Claim):
         self.resuming: asyncio.Future[None] | None = None
 
     @property
-    def is_sent(self) -> bool:
-        return self.ticket.state is not TicketState.WAITING
+    def placed_at_s(self) -> float | None:
+        """When the request got its place in flight; None: it waits for one."""
+        return None if self.ticket.state is TicketState.WAITING else self.ticket.granted_at_s
 
     def reset_error(self) -> None:
         """Forgets an earlier refusal: the request enters again."""
@@ -125,25 +127,27 @@ class OwnClaim(Claim):
 class Home(Protocol):
     """The gate that decides on claims. It calls `granted` or `refused` of each claim that entered."""
 
-    def try_admit(self, claim: Claim, now_s: float) -> bool:
+    def try_admit(self, claim: OwnClaim, now_s: float) -> bool:
         """Returns whether the claim has its permit now, without a wait. If not, it may `enter`."""
 
-    def enter(self, claim: Claim, now_s: float) -> None:
+    def enter(self, claim: OwnClaim, now_s: float) -> None:
         """Lets the claim wait for a permit."""
 
-    def adopt(self, claim: Claim, now_s: float) -> None:
+    def adopt(self, claim: OwnClaim, now_s: float) -> None:
         """Takes over a claim that another home granted."""
 
-    def leave(self, claim: Claim) -> None:
+    def leave(self, claim: OwnClaim) -> None:
         """Forgets a waiting claim."""
 
-    def settle(self, claim: Claim, outcome: Outcome, retry_after_s: float | None, *, quota_used_up: bool) -> None:
+    def settle(
+        self, claim: OwnClaim, outcome: Outcome, retry_after_s: float | None, *, quota_used_up: bool
+    ) -> None:
         """Ends the permit of a claim."""
 
-    def correct_cost(self, claim: Claim, cost: float) -> None:
+    def correct_cost(self, claim: OwnClaim, cost: float) -> None:
         """Corrects the cost of a granted claim."""
 
-    def note_advice(self, claim: Claim, advice: Advice) -> None:
+    def note_advice(self, claim: OwnClaim, advice: Advice) -> None:
         """Applies what the response announced about the limit."""
 
     def close(self) -> None:

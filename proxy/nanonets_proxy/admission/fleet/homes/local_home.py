@@ -5,7 +5,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from nanonets_proxy.admission.fleet.homes.claim import Claim
+from nanonets_proxy.admission.fleet.homes.claim import REPORT_LOST_S, Claim
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.core.ratelimit.adaptive.other_gates import await_report, merge, reported
 from nanonets_proxy.core.ratelimit.gate import Gate
@@ -56,7 +56,8 @@ class LocalHome:
 
     def _granted(self, claim: Claim, twin: Ticket, now_s: float) -> None:
         if claim.is_of_member:
-            claim.report_in_s = await_report(self.gate.scopes.by_name[twin.scope].limit, twin.serial)
+            limit = self.gate.scopes.by_name[twin.scope].limit
+            claim.report_in_s = await_report(limit, twin.serial, REPORT_LOST_S)
         claim.granted(now_s)
 
     def adopt(self, claim: Claim, now_s: float, *, is_counted: bool = False) -> None:

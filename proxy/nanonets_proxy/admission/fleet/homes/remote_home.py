@@ -6,14 +6,15 @@
 | JOINED | `close`: the leader is silent or lost | closed |
 
 A claim that is asked for stays in `asked` until the leader's first answer. The replica takes its silence as a loss.
-Any other message that is lost shows when the leader compares its claims with those of `claims`.
+A lost `unanswered` is not repeated: the leader waits for it only `REPORT_LOST_S` longer. Any other message that is
+lost shows when the leader compares its claims with those of `claims`.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from nanonets_proxy.admission.fleet.homes.claim import Claim
+from nanonets_proxy.admission.fleet.homes.claim import REPORT_LOST_S, OwnClaim
 from nanonets_proxy.admission.fleet.silence import TICK_S
 from nanonets_proxy.admission.waiting_room import refusal
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
@@ -31,7 +32,7 @@ class RemoteHome:
         self._send_now = send
         self._kept: list[Message] = []
         self._loop = loop
-        self._waiting: dict[int, Claim] = {}
+        self._waiting: dict[int, OwnClaim] = {}
         self.asked: set[int] = set()
         """The claims that the leader has not yet answered."""
 
@@ -48,10 +49,10 @@ class RemoteHome:
         else:
             self._kept.append(message)
 
-    def try_admit(self, claim: Claim, now_s: float) -> bool:  # noqa: ARG002 - only the leader decides
+    def try_admit(self, claim: OwnClaim, now_s: float) -> bool:  # noqa: ARG002 - only the leader decides
         return False
 
-    def enter(self, claim: Claim, now_s: float) -> None:
+    def enter(self, claim: OwnClaim, now_s: float) -> None:
         self._waiting[claim.number] = claim
         self.asked.add(claim.number)
         self._send(
@@ -67,16 +68,18 @@ class RemoteHome:
             }
         )
 
-    def adopt(self, claim: Claim, now_s: float) -> None:  # noqa: ARG002 - a home may need it
+    def adopt(self, claim: OwnClaim, now_s: float) -> None:  # noqa: ARG002 - a home may need it
         """Goes on as after the grant: the hello has told the leader of it."""
         self._report_later(claim)
 
-    def leave(self, claim: Claim) -> None:
+    def leave(self, claim: OwnClaim) -> None:
         self._waiting.pop(claim.number, None)
         self.asked.discard(claim.number)
         self._send({"t": "leave", "n": claim.number})
 
-    def settle(self, claim: Claim, outcome: Outcome, retry_after_s: float | None, *, quota_used_up: bool) -> None:
+    def settle(
+        self, claim: OwnClaim, outcome: Outcome, retry_after_s: float | None, *, quota_used_up: bool
+    ) -> None:
         message: Message = {"t": "end", "n": claim.number, "how": outcome.value}
         if retry_after_s is not None:
             message["hint"] = retry_after_s
@@ -84,10 +87,10 @@ class RemoteHome:
             message["quota"] = True
         self._send(message)
 
-    def correct_cost(self, claim: Claim, cost: float) -> None:
+    def correct_cost(self, claim: OwnClaim, cost: float) -> None:
         self._send({"t": "cost", "n": claim.number, "cost": cost})
 
-    def note_advice(self, claim: Claim, advice: Advice) -> None:
+    def note_advice(self, claim: OwnClaim, advice: Advice) -> None:
         limit = advice.limit
         named = None if limit is None else [limit.count, limit.period_s, limit.unit]
         self._send({"t": "advice", "n": claim.number, "advice": [advice.remaining, advice.resets_in_s, named]})
@@ -104,22 +107,28 @@ class RemoteHome:
 
     # --- requests without a response ------------------------------------------------------------------
 
-    def _report_later(self, claim: Claim) -> None:
+    def _report_later(self, claim: OwnClaim) -> None:
         """Tells the leader if no response comes in time. Only then the request counts as accepted there."""
         if claim.report_in_s is not None:
-            self._loop.call_later(claim.report_in_s, self._when_due, claim, claim.granted_at_s)
+            self._look_later(claim, claim.report_in_s)
 
-    def _when_due(self, claim: Claim, granted_at_s: float) -> None:
+    def _look_later(self, claim: OwnClaim, wait_s: float) -> None:
+        self._loop.call_later(wait_s, self._when_due, claim, claim.granted_at_s)
+
+    def _when_due(self, claim: OwnClaim, granted_at_s: float) -> None:
         # If this process stood still, the response may be here already, unread.
         self._loop.call_later(TICK_S, self._report, claim, granted_at_s)
 
-    def _report(self, claim: Claim, granted_at_s: float) -> None:
-        if not claim.is_granted or claim.granted_at_s != granted_at_s:
+    def _report(self, claim: OwnClaim, granted_at_s: float) -> None:
+        if not claim.is_granted or claim.granted_at_s != granted_at_s or claim.report_in_s is None:
             return
-        if claim.is_sent:
+        now_s, placed_at_s = self._loop.time(), claim.placed_at_s
+        # The time without a response begins when the request is sent. It may have waited for a place in flight.
+        left_s = claim.report_in_s + (0.0 if placed_at_s is None else placed_at_s - now_s)
+        if left_s <= 0:
             self._send({"t": "unanswered", "n": claim.number})
-        else:  # it waits for a place in flight
-            self._report_later(claim)
+        elif now_s < granted_at_s + REPORT_LOST_S:  # later, the leader needs no report
+            self._look_later(claim, left_s)
 
     # --- the leader's answers -----------------------------------------------------------------------
 

@@ -1,6 +1,5 @@
 """What other gates know of a scope that they share with this one, and of permits that this one granted to them."""
 
-import math
 from collections.abc import Iterable
 
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit
@@ -18,16 +17,17 @@ def merge(limit: Limit, grants: Iterable[tuple[float, float]], opens_at_s: float
         limit.close(opens_at_s)
 
 
-def await_report(limit: Limit, serial: int) -> float | None:
-    """Lets a grant count as accepted without a response only once it is `reported`. Its 429 may come late.
+def await_report(limit: Limit, serial: int, patience_s: float) -> float | None:
+    """Lets a new grant count as accepted without a response once it is `reported`, as its 429 may come late.
 
-    Returns after how many seconds without a response the other gate must report; None: it need not.
+    If no report comes, the grant counts as accepted `patience_s` later than others. Returns after how many seconds
+    without a response the other gate must report; None: it need not.
     """
-    unconfirmed = limit.slow_start.unconfirmed
-    if serial not in unconfirmed:
+    slow_start = limit.slow_start
+    if serial not in slow_start.unconfirmed:
         return None
-    unconfirmed[serial] = math.inf
-    return limit.slow_start.timeout_s
+    slow_start.postpone_timeout(serial, patience_s)
+    return slow_start.timeout_s
 
 
 def reported(limit: Limit, serial: int, now: float) -> None:
