@@ -483,6 +483,7 @@ def test_healthcheck_reports_the_state_of_the_admin_listener(
     [
         ('max_wiat = "7s"\nadmin_listen = "{address}"\n', "max_wiat: unknown setting"),
         ('listen = ":8080"\nadmin_listen = "{address}"\n', "listen: other machines can reach"),
+        ('key_timeout = "7x"\nadmin_listen = "{address}"\n', "key_timeout: '7x' is not a duration"),
         ("max_wait = 7s\n", "nanonets-proxy.toml:1: Expected newline"),
     ],
 )
@@ -497,6 +498,34 @@ def test_healthcheck_asks_a_running_proxy_although_its_settings_file_has_a_fault
     with _serving(server, 200, b"ok"):
         done = run("healthcheck", "--config", str(file), env=env)
     assert (done.returncode, done.stdout) == (OK, "healthy\n")
+    assert fault in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "env", "fault"),
+    [
+        (None, {}, "nanonets-proxy.toml: does not exist"),
+        ("admin_listen = localhost\n", {}, "nanonets-proxy.toml:1: Invalid value"),
+        ('admin_listn = "{address}"\n', {}, "admin_listn: unknown setting"),
+        (
+            'admin_listen = "{address}"\n',
+            {"NANONETS_PROXY_ADMIN_LISTN": ":1"},
+            "NANONETS_PROXY_ADMIN_LISTN: unknown",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["healthcheck", "restart"])
+def test_a_fault_that_may_hide_the_admin_listener_is_an_error_as_another_proxy_may_listen_elsewhere(
+    command: str, text: str | None, env: dict[str, str], fault: str, run, tmp_path: Path
+) -> None:
+    file = tmp_path / "nanonets-proxy.toml"
+    server = http.server.HTTPServer(("127.0.0.1", 0), _Readiness)
+    if text is not None:
+        file.write_text(text.format(address=f"127.0.0.1:{server.server_port}"))
+    with _serving(server, 200, b"ok"):
+        done = run(command, "--config", str(file), env=env)
+    assert (done.returncode, done.stdout) == (USAGE_ERROR, "")
     assert fault in done.stderr
     assert done.stderr.count("\n") == 1
 

@@ -10,19 +10,26 @@ from nanonets_proxy.settings import Settings, SettingsError, load_alone
 def settings_to_reach(invocation: Invocation) -> Settings:
     """Returns the settings with which a command reaches a running proxy. Raises SettingsError.
 
-    A fault of another setting is only reported: the running proxy still has its earlier settings.
+    A fault of another setting is only reported: the running proxy still has its earlier settings. `admin_listen`
+    must be certain, as its default may be the address of another proxy. `key_timeout` may then have its default.
     """
     try:
         return invocation.load().settings
     except SettingsError as error:
-        names = frozenset({"admin_listen", "key_timeout"})
-        try:
-            settings = load_alone(names, invocation.flags, invocation.environ, config=invocation.parsed.config)
-        except SettingsError:
-            raise error from None
+        settings = _read_alone(invocation, "admin_listen", "key_timeout") or _read_alone(invocation, "admin_listen")
+        if settings is None:
+            raise
         for problem in error.problems:
             sys.stderr.write(f"{PROGRAM}: {problem}\n")
         return settings
+
+
+def _read_alone(invocation: Invocation, *names: str) -> Settings | None:
+    """Returns settings of which only `names` are read; None if a fault concerns one of them."""
+    try:
+        return load_alone(names, invocation.flags, invocation.environ, config=invocation.parsed.config)
+    except SettingsError:
+        return None
 
 
 def admin_address(settings: Settings) -> Listener:

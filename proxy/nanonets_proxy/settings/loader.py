@@ -1,6 +1,6 @@
 """Combines the sources of settings into one frozen `Settings`, or reports every fault in one sentence each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -63,16 +63,23 @@ def load_settings(
 
 
 def load_alone(
-    names: frozenset[str], flags: Mapping[str, Any], environ: Mapping[str, str], *, config: str | None = None
+    names: Collection[str], flags: Mapping[str, Any], environ: Mapping[str, str], *, config: str | None = None
 ) -> Settings:
     """Returns settings of which only `names` are read; all others have their defaults, whatever faults they have.
 
     Raises:
-        SettingsError: one of these settings has an invalid value.
+        SettingsError: one of these settings has an invalid value, or is perhaps in a source that has a fault.
     """
     sources, _ = _read_sources(flags, environ, config, "flag --config", None, DEFAULT_CONFIG)
-    own = [SourceValues({name: source.values[name] for name in names & source.values.keys()}) for source in sources]
-    return _combine(Settings, *own).settings
+    values: dict[str, SourcedValue] = {}
+    for name in names:
+        for source in reversed(sources):
+            if name in source.values:
+                values[name] = source.values[name]
+                break
+            if source.problems:  # a file that cannot be read or a misspelt name may hide the setting
+                raise SettingsError(*source.problems)
+    return combined(Settings, values).settings
 
 
 def _read_sources(
