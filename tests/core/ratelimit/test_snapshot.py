@@ -148,6 +148,27 @@ def test_each_request_counts_for_its_own_period_after_a_restart() -> None:
     assert after.go() == 3
 
 
+@pytest.mark.parametrize("hint_s", [None, 3.0])
+def test_one_refusal_after_a_restart_makes_no_proven_limit_faster(hint_s: float | None) -> None:
+    """60 a minute are proven. Of 20 requests in a second, one is refused, and the probe after it is accepted."""
+    after = GateScene()
+    after.gate.scopes.restore([ScopeSnapshot("account", 60, 60.0, 60, None, 0, 0.0, 0.0)], after.now, 1.0)
+    for _ in range(20):
+        after.ask(1)
+        assert after.go() == 1
+        after.now += 0.05
+    after.ask(1)
+    (refused,) = after.gate.poll(after.now).granted
+    after.gate.settle(refused, Outcome.THROTTLED, after.now, hint_s)
+    after.ask(1)
+    while not after.go():
+        assert after.wake_at_s is not None
+        after.now = after.wake_at_s
+    (snapshot,) = after.gate.scopes.snapshots(after.now)
+    assert snapshot.count is not None
+    assert snapshot.count / snapshot.period_s <= 60 / 60.0
+
+
 def test_requests_that_are_too_many_to_list_count_from_the_newest_on() -> None:
     before = GateScene("account 1500/10s", max_in_flight=2000)
     before.ask(1500)

@@ -79,6 +79,7 @@ class ClosureTimer:
         "_early_refusals",
         "_ended_early",
         "_first_refused_s",
+        "_is_first_lesson",
         "_jitter",
         "_last_unhinted",
         "_of_burst",
@@ -99,6 +100,7 @@ class ClosureTimer:
         self._opened_early = False  # whether the latest closure ends before its hint
         self._early_refusals = 0
         self._first_refused_s = -math.inf  # of the latest closures without hints, one after the other
+        self._is_first_lesson = False  # whether the limit was unknown before them
         self._last_unhinted: Closure | None = None
         self._of_burst = False  # whether a burst met the limit
         self._proven: Belief | None = None  # before a limit probe was refused without a hint
@@ -218,6 +220,8 @@ class ClosureTimer:
     def learn(self, estimate: LimitEstimate, now: float) -> None:
         """Draws the lesson of the closure, once the outcome of each request from before it is known."""
         if self.closure is not None:
+            if self._last_unhinted is None:
+                self._first_refused_s, self._is_first_lesson = self.closure.granted_at_s, not estimate.known
             ended_early, self._ended_early = self._ended_early, False
             if ended_early and estimate.known and self.closure.kind is GrantKind.UNPROVEN:
                 estimate.window.count_all()  # no period ended: some room had come back
@@ -231,8 +235,6 @@ class ClosureTimer:
                 self._of_burst = self.closure.refused >= SMALL_COUNT
                 is_blind_probe = self.closure.kind in LIMIT_PROBES and not self.closure.hinted
                 self._proven = estimate.belief if is_blind_probe and estimate.proven else None
-            if self._last_unhinted is None:
-                self._first_refused_s = self.closure.granted_at_s
             self._last_unhinted = None if self.closure.hinted else self.closure
             self.closure = None
 
@@ -256,7 +258,10 @@ class ClosureTimer:
             estimate.period_restarted(proven)
         else:
             end = PeriodEnd(self._first_refused_s, closure.granted_at_s, granted_at_s)
-            fit = estimate.fit.note(end, estimate.window, estimate.refusal_delay_s / 2, closure.granted_at_s)
+            tolerance_s = estimate.refusal_delay_s / 2
+            fit = estimate.fit.note(end, estimate.window, tolerance_s, closure.granted_at_s)
+            if fit is None and self._is_first_lesson:
+                fit = estimate.fit.fastest(estimate.window)
             if estimate.learn_fit(fit, closure, now):
                 return
         if is_restarted or granted_at_s - self._first_refused_s > CHEAP_S:

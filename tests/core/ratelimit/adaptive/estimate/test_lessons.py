@@ -1,15 +1,20 @@
 """The lessons of single closures."""
 
+import math
+
 import pytest
 
+from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.estimate.hint_history import HintHistory
 from nanonets_proxy.core.ratelimit.adaptive.estimate.lessons import learn_from
 from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import SlidingWindow
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
+from nanonets_proxy.core.ratelimit.adaptive.limit import Limit
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.tickets import Outcome
 
 
 def estimate_of(count: int, period_s: float, granted_s: list[float]) -> LimitEstimate:
@@ -138,6 +143,29 @@ def test_a_hint_names_a_period_if_it_is_usual_and_no_hint_was_different() -> Non
     hints.note(closure(GrantKind.PROVEN, 70.0, 37.0), 107.0, window)
     hints.note(closure(GrantKind.PROVEN, 120.0, 60.0), 180.0, window)
     assert not hints.names_period(60.0)
+
+
+@pytest.mark.parametrize("hint_s", [None, 3.0])
+def test_the_first_hint_that_names_no_period_makes_no_known_limit_faster(hint_s: float | None) -> None:
+    limit = Limit(GatePolicy(max_in_flight=100, max_waiting=100), lambda: 0.0)
+    for begins_s, count, hint in ((0.0, 60, 60.0), (200.0, 20, hint_s)):
+        for number in range(count):
+            at_s = begins_s + 0.05 * number
+            limit.served(limit.grant(GrantKind.UNPROVEN, at_s), at_s)
+        refused_s, ends_s = begins_s + 3, begins_s + 64
+        serial = limit.grant(GrantKind.UNPROVEN, refused_s)
+        limit.not_served(serial, refused_s, Outcome.THROTTLED, refused_s, hint)
+        limit.advance(ends_s)
+        limit.served(limit.grant(GrantKind.RECOVERY_PROBE, ends_s), ends_s)
+    assert limit.estimate.window.count / limit.estimate.window.period_s <= 60 / 60.0
+
+
+def test_a_period_that_explains_all_refusals_must_prove_its_count() -> None:
+    """60 a minute were proven, and 20 of them reserved. A fit of 20 in 10 s has no part of that."""
+    estimate = estimate_of(60, 60.0, [])
+    estimate.reserve = 20
+    assert estimate.learn_fit((20, 10.0), closure(GrantKind.PROVEN, 1.5, 5.0), 6.5)
+    assert estimate.belief == Belief(20, 10.0, math.inf, 0.0, 0.0)
 
 
 def test_the_first_period_is_the_usual_one_that_admitted_the_most_per_second() -> None:

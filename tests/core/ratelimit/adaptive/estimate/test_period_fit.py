@@ -168,14 +168,19 @@ def test_a_period_that_is_known_already_is_not_found_again() -> None:
     assert fit.note(end(11.0, 20.0), window, 0.01) is None
 
 
-def test_the_first_closure_without_a_hint_tells_the_period_that_admitted_the_most() -> None:
+def test_the_fastest_possible_period_replaces_an_estimate_that_is_clearly_slower() -> None:
     """One request each 3 s. The period ended between 9 and 24 s after the refusal: so much fits only a minute."""
     window = window_of([3.0 * number for number in range(33)])
     end_s = PeriodEnd(97.0, 106.0, 121.0)
+    fit = PeriodFit()
     window.set(2, 30.0)  # as two requests before the refusal and the pauses after it suggest
-    assert PeriodFit().note(end_s, window, 0.01) == (17, 60.0)
+    assert fit.note(end_s, window, 0.01) is None
+    assert fit.fastest(window) == (17, 60.0)
     window.set(16, 60.0)
-    assert PeriodFit().note(end_s, window, 0.01) is None  # it is hardly more
+    assert fit.fastest(window) is None  # it is hardly more
+    window.set(2, 30.0)
+    fit.stop()
+    assert fit.fastest(window) is None
 
 
 def test_a_shorter_period_that_admits_much_less_replaces_no_estimate_that_may_be_true() -> None:

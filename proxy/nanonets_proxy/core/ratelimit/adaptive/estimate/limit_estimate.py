@@ -233,7 +233,7 @@ class LimitEstimate:
     # --- corrections ----------------------------------------------------------------------------
 
     def learn_window(self, count: float, period_s: float, closure: Closure, now: float) -> None:
-        """Sets the window that a first closure suggests, and plans the probes that test it."""
+        """Sets a window that the refusals so far suggest, and plans the probes that test it. No part is proven."""
         self._admitted.clear()
         self._admitted.append(count)
         self.quota_varies = False
@@ -243,7 +243,7 @@ class LimitEstimate:
         is_cheap = closure.hinted and closure.closed_s <= CHEAP_S
         searching = count < SMALL_COUNT and (is_burst or is_cheap)
         self.window_probes = ProbeSchedule(self.window, first_s, searching=searching)
-        self.min_period_s = 0.0
+        self.proven = self.reserve = self.min_period_s = 0.0
 
     def learn_fit(self, fit: tuple[float, float] | None, closure: Closure, now: float) -> bool:
         """Sets the window that explains all refusals so far. Returns whether there is a new one.

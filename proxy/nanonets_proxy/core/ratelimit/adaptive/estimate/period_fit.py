@@ -20,8 +20,9 @@ fits by chance. So the rule of the faster limit decides: a longer period is take
 that admits more requests per second, and no possible estimate is left for one that admits clearly less. Too fast a
 limit costs a refusal, which corrects it. Too slow a limit makes callers wait for minutes.
 
-The first closure without hints leaves several periods. The limit admitted the requests before it. So the possible
-period that admitted the most per second replaces an estimate that is clearly slower.
+If the first refusals of all come without hints, they leave several periods, and the estimate comes from a few
+requests. The limit admitted the requests before them. So the possible period that admitted the most per second
+replaces an estimate that is clearly slower. Later an estimate rests on more than the refusals of one closure.
 """
 
 import math
@@ -117,6 +118,7 @@ class PeriodFit:
     def stop(self) -> None:
         """Finds nothing from now on: some refusals do not concern the limit."""
         self._noted = _MOST_REFUSALS
+        self._candidates = {}
 
     def note(
         self, end: PeriodEnd, window: SlidingWindow, tolerance_s: float, granted_by_s: float = math.inf
@@ -146,15 +148,15 @@ class PeriodFit:
             if found is not None:
                 candidates[period_s] = found
         self._candidates = candidates
-        return self._fastest(window) if first else self._found(window.period_s)
+        return None if first else self._found(window.period_s)
 
-    def _fastest(self, window: SlidingWindow) -> tuple[float, float] | None:
+    def fastest(self, window: SlidingWindow) -> tuple[float, float] | None:
         """Returns the possible limit that admits the most, if that is clearly more than the estimate admits."""
         limits = ((candidate.largest, period_s) for period_s, candidate in self._candidates.items())
         fastest = max((limit for limit in limits if limit[0] >= SMALL_COUNT), key=_rate, default=None)
-        if fastest is None or window.count == math.inf:
+        if fastest is None:
             return None
-        return fastest if _rate(fastest) > _CLEARLY * window.count / window.period_s else None
+        return fastest if _rate(fastest) * window.period_s > _CLEARLY * window.count else None
 
     def _found(self, present_s: float) -> tuple[float, float] | None:
         fastest: tuple[float, float] | None = None  # of the shorter periods
