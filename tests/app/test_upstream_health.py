@@ -46,10 +46,16 @@ async def test_another_finding_is_another_alert() -> None:
 
 async def test_a_quiet_upstream_is_a_fact_for_the_status_and_no_alert() -> None:
     quiet = Finding("quiet", "Nanonets has sent nothing for 9 s")
-    assert await _events({0.0: quiet, 2.0: _SILENT, 4.0: quiet, 6.0: None}) == [
-        ("upstream_silent", "Nanonets is silent."),
+    assert await _events({0.0: quiet, 2.0: _SLOW, 4.0: quiet, 6.0: None}) == [
+        ("upstream_slow", "Nanonets is slow."),
         ("upstream_recovered", 2.0),
     ]
+
+
+async def test_a_silence_is_not_over_while_nothing_comes() -> None:
+    quiet = Finding("quiet", "Nanonets has sent nothing for 9 s")
+    looks = {2.0: _SILENT, 4.0: quiet, 6.0: _SILENT, 8.0: _UNREACHABLE, 10.0: quiet, 12.0: None}
+    assert await _events(looks) == [("upstream_silent", "Nanonets is silent."), ("upstream_recovered", 10.0)]
 
 
 async def test_a_connection_that_cannot_be_made_is_an_alert_of_its_own() -> None:

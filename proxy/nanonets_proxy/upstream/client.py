@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from nanonets_proxy.core.http.methods import IDEMPOTENT_METHODS
 from nanonets_proxy.core.http.retry import may_use_new_connection
+from nanonets_proxy.core.status.upstream_watch import Finding
 from nanonets_proxy.upstream.body import RequestBody
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.errors import UpstreamClosed
@@ -42,6 +43,10 @@ class UpstreamClient:
     def change_timeout(self, first_byte_timeout_s: float) -> None:
         """Sets another time limit, for the requests that are sent from now on."""
         self._first_byte_timeout_s = first_byte_timeout_s
+
+    def judge_upstream(self, now_s: float) -> Finding | None:
+        """Returns what is wrong with the upstream, as far as its connections show."""
+        return self.pool.judge_upstream(now_s, self._first_byte_timeout_s)
 
     async def send(self, request: UpstreamRequest) -> StartedResponse:
         """Sends `request` and returns when the final head has arrived; `release()` must follow.

@@ -137,8 +137,8 @@ class Pool:
         self._watch.note(connection.kind, began_after_s, now)
         self._sample_at_s = max(self._sample_at_s, now - _SAMPLE_BURST_S) + _SAMPLE_EACH_S
 
-    def judge_upstream(self, now_s: float) -> Finding | None:
-        """Returns what is wrong with the upstream, as far as its connections show."""
+    def judge_upstream(self, now_s: float, gives_up_after_s: float) -> Finding | None:
+        """Returns what is wrong with the upstream. A request ends with a 504 after `gives_up_after_s`."""
         owed, heard_at_s = [], self._heard_at_s
         for connection in self._connections:
             if connection.owes_a_byte:
@@ -149,7 +149,7 @@ class Pool:
             else:
                 heard_at_s = max(heard_at_s, connection.idle_since_s)
         dialing = [dialing for dialing in self._dialer.dialing() if dialing.since_s > self._dialed_at_s]
-        return self._watch.judge(Progress(owed, dialing, heard_at_s), now_s)
+        return self._watch.judge(Progress(owed, dialing, heard_at_s, gives_up_after_s), now_s)
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

@@ -99,6 +99,39 @@ def test_an_upstream_that_sends_nothing_is_quiet_as_long_as_no_request_is_overdu
     assert watch.judge(Progress(heard_at_s=_NOW - 500), _NOW) is None
 
 
+def test_after_a_silence_the_upstream_is_quiet_until_a_byte_comes() -> None:
+    watch = UpstreamWatch()
+    heard_at_s = _NOW - 60
+    silent = Progress(_owed((_LIST, 10.0)), heard_at_s=heard_at_s)
+    assert _kind(watch.judge(silent, _NOW)) == "silent"
+    for owed in ([], [Owed(_EXTRACT, _NOW + 4)]):  # the overdue request has ended with a 504, or its caller is gone
+        finding = watch.judge(Progress(owed, heard_at_s=heard_at_s), _NOW + 5)
+        assert finding == Finding("quiet", "Nanonets has sent nothing for 15 s")
+    assert watch.judge(Progress(heard_at_s=_NOW + 6), _NOW + 7) is None
+    assert watch.judge(Progress(heard_at_s=_NOW + 6), _NOW + 60) is None
+
+
+@pytest.mark.parametrize(
+    ("known_s", "timeout_s", "overdue_after_s"),
+    [
+        ([], 330.0, 326.0),
+        ([100.0], 330.0, 326.0),
+        ([300.0] * 20, 330.0, 326.0),
+        ([300.0] * 20, 7200.0, 1536.0),
+        ([], 60.0, 56.0),
+        ([1.0] * 20, 330.0, 30.0),
+        ([], 5.0, 8.0),
+    ],
+)
+def test_a_request_is_overdue_before_it_is_given_up(
+    known_s: list[float], timeout_s: float, overdue_after_s: float
+) -> None:
+    watch = _watch({_EXTRACT: known_s})
+    for waited_s, is_silent in ((overdue_after_s - 0.1, False), (overdue_after_s + 0.1, True)):
+        progress = Progress(_owed((_EXTRACT, waited_s)), heard_at_s=_NOW - 9999, gives_up_after_s=timeout_s)
+        assert (_kind(watch.judge(progress, _NOW)) == "silent") is is_silent
+
+
 def test_a_slow_route_is_named_by_its_requests_in_flight_while_others_are_served() -> None:
     watch = _watch({_LIST: [0.1] * 20, _POLL: [0.1] * 20})
     owed = _owed((_POLL, 9.0), (_POLL, 8.5), (_POLL, 8.0), (_LIST, 0.1))
@@ -126,6 +159,17 @@ def test_a_route_stays_slow_between_requests_until_a_response_is_fast() -> None:
         watch.note(_POLL, 0.1, _NOW + 101)
     watch.note(_POLL, 12.0, _NOW + 102)
     assert watch.judge(Progress(heard_at_s=_NOW + 102), _NOW + 102) is None
+
+
+@pytest.mark.parametrize(("idle_s", "kind"), [(599.0, "slow"), (600.0, None)])
+def test_overdue_requests_are_forgotten_ten_minutes_after_the_last_sign_of_slowness(
+    idle_s: float, kind: str | None
+) -> None:
+    watch = _watch({_POLL: [0.1] * 50}, until=_NOW - 1)
+    assert _kind(watch.judge(Progress(_owed(*[(_POLL, 9.0)] * 3), heard_at_s=_NOW), _NOW)) == "slow"
+    for at_s in (_NOW + 500, _NOW + 500 + idle_s):
+        watch.note(_POLL, 6.0, at_s)
+    assert _kind(watch.judge(Progress(heard_at_s=at_s), at_s)) == kind
 
 
 @pytest.mark.parametrize(

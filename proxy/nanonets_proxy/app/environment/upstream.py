@@ -29,8 +29,8 @@ class Upstream:
             on_surplus=lambda: report_surplus(alerts, self.name),
         )
         log = structlog.get_logger(**config.handler.log_fields)
-        self.health = UpstreamHealth(self.pool.judge_upstream, alerts, log)
         self.client = UpstreamClient(self.pool, first_byte_timeout_s=config.first_byte_timeout_s, on_retry=on_retry)
+        self.health = UpstreamHealth(self.client.judge_upstream, alerts, log)
         self.bodies = BodyBudget(config.bodies, self._on_lost_copy)
 
     def key_probe(self, config: EnvironmentConfig) -> KeyProbe:

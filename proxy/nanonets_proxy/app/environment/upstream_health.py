@@ -60,6 +60,8 @@ class UpstreamHealth:
         """Judges the upstream, and reports a finding when it begins and once a minute."""
         self.finding = finding = self._judge(now)
         kind = None if finding is None or finding.kind == "quiet" else finding.kind
+        if self._reported == "silent" and finding is not None and finding.kind in ("quiet", "unreachable"):
+            return  # nothing has come yet
         if kind != self._reported:
             if self._reported is not None:
                 self._log.info("upstream_recovered", was=self._reported, lasted_s=round(now - self._began_at_s, 1))

@@ -10,10 +10,12 @@ by all connections together. The first rule that applies decides:
 | slow | half of the last minute's responses to GETs of a route took `_FAR_ABOVE` times as long as usual |
 | slow | half of a route's GETs in flight, and at least `_FEWEST_SLOW`, are overdue; then until a response is fast |
 | quiet | no byte has come for `_SILENT_S`, and none of the requests in flight is overdue: a fact, and no fault |
+| quiet | none has come since the upstream was silent, although the overdue requests have ended |
 
 A request is *overdue* if it has waited for `_FAR_ABOVE` times as long as almost all requests of its method and
 route. While these are too few, a GET is overdue after `_SILENT_S`, and another request the later, the fewer are
-known: 330 s without any, because calls of 300 s exist.
+known: 330 s without any, because calls of 300 s exist. Each is overdue `_BEFORE_TIMEOUT_S` before the proxy gives
+it up, because no look would see it later.
 """
 
 from collections import deque
@@ -29,11 +31,13 @@ Route = tuple[str, str]
 _SLOW_CONNECT_S: Final = 4.0  # a second SYN has had no answer either (RFC 6298 §2.1: after 1 and 3 s)
 _SILENT_S: Final = 8.0  # with a look each two seconds, named within ten
 _SILENT_IF_NOT_SAFE_S: Final = 30.0  # other methods may do work that takes minutes now and then
+_BEFORE_TIMEOUT_S: Final = 4.0  # two looks
 _FAR_ABOVE: Final = 3
 _LEAST_SLOW_S: Final = 5.0
 _FEWEST_KNOWN: Final = 10
 _FEWEST_SLOW: Final = 3
 _LATEST_S: Final = 60.0
+_SLOW_FOR_S: Final = 600.0
 _MOST_LATEST: Final = 16
 _ALMOST_ALL: Final = 0.99
 _LEAST_WEIGHT: Final = 0.5
@@ -68,6 +72,8 @@ class Progress:
     """The connections that are being made, if none was made since."""
     heard_at_s: float = 0.0
     """When the last byte of a response came, as far as it is known."""
+    gives_up_after_s: float = _INFINITE
+    """How long a request waits for its response before it ends with a 504."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,8 @@ class _Times:
     decayed_at_s: float = 0.0
     slow_from_s: float = _INFINITE
     """After GETs in flight were overdue: a response that takes less ends that. Infinite: none were."""
+    slow_at_s: float = 0.0
+    """The last sign of that: an overdue GET, or a slow response. It counts for `_SLOW_FOR_S`."""
 
     def note(self, took_s: float, now: float) -> None:
         if now - self.decayed_at_s >= _DECAY_EACH_S:
@@ -99,8 +107,10 @@ class _Times:
             self.decayed_at_s = now
         self.weights[min(int(took_s).bit_length(), _BUCKETS - 1)] += 1
         self.latest.append((now, took_s))
-        if took_s < self.slow_from_s:
+        if took_s < self.slow_from_s or now - self.slow_at_s >= _SLOW_FOR_S:
             self.slow_from_s = _INFINITE
+        else:
+            self.slow_at_s = now
 
     @property
     def known(self) -> float:
@@ -123,10 +133,12 @@ class _Times:
 class UpstreamWatch:
     """Learns from a sample of the responses. Instants are seconds of one monotonic clock."""
 
-    __slots__ = ("_routes",)
+    __slots__ = ("_routes", "_silent_from_s")
 
     def __init__(self) -> None:
         self._routes: dict[Route, _Times] = {}
+        self._silent_from_s = _INFINITE
+        """When the last silence began, if no byte is known to have come since. Infinite: one has come."""
 
     def note(self, route: Route, took_s: float, now: float) -> None:
         """Notes that a response began `took_s` after its request was sent."""
@@ -156,12 +168,18 @@ class UpstreamWatch:
         return Finding("unreachable", f"Nanonets cannot be reached: {lasting}, and {waiting}.")
 
     def _silent(self, progress: Progress, now: float) -> Finding | None:
+        if progress.heard_at_s > self._silent_from_s:
+            self._silent_from_s = _INFINITE
         if now - progress.heard_at_s < _SILENT_S:
             return None
-        overdue = [owed for owed in progress.owed if now - owed.since_s >= self._overdue_after_s(owed.route)]
+        latest_s = max(_SILENT_S, progress.gives_up_after_s - _BEFORE_TIMEOUT_S)
+        overdue = [
+            owed for owed in progress.owed if now - owed.since_s >= min(latest_s, self._overdue_after_s(owed.route))
+        ]
         if not overdue:
             return None
         oldest = min(overdue, key=lambda owed: owed.since_s)
+        self._silent_from_s = min(self._silent_from_s, max(progress.heard_at_s, oldest.since_s))
         usual_s = self._usual_s(oldest.route, _ALMOST_ALL)
         usually = "" if usual_s is None else f", usually at most {usual_s:.0f} s"
         share = f"{len(overdue)} of {_requests(len(progress.owed))} in flight {_are(len(overdue))} overdue"
@@ -210,13 +228,15 @@ class UpstreamWatch:
                 continue
             times = self._routes[route]
             times.slow_from_s = min(times.slow_from_s, _slow_from_s(times.longest_s(0.5)))
+            times.slow_at_s = now
             share = f"{overdue} of {_requests(len(waited_s))} in flight to {' '.join(route)} are overdue"
             waits = f"one has waited for {max(waited_s):.0f} s, usually at most {usual_s:.0f} s"
             return Finding("slow", f"Nanonets is slow: {share}; {waits}.")
         return None
 
     def _quiet(self, progress: Progress, now: float) -> Finding | None:
-        since_s = max(progress.heard_at_s, min((owed.since_s for owed in progress.owed), default=now))
+        owed_since_s = min((owed.since_s for owed in progress.owed), default=now)
+        since_s = min(self._silent_from_s, max(progress.heard_at_s, owed_since_s))
         if now - since_s < _SILENT_S:
             return None
         return Finding("quiet", f"Nanonets has sent nothing for {now - since_s:.0f} s")
