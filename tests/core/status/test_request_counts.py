@@ -41,6 +41,16 @@ def _totals(counts: RequestCounts) -> dict[str, int]:
     return {name: total for name in names if (total := sum(getattr(counts, name)))}
 
 
+@pytest.mark.parametrize("code", ["not_implemented", "http_version_not_supported"])
+def test_a_5xx_that_says_what_the_caller_did_wrong_is_an_error_of_the_caller(code: str) -> None:
+    ring = Ring()
+    request = _Request(501, code=code)
+    ring.count(request)
+    assert _totals(ring.counts()) == {"client_errors": 1}
+    assert (ring.latest().ended, ring.latest().failed) == (1, 0)
+    assert ring.failed == [request]
+
+
 @pytest.mark.parametrize(
     ("status", "outcome"),
     [

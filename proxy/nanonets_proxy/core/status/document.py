@@ -149,7 +149,7 @@ class RequestCounts:
     served: tuple[int, ...]
     """Whole responses with 1xx, 2xx or 3xx."""
     client_errors: tuple[int, ...]
-    """Responses with 4xx, without 429."""
+    """Responses with 4xx, without 429; and 501 `not_implemented` and 505, which callers cause too."""
     throttled: tuple[int, ...]
     """Responses with 429: the caller waited in vain, or the proxy relayed the upstream's 429."""
     server_errors: tuple[int, ...]

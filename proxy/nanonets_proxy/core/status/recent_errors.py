@@ -6,7 +6,7 @@ from typing import Final
 
 from nanonets_proxy.core.status.document import Problem
 from nanonets_proxy.core.status.error_advice import advice_for
-from nanonets_proxy.core.status.request_counts import CALLER_GONE
+from nanonets_proxy.core.status.request_counts import CALLER_FAULTS, CALLER_GONE
 from nanonets_proxy.core.status.text import shown
 
 _REMEMBERED: Final = 50
@@ -29,8 +29,10 @@ class _Error:
 
     @property
     def is_failure(self) -> bool:
-        """Whether it got a 5xx, or a response that broke off."""
-        return self.status >= _FAILURE_FROM or (0 < self.status < _ERROR_FROM and self.kind != CALLER_GONE)
+        """Whether it got a 5xx that is not for its caller's fault, or a response that broke off."""
+        if self.status >= _FAILURE_FROM:
+            return self.kind not in CALLER_FAULTS
+        return 0 < self.status < _ERROR_FROM and self.kind != CALLER_GONE
 
     @property
     def is_refusal(self) -> bool:

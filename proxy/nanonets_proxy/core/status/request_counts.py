@@ -25,6 +25,8 @@ _FORBIDDEN: Final = 12
 _FIELDS: Final = 13
 _FORBIDDEN_STATUS: Final = 403
 CALLER_GONE: Final = "caller_gone"
+CALLER_FAULTS: Final = frozenset({"not_implemented", "http_version_not_supported"})
+"""The kinds of 5xx that the proxy sends because of a caller's fault. They count as 4xx."""
 
 Bucket = list[float]
 
@@ -89,6 +91,8 @@ class RequestRing(Generic[Request]):
             current[status // 100] += 1
         elif status == _THROTTLED:
             current[_THROTTLED_CLASS] += 1
+        elif request.code in CALLER_FAULTS:
+            current[4] += 1
         else:
             current[status // 100 if status < _UNUSUAL_FROM else 5] += 1
         current[_WAIT] += request.wait_s
