@@ -1,5 +1,6 @@
 """What `check` says about the directory of the jobs, and that it changes nothing."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from nanonets_proxy.cli.check import _check_jobs
 from nanonets_proxy.core.jobs.lifecycle import JobEvent, JobState
 from nanonets_proxy.jobs.database import JobDatabase
 from nanonets_proxy.jobs.inspection import inspect_jobs
-from nanonets_proxy.jobs.policy import JobsUnusable
+from nanonets_proxy.jobs.policy import LEFT_FREE_BYTES, JobsUnusable
 from nanonets_proxy.settings import load_settings
 from support.job_scene import new_job
 
@@ -70,6 +71,17 @@ def test_check_has_a_line_for_the_jobs(folder: Path, total: str, warns: bool, en
     assert (result.name, result.ok, result.warning) == ("jobs", True, warns)
     assert result.detail.startswith(f"{folder} is writable: 2 queued, 1 cancelled, 0 of ")
     assert result.detail.endswith(end)
+
+
+@pytest.mark.parametrize(("less_bytes", "warns"), [(0, False), (1, True)])
+def test_check_warns_if_jobs_total_does_not_leave_the_room_that_submissions_leave(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, less_bytes: int, warns: bool
+) -> None:
+    settings = load_settings({"jobs": str(folder), "jobs_total": "1MiB"}, {}, dirs=[]).settings
+    disk = shutil.disk_usage("/")._replace(free=settings.jobs_total + LEFT_FREE_BYTES - less_bytes)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk)
+    (result,) = _check_jobs(settings, UPSTREAM)
+    assert result.warning == warns
 
 
 def test_check_fails_for_the_jobs_of_another_upstream(folder: Path) -> None:

@@ -11,8 +11,7 @@ import pytest
 
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.jobs.database import JobDatabase
-from nanonets_proxy.jobs.jobs import LEFT_FREE_BYTES
-from nanonets_proxy.jobs.policy import JobsUnusable
+from nanonets_proxy.jobs.policy import LEFT_FREE_BYTES, JobsUnusable
 from support.eventually import WAIT_S, until
 from support.job_scene import ASYNC, accepted, all_bytes, files, job_scene, modes, second_scene, stored
 from support.proxy_harness import KEY, program
@@ -343,6 +342,25 @@ async def test_a_submission_leaves_room_on_the_disk_for_jobs_to_end(
         alerts = [alert["event"] for alert in scene.proxy.proxy.alerts.to_json()]
         assert ("jobs_stopped" in alerts) == (status == 507)
         await until(lambda: stored(folder) == ["done"] * (status == 202))
+
+
+@pytest.mark.parametrize(("length", "status"), [(3, 507), (100_000, 202)])
+async def test_the_room_on_the_disk_is_also_for_bodies_that_are_still_in_memory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, length: int, status: int
+) -> None:
+    """A large body is in a file already, so the disk itself counts it."""
+    free_bytes = LEFT_FREE_BYTES + 6
+    disk = os.statvfs_result((1, 1, 1000, free_bytes, free_bytes, 0, 0, 0, 0, 255))
+    async with ScriptedUpstream(responding(OK)) as upstream, job_scene(upstream.origin, folder) as scene:
+        async with await scene.proxy.caller() as slow:
+            await slow.send(request(b"POST", b"/x", ASYNC, b"Content-Length: %d" % (length + 1)) + b"x" * length)
+            await until(lambda: scene.jobs.incoming_bytes == length)
+            monkeypatch.setattr(os, "statvfs", lambda _: disk)
+            assert (await scene.caller.post(b"/x", b"body", ASYNC)).status == status
+        await until(lambda: not scene.jobs.incoming_bytes)
+        assert scene.jobs.unwritten_bytes == 0
+        assert (await scene.caller.post(b"/x", b"body", ASYNC)).status == 202
+        await until(lambda: set(stored(folder)) == {"done"})
 
 
 async def test_a_full_disk_rejects_jobs_and_nothing_else(folder: Path) -> None:

@@ -108,7 +108,7 @@ def _check_jobs(settings: Settings, upstream: str) -> Iterator[CheckResult]:
         return
     # Imported here, so that SQLite is loaded only if there are jobs.
     from nanonets_proxy.jobs.inspection import inspect_jobs
-    from nanonets_proxy.jobs.policy import JobsUnusable
+    from nanonets_proxy.jobs.policy import LEFT_FREE_BYTES, JobsUnusable
 
     try:
         tally, free_bytes = inspect_jobs(path, upstream)
@@ -118,7 +118,7 @@ def _check_jobs(settings: Settings, upstream: str) -> Iterator[CheckResult]:
     counts = ", ".join(f"{count} {state}" for state in JobState if (count := tally.jobs.get(state, 0))) or "no jobs"
     free, total = f"{free_bytes // _MIB} MiB", f"{settings.jobs_total // _MIB} MiB"
     detail = f"{path} is writable: {counts}, {tally.bytes // _MIB} of {total} (jobs_total) used, {free} free"
-    is_short = free_bytes < settings.jobs_total - tally.bytes
+    is_short = free_bytes < settings.jobs_total - tally.bytes + LEFT_FREE_BYTES
     if is_short:
         detail += ": the disk has less room than jobs_total allows"
     yield CheckResult("jobs", ok=True, detail=detail, warning=is_short)

@@ -187,6 +187,11 @@ class BodyFile:
         """The file, which exists only if the body is large. Most are not, so the path is made on need."""
         return self._folder / self._name
 
+    @property
+    def memory_bytes(self) -> int:
+        """The part of the body that is in memory."""
+        return len(self._memory)
+
     def write(self, piece: bytes) -> None:
         """Adds bytes. Raises OSError."""
         self.length += len(piece)

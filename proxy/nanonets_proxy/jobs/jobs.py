@@ -18,7 +18,7 @@ from nanonets_proxy.errors import JobsStorageFull, JobsUnavailable, ProxyError
 from nanonets_proxy.jobs.database import JobDatabase
 from nanonets_proxy.jobs.directory import JobDirectory
 from nanonets_proxy.jobs.file_sync import FileSync
-from nanonets_proxy.jobs.policy import JobsPolicy, JobsUnusable
+from nanonets_proxy.jobs.policy import LEFT_FREE_BYTES, JobsPolicy, JobsUnusable
 from nanonets_proxy.jobs.records import JobView, Tally, Work, too_many
 from nanonets_proxy.jobs.runner import JobRunner, Sender
 from nanonets_proxy.jobs.store_thread import Operation, StoreFault, StoreReader, StoreThread, store_fault
@@ -29,8 +29,6 @@ from nanonets_proxy.telemetry.log import event_writer
 
 T = TypeVar("T")
 
-LEFT_FREE_BYTES: Final = 16 * 1024 * 1024
-"""Submissions leave this much of the disk free. Jobs need it to end: each change of a state is written first."""
 _CLAIM_S: Final = 1.0  # another process may have stored a job, or given it back
 _MIN_CLAIM_S: Final = 0.02
 _RECOVER_S: Final = 5.0
@@ -59,6 +57,8 @@ class Jobs:
         self.tally = Tally()
         self.incoming_bytes = 0
         """Bodies that are being received, or are not stored yet."""
+        self.unwritten_bytes = 0
+        """The part of them that is in memory, and not on the disk."""
         self.writer = StoreWriter(self._note_tally)
         self._reader = StoreReader()
         self.files = FileSync()
@@ -197,7 +197,7 @@ class Jobs:
             free_bytes = self.directory.free_bytes()
         except OSError as error:
             raise self.unusable(store_fault(error)) from None
-        if free_bytes - more_bytes < LEFT_FREE_BYTES:
+        if free_bytes - self.unwritten_bytes - more_bytes < LEFT_FREE_BYTES:
             raise self.unusable(StoreFault("has no room for further jobs on its disk", is_full=True))
 
     def report_fault(self, fault: str) -> None:

@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from nanonets_proxy.core.jobs.window import Window
+
+LEFT_FREE_BYTES: Final = 16 * 1024 * 1024
+"""Submissions leave this much of the disk free. Jobs need it to end: each change of a state is written first."""
 
 
 class JobsUnusable(Exception):

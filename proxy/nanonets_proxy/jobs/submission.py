@@ -46,6 +46,8 @@ class Submission:
         self._times = times
         self._counted_bytes = 0
         """The part of `Jobs.incoming_bytes` that is this request's."""
+        self._memory_bytes = 0
+        """The part of `Jobs.unwritten_bytes` that is this request's."""
 
     async def run(self) -> None:
         """Stores the job and responds. Raises a ProxyError, ConnectionError or CancelledError."""
@@ -122,6 +124,8 @@ class Submission:
                 if fingerprint is not None:
                     fingerprint.add(piece)
                 file.write(piece)
+                jobs.unwritten_bytes += file.memory_bytes - self._memory_bytes
+                self._memory_bytes = file.memory_bytes
         except OSError as error:
             if isinstance(error, ConnectionError | TimeoutError):  # the caller's fault, not the disk's
                 raise
@@ -131,7 +135,8 @@ class Submission:
     def _uncount(self) -> None:
         """Notes that the body is stored, and part of the tally, or is dropped."""
         self._jobs.incoming_bytes -= self._counted_bytes
-        self._counted_bytes = 0
+        self._jobs.unwritten_bytes -= self._memory_bytes
+        self._counted_bytes = self._memory_bytes = 0
 
     async def _count_pages(self, body: Content, file: BodyFile) -> float:
         """Returns the request's pages, or else the mean cost of its scope."""
