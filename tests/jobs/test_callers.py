@@ -112,6 +112,33 @@ async def test_a_job_whose_caller_hangs_up_while_it_is_stored_counts_in_the_dail
         assert (response.status, response.json()["code"]) == (429, "daily_budget_used_up")
 
 
+@pytest.mark.parametrize(("lines", "max_jobs"), [((ASYNC,), "1"), (KEYED, "5")])
+async def test_a_submission_whose_caller_hangs_up_counts_only_if_it_becomes_a_job_of_its_own(
+    lines: tuple[bytes, ...], max_jobs: str, folder: Path
+) -> None:
+    """Both wait to be stored. The second then has no room, or finds that its key is taken."""
+    stored_now = threading.Event()
+    limits = {"daily_budget": ["2"], "max_jobs": max_jobs, "ledger": str(folder.parent / "usage.db")}
+    async with (
+        ScriptedUpstream(responding(OK)) as upstream,
+        job_scene(upstream.origin, folder, **limits) as scene,
+    ):
+        busy = scene.jobs.writer.run(lambda _: stored_now.wait())
+        try:
+            async with await scene.proxy.caller() as one, await scene.proxy.caller() as other:
+                for count, leaving in ((1, one), (2, other)):
+                    await leaving.send(request(b"POST", b"/x", *lines))
+                    await until(lambda count=count: len(scene.jobs._background) == count)
+            await until(lambda: scene.proxy.proxy._server.open_connections == 1)
+        finally:
+            stored_now.set()
+        await busy
+        await until(lambda: stored(folder) == ["done"] and not scene.jobs._background)
+        await scene.submit()
+        response = await scene.caller.post(b"/x", b"", ASYNC)
+        assert (response.status, response.json()["code"]) == (429, "daily_budget_used_up")
+
+
 async def test_a_repeated_submission_with_the_same_key_gets_the_same_job(folder: Path) -> None:
     async with ScriptedUpstream() as upstream, job_scene(upstream.origin, folder) as scene:
         first = await scene.submit(b"/x", b"document" * 20_000, *KEYED)

@@ -18,6 +18,7 @@ from nanonets_proxy.jobs.jobs import Jobs
 from nanonets_proxy.jobs.records import JobView
 from nanonets_proxy.jobs.responses import PREFIX, RESULT, send_result, state_response
 from nanonets_proxy.jobs.submission import Submission
+from nanonets_proxy.request.authorizer import Authorizer
 from nanonets_proxy.request.context import RequestContext
 from nanonets_proxy.server.connection.caller_body import BodyTimes
 
@@ -29,9 +30,12 @@ _READING_METHODS: Final = frozenset({"GET", "HEAD"})
 class JobEndpoint:
     """The requests of one environment's callers that concern jobs."""
 
-    def __init__(self, jobs: Jobs, times: BodyTimes, log_fields: Mapping[str, str]) -> None:
+    def __init__(
+        self, jobs: Jobs, times: BodyTimes, authorizer: Authorizer | None, log_fields: Mapping[str, str]
+    ) -> None:
         self._jobs = jobs
         self._times = times
+        self._authorizer = authorizer
         self._log = structlog.get_logger(**log_fields)
 
     def owns(self, target: str) -> bool:
@@ -47,7 +51,7 @@ class JobEndpoint:
         # During a drain too: a repeated Idempotency-Key must find its job, which the next process sends.
         if not prefer or context.method in _NOT_STORED_METHODS or not prefers_async(prefer):
             return False
-        await Submission(self._jobs, context, self._times).run()
+        await Submission(self._jobs, context, self._times, self._authorizer).run()
         return True
 
     async def _serve(self, context: RequestContext) -> None:

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from nanonets_proxy.core.http.headers import values_of
@@ -21,6 +22,7 @@ from nanonets_proxy.jobs.directory import BodyFile, remove
 from nanonets_proxy.jobs.records import Content, JobView, KnownKey, NewJob, NoRoom, Work, too_many
 from nanonets_proxy.jobs.responses import PREFIX, send_result, state_response
 from nanonets_proxy.jobs.store_thread import StoreFault, store_fault
+from nanonets_proxy.request.authorizer import Authorizer
 from nanonets_proxy.request.context import RequestContext
 from nanonets_proxy.server.connection.caller_body import BodyTimes, CallerBody
 from nanonets_proxy.server.connection.caller_request import HTTP_1_1
@@ -40,10 +42,13 @@ _UNREADABLE: Final = (JobsStorageFull, JobsUnavailable)
 class Submission:
     """One request that becomes a job."""
 
-    def __init__(self, jobs: "Jobs", context: RequestContext, times: BodyTimes) -> None:
+    def __init__(
+        self, jobs: "Jobs", context: RequestContext, times: BodyTimes, authorizer: Authorizer | None
+    ) -> None:
         self._jobs = jobs
         self._context = context
         self._times = times
+        self._authorizer = authorizer
         self._counted_bytes = 0
         """The part of `Jobs.incoming_bytes` that is this request's."""
         self._memory_bytes = 0
@@ -89,7 +94,7 @@ class Submission:
             created_s=time.time(),
         )
         # The job is stored even if its caller hangs up now: nobody could tell whether the caller knows of it. So it
-        # uses its part of the daily budget from now on, although nothing is sent yet.
+        # uses its part of the daily budget from now on, although nothing is sent yet, unless it cannot be stored.
         digest = b"" if fingerprint is None else fingerprint.digest()
         was_counted, context.record.is_counted = context.record.is_counted, False
         stored = jobs.spawn(self._store(NewJob(work, key, digest, body), file))
@@ -99,7 +104,18 @@ class Submission:
         except ProxyError:
             context.record.is_counted = was_counted
             raise
+        except asyncio.CancelledError:
+            if was_counted:
+                stored.add_done_callback(partial(self._give_back, work_id))
+            raise
         await self._respond(view)
+
+    def _give_back(self, work_id: str, stored: "asyncio.Task[JobView]") -> None:
+        """Uncounts a request whose caller has hung up, if it has not become a job of its own."""
+        if not stored.cancelled() and (stored.exception() is not None or stored.result().id != work_id):
+            assert self._authorizer is not None, "it has counted the request"
+            self._context.record.is_counted = True
+            self._authorizer.give_back(self._context.record)
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         """Yields the request's body as it arrives."""

@@ -171,7 +171,7 @@ class Environment:
             coalescing_groups=self._coalescing_groups,
             authorizer=authorizer,
             ledger=None if usage is None else usage.ledger,
-            jobs=self._jobs.endpoint(config),
+            jobs=self._jobs.endpoint(config, authorizer),
         )
         handler = Handler(config.handler, services, self._loop)
         self._jobs.use(config, services)

@@ -8,6 +8,7 @@ from nanonets_proxy.app.config import EnvironmentConfig
 from nanonets_proxy.app.environment.gate_view import GateView
 from nanonets_proxy.core.jobs.lifecycle import JobState
 from nanonets_proxy.core.status.document import JobsStatus, Usage
+from nanonets_proxy.request.authorizer import Authorizer
 from nanonets_proxy.request.context import Jobs, Services
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.metrics import Metrics
@@ -38,13 +39,13 @@ class EnvironmentJobs:
         )
         metrics.registry.register(JobMetrics(self._counts))
 
-    def endpoint(self, config: EnvironmentConfig) -> Jobs | None:
+    def endpoint(self, config: EnvironmentConfig, authorizer: Authorizer | None) -> Jobs | None:
         """Returns what handles the requests of callers; None without jobs."""
         if self._jobs is None:
             return None
         from nanonets_proxy.jobs.endpoint import JobEndpoint
 
-        return JobEndpoint(self._jobs, config.handler.body_times, self._log_fields)
+        return JobEndpoint(self._jobs, config.handler.body_times, authorizer, self._log_fields)
 
     def use(self, config: EnvironmentConfig, services: Services) -> None:
         """Sends the jobs that begin from now on as callers' requests are sent."""
