@@ -218,6 +218,31 @@ def test_reading_names_a_missing_file(path: Path) -> None:
     assert next(_reading(path)) == f"{path} is empty: no attempt has been recorded there"
 
 
+@pytest.mark.parametrize("fault", [None, sqlite3.DatabaseError("database disk image is malformed")])
+def test_a_ledger_that_a_proxy_changes_while_it_is_read_without_locks_is_a_fault(
+    path: Path, fault: Exception | None
+) -> None:
+    def read_meanwhile() -> None:
+        with open_ledger(path):
+            record(path, send)
+            if fault is not None:
+                raise fault
+
+    record(path, lambda _: None)
+    with pytest.raises(DatabaseFault) as caught:
+        read_meanwhile()
+    assert str(caught.value) == f"{path} was changed while it was read: try again"
+
+
+def test_a_ledger_that_a_proxy_has_open_can_be_read_while_it_is_changed(
+    database: LedgerDatabase, path: Path
+) -> None:
+    with open_ledger(path) as reader:
+        database.write(batch(1))
+        database._connection.execute("PRAGMA wal_checkpoint")
+        assert reader.by(["caller"], 0, HOUR + 1) == [(("billing",), Counts(1, 1))]
+
+
 async def test_while_nothing_can_be_written_further_attempts_are_lost_and_counted(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

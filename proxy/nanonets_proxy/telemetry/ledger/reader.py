@@ -26,17 +26,35 @@ def open_ledger(path: Path) -> "Iterator[LedgerReader]":
     try:
         if not path.exists():
             raise NoLedger("does not exist: no attempt has been recorded there")
+        before = _change_of(path)
         # Without a write-ahead log, no process has the file open, and all of it is in the file itself. SQLite would
         # make the log's files to read it, would leave them there, and could not in a directory that is read-only.
         is_closed = not path.with_name(f"{path.name}-wal").exists()
         uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_closed else ''}"
         with closing(sqlite3.connect(uri, uri=True, timeout=_LOCK_TIMEOUT_S)) as connection:
-            check_identity(connection, may_be_empty=False)
-            yield LedgerReader(connection)
+            try:
+                check_identity(connection, may_be_empty=False)
+                yield LedgerReader(connection)
+            except (sqlite3.Error, DatabaseFault):
+                _check_unchanged(path, before, is_closed=is_closed)
+                raise
+            _check_unchanged(path, before, is_closed=is_closed)
     except DatabaseFault as fault:
         raise type(fault)(f"{path} {fault}") from None
     except (sqlite3.Error, OSError) as error:
         raise DatabaseFault(f"{path} {fault_of(error)}") from None
+
+
+def _change_of(path: Path) -> tuple[int, int]:
+    """Returns what differs after the file has changed."""
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size
+
+
+def _check_unchanged(path: Path, before: tuple[int, int], *, is_closed: bool) -> None:
+    """Raises DatabaseFault if a proxy that started meanwhile has changed what was read without its locks."""
+    if is_closed and _change_of(path) != before:
+        raise DatabaseFault("was changed while it was read: try again")
 
 
 def open_fault(path: Path) -> str | None:
