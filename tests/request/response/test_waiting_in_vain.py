@@ -51,6 +51,7 @@ async def test_a_quota_that_is_used_up_for_long_gets_the_upstreams_429_at_once()
             assert (response.status, response.body) == (429, DAILY)
             assert response.values(b"Content-Type") == [b"application/json"]
             assert response.values(b"Set-Cookie") == []
+            assert b"upstream" not in response.value(b"Server-Timing")  # nothing was sent
             assert 50 <= int(response.value(b"Retry-After")) <= 60
             assert mark(response) == (
                 b'nanonets-proxy; error=http_request_error; details="rate_limit_exceeded: quota_used_up"'

@@ -37,6 +37,7 @@ class ResponseHeads:
         `hint` is that of a 429. `proxy_status` is the field that says why a kept 429 is the response.
         """
         record = context.record
+        upstream_s = record.upstream_s
         lines = self._via_field
         if head.status == 429:
             lines += _retry_after(head, hint) + (proxy_status or _not_sent_again(context))
@@ -50,11 +51,10 @@ class ResponseHeads:
         lines += context.response.frame(head, may_stay_open)
         if not self._server_timing:
             lines += b"\r\n"
-        elif record.wait_s or context.retries or record.is_coalesced:
+        elif record.wait_s or context.retries or record.is_coalesced or upstream_s is None:
             lines = b"Server-Timing: %b\r\n%b\r\n" % (_server_timing(context), lines)
         else:  # the usual case: formatting a float costs as much as all the other fields
-            upstream_ms = (record.upstream_s or 0.0) * 1000
-            lines = b"Server-Timing: queue;dur=0.0, upstream;dur=%.1f\r\n%b\r\n" % (upstream_ms, lines)
+            lines = b"Server-Timing: queue;dur=0.0, upstream;dur=%.1f\r\n%b\r\n" % (upstream_s * 1000, lines)
         now_s = int(time.time())
         if now_s != self._date_s:
             self._date_s, self._date_line = now_s, b"Date: %b\r\n" % formatdate(now_s, usegmt=True).encode()
@@ -103,7 +103,9 @@ def _unauthorized(context: RequestContext, reason: str) -> bytes:
 
 def _server_timing(context: RequestContext) -> bytes:
     record = context.record
-    timing = b"queue;dur=%.1f, upstream;dur=%.1f" % (record.wait_s * 1000, (record.upstream_s or 0.0) * 1000)
+    timing = b"queue;dur=%.1f" % (record.wait_s * 1000)
+    if record.upstream_s is not None:
+        timing += b", upstream;dur=%.1f" % (record.upstream_s * 1000)
     if context.retries:
         timing += b', retry;dur=%.1f;desc="%d"' % (context.retry_spent_s * 1000, context.retries)
     if record.is_coalesced:
