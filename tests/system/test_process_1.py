@@ -36,7 +36,7 @@ def test_below_the_init_of_a_container_the_program_refuses_to_restart(init: list
         status, document = restart(proxy)
         assert (status, document["reason"]) == (
             503,
-            "the container would end with this process; start a new container",
+            "the container may end with this process; start a new container",
         )
         assert proxy.process.poll() is None
         proxy.process.kill()  # `unshare` ignores SIGTERM, and its namespace ends with it

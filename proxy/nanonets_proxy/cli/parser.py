@@ -34,7 +34,8 @@ a file."""
 
 # What argparse says about a flag without its value, and with one too many, which it shows although it may be a key.
 _ABOUT_VALUE: Final = re.compile(
-    r"argument (?P<flag>--[\w-]+)[/, \w-]*: ((?P<needs>expected one argument)|ignored explicit argument .*)",
+    r"argument (?:-\w/)?(?P<flag>--[\w-]+)[/, \w-]*: "
+    r"((?P<needs>expected one argument)|ignored explicit argument .*)",
     re.DOTALL,
 )
 _HELP: Final = frozenset({"-h", "--help"})

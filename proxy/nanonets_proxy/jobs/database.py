@@ -91,7 +91,7 @@ class JobDatabase:
     def close(self) -> None:
         self._connection.close()
 
-    # --- transactions: store_thread.py and writer.py control them ------ --------------------------------
+    # --- transactions: store_thread.py and writer.py control them ----------------------------------------
 
     def begin(self) -> None:
         if not os.path.samestat(self._path.stat(), self._status):  # removed: what is stored now would be lost

@@ -87,7 +87,7 @@ class Restart:
         if self._program.has_sandbox:
             return "the simulated API of sandbox = true runs in this process"
         if ends_container(os.getpid()):
-            return "the container would end with this process; start a new container"
+            return "the container may end with this process; start a new container"
         return None
 
     def _failed(self, reason: str) -> RestartResult:

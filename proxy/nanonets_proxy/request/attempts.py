@@ -101,6 +101,7 @@ class Attempts:
                 context.record.upstream_s = perf_counter() - began_s
                 try:
                     decision = SERVED
+                    # The judge makes the same test. Here it spares the call for most responses.
                     if received.head.status in MAY_BE_SENT_AGAIN:
                         decision = self._judge.of_response(received, context, ticket.deadline_s - self._loop.time())
                     if decision.step is _KEEP:

@@ -34,14 +34,9 @@ _PROXY_VARIABLES: Final = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy
 def serve_config(
     loaded: LoadedSettings[Settings], sandbox: SandboxSettings | None, environ: Mapping[str, str]
 ) -> ServeConfig:
-    """Returns the configuration of `serve`. `sandbox` replaces the upstream if it is set.
-
-    Raises:
-        SettingsError: a key source is incomplete.
-    """
+    """Returns the configuration of `serve`. `sandbox` replaces the upstream if it is set, and needs no key."""
     settings = loaded.settings
     environments = tuple(
-        # The sandbox needs no key, so an incomplete key source is no error.
         environment_config(
             own.settings,
             KeySourceConfig() if sandbox else key_source_config(own.settings, environ, name),

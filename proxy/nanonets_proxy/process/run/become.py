@@ -1,8 +1,8 @@
 """Starts a proxy beside a command, and then becomes the command.
 
 States of the process that the user starts:
-starting  Has forked the proxy, and waits until the proxy serves. If all settings have their defaults, it waits for
-          nothing: the socket listens already, and connections wait in its queue until the proxy serves.
+starting  Has forked the proxy, and waits until the proxy serves. If the settings and the key are known to be valid,
+          it waits for nothing: the socket listens already, and connections wait in its queue for the proxy.
             the proxy ends -> ends with the proxy's exit code; the command never starts
             SIGTERM or SIGINT -> ends with 128 + the number, and the proxy ends too
 becoming  Restores its signals, and executes the command.

@@ -1,4 +1,4 @@
-"""Tells whether the container ends with this process, so that no new process could take its place."""
+"""Tells whether the container may end with this process, so that no new process could take its place."""
 
 from pathlib import Path
 from typing import Final
@@ -10,10 +10,11 @@ _SHELLS: Final = frozenset({"ash", "bash", "busybox", "dash", "sh"})
 
 
 def ends_container(pid: int, proc: Path = Path("/proc")) -> bool:
-    """Returns whether the end of a process is that of its container, as far as `proc` tells (proc(5)).
+    """Returns whether the end of a process may be that of its container, as far as `proc` tells (proc(5)).
 
     It is if the process is the first one of the container, or all processes above it only wait for its end. A
-    service manager such as systemd is neither an init of a container nor a shell.
+    service manager such as systemd is neither an init of a container nor a shell. A process that `docker exec` has
+    started counts too: it looks the same as the first one of a container that shares its numbers with others.
     """
     while pid > _FIRST_PROCESS:
         try:
