@@ -63,6 +63,19 @@ def test_more_refusals_than_the_limit_probes_lower_the_count() -> None:
     assert (estimate.window.count, estimate.window.period_s, estimate.reserve) == (8, 10.0, 2)
 
 
+def test_a_far_shorter_period_that_the_hint_of_a_count_probe_suggests_must_be_proven() -> None:
+    scene = Scene()
+    *others, probe = scene.go(0.0)
+    for serial in others:
+        scene.settle(serial, Outcome.SERVED, 0.1)
+    scene.settle(probe, Outcome.THROTTLED, 0.1, 1.0)  # an overload, for example
+    (recovery,) = scene.go(1.1)
+    scene.settle(recovery, Outcome.SERVED, 1.2)
+    window = scene.limit.estimate.window
+    assert (window.count, window.period_s) == (10, 1.0)
+    assert len(scene.go(2.3)) < 10
+
+
 def test_a_count_probe_goes_early_in_a_period_or_waits_for_the_next() -> None:
     scene = Scene()
     scene.limit.estimate.window_probes.due_at_s = 9.5

@@ -159,4 +159,7 @@ def _undo_raise(estimate: LimitEstimate, closure: Closure, admitted: float, need
     # The first count probe shows the whole length of a period. The first refusal showed only how a period ends.
     longer = first and needed_s > _SAME_PERIOD * window.period_s
     if closure.kind is GrantKind.COUNT_PROBE and (needed_s < window.period_s or longer):
-        estimate.set_window(window.count, max(needed_s, estimate.min_period_s))
+        period_s = max(needed_s, estimate.min_period_s)
+        if _SAME_PERIOD * period_s < window.period_s:  # the hint may be odd
+            estimate.proven = 0.0
+        estimate.set_window(window.count, period_s)
