@@ -237,6 +237,18 @@ async def test_a_request_without_a_response_makes_the_upstream_silent() -> None:
         assert _kind(running, 20) == "quiet"  # still, nothing has come
 
 
+async def test_a_post_is_overdue_shortly_before_the_client_gives_it_up() -> None:
+    async with (
+        RawUpstream(responding()) as upstream,
+        running_client(upstream.origin, first_byte_timeout_s=200.0) as running,
+    ):
+        waiting = asyncio.create_task(running.fetch(request("POST")))
+        await until(lambda: any(connection.owes_a_byte for connection in running.pool._connections))
+        assert [_kind(running, later_s) for later_s in (100, 197)] == ["quiet", "silent"]
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
 async def test_a_response_that_stops_after_its_head_makes_the_upstream_silent() -> None:
     whole = ok(b"hello")
     async with RawUpstream(responding(whole[:-2])) as upstream, running_client(upstream.origin) as running:
