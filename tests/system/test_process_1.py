@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -40,6 +41,16 @@ def test_below_the_init_of_a_container_the_program_refuses_to_restart(init: list
         )
         assert proxy.process.poll() is None
         proxy.process.kill()  # `unshare` ignores SIGTERM, and its namespace ends with it
+
+
+def test_a_process_that_a_restart_started_can_restart_below_a_shell_that_only_adopted_it() -> None:
+    other = "import subprocess, sys, time; subprocess.run(sys.argv[1:]); time.sleep(3600)"
+    shell = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-c", other]
+    container = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *shell]
+    arguments = ["serve", "--upstream", "http://127.0.0.1:9", *ANY_PORTS]
+    with running(arguments, environment(NANONETS_API_KEY="8f14e45fceea167a"), within=container) as proxy:
+        assert [restart(proxy)[0] for _ in range(2)] == [200, 200]
+        proxy.process.kill()
 
 
 def _is_before_env(pid: int) -> bool:

@@ -31,8 +31,9 @@ class Lifecycle:
         self._shutdown = shutdown
         self._inheritance = start.inheritance
         self._tasks: set[asyncio.Task[Any]] = set()  # the loop holds only weak references
-        self._manager = ServiceManager(os.environ, is_successor=start.inheritance.link is not None)
-        self._restart = Restart(program, start.secrets, self._manager)
+        is_successor = start.inheritance.link is not None
+        self._manager = ServiceManager(os.environ, is_successor=is_successor)
+        self._restart = Restart(program, start.secrets, self._manager, is_successor=is_successor)
         self._serving = asyncio.Event()
         program.restart = self._restart_once_serving
 

@@ -61,11 +61,18 @@ _STDERR: Final = 2
 class Restart:
     """Call it to replace this process."""
 
-    def __init__(self, program: Program, secrets: Mapping[str, str], manager: ServiceManager) -> None:
-        """`secrets`: the variables of the start that may hold secrets, which the environment no longer has."""
+    def __init__(
+        self, program: Program, secrets: Mapping[str, str], manager: ServiceManager, *, is_successor: bool
+    ) -> None:
+        """`secrets`: the variables of the start that may hold secrets, which the environment no longer has.
+
+        `is_successor`: a restart has started this process. So the container did not end with its predecessor, and
+        the process above has only adopted it.
+        """
         self._program = program
         self._secrets = secrets
         self._manager = manager
+        self._is_successor = is_successor
         self._is_running = False
         self._log = structlog.get_logger()
 
@@ -86,7 +93,7 @@ class Restart:
             return "the process stops, or has been replaced"
         if self._program.has_sandbox:
             return "the simulated API of sandbox = true runs in this process"
-        if ends_container(os.getpid()):
+        if not self._is_successor and ends_container(os.getpid()):
             return "the container may end with this process; start a new container"
         return None
 
