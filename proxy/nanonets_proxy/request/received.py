@@ -8,9 +8,10 @@ from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.response_head import ResponseHead
 
 
+# Not frozen: each response makes one, and each field would then cost a call of object.__setattr__.
 @dataclass(slots=True)
 class Received:
-    """A response that has begun."""
+    """A response that has begun. Nothing changes it; `dataclasses.replace` makes another one."""
 
     connection: UpstreamConnection
     head: ResponseHead
