@@ -304,9 +304,33 @@ async def test_jobs_beyond_max_jobs_are_rejected_until_there_is_room(folder: Pat
         await (await upstream.next_request()).respond(OK)
         await (await upstream.next_request()).respond(OK)
         await scene.until(first, "done")
-        await until(lambda: stored(folder) == ["done", "done"] and scene.jobs.tally.unfinished == 0)
         await scene.submit()
         await (await upstream.next_request()).respond(OK)
+
+
+@pytest.mark.parametrize(
+    ("limit", "refusal"),
+    [({"max_jobs": 2}, (503, "jobs_full")), ({"jobs_total": "200KiB"}, (507, "jobs_storage_full"))],
+)
+async def test_a_caller_that_sees_the_end_of_another_processes_job_finds_its_room_free(
+    folder: Path, limit: dict[str, object], refusal: tuple[int, str]
+) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        job_scene(upstream.origin, folder, **limit) as scene,
+        second_scene(upstream.origin, folder) as other,
+    ):
+        ending = await other.submit(b"/x", b"x" * 150_000)
+        exchange = await upstream.next_request()
+        await scene.submit()
+        response = await scene.caller.post(b"/x", b"y" * 100_000, ASYNC)
+        assert (response.status, response.json()["code"]) == refusal
+        await exchange.respond(OK)
+        await scene.until(ending, "done")
+        await scene.submit(b"/x", b"y" * 100_000)
+        for _ in range(2):
+            await (await upstream.next_request()).respond(OK)
+        await until(lambda: stored(folder) == ["done"] * 3)
 
 
 async def test_jobs_beyond_jobs_total_are_rejected_and_other_requests_are_not(folder: Path) -> None:

@@ -69,7 +69,7 @@ class Submission:
                     fingerprint.add(piece)
                 await self._respond(_same(known, fingerprint.digest()))
                 return
-        jobs.check_room(head.body_length or 0)
+        await jobs.check_room(head.body_length or 0)
         work_id = secrets.token_urlsafe(16)
         file = jobs.directory.request_body(work_id)
         try:
@@ -134,7 +134,7 @@ class Submission:
         jobs = self._jobs
         try:
             async for piece in self._pieces():
-                jobs.check_room(len(piece))
+                await jobs.check_room(len(piece))
                 self._counted_bytes += len(piece)
                 jobs.incoming_bytes += len(piece)
                 if fingerprint is not None:
