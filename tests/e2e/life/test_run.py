@@ -115,6 +115,23 @@ def test_without_settings_the_command_starts_before_the_proxy_serves(run_real) -
     assert (done.returncode, done.stdout, done.stderr) == (0, "unknown_caller\n", "")
 
 
+def test_the_command_starts_once_its_settings_and_key_are_valid_and_before_the_proxy_serves(
+    tmp_path: Path,
+) -> None:
+    script = """
+import pathlib, sys
+import nanonets_proxy.process.serve
+nanonets_proxy.process.serve.serve = lambda *_: len(pathlib.Path("started").read_text()) - 4
+from nanonets_proxy.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+    os.mkfifo(tmp_path / "started")
+    (tmp_path / "key").write_text(KEY)
+    flags = ("--max-wait", "3s", "--api-key-file", "key")
+    done = finished(python(script, "run", *flags, "--", "sh", "-c", "echo now > started"), tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_valid_settings_are_remembered_and_wrong_ones_start_no_command_after_them(run, tmp_path: Path) -> None:
     digests = tmp_path / "cache/nanonets-proxy/valid-settings"
     env = {"NANONETS_API_KEY": KEY, "XDG_CACHE_HOME": str(digests.parent.parent)}
@@ -180,6 +197,8 @@ def test_a_proxy_does_not_outlive_a_command_that_ends_at_once(run) -> None:
             "the API key of env:NANONETS_API_KEY is a token of another",
         ),
         (["--max-wait", "x", "--", "touch", "started"], {"NANONETS_API_KEY": KEY}, 2, "max_wait: 'x' is not a dur"),
+        (["--api-key-command", "false", "--", "touch", "started"], {}, 2, "the API key of command:false is"),
+        (["--api-key-file", "none", "--", "touch", "started"], {}, 2, "the API key of file:none is unavailable"),
         (["--listen", ":1", "--", "touch", "started"], {"NANONETS_API_KEY": KEY}, 2, "--listen: has no effect on"),
         (["--state-file", "s", "--", "touch", "started"], {"NANONETS_API_KEY": KEY}, 2, "--state-file: has no ef"),
         (["--jobs", "j", "--", "touch", "started"], {"NANONETS_API_KEY": KEY}, 2, "--jobs: has no effect"),

@@ -1,8 +1,8 @@
 """Starts a proxy beside a command, and then becomes the command.
 
 States of the process that the user starts:
-starting  Has forked the proxy, and waits until the proxy serves. If the settings and the key are known to be valid,
-          it waits for nothing: the socket listens already, and connections wait in its queue for the proxy.
+starting  Has forked the proxy, and waits until the proxy is certain to start, or serves. If the settings and the
+          key are known to be valid, it waits for nothing. The socket listens already, and queues connections.
             the proxy ends -> ends with the proxy's exit code; the command never starts
             SIGTERM or SIGINT -> ends with 128 + the number, and the proxy ends too
 becoming  Restores its signals, and executes the command.
@@ -68,7 +68,7 @@ def become(
     hidden: Sequence[str] = ()
     if not is_sure:
         with os.fdopen(read_end, "rb") as report:
-            text = report.read()
+            text = report.readline()  # the proxy may not close the pipe before it serves
         if not text:
             return _failed("the proxy ended before it served", FAILED)
         message = json.loads(text)

@@ -1,9 +1,10 @@
 """The proxy beside a command: detached from the command, and ended with it.
 
 States:
-starting  Reads the settings and the key. The command may run already (`become.py`).
+starting  Reads the settings and the key, and reports as soon as the proxy is certain to start. The command may run
+          already (`become.py`).
             the command ends -> ended
-serving   Has reported that it serves.
+serving   Has reported that it serves, which counts if it was not certain before.
             the command ends -> stopping
 stopping  The program stops and drains nothing: the token ends with the command.
             the program has not stopped within a few seconds -> ended
@@ -64,11 +65,15 @@ class Companion:
         """Ends this process with the command from now on. Starts a thread."""
         threading.Thread(target=self._follow, name="command", daemon=True).start()
 
+    def certain(self) -> None:
+        """Reports that the proxy is certain to start. A fork may call it, whose other methods then do nothing."""
+        self._send({"hidden_variables": list(self.hidden_variables)})
+
     def serving(self, stop: Callable[[], object]) -> None:
         """Reports that the proxy serves. `stop` is called from another thread when the command has ended."""
         with self._lock:
             self._stop = stop
-        self._send({"hidden_variables": list(self.hidden_variables)})
+        self.certain()
 
     def ended(self, exit_code: int) -> None:
         """Reports that the proxy has ended, if it has not served."""
@@ -78,7 +83,7 @@ class Companion:
     def _send(self, message: object) -> None:
         # Nobody waits if the command runs already.
         with contextlib.suppress(BrokenPipeError), os.fdopen(self._report, "w") as pipe:
-            json.dump(message, pipe)
+            pipe.write(f"{json.dumps(message)}\n")
         self._report = -1
 
     def _follow(self) -> None:

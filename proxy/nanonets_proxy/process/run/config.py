@@ -1,10 +1,13 @@
 """The configuration of a proxy beside a command, made from that of `serve`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from nanonets_proxy.app.config import AuthorizerConfig, Config, EnvironmentConfig, ServeConfig
+from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.core.net.addresses import TcpListener
+from nanonets_proxy.keys.source import BoundSource, NoKeyGiven
 from nanonets_proxy.keys.vault import TOKEN_VARIABLE, VaultKey
 from nanonets_proxy.process.run.companion import Companion
 
@@ -50,6 +53,25 @@ def beside_command(config: Config, companion: Companion) -> ServeConfig:
         drain_timeout_s=0.0,
         log_level=config.log_level if "log_level" in config.given[""] else _QUIET,
     )
+
+
+def is_certain_to_start(config: Config, environ: Mapping[str, str]) -> bool:
+    """Returns whether a proxy with valid settings certainly starts beside a command.
+
+    False: only the start itself can tell, because it asks a store of keys, a command, or the servers of a fleet, or
+    because the key is unusable.
+    """
+    assert isinstance(config, ServeConfig)
+    (own,) = config.environments
+    if config.sandbox is not None:
+        return True
+    if own.fleet is not None or own.key_source_config.stores:
+        return False
+    try:
+        BoundSource(own.key_source_config.find(environ), own.audience).read()
+    except (KeyUnusable, NoKeyGiven):
+        return False
+    return True
 
 
 def _variables_of_key_source(config: EnvironmentConfig) -> tuple[str, ...]:
