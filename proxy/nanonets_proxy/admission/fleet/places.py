@@ -1,6 +1,12 @@
-"""The places in flight of one replica: at most `max_in_flight` of its requests are with the upstream."""
+"""The places in flight of one replica: at most `max_in_flight` of its requests are with the upstream.
+
+A permit without a place would hold a place at the leader, and count as a request that nobody sends. So a claim that
+finds no free place gives its permit back, and waits here. When a place is free, the claim that arrived first asks
+for a permit again.
+"""
 
 import asyncio
+import heapq
 from collections import deque
 from collections.abc import Callable
 
@@ -9,31 +15,49 @@ from nanonets_proxy.core.ratelimit.tickets import TicketState
 
 
 class Places:
-    """Claims with a permit take places in the order of their permits. A paused claim that resumes goes first."""
+    """A paused claim that resumes gets the next free place."""
 
-    def __init__(self, most: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, most: int, loop: asyncio.AbstractEventLoop, ask_again: Callable[[OwnClaim], None]) -> None:
+        """`ask_again` lets a claim ask its home for a permit."""
         self.most = most
         """The number of places. After a change, `fill` applies it."""
         self.taken = 0
         self._loop = loop
-        self._waiting: deque[OwnClaim] = deque()
+        self._ask_again = ask_again
+        self._waiting: list[tuple[int, OwnClaim]] = []  # a heap by number
+        self._asking: dict[OwnClaim, None] = {}  # the claims that ask again, until their home has answered
+        self._fills = False
         self._paused: dict[OwnClaim, None] = {}
         self._resuming: deque[OwnClaim] = deque()
 
     @property
     def is_free(self) -> bool:
-        """Whether a new claim would get a place at once."""
-        return self.taken < self.most and not self._waiting
+        """Whether a place is free that no claim waits for."""
+        return self.taken < self.most and not self._waiting and not self._asking
 
-    def take(self, claim: OwnClaim) -> None:
-        """Gives a place to a claim, now or when one is free."""
+    def take(self, claim: OwnClaim) -> bool:
+        """Gives a place to a claim with a permit. Returns False if none is free: then the claim waits for one."""
+        self._asking.pop(claim, None)
         if self.taken < self.most:
             self._place(claim)
-        else:
-            self._waiting.append(claim)
+            return True
+        heapq.heappush(self._waiting, (claim.number, claim))
+        return False
+
+    def must_wait(self, claim: OwnClaim) -> None:
+        """Notes that a claim gets no permit at once: another one may use the place."""
+        if claim in self._asking:
+            del self._asking[claim]
+            self.fill()
+
+    def forget_waiting(self) -> None:
+        """Forgets the claims that wait for a place: all ask another home."""
+        self._waiting.clear()
+        self._asking.clear()
 
     def leave(self, claim: OwnClaim) -> None:
         """Ends a claim's place, pause or wait. `fill` gives the place to another claim."""
+        self._asking.pop(claim, None)
         if claim.has_place:
             claim.has_place = False
             self.taken -= 1
@@ -42,8 +66,9 @@ class Places:
         if claim in self._resuming:
             self._resuming.remove(claim)
             claim.resuming = None
-        if claim in self._waiting:
-            self._waiting.remove(claim)
+        if (claim.number, claim) in self._waiting:
+            self._waiting.remove((claim.number, claim))
+            heapq.heapify(self._waiting)
 
     def pause(self, claim: OwnClaim, give_up: Callable[[], None]) -> None:
         """Lends a claim's place to others. If too many are paused, the one that paused first gives up."""
@@ -73,8 +98,11 @@ class Places:
         await claim.resuming
 
     def fill(self) -> None:
-        """Gives free places to the claims that wait for one."""
-        while self.taken < self.most:
+        """Gives free places to paused claims that resume, and lets claims that wait for a place ask again."""
+        if self._fills:  # a home may answer before `_ask_again` returns
+            return
+        self._fills = True
+        while self.taken + len(self._asking) < self.most:
             if self._resuming:
                 claim = self._resuming.popleft()
                 self._place(claim)
@@ -82,9 +110,12 @@ class Places:
                     claim.resuming.set_result(None)
                 claim.resuming = None
             elif self._waiting:
-                self._place(self._waiting.popleft())
+                _, claim = heapq.heappop(self._waiting)
+                self._asking[claim] = None
+                self._ask_again(claim)
             else:
-                return
+                break
+        self._fills = False
 
     def _place(self, claim: OwnClaim) -> None:
         claim.has_place = True

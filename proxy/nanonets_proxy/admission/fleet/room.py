@@ -6,8 +6,8 @@ A claim is in one of these states:
       granted, and a place is free             -> HELD
       granted, and no place is free            -> PLACING
       refused, or the request has gone         -> ended
-    PLACING    has a permit; waits for a place in flight of this replica
-      a place is free                          -> HELD
+    PLACING    has given its permit back; waits for a place in flight of this replica
+      a place is free                          -> WAITING
     HELD       has a permit and a place: the request is sent
       `pause`                                  -> PAUSED
       `settle`                                 -> ended; the ticket may enter again with the same claim
@@ -65,7 +65,7 @@ class FleetRoom:
         self._closed = False
         self._claims: dict[OwnClaim, None] = {}  # all but the ended ones
         self._uncounted: dict[int, int] = {}  # the epochs of claims, by number
-        self._places = Places(policy.max_in_flight, loop)
+        self._places = Places(policy.max_in_flight, loop, self._ask_again)
         self.waiting = 0
         """The number of claims without a permit."""
 
@@ -87,6 +87,7 @@ class FleetRoom:
         now_s = self._loop.time()
         self._home.close()
         self._home, self.epoch = home, epoch
+        self._places.forget_waiting()
         claims = sorted(self._claims, key=lambda claim: claim.number)
         for claim in claims:
             claim.twin = None
@@ -246,15 +247,26 @@ class FleetRoom:
     def _on_granted(self, claim: OwnClaim, now_s: float) -> None:
         if claim not in self._claims or claim.is_granted:
             return
+        if not self._places.take(claim):
+            self._home.settle(claim, Outcome.UNUSED, None, quota_used_up=False)
+            return
         self.waiting -= 1
         claim.is_granted, claim.granted_at_s, claim.epoch = True, now_s, self.epoch
         self.on_own_grant(claim)
-        self._places.take(claim)
 
     def _on_must_wait(self, claim: OwnClaim) -> None:
+        self._places.must_wait(claim)
         if self._closed:
             self._home.leave(claim)
             claim.refused(shutting_down())
+
+    def _ask_again(self, claim: OwnClaim) -> None:
+        now_s = self._loop.time()
+        if now_s > self.valid_until_s:
+            self.on_stale()  # the next home is asked for all claims
+        else:
+            self._home.enter(claim, now_s)
+            self.on_ask()
 
     def _on_decided(self, claim: OwnClaim) -> None:
         """Forgets a claim that was refused while it waited."""
@@ -264,6 +276,7 @@ class FleetRoom:
     def _forget_waiting(self, claim: OwnClaim) -> None:
         if claim in self._claims:
             del self._claims[claim]
+            self._places.leave(claim)
             self.waiting -= 1
             claim.future = None
             claim.ticket.state = TicketState.ENDED

@@ -7,7 +7,7 @@ the replica changes its home, all claims move: the new home adopts the granted o
 from typing import TYPE_CHECKING, Final, Protocol
 
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
-from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket, TicketState
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from nanonets_proxy.errors import ProxyError
 
 if TYPE_CHECKING:
@@ -102,11 +102,6 @@ class OwnClaim(Claim):
         self.give_up: Callable[[], None] | None = None
         """Set while the request is paused."""
         self.resuming: asyncio.Future[None] | None = None
-
-    @property
-    def placed_at_s(self) -> float | None:
-        """When the request got its place in flight; None: it waits for one."""
-        return None if self.ticket.state is TicketState.WAITING else self.ticket.granted_at_s
 
     def reset_error(self) -> None:
         """Forgets an earlier refusal: the request enters again."""

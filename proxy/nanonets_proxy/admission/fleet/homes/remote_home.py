@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from nanonets_proxy.admission.fleet.homes.claim import REPORT_LOST_S, OwnClaim
+from nanonets_proxy.admission.fleet.homes.claim import OwnClaim
 from nanonets_proxy.admission.fleet.silence import TICK_S
 from nanonets_proxy.admission.waiting_room import refusal
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
@@ -109,26 +109,16 @@ class RemoteHome:
 
     def _report_later(self, claim: OwnClaim) -> None:
         """Tells the leader if no response comes in time. Only then the request counts as accepted there."""
-        if claim.report_in_s is not None:
-            self._look_later(claim, claim.report_in_s)
-
-    def _look_later(self, claim: OwnClaim, wait_s: float) -> None:
-        self._loop.call_later(wait_s, self._when_due, claim, claim.granted_at_s)
+        if claim.is_granted and claim.report_in_s is not None:
+            self._loop.call_later(claim.report_in_s, self._when_due, claim, claim.granted_at_s)
 
     def _when_due(self, claim: OwnClaim, granted_at_s: float) -> None:
         # If this process stood still, the response may be here already, unread.
         self._loop.call_later(TICK_S, self._report, claim, granted_at_s)
 
     def _report(self, claim: OwnClaim, granted_at_s: float) -> None:
-        if not claim.is_granted or claim.granted_at_s != granted_at_s or claim.report_in_s is None:
-            return
-        now_s, placed_at_s = self._loop.time(), claim.placed_at_s
-        # The time without a response begins when the request is sent. It may have waited for a place in flight.
-        left_s = claim.report_in_s + (0.0 if placed_at_s is None else placed_at_s - now_s)
-        if left_s <= 0:
+        if claim.is_granted and claim.granted_at_s == granted_at_s:
             self._send({"t": "unanswered", "n": claim.number})
-        elif now_s < granted_at_s + REPORT_LOST_S:  # later, the leader needs no report
-            self._look_later(claim, left_s)
 
     # --- the leader's answers -----------------------------------------------------------------------
 
