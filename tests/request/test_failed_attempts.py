@@ -6,6 +6,7 @@ import pytest
 
 from nanonets_proxy.core.net.addresses import Origin
 from support.eventually import until
+from support.log_capture import captured_log
 from support.proxy_harness import running_proxy
 from support.raw_caller import request
 from support.scripted_upstream import OK, Exchange, Script, ScriptedUpstream, responding
@@ -50,6 +51,25 @@ async def test_a_safe_request_is_retried_and_server_timing_says_so(method: bytes
         assert response.value(b"Server-Timing").endswith(b';desc="2"')
         assert len(upstream.requests) == 3
         assert proxy.proxy.metrics.registry.get_sample_value("nanonets_proxy_upstream_retries_total") == 2
+
+
+async def test_an_upstream_that_fails_at_first_is_the_state_although_each_request_succeeds() -> None:
+    failed = status(b"503 Busy")
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream(failing(None, OK, failed, OK, failed, OK)) as upstream,
+            running_proxy(upstream.origin, **FAST) as proxy,
+            await proxy.caller() as caller,
+        ):
+            for _ in range(3):
+                assert (await caller.get(b"/x")).status == 200
+            state = proxy.proxy.status(1).state
+    assert (state.code, state.cause) == ("attempts_failing", "upstream")
+    assert state.sentence == (
+        "Nanonets fails at first: 3 of 3 requests in the last 20 s were sent again (upstream_503)."
+    )
+    after = [event["retried_after"] for event in log.events("request")]
+    assert after == ["upstream_closed", "upstream_503", "upstream_503"]
 
 
 @pytest.mark.parametrize("method", [b"POST", b"PUT", b"PATCH", b"DELETE", b"PROPFIND"])

@@ -38,7 +38,7 @@ class AccessRecord:
             "pages",
         ),
         *("received_bytes", "request_id", "route", "scope", "sent_bytes", "started_s", "status", "total_s"),
-        *("span_id", "spans", "trace", "upstream_s", "wait_s"),
+        *("retried_after", "span_id", "spans", "trace", "upstream_s", "wait_s"),
     )
 
     def __init__(self, request: CallerRequest, caller: str) -> None:
@@ -58,6 +58,8 @@ class AccessRecord:
         self.is_coalesced = False
         """Whether the response is that to an identical GET of another caller or connection."""
         self.attempts = 0
+        self.retried_after = ""
+        """The kind of the last failure after which the request was sent again, such as `upstream_503`."""
         self.wait_s = 0.0
         self.upstream_s: float | None = None
         """From the last permit to the end of the response; None: nothing was sent upstream, or no response came."""
@@ -131,6 +133,8 @@ class AccessRecord:
             event["coalesced"] = True
         if self.pages is not None:
             event["pages"] = self.pages
+        if self.retried_after:
+            event["retried_after"] = self.retried_after
         if self.code:
             event["code"], event["error"] = self.code, self.error
         if self.details:

@@ -41,7 +41,8 @@ from nanonets_proxy.upstream.errors import UpstreamBadReply, UpstreamError
 from nanonets_proxy.upstream.response_head import ResponseHead
 
 # In Python 3.11, each look-up of a member in its enum costs a call.
-_RELAY, _REPORT, _KEEP, _WAIT, _OTHER_KEY = Step.RELAY, Step.REPORT, Step.KEEP, Step.WAIT, Step.SEND_WITH_OTHER_KEY
+_RELAY, _REPORT, _RETRY, _KEEP = Step.RELAY, Step.REPORT, Step.RETRY, Step.KEEP
+_WAIT, _OTHER_KEY = Step.WAIT, Step.SEND_WITH_OTHER_KEY
 _SERVED, _THROTTLED = Outcome.SERVED, Outcome.THROTTLED
 _KEY_REJECTED, _KEY_UNKNOWN = KeyVerdict.REJECTED, KeyVerdict.UNKNOWN
 # After a shorter wait, a system call to find out whether the caller is still there is not worth its cost.
@@ -104,6 +105,8 @@ class Attempts:
                     # The judge makes the same test. Here it spares the call for most responses.
                     if received.head.status in MAY_BE_SENT_AGAIN:
                         decision = self._judge.of_response(received, context, ticket.deadline_s - self._loop.time())
+                        if decision.step is _RETRY:
+                            context.record.retried_after = f"upstream_{received.head.status}"
                     if decision.step is _KEEP:
                         decision, received = await self._keep(context, use, received)
                     elif received.head.has_advice and decision.outcome is _SERVED:
@@ -138,7 +141,10 @@ class Attempts:
         if isinstance(error, UpstreamBadReply):
             start, record = KeyScrubber(context.response.forms).feed(error.start), context.record
             self._services.unexpected.note_not_http(record.route, record.request_id, error.message, start)
-        return self._judge.of_error(error, context, ticket.deadline_s - self._loop.time())
+        decision = self._judge.of_error(error, context, ticket.deadline_s - self._loop.time())
+        if decision.step is _RETRY:
+            context.record.retried_after = error.code
+        return decision
 
     async def _keep(self, context: RequestContext, use: KeyUse, received: Received) -> tuple[Decision, Received]:
         """Keeps a 401 until it is known whether the key of `use` works. Decides to relay one that is too long."""

@@ -43,6 +43,10 @@ class FinishedRequest(Protocol):
         """How many times the request was sent upstream."""
 
     @property
+    def retried_after(self) -> str:
+        """The kind of the last failure after which it was sent again; empty: none."""
+
+    @property
     def wait_s(self) -> float: ...
     @property
     def upstream_s(self) -> float | None:

@@ -18,6 +18,7 @@ class _Request:
     wait_s: float = 0.0
     upstream_s: float | None = None
     code: str = ""
+    retried_after: str = ""
 
 
 class Ring(RequestRing[_Request]):
@@ -156,6 +157,14 @@ def test_a_response_that_broke_off_counts_as_failed_and_not_as_served() -> None:
         ring.count(request)
     assert _totals(ring.counts()) == {"served": 2, "server_errors": 1}
     assert ring.latest() == LatestRequests(3, 1, span_s=20)
+
+
+def test_requests_that_were_sent_again_count_with_the_kind_of_the_newest_failure() -> None:
+    ring = Ring()
+    for retried_after in ("", "upstream_503", "upstream_closed", ""):
+        ring.count(_Request(200, retried_after=retried_after))
+    assert ring.latest() == LatestRequests(4, span_s=20, retried=2)
+    assert ring.newest_retry == "upstream_closed"
 
 
 def test_only_a_403_of_the_upstream_is_forbidden() -> None:

@@ -90,6 +90,18 @@ def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
             "Some requests fail: 3 of 60 requests in the last 20 s failed (jobs_full).",
         ),
         (
+            {"latest": LatestRequests(120, 5, span_s=20, retried=8), "retry": "upstream_503", "in_flight": 1},
+            "attempts_failing",
+            "upstream",
+            "Nanonets fails at first: 8 of 120 requests in the last 20 s were sent again (upstream_503).",
+        ),
+        (
+            {"latest": LatestRequests(3, retried=3), "retry": "upstream_closed", "waiting": 1},
+            "attempts_failing",
+            "upstream",
+            "Nanonets fails at first: 3 of 3 requests in the last minute were sent again (upstream_closed).",
+        ),
+        (
             {"latest": LatestRequests(61, 3), "failure": "upstream_closed"},
             *("idle", None, "Ready: no request is in flight or waits."),
         ),
@@ -241,6 +253,11 @@ def test_the_state_names_the_party_to_look_at(
 @pytest.mark.parametrize(("ended", "failed"), [(2, 2), (100, 4), (0, 0)])
 def test_a_few_failures_are_not_the_state(ended: int, failed: int) -> None:
     assert _state(latest=LatestRequests(ended, failed)).code == "idle"
+
+
+@pytest.mark.parametrize(("ended", "retried"), [(2, 2), (21, 3), (100, 6), (0, 0)])
+def test_a_few_requests_that_were_sent_again_are_not_the_state(ended: int, retried: int) -> None:
+    assert _state(latest=LatestRequests(ended, retried=retried), retry="upstream_503").code == "idle"
 
 
 @pytest.mark.parametrize(("ended", "failed"), [(2, 2), (100, 24), (0, 0)])

@@ -17,6 +17,7 @@ class Finished:
     code: str = ""
     details: Mapping[str, Any] | None = None
     attempts: int = 1
+    retried_after: str = ""
     wait_s: float = 0.0
     upstream_s: float | None = None
     total_s: float = 0.0

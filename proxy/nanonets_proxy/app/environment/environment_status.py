@@ -58,6 +58,7 @@ class EnvironmentStatusReader:
                     keys,
                     latest,
                     failure,
+                    retry=self.recent.ring.newest_retry,
                     last_failure=self.recent.errors.last_failure(self.recent.ring.good, now_s),
                     upstream=self.upstream.health.finding,
                     lag_s=self.upstream.health.lag_s,

@@ -22,7 +22,8 @@ _WAIT, _UPSTREAM, _UPSTREAM_COUNT = 7, 8, 9
 _UNEXPECTED: Final = 10
 _BROKEN_OFF: Final = 11
 _FORBIDDEN: Final = 12
-_FIELDS: Final = 13
+_RETRIED: Final = 13
+_FIELDS: Final = 14
 _FORBIDDEN_STATUS: Final = 403
 CALLER_GONE: Final = "caller_gone"
 CALLER_FAULTS: Final = frozenset({"not_implemented", "http_version_not_supported"})
@@ -41,6 +42,10 @@ class Finished(Protocol):
     @property
     def code(self) -> str:
         """The error's code; empty: the request was served."""
+
+    @property
+    def retried_after(self) -> str:
+        """The kind of the last failure after which it was sent again; empty: none."""
 
     @property
     def wait_s(self) -> float: ...
@@ -67,16 +72,20 @@ class LatestRequests:
     span_s: int = 60
     forbidden: int = 0
     """How many of them got a 403 of the upstream."""
+    retried: int = 0
+    """How many of them were sent again after a failure, whatever their end."""
 
 
 class RequestRing(Generic[Request]):
     """The owner calls `rotate` every `BUCKET_S` seconds. Counting needs no clock."""
 
-    __slots__ = ("_current", "_full", "_good_before", "_on_error", "_phase")
+    __slots__ = ("_current", "_full", "_good_before", "_on_error", "_phase", "newest_retry")
 
     def __init__(self, on_error: Callable[[Request], None]) -> None:
         """Calls `on_error` with each request that failed."""
         self._on_error = on_error
+        self.newest_retry = ""
+        """The kind of the newest failure after which a request was sent again."""
         self._current: Bucket = [0.0] * _FIELDS
         self._phase = 0  # the full buckets of the minute that is shown last
         self._good_before = 0.0
@@ -99,6 +108,9 @@ class RequestRing(Generic[Request]):
         if upstream_s is not None:
             current[_UPSTREAM] += upstream_s
             current[_UPSTREAM_COUNT] += 1
+        if request.retried_after:
+            current[_RETRIED] += 1
+            self.newest_retry = request.retried_after
         if status >= _ERRORS_FROM or request.code:
             if 0 < status < _ERRORS_FROM and request.code != CALLER_GONE:
                 current[_BROKEN_OFF] += 1
@@ -133,7 +145,8 @@ class RequestRing(Generic[Request]):
         ended, unexpected = _requests(total), total[_UNEXPECTED]
         failed = total[5] + total[_BROKEN_OFF]
         return LatestRequests(
-            int(max(ended, unexpected)), int(failed), int(unexpected), int(total[0]), span_s, int(total[_FORBIDDEN])
+            *(int(max(ended, unexpected)), int(failed), int(unexpected), int(total[0]), span_s),
+            *(int(total[_FORBIDDEN]), int(total[_RETRIED])),
         )
 
     def counts(self) -> RequestCounts:

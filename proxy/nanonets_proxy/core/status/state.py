@@ -17,6 +17,7 @@ _FEWEST: Final = 3
 _FAILING_SHARE: Final = 0.25
 _SOME_SHARE: Final = 0.05
 _MOST_SHARE: Final = 0.5
+_FEW_RETRIED: Final = 2
 _SLOW_LAG_S: Final = 1.0
 _OWN_FAILURES: Final = frozenset(
     {
@@ -32,8 +33,8 @@ _OWN_FAILURES: Final = frozenset(
 _URGENCY: Final = (
     *("no_key", "key_rejected", "proxy_failing", "upstream_failing", "key_forbidden", "proxy_slow"),
     *("upstream_silent", "proxy_full", "quota_used_up", "starting", "draining", "upstream_slow"),
-    *("partly_failing", "waiting_for_place", "waiting_for_upstream", "limit_closed", "callers_gone"),
-    *("last_failed", "serving", "idle"),
+    *("partly_failing", "attempts_failing", "waiting_for_place", "waiting_for_upstream", "limit_closed"),
+    *("callers_gone", "last_failed", "serving", "idle"),
 )
 
 
@@ -48,6 +49,8 @@ class Facts:
     latest: LatestRequests
     failure: str | None
     """The kind of the newest request that got a 5xx, or a response that broke off."""
+    retry: str = ""
+    """The kind of the newest failure after which a request was sent again."""
     last_failure: LastFailure | None = None
     """The last request, if it failed."""
     upstream: Finding | None = None
@@ -155,12 +158,16 @@ def _quota(gate: GateStatus) -> State | None:
 
 
 def _partial_fault(facts: Facts) -> State | None:
-    """Returns the state if some requests fail."""
+    """Returns the state if some requests fail, or succeed only when they are sent again."""
     latest = facts.latest
-    if latest.failed < max(_FEWEST, _SOME_SHARE * latest.ended):
-        return None
-    cause = "proxy" if facts.failure in _OWN_FAILURES else "upstream"
-    return State("partly_failing", cause, f"Some requests fail: {_failed_of(facts)}.")
+    if latest.failed >= max(_FEWEST, _SOME_SHARE * latest.ended):
+        cause = "proxy" if facts.failure in _OWN_FAILURES else "upstream"
+        return State("partly_failing", cause, f"Some requests fail: {_failed_of(facts)}.")
+    # Callers see these failures only as slow responses. An upstream that fails once in a hundred times is usual.
+    if latest.retried >= _FEW_RETRIED + _SOME_SHARE * latest.ended:
+        retried = f"{latest.retried} of {_in_span(latest)} were sent again ({facts.retry})"
+        return State("attempts_failing", "upstream", f"Nanonets fails at first: {retried}.")
+    return None
 
 
 def _delay(gate: GateStatus, quiet: str) -> State | None:
