@@ -1,26 +1,34 @@
 """Runs the benchmark: `python -m speed TOOLS`. TOOLS is the directory that setup.sh filled.
 
-TOOLS/last.json has all samples after each round. A complete run replaces results.json and docs/speed.md.
+TOOLS/last.json has all samples after each round, also of a run that breaks off. A complete run replaces
+results.json and docs/speed.md. The status is 1 if this proxy failed in a measure, and 0 if only others failed.
 """
 
+import contextlib
 import os
 import resource
 import signal
 import sys
 import tempfile
 from argparse import ArgumentParser
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Final
 
 from speed import machine
 from speed.cases import CASES
 from speed.peers import DIRECT, OURS, PEERS
 from speed.processes import LOAD_CORE
 from speed.report import page, tables
-from speed.results import Results
+from speed.results import Results, Samples
 from speed.run import Plan, run
 from speed.upstream import upstreams
 
-MIN_ROUNDS = 5
+MIN_ROUNDS: Final = 5
+_BROKEN_OFF: Final = 130
+"""The shell's exit status of a command that Ctrl-C ended."""
+_REQUIRED: Final = (OURS, DIRECT)
+"""A failure of these fails the run. Without a proxy, the upstream or the load has failed."""
 
 
 def _names(text: str) -> list[str]:
@@ -52,22 +60,52 @@ def main() -> int:
     plan = _plan(sys.argv[1:])
     versions = machine.versions(plan.peers, plan.tools)
     other_work = machine.OtherWork()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends all started processes
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # ends all started processes, as Ctrl-C does
     os.sched_setaffinity(0, {LOAD_CORE})
     max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
     with tempfile.TemporaryDirectory() as home, upstreams(Path(home)) as found:
-        for rounds, samples in enumerate(run(plan, Path(home), found), 1):
+
+        def results_of(rounds: int, samples: Samples) -> Results:
             facts = {**machine.facts(), "cores busy with other work": f"{other_work.cores():.1f}"}
-            results = Results(facts, versions, rounds, samples)
-            results.write(plan.tools / "last.json")  # keeps the samples if a later round fails
-    for table in tables.all_tables(results.samples):
-        print(f"\n{table}", end="")
-    print(f"\nOther processes kept {results.facts['cores busy with other work']} cores busy during the run.")
+            return Results(facts, versions, rounds, samples)
+
+        results = finished(run(plan, Path(home), found), results_of, plan.tools / "last.json")
+    if results:
+        _report(results)
+    if not results or results.rounds < plan.rounds:
+        print(f"Broken off after {results.rounds if results else 0} of {plan.rounds} rounds.", file=sys.stderr)
+        return _BROKEN_OFF
     if plan.cases == list(CASES) and plan.rounds >= MIN_ROUNDS:
         results.write(page.RESULTS)
         page.write()
-    return 0
+    if failed := failed_cases(results.samples):
+        print(f"FAILED: {' or '.join(_REQUIRED)} failed in {', '.join(failed)}.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def finished(
+    rounds: Iterable[Samples], results_of: Callable[[int, Samples], Results], file: Path
+) -> Results | None:
+    """Returns the results of the finished rounds, up to a KeyboardInterrupt, and writes them after each round."""
+    results = None
+    with contextlib.suppress(KeyboardInterrupt):
+        for number, samples in enumerate(rounds, 1):
+            results = results_of(number, samples)
+            results.write(file)
+    return results
+
+
+def failed_cases(samples: Samples) -> list[str]:
+    """Returns the cases in which this proxy failed, or the requests without a proxy."""
+    return [case.name for case in CASES if samples.failed(case.name, _REQUIRED)]
+
+
+def _report(results: Results) -> None:
+    for table in tables.all_tables(results.samples):
+        print(f"\n{table}", end="")
+    print(f"\nOther processes kept {results.facts['cores busy with other work']} cores busy during the run.")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from itertools import accumulate, pairwise
 from math import log
 from typing import Final
 
-from speed.load.closed_loop import LoadFailed
 from speed.load.persistent import held
 from speed.measures import CONNECTIONS, cpu
 from speed.peers import Running
+from speed.processes import LoadFailed
 from speed.requests import HEADERS, PREDICT, SMALL, Request, post, requests_served, succeeds
 
 CONNECTION_COUNTS: Final = (1, 10, 100, 1_000, 10_000)
@@ -60,10 +60,11 @@ def of_busy_connections(peer: Running) -> dict[str, float]:
     """By busy connections: each sends its next request as soon as it has a response."""
     found = {}
     for count in CONNECTION_COUNTS:
-        with held(peer.url, count, "busy"):
+        with held(peer.url, count, "busy") as check:
             served, used_s = requests_served(peer.upstream.url), peer.cpu_s()
             enough_at_s, more = time.monotonic() + _BUSY_S, 0
             while more < count or time.monotonic() < enough_at_s:
+                check()
                 time.sleep(_PAUSE_S)
                 more = requests_served(peer.upstream.url) - served
             found[str(count)] = (peer.cpu_s() - used_s) / more * 1e6
@@ -74,7 +75,7 @@ def of_waiting(peer: Running) -> dict[str, float]:
     """By callers that wait for another limit. `bytes_each` is the memory per caller at the largest count."""
     assert peer.process
     if not succeeds(peer.url, PREDICT):
-        raise LoadFailed(f"the request for {PREDICT.path} failed at {peer.url}")
+        raise LoadFailed(f"the request for {PREDICT.path} failed")
     found = {}
     waiting, resident = 0, 0
     with ExitStack() as stack:

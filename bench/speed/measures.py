@@ -63,9 +63,10 @@ def start(peer: Running) -> dict[str, float]:
 
 def unused_imports(peer: Running) -> dict[str, float]:
     """Returns the number of imported `extras`, and of all imported `modules`."""
+    assert peer.process
     names = [
         line.rpartition("|")[2].strip()
-        for line in peer.log.read_text().splitlines()
+        for line in peer.process.log.read_text().splitlines()
         if line.startswith("import time:")
     ]
     return {"extras": sum(name.partition(".")[0] in EXTRAS for name in names), "modules": len(names)}

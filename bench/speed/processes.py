@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,13 @@ LOAD_CORE: Final = 1
 
 _PROC: Final = Path("/proc")
 _END_S: Final = 20.0
+_LOAD_S: Final = 300.0
+"""The longest duration of a load; the slowest peer needs a tenth for 1 GiB."""
 _POLL_S: Final = 0.002
+
+
+class LoadFailed(Exception):
+    """The load found no connection, or a wrong response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,8 @@ class Started:
     spawned_at_s: float
     """By `time.perf_counter`."""
     poll: Callable[[], int | None]
+    log: Path
+    """The command's output."""
 
     def cpu_s(self) -> float:
         """Returns the CPU time of the process tree so far."""
@@ -62,7 +71,7 @@ def running(
             on_core(core, command), env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
     try:
-        yield Started(process.pid, spawned_at_s, process.poll)
+        yield Started(process.pid, spawned_at_s, process.poll, log)
     finally:
         _end(process)
 
@@ -78,19 +87,33 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def run_on_load_core(command: Sequence[str], *, stdin: IO[bytes] | None = None) -> bytes:
-    """Returns the standard output of a command on the load's core. Raises CalledProcessError if it fails."""
-    return subprocess.run(
-        on_core(LOAD_CORE, command), check=True, stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE
-    ).stdout
+    """Returns the standard output of a command on the load's core. Raises LoadFailed, or TimeoutExpired."""
+    done = subprocess.run(
+        on_core(LOAD_CORE, command),
+        check=False,
+        stdin=stdin or subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_LOAD_S,
+    )
+    if done.returncode:
+        raise LoadFailed(last_line(done.stderr) or f"the load ended with the status {done.returncode}")
+    sys.stderr.buffer.write(done.stderr)
+    return done.stdout
+
+
+def last_line(output: bytes) -> str:
+    """Returns the last line that is not empty; of a traceback, it is the exception. Empty if there is none."""
+    lines = output.decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def until(ready: Callable[[], bool], started: Started, *, within_s: float = 20.0) -> float:
     """Returns the seconds from the start until `ready`. Raises RuntimeError at the process's end or a timeout."""
     while not ready():
         if started.poll() is not None:
-            raise RuntimeError(f"process {started.pid} ended before it was ready")
+            raise RuntimeError(f"the process ended before it was ready: {last_line(started.log.read_bytes())}")
         if time.perf_counter() - started.spawned_at_s > within_s:
-            raise RuntimeError(f"process {started.pid} is not ready after {within_s:.0f} s")
+            raise RuntimeError(f"the process is not ready after {within_s:.0f} s")
         time.sleep(_POLL_S)
     return time.perf_counter() - started.spawned_at_s
 

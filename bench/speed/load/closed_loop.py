@@ -5,14 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from speed.processes import run_on_load_core
+from speed.processes import LoadFailed, run_on_load_core
 from speed.requests import Request
 
 _SCRIPT: Final = Path(__file__).with_suffix(".lua")
-
-
-class LoadFailed(Exception):
-    """More than one request in a thousand failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +24,12 @@ class Loaded:
 
 
 def load(url: str, request: Request, *, connections: int, duration_s: int) -> Loaded:
-    """Repeats a request for `duration_s`. Raises LoadFailed."""
+    """Repeats a request for `duration_s`. Raises LoadFailed if more than one request in a thousand failed."""
     output = run_on_load_core(_command(url, request, connections, duration_s))
     found = json.loads(output.splitlines()[-1])
     failed, completed = int(found["failed"]), int(found["requests"])
     if failed * 1000 > completed or not completed:
-        raise LoadFailed(f"{failed} of {completed} requests for {request.path} failed at {url}")
+        raise LoadFailed(f"{failed} of {completed} requests for {request.path} failed")
     return Loaded(completed - failed, found["duration_us"] / 1e6)
 
 

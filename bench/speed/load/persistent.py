@@ -12,13 +12,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 from urllib.parse import urlsplit
 
 from speed.load.wire import response_bytes
-from speed.processes import LOAD_CORE, on_core
+from speed.processes import LOAD_CORE, LoadFailed, last_line, on_core
 from speed.requests import PREDICT, SMALL
 
 _ADDRESSES: Final = 16
@@ -33,18 +33,30 @@ _RESET: Final = b"\x01\x00\x00\x00\x00\x00\x00\x00"
 
 
 @contextmanager
-def held(url: str, count: int, kind: str) -> Iterator[None]:
-    """Keeps `count` callers connected during the block. Raises RuntimeError if they fail."""
+def held(url: str, count: int, kind: str) -> Iterator[Callable[[], None]]:
+    """Keeps `count` callers connected during the block, and yields a check of them.
+
+    Both the check and the end of the block raise LoadFailed if a caller has failed.
+    """
     command = on_core(LOAD_CORE, [sys.executable, "-m", "speed.load.persistent", url, str(count), kind])
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin
     assert process.stdout
+    assert process.stderr
+
+    def failed() -> LoadFailed:
+        assert process.stderr
+        return LoadFailed(f"{count:,} {kind} callers: {last_line(process.stderr.read())}")
+
+    def check() -> None:
+        if process.poll() is not None:
+            raise failed()
+
     try:
         if process.stdout.readline() != b"ready\n":
-            raise RuntimeError(f"{count} {kind} callers could not connect to {url}")
-        yield
-        if process.poll() is not None:
-            raise RuntimeError(f"{count} {kind} callers ended early")
+            raise failed()
+        yield check
+        check()
     finally:
         process.stdin.close()
         try:
@@ -53,6 +65,7 @@ def held(url: str, count: int, kind: str) -> Iterator[None]:
             process.kill()
             process.wait()
         process.stdout.close()
+        process.stderr.close()
 
 
 def _connected(host: str, port: int, number: int) -> socket.socket:
@@ -100,7 +113,10 @@ def _keep_busy(callers: Sequence[socket.socket], wire: bytes) -> None:
         sock.sendall(wire)
     responses = 0
     while True:
-        for file, _ in poll.poll():
+        ready = poll.poll(_PATIENCE_S)
+        if not ready:
+            raise TimeoutError(f"no caller received a response for {_PATIENCE_S:.0f} s")
+        for file, _ in ready:
             if file == sys.stdin.fileno():
                 return
             so_far = received[file] + _received(by_file[file])

@@ -30,7 +30,7 @@ def response_bytes(received: bytes | bytearray) -> int | None:
     head, body_at = found
     length = content_length(head)
     if not head.startswith(b"HTTP/1.1 200 ") or length is None:
-        raise BadResponse(head.decode("latin-1"))
+        raise BadResponse(head.partition(b"\r\n")[0].decode("latin-1"))
     return body_at + length
 
 

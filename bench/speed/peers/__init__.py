@@ -36,8 +36,6 @@ class Running:
     upstream: Origin
     process: Started | None = None
     ready_after_s: float = 0.0
-    log: Path = Path(os.devnull)
-    """The peer's output."""
 
     def cpu_s(self) -> float:
         """Returns the CPU time of the peer's process tree so far."""
@@ -82,7 +80,6 @@ def _serving(
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("NANONETS_")}
     env = {**inherited, **launch.env, **options}
     url = f"http://127.0.0.1:{setting.port}"
-    log = own / "output.log"
-    with running(launch.command, core=PROXY_CORE, log=log, env=env) as process:
+    with running(launch.command, core=PROXY_CORE, log=own / "output.log", env=env) as process:
         ready_after_s = until(lambda: succeeds(url, SMALL), process)
-        yield Running(peer.name, url, upstream, process, ready_after_s, log)
+        yield Running(peer.name, url, upstream, process, ready_after_s)

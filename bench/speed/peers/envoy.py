@@ -54,7 +54,7 @@ def _cluster(setting: Setting) -> dict[str, object]:
     cluster: dict[str, object] = {
         "name": "api",
         "type": "STATIC",
-        "connect_timeout": "5s",
+        "connect_timeout": "60s",  # a busy machine needs more than the default of 5 s for 10,000 connections
         "circuit_breakers": {"thresholds": [bounds]},
         "load_assignment": {"cluster_name": "api", "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]},
     }

@@ -27,11 +27,11 @@ text { font: 13px system-ui, sans-serif; fill: #24292f }
 }"""
 
 
-def bars(title: str, series: Sequence[str], figures: Mapping[str, Sequence[float]], ours: str) -> str:
-    """Returns a chart with two bars per name, one for each of `series`, sorted by the first."""
-    names = sorted(figures, key=lambda name: figures[name][0])
-    ordered = sorted(figure for of_name in figures.values() for figure in of_name)
-    longest = max(figure for figure in ordered if figure <= _CUT * ordered[len(ordered) // 2])
+def bars(title: str, series: Sequence[str], figures: Mapping[str, Sequence[float | None]], ours: str) -> str:
+    """Returns a chart with two bars per name, one for each of `series`, sorted by the first. None has no bar."""
+    names = sorted(figures, key=lambda name: next(figure for figure in figures[name] if figure is not None))
+    ordered = sorted(figure for of_name in figures.values() for figure in of_name if figure is not None)
+    longest = max((figure for figure in ordered if figure <= _CUT * ordered[len(ordered) // 2]), default=1.0)
     scale = (_WIDTH - _LEFT - _RIGHT) / longest
     row = 2 * _BAR + _GAP
     height = _TOP + row * len(names) + _FOOT
@@ -49,6 +49,8 @@ def bars(title: str, series: Sequence[str], figures: Mapping[str, Sequence[float
         parts.append(f'<g class="{"ours" if name == ours else "peer"}">')
         parts.append(f'<text x="{_LEFT - 8}" y="{y + _BAR + 4}" text-anchor="end">{escape(name)}</text>')
         for number, figure in enumerate(figures[name]):
+            if figure is None:
+                continue
             parts += _bar(y + number * _BAR, figure, min(figure, longest) * scale, ("first", "second")[number])
             if figure > longest:
                 parts.append(_cut(y + number * _BAR))

@@ -7,7 +7,7 @@ from speed.measures import CONNECTIONS, IDLE_CONNECTIONS_OF_OTHERS, LATENCY_S, W
 from speed.peers import OURS, PEERS, RECIPE
 from speed.report import tables
 from speed.report.chart import bars
-from speed.results import Results
+from speed.results import Results, Samples
 
 RESULTS: Final = Path(__file__).parents[1] / "results.json"
 _TEMPLATE: Final = Path(__file__).with_name("page.md")
@@ -23,6 +23,12 @@ _CONFIGURATIONS: Final = {
     RECIPE: "`web.run_app` and `ClientSession` on asyncio; no access log ([file](../bench/speed/peers/recipe.py))",
     "mitmproxy": "`mitmdump`, reverse mode; streams bodies over 1 MiB, prints nothing",
 }
+_FAILURES: Final = """
+## Failures
+
+A failed measure has no figure in its round. The medians are those of the other rounds.
+
+{table}"""
 _CHARTED: Final = ("small_get", "small_get_tls")
 
 
@@ -30,7 +36,8 @@ def chart(results: Results) -> str:
     found = {}
     for peer in PEERS:
         figures = [results.samples.median(case, peer.name, "cpu_us") for case in _CHARTED]
-        found[peer.name] = [figure for figure in figures if figure is not None]
+        if any(figure is not None for figure in figures):
+            found[peer.name] = figures
     title = f"CPU time of a small GET, microseconds ({results.facts['date']})"
     return bars(title, ("plain upstream", "TLS upstream"), found, OURS)
 
@@ -54,12 +61,18 @@ def text(results: Results) -> str:
         latency_s=LATENCY_S,
         peers=tables.table(peers),
         targets=tables.table(tables.targets(samples)),
+        failures=_failures(samples),
         cpu=tables.table(tables.cpu(samples)),
         latency=tables.table(tables.latency(samples)),
         bulk=tables.table(tables.bulk(samples)),
         size=tables.table(tables.size(samples)),
         growth=tables.table(tables.growth(samples)),
     )
+
+
+def _failures(samples: Samples) -> str:
+    rows = tables.failures(samples)
+    return _FAILURES.format(table=tables.table(rows)) if rows else ""
 
 
 def write() -> None:

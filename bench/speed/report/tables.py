@@ -1,16 +1,17 @@
 """Formats the figures as Markdown tables, which are also legible in a terminal."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from speed.cases import CASES
 from speed.peers import DIRECT, OURS, PEERS
 from speed.report.targets import TARGETS
 from speed.results import Samples
-from speed.stages import PLAIN, TLS
+from speed.stages import GROWTH, LIMITED
 
 _PEERS: Final = (OURS, DIRECT, *(peer.name for peer in PEERS if peer.name != OURS))
+_CPU_CASES: Final = frozenset(("small_get", "post_1k", "post_64k", "get_64k", "small_get_tls"))
 _Row = list[str]
 
 
@@ -41,21 +42,22 @@ def targets(samples: Samples) -> list[_Row]:
     rows = []
     for target in TARGETS:
         figure = target.figure(samples)
-        if figure is not None:
+        if figure is not None or samples.failed(target.case, _PEERS):
             bound = f"{'>=' if target.at_least else '<='} {target.bound:g} {target.unit}".rstrip()
-            rows.append([target.title, bound, _figure(figure), "met" if target.met(figure) else "**missed**"])
+            met = figure is not None and target.met(figure)
+            verdict = "met" if met else "**missed**" if figure is not None else "**not measured**"
+            rows.append([target.title, bound, _figure(figure), verdict])
     return [["measure", "target", "measured", ""], *rows] if rows else []
 
 
 def cpu(samples: Samples) -> list[_Row]:
-    cases = [case for case in CASES if case.stage in {PLAIN, TLS} and samples.median(case.name, OURS, "cpu_us")]
-    columns: list[_Column] = [(case.title, _of(case.name, "cpu_us")) for case in cases]
+    columns = [(case.title, case.name, "cpu_us") for case in CASES if case.name in _CPU_CASES]
     return _by_peer(samples, "CPU per request, us", columns)
 
 
 def latency(samples: Samples) -> list[_Row]:
-    columns: list[_Column] = [
-        (f"{title}, {quantity.removesuffix('_ms')}", _of(case, quantity))
+    columns = [
+        (f"{title}, {quantity.removesuffix('_ms')}", case, quantity)
         for case, title in (("latency_200", "200/s"), ("latency_1000", "1,000/s"))
         for quantity in ("p50_ms", "p99_ms")
     ]
@@ -63,8 +65,8 @@ def latency(samples: Samples) -> list[_Row]:
 
 
 def bulk(samples: Samples) -> list[_Row]:
-    columns: list[_Column] = [
-        (f"{name}: {title}", _of(f"bulk_{direction}", quantity))
+    columns = [
+        (f"{name}: {title}", f"bulk_{direction}", quantity)
         for direction, name in (("up", "upload"), ("down", "download"))
         for quantity, title in (("mib_per_s", "MiB/s"), ("cpu_s", "CPU, s"), ("growth_mib", "growth, MiB"))
     ]
@@ -72,10 +74,10 @@ def bulk(samples: Samples) -> list[_Row]:
 
 
 def size(samples: Samples) -> list[_Row]:
-    columns: list[_Column] = [
-        ("start to first response, s", _of("start", "ready_s")),
-        ("resident memory then, MiB", _of("start", "resident_mib")),
-        ("bytes per idle connection", _of("idle", "bytes_each")),
+    columns = [
+        ("start to first response, s", "start", "ready_s"),
+        ("resident memory then, MiB", "start", "resident_mib"),
+        ("bytes per idle connection", "idle", "bytes_each"),
     ]
     return _by_peer(samples, "", columns)
 
@@ -85,30 +87,38 @@ def growth(samples: Samples) -> list[_Row]:
     for case in CASES:
         for peer in _PEERS:
             points = samples.points(case.name, peer)
-            if points:
+            if points or (case.stage in {GROWTH, LIMITED} and samples.failed(case.name, [peer])):
                 text = ", ".join(f"{number:,}: {_figure(figure)}" for number, figure in points.items())
-                rows.append([case.title, peer, text])
+                rows.append([case.title, peer, text or _figure(None)])
     return [["CPU per request, us, by", "", "count: us"], *rows] if rows else []
 
 
-_Column = tuple[str, Callable[[Samples, str], float | None]]
+def failures(samples: Samples) -> list[_Row]:
+    """Has one row for each case and peer that failed, with the last reason."""
+    rows = []
+    for case in CASES:
+        for peer, reasons in samples.failures.get(case.name, {}).items():
+            last = [*reasons.values()][-1].replace("|", "\\|")
+            rows.append([case.title, peer, ", ".join(reasons), last])
+    return [["failed measure", "peer", "rounds", "last reason"], *rows] if rows else []
 
 
-def _of(case: str, quantity: str) -> Callable[[Samples, str], float | None]:
-    return lambda samples, peer: samples.median(case, peer, quantity)
+def _by_peer(samples: Samples, corner: str, columns: Sequence[tuple[str, str, str]]) -> list[_Row]:
+    """Returns the medians. A column is its title, case and quantity. Omits peers and columns that did not run."""
 
+    def ran(peer: str, case: str, quantity: str) -> bool:
+        return bool(samples.all(case, peer, quantity)) or samples.failed(case, [peer])
 
-def _by_peer(samples: Samples, corner: str, columns: Sequence[_Column]) -> list[_Row]:
-    """Omits peers and columns without figures."""
-    kept = [(title, of) for title, of in columns if any(of(samples, peer) is not None for peer in _PEERS)]
-    found = {peer: [of(samples, peer) for _, of in kept] for peer in _PEERS}
+    kept = [column for column in columns if any(ran(peer, *column[1:]) for peer in _PEERS)]
     rows = [
-        [peer, *map(_figure, figures)] for peer, figures in found.items() if any(f is not None for f in figures)
+        [peer, *(_figure(samples.median(case, peer, quantity)) for _, case, quantity in kept)]
+        for peer in _PEERS
+        if any(ran(peer, *column[1:]) for column in kept)
     ]
-    return [[corner, *(title for title, _ in kept)], *rows] if rows else []
+    return [[corner, *(title for title, _, _ in kept)], *rows] if rows else []
 
 
 def all_tables(samples: Samples) -> Iterator[str]:
-    for make in (targets, cpu, latency, bulk, size, growth):
+    for make in (targets, cpu, latency, bulk, size, growth, failures):
         if rows := make(samples):
             yield table(rows)

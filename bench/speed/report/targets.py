@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
-from typing import Final
+from typing import Final, TypeAlias
 
 from speed import growth
 from speed.peers import DIRECT, OURS, RECIPE
@@ -12,61 +12,61 @@ from speed.results import Samples
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A bound for a figure. `figure` returns None if nothing was measured."""
+    """A bound for a figure of a case. `figure` returns None without samples of this proxy, or of the other peer."""
 
     title: str
+    case: str
     bound: float
     unit: str
-    figure: Callable[[Samples], float | None]
+    _figure: "_Figure"
     at_least: bool = False
+
+    def figure(self, samples: Samples) -> float | None:
+        return self._figure(samples, self.case)
 
     def met(self, figure: float) -> bool:
         return figure >= self.bound if self.at_least else figure <= self.bound
 
 
-def _ratio(case: str, peer: str, quantity: str) -> Callable[[Samples], float | None]:
-    def figure(samples: Samples) -> float | None:
+_Figure: TypeAlias = Callable[[Samples, str], float | None]
+"""Returns a figure of the case with this name."""
+
+
+def _ratio(peer: str, quantity: str) -> _Figure:
+    def figure(samples: Samples, case: str) -> float | None:
         ours, theirs = samples.median(case, OURS, quantity), samples.median(case, peer, quantity)
         return ours / theirs if ours is not None and theirs else None
 
     return figure
 
 
-def _ours(case: str, quantity: str, scale: float = 1.0) -> Callable[[Samples], float | None]:
-    def figure(samples: Samples) -> float | None:
+def _ours(quantity: str, scale: float = 1.0) -> _Figure:
+    def figure(samples: Samples, case: str) -> float | None:
         ours = samples.median(case, OURS, quantity)
         return ours and ours * scale
 
     return figure
 
 
-def _added(case: str, quantity: str) -> Callable[[Samples], float | None]:
+def _added(quantity: str) -> _Figure:
     """Returns the excess over `no proxy` in the same round."""
 
-    def figure(samples: Samples) -> float | None:
-        pairs = zip(samples.all(case, OURS, quantity), samples.all(case, DIRECT, quantity), strict=False)
-        added = [ours - direct for ours, direct in pairs]
+    def figure(samples: Samples, case: str) -> float | None:
+        ours, direct = (samples.by_round(case, peer, quantity) for peer in (OURS, DIRECT))
+        added = [ours[number] - direct[number] for number in ours.keys() & direct.keys()]
         return median(added) if added else None
 
     return figure
 
 
-def _grows(case: str) -> Callable[[Samples], float | None]:
-    """Returns the growth as a factor."""
-
-    def figure(samples: Samples) -> float | None:
-        costs = samples.points(case, OURS)
-        return growth.growth_factor(list(costs.values())) if costs else None
-
-    return figure
+def _factor(samples: Samples, case: str) -> float | None:
+    costs = samples.points(case, OURS)
+    return growth.growth_factor(list(costs.values())) if costs else None
 
 
-def _order(case: str) -> Callable[[Samples], float | None]:
-    def figure(samples: Samples) -> float | None:
-        costs = samples.points(case, OURS)
-        return growth.growth_exponent(list(costs), list(costs.values())) if costs else None
-
-    return figure
+def _exponent(samples: Samples, case: str) -> float | None:
+    costs = samples.points(case, OURS)
+    return growth.growth_exponent(list(costs), list(costs.values())) if costs else None
 
 
 def _cpu(case: str, title: str, **bounds: float) -> list[Target]:
@@ -74,9 +74,10 @@ def _cpu(case: str, title: str, **bounds: float) -> list[Target]:
     return [
         Target(
             f"{title}: CPU per request",
+            case,
             bound,
             f"x {names.get(peer, peer)}",
-            _ratio(case, names.get(peer, peer), "cpu_us"),
+            _ratio(names.get(peer, peer), "cpu_us"),
         )
         for peer, bound in bounds.items()
     ]
@@ -84,8 +85,8 @@ def _cpu(case: str, title: str, **bounds: float) -> list[Target]:
 
 def _bulk(case: str, title: str) -> list[Target]:
     return [
-        Target(f"{title}: throughput", 0.5, "x nginx", _ratio(case, "nginx", "mib_per_s"), at_least=True),
-        Target(f"{title}: growth of resident memory", 16, "MiB", _ours(case, "growth_mib")),
+        Target(f"{title}: throughput", case, 0.5, "x nginx", _ratio("nginx", "mib_per_s"), at_least=True),
+        Target(f"{title}: growth of resident memory", case, 16, "MiB", _ours("growth_mib")),
     ]
 
 
@@ -99,21 +100,22 @@ TARGETS: Final = (
     *_cpu("get_64k", "response of 64 KiB", Envoy=1.2),
     *_bulk("bulk_up", "upload of 1 GiB"),
     *_bulk("bulk_down", "download of 1 GiB"),
-    Target("1,000 requests per second: median over no proxy", 0.25, "ms", _added("latency_1000", "p50_ms")),
-    Target("1,000 requests per second: p99 over no proxy", 1.5, "ms", _added("latency_1000", "p99_ms")),
-    Target("10,000 idle connections: memory per connection", 12, "KiB", _ours("idle", "bytes_each", 1 / 1024)),
+    Target("1,000 requests per second: median over no proxy", "latency_1000", 0.25, "ms", _added("p50_ms")),
+    Target("1,000 requests per second: p99 over no proxy", "latency_1000", 1.5, "ms", _added("p99_ms")),
+    Target("10,000 idle connections: memory per connection", "idle", 12, "KiB", _ours("bytes_each", 1 / 1024)),
     Target(
         "10,000 waiting callers: memory per caller",
+        "growth_waiting",
         16,
         "KiB",
-        _ours("growth_waiting", growth.BYTES_EACH, 1 / 1024),
+        _ours(growth.BYTES_EACH, 1 / 1024),
     ),
-    Target("start to first response", 0.5, "s", _ours("start", "ready_s")),
-    Target("imported packages of unused extras", 0, "", _ours("imports", "extras")),
-    Target("resident memory after start", 48, "MiB", _ours("start", "resident_mib")),
-    Target("CPU per request, 1 to 10,000 connections, 32 busy: growth", _FLAT, "x", _grows("growth_open")),
-    Target("CPU per request, 1 to 10,000 connections, all busy: growth", _FLAT, "x", _grows("growth_busy")),
-    Target("CPU per request, 0 to 10,000 waiting: growth", _FLAT, "x", _grows("growth_waiting")),
-    Target("CPU per request, 4 to 64 header fields: growth", _FLAT, "x", _grows("growth_fields")),
-    Target("CPU per request, body of 1 KiB to 1 MiB: exponent of growth", 1.0, "", _order("growth_bodies")),
+    Target("start to first response", "start", 0.5, "s", _ours("ready_s")),
+    Target("imported packages of unused extras", "imports", 0, "", _ours("extras")),
+    Target("resident memory after start", "start", 48, "MiB", _ours("resident_mib")),
+    Target("CPU per request, 1 to 10,000 connections, 32 busy: growth", "growth_open", _FLAT, "x", _factor),
+    Target("CPU per request, 1 to 10,000 connections, all busy: growth", "growth_busy", _FLAT, "x", _factor),
+    Target("CPU per request, 0 to 10,000 waiting: growth", "growth_waiting", _FLAT, "x", _factor),
+    Target("CPU per request, 4 to 64 header fields: growth", "growth_fields", _FLAT, "x", _factor),
+    Target("CPU per request, body of 1 KiB to 1 MiB: exponent of growth", "growth_bodies", 1.0, "", _exponent),
 )
