@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -433,6 +434,45 @@ async def test_ended_jobs_are_removed_after_their_time_with_their_files(folder: 
         assert stored(folder) == []
         assert not files(folder, ".request") + files(folder, ".response")
         assert (await scene.caller.get(location.encode())).status == 404
+
+
+async def test_a_job_that_ended_before_the_clock_was_set_back_is_removed_all_the_same(folder: Path) -> None:
+    async with (
+        ScriptedUpstream(responding(OK)) as upstream,
+        job_scene(upstream.origin, folder, jobs_keep="1ms") as scene,
+    ):
+        await scene.submit()
+        await until(lambda: stored(folder) == ["done"])
+        with closing(sqlite3.connect(folder / "jobs.db")) as connection, connection:
+            connection.execute("UPDATE job SET changed_s = changed_s + 1e9")
+        await scene.jobs._expire()
+        assert stored(folder) == []
+
+
+async def test_a_clock_that_is_set_forward_removes_no_result_and_no_body_that_arrives(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without a clock of its own may start in the wrong year."""
+    real = time.time
+    async with (
+        ScriptedUpstream(responding(ok(b"r" * 100_000))) as upstream,
+        job_scene(upstream.origin, folder) as scene,
+        await scene.proxy.caller() as caller,
+    ):
+        location = await scene.submit()
+        await until(lambda: stored(folder) == ["done"])
+        await scene.jobs._expire()
+        await scene.jobs._sweep()
+        await caller.send(request(b"POST", b"/x", ASYNC, b"Content-Length: 200000") + b"x" * 199_999)
+        await until(lambda: files(folder, ".request"))
+        monkeypatch.setattr(time, "time", lambda: real() + 10 * 365 * 86_400)
+        (arriving,) = files(folder, ".request")
+        await scene.jobs._expire()
+        await scene.jobs._sweep()
+        assert len((await scene.result(location)).body) == 100_000
+        assert files(folder, ".request") == [arriving]
+        await caller.send(b"x")
+        await scene.until(accepted(await caller.response()), "done")
 
 
 async def test_more_jobs_than_the_window_has_tickets_for_are_all_sent_in_order(folder: Path) -> None:

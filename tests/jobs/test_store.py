@@ -1,5 +1,6 @@
 """The store under two processes that crash at any instant: no job is lost, and none is sent twice."""
 
+import math
 import tempfile
 import time
 from collections import Counter
@@ -131,7 +132,7 @@ class Store(RuleBasedStateMachine):
 
     @rule()
     def expire(self) -> None:
-        removed = self.transact(0).expire(time.time() + 10, 1)
+        removed = self.transact(0).expire(time.time() + 10, math.inf, 1)
         self.databases[0].commit()
         for job in removed:
             assert self.stored[job] in FINAL

@@ -7,6 +7,11 @@ import time
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
+def steady_s() -> float:
+    """Returns the time since a fixed instant, with sleeps of the machine. The wall clock has no influence."""
+    return time.clock_gettime(_CLOCK)
+
+
 def slept_s() -> float:
     """Returns how long the machine has slept since a fixed instant. The wall clock has no influence."""
-    return time.clock_gettime(_CLOCK) - time.monotonic()
+    return steady_s() - time.monotonic()

@@ -272,12 +272,12 @@ class JobDatabase:
             if self.change(job_id, JobEvent.LOSE, owner=owner, reason=reason)
         ]
 
-    def expire(self, before_s: float, most: int) -> list[str]:
-        """Removes jobs that ended before an instant, and returns their ids. `most`: how many at once."""
+    def expire(self, first_s: float, last_s: float, most: int) -> list[str]:
+        """Removes jobs that did not end between two instants, and returns their ids. `most`: how many at once."""
         rows = self._connection.execute(
             f"DELETE FROM job WHERE number IN (SELECT number FROM job WHERE state IN {listed(FINAL)} "  # noqa: S608  # constants
-            "AND changed_s < ? ORDER BY changed_s LIMIT ?) RETURNING id",
-            (before_s, most),
+            "AND (changed_s < ? OR changed_s > ?) ORDER BY changed_s LIMIT ?) RETURNING id",
+            (first_s, last_s, most),
         )
         return [job_id for (job_id,) in rows.fetchall()]
 

@@ -13,7 +13,6 @@ import re
 import secrets
 import shutil
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,8 +26,6 @@ _FILE_MODE: Final = 0o600
 _OF_OTHERS: Final = 0o077
 _BODY: Final = re.compile(r"([A-Za-z0-9_-]{22})\.(?:request|response)")
 _OWN: Final = re.compile(rf"jobs\.db.*|{_BODY.pattern}|[0-9a-f]{{16}}\.lock")
-# A body that arrives slowly changes its file's time with each piece.
-_ABANDONED_S: Final = 3600.0
 
 
 class JobDirectory:
@@ -132,9 +129,8 @@ class JobDirectory:
         remove(self.request_body(job_id).path)
         remove(self.response_body(job_id).path)
 
-    def abandoned(self) -> Iterator[str]:
-        """Yields the ids of bodies that were not written for an hour. A job may have them, or a crash left them."""
-        before_s = time.time() - _ABANDONED_S
+    def abandoned(self, before_s: float) -> Iterator[str]:
+        """Yields the ids of bodies that were not written since then. A job may have them, or a crash left them."""
         with os.scandir(self.path) as entries:
             for entry in entries:
                 match = _BODY.fullmatch(entry.name)

@@ -13,6 +13,8 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from nanonets_proxy.admission.sleep_clock import steady_s
+from nanonets_proxy.core.jobs.aging import Aging
 from nanonets_proxy.core.jobs.lifecycle import JobState
 from nanonets_proxy.errors import JobsStorageFull, JobsUnavailable, ProxyError
 from nanonets_proxy.jobs.database import JobDatabase
@@ -34,6 +36,8 @@ _MIN_CLAIM_S: Final = 0.02
 _RECOVER_S: Final = 5.0
 _EXPIRE_S: Final = 30.0
 _SWEEP_S: Final = 3600.0
+# A body that arrives slowly changes its file's time with each piece.
+_ABANDONED_S: Final = 3600.0
 _EXPIRED_AT_ONCE: Final = 100
 _RETRY_S: Final = 5.0
 _ADVICE: Final = "make room on the disk of the setting jobs, and make its directory writable"
@@ -75,6 +79,7 @@ class Jobs:
         self._watchers: dict[str, int] = {}
         self._background: set[asyncio.Task[Any]] = set()
         self._maintenance: asyncio.Task[None] | None = None
+        self._ended, self._bodies = Aging(policy.keep_s), Aging(_ABANDONED_S)
         self._next_recovery_s = self._next_expiry_s = self._next_sweep_s = -math.inf
 
     @property
@@ -170,8 +175,8 @@ class Jobs:
             self._log.info("jobs_recovered", queued=queued, unknown=len(lost))
 
     async def _expire(self) -> None:
-        before_s = time.time() - self.policy.keep_s
-        removed = await self.writer.run(lambda database: database.expire(before_s, _EXPIRED_AT_ONCE))
+        first_s, last_s = self._ended.kept(time.time(), steady_s())
+        removed = await self.writer.run(lambda database: database.expire(first_s, last_s, _EXPIRED_AT_ONCE))
         for job_id in removed:
             self.directory.remove_files(job_id)
         if removed:
@@ -181,8 +186,10 @@ class Jobs:
 
     async def _sweep(self) -> None:
         """Removes the bodies that a crash has left without a job."""
+        first_s, _ = self._bodies.kept(time.time(), steady_s())
+        abandoned = self.directory.abandoned(first_s)
         # The directory may be large, so the writer's thread reads it.
-        for job_id in await self.writer.run(lambda database: database.without_job(self.directory.abandoned())):
+        for job_id in await self.writer.run(lambda database: database.without_job(abandoned)):
             self.directory.remove_files(job_id)
 
     # --- for submissions --------------------------------------------------------------------------------
