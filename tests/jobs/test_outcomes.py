@@ -324,7 +324,8 @@ async def test_a_caller_that_sees_the_end_of_another_processes_job_finds_its_roo
         ending = await other.submit(b"/x", b"x" * 150_000)
         exchange = await upstream.next_request()
         await scene.submit()
-        response = await scene.caller.post(b"/x", b"y" * 100_000, ASYNC)
+        async with await scene.proxy.caller() as refused:  # its connection closes: the body is not read
+            response = await refused.post(b"/x", b"y" * 100_000, ASYNC)
         assert (response.status, response.json()["code"]) == refusal
         await exchange.respond(OK)
         await scene.until(ending, "done")
