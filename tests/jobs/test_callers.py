@@ -1,14 +1,13 @@
 """Who may see a job, and what a repeated submission gets."""
 
 import asyncio
-import threading
 from pathlib import Path
 
 import pytest
 
 from nanonets_proxy.core.access.caller_tokens import CallerToken, make_token
 from support.eventually import until
-from support.job_scene import ASYNC, accepted, job_scene, stored
+from support.job_scene import ASYNC, accepted, job_scene, paused_writer, stored
 from support.raw_caller import RawResponse, request
 from support.scripted_upstream import OK, ScriptedUpstream, responding
 
@@ -93,20 +92,15 @@ async def test_a_job_counts_once_in_the_daily_budget(folder: Path) -> None:
 
 
 async def test_a_job_whose_caller_hangs_up_while_it_is_stored_counts_in_the_daily_budget(folder: Path) -> None:
-    stored_now = threading.Event()
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         job_scene(upstream.origin, folder, daily_budget=["1"], ledger=str(folder.parent / "usage.db")) as scene,
     ):
-        busy = scene.jobs.writer.run(lambda _: stored_now.wait())
-        try:
+        with paused_writer(scene.jobs.writer):
             async with await scene.proxy.caller() as leaving:
                 await leaving.send(request(b"POST", b"/x", ASYNC))
                 await until(lambda: bool(scene.jobs._background))
             await until(lambda: scene.proxy.proxy._server.open_connections == 1)
-        finally:
-            stored_now.set()
-        await busy
         await until(lambda: stored(folder) == ["done"])
         response = await scene.caller.post(b"/x", b"", ASYNC)
         assert (response.status, response.json()["code"]) == (429, "daily_budget_used_up")
@@ -117,22 +111,17 @@ async def test_a_submission_whose_caller_hangs_up_counts_only_if_it_becomes_a_jo
     lines: tuple[bytes, ...], max_jobs: str, folder: Path
 ) -> None:
     """Both wait to be stored. The second then has no room, or finds that its key is taken."""
-    stored_now = threading.Event()
     limits = {"daily_budget": ["2"], "max_jobs": max_jobs, "ledger": str(folder.parent / "usage.db")}
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
         job_scene(upstream.origin, folder, **limits) as scene,
     ):
-        busy = scene.jobs.writer.run(lambda _: stored_now.wait())
-        try:
+        with paused_writer(scene.jobs.writer):
             async with await scene.proxy.caller() as one, await scene.proxy.caller() as other:
                 for count, leaving in ((1, one), (2, other)):
                     await leaving.send(request(b"POST", b"/x", *lines))
                     await until(lambda count=count: len(scene.jobs._background) == count)
             await until(lambda: scene.proxy.proxy._server.open_connections == 1)
-        finally:
-            stored_now.set()
-        await busy
         await until(lambda: stored(folder) == ["done"] and not scene.jobs._background)
         await scene.submit()
         response = await scene.caller.post(b"/x", b"", ASYNC)

@@ -14,7 +14,7 @@ from nanonets_proxy.jobs.directory import BodyFile
 from nanonets_proxy.jobs.file_sync import MOST_AT_ONCE
 from nanonets_proxy.jobs.store_thread import StoreFault
 from support.eventually import until
-from support.job_scene import ASYNC, accepted, files, job_scene, new_job, stored
+from support.job_scene import ASYNC, accepted, files, job_scene, new_job, paused_writer, stored
 from support.log_capture import captured_log
 from support.raw_caller import request
 from support.raw_upstream import ok
@@ -143,17 +143,13 @@ async def test_polls_work_while_another_process_holds_the_lock_of_the_database(f
 
 
 async def test_polls_wait_for_no_writing_to_the_disk(folder: Path) -> None:
-    written = threading.Event()
     async with ScriptedUpstream(responding(OK)) as upstream, job_scene(upstream.origin, folder) as scene:
         location = await scene.submit()
         await scene.until(location, "done")
-        writing = scene.jobs.writer.run(lambda _: written.wait())
-        try:
+        with paused_writer(scene.jobs.writer) as pause:
+            await until(pause.begun.is_set)
             assert (await scene.job(location))["state"] == "done"
             assert (await scene.result(location)).body == b"ok"
-        finally:
-            written.set()
-        await writing
 
 
 async def test_a_large_body_on_its_way_to_the_disk_holds_up_no_other_job(folder: Path) -> None:

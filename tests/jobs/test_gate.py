@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from support.eventually import until
-from support.job_scene import ASYNC, accepted, job_scene, stored
+from nanonets_proxy.jobs import jobs
+from support.eventually import WAIT_S, until
+from support.job_scene import ASYNC, accepted, job_scene, paused_writer, stored
 from support.raw_caller import request
 from support.raw_upstream import ok
 from support.scripted_upstream import OK, Exchange, ScriptedUpstream, responding
@@ -100,3 +101,32 @@ async def test_a_caller_of_http_1_0_gets_its_responses_whole(folder: Path) -> No
             await caller.send(request(b"GET", location.encode() + b"/result", version=b"HTTP/1.0"))
             response = await caller.response()
             assert (response.body, response.value(b"connection")) == (b"ok", b"close")
+
+
+async def test_a_job_whose_turn_comes_while_it_is_stored_starts_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only place is taken when the job goes to the writer's thread, and free when the job is stored."""
+    monkeypatch.setattr(jobs, "_CLAIM_S", 10 * WAIT_S)
+    async with (
+        ScriptedUpstream() as upstream,
+        job_scene(upstream.origin, folder, max_waiting_per_caller=2) as scene,
+        await scene.proxy.caller() as caller,
+    ):
+        writer = scene.jobs.writer
+        first = await scene.submit(b"/1")
+        exchange = await upstream.next_request()
+        with paused_writer(writer) as before_end:
+            await until(before_end.begun.is_set)
+            await exchange.respond(OK)
+            await until(lambda: writer._queue.qsize() == 1)
+            with paused_writer(writer) as with_end:
+                before_end.over.set()
+                await until(with_end.begun.is_set)
+                await caller.send(request(b"POST", b"/2", ASYNC))
+                await until(lambda: writer._queue.qsize() == 1)
+                with paused_writer(writer):
+                    with_end.over.set()
+                    await until(lambda: not scene.jobs.runner.has(first.rpartition("/")[2]))
+        await (await upstream.next_request()).respond(OK)
+        await scene.until(accepted(await caller.response()), "done")

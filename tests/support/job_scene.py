@@ -2,9 +2,10 @@
 
 import asyncio
 import sqlite3
+import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from nanonets_proxy.core.jobs.window import JobLane
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.jobs.jobs import Jobs
 from nanonets_proxy.jobs.records import Content, NewJob, Work
+from nanonets_proxy.jobs.writer import StoreWriter
 from support.eventually import WAIT_S
 from support.proxy_harness import RunningProxy, program, running_proxy
 from support.raw_caller import RawCaller, RawResponse
@@ -84,6 +86,25 @@ async def job_scene(origin: Origin, folder: Path, **overrides: Any) -> AsyncIter
         await proxy.caller() as caller,
     ):
         yield JobScene(proxy, caller, folder)
+
+
+@dataclass(frozen=True)
+class WriterPause:
+    """An operation that keeps the writer's thread busy until `over` is set."""
+
+    begun: threading.Event
+    over: threading.Event
+
+
+@contextmanager
+def paused_writer(writer: StoreWriter) -> Iterator[WriterPause]:
+    """Queues a pause of the writer's thread. It ends with the context at the latest."""
+    pause = WriterPause(threading.Event(), threading.Event())
+    writer.run(lambda _: (pause.begun.set(), pause.over.wait()))
+    try:
+        yield pause
+    finally:
+        pause.over.set()
 
 
 def stored(folder: Path, column: str = "state") -> list[Any]:

@@ -107,14 +107,17 @@ class JobRunner:
 
     def may_claim(self, lane: JobLane) -> bool:
         """Returns whether a new job of the lane may get a ticket at once: its turn has come, and there is room."""
-        if self.is_draining or lane in self._backlog:
-            return False
+        return not self.is_draining and lane not in self._backlog and self._has_room(lane)
+
+    def _has_room(self, lane: JobLane) -> bool:
         lanes = len(self._held.keys() | {lane})
         return self._window.room(self._held.get(lane, 0), self._held.total(), lanes) > 0
 
     def note_unclaimed(self, lane: JobLane) -> None:
         """Notes a stored job that waits in the store."""
         self._backlog.add(lane)
+        if self._has_room(lane):  # since the job was given to the store
+            self.wanted.set()
 
     async def claim(self) -> None:
         """Claims as many queued jobs as there is room for, and runs them. Raises StoreFault."""
