@@ -23,8 +23,9 @@ from speed.requests import PREDICT, SMALL
 
 _ADDRESSES: Final = 16
 _BURST: Final = 20
+"""Callers connect in bursts: all at once would overflow the backlog, and one after another would take minutes."""
 _PAUSE_S: Final = 0.01
-"""The pause between bursts of waiting callers, which prevents an overflow of the backlog."""
+"""The pause after a burst of waiting callers. Other callers wait for their responses."""
 _CHECK_AFTER_S: Final = 0.5
 _PATIENCE_S: Final = 60.0
 _END_S: Final = 20.0
@@ -139,14 +140,18 @@ def main(url: str, count: int, kind: str) -> None:
     request = PREDICT if kind == "waiting" else SMALL
     wire = request.head(parts.netloc) + b"x" * request.body_bytes
     callers: list[socket.socket] = []
-    for number in range(count):
-        sock = _connected(parts.hostname, parts.port, number)
-        callers.append(sock)
-        sock.sendall(wire)
-        if kind != "waiting":
-            _read_response(sock)
-        elif number % _BURST == 0:
+    for first in range(0, count, _BURST):
+        burst = [
+            _connected(parts.hostname, parts.port, number) for number in range(first, min(first + _BURST, count))
+        ]
+        for sock in burst:
+            sock.sendall(wire)
+        if kind == "waiting":
             time.sleep(_PAUSE_S)
+        else:
+            for sock in burst:
+                _read_response(sock)
+        callers += burst
     if kind == "busy":
         _keep_busy(callers, wire)
     else:
