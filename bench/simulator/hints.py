@@ -56,6 +56,11 @@ def constant(rest_s: float, period_s: float, now: float, _: random.Random) -> fl
     return _read([], _body(period_s), now)
 
 
+def always(seconds: float) -> HintStyle:
+    """Returns the style of an upstream that sends this hint with each 429, whatever its limit is."""
+    return lambda rest_s, period_s, now, rng: _read([], _body(seconds), now)
+
+
 def none(rest_s: float, period_s: float, now: float, _: random.Random) -> float | None:
     return _read([], {}, now)
 

@@ -37,15 +37,15 @@ class Limit:
     lasts_s: float = 240.0
 
 
-def _on_the_clock(count: int, period_s: float) -> Callable[[int], Limiter]:
+def on_the_clock(count: int, period_s: float) -> Callable[[int], Limiter]:
     return lambda seed: limiters.FixedWindow(count, period_s, aligned=True, phase_s=period_s * (seed * 0.37 % 1))
 
 
 LIMITS = (
     Limit("fixed 20/1s", lambda _: limiters.FixedWindow(20, 1.0), 1.0, 20.0),
     Limit("fixed 20/10s", lambda _: limiters.FixedWindow(20, 10.0), 10.0, 2.0),
-    Limit("on the clock 60/10s", _on_the_clock(60, 10.0), 10.0, 6.0),
-    Limit("on the clock 20/60s", _on_the_clock(20, 60.0), 60.0, 1 / 3, 900.0),
+    Limit("on the clock 60/10s", on_the_clock(60, 10.0), 10.0, 6.0),
+    Limit("on the clock 20/60s", on_the_clock(20, 60.0), 60.0, 1 / 3, 900.0),
     Limit("fixed 20/60s", lambda _: limiters.FixedWindow(20, 60.0), 60.0, 1 / 3, 900.0),
     Limit("sliding 40/5s", lambda _: limiters.SlidingLog(40, 5.0), 5.0, 8.0),
     Limit("sliding 60/60s", lambda _: limiters.SlidingLog(60, 60.0), 60.0, 1.0, 900.0),

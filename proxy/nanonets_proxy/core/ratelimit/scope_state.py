@@ -100,8 +100,9 @@ class ScopeState:
         if self.suspicion is None:
             self.suspicion = Suspicion()
         known_quota = quota_used_up and self.quota_is_used_up(now)
+        told_s = None if limit.estimate.hints.is_refuted(hint_s) else hint_s
         in_doubt = self.suspicion.refused(
-            ticket, limit, now, hint_s, quota_used_up=quota_used_up and not known_quota
+            ticket, limit, now, told_s, quota_used_up=quota_used_up and not known_quota
         )
         if in_doubt or quota_used_up:
             limit.not_served(ticket.serial, ticket.granted_at_s, Outcome.UNUSED, now, None, cost=ticket.cost)

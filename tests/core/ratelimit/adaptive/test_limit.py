@@ -182,3 +182,27 @@ def test_slow_start_ends_once_it_allows_more_than_max_in_flight() -> None:
         limit.served(limit.grant(kind, number * 0.01), number * 0.01 + 0.002)
     assert kinds == sorted(kinds, key=[GrantKind.UNPROVEN, GrantKind.PROVEN].index)
     assert 30 < kinds.count(GrantKind.UNPROVEN) < 80
+
+
+def test_a_closure_with_a_refuted_hint_lasts_until_the_end_of_the_latest_such_hint() -> None:
+    limit = Limit(GatePolicy(max_in_flight=100, max_waiting=100), lambda: 0.0)
+
+    def refused_at(serial: int, granted_at_s: float) -> None:
+        limit.not_served(serial, granted_at_s, Outcome.THROTTLED, granted_at_s + 0.1, 30.0)
+
+    def grant(now: float) -> int:
+        limit.advance(now)
+        kind = limit.grant_kind(now)
+        assert kind is not None
+        return limit.grant(kind, now)
+
+    refused_at(grant(0.0), 0.0)
+    refused_at(grant(30.1), 30.1)  # after the end of the hint, so the hint is refuted
+    assert limit.estimate.hints.is_refuted(30.0)
+    assert limit.opens_at_s >= 60.2
+    limit.served(grant(60.2), 60.3)
+    assert limit.state is LimitState.OPEN  # such hints tell no period
+    first, second = grant(60.4), grant(60.4)
+    refused_at(first, 60.4)
+    limit.not_served(second, 60.4, Outcome.THROTTLED, 61.0, 30.0)
+    assert limit.opens_at_s == 91.0

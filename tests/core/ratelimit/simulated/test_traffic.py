@@ -2,7 +2,8 @@
 
 import pytest
 
-from simulator.hints import HintStyle, constant, exact, none, whole_seconds
+from simulator import misleading
+from simulator.hints import HintStyle, always, constant, exact, none, whole_seconds
 from simulator.traffic import LIMITS, Limit, burst_after_a_few, excess, loads
 
 BY_NAME = {limit.name: limit for limit in LIMITS}
@@ -59,3 +60,13 @@ def test_steady_traffic_below_a_limit_a_minute_is_not_slowed_for_good(
     """Nanonets documents windows of a minute, and 60 s as the hint. Each refusal closes for the whole minute."""
     limit = BY_NAME[name]
     assert excess(limit, loads(limit)["0.9 of the limit"], hint, seed)[0] <= share
+
+
+@pytest.mark.parametrize("hint_s", [3, 5, 10])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_hints_shorter_than_the_window_do_not_slow_traffic_for_good(hint_s: int, seed: int) -> None:
+    """The gate took such a hint for the end of a period of a few requests: up to 550 times the oracle's wait."""
+    for limit in misleading.limits(20)[:2]:
+        share, refused = excess(limit, misleading.loads(limit)["0.9 of the limit"], always(hint_s), seed)
+        assert share <= 50.0
+        assert refused <= 120

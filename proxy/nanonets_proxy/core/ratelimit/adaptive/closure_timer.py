@@ -7,6 +7,7 @@
 | another one with such a hint | until the expected end of the period, if up to a second earlier |
 | of a limit probe, without a hint | until the expected end of the period |
 | any other without a hint | until the next usual end of a period, and at most 1, 2, 4, … 60 s |
+| of any kind, with a refuted hint (`hint_history.py`) | as without a hint, but as long as it says |
 | of a burst of which few were accepted, if it would last about a second | a quarter of that |
 
 A burst of which few were accepted may have met a short interval between requests.
@@ -39,7 +40,7 @@ from nanonets_proxy.core.ratelimit.adaptive.estimate.period_end import (
     few_accepted,
     period_start_s,
 )
-from nanonets_proxy.core.ratelimit.adaptive.estimate.period_fit import PeriodEnd
+from nanonets_proxy.core.ratelimit.adaptive.estimate.period_fit import PeriodEnd, PeriodFit
 from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import SMALL_COUNT
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
@@ -79,7 +80,7 @@ class ClosureTimer:
         "_early_refusals",
         "_ended_early",
         "_first_refused_s",
-        "_is_first_lesson",
+        "_is_unfounded",
         "_jitter",
         "_last_unhinted",
         "_of_burst",
@@ -99,8 +100,8 @@ class ClosureTimer:
         self._backoff_s = policy.backoff_first_s
         self._opened_early = False  # whether the latest closure ends before its hint
         self._early_refusals = 0
-        self._first_refused_s = -math.inf  # of the latest closures without hints, one after the other
-        self._is_first_lesson = False  # whether the limit was unknown before them
+        self._first_refused_s: float | None = None  # of the latest closures, one after the other
+        self._is_unfounded = False  # whether the estimate rests on closures without hints, or on refuted hints
         self._last_unhinted: Closure | None = None
         self._of_burst = False  # whether a burst met the limit
         self._proven: Belief | None = None  # before a limit probe was refused without a hint
@@ -140,6 +141,8 @@ class ClosureTimer:
                 closure.kind = GrantKind.PROVEN
         if hint_s is None or not 0 < hint_s < math.inf:
             return None
+        if estimate.hints.is_refuted(hint_s):
+            return now + hint_s
         return self._close(kind, granted_at_s, now, hint_s, estimate).opens_at_s
 
     def _close(
@@ -149,18 +152,22 @@ class ClosureTimer:
             self._early_refusals += self._opened_early and self._tries is None
             self._refused_recoveries += 1
         self._opened_early = False
-        if hint_s is not None and 0 < hint_s < math.inf:
-            is_first = not estimate.known and hint_s <= MAX_CHEAP_HINT_S
-            room = (_FIRST_ROOM_PER_S if is_first else _ROOM_PER_S) * hint_s
+        told_s = hint_s if hint_s is not None and 0 < hint_s < math.inf else 0.0
+        after_previous = kind is _RECOVERY_PROBE and granted_at_s >= self.hinted_end_s
+        if estimate.hints.compare(told_s, after_previous=after_previous):
+            estimate.fit, self._is_unfounded = PeriodFit(), True
+        if told_s and not estimate.hints.is_refuted(told_s):
+            is_first = not estimate.known and told_s <= MAX_CHEAP_HINT_S
+            room = (_FIRST_ROOM_PER_S if is_first else _ROOM_PER_S) * told_s
             least = self.room_after_probe if kind is _RECOVERY_PROBE and self._tries is not None else _MIN_ROOM
             self.room_after_probe = max(least, min(_MAX_ROOM, room))
-            opens_at_s = self.hinted_end_s = now + hint_s
-            names_period = estimate.hints.names_period(hint_s)
+            opens_at_s = self.hinted_end_s = now + told_s
+            names_period = estimate.hints.names_period(told_s)
             closure = Closure(
-                kind, granted_at_s, hint_s, hinted=True, opens_at_s=opens_at_s, names_period=names_period
+                kind, granted_at_s, told_s, hinted=True, opens_at_s=opens_at_s, names_period=names_period
             )
             tries_early = self._early_refusals < _MAX_EARLY_REFUSALS and not self._policy.is_share
-            if hint_s <= MAX_CHEAP_HINT_S and rounding_s(hint_s) and tries_early:
+            if told_s <= MAX_CHEAP_HINT_S and rounding_s(told_s) and tries_early:
                 closure.opens_at_s = self._early_end_s(estimate, closure)
                 self._opened_early = closure.opens_at_s < opens_at_s
             return closure
@@ -170,6 +177,9 @@ class ClosureTimer:
             closed_s = max(closed_s, estimate.refusal_delay_s)
         else:
             closed_s = max(closed_s, self._backed_off_s(estimate, now))
+        if told_s:  # a refuted hint says at least that the upstream refuses requests before its end
+            closed_s = max(closed_s, told_s)
+            self.hinted_end_s = now + told_s
         return Closure(kind, granted_at_s, closed_s, hinted=False, opens_at_s=now + closed_s)
 
     def _early_end_s(self, estimate: LimitEstimate, closure: Closure) -> float:
@@ -220,8 +230,9 @@ class ClosureTimer:
     def learn(self, estimate: LimitEstimate, now: float) -> None:
         """Draws the lesson of the closure, once the outcome of each request from before it is known."""
         if self.closure is not None:
-            if self._last_unhinted is None:
-                self._first_refused_s, self._is_first_lesson = self.closure.granted_at_s, not estimate.known
+            if self._first_refused_s is None:
+                self._first_refused_s = self.closure.granted_at_s
+                self._is_unfounded |= not estimate.known
             ended_early, self._ended_early = self._ended_early, False
             if ended_early and estimate.known and self.closure.kind is GrantKind.UNPROVEN:
                 estimate.window.count_all()  # no period ended: some room had come back
@@ -251,20 +262,23 @@ class ClosureTimer:
         if self._ended_early:
             estimate.period_ended(granted_at_s, now)
         closure, self._last_unhinted = self._last_unhinted, None
+        first_refused_s, self._first_refused_s = self._first_refused_s, None
         proven, refused, self._refused_recoveries = self._proven, self._refused_recoveries, 0
-        if closure is None:
+        if closure is None or first_refused_s is None:
+            self._is_unfounded = False
             return
         if is_restarted := proven is not None and refused >= _RESTARTED:
             estimate.period_restarted(proven)
         else:
-            end = PeriodEnd(self._first_refused_s, closure.granted_at_s, granted_at_s)
+            end = PeriodEnd(first_refused_s, closure.granted_at_s, granted_at_s)
             tolerance_s = estimate.refusal_delay_s / 2
             fit = estimate.fit.note(end, estimate.window, tolerance_s, closure.granted_at_s)
-            if fit is None and self._is_first_lesson:
+            if fit is None and self._is_unfounded:
                 fit = estimate.fit.fastest(estimate.window)
             if estimate.learn_fit(fit, closure, now):
+                self._is_unfounded = False
                 return
-        if is_restarted or granted_at_s - self._first_refused_s > CHEAP_S:
+        if is_restarted or granted_at_s - first_refused_s > CHEAP_S:
             estimate.window_probes.delay(now + FIRST_PROBE_AFTER * estimate.window.period_s)
 
     def _backed_off_s(self, estimate: LimitEstimate, now: float) -> float:

@@ -1,4 +1,8 @@
-"""Whether the upstream's hints name the true end of a period, or are always as long as the period."""
+"""Whether the upstream's hints name the true end of a period, are always as long as the period, or mislead.
+
+If the recovery probe is refused after the end of a hint, and its hint is the same again, hints of this length are
+*refuted*: the upstream sends them whatever the rest of the period is.
+"""
 
 import math
 
@@ -13,7 +17,7 @@ _NAMES_FROM_S = 5.0  # a shorter hint is too often the rest of a period
 class HintHistory:
     """Compares the hints of successive closures."""
 
-    __slots__ = ("_end_s", "_length_s", "_lengths_differ", "are_exact", "last_was_given")
+    __slots__ = ("_end_s", "_latest_s", "_length_s", "_lengths_differ", "_refuted_s", "are_exact", "last_was_given")
 
     def __init__(self) -> None:
         self.are_exact = False
@@ -22,7 +26,24 @@ class HintHistory:
         """Whether the latest closure had a hint."""
         self._length_s = 0.0  # of the latest hint; 0 if there was none
         self._lengths_differ = False
+        self._latest_s = 0.0  # of the latest refusal; 0 if it had none
+        self._refuted_s: float | None = None  # the length of the latest refuted hint
         self._end_s = -math.inf
+
+    def compare(self, hint_s: float, *, after_previous: bool) -> bool:
+        """Notes the hint of a refusal; 0 if it has none. Returns whether it refutes hints of this length.
+
+        `after_previous` says whether the request was the recovery probe, sent after the end of the previous hint.
+        """
+        refutes = after_previous and 0 < hint_s == self._latest_s and hint_s != self._refuted_s
+        if refutes:
+            self._refuted_s = hint_s
+        self._latest_s = hint_s
+        return refutes
+
+    def is_refuted(self, hint_s: float | None) -> bool:
+        """Returns whether hints of this length tell neither a period nor its end."""
+        return hint_s == self._refuted_s
 
     def names_period(self, hint_s: float) -> bool:
         """Returns whether a hint seems to be the length of each period, and not the rest of the present one.
