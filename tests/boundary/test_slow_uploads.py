@@ -130,15 +130,18 @@ async def test_stalled_uploads_that_fill_all_connections_make_room_for_others(
         for caller in slow:
             await caller.send(_HEAD + first_byte)
         await until(lambda: _stalled(proxy) == 50)
-        async with proxy.callers(10) as more, proxy.callers(10) as others:
-            for caller in more:
+        # One connects after the other: a connection that waits for its first request makes room for the next one.
+        async with AsyncExitStack() as more:
+            for _ in range(10):
+                caller = await more.enter_async_context(await proxy.caller())
                 await caller.send(_HEAD + first_byte)
-            for other in others:
-                await other.send(request(b"GET", b"/other"))
-                while (exchange := await upstream.next_request()).lines[0] != b"GET /other HTTP/1.1":
-                    pass
-                await exchange.respond(OK)
-                assert (await other.response()).status == 200
+            for _ in range(10):
+                async with await proxy.caller() as other:
+                    await other.send(request(b"GET", b"/other"))
+                    while (exchange := await upstream.next_request()).lines[0] != b"GET /other HTTP/1.1":
+                        pass
+                    await exchange.respond(OK)
+                    assert (await other.response()).status == 200
         response = await slow[0].response()
         assert (response.status, response.json()["code"]) == (408, "request_timeout")
         assert "too many connections are open" in response.json()["message"]

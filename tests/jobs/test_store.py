@@ -4,6 +4,7 @@ import math
 import tempfile
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 from hypothesis import settings
@@ -180,15 +181,16 @@ def test_a_job_that_is_sent_does_not_have_its_body_written_again(tmp_path: Path)
         database.commit()
         return log.stat().st_size - before
 
-    database, log = JobDatabase(tmp_path / "jobs.db", "upstream"), tmp_path / "jobs.db-wal"
+    log = tmp_path / "jobs.db-wal"
     body = b"b" * INLINE_BYTES
-    database.begin()
-    database.submit(new_job(1, None, body), "owner", 1)
-    database.commit()
-    written = [change(event) for event in (JobEvent.SEND, JobEvent.RETURN, JobEvent.SEND)]
-    assert max(written) < len(body)
-    assert database.body("job-1") == body
-    view = database.view("job-1")
+    with closing(JobDatabase(tmp_path / "jobs.db", "upstream")) as database:
+        database.begin()
+        database.submit(new_job(1, None, body), "owner", 1)
+        database.commit()
+        written = [change(event) for event in (JobEvent.SEND, JobEvent.RETURN, JobEvent.SEND)]
+        assert max(written) < len(body)
+        assert database.body("job-1") == body
+        view = database.view("job-1")
     assert view is not None
     assert view.reason == ""
     database.close()

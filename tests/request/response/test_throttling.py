@@ -106,15 +106,17 @@ async def test_an_upload_refused_half_way_is_sent_again_whole() -> None:
 async def test_one_probe_reopens_the_scope_and_requests_leave_in_order_of_arrival(pool_size: int) -> None:
     async with (
         ScriptedUpstream() as upstream,
-        running_proxy(upstream.origin, pool_size=pool_size) as proxy,
+        running_proxy(upstream.origin, pool_size=pool_size, max_wait="10m") as proxy,
         proxy.callers(4) as callers,
     ):
         await callers[0].send(request(b"POST", b"/0", body=b"body 0"))
-        await (await upstream.next_request()).respond(SOON)
+        await (await upstream.next_request()).respond(LATER)
         await until(lambda: proxy.waiting == 1)
         for number, caller in enumerate(callers[1:], 1):
             await caller.send(request(b"POST", b"/%d" % number, body=b"body %d" % number))
             await until(lambda number=number: proxy.waiting == number + 1)  # type: ignore[misc]
+        proxy.proxy._gate.note_sleep(30.0)  # the scope opens only now that all of them wait
+        proxy.proxy._room.poll()
         responses = [asyncio.create_task(caller.response()) for caller in callers]
         probe = await upstream.next_request()
         assert (proxy.in_flight, proxy.waiting) == (1, 3)
