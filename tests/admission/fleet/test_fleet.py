@@ -404,7 +404,10 @@ def test_a_leader_that_was_stopped_does_not_decide_when_it_goes_on() -> None:
     in_fleet(2, None, run)
 
 
-def test_a_fleet_that_starts_again_as_a_whole_remembers_its_limits() -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_a_fleet_that_starts_again_as_a_whole_remembers_its_limits(*, together: bool) -> None:
+    """Replicas that start together tell each other that they know nothing."""
+
     async def run(scene: FleetScene) -> None:
         for number in range(2):
             scene.callers(number, 12, f"r{number}c")
@@ -412,8 +415,12 @@ def test_a_fleet_that_starts_again_as_a_whole_remembers_its_limits() -> None:
         for number in range(2):
             scene.kill(number)
         await asyncio.sleep(2.0)
-        for _ in range(2):
-            await scene.add().start(1.0)
+        starts = [scene.add().start(1.0) for _ in range(2)]
+        if together:
+            await asyncio.gather(*starts)
+        for start in () if together else starts:
+            await start
+        await asyncio.sleep(0.1)
         statuses = [replica.gate().scopes.statuses(scene.loop.time(), 5) for replica in scene.replicas[2:]]
         assert [(status.count, status.period_s) for (status,) in statuses] == [(40, 4.0)] * 2
 

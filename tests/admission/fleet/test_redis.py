@@ -95,16 +95,16 @@ async def test_only_one_replica_holds_the_lease_and_epochs_grow(redis: RedisServ
         first = await a.bus.campaign(0)
         assert first is not None
         assert await b.bus.campaign(0) is None
-        assert await a.bus.renew(first.epoch, b"beat", None)
-        assert not await b.bus.renew(first.epoch + 1, b"beat", None)
+        assert await a.bus.renew(first.epoch, 1, b"beat", None) == 0
+        assert await b.bus.renew(first.epoch + 1, 1, b"beat", None) is None
         await eventually.until(lambda: a.heard == b.heard == [b"beat"])
         await a.bus.resign(first.epoch)
         second = await b.bus.campaign(first.epoch + 10**6)
         assert second is not None
         assert second.epoch == first.epoch + 10**6 + 1
-        assert not await a.bus.renew(first.epoch, b"late", None)
+        assert await a.bus.renew(first.epoch, 1, b"late", None) is None
         await a.bus.resign(first.epoch)  # of an earlier holder: without effect
-        assert await b.bus.renew(second.epoch, b"beat", None)
+        assert await b.bus.renew(second.epoch, 1, b"beat", None) == 0
 
 
 async def test_the_lease_of_a_silent_holder_expires(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ async def test_kept_beliefs_come_back_with_their_age(redis: RedisServer) -> None
         won = await a.bus.campaign(0)
         assert won is not None
         assert won.kept == b""
-        assert await a.bus.renew(won.epoch, b"beat", b'{"x":1}')
+        assert await a.bus.renew(won.epoch, 1, b"beat", b'{"x":1}') == 0
         await a.bus.resign(won.epoch)
         await asyncio.sleep(0.05)
         later = await b.bus.campaign(won.epoch)
@@ -137,7 +137,7 @@ async def test_a_wiped_redis_and_forgotten_scripts_change_nothing(redis: RedisSe
         assert won is not None
         redis.ask("FLUSHALL")
         redis.ask("SCRIPT", "FLUSH")
-        assert await a.bus.renew(won.epoch, b"beat", None)
+        assert await a.bus.renew(won.epoch, 1, b"beat", None) == 0
         assert await b.bus.campaign(0) is None
 
 
@@ -147,7 +147,7 @@ async def test_a_full_redis_still_renews_the_lease(redis: RedisServer) -> None:
         assert won is not None
         redis.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
         redis.ask("CONFIG", "SET", "maxmemory", "1")
-        assert await a.bus.renew(won.epoch, b"beat", b"kept")
+        assert await a.bus.renew(won.epoch, 1, b"beat", b"kept") == 0
         await eventually.until(lambda: b.heard == [b"beat"])
         await a.bus.resign(won.epoch)
         assert await b.bus.campaign(0) is not None
@@ -189,7 +189,7 @@ async def test_the_documented_rights_suffice() -> None:
         async with peers(url, "a") as (a,):
             won = await a.bus.campaign(0)
             assert won is not None
-            assert await a.bus.renew(won.epoch, b"beat", b"kept")
+            assert await a.bus.renew(won.epoch, 1, b"beat", b"kept") == 0
             await eventually.until(lambda: a.heard == [b"beat"])
             await a.bus.resign(won.epoch)
 

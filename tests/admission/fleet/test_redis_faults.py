@@ -52,7 +52,7 @@ async def test_a_full_redis_still_gives_the_lease(redis: RedisServer) -> None:
         assert won is not None
         assert await b.campaign(0) is None
         redis.ask("DEL", f"{policy(redis.url).prefix()}:lease")
-        assert await a.renew(won.epoch, b"beat", b"kept")
+        assert await a.renew(won.epoch, 1, b"beat", b"kept") == 0
         await a.resign(won.epoch)
         assert await b.campaign(won.epoch) is not None
     finally:
@@ -70,7 +70,7 @@ async def test_a_lease_that_is_older_than_a_known_one_is_void(redis: RedisServer
         later = await b.campaign(won.epoch + 3_600_000)
         assert later is not None
         assert later.epoch == won.epoch + 3_600_001
-        assert not await a.renew(won.epoch, b"beat", None)
+        assert await a.renew(won.epoch, 1, b"beat", None) is None
         assert await a.campaign(won.epoch) is None
     finally:
         await a.stop()

@@ -47,7 +47,7 @@ async def use(bus: RedisBus, heard: list[bytes]) -> None:
     """Leads once, and hears its own beat."""
     won = await bus.campaign(0)
     assert won is not None
-    assert await bus.renew(won.epoch, b"beat", b"kept")
+    assert await bus.renew(won.epoch, 1, b"beat", b"kept") == 0
     await eventually.until(lambda: b"beat" in heard)
     heard.clear()
     await bus.resign(won.epoch)

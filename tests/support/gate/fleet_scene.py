@@ -60,11 +60,12 @@ class FleetScene:
         service_s: float = 0.1,
         whole_seconds: bool = True,
         clocks_off_s: float = 0.0,
+        redis: MemoryRedis | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.clocks_off_s = clocks_off_s
         self.random = random.Random(seed)
-        self.redis = MemoryRedis(chance=random.Random(seed))
+        self.redis = redis or MemoryRedis(chance=random.Random(seed))
         self.limiter = limiter
         self.policy = policy or GatePolicy(max_in_flight=256, max_waiting=10_000)
         self.service_s = service_s

@@ -25,7 +25,10 @@ class MemoryRedis:
     holder: str = ""
     lease_epoch: int = 0
     lease_until_s: float = 0.0
-    kept: tuple[bytes, float] | None = None
+    kept: dict[str, tuple[bytes, float]] = field(default_factory=dict)
+    protocol: int = 1
+    versions: dict[int, tuple[float, int]] = field(default_factory=dict)
+    """When the fleet of each version of the protocol was last heard of, and how many replicas it has."""
     lost: float = 0.0
     """The share of messages that do not arrive."""
     doubled: float = 0.0
@@ -39,7 +42,9 @@ class MemoryRedis:
     campaigns: int = 0
 
     def flush_all(self) -> None:
-        self.holder, self.kept = "", None
+        self.holder = ""
+        self.kept.clear()
+        self.versions.clear()
 
     def resume(self) -> None:
         self.hangs = False
@@ -57,6 +62,13 @@ class MemoryRedis:
         self.is_down = False
         for bus in self.buses:
             bus.connects_at_s = asyncio.get_running_loop().time() + self.reconnect_s * self.chance.random()
+
+    def other_version(self) -> "MemoryRedis":
+        """Returns the same server as another version of the protocol uses it."""
+        return MemoryRedis(chance=self.chance, protocol=self.protocol + 1, versions=self.versions, kept=self.kept)
+
+    def others(self, now_s: float) -> int:
+        return sum(n for each, (at_s, n) in self.versions.items() if each != self.protocol and at_s > now_s - 2.0)
 
     def leader(self, now_s: float) -> str:
         return self.holder if self.lease_until_s > now_s else ""
@@ -171,25 +183,27 @@ class MemoryBus:
             return None
         redis.holder, redis.lease_until_s = self.name, now_s + 1.0
         redis.lease_epoch = max(int((now_s + redis.clock_off_s) * 1000), epoch + 1)
-        kept, at_s = redis.kept or (b"", now_s)
-        won = Won(redis.lease_epoch, kept, now_s - at_s)
+        kept, at_s = redis.kept.get("kept", (b"", now_s))
+        won = Won(redis.lease_epoch, kept, now_s - at_s, redis.others(now_s))
         await self._answer()
         return won
 
-    async def renew(self, epoch: int, beat: bytes, keep: bytes | None) -> bool:
+    async def renew(self, epoch: int, replicas: int, beat: bytes, keep: bytes | None) -> int | None:
         await self._ask()
         redis, now_s = self.redis, asyncio.get_running_loop().time()
         if redis.holder == "":  # wiped
             redis.holder, redis.lease_epoch = self.name, epoch
         if (redis.leader(now_s) or self.name, redis.lease_epoch) != (self.name, epoch):
             await self._answer()
-            return False
+            return None
         redis.lease_until_s = now_s + 1.0
+        redis.versions[redis.protocol] = now_s, replicas
+        others = redis.others(now_s)
         if keep is not None:
-            redis.kept = keep, now_s
+            redis.kept["kept"] = keep, now_s
         self.send(EVERYBODY, beat)
         await self._answer()
-        return True
+        return others
 
     async def resign(self, epoch: int) -> None:
         if self.redis.lease_epoch == epoch and self.redis.holder == self.name:

@@ -59,10 +59,15 @@ class Beliefs:
         return self.epoch, self.age_s(now_s), dump(map(_without_grants, self.snapshots), NAME, 0.0)
 
     def hear(self, told: tuple[int, float, object], now_s: float) -> None:
-        """Notes what another replica tells, if it is newer. Raises ValueError or TypeError if it is malformed."""
+        """Notes what another replica tells, if it is newer, or if nothing is known here.
+
+        A replica that has just started knows nothing, which is never newer. Raises ValueError or TypeError if it is
+        malformed.
+        """
         epoch, age_s, document = told
-        if (epoch, -age_s) > (self.epoch, -self.age_s(now_s)):
-            self.note_document(document, age_s, now_s)
+        snapshots, _ = load(document, NAME, 0.0)
+        if snapshots and (not self.snapshots or (epoch, -age_s) > (self.epoch, -self.age_s(now_s))):
+            self.note(snapshots, age_s, now_s)
             self.epoch = epoch
 
     def note_kept(self, won: Won, now_s: float) -> None:

@@ -2,13 +2,17 @@
 
 | state | event | next state |
 |---|---|---|
-| GATHERING: beats ask which replicas are here | all known replicas are, or `GATHER_S` is over | COLLECTING |
+| GATHERING: beats ask which replicas are here | all known ones are, or `GATHER_S` is over | COLLECTING |
 | COLLECTING: beats ask for hellos | all that are here said hello, or `COLLECT_S` is over | `on_ready`: OPEN |
 | OPEN, after `open`: the host decides for all members | | |
+| COLLECTING, OPEN | replicas with another version of the protocol are here | ended, as below |
 | all | the lease is lost, or Redis refuses to renew it | ended: `on_end` is called with the reason |
 
 While this replica gathers, each replica still uses its share. If it opened at once, a replica that reaches Redis
 half a second later would use its share on top of all that the leader grants.
+
+While replicas with another version of the protocol are here, this replica only gathers. So each replica of both
+versions uses its share, and nobody learns from 429s that the other version has caused.
 """
 
 import asyncio
@@ -17,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from nanonets_proxy.admission.fleet.beliefs import Beliefs, OwnGrants, ToTell
-from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, Bus, BusError
+from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, Bus, BusError, Won
 from nanonets_proxy.admission.fleet.bus.post import seal
 from nanonets_proxy.admission.fleet.host import Host
 from nanonets_proxy.core.access.shared_counts import SharedCounts
@@ -36,6 +40,7 @@ GATHER_S: Final = 0.7
 COLLECT_S: Final = 0.15
 LEASE_VALID_S: Final = 0.8
 """A leader decides for this long after it asked for its lease, which lasts for 1 s."""
+OTHER_VERSION: Final = "replicas with another version of the protocol are here"
 _LATE_S: Final = 0.05
 _MOST_LATE: Final = 6
 """A single late response is an accident. After as many in a row, each replica does better with its share."""
@@ -49,16 +54,19 @@ class Lead:
     def __init__(
         self,
         name: str,
-        epoch: int,
+        won: Won,
         replicas: int,
         asked_at_s: float,
         bus: Bus,
+        beliefs: Beliefs,
         counts: SharedCounts,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         """The lease was asked for at `asked_at_s`, while the fleet had so many `replicas`."""
-        self.epoch = epoch
+        self.epoch = won.epoch
         self.replicas = replicas
+        self.others = won.others
+        """How many replicas with another version of the protocol are here."""
         self.valid_until_s = asked_at_s + LEASE_VALID_S
         self.host: Host | None = None
         """Set by `open`."""
@@ -71,6 +79,7 @@ class Lead:
         self.gathers = True
         self._name = name
         self._bus = bus
+        self._beliefs = beliefs
         self._counts = counts
         self._loop = loop
         self._to_tell: ToTell | None = None
@@ -80,12 +89,14 @@ class Lead:
         self._late = 0  # renewals that took too long, one after the other
         self._beat_again = False  # whether another beat must follow the one that is underway
         self._most_replicas_at_s = asked_at_s
-        self._here: set[str] = set()
+        self._here: dict[str, float] = {}  # when each replica said so
         self._hellos: dict[str, Message] = {}  # before `open`, by replica
         self._timer = self._loop.call_later(GATHER_S if replicas > 1 else 0.0, self._collect)
 
     def _collect(self) -> None:
         """Asks the replicas that are here for their hellos."""
+        if self.others:
+            return
         self.gathers = False
         self._timer.cancel()
         self._timer = self._loop.call_later(COLLECT_S, self._on_all_said)
@@ -113,23 +124,27 @@ class Lead:
         """Applies the policy of this replica, and the number of members, to the gate for all."""
         if self.host is None or self._to_tell is None:
             return
-        count, now_s = len(self.host.members) + 1, self._loop.time()
-        if count >= self.replicas or self._most_replicas_at_s + _REPLICAS_KEPT_S < now_s:
-            self.replicas, self._most_replicas_at_s = count, now_s
+        self._count(len(self.host.members))
         self._to_tell.repeat()
         self.host.on_members = lambda: self.use(policy)
         places = self.host.places + policy.max_in_flight
         self.host.home.room.change_policy(leader_policy(policy, places, self.replicas))
 
+    def _count(self, others: int) -> None:
+        """Notes how many other replicas of this fleet are here."""
+        count, now_s = others + 1, self._loop.time()
+        if count >= self.replicas or self._most_replicas_at_s + _REPLICAS_KEPT_S < now_s:
+            self.replicas, self._most_replicas_at_s = count, now_s
+
     def on_message(self, what: str, message: "Message", now_s: float) -> None:
         """Acts on a message of a member. Raises ValueError, KeyError or TypeError if it is malformed."""
         if what == "here" and self.gathers:
-            self._here.add(message["from"])
+            self._here[message["from"]] = now_s
             if len(self._here) >= self.replicas - 1:
                 self._collect()
         elif what == "hello" and self.host is None:
             self._hellos[message["from"]] = message
-            if not self.gathers and self._here <= self._hellos.keys():
+            if not self.gathers and self._here.keys() <= self._hellos.keys():
                 self._on_all_said()
         elif what == "hello" and self.host is not None:
             self.host.hello(message, now_s)
@@ -147,6 +162,10 @@ class Lead:
             self.host.expire(self._loop.time())
             if len(self.host.members) + 1 != self.replicas:
                 self.host.on_members()
+        elif self.others:
+            since_s = self._loop.time() - _REPLICAS_KEPT_S
+            self._here = {name: at_s for name, at_s in self._here.items() if at_s > since_s}
+            self._count(len(self._here))
         if self._renewing is None:
             self._beat_again = False
             self._renewing = self._loop.create_task(self._renew())
@@ -167,12 +186,12 @@ class Lead:
         """Notes that our own beat has come back: the subscription works."""
         self._beat_is_out = False
 
-    def note_in(self, beliefs: Beliefs) -> None:
-        """Notes there what this leader believes, if it decides."""
+    def note_beliefs(self) -> None:
+        """Notes what this leader believes, if it decides."""
         if self.host is not None:
             now_s = self._loop.time()
-            beliefs.note(self.host.home.gate.scopes.snapshots(now_s), 0.0, now_s)
-            beliefs.epoch = self.epoch
+            self._beliefs.note(self.host.home.gate.scopes.snapshots(now_s), 0.0, now_s)
+            self._beliefs.epoch = self.epoch
 
     def end(self) -> "Message":
         """Ends this time. Returns the last message, with the latest grants: the next leader counts them."""
@@ -189,23 +208,33 @@ class Lead:
         beat: Message = {"t": "beat", "replicas": self.replicas}
         if self.gathers:
             beat["gathers"] = True
+            if self.others:
+                beat |= {"others": self.others, "told": self._beliefs.told(asked_at_s)}
         keep = None
         if self._to_tell is not None:
             told, kept = self._to_tell.take(asked_at_s)
             beat |= told
             keep = None if kept is None else orjson.dumps(kept)
         self._beat_is_out = True
-        renewed, reason = False, "another replica leads"
+        others, reason = None, "another replica leads"
         try:
-            renewed = await self._bus.renew(self.epoch, seal(self._name, self.epoch, [beat]), keep)
+            sealed = seal(self._name, self.epoch, [beat])
+            others = await self._bus.renew(self.epoch, self.replicas, sealed, keep)
         except BusError as error:
             reason = str(error)
         self._renewing = None
         self._late = self._late + 1 if self._loop.time() - asked_at_s > _LATE_S else 0
-        if renewed and self._late < _MOST_LATE:
+        if others is None:
+            self.on_end(reason)
+        elif self._late >= _MOST_LATE:
+            self.on_end("Redis is slow")
+        elif others and not self.gathers:
+            self.on_end(OTHER_VERSION)
+        else:
             self.valid_until_s = asked_at_s + LEASE_VALID_S
             self.on_renewed(self.valid_until_s)
-            if self._beat_again:
+            others_left, self.others = self.others and not others, others
+            if others_left:
+                self._collect()
+            elif self._beat_again:
                 self.beat()
-        else:
-            self.on_end("Redis is slow" if renewed else reason)

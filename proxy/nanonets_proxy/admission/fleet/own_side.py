@@ -24,6 +24,8 @@ class OwnSide:
         self.beliefs = Beliefs(make.loop.time())
         self.replicas = 1
         """How many replicas the fleet had when last heard of."""
+        self.others = 0
+        """How many replicas with another version of the protocol are here, as last heard of."""
         self.parts = 1
         """Into how many parts the share is divided: during a restart, two processes use it."""
         self.home = make.alone(policy, self.beliefs, 1, GrantLog(), {})
@@ -37,7 +39,11 @@ class OwnSide:
 
     def share(self) -> GatePolicy:
         """Returns the policy of a gate with this replica's share."""
-        return share_policy(self.policy, self.beliefs.snapshots, self.replicas * self.parts)
+        return share_policy(self.policy, self.beliefs.snapshots, self._sharers)
+
+    @property
+    def _sharers(self) -> int:
+        return (self.replicas + self.others) * self.parts
 
     @property
     def longest_period_s(self) -> float:
@@ -50,8 +56,8 @@ class OwnSide:
 
     def renew(self, *, is_remote: bool) -> None:
         """Makes a gate with this replica's share of what is known."""
-        closures, sharers = self.closures(is_remote=is_remote), self.replicas * self.parts
-        self.home = self._make.alone(self.policy, self.beliefs, sharers, self.room.log, closures)
+        closures = self.closures(is_remote=is_remote)
+        self.home = self._make.alone(self.policy, self.beliefs, self._sharers, self.room.log, closures)
 
     def decide_alone(self, *, is_remote: bool) -> None:
         """From now on, a gate with this replica's share decides on its requests."""

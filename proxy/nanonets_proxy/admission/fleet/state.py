@@ -29,7 +29,7 @@ BEAT_S: Final = 0.25
 """A leader tells all replicas in this interval that it still leads."""
 BEATS_MISSED: Final = 4
 SILENT_TICKS: Final = 5
-"""Ticks of `silence.py`, as are the next ones."""
+"""Ticks of `timers.py`, as are the next ones."""
 SLOW_TICKS: Final = 25
 LEAD_TICKS: Final = 25
 JOIN_TICKS: Final = 20

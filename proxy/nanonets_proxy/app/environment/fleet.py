@@ -17,6 +17,7 @@ import structlog
 from nanonets_proxy.admission.fleet.bus.check import check
 from nanonets_proxy.admission.fleet.bus.redis_bus import RedisBus
 from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
+from nanonets_proxy.admission.fleet.lead import OTHER_VERSION
 from nanonets_proxy.admission.fleet.replica import Replica
 from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.admission.sleep_clock import slept_s
@@ -40,6 +41,7 @@ _ROLES: Final = {
     State.LEADING: "leads",
 }
 _ADVICE: Final = "check that the server of coordination runs and that this machine reaches it"
+_FINISH: Final = "finish the upgrade: end the replicas of the earlier version"
 
 
 class Fleet:
@@ -78,7 +80,7 @@ class Fleet:
         if fault is not None:
             self._report_alone(fault)
         await self._replica.start(_PATIENCE_S if fault is None else 0.0)
-        if fault is None and not self._replica.state.is_coordinated:
+        if fault is None and not self._is_coordinated:
             self._report_alone(
                 self._replica.campaign.fault or f"no leader decides {_PATIENCE_S:.0f} s after the start"
             )
@@ -94,13 +96,16 @@ class Fleet:
 
     def not_ready_reason(self) -> str | None:
         """Returns why this replica is not ready, or None if it is."""
-        if self._policy.required and not self._replica.state.is_coordinated:
-            return "no_coordination"
-        return None
+        return "no_coordination" if self._policy.required and not self._is_coordinated else None
+
+    @property
+    def _is_coordinated(self) -> bool:
+        """While there are two versions, as in an upgrade, each replica has its share, and must become ready."""
+        return self._replica.state.is_coordinated or self._replica.shares_with_other_version
 
     def _on_change(self, reason: str) -> None:
         replica = self._replica
-        if replica.state is State.ALONE:
+        if not replica.state.is_coordinated:
             self._report_alone(reason)
             return
         self._alerts.end("fleet_alone")
@@ -110,7 +115,7 @@ class Fleet:
     def _report_alone(self, reason: str) -> None:
         self._alerts.report(
             "fleet_alone",
-            _ADVICE,
+            _FINISH if reason == OTHER_VERSION else _ADVICE,
             lasting=True,
             address=str(self._policy.address),
             reason=reason,

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from nanonets_proxy.core.net.redis_address import RedisAddress
-from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
+from nanonets_proxy.core.ratelimit.fleet.policy import PROTOCOL, FleetPolicy
 
 POLICY = FleetPolicy(
     RedisAddress.parse("redis://:s3cret@redis.example/1"), "https://app.example\n\nteam", required=False
@@ -12,7 +12,8 @@ POLICY = FleetPolicy(
 
 def test_the_keys_of_a_fleet_are_in_one_slot_of_a_cluster() -> None:
     prefix = POLICY.prefix()
-    assert prefix.startswith("nanonets-proxy:5:{")
+    assert prefix.startswith(f"nanonets-proxy:{PROTOCOL}:{{")
+    assert POLICY.common_prefix() == prefix.replace(f"{PROTOCOL}:", "")
     assert prefix.endswith("}")
     assert prefix == POLICY.prefix()
 

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from nanonets_proxy.admission.fleet.bus.client import ServerUnknown, check_tls_files, find_server, make_client
 from nanonets_proxy.admission.fleet.bus.port import CoordinationUnusable
-from nanonets_proxy.admission.fleet.bus.scripts import CAMPAIGN, RENEW, RESIGN
-from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
+from nanonets_proxy.admission.fleet.bus.scripts import CAMPAIGN, RENEW, RESIGN, keys
+from nanonets_proxy.core.ratelimit.fleet.policy import PROTOCOL, FleetPolicy
 
 _ACL_IN_SCRIPT: Final = ("user executing the script", "ACL failure in script")
 _MAY_PASS: Final = ("read only replica", "maxmemory", "MISCONF", "NOREPLICAS", "MASTERDOWN")
@@ -31,7 +31,7 @@ async def check(policy: FleetPolicy) -> str | None:
     check_tls_files(address)
     try:
         client = make_client(address, await find_server(policy))
-        await _rehearse(client, f"{policy.prefix()}:check")
+        await _rehearse(client, f"{policy.prefix()}:check", f"{policy.common_prefix()}:check")
     except (exceptions.BusyLoadingError, exceptions.ClusterDownError, ServerUnknown) as error:
         return f"{address}: {error}"
     except exceptions.MovedError:
@@ -66,15 +66,15 @@ def _is_any_of(words: tuple[str, ...], error: Exception) -> bool:
     return any(word in str(error) for word in words)
 
 
-async def _rehearse(client: Any, prefix: str) -> None:
+async def _rehearse(client: Any, prefix: str, common_prefix: str) -> None:
     """Does once what a replica does with Redis, with keys and a channel of its own. Each needs a right."""
-    lease, kept = f"{prefix}:lease", f"{prefix}:kept"
-    won = await client.register_script(CAMPAIGN)(keys=[lease, kept], args=["check", 0, 1000])
+    own = keys(prefix, common_prefix)
+    won = await client.register_script(CAMPAIGN)(keys=own, args=["check", 0, 1000, PROTOCOL])
     if won:
         me = f"{int(won[0])} check"
-        await client.register_script(RENEW)(keys=[lease, kept], args=[me, 1000, prefix, b"", b"", 1000])
-        await client.register_script(RESIGN)(keys=[lease], args=[me])
-    await client.eval(_KEEP, 1, kept)
+        await client.register_script(RENEW)(keys=own, args=[me, 1000, prefix, b"", b"", 1000, PROTOCOL, 1])
+        await client.register_script(RESIGN)(keys=own[:1], args=[me])
+    await client.eval(_KEEP, 1, own[1])
     await client.publish(prefix, b"")
     pubsub = client.pubsub()
     try:

@@ -20,6 +20,8 @@ class Won:
     kept: bytes
     """What the last leader kept in Redis; empty if it kept nothing, or too long ago."""
     kept_age_s: float
+    others: int = 0
+    """How many replicas with another version of the protocol are here."""
 
 
 class BusError(Exception):
@@ -58,10 +60,11 @@ class Bus(Protocol):
     async def campaign(self, epoch: int) -> Won | None:
         """Takes the lease if nobody holds it; the new epoch is above `epoch`. None: it is held. Raises BusError."""
 
-    async def renew(self, epoch: int, beat: bytes, keep: bytes | None) -> bool:
-        """Renews the lease, tells `beat` to everybody, and keeps `keep` in Redis; None: leaves what is kept.
+    async def renew(self, epoch: int, replicas: int, beat: bytes, keep: bytes | None) -> int | None:
+        """Renews the lease of a fleet of so many replicas, and tells `beat` to everybody.
 
-        Returns False if another replica holds the lease. Raises BusError.
+        `keep` is kept in Redis; None: leaves what is kept. Returns how many replicas with another version of the
+        protocol are here; None if another replica holds the lease. Raises BusError.
         """
 
     async def resign(self, epoch: int) -> None:

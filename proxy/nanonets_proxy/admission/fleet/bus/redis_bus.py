@@ -22,7 +22,7 @@ import structlog
 
 from nanonets_proxy.admission.fleet.bus.client import find_server, make_client, words
 from nanonets_proxy.admission.fleet.bus.port import BusError, Won
-from nanonets_proxy.admission.fleet.bus.scripts import CAMPAIGN, RENEW, RESIGN
+from nanonets_proxy.admission.fleet.bus.scripts import CAMPAIGN, RENEW, RESIGN, keys
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 
 _LEASE_MS: Final = 1000
@@ -43,7 +43,7 @@ class RedisBus:
         self._policy = policy
         self._prefix = policy.prefix()
         self._name = name
-        self._keys = (f"{self._prefix}:lease", f"{self._prefix}:kept")
+        self._keys = keys(self._prefix, policy.common_prefix())
         self._commands: Any = None  # a client of the server that was found
         self._broken: asyncio.Future[str] | None = None
         self._queue: list[tuple[str, bytes]] = []
@@ -170,16 +170,16 @@ class RedisBus:
     # --- the lease ----------------------------------------------------------------------------------
 
     async def campaign(self, epoch: int) -> Won | None:
-        result = await self._run(CAMPAIGN, self._keys, self._name, epoch, _LEASE_MS)
+        result = await self._run(CAMPAIGN, self._keys, self._name, epoch, _LEASE_MS, self._policy.protocol)
         if not result:
             return None
-        return Won(int(result[0]), result[1], int(result[2]) / 1000)
+        return Won(int(result[0]), result[1], int(result[2]) / 1000, int(result[3]))
 
-    async def renew(self, epoch: int, beat: bytes, keep: bytes | None) -> bool:
-        me = f"{epoch} {self._name}"
-        return bool(
-            await self._run(RENEW, self._keys, me, _LEASE_MS, self._channel(""), beat, keep or b"", _KEPT_MS)
-        )
+    async def renew(self, epoch: int, replicas: int, beat: bytes, keep: bytes | None) -> int | None:
+        lease, kept = (f"{epoch} {self._name}", _LEASE_MS), (keep or b"", _KEPT_MS)
+        told, fleet = (self._channel(""), beat), (self._policy.protocol, replicas)
+        others = int(await self._run(RENEW, self._keys, *lease, *told, *kept, *fleet))
+        return None if others < 0 else others
 
     async def resign(self, epoch: int) -> None:
         with contextlib.suppress(BusError):

@@ -14,16 +14,29 @@ Invariants:
 
 from typing import Final
 
-CAMPAIGN: Final = """
+_OTHERS: Final = """
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local others, told = 0, ''
+for version, at_ms, replicas in string.gmatch(redis.call('GET', KEYS[3]) or '', '(%d+) (%d+) (%d+);') do
+  if version ~= PROTOCOL and math.abs(now_ms - tonumber(at_ms)) < 2000 then
+    others = others + tonumber(replicas)
+    told = told .. version .. ' ' .. at_ms .. ' ' .. replicas .. ';'
+  end
+end
+"""
+"""Reads which versions of the protocol have a fleet: `VERSION AT_MS REPLICAS;` of each, from its latest beat."""
+
+CAMPAIGN: Final = f"""
+local PROTOCOL = ARGV[4]
+{_OTHERS}
 local lease = redis.call('GET', KEYS[1])
 if lease then
   local held, holder = string.match(lease, '^(%d+) (.+)$')
   if holder ~= ARGV[1] and tonumber(held) >= tonumber(ARGV[2]) then
-    return {}
+    return {{}}
   end
 end
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local epoch = string.format('%.0f', math.max(now_ms, tonumber(ARGV[2]) + 1))
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], epoch .. ' ' .. ARGV[1], 'PX', ARGV[3])
@@ -32,12 +45,15 @@ local age_ms = 0
 if kept[1] then
   age_ms = math.max(0, now_ms - tonumber(kept[1]))
 end
-return {epoch, kept[2] or '', string.format('%.0f', age_ms)}
+return {{epoch, kept[2] or '', string.format('%.0f', age_ms), others}}
 """
-"""KEYS: lease, kept. ARGV: replica, largest known epoch, length of the lease in ms. Returns the epoch, the kept
-beliefs and their age in ms; nothing if another replica holds the lease."""
+"""KEYS: lease, kept, versions. ARGV: replica, largest known epoch, length of the lease in ms, protocol. Returns the
+epoch, the kept beliefs, their age in ms, and the number of replicas with another protocol; nothing if another
+replica holds the lease."""
 
-RENEW: Final = """
+RENEW: Final = f"""
+local PROTOCOL = ARGV[7]
+{_OTHERS}
 local lease = redis.call('GET', KEYS[1])
 if not lease then
   redis.call('DEL', KEYS[1])
@@ -45,19 +61,20 @@ if not lease then
 elseif lease == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
 else
-  return 0
+  return -1
 end
+local at_ms = string.format('%.0f', now_ms)
+redis.pcall('SET', KEYS[3], told .. PROTOCOL .. ' ' .. at_ms .. ' ' .. ARGV[8] .. ';', 'PX', 2000)
 if ARGV[5] ~= '' then
-  local time = redis.call('TIME')
-  local now_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-  redis.pcall('HSET', KEYS[2], 'at_ms', now_ms, 'beliefs', ARGV[5])
+  redis.pcall('HSET', KEYS[2], 'at_ms', at_ms, 'beliefs', ARGV[5])
   redis.pcall('PEXPIRE', KEYS[2], ARGV[6])
 end
 redis.call('PUBLISH', ARGV[3], ARGV[4])
-return 1
+return others
 """
-"""KEYS: lease, kept. ARGV: `EPOCH REPLICA`, length of the lease in ms, channel, beat, beliefs to keep or an empty
-string, how long to keep them in ms. Returns 1, or 0 if another replica holds the lease."""
+"""KEYS: lease, kept, versions. ARGV: `EPOCH REPLICA`, length of the lease in ms, channel, beat, beliefs to keep or
+an empty string, how long to keep them in ms, protocol, replicas of this fleet. Returns the number of replicas with
+another protocol, or -1 if another replica holds the lease."""
 
 RESIGN: Final = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then
@@ -66,3 +83,8 @@ end
 return 0
 """
 """KEYS: lease. ARGV: `EPOCH REPLICA`."""
+
+
+def keys(prefix: str, common_prefix: str) -> tuple[str, str, str]:
+    """Returns the keys of `CAMPAIGN` and `RENEW`. Fleets with different protocols share all but the first one."""
+    return f"{prefix}:lease", f"{common_prefix}:kept", f"{common_prefix}:versions"

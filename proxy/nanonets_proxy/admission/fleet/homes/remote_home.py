@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from nanonets_proxy.admission.fleet.homes.claim import OwnClaim
-from nanonets_proxy.admission.fleet.silence import TICK_S
+from nanonets_proxy.admission.fleet.timers import TICK_S
 from nanonets_proxy.admission.waiting_room import refusal
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason

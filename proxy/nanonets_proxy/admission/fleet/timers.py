@@ -1,6 +1,7 @@
-"""Measures silence while an answer is due, in ticks of this process's own event loop.
+"""A replica's timers: the time of its next beat, and silence while an answer is due.
 
-Not by the clock: if the loop itself stood still, the answer may be here already, unread. A late tick counts once.
+Silence is counted in ticks of this process's own event loop, not by the clock: if the loop itself stood still, the
+answer may be here already, unread. A late tick counts once.
 """
 
 import asyncio
@@ -71,3 +72,31 @@ class Silence:
             self._on_silence("no answer from Redis or from the leader")
         else:
             self._timer = self._loop.call_later(TICK_S, self._tick)
+
+
+class Beater:
+    """Calls a function again and again, which returns how long to wait. Call `start`, then `stop`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, act: Callable[[], float]) -> None:
+        self._loop = loop
+        self._act = act
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Calls the function now."""
+        wait_s = self._act()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(wait_s, self.start)
+
+    def rush(self, wait_s: float) -> None:
+        """Lets the next call come after `wait_s`, if calls have begun."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._loop.call_later(wait_s, self.start)
+
+    def stop(self) -> None:
+        """Ends the calls."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
