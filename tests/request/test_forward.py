@@ -55,6 +55,9 @@ class Keys:
     def reason_of_401(self) -> str:
         return ""
 
+    def accept_fast(self, _use: Any) -> bool:
+        return False
+
     def settle(self, _use: Any, _verdict: Any, history: Any) -> Ruling:
         """A rejected key is final from the second time on: another key works first."""
         self.open_uses -= 1

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from nanonets_proxy.core.api.unexpected import USUAL_TYPES
 from nanonets_proxy.core.http.retry import RETRIED_STATUSES
-from nanonets_proxy.core.keys.key_records import KeyUse, KeyVerdict, verdict_of
+from nanonets_proxy.core.keys.key_records import KeyUse, KeyVerdict, Ruling, verdict_of
 from nanonets_proxy.core.keys.key_scrubber import KeyScrubber
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import read_advice
 from nanonets_proxy.core.ratelimit.scopes.static_limits import REQUESTS
@@ -44,7 +44,8 @@ from nanonets_proxy.upstream.response_head import ResponseHead
 _RELAY, _REPORT, _RETRY, _KEEP = Step.RELAY, Step.REPORT, Step.RETRY, Step.KEEP
 _WAIT, _OTHER_KEY = Step.WAIT, Step.SEND_WITH_OTHER_KEY
 _SERVED, _THROTTLED = Outcome.SERVED, Outcome.THROTTLED
-_KEY_REJECTED, _KEY_UNKNOWN = KeyVerdict.REJECTED, KeyVerdict.UNKNOWN
+_KEY_ACCEPTED, _KEY_REJECTED, _KEY_UNKNOWN = KeyVerdict
+_RELAYED = Ruling.RELAY
 # After a shorter wait, a system call to find out whether the caller is still there is not worth its cost.
 _NOTICEABLE_WAIT_S: Final = 0.001
 HOLD_MARGIN_S: Final = 0.1
@@ -187,7 +188,8 @@ class Attempts:
         The connection must be finished afterwards. Raises an UpstreamError if no response comes, or the error that
         reading the caller's body raised; nothing is left open then.
         """
-        services, verdict, spans = self._services, _KEY_UNKNOWN, context.record.spans
+        services, spans = self._services, context.record.spans
+        verdict, ruling = _KEY_UNKNOWN, _RELAYED
         if spans is not None:
             began_s, context.span_id = perf_counter(), new_id()
         if context.sharing is not None and context.sharing.concerns_others:
@@ -204,8 +206,9 @@ class Attempts:
                 spans.append((context.span_id, began_s, perf_counter(), 0, error.code))
             raise
         finally:
-            history = context.ensure_key_history() if verdict is _KEY_REJECTED else None
-            ruling = services.keys.settle(use, verdict, history)
+            if verdict is not _KEY_ACCEPTED or not services.keys.accept_fast(use):
+                history = context.ensure_key_history() if verdict is _KEY_REJECTED else None
+                ruling = services.keys.settle(use, verdict, history)
         if head.status == 429:
             return await self._refusals.read(context, connection, head)
         if head.status in RETRIED_STATUSES:

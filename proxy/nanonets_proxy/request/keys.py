@@ -23,6 +23,9 @@ class KeyProvider(Protocol):
     def choose(self, history: KeyHistory, deadline_s: float) -> KeyUse | None:
         """Returns the key for any request. Before `deadline_s` it may return None: then hold the request first."""
 
+    def accept_fast(self, use: KeyUse) -> bool:
+        """Ends a use whose key was accepted. Returns False if `settle` must decide."""
+
     def settle(self, use: KeyUse, verdict: KeyVerdict, history: KeyHistory | None) -> Ruling:
         """Ends a use, notes a rejection of the key in `history`, and returns what happens to the request."""
 

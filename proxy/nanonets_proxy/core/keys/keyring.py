@@ -215,17 +215,24 @@ class Keyring:
             self.known.doubt.note_probe(now)
         return self._use(self.known.usable[0], _CANDIDATE_PROBE)
 
+    def accept_fast(self, use: KeyUse) -> bool:
+        """Ends a use whose key was accepted, if that changes no state. Returns False if `settle` must decide."""
+        record = use.record
+        if use.purpose is not _ORDINARY or record.state is not _ACTIVE or record.doubt is not None:
+            return False
+        self._seq += 1
+        if use.chosen_seq > record.accepted_seq:
+            record.accepted_seq = use.chosen_seq
+        return True
+
     def settle(
         self, use: KeyUse, verdict: KeyVerdict, now: float, history: KeyHistory | None = None
     ) -> Sequence[KeyEvent]:
         """Ends a use, and notes a rejection in the `history` of its request."""
+        if verdict is _ACCEPTED and self.accept_fast(use):
+            return _NO_EVENTS
         self._seq += 1
         record, purpose = use.record, use.purpose
-        is_common = verdict is _ACCEPTED and purpose is _ORDINARY
-        if is_common and record.state is _ACTIVE and record.doubt is None:
-            if use.chosen_seq > record.accepted_seq:
-                record.accepted_seq = use.chosen_seq
-            return _NO_EVENTS
         if history is not None and verdict is _REJECTED:
             history.rejections = (*history.rejections, (record, self._seq))
         if purpose in (_CANDIDATE_PROBE, _REJECTED_PROBE):
