@@ -4,6 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
+from nanonets_proxy.telemetry.finished_request import FinishedRequest
 from nanonets_proxy.telemetry.scrape.request_metrics import RequestMetrics
 from support.eventually import until
 from support.proxy_harness import RunningProxy, running_proxy
@@ -154,6 +155,23 @@ def test_durations_are_counted_as_in_the_librarys_histogram() -> None:
         for suffix in ("_count", "_sum"):
             counted = registry.get_sample_value(f"nanonets_proxy_{name}{suffix}")
             assert counted == pytest.approx(registry.get_sample_value(name + suffix))
+
+
+def test_the_totals_have_all_requests_and_the_hook_gets_the_unusual_ones() -> None:
+    metrics, unusual = RequestMetrics(100), list[FinishedRequest]()
+    metrics.observe(Finished(status=500))  # without a hook
+    metrics.on_unusual = unusual.append
+    good = [Finished(status=status) for status in (200, 302)]
+    bad = [
+        *(Finished(status=status) for status in (404, 429, 502, 999)),
+        Finished(status=0, code="caller_gone"),
+        Finished(retried_after="upstream_closed"),
+        Finished(status=200, code="upstream_closed", wait_s=0.5, upstream_s=2.0),
+    ]
+    for finished in (*good, *bad):
+        metrics.observe(finished)
+    assert unusual == bad
+    assert metrics.totals() == (10, 0.5, 2.0, 1)
 
 
 def _buckets(registry: CollectorRegistry, name: str) -> dict[str, float]:

@@ -1,19 +1,20 @@
 """The requests of the last hour, for the status: their numbers by outcome, and the last errors."""
 
 import asyncio
+from collections.abc import Callable
 
 from nanonets_proxy.core.status.recent_errors import RecentErrors
-from nanonets_proxy.core.status.request_counts import BUCKET_S, RequestRing
+from nanonets_proxy.core.status.request_counts import BUCKET_S, RequestRing, Totals
 from nanonets_proxy.telemetry.finished_request import FinishedRequest
 
 
 class RecentRequests:
-    """Its `ring.count` is an observer of finished requests. Call `start`, then `stop`."""
+    """Its `ring.count_unusual` takes the requests that failed or were sent again. Call `start`, then `stop`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, read_totals: Callable[[], Totals]) -> None:
         self._loop = loop
         self._rotation: asyncio.TimerHandle | None = None
-        self.ring = RequestRing[FinishedRequest](self._note_error)
+        self.ring = RequestRing[FinishedRequest](read_totals, self._note_error)
         self.errors = RecentErrors()
 
     def _note_error(self, request: FinishedRequest) -> None:

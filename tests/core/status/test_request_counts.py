@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanonets_proxy.core.status.document import RequestCounts
-from nanonets_proxy.core.status.request_counts import LatestRequests, RequestRing
+from nanonets_proxy.core.status.request_counts import LatestRequests, RequestRing, Totals
 
 _MINUTE = 6  # rotations
 
@@ -22,11 +22,22 @@ class _Request:
 
 
 class Ring(RequestRing[_Request]):
-    """A ring that remembers the failed requests."""
+    """A ring that remembers failed requests, and counts all requests itself."""
 
     def __init__(self) -> None:
         self.failed: list[_Request] = []
-        super().__init__(self.failed.append)
+        self.requests: list[_Request] = [_Request(200, 1.0, 1.0)] * 7  # from before the ring began
+        super().__init__(self._totals, self.failed.append)
+
+    def _totals(self) -> Totals:
+        upstream_s = [request.upstream_s for request in self.requests if request.upstream_s is not None]
+        waits_s = [request.wait_s for request in self.requests]
+        return len(self.requests), sum(waits_s), sum(upstream_s), len(upstream_s)
+
+    def count(self, request: _Request) -> None:
+        self.requests.append(request)
+        if request.code or request.retried_after or not 200 <= request.status < 400:
+            self.count_unusual(request)
 
     def note(self, status: int, wait_s: float = 0.0, upstream_s: float | None = None) -> None:
         self.count(_Request(status, wait_s, upstream_s))

@@ -77,7 +77,8 @@ class Environment:
             self.gauges, lambda most: self._view.scope_statuses(loop.time(), most), config.environments
         )
         self.alerts = Alerts(self.metrics.registry, log_fields)
-        self._recent = RecentRequests(loop)
+        self._recent = RecentRequests(loop, self.metrics.requests.totals)
+        self.metrics.requests.on_unusual = self._recent.ring.count_unusual
         self._state_file: StateFile | None = None
         if config.state_file is not None:
             self._state_file = StateFile(config.state_file, gate, str(origin), self.alerts, redactor)
@@ -149,7 +150,7 @@ class Environment:
 
     def _make_handler(self, config: EnvironmentConfig) -> Handler:
         usage, authorizer = self._usage, self._access.authorizer
-        observers: list[Observer] = [self.metrics.requests.observe, self._recent.ring.count]
+        observers: list[Observer] = [self.metrics.requests.observe]
         if usage is not None and authorizer is not None:
             observers.append(authorizer.give_back)
         services = Services(

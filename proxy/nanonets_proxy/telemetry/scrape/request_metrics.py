@@ -20,12 +20,14 @@ from prometheus_client.utils import floatToGoString
 
 from nanonets_proxy.core.api.routes import OTHER_ROUTE
 from nanonets_proxy.core.ratelimit.tickets import Reason
+from nanonets_proxy.core.status.request_counts import Totals
 from nanonets_proxy.core.usage.rollups import known_method
-from nanonets_proxy.telemetry.finished_request import FinishedRequest
+from nanonets_proxy.telemetry.finished_request import FinishedRequest, Observer
 
 MOST_CALLERS: Final = 50
 OTHER: Final = "other"
 _REASONS: Final = frozenset(reason.value for reason in Reason)
+_ERROR_HUNDREDS: Final = 4
 _SHARE_OF_OTHERS: Final = 0.2
 """The share of the series that only the caller `other` may take, so that its routes and methods show."""
 # Polls take milliseconds, predictions take seconds, uploads and waits take minutes.
@@ -61,16 +63,17 @@ class RequestMetrics(Collector):
         self._total = _DurationHistogram()
         self.count_durations: CountDurations | None = None
         """Also called for each request. None: nothing else counts durations."""
+        self.on_unusual: Observer | None = None
+        """Called with each request that was sent again, or got no whole response below 400."""
 
     def observe(self, request: FinishedRequest) -> None:
         """Counts a request."""
-        labels = (request.caller, request.method, request.route, request.status // 100)
-        counts = self._counts
-        if labels not in counts:
-            labels = self._bounded(*labels)
-        counts[labels] += 1
-        if request.code:
-            self._count_error(request)
+        hundreds = request.status // 100
+        labels = (request.caller, request.method, request.route, hundreds)
+        try:
+            self._counts[labels] += 1
+        except KeyError:
+            self._counts[self._bounded(*labels)] += 1
         if queue_s := request.wait_s:
             queue = self._queue
             queue.counts[bisect_left(BUCKETS_S, queue_s)] += 1
@@ -84,6 +87,13 @@ class RequestMetrics(Collector):
         total.sum_s += total_s
         if self.count_durations is not None:
             self.count_durations(queue_s, upstream_s, total_s)
+        if request.code or request.retried_after or not 0 < hundreds < _ERROR_HUNDREDS:
+            self._count_unusual(request)
+
+    def totals(self) -> Totals:
+        """Returns the numbers of all requests so far."""
+        upstream = self._upstream
+        return sum(self._total.counts), self._queue.sum_s, upstream.sum_s, sum(upstream.counts)
 
     def _bounded(self, caller: str, method: str, route: str, hundreds: int) -> _Labels:
         """Returns the labels to count with. Adds a series for them if there is room."""
@@ -108,10 +118,13 @@ class RequestMetrics(Collector):
             return of_others
         return OTHER, OTHER, OTHER_ROUTE, hundreds
 
-    def _count_error(self, request: FinishedRequest) -> None:
-        reason = (request.details or {}).get("reason", "")
-        error = request.code, reason if reason in _REASONS else ""
-        self._errors[error] = self._errors.get(error, 0) + 1
+    def _count_unusual(self, request: FinishedRequest) -> None:
+        if request.code:
+            reason = (request.details or {}).get("reason", "")
+            error = request.code, reason if reason in _REASONS else ""
+            self._errors[error] = self._errors.get(error, 0) + 1
+        if self.on_unusual is not None:
+            self.on_unusual(request)
 
     def collect(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
