@@ -21,14 +21,14 @@ from support.raw_caller import RawCaller, request
 from support.raw_upstream import Peer, RawUpstream
 
 CALLS = {
-    "small GET": 80,
-    "small GET with a usage ledger": 85,
-    "small GET with new fields": 94,
-    "poll of a document": 95,
-    "POST of 1 KiB": 86,
-    "POST of 64 KiB": 89,
-    "response of 64 KiB": 83,
-    "GET in a queue of eight": 115,
+    "small GET": 73,
+    "small GET with a usage ledger": 77,
+    "small GET with new fields": 89,
+    "poll of a document": 87,
+    "POST of 1 KiB": 79,
+    "POST of 64 KiB": 83,
+    "response of 64 KiB": 77,
+    "GET in a queue of eight": 111,
 }
 TOLERANCE = 0.05
 

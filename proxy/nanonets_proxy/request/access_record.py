@@ -33,6 +33,7 @@ class AccessRecord:
             "is_counted",
             "key",
             "level",
+            "loggable_target",
             "method",
             "path",
             "pages",
@@ -47,6 +48,8 @@ class AccessRecord:
         """With the query."""
         self.route = OTHER_ROUTE
         """The path's template, known after the target is read."""
+        self.loggable_target = ""
+        """The target for the log, known with the route."""
         self.status = 0
         """0: the caller hung up before the response began."""
         self.caller = caller
@@ -114,7 +117,7 @@ class AccessRecord:
         # `round` converts to decimal text and back, which takes longer than `floor`.
         event: dict[str, Any] = {
             "method": self.method,
-            "path": loggable_target(self.path),
+            "path": self.loggable_target or loggable_target(self.path),
             "status": self.status,
             "caller": self.caller,
             "scope": self.scope,

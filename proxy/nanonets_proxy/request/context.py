@@ -209,6 +209,8 @@ class RequestContext:
     """The latest 429 of this request."""
     usage: AttemptNotes | None = None
     """None: there is no usage ledger."""
+    may_be_coalesced: bool = False
+    """Whether it may share a request with identical ones, as far as method and target show."""
     sharing: Sharing | None = None
     """None: the request has nothing to do with others."""
     job: JobSteps | None = None

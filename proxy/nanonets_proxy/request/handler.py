@@ -7,8 +7,8 @@ from typing import Final
 
 import structlog
 
-from nanonets_proxy.core.api.routes import route_of
 from nanonets_proxy.core.http.max_forwards import counted_down
+from nanonets_proxy.core.http.path_pattern import any_path
 from nanonets_proxy.core.http.request_head import RequestHeads
 from nanonets_proxy.core.http.target import origin_form
 from nanonets_proxy.core.ratelimit.scopes.static_limits import PAGES
@@ -19,6 +19,7 @@ from nanonets_proxy.request.context import Forward, RequestContext, Services
 from nanonets_proxy.request.forward import Forwarder
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.request.response.relay import RelayedResponse
+from nanonets_proxy.request.target_plans import TargetPlans
 from nanonets_proxy.server.connection.caller_body import CallerBody
 from nanonets_proxy.server.connection.caller_request import HTTP_1_0, HTTP_1_1, CallerRequest, Response
 from nanonets_proxy.server.error_response import error_response, options_response, public_details
@@ -52,6 +53,7 @@ class Handler:
             cost_header=policy.cost_header.lower().encode(),
         )
         self._authorities = services.origin.authorities
+        self._plans = TargetPlans(services.scopes, any_path(policy.coalesce))
         self._forwarder = Forwarder(policy, services, loop)
         self._forward: Forward = self._forwarder.forward
         if policy.coalesce or policy.revalidate:
@@ -175,7 +177,8 @@ class Handler:
         if not target.startswith("/"):
             services.guard.check_method(record.method, preflight=head.is_preflight)
             target, authority = origin_form(record.method, target, self._authorities)
-        record.route = route_of(target)
+        plan = self._plans[record.method, target]
+        record.route, record.loggable_target = plan.route, plan.loggable
         services.guard.check_request(record.method, head, authority, peer.own_address)
         if services.authorizer is not None:
             record.caller = services.authorizer.identify(peer, head.credentials) or record.caller
@@ -183,10 +186,11 @@ class Handler:
                 record.is_counted = services.authorizer.check(record.caller, record.method, target, request.names)
         if is_last_recipient:
             raise LastRecipient
-        record.scope = services.scopes.classify(record.method, target)
+        record.scope = plan.scope
         if services.retries.enabled:
             services.retries.note_request()
         context = RequestContext(request, record, response, head, target)
+        context.may_be_coalesced = plan.may_be_coalesced
         if (costs := services.page_costs) is not None:
             context.cost = costs.cost_of(record.scope, head.cost)
             if costs.unit_of(record.scope) == PAGES:

@@ -290,7 +290,7 @@ async def test_the_key_is_blanked_in_every_line(log_format: str, monkeypatch: py
             await caller.get(f"/{KEY}/{quote(KEY, safe='')}/{encoded}?{KEY}=1".encode())
             await caller.get(b"/x", f"X-Request-Id: {KEY}".encode(), f"X-Service: {encoded}".encode())
             monkeypatch.setattr(ScopeTable, "classify", leak)
-            response = await caller.get(b"/x")
+            response = await caller.get(b"/y")
             assert response.status == 500
             assert response.json()["code"] == "internal_error"
             assert KEY.encode() not in response.head + response.body

@@ -7,7 +7,6 @@ its route.
 """
 
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Final
 
 from nanonets_proxy.core.http.target import decode_unreserved
@@ -63,9 +62,6 @@ OTHER_ROUTE: Final = "/other"
 _OTHER_BY_VERSION: Final = {"v1": "/api/v1/other", "v2": "/api/v2/other", "v4": "/api/v4/other"}
 ROUTES: Final[tuple[str, ...]] = (*TEMPLATES, *_OTHER_BY_VERSION.values(), OTHER_ROUTE)
 """Every value that `route_of` returns."""
-# At most 200 KB.
-_REMEMBERED: Final = 512
-_MAX_REMEMBERED_CHARS: Final = 256
 
 
 class _Node:
@@ -101,10 +97,6 @@ def route_of(target: str) -> str:
 
     Ignores the query and a slash at the end. Compares escapes as scope rules do (RFC 3986 §6.2.2.2).
     """
-    return _remembered(target) if len(target) <= _MAX_REMEMBERED_CHARS else _find(target)
-
-
-def _find(target: str) -> str:
     path = target.partition("?")[0]
     if "%" in path:
         path = decode_unreserved(path)
@@ -118,10 +110,6 @@ def _find(target: str) -> str:
             return _other(segments)
         node = child
     return node.route or _other(segments)
-
-
-# Callers repeat most targets: each poll has that of the poll before. A hit takes a quarter of the time.
-_remembered: Final = lru_cache(_REMEMBERED)(_find)
 
 
 def _other(segments: list[str]) -> str:

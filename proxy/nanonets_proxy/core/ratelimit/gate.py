@@ -88,18 +88,18 @@ class Gate:
             raise ValueError(f"a ticket in state {ticket.state.value} cannot be admitted at once")
         scope = self._by_name.get(ticket.scope) or self.scopes.add(ticket.scope, now)
         ticket.scope = scope.name
-        limit, places = scope.limit, self._places
+        limit, places, cost = scope.limit, self._places, ticket.cost
         if scope.queue.waiting or places.in_flight >= places.total or (self.waiting and places.scopes_wait):
             return False
-        if ticket.deadline_s < now or (kind := scope.grant_kind(now, ticket.cost)) is None:
+        if ticket.deadline_s < now or (kind := (scope if scope.suspicion else limit).grant_kind(now, cost)) is None:
             return False
-        if ticket.cost > 1 and limit.grants.is_too_large(ticket.cost):  # not even as a recovery probe
+        if cost > 1 and limit.grants.is_too_large(cost):  # not even as a recovery probe
             return False
         self._arrivals = ticket.arrival = self._arrivals + 1
         places.admit_at_once(ticket)
         ticket.state = _ADMITTED
         ticket.granted_at_s = now
-        ticket.serial = limit.grant(kind, now, ticket.cost)
+        ticket.serial = limit.grant(kind, now, cost)
         if scope.suspicion is not None:
             scope.suspicion.note_grant(ticket, limit, now)
         return True

@@ -22,7 +22,6 @@ from typing import Final
 
 from nanonets_proxy.core.coalescing.groups import Group, Groups, GroupState
 from nanonets_proxy.core.http.methods import SAFE_METHODS
-from nanonets_proxy.core.http.path_pattern import any_path
 from nanonets_proxy.errors import BudgetUsedUp
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.coalescing.identity import Identity
@@ -57,7 +56,6 @@ class Coalescing:
         self.budget = services.body_budget
         self.groups: Groups[Follower] = services.coalescing_groups
         self._writes = Writes(self.groups)
-        self._is_coalesced = any_path(policy.coalesce)
         self._large_targets: dict[str, None] = {}
 
     def forward(self, context: RequestContext) -> Awaitable[None]:
@@ -66,7 +64,7 @@ class Coalescing:
         if record.method != "GET":
             if record.method not in SAFE_METHODS:
                 context.sharing = self._writes
-        elif self._is_coalesced(target) and context.head.body_length == 0 and target not in self._large_targets:
+        elif context.may_be_coalesced and context.head.body_length == 0 and target not in self._large_targets:
             key = self._identity.of(context)
             group = self.groups.find(key, record.caller)
             if group is not None:

@@ -227,7 +227,8 @@ class CallerConnection(CallerTransport):
 
     def _after_body(self) -> CallerRequest | None:
         """Ends a request whose response was sent and whose body has ended. Returns the next one if it is here."""
-        self.flow.narrow()
+        if self.flow.has_changed:
+            self.flow.narrow()
         if self._reader.is_malformed:
             self.linger()
         elif self._closes:

@@ -66,11 +66,9 @@ class CallerRequest:
         "is_wanted",
         "keep_alive",
         "method",
-        "names",
         "peer",
         "section",
         "target",
-        "values",
         "version",
     )
 
@@ -81,13 +79,19 @@ class CallerRequest:
         self.target = target
         self.section = section
         self.version = section.version
-        self.names = section.names
-        self.values = section.values
         self.keep_alive = section.keep_alive
         self.peer: Peer = UNKNOWN
         self.body: Body = NO_BODY
         self.is_wanted: Callable[[], bool] | None = None
         """Returns whether other callers wait for the response. None: they do not."""
+
+    @property
+    def names(self) -> tuple[bytes, ...]:
+        return self.section.names
+
+    @property
+    def values(self) -> tuple[bytes, ...]:
+        return self.section.values
 
     def outlives_caller(self) -> bool:
         """Returns whether the request goes on although its caller has hung up."""

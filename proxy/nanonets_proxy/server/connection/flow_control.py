@@ -42,7 +42,10 @@ class ReadAhead:
 class FlowControl:
     """Controls the reading from one connection."""
 
-    __slots__ = ("_ahead", "_is_held_back", "_shut", "_tls", "_transport", "_wide", "ahead_bytes", "buffer")
+    __slots__ = (
+        *("_ahead", "_is_held_back", "_shut", "_tls", "_transport", "_wide"),
+        *("ahead_bytes", "buffer", "has_changed"),
+    )
 
     def __init__(self, ahead: ReadAhead) -> None:
         self._ahead = ahead
@@ -55,6 +58,8 @@ class FlowControl:
         self._wide = False
         self._shut = False
         self._is_held_back = False
+        self.has_changed = False
+        """Whether `narrow` must follow the request."""
 
     def attach(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -69,7 +74,7 @@ class FlowControl:
     def shut(self) -> None:
         """Stops reading: the request waits, and the unread part of its body stays with the caller."""
         if not self._shut and self._transport is not None and not self._transport.is_closing():
-            self._shut, self._wide = True, False
+            self._shut, self._wide, self.has_changed = True, False, True
             self._transport.pause_reading()
             if self._tls is not None:
                 self._tls.set_read_buffer_limits(0)  # otherwise it reads half a megabyte more, undecrypted
@@ -77,12 +82,13 @@ class FlowControl:
     def open_wide(self) -> None:
         """Reads in large pieces: the body is needed."""
         if not self._wide:
-            self._wide = True
+            self._wide = self.has_changed = True
             self._reopen()
             self.release()
 
     def narrow(self) -> None:
         """Reads in small pieces: the request has ended."""
+        self.has_changed = False
         if self._wide or self._shut:
             self._wide = False
             self._reopen()
@@ -109,6 +115,7 @@ class FlowControl:
         if is_waiting and nbytes >= NARROW_BYTES and not self._wide:
             self._ahead.free_bytes -= nbytes
             self.ahead_bytes += nbytes
+            self.has_changed = True
             if nbytes == len(self.buffer):
                 self.shut()
 
