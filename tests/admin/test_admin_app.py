@@ -216,6 +216,7 @@ async def test_waiting_reloads_leave_connections_for_the_health_checks(admin: St
         assert (response.status, (await response.json())["status"]) == (503, "not reloaded")
     async with client.get("/livez") as response:
         assert response.status == 200
+    assert environment.may_reload is not None
     environment.may_reload.set()
     assert {response.status for response in await asyncio.gather(*waiting)} == {200}
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nanonets_proxy.admin import events
+from nanonets_proxy.admin.server import AdminHandler
 from nanonets_proxy.app import program
 from support.eventually import WAIT_S, until
 from support.proxy_harness import RunningProxy, running_proxy
@@ -61,7 +62,7 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Makes events come fast, and records the readings of the status."""
     monkeypatch.setattr(events, "_INTERVAL_S", 0.05)
     seen: list[float] = []
-    read = program.AdminHandler.__init__
+    read = AdminHandler.__init__
 
     def init(self: Any, *args: Any, **options: Any) -> None:
         read(self, *args, **options)
@@ -73,7 +74,7 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
         self.events._read = counted
 
-    monkeypatch.setattr(program.AdminHandler, "__init__", init)
+    monkeypatch.setattr(AdminHandler, "__init__", init)
     return seen
 
 

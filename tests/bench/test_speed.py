@@ -114,7 +114,7 @@ def test_results_survive_writing_and_reading(tmp_path: Path) -> None:
 
 
 def test_a_failed_measure_does_not_end_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    outcomes = iter([7.0, LoadFailed("10,000 busy\ncallers"), 9.0])
+    outcomes: Iterator[float | LoadFailed] = iter([7.0, LoadFailed("10,000 busy\ncallers"), 9.0])
 
     def measure(_: Running) -> dict[str, float]:
         outcome = next(outcomes)

@@ -36,7 +36,7 @@ async def test_a_connection_beyond_the_limit_closes_the_oldest_idle_connections(
         await callers[0].send(request(b"GET", b"/slow"))
         exchange = await upstream.next_request()
         await callers[2].send(b"GET /half-open HTTP/1.1\r\n")
-        await until(lambda: any(each._reader.kept for each in proxy.proxy._server.connections))
+        await until(lambda: any(each._reader.kept for each in proxy.connections))
         async with await proxy.caller() as newcomer:
             await newcomer.send(request(b"GET", b"/x"))
             await (await upstream.next_request()).respond(OK)

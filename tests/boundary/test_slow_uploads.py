@@ -51,7 +51,7 @@ async def test_uploads_that_stall_delay_no_other_caller(first_byte: bytes) -> No
         for caller in slow:
             await caller.send(_HEAD + first_byte)
         if first_byte:
-            await until(lambda: len(proxy.proxy._room._give_up) == _PLACES)
+            await until(lambda: len(proxy.room._give_up) == _PLACES)
         assert await _median_s(proxy, upstream) < 1.0
         await until(lambda: proxy.in_flight == 0)
 
@@ -104,10 +104,10 @@ async def test_beyond_a_number_of_stalled_uploads_the_one_that_stalled_first_end
         for number in range(3):
             slow.append(await stack.enter_async_context(await proxy.caller()))
             await slow[-1].send(_HEAD + b"x")
-            await until(lambda number=number: len(proxy.proxy._room._give_up) == min(number + 1, 2))
+            await until(lambda number=number: len(proxy.room._give_up) == min(number + 1, 2))
         response = await slow[0].response()
         assert (response.status, response.json()["code"]) == (408, "request_timeout")
-        assert len(proxy.proxy._room._give_up) == 2
+        assert len(proxy.room._give_up) == 2
 
 
 def _stalled(proxy: RunningProxy) -> int:
@@ -186,7 +186,7 @@ async def test_an_unread_response_leaves_its_place_to_others(monkeypatch: pytest
         for slow in (first, second):
             await slow.send(request(b"GET", b"/large"))
             sending.append(asyncio.create_task((await upstream.next_request()).respond(large)))
-            await until(lambda: proxy.in_flight == 0 and len(proxy.proxy._room._give_up) == 1)
+            await until(lambda: proxy.in_flight == 0 and len(proxy.room._give_up) == 1)
             await other.send(request(b"GET", b"/other"))
             await (await upstream.next_request()).respond(OK)
             assert (await other.response()).status == 200

@@ -430,10 +430,12 @@ def test_config_reads_the_file_named_by_flag_or_environment(run, tmp_path: Path)
 
 
 class _Readiness(http.server.BaseHTTPRequestHandler):
-    """Responds to /readyz with the server's `response`."""
+    """Responds to /readyz with `response`."""
+
+    response = (200, b"")
 
     def do_GET(self) -> None:
-        status, body = self.server.response if self.path == "/readyz" else (404, b"")
+        status, body = self.response if self.path == "/readyz" else (404, b"")
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -452,7 +454,7 @@ class _UnixServer(socketserver.UnixStreamServer):
 
 @contextmanager
 def _serving(server: socketserver.BaseServer, status: int, body: bytes) -> Iterator[None]:
-    server.response = (status, body)
+    _Readiness.response = (status, body)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

@@ -224,7 +224,7 @@ def _watch(
         action = next(remaining, None)
         if action is None:
             raise _Ended
-        action()  # type: ignore[operator]
+        action()
 
     host, _, port = address.rpartition(":")
     with pytest.raises(_Ended):

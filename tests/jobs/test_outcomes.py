@@ -465,7 +465,7 @@ async def test_a_clock_that_is_set_forward_removes_no_result_and_no_body_that_ar
         await scene.jobs._expire()
         await scene.jobs._sweep()
         await caller.send(request(b"POST", b"/x", ASYNC, b"Content-Length: 200000") + b"x" * 199_999)
-        await until(lambda: files(folder, ".request"))
+        await until(lambda: bool(files(folder, ".request")))
         monkeypatch.setattr(time, "time", lambda: real() + 10 * 365 * 86_400)
         (arriving,) = files(folder, ".request")
         await scene.jobs._expire()

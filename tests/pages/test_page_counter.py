@@ -117,7 +117,7 @@ async def test_without_a_process_pages_are_unknown_and_it_is_tried_again(
     counter = PageCounter(asyncio.get_running_loop())
     with monkeypatch.context() as broken:
         broken.setattr(page_counter, "_MAX_START_S", 0.01)
-        broken.setattr(page_counter.sys, "executable", "/nowhere")
+        broken.setattr(sys, "executable", "/nowhere")
         await counter.start()
         assert await counter.count(PDF, [pdf(2)], LONG_S) is None
     await until(counter._ready.is_set)

@@ -171,7 +171,7 @@ async def test_a_caller_that_hangs_up_during_the_pause_ends_its_request() -> Non
             retried = "nanonets_proxy_upstream_retries_total"
             await until(lambda: proxy.proxy.metrics.registry.get_sample_value(retried) == 1)
         await proxy.check_idle()
-        await until(lambda: not proxy.proxy._server.connections)
+        await until(lambda: not proxy.connections)
         assert len(upstream.requests) == 1
 
 

@@ -132,7 +132,7 @@ class Scene:
             self.outcomes.append(outcome)
             settle(ticket, outcome, *rest, **options)
 
-        self.gate.settle = note_and_settle  # type: ignore[method-assign]  # the real one follows
+        self.gate.settle = note_and_settle  # type: ignore[method-assign, assignment]  # the real one follows
         metrics = SimpleNamespace(
             throttled=SimpleNamespace(inc=int),
             retries=SimpleNamespace(inc=int),
@@ -250,7 +250,7 @@ async def test_a_rejected_key_without_a_successor_returns_a_permit_that_was_used
         made.keys.withheld = 1 if made.client.results else 0
         return Ruling.SEND_AGAIN if made.client.results else Ruling.RELAY
 
-    made.keys.settle = reject  # type: ignore[method-assign]  # no other key follows
+    made.keys.settle = reject  # type: ignore[method-assign, assignment]  # no other key follows
     await made.forward()
     assert made.outcomes == [Outcome.FAILED, Outcome.SERVED]
 
@@ -272,7 +272,7 @@ async def test_a_kept_401_occupies_no_permit(
         made.keys.open_uses -= 1
         return Ruling.WAIT if len(made.client.results) == 1 else Ruling.RELAY
 
-    made.keys.settle = wait  # type: ignore[method-assign]  # the keyring cannot tell yet
+    made.keys.settle = wait  # type: ignore[method-assign, assignment]  # the keyring cannot tell yet
     await made.forward()
     assert made.outcomes == outcomes
     assert made.response.statuses == [status]

@@ -158,4 +158,4 @@ async def test_a_disconnected_tcp_peer_is_not_mistaken_for_a_peer_on_a_unix_sock
                 return accepted if name == "socket" else None
 
         with accepted:
-            assert peer_of(Transport()) == UNKNOWN  # type: ignore[arg-type]  # `peer_of` calls nothing else
+            assert peer_of(Transport()) == UNKNOWN  # `peer_of` calls nothing else

@@ -9,7 +9,8 @@ from nanonets_proxy.core.http.retry import MAX_PAUSE_S, Retries, RetryPolicy
 from nanonets_proxy.core.keys.key_records import Ruling
 from nanonets_proxy.core.ratelimit.hints.retry_hint import Hint
 from nanonets_proxy.core.ratelimit.tickets import Outcome
-from nanonets_proxy.request.judge import HOLD_FOR_KEY, Decision, Judge, Received, Step
+from nanonets_proxy.request.judge import HOLD_FOR_KEY, Decision, Judge, Step
+from nanonets_proxy.request.received import Received
 from nanonets_proxy.upstream.errors import (
     UpstreamBadReply,
     UpstreamClosed,

@@ -204,7 +204,7 @@ async def test_an_idle_connection_closes_after_keep_alive() -> None:
     ):
         assert (await caller.get(b"/x")).status == 200
         assert [await silent.read_to_end(), await caller.read_to_end()] == [b"", b""]
-        await until(lambda: not proxy.proxy._server.connections)
+        await until(lambda: not proxy.connections)
 
 
 async def test_the_listen_backlog_is_as_large_as_the_kernel_allows() -> None:

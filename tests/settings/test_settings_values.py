@@ -416,7 +416,7 @@ def test_settings_are_frozen_and_reject_other_names() -> None:
     with pytest.raises(ValidationError):
         Settings().via = "x"
     with pytest.raises(ValidationError):
-        Settings(vias="x")
+        Settings.model_validate({"vias": "x"})
     with pytest.raises(ValidationError) as caught:
         Settings(egress_proxy="ftp://u:s3cret@proxy")
     assert "s3cret" not in str(caught.value)

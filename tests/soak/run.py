@@ -92,7 +92,7 @@ async def soak(seconds: float, seed: int, spool_dir: Path) -> Outcome:
 
 async def _check_idle(proxy: RunningProxy) -> None:
     await proxy.check_idle()
-    await until(lambda: not proxy.proxy._server.connections)
+    await until(lambda: not proxy.connections)
 
 
 async def _call(seconds: float, port: int, chance: random.Random, outcome: Outcome) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web_protocol
 
 import nanonets_proxy
+from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.app.config import ServeConfig
 from nanonets_proxy.app.environment.environment import Environment
 from nanonets_proxy.app.program import Program
@@ -17,6 +18,7 @@ from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.keys.source import BoundSource, EnvironmentKey, InitialKeys, KeySource
+from nanonets_proxy.server.connection.caller_connection import CallerConnection
 from nanonets_proxy.server.connection.flow_control import MOST_AHEAD_BYTES
 from nanonets_proxy.settings import LoadedSettings, Settings, configure
 from nanonets_proxy.telemetry.redaction import Redactor
@@ -50,6 +52,17 @@ class RunningProxy:
     @property
     def admin_address(self) -> str:
         return self.program.admin_listening.addresses[0]
+
+    @property
+    def room(self) -> WaitingRoom:
+        """The waiting room of a proxy without coordination."""
+        room = self.proxy._room
+        assert isinstance(room, WaitingRoom)
+        return room
+
+    @property
+    def connections(self) -> list[CallerConnection]:
+        return list(self.proxy._server._caller_connections())
 
     @property
     def waiting(self) -> int:
@@ -132,7 +145,7 @@ async def running_proxy(
         # Exchanges that the test left open end when their callers have closed.
         await running.stop(1.0)
     await running.check_idle()
-    assert not running.proxy._room._futures
+    assert not running.room._futures
     assert not running.unread_ahead_bytes
     await until(lambda: not program_tasks())
 

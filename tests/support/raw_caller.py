@@ -4,7 +4,7 @@ import asyncio
 import json
 import ssl
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from support.eventually import WAIT_S
 from support.raw_upstream import reset
@@ -61,11 +61,15 @@ class RawCaller:
             *await asyncio.open_connection(host.strip("[]"), int(port), limit=2**20, ssl=tls, server_hostname=name)
         )
 
+    @property
+    def transport(self) -> asyncio.Transport:
+        return cast("asyncio.Transport", self.writer.transport)  # a stream has no other kind
+
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.writer.transport.abort()
+        self.transport.abort()
 
     async def send(self, data: bytes) -> None:
         """Sends bytes. Raises ConnectionError if the connection has ended."""

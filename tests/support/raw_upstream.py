@@ -10,7 +10,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Final, Self
+from typing import Final, Self, cast
 
 from nanonets_proxy.core.net.addresses import Origin
 
@@ -72,7 +72,7 @@ class Peer:
         self._writer.write(data)
 
     def stop_reading(self) -> None:
-        self._writer.transport.pause_reading()
+        cast("asyncio.Transport", self._writer.transport).pause_reading()
 
     def send_fin(self) -> None:
         """Puts FIN into the other side's socket before its event loop can see it."""

@@ -13,7 +13,7 @@ from nanonets_proxy.telemetry.writer import LineWriter
 class _Writer(LineWriter):
     """A writer whose faults the test sets."""
 
-    dropped = 0  # type: ignore[assignment]  # in place of a property
+    dropped = 0  # in place of a property
     now: str | None = None
 
     def __init__(self) -> None:

@@ -88,7 +88,7 @@ def test_without_a_reader_each_batch_is_attempted_once(monkeypatch: pytest.Monke
     writer = LineWriter(gone, _keep)
     for attempts in (1, 2):
         writer.write(b"line")
-        wait_until(lambda seen=attempts: gone.attempts == seen)  # type: ignore[misc]  # a default binds the value
+        wait_until(lambda seen=attempts: gone.attempts == seen)  # a default binds the value
     writer.close()
     assert (gone.attempts, writer.dropped) == (2, 2)
 

@@ -273,6 +273,7 @@ async def test_the_alerts_of_the_program_reach_the_receiver_without_the_key(tmp_
         ) as proxy,
         await proxy.caller() as caller,
     ):
+        assert proxy.program._webhook is not None
         proxy.program._webhook._redact = redacting(KEY)
         proxy.proxy.alerts.report("disk_filled", f"make room, {KEY}", path=f"/x/{KEY}")
         assert (await caller.get(b"/api/v4/workflows")).status == 502

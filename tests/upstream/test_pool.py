@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from nanonets_proxy.upstream import pool
-from nanonets_proxy.upstream.connection import ConnectionState
+from nanonets_proxy.upstream.exchange import ConnectionState
 from support.client_harness import RunningClient, request, running_client
 from support.eventually import WAIT_S, until
 from support.raw_upstream import Peer, RawUpstream, Script, ok, responding

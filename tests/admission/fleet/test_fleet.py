@@ -447,7 +447,7 @@ def test_a_lost_message_is_made_up_for_within_a_second(what: str, nth: int) -> N
                         return
                 deliver(data, loop)
 
-            bus.deliver = deliver  # type: ignore[method-assign] - a network that loses one message
+            bus.deliver = deliver  # type: ignore[method-assign] # a network that loses one message
         tasks = [scene.loop.create_task(scene.request(follower, f"c{number}")) for number in range(6)]
         await asyncio.sleep(0.15)
         tasks.pop().cancel()

@@ -204,7 +204,7 @@ def test_a_log_that_is_told_twice_counts_once() -> None:
             if b'"t":"welcome"' not in data or welcomes > 1:
                 deliver(data, loop)
 
-        bus.deliver = lose_one  # type: ignore[method-assign] - a network that loses one message
+        bus.deliver = lose_one  # type: ignore[method-assign] # a network that loses one message
         bus.is_cut = False
         await asyncio.sleep(1.5)
         assert welcomes == 2

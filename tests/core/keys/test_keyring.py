@@ -40,7 +40,7 @@ class Driver:
     def __init__(self, *names: str, **policy: float | bool) -> None:
         self.now = 0.0
         self.requests = 0
-        self.ring = Keyring(KeyringPolicy(**policy))  # type: ignore[arg-type]  # each test gives its own fields
+        self.ring = Keyring(KeyringPolicy(**policy))  # each test gives its own fields
         self.events: list[KeyEvent] = []
         self.read(*names)
 

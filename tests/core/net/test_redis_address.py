@@ -6,7 +6,7 @@ from nanonets_proxy.core.net.redis_address import RedisAddress, RedisKind
 
 
 def address(*hosts: tuple[str, int], **parts: object) -> RedisAddress:
-    return RedisAddress(hosts, **parts)  # type: ignore[arg-type] # the parts have the types of the fields
+    return RedisAddress(hosts, **parts)  # the parts have the types of the fields
 
 
 @pytest.mark.parametrize(

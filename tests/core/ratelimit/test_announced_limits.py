@@ -40,7 +40,7 @@ def test_a_used_up_quota_needs_no_refusal() -> None:
 
 def test_what_remains_of_a_quota_is_granted() -> None:
     limit = make_limit()
-    serial = limit.grant(limit.grant_kind(0.0), 0.0)  # type: ignore[arg-type]
+    serial = limit.grant(limit.grant_kind(0.0), 0.0)
     limit.note_advice(serial, Advice(7, 5.0, None), 0.0)
     limit.served(serial, 0.1)
     assert grant_all(limit, 0.2) == 7
@@ -104,7 +104,7 @@ def test_an_announced_quota_and_a_closure_hold_the_scope_until_the_later_end() -
 def test_a_lesson_can_be_undone() -> None:
     limit = make_limit()
     before = limit.estimate.belief
-    served = [limit.grant(limit.grant_kind(0.0), 0.0) for _ in range(5)]  # type: ignore[arg-type]
+    served = [limit.grant(limit.grant_kind(0.0), 0.0) for _ in range(5)]
     for serial in served[1:]:
         limit.served(serial, 0.1)
     limit.not_served(served[0], 0.0, Outcome.THROTTLED, 0.1, 10.0)
@@ -150,7 +150,7 @@ def test_an_announced_limit_of_a_forgotten_scope_is_ignored() -> None:
 def test_an_announced_limit_that_rises_applies_when_the_lower_one_is_announced_no_more() -> None:
     limit = make_limit()
 
-    def announce(count: int, now: float) -> int:
+    def announce(count: int, now: float) -> float:
         limit.note_advice(0, Advice(None, 0.0, StaticLimit("account", count, 60.0)), now)
         return limit.estimate.window.count
 

@@ -188,6 +188,7 @@ def test_a_grant_that_awaits_its_report_does_not_hold_up_the_acceptance_of_other
     verdicts = own.poll(100.02)
     assert verdicts.granted == []
     granted_at_s = 100.01 if first == "awaited" else 100.0
+    assert verdicts.wake_at_s is not None
     assert verdicts.wake_at_s == pytest.approx(granted_at_s + timeout_s)
     assert len(own.poll(verdicts.wake_at_s + 1e-9).granted) == 1
 

@@ -220,7 +220,8 @@ def test_a_refused_substitute_closes_the_scope() -> None:
     scene = Scene()
     ticket = doubtful(scene)
     scene.ask(lane="b")
-    scene.refuse(*scene.poll(), 30.0)
+    (substitute,) = scene.poll()
+    scene.refuse(substitute, 30.0)
     assert scene.poll() == []
     assert scene.gate.scopes.closed(scene.now) == {"account": scene.now + 30}
     assert ticket.own_refusals == 0

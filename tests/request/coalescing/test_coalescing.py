@@ -361,13 +361,13 @@ async def test_a_caller_that_reads_nothing_holds_up_nobody() -> None:
     body = b"x" * (MAX_WHOLE_BYTES - 1)
     async with scene(4) as (upstream, proxy, callers):
         for caller in callers[:3:2]:  # the leader, and a follower
-            caller.writer.transport.pause_reading()
+            caller.transport.pause_reading()
         await follow(proxy, upstream, callers)
         await upstream.respond(ok(body))
         assert (await callers[1].response()).body == body
         assert (await callers[3].response()).body == body
         for caller in callers[:3:2]:
-            caller.writer.transport.resume_reading()
+            caller.transport.resume_reading()
             assert (await caller.response()).body == body
 
 

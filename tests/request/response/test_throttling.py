@@ -114,9 +114,9 @@ async def test_one_probe_reopens_the_scope_and_requests_leave_in_order_of_arriva
         await until(lambda: proxy.waiting == 1)
         for number, caller in enumerate(callers[1:], 1):
             await caller.send(request(b"POST", b"/%d" % number, body=b"body %d" % number))
-            await until(lambda number=number: proxy.waiting == number + 1)  # type: ignore[misc]
+            await until(lambda number=number: proxy.waiting == number + 1)
         proxy.proxy._gate.note_sleep(30.0)  # the scope opens only now that all of them wait
-        proxy.proxy._room.poll()
+        proxy.room.poll()
         responses = [asyncio.create_task(caller.response()) for caller in callers]
         probe = await upstream.next_request()
         assert (proxy.in_flight, proxy.waiting) == (1, 3)

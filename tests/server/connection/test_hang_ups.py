@@ -123,7 +123,7 @@ async def test_a_hang_up_during_a_stalled_upload_closes_the_upstream_connection(
 
 async def _stays_paused(proxy: RunningProxy) -> bool:
     """Returns whether the proxy has stopped reading from its only caller."""
-    (connection,) = proxy.proxy._server.connections
+    (connection,) = proxy.connections
     for _ in range(20):
         await asyncio.sleep(0.001)
         if connection.transport is None or connection.transport.is_reading():
@@ -185,7 +185,7 @@ async def test_a_hang_up_with_an_unread_response_closes_the_upstream_connection(
 
 
 def _is_stuck(proxy: RunningProxy) -> bool:
-    return any(connection.writing.is_full for connection in proxy.proxy._server.connections)
+    return any(connection.writing.is_full for connection in proxy.connections)
 
 
 async def test_an_unread_response_is_reset_after_the_idle_timeout() -> None:
@@ -199,7 +199,7 @@ async def test_an_unread_response_is_reset_after_the_idle_timeout() -> None:
         _stop_reading(caller.writer)
         exchange.connection.send_nowait(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n" + bytes(50_000_000))
         await exchange.read_to_end()
-        await until(lambda: not proxy.proxy._server.connections)
+        await until(lambda: not proxy.connections)
         await proxy.check_idle()
 
 
@@ -216,5 +216,5 @@ async def test_backpressure_pauses_the_upstream_and_loses_nothing() -> None:
         head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (4 * LARGE)
         exchange.connection.send_nowait(head + 4 * body)
         await until(lambda: _is_stuck(proxy))
-        cast("asyncio.Transport", caller.writer.transport).resume_reading()
+        caller.transport.resume_reading()
         assert (await caller.response()).body == 4 * body

@@ -41,7 +41,7 @@ async def test_a_head_in_pieces_is_served_and_stops_its_timer() -> None:
             for start in range(0, len(whole), 7):
                 await caller.send(whole[start : start + 7])
             exchange = await upstream.next_request()
-            (connection,) = proxy.proxy._server.connections
+            (connection,) = proxy.connections
             assert connection._timer is None
             await exchange.respond(OK)
             assert (await caller.response()).status == 200
@@ -134,9 +134,9 @@ async def test_a_caller_that_pipelines_without_reading_is_paused_and_then_reset(
         running_proxy(upstream.origin, idle_timeout="200ms") as proxy,
         await proxy.caller() as caller,
     ):
-        caller.writer.transport.pause_reading()
+        caller.transport.pause_reading()
         await caller.send(request(b"GET", b"/x") * 500)
-        (connection,) = proxy.proxy._server.connections
+        (connection,) = proxy.connections
         transport = connection.transport
         assert transport is not None
         while not transport.is_closing():

@@ -42,7 +42,7 @@ def _classes() -> list[type[Any]]:
 def adapter() -> TypeAdapter[StatusDocument]:
     """Returns a validator that rejects unknown fields."""
     for each in _classes():
-        each.__pydantic_config__ = {"use_attribute_docstrings": True, "extra": "forbid"}  # type: ignore[attr-defined]
+        each.__pydantic_config__ = {"use_attribute_docstrings": True, "extra": "forbid"}
     return TypeAdapter(StatusDocument)
 
 

@@ -157,7 +157,7 @@ def _count_reloads(proxy: RunningProxy) -> list[str]:
     async def reload() -> None:
         reloads.append("reloaded")
 
-    proxy.proxy.reload = reload  # type: ignore[method-assign]  # records the call, which must not happen
+    proxy.proxy.reload = reload  # type: ignore[assignment]  # records the call, which must not happen
     return reloads
 
 

@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanonets_proxy.core.usage.rollups import DIMENSIONS
-from nanonets_proxy.telemetry.ledger import ledger as ledger_module
 from nanonets_proxy.telemetry.ledger.ledger import Attempt, Ledger
 from nanonets_proxy.telemetry.ledger.reader import open_ledger
 from support.telemetry.usage_ledger import record, rows, series_of, sums
@@ -55,10 +55,12 @@ def time_zone(name: str) -> Iterator[None]:
     ranges,
     st.sampled_from(["UTC", "Asia/Kolkata", "America/St_Johns", "Pacific/Kiritimati"]),
 )
-def test_every_view_equals_the_sum_of_its_rows(entries: list[dict], window: tuple[int, int], zone: str) -> None:
+def test_every_view_equals_the_sum_of_its_rows(
+    entries: list[dict[str, Any]], window: tuple[int, int], zone: str
+) -> None:
     def use(ledger: Ledger) -> None:
         for entry in entries:
-            with mock.patch.object(ledger_module.time, "time", return_value=NOW_S + entry["clock_s"]):
+            with mock.patch.object(time, "time", return_value=NOW_S + entry["clock_s"]):
                 labels = (entry["environment"], entry["caller"], entry["method"], entry["route"])
                 attempt = Attempt(ledger, labels)
                 attempt.requests = int(entry["is_first"])

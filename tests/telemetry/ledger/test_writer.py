@@ -329,15 +329,15 @@ async def test_the_usage_of_today_is_reported_also_when_nothing_is_sent_any_more
     await until(lambda: list(ledger.usage_today("")) == [("billing", 2, 0)])
     tomorrow_s = time.time() + 86_400
     with monkeypatch.context() as patch:
-        patch.setattr(ledger_module.time, "time", lambda: tomorrow_s)
+        patch.setattr(time, "time", lambda: tomorrow_s)
         assert list(ledger.usage_today("")) == [], "the next day begins with nothing"
     ledger.close()
 
 
 async def test_attempts_are_handed_over_within_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     ledger, loop = Ledger(Collected, lambda _: None, lambda _: None), ManualLoop()
-    monkeypatch.setattr(ledger_module.time, "time", lambda: NOW_S + loop.now_s)
-    ledger._loop = loop
+    monkeypatch.setattr(time, "time", lambda: NOW_S + loop.now_s)
+    ledger._loop = loop  # type: ignore[assignment]  # has the methods that the ledger calls
     send(ledger)
     loop.now_s = 0.25
     running = Attempt(ledger, ("", "a", "GET", "/other"))
@@ -355,6 +355,7 @@ async def test_attempts_are_handed_over_within_a_second(monkeypatch: pytest.Monk
 
 
 def statuses(ledger: Ledger) -> list[list[str]]:
+    assert isinstance(ledger._writer, Collected)
     return [[series[4] for series in (*entry.rows, *entry.running)] for entry in ledger._writer.batches]
 
 

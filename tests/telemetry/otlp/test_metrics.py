@@ -145,7 +145,7 @@ async def test_an_export_that_is_not_taken_is_counted_and_the_next_one_has_its_s
         exporter.start()
         await until(lambda: dropped(registry) >= 2)
         collector.status = 200
-        await until(lambda: collector.exports)
+        await until(lambda: bool(collector.exports))
         await exporter.stop()
         assert values(collector.exports[-1]["c"]) == {(): 7.0}
     assert alerts.to_json()[0]["event"] == "metrics_not_sent"
