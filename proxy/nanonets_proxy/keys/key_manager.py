@@ -75,10 +75,8 @@ class KeyManager:
         self._log = structlog.get_logger(**policy.log_fields)
         self._keyring = Keyring(self._keyring_policy())
         self._known = self._keyring.known
-        self.choose_fast = self._keyring.choose_fast
-        """As `Keyring.choose_fast`."""
-        self.accept_fast = self._keyring.accept_fast
-        """As `Keyring.accept_fast`."""
+        self.choose_fast, self.accept_fast = self._keyring.choose_fast, self._keyring.accept_fast
+        """As the methods of `Keyring`."""
         self.has_usable_key = self._keyring.has_usable_key
         """Returns whether requests may be sent at once; otherwise they call `wait_for_key`."""
         self.reason_of_401 = self._known.reason_of_401

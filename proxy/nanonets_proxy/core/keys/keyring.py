@@ -94,7 +94,7 @@ class Keyring:
     known: KnownKeys = field(init=False)
     _evidence: Evidence = field(init=False)
     _seq: int = 0
-    """Counts choices and settlements."""
+    """Counts the events whose order decides: choices, and settlements that may change a state."""
 
     def __post_init__(self) -> None:
         self.known = KnownKeys(self.policy.grace_s)
@@ -178,8 +178,7 @@ class Keyring:
 
         Only for a request that the upstream has rejected with no key.
         """
-        record = self.known.sole_choice
-        if record is None:
+        if (record := self.known.sole_choice) is None:
             return None
         self._seq += 1
         use = KeyUse()
@@ -220,7 +219,6 @@ class Keyring:
         record = use.record
         if use.purpose is not _ORDINARY or record.state is not _ACTIVE or record.doubt is not None:
             return False
-        self._seq += 1
         if use.chosen_seq > record.accepted_seq:
             record.accepted_seq = use.chosen_seq
         return True
@@ -232,14 +230,13 @@ class Keyring:
         if verdict is _ACCEPTED and self.accept_fast(use):
             return _NO_EVENTS
         self._seq += 1
-        record, purpose = use.record, use.purpose
         if history is not None and verdict is _REJECTED:
-            history.rejections = (*history.rejections, (record, self._seq))
-        if purpose in (_CANDIDATE_PROBE, _REJECTED_PROBE):
+            history.rejections = (*history.rejections, (use.record, self._seq))
+        if use.purpose in (_CANDIDATE_PROBE, _REJECTED_PROBE):
             self._evidence.hold.probe_until_s = -math.inf
-        if record in self.known.records and verdict is _ACCEPTED:
+        if use.record in self.known.records and verdict is _ACCEPTED:
             return self._evidence.accept(use, now)
-        if record in self.known.records and verdict is _REJECTED:
+        if use.record in self.known.records and verdict is _REJECTED:
             return self._evidence.reject(use, history, self._seq, now)
         return _NO_EVENTS
 

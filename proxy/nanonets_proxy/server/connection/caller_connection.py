@@ -72,8 +72,7 @@ class CallerConnection(CallerTransport):
         super().__init__(ahead)
         self._server, self._handler, self._policy = server, handler, policy
         self._handle = handler.__call__  # to call the object itself costs more
-        self._state = _IDLE
-        self._closes = False  # no request may follow
+        self._state, self._closes = _IDLE, False  # once it closes, no request may follow
         self._ended: asyncio.Event | None = None
         self._idle_timer = IdleTimer(self._loop, policy.keep_alive_s, self._close_if_idle)
         # The only private name of aiohttp: its server waits for this task before it forgets a lost connection.
