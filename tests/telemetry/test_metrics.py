@@ -142,15 +142,23 @@ def test_durations_are_counted_as_in_the_librarys_histogram() -> None:
     finite = [float(bound) for bound in _buckets(registry, "nanonets_proxy_queue_seconds") if bound != "+Inf"]
     queue = Histogram("queue_seconds", "", buckets=finite, registry=registry)
     upstream = Histogram("upstream_seconds", "", buckets=finite, registry=registry)
+    total = Histogram("request_seconds", "", buckets=finite, registry=registry)
     beside_bounds = [bound + aside for bound in finite for aside in (-0.001, 0.0, 0.001)]
     for queue_s in [0.0] * 7 + beside_bounds:
         queue.observe(queue_s)
+        total.observe(0.0)
         metrics.observe(Finished(wait_s=queue_s))
     for upstream_s in [0.0, *beside_bounds]:
         queue.observe(0.0)
         upstream.observe(upstream_s)
+        total.observe(0.0)
         metrics.observe(Finished("odd", 0, upstream_s=upstream_s))
-    for name in ("queue_seconds", "upstream_seconds"):
+        for total_s in (upstream_s, upstream_s + 0.0015, 3 * upstream_s):
+            queue.observe(0.0)
+            upstream.observe(upstream_s)
+            total.observe(total_s)
+            metrics.observe(Finished(upstream_s=upstream_s, total_s=total_s))
+    for name in ("queue_seconds", "upstream_seconds", "request_seconds"):
         assert _buckets(registry, f"nanonets_proxy_{name}") == _buckets(registry, name)
         for suffix in ("_count", "_sum"):
             counted = registry.get_sample_value(f"nanonets_proxy_{name}{suffix}")

@@ -69,7 +69,7 @@ class HeadParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._names.append(name)
-        self._values.append(value.rstrip(b" \t"))
+        self._values.append(value.rstrip())  # of spaces and tabs: httptools rejects other white space
 
     def _parse_head(self) -> ResponseHead | None:
         """Returns the head whose fields have arrived; None if it is invalid: `_error` says why."""

@@ -111,7 +111,7 @@ class HeadReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._names.append(name)
-        self._values.append(value.rstrip(b" \t"))
+        self._values.append(value.rstrip())  # of spaces and tabs: httptools rejects other white space
 
     def on_message_complete(self) -> None:
         assert self._parser is not None

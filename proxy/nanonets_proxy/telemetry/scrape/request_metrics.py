@@ -78,13 +78,16 @@ class RequestMetrics(Collector):
             queue = self._queue
             queue.counts[bisect_left(BUCKETS_S, queue_s)] += 1
             queue.sum_s += queue_s
+        total, total_s = self._total, request.total_s
+        bucket = bisect_left(BUCKETS_S, total_s)
+        total.counts[bucket] += 1
+        total.sum_s += total_s
         if (upstream_s := request.upstream_s) is not None:
             upstream = self._upstream
-            upstream.counts[bisect_left(BUCKETS_S, upstream_s)] += 1
+            # Most requests spend nearly all their time upstream, so one search is enough for them.
+            is_same = upstream_s <= total_s and (not bucket or BUCKETS_S[bucket - 1] < upstream_s)
+            upstream.counts[bucket if is_same else bisect_left(BUCKETS_S, upstream_s)] += 1
             upstream.sum_s += upstream_s
-        total, total_s = self._total, request.total_s
-        total.counts[bisect_left(BUCKETS_S, total_s)] += 1
-        total.sum_s += total_s
         if self.count_durations is not None:
             self.count_durations(queue_s, upstream_s, total_s)
         if request.code or request.retried_after or not 0 < hundreds < _ERROR_HUNDREDS:
