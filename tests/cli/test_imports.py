@@ -10,11 +10,12 @@ from nanonets_proxy.process.lean_imports import lean_imports
 with lean_imports():
     from nanonets_proxy.cli.commands import run
 assert "rich" not in sys.modules
+assert sys.modules["pydantic.plugin._loader"]._plugins is None, "every installed package was searched for plugins"
 assert run({arguments}, lambda config: 0) == 0
 print(*sys.modules)
 """
 _OTHERS = {
-    *("aiohttp", "prometheus_client", "sqlite3", "uvloop"),
+    *("aiohttp", "prometheus_client", "sqlite3", "structlog", "uvloop"),
     *("nanonets_proxy.cli.check", "nanonets_proxy.cli.ledger", "nanonets_proxy.cli.admin_client"),
     *("nanonets_proxy.settings.merge", "nanonets_proxy.settings.reference"),
     *("nanonets_proxy.core.ratelimit.gate", "nanonets_proxy.process.settings_rereader"),

@@ -17,6 +17,7 @@ from nanonets_proxy.cli.output import CommandFailed, OutputFailed, write
 from nanonets_proxy.cli.parser import PROGRAM, Command, Invocation, UsageError, parse
 from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
 from nanonets_proxy.process.exit_codes import FAILED, OK, SIGNAL_BASE, USAGE_ERROR
+from nanonets_proxy.process.lean_imports import lean_imports
 from nanonets_proxy.settings import (
     LoadedSettings,
     SandboxSettings,
@@ -118,7 +119,8 @@ def _sandbox(invocation: Invocation) -> int:
 
 
 def _check(invocation: Invocation) -> int:
-    from nanonets_proxy.cli.check import all_ok, as_json, as_text, check_environments, settings_failures
+    with lean_imports():
+        from nanonets_proxy.cli.check import all_ok, as_json, as_text, check_environments, settings_failures
 
     try:
         loaded = invocation.load()

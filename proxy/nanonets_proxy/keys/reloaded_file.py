@@ -9,8 +9,6 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
-
 from nanonets_proxy.core.access.caller_tokens import CallerToken, parse_token_lines
 from nanonets_proxy.keys.change_watch import FileWatch
 from nanonets_proxy.keys.files import FileUnreadable, read_small_file
@@ -35,6 +33,8 @@ class ReloadedFile:
     """
 
     def __init__(self, path: Path, load: Callable[[], None]) -> None:
+        import structlog  # imported here: reading the settings needs this module, and logs nothing
+
         self.path = path
         self._load = load
         self._log = structlog.get_logger()

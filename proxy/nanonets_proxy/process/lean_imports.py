@@ -8,6 +8,7 @@ from typing import Final
 
 _CA_FILE_VARIABLE: Final = "SSL_CERT_FILE"
 _HIDDEN_PACKAGE: Final = "rich"
+_PLUGINS_VARIABLE: Final = "PYDANTIC_DISABLE_PLUGINS"
 
 
 @contextmanager
@@ -16,7 +17,11 @@ def lean_imports() -> Iterator[None]:
 
     rich: structlog imports it if it is installed, for tracebacks in colors. The authorities: aiohttp's client loads
     them (SSL_CTX_set_default_verify_paths(3)). Each costs some MiB, and a tenth of the start.
+
+    Also turns pydantic's plugins off, for the rest of the process: pydantic would search every installed package
+    for them, and they would see the settings, which may hold secrets.
     """
+    os.environ[_PLUGINS_VARIABLE] = "__all__"
     ca_file = os.environ.get(_CA_FILE_VARIABLE)
     os.environ[_CA_FILE_VARIABLE] = os.devnull
     is_hidden = _HIDDEN_PACKAGE not in sys.modules
