@@ -1,5 +1,6 @@
 """Texts generated from the settings: reference, schema, settings in effect, help."""
 
+import functools
 import json
 import re
 import tomllib
@@ -119,14 +120,20 @@ def _words() -> list[str]:
     return [*flags, "--read-only=x", "-h1", "--", "--admin-listen=--listen", "x", "-1", "--x y", ""]
 
 
-def _parsed(arguments: list[str], names: list[str] | None) -> object:
+def _flags(names: list[str] | None) -> tuple[ArgumentParser, SettingsFlags]:
     parser = ArgumentParser("x", add_help=False, exit_on_error=False, allow_abbrev=False)
-    flags = SettingsFlags(Settings, parser, names)
+    return parser, SettingsFlags(Settings, parser, names)
+
+
+_ALL_FLAGS = functools.cache(lambda: _flags(None))
+
+
+def _parsed(arguments: list[str], flags: tuple[ArgumentParser, SettingsFlags]) -> object:
     try:
-        parsed, unknown = parser.parse_known_args(arguments)
+        parsed, unknown = flags[0].parse_known_args(arguments)
     except ArgumentError as error:
         return str(error)
-    return flags.values(parsed), unknown
+    return flags[1].values(parsed), unknown
 
 
 # --- flags and help ----------------------------------------------------------------------------
@@ -183,4 +190,5 @@ def test_flags_return_strings_and_booleans(arguments: list[str], values: dict[st
 @given(st.lists(st.sampled_from(_words()), max_size=6))
 def test_a_parser_with_only_the_named_flags_parses_as_one_with_all_flags(arguments: list[str]) -> None:
     """Among the examples are flags as values of others, values that look like flags, and unknown flags."""
-    assert _parsed(arguments, named_settings(Settings, arguments)) == _parsed(arguments, None)
+    named = _flags(named_settings(Settings, arguments))
+    assert _parsed(arguments, named) == _parsed(arguments, _ALL_FLAGS())

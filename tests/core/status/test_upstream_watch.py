@@ -286,7 +286,7 @@ def test_methods_of_a_callers_choice_are_not_remembered() -> None:
     assert not watch._routes
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_healthy_hours_with_rightful_calls_of_minutes_raise_nothing_from_the_start_on(seed: int) -> None:
     """Four callers poll, and a batch extracts with calls of 30 to 300 s; each second has one look."""
     chance = random.Random(seed)

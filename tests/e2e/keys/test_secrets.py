@@ -84,24 +84,23 @@ def test_rotated_keys_are_visible_nowhere(call: Call, tmp_path: Path, log_format
         admin = f"http://{settings[4]}"
         wait_until_ready(call, admin)
         shown = b""
+
+        def show(method: str, path: str) -> int:
+            nonlocal shown
+            status, fields, body = call(f"{admin}{path}", method)
+            shown += repr(fields).encode() + (body if isinstance(body, bytes) else json.dumps(body).encode())
+            return status
+
         for key in (FIRST, WRONG, SECOND):
             key_file.write_text(key)
-            assert call(f"{admin}/reload", "POST")[0] == 200
+            assert show("POST", "/reload") == 200
             encoded = base64.b64encode(key.encode()).decode()
             for target in ("/x", f"/{urllib.parse.quote(key)}", f"/x?{encoded}", "/broken"):
                 unix_get(tmp_path / "s", target, key)
-            for method, path in (
-                ("GET", "/metrics"),
-                ("GET", "/readyz"),
-                ("GET", "/status"),
-                ("GET", "/"),
-                ("GET", "/status"),
-                ("POST", "/reload"),
-            ):
-                _, fields, body = call(f"{admin}{path}", method)
-                shown += repr(fields).encode() + (body if isinstance(body, bytes) else json.dumps(body).encode())
+            for path in ("/metrics", "/readyz", "/status", "/"):
+                show("GET", path)
         key_file.write_text(f"{SECOND}:colon")
-        shown += json.dumps(call(f"{admin}/reload", "POST")[2]).encode()
+        show("POST", "/reload")
         shown += shown_to_its_user(proxy.process.pid)
         limits = Path(f"/proc/{proxy.process.pid}/limits").read_text()
         assert [line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core")] == [["0", "0"]]
