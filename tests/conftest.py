@@ -4,11 +4,14 @@ import importlib.util
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from support.eventually import WAIT_S
 
 # A busy machine pauses an example for longer than hypothesis's 0.2 s, and that is no fault of the program.
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -32,6 +35,14 @@ def pytest_xdist_auto_num_workers() -> int:
     """Returns one worker more than there are processors: tests of processes and timers wait half of their time."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(processors, 4) + 1
+
+
+@pytest.fixture
+def one_day() -> None:
+    """Waits for midnight, UTC, if it is near: daily budgets and the usage of today begin anew then."""
+    left_s = -time.time() % 86_400
+    if left_s < WAIT_S:
+        time.sleep(left_s + 0.01)
 
 
 @pytest.fixture

@@ -198,6 +198,7 @@ async def test_waiting_callers_show_with_the_time_of_the_next_permit() -> None:
         assert document["state"] == environment["state"]
 
 
+@pytest.mark.usefixtures("one_day")
 async def test_the_usage_of_today_comes_from_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "_MAINTENANCE_INTERVAL_S", 0.0)
     async with (

@@ -87,6 +87,7 @@ async def test_an_open_connection_uses_the_new_settings_from_its_next_request_on
         assert (await caller.post(b"/x", b"")).status == 403
 
 
+@pytest.mark.usefixtures("one_day")
 async def test_tokens_and_budgets_can_be_required_and_dropped_and_counts_stay() -> None:
     tokens = str(CallerToken.of("billing", TOKEN))
     bearer = b"Authorization: Bearer " + TOKEN.encode()

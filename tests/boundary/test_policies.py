@@ -85,6 +85,7 @@ async def test_a_dry_run_logs_but_does_not_reject() -> None:
     assert reasons == ["read_only", "daily_budget", "rule: deny GET /a", "daily_budget"]
 
 
+@pytest.mark.usefixtures("one_day")
 async def test_a_caller_beyond_its_daily_budget_gets_retry_after() -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,

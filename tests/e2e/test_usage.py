@@ -17,7 +17,6 @@ from support.commands.process import END_S, proxy_to, sandbox
 from support.telemetry.usage_ledger import record, rows, send
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
-NOW_S = int(time.time())
 
 
 @pytest.fixture
@@ -39,6 +38,7 @@ def wait_for(path: Path, expected: list[str]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.usefixtures("one_day")
 def test_a_kill_loses_nothing_that_was_written_and_the_budget_goes_on(path: Path, call: Call) -> None:
     flags = ["--ledger", str(path), "--daily-budget", "4"]
     with sandbox("--latency", "60", "--limit", "none") as slow, proxy_to(slow, *flags) as proxy:

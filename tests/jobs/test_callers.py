@@ -78,6 +78,7 @@ async def test_access_rules_apply_to_the_submission_and_not_to_the_polls(folder:
         await scene.until(await scene.submit(), "done")
 
 
+@pytest.mark.usefixtures("one_day")
 async def test_a_job_counts_once_in_the_daily_budget(folder: Path) -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
@@ -91,6 +92,7 @@ async def test_a_job_counts_once_in_the_daily_budget(folder: Path) -> None:
         assert len(upstream.requests) == 2
 
 
+@pytest.mark.usefixtures("one_day")
 async def test_a_job_whose_caller_hangs_up_while_it_is_stored_counts_in_the_daily_budget(folder: Path) -> None:
     async with (
         ScriptedUpstream(responding(OK)) as upstream,
@@ -106,6 +108,7 @@ async def test_a_job_whose_caller_hangs_up_while_it_is_stored_counts_in_the_dail
         assert (response.status, response.json()["code"]) == (429, "daily_budget_used_up")
 
 
+@pytest.mark.usefixtures("one_day")
 @pytest.mark.parametrize(("lines", "max_jobs"), [((ASYNC,), "1"), (KEYED, "5")])
 async def test_a_submission_whose_caller_hangs_up_counts_only_if_it_becomes_a_job_of_its_own(
     lines: tuple[bytes, ...], max_jobs: str, folder: Path

@@ -183,6 +183,7 @@ def ask(url: str) -> tuple[int, dict[str, object]]:
         return error.code, json.load(error)
 
 
+@pytest.mark.usefixtures("one_day")
 @pytest.mark.system
 def test_real_proxies_count_a_budget_together_and_say_when_they_cannot(redis: RedisServer) -> None:
     with fleet(redis, 2, "--daily-budget", "10", "--daily-budget", "127.0.0.1: 10", limit="none") as proxies:

@@ -542,6 +542,7 @@ async def test_a_caller_that_may_not_get_the_path_does_not_join() -> None:
         assert upstream.heads == []
 
 
+@pytest.mark.usefixtures("one_day")
 async def test_a_follower_takes_nothing_from_its_daily_budget() -> None:
     settings = {"daily_budget": "3"}
     async with scene(2, **settings) as (upstream, proxy, callers):
@@ -559,6 +560,7 @@ async def test_a_follower_takes_nothing_from_its_daily_budget() -> None:
         assert (await callers[0].get(DOCUMENT)).json()["code"] == "daily_budget_used_up"
 
 
+@pytest.mark.usefixtures("one_day")
 async def test_followers_take_nothing_from_a_daily_budget_while_they_wait_either() -> None:
     settings = {"daily_budget": "2"}
     async with scene(5, **settings) as (upstream, proxy, callers):
@@ -571,6 +573,7 @@ async def test_followers_take_nothing_from_a_daily_budget_while_they_wait_either
         assert (await callers[0].get(DOCUMENT)).json()["code"] == "daily_budget_used_up"
 
 
+@pytest.mark.usefixtures("one_day")
 async def test_followers_that_are_sent_in_the_end_are_counted_within_the_daily_budget() -> None:
     settings = {"daily_budget": "3"}
     large = ok(b"x" * (MAX_WHOLE_BYTES + 1))
@@ -584,6 +587,7 @@ async def test_followers_that_are_sent_in_the_end_are_counted_within_the_daily_b
         assert len(upstream.heads) == 3
 
 
+@pytest.mark.usefixtures("one_day")
 async def test_a_follower_without_a_request_left_passes_the_lead_on() -> None:
     settings = {"daily_budget": "2"}
     impatient = request(b"GET", DOCUMENT, b"Prefer: wait=0")

@@ -136,6 +136,7 @@ async def _refused_by_the_queue(proxy: RunningProxy, upstream: ScriptedUpstream)
         await first.response()
 
 
+@pytest.mark.usefixtures("one_day")
 async def test_a_daily_budget_counts_only_requests_that_were_sent_and_survives_a_restart(ledger: Path) -> None:
     settings = {"ledger": str(ledger), "daily_budget": "3"}
     async with ScriptedUpstream() as upstream:
@@ -188,6 +189,7 @@ async def test_a_request_cancelled_by_its_caller_is_a_row_without_a_response(led
     assert recorded(ledger, "status") == ["none"]
 
 
+@pytest.mark.usefixtures("one_day")
 async def test_the_status_shows_what_callers_have_used_today(ledger: Path) -> None:
     for sent in (1, 2):
         async with (

@@ -315,6 +315,7 @@ class ManualLoop:
         return self.now_s
 
 
+@pytest.mark.usefixtures("one_day")
 async def test_the_usage_of_today_is_reported_also_when_nothing_is_sent_any_more(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
