@@ -2,6 +2,7 @@
 
 import os
 import re
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from math import floor
@@ -10,13 +11,21 @@ from typing import Any, Final
 
 from nanonets_proxy.core.api.routes import OTHER_ROUTE
 from nanonets_proxy.core.http.target import loggable_target
-from nanonets_proxy.core.http.trace_context import TraceContext
+from nanonets_proxy.core.http.trace_context import (
+    NEW_TRACE_FLAGS,
+    RANDOM_SPAN_BYTES,
+    TRACE_ID_BYTES,
+    TraceContext,
+    span_number,
+)
 from nanonets_proxy.server.connection.caller_request import CallerRequest
 from nanonets_proxy.telemetry.finished_request import Observer, RecordedSpan
 from nanonets_proxy.telemetry.log import EventWriter
 
 _VALID_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _MAX_CALLER_CHARS: Final = 128
+_TRACE_ID_DIGITS: Final = 2 * TRACE_ID_BYTES
+_OWN_NUMBER: Final = span_number(0).hex()
 
 
 class AccessRecord:
@@ -29,6 +38,7 @@ class AccessRecord:
             "code",
             "details",
             "error",
+            "ids",
             "is_coalesced",
             "is_counted",
             "key",
@@ -39,7 +49,7 @@ class AccessRecord:
             "pages",
         ),
         *("received_bytes", "request_id", "route", "scope", "sent_bytes", "started_s", "status", "total_s"),
-        *("retried_after", "span_id", "spans", "trace", "upstream_s", "wait_s"),
+        *("retried_after", "spans", "trace", "upstream_s", "wait_s"),
     )
 
     def __init__(self, request: CallerRequest, caller: str) -> None:
@@ -80,7 +90,9 @@ class AccessRecord:
         self.details: dict[str, Any] | None = None
         """Further facts for the caller, and facts for the log alone."""
         self.trace: TraceContext | None = None
-        """The caller's trace, or a new one; None: there is none. `span_id` is the request's own span in it."""
+        """The caller's trace; None: there is none."""
+        self.ids = b""
+        """The ids of the trace and of the request's own span in it, without its number; b"": there is no trace."""
         self.spans: list[RecordedSpan] | None = None
         """The waits and attempts, in order of their ends; None: the request is not sampled."""
         self.level = ""
@@ -98,8 +110,18 @@ class AccessRecord:
             self.caller = redact(caller)[:_MAX_CALLER_CHARS].decode("latin-1")
 
     def continue_trace(self, trace: TraceContext) -> None:
-        """Makes the request a span of a trace."""
-        self.trace, self.span_id = trace, new_id()
+        """Makes the request a span of the caller's trace."""
+        self.trace, self.ids = trace, bytes.fromhex(trace.trace_id) + _new_ids()[TRACE_ID_BYTES:]
+
+    def begin_trace(self) -> None:
+        """Makes the request the first span of a new trace."""
+        self.ids = _new_ids()
+
+    def trace_fields(self) -> bytes:
+        """Returns traceparent and tracestate for the next attempt, which has its own span if spans are recorded."""
+        number = 0 if self.spans is None else len(self.spans) + 1
+        trace = self.trace or TraceContext(self.ids[:TRACE_ID_BYTES].hex(), "", NEW_TRACE_FLAGS)
+        return trace.fields_for((self.ids[TRACE_ID_BYTES:] + span_number(number)).hex())
 
     @property
     def is_success(self) -> bool:
@@ -130,8 +152,9 @@ class AccessRecord:
             "request_id": self.request_id,
             "key": self.key,
         }
-        if self.trace is not None:
-            event["trace_id"], event["span_id"] = self.trace.trace_id, self.span_id
+        if self.ids:
+            ids = self.ids.hex()
+            event["trace_id"], event["span_id"] = ids[:_TRACE_ID_DIGITS], ids[_TRACE_ID_DIGITS:] + _OWN_NUMBER
         if self.is_coalesced:
             event["coalesced"] = True
         if self.pages is not None:
@@ -153,3 +176,13 @@ def _id_batches() -> Iterator[list[str]]:
 
 new_id: Final = chain.from_iterable(_id_batches()).__next__
 """Returns 16 random hex digits."""
+
+
+def _trace_batches() -> Iterator[tuple[bytes, ...]]:
+    """Yields the ids of 64 traces, each with that of a span, without its number."""
+    batch = struct.Struct(f"{TRACE_ID_BYTES + RANDOM_SPAN_BYTES}s" * 64)
+    while True:
+        yield batch.unpack(os.urandom(batch.size))
+
+
+_new_ids: Final = chain.from_iterable(_trace_batches()).__next__

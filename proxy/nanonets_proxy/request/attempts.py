@@ -5,7 +5,7 @@ Each permit is settled once, by `use_permit`, with the outcome of the last decis
 
 import asyncio
 from dataclasses import replace
-from time import perf_counter
+from time import perf_counter, perf_counter_ns
 from typing import Any, Final
 
 from nanonets_proxy.core.api.unexpected import USUAL_TYPES
@@ -16,7 +16,7 @@ from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import read_advice
 from nanonets_proxy.core.ratelimit.scopes.static_limits import REQUESTS
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from nanonets_proxy.errors import ProxyError
-from nanonets_proxy.request.access_record import AccessRecord, new_id
+from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.context import Kept401, RequestContext, Services
 from nanonets_proxy.request.judge import (
     HOLD_FOR_KEY,
@@ -191,7 +191,7 @@ class Attempts:
         services, spans = self._services, context.record.spans
         verdict, ruling = _KEY_UNKNOWN, _RELAYED
         if spans is not None:
-            began_s, context.span_id = perf_counter(), new_id()
+            began_ns = perf_counter_ns()
         if context.sharing is not None and context.sharing.concerns_others:
             context.sharing.begin_attempt(context, use.record.key)
         try:
@@ -200,10 +200,10 @@ class Attempts:
             if context.usage is not None:
                 context.usage.status = head.status
             if spans is not None:
-                spans.append((context.span_id, began_s, perf_counter(), head.status, ""))
+                spans.append((head.status, "", began_ns, perf_counter_ns()))
         except ProxyError as error:
             if spans is not None:
-                spans.append((context.span_id, began_s, perf_counter(), 0, error.code))
+                spans.append((0, error.code, began_ns, perf_counter_ns()))
             raise
         finally:
             if verdict is not _KEY_ACCEPTED or not services.keys.accept_fast(use):

@@ -68,8 +68,8 @@ class Jobs(Protocol):
 class Tracer(Protocol):
     """Decides which requests are sampled, and exports their spans."""
 
-    def sample(self, trace: TraceContext | None) -> TraceContext | None:
-        """Returns the trace of a sampled request: the caller's, or a new one. None: the request is not sampled."""
+    def samples(self, trace: TraceContext | None) -> bool:
+        """Returns whether a request is sampled; `trace` is the caller's."""
 
     def observe(self, request: AccessRecord) -> None:
         """Takes the record of a sampled request, once it is finished."""
@@ -215,8 +215,6 @@ class RequestContext:
     """None: the request has nothing to do with others."""
     job: JobSteps | None = None
     """None: a caller waits for the response."""
-    span_id: str = ""
-    """The span of the latest attempt, if the request is sampled."""
     retries: int = 0
     retry_spent_s: float = 0.0
     """Duration of the attempts that were retried, and of the pauses after them."""

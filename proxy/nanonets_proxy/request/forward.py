@@ -128,7 +128,7 @@ class Forwarder:
             ended_s = perf_counter()
             record.wait_s += ended_s - began_s
             if record.spans is not None:
-                record.spans.append(("", began_s, ended_s, 0, ""))
+                record.spans.append((None, "", int(began_s * 1e9), int(ended_s * 1e9)))
             if ticket.forecast_s > 0 and not record.attempts and ticket.state is _ADMITTED:
                 services.metrics.observe_forecast(ticket.forecast_s, record.wait_s)
 

@@ -169,9 +169,9 @@ class Handler:
             record.identify(head.request_id, head.caller, services.redact)
         if head.trace is not None:
             record.continue_trace(head.trace)
-        if services.tracer is not None and (trace := services.tracer.sample(head.trace)) is not None:
-            if trace is not head.trace:
-                record.continue_trace(trace)
+        if services.tracer is not None and services.tracer.samples(head.trace):
+            if head.trace is None:
+                record.begin_trace()
             record.spans = []
         target, authority = record.path, None
         if not target.startswith("/"):

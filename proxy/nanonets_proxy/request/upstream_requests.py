@@ -36,9 +36,8 @@ class UpstreamRequests:
             context.replay_reason = ""
         target = context.target.encode()  # HeadReader has escaped all octets beyond ASCII
         trace = b""
-        if record.trace is not None and self._trace_upstream:
-            span_id = record.span_id if record.spans is None else context.span_id
-            trace = record.trace.fields_for(span_id)
+        if record.ids and self._trace_upstream:
+            trace = record.trace_fields()
         data = self._heads.write(record.method.encode(), target, context.head, trace) + context.payload
         return UpstreamRequest(
             record.method,

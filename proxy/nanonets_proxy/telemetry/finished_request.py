@@ -60,11 +60,11 @@ class FinishedRequest(Protocol):
     def sent_bytes(self) -> int: ...
 
 
-RecordedSpan = tuple[str, float, float, int, str]
+RecordedSpan = tuple[int | None, str, int, int]
 """An attempt of a sampled request, or a wait in the queue.
 
-Its span id (empty for a wait), its beginning and its end by `perf_counter`, the response's status, and an error's
-code if no response came; then the status is 0.
+The response's status (0 if none came, None for a wait), an error's code if no response came, and the beginning and
+the end by `perf_counter_ns`.
 """
 
 Observer = Callable[[FinishedRequest], None]

@@ -10,10 +10,10 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 def finished(number: int = 1, **facts: Any) -> Any:
-    """Returns the facts of a sampled request without a wait and an attempt. `number` is its span's id."""
+    """Returns the facts of a sampled request without a wait and an attempt. `number` begins its span's id."""
     usual = {
         "trace": TraceContext(TRACE, PARENT, 3),
-        "span_id": f"{number:016x}",
+        "ids": bytes.fromhex(f"{TRACE}{number:012x}"),
         "spans": [],
         "started_s": perf_counter(),
         "total_s": 0.1,

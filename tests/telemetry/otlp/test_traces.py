@@ -10,7 +10,6 @@ from prometheus_client import CollectorRegistry
 
 from nanonets_proxy.core.http.trace_context import TraceContext
 from nanonets_proxy.core.net.addresses import Origin
-from nanonets_proxy.request.access_record import new_id
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.otlp import sender as sender_module
 from nanonets_proxy.telemetry.otlp import traces as traces_module
@@ -115,9 +114,9 @@ async def test_a_rejected_request_is_a_span_without_an_attempt_and_no_error_of_a
 def make(collector: Origin, share: float = 1.0) -> tuple[TraceExporter, CollectorRegistry, Alerts]:
     registry = CollectorRegistry()
     alerts = Alerts(registry)
-    encoder = SpanEncoder(UPSTREAM, "http", new_id)
+    encoder = SpanEncoder(UPSTREAM, "http")
     return (
-        TraceExporter(TracesPolicy(collector, share), encoder, "eu", registry, alerts, new_id, bytes),
+        TraceExporter(TracesPolicy(collector, share), encoder, "eu", registry, alerts, bytes),
         registry,
         alerts,
     )
@@ -131,11 +130,9 @@ async def test_the_callers_flag_decides_and_otherwise_the_share() -> None:
     every, _, _ = make(UPSTREAM)
     none, _, _ = make(UPSTREAM, share=0.0)
     sampled, unsampled = TraceContext(TRACE, PARENT, 1), TraceContext(TRACE, PARENT, 2)
-    assert (every.sample(sampled), none.sample(sampled)) == (sampled, sampled)
-    assert (every.sample(unsampled), none.sample(unsampled), none.sample(None)) == (None, None, None)
-    new = every.sample(None)
-    assert new is not None
-    assert (len(new.trace_id), new.parent_id, new.flags) == (32, "", 3)
+    assert (every.samples(sampled), none.samples(sampled)) == (True, True)
+    assert (every.samples(unsampled), none.samples(unsampled)) == (False, False)
+    assert (every.samples(None), none.samples(None)) == (True, False)
 
 
 @pytest.mark.parametrize("status", [429, 503, 0])
@@ -155,7 +152,7 @@ async def test_a_batch_that_the_collector_wants_later_is_sent_again(
         collector.status = 200
         await until(lambda: len(collector.spans) == 3)
         await exporter.stop()
-        assert [int.from_bytes(span.span_id) for span in collector.spans] == [1, 2, 3]
+        assert [span.span_id.hex() for span in collector.spans] == [f"{number:012x}0000" for number in (1, 2, 3)]
         assert dropped(registry) == 0
         assert alerts.to_json()[0]["event"] == "traces_not_sent"
         assert collector.resources[0]["deployment.environment.name"] == "eu"

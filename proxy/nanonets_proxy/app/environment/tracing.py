@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nanonets_proxy.app.config import EnvironmentConfig
-from nanonets_proxy.request.access_record import new_id
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.metrics import Metrics
 
@@ -22,5 +21,5 @@ def make_tracer(
     from nanonets_proxy.telemetry.otlp.spans import SpanEncoder
     from nanonets_proxy.telemetry.otlp.traces import TraceExporter
 
-    encoder = SpanEncoder(config.dial.origin, "https" if config.handler.tls else "http", new_id)
-    return TraceExporter(config.traces, encoder, config.name, metrics.registry, alerts, new_id, mask)
+    encoder = SpanEncoder(config.dial.origin, "https" if config.handler.tls else "http")
+    return TraceExporter(config.traces, encoder, config.name, metrics.registry, alerts, mask)

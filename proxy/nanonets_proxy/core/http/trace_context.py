@@ -9,6 +9,12 @@ _TRACEPARENT: Final = re.compile(
 )
 # §3.2.2.3: sampled, and random (level 2). §4.3: a flag that this version does not know becomes zero.
 _KNOWN_FLAGS: Final = 0b11
+NEW_TRACE_FLAGS: Final = 0b11
+"""Those of a trace that begins here: sampled, with a random id."""
+TRACE_ID_BYTES: Final = 16
+RANDOM_SPAN_BYTES, SPAN_NUMBER_BYTES = 6, 2
+"""The parts of the ids of the spans of one request: random bytes, and a number, which is 0 for its own span."""
+_MOST_SPANS: Final = (1 << 8 * SPAN_NUMBER_BYTES) - 1
 _MAX_STATE_BYTES: Final = 512  # §3.3.1.5: at least as much of tracestate should be propagated
 
 
@@ -28,6 +34,11 @@ class TraceContext(NamedTuple):
         """Returns traceparent and tracestate for a request of this span, each with its CR LF."""
         parent = b"traceparent: 00-%b-%b-%02x\r\n" % (self.trace_id.encode(), span_id.encode(), self.flags)
         return parent + b"tracestate: %b\r\n" % self.state if self.state else parent
+
+
+def span_number(number: int) -> bytes:
+    """Returns the end of the id of a request's wait or attempt; `number` counts from 1."""
+    return min(number, _MOST_SPANS).to_bytes(SPAN_NUMBER_BYTES)
 
 
 def read_trace_context(traceparent: bytes, tracestate: tuple[bytes, ...]) -> TraceContext | None:

@@ -13,7 +13,14 @@ from typing import Final, Protocol, TypeVar
 from nanonets_proxy.core.api.routes import OTHER_ROUTE
 from nanonets_proxy.core.http.methods import USUAL_METHODS
 from nanonets_proxy.core.http.target import loggable_target
-from nanonets_proxy.core.http.trace_context import TraceContext
+from nanonets_proxy.core.http.trace_context import (
+    NEW_TRACE_FLAGS,
+    RANDOM_SPAN_BYTES,
+    SPAN_NUMBER_BYTES,
+    TRACE_ID_BYTES,
+    TraceContext,
+    span_number,
+)
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.telemetry.finished_request import RecordedSpan
 from nanonets_proxy.telemetry.otlp.protobuf import (
@@ -33,23 +40,25 @@ _INTERNAL, _SERVER, _CLIENT = 1, 2, 3
 _MOST_REMEMBERED: Final = 256
 _MOST_PATH_CHARS: Final = 512
 
-# The fields that differ in each span: trace id (1), span id (2), parent (4), start (7), end (8). A message may have
-# its fields in any order.
-_TRACE_ID, _SPAN_ID, _PARENT_ID = "0a10", "1208", "2208"
-_START, _END = b"\x39", b"\x41"
-_TIMES: Final = "cqcq"
-_IDS_BYTES, _PARENT_BYTES = 28, 10
+# Tags of the fields that differ in each span. A message may have its fields in any order.
+_TRACE_ID, _SPAN_ID, _PARENT_ID, _START, _END = b"\x0a\x10", b"\x12\x08", b"\x22\x08", b"\x39", b"\x41"
+_OWN: Final = bytes(SPAN_NUMBER_BYTES)
+_OWN_START, _OWN_SPAN = _OWN + _START, _OWN + _SPAN_ID
+# The trace id, the tag of the span id, the random bytes of the span id; then the rest of the id and the tag of the
+# start, the instants, and the tag of the end between them.
+_IDS: Final = f"{TRACE_ID_BYTES}s2s{RANDOM_SPAN_BYTES}s"
+_INSTANTS: Final = f"{SPAN_NUMBER_BYTES + 1}sqcq"
+_OWN_ID: Final = f"{SPAN_NUMBER_BYTES + 2}s{RANDOM_SPAN_BYTES}s"
 _FLAGS: Final = 16
 _ATTRIBUTE, _SPAN = 9, 2  # in `Span`, and in `ScopeSpans`
 
 
 _Kind = tuple[str, str, int, str, str, str]
 """Method, route, status, code, caller, scope of a request."""
-_Attempt = tuple[str, int, str, int]
-"""Method, status, error and number of an attempt."""
+_Child = tuple[str, int | None, str, int, int, int, int]
+"""Method, status, error; numbers among the spans and among the attempts; flags, and the length of the URL."""
 _Layout = tuple[Callable[..., bytes], bytes]
 """Packs the constant bytes and those that differ; the constant bytes."""
-_from_hex: Final = bytes.fromhex
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -58,7 +67,8 @@ class TracedRequest(Protocol):
     """The facts of a finished request that its spans show."""
 
     trace: TraceContext | None
-    span_id: str
+    """The caller's trace."""
+    ids: bytes
     spans: list[RecordedSpan] | None
     started_s: float
     total_s: float
@@ -75,72 +85,67 @@ class TracedRequest(Protocol):
 class SpanEncoder:
     """Encodes the spans of requests to one upstream."""
 
-    def __init__(self, upstream: Origin, scheme: str, new_id: Callable[[], str]) -> None:
-        """`scheme` is that of callers. `new_id` returns a span id: 16 hex digits."""
-        self._new_id = new_id
+    def __init__(self, upstream: Origin, scheme: str) -> None:
+        """`scheme` is that of callers."""
         self._upstream = str(upstream)
         self._of_upstream = _attribute("server.address", upstream.host) + _attribute("server.port", upstream.port)
         self._scheme = _attribute("url.scheme", scheme)
         self._targets: dict[str, tuple[bytes, bytes]] = {}
         self._request_ids = attribute_prefixes(_ATTRIBUTE, "nanonets_proxy.request_id")
-        self._roots: dict[tuple[_Kind, int, int, int, int, int], _Layout] = {}
-        self._children: dict[tuple[_Attempt | None, int, int], _Layout] = {}
+        self._roots: dict[tuple[*_Kind, int, int, int, int], _Layout] = {}
+        self._children: dict[_Child, tuple[Callable[..., bytes], bytes, bytes]] = {}
 
     def encode(self, request: TracedRequest, epoch_ns: int) -> bytes:
         """Returns the spans of a sampled request, as fields of `ScopeSpans`.
 
         `epoch_ns` converts an instant of `perf_counter` to nanoseconds since 1970.
         """
-        trace, spans, method = request.trace, request.spans, request.method
-        assert trace is not None
+        trace, ids, spans, method = request.trace, request.ids, request.spans, request.method
         assert spans is not None
         path, url = self._targets.get(request.path) or self._target(request.path)
-        kind = (method, request.route, request.status, request.code, request.caller, request.scope)
-        trace_id, parent_id, flags, state = trace
-        if state:
-            state = text(3, state.decode("latin-1"))
-        own_id, request_id = request.span_id, request.request_id.encode()
-        parent = f"{_PARENT_ID}{parent_id}" if parent_id else ""
-        ids = _from_hex(f"{_TRACE_ID}{trace_id}{_SPAN_ID}{own_id}{parent}")
-        root = (kind, flags, len(request_id), len(path), len(ids), len(state))
+        request_id, flags, parent = request.request_id.encode(), NEW_TRACE_FLAGS, b""
+        if trace is not None:
+            flags, parent = trace.flags, _parent(trace)
+        route, code, caller, scope = request.route, request.code, request.caller, request.scope
+        root = method, route, request.status, code, caller, scope, flags, len(request_id), len(path), len(parent)
         pack, constant = self._roots.get(root) or self._root(root)
-        began_s = request.started_s
-        began_ns, ended_ns = int(began_s * _NS_PER_S), int((began_s + request.total_s) * _NS_PER_S)
-        began_ns, ended_ns = began_ns + epoch_ns, ended_ns + epoch_ns
-        encoded = pack(constant, request_id, path, ids, _START, began_ns, _END, ended_ns, state)
-        number_of_attempt = 0
-        for span_id, began_s, ended_s, status, error in spans:
-            if span_id:
-                child = (method, status, error, number_of_attempt), flags, len(url)
-                pack, constant = self._children.get(child) or self._child(child)
-                number_of_attempt += 1
-                its_url = url
-            else:
-                wait = None, flags, 0
-                pack, constant = self._children.get(wait) or self._child(wait)
-                span_id, its_url = self._new_id(), b""  # a wait has none yet
-            began_ns, ended_ns = int(began_s * _NS_PER_S), int(ended_s * _NS_PER_S)
-            ids = _from_hex(f"{_TRACE_ID}{trace_id}{_SPAN_ID}{span_id}{_PARENT_ID}{own_id}")
-            began_ns, ended_ns = began_ns + epoch_ns, ended_ns + epoch_ns
-            encoded += pack(constant, its_url, ids, _START, began_ns, _END, ended_ns)
+        span_id, began = ids[TRACE_ID_BYTES:], int(request.started_s * _NS_PER_S) + epoch_ns
+        ended = began + int(request.total_s * _NS_PER_S)
+        # An `s` of `struct` takes the first bytes of a longer value. A call with `*` would take half as long again.
+        encoded = pack(
+            constant, request_id, path, parent, _TRACE_ID, ids, _SPAN_ID, span_id, _OWN_START, began, _END, ended
+        )
+        attempts = 0
+        for place, (status, error, began, ended) in enumerate(spans, start=1):
+            target = b"" if status is None else url
+            child = method, status, error, place, attempts, flags, len(target)
+            pack, constant, start = self._children.get(child) or self._child(child)
+            began, ended = began + epoch_ns, ended + epoch_ns
+            encoded += pack(
+                constant, target, _TRACE_ID, ids, _PARENT_ID, span_id, _OWN_SPAN, span_id, start, began, _END, ended
+            )
+            if status is not None:
+                attempts += 1
         return encoded
 
-    def _root(self, key: tuple[_Kind, int, int, int, int, int]) -> _Layout:
+    def _root(self, key: tuple[*_Kind, int, int, int, int]) -> _Layout:
         """Returns the layout of a request's span. Its constant bytes end with the prefix of the request's id."""
-        kind, flags, *lengths = key
-        request_id_bytes, path_bytes, ids_bytes, state_bytes = lengths
-        constant = self._request(kind) + _flags(flags) + self._request_ids[request_id_bytes]
-        layout = _layout(constant, f"{request_id_bytes}s{path_bytes}s{ids_bytes}s{_TIMES}{state_bytes}s")
+        *_, flags, request_id_bytes, path_bytes, parent_bytes = key
+        constant = self._request(*key[:6]) + _flags(flags) + self._request_ids[request_id_bytes]
+        layout = _layout(constant, f"{request_id_bytes}s{path_bytes}s{parent_bytes}s2s{_IDS}{_INSTANTS}")
         _remember(self._roots, key, layout)
         return layout
 
-    def _child(self, key: tuple[_Attempt | None, int, int]) -> _Layout:
-        """Returns the layout of an attempt's span, or of a wait's."""
-        attempt, flags, url_bytes = key
-        constant = text(5, "queue") + number(6, _INTERNAL) if attempt is None else self._attempt(attempt)
-        layout = _layout(constant + _flags(flags), f"{url_bytes}s{_IDS_BYTES + _PARENT_BYTES}s{_TIMES}")
-        _remember(self._children, key, layout)
-        return layout
+    def _child(self, key: _Child) -> tuple[Callable[..., bytes], bytes, bytes]:
+        """Returns the layout of a wait or an attempt, and the end of its id with the tag of its start."""
+        method, status, error, number_of_span, number_of_attempt, flags, url_bytes = key
+        constant = text(5, "queue") + number(6, _INTERNAL)
+        if status is not None:
+            constant = self._attempt(method, status, error, number_of_attempt)
+        layout = _layout(constant + _flags(flags), f"{url_bytes}s2s{_IDS}{_OWN_ID}{_INSTANTS}")
+        child = *layout, span_number(number_of_span) + _START
+        _remember(self._children, key, child)
+        return child
 
     def _target(self, target: str) -> tuple[bytes, bytes]:
         """Returns the attributes of a target: those of the request's span, and those of an attempt's span."""
@@ -151,8 +156,7 @@ class SpanEncoder:
             _remember(self._targets, target, attributes)
         return attributes
 
-    def _request(self, kind: _Kind) -> bytes:
-        method, route, status, code, caller, scope = kind
+    def _request(self, method: str, route: str, status: int, code: str, caller: str, scope: str) -> bytes:
         known, attributes = _method(method)
         if route != OTHER_ROUTE:
             attributes += _attribute("http.route", route)
@@ -174,8 +178,7 @@ class SpanEncoder:
             )
         )
 
-    def _attempt(self, attempt: _Attempt) -> bytes:
-        method, status, error, number_of_attempt = attempt
+    def _attempt(self, method: str, status: int, error: str, number_of_attempt: int) -> bytes:
         known, attributes = _method(method)
         if status:
             attributes += _attribute("http.response.status_code", status)
@@ -195,6 +198,12 @@ def _layout(constant: bytes, varying: str) -> _Layout:
     content = struct.Struct(f"<{len(constant)}s{varying}").size
     constant = tag(_SPAN) + varint(content) + constant
     return struct.Struct(f"<{len(constant)}s{varying}").pack, constant
+
+
+def _parent(trace: TraceContext) -> bytes:
+    """Returns the fields of a request's span that a caller's trace decides."""
+    parent = _PARENT_ID + bytes.fromhex(trace.parent_id)
+    return parent + text(3, trace.state.decode("latin-1")) if trace.state else parent
 
 
 def _flags(flags: int) -> bytes:

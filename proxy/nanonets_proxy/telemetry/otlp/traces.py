@@ -12,11 +12,10 @@ after a pause, which doubles. At the end of the process, the sender has `STOP_S`
 """
 
 import asyncio
-import random
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import partial
+from random import random
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter
@@ -34,11 +33,9 @@ _ENCODED_TOGETHER: Final = 32
 _BATCH_BYTES: Final = 256 * 1024
 _BATCH_DELAY_S: Final = 1.0
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 1.0, 30.0
-_SAMPLED, _RANDOM = 1, 2
+_SAMPLED: Final = 1
 _ADVICE: Final = "check otlp_endpoint and whether the collector runs; requests are served as before, without traces"
 
-_new_trace: Final = partial(tuple.__new__, TraceContext)
-"""Takes the fields of a trace. The constructor of a named tuple takes three times as long."""
 _Chunk = tuple[bytes, int]
 """Encoded spans, and the number of their requests."""
 
@@ -53,10 +50,9 @@ class TraceExporter:
         environment: str,
         registry: CollectorRegistry,
         alerts: Alerts,
-        new_id: Callable[[], str],
         mask: Callable[[bytes], bytes],
     ) -> None:
-        """`environment` is empty for the only one. `new_id` returns 16 random hex digits.
+        """`environment` is empty for the only one.
 
         `mask` masks secrets and keeps the length: a path or a name may have the key.
         """
@@ -65,7 +61,6 @@ class TraceExporter:
         self._encoder = encoder
         self._environment = environment
         self._alerts = alerts
-        self._new_id = new_id
         self._mask = mask
         self._finished: list[TracedRequest] = []
         self._queue: deque[_Chunk] = deque()
@@ -79,13 +74,11 @@ class TraceExporter:
             registry=registry,
         )
 
-    def sample(self, trace: TraceContext | None) -> TraceContext | None:
-        """Returns the trace of a sampled request: the caller's, or a new one. None: the request is not sampled."""
+    def samples(self, trace: TraceContext | None) -> bool:
+        """Returns whether a request is sampled: its caller's trace decides, and chance if there is none."""
         if trace is not None:
-            return trace if trace.flags & _SAMPLED else None
-        if random.random() >= self._share:  # noqa: S311  # no secret
-            return None
-        return _new_trace((self._new_id() + self._new_id(), "", _SAMPLED | _RANDOM, b""))
+            return bool(trace.flags & _SAMPLED)
+        return random() < self._share  # noqa: S311 - no secret
 
     def observe(self, request: TracedRequest) -> None:
         """Queues the spans of a finished request that is sampled. The request must not change any more."""
