@@ -2,10 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
+from nanonets_proxy.core.ratelimit.tickets import Reason
 from nanonets_proxy.core.status.recent_errors import RecentErrors
 from nanonets_proxy.core.status.request_counts import BUCKET_S, RequestRing, Totals
 from nanonets_proxy.telemetry.finished_request import FinishedRequest
+
+_QUEUE_FULL: Final = frozenset({Reason.QUEUE_FULL.value, Reason.LANE_FULL.value})
 
 
 class RecentRequests:
@@ -19,6 +23,8 @@ class RecentRequests:
 
     def _note_error(self, request: FinishedRequest) -> None:
         reason, now_s = str((request.details or {}).get("reason", "")), self._loop.time()
+        if reason in _QUEUE_FULL:
+            self.ring.note_queue_full(reason)
         self.errors.note(
             *(request.status, request.code, request.caller, request.request_id, now_s),
             reason=reason,

@@ -28,6 +28,17 @@ def test_errors_are_grouped_by_kind_with_the_newest_first() -> None:
     assert (second.kind, second.times, second.is_alert) == ("upstream_closed", 1, False)
 
 
+@pytest.mark.parametrize(
+    ("reason", "setting"),
+    [("queue_full", "max_waiting,"), ("queue_full_for_caller", "max_waiting_per_caller."), ("", "max_wait,")],
+)
+def test_the_cure_of_a_refusal_depends_on_its_reason(reason: str, setting: str) -> None:
+    recent = RecentErrors()
+    recent.note(429, "rate_limit_exceeded", "a", "id", 10.0, reason=reason)
+    (problem,) = recent.problems(10.0)
+    assert setting in problem.advice
+
+
 def test_only_the_last_50_errors_count_for_an_hour() -> None:
     recent = RecentErrors()
     for at_s in range(60):

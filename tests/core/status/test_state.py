@@ -90,6 +90,33 @@ def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
             "Some requests fail: 3 of 60 requests in the last 20 s failed (jobs_full).",
         ),
         (
+            {"latest": LatestRequests(264, unexpected=36, span_s=20)},
+            "partly_failing",
+            "upstream",
+            (
+                "Some responses are not those of Nanonets: 36 of 264 requests in the last 20 s got an unexpected "
+                "response."
+            ),
+        ),
+        (
+            {"latest": LatestRequests(4, queue_full=3), "queue_full": "queue_full", "max_waiting": 8, "waiting": 8},
+            "queue_full",
+            "limit",
+            (
+                "The queue is full: 3 of 4 requests in the last minute were refused, because max_waiting (8) lets "
+                "no more wait."
+            ),
+        ),
+        (
+            {"latest": LatestRequests(9, queue_full=9), "queue_full": "queue_full_for_caller", "in_flight": 256},
+            "queue_full",
+            "proxy",
+            (
+                "The queue is full: 9 of 9 requests in the last minute were refused, because "
+                "max_waiting_per_caller lets no more wait."
+            ),
+        ),
+        (
             {"latest": LatestRequests(120, 5, span_s=20, retried=8), "retry": "upstream_503", "in_flight": 1},
             "attempts_failing",
             "upstream",
@@ -251,8 +278,9 @@ def test_the_state_names_the_party_to_look_at(
 
 
 @pytest.mark.parametrize(("ended", "failed"), [(2, 2), (100, 4), (0, 0)])
-def test_a_few_failures_are_not_the_state(ended: int, failed: int) -> None:
+def test_a_few_failures_and_unexpected_responses_are_not_the_state(ended: int, failed: int) -> None:
     assert _state(latest=LatestRequests(ended, failed)).code == "idle"
+    assert _state(latest=LatestRequests(ended, unexpected=failed)).code == "idle"
 
 
 @pytest.mark.parametrize(("ended", "retried"), [(2, 2), (21, 3), (100, 6), (0, 0)])
@@ -261,8 +289,8 @@ def test_a_few_requests_that_were_sent_again_are_not_the_state(ended: int, retri
 
 
 @pytest.mark.parametrize(("ended", "failed"), [(2, 2), (100, 24), (0, 0)])
-def test_a_few_unexpected_responses_and_lost_callers_are_not_the_state(ended: int, failed: int) -> None:
-    assert _state(latest=LatestRequests(ended, unexpected=failed)).code == "idle"
+def test_a_few_refusals_of_a_full_queue_and_lost_callers_are_not_the_state(ended: int, failed: int) -> None:
+    assert _state(latest=LatestRequests(ended, queue_full=failed)).code == "idle"
     assert _state(latest=LatestRequests(ended, gone=failed)).code == "idle"
 
 

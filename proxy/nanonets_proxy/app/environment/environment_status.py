@@ -59,6 +59,7 @@ class EnvironmentStatusReader:
                     latest,
                     failure,
                     retry=self.recent.ring.newest_retry,
+                    queue_full=self.recent.ring.newest_full,
                     last_failure=self.recent.errors.last_failure(self.recent.ring.good, now_s),
                     upstream=self.upstream.health.finding,
                     lag_s=self.upstream.health.lag_s,

@@ -53,14 +53,19 @@ _ADVICE: Final = {
     "upstream_413": "The document is too large for Nanonets: split it.",
     "upstream_429": "Nanonets refused the request for longer than it may wait: send less, or raise max_wait.",
 }
+_ADVICE_BY_REASON: Final = {
+    "queue_full": "Too many requests wait: let callers send less, or raise max_waiting, so that more can wait.",
+    "queue_full_for_caller": "Too many requests of the caller wait: let it send less, or raise "
+    "max_waiting_per_caller.",
+}
 _SERVER_ERROR: Final = "Nanonets failed: look at its status page; the caller can send the request again."
 _CLIENT_ERROR: Final = "Nanonets rejected the request: the body of its response says why."
 _UNKNOWN: Final = "See the event `request` in the log: its fields code and error say more."
 
 
-def advice_for(kind: str) -> str:
-    """Returns a sentence with the cure."""
-    if (advice := _ADVICE.get(kind)) is not None:
+def advice_for(kind: str, reason: str = "") -> str:
+    """Returns a sentence with the cure. `reason` is that of the error, if it has one."""
+    if (advice := _ADVICE_BY_REASON.get(reason, _ADVICE.get(kind))) is not None:
         return advice
     if kind.startswith("upstream_4"):
         return _CLIENT_ERROR

@@ -99,7 +99,7 @@ class RecentErrors:
                 is_alert=False,
                 caller=newest.caller,
                 request_id=newest.request_id,
-                advice=advice_for(kind),
+                advice=advice_for(kind, newest.reason),
             )
             for kind, (newest, times) in by_kind.items()
         ]

@@ -23,10 +23,10 @@ CALLER_FAULTS: Final = frozenset({"not_implemented", "http_version_not_supported
 """The kinds of 5xx that the proxy sends because of a caller's fault. They count as 4xx."""
 
 Bucket = list[float]
-_FIELDS: Final = 12
+_FIELDS: Final = 13
 _ENDED, _WAIT_S, _UPSTREAM_S, _RESPONSES = range(4)  # as in Totals
 _GONE, _CLIENT_ERRORS, _THROTTLED, _SERVER_ERRORS, *_ = range(4, _FIELDS)
-_BROKEN_OFF, _FORBIDDEN, _UNEXPECTED, _RETRIED = range(8, _FIELDS)
+_BROKEN_OFF, _FORBIDDEN, _UNEXPECTED, _RETRIED, _QUEUE_FULL = range(8, _FIELDS)
 
 Totals = tuple[float, float, float, float]
 """The numbers since the start: requests that ended, their seconds in the queue, and upstream, and responses."""
@@ -68,6 +68,8 @@ class LatestRequests:
     """How many of them got a 403 of the upstream."""
     retried: int = 0
     """How many of them were sent again after a failure, whatever their end."""
+    queue_full: int = 0
+    """How many of them were refused because too many requests waited."""
 
 
 class RequestRing(Generic[Request]):
@@ -79,13 +81,15 @@ class RequestRing(Generic[Request]):
 
     __slots__ = (
         *("_current", "_earlier", "_full", "_good_before", "_on_error", "_phase", "_read_totals"),
-        "newest_retry",
+        *("newest_full", "newest_retry"),
     )
 
     def __init__(self, read_totals: Callable[[], Totals], on_error: Callable[[Request], None]) -> None:
         """Calls `on_error` with each request that failed."""
         self._read_totals = read_totals
         self._on_error = on_error
+        self.newest_full = ""
+        """The reason of the newest refusal because too many requests waited."""
         self.newest_retry = ""
         """The kind of the newest failure after which a request was sent again."""
         self._current: Bucket = [0.0] * _FIELDS
@@ -134,6 +138,11 @@ class RequestRing(Generic[Request]):
         """Counts a response that the API does not send. Its request ends later."""
         self._current[_UNEXPECTED] += 1
 
+    def note_queue_full(self, reason: str) -> None:
+        """Counts a request that was refused because too many waited. `count_unusual` counts it, too."""
+        self._current[_QUEUE_FULL] += 1
+        self.newest_full = reason
+
     def rotate(self) -> None:
         """Begins a new bucket."""
         bucket = self._bucket()
@@ -155,7 +164,7 @@ class RequestRing(Generic[Request]):
         failed, gone, forbidden = _failed(total), total[_GONE], total[_FORBIDDEN]
         return LatestRequests(
             *(int(max(ended, unexpected)), int(failed), int(unexpected), int(gone), span_s, int(forbidden)),
-            int(total[_RETRIED]),
+            *(int(total[_RETRIED]), int(total[_QUEUE_FULL])),
         )
 
     def counts(self) -> RequestCounts:

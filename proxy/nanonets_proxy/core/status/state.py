@@ -33,8 +33,8 @@ _OWN_FAILURES: Final = frozenset(
 _URGENCY: Final = (
     *("no_key", "key_rejected", "proxy_failing", "upstream_failing", "key_forbidden", "proxy_slow"),
     *("upstream_silent", "proxy_full", "quota_used_up", "starting", "draining", "upstream_slow"),
-    *("partly_failing", "attempts_failing", "waiting_for_place", "waiting_for_upstream", "limit_closed"),
-    *("callers_gone", "last_failed", "serving", "idle"),
+    *("partly_failing", "attempts_failing", "queue_full", "waiting_for_place", "waiting_for_upstream"),
+    *("limit_closed", "callers_gone", "last_failed", "serving", "idle"),
 )
 
 
@@ -51,6 +51,8 @@ class Facts:
     """The kind of the newest request that got a 5xx, or a response that broke off."""
     retry: str = ""
     """The kind of the newest failure after which a request was sent again."""
+    queue_full: str = ""
+    """The reason of the newest refusal because too many requests waited."""
     last_failure: LastFailure | None = None
     """The last request, if it failed."""
     upstream: Finding | None = None
@@ -79,6 +81,7 @@ def state_of(facts: Facts) -> State:
         or _slowness(facts)
         or _quota(gate)
         or _partial_fault(facts)
+        or _overflow(facts)
         or _delay(gate, quiet)
         or _loss(facts)
         or _failure(facts)
@@ -106,8 +109,8 @@ def _fault(facts: Facts) -> State | None:
             return State("proxy_failing", "proxy", f"The proxy fails: {_failed_of(facts)}.")
         return State("upstream_failing", "upstream", f"Nanonets fails or cannot be reached: {_failed_of(facts)}.")
     if _are_many(latest.unexpected, latest):
-        got = f"{latest.unexpected} of {_in_span(latest)} got an unexpected response"
-        return State("upstream_failing", "upstream", f"Nanonets does not respond as itself: {got}.")
+        text = f"Nanonets does not respond as itself: {_unexpected_of(latest)}."
+        return State("upstream_failing", "upstream", text)
     if _are_most(latest.forbidden, latest):
         got = f"{latest.forbidden} of {_in_span(latest)} got a 403"
         return State("key_forbidden", "key", f"Nanonets forbids what most requests ask for: {got}.")
@@ -117,6 +120,10 @@ def _fault(facts: Facts) -> State | None:
 def _failed_of(facts: Facts) -> str:
     kind = f" ({facts.failure})" if facts.failure else ""
     return f"{facts.latest.failed} of {_in_span(facts.latest)} failed{kind}"
+
+
+def _unexpected_of(latest: LatestRequests) -> str:
+    return f"{latest.unexpected} of {_in_span(latest)} got an unexpected response"
 
 
 def _are_many(count: int, latest: LatestRequests) -> bool:
@@ -163,11 +170,26 @@ def _partial_fault(facts: Facts) -> State | None:
     if latest.failed >= max(_FEWEST, _SOME_SHARE * latest.ended):
         cause = "proxy" if facts.failure in _OWN_FAILURES else "upstream"
         return State("partly_failing", cause, f"Some requests fail: {_failed_of(facts)}.")
+    if latest.unexpected >= max(_FEWEST, _SOME_SHARE * latest.ended):
+        return State(
+            "partly_failing", "upstream", f"Some responses are not those of Nanonets: {_unexpected_of(latest)}."
+        )
     # Callers see these failures only as slow responses. An upstream that fails once in a hundred times is usual.
     if latest.retried >= _FEW_RETRIED + _SOME_SHARE * latest.ended:
         retried = f"{latest.retried} of {_in_span(latest)} were sent again ({facts.retry})"
         return State("attempts_failing", "upstream", f"Nanonets fails at first: {retried}.")
     return None
+
+
+def _overflow(facts: Facts) -> State | None:
+    """Returns the state if many requests are refused because too many others wait."""
+    latest, gate = facts.latest, facts.gate
+    if not _are_many(latest.queue_full, latest):
+        return None
+    setting = f"max_waiting ({gate.max_waiting})" if facts.queue_full == "queue_full" else "max_waiting_per_caller"
+    refused = f"{latest.queue_full} of {_in_span(latest)} were refused, because {setting} lets no more wait"
+    cause = "proxy" if gate.in_flight >= gate.max_in_flight else "limit"
+    return State("queue_full", cause, f"The queue is full: {refused}.")
 
 
 def _delay(gate: GateStatus, quiet: str) -> State | None:
