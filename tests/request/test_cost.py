@@ -21,14 +21,14 @@ from support.raw_caller import RawCaller, request
 from support.raw_upstream import Peer, RawUpstream
 
 CALLS = {
-    "small GET": 73,
-    "small GET with a usage ledger": 77,
+    "small GET": 72,
+    "small GET with a usage ledger": 76,
     "small GET with new fields": 89,
-    "poll of a document": 87,
-    "POST of 1 KiB": 79,
-    "POST of 64 KiB": 83,
-    "response of 64 KiB": 77,
-    "GET in a queue of eight": 111,
+    "poll of a document": 86,
+    "POST of 1 KiB": 78,
+    "POST of 64 KiB": 82,
+    "response of 64 KiB": 75,
+    "GET in a queue of eight": 110,
 }
 TOLERANCE = 0.05
 
