@@ -118,6 +118,7 @@ def test_the_help_of_any_other_command_lists_only_its_own_flags(
         (["--read-only=s3cret"], "--read-only: takes no value; see `nanonets-proxy serve --help`"),
         (["serve", "--help=s3cret"], "--help: takes no value; see `nanonets-proxy serve --help`"),
         (["-hs3cret"], "--help: takes no value; see `nanonets-proxy serve --help`"),
+        (["check", "-hs3cret"], "--help: takes no value; see `nanonets-proxy check --help`"),
         (["status", "--watch=5"], "--watch: takes no value; see `nanonets-proxy status --help`"),
         (["config", "--env", "x"], "--env: unknown flag; `nanonets-proxy config --reference` lists all settings"),
         (["policy", "test", "/no/such.toml"], "/no/such.toml: does not exist (FILE)"),

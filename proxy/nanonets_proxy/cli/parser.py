@@ -5,6 +5,7 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import takewhile
 from typing import Any, Final, NoReturn
 
 from nanonets_proxy import __version__
@@ -121,6 +122,9 @@ def parse(
         raise UsageError(_unknown_command(name, commands))
     command = commands[name]
     parser, flags = _command_parser(name, command, arguments)
+    # Since Python 3.13, argparse prints the help for `-hTEXT`, and ends the process, before it rejects the TEXT.
+    if any(word.startswith("-h") and word != "-h" for word in takewhile("--".__ne__, arguments)):
+        parser.error("--help: takes no value")
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
         own = [
