@@ -17,6 +17,7 @@ from nanonets_proxy.telemetry.otlp.policy import TracesPolicy
 from nanonets_proxy.telemetry.otlp.spans import SpanEncoder
 from nanonets_proxy.telemetry.otlp.traces import MAX_QUEUED_BYTES, TraceExporter
 from support.eventually import WAIT_S, until
+from support.log_capture import captured_log
 from support.proxy_harness import running_proxy
 from support.scripted_upstream import OK, ScriptedUpstream, responding
 from support.telemetry.finished_trace import PARENT, TRACE, finished
@@ -77,6 +78,31 @@ async def test_a_request_a_wait_and_each_attempt_are_spans_of_the_callers_trace(
     assert abs(own.start_time_unix_nano / 1e9 - time.time()) < 600
     assert collector.resources[0]["service.name"] == "nanonets-proxy"
     assert collector.requests[0].startswith("POST /v1/traces HTTP/1.1\r\nHost: 127.0.0.1:")
+
+
+async def test_log_upstream_and_collector_get_the_same_ids_of_a_new_trace() -> None:
+    with captured_log() as log:
+        async with (
+            running_collector() as collector,
+            ScriptedUpstream(responding(DOWN, OK)) as upstream,
+            running_proxy(
+                upstream.origin,
+                otlp_endpoint=str(collector.origin),
+                trace_upstream=True,
+                retries=1,
+                retry_backoff="1ms",
+            ) as proxy,
+            await proxy.caller() as caller,
+        ):
+            assert (await caller.get(b"/x")).status == 200
+            lines = [line for exchange in upstream.requests for line in exchange.lines]
+            await until(lambda: len(collector.spans) == 4)
+        (event,) = log.events("request")
+    own, first, _, second = collector.spans
+    assert (own.trace_id.hex(), own.span_id.hex()) == (event["trace_id"], event["span_id"])
+    assert [line for line in lines if line.startswith(b"traceparent")] == [
+        f"traceparent: 00-{own.trace_id.hex()}-{span.span_id.hex()}-03".encode() for span in (first, second)
+    ]
 
 
 async def test_a_lost_connection_is_an_attempt_with_an_error() -> None:
