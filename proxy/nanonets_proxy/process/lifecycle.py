@@ -24,7 +24,7 @@ class Start:
 
 
 class Lifecycle:
-    """Call `start()`, and `serving()` once the start is in the log."""
+    """Call `start()`, `serving()` once the start is in the log, and `close()` once the program has ended."""
 
     def __init__(self, program: Program, shutdown: Shutdown, start: Start) -> None:
         self._program = program
@@ -34,6 +34,7 @@ class Lifecycle:
         is_successor = start.inheritance.link is not None
         self._manager = ServiceManager(os.environ, is_successor=is_successor)
         self._restart = Restart(program, start.secrets, self._manager, is_successor=is_successor)
+        self._succession: Succession | None = None
         self._serving = asyncio.Event()
         program.restart = self._restart_once_serving
 
@@ -45,7 +46,7 @@ class Lifecycle:
             self._on_signal(signal.SIGHUP, self._reload)
             self._on_signal(signal.SIGUSR2, self._restart_once_serving)
         program.open(inheritance.sockets)
-        succession = None if inheritance.link is None else Succession(inheritance, program)
+        succession = self._succession = None if inheritance.link is None else Succession(inheritance, program)
         if succession is not None:
             await succession.take_gates()
         await program.start()
@@ -64,6 +65,12 @@ class Lifecycle:
             self._inheritance.companion.serving(
                 lambda: loop.call_soon_threadsafe(self._shutdown.request, "the end of the command")
             )
+
+    def close(self) -> None:
+        """Ends the links to the processes before and after this one."""
+        self._restart.close()
+        if self._succession is not None:
+            self._succession.close()
 
     async def _say_when_stopping(self) -> None:
         await self._shutdown.requested()

@@ -74,7 +74,14 @@ class Restart:
         self._manager = manager
         self._is_successor = is_successor
         self._is_running = False
+        self._link: Link | None = None
+        """The link to the process that has replaced this one."""
         self._log = structlog.get_logger()
+
+    def close(self) -> None:
+        """Ends the link to the successor, which then decides alone. Call it last."""
+        if self._link is not None:
+            self._link.close()
 
     async def __call__(self) -> RestartResult:
         """Returns when the new process serves, or why this process goes on."""
@@ -150,6 +157,7 @@ class Restart:
             await in_daemon_thread(lambda: send_document(link, {}))
         self._log.info("replaced", pid=process.pid)
         handover.let_go()
+        self._link = messages
         await messages.start(link.dup())
         self._program.finish()
 
@@ -230,6 +238,10 @@ class Succession:
             await in_daemon_thread(lambda: receive_document(self._link))
         await self._messages.start(self._link)
 
+    def close(self) -> None:
+        """Ends the link to the predecessor, which then decides alone. Call it last."""
+        self._messages.close()
+
     def _lose(self) -> None:
         self._program.handover.lose_predecessor()
-        self._messages.close()
+        self.close()

@@ -199,6 +199,7 @@ async def _run_until_stopped(
     _tune_garbage_collector()
     lifecycle.serving()
     await program.run_until_stopped()
+    lifecycle.close()
 
 
 async def _serve_sandbox(config: SandboxConfig) -> None:

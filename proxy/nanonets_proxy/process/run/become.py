@@ -64,7 +64,9 @@ def become(
         run_detached(companion, run_proxy)
     except OSError as error:
         return _failed(f"no process can be started for the proxy: {error.strerror}", FAILED)
-    os.close(write_end)
+    finally:  # the proxy has its own
+        listener.close()
+        os.close(write_end)
     hidden: Sequence[str] = ()
     if not is_sure:
         with os.fdopen(read_end, "rb") as report:

@@ -53,7 +53,8 @@ class Link(asyncio.Protocol):
             self._transport.write_eof()
 
     def close(self) -> None:
-        """Ends the link in order."""
+        """Ends the link in order, without a call of `on_lost`."""
+        self._is_lost = True
         if self._transport is not None:
             self._transport.close()
 
