@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support.commands.process import END_S, environment, running, sandbox
+from support.commands.process import environment, running, sandbox
 from support.commands.restarts import ending_successors, restarted
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
@@ -151,10 +151,10 @@ def test_an_inherited_key_for_two_upstreams_is_an_error_of_serve_and_check(tmp_p
             "a key goes to one upstream, so each of these environments needs its own"
         )
         with running(["serve", "--config", str(config)], environment(), is_forked=True) as proxy:
-            assert proxy.process.wait(END_S) == 2
+            assert proxy.wait() == 2
         assert proxy.stderr.decode() == f"nanonets-proxy: {sentence}\n"
         with running(["check", "--config", str(config)], environment(), is_forked=True) as check:
-            assert check.process.wait(END_S) == 1
+            assert check.wait() == 1
         assert sentence in check.stdout.decode()
 
 
@@ -168,5 +168,5 @@ def test_the_error_for_a_busy_address_names_the_environment(tmp_path: Path) -> N
         )
         env = environment(NANONETS_API_KEY_PROD="key-of-prod", NANONETS_API_KEY_STAGING="key-of-staging")
         with running(["serve", "--config", str(config)], env, is_forked=True) as proxy:
-            assert proxy.process.wait(END_S) == 2
+            assert proxy.wait() == 2
         assert proxy.stderr.decode() == f"nanonets-proxy: environments.staging.listen: {busy} is already in use\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.commands.ports import has_ipv6
-from support.commands.process import END_S, environment, running
+from support.commands.process import environment, running
 
 LOCALHOST = ("--listen", "localhost:0", "--admin-listen", "localhost:0")
 
@@ -98,7 +98,7 @@ def test_without_ipv6_an_ipv6_address_that_the_user_names_is_an_error(
     without_ipv6: dict[str, str], setting: str
 ) -> None:
     with running(["serve", "--sandbox", *LOCALHOST, f"--{setting}", "[::1]:0"], without_ipv6) as proxy:
-        assert proxy.process.wait(END_S) == 2
+        assert proxy.wait() == 2
     (line,) = bytes(proxy.stderr).decode().splitlines()
     assert line.startswith(f"nanonets-proxy: {setting.replace('-', '_')}: [::1]:0 ")
     assert line.endswith(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.commands.proc import shown_to_its_user
-from support.commands.process import END_S, completed, environment, proxy_to, running, sandbox
+from support.commands.process import completed, environment, proxy_to, running, sandbox
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs proc(5) and prctl(2)")
 
@@ -78,4 +78,4 @@ def test_a_token_made_by_the_command_authenticates_its_caller(tmp_path: Path) ->
 @pytest.mark.parametrize("name", [[], ["1"], ["a", "b"]])
 def test_the_token_command_needs_exactly_one_name(name: list[str]) -> None:
     with running(["token", *name], environment(), is_forked=True) as child:
-        assert child.process.wait(END_S) == 2
+        assert child.wait() == 2

@@ -69,7 +69,7 @@ def test_after_the_delay_the_proxy_drains(number: signal.Signals) -> None:
             proxy.wait_for("draining")
             assert time.monotonic() - began_s > DELAY_S * 0.9
             assert kept.recv(1) == b""
-        assert proxy.process.wait(END_S) == 0
+        assert proxy.wait() == 0
 
 
 def test_without_a_delay_the_drain_begins_at_once(call: Call) -> None:
@@ -125,7 +125,7 @@ def test_liveness_stays_on_a_unix_socket_until_the_drain_ends(held: HeldRequest,
         assert _get_unix(path, "/livez").startswith(b"HTTP/1.1 200 OK\r\n")
         held.respond()
         assert caller.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
-        assert proxy.process.wait(END_S) == 0
+        assert proxy.wait() == 0
     assert not path.exists()
 
 
@@ -154,7 +154,7 @@ def test_a_signal_loses_no_request_that_has_arrived() -> None:
                 caller.sendall(GET)
             for caller in kept + queued + late:
                 assert caller.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
-        assert proxy.process.wait(END_S) == 0
+        assert proxy.wait() == 0
 
 
 # --- POST /quitquitquit ----------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def test_quitquitquit_drains_at_once_without_a_signal(call: Call) -> None:
         assert proxy.process.poll() is None
         status, _, body = call(f"{proxy.admin_url}/quitquitquit", "POST")
         assert (status, body) == (200, {"status": "draining"})
-        assert proxy.process.wait(END_S) == 0
+        assert proxy.wait() == 0
         assert proxy.wait_for("stop_requested")["by"] == "POST /quitquitquit"
 
 
@@ -182,7 +182,7 @@ def test_quitquitquit_ends_the_delay(call: Call) -> None:
         proxy.process.send_signal(signal.SIGTERM)
         proxy.wait_for("stop_requested")
         assert call(f"{proxy.admin_url}/quitquitquit", "POST")[0] == 200
-        assert proxy.process.wait(END_S) == 0
+        assert proxy.wait() == 0
 
 
 def test_the_signal_after_quitquitquit_is_the_first_one(call: Call, held: HeldRequest) -> None:
@@ -196,7 +196,7 @@ def test_the_signal_after_quitquitquit_is_the_first_one(call: Call, held: HeldRe
         assert call(f"{proxy.admin_url}/quitquitquit", "POST")[0] == 200, "a second one changes nothing"
         held.respond()
         assert caller.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
-        assert proxy.process.wait(END_S) == 0
+        assert proxy.wait() == 0
 
 
 # --- signals at the start --------------------------------------------------------------------------

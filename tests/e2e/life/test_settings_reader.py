@@ -17,7 +17,7 @@ import pytest
 from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
 from support.certificates import CertificateAuthority
 from support.commands.proc import Witness, shown_to_its_user
-from support.commands.process import ANY_PORTS, END_S, Running, environment, proxy_to, running, sandbox
+from support.commands.process import ANY_PORTS, Running, environment, proxy_to, running, sandbox
 from support.raw_caller import RawCaller, request
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
@@ -84,7 +84,7 @@ def test_a_stop_signal_during_reading_ends_both_processes_silently(
 def test_ctrl_c_leaves_no_traceback_of_the_child(reading: tuple[Running, int]) -> None:
     command, reader = reading
     os.kill(reader, signal.SIGINT)  # Ctrl+C sends it to both processes
-    assert command.process.wait(END_S) == 128 + signal.SIGINT
+    assert command.wait() == 128 + signal.SIGINT
     assert b"Traceback" not in command.stderr
 
 
@@ -93,13 +93,13 @@ def test_a_killed_reading_process_is_one_sentence_and_the_signals_exit_code(
 ) -> None:
     command, reader = reading
     os.kill(reader, signal.SIGKILL)
-    assert command.process.wait(END_S) == 128 + signal.SIGKILL
+    assert command.wait() == 128 + signal.SIGKILL
     assert command.stderr == b"nanonets-proxy: signal 9 (Killed) ended the process that read the settings\n"
 
 
 def test_each_settings_fault_is_reported_once_with_exit_code_2() -> None:
     with running(["serve", "--max-wait", "soon", "--retries", "many"], environment(), is_forked=True) as command:
-        assert command.process.wait(END_S) == 2
+        assert command.wait() == 2
     lines = bytes(command.stderr).decode().splitlines()
     assert sorted(line.split(": ")[1] for line in lines) == ["max_wait", "retries"]
     assert command.stdout == b""

@@ -42,6 +42,7 @@ class Running:
     events: list[dict[str, Any]] = field(default_factory=list)
     stdout: bytearray = field(default_factory=bytearray)
     stderr: bytearray = field(default_factory=bytearray)
+    _readers: list[threading.Thread] = field(default_factory=list)
     _returned: dict[str, int] = field(default_factory=dict)
     _arrived: "queue.Queue[dict[str, Any] | None]" = field(default_factory=queue.Queue)
 
@@ -77,11 +78,11 @@ class Running:
         self.events.append(event)
 
     def requests(self) -> list[dict[str, Any]]:
-        """Returns all `request` events. Call it after the process has ended."""
+        """Returns all `request` events. Call it after `end` or `wait`."""
         return [event for event in self.all_events() if event["event"] == "request"]
 
     def all_events(self) -> list[dict[str, Any]]:
-        """Returns all events. Call it after the process has ended."""
+        """Returns all events. Call it after `end` or `wait`."""
         while True:
             try:
                 event = self._arrived.get_nowait()
@@ -100,10 +101,21 @@ class Running:
         return f"http://{self.wait_for('started')['admin_listen'][0]}"
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """Sends a signal, waits for the end, and returns the exit code."""
+        """Sends a signal, waits for the end of the process and of its output, and returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(END_S)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Waits for the end of the process and of its output, and returns the exit code.
+
+        A process that others have replaced shares its output with them: use `process.wait` for its end alone.
+        """
+        code = self.process.wait(END_S)
+        for reader in self._readers:
+            reader.join(END_S)
+            assert not reader.is_alive(), "another process keeps the output open"
+        return code
 
 
 @contextmanager
@@ -135,11 +147,9 @@ def running(
             stderr=subprocess.PIPE,
         )
     child = Running(process)
-    readers = [
-        threading.Thread(target=_read_log, args=(child,), daemon=True),
-        threading.Thread(target=_read_errors, args=(child,), daemon=True),
-    ]
-    for reader in readers:
+    for read in _read_log, _read_errors:
+        reader = threading.Thread(target=read, args=(child,), daemon=True)
+        child._readers.append(reader)
         reader.start()
     try:
         yield child
@@ -151,7 +161,7 @@ def running(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for reader in readers:
+        for reader in child._readers:
             reader.join()
         assert process.stdout is not None
         assert process.stderr is not None

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
-from support.commands.process import Running, proxy_to
+from support.commands.process import END_S, Running, proxy_to
 
 
 @contextlib.contextmanager
@@ -17,7 +17,8 @@ def ending_successors(proxy: Running) -> Iterator[None]:
     try:
         yield
     finally:
-        proxy.end()
+        proxy.process.terminate()
+        proxy.process.wait(END_S)
         pids = [event["pid"] for event in proxy.all_events() if event["event"] == "restart_began"]
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
