@@ -156,6 +156,17 @@ def run(
     print(f"   alone: {dict(changes)}", flush=True)
 
 
+EVENTS = (
+    "SIGKILL of a follower",
+    "SIGKILL of the leader",
+    "SIGSTOP of a follower for 3 s",
+    "SIGSTOP of the leader for 3 s",
+    "SIGKILL of Redis; back after 3 s",
+    "SIGSTOP of Redis for 3 s",
+    "FLUSHALL",
+)
+
+
 def _act(event: str, own: Fleet) -> None:
     redis = own.redis
     match event:
@@ -207,7 +218,7 @@ def main() -> int:
     parser.add_argument("--replicas", default="3,8")
     parser.add_argument("--kinds", default="window,bucket")
     parser.add_argument("--seconds", type=float, default=24.0)
-    parser.add_argument("--events", default="")
+    parser.add_argument("--events", default="", help="events with commas between them; all: none, and each one")
     parser.add_argument("--latency", action="store_true", help="only measure what a fleet adds to a request")
     parser.add_argument("--alone", action="store_true")
     parser.add_argument("--simulate", action="store_true", help="simulate faults in virtual time instead")
@@ -218,6 +229,7 @@ def main() -> int:
     if given.latency:
         latency.main()
         return 0
+    events = ["", *EVENTS] if given.events == "all" else given.events.split(",")
     columns = (
         "what",
         "replicas",
@@ -233,7 +245,7 @@ def main() -> int:
     print("|---" * len(columns) + "|")
     for replicas in map(int, given.replicas.split(",")):
         for kind in given.kinds.split(","):
-            for event in given.events.split(",") if given.events else [""]:
+            for event in events:
                 run(
                     event or "steady",
                     replicas,

@@ -9,8 +9,7 @@
 
 So after a failover, and if the network drops a connection without a word, the bus looks for the server again.
 
-One connection is for the subscription, and others for commands. The messages of one turn of the event loop go out
-together.
+One connection is for the subscription, one for messages (`publisher.py`), and one for the lease.
 """
 
 import asyncio
@@ -22,6 +21,7 @@ import structlog
 
 from nanonets_proxy.admission.fleet.bus.client import find_server, make_client, words
 from nanonets_proxy.admission.fleet.bus.port import BusError, Won
+from nanonets_proxy.admission.fleet.bus.publisher import Publisher
 from nanonets_proxy.admission.fleet.bus.scripts import CAMPAIGN, RENEW, RESIGN, keys
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 
@@ -31,7 +31,6 @@ _PAUSES_S: Final = (0.05, 0.4)  # shorter than `lead.GATHER_S`
 _STEADY_S: Final = 1.0  # a connection that lasted for longer was of use
 _SILENCE_S: Final = 1.0  # then a PING, and as long again
 _STOP_S: Final = 1.0
-_MAX_QUEUED: Final = 10_000
 
 
 class RedisBus:
@@ -46,8 +45,7 @@ class RedisBus:
         self._keys = keys(self._prefix, policy.common_prefix())
         self._commands: Any = None  # a client of the server that was found
         self._broken: asyncio.Future[str] | None = None
-        self._queue: list[tuple[str, bytes]] = []
-        self._sender: asyncio.Task[None] | None = None
+        self._publisher: Publisher | None = None
         self._listener: asyncio.Task[None] | None = None
         self._on_message: Callable[[bytes], None] = lambda _: None
         self._on_lost: Callable[[str], None] = lambda _: None
@@ -87,6 +85,11 @@ class RedisBus:
         try:
             server = await find_server(self._policy)
             clients = [make_client(self._policy.address, server) for _ in range(2)]
+            # Without a timeout of its own, the library writes at once, and not in another task.
+            clients.append(make_client(self._policy.address, server, socket_timeout=None))
+            async with asyncio.timeout(_SILENCE_S):
+                connection = await clients[2].connection_pool.get_connection()
+            self._publisher = Publisher(connection, self._on_unheard, self._on_message_lost)
             self._commands = clients[0]
             hearing = asyncio.ensure_future(self._hear(clients[1]))
             await asyncio.wait((hearing, broken), return_when=asyncio.FIRST_COMPLETED)
@@ -100,6 +103,9 @@ class RedisBus:
                 hearing.cancel()
                 await asyncio.gather(hearing, return_exceptions=True)
             self._commands = None
+            if self._publisher is not None:
+                await self._publisher.stop()
+                self._publisher = None
             for client in clients:
                 with contextlib.suppress(Exception):
                     await client.aclose()
@@ -136,36 +142,15 @@ class RedisBus:
 
     @property
     def is_sending(self) -> bool:
-        return self._sender is not None
+        return self._publisher is not None and self._publisher.is_sending
 
     def send(self, to: str, data: bytes) -> None:
-        if not self.connected or len(self._queue) >= _MAX_QUEUED:
-            return
-        self._queue.append((to, data))
-        if self._sender is None:
-            self._sender = asyncio.get_running_loop().create_task(self._publish())
+        if self.connected and self._publisher is not None:
+            self._publisher.send(to, self._channel(to), data)
 
-    async def _publish(self) -> None:
-        try:
-            while self._queue:
-                queue, self._queue = self._queue, []
-                if len(queue) == 1:
-                    ((to, data),) = queue
-                    heard = [await self._commands.publish(self._channel(to), data)]
-                else:
-                    async with self._commands.pipeline(transaction=False) as pipeline:
-                        for to, data in queue:
-                            pipeline.publish(self._channel(to), data)
-                        heard = await pipeline.execute()
-                for (to, _), receivers in zip(queue, heard, strict=True):
-                    if not receivers:
-                        self._on_unheard(to)
-        except Exception as error:  # noqa: BLE001 - the replicas notice a lost message by the silence
-            self._queue.clear()
-            self._log.info("fleet_message_lost", reason=words(error))
-            self._judge(error)
-        finally:
-            self._sender = None
+    def _on_message_lost(self, error: Exception) -> None:
+        self._log.info("fleet_message_lost", reason=words(error))
+        self._judge(error)
 
     # --- the lease ----------------------------------------------------------------------------------
 
@@ -204,9 +189,8 @@ class RedisBus:
             self._broken.set_result(words(error))
 
     async def stop(self) -> None:
-        if self._sender is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._sender, _STOP_S)
+        if self._publisher is not None:
+            await self._publisher.flush(_STOP_S)
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
