@@ -39,7 +39,9 @@ async def test_over_a_restart_the_old_process_ends_what_it_sends_and_the_new_one
 
 def test_a_directory_that_cannot_be_used_is_an_error_at_start_that_names_the_setting(tmp_path: Path) -> None:
     missing = tmp_path / "missing" / "jobs"
-    arguments = ["serve", *ANY_PORTS, "--upstream", "http://127.0.0.1:9", "--jobs", str(missing)]
-    ended = completed(arguments, environment(NANONETS_API_KEY="test-key-0123456789"), tmp_path)
+    arguments = ["serve", *ANY_PORTS, "--upstream", "http://127.0.0.1:9"]
+    variables = {"NANONETS_API_KEY": "test-key-0123456789", "NANONETS_PROXY_JOBS": str(missing)}
+    ended = completed(arguments, environment(**variables), tmp_path)
     assert ended.returncode == 2
-    assert ended.stderr == f"nanonets-proxy: jobs: {missing} cannot be made: {missing.parent} does not exist\n"
+    fault = f"jobs: {missing} cannot be made: {missing.parent} does not exist"
+    assert ended.stderr == f"nanonets-proxy: {fault} (environment NANONETS_PROXY_JOBS)\n"

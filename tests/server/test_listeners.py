@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nanonets_proxy.core.net.addresses import Origin, TcpListener, UnixListener
+from nanonets_proxy.server.inherited import InheritedSockets
 from nanonets_proxy.server.listeners import BACKLOG, ListenFailed, close_sockets, open_sockets
 from support.commands.ports import has_ipv6
 from support.eventually import until
@@ -214,3 +215,16 @@ async def test_the_listen_backlog_is_as_large_as_the_kernel_allows() -> None:
         # tcp(7), struct tcp_info: 8 bytes, then 32-bit values; the 6th of a listening socket is its backlog.
         backlog = struct.unpack_from("=8x6I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104))[5]
         assert backlog == min(BACKLOG, MOST_THE_KERNEL_GRANTS)
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="the machine has no IPv6")
+@pytest.mark.parametrize(
+    ("host", "only_ipv6", "other_port", "expected"),
+    [("::", False, 0, True), ("::", True, 0, False), ("::1", False, 0, False), ("::", False, 1, False)],
+)
+def test_only_a_socket_on_all_addresses_of_its_port_has_both_families(
+    host: str, only_ipv6: bool, other_port: int, expected: bool
+) -> None:
+    with socket.create_server((host, 0), family=socket.AF_INET6, dualstack_ipv6=not only_ipv6) as sock:
+        inherited = InheritedSockets([(sock, None)])
+        assert inherited.has_both_families(sock.getsockname()[1] + other_port) is expected

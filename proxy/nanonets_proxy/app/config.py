@@ -165,5 +165,11 @@ class ServeConfig:
     secret_variables: tuple[str, ...]
     """The environment variables that may hold a secret. Nothing reads them after the keys are read."""
 
+    def with_source(self, error: str) -> str:
+        """Appends the source of the setting that an error begins with, unless it has none, or several."""
+        setting = error.partition(":")[0]
+        sources = {values[setting][1] for values in self.given.values() if setting in values}
+        return f"{error} ({sources.pop()})" if len(sources) == 1 else error
+
 
 Config: TypeAlias = ServeConfig | SandboxConfig

@@ -73,6 +73,7 @@ def serve(config: Config, read_settings: ReadSettings, inheritance: Inheritance,
             config.log_format,
             config.log_level,
             lambda log: _serve_with_sandbox(config, sandbox, log, read_settings, inheritance),
+            config.with_source,
         )
     try:
         # An unusable key ends the program before it listens.
@@ -83,7 +84,12 @@ def serve(config: Config, read_settings: ReadSettings, inheritance: Inheritance,
     forget_variables(config.secret_variables)
     secrets = {name: environ[name] for name in config.secret_variables if name in environ}
     start = Start(inheritance, secrets)
-    return _run(config.log_format, config.log_level, lambda log: _serve(config, keys, log, read_settings, start))
+    return _run(
+        config.log_format,
+        config.log_level,
+        lambda log: _serve(config, keys, log, read_settings, start),
+        config.with_source,
+    )
 
 
 def _read_initial_keys(environment: EnvironmentConfig, owners: KeyOwners) -> InitialKeys:
@@ -99,7 +105,12 @@ def _usage_error(error: object) -> int:
     return USAGE_ERROR
 
 
-def _run(log_format: str, level: str, main: Callable[[_Log], Coroutine[Any, Any, None]]) -> int:
+def _run(
+    log_format: str,
+    level: str,
+    main: Callable[[_Log], Coroutine[Any, Any, None]],
+    with_source: Callable[[str], str] = str,
+) -> int:
     if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
         # The parser in Python checks message framing less strictly, which an intermediary must not risk.
         return _usage_error("aiohttp lacks its compiled parser here; unset AIOHTTP_NO_EXTENSIONS")
@@ -112,7 +123,7 @@ def _run(log_format: str, level: str, main: Callable[[_Log], Coroutine[Any, Any,
     try:
         uvloop.run(_run_to_its_end(main(_Log(writer, redactor)), writer))
     except (ListenFailed, AiohttpMismatch, CoordinationUnusable, JobsUnusable, WebhookUnusable) as error:
-        return _usage_error(error)
+        return _usage_error(with_source(str(error)))
     except PeerLost as error:
         _usage_error(f"the restart failed, because the process to replace did not answer: {error}")
         return FAILED
