@@ -118,7 +118,7 @@ async def test_a_large_body_is_in_a_file_and_a_large_response_too(folder: Path) 
         await exchange.respond(ok(result))
         assert exchange.body == body
         await scene.until(location, "done")
-        assert not (folder / f"{job_id}.request").exists()
+        await until(lambda: not (folder / f"{job_id}.request").exists())
         assert (folder / f"{job_id}.response").stat().st_mode & 0o777 == 0o600
         assert (await scene.result(location)).body == result
 
