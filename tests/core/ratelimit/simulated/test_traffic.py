@@ -43,6 +43,13 @@ def test_a_rounded_hint_does_not_double_a_period_of_a_second(seed: int) -> None:
     assert share <= 8.0
 
 
+def test_a_short_hint_does_not_exclude_the_true_period() -> None:
+    """The oldest of 40 requests in 5 s soon ends, so the first hint may be a tenth of a second."""
+    limit = BY_NAME["sliding 40/5s"]
+    share, _ = excess(limit, loads(limit)["0.9 of the limit"], exact, 1)
+    assert share <= 1.2
+
+
 @pytest.mark.parametrize("name", ["sliding 40/5s", "sliding 60/60s", "fixed 20/1s"])
 def test_a_burst_that_finds_a_partly_used_window_is_no_smaller_limit(name: str) -> None:
     """A sliding window that frees one request at a time looks like a limit of one request."""

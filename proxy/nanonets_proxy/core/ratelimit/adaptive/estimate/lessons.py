@@ -20,7 +20,7 @@ Each length is corrected to the likely one (`likely_period.py`), since hints are
 from itertools import takewhile
 
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
-from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import is_usual, likely_period_s, usual_periods_s
+from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import likely_period_s, usual_periods_s
 from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.estimate.period_end import period_start_s
 from nanonets_proxy.core.ratelimit.adaptive.estimate.period_fit import PeriodEnd
@@ -28,7 +28,7 @@ from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import Slidi
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
 
 _SAME_PERIOD = 1.1  # up to this many periods, a refusal means a longer period, not a smaller count
-_MAX_FIRST_PERIOD = 10.0  # times the first hint, which covers an unknown part of the period
+_MAX_FIRST_PERIOD = 10.0  # times the first closure without a hint
 
 
 def learn_from(estimate: LimitEstimate, closure: Closure, now: float) -> None:
@@ -113,8 +113,7 @@ def _learn_window(estimate: LimitEstimate, closure: Closure, ends_at_s: float, n
         return
     likely_s = likely_period_s(ends_at_s - first_s, closure.granted_at_s - first_s, closure.excess_s)
     period_s = _burst_period_s(window, closure, first_s, likely_s)
-    # The first request may belong to an earlier period, unless an exact hint ends a usual period after it.
-    if not closure.hinted or closure.excess_s or not is_usual(period_s):
+    if not closure.hinted:  # the first request may belong to an earlier period
         period_s = min(period_s, _MAX_FIRST_PERIOD * closure.closed_s)
     count = max(1, window.granted_since(first_s + likely_s - period_s))
     estimate.learn_window(count, period_s, closure, now)
