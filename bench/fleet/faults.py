@@ -137,7 +137,6 @@ class Found:
     refused: int
     served: int
     errors: int
-    longest_wait_s: float
     learned: float
     """Requests a second, as the leader believes at the end; nan: nothing."""
     changes: int
@@ -167,7 +166,6 @@ def run(
         await asyncio.sleep(at_s)
         counts, since_s = scene.counts, scene.loop.time()
         served, errors, changes = len(counts.served_at_s), len(counts.errors), len(scene.changes)
-        counts.waits_s.clear()
         await fault(scene)
         await asyncio.sleep(since_s + after_s - scene.loop.time())
         rate = float("nan")
@@ -178,7 +176,6 @@ def run(
             counts.refused_since(since_s),
             len(counts.served_at_s) - served,
             len(counts.errors) - errors,
-            max(counts.waits_s, default=0.0),
             rate,
             len(scene.changes) - changes,
         )

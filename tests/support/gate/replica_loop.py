@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-CLOCK_OFF_S = 1_000_000.0
-
 
 class _Timer:
     """A timer of one replica, as `asyncio.TimerHandle`."""
