@@ -81,6 +81,14 @@ def test_the_help_of_any_other_command_lists_only_its_own_flags(
     assert ("flags of all settings too. `nanonets-proxy serve --help` lists" in shown) == (command != "token")
 
 
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_the_first_word_of_a_command_of_two_words_has_the_help_of_that_command(flag: str, run) -> None:
+    done = run("policy", flag)
+    assert done.returncode == OK
+    assert done.stdout == run("policy", "test", flag).stdout
+    assert done.stdout.startswith("usage: nanonets-proxy policy test FILE [flags]\n")
+
+
 # --- usage errors -------------------------------------------------------------------------------
 
 
@@ -88,6 +96,8 @@ def test_the_help_of_any_other_command_lists_only_its_own_flags(
     ("arguments", "sentence"),
     [
         (["sevre"], "sevre: unknown command; did you mean serve?"),
+        (["sevre", "--help"], "sevre: unknown command; did you mean serve?"),
+        (["policy", "--json"], "policy: unknown command; did you mean policy test?"),
         (
             ["s3cret"],
             "the first argument is not a command; the commands are serve, run, check, sandbox, config, healthcheck",

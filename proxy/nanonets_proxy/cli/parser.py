@@ -118,6 +118,8 @@ def parse(
     name, arguments = ("serve", argv) if not argv or argv[0].startswith("-") else (argv[0], argv[1:])
     if (two_words := " ".join(argv[:2])) in commands:
         name, arguments = two_words, argv[2:]
+    elif name not in commands and arguments[:1] and arguments[0] in _HELP:
+        name = next((known for known in commands if known.startswith(f"{name} ")), name)
     if name not in commands:
         raise UsageError(_unknown_command(name, commands))
     command = commands[name]
