@@ -72,6 +72,20 @@ async def test_an_upstream_that_fails_at_first_is_the_state_although_each_reques
     assert after == ["upstream_closed", "upstream_503", "upstream_503"]
 
 
+@pytest.mark.parametrize("line", [b"503 Busy", b"429 Too Many Requests"])
+async def test_a_page_of_html_that_no_caller_gets_is_an_alert_and_does_not_count_in_the_state(line: bytes) -> None:
+    page = status(line, b"Content-Type: text/html", b"Retry-After: 0")
+    async with (
+        ScriptedUpstream(failing(page, OK)) as upstream,
+        running_proxy(upstream.origin, **FAST) as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert (await caller.get(b"/api/v4/workflows")).status == 200
+        (problem,) = proxy.proxy.status(9).problems
+        assert (problem.kind, problem.what, problem.times) == ("unexpected_response", "html", 1)
+        assert proxy.proxy._recent.ring.latest().unexpected == 0
+
+
 @pytest.mark.parametrize("method", [b"POST", b"PUT", b"PATCH", b"DELETE", b"PROPFIND"])
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_any_other_request_that_may_have_arrived_is_sent_once(method: bytes, failure: bytes | None) -> None:

@@ -112,8 +112,10 @@ class Attempts:
                         decision, received = await self._keep(context, use, received)
                     elif received.head.has_advice and decision.outcome is _SERVED:
                         self._note_advice(ticket, received.head)
-                    if received.head.status >= 400 or received.head.content_type not in USUAL_TYPES:
-                        received = examine(context, received, services.unexpected)
+                    is_usual = received.head.status < 400 and received.head.content_type in USUAL_TYPES
+                    if not is_usual and decision.step is not _KEEP:  # a kept 401 is examined when it is relayed
+                        is_relayed = decision.step is _RELAY
+                        received = examine(context, received, services.unexpected, is_relayed=is_relayed)
                     if decision.step is _RELAY:
                         if context.sharing is not None and context.sharing.concerns_others:
                             received = await context.sharing.receive(context, received)

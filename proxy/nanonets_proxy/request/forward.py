@@ -38,6 +38,7 @@ from nanonets_proxy.request.judge import Step
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.request.response.heads import ResponseHeads
 from nanonets_proxy.request.response.refusals import Refusals
+from nanonets_proxy.request.response.unexpected import examine
 from nanonets_proxy.request.usage import RequestUsage
 
 # In Python 3.11, each look-up of a member in its enum costs a call.
@@ -146,9 +147,10 @@ class Forwarder:
         record.wait_s += perf_counter() - began_s
         if ruling is not Ruling.RELAY:
             return False
+        received = examine(context, kept.as_received(), self._services.unexpected, is_relayed=True)
         if context.sharing is not None:
-            await context.sharing.receive(context, kept.as_received())
-        self._attempts.begin_response(context, kept.as_received())
+            await context.sharing.receive(context, received)
+        self._attempts.begin_response(context, received)
         if context.response.echoed:
             self._attempts.note_echo(record)
         return True

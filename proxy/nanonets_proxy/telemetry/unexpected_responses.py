@@ -30,31 +30,41 @@ class UnexpectedResponses:
     """Reports the unexpected responses of one environment."""
 
     def __init__(self, alerts: Alerts, on_foreign: Callable[[], None]) -> None:
-        """Calls `on_foreign` for each response that something else than the API seems to have sent."""
+        """Calls `on_foreign` for each response to a caller that something else than the API seems to have sent."""
         self._alerts = alerts
         self._on_foreign = on_foreign
 
     def examine(
-        self, route: str, request_id: str, status: int, content_type: bytes | None, body: bytes, *, is_whole: bool
+        self,
+        route: str,
+        request_id: str,
+        status: int,
+        content_type: bytes | None,
+        body: bytes,
+        *,
+        is_whole: bool,
+        is_relayed: bool,
     ) -> None:
         """Reports the response if its type is unexpected, or if it is an error whose JSON is broken.
 
-        `body` is the decoded body without secrets, or its start if it is not whole.
+        `body` is the decoded body without secrets, or its start if it is not whole. A response that is not relayed,
+        because the request is sent again, is an alert too.
         """
         kind = unexpected_type(route, content_type, body)
         if kind is None and is_whole and status >= 400 and body:
             kind = BROKEN_JSON if claims_json(content_type, body) and not _is_json(body) else None
         if kind is not None:
+            if is_relayed and kind != BROKEN_JSON:  # a defect of the API itself
+                self._on_foreign()
             type_text = None if content_type is None else sample(content_type)
             self._report(kind, body, status=status, content_type=type_text, route=route, request_id=request_id)
 
     def note_not_http(self, route: str, request_id: str, error: str, start: bytes) -> None:
         """Reports bytes that are no HTTP response; `start` is their start without secrets."""
+        self._on_foreign()
         self._report(NOT_HTTP, start, error=error, route=route, request_id=request_id)
 
     def _report(self, kind: str, start: bytes, **fields: Any) -> None:
-        if kind != BROKEN_JSON:  # a defect of the API itself
-            self._on_foreign()
         self._alerts.report(EVENT, _ADVICE[kind], kind=kind, what=kind, **fields, start=sample(start))
 
 

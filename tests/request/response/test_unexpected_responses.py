@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from support.eventually import until
 from support.log_capture import LogCapture, captured_log
 from support.proxy_harness import KEY, RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request
@@ -233,3 +234,23 @@ async def test_a_page_is_relayed_as_it_arrives() -> None:
         rest = b"x" * (200_000 - 11)
         await exchange.respond(rest)
         assert await caller.read(len(rest)) == rest
+
+
+async def test_a_401_that_waits_for_a_ruling_counts_once_when_it_is_relayed() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        proxy.callers(2) as callers,
+    ):
+        await callers[0].send(request(b"GET", PATH))
+        first = await upstream.next_request()
+        await callers[1].send(request(b"GET", PATH))
+        second = await upstream.next_request()
+        await first.respond(ok(PORTAL, HTML, status=b"401 No"))
+        await until(lambda: proxy.proxy.status(1).gate.in_flight == 1)
+        await second.respond(ok(b"{}", JSON))
+        assert (await callers[1].response()).status == 200
+        response = await callers[0].response()
+        assert (response.status, response.body) == (401, PORTAL)
+        assert (await _counts(proxy))["html"] == 1
+        assert proxy.proxy._recent.ring.latest().unexpected == 1

@@ -11,7 +11,9 @@ from nanonets_proxy.telemetry.unexpected_responses import UnexpectedResponses
 from nanonets_proxy.upstream.response_head import ResponseHead
 
 
-def examine(context: RequestContext, received: Received, unexpected: UnexpectedResponses) -> Received:
+def examine(
+    context: RequestContext, received: Received, unexpected: UnexpectedResponses, *, is_relayed: bool
+) -> Received:
     """Reports a response that the API does not send, by the part of its body that has arrived.
 
     Returns `received` with that part. An error whose JSON is incomplete is copied while it is relayed: call
@@ -22,8 +24,8 @@ def examine(context: RequestContext, received: Received, unexpected: UnexpectedR
         return received
     body = received.body_start + received.connection.read_nowait()
     is_whole = received.connection.is_complete
-    _examine(context, head, body, unexpected, is_whole=is_whole)
-    must_copy = not is_whole and head.status >= 400 and claims_json(head.content_type, body)
+    _examine(context, head, body, unexpected, is_whole=is_whole, is_relayed=is_relayed)
+    must_copy = is_relayed and not is_whole and head.status >= 400 and claims_json(head.content_type, body)
     context.response.copied = bytearray() if must_copy else None
     return replace(received, body_start=body)
 
@@ -31,11 +33,17 @@ def examine(context: RequestContext, received: Received, unexpected: UnexpectedR
 def examine_copied(context: RequestContext, head: ResponseHead, unexpected: UnexpectedResponses) -> None:
     """Reports an error whose JSON is broken, after its end."""
     if copied := context.response.copied:
-        _examine(context, head, bytes(copied), unexpected, is_whole=True)
+        _examine(context, head, bytes(copied), unexpected, is_whole=True, is_relayed=True)
 
 
 def _examine(
-    context: RequestContext, head: ResponseHead, body: bytes, unexpected: UnexpectedResponses, *, is_whole: bool
+    context: RequestContext,
+    head: ResponseHead,
+    body: bytes,
+    unexpected: UnexpectedResponses,
+    *,
+    is_whole: bool,
+    is_relayed: bool,
 ) -> None:
     decoded = decoded_body(head, body[:MAX_BODY_BYTES])
     is_whole = is_whole and decoded is not None and len(body) < MAX_BODY_BYTES and len(decoded) < MAX_BODY_BYTES
@@ -44,4 +52,8 @@ def _examine(
     text = scrubber.feed(decoded or b"") + (scrubber.end() if is_whole else b"")
     record = context.record
     request_id = context.response.forms.blank(record.request_id.encode()).decode()
-    unexpected.examine(record.route, request_id, head.status, head.content_type, text, is_whole=is_whole)
+    unexpected.examine(
+        *(record.route, request_id, head.status, head.content_type, text),
+        is_whole=is_whole,
+        is_relayed=is_relayed,
+    )
