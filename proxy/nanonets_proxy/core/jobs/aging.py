@@ -1,37 +1,58 @@
 """Which stored instants are old enough, although the system's clock may be set while a process runs."""
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
 STEP_S: Final = 60.0
-"""A larger difference between two clocks means that somebody has set one of them."""
+"""Instants may be kept longer by this time, which bounds what a slowly corrected clock costs."""
+
+
+@dataclass(slots=True)
+class _Offsets:
+    """The system's clock minus the steady one, from an instant on: the lowest and the highest difference."""
+
+    since_s: float
+    lowest_s: float
+    highest_s: float
 
 
 @dataclass(slots=True)
 class Aging:
     """Compares the system's clock, which gives the instants, with a steady clock, which nobody can set.
 
-    After the system's clock was set, all earlier instants are wrong, and nothing is old until the steady clock has
-    counted the whole age. Without that, a machine whose clock is wrong at its start would lose all results at once.
+    Remembers the differences between the two clocks for the whole age. An instant is old only if it is old by each
+    of them. So a clock that is set while the process runs makes nothing old too early. An instant is kept longer
+    by at most the time by which the clock was set since.
     """
 
     age_s: float
-    _offset_s: float = field(default=math.nan, init=False)
-    _unset_since_s: float = field(default=math.nan, init=False)
-    _was_set: bool = field(default=False, init=False)
+    _started_s: float = field(default=math.nan, init=False)
+    _offsets: deque[_Offsets] = field(default_factory=deque, init=False)
 
     def kept(self, wall_s: float, steady_s: float) -> tuple[float, float]:
         """Returns the first and the last instant that are not old. `wall_s` and `steady_s`: the two clocks now.
 
-        An instant later than now is from before the clock was set back. It is old once the whole age has passed.
+        An instant later than now is from before the clock was set back. It is old once the process has run for the
+        whole age.
         """
-        offset_s, before_s = wall_s - steady_s, self._offset_s
-        self._offset_s = offset_s
-        if math.isnan(before_s):
-            self._unset_since_s = steady_s
-        elif abs(offset_s - before_s) > STEP_S:
-            self._unset_since_s, self._was_set = steady_s, True
-        is_settled = steady_s - self._unset_since_s >= self.age_s
-        first_s = wall_s - self.age_s if is_settled or not self._was_set else -math.inf
-        return first_s, wall_s + STEP_S if is_settled else math.inf
+        self._remember(wall_s - steady_s, steady_s)
+        lowest_s = min(offsets.lowest_s for offsets in self._offsets)
+        if steady_s - self._started_s < self.age_s:
+            return steady_s + lowest_s - self.age_s, math.inf
+        highest_s = max(offsets.highest_s for offsets in self._offsets)
+        return steady_s + lowest_s - self.age_s, steady_s + highest_s + STEP_S
+
+    def _remember(self, offset_s: float, steady_s: float) -> None:
+        if not self._offsets:
+            self._started_s = steady_s
+            self._offsets.append(_Offsets(steady_s, offset_s, offset_s))
+        last = self._offsets[-1]
+        lowest_s, highest_s = min(last.lowest_s, offset_s), max(last.highest_s, offset_s)
+        if highest_s - lowest_s > STEP_S:
+            self._offsets.append(_Offsets(steady_s, offset_s, offset_s))
+        else:
+            last.lowest_s, last.highest_s = lowest_s, highest_s
+        while len(self._offsets) > 1 and self._offsets[1].since_s <= steady_s - self.age_s:
+            self._offsets.popleft()
