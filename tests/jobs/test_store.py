@@ -194,3 +194,26 @@ def test_a_job_that_is_sent_does_not_have_its_body_written_again(tmp_path: Path)
     assert view is not None
     assert view.reason == ""
     database.close()
+
+
+def test_a_look_for_old_jobs_does_not_read_those_that_are_kept(tmp_path: Path) -> None:
+    def steps_of_look() -> int:
+        """Returns how many steps SQLite's virtual machine takes."""
+        steps = Counter[str]()
+        database._connection.set_progress_handler(lambda: steps.update(["step"]), 1)
+        removed = database.expire(time.time() - 60, time.time() + 60, 10)
+        database._connection.set_progress_handler(None, 1)
+        assert not removed
+        return steps.total()
+
+    with closing(JobDatabase(tmp_path / "jobs.db", "upstream")) as database:
+        database.begin()
+        steps = []
+        for number in range(200):
+            database.submit(new_job(number, None, b""), "owner", 1000)
+            database.change(f"job-{number}", JobEvent.CANCEL)
+            steps.append(steps_of_look())
+        assert steps[-1] == steps[0]
+        for first_s, last_s in ((math.inf, math.inf), (-math.inf, -math.inf), (math.inf, -math.inf)):
+            assert len(database.expire(first_s, last_s, 10)) == 10
+        database.commit()
