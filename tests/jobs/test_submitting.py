@@ -1,10 +1,15 @@
 """What a caller gets that submits a request as a job, polls it, and fetches its response."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from nanonets_proxy.core.jobs.lifecycle import JobState
+from nanonets_proxy.errors import JobsFull
+from nanonets_proxy.jobs.database import JobDatabase
+from nanonets_proxy.jobs.records import Tally
 from support.eventually import until
 from support.job_scene import ASYNC, accepted, job_scene, stored
 from support.proxy_harness import AUTHORIZATION, running_proxy
@@ -229,3 +234,21 @@ async def test_background_jobs_go_after_the_calls_of_the_same_caller(folder: Pat
         assert (await call).status == 200
         await scene.until(urgent, "done")
         await until(lambda: stored(folder) == ["done"] * 3)
+
+
+async def test_a_look_for_room_replaces_no_newer_count(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ScriptedUpstream() as upstream, job_scene(upstream.origin, folder, max_jobs=1) as scene:
+        await scene.submit()
+        await upstream.next_request()
+        jobs, read, newer = scene.jobs, scene.jobs.read, Tally({JobState.QUEUED: 7})
+
+        async def read_while_the_writer_counts(operation: Callable[[JobDatabase], Tally]) -> Tally:
+            older = await read(operation)
+            jobs._note_tally(newer)
+            return older
+
+        with monkeypatch.context() as patch:
+            patch.setattr(jobs, "read", read_while_the_writer_counts)
+            with pytest.raises(JobsFull):
+                await jobs.check_room(0)
+            assert jobs.tally is newer

@@ -196,10 +196,10 @@ class Jobs:
 
     async def check_room(self, more_bytes: int) -> None:
         """Raises JobsFull or JobsStorageFull if a further job with a body of this size has no room."""
-        if self._excess(more_bytes) is not None:
+        if self._excess(self.tally, more_bytes) is not None:
             # A caller that has seen the end of a job may submit the next one before this process counts anew.
-            self.tally = await self.read(lambda database: database.tally())
-            if (error := self._excess(more_bytes)) is not None:
+            tally = await self.read(lambda database: database.tally())
+            if (error := self._excess(tally, more_bytes)) is not None:
                 raise error
         try:
             free_bytes = self.directory.free_bytes()
@@ -208,13 +208,13 @@ class Jobs:
         if free_bytes - self.unwritten_bytes - more_bytes < LEFT_FREE_BYTES:
             raise self.unusable(StoreFault("has no room for further jobs on its disk", is_full=True))
 
-    def _excess(self, more_bytes: int) -> ProxyError | None:
+    def _excess(self, tally: Tally, more_bytes: int) -> ProxyError | None:
         """Returns the error for a further job with a body of this size; None: `tally` leaves room for it."""
-        if self.tally.unfinished >= self.policy.max_unfinished:
+        if tally.unfinished >= self.policy.max_unfinished:
             return too_many()
-        if self.tally.bytes + self.incoming_bytes + more_bytes > self.policy.max_bytes:
+        if tally.bytes + self.incoming_bytes + more_bytes > self.policy.max_bytes:
             message = "Jobs and their responses use the disk space that the setting jobs_total allows."
-            return JobsStorageFull(message, used=self.tally.bytes, limit=self.policy.max_bytes)
+            return JobsStorageFull(message, used=tally.bytes, limit=self.policy.max_bytes)
         return None
 
     def report_fault(self, fault: str) -> None:
