@@ -58,8 +58,8 @@ class Variant:
 _ALL: Final = (
     Variant("default"),
     Variant("ledger", ledger=True),
-    Variant("ledger, 10 % traced", ledger=True, traced=0.1),
-    Variant("everything, 10 % traced", ledger=True, traced=0.1, watched=True),
+    Variant("ledger + 10 % traced", ledger=True, traced=0.1),
+    Variant("everything + 10 % traced", ledger=True, traced=0.1, watched=True),
     Variant("all traced", traced=1.0),
     Variant("everything", ledger=True, traced=1.0, watched=True),
 )

@@ -4,7 +4,7 @@ States:
 starting  Reads the settings and the key, and reports as soon as the proxy is certain to start. The command may run
           already (`become.py`).
             the command ends -> ended
-serving   Has reported that it serves, which counts if it was not certain before.
+serving   Has reported that it serves, which is ignored if it has already reported that it is certain.
             the command ends -> stopping
 stopping  The program stops and drains nothing: the token ends with the command.
             the program has not stopped within a few seconds -> ended
