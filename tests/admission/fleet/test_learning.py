@@ -8,6 +8,8 @@ from fleet.faults import FAULTS, LEARNING_AT_S, run
 from nanonets_proxy.admission.fleet.homes.remote_home import RemoteHome
 from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from simulator.limiters import FixedWindow
+from support.gate import fleet_scene
 from support.gate.fleet_scene import FleetScene
 from support.gate.virtual_loop import run_virtually
 
@@ -88,6 +90,32 @@ def test_a_lost_report_holds_up_nobody_for_long() -> None:
         scene.callers(scene.leader, 1, "second")
         await asyncio.sleep(2.0)
         assert len(scene.counts.sent) == 2
+        await scene.stop()
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize(("slower_s", "seed"), [(0.02, 1), (0.04, 2), (0.08, 2)])
+def test_a_try_just_before_the_end_of_a_window_makes_its_period_no_longer(
+    monkeypatch: pytest.MonkeyPatch, slower_s: float, seed: int
+) -> None:
+    """Windows of 40 in 4 s. Its hint of a whole second would make 5 s of the period, for good.
+
+    The upstream becomes slower for a while, so the tries within the last second come at other instants.
+    """
+
+    async def main() -> None:
+        scene = FleetScene(1, FixedWindow(40, 4.0), seed=seed)
+        await scene.start()
+        scene.callers(0, 24)
+        await asyncio.sleep(0.6)
+        monkeypatch.setattr(fleet_scene, "TRAVEL_S", fleet_scene.TRAVEL_S + slower_s)
+        await asyncio.sleep(20.0)
+        monkeypatch.undo()
+        await asyncio.sleep(20.0)
+        (scope,) = scene.replicas[0].gate().scopes
+        window = scope.limit.estimate.window
+        assert (window.count, window.period_s) == (40, 4.0)
         await scene.stop()
 
     run_virtually(main())

@@ -84,6 +84,14 @@ def test_two_refusals_of_one_period_count_once() -> None:
     assert fit.note(end(2.0, 10.0), window, 0.01) is None
 
 
+@pytest.mark.parametrize("hint_s", [4.0, 1.0])
+def test_a_try_before_the_end_of_a_period_meets_the_same_period(hint_s: float) -> None:
+    """Windows of 40 in 4 s. One of the 40 is granted after the refused request, but arrives before it."""
+    fit, window = PeriodFit(), window_of([4.0 - hint_s] * 39 + [4.004 - hint_s])
+    fit.note(end(4.0 - hint_s, 4.0, 1.0), window, 0.01)
+    assert fit.note(end(3.99, 4.99, 1.0), window, 0.01) is None
+
+
 def test_a_wide_range_of_counts_explains_nothing() -> None:
     fit, window = PeriodFit(), window_of([0.1 * number for number in range(20)])
     fit.note(end(2.0, 3.0, 1.0), window, 0.01)

@@ -107,11 +107,11 @@ _ANY: Final = Candidate(1.0, math.inf, is_anchored=True, earliest_s=-math.inf, l
 class PeriodFit:
     """Keeps the usual periods that explain all refusals so far."""
 
-    __slots__ = ("_candidates", "_noted", "_refused_s", "_uncertain_s")
+    __slots__ = ("_candidates", "_may_end_s", "_noted", "_uncertain_s")
 
     def __init__(self) -> None:
         self._noted = 0
-        self._refused_s = -math.inf
+        self._may_end_s = -math.inf  # when the period of the latest refusal may have ended, at the earliest
         self._uncertain_s = 0.0
         self._candidates: dict[float, Candidate] = {}
 
@@ -130,10 +130,11 @@ class PeriodFit:
         first = not self._noted
         if self._noted == _MOST_REFUSALS:
             return None
-        if not first and not window.units_since((self._refused_s,), granted_by_s)[0]:
-            return None  # nothing was granted in between, so both refusals belong to one period
+        if not first and not window.units_since((self._may_end_s,), granted_by_s)[0]:
+            return None  # nothing was granted since the period may have ended, so both refusals belong to it
         self._noted += 1
-        self._refused_s = end.refused_s
+        # Requests that were granted a moment after the refused one may have arrived before it.
+        self._may_end_s = max(end.earliest_s - tolerance_s, end.refused_s + tolerance_s)
         self._uncertain_s = max(self._uncertain_s, end.latest_s - end.earliest_s)
         begins = {
             period_s: _Begin.of(period_s, end, tolerance_s)
