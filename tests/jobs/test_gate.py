@@ -132,3 +132,19 @@ async def test_a_job_whose_turn_comes_while_it_is_stored_starts_at_once(
                     await until(lambda: not scene.jobs.runner.has(first.rpartition("/")[2]))
         await (await upstream.next_request()).respond(OK)
         await scene.until(accepted(await caller.response()), "done")
+
+
+async def test_a_job_starts_at_once_when_the_job_of_another_lane_frees_the_only_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_CLAIM_S", 10 * WAIT_S)
+    async with (
+        ScriptedUpstream() as upstream,
+        job_scene(upstream.origin, folder, max_waiting_per_caller=2, max_waiting=2) as scene,
+    ):
+        await scene.submit(b"/background")
+        exchange = await upstream.next_request()
+        await scene.submit(b"/urgent", b"", ASYNC, b"Priority: u=0")
+        await exchange.respond(OK)
+        await (await upstream.next_request()).respond(OK)
+        await until(lambda: stored(folder) == ["done", "done"])

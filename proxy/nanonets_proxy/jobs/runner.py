@@ -110,8 +110,8 @@ class JobRunner:
         return not self.is_draining and lane not in self._backlog and self._has_room(lane)
 
     def _has_room(self, lane: JobLane) -> bool:
-        lanes = len(self._held.keys() | {lane})
-        return self._window.room(self._held.get(lane, 0), self._held.total(), lanes) > 0
+        lanes = len(self._held) + (lane not in self._held)
+        return self._window.room(self._held.get(lane, 0), len(self._running), lanes) > 0
 
     def note_unclaimed(self, lane: JobLane) -> None:
         """Notes a stored job that waits in the store."""
@@ -124,7 +124,7 @@ class JobRunner:
         self.wanted.clear()
         if self.is_draining:
             return
-        held, total = dict(self._held), self._held.total()
+        held, total = dict(self._held), len(self._running)
 
         def most(lane: JobLane, lanes: int) -> int:
             nonlocal total
@@ -152,7 +152,7 @@ class JobRunner:
         self._held[work.lane] -= 1
         if not self._held[work.lane]:
             del self._held[work.lane]
-        if work.lane in self._backlog:
+        if work.lane in self._backlog or any(map(self._has_room, self._backlog)):
             self.wanted.set()
 
     def withdraw(self, job_id: str) -> None:
