@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from nanonets_proxy.app.usage_alarms import UsageAlarms, Watched
 from nanonets_proxy.core.access.daily_budget import BudgetRule, DailyBudget
+from nanonets_proxy.core.usage.rollups import Series
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.ledger.batch import Batch
 from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
@@ -25,8 +26,8 @@ class Scene:
         self.alerts = Alerts(CollectorRegistry())
         budget = DailyBudget([BudgetRule.parse("billing: 1500")])
         self.alarms = UsageAlarms(path, {"": Watched(self.alerts, budget.limit_of)})
-        for hour in range(NOW_H - 35 * 24, NOW_H - NOW_H % 24):
-            self.add(hour, 200 if 7 <= hour % 24 < 19 else 2)
+        hours = {hour: 200 if 7 <= hour % 24 < 19 else 2 for hour in range(NOW_H - 35 * 24, NOW_H - NOW_H % 24)}
+        self.write({(("", "billing", "GET", LIST, "2xx"), hour): count for hour, count in hours.items()})
 
     def add(
         self,
@@ -37,8 +38,11 @@ class Scene:
         route: str = LIST,
         status: str = "2xx",
     ) -> None:
-        series = ("", caller, method, route, status)
-        self.database.write(Batch(corrections={(series, hour): [count, count, 0, 0, 0]}))
+        self.write({(("", caller, method, route, status), hour): count})
+
+    def write(self, counts: dict[tuple[Series, int], int]) -> None:
+        corrections = {key: [count, count, 0, 0, 0] for key, count in counts.items()}
+        self.database.write(Batch(corrections=corrections))
 
     async def judge(self, now_s: float = NOW_S) -> dict[str, str]:
         """Returns the sentences of the alarms so far, by kind."""

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from nanonets_proxy.pytest_plugin import marker
-from support.commands.process import END_S, environment
+from support.commands.process import END_S, PLUGIN_ALONE, environment
 
 PAGE = (Path(__file__).parents[2] / "docs" / "testing-your-code.md").read_text()
 
@@ -18,7 +18,7 @@ def test_the_tests_of_the_page_pass(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--color=no"],
         cwd=tmp_path,
-        env=environment(),
+        env=environment(**PLUGIN_ALONE),
         capture_output=True,
         text=True,
         timeout=2 * END_S,

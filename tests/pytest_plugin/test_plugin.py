@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from support.commands.process import END_S, environment
+from support.commands.process import END_S, PLUGIN_ALONE, environment
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 OPTIONS = ("-p", "no:randomly", "-p", "no:cacheprovider", "--color=no")
-ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "nanonets_proxy.pytest_plugin.plugin"}
-"""Variables that load no other plugin, since the imports of the others take two seconds of CPU time."""
 
 
 @pytest.fixture
@@ -28,7 +26,7 @@ def run_tests(tmp_path: Path) -> Run:
         return subprocess.run(
             [sys.executable, "-P", "-m", "pytest", *OPTIONS, *arguments],
             cwd=tmp_path,
-            env=environment(**env, **(ALONE if is_alone else {})),
+            env=environment(**env, **(PLUGIN_ALONE if is_alone else {})),
             capture_output=True,
             text=True,
             timeout=5 * END_S,
@@ -125,8 +123,7 @@ import pytest
 def test_it(_, nanonets_proxy, nanonets_sandbox):
     assert nanonets_sandbox.requests() == []
 """,
-        "-n2",
-        is_alone=False,
+        *("-p", "xdist.plugin", "-n2"),
     )
     assert done.returncode == 0, done.stdout
     assert "4 passed" in done.stdout

@@ -92,8 +92,9 @@ def test_rotated_keys_are_visible_nowhere(call: Call, tmp_path: Path, log_format
             return status
 
         for key in (FIRST, WRONG, SECOND):
-            key_file.write_text(key)
-            assert show("POST", "/reload") == 200
+            if key != FIRST:
+                key_file.write_text(key)
+                assert show("POST", "/reload") == 200
             encoded = base64.b64encode(key.encode()).decode()
             for target in ("/x", f"/{urllib.parse.quote(key)}", f"/x?{encoded}", "/broken"):
                 unix_get(tmp_path / "s", target, key)

@@ -24,6 +24,8 @@ COMMAND = os.environ.get("NANONETS_PROXY_COMMAND", f"{sys.executable} -m nanonet
 _IS_OTHER_PROGRAM = "NANONETS_PROXY_COMMAND" in os.environ
 END_S = 60.0
 """Within this time a process ends. Only a failure takes as long; a busy machine needs more than a few seconds."""
+PLUGIN_ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "nanonets_proxy.pytest_plugin.plugin"}
+"""Variables with which pytest loads no other plugin: the imports of the others take two seconds of CPU time."""
 _EVENT_S = 180.0
 """Within this time an event comes. At twenty busy processes to two processors, some starts took over a minute."""
 
