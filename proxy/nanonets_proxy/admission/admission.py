@@ -29,7 +29,6 @@ class Admission(Protocol):
         ticket: Ticket,
         outcome: Outcome,
         retry_after_s: float | None = None,
-        *,
         quota_used_up: bool = False,
     ) -> None: ...
 

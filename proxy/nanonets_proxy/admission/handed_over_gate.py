@@ -145,7 +145,6 @@ class HandedOverGate:
         outcome: Outcome,
         now: float,
         retry_after_s: float | None = None,
-        *,
         quota_used_up: bool = False,
     ) -> bool:
         needs_poll = False

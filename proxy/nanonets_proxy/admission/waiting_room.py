@@ -133,7 +133,6 @@ class WaitingRoom:
         ticket: Ticket,
         outcome: Outcome,
         retry_after_s: float | None = None,
-        *,
         quota_used_up: bool = False,
     ) -> None:
         """Ends a ticket's permit, and grants the permits that are possible now."""
@@ -142,7 +141,7 @@ class WaitingRoom:
             self._give_up.pop(ticket, None)
             self._resuming.pop(ticket, None)
         gate = self._gate
-        needs_poll = gate.settle(ticket, outcome, now_s, retry_after_s, quota_used_up=quota_used_up)
+        needs_poll = gate.settle(ticket, outcome, now_s, retry_after_s, quota_used_up)
         if needs_poll or gate.waiting or self._resuming:
             self._poll(now_s)
 

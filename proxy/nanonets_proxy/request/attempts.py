@@ -82,8 +82,9 @@ class Attempts:
         services, decision = self._services, HOLD_FOR_KEY
         try:
             transport = context.request.connection.transport
-            has_gone = transport is None or (context.record.wait_s > _NOTICEABLE_WAIT_S and has_hung_up(transport))
-            if has_gone and (context.sharing is None or not context.sharing.is_wanted):
+            if (transport is None or (context.record.wait_s > _NOTICEABLE_WAIT_S and has_hung_up(transport))) and (
+                context.sharing is None or not context.sharing.is_wanted
+            ):
                 raise caller_gone()
             while True:
                 use = services.keys.choose_fast() if context.key_history is None else None
@@ -102,18 +103,18 @@ class Attempts:
                     return decision
                 context.record.upstream_s = perf_counter() - began_s
                 try:
-                    decision = SERVED
+                    decision, head = SERVED, received.head
                     # The judge makes the same test. Here it spares the call for most responses.
-                    if received.head.status in MAY_BE_SENT_AGAIN:
+                    if head.status in MAY_BE_SENT_AGAIN:
                         decision = self._judge.of_response(received, context, ticket.deadline_s - self._loop.time())
                         if decision.step is _RETRY:
-                            context.record.retried_after = f"upstream_{received.head.status}"
-                    if decision.step is _KEEP:
-                        decision, received = await self._keep(context, use, received)
-                    elif received.head.has_advice and decision.outcome is _SERVED:
-                        self._note_advice(ticket, received.head)
-                    is_usual = received.head.status < 400 and received.head.content_type in USUAL_TYPES
-                    if not is_usual and decision.step is not _KEEP:  # a kept 401 is examined when it is relayed
+                            context.record.retried_after = f"upstream_{head.status}"
+                        elif decision.step is _KEEP:
+                            decision, received = await self._keep(context, use, received)
+                    if head.has_advice and decision.outcome is _SERVED:
+                        self._note_advice(ticket, head)
+                    # A kept 401 is examined when it is relayed.
+                    if (head.status >= 400 or head.content_type not in USUAL_TYPES) and decision.step is not _KEEP:
                         is_relayed = decision.step is _RELAY
                         received = examine(context, received, services.unexpected, is_relayed=is_relayed)
                     if decision.step is _RELAY:
@@ -121,7 +122,8 @@ class Attempts:
                             received = await context.sharing.receive(context, received)
                         if not self.begin_response(context, received):
                             await self._relay_rest(context, ticket, received, began_s)
-                    elif decision.step is _WAIT or decision.step is _OTHER_KEY:
+                        return decision
+                    if decision.step is _WAIT or decision.step is _OTHER_KEY:
                         context.replay_reason = "throttled" if decision.outcome is _THROTTLED else "key_rejected"
                     if decision.step is not _OTHER_KEY:
                         return decision
@@ -135,9 +137,8 @@ class Attempts:
                 context.usage.end()
             if context.sharing is not None and context.sharing.concerns_others:
                 context.sharing.end_attempt(context)
-            services.waiting_room.settle(
-                ticket, decision.outcome, decision.retry_after_s, quota_used_up=decision.quota_used_up
-            )
+            # A keyword would double the cost of the call.
+            services.waiting_room.settle(ticket, decision.outcome, decision.retry_after_s, decision.quota_used_up)
 
     def _judge_error(self, error: UpstreamError, context: RequestContext, ticket: Ticket) -> Decision:
         """Decides on an attempt without a response. Reports a response that is no HTTP."""

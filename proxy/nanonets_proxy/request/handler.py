@@ -82,7 +82,8 @@ class Handler:
             if context.head.body_length == 0 or (kept_bytes := self._take_whole_body(context)):
                 if context.page_count is not None:
                     context.cost = await context.page_count.count_whole(context.payload, context.cost)
-                await self._forward(context)
+                forward = self._forward
+                await forward(context)
             else:
                 await self._forward_with_body(context)
         except ProxyError as error:
@@ -107,8 +108,10 @@ class Handler:
             if kept_bytes:
                 self._services.body_budget.memory_bytes -= kept_bytes
             record.sent_bytes += response.sent_bytes
-            is_upstream_failure = record.status >= 500 and not record.level
-            log = self._log_request[_WARNING if is_upstream_failure else record.level]
+            level = record.level
+            if record.status >= 500 and not level:  # a failure of the upstream
+                level = _WARNING
+            log = self._log_request[level]
             if self._log_share < 1.0 and record.is_success:
                 log = self._log_sampled if random() < self._log_share else None  # noqa: S311 - no secret
             record.finish(log, self._services.observers)

@@ -104,7 +104,8 @@ class _JsonEventWriter:
         if not 0 <= microseconds < _SECOND_US:
             self._start_second(int(now_s))
             microseconds = int((now_s - self._second) * 1e6)
-        self._write(self._line_start % microseconds + line[1:])
+        write = self._write
+        write(self._line_start % microseconds + line[1:])
 
     def _start_second(self, second: int) -> None:
         self._second = second

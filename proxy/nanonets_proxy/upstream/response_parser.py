@@ -26,8 +26,8 @@ from nanonets_proxy.upstream.response_errors import bad_response, closed_early, 
 from nanonets_proxy.upstream.response_head import NO_HEAD, ResponseHead, size_of
 
 _STATUSES_WITHOUT_BODY: Final = (204, 304)
-_STATUS_AT: Final = len(b"HTTP/1.1 ")
-_INTERIM_DIGIT: Final = ord("1")
+_USUAL_STARTS: Final = (b"HTTP/1.1 2", b"HTTP/1.1 4", b"HTTP/1.1 5", b"HTTP/1.1 3")
+_START_BYTES: Final = len(_USUAL_STARTS[0])
 # Each costs the event loop time, and the caller gets it. Servers send one each 20 s at most (RFC 2518 §10.1).
 MOST_INTERIM_RESPONSES: Final = 100
 MOST_FIELDS: Final = 1000
@@ -102,9 +102,7 @@ class ResponseParser(HeadParser):
             return
         if not self.has_begun:
             self.has_begun = True
-            self._is_usual_start = (
-                data[:_STATUS_AT] == b"HTTP/1.1 " and len(data) > _STATUS_AT and data[_STATUS_AT] != _INTERIM_DIGIT
-            )
+            self._is_usual_start = data[:_START_BYTES] in _USUAL_STARTS
             self._protocol = self._reason = self._end_of_head = b""
             self._overhead_bytes = 0
         self._overhead_bytes += len(data)

@@ -180,7 +180,6 @@ class FleetRoom:
         ticket: Ticket,
         outcome: Outcome,
         retry_after_s: float | None = None,
-        *,
         quota_used_up: bool = False,
     ) -> None:
         claim = ticket.claim

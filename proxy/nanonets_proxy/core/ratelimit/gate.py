@@ -159,7 +159,6 @@ class Gate:
         outcome: Outcome,
         now: float,
         retry_after_s: float | None = None,
-        *,
         quota_used_up: bool = False,
     ) -> bool:
         """Ends a ticket's permit. Returns whether its scope needs a poll. `retry_after_s`: the hint of a 429.

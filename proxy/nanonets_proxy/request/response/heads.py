@@ -1,10 +1,9 @@
 """Writes the head of a relayed response: the upstream's fields, and the proxy's own."""
 
 import math
-import time
 from collections.abc import Callable
 from email.utils import formatdate
-from time import perf_counter
+from time import perf_counter, time
 
 from nanonets_proxy.core.http.headers import LocationRewrite, caller_response_head, values_of, via_field
 from nanonets_proxy.core.http.prefer import wait_s
@@ -25,7 +24,7 @@ class ResponseHeads:
         self._via_field = via_field(policy.via.encode())
         proxy_scheme = b"https://" if policy.tls else b"http://"
         self._location_rewrite = LocationRewrite(str(origin).encode(), proxy_scheme)
-        self._date_s = 0  # the second of `_date_line`
+        self._date_s = 0.0  # the second of `_date_line`
         self._date_line = b""
         self.draining = False
 
@@ -55,9 +54,10 @@ class ResponseHeads:
             lines = b"Server-Timing: %b\r\n%b\r\n" % (_server_timing(context), lines)
         else:  # the usual case: formatting a float costs as much as all the other fields
             lines = b"Server-Timing: queue;dur=0.0, upstream;dur=%.1f\r\n%b\r\n" % (upstream_s * 1000, lines)
-        now_s = int(time.time())
-        if now_s != self._date_s:
-            self._date_s, self._date_line = now_s, b"Date: %b\r\n" % formatdate(now_s, usegmt=True).encode()
+        now_s = time()
+        if not 0.0 <= now_s - self._date_s < 1.0:
+            self._date_s = float(math.floor(now_s))
+            self._date_line = b"Date: %b\r\n" % formatdate(self._date_s, usegmt=True).encode()
         return caller_response_head(
             head.status,
             head.reason,

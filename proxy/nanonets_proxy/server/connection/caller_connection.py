@@ -193,7 +193,8 @@ class CallerConnection(CallerTransport):
                     self._next = self._loop.create_future()
                     request = await self._next
                     self._next = None
-                response = await self._handle(request)
+                handle = self._handle
+                response = await handle(request)
                 request = self._after_response(response.keep_alive)
         except ConnectionError:
             self.close_when_sent()

@@ -85,8 +85,9 @@ class RequestMetrics(Collector):
         if (upstream_s := request.upstream_s) is not None:
             upstream = self._upstream
             # Most requests spend nearly all their time upstream, so one search is enough for them.
-            is_same = upstream_s <= total_s and (not bucket or BUCKETS_S[bucket - 1] < upstream_s)
-            upstream.counts[bucket if is_same else bisect_left(BUCKETS_S, upstream_s)] += 1
+            if upstream_s > total_s or (bucket and upstream_s <= BUCKETS_S[bucket - 1]):
+                bucket = bisect_left(BUCKETS_S, upstream_s)
+            upstream.counts[bucket] += 1
             upstream.sum_s += upstream_s
         if self.count_durations is not None:
             self.count_durations(queue_s, upstream_s, total_s)
