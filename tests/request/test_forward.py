@@ -159,7 +159,7 @@ class Scene:
             prefer=(), priority=(), expect_continue=False, body_length=0, fields=b"", host=b"localhost"
         )
         response: Any = self.response
-        context = RequestContext(request, AccessRecord(request, "caller"), response, head, "/x")
+        context = RequestContext(request, AccessRecord(request, "caller"), response, head, "/x", b"GET /x")
         return asyncio.create_task(self.forwarder.forward(context))
 
     def assert_nothing_is_open(self) -> None:

@@ -18,6 +18,7 @@ def test_a_plan_has_the_route_the_scope_and_the_target_without_secrets() -> None
         scope="v2:predict:m",
         loggable="/api/v2/OCR/Model/m/LabelFile?token",
         may_be_coalesced=False,
+        start=b"POST /api/v2/OCR/Model/m/LabelFile?token=secret",
     )
 
 

@@ -21,6 +21,7 @@ from nanonets_proxy.jobs.writer import StoreWriter
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.context import RequestContext
 from nanonets_proxy.request.response.relay import RelayedResponse
+from nanonets_proxy.request.target_plans import start_of_line
 from nanonets_proxy.server.connection.caller_request import HTTP_1_1, CallerRequest, HeaderSection
 from nanonets_proxy.upstream.errors import (
     EgressProxyRefused,
@@ -192,7 +193,8 @@ def job_context(work: Work, exchange: JobExchange, directory: JobDirectory) -> "
     record.request_id, record.scope, record.route = work.request_id, work.lane.scope, route_of(work.target)
     record.pages, record.received_bytes = work.pages, work.body_bytes
     response = JobResponse(request, directory.response_body(work.id))
-    context = RequestContext(request, record, response, _head(work), work.target, work.cost, job=exchange)
+    start = start_of_line(work.method, work.target)
+    context = RequestContext(request, record, response, _head(work), work.target, start, work.cost, job=exchange)
     exchange.context = context
     if work.body_bytes <= INLINE_BYTES:
         yield context

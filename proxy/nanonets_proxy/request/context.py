@@ -188,6 +188,8 @@ class RequestContext:
     response: RelayedResponse
     head: RequestHead
     target: str
+    line_start: bytes
+    """The start of the upstream's request line, up to the target's end."""
     cost: float = 1
     """The units of the scope's limit that the request uses."""
     page_count: PageCount | None = None

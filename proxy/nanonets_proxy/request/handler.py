@@ -192,7 +192,7 @@ class Handler:
         record.scope = plan.scope
         if services.retries.enabled:
             services.retries.note_request()
-        context = RequestContext(request, record, response, head, target)
+        context = RequestContext(request, record, response, head, target, plan.start)
         context.may_be_coalesced = plan.may_be_coalesced
         if (costs := services.page_costs) is not None:
             context.cost = costs.cost_of(record.scope, head.cost)

@@ -11,7 +11,7 @@ from nanonets_proxy.core.api.routes import route_of
 from nanonets_proxy.core.http.target import loggable_target
 from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeTable
 
-# Bounds of the cache: at most 500 KB.
+# Bounds of the cache: at most 700 KB.
 _MOST_PLANS: Final = 512
 _MOST_CHARS: Final = 256
 
@@ -26,6 +26,13 @@ class TargetPlan:
     """The target for the log."""
     may_be_coalesced: bool
     """Whether identical requests share one upstream request, if they have no body."""
+    start: bytes
+    """The start of the upstream's request line, up to the target's end."""
+
+
+def start_of_line(method: str, target: str) -> bytes:
+    """Returns the start of a request line, up to the target's end."""
+    return f"{method} {target}".encode()  # HeadReader has escaped all octets beyond ASCII
 
 
 class TargetPlans(dict[tuple[str, str], TargetPlan]):
@@ -44,6 +51,7 @@ class TargetPlans(dict[tuple[str, str], TargetPlan]):
             self._scopes.classify(method, target),
             loggable_target(target),
             method == "GET" and bool(self._is_coalesced(target)),
+            start_of_line(method, target),
         )
         if len(method) + len(target) <= _MOST_CHARS:
             if len(self) >= _MOST_PLANS:

@@ -34,11 +34,10 @@ class UpstreamRequests:
         if context.replay_reason:
             self._metrics.replays.labels(context.replay_reason).inc()
             context.replay_reason = ""
-        target = context.target.encode()  # HeadReader has escaped all octets beyond ASCII
         trace = b""
         if record.ids and self._trace_upstream:
             trace = record.trace_fields()
-        data = self._heads.write(record.method.encode(), target, context.head, trace) + context.payload
+        data = self._heads.write(context.line_start, context.head, trace) + context.payload
         return UpstreamRequest(
             record.method,
             data,

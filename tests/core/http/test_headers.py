@@ -42,7 +42,7 @@ def read(*fields: tuple[bytes, bytes]) -> RequestHead:
 def sent(*fields: tuple[bytes, bytes], via: bytes = b"") -> list[bytes]:
     """Returns the lines that the upstream gets for these fields of the caller."""
     heads = UpstreamHeads(host=b"up.example", authorization=KEY, via=via)
-    head = heads.write(b"GET", b"/a?b", read(*fields))
+    head = heads.write(b"GET /a?b", read(*fields))
     assert head.endswith(b"\r\n\r\n")
     return head[:-4].split(b"\r\n")
 
@@ -185,7 +185,7 @@ def test_ambiguous_framing_is_always_rejected(lengths: list[bytes], chunked: boo
 def test_the_head_that_goes_upstream_octet_by_octet() -> None:
     head = read((b"X-B", b"1"), (b"x-a", b"caf\xe9"), (b"Cookie", b""), (b"X-B", b"2"), (b"Content-Length", b"3"))
     heads = UpstreamHeads(host=b"up.example:8443", authorization=KEY, via=b"me")
-    assert heads.write(b"PUT", b"/%7e?", head) == (
+    assert heads.write(b"PUT /%7e?", head) == (
         b"PUT /%7e? HTTP/1.1\r\nHost: up.example:8443\r\n"
         b"X-B: 1\r\nx-a: caf\xe9\r\nCookie: \r\nX-B: 2\r\nContent-Length: 3\r\n"
         b"Via: 1.1 me\r\nAuthorization: Basic b3Vycw==\r\n\r\n"
@@ -200,7 +200,7 @@ def test_the_sandbox_gets_the_callers_host_or_without_one_its_own(
 ) -> None:
     heads = CallersHostHeads(host=b"up.example", authorization=KEY)
     head = read_by(RequestHeads(), *fields, (b"Transfer-Encoding", b"chunked"))
-    assert heads.write(b"POST", b"/", head) == (
+    assert heads.write(b"POST /", head) == (
         b"POST / HTTP/1.1\r\nHost: %b\r\nTransfer-Encoding: chunked\r\nAuthorization: Basic b3Vycw==\r\n\r\n" % host
     )
 

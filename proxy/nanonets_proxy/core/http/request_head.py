@@ -219,10 +219,13 @@ class UpstreamHeads:
         self._end = b"%bAuthorization: %b\r\n\r\n" % (via_field(via), authorization)
         self._chunked_end = b"Transfer-Encoding: chunked\r\n" + self._end
 
-    def write(self, method: bytes, target: bytes, head: RequestHead, trace: bytes = b"") -> bytes:
-        """Returns a head, ending in the empty line. `trace` has the trace's fields, each with its CR LF."""
+    def write(self, start: bytes, head: RequestHead, trace: bytes = b"") -> bytes:
+        """Returns a head, ending in the empty line.
+
+        `start` is method, space and target. `trace` has the trace's fields, each with its CR LF.
+        """
         end = self._chunked_end if head.body_length is None else self._end
-        return b"".join((method, b" ", target, self._after_target, head.fields, trace, end))
+        return b"".join((start, self._after_target, head.fields, trace, end))
 
 
 class CallersHostHeads(UpstreamHeads):
@@ -230,10 +233,10 @@ class CallersHostHeads(UpstreamHeads):
 
     __slots__ = ()
 
-    def write(self, method: bytes, target: bytes, head: RequestHead, trace: bytes = b"") -> bytes:
-        """Returns a head, ending in the empty line. `trace` has the trace's fields, each with its CR LF."""
+    def write(self, start: bytes, head: RequestHead, trace: bytes = b"") -> bytes:
+        """Returns a head, as `UpstreamHeads.write` does."""
         if not head.host:  # HTTP/1.0 requires none
-            return super().write(method, target, head, trace)
+            return super().write(start, head, trace)
         end = self._chunked_end if head.body_length is None else self._end
         after_target = b" HTTP/1.1\r\nHost: %b\r\n" % head.host
-        return b"".join((method, b" ", target, after_target, head.fields, trace, end))
+        return b"".join((start, after_target, head.fields, trace, end))
