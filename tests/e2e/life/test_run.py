@@ -219,6 +219,15 @@ def test_an_error_is_one_sentence_and_the_command_does_not_start(
     assert not (tmp_path / "started").exists()
 
 
+@pytest.mark.parametrize("flags", [(), ("--max-wait", "3s"), ("--sandbox",)])
+def test_no_command_starts_if_aiohttp_must_parse_in_python(flags: tuple[str, ...], run_real, tmp_path: Path) -> None:
+    env = {"AIOHTTP_NO_EXTENSIONS": "1"} | ({} if "--sandbox" in flags else {"NANONETS_API_KEY": KEY})
+    done = run_real(*flags, "--", "touch", "started", **env)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "nanonets-proxy: aiohttp lacks its compiled parser here; unset AIOHTTP_NO_EXTENSIONS\n"
+    assert not (tmp_path / "started").exists()
+
+
 def test_a_command_is_not_found_also_if_a_directory_of_path_may_not_be_searched(run, tmp_path: Path) -> None:
     """Root may search it, so only the run as another user shows the difference."""
     (tmp_path / "hidden").mkdir(mode=0)

@@ -34,6 +34,7 @@ def test_a_key_in_its_variable_or_file_and_no_setting_are_surely_valid(folder: P
         {**KEY, "NANONETS_PROXY_MAX_WAIT": "1s"},
         {**KEY, "nanonets_proxy_max_wait": "1s"},
         {**KEY, "TMPDIR": "/missing"},
+        {**KEY, "AIOHTTP_NO_EXTENSIONS": "1"},
     ],
 )
 def test_the_settings_code_decides_on_any_other_key_and_on_any_setting(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Final
 
 from nanonets_proxy.app.config import AuthorizerConfig, Config, EnvironmentConfig, ServeConfig
@@ -10,6 +11,7 @@ from nanonets_proxy.core.net.addresses import TcpListener
 from nanonets_proxy.keys.source import BoundSource, NoKeyGiven
 from nanonets_proxy.keys.vault import TOKEN_VARIABLE, VaultKey
 from nanonets_proxy.process.run.companion import Companion
+from nanonets_proxy.process.run.quick import PYTHON_PARSER
 
 _QUIET: Final = "warning"
 _OF_LISTENERS: Final = frozenset({"listen", "allow_from", "admin_allow_from", "admin_quit"})
@@ -56,12 +58,14 @@ def beside_command(config: Config, companion: Companion) -> ServeConfig:
 
 
 def is_certain_to_start(config: Config, environ: Mapping[str, str]) -> bool:
-    """Returns whether a proxy with valid settings certainly starts beside a command.
+    """Returns whether a proxy with valid settings starts beside a command, as far as settings and key tell.
 
     False: only the start itself can tell, because it asks a store of keys, a command, or the servers of a fleet, or
-    because the key is unusable.
+    because the key is unusable, or this Python lacks what the proxy needs.
     """
     assert isinstance(config, ServeConfig)
+    if environ.get(PYTHON_PARSER) or (config.ledger is not None and find_spec("_sqlite3") is None):
+        return False
     (own,) = config.environments
     if config.sandbox is not None:
         return True

@@ -22,6 +22,9 @@ from nanonets_proxy.process.run.remembered import (
 )
 from nanonets_proxy.process.run.variables import KEY_VARIABLE
 
+PYTHON_PARSER: Final = "AIOHTTP_NO_EXTENSIONS"
+"""The variable that has aiohttp parse in Python. Its parser is less strict, so `serve` ends with an error then."""
+
 _FILE_VARIABLE: Final = f"{KEY_VARIABLE}_FILE"
 _AUDIENCE: Final = Audience(DEFAULT_UPSTREAM)
 _TEMPORARY: Final = "/tmp"  # noqa: S108 - only asks whether bodies could be copied there
@@ -32,7 +35,7 @@ def is_surely_valid(flags: Sequence[str], environ: Mapping[str, str]) -> bool:
 
     False: only the settings code can tell.
     """
-    if "TMPDIR" in environ or not os.access(_TEMPORARY, os.W_OK | os.X_OK):
+    if "TMPDIR" in environ or environ.get(PYTHON_PARSER) or not os.access(_TEMPORARY, os.W_OK | os.X_OK):
         return False
     return _has_key(environ) and (_has_no_setting(flags, environ) or _are_remembered(flags, environ))
 
