@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from nanonets_proxy.server.connection import caller_connection
 from support.eventually import WAIT_S, until
 from support.proxy_harness import RunningProxy, running_proxy
 from support.raw_caller import RawCaller, request
@@ -71,6 +72,47 @@ async def test_a_connection_closes_after_a_response_that_began_before_draining()
         await _refuses_connections(proxy.address)
         await exchange.send(OK[-1:])
         assert await caller.read_to_end() == b"ok"
+        await stopping
+
+
+@pytest.mark.parametrize("is_sent_before", [True, False])
+async def test_a_body_whose_response_was_sent_holds_up_no_stop(
+    is_sent_before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caller_connection, "SKIP_S", 10 * WAIT_S)
+    monkeypatch.setattr(caller_connection, "LINGER_S", 0.05)
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", b"Content-Length: 6") + b"abc")
+        exchange = await upstream.next_request()
+        stopping = None if is_sent_before else proxy.stop(10 * WAIT_S)
+        if stopping is not None:
+            await _refuses_connections(proxy.address)
+        await exchange.send(OK)
+        assert (await caller.response()).status == 200
+        async with asyncio.timeout(WAIT_S):
+            await (stopping or proxy.stop(10 * WAIT_S))
+        assert await caller.read_to_end() == b""
+
+
+async def test_a_caller_that_still_uploads_keeps_its_response_in_a_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caller_connection, "LINGER_S", WAIT_S)
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.send(request(b"POST", b"/x", b"Content-Length: 12") + b"abc")
+        await (await upstream.next_request()).send(OK)
+        stopping = proxy.stop()
+        await _refuses_connections(proxy.address)
+        for _ in range(3):
+            await caller.send(b"abc")
+        assert (await caller.response()).status == 200
+        assert await caller.read_to_end() == b""
         await stopping
 
 

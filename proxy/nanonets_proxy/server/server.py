@@ -178,7 +178,7 @@ class CallerServer(web.Server):
             else:
                 connection.close_when_sent()
         elif self._drains:
-            connection.finish(self._first_request_s(connection))
+            connection.finish_soon(self._first_request_s(connection))
         elif self._finishes:
             connection.finish(LAST_REQUEST_S)
         if self._hang_up_poll is None:
@@ -253,7 +253,7 @@ class CallerServer(web.Server):
         self._drains = True
         await self._read_what_has_arrived()
         for connection in self._caller_connections():
-            connection.finish(0.0 if connection.has_had_request else self._first_request_s(connection))
+            connection.finish_soon(0.0 if connection.has_had_request else self._first_request_s(connection))
         await self._end_handshakes(min(timeout_s, PATIENCE_S))
         connections = self._caller_connections()
         await self.shutdown(max(0.0, ends_at_s - loop.time()))

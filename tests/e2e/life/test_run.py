@@ -220,7 +220,9 @@ def test_an_error_is_one_sentence_and_the_command_does_not_start(
 
 
 @pytest.mark.parametrize("flags", [(), ("--max-wait", "3s"), ("--sandbox",)])
-def test_no_command_starts_if_aiohttp_must_parse_in_python(flags: tuple[str, ...], run_real, tmp_path: Path) -> None:
+def test_no_command_starts_if_aiohttp_must_parse_in_python(
+    flags: tuple[str, ...], run_real, tmp_path: Path
+) -> None:
     env = {"AIOHTTP_NO_EXTENSIONS": "1"} | ({} if "--sandbox" in flags else {"NANONETS_API_KEY": KEY})
     done = run_real(*flags, "--", "touch", "started", **env)
     assert (done.returncode, done.stdout) == (2, "")

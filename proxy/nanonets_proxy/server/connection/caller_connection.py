@@ -12,7 +12,7 @@
       the response ends the connection             -> CLOSED, when its bytes are sent or CLOSE_S have passed
       the caller hangs up                          -> CLOSED; ends the task, if no one else waits for it
     SKIPPING   the remaining body is discarded; at its end -> IDLE, or CLOSED if the response said so
-      no byte within SKIP_S, or SKIP_TOTAL_S pass  -> CLOSED
+      no byte within SKIP_S, or SKIP_TOTAL_S pass  -> CLOSED; a drain waits only LINGER_S for a byte
     LINGERING  an error response has been sent and our side is closed; later bytes are discarded
       the caller closes, or LINGER_S pass          -> CLOSED
 
@@ -20,7 +20,6 @@
 """
 
 import asyncio
-import enum
 import math
 import socket
 from typing import TYPE_CHECKING, Final, cast
@@ -30,6 +29,7 @@ import structlog
 from nanonets_proxy.errors import CallerTooSlow, ProxyError
 from nanonets_proxy.server.connection.caller_request import CallerRequest, Handler
 from nanonets_proxy.server.connection.caller_transport import CallerTransport
+from nanonets_proxy.server.connection.connection_state import ConnectionState
 from nanonets_proxy.server.connection.flow_control import NARROW_BYTES, ReadAhead
 from nanonets_proxy.server.connection.head_reader import HeadReader
 from nanonets_proxy.server.connection.idle_timer import IdleTimer, StallTimer
@@ -45,16 +45,6 @@ SKIP_S: Final = 10.0
 READER_PATIENCE_S: Final = 10.0  # a slow reader empties the buffer of a response (64 KiB) in that time
 SKIP_TOTAL_S: Final = 300.0  # many clients send their whole body before they read the response
 
-
-class ConnectionState(enum.Enum):
-    IDLE = enum.auto()
-    HEAD = enum.auto()
-    BUSY = enum.auto()
-    SKIPPING = enum.auto()
-    LINGERING = enum.auto()
-    CLOSED = enum.auto()
-
-
 _IDLE, _HEAD, _BUSY, _SKIPPING, _LINGERING, _CLOSED = ConnectionState  # a look-up costs a call in Python 3.11
 
 
@@ -63,7 +53,7 @@ class CallerConnection(CallerTransport):
 
     __slots__ = (
         *("_closes", "_ended", "_handle", "_handler", "_idle_timer", "_next", "_policy", "_reader"),
-        *("_server", "_state", "_task_handler", "get_buffer", "request"),
+        *("_server", "_skip_s", "_state", "_task_handler", "get_buffer", "request"),
     )
 
     def __init__(
@@ -73,6 +63,7 @@ class CallerConnection(CallerTransport):
         self._server, self._handler, self._policy = server, handler, policy
         self._handle = handler.__call__  # to call the object itself costs more
         self._state, self._closes = _IDLE, False  # once it closes, no request may follow
+        self._skip_s = SKIP_S
         self._ended: asyncio.Event | None = None
         self._idle_timer = IdleTimer(self._loop, policy.keep_alive_s, self._close_if_idle)
         # The only private name of aiohttp: its server waits for this task before it forgets a lost connection.
@@ -222,7 +213,7 @@ class CallerConnection(CallerTransport):
         self._state = _SKIPPING
         self._reader.body.discard()
         self.flow.open_wide()
-        self._timer = StallTimer(self._loop, self._reader.body, SKIP_S, SKIP_TOTAL_S, self.close_when_sent)
+        self._timer = StallTimer(self._loop, self._reader.body, self._skip_s, SKIP_TOTAL_S, self.close_when_sent)
         return None
 
     def _after_body(self) -> CallerRequest | None:
@@ -285,6 +276,13 @@ class CallerConnection(CallerTransport):
         """Closes after the response in progress, or else the next one, or after that time without a request."""
         self._closes = True
         self._idle_timer.change_timeout(min(last_request_s, self._policy.keep_alive_s))
+
+    def finish_soon(self, first_request_s: float) -> None:
+        """Does the same as `finish`, and waits less for the rest of a body whose response was sent."""
+        self._skip_s = LINGER_S
+        if isinstance(self._timer, StallTimer):
+            self._timer.shorten(LINGER_S)
+        self.finish(first_request_s)
 
     async def shutdown(self, timeout_s: float | None) -> None:
         """Waits for the end of the connection and its request; resets the connection after `timeout_s`."""

@@ -76,6 +76,12 @@ class StallTimer:
     def cancel(self) -> None:
         self._handle.cancel()
 
+    def shorten(self, stall_s: float) -> None:
+        """Waits at most this time for a byte, from now on."""
+        self.cancel()
+        self._stall_s = stall_s
+        self._wait()
+
     def _wait(self) -> None:
         self._received_bytes = self._body.received_bytes
         self._handle = self._loop.call_at(min(self._loop.time() + self._stall_s, self._until_s), self._check)
