@@ -100,6 +100,8 @@ def test_rotated_keys_are_visible_nowhere(call: Call, tmp_path: Path, log_format
                 unix_get(tmp_path / "s", target, key)
             for path in ("/metrics", "/readyz", "/status", "/"):
                 show("GET", path)
+            if key == WRONG:  # its requests got 401s
+                show("POST", "/reload")
         key_file.write_text(f"{SECOND}:colon")
         show("POST", "/reload")
         shown += shown_to_its_user(proxy.process.pid)
