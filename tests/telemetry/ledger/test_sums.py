@@ -49,7 +49,7 @@ def time_zone(name: str) -> Iterator[None]:
     time.tzset()
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     st.lists(attempts, max_size=12),
     ranges,
