@@ -210,7 +210,7 @@ class AnyEvents(RuleBasedStateMachine):
         assert self.activations <= len(KEYS) * self.disturbances
 
 
-AnyEvents.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
+AnyEvents.TestCase.settings = settings(max_examples=50, stateful_step_count=60)
 TestAnyEvents = AnyEvents.TestCase
 
 
@@ -355,7 +355,7 @@ class OneForbiddenTarget(RuleBasedStateMachine):
         assert self.ring.state(self.now) is KeyringState.SERVING
 
 
-OneForbiddenTarget.TestCase.settings = settings(max_examples=100, stateful_step_count=50)
+OneForbiddenTarget.TestCase.settings = settings(max_examples=50, stateful_step_count=50)
 TestOneForbiddenTarget = OneForbiddenTarget.TestCase
 
 
@@ -469,5 +469,5 @@ class Revocation(RuleBasedStateMachine):
             self.follow_ruling(request, use)
 
 
-Revocation.TestCase.settings = settings(max_examples=120, stateful_step_count=60)
+Revocation.TestCase.settings = settings(max_examples=50, stateful_step_count=60)
 TestRevocation = Revocation.TestCase

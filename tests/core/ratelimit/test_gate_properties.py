@@ -444,4 +444,4 @@ class TheGate(RuleBasedStateMachine):
 
 
 TestTheGate = TheGate.TestCase
-TestTheGate.settings = settings(max_examples=150, stateful_step_count=60)
+TestTheGate.settings = settings(max_examples=75, stateful_step_count=60)
