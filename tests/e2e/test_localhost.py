@@ -102,5 +102,8 @@ def test_without_ipv6_an_ipv6_address_that_the_user_names_is_an_error(
     (line,) = bytes(proxy.stderr).decode().splitlines()
     assert line.startswith(f"nanonets-proxy: {setting.replace('-', '_')}: [::1]:0 ")
     assert line.endswith(
-        ("is not an address of this machine", "has an address family that this machine does not support")
+        (
+            f"is not an address of this machine (flag --{setting})",
+            f"has an address family that this machine does not support (flag --{setting})",
+        )
     )
