@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import sqlite3
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from nanonets_proxy.jobs.database import JobDatabase
 from nanonets_proxy.jobs.policy import LEFT_FREE_BYTES, JobsUnusable
 from support.eventually import WAIT_S, until
 from support.job_scene import ASYNC, accepted, all_bytes, files, job_scene, modes, second_scene, stored
+from support.log_capture import captured_log
 from support.proxy_harness import KEY, program
 from support.raw_caller import request
 from support.raw_upstream import ok
@@ -38,6 +40,21 @@ async def test_a_refused_job_is_queued_again_until_the_limit_opens(folder: Path)
         await exchange.respond(OK)
         assert exchange.body == b"document"
         await scene.until(location, "done")
+
+
+async def test_the_event_of_a_job_that_was_sent_again_names_the_failure(folder: Path) -> None:
+    with captured_log() as log, socket.socket() as kept_free:
+        kept_free.bind(("127.0.0.1", 0))  # reserves the port; nobody listens there
+        port = kept_free.getsockname()[1]
+        async with job_scene(Origin("http", "127.0.0.1", port), folder, retries=10, retry_backoff="20ms") as scene:
+            location = await scene.submit()
+            retried = "nanonets_proxy_upstream_retries_total"
+            await until(lambda: bool(scene.proxy.proxy.metrics.registry.get_sample_value(retried)))
+            kept_free.close()
+            async with ScriptedUpstream(responding(OK), port=port):
+                await scene.until(location, "done")
+    (event,) = log.events("job_ended")
+    assert (event["status"], event["retried_after"]) == (200, "upstream_refused")
 
 
 async def test_a_job_waits_for_longer_than_a_request_may(folder: Path) -> None:

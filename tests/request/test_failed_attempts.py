@@ -187,6 +187,8 @@ async def test_a_caller_that_hangs_up_during_the_pause_ends_its_request() -> Non
         await proxy.check_idle()
         await until(lambda: not proxy.connections)
         assert len(upstream.requests) == 1
+        latest = proxy.proxy._recent.ring.latest()
+        assert (latest.gone, latest.retried) == (1, 0)
 
 
 async def test_the_budget_bounds_the_share_of_retries() -> None:

@@ -261,6 +261,8 @@ class JobRunner:
                 "upstream_s": record.upstream_s and round(record.upstream_s, 4),
                 "key": record.key,
             }
+            if record.retried_after:
+                facts["retried_after"] = record.retried_after
             if self._sender is not None and record.attempts:
                 record.finish(None, self._sender.observers)
         if self._log_ended is None:

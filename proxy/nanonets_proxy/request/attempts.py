@@ -108,7 +108,7 @@ class Attempts:
                     if head.status in MAY_BE_SENT_AGAIN:
                         decision = self._judge.of_response(received, context, ticket.deadline_s - self._loop.time())
                         if decision.step is _RETRY:
-                            context.record.retried_after = f"upstream_{head.status}"
+                            context.failure = f"upstream_{head.status}"
                         elif decision.step is _KEEP:
                             decision, received = await self._keep(context, use, received)
                     if head.has_advice and decision.outcome is _SERVED:
@@ -147,7 +147,7 @@ class Attempts:
             self._services.unexpected.note_not_http(record.route, record.request_id, error.message, start)
         decision = self._judge.of_error(error, context, ticket.deadline_s - self._loop.time())
         if decision.step is _RETRY:
-            context.record.retried_after = error.code
+            context.failure = error.code
         return decision
 
     async def _keep(self, context: RequestContext, use: KeyUse, received: Received) -> tuple[Decision, Received]:

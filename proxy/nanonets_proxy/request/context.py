@@ -207,6 +207,8 @@ class RequestContext:
     """Between Step.KEEP and the ruling."""
     replay_reason: str = ""
     """Why the request is sent again, other than as a retry; "" if it is not."""
+    failure: str = ""
+    """The kind of the last failure after which the request is to be sent again."""
     last_refusal: LastRefusal | None = None
     """The latest 429 of this request."""
     usage: AttemptNotes | None = None

@@ -112,7 +112,7 @@ class Handler:
             if record.status >= 500 and not level:  # a failure of the upstream
                 level = _WARNING
             log = self._log_request[level]
-            if self._log_share < 1.0 and record.is_success:
+            if self._log_share < 1.0 and record.is_success and not record.retried_after:
                 log = self._log_sampled if random() < self._log_share else None  # noqa: S311 - no secret
             record.finish(log, self._services.observers)
             if record.spans is not None and self._services.tracer is not None:
@@ -180,6 +180,7 @@ class Handler:
         if not target.startswith("/"):
             services.guard.check_method(record.method, preflight=head.is_preflight)
             target, authority = origin_form(record.method, target, self._authorities)
+            record.path = target
         plan = self._plans[record.method, target]
         record.route, record.loggable_target = plan.route, plan.loggable
         services.guard.check_request(record.method, head, authority, peer.own_address)

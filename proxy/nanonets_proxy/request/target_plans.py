@@ -11,7 +11,7 @@ from nanonets_proxy.core.api.routes import route_of
 from nanonets_proxy.core.http.target import loggable_target
 from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeTable
 
-# Bounds of the cache: at most 700 KB.
+# Bounds of the cache: at most 700 KB for each environment.
 _MOST_PLANS: Final = 512
 _MOST_CHARS: Final = 256
 

@@ -30,10 +30,12 @@ class UpstreamRequests:
             authorization = key.authorization(self._origin)
             self._heads = self._heads_type(host=self._host, authorization=authorization, via=self._via)
         record.key, response.forms = key.name, self._key_forms
+        if record.attempts:
+            record.retried_after = context.failure
+            if context.replay_reason:
+                self._metrics.replays.labels(context.replay_reason).inc()
+                context.replay_reason = ""
         record.attempts += 1
-        if context.replay_reason:
-            self._metrics.replays.labels(context.replay_reason).inc()
-            context.replay_reason = ""
         trace = b""
         if record.ids and self._trace_upstream:
             trace = record.trace_fields()

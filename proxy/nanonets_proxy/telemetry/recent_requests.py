@@ -15,8 +15,14 @@ _QUEUE_FULL: Final = frozenset({Reason.QUEUE_FULL.value, Reason.LANE_FULL.value}
 class RecentRequests:
     """Its `ring.count_unusual` takes the requests that failed or were sent again. Call `start`, then `stop`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, read_totals: Callable[[], Totals]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        read_totals: Callable[[], Totals],
+        has_free_places: Callable[[], bool],
+    ) -> None:
         self._loop = loop
+        self._has_free_places = has_free_places
         self._rotation: asyncio.TimerHandle | None = None
         self.ring = RequestRing[FinishedRequest](read_totals, self._note_error)
         self.errors = RecentErrors()
@@ -24,7 +30,8 @@ class RecentRequests:
     def _note_error(self, request: FinishedRequest) -> None:
         reason, now_s = str((request.details or {}).get("reason", "")), self._loop.time()
         if reason in _QUEUE_FULL:
-            self.ring.note_queue_full(reason)
+            # Noted now: when the status is read, the queue may be empty again.
+            self.ring.note_queue_full(reason, "limit" if self._has_free_places() else "proxy")
         self.errors.note(
             *(request.status, request.code, request.caller, request.request_id, now_s),
             reason=reason,

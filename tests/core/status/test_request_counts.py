@@ -180,11 +180,11 @@ def test_requests_that_were_sent_again_count_with_the_kind_of_the_newest_failure
 
 def test_requests_that_found_the_queue_full_count_with_the_newest_reason() -> None:
     ring = Ring()
-    for reason in ("queue_full", "queue_full_for_caller"):
-        ring.note_queue_full(reason)
+    for reason, cause in (("queue_full", "limit"), ("queue_full_for_caller", "proxy")):
+        ring.note_queue_full(reason, cause)
         ring.note(429)
     assert ring.latest() == LatestRequests(2, queue_full=2)
-    assert ring.newest_full == "queue_full_for_caller"
+    assert ring.newest_full == ("queue_full_for_caller", "proxy")
 
 
 def test_only_a_403_of_the_upstream_is_forbidden() -> None:

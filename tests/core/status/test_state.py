@@ -99,7 +99,13 @@ def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
             ),
         ),
         (
-            {"latest": LatestRequests(4, queue_full=3), "queue_full": "queue_full", "max_waiting": 8, "waiting": 8},
+            {
+                "latest": LatestRequests(4, retried=3, queue_full=3),
+                "queue_full": ("queue_full", "limit"),
+                "max_waiting": 8,
+                "waiting": 8,
+                "in_flight": 256,
+            },
             "queue_full",
             "limit",
             (
@@ -108,11 +114,25 @@ def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
             ),
         ),
         (
-            {"latest": LatestRequests(9, queue_full=9), "queue_full": "queue_full_for_caller", "in_flight": 256},
+            {
+                "latest": LatestRequests(9, queue_full=9, span_s=20),
+                "queue_full": ("queue_full", "proxy"),
+                "max_waiting": 8,
+                "waiting": 7,
+            },
             "queue_full",
             "proxy",
             (
-                "The queue is full: 9 of 9 requests in the last minute were refused, because "
+                "The queue was full: 9 of 9 requests in the last 20 s were refused, because max_waiting (8) lets "
+                "no more wait."
+            ),
+        ),
+        (
+            {"latest": LatestRequests(9, queue_full=9), "queue_full": ("queue_full_for_caller", "limit")},
+            "queue_full",
+            "limit",
+            (
+                "The queue of a caller was full: 9 of 9 requests in the last minute were refused, because "
                 "max_waiting_per_caller lets no more wait."
             ),
         ),

@@ -99,6 +99,20 @@ async def test_every_error_is_logged_whatever_the_share_of_successes() -> None:
     assert not any("log_successes" in event for event in events)
 
 
+async def test_a_success_after_a_retry_is_logged_whatever_the_share_of_successes() -> None:
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream(responding(ok(status=b"503 No"), ok(), ok())) as upstream,
+            running_proxy(upstream.origin, log_successes=0, retries=1, retry_backoff="1ms") as proxy,
+            await proxy.caller() as caller,
+        ):
+            for _ in range(2):
+                assert (await caller.get(b"/x")).status == 200
+    (event,) = log.events("request")
+    assert (event["status"], event["retried_after"]) == (200, "upstream_503")
+    assert "log_successes" not in event
+
+
 @pytest.mark.parametrize("log_format", ["json", "console"])
 @pytest.mark.parametrize("path", ["/x", '/"\\', "/\x01\x9b", "/caf\xe9", "/caf\udce9", "/50%d"])
 def test_a_whole_event_is_written_as_structlog_writes_it(log_format: str, path: str) -> None:

@@ -8,6 +8,7 @@ import zlib
 
 import pytest
 
+from nanonets_proxy.core.status.document import State
 from support.eventually import until
 from support.proxy_harness import running_proxy
 from support.raw_caller import RawResponse, chunked, request
@@ -307,6 +308,53 @@ async def test_a_full_queue_rejects_a_request_and_names_its_position() -> None:
         response = await late.response()
         _assert_rate_limited(response, "queue_full", range(4, 6))
         assert response.json()["details"]["position"] == 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason", "start", "name"),
+    [
+        ("max_waiting", "queue_full", "The queue is", "max_waiting (1)"),
+        ("max_waiting_per_caller", "queue_full_for_caller", "The queue of a caller was", "max_waiting_per_caller"),
+    ],
+)
+async def test_refusals_of_a_full_queue_are_the_state_and_the_rate_limit_its_cause(
+    setting: str, reason: str, start: str, name: str
+) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, **{setting: 1}) as proxy,
+        await proxy.caller() as held,
+        await proxy.caller() as late,
+    ):
+        await held.send(request(b"GET", b"/x"))
+        await (await upstream.next_request()).respond(LATER.replace(b"30", b"9"))
+        await until(lambda: proxy.waiting == 1)
+        for _ in range(3):
+            _assert_rate_limited(await late.get(b"/x"), reason, range(1, 11))
+        refused = f"3 of 3 requests in the last 20 s were refused, because {name} lets no more wait"
+        assert proxy.proxy.status(1).state == State("queue_full", "limit", f"{start} full: {refused}.")
+
+
+async def test_refusals_while_all_places_were_in_flight_have_the_proxy_as_their_cause_afterwards_too() -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin, max_waiting=1, pool_size=1) as proxy,
+        proxy.callers(2) as callers,
+        await proxy.caller() as late,
+    ):
+        await callers[0].send(request(b"GET", b"/x"))
+        first = await upstream.next_request()
+        await callers[1].send(request(b"GET", b"/x"))
+        await until(lambda: proxy.waiting == 1)
+        for _ in range(3):
+            assert (await late.get(b"/x")).status == 429
+        assert proxy.proxy.status(1).state.sentence.startswith("The queue is full: 3 of 3 requests")
+        await first.respond(OK)
+        await (await upstream.next_request()).respond(OK)
+        assert [(await caller.response()).status for caller in callers] == [200, 200]
+        state = proxy.proxy.status(1).state
+        assert (state.code, state.cause) == ("queue_full", "proxy")
+        assert state.sentence.startswith("The queue was full: 3 of 5 requests")
 
 
 async def test_a_closed_scope_does_not_delay_other_scopes() -> None:

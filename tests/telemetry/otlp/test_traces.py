@@ -29,6 +29,20 @@ DOWN = b"HTTP/1.1 503 Down\r\nContent-Length: 0\r\n\r\n"
 UPSTREAM = Origin("https", "app.nanonets.com", 443)
 
 
+async def test_the_spans_of_a_request_in_absolute_form_have_the_path_alone() -> None:
+    async with (
+        running_collector() as collector,
+        ScriptedUpstream(responding(OK)) as upstream,
+        running_proxy(upstream.origin, otlp_endpoint=str(collector.origin)) as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert (await caller.get(f"{upstream.origin}/api/v4/workflows".encode())).status == 200
+        await until(lambda: len(collector.spans) == 2)
+    own, attempt = collector.spans
+    assert attributes(own)["url.path"] == "/api/v4/workflows"
+    assert attributes(attempt)["url.full"] == f"{upstream.origin}/api/v4/workflows"
+
+
 async def test_a_request_a_wait_and_each_attempt_are_spans_of_the_callers_trace() -> None:
     fields = f"traceparent: 00-{TRACE}-{PARENT}-03".encode(), b"tracestate: a=1"
     async with (

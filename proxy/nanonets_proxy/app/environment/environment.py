@@ -77,7 +77,7 @@ class Environment:
             self.gauges, lambda most: self._view.scope_statuses(loop.time(), most), config.environments
         )
         self.alerts = Alerts(self.metrics.registry, log_fields)
-        self._recent = RecentRequests(loop, self.metrics.requests.totals)
+        self._recent = RecentRequests(loop, self.metrics.requests.totals, lambda: self._view.has_free_places)
         self.metrics.requests.on_unusual = self._recent.ring.count_unusual
         self._state_file: StateFile | None = None
         if config.state_file is not None:

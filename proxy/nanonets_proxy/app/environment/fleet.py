@@ -132,6 +132,10 @@ class Fleet:
     def in_flight(self) -> int:
         return self.room.in_flight
 
+    @property
+    def has_free_places(self) -> bool:
+        return self.room.in_flight < self._replica.gate().policy.max_in_flight
+
     def status(self, max_waiting: int, most: int, now_s: float) -> GateStatus:
         clear, status = self._names.clear, gate_status(self._replica.gate(), max_waiting, most, now_s)
         return replace(

@@ -21,6 +21,10 @@ class GateView(Protocol):
     def in_flight(self) -> int:
         """The number of requests in flight."""
 
+    @property
+    def has_free_places(self) -> bool:
+        """Whether fewer requests are in flight than may be."""
+
     def status(self, max_waiting: int, most: int, now_s: float) -> GateStatus:
         """Returns the status, with lists of at most `most` items."""
 
@@ -47,6 +51,10 @@ class OwnGate:
     @property
     def in_flight(self) -> int:
         return self._gate.in_flight
+
+    @property
+    def has_free_places(self) -> bool:
+        return self._gate.in_flight < self._gate.policy.max_in_flight
 
     def status(self, max_waiting: int, most: int, now_s: float) -> GateStatus:
         return gate_status(self._gate, max_waiting, most, now_s)

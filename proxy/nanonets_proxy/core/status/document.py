@@ -17,7 +17,7 @@ class State:
     code: str
     """`starting`, `draining`, `no_key`, `key_rejected`, `proxy_failing`, `upstream_failing`, `proxy_slow`,
     `proxy_full`, `key_forbidden`, `upstream_silent`, `upstream_slow`, `quota_used_up`, `partly_failing`,
-    `attempts_failing`, `queue_full`, `waiting_for_upstream`, `waiting_for_place`, `limit_closed`, `callers_gone`,
+    `queue_full`, `attempts_failing`, `waiting_for_upstream`, `waiting_for_place`, `limit_closed`, `callers_gone`,
     `last_failed`, `serving` or `idle`."""
     cause: str | None
     """The party to look at: `proxy`, `key`, `limit` or `upstream`; null if nothing is wrong."""

@@ -88,8 +88,8 @@ class RequestRing(Generic[Request]):
         """Calls `on_error` with each request that failed."""
         self._read_totals = read_totals
         self._on_error = on_error
-        self.newest_full = ""
-        """The reason of the newest refusal because too many requests waited."""
+        self.newest_full = ("", "")
+        """The reason of the newest refusal because too many requests waited, and the cause of their wait."""
         self.newest_retry = ""
         """The kind of the newest failure after which a request was sent again."""
         self._current: Bucket = [0.0] * _FIELDS
@@ -138,10 +138,13 @@ class RequestRing(Generic[Request]):
         """Counts a response that the API does not send. Its request ends later."""
         self._current[_UNEXPECTED] += 1
 
-    def note_queue_full(self, reason: str) -> None:
-        """Counts a request that was refused because too many waited. `count_unusual` counts it, too."""
+    def note_queue_full(self, reason: str, cause: str) -> None:
+        """Counts a request that was refused because too many waited. `count_unusual` counts it, too.
+
+        `cause` is the cause of their wait: `proxy`, if no place was free, or `limit`.
+        """
         self._current[_QUEUE_FULL] += 1
-        self.newest_full = reason
+        self.newest_full = reason, cause
 
     def rotate(self) -> None:
         """Begins a new bucket."""

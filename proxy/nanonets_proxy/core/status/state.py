@@ -33,7 +33,7 @@ _OWN_FAILURES: Final = frozenset(
 _URGENCY: Final = (
     *("no_key", "key_rejected", "proxy_failing", "upstream_failing", "key_forbidden", "proxy_slow"),
     *("upstream_silent", "proxy_full", "quota_used_up", "starting", "draining", "upstream_slow"),
-    *("partly_failing", "attempts_failing", "queue_full", "waiting_for_place", "waiting_for_upstream"),
+    *("partly_failing", "queue_full", "attempts_failing", "waiting_for_place", "waiting_for_upstream"),
     *("limit_closed", "callers_gone", "last_failed", "serving", "idle"),
 )
 
@@ -51,8 +51,8 @@ class Facts:
     """The kind of the newest request that got a 5xx, or a response that broke off."""
     retry: str = ""
     """The kind of the newest failure after which a request was sent again."""
-    queue_full: str = ""
-    """The reason of the newest refusal because too many requests waited."""
+    queue_full: tuple[str, str] = ("", "")
+    """The reason of the newest refusal because too many requests waited, and the cause of their wait."""
     last_failure: LastFailure | None = None
     """The last request, if it failed."""
     upstream: Finding | None = None
@@ -82,6 +82,7 @@ def state_of(facts: Facts) -> State:
         or _quota(gate)
         or _partial_fault(facts)
         or _overflow(facts)
+        or _retries(facts)
         or _delay(gate, quiet)
         or _loss(facts)
         or _failure(facts)
@@ -165,7 +166,7 @@ def _quota(gate: GateStatus) -> State | None:
 
 
 def _partial_fault(facts: Facts) -> State | None:
-    """Returns the state if some requests fail, or succeed only when they are sent again."""
+    """Returns the state if some requests fail."""
     latest = facts.latest
     if latest.failed >= max(_FEWEST, _SOME_SHARE * latest.ended):
         cause = "proxy" if facts.failure in _OWN_FAILURES else "upstream"
@@ -174,10 +175,6 @@ def _partial_fault(facts: Facts) -> State | None:
         return State(
             "partly_failing", "upstream", f"Some responses are not those of Nanonets: {_unexpected_of(latest)}."
         )
-    # Callers see these failures only as slow responses. An upstream that fails once in a hundred times is usual.
-    if latest.retried >= _FEW_RETRIED + _SOME_SHARE * latest.ended:
-        retried = f"{latest.retried} of {_in_span(latest)} were sent again ({facts.retry})"
-        return State("attempts_failing", "upstream", f"Nanonets fails at first: {retried}.")
     return None
 
 
@@ -186,10 +183,25 @@ def _overflow(facts: Facts) -> State | None:
     latest, gate = facts.latest, facts.gate
     if not _are_many(latest.queue_full, latest):
         return None
-    setting = f"max_waiting ({gate.max_waiting})" if facts.queue_full == "queue_full" else "max_waiting_per_caller"
+    reason, cause = facts.queue_full
+    full, setting = "queue of a caller was full", "max_waiting_per_caller"
+    if reason == "queue_full":
+        setting = f"max_waiting ({gate.max_waiting})"
+        full = "queue is full" if gate.waiting >= gate.max_waiting else "queue was full"
     refused = f"{latest.queue_full} of {_in_span(latest)} were refused, because {setting} lets no more wait"
-    cause = "proxy" if gate.in_flight >= gate.max_in_flight else "limit"
-    return State("queue_full", cause, f"The queue is full: {refused}.")
+    return State("queue_full", cause, f"The {full}: {refused}.")
+
+
+def _retries(facts: Facts) -> State | None:
+    """Returns the state if some requests succeed only when they are sent again.
+
+    Callers see these failures only as slow responses. An upstream that fails once in a hundred times is usual.
+    """
+    latest = facts.latest
+    if latest.retried < _FEW_RETRIED + _SOME_SHARE * latest.ended:
+        return None
+    retried = f"{latest.retried} of {_in_span(latest)} were sent again ({facts.retry})"
+    return State("attempts_failing", "upstream", f"Nanonets fails at first: {retried}.")
 
 
 def _delay(gate: GateStatus, quiet: str) -> State | None:

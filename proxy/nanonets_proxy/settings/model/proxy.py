@@ -251,7 +251,8 @@ class Settings(JobSettings, FleetSettings, AccessSettings, ListenerSettings, Key
     log_successes: Share = Field(
         1.0,
         description="Share of successful requests that get a log event, chosen at random, from 0 to 1. A request "
-        "with an error or a status of 400 or more always gets one. Metrics and the ledger count every request.",
+        "with an error, a status of 400 or more or a retry always gets one. Metrics and the ledger count every "
+        "request.",
     )
     drain_delay: Delay = Field(
         0.0,
