@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket, TicketState
 from support.gate.fleet_scene import FleetScene
 from support.gate.virtual_loop import run_virtually
 
@@ -72,6 +73,36 @@ def test_a_request_that_waits_for_a_place_ends_at_its_deadline_and_when_its_call
         assert len(scene.counts.errors) == 1
         assert room.waiting == 0
         await asyncio.gather(*tasks, return_exceptions=True)
+        await scene.stop()
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("ends", ["its caller goes", "its deadline passes"])
+@pytest.mark.parametrize("is_leader", [False, True])
+def test_a_request_that_ends_while_it_asks_for_a_free_place_leaves_it_to_the_next(
+    ends: str, *, is_leader: bool
+) -> None:
+    async def main() -> None:
+        scene = FleetScene(2, None, GatePolicy(max_in_flight=2, max_waiting=1000, initial_unconfirmed=50))
+        await scene.start()
+        await asyncio.sleep(1.0)
+        number = scene.leader if is_leader else 1 - scene.leader
+        room, loop = scene.replicas[number].room, scene.loop
+        waits_s = (300.0, 300.0, 5.0 if ends == "its deadline passes" else 300.0, 300.0)
+        tickets = [Ticket("account", loop.time() + wait_s, "c") for wait_s in waits_s]
+        futures = [room.enter(ticket, loop.time()) for ticket in tickets]
+        await asyncio.sleep(5.1)  # the room refuses only later, in case its home is about to decide
+        assert [ticket.state is TicketState.ADMITTED for ticket in tickets] == [True, True, False, False]
+        room.settle(tickets[0], Outcome.SERVED)
+        if ends == "its caller goes":
+            room.leave(tickets[2])
+        await asyncio.sleep(0.1)
+        assert tickets[3].state is TicketState.ADMITTED
+        assert (room.in_flight, room.waiting) == (2, 0)
+        for future in futures:
+            if future is not None and future.done():
+                future.exception()  # the refusal is read
         await scene.stop()
 
     run_virtually(main())

@@ -56,8 +56,14 @@ class Places:
         self._asking.clear()
 
     def leave(self, claim: OwnClaim) -> None:
-        """Ends a claim's place, pause or wait. `fill` gives the place to another claim."""
-        self._asking.pop(claim, None)
+        """Ends a claim's place, pause or wait. `fill` gives the place to another claim.
+
+        If the claim was asking, the next one asks soon: not within this call, since a grant may not come in the
+        middle of a loop over claims.
+        """
+        if claim in self._asking:
+            del self._asking[claim]
+            self._loop.call_soon(self.fill)
         if claim.has_place:
             claim.has_place = False
             self.taken -= 1
@@ -102,20 +108,22 @@ class Places:
         if self._fills:  # a home may answer before `_ask_again` returns
             return
         self._fills = True
-        while self.taken + len(self._asking) < self.most:
-            if self._resuming:
-                claim = self._resuming.popleft()
-                self._place(claim)
-                if claim.resuming is not None and not claim.resuming.done():
-                    claim.resuming.set_result(None)
-                claim.resuming = None
-            elif self._waiting:
-                _, claim = heapq.heappop(self._waiting)
-                self._asking[claim] = None
-                self._ask_again(claim)
-            else:
-                break
-        self._fills = False
+        try:
+            while self.taken + len(self._asking) < self.most:
+                if self._resuming:
+                    claim = self._resuming.popleft()
+                    self._place(claim)
+                    if claim.resuming is not None and not claim.resuming.done():
+                        claim.resuming.set_result(None)
+                    claim.resuming = None
+                elif self._waiting:
+                    _, claim = heapq.heappop(self._waiting)
+                    self._asking[claim] = None
+                    self._ask_again(claim)
+                else:
+                    break
+        finally:
+            self._fills = False
 
     def _place(self, claim: OwnClaim) -> None:
         claim.has_place = True

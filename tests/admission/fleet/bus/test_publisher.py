@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -93,6 +93,47 @@ async def test_a_server_without_a_response_is_a_fault(monkeypatch: pytest.Monkey
         await eventually.until(lambda: len(server.faults) == 1)
         assert not publisher.is_sending
         assert server.unheard == []
+
+
+async def test_a_message_after_the_server_closed_the_idle_connection_goes_over_a_new_one() -> None:
+    """As Redis does with its setting `timeout`."""
+    async with connected() as (server, publisher):
+        publisher.send("a", "to:a", b"first")
+        await eventually.until(lambda: b"first" in server.got)
+        server.respond(b":1\r\n")
+        await eventually.until(lambda: not publisher.is_sending)
+        idle = server.writer
+        assert idle is not None
+        idle.close()
+        await idle.wait_closed()
+        await eventually.until(publisher._connection._reader.at_eof)
+        server.ended.clear()
+        publisher.send("b", "to:b", b"second")
+        await eventually.until(lambda: b"second" in server.got)
+        server.respond(b":0\r\n")
+        await eventually.until(lambda: not publisher.is_sending)
+        assert server.unheard == ["b"]
+        assert server.faults == []
+
+
+async def test_a_fault_is_reported_once_also_while_a_confirmation_is_awaited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with connected() as (server, publisher):
+        publisher.send("a", "to:a", b"first")
+        await eventually.until(lambda: b"first" in server.got)
+
+        async def fail(*_: object, **__: object) -> None:
+            raise ConnectionError("broken pipe")
+
+        monkeypatch.setattr(publisher._connection, "send_packed_command", fail)
+        publisher.send("b", "to:b", b"second")
+        await eventually.until(lambda: bool(server.faults))
+        with suppress(RuntimeError):  # the connection is closed already
+            server.respond(b":1\r\n")
+        await eventually.until(lambda: publisher._reader is None)
+        assert server.faults == ["broken pipe"]
+        assert not publisher.is_sending
 
 
 async def test_before_the_end_messages_are_confirmed_or_given_up() -> None:

@@ -2,7 +2,7 @@
 
 | state | event | next state |
 |---|---|---|
-| IDLE | `send` | WRITING |
+| IDLE | `send` | WRITING; over a new connection if the server has closed the idle one |
 | WRITING | all messages are written | CONFIRMING |
 | CONFIRMING | `send` | WRITING, while the confirmations of the earlier messages are read |
 | | Redis has confirmed each message | IDLE |
@@ -27,6 +27,8 @@ class Publisher:
     ) -> None:
         """`on_unheard` gets the name behind each message that reached nobody."""
         self._connection = connection
+        # redis-py 8 has renamed the method.
+        self._can_read = getattr(connection, "can_read", None) or connection.can_read_destructive
         self._on_unheard = on_unheard
         self._on_fault = on_fault
         self._queue: list[tuple[str, str, bytes]] = []
@@ -54,13 +56,22 @@ class Publisher:
                 self._unconfirmed.extend(to for to, _, _ in queue)
                 pack = self._connection.pack_command
                 commands = [part for _, channel, data in queue for part in pack("PUBLISH", channel, data)]
-                await self._connection.send_packed_command(commands, check_health=False)
+                if self._reader is None and await self._is_closed():
+                    await self._connection.disconnect(nowait=True)
+                await self._connection.send_packed_command(commands, check_health=False)  # connects if needed
                 if self._reader is None:
                     self._reader = asyncio.get_running_loop().create_task(self._confirm())
         except Exception as error:  # noqa: BLE001 - the replicas notice a lost message by the silence
             self._fail(error)
         finally:
             self._writer = None
+
+    async def _is_closed(self) -> bool:
+        """Returns whether the idle connection is of no use, as after the `timeout` of Redis."""
+        try:
+            return bool(await self._can_read())
+        except Exception:  # noqa: BLE001 - each error means a connection that is closed
+            return True
 
     async def _confirm(self) -> None:
         from redis import exceptions
@@ -86,6 +97,9 @@ class Publisher:
     def _fail(self, error: Exception) -> None:
         self._queue.clear()
         self._unconfirmed.clear()
+        for task in (self._writer, self._reader):  # the other one would meet, and report, the same fault
+            if task is not None and task is not asyncio.current_task():
+                task.cancel()
         self._on_fault(error)
 
     async def flush(self, patience_s: float) -> None:
