@@ -28,6 +28,7 @@ from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.estimate.concurrency_estimate import ConcurrencyEstimate
 from nanonets_proxy.core.ratelimit.adaptive.estimate.hint_history import HintHistory
+from nanonets_proxy.core.ratelimit.adaptive.estimate.interval_fit import IntervalFit
 from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import LimitEstimate, ProvenWindow
 from nanonets_proxy.core.ratelimit.adaptive.estimate.period_fit import Candidate, PeriodFit
 from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import ProbeSchedule
@@ -46,7 +47,7 @@ MAX_GRANTS: Final = 20_000
 """The most grants in the document. Scopes with older grants are left out if there are more."""
 
 _PARTS: Final = (
-    *(Limit, LimitEstimate, SlidingWindow, ConcurrencyEstimate, ProbeSchedule, HintHistory, PeriodFit),
+    *(Limit, LimitEstimate, SlidingWindow, ConcurrencyEstimate, ProbeSchedule, HintHistory, PeriodFit, IntervalFit),
     *(StatedLimits, AnnouncedQuota, SlowStart, LearnedGrants, ClosureTimer, QuotaWatch),
 )
 _ENUMS: Final = {own.__name__: own for own in (LimitState, GrantKind)}

@@ -6,6 +6,7 @@ The lesson is drawn once per closure, when the outcome of each earlier request i
 |---|---|---|
 | the first of all | with a hint that names a period | that period, and the number that it admitted |
 | | any other | count: the accepted part of the burst; period: the one that admitted the most per second |
+| any | only the shortest intervals between requests were refused | a least interval (`interval_fit.py`) |
 | any but a limit probe | a usual period explains all refusals | count and period of that fit (`period_fit.py`) |
 | a limit probe, or any request during an unproven raise | | undo the raise; the next probe is later and smaller |
 | any, with as many in flight as allowed | not at a known period end | that number is the concurrency limit |
@@ -28,6 +29,7 @@ from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import Slidi
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
 
 _SAME_PERIOD = 1.1  # up to this many periods, a refusal means a longer period, not a smaller count
+_SHORTER = 0.9  # a found interval replaces the estimate if it is at most this share of a request's time
 _MAX_FIRST_PERIOD = 10.0  # times the first closure without a hint
 
 
@@ -39,6 +41,8 @@ def learn_from(estimate: LimitEstimate, closure: Closure, now: float) -> None:
     at_period_end = estimate.hints.note(closure, ends_at_s, window)
     if not at_period_end and concurrency.explains(closure.kind, closure.in_flight):
         concurrency.refused(closure.in_flight, closure.closed_s, now)
+        return
+    if _learn_interval(estimate, closure, now):
         return
     fit = None
     if closure.hinted and not closure.names_period:
@@ -75,6 +79,17 @@ def learn_from(estimate: LimitEstimate, closure: Closure, now: float) -> None:
         estimate.set_window(window.count, needed_s)
     if not at_period_end:
         concurrency.suspect(closure, admitted)
+
+
+def _learn_interval(estimate: LimitEstimate, closure: Closure, now: float) -> bool:
+    """Learns a least interval between requests, if it admits clearly more than the estimate."""
+    window = estimate.window
+    interval_s = estimate.interval_fit.note(closure.granted_at_s, window, estimate.refusal_delay_s / 2)
+    if interval_s is None or interval_s * window.count >= _SHORTER * window.period_s or estimate.is_static:
+        return False
+    estimate.before_raise = None
+    estimate.learn_window(1, interval_s, closure, now)
+    return True
 
 
 def _is_new_period(estimate: LimitEstimate, closure: Closure) -> bool:

@@ -18,6 +18,7 @@ from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.estimate.concurrency_estimate import ConcurrencyEstimate
 from nanonets_proxy.core.ratelimit.adaptive.estimate.hint_history import HintHistory
+from nanonets_proxy.core.ratelimit.adaptive.estimate.interval_fit import IntervalFit
 from nanonets_proxy.core.ratelimit.adaptive.estimate.period_fit import PeriodFit
 from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import SMALL_COUNT, ProbeSchedule
 from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import SlidingWindow
@@ -48,25 +49,15 @@ class LimitEstimate:
     """The estimate of one scope's limit. Accepted probes raise it, and closures correct it."""
 
     __slots__ = (
-        "_admitted",
-        "_confirmed_at_s",
-        "_least_period_s",
-        "_period_start",
-        "_probed_period_s",
-        "_raised_at_s",
+        *("_admitted", "_confirmed_at_s", "_least_period_s", "_period_start", "_probed_period_s", "_raised_at_s"),
         "before_raise",
         "concurrency",
         "fit",
         "hints",
+        "interval_fit",
         "min_period_s",
-        "proven",
-        "quota_varies",
-        "refusal_delay_s",
-        "refused_s",
-        "reserve",
-        "starts_to_confirm",
-        "window",
-        "window_probes",
+        *("proven", "quota_varies", "refusal_delay_s", "refused_s", "reserve", "starts_to_confirm"),
+        *("window", "window_probes"),
     )
 
     def __init__(self) -> None:
@@ -87,6 +78,7 @@ class LimitEstimate:
         self.quota_varies = False
         """Whether some of these periods admitted more than others, as where requests have several pages."""
         self.fit = PeriodFit()
+        self.interval_fit = IntervalFit()
         self._least_period_s = 0.0
         self._probed_period_s = 0.0
         self._period_start: float = 0  # units granted before the latest closure or confirmed period start
@@ -95,6 +87,11 @@ class LimitEstimate:
         self.before_raise: ProvenWindow | None = None
         """The window that held before a raise that is not proven yet."""
         self.min_period_s = 0.0  # shorter periods were refused
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the settings or the upstream state the limit, so that it is no estimate."""
+        return self._least_period_s > 0
 
     @property
     def known(self) -> bool:
@@ -108,6 +105,7 @@ class LimitEstimate:
     def restore(self, belief: Belief) -> None:
         """Returns to an earlier belief: the refusals since then did not concern the limit."""
         self.fit.stop()
+        self.interval_fit.stop()
         self.set_window(belief.count, belief.period_s)
         self.concurrency.limit = belief.concurrency_limit
         self.proven, self.reserve = belief.proven, belief.reserve
