@@ -82,10 +82,15 @@ def learn_from(estimate: LimitEstimate, closure: Closure, now: float) -> None:
 
 
 def _learn_interval(estimate: LimitEstimate, closure: Closure, now: float) -> bool:
-    """Learns a least interval between requests, if it admits clearly more than the estimate."""
+    """Learns a least interval between requests, if it admits clearly more than a window of several requests."""
     window = estimate.window
     interval_s = estimate.interval_fit.note(closure.granted_at_s, window, estimate.refusal_delay_s / 2)
-    if interval_s is None or interval_s * window.count >= _SHORTER * window.period_s or estimate.is_static:
+    if (
+        interval_s is None
+        or window.count == 1
+        or interval_s * window.count >= _SHORTER * window.period_s
+        or estimate.is_static
+    ):
         return False
     estimate.before_raise = None
     estimate.learn_window(1, interval_s, closure, now)
