@@ -140,3 +140,19 @@ async def test_bodies_reuse_freed_memory_without_page_faults() -> None:
 def _faults(pid: int) -> int:
     """Returns the number of minor page faults (proc(5), minflt)."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[10 - 3])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc reserves memory for each thread")
+async def test_no_thread_reserves_memory_of_its_own() -> None:
+    """A look-up of a name starts threads. Arenas of 64 MiB for each would not fit below a small `ulimit -v`."""
+    with proxy_to("http://localhost:9", is_forked=False) as proxy:
+        async with await RawCaller.connect(proxy.url.removeprefix("http://")) as caller:
+            assert (await caller.get(b"/x")).status == 502
+        assert not [size for size in _reserved_bytes(proxy.process.pid) if size > 32 * MIB]
+
+
+def _reserved_bytes(pid: int) -> list[int]:
+    """Returns the sizes of the areas that nothing can use yet (proc(5), maps)."""
+    areas = [line.split()[:2] for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    bounds = [area.split("-") for area, rights in areas if rights == "---p"]
+    return [int(end, 16) - int(begin, 16) for begin, end in bounds]
