@@ -101,6 +101,29 @@ def test_while_redis_is_away_each_replica_uses_its_part_and_none_is_lost_afterwa
     run_virtually(main())
 
 
+def test_while_two_versions_are_here_all_replicas_divide_what_is_left_also_those_that_came_last() -> None:
+    async def main() -> None:
+        old = FleetScene(3, None)
+        await old.start()
+        old_budgets = Budgets(old, 120)
+        assert all(old_budgets.take(turn % 3) for turn in range(90))
+        await asyncio.sleep(3.0)
+        new = FleetScene(0, None, seed=2, redis=old.redis.other_version())
+        new_budgets = Budgets(new, 120)
+        for _ in range(3):
+            await new.add().start(1.0)
+            new_budgets.follow()
+            await asyncio.sleep(3.0)
+            replicas = (*old.replicas, *new.replicas)
+            assert {r.counts.shared._replicas for r in replicas} == {len(replicas)}
+        assert [sum(new_budgets.take(number) for _ in range(120)) for number in range(3)] == [5, 5, 5]
+        assert [sum(old_budgets.take(number) for _ in range(120)) for number in range(3)] == [5, 5, 5]
+        await new.stop()
+        await old.stop()
+
+    run_virtually(main())
+
+
 def test_a_fleet_without_budgets_sends_no_counts() -> None:
     async def main() -> None:
         scene = FleetScene(2, None)

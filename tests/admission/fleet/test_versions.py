@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from fleet.redis_server import RedisServer
+from nanonets_proxy.admission.fleet.lead import OTHER_VERSION
 from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.app.environment.fleet import Fleet
 from nanonets_proxy.core.net.redis_address import RedisAddress
@@ -125,6 +126,46 @@ def test_while_two_versions_are_here_a_dead_replica_leaves_its_share_to_the_othe
     run_virtually(main())
 
 
+def test_with_two_versions_each_replica_names_the_cause_and_the_one_that_gathers_can_use_a_part() -> None:
+    async def main() -> None:
+        limit = FixedWindow(40, 4.0)
+        old = FleetScene(2, limit)
+        await old.start()
+        old.callers(0, 4)
+        await asyncio.sleep(30.0)
+        new = FleetScene(0, limit, seed=2, redis=old.redis.other_version())
+        await new.add().start(1.0)
+
+        def causes() -> list[str]:
+            return [[reason for _, n, _, reason in old.changes if n == number][-1] for number in range(2)]
+
+        await asyncio.sleep(5.0)
+        assert causes() == [OTHER_VERSION] * 2
+        for redis in (old.redis, new.redis):
+            redis.stop()
+        await asyncio.sleep(1.0)
+        assert OTHER_VERSION not in causes()
+        for redis in (old.redis, new.redis):
+            redis.come_back()
+        await asyncio.sleep(5.0)
+        assert causes() == [OTHER_VERSION] * 2
+        (speaker,) = (replica for replica in old.replicas if replica.state is State.COLLECTING)
+
+        def requests_in_4_s() -> float:
+            (row,) = speaker.own.share().static_limits.rows
+            (scope,) = speaker.gate().scopes
+            assert scope.limit.estimate.window.count == row.count
+            return 4.0 * row.count / row.period_s
+
+        whole = requests_in_4_s()
+        speaker.use_part(2)
+        assert requests_in_4_s() <= 0.5 * whole
+        await new.stop()
+        await old.stop()
+
+    run_virtually(main())
+
+
 @pytest.mark.system
 async def test_over_a_real_redis_replicas_of_two_versions_share_and_are_ready(redis: RedisServer) -> None:
     """A replica that is not ready would hold up the upgrade."""
@@ -154,6 +195,10 @@ async def test_over_a_real_redis_replicas_of_two_versions_share_and_are_ready(re
     await eventually.until(lambda: old.gauges(0.0)["nanonets_proxy_fleet_coordinated"] == 0.0)
     await eventually.until(lambda: other.gauges(0.0)["nanonets_proxy_fleet_coordinated"] == 0.0)
     await eventually.until(lambda: {f.not_ready_reason() for f in (old, other, new)} == {None})
+    sides = [fleet._replica.own for fleet in (old, other, new)]
+    await eventually.until(
+        lambda: {side.replicas + side.others for side in sides} == {3}
+    )  # a beat tells the others
     assert [granted(fleet) for fleet in (old, other, new)] == [4, 4, 4]
     await old.stop()
     await other.stop()

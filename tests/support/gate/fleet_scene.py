@@ -82,7 +82,7 @@ class FleetScene:
 
     def add(self) -> Replica:
         number = len(self.replicas)
-        name = f"r{number}"
+        name = f"r{number}" if self.redis.protocol == 1 else f"v{self.redis.protocol}r{number}"
         process = ReplicaLoop(self.loop, number * self.clocks_off_s)
         bus = MemoryBus(self.redis, name, process)
         names = Names(b"secret", name, self.policy.static_limits)

@@ -20,6 +20,7 @@ def give(replica: Replica, now_s: float) -> dict[str, Any]:
         "hello": replica.hello(_NOBODY),
         "used": replica.counts.shared.everything(),
         "replicas": replica.replicas,
+        "others": replica.own.others,
         "epoch": replica.epoch,
     }
     replica.use_part(2)
@@ -42,5 +43,6 @@ def take(replica: Replica, document: Mapping[str, Any], now_s: float) -> None:
         replica.room.log.add(scope, now_s - away_s - age_s, cost, 0)
     replica.counts.shared.hear(document["used"])
     replica.own.replicas, replica.epoch = int(document["replicas"]), int(document["epoch"])
-    replica.counts.use(replica.state, replica.replicas)
+    replica.own.others = int(document.get("others", 0))  # an earlier version does not tell it
+    replica.counts.use(replica.state, replica.replicas + replica.own.others)
     replica.use_part(2)

@@ -49,9 +49,9 @@ class CountsPost:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 self.shared.hear(orjson.loads(won.kept)["used"])
 
-    def on_message(self, what: str, sender: str) -> None:
-        """Tells a new member, which says hello to this leader, all counts. They arrive before the welcome."""
-        if what == "hello" and (entries := self.shared.everything()):
+    def tell_all(self, sender: str) -> None:
+        """Tells a replica all counts. A new member gets them before the welcome."""
+        if entries := self.shared.everything():
             self._send(sender, {"t": "used", "counts": entries})
 
     def stop(self) -> None:

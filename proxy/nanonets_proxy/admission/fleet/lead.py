@@ -151,6 +151,13 @@ class Lead:
         elif what in _OF_MEMBERS and self.host is not None:
             self.host.handle(message, now_s)
 
+    def is_new(self, what: str, name: str) -> bool:
+        """Returns whether a message is the first of a replica, which may not know the counts of the others.
+
+        While another version is here, no hello follows on `here`.
+        """
+        return what == "hello" or (what == "here" and self.others > 0 and name not in self._here)
+
     def note_grant(self, claim: "OwnClaim") -> None:
         """Notes a grant to a request of this replica."""
         if self._own_grants is not None:
@@ -229,6 +236,7 @@ class Lead:
         elif self._late >= _MOST_LATE:
             self.on_end("Redis is slow")
         elif others and not self.gathers:
+            self.others = others
             self.on_end(OTHER_VERSION)
         else:
             self.valid_until_s = asked_at_s + LEASE_VALID_S

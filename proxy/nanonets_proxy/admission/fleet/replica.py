@@ -59,7 +59,7 @@ class Replica(Transitions):
     def use_part(self, parts: int) -> None:
         """Uses one of so many parts of its share while no leader decides: during a restart, there are two."""
         self.own.parts = parts
-        if self.state is State.ALONE:
+        if self.state in (State.ALONE, State.COLLECTING):
             self.own.decide_alone(is_remote=False)
 
     @property
@@ -118,7 +118,8 @@ class Replica(Transitions):
         elif what == "resign":
             self._on_resign(sender, epoch, message, now_s)
         elif self._lead is not None:
-            self.counts.on_message(what, sender)
+            if self._lead.is_new(what, sender):
+                self.counts.tell_all(sender)
             if what == "hello" and self.state is State.COLLECTING:
                 self.beliefs.hear(message["beliefs"], now_s)
             self._lead.on_message(what, message | {"from": sender}, now_s)
@@ -152,7 +153,7 @@ class Replica(Transitions):
             return
         if message.get("gathers"):
             if not self._seeks_lease:
-                self._go_alone("another replica begins to lead")
+                self._go_alone(OTHER_VERSION if "others" in message else "another replica begins to lead")
             self.epoch = epoch
             self._post.send(sender, {"t": "here"})
             if "others" in message:

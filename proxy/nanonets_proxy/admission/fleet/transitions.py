@@ -49,6 +49,7 @@ class Transitions:
         self._post = Post(name, bus, loop, lambda: self.epoch)
         self.counts = CountsPost(SharedCounts(name, names.lane), self._post.send, loop)
         self._stopped = False
+        self._reason = ""  # of the latest change
         self._met = asyncio.Event()  # set once this replica knows the fleet, for the start
         self._remote: RemoteHome | None = None
         self._lead: Lead | None = None
@@ -69,12 +70,17 @@ class Transitions:
         self._beater.rush(self.campaign.pause_s() if self._seeks_lease else 0.0)
 
     def _changed(self, reason: str) -> None:
+        self._reason = reason
         self.counts.use(self.state, self.own.replicas + self.own.others)
         self.on_change(reason)
 
     def _go_alone(self, reason: str) -> None:
         if self.state is State.ALONE:
+            if self.own.others and reason != self._reason:
+                self._changed(reason)
             return
+        if self._lead is not None:
+            self.own.others = self._lead.others
         self._leave_lead()
         self.state = State.ALONE
         self.own.decide_alone(is_remote=self._remote is not None)
@@ -99,17 +105,15 @@ class Transitions:
 
     def _share_with(self, replicas: int, others: int) -> None:
         """Uses the share of one among so many replicas of this version and of others."""
-        if (replicas, others) == (self.own.replicas, self.own.others):
-            return
-        is_first = not self.own.others
-        self.own.replicas, self.own.others = replicas, others
-        if others:
-            self.own.decide_alone(is_remote=False)
-            self._met.set()
-            if is_first:
-                self._changed(OTHER_VERSION)
-            else:
+        if (replicas, others) != (self.own.replicas, self.own.others):
+            self.own.replicas, self.own.others = replicas, others
+            if others:
+                self.own.decide_alone(is_remote=False)
                 self.counts.use(self.state, replicas + others)
+        if others:
+            self._met.set()
+            if self._reason != OTHER_VERSION:
+                self._changed(OTHER_VERSION)
 
     def hello(self, epoch: int) -> Message:
         """Returns what this replica tells the leader of this epoch."""
@@ -140,10 +144,8 @@ class Transitions:
             self._remote = None
         self.state = State.COLLECTING
         self.epoch, self._leader = won.epoch, self.name
-        self._lead = Lead(
-            *(self.name, won, self.own.replicas, asked_at_s),
-            *(self._bus, self.beliefs, self.counts.shared, self._loop),
-        )
+        beliefs, counts = self.beliefs, self.counts.shared
+        self._lead = Lead(self.name, won, self.own.replicas, asked_at_s, self._bus, beliefs, counts, self._loop)
         self._lead.on_end, self._lead.on_renewed = self._go_alone, self._on_renewed
         self._lead.on_ready = partial(self._open, self._lead)
         self.room.on_own_grant = self._lead.note_grant

@@ -113,13 +113,17 @@ class Fleet:
         self._log.info("fleet_joined", role=role, replicas=replica.replicas)
 
     def _report_alone(self, reason: str) -> None:
+        advice, kind = (_FINISH, "version") if reason == OTHER_VERSION else (_ADVICE, "")
+        self._alerts.end("fleet_alone")  # of the other kind: the cause has changed
         self._alerts.report(
             "fleet_alone",
-            _FINISH if reason == OTHER_VERSION else _ADVICE,
+            advice,
+            kind=kind,
             lasting=True,
             address=str(self._policy.address),
             reason=reason,
             replicas=self._replica.replicas,
+            others=self._replica.own.others,
         )
 
     # --- what operators see -------------------------------------------------------------------------

@@ -87,10 +87,10 @@ class SharedCounts:
         return self._replicas > 1
 
     def go_alone(self, replicas: int) -> None:
-        """From now on, uses one of `replicas` parts of what is left. Changes nothing if this replica is alone."""
+        """From now on, uses one of `replicas` parts of what is left. While alone, only their number changes."""
         if not self._replicas:
-            self._replicas = replicas
             self._at_loss = dict(self._own)
+        self._replicas = replicas
 
     def go_together(self) -> None:
         """From now on, hears what the others count. Tells them all counts of this replica."""
